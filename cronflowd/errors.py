@@ -1,0 +1,50 @@
+"""What can go wrong, in the two forms that leave the program: a refusal and an exit.
+
+A `Refusal` is an order that was not carried out: it changed nothing, and whoever gave it
+reads `ERR <code> <message>`. A `Fatal` ends the process with one of the exit codes that
+protocol.md promises (they follow sysexits.h, so that shell scripts and systemd can tell
+a bad configuration from a broken disk).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+CODES = frozenset(
+    "unknown-command syntax bad-schedule bad-option bad-line not-found exists cycle denied"
+    " auth-required too-long too-many limit busy disk-full read-only not-leader internal".split()
+)
+
+
+class Exit(IntEnum):
+    """Exit codes, after sysexits.h."""
+
+    OK = 0
+    USAGE = 2
+    CORRUPT = 65
+    UNREACHABLE = 69
+    BUG = 70
+    CANNOT_CREATE = 73
+    IO = 74
+    TRY_AGAIN = 75
+    REFUSED = 77
+    CONFIG = 78
+
+
+class Refusal(Exception):
+    """An order that was not carried out; `code` is one of CODES, `message` names what and where."""
+
+    def __init__(self, code: str, message: str) -> None:
+        assert code in CODES, code
+        super().__init__(f"{code} {message}")
+        self.code = code
+        self.message = message
+
+
+class Fatal(Exception):
+    """The program cannot go on; it prints the message on stderr and exits with `status`."""
+
+    def __init__(self, status: Exit, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
