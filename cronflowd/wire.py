@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 
 from .errors import Refusal
 
@@ -203,3 +204,8 @@ def looks_foreign(first: bytes) -> str | None:
 _HTTP_METHOD = re.compile(
     rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) (?:/|http)", re.IGNORECASE
 )
+
+
+def format_time(at: datetime) -> str:
+    """An aware UTC instant as RFC 3339: `2026-11-21T10:05:00Z`, with `.mmm` where it is not a whole second."""
+    return at.isoformat(timespec="milliseconds" if at.microsecond else "seconds")[:-6] + "Z"

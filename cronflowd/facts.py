@@ -1,0 +1,381 @@
+"""What has happened: the only things the journal holds and the only things that change state.
+
+A fact is past tense and complete in itself: applying all of them in order to nothing
+gives the present. Facts are values; nobody changes one after making it (they are not
+frozen only because that triples the cost of making one, and hundreds of thousands are
+made a second).
+
+To change a fact's form: add a field with a default, so that old journals still read; or
+a new fact, keeping the old one's case in `state.apply`. Never rename or reuse. Then raise
+FACTS_VERSION and add a journal written by the release before to tests/data/.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, ClassVar
+
+import attrs
+import orjson
+from attrs import define
+
+FACTS_VERSION = 1
+
+
+class Fact:
+    """Base of all facts. `worth` says how the journal may treat it when the disk is full."""
+
+    __slots__ = ()
+    urgent: ClassVar[bool] = True  # may use the reserve; False = asked for by a client, can be refused
+
+
+# --- tasks ---
+
+
+@define
+class TaskAdded(Fact):
+    """A task exists from now on."""
+
+    urgent: ClassVar[bool] = False
+    id: int
+    record: dict[str, Any]  # as in tasks.db
+    anchor_at: datetime
+    due_at: datetime | None
+
+
+@define
+class TaskChanged(Fact):
+    """A task has a new definition."""
+
+    urgent: ClassVar[bool] = False
+    id: int
+    rev: int
+    record: dict[str, Any]
+    due_at: datetime | None
+
+
+@define
+class TaskRescheduled(Fact):
+    """A task's next moment is another, its definition the same (zone data, a clock set back)."""
+
+    id: int
+    due_at: datetime | None
+
+
+@define
+class TaskRemoved(Fact):
+    """A task is gone; its history stays."""
+
+    id: int
+    why: str  # `removed`, `cleared`, `loaded`, `done`
+
+
+@define
+class TaskPaused(Fact):
+    """No new fires start. `id` None = all tasks there are, and those still to come."""
+
+    urgent: ClassVar[bool] = False
+    id: int | None
+    until_at: datetime | None
+    why: str
+
+
+@define
+class TaskResumed(Fact):
+    """The opposite; `id` None lifts every pause."""
+
+    urgent: ClassVar[bool] = False
+    id: int | None
+
+
+# --- fires and runs ---
+
+
+@define
+class FiresPassed(Fact):
+    """Moments that came due and started nothing, first to last inclusive."""
+
+    task: int
+    name: str
+    state: str  # `skipped` or `missed`
+    first_due_at: datetime
+    last_due_at: datetime
+    count: int
+    why: str
+    next_due_at: datetime | None
+
+
+@define
+class RunQueued(Fact):
+    """A fire became a run."""
+
+    run: int
+    task: int
+    due_at: datetime
+    by: str  # `schedule`, `manual`, `reboot`
+    next_due_at: datetime | None = None  # the task's next moment; only meaningful by schedule
+    args: dict[str, str] | None = None
+    parked: bool | None = None  # True = behind an earlier run of its task
+
+
+@define
+class RunSent(Fact):
+    """The decision to start: on disk before the order leaves."""
+
+    run: int
+    attempt: int
+    worker: str
+
+
+@define
+class RunStarted(Fact):
+    """The worker says the process is running."""
+
+    run: int
+    attempt: int
+
+
+@define
+class OutputReceived(Fact):
+    """Lines a run wrote; fd 0 = the daemon's own remarks."""
+
+    run: int
+    attempt: int
+    lines: list[list[Any]]  # [fd, text] each
+    omitted: int | None = None  # bytes beyond the limit, not kept
+
+
+@define
+class RunStopping(Fact):
+    """The worker is told to kill it."""
+
+    run: int
+    attempt: int
+    why: str  # `cancelled` or `timeout`
+
+
+@define
+class RunEnded(Fact):
+    """An attempt is over; told whole, so that RUNS can be answered from this line alone."""
+
+    run: int
+    attempt: int
+    task: int
+    name: str
+    state: str
+    due_at: datetime
+    started_at: datetime | None
+    worker: str | None
+    exit: int | None
+    why: str | None
+    final: bool  # False = another attempt follows
+
+
+@define
+class RunRetried(Fact):
+    """The next attempt waits for its time (`not_before_at`), then for a worker."""
+
+    run: int
+    attempt: int
+    not_before_at: datetime
+
+
+@define
+class RunReleased(Fact):
+    """A retry's wait is over."""
+
+    run: int
+
+
+# --- workers ---
+
+
+@define
+class WorkerJoined(Fact):
+    """A worker said HELLO. The runs it named are its own again."""
+
+    name: str
+    slots: int
+    labels: dict[str, str]
+    can: list[str]
+    address: str
+    running: list[list[int]]  # [run, attempt] each
+    lease_until_at: datetime  # for the runs it held and did not name
+
+
+@define
+class WorkerLeft(Fact):
+    """Its connection ended; what it holds stays its own until the lease ends."""
+
+    name: str
+    why: str
+    lease_until_at: datetime
+
+
+@define
+class WorkerLeaving(Fact):
+    """It said BYE: no more runs, but it finishes what it has."""
+
+    name: str
+
+
+@define
+class WorkerDrained(Fact):
+    """An operator wants no more runs sent to it (or, `draining` False, wants them again)."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    draining: bool
+
+
+# --- the daemon itself ---
+
+
+@define
+class DaemonStarted(Fact):
+    """A new process took over: nobody is connected, and every held run has until the lease ends."""
+
+    version: str
+    tz: str
+    lease_until_at: datetime
+
+
+@define
+class ClockStepped(Fact):
+    """The wall clock was set."""
+
+    by_s: float
+
+
+@define
+class TasksSaved(Fact):
+    """A file of tasks was written; by size and CRC-32 a later start knows a hand edit."""
+
+    file: str
+    upto: int  # the journal's sequence number it holds
+    size: int
+    crc: int
+    tasks: int
+
+
+@define
+class CheckpointWritten(Fact):
+    """The state up to `upto` stands in a file; older segments are no longer needed to start."""
+
+    file: str
+    upto: int
+    size: int
+    crc: int
+
+
+# --- what a checkpoint is made of: state told as facts ---
+
+
+@define
+class StateCarried(Fact):
+    """Counters and what concerns all tasks."""
+
+    next_task: int
+    next_run: int
+    paused_all: bool
+    paused_until_at: datetime | None
+    paused_why: str
+    tz: str
+    saved: list[dict[str, Any]]  # the last TasksSaved, oldest first
+    totals: dict[str, int]
+
+
+@define
+class TaskCarried(Fact):
+    """One task as it was."""
+
+    id: int
+    rev: int
+    record: dict[str, Any]
+    anchor_at: datetime
+    due_at: datetime | None
+    paused: bool | None = None
+    paused_until_at: datetime | None = None
+    paused_why: str | None = None
+    counts: dict[str, int] | None = None
+
+
+@define
+class RunCarried(Fact):
+    """One run that had not ended."""
+
+    run: int
+    task: int
+    record: dict[str, Any]  # the definition it runs
+    due_at: datetime
+    queued_at: datetime
+    by: str
+    args: dict[str, str] | None
+    attempt: int
+    state: str
+    parked: bool
+    delayed_until_at: datetime | None
+    worker: str | None
+    sent_at: datetime | None
+    started_at: datetime | None
+    lease_until_at: datetime | None
+    stopping: str
+    output_bytes: int
+
+
+@define
+class WorkerCarried(Fact):
+    """One worker that was known."""
+
+    name: str
+    slots: int
+    labels: dict[str, str]
+    can: list[str]
+    address: str
+    since_at: datetime
+    draining: bool
+
+
+# --- JSON form ---
+
+KINDS: dict[str, type[Fact]] = {kind.__name__: kind for kind in Fact.__subclasses__()}
+_FIELDS = {kind: tuple(field.name for field in attrs.fields(kind)) for kind in KINDS.values()}
+_GETTERS = {kind: attrgetter(*names) for kind, names in _FIELDS.items() if len(names) > 1}
+_TIMES = {
+    name: tuple(field for field in _FIELDS[kind] if field.endswith("_at")) for name, kind in KINDS.items()
+}
+_OPTIONAL = {
+    kind: {field.name for field in attrs.fields(kind) if field.default is None} for kind in KINDS.values()
+}
+_UTC = orjson.OPT_UTC_Z
+
+
+def encode(seq: int, at: datetime, fact: Fact, more: bool) -> bytes:
+    """One journal record without its CRC: `{"seq":7,"at":"…","fact":"RunSent","run":41,…}`.
+
+    `more` marks every fact of a decision but its last: a decision is applied whole or not
+    at all, also when power failed in the middle of writing it.
+    """
+    kind = type(fact)
+    record: dict[str, Any] = {"seq": seq, "at": at, "fact": kind.__name__}
+    if more:
+        record["more"] = True
+    names = _FIELDS[kind]
+    getter = _GETTERS.get(kind)
+    record |= zip(names, getter(fact), strict=True) if getter else {names[0]: getattr(fact, names[0])}
+    for name in _OPTIONAL[kind]:
+        if record[name] is None:
+            del record[name]
+    return orjson.dumps(record, option=_UTC)
+
+
+def decode(record: dict[str, Any]) -> tuple[int, datetime, Fact, bool]:
+    """The inverse, from the parsed line: (seq, at, fact, more). Raises KeyError, TypeError or ValueError."""
+    seq, at = record.pop("seq"), datetime.fromisoformat(record.pop("at"))
+    name, more = record.pop("fact"), record.pop("more", False)
+    record.pop("crc", None)
+    for field in _TIMES[name]:
+        if (text := record.get(field)) is not None:
+            record[field] = datetime.fromisoformat(text)
+    return seq, at, KINDS[name](**record), more

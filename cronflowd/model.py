@@ -1,0 +1,506 @@
+"""The nouns: what a task is, what a run is, what a worker is, and how a task is written down.
+
+A `TaskSpec` is a definition and never changes; SET makes a new one. A `Task` is the
+engine's table row about it, a `Run` one execution, made of one or more attempts. The
+option table in here is the only place that knows the options: ADD, SET, GET, LOAD and
+tasks.db all go through it. To add an option: a field in `Options`, a row in `RULES`,
+a row in protocol.md.
+
+Life of a run (legal moves only; `attempt` counts up on the way back to queued):
+
+    queued -> sent -> running -> ok | failed | timeout | cancelled | lost
+       ^        |         |         (retry= or lost=rerun leads back to queued)
+       +--------+---------+
+    queued -> cancelled | missed
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import orjson
+from attrs import define, evolve, field, frozen
+
+from .errors import Refusal
+from .schedule import Schedule, check_zone, format_duration, parse_duration, parse_schedule
+from .wire import escape
+
+MAX_NAME = 64
+MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line
+MAX_TAGS = 32
+MAX_PARKED_RUNS = 1000  # per task with overlap=queue
+
+ENDED = frozenset({"ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed"})
+TYPES = ("shell", "script", "echo", "sleep")
+# Moves a run may make; the engine asserts them in apply.
+MOVES = {
+    "queued": {"sent", "cancelled", "missed"},
+    "sent": {"running", "ok", "failed", "timeout", "cancelled", "lost"},
+    "running": {"ok", "failed", "timeout", "cancelled", "lost"},
+}
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TASK_NAME = re.compile(r"task_([1-9][0-9]*)")
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+# --- option values --------------------------------------------------------------------
+
+
+@frozen
+class Retry:
+    """After a failed attempt: how long to wait for the next one, and when to give up."""
+
+    text: str
+    times: int  # attempts after the first
+    first_s: float
+    factor: float
+    cap_s: float
+
+    def delay_s(self, attempt: int) -> float | None:
+        """Seconds to wait after the `attempt`-th attempt (from 1) has failed; None = no more."""
+        if attempt > self.times:
+            return None
+        # The exponent is bounded because 2.0 ** 2000 raises where the cap would do.
+        return min(self.cap_s, self.first_s * self.factor ** min(attempt - 1, 64))
+
+
+NO_RETRY = Retry("none", 0, 0.0, 1.0, 0.0)
+_MAX_RETRIES = 1000
+_MAX_DELAY_S = 30 * 86_400.0
+
+
+def parse_retry(text: str) -> Retry:
+    """`none`, `fixed:3:1s`, `exp:5:1s:300s` (doubling, capped) or `exp:3:5s:x5` (by a factor)."""
+    if text == "none":
+        return NO_RETRY
+    kind, *rest = text.split(":")
+    if kind == "fixed" and len(rest) == 2:
+        return Retry(text, _retries(rest[0]), parse_duration(rest[1]), 1.0, _MAX_DELAY_S)
+    if kind == "exp" and len(rest) == 3:
+        times, first_s, last = _retries(rest[0]), parse_duration(rest[1]), rest[2]
+        if last.startswith("x"):
+            return Retry(text, times, first_s, _factor(last[1:]), _MAX_DELAY_S)
+        return Retry(text, times, first_s, 2.0, parse_duration(last))
+    raise Refusal(
+        "bad-option", f'"{escape(text)}" is not none, fixed:N:DELAY, exp:N:DELAY:CAP or exp:N:DELAY:xF'
+    )
+
+
+def _retries(text: str) -> int:
+    return parse_count(text, 1, _MAX_RETRIES)
+
+
+def _factor(text: str) -> float:
+    if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?", text) or float(text) < 1:
+        raise Refusal("bad-option", f'"x{escape(text)}" is not a factor such as x2 or x1.5')
+    return float(text)
+
+
+@frozen
+class Keep:
+    """How much history a task keeps: whichever bound is met first."""
+
+    text: str
+    runs: int
+    age_s: float
+    output_bytes: int
+
+
+def parse_keep(text: str) -> Keep:
+    """`50,30d,10M`: runs, age and bytes of output, in any order; what is left out keeps its default."""
+    runs, age_s, output = 50, 30 * 86_400.0, 10 * 1024 * 1024
+    for word in text.split(","):
+        if re.fullmatch(r"\d{1,6}", word):
+            runs = int(word)
+        elif match := re.fullmatch(r"(\d{1,6})([KMG])", word):
+            output = int(match[1]) * 1024 ** ("KMG".index(match[2]) + 1)
+        else:
+            age_s = parse_duration(word)
+    return Keep(text, runs, age_s, output)
+
+
+def parse_count(text: str, low: int, high: int) -> int:
+    """A whole number within bounds; Refusal (`bad-option`) otherwise."""
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+        raise Refusal("bad-option", f'"{escape(text)}" is not a whole number from {low} to {high}')
+    return int(text)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise Refusal("bad-option", f'"{escape(text)}" is not one of {", ".join(words)}')
+        return text
+
+    return parse
+
+
+def _parse_tags(text: str) -> tuple[str, ...]:
+    tags = tuple(tag for tag in text.split(",") if tag)
+    if len(tags) > MAX_TAGS:
+        raise Refusal("bad-option", f"more than {MAX_TAGS} tags")
+    for tag in tags:
+        if not _NAME.fullmatch(tag):
+            raise Refusal(
+                "bad-option", f'the tag "{escape(tag)}" is not made of letters, digits, `.`, `_`, `-`'
+            )
+    return tags
+
+
+def _parse_zone(text: str) -> str:
+    check_zone(text)
+    return text
+
+
+def _parse_timeout(text: str) -> float | None:
+    if text == "none":
+        return None
+    if (seconds := parse_duration(text)) <= 0:
+        raise Refusal("bad-option", "a timeout must be longer than nothing")
+    return seconds
+
+
+def _parse_on(text: str) -> str:
+    if text == "all":
+        raise Refusal("bad-option", "on=all is not in this release yet")
+    if text.startswith("label:") and not re.fullmatch(r"label:[A-Za-z0-9._-]+=[A-Za-z0-9._-]+", text):
+        raise Refusal("bad-option", f'"{escape(text)}" is not label:KEY=VALUE')
+    if not text.startswith("label:"):
+        check_name(text, "worker name")
+    return text
+
+
+def _parse_cwd(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise Refusal("bad-option", f'"{escape(text)}" is not an absolute path')
+    return text
+
+
+def _format_seconds(seconds: float | None) -> str:
+    return "none" if seconds is None else format_duration(seconds)
+
+
+@frozen
+class Options:
+    """Everything about a task that has a default, parsed."""
+
+    desc: str = ""
+    tags: tuple[str, ...] = ()
+    tz: str = ""  # IANA zone; empty = the daemon's
+    type: str = "shell"
+    cwd: str = ""  # absolute; empty = the worker's own
+    env: tuple[tuple[str, str], ...] = ()  # sorted by name
+    prio: str = "medium"
+    retry: Retry = NO_RETRY
+    timeout_s: float | None = None
+    overlap: str = "skip"
+    catchup: str = "once"
+    grace_s: float = 3600.0
+    lost: str = "fail"
+    on: str = "any"  # `any`, a worker's name, or label:KEY=VALUE
+    keep: Keep = parse_keep("50,30d,10M")
+
+
+DEFAULTS = Options()
+
+
+@frozen
+class Rule:
+    """How one option is read and written."""
+
+    field: str  # of Options
+    parse: Callable[[str], Any]
+    format: Callable[[Any], str] = str
+
+
+RULES: dict[str, Rule] = {
+    "desc": Rule("desc", str),
+    "tags": Rule("tags", _parse_tags, ",".join),
+    "tz": Rule("tz", _parse_zone),
+    "type": Rule("type", _one_of(*TYPES)),
+    "cwd": Rule("cwd", _parse_cwd),
+    "prio": Rule("prio", _one_of("medium", "high", "low")),
+    "retry": Rule("retry", parse_retry, lambda retry: str(retry.text)),
+    "timeout": Rule("timeout_s", _parse_timeout, _format_seconds),
+    "overlap": Rule("overlap", _one_of("skip", "queue1", "queue", "allow", "replace")),
+    "catchup": Rule("catchup", _one_of("once", "all", "skip")),
+    "grace": Rule("grace_s", parse_duration, format_duration),
+    "lost": Rule("lost", _one_of("fail", "rerun")),
+    "on": Rule("on", _parse_on),
+    "keep": Rule("keep", parse_keep, lambda keep: str(keep.text)),
+}
+# Options of the contract that later releases bring: refused by name rather than ignored.
+LATER = frozenset("payload body expect secret after jitter spread skip start end count notify".split())
+
+
+def set_options(options: Options, words: dict[str, str]) -> Options:
+    """`options` with the `key=value` words applied; an empty value means the default.
+
+    Raises Refusal (`bad-option`) naming the key.
+    """
+    changes: dict[str, Any] = {}
+    env = dict(options.env)
+    for key, text in words.items():
+        _check_text(key, text)
+        if key.startswith("env."):
+            _set_env(env, key[4:], text)
+        elif key in RULES:
+            rule = RULES[key]
+            changes[rule.field] = _parse_option(key, rule, text)
+        elif key in LATER or key.startswith("header."):
+            raise Refusal("bad-option", f"{escape(key)}= is not in this release yet")
+        else:
+            raise Refusal("bad-option", f'there is no option "{escape(key)}"')
+    if not changes and env == dict(options.env):
+        return options
+    return evolve(options, env=tuple(sorted(env.items())), **changes)
+
+
+def _parse_option(key: str, rule: Rule, text: str) -> Any:
+    if not text:
+        return getattr(DEFAULTS, rule.field)
+    try:
+        return rule.parse(text)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
+
+
+def _set_env(env: dict[str, str], name: str, text: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise Refusal("bad-option", f'env.{escape(name)}: "{escape(name)}" is not a variable name')
+    env[name] = text
+
+
+def _check_text(key: str, text: str) -> None:
+    if match := _CONTROL.search(text):
+        raise Refusal("bad-option", f"{escape(key)}= holds the control character {escape(match[0])}")
+
+
+def format_options(options: Options, all_of_them: bool = False) -> dict[str, str]:
+    """`key: text` for what differs from the default, in the table's order (or for all)."""
+    texts = {
+        key: rule.format(getattr(options, rule.field))
+        for key, rule in RULES.items()
+        if all_of_them or getattr(options, rule.field) != getattr(DEFAULTS, rule.field)
+    }
+    return texts | {f"env.{name}": value for name, value in options.env}
+
+
+# --- tasks ------------------------------------------------------------------------------
+
+
+@frozen
+class TaskSpec:
+    """A task's definition. `schedule` is shared between all tasks of the same text and zone."""
+
+    name: str  # empty in a draft that has no name yet
+    schedule: Schedule
+    command: str
+    options: Options = DEFAULTS
+
+
+def make_spec(name: str, schedule: str, command: str, options: Options, default_tz: str) -> TaskSpec:
+    """A checked definition; raises Refusal naming what is wrong."""
+    if name:
+        check_name(name)
+    check_command(command, options.type)
+    return TaskSpec(name, parse_schedule(schedule, options.tz or default_tz), command, options)
+
+
+def check_name(name: str, what: str = "name") -> None:
+    """Raises Refusal (`bad-option`) unless `name` may name a task (or a worker)."""
+    if not _NAME.fullmatch(name):
+        raise Refusal(
+            "bad-option", f'the {what} "{escape(name)}" is not 1 to 64 letters, digits, `.`, `_` or `-`'
+        )
+    if name.isdigit() or name.lower() == "all":
+        raise Refusal(
+            "bad-option", f'the {what} "{name}" would be taken for {"an id" if name.isdigit() else "all"}'
+        )
+
+
+def id_of_name(name: str) -> int | None:
+    """n for `task_<n>`, the name that belongs to id n alone; None for any other name."""
+    match = _TASK_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def check_command(command: str, kind: str) -> None:
+    """Raises Refusal (`syntax`) for a command that could not travel verbatim or says nothing."""
+    if match := _CONTROL.search(command):
+        raise Refusal(
+            "syntax",
+            f"the command holds the control character {escape(match[0])} at column {match.start() + 1}",
+        )
+    if not command.strip():
+        raise Refusal("syntax", "the command is empty")
+    if len(command.encode()) > MAX_COMMAND_BYTES:
+        raise Refusal("too-long", f"the command is longer than {MAX_COMMAND_BYTES} bytes")
+    if kind == "sleep":
+        try:
+            parse_duration(command.strip())
+        except Refusal as refusal:
+            raise Refusal("syntax", f"type=sleep wants seconds: {refusal.message}") from None
+
+
+@define
+class Task:
+    """The engine's row about one task."""
+
+    id: int
+    spec: TaskSpec
+    anchor_at: datetime  # when it was added, whole seconds; @every counts from here
+    rev: int = 1
+    due_at: datetime | None = None  # its next moment; None = no more, or not by the clock
+    paused: bool = False
+    paused_until_at: datetime | None = None  # None while paused = until RESUME
+    paused_why: str = ""
+    runs: list[int] = field(factory=list)  # active runs, oldest first
+    counts: dict[str, int] | None = None  # fires by disposition, since it was added
+    run_head: str = ""  # the part of its RUN line that never changes; derived from spec
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def is_paused(self, at: datetime) -> bool:
+        """Whether a moment at `at` starts nothing."""
+        return self.paused and (self.paused_until_at is None or at < self.paused_until_at)
+
+
+def task_record(task_id: int, spec: TaskSpec) -> dict[str, str | int]:
+    """A task as tasks.db and the journal write it: fixed key order, defaults left out."""
+    record: dict[str, str | int] = {
+        "schedule": spec.schedule.text,
+        "command": spec.command,
+        "jobName": spec.name,
+    }
+    if id_of_name(spec.name) != task_id:
+        record["id"] = task_id
+    return record | format_options(spec.options)
+
+
+def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]:
+    """A JSON object of tasks.db or `ADD {…}` as (id or None, definition).
+
+    Raises Refusal (`bad-line`, or the code of the part that is wrong), naming the key.
+    """
+    if not isinstance(record, dict):
+        raise Refusal("bad-line", "not a JSON object")
+    words = dict(record)
+    task_id = words.pop("id", None)
+    if task_id is not None and (type(task_id) is not int or not 0 < task_id < 2**53):
+        raise Refusal("bad-line", f'"id" is not a whole number above 0: {escape(str(task_id)[:40])}')
+    name = _text(words, "jobName", "")
+    schedule, command = _text(words, "schedule", None), _text(words, "command", None)
+    options = set_options(DEFAULTS, {key: _option_text(key, value) for key, value in words.items()})
+    return task_id, make_spec(name, schedule, command, options, default_tz)
+
+
+def _text(words: dict[str, Any], key: str, default: str | None) -> str:
+    value = words.pop(key, default)
+    if value is None:
+        raise Refusal("bad-line", f'the key "{key}" is missing')
+    if not isinstance(value, str):
+        raise Refusal("bad-line", f'"{key}" is not a text')
+    return value
+
+
+def _option_text(key: str, value: object) -> str:
+    if key not in RULES and key not in LATER and not key.startswith(("env.", "header.")):
+        hint = ' (a task\'s name is "jobName" here)' if key == "name" else ""
+        raise Refusal("bad-line", f'there is no key "{escape(key)}"{hint}')
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    if type(value) in (int, float):
+        return str(value)
+    raise Refusal("bad-line", f'"{escape(key)}" is neither a text nor a number')
+
+
+def parse_json(text: str | bytes, what: str) -> object:
+    """One JSON value; Refusal (`bad-line`) with the decoder's reason and place otherwise."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Refusal("bad-line", f"{what} is not valid JSON: {error}") from None
+
+
+# --- runs and workers ---------------------------------------------------------------------
+
+
+@define
+class Run:
+    """One execution of a task that has not ended yet."""
+
+    id: int
+    task_id: int
+    spec: TaskSpec  # as it was when the run was queued
+    due_at: datetime  # when the schedule asked for it; never moves on retry
+    queued_at: datetime  # when this attempt began to wait for a worker
+    by: str  # `schedule`, `manual`, `reboot`
+    args: dict[str, str] | None = None  # of RUN REF arg.K=V
+    attempt: int = 1
+    state: str = "queued"
+    parked: bool = False  # waits for an earlier run of its task (overlap=), not for a worker
+    delayed_until_at: datetime | None = None  # a retry's wait
+    worker: str | None = None
+    sent_at: datetime | None = None
+    started_at: datetime | None = None
+    lease_until_at: datetime | None = None  # then its worker is taken for gone; None while connected
+    stopping: str = ""  # `cancelled` or `timeout` once a KILL is on its way
+    output_bytes: int = 0  # journaled so far, of this attempt
+
+
+@frozen
+class Outcome:
+    """One row of RUNS that will not change any more: an attempt's end, or fires that never ran."""
+
+    seq: int  # of the journal record that says so
+    run: int | None
+    task_id: int
+    name: str
+    attempt: int | None
+    state: str
+    due_at: datetime
+    started_at: datetime | None
+    ended_at: datetime
+    worker: str | None
+    exit: int | None
+    why: str = ""
+    count: int = 1  # fires this row stands for
+
+
+@define
+class Worker:
+    """A worker that is, or was, connected."""
+
+    name: str
+    slots: int
+    labels: dict[str, str]
+    can: frozenset[str]
+    address: str
+    since_at: datetime
+    connected: bool = True
+    draining: bool = False  # by DRAIN; outlives its connection
+    leaving: bool = False  # it said BYE
+    runs: set[int] = field(factory=set)
+
+    @property
+    def free(self) -> int:
+        return self.slots - len(self.runs) if self.takes_runs else 0
+
+    @property
+    def takes_runs(self) -> bool:
+        return self.connected and not (self.draining or self.leaving)
+
+    @property
+    def state(self) -> str:
+        if not self.connected:
+            return "away"
+        return "draining" if self.draining else "leaving" if self.leaving else "ready"

@@ -1,0 +1,89 @@
+"""What a client reads back: rows, then one status line, as text or as JSON.
+
+A reply holds values, not lines; FORMAT decides late how they look. Rows may be an
+iterator: a list of a million tasks is made row by row while the socket takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from attrs import define
+
+from .errors import Refusal
+from .wire import escape, format_time
+
+
+@define
+class Reply:
+    """The end of an order or the answer to a question."""
+
+    text: str  # the status line after `OK`, values escaped
+    values: dict[str, Any] = {}
+    columns: Sequence[str] = ()
+    rows: Iterable[Sequence[Any]] = ()
+    count_key: str = ""  # set: the status line is `OK <rows>`, counted while they are written
+
+
+def format_rows(reply: Reply, as_json: bool) -> Iterator[str]:
+    """The rows as lines without their ends."""
+    return (format_row(reply.columns, row, as_json) for row in reply.rows)
+
+
+def format_row(columns: Sequence[str], row: Sequence[Any], as_json: bool) -> str:
+    """One row: tab-separated columns, or an object whose keys are the column names."""
+    if not as_json:
+        return "\t".join([_column(value) for value in row])
+    keys = (name.replace(" ", "_").replace("-", "_") for name in columns)
+    return to_json(dict(zip(keys, map(_json_value, row), strict=False)))
+
+
+def format_status(reply: Reply, as_json: bool, rows: int = 0) -> str:
+    """The status line without its end."""
+    if reply.text == "PONG":
+        return to_json({"ok": True, "pong": True}) if as_json else "PONG"
+    if reply.count_key:
+        return to_json({"ok": True, reply.count_key: rows}) if as_json else f"OK {rows}"
+    if as_json:
+        return to_json({"ok": True} | {key: _json_value(value) for key, value in reply.values.items()})
+    return f"OK {reply.text}" if reply.text else "OK"
+
+
+def format_refusal(refusal: Refusal, as_json: bool) -> str:
+    """The `ERR` line. Messages are single lines by construction; escaping makes sure."""
+    if as_json:
+        return to_json({"ok": False, "code": refusal.code, "message": refusal.message})
+    return f"ERR {refusal.code} {_one_line(refusal.message)}"
+
+
+def _one_line(message: str) -> str:
+    # Parts quoted from input are escaped already; a second pass would double their backslashes.
+    return message if message.isprintable() else escape(message)
+
+
+def _column(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, datetime):
+        return format_time(value)
+    return escape(value if isinstance(value, str) else str(value))
+
+
+def _json_value(value: Any) -> Any:
+    return format_time(value) if isinstance(value, datetime) else value
+
+
+def to_json(value: dict[str, Any]) -> str:
+    """One line of JSON; the line separators JSON leaves alone are escaped as everywhere."""
+    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    return escape_json(text)
+
+
+def escape_json(text: str) -> str:
+    """U+2028 and friends inside JSON strings, as `\\uNNNN`, so that one object stays one line."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(c if c == "\\" or escape(c) == c else f"\\u{ord(c):04x}" for c in text)

@@ -1,0 +1,198 @@
+"""Everything that can be asked of the engine: orders from outside, and what comes due inside.
+
+An order is a request and may be refused; only facts change anything. Names are
+imperatives. `ref` is a task's id or name as the client wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from attrs import frozen
+
+from .model import TaskSpec
+
+# --- from clients ---
+
+
+@frozen
+class AddTask:
+    """ADD, AT and NOW; `task_id` only where a file or a JSON record names one."""
+
+    spec: TaskSpec
+    task_id: int | None = None
+    now: bool = False  # NOW: due at this moment, once
+
+
+@frozen
+class SetTask:
+    """SET: option words, and `schedule`, `command`, `name` among them."""
+
+    ref: str
+    words: dict[str, str]
+
+
+@frozen
+class RemoveTask:
+    ref: str
+
+
+@frozen
+class ClearTasks:
+    pass
+
+
+@frozen
+class LoadTasks:
+    """LOAD: these tasks, and no others, from now on."""
+
+    records: Sequence[tuple[int | None, TaskSpec]]
+
+
+@frozen
+class PauseTasks:
+    refs: tuple[str, ...] | None  # None = all
+    until_at: datetime | None
+    why: str
+
+
+@frozen
+class ResumeTasks:
+    refs: tuple[str, ...] | None
+
+
+@frozen
+class RunTask:
+    ref: str
+    args: dict[str, str]
+
+
+@frozen
+class CancelRun:
+    run: int
+
+
+@frozen
+class DrainWorker:
+    name: str
+    draining: bool
+
+
+# --- from workers ---
+
+
+@frozen
+class JoinWorker:
+    name: str
+    slots: int
+    labels: dict[str, str]
+    can: tuple[str, ...]
+    address: str
+    running: tuple[tuple[int, int], ...]
+
+
+@frozen
+class DropWorker:
+    name: str
+    why: str
+
+
+@frozen
+class DismissWorker:
+    """It said BYE."""
+
+    name: str
+
+
+@frozen
+class ReportStarted:
+    worker: str
+    run: int
+    attempt: int
+
+
+@frozen
+class ReportOutput:
+    worker: str
+    run: int
+    lines: list[list[Any]]  # [fd, text] each
+
+
+@frozen
+class ReportEnded:
+    worker: str
+    run: int
+    attempt: int
+    exit: int
+    details: dict[str, str]
+
+
+# --- from the daemon ---
+
+
+@frozen
+class StartDaemon:
+    version: str
+    tz: str
+
+
+@frozen
+class NoticeStep:
+    by_s: float
+
+
+@frozen
+class RecordSave:
+    file: str
+    upto: int
+    size: int
+    crc: int
+    tasks: int
+
+
+@frozen
+class RecordCheckpoint:
+    file: str
+    upto: int
+    size: int
+    crc: int
+
+
+# --- what comes due inside; `Engine.next_step` gives these ---
+
+
+@frozen
+class FireTask:
+    task: int
+
+
+@frozen
+class PlaceRun:
+    run: int
+    worker: str
+
+
+@frozen
+class LoseRun:
+    """Its lease ended."""
+
+    run: int
+
+
+@frozen
+class TimeoutRun:
+    run: int
+
+
+@frozen
+class ReleaseRun:
+    run: int
+
+
+@frozen
+class ExpireRun:
+    """No worker took it within its grace."""
+
+    run: int
