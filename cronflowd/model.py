@@ -455,6 +455,7 @@ class Run:
     lease_until_at: datetime | None = None  # then its worker is taken for gone; None while connected
     stopping: str = ""  # `cancelled` or `timeout` once a KILL is on its way
     output_bytes: int = 0  # journaled so far, of this attempt
+    has_output: bool = False  # whether any attempt wrote something
 
 
 @frozen

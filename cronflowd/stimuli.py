@@ -1,7 +1,7 @@
-"""Everything that can be asked of the engine: orders from outside, and what comes due inside.
+"""Everything that can be asked: orders from outside, orders due inside, and questions.
 
-An order is a request and may be refused; only facts change anything. Names are
-imperatives. `ref` is a task's id or name as the client wrote it.
+An order is a request and may be refused; only facts change anything. Questions change
+nothing at all. Names are imperatives. `ref` is a task's id or name as the client wrote it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .model import TaskSpec
 
@@ -196,3 +196,101 @@ class ExpireRun:
     """No worker took it within its grace."""
 
     run: int
+
+
+# --- questions, and what concerns one connection only ---
+
+
+@frozen
+class Ping:
+    pass
+
+
+@frozen
+class ListTasks:
+    state: str
+    tag: str
+    name: str  # a glob
+    limit: int | None
+    offset: int
+
+
+@frozen
+class GetTask:
+    ref: str
+
+
+@frozen
+class ShowStatus:
+    pass
+
+
+@frozen
+class SaveTasks:
+    file: str
+
+
+@frozen
+class LoadFile:
+    file: str
+
+
+@frozen
+class ListRuns:
+    ref: str | None
+    state: str
+    since_at: datetime | None  # of the due moment
+    until_at: datetime | None
+    limit: int | None
+    offset: int
+
+
+@frozen
+class ShowLog:
+    run: int
+    follow: bool
+
+
+@frozen
+class ShowNext:
+    ref: str  # empty: `schedule` is asked about
+    schedule: str
+    tz: str
+    count: int
+    from_at: datetime | None
+
+
+@frozen
+class ListWorkers:
+    pass
+
+
+@frozen
+class Watch:
+    kinds: frozenset[str]  # of `tasks`, `runs`, `workers`
+    ref: str | None
+
+
+@frozen
+class Hello:
+    name: str
+
+
+@frozen
+class Authenticate:
+    token: str = field(repr=False)
+
+
+@frozen
+class SetFormat:
+    as_json: bool
+
+
+@frozen
+class Help:
+    verb: str
+
+
+@frozen
+class Quit:
+    pass

@@ -1,0 +1,394 @@
+"""The verb table of the control port: one line in, one order or question out.
+
+`parse` knows the grammar and nothing else: it finds no task and changes nothing, so a
+line it refuses has had no effect. To add a verb: a class in stimuli.py, a function and a
+row here, a section in protocol.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from attrs import frozen
+
+from . import stimuli as s
+from .errors import Refusal
+from .model import (
+    DEFAULTS,
+    ENDED,
+    make_spec,
+    parse_count,
+    parse_json,
+    parse_record,
+    set_options,
+)
+from .schedule import check_zone, parse_time, split_schedule
+from .wire import escape, format_time, split_options
+
+MAX_REFS = 1000
+MAX_NEXT = 1000
+MAX_LIMIT = 999_999_999
+TASK_STATES = ("scheduled", "running", "queued", "paused", "idle")
+RUN_STATES = ("queued", "sent", "running", *sorted(ENDED))
+
+
+@frozen
+class Context:
+    """What a line means depends on this much of the world."""
+
+    now: datetime
+    default_tz: str
+
+
+Parser = Callable[[str, Context], Any]
+
+
+@frozen
+class Verb:
+    """One row of the table."""
+
+    parse: Parser
+    usage: str
+    summary: str
+    reads: bool = True  # only reads: counts even as an unfinished last line
+
+
+def parse(line: str, context: Context) -> Any:
+    """The order or question that `line` asks. Raises Refusal, which names the word that is wrong."""
+    word, rest = _cut(line)
+    verb = VERBS.get(word.upper())
+    if verb is None:
+        raise Refusal("unknown-command", f'"{escape(word[:40])}" is not a command; HELP lists them')
+    return verb.parse(rest, context)
+
+
+def only_reads(line: str) -> bool:
+    """Whether a line without its newline may be taken for whole: it changes nothing, or is nonsense anyway."""
+    verb = VERBS.get(_cut(line)[0].upper())
+    return verb is None or verb.reads
+
+
+def _cut(line: str) -> tuple[str, str]:
+    match = _FIRST_WORD.match(line)
+    assert match
+    return match[1], line[match.end() :]
+
+
+_FIRST_WORD = re.compile(r"[ \t]*([^ \t]*)[ \t]?")
+_WORD = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)|[^ \t"]+')
+
+
+def split_words(text: str) -> tuple[list[str], dict[str, str]]:
+    """Plain or quoted words, and `key=value` options, in any order."""
+    words: list[str] = []
+    options: dict[str, str] = {}
+    while text := text.strip(" \t"):
+        more, text = split_options(text)
+        if twice := options.keys() & more.keys():
+            raise Refusal("bad-option", f"{escape(min(twice))}= is given twice")
+        options |= more
+        if not text:
+            break
+        match = _WORD.match(text)
+        if match is None:
+            raise Refusal("syntax", f"a quote is not closed: {escape(text[:40])}")
+        words.append(re.sub(r"\\([\"\\])", r"\1", match[1]) if match[1] is not None else match[0])
+        text = text[match.end() :]
+    return words, options
+
+
+def _only(options: dict[str, str], *known: str) -> None:
+    for key in options:
+        if key not in known:
+            raise Refusal(
+                "bad-option", f'there is no option "{escape(key)}" here; known: {", ".join(known) or "none"}'
+            )
+
+
+def _one_ref(text: str, usage: str) -> tuple[str, dict[str, str]]:
+    words, options = split_words(text)
+    if len(words) != 1:
+        raise Refusal("syntax", f"one task is wanted, {len(words)} words were given; usage: {usage}")
+    return words[0], options
+
+
+def _nothing(make: Callable[[], Any]) -> Parser:
+    def parse_nothing(text: str, context: Context) -> Any:
+        if text.strip():
+            raise Refusal(
+                "syntax", f'nothing is expected after the command, not "{escape(text.strip()[:40])}"'
+            )
+        return make()
+
+    return parse_nothing
+
+
+# --- adding ---
+
+
+def _add(text: str, context: Context) -> s.AddTask:
+    text = text.lstrip(" \t")
+    if text.startswith("{"):
+        task_id, spec = parse_record(parse_json(text, "the task"), context.default_tz)
+        return s.AddTask(spec, task_id)
+    options, rest = split_options(text)
+    if not rest:
+        raise Refusal("syntax", "no schedule; usage: ADD [key=value …] SCHEDULE COMMAND")
+    schedule, command = split_schedule(rest)
+    name = options.pop("name", "")
+    return s.AddTask(make_spec(name, schedule, command, set_options(DEFAULTS, options), context.default_tz))
+
+
+def _at(text: str, context: Context) -> s.AddTask:
+    time, rest = _time_word(text)
+    options, command = split_options(rest)
+    at = parse_time(time, _zone(options, context), context.now)
+    return s.AddTask(_one_off(at, options, command, context))
+
+
+def _now(text: str, context: Context) -> s.AddTask:
+    options, command = split_options(text.lstrip(" \t"))
+    return s.AddTask(_one_off(context.now, options, command, context), now=True)
+
+
+def _one_off(at: datetime, options: dict[str, str], command: str, context: Context) -> Any:
+    name = options.pop("name", "")
+    parsed = set_options(DEFAULTS, options)
+    return make_spec(name, f"@at {format_time(at)}", command, parsed, context.default_tz)
+
+
+def _time_word(text: str) -> tuple[str, str]:
+    match = _WORD.match(text := text.lstrip(" \t"))
+    if match is None:
+        raise Refusal("syntax", "no time; usage: AT TIME [key=value …] COMMAND")
+    return match[1] if match[1] is not None else match[0], text[match.end() :].lstrip(" \t")
+
+
+def _zone(options: dict[str, str], context: Context) -> str:
+    zone = options.get("tz") or context.default_tz
+    check_zone(zone)
+    return zone
+
+
+def _set(text: str, context: Context) -> s.SetTask:
+    usage = VERBS["SET"].usage
+    ref, words = _one_ref(text, usage)
+    if not words:
+        raise Refusal("syntax", f"nothing to set; usage: {usage}")
+    return s.SetTask(ref, words)
+
+
+def _ref_only(make: Callable[[str], Any], usage: str) -> Parser:
+    def parse_ref(text: str, context: Context) -> Any:
+        ref, options = _one_ref(text, usage)
+        _only(options)
+        return make(ref)
+
+    return parse_ref
+
+
+# --- pausing and running ---
+
+
+def _pause(text: str, context: Context) -> s.PauseTasks:
+    words, options = split_words(text)
+    _only(options, "until", "why")
+    until = options.get("until")
+    until_at = parse_time(until, context.default_tz, context.now) if until else None
+    return s.PauseTasks(_refs(words, "PAUSE"), until_at, options.get("why", ""))
+
+
+def _resume(text: str, context: Context) -> s.ResumeTasks:
+    words, options = split_words(text)
+    _only(options)
+    return s.ResumeTasks(_refs(words, "RESUME"))
+
+
+def _refs(words: list[str], verb: str) -> tuple[str, ...] | None:
+    if not words:
+        raise Refusal("syntax", f"no task; usage: {VERBS[verb].usage}")
+    if [word.lower() for word in words] == ["all"]:
+        return None
+    if len(words) > MAX_REFS:
+        raise Refusal("limit", f"more than {MAX_REFS} tasks in one line; `all` means every one")
+    return tuple(words)
+
+
+def _run(text: str, context: Context) -> s.RunTask:
+    ref, options = _one_ref(text, VERBS["RUN"].usage)
+    args: dict[str, str] = {}
+    for key, value in options.items():
+        if not re.fullmatch(r"arg\.[A-Za-z_][A-Za-z0-9_]*", key):
+            raise Refusal("bad-option", f'"{escape(key)}=" is not arg.NAME=')
+        args[key[4:]] = value
+    return s.RunTask(ref, args)
+
+
+def _run_number(word: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", word):
+        raise Refusal("syntax", f'"{escape(word[:40])}" is not a run number')
+    return int(word)
+
+
+def _cancel(text: str, context: Context) -> s.CancelRun:
+    words, options = split_words(text)
+    _only(options)
+    if len(words) != 1:
+        raise Refusal("syntax", f"one run number is wanted; usage: {VERBS['CANCEL'].usage}")
+    return s.CancelRun(_run_number(words[0]))
+
+
+# --- looking ---
+
+
+def _list(text: str, context: Context) -> s.ListTasks:
+    words, options = split_words(text)
+    if words:
+        raise Refusal(
+            "syntax", f'LIST takes filters only, not "{escape(words[0][:40])}"; usage: {VERBS["LIST"].usage}'
+        )
+    _only(options, "state", "tag", "name", "limit", "offset")
+    state = _choice(options, "state", TASK_STATES)
+    return s.ListTasks(state, options.get("tag", ""), options.get("name", ""), *_page(options))
+
+
+def _choice(options: dict[str, str], key: str, known: tuple[str, ...]) -> str:
+    value = options.get(key, "")
+    if value and value not in known:
+        raise Refusal("bad-option", f'{key}=: "{escape(value)}" is not one of {", ".join(known)}')
+    return value
+
+
+def _page(options: dict[str, str]) -> tuple[int | None, int]:
+    limit, offset = options.get("limit"), options.get("offset")
+    return (
+        parse_count(limit, 0, MAX_LIMIT) if limit else None,
+        parse_count(offset, 0, MAX_LIMIT) if offset else 0,
+    )
+
+
+def _runs(text: str, context: Context) -> s.ListRuns:
+    words, options = split_words(text)
+    _only(options, "state", "since", "until", "limit", "offset")
+    if len(words) > 1:
+        raise Refusal("syntax", f"one task at most; usage: {VERBS['RUNS'].usage}")
+    bounds = [
+        parse_time(options[key], context.default_tz, context.now) if options.get(key) else None
+        for key in ("since", "until")
+    ]
+    state = _choice(options, "state", RUN_STATES)
+    return s.ListRuns(words[0] if words else None, state, bounds[0], bounds[1], *_page(options))
+
+
+def _log(text: str, context: Context) -> s.ShowLog:
+    words, options = split_words(text)
+    _only(options)
+    if not words or len(words) > 2 or (len(words) == 2 and words[1].lower() != "follow"):
+        raise Refusal("syntax", f"usage: {VERBS['LOG'].usage}")
+    return s.ShowLog(_run_number(words[0]), len(words) == 2)
+
+
+def _next(text: str, context: Context) -> s.ShowNext:
+    quoted = text.lstrip(" \t").startswith('"')
+    words, options = split_words(text)
+    _only(options, "n", "tz", "from")
+    if not words:
+        raise Refusal("syntax", f"no task and no schedule; usage: {VERBS['NEXT'].usage}")
+    # Five bare fields cannot be mistaken for a task, so they need no quotes here.
+    is_schedule = quoted or len(words) > 1 or words[0].startswith("@")
+    count = parse_count(options["n"], 1, MAX_NEXT) if options.get("n") else 5
+    zone = _zone(options, context) if options.get("tz") else ""
+    start = options.get("from")
+    from_at = parse_time(start, zone or context.default_tz, context.now) if start else None
+    text = " ".join(words)
+    return s.ShowNext("" if is_schedule else text, text if is_schedule else "", zone, count, from_at)
+
+
+def _watch(text: str, context: Context) -> s.Watch:
+    words, options = split_words(text)
+    _only(options, "id")
+    kinds = frozenset(word.lower() for word in words)
+    if unknown := kinds - {"tasks", "runs", "workers"}:
+        raise Refusal("syntax", f'"{escape(min(unknown))}" cannot be watched; usage: {VERBS["WATCH"].usage}')
+    return s.Watch(kinds or frozenset({"tasks", "runs", "workers"}), options.get("id"))
+
+
+# --- files and connection ---
+
+
+def _file(make: Callable[[str], Any]) -> Parser:
+    def parse_file(text: str, context: Context) -> Any:
+        words, options = split_words(text)
+        _only(options)
+        if len(words) > 1:
+            raise Refusal("syntax", "one file name at most")
+        return make(words[0] if words else "tasks.db")
+
+    return parse_file
+
+
+def _hello(text: str, context: Context) -> s.Hello:
+    words, options = split_words(text)
+    _only(options, "name")
+    if words:
+        raise Refusal("syntax", "usage: HELLO [name=NAME]")
+    return s.Hello(options.get("name", ""))
+
+
+def _auth(text: str, context: Context) -> s.Authenticate:
+    if not (token := text.strip()):
+        raise Refusal("syntax", "no token; usage: AUTH TOKEN")
+    return s.Authenticate(token)
+
+
+def _format(text: str, context: Context) -> s.SetFormat:
+    word = text.strip().lower()
+    if word not in ("json", "text"):
+        raise Refusal("syntax", f'"{escape(word[:40])}" is neither json nor text')
+    return s.SetFormat(word == "json")
+
+
+def _help(text: str, context: Context) -> s.Help:
+    word = text.strip().upper()
+    if word and word not in VERBS:
+        raise Refusal("not-found", f'"{escape(word[:40])}" is not a command; HELP lists them')
+    return s.Help(word)
+
+
+def _drain(draining: bool, usage: str) -> Parser:
+    return _ref_only(lambda name: s.DrainWorker(name, draining), usage)
+
+
+VERBS: dict[str, Verb] = {
+    "ADD": Verb(_add, "ADD [key=value …] SCHEDULE COMMAND", "adds a task; also ADD {JSON}", reads=False),
+    "LIST": Verb(_list, "LIST [state=] [tag=] [name=GLOB] [limit=] [offset=]", "all tasks"),
+    "GET": Verb(_ref_only(s.GetTask, "GET REF"), "GET REF", "everything about one task"),
+    "SET": Verb(_set, "SET REF key=value …", "changes a task; schedule= command= name= too", reads=False),
+    "REMOVE": Verb(_ref_only(s.RemoveTask, "REMOVE REF"), "REMOVE REF", "removes a task", reads=False),
+    "CLEAR": Verb(_nothing(s.ClearTasks), "CLEAR", "removes all tasks", reads=False),
+    "STATUS": Verb(_nothing(s.ShowStatus), "STATUS", "how the daemon is"),
+    "SAVE": Verb(_file(s.SaveTasks), "SAVE [FILE.db]", "writes all tasks to a file (tasks.db)", reads=False),
+    "LOAD": Verb(_file(s.LoadFile), "LOAD [FILE.db]", "replaces all tasks by those of a file", reads=False),
+    "PAUSE": Verb(_pause, "PAUSE REF…|all [until=TIME] [why=TEXT]", "starts no new runs", reads=False),
+    "RESUME": Verb(_resume, "RESUME REF…|all", "the opposite", reads=False),
+    "RUN": Verb(_run, "RUN REF [arg.K=V …]", "runs a task now", reads=False),
+    "NOW": Verb(_now, "NOW [key=value …] COMMAND", "runs a command once, now", reads=False),
+    "AT": Verb(_at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time", reads=False),
+    "CANCEL": Verb(_cancel, "CANCEL RUN", "ends a run", reads=False),
+    "RUNS": Verb(_runs, "RUNS [REF] [state=] [since=] [until=] [limit=] [offset=]", "what ran, newest first"),
+    "LOG": Verb(_log, "LOG RUN [follow]", "what a run wrote"),
+    "NEXT": Verb(_next, 'NEXT REF|"SCHEDULE" [n=5] [tz=ZONE] [from=TIME]', "the next moments"),
+    "WORKERS": Verb(_nothing(s.ListWorkers), "WORKERS", "who runs the jobs"),
+    "DRAIN": Verb(_drain(True, "DRAIN WORKER"), "DRAIN WORKER", "sends a worker no more runs", reads=False),
+    "UNDRAIN": Verb(_drain(False, "UNDRAIN WORKER"), "UNDRAIN WORKER", "sends it runs again", reads=False),
+    "WATCH": Verb(_watch, "WATCH [tasks] [runs] [workers] [id=REF]", "a row for everything that happens"),
+    "HELLO": Verb(_hello, "HELLO [name=NAME]", "keeps the connection open until QUIT"),
+    "AUTH": Verb(_auth, "AUTH TOKEN", "shows who you are, where that is asked for"),
+    "FORMAT": Verb(_format, "FORMAT json|text", "how replies look on this connection"),
+    "HELP": Verb(_help, "HELP [VERB]", "this list"),
+    "PING": Verb(_nothing(s.Ping), "PING", "PONG"),
+    "QUIT": Verb(_nothing(s.Quit), "QUIT", "ends the connection"),
+}

@@ -1,0 +1,668 @@
+"""The scheduler's mind: what is due, who runs it, what became of it.
+
+Rules for this file. No clock, socket or file: time comes in as `now`. `decide` looks and
+never touches: it answers an order with a `Decision`, that is the facts to journal, the
+client's reply and the messages for workers. `State.apply` makes the facts true. Refusals
+are raised before any fact exists. `next_step` names the next thing that is due inside,
+until None, so one decision is always one small step; `next_due` says when to ask again.
+
+The order outside is: decide, append, apply, commit, send; nothing is awaited before the
+commit has been asked for, and nothing leaves before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from attrs import Factory, define
+
+from . import facts as f
+from . import stimuli as s
+from .errors import Refusal
+from .model import (
+    MAX_PARKED_RUNS,
+    Run,
+    Task,
+    TaskSpec,
+    check_name,
+    id_of_name,
+    make_spec,
+    set_options,
+)
+from .placement import choose
+from .replies import Reply
+from .schedule import format_duration
+from .state import State, definition
+from .wire import escape, format_option, format_time
+
+ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
+MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
+BIG_STEP_S = 3 * 3600.0  # a clock set back by more: take the new time (contract of Debian's cron)
+
+
+@define
+class Decision:
+    """What an order leads to. Empty facts: nothing changed."""
+
+    facts: list[f.Fact] = Factory(list)
+    reply: Reply | None = None
+    messages: list[tuple[str, str]] = Factory(list)  # (worker, line)
+
+
+@define
+class Limits:
+    """What the engine refuses to grow beyond, and how patient it is."""
+
+    tasks: int = 2_000_000
+    lease_s: float = 30.0
+    output_bytes: int = 1024 * 1024  # per attempt
+
+
+class Engine:
+    """Decides. Its only state is `State`, which it reads."""
+
+    def __init__(self, state: State, limits: Limits | None = None) -> None:
+        self.state = state
+        self.limits = limits or Limits()
+        self.apply = state.apply
+
+    def decide(self, order: Any, now: datetime) -> Decision:
+        """What `order` leads to at `now`. Raises Refusal, and then nothing happened."""
+        return _DECIDE[type(order)](self, order, now)
+
+    # --- tasks ---
+
+    def _add(self, order: s.AddTask, now: datetime) -> Decision:
+        state = self.state
+        if len(state.tasks) >= self.limits.tasks:
+            raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
+        task_id = self._new_id(order.task_id, order.spec.name)
+        spec = self._named(order.spec, task_id)
+        due_at = now if order.now else spec.schedule.next_after(now, now)
+        if due_at is None and spec.schedule.kind == "at":
+            raise Refusal("bad-schedule", f"{spec.schedule.text} is in the past")
+        facts: list[f.Fact] = [f.TaskAdded(task_id, definition(spec), _anchor(now), due_at)]
+        if order.now:
+            facts.append(f.RunQueued(state.next_run, task_id, now, "schedule"))
+        return Decision(facts, _added(task_id, spec.name, due_at))
+
+    def _new_id(self, wanted: int | None, name: str) -> int:
+        """The id a new task gets; checks that its name and id are free to take."""
+        state = self.state
+        owner = id_of_name(name)
+        task_id = wanted if wanted is not None else state.next_task
+        if wanted is not None and wanted in state.tasks:
+            raise Refusal("exists", f"task {wanted} exists already")
+        if wanted is not None and wanted < state.next_task:
+            raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
+        if name and name in state.names:
+            raise Refusal("exists", f'a task named "{name}" exists already (id {state.names[name]})')
+        if owner is not None and owner != task_id:
+            raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone')
+        return task_id
+
+    def _named(self, spec: TaskSpec, task_id: int) -> TaskSpec:
+        if spec.name:
+            return spec
+        return TaskSpec(f"task_{task_id}", spec.schedule, spec.command, spec.options)
+
+    def _set(self, order: s.SetTask, now: datetime) -> Decision:
+        task = self._find(order.ref)
+        words = dict(order.words)
+        old = task.spec
+        name = words.pop("name", old.name)
+        if name != old.name:
+            self._check_new_name(task, name)
+        command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
+        spec = make_spec(name, text, command, set_options(old.options, words), self.state.default_tz)
+        due_at = task.due_at
+        if spec.schedule is not old.schedule:
+            due_at = spec.schedule.next_after(now, task.anchor_at)
+            if due_at is None and spec.schedule.kind == "at":
+                raise Refusal("bad-schedule", f"{spec.schedule.text} is in the past")
+        rev = task.rev + 1
+        reply = Reply(f"{task.id} rev={rev}", {"id": task.id, "rev": rev})
+        return Decision([f.TaskChanged(task.id, rev, definition(spec), due_at)], reply)
+
+    def _check_new_name(self, task: Task, name: str) -> None:
+        check_name(name)
+        if name in self.state.names:
+            raise Refusal("exists", f'a task named "{name}" exists already (id {self.state.names[name]})')
+        if id_of_name(name) not in (None, task.id):
+            raise Refusal("exists", f'the name "{name}" belongs to id {id_of_name(name)} alone')
+
+    def _remove(self, order: s.RemoveTask, now: datetime) -> Decision:
+        task = self._find(order.ref)
+        facts = [*self._cancel_queued(task, "its task was removed"), f.TaskRemoved(task.id, "removed")]
+        return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
+
+    def _clear(self, order: s.ClearTasks, now: datetime) -> Decision:
+        facts: list[f.Fact] = []
+        for task in self.state.tasks.values():
+            facts += self._cancel_queued(task, "its task was removed by CLEAR")
+            facts.append(f.TaskRemoved(task.id, "cleared"))
+        count = len(self.state.tasks)
+        return Decision(facts, Reply(f"{count} removed", {"removed": count}))
+
+    def _cancel_queued(self, task: Task, why: str) -> list[f.Fact]:
+        """Runs that have not been sent end with their task; running ones go on to their end."""
+        runs = [self.state.runs[run] for run in task.runs]
+        return [_ended(run, "cancelled", why=why) for run in runs if run.state == "queued"]
+
+    def _load(self, order: s.LoadTasks, now: datetime) -> Decision:
+        state = self.state
+        if len(order.records) > self.limits.tasks:
+            raise Refusal("limit", f"{len(order.records)} tasks are more than the limit, {self.limits.tasks}")
+        kept: list[f.Fact] = []
+        staying: set[int] = set()
+        used = {task_id for task_id, _ in order.records if task_id is not None}
+        next_id = max([state.next_task, *(task_id + 1 for task_id in used)])
+        for task_id, spec in order.records:
+            old_id = state.names.get(spec.name) if spec.name else None
+            if old_id is not None:
+                staying.add(old_id)
+                kept += self._reload(state.tasks[old_id], spec, now)
+                continue
+            new_id = task_id if task_id is not None else id_of_name(spec.name) or next_id
+            if new_id in state.tasks or new_id in staying:
+                new_id = next_id  # that id belongs to a task of another name
+            next_id = max(next_id, new_id + 1)
+            named = self._named(spec, new_id)
+            if id_of_name(named.name) not in (None, new_id):
+                raise Refusal(
+                    "exists", f'the name "{named.name}" belongs to id {id_of_name(named.name)} alone'
+                )
+            kept.append(self._loaded(new_id, named, now))
+        gone: list[f.Fact] = []
+        for task in state.tasks.values():
+            if task.id not in staying:
+                gone += self._cancel_queued(task, "its task was not in the file loaded")
+                gone.append(f.TaskRemoved(task.id, "loaded"))
+        count = len(order.records)
+        return Decision(gone + kept, Reply(f"{count} loaded", {"loaded": count}))
+
+    def _reload(self, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fact]:
+        if spec == task.spec:
+            return []
+        due_at = task.due_at
+        if spec.schedule is not task.spec.schedule:
+            due_at = spec.schedule.next_after(now, task.anchor_at)
+        return [f.TaskChanged(task.id, task.rev + 1, definition(spec), due_at)]
+
+    def _loaded(self, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact:
+        due_at = spec.schedule.next_after(now, now)
+        if due_at is None and spec.schedule.kind == "at":
+            # Its moment passed while it stood in the file: due at once, and judged by its grace.
+            due_at = spec.schedule.next_after(_LONG_AGO, now)
+        return f.TaskAdded(task_id, definition(spec), _anchor(now), due_at)
+
+    def _pause(self, order: s.PauseTasks, now: datetime) -> Decision:
+        if order.until_at is not None and order.until_at <= now:
+            raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
+        tasks = self._find_all(order.refs)
+        ids = [None] if tasks is None else [task.id for task in tasks]
+        count = len(self.state.tasks) if tasks is None else len(tasks)
+        facts: list[f.Fact] = [f.TaskPaused(task_id, order.until_at, order.why) for task_id in ids]
+        return Decision(facts, Reply(f"{count} paused", {"paused": count}))
+
+    def _resume(self, order: s.ResumeTasks, now: datetime) -> Decision:
+        tasks = self._find_all(order.refs)
+        if tasks is None:
+            count = sum(self.state.is_paused(task, now) for task in self.state.tasks.values())
+            return Decision([f.TaskResumed(None)], Reply(f"{count} resumed", {"resumed": count}))
+        if self.state.paused_all and self.state.paused_until_at is None:
+            raise Refusal("busy", "everything is paused; RESUME all lifts that")
+        paused = [task for task in tasks if task.paused]
+        facts: list[f.Fact] = [f.TaskResumed(task.id) for task in paused]
+        return Decision(facts, Reply(f"{len(paused)} resumed", {"resumed": len(paused)}))
+
+    def _find(self, ref: str) -> Task:
+        task = self.state.find(ref)
+        if task is None:
+            raise Refusal("not-found", f'no task "{escape(ref)}"')
+        return task
+
+    def _find_all(self, refs: Iterable[str] | None) -> list[Task] | None:
+        return None if refs is None else list({id(t): t for t in map(self._find, refs)}.values())
+
+    # --- a task's moment ---
+
+    def _fire(self, order: s.FireTask, now: datetime) -> Decision:
+        """One due moment; or, after downtime, all that were due meanwhile, in one step."""
+        task = self.state.tasks[order.task]
+        assert task.due_at is not None
+        first, schedule, anchor = task.due_at, task.spec.schedule, task.anchor_at
+        options = task.spec.options
+        following = schedule.next_after(first, anchor)
+        newest, count = first, 1
+        if following is not None and following <= now:
+            if options.catchup == "all":
+                cutoff = now - timedelta(seconds=max(options.grace_s, MIN_GRACE_S))
+                if first < cutoff and (last := schedule.latest(first, cutoff, anchor)):
+                    return self._pass_range(task, "missed", first, last, now, "later than its grace")
+            else:
+                newest = schedule.latest(first, now, anchor) or first
+                count = 1 + schedule.count(first, newest, anchor)
+                following = schedule.next_after(newest, anchor)
+        if self.state.is_paused(task, newest):
+            why = "paused" + (f": {reason}" if (reason := task.paused_why or self.state.paused_why) else "")
+            return Decision([self._passed(task, "skipped", first, newest, count, why, following)])
+        facts: list[f.Fact] = []
+        if count > 1:
+            # The one before the newest ends the range; its exact moment is only for display.
+            last = self._before(task, first, newest)
+            facts.append(
+                self._passed(task, "missed", first, last, count - 1, "the daemon was down, or the clock jumped over it", newest)
+            )
+        return self._start_newest(task, newest, following, now, facts)
+
+    def _start_newest(
+        self, task: Task, due_at: datetime, following: datetime | None, now: datetime, facts: list[f.Fact]
+    ) -> Decision:
+        options = task.spec.options
+        late_s = (now - due_at).total_seconds()
+        if late_s > (ON_TIME_S if options.catchup == "skip" else max(options.grace_s, MIN_GRACE_S)):
+            why = f"{format_duration(float(round(late_s)))} late, more than catchup={options.catchup} grace allows"
+            facts.append(self._passed(task, "missed", due_at, due_at, 1, why, following))
+            return Decision(self._tidy(task, facts, following))
+        overlap = self._overlap(task)
+        if isinstance(overlap, str):
+            facts.append(self._passed(task, "skipped", due_at, due_at, 1, overlap, following))
+            return Decision(self._tidy(task, facts, following))
+        parked, before, messages = overlap
+        queued = f.RunQueued(self.state.next_run, task.id, due_at, "schedule", following, None, parked)
+        return Decision([*facts, *before, queued], None, messages)
+
+    def _before(self, task: Task, first: datetime, newest: datetime) -> datetime:
+        last = task.spec.schedule.latest(first, newest - timedelta(seconds=1), task.anchor_at)
+        return last or first
+
+    def _pass_range(
+        self, task: Task, state: str, first: datetime, last: datetime, now: datetime, why: str
+    ) -> Decision:
+        schedule, anchor = task.spec.schedule, task.anchor_at
+        count = 1 + schedule.count(first, last, anchor)
+        following = schedule.next_after(last, anchor)
+        return Decision([self._passed(task, state, first, last, count, why, following)])
+
+    def _passed(
+        self,
+        task: Task,
+        state: str,
+        first: datetime,
+        last: datetime,
+        count: int,
+        why: str,
+        following: datetime | None,
+    ) -> f.FiresPassed:
+        return f.FiresPassed(task.id, task.name, state, first, last, count, why, following)
+
+    def _tidy(self, task: Task, facts: list[f.Fact], following: datetime | None) -> list[f.Fact]:
+        """A one-off whose only moment has passed unused goes away like one that has run."""
+        if following is None and task.spec.schedule.kind == "at" and not task.runs:
+            facts.append(f.TaskRemoved(task.id, "done"))
+        return facts
+
+    def _overlap(self, task: Task) -> str | tuple[bool | None, list[f.Fact], list[tuple[str, str]]]:
+        """What overlap= says now: a reason to skip, or (park it?, facts before it, messages)."""
+        mode = task.spec.options.overlap
+        if not task.runs or mode == "allow":
+            return None, [], []
+        active = [self.state.runs[run] for run in task.runs]
+        waiting = sum(run.parked for run in active)
+        if mode == "skip":
+            return f"overlap: run {active[0].id} is still {active[0].state}"
+        if mode == "replace":
+            facts, messages = self._stop_all(active, f"replaced by run {self.state.next_run}")
+            return (
+                (True if messages or any(run.state != "queued" for run in active) else None),
+                facts,
+                messages,
+            )
+        if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
+            return f"overlap: {waiting} run{'s' * (waiting > 1)} wait already behind run {active[0].id}"
+        return True, [], []
+
+    def _stop_all(self, runs: list[Run], why: str) -> tuple[list[f.Fact], list[tuple[str, str]]]:
+        facts: list[f.Fact] = []
+        messages: list[tuple[str, str]] = []
+        for run in runs:
+            more, lines = self._stop(run, "cancelled", why)
+            facts += more
+            messages += lines
+        return facts, messages
+
+    def _stop(self, run: Run, state: str, why: str) -> tuple[list[f.Fact], list[tuple[str, str]]]:
+        """Ends a run that waits; tells the worker of one that does not."""
+        if run.state == "queued":
+            return [_ended(run, state, why=why)], []
+        if run.stopping:
+            return [], []
+        assert run.worker is not None
+        return [f.RunStopping(run.id, run.attempt, state)], [(run.worker, f"KILL {run.id} {run.attempt}")]
+
+    # --- runs, as clients see them ---
+
+    def _run(self, order: s.RunTask, now: datetime) -> Decision:
+        task = self._find(order.ref)
+        overlap = self._overlap(task)
+        if isinstance(overlap, str):
+            raise Refusal("busy", f"{overlap} (overlap={task.spec.options.overlap})")
+        parked, before, messages = overlap
+        run = self.state.next_run
+        queued = f.RunQueued(run, task.id, now, "manual", None, order.args or None, parked)
+        return Decision([*before, queued], Reply(str(run), {"run": run}), messages)
+
+    def _cancel(self, order: s.CancelRun, now: datetime) -> Decision:
+        run = self.state.runs.get(order.run)
+        if run is None:
+            known = order.run < self.state.next_run
+            raise Refusal(
+                "not-found", f"run {order.run} has ended already" if known else f"no run {order.run}"
+            )
+        facts, messages = self._stop(run, "cancelled", "cancelled by a client")
+        reply = Reply(f"{run.id} cancelled", {"run": run.id, "cancelled": True})
+        return Decision(facts + self._after_end(run, facts), reply, messages)
+
+    def _after_end(self, run: Run, facts: list[f.Fact]) -> list[f.Fact]:
+        """A one-off leaves when its run has ended for good."""
+        ended = any(isinstance(fact, f.RunEnded) and fact.final for fact in facts)
+        task = self.state.tasks.get(run.task_id)
+        if not ended or task is None or task.spec.schedule.kind != "at" or task.due_at is not None:
+            return []
+        return [f.TaskRemoved(task.id, "done")] if task.runs == [run.id] else []
+
+    # --- placing ---
+
+    def _place(self, order: s.PlaceRun, now: datetime) -> Decision:
+        run = self.state.runs[order.run]
+        sent = f.RunSent(run.id, run.attempt, order.worker)
+        return Decision([sent], None, [(order.worker, self._run_line(run))])
+
+    def _run_line(self, run: Run) -> str:
+        # Most of the line is the same at every run of a task, and is kept with the task.
+        task = self.state.tasks.get(run.task_id)
+        head = task.run_head if task and task.spec is run.spec else ""
+        if not head:
+            head = _run_head(run.task_id, run.spec)
+            if task and task.spec is run.spec:
+                task.run_head = head
+        due = format_time(run.due_at)
+        args = "".join(f" {format_option(f'arg.{key}', value)}" for key, value in (run.args or {}).items())
+        return (
+            f"RUN {run.id} {run.attempt} due={due} fire={run.task_id}/{due}{args} {head} :{run.spec.command}"
+        )
+
+    def _release(self, order: s.ReleaseRun, now: datetime) -> Decision:
+        return Decision([f.RunReleased(order.run)])
+
+    def _expire(self, order: s.ExpireRun, now: datetime) -> Decision:
+        run = self.state.runs[order.run]
+        facts: list[f.Fact] = [_ended(run, "missed", why="no worker took it within its grace")]
+        return Decision(facts + self._after_end(run, facts))
+
+    def _lose(self, order: s.LoseRun, now: datetime) -> Decision:
+        """The lease ended: the worker is gone, or never said what became of a KILL."""
+        run = self.state.runs[order.run]
+        state = run.stopping or "lost"
+        why = (
+            f"worker {run.worker} did not come back with it"
+            if state == "lost"
+            else "the worker did not answer"
+        )
+        return Decision(self._end(run, state, None, why, now))
+
+    def _time_out(self, order: s.TimeoutRun, now: datetime) -> Decision:
+        run = self.state.runs[order.run]
+        facts, messages = self._stop(run, "timeout", "")
+        return Decision(facts, None, messages)
+
+    def _end(self, run: Run, state: str, exit_code: int | None, why: str, now: datetime) -> list[f.Fact]:
+        """The facts that end an attempt: for good, or with another one to follow."""
+        options = run.spec.options
+        delay_s = options.retry.delay_s(run.attempt) if state in ("failed", "timeout", "lost") else None
+        if delay_s is None and state == "lost" and options.lost == "rerun":
+            delay_s = 0.0
+        ended = _ended(run, state, exit_code, why, final=delay_s is None)
+        if delay_s is None:
+            return [ended, *self._after_end(run, [ended])]
+        again_at = now + timedelta(seconds=delay_s)
+        words = f"attempt {run.attempt} ended: {state}{'' if exit_code is None else f', exit {exit_code}'}"
+        remark = f"{words}; attempt {run.attempt + 1} follows at {format_time(again_at)}"
+        return [
+            ended,
+            f.OutputReceived(run.id, run.attempt, [[0, remark]]),
+            f.RunRetried(run.id, run.attempt + 1, again_at),
+        ]
+
+    # --- workers ---
+
+    def _join(self, order: s.JoinWorker, now: datetime) -> Decision:
+        lease_until_at = now + timedelta(seconds=self.limits.lease_s)
+        running = [[run, attempt] for run, attempt in order.running]
+        joined = f.WorkerJoined(
+            order.name, order.slots, order.labels, sorted(order.can), order.address, running, lease_until_at
+        )
+        kills = [
+            (order.name, f"KILL {run} {attempt}")
+            for run, attempt in order.running
+            if self._unwanted(run, attempt)
+        ]
+        return Decision([joined], None, kills)
+
+    def _unwanted(self, run_id: int, attempt: int) -> bool:
+        """Whether work that a worker still does must stop: cancelled, or done again elsewhere."""
+        run = self.state.runs.get(run_id)
+        if run is not None:
+            return run.attempt != attempt or bool(run.stopping)
+        rows = self.state.outcomes.get(run_id, [])
+        return any(row.attempt == attempt and row.state in ("cancelled", "timeout") for row in rows)
+
+    def _drop(self, order: s.DropWorker, now: datetime) -> Decision:
+        return Decision([f.WorkerLeft(order.name, order.why, now + timedelta(seconds=self.limits.lease_s))])
+
+    def _dismiss(self, order: s.DismissWorker, now: datetime) -> Decision:
+        return Decision([f.WorkerLeaving(order.name)])
+
+    def _drain(self, order: s.DrainWorker, now: datetime) -> Decision:
+        worker = self.state.workers.get(order.name)
+        if worker is None:
+            raise Refusal("not-found", f'no worker "{escape(order.name)}"')
+        word = "draining" if order.draining else "ready"
+        facts: list[f.Fact] = (
+            [f.WorkerDrained(order.name, order.draining)] if worker.draining != order.draining else []
+        )
+        return Decision(facts, Reply(f"{order.name} {word}", {"worker": order.name, "state": word}))
+
+    def _started(self, order: s.ReportStarted, now: datetime) -> Decision:
+        run = self._held(order.worker, order.run, order.attempt)
+        return Decision([f.RunStarted(order.run, order.attempt)] if run and run.state == "sent" else [])
+
+    def _output(self, order: s.ReportOutput, now: datetime) -> Decision:
+        run = self.state.runs.get(order.run)
+        if run is None or run.worker != order.worker or run.state == "queued":
+            return Decision()  # of a run that is over for us; its DONE will be told as late
+        lines: list[list[Any]] = []
+        room, omitted = self.limits.output_bytes - run.output_bytes, 0
+        for fd, text in order.lines:
+            if len(text) <= room:
+                lines.append([fd, text])
+                room -= len(text)
+            else:
+                omitted += len(text) + 1
+                room = 0
+        return Decision([f.OutputReceived(run.id, run.attempt, lines, omitted or None)])
+
+    def _done(self, order: s.ReportEnded, now: datetime) -> Decision:
+        ack = [(order.worker, f"ACK {order.run} {order.attempt}")]
+        run = self._held(order.worker, order.run, order.attempt)
+        if run is None:
+            return Decision(self._late(order), None, ack)
+        state = run.stopping or (
+            "timeout" if order.details.get("timeout") else "ok" if order.exit == 0 else "failed"
+        )
+        facts: list[f.Fact] = []
+        if remark := order.details.get("why"):
+            facts.append(f.OutputReceived(run.id, run.attempt, [[0, remark]]))
+        facts += self._end(run, state, order.exit, order.details.get("why", ""), now)
+        return Decision(facts, None, ack)
+
+    def _held(self, worker: str, run_id: int, attempt: int) -> Run | None:
+        run = self.state.runs.get(run_id)
+        held = run and run.state in ("sent", "running") and run.attempt == attempt and run.worker == worker
+        return run if held else None
+
+    def _late(self, order: s.ReportEnded) -> list[f.Fact]:
+        """A report that comes too late to count is told in the run's LOG, once."""
+        if not 0 < order.run < self.state.next_run:
+            return []
+        rows = self.state.outcomes.get(order.run, [])
+        if any(
+            row.worker == order.worker and row.attempt == order.attempt and row.exit is not None
+            for row in rows
+        ):
+            return []  # the same report again: only its ACK was lost
+        text = f"late report from {order.worker}: attempt {order.attempt} ended with exit {order.exit}; it does not count"
+        return [f.OutputReceived(order.run, order.attempt, [[0, text]])]
+
+    # --- the daemon ---
+
+    def _start(self, order: s.StartDaemon, now: datetime) -> Decision:
+        state = self.state
+        facts: list[f.Fact] = [
+            f.DaemonStarted(order.version, order.tz, now + timedelta(seconds=self.limits.lease_s))
+        ]
+        if state.tz and state.tz != order.tz:
+            facts += self._reschedule(now, lambda task: not task.spec.options.tz)
+        next_run = state.next_run
+        for task in state.tasks.values():
+            if task.spec.schedule.kind != "reboot":
+                continue
+            why = "paused" if state.is_paused(task, now) else self._overlap(task)
+            if isinstance(why, str):
+                facts.append(self._passed(task, "skipped", now, now, 1, why, None))
+            else:
+                facts.append(f.RunQueued(next_run, task.id, now, "reboot", None, None, why[0]))
+                next_run += 1
+        return Decision(facts)
+
+    def _step(self, order: s.NoticeStep, now: datetime) -> Decision:
+        facts: list[f.Fact] = [f.ClockStepped(order.by_s)]
+        if order.by_s < -BIG_STEP_S:
+            facts += self._reschedule(now, lambda task: True)
+        return Decision(facts)
+
+    def _reschedule(self, now: datetime, which: Callable[[Task], bool]) -> list[f.Fact]:
+        facts: list[f.Fact] = []
+        for task in self.state.tasks.values():
+            if task.due_at is None or task.spec.schedule.kind == "at" or not which(task):
+                continue
+            due_at = task.spec.schedule.next_after(now, task.anchor_at)
+            if due_at != task.due_at and task.due_at > now:
+                facts.append(f.TaskRescheduled(task.id, due_at))
+        return facts
+
+    def _record_save(self, order: s.RecordSave, now: datetime) -> Decision:
+        saved = f.TasksSaved(order.file, order.upto, order.size, order.crc, order.tasks)
+        return Decision([saved], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
+
+    def _record_checkpoint(self, order: s.RecordCheckpoint, now: datetime) -> Decision:
+        return Decision([f.CheckpointWritten(order.file, order.upto, order.size, order.crc)])
+
+    # --- what comes due inside ---
+
+    def next_step(self, now: datetime) -> Any | None:
+        """The next order that is due by itself, or None until `next_due`."""
+        state = self.state
+        if (due := state.next_task_due()) and due[0] <= now:
+            return s.FireTask(due[1])
+        if (lease := state.next_lease_end()) and lease[0] <= now:
+            return s.LoseRun(lease[1])
+        if (timeout := state.next_timeout()) and timeout[0] <= now:
+            return s.TimeoutRun(timeout[1])
+        if (release := state.next_release()) and release[0] <= now:
+            return s.ReleaseRun(release[1])
+        if placed := choose(state):
+            return s.PlaceRun(placed[0].id, placed[1].name)
+        for need, run in state.heads():
+            if run.queued_at + timedelta(seconds=max(need[3], MIN_GRACE_S)) <= now:
+                return s.ExpireRun(run.id)
+        return None
+
+    def next_due(self) -> datetime | None:
+        """When `next_step` has something again, if nothing else happens; None = never."""
+        state = self.state
+        times = [
+            first[0]
+            for first in (
+                state.next_task_due(),
+                state.next_lease_end(),
+                state.next_timeout(),
+                state.next_release(),
+            )
+            if first
+        ]
+        times += [run.queued_at + timedelta(seconds=max(need[3], MIN_GRACE_S)) for need, run in state.heads()]
+        return min(times, default=None)
+
+
+def _anchor(now: datetime) -> datetime:
+    return now.replace(microsecond=0)
+
+
+def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:
+    when = format_time(due_at) if due_at else "-"
+    return Reply(f"{task_id} {name} next={when}", {"id": task_id, "jobName": name, "next": due_at})
+
+
+def _ended(
+    run: Run, state: str, exit_code: int | None = None, why: str = "", final: bool = True
+) -> f.RunEnded:
+    return f.RunEnded(
+        run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, run.started_at, run.worker,
+        exit_code, why or None, final,
+    )  # fmt: skip
+
+
+def _run_head(task_id: int, spec: TaskSpec) -> str:
+    options = spec.options
+    words = [f"type={options.type}", f"task={task_id}", f"name={spec.name}"]
+    if options.timeout_s is not None:
+        words.append(f"timeout={options.timeout_s:g}")
+    if options.cwd:
+        words.append(format_option("cwd", options.cwd))
+    words += [format_option(f"env.{name}", value) for name, value in options.env]
+    return " ".join(words)
+
+
+_LONG_AGO = datetime.fromisoformat("1970-01-01T00:00:00Z")
+_DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
+    s.AddTask: Engine._add,
+    s.SetTask: Engine._set,
+    s.RemoveTask: Engine._remove,
+    s.ClearTasks: Engine._clear,
+    s.LoadTasks: Engine._load,
+    s.PauseTasks: Engine._pause,
+    s.ResumeTasks: Engine._resume,
+    s.RunTask: Engine._run,
+    s.CancelRun: Engine._cancel,
+    s.DrainWorker: Engine._drain,
+    s.JoinWorker: Engine._join,
+    s.DropWorker: Engine._drop,
+    s.DismissWorker: Engine._dismiss,
+    s.ReportStarted: Engine._started,
+    s.ReportOutput: Engine._output,
+    s.ReportEnded: Engine._done,
+    s.StartDaemon: Engine._start,
+    s.NoticeStep: Engine._step,
+    s.RecordSave: Engine._record_save,
+    s.RecordCheckpoint: Engine._record_checkpoint,
+    s.FireTask: Engine._fire,
+    s.PlaceRun: Engine._place,
+    s.LoseRun: Engine._lose,
+    s.TimeoutRun: Engine._time_out,
+    s.ReleaseRun: Engine._release,
+    s.ExpireRun: Engine._expire,
+}

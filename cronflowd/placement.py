@@ -1,0 +1,65 @@
+"""Which worker takes which run: pure choice, no state of its own.
+
+The queue's order: a run waits as if it had come later by the handicap of its priority,
+so a low one is passed only by runs that were queued less than five minutes after it,
+and never starves. Among workers that may take a run the one with the most free slots
+wins, then the first by name, so the same state always gives the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .model import Run, Worker
+from .state import HANDICAP, Need, State
+
+
+def choose(state: State) -> tuple[Run, Worker] | None:
+    """The next run to send and where to, or None while nothing can be placed."""
+    if not state.free or not state.queues:
+        return None
+    heads = state.heads()
+    if len(heads) > 1:
+        heads.sort(key=lambda head: (head[1].queued_at + HANDICAP[head[0][2]], head[1].id))
+    for need, run in heads:
+        if worker := best_worker(need, state.free.values()):
+            return run, worker
+    return None
+
+
+def best_worker(need: Need, free: Iterable[Worker]) -> Worker | None:
+    """Among workers with a free slot, the one for a run of this need."""
+    candidates = [worker for worker in free if accepts(worker, need[0], need[1])]
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    return min(candidates, key=lambda worker: (-worker.free, worker.name))
+
+
+def accepts(worker: Worker, kind: str, on: str) -> bool:
+    """Whether a worker can do this type of work and is one of those asked for by on=."""
+    if kind not in worker.can:
+        return False
+    if on == "any":
+        return True
+    if on.startswith("label:"):
+        key, _, value = on[6:].partition("=")
+        return worker.labels.get(key) == value
+    return worker.name == on
+
+
+def why_waiting(run: Run, state: State) -> str:
+    """For people: what a queued run waits for."""
+    options = run.spec.options
+    if run.parked:
+        return "an earlier run of this task to end"
+    if run.delayed_until_at is not None:
+        return "its next attempt's time"
+    able = [worker for worker in state.workers.values() if accepts(worker, options.type, options.on)]
+    if not able:
+        where = "" if options.on == "any" else f" as {options.on}"
+        return f"a worker that can do {options.type}{where} (none is known)"
+    if not any(worker.connected for worker in able):
+        return f"worker {able[-1].name}, which is away" if len(able) == 1 else "a worker; all are away"
+    if not any(worker.takes_runs for worker in able):
+        return "a worker that is not draining"
+    return "a free slot"

@@ -1,0 +1,525 @@
+"""What is true now: the tables that facts build, live and after a restart alike.
+
+Rules for this file. `apply` is the only thing that changes a table; it touches and never
+refuses, because during replay there is nobody to refuse to. It reads no clock: a fact
+brings its time. Everything below "indexes" is derived, and may be pruned at any time.
+A new fact needs three things: a class in facts.py, a case here, a row in
+tests/test_state.py. `carry` tells the whole state as facts again; a checkpoint is that.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+import attrs
+
+from . import facts as f
+from .model import ENDED, MOVES, Outcome, Run, Task, TaskSpec, Worker, format_options, parse_record
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
+MAX_OUTPUT_IN_MEMORY = (
+    16 * 1024 * 1024
+)  # characters, all runs together; older output is read from the journal
+MAX_WORKERS_AWAY = 1000
+SAVES_KEPT = 2  # the file on disk is one of the last two saves, whenever the power went
+# A run that waits counts as younger by this much: an old low one passes a new high one.
+HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
+
+Need = tuple[str, str, str, float]  # type, on, prio, grace: runs of one need wait in one queue
+
+
+class Output:
+    """What a run wrote. Not `whole` = memory lost the beginning; the journal has all of it."""
+
+    __slots__ = ("lines", "size", "whole")
+
+    def __init__(self, whole: bool) -> None:
+        self.lines: list[tuple[int, str]] = []
+        self.size = 0
+        self.whole = whole
+
+
+class State:
+    """All tables. Read freely; change only through `apply`."""
+
+    def __init__(self, default_tz: str = "UTC", recent_runs: int = 10_000) -> None:
+        self.default_tz = default_tz
+        self.tasks: dict[int, Task] = {}
+        self.runs: dict[int, Run] = {}  # not ended
+        self.workers: dict[str, Worker] = {}
+        self.next_task, self.next_run = 1, 1
+        self.paused_all, self.paused_until_at, self.paused_why = False, _NO_TIME, ""
+        self.saved: deque[f.TasksSaved] = deque(maxlen=SAVES_KEPT)
+        self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were; `due` their number
+        self.tz = ""  # of the daemon that wrote last
+        self.started_at: datetime | None = None
+        self.last_step_s: float | None = None
+        # History in memory: the newest outcomes, and the output of runs.
+        self.recent_runs = recent_runs
+        self.recent: deque[Outcome] = deque()
+        self.outcomes: dict[int, list[Outcome]] = {}
+        self.outputs: OrderedDict[int, Output] = OrderedDict()
+        self.output_size = 0
+        self.history_from_seq = 0  # outcomes of records before this one are not in memory
+        # Indexes.
+        self.names: dict[str, int] = {}
+        self.due: list[tuple[datetime, int]] = []
+        self.queues: dict[Need, deque[int]] = {}
+        self.delayed: list[tuple[datetime, int]] = []
+        self.leases: list[tuple[datetime, int]] = []
+        self.timeouts: list[tuple[datetime, int, int]] = []
+        self.free: dict[str, Worker] = {}  # workers that would take a run now
+
+    def apply(self, fact: f.Fact, at: datetime, seq: int = 0) -> None:
+        """Makes `fact`, which happened at `at`, true."""
+        _APPLY[type(fact)](self, fact, at, seq)
+
+    # --- tasks ---
+
+    def _task_added(self, fact: f.TaskAdded, at: datetime, seq: int) -> None:
+        task = Task(fact.id, self._spec(fact.record), fact.anchor_at)
+        self.tasks[fact.id] = task
+        self.names[task.name] = fact.id
+        self.next_task = max(self.next_task, fact.id + 1)
+        self._set_due(task, fact.due_at)
+
+    def _spec(self, record: dict[str, Any]) -> TaskSpec:
+        _, spec = parse_record(record, self.default_tz)
+        return spec
+
+    def _task_changed(self, fact: f.TaskChanged, at: datetime, seq: int) -> None:
+        task = self.tasks[fact.id]
+        del self.names[task.name]
+        task.spec, task.rev, task.run_head = self._spec(fact.record), fact.rev, ""
+        self.names[task.name] = fact.id
+        self._set_due(task, fact.due_at)
+
+    def _task_rescheduled(self, fact: f.TaskRescheduled, at: datetime, seq: int) -> None:
+        self._set_due(self.tasks[fact.id], fact.due_at)
+
+    def _task_removed(self, fact: f.TaskRemoved, at: datetime, seq: int) -> None:
+        task = self.tasks.pop(fact.id)
+        del self.names[task.name]
+
+    def _task_paused(self, fact: f.TaskPaused, at: datetime, seq: int) -> None:
+        if fact.id is None:
+            self.paused_all, self.paused_until_at, self.paused_why = True, fact.until_at, fact.why
+        else:
+            task = self.tasks[fact.id]
+            task.paused, task.paused_until_at, task.paused_why = True, fact.until_at, fact.why
+
+    def _task_resumed(self, fact: f.TaskResumed, at: datetime, seq: int) -> None:
+        if fact.id is not None:
+            self._lift(self.tasks[fact.id])
+            return
+        self.paused_all, self.paused_until_at, self.paused_why = False, None, ""
+        for task in self.tasks.values():
+            self._lift(task)
+
+    def _lift(self, task: Task) -> None:
+        task.paused, task.paused_until_at, task.paused_why = False, None, ""
+
+    def is_paused(self, task: Task, at: datetime) -> bool:
+        """Whether a moment of `task` at `at` starts nothing."""
+        everything = self.paused_all and (self.paused_until_at is None or at < self.paused_until_at)
+        return everything or task.is_paused(at)
+
+    def _set_due(self, task: Task, due_at: datetime | None) -> None:
+        task.due_at = due_at
+        if due_at is not None:
+            heappush(self.due, (due_at, task.id))
+            if len(self.due) > 64 + 2 * len(self.tasks):
+                self.due = [(t.due_at, t.id) for t in self.tasks.values() if t.due_at is not None]
+                heapify(self.due)
+
+    # --- fires and runs ---
+
+    def _fires_passed(self, fact: f.FiresPassed, at: datetime, seq: int) -> None:
+        if task := self.tasks.get(fact.task):
+            self._count(task, fact.state, fact.count)
+            self._set_due(task, fact.next_due_at)
+        self._remember(
+            Outcome(
+                seq, None, fact.task, fact.name, None, fact.state, fact.last_due_at, None, at, None, None,
+                fact.why, fact.count,
+            )
+        )  # fmt: skip
+
+    def _run_queued(self, fact: f.RunQueued, at: datetime, seq: int) -> None:
+        task = self.tasks[fact.task]
+        run = Run(fact.run, fact.task, task.spec, fact.due_at, at, fact.by, fact.args)
+        run.parked = bool(fact.parked)
+        self.runs[fact.run] = run
+        self.next_run = max(self.next_run, fact.run + 1)
+        task.runs.append(fact.run)
+        if fact.by == "schedule":
+            self._set_due(task, fact.next_due_at)
+        if not run.parked:
+            self._enqueue(run)
+
+    def _run_sent(self, fact: f.RunSent, at: datetime, seq: int) -> None:
+        run = self.runs[fact.run]
+        self._move(run, "sent")
+        run.worker, run.sent_at = fact.worker, at
+        if worker := self.workers.get(fact.worker):
+            worker.runs.add(run.id)
+            self._recount(worker)
+        if run.spec.options.timeout_s is not None:
+            heappush(self.timeouts, (at + timedelta(seconds=run.spec.options.timeout_s), run.id, run.attempt))
+
+    def _run_started(self, fact: f.RunStarted, at: datetime, seq: int) -> None:
+        run = self.runs[fact.run]
+        self._move(run, "running")
+        run.started_at = at
+
+    def _output_received(self, fact: f.OutputReceived, at: datetime, seq: int) -> None:
+        run = self.runs.get(fact.run)
+        output = self.outputs.get(fact.run)
+        if output is None:
+            output = self.outputs[fact.run] = Output(whole=run is not None and not run.has_output)
+        size = sum([len(text) for _, text in fact.lines])
+        output.lines += [(fd, text) for fd, text in fact.lines]
+        output.size += size
+        self.output_size += size
+        if run:
+            run.has_output = True
+            if run.attempt == fact.attempt:
+                run.output_bytes += size
+        while self.output_size > MAX_OUTPUT_IN_MEMORY or len(self.outputs) > self.recent_runs:
+            _, evicted = self.outputs.popitem(last=False)
+            self.output_size -= evicted.size
+
+    def _run_stopping(self, fact: f.RunStopping, at: datetime, seq: int) -> None:
+        run = self.runs[fact.run]
+        run.stopping = fact.why
+        self._lease(run, at + STOP_LEASE)
+
+    def _run_ended(self, fact: f.RunEnded, at: datetime, seq: int) -> None:
+        run = self.runs[fact.run]
+        self._move(run, fact.state)
+        self._take_from_worker(run)
+        self._remember(
+            Outcome(
+                seq, fact.run, fact.task, fact.name, fact.attempt, fact.state, fact.due_at, fact.started_at, at,
+                fact.worker, fact.exit, fact.why or "",
+            )
+        )  # fmt: skip
+        if not fact.final:
+            return
+        del self.runs[fact.run]
+        if task := self.tasks.get(fact.task):
+            task.runs.remove(fact.run)
+            self._count(task, fact.state, 1)
+            self._unpark(task, at)
+        else:
+            self._total(fact.state, 1)
+
+    def _run_retried(self, fact: f.RunRetried, at: datetime, seq: int) -> None:
+        run = self.runs[fact.run]
+        run.attempt, run.state, run.queued_at = fact.attempt, "queued", fact.not_before_at
+        run.worker = run.sent_at = run.started_at = run.lease_until_at = None
+        run.output_bytes, run.delayed_until_at = 0, fact.not_before_at
+        heappush(self.delayed, (fact.not_before_at, run.id))
+
+    def _run_released(self, fact: f.RunReleased, at: datetime, seq: int) -> None:
+        run = self.runs[fact.run]
+        run.delayed_until_at = None
+        self._enqueue(run)
+
+    def _move(self, run: Run, state: str) -> None:
+        assert state in MOVES[run.state], (run.id, run.state, state)
+        run.state = state
+
+    def _unpark(self, task: Task, at: datetime) -> None:
+        """Lets the next run of a task go that waited for this one to end."""
+        first = self.runs[task.runs[0]] if task.runs else None
+        if first and first.parked and all(self.runs[other].parked for other in task.runs):
+            first.parked, first.queued_at = False, at
+            self._enqueue(first)
+
+    def _take_from_worker(self, run: Run) -> None:
+        run.lease_until_at = None
+        worker = self.workers.get(run.worker) if run.worker else None
+        if worker and run.id in worker.runs:
+            worker.runs.remove(run.id)
+            self._recount(worker)
+
+    def _count(self, task: Task, state: str, number: int) -> None:
+        counts = task.counts = task.counts or {}
+        counts[state] = counts.get(state, 0) + number
+        self._total(state, number)
+
+    def _total(self, state: str, number: int) -> None:
+        assert state in ENDED, state
+        self.totals[state] = self.totals.get(state, 0) + number
+
+    def _remember(self, outcome: Outcome) -> None:
+        self.recent.append(outcome)
+        if outcome.run is not None:
+            self.outcomes.setdefault(outcome.run, []).append(outcome)
+        while len(self.recent) > self.recent_runs:
+            old = self.recent.popleft()
+            self.history_from_seq = old.seq + 1
+            if old.run is not None:
+                self._forget(old, old.run)
+
+    def _forget(self, old: Outcome, run: int) -> None:
+        rows = self.outcomes[run]
+        rows.remove(old)
+        if not rows:
+            del self.outcomes[run]
+
+    # --- workers ---
+
+    def _worker_joined(self, fact: f.WorkerJoined, at: datetime, seq: int) -> None:
+        worker = self.workers.pop(fact.name, None) or _worker(fact, at)
+        worker.slots, worker.labels, worker.can = fact.slots, fact.labels, frozenset(fact.can)
+        worker.address, worker.since_at, worker.connected, worker.leaving = fact.address, at, True, False
+        self.workers[fact.name] = worker  # to the end: the table's order is "who was heard of last"
+        named = {(run, attempt) for run, attempt in fact.running}
+        for run in self._held(worker):
+            if run.stopping:
+                continue
+            if (run.id, run.attempt) in named:
+                run.lease_until_at = None
+            elif run.lease_until_at is None:
+                self._lease(run, fact.lease_until_at)
+        self._recount(worker)
+        self._forget_workers()
+
+    def _worker_left(self, fact: f.WorkerLeft, at: datetime, seq: int) -> None:
+        self._away(self.workers[fact.name], at, fact.lease_until_at)
+
+    def _away(self, worker: Worker, at: datetime, lease_until_at: datetime) -> None:
+        worker.connected, worker.since_at = False, at
+        for run in self._held(worker):
+            if run.lease_until_at is None:
+                self._lease(run, lease_until_at)
+        self._recount(worker)
+
+    def _worker_leaving(self, fact: f.WorkerLeaving, at: datetime, seq: int) -> None:
+        self.workers[fact.name].leaving = True
+        self._recount(self.workers[fact.name])
+
+    def _worker_drained(self, fact: f.WorkerDrained, at: datetime, seq: int) -> None:
+        self.workers[fact.name].draining = fact.draining
+        self._recount(self.workers[fact.name])
+
+    def _held(self, worker: Worker) -> list[Run]:
+        return [self.runs[run] for run in sorted(worker.runs)]
+
+    def _forget_workers(self) -> None:
+        away = [w.name for w in self.workers.values() if not (w.connected or w.runs or w.draining)]
+        for name in away[: max(0, len(away) - MAX_WORKERS_AWAY)]:
+            del self.workers[name]
+
+    # --- the daemon ---
+
+    def _daemon_started(self, fact: f.DaemonStarted, at: datetime, seq: int) -> None:
+        self.tz, self.started_at = fact.tz, at
+        for worker in self.workers.values():
+            if worker.connected:
+                self._away(worker, at, fact.lease_until_at)
+        for run in self.runs.values():
+            # The clock stood still while no daemon ran: nobody loses a lease he could not renew.
+            if run.lease_until_at is not None:
+                self._lease(run, max(run.lease_until_at, fact.lease_until_at))
+
+    def _clock_stepped(self, fact: f.ClockStepped, at: datetime, seq: int) -> None:
+        self.last_step_s = fact.by_s
+
+    def _tasks_saved(self, fact: f.TasksSaved, at: datetime, seq: int) -> None:
+        self.saved.append(fact)
+
+    def _checkpoint_written(self, fact: f.CheckpointWritten, at: datetime, seq: int) -> None:
+        pass
+
+    # --- checkpoints ---
+
+    def carry(self) -> Iterator[f.Fact]:
+        """The whole state as facts; applied to an empty State they give this one again."""
+        yield f.StateCarried(
+            self.next_task, self.next_run, self.paused_all, self.paused_until_at, self.paused_why, self.tz,
+            [attrs.asdict(saved) for saved in self.saved], dict(self.totals),
+        )  # fmt: skip
+        for task in self.tasks.values():
+            yield _carried_task(task)
+        for worker in self.workers.values():
+            yield f.WorkerCarried(
+                worker.name, worker.slots, worker.labels, sorted(worker.can), worker.address, worker.since_at,
+                worker.draining,
+            )  # fmt: skip
+        for run in self.runs.values():
+            yield _carried_run(run)
+
+    def _state_carried(self, fact: f.StateCarried, at: datetime, seq: int) -> None:
+        self.next_task, self.next_run, self.tz = fact.next_task, fact.next_run, fact.tz
+        self.paused_all, self.paused_until_at = fact.paused_all, fact.paused_until_at
+        self.paused_why, self.totals = fact.paused_why, dict(fact.totals)
+        self.saved.extend(f.TasksSaved(**saved) for saved in fact.saved)
+        self.history_from_seq = seq
+
+    def _task_carried(self, fact: f.TaskCarried, at: datetime, seq: int) -> None:
+        task = Task(fact.id, self._spec(fact.record), fact.anchor_at, fact.rev)
+        task.paused, task.paused_until_at = bool(fact.paused), fact.paused_until_at
+        task.paused_why, task.counts = fact.paused_why or "", fact.counts
+        self.tasks[fact.id] = task
+        self.names[task.name] = fact.id
+        self._set_due(task, fact.due_at)
+
+    def _worker_carried(self, fact: f.WorkerCarried, at: datetime, seq: int) -> None:
+        worker = self.workers[fact.name] = _worker(fact, fact.since_at)
+        worker.connected, worker.draining = False, fact.draining
+
+    def _run_carried(self, fact: f.RunCarried, at: datetime, seq: int) -> None:
+        task = self.tasks.get(fact.task)
+        run = Run(
+            fact.run, fact.task, self._spec(fact.record), fact.due_at, fact.queued_at, fact.by, fact.args
+        )
+        for name in _CARRIED:
+            setattr(run, name, getattr(fact, name))
+        run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
+        self.runs[run.id] = run
+        if task:
+            task.runs.append(run.id)
+        if run.state != "queued":
+            self._index_held(run)
+        elif run.delayed_until_at is not None:
+            heappush(self.delayed, (run.delayed_until_at, run.id))
+        elif not run.parked:
+            self._enqueue(run)
+
+    def _index_held(self, run: Run) -> None:
+        assert run.worker is not None and run.sent_at is not None
+        if worker := self.workers.get(run.worker):
+            worker.runs.add(run.id)
+        if run.lease_until_at is not None:
+            heappush(self.leases, (run.lease_until_at, run.id))
+        if (timeout_s := run.spec.options.timeout_s) is not None:
+            heappush(self.timeouts, (run.sent_at + timedelta(seconds=timeout_s), run.id, run.attempt))
+
+    # --- indexes ---
+
+    def _enqueue(self, run: Run) -> None:
+        options = run.spec.options
+        need = (options.type, options.on, options.prio, options.grace_s)
+        queue = self.queues.get(need)
+        if queue is None:
+            queue = self.queues[need] = deque()
+        queue.append(run.id)
+
+    def head(self, need: Need) -> Run | None:
+        """The run that has waited longest in one queue; empty queues are dropped."""
+        queue = self.queues[need]
+        while queue:
+            run = self.runs.get(queue[0])
+            # Ids in the queue may be stale: cancelled, sent, or on their way through a retry.
+            if run and run.state == "queued" and not run.parked and run.delayed_until_at is None:
+                return run
+            queue.popleft()
+        del self.queues[need]
+        return None
+
+    def heads(self) -> list[tuple[Need, Run]]:
+        """The first of every queue."""
+        return [(need, run) for need in list(self.queues) if (run := self.head(need))]
+
+    def next_task_due(self) -> tuple[datetime, int] | None:
+        """The earliest moment of any task."""
+        while self.due:
+            due_at, task_id = self.due[0]
+            if (task := self.tasks.get(task_id)) and task.due_at == due_at:
+                return self.due[0]
+            heappop(self.due)
+        return None
+
+    def next_lease_end(self) -> tuple[datetime, int] | None:
+        """The earliest end of a lease."""
+        while self.leases:
+            until_at, run_id = self.leases[0]
+            if (run := self.runs.get(run_id)) and run.lease_until_at == until_at:
+                return self.leases[0]
+            heappop(self.leases)
+        return None
+
+    def next_timeout(self) -> tuple[datetime, int] | None:
+        """The earliest end of a run's time."""
+        while self.timeouts:
+            at, run_id, attempt = self.timeouts[0]
+            run = self.runs.get(run_id)
+            if run and run.attempt == attempt and run.state in ("sent", "running") and not run.stopping:
+                return at, run_id
+            heappop(self.timeouts)
+        return None
+
+    def next_release(self) -> tuple[datetime, int] | None:
+        """The earliest retry."""
+        while self.delayed:
+            at, run_id = self.delayed[0]
+            if (run := self.runs.get(run_id)) and run.delayed_until_at == at:
+                return self.delayed[0]
+            heappop(self.delayed)
+        return None
+
+    def _lease(self, run: Run, until_at: datetime) -> None:
+        run.lease_until_at = until_at
+        heappush(self.leases, (until_at, run.id))
+
+    def _recount(self, worker: Worker) -> None:
+        if worker.free > 0:
+            self.free[worker.name] = worker
+        else:
+            self.free.pop(worker.name, None)
+
+    def find(self, ref: str) -> Task | None:
+        """The task whose id or name is `ref`; `task_<n>` finds nothing but n."""
+        if ref.isascii() and ref.isdigit() and len(ref) < 20:
+            return self.tasks.get(int(ref))
+        task_id = self.names.get(ref)
+        return self.tasks[task_id] if task_id is not None else None
+
+
+_NO_TIME: datetime | None = None
+_CARRIED = "attempt state parked delayed_until_at worker sent_at started_at lease_until_at stopping output_bytes".split()
+
+
+def _worker(fact: f.WorkerJoined | f.WorkerCarried, at: datetime) -> Worker:
+    return Worker(fact.name, fact.slots, fact.labels, frozenset(fact.can), fact.address, at)
+
+
+def definition(spec: TaskSpec) -> dict[str, Any]:
+    """A task as facts carry it: the record of tasks.db without the id, which the fact around it tells."""
+    record = {"schedule": spec.schedule.text, "command": spec.command, "jobName": spec.name}
+    return record | format_options(spec.options)
+
+
+def _carried_task(task: Task) -> f.TaskCarried:
+    return f.TaskCarried(
+        task.id, task.rev, definition(task.spec), task.anchor_at, task.due_at, task.paused or None,
+        task.paused_until_at, task.paused_why or None, task.counts,
+    )  # fmt: skip
+
+
+def _carried_run(run: Run) -> f.RunCarried:
+    return f.RunCarried(
+        run.id, run.task_id, definition(run.spec), run.due_at, run.queued_at, run.by, run.args,
+        run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
+        run.lease_until_at, run.stopping, run.output_bytes,
+    )  # fmt: skip
+
+
+Applier = Callable[[State, Any, datetime, int], None]
+
+
+def _method(kind: type[f.Fact]) -> Applier:
+    name = "".join(f"_{char.lower()}" if char.isupper() else char for char in kind.__name__)
+    method: Applier = getattr(State, name)
+    return method
+
+
+_APPLY: dict[type[f.Fact], Applier] = {kind: _method(kind) for kind in f.KINDS.values()}

@@ -1,0 +1,245 @@
+"""Answers to questions about the present, from `State` alone: nothing here changes anything.
+
+Long answers are generators: a row is made when the socket has room for it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from . import stimuli as s
+from .commands import VERBS
+from .errors import Refusal
+from .model import Outcome, Run, Task, format_options
+from .placement import why_waiting
+from .replies import Reply
+from .schedule import Schedule, parse_schedule
+from .state import State
+from .wire import escape, format_time
+
+LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command")
+RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit")
+WORKER_COLUMNS = ("name", "state", "slots", "busy", "labels", "since", "last-seen", "address")
+PAIR_COLUMNS = ("key", "value")
+Row = tuple[Any, ...]
+
+
+def find(state: State, ref: str) -> Task:
+    """The task; Refusal (`not-found`) otherwise."""
+    if (task := state.find(ref)) is None:
+        raise Refusal("not-found", f'no task "{escape(ref)}"')
+    return task
+
+
+def task_state(state: State, task: Task, now: datetime) -> str:
+    """One word for LIST: the most telling thing about a task."""
+    if any(state.runs[run].state != "queued" for run in task.runs):
+        return "running"
+    if task.runs:
+        return "queued"
+    if state.is_paused(task, now):
+        return "paused"
+    return "scheduled" if task.due_at else "idle"
+
+
+def list_tasks(state: State, query: s.ListTasks, now: datetime) -> Reply:
+    """LIST: in order of ids."""
+
+    def wanted(task: Task) -> bool:
+        if query.name and not fnmatch.fnmatchcase(task.name, query.name):
+            return False
+        if query.tag and query.tag not in task.spec.options.tags:
+            return False
+        return not query.state or task_state(state, task, now) == query.state
+
+    ids = sorted(state.tasks)
+    tasks = (task for task_id in ids if (task := state.tasks.get(task_id)) and wanted(task))
+    rows = (
+        (
+            task.id,
+            task.name,
+            task_state(state, task, now),
+            task.due_at,
+            task.spec.schedule.text,
+            task.spec.command,
+        )
+        for task in _page(tasks, query.limit, query.offset)
+    )
+    return Reply("", {}, LIST_COLUMNS, rows, "rows")
+
+
+def _page(items: Iterable[Any], limit: int | None, offset: int) -> Iterator[Any]:
+    return islice(items, offset, None if limit is None else offset + limit)
+
+
+def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
+    """GET: every field, defaults included."""
+    task = find(state, query.ref)
+    spec = task.spec
+    rows: list[Row] = [
+        ("id", task.id),
+        ("jobName", task.name),
+        ("schedule", spec.schedule.text),
+        ("command", spec.command),
+        ("state", task_state(state, task, now)),
+        ("next", task.due_at),
+        ("rev", task.rev),
+        ("added", task.anchor_at),
+        *format_options(spec.options, all_of_them=True).items(),
+        ("zone", spec.schedule.tz),
+        ("paused", _paused_text(state, task, now)),
+        *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
+    ]
+    rows += [(f"run-{run}", _run_text(state, state.runs[run])) for run in task.runs]
+    return Reply(str(task.id), {"id": task.id}, PAIR_COLUMNS, rows)
+
+
+def _paused_text(state: State, task: Task, now: datetime) -> str:
+    if not state.is_paused(task, now):
+        return "no"
+    own = task.is_paused(now)
+    until_at, why = (
+        (task.paused_until_at, task.paused_why) if own else (state.paused_until_at, state.paused_why)
+    )
+    words = ["yes" if own else "yes, like all"]
+    if until_at:
+        words.append(f"until {format_time(until_at)}")
+    return " ".join(words) + (f": {why}" if why else "")
+
+
+def _run_text(state: State, run: Run) -> str:
+    if run.state == "queued":
+        return f"queued, attempt {run.attempt}, waits for {why_waiting(run, state)}"
+    extra = f", {run.stopping} asked for" if run.stopping else ""
+    return f"{run.state} on {run.worker}, attempt {run.attempt}{extra}"
+
+
+def outcome_row(outcome: Outcome) -> Row:
+    """An ended attempt, or fires that never ran, as RUNS shows it."""
+    return (
+        outcome.run, outcome.task_id, outcome.name, outcome.attempt, outcome.state, outcome.due_at,
+        outcome.started_at, outcome.ended_at, outcome.worker, outcome.exit,
+    )  # fmt: skip
+
+
+def _active_row(run: Run) -> Row:
+    return (
+        run.id, run.task_id, run.spec.name, run.attempt, run.state, run.due_at, run.started_at, None, run.worker, None,
+    )  # fmt: skip
+
+
+def wanted_outcomes(query: s.ListRuns, state: State) -> Callable[[Outcome], bool]:
+    """The filter that RUNS asks for, for memory and journal alike."""
+    task_id, name = _task_filter(query, state)
+
+    def wanted(outcome: Outcome) -> bool:
+        if task_id is not None and outcome.task_id != task_id:
+            return False
+        if name is not None and outcome.name != name:
+            return False
+        return _matches(query, outcome.state, outcome.due_at)
+
+    return wanted
+
+
+def _task_filter(query: s.ListRuns, state: State) -> tuple[int | None, str | None]:
+    """A REF as an id; or as a name alone, since history outlives its task."""
+    if query.ref is None:
+        return None, None
+    if task := state.find(query.ref):
+        return task.id, None
+    if query.ref.isdigit():
+        if 0 < int(query.ref) < state.next_task:
+            return int(query.ref), None
+        raise Refusal("not-found", f'no task "{query.ref}"')
+    return None, query.ref
+
+
+def _matches(query: s.ListRuns, state: str, due_at: datetime) -> bool:
+    if query.state and state != query.state:
+        return False
+    if query.since_at and due_at < query.since_at:
+        return False
+    return not (query.until_at and due_at > query.until_at)
+
+
+def list_runs(state: State, query: s.ListRuns, older: Iterable[Outcome]) -> Reply:
+    """RUNS: what is active, then what memory holds, then `older` from the journal; newest first."""
+    wanted = wanted_outcomes(query, state)
+    task_id, name = _task_filter(query, state)
+    active = [
+        _active_row(run)
+        for run in sorted(state.runs.values(), key=lambda run: -run.id)
+        if (task_id is None or run.task_id == task_id)
+        and (name is None or run.spec.name == name)
+        and _matches(query, run.state, run.due_at)
+    ]
+    recent = list(state.recent)
+    recent.reverse()
+
+    def rows() -> Iterator[Row]:
+        yield from active
+        yield from (outcome_row(outcome) for outcome in recent if wanted(outcome))
+        yield from map(outcome_row, older)
+
+    return Reply("", {}, RUN_COLUMNS, _page(rows(), query.limit, query.offset), "rows")
+
+
+def show_next(state: State, query: s.ShowNext, now: datetime) -> Reply:
+    """NEXT: moments to come, with what is special about them."""
+    schedule, anchor = _asked_schedule(state, query, now)
+    rows = schedule.preview(query.from_at or now, query.count, anchor)
+    return Reply("", {}, ("local time with offset", "UTC", "remark"), rows, "rows")
+
+
+def _asked_schedule(state: State, query: s.ShowNext, now: datetime) -> tuple[Schedule, datetime]:
+    if query.schedule:
+        return parse_schedule(query.schedule, query.tz or state.default_tz), now
+    task = find(state, query.ref)
+    schedule = task.spec.schedule
+    if query.tz and query.tz != schedule.tz:
+        schedule = parse_schedule(schedule.text, query.tz)
+    return schedule, task.anchor_at
+
+
+def list_workers(state: State, last_seen: Callable[[str], datetime | None]) -> Reply:
+    """WORKERS, connected ones first."""
+    workers = sorted(state.workers.values(), key=lambda worker: (not worker.connected, worker.name))
+    rows = [
+        (
+            worker.name, worker.state, worker.slots, len(worker.runs),
+            ",".join(f"{key}={value}" for key, value in sorted(worker.labels.items())),
+            worker.since_at, last_seen(worker.name) or worker.since_at, worker.address,
+        )
+        for worker in workers
+    ]  # fmt: skip
+    return Reply("", {}, WORKER_COLUMNS, rows, "rows")
+
+
+def status_rows(state: State, now: datetime) -> list[Row]:
+    """STATUS, the part that the state knows; the daemon adds its own."""
+    runs = [run.state for run in state.runs.values()]
+    next_due = state.next_task_due()
+    return [
+        ("tasks", len(state.tasks)),
+        ("queued", runs.count("queued")),
+        ("running", len(runs) - runs.count("queued")),
+        ("workers", sum(worker.connected for worker in state.workers.values())),
+        ("slots-free", sum(worker.free for worker in state.workers.values())),
+        ("paused", "all" if state.paused_all else sum(task.is_paused(now) for task in state.tasks.values())),
+        ("next", next_due[0] if next_due else None),
+        *((f"fires-{name}", number) for name, number in sorted(state.totals.items())),
+        ("started", state.started_at),
+        ("now", now),
+    ]
+
+
+def show_help(query: s.Help) -> Reply:
+    """HELP: a row a verb."""
+    names = [query.verb] if query.verb else list(VERBS)
+    rows = [(name, VERBS[name].usage, VERBS[name].summary) for name in names]
+    return Reply("", {}, ("verb", "usage", "summary"), rows, "rows")

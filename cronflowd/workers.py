@@ -1,0 +1,328 @@
+"""Connections on the worker port: HELLO, then orders out and reports in.
+
+A worker is a peer that dialled in; nothing here decides anything. A batch of lines is
+turned into orders for the engine all at once, and answered after one commit. Whatever a
+worker does wrong is told to it in one ERR line before it is closed, and costs its runs
+nothing but the time until their lease ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Protocol
+
+import trio
+from attrs import define, field
+
+from . import stimuli as s
+from .auth import matches
+from .errors import Refusal
+from .model import check_name, parse_count
+from .outbox import Gate, Outbox
+from .wire import LineReader, escape, looks_foreign, split_options, unescape
+
+log = logging.getLogger("cronflowd.workers")
+
+HELLO_WITHIN_S = 10.0
+MAX_HELLO_BYTES = 1024  # before authentication, where that is asked for
+MAX_SLOTS = 10_000
+MAX_LABELS = 64
+READ_BYTES = 256 * 1024
+MAX_RUNNING = 100_000
+BEATS_MISSED = 3
+
+
+class Core(Protocol):
+    """What the daemon lends to a worker's connection."""
+
+    gate: Gate
+    links: dict[str, Link]
+    last_seq: int
+    token: bytes | None
+    heartbeat_s: float
+    lease_s: float
+    output_limit: int
+    max_outbox: int
+    max_links: int
+
+    def submit(self, order: Any) -> Any: ...
+    def end_batch(self) -> None: ...
+    def now(self) -> datetime: ...
+    def touch(self, link: Link) -> None: ...
+
+
+@define(eq=False)
+class Link:
+    """A connected worker as the daemon reaches it."""
+
+    name: str
+    address: str
+    outbox: Outbox
+    core: Core
+    last_seen_at: datetime
+    scope: trio.CancelScope
+    pending: list[str] = field(factory=list)  # lines of the batch that is being decided
+
+    def send(self, line: str) -> None:
+        """Queues a line; it leaves when all that was decided up to now is on disk."""
+        if not self.pending:
+            self.core.touch(self)
+        self.pending.append(line)
+
+    def flush(self, seq: int) -> None:
+        """Gives the batch's lines to the writer."""
+        if self.pending:
+            data = "\n".join(self.pending).encode() + b"\n"
+            self.pending.clear()
+            self.outbox.put(data, seq)
+
+
+async def serve_worker(stream: trio.abc.HalfCloseableStream, core: Core, address: str, trusted: bool) -> None:
+    """One connection, from HELLO to its end. `trusted`: no token is asked for (unix socket)."""
+    outbox = Outbox(stream, core.gate, core.max_outbox)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        try:
+            await _serve(stream, core, address, trusted, outbox)
+        except Refusal as refusal:
+            log.warning("worker at %s refused: %s", address, refusal)
+            outbox.put(f"ERR {refusal.code} {refusal.message}\n".encode(), core.last_seq)
+        with trio.move_on_after(1.0):
+            await outbox.drained()
+        nursery.cancel_scope.cancel()
+
+
+async def _serve(
+    stream: trio.abc.HalfCloseableStream, core: Core, address: str, trusted: bool, outbox: Outbox
+) -> None:
+    token = None if trusted else core.token
+    reader = LineReader(*([MAX_HELLO_BYTES] if token else []))
+    with trio.move_on_after(HELLO_WITHIN_S) as patience:
+        items = await _first_items(stream, reader)
+    if patience.cancelled_caught:
+        raise Refusal("syntax", f"no HELLO within {HELLO_WITHIN_S:g} s")
+    if not items:
+        return
+    order = parse_hello(_text(items[0]), address, token)
+    reader.max_line_bytes = 65_536
+    with trio.CancelScope() as scope:
+        link = Link(order.name, address, outbox, core, core.now(), scope)
+        _take_over(core, link, order)
+        why = "its connection ended"
+        try:
+            why = await _serve_link(stream, core, link, reader, items[1:])
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            _let_go(core, link, why)
+
+
+async def _first_items(stream: trio.abc.ReceiveStream, reader: LineReader) -> list[str | Refusal]:
+    """The lines that came with the first one; nothing if the peer left or speaks something else."""
+    while True:
+        data = await stream.receive_some(READ_BYTES)
+        if not data:
+            return []
+        first = reader.unfinished + data
+        if what := looks_foreign(first):
+            log.warning("closed a connection that speaks %s on the worker port", what)
+            return []
+        if items := reader.receive(data):
+            return items
+
+
+def _text(item: str | Refusal) -> str:
+    if isinstance(item, Refusal):
+        raise item
+    return item
+
+
+def parse_hello(line: str, address: str, token: bytes | None) -> s.JoinWorker:
+    """`HELLO name=pi slots=4 …`. Raises Refusal naming what is wrong."""
+    word, _, rest = line.strip().partition(" ")
+    if word.upper() != "HELLO":
+        raise Refusal("syntax", f'the first line must be HELLO name=… slots=…, not "{escape(word[:40])}"')
+    options, extra = split_options(rest.lstrip())
+    if extra:
+        raise Refusal("syntax", f'"{escape(extra[:40])}" is not key=value')
+    if token is not None:
+        _check_token(token, options.get("token"))
+    name = options.get("name", "")
+    if not name:
+        raise Refusal("syntax", "HELLO needs name=")
+    check_name(name, "worker name")
+    slots = parse_count(options.get("slots", "1"), 1, MAX_SLOTS)
+    can = tuple(kind for kind in options.get("can", "shell").split(",") if kind)
+    labels = _parse_labels(options.get("labels", ""))
+    return s.JoinWorker(name, slots, labels, can, address, _parse_running(options.get("running", "")))
+
+
+def _check_token(token: bytes, offered: str | None) -> None:
+    if offered is None:
+        raise Refusal("auth-required", "HELLO needs token= here")
+    if not matches(token, offered.encode()):
+        raise Refusal("denied", "the token is not the right one")
+
+
+def _parse_labels(text: str) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for word in filter(None, text.split(",")):
+        key, equals, value = word.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z0-9._/-]{1,64}", key) or len(labels) >= MAX_LABELS:
+            raise Refusal("syntax", f'labels=: "{escape(word[:40])}" is not KEY=VALUE (at most {MAX_LABELS})')
+        labels[key] = value
+    return labels
+
+
+def _parse_running(text: str) -> tuple[tuple[int, int], ...]:
+    words = [word for word in text.split(",") if word]
+    if len(words) > MAX_RUNNING:
+        raise Refusal("limit", f"running= names more than {MAX_RUNNING} runs")
+    return tuple(_parse_pair(word) for word in words)
+
+
+def _parse_pair(word: str) -> tuple[int, int]:
+    if not re.fullmatch(r"[0-9]{1,15}:[0-9]{1,9}", word):
+        raise Refusal("syntax", f'running=: "{escape(word[:40])}" is not RUN:ATTEMPT')
+    run, _, attempt = word.partition(":")
+    return int(run), int(attempt)
+
+
+def _take_over(core: Core, link: Link, order: s.JoinWorker) -> None:
+    """Makes this the connection of that name; an older one is closed and says no more."""
+    older = core.links.get(link.name)
+    if older is None and len(core.links) >= core.max_links:
+        raise Refusal("too-many", f"{len(core.links)} workers are connected, which is the limit")
+    if older is not None:
+        older.scope.cancel()
+    core.links[link.name] = link
+    hello = f"OK {link.name} heartbeat={core.heartbeat_s:g} lease={core.lease_s:g} output={core.output_limit}"
+    link.send(hello)
+    try:
+        core.submit(order)
+    except BaseException:
+        link.pending.clear()
+        del core.links[link.name]
+        raise
+    core.end_batch()
+    log.info("worker %s joined from %s with %d slots", link.name, link.address, order.slots)
+
+
+def _let_go(core: Core, link: Link, why: str) -> None:
+    if core.links.get(link.name) is not link:
+        return  # replaced by a newer connection
+    del core.links[link.name]
+    log.info("worker %s left: %s", link.name, why)
+    core.submit(s.DropWorker(link.name, why))
+    core.end_batch()
+
+
+async def _serve_link(
+    stream: trio.abc.ReceiveStream, core: Core, link: Link, reader: LineReader, items: list[str | Refusal]
+) -> str:
+    """Reads reports until the connection ends; returns why it did."""
+    patience_s = BEATS_MISSED * core.heartbeat_s
+    batch = Batch(core, link)
+    while True:
+        link.last_seen_at = core.now()
+        try:
+            for item in items:
+                batch.take(_text(item))
+        finally:
+            batch.close()
+        data = b""
+        with trio.move_on_after(patience_s) as scope:
+            data = await stream.receive_some(READ_BYTES)
+        if scope.cancelled_caught:
+            return f"silent for {patience_s:g} s"
+        if not data:
+            return "its connection ended"
+        items = reader.receive(data)
+
+
+class Batch:
+    """Turns report lines into orders; output lines of one run that follow each other are one order."""
+
+    def __init__(self, core: Core, link: Link) -> None:
+        self.core = core
+        self.link = link
+        self.output_run = 0
+        self.output: list[list[Any]] = []
+
+    def take(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        report = _REPORTS.get(word)
+        if report is None:
+            if not line.strip():
+                return
+            raise Refusal("unknown-command", f'"{escape(word[:40])}" is not a worker\'s line')
+        if word != "OUT":
+            self._flush_output()
+        report(self, rest)
+
+    def close(self) -> None:
+        """The batch is whole: let it be decided, committed and answered."""
+        self._flush_output()
+        self.core.end_batch()
+
+    def _flush_output(self) -> None:
+        if self.output:
+            lines, self.output = self.output, []
+            self.core.submit(s.ReportOutput(self.link.name, self.output_run, lines))
+
+    def _out(self, rest: str) -> None:
+        run, fd, text = _split(rest, 3, "OUT RUN FD TEXT")
+        number = _integer(run)
+        if number != self.output_run:
+            self._flush_output()
+            self.output_run = number
+        if fd not in ("0", "1", "2"):
+            raise Refusal("syntax", f'OUT: "{escape(fd[:20])}" is not a file descriptor from 0 to 2')
+        self.output.append([int(fd), unescape(text)])
+
+    def _started(self, rest: str) -> None:
+        run, attempt = _split(rest, 2, "STARTED RUN ATTEMPT")
+        self.core.submit(s.ReportStarted(self.link.name, _integer(run), _integer(attempt)))
+
+    def _done(self, rest: str) -> None:
+        words = rest.split(" ", 3)
+        if len(words) < 3:
+            raise Refusal("syntax", "usage: DONE RUN ATTEMPT EXIT [key=value …]")
+        details = split_options(words[3])[0] if len(words) > 3 else {}
+        exit_code = _integer(words[2], -255)
+        self.core.submit(
+            s.ReportEnded(self.link.name, _integer(words[0]), _integer(words[1]), exit_code, details)
+        )
+
+    def _beat(self, rest: str) -> None:
+        self.link.send("OK")
+
+    def _bye(self, rest: str) -> None:
+        self.core.submit(s.DismissWorker(self.link.name))
+
+
+_REPORTS: dict[str, Callable[[Batch, str], None]] = {
+    "DONE": Batch._done,
+    "OUT": Batch._out,
+    "STARTED": Batch._started,
+    "BEAT": Batch._beat,
+    "BYE": Batch._bye,
+}
+
+
+def _split(rest: str, count: int, usage: str) -> list[str]:
+    words = rest.split(" ", count - 1)
+    if len(words) == count - 1 and count == 3:
+        words.append("")  # OUT of an empty line may have lost its last blank
+    if len(words) != count:
+        raise Refusal("syntax", f"usage: {usage}")
+    return words
+
+
+def _integer(word: str, low: int = 0) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,15}", word) or int(word) < low:
+        raise Refusal("syntax", f'"{escape(word[:40])}" is not a whole number')
+    return int(word)
