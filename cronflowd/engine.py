@@ -254,7 +254,15 @@ class Engine:
             # The one before the newest ends the range; its exact moment is only for display.
             last = self._before(task, first, newest)
             facts.append(
-                self._passed(task, "missed", first, last, count - 1, "the daemon was down, or the clock jumped over it", newest)
+                self._passed(
+                    task,
+                    "missed",
+                    first,
+                    last,
+                    count - 1,
+                    "the daemon was down, or the clock jumped over it",
+                    newest,
+                )
             )
         return self._start_newest(task, newest, following, now, facts)
 
@@ -536,17 +544,20 @@ class Engine:
         ]
         if state.tz and state.tz != order.tz:
             facts += self._reschedule(now, lambda task: not task.spec.options.tz)
+        messages: list[tuple[str, str]] = []
         next_run = state.next_run
         for task in state.tasks.values():
             if task.spec.schedule.kind != "reboot":
                 continue
-            why = "paused" if state.is_paused(task, now) else self._overlap(task)
-            if isinstance(why, str):
-                facts.append(self._passed(task, "skipped", now, now, 1, why, None))
-            else:
-                facts.append(f.RunQueued(next_run, task.id, now, "reboot", None, None, why[0]))
-                next_run += 1
-        return Decision(facts)
+            overlap = "paused" if state.is_paused(task, now) else self._overlap(task)
+            if isinstance(overlap, str):
+                facts.append(self._passed(task, "skipped", now, now, 1, overlap, None))
+                continue
+            parked, before, lines = overlap
+            facts += [*before, f.RunQueued(next_run, task.id, now, "reboot", None, None, parked)]
+            messages += lines
+            next_run += 1
+        return Decision(facts, None, messages)
 
     def _step(self, order: s.NoticeStep, now: datetime) -> Decision:
         facts: list[f.Fact] = [f.ClockStepped(order.by_s)]
@@ -621,7 +632,7 @@ def _ended(
     run: Run, state: str, exit_code: int | None = None, why: str = "", final: bool = True
 ) -> f.RunEnded:
     return f.RunEnded(
-        run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, run.started_at, run.worker,
+        run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, run.started_at or run.sent_at, run.worker,
         exit_code, why or None, final,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import attrs
 import orjson
@@ -340,13 +340,15 @@ class WorkerCarried(Fact):
 # --- JSON form ---
 
 KINDS: dict[str, type[Fact]] = {kind.__name__: kind for kind in Fact.__subclasses__()}
-_FIELDS = {kind: tuple(field.name for field in attrs.fields(kind)) for kind in KINDS.values()}
+_ATTRIBUTES: dict[type[Fact], Any] = {kind: attrs.fields(cast(Any, kind)) for kind in KINDS.values()}
+_FIELDS = {kind: tuple(field.name for field in fields) for kind, fields in _ATTRIBUTES.items()}
 _GETTERS = {kind: attrgetter(*names) for kind, names in _FIELDS.items() if len(names) > 1}
 _TIMES = {
     name: tuple(field for field in _FIELDS[kind] if field.endswith("_at")) for name, kind in KINDS.items()
 }
 _OPTIONAL = {
-    kind: {field.name for field in attrs.fields(kind) if field.default is None} for kind in KINDS.values()
+    kind: tuple(field.name for field in fields if field.default is None)
+    for kind, fields in _ATTRIBUTES.items()
 }
 _UTC = orjson.OPT_UTC_Z
 

@@ -1,0 +1,185 @@
+"""The loop: takes an order, asks the engine, journals, applies, and lets messages go.
+
+`submit` is the only way in, for clients, workers and what is due alike, and it never
+awaits: decide, append, apply happen in one piece, so nobody sees half a decision. What
+is to be sent is queued together with the journal's sequence number it depends on, and
+the gate lets it leave when that number is on disk. `end_batch` closes whatever a
+connection read in one go: everything that has become due is decided too, then comes one
+commit and one write per peer.
+
+A journal that cannot take a decision (disk full) refuses before anything is applied: the
+client gets the refusal, and what is due stays due and is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import trio
+
+from . import facts as f
+from .clock import Clock
+from .engine import Decision, Engine, Limits
+from .errors import Refusal
+from .journal import Journal
+from .outbox import Gate
+from .state import State
+from .stimuli import NoticeStep
+from .workers import Link
+
+log = logging.getLogger("cronflowd.core")
+
+STEPS_PER_BATCH = 500  # decisions about what is due, before connections get their turn again
+RETRY_S = 1.0  # what the journal refused is tried again so much later
+
+
+class Feed(Protocol):
+    """Somebody who wants to know what happens, as it happens."""
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None: ...
+
+
+class Core:
+    """One engine, one journal, and everybody who is connected to them."""
+
+    def __init__(
+        self,
+        state: State,
+        journal: Journal,
+        clock: Clock,
+        limits: Limits,
+        *,
+        token: bytes | None = None,
+        heartbeat_s: float = 10.0,
+        max_outbox: int = 4 * 1024 * 1024,
+        max_links: int = 1000,
+    ) -> None:
+        self.state = state
+        self.engine = Engine(state, limits)
+        self.journal = journal
+        self.clock = clock
+        self.gate = Gate(journal.last)
+        self.last_seq = journal.last
+        self.token = token
+        self.heartbeat_s = heartbeat_s
+        self.lease_s = limits.lease_s
+        self.output_limit = limits.output_bytes
+        self.max_outbox = max_outbox
+        self.max_links = max_links
+        self.links: dict[str, Link] = {}
+        self.feeds: list[Feed] = []
+        self.on_pass: Callable[[], None] = lambda: None  # called once a pass: feeds the watchdog
+        self._touched: list[Link] = []
+        self._more = trio.Event()
+        self._armed: datetime | None = None
+        self._timer = trio.CancelScope()
+        self._complained = False
+        self._mark = (clock.now(), time.monotonic())
+
+    def now(self) -> datetime:
+        """The wall clock, as the core's one clock reads it."""
+        return self.clock.now()
+
+    def submit(self, order: Any) -> Decision:
+        """Decides and applies one order. Raises Refusal, and then nothing has changed."""
+        now = self.clock.now()
+        decision = self.engine.decide(order, now)
+        if decision.facts:
+            last = self.journal.append(decision.facts, now)
+            seq = last - len(decision.facts)
+            for fact in decision.facts:
+                seq += 1
+                for feed in self.feeds:
+                    feed.see(fact, now, seq)
+                self.state.apply(fact, now, seq)
+            self.last_seq = last
+        for worker, line in decision.messages:
+            if link := self.links.get(worker):
+                link.send(line)
+        return decision
+
+    def end_batch(self) -> None:
+        """Decides what is due by now, then starts one commit for all of it."""
+        if self._decide_due():
+            self._more.set()
+        for link in self._touched:
+            link.flush(self.last_seq)
+        self._touched.clear()
+        self.journal.flush()
+
+    def touch(self, link: Link) -> None:
+        """This link has lines to send at the end of the batch."""
+        self._touched.append(link)
+
+    def committed(self, seq: int) -> None:
+        """The journal is on disk up to `seq`; called in the trio thread."""
+        self.gate.open(seq)
+
+    async def run(self) -> None:
+        """Decides what comes due, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_clock)
+            while True:
+                self._more = trio.Event()
+                self.end_batch()
+                self.on_pass()
+                await trio.lowlevel.checkpoint()
+                await self._more.wait()
+
+    def wake(self) -> None:
+        """Has the loop look again."""
+        self._more.set()
+
+    def _decide_due(self) -> bool:
+        """Takes the steps that are due; True when there are more than one pass should take."""
+        now = self.clock.now()
+        try:
+            for _ in range(STEPS_PER_BATCH):
+                step = self.engine.next_step(now)
+                if step is None:
+                    self._complained = False
+                    self._arm(self.engine.next_due())
+                    return False
+                self.submit(step)
+        except Refusal as refusal:
+            self._complain(refusal)
+            self._arm(now + timedelta(seconds=RETRY_S))
+            return False
+        return True
+
+    def _complain(self, refusal: Refusal) -> None:
+        if not self._complained:
+            log.error("what is due has to wait: %s", refusal)
+        self._complained = True
+
+    def _arm(self, at: datetime | None) -> None:
+        if at != self._armed:
+            self._armed = at
+            self._timer.cancel()
+
+    async def _watch_clock(self) -> None:
+        """Sleeps until the next moment; wakes the loop then, and when the clock was set."""
+        while True:
+            stepped = False
+            with trio.CancelScope() as self._timer:
+                stepped = await self.clock.wait_until(self._armed)
+                self._armed = None
+            if stepped:
+                self._notice_step()
+            if not self._timer.cancelled_caught:
+                self._more.set()
+                await trio.lowlevel.checkpoint()
+
+    def _notice_step(self) -> None:
+        wall, mono = self._mark
+        self._mark = now, later = self.clock.now(), time.monotonic()
+        by_s = round((now - wall).total_seconds() - (later - mono), 3)
+        log.warning("the clock was set by %+.3f s", by_s)
+        try:
+            self.submit(NoticeStep(by_s))
+        except Refusal as refusal:
+            self._complain(refusal)

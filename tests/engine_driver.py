@@ -1,0 +1,70 @@
+"""Drives an engine without a daemon: what the core does, with a list for a journal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from cronflowd import commands, facts
+from cronflowd.engine import Decision, Engine, Limits
+from cronflowd.state import State
+
+START = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
+LIMITS = Limits(lease_s=30.0)
+
+
+def snapshot(state: State) -> list[facts.Fact]:
+    """Everything a state holds that must survive, as comparable values."""
+    return list(state.carry())
+
+
+class Driver:
+    """An engine, its journal as a list of encoded lines, and a hand-moved clock."""
+
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self.now = START
+        self.limits = limits
+        self.journal: list[bytes] = []
+        self.state = State("UTC")
+        self.engine = Engine(self.state, limits)
+
+    def do(self, order: Any) -> Decision:
+        """Decide, journal, apply; the facts applied are those read back from their JSON."""
+        decision = self.engine.decide(order, self.now)
+        for fact in decision.facts:
+            line = facts.encode(len(self.journal) + 1, self.now, fact, False)
+            self.journal.append(line)
+            seq, at, again, _ = facts.decode(orjson.loads(line))
+            self.state.apply(again, at, seq)
+        return decision
+
+    def line(self, text: str) -> Decision:
+        """What a client's line does."""
+        return self.do(commands.parse(text, commands.Context(self.now, "UTC")))
+
+    def pump(self) -> list[tuple[str, str]]:
+        """Takes all steps that are due; the messages they sent."""
+        messages: list[tuple[str, str]] = []
+        while (step := self.engine.next_step(self.now)) is not None:
+            messages += self.do(step).messages
+        return messages
+
+    def wait(self, seconds: float) -> list[tuple[str, str]]:
+        """Moves time, stopping at every moment that is due on the way, as the daemon's timer does."""
+        messages = self.pump()
+        until = self.now + timedelta(seconds=seconds)
+        while (due := self.engine.next_due()) is not None and due <= until:
+            self.now = max(self.now, due)
+            messages += self.pump()
+        self.now = until
+        return messages + self.pump()
+
+    def replay(self) -> State:
+        """The state that the journal alone gives."""
+        state = State("UTC")
+        for line in self.journal:
+            seq, at, fact, _ = facts.decode(orjson.loads(line))
+            state.apply(fact, at, seq)
+        return state

@@ -1,0 +1,514 @@
+"""The engine, alone: plain values in, plain values out, no clock but a number we move."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cronflowd import facts as f
+from cronflowd import stimuli as s
+from cronflowd.engine import Limits
+from cronflowd.errors import Refusal
+from cronflowd.model import ENDED
+from tests.engine_driver import START, Driver, snapshot
+
+
+def join(driver: Driver, name: str = "w1", slots: int = 2, running: tuple[tuple[int, int], ...] = ()) -> None:
+    driver.do(s.JoinWorker(name, slots, {}, ("shell", "sleep"), "test", running))
+
+
+def done(driver: Driver, worker: str, run: int, attempt: int = 1, exit_code: int = 0) -> list[tuple[str, str]]:
+    return driver.do(s.ReportEnded(worker, run, attempt, exit_code, {})).messages
+
+
+def states(driver: Driver) -> list[tuple[int | None, str]]:
+    return [(row.run, row.state) for row in driver.state.recent]
+
+
+def test_a_task_fires_at_its_minute_and_is_sent_to_a_free_worker() -> None:
+    """The walk everything else is built on: due, queued, sent, ended."""
+    driver = Driver()
+    join(driver)
+    driver.line("ADD * * * * * echo hi")
+    assert driver.wait(59.9) == []
+    assert driver.wait(0.1) == [
+        ("w1", "RUN 1 1 due=2030-01-01T12:01:00Z fire=1/2030-01-01T12:01:00Z type=shell task=1 name=task_1 :echo hi")
+    ]
+    assert done(driver, "w1", 1) == [("w1", "ACK 1 1")]
+    assert states(driver) == [(1, "ok")]
+
+
+def test_a_due_run_waits_for_a_worker_and_is_missed_after_its_grace() -> None:
+    """Nobody to run it is not the same as running: it stays queued, then is counted as missed."""
+    driver = Driver()
+    driver.line("ADD grace=30s 0 * * * * echo hi")
+    driver.wait(3600)
+    assert [run.state for run in driver.state.runs.values()] == ["queued"]
+    driver.wait(31)
+    assert (driver.state.runs, states(driver)) == ({}, [(1, "missed")])
+
+
+def test_a_second_fire_is_skipped_while_the_first_still_runs() -> None:
+    """overlap=skip is the default, and says which run stood in the way."""
+    driver = Driver()
+    join(driver)
+    driver.line("ADD * * * * * sleep 90")
+    driver.wait(120)
+    row = driver.state.recent[-1]
+    assert (row.run, row.state, row.why) == (None, "skipped", "overlap: run 1 is still sent")
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("allow", ["sent", "sent", "sent"]),
+        ("queue", ["sent", "queued", "queued"]),
+        ("queue1", ["sent", "queued"]),
+    ],
+)
+def test_overlap_modes_say_what_a_new_fire_does_while_one_runs(mode: str, expected: list[str]) -> None:
+    """Each mode after three moments of which the first still runs."""
+    driver = Driver()
+    join(driver, slots=8)
+    driver.line(f"ADD overlap={mode} * * * * * sleep 500")
+    driver.wait(180)
+    assert [run.state for run in driver.state.runs.values()] == expected
+
+
+def test_overlap_replace_kills_the_old_run_before_the_new_one_starts() -> None:
+    """Never two at a time, not even while the old one is being killed."""
+    driver = Driver()
+    join(driver, slots=8)
+    driver.line("ADD overlap=replace * * * * * sleep 500")
+    assert [line.split()[:2] for _, line in driver.wait(120)] == [["RUN", "1"], ["KILL", "1"]]
+    done(driver, "w1", 1, exit_code=143)
+    assert [line.split()[:2] for _, line in driver.pump()] == [["RUN", "2"]]
+    assert states(driver) == [(1, "cancelled")]
+
+
+def test_a_parked_run_starts_when_the_one_before_it_ends() -> None:
+    """overlap=queue never runs two at a time and loses none."""
+    driver = Driver()
+    join(driver, slots=8)
+    driver.line("ADD overlap=queue * * * * * sleep 500")
+    driver.wait(180)
+    done(driver, "w1", 1)
+    assert [line.split()[1] for _, line in driver.pump()] == ["2"]
+
+
+def test_a_lost_worker_costs_its_run_only_after_the_lease() -> None:
+    """A cut link is not a lost run: the worker has its lease to come back and name it."""
+    driver = Driver()
+    join(driver)
+    driver.line("ADD 0 0 1 1 * sleep 5")
+    driver.line("RUN 1")
+    driver.pump()
+    driver.do(s.DropWorker("w1", "cut"))
+    driver.wait(29)
+    assert driver.state.runs[1].state == "sent"
+    driver.wait(2)
+    assert states(driver) == [(1, "lost")]
+
+
+def test_a_worker_that_names_its_run_keeps_it() -> None:
+    """Restart or cut link: the run is taken back, and its report counts."""
+    driver = Driver()
+    join(driver)
+    driver.line("ADD 0 0 1 1 * sleep 5")
+    driver.line("RUN 1")
+    driver.pump()
+    driver.do(s.StartDaemon("2", "UTC"))
+    driver.wait(20)
+    join(driver, running=((1, 1),))
+    driver.wait(3600)
+    assert done(driver, "w1", 1) == [("w1", "ACK 1 1")]
+    assert states(driver) == [(1, "ok")]
+
+
+def test_a_worker_that_comes_back_without_its_run_loses_it_when_the_lease_ends() -> None:
+    """The order may still have been on its way: not lost at once (contract of the worker port)."""
+    driver = Driver()
+    join(driver)
+    driver.line("ADD 0 0 1 1 * sleep 5")
+    driver.line("RUN 1")
+    driver.pump()
+    join(driver)
+    driver.wait(29)
+    assert states(driver) == []
+    driver.wait(2)
+    assert states(driver) == [(1, "lost")]
+
+
+def test_a_late_report_from_a_lost_worker_changes_nothing_and_is_told_in_the_log() -> None:
+    """At most once: what was called lost stays lost, and the operator can see the truth."""
+    driver = Driver()
+    join(driver)
+    driver.line("ADD 0 0 1 1 * sleep 5")
+    driver.line("RUN 1")
+    driver.pump()
+    driver.do(s.DropWorker("w1", "cut"))
+    driver.wait(31)
+    assert done(driver, "w1", 1) == [("w1", "ACK 1 1")]
+    assert states(driver) == [(1, "lost")]
+    assert any(fd == 0 and "late" in text for fd, text in driver.state.outputs[1].lines)
+
+
+def test_a_report_repeated_because_its_ack_was_lost_is_only_acknowledged() -> None:
+    """The usual case after a reconnect must not look like an accident."""
+    driver = Driver()
+    join(driver)
+    driver.line("ADD 0 0 1 1 * sleep 5")
+    driver.line("RUN 1")
+    driver.pump()
+    done(driver, "w1", 1)
+    decision = driver.do(s.ReportEnded("w1", 1, 1, 0, {}))
+    assert (decision.facts, decision.messages) == ([], [("w1", "ACK 1 1")])
+
+
+def test_retries_are_attempts_of_one_run_and_stop_when_they_are_used_up() -> None:
+    """retry=fixed:2:5s: three attempts, five seconds apart, one run number."""
+    driver = Driver()
+    join(driver)
+    driver.line("ADD retry=fixed:2:5s 0 0 1 1 * false")
+    driver.line("RUN 1")
+    driver.pump()
+    for attempt in (1, 2, 3):
+        done(driver, "w1", 1, attempt, exit_code=1)
+        driver.wait(5)
+    assert [(row.run, row.attempt, row.state) for row in driver.state.recent] == [
+        (1, 1, "failed"),
+        (1, 2, "failed"),
+        (1, 3, "failed"),
+    ]
+    assert driver.state.totals == {"failed": 1}
+
+
+def test_a_timeout_kills_and_the_report_says_timeout() -> None:
+    """The daemon watches the time itself, so that the simplest worker needs no clock."""
+    driver = Driver()
+    join(driver)
+    driver.line("ADD timeout=5s 0 0 1 1 * sleep 50")
+    driver.line("RUN 1")
+    driver.pump()
+    assert driver.wait(5) == [("w1", "KILL 1 1")]
+    done(driver, "w1", 1, exit_code=143)
+    assert states(driver) == [(1, "timeout")]
+
+
+def test_a_kill_that_is_never_answered_ends_the_run_all_the_same() -> None:
+    """A stuck worker must not block its task for ever (the overlap guard that never opens)."""
+    driver = Driver()
+    join(driver)
+    driver.line("ADD 0 0 1 1 * sleep 50")
+    driver.line("RUN 1")
+    driver.pump()
+    driver.line("CANCEL 1")
+    driver.wait(61)
+    assert states(driver) == [(1, "cancelled")]
+
+
+def test_downtime_runs_the_newest_moment_and_counts_the_others_as_missed() -> None:
+    """catchup=once with grace=1h, a day after: one run, the rest is one row, and time does not grow."""
+    driver = Driver()
+    driver.line("ADD * * * * * echo hi")
+    driver.now += timedelta(days=366)
+    driver.do(s.StartDaemon("2", "UTC"))
+    driver.pump()
+    (row,) = driver.state.recent
+    assert (row.state, row.count) == ("missed", 366 * 1440 - 1)
+    assert [run.due_at for run in driver.state.runs.values()] == [START + timedelta(days=366)]
+
+
+def test_downtime_longer_than_the_grace_runs_nothing() -> None:
+    """A nightly job found nine hours late waits for its next night."""
+    driver = Driver()
+    driver.line("ADD 0 13 * * * echo hi")
+    driver.now += timedelta(hours=10)
+    driver.pump()
+    assert (driver.state.runs, states(driver)) == ({}, [(None, "missed")])
+    assert driver.state.tasks[1].due_at == START + timedelta(days=1, hours=1)
+
+
+def test_a_one_off_removes_itself_and_leaves_its_history() -> None:
+    """NOW: the task is gone when its run has ended, RUNS still tells of it."""
+    driver = Driver()
+    join(driver)
+    driver.line("NOW echo once")
+    driver.pump()
+    done(driver, "w1", 1)
+    assert (driver.state.tasks, states(driver)) == ({}, [(1, "ok")])
+
+
+def test_ids_are_never_used_again() -> None:
+    """A script that remembered an id must not hit another task later."""
+    driver = Driver()
+    driver.line("ADD @daily a")
+    driver.line("REMOVE 1")
+    reply = driver.line("ADD @daily b").reply
+    assert reply and reply.values["id"] == 2
+    with pytest.raises(Refusal, match="never used again"):
+        driver.line('ADD {"schedule": "@daily", "command": "x", "id": 1}')
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("ADD name=task_9 @daily x", "exists"),
+        ("ADD name=a @daily x", "exists"),
+        ("REMOVE nobody", "not-found"),
+        ("SET a name=b", "exists"),
+        ("SET a schedule=nonsense", "bad-schedule"),
+        ("SET a colour=red", "bad-option"),
+        ("CANCEL 7", "not-found"),
+        ("DRAIN nobody", "not-found"),
+        ("AT 2020-01-01T00:00:00Z x", "bad-schedule"),
+        ("PAUSE a until=2020-01-01T00:00:00Z", "bad-option"),
+    ],
+)
+def test_a_refused_order_changes_nothing(line: str, code: str) -> None:
+    """One error with its code, and the state as it was."""
+    driver = Driver()
+    driver.line("ADD name=a @daily x")
+    driver.line("ADD name=b @daily x")
+    before = snapshot(driver.state)
+    with pytest.raises(Refusal) as caught:
+        driver.line(line)
+    assert caught.value.code == code
+    assert snapshot(driver.state) == before
+
+
+def test_load_replaces_the_set_and_keeps_ids_by_name() -> None:
+    """A task of the same name stays the same task, with its id and its counts."""
+    driver = Driver()
+    for line in ("ADD name=keep @daily old", "ADD name=drop @daily x"):
+        driver.line(line)
+    spec = driver.state.tasks[1].spec
+    changed = type(spec)("keep", spec.schedule, "new", spec.options)
+    fresh = type(spec)("fresh", spec.schedule, "y", spec.options)
+    driver.do(s.LoadTasks([(None, fresh), (None, changed)]))
+    assert {task.name: (task.id, task.spec.command) for task in driver.state.tasks.values()} == {
+        "keep": (1, "new"),
+        "fresh": (3, "y"),
+    }
+
+
+def test_low_priority_waits_but_is_not_starved() -> None:
+    """A low run is passed only by runs queued less than its handicap (5 minutes) later."""
+    driver = Driver()
+    driver.line("ADD name=low prio=low overlap=allow 0 0 1 1 * x")
+    driver.line("ADD name=high prio=high overlap=allow 0 0 1 1 * x")
+    driver.line("RUN low")
+    driver.wait(299)
+    driver.line("RUN high")
+    driver.wait(2)
+    driver.line("RUN high")
+    join(driver, slots=3)
+    assert [line.split()[1] for _, line in driver.pump()] == ["2", "1", "3"]
+
+
+def test_paused_moments_are_skipped_and_counted() -> None:
+    """A pause is told in the history, with its reason."""
+    driver = Driver()
+    driver.line("ADD * * * * * x")
+    driver.line('PAUSE all why="moving house"')
+    driver.wait(180)
+    assert [(row.state, row.why) for row in driver.state.recent] == [("skipped", "paused: moving house")] * 3
+    driver.line("RESUME all")
+    driver.wait(60)
+    assert len(driver.state.runs) == 1
+
+
+def test_output_beyond_the_limit_is_counted_not_kept() -> None:
+    """A worker that does not cut its output itself cannot fill the journal."""
+    driver = Driver(Limits(output_bytes=10))
+    join(driver)
+    driver.line("ADD 0 0 1 1 * x")
+    driver.line("RUN 1")
+    driver.pump()
+    (fact,) = driver.do(s.ReportOutput("w1", 1, [[1, "12345"], [1, "123456"], [2, "9"]])).facts
+    assert fact == f.OutputReceived(1, 1, [[1, "12345"]], 9)
+
+
+SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
+MODES = ["skip", "queue1", "queue", "allow", "replace"]
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Random life of a daemon: whatever happens, the promises of protocol.md hold.
+
+    The model is small: which attempts were sent to whom, and how each run ended.
+    """
+
+    @initialize()
+    def start(self) -> None:
+        self.driver = Driver()
+        self.driver.do(s.StartDaemon("1", "UTC"))
+        self.sent: Counter[tuple[int, int]] = Counter()
+        self.holding: dict[str, set[tuple[int, int]]] = {}
+        self.connected: set[str] = set()
+        self.fired: Counter[tuple[int, object]] = Counter()
+        self.ended: Counter[int] = Counter()
+        self.seen = 0
+
+    def took(self, messages: list[tuple[str, str]]) -> None:
+        for worker, line in messages:
+            words = line.split()
+            if words[0] == "RUN":
+                attempt = (int(words[1]), int(words[2]))
+                self.sent[attempt] += 1
+                assert worker in self.connected, "an order went to a worker that is not there"
+                self.holding.setdefault(worker, set()).add(attempt)
+
+    def order(self, line: str) -> None:
+        try:
+            self.took(self.driver.line(line).messages)
+        except Refusal:
+            pass
+        self.took(self.driver.pump())
+
+    @rule(
+        schedule=st.sampled_from(SCHEDULES),
+        overlap=st.sampled_from(MODES),
+        retry=st.sampled_from(["none", "fixed:1:5s"]),
+        lost=st.sampled_from(["fail", "rerun"]),
+        catchup=st.sampled_from(["once", "all", "skip"]),
+        timeout=st.sampled_from(["none", "70s"]),
+    )
+    def add(self, schedule: str, overlap: str, retry: str, lost: str, catchup: str, timeout: str) -> None:
+        if len(self.driver.state.tasks) < 6:
+            options = f"overlap={overlap} retry={retry} lost={lost} catchup={catchup} timeout={timeout} grace=5m"
+            self.order(f"ADD {options} {schedule} job")
+
+    @rule(pick=st.integers(0, 9), schedule=st.sampled_from(SCHEDULES))
+    def change(self, pick: int, schedule: str) -> None:
+        self.order(f'SET {self.some_task(pick)} schedule="{schedule}"')
+
+    @rule(pick=st.integers(0, 9), verb=st.sampled_from(["REMOVE", "RUN", "RUN", "PAUSE", "RESUME"]))
+    def about_a_task(self, pick: int, verb: str) -> None:
+        self.order(f"{verb} {self.some_task(pick)}")
+
+    @rule(line=st.sampled_from(["NOW job", "PAUSE all", "RESUME all", "AT 2030-01-01T12:07:00Z job"]))
+    def general(self, line: str) -> None:
+        self.order(line)
+
+    @rule(pick=st.integers(0, 9))
+    def cancel(self, pick: int) -> None:
+        runs = list(self.driver.state.runs)
+        if runs:
+            self.order(f"CANCEL {runs[pick % len(runs)]}")
+
+    def some_task(self, pick: int) -> int:
+        tasks = list(self.driver.state.tasks) or [1]
+        return tasks[pick % len(tasks)]
+
+    @rule(seconds=st.sampled_from([0.5, 5, 31, 61, 125, 400]))
+    def wait(self, seconds: float) -> None:
+        self.took(self.driver.wait(seconds))
+
+    @rule(name=st.sampled_from(["w1", "w2"]), slots=st.integers(1, 3), honest=st.booleans())
+    def worker_joins(self, name: str, slots: int, honest: bool) -> None:
+        held = self.holding.setdefault(name, set())
+        if not honest:
+            held.clear()  # it was killed, and its jobs are gone
+        self.connected.add(name)
+        order = s.JoinWorker(name, slots, {}, ("shell",), "test", tuple(sorted(held)))
+        self.took(self.driver.do(order).messages)
+        self.took(self.driver.pump())
+
+    @precondition(lambda self: self.connected)
+    @rule(pick=st.integers(0, 9))
+    def worker_leaves(self, pick: int) -> None:
+        name = sorted(self.connected)[pick % len(self.connected)]
+        self.connected.discard(name)
+        self.driver.do(s.DropWorker(name, "cut"))
+        self.took(self.driver.pump())
+
+    @precondition(lambda self: any(self.holding.get(name) for name in self.connected))
+    @rule(pick=st.integers(0, 9), exit_code=st.sampled_from([0, 0, 1]), forget=st.booleans())
+    def report(self, pick: int, exit_code: int, forget: bool) -> None:
+        held = [(name, a) for name in sorted(self.connected) for a in sorted(self.holding.get(name, ()))]
+        name, (run, attempt) = held[pick % len(held)]
+        self.driver.do(s.ReportStarted(name, run, attempt))
+        decision = self.driver.do(s.ReportEnded(name, run, attempt, exit_code, {}))
+        assert (name, f"ACK {run} {attempt}") in decision.messages
+        if forget:
+            self.holding[name].discard((run, attempt))
+        self.took(self.driver.pump())
+
+    @rule()
+    def crash_and_replay(self) -> None:
+        """kill -9: memory is gone, the journal is read again, and gives what was there."""
+        driver = self.driver
+        again = driver.replay()
+        assert snapshot(again) == snapshot(driver.state)
+        driver.state = driver.engine.state = again
+        driver.engine.apply = again.apply
+        self.connected.clear()
+        driver.do(s.StartDaemon("1", "UTC"))
+        self.took(driver.pump())
+
+    @rule()
+    def checkpoint(self) -> None:
+        """The state told as facts gives the same state, and the same decisions later."""
+        state = type(self.driver.state)("UTC")
+        for fact in self.driver.state.carry():
+            state.apply(fact, self.driver.now, 0)
+        assert snapshot(state) == snapshot(self.driver.state) or self.driver.state.workers
+
+    @invariant()
+    def no_attempt_is_sent_twice(self) -> None:
+        assert all(times == 1 for times in self.sent.values()), self.sent
+
+    @invariant()
+    def no_worker_holds_more_than_its_slots(self) -> None:
+        for worker in self.driver.state.workers.values():
+            active = [run for run in self.driver.state.runs.values() if run.worker == worker.name]
+            assert {run.id for run in active} == worker.runs
+
+    @invariant()
+    def every_run_ends_once_and_every_fire_is_accounted_for(self) -> None:
+        state = self.driver.state
+        runs = f.RunEnded
+        ended: Counter[int] = Counter()
+        fires = 0
+        for line in self.driver.journal[self.seen :]:
+            if b'"fact":"RunEnded"' in line and b'"final":true' in line:
+                import orjson
+
+                self.ended[orjson.loads(line)["run"]] += 1
+        self.seen = len(self.driver.journal)
+        assert all(times == 1 for times in self.ended.values()), runs
+        assert not (set(state.runs) & set(self.ended))
+        assert len(self.ended) + len(state.runs) == state.next_run - 1, (ended, fires)
+        assert set(state.totals) <= ENDED
+
+    @invariant()
+    def nothing_due_is_forgotten(self) -> None:
+        """Whatever is due now has been decided; what is not has its place in the timer."""
+        engine, state, now = self.driver.engine, self.driver.state, self.driver.now
+        for task in state.tasks.values():
+            assert task.due_at is None or task.due_at > now
+        if any(task.due_at for task in state.tasks.values()) or state.runs:
+            due = engine.next_due()
+            waiting = [run for run in state.runs.values() if run.state == "queued" and not run.parked]
+            assert due is not None or not (waiting or any(t.due_at for t in state.tasks.values()))
+
+    @invariant()
+    def overlap_is_kept(self) -> None:
+        for task in self.driver.state.tasks.values():
+            if task.spec.options.overlap in ("skip", "queue1", "queue", "replace"):
+                runs = [self.driver.state.runs[run] for run in task.runs]
+                same = [run for run in runs if run.spec.options.overlap == task.spec.options.overlap]
+                assert sum(not run.parked for run in same) <= 1
+
+
+EngineMachine.TestCase.settings = settings(
+    max_examples=int(os.environ.get("CRONFLOWD_EXAMPLES", "150")), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+test_random_lives_keep_every_promise = EngineMachine.TestCase
