@@ -1,0 +1,251 @@
+"""What one connection is still owed: everything leaves in order, and nothing before its commit.
+
+Every connection has one Outbox, and nobody else writes to its socket. A message is put with
+the journal sequence number it depends on, and stays until the Gate says that number is on
+disk; then all that may leave goes out in one send. Sending itself never blocks: what the
+socket does not take at once is left to `run`, the connection's writer task.
+
+A reader that is slow is cut, never waited for: when more than `limit_bytes` are owed, or when
+it has taken nothing for `stall_s`. Long replies are put as rows, which are made while the
+socket takes them, so a list of a million tasks is never in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import trio
+
+PIECE_BYTES = 65_536  # one send takes about this much, and rows are made this much ahead
+STALL_S = 10.0
+
+Chunks = Iterator[tuple[bytes, int]]  # data, and the sequence number that must be on disk before it leaves
+
+log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """The sending half of a connection; only an Outbox calls it."""
+
+    def send_now(self, data: memoryview) -> int:
+        """How many bytes the peer's socket took without waiting; raises OSError when it is broken."""
+
+    async def wait_writable(self) -> None: ...
+
+    def shutdown(self) -> None:
+        """Says that nothing more will come."""
+
+
+class Gate:
+    """How far the journal is on disk. Messages about later facts wait here."""
+
+    def __init__(self, committed: int = 0) -> None:
+        self.committed = committed
+        self._waiting: list[Outbox] = []
+
+    def open(self, seq: int) -> None:
+        """Everything up to `seq` is on disk: what waited for it leaves. Called in trio's thread."""
+        self.committed = seq
+        waiting, self._waiting = self._waiting, []
+        for outbox in waiting:
+            outbox.pass_gate()
+
+    def hold(self, outbox: Outbox) -> None:
+        """Calls the outbox's `pass_gate` at the next opening."""
+        self._waiting.append(outbox)
+
+
+class Bell:
+    """Wakes the one task that waits for it; ringing before the wait counts."""
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._sleeper: trio.lowlevel.Task | None = None
+
+    def ring(self) -> None:
+        self._rung = True
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None:
+            trio.lowlevel.reschedule(sleeper)
+
+    async def wait(self) -> None:
+        if self._rung:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._sleeper = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._give_up)
+        self._rung = False
+
+    def _give_up(self, _: object) -> trio.lowlevel.Abort:
+        self._sleeper = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Outbox:
+    """The queue and the writer of one connection."""
+
+    def __init__(self, sink: Sink, gate: Gate, limit_bytes: int, stall_s: float = STALL_S) -> None:
+        self.limit_bytes = limit_bytes
+        self.stall_s = stall_s
+        self.pending_bytes = 0  # owed; a reply that is still to be made counts as one piece
+        self.has_sent = False  # the peer may have read something from us
+        self.is_finished = False  # our end was said, or the connection is cut: nothing leaves any more
+        self.why_cut: str | None = None  # None: it was not
+        self.on_drained: Callable[[], None] = _nothing  # all that was owed has left, or our end was said
+        self._sink = sink
+        self._gate = gate
+        self._queue: deque[tuple[int, bytes | Chunks]] = deque()
+        self._unsent = memoryview(b"")  # may leave, but the socket did not take it yet
+        self._is_held = False  # the gate will call
+        self._is_finishing = False
+        self._bell = Bell()  # for the writer
+        self._room = Bell()  # for the reader
+
+    def put(self, data: bytes, seq: int) -> None:
+        """Leaves once `seq` is on disk, together with whatever else is put in this turn."""
+        if self._add(data, len(data), seq) and not self._is_held:
+            self._leave_or_hold(self._bell.ring)
+
+    def put_now(self, data: bytes, seq: int) -> None:
+        """The same, but without waiting for the end of this turn if it may leave at once."""
+        if self._add(data, len(data), seq) and not self._is_held:
+            self._leave_or_hold(self.flush)
+
+    def put_rows(self, chunks: Chunks, seq: int) -> None:
+        """Leaves like any message, but is made piece by piece while the socket takes it."""
+        if self._add(chunks, PIECE_BYTES, seq) and not self._is_held:
+            self._leave_or_hold(self._bell.ring)
+
+    def finish(self) -> None:
+        """Says our end after all that is owed; what is put later is dropped."""
+        self._is_finishing = True
+        if not self._is_held:
+            self.flush()
+
+    def cut(self, why: str) -> None:
+        """Ends the connection at once; what was owed is lost."""
+        if self.is_finished:
+            return
+        self.why_cut = why
+        self.is_finished = True
+        self._queue.clear()
+        self._unsent = memoryview(b"")
+        self.pending_bytes = 0
+        self._bell.ring()
+        self._room.ring()
+
+    @property
+    def is_owing(self) -> bool:
+        return bool(self._queue) or bool(self._unsent)
+
+    async def run(self) -> None:
+        """Sends what the socket did not take at once; returns when our end was said or we are cut."""
+        while not self.is_finished:
+            await self._bell.wait()
+            while self._unsent:
+                with trio.move_on_after(self.stall_s) as scope:
+                    await self._sink.wait_writable()
+                if scope.cancelled_caught:
+                    self.cut(f"it took nothing for {self.stall_s:g} s")
+                self.flush()
+            self.flush()
+
+    async def wait_room(self, most_bytes: int) -> None:
+        """Waits until at most so much is owed, or the connection is cut; a checkpoint in any case."""
+        if self.pending_bytes <= most_bytes:
+            await trio.lowlevel.checkpoint()
+        while self.pending_bytes > most_bytes and self.why_cut is None:
+            await self._room.wait()
+
+    async def drained(self) -> None:
+        """Waits until nothing is owed, or the connection is cut."""
+        await self.wait_room(0)
+
+    def pass_gate(self) -> None:
+        """The gate has opened; perhaps not far enough for us."""
+        self._is_held = False
+        if self._queue:
+            self._leave_or_hold(self.flush)
+
+    def flush(self) -> None:
+        """Hands one piece of what may leave to the socket; the writer goes on from there."""
+        if self.is_finished:
+            return
+        try:
+            self._send_piece()
+        except OSError as error:
+            self.cut(error.strerror or str(error))
+        except Exception:
+            # Only making rows can fail this way. What has left of the reply has no
+            # status line, and the closed connection says that none will come.
+            log.exception("a reply could not be made")
+            self.cut("a reply could not be made")
+
+    def _send_piece(self) -> None:
+        data = self._unsent or self._take()
+        if data:
+            self.has_sent = True
+            sent = self._sink.send_now(data)
+            self.pending_bytes -= sent
+            self._unsent = data[sent:]
+            self._room.ring()
+        if self._unsent:
+            self._bell.ring()
+        elif self._queue:
+            self._leave_or_hold(self._bell.ring)
+        elif data or self._is_finishing:
+            self._tell_drained()
+
+    def _tell_drained(self) -> None:
+        if self._is_finishing:
+            self._sink.shutdown()
+            self.is_finished = True
+            self._bell.ring()
+        self.on_drained()
+
+    def _add(self, what: bytes | Chunks, size: int, seq: int) -> bool:
+        if self._is_finishing or self.is_finished:
+            return False
+        self._queue.append((seq, what))
+        self.pending_bytes += size
+        if self.pending_bytes > self.limit_bytes:
+            self.cut(f"it left more than {self.limit_bytes} bytes unread")
+        return self.why_cut is None
+
+    def _leave_or_hold(self, leave: Callable[[], None]) -> None:
+        """Leaves now if the head of the queue is on disk, else when the gate has opened."""
+        if self._unsent or self._queue[0][0] <= self._gate.committed:
+            leave()
+        elif not self._is_held:
+            self._is_held = True
+            self._gate.hold(self)
+
+    def _take(self) -> memoryview:
+        """Joins what is on disk, from the head of the queue, up to about one piece."""
+        queue, committed = self._queue, self._gate.committed
+        pieces: list[bytes] = []
+        size = 0
+        while queue and queue[0][0] <= committed and size < PIECE_BYTES:
+            seq, what = queue.popleft()
+            if isinstance(what, bytes):
+                pieces.append(what)
+                size += len(what)
+            else:
+                self._make_piece(seq, what)
+        return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def _make_piece(self, seq: int, chunks: Chunks) -> None:
+        """Puts the next piece of a long reply, and the reply itself, back at the head of the queue."""
+        self.pending_bytes -= PIECE_BYTES
+        made = next(chunks, None)
+        if made is not None:
+            data, needs = made
+            self._queue.extendleft([(seq, chunks), (needs, data)])
+            self.pending_bytes += PIECE_BYTES + len(data)
+
+
+def _nothing() -> None:
+    pass
