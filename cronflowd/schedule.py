@@ -424,9 +424,11 @@ class Schedule:
         """
         return list(islice(self._rows(from_at, anchor_at), n))
 
-    def _rows(self, at: datetime | None, anchor_at: datetime) -> Iterator[Row]:
-        while at := at and self.next_after(at, anchor_at):
-            yield at.astimezone(self.zone.info).isoformat(), at, ""
+    def _rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+        found = self.next_after(from_at, anchor_at)
+        while found:
+            yield found.astimezone(self.zone.info).isoformat(), found, ""
+            found = self.next_after(found, anchor_at)
 
 
 class _Reboot(Schedule):
@@ -499,7 +501,8 @@ class _Cron(Schedule):
             if found is None:
                 return None
             if found < end:
-                return _instant(max(segment.start, found - segment.offset))
+                fire = max(segment.start, found - segment.offset)
+                return _instant(fire) if fire <= _LAST_S else None
         return None
 
     def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
@@ -534,10 +537,12 @@ class _Cron(Schedule):
             return segment.run_from, segment.run_to
         return segment.start + segment.offset, segment.end + segment.offset
 
-    def _rows(self, at: datetime | None, anchor_at: datetime) -> Iterator[Row]:
-        now = _seconds(at or _EPOCH)
+    def _rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+        now = seen = _seconds(from_at)
         before: _Segment | None = None
-        for segment in self.zone.forward(now, min(now + _HORIZON_S, _LAST_S)):
+        for segment in self.zone.forward(now, _LAST_S):
+            if segment.start > seen + _HORIZON_S:
+                return
             begin, end = self._range(segment)
             if before and self.fixed:
                 for local in self._moments(before.run_to, begin):
@@ -545,6 +550,7 @@ class _Cron(Schedule):
             if segment.start <= now:
                 begin = max(begin, now + segment.offset + 1)
             for local in self._moments(begin, end):
+                seen = segment.start
                 yield self._row(segment, local)
             before = segment
 
@@ -674,11 +680,11 @@ def _parse_cron(text: str, fields: str, tz: str, zone: _Zone) -> Schedule:
             f'"{text}": {len(words)} fields; a schedule has five (minute, hour, day of month, month,'
             " day of week), or six with seconds last, and never a year"
         )
-    minute, hour, dom, month, dow = (word.lower() for word in words[:5])
+    minute, hour, dom, month, dow, second = [*words, "0"][:6]
     moments = _fields(
         _expand(_MINUTE, minute),
         _expand(_HOUR, hour),
-        _expand(_SECOND_FIELD, words[5].lower()) if len(words) == 6 else 1,
+        _expand(_SECOND_FIELD, second),
         _parse_days(dom, month, dow),
     )
     fixed = minute[0] != "*" and hour[0] != "*"
@@ -697,9 +703,9 @@ def _parse_days(dom: str, month: str, dow: str) -> _Days:
     dom_items, last, near = _take_dom_words(dom, dow)
     dow_items, nth, last_dow = _take_dow_words(dow, dom)
     days = _Days(
-        dom=_expand(_DOM, dom_items, dom),
+        dom=_expand(_DOM, dom, dom_items),
         months=_expand(_MONTH, month),
-        dow=_expand(_DOW, dow_items, dow),
+        dow=_expand(_DOW, dow, dow_items),
         both=dom[0] == "*" or dow[0] == "*",
         last=last,
         near=near,
@@ -717,9 +723,7 @@ def _refuse_never(days: _Days, dom: str, month: str) -> None:
         days.dom & ((2 << longest) - 1) or days.last or min(days.near, default=32) <= longest
     ) or not days.both:
         return
-    _refuse(
-        f'day-of-month field "{dom}": it never comes in month "{month}", which has {longest} days at most'
-    )
+    _refuse_field(_DOM, dom, f'it never comes in month "{month}", which has {longest} days at most')
 
 
 _LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -728,7 +732,7 @@ _LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 def _take_dom_words(dom: str, dow: str) -> tuple[str, bool, tuple[int, ...]]:
     """Takes `L` and `nW` out of a day-of-month field: (the other items, whether L, the n of nW)."""
     rest, near, last = [], [], False
-    for item in dom.split(","):
+    for item in dom.lower().split(","):
         if item == "l":
             last = True
         elif match := _NEAR.fullmatch(item):
@@ -736,42 +740,42 @@ def _take_dom_words(dom: str, dow: str) -> tuple[str, bool, tuple[int, ...]]:
         else:
             rest.append(item)
     if (last or near) and dow != "*":
-        _refuse(f'day-of-month field "{dom}": L and W need * as day of week, not "{dow}"')
+        _refuse_field(_DOM, dom, f'L and W need * as day of week, not "{dow}"')
     return ",".join(rest), last, tuple(near)
 
 
 def _take_dow_words(dow: str, dom: str) -> tuple[str, tuple[tuple[int, int], ...], int]:
     """Takes `d#n` and `dL` out of a day-of-week field: (the other items, (d, n) pairs, the d of dL)."""
     rest, nth, last = [], [], 0
-    for item in dow.split(","):
+    for item in dow.lower().split(","):
         if match := _NTH.fullmatch(item):
             n = int(match[2])
             if not 1 <= n <= 5:
-                _refuse(f'{_DOW.name} field "{dow}": {n} in "{item}" is not in 1-5')
+                _refuse_field(_DOW, dow, f'{n} in "{item}" is not in 1-5')
             nth.append((_number(_DOW, dow, match[1]) % 7, n))
         elif match := _LAST_DOW.fullmatch(item):
             last |= 1 << _number(_DOW, dow, match[1]) % 7
         else:
             rest.append(item)
     if (nth or last) and dom != "*":
-        _refuse(f'day-of-week field "{dow}": # and L need * as day of month, not "{dom}"')
+        _refuse_field(_DOW, dow, f'# and L need * as day of month, not "{dom}"')
     return ",".join(rest), tuple(nth), last
 
 
 @lru_cache(maxsize=16_384)
-def _expand(field: _Field, items: str, word: str = "") -> int:
-    """A field's set as bits, Sunday as 0. `word` is the whole field if `items` is less than that."""
-    if word and not items:
+def _expand(field: _Field, word: str, items: str | None = None) -> int:
+    """A field's set as bits, Sunday as 0; `items` is what is left of the field's word, if not all."""
+    if items == "":
         return 0  # nothing but L, W and # was there
-    ranges = [_normal_item(field, word or items, item) for item in items.split(",")]
+    ranges = [_normal_item(field, word, item) for item in (items or word.lower()).split(",")]
     fields = ["*"] * 5
-    fields[field.place] = ",".join(ranges)
+    fields[field.place] = ",".join(dict.fromkeys(ranges))
     values = croniter.expand(" ".join(fields))[0][field.place]
     if "*" in values:
         values = range(field.low, field.high + 1)
     mask = 0
     for value in values:
-        mask |= 1 << (int(value) % 7 if field is _DOW else int(value))
+        mask |= 1 << (value % 7 if field is _DOW else value)
     return mask
 
 
@@ -779,36 +783,36 @@ def _normal_item(field: _Field, word: str, item: str) -> str:
     """An item in the spelling that croniter reads as cron does: numbers only, and never `a-a`."""
     match = _ITEM.fullmatch(item)
     if not match:
-        _refuse(f'{field.name} field "{word}": {_why_not(item)}')
-    star, low, high, step = match["star"], match["low"], match["high"], match["step"]
-    if step is not None and int(step) == 0:
-        _refuse(f'{field.name} field "{word}": the step in "{item}" is 0')
-    if star:
-        return f"{field.low}-{field.high}/{step}" if step else "*"
-    first = _number(field, word, low)
-    if high is None:
-        if step is not None:
-            _refuse(
-                f'{field.name} field "{word}": a step needs * or a range before it,'
-                f" as in {first}-{field.high}/{int(step)}"
-            )
-        return str(first)
-    last = _number(field, word, high)
+        _refuse_field(field, word, _why_not(item))
+    step = int(match["step"] or 1)
+    if step == 0:
+        _refuse_field(field, word, f'the step in "{item}" is 0')
+    if match["star"]:
+        first, last = field.low, field.high
+    else:
+        first = last = _number(field, word, match["low"])
+        if match["high"]:
+            last = _number(field, word, match["high"])
+        elif match["step"]:
+            hint = f"{first}-{field.high}/{step}"
+            _refuse_field(field, word, f"a step needs * or a range before it, as in {hint}")
     if first > last:
-        _refuse(f'{field.name} field "{word}": the range "{item}" runs backwards')
-    if first == last:
-        return str(first)
-    return f"{first}-{last}/{step}" if step else f"{first}-{last}"
+        _refuse_field(field, word, f'the range "{item}" runs backwards')
+    return str(first) if first == last else f"{first}-{last}/{min(step, 99)}"
 
 
 def _number(field: _Field, word: str, text: str) -> int:
     if text in field.names:
         return field.names[text]
     if not text.isdigit():
-        _refuse(f'{field.name} field "{word}": "{text}" is not a name it knows')
+        _refuse_field(field, word, f'"{text}" is not a name it knows')
     if not field.low <= int(text) <= field.high:
-        _refuse(f'{field.name} field "{word}": {int(text)} is not in {field.low}-{field.high}')
+        _refuse_field(field, word, f"{int(text)} is not in {field.low}-{field.high}")
     return int(text)
+
+
+def _refuse_field(field: _Field, word: str, reason: str) -> NoReturn:
+    _refuse(f'{field.name} field "{word}": {reason}')
 
 
 def _why_not(item: str) -> str:
