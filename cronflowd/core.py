@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from heapq import heappop, heappush
 from typing import Any, Protocol
 
 import trio
@@ -74,6 +75,7 @@ class Core:
         self.feeds: list[Feed] = []
         self.on_pass: Callable[[], None] = lambda: None  # called once a pass: feeds the watchdog
         self._touched: list[Link] = []
+        self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
         self._more = trio.Event()
         self._armed: datetime | None = None
         self._timer = trio.CancelScope()
@@ -118,6 +120,16 @@ class Core:
     def committed(self, seq: int) -> None:
         """The journal is on disk up to `seq`; called in the trio thread."""
         self.gate.open(seq)
+        while self._waiters and self._waiters[0][0] <= seq:
+            heappop(self._waiters)[2].set()
+
+    async def settled(self, seq: int) -> None:
+        """Waits until the journal is on disk up to `seq`."""
+        if seq > self.gate.committed:
+            self.end_batch()
+            event = trio.Event()
+            heappush(self._waiters, (seq, id(event), event))
+            await event.wait()
 
     async def run(self) -> None:
         """Decides what comes due, until cancelled."""

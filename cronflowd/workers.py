@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -22,7 +23,8 @@ from .auth import matches
 from .errors import Refusal
 from .model import check_name, parse_count
 from .outbox import Gate, Outbox
-from .wire import LineReader, escape, looks_foreign, split_options, unescape
+from .listeners import Connection
+from .wire import MAX_LINE_BYTES, LineReader, escape, looks_foreign, split_options, unescape
 
 log = logging.getLogger("cronflowd.workers")
 
@@ -30,7 +32,7 @@ HELLO_WITHIN_S = 10.0
 MAX_HELLO_BYTES = 1024  # before authentication, where that is asked for
 MAX_SLOTS = 10_000
 MAX_LABELS = 64
-READ_BYTES = 256 * 1024
+FAREWELL_S = 1.0
 MAX_RUNNING = 100_000
 BEATS_MISSED = 3
 
@@ -80,58 +82,58 @@ class Link:
             self.outbox.put(data, seq)
 
 
-async def serve_worker(stream: trio.abc.HalfCloseableStream, core: Core, address: str, trusted: bool) -> None:
-    """One connection, from HELLO to its end. `trusted`: no token is asked for (unix socket)."""
-    outbox = Outbox(stream, core.gate, core.max_outbox)
+async def serve_worker(connection: Connection, core: Core) -> None:
+    """One connection, from HELLO to its end. On the unix socket no token is asked for."""
+    outbox = Outbox(connection, core.gate, core.max_outbox)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run)
         try:
-            await _serve(stream, core, address, trusted, outbox)
+            await _serve(connection, core, outbox)
         except Refusal as refusal:
-            log.warning("worker at %s refused: %s", address, refusal)
+            log.warning("worker at %s refused: %s", connection.peer, refusal)
             outbox.put(f"ERR {refusal.code} {refusal.message}\n".encode(), core.last_seq)
-        with trio.move_on_after(1.0):
+        outbox.finish()
+        with trio.move_on_after(FAREWELL_S):
             await outbox.drained()
         nursery.cancel_scope.cancel()
 
 
-async def _serve(
-    stream: trio.abc.HalfCloseableStream, core: Core, address: str, trusted: bool, outbox: Outbox
-) -> None:
-    token = None if trusted else core.token
-    reader = LineReader(*([MAX_HELLO_BYTES] if token else []))
+async def _serve(connection: Connection, core: Core, outbox: Outbox) -> None:
+    token = None if connection.kind == "unix" else core.token
+    reader = LineReader(MAX_HELLO_BYTES if token else MAX_LINE_BYTES)
     with trio.move_on_after(HELLO_WITHIN_S) as patience:
-        items = await _first_items(stream, reader)
+        items = await _first_items(connection, reader)
     if patience.cancelled_caught:
         raise Refusal("syntax", f"no HELLO within {HELLO_WITHIN_S:g} s")
     if not items:
         return
-    order = parse_hello(_text(items[0]), address, token)
-    reader.max_line_bytes = 65_536
+    order = parse_hello(_text(items[0]), connection.peer, token)
+    reader.max_line_bytes = MAX_LINE_BYTES
     with trio.CancelScope() as scope:
-        link = Link(order.name, address, outbox, core, core.now(), scope)
+        link = Link(order.name, connection.peer, outbox, core, core.now(), scope)
         _take_over(core, link, order)
         why = "its connection ended"
         try:
-            why = await _serve_link(stream, core, link, reader, items[1:])
-        except trio.BrokenResourceError:
-            pass
+            why = await _serve_link(connection, core, link, reader, items[1:])
+        except OSError as error:
+            why = error.strerror or str(error)
+        except Refusal as refusal:
+            why = f"refused: {refusal.message}"
+            raise
         finally:
             _let_go(core, link, why)
 
 
-async def _first_items(stream: trio.abc.ReceiveStream, reader: LineReader) -> list[str | Refusal]:
+async def _first_items(connection: Connection, reader: LineReader) -> list[str | Refusal]:
     """The lines that came with the first one; nothing if the peer left or speaks something else."""
-    while True:
-        data = await stream.receive_some(READ_BYTES)
-        if not data:
-            return []
-        first = reader.unfinished + data
-        if what := looks_foreign(first):
-            log.warning("closed a connection that speaks %s on the worker port", what)
-            return []
-        if items := reader.receive(data):
-            return items
+    with suppress(OSError):
+        while data := await connection.receive_some():
+            if what := looks_foreign(reader.unfinished + data):
+                log.warning("closed a connection that speaks %s on the worker port", what)
+                return []
+            if items := reader.receive(data):
+                return items
+    return []
 
 
 def _text(item: str | Refusal) -> str:
@@ -221,7 +223,7 @@ def _let_go(core: Core, link: Link, why: str) -> None:
 
 
 async def _serve_link(
-    stream: trio.abc.ReceiveStream, core: Core, link: Link, reader: LineReader, items: list[str | Refusal]
+    connection: Connection, core: Core, link: Link, reader: LineReader, items: list[str | Refusal]
 ) -> str:
     """Reads reports until the connection ends; returns why it did."""
     patience_s = BEATS_MISSED * core.heartbeat_s
@@ -235,7 +237,7 @@ async def _serve_link(
             batch.close()
         data = b""
         with trio.move_on_after(patience_s) as scope:
-            data = await stream.receive_some(READ_BYTES)
+            data = await connection.receive_some()
         if scope.cancelled_caught:
             return f"silent for {patience_s:g} s"
         if not data:

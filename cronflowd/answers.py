@@ -1,0 +1,370 @@
+"""What a line on the control port leads to: an order for the core, or an answer from here.
+
+Orders go straight to `Core.submit`. The rest are questions, and the verbs that concern
+one connection, or files. Whatever must read or write a file returns a coroutine, for
+which that connection waits and nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from . import __version__, commands, events, history, store, views
+from . import facts as f
+from . import stimuli as s
+from .auth import matches
+from .clients import Session
+from .core import Core
+from .errors import Refusal
+from .model import Outcome
+from .outbox import Gate
+from .replies import Reply, format_row, format_status
+from .wire import escape
+
+log = logging.getLogger("cronflowd.answers")
+
+MAX_OLD_RUNS = 100_000  # rows of RUNS that one question reads from the journal
+MAX_FEEDS = 1000
+ANYBODY = (s.Authenticate, s.Hello, s.Help, s.Ping, s.Quit, s.SetFormat)  # may ask before AUTH
+LOG_COLUMNS = ("fd", "text")
+
+Answer = Reply | Coroutine[Any, Any, Reply]
+
+
+class Answers:
+    """The core as clients see it: what `clients.Core` asks for."""
+
+    def __init__(self, core: Core, data: Path, default_tz: str, max_tasks: int) -> None:
+        self.core = core
+        self.data = data
+        self.default_tz = default_tz
+        self.max_tasks = max_tasks
+        self.edited = False  # tasks.db was changed by hand since we wrote it
+        self._files = trio.Lock()
+
+    @property
+    def gate(self) -> Gate:
+        return self.core.gate
+
+    @property
+    def last_seq(self) -> int:
+        return self.core.last_seq
+
+    def end_batch(self) -> None:
+        self.core.end_batch()
+
+    def allows_unfinished(self, line: str) -> bool:
+        """Whether a line whose newline never came may be taken for whole."""
+        return commands.only_reads(line)
+
+    def enter(self, session: Session) -> None:
+        """A connection begins. The unix socket is guarded by its file's mode."""
+        session.must_authenticate = self.core.token is not None and session.kind != "unix"
+        session.data = []  # the feeds it has subscribed to
+
+    def leave(self, session: Session) -> None:
+        """It ends, and watches nothing any more."""
+        for feed in session.data:
+            self._unsubscribe(feed)
+
+    def handle(self, line: str, session: Session) -> Answer:
+        """What one line leads to; raises Refusal."""
+        question = commands.parse(line, commands.Context(self.core.now(), self.default_tz))
+        kind = type(question)
+        if session.is_locked and kind not in ANYBODY:
+            raise Refusal("auth-required", "AUTH TOKEN comes first here")
+        if (answer := _ANSWERS.get(kind)) is not None:
+            return answer(self, question, session)
+        reply = self.core.submit(question).reply
+        assert reply is not None
+        return reply
+
+    # --- one connection ---
+
+    def _ping(self, question: s.Ping, session: Session) -> Reply:
+        return Reply("PONG")
+
+    def _hello(self, question: s.Hello, session: Session) -> Reply:
+        session.is_session = True
+        session.name = question.name
+        values = {"server": "cronflowd", "version": __version__, "protocol": 1}
+        return Reply(f"cronflowd {__version__} protocol=1", values)
+
+    def _authenticate(self, question: s.Authenticate, session: Session) -> Reply:
+        session.is_session = True
+        if self.core.token is not None and not matches(self.core.token, question.token.encode()):
+            log.warning("a wrong token from %s", session.address)
+            raise Refusal("denied", "the token is not the right one")
+        session.authenticated = True
+        return Reply("authenticated", {"authenticated": True})
+
+    def _format(self, question: s.SetFormat, session: Session) -> Reply:
+        session.is_session = True
+        session.as_json = question.as_json
+        return Reply("")
+
+    def _quit(self, question: s.Quit, session: Session) -> Reply:
+        session.closing = True
+        return Reply("bye", {"bye": True})
+
+    def _help(self, question: s.Help, session: Session) -> Reply:
+        return views.show_help(question)
+
+    # --- the present ---
+
+    def _list(self, question: s.ListTasks, session: Session) -> Reply:
+        return views.list_tasks(self.core.state, question, self.core.now())
+
+    def _get(self, question: s.GetTask, session: Session) -> Reply:
+        return views.get_task(self.core.state, question, self.core.now())
+
+    def _next(self, question: s.ShowNext, session: Session) -> Reply:
+        return views.show_next(self.core.state, question, self.core.now())
+
+    def _workers(self, question: s.ListWorkers, session: Session) -> Reply:
+        links = self.core.links
+
+        def last_seen(name: str) -> datetime | None:
+            return links[name].last_seen_at if name in links else None
+
+        return views.list_workers(self.core.state, last_seen)
+
+    def _status(self, question: s.ShowStatus, session: Session) -> Reply:
+        core, journal = self.core, self.core.journal
+        rows = views.status_rows(core.state, core.now())
+        rows += [
+            ("version", __version__),
+            ("zone", self.default_tz),
+            ("data", str(self.data)),
+            ("journal-seq", core.last_seq),
+            ("journal-files", len(journal.closed) + 1),
+            ("disk", "full: changes are refused, schedules go on" if journal.full else "ok"),
+            ("tasks.db", "edited by hand; LOAD takes it over" if self.edited else "ok"),
+            ("set-aside", journal.set_aside),
+            ("clock-step-s", core.state.last_step_s),
+        ]
+        count = len(core.state.tasks)
+        return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, rows)
+
+    # --- files ---
+
+    async def _save(self, question: s.SaveTasks, session: Session) -> Reply:
+        path = store.check_file_name(self.data, question.file)
+        async with self._files:
+            return await self.save(path)
+
+    async def save(self, path: Path) -> Reply:
+        """Writes all tasks; what somebody edited by hand meanwhile is kept aside, not overwritten."""
+        core = self.core
+        upto = core.last_seq
+        tasks = [(task.id, task.spec) for _, task in sorted(core.state.tasks.items())]
+        if path.name == store.TASKS_NAME and await self.is_edited():
+            aside = await trio.to_thread.run_sync(store.keep_edited, path)
+            log.warning("%s was edited by hand; that version is kept as %s", path, aside)
+        prepared = await trio.to_thread.run_sync(store.prepare_tasks, path, tasks)
+        # Journaled first: whenever the power goes, the file is one of the last two that the journal knows.
+        order = s.RecordSave(path.name, upto, prepared.size, prepared.crc, len(tasks))
+        try:
+            reply = core.submit(order).reply
+        except Refusal:
+            prepared.discard()
+            raise
+        core.end_batch()
+        await core.settled(core.last_seq)
+        await trio.to_thread.run_sync(prepared.publish)
+        self.edited = self.edited and path.name != store.TASKS_NAME
+        assert reply is not None
+        return reply
+
+    async def is_edited(self) -> bool:
+        """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
+        found = await trio.to_thread.run_sync(store.fingerprint, self.data / store.TASKS_NAME)
+        known = [(saved.size, saved.crc) for saved in self.core.state.saved if saved.file == store.TASKS_NAME]
+        return found is not None and found not in known
+
+    async def _load(self, question: s.LoadFile, session: Session) -> Reply:
+        path = store.check_file_name(self.data, question.file)
+        async with self._files:
+            return await self.load(path)
+
+    async def load(self, path: Path) -> Reply:
+        """Takes a file's tasks over, all or nothing."""
+        core = self.core
+        read = partial(store.read_tasks, path, self.default_tz, self.max_tasks)
+        records = await trio.to_thread.run_sync(read)
+        found = await trio.to_thread.run_sync(store.fingerprint, path)
+        reply = core.submit(s.LoadTasks(records)).reply
+        if path.name == store.TASKS_NAME and found is not None:
+            core.submit(s.RecordSave(path.name, core.last_seq, *found, len(records)))
+            self.edited = False
+        assert reply is not None
+        return reply
+
+    # --- history ---
+
+    def _runs(self, question: s.ListRuns, session: Session) -> Answer:
+        state = self.core.state
+        if not state.history_from_seq:
+            return views.list_runs(state, question, ())
+        return self._old_runs(question)
+
+    async def _old_runs(self, question: s.ListRuns) -> Reply:
+        """RUNS, when there is more than memory holds and the question wants it."""
+        state = self.core.state
+        wanted = views.wanted_outcomes(question, state)
+        most = MAX_OLD_RUNS
+        if question.limit is not None:
+            have = sum(map(wanted, state.recent))
+            most = max(0, min(most, question.offset + question.limit - have))
+        older: Iterable[Outcome] = ()
+        if most:
+            read = partial(_first, history.outcomes, self.data, state.history_from_seq, wanted, most)
+            older = await trio.to_thread.run_sync(read)
+        return views.list_runs(state, question, older)
+
+    def _log(self, question: s.ShowLog, session: Session) -> Answer:
+        state = self.core.state
+        run = state.runs.get(question.run)
+        if run is None and not 0 < question.run < state.next_run:
+            raise Refusal("not-found", f"no run {question.run}")
+        if question.follow and run is not None:
+            return self._follow(question.run, session)
+        return self._past_log(question.run)
+
+    async def _past_log(self, run: int) -> Reply:
+        return Reply("", {}, LOG_COLUMNS, await self._lines(run, self.core.last_seq), "rows")
+
+    async def _lines(self, run: int, upto: int) -> list[tuple[int, str]]:
+        """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
+        state = self.core.state
+        output = state.outputs.get(run)
+        if output is not None and output.whole:
+            return list(output.lines)
+        active = state.runs.get(run)
+        if active is not None and not active.has_output:
+            return []
+        await self.core.settled(upto)  # files hold what is committed
+        return await trio.to_thread.run_sync(history.output, self.data, run, upto)
+
+    async def _follow(self, run: int, session: Session) -> Reply:
+        """LOG … follow: what there is, then every line as it comes, then the status line."""
+        feed = LogFeed(self.core, session, run)
+        self._subscribe(feed, session)
+        session.is_session = session.is_live = True
+        upto = self.core.last_seq
+        feed.past(await self._lines(run, upto), upto)
+        await feed.ended.wait()
+        session.is_live = False
+        self._unsubscribe(feed)
+        return Reply(str(feed.count), {"rows": feed.count})
+
+    def _watch(self, question: s.Watch, session: Session) -> Reply:
+        task_id = None if question.ref is None else views.find(self.core.state, question.ref).id
+        self._subscribe(WatchFeed(self.core, session, question.kinds, task_id), session)
+        session.is_session = session.is_live = True
+        return Reply("watching", {"watching": True})
+
+    def _subscribe(self, feed: Any, session: Session) -> None:
+        if len(self.core.feeds) >= MAX_FEEDS:
+            raise Refusal("too-many", f"{MAX_FEEDS} connections are watching already")
+        self.core.feeds.append(feed)
+        session.data.append(feed)
+
+    def _unsubscribe(self, feed: Any) -> None:
+        if feed in self.core.feeds:
+            self.core.feeds.remove(feed)
+
+
+def _first(
+    read: Callable[..., Iterable[Outcome]],
+    data: Path,
+    before_seq: int,
+    wanted: Callable[[Outcome], bool],
+    most: int,
+) -> list[Outcome]:
+    return list(islice(read(data, before_seq, wanted), most))
+
+
+# --- what happens, as it happens ---
+
+
+class WatchFeed:
+    """WATCH: a row an event."""
+
+    def __init__(self, core: Core, session: Session, kinds: frozenset[str], task_id: int | None) -> None:
+        self._core = core
+        self._session = session
+        self._kinds = kinds
+        self._task_id = task_id
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        event = events.describe(fact, at, self._core.state)
+        if event is None or event.kind not in self._kinds:
+            return
+        if self._task_id is not None and event.task_id != self._task_id:
+            return
+        row = format_row(events.COLUMNS, event.row, self._session.as_json)
+        self._session.outbox.put(row.encode() + b"\n", seq)
+
+
+class LogFeed:
+    """LOG … follow: the lines of one run until it has ended."""
+
+    def __init__(self, core: Core, session: Session, run: int) -> None:
+        self._core = core
+        self._session = session
+        self._run = run
+        self._early: list[tuple[int, str, int]] | None = []  # what came while the past was being read
+        self.count = 0
+        self.ended = trio.Event()
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        if isinstance(fact, f.OutputReceived) and fact.run == self._run:
+            for fd, text in fact.lines:
+                self._line(fd, text, seq)
+        elif isinstance(fact, f.RunEnded) and fact.run == self._run and fact.final:
+            self.ended.set()
+
+    def past(self, lines: Iterable[tuple[int, str]], seq: int) -> None:
+        """The lines there were when it began; those that came meanwhile follow."""
+        early, self._early = self._early or [], None
+        for fd, text in lines:
+            self._line(fd, text, seq)
+        for fd, text, later in early:
+            self._line(fd, text, later)
+
+    def _line(self, fd: int, text: str, seq: int) -> None:
+        if self._early is not None:
+            self._early.append((fd, text, seq))
+            return
+        self.count += 1
+        row = format_row(LOG_COLUMNS, (fd, text), self._session.as_json)
+        self._session.outbox.put(row.encode(errors="backslashreplace") + b"\n", seq)
+
+
+_ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
+    s.Ping: Answers._ping,
+    s.Hello: Answers._hello,
+    s.Authenticate: Answers._authenticate,
+    s.SetFormat: Answers._format,
+    s.Quit: Answers._quit,
+    s.Help: Answers._help,
+    s.ListTasks: Answers._list,
+    s.GetTask: Answers._get,
+    s.ShowNext: Answers._next,
+    s.ListWorkers: Answers._workers,
+    s.ShowStatus: Answers._status,
+    s.SaveTasks: Answers._save,
+    s.LoadFile: Answers._load,
+    s.ListRuns: Answers._runs,
+    s.ShowLog: Answers._log,
+    s.Watch: Answers._watch,
+}
