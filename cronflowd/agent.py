@@ -1,0 +1,560 @@
+"""The worker program: dials in, carries out what it is told, reports until it is heard.
+
+Three things live apart from each other. *Jobs* end when they end: no link and no daemon
+is needed for that. *Reports* are kept, in memory and in the spool, until the daemon has
+acknowledged them. The *link* comes and goes; what is said over it is gathered from the
+other two by one writer, all there is at once, so a batch of orders costs one send.
+
+Leaving has one rule, `_may_go`: no job, and nothing left that the daemon could still say
+or hear, unless the link is gone; then the spool remembers.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import trio
+from attrs import define, field
+
+from .auth import read_token
+from .config import WorkerSettings, format_address
+from .errors import CODES, Exit, Fatal, Refusal
+from .executors import TABLE
+from .executors.job import (
+    NOT_RUNNABLE,
+    SIGNAL_BASE,
+    Ended,
+    Job,
+    Order,
+    cannot_start,
+    format_done,
+    parse_order,
+)
+from .executors.output import Output, format_output
+from .executors.processes import become_subreaper, reap_adopted
+from .spool import Spool
+from .wire import Item, LineReader, escape, format_option
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_S = 0.2  # between two attempts to connect; doubles with each, chosen at random below
+MAX_DELAY_S = 5.0
+ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
+GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
+KILL_GRACE_S = 10.0  # unless the daemon says grace=
+BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
+LOCK_POLL_S = 0.2
+ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
+READ_BYTES = 256 * 1024
+MAX_ORDER_BYTES = 1024 * 1024  # more than any daemon sends: an unread order would be a lost run
+MAX_BATCH_BYTES = 256 * 1024  # of output, in one send
+MIN_SHARE_BYTES = 4 * 1024  # of it, for one run
+MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
+MAX_RUNNING_BYTES = 60_000  # of running= in HELLO
+REFUSED_FOR_GOOD = ("denied", "auth-required")
+
+
+@define
+class Terms:
+    """What the daemon said in its first answer."""
+
+    heartbeat_s: float = 10.0
+    output: int = 1024 * 1024  # bytes of output kept of a run
+    grace_s: float = KILL_GRACE_S
+
+
+@define(eq=False)
+class Link:
+    """A connection that was answered OK."""
+
+    stream: trio.abc.Stream
+    heard_at: float  # on trio's clock
+    sent_at: float
+    beaten_at: float = -math.inf
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    work: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)  # the writer sleeps here
+    room: trio.lowlevel.ParkingLot = field(
+        factory=trio.lowlevel.ParkingLot
+    )  # the reader, when too much waits
+    why: str = ""  # why it was lost
+    unanswered: int = 0  # BEATs whose OK has not come yet
+
+    @property
+    def quiet_since(self) -> float:
+        """Since when this connection has had no BEAT and one side has said nothing."""
+        return max(self.beaten_at, min(self.heard_at, self.sent_at))
+
+    def lose(self, why: str) -> None:
+        self.why = self.why or why
+        self.scope.cancel()
+
+
+class Agent:
+    """One worker: its jobs, its reports, and the link when there is one."""
+
+    def __init__(self, settings: WorkerSettings, spool: Spool, parent: int) -> None:
+        self.settings = settings
+        self.spool = spool
+        self.parent = parent  # the process that started this one; matters to a local worker
+        self.terms = Terms()
+        self.jobs: dict[str, Job] = {}  # by `<run> <attempt>`, as everything below
+        self.reports: dict[str, str] = {}  # DONE lines that were not acknowledged yet
+        self.waiting: dict[str, Output] = {}  # output that can be sent; its DONE goes after it
+        self.outbox: list[str] = []  # all other lines that can be sent
+        self.link: Link | None = None
+        self.is_leaving = False
+        self.gone = trio.Event()
+        self.fatal: Fatal | None = None  # why the daemon will have none of us
+        self._nursery: trio.Nursery
+
+    async def run(self) -> None:
+        """Works until it may go; `fatal` then says whether it had to."""
+        self.reports, lost = self.spool.load()
+        for key in lost:
+            log.warning("run %s attempt %s was running when this worker was killed", *key.split())
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._keep_connected)
+            await self.gone.wait()
+            nursery.cancel_scope.cancel()
+        self._keep_for_later()
+
+    # --- orders -----------------------------------------------------------------------
+
+    def act(self, items: Iterable[Item]) -> None:
+        """Carries out a batch of the daemon's lines."""
+        for item in items:
+            if isinstance(item, Refusal):
+                log.error("the daemon sent a line that cannot be read: %s", item)
+                continue
+            verb, _, rest = item.partition(" ")
+            if verb == "RUN":
+                self._take(rest)
+            elif verb == "ACK":
+                if self.reports.pop(rest, None):
+                    self.spool.acknowledge(rest)
+            elif verb == "KILL":
+                self._kill(rest)
+            elif verb == "OK" and self.link:
+                self.link.unanswered -= 1
+            elif verb == "ERR":
+                log.warning("the daemon says: %s", escape(item))
+        self.spool.flush(self.reports, self.jobs)
+        self._wake_writer()
+        self._go_if_possible()
+
+    def _take(self, text: str) -> None:
+        """One RUN line: begin the job, or be done with it right away."""
+        try:
+            order = parse_order(text)
+            key = order.key
+            if key in self.jobs or key in self.reports:
+                return  # the daemon asks again for what we already have
+            executor = TABLE.get(order.type)
+            if executor is None:
+                self._report(key, cannot_start(NOT_RUNNABLE, f"this worker runs no {order.type} jobs"))
+            elif executor.at_once and (ended := executor.at_once(order)):
+                self._report(key, ended)
+            else:
+                self._begin(order)
+        except Refusal as refusal:
+            self._take_unreadable(text, refusal)
+
+    def _take_unreadable(self, text: str, refusal: Refusal) -> None:
+        # The daemon waits for an end of this run; only without its number is there none to give.
+        log.error("the daemon sent an order that cannot be read: %s", refusal)
+        words = text.split(None, 2)[:2]
+        if len(words) == 2 and all(word.isdecimal() for word in words):
+            self._report(" ".join(words), cannot_start(NOT_RUNNABLE, refusal.message))
+
+    def _kill(self, key: str) -> None:
+        if job := self.jobs.get(key):
+            job.kill()
+        elif key in self.reports and key not in self.waiting:
+            self.outbox.append(self.reports[key])
+
+    # --- jobs -------------------------------------------------------------------------
+
+    def _begin(self, order: Order) -> None:
+        key, _ = order.key, order.timeout_s  # refuses a bad timeout= before there is a job
+        output = Output(order.run, self.terms.output, lambda: self._has_output(key, output))
+        job = Job(order, output, self.terms.grace_s, lambda: self._say(f"STARTED {key}\n"))
+        self.jobs[key] = job
+        self.spool.accept(key)
+        self._nursery.start_soon(self._run_job, job)
+
+    async def _run_job(self, job: Job) -> None:
+        key = job.order.key
+        ended = await _carry_out(job)
+        del self.jobs[key]
+        job.output.end()
+        line = format_done(key, ended, job.output.omitted)
+        self.reports[key] = line
+        self.spool.report(line)
+        self.spool.flush(self.reports, self.jobs)
+        if key not in self.waiting:
+            self._say(line)
+        self._go_if_possible()
+
+    def _has_output(self, key: str, output: Output) -> None:
+        self.waiting[key] = output
+        self._wake_writer()
+
+    def _report(self, key: str, ended: Ended) -> None:
+        """The end of a run that never was a job; `act` writes and sends it with its batch."""
+        text = format_done(key, ended)
+        if ended.said:
+            text = format_output(key.partition(" ")[0], 1, ended.said.encode()) + text
+        self.reports[key] = text
+        self.spool.report(text)
+        self.outbox.append(text)
+
+    # --- what is said -----------------------------------------------------------------
+
+    def _say(self, line: str) -> None:
+        """Sends a line, if there is a link; reports are said again over the next one."""
+        if self.link:
+            self.outbox.append(line)
+            self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if self.link:
+            self.link.work.unpark_all()
+
+    def gather(self) -> str:
+        """All lines that can be sent now, as one text; of output no more than a batch."""
+        texts, self.outbox = self.outbox, []
+        budget = MAX_BATCH_BYTES
+        share = max(MIN_SHARE_BYTES, budget // max(1, len(self.waiting)))
+        for key, output in list(self.waiting.items()):
+            if budget <= 0:
+                break
+            text = output.take(share)
+            texts.append(text)
+            budget -= len(text)
+            del self.waiting[key]
+            if output.is_waiting:
+                self.waiting[key] = output  # to the end of the line: the others go first next time
+            elif key in self.reports:
+                texts.append(self.reports[key])
+        return "".join(texts)
+
+    def hello(self) -> str:
+        """The first line, and at once the last order of a worker that takes none any more."""
+        settings = self.settings
+        words = ["HELLO", format_option("name", settings.name), f"slots={settings.slots}"]
+        words.append("can=" + ",".join(TABLE))
+        if settings.label:
+            words.append("labels=" + ",".join(f"{key}={value}" for key, value in settings.label))
+        if settings.token_file:
+            words.append(format_option("token", read_token(settings.token_file).decode()))
+        # Jobs first: a report is repeated anyhow, a job that is not named loses its lease.
+        held = ",".join(key.replace(" ", ":") for key in [*self.jobs, *self.reports])
+        if len(held) > MAX_RUNNING_BYTES:
+            held = held[:MAX_RUNNING_BYTES].rpartition(",")[0]
+        if held:
+            words.append("running=" + held)
+        return " ".join(words) + ("\nBYE\n" if self.is_leaving else "\n")
+
+    # --- the link ---------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        """Connects, again and again; ends only with the worker."""
+        delay_s, last_why = FIRST_DELAY_S, ""
+        while True:
+            self._notice_orphanhood()
+            tried_at = trio.current_time()
+            why = await self._connect_once()
+            had_link, self.link = self.link is not None, None
+            if why != last_why:
+                log.warning("%s: %s; trying again until it works", self._address, why)
+            last_why = why
+            self._after_loss(had_link)
+            # A daemon that takes us and drops us at once is no reason to hurry.
+            if trio.current_time() - tried_at > MAX_DELAY_S:
+                delay_s = FIRST_DELAY_S
+            # The whole delay is random, so that a thousand workers do not come back as one.
+            await trio.sleep(random.uniform(0, delay_s))
+            delay_s = min(2 * delay_s, MAX_DELAY_S)
+
+    async def _connect_once(self) -> str:
+        """One connection from its beginning to its end; returns why it ended."""
+        try:
+            with trio.fail_after(ANSWER_WAIT_S):
+                stream = await _dial(self.settings.connect)
+            async with stream:
+                reader = LineReader(MAX_ORDER_BYTES)
+                with trio.fail_after(ANSWER_WAIT_S):
+                    items = await self._greet(stream, reader)
+                return await self._talk(stream, reader, items)
+        except trio.TooSlowError:
+            return f"no answer within {ANSWER_WAIT_S:g} s"
+        except OSError as error:
+            return f"cannot connect: {error.strerror or error}"
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return "the connection broke"
+        except Refusal as refusal:
+            return f"refused: {refusal}"
+        except Fatal as fatal:
+            # Jobs are not ended for it: they run on, and so do the attempts to connect.
+            self.fatal = fatal
+            return fatal.message
+
+    @property
+    def _address(self) -> str:
+        connect = self.settings.connect
+        return f"unix:{connect}" if isinstance(connect, Path) else format_address(connect)
+
+    async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
+        """HELLO and its answer; returns the lines that came after. Raises Refusal and Fatal."""
+        await stream.send_all(self.hello().encode())
+        items: list[Item] = []
+        while not items:
+            data = await stream.receive_some(READ_BYTES)
+            if not data:
+                raise Refusal("internal", "the daemon closed the connection without an answer")
+            items = reader.receive(bytes(data))
+        first = items[0]
+        if isinstance(first, Refusal):
+            raise first
+        word, _, rest = first.partition(" ")
+        if word != "OK":
+            self._explain_refusal(word, rest)
+        self.terms, self.fatal = parse_terms(rest), None
+        return items[1:]
+
+    def _explain_refusal(self, word: str, rest: str) -> None:
+        code, _, message = rest.partition(" ")
+        message = escape(message)
+        if word == "ERR" and code in REFUSED_FOR_GOOD:
+            raise Fatal(Exit.REFUSED, f"{self._address}: the daemon refuses this worker: {code} {message}")
+        if word == "ERR" and code in CODES:
+            raise Refusal(code, message)
+        raise Refusal("syntax", f'the first answer was "{escape(word[:40])}", neither OK nor ERR')
+
+    async def _talk(self, stream: trio.abc.Stream, reader: LineReader, items: list[Item]) -> str:
+        """Orders in and reports out, until the connection is lost; returns why it was."""
+        log.info("%s: connected as %s", self._address, self.settings.name)
+        now = trio.current_time()
+        self.link = link = Link(stream, heard_at=now, sent_at=now)
+        self.outbox = [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]
+        self.outbox += [text for key, text in self.reports.items() if key not in self.waiting]
+        if self.is_leaving:
+            self._beat(link)
+        with link.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, link)
+                nursery.start_soon(self._watch_silence, link)
+                nursery.start_soon(self._read, link, reader, items)
+        return link.why
+
+    async def _read(self, link: Link, reader: LineReader, items: list[Item]) -> None:
+        try:
+            while True:
+                self.act(items)
+                while len(self.outbox) > MAX_OUTBOX_LINES:
+                    await link.room.park()
+                data = await link.stream.receive_some(READ_BYTES)
+                if not data:
+                    link.lose("the daemon closed the connection")
+                link.heard_at = trio.current_time()
+                items = reader.receive(bytes(data))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            link.lose("the connection broke")
+
+    async def _write(self, link: Link) -> None:
+        """The only writer of a connection: sends all there is, then sleeps until there is more."""
+        try:
+            while True:
+                while not (self.outbox or self.waiting):
+                    await link.work.park()
+                text = self.gather()
+                link.room.unpark_all()
+                await link.stream.send_all(text.encode())
+                link.sent_at = trio.current_time()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            link.lose("the connection broke")
+
+    async def _watch_silence(self, link: Link) -> None:
+        """Shows life when nothing else does, and gives up a daemon that shows none."""
+        heartbeat_s = self.terms.heartbeat_s
+        while True:
+            now = trio.current_time()
+            if now >= link.heard_at + BEATS_MISSED * heartbeat_s:
+                link.lose(f"the daemon was silent for {BEATS_MISSED * heartbeat_s:g} s")
+            # A daemon has nothing to answer to output, so its silence alone calls for a BEAT too.
+            if now >= link.quiet_since + heartbeat_s:
+                self._beat(link)
+            gone_at = link.heard_at + BEATS_MISSED * heartbeat_s
+            await trio.sleep_until(min(link.quiet_since + heartbeat_s, gone_at))
+
+    def _beat(self, link: Link) -> None:
+        link.unanswered += 1
+        link.beaten_at = trio.current_time()
+        self._say("BEAT\n")
+
+    # --- leaving ----------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Takes no more runs and goes when the last one has ended; asked again, ends them."""
+        if self.is_leaving:
+            for job in self.jobs.values():
+                job.kill_now()
+            return
+        self.is_leaving = True
+        log.info("leaving; %d jobs are still running", len(self.jobs))
+        if self.link:
+            self._say("BYE\n")
+            self._beat(self.link)
+        self._go_if_possible()
+
+    def _may_go(self) -> bool:
+        if self.jobs:
+            return False
+        if self.fatal:
+            return True
+        # An order may have crossed our BYE. The BEAT after it is answered after it was
+        # read, so once that OK is here no order can be under way any more.
+        return self.is_leaving and (not self.link or not (self.reports or self.link.unanswered > 0))
+
+    def _go_if_possible(self) -> None:
+        if self._may_go():
+            self.gone.set()
+        elif self.is_leaving and not self.jobs:
+            self._nursery.start_soon(self._lose_patience)
+
+    async def _lose_patience(self) -> None:
+        await trio.sleep(GOODBYE_WAIT_S)
+        if not self.jobs:
+            self.gone.set()
+
+    def _after_loss(self, had_link: bool) -> None:
+        # A local worker belongs to one daemon. When that is gone its successor brings a
+        # worker of its own, which waits for our spool.
+        if self.settings.local and had_link and not self.jobs:
+            self.gone.set()
+        self._go_if_possible()
+
+    def _notice_orphanhood(self) -> None:
+        if self.settings.local and os.getppid() != self.parent:
+            self.is_leaving = True
+            self._go_if_possible()
+
+    def _keep_for_later(self) -> None:
+        """Leaves in the spool whatever was not acknowledged, with the output that was not sent."""
+        for key, output in self.waiting.items():
+            if key in self.reports:
+                self.reports[key] = output.take_all() + self.reports[key]
+        self.spool.rewrite(self.reports, self.jobs)
+
+
+async def _carry_out(job: Job) -> Ended:
+    """Has the executor do it; whatever goes wrong in there ends this job only."""
+    if job.killed:
+        return Ended(SIGNAL_BASE + signal.SIGTERM, why="killed before it started", signal=signal.SIGTERM)
+    try:
+        return await TABLE[job.order.type].run(job)
+    except Exception as error:
+        log.exception("run %s failed inside the worker", job.order.run)
+        return Ended(NOT_RUNNABLE, why=f"a fault of the worker: {error!r}")
+
+
+async def _dial(address: tuple[str, int] | Path) -> trio.abc.Stream:
+    if isinstance(address, Path):
+        return await trio.open_unix_socket(address)
+    return await trio.open_tcp_stream(*address)
+
+
+def parse_terms(text: str) -> Terms:
+    """What follows the OK: a name and key=value words; what is unknown or no number is left out."""
+    terms = Terms()
+    for word in text.split():
+        key, _, value = word.partition("=")
+        number = _parse_number(value)
+        if number is None:
+            continue
+        if key == "heartbeat" and number > 0:
+            terms.heartbeat_s = number
+        elif key == "output":
+            terms.output = int(number)
+        elif key == "grace":
+            terms.grace_s = number
+    return terms
+
+
+def _parse_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 <= number < math.inf else None
+
+
+# --- the program ----------------------------------------------------------------------
+
+
+def run(settings: WorkerSettings) -> int:
+    """Works until told to leave; returns the exit code. Raises Fatal."""
+    become_subreaper()
+    return trio.run(_main, settings)
+
+
+async def _main(settings: WorkerSettings) -> int:
+    parent = os.getppid()
+    spool = await wait_spool(settings, parent)
+    if spool is None:
+        return Exit.OK
+    agent = Agent(settings, spool, parent)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_listen_to_signals, agent)
+            nursery.start_soon(_reap_adopted)
+            await agent.run()
+            nursery.cancel_scope.cancel()
+    finally:
+        spool.close()
+    if agent.fatal:
+        raise agent.fatal
+    return Exit.OK
+
+
+def spool_directory(settings: WorkerSettings) -> Path:
+    """Where reports wait; each name has its own place, since two workers cannot share one."""
+    if settings.spool:
+        return settings.spool
+    home = os.environ.get("STATE_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_STATE_HOME", "")
+    base = Path(home) if home.startswith("/") else Path("~/.local/state").expanduser()
+    return base / "cronflowd-worker" / settings.name
+
+
+async def wait_spool(settings: WorkerSettings, parent: int) -> Spool | None:
+    """The spool. A local worker waits for its predecessor; None when nobody needs it any more."""
+    while True:
+        try:
+            return Spool(spool_directory(settings))
+        except Fatal as fatal:
+            if not settings.local or fatal.status != Exit.TRY_AGAIN:
+                raise
+        if os.getppid() != parent:
+            return None
+        await trio.sleep(LOCK_POLL_S)
+
+
+async def _listen_to_signals(agent: Agent) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            agent.leave()
+
+
+async def _reap_adopted() -> None:
+    with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+        async for _ in signals:
+            reap_adopted()
+            # Every job's end sends the signal too; nobody minds a zombie for a second.
+            await trio.sleep(ADOPTED_PAUSE_S)

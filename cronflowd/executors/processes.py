@@ -1,0 +1,269 @@
+"""Processes as jobs: started in a session of their own, watched, ended with all they left.
+
+Rules for this file. A job's process is not reaped before it has been dealt with, so that
+its number cannot mean another process. Nothing here waits without a bound for anything but
+the job itself: a process left behind may hold the pipe for as long as it lives.
+
+Whoever calls setsid leaves the group, and whoever forks twice leaves the tree too: its
+parent is then the nearest subreaper, which is this worker once it has called
+`become_subreaper`. Such a process is known by the run's name in its environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import trio
+from attrs import define, frozen
+
+from .job import NOT_FOUND, NOT_RUNNABLE, SIGNAL_BASE, Ended, Job, cannot_start
+from .output import Output
+
+READ_BYTES = 64 * 1024  # all that a pipe holds
+READS_A_TURN = 16  # of one pipe, before the others get theirs
+PIPE_GRACE_S = 0.5  # how long is read on after a process has ended
+LOOK_AGAIN_S = 0.05  # between two looks at what is left of a job being ended
+KILL_ROUNDS = 100  # a job that forks faster than it is killed is given up after so many looks
+PR_SET_CHILD_SUBREAPER = 36
+
+# Processes of jobs that are not reaped yet: everything else that ends here was adopted.
+_own: set[int] = set()
+_adopting = False
+
+
+@define(eq=False)
+class Child:
+    """A job's process: the leader of a session and of a group."""
+
+    pid: int
+    pidfd: int  # readable once the process has ended
+    popen: subprocess.Popen[bytes]
+    marks: tuple[bytes, bytes]  # the lines of its environment that name this run and attempt
+
+    async def wait(self) -> None:
+        """Waits for its end and leaves it unreaped."""
+        await trio.lowlevel.wait_readable(self.pidfd)
+
+    def reap(self) -> int:
+        """Its exit code, minus N if signal N ended it; it must have ended."""
+        _, status = os.waitpid(self.pid, 0)
+        _own.discard(self.pid)
+        # Popen would otherwise wait for a process that is no more.
+        self.popen.returncode = os.waitstatus_to_exitcode(status)
+        os.close(self.pidfd)
+        if _adopting:
+            reap_adopted()
+        return self.popen.returncode
+
+
+async def run_process(job: Job, argv: list[str], environ: dict[str, str]) -> Ended:
+    """Starts a process and sees to it until it has ended, by itself or not."""
+    cwd = job.order.options.get("cwd") or None
+    try:
+        child = _spawn(job, argv, environ, cwd)
+    except (OSError, ValueError) as error:
+        return _explain(error, argv[0], cwd)
+    stdout, stderr = child.popen.stdout, child.popen.stderr
+    assert stdout and stderr
+    try:
+        job.start()
+        async with trio.open_nursery() as pumps:
+            pumps.start_soon(_pump, stdout.fileno(), 1, job.output)
+            pumps.start_soon(_pump, stderr.fileno(), 2, job.output)
+            with job.life:
+                await child.wait()
+            if job.life.cancelled_caught:
+                await _end(job, child)
+            # A process left behind may hold the pipe for as long as it lives.
+            pumps.cancel_scope.deadline = trio.current_time() + PIPE_GRACE_S
+    except BaseException:
+        # This worker itself is breaking down. What nobody can report on must not go on.
+        _signal_group(child, signal.SIGKILL)
+        raise
+    finally:
+        code = child.reap()
+        stdout.close()
+        stderr.close()
+    if code < 0:
+        return Ended(SIGNAL_BASE - code, signal=-code, timed_out=job.timed_out)
+    return Ended(code, timed_out=job.timed_out)
+
+
+def _spawn(job: Job, argv: list[str], environ: dict[str, str], cwd: str | None) -> Child:
+    popen = subprocess.Popen(
+        argv,
+        env=environ,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,
+    )
+    _own.add(popen.pid)
+    order = job.order
+    marks = (f"CRONFLOW_RUN_ID={order.run}".encode(), f"CRONFLOW_ATTEMPT={order.attempt}".encode())
+    for pipe in (popen.stdout, popen.stderr):
+        assert pipe
+        os.set_blocking(pipe.fileno(), False)
+    return Child(popen.pid, _watch(popen), popen, marks)
+
+
+def _watch(popen: subprocess.Popen[bytes]) -> int:
+    try:
+        return os.pidfd_open(popen.pid)
+    except OSError:  # no descriptor left: a process that cannot be watched must not run
+        popen.kill()
+        popen.communicate()
+        _own.discard(popen.pid)
+        raise
+
+
+def _explain(error: OSError | ValueError, program: str, cwd: str | None) -> Ended:
+    """Why there is no process, for people, with the shell's exit code for it."""
+    if not isinstance(error, OSError):
+        return cannot_start(NOT_RUNNABLE, str(error))
+    of_cwd = cwd is not None and error.filename == cwd
+    what = f"directory {cwd}" if of_cwd else program
+    missing = isinstance(error, FileNotFoundError)
+    return cannot_start(NOT_FOUND if missing else NOT_RUNNABLE, f"{what}: {error.strerror}")
+
+
+async def _pump(pipe: int, fd: int, output: Output) -> None:
+    """Reads one output of a process until nobody holds it any more."""
+    while True:
+        await trio.lowlevel.wait_readable(pipe)
+        for _ in range(READS_A_TURN):
+            try:
+                data = os.read(pipe, READ_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                return
+            output.feed(fd, data)
+
+
+# --- ending a job ---------------------------------------------------------------------
+
+
+async def _end(job: Job, child: Child) -> None:
+    """TERM, and after the grace KILL, to the group and to whoever left it."""
+    _signal_group(child, signal.SIGTERM)
+    _signal(_members(child), signal.SIGTERM)
+    job.grace.deadline = trio.current_time() + job.grace_s
+    with job.grace:
+        await child.wait()
+        while _members(child):
+            await trio.sleep(LOOK_AGAIN_S)
+    with trio.CancelScope(shield=True):
+        for _ in range(KILL_ROUNDS):
+            _signal_group(child, signal.SIGKILL)
+            members = _members(child)
+            if not members:
+                break
+            _signal(members, signal.SIGKILL)
+            await trio.sleep(LOOK_AGAIN_S / 10)
+        await child.wait()
+
+
+def _signal_group(child: Child, number: int) -> None:
+    # The leader is not reaped yet, so the group's number still means this group.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, number)
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+@frozen
+class Process:
+    """One line of the process table."""
+
+    pid: int
+    parent: int
+    group: int
+    session: int
+
+
+def _members(child: Child) -> list[int]:
+    """All living processes of a job: of its group, its session, its tree, or marked with its run."""
+    found: set[int] = set()
+    for process in _descendants():
+        if (
+            process.parent in found
+            or child.pid in (process.pid, process.parent, process.group, process.session)
+            or _is_marked(process.pid, child.marks)
+        ):
+            found.add(process.pid)
+    return sorted(found)
+
+
+def _descendants() -> list[Process]:
+    """The living processes below this one, parents before children."""
+    below: dict[int, list[Process]] = {}
+    for process in _processes():
+        below.setdefault(process.parent, []).append(process)
+    found = list(below.get(os.getpid(), ()))
+    for process in found:  # grows while it is walked
+        found += below.get(process.pid, ())
+    return found
+
+
+def _processes() -> list[Process]:
+    """All living processes of this machine that can be seen; one that has ended is none."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            stat = Path(f"/proc/{entry}/stat").read_bytes()
+        except OSError:  # it ended meanwhile
+            continue
+        # The name in brackets may itself hold brackets and blanks.
+        state, parent, group, session = stat.rpartition(b") ")[2].split()[:4]
+        if state not in b"ZX":
+            found.append(Process(int(entry), int(parent), int(group), int(session)))
+    return found
+
+
+def _is_marked(pid: int, marks: tuple[bytes, bytes]) -> bool:
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return all(mark in environ for mark in marks)
+
+
+# --- adopted processes ----------------------------------------------------------------
+
+
+def become_subreaper() -> None:
+    """From now on, whoever loses its parent below this process gets this one as parent."""
+    global _adopting
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
+        _adopting = True
+
+
+def reap_adopted() -> None:
+    """Takes leave of adopted processes that have ended.
+
+    A job's own process is left to the job, whose exit status it is; `Child.reap` comes back
+    here, for whoever stood behind it in the line.
+    """
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid in _own:
+            return
+        os.waitpid(ended.si_pid, 0)
