@@ -717,19 +717,17 @@ def _parse_days(dom: str, month: str, dow: str) -> _Days:
 
 
 def _refuse_never(days: _Days, dom: str, month: str) -> None:
-    """A day of month that none of the months has never comes, unless a weekday may stand in for it."""
+    """A day that none of the months has never comes, unless a weekday may stand in for it."""
     longest = max(length for number, length in enumerate(_LONGEST) if days.months >> number & 1)
-    if (
-        days.dom & ((2 << longest) - 1) or days.last or min(days.near, default=32) <= longest
-    ) or not days.both:
-        return
-    _refuse_field(_DOM, dom, f'it never comes in month "{month}", which has {longest} days at most')
+    possible = days.dom & ((2 << longest) - 1) or days.last or min(days.near, default=32) <= longest
+    if days.both and not possible:
+        _refuse_field(_DOM, dom, f'it never comes in month "{month}", which has {longest} days at most')
 
 
 _LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-def _take_dom_words(dom: str, dow: str) -> tuple[str, bool, tuple[int, ...]]:
+def _take_dom_words(dom: str, dow: str) -> tuple[tuple[str, ...], bool, tuple[int, ...]]:
     """Takes `L` and `nW` out of a day-of-month field: (the other items, whether L, the n of nW)."""
     rest, near, last = [], [], False
     for item in dom.lower().split(","):
@@ -741,10 +739,10 @@ def _take_dom_words(dom: str, dow: str) -> tuple[str, bool, tuple[int, ...]]:
             rest.append(item)
     if (last or near) and dow != "*":
         _refuse_field(_DOM, dom, f'L and W need * as day of week, not "{dow}"')
-    return ",".join(rest), last, tuple(near)
+    return tuple(rest), last, tuple(near)
 
 
-def _take_dow_words(dow: str, dom: str) -> tuple[str, tuple[tuple[int, int], ...], int]:
+def _take_dow_words(dow: str, dom: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...], int]:
     """Takes `d#n` and `dL` out of a day-of-week field: (the other items, (d, n) pairs, the d of dL)."""
     rest, nth, last = [], [], 0
     for item in dow.lower().split(","):
@@ -759,15 +757,17 @@ def _take_dow_words(dow: str, dom: str) -> tuple[str, tuple[tuple[int, int], ...
             rest.append(item)
     if (nth or last) and dom != "*":
         _refuse_field(_DOW, dow, f'# and L need * as day of month, not "{dom}"')
-    return ",".join(rest), tuple(nth), last
+    return tuple(rest), tuple(nth), last
 
 
 @lru_cache(maxsize=16_384)
-def _expand(field: _Field, word: str, items: str | None = None) -> int:
-    """A field's set as bits, Sunday as 0; `items` is what is left of the field's word, if not all."""
-    if items == "":
-        return 0  # nothing but L, W and # was there
-    ranges = [_normal_item(field, word, item) for item in (items or word.lower()).split(",")]
+def _expand(field: _Field, word: str, items: tuple[str, ...] | None = None) -> int:
+    """A field's set as bits, Sunday as 0; `items` is what L, W and # left of the field's word."""
+    if items is None:
+        items = tuple(word.lower().split(","))
+    if not items:
+        return 0
+    ranges = [_normal_item(field, word, item) for item in items]
     fields = ["*"] * 5
     fields[field.place] = ",".join(dict.fromkeys(ranges))
     values = croniter.expand(" ".join(fields))[0][field.place]

@@ -432,6 +432,8 @@ def test_a_refusal_names_the_field_the_word_and_the_reason(text: str, message: s
         ("0\u00a00 * * * *", "minute field"),
         ("\u0665 * * * *", "minute field"),  # an Arabic five is a digit to Python
         ("* * * * L", "day-of-week field"),
+        ("0 0 L, * *", "beside a comma"),
+        ("0 0 * * ,5L", "beside a comma"),
         ("every 5 minutes", "schedules in words are not understood"),
         ("daily at 3 AM", "schedules in words are not understood"),
         ("@after", "not in this release"),
