@@ -203,7 +203,7 @@ class Answers:
         found = await trio.to_thread.run_sync(store.fingerprint, path)
         reply = core.submit(s.LoadTasks(records)).reply
         if path.name == store.TASKS_NAME and found is not None:
-            core.submit(s.RecordSave(path.name, core.last_seq, *found, len(records)))
+            core.submit(s.RecordSave(path.name, core.last_seq, found[0], found[1], len(records)))
             self.edited = False
         assert reply is not None
         return reply

@@ -56,6 +56,7 @@ class Core:
         *,
         token: bytes | None = None,
         heartbeat_s: float = 10.0,
+        kill_grace_s: float = 10.0,
         max_outbox: int = 4 * 1024 * 1024,
         max_links: int = 1000,
     ) -> None:
@@ -67,6 +68,7 @@ class Core:
         self.last_seq = journal.last
         self.token = token
         self.heartbeat_s = heartbeat_s
+        self.kill_grace_s = kill_grace_s
         self.lease_s = limits.lease_s
         self.output_limit = limits.output_bytes
         self.max_outbox = max_outbox

@@ -37,7 +37,14 @@ LAST_WORDS_S = 5.0  # for replies on their way when the daemon stops
 
 def run(settings: Settings) -> int:
     """`cronflowd serve`; returns the exit status. Raises Fatal."""
-    return trio.run(_main, settings, strict_exception_groups=False)
+    try:
+        return trio.run(_main, settings)
+    except BaseExceptionGroup as group:
+        # Nurseries wrap what ends them; the command line wants the reason itself.
+        fatal = group.subgroup(Fatal)
+        while isinstance(fatal, BaseExceptionGroup):
+            fatal = fatal.exceptions[0]
+        raise (fatal or group) from None
 
 
 async def _main(settings: Settings) -> int:
@@ -71,6 +78,7 @@ class Daemon:
             _limits(settings),
             token=token,
             heartbeat_s=settings.heartbeat_s,
+            kill_grace_s=settings.kill_grace_s,
             max_outbox=settings.max_outbox,
             max_links=settings.max_workers,
         )
@@ -99,8 +107,8 @@ class Daemon:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
                 nursery.start_soon(self._work, control, workers)
                 await self._wait_for_end(signals)
-            systemd.notify("STOPPING=1")
-            nursery.cancel_scope.cancel()
+                systemd.notify("STOPPING=1")
+                nursery.cancel_scope.cancel()
         await self._end()
         return Exit.OK
 

@@ -37,7 +37,7 @@ def format_row(columns: Sequence[str], row: Sequence[Any], as_json: bool) -> str
     """One row: tab-separated columns, or an object whose keys are the column names."""
     if not as_json:
         return "\t".join([_column(value) for value in row])
-    keys = (name.replace(" ", "_").replace("-", "_") for name in columns)
+    keys = (name.replace(" ", "_") for name in columns)
     return to_json(dict(zip(keys, map(_json_value, row), strict=False)))
 
 

@@ -46,6 +46,7 @@ class Core(Protocol):
     token: bytes | None
     heartbeat_s: float
     lease_s: float
+    kill_grace_s: float
     output_limit: int
     max_outbox: int
     max_links: int
@@ -201,7 +202,8 @@ def _take_over(core: Core, link: Link, order: s.JoinWorker) -> None:
     if older is not None:
         older.scope.cancel()
     core.links[link.name] = link
-    hello = f"OK {link.name} heartbeat={core.heartbeat_s:g} lease={core.lease_s:g} output={core.output_limit}"
+    terms = f"heartbeat={core.heartbeat_s:g} lease={core.lease_s:g}"
+    hello = f"OK {link.name} {terms} output={core.output_limit} grace={core.kill_grace_s:g}"
     link.send(hello)
     try:
         core.submit(order)
