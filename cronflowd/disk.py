@@ -16,6 +16,8 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from attrs import evolve, frozen
+
 from .errors import Exit, Fatal, Refusal
 
 LOCK_NAME = "lock"
@@ -140,26 +142,43 @@ def lock_directory(data: Path) -> int:
 _numbers = itertools.count()
 
 
-def prepare(path: Path, chunks: Iterable[bytes], disk: Disk = DISK) -> tuple[Path, int, int]:
-    """Writes a file beside `path` and syncs it: (its name, size, CRC-32). `publish` comes next.
+@frozen
+class Prepared:
+    """A file written and synced beside the one it will replace."""
 
-    Raises Refusal (`disk-full`, `read-only`) or OSError, and leaves nothing behind.
-    """
-    made = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
+    path: Path
+    made: Path
+    size: int
+    crc: int  # CRC-32 of its bytes
+    disk: Disk
+
+    def publish(self) -> None:
+        """Puts it in its place, for good."""
+        self.disk.rename(self.made, self.path)
+        sync_directory(self.path.parent, self.disk)
+
+    def discard(self) -> None:
+        """It is not wanted after all."""
+        with contextlib.suppress(OSError):
+            self.disk.unlink(self.made)
+
+
+def prepare(path: Path, chunks: Iterable[bytes], disk: Disk = DISK) -> Prepared:
+    """Writes what will be `path`; raises Refusal (`disk-full`, `read-only`) or OSError, leaving nothing."""
+    prepared = Prepared(path, path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp"), 0, 0, disk)
     try:
-        fd = disk.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        fd = disk.open(prepared.made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             size, crc = _write_chunks(disk, fd, chunks)
             disk.fsync(fd)
         finally:
             os.close(fd)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            disk.unlink(made)
+        prepared.discard()
         if isinstance(error, OSError):
             raise_refusal(error, str(path))
         raise
-    return made, size, crc
+    return evolve(prepared, size=size, crc=crc)
 
 
 def _write_chunks(disk: Disk, fd: int, chunks: Iterable[bytes]) -> tuple[int, int]:
@@ -180,17 +199,11 @@ def _write_batch(disk: Disk, fd: int, batch: list[bytes], size: int, crc: int) -
     return size + len(data), zlib.crc32(data, crc)
 
 
-def publish(made: Path, path: Path, disk: Disk = DISK) -> None:
-    """Puts a prepared file in its place, for good."""
-    disk.rename(made, path)
-    sync_directory(path.parent, disk)
-
-
 def write_atomically(path: Path, chunks: Iterable[bytes], disk: Disk = DISK) -> tuple[int, int]:
     """Replaces a file whole or not at all: (size, CRC-32)."""
-    made, size, crc = prepare(path, chunks, disk)
-    publish(made, path, disk)
-    return size, crc
+    prepared = prepare(path, chunks, disk)
+    prepared.publish()
+    return prepared.size, prepared.crc
 
 
 def remove_leftovers(directory: Path) -> None:

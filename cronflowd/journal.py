@@ -83,6 +83,9 @@ class Journal(Protocol):
     def flush(self) -> None:
         """Asks that what was appended be committed soon; returns at once."""
 
+    def forget_closed(self, upto: int) -> None:
+        """Closed segments that end at `upto` or before are no longer there."""
+
     def close(self) -> None:
         """Commits all there is, and ends."""
 
@@ -103,6 +106,8 @@ class _Lines:
     def __init__(self) -> None:
         self._last = self._committed = 0
         self._chain = 0
+        self.closed: list[Segment] = []
+        self.set_aside = ""
 
     @property
     def last(self) -> int:
@@ -111,6 +116,11 @@ class _Lines:
     @property
     def committed(self) -> int:
         return self._committed
+
+    def forget_closed(self, upto: int) -> None:
+        # In place: the committer adds to the same list meanwhile.
+        while self.closed and self.closed[0].last <= upto:
+            del self.closed[0]
 
     def _seal(self, facts: Sequence[Fact], at: datetime, first_of_batch: bool) -> tuple[list[bytes], int]:
         """The lines of one decision and the CRC after them; changes nothing."""
@@ -152,8 +162,6 @@ class FileJournal(_Lines):
         self.segment_bytes = segment_bytes
         self.notify = notify
         self.on_fatal = on_fatal
-        self.closed: list[Segment] = []
-        self.set_aside = ""
         self._disk = disk
         # The buffer and what describes it; the lock is held for microseconds, never over a write.
         self._wake = threading.Condition(threading.Lock())
@@ -479,8 +487,6 @@ class MemoryJournal(_Lines):
     def __init__(self, lines: Sequence[bytes] = (), *, notify: Callable[[int], None] = _tell_nobody) -> None:
         super().__init__()
         self.notify = notify
-        self.closed: list[Segment] = []
-        self.set_aside = ""
         self.full = False  # a test's word for a disk without space, reserve aside
         self._lines = list(lines)
 
