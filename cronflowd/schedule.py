@@ -61,7 +61,8 @@ _HORIZON_S = 48 * 366 * _DAY_S
 
 def _seconds(at: datetime) -> int:
     """Whole seconds since 1970, rounded down, within the years that are scheduled at all."""
-    return min(max((at - _EPOCH) // _SECOND, _FIRST_S), _LAST_S)
+    seconds = (at - _EPOCH) // _SECOND
+    return seconds if _FIRST_S <= seconds <= _LAST_S else min(max(seconds, _FIRST_S), _LAST_S)
 
 
 def _instant(seconds: int) -> datetime:
@@ -144,9 +145,10 @@ class _Zone:
             return
         before = self.offset(begin)
         for start in range(begin, end, _DAY_S):
-            after = self.offset(start + _DAY_S)
+            stop = min(start + _DAY_S, end)
+            after = self.offset(stop)
             if after != before:
-                yield self._bisect(start, start + _DAY_S, before)
+                yield self._bisect(start, stop, before)
             before = after
 
     def _bisect(self, low: int, high: int, before: int) -> int:

@@ -309,6 +309,49 @@ def test_a_restart_in_the_repeated_hour_does_not_repeat_a_fixed_task() -> None:
     assert schedule.latest(at("2026-10-25T01:00"), at("2026-10-25T02:00"), ANCHOR_AT) is None
 
 
+@pytest.mark.parametrize("block_s", [1800, 5400, 86_400])
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [("Europe/Paris", "2026-10-25"), ("Antarctica/Casey", "2010-03-04"), ("Pacific/Apia", "2011-12-30")],
+)
+def test_it_does_not_matter_where_the_blocks_are_cut(
+    zone: str, day: str, block_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zone is loaded in blocks; a cut inside a repeated hour must not make it forget the first pass."""
+    monkeypatch.setattr(schedule_module._Zone, "BLOCK_S", block_s)
+    reload_zones()
+    for expression in ("30 2 * * *", "15 0-5 * * *", "*/20 * * * *", "0,59 1,23 * * *"):
+        assert check_probe(expression, zone, day, random.Random(expression)) > 0
+    reload_zones()
+
+
+def test_random_days_are_the_models_days_through_whole_years() -> None:
+    """Month ends, leap days and the fifth Monday are far from most clock changes."""
+    for probe in range(max(200, PROBES // 10)):
+        rng = random.Random(f"{SEED}/days/{probe}")
+        first = at(f"{rng.randint(1970, 2100)}-01-01") + timedelta(days=rng.randrange(365))
+        expression = "0 0 " + random_days(rng, first)
+        try:
+            schedule = parse_schedule(expression, "UTC")
+        except Refusal:
+            continue
+        match = cron_oracle.Matcher(expression.lower().split())
+        days = [day for n in range(1, 400) if match((day := first + timedelta(days=n)).replace(tzinfo=None))]
+        last = first + timedelta(days=400, seconds=-1)
+        told = f"seed {SEED} days {probe}: {expression!r} from {first}"
+        assert days == [row[1] for row in schedule.preview(first, len(days), ANCHOR_AT)], told
+        assert len(days) == schedule.count(first, last, ANCHOR_AT), told
+        assert (days[-1] if days else None) == schedule.latest(first, last, ANCHOR_AT), told
+
+
+def test_the_nearest_weekday_stays_in_its_month() -> None:
+    """31W of a month that ends on a Sunday is the Friday before it, 1W on a Saturday the Monday after."""
+    shown = parse_schedule("0 0 1W,31W * *", "UTC").preview(at("2026-05-30"), 3, ANCHOR_AT)
+    assert [at("2026-06-01"), at("2026-07-01"), at("2026-07-31")] == [utc for _, utc, _ in shown]
+    assert at("2026-05-29") == parse_schedule("0 0 31W * *", "UTC").next_after(at("2026-05-02"), ANCHOR_AT)
+    assert at("2026-08-03") == parse_schedule("0 0 1W * *", "UTC").next_after(at("2026-07-31"), ANCHOR_AT)
+
+
 # --- what is accepted, and what refused ---------------------------------------------------
 
 # What `crontab -n` of Debian's cron 3.0pl1-162 says, and what we say. Where they differ, Debian
