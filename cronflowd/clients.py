@@ -228,12 +228,9 @@ class _Client:
             connection_scope.cancel()
 
     def close(self) -> None:
-        why = self._outbox.why_cut
-        if why is None:
-            self._connection.close()
-        else:
+        if why := self._outbox.why_cut:
             log.info("the connection of %s was ended: %s", self.session.address, why)
-            self._connection.abort()
+        self._connection.close()
 
     async def read(self) -> None:
         """Takes what comes, or does what is due when nothing comes, until it is time to close."""
@@ -246,8 +243,8 @@ class _Client:
                     await self._take_end()
                 elif not self.session.closing and not await self._take(came):
                     return
-        except OSError as error:
-            self._outbox.cut(error.strerror or str(error))
+        except OSError:
+            self._outbox.cut("")
 
     # --- waiting ---
 
@@ -419,10 +416,19 @@ class _Client:
             return
         slow, self._slow = self._slow, None
         self._send_replies()
-        try:
-            self._add_reply(await slow)
-        except Exception as error:  # noqa: BLE001 - a bug in one order must not end the others
-            self._add_refusal(_as_refusal(error))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_at_watcher)
+            try:
+                self._add_reply(await slow)
+            except Exception as error:  # noqa: BLE001 - a bug in one order must not end the others
+                self._add_refusal(_as_refusal(error))
+            nursery.cancel_scope.cancel()
+
+    async def _look_at_watcher(self) -> None:
+        """LOG follow may take for ever, but not for somebody who has left."""
+        while not (self.session.is_live and self._connection.is_gone()):
+            await trio.sleep(LOOK_EVERY_S)
+        self._outbox.cut("it has left")
 
     # --- what goes out ---
 

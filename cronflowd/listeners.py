@@ -91,7 +91,8 @@ class Connection:
 
     def shutdown(self) -> None:
         """Ends our side; the peer reads an end of input and may still send."""
-        self._sock.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # it may have left for good already
+            self._sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
@@ -99,10 +100,10 @@ class Connection:
             self._sock.close()
 
     def abort(self) -> None:
-        """Closes with a reset, so that what the peer has read so far cannot look complete."""
+        """Ends the input, and makes closing a reset: what the peer has read shall not look complete."""
         with suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
+            self._sock.shutdown(socket.SHUT_RD)
 
     def rtt_s(self) -> float:
         """The kernel's estimate of a round trip to the peer; 0 where it has none."""

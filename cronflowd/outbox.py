@@ -38,6 +38,9 @@ class Sink(Protocol):
     def shutdown(self) -> None:
         """Says that nothing more will come."""
 
+    def abort(self) -> None:
+        """Makes the reader find an end of input, and the coming close a reset."""
+
 
 class Gate:
     """How far the journal is on disk. Messages about later facts wait here."""
@@ -93,7 +96,7 @@ class Outbox:
         self.pending_bytes = 0  # owed; a reply that is still to be made counts as one piece
         self.has_sent = False  # the peer may have read something from us
         self.is_finished = False  # our end was said, or the connection is cut: nothing leaves any more
-        self.why_cut: str | None = None  # None: it was not
+        self.why_cut: str | None = None  # None: it was not; empty: the peer has broken it off itself
         self.on_drained: Callable[[], None] = _nothing  # all that was owed has left, or our end was said
         self._sink = sink
         self._gate = gate
@@ -126,7 +129,7 @@ class Outbox:
             self.flush()
 
     def cut(self, why: str) -> None:
-        """Ends the connection at once; what was owed is lost."""
+        """Ends the connection: what was owed is lost, and its reader finds an end of input."""
         if self.is_finished:
             return
         self.why_cut = why
@@ -134,6 +137,7 @@ class Outbox:
         self._queue.clear()
         self._unsent = memoryview(b"")
         self.pending_bytes = 0
+        self._sink.abort()
         self._bell.ring()
         self._room.ring()
 
@@ -176,8 +180,8 @@ class Outbox:
             return
         try:
             self._send_piece()
-        except OSError as error:
-            self.cut(error.strerror or str(error))
+        except OSError:
+            self.cut("")
         except Exception:
             # Only making rows can fail this way. What has left of the reply has no
             # status line, and the closed connection says that none will come.
