@@ -187,7 +187,7 @@ class Answers:
     async def is_edited(self) -> bool:
         """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
         found = await trio.to_thread.run_sync(store.fingerprint, self.data / store.TASKS_NAME)
-        known = [(saved.size, saved.crc) for saved in self.core.state.saved if saved.file == store.TASKS_NAME]
+        known = [(saved.size, saved.file_crc) for saved in self.core.state.saved if saved.file == store.TASKS_NAME]
         return found is not None and found not in known
 
     async def _load(self, question: s.LoadFile, session: Session) -> Reply:

@@ -25,8 +25,9 @@ from .model import (
     parse_record,
     set_options,
 )
-from .schedule import check_zone, parse_time, split_schedule
+from .schedule import split_schedule
 from .wire import escape, format_time, split_options
+from .zones import check_zone, parse_time
 
 MAX_REFS = 1000
 MAX_NEXT = 1000

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
@@ -78,11 +79,12 @@ class Core:
         self.on_pass: Callable[[], None] = lambda: None  # called once a pass: feeds the watchdog
         self._touched: list[Link] = []
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
+        self._insisted: deque[Any] = deque()
         self._more = trio.Event()
         self._armed: datetime | None = None
         self._timer = trio.CancelScope()
         self._complained = False
-        self._mark = (clock.now(), time.monotonic())
+        self._mark = (clock.now(), _uptime_s())
 
     def now(self) -> datetime:
         """The wall clock, as the core's one clock reads it."""
@@ -105,6 +107,11 @@ class Core:
             if link := self.links.get(worker):
                 link.send(line)
         return decision
+
+    def insist(self, order: Any) -> None:
+        """Submits what cannot be taken back, now or as soon as the journal has room again."""
+        self._insisted.append(order)
+        self._more.set()
 
     def end_batch(self) -> None:
         """Decides what is due by now, then starts one commit for all of it."""
@@ -152,6 +159,9 @@ class Core:
         """Takes the steps that are due; True when there are more than one pass should take."""
         now = self.clock.now()
         try:
+            while self._insisted:
+                self.submit(self._insisted[0])
+                self._insisted.popleft()
             for _ in range(STEPS_PER_BATCH):
                 step = self.engine.next_step(now)
                 if step is None:
@@ -190,10 +200,12 @@ class Core:
 
     def _notice_step(self) -> None:
         wall, mono = self._mark
-        self._mark = now, later = self.clock.now(), time.monotonic()
+        self._mark = now, later = self.clock.now(), _uptime_s()
         by_s = round((now - wall).total_seconds() - (later - mono), 3)
         log.warning("the clock was set by %+.3f s", by_s)
-        try:
-            self.submit(NoticeStep(by_s))
-        except Refusal as refusal:
-            self._complain(refusal)
+        self.insist(NoticeStep(by_s))
+
+
+def _uptime_s() -> float:
+    """Seconds since the machine started, those spent in suspend included where the system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

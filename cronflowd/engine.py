@@ -33,9 +33,9 @@ from .model import (
 )
 from .placement import choose
 from .replies import Reply
-from .schedule import format_duration
 from .state import State, definition
 from .wire import escape, format_option, format_time
+from .zones import format_duration
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
@@ -81,8 +81,7 @@ class Engine:
         task_id = self._new_id(order.task_id, order.spec.name)
         spec = self._named(order.spec, task_id)
         due_at = now if order.now else spec.schedule.next_after(now, now)
-        if due_at is None and spec.schedule.kind == "at":
-            raise Refusal("bad-schedule", f"{spec.schedule.text} is in the past")
+        _check_some_moment(spec, due_at)
         facts: list[f.Fact] = [f.TaskAdded(task_id, definition(spec), _anchor(now), due_at)]
         if order.now:
             facts.append(f.RunQueued(state.next_run, task_id, now, "schedule"))
@@ -120,8 +119,7 @@ class Engine:
         due_at = task.due_at
         if spec.schedule is not old.schedule:
             due_at = spec.schedule.next_after(now, task.anchor_at)
-            if due_at is None and spec.schedule.kind == "at":
-                raise Refusal("bad-schedule", f"{spec.schedule.text} is in the past")
+            _check_some_moment(spec, due_at)
         rev = task.rev + 1
         reply = Reply(f"{task.id} rev={rev}", {"id": task.id, "rev": rev})
         return Decision([f.TaskChanged(task.id, rev, definition(spec), due_at)], reply)
@@ -621,6 +619,14 @@ class Engine:
 
 def _anchor(now: datetime) -> datetime:
     return now.replace(microsecond=0)
+
+
+def _check_some_moment(spec: TaskSpec, due_at: datetime | None) -> None:
+    """Refuses a schedule that will never start anything."""
+    if due_at is None and spec.schedule.kind == "at":
+        raise Refusal("bad-schedule", f"{spec.schedule.text} is in the past")
+    if due_at is None and spec.schedule.kind != "reboot":
+        raise Refusal("bad-schedule", f'"{spec.schedule.text}" never comes in {spec.schedule.tz}')
 
 
 def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:

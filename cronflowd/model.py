@@ -25,8 +25,9 @@ import orjson
 from attrs import define, evolve, field, frozen
 
 from .errors import Refusal
-from .schedule import Schedule, check_zone, format_duration, parse_duration, parse_schedule
+from .schedule import Schedule, parse_schedule
 from .wire import escape
+from .zones import check_zone, format_duration, parse_duration
 
 MAX_NAME = 64
 MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line

@@ -23,6 +23,7 @@ from .auth import matches
 from .errors import Refusal
 from .model import check_name, parse_count
 from .outbox import Gate, Outbox
+from .replies import format_refusal
 from .listeners import Connection
 from .wire import MAX_LINE_BYTES, LineReader, escape, looks_foreign, split_options, unescape
 
@@ -52,6 +53,7 @@ class Core(Protocol):
     max_links: int
 
     def submit(self, order: Any) -> Any: ...
+    def insist(self, order: Any) -> None: ...
     def end_batch(self) -> None: ...
     def now(self) -> datetime: ...
     def touch(self, link: Link) -> None: ...
@@ -92,7 +94,7 @@ async def serve_worker(connection: Connection, core: Core) -> None:
             await _serve(connection, core, outbox)
         except Refusal as refusal:
             log.warning("worker at %s refused: %s", connection.peer, refusal)
-            outbox.put(f"ERR {refusal.code} {refusal.message}\n".encode(), core.last_seq)
+            outbox.put(format_refusal(refusal, as_json=False).encode() + b"\n", core.last_seq)
         outbox.finish()
         with trio.move_on_after(FAREWELL_S):
             await outbox.drained()
@@ -220,7 +222,7 @@ def _let_go(core: Core, link: Link, why: str) -> None:
         return  # replaced by a newer connection
     del core.links[link.name]
     log.info("worker %s left: %s", link.name, why)
-    core.submit(s.DropWorker(link.name, why))
+    core.insist(s.DropWorker(link.name, why))
     core.end_batch()
 
 

@@ -16,17 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cronflowd import schedule as schedule_module
+from cronflowd import zones
 from cronflowd.errors import Refusal
-from cronflowd.schedule import (
-    check_zone,
-    format_duration,
-    parse_duration,
-    parse_schedule,
-    parse_time,
-    reload_zones,
-    split_schedule,
-)
+from cronflowd.schedule import parse_schedule, reload_zones, split_schedule
+from cronflowd.zones import check_zone, format_duration, parse_duration, parse_time
 from tests import cron_oracle
 
 PROBES = int(os.environ.get("CRONFLOWD_PROBES", "2000"))
@@ -318,7 +311,7 @@ def test_it_does_not_matter_where_the_blocks_are_cut(
     zone: str, day: str, block_s: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A zone is loaded in blocks; a cut inside a repeated hour must not make it forget the first pass."""
-    monkeypatch.setattr(schedule_module._Zone, "BLOCK_S", block_s)
+    monkeypatch.setattr(zones.Zone, "BLOCK_S", block_s)
     reload_zones()
     for expression in ("30 2 * * *", "15 0-5 * * *", "*/20 * * * *", "0,59 1,23 * * *"):
         assert check_probe(expression, zone, day, random.Random(expression)) > 0
@@ -766,7 +759,7 @@ def test_durations_in_other_forms_are_refused(text: str) -> None:
     assert caught.value.code == "bad-option"
 
 
-@given(st.integers(min_value=0, max_value=schedule_module.MAX_DURATION_S * 1000))
+@given(st.integers(min_value=0, max_value=zones.MAX_DURATION_S * 1000))
 def test_a_formatted_duration_is_read_back(ms: int) -> None:
     """tasks.db is written with one and read with the other."""
     assert ms / 1000 == parse_duration(format_duration(ms / 1000))
