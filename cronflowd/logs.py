@@ -1,0 +1,84 @@
+"""Log records as single lines on stderr: logfmt, JSON, or logfmt for the journal.
+
+What a record says is in its message; what it is about is in `extra=`, and each becomes a
+key of its own. A record is one line whatever it holds: text that came over the network
+cannot start a second one, or colour anybody's terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import time
+
+# The syslog numbers by which journald files a line that begins with <N>.
+PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def set_up(form: str, level: str) -> None:
+    """Send every record of this process to stderr, in one of the forms of --log-format."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Journal() if _is_journal() else _Logfmt())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    # A full or vanished stderr must not become a traceback a record.
+    logging.raiseExceptions = False
+
+
+def _is_journal() -> bool:
+    """Whether stderr is the journal's: systemd names device and inode of the stream it made."""
+    try:
+        found = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """What a record says, in the order in which a reader wants it."""
+    said: dict[str, object] = {"level": record.levelname.lower(), "msg": record.getMessage()}
+    said |= {key: value for key, value in vars(record).items() if key not in STANDARD_FIELDS}
+    if record.exc_info:
+        said["traceback"] = logging.Formatter().formatException(record.exc_info)
+    return said
+
+
+def _time(record: logging.LogRecord) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{whole}.{int(record.msecs):03d}Z"
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    if re.fullmatch(r"[!#-<>-\[\]-~]+", text):  # printable ASCII but for blank, ", = and \
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in quoted)
+
+
+class _Logfmt(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {"time": _time(record)} | _fields(record)
+        return " ".join(f"{key}={_word(value)}" for key, value in fields.items())
+
+
+class _Journal(logging.Formatter):
+    """The journal keeps time and level itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        number = next((number for level, number in PRIORITIES if record.levelno >= level), 7)
+        fields = _fields(record)
+        del fields["level"]
+        message = _word(fields.pop("msg")) if fields.get("traceback") else fields.pop("msg")
+        text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", str(message))
+        return " ".join([f"<{number}>{text}", *(f"{key}={_word(value)}" for key, value in fields.items())])
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"time": _time(record)} | _fields(record), default=str)
