@@ -76,7 +76,7 @@ class Core:
         self.max_links = max_links
         self.links: dict[str, Link] = {}
         self.feeds: list[Feed] = []
-        self.on_pass: Callable[[], None] = lambda: None  # called once a pass: feeds the watchdog
+        self.on_pass: Callable[[], object] = lambda: None  # called once a pass: feeds the watchdog
         self._touched: list[Link] = []
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
         self._insisted: deque[Any] = deque()

@@ -37,14 +37,7 @@ LAST_WORDS_S = 5.0  # for replies on their way when the daemon stops
 
 def run(settings: Settings) -> int:
     """`cronflowd serve`; returns the exit status. Raises Fatal."""
-    try:
-        return trio.run(_main, settings)
-    except BaseExceptionGroup as group:
-        # Nurseries wrap what ends them; the command line wants the reason itself.
-        fatal = group.subgroup(Fatal)
-        while isinstance(fatal, BaseExceptionGroup):
-            fatal = fatal.exceptions[0]
-        raise (fatal or group) from None
+    return trio.run(_main, settings)
 
 
 async def _main(settings: Settings) -> int:
@@ -132,9 +125,8 @@ class Daemon:
     def _open_doors(self) -> tuple[list[Listener], list[Listener]]:
         settings = self.settings
         control, workers = self.inherited.get("control", []), self.inherited.get("workers", [])
-        optional = config.OPTIONAL_LISTENERS
-        control = control or listeners.open_listeners(settings.listen, optional)
-        workers = workers or listeners.open_listeners(settings.listen_workers, optional)
+        control = control or listeners.open_listeners(settings.listen)
+        workers = workers or listeners.open_listeners(settings.listen_workers)
         control = [*control, listeners.open_unix(settings.socket)]
         workers = [*workers, listeners.open_unix(settings.data / WORKERS_SOCKET)]
         return control, workers
@@ -187,7 +179,7 @@ class Daemon:
         interval_s = systemd.watchdog_interval_s()
         if interval_s is None:
             return
-        self.core.on_pass = partial(systemd.notify, "WATCHDOG=1")
+        self.core.on_pass = lambda: systemd.notify("WATCHDOG=1")
         while True:
             await trio.sleep(interval_s / 3)
             self.core.wake()
