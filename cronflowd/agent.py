@@ -24,7 +24,7 @@ from attrs import define, field
 
 from .auth import read_token
 from .config import WorkerSettings, format_address
-from .errors import CODES, Exit, Fatal, Refusal
+from .errors import Exit, Fatal, Refusal
 from .executors import TABLE
 from .executors.job import (
     NOT_RUNNABLE,
@@ -53,11 +53,15 @@ LOCK_POLL_S = 0.2
 ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
 READ_BYTES = 256 * 1024
 MAX_ORDER_BYTES = 1024 * 1024  # more than any daemon sends: an unread order would be a lost run
-MAX_BATCH_BYTES = 256 * 1024  # of output, in one send
+MAX_BATCH_BYTES = 128 * 1024  # of output, in one send
 MIN_SHARE_BYTES = 4 * 1024  # of it, for one run
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
 MAX_RUNNING_BYTES = 60_000  # of running= in HELLO
 REFUSED_FOR_GOOD = ("denied", "auth-required")
+
+
+class NotWelcome(Exception):
+    """There was no OK this time; the message says why."""
 
 
 @define
@@ -111,6 +115,7 @@ class Agent:
         self.is_leaving = False
         self.gone = trio.Event()
         self.fatal: Fatal | None = None  # why the daemon will have none of us
+        self._is_impatient = False
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
@@ -274,7 +279,7 @@ class Agent:
             had_link, self.link = self.link is not None, None
             if why != last_why:
                 log.warning("%s: %s; trying again until it works", self._address, why)
-            last_why = why
+            last_why = "" if had_link else why  # told once a change, however often it is tried
             self._after_loss(had_link)
             # A daemon that takes us and drops us at once is no reason to hurry.
             if trio.current_time() - tried_at > MAX_DELAY_S:
@@ -296,11 +301,12 @@ class Agent:
         except trio.TooSlowError:
             return f"no answer within {ANSWER_WAIT_S:g} s"
         except OSError as error:
-            return f"cannot connect: {error.strerror or error}"
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            return f"cannot connect: {cause.strerror or cause}"
+        except trio.BrokenResourceError:
             return "the connection broke"
-        except Refusal as refusal:
-            return f"refused: {refusal}"
+        except NotWelcome as reason:
+            return str(reason)
         except Fatal as fatal:
             # Jobs are not ended for it: they run on, and so do the attempts to connect.
             self.fatal = fatal
@@ -312,31 +318,25 @@ class Agent:
         return f"unix:{connect}" if isinstance(connect, Path) else format_address(connect)
 
     async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
-        """HELLO and its answer; returns the lines that came after. Raises Refusal and Fatal."""
+        """HELLO and its answer; returns the lines that came after. Raises NotWelcome and Fatal."""
         await stream.send_all(self.hello().encode())
         items: list[Item] = []
         while not items:
             data = await stream.receive_some(READ_BYTES)
             if not data:
-                raise Refusal("internal", "the daemon closed the connection without an answer")
+                raise NotWelcome("the daemon closed the connection without an answer")
             items = reader.receive(bytes(data))
-        first = items[0]
-        if isinstance(first, Refusal):
-            raise first
+        first = str(items[0])
         word, _, rest = first.partition(" ")
+        if word == "ERR":
+            why = f"the daemon refuses this worker: {escape(rest)}"
+            if rest.partition(" ")[0] in REFUSED_FOR_GOOD:
+                raise Fatal(Exit.REFUSED, f"{self._address}: {why}")
+            raise NotWelcome(why)
         if word != "OK":
-            self._explain_refusal(word, rest)
+            raise NotWelcome(f'the first answer was "{escape(first[:40])}", neither OK nor ERR')
         self.terms, self.fatal = parse_terms(rest), None
         return items[1:]
-
-    def _explain_refusal(self, word: str, rest: str) -> None:
-        code, _, message = rest.partition(" ")
-        message = escape(message)
-        if word == "ERR" and code in REFUSED_FOR_GOOD:
-            raise Fatal(Exit.REFUSED, f"{self._address}: the daemon refuses this worker: {code} {message}")
-        if word == "ERR" and code in CODES:
-            raise Refusal(code, message)
-        raise Refusal("syntax", f'the first answer was "{escape(word[:40])}", neither OK nor ERR')
 
     async def _talk(self, stream: trio.abc.Stream, reader: LineReader, items: list[Item]) -> str:
         """Orders in and reports out, until the connection is lost; returns why it was."""
@@ -365,7 +365,7 @@ class Agent:
                     link.lose("the daemon closed the connection")
                 link.heard_at = trio.current_time()
                 items = reader.receive(bytes(data))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except trio.BrokenResourceError:
             link.lose("the connection broke")
 
     async def _write(self, link: Link) -> None:
@@ -378,7 +378,7 @@ class Agent:
                 link.room.unpark_all()
                 await link.stream.send_all(text.encode())
                 link.sent_at = trio.current_time()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except trio.BrokenResourceError:
             link.lose("the connection broke")
 
     async def _watch_silence(self, link: Link) -> None:
@@ -426,11 +426,13 @@ class Agent:
     def _go_if_possible(self) -> None:
         if self._may_go():
             self.gone.set()
-        elif self.is_leaving and not self.jobs:
+        elif self.is_leaving and not self.jobs and not self._is_impatient:
+            self._is_impatient = True
             self._nursery.start_soon(self._lose_patience)
 
     async def _lose_patience(self) -> None:
         await trio.sleep(GOODBYE_WAIT_S)
+        self._is_impatient = False
         if not self.jobs:
             self.gone.set()
 

@@ -101,7 +101,7 @@ class Spool:
 
     def _append(self, data: bytes) -> None:
         try:
-            if os.write(self._file, data) != len(data):
+            if data and os.write(self._file, data) != len(data):
                 raise OSError("the disk took only a part")
         except OSError as error:
             self._break(error)

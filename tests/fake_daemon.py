@@ -76,6 +76,7 @@ class FakeDaemon:
 
     def __init__(self, listener: trio.SocketListener) -> None:
         self.listener = listener
+        self.visitors: list[Visitor] = []
         self.answer = "OK {name} heartbeat=10 lease=30 output=1048576"
 
     @property
@@ -87,6 +88,7 @@ class FakeDaemon:
         """The next connection, its HELLO read but not answered."""
         with trio.fail_after(PATIENCE_S):
             visitor = Visitor(await self.listener.accept())
+        self.visitors.append(visitor)
         visitor.hello = await visitor.line()
         visitor.lines.clear()
         visitor._next = 0
@@ -99,7 +101,10 @@ class FakeDaemon:
         return visitor
 
     async def close(self) -> None:
+        """As a daemon that was killed: no listener, and every connection cut."""
         await self.listener.aclose()
+        for visitor in self.visitors:
+            await visitor.close()
 
 
 @asynccontextmanager
@@ -113,5 +118,9 @@ async def fake_daemon(where: tuple[str, int] | Path = ("127.0.0.1", 0)) -> Async
         sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
         await sock.bind(where)
     sock.listen(16)
-    async with trio.SocketListener(sock) as listener:
-        yield FakeDaemon(listener)
+    daemon = FakeDaemon(trio.SocketListener(sock))
+    try:
+        yield daemon
+    finally:
+        with trio.CancelScope(shield=True):
+            await daemon.close()

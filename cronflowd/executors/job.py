@@ -129,8 +129,10 @@ class Job:
 
     def kill(self) -> None:
         """Asks it to end; what takes no notice is killed after the grace."""
-        self.killed = True
-        self.life.cancel()
+        # A KILL that comes after the timeout, as the daemon's own does, changes nothing.
+        if not self.life.cancel_called:
+            self.killed = True
+            self.life.cancel()
 
     def kill_now(self) -> None:
         """Ends it without any grace."""

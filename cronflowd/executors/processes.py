@@ -69,7 +69,8 @@ async def run_process(job: Job, argv: list[str], environ: dict[str, str]) -> End
     except (OSError, ValueError) as error:
         return _explain(error, argv[0], cwd)
     stdout, stderr = child.popen.stdout, child.popen.stderr
-    assert stdout and stderr
+    assert stdout is not None
+    assert stderr is not None
     try:
         job.start()
         async with trio.open_nursery() as pumps:
@@ -158,7 +159,7 @@ async def _end(job: Job, child: Child) -> None:
     job.grace.deadline = trio.current_time() + job.grace_s
     with job.grace:
         await child.wait()
-        while _members(child):
+        while _members(child):  # noqa: ASYNC110 - the kernel sends no event for a whole group's end
             await trio.sleep(LOOK_AGAIN_S)
     with trio.CancelScope(shield=True):
         for _ in range(KILL_ROUNDS):
