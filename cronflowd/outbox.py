@@ -105,6 +105,7 @@ class Outbox:
         self._is_held = False  # the gate will call
         self._is_finishing = False
         self._bell = Bell()  # for the writer
+        self._stall = trio.CancelScope()  # while the writer waits for the socket
         self._room = Bell()  # for the reader
 
     def put(self, data: bytes, seq: int) -> None:
@@ -138,6 +139,7 @@ class Outbox:
         self._unsent = memoryview(b"")
         self.pending_bytes = 0
         self._sink.abort()
+        self._stall.cancel()
         self._bell.ring()
         self._room.ring()
 
@@ -150,9 +152,9 @@ class Outbox:
         while not self.is_finished:
             await self._bell.wait()
             while self._unsent:
-                with trio.move_on_after(self.stall_s) as scope:
+                with trio.move_on_after(self.stall_s) as self._stall:
                     await self._sink.wait_writable()
-                if scope.cancelled_caught:
+                if self._stall.cancelled_caught:
                     self.cut(f"it took nothing for {self.stall_s:g} s")
                 self.flush()
             self.flush()

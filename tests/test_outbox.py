@@ -283,14 +283,16 @@ async def test_a_reader_waits_while_too_much_is_owed() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_cutting_wakes_whoever_waits_for_room() -> None:
-    """A reader that waits for a dead writer would wait for ever."""
+async def test_cutting_wakes_whoever_waits_for_the_peer(autojump_clock: trio.testing.MockClock) -> None:
+    """The reader waits for room and the writer for the socket; both have to learn that it is over."""
     _, _, outbox = make(room=0)
     outbox.put_now(b"x" * 100, 0)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
         nursery.start_soon(outbox.drained)
         await settle()
         outbox.cut("enough")
+    assert (outbox.why_cut, trio.current_time()) == ("enough", 0)
 
 
 def test_a_gate_calls_an_outbox_once_and_not_after_its_end() -> None:
