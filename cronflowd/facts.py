@@ -255,7 +255,7 @@ class TasksSaved(Fact):
     file: str
     upto: int  # the journal's sequence number it holds
     size: int
-    crc: int
+    file_crc: int
     tasks: int
 
 
@@ -266,7 +266,7 @@ class CheckpointWritten(Fact):
     file: str
     upto: int
     size: int
-    crc: int
+    file_crc: int
 
 
 # --- what a checkpoint is made of: state told as facts ---
@@ -342,6 +342,8 @@ class WorkerCarried(Fact):
 KINDS: dict[str, type[Fact]] = {kind.__name__: kind for kind in Fact.__subclasses__()}
 _ATTRIBUTES: dict[type[Fact], Any] = {kind: attrs.fields(cast(Any, kind)) for kind in KINDS.values()}
 _FIELDS = {kind: tuple(field.name for field in fields) for kind, fields in _ATTRIBUTES.items()}
+# These keys of a record are the record's own; a field of that name would be lost in replay.
+assert not any({"seq", "at", "fact", "more", "batch", "crc"} & set(names) for names in _FIELDS.values())
 _GETTERS = {kind: attrgetter(*names) for kind, names in _FIELDS.items() if len(names) > 1}
 _TIMES = {
     name: tuple(field for field in _FIELDS[kind] if field.endswith("_at")) for name, kind in KINDS.items()
