@@ -8,12 +8,12 @@ which that connection waits and nobody else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
@@ -26,8 +26,7 @@ from .core import Core
 from .errors import Refusal
 from .model import Outcome
 from .outbox import Gate
-from .replies import Reply, format_row, format_status
-from .wire import escape
+from .replies import Reply, format_row
 
 log = logging.getLogger("cronflowd.answers")
 
@@ -187,7 +186,8 @@ class Answers:
     async def is_edited(self) -> bool:
         """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
         found = await trio.to_thread.run_sync(store.fingerprint, self.data / store.TASKS_NAME)
-        known = [(saved.size, saved.file_crc) for saved in self.core.state.saved if saved.file == store.TASKS_NAME]
+        saves = self.core.state.saved
+        known = [(saved.size, saved.file_crc) for saved in saves if saved.file == store.TASKS_NAME]
         return found is not None and found not in known
 
     async def _load(self, question: s.LoadFile, session: Session) -> Reply:

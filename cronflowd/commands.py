@@ -67,7 +67,7 @@ def parse(line: str, context: Context) -> Any:
 
 
 def only_reads(line: str) -> bool:
-    """Whether a line without its newline may be taken for whole: it changes nothing, or is nonsense anyway."""
+    """Whether a line without its newline may be taken for whole: it changes nothing, or is nonsense."""
     verb = VERBS.get(_cut(line)[0].upper())
     return verb is None or verb.reads
 

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -113,10 +114,9 @@ class Daemon:
             self.compactor.look()
 
         def notify(seq: int) -> None:
-            try:
+            # The last commit of all comes when everybody has gone.
+            with suppress(trio.RunFinishedError):
                 token.run_sync_soon(committed, seq)
-            except trio.RunFinishedError:
-                pass  # the last commit of all, after everybody has gone
 
         self.journal.notify = notify
 

@@ -210,7 +210,7 @@ class Engine:
         if tasks is None:
             count = sum(self.state.is_paused(task, now) for task in self.state.tasks.values())
             return Decision([f.TaskResumed(None)], Reply(f"{count} resumed", {"resumed": count}))
-        if self.state.paused_all and self.state.paused_until_at is None:
+        if self.state.is_all_paused(now):
             raise Refusal("busy", "everything is paused; RESUME all lifts that")
         paused = [task for task in tasks if task.paused]
         facts: list[f.Fact] = [f.TaskResumed(task.id) for task in paused]
@@ -270,7 +270,8 @@ class Engine:
         options = task.spec.options
         late_s = (now - due_at).total_seconds()
         if late_s > (ON_TIME_S if options.catchup == "skip" else max(options.grace_s, MIN_GRACE_S)):
-            why = f"{format_duration(float(round(late_s)))} late, more than catchup={options.catchup} grace allows"
+            late = format_duration(float(round(late_s)))
+            why = f"{late} late, more than catchup={options.catchup} and its grace allow"
             facts.append(self._passed(task, "missed", due_at, due_at, 1, why, following))
             return Decision(self._tidy(task, facts, following))
         overlap = self._overlap(task)
@@ -328,7 +329,7 @@ class Engine:
                 messages,
             )
         if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
-            return f"overlap: {waiting} run{'s' * (waiting > 1)} wait already behind run {active[0].id}"
+            return f"overlap: {'1 run waits' if waiting == 1 else f'{waiting} runs wait'} already behind run {active[0].id}"
         return True, [], []
 
     def _stop_all(self, runs: list[Run], why: str) -> tuple[list[f.Fact], list[tuple[str, str]]]:
@@ -530,7 +531,8 @@ class Engine:
             for row in rows
         ):
             return []  # the same report again: only its ACK was lost
-        text = f"late report from {order.worker}: attempt {order.attempt} ended with exit {order.exit}; it does not count"
+        what = f"attempt {order.attempt} ended with exit {order.exit}"
+        text = f"late report from {order.worker}: {what}; it does not count"
         return [f.OutputReceived(order.run, order.attempt, [[0, text]])]
 
     # --- the daemon ---
@@ -637,8 +639,9 @@ def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:
 def _ended(
     run: Run, state: str, exit_code: int | None = None, why: str = "", final: bool = True
 ) -> f.RunEnded:
+    started_at = run.started_at or run.sent_at
     return f.RunEnded(
-        run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, run.started_at or run.sent_at, run.worker,
+        run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, started_at, run.worker,
         exit_code, why or None, final,
     )  # fmt: skip
 

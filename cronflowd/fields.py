@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NoReturn
 
 from attrs import Factory, frozen
-from croniter import croniter  # type: ignore[import-untyped]  # it ships no types
+from croniter import croniter
 
 from .zones import DAY_S, EPOCH_ORDINAL, LAST_YEAR, refuse
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from attrs import define
+from attrs import Factory, define
 
 from .errors import Refusal
 from .wire import escape, format_time
@@ -22,7 +22,7 @@ class Reply:
     """The end of an order or the answer to a question."""
 
     text: str  # the status line after `OK`, values escaped
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = Factory(dict)
     columns: Sequence[str] = ()
     rows: Iterable[Sequence[Any]] = ()
     count_key: str = ""  # set: the status line is `OK <rows>`, counted while they are written

@@ -126,8 +126,11 @@ class State:
 
     def is_paused(self, task: Task, at: datetime) -> bool:
         """Whether a moment of `task` at `at` starts nothing."""
-        everything = self.paused_all and (self.paused_until_at is None or at < self.paused_until_at)
-        return everything or task.is_paused(at)
+        return self.is_all_paused(at) or task.is_paused(at)
+
+    def is_all_paused(self, at: datetime) -> bool:
+        """Whether PAUSE all is in force."""
+        return self.paused_all and (self.paused_until_at is None or at < self.paused_until_at)
 
     def _set_due(self, task: Task, due_at: datetime | None) -> None:
         task.due_at = due_at
@@ -205,8 +208,8 @@ class State:
         self._take_from_worker(run)
         self._remember(
             Outcome(
-                seq, fact.run, fact.task, fact.name, fact.attempt, fact.state, fact.due_at, fact.started_at, at,
-                fact.worker, fact.exit, fact.why or "",
+                seq, fact.run, fact.task, fact.name, fact.attempt, fact.state, fact.due_at,
+                fact.started_at, at, fact.worker, fact.exit, fact.why or "",
             )
         )  # fmt: skip
         if not fact.final:
@@ -224,6 +227,7 @@ class State:
         run.attempt, run.state, run.queued_at = fact.attempt, "queued", fact.not_before_at
         run.worker = run.sent_at = run.started_at = run.lease_until_at = None
         run.output_bytes, run.delayed_until_at = 0, fact.not_before_at
+        run.stopping = ""  # that was the attempt before; this one may be stopped again
         heappush(self.delayed, (fact.not_before_at, run.id))
 
     def _run_released(self, fact: f.RunReleased, at: datetime, seq: int) -> None:
@@ -395,7 +399,8 @@ class State:
             self._enqueue(run)
 
     def _index_held(self, run: Run) -> None:
-        assert run.worker is not None and run.sent_at is not None
+        assert run.worker is not None
+        assert run.sent_at is not None
         if worker := self.workers.get(run.worker):
             worker.runs.add(run.id)
         if run.lease_until_at is not None:
@@ -485,7 +490,10 @@ class State:
 
 
 _NO_TIME: datetime | None = None
-_CARRIED = "attempt state parked delayed_until_at worker sent_at started_at lease_until_at stopping output_bytes".split()
+_CARRIED = (
+    "attempt", "state", "parked", "delayed_until_at", "worker", "sent_at", "started_at", "lease_until_at",
+    "stopping", "output_bytes",
+)  # fmt: skip
 
 
 def _worker(fact: f.WorkerJoined | f.WorkerCarried, at: datetime) -> Worker:

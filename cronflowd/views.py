@@ -114,7 +114,7 @@ def _paused_text(state: State, task: Task, now: datetime) -> str:
 def _run_text(state: State, run: Run) -> str:
     if run.state == "queued":
         return f"queued, attempt {run.attempt}, waits for {why_waiting(run, state)}"
-    extra = f", {run.stopping} asked for" if run.stopping else ""
+    extra = f", told to stop ({run.stopping})" if run.stopping else ""
     return f"{run.state} on {run.worker}, attempt {run.attempt}{extra}"
 
 
@@ -128,7 +128,8 @@ def outcome_row(outcome: Outcome) -> Row:
 
 def _active_row(run: Run) -> Row:
     return (
-        run.id, run.task_id, run.spec.name, run.attempt, run.state, run.due_at, run.started_at, None, run.worker, None,
+        run.id, run.task_id, run.spec.name, run.attempt, run.state, run.due_at, run.started_at, None,
+        run.worker, None,
     )  # fmt: skip
 
 
@@ -230,7 +231,10 @@ def status_rows(state: State, now: datetime) -> list[Row]:
         ("running", len(runs) - runs.count("queued")),
         ("workers", sum(worker.connected for worker in state.workers.values())),
         ("slots-free", sum(worker.free for worker in state.workers.values())),
-        ("paused", "all" if state.paused_all else sum(task.is_paused(now) for task in state.tasks.values())),
+        (
+            "paused",
+            "all" if state.is_all_paused(now) else sum(task.is_paused(now) for task in state.tasks.values()),
+        ),
         ("next", next_due[0] if next_due else None),
         *((f"fires-{name}", number) for name, number in sorted(state.totals.items())),
         ("started", state.started_at),

@@ -207,5 +207,5 @@ _HTTP_METHOD = re.compile(
 
 
 def format_time(at: datetime) -> str:
-    """An aware UTC instant as RFC 3339: `2026-11-21T10:05:00Z`, with `.mmm` where it is not a whole second."""
+    """An aware UTC instant as RFC 3339: `2026-11-21T10:05:00Z`, with `.mmm` unless a whole second."""
     return at.isoformat(timespec="milliseconds" if at.microsecond else "seconds")[:-6] + "Z"

@@ -21,10 +21,10 @@ from attrs import define, field
 from . import stimuli as s
 from .auth import matches
 from .errors import Refusal
+from .listeners import Connection
 from .model import check_name, parse_count
 from .outbox import Gate, Outbox
 from .replies import format_refusal
-from .listeners import Connection
 from .wire import MAX_LINE_BYTES, LineReader, escape, looks_foreign, split_options, unescape
 
 log = logging.getLogger("cronflowd.workers")

@@ -55,7 +55,9 @@ class Line:
     def ask(self, line: str) -> list[str]:
         """One order and all lines of its reply."""
         self.socket.sendall(line.encode() + b"\n")
-        while not (lines := self.rest.decode().splitlines()) or not lines[-1].startswith(("OK", "ERR", "PONG")):
+        while not (lines := self.rest.decode().splitlines()) or not lines[-1].startswith(
+            ("OK", "ERR", "PONG")
+        ):
             self.rest += self.socket.recv(65_536)
         self.rest = b""
         return lines
