@@ -426,9 +426,10 @@ class _Client:
 
     async def _look_at_watcher(self) -> None:
         """LOG follow may take for ever, but not for somebody who has left."""
-        while not (self.session.is_live and self._connection.is_gone()):
+        while True:
             await trio.sleep(LOOK_EVERY_S)
-        self._outbox.cut("it has left")
+            if self.session.is_live and self._connection.is_gone():
+                self._outbox.cut("")
 
     # --- what goes out ---
 
@@ -526,7 +527,7 @@ class Telnet:
 
     @staticmethod
     def greeted_by(data: bytes) -> Telnet | None:
-        """A Telnet if these bytes, at a line's start, begin a negotiation and not just a line of bad bytes."""
+        """A Telnet, if these bytes at a line's start begin a negotiation and not just a bad line."""
         if data[:1] != b"\xff" or len(data) < 2:
             return None
         if WILL <= data[1] <= DONT:

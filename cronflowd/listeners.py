@@ -282,11 +282,12 @@ def adopt_listener(descriptor: int) -> Listener:
     """A socket that systemd opened for us; its file, if it has one, is not ours to remove."""
     try:
         sock = socket.socket(fileno=descriptor)
-        if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise OSError(errno.EINVAL, "it is not a listening stream socket")
-        return Listener(sock)
     except OSError as error:
         raise Fatal(Exit.CONFIG, f"the inherited descriptor {descriptor}: {error.strerror}") from error
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        raise Fatal(Exit.CONFIG, f"the inherited descriptor {descriptor} is not a listening stream socket")
+    return Listener(sock)
 
 
 # --- accepting ----------------------------------------------------------------------------

@@ -26,6 +26,10 @@ DAY_S = 86_400.0
 WAITS = Waits()
 
 
+def about(seconds: float) -> Any:
+    return pytest.approx(seconds, abs=0.001)
+
+
 @pytest.fixture
 def clock() -> MockClock:
     """Time that leaps as soon as everybody waits."""
@@ -56,7 +60,7 @@ class FakeCore:
         self.batches.append(len(self.handled))
 
     def allows_unfinished(self, line: str) -> bool:
-        return line.split()[0] in ("PING", "ECHO", "SLOW", "GET")
+        return line.split(" ", 1)[0] in ("PING", "ECHO", "SLOW", "GET")
 
     def handle(self, line: str, session: Session) -> Reply | Awaitable[Reply]:
         self.handled.append(line)
@@ -160,7 +164,7 @@ class Peer:
     async def ends_after(self, seconds: float) -> None:
         """Nothing more comes, and the server ends its side when so much time has gone."""
         began_at = trio.current_time()
-        assert await self.read_all() == (b"", pytest.approx(began_at + seconds, abs=0.001))
+        assert await self.read_all() == (b"", about(began_at + seconds))
 
 
 @asynccontextmanager
@@ -171,12 +175,12 @@ async def connected(
     ours, theirs = socket.socketpair()
     connection = Connection(ours)
 
+    as_promised: Core = core  # mypy checks here that the fake is what clients ask for
+
     async def serve() -> None:
-        await serve_client(connection, core, waits, kind, max_outbox)
+        await serve_client(connection, as_promised, waits, kind, max_outbox)
 
     peer = Peer(theirs)
-    check: Core = core  # the fake is what the protocol asks for
-    assert check.gate
     async with trio.open_nursery() as nursery, peer.stream:
         nursery.start_soon(serve)
         yield peer
@@ -199,7 +203,7 @@ async def test_after_our_end_lines_are_executed_for_ten_seconds(clock: MockClock
     core = FakeCore()
     async with connected(core) as peer:
         await peer.send(b"PING\n")
-        assert await peer.read_all() == (b"PONG\n", pytest.approx(0.2))
+        assert await peer.read_all() == (b"PONG\n", about(0.2))
         await trio.sleep(9)
         await peer.send(b"ADD 1\n")
         await trio.sleep(0.5)
@@ -243,7 +247,7 @@ async def test_an_unfinished_question_is_answered_when_silence_ends_the_input(cl
     core = FakeCore()
     async with connected(core) as peer:
         await peer.send(b"PING")
-        assert await peer.read_all() == (b"PONG\n", pytest.approx(0.2))
+        assert await peer.read_all() == (b"PONG\n", about(0.2))
         await peer.send(b"ADD 1\nADD 2\n")
         await trio.sleep(1)
     assert core.handled == ["PING", "ADD 2"], "the rest of an answered line is not a line of its own"
@@ -255,7 +259,7 @@ async def test_half_an_order_is_given_time_to_become_whole(clock: MockClock) -> 
         await peer.send(b"ADD ")
         await trio.sleep(4.9)
         await peer.send(b"1\n")
-        assert await peer.read_all() == (b"OK 1\n", pytest.approx(4.9 + 0.2))
+        assert await peer.read_all() == (b"OK 1\n", about(4.9 + 0.2))
 
 
 async def test_half_an_order_that_stays_half_is_refused(clock: MockClock) -> None:
@@ -266,7 +270,8 @@ async def test_half_an_order_that_stays_half_is_refused(clock: MockClock) -> Non
         got, at = await peer.read_all()
         await peer.send(b"ADD 1\n")
         await trio.sleep(1)
-    assert (got[:10], at, core.handled) == (b"ERR syntax", pytest.approx(5.0), [])
+    assert got.startswith(b"ERR syntax")
+    assert (at, len(core.handled)) == (about(5.0), 0)
 
 
 async def test_who_goes_on_after_an_answer_is_given_more_time(clock: MockClock) -> None:
@@ -284,7 +289,7 @@ async def test_who_goes_on_after_an_answer_is_given_more_time(clock: MockClock) 
 
 
 async def test_a_long_input_is_not_taken_for_a_conversation(clock: MockClock) -> None:
-    """Ten thousand piped lines are answered while they still come; the prompt is back at once all the same."""
+    """Ten thousand piped lines are answered while they still come; the prompt is back at once after them."""
     async with connected(FakeCore()) as peer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.send, b"PING\n" * 10_000)
@@ -375,7 +380,7 @@ async def test_what_is_followed_ends_with_its_status_line(clock: MockClock) -> N
     async with connected(FakeCore()) as peer:
         await peer.send(b"FOLLOW 100000\n")
         await peer.stream.send_eof()
-        assert await peer.read_all() == (b"row\nOK 1\n", pytest.approx(100_000))
+        assert await peer.read_all() == (b"row\nOK 1\n", about(100_000))
 
 
 async def test_quit_ends_at_once_and_nothing_behind_it_is_executed(clock: MockClock) -> None:
@@ -405,14 +410,14 @@ async def test_the_silence_begins_when_the_answer_has_left(clock: MockClock) -> 
         await peer.send(b"ADD 1\n")
         await trio.sleep(7)
         core.gate.open(1)
-        assert await peer.read_all() == (b"OK 1\n", pytest.approx(7.2))
+        assert await peer.read_all() == (b"OK 1\n", about(7.2))
 
 
 async def test_no_wait_runs_while_an_order_is_being_executed(clock: MockClock) -> None:
     """SAVE of a million tasks may take longer than any silence."""
     async with connected(FakeCore()) as peer:
         await peer.send(b"SLOW 1000\n")
-        assert await peer.read_all() == (b"OK slow\n", pytest.approx(1000.2))
+        assert await peer.read_all() == (b"OK slow\n", about(1000.2))
 
 
 def ending(rtt_s: float = 0.0, half: bool = False, **changes: Any) -> Ending:
@@ -449,7 +454,7 @@ def ending(rtt_s: float = 0.0, half: bool = False, **changes: Any) -> Ending:
 )
 def test_the_table_of_ends(situation: Ending, at: float, step: Step) -> None:
     """Each row of the table by itself."""
-    assert situation.next_step() == (pytest.approx(at), step)
+    assert situation.next_step() == (about(at), step)
 
 
 # --- lines and replies ------------------------------------------------------------------------
@@ -535,7 +540,7 @@ async def test_a_slow_order_holds_up_its_own_connection_only(clock: MockClock) -
         await quick.read(b"PONG\n")
         assert trio.current_time() == 0
         await slow.read(b"OK slow\nOK 2\n")
-        assert trio.current_time() == pytest.approx(50)
+        assert trio.current_time() == about(50)
 
 
 async def test_a_long_list_is_made_while_it_is_read(clock: MockClock) -> None:
@@ -570,7 +575,7 @@ async def test_a_client_that_does_not_read_is_not_read_either_and_then_cut(clock
         with pytest.raises(trio.BrokenResourceError):
             while True:
                 await peer.send(b"ECHO " + b"x" * 1000 + b"\n")
-        assert trio.current_time() == pytest.approx(10.0, abs=0.1)
+        assert trio.current_time() == about(10.0)
         assert core.sessions[0].outbox.why_cut == "it took nothing for 10 s"
     assert len(core.handled) < 3000
 
@@ -641,7 +646,7 @@ async def test_who_does_not_authenticate_in_time_is_told_and_closed(clock: MockC
         await peer.send(b"# hm\n")
         assert await peer.read_all() == (
             b"ERR auth-required there was no AUTH within 10 s\n",
-            pytest.approx(10),
+            about(10),
         )
 
 
