@@ -20,8 +20,7 @@ from ..wire import escape
 # with its `OUT 123 1 ` in front must stay below wire.MAX_LINE_BYTES.
 MAX_TEXT_BYTES = 12 * 1024
 CHUNK_BYTES = 32 * 1024  # small writes are gathered up to this, so that they cost no object each
-CHUNK_COST = 128  # what a chunk costs beyond its bytes
-MAX_WAITING_CHUNKS = 4096  # a job that alternates between its two outputs makes many small ones
+MAX_CHUNKS = 8192  # a job that alternates between its two outputs makes many small ones
 REMARK = 0  # the fd of remarks that are not the job's own words
 
 Chunk = tuple[int, bytearray]  # fd, lines with their ends (a cut one lacks its end)
@@ -38,7 +37,7 @@ class Output:
         self._tail_limit = limit // 2
         self._waiting: deque[Chunk] = deque()  # to be sent
         self._tail: deque[Chunk] = deque()  # to be sent at the end, or forgotten
-        self._tail_cost = 0
+        self._tail_bytes = 0
         self._unfinished = {1: b"", 2: b""}  # by fd: a line that is still coming
 
     @property
@@ -88,9 +87,9 @@ class Output:
         if self._head_left > 0:
             data = self._keep_head(fd, data)
         if data:
-            self._tail_cost += _append(self._tail, fd, data)
-            while self._tail and self._tail_cost - _cost(self._tail[0]) >= self._tail_limit:
-                self._forget_oldest()
+            _append(self._tail, fd, data)
+            self._tail_bytes += len(data)
+            self._forget_oldest()
 
     def _keep_head(self, fd: int, data: bytes) -> bytes:
         """Lets as much as may go out at once wait to be sent; returns the rest."""
@@ -98,7 +97,7 @@ class Output:
         if end > self._head_left:
             end = data.rfind(b"\n", 0, self._head_left) + 1
         self._head_left -= end
-        if end < len(data) or len(self._waiting) >= MAX_WAITING_CHUNKS:
+        if end < len(data) or len(self._waiting) >= MAX_CHUNKS:
             self._head_left = 0
         if end:
             _append(self._waiting, fd, data[:end])
@@ -106,13 +105,16 @@ class Output:
         return data[end:]
 
     def _forget_oldest(self) -> None:
-        chunk = self._tail.popleft()
-        self._tail_cost -= _cost(chunk)
-        self.omitted += len(chunk[1])
+        """Drops whole chunks while enough is left without them."""
+        tail = self._tail
+        while tail and (len(tail) > MAX_CHUNKS or self._tail_bytes - len(tail[0][1]) >= self._tail_limit):
+            _, chunk = tail.popleft()
+            self._tail_bytes -= len(chunk)
+            self.omitted += len(chunk)
 
     def _forget_excess(self) -> None:
         """Cuts the oldest chunk at a line's end, so that the ring holds no more than it may."""
-        excess = sum(len(chunk) for _, chunk in self._tail) - self._tail_limit
+        excess = self._tail_bytes - self._tail_limit
         if excess > 0:
             fd, oldest = self._tail.popleft()
             cut = oldest.find(b"\n", excess - 1) + 1 or excess
@@ -121,19 +123,14 @@ class Output:
                 self._tail.appendleft((fd, oldest[cut:]))
 
 
-def _append(chunks: deque[Chunk], fd: int, data: bytes) -> int:
-    """Adds to the last chunk where that is possible; returns what it cost."""
+def _append(chunks: deque[Chunk], fd: int, data: bytes) -> None:
+    """Adds to the last chunk where that is possible."""
     if chunks:
         last_fd, last = chunks[-1]
         if last_fd == fd and len(last) + len(data) <= CHUNK_BYTES and last.endswith(b"\n"):
             last += data
-            return len(data)
+            return
     chunks.append((fd, bytearray(data)))
-    return len(data) + CHUNK_COST
-
-
-def _cost(chunk: Chunk) -> int:
-    return len(chunk[1]) + CHUNK_COST
 
 
 def _whole_characters(data: bytes) -> int:

@@ -196,21 +196,18 @@ class Process:
 
 def _members(child: Child) -> list[int]:
     """All living processes of a job: of its group, its session, its tree, or marked with its run."""
-    found: set[int] = set()
-    for process in _descendants():
-        if (
-            process.parent in found
-            or child.pid in (process.pid, process.parent, process.group, process.session)
-            or _is_marked(process.pid, child.marks)
-        ):
-            found.add(process.pid)
+    everyone = _processes()
+    found = {each.pid for each in everyone if child.pid in (each.pid, each.group, each.session)}
+    for each in _descendants(everyone):
+        if each.parent in found or _is_marked(each.pid, child.marks):
+            found.add(each.pid)
     return sorted(found)
 
 
-def _descendants() -> list[Process]:
-    """The living processes below this one, parents before children."""
+def _descendants(everyone: list[Process]) -> list[Process]:
+    """Those below this process, parents before children."""
     below: dict[int, list[Process]] = {}
-    for process in _processes():
+    for process in everyone:
         below.setdefault(process.parent, []).append(process)
     found = list(below.get(os.getpid(), ()))
     for process in found:  # grows while it is walked
