@@ -26,7 +26,7 @@ from .core import Core
 from .errors import Refusal
 from .model import Outcome
 from .outbox import Gate
-from .replies import Reply, format_row
+from .replies import BLANK, Reply, format_row
 
 log = logging.getLogger("cronflowd.answers")
 
@@ -240,7 +240,8 @@ class Answers:
         return self._past_log(question.run)
 
     async def _past_log(self, run: int) -> Reply:
-        return Reply("", {}, LOG_COLUMNS, await self._lines(run, self.core.last_seq), "rows")
+        lines = await self._lines(run, self.core.last_seq)
+        return Reply("", {}, LOG_COLUMNS, ((fd, text or BLANK) for fd, text in lines), "rows")
 
     async def _lines(self, run: int, upto: int) -> list[tuple[int, str]]:
         """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
@@ -346,7 +347,7 @@ class LogFeed:
             self._early.append((fd, text, seq))
             return
         self.count += 1
-        row = format_row(LOG_COLUMNS, (fd, text), self._session.as_json)
+        row = format_row(LOG_COLUMNS, (fd, text or BLANK), self._session.as_json)
         self._session.outbox.put(row.encode(errors="backslashreplace") + b"\n", seq)
 
 

@@ -112,7 +112,8 @@ def _only(options: dict[str, str], *known: str) -> None:
 def _one_ref(text: str, usage: str) -> tuple[str, dict[str, str]]:
     words, options = split_words(text)
     if len(words) != 1:
-        raise Refusal("syntax", f"one task is wanted, {len(words)} words were given; usage: {usage}")
+        what = "worker" if usage.endswith("WORKER") else "task"
+        raise Refusal("syntax", f"one {what} is wanted, {len(words)} words were given; usage: {usage}")
     return words[0], options
 
 
@@ -264,11 +265,16 @@ def _choice(options: dict[str, str], key: str, known: tuple[str, ...]) -> str:
 
 
 def _page(options: dict[str, str]) -> tuple[int | None, int]:
-    limit, offset = options.get("limit"), options.get("offset")
-    return (
-        parse_count(limit, 0, MAX_LIMIT) if limit else None,
-        parse_count(offset, 0, MAX_LIMIT) if offset else 0,
-    )
+    return _count(options, "limit", 0, MAX_LIMIT), _count(options, "offset", 0, MAX_LIMIT) or 0
+
+
+def _count(options: dict[str, str], key: str, low: int, high: int) -> int | None:
+    if not (text := options.get(key)):
+        return None
+    try:
+        return parse_count(text, low, high)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
 def _runs(text: str, context: Context) -> s.ListRuns:
@@ -300,7 +306,7 @@ def _next(text: str, context: Context) -> s.ShowNext:
         raise Refusal("syntax", f"no task and no schedule; usage: {VERBS['NEXT'].usage}")
     # Five bare fields cannot be mistaken for a task, so they need no quotes here.
     is_schedule = quoted or len(words) > 1 or words[0].startswith("@")
-    count = parse_count(options["n"], 1, MAX_NEXT) if options.get("n") else 5
+    count = _count(options, "n", 1, MAX_NEXT) or 5
     zone = _zone(options, context) if options.get("tz") else ""
     start = options.get("from")
     from_at = parse_time(start, zone or context.default_tz, context.now) if start else None

@@ -39,6 +39,7 @@ from .zones import format_duration
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
+MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 BIG_STEP_S = 3 * 3600.0  # a clock set back by more: take the new time (contract of Debian's cron)
 
 
@@ -147,7 +148,8 @@ class Engine:
     def _cancel_queued(self, task: Task, why: str) -> list[f.Fact]:
         """Runs that have not been sent end with their task; running ones go on to their end."""
         runs = [self.state.runs[run] for run in task.runs]
-        return [_ended(run, "cancelled", why=why) for run in runs if run.state == "queued"]
+        queued = [run for run in runs if run.state == "queued"]
+        return [fact for run in queued for fact in _ended_waiting(run, "cancelled", why)]
 
     def _load(self, order: s.LoadTasks, now: datetime) -> Decision:
         state = self.state
@@ -344,11 +346,13 @@ class Engine:
     def _stop(self, run: Run, state: str, why: str) -> tuple[list[f.Fact], list[tuple[str, str]]]:
         """Ends a run that waits; tells the worker of one that does not."""
         if run.state == "queued":
-            return [_ended(run, state, why=why)], []
+            return _ended_waiting(run, state, why), []
         if run.stopping:
             return [], []
         assert run.worker is not None
-        return [f.RunStopping(run.id, run.attempt, state)], [(run.worker, f"KILL {run.id} {run.attempt}")]
+        told = _remark(run, f"{why}: worker {run.worker} is told to end it")
+        stopping = f.RunStopping(run.id, run.attempt, state)
+        return [told, stopping], [(run.worker, f"KILL {run.id} {run.attempt}")]
 
     # --- runs, as clients see them ---
 
@@ -407,7 +411,7 @@ class Engine:
 
     def _expire(self, order: s.ExpireRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
-        facts: list[f.Fact] = [_ended(run, "missed", why="no worker took it within its grace")]
+        facts = _ended_waiting(run, "missed", "no worker took it within its grace")
         return Decision(facts + self._after_end(run, facts))
 
     def _lose(self, order: s.LoseRun, now: datetime) -> Decision:
@@ -423,7 +427,8 @@ class Engine:
 
     def _time_out(self, order: s.TimeoutRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
-        facts, messages = self._stop(run, "timeout", "")
+        limit = format_duration(run.spec.options.timeout_s or 0.0)
+        facts, messages = self._stop(run, "timeout", f"its timeout of {limit} is over")
         return Decision(facts, None, messages)
 
     def _end(self, run: Run, state: str, exit_code: int | None, why: str, now: datetime) -> list[f.Fact]:
@@ -433,16 +438,14 @@ class Engine:
         if delay_s is None and state == "lost" and options.lost == "rerun":
             delay_s = 0.0
         ended = _ended(run, state, exit_code, why, final=delay_s is None)
+        # Before the end: what comes after it would be late.
+        told: list[f.Fact] = [_remark(run, why)] if why else []
         if delay_s is None:
-            return [ended, *self._after_end(run, [ended])]
+            return [*told, ended, *self._after_end(run, [ended])]
         again_at = now + timedelta(seconds=delay_s)
         words = f"attempt {run.attempt} ended: {state}{'' if exit_code is None else f', exit {exit_code}'}"
         remark = f"{words}; attempt {run.attempt + 1} follows at {format_time(again_at)}"
-        return [
-            ended,
-            f.OutputReceived(run.id, run.attempt, [[0, remark]]),
-            f.RunRetried(run.id, run.attempt + 1, again_at),
-        ]
+        return [*told, ended, _remark(run, remark), f.RunRetried(run.id, run.attempt + 1, again_at)]
 
     # --- workers ---
 
@@ -492,14 +495,18 @@ class Engine:
         if run is None or run.worker != order.worker or run.state == "queued":
             return Decision()  # of a run that is over for us; its DONE will be told as late
         lines: list[list[Any]] = []
-        room, omitted = self.limits.output_bytes - run.output_bytes, 0
+        limit, omitted = self.limits.output_bytes, 0
+        room, is_told = limit - run.output_bytes, run.output_bytes > limit
         for fd, text in order.lines:
             if len(text) <= room:
                 lines.append([fd, text])
                 room -= len(text)
-            else:
-                omitted += len(text) + 1
-                room = 0
+                continue
+            if not is_told:
+                lines.append([0, f"more output is not kept: {limit} bytes are the limit"])
+            is_told = True
+            omitted += len(text) + 1
+            room = 0
         return Decision([f.OutputReceived(run.id, run.attempt, lines, omitted or None)])
 
     def _done(self, order: s.ReportEnded, now: datetime) -> Decision:
@@ -510,11 +517,7 @@ class Engine:
         state = run.stopping or (
             "timeout" if order.details.get("timeout") else "ok" if order.exit == 0 else "failed"
         )
-        facts: list[f.Fact] = []
-        if remark := order.details.get("why"):
-            facts.append(f.OutputReceived(run.id, run.attempt, [[0, remark]]))
-        facts += self._end(run, state, order.exit, order.details.get("why", ""), now)
-        return Decision(facts, None, ack)
+        return Decision(self._end(run, state, order.exit, order.details.get("why", ""), now), None, ack)
 
     def _held(self, worker: str, run_id: int, attempt: int) -> Run | None:
         run = self.state.runs.get(run_id)
@@ -533,6 +536,9 @@ class Engine:
             return []  # the same report again: only its ACK was lost
         what = f"attempt {order.attempt} ended with exit {order.exit}"
         text = f"late report from {order.worker}: {what}; it does not count"
+        told = self.state.outputs.get(order.run)
+        if told and (0, text) in told.lines[-MAX_TAIL:]:
+            return []  # and the same late report again
         return [f.OutputReceived(order.run, order.attempt, [[0, text]])]
 
     # --- the daemon ---
@@ -636,6 +642,16 @@ def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:
     return Reply(f"{task_id} {name} next={when}", {"id": task_id, "jobName": name, "next": due_at})
 
 
+def _remark(run: Run, text: str) -> f.OutputReceived:
+    """A line of the daemon's own in the run's LOG."""
+    return f.OutputReceived(run.id, run.attempt, [[0, text]])
+
+
+def _ended_waiting(run: Run, state: str, why: str) -> list[f.Fact]:
+    """The end of a run that no worker has."""
+    return [_remark(run, why), _ended(run, state, why=why)]
+
+
 def _ended(
     run: Run, state: str, exit_code: int | None = None, why: str = "", final: bool = True
 ) -> f.RunEnded:
@@ -650,7 +666,8 @@ def _run_head(task_id: int, spec: TaskSpec) -> str:
     options = spec.options
     words = [f"type={options.type}", f"task={task_id}", f"name={spec.name}"]
     if options.timeout_s is not None:
-        words.append(f"timeout={options.timeout_s:g}")
+        # Not `g`: a shell cannot count with 1.2e+06.
+        words.append("timeout=" + f"{options.timeout_s:.3f}".rstrip("0").rstrip("."))
     if options.cwd:
         words.append(format_option("cwd", options.cwd))
     words += [format_option(f"env.{name}", value) for name, value in options.env]

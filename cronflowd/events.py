@@ -72,5 +72,7 @@ def _run(
     run = state.runs[fact.run]
     worker = fact.worker if isinstance(fact, f.RunSent) else run.worker
     detail = getattr(fact, "why", None)
+    if isinstance(fact, f.RunRetried):
+        worker, detail = None, f"not before {format_time(fact.not_before_at)}"
     row = (at, name, run.task_id, run.spec.name, run.id, fact.attempt, worker, detail)
     return Event("runs", run.task_id, row)

@@ -255,7 +255,8 @@ def set_options(options: Options, words: dict[str, str]) -> Options:
         elif key in LATER or key.startswith("header."):
             raise Refusal("bad-option", f"{escape(key)}= is not in this release yet")
         else:
-            raise Refusal("bad-option", f'there is no option "{escape(key)}"')
+            hint = " (a task's name is name= here)" if key == "jobName" else ""
+            raise Refusal("bad-option", f'there is no option "{escape(key)}"{hint}')
     if not changes and env == dict(options.env):
         return options
     return evolve(options, env=tuple(sorted(env.items())), **changes)

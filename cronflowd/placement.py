@@ -56,7 +56,7 @@ def why_waiting(run: Run, state: State) -> str:
         return "its next attempt's time"
     able = [worker for worker in state.workers.values() if accepts(worker, options.type, options.on)]
     if not able:
-        where = "" if options.on == "any" else f" as {options.on}"
+        where = "" if options.on == "any" else f" and is on={options.on}"
         return f"a worker that can do {options.type}{where} (none is known)"
     if not any(worker.connected for worker in able):
         return f"worker {able[-1].name}, which is away" if len(able) == 1 else "a worker; all are away"

@@ -28,6 +28,15 @@ class Reply:
     count_key: str = ""  # set: the status line is `OK <rows>`, counted while they are written
 
 
+class Verbatim(str):
+    """A text that may be empty, in a column where `-` would be taken for what it says."""
+
+    __slots__ = ()
+
+
+BLANK = Verbatim("")
+
+
 def format_rows(reply: Reply, as_json: bool) -> Iterator[str]:
     """The rows as lines without their ends."""
     return (format_row(reply.columns, row, as_json) for row in reply.rows)
@@ -65,7 +74,7 @@ def _one_line(message: str) -> str:
 
 
 def _column(value: Any) -> str:
-    if value is None or value == "":
+    if value is None or (value == "" and value is not BLANK):
         return "-"
     if isinstance(value, datetime):
         return format_time(value)

@@ -192,7 +192,7 @@ class State:
         if run:
             run.has_output = True
             if run.attempt == fact.attempt:
-                run.output_bytes += size
+                run.output_bytes += size + (fact.omitted or 0)  # so that nothing follows a gap
         while self.output_size > MAX_OUTPUT_IN_MEMORY or len(self.outputs) > self.recent_runs:
             _, evicted = self.outputs.popitem(last=False)
             self.output_size -= evicted.size

@@ -336,7 +336,10 @@ def test_output_beyond_the_limit_is_counted_not_kept() -> None:
     driver.line("RUN 1")
     driver.pump()
     (fact,) = driver.do(s.ReportOutput("w1", 1, [[1, "12345"], [1, "123456"], [2, "9"]])).facts
-    assert fact == f.OutputReceived(1, 1, [[1, "12345"]], 9)
+    remark = [0, "more output is not kept: 10 bytes are the limit"]
+    assert fact == f.OutputReceived(1, 1, [[1, "12345"], remark], 9)
+    (fact,) = driver.do(s.ReportOutput("w1", 1, [[1, "x"]])).facts
+    assert fact == f.OutputReceived(1, 1, [], 2)
 
 
 SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
