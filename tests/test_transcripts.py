@@ -1,0 +1,35 @@
+"""Whole conversations, held against files: see harness.py for how to read and write one.
+
+`make golden` (CRONFLOWD_GOLDEN=1) writes what is said now into the files; the diff of that
+is read like code, because it is what every script out there would notice.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.harness import play
+
+TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
+GOLDEN = os.environ.get("CRONFLOWD_GOLDEN") == "1"
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_every_word_is_what_the_transcript_says(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients and workers out there were written against these words."""
+    text = path.read_text(encoding="utf-8")
+    said = "\n".join(play(text.split("\n"), tmp_path, monkeypatch))
+    if GOLDEN:
+        path.write_text(said, encoding="utf-8")
+        return
+    assert text.split("\n") == said.split("\n")
+
+
+def test_there_are_transcripts() -> None:
+    """A wrong path would make all of them pass."""
+    assert len(TRANSCRIPTS) > 10
