@@ -1,0 +1,165 @@
+"""kill -9, for real: what was acknowledged is there afterwards, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.real.running import Daemon, Worker, wait_until
+
+KILLS = int(os.environ.get("CRONFLOWD_KILLS", "100"))
+SEED = int(os.environ.get("CRONFLOWD_SEED", "20261121"))
+
+
+class Stream(threading.Thread):
+    """A client that adds tasks as fast as they are acknowledged, and remembers which were."""
+
+    def __init__(self, port: int, number: int) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.number = number
+        self.asked: list[str] = []
+        self.acknowledged: dict[str, int] = {}  # name to id
+
+    def run(self) -> None:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+                self._talk(connection)
+        except OSError:
+            pass  # the daemon was killed, as it should be
+
+    def _talk(self, connection: socket.socket) -> None:
+        replies = connection.makefile("r", encoding="utf-8", newline="\n")
+        for batch in range(100_000):
+            names = [f"n{self.number}-{batch}-{i}" for i in range(5)]
+            self.asked += names
+            connection.sendall("".join(f"ADD name={name} 0 0 1 1 * true\n" for name in names).encode())
+            for name in names:
+                reply = replies.readline()
+                if not reply.endswith("\n"):
+                    return
+                words = reply.split()
+                assert words[0] == "OK", reply
+                assert words[2] == name, (name, reply)
+                self.acknowledged[name] = int(words[1])
+
+
+@pytest.mark.timeout(400)
+def test_no_acknowledged_command_is_lost_and_none_invented_over_a_hundred_kills(tmp_path: Path) -> None:
+    """The promise of `OK`: on disk. Each life adds, is killed at a random moment, and is looked at."""
+    chance = random.Random(SEED)
+    acknowledged: dict[str, int] = {}
+    asked: set[str] = set()
+    daemon = Daemon(tmp_path / "data", "--local-worker", "0", "--segment", "64K")
+    for life in range(KILLS):
+        daemon.start()
+        streams = [Stream(daemon.port, 2 * life + i) for i in range(2)]
+        for stream in streams:
+            stream.start()
+        wait_until(lambda streams=streams: all(stream.acknowledged for stream in streams))
+        time.sleep(chance.uniform(0, 0.02))
+        daemon.kill9()
+        for stream in streams:
+            stream.join(10)
+            acknowledged |= stream.acknowledged
+            asked |= set(stream.asked)
+    daemon.start()
+    found = {row.split("\t")[1]: int(row.split("\t")[0]) for row in daemon.ask("LIST")[:-1]}
+    assert {name: found.get(name) for name in acknowledged} == acknowledged
+    assert set(found) <= asked
+    assert len(set(found.values())) == len(found)
+    daemon.stop()
+
+
+@pytest.mark.timeout(300)
+def test_every_run_ends_exactly_once_though_workers_are_killed_in_the_middle(tmp_path: Path) -> None:
+    """At most once: a job leaves a mark with O_EXCL, so a second start of the same attempt would show."""
+    chance = random.Random(SEED)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    daemon = Daemon(tmp_path / "data", "--local-worker", "0", "--heartbeat", "200ms", "--lease", "600ms")
+    daemon.start()
+    daemon.ask(f"ADD name=job overlap=allow 0 0 1 1 * set -C; : > {marks}/$CRONFLOW_RUN_ID-$CRONFLOW_ATTEMPT; sleep 0.1")
+    workers = [Worker(daemon, f"w{i}", tmp_path / f"spool{i}", slots=4) for i in range(2)]
+    for worker in workers:
+        worker.start()
+    runs = 0
+    for round_number in range(12):
+        replies = daemon.ask(*["RUN job"] * 10)
+        runs += sum(reply.startswith("OK") for reply in replies)
+        time.sleep(chance.uniform(0, 0.15))
+        victim = workers[round_number % 2]
+        victim.kill9()
+        if round_number % 4 == 3:
+            daemon.kill9()
+            daemon.start()
+        victim.start()
+    wait_until(lambda: not _active(daemon), 60)
+    rows = [row.split("\t") for row in daemon.ask("RUNS job")[:-1]]
+    ends = Counter(row[0] for row in rows)
+    assert ends == Counter({str(run): 1 for run in range(1, runs + 1)})
+    states = Counter(row[4] for row in rows)
+    assert set(states) <= {"ok", "lost"}, states
+    ok = {row[0] for row in rows if row[4] == "ok"}
+    assert ok <= {path.name.partition("-")[0] for path in marks.iterdir()}
+    assert states["ok"] > 0
+    for worker in workers:
+        worker.stop()
+    daemon.stop()
+
+
+def _active(daemon: Daemon) -> bool:
+    status = dict(row.split("\t", 1) for row in daemon.ask("STATUS")[:-1])
+    return status["queued"] != "0" or status["running"] != "0"
+
+
+def test_a_daemon_that_is_told_to_stop_leaves_running_jobs_alone(tmp_path: Path) -> None:
+    """TERM and a new start in the middle of a job: it ends well, once, and is told as such."""
+    daemon = Daemon(tmp_path / "data", "--local-worker", "2")
+    daemon.start()
+    gate = tmp_path / "gate"
+    job = f"while ! test -e {gate}; do sleep 0.02; done; echo through"
+    daemon.ask(f"ADD name=job 0 0 1 1 * {job}")
+    wait_until(lambda: len(daemon.ask("WORKERS")) == 2)
+    daemon.ask("RUN job")
+    wait_until(lambda: "\trunning\t" in daemon.ask("RUNS")[0])
+    assert daemon.stop() == 0
+    daemon.start()
+    gate.touch()
+    wait_until(lambda: "\tok\t" in daemon.ask("RUNS")[0], 30)
+    assert daemon.ask("LOG 1") == ["1\tthrough", "OK 1"]
+    daemon.stop()
+
+
+def test_a_second_daemon_on_the_same_directory_is_turned_away(tmp_path: Path) -> None:
+    """Two writers would ruin the journal; the second says who is first and exits 75."""
+    first = Daemon(tmp_path / "data", "--local-worker", "0")
+    first.start()
+    second = Daemon(tmp_path / "data", "--local-worker", "0")
+    status, message = second.start_and_fail()
+    assert status == 75
+    assert str(first.pid) in message
+    first.stop()
+
+
+def test_a_signal_during_start_up_is_no_accident(tmp_path: Path) -> None:
+    """systemd may stop us at any moment; a half-started daemon leaves a directory that starts."""
+    daemon = Daemon(tmp_path / "data", "--local-worker", "0")
+    daemon.start()
+    daemon.ask("ADD name=a 0 0 1 1 * true")
+    daemon.kill9()
+    for delay_s in (0.05, 0.2, 0.4):
+        daemon.launch()
+        time.sleep(delay_s)  # the moment is arbitrary, and none may hurt
+        daemon.signal(signal.SIGKILL)
+    daemon.start()
+    assert daemon.ask("LIST")[-1] == "OK 1"
+    daemon.stop()
