@@ -1,0 +1,152 @@
+"""Who may come in, and what happens to whoever should not: real sockets, real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.real.running import ROOT, Daemon, Worker, wait_until
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
+    """A daemon that asks for the token which `cronflowd init` made."""
+    data = tmp_path / "data"
+    command = [sys.executable, "-m", "cronflowd", "init", "--data", str(data)]
+    made = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    token_file = Path(made.stdout.strip())
+    daemon = Daemon(data, "--local-worker", "1", "--token-file", str(token_file))
+    daemon.start()
+    yield daemon, token_file
+    daemon.stop()
+
+
+def test_the_secret_is_asked_for_on_both_ports(guarded: tuple[Daemon, Path], tmp_path: Path) -> None:
+    """Without it nothing is told and nothing changes; with it everything works."""
+    daemon, token_file = guarded
+    token = token_file.read_text().strip()
+    assert len(token) == 64
+    assert [line.split()[:2] for line in daemon.ask("PING", "LIST", "CLEAR")] == [
+        ["PONG"],
+        ["ERR", "auth-required"],
+        ["ERR", "auth-required"],
+    ]
+    assert daemon.ask("AUTH wrong", "LIST")[0].startswith("ERR denied")
+    assert daemon.ask(f"AUTH {token}", "LIST") == ["OK authenticated", "OK 0"]
+    worker = Worker(daemon, "far", tmp_path / "spool", 1, "--token-file", str(token_file))
+    worker.is_ready = lambda: any("far" in row for row in daemon.ask(f"AUTH {token}", "WORKERS"))  # type: ignore[method-assign]
+    worker.start()
+    worker.stop()
+
+
+def test_a_worker_without_the_secret_is_told_so_and_gives_up(guarded: tuple[Daemon, Path], tmp_path: Path) -> None:
+    """Exit 77, with a reason: a wrong setting must not look like a network that is down."""
+    daemon, _ = guarded
+    command = [sys.executable, "-m", "cronflowd", "worker", "--connect", f"127.0.0.1:{daemon.worker_port}"]
+    ended = subprocess.run(
+        [*command, "--spool", str(tmp_path / "spool")], capture_output=True, text=True, timeout=30, cwd=ROOT
+    )
+    assert (ended.returncode, "auth-required" in ended.stderr) == (77, True)
+
+
+def test_a_local_worker_needs_no_secret(guarded: tuple[Daemon, Path]) -> None:
+    """Its door is a unix socket that only the daemon's own user can open."""
+    daemon, _ = guarded
+    token = (daemon.data / "token").read_text().strip()
+    wait_until(lambda: any("local\tready" in row for row in daemon.ask(f"AUTH {token}", "WORKERS")))
+
+
+def test_listening_beyond_this_machine_without_a_secret_is_refused(tmp_path: Path) -> None:
+    """Whoever reaches the port can run any command, so this must be said aloud: exit 77."""
+    daemon = Daemon(tmp_path / "data", "--local-worker", "0", "--listen", "0.0.0.0:0")
+    status, message = daemon.start_and_fail()
+    assert (status, "--insecure" in message) == (77, True)
+
+
+def test_the_unix_socket_speaks_the_same_protocol(tmp_path: Path) -> None:
+    """For scripts on the same machine; no silence ends it."""
+    daemon = Daemon(tmp_path / "data", "--local-worker", "0")
+    daemon.start()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(daemon.data / "control.sock"))
+        connection.sendall(b"PING\nQUIT\n")
+        assert connection.makefile("r").read() == "PONG\nOK bye\n"
+    daemon.stop()
+
+
+FOREIGN = [
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\nCLEAR\r\n",
+    b"POST http://localhost/ HTTP/1.1\r\n\r\nCLEAR\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\nCLEAR\n",
+]
+
+
+@pytest.mark.parametrize("port", ["control", "workers"])
+@pytest.mark.parametrize("first", FOREIGN)
+def test_http_and_tls_are_closed_and_nothing_they_say_is_executed(tmp_path: Path, port: str, first: bytes) -> None:
+    """A web page can make a browser send lines to a local port; none of them may count."""
+    daemon = Daemon(tmp_path / "data", "--local-worker", "0")
+    daemon.start()
+    daemon.ask("ADD @daily true")
+    number = daemon.port if port == "control" else daemon.worker_port
+    with socket.create_connection(("127.0.0.1", number), timeout=10) as connection:
+        connection.sendall(first)
+        assert connection.recv(1000) == b""
+    assert daemon.ask("LIST")[-1] == "OK 1"
+    daemon.stop()
+
+
+def test_running_out_of_descriptors_ends_neither_the_daemon_nor_its_schedules(tmp_path: Path) -> None:
+    """EMFILE: callers beyond the limit are told so, and later everything works again."""
+    daemon = Daemon(tmp_path / "data", "--local-worker", "0")
+    daemon.start()
+    subprocess.run(["prlimit", f"--pid={daemon.pid}", "--nofile=40"], check=True)
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            connection = stack.enter_context(socket.socket())
+            connection.settimeout(5)
+            with contextlib.suppress(OSError):
+                connection.connect(("127.0.0.1", daemon.port))
+    wait_until(lambda: _pings(daemon))
+    daemon.stop()
+
+
+def _pings(daemon: Daemon) -> bool:
+    with contextlib.suppress(OSError):
+        return daemon.ask("PING") == ["PONG"]
+    return False
+
+
+NONSENSE = [
+    (b"WHAT is this\n", "ERR syntax"),
+    (b"HELLO slots=1\n", "ERR syntax"),
+    (b"HELLO name=all slots=1\n", "ERR bad-option"),
+    (b"HELLO name=w slots=0\n", "ERR bad-option"),
+    (b"HELLO name=w slots=1 running=x\n", "ERR syntax"),
+    (b"\xff\xfe\n", "ERR bad-line"),
+    (b"HELLO name=w slots=1\nDANCE\n", "ERR unknown-command"),
+    (b"HELLO name=w slots=1\nDONE 1\n", "ERR syntax"),
+    (b"HELLO name=w slots=1\nDONE x 1 0\n", "ERR syntax"),
+    (b"HELLO name=w slots=1\nOUT 1 7 text\n", "ERR syntax"),
+    (b"HELLO name=w slots=1\n" + b"x" * 70_000 + b"\n", "ERR too-long"),
+]
+
+
+@pytest.mark.parametrize(("said", "answer"), NONSENSE)
+def test_a_worker_that_speaks_nonsense_is_told_so_and_closed(tmp_path: Path, said: bytes, answer: str) -> None:
+    """One line that names what was wrong; the daemon and everybody else go on."""
+    daemon = Daemon(tmp_path / "data", "--local-worker", "0")
+    daemon.start()
+    with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=10) as connection:
+        connection.sendall(said)
+        lines = connection.makefile("r").read().splitlines()
+    assert lines[-1].startswith(answer), lines
+    assert daemon.ask("PING") == ["PONG"]
+    daemon.stop()
