@@ -63,10 +63,10 @@ class Disk:
         return True
 
     def rename(self, old: Path, new: Path) -> None:
-        os.rename(old, new)
+        old.rename(new)
 
     def unlink(self, path: Path) -> None:
-        os.unlink(path)
+        path.unlink()
 
     def free_bytes(self, fd: int) -> int:
         """What the file system has left for us."""

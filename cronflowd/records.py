@@ -30,7 +30,7 @@ from .facts import FACTS_VERSION
 
 JOURNAL_NAME = "journal"
 MAX_RECORD_BYTES = 16 * 1024 * 1024
-_SEAL_BYTES = 18  # of `,"crc":"5f3a01bc"}`
+SEAL_BYTES = 18  # of `,"crc":"5f3a01bc"}`
 _READ_BYTES = 1024 * 1024
 _SECTOR_BYTES = 512
 _SEAL = b',"crc":"%08x"}'
@@ -41,6 +41,20 @@ _BATCH = BATCH_MARK + b',"crc":"'
 _ZEROS = re.compile(rb"\x00+")
 _EIGHT_HEX = re.compile(rb"[0-9a-f]{8}")
 _SEQ = re.compile(rb'\{"seq":([0-9]{1,19}),')
+
+
+class Corrupt(Fatal):
+    """The refusal to start, naming the place and the way out."""
+
+    def __init__(self, path: Path, offset: int, what: str) -> None:
+        data = path.parent.parent
+        super().__init__(
+            Exit.CORRUPT,
+            f"{path}: at byte {offset}: {what}. See `cronflowd check {data}`, and --fix to mend it",
+        )
+        self.path = path
+        self.offset = offset
+        self.what = what
 
 
 def seal(body: bytes, chain: int) -> tuple[bytes, int]:
@@ -134,14 +148,19 @@ class Header:
     """A file's first line."""
 
     kind: str  # `segment`, `checkpoint` or `history`
-    seq: int  # of the first record that may follow
-    chain: int  # the CRC the first record goes on from
+    seq: int  # of the first record that may follow; of a checkpoint, the last that it holds
+    chain: int  # the CRC the first record goes on from; of a checkpoint, the journal's at that place
     version: int = FACTS_VERSION
+    # Of history alone:
+    sifted_at: str = ""  # when what need not be kept was last left out, RFC 3339
+    runs: tuple[int, int] = (0, 0)  # the lowest and the highest run in it, so that LOG skips the file
 
     def line(self) -> bytes:
         body = b'{"seq":%d,"%b":1,"version":%d,"chain":"%08x"' % (
             self.seq, self.kind.encode(), self.version, self.chain,
         )  # fmt: skip
+        if self.kind == "history":
+            body += b',"sifted_at":"%b","runs":[%d,%d]' % (self.sifted_at.encode(), *self.runs)
         return seal(body, self.chain)[0]
 
 
@@ -149,12 +168,19 @@ def parse_header(line: bytes) -> Header | None:
     """None for anything that is not one, or not whole."""
     try:
         record = orjson.loads(line)
-        chain = int(record["chain"], 16)
         kind = next(kind for kind in ("segment", "checkpoint", "history") if kind in record)
-        header = Header(kind, record["seq"], chain, record["version"])
-    except (ValueError, KeyError, TypeError, StopIteration):
+        low, high = record.get("runs", (0, 0))
+        header = Header(
+            kind,
+            record["seq"],
+            int(record["chain"], 16),
+            record["version"],
+            record.get("sifted_at", ""),
+            (low, high),
+        )
+        return header if header.line() == line + b"\n" else None
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         return None
-    return header if header.line() == line + b"\n" else None
 
 
 # --- reading ------------------------------------------------------------------------------
@@ -198,8 +224,8 @@ class Reader:
                 lines = (rest + chunk).split(b"\n")
                 rest = lines.pop()
                 for line in lines:
-                    chain = zlib.crc32(line[:-_SEAL_BYTES], self.chain)
-                    if line[-_SEAL_BYTES:] != _SEAL % chain:
+                    chain = zlib.crc32(line[:-SEAL_BYTES], self.chain)
+                    if line[-SEAL_BYTES:] != _SEAL % chain:
                         self.damage = _describe(line)
                         return
                     self.offset += len(line) + 1
@@ -223,7 +249,7 @@ def parse_line(line: bytes, path: Path, offset: int) -> dict[str, Any]:
         record: dict[str, Any] = orjson.loads(line)
         record.pop("batch", None)
     except (ValueError, AttributeError) as error:
-        raise Fatal(Exit.CORRUPT, f"{path}: at byte {offset}: {error}") from None
+        raise Corrupt(path, offset, str(error)) from None
     return record
 
 
@@ -245,7 +271,7 @@ def _first_valid(rest: bytes, chain: int) -> int | None:
     for start in _line_starts(rest):
         # What the damaged line claims its CRC is, and what it would be if only the claim is damaged.
         stored = _stored_chains(rest, start)
-        body = rest[previous : start - _SEAL_BYTES - 1]
+        body = rest[previous : start - SEAL_BYTES - 1]
         mended = {zlib.crc32(body, before) for before in chains_before}
         if _is_valid_at(rest, start, {chain} | stored | mended):  # `chain`: after a damaged header
             return start

@@ -8,15 +8,24 @@ invalid is no tail: that is Fatal (65), because to go on would drop what was ack
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from attrs import frozen
 
-from .errors import Exit, Fatal
 from .facts import Fact, decode
-from .records import Reader, find_valid_after, list_checkpoints, list_segments, parse_line, seal, seq_of
+from .records import (
+    Corrupt,
+    Reader,
+    find_valid_after,
+    list_checkpoints,
+    list_segments,
+    parse_line,
+    seal,
+    seq_of,
+)
 
 Record = tuple[int, datetime, Fact]
 log = logging.getLogger(__name__)
@@ -43,11 +52,16 @@ class Tail:
 
 
 class Replay:
-    """Iterate over it once; then the attributes tell what was found."""
+    """Iterate over it once; then the attributes tell what was found.
+
+    With `leave_out_newest` it reads what no daemon will ever touch again, while one runs:
+    all that stands before the first record of the newest file.
+    """
 
     def __init__(self, directory: Path, leave_out_newest: bool = False) -> None:
         self.directory = directory
-        self.leave_out_newest = leave_out_newest  # as the compaction does: a daemon is writing there
+        self.leave_out_newest = leave_out_newest
+        self.problem = ""  # of a checkpoint that could not be used
         self.last = 0  # the number of the last record of a whole decision
         self.chain = 0  # its CRC
         self.closed: list[Segment] = []  # all files but the open one, oldest first
@@ -59,18 +73,32 @@ class Replay:
     def __iter__(self) -> Iterator[Record]:
         yield from self._read_checkpoint()
         segments = list_segments(self.directory)
-        if self.leave_out_newest and segments:
-            segments.pop()
-        elif self.last and not segments:
-            raise Fatal(Exit.CORRUPT, f"{self.directory}: the records after {self.last} are missing")
+        if self.last and not segments:
+            raise Corrupt(self.directory / "journal", 0, f"the records after {self.last} are missing")
+        newest = segments.pop() if self.leave_out_newest and segments else None
+        limit = newest[0] if newest else sys.maxsize
         for index, (first, path) in enumerate(segments):
             later = [path for _, path in segments[index + 1 :]]
-            if later and segments[index + 1][0] <= self.last + 1:
-                self._close(path, first, segments[index + 1][0] - 1)
-                continue  # the checkpoint holds it
-            yield from self._read_segment(first, path, later)
-            if self.tail:
+            until = segments[index + 1][0] if later else limit
+            if until <= self.last + 1:
+                self._close(path, first, until - 1)  # the checkpoint holds it
+                continue
+            for record in self._read_segment(first, path, later):
+                # The next file is made shortly before this one is done with; what still comes is not synced.
+                if record[0] >= limit:
+                    break
+                self.last = record[0]
+                yield record
+            if self.tail and limit == sys.maxsize:
                 return
+        if newest:
+            self._check_newest(*newest)
+
+    def _check_newest(self, first: int, path: Path) -> None:
+        header = Reader(path).header
+        if header is None or self.last != first - 1:
+            raise Corrupt(path, 0, f"it does not go on from record {self.last}")
+        self.chain = header.chain
 
     def _close(self, path: Path, first: int, last: int) -> None:
         self.closed.append(Segment(path, first, last, path.stat().st_size))
@@ -82,7 +110,8 @@ class Replay:
                 yield from read_checkpoint(path)
                 self.last, self.chain = reader.header.seq, reader.header.chain
                 return
-            log.warning("%s: %s; an older checkpoint must do", path, problem)
+            self.problem = f"{path}: {problem}"
+            log.warning("%s; an older checkpoint must do", self.problem)
 
     def _read_segment(self, first: int, path: Path, later: list[Path]) -> Iterator[Record]:
         reader = Reader(path)
@@ -102,7 +131,6 @@ class Replay:
                 continue
             self.size, chain = reader.offset, reader.chain
             if seq > self.last:
-                self.last = seq
                 yield from decision
             decision.clear()
         self.chain = chain
@@ -113,11 +141,13 @@ class Replay:
         """A file goes on exactly where the one before it ended."""
         assert reader.header
         if reader.header.seq != first:
-            raise corrupt(reader.path, 0, f"its first line says {reader.header.seq}")
+            raise Corrupt(reader.path, 0, f"its first line says {reader.header.seq}")
         if first > self.last + 1:
-            raise corrupt(reader.path, 0, f"the records {self.last + 1} to {first - 1} before it are missing")
+            why = f" ({self.problem})" if self.problem else ""
+            missing = f"the records {self.last + 1} to {first - 1} before it are missing"
+            raise Corrupt(reader.path, 0, missing + why)
         if first == self.last + 1 and reader.header.chain != self.chain:
-            raise corrupt(reader.path, 0, "it does not go on from where the file before it ends")
+            raise Corrupt(reader.path, 0, "it does not go on from where the file before it ends")
 
     def _end(self, reader: Reader, whole: int, later: list[Path]) -> None:
         """The journal ends in this file: makes sure of it, and says what is left over."""
@@ -128,14 +158,14 @@ class Replay:
                 file.read(), reader.offset, reader.chain if reader.header else self.chain
             )
         if found is not None:
-            raise corrupt(
+            raise Corrupt(
                 reader.path,
                 reader.offset,
                 f"{damage}, but valid records follow at byte {reader.offset + found}",
             )
         for path in later:
             if Reader(path).header or find_valid_after(path.read_bytes(), 0, 0) is not None:
-                raise corrupt(
+                raise Corrupt(
                     reader.path, reader.offset, f"{damage}, but valid records follow in {path.name}"
                 )
         self.tail = Tail(reader.path, whole, damage, tuple(later))
@@ -146,18 +176,10 @@ def _decode(line: bytes, reader: Reader, expected: int) -> tuple[datetime, Fact,
     try:
         seq, at, fact, more = decode(parse_line(line, reader.path, offset))
     except (KeyError, TypeError, ValueError) as error:
-        raise corrupt(reader.path, offset, f"a record that cannot be understood: {error!r}") from error
+        raise Corrupt(reader.path, offset, f"a record that cannot be understood: {error!r}") from error
     if seq != expected:
-        raise corrupt(reader.path, offset, f"record {seq} stands where {expected} should")
+        raise Corrupt(reader.path, offset, f"record {seq} stands where {expected} should")
     return at, fact, more
-
-
-def corrupt(path: Path, offset: int, what: str) -> Fatal:
-    """The refusal to start, naming the place and the way out."""
-    data = path.parent.parent
-    return Fatal(
-        Exit.CORRUPT, f"{path}: at byte {offset}: {what}. See `cronflowd check {data}`, and --fix to mend it"
-    )
 
 
 # --- checkpoints ------------------------------------------------------------------------------
@@ -181,7 +203,7 @@ def check_checkpoint(path: Path) -> tuple[Reader, str]:
 
 
 def read_checkpoint(path: Path) -> Iterator[Record]:
-    """The state as facts; `check_checkpoint` came first."""
+    """The state as facts, with the number of the record that comes next; `check_checkpoint` came first."""
     reader = Reader(path)
     for line in reader:
         offset = reader.offset - len(line) - 1
@@ -191,5 +213,5 @@ def read_checkpoint(path: Path) -> Iterator[Record]:
         try:
             seq, at, fact, _ = decode(record)
         except (KeyError, TypeError, ValueError) as error:
-            raise corrupt(path, offset, f"a record that cannot be understood: {error!r}") from error
-        yield seq, at, fact
+            raise Corrupt(path, offset, f"a record that cannot be understood: {error!r}") from error
+        yield seq + 1, at, fact
