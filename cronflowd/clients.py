@@ -31,6 +31,7 @@ from .wire import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 
 MAX_LOCKED_LINE_BYTES = 1024  # before authentication, where that is required
 MAX_OUTBOX_BYTES = 4 << 20  # a reader that leaves more than this unread is cut
+LEAST_OUTBOX_BYTES = 8 * PIECE_BYTES  # below this, our own pieces could cut a good reader
 MAX_OWED_BYTES = 1 << 20  # while this much is owed, no more is read
 SLICE_LINES = 500  # after so many lines, or so long, the others have their turn
 SLICE_S = 0.005
@@ -202,6 +203,7 @@ class _Client:
 
     def __init__(self, connection: Connection, core: Core, waits: Waits, kind: Kind, max_outbox: int) -> None:
         now = trio.current_time()
+        max_outbox = max(max_outbox, LEAST_OUTBOX_BYTES)
         outbox = Outbox(connection, core.gate, max_outbox, waits.stall_s)
         outbox.on_drained = self._drained
         self.session = Session(outbox, connection.peer, kind, is_session=kind != "tcp")

@@ -307,7 +307,7 @@ class Door:
 
     async def serve(self, listeners: Iterable[Listener]) -> NoReturn:
         """Accepts until cancelled, then closes listeners and connections."""
-        self.max_connections = min(self.max_connections, max_descriptors() - SPARE_DESCRIPTORS)
+        self.max_connections = min(self.max_connections, max(1, max_descriptors() - SPARE_DESCRIPTORS))
         listeners = list(listeners)
         self._spare = _open_spare()
         try:

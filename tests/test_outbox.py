@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronflowd.outbox import PIECE_BYTES, Bell, Gate, Outbox
@@ -307,6 +307,7 @@ def test_a_gate_calls_an_outbox_once_and_not_after_its_end() -> None:
     assert (sink.sends, gate._waiting) == ([], [])
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_order_of_events_gives_the_same_bytes_and_none_before_its_commit(data: st.DataObject) -> None:
     """Short writes, commits, rows and messages in any order: what arrives is what was put, in order."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronflowd.errors import CODES, Refusal
@@ -79,6 +79,7 @@ def test_a_refusal_is_one_line_with_its_code(code: str) -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.booleans())
 def test_whatever_a_value_holds_its_line_stays_one_line(text: str, as_json: bool) -> None:
     """A command with a line separator in it must not be able to forge a status line."""
