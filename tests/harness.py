@@ -224,13 +224,15 @@ class World:
 
     async def play(self, kind: str, name: str | None, text: str) -> list[str]:
         """Does what one line of a transcript says; returns the lines that everybody reads then."""
-        told = await _PLAY[kind](self, name or _ALONE.get(kind, ""), text)
+        name = name or _ALONE.get(kind, "")
+        told = await _PLAY[kind](self, name, text)
         await self.settle()
-        return (told or []) + self._told()
+        return (told or []) + self._told((kind, name))
 
-    def _told(self) -> list[str]:
+    def _told(self, speaker: tuple[str, str]) -> list[str]:
+        """What everybody has been sent: the one who spoke comes first."""
         lines = []
-        for (kind, name), wire in list(self._wires.items()):
+        for (kind, name), wire in sorted(self._wires.items(), key=lambda item: item[0] != speaker):
             prefix = _TOLD[kind] if name == _ALONE[kind] else f"{_TOLD[kind]} {name}"
             said = wire.take_lines()
             if wire.is_over:
