@@ -210,26 +210,34 @@ class FileJournal(_Lines):
             self._end, self._first = found.size, found.open_first
         else:
             self._first = self._last + 1
-            self._fd, self._end = self._create_segment(self._first, self._chain)
+            self._fd, self._end = self._create_segment(self._first, self._chain, 0)
         free = self._disk.free_bytes(self._fd)
         self._reserve = max(min(self._reserve, free // 16), min(self._reserve, MIN_RESERVE_BYTES))
         self._chunk = max(min(CHUNK_BYTES, free // 64), MIN_CHUNK_BYTES)
         self._allocated = self._end
         self._find_space(0)
 
-    def _create_segment(self, first: int, chain: int) -> tuple[int, int]:
-        """A new file with its header, on the disk with its name: (descriptor, size)."""
+    def _create_segment(self, first: int, chain: int, space: int) -> tuple[int, int]:
+        """A new file, its header and its name on the disk: (descriptor, size). Leaves nothing if it fails."""
         path = segment_path(self.directory, first)
         fd = self._disk.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
             header = Header("segment", first, chain).line()
+            if space:
+                self._disk.allocate(fd, 0, len(header) + space)
             d.write_all(self._disk, fd, header, 0)
             self._disk.fsync(fd)
             d.sync_directory(self.directory, self._disk)
-        except BaseException:
-            os.close(fd)
+        except OSError:
+            self._remove_segment(fd, first)
             raise
         return fd, len(header)
+
+    def _remove_segment(self, fd: int, first: int) -> None:
+        # For good, before the older file grows: a start must not find both.
+        os.close(fd)
+        self._disk.unlink(segment_path(self.directory, first))
+        d.sync_directory(self.directory, self._disk)
 
     # --- append: the event loop's side ---
 
@@ -278,12 +286,11 @@ class FileJournal(_Lines):
         return self._find_space(size)
 
     def _find_space(self, size: int) -> bool:
+        # Once full, only a whole chunk counts as space again: otherwise the answer would flutter.
         wanted = self._end + self._buffered + self._reserve + size
-        if any(self._allocate(wanted + more) for more in (self._chunk, MIN_CHUNK_BYTES, 0)):
-            self._note_full(False)
-            return True
-        self._note_full(True)
-        return False
+        found = self._allocate(wanted + self._chunk) or (not self._full and self._allocate(wanted))
+        self._note_full(not found)
+        return found
 
     def _allocate(self, upto: int) -> bool:
         if upto <= self._allocated:
@@ -401,31 +408,27 @@ class FileJournal(_Lines):
         """Goes on in a new file once this one is long enough; not while the disk is full."""
         if self._end < self.segment_bytes or self._full:
             return
-        first = self._committed + 1
+        first, space = self._committed + 1, self._chunk + self._reserve
         try:
-            fd, size = self._create_segment(first, self._committed_chain)
-            if not self._move_to(fd, first, size):
-                self._disk.unlink(segment_path(self.directory, first))
+            fd, size = self._create_segment(first, self._committed_chain, space)
         except OSError as error:
             if error.errno not in d.NO_SPACE:
                 raise
-            # The file that is open has space set aside for what was promised; the new one has not.
+            # The open file has space set aside for what was promised; a new one would not have it.
             self._note_full(True)
-
-    def _move_to(self, fd: int, first: int, size: int) -> bool:
-        old_fd, old_end, old_first = self._fd, self._end, self._first
-        upto = size + self._chunk + self._reserve
-        self._disk.allocate(fd, 0, upto)
+            return
+        old = Segment(segment_path(self.directory, self._first), self._first, first - 1, self._end)
+        old_fd = self._fd
         with self._wake:
-            if size + self._buffered + self._reserve > upto:
-                os.close(fd)
-                return False  # more came meanwhile than fits; the next batch tries again
-            self._fd, self._first, self._end, self._allocated = fd, first, size, upto
-        path = segment_path(self.directory, old_first)
-        self.closed.append(Segment(path, old_first, first - 1, old_end))
-        self._disk.ftruncate(old_fd, old_end)
+            fits = self._buffered + self._reserve <= space
+            if fits:
+                self._fd, self._first, self._end, self._allocated = fd, first, size, size + space
+        if not fits:  # so much came meanwhile; the next batch tries again
+            self._remove_segment(fd, first)
+            return
+        self.closed.append(old)
+        self._disk.ftruncate(old_fd, old.size)
         os.close(old_fd)
-        return True
 
 
 @define
