@@ -31,6 +31,7 @@ from .zones import check_zone, format_duration, parse_duration
 
 MAX_NAME = 64
 MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line
+MAX_TEXT_BYTES = 65_536  # command, desc=, cwd= and env.K= together; bounds tasks.db's lines and RUN lines
 MAX_TAGS = 32
 MAX_PARKED_RUNS = 1000  # per task with overlap=queue
 
@@ -310,6 +311,7 @@ def make_spec(name: str, schedule: str, command: str, options: Options, default_
     if name:
         check_name(name)
     check_command(command, options.type)
+    _check_size(command, options)
     return TaskSpec(name, parse_schedule(schedule, options.tz or default_tz), command, options)
 
 
@@ -344,6 +346,13 @@ def check_command(command: str, kind: str) -> None:
         raise Refusal("too-long", f"the command is longer than {MAX_COMMAND_BYTES} bytes")
     if kind == "sleep" and not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", command.strip()):
         raise Refusal("syntax", f'type=sleep wants a number of seconds, not "{escape(command[:40])}"')
+
+
+def _check_size(command: str, options: Options) -> None:
+    # SET adds variables one line after the other; the whole must still go into one line of a file.
+    texts = [command, options.desc, options.cwd, *(text for pair in options.env for text in pair)]
+    if sum(len(text.encode()) for text in texts) > MAX_TEXT_BYTES:
+        raise Refusal("too-long", f"command, desc=, cwd= and env.K= are longer than {MAX_TEXT_BYTES} bytes")
 
 
 @define

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from .disk import Prepared, make_directory, prepare, write_atomically
 from .errors import Refusal
 from .model import TaskSpec, id_of_name, parse_json, parse_record, task_record
-from .wire import MAX_LINE_BYTES, escape
+from .wire import escape
 
 __all__ = [
     "TASKS_NAME",
@@ -35,6 +35,7 @@ __all__ = [
 ]
 TASKS_NAME = "tasks.db"
 MAX_TASKS = 2_000_000
+MAX_LINE_BYTES = 262_144  # whatever a task may hold (model.MAX_TEXT_BYTES), escaped as JSON, is shorter
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\.db")
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1024 * 1024
