@@ -213,6 +213,13 @@ class World:
         await trio.testing.wait_all_tasks_blocked()
         self.journal.close()
 
+    def check_replay(self) -> None:
+        """Whatever was said: the journal alone gives what was there when the daemon stopped."""
+        again = State(ZONE)
+        for seq, at, fact in FileJournal(self.data).replay():
+            again.apply(fact, at, seq)
+        assert list(self.core.state.carry()) == list(again.carry())
+
     async def settle(self) -> None:
         """Waits until nobody can go on and all that was decided is on disk."""
         await trio.testing.wait_all_tasks_blocked()
@@ -324,6 +331,7 @@ async def a_world(data: Path, settings: dict[str, str]) -> AsyncIterator[World]:
         await world.start()
         yield world
         await world.stop()
+        world.check_replay()
 
 
 async def play_lines(lines: list[str], data: Path) -> list[str]:

@@ -30,6 +30,22 @@ def test_every_word_is_what_the_transcript_says(
     assert text.split("\n") == said.split("\n")
 
 
+def test_what_add_takes_load_takes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tasks.db that could not be loaded again would be no backup, whatever JSON makes of a text."""
+    quotes = '"' * 60_000
+    lines = [f"C: ADD name=quotes @daily {quotes}", "C: ADD name=small @daily x"]
+    lines += [f"C: SET small env.V{n}={'x' * 40_000}" for n in range(2)]
+    said = play([*lines, "C: SAVE", "C: LOAD"], tmp_path, monkeypatch)
+    assert [line for line in said if line.startswith("S:")] == [
+        "S: OK 1 quotes next=2030-01-02T00:00:00Z",
+        "S: OK 2 small next=2030-01-02T00:00:00Z",
+        "S: OK 2 rev=2",
+        "S: ERR too-long command, desc=, cwd= and env.K= are longer than 65536 bytes",
+        "S: OK 2 saved",
+        "S: OK 2 loaded",
+    ]
+
+
 def test_there_are_transcripts() -> None:
     """A wrong path would make all of them pass."""
     assert len(TRANSCRIPTS) > 10
