@@ -25,9 +25,9 @@ lint: .venv/test.stamp
 test-long: .venv/test.stamp
 	CRONFLOWD_LONG=1 $(PYTEST) -m "long or not long" --timeout 900
 
-# Writes the transcripts, and those in protocol.md, anew from what the program does now; read the diff like code.
+# Writes the transcripts, those in protocol.md, and the man page anew from what the program does now; read the diff like code.
 golden: .venv/test.stamp
-	CRONFLOWD_GOLDEN=1 $(PYTEST) tests/test_transcripts.py tests/test_protocol_md.py
+	CRONFLOWD_GOLDEN=1 $(PYTEST) tests/test_transcripts.py tests/test_protocol_md.py tests/test_man_page.py
 
 bench: .venv/test.stamp
 	$(BIN)/python -m tests.bench
