@@ -33,7 +33,8 @@ def matches(token: bytes, offered: bytes) -> bool:
 def read_token(path: Path) -> bytes:
     """The secret in a file, which nobody but its owner may read."""
     try:
-        with path.open("rb") as file:
+        # Not to wait for the other end, should it be a pipe.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             _check_mode(path, os.fstat(file.fileno()))
             token = file.read(MAX_TOKEN_BYTES + 2).strip()
     except OSError as error:
@@ -42,6 +43,8 @@ def read_token(path: Path) -> bytes:
 
 
 def _check_mode(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise Fatal(Exit.CONFIG, f"{path}: cannot read the token: it is not a file")
     # A group may read what root owns: that is how an administrator, and systemd's
     # LoadCredential=, hand a secret to a user who must not be able to change it.
     forbidden = 0o027 if found.st_uid == 0 and os.geteuid() != 0 else 0o077

@@ -37,6 +37,10 @@ class Clock(Protocol):
         """Wait for a time, None for ever; True when the clock was set or the machine had slept."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it holds; nobody may be waiting."""
+        ...
+
 
 class SystemClock:
     """The machine's clock."""
@@ -182,3 +186,6 @@ class VirtualClock:
                 await self._stepped.wait()
         self._stepped = trio.Event()
         return True
+
+    def close(self) -> None:
+        """Nothing is held."""

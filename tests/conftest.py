@@ -1,0 +1,28 @@
+"""What every test stands on: an environment that says nothing, and how hard hypothesis tries."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Whoever runs the tests may have settings of their own, or be systemd.
+KEPT = ("CRONFLOWD_GOLDEN", "CRONFLOWD_LONG")
+for name in list(os.environ):
+    if name.startswith(("CRONFLOWD_", "LISTEN_", "WATCHDOG_")) and name not in KEPT:
+        del os.environ[name]
+for name in ("NOTIFY_SOCKET", "STATE_DIRECTORY", "JOURNAL_STREAM", "TZ"):
+    os.environ.pop(name, None)
+
+# No deadline: the machine is shared, and a slow example is no wrong one. The quick profile tries
+# the same examples every time, so that what was green stays green; the long one looks for new.
+settings.register_profile(
+    "quick", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "long",
+    deadline=None,
+    max_examples=2000,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("long" if os.environ.get("CRONFLOWD_LONG") else "quick")
