@@ -259,7 +259,7 @@ class Answers:
         """LOG … follow: what there is, then every line as it comes, then the status line."""
         feed = LogFeed(self.core, session, run)
         self._subscribe(feed, session)
-        session.is_session = session.is_live = True
+        session.is_live = True  # and no session: a script that waits for a job gets its prompt back
         upto = self.core.last_seq
         feed.past(await self._lines(run, upto), upto)
         await feed.ended.wait()

@@ -6,6 +6,7 @@ doors, commit what was decided, write tasks.db, exit 0. Jobs run on in their wor
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -81,12 +82,15 @@ class Daemon:
 
     def _replay(self) -> bool:
         """Reads the journal; True when there was nothing in it."""
+        gc.disable()  # nothing that is made here is garbage, and looking for some takes as long as reading
         count = 0
         for seq, at, fact in self.journal.replay():
             self.state.apply(fact, at, seq)
             count += 1
             if count % PROGRESS_EVERY == 0:
                 log.info("replayed %d records of the journal", count)
+        gc.freeze()
+        gc.enable()
         if self.journal.set_aside:
             log.warning("the journal's end was not whole: %s", self.journal.set_aside)
         return count == 0

@@ -113,8 +113,8 @@ def _unescape_one(match: re.Match[str]) -> str:
 
 # --- key=value words -----------------------------------------------------------------
 
-_KEY = re.compile(r"[^\s=\"]+=")
-_PLAIN_VALUE = re.compile(r"[^\s\"]*(?=[ \t]|$)")
+_KEY = re.compile(r"[^ \t=\"]+=")
+_PLAIN_VALUE = re.compile(r"[^ \t\"]*(?=[ \t]|$)")
 _QUOTED_VALUE = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)')
 _QUOTED_ESCAPE = re.compile(r'\\(["\\])')
 _JSON = json.JSONDecoder()

@@ -187,9 +187,6 @@ def test_a_bad_option_is_named(text: str, code: str, word: str) -> None:
     assert word in caught.value.message
 
 
-@pytest.mark.xfail(
-    reason="a value with U+00A0 is written without quotes and then refused: \\s in wire's patterns"
-)
 @settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"])))
 def test_an_option_is_read_back_as_it_was_written(value: str) -> None:

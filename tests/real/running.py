@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import select
 import signal
 import socket
 import subprocess
@@ -13,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 PATIENCE_S = 20.0
+READY = re.compile(r"cronflowd ready control=\S+:(\d+) workers=\S+:(\d+) pid=(\d+)\n")
+StartDaemon = Callable[..., "Daemon"]
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,8 +34,9 @@ class Daemon:
     def __init__(self, data: Path, *flags: str) -> None:
         self.data = data
         self.flags = flags
-        self.port = self.worker_port = 0
-        self.log = data.with_suffix(".log")
+        self.host = "127.0.0.1"
+        self.port = self.worker_port = 0  # any; the same ones again after the first start
+        self.log = data.with_name(data.name + ".log")
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -39,26 +44,38 @@ class Daemon:
         assert self.process
         return self.process.pid
 
+    @property
+    def unix_socket(self) -> Path:
+        return self.data / "control.sock"
+
+    # --- its life ---
+
     def launch(self) -> subprocess.Popen[str]:
         """Starts the process without waiting for it."""
         command = [sys.executable, "-m", "cronflowd", "--data", str(self.data), "--tz", "UTC"]
-        command += ["--listen", f"127.0.0.1:{self.port}", "--listen-workers", f"127.0.0.1:{self.worker_port}"]
+        command += ["--listen", f"{self.host}:{self.port}"]
+        command += ["--listen-workers", f"{self.host}:{self.worker_port}"]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [*command, *self.flags], stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
+                [*command, *self.flags],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=ROOT,
             )
         return self.process
 
     def start(self) -> None:
-        """Starts it and waits for the ready line."""
+        """Starts it and waits until it serves."""
         process = self.launch()
         assert process.stdout
-        line = process.stdout.readline()
-        assert line.startswith("cronflowd ready "), (line, self.log.read_text())
-        words = dict(word.split("=", 1) for word in line.split()[2:])
-        self.port = int(words["control"].rpartition(":")[2])
-        self.worker_port = int(words["workers"].rpartition(":")[2])
-        assert int(words["pid"]) == process.pid
+        ready, _, _ = select.select([process.stdout], [], [], PATIENCE_S)
+        line = process.stdout.readline() if ready else "nothing in time"
+        match = READY.fullmatch(line)
+        assert match, f"instead of the ready line: {line!r}; its log:\n{self.log.read_text()}"
+        self.port, self.worker_port, pid = (int(text) for text in match.groups())
+        assert pid == process.pid
 
     def start_and_fail(self) -> tuple[int, str]:
         """Starts one that cannot serve: (exit status, what it said on stderr)."""
@@ -67,33 +84,91 @@ class Daemon:
         assert process.stdout.read() == ""
         return self._ended(), self.log.read_text()
 
-    def ask(self, *lines: str) -> list[str]:
-        """Sends lines, ends the input, and returns all reply lines."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as connection:
-            connection.sendall("".join(f"{line}\n" for line in lines).encode())
-            connection.shutdown(socket.SHUT_WR)
-            with connection.makefile("r", encoding="utf-8", newline="\n") as replies:
-                return replies.read().splitlines()
-
     def signal(self, number: int) -> int:
         """Sends a signal and waits for the end: the exit status."""
-        assert self.process
+        if self.process is None:
+            return 0
         self.process.send_signal(number)
         return self._ended()
 
     def kill9(self) -> None:
+        """As the kernel does it when memory runs out."""
         self.signal(signal.SIGKILL)
 
     def stop(self) -> int:
         """TERM; the exit status."""
         return self.signal(signal.SIGTERM)
 
+    def restart(self) -> None:
+        """A daemon again, on the same ports and data; ends the old one with TERM if it still runs."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Ends it, and the local worker it may have started."""
+        children = self.children()
+        self.stop()
+        for child in children:
+            if str(self.data) in _command_of(child):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+
+    def children(self) -> list[int]:
+        """The processes it has started: its local worker."""
+        if self.process is None:
+            return []
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+            return [int(pid) for pid in text.split()]
+        return []
+
     def _ended(self) -> int:
-        assert self.process
-        status = self.process.wait(PATIENCE_S)
-        if self.process.stdout:
-            self.process.stdout.close()
-        return status
+        process, self.process = self.process, None
+        assert process
+        try:
+            return process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            if process.stdout:
+                process.stdout.close()
+
+    # --- talking to it ---
+
+    def connect(self) -> socket.socket:
+        """A connection to the control port."""
+        return socket.create_connection((self.host, self.port), timeout=PATIENCE_S)
+
+    def nc(self, *lines: str) -> str:
+        """Sends lines, ends its input, and gives back all that was answered."""
+        with self.connect() as client:
+            client.sendall("".join(f"{line}\n" for line in lines).encode())
+            client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+    def ask(self, *lines: str) -> list[str]:
+        """The same as lines."""
+        return self.nc(*lines).split("\n")[:-1]
+
+    def until(self, line: str, is_wanted: Callable[[str], bool]) -> str:
+        """Asks again and again until the answer is the one wanted."""
+        answer = ""
+
+        def look() -> bool:
+            nonlocal answer
+            answer = self.nc(line)
+            return is_wanted(answer)
+
+        wait_until(look)
+        return answer
+
+
+def _command_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
 
 
 class Worker:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.running import Daemon, Worker, wait_until
+from tests.real.running import Daemon, StartDaemon, Worker, wait_until
 
 KILLS = int(os.environ.get("CRONFLOWD_KILLS", "100"))
 SEED = int(os.environ.get("CRONFLOWD_SEED", "20261121"))
@@ -53,14 +53,15 @@ class Stream(threading.Thread):
 
 
 @pytest.mark.timeout(400)
-def test_no_acknowledged_command_is_lost_and_none_invented_over_a_hundred_kills(tmp_path: Path) -> None:
+def test_no_acknowledged_command_is_lost_and_none_invented_over_a_hundred_kills(
+    start_daemon: StartDaemon,
+) -> None:
     """The promise of `OK`: on disk. Each life adds, is killed at a random moment, and is looked at."""
     chance = random.Random(SEED)
     acknowledged: dict[str, int] = {}
     asked: set[str] = set()
-    daemon = Daemon(tmp_path / "data", "--local-worker", "0", "--segment", "64K")
+    daemon = start_daemon("--segment", "64K")
     for life in range(KILLS):
-        daemon.start()
         streams = [Stream(daemon.port, 2 * life + i) for i in range(2)]
         for stream in streams:
             stream.start()
@@ -71,23 +72,24 @@ def test_no_acknowledged_command_is_lost_and_none_invented_over_a_hundred_kills(
             stream.join(10)
             acknowledged |= stream.acknowledged
             asked |= set(stream.asked)
-    daemon.start()
+        daemon.start()
     found = {row.split("\t")[1]: int(row.split("\t")[0]) for row in daemon.ask("LIST")[:-1]}
     assert {name: found.get(name) for name in acknowledged} == acknowledged
     assert set(found) <= asked
     assert len(set(found.values())) == len(found)
-    daemon.stop()
 
 
 @pytest.mark.timeout(300)
-def test_every_run_ends_exactly_once_though_workers_are_killed_in_the_middle(tmp_path: Path) -> None:
+def test_every_run_ends_exactly_once_though_workers_are_killed_in_the_middle(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
     """At most once: a job leaves a mark with O_EXCL, so a second start of the same attempt would show."""
     chance = random.Random(SEED)
     marks = tmp_path / "marks"
     marks.mkdir()
-    daemon = Daemon(tmp_path / "data", "--local-worker", "0", "--heartbeat", "200ms", "--lease", "600ms")
-    daemon.start()
-    daemon.ask(f"ADD name=job overlap=allow 0 0 1 1 * set -C; : > {marks}/$CRONFLOW_RUN_ID-$CRONFLOW_ATTEMPT; sleep 0.1")
+    daemon = start_daemon("--heartbeat", "200ms", "--lease", "600ms")
+    job = f"set -C; : > {marks}/$CRONFLOW_RUN_ID-$CRONFLOW_ATTEMPT; sleep 0.1"
+    daemon.ask(f"ADD name=job overlap=allow 0 0 1 1 * {job}")
     workers = [Worker(daemon, f"w{i}", tmp_path / f"spool{i}", slots=4) for i in range(2)]
     for worker in workers:
         worker.start()
@@ -113,7 +115,6 @@ def test_every_run_ends_exactly_once_though_workers_are_killed_in_the_middle(tmp
     assert states["ok"] > 0
     for worker in workers:
         worker.stop()
-    daemon.stop()
 
 
 def _active(daemon: Daemon) -> bool:
@@ -121,10 +122,11 @@ def _active(daemon: Daemon) -> bool:
     return status["queued"] != "0" or status["running"] != "0"
 
 
-def test_a_daemon_that_is_told_to_stop_leaves_running_jobs_alone(tmp_path: Path) -> None:
+def test_a_daemon_that_is_told_to_stop_leaves_running_jobs_alone(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
     """TERM and a new start in the middle of a job: it ends well, once, and is told as such."""
-    daemon = Daemon(tmp_path / "data", "--local-worker", "2")
-    daemon.start()
+    daemon = start_daemon("--local-worker", "2")
     gate = tmp_path / "gate"
     job = f"while ! test -e {gate}; do sleep 0.02; done; echo through"
     daemon.ask(f"ADD name=job 0 0 1 1 * {job}")
@@ -136,24 +138,20 @@ def test_a_daemon_that_is_told_to_stop_leaves_running_jobs_alone(tmp_path: Path)
     gate.touch()
     wait_until(lambda: "\tok\t" in daemon.ask("RUNS")[0], 30)
     assert daemon.ask("LOG 1") == ["1\tthrough", "OK 1"]
-    daemon.stop()
 
 
-def test_a_second_daemon_on_the_same_directory_is_turned_away(tmp_path: Path) -> None:
+def test_a_second_daemon_on_the_same_directory_is_turned_away(start_daemon: StartDaemon) -> None:
     """Two writers would ruin the journal; the second says who is first and exits 75."""
-    first = Daemon(tmp_path / "data", "--local-worker", "0")
-    first.start()
-    second = Daemon(tmp_path / "data", "--local-worker", "0")
+    first = start_daemon()
+    second = Daemon(first.data)
     status, message = second.start_and_fail()
     assert status == 75
     assert str(first.pid) in message
-    first.stop()
 
 
-def test_a_signal_during_start_up_is_no_accident(tmp_path: Path) -> None:
+def test_a_signal_during_start_up_is_no_accident(start_daemon: StartDaemon) -> None:
     """systemd may stop us at any moment; a half-started daemon leaves a directory that starts."""
-    daemon = Daemon(tmp_path / "data", "--local-worker", "0")
-    daemon.start()
+    daemon = start_daemon()
     daemon.ask("ADD name=a 0 0 1 1 * true")
     daemon.kill9()
     for delay_s in (0.05, 0.2, 0.4):

@@ -6,25 +6,21 @@ import contextlib
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.real.running import ROOT, Daemon, Worker, wait_until
+from tests.real.running import ROOT, Daemon, StartDaemon, Worker, wait_until
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
+def guarded(start_daemon: StartDaemon, tmp_path: Path) -> tuple[Daemon, Path]:
     """A daemon that asks for the token which `cronflowd init` made."""
     data = tmp_path / "data"
     command = [sys.executable, "-m", "cronflowd", "init", "--data", str(data)]
     made = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     token_file = Path(made.stdout.strip())
-    daemon = Daemon(data, "--local-worker", "1", "--token-file", str(token_file))
-    daemon.start()
-    yield daemon, token_file
-    daemon.stop()
+    return start_daemon("--local-worker", "1", "--token-file", str(token_file), data=data), token_file
 
 
 def test_the_secret_is_asked_for_on_both_ports(guarded: tuple[Daemon, Path], tmp_path: Path) -> None:
@@ -45,7 +41,9 @@ def test_the_secret_is_asked_for_on_both_ports(guarded: tuple[Daemon, Path], tmp
     worker.stop()
 
 
-def test_a_worker_without_the_secret_is_told_so_and_gives_up(guarded: tuple[Daemon, Path], tmp_path: Path) -> None:
+def test_a_worker_without_the_secret_is_told_so_and_gives_up(
+    guarded: tuple[Daemon, Path], tmp_path: Path
+) -> None:
     """Exit 77, with a reason: a wrong setting must not look like a network that is down."""
     daemon, _ = guarded
     command = [sys.executable, "-m", "cronflowd", "worker", "--connect", f"127.0.0.1:{daemon.worker_port}"]
@@ -69,16 +67,14 @@ def test_listening_beyond_this_machine_without_a_secret_is_refused(tmp_path: Pat
     assert (status, "--insecure" in message) == (77, True)
 
 
-def test_the_unix_socket_speaks_the_same_protocol(tmp_path: Path) -> None:
+def test_the_unix_socket_speaks_the_same_protocol(start_daemon: StartDaemon) -> None:
     """For scripts on the same machine; no silence ends it."""
-    daemon = Daemon(tmp_path / "data", "--local-worker", "0")
-    daemon.start()
+    daemon = start_daemon()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
         connection.connect(str(daemon.data / "control.sock"))
         connection.sendall(b"PING\nQUIT\n")
         assert connection.makefile("r").read() == "PONG\nOK bye\n"
-    daemon.stop()
 
 
 FOREIGN = [
@@ -90,23 +86,24 @@ FOREIGN = [
 
 @pytest.mark.parametrize("port", ["control", "workers"])
 @pytest.mark.parametrize("first", FOREIGN)
-def test_http_and_tls_are_closed_and_nothing_they_say_is_executed(tmp_path: Path, port: str, first: bytes) -> None:
+def test_http_and_tls_are_closed_and_nothing_they_say_is_executed(
+    start_daemon: StartDaemon, port: str, first: bytes
+) -> None:
     """A web page can make a browser send lines to a local port; none of them may count."""
-    daemon = Daemon(tmp_path / "data", "--local-worker", "0")
-    daemon.start()
+    daemon = start_daemon()
     daemon.ask("ADD @daily true")
     number = daemon.port if port == "control" else daemon.worker_port
     with socket.create_connection(("127.0.0.1", number), timeout=10) as connection:
         connection.sendall(first)
         assert connection.recv(1000) == b""
     assert daemon.ask("LIST")[-1] == "OK 1"
-    daemon.stop()
 
 
-def test_running_out_of_descriptors_ends_neither_the_daemon_nor_its_schedules(tmp_path: Path) -> None:
+def test_running_out_of_descriptors_ends_neither_the_daemon_nor_its_schedules(
+    start_daemon: StartDaemon,
+) -> None:
     """EMFILE: callers beyond the limit are told so, and later everything works again."""
-    daemon = Daemon(tmp_path / "data", "--local-worker", "0")
-    daemon.start()
+    daemon = start_daemon()
     subprocess.run(["prlimit", f"--pid={daemon.pid}", "--nofile=40"], check=True)
     with contextlib.ExitStack() as stack:
         for _ in range(60):
@@ -115,7 +112,6 @@ def test_running_out_of_descriptors_ends_neither_the_daemon_nor_its_schedules(tm
             with contextlib.suppress(OSError):
                 connection.connect(("127.0.0.1", daemon.port))
     wait_until(lambda: _pings(daemon))
-    daemon.stop()
 
 
 def _pings(daemon: Daemon) -> bool:
@@ -140,10 +136,11 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize(("said", "answer"), NONSENSE)
-def test_a_worker_that_speaks_nonsense_is_told_so_and_closed(tmp_path: Path, said: bytes, answer: str) -> None:
+def test_a_worker_that_speaks_nonsense_is_told_so_and_closed(
+    start_daemon: StartDaemon, said: bytes, answer: str
+) -> None:
     """One line that names what was wrong; the daemon and everybody else go on."""
-    daemon = Daemon(tmp_path / "data", "--local-worker", "0")
-    daemon.start()
+    daemon = start_daemon()
     with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=10) as connection:
         connection.sendall(said)
         lines = connection.makefile("r").read().splitlines()

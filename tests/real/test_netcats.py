@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PATIENCE_S, Daemon
+from .running import PATIENCE_S, Daemon
 
 pytestmark = pytest.mark.real
 
@@ -60,6 +60,7 @@ SEED = [
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for all clients; each cleans up before itself."""
     daemon = Daemon(tmp_path_factory.mktemp("netcats") / "data", "--local-worker", "0")
+    daemon.start()
     yield daemon
     daemon.close()
 
@@ -143,7 +144,7 @@ def test_a_web_page_cannot_give_orders(served: Daemon) -> None:
     """A form that posts text to this port must not reach any verb."""
     words = command("curl -s -H Content-Type:text/plain", served)
     body = "x\nADD name=evil * * * * * rm -rf /\n"
-    for port in (served.port, served.workers_port):
+    for port in (served.port, served.worker_port):
         done = subprocess.run(
             [*words, "--data-binary", body, f"http://{served.host}:{port}/"],
             stdout=subprocess.PIPE,
