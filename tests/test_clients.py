@@ -16,11 +16,12 @@ import trio.testing
 from attrs import define, field
 from trio.testing import MockClock
 
-from cronflowd.clients import SLICE_LINES, Core, Ending, Session, Step, Telnet, Waits, serve_client
+from cronflowd.clients import SLICE_LINES, Core, Ending, Session, Step, Waits, serve_client
 from cronflowd.errors import Fatal, Refusal
 from cronflowd.listeners import Connection, Kind
 from cronflowd.outbox import Gate, Outbox
 from cronflowd.replies import Reply
+from cronflowd.telnet import Telnet
 
 DAY_S = 86_400.0
 WAITS = Waits()
