@@ -98,11 +98,10 @@ class Answers:
         return Reply(f"cronflowd {__version__} protocol=1", values)
 
     def _authenticate(self, question: s.Authenticate, session: Session) -> Reply:
-        session.is_session = True
         if self.core.token is not None and not matches(self.core.token, question.token.encode()):
             log.warning("a wrong token from %s", session.address)
             raise Refusal("denied", "the token is not the right one")
-        session.authenticated = True
+        session.is_session = session.authenticated = True
         return Reply("authenticated", {"authenticated": True})
 
     def _format(self, question: s.SetFormat, session: Session) -> Reply:
