@@ -8,7 +8,6 @@ not pay for the daemon.
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 import traceback
@@ -189,5 +188,5 @@ def _init(parsed: argparse.Namespace) -> int:
 def _compact(parsed: argparse.Namespace) -> int:
     from . import compaction
 
-    logging.basicConfig(level=logging.WARNING)
+    logs.set_up("text", "warning")
     return compaction.main(parsed.directory, parsed.history)

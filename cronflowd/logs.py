@@ -57,8 +57,11 @@ def _word(value: object) -> str:
     text = str(value)
     if re.fullmatch(r"[!#-<>-\[\]-~]+", text):  # printable ASCII but for blank, ", = and \
         return text
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in quoted)
+    return _printable(json.dumps(text, ensure_ascii=False))
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 
 class _Logfmt(logging.Formatter):
@@ -74,8 +77,7 @@ class _Journal(logging.Formatter):
         number = next((number for level, number in PRIORITIES if record.levelno >= level), 7)
         fields = _fields(record)
         del fields["level"]
-        message = _word(fields.pop("msg")) if fields.get("traceback") else fields.pop("msg")
-        text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", str(message))
+        text = _printable(str(fields.pop("msg")))
         return " ".join([f"<{number}>{text}", *(f"{key}={_word(value)}" for key, value in fields.items())])
 
 
