@@ -6,8 +6,9 @@
 name=${3:-$(hostname)} tab=$(printf '\t') nc='' beater='' leaving='' owed=''
 dir=$(mktemp -d) && mkfifo "$dir/say" "$dir/hear" && exec 3<>"$dir/say" || exit 73
 beat() { while sleep "${BEAT_S:-5}" >&2 3>&-; do echo BEAT; done >&3 4<&- & beater=$!; }
-hush() { kill "$beater" && wait "$beater"; } 2>/dev/null # two writers at a time would mix their lines
-trap 'kill $nc $beater 2>/dev/null; rm -r "$dir"' EXIT
+# Two writers at a time would mix their lines. TERM may be lost on a subshell that has just begun.
+hush() { kill -9 "$beater" && wait "$beater"; } 2>/dev/null
+trap 'kill -9 $nc $beater 2>/dev/null; rm -r "$dir"' EXIT
 trap 'leaving=1; echo BYE >&3' TERM INT # the job that runs is finished and reported
 ${NC:-nc} "${1:-127.0.0.1}" "${2:-5051}" <"$dir/say" >"$dir/hear" 3>&- & nc=$!
 exec 4<"$dir/hear" # from here on fd 3 is what we say, and fd 4 what the daemon says

@@ -60,7 +60,7 @@ MAX_RUNNING_BYTES = 60_000  # of running= in HELLO
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
 
-class NotWelcome(Exception):
+class NotWelcomeError(Exception):
     """There was no OK this time; the message says why."""
 
 
@@ -301,11 +301,10 @@ class Agent:
         except trio.TooSlowError:
             return f"no answer within {ANSWER_WAIT_S:g} s"
         except OSError as error:
-            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-            return f"cannot connect: {cause.strerror or cause}"
+            return f"cannot connect: {_reasons(error)}"
         except trio.BrokenResourceError:
             return "the connection broke"
-        except NotWelcome as reason:
+        except NotWelcomeError as reason:
             return str(reason)
         except Fatal as fatal:
             # Jobs are not ended for it: they run on, and so do the attempts to connect.
@@ -318,13 +317,13 @@ class Agent:
         return f"unix:{connect}" if isinstance(connect, Path) else format_address(connect)
 
     async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
-        """HELLO and its answer; returns the lines that came after. Raises NotWelcome and Fatal."""
+        """HELLO and its answer; returns the lines that came after. Raises NotWelcomeError and Fatal."""
         await stream.send_all(self.hello().encode())
         items: list[Item] = []
         while not items:
             data = await stream.receive_some(READ_BYTES)
             if not data:
-                raise NotWelcome("the daemon closed the connection without an answer")
+                raise NotWelcomeError("the daemon closed the connection without an answer")
             items = reader.receive(bytes(data))
         first = str(items[0])
         word, _, rest = first.partition(" ")
@@ -332,9 +331,9 @@ class Agent:
             why = f"the daemon refuses this worker: {escape(rest)}"
             if rest.partition(" ")[0] in REFUSED_FOR_GOOD:
                 raise Fatal(Exit.REFUSED, f"{self._address}: {why}")
-            raise NotWelcome(why)
+            raise NotWelcomeError(why)
         if word != "OK":
-            raise NotWelcome(f'the first answer was "{escape(first[:40])}", neither OK nor ERR')
+            raise NotWelcomeError(f'the first answer was "{escape(first[:40])}", neither OK nor ERR')
         self.terms, self.fatal = parse_terms(rest), None
         return items[1:]
 
@@ -473,6 +472,12 @@ async def _dial(address: tuple[str, int] | Path) -> trio.abc.Stream:
     return await trio.open_tcp_stream(*address)
 
 
+def _reasons(error: OSError) -> str:
+    """Each different reason once: a name may stand for several addresses."""
+    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
+    return ", ".join(dict.fromkeys(getattr(each, "strerror", None) or str(each) for each in causes))
+
+
 def parse_terms(text: str) -> Terms:
     """What follows the OK: a name and key=value words; what is unknown or no number is left out."""
     terms = Terms()
@@ -557,6 +562,8 @@ async def _listen_to_signals(agent: Agent) -> None:
 async def _reap_adopted() -> None:
     with trio.open_signal_receiver(signal.SIGCHLD) as signals:
         async for _ in signals:
-            reap_adopted()
-            # Every job's end sends the signal too; nobody minds a zombie for a second.
-            await trio.sleep(ADOPTED_PAUSE_S)
+            is_done = False
+            while not is_done:
+                # Every job's end sends the signal too; nobody minds a zombie for a second.
+                await trio.sleep(ADOPTED_PAUSE_S)
+                is_done = reap_adopted()

@@ -47,8 +47,8 @@ class Spool:
 
     def load(self) -> tuple[dict[str, str], list[str]]:
         """What an earlier worker left: (its unacknowledged reports, the runs it was still running)."""
-        with open(self.directory / "reports", encoding="utf-8", errors="replace", newline="\n") as file:
-            reports, running = _replay(file.read())
+        content = (self.directory / "reports").read_bytes()
+        reports, running = _replay(content.decode(errors="replace"))
         # Also rids the file of a last line that was cut short.
         self.rewrite(reports, ())
         return reports, running
@@ -152,19 +152,17 @@ def _replay(text: str) -> tuple[dict[str, str], list[str]]:
     reports: dict[str, str] = {}
     running: dict[str, None] = {}
     owed: list[str] = []  # output, until the report it belongs to
-    for line in text.splitlines(keepends=True):
+    for line in text.split("\n")[:-1]:  # what follows the last line end was cut short by the kill
         verb, _, rest = line.partition(" ")
-        if not line.endswith("\n"):
-            break  # the kill came in the middle of it
         if verb == "OUT":
-            owed.append(line)
+            owed.append(line + "\n")
             continue
         key = " ".join(rest.split(None, 2)[:2])
         if verb == "RUN":
             running[key] = None
         elif verb == "DONE":
             running.pop(key, None)
-            reports[key] = "".join(owed) + line
+            reports[key] = "".join(owed) + line + "\n"
         elif verb == "ACK":
             reports.pop(key, None)
         owed.clear()

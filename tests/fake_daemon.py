@@ -45,6 +45,11 @@ class Visitor:
             pass
         return line
 
+    def forget(self) -> None:
+        """Drops the lines that were looked at."""
+        del self.lines[: self._next]
+        self._next = 0
+
     async def until_done(self, run: int) -> list[str]:
         """All lines about a run, up to its DONE."""
         await self.expect(f"DONE {run} ")
@@ -90,8 +95,7 @@ class FakeDaemon:
             visitor = Visitor(await self.listener.accept())
         self.visitors.append(visitor)
         visitor.hello = await visitor.line()
-        visitor.lines.clear()
-        visitor._next = 0
+        visitor.forget()
         return visitor
 
     async def worker(self) -> Visitor:

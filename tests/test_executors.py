@@ -24,8 +24,8 @@ PATIENCE_S = 10.0
 MEBIBYTE = 1024 * 1024
 
 
-def make_job(command: str, type: str = "shell", **options: str) -> Job:
-    order = Order("7 1", {"type": type, **options}, command)
+def make_job(command: str, kind: str = "shell", **options: str) -> Job:
+    order = Order("7 1", {"type": kind, **options}, command)
     return Job(order, Output("7", MEBIBYTE), grace_s=5.0)
 
 
@@ -99,7 +99,8 @@ def test_the_done_line_tells_what_there_is_to_tell() -> None:
     """Its options are read back by the daemon with the same rules as those of ADD."""
     assert format_done("7 1", Ended(0)) == "DONE 7 1 0\n"
     line = format_done("7 1", Ended(143, why='say "hi"\n', signal=15, timed_out=True), omitted=9)
-    assert line.startswith("DONE 7 1 143 ") and line.count("\n") == 1
+    assert line.startswith("DONE 7 1 143 ")
+    assert line.count("\n") == 1
     options, rest = split_options(line.split(" ", 4)[4].strip())
     assert (options, rest) == (
         {"signal": "15", "timeout": "1", "omitted": "9", "why": 'say "hi"\\n'},
@@ -120,7 +121,8 @@ def test_a_timeout_that_is_no_number_is_refused(text: str) -> None:
 def test_echo_and_sleep_zero_answer_at_once() -> None:
     """They are what thousands of jobs a second are measured with."""
     echo, sleep = TABLE["echo"].at_once, TABLE["sleep"].at_once
-    assert echo and sleep
+    assert echo
+    assert sleep
     assert echo(Order("7 1", {}, "a\tb")) == Ended(0, said="a\tb")
     assert sleep(Order("7 1", {}, "0")) == Ended(0)
     assert sleep(Order("7 1", {}, "0.5")) is None
@@ -132,7 +134,9 @@ def test_a_sleep_of_no_length_is_not_started(command: str) -> None:
     at_once = TABLE["sleep"].at_once
     assert at_once
     ended = at_once(Order("7 1", {}, command))
-    assert ended and ended.exit == 126 and command in ended.why
+    assert ended
+    assert ended.exit == 126
+    assert command in ended.why
 
 
 async def test_sleep_sleeps_and_its_timeout_ends_it(autojump_clock: trio.testing.MockClock) -> None:
@@ -190,24 +194,25 @@ async def test_a_job_runs_in_its_directory_with_nothing_to_read(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("command", "options", "exit", "why"),
+    ("command", "options", "code", "why"),
     [
         ("true", {"cwd": "/no/such"}, 127, "directory /no/such: No such file"),
         ("true", {"cwd": "/etc/passwd"}, 126, "directory /etc/passwd: Not a directory"),
-        ("no-such-program x", {"type": "script"}, 127, "no-such-program: No such file"),
-        ("/etc/passwd", {"type": "script"}, 126, "/etc/passwd: Permission denied"),
-        ("'unclosed", {"type": "script"}, 126, "No closing quotation"),
-        (" ", {"type": "script"}, 127, "no words"),
+        ("no-such-program x", {"kind": "script"}, 127, "no-such-program: No such file"),
+        ("/etc/passwd", {"kind": "script"}, 126, "/etc/passwd: Permission denied"),
+        ("'unclosed", {"kind": "script"}, 126, "No closing quotation"),
+        (" ", {"kind": "script"}, 127, "no words"),
         ("true", {"cwd": "a\0b"}, 126, "null byte"),
     ],
 )
 async def test_what_cannot_be_started_says_why(
-    command: str, options: dict[str, str], exit: int, why: str
+    command: str, options: dict[str, str], code: int, why: str
 ) -> None:
     """With the shell's exit codes, and words for a person."""
     job = make_job(command, **options)
     ended = await carry_out(job)
-    assert ended.exit == exit and why in ended.why
+    assert ended.exit == code
+    assert why in ended.why
     assert not job.is_started
 
 

@@ -88,8 +88,8 @@ class Ended:
     said: str = ""  # one line of output, of an executor that answers at once
 
 
-def cannot_start(exit: int, why: str) -> Ended:
-    return Ended(exit, why=f"cannot start: {why}")
+def cannot_start(code: int, why: str) -> Ended:
+    return Ended(code, why=f"cannot start: {why}")
 
 
 def format_done(key: str, ended: Ended, omitted: int = 0) -> str:

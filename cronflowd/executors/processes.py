@@ -33,7 +33,6 @@ PR_SET_CHILD_SUBREAPER = 36
 
 # Processes of jobs that are not reaped yet: everything else that ends here was adopted.
 _own: set[int] = set()
-_adopting = False
 
 
 @define(eq=False)
@@ -56,8 +55,6 @@ class Child:
         # Popen would otherwise wait for a process that is no more.
         self.popen.returncode = os.waitstatus_to_exitcode(status)
         os.close(self.pidfd)
-        if _adopting:
-            reap_adopted()
         return self.popen.returncode
 
 
@@ -218,17 +215,15 @@ def _descendants(everyone: list[Process]) -> list[Process]:
 def _processes() -> list[Process]:
     """All living processes of this machine that can be seen; one that has ended is none."""
     found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            stat = Path(f"/proc/{entry}/stat").read_bytes()
+            stat = (entry / "stat").read_bytes()
         except OSError:  # it ended meanwhile
             continue
         # The name in brackets may itself hold brackets and blanks.
         state, parent, group, session = stat.rpartition(b") ")[2].split()[:4]
         if state not in b"ZX":
-            found.append(Process(int(entry), int(parent), int(group), int(session)))
+            found.append(Process(int(entry.name), int(parent), int(group), int(session)))
     return found
 
 
@@ -245,23 +240,23 @@ def _is_marked(pid: int, marks: tuple[bytes, bytes]) -> bool:
 
 def become_subreaper() -> None:
     """From now on, whoever loses its parent below this process gets this one as parent."""
-    global _adopting
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
-        _adopting = True
+    # A kernel that refuses costs nothing but the reach of KILL.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def reap_adopted() -> None:
-    """Takes leave of adopted processes that have ended.
+def reap_adopted() -> bool:
+    """Takes leave of adopted processes that have ended; False if some could not be got at.
 
-    A job's own process is left to the job, whose exit status it is; `Child.reap` comes back
-    here, for whoever stood behind it in the line.
+    A job's own process is left to the job, whose exit status it is. The kernel shows only
+    the first of those that have ended, so behind such a one others may be waiting.
     """
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return
-        if ended is None or ended.si_pid in _own:
-            return
+            return True
+        if ended is None:
+            return True
+        if ended.si_pid in _own:
+            return False
         os.waitpid(ended.si_pid, 0)

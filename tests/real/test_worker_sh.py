@@ -49,6 +49,11 @@ async def worker_sh(
         scratch.cleanup()
 
 
+def wait_for(gate: Path) -> str:
+    """A command that ends when the test makes the file."""
+    return f"until [ -e {gate} ]; do sleep 0.01; done"
+
+
 async def run(visitor: Visitor, number: int, rest: str) -> list[str]:
     await visitor.say(f"RUN {number} 1 {rest}")
     lines = await visitor.until_done(number)
@@ -118,15 +123,14 @@ async def test_output_travels_escaped_and_in_lines_that_are_not_too_long(
 async def test_it_beats_while_idle_and_while_a_job_runs(tmp_path: Path) -> None:
     """A worker that is silent for three heartbeats loses its runs."""
     gate = tmp_path / "gate"
-    os.mkfifo(gate)
     async with fake_daemon() as daemon, worker_sh(daemon, beat_s="0.1"):
         visitor = await daemon.worker()
         await visitor.expect("BEAT")
-        await visitor.say("OK", f"RUN 7 1 type=shell :cat {gate}")
+        await visitor.say("OK", f"RUN 7 1 type=shell :{wait_for(gate)}; echo let through")
         await visitor.expect("STARTED 7 1")
         await visitor.expect("BEAT")
         await visitor.expect("BEAT")
-        await trio.to_thread.run_sync(gate.write_text, "let through\n")
+        gate.touch()
         assert "OUT 7 1 let through" in await visitor.until_done(7)
         await visitor.expect("BEAT")
 
@@ -164,13 +168,12 @@ async def test_it_ends_with_its_connection(shell: str) -> None:
 async def test_told_to_end_it_finishes_and_reports_its_job_first(tmp_path: Path) -> None:
     """Otherwise the run would count as lost although it ended well."""
     gate = tmp_path / "gate"
-    os.mkfifo(gate)
     async with fake_daemon() as daemon, worker_sh(daemon) as process:
         visitor = await daemon.worker()
-        await visitor.say(f"RUN 7 1 type=shell :cat {gate}")
+        await visitor.say(f"RUN 7 1 type=shell :{wait_for(gate)}; echo late")
         await visitor.expect("STARTED 7 1")
         process.terminate()
-        await trio.to_thread.run_sync(gate.write_text, "late\n")
+        gate.touch()
         assert (await visitor.until_done(7))[-2:] == ["OUT 7 1 late", "DONE 7 1 0"]
         assert "BYE" in visitor.lines
         await visitor.say("ACK 7 1")
