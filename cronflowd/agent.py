@@ -475,7 +475,15 @@ async def _dial(address: tuple[str, int] | Path) -> trio.abc.Stream:
 def _reasons(error: OSError) -> str:
     """Each different reason once: a name may stand for several addresses."""
     causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
-    return ", ".join(dict.fromkeys(getattr(each, "strerror", None) or str(each) for each in causes))
+    return ", ".join(dict.fromkeys(_reason(each) for each in causes))
+
+
+def _reason(error: Exception) -> str:
+    # A name that cannot be looked up has a negative number of its own, and trio puts the
+    # address into the text of every other error.
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error)
 
 
 def parse_terms(text: str) -> Terms:
