@@ -196,6 +196,49 @@ def knock(port: int) -> None:
             return
 
 
+@activate
+@pytest.mark.real
+def test_a_whole_life_under_systemd(manager: socket.socket, tmp_path: Path) -> None:
+    """Sockets by name, ready, watchdog fed by the loop, a reload, TERM and goodbye, in that order."""
+    manager.bind(f"{tmp_path}/notify")
+    control, workers = free_ports(2)
+    command = ["systemd-socket-activate", "--fdname=control:workers"]
+    command += [f"--listen=127.0.0.1:{control}", f"--listen=127.0.0.1:{workers}"]
+    command += ["-E", f"NOTIFY_SOCKET={tmp_path}/notify", "-E", "WATCHDOG_USEC=300000", "-E", "TZ=UTC"]
+    command += ["-E", f"PYTHONPATH={ROOT}", "-E", f"STATE_DIRECTORY={tmp_path}/data"]
+    command += [sys.executable, "-m", "cronflowd", "serve", "--local-worker", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path
+    ) as process:
+        try:
+            knock(control)
+            assert process.stdout is not None
+            ready = process.stdout.readline()
+            assert f"control=127.0.0.1:{control} workers=127.0.0.1:{workers} pid={process.pid}" in ready
+            assert wait_message(manager, "READY=1")
+            assert wait_message(manager, "WATCHDOG=1")
+            assert wait_message(manager, "WATCHDOG=1")
+            with socket.create_connection(("127.0.0.1", control), timeout=10) as client:
+                client.sendall(b"PING\nQUIT\n")
+                assert client.makefile().read() == "PONG\nOK bye\n"
+            process.send_signal(signal.SIGHUP)
+            assert wait_message(manager, "RELOADING=1")
+            assert wait_message(manager, "READY=1")
+            process.send_signal(signal.SIGTERM)
+            assert wait_message(manager, "STOPPING=1")
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
+    assert (tmp_path / "data" / "tasks.db").exists()
+
+
+def wait_message(manager: socket.socket, wanted: str) -> bool:
+    """Reads on until this is said; the socket's own time limit ends a wait in vain."""
+    while wanted not in manager.recv(4096).decode().splitlines():
+        pass
+    return True
+
+
 # --- the units ----------------------------------------------------------------------------------
 
 
