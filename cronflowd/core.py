@@ -25,9 +25,10 @@ import trio
 
 from . import facts as f
 from .clock import Clock
-from .engine import Decision, Engine, Limits
+from .engine import Engine, Limits
 from .errors import Refusal
 from .journal import Journal
+from .moments import Decision
 from .outbox import Gate
 from .state import State
 from .stimuli import NoticeStep

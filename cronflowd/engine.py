@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import Factory, define
+from attrs import define
 
 from . import facts as f
 from . import stimuli as s
 from .errors import Refusal
 from .model import (
-    MAX_PARKED_RUNS,
     Run,
     Task,
     TaskSpec,
@@ -31,25 +30,26 @@ from .model import (
     make_spec,
     set_options,
 )
+from .moments import (
+    MIN_GRACE_S,
+    Decision,
+    after_end,
+    ended,
+    ended_waiting,
+    fire,
+    overlap,
+    passed,
+    remark,
+    stop,
+)
 from .placement import choose
 from .replies import Reply
 from .state import State, definition
 from .wire import escape, format_option, format_time
 from .zones import format_duration
 
-ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
-MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 BIG_STEP_S = 3 * 3600.0  # a clock set back by more: take the new time (contract of Debian's cron)
-
-
-@define
-class Decision:
-    """What an order leads to. Empty facts: nothing changed."""
-
-    facts: list[f.Fact] = Factory(list)
-    reply: Reply | None = None
-    messages: list[tuple[str, str]] = Factory(list)  # (worker, line)
 
 
 @define
@@ -149,7 +149,7 @@ class Engine:
         """Runs that have not been sent end with their task; running ones go on to their end."""
         runs = [self.state.runs[run] for run in task.runs]
         queued = [run for run in runs if run.state == "queued"]
-        return [fact for run in queued for fact in _ended_waiting(run, "cancelled", why)]
+        return [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
 
     def _load(self, order: s.LoadTasks, now: datetime) -> Decision:
         state = self.state
@@ -227,141 +227,14 @@ class Engine:
     def _find_all(self, refs: Iterable[str] | None) -> list[Task] | None:
         return None if refs is None else list({id(t): t for t in map(self._find, refs)}.values())
 
-    # --- a task's moment ---
-
-    def _fire(self, order: s.FireTask, now: datetime) -> Decision:
-        """One due moment; or, after downtime, all that were due meanwhile, in one step."""
-        task = self.state.tasks[order.task]
-        assert task.due_at is not None
-        first, schedule, anchor = task.due_at, task.spec.schedule, task.anchor_at
-        options = task.spec.options
-        following = schedule.next_after(first, anchor)
-        newest, count = first, 1
-        if following is not None and following <= now:
-            if options.catchup == "all":
-                cutoff = now - timedelta(seconds=max(options.grace_s, MIN_GRACE_S))
-                if first < cutoff and (last := schedule.latest(first, cutoff, anchor)):
-                    return self._pass_range(task, "missed", first, last, now, "later than its grace")
-            else:
-                newest = schedule.latest(first, now, anchor) or first
-                count = 1 + schedule.count(first, newest, anchor)
-                following = schedule.next_after(newest, anchor)
-        if self.state.is_paused(task, newest):
-            why = "paused" + (f": {reason}" if (reason := task.paused_why or self.state.paused_why) else "")
-            return Decision([self._passed(task, "skipped", first, newest, count, why, following)])
-        facts: list[f.Fact] = []
-        if count > 1:
-            # The one before the newest ends the range; its exact moment is only for display.
-            last = self._before(task, first, newest)
-            facts.append(
-                self._passed(
-                    task,
-                    "missed",
-                    first,
-                    last,
-                    count - 1,
-                    "the daemon was down, or the clock jumped over it",
-                    newest,
-                )
-            )
-        return self._start_newest(task, newest, following, now, facts)
-
-    def _start_newest(
-        self, task: Task, due_at: datetime, following: datetime | None, now: datetime, facts: list[f.Fact]
-    ) -> Decision:
-        options = task.spec.options
-        late_s = (now - due_at).total_seconds()
-        if late_s > (ON_TIME_S if options.catchup == "skip" else max(options.grace_s, MIN_GRACE_S)):
-            late = format_duration(float(round(late_s)))
-            why = f"{late} late, more than catchup={options.catchup} and its grace allow"
-            facts.append(self._passed(task, "missed", due_at, due_at, 1, why, following))
-            return Decision(self._tidy(task, facts, following))
-        overlap = self._overlap(task)
-        if isinstance(overlap, str):
-            facts.append(self._passed(task, "skipped", due_at, due_at, 1, overlap, following))
-            return Decision(self._tidy(task, facts, following))
-        parked, before, messages = overlap
-        queued = f.RunQueued(self.state.next_run, task.id, due_at, "schedule", following, None, parked)
-        return Decision([*facts, *before, queued], None, messages)
-
-    def _before(self, task: Task, first: datetime, newest: datetime) -> datetime:
-        last = task.spec.schedule.latest(first, newest - timedelta(seconds=1), task.anchor_at)
-        return last or first
-
-    def _pass_range(
-        self, task: Task, state: str, first: datetime, last: datetime, now: datetime, why: str
-    ) -> Decision:
-        schedule, anchor = task.spec.schedule, task.anchor_at
-        count = 1 + schedule.count(first, last, anchor)
-        following = schedule.next_after(last, anchor)
-        return Decision([self._passed(task, state, first, last, count, why, following)])
-
-    def _passed(
-        self,
-        task: Task,
-        state: str,
-        first: datetime,
-        last: datetime,
-        count: int,
-        why: str,
-        following: datetime | None,
-    ) -> f.FiresPassed:
-        return f.FiresPassed(task.id, task.name, state, first, last, count, why, following)
-
-    def _tidy(self, task: Task, facts: list[f.Fact], following: datetime | None) -> list[f.Fact]:
-        """A one-off whose only moment has passed unused goes away like one that has run."""
-        if following is None and task.spec.schedule.kind == "at" and not task.runs:
-            facts.append(f.TaskRemoved(task.id, "done"))
-        return facts
-
-    def _overlap(self, task: Task) -> str | tuple[bool | None, list[f.Fact], list[tuple[str, str]]]:
-        """What overlap= says now: a reason to skip, or (park it?, facts before it, messages)."""
-        mode = task.spec.options.overlap
-        if not task.runs or mode == "allow":
-            return None, [], []
-        active = [self.state.runs[run] for run in task.runs]
-        waiting = sum(run.parked for run in active)
-        if mode == "skip":
-            return f"overlap: run {active[0].id} is still {active[0].state}"
-        if mode == "replace":
-            facts, messages = self._stop_all(active, f"replaced by run {self.state.next_run}")
-            return (
-                (True if messages or any(run.state != "queued" for run in active) else None),
-                facts,
-                messages,
-            )
-        if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
-            return f"overlap: {'1 run waits' if waiting == 1 else f'{waiting} runs wait'} already behind run {active[0].id}"
-        return True, [], []
-
-    def _stop_all(self, runs: list[Run], why: str) -> tuple[list[f.Fact], list[tuple[str, str]]]:
-        facts: list[f.Fact] = []
-        messages: list[tuple[str, str]] = []
-        for run in runs:
-            more, lines = self._stop(run, "cancelled", why)
-            facts += more
-            messages += lines
-        return facts, messages
-
-    def _stop(self, run: Run, state: str, why: str) -> tuple[list[f.Fact], list[tuple[str, str]]]:
-        """Ends a run that waits; tells the worker of one that does not."""
-        if run.state == "queued":
-            return _ended_waiting(run, state, why), []
-        if run.stopping:
-            return [], []
-        assert run.worker is not None
-        told = _remark(run, f"{why}: worker {run.worker} is told to end it")
-        stopping = f.RunStopping(run.id, run.attempt, state)
-        return [told, stopping], [(run.worker, f"KILL {run.id} {run.attempt}")]
-
     # --- runs, as clients see them ---
 
     def _run(self, order: s.RunTask, now: datetime) -> Decision:
         task = self._find(order.ref)
-        overlap = self._overlap(task)
-        if isinstance(overlap, str):
-            raise Refusal("busy", f"{overlap} (overlap={task.spec.options.overlap})")
-        parked, before, messages = overlap
+        found = overlap(self.state, task)
+        if isinstance(found, str):
+            raise Refusal("busy", f"{found} (overlap={task.spec.options.overlap})")
+        parked, before, messages = found
         run = self.state.next_run
         queued = f.RunQueued(run, task.id, now, "manual", None, order.args or None, parked)
         return Decision([*before, queued], Reply(str(run), {"run": run}), messages)
@@ -373,17 +246,9 @@ class Engine:
             raise Refusal(
                 "not-found", f"run {order.run} has ended already" if known else f"no run {order.run}"
             )
-        facts, messages = self._stop(run, "cancelled", "cancelled by a client")
+        facts, messages = stop(run, "cancelled", "cancelled by a client")
         reply = Reply(f"{run.id} cancelled", {"run": run.id, "cancelled": True})
-        return Decision(facts + self._after_end(run, facts), reply, messages)
-
-    def _after_end(self, run: Run, facts: list[f.Fact]) -> list[f.Fact]:
-        """A one-off leaves when its run has ended for good."""
-        ended = any(isinstance(fact, f.RunEnded) and fact.final for fact in facts)
-        task = self.state.tasks.get(run.task_id)
-        if not ended or task is None or task.spec.schedule.kind != "at" or task.due_at is not None:
-            return []
-        return [f.TaskRemoved(task.id, "done")] if task.runs == [run.id] else []
+        return Decision(facts + after_end(self.state, run, facts), reply, messages)
 
     # --- placing ---
 
@@ -411,8 +276,8 @@ class Engine:
 
     def _expire(self, order: s.ExpireRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
-        facts = _ended_waiting(run, "missed", "no worker took it within its grace")
-        return Decision(facts + self._after_end(run, facts))
+        facts = ended_waiting(run, "missed", "no worker took it within its grace")
+        return Decision(facts + after_end(self.state, run, facts))
 
     def _lose(self, order: s.LoseRun, now: datetime) -> Decision:
         """The lease ended: the worker is gone, or never said what became of a KILL."""
@@ -428,7 +293,7 @@ class Engine:
     def _time_out(self, order: s.TimeoutRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
         limit = format_duration(run.spec.options.timeout_s or 0.0)
-        facts, messages = self._stop(run, "timeout", f"its timeout of {limit} is over")
+        facts, messages = stop(run, "timeout", f"its timeout of {limit} is over")
         return Decision(facts, None, messages)
 
     def _end(self, run: Run, state: str, exit_code: int | None, why: str, now: datetime) -> list[f.Fact]:
@@ -437,15 +302,15 @@ class Engine:
         delay_s = options.retry.delay_s(run.attempt) if state in ("failed", "timeout", "lost") else None
         if delay_s is None and state == "lost" and options.lost == "rerun":
             delay_s = 0.0
-        ended = _ended(run, state, exit_code, why, final=delay_s is None)
+        end = ended(run, state, exit_code, why, final=delay_s is None)
         # Before the end: what comes after it would be late.
-        told: list[f.Fact] = [_remark(run, why)] if why else []
+        told: list[f.Fact] = [remark(run, why)] if why else []
         if delay_s is None:
-            return [*told, ended, *self._after_end(run, [ended])]
+            return [*told, end, *after_end(self.state, run, [end])]
         again_at = now + timedelta(seconds=delay_s)
         words = f"attempt {run.attempt} ended: {state}{'' if exit_code is None else f', exit {exit_code}'}"
-        remark = f"{words}; attempt {run.attempt + 1} follows at {format_time(again_at)}"
-        return [*told, ended, _remark(run, remark), f.RunRetried(run.id, run.attempt + 1, again_at)]
+        follows = f"{words}; attempt {run.attempt + 1} follows at {format_time(again_at)}"
+        return [*told, end, remark(run, follows), f.RunRetried(run.id, run.attempt + 1, again_at)]
 
     # --- workers ---
 
@@ -555,11 +420,11 @@ class Engine:
         for task in state.tasks.values():
             if task.spec.schedule.kind != "reboot":
                 continue
-            overlap = "paused" if state.is_paused(task, now) else self._overlap(task)
-            if isinstance(overlap, str):
-                facts.append(self._passed(task, "skipped", now, now, 1, overlap, None))
+            found = "paused" if state.is_paused(task, now) else overlap(state, task)
+            if isinstance(found, str):
+                facts.append(passed(task, "skipped", now, now, 1, found, None))
                 continue
-            parked, before, lines = overlap
+            parked, before, lines = found
             facts += [*before, f.RunQueued(next_run, task.id, now, "reboot", None, None, parked)]
             messages += lines
             next_run += 1
@@ -642,26 +507,6 @@ def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:
     return Reply(f"{task_id} {name} next={when}", {"id": task_id, "jobName": name, "next": due_at})
 
 
-def _remark(run: Run, text: str) -> f.OutputReceived:
-    """A line of the daemon's own in the run's LOG."""
-    return f.OutputReceived(run.id, run.attempt, [[0, text]])
-
-
-def _ended_waiting(run: Run, state: str, why: str) -> list[f.Fact]:
-    """The end of a run that no worker has."""
-    return [_remark(run, why), _ended(run, state, why=why)]
-
-
-def _ended(
-    run: Run, state: str, exit_code: int | None = None, why: str = "", final: bool = True
-) -> f.RunEnded:
-    started_at = run.started_at or run.sent_at
-    return f.RunEnded(
-        run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, started_at, run.worker,
-        exit_code, why or None, final,
-    )  # fmt: skip
-
-
 def _run_head(task_id: int, spec: TaskSpec) -> str:
     options = spec.options
     words = [f"type={options.type}", f"task={task_id}", f"name={spec.name}"]
@@ -696,7 +541,7 @@ _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     s.NoticeStep: Engine._step,
     s.RecordSave: Engine._record_save,
     s.RecordCheckpoint: Engine._record_checkpoint,
-    s.FireTask: Engine._fire,
+    s.FireTask: lambda engine, order, now: fire(engine.state, engine.state.tasks[order.task], now),
     s.PlaceRun: Engine._place,
     s.LoseRun: Engine._lose,
     s.TimeoutRun: Engine._time_out,

@@ -7,7 +7,14 @@ import os
 from hypothesis import HealthCheck, settings
 
 # Whoever runs the tests may have settings of their own, or be systemd.
-KEPT = ("CRONFLOWD_GOLDEN", "CRONFLOWD_LONG")
+KEPT = (
+    "CRONFLOWD_GOLDEN",
+    "CRONFLOWD_LONG",
+    "CRONFLOWD_KILLS",
+    "CRONFLOWD_EXAMPLES",
+    "CRONFLOWD_PROBES",
+    "CRONFLOWD_SEED",
+)
 for name in list(os.environ):
     if name.startswith(("CRONFLOWD_", "LISTEN_", "WATCHDOG_")) and name not in KEPT:
         del os.environ[name]

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 
 from cronflowd import commands, facts
-from cronflowd.engine import Decision, Engine, Limits
+from cronflowd.engine import Engine, Limits
+from cronflowd.moments import Decision
 from cronflowd.state import State
 
 START = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)

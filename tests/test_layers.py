@@ -16,9 +16,9 @@ LAYERS = (
     # values
     "errors zones config fields schedule wire model facts stimuli replies"
     # talk
-    " auth commands"
+    " auth telnet commands"
     # decide
-    " state placement events engine views"
+    " state placement moments events engine views"
     # keep
     " disk records replay store journal history compaction check"
     # run
