@@ -39,6 +39,7 @@ from cronflowd.answers import Answers
 from cronflowd.clients import Waits, serve_client
 from cronflowd.core import Core
 from cronflowd.engine import Limits
+from cronflowd.facts import FiresPassed, RunQueued
 from cronflowd.journal import FileJournal
 from cronflowd.state import State
 from cronflowd.stimuli import StartDaemon
@@ -168,7 +169,7 @@ class World:
     async def start(self) -> None:
         """What cronflowd.daemon does, without doors and signals."""
         journal = FileJournal(self.data)
-        state = State(ZONE)
+        state = State(ZONE, int(self._settings.get("recent", 10_000)))
         count = 0
         for seq, at, fact in journal.replay():
             state.apply(fact, at, seq)
@@ -214,11 +215,15 @@ class World:
         self.journal.close()
 
     def check_replay(self) -> None:
-        """Whatever was said: the journal alone gives what was there when the daemon stopped."""
-        again = State(ZONE)
-        for seq, at, fact in FileJournal(self.data).replay():
+        """Whatever was said: the journal alone gives what was there, and every fire has one ending."""
+        again, fires = State(ZONE), 0
+        journal = FileJournal(self.data)
+        for seq, at, fact in journal.replay():
             again.apply(fact, at, seq)
+            fires += fact.count if isinstance(fact, FiresPassed) else isinstance(fact, RunQueued)
+        journal.close()
         assert list(self.core.state.carry()) == list(again.carry())
+        assert fires == sum(again.totals.values()) + len(again.runs)
 
     async def settle(self) -> None:
         """Waits until nobody can go on and all that was decided is on disk."""
