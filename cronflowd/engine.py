@@ -266,10 +266,11 @@ class Engine:
             if task and task.spec is run.spec:
                 task.run_head = head
         due = format_time(run.due_at)
+        fire = f"{run.task_id}/{due}"
+        if run.by == "manual":
+            fire += f"/{run.id}"  # two RUNs may come in one millisecond, and are two fires
         args = "".join(f" {format_option(f'arg.{key}', value)}" for key, value in (run.args or {}).items())
-        return (
-            f"RUN {run.id} {run.attempt} due={due} fire={run.task_id}/{due}{args} {head} :{run.spec.command}"
-        )
+        return f"RUN {run.id} {run.attempt} due={due} fire={fire}{args} {head} :{run.spec.command}"
 
     def _release(self, order: s.ReleaseRun, now: datetime) -> Decision:
         return Decision([f.RunReleased(order.run)])
