@@ -83,6 +83,9 @@ class HandClock:
         self._stepped = False
         return True
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 class Wire:
     """One connection in memory: a `listeners.Connection` to the server, two buffers to the transcript."""
