@@ -21,6 +21,7 @@ from .journal import set_aside
 from .records import (
     Corrupt,
     Header,
+    NotUnderstood,
     Reader,
     journal_dir,
     list_checkpoints,
@@ -88,12 +89,7 @@ def examine(data: Path) -> Findings:
             found.history.append(reader)
     damaged = [_examine_lines(found, path) for _, path in list_segments(directory)]
     state = _examine_state(found)
-    needed = {
-        found.replay.open,
-        found.replay.tail and found.replay.tail.path,
-        found.broken and found.broken.path,
-    }
-    found.spare += [reader for reader in damaged if reader.damage and reader.path not in needed]
+    found.spare += [reader for reader in damaged if reader.damage and reader.path not in _told(found)]
     for path in sorted(directory.glob("*.tail-*")) + sorted(directory.glob("*.damaged*")):
         found.lines.append(f"{path.name}: {path.stat().st_size} bytes set aside earlier")
     if state:
@@ -135,7 +131,7 @@ def _examine_state(found: Findings) -> State | None:
         for seq, at, fact in found.replay:
             state.apply(fact, at, seq)
     except Corrupt as error:
-        found.broken = error
+        found.broken, found.can_mend = error, not isinstance(error, NotUnderstood)
         found.damages.append(error.what)
         found.lines.append(
             f"{error.path.name}: at byte {error.offset}: {error.what}; the daemon refuses to start"
@@ -197,7 +193,15 @@ def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
         if fix and reader.path.exists():
             _rename(reader.path)
     if fix:
+        _make_open_segment(found.replay)
         sync_directory(directory)
+
+
+def _make_open_segment(replay: Replay) -> None:
+    """After a checkpoint there must be a file to go on in: that it is missing would be damage, too."""
+    if replay.last and not list_segments(replay.directory):
+        header = Header("segment", replay.last + 1, replay.chain)
+        write_atomically(segment_path(replay.directory, header.seq), [header.line()])
 
 
 def _mend_history(reader: Reader) -> None:
@@ -227,10 +231,6 @@ def _mend_journal(broken: Corrupt, replay: Replay, fix: bool) -> Iterator[str]:
         yield f"{path.name}: set aside"
         if fix:
             _rename(path)
-    if fix and replay.open is None and replay.last:
-        # Only the checkpoint is left; a journal always has a file to go on in.
-        header = Header("segment", replay.last + 1, replay.chain)
-        write_atomically(segment_path(replay.directory, header.seq), [header.line()])
     if replay.last:
         yield f"the daemon will go on after record {replay.last}; all later ones are lost to it"
 

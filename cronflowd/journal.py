@@ -12,6 +12,7 @@ read back in replay.py, what the kernel must do in disk.py.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -220,16 +221,21 @@ class FileJournal(_Lines):
     def _create_segment(self, first: int, chain: int, space: int) -> tuple[int, int]:
         """A new file, its header and its name on the disk: (descriptor, size). Leaves nothing if it fails."""
         path = segment_path(self.directory, first)
-        fd = self._disk.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        made = path.with_name(f".{path.name}.tmp")  # a compaction that looks meanwhile sees whole files only
+        header = Header("segment", first, chain).line()
+        fd = self._disk.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
-            header = Header("segment", first, chain).line()
             if space:
                 self._disk.allocate(fd, 0, len(header) + space)
             d.write_all(self._disk, fd, header, 0)
             self._disk.fsync(fd)
+            self._disk.rename(made, path)
             d.sync_directory(self.directory, self._disk)
         except OSError:
-            self._remove_segment(fd, first)
+            for left in (made, path):
+                with contextlib.suppress(FileNotFoundError):
+                    self._disk.unlink(left)
+            os.close(fd)
             raise
         return fd, len(header)
 

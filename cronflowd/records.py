@@ -57,6 +57,10 @@ class Corrupt(Fatal):
         self.what = what
 
 
+class NotUnderstood(Corrupt):
+    """A record that is as it was written and still makes no sense: no disk did that."""
+
+
 def seal(body: bytes, chain: int) -> tuple[bytes, int]:
     """A whole line from an object without its closing brace, and the CRC the next one goes on from."""
     crc = zlib.crc32(body, chain)
@@ -249,7 +253,7 @@ def parse_line(line: bytes, path: Path, offset: int) -> dict[str, Any]:
         record: dict[str, Any] = orjson.loads(line)
         record.pop("batch", None)
     except (ValueError, AttributeError) as error:
-        raise Corrupt(path, offset, str(error)) from None
+        raise NotUnderstood(path, offset, str(error)) from None
     return record
 
 

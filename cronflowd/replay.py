@@ -18,6 +18,7 @@ from attrs import frozen
 from .facts import Fact, decode
 from .records import (
     Corrupt,
+    NotUnderstood,
     Reader,
     find_valid_after,
     list_checkpoints,
@@ -176,7 +177,7 @@ def _decode(line: bytes, reader: Reader, expected: int) -> tuple[datetime, Fact,
     try:
         seq, at, fact, more = decode(parse_line(line, reader.path, offset))
     except (KeyError, TypeError, ValueError) as error:
-        raise Corrupt(reader.path, offset, f"a record that cannot be understood: {error!r}") from error
+        raise NotUnderstood(reader.path, offset, f"a record that cannot be understood: {error!r}") from error
     if seq != expected:
         raise Corrupt(reader.path, offset, f"record {seq} stands where {expected} should")
     return at, fact, more
@@ -213,5 +214,5 @@ def read_checkpoint(path: Path) -> Iterator[Record]:
         try:
             seq, at, fact, _ = decode(record)
         except (KeyError, TypeError, ValueError) as error:
-            raise Corrupt(path, offset, f"a record that cannot be understood: {error!r}") from error
+            raise NotUnderstood(path, offset, f"a record that cannot be understood: {error!r}") from error
         yield seq + 1, at, fact

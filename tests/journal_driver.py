@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Life:
             self._told.clear()
             self.journal.flush()
             assert self._told.wait(20)
+        settle(self.journal)
 
     def add_task(self, **options: str) -> int:
         self.tasks += 1
@@ -99,9 +101,20 @@ class Life:
         return list(reversed(self.state.recent))
 
 
+def settle(journal: FileJournal) -> None:
+    """Waits until the committer has done all it had to, a new file after the last commit included."""
+    wake: Any = journal._wake
+    for _ in range(20_000):
+        with wake:
+            if wake._waiters:
+                return
+        threading.Event().wait(0.001)
+    raise AssertionError("the committer does not come to rest")
+
+
 def told(state: State) -> list[f.Fact]:
     """Everything about a state that lasts."""
-    return list(state.carry())
+    return deepcopy(list(state.carry()))
 
 
 def restarted(data: Path) -> tuple[State, FileJournal]:

@@ -22,6 +22,7 @@ from cronflowd.errors import Exit, Fatal, Refusal
 from cronflowd.journal import FileJournal, MemoryJournal, lock_directory
 from cronflowd.records import Corrupt, Header, Reader, journal_dir, list_segments, parse_header
 
+from .journal_driver import settle
 from .simulated_disk import IO_ERROR, NO_SPACE, FaultyDisk, PowerDisk, error
 
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
@@ -75,6 +76,7 @@ class Open:
             last = self.journal.append(facts, NOW)
         self.journal.flush()
         self.committed.wait(last)
+        settle(self.journal)
         return last
 
     def __enter__(self) -> Open:

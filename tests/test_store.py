@@ -69,7 +69,7 @@ def test_every_text_stays_one_line_and_comes_back(text: str) -> None:
     "content",
     [
         b'{"jobName":"task_1","command":"echo Hello","schedule":"* * * * *"}',
-        b'\n  \n { "schedule" : "* * * * *" , "command" : "echo Hello", "jobName" : "task_1" , "id": 1 } \r\n\n',
+        b'\n \n{ "schedule" : "* * * * *" , "command": "echo Hello", "jobName" : "task_1" , "id": 1 } \r\n\n',
         b"\xef\xbb\xbf" + LINE,
     ],
 )
@@ -96,7 +96,7 @@ def test_a_task_without_a_name_has_none_yet(tmp_path: Path) -> None:
         (b'{"schedule": "* * * * *", "command" : "x", "command" : "y"}\n', '"command" is given twice'),
         (LINE, '"task_1" stands in line 1 already'),
         (b'{"schedule": "* * * * *", "command": "x", "id": 1}\n', "id 1 stands in line 1"),
-        (b'{"schedule": "* * * * *", "command": "x", "jobName": "b", "id": 1}\n', "id 1 stands in line 1"),
+        (b'{"schedule": "* * * * *", "command": "x", "jobName": "b", "id": 1}', "id 1 stands in line 1"),
         (
             b'{"schedule": "* * * * *", "command": "x", "jobName": "task_9", "id": 2}\n',
             "belongs to id 9 alone",
