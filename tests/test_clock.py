@@ -122,7 +122,28 @@ async def test_a_clock_set_between_two_waits_is_noticed(
     with monkeypatch.context() as context:
         context.setattr(timer, "_libc", SimpleNamespace(timerfd_settime=settime))
         assert await timer_clock.wait_until(None) is True
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await timer_clock.wait_until(None)
+        assert scope.cancelled_caught  # however often that happens, the loop can be stopped
     assert await timer_clock.wait_until(timer_clock.now()) is False  # once is enough
+
+
+async def test_a_descriptor_that_was_readable_for_nothing_is_waited_for_again(
+    timer_clock: SystemClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readable is a hint; only a read that succeeds says that the time has come."""
+    real, count = os.read, 0
+
+    def read(fd: int, size: int) -> bytes:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise BlockingIOError
+        return real(fd, size)
+
+    monkeypatch.setattr(os, "read", read)
+    assert (await timer_clock.wait_until(timer_clock.now()), count) == (False, 2)
 
 
 async def test_the_kernel_is_asked_to_tell_of_steps(
