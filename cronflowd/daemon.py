@@ -201,7 +201,9 @@ class Daemon:
         try:
             settings = config.reload(self.settings)
         except Fatal as error:
-            log.error("the configuration is left as it was: %s", error.message)
+            log.error(  # noqa: TRY400  # a typing error in a file needs no traceback
+                "the configuration is left as it was: %s", error.message
+            )
         else:
             self.core.engine.limits = _limits(settings)
             logs.set_up(settings.log_format, settings.log_level)

@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from attrs import define, evolve, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 
 from .errors import Refusal
 from .schedule import Schedule, parse_schedule
@@ -204,7 +204,7 @@ class Options:
     grace_s: float = 3600.0
     lost: str = "fail"
     on: str = "any"  # `any`, a worker's name, or label:KEY=VALUE
-    keep: Keep = parse_keep("50,30d,10M")
+    keep: Keep = Factory(lambda: parse_keep("50,30d,10M"))
 
 
 DEFAULTS = Options()

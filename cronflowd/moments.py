@@ -125,13 +125,11 @@ def overlap(state: State, task: Task) -> Overlap:
         return f"overlap: run {active[0].id} is still {active[0].state}"
     if mode == "replace":
         facts, messages = _stop_all(active, f"replaced by run {state.next_run}")
-        return (
-            (True if messages or any(run.state != "queued" for run in active) else None),
-            facts,
-            messages,
-        )
+        must_wait = any(run.state != "queued" for run in active)
+        return must_wait or None, facts, messages
     if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
-        return f"overlap: {'1 run waits' if waiting == 1 else f'{waiting} runs wait'} already behind run {active[0].id}"
+        wait = "1 run waits" if waiting == 1 else f"{waiting} runs wait"
+        return f"overlap: {wait} already behind run {active[0].id}"
     return True, [], []
 
 

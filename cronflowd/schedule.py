@@ -126,7 +126,11 @@ class _At(Schedule):
 
 @frozen(eq=False)
 class _Every(Schedule):
-    """`@every 90s`: the anchor plus every multiple of the period, but not the anchor itself."""
+    """`@every 90s`: the anchor plus every multiple of the period.
+
+    Backwards too: a task that was added while the clock was wrong must not stay silent until
+    the clock, once it is set right, has come to that time again.
+    """
 
     period_s: int
 
@@ -148,7 +152,7 @@ class _Every(Schedule):
         return max(0, self._steps(upto, anchor) - self._steps(after, anchor))
 
     def _steps(self, at: datetime, anchor: int) -> int:
-        return max(0, (to_seconds(at) - anchor) // self.period_s)
+        return (to_seconds(at) - anchor) // self.period_s
 
 
 @frozen(eq=False)
@@ -292,7 +296,7 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
         return _parse_cron(text, _MACROS[word], tz, zone)
     if word == "@after":
         refuse("@after (started by dependencies alone) is not in this release")
-    refuse(f'"{word}" is not one of {" ".join(_MACROS)} @reboot @every @at')
+    return refuse(f'"{word}" is not one of {" ".join(_MACROS)} @reboot @every @at')
 
 
 def _parse_period(text: str) -> int:
