@@ -384,7 +384,11 @@ class FileJournal(_Lines):
             self._give_back(offset)
             time.sleep(pause_s)
             pause_s, waited_s = min(2 * pause_s, LONGEST_PAUSE_S), waited_s + pause_s
-        self._stuck = False
+        if self._stuck:
+            self._stuck, self._asked_at = (
+                False,
+                float("-inf"),
+            )  # there is space again: `append` may ask at once
 
     def _give_back(self, offset: int) -> None:
         """After a write that found no space in spite of everything: nothing half-written stays."""

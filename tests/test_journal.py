@@ -513,7 +513,7 @@ def test_no_space_at_the_write_is_waited_for(tmp_path: Path, taken: int) -> None
             disk.faults["pwrite", n] = NO_SPACE
         disk.faults["pwrite", number + 3] = lambda: seen.append(only_segment(tmp_path).read_bytes())
         opened.commit(decision(2, 3))
-        assert [whole] == seen
+        assert seen == [whole]
         assert not opened.journal.full
         opened.commit(decision(3))
     assert decision(1) + decision(2, 3) + decision(3) == replay(tmp_path)
