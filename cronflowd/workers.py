@@ -159,7 +159,7 @@ def parse_hello(line: str, address: str, token: bytes | None) -> s.JoinWorker:
     if not name:
         raise Refusal("syntax", "HELLO needs name=")
     check_name(name, "worker name")
-    slots = parse_count(options.get("slots", "1"), 1, MAX_SLOTS)
+    slots = _parse_slots(options.get("slots", "1"))
     can = tuple(kind for kind in options.get("can", "shell").split(",") if kind)
     labels = _parse_labels(options.get("labels", ""))
     return s.JoinWorker(name, slots, labels, can, address, _parse_running(options.get("running", "")))
@@ -170,6 +170,13 @@ def _check_token(token: bytes, offered: str | None) -> None:
         raise Refusal("auth-required", "HELLO needs token= here")
     if not matches(token, offered.encode()):
         raise Refusal("denied", "the token is not the right one")
+
+
+def _parse_slots(text: str) -> int:
+    try:
+        return parse_count(text, 1, MAX_SLOTS)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"slots=: {refusal.message}") from None
 
 
 def _parse_labels(text: str) -> dict[str, str]:
@@ -298,6 +305,8 @@ class Batch:
         if len(words) < 3:
             raise Refusal("syntax", "usage: DONE RUN ATTEMPT EXIT [key=value …]")
         details = split_options(words[3])[0] if len(words) > 3 else {}
+        if "why" in details:
+            details["why"] = unescape(details["why"])  # a line of output like those of OUT
         exit_code = _integer(words[2], -255)
         self.core.submit(
             s.ReportEnded(self.link.name, _integer(words[0]), _integer(words[1]), exit_code, details)

@@ -552,7 +552,7 @@ def test_every_is_even_from_its_anchor_for_ever() -> None:
     assert found is not None and (found - anchor) % timedelta(seconds=90) == timedelta(0)
     assert timedelta(0) < found - far <= timedelta(seconds=90)
     assert schedule.count(anchor, anchor + timedelta(seconds=900), anchor) == 10
-    assert schedule.count(at("2020-01-01"), anchor, anchor) == 0
+    assert schedule.count(at("2020-01-01"), at("2020-01-01T00:15:00"), anchor) == 10
     assert anchor + timedelta(seconds=900) == schedule.latest(anchor, anchor + timedelta(seconds=989), anchor)
     assert schedule.latest(anchor, anchor + timedelta(seconds=89), anchor) is None
 
