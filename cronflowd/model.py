@@ -16,6 +16,7 @@ Life of a run (legal moves only; `attempt` counts up on the way back to queued):
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -433,10 +434,22 @@ def _option_text(key: str, value: object) -> str:
 
 def parse_json(text: str | bytes, what: str) -> object:
     """One JSON value; Refusal (`bad-line`) with the decoder's reason and place otherwise."""
+    line = text.encode() if isinstance(text, str) else text
     try:
-        return orjson.loads(text)
+        value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise Refusal("bad-line", f"{what} is not valid JSON: {error}") from None
+    # The decoder lets the last of two equal keys win; a slip of the hand must not pass so quietly.
+    if isinstance(value, dict) and line.count(b'":') + line.count(b'" ') > len(value):
+        json.loads(line, object_pairs_hook=_refuse_duplicates)
+    return value
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise Refusal("bad-line", f'the key "{escape(key)}" is given twice')
 
 
 # --- runs and workers ---------------------------------------------------------------------
