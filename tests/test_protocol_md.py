@@ -144,3 +144,12 @@ def test_every_link_within_the_document_leads_somewhere() -> None:
         anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
         anchors.add(f"{anchor}-1" if anchor in anchors else anchor)
     assert {*re.findall(r"\]\(#([\w-]+)\)", PROTOCOL)} <= anchors
+
+
+def test_the_lines_of_the_readme_are_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tries cronflowd types them, one after the other."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    \$ echo '(.*)' \| nc localhost 5050$", readme, re.MULTILINE)
+    assert len(lines) > 8
+    said = play(["w: HELLO name=local slots=4", *(f"C: {line}" for line in lines)], tmp_path, monkeypatch)
+    assert [line for line in said if line.startswith("S: ERR")] == []
