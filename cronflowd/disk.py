@@ -21,7 +21,7 @@ from attrs import evolve, frozen
 from .errors import Exit, Fatal, Refusal
 
 LOCK_NAME = "lock"
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # the last: ulimit -f
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: the file's length stays, so nobody ever reads the space as zeros
 _WRITE_BYTES = 1024 * 1024

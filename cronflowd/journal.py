@@ -251,7 +251,7 @@ class FileJournal(_Lines):
     def full(self) -> bool:
         """Whether orders are refused for want of space; asking also looks whether there is some again."""
         if self._full:
-            with self._wake:
+            with self._wake, contextlib.suppress(Refusal, Fatal):  # whoever appends will be told
                 self._ask_again(0)
         return self._full
 
@@ -308,7 +308,7 @@ class FileJournal(_Lines):
             if error.errno in d.NO_SPACE:
                 return False
             d.raise_refusal(error, str(self.directory))
-            raise
+            raise Fatal(Exit.IO, f"{self.directory}: {error.strerror}: no space can be set aside") from error
         self._allocated = upto
         return True
 
@@ -348,6 +348,8 @@ class FileJournal(_Lines):
         except OSError as error:
             reason = error.strerror or str(error)
             self._fail(Fatal(Exit.IO, f"{self.directory}: {reason}: the journal cannot be written"))
+        except Exception as error:  # noqa: BLE001  # a daemon without its committer would answer nobody, for ever
+            self._fail(Fatal(Exit.BUG, f"the committer stopped: {error!r}"))
 
     def _fail(self, error: Fatal) -> None:
         self._failed = error

@@ -70,6 +70,22 @@ def test_a_start_finds_the_same_state_and_less_to_read(life: Life) -> None:
     assert names(path for _, path in list_segments(journal_dir(life.data))) == [f"{upto + 1:020d}.jsonl"]
 
 
+@pytest.mark.xfail(reason="WorkerCarried does not tell who was connected, so those runs get no lease")
+def test_a_run_whose_worker_never_comes_back_has_a_lease_either_way(life: Life) -> None:
+    """A start from a checkpoint must find the same runs lost as one from the whole journal."""
+
+    def started() -> list[f.Fact]:
+        state, journal = restarted(life.data)
+        lease_until_at = life.now + timedelta(seconds=30)
+        state.apply(f.DaemonStarted("1", "UTC", lease_until_at), life.now, journal.last + 1)
+        assert all(run.lease_until_at for run in state.runs.values())
+        return told(state)
+
+    from_all = started()
+    compact(life)
+    assert started() == from_all
+
+
 def test_memory_begins_where_history_ends(life: Life) -> None:
     """RUNS joins the two: no row twice, none missing."""
     upto = compact(life)

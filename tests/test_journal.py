@@ -572,6 +572,21 @@ def test_every_failing_call_during_a_life_leaves_what_was_told(tmp_path: Path, c
     raise AssertionError("no life without that call")
 
 
+def test_an_error_in_notify_ends_the_process(tmp_path: Path) -> None:
+    """A daemon whose committer has died would take orders and answer none of them."""
+    opened = Open(tmp_path)
+
+    def broken(seq: int) -> None:
+        raise ZeroDivisionError
+
+    opened.journal.notify = broken
+    opened.journal.append(decision(1), NOW)
+    opened.journal.flush()
+    assert opened.failed.wait(PATIENCE_S)
+    assert [error.status for error in opened.fatal] == [Exit.BUG]
+    opened.journal.close()
+
+
 # --- a full disk ---------------------------------------------------------------------------
 
 
