@@ -441,7 +441,10 @@ def parse_json(text: str | bytes, what: str) -> object:
         raise Refusal("bad-line", f"{what} is not valid JSON: {error}") from None
     # The decoder lets the last of two equal keys win; a slip of the hand must not pass so quietly.
     if isinstance(value, dict) and line.count(b'":') + line.count(b'" ') > len(value):
-        json.loads(line, object_pairs_hook=_refuse_duplicates)
+        try:
+            json.loads(line, object_pairs_hook=_refuse_duplicates)
+        except RecursionError:
+            raise Refusal("bad-line", f"{what} is JSON in JSON in JSON, too deep to be a task") from None
     return value
 
 
