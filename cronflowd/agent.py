@@ -273,7 +273,8 @@ class Agent:
         """Connects, again and again; ends only with the worker."""
         delay_s, last_why = FIRST_DELAY_S, ""
         while True:
-            self._notice_orphanhood()
+            if self._is_orphan and not self.jobs:
+                self.leave()
             tried_at = trio.current_time()
             why = await self._connect_once()
             had_link, self.link = self.link is not None, None
@@ -423,7 +424,9 @@ class Agent:
         return self.is_leaving and (not self.link or not (self.reports or self.link.unanswered > 0))
 
     def _go_if_possible(self) -> None:
-        if self._may_go():
+        if not self.jobs and not self.is_leaving and self._is_orphan:
+            self.leave()
+        elif self._may_go():
             self.gone.set()
         elif self.is_leaving and not self.jobs and not self._is_impatient:
             self._is_impatient = True
@@ -442,10 +445,14 @@ class Agent:
             self.gone.set()
         self._go_if_possible()
 
-    def _notice_orphanhood(self) -> None:
-        if self.settings.local and os.getppid() != self.parent:
-            self.is_leaving = True
-            self._go_if_possible()
+    @property
+    def _is_orphan(self) -> bool:
+        """Whether the daemon that started this local worker has gone.
+
+        Its successor takes us back, with our jobs and with new ones, since the worker it
+        brings has to wait for our spool. It gets its turn when no job is running here.
+        """
+        return self.settings.local and os.getppid() != self.parent
 
     def _keep_for_later(self) -> None:
         """Leaves in the spool whatever was not acknowledged, with the output that was not sent."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 import os
 import secrets
 import stat
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from .config import Address, Settings, format_address
 from .errors import Exit, Fatal
+
+log = logging.getLogger(__name__)
 
 TOKEN_BITS = 256
 MAX_TOKEN_BYTES = 512  # well under the 1 KiB that a stranger may send before the secret
@@ -45,14 +48,13 @@ def read_token(path: Path) -> bytes:
 def _check_mode(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise Fatal(Exit.CONFIG, f"{path}: cannot read the token: it is not a file")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o022:
+        raise Fatal(Exit.CONFIG, f"{path}: others can change the token (mode {mode:04o}); chmod 600 it")
     # A group may read what root owns: that is how an administrator, and systemd's
     # LoadCredential=, hand a secret to a user who must not be able to change it.
-    forbidden = 0o027 if found.st_uid == 0 and os.geteuid() != 0 else 0o077
-    mode = stat.S_IMODE(found.st_mode)
-    if mode & forbidden:
-        raise Fatal(
-            Exit.CONFIG, f"{path}: others can read or change the token (mode {mode:04o}); chmod 600 it"
-        )
+    if mode & (0o004 if found.st_uid == 0 else 0o044):
+        log.warning("%s: others can read the token (mode %04o); chmod 600 it", path, mode)
 
 
 def _checked(path: Path, token: bytes) -> bytes:

@@ -129,8 +129,8 @@ class Daemon:
     def _open_doors(self) -> tuple[list[Listener], list[Listener]]:
         settings = self.settings
         control, workers = self.inherited.get("control", []), self.inherited.get("workers", [])
-        control = control or listeners.open_listeners(settings.listen)
-        workers = workers or listeners.open_listeners(settings.listen_workers)
+        control = control or listeners.open_listeners(settings.listen, config.OPTIONAL_LISTENERS)
+        workers = workers or listeners.open_listeners(settings.listen_workers, config.OPTIONAL_LISTENERS)
         control = [*control, listeners.open_unix(settings.socket)]
         workers = [*workers, listeners.open_unix(settings.data / WORKERS_SOCKET)]
         return control, workers
