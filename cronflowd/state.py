@@ -83,6 +83,9 @@ class State:
 
     def _task_added(self, fact: f.TaskAdded, at: datetime, seq: int) -> None:
         task = Task(fact.id, self._spec(fact.record), fact.anchor_at)
+        if fact.id < self.next_task:
+            # LOAD brings a task back that was removed while it ran: what still runs is its own again.
+            task.runs = sorted(run.id for run in self.runs.values() if run.task_id == fact.id)
         self.tasks[fact.id] = task
         self.names[task.name] = fact.id
         self.next_task = max(self.next_task, fact.id + 1)
