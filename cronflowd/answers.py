@@ -197,9 +197,10 @@ class Answers:
     async def load(self, path: Path) -> Reply:
         """Takes a file's tasks over, all or nothing."""
         core = self.core
+        # Taken before reading: an edit in between shows as an edit, not as loaded.
+        found = await trio.to_thread.run_sync(store.fingerprint, path)
         read = partial(store.read_tasks, path, self.default_tz, self.max_tasks)
         records = await trio.to_thread.run_sync(read)
-        found = await trio.to_thread.run_sync(store.fingerprint, path)
         reply = core.submit(s.LoadTasks(records)).reply
         if path.name == store.TASKS_NAME and found is not None:
             core.submit(s.RecordSave(path.name, core.last_seq, found[0], found[1], len(records)))

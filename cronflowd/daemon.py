@@ -91,8 +91,6 @@ class Daemon:
                 log.info("replayed %d records of the journal", count)
         gc.freeze()
         gc.enable()
-        if self.journal.set_aside:
-            log.warning("the journal's end was not whole: %s", self.journal.set_aside)
         return count == 0
 
     async def serve(self) -> int:

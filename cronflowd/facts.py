@@ -335,6 +335,8 @@ class WorkerCarried(Fact):
     address: str
     since_at: datetime
     draining: bool
+    connected: bool
+    leaving: bool
 
 
 # --- JSON form ---

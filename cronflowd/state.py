@@ -69,7 +69,7 @@ class State:
         # Indexes.
         self.names: dict[str, int] = {}
         self.due: list[tuple[datetime, int]] = []
-        self.queues: dict[Need, deque[int]] = {}
+        self.queues: dict[Need, deque[tuple[int, int]]] = {}  # (run, attempt) each
         self.delayed: list[tuple[datetime, int]] = []
         self.leases: list[tuple[datetime, int]] = []
         self.timeouts: list[tuple[datetime, int, int]] = []
@@ -359,10 +359,13 @@ class State:
         for worker in self.workers.values():
             yield f.WorkerCarried(
                 worker.name, worker.slots, worker.labels, sorted(worker.can), worker.address, worker.since_at,
-                worker.draining,
+                worker.draining, worker.connected, worker.leaving,
             )  # fmt: skip
-        for run in self.runs.values():
-            yield _carried_run(run)
+        # Those that wait come in the order of their queues, which need not be that of their numbers.
+        queues = [self.queues[need] for need in sorted(self.queues)]
+        waiting = [entry[0] for queue in queues for entry in queue if self._waits(entry)]
+        for run_id in sorted(self.runs.keys() - set(waiting)) + waiting:
+            yield _carried_run(self.runs[run_id])
 
     def _state_carried(self, fact: f.StateCarried, at: datetime, seq: int) -> None:
         self.next_task, self.next_run, self.tz = fact.next_task, fact.next_run, fact.tz
@@ -381,7 +384,7 @@ class State:
 
     def _worker_carried(self, fact: f.WorkerCarried, at: datetime, seq: int) -> None:
         worker = self.workers[fact.name] = _worker(fact, fact.since_at)
-        worker.connected, worker.draining = False, fact.draining
+        worker.connected, worker.draining, worker.leaving = fact.connected, fact.draining, fact.leaving
 
     def _run_carried(self, fact: f.RunCarried, at: datetime, seq: int) -> None:
         task = self.tasks.get(fact.task)
@@ -394,6 +397,7 @@ class State:
         self.runs[run.id] = run
         if task:
             task.runs.append(run.id)
+            task.runs.sort()
         if run.state != "queued":
             self._index_held(run)
         elif run.delayed_until_at is not None:
@@ -419,19 +423,23 @@ class State:
         queue = self.queues.get(need)
         if queue is None:
             queue = self.queues[need] = deque()
-        queue.append(run.id)
+        queue.append((run.id, run.attempt))
 
     def head(self, need: Need) -> Run | None:
         """The run that has waited longest in one queue; empty queues are dropped."""
         queue = self.queues[need]
         while queue:
-            run = self.runs.get(queue[0])
-            # Ids in the queue may be stale: cancelled, sent, or on their way through a retry.
-            if run and run.state == "queued" and not run.parked and run.delayed_until_at is None:
-                return run
+            if self._waits(queue[0]):
+                return self.runs[queue[0][0]]
             queue.popleft()
         del self.queues[need]
         return None
+
+    def _waits(self, entry: tuple[int, int]) -> bool:
+        """Whether an entry of a queue still counts; it stays there when its run was sent or cancelled."""
+        run_id, attempt = entry
+        run = self.runs.get(run_id)
+        return run is not None and run.state == "queued" and run.attempt == attempt
 
     def heads(self) -> list[tuple[Need, Run]]:
         """The first of every queue."""

@@ -89,7 +89,5 @@ class Compactor:
         self._core.submit(RecordCheckpoint(told["file"], told["upto"], told["size"], told["crc"]))
         await self._core.settled(self._core.last_seq)
         removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, told["upto"])
-        closed = self._core.journal.closed
-        while closed and closed[0].last <= told["upto"]:
-            closed.pop(0)
+        self._core.journal.forget_closed(told["upto"])
         log.info("compacted the journal up to record %d; %d files removed", told["upto"], removed)

@@ -105,7 +105,7 @@ async def _serve(connection: Connection, core: Core, outbox: Outbox) -> None:
     token = None if connection.kind == "unix" else core.token
     reader = LineReader(MAX_HELLO_BYTES if token else MAX_LINE_BYTES)
     with trio.move_on_after(HELLO_WITHIN_S) as patience:
-        items = await _first_items(connection, reader)
+        items = await _first_items(connection, reader, token)
     if patience.cancelled_caught:
         raise Refusal("syntax", f"no HELLO within {HELLO_WITHIN_S:g} s")
     if not items:
@@ -127,16 +127,26 @@ async def _serve(connection: Connection, core: Core, outbox: Outbox) -> None:
             _let_go(core, link, why)
 
 
-async def _first_items(connection: Connection, reader: LineReader) -> list[str | Refusal]:
+async def _first_items(
+    connection: Connection, reader: LineReader, token: bytes | None
+) -> list[str | Refusal]:
     """The lines that came with the first one; nothing if the peer left or speaks something else."""
     with suppress(OSError):
         while data := await connection.receive_some():
-            if what := looks_foreign(reader.unfinished + data):
+            first = reader.unfinished + data
+            if token and len(first) > MAX_HELLO_BYTES and _shows_token(first[:MAX_HELLO_BYTES], token):
+                reader.max_line_bytes = MAX_LINE_BYTES  # a known worker may name many runs
+            if what := looks_foreign(first):
                 log.warning("closed a connection that speaks %s on the worker port", what)
                 return []
             if items := reader.receive(data):
                 return items
     return []
+
+
+def _shows_token(first: bytes, token: bytes) -> bool:
+    words = first.decode(errors="replace").split()[:-1]  # the last one may be cut
+    return any(word.startswith("token=") and matches(token, word[6:].encode()) for word in words)
 
 
 def _text(item: str | Refusal) -> str:

@@ -70,7 +70,6 @@ def test_a_start_finds_the_same_state_and_less_to_read(life: Life) -> None:
     assert names(path for _, path in list_segments(journal_dir(life.data))) == [f"{upto + 1:020d}.jsonl"]
 
 
-@pytest.mark.xfail(reason="WorkerCarried does not tell who was connected, so those runs get no lease")
 def test_a_run_whose_worker_never_comes_back_has_a_lease_either_way(life: Life) -> None:
     """A start from a checkpoint must find the same runs lost as one from the whole journal."""
 
