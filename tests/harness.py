@@ -307,8 +307,9 @@ class World:
         await self.start()
 
     async def _cut(self, name: str, text: str) -> None:
-        wire = self._wires.pop(("w", text), None) or self._wires.pop(("C", text))
-        wire.leave()
+        wire = self._wires.pop(("w", text), None) or self._wires.pop(("C", text), None)
+        if wire is not None:  # else the server was quicker
+            wire.leave()
 
     async def _write_file(self, name: str, text: str) -> None:
         file, _, line = text.partition(" ")
