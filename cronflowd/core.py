@@ -136,9 +136,9 @@ class Core:
     async def settled(self, seq: int) -> None:
         """Waits until the journal is on disk up to `seq`."""
         if seq > self.gate.committed:
-            self.end_batch()
             event = trio.Event()
             heappush(self._waiters, (seq, id(event), event))
+            self.end_batch()
             await event.wait()
 
     async def run(self) -> None:

@@ -26,8 +26,9 @@ from .engine import Limits
 from .errors import Exit, Fatal, Refusal
 from .journal import FileJournal, lock_directory
 from .listeners import Door, Listener
+from .schedule import reload_zones
 from .state import State
-from .stimuli import StartDaemon
+from .stimuli import RescheduleTasks, StartDaemon
 from .workers import serve_worker
 
 log = logging.getLogger("cronflowd")
@@ -199,15 +200,15 @@ class Daemon:
         try:
             settings = config.reload(self.settings)
         except Fatal as error:
-            log.error(  # noqa: TRY400  # a typing error in a file needs no traceback
-                "the configuration is left as it was: %s", error.message
-            )
+            log.error("the settings stay as they were: %s", error.message)  # noqa: TRY400  # no bug, no traceback
         else:
             self.core.engine.limits = _limits(settings)
             logs.set_up(settings.log_format, settings.log_level)
-            log.info(
-                "configuration read again; limits and log level are in force, the rest at the next start"
-            )
+            log.info("settings read again: limits and log are in force, the rest at the next start")
+        reload_zones()
+        self.state.parse_again()
+        self.core.insist(RescheduleTasks())
+        self.core.end_batch()
         systemd.notify("READY=1")
 
     # --- ending ---

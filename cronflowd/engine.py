@@ -44,7 +44,7 @@ from .moments import (
 )
 from .placement import choose
 from .replies import Reply
-from .state import State, definition
+from .state import Need, State, definition
 from .wire import escape, format_option, format_time
 from .zones import format_duration
 
@@ -437,6 +437,9 @@ class Engine:
             facts += self._reschedule(now, lambda task: True)
         return Decision(facts)
 
+    def _reschedule_all(self, order: s.RescheduleTasks, now: datetime) -> Decision:
+        return Decision(self._reschedule(now, lambda task: True))
+
     def _reschedule(self, now: datetime, which: Callable[[Task], bool]) -> list[f.Fact]:
         facts: list[f.Fact] = []
         for task in self.state.tasks.values():
@@ -457,21 +460,26 @@ class Engine:
     # --- what comes due inside ---
 
     def next_step(self, now: datetime) -> Any | None:
-        """The next order that is due by itself, or None until `next_due`."""
+        """The next order that is due by itself, or None until `next_due`.
+
+        What ends goes before what begins: a run that is lost or missed by now does not
+        stand in the way of the next one.
+        """
         state = self.state
-        if (due := state.next_task_due()) and due[0] <= now:
-            return s.FireTask(due[1])
         if (lease := state.next_lease_end()) and lease[0] <= now:
             return s.LoseRun(lease[1])
         if (timeout := state.next_timeout()) and timeout[0] <= now:
             return s.TimeoutRun(timeout[1])
+        heads = state.heads() if state.queues else []
+        for need, run in heads:
+            if _wait_ends(need, run) <= now:
+                return s.ExpireRun(run.id)
+        if (due := state.next_task_due()) and due[0] <= now:
+            return s.FireTask(due[1])
         if (release := state.next_release()) and release[0] <= now:
             return s.ReleaseRun(release[1])
-        if placed := choose(state):
+        if heads and (placed := choose(heads, state.free)):
             return s.PlaceRun(placed[0].id, placed[1].name)
-        for need, run in state.heads():
-            if run.queued_at + timedelta(seconds=max(need[3], MIN_GRACE_S)) <= now:
-                return s.ExpireRun(run.id)
         return None
 
     def next_due(self) -> datetime | None:
@@ -487,8 +495,13 @@ class Engine:
             )
             if first
         ]
-        times += [run.queued_at + timedelta(seconds=max(need[3], MIN_GRACE_S)) for need, run in state.heads()]
+        times += [_wait_ends(need, run) for need, run in state.heads()]
         return min(times, default=None)
+
+
+def _wait_ends(need: Need, run: Run) -> datetime:
+    """When a run that no worker took is missed."""
+    return run.queued_at + timedelta(seconds=max(need[3], MIN_GRACE_S))
 
 
 def _anchor(now: datetime) -> datetime:
@@ -540,6 +553,7 @@ _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     s.ReportEnded: Engine._done,
     s.StartDaemon: Engine._start,
     s.NoticeStep: Engine._step,
+    s.RescheduleTasks: Engine._reschedule_all,
     s.RecordSave: Engine._record_save,
     s.RecordCheckpoint: Engine._record_checkpoint,
     s.FireTask: lambda engine, order, now: fire(engine.state, engine.state.tasks[order.task], now),

@@ -14,15 +14,14 @@ from .model import Run, Worker
 from .state import HANDICAP, Need, State
 
 
-def choose(state: State) -> tuple[Run, Worker] | None:
-    """The next run to send and where to, or None while nothing can be placed."""
-    if not state.free or not state.queues:
+def choose(heads: list[tuple[Need, Run]], free: dict[str, Worker]) -> tuple[Run, Worker] | None:
+    """The next run to send and where to, among the heads of the queues; None while nothing can be placed."""
+    if not free:
         return None
-    heads = state.heads()
     if len(heads) > 1:
-        heads.sort(key=lambda head: (head[1].queued_at + HANDICAP[head[0][2]], head[1].id))
+        heads = sorted(heads, key=lambda head: (head[1].queued_at + HANDICAP[head[0][2]], head[1].id))
     for need, run in heads:
-        if worker := best_worker(need, state.free.values()):
+        if worker := best_worker(need, free.values()):
             return run, worker
     return None
 

@@ -19,6 +19,7 @@ import attrs
 
 from . import facts as f
 from .model import ENDED, MOVES, Outcome, Run, Task, TaskSpec, Worker, format_options, parse_record
+from .schedule import parse_schedule
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
@@ -491,6 +492,16 @@ class State:
             self.free[worker.name] = worker
         else:
             self.free.pop(worker.name, None)
+
+    def parse_again(self) -> None:
+        """Gives every definition a schedule with today's zone data; facts do not hold parsed schedules."""
+        for task in self.tasks.values():
+            old = task.spec
+            schedule = parse_schedule(old.schedule.text, old.options.tz or self.default_tz)
+            task.spec = TaskSpec(old.name, schedule, old.command, old.options)
+            for run in task.runs:
+                if self.runs[run].spec == old:
+                    self.runs[run].spec = task.spec
 
     def find(self, ref: str) -> Task | None:
         """The task whose id or name is `ref`; `task_<n>` finds nothing but n."""

@@ -144,6 +144,11 @@ class NoticeStep:
 
 
 @frozen
+class RescheduleTasks:
+    """Zone data may have changed, so moments to come may be others."""
+
+
+@frozen
 class RecordSave:
     file: str
     upto: int

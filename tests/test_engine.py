@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import zoneinfo
 from collections import Counter
 from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
 
 import orjson
 import pytest
@@ -18,6 +22,7 @@ from cronflowd import stimuli as s
 from cronflowd.engine import Limits
 from cronflowd.errors import Refusal
 from cronflowd.model import ENDED
+from cronflowd.schedule import reload_zones
 from tests.engine_driver import START, Driver, snapshot
 
 
@@ -340,6 +345,26 @@ def test_output_beyond_the_limit_is_counted_not_kept() -> None:
     assert fact == f.OutputReceived(1, 1, [[1, "12345"], remark], 9)
     (fact,) = driver.do(s.ReportOutput("w1", 1, [[1, "x"]])).facts
     assert fact == f.OutputReceived(1, 1, [], 2)
+
+
+def test_new_zone_data_moves_what_is_to_come(tmp_path: Path) -> None:
+    """HUP after a government has changed its mind: tasks follow, without a restart."""
+    zones = Path(str(files("tzdata").joinpath("zoneinfo")))
+    (tmp_path / "Test").mkdir()
+    shutil.copy(zones / "Europe" / "Paris", tmp_path / "Test" / "Zone")
+    zoneinfo.reset_tzpath([tmp_path])
+    try:
+        driver = Driver()
+        driver.line("ADD tz=Test/Zone 0 18 * * * x")
+        assert driver.state.tasks[1].due_at == START + timedelta(hours=5)
+        shutil.copy(zones / "Asia" / "Tokyo", tmp_path / "Test" / "Zone")
+        reload_zones()
+        driver.state.parse_again()
+        (fact,) = driver.do(s.RescheduleTasks()).facts
+        assert fact == f.TaskRescheduled(1, START + timedelta(hours=21))
+    finally:
+        zoneinfo.reset_tzpath()
+        reload_zones()
 
 
 SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]

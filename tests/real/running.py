@@ -118,8 +118,9 @@ class Daemon:
         if self.process is None:
             return []
         with contextlib.suppress(OSError):
-            text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-            return [int(pid) for pid in text.split()]
+            # A child belongs to the thread that started it.
+            threads = Path(f"/proc/{self.pid}/task").glob("*/children")
+            return [int(pid) for thread in threads for pid in thread.read_text().split()]
         return []
 
     def _ended(self) -> int:

@@ -1,0 +1,126 @@
+"""Whole stories, daemon and worker as processes of their own, as an operator would see them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.real.running import ROOT, Daemon, StartDaemon, wait_until
+
+MEBIBYTE = 1024 * 1024
+
+
+def _rows(daemon: Daemon, line: str) -> list[list[str]]:
+    return [row.split("\t") for row in daemon.ask(line)[:-1]]
+
+
+def _state_of(daemon: Daemon, run: int) -> str:
+    return next((row[4] for row in _rows(daemon, "RUNS") if row[0] == str(run)), "")
+
+
+def _peak_memory(pid: int) -> int:
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert match
+    return int(match[1]) * 1024
+
+
+def _with_local_worker(start_daemon: StartDaemon, *flags: str) -> Daemon:
+    daemon: Daemon = start_daemon("--local-worker", "4", *flags)
+    daemon.until("WORKERS", lambda answer: "\tready\t" in answer)
+    return daemon
+
+
+def test_two_hundred_megabytes_of_output_cost_neither_side_memory(start_daemon: StartDaemon) -> None:
+    """A chatty job must not take the scheduler of everybody else down with it; head and tail are kept."""
+    daemon = _with_local_worker(start_daemon)
+    (worker,) = daemon.children()
+    before = _peak_memory(daemon.pid), _peak_memory(worker)
+    daemon.ask("NOW echo first; head -c 200000000 /dev/zero | tr '\\0' x | fold -w 100; echo; echo last")
+    wait_until(lambda: _state_of(daemon, 1) == "ok", 60)
+    after = _peak_memory(daemon.pid), _peak_memory(worker)
+    assert max(after[0] - before[0], after[1] - before[1]) < 48 * MEBIBYTE
+    log = daemon.ask("LOG 1")
+    assert (log[0], log[-2]) == ("1\tfirst", "1\tlast")
+    assert any(row.startswith("0\t") and "omitted" in row for row in log)
+    assert sum(map(len, log)) < 3 * MEBIBYTE
+
+
+def test_a_timeout_ends_the_whole_family_of_processes(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """Grandchildren too, and one that fled into a session of its own."""
+    daemon = _with_local_worker(start_daemon, "--kill-grace", "500ms")
+    pids = tmp_path / "pids"
+    family = f"sleep 100 & echo $! >> {pids}; setsid sleep 100 & echo $! >> {pids}"
+    daemon.ask(f"NOW timeout=500ms {family}; trap '' TERM; sleep 100; sleep 100")
+    wait_until(lambda: _state_of(daemon, 1) == "timeout")
+    found = [int(pid) for pid in pids.read_text().split()]
+    assert len(found) == 2
+    wait_until(lambda: not any(_is_running(pid) for pid in found))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_job_that_leaves_something_behind_ends_all_the_same(start_daemon: StartDaemon) -> None:
+    """`daemon &` holds the pipe open; the run is over when its shell is."""
+    daemon = _with_local_worker(start_daemon)
+    began = time.monotonic()
+    daemon.ask("NOW sleep 30 & echo started")
+    wait_until(lambda: _state_of(daemon, 1) == "ok")
+    assert time.monotonic() - began < 15
+    assert daemon.ask("LOG 1") == ["1\tstarted", "OK 1"]
+
+
+def test_a_worker_that_falls_silent_is_found_out(start_daemon: StartDaemon) -> None:
+    """A machine without power sends no FIN; three heartbeats tell, and its run is lost after the lease."""
+    daemon = start_daemon("--heartbeat", "100ms", "--lease", "300ms")
+    with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=20) as silent:
+        silent.sendall(b"HELLO name=gone slots=1\n")
+        lines = silent.makefile("r")
+        assert lines.readline().startswith("OK gone heartbeat=0.1 ")
+        daemon.ask("NOW name=job sleep 100")
+        assert lines.readline().startswith("RUN 1 1 ")
+        assert lines.readline() == ""
+    assert _rows(daemon, "WORKERS")[0][:2] == ["gone", "away"]
+    wait_until(lambda: _state_of(daemon, 1) == "lost")
+
+
+@pytest.mark.skipif(shutil.which("nc.openbsd") is None, reason="nc.openbsd is not installed")
+def test_the_worker_in_shell_does_its_work_for_the_real_daemon(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """Twenty lines of shell are enough, as protocol.md promises."""
+    daemon = start_daemon()
+    command = ["sh", str(ROOT / "contrib" / "worker.sh"), "127.0.0.1", str(daemon.worker_port), "tiny"]
+    worker = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    try:
+        daemon.until("WORKERS", lambda answer: "tiny\tready" in answer)
+        daemon.ask("NOW printf '%s\\n' 'a\\b'; exit 3")
+        wait_until(lambda: _state_of(daemon, 1) == "failed")
+        assert daemon.ask("LOG 1") == ["1\ta\\\\b", "OK 1"]
+        assert _rows(daemon, "RUNS")[0][9] == "3"
+    finally:
+        subprocess.run(["pkill", "-KILL", "-s", str(worker.pid)], check=False)
+        worker.wait()
+
+
+def test_many_tasks_due_at_the_same_second_all_run(start_daemon: StartDaemon) -> None:
+    """The top of the hour: a thousand at once, none forgotten, none twice."""
+    daemon = _with_local_worker(start_daemon)
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3))
+    replies = daemon.ask(*[f"AT {at} type=sleep 0"] * 1000)
+    assert all(reply.startswith("OK ") for reply in replies)
+    wait_until(lambda: "fires-ok\t1000" in daemon.ask("STATUS"), 40)
+    rows = _rows(daemon, "RUNS")
+    assert len({row[0] for row in rows}) == len(rows) == 1000
+    assert {row[5] for row in rows} == {at}
+    assert daemon.ask("LIST") == ["OK 0"]
