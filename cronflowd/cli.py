@@ -76,7 +76,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser; man page and shell completion are made from it too."""
+    """Every command, and every flag there is."""
     top = _Parser(
         prog="cronflowd",
         description="Schedule with netcat, run on workers that dial in. Without a command: serve.",

@@ -27,7 +27,7 @@ from .model import (
 )
 from .schedule import split_schedule
 from .wire import escape, format_time, split_options
-from .zones import check_zone, parse_time
+from .zones import parse_time, parse_zone
 
 MAX_REFS = 1000
 MAX_NEXT = 1000
@@ -170,9 +170,7 @@ def _time_word(text: str) -> tuple[str, str]:
 
 
 def _zone(options: dict[str, str], context: Context) -> str:
-    zone = options.get("tz") or context.default_tz
-    check_zone(zone)
-    return zone
+    return parse_zone(options.get("tz") or context.default_tz)
 
 
 def _set(text: str, context: Context) -> s.SetTask:

@@ -24,7 +24,7 @@ import attrs
 from attrs import field, frozen
 
 from .errors import Exit, Fatal, Refusal
-from .zones import check_zone, parse_duration
+from .zones import DAY_S, parse_duration, parse_zone
 
 Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
 
@@ -35,13 +35,8 @@ OPTIONAL_LISTENERS: frozenset[Address] = frozenset({("::1", CONTROL_PORT), ("::1
 VARIABLE_PREFIX = "CRONFLOWD_"
 MAX_CONFIG_BYTES = 1 << 20
 MAX_SLOTS = 10_000
-DAY_S = 86_400.0
 
 # --- from text to value; each parser says in a ValueError what it cannot take -------------------
-
-
-def _text(text: str) -> str:
-    return text
 
 
 def _path(text: str) -> Path:
@@ -50,19 +45,11 @@ def _path(text: str) -> Path:
 
 
 def _switch(text: str) -> bool:
-    words = {
-        "true": True,
-        "yes": True,
-        "on": True,
-        "1": True,
-        "false": False,
-        "no": False,
-        "off": False,
-        "0": False,
-    }
-    if text.lower() not in words:
-        raise ValueError("is neither true nor false")
-    return words[text.lower()]
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise ValueError("is neither true nor false")
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -110,11 +97,6 @@ def _seconds(low_s: float, high_s: float) -> Callable[[str], float]:
         return seconds
 
     return parse
-
-
-def _zone(text: str) -> str:
-    check_zone(text)
-    return text
 
 
 def _address(text: str) -> Address:
@@ -184,10 +166,9 @@ def _known_zone(text: str) -> str | None:
     """The IANA name in `Europe/Berlin` or `/usr/share/zoneinfo/Europe/Berlin`; None for no zone."""
     name = text.rpartition("zoneinfo/")[2].removeprefix("posix/")
     try:
-        check_zone(name)
+        return parse_zone(name)
     except Refusal:
         return None
-    return name
 
 
 def _refuse_zone(text: str) -> str:
@@ -328,7 +309,11 @@ class Settings(Common):
         "SLOTS", _number(0, MAX_SLOTS), "4", "a child process that runs so many jobs at a time; 0 for none"
     )
     tz: str = setting(
-        "ZONE", _zone, "the machine's zone", "the zone of tasks without tz=", make=lambda _: machine_zone()
+        "ZONE",
+        parse_zone,
+        "the machine's zone",
+        "the zone of tasks without tz=",
+        make=lambda _: machine_zone(),
     )
     insecure: bool = setting("", _switch, "false", "listen beyond this machine without a secret")
     check_config: bool = setting(

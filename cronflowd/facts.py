@@ -24,7 +24,7 @@ FACTS_VERSION = 1
 
 
 class Fact:
-    """Base of all facts. `worth` says how the journal may treat it when the disk is full."""
+    """Base of all facts. `urgent` says how the journal may treat it when the disk is full."""
 
     __slots__ = ()
     urgent: ClassVar[bool] = True  # may use the reserve; False = asked for by a client, can be refused

@@ -28,9 +28,8 @@ from attrs import Factory, define, evolve, field, frozen
 from .errors import Refusal
 from .schedule import Schedule, parse_schedule
 from .wire import escape
-from .zones import check_zone, format_duration, parse_duration
+from .zones import format_duration, parse_duration, parse_zone
 
-MAX_NAME = 64
 MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line
 MAX_TEXT_BYTES = 65_536  # command, desc=, cwd= and env.K= together; bounds tasks.db's lines and RUN lines
 MAX_TAGS = 32
@@ -154,11 +153,6 @@ def _parse_tags(text: str) -> tuple[str, ...]:
     return tags
 
 
-def _parse_zone(text: str) -> str:
-    check_zone(text)
-    return text
-
-
 def _parse_timeout(text: str) -> float | None:
     if text == "none":
         return None
@@ -223,7 +217,7 @@ class Rule:
 RULES: dict[str, Rule] = {
     "desc": Rule("desc", str),
     "tags": Rule("tags", _parse_tags, ",".join),
-    "tz": Rule("tz", _parse_zone),
+    "tz": Rule("tz", parse_zone),
     "type": Rule("type", _one_of(*TYPES)),
     "cwd": Rule("cwd", _parse_cwd),
     "prio": Rule("prio", _one_of("medium", "high", "low")),
@@ -236,7 +230,7 @@ RULES: dict[str, Rule] = {
     "on": Rule("on", _parse_on),
     "keep": Rule("keep", parse_keep, lambda keep: str(keep.text)),
 }
-# Options of the contract that later releases bring: refused by name rather than ignored.
+# Options that later releases bring: refused by name rather than ignored.
 LATER = frozenset("payload body expect secret after jitter spread skip start end count notify".split())
 
 

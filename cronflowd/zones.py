@@ -156,9 +156,10 @@ def load_zone(name: str) -> Zone:
         raise Refusal("bad-option", f'tz "{name[:64]}" is not a zone of the tz database') from None
 
 
-def check_zone(name: str) -> None:
-    """Refuses what is no IANA zone name."""
-    load_zone(name)
+def parse_zone(text: str) -> str:
+    """The name of an IANA zone; Refusal for what is none."""
+    load_zone(text)
+    return text
 
 
 # --- times and durations -----------------------------------------------------------------------
