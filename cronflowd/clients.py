@@ -104,14 +104,10 @@ class Core(Protocol):
 
 
 async def serve_client(
-    connection: Connection,
-    core: Core,
-    waits: Waits,
-    kind: Kind | None = None,
-    max_outbox_bytes: int = MAX_OUTBOX_BYTES,
+    connection: Connection, core: Core, waits: Waits, max_outbox_bytes: int = MAX_OUTBOX_BYTES
 ) -> None:
     """One connection from its first byte to its last. Raises only what is fatal to the server."""
-    client = _Client(connection, core, waits, kind or connection.kind, max_outbox_bytes)
+    client = _Client(connection, core, waits, max_outbox_bytes)
     core.enter(client.session)
     try:
         async with trio.open_nursery() as nursery:
@@ -202,12 +198,12 @@ class Ending:
 class _Client:
     """The reader and the writer of one connection."""
 
-    def __init__(self, connection: Connection, core: Core, waits: Waits, kind: Kind, max_outbox: int) -> None:
+    def __init__(self, connection: Connection, core: Core, waits: Waits, max_outbox: int) -> None:
         now = trio.current_time()
         max_outbox = max(max_outbox, LEAST_OUTBOX_BYTES)
         outbox = Outbox(connection, core.gate, max_outbox, waits.stall_s)
         outbox.on_drained = self._drained
-        self.session = Session(outbox, connection.peer, kind, is_session=kind != "tcp")
+        self.session = Session(outbox, connection.peer, connection.kind, is_session=connection.kind != "tcp")
         self._connection = connection
         self._core = core
         self._outbox = outbox

@@ -175,11 +175,11 @@ async def connected(
     """A client of a server that serves only it; leaving the block waits until the server closed."""
     ours, theirs = socket.socketpair()
     connection = Connection(ours)
-
+    connection.kind = kind
     as_promised: Core = core  # mypy checks here that the fake is what clients ask for
 
     async def serve() -> None:
-        await serve_client(connection, as_promised, waits, kind, max_outbox)
+        await serve_client(connection, as_promised, waits, max_outbox)
 
     peer = Peer(theirs)
     async with trio.open_nursery() as nursery, peer.stream:
