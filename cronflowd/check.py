@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import Factory, define
 
 from . import store
-from .disk import DISK, lock_directory, remove_leftovers, sync_directory, write_atomically
+from .disk import DISK, free_name, lock_directory, remove_leftovers, sync_directory, write_atomically
 from .errors import Exit, Fatal
 from .journal import set_aside
 from .records import (
@@ -206,7 +206,7 @@ def _make_open_segment(replay: Replay) -> None:
 
 def _mend_history(reader: Reader) -> None:
     valid = reader.path.read_bytes()[: reader.offset]
-    kept = _free_name(reader.path)
+    kept = _damaged_name(reader.path)
     with contextlib.suppress(FileNotFoundError):
         kept.hardlink_to(reader.path)
     if valid:
@@ -242,12 +242,8 @@ def _after(replay: Replay) -> list[Path]:
 
 
 def _rename(path: Path) -> None:
-    DISK.rename(path, _free_name(path))
+    DISK.rename(path, _damaged_name(path))
 
 
-def _free_name(path: Path) -> Path:
-    name, number = path.with_name(f"{path.name}.damaged"), 1
-    while name.exists():
-        number += 1
-        name = path.with_name(f"{path.name}.damaged.{number}")
-    return name
+def _damaged_name(path: Path) -> Path:
+    return free_name(path.with_name(f"{path.name}.damaged"))

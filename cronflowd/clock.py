@@ -12,12 +12,13 @@ import ctypes
 import errno
 import os
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import trio
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from .zones import EPOCH
+
 FOREVER_S = 8_000_000_000  # the year 2223; the kernel's own end is in 2262
 POLL_S = 1.0  # where there is no timerfd: how late a step of the clock may be noticed
 STEP_S = 0.2  # more than the clock is ever slewed in POLL_S, less than any step that matters

@@ -20,7 +20,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -42,9 +42,11 @@ from .records import (
     list_segments,
     list_swallowed,
     seal,
+    seq_of,
 )
 from .replay import Replay, checkpoint_end
 from .state import State
+from .zones import EPOCH
 
 HISTORY_BYTES = 1024 * 1024 * 1024
 PIECES = 8  # all history is at least so many files, once it is as long as it may be
@@ -52,7 +54,6 @@ MAX_PIECE_BYTES = 64 * 1024 * 1024  # bounds this process's memory, too
 SIFT_AGAIN_AFTER = timedelta(days=1)
 LOCK_NAME = "compaction.lock"
 _NICE = 10
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 # Depends on the order in which facts.encode writes: the line's beginning tells all we need.
 _KEPT_KIND = re.compile(
     rb'\{"seq":([0-9]+),"at":"([^"]*)","fact":"(RunEnded|OutputReceived|FiresPassed)",'
@@ -91,7 +92,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 def compact(directory: Path, history_bytes: int) -> dict[str, str | int]:
     """Writes history files, then the checkpoint; the latter makes the former's sources superfluous."""
-    replay, state, last_at = Replay(directory, leave_out_newest=True), State(recent_runs=0), _LONG_AGO
+    replay, state, last_at = Replay(directory, leave_out_newest=True), State(recent_runs=0), EPOCH
     for seq, at, fact in replay:
         state.apply(fact, at, seq)
         last_at = max(last_at, at)
@@ -251,7 +252,7 @@ class Sieve:
         return task.spec.options.keep if task else DEFAULTS.keep
 
     def _cutoff(self, keep: Keep) -> str:
-        age = timedelta(seconds=min(keep.age_s, (self.now - _LONG_AGO).total_seconds()))
+        age = timedelta(seconds=min(keep.age_s, (self.now - EPOCH).total_seconds()))
         return _format(self.now - age)
 
 
@@ -275,7 +276,7 @@ class Piece:
         for source in self.sources:
             reader = Reader(source.path)
             for line in reader:
-                seq = int(line[7 : line.index(b",")])
+                seq = seq_of(line)
                 if source.holds(seq) and seq <= self.last:
                     yield line
             if reader.damage and source.is_history:

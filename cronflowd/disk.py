@@ -100,7 +100,7 @@ def sync_directory(path: Path, disk: Disk = DISK) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """The data directory, for its owner only; raises Fatal (73)."""
+    """A directory for its owner only; raises Fatal (73)."""
     try:
         made = not path.exists()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -211,6 +211,15 @@ def remove_leftovers(directory: Path) -> None:
     for path in directory.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def free_name(path: Path) -> Path:
+    """`path` itself, else with `.2`, `.3` and so on behind it: what is kept aside overwrites nothing."""
+    name, number = path, 1
+    while name.exists():
+        number += 1
+        name = path.with_name(f"{path.name}.{number}")
+    return name
 
 
 def raise_refusal(error: OSError, what: str) -> None:

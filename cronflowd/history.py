@@ -17,7 +17,7 @@ from attrs import frozen
 
 from .facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued, decode
 from .model import Outcome
-from .records import Reader, journal_dir, list_history, list_segments
+from .records import Reader, journal_dir, list_history, list_segments, seq_of
 
 _BLOCK_BYTES = 256 * 1024
 _ENDED, _PASSED = b'"fact":"RunEnded"', b'"fact":"FiresPassed"'
@@ -105,7 +105,7 @@ def _lines_before(directory: Path, before_seq: int, wanted: Callable[[Source], b
 def _numbered(source: Source) -> Iterator[tuple[int, bytes]]:
     for line in lines_backwards(source.path):
         try:
-            seq = int(line[7 : line.index(b",")])  # after `{"seq":`
+            seq = seq_of(line)
         except ValueError:
             continue
         if source.holds(seq):

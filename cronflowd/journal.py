@@ -13,7 +13,6 @@ read back in replay.py, what the kernel must do in disk.py.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import sys
@@ -31,7 +30,16 @@ from . import disk as d
 from .disk import lock_directory, write_atomically
 from .errors import Exit, Fatal, Refusal
 from .facts import Fact, decode, encode
-from .records import BATCH_MARK, MAX_RECORD_BYTES, Header, journal_dir, parse_line, segment_path
+from .records import (
+    BATCH_MARK,
+    MAX_RECORD_BYTES,
+    SEAL_BYTES,
+    Header,
+    journal_dir,
+    parse_line,
+    seal,
+    segment_path,
+)
 from .replay import Record, Replay, Segment, Tail
 
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -132,8 +140,8 @@ class _Lines:
             body = encode(seq, at, fact, left > 0)[:-1]
             if first_of_batch:
                 body, first_of_batch = body + BATCH_MARK, False
-            chain = zlib.crc32(body, chain)
-            lines.append(b'%b,"crc":"%08x"}\n' % (body, chain))
+            line, chain = seal(body, chain)
+            lines.append(line)
         return lines, chain
 
 
@@ -469,7 +477,7 @@ def _cut(tail: Tail, disk: d.Disk) -> str:
     try:
         # First what was set aside beyond the end: on a full disk the copy needs that space.
         disk.ftruncate(fd, tail.offset + len(rest))
-        aside = _free_name(tail.path, tail.offset)
+        aside = _tail_name(tail.path, tail.offset)
         write_atomically(aside, [rest], disk)
         disk.ftruncate(fd, tail.offset)
         disk.fsync(fd)
@@ -482,15 +490,13 @@ def _move_aside(path: Path, disk: d.Disk) -> str:
     if path.stat().st_size == 0:
         disk.unlink(path)  # made just before the crash; it holds nothing to keep
         return ""
-    aside = _free_name(path, 0)
+    aside = _tail_name(path, 0)
     disk.rename(path, aside)
     return aside.name
 
 
-def _free_name(path: Path, offset: int) -> Path:
-    names = itertools.chain([""], (f".{number}" for number in itertools.count(2)))
-    found = (path.with_name(f"{path.stem}.tail-{offset}{suffix}") for suffix in names)
-    return next(name for name in found if not name.exists())
+def _tail_name(path: Path, offset: int) -> Path:
+    return d.free_name(path.with_name(f"{path.stem}.tail-{offset}"))
 
 
 # --- in memory -----------------------------------------------------------------------------
@@ -513,7 +519,7 @@ class MemoryJournal(_Lines):
     def replay(self) -> Iterator[Record]:
         for line in self._lines:
             seq, at, fact, _ = decode(parse_line(line, Path("memory"), 0))
-            self._last, self._chain = seq, zlib.crc32(line[:-19], self._chain)
+            self._last, self._chain = seq, zlib.crc32(line[: -SEAL_BYTES - 1], self._chain)
             yield seq, at, fact
         self._committed = self._last
 
