@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .config import Address, Settings, format_address
+from .disk import sync_directory
 from .errors import Exit, Fatal
 
 log = logging.getLogger(__name__)
@@ -80,15 +81,7 @@ def make_token(path: Path) -> None:
         file.write(secrets.token_hex(TOKEN_BITS // 8).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(path.parent)
 
 
 def is_loopback(host: str) -> bool:

@@ -14,13 +14,12 @@ they travel. A directory belongs to one worker at a time; the lock ends with the
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Collection
 from pathlib import Path
 
-from .errors import Exit, Fatal
+from .disk import lock_directory
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class Spool:
         self._size = 0
         self._tidy_size = 0  # after it was last rewritten
         self._is_broken = False  # a write failed; what the file holds is unknown
-        self._lock = _lock(directory)
+        self._lock = lock_directory(directory)
         self._file = os.open(directory / "reports", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
 
     def close(self) -> None:
@@ -128,24 +127,6 @@ class Spool:
         if not self._is_broken:
             log.error("%s: %s; reports would not survive a kill of this worker", self.directory, error)
         self._is_broken = True
-
-
-def _lock(directory: Path) -> int:
-    """The descriptor that holds the lock; Fatal when another process has it."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise Fatal(Exit.CANNOT_CREATE, f"{directory}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise Fatal(Exit.TRY_AGAIN, f"{directory} is in use by another worker, process {holder}") from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
 
 
 def _replay(text: str) -> tuple[dict[str, str], list[str]]:

@@ -16,13 +16,13 @@ LAYERS = (
     # values
     "errors zones config fields schedule wire model facts stimuli replies"
     # talk
-    " auth telnet commands"
+    " telnet commands"
     # decide
     " state placement moments events engine views"
     # keep
     " disk records replay store journal history compaction check"
     # run
-    " clock systemd logs listeners outbox clients workers core answers upkeep daemon"
+    " auth clock systemd logs listeners outbox clients workers core answers upkeep daemon"
     # programs
     " spool executors.output executors.job executors.processes executors.builtin executors.shell"
     " executors agent cli __main__"
