@@ -6,6 +6,7 @@ Long answers are generators: a row is made when the socket has room for it.
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -153,11 +154,11 @@ def _task_filter(query: s.ListRuns, state: State) -> tuple[int | None, str | Non
         return None, None
     if task := state.find(query.ref):
         return task.id, None
-    if query.ref.isdigit():
-        if 0 < int(query.ref) < state.next_task:
-            return int(query.ref), None
-        raise Refusal("not-found", f'no task "{query.ref}"')
-    return None, query.ref
+    if not re.fullmatch("[0-9]+", query.ref):
+        return None, query.ref
+    if len(query.ref) < 20 and 0 < int(query.ref) < state.next_task:
+        return int(query.ref), None
+    raise Refusal("not-found", f'no task "{query.ref[:40]}"')
 
 
 def _matches(query: s.ListRuns, state: str, due_at: datetime) -> bool:
