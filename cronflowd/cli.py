@@ -152,13 +152,14 @@ def _load(kind: type[AnySettings], parsed: argparse.Namespace) -> AnySettings:
 
 def _serve(parsed: argparse.Namespace) -> int:
     settings = _load(Settings, parsed)
-    auth.check_doors(settings)
-    if settings.token_file is not None:
-        auth.read_token(settings.token_file)
+    logs.set_up(settings.log_format, settings.log_level)
     if settings.check_config:
+        # As the daemon does it when it starts.
+        auth.check_doors(settings)
+        if settings.token_file is not None:
+            auth.read_token(settings.token_file)
         print("cronflowd: the configuration is good")
         return Exit.OK
-    logs.set_up(settings.log_format, settings.log_level)
     from . import daemon
 
     return daemon.run(settings)
