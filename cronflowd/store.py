@@ -150,14 +150,16 @@ def prepare_tasks(path: Path, tasks: Iterable[tuple[int, TaskSpec]]) -> Prepared
 
 
 def fingerprint(path: Path) -> tuple[int, int] | None:
-    """(size, CRC-32) as TasksSaved tells them; None where there is no such file."""
+    """(size, CRC-32) as TasksSaved tells them; None where there is no such file, Refusal if it is none."""
     size = crc = 0
     try:
-        with path.open("rb") as file:
+        with _open_regular(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 size, crc = size + len(chunk), zlib.crc32(chunk, crc)
-    except FileNotFoundError:
-        return None
+    except Refusal as refusal:
+        if refusal.code == "not-found":
+            return None
+        raise
     return size, crc
 
 

@@ -162,6 +162,14 @@ def test_fingerprint_is_size_and_crc(tmp_path: Path) -> None:
     assert store.fingerprint(tmp_path / "tasks.db") == (len(LINE), zlib.crc32(LINE))
 
 
+def test_a_fingerprint_is_taken_of_files_only(tmp_path: Path) -> None:
+    """LOAD takes it before anything else, so it must not be what waits for a pipe's writer."""
+    for name, make in {"dir.db": Path.mkdir, "pipe.db": os.mkfifo}.items():
+        make(tmp_path / name)
+        with pytest.raises(Refusal, match="bad-option"):
+            store.fingerprint(tmp_path / name)
+
+
 def test_hand_edits_are_kept_aside_and_never_overwritten(tmp_path: Path) -> None:
     """Somebody's work of an evening may be in there."""
     path = tmp_path / "tasks.db"
