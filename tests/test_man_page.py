@@ -84,7 +84,8 @@ or 64K, 16M, 1G.
 
 FOOT = r"""\
 .SH SIGNALS
-TERM and INT end the daemon; running jobs go on in their workers. HUP has it read configuration and zone data again.
+TERM and INT end the daemon; running jobs go on in their workers.
+HUP has it read configuration and zone data again.
 .SH EXIT STATUS
 .TS
 l l.
