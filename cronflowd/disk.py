@@ -153,8 +153,13 @@ class Prepared:
     disk: Disk
 
     def publish(self) -> None:
-        """Puts it in its place, for good."""
-        self.disk.rename(self.made, self.path)
+        """Puts it in its place, for good; raises Refusal or OSError, leaving nothing, where it cannot."""
+        try:
+            self.disk.rename(self.made, self.path)
+        except OSError as error:
+            self.discard()
+            raise_refusal(error, str(self.path))
+            raise
         sync_directory(self.path.parent, self.disk)
 
     def discard(self) -> None:

@@ -196,7 +196,8 @@ class FileJournal(_Lines):
     # --- start ---
 
     def replay(self) -> Iterator[Record]:
-        d.remove_leftovers(self.directory)
+        for directory in (self.directory, self.directory.parent):  # the latter's are of SAVE
+            d.remove_leftovers(directory)
         found = Replay(self.directory)
         yield from found
         self._last = self._committed = found.last

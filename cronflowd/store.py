@@ -143,6 +143,8 @@ def format_line(record: dict[str, str | int]) -> bytes:
 
 def prepare_tasks(path: Path, tasks: Iterable[tuple[int, TaskSpec]]) -> Prepared:
     """The first half of SAVE: size and CRC are journaled before `publish` makes the file count."""
+    if path.is_dir():
+        raise Refusal("bad-option", f"{path} is not a file")
     return prepare(path, format_tasks(tasks))
 
 

@@ -224,6 +224,17 @@ def test_space_set_aside_is_not_seen_in_the_file(tmp_path: Path) -> None:
         assert b"\0" not in only_segment(tmp_path).read_bytes()
 
 
+def test_a_start_clears_away_what_a_killed_save_left(tmp_path: Path) -> None:
+    """Each would be a copy of all tasks, and a daemon that is killed again and again fills the disk."""
+    for directory in (tmp_path, journal_dir(tmp_path)):
+        directory.mkdir(exist_ok=True)
+        (directory / ".tasks.db.7-0.tmp").touch()
+    journal = FileJournal(tmp_path)
+    assert list(journal.replay()) == []
+    journal.close()
+    assert list(tmp_path.rglob(".*.tmp")) == []
+
+
 def test_a_second_process_is_told_who_has_the_directory(tmp_path: Path) -> None:
     """Two daemons on one journal would destroy it."""
     lock = lock_directory(tmp_path)

@@ -201,6 +201,18 @@ def test_discarding_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_cannot_take_its_place_leaves_nothing(tmp_path: Path) -> None:
+    """Each SAVE that failed would leave a copy of all tasks behind, and answer with a bug."""
+    (tmp_path / "dir.db").mkdir()
+    with pytest.raises(Refusal, match="bad-option"):
+        store.prepare_tasks(tmp_path / "dir.db", [])
+    faulty = FaultyDisk()
+    faulty.faults["rename", 1] = NO_SPACE
+    with pytest.raises(Refusal, match="disk-full"):
+        disk.write_atomically(tmp_path / "x", [b"new"], faulty)
+    assert [each.name for each in tmp_path.iterdir()] == ["dir.db"]
+
+
 def test_names_and_content_are_on_the_disk_in_the_right_order(tmp_path: Path) -> None:
     """Rename before sync gave files of 0 bytes; a directory without sync lost the rename."""
     order: list[str] = []
