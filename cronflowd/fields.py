@@ -1,7 +1,8 @@
 """Cron's fields: the grammar that is accepted, and their moments on a calendar without zones.
 
 Everything croniter would accept beyond the grammar of protocol.md is refused before it
-gets there; croniter then expands each list of numbers to its set. Sets are bit masks.
+gets there; croniter then expands each list of numbers to its set, and its notion of the
+next time is not used. Sets are bit masks.
 """
 
 from __future__ import annotations

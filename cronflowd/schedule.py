@@ -18,10 +18,6 @@ the same answer as a walk through it.
 Two readings where Debian and its manual leave room: a leap of exactly three hours counts
 as followed, forward too (Debian's own arithmetic ends at 2 h 59 min), and the few leaps
 under five minutes before 1970 are no exception for wildcard tasks.
-
-croniter expands each list of numbers to its set. Everything croniter would accept beyond
-the grammar of protocol.md is refused before it gets there, and its notion of the next
-time is not used.
 """
 
 from __future__ import annotations
