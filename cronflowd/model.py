@@ -97,7 +97,7 @@ def _retries(text: str) -> int:
 
 
 def _factor(text: str) -> float:
-    if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?", text) or float(text) < 1:
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", text) or float(text) < 1:
         raise Refusal("bad-option", f'"x{escape(text)}" is not a factor such as x2 or x1.5')
     return float(text)
 
@@ -116,9 +116,9 @@ def parse_keep(text: str) -> Keep:
     """`50,30d,10M`: runs, age and bytes of output, in any order; what is left out keeps its default."""
     runs, age_s, output = 50, 30 * 86_400.0, 10 * 1024 * 1024
     for word in text.split(","):
-        if re.fullmatch(r"\d{1,6}", word):
+        if re.fullmatch(r"[0-9]{1,6}", word):
             runs = int(word)
-        elif match := re.fullmatch(r"(\d{1,6})([KMG])", word):
+        elif match := re.fullmatch(r"([0-9]{1,6})([KMG])", word):
             output = int(match[1]) * 1024 ** ("KMG".index(match[2]) + 1)
         else:
             age_s = parse_duration(word)
@@ -339,7 +339,7 @@ def check_command(command: str, kind: str) -> None:
         raise Refusal("syntax", "the command is empty")
     if len(command.encode()) > MAX_COMMAND_BYTES:
         raise Refusal("too-long", f"the command is longer than {MAX_COMMAND_BYTES} bytes")
-    if kind == "sleep" and not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", command.strip()):
+    if kind == "sleep" and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", command.strip()):
         raise Refusal("syntax", f'type=sleep wants a number of seconds, not "{escape(command[:40])}"')
 
 
