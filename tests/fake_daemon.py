@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-PATIENCE_S = 10.0
+from tests.waiting import PATIENCE_S
 
 
 class Visitor:

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from cronflowd.executors import TABLE
 from cronflowd.executors.job import Ended, Executor, Job
 from cronflowd.spool import Spool
 from tests.fake_daemon import FakeDaemon, fake_daemon
+from tests.waiting import PATIENCE_S, until
 
-PATIENCE_S = 10.0
 SLEEPER = "type=sleep :3600"
 
 
@@ -60,13 +60,6 @@ async def working(daemon: FakeDaemon, spool_dir: Path, **settings: Any) -> Async
             nursery.cancel_scope.cancel()
     finally:
         spool.close()
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    """Waits, with a deadline, for what sends no event to a test."""
-    with trio.fail_after(PATIENCE_S):
-        while not is_true():
-            await trio.sleep(0.001)
 
 
 def wait_for(gate: Path) -> str:

@@ -19,8 +19,8 @@ from cronflowd.executors.job import Ended, Job, Order, format_done, parse_order
 from cronflowd.executors.output import CHUNK_BYTES, MAX_TEXT_BYTES, Output, format_output
 from cronflowd.executors.shell import job_environ
 from cronflowd.wire import MAX_LINE_BYTES, split_options, unescape
+from tests.waiting import PATIENCE_S, until
 
-PATIENCE_S = 10.0
 MEBIBYTE = 1024 * 1024
 
 
@@ -251,15 +251,11 @@ async def test_what_takes_no_notice_of_term_is_killed_after_the_grace() -> None:
 
 async def _kill_when_ready(job: Job) -> None:
     lines: list[str] = []
-    with trio.fail_after(PATIENCE_S):
-        while len(lines) < 2:
-            lines += said(job)
-            await trio.sleep(0.001)
+    await until(lambda: lines.extend(said(job)) or len(lines) >= 2)
     started_at = trio.current_time()
     job.kill()
     stubborn = next(int(line[2:]) for line in lines if line != "1 ready")
-    while is_alive(stubborn):
-        await trio.sleep(0.001)
+    await until(lambda: not is_alive(stubborn))
     assert trio.current_time() - started_at >= 0.3
 
 
@@ -275,9 +271,7 @@ async def test_a_job_may_clean_up_on_term_and_choose_its_exit_code() -> None:
 
 
 async def _kill_after(job: Job, nursery: trio.Nursery) -> None:
-    with trio.fail_after(PATIENCE_S):
-        while len(nursery.child_tasks) > 1:
-            await trio.sleep(0.001)
+    await until(lambda: len(nursery.child_tasks) <= 1)
     job.kill()
 
 
@@ -291,9 +285,7 @@ async def test_a_kill_after_the_timeout_leaves_it_a_timeout() -> None:
 
 
 async def _kill_late(job: Job) -> None:
-    with trio.fail_after(PATIENCE_S):
-        while not job.life.cancel_called:
-            await trio.sleep(0.01)
+    await until(lambda: job.life.cancel_called)
     job.kill()
 
 

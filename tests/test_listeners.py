@@ -25,6 +25,7 @@ from cronflowd.listeners import (
     open_listeners,
     open_unix,
 )
+from tests.waiting import until
 
 ANY = ("127.0.0.1", 0)
 NOT_OURS = ("2001:db8::1", 0)  # no machine has this address
@@ -272,8 +273,7 @@ async def test_who_comes_beyond_the_limit_is_told_and_closed(
                     told = await read_all(third)
                     assert told == b"ERR too-many all 2 control connections are taken; try again later\n"
             assert await works(first)
-        while door.open_connections:
-            await trio.sleep(0.001)
+        await until(lambda: not door.open_connections)
         async with await connect(listener) as later:
             assert await works(later)
     assert caplog.text.count("turned away") == 1

@@ -16,11 +16,11 @@ import pytest
 import trio
 
 from tests.fake_daemon import FakeDaemon, Visitor, fake_daemon
+from tests.waiting import PATIENCE_S
 
 SCRIPT = Path(__file__).parents[2] / "contrib" / "worker.sh"
 NETCATS = [name for name in ("nc.openbsd", "ncat", "busybox nc") if shutil.which(name.split()[0])]
 SHELLS = [name for name in ("dash", "bash") if shutil.which(name)]
-PATIENCE_S = 10.0
 
 
 @asynccontextmanager
