@@ -24,6 +24,7 @@ import attrs
 from attrs import field, frozen
 
 from .errors import Exit, Fatal, Refusal
+from .names import check_worker_name, parse_label
 from .zones import DAY_S, parse_duration, parse_zone
 
 Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
@@ -121,20 +122,8 @@ def _address_or_socket(text: str) -> Address | Path:
 
 
 def _worker_name(text: str) -> str:
-    if not re.fullmatch("[A-Za-z0-9._-]{1,64}", text):
-        raise ValueError("is not 1 to 64 letters, digits, dots, dashes or underlines")
-    if text in ("any", "all"):
-        raise ValueError("has a meaning of its own in on=")
+    check_worker_name(text)
     return text
-
-
-def _label(text: str) -> tuple[str, str]:
-    match = re.fullmatch("([A-Za-z0-9._/-]{1,64})=([A-Za-z0-9._/-]{1,64})", text)
-    if not match:
-        raise ValueError(
-            "is not KEY=VALUE, each 1 to 64 letters, digits, dots, dashes, slashes or underlines"
-        )
-    return match[1], match[2]
 
 
 # --- defaults that depend on the machine --------------------------------------------------------
@@ -372,7 +361,7 @@ class WorkerSettings(Common):
     )
     slots: int = setting("N", _number(1, MAX_SLOTS), "4", "jobs at a time")
     label: tuple[tuple[str, str], ...] = setting(
-        "K=V", _label, "none", "what on=label:K=V looks for; repeatable", make=lambda _: (), many=True
+        "K=V", parse_label, "none", "what on=label:K=V looks for; repeatable", make=lambda _: (), many=True
     )
     spool: Path | None = setting("DIR", _path, None, "where reports wait for their acknowledgement")
     local: bool = setting("", _switch, "false", "", sources="flag")

@@ -21,15 +21,7 @@ from attrs import define
 from . import facts as f
 from . import stimuli as s
 from .errors import Refusal
-from .model import (
-    Run,
-    Task,
-    TaskSpec,
-    check_name,
-    id_of_name,
-    make_spec,
-    set_options,
-)
+from .model import Run, Task, TaskSpec, make_spec, set_options
 from .moments import (
     MIN_GRACE_S,
     Decision,
@@ -42,6 +34,7 @@ from .moments import (
     remark,
     stop,
 )
+from .names import check_name, id_of_name
 from .placement import choose
 from .replies import Reply
 from .state import Need, State, definition

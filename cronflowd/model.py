@@ -26,6 +26,7 @@ import orjson
 from attrs import Factory, define, evolve, field, frozen
 
 from .errors import Refusal
+from .names import check_name, check_tag, check_worker_name, id_of_name, parse_label
 from .schedule import Schedule, parse_schedule
 from .wire import escape
 from .zones import format_duration, parse_duration, parse_zone
@@ -44,8 +45,7 @@ MOVES = {
     "running": {"ok", "failed", "timeout", "cancelled", "lost"},
 }
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TASK_NAME = re.compile(r"task_([1-9][0-9]*)")
+
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -146,10 +146,7 @@ def _parse_tags(text: str) -> tuple[str, ...]:
     if len(tags) > MAX_TAGS:
         raise Refusal("bad-option", f"more than {MAX_TAGS} tags")
     for tag in tags:
-        if not _NAME.fullmatch(tag):
-            raise Refusal(
-                "bad-option", f'the tag "{escape(tag)}" is not made of letters, digits, `.`, `_`, `-`'
-            )
+        check_tag(tag)
     return tags
 
 
@@ -164,10 +161,10 @@ def _parse_timeout(text: str) -> float | None:
 def _parse_on(text: str) -> str:
     if text == "all":
         raise Refusal("bad-option", "on=all is not in this release yet")
-    if text.startswith("label:") and not re.fullmatch(r"label:[A-Za-z0-9._-]+=[A-Za-z0-9._-]+", text):
-        raise Refusal("bad-option", f'"{escape(text)}" is not label:KEY=VALUE')
-    if not text.startswith("label:"):
-        check_name(text, "worker name")
+    if text.startswith("label:"):
+        parse_label(text.removeprefix("label:"))
+    elif text != "any":
+        check_worker_name(text)
     return text
 
 
@@ -308,24 +305,6 @@ def make_spec(name: str, schedule: str, command: str, options: Options, default_
     check_command(command, options.type)
     _check_size(command, options)
     return TaskSpec(name, parse_schedule(schedule, options.tz or default_tz), command, options)
-
-
-def check_name(name: str, what: str = "name") -> None:
-    """Raises Refusal (`bad-option`) unless `name` may name a task (or a worker)."""
-    if not _NAME.fullmatch(name):
-        raise Refusal(
-            "bad-option", f'the {what} "{escape(name)}" is not 1 to 64 letters, digits, `.`, `_` or `-`'
-        )
-    if name.isdigit() or name.lower() == "all":
-        raise Refusal(
-            "bad-option", f'the {what} "{name}" would be taken for {"an id" if name.isdigit() else "all"}'
-        )
-
-
-def id_of_name(name: str) -> int | None:
-    """n for `task_<n>`, the name that belongs to id n alone; None for any other name."""
-    match = _TASK_NAME.fullmatch(name)
-    return int(match[1]) if match else None
 
 
 def check_command(command: str, kind: str) -> None:

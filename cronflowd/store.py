@@ -19,7 +19,8 @@ from typing import BinaryIO
 
 from .disk import Prepared, make_directory, prepare, write_atomically
 from .errors import Refusal
-from .model import TaskSpec, id_of_name, parse_json, parse_record, task_record
+from .model import TaskSpec, parse_json, parse_record, task_record
+from .names import id_of_name
 from .wire import escape
 
 __all__ = [

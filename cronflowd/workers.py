@@ -22,7 +22,8 @@ from . import stimuli as s
 from .auth import matches
 from .errors import Refusal
 from .listeners import Connection
-from .model import check_name, parse_count
+from .model import parse_count
+from .names import check_worker_name, parse_label
 from .outbox import Gate, Outbox
 from .replies import format_refusal
 from .wire import MAX_LINE_BYTES, LineReader, escape, looks_foreign, split_options, unescape
@@ -168,7 +169,7 @@ def parse_hello(line: str, address: str, token: bytes | None) -> s.JoinWorker:
     name = options.get("name", "")
     if not name:
         raise Refusal("syntax", "HELLO needs name=")
-    check_name(name, "worker name")
+    check_worker_name(name)
     slots = _parse_slots(options.get("slots", "1"))
     can = tuple(kind for kind in options.get("can", "shell").split(",") if kind)
     labels = _parse_labels(options.get("labels", ""))
@@ -190,13 +191,10 @@ def _parse_slots(text: str) -> int:
 
 
 def _parse_labels(text: str) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for word in filter(None, text.split(",")):
-        key, equals, value = word.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z0-9._/-]{1,64}", key) or len(labels) >= MAX_LABELS:
-            raise Refusal("syntax", f'labels=: "{escape(word[:40])}" is not KEY=VALUE (at most {MAX_LABELS})')
-        labels[key] = value
-    return labels
+    words = [word for word in text.split(",") if word]
+    if len(words) > MAX_LABELS:
+        raise Refusal("limit", f"more than {MAX_LABELS} labels")
+    return dict(map(parse_label, words))
 
 
 def _parse_running(text: str) -> tuple[tuple[int, int], ...]:

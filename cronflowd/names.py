@@ -1,0 +1,57 @@
+"""What tasks, workers and labels may be called: one rule each, wherever a name comes from."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import Refusal
+from .wire import escape
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LABEL = re.compile(r"([A-Za-z0-9._/-]{1,64})=([A-Za-z0-9._/-]{1,64})")
+_TASK_NAME = re.compile(r"task_([1-9][0-9]{0,17})")
+
+
+def check_name(name: str) -> None:
+    """Raises Refusal (`bad-option`) unless a task may be called so."""
+    _check_form(name, "name")
+    if name.isdigit() or name.lower() == "all":
+        raise Refusal(
+            "bad-option", f'the name "{name}" would be taken for {"an id" if name.isdigit() else "all"}'
+        )
+
+
+def check_worker_name(name: str) -> None:
+    """Raises Refusal (`bad-option`) unless a worker may be called so."""
+    _check_form(name, "worker name")
+    if name.lower() in ("any", "all"):
+        raise Refusal("bad-option", f'the worker name "{name}" has a meaning of its own in on=')
+
+
+def _check_form(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise Refusal(
+            "bad-option", f'the {what} "{escape(name[:80])}" is not 1 to 64 letters, digits, `.`, `_` or `-`'
+        )
+
+
+def check_tag(tag: str) -> None:
+    """Raises Refusal (`bad-option`) unless it may be one of tags=."""
+    _check_form(tag, "tag")
+
+
+def id_of_name(name: str) -> int | None:
+    """n for `task_<n>`, the name that belongs to id n alone; None for any other name."""
+    match = _TASK_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """`disk=ssd` as (key, value); Refusal (`bad-option`) otherwise."""
+    match = _LABEL.fullmatch(text)
+    if not match:
+        raise Refusal(
+            "bad-option",
+            f'the label "{escape(text[:80])}" is not KEY=VALUE, each 1 to 64 letters, digits, `.`, `_`, `/` or `-`',
+        )
+    return match[1], match[2]
