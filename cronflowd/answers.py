@@ -184,7 +184,11 @@ class Answers:
 
     async def is_edited(self) -> bool:
         """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
-        found = await trio.to_thread.run_sync(store.fingerprint, self.data / store.TASKS_NAME)
+        try:
+            found = await trio.to_thread.run_sync(store.fingerprint, self.data / store.TASKS_NAME)
+        except (OSError, Refusal) as error:
+            log.warning("%s: %s", store.TASKS_NAME, error)
+            return True  # whatever somebody put there, it is not ours
         saves = self.core.state.saved
         known = [(saved.size, saved.file_crc) for saved in saves if saved.file == store.TASKS_NAME]
         return found is not None and found not in known
@@ -201,10 +205,11 @@ class Answers:
         found = await trio.to_thread.run_sync(store.fingerprint, path)
         read = partial(store.read_tasks, path, self.default_tz, self.max_tasks)
         records = await trio.to_thread.run_sync(read)
-        reply = core.submit(s.LoadTasks(records)).reply
+        saved = None
         if path.name == store.TASKS_NAME and found is not None:
-            core.submit(s.RecordSave(path.name, core.last_seq, found[0], found[1], len(records)))
-            self.edited = False
+            saved = s.RecordSave(path.name, core.last_seq, found[0], found[1], len(records))
+        reply = core.submit(s.LoadTasks(records, saved)).reply
+        self.edited = self.edited and saved is None
         assert reply is not None
         return reply
 

@@ -100,14 +100,23 @@ class Core:
             seq = last - len(decision.facts)
             for fact in decision.facts:
                 seq += 1
-                for feed in self.feeds:
-                    feed.see(fact, now, seq)
+                if self.feeds:
+                    self._show(fact, now, seq)
                 self.state.apply(fact, now, seq)
             self.last_seq = last
         for worker, line in decision.messages:
             if link := self.links.get(worker):
                 link.send(line)
         return decision
+
+    def _show(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        """Tells the feeds; one that fails loses its place, because the fact stands in the journal already."""
+        for feed in list(self.feeds):
+            try:
+                feed.see(fact, at, seq)
+            except Exception:
+                log.exception("a watcher could not be told")
+                self.feeds.remove(feed)
 
     def insist(self, order: Any) -> None:
         """Submits what cannot be taken back, now or as soon as the journal has room again."""

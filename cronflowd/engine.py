@@ -21,7 +21,7 @@ from attrs import define
 from . import facts as f
 from . import stimuli as s
 from .errors import Refusal
-from .model import Run, Task, TaskSpec, make_spec, set_options
+from .model import Run, Task, TaskSpec, make_spec, parse_record, set_options
 from .moments import (
     MIN_GRACE_S,
     Decision,
@@ -37,9 +37,9 @@ from .moments import (
 from .names import check_name, id_of_name
 from .placement import choose
 from .replies import Reply
-from .state import Need, State, definition
+from .state import Need, State
 from .wire import escape, format_option, format_time
-from .zones import format_duration
+from .zones import EPOCH, format_duration
 
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 BIG_STEP_S = 3 * 3600.0  # a clock set back by more: take the new time (contract of Debian's cron)
@@ -76,7 +76,7 @@ class Engine:
         spec = self._named(order.spec, task_id)
         due_at = now if order.now else spec.schedule.next_after(now, now)
         _check_some_moment(spec, due_at)
-        facts: list[f.Fact] = [f.TaskAdded(task_id, definition(spec), _anchor(now), due_at)]
+        facts: list[f.Fact] = [f.TaskAdded(task_id, spec.record, _anchor(now), due_at)]
         if order.now:
             facts.append(f.RunQueued(state.next_run, task_id, now, "schedule"))
         return Decision(facts, _added(task_id, spec.name, due_at))
@@ -105,18 +105,30 @@ class Engine:
         task = self._find(order.ref)
         words = dict(order.words)
         old = task.spec
+        if old.unread is not None:
+            return self._mend(task, old.unread.record, words, now)
         name = words.pop("name", old.name)
         if name != old.name:
             self._check_new_name(task, name)
         command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
         spec = make_spec(name, text, command, set_options(old.options, words), self.state.default_tz)
-        due_at = task.due_at
-        if spec.schedule is not old.schedule:
-            due_at = spec.schedule.next_after(now, task.anchor_at)
-            _check_some_moment(spec, due_at)
+        if spec.schedule is old.schedule:
+            # Not looked at again: the only moment of an @at that runs now is over.
+            rev = task.rev + 1
+            return Decision([f.TaskChanged(task.id, rev, spec.record, task.due_at)], _set_reply(task.id, rev))
+        return self._changed(task, spec, spec.schedule.next_after(now, task.anchor_at))
+
+    def _mend(self, task: Task, record: dict[str, Any], words: dict[str, str], now: datetime) -> Decision:
+        """SET for a task whose record cannot be read: whole again with these words, or still refused."""
+        if (name := words.pop("name", task.name)) != task.name:
+            self._check_new_name(task, name)
+        _, spec = parse_record(record | words | {"jobName": name}, self.state.default_tz)
+        return self._changed(task, spec, spec.schedule.next_after(now, task.anchor_at))
+
+    def _changed(self, task: Task, spec: TaskSpec, due_at: datetime | None) -> Decision:
+        _check_some_moment(spec, due_at)
         rev = task.rev + 1
-        reply = Reply(f"{task.id} rev={rev}", {"id": task.id, "rev": rev})
-        return Decision([f.TaskChanged(task.id, rev, definition(spec), due_at)], reply)
+        return Decision([f.TaskChanged(task.id, rev, spec.record, due_at)], _set_reply(task.id, rev))
 
     def _check_new_name(self, task: Task, name: str) -> None:
         check_name(name)
@@ -174,7 +186,8 @@ class Engine:
                 gone += self._cancel_queued(task, "its task was not in the file loaded")
                 gone.append(f.TaskRemoved(task.id, "loaded"))
         count = len(order.records)
-        return Decision(gone + kept, Reply(f"{count} loaded", {"loaded": count}))
+        saved = [] if order.saved is None else [_saved(order.saved)]
+        return Decision([*gone, *kept, *saved], Reply(f"{count} loaded", {"loaded": count}))
 
     def _reload(self, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fact]:
         if spec == task.spec:
@@ -182,14 +195,14 @@ class Engine:
         due_at = task.due_at
         if spec.schedule is not task.spec.schedule:
             due_at = spec.schedule.next_after(now, task.anchor_at)
-        return [f.TaskChanged(task.id, task.rev + 1, definition(spec), due_at)]
+        return [f.TaskChanged(task.id, task.rev + 1, spec.record, due_at)]
 
     def _loaded(self, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact:
         due_at = spec.schedule.next_after(now, now)
         if due_at is None and spec.schedule.kind == "at":
             # Its moment passed while it stood in the file: due at once, and judged by its grace.
-            due_at = spec.schedule.next_after(_LONG_AGO, now)
-        return f.TaskAdded(task_id, definition(spec), _anchor(now), due_at)
+            due_at = spec.schedule.next_after(EPOCH, now)
+        return f.TaskAdded(task_id, spec.record, _anchor(now), due_at)
 
     def _pause(self, order: s.PauseTasks, now: datetime) -> Decision:
         if order.until_at is not None and order.until_at <= now:
@@ -407,8 +420,11 @@ class Engine:
         facts: list[f.Fact] = [
             f.DaemonStarted(order.version, order.tz, now + timedelta(seconds=self.limits.lease_s))
         ]
-        if state.tz and state.tz != order.tz:
-            facts += self._reschedule(now, lambda task: not task.spec.options.tz)
+        moved = bool(state.tz) and state.tz != order.tz
+        # Without a moment: one that could not be read at the last start, and can be now.
+        facts += self._reschedule(
+            now, lambda task: task.due_at is None or (moved and not task.spec.options.tz)
+        )
         messages: list[tuple[str, str]] = []
         next_run = state.next_run
         for task in state.tasks.values():
@@ -436,16 +452,16 @@ class Engine:
     def _reschedule(self, now: datetime, which: Callable[[Task], bool]) -> list[f.Fact]:
         facts: list[f.Fact] = []
         for task in self.state.tasks.values():
-            if task.due_at is None or task.spec.schedule.kind == "at" or not which(task):
+            is_pending = task.due_at is not None and task.due_at <= now
+            if is_pending or task.spec.schedule.kind not in ("cron", "every") or not which(task):
                 continue
             due_at = task.spec.schedule.next_after(now, task.anchor_at)
-            if due_at != task.due_at and task.due_at > now:
+            if due_at != task.due_at:
                 facts.append(f.TaskRescheduled(task.id, due_at))
         return facts
 
     def _record_save(self, order: s.RecordSave, now: datetime) -> Decision:
-        saved = f.TasksSaved(order.file, order.upto, order.size, order.crc, order.tasks)
-        return Decision([saved], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
+        return Decision([_saved(order)], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
 
     def _record_checkpoint(self, order: s.RecordCheckpoint, now: datetime) -> Decision:
         return Decision([f.CheckpointWritten(order.file, order.upto, order.size, order.crc)])
@@ -501,6 +517,14 @@ def _anchor(now: datetime) -> datetime:
     return now.replace(microsecond=0)
 
 
+def _saved(order: s.RecordSave) -> f.TasksSaved:
+    return f.TasksSaved(order.file, order.upto, order.size, order.crc, order.tasks)
+
+
+def _set_reply(task_id: int, rev: int) -> Reply:
+    return Reply(f"{task_id} rev={rev}", {"id": task_id, "rev": rev})
+
+
 def _check_some_moment(spec: TaskSpec, due_at: datetime | None) -> None:
     """Refuses a schedule that will never start anything."""
     if due_at is None and spec.schedule.kind == "at":
@@ -526,7 +550,6 @@ def _run_head(task_id: int, spec: TaskSpec) -> str:
     return " ".join(words)
 
 
-_LONG_AGO = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     s.AddTask: Engine._add,
     s.SetTask: Engine._set,

@@ -20,6 +20,8 @@ import attrs
 import orjson
 from attrs import define
 
+from .model import Outcome
+
 FACTS_VERSION = 1
 
 
@@ -337,6 +339,19 @@ class WorkerCarried(Fact):
     draining: bool
     connected: bool
     leaving: bool
+
+
+def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:
+    """The row of RUNS that such a fact is."""
+    if isinstance(fact, RunEnded):
+        return Outcome(
+            seq, fact.run, fact.task, fact.name, fact.attempt, fact.state, fact.due_at,
+            fact.started_at, at, fact.worker, fact.exit, fact.why or "",
+        )  # fmt: skip
+    return Outcome(
+        seq, None, fact.task, fact.name, None, fact.state, fact.last_due_at, None, at, None, None,
+        fact.why, fact.count,
+    )  # fmt: skip
 
 
 # --- JSON form ---

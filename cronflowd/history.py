@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 from attrs import frozen
 
-from .facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued, decode
+from .facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued, decode, outcome_of
 from .model import Outcome
 from .records import Reader, journal_dir, list_history, list_segments, seq_of
 
@@ -146,14 +146,4 @@ def _outcome(line: bytes) -> Outcome | None:
     if decoded is None:
         return None
     seq, at, fact = decoded
-    if isinstance(fact, RunEnded):
-        return Outcome(
-            seq, fact.run, fact.task, fact.name, fact.attempt, fact.state, fact.due_at, fact.started_at, at,
-            fact.worker, fact.exit, fact.why or "",
-        )  # fmt: skip
-    if isinstance(fact, FiresPassed):
-        return Outcome(
-            seq, None, fact.task, fact.name, None, fact.state, fact.last_due_at, None, at, None, None,
-            fact.why, fact.count,
-        )  # fmt: skip
-    return None
+    return outcome_of(fact, at, seq) if isinstance(fact, RunEnded | FiresPassed) else None

@@ -27,7 +27,7 @@ from attrs import Factory, define, evolve, field, frozen
 
 from .errors import Refusal
 from .names import check_name, check_tag, check_worker_name, id_of_name, parse_label
-from .schedule import Schedule, parse_schedule
+from .schedule import Schedule, Unreadable, parse_schedule
 from .wire import escape
 from .zones import format_duration, parse_duration, parse_zone
 
@@ -296,6 +296,23 @@ class TaskSpec:
     schedule: Schedule
     command: str
     options: Options = DEFAULTS
+    unread: Unread | None = None  # set: this release cannot read the record, which is kept as it was
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The definition as facts carry it; the id is told by the fact around it."""
+        if self.unread is not None:
+            return dict(self.unread.record)
+        record = {"schedule": self.schedule.text, "command": self.command, "jobName": self.name}
+        return record | format_options(self.options)
+
+
+@frozen
+class Unread:
+    """A record that was accepted once, and why it would not be now."""
+
+    record: dict[str, Any]
+    why: str
 
 
 def make_spec(name: str, schedule: str, command: str, options: Options, default_tz: str) -> TaskSpec:
@@ -355,15 +372,25 @@ class Task:
 
 
 def task_record(task_id: int, spec: TaskSpec) -> dict[str, str | int]:
-    """A task as tasks.db and the journal write it: fixed key order, defaults left out."""
-    record: dict[str, str | int] = {
-        "schedule": spec.schedule.text,
-        "command": spec.command,
-        "jobName": spec.name,
-    }
-    if id_of_name(spec.name) != task_id:
-        record["id"] = task_id
-    return record | format_options(spec.options)
+    """A task as tasks.db writes it: fixed key order, defaults left out, the id unless the name tells it."""
+    record: dict[str, str | int] = spec.record
+    if id_of_name(spec.name) == task_id:
+        return record
+    first = {key: record.pop(key) for key in ("schedule", "command", "jobName") if key in record}
+    return first | {"id": task_id} | record
+
+
+def read_record(record: dict[str, Any], default_tz: str) -> TaskSpec:
+    """A definition from the journal, which is never refused: what cannot be read is kept, and never due.
+
+    Zones leave the zone data, and rules grow stricter; a task of long ago must not keep
+    all others from starting.
+    """
+    try:
+        return parse_record(record, default_tz)[1]
+    except Refusal as refusal:
+        name, text, command = (str(record.get(key, "")) for key in ("jobName", "schedule", "command"))
+        return TaskSpec(name, Unreadable.of(text), command, DEFAULTS, Unread(record, refusal.message))
 
 
 def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]:

@@ -50,8 +50,6 @@ def parse_label(text: str) -> tuple[str, str]:
     """`disk=ssd` as (key, value); Refusal (`bad-option`) otherwise."""
     match = _LABEL.fullmatch(text)
     if not match:
-        raise Refusal(
-            "bad-option",
-            f'the label "{escape(text[:80])}" is not KEY=VALUE, each 1 to 64 letters, digits, `.`, `_`, `/` or `-`',
-        )
+        form = "KEY=VALUE, each 1 to 64 letters, digits, `.`, `_`, `/` or `-`"
+        raise Refusal("bad-option", f'the label "{escape(text[:80])}" is not {form}')
     return match[1], match[2]

@@ -51,7 +51,7 @@ from .zones import (
 MAX_SCHEDULE_BYTES = 256
 MAX_CACHED_SCHEDULES = 65_536
 
-Kind = Literal["cron", "every", "at", "reboot"]
+Kind = Literal["cron", "every", "at", "reboot", "unreadable"]
 Row = tuple[str, datetime, str]  # local time with offset, UTC, remark
 
 
@@ -100,6 +100,16 @@ class Schedule:
 
 class _Reboot(Schedule):
     """`@reboot`: once each time the daemon starts, which only the daemon knows."""
+
+
+class Unreadable(Schedule):
+    """A text from an old journal that cannot be understood any more; it is kept, and never due."""
+
+    kind: ClassVar[Kind] = "unreadable"
+
+    @classmethod
+    def of(cls, text: str) -> Unreadable:
+        return cls(text, "UTC", load_zone("UTC"))
 
 
 @frozen(eq=False)

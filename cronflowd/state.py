@@ -11,17 +11,15 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from typing import Any
 
 import attrs
 
 from . import facts as f
-from .model import ENDED, MOVES, Outcome, Run, Task, TaskSpec, Worker, format_options, parse_record
-from .schedule import parse_schedule
+from .model import ENDED, MOVES, Outcome, Run, Task, TaskSpec, Worker, read_record
 
-NEVER = datetime.max.replace(tzinfo=UTC)
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
 MAX_OUTPUT_IN_MEMORY = (
     16 * 1024 * 1024
@@ -93,8 +91,7 @@ class State:
         self._set_due(task, fact.due_at)
 
     def _spec(self, record: dict[str, Any]) -> TaskSpec:
-        _, spec = parse_record(record, self.default_tz)
-        return spec
+        return read_record(record, self.default_tz)
 
     def _task_changed(self, fact: f.TaskChanged, at: datetime, seq: int) -> None:
         task = self.tasks[fact.id]
@@ -137,7 +134,7 @@ class State:
         return self.paused_all and (self.paused_until_at is None or at < self.paused_until_at)
 
     def _set_due(self, task: Task, due_at: datetime | None) -> None:
-        task.due_at = due_at
+        task.due_at = due_at = None if task.spec.unread else due_at
         if due_at is not None:
             heappush(self.due, (due_at, task.id))
             if len(self.due) > 64 + 2 * len(self.tasks):
@@ -150,12 +147,7 @@ class State:
         if task := self.tasks.get(fact.task):
             self._count(task, fact.state, fact.count)
             self._set_due(task, fact.next_due_at)
-        self._remember(
-            Outcome(
-                seq, None, fact.task, fact.name, None, fact.state, fact.last_due_at, None, at, None, None,
-                fact.why, fact.count,
-            )
-        )  # fmt: skip
+        self._remember(f.outcome_of(fact, at, seq))
 
     def _run_queued(self, fact: f.RunQueued, at: datetime, seq: int) -> None:
         task = self.tasks[fact.task]
@@ -210,12 +202,7 @@ class State:
         run = self.runs[fact.run]
         self._move(run, fact.state)
         self._take_from_worker(run)
-        self._remember(
-            Outcome(
-                seq, fact.run, fact.task, fact.name, fact.attempt, fact.state, fact.due_at,
-                fact.started_at, at, fact.worker, fact.exit, fact.why or "",
-            )
-        )  # fmt: skip
+        self._remember(f.outcome_of(fact, at, seq))
         if not fact.final:
             return
         del self.runs[fact.run]
@@ -494,13 +481,11 @@ class State:
             self.free.pop(worker.name, None)
 
     def parse_again(self) -> None:
-        """Gives every definition a schedule with today's zone data; facts do not hold parsed schedules."""
+        """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
         for task in self.tasks.values():
-            old = task.spec
-            schedule = parse_schedule(old.schedule.text, old.options.tz or self.default_tz)
-            task.spec = TaskSpec(old.name, schedule, old.command, old.options)
+            old, task.spec, task.run_head = task.spec, self._spec(task.spec.record), ""
             for run in task.runs:
-                if self.runs[run].spec == old:
+                if self.runs[run].spec is old:
                     self.runs[run].spec = task.spec
 
     def find(self, ref: str) -> Task | None:
@@ -522,22 +507,16 @@ def _worker(fact: f.WorkerJoined | f.WorkerCarried, at: datetime) -> Worker:
     return Worker(fact.name, fact.slots, fact.labels, frozenset(fact.can), fact.address, at)
 
 
-def definition(spec: TaskSpec) -> dict[str, Any]:
-    """A task as facts carry it: the record of tasks.db without the id, which the fact around it tells."""
-    record = {"schedule": spec.schedule.text, "command": spec.command, "jobName": spec.name}
-    return record | format_options(spec.options)
-
-
 def _carried_task(task: Task) -> f.TaskCarried:
     return f.TaskCarried(
-        task.id, task.rev, definition(task.spec), task.anchor_at, task.due_at, task.paused or None,
+        task.id, task.rev, task.spec.record, task.anchor_at, task.due_at, task.paused or None,
         task.paused_until_at, task.paused_why or None, task.counts,
     )  # fmt: skip
 
 
 def _carried_run(run: Run) -> f.RunCarried:
     return f.RunCarried(
-        run.id, run.task_id, definition(run.spec), run.due_at, run.queued_at, run.by, run.args,
+        run.id, run.task_id, run.spec.record, run.due_at, run.queued_at, run.by, run.args,
         run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
         run.lease_until_at, run.stopping, run.output_bytes,
     )  # fmt: skip

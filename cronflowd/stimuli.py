@@ -45,10 +45,22 @@ class ClearTasks:
 
 
 @frozen
+class RecordSave:
+    """A file of tasks as it is on the disk, or will be in a moment."""
+
+    file: str
+    upto: int
+    size: int
+    crc: int
+    tasks: int
+
+
+@frozen
 class LoadTasks:
     """LOAD: these tasks, and no others, from now on."""
 
     records: Sequence[tuple[int | None, TaskSpec]]
+    saved: RecordSave | None = None  # what the file was, if it was tasks.db
 
 
 @frozen
@@ -146,15 +158,6 @@ class NoticeStep:
 @frozen
 class RescheduleTasks:
     """Zone data may have changed, so moments to come may be others."""
-
-
-@frozen
-class RecordSave:
-    file: str
-    upto: int
-    size: int
-    crc: int
-    tasks: int
 
 
 @frozen

@@ -18,6 +18,7 @@ import trio
 
 from . import compaction
 from .core import Core
+from .errors import Refusal
 from .stimuli import RecordCheckpoint
 
 log = logging.getLogger("cronflowd.upkeep")
@@ -77,17 +78,22 @@ class Compactor:
         command = [sys.executable, "-m", "cronflowd", "compact", str(self._data), str(self._history_bytes)]
         with trio.move_on_after(COMPACTION_LIMIT_S):
             done = await trio.run_process(command, capture_stdout=True, check=False, start_new_session=True)
-            if done.returncode == 0:
-                await self._adopt(done.stdout)
+            if done.returncode == 0 and await self._adopt(done.stdout):
                 return True
         log.error("the journal could not be compacted; it grows until that works")
         return False
 
-    async def _adopt(self, stdout: bytes) -> None:
+    async def _adopt(self, stdout: bytes) -> bool:
         """Journals that the checkpoint stands, then lets what it replaces go."""
-        told = json.loads(stdout)
-        self._core.submit(RecordCheckpoint(told["file"], told["upto"], told["size"], told["crc"]))
+        try:
+            told = json.loads(stdout)
+            order = RecordCheckpoint(told["file"], told["upto"], told["size"], told["crc"])
+            self._core.submit(order)
+        except (Refusal, ValueError, KeyError) as error:
+            log.warning("the checkpoint cannot be journaled: %s", error)
+            return False
         await self._core.settled(self._core.last_seq)
-        removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, told["upto"])
-        self._core.journal.forget_closed(told["upto"])
-        log.info("compacted the journal up to record %d; %d files removed", told["upto"], removed)
+        removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, order.upto)
+        self._core.journal.forget_closed(order.upto)
+        log.info("compacted the journal up to record %d; %d files removed", order.upto, removed)
+        return True

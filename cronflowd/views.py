@@ -93,6 +93,7 @@ def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
         *format_options(spec.options, all_of_them=True).items(),
         ("zone", spec.schedule.tz),
         ("paused", _paused_text(state, task, now)),
+        *([("unreadable", spec.unread.why)] if spec.unread else []),
         *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
     ]
     rows += [(f"run-{run}", _run_text(state, state.runs[run])) for run in task.runs]

@@ -11,6 +11,7 @@ from cronflowd import commands, facts
 from cronflowd.engine import Engine, Limits
 from cronflowd.moments import Decision
 from cronflowd.state import State
+from cronflowd.stimuli import StartDaemon
 
 START = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
 LIMITS = Limits(lease_s=30.0)
@@ -69,3 +70,9 @@ class Driver:
             seq, at, fact, _ = facts.decode(orjson.loads(line))
             state.apply(fact, at, seq)
         return state
+
+    def restart(self) -> None:
+        """Kills the daemon and starts another one on the same journal."""
+        self.state = self.engine.state = self.replay()
+        self.engine.apply = self.state.apply
+        self.do(StartDaemon("1", "UTC"))

@@ -7,6 +7,7 @@ import os
 import shutil
 import zoneinfo
 from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +25,8 @@ from cronflowd.errors import Refusal
 from cronflowd.model import ENDED
 from cronflowd.schedule import reload_zones
 from tests.engine_driver import START, Driver, snapshot
+
+ZONES = Path(str(files("tzdata").joinpath("zoneinfo")))
 
 
 def join(driver: Driver, name: str = "w1", slots: int = 2, running: tuple[tuple[int, int], ...] = ()) -> None:
@@ -347,24 +350,62 @@ def test_output_beyond_the_limit_is_counted_not_kept() -> None:
     assert fact == f.OutputReceived(1, 1, [], 2)
 
 
-def test_new_zone_data_moves_what_is_to_come(tmp_path: Path) -> None:
-    """HUP after a government has changed its mind: tasks follow, without a restart."""
-    zones = Path(str(files("tzdata").joinpath("zoneinfo")))
+@pytest.fixture
+def zone_file(tmp_path: Path) -> Iterator[Path]:
+    """The file of the zone Test/Zone, at first as in Paris."""
     (tmp_path / "Test").mkdir()
-    shutil.copy(zones / "Europe" / "Paris", tmp_path / "Test" / "Zone")
+    shutil.copy(ZONES / "Europe" / "Paris", tmp_path / "Test" / "Zone")
     zoneinfo.reset_tzpath([tmp_path])
-    try:
-        driver = Driver()
-        driver.line("ADD tz=Test/Zone 0 18 * * * x")
-        assert driver.state.tasks[1].due_at == START + timedelta(hours=5)
-        shutil.copy(zones / "Asia" / "Tokyo", tmp_path / "Test" / "Zone")
-        reload_zones()
-        driver.state.parse_again()
-        (fact,) = driver.do(s.RescheduleTasks()).facts
-        assert fact == f.TaskRescheduled(1, START + timedelta(hours=21))
-    finally:
-        zoneinfo.reset_tzpath()
-        reload_zones()
+    yield tmp_path / "Test" / "Zone"
+    zoneinfo.reset_tzpath()
+    reload_zones()
+
+
+def test_new_zone_data_moves_what_is_to_come(zone_file: Path) -> None:
+    """HUP after a government has changed its mind: tasks follow, without a restart."""
+    driver = Driver()
+    driver.line("ADD tz=Test/Zone 0 18 * * * x")
+    assert driver.state.tasks[1].due_at == START + timedelta(hours=5)
+    shutil.copy(ZONES / "Asia" / "Tokyo", zone_file)
+    reload_zones()
+    driver.state.parse_again()
+    (fact,) = driver.do(s.RescheduleTasks()).facts
+    assert fact == f.TaskRescheduled(1, START + timedelta(hours=21))
+
+
+def test_a_task_that_cannot_be_read_any_more_is_kept_and_comes_back(zone_file: Path) -> None:
+    """A zone that left the zone data must not keep the daemon, and all other tasks, from starting."""
+    driver = Driver()
+    driver.line("ADD name=odd prio=high tz=Test/Zone 0 18 * * * x")
+    driver.line("ADD 0 18 * * * y")
+    record = dict(driver.state.tasks[1].spec.record)
+    aside = zone_file.rename(zone_file.with_name("Aside"))
+    reload_zones()
+    driver.restart()
+    task = driver.state.tasks[1]
+    assert (task.due_at, task.spec.record, task.spec.unread is not None) == (None, record, True)
+    assert driver.state.tasks[2].due_at is not None
+    aside.rename(zone_file)
+    reload_zones()
+    driver.restart()
+    assert driver.state.tasks[1].due_at == START + timedelta(hours=5)
+    assert driver.state.tasks[1].spec.record == record
+
+
+def test_a_task_that_cannot_be_read_any_more_is_mended_by_set(zone_file: Path) -> None:
+    """Its other options are not lost on the way."""
+    driver = Driver()
+    driver.line("ADD name=odd prio=high tz=Test/Zone 0 18 * * * x")
+    zone_file.unlink()
+    reload_zones()
+    driver.restart()
+    driver.line("SET odd tz=UTC")
+    task = driver.state.tasks[1]
+    assert (task.spec.unread, task.spec.options.prio, task.due_at) == (
+        None,
+        "high",
+        START + timedelta(hours=6),
+    )
 
 
 SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
