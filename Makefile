@@ -23,7 +23,7 @@ lint: .venv/test.stamp
 	$(BIN)/mypy --strict
 
 test-long: .venv/test.stamp
-	CRONFLOWD_LONG=1 $(PYTEST) -m "long or not long" --timeout 900
+	CRONFLOWD_LONG=1 CRONFLOWD_PROBES=100000 CRONFLOWD_EXAMPLES=5000 CRONFLOWD_KILLS=300 $(PYTEST) -m "long or not long" --timeout 900
 
 # Writes the transcripts, those in protocol.md, and the man page anew from what the program does now; read the diff like code.
 golden: .venv/test.stamp
