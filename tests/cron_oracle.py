@@ -9,6 +9,10 @@ be read beside cron.c.
 One deliberate difference: cron.c follows forward leaps of up to 179 minutes, since it
 compares the difference between two ticks, leap included, with 180. Here as in
 protocol.md a leap of three hours, either way, is still followed.
+
+test_cron_recording.py holds all this against a recording of the program itself, and lists what
+else differs: leaps of a few minutes, which zones no longer make, and a gap so full of jobs
+that cron is still busy with it a minute later.
 """
 
 from __future__ import annotations
