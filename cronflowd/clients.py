@@ -353,6 +353,10 @@ class _Client:
     def _is_ours(self, data: bytes) -> bool:
         """Looks at the first line, as far as it has come, before anything is executed."""
         first = (self._first or b"") + data
+        while b"\n" in first and (
+            first[:1] == b"#" or first.partition(b"\n")[0].isspace() or first[:1] == b"\n"
+        ):
+            first = first.partition(b"\n")[2]  # no line yet, only blanks and comments
         if foreign := looks_foreign(first):
             log.info("%s was closed: it speaks %s", self.session.address, foreign)
             return False

@@ -136,7 +136,10 @@ class Daemon:
 
     async def _begin(self) -> None:
         """Journals the start; takes a tasks.db over where there is no journal yet."""
-        self.core.submit(StartDaemon(__version__, self.settings.tz))
+        try:
+            self.core.submit(StartDaemon(__version__, self.settings.tz))
+        except Refusal as refusal:
+            raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
         path = self.settings.data / store.TASKS_NAME
         if self.is_new and path.exists():
             try:

@@ -37,6 +37,7 @@ from .moments import (
 from .names import check_name, id_of_name
 from .placement import choose
 from .replies import Reply
+from .schedule import Schedule
 from .state import Need, State
 from .wire import escape, format_option, format_time
 from .zones import EPOCH, format_duration
@@ -107,12 +108,12 @@ class Engine:
         old = task.spec
         if old.unread is not None:
             return self._mend(task, old.unread.record, words, now)
-        name = words.pop("name", old.name)
+        name = words.pop("name", old.name) or f"task_{task.id}"
         if name != old.name:
             self._check_new_name(task, name)
         command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
         spec = make_spec(name, text, command, set_options(old.options, words), self.state.default_tz)
-        if spec.schedule is old.schedule:
+        if _is_same(spec.schedule, old.schedule):
             # Not looked at again: the only moment of an @at that runs now is over.
             rev = task.rev + 1
             return Decision([f.TaskChanged(task.id, rev, spec.record, task.due_at)], _set_reply(task.id, rev))
@@ -190,10 +191,10 @@ class Engine:
         return Decision([*gone, *kept, *saved], Reply(f"{count} loaded", {"loaded": count}))
 
     def _reload(self, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fact]:
-        if spec == task.spec:
+        if spec.record == task.spec.record:
             return []
         due_at = task.due_at
-        if spec.schedule is not task.spec.schedule:
+        if not _is_same(spec.schedule, task.spec.schedule):
             due_at = spec.schedule.next_after(now, task.anchor_at)
         return [f.TaskChanged(task.id, task.rev + 1, spec.record, due_at)]
 
@@ -515,6 +516,11 @@ def _wait_ends(need: Need, run: Run) -> datetime:
 
 def _anchor(now: datetime) -> datetime:
     return now.replace(microsecond=0)
+
+
+def _is_same(one: Schedule, other: Schedule) -> bool:
+    # Usually they are one object, but the cache of parsed schedules has an end.
+    return (one.kind, one.text, one.tz) == (other.kind, other.text, other.tz)
 
 
 def _saved(order: s.RecordSave) -> f.TasksSaved:

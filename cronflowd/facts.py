@@ -31,6 +31,10 @@ class Fact:
     __slots__ = ()
     urgent: ClassVar[bool] = True  # may use the reserve; False = asked for by a client, can be refused
 
+    def is_urgent(self) -> bool:
+        """Whether this one may be written when only the reserve is left."""
+        return self.urgent
+
 
 # --- tasks ---
 
@@ -120,6 +124,9 @@ class RunQueued(Fact):
     args: dict[str, str] | None = None
     parked: bool | None = None  # True = behind an earlier run of its task
 
+    def is_urgent(self) -> bool:
+        return self.by != "manual"
+
 
 @define
 class RunSent(Fact):
@@ -146,6 +153,9 @@ class OutputReceived(Fact):
     attempt: int
     lines: list[list[Any]]  # [fd, text] each
     omitted: int | None = None  # bytes beyond the limit, not kept
+
+    def is_urgent(self) -> bool:
+        return all(fd == 0 for fd, _ in self.lines)
 
 
 @define

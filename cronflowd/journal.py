@@ -274,7 +274,7 @@ class FileJournal(_Lines):
                 _check_length(lines)
             room = self._allocated - self._end - self._buffered - self._reserve
             if size > room or self._full:
-                self._make_room(size, all(fact.urgent for fact in facts))
+                self._make_room(size, all(fact.is_urgent() for fact in facts))
             self._lines += lines
             self._buffered += size
             self._chain = chain
@@ -525,7 +525,7 @@ class MemoryJournal(_Lines):
         self._committed = self._last
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
-        if self.full and not all(fact.urgent for fact in facts):
+        if self.full and not all(fact.is_urgent() for fact in facts):
             raise Refusal("disk-full", "no space left in memory; nothing was changed")
         lines, self._chain = self._seal(facts, at, self._last == self._committed)
         self._lines += lines

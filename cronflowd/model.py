@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -46,7 +47,7 @@ MOVES = {
 }
 
 
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 # --- option values --------------------------------------------------------------------
@@ -335,6 +336,11 @@ def check_command(command: str, kind: str) -> None:
         raise Refusal("syntax", "the command is empty")
     if len(command.encode()) > MAX_COMMAND_BYTES:
         raise Refusal("too-long", f"the command is longer than {MAX_COMMAND_BYTES} bytes")
+    if kind == "script":
+        try:
+            shlex.split(command)
+        except ValueError as error:
+            raise Refusal("syntax", f"type=script wants words as POSIX splits them: {error}") from None
     if kind == "sleep" and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", command.strip()):
         raise Refusal("syntax", f'type=sleep wants a number of seconds, not "{escape(command[:40])}"')
 

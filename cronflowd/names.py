@@ -26,6 +26,9 @@ def check_worker_name(name: str) -> None:
     _check_form(name, "worker name")
     if name.lower() in ("any", "all"):
         raise Refusal("bad-option", f'the worker name "{name}" has a meaning of its own in on=')
+    if name.upper() in ("OK", "ERR", "PONG"):
+        # WORKERS begins its rows with the name, and no row may look like a status line.
+        raise Refusal("bad-option", f'the worker name "{name}" would be taken for a status line')
 
 
 def _check_form(name: str, what: str) -> None:

@@ -82,6 +82,8 @@ def _column(value: Any) -> str:
 
 
 def _json_value(value: Any) -> Any:
+    if value == "" and not isinstance(value, Verbatim):
+        return None  # a column that has nothing to say
     return format_time(value) if isinstance(value, datetime) else value
 
 

@@ -168,7 +168,8 @@ def fingerprint(path: Path) -> tuple[int, int] | None:
 
 def keep_edited(path: Path) -> Path:
     """Copies a hand-edited file to `tasks.db.edited`, or `.edited.2` and so on: none is ever overwritten."""
-    content = path.read_bytes()
+    with _open_regular(path) as file:
+        content = file.read()
     for number in count(1):
         aside = path.with_name(f"{path.name}.edited" + (f".{number}" if number > 1 else ""))
         if not aside.exists():

@@ -38,10 +38,14 @@ async def keep_local_worker(data: Path, socket: Path, slots: int) -> None:
     while True:
         began = trio.current_time()
         # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
-        process = await trio.lowlevel.open_process(
-            command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
-        )
-        status = await process.wait()
+        try:
+            process = await trio.lowlevel.open_process(
+                command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+            )
+            status = await process.wait()
+        except OSError as error:
+            log.warning("the local worker cannot be started: %s", error)
+            status = -1
         if trio.current_time() - began > STEADY_S:
             pause_s = FIRST_PAUSE_S
         log.warning("the local worker ended with status %d; it is started again in %g s", status, pause_s)
@@ -93,7 +97,11 @@ class Compactor:
             log.warning("the checkpoint cannot be journaled: %s", error)
             return False
         await self._core.settled(self._core.last_seq)
-        removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, order.upto)
+        try:
+            removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, order.upto)
+        except OSError as error:
+            log.warning("what the checkpoint replaces cannot be removed: %s", error)
+            return False
         self._core.journal.forget_closed(order.upto)
         log.info("compacted the journal up to record %d; %d files removed", order.upto, removed)
         return True

@@ -292,7 +292,11 @@ class Batch:
     def _flush_output(self) -> None:
         if self.output:
             lines, self.output = self.output, []
-            self.core.submit(s.ReportOutput(self.link.name, self.output_run, lines))
+            try:
+                self.core.submit(s.ReportOutput(self.link.name, self.output_run, lines))
+            except Refusal as refusal:
+                # Output is the first to go when the disk is full, so that ends can still be written.
+                log.warning("output of run %d is dropped: %s", self.output_run, refusal)
 
     def _out(self, rest: str) -> None:
         run, fd, text = _split(rest, 3, "OUT RUN FD TEXT")

@@ -350,6 +350,31 @@ def test_output_beyond_the_limit_is_counted_not_kept() -> None:
     assert fact == f.OutputReceived(1, 1, [], 2)
 
 
+def test_set_with_an_empty_name_gives_the_first_name_back() -> None:
+    """An empty value means the default, and a name's default is task_<id>."""
+    driver = Driver()
+    driver.line("ADD name=a @daily x")
+    driver.line("SET 1 name=")
+    assert driver.state.tasks[1].name == "task_1"
+
+
+def test_what_a_client_asks_for_may_not_use_up_what_is_kept_for_the_end() -> None:
+    """A full disk: RUN and output can be refused; moments that come due and ends of runs cannot."""
+    queued = [f.RunQueued(1, 1, START, by) for by in ("manual", "schedule", "reboot")]
+    assert [fact.is_urgent() for fact in queued] == [False, True, True]
+    said = [f.OutputReceived(1, 1, [[fd, "x"]]) for fd in (0, 1)]
+    assert [fact.is_urgent() for fact in said] == [True, False]
+
+
+def test_a_command_may_hold_any_character_that_is_no_control_character() -> None:
+    """It is escaped where it is shown, not refused."""
+    driver = Driver()
+    driver.line("ADD @daily echo a\u2028b\u202ec")
+    assert driver.state.tasks[1].spec.command == "echo a\u2028b\u202ec"
+    with pytest.raises(Refusal, match="control character"):
+        driver.line("ADD @daily echo a\x85b")
+
+
 @pytest.fixture
 def zone_file(tmp_path: Path) -> Iterator[Path]:
     """The file of the zone Test/Zone, at first as in Paris."""

@@ -31,7 +31,7 @@ PATIENCE_S = 20.0
 
 def decision(number: int, size: int = 1) -> list[f.Fact]:
     """Facts that no other number has."""
-    return [f.OutputReceived(number, part, [[1, f"line {number}.{part} é"]]) for part in range(size)]
+    return [f.OutputReceived(number, part, [[0, f"line {number}.{part} é"]]) for part in range(size)]
 
 
 class Committed:

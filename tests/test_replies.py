@@ -88,5 +88,5 @@ def test_whatever_a_value_holds_its_line_stays_one_line(text: str, as_json: bool
     assert len(line.splitlines()) <= 1
     assert len(refusal.splitlines()) == 1
     if as_json:
-        assert json.loads(line) == {"command": text}
+        assert json.loads(line) == {"command": text or None}
         assert json.loads(refusal)["message"] == text

@@ -52,7 +52,7 @@ WRITER = (
     print("ready", flush=True)
     for number in range(%d):
         told.clear()
-        facts = [f.OutputReceived(number, part, [[1, "x" * 100]]) for part in (1, 2)]
+        facts = [f.OutputReceived(number, part, [[0, "x" * 100]]) for part in (1, 2)]
         journal.append(facts, datetime.now(UTC))
         journal.flush()
         told.wait()
@@ -204,7 +204,7 @@ def test_a_full_disk_refuses_goes_on_and_recovers(small: Path) -> None:
     """Orders are refused, terminal records are not, and freed space is found without a restart."""
     journal = FileJournal(small / "data")
     list(journal.replay())
-    order, urgent = [f.TaskResumed(None)], [f.OutputReceived(1, 1, [[1, "x" * 100]])]
+    order, urgent = [f.TaskResumed(None)], [f.OutputReceived(1, 1, [[0, "x" * 100]])]
     journal.append(order, NOW)
     filler = fill(small)
     number = 1
@@ -238,7 +238,7 @@ def test_a_start_on_a_full_disk_has_its_reserve_still(small: Path) -> None:
     fill(small)
     again = FileJournal(small / "data")
     assert len(list(again.replay())) == 1
-    again.append([f.OutputReceived(1, 1, [[1, "x" * 100]])], NOW)
+    again.append([f.OutputReceived(1, 1, [[0, "x" * 100]])], NOW)
     again.close()
     assert len(found(small / "data")) == 2
 
