@@ -15,6 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from . import stimuli as s
+from .english import parse_moment
 from .errors import Refusal
 from .model import (
     DEFAULTS,
@@ -25,9 +26,10 @@ from .model import (
     parse_record,
     set_options,
 )
-from .schedule import split_schedule
+from .schedule import settle_schedule, split_schedule
 from .wire import escape, format_time, split_options
-from .zones import parse_time, parse_zone
+from .words import named_zone
+from .zones import parse_zone
 
 MAX_REFS = 1000
 MAX_NEXT = 1000
@@ -140,6 +142,7 @@ def _add(text: str, context: Context) -> s.AddTask:
     if not rest:
         raise Refusal("syntax", "no schedule; usage: ADD [key=value …] SCHEDULE COMMAND")
     schedule, command = split_schedule(rest)
+    schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
     name = options.pop("name", "")
     return s.AddTask(make_spec(name, schedule, command, set_options(DEFAULTS, options), context.default_tz))
 
@@ -147,7 +150,10 @@ def _add(text: str, context: Context) -> s.AddTask:
 def _at(text: str, context: Context) -> s.AddTask:
     time, rest = _time_word(text)
     options, command = split_options(rest)
-    at = parse_time(time, _zone(options, context), context.now)
+    zone, named = _zone(options, context), named_zone(time)
+    if named and options.get("tz") and named != zone:
+        raise Refusal("bad-option", f"tz={zone} contradicts the time, which says {named}")
+    at = parse_moment(time, zone, context.now)
     return s.AddTask(_one_off(at, options, command, context))
 
 
@@ -197,7 +203,7 @@ def _pause(text: str, context: Context) -> s.PauseTasks:
     words, options = split_words(text)
     _only(options, "until", "why")
     until = options.get("until")
-    until_at = parse_time(until, context.default_tz, context.now) if until else None
+    until_at = parse_moment(until, context.default_tz, context.now) if until else None
     return s.PauseTasks(_refs(words, "PAUSE"), until_at, options.get("why", ""))
 
 
@@ -281,7 +287,7 @@ def _runs(text: str, context: Context) -> s.ListRuns:
     if len(words) > 1:
         raise Refusal("syntax", f"one task at most; usage: {VERBS['RUNS'].usage}")
     bounds = [
-        parse_time(options[key], context.default_tz, context.now) if options.get(key) else None
+        parse_moment(options[key], context.default_tz, context.now) if options.get(key) else None
         for key in ("since", "until")
     ]
     state = _choice(options, "state", RUN_STATES)
@@ -307,7 +313,7 @@ def _next(text: str, context: Context) -> s.ShowNext:
     count = _count(options, "n", 1, MAX_NEXT) or 5
     zone = _zone(options, context) if options.get("tz") else ""
     start = options.get("from")
-    from_at = parse_time(start, zone or context.default_tz, context.now) if start else None
+    from_at = parse_moment(start, zone or context.default_tz, context.now) if start else None
     text = " ".join(words)
     return s.ShowNext("" if is_schedule else text, text if is_schedule else "", zone, count, from_at)
 

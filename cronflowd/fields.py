@@ -8,6 +8,8 @@ next time is not used. Sets are bit masks.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
 from typing import NoReturn
@@ -212,6 +214,60 @@ class Fields:
             if self.minutes >> minute & 1:
                 total += (self.seconds & ((1 << rest) - 1)).bit_count()
         return total
+
+
+@frozen(eq=False)
+class Times(Fields):
+    """Any times of the day: those of fields are always hours times minutes times seconds."""
+
+    times: Sequence[int]  # ascending; a range costs nothing, however long
+
+    def _time_from(self, second: int) -> int | None:
+        place = bisect_left(self.times, second)
+        return self.times[place] if place < len(self.times) else None
+
+    def _time_upto(self, second: int) -> int | None:
+        place = bisect_right(self.times, second)
+        return self.times[place - 1] if place else None
+
+    def _count_before(self, second: int) -> int:
+        return bisect_left(self.times, second)
+
+
+@frozen(eq=False)
+class Cycle(Times):
+    """Days that come round every so many, where fields know only months and weeks."""
+
+    length: int  # days
+    origin: int  # a day that begins a round
+    mask: int  # bit n is the round's day n; never 0
+
+    def _next_day(self, day: int) -> int | None:
+        place = (day - self.origin) % self.length
+        if mask := self.mask >> place:
+            return day + low_bit(mask)
+        return day - place + self.length + low_bit(self.mask)
+
+    def _last_day(self, day: int) -> int | None:
+        place = (day - self.origin) % self.length
+        mask = self.mask & ((2 << place) - 1)
+        return day - place + (mask or self.mask).bit_length() - 1 - (0 if mask else self.length)
+
+    def _count_days(self, begin: int, end: int) -> int:
+        return self._count_upto(end) - self._count_upto(begin)
+
+    def _count_upto(self, day: int) -> int:
+        rounds, place = divmod(day - self.origin, self.length)
+        return rounds * self.mask.bit_count() + (self.mask & ((1 << place) - 1)).bit_count()
+
+
+def make_times(times: Sequence[int], days: Days) -> Times:
+    return Times(days, 0, 0, 0, days.every, times[0], times[-1], len(times), times)
+
+
+def make_cycle(times: Sequence[int], days: Days, length: int, origin: int, mask: int) -> Cycle:
+    """The days stand in the cycle alone; `days` is carried along."""
+    return Cycle(days, 0, 0, 0, False, times[0], times[-1], len(times), times, length, origin, mask)
 
 
 # --- the grammar ---------------------------------------------------------------------------

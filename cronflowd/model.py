@@ -322,7 +322,10 @@ def make_spec(name: str, schedule: str, command: str, options: Options, default_
         check_name(name)
     check_command(command, options.type)
     _check_size(command, options)
-    return TaskSpec(name, parse_schedule(schedule, options.tz or default_tz), command, options)
+    parsed = parse_schedule(schedule, options.tz or default_tz)
+    if options.tz and parsed.tz != options.tz:
+        raise Refusal("bad-option", f"tz={options.tz} contradicts the schedule, which says {parsed.tz}")
+    return TaskSpec(name, parsed, command, options)
 
 
 def check_command(command: str, kind: str) -> None:

@@ -18,6 +18,9 @@ the same answer as a walk through it.
 Two readings where Debian and its manual leave room: a leap of exactly three hours counts
 as followed, forward too (Debian's own arithmetic ends at 2 h 59 min), and the few leaps
 under five minutes before 1970 are no exception for wildcard tasks.
+
+A schedule in words (english.py) becomes one of the same kinds: an interval with another
+anchor than `@every` has, or times and days laid over the zone as cron's are.
 """
 
 from __future__ import annotations
@@ -30,11 +33,26 @@ from itertools import islice
 from typing import ClassVar, Literal
 from zoneinfo import ZoneInfo
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 
+from .english import parse_moment_phrase, parse_phrase
 from .errors import Refusal
-from .fields import HOUR, MINUTE, SECOND_FIELD, Fields, expand, make_fields, parse_days
+from .fields import (
+    HOUR,
+    MINUTE,
+    SECOND_FIELD,
+    Fields,
+    Times,
+    expand,
+    make_cycle,
+    make_fields,
+    make_times,
+    parse_days,
+)
+from .rules import Calendar, Interval, Rule
+from .words import is_phrase
 from .zones import (
+    DAY_S,
     EPOCH,
     HORIZON_S,
     LAST_S,
@@ -50,6 +68,7 @@ from .zones import (
 
 MAX_SCHEDULE_BYTES = 256
 MAX_CACHED_SCHEDULES = 65_536
+MAX_CACHED_ANCHORS = 1024
 
 Kind = Literal["cron", "every", "at", "reboot", "unreadable"]
 Row = tuple[str, datetime, str]  # local time with offset, UTC, remark
@@ -62,12 +81,13 @@ Row = tuple[str, datetime, str]  # local time with offset, UTC, remark
 class Schedule:
     """When a task is due; immutable, and shared by all tasks of the same text and zone.
 
-    `anchor_at` is when the task was added; only `@every` counts from it.
+    `anchor_at` is when the task was added; only `@every` and some phrases count from it.
     """
 
     text: str
-    tz: str
+    tz: str  # the one named in a phrase before any other
     zone: Zone
+    rule: Rule | None = field(default=None, kw_only=True)  # what a phrase says; None if not in words
 
     kind: ClassVar[Kind] = "reboot"
 
@@ -143,22 +163,34 @@ class _Every(Schedule):
     kind: ClassVar[Kind] = "every"
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
-        anchor = to_seconds(anchor_at)
+        anchor = self._anchor(anchor_at)
         found = anchor + (self._steps(at, anchor) + 1) * self.period_s
         return to_instant(found) if found <= LAST_S else None
 
     def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
         if not self.count(after, upto, anchor_at):
             return None
-        anchor = to_seconds(anchor_at)
+        anchor = self._anchor(anchor_at)
         return to_instant(anchor + self._steps(upto, anchor) * self.period_s)
 
     def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
-        anchor = to_seconds(anchor_at)
+        anchor = self._anchor(anchor_at)
         return max(0, self._steps(upto, anchor) - self._steps(after, anchor))
+
+    def _anchor(self, anchor_at: datetime) -> int:
+        return to_seconds(anchor_at)
 
     def _steps(self, at: datetime, anchor: int) -> int:
         return (to_seconds(at) - anchor) // self.period_s
+
+
+@frozen(eq=False)
+class _EveryInWords(_Every):
+    """`every 45 minutes`: counted from midnight, by the clock as it stood when the task was added."""
+
+    def _anchor(self, anchor_at: datetime) -> int:
+        anchor = to_seconds(anchor_at)
+        return anchor - (anchor + self.zone.offset(anchor)) % DAY_S
 
 
 @frozen(eq=False)
@@ -249,6 +281,49 @@ class _Cron(Schedule):
         return _format_local(local, segment.offset), to_instant(fire), remark
 
 
+@frozen(eq=False)
+class _Cycle(Schedule):
+    """`every 2 weeks on friday`: a `_Cron` of some days only; which ones depends on the anchor."""
+
+    calendar: Calendar
+    times: Times  # on every day, or on each week's days
+    unit: int  # 1 or 7 days
+    rounds: dict[int, _Cron] = Factory(dict)  # by anchor
+
+    kind: ClassVar[Kind] = "cron"
+
+    def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
+        return self._from(anchor_at).next_after(at, anchor_at)
+
+    def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
+        return self._from(anchor_at).latest(after, upto, anchor_at)
+
+    def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
+        return self._from(anchor_at).count(after, upto, anchor_at)
+
+    def _rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+        return self._from(anchor_at)._rows(from_at, anchor_at)
+
+    def _from(self, anchor_at: datetime) -> _Cron:
+        anchor = to_seconds(anchor_at)
+        found = self.rounds.get(anchor)
+        if not found:
+            if len(self.rounds) >= MAX_CACHED_ANCHORS:
+                self.rounds.clear()
+            found = self.rounds[anchor] = self._make(anchor)
+        return found
+
+    def _make(self, anchor: int) -> _Cron:
+        """The day that has the first moment after the anchor is one of the days; so is its week."""
+        first = (self.times.next_from(anchor + self.zone.offset(anchor) + 1) or 0) // DAY_S
+        # Day 0, in 1970, was a Thursday, and weeks begin on Monday.
+        origin = first - (first + 3) % self.unit
+        mask = sum(1 << (day + 6) % 7 for day in self.calendar.weekdays) or 1
+        length = self.calendar.every * self.unit
+        fields = make_cycle(self.calendar.times, self.times.days, length, origin, mask)
+        return _Cron(self.text, self.tz, self.zone, fields, self.calendar.is_fixed, rule=self.rule)
+
+
 def _format_local(local: int, offset: int) -> str:
     return to_instant(local).replace(tzinfo=timezone(timedelta(seconds=offset))).isoformat()
 
@@ -279,12 +354,40 @@ def _parse(text: str, tz: str) -> Schedule:
         refuse(f"the schedule is longer than {MAX_SCHEDULE_BYTES} bytes")
     if text.startswith("@"):
         return _parse_word(text, tz, zone)
-    if text[:1].isalpha() and "*" not in text:
-        refuse(
-            f'"{text}": schedules in words are not understood by this release; write five cron fields,'
-            " @hourly @daily @weekly @monthly @yearly, @every 90s or @at TIME"
-        )
+    if is_phrase(text):
+        return _parse_words(text, tz)
     return _parse_cron(text, text, tz, zone)
+
+
+def _parse_words(text: str, tz: str) -> Schedule:
+    phrase = parse_phrase(text)
+    rule, tz = phrase.rule, phrase.zone or tz
+    zone = load_zone(tz)
+    if isinstance(rule, Interval):
+        return _EveryInWords(text, tz, zone, rule.period_s, rule=rule)
+    times = make_times(rule.times, parse_days(*rule.cron_days()))
+    if rule.every > 1:
+        return _Cycle(text, tz, zone, rule, times, 7 if rule.weekdays else 1, rule=rule)
+    return _Cron(text, tz, zone, times, rule.is_fixed, rule=rule)
+
+
+def settle_schedule(text: str, tz: str, now: datetime) -> str:
+    """A schedule's text as it may be kept: one that counts from now becomes `@at` with its instant.
+
+    That is `in 10 minutes`, and `@at "tomorrow at 8 AM"`. Any other text comes back as it is,
+    also one that `parse_schedule` will refuse.
+    """
+    stripped = text.strip(" \t")
+    word, *rest = _BLANKS.split(stripped, maxsplit=1)
+    if word != "@at" and word.lower() not in ("in", "today", "tomorrow"):
+        return text
+    argument = _strip_quotes("".join(rest)) if word == "@at" else stripped
+    moment_at = parse_moment_phrase(argument, tz, now)
+    return f"@at {moment_at:%Y-%m-%dT%H:%M:%SZ}" if moment_at else text
+
+
+def _strip_quotes(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
@@ -318,8 +421,7 @@ def _parse_period(text: str) -> int:
 
 
 def _parse_moment(text: str, tz: str) -> datetime:
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        text = text[1:-1]
+    text = _strip_quotes(text)
     if not text:
         refuse("@at needs a time, as in @at 2026-12-24T18:00:00Z")
     return parse_time(text, tz, EPOCH)

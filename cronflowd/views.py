@@ -18,6 +18,7 @@ from .errors import Refusal
 from .model import Outcome, Run, Task, format_options
 from .placement import why_waiting
 from .replies import Reply
+from .rules import cron_lines, explain, explain_anchor
 from .schedule import Schedule, parse_schedule
 from .state import State
 from .wire import escape, format_time
@@ -92,12 +93,22 @@ def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
         ("added", task.anchor_at),
         *format_options(spec.options, all_of_them=True).items(),
         ("zone", spec.schedule.tz),
+        *_in_words(spec.schedule),
         ("paused", _paused_text(state, task, now)),
         *([("unreadable", spec.unread.why)] if spec.unread else []),
         *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
     ]
     rows += [(f"run-{run}", _run_text(state, state.runs[run])) for run in task.runs]
     return Reply(str(task.id), {"id": task.id}, PAIR_COLUMNS, rows)
+
+
+def _in_words(schedule: Schedule) -> list[Row]:
+    """What a phrase was taken to mean, and its cron form where there is one."""
+    if schedule.rule is None:
+        return []
+    cron = "; ".join(cron_lines(schedule.rule))
+    rows = [("means", explain(schedule.rule)), ("counts-from", explain_anchor(schedule.rule)), ("cron", cron)]
+    return [row for row in rows if row[1]]
 
 
 def _paused_text(state: State, task: Task, now: datetime) -> str:

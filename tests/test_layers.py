@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "cronflowd"
 # A new module goes here first: where it stands is the decision, the code comes after.
 LAYERS = (
     # values
-    "errors wire names zones config fields schedule model facts stimuli replies"
+    "errors wire names zones config fields rules words english schedule model facts stimuli replies"
     # talk
     " telnet commands"
     # decide
