@@ -84,7 +84,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"cronflowd {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    _add_program(commands.add_parser("serve", help="the daemon", allow_abbrev=False), Settings, _serve)
+    serve = commands.add_parser("serve", help="the daemon", allow_abbrev=False)
+    serve.add_argument("--version", action="version", version=f"cronflowd {__version__}")
+    _add_program(serve, Settings, _serve)
     _add_program(
         commands.add_parser("worker", help="an agent that runs jobs", allow_abbrev=False),
         WorkerSettings,

@@ -105,6 +105,9 @@ class Daemon:
                 nursery.start_soon(self._work, control, workers)
                 await self._wait_for_end(signals)
                 systemd.notify("STOPPING=1")
+                # Whoever waits for an answer gets it: it leaves with the commit it waits for.
+                with trio.move_on_after(LAST_WORDS_S):
+                    await self.core.settled(self.core.last_seq)
                 nursery.cancel_scope.cancel()
         await self._end()
         return Exit.OK
