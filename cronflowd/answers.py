@@ -41,11 +41,10 @@ Answer = Reply | Coroutine[Any, Any, Reply]
 class Answers:
     """The core as clients see it: what `clients.Core` asks for."""
 
-    def __init__(self, core: Core, data: Path, default_tz: str, max_tasks: int) -> None:
+    def __init__(self, core: Core, data: Path) -> None:
         self.core = core
         self.data = data
-        self.default_tz = default_tz
-        self.max_tasks = max_tasks
+        self.default_tz = core.state.default_tz
         self.edited = False  # tasks.db was changed by hand since we wrote it
         self._files = trio.Lock()
 
@@ -203,7 +202,7 @@ class Answers:
         core = self.core
         # Taken before reading: an edit in between shows as an edit, not as loaded.
         found = await trio.to_thread.run_sync(store.fingerprint, path)
-        read = partial(store.read_tasks, path, self.default_tz, self.max_tasks)
+        read = partial(store.read_tasks, path, self.default_tz, core.engine.limits.tasks)
         records = await trio.to_thread.run_sync(read)
         saved = None
         if path.name == store.TASKS_NAME and found is not None:

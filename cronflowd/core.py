@@ -71,8 +71,6 @@ class Core:
         self.token = token
         self.heartbeat_s = heartbeat_s
         self.kill_grace_s = kill_grace_s
-        self.lease_s = limits.lease_s
-        self.output_limit = limits.output_bytes
         self.max_outbox = max_outbox
         self.max_links = max_links
         self.links: dict[str, Link] = {}
@@ -86,6 +84,16 @@ class Core:
         self._timer = trio.CancelScope()
         self._complained = False
         self._mark = (clock.now(), _uptime_s())
+
+    @property
+    def lease_s(self) -> float:
+        """How long a worker that is away keeps its runs; as all limits, it may change with HUP."""
+        return self.engine.limits.lease_s
+
+    @property
+    def output_limit(self) -> int:
+        """Bytes of output kept of an attempt."""
+        return self.engine.limits.output_bytes
 
     def now(self) -> datetime:
         """The wall clock, as the core's one clock reads it."""

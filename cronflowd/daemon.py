@@ -78,7 +78,7 @@ class Daemon:
             max_outbox=settings.max_outbox,
             max_links=settings.max_workers,
         )
-        self.answers = Answers(self.core, settings.data, settings.tz, settings.max_tasks)
+        self.answers = Answers(self.core, settings.data)
         self.compactor = upkeep.Compactor(self.core, settings.data, settings.history)
 
     def _replay(self) -> bool:

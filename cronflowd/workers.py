@@ -47,12 +47,14 @@ class Core(Protocol):
     last_seq: int
     token: bytes | None
     heartbeat_s: float
-    lease_s: float
     kill_grace_s: float
-    output_limit: int
     max_outbox: int
     max_links: int
 
+    @property
+    def lease_s(self) -> float: ...
+    @property
+    def output_limit(self) -> int: ...
     def submit(self, order: Any) -> Any: ...
     def insist(self, order: Any) -> None: ...
     def end_batch(self) -> None: ...

@@ -181,7 +181,7 @@ class World:
         self.core = Core(
             state, journal, self.clock, self._limits(), token=self._settings.get("token", "").encode() or None
         )
-        self.answers = Answers(self.core, self.data, ZONE, self.core.engine.limits.tasks)
+        self.answers = Answers(self.core, self.data)
         self._daemon = await self._nursery.start(self._serve)
         self.core.submit(StartDaemon(__version__, ZONE))
         if not count and (self.data / store.TASKS_NAME).exists():

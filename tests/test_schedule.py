@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from cronflowd import zones
 from cronflowd.errors import Refusal
 from cronflowd.schedule import parse_schedule, reload_zones, split_schedule
-from cronflowd.zones import format_duration, parse_duration, parse_time, parse_zone
+from cronflowd.zones import parse_zone
 from tests import cron_oracle
 
 PROBES = int(os.environ.get("CRONFLOWD_PROBES", "2000"))
@@ -698,72 +698,3 @@ def test_a_line_without_a_whole_schedule_and_command_is_refused(line: str, code:
     with pytest.raises(Refusal) as caught:
         split_schedule(line)
     assert code == caught.value.code
-
-
-# --- times and durations --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("2026-12-24T18:00:00Z", "2026-12-24T18:00:00+00:00"),
-        ("2026-12-24t18:00:00.25+01:30", "2026-12-24T16:30:00.250000+00:00"),
-        ("2026-12-24 18:00", "2026-12-24T17:00:00+00:00"),
-        ("2026-12-24 18:00:30", "2026-12-24T17:00:30+00:00"),
-        ("2026-03-29 02:30", "2026-03-29T01:00:00+00:00"),  # jumped over: the jump
-        ("2026-10-25 02:30", "2026-10-25T00:30:00+00:00"),  # twice: the first
-        ("2026-10-25T02:30:00+01:00", "2026-10-25T01:30:00+00:00"),
-    ],
-)
-def test_times_are_rfc_3339_or_local(text: str, wanted: str) -> None:
-    """A local time follows the same rules as a fixed task."""
-    assert wanted == parse_time(text, "Europe/Paris", ANCHOR_AT).isoformat()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "now", "in 10 minutes", "18:00", "2026-12-24", "2026-13-01 00:00", "2026-12-24 24:00",
-     "0001-01-01T00:00:00+01:00",
-     "2026-12-24T18:00:00+24:00", "2026-12-24 18:00 ", "2026-12-24\n18:00"],
-)  # fmt: skip
-def test_times_in_other_forms_are_refused(text: str) -> None:
-    """A time understood in two ways would run a job at the wrong one."""
-    with pytest.raises(Refusal) as caught:
-        parse_time(text, "Europe/Paris", ANCHOR_AT)
-    assert caught.value.code == "bad-schedule"
-
-
-def test_a_local_time_on_a_day_that_never_was_is_refused() -> None:
-    """There is no sensible instant near it."""
-    with pytest.raises(Refusal):
-        parse_time("2011-12-30 12:00", "Pacific/Apia", ANCHOR_AT)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds", "shortest"),
-    [("30s", 30, "30s"), ("5m", 300, "5m"), ("1h", 3600, "1h"), ("2d", 172_800, "2d"),
-     ("1h30m", 5400, "1h30m"),
-     ("250ms", 0.25, "250ms"), ("90", 90, "1m30s"), ("0.5", 0.5, "500ms"), ("0", 0, "0s"),
-     ("25h", 90_000, "1d1h")],
-)  # fmt: skip
-def test_durations(text: str, seconds: float, shortest: str) -> None:
-    """Read in every unit, written in the shortest form."""
-    assert seconds == parse_duration(text)
-    assert shortest == format_duration(seconds)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "s", "1x", "-1s", "1.5h", "30m1h", "1h1h", "1 h", "1H", "nan", "inf", "1e3", "99999d", "5m\n"],
-)
-def test_durations_in_other_forms_are_refused(text: str) -> None:
-    """A wrong duration is a timeout that never comes."""
-    with pytest.raises(Refusal) as caught:
-        parse_duration(text)
-    assert caught.value.code == "bad-option"
-
-
-@given(st.integers(min_value=0, max_value=zones.MAX_DURATION_S * 1000))
-def test_a_formatted_duration_is_read_back(ms: int) -> None:
-    """tasks.db is written with one and read with the other."""
-    assert ms / 1000 == parse_duration(format_duration(ms / 1000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -124,3 +125,19 @@ def test_many_tasks_due_at_the_same_second_all_run(start_daemon: StartDaemon) ->
     assert len({row[0] for row in rows}) == len(rows) == 1000
     assert {row[5] for row in rows} == {at}
     assert daemon.ask("LIST") == ["OK 0"]
+
+
+def test_hup_puts_new_limits_in_force_everywhere(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """What the engine enforces, what LOAD checks and what a worker is told must be one number."""
+    config = tmp_path / "cronflowd.toml"
+    config.write_text('output_limit = "1M"\nmax_tasks = 5\n')
+    daemon = start_daemon("--config", str(config))
+    daemon.ask("ADD @daily true", "ADD @daily true", "SAVE")
+    config.write_text('output_limit = "2M"\nmax_tasks = 1\n')
+    assert daemon.process
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until("ADD @daily true", lambda answer: answer.startswith("ERR limit"))
+    assert daemon.ask("LOAD") == ["ERR limit tasks.db line 2: more than 1 tasks"]
+    with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=20) as worker:
+        worker.sendall(b"HELLO name=w slots=1\n")
+        assert " output=2097152 " in worker.makefile("r").readline()
