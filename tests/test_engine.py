@@ -24,13 +24,23 @@ from cronflowd.engine import Limits
 from cronflowd.errors import Refusal
 from cronflowd.model import ENDED
 from cronflowd.schedule import reload_zones
-from tests.engine_driver import START, Driver, snapshot
+from tests.engine_driver import LIMITS, START, Driver, snapshot
 
 ZONES = Path(str(files("tzdata").joinpath("zoneinfo")))
 
 
 def join(driver: Driver, name: str = "w1", slots: int = 2, running: tuple[tuple[int, int], ...] = ()) -> None:
     driver.do(s.JoinWorker(name, slots, {}, ("shell", "sleep"), "test", running))
+
+
+def running(task: str, limits: Limits = LIMITS) -> Driver:
+    """A driver with one worker, which has run 1 of this task."""
+    driver = Driver(limits)
+    join(driver)
+    driver.line(f"ADD {task}")
+    driver.line("RUN 1")
+    driver.pump()
+    return driver
 
 
 def done(
@@ -116,11 +126,7 @@ def test_a_parked_run_starts_when_the_one_before_it_ends() -> None:
 
 def test_a_lost_worker_costs_its_run_only_after_the_lease() -> None:
     """A cut link is not a lost run: the worker has its lease to come back and name it."""
-    driver = Driver()
-    join(driver)
-    driver.line("ADD 0 0 1 1 * sleep 5")
-    driver.line("RUN 1")
-    driver.pump()
+    driver = running("0 0 1 1 * sleep 5")
     driver.do(s.DropWorker("w1", "cut"))
     driver.wait(29)
     assert driver.state.runs[1].state == "sent"
@@ -130,11 +136,7 @@ def test_a_lost_worker_costs_its_run_only_after_the_lease() -> None:
 
 def test_a_worker_that_names_its_run_keeps_it() -> None:
     """Restart or cut link: the run is taken back, and its report counts."""
-    driver = Driver()
-    join(driver)
-    driver.line("ADD 0 0 1 1 * sleep 5")
-    driver.line("RUN 1")
-    driver.pump()
+    driver = running("0 0 1 1 * sleep 5")
     driver.do(s.StartDaemon("2", "UTC"))
     driver.wait(20)
     join(driver, running=((1, 1),))
@@ -145,11 +147,7 @@ def test_a_worker_that_names_its_run_keeps_it() -> None:
 
 def test_a_worker_that_comes_back_without_its_run_loses_it_when_the_lease_ends() -> None:
     """The order may still have been on its way: not lost at once (contract of the worker port)."""
-    driver = Driver()
-    join(driver)
-    driver.line("ADD 0 0 1 1 * sleep 5")
-    driver.line("RUN 1")
-    driver.pump()
+    driver = running("0 0 1 1 * sleep 5")
     join(driver)
     driver.wait(29)
     assert states(driver) == []
@@ -159,11 +157,7 @@ def test_a_worker_that_comes_back_without_its_run_loses_it_when_the_lease_ends()
 
 def test_a_late_report_from_a_lost_worker_changes_nothing_and_is_told_in_the_log() -> None:
     """At most once: what was called lost stays lost, and the operator can see the truth."""
-    driver = Driver()
-    join(driver)
-    driver.line("ADD 0 0 1 1 * sleep 5")
-    driver.line("RUN 1")
-    driver.pump()
+    driver = running("0 0 1 1 * sleep 5")
     driver.do(s.DropWorker("w1", "cut"))
     driver.wait(31)
     assert done(driver, "w1", 1) == [("w1", "ACK 1 1")]
@@ -173,11 +167,7 @@ def test_a_late_report_from_a_lost_worker_changes_nothing_and_is_told_in_the_log
 
 def test_a_report_repeated_because_its_ack_was_lost_is_only_acknowledged() -> None:
     """The usual case after a reconnect must not look like an accident."""
-    driver = Driver()
-    join(driver)
-    driver.line("ADD 0 0 1 1 * sleep 5")
-    driver.line("RUN 1")
-    driver.pump()
+    driver = running("0 0 1 1 * sleep 5")
     done(driver, "w1", 1)
     decision = driver.do(s.ReportEnded("w1", 1, 1, 0, {}))
     assert (decision.facts, decision.messages) == ([], [("w1", "ACK 1 1")])
@@ -185,11 +175,7 @@ def test_a_report_repeated_because_its_ack_was_lost_is_only_acknowledged() -> No
 
 def test_retries_are_attempts_of_one_run_and_stop_when_they_are_used_up() -> None:
     """retry=fixed:2:5s: three attempts, five seconds apart, one run number."""
-    driver = Driver()
-    join(driver)
-    driver.line("ADD retry=fixed:2:5s 0 0 1 1 * false")
-    driver.line("RUN 1")
-    driver.pump()
+    driver = running("retry=fixed:2:5s 0 0 1 1 * false")
     for attempt in (1, 2, 3):
         done(driver, "w1", 1, attempt, exit_code=1)
         driver.wait(5)
@@ -203,11 +189,7 @@ def test_retries_are_attempts_of_one_run_and_stop_when_they_are_used_up() -> Non
 
 def test_a_timeout_kills_and_the_report_says_timeout() -> None:
     """The daemon watches the time itself, so that the simplest worker needs no clock."""
-    driver = Driver()
-    join(driver)
-    driver.line("ADD timeout=5s 0 0 1 1 * sleep 50")
-    driver.line("RUN 1")
-    driver.pump()
+    driver = running("timeout=5s 0 0 1 1 * sleep 50")
     assert driver.wait(5) == [("w1", "KILL 1 1")]
     done(driver, "w1", 1, exit_code=143)
     assert states(driver) == [(1, "timeout")]
@@ -215,11 +197,7 @@ def test_a_timeout_kills_and_the_report_says_timeout() -> None:
 
 def test_a_kill_that_is_never_answered_ends_the_run_all_the_same() -> None:
     """A stuck worker must not block its task for ever (the overlap guard that never opens)."""
-    driver = Driver()
-    join(driver)
-    driver.line("ADD 0 0 1 1 * sleep 50")
-    driver.line("RUN 1")
-    driver.pump()
+    driver = running("0 0 1 1 * sleep 50")
     driver.line("CANCEL 1")
     driver.wait(61)
     assert states(driver) == [(1, "cancelled")]
@@ -338,11 +316,7 @@ def test_paused_moments_are_skipped_and_counted() -> None:
 
 def test_output_beyond_the_limit_is_counted_not_kept() -> None:
     """A worker that does not cut its output itself cannot fill the journal."""
-    driver = Driver(Limits(output_bytes=10))
-    join(driver)
-    driver.line("ADD 0 0 1 1 * x")
-    driver.line("RUN 1")
-    driver.pump()
+    driver = running("0 0 1 1 * x", Limits(output_bytes=10))
     (fact,) = driver.do(s.ReportOutput("w1", 1, [[1, "12345"], [1, "123456"], [2, "9"]])).facts
     remark = [0, "more output is not kept: 10 bytes are the limit"]
     assert fact == f.OutputReceived(1, 1, [[1, "12345"], remark], 9)
