@@ -21,10 +21,11 @@ from . import __version__, commands, events, history, store, views
 from . import facts as f
 from . import stimuli as s
 from .auth import matches
+from .calendars import parse_calendar_names
 from .clients import Session
 from .core import Core
 from .errors import Refusal
-from .model import Outcome
+from .model import Outcome, TaskSpec
 from .outbox import Gate
 from .replies import BLANK, Reply, format_row
 
@@ -47,6 +48,7 @@ class Answers:
         self.default_tz = core.state.default_tz
         self.edited = False  # tasks.db was changed by hand since we wrote it
         self._files = trio.Lock()
+        core.on_fire = self.look_at_calendars
 
     @property
     def gate(self) -> Gate:
@@ -81,9 +83,31 @@ class Answers:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
         if (answer := _ANSWERS.get(kind)) is not None:
             return answer(self, question, session)
+        if calendars := _calendars_of(question):
+            return self._learn_first(calendars, question)
+        return self._submit(question)
+
+    def _submit(self, question: Any) -> Reply:
         reply = self.core.submit(question).reply
         assert reply is not None
         return reply
+
+    async def _learn_first(self, calendars: tuple[str, ...], question: Any) -> Reply:
+        """An order that names calendars: they are read anew, and refused if they are none."""
+        await self.learn(calendars)
+        return self._submit(question)
+
+    async def learn(self, calendars: Iterable[str]) -> None:
+        """Has these calendars known; raises Refusal naming the first that is none."""
+        found = await trio.to_thread.run_sync(store.read_calendars, self.data, calendars)
+        self.core.state.calendars.known |= found
+        for name in found:
+            self.core.state.calendars.troubles.pop(name, None)
+
+    def look_at_calendars(self, *specs: TaskSpec) -> None:
+        """Whoever writes a date into a file expects the next moment to know it."""
+        if names := {name for spec in specs for name in spec.options.skip}:
+            store.refresh_calendars(self.data, self.core.state.calendars, names)
 
     # --- one connection ---
 
@@ -145,6 +169,7 @@ class Answers:
             ("journal-files", len(journal.closed) + 1),
             ("disk", "full: changes are refused, schedules go on" if journal.full else "ok"),
             ("tasks.db", "edited by hand; LOAD takes it over" if self.edited else "ok"),
+            ("calendars", _troubles(core.state.calendars.troubles)),
             ("set-aside", journal.set_aside),
             ("clock-step-s", core.state.last_step_s),
         ]
@@ -204,6 +229,7 @@ class Answers:
         found = await trio.to_thread.run_sync(store.fingerprint, path)
         read = partial(store.read_tasks, path, self.default_tz, core.engine.limits.tasks)
         records = await trio.to_thread.run_sync(read)
+        await self.learn({name for _, spec in records for name in spec.options.skip})
         saved = None
         if path.name == store.TASKS_NAME and found is not None:
             saved = s.RecordSave(path.name, core.last_seq, found[0], found[1], len(records))
@@ -286,6 +312,17 @@ class Answers:
     def _unsubscribe(self, feed: Any) -> None:
         if feed in self.core.feeds:
             self.core.feeds.remove(feed)
+
+
+def _calendars_of(order: Any) -> tuple[str, ...]:
+    """The calendars that an order names for a task."""
+    if isinstance(order, s.AddTask):
+        return order.spec.options.skip
+    return parse_calendar_names(order.words.get("skip", "")) if isinstance(order, s.SetTask) else ()
+
+
+def _troubles(troubles: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in troubles.items()) or "ok"
 
 
 def _first(

@@ -144,7 +144,9 @@ def _add(text: str, context: Context) -> s.AddTask:
     schedule, command = split_schedule(rest)
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
     name = options.pop("name", "")
-    return s.AddTask(make_spec(name, schedule, command, set_options(DEFAULTS, options), context.default_tz))
+    zone = named_zone(schedule) or context.default_tz
+    parsed = set_options(DEFAULTS, options, zone, context.now)
+    return s.AddTask(make_spec(name, schedule, command, parsed, context.default_tz))
 
 
 def _at(text: str, context: Context) -> s.AddTask:
@@ -164,7 +166,7 @@ def _now(text: str, context: Context) -> s.AddTask:
 
 def _one_off(at: datetime, options: dict[str, str], command: str, context: Context) -> Any:
     name = options.pop("name", "")
-    parsed = set_options(DEFAULTS, options)
+    parsed = set_options(DEFAULTS, options, context.default_tz, context.now)
     return make_spec(name, f"@at {format_time(at)}", command, parsed, context.default_tz)
 
 

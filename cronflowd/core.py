@@ -28,10 +28,11 @@ from .clock import Clock
 from .engine import Engine, Limits
 from .errors import Refusal
 from .journal import Journal
+from .model import TaskSpec
 from .moments import Decision
 from .outbox import Gate
 from .state import State
-from .stimuli import NoticeStep
+from .stimuli import FireTask, NoticeStep
 from .workers import Link
 
 log = logging.getLogger("cronflowd.core")
@@ -76,6 +77,7 @@ class Core:
         self.links: dict[str, Link] = {}
         self.feeds: list[Feed] = []
         self.on_pass: Callable[[], object] = lambda: None  # called once a pass: feeds the watchdog
+        self.on_fire: Callable[[TaskSpec], object] = lambda spec: None  # before a moment is decided
         self._touched: list[Link] = []
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
         self._insisted: deque[Any] = deque()
@@ -186,6 +188,8 @@ class Core:
                     self._complained = False
                     self._arm(self.engine.next_due())
                     return False
+                if isinstance(step, FireTask):
+                    self.on_fire(self.state.tasks[step.task].spec)
                 self.submit(step)
         except Refusal as refusal:
             self._complain(refusal)

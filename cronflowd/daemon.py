@@ -139,6 +139,7 @@ class Daemon:
 
     async def _begin(self) -> None:
         """Journals the start; takes a tasks.db over where there is no journal yet."""
+        self._look_at_all_calendars()
         try:
             self.core.submit(StartDaemon(__version__, self.settings.tz))
         except Refusal as refusal:
@@ -162,6 +163,9 @@ class Daemon:
         print(f"cronflowd ready {where}", flush=True)
         systemd.notify(f"READY=1\nSTATUS={len(self.state.tasks)} tasks")
         log.info("serving %d tasks from %s", len(self.state.tasks), self.settings.data)
+
+    def _look_at_all_calendars(self) -> None:
+        self.answers.look_at_calendars(*(task.spec for task in self.state.tasks.values()))
 
     # --- the long middle ---
 
@@ -213,6 +217,7 @@ class Daemon:
             log.info("settings read again: limits and log are in force, the rest at the next start")
         reload_zones()
         self.state.parse_again()
+        self._look_at_all_calendars()
         self.core.insist(RescheduleTasks())
         self.core.end_batch()
         systemd.notify("READY=1")

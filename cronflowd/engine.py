@@ -26,18 +26,20 @@ from .moments import (
     MIN_GRACE_S,
     Decision,
     after_end,
+    day_off,
+    delay,
     ended,
     ended_waiting,
     fire,
     overlap,
     passed,
     remark,
+    reopened,
     stop,
 )
 from .names import check_name, id_of_name
 from .placement import choose
 from .replies import Reply
-from .schedule import Schedule
 from .state import Need, State
 from .wire import escape, format_option, format_time
 from .zones import EPOCH, format_duration
@@ -75,7 +77,7 @@ class Engine:
             raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
         task_id = self._new_id(order.task_id, order.spec.name)
         spec = self._named(order.spec, task_id)
-        due_at = now if order.now else spec.schedule.next_after(now, now)
+        due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
         _check_some_moment(spec, due_at)
         facts: list[f.Fact] = [f.TaskAdded(task_id, spec.record, _anchor(now), due_at)]
         if order.now:
@@ -112,22 +114,25 @@ class Engine:
         if name != old.name:
             self._check_new_name(task, name)
         command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
-        spec = make_spec(name, text, command, set_options(old.options, words), self.state.default_tz)
-        if _is_same(spec.schedule, old.schedule):
+        options = set_options(old.options, words, old.schedule.tz, now)
+        spec = make_spec(name, text, command, options, self.state.default_tz)
+        if _is_same(spec, old):
             # Not looked at again: the only moment of an @at that runs now is over.
             rev = task.rev + 1
             return Decision([f.TaskChanged(task.id, rev, spec.record, task.due_at)], _set_reply(task.id, rev))
-        return self._changed(task, spec, spec.schedule.next_after(now, task.anchor_at))
+        return self._changed(task, spec, now)
 
     def _mend(self, task: Task, record: dict[str, Any], words: dict[str, str], now: datetime) -> Decision:
         """SET for a task whose record cannot be read: whole again with these words, or still refused."""
         if (name := words.pop("name", task.name)) != task.name:
             self._check_new_name(task, name)
         _, spec = parse_record(record | words | {"jobName": name}, self.state.default_tz)
-        return self._changed(task, spec, spec.schedule.next_after(now, task.anchor_at))
+        return self._changed(task, spec, now)
 
-    def _changed(self, task: Task, spec: TaskSpec, due_at: datetime | None) -> Decision:
-        _check_some_moment(spec, due_at)
+    def _changed(self, task: Task, spec: TaskSpec, now: datetime) -> Decision:
+        due_at = _due_anew(task, spec, now)
+        if not _is_used_up(task, spec):
+            _check_some_moment(spec, due_at)
         rev = task.rev + 1
         return Decision([f.TaskChanged(task.id, rev, spec.record, due_at)], _set_reply(task.id, rev))
 
@@ -194,15 +199,15 @@ class Engine:
         if spec.record == task.spec.record:
             return []
         due_at = task.due_at
-        if not _is_same(spec.schedule, task.spec.schedule):
-            due_at = spec.schedule.next_after(now, task.anchor_at)
+        if not _is_same(spec, task.spec):
+            due_at = _due_anew(task, spec, now)
         return [f.TaskChanged(task.id, task.rev + 1, spec.record, due_at)]
 
     def _loaded(self, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact:
-        due_at = spec.schedule.next_after(now, now)
+        due_at = spec.moments.next_after(now, _anchor(now))
         if due_at is None and spec.schedule.kind == "at":
             # Its moment passed while it stood in the file: due at once, and judged by its grace.
-            due_at = spec.schedule.next_after(EPOCH, now)
+            due_at = spec.moments.next_after(EPOCH, now)
         return f.TaskAdded(task_id, spec.record, _anchor(now), due_at)
 
     def _pause(self, order: s.PauseTasks, now: datetime) -> Decision:
@@ -274,6 +279,8 @@ class Engine:
                 task.run_head = head
         due = format_time(run.due_at)
         fire = f"{run.task_id}/{due}"
+        if run.nth > 1:
+            fire += f"#{run.nth}"  # a clock change brought several moments to this one
         if run.by == "manual":
             fire += f"/{run.id}"  # two RUNs may come in one millisecond, and are two fires
         args = "".join(f" {format_option(f'arg.{key}', value)}" for key, value in (run.args or {}).items())
@@ -285,7 +292,7 @@ class Engine:
     def _expire(self, order: s.ExpireRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
         facts = ended_waiting(run, "missed", "no worker took it within its grace")
-        return Decision(facts + after_end(self.state, run, facts))
+        return Decision(facts + after_end(self.state, run, facts) + reopened(self.state, run, now))
 
     def _lose(self, order: s.LoseRun, now: datetime) -> Decision:
         """The lease ended: the worker is gone, or never said what became of a KILL."""
@@ -429,14 +436,16 @@ class Engine:
         messages: list[tuple[str, str]] = []
         next_run = state.next_run
         for task in state.tasks.values():
-            if task.spec.schedule.kind != "reboot":
+            if task.spec.schedule.kind != "reboot" or task.is_used_up or not _is_valid(task.spec, now):
                 continue
-            found = "paused" if state.is_paused(task, now) else overlap(state, task)
+            off = day_off(state, task.spec, now)
+            found = "paused" if state.is_paused(task, now) else off or overlap(state, task)
             if isinstance(found, str):
                 facts.append(passed(task, "skipped", now, now, 1, found, None))
                 continue
             parked, before, lines = found
-            facts += [*before, f.RunQueued(next_run, task.id, now, "reboot", None, None, parked)]
+            wait = delay(task, now, 0, now)
+            facts += [*before, f.RunQueued(next_run, task.id, now, "reboot", None, None, parked, wait)]
             messages += lines
             next_run += 1
         return Decision(facts, None, messages)
@@ -454,9 +463,10 @@ class Engine:
         facts: list[f.Fact] = []
         for task in self.state.tasks.values():
             is_pending = task.due_at is not None and task.due_at <= now
-            if is_pending or task.spec.schedule.kind not in ("cron", "every") or not which(task):
+            timed = task.spec.schedule.kind in ("cron", "every") and not task.is_used_up
+            if is_pending or not timed or not which(task):
                 continue
-            due_at = task.spec.schedule.next_after(now, task.anchor_at)
+            due_at = task.spec.moments.next_after(now, task.anchor_at)
             if due_at != task.due_at:
                 facts.append(f.TaskRescheduled(task.id, due_at))
         return facts
@@ -518,9 +528,34 @@ def _anchor(now: datetime) -> datetime:
     return now.replace(microsecond=0)
 
 
-def _is_same(one: Schedule, other: Schedule) -> bool:
-    # Usually they are one object, but the cache of parsed schedules has an end.
-    return (one.kind, one.text, one.tz) == (other.kind, other.text, other.tz)
+def _is_same(one: TaskSpec, other: TaskSpec) -> bool:
+    """Whether two definitions name the same moments."""
+    return _timing(one) == _timing(other)
+
+
+def _timing(spec: TaskSpec) -> tuple[Any, ...]:
+    schedule, options = spec.schedule, spec.options
+    shift_of = spec.name if options.spread_s else ""
+    bounds = (options.start_at, options.end_at, options.count, options.spread_s, shift_of)
+    # Texts, since the cache of parsed schedules has an end.
+    return schedule.kind, schedule.text, schedule.tz, bounds
+
+
+def _due_anew(task: Task, spec: TaskSpec, now: datetime) -> datetime | None:
+    """When a task is due that has this definition from now on."""
+    return None if _is_used_up(task, spec) else spec.moments.next_after(now, task.anchor_at)
+
+
+def _is_used_up(task: Task, spec: TaskSpec) -> bool:
+    """A new count= begins anew; the same one goes on."""
+    return task.is_used_up and spec.options.count == task.spec.options.count
+
+
+def _is_valid(spec: TaskSpec, now: datetime) -> bool:
+    """Whether start= and end= let an @reboot of this moment be."""
+    options = spec.options
+    begun = options.start_at is None or options.start_at <= now
+    return begun and (options.end_at is None or now <= options.end_at)
 
 
 def _saved(order: s.RecordSave) -> f.TasksSaved:
@@ -535,8 +570,11 @@ def _check_some_moment(spec: TaskSpec, due_at: datetime | None) -> None:
     """Refuses a schedule that will never start anything."""
     if due_at is None and spec.schedule.kind == "at":
         raise Refusal("bad-schedule", f"{spec.schedule.text} is in the past")
-    if due_at is None and spec.schedule.kind != "reboot":
-        raise Refusal("bad-schedule", f'"{spec.schedule.text}" never comes in {spec.schedule.tz}')
+    if due_at is not None or spec.schedule.kind == "reboot":
+        return
+    if spec.options.end_at:
+        raise Refusal("bad-schedule", f'"{spec.schedule.text}" does not come before end= any more')
+    raise Refusal("bad-schedule", f'"{spec.schedule.text}" never comes in {spec.schedule.tz}')
 
 
 def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:

@@ -123,6 +123,8 @@ class RunQueued(Fact):
     next_due_at: datetime | None = None  # the task's next moment; only meaningful by schedule
     args: dict[str, str] | None = None
     parked: bool | None = None  # True = behind an earlier run of its task
+    not_before_at: datetime | None = None  # jitter=: it waits until then
+    nth: int | None = None  # among the moments that fell on due_at; None = the first
 
     def is_urgent(self) -> bool:
         return self.by != "manual"
@@ -311,6 +313,8 @@ class TaskCarried(Fact):
     paused_until_at: datetime | None = None
     paused_why: str | None = None
     counts: dict[str, int] | None = None
+    decided: int | None = None
+    fired: int | None = None
 
 
 @define
@@ -334,6 +338,7 @@ class RunCarried(Fact):
     lease_until_at: datetime | None
     stopping: str
     output_bytes: int
+    nth: int | None = None
 
 
 @define

@@ -26,11 +26,15 @@ from typing import Any
 import orjson
 from attrs import Factory, define, evolve, field, frozen
 
+from .calendars import parse_calendar_names
+from .english import parse_moment
 from .errors import Refusal
 from .names import check_name, check_tag, check_worker_name, id_of_name, parse_label
 from .schedule import Schedule, Unreadable, parse_schedule
-from .wire import escape
-from .zones import format_duration, parse_duration, parse_zone
+from .timetable import Moments, make_moments
+from .wire import escape, format_time
+from .words import named_zone
+from .zones import EPOCH, format_duration, parse_duration, parse_time, parse_zone
 
 MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line
 MAX_TEXT_BYTES = 65_536  # command, desc=, cwd= and env.K= together; bounds tasks.db's lines and RUN lines
@@ -175,6 +179,16 @@ def _parse_cwd(text: str) -> str:
     return text
 
 
+def _parse_spread(text: str) -> int:
+    if (seconds := parse_duration(text)) != int(seconds):
+        raise Refusal("bad-option", f'"{escape(text)}" is not a number of whole seconds')
+    return int(seconds)
+
+
+def _format_moment(at: datetime | None) -> str:
+    return "" if at is None else format_time(at)
+
+
 def _format_seconds(seconds: float | None) -> str:
     return "none" if seconds is None else format_duration(seconds)
 
@@ -198,6 +212,12 @@ class Options:
     lost: str = "fail"
     on: str = "any"  # `any`, a worker's name, or label:KEY=VALUE
     keep: Keep = Factory(lambda: parse_keep("50,30d,10M"))
+    start_at: datetime | None = None  # no moment before it
+    end_at: datetime | None = None  # and none after it
+    count: int = 0  # fires in all; 0 = no end
+    spread_s: int = 0
+    jitter_s: float = 0.0
+    skip: tuple[str, ...] = ()  # names of calendars
 
 
 DEFAULTS = Options()
@@ -208,7 +228,7 @@ class Rule:
     """How one option is read and written."""
 
     field: str  # of Options
-    parse: Callable[[str], Any]
+    parse: Callable[[str], Any] | None  # None: a time, which is read in the task's zone
     format: Callable[[Any], str] = str
 
 
@@ -227,17 +247,27 @@ RULES: dict[str, Rule] = {
     "lost": Rule("lost", _one_of("fail", "rerun")),
     "on": Rule("on", _parse_on),
     "keep": Rule("keep", parse_keep, lambda keep: str(keep.text)),
+    "start": Rule("start_at", None, _format_moment),
+    "end": Rule("end_at", None, _format_moment),
+    "count": Rule("count", lambda text: parse_count(text, 0, 999_999_999), lambda count: str(count or "")),
+    "spread": Rule("spread_s", _parse_spread, format_duration),
+    "jitter": Rule("jitter_s", parse_duration, format_duration),
+    "skip": Rule("skip", parse_calendar_names, ",".join),
 }
 # Options that later releases bring: refused by name rather than ignored.
-LATER = frozenset("payload body expect secret after jitter spread skip start end count notify".split())
+LATER = frozenset("payload body expect secret after notify".split())
 
 
-def set_options(options: Options, words: dict[str, str]) -> Options:
+def set_options(
+    options: Options, words: dict[str, str], default_tz: str = "UTC", now: datetime | None = None
+) -> Options:
     """`options` with the `key=value` words applied; an empty value means the default.
 
-    Raises Refusal (`bad-option`) naming the key.
+    Local times are of the zone in `tz=`, else of `default_tz`; those in words count from
+    `now`, and are refused without one. Raises Refusal (`bad-option`) naming the key.
     """
     changes: dict[str, Any] = {}
+    zone = words.get("tz", options.tz) or default_tz
     env = dict(options.env)
     for key, text in words.items():
         _check_text(key, text)
@@ -245,7 +275,7 @@ def set_options(options: Options, words: dict[str, str]) -> Options:
             _set_env(env, key[4:], text)
         elif key in RULES:
             rule = RULES[key]
-            changes[rule.field] = _parse_option(key, rule, text)
+            changes[rule.field] = _parse_option(key, rule, text, zone, now)
         elif key in LATER or key.startswith("header."):
             raise Refusal("bad-option", f"{escape(key)}= is not in this release yet")
         else:
@@ -256,10 +286,12 @@ def set_options(options: Options, words: dict[str, str]) -> Options:
     return evolve(options, env=tuple(sorted(env.items())), **changes)
 
 
-def _parse_option(key: str, rule: Rule, text: str) -> Any:
+def _parse_option(key: str, rule: Rule, text: str, zone: str, now: datetime | None) -> Any:
     if not text:
         return getattr(DEFAULTS, rule.field)
     try:
+        if rule.parse is None:
+            return parse_moment(text, zone, now) if now else parse_time(text, zone, EPOCH)
         return rule.parse(text)
     except Refusal as refusal:
         raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
@@ -298,6 +330,12 @@ class TaskSpec:
     command: str
     options: Options = DEFAULTS
     unread: Unread | None = None  # set: this release cannot read the record, which is kept as it was
+    moments: Moments = field(init=False, eq=False)  # when it is due; derived from the above
+
+    @moments.default
+    def _moments(self) -> Moments:
+        options = self.options
+        return make_moments(self.schedule, options.start_at, options.end_at, options.spread_s, self.name)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -325,7 +363,25 @@ def make_spec(name: str, schedule: str, command: str, options: Options, default_
     parsed = parse_schedule(schedule, options.tz or default_tz)
     if options.tz and parsed.tz != options.tz:
         raise Refusal("bad-option", f"tz={options.tz} contradicts the schedule, which says {parsed.tz}")
+    _check_bounds(options, parsed)
     return TaskSpec(name, parsed, command, options)
+
+
+def _check_bounds(options: Options, schedule: Schedule) -> None:
+    given = [
+        key for key in _BOUNDS if getattr(options, RULES[key].field) != getattr(DEFAULTS, RULES[key].field)
+    ]
+    if given and schedule.kind == "at":
+        raise Refusal("bad-option", f"{given[0]}= is for what comes again, not for @at")
+    if options.spread_s and schedule.kind == "reboot":
+        raise Refusal(
+            "bad-option", "spread= is for moments of the clock, not for @reboot; jitter= delays a start"
+        )
+    if options.start_at and options.end_at and options.end_at < options.start_at:
+        raise Refusal("bad-option", f"end={format_time(options.end_at)} is before start=")
+
+
+_BOUNDS = ("start", "end", "count", "spread")
 
 
 def check_command(command: str, kind: str) -> None:
@@ -364,6 +420,8 @@ class Task:
     anchor_at: datetime  # when it was added, whole seconds; @every counts from here
     rev: int = 1
     due_at: datetime | None = None  # its next moment; None = no more, or not by the clock
+    decided: int = 0  # of the moments that fall on due_at; a clock change may bring several to one
+    fired: int = 0  # runs of the schedule since count= was set; not counted without it
     paused: bool = False
     paused_until_at: datetime | None = None  # None while paused = until RESUME
     paused_why: str = ""
@@ -374,6 +432,11 @@ class Task:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether count= lets no more fires come."""
+        return 0 < self.spec.options.count <= self.fired
 
     def is_paused(self, at: datetime) -> bool:
         """Whether a moment at `at` starts nothing."""
@@ -415,7 +478,8 @@ def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]
         raise Refusal("bad-line", f'"id" is not a whole number above 0: {escape(str(task_id)[:40])}')
     name = _text(words, "jobName", "")
     schedule, command = _text(words, "schedule", None), _text(words, "command", None)
-    options = set_options(DEFAULTS, {key: _option_text(key, value) for key, value in words.items()})
+    texts = {key: _option_text(key, value) for key, value in words.items()}
+    options = set_options(DEFAULTS, texts, named_zone(schedule) or default_tz)
     return task_id, make_spec(name, schedule, command, options, default_tz)
 
 
@@ -478,10 +542,11 @@ class Run:
     queued_at: datetime  # when this attempt began to wait for a worker
     by: str  # `schedule`, `manual`, `reboot`
     args: dict[str, str] | None = None  # of RUN REF arg.K=V
+    nth: int = 1  # among the moments of its task that fell on due_at
     attempt: int = 1
     state: str = "queued"
     parked: bool = False  # waits for an earlier run of its task (overlap=), not for a worker
-    delayed_until_at: datetime | None = None  # a retry's wait
+    delayed_until_at: datetime | None = None  # jitter=, or a retry's wait
     worker: str | None = None
     sent_at: datetime | None = None
     started_at: datetime | None = None

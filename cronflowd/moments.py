@@ -13,13 +13,16 @@ from datetime import datetime, timedelta
 from attrs import Factory, define
 
 from . import facts as f
-from .model import MAX_PARKED_RUNS, Run, Task
+from .model import MAX_PARKED_RUNS, Run, Task, TaskSpec
 from .replies import Reply
 from .state import State
-from .zones import format_duration
+from .timetable import TICK, share_of
+from .zones import SECOND, format_duration
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
+DAY = timedelta(days=1)
+DRAWS = 2**32
 JUMPED_OVER = "the daemon was down, or the clock jumped over it"
 
 Message = tuple[str, str]  # worker, line
@@ -39,60 +42,123 @@ class Decision:
 def fire(state: State, task: Task, now: datetime) -> Decision:
     """One due moment; or, after downtime, all that were due meanwhile, in one step."""
     assert task.due_at is not None
-    first, schedule, anchor = task.due_at, task.spec.schedule, task.anchor_at
-    options = task.spec.options
-    following = schedule.next_after(first, anchor)
-    newest, count = first, 1
+    first, newest, moments = task.due_at, task.due_at, task.spec.moments
+    following = moments.next_after(first, task.anchor_at)
     if following is not None and following <= now:
-        if options.catchup == "all":
-            cutoff = now - timedelta(seconds=max(options.grace_s, MIN_GRACE_S))
-            if first < cutoff and (last := schedule.latest(first, cutoff, anchor)):
-                return _pass_range(task, first, last, "later than its grace")
+        if task.spec.options.catchup == "all":
+            cutoff = now - _grace(task)
+            if first < cutoff and (last := moments.latest(first, cutoff, task.anchor_at)):
+                return Decision(pass_range(state, task, last, "missed", "later than its grace"))
         else:
-            newest = schedule.latest(first, now, anchor) or first
-            count = 1 + schedule.count(first, newest, anchor)
-            following = schedule.next_after(newest, anchor)
+            newest = moments.latest(first, now, task.anchor_at) or first
     if state.is_paused(task, newest):
         why = "paused" + (f": {reason}" if (reason := task.paused_why or state.paused_why) else "")
-        skipped = passed(task, "skipped", first, newest, count, why, following)
-        return Decision(_tidy(task, [skipped], following))
+        return Decision(pass_range(state, task, newest, "skipped", why))
     facts: list[f.Fact] = []
-    if count > 1:
-        # The one before the newest ends the range; its exact moment is only for display.
-        last = _before(task, first, newest)
-        facts.append(passed(task, "missed", first, last, count - 1, JUMPED_OVER, newest))
-    return _start_newest(state, task, newest, following, now, facts)
+    if newest != first:
+        last = moments.latest(first, newest - SECOND, task.anchor_at) or first
+        facts = pass_range(state, task, last, "missed", JUMPED_OVER)
+    return _start_newest(state, task, newest, now, facts)
 
 
-def _start_newest(
-    state: State, task: Task, due_at: datetime, following: datetime | None, now: datetime, facts: list[f.Fact]
-) -> Decision:
+def _start_newest(state: State, task: Task, due_at: datetime, now: datetime, facts: list[f.Fact]) -> Decision:
     options = task.spec.options
+    decided = task.decided if due_at == task.due_at else 0
+    after = _after(task, due_at, decided)
     late_s = (now - due_at).total_seconds()
+    found: Overlap
+    if reason := day_off(state, task.spec, due_at):
+        return Decision([*facts, *_passed_one(task, "skipped", due_at, reason, after)])
     if late_s > (ON_TIME_S if options.catchup == "skip" else max(options.grace_s, MIN_GRACE_S)):
         late = format_duration(float(round(late_s)))
         why = f"{late} late, more than catchup={options.catchup} and its grace allow"
-        facts.append(passed(task, "missed", due_at, due_at, 1, why, following))
-        return Decision(_tidy(task, facts, following))
-    found = overlap(state, task)
-    if isinstance(found, str):
-        facts.append(passed(task, "skipped", due_at, due_at, 1, found, following))
-        return Decision(_tidy(task, facts, following))
+        return Decision([*facts, *_passed_one(task, "missed", due_at, why, after)])
+    if isinstance(found := overlap(state, task), str):
+        return Decision([*facts, *_passed_one(task, "skipped", due_at, found, after)])
     parked, before, messages = found
-    queued = f.RunQueued(state.next_run, task.id, due_at, "schedule", following, None, parked)
+    if 0 < options.count <= task.fired + 1:
+        after = None
+    queued = f.RunQueued(
+        state.next_run, task.id, due_at, "schedule", after, None, parked,
+        delay(task, due_at, decided, now), decided + 1 if decided else None,
+    )  # fmt: skip
     return Decision([*facts, *before, queued], None, messages)
 
 
-def _before(task: Task, first: datetime, newest: datetime) -> datetime:
-    last = task.spec.schedule.latest(first, newest - timedelta(seconds=1), task.anchor_at)
-    return last or first
+def _grace(task: Task) -> timedelta:
+    return timedelta(seconds=max(task.spec.options.grace_s, MIN_GRACE_S))
 
 
-def _pass_range(task: Task, first: datetime, last: datetime, why: str) -> Decision:
-    schedule, anchor = task.spec.schedule, task.anchor_at
-    count = 1 + schedule.count(first, last, anchor)
-    following = schedule.next_after(last, anchor)
-    return Decision([passed(task, "missed", first, last, count, why, following)])
+def _after(task: Task, due_at: datetime, decided: int) -> datetime | None:
+    """The moment that follows: this very instant again if a clock change brought several to it."""
+    moments, anchor = task.spec.moments, task.anchor_at
+    return due_at if decided + 1 < moments.times_at(due_at, anchor) else moments.next_after(due_at, anchor)
+
+
+def _passed_one(
+    task: Task, state: str, due_at: datetime, why: str, following: datetime | None
+) -> list[f.Fact]:
+    return _tidy(task, [passed(task, state, due_at, due_at, 1, why, following)], following)
+
+
+def pass_range(state: State, task: Task, last: datetime, disposition: str, why: str) -> list[f.Fact]:
+    """All moments from the one that is due to `last` start nothing; those on days off are told apart."""
+    assert task.due_at is not None
+    first, moments, anchor = task.due_at, task.spec.moments, task.anchor_at
+    following = moments.next_after(last, anchor)
+    count = moments.times_at(first, anchor) - task.decided + moments.count(first, last, anchor)
+    facts: list[f.Fact] = []
+    if disposition == "missed" and task.spec.options.skip:
+        off = _moments_off(state, task, last)
+        if count_off := sum(number for *_, number in off):
+            names = ",".join(task.spec.options.skip)
+            args = (off[0][0], off[-1][1], count_off, f"calendar {names}", following)
+            facts.append(passed(task, "skipped", *args))
+            count -= count_off
+    if count:
+        facts.insert(0, passed(task, disposition, first, last, count, why, following))
+    return _tidy(task, facts, following)
+
+
+def _moments_off(state: State, task: Task, last: datetime) -> list[tuple[datetime, datetime, int]]:
+    """The moments from the one that is due to `last` on days off: (first, last, how many) of each day."""
+    assert task.due_at is not None
+    zone, moments, anchor = task.spec.schedule.zone, task.spec.moments, task.anchor_at
+    first = task.due_at
+    days = state.calendars.days_off(task.spec.options.skip, zone.day(first), zone.day(last))
+    found = []
+    for day in days:
+        begin, end = max(zone.begin(day), first) - TICK, min(zone.begin(day + DAY) - TICK, last)
+        number = moments.count(begin, end, anchor)
+        earliest, latest = moments.next_after(begin, anchor), moments.latest(begin, end, anchor)
+        if number and earliest and latest:
+            found.append((earliest, latest, number - (task.decided if earliest == first else 0)))
+    return found
+
+
+def day_off(state: State, spec: TaskSpec, at: datetime) -> str | None:
+    """Why nothing runs on the day that this instant is in, in the task's zone; None if something does."""
+    if not spec.options.skip:
+        return None
+    calendar = state.calendars.day_off(spec.options.skip, spec.schedule.zone.day(at))
+    return calendar and f"calendar {calendar}"
+
+
+def delay(task: Task, due_at: datetime, nth: int, now: datetime) -> datetime | None:
+    """When a fire with jitter= may start: drawn from its name, so that deciding again decides the same."""
+    jitter_s = task.spec.options.jitter_s
+    if not jitter_s:
+        return None
+    drawn = share_of(f"{task.id} {task.name} {due_at.isoformat()} {nth}", DRAWS) / DRAWS
+    return now + timedelta(milliseconds=round(jitter_s * 1000 * drawn))
+
+
+def reopened(state: State, run: Run, now: datetime) -> list[f.Fact]:
+    """With count=, a fire that no worker took leaves its place to another one."""
+    task = state.tasks.get(run.task_id)
+    if task is None or not task.is_used_up or run.by == "manual":
+        return []
+    return [f.TaskRescheduled(task.id, task.spec.moments.next_after(now, task.anchor_at))]
 
 
 def passed(

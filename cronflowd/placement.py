@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from .model import Run, Worker
 from .state import HANDICAP, Need, State
+from .wire import format_time
 
 
 def choose(heads: list[tuple[Need, Run]], free: dict[str, Worker]) -> tuple[Run, Worker] | None:
@@ -52,7 +53,8 @@ def why_waiting(run: Run, state: State) -> str:
     if run.parked:
         return "an earlier run of this task to end"
     if run.delayed_until_at is not None:
-        return "its next attempt's time"
+        why = "jitter" if run.attempt == 1 else "retry"
+        return f"{format_time(run.delayed_until_at)} ({why}=)"
     able = [worker for worker in state.workers.values() if accepts(worker, options.type, options.on)]
     if not able:
         where = "" if options.on == "any" else f" and is on={options.on}"

@@ -103,15 +103,19 @@ class Schedule:
         """How many due moments are in (after, upto]; its cost does not grow with their number."""
         return 0
 
+    def times_at(self, at: datetime, anchor_at: datetime) -> int:
+        """How many moments fall on this due instant."""
+        return 1
+
     def preview(self, from_at: datetime, n: int, anchor_at: datetime) -> list[Row]:
         """What comes after `from_at`, for people: at most `n` rows, with a remark where it surprises.
 
         Two moments that a clock change brings to one instant are two rows here, though one
         for `next_after`; a moment that does not fire at all is a row with the remark `skipped`.
         """
-        return list(islice(self._rows(from_at, anchor_at), n))
+        return list(islice(self.rows(from_at, anchor_at), n))
 
-    def _rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+    def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         found = self.next_after(from_at, anchor_at)
         while found:
             yield found.astimezone(self.zone.info).isoformat(), found, ""
@@ -250,7 +254,7 @@ class _Cron(Schedule):
             return segment.run_from, segment.run_to
         return segment.start + segment.offset, segment.end + segment.offset
 
-    def _rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+    def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         now = seen = to_seconds(from_at)
         before: Segment | None = None
         for segment in self.zone.forward(now, LAST_S):
@@ -301,8 +305,8 @@ class _Cycle(Schedule):
     def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
         return self._from(anchor_at).count(after, upto, anchor_at)
 
-    def _rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
-        return self._from(anchor_at)._rows(from_at, anchor_at)
+    def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+        return self._from(anchor_at).rows(from_at, anchor_at)
 
     def _from(self, anchor_at: datetime) -> _Cron:
         anchor = to_seconds(anchor_at)

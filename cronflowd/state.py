@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 
 from . import facts as f
+from .calendars import Calendars
 from .model import ENDED, MOVES, Outcome, Run, Task, TaskSpec, Worker, read_record
 
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
@@ -48,6 +49,7 @@ class State:
 
     def __init__(self, default_tz: str = "UTC", recent_runs: int = 10_000) -> None:
         self.default_tz = default_tz
+        self.calendars = Calendars()  # what today's files and packages say; facts tell what came of it
         self.tasks: dict[int, Task] = {}
         self.runs: dict[int, Run] = {}  # not ended
         self.workers: dict[str, Worker] = {}
@@ -96,7 +98,10 @@ class State:
     def _task_changed(self, fact: f.TaskChanged, at: datetime, seq: int) -> None:
         task = self.tasks[fact.id]
         del self.names[task.name]
+        count = task.spec.options.count
         task.spec, task.rev, task.run_head = self._spec(fact.record), fact.rev, ""
+        if task.spec.options.count != count:
+            task.fired = 0
         self.names[task.name] = fact.id
         self._set_due(task, fact.due_at)
 
@@ -133,8 +138,9 @@ class State:
         """Whether PAUSE all is in force."""
         return self.paused_all and (self.paused_until_at is None or at < self.paused_until_at)
 
-    def _set_due(self, task: Task, due_at: datetime | None) -> None:
+    def _set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
         task.due_at = due_at = None if task.spec.unread else due_at
+        task.decided = decided
         if due_at is not None:
             heappush(self.due, (due_at, task.id))
             if len(self.due) > 64 + 2 * len(self.tasks):
@@ -146,20 +152,26 @@ class State:
     def _fires_passed(self, fact: f.FiresPassed, at: datetime, seq: int) -> None:
         if task := self.tasks.get(fact.task):
             self._count(task, fact.state, fact.count)
-            self._set_due(task, fact.next_due_at)
+            again = fact.next_due_at == fact.last_due_at
+            self._set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
         self._remember(f.outcome_of(fact, at, seq))
 
     def _run_queued(self, fact: f.RunQueued, at: datetime, seq: int) -> None:
         task = self.tasks[fact.task]
         run = Run(fact.run, fact.task, task.spec, fact.due_at, at, fact.by, fact.args)
-        run.parked = bool(fact.parked)
+        run.parked, run.nth = bool(fact.parked), fact.nth or 1
+        if fact.not_before_at is not None:
+            run.delayed_until_at = run.queued_at = fact.not_before_at
         self.runs[fact.run] = run
         self.next_run = max(self.next_run, fact.run + 1)
         task.runs.append(fact.run)
+        if fact.by != "manual" and task.spec.options.count:
+            task.fired += 1
         if fact.by == "schedule":
-            self._set_due(task, fact.next_due_at)
+            again = fact.next_due_at == fact.due_at
+            self._set_due(task, fact.next_due_at, run.nth if again else 0)
         if not run.parked:
-            self._enqueue(run)
+            self._enqueue_or_delay(run)
 
     def _run_sent(self, fact: f.RunSent, at: datetime, seq: int) -> None:
         run = self.runs[fact.run]
@@ -208,6 +220,8 @@ class State:
         del self.runs[fact.run]
         if task := self.tasks.get(fact.task):
             task.runs.remove(fact.run)
+            if fact.state == "missed" and run.by != "manual":
+                task.fired = max(0, task.fired - 1)  # count= counts what was not missed
             self._count(task, fact.state, 1)
             self._unpark(task, at)
         else:
@@ -234,8 +248,10 @@ class State:
         """Lets the next run of a task go that waited for this one to end."""
         first = self.runs[task.runs[0]] if task.runs else None
         if first and first.parked and all(self.runs[other].parked for other in task.runs):
-            first.parked, first.queued_at = False, at
-            self._enqueue(first)
+            first.parked, first.queued_at = False, max(at, first.delayed_until_at or at)
+            if first.queued_at == at:
+                first.delayed_until_at = None
+            self._enqueue_or_delay(first)
 
     def _take_from_worker(self, run: Run) -> None:
         run.lease_until_at = None
@@ -365,10 +381,10 @@ class State:
     def _task_carried(self, fact: f.TaskCarried, at: datetime, seq: int) -> None:
         task = Task(fact.id, self._spec(fact.record), fact.anchor_at, fact.rev)
         task.paused, task.paused_until_at = bool(fact.paused), fact.paused_until_at
-        task.paused_why, task.counts = fact.paused_why or "", fact.counts
+        task.paused_why, task.counts, task.fired = fact.paused_why or "", fact.counts, fact.fired or 0
         self.tasks[fact.id] = task
         self.names[task.name] = fact.id
-        self._set_due(task, fact.due_at)
+        self._set_due(task, fact.due_at, fact.decided or 0)
 
     def _worker_carried(self, fact: f.WorkerCarried, at: datetime, seq: int) -> None:
         worker = self.workers[fact.name] = _worker(fact, fact.since_at)
@@ -381,6 +397,7 @@ class State:
         )
         for name in _CARRIED:
             setattr(run, name, getattr(fact, name))
+        run.nth = fact.nth or 1
         run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
         self.runs[run.id] = run
         if task:
@@ -388,10 +405,8 @@ class State:
             task.runs.sort()
         if run.state != "queued":
             self._index_held(run)
-        elif run.delayed_until_at is not None:
-            heappush(self.delayed, (run.delayed_until_at, run.id))
         elif not run.parked:
-            self._enqueue(run)
+            self._enqueue_or_delay(run)
 
     def _index_held(self, run: Run) -> None:
         assert run.worker is not None
@@ -404,6 +419,12 @@ class State:
             heappush(self.timeouts, (run.sent_at + timedelta(seconds=timeout_s), run.id, run.attempt))
 
     # --- indexes ---
+
+    def _enqueue_or_delay(self, run: Run) -> None:
+        if run.delayed_until_at is not None:
+            heappush(self.delayed, (run.delayed_until_at, run.id))
+        else:
+            self._enqueue(run)
 
     def _enqueue(self, run: Run) -> None:
         options = run.spec.options
@@ -465,7 +486,8 @@ class State:
         """The earliest retry."""
         while self.delayed:
             at, run_id = self.delayed[0]
-            if (run := self.runs.get(run_id)) and run.delayed_until_at == at:
+            run = self.runs.get(run_id)
+            if run and run.delayed_until_at == at and not run.parked:
                 return self.delayed[0]
             heappop(self.delayed)
         return None
@@ -510,7 +532,7 @@ def _worker(fact: f.WorkerJoined | f.WorkerCarried, at: datetime) -> Worker:
 def _carried_task(task: Task) -> f.TaskCarried:
     return f.TaskCarried(
         task.id, task.rev, task.spec.record, task.anchor_at, task.due_at, task.paused or None,
-        task.paused_until_at, task.paused_why or None, task.counts,
+        task.paused_until_at, task.paused_why or None, task.counts, task.decided or None, task.fired or None,
     )  # fmt: skip
 
 
@@ -518,7 +540,7 @@ def _carried_run(run: Run) -> f.RunCarried:
     return f.RunCarried(
         run.id, run.task_id, run.spec.record, run.due_at, run.queued_at, run.by, run.args,
         run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
-        run.lease_until_at, run.stopping, run.output_bytes,
+        run.lease_until_at, run.stopping, run.output_bytes, run.nth if run.nth > 1 else None,
     )  # fmt: skip
 
 

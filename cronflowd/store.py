@@ -8,6 +8,7 @@ copy that the daemon wrote last.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import stat
@@ -17,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
+from .calendars import FILE, Calendar, Calendars, Dates, find_holidays, parse_dates
 from .disk import Prepared, make_directory, prepare, write_atomically
 from .errors import Refusal
 from .model import TaskSpec, parse_json, parse_record, task_record
@@ -32,7 +34,9 @@ __all__ = [
     "keep_edited",
     "make_directory",
     "prepare_tasks",
+    "read_calendars",
     "read_tasks",
+    "refresh_calendars",
 ]
 TASKS_NAME = "tasks.db"
 MAX_TASKS = 2_000_000
@@ -42,6 +46,8 @@ _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1024 * 1024
 # Characters that JSON leaves as they are and that a line of a text file must not hold.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
+
+log = logging.getLogger("cronflowd.store")
 
 Entry = tuple[int | None, TaskSpec]
 
@@ -122,6 +128,48 @@ class _Seen:
         if task_id is not None and (first := self._ids.setdefault(task_id, number)) != number:
             raise Refusal("bad-line", f"the id {task_id} stands in line {first} already")
         return task_id, spec
+
+
+# --- calendars ----------------------------------------------------------------------------
+
+MAX_CALENDAR_BYTES = 1024 * 1024
+
+
+def read_calendars(data: Path, names: Iterable[str]) -> dict[str, Calendar]:
+    """The calendars of these names, as skip= calls them. Raises Refusal naming the first that is none."""
+    return {name: _read_dates(data, name) if name.startswith(FILE) else find_holidays(name) for name in names}
+
+
+def _read_dates(data: Path, name: str) -> Dates:
+    path = data / name.removeprefix(FILE)
+    with _open_regular(path) as file:
+        stamp = os.fstat(file.fileno())
+        if stamp.st_size > MAX_CALENDAR_BYTES:
+            raise Refusal("too-long", f"{path.name} is longer than {MAX_CALENDAR_BYTES} bytes")
+        return parse_dates(file, path.name, (stamp.st_mtime_ns, stamp.st_size))
+
+
+def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) -> None:
+    """Reads again what is not known, or was edited since; what cannot be read stays as it was known."""
+    for name in names:
+        known = calendars.known.get(name)
+        if known and (not isinstance(known, Dates) or _stamp(data / name.removeprefix(FILE)) == known.stamp):
+            continue
+        try:
+            calendars.known |= read_calendars(data, [name])
+            calendars.troubles.pop(name, None)
+        except Refusal as refusal:
+            if calendars.troubles.get(name) != refusal.message:
+                log.warning("calendar %s: %s", name, refusal.message)
+            calendars.troubles[name] = refusal.message
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 # --- writing ----------------------------------------------------------------------------

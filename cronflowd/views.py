@@ -6,19 +6,24 @@ Long answers are generators: a row is made when the socket has room for it.
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from attrs import evolve
+
 from . import stimuli as s
 from .commands import VERBS
 from .errors import Refusal
-from .model import Outcome, Run, Task, format_options
+from .model import Outcome, Run, Task, TaskSpec, format_options
+from .moments import day_off
 from .placement import why_waiting
 from .replies import Reply
 from .rules import cron_lines, explain, explain_anchor
+from .schedule import Row as MomentRow
 from .schedule import Schedule, parse_schedule
 from .state import State
 from .wire import escape, format_time
@@ -95,6 +100,7 @@ def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule),
         ("paused", _paused_text(state, task, now)),
+        *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
         *([("unreadable", spec.unread.why)] if spec.unread else []),
         *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
     ]
@@ -205,19 +211,32 @@ def list_runs(state: State, query: s.ListRuns, older: Iterable[Outcome]) -> Repl
 
 def show_next(state: State, query: s.ShowNext, now: datetime) -> Reply:
     """NEXT: moments to come, with what is special about them."""
-    schedule, anchor = _asked_schedule(state, query, now)
-    rows = schedule.preview(query.from_at or now, query.count, anchor)
-    return Reply("", {}, ("local time with offset", "UTC", "remark"), rows, "rows")
-
-
-def _asked_schedule(state: State, query: s.ShowNext, now: datetime) -> tuple[Schedule, datetime]:
+    from_at = query.from_at or now
     if query.schedule:
-        return parse_schedule(query.schedule, query.tz or state.default_tz), now
-    task = find(state, query.ref)
-    schedule = task.spec.schedule
-    if query.tz and query.tz != schedule.tz:
-        schedule = parse_schedule(schedule.text, query.tz)
-    return schedule, task.anchor_at
+        schedule = parse_schedule(query.schedule, query.tz or state.default_tz)
+        rows = schedule.rows(from_at, now)
+    else:
+        task = find(state, query.ref)
+        rows = _moments_to_come(state, task, _in_zone(task.spec, query.tz), from_at)
+    columns = ("local time with offset", "UTC", "remark")
+    return Reply("", {}, columns, islice(rows, query.count), "rows")
+
+
+def _in_zone(spec: TaskSpec, tz: str) -> TaskSpec:
+    if not tz or tz == spec.schedule.tz:
+        return spec
+    return evolve(spec, schedule=parse_schedule(spec.schedule.text, tz))
+
+
+def _moments_to_come(state: State, task: Task, spec: TaskSpec, from_at: datetime) -> Iterator[MomentRow]:
+    """A task's moments until count= is used up, with the days that skip= takes out told."""
+    left = spec.options.count - task.fired if spec.options.count else math.inf
+    for local, at, remark in spec.moments.rows(from_at, task.anchor_at):
+        if left <= 0:
+            return
+        is_off = remark != "skipped" and day_off(state, spec, at) is not None
+        left -= not (is_off or remark == "skipped")
+        yield local, at, "skipped-by-calendar" if is_off else remark
 
 
 def list_workers(state: State, last_seen: Callable[[str], datetime | None]) -> Reply:

@@ -77,6 +77,18 @@ class Zone:
         # Both carry the same tzinfo, so this subtracts wall times.
         return (self.info.fromutc(at) - at) // SECOND
 
+    def day(self, at: datetime) -> date:
+        """The local date of an instant."""
+        return at.astimezone(self.info).date()
+
+    def begin(self, day: date) -> datetime:
+        """The first instant of a local date, or of the next one that there is."""
+        local = (day.toordinal() - EPOCH_ORDINAL) * DAY_S
+        for segment in self.forward(local - 2 * DAY_S, local + 2 * DAY_S):
+            if local < segment.end + segment.offset:
+                return to_instant(max(segment.start, local - segment.offset))
+        raise AssertionError("a zone has no end")
+
     def forward(self, begin: int, until: int) -> Iterator[Segment]:
         """The segments from the one that holds `begin` to the one that holds `until`."""
         for block in range(begin // self.BLOCK_S, until // self.BLOCK_S + 1):

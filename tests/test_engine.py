@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cronflowd import facts as f
 from cronflowd import stimuli as s
+from cronflowd.calendars import Dates
 from cronflowd.engine import Limits
 from cronflowd.errors import Refusal
 from cronflowd.model import ENDED
@@ -411,6 +412,10 @@ SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
 MODES = ["skip", "queue1", "queue", "allow", "replace"]
 
 
+BOUNDS = ["", "", "count=2", "jitter=20s", "spread=90s", "skip=file:off", "start=2030-01-01T12:03:00Z",
+          "end=2030-01-01T12:06:00Z", "count=1 jitter=200s spread=7s"]  # fmt: skip
+
+
 class EngineMachine(RuleBasedStateMachine):
     """Random life of a daemon: whatever happens, the promises of protocol.md hold.
 
@@ -420,6 +425,7 @@ class EngineMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.driver = Driver()
+        self.driver.state.calendars.known = {"file:off": Dates({self.driver.now.date(): "closed"})}
         self.driver.do(s.StartDaemon("1", "UTC"))
         self.sent: Counter[tuple[int, int]] = Counter()
         self.holding: dict[str, set[tuple[int, int]]] = {}
@@ -449,11 +455,18 @@ class EngineMachine(RuleBasedStateMachine):
         lost=st.sampled_from(["fail", "rerun"]),
         catchup=st.sampled_from(["once", "all", "skip"]),
         timeout=st.sampled_from(["none", "70s"]),
+        bounds=st.sampled_from(BOUNDS),
     )
-    def add(self, schedule: str, overlap: str, retry: str, lost: str, catchup: str, timeout: str) -> None:
+    def add(
+        self, schedule: str, overlap: str, retry: str, lost: str, catchup: str, timeout: str, bounds: str
+    ) -> None:
         if len(self.driver.state.tasks) < 6:
             options = f"overlap={overlap} retry={retry} lost={lost} catchup={catchup} timeout={timeout}"
-            self.order(f"ADD {options} grace=5m {schedule} job")
+            self.order(f"ADD {options} grace=5m {bounds} {schedule} job")
+
+    @rule(pick=st.integers(0, 9), bounds=st.sampled_from(BOUNDS))
+    def bound(self, pick: int, bounds: str) -> None:
+        self.order(f"SET {self.some_task(pick)} {bounds or 'count='}")
 
     @rule(pick=st.integers(0, 9), schedule=st.sampled_from(SCHEDULES))
     def change(self, pick: int, schedule: str) -> None:
@@ -516,6 +529,7 @@ class EngineMachine(RuleBasedStateMachine):
         """kill -9: memory is gone, the journal is read again, and gives what was there."""
         driver = self.driver
         again = driver.replay()
+        again.calendars = driver.state.calendars
         assert snapshot(again) == snapshot(driver.state)
         driver.state = driver.engine.state = again
         driver.engine.apply = again.apply
@@ -563,6 +577,12 @@ class EngineMachine(RuleBasedStateMachine):
             due = engine.next_due()
             waiting = [run for run in state.runs.values() if run.state == "queued" and not run.parked]
             assert due is not None or not (waiting or any(t.due_at for t in state.tasks.values()))
+
+    @invariant()
+    def count_is_kept(self) -> None:
+        for task in self.driver.state.tasks.values():
+            assert task.fired <= (task.spec.options.count or 0)
+            assert not (task.is_used_up and task.due_at)
 
     @invariant()
     def overlap_is_kept(self) -> None:
