@@ -150,6 +150,9 @@ class Answers:
     def _next(self, question: s.ShowNext, session: Session) -> Reply:
         return views.show_next(self.core.state, question, self.core.now())
 
+    def _dependencies(self, question: s.ShowDependencies, session: Session) -> Reply:
+        return views.show_dependencies(self.core.state, question, self.core.now())
+
     def _workers(self, question: s.ListWorkers, session: Session) -> Reply:
         links = self.core.links
 
@@ -402,6 +405,7 @@ _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
     s.ListTasks: Answers._list,
     s.GetTask: Answers._get,
     s.ShowNext: Answers._next,
+    s.ShowDependencies: Answers._dependencies,
     s.ListWorkers: Answers._workers,
     s.ShowStatus: Answers._status,
     s.SaveTasks: Answers._save,

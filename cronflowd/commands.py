@@ -198,6 +198,12 @@ def _ref_only(make: Callable[[str], Any], usage: str) -> Parser:
     return parse_ref
 
 
+def _remove(text: str, context: Context) -> s.RemoveTask:
+    ref, options = _one_ref(text, VERBS["REMOVE"].usage)
+    _only(options, "force")
+    return s.RemoveTask(ref, _choice(options, "force", ("yes", "no")) == "yes")
+
+
 # --- pausing and running ---
 
 
@@ -320,6 +326,10 @@ def _next(text: str, context: Context) -> s.ShowNext:
     return s.ShowNext("" if is_schedule else text, text if is_schedule else "", zone, count, from_at)
 
 
+def _deps(text: str, context: Context) -> s.ShowDependencies:
+    return s.ShowDependencies(_one_ref(text, "DEPS REF")[0] if text.strip() else None)
+
+
 def _watch(text: str, context: Context) -> s.Watch:
     words, options = split_words(text)
     _only(options, "id")
@@ -380,7 +390,7 @@ VERBS: dict[str, Verb] = {
     "LIST": Verb(_list, "LIST [state=] [tag=] [name=GLOB] [limit=] [offset=]", "all tasks"),
     "GET": Verb(_ref_only(s.GetTask, "GET REF"), "GET REF", "everything about one task"),
     "SET": Verb(_set, "SET REF key=value …", "changes a task; schedule= command= name= too", reads=False),
-    "REMOVE": Verb(_ref_only(s.RemoveTask, "REMOVE REF"), "REMOVE REF", "removes a task", reads=False),
+    "REMOVE": Verb(_remove, "REMOVE REF [force=yes]", "removes a task", reads=False),
     "CLEAR": Verb(_nothing(s.ClearTasks), "CLEAR", "removes all tasks", reads=False),
     "STATUS": Verb(_nothing(s.ShowStatus), "STATUS", "how the daemon is"),
     "SAVE": Verb(_file(s.SaveTasks), "SAVE [FILE.db]", "writes all tasks to a file (tasks.db)", reads=False),
@@ -394,6 +404,7 @@ VERBS: dict[str, Verb] = {
     "RUNS": Verb(_runs, "RUNS [REF] [state=] [since=] [until=] [limit=] [offset=]", "what ran, newest first"),
     "LOG": Verb(_log, "LOG RUN [follow]", "what a run wrote"),
     "NEXT": Verb(_next, 'NEXT REF|"SCHEDULE" [n=5] [tz=ZONE] [from=TIME]', "the next moments"),
+    "DEPS": Verb(_deps, "DEPS [REF]", "which tasks wait for which"),
     "WORKERS": Verb(_nothing(s.ListWorkers), "WORKERS", "who runs the jobs"),
     "DRAIN": Verb(_drain(True, "DRAIN WORKER"), "DRAIN WORKER", "sends a worker no more runs", reads=False),
     "UNDRAIN": Verb(_drain(False, "UNDRAIN WORKER"), "UNDRAIN WORKER", "sends it runs again", reads=False),

@@ -25,7 +25,8 @@ import trio
 
 from . import facts as f
 from .clock import Clock
-from .engine import Engine, Limits
+from .definitions import Limits
+from .engine import Engine
 from .errors import Refusal
 from .journal import Journal
 from .model import TaskSpec

@@ -22,7 +22,7 @@ from .clients import Waits, serve_client
 from .clock import SystemClock
 from .config import Settings
 from .core import Core
-from .engine import Limits
+from .definitions import Limits
 from .errors import Exit, Fatal, Refusal
 from .journal import FileJournal, lock_directory
 from .listeners import Door, Listener

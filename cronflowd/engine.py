@@ -12,232 +12,54 @@ commit has been asked for, and nothing leaves before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import define
-
 from . import facts as f
 from . import stimuli as s
+from .definitions import DEFINE, Definitions, Limits, saved_fact
+from .dependencies import next_judgement
 from .errors import Refusal
-from .model import Run, Task, TaskSpec, make_spec, parse_record, set_options
+from .model import Run, Task, TaskSpec
 from .moments import (
     MIN_GRACE_S,
     Decision,
+    admit,
     after_end,
     day_off,
     delay,
     ended,
     ended_waiting,
     fire,
+    fire_after,
+    out_of_bounds,
     overlap,
     passed,
     remark,
     reopened,
     stop,
 )
-from .names import check_name, id_of_name
 from .placement import choose
 from .replies import Reply
 from .state import Need, State
 from .wire import escape, format_option, format_time
-from .zones import EPOCH, format_duration
+from .zones import format_duration
 
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 BIG_STEP_S = 3 * 3600.0  # a clock set back by more: take the new time (contract of Debian's cron)
 
 
-@define
-class Limits:
-    """What the engine refuses to grow beyond, and how patient it is."""
-
-    tasks: int = 2_000_000
-    lease_s: float = 30.0
-    output_bytes: int = 1024 * 1024  # per attempt
-
-
-class Engine:
+class Engine(Definitions):
     """Decides. Its only state is `State`, which it reads."""
 
     def __init__(self, state: State, limits: Limits | None = None) -> None:
-        self.state = state
-        self.limits = limits or Limits()
+        super().__init__(state, limits)
         self.apply = state.apply
 
     def decide(self, order: Any, now: datetime) -> Decision:
         """What `order` leads to at `now`. Raises Refusal, and then nothing happened."""
         return _DECIDE[type(order)](self, order, now)
-
-    # --- tasks ---
-
-    def _add(self, order: s.AddTask, now: datetime) -> Decision:
-        state = self.state
-        if len(state.tasks) >= self.limits.tasks:
-            raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
-        task_id = self._new_id(order.task_id, order.spec.name)
-        spec = self._named(order.spec, task_id)
-        due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
-        _check_some_moment(spec, due_at)
-        facts: list[f.Fact] = [f.TaskAdded(task_id, spec.record, _anchor(now), due_at)]
-        if order.now:
-            facts.append(f.RunQueued(state.next_run, task_id, now, "schedule"))
-        return Decision(facts, _added(task_id, spec.name, due_at))
-
-    def _new_id(self, wanted: int | None, name: str) -> int:
-        """The id a new task gets; checks that its name and id are free to take."""
-        state = self.state
-        owner = id_of_name(name)
-        task_id = wanted if wanted is not None else state.next_task
-        if wanted is not None and wanted in state.tasks:
-            raise Refusal("exists", f"task {wanted} exists already")
-        if wanted is not None and wanted < state.next_task:
-            raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
-        if name and name in state.names:
-            raise Refusal("exists", f'a task named "{name}" exists already (id {state.names[name]})')
-        if owner is not None and owner != task_id:
-            raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone')
-        return task_id
-
-    def _named(self, spec: TaskSpec, task_id: int) -> TaskSpec:
-        if spec.name:
-            return spec
-        return TaskSpec(f"task_{task_id}", spec.schedule, spec.command, spec.options)
-
-    def _set(self, order: s.SetTask, now: datetime) -> Decision:
-        task = self._find(order.ref)
-        words = dict(order.words)
-        old = task.spec
-        if old.unread is not None:
-            return self._mend(task, old.unread.record, words, now)
-        name = words.pop("name", old.name) or f"task_{task.id}"
-        if name != old.name:
-            self._check_new_name(task, name)
-        command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
-        options = set_options(old.options, words, old.schedule.tz, now)
-        spec = make_spec(name, text, command, options, self.state.default_tz)
-        if _is_same(spec, old):
-            # Not looked at again: the only moment of an @at that runs now is over.
-            rev = task.rev + 1
-            return Decision([f.TaskChanged(task.id, rev, spec.record, task.due_at)], _set_reply(task.id, rev))
-        return self._changed(task, spec, now)
-
-    def _mend(self, task: Task, record: dict[str, Any], words: dict[str, str], now: datetime) -> Decision:
-        """SET for a task whose record cannot be read: whole again with these words, or still refused."""
-        if (name := words.pop("name", task.name)) != task.name:
-            self._check_new_name(task, name)
-        _, spec = parse_record(record | words | {"jobName": name}, self.state.default_tz)
-        return self._changed(task, spec, now)
-
-    def _changed(self, task: Task, spec: TaskSpec, now: datetime) -> Decision:
-        due_at = _due_anew(task, spec, now)
-        if not _is_used_up(task, spec):
-            _check_some_moment(spec, due_at)
-        rev = task.rev + 1
-        return Decision([f.TaskChanged(task.id, rev, spec.record, due_at)], _set_reply(task.id, rev))
-
-    def _check_new_name(self, task: Task, name: str) -> None:
-        check_name(name)
-        if name in self.state.names:
-            raise Refusal("exists", f'a task named "{name}" exists already (id {self.state.names[name]})')
-        if id_of_name(name) not in (None, task.id):
-            raise Refusal("exists", f'the name "{name}" belongs to id {id_of_name(name)} alone')
-
-    def _remove(self, order: s.RemoveTask, now: datetime) -> Decision:
-        task = self._find(order.ref)
-        facts = [*self._cancel_queued(task, "its task was removed"), f.TaskRemoved(task.id, "removed")]
-        return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
-
-    def _clear(self, order: s.ClearTasks, now: datetime) -> Decision:
-        facts: list[f.Fact] = []
-        for task in self.state.tasks.values():
-            facts += self._cancel_queued(task, "its task was removed by CLEAR")
-            facts.append(f.TaskRemoved(task.id, "cleared"))
-        count = len(self.state.tasks)
-        return Decision(facts, Reply(f"{count} removed", {"removed": count}))
-
-    def _cancel_queued(self, task: Task, why: str) -> list[f.Fact]:
-        """Runs that have not been sent end with their task; running ones go on to their end."""
-        runs = [self.state.runs[run] for run in task.runs]
-        queued = [run for run in runs if run.state == "queued"]
-        return [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
-
-    def _load(self, order: s.LoadTasks, now: datetime) -> Decision:
-        state = self.state
-        if len(order.records) > self.limits.tasks:
-            raise Refusal("limit", f"{len(order.records)} tasks are more than the limit, {self.limits.tasks}")
-        kept: list[f.Fact] = []
-        staying: set[int] = set()
-        used = {task_id for task_id, _ in order.records if task_id is not None}
-        next_id = max([state.next_task, *(task_id + 1 for task_id in used)])
-        for task_id, spec in order.records:
-            old_id = state.names.get(spec.name) if spec.name else None
-            if old_id is not None:
-                staying.add(old_id)
-                kept += self._reload(state.tasks[old_id], spec, now)
-                continue
-            new_id = task_id if task_id is not None else id_of_name(spec.name) or next_id
-            if new_id in state.tasks or new_id in staying:
-                new_id = next_id  # that id belongs to a task of another name
-            next_id = max(next_id, new_id + 1)
-            named = self._named(spec, new_id)
-            if id_of_name(named.name) not in (None, new_id):
-                raise Refusal(
-                    "exists", f'the name "{named.name}" belongs to id {id_of_name(named.name)} alone'
-                )
-            kept.append(self._loaded(new_id, named, now))
-        gone: list[f.Fact] = []
-        for task in state.tasks.values():
-            if task.id not in staying:
-                gone += self._cancel_queued(task, "its task was not in the file loaded")
-                gone.append(f.TaskRemoved(task.id, "loaded"))
-        count = len(order.records)
-        saved = [] if order.saved is None else [_saved(order.saved)]
-        return Decision([*gone, *kept, *saved], Reply(f"{count} loaded", {"loaded": count}))
-
-    def _reload(self, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fact]:
-        if spec.record == task.spec.record:
-            return []
-        due_at = task.due_at
-        if not _is_same(spec, task.spec):
-            due_at = _due_anew(task, spec, now)
-        return [f.TaskChanged(task.id, task.rev + 1, spec.record, due_at)]
-
-    def _loaded(self, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact:
-        due_at = spec.moments.next_after(now, _anchor(now))
-        if due_at is None and spec.schedule.kind == "at":
-            # Its moment passed while it stood in the file: due at once, and judged by its grace.
-            due_at = spec.moments.next_after(EPOCH, now)
-        return f.TaskAdded(task_id, spec.record, _anchor(now), due_at)
-
-    def _pause(self, order: s.PauseTasks, now: datetime) -> Decision:
-        if order.until_at is not None and order.until_at <= now:
-            raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
-        tasks = self._find_all(order.refs)
-        ids = [None] if tasks is None else [task.id for task in tasks]
-        count = len(self.state.tasks) if tasks is None else len(tasks)
-        facts: list[f.Fact] = [f.TaskPaused(task_id, order.until_at, order.why) for task_id in ids]
-        return Decision(facts, Reply(f"{count} paused", {"paused": count}))
-
-    def _resume(self, order: s.ResumeTasks, now: datetime) -> Decision:
-        tasks = self._find_all(order.refs)
-        if tasks is None:
-            count = sum(self.state.is_paused(task, now) for task in self.state.tasks.values())
-            return Decision([f.TaskResumed(None)], Reply(f"{count} resumed", {"resumed": count}))
-        if self.state.is_all_paused(now):
-            raise Refusal("busy", "everything is paused; RESUME all lifts that")
-        paused = [task for task in tasks if task.paused]
-        facts: list[f.Fact] = [f.TaskResumed(task.id) for task in paused]
-        return Decision(facts, Reply(f"{len(paused)} resumed", {"resumed": len(paused)}))
-
-    def _find(self, ref: str) -> Task:
-        task = self.state.find(ref)
-        if task is None:
-            raise Refusal("not-found", f'no task "{escape(ref)}"')
-        return task
-
-    def _find_all(self, refs: Iterable[str] | None) -> list[Task] | None:
-        return None if refs is None else list({id(t): t for t in map(self._find, refs)}.values())
 
     # --- runs, as clients see them ---
 
@@ -288,6 +110,14 @@ class Engine:
 
     def _release(self, order: s.ReleaseRun, now: datetime) -> Decision:
         return Decision([f.RunReleased(order.run)])
+
+    def _admit(self, order: s.AdmitRun, now: datetime) -> Decision:
+        return Decision(admit(self.state, self.state.runs[order.run]))
+
+    def _break(self, order: s.BreakRun, now: datetime) -> Decision:
+        run = self.state.runs[order.run]
+        facts = ended_waiting(run, "skipped", order.why)
+        return Decision(facts + after_end(self.state, run, facts) + reopened(self.state, run, now))
 
     def _expire(self, order: s.ExpireRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
@@ -436,7 +266,7 @@ class Engine:
         messages: list[tuple[str, str]] = []
         next_run = state.next_run
         for task in state.tasks.values():
-            if task.spec.schedule.kind != "reboot" or task.is_used_up or not _is_valid(task.spec, now):
+            if task.spec.schedule.kind != "reboot" or task.is_used_up or out_of_bounds(task.spec, now):
                 continue
             off = day_off(state, task.spec, now)
             found = "paused" if state.is_paused(task, now) else off or overlap(state, task)
@@ -472,7 +302,7 @@ class Engine:
         return facts
 
     def _record_save(self, order: s.RecordSave, now: datetime) -> Decision:
-        return Decision([_saved(order)], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
+        return Decision([saved_fact(order)], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
 
     def _record_checkpoint(self, order: s.RecordCheckpoint, now: datetime) -> Decision:
         return Decision([f.CheckpointWritten(order.file, order.upto, order.size, order.crc)])
@@ -496,6 +326,8 @@ class Engine:
                 return s.ExpireRun(run.id)
         if (due := state.next_task_due()) and due[0] <= now:
             return s.FireTask(due[1])
+        if state.to_judge and (judged := next_judgement(state)):
+            return judged
         if (release := state.next_release()) and release[0] <= now:
             return s.ReleaseRun(release[1])
         if heads and (placed := choose(heads, state.free)):
@@ -524,64 +356,6 @@ def _wait_ends(need: Need, run: Run) -> datetime:
     return run.queued_at + timedelta(seconds=max(need[3], MIN_GRACE_S))
 
 
-def _anchor(now: datetime) -> datetime:
-    return now.replace(microsecond=0)
-
-
-def _is_same(one: TaskSpec, other: TaskSpec) -> bool:
-    """Whether two definitions name the same moments."""
-    return _timing(one) == _timing(other)
-
-
-def _timing(spec: TaskSpec) -> tuple[Any, ...]:
-    schedule, options = spec.schedule, spec.options
-    shift_of = spec.name if options.spread_s else ""
-    bounds = (options.start_at, options.end_at, options.count, options.spread_s, shift_of)
-    # Texts, since the cache of parsed schedules has an end.
-    return schedule.kind, schedule.text, schedule.tz, bounds
-
-
-def _due_anew(task: Task, spec: TaskSpec, now: datetime) -> datetime | None:
-    """When a task is due that has this definition from now on."""
-    return None if _is_used_up(task, spec) else spec.moments.next_after(now, task.anchor_at)
-
-
-def _is_used_up(task: Task, spec: TaskSpec) -> bool:
-    """A new count= begins anew; the same one goes on."""
-    return task.is_used_up and spec.options.count == task.spec.options.count
-
-
-def _is_valid(spec: TaskSpec, now: datetime) -> bool:
-    """Whether start= and end= let an @reboot of this moment be."""
-    options = spec.options
-    begun = options.start_at is None or options.start_at <= now
-    return begun and (options.end_at is None or now <= options.end_at)
-
-
-def _saved(order: s.RecordSave) -> f.TasksSaved:
-    return f.TasksSaved(order.file, order.upto, order.size, order.crc, order.tasks)
-
-
-def _set_reply(task_id: int, rev: int) -> Reply:
-    return Reply(f"{task_id} rev={rev}", {"id": task_id, "rev": rev})
-
-
-def _check_some_moment(spec: TaskSpec, due_at: datetime | None) -> None:
-    """Refuses a schedule that will never start anything."""
-    if due_at is None and spec.schedule.kind == "at":
-        raise Refusal("bad-schedule", f"{spec.schedule.text} is in the past")
-    if due_at is not None or spec.schedule.kind == "reboot":
-        return
-    if spec.options.end_at:
-        raise Refusal("bad-schedule", f'"{spec.schedule.text}" does not come before end= any more')
-    raise Refusal("bad-schedule", f'"{spec.schedule.text}" never comes in {spec.schedule.tz}')
-
-
-def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:
-    when = format_time(due_at) if due_at else "-"
-    return Reply(f"{task_id} {name} next={when}", {"id": task_id, "jobName": name, "next": due_at})
-
-
 def _run_head(task_id: int, spec: TaskSpec) -> str:
     options = spec.options
     words = [f"type={options.type}", f"task={task_id}", f"name={spec.name}"]
@@ -595,13 +369,7 @@ def _run_head(task_id: int, spec: TaskSpec) -> str:
 
 
 _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
-    s.AddTask: Engine._add,
-    s.SetTask: Engine._set,
-    s.RemoveTask: Engine._remove,
-    s.ClearTasks: Engine._clear,
-    s.LoadTasks: Engine._load,
-    s.PauseTasks: Engine._pause,
-    s.ResumeTasks: Engine._resume,
+    **DEFINE,
     s.RunTask: Engine._run,
     s.CancelRun: Engine._cancel,
     s.DrainWorker: Engine._drain,
@@ -617,6 +385,11 @@ _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     s.RecordSave: Engine._record_save,
     s.RecordCheckpoint: Engine._record_checkpoint,
     s.FireTask: lambda engine, order, now: fire(engine.state, engine.state.tasks[order.task], now),
+    s.FireAfter: lambda engine, order, now: fire_after(
+        engine.state, engine.state.tasks[order.task], order.broken, now
+    ),
+    s.AdmitRun: Engine._admit,
+    s.BreakRun: Engine._break,
     s.PlaceRun: Engine._place,
     s.LoseRun: Engine._lose,
     s.TimeoutRun: Engine._time_out,

@@ -47,7 +47,7 @@ def describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
         case f.RunQueued():
             row = (at, name, fact.task, state.tasks[fact.task].name, fact.run, 1, None, fact.by)
             return Event("runs", fact.task, row)
-        case f.RunSent() | f.RunStarted() | f.RunStopping() | f.RunRetried():
+        case f.RunAdmitted() | f.RunSent() | f.RunStarted() | f.RunStopping() | f.RunRetried():
             return _run(at, name, fact, state)
         case f.RunEnded():
             detail = fact.state if fact.exit is None else f"{fact.state} exit={fact.exit}"
@@ -67,12 +67,16 @@ def _task(at: datetime, name: str, task_id: int | None, label: str, detail: str)
 
 
 def _run(
-    at: datetime, name: str, fact: f.RunSent | f.RunStarted | f.RunStopping | f.RunRetried, state: State
+    at: datetime,
+    name: str,
+    fact: f.RunAdmitted | f.RunSent | f.RunStarted | f.RunStopping | f.RunRetried,
+    state: State,
 ) -> Event:
     run = state.runs[fact.run]
     worker = fact.worker if isinstance(fact, f.RunSent) else run.worker
     detail = getattr(fact, "why", None)
     if isinstance(fact, f.RunRetried):
         worker, detail = None, f"not before {format_time(fact.not_before_at)}"
-    row = (at, name, run.task_id, run.spec.name, run.id, fact.attempt, worker, detail)
+    attempt = fact.attempt if hasattr(fact, "attempt") else run.attempt
+    row = (at, name, run.task_id, run.spec.name, run.id, attempt, worker, detail)
     return Event("runs", run.task_id, row)

@@ -110,6 +110,7 @@ class FiresPassed(Fact):
     count: int
     why: str
     next_due_at: datetime | None
+    settles: bool | None = None  # True = for its dependencies' sake: what was heard of them is used up
 
 
 @define
@@ -119,15 +120,23 @@ class RunQueued(Fact):
     run: int
     task: int
     due_at: datetime
-    by: str  # `schedule`, `manual`, `reboot`
+    by: str  # `schedule`, `manual`, `reboot`, `after`
     next_due_at: datetime | None = None  # the task's next moment; only meaningful by schedule
     args: dict[str, str] | None = None
     parked: bool | None = None  # True = behind an earlier run of its task
     not_before_at: datetime | None = None  # jitter=: it waits until then
     nth: int | None = None  # among the moments that fell on due_at; None = the first
+    awaits: bool | None = None  # True = its task's dependencies have not all ended yet
 
     def is_urgent(self) -> bool:
         return self.by != "manual"
+
+
+@define
+class RunAdmitted(Fact):
+    """Its task's dependencies have ended well: it waits for nothing but a worker now."""
+
+    run: int
 
 
 @define
@@ -315,6 +324,7 @@ class TaskCarried(Fact):
     counts: dict[str, int] | None = None
     decided: int | None = None
     fired: int | None = None
+    heard: dict[str, str] | None = None
 
 
 @define
@@ -339,6 +349,7 @@ class RunCarried(Fact):
     stopping: str
     output_bytes: int
     nth: int | None = None
+    awaits: bool | None = None
 
 
 @define

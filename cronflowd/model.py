@@ -11,7 +11,7 @@ Life of a run (legal moves only; `attempt` counts up on the way back to queued):
     queued -> sent -> running -> ok | failed | timeout | cancelled | lost
        ^        |         |         (retry= or lost=rerun leads back to queued)
        +--------+---------+
-    queued -> cancelled | missed
+    queued -> cancelled | missed | skipped (a dependency failed)
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ from .zones import EPOCH, format_duration, parse_duration, parse_time, parse_zon
 MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line
 MAX_TEXT_BYTES = 65_536  # command, desc=, cwd= and env.K= together; bounds tasks.db's lines and RUN lines
 MAX_TAGS = 32
+MAX_DEPENDENCIES = 100
 MAX_PARKED_RUNS = 1000  # per task with overlap=queue
 
 ENDED = frozenset({"ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed"})
 TYPES = ("shell", "script", "echo", "sleep")
 # Moves a run may make; the engine asserts them in apply.
 MOVES = {
-    "queued": {"sent", "cancelled", "missed"},
+    "queued": {"sent", "cancelled", "missed", "skipped"},
     "sent": {"running", "ok", "failed", "timeout", "cancelled", "lost"},
     "running": {"ok", "failed", "timeout", "cancelled", "lost"},
 }
@@ -179,6 +180,13 @@ def _parse_cwd(text: str) -> str:
     return text
 
 
+def _parse_after(text: str) -> tuple[str, ...]:
+    refs = tuple(dict.fromkeys(ref for ref in text.split(",") if ref))
+    if len(refs) > MAX_DEPENDENCIES:
+        raise Refusal("bad-option", f"more than {MAX_DEPENDENCIES} tasks")
+    return refs
+
+
 def _parse_spread(text: str) -> int:
     if (seconds := parse_duration(text)) != int(seconds):
         raise Refusal("bad-option", f'"{escape(text)}" is not a number of whole seconds')
@@ -218,6 +226,7 @@ class Options:
     spread_s: int = 0
     jitter_s: float = 0.0
     skip: tuple[str, ...] = ()  # names of calendars
+    after: tuple[str, ...] = ()  # names of tasks that must have ended well
 
 
 DEFAULTS = Options()
@@ -253,9 +262,10 @@ RULES: dict[str, Rule] = {
     "spread": Rule("spread_s", _parse_spread, format_duration),
     "jitter": Rule("jitter_s", parse_duration, format_duration),
     "skip": Rule("skip", parse_calendar_names, ",".join),
+    "after": Rule("after", _parse_after, ",".join),
 }
 # Options that later releases bring: refused by name rather than ignored.
-LATER = frozenset("payload body expect secret after notify".split())
+LATER = frozenset("payload body expect secret notify".split())
 
 
 def set_options(
@@ -373,10 +383,13 @@ def _check_bounds(options: Options, schedule: Schedule) -> None:
     ]
     if given and schedule.kind == "at":
         raise Refusal("bad-option", f"{given[0]}= is for what comes again, not for @at")
-    if options.spread_s and schedule.kind == "reboot":
-        raise Refusal(
-            "bad-option", "spread= is for moments of the clock, not for @reboot; jitter= delays a start"
-        )
+    if options.spread_s and schedule.kind in ("reboot", "after"):
+        what = f"spread= is for moments of the clock, not for @{schedule.kind}; jitter= delays a start"
+        raise Refusal("bad-option", what)
+    if schedule.kind == "reboot" and options.after:
+        raise Refusal("bad-option", "after= is not for @reboot; let it start with @after behind one that is")
+    if schedule.kind == "after" and not options.after:
+        raise Refusal("bad-schedule", "@after needs after=, the tasks that start it, as in after=a,b @after")
     if options.start_at and options.end_at and options.end_at < options.start_at:
         raise Refusal("bad-option", f"end={format_time(options.end_at)} is before start=")
 
@@ -421,6 +434,7 @@ class Task:
     rev: int = 1
     due_at: datetime | None = None  # its next moment; None = no more, or not by the clock
     decided: int = 0  # of the moments that fall on due_at; a clock change may bring several to one
+    heard: dict[str, str] = field(factory=dict)  # how its dependencies ended since its last fire, by name
     fired: int = 0  # runs of the schedule since count= was set; not counted without it
     paused: bool = False
     paused_until_at: datetime | None = None  # None while paused = until RESUME
@@ -540,12 +554,13 @@ class Run:
     spec: TaskSpec  # as it was when the run was queued
     due_at: datetime  # when the schedule asked for it; never moves on retry
     queued_at: datetime  # when this attempt began to wait for a worker
-    by: str  # `schedule`, `manual`, `reboot`
+    by: str  # `schedule`, `manual`, `reboot`, `after`
     args: dict[str, str] | None = None  # of RUN REF arg.K=V
     nth: int = 1  # among the moments of its task that fell on due_at
     attempt: int = 1
     state: str = "queued"
     parked: bool = False  # waits for an earlier run of its task (overlap=), not for a worker
+    awaits: bool = False  # waits for its task's dependencies
     delayed_until_at: datetime | None = None  # jitter=, or a retry's wait
     worker: str | None = None
     sent_at: datetime | None = None

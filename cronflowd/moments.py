@@ -13,10 +13,12 @@ from datetime import datetime, timedelta
 from attrs import Factory, define
 
 from . import facts as f
+from .dependencies import standing
 from .model import MAX_PARKED_RUNS, Run, Task, TaskSpec
 from .replies import Reply
 from .state import State
 from .timetable import TICK, share_of
+from .wire import format_time
 from .zones import SECOND, format_duration
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
@@ -52,8 +54,7 @@ def fire(state: State, task: Task, now: datetime) -> Decision:
         else:
             newest = moments.latest(first, now, task.anchor_at) or first
     if state.is_paused(task, newest):
-        why = "paused" + (f": {reason}" if (reason := task.paused_why or state.paused_why) else "")
-        return Decision(pass_range(state, task, newest, "skipped", why))
+        return Decision(pass_range(state, task, newest, "skipped", _paused(state, task)))
     facts: list[f.Fact] = []
     if newest != first:
         last = moments.latest(first, newest - SECOND, task.anchor_at) or first
@@ -66,23 +67,69 @@ def _start_newest(state: State, task: Task, due_at: datetime, now: datetime, fac
     decided = task.decided if due_at == task.due_at else 0
     after = _after(task, due_at, decided)
     late_s = (now - due_at).total_seconds()
-    found: Overlap
     if reason := day_off(state, task.spec, due_at):
         return Decision([*facts, *_passed_one(task, "skipped", due_at, reason, after)])
     if late_s > (ON_TIME_S if options.catchup == "skip" else max(options.grace_s, MIN_GRACE_S)):
         late = format_duration(float(round(late_s)))
         why = f"{late} late, more than catchup={options.catchup} and its grace allow"
         return Decision([*facts, *_passed_one(task, "missed", due_at, why, after)])
+    return _start(state, task, due_at, "schedule", now, facts, after, decided)
+
+
+def _start(
+    state: State,
+    task: Task,
+    due_at: datetime,
+    by: str,
+    now: datetime,
+    facts: list[f.Fact],
+    following: datetime | None = None,
+    decided: int = 0,
+) -> Decision:
+    """A fire that nothing but overlap= and its dependencies can hold any more."""
     if isinstance(found := overlap(state, task), str):
-        return Decision([*facts, *_passed_one(task, "skipped", due_at, found, after)])
+        return Decision([*facts, *_passed_one(task, "skipped", due_at, found, following)])
     parked, before, messages = found
-    if 0 < options.count <= task.fired + 1:
-        after = None
+    waits, broken = ([], "") if parked else standing(state, task)
+    if broken:
+        return Decision([*facts, *_passed_one(task, "skipped", due_at, broken, following, True)])
+    if 0 < task.spec.options.count <= task.fired + 1:
+        following = None
     queued = f.RunQueued(
-        state.next_run, task.id, due_at, "schedule", after, None, parked,
-        delay(task, due_at, decided, now), decided + 1 if decided else None,
+        state.next_run, task.id, due_at, by, following, None, parked,
+        delay(task, due_at, decided, now), decided + 1 if decided else None, bool(waits) or None,
     )  # fmt: skip
     return Decision([*facts, *before, queued], None, messages)
+
+
+def fire_after(state: State, task: Task, broken: str, now: datetime) -> Decision:
+    """All that an @after task waits for has ended: it fires, at this moment."""
+    why = day_off(state, task.spec, now) or broken or out_of_bounds(task.spec, now)
+    if state.is_paused(task, now):
+        why = _paused(state, task)
+    if why:
+        return Decision(_passed_one(task, "skipped", now, why, None, True))
+    return _start(state, task, now, "after", now, [])
+
+
+def admit(state: State, first: Run) -> list[f.Fact]:
+    """Its dependencies have ended well; so have those of all that became due with it."""
+    runs = [state.runs[run] for run in state.tasks[first.task_id].runs]
+    return [f.RunAdmitted(run.id) for run in runs if run.awaits and run.due_at == first.due_at]
+
+
+def out_of_bounds(spec: TaskSpec, now: datetime) -> str:
+    """Why start= and end= let nothing start at this moment; for what the clock does not start."""
+    options = spec.options
+    if options.start_at is not None and now < options.start_at:
+        return f"before its start={format_time(options.start_at)}"
+    if options.end_at is not None and now > options.end_at:
+        return f"after its end={format_time(options.end_at)}"
+    return ""
+
+
+def _paused(state: State, task: Task) -> str:
+    return "paused" + (f": {reason}" if (reason := task.paused_why or state.paused_why) else "")
 
 
 def _grace(task: Task) -> timedelta:
@@ -96,9 +143,11 @@ def _after(task: Task, due_at: datetime, decided: int) -> datetime | None:
 
 
 def _passed_one(
-    task: Task, state: str, due_at: datetime, why: str, following: datetime | None
+    task: Task, state: str, due_at: datetime, why: str, following: datetime | None, settles: bool = False
 ) -> list[f.Fact]:
-    return _tidy(task, [passed(task, state, due_at, due_at, 1, why, following)], following)
+    fact = passed(task, state, due_at, due_at, 1, why, following)
+    fact.settles = settles or None
+    return _tidy(task, [fact], following)
 
 
 def pass_range(state: State, task: Task, last: datetime, disposition: str, why: str) -> list[f.Fact]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .dependencies import standing
 from .model import Run, Worker
 from .state import HANDICAP, Need, State
 from .wire import format_time
@@ -52,6 +53,8 @@ def why_waiting(run: Run, state: State) -> str:
     options = run.spec.options
     if run.parked:
         return "an earlier run of this task to end"
+    if run.awaits and (task := state.tasks.get(run.task_id)):
+        return f"its dependencies: {', '.join(standing(state, task)[0])}"
     if run.delayed_until_at is not None:
         why = "jitter" if run.attempt == 1 else "retry"
         return f"{format_time(run.delayed_until_at)} ({why}=)"

@@ -70,7 +70,7 @@ MAX_SCHEDULE_BYTES = 256
 MAX_CACHED_SCHEDULES = 65_536
 MAX_CACHED_ANCHORS = 1024
 
-Kind = Literal["cron", "every", "at", "reboot", "unreadable"]
+Kind = Literal["cron", "every", "at", "reboot", "after", "unreadable"]
 Row = tuple[str, datetime, str]  # local time with offset, UTC, remark
 
 
@@ -124,6 +124,12 @@ class Schedule:
 
 class _Reboot(Schedule):
     """`@reboot`: once each time the daemon starts, which only the daemon knows."""
+
+
+class _After(Schedule):
+    """`@after`: whenever the task's dependencies have ended well; the clock has no part in it."""
+
+    kind: ClassVar[Kind] = "after"
 
 
 class Unreadable(Schedule):
@@ -405,11 +411,11 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
         refuse(f'"{argument}" after {word}: nothing may follow it')
     if word == "@reboot":
         return _Reboot(text, tz, zone)
+    if word == "@after":
+        return _After(text, tz, zone)
     if word in _MACROS:
         return _parse_cron(text, _MACROS[word], tz, zone)
-    if word == "@after":
-        refuse("@after (started by dependencies alone) is not in this release")
-    return refuse(f'"{word}" is not one of {" ".join(_MACROS)} @reboot @every @at')
+    return refuse(f'"{word}" is not one of {" ".join(_MACROS)} @reboot @every @at @after')
 
 
 def _parse_period(text: str) -> int:

@@ -30,6 +30,8 @@ SAVES_KEPT = 2  # the file on disk is one of the last two saves, whenever the po
 # A run that waits counts as younger by this much: an old low one passes a new high one.
 HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
 
+WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
+
 Need = tuple[str, str, str, float]  # type, on, prio, grace: runs of one need wait in one queue
 
 
@@ -69,6 +71,8 @@ class State:
         self.history_from_seq = 0  # outcomes of records before this one are not in memory
         # Indexes.
         self.names: dict[str, int] = {}
+        self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
+        self.to_judge: dict[int, None] = {}  # tasks whose dependencies, or runs, may let them go on
         self.due: list[tuple[datetime, int]] = []
         self.queues: dict[Need, deque[tuple[int, int]]] = {}  # (run, attempt) each
         self.delayed: list[tuple[datetime, int]] = []
@@ -87,30 +91,52 @@ class State:
         if fact.id < self.next_task:
             # LOAD brings a task back that was removed while it ran: what still runs is its own again.
             task.runs = sorted(run.id for run in self.runs.values() if run.task_id == fact.id)
-        self.tasks[fact.id] = task
-        self.names[task.name] = fact.id
+        self._put(task)
         self.next_task = max(self.next_task, fact.id + 1)
         self._set_due(task, fact.due_at)
+
+    def _put(self, task: Task) -> None:
+        """A task and its definition, into the tables by name."""
+        self.tasks[task.id] = task
+        self.names[task.name] = task.id
+        for name in task.spec.options.after:
+            self.dependents.setdefault(name, set()).add(task.id)
+        if task.spec.options.after or task.runs:
+            self.to_judge[task.id] = None
+
+    def _take_out(self, task: Task) -> None:
+        del self.names[task.name]
+        for name in task.spec.options.after:
+            self.dependents[name].discard(task.id)
+            if not self.dependents[name]:
+                del self.dependents[name]
 
     def _spec(self, record: dict[str, Any]) -> TaskSpec:
         return read_record(record, self.default_tz)
 
     def _task_changed(self, fact: f.TaskChanged, at: datetime, seq: int) -> None:
         task = self.tasks[fact.id]
-        del self.names[task.name]
-        count = task.spec.options.count
-        task.spec, task.rev, task.run_head = self._spec(fact.record), fact.rev, ""
-        if task.spec.options.count != count:
+        self._take_out(task)
+        old, task.spec, task.rev, task.run_head = task.spec, self._spec(fact.record), fact.rev, ""
+        if task.spec.options.count != old.options.count:
             task.fired = 0
-        self.names[task.name] = fact.id
+        task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
+        if task.name != old.name:
+            for dependent in self.dependents.get(task.name, ()):
+                self._rename_heard(self.tasks[dependent], old.name, task.name)
+        self._put(task)
         self._set_due(task, fact.due_at)
+
+    def _rename_heard(self, dependent: Task, old: str, new: str) -> None:
+        if old in dependent.heard:
+            dependent.heard[new] = dependent.heard.pop(old)
 
     def _task_rescheduled(self, fact: f.TaskRescheduled, at: datetime, seq: int) -> None:
         self._set_due(self.tasks[fact.id], fact.due_at)
 
     def _task_removed(self, fact: f.TaskRemoved, at: datetime, seq: int) -> None:
         task = self.tasks.pop(fact.id)
-        del self.names[task.name]
+        self._take_out(task)
 
     def _task_paused(self, fact: f.TaskPaused, at: datetime, seq: int) -> None:
         if fact.id is None:
@@ -154,6 +180,9 @@ class State:
             self._count(task, fact.state, fact.count)
             again = fact.next_due_at == fact.last_due_at
             self._set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
+            if fact.settles:
+                task.heard.clear()
+        self._tell_dependents(fact.name, f"{fact.state} ({fact.why})")
         self._remember(f.outcome_of(fact, at, seq))
 
     def _run_queued(self, fact: f.RunQueued, at: datetime, seq: int) -> None:
@@ -170,8 +199,33 @@ class State:
         if fact.by == "schedule":
             again = fact.next_due_at == fact.due_at
             self._set_due(task, fact.next_due_at, run.nth if again else 0)
-        if not run.parked:
+        run.awaits = bool(fact.awaits)
+        if run.awaits:
+            self.to_judge[task.id] = None
+        elif not run.parked:
+            if fact.by != "manual":
+                task.heard.clear()
             self._enqueue_or_delay(run)
+
+    def _run_admitted(self, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
+        run = self.runs[fact.run]
+        run.awaits = False
+        if task := self.tasks.get(run.task_id):
+            task.heard.clear()
+        self._go_on(run, at)
+
+    def _go_on(self, run: Run, at: datetime) -> None:
+        """Nothing of its own task holds it any more."""
+        run.queued_at = max(at, run.delayed_until_at or at)
+        if run.queued_at == at:
+            run.delayed_until_at = None
+        self._enqueue_or_delay(run)
+
+    def _tell_dependents(self, name: str, how: str) -> None:
+        """A run of a task has ended for good, or a moment of it has passed."""
+        for task_id in self.dependents.get(name, ()):
+            self.tasks[task_id].heard[name] = how
+            self.to_judge[task_id] = None
 
     def _run_sent(self, fact: f.RunSent, at: datetime, seq: int) -> None:
         run = self.runs[fact.run]
@@ -223,7 +277,10 @@ class State:
             if fact.state == "missed" and run.by != "manual":
                 task.fired = max(0, task.fired - 1)  # count= counts what was not missed
             self._count(task, fact.state, 1)
+            if fact.state == "skipped":
+                task.heard.clear()
             self._unpark(task, at)
+            self._tell_dependents(task.name, WELL if fact.state == "ok" else f"run {run.id} {fact.state}")
         else:
             self._total(fact.state, 1)
 
@@ -248,10 +305,12 @@ class State:
         """Lets the next run of a task go that waited for this one to end."""
         first = self.runs[task.runs[0]] if task.runs else None
         if first and first.parked and all(self.runs[other].parked for other in task.runs):
-            first.parked, first.queued_at = False, max(at, first.delayed_until_at or at)
-            if first.queued_at == at:
-                first.delayed_until_at = None
-            self._enqueue_or_delay(first)
+            first.parked = False
+            if first.spec.options.after and first.by != "manual":
+                first.awaits = True
+                self.to_judge[task.id] = None
+            else:
+                self._go_on(first, at)
 
     def _take_from_worker(self, run: Run) -> None:
         run.lease_until_at = None
@@ -382,8 +441,8 @@ class State:
         task = Task(fact.id, self._spec(fact.record), fact.anchor_at, fact.rev)
         task.paused, task.paused_until_at = bool(fact.paused), fact.paused_until_at
         task.paused_why, task.counts, task.fired = fact.paused_why or "", fact.counts, fact.fired or 0
-        self.tasks[fact.id] = task
-        self.names[task.name] = fact.id
+        task.heard = dict(fact.heard or {})
+        self._put(task)
         self._set_due(task, fact.due_at, fact.decided or 0)
 
     def _worker_carried(self, fact: f.WorkerCarried, at: datetime, seq: int) -> None:
@@ -397,7 +456,7 @@ class State:
         )
         for name in _CARRIED:
             setattr(run, name, getattr(fact, name))
-        run.nth = fact.nth or 1
+        run.nth, run.awaits = fact.nth or 1, bool(fact.awaits)
         run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
         self.runs[run.id] = run
         if task:
@@ -405,7 +464,7 @@ class State:
             task.runs.sort()
         if run.state != "queued":
             self._index_held(run)
-        elif not run.parked:
+        elif not (run.parked or run.awaits):
             self._enqueue_or_delay(run)
 
     def _index_held(self, run: Run) -> None:
@@ -487,7 +546,7 @@ class State:
         while self.delayed:
             at, run_id = self.delayed[0]
             run = self.runs.get(run_id)
-            if run and run.delayed_until_at == at and not run.parked:
+            if run and run.delayed_until_at == at and not (run.parked or run.awaits):
                 return self.delayed[0]
             heappop(self.delayed)
         return None
@@ -533,6 +592,7 @@ def _carried_task(task: Task) -> f.TaskCarried:
     return f.TaskCarried(
         task.id, task.rev, task.spec.record, task.anchor_at, task.due_at, task.paused or None,
         task.paused_until_at, task.paused_why or None, task.counts, task.decided or None, task.fired or None,
+        dict(task.heard) or None,
     )  # fmt: skip
 
 
@@ -541,6 +601,7 @@ def _carried_run(run: Run) -> f.RunCarried:
         run.id, run.task_id, run.spec.record, run.due_at, run.queued_at, run.by, run.args,
         run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
         run.lease_until_at, run.stopping, run.output_bytes, run.nth if run.nth > 1 else None,
+        run.awaits or None,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class SetTask:
 @frozen
 class RemoveTask:
     ref: str
+    force: bool = False  # also if others wait for it: they do so no longer
 
 
 @frozen
@@ -200,6 +201,29 @@ class ReleaseRun:
 
 
 @frozen
+class AdmitRun:
+    """The dependencies of its task have ended well."""
+
+    run: int
+
+
+@frozen
+class BreakRun:
+    """One of them has not."""
+
+    run: int
+    why: str
+
+
+@frozen
+class FireAfter:
+    """All dependencies of an @after task have ended; `broken` says why one of them will not do."""
+
+    task: int
+    broken: str
+
+
+@frozen
 class ExpireRun:
     """No worker took it within its grace."""
 
@@ -266,6 +290,11 @@ class ShowNext:
     tz: str
     count: int
     from_at: datetime | None
+
+
+@frozen
+class ShowDependencies:
+    ref: str | None
 
 
 @frozen

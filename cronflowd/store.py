@@ -78,6 +78,7 @@ def read_tasks(path: Path, default_tz: str, max_tasks: int = MAX_TASKS) -> list[
                 raise Refusal("bad-line", f"{path.name} line {number}: {refusal.message}") from None
             if len(entries) > max_tasks:
                 raise Refusal("limit", f"{path.name} line {number}: more than {max_tasks} tasks")
+    seen.check_dependencies(path.name)
     return entries
 
 
@@ -114,6 +115,7 @@ class _Seen:
     def __init__(self) -> None:
         self._names: dict[str, int] = {}
         self._ids: dict[int, int] = {}
+        self._after: list[tuple[int, tuple[str, ...]]] = []
 
     def check(self, task_id: int | None, spec: TaskSpec, number: int) -> Entry:
         """The entry as it will be loaded; `task_<n>` has the id n without saying so."""
@@ -127,7 +129,16 @@ class _Seen:
             raise Refusal("bad-line", f'the jobName "{spec.name}" stands in line {first} already')
         if task_id is not None and (first := self._ids.setdefault(task_id, number)) != number:
             raise Refusal("bad-line", f"the id {task_id} stands in line {first} already")
+        if spec.options.after:
+            self._after.append((number, spec.options.after))
         return task_id, spec
+
+    def check_dependencies(self, file: str) -> None:
+        """Whoever is waited for must stand in the file too, by name or id."""
+        known = self._names.keys() | map(str, self._ids) | {f"task_{task_id}" for task_id in self._ids}
+        for number, after in self._after:
+            if missing := next((ref for ref in after if ref not in known), None):
+                raise Refusal("bad-line", f'{file} line {number}: after=: no task "{escape(missing)}" in it')
 
 
 # --- calendars ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from attrs import evolve
 
 from . import stimuli as s
 from .commands import VERBS
+from .dependencies import draw_tree
 from .errors import Refusal
 from .model import Outcome, Run, Task, TaskSpec, format_options
 from .moments import day_off
@@ -100,6 +101,7 @@ def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule),
         ("paused", _paused_text(state, task, now)),
+        *((f"after-{name}", task.heard.get(name, "not since the last fire")) for name in spec.options.after),
         *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
         *([("unreadable", spec.unread.why)] if spec.unread else []),
         *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
@@ -237,6 +239,16 @@ def _moments_to_come(state: State, task: Task, spec: TaskSpec, from_at: datetime
         is_off = remark != "skipped" and day_off(state, spec, at) is not None
         left -= not (is_off or remark == "skipped")
         yield local, at, "skipped-by-calendar" if is_off else remark
+
+
+def show_dependencies(state: State, query: s.ShowDependencies, now: datetime) -> Reply:
+    """DEPS: the trees of who waits for whom, and what each has heard of the one above it."""
+    drawn = draw_tree(state, find(state, query.ref) if query.ref else None)
+    rows = (
+        (task.id, tree, task_state(state, task, now), above and task.heard.get(above.name))
+        for task, above, tree in list(drawn)
+    )
+    return Reply("", {}, ("id", "tree", "state", "heard"), rows, "rows")
 
 
 def list_workers(state: State, last_seen: Callable[[str], datetime | None]) -> Reply:

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 
 from cronflowd import commands, facts
-from cronflowd.engine import Engine, Limits
+from cronflowd.definitions import Limits
+from cronflowd.engine import Engine
 from cronflowd.moments import Decision
 from cronflowd.state import State
 from cronflowd.stimuli import StartDaemon

@@ -38,7 +38,7 @@ from cronflowd import __version__, store
 from cronflowd.answers import Answers
 from cronflowd.clients import Waits, serve_client
 from cronflowd.core import Core
-from cronflowd.engine import Limits
+from cronflowd.definitions import Limits
 from cronflowd.facts import FiresPassed, RunQueued
 from cronflowd.journal import FileJournal
 from cronflowd.state import State

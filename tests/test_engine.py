@@ -21,7 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cronflowd import facts as f
 from cronflowd import stimuli as s
 from cronflowd.calendars import Dates
-from cronflowd.engine import Limits
+from cronflowd.definitions import Limits
+from cronflowd.dependencies import standing
 from cronflowd.errors import Refusal
 from cronflowd.model import ENDED
 from cronflowd.schedule import reload_zones
@@ -464,6 +465,18 @@ class EngineMachine(RuleBasedStateMachine):
             options = f"overlap={overlap} retry={retry} lost={lost} catchup={catchup} timeout={timeout}"
             self.order(f"ADD {options} grace=5m {bounds} {schedule} job")
 
+    @rule(
+        schedule=st.sampled_from(["@after", "* * * * *"]), first=st.integers(0, 9), second=st.integers(0, 9)
+    )
+    def add_behind(self, schedule: str, first: int, second: int) -> None:
+        if len(self.driver.state.tasks) < 6:
+            after = f"{self.some_task(first)},{self.some_task(second)}"
+            self.order(f"ADD after={after} overlap=queue1 {schedule} job")
+
+    @rule(pick=st.integers(0, 9), other=st.integers(0, 9))
+    def wait_for(self, pick: int, other: int) -> None:
+        self.order(f"SET {self.some_task(pick)} after={self.some_task(other)}")
+
     @rule(pick=st.integers(0, 9), bounds=st.sampled_from(BOUNDS))
     def bound(self, pick: int, bounds: str) -> None:
         self.order(f"SET {self.some_task(pick)} {bounds or 'count='}")
@@ -577,6 +590,19 @@ class EngineMachine(RuleBasedStateMachine):
             due = engine.next_due()
             waiting = [run for run in state.runs.values() if run.state == "queued" and not run.parked]
             assert due is not None or not (waiting or any(t.due_at for t in state.tasks.values()))
+
+    @invariant()
+    def nobody_waits_for_what_has_come(self) -> None:
+        """A run waits for its dependencies only while one of them is still to end."""
+        state = self.driver.state
+        assert not state.to_judge
+        for task in state.tasks.values():
+            assert all(state.find(name) for name in task.spec.options.after)
+            waits, broken = standing(state, task)
+            assert not broken or waits or not task.heard or not any(state.runs[r].awaits for r in task.runs)
+            if any(state.runs[run].awaits for run in task.runs):
+                assert waits
+                assert not broken
 
     @invariant()
     def count_is_kept(self) -> None:

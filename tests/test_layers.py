@@ -19,7 +19,7 @@ LAYERS = (
     # talk
     " telnet commands"
     # decide
-    " state placement moments events engine views"
+    " state dependencies placement moments events definitions engine views"
     # keep
     " disk records replay store journal history compaction check"
     # run

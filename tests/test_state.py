@@ -19,6 +19,7 @@ TIMED = RECORD | {"timeout": "5s"}
 ADDED = f.TaskAdded(1, RECORD, NOW, LATER)
 JOINED = f.WorkerJoined("w", 2, {"disk": "ssd"}, ["shell"], "here", [], LATER)
 QUEUED = f.RunQueued(1, 1, NOW, "schedule", LATER)
+AWAITING = f.RunQueued(1, 1, NOW, "schedule", LATER, awaits=True)
 SENT = f.RunSent(1, 1, "w")
 ENDED = f.RunEnded(1, 1, 1, "a", "ok", NOW, NOW, "w", 0, None, True)
 FAILED = f.RunEnded(1, 1, 1, "a", "failed", NOW, NOW, "w", 1, None, False)
@@ -33,6 +34,12 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([ADDED, f.TaskPaused(None, None, "")], f.TaskResumed(None), "is_paused(state.tasks[1], NOW)", False),
     ([ADDED], f.FiresPassed(1, "a", "missed", NOW, NOW, 3, "down", LATER), "totals", {"missed": 3}),
     ([ADDED], QUEUED, "heads()[0][1].id", 1),
+    (
+        [ADDED, AWAITING],
+        f.RunAdmitted(1),
+        "heads()[0][1].id",
+        1,
+    ),
     ([ADDED, JOINED, QUEUED], SENT, "workers['w'].free", 1),
     ([ADDED, JOINED, QUEUED, SENT], f.RunStarted(1, 1), "runs[1].state", "running"),
     ([ADDED, JOINED, QUEUED, SENT], f.OutputReceived(1, 1, [[1, "x"]]), "outputs[1].lines", [(1, "x")]),
