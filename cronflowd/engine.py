@@ -24,21 +24,20 @@ from .errors import Refusal
 from .model import Run, Task, TaskSpec
 from .moments import (
     MIN_GRACE_S,
+    NO_WORKER,
     Decision,
     admit,
     after_end,
-    day_off,
-    delay,
     ended,
     ended_waiting,
     fire,
-    fire_after,
+    fire_now,
     out_of_bounds,
     overlap,
-    passed,
     remark,
     reopened,
     stop,
+    targets_of,
 )
 from .placement import choose
 from .replies import Reply
@@ -69,9 +68,15 @@ class Engine(Definitions):
         if isinstance(found, str):
             raise Refusal("busy", f"{found} (overlap={task.spec.options.overlap})")
         parked, before, messages = found
-        run = self.state.next_run
-        queued = f.RunQueued(run, task.id, now, "manual", None, order.args or None, parked)
-        return Decision([*before, queued], Reply(str(run), {"run": run}), messages)
+        if not (targets := targets_of(self.state, task.spec, now)):
+            raise Refusal("busy", NO_WORKER)
+        first, args = self.state.next_run, order.args or None
+        before += [
+            f.RunQueued(run, task.id, now, "manual", None, args, parked, target=target)
+            for run, target in enumerate(targets, first)
+        ]
+        more = {"runs": [first + n for n in range(len(targets))]} if task.spec.options.on == "all" else {}
+        return Decision(before, Reply(str(first), {"run": first} | more), messages)
 
     def _cancel(self, order: s.CancelRun, now: datetime) -> Decision:
         run = self.state.runs.get(order.run)
@@ -103,6 +108,8 @@ class Engine(Definitions):
         fire = f"{run.task_id}/{due}"
         if run.nth > 1:
             fire += f"#{run.nth}"  # a clock change brought several moments to this one
+        if run.target:
+            fire += f"@{run.target}"
         if run.by == "manual":
             fire += f"/{run.id}"  # two RUNs may come in one millisecond, and are two fires
         args = "".join(f" {format_option(f'arg.{key}', value)}" for key, value in (run.args or {}).items())
@@ -264,20 +271,14 @@ class Engine(Definitions):
             now, lambda task: task.due_at is None or (moved and not task.spec.options.tz)
         )
         messages: list[tuple[str, str]] = []
-        next_run = state.next_run
+        first_run = state.next_run
         for task in state.tasks.values():
             if task.spec.schedule.kind != "reboot" or task.is_used_up or out_of_bounds(task.spec, now):
                 continue
-            off = day_off(state, task.spec, now)
-            found = "paused" if state.is_paused(task, now) else off or overlap(state, task)
-            if isinstance(found, str):
-                facts.append(passed(task, "skipped", now, now, 1, found, None))
-                continue
-            parked, before, lines = found
-            wait = delay(task, now, 0, now)
-            facts += [*before, f.RunQueued(next_run, task.id, now, "reboot", None, None, parked, wait)]
-            messages += lines
-            next_run += 1
+            fired = fire_now(state, task, "reboot", now, first_run=first_run)
+            facts += fired.facts
+            messages += fired.messages
+            first_run += sum(isinstance(fact, f.RunQueued) for fact in fired.facts)
         return Decision(facts, None, messages)
 
     def _step(self, order: s.NoticeStep, now: datetime) -> Decision:
@@ -385,8 +386,8 @@ _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     s.RecordSave: Engine._record_save,
     s.RecordCheckpoint: Engine._record_checkpoint,
     s.FireTask: lambda engine, order, now: fire(engine.state, engine.state.tasks[order.task], now),
-    s.FireAfter: lambda engine, order, now: fire_after(
-        engine.state, engine.state.tasks[order.task], order.broken, now
+    s.FireAfter: lambda engine, order, now: fire_now(
+        engine.state, engine.state.tasks[order.task], "after", now, order.broken
     ),
     s.AdmitRun: Engine._admit,
     s.BreakRun: Engine._break,

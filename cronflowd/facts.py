@@ -127,6 +127,7 @@ class RunQueued(Fact):
     not_before_at: datetime | None = None  # jitter=: it waits until then
     nth: int | None = None  # among the moments that fell on due_at; None = the first
     awaits: bool | None = None  # True = its task's dependencies have not all ended yet
+    target: str | None = None  # on=all: the worker it is for
 
     def is_urgent(self) -> bool:
         return self.by != "manual"
@@ -350,6 +351,7 @@ class RunCarried(Fact):
     output_bytes: int
     nth: int | None = None
     awaits: bool | None = None
+    target: str | None = None
 
 
 @define

@@ -165,11 +165,9 @@ def _parse_timeout(text: str) -> float | None:
 
 
 def _parse_on(text: str) -> str:
-    if text == "all":
-        raise Refusal("bad-option", "on=all is not in this release yet")
     if text.startswith("label:"):
         parse_label(text.removeprefix("label:"))
-    elif text != "any":
+    elif text not in ("any", "all"):
         check_worker_name(text)
     return text
 
@@ -218,7 +216,7 @@ class Options:
     catchup: str = "once"
     grace_s: float = 3600.0
     lost: str = "fail"
-    on: str = "any"  # `any`, a worker's name, or label:KEY=VALUE
+    on: str = "any"  # `any`, `all`, a worker's name, or label:KEY=VALUE
     keep: Keep = Factory(lambda: parse_keep("50,30d,10M"))
     start_at: datetime | None = None  # no moment before it
     end_at: datetime | None = None  # and none after it
@@ -556,6 +554,7 @@ class Run:
     queued_at: datetime  # when this attempt began to wait for a worker
     by: str  # `schedule`, `manual`, `reboot`, `after`
     args: dict[str, str] | None = None  # of RUN REF arg.K=V
+    target: str = ""  # with on=all: the one worker that this run is for
     nth: int = 1  # among the moments of its task that fell on due_at
     attempt: int = 1
     state: str = "queued"
@@ -569,6 +568,11 @@ class Run:
     stopping: str = ""  # `cancelled` or `timeout` once a KILL is on its way
     output_bytes: int = 0  # journaled so far, of this attempt
     has_output: bool = False  # whether any attempt wrote something
+
+    @property
+    def on(self) -> str:
+        """Which workers may take it, as on= says it."""
+        return self.target or self.spec.options.on
 
 
 @frozen

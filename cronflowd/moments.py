@@ -8,6 +8,7 @@ meanwhile are judged in one step, whatever their number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from attrs import Factory, define
@@ -15,6 +16,7 @@ from attrs import Factory, define
 from . import facts as f
 from .dependencies import standing
 from .model import MAX_PARKED_RUNS, Run, Task, TaskSpec
+from .placement import all_targets
 from .replies import Reply
 from .state import State
 from .timetable import TICK, share_of
@@ -25,6 +27,7 @@ ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any mor
 MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
 DAY = timedelta(days=1)
 DRAWS = 2**32
+NO_WORKER = "on=all, and no worker that could do it is there"
 JUMPED_OVER = "the daemon was down, or the clock jumped over it"
 
 Message = tuple[str, str]  # worker, line
@@ -85,6 +88,7 @@ def _start(
     facts: list[f.Fact],
     following: datetime | None = None,
     decided: int = 0,
+    first_run: int = 0,
 ) -> Decision:
     """A fire that nothing but overlap= and its dependencies can hold any more."""
     if isinstance(found := overlap(state, task), str):
@@ -93,23 +97,34 @@ def _start(
     waits, broken = ([], "") if parked else standing(state, task)
     if broken:
         return Decision([*facts, *_passed_one(task, "skipped", due_at, broken, following, True)])
-    if 0 < task.spec.options.count <= task.fired + 1:
+    if not (targets := targets_of(state, task.spec, now)):
+        return Decision([*facts, *_passed_one(task, "missed", due_at, NO_WORKER, following)])
+    if 0 < task.spec.options.count <= task.fired + len(targets):
         following = None
-    queued = f.RunQueued(
-        state.next_run, task.id, due_at, by, following, None, parked,
-        delay(task, due_at, decided, now), decided + 1 if decided else None, bool(waits) or None,
-    )  # fmt: skip
-    return Decision([*facts, *before, queued], None, messages)
+    for run, target in enumerate(targets, first_run or state.next_run):
+        not_before_at = delay(task, due_at, f"{decided}{target or ''}", now)
+        nth, awaits = decided + 1 if decided else None, bool(waits) or None
+        before.append(
+            f.RunQueued(run, task.id, due_at, by, following, None, parked, not_before_at, nth, awaits, target)
+        )
+    return Decision([*facts, *before], None, messages)
 
 
-def fire_after(state: State, task: Task, broken: str, now: datetime) -> Decision:
-    """All that an @after task waits for has ended: it fires, at this moment."""
+def targets_of(state: State, spec: TaskSpec, now: datetime) -> Sequence[str | None]:
+    """The workers that a fire is for, one run each; None stands for any that on= allows."""
+    return all_targets(state, spec, now) if spec.options.on == "all" else (None,)
+
+
+def fire_now(
+    state: State, task: Task, by: str, now: datetime, broken: str = "", first_run: int = 0
+) -> Decision:
+    """What no clock starts, @after and @reboot, fires at this moment; `broken` is a dependency's failure."""
     why = day_off(state, task.spec, now) or broken or out_of_bounds(task.spec, now)
     if state.is_paused(task, now):
         why = _paused(state, task)
     if why:
         return Decision(_passed_one(task, "skipped", now, why, None, True))
-    return _start(state, task, now, "after", now, [])
+    return _start(state, task, now, by, now, [], first_run=first_run)
 
 
 def admit(state: State, first: Run) -> list[f.Fact]:
@@ -193,12 +208,12 @@ def day_off(state: State, spec: TaskSpec, at: datetime) -> str | None:
     return calendar and f"calendar {calendar}"
 
 
-def delay(task: Task, due_at: datetime, nth: int, now: datetime) -> datetime | None:
+def delay(task: Task, due_at: datetime, which: str, now: datetime) -> datetime | None:
     """When a fire with jitter= may start: drawn from its name, so that deciding again decides the same."""
     jitter_s = task.spec.options.jitter_s
     if not jitter_s:
         return None
-    drawn = share_of(f"{task.id} {task.name} {due_at.isoformat()} {nth}", DRAWS) / DRAWS
+    drawn = share_of(f"{task.id} {task.name} {due_at.isoformat()} {which}", DRAWS) / DRAWS
     return now + timedelta(milliseconds=round(jitter_s * 1000 * drawn))
 
 

@@ -9,9 +9,10 @@ wins, then the first by name, so the same state always gives the same answer.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from .dependencies import standing
-from .model import Run, Worker
+from .model import Run, TaskSpec, Worker
 from .state import HANDICAP, Need, State
 from .wire import format_time
 
@@ -48,6 +49,17 @@ def accepts(worker: Worker, kind: str, on: str) -> bool:
     return worker.name == on
 
 
+def all_targets(state: State, spec: TaskSpec, now: datetime) -> list[str]:
+    """With on=all, the workers that a fire is for: those that are here, or were within its grace."""
+    oldest = now - timedelta(seconds=spec.options.grace_s)
+    return sorted(
+        worker.name
+        for worker in state.workers.values()
+        if spec.options.type in worker.can and not (worker.draining or worker.leaving)
+        if worker.connected or worker.since_at >= oldest
+    )
+
+
 def why_waiting(run: Run, state: State) -> str:
     """For people: what a queued run waits for."""
     options = run.spec.options
@@ -58,9 +70,9 @@ def why_waiting(run: Run, state: State) -> str:
     if run.delayed_until_at is not None:
         why = "jitter" if run.attempt == 1 else "retry"
         return f"{format_time(run.delayed_until_at)} ({why}=)"
-    able = [worker for worker in state.workers.values() if accepts(worker, options.type, options.on)]
+    able = [worker for worker in state.workers.values() if accepts(worker, options.type, run.on)]
     if not able:
-        where = "" if options.on == "any" else f" and is on={options.on}"
+        where = "" if run.on == "any" else f" and is on={run.on}"
         return f"a worker that can do {options.type}{where} (none is known)"
     if not any(worker.connected for worker in able):
         return f"worker {able[-1].name}, which is away" if len(able) == 1 else "a worker; all are away"

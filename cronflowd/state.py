@@ -188,7 +188,7 @@ class State:
     def _run_queued(self, fact: f.RunQueued, at: datetime, seq: int) -> None:
         task = self.tasks[fact.task]
         run = Run(fact.run, fact.task, task.spec, fact.due_at, at, fact.by, fact.args)
-        run.parked, run.nth = bool(fact.parked), fact.nth or 1
+        run.parked, run.nth, run.target = bool(fact.parked), fact.nth or 1, fact.target or ""
         if fact.not_before_at is not None:
             run.delayed_until_at = run.queued_at = fact.not_before_at
         self.runs[fact.run] = run
@@ -274,8 +274,8 @@ class State:
         del self.runs[fact.run]
         if task := self.tasks.get(fact.task):
             task.runs.remove(fact.run)
-            if fact.state == "missed" and run.by != "manual":
-                task.fired = max(0, task.fired - 1)  # count= counts what was not missed
+            if fact.state in ("skipped", "missed") and run.by != "manual":
+                task.fired = max(0, task.fired - 1)  # count= counts what was neither
             self._count(task, fact.state, 1)
             if fact.state == "skipped":
                 task.heard.clear()
@@ -302,15 +302,19 @@ class State:
         run.state = state
 
     def _unpark(self, task: Task, at: datetime) -> None:
-        """Lets the next run of a task go that waited for this one to end."""
-        first = self.runs[task.runs[0]] if task.runs else None
-        if first and first.parked and all(self.runs[other].parked for other in task.runs):
-            first.parked = False
-            if first.spec.options.after and first.by != "manual":
-                first.awaits = True
+        """Lets what waited for this run to end go on: the next run of its task, or several of one moment."""
+        if not task.runs or not all(self.runs[run].parked for run in task.runs):
+            return
+        first = self.runs[task.runs[0]]
+        for run in [self.runs[run] for run in task.runs]:
+            if run.due_at != first.due_at:
+                return
+            run.parked = False
+            if run.spec.options.after and run.by != "manual":
+                run.awaits = True
                 self.to_judge[task.id] = None
             else:
-                self._go_on(first, at)
+                self._go_on(run, at)
 
     def _take_from_worker(self, run: Run) -> None:
         run.lease_until_at = None
@@ -456,7 +460,7 @@ class State:
         )
         for name in _CARRIED:
             setattr(run, name, getattr(fact, name))
-        run.nth, run.awaits = fact.nth or 1, bool(fact.awaits)
+        run.nth, run.awaits, run.target = fact.nth or 1, bool(fact.awaits), fact.target or ""
         run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
         self.runs[run.id] = run
         if task:
@@ -487,7 +491,7 @@ class State:
 
     def _enqueue(self, run: Run) -> None:
         options = run.spec.options
-        need = (options.type, options.on, options.prio, options.grace_s)
+        need = (options.type, run.on, options.prio, options.grace_s)
         queue = self.queues.get(need)
         if queue is None:
             queue = self.queues[need] = deque()
@@ -601,7 +605,7 @@ def _carried_run(run: Run) -> f.RunCarried:
         run.id, run.task_id, run.spec.record, run.due_at, run.queued_at, run.by, run.args,
         run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
         run.lease_until_at, run.stopping, run.output_bytes, run.nth if run.nth > 1 else None,
-        run.awaits or None,
+        run.awaits or None, run.target or None,
     )  # fmt: skip
 
 

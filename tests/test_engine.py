@@ -413,8 +413,8 @@ SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
 MODES = ["skip", "queue1", "queue", "allow", "replace"]
 
 
-BOUNDS = ["", "", "count=2", "jitter=20s", "spread=90s", "skip=file:off", "start=2030-01-01T12:03:00Z",
-          "end=2030-01-01T12:06:00Z", "count=1 jitter=200s spread=7s"]  # fmt: skip
+BOUNDS = ["", "", "on=all", "count=2", "jitter=20s", "spread=90s", "skip=file:off"]
+BOUNDS += ["start=2030-01-01T12:03:00Z", "end=2030-01-01T12:06:00Z", "count=1 jitter=200s spread=7s"]
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -588,7 +588,8 @@ class EngineMachine(RuleBasedStateMachine):
             assert task.due_at is None or task.due_at > now
         if any(task.due_at for task in state.tasks.values()) or state.runs:
             due = engine.next_due()
-            waiting = [run for run in state.runs.values() if run.state == "queued" and not run.parked]
+            queued = [run for run in state.runs.values() if run.state == "queued"]
+            waiting = [run for run in queued if not (run.parked or run.awaits)]
             assert due is not None or not (waiting or any(t.due_at for t in state.tasks.values()))
 
     @invariant()
