@@ -153,6 +153,9 @@ class Answers:
     def _dependencies(self, question: s.ShowDependencies, session: Session) -> Reply:
         return views.show_dependencies(self.core.state, question, self.core.now())
 
+    def _describe(self, question: s.DescribeSchedule, session: Session) -> Reply:
+        return views.describe_schedule(self.core.state, question, self.core.now())
+
     def _workers(self, question: s.ListWorkers, session: Session) -> Reply:
         links = self.core.links
 
@@ -406,6 +409,7 @@ _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
     s.GetTask: Answers._get,
     s.ShowNext: Answers._next,
     s.ShowDependencies: Answers._dependencies,
+    s.DescribeSchedule: Answers._describe,
     s.ListWorkers: Answers._workers,
     s.ShowStatus: Answers._status,
     s.SaveTasks: Answers._save,

@@ -310,20 +310,35 @@ def _log(text: str, context: Context) -> s.ShowLog:
     return s.ShowLog(_run_number(words[0]), len(words) == 2)
 
 
-def _next(text: str, context: Context) -> s.ShowNext:
-    quoted = text.lstrip(" \t").startswith('"')
-    words, options = split_words(text)
-    _only(options, "n", "tz", "from")
+def _ref_or_schedule(text: str, words: list[str], verb: str) -> tuple[str, str]:
+    """A task's REF, or else a schedule; the other of the two is empty."""
     if not words:
-        raise Refusal("syntax", f"no task and no schedule; usage: {VERBS['NEXT'].usage}")
+        raise Refusal("syntax", f"no task and no schedule; usage: {VERBS[verb].usage}")
+    quoted = text.lstrip(" \t").startswith('"')
     # Five bare fields cannot be mistaken for a task, so they need no quotes here.
     is_schedule = quoted or len(words) > 1 or words[0].startswith("@")
+    return ("", " ".join(words)) if is_schedule else (words[0], "")
+
+
+def _asked_zone(options: dict[str, str], context: Context) -> str:
+    return _zone(options, context) if options.get("tz") else ""
+
+
+def _next(text: str, context: Context) -> s.ShowNext:
+    words, options = split_words(text)
+    _only(options, "n", "tz", "from")
+    ref, schedule = _ref_or_schedule(text, words, "NEXT")
     count = _count(options, "n", 1, MAX_NEXT) or 5
-    zone = _zone(options, context) if options.get("tz") else ""
-    start = options.get("from")
+    zone, start = _asked_zone(options, context), options.get("from")
     from_at = parse_moment(start, zone or context.default_tz, context.now) if start else None
-    text = " ".join(words)
-    return s.ShowNext("" if is_schedule else text, text if is_schedule else "", zone, count, from_at)
+    return s.ShowNext(ref, schedule, zone, count, from_at)
+
+
+def _describe(text: str, context: Context) -> s.DescribeSchedule:
+    words, options = split_words(text)
+    _only(options, "tz")
+    ref, schedule = _ref_or_schedule(text, words, "DESCRIBE")
+    return s.DescribeSchedule(ref, schedule, _asked_zone(options, context))
 
 
 def _deps(text: str, context: Context) -> s.ShowDependencies:
@@ -405,6 +420,7 @@ VERBS: dict[str, Verb] = {
     "LOG": Verb(_log, "LOG RUN [follow]", "what a run wrote"),
     "NEXT": Verb(_next, 'NEXT REF|"SCHEDULE" [n=5] [tz=ZONE] [from=TIME]', "the next moments"),
     "DEPS": Verb(_deps, "DEPS [REF]", "which tasks wait for which"),
+    "DESCRIBE": Verb(_describe, 'DESCRIBE REF|"SCHEDULE" [tz=ZONE]', "what a schedule means, in English"),
     "WORKERS": Verb(_nothing(s.ListWorkers), "WORKERS", "who runs the jobs"),
     "DRAIN": Verb(_drain(True, "DRAIN WORKER"), "DRAIN WORKER", "sends a worker no more runs", reads=False),
     "UNDRAIN": Verb(_drain(False, "UNDRAIN WORKER"), "UNDRAIN WORKER", "sends it runs again", reads=False),

@@ -29,6 +29,11 @@ def low_bit(mask: int) -> int:
     return (mask & -mask).bit_length() - 1
 
 
+def bits(mask: int) -> tuple[int, ...]:
+    """The numbers of all bits set."""
+    return tuple(n for n in range(mask.bit_length()) if mask >> n & 1)
+
+
 @lru_cache(maxsize=4096)
 def _month(year: int, month: int) -> tuple[int, int]:
     """The day number of a month's first day, counted from 1970, and how many days it has."""

@@ -132,20 +132,23 @@ def _join_numbers(numbers: Iterable[int]) -> str:
 def explain(rule: Rule) -> str:
     """The rule in words that say all of it, and that are read back as the same rule."""
     if isinstance(rule, Interval):
-        return _every(rule.period_s)
+        return explain_period(rule.period_s)
     if isinstance(rule.times, range):
-        return " ".join(filter(None, (_every(rule.times.step), _between(rule.times), _on(rule))))
-    return f"{_days(rule)} at {_join_words(_format_clock(time) for time in rule.times)}"
+        return " ".join(
+            filter(None, (explain_period(rule.times.step), _between(rule, rule.times), _on(rule)))
+        )
+    return f"{_days(rule)} at {join_words(format_clock(time) for time in rule.times)}"
 
 
-def explain_anchor(rule: Rule) -> str:
-    """What the rule counts from; empty where it does not count."""
+def explain_anchor(rule: Rule, has_start: bool = False) -> str:
+    """What the rule counts from, the task's birth or its start=; empty where it does not count."""
     if isinstance(rule, Interval):
-        return "counted from midnight on the day the task was added"
+        return f"counted from midnight on the day {'of start=' if has_start else 'the task was added'}"
     if rule.every == 1:
         return ""
     unit = "week (Monday to Sunday)" if rule.weekdays else "day"
-    return f"counted from the {unit} of the first such moment after the task was added"
+    since = "start=" if has_start else "the task was added"
+    return f"counted from the {unit} of the first such moment after {since}"
 
 
 def format_ordinal(n: int) -> str:
@@ -154,37 +157,43 @@ def format_ordinal(n: int) -> str:
     return f"{n}{'th' if 10 < n % 100 < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
 
 
-def _join_words(words: Iterable[str]) -> str:
-    *most, last = words
+def join_words(words: Iterable[str]) -> str:
+    *most, last = [*words] or [""]
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _format_clock(time: int) -> str:
+def format_clock(time: int) -> str:
     text = f"{time // 3600}:{time // 60 % 60:02}"
     return f"{text}:{time % 60:02}" if time % 60 else text
 
 
-def _every(period_s: int) -> str:
-    size, unit = next((size, unit) for size, unit in _SIZES if period_s % size == 0)
+def explain_period(period_s: int) -> str:
+    """`every 90 seconds`, in the largest unit that fits."""
+    size, unit = next((size, unit) for size, unit in UNITS if period_s % size == 0)
     n = period_s // size
     return f"every {unit}" if n == 1 else f"every {n} {unit}s"
 
 
-_SIZES = ((3600, "hour"), (60, "minute"), (1, "second"))
+UNITS = ((3600, "hour"), (60, "minute"), (1, "second"))
 
 
-def _between(times: range) -> str:
-    if times.start == 0 and times[-1] + times.step == DAY_S:
+def covers_day(times: range) -> bool:
+    return times.start == 0 and times[-1] + times.step == DAY_S
+
+
+def _between(rule: Calendar, times: range) -> str:
+    """Of every day, even all of it is said, or it would read as an interval."""
+    if covers_day(times) and (rule.weekdays or rule.dates or rule.months):
         return ""
-    return f"between {_format_clock(times.start)} and {_format_clock(times[-1])}"
+    return f"between {format_clock(times.start)} and {format_clock(times[-1])}"
 
 
 def _on(rule: Calendar) -> str:
     """The days as an addition to `every 15 minutes`."""
-    months = _join_words(MONTH_NAMES[n - 1] for n in rule.months) if rule.months else ""
+    months = join_months(rule.months) if rule.months else ""
     if rule.dates or rule.nth:
         return f"on the {_month_days(rule)} of {months or 'every month'}"
-    days = f"on {_weekdays(rule, 'weekdays')}" if rule.weekdays else ""
+    days = f"on {join_weekdays(rule.weekdays, 'weekdays')}" if rule.weekdays else ""
     return " ".join(filter(None, (days, f"in {months}" if months else "")))
 
 
@@ -195,17 +204,21 @@ def _days(rule: Calendar) -> str:
     if rule.dates or rule.nth:
         return f"every year {_on(rule)}" if rule.months else _on(rule)
     months = f" {_on(Calendar(rule.times, months=rule.months))}" if rule.months else ""
-    return f"every {_weekdays(rule, 'weekday') if rule.weekdays else 'day'}{months}"
+    return f"every {join_weekdays(rule.weekdays, 'weekday') if rule.weekdays else 'day'}{months}"
 
 
-def _weekdays(rule: Calendar, work_days: str) -> str:
-    if rule.weekdays == WORK_DAYS:
+def join_months(months: Iterable[int]) -> str:
+    return join_words(MONTH_NAMES[n - 1] for n in months)
+
+
+def join_weekdays(weekdays: tuple[int, ...], work_days: str) -> str:
+    if weekdays == WORK_DAYS:
         return work_days
-    return _join_words(DAY_NAMES[n] for n in sorted(rule.weekdays, key=lambda n: (n + 6) % 7))
+    return join_words(DAY_NAMES[n] for n in sorted(weekdays, key=lambda n: (n + 6) % 7))
 
 
 def _month_days(rule: Calendar) -> str:
     if rule.nth:
-        return f"{_join_words(ORDINALS[n] for n in rule.nth)} {DAY_NAMES[rule.weekdays[0]]}"
-    days = _join_words(format_ordinal(n) for n in rule.dates)
+        return f"{join_words(ORDINALS[n] for n in rule.nth)} {DAY_NAMES[rule.weekdays[0]]}"
+    days = join_words(format_ordinal(n) for n in rule.dates)
     return f"{days} day" if LAST in rule.dates else days

@@ -10,7 +10,7 @@ other. After a leap of more than three hours the running clock is set, not follo
 
 So a zone is cut into segments of constant offset (`Zone`), each owning a range of wall
 time and a range of the running clock; the fields are searched as plain calendar
-arithmetic that knows no zones (`Fields`), and `_Cron` lays one over the other. All
+arithmetic that knows no zones (`Fields`), and `Cron` lays one over the other. All
 arithmetic is on whole seconds since 1970, *local* ones having the offset added. Nothing
 here remembers where a walk began, so a restart in the middle of a repeated hour gives
 the same answer as a walk through it.
@@ -143,7 +143,7 @@ class Unreadable(Schedule):
 
 
 @frozen(eq=False)
-class _At(Schedule):
+class At(Schedule):
     """`@at TIME`: once."""
 
     moment_at: datetime
@@ -161,7 +161,7 @@ class _At(Schedule):
 
 
 @frozen(eq=False)
-class _Every(Schedule):
+class Every(Schedule):
     """`@every 90s`: the anchor plus every multiple of the period.
 
     Backwards too: a task that was added while the clock was wrong must not stay silent until
@@ -195,7 +195,7 @@ class _Every(Schedule):
 
 
 @frozen(eq=False)
-class _EveryInWords(_Every):
+class _EveryInWords(Every):
     """`every 45 minutes`: counted from midnight, by the clock as it stood when the task was added."""
 
     def _anchor(self, anchor_at: datetime) -> int:
@@ -204,7 +204,7 @@ class _EveryInWords(_Every):
 
 
 @frozen(eq=False)
-class _Cron(Schedule):
+class Cron(Schedule):
     """Cron fields laid over a zone."""
 
     fields: Fields
@@ -293,12 +293,12 @@ class _Cron(Schedule):
 
 @frozen(eq=False)
 class _Cycle(Schedule):
-    """`every 2 weeks on friday`: a `_Cron` of some days only; which ones depends on the anchor."""
+    """`every 2 weeks on friday`: a `Cron` of some days only; which ones depends on the anchor."""
 
     calendar: Calendar
     times: Times  # on every day, or on each week's days
     unit: int  # 1 or 7 days
-    rounds: dict[int, _Cron] = Factory(dict)  # by anchor
+    rounds: dict[int, Cron] = Factory(dict)  # by anchor
 
     kind: ClassVar[Kind] = "cron"
 
@@ -314,7 +314,7 @@ class _Cycle(Schedule):
     def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         return self._from(anchor_at).rows(from_at, anchor_at)
 
-    def _from(self, anchor_at: datetime) -> _Cron:
+    def _from(self, anchor_at: datetime) -> Cron:
         anchor = to_seconds(anchor_at)
         found = self.rounds.get(anchor)
         if not found:
@@ -323,7 +323,7 @@ class _Cycle(Schedule):
             found = self.rounds[anchor] = self._make(anchor)
         return found
 
-    def _make(self, anchor: int) -> _Cron:
+    def _make(self, anchor: int) -> Cron:
         """The day that has the first moment after the anchor is one of the days; so is its week."""
         first = (self.times.next_from(anchor + self.zone.offset(anchor) + 1) or 0) // DAY_S
         # Day 0, in 1970, was a Thursday, and weeks begin on Monday.
@@ -331,7 +331,7 @@ class _Cycle(Schedule):
         mask = sum(1 << (day + 6) % 7 for day in self.calendar.weekdays) or 1
         length = self.calendar.every * self.unit
         fields = make_cycle(self.calendar.times, self.times.days, length, origin, mask)
-        return _Cron(self.text, self.tz, self.zone, fields, self.calendar.is_fixed, rule=self.rule)
+        return Cron(self.text, self.tz, self.zone, fields, self.calendar.is_fixed, rule=self.rule)
 
 
 def _format_local(local: int, offset: int) -> str:
@@ -341,7 +341,7 @@ def _format_local(local: int, offset: int) -> str:
 # --- from text -----------------------------------------------------------------------------
 
 _BLANKS = re.compile(r"[ \t]+")
-_MACROS = {
+MACROS = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
     "@midnight": "0 0 * * *",
@@ -378,7 +378,7 @@ def _parse_words(text: str, tz: str) -> Schedule:
     times = make_times(rule.times, parse_days(*rule.cron_days()))
     if rule.every > 1:
         return _Cycle(text, tz, zone, rule, times, 7 if rule.weekdays else 1, rule=rule)
-    return _Cron(text, tz, zone, times, rule.is_fixed, rule=rule)
+    return Cron(text, tz, zone, times, rule.is_fixed, rule=rule)
 
 
 def settle_schedule(text: str, tz: str, now: datetime) -> str:
@@ -404,18 +404,18 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
     word, *rest = _BLANKS.split(text, maxsplit=1)
     argument = rest[0] if rest else ""
     if word == "@every":
-        return _Every(text, tz, zone, _parse_period(argument))
+        return Every(text, tz, zone, _parse_period(argument))
     if word == "@at":
-        return _At(text, tz, zone, _parse_moment(argument, tz))
+        return At(text, tz, zone, _parse_moment(argument, tz))
     if argument:
         refuse(f'"{argument}" after {word}: nothing may follow it')
     if word == "@reboot":
         return _Reboot(text, tz, zone)
     if word == "@after":
         return _After(text, tz, zone)
-    if word in _MACROS:
-        return _parse_cron(text, _MACROS[word], tz, zone)
-    return refuse(f'"{word}" is not one of {" ".join(_MACROS)} @reboot @every @at @after')
+    if word in MACROS:
+        return _parse_cron(text, MACROS[word], tz, zone)
+    return refuse(f'"{word}" is not one of {" ".join(MACROS)} @reboot @every @at @after')
 
 
 def _parse_period(text: str) -> int:
@@ -452,7 +452,7 @@ def _parse_cron(text: str, fields: str, tz: str, zone: Zone) -> Schedule:
         parse_days(dom, month, dow),
     )
     fixed = minute[0] != "*" and hour[0] != "*"
-    return _Cron(text, tz, zone, moments, fixed)
+    return Cron(text, tz, zone, moments, fixed)
 
 
 def reload_zones() -> None:

@@ -298,6 +298,13 @@ class ShowDependencies:
 
 
 @frozen
+class DescribeSchedule:
+    ref: str  # as for ShowNext
+    schedule: str
+    tz: str
+
+
+@frozen
 class ListWorkers:
     pass
 

@@ -18,12 +18,12 @@ from attrs import evolve
 from . import stimuli as s
 from .commands import VERBS
 from .dependencies import draw_tree
+from .describe import describe, describe_anchor, describe_changes, format_cron
 from .errors import Refusal
 from .model import Outcome, Run, Task, TaskSpec, format_options
 from .moments import day_off
 from .placement import why_waiting
 from .replies import Reply
-from .rules import cron_lines, explain, explain_anchor
 from .schedule import Row as MomentRow
 from .schedule import Schedule, parse_schedule
 from .state import State
@@ -99,7 +99,7 @@ def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
         ("added", task.anchor_at),
         *format_options(spec.options, all_of_them=True).items(),
         ("zone", spec.schedule.tz),
-        *_in_words(spec.schedule),
+        *_in_words(spec.schedule, spec.options.start_at),
         ("paused", _paused_text(state, task, now)),
         *((f"after-{name}", task.heard.get(name, "not since the last fire")) for name in spec.options.after),
         *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
@@ -110,12 +110,14 @@ def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
     return Reply(str(task.id), {"id": task.id}, PAIR_COLUMNS, rows)
 
 
-def _in_words(schedule: Schedule) -> list[Row]:
-    """What a phrase was taken to mean, and its cron form where there is one."""
-    if schedule.rule is None:
-        return []
-    cron = "; ".join(cron_lines(schedule.rule))
-    rows = [("means", explain(schedule.rule)), ("counts-from", explain_anchor(schedule.rule)), ("cron", cron)]
+def _in_words(schedule: Schedule, start_at: datetime | None = None) -> list[Row]:
+    """What a schedule means, what it counts from, and its cron form where that is another."""
+    has_start = start_at is not None
+    rows = [
+        ("means", describe(schedule, has_start)),
+        ("counts-from", describe_anchor(schedule, has_start)),
+        ("cron", format_cron(schedule)),
+    ]
     return [row for row in rows if row[1]]
 
 
@@ -215,13 +217,31 @@ def show_next(state: State, query: s.ShowNext, now: datetime) -> Reply:
     """NEXT: moments to come, with what is special about them."""
     from_at = query.from_at or now
     if query.schedule:
-        schedule = parse_schedule(query.schedule, query.tz or state.default_tz)
-        rows = schedule.rows(from_at, now)
+        rows = parse_schedule(query.schedule, query.tz or state.default_tz).rows(from_at, now)
     else:
         task = find(state, query.ref)
         rows = _moments_to_come(state, task, _in_zone(task.spec, query.tz), from_at)
     columns = ("local time with offset", "UTC", "remark")
     return Reply("", {}, columns, islice(rows, query.count), "rows")
+
+
+def describe_schedule(state: State, query: s.DescribeSchedule, now: datetime) -> Reply:
+    """DESCRIBE: a schedule in English, and what a clock change does to it."""
+    if query.schedule:
+        schedule = parse_schedule(query.schedule, query.tz or state.default_tz)
+        next_at, start_at = schedule.next_after(now, now), None
+    else:
+        task = find(state, query.ref)
+        spec = _in_zone(task.spec, query.tz)
+        schedule, start_at = spec.schedule, spec.options.start_at
+        next_at = spec.moments.next_after(now, task.anchor_at)
+    rows = [
+        *_in_words(schedule, start_at),
+        ("clock-changes", describe_changes(schedule)),
+        ("zone", schedule.tz),
+        ("next", next_at),
+    ]
+    return Reply("", {}, PAIR_COLUMNS, rows, "rows")
 
 
 def _in_zone(spec: TaskSpec, tz: str) -> TaskSpec:

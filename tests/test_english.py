@@ -308,8 +308,7 @@ def calendars(draw: st.DrawFn) -> Calendar:
         return Calendar(times, dates=draw(SOME_DATES), months=months)
     if shape == "nth":
         return Calendar(times, (draw(st.integers(0, 6)),), draw(SOME_NTH), months=months)
-    whole = isinstance(times, range) and times.start == 0 and times[-1] + times.step == DAY_S
-    return Calendar(times, months=months or ((7,) if whole else ()))
+    return Calendar(times, months=months)
 
 
 @given(st.one_of(PERIODS.map(Interval), calendars()), st.sampled_from([zone for zone, _ in CHANGES]))

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent / "cronflowd"
 # A new module goes here first: where it stands is the decision, the code comes after.
 LAYERS = (
     # values
-    "errors wire names zones config calendars fields rules words english schedule timetable model"
-    " facts stimuli replies"
+    "errors wire names zones config calendars fields rules words english schedule describe timetable"
+    " model facts stimuli replies"
     # talk
     " telnet commands"
     # decide
