@@ -617,7 +617,8 @@ class EngineMachine(RuleBasedStateMachine):
             if task.spec.options.overlap in ("skip", "queue1", "queue", "replace"):
                 runs = [self.driver.state.runs[run] for run in task.runs]
                 same = [run for run in runs if run.spec.options.overlap == task.spec.options.overlap]
-                assert sum(not run.parked for run in same) <= 1
+                # With on=all, one fire is several runs.
+                assert len({run.due_at for run in same if not run.parked}) <= 1
 
 
 EngineMachine.TestCase.settings = settings(
