@@ -13,7 +13,8 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, TypeVar
 
 import trio
 
@@ -28,14 +29,19 @@ from .errors import Refusal
 from .model import Outcome, TaskSpec
 from .outbox import Gate
 from .replies import BLANK, Reply, format_row
+from .zones import read_zones
 
 log = logging.getLogger("cronflowd.answers")
 
 MAX_OLD_RUNS = 100_000  # rows of RUNS that one question reads from the journal
 MAX_FEEDS = 1000
+MAX_ROWS_AHEAD = 100_000  # of DST and TZDIFF
+MAX_AHEAD_S = 60.0  # the same; usually 200,000 tasks take a second or two
+SLICE_S = 0.002  # of looking ahead, before the others have their turn
 ANYBODY = (s.Authenticate, s.Hello, s.Help, s.Ping, s.Quit, s.SetFormat)  # may ask before AUTH
 LOG_COLUMNS = ("fd", "text")
 
+T = TypeVar("T")
 Answer = Reply | Coroutine[Any, Any, Reply]
 
 
@@ -181,6 +187,20 @@ class Answers:
         ]
         count = len(core.state.tasks)
         return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, rows)
+
+    # --- seeing ahead ---
+
+    async def _dst(self, question: s.ShowClockChanges, session: Session) -> Reply:
+        rows = views.clock_changes(self.core.state, question, self.core.now())
+        return Reply("", {}, views.CHANGE_COLUMNS, await _in_turns(rows), "rows")
+
+    async def _tzdiff(self, question: s.CompareZones, session: Session) -> Reply:
+        state, now = self.core.state, self.core.now()
+        names: set[str] = set()
+        await _in_turns(views.zones_asked(state, question), names.add)
+        others = await trio.to_thread.run_sync(read_zones, question.directory, names)
+        rows = views.zone_differences(state, question, others, now)
+        return Reply("", {}, views.DIFFERENCE_COLUMNS, await _in_turns(rows), "rows")
 
     # --- files ---
 
@@ -331,6 +351,28 @@ def _troubles(troubles: dict[str, str]) -> str:
     return "; ".join(f"{name}: {why}" for name, why in troubles.items()) or "ok"
 
 
+_ASK_LESS = "name a task, or an earlier until="
+
+
+async def _in_turns(items: Iterable[T | None], take: Callable[[T], object] | None = None) -> list[T]:
+    """All that is there, found in slices with everybody else's turns in between; None is nothing."""
+    found: list[T] = []
+    began = perf_counter()
+    until = began + SLICE_S
+    await trio.lowlevel.checkpoint()
+    for item in items:
+        if item is not None:
+            (take or found.append)(item)
+        if len(found) > MAX_ROWS_AHEAD:
+            raise Refusal("limit", f"more than {MAX_ROWS_AHEAD} rows; {_ASK_LESS}")
+        if perf_counter() > until:
+            await trio.lowlevel.checkpoint()
+            until = perf_counter() + SLICE_S
+        if until > began + MAX_AHEAD_S:
+            raise Refusal("limit", f"it takes longer than {MAX_AHEAD_S:g} s; {_ASK_LESS}")
+    return found
+
+
 def _first(
     read: Callable[..., Iterable[Outcome]],
     data: Path,
@@ -410,6 +452,8 @@ _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
     s.ShowNext: Answers._next,
     s.ShowDependencies: Answers._dependencies,
     s.DescribeSchedule: Answers._describe,
+    s.ShowClockChanges: Answers._dst,
+    s.CompareZones: Answers._tzdiff,
     s.ListWorkers: Answers._workers,
     s.ShowStatus: Answers._status,
     s.SaveTasks: Answers._save,

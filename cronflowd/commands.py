@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import frozen
@@ -33,6 +33,7 @@ from .zones import parse_zone
 
 MAX_REFS = 1000
 MAX_NEXT = 1000
+MAX_AHEAD_DAYS = 7305  # 20 years
 MAX_LIMIT = 999_999_999
 TASK_STATES = ("scheduled", "running", "queued", "paused", "idle")
 RUN_STATES = ("queued", "sent", "running", *sorted(ENDED))
@@ -354,6 +355,42 @@ def _watch(text: str, context: Context) -> s.Watch:
     return s.Watch(kinds or frozenset({"tasks", "runs", "workers"}), options.get("id"))
 
 
+# --- seeing ahead ---
+
+
+def _dst(text: str, context: Context) -> s.ShowClockChanges:
+    words, options = split_words(text)
+    _only(options, "until")
+    return s.ShowClockChanges(_one_or_all(words, "DST"), _until(options, context))
+
+
+def _tzdiff(text: str, context: Context) -> s.CompareZones:
+    words, options = split_words(text)
+    _only(options, "until", "n")
+    if not words:
+        raise Refusal("syntax", f"no directory; usage: {VERBS['TZDIFF'].usage}")
+    directory, ref = words[0], _one_or_all(words[1:], "TZDIFF")
+    return s.CompareZones(directory, ref, _until(options, context), _count(options, "n", 1, MAX_NEXT) or 3)
+
+
+def _one_or_all(words: list[str], verb: str) -> str | None:
+    if len(words) > 1:
+        raise Refusal("syntax", f"one task at most; usage: {VERBS[verb].usage}")
+    return words[0] if words and words[0].lower() != "all" else None
+
+
+def _until(options: dict[str, str], context: Context) -> datetime:
+    """How far to look ahead: a year, if nothing is said."""
+    if not (text := options.get("until")):
+        return context.now + timedelta(days=365)
+    until_at = parse_moment(text, context.default_tz, context.now)
+    if until_at <= context.now:
+        raise Refusal("bad-option", f"until=: {format_time(until_at)} is not after now")
+    if until_at > context.now + timedelta(days=MAX_AHEAD_DAYS):
+        raise Refusal("bad-option", f"until=: at most {MAX_AHEAD_DAYS} days ahead")
+    return until_at
+
+
 # --- files and connection ---
 
 
@@ -421,6 +458,10 @@ VERBS: dict[str, Verb] = {
     "NEXT": Verb(_next, 'NEXT REF|"SCHEDULE" [n=5] [tz=ZONE] [from=TIME]', "the next moments"),
     "DEPS": Verb(_deps, "DEPS [REF]", "which tasks wait for which"),
     "DESCRIBE": Verb(_describe, 'DESCRIBE REF|"SCHEDULE" [tz=ZONE]', "what a schedule means, in English"),
+    "DST": Verb(_dst, "DST [REF|all] [until=TIME]", "what the next clock changes do"),
+    "TZDIFF": Verb(
+        _tzdiff, "TZDIFF DIRECTORY [REF|all] [until=TIME] [n=3]", "what other zone data would change"
+    ),
     "WORKERS": Verb(_nothing(s.ListWorkers), "WORKERS", "who runs the jobs"),
     "DRAIN": Verb(_drain(True, "DRAIN WORKER"), "DRAIN WORKER", "sends a worker no more runs", reads=False),
     "UNDRAIN": Verb(_drain(False, "UNDRAIN WORKER"), "UNDRAIN WORKER", "sends it runs again", reads=False),

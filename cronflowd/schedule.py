@@ -33,7 +33,7 @@ from itertools import islice
 from typing import ClassVar, Literal
 from zoneinfo import ZoneInfo
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from .english import parse_moment_phrase, parse_phrase
 from .errors import Refusal
@@ -90,6 +90,7 @@ class Schedule:
     rule: Rule | None = field(default=None, kw_only=True)  # what a phrase says; None if not in words
 
     kind: ClassVar[Kind] = "reboot"
+    is_zoned: ClassVar[bool] = False  # other zone data, and it would be due at other moments
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         """The first due moment strictly later than `at`; None if there is none."""
@@ -120,6 +121,14 @@ class Schedule:
         while found:
             yield found.astimezone(self.zone.info).isoformat(), found, ""
             found = self.next_after(found, anchor_at)
+
+    def as_cron(self, anchor_at: datetime) -> Cron | None:
+        """The fields and the zone that it comes down to; None if it does not follow a clock."""
+        return None
+
+    def in_zone(self, zone: Zone) -> Schedule:
+        """The same schedule with other data about its zone."""
+        return evolve(self, zone=zone)
 
 
 class _Reboot(Schedule):
@@ -198,6 +207,8 @@ class Every(Schedule):
 class _EveryInWords(Every):
     """`every 45 minutes`: counted from midnight, by the clock as it stood when the task was added."""
 
+    is_zoned: ClassVar[bool] = True
+
     def _anchor(self, anchor_at: datetime) -> int:
         anchor = to_seconds(anchor_at)
         return anchor - (anchor + self.zone.offset(anchor)) % DAY_S
@@ -211,6 +222,10 @@ class Cron(Schedule):
     fixed: bool  # neither the minute's nor the hour's text begins with `*`
 
     kind: ClassVar[Kind] = "cron"
+    is_zoned: ClassVar[bool] = True
+
+    def as_cron(self, anchor_at: datetime) -> Cron | None:
+        return self
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         now = to_seconds(at)
@@ -301,6 +316,13 @@ class _Cycle(Schedule):
     rounds: dict[int, Cron] = Factory(dict)  # by anchor
 
     kind: ClassVar[Kind] = "cron"
+    is_zoned: ClassVar[bool] = True
+
+    def as_cron(self, anchor_at: datetime) -> Cron | None:
+        return self._from(anchor_at)
+
+    def in_zone(self, zone: Zone) -> Schedule:
+        return evolve(self, zone=zone, rounds={})
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         return self._from(anchor_at).next_after(at, anchor_at)

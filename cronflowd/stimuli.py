@@ -305,6 +305,22 @@ class DescribeSchedule:
 
 
 @frozen
+class ShowClockChanges:
+    ref: str | None  # None = all
+    until_at: datetime
+
+
+@frozen
+class CompareZones:
+    """TZDIFF: the zone data in use, and those of another directory."""
+
+    directory: str
+    ref: str | None
+    until_at: datetime
+    count: int  # rows a task
+
+
+@frozen
 class ListWorkers:
     pass
 

@@ -29,7 +29,7 @@ class Timetable:
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         """The first moment strictly later than `at`; None if there is none."""
-        found = self.schedule.next_after(self._not_before(at) - self.shift, self._anchor(anchor_at))
+        found = self.schedule.next_after(self._not_before(at) - self.shift, self.anchor(anchor_at))
         return self._within(found)
 
     def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
@@ -37,7 +37,7 @@ class Timetable:
         low, high = self._not_before(after), self._not_after(upto)
         if high <= low:
             return None
-        found = self.schedule.latest(low - self.shift, high - self.shift, self._anchor(anchor_at))
+        found = self.schedule.latest(low - self.shift, high - self.shift, self.anchor(anchor_at))
         return found and found + self.shift
 
     def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
@@ -45,11 +45,11 @@ class Timetable:
         low, high = self._not_before(after), self._not_after(upto)
         if high <= low:
             return 0
-        return self.schedule.count(low - self.shift, high - self.shift, self._anchor(anchor_at))
+        return self.schedule.count(low - self.shift, high - self.shift, self.anchor(anchor_at))
 
     def times_at(self, at: datetime, anchor_at: datetime) -> int:
         """How many moments fall on this one."""
-        return self.schedule.times_at(at - self.shift, self._anchor(anchor_at))
+        return self.schedule.times_at(at - self.shift, self.anchor(anchor_at))
 
     def preview(self, from_at: datetime, n: int, anchor_at: datetime) -> list[Row]:
         """As a Schedule's."""
@@ -59,12 +59,16 @@ class Timetable:
         """As a Schedule's."""
         zone = self.schedule.zone.info
         begin = self._not_before(from_at) - self.shift
-        for local, at, remark in self.schedule.rows(begin, self._anchor(anchor_at)):
+        for local, at, remark in self.schedule.rows(begin, self.anchor(anchor_at)):
             due_at = at + self.shift
             if self.end_at is not None and due_at > self.end_at:
                 return
             is_told = not self.shift or remark == "skipped"  # such a local time is in no zone
             yield local if is_told else due_at.astimezone(zone).isoformat(), due_at, remark
+
+    def clip(self, begin: datetime, end: datetime) -> tuple[datetime, datetime]:
+        """The part of (begin, end] in which the schedule's own moments, not shifted, are the task's."""
+        return self._not_before(begin) - self.shift, self._not_after(end) - self.shift
 
     def _not_before(self, at: datetime) -> datetime:
         return at if self.start_at is None else max(at, self.start_at - TICK)
@@ -78,7 +82,7 @@ class Timetable:
         due_at = found + self.shift
         return None if self.end_at is not None and due_at > self.end_at else due_at
 
-    def _anchor(self, anchor_at: datetime) -> datetime:
+    def anchor(self, anchor_at: datetime) -> datetime:
         """What counts from the task's birth counts from start= where that is given."""
         if self.start_at is None:
             return anchor_at

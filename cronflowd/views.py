@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -20,6 +20,7 @@ from .commands import VERBS
 from .dependencies import draw_tree
 from .describe import describe, describe_anchor, describe_changes, format_cron
 from .errors import Refusal
+from .forecast import ClockChanges, Comparison, Moment
 from .model import Outcome, Run, Task, TaskSpec, format_options
 from .moments import day_off
 from .placement import why_waiting
@@ -27,11 +28,15 @@ from .replies import Reply
 from .schedule import Row as MomentRow
 from .schedule import Schedule, parse_schedule
 from .state import State
+from .timetable import Timetable
 from .wire import escape, format_time
+from .zones import Zone, to_instant
 
 LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command")
 RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit")
 WORKER_COLUMNS = ("name", "state", "slots", "busy", "labels", "since", "last-seen", "address")
+CHANGE_COLUMNS = ("id", "jobName", "change", "what", "old", "new")
+DIFFERENCE_COLUMNS = ("id", "jobName", "zone", "old", "new", "remark")
 PAIR_COLUMNS = ("key", "value")
 Row = tuple[Any, ...]
 
@@ -269,6 +274,75 @@ def show_dependencies(state: State, query: s.ShowDependencies, now: datetime) ->
         for task, above, tree in list(drawn)
     )
     return Reply("", {}, ("id", "tree", "state", "heard"), rows, "rows")
+
+
+# --- seeing ahead; None among the rows: a good moment to let others have a turn ---
+
+
+def clock_changes(state: State, query: s.ShowClockChanges, now: datetime) -> Iterator[Row | None]:
+    """DST: what the next clock changes move, take away, or would double."""
+    ahead = ClockChanges(now, query.until_at)
+    for task in _asked_tasks(state, query.ref):
+        anchor_at, shift, (begin, end) = _unshifted(task, now, query.until_at)
+        for change in ahead.of(task.spec.schedule, anchor_at):
+            if (
+                change
+                and begin < to_instant(change.old.at) <= end
+                and not _is_off(state, task, change.old, shift)
+            ):
+                old, new = _told(change.old, shift), _told(change.new, shift)
+                yield task.id, task.name, change.at, change.what, old, new
+        yield None
+
+
+def _unshifted(task: Task, begin: datetime, end: datetime) -> tuple[datetime, int, tuple[datetime, datetime]]:
+    """For a walk over a task's schedule: (its anchor, spread= in seconds, the part of a time that is its own)."""
+    moments = task.spec.moments
+    if isinstance(moments, Timetable):
+        shift = round(moments.shift.total_seconds())
+        return moments.anchor(task.anchor_at), shift, moments.clip(begin, end)
+    return task.anchor_at, 0, (begin, end)
+
+
+def _is_off(state: State, task: Task, moment: Moment, shift: int) -> bool:
+    return task.is_used_up or day_off(state, task.spec, to_instant(moment.at + shift)) is not None
+
+
+def _told(moment: Moment | None, shift: int) -> str | None:
+    return str(moment._replace(at=moment.at + shift)) if moment else None
+
+
+def zones_asked(state: State, query: s.CompareZones) -> Iterator[str | None]:
+    """The zones that TZDIFF needs from the other directory."""
+    for task in _asked_tasks(state, query.ref):
+        yield task.spec.schedule.tz if task.spec.schedule.is_zoned else None
+
+
+def zone_differences(
+    state: State, query: s.CompareZones, others: Mapping[str, Zone | None], now: datetime
+) -> Iterator[Row | None]:
+    """TZDIFF: what is due at another instant by the other directory's zone data."""
+    shared = Comparison(others, now, query.until_at, query.count)
+    for task in _asked_tasks(state, query.ref):
+        anchor_at, shift, (begin, end) = _unshifted(task, now, query.until_at)
+        is_own = isinstance(task.spec.moments, Timetable)
+        comparison = Comparison(others, begin, end, query.count) if is_own else shared
+        for found in comparison.of(task.spec.schedule, anchor_at) if begin < end else ():
+            moment = found and (found.old or found.new)
+            if found and not (moment and _is_off(state, task, moment, shift)):
+                old, new = _told(found.old, shift), _told(found.new, shift)
+                yield task.id, task.name, task.spec.schedule.tz, old, new, found.remark
+        yield None
+
+
+def _asked_tasks(state: State, ref: str | None) -> Iterator[Task]:
+    """One task, or all in order of ids; those that go while others have their turn are passed over."""
+    if ref is not None:
+        yield find(state, ref)
+        return
+    for task_id in sorted(state.tasks):
+        if task := state.tasks.get(task_id):
+            yield task
 
 
 def list_workers(state: State, last_seen: Callable[[str], datetime | None]) -> Reply:

@@ -8,19 +8,23 @@ segments' *running clock* is, and why there is one, is told in schedule.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import ClassVar, NamedTuple, NoReturn
 from zoneinfo import ZoneInfo
 
 from attrs import Factory, define
 
 from .errors import Refusal
+from .wire import escape
 
 MAX_LEAP_S = 3 * 3600  # clock changes up to this are bridged for fixed tasks
 MAX_DURATION_S = 36_500 * 86_400
+MAX_ZONE_BYTES = 1 << 20  # the largest file of today's data has 4,000
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -166,6 +170,33 @@ def load_zone(name: str) -> Zone:
         return Zone(ZoneInfo(name))
     except (OSError, ValueError, LookupError):  # no such file, a directory, not a zone, not a name
         raise Refusal("bad-option", f'tz "{name[:64]}" is not a zone of the tz database') from None
+
+
+def read_zones(directory: str, names: Iterable[str]) -> dict[str, Zone | None]:
+    """The zones of another tzdata directory; None for one that it does not have, or not readably."""
+    path = Path(directory)
+    if not path.is_absolute():
+        raise Refusal("bad-option", f'"{escape(directory[:200])}" is not an absolute path')
+    try:
+        is_directory = path.is_dir()
+    except OSError as error:
+        raise Refusal("bad-option", f'"{escape(directory[:200])}": {error.strerror}') from None
+    if not is_directory:
+        raise Refusal("bad-option", f'"{escape(directory[:200])}" is no directory on the daemon\'s machine')
+    return {name: _read_zone(path / name, name) for name in names}
+
+
+def _read_zone(path: Path, name: str) -> Zone | None:
+    if name == "UTC":
+        return load_zone(name)  # the same in all data, and many directories lack it
+    try:
+        # A name comes from a task, so it is one of the tz database and leads nowhere else.
+        if not path.is_file() or path.stat().st_size > MAX_ZONE_BYTES:
+            return None
+        with path.open("rb") as file:
+            return Zone(ZoneInfo.from_file(file, key=name))
+    except (OSError, ValueError, LookupError, struct.error, EOFError):
+        return None
 
 
 def parse_zone(text: str) -> str:

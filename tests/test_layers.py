@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "cronflowd"
 # A new module goes here first: where it stands is the decision, the code comes after.
 LAYERS = (
     # values
-    "errors wire names zones config calendars fields rules words english schedule describe timetable"
+    "errors wire names zones config calendars fields rules words english schedule describe forecast timetable"
     " model facts stimuli replies"
     # talk
     " telnet commands"
