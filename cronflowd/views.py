@@ -296,7 +296,7 @@ def clock_changes(state: State, query: s.ShowClockChanges, now: datetime) -> Ite
 
 
 def _unshifted(task: Task, begin: datetime, end: datetime) -> tuple[datetime, int, tuple[datetime, datetime]]:
-    """For a walk over a task's schedule: (its anchor, spread= in seconds, the part of a time that is its own)."""
+    """For a walk over its schedule: (its anchor, spread= in seconds, the part of a time that is its own)."""
     moments = task.spec.moments
     if isinstance(moments, Timetable):
         shift = round(moments.shift.total_seconds())
