@@ -16,6 +16,7 @@ import math
 import os
 import random
 import signal
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import trio
 from attrs import define, field
 
 from .auth import read_token
+from .clock import wall_now
 from .config import WorkerSettings, format_address
 from .errors import Exit, Fatal, Refusal
 from .executors import TABLE
@@ -39,7 +41,7 @@ from .executors.job import (
 from .executors.output import Output, format_output
 from .executors.processes import become_subreaper, reap_adopted
 from .spool import Spool
-from .wire import Item, LineReader, escape, format_option
+from .wire import Item, LineReader, escape, format_option, format_time
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class Link:
 
     stream: trio.abc.Stream
     heard_at: float  # on trio's clock
-    sent_at: float
+    rtt_s: float  # from the last HELLO or BEAT to its OK
     beaten_at: float = -math.inf
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     work: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)  # the writer sleeps here
@@ -87,12 +89,7 @@ class Link:
         factory=trio.lowlevel.ParkingLot
     )  # the reader, when too much waits
     why: str = ""  # why it was lost
-    unanswered: int = 0  # BEATs whose OK has not come yet
-
-    @property
-    def quiet_since(self) -> float:
-        """Since when this connection has had no BEAT and one side has said nothing."""
-        return max(self.beaten_at, min(self.heard_at, self.sent_at))
+    unanswered: deque[float] = field(factory=deque)  # when each BEAT was said whose OK has not come yet
 
     def lose(self, why: str) -> None:
         self.why = self.why or why
@@ -146,8 +143,8 @@ class Agent:
                     self.spool.acknowledge(rest)
             elif verb == "KILL":
                 self._kill(rest)
-            elif verb == "OK" and self.link:
-                self.link.unanswered -= 1
+            elif verb == "OK" and self.link and self.link.unanswered:
+                self.link.rtt_s = max(0.0, self.link.heard_at - self.link.unanswered.popleft())
             elif verb == "ERR":
                 log.warning("the daemon says: %s", escape(item))
         self.spool.flush(self.reports, self.jobs)
@@ -296,9 +293,11 @@ class Agent:
                 stream = await _dial(self.settings.connect)
             async with stream:
                 reader = LineReader(MAX_ORDER_BYTES)
+                said_at = trio.current_time()
                 with trio.fail_after(ANSWER_WAIT_S):
                     items = await self._greet(stream, reader)
-                return await self._talk(stream, reader, items)
+                now = trio.current_time()
+                return await self._talk(Link(stream, now, now - said_at), reader, items)
         except trio.TooSlowError:
             return f"no answer within {ANSWER_WAIT_S:g} s"
         except OSError as error:
@@ -338,15 +337,13 @@ class Agent:
         self.terms, self.fatal = parse_terms(rest), None
         return items[1:]
 
-    async def _talk(self, stream: trio.abc.Stream, reader: LineReader, items: list[Item]) -> str:
+    async def _talk(self, link: Link, reader: LineReader, items: list[Item]) -> str:
         """Orders in and reports out, until the connection is lost; returns why it was."""
         log.info("%s: connected as %s", self._address, self.settings.name)
-        now = trio.current_time()
-        self.link = link = Link(stream, heard_at=now, sent_at=now)
+        self.link = link
         self.outbox = [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]
         self.outbox += [text for key, text in self.reports.items() if key not in self.waiting]
-        if self.is_leaving:
-            self._beat(link)
+        self._beat(link)
         with link.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, link)
@@ -377,27 +374,25 @@ class Agent:
                 text = self.gather()
                 link.room.unpark_all()
                 await link.stream.send_all(text.encode())
-                link.sent_at = trio.current_time()
         except trio.BrokenResourceError:
             link.lose("the connection broke")
 
     async def _watch_silence(self, link: Link) -> None:
-        """Shows life when nothing else does, and gives up a daemon that shows none."""
+        """Shows life, the time and the way's length at every heartbeat; gives up a daemon that is silent."""
         heartbeat_s = self.terms.heartbeat_s
         while True:
             now = trio.current_time()
             if now >= link.heard_at + BEATS_MISSED * heartbeat_s:
                 link.lose(f"the daemon was silent for {BEATS_MISSED * heartbeat_s:g} s")
-            # A daemon has nothing to answer to output, so its silence alone calls for a BEAT too.
-            if now >= link.quiet_since + heartbeat_s:
+            if now >= link.beaten_at + heartbeat_s:
                 self._beat(link)
             gone_at = link.heard_at + BEATS_MISSED * heartbeat_s
-            await trio.sleep_until(min(link.quiet_since + heartbeat_s, gone_at))
+            await trio.sleep_until(min(link.beaten_at + heartbeat_s, gone_at))
 
     def _beat(self, link: Link) -> None:
-        link.unanswered += 1
         link.beaten_at = trio.current_time()
-        self._say("BEAT\n")
+        link.unanswered.append(link.beaten_at)
+        self._say(f"BEAT now={format_time(wall_now())} rtt={link.rtt_s:.4f}\n")
 
     # --- leaving ----------------------------------------------------------------------
 
@@ -421,7 +416,7 @@ class Agent:
             return True
         # An order may have crossed our BYE. The BEAT after it is answered after it was
         # read, so once that OK is here no order can be under way any more.
-        return self.is_leaving and (not self.link or not (self.reports or self.link.unanswered > 0))
+        return self.is_leaving and (not self.link or not (self.reports or self.link.unanswered))
 
     def _go_if_possible(self) -> None:
         if not self.jobs and not self.is_leaving and self._is_orphan:

@@ -29,7 +29,7 @@ from .errors import Refusal
 from .model import Outcome, TaskSpec
 from .outbox import Gate
 from .replies import BLANK, Reply, format_row
-from .zones import read_zones
+from .zones import data_version, read_zones
 
 log = logging.getLogger("cronflowd.answers")
 
@@ -176,6 +176,7 @@ class Answers:
         rows += [
             ("version", __version__),
             ("zone", self.default_tz),
+            ("zone-data", data_version()),
             ("data", str(self.data)),
             ("journal-seq", core.last_seq),
             ("journal-files", len(journal.closed) + 1),
@@ -187,6 +188,13 @@ class Answers:
         ]
         count = len(core.state.tasks)
         return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, rows)
+
+    def _clock(self, question: s.ShowClock, session: Session) -> Reply:
+        core = self.core
+        rows = [("now", core.now()), ("zone", self.default_tz), ("zone-data", data_version())]
+        rows += [("last-step-s", core.state.last_step_s), ("last-step-at", core.state.last_step_at)]
+        rows += [(f"worker-{name}", link.clock_text()) for name, link in sorted(core.links.items())]
+        return Reply("", {}, views.PAIR_COLUMNS, rows, "rows")
 
     # --- seeing ahead ---
 
@@ -456,6 +464,7 @@ _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
     s.CompareZones: Answers._tzdiff,
     s.ListWorkers: Answers._workers,
     s.ShowStatus: Answers._status,
+    s.ShowClock: Answers._clock,
     s.SaveTasks: Answers._save,
     s.LoadFile: Answers._load,
     s.ListRuns: Answers._runs,

@@ -21,7 +21,9 @@ from .zones import EPOCH
 
 FOREVER_S = 8_000_000_000  # the year 2223; the kernel's own end is in 2262
 POLL_S = 1.0  # where there is no timerfd: how late a step of the clock may be noticed
-STEP_S = 0.2  # more than the clock is ever slewed in POLL_S, less than any step that matters
+# More than two readings of two clocks are ever apart, or a clock is slewed in POLL_S; time servers turn
+# the clock rather than set it when it is less wrong than 0.128 s.
+STEP_S = 0.2
 
 TFD_TIMER_ABSTIME = 1
 TFD_TIMER_CANCEL_ON_SET = 2
@@ -34,6 +36,10 @@ class Clock(Protocol):
         """The wall clock's time, UTC, in whole milliseconds."""
         ...
 
+    def steady_s(self) -> float:
+        """Seconds since some moment that nobody can set; those in suspend are counted where possible."""
+        ...
+
     async def wait_until(self, at: datetime | None) -> bool:
         """Wait for a time, None for ever; True when the clock was set or the machine had slept."""
         ...
@@ -43,6 +49,15 @@ class Clock(Protocol):
         ...
 
 
+_STEADY: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def wall_now() -> datetime:
+    """The machine's wall clock, UTC, in whole milliseconds."""
+    # Truncated, so that it never tells a time that has not come yet.
+    return EPOCH + timedelta(milliseconds=time.time_ns() // 1_000_000)
+
+
 class SystemClock:
     """The machine's clock."""
 
@@ -50,8 +65,11 @@ class SystemClock:
         self._timer: Timer | Poller = Timer.open() or Poller()
 
     def now(self) -> datetime:
-        # Truncated, so that now() never tells a time that has not come yet.
-        return EPOCH + timedelta(milliseconds=time.time_ns() // 1_000_000)
+        return wall_now()
+
+    def steady_s(self) -> float:
+        # Slewed just as the wall clock is, so that the two part only when that one is set.
+        return time.clock_gettime(_STEADY)
 
     async def wait_until(self, at: datetime | None) -> bool:
         return await self._timer.wait_until(_nanoseconds(at))
@@ -161,6 +179,7 @@ class VirtualClock:
     def __init__(self, start: datetime) -> None:
         self._start = start
         self._origin_s: float | None = None  # trio's time at the first look; None before it
+        self._slept_s = 0.0
         self._stepped = trio.Event()
 
     def now(self) -> datetime:
@@ -172,10 +191,18 @@ class VirtualClock:
             self._origin_s = trio.current_time()
         return trio.current_time() - self._origin_s
 
+    def steady_s(self) -> float:
+        return self._elapsed_s() + self._slept_s
+
     def step(self, seconds: float) -> None:
         """Set the clock, forward or back, as an administrator would."""
         self._start += timedelta(seconds=seconds)
         self._stepped.set()
+
+    def suspend(self, seconds: float) -> None:
+        """Let the machine sleep: trio's clock stands still, all others go on."""
+        self._slept_s += seconds
+        self.step(seconds)
 
     async def wait_until(self, at: datetime | None) -> bool:
         await trio.lowlevel.checkpoint()

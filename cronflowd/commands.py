@@ -445,6 +445,7 @@ VERBS: dict[str, Verb] = {
     "REMOVE": Verb(_remove, "REMOVE REF [force=yes]", "removes a task", reads=False),
     "CLEAR": Verb(_nothing(s.ClearTasks), "CLEAR", "removes all tasks", reads=False),
     "STATUS": Verb(_nothing(s.ShowStatus), "STATUS", "how the daemon is"),
+    "CLOCK": Verb(_nothing(s.ShowClock), "CLOCK", "the time here, and how far off the workers' clocks are"),
     "SAVE": Verb(_file(s.SaveTasks), "SAVE [FILE.db]", "writes all tasks to a file (tasks.db)", reads=False),
     "LOAD": Verb(_file(s.LoadFile), "LOAD [FILE.db]", "replaces all tasks by those of a file", reads=False),
     "PAUSE": Verb(_pause, "PAUSE REF…|all [until=TIME] [why=TEXT]", "starts no new runs", reads=False),

@@ -14,7 +14,6 @@ client gets the refusal, and what is due stays due and is tried again.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -24,7 +23,7 @@ from typing import Any, Protocol
 import trio
 
 from . import facts as f
-from .clock import Clock
+from .clock import STEP_S, Clock
 from .definitions import Limits
 from .engine import Engine
 from .errors import Refusal
@@ -86,7 +85,7 @@ class Core:
         self._armed: datetime | None = None
         self._timer = trio.CancelScope()
         self._complained = False
-        self._mark = (clock.now(), _uptime_s())
+        self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
 
     @property
     def lease_s(self) -> float:
@@ -104,7 +103,9 @@ class Core:
 
     def submit(self, order: Any) -> Decision:
         """Decides and applies one order. Raises Refusal, and then nothing has changed."""
-        now = self.clock.now()
+        return self._submit(order, self._look())
+
+    def _submit(self, order: Any, now: datetime) -> Decision:
         decision = self.engine.decide(order, now)
         if decision.facts:
             last = self.journal.append(decision.facts, now)
@@ -178,10 +179,11 @@ class Core:
 
     def _decide_due(self) -> bool:
         """Takes the steps that are due; True when there are more than one pass should take."""
-        now = self.clock.now()
+        # One time for all: a step that was due must not be taken at another time than it was due at.
+        now = self._look()
         try:
             while self._insisted:
-                self.submit(self._insisted[0])
+                self._submit(self._insisted[0], now)
                 self._insisted.popleft()
             for _ in range(STEPS_PER_BATCH):
                 step = self.engine.next_step(now)
@@ -191,7 +193,7 @@ class Core:
                     return False
                 if isinstance(step, FireTask):
                     self.on_fire(self.state.tasks[step.task].spec)
-                self.submit(step)
+                self._submit(step, now)
         except Refusal as refusal:
             self._complain(refusal)
             self._arm(now + timedelta(seconds=RETRY_S))
@@ -211,24 +213,33 @@ class Core:
     async def _watch_clock(self) -> None:
         """Sleeps until the next moment; wakes the loop then, and when the clock was set."""
         while True:
-            stepped = False
             with trio.CancelScope() as self._timer:
-                stepped = await self.clock.wait_until(self._armed)
+                await self.clock.wait_until(self._armed)
                 self._armed = None
-            if stepped:
-                self._notice_step()
             if not self._timer.cancelled_caught:
                 self._more.set()
                 await trio.lowlevel.checkpoint()
 
-    def _notice_step(self) -> None:
-        wall, mono = self._mark
-        self._mark = now, later = self.clock.now(), _uptime_s()
-        by_s = round((now - wall).total_seconds() - (later - mono), 3)
+    # --- the clock ---
+
+    def _look(self) -> datetime:
+        """The wall clock, to decide by. If it was set, that is journaled before anything else is decided."""
+        mark = self._mark
+        by_s = self._moved_since(mark)
+        # Twice, because the process may have stood still between the readings of the two clocks.
+        if abs(by_s) >= STEP_S and abs(by_s := self._moved_since(mark)) >= STEP_S:
+            self._notice_step(by_s)
+        return self._mark[0]
+
+    def _moved_since(self, mark: tuple[datetime, float]) -> float:
+        """Marks both clocks anew; by how much one was set since then. A suspend moves both alike."""
+        self._mark = now, steady_s = self.clock.now(), self.clock.steady_s()
+        return (now - mark[0]).total_seconds() - (steady_s - mark[1])
+
+    def _notice_step(self, by_s: float) -> None:
         log.warning("the clock was set by %+.3f s", by_s)
-        self.insist(NoticeStep(by_s))
-
-
-def _uptime_s() -> float:
-    """Seconds since the machine started, those spent in suspend included where the system counts them."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+        step = NoticeStep(round(by_s, 3))
+        try:
+            self._submit(step, self._mark[0])
+        except Refusal:  # as everything that is due, it has to wait for the journal
+            self.insist(step)

@@ -30,6 +30,7 @@ from .schedule import reload_zones
 from .state import State
 from .stimuli import RescheduleTasks, StartDaemon
 from .workers import serve_worker
+from .zones import data_version
 
 log = logging.getLogger("cronflowd")
 
@@ -163,6 +164,7 @@ class Daemon:
         print(f"cronflowd ready {where}", flush=True)
         systemd.notify(f"READY=1\nSTATUS={len(self.state.tasks)} tasks")
         log.info("serving %d tasks from %s", len(self.state.tasks), self.settings.data)
+        log.info("zone data: %s", data_version())
 
     def _look_at_all_calendars(self) -> None:
         self.answers.look_at_calendars(*(task.spec for task in self.state.tasks.values()))
@@ -216,6 +218,7 @@ class Daemon:
             logs.set_up(settings.log_format, settings.log_level)
             log.info("settings read again: limits and log are in force, the rest at the next start")
         reload_zones()
+        log.info("zone data: %s", data_version())
         self.state.parse_again()
         self._look_at_all_calendars()
         self.core.insist(RescheduleTasks())

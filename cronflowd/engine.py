@@ -32,6 +32,7 @@ from .moments import (
     ended_waiting,
     fire,
     fire_now,
+    jump,
     out_of_bounds,
     overlap,
     remark,
@@ -46,7 +47,7 @@ from .wire import escape, format_option, format_time
 from .zones import format_duration
 
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
-BIG_STEP_S = 3 * 3600.0  # a clock set back by more: take the new time (contract of Debian's cron)
+BIG_STEP_S = 3 * 3600.0  # a clock set by more: take the new time, and catch nothing up (as Debian's cron)
 
 
 class Engine(Definitions):
@@ -283,7 +284,10 @@ class Engine(Definitions):
 
     def _step(self, order: s.NoticeStep, now: datetime) -> Decision:
         facts: list[f.Fact] = [f.ClockStepped(order.by_s)]
-        if order.by_s < -BIG_STEP_S:
+        if order.by_s > BIG_STEP_S:
+            for task in self.state.tasks.values():
+                facts += jump(self.state, task, now, order.by_s)
+        elif order.by_s < -BIG_STEP_S:
             facts += self._reschedule(now, lambda task: True)
         return Decision(facts)
 

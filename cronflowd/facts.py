@@ -267,7 +267,7 @@ class DaemonStarted(Fact):
 
 @define
 class ClockStepped(Fact):
-    """The wall clock was set."""
+    """The wall clock was set. All that is measured from one moment to a later one moves with it."""
 
     by_s: float
 
@@ -308,6 +308,8 @@ class StateCarried(Fact):
     tz: str
     saved: list[dict[str, Any]]  # the last TasksSaved, oldest first
     totals: dict[str, int]
+    last_step_s: float | None = None
+    last_step_at: datetime | None = None
 
 
 @define

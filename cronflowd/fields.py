@@ -22,6 +22,8 @@ from .zones import DAY_S, EPOCH_ORDINAL, LAST_YEAR, refuse
 # --- the fields as calendar arithmetic --------------------------------------------------
 
 _WEEKS = sum(1 << 7 * week for week in range(6))
+_MANY_WINDOWS = 49 * 366 // 32  # days that do not come in 48 years never come
+_LAST_WINDOW = (date(LAST_YEAR + 1, 1, 1).toordinal() - EPOCH_ORDINAL) // 32 + 1
 
 
 def low_bit(mask: int) -> int:
@@ -84,15 +86,30 @@ def _nearest_weekday(day: int, length: int, weekday: int) -> int:
     return day
 
 
-@lru_cache(maxsize=16_384)
-def _month_days(days: Days, year: int, month: int) -> int:
-    """The days of one month that match, as bits."""
+def _month_days(days: Days, first: int, length: int, month: int) -> int:
+    """The days of one month that match, as bits; the month's first day is bit 0."""
     if not days.months >> month & 1:
         return 0
-    first, length = _month(year, month)
     weekday = (first + 4) % 7  # 1970 began on a Thursday
     dom, dow = days.dom_days(length, weekday), days.dow_days(length, weekday)
-    return (dom & dow if days.both else dom | dow) & ((2 << length) - 2)
+    return ((dom & dow if days.both else dom | dow) >> 1) & ((1 << length) - 1)
+
+
+@lru_cache(maxsize=16_384)
+def _window(days: Days, number: int) -> int:
+    """The matching ones of 32 days, as bits; day 32 * number is bit 0.
+
+    To search in windows of one length is quicker than in months, and day 0 is in 1970 for both.
+    """
+    begin = number * 32
+    when = date.fromordinal(begin + EPOCH_ORDINAL)
+    year, month, mask, end = when.year, when.month, 0, begin
+    while end < begin + 32:
+        first, length = _month(year, month)
+        found, end = _month_days(days, first, length, month), first + length
+        mask |= found << first - begin if first > begin else found >> begin - first
+        year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+    return mask & 0xFFFF_FFFF
 
 
 @frozen(eq=False)
@@ -110,10 +127,10 @@ class Fields:
 
     def next_from(self, local: int) -> int | None:
         """The first moment not before `local`."""
-        day, second = divmod(local, DAY_S)
+        day = local // DAY_S
         found = self._next_day(day)
         if found == day:
-            time = self._time_from(second)
+            time = self._time_from(local % DAY_S)
             if time is not None:
                 return day * DAY_S + time
             found = self._next_day(day + 1)
@@ -121,10 +138,10 @@ class Fields:
 
     def last_upto(self, local: int) -> int | None:
         """The latest moment not after `local`."""
-        day, second = divmod(local, DAY_S)
+        day = local // DAY_S
         found = self._last_day(day)
         if found == day:
-            time = self._time_upto(second)
+            time = self._time_upto(local % DAY_S)
             if time is not None:
                 return day * DAY_S + time
             found = self._last_day(day - 1)
@@ -146,30 +163,24 @@ class Fields:
     def _next_day(self, day: int) -> int | None:
         if self.every_day:
             return day
-        when = date.fromordinal(day + EPOCH_ORDINAL)
-        year, month = when.year, when.month
-        mask = _month_days(self.days, year, month) >> when.day
-        if mask:
+        number = day >> 5
+        if mask := _window(self.days, number) >> (day & 31):
             return day + low_bit(mask)
-        for _ in range(49 * 12):
-            year, month = (year, month + 1) if month < 12 else (year + 1, 1)
-            if year > LAST_YEAR:
-                return None
-            if mask := _month_days(self.days, year, month):
-                return _month(year, month)[0] + low_bit(mask) - 1
+        for later in range(number + 1, min(number + _MANY_WINDOWS, _LAST_WINDOW)):
+            if mask := _window(self.days, later):
+                return later * 32 + low_bit(mask)
         return None
 
     def _last_day(self, day: int) -> int | None:
         if self.every_day:
             return day
-        when = date.fromordinal(day + EPOCH_ORDINAL)
-        year, month = when.year, when.month
-        mask = _month_days(self.days, year, month) & ((2 << when.day) - 1)
-        for _ in range(49 * 12):
-            if mask:
-                return _month(year, month)[0] + mask.bit_length() - 2
-            year, month = (year, month - 1) if month > 1 else (year - 1, 12)
-            mask = _month_days(self.days, year, month)
+        number = day >> 5
+        mask = _window(self.days, number) & ((2 << (day & 31)) - 1)
+        if mask:
+            return number * 32 + mask.bit_length() - 1
+        for earlier in range(number - 1, number - _MANY_WINDOWS, -1):
+            if mask := _window(self.days, earlier):
+                return earlier * 32 + mask.bit_length() - 1
         return None
 
     def _count_days(self, begin: int, end: int) -> int:
@@ -177,19 +188,17 @@ class Fields:
             return end - begin
         total = 0
         while begin < end:
-            when = date.fromordinal(begin + EPOCH_ORDINAL)
-            first, length = _month(when.year, when.month)
-            mask = _month_days(self.days, when.year, when.month) >> when.day
-            left = min(end, first + length) - begin
+            left = min(end, (begin | 31) + 1) - begin
+            mask = _window(self.days, begin >> 5) >> (begin & 31)
             total += (mask & ((1 << left) - 1)).bit_count()
             begin += left
         return total
 
     def _time_from(self, second: int) -> int | None:
-        hour, rest = divmod(second, 3600)
+        hour = second // 3600
         if self.hours >> hour & 1:
-            minute, rest = divmod(rest, 60)
-            if self.minutes >> minute & 1 and (mask := self.seconds >> rest):
+            minute = second // 60 % 60
+            if self.minutes >> minute & 1 and (mask := self.seconds >> second % 60):
                 return second + low_bit(mask)
             if mask := self.minutes >> minute + 1:
                 return hour * 3600 + (minute + 1 + low_bit(mask)) * 60 + self.first % 60
@@ -334,12 +343,14 @@ def parse_days(dom: str, month: str, dow: str) -> Days:
 
 def _refuse_never(days: Days, dom: str, month: str) -> None:
     """A day that none of the months has never comes, unless a weekday may stand in for it."""
+    if not days.both or days.last or days.dom & _IN_EVERY_MONTH:
+        return
     longest = max(length for number, length in enumerate(_LONGEST) if days.months >> number & 1)
-    possible = days.dom & ((2 << longest) - 1) or days.last or min(days.near, default=32) <= longest
-    if days.both and not possible:
+    if not days.dom & ((2 << longest) - 1) and min(days.near, default=32) > longest:
         _refuse_field(_DOM, dom, f'it never comes in month "{month}", which has {longest} days at most')
 
 
+_IN_EVERY_MONTH = 0x1FFF_FFFE  # days 1 to 28
 _LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 

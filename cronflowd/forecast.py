@@ -110,11 +110,11 @@ def _concerned(fixed: bool, before: Segment, after: Segment) -> tuple[What, int,
     """The local times that a clock change takes away or repeats, and what becomes of moments there."""
     wall = after.start + after.offset
     # A fixed task knows a time by the running clock, which a long leap sets.
-    clock = before.run_to if fixed else after.start + before.offset
-    if fixed and after.run_from < wall:
-        return "moved", after.run_from, wall
-    if fixed and after.run_from > wall:
-        return "once", wall, after.run_from
+    clock = before.run[1] if fixed else after.start + before.offset
+    if fixed and after.run[0] < wall:
+        return "moved", after.run[0], wall
+    if fixed and after.run[0] > wall:
+        return "once", wall, after.run[0]
     return ("skipped", clock, wall) if clock < wall else ("doubled", wall, clock)
 
 
@@ -267,7 +267,7 @@ def _differing(piece: Piece) -> Piece | None:
 
 def _running(segment: Segment, at: int) -> int:
     """What the running clock shows just before it serves this instant."""
-    return segment.run_from if at == segment.start else max(segment.run_from, at + segment.offset)
+    return segment.run[0] if at == segment.start else max(segment.run[0], at + segment.offset)
 
 
 def _steps(schedule: Schedule, anchor_at: datetime, new: Zone, pair: _Pair) -> Iterator[Step]:

@@ -318,6 +318,8 @@ def _check_text(key: str, text: str) -> None:
 
 def format_options(options: Options, all_of_them: bool = False) -> dict[str, str]:
     """`key: text` for what differs from the default, in the table's order (or for all)."""
+    if options is DEFAULTS and not all_of_them:
+        return {}
     texts = {
         key: rule.format(getattr(options, rule.field))
         for key, rule in RULES.items()

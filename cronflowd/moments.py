@@ -18,7 +18,7 @@ from .dependencies import standing
 from .model import MAX_PARKED_RUNS, Run, Task, TaskSpec
 from .placement import all_targets
 from .replies import Reply
-from .state import State
+from .state import State, counts
 from .timetable import TICK, share_of
 from .wire import format_time
 from .zones import SECOND, format_duration
@@ -56,13 +56,31 @@ def fire(state: State, task: Task, now: datetime) -> Decision:
                 return Decision(pass_range(state, task, last, "missed", "later than its grace"))
         else:
             newest = moments.latest(first, now, task.anchor_at) or first
-    if state.is_paused(task, newest):
-        return Decision(pass_range(state, task, newest, "skipped", _paused(state, task)))
+    if why := _why_paused(state, task, newest):
+        return Decision(pass_range(state, task, newest, "skipped", why))
     facts: list[f.Fact] = []
     if newest != first:
         last = moments.latest(first, newest - SECOND, task.anchor_at) or first
         facts = pass_range(state, task, last, "missed", JUMPED_OVER)
     return _start_newest(state, task, newest, now, facts)
+
+
+def jump(state: State, task: Task, now: datetime, by_s: float) -> list[f.Fact]:
+    """What the clock was set forward over when that is too far to catch up: none of it starts anything."""
+    if task.due_at is None or task.due_at > now:
+        return []
+    newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
+    if why := _why_paused(state, task, newest):
+        return pass_range(state, task, newest, "skipped", why)
+    set_by = format_duration(float(round(by_s)))
+    return pass_range(state, task, newest, "missed", f"the clock was set forward by {set_by}")
+
+
+def _why_paused(state: State, task: Task, at: datetime) -> str:
+    """Why a moment starts nothing, or an empty text."""
+    if not state.is_paused(task, at):
+        return ""
+    return "paused" + (f": {reason}" if (reason := task.paused_why or state.paused_why) else "")
 
 
 def _start_newest(state: State, task: Task, due_at: datetime, now: datetime, facts: list[f.Fact]) -> Decision:
@@ -91,14 +109,15 @@ def _start(
     first_run: int = 0,
 ) -> Decision:
     """A fire that nothing but overlap= and its dependencies can hold any more."""
+    settles = by == "after"  # or it would fire again for the same ends
     if isinstance(found := overlap(state, task), str):
-        return Decision([*facts, *_passed_one(task, "skipped", due_at, found, following)])
+        return Decision([*facts, *_passed_one(task, "skipped", due_at, found, following, settles)])
     parked, before, messages = found
     waits, broken = ([], "") if parked else standing(state, task)
     if broken:
         return Decision([*facts, *_passed_one(task, "skipped", due_at, broken, following, True)])
     if not (targets := targets_of(state, task.spec, now)):
-        return Decision([*facts, *_passed_one(task, "missed", due_at, NO_WORKER, following)])
+        return Decision([*facts, *_passed_one(task, "missed", due_at, NO_WORKER, following, settles)])
     if 0 < task.spec.options.count <= task.fired + len(targets):
         following = None
     for run, target in enumerate(targets, first_run or state.next_run):
@@ -119,10 +138,8 @@ def fire_now(
     state: State, task: Task, by: str, now: datetime, broken: str = "", first_run: int = 0
 ) -> Decision:
     """What no clock starts, @after and @reboot, fires at this moment; `broken` is a dependency's failure."""
-    why = day_off(state, task.spec, now) or broken or out_of_bounds(task.spec, now)
-    if state.is_paused(task, now):
-        why = _paused(state, task)
-    if why:
+    why = _why_paused(state, task, now) or day_off(state, task.spec, now) or broken
+    if why := why or out_of_bounds(task.spec, now):
         return Decision(_passed_one(task, "skipped", now, why, None, True))
     return _start(state, task, now, by, now, [], first_run=first_run)
 
@@ -141,10 +158,6 @@ def out_of_bounds(spec: TaskSpec, now: datetime) -> str:
     if options.end_at is not None and now > options.end_at:
         return f"after its end={format_time(options.end_at)}"
     return ""
-
-
-def _paused(state: State, task: Task) -> str:
-    return "paused" + (f": {reason}" if (reason := task.paused_why or state.paused_why) else "")
 
 
 def _grace(task: Task) -> timedelta:
@@ -220,7 +233,9 @@ def delay(task: Task, due_at: datetime, which: str, now: datetime) -> datetime |
 def reopened(state: State, run: Run, now: datetime) -> list[f.Fact]:
     """With count=, a fire that no worker took leaves its place to another one."""
     task = state.tasks.get(run.task_id)
-    if task is None or not task.is_used_up or run.by == "manual":
+    if task is None or not (task.is_used_up and counts(task, run)):
+        return []
+    if task.fired > task.spec.options.count:  # with on=all, several runs may have used up the last place
         return []
     return [f.TaskRescheduled(task.id, task.spec.moments.next_after(now, task.anchor_at))]
 

@@ -31,6 +31,7 @@ from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from itertools import islice
 from typing import ClassVar, Literal
+from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
 
 from attrs import Factory, evolve, field, frozen
@@ -56,8 +57,10 @@ from .zones import (
     EPOCH,
     HORIZON_S,
     LAST_S,
+    SECOND,
     Segment,
     Zone,
+    data_version,
     load_zone,
     parse_duration,
     parse_time,
@@ -67,7 +70,7 @@ from .zones import (
 )
 
 MAX_SCHEDULE_BYTES = 256
-MAX_CACHED_SCHEDULES = 65_536
+MAX_RECENT_SCHEDULES = 4096  # kept although no task holds them
 MAX_CACHED_ANCHORS = 1024
 
 Kind = Literal["cron", "every", "at", "reboot", "after", "unreadable"]
@@ -93,30 +96,34 @@ class Schedule:
     is_zoned: ClassVar[bool] = False  # other zone data, and it would be due at other moments
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
-        """The first due moment strictly later than `at`; None if there is none."""
+        """The first instant strictly later than `at` that has a due moment; None if there is none."""
         return None
 
     def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
-        """The newest due moment in (after, upto]; None if there is none."""
+        """The newest instant in (after, upto] that has a due moment; None if there is none."""
         return None
 
     def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
-        """How many due moments are in (after, upto]; its cost does not grow with their number."""
+        """How many due moments are in (after, upto]; its cost does not grow with their number.
+
+        Moments, not instants: what a leap of the clock brings to one instant is counted each.
+        """
         return 0
 
     def times_at(self, at: datetime, anchor_at: datetime) -> int:
-        """How many moments fall on this due instant."""
+        """How many moments come together at an instant that is due; 1 but at a leap of the clock."""
         return 1
 
     def preview(self, from_at: datetime, n: int, anchor_at: datetime) -> list[Row]:
         """What comes after `from_at`, for people: at most `n` rows, with a remark where it surprises.
 
-        Two moments that a clock change brings to one instant are two rows here, though one
-        for `next_after`; a moment that does not fire at all is a row with the remark `skipped`.
+        Two moments that a clock change brings to one instant are two rows, and a moment that
+        does not fire at all is a row with the remark `skipped`.
         """
         return list(islice(self.rows(from_at, anchor_at), n))
 
     def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+        """The same without an end, each found when it is asked for; in order, some at one instant."""
         found = self.next_after(from_at, anchor_at)
         while found:
             yield found.astimezone(self.zone.info).isoformat(), found, ""
@@ -229,24 +236,30 @@ class Cron(Schedule):
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         now = to_seconds(at)
-        asked = found = None
-        for segment in self.zone.forward(now, min(now + HORIZON_S, LAST_S)):
-            begin, end = self._range(segment)
-            if segment.start <= now:
-                begin = max(begin, now + segment.offset + 1)
-            if asked is None or found is None or not asked <= begin <= found:
-                asked, found = begin, self.fields.next_from(begin)
-            if found is None:
-                return None
+        segment = self.zone.at(now)
+        asked, end = segment.run if self.fixed else segment.wall
+        if asked <= (local := now + segment.offset):
+            asked = local + 1
+        found = self.fields.next_from(asked)
+        while found is not None:
             if found < end:
-                fire = max(segment.start, found - segment.offset)
+                fire = found - segment.offset
+                if fire < segment.start:
+                    fire = segment.start
                 return to_instant(fire) if fire <= LAST_S else None
+            if segment.end > min(now + HORIZON_S, LAST_S):
+                return None
+            segment = self.zone.at(segment.end)
+            begin, end = segment.run if self.fixed else segment.wall
+            # Mostly the moment found lies far ahead, and is also the first one from here.
+            if not asked <= begin <= found:
+                asked, found = begin, self.fields.next_from(begin)
         return None
 
     def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
         low, high = to_seconds(after), to_seconds(upto)
         for segment in self.zone.backward(high, max(low, high - HORIZON_S)):
-            begin, end = self._range(segment)
+            begin, end = segment.run if self.fixed else segment.wall
             found = self.fields.last_upto(min(end - 1, high + segment.offset))
             if found is None:
                 return None
@@ -259,21 +272,17 @@ class Cron(Schedule):
         low, high = to_seconds(after), to_seconds(upto)
         total = 0
         for segment in self.zone.forward(low, high):
-            begin, end = self._range(segment)
-            end = min(end, high + segment.offset + 1)
-            edge = max(segment.start, low) + segment.offset + 1
-            total += self.fields.count(max(begin, edge), end)
-            # All that a leap passed over, and what is due at its very end, is one instant.
-            if segment.start > low and begin < min(edge, end):
-                found = self.fields.next_from(begin)
-                total += found is not None and found < min(edge, end)
+            begin, end = segment.run if self.fixed else segment.wall
+            if segment.start <= low:
+                begin = max(begin, low + segment.offset + 1)
+            total += self.fields.count(begin, min(end, high + segment.offset + 1))
         return total
 
-    def _range(self, segment: Segment) -> tuple[int, int]:
-        """The local times that this segment serves, the second one outside."""
-        if self.fixed:
-            return segment.run_from, segment.run_to
-        return segment.start + segment.offset, segment.end + segment.offset
+    def times_at(self, at: datetime, anchor_at: datetime) -> int:
+        second = to_seconds(at)
+        if self.zone.at(second).start != second:
+            return 1
+        return max(1, self.count(at - SECOND, at, anchor_at))
 
     def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         now = seen = to_seconds(from_at)
@@ -281,9 +290,9 @@ class Cron(Schedule):
         for segment in self.zone.forward(now, LAST_S):
             if segment.start > seen + HORIZON_S:
                 return
-            begin, end = self._range(segment)
+            begin, end = segment.run if self.fixed else segment.wall
             if before and self.fixed:
-                for local in self._moments(before.run_to, begin):
+                for local in self._moments(before.run[1], begin):
                     yield _format_local(local, before.offset), to_instant(segment.start), "skipped"
             if segment.start <= now:
                 begin = max(begin, now + segment.offset + 1)
@@ -333,6 +342,9 @@ class _Cycle(Schedule):
     def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
         return self._from(anchor_at).count(after, upto, anchor_at)
 
+    def times_at(self, at: datetime, anchor_at: datetime) -> int:
+        return self._from(anchor_at).times_at(at, anchor_at)
+
     def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         return self._from(anchor_at).rows(from_at, anchor_at)
 
@@ -376,10 +388,18 @@ MACROS = {
 
 def parse_schedule(text: str, tz: str) -> Schedule:
     """The schedule that a text means in a zone; raises Refusal naming the field and the reason."""
-    return _parse(text.strip(" \t"), tz)
+    key = text.strip(" \t"), tz
+    schedule = _held.get(key)
+    if schedule is None:
+        schedule = _held[key] = _parse(*key)
+    return schedule
 
 
-@lru_cache(maxsize=MAX_CACHED_SCHEDULES)
+# What any task holds is parsed once, however many tasks there are, and forgotten with the last of them.
+_held: WeakValueDictionary[tuple[str, str], Schedule] = WeakValueDictionary()
+
+
+@lru_cache(maxsize=MAX_RECENT_SCHEDULES)
 def _parse(text: str, tz: str) -> Schedule:
     zone = load_zone(tz)
     if len(text.encode(errors="replace")) > MAX_SCHEDULE_BYTES:
@@ -481,6 +501,8 @@ def reload_zones() -> None:
     """Forgets all zone data; schedules parsed before keep what they had, so parse them again."""
     ZoneInfo.clear_cache()
     load_zone.cache_clear()
+    data_version.cache_clear()
+    _held.clear()
     _parse.cache_clear()
 
 

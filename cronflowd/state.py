@@ -62,6 +62,7 @@ class State:
         self.tz = ""  # of the daemon that wrote last
         self.started_at: datetime | None = None
         self.last_step_s: float | None = None
+        self.last_step_at = _NO_TIME
         # History in memory: the newest outcomes, and the output of runs.
         self.recent_runs = recent_runs
         self.recent: deque[Outcome] = deque()
@@ -274,8 +275,8 @@ class State:
         del self.runs[fact.run]
         if task := self.tasks.get(fact.task):
             task.runs.remove(fact.run)
-            if fact.state in ("skipped", "missed") and run.by != "manual":
-                task.fired = max(0, task.fired - 1)  # count= counts what was neither
+            if fact.state in ("skipped", "missed") and counts(task, run):
+                task.fired -= 1
             self._count(task, fact.state, 1)
             if fact.state == "skipped":
                 task.heard.clear()
@@ -405,7 +406,17 @@ class State:
                 self._lease(run, max(run.lease_until_at, fact.lease_until_at))
 
     def _clock_stepped(self, fact: f.ClockStepped, at: datetime, seq: int) -> None:
-        self.last_step_s = fact.by_s
+        """Durations stay what they are: what was to last 30 s lasts 30 s, whatever the clock shows then."""
+        self.last_step_s, self.last_step_at = fact.by_s, at
+        by = timedelta(seconds=fact.by_s)
+        for run in self.runs.values():
+            for name in _MEASURED:
+                if (moment_at := getattr(run, name)) is not None:
+                    setattr(run, name, moment_at + by)
+        # The same added to each leaves a heap a heap.
+        self.leases = [(until_at + by, run_id) for until_at, run_id in self.leases]
+        self.delayed = [(until_at + by, run_id) for until_at, run_id in self.delayed]
+        self.timeouts = [(until_at + by, run_id, attempt) for until_at, run_id, attempt in self.timeouts]
 
     def _tasks_saved(self, fact: f.TasksSaved, at: datetime, seq: int) -> None:
         self.saved.append(fact)
@@ -420,6 +431,7 @@ class State:
         yield f.StateCarried(
             self.next_task, self.next_run, self.paused_all, self.paused_until_at, self.paused_why, self.tz,
             [attrs.asdict(saved) for saved in self.saved], dict(self.totals),
+            self.last_step_s, self.last_step_at,
         )  # fmt: skip
         for task in self.tasks.values():
             yield _carried_task(task)
@@ -439,6 +451,7 @@ class State:
         self.paused_all, self.paused_until_at = fact.paused_all, fact.paused_until_at
         self.paused_why, self.totals = fact.paused_why, dict(fact.totals)
         self.saved.extend(f.TasksSaved(**saved) for saved in fact.saved)
+        self.last_step_s, self.last_step_at = fact.last_step_s, fact.last_step_at
         self.history_from_seq = seq
 
     def _task_carried(self, fact: f.TaskCarried, at: datetime, seq: int) -> None:
@@ -581,7 +594,15 @@ class State:
         return self.tasks[task_id] if task_id is not None else None
 
 
+def counts(task: Task, run: Run) -> bool:
+    """Whether a run is one of those that count= counts, unless it is skipped or missed."""
+    # One that was queued before count= was set does not: it was not counted then.
+    return run.by != "manual" and 0 < run.spec.options.count == task.spec.options.count
+
+
 _NO_TIME: datetime | None = None
+# From these something is counted, so a step of the clock moves them; `due_at` is a name and stays.
+_MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")
 _CARRIED = (
     "attempt", "state", "parked", "delayed_until_at", "worker", "sent_at", "started_at", "lease_until_at",
     "stopping", "output_bytes",

@@ -258,6 +258,11 @@ class ShowStatus:
 
 
 @frozen
+class ShowClock:
+    pass
+
+
+@frozen
 class SaveTasks:
     file: str
 

@@ -37,6 +37,7 @@ MAX_LABELS = 64
 FAREWELL_S = 1.0
 MAX_RUNNING = 100_000
 BEATS_MISSED = 3
+MAX_OFFSET_S = 2.0  # a worker's clock that is less wrong is not worth a word
 
 
 class Core(Protocol):
@@ -73,6 +74,8 @@ class Link:
     last_seen_at: datetime
     scope: trio.CancelScope
     pending: list[str] = field(factory=list)  # lines of the batch that is being decided
+    offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
+    rtt_s: float | None = None  # what it measured from one BEAT to the answer
 
     def send(self, line: str) -> None:
         """Queues a line; it leaves when all that was decided up to now is on disk."""
@@ -86,6 +89,25 @@ class Link:
             data = "\n".join(self.pending).encode() + b"\n"
             self.pending.clear()
             self.outbox.put(data, seq)
+
+    def compare_clocks(self, worker_at: datetime, rtt_s: float | None) -> None:
+        """Takes the worker's time, as it was half a round trip before its line arrived."""
+        was_far = self._is_far_off()
+        self.rtt_s = rtt_s
+        self.offset_s = (worker_at - self.last_seen_at).total_seconds() + (rtt_s or 0.0) / 2
+        if self._is_far_off() and not was_far:
+            log.warning("the clock of worker %s is off by %+.3f s", self.name, self.offset_s)
+
+    def _is_far_off(self) -> bool:
+        return self.offset_s is not None and abs(self.offset_s) > MAX_OFFSET_S
+
+    def clock_text(self) -> str:
+        """How its clock compares with ours, for people."""
+        if self.offset_s is None:
+            return "not measured"
+        return f"{self.offset_s:+.3f} s" + (
+            f" (round trip {self.rtt_s:.3f} s)" if self.rtt_s is not None else ""
+        )
 
 
 async def serve_worker(connection: Connection, core: Core) -> None:
@@ -327,6 +349,12 @@ class Batch:
         )
 
     def _beat(self, rest: str) -> None:
+        values, extra = split_options(rest)
+        if extra:
+            raise Refusal("syntax", "usage: BEAT [now=TIME] [rtt=SECONDS]")
+        rtt_s = _parse_rtt(values["rtt"]) if "rtt" in values else None
+        if "now" in values:
+            self.link.compare_clocks(_parse_now(values["now"]), rtt_s)
         self.link.send("OK")
 
     def _bye(self, rest: str) -> None:
@@ -349,6 +377,20 @@ def _split(rest: str, count: int, usage: str) -> list[str]:
     if len(words) != count:
         raise Refusal("syntax", f"usage: {usage}")
     return words
+
+
+def _parse_now(text: str) -> datetime:
+    with suppress(ValueError):
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at
+    raise Refusal("syntax", f'BEAT: now="{escape(text[:40])}" is not like 2030-01-01T12:00:00.000Z')
+
+
+def _parse_rtt(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise Refusal("syntax", f'BEAT: rtt="{escape(text[:40])}" is not seconds')
+    return float(text)
 
 
 def _integer(word: str, low: int = 0) -> int:

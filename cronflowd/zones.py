@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 import struct
+import zoneinfo
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, NamedTuple, NoReturn
-from zoneinfo import ZoneInfo
 
 from attrs import Factory, define
 
@@ -40,12 +42,16 @@ HORIZON_S = 48 * 366 * DAY_S
 
 def to_seconds(at: datetime) -> int:
     """Whole seconds since 1970, rounded down, within the years that are scheduled at all."""
-    seconds = (at - EPOCH) // SECOND
+    since = at - EPOCH
+    seconds = since.days * DAY_S + since.seconds
     return seconds if FIRST_S <= seconds <= LAST_S else min(max(seconds, FIRST_S), LAST_S)
 
 
 def to_instant(seconds: int) -> datetime:
-    return EPOCH + timedelta(seconds=seconds)
+    return _from_timestamp(seconds, UTC)
+
+
+_from_timestamp = datetime.fromtimestamp  # looked up once: every next fire ends here
 
 
 def refuse(message: str) -> NoReturn:
@@ -56,20 +62,20 @@ def refuse(message: str) -> NoReturn:
 
 
 class Segment(NamedTuple):
-    """A stretch of time with one UTC offset; start and end are UTC, the end is outside."""
+    """A stretch of time with one UTC offset; start and end are UTC. Each end is outside."""
 
     start: int
     end: int
     offset: int
-    run_from: int  # the running clock's local time that this segment begins to serve
-    run_to: int  # and ends before; equal to run_from while a repeated hour is waited out
+    wall: tuple[int, int]  # its local times, from and to
+    run: tuple[int, int]  # those it serves by the running clock; empty while a repeated hour is waited out
 
 
 @define(eq=False)
 class Zone:
     """A zone's segments, found by asking for offsets only, and kept in blocks of 400 days."""
 
-    info: ZoneInfo
+    info: zoneinfo.ZoneInfo
     blocks: dict[int, list[Segment]] = Factory(dict)
 
     BLOCK_S: ClassVar[int] = 400 * DAY_S
@@ -92,6 +98,14 @@ class Zone:
             if local < segment.end + segment.offset:
                 return to_instant(max(segment.start, local - segment.offset))
         raise AssertionError("a zone has no end")
+
+    def at(self, seconds: int) -> Segment:
+        """The segment that holds this instant."""
+        block = seconds // self.BLOCK_S
+        for segment in self.blocks.get(block) or self._load(block):
+            if seconds < segment.end:
+                break
+        return segment
 
     def forward(self, begin: int, until: int) -> Iterator[Segment]:
         """The segments from the one that holds `begin` to the one that holds `until`."""
@@ -124,7 +138,7 @@ class Zone:
             run_from = clock if abs(wall - clock) <= MAX_LEAP_S else wall
             clock = max(run_from, stop + offset)
             if start >= begin:
-                segments.append(Segment(start, stop, offset, run_from, clock))
+                segments.append(Segment(start, stop, offset, (wall, stop + offset), (run_from, clock)))
         if len(self.blocks) >= self.MAX_BLOCKS:
             self.blocks.clear()
         self.blocks[block] = segments
@@ -159,15 +173,16 @@ class Zone:
     def resolve(self, local: int) -> int | None:
         """The instant of a local time: the first of two, the leap's end if passed over, None beyond."""
         for segment in self.forward(local - 2 * DAY_S, local + 2 * DAY_S):
-            if local < segment.run_to:
-                return max(segment.start, local - segment.offset) if local >= segment.run_from else None
+            begin, end = segment.run
+            if local < end:
+                return max(segment.start, local - segment.offset) if local >= begin else None
         return None
 
 
 @lru_cache(maxsize=1024)
 def load_zone(name: str) -> Zone:
     try:
-        return Zone(ZoneInfo(name))
+        return Zone(zoneinfo.ZoneInfo(name))
     except (OSError, ValueError, LookupError):  # no such file, a directory, not a zone, not a name
         raise Refusal("bad-option", f'tz "{name[:64]}" is not a zone of the tz database') from None
 
@@ -194,7 +209,7 @@ def _read_zone(path: Path, name: str) -> Zone | None:
         if not path.is_file() or path.stat().st_size > MAX_ZONE_BYTES:
             return None
         with path.open("rb") as file:
-            return Zone(ZoneInfo.from_file(file, key=name))
+            return Zone(zoneinfo.ZoneInfo.from_file(file, key=name))
     except (OSError, ValueError, LookupError, struct.error, EOFError):
         return None
 
@@ -203,6 +218,27 @@ def parse_zone(text: str) -> str:
     """The name of an IANA zone; Refusal for what is none."""
     load_zone(text)
     return text
+
+
+@lru_cache(maxsize=1)
+def data_version() -> str:
+    """Which zone data is in use, and where it comes from; read again after `schedule.reload_zones`."""
+    for directory in map(Path, zoneinfo.TZPATH):
+        if (directory / "UTC").is_file():
+            return f"{_directory_version(directory)} {directory}"
+    package = find_spec("tzdata")
+    if package is None or package.origin is None:
+        return "none"
+    return f"{_directory_version(Path(package.origin).with_name('zoneinfo'))} package tzdata"
+
+
+def _directory_version(directory: Path) -> str:
+    """What the data says of itself: Debian's `tzdata.zi` in its first line, other systems' `+VERSION`."""
+    for name, pattern in (("tzdata.zi", r"# version (\S+)"), ("+VERSION", r"(\S+)")):
+        with suppress(OSError), (directory / name).open(encoding="utf-8", errors="replace") as file:
+            if match := re.match(pattern, file.readline(256)):
+                return match[1]
+    return "unknown"
 
 
 # --- times and durations -----------------------------------------------------------------------

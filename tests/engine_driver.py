@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from cronflowd.stimuli import StartDaemon
 
 START = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
 LIMITS = Limits(lease_s=30.0)
+MAX_STEPS = 20_000  # more than any test has due at one moment
 
 
 def snapshot(state: State) -> list[facts.Fact]:
@@ -50,8 +52,13 @@ class Driver:
     def pump(self) -> list[tuple[str, str]]:
         """Takes all steps that are due; the messages they sent."""
         messages: list[tuple[str, str]] = []
+        steps: deque[Any] = deque(maxlen=5)
+        count = 0
         while (step := self.engine.next_step(self.now)) is not None:
             messages += self.do(step).messages
+            steps.append(step)
+            count += 1
+            assert count < MAX_STEPS, f"it goes round and round: {list(steps)}"
         return messages
 
     def wait(self, seconds: float) -> list[tuple[str, str]]:

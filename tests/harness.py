@@ -45,11 +45,12 @@ from cronflowd.state import State
 from cronflowd.stimuli import StartDaemon
 from cronflowd.wire import split_options
 from cronflowd.workers import serve_worker
-from cronflowd.zones import parse_duration
+from cronflowd.zones import data_version, parse_duration
 
 START = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)  # a Tuesday
 ZONE = "UTC"
 DATA_AS_SHOWN = "/var/lib/cronflowd"
+ZONE_DATA_AS_SHOWN = "2030a /usr/share/zoneinfo"
 NEVER_S = 1e6  # the ends that silence brings are tests/test_clients.py's subject
 MAX_MOVES = 100_000  # a clock that is moved this often by one line is in a loop
 INPUT = re.compile(r"(?:([CwTJDXfFO])(?: ([\w.-]+))?:)(?: (.*))?", re.DOTALL)
@@ -63,13 +64,19 @@ class HandClock:
 
     def __init__(self, now: datetime) -> None:
         self._now = now
+        self._steady_s = 0.0
         self._stepped = False
         self._moved = trio.Event()
 
     def now(self) -> datetime:
         return self._now
 
+    def steady_s(self) -> float:
+        return self._steady_s
+
     def move(self, to: datetime, *, step: bool = False) -> None:
+        if not step:
+            self._steady_s += (to - self._now).total_seconds()
         self._now, self._stepped = to, step
         self._moved.set()
         self._moved = trio.Event()
@@ -254,8 +261,13 @@ class World:
             if wire.is_over:
                 said.append("(closed)")
                 del self._wires[kind, name]
-            lines += [f"{prefix}: {line}".replace(str(self.data), DATA_AS_SHOWN) for line in said]
+            lines += [f"{prefix}: {self._as_shown(line)}" for line in said]
         return lines
+
+    def _as_shown(self, line: str) -> str:
+        """Without what is different on every machine."""
+        line = line.replace(str(self.data), DATA_AS_SHOWN)
+        return line.replace(data_version(), ZONE_DATA_AS_SHOWN)
 
     async def _client_says(self, name: str, text: str) -> None:
         self._wire("C", name).say(text)
@@ -292,7 +304,6 @@ class World:
         self.clock.move(until)
 
     async def _clock_is_set(self, name: str, text: str) -> None:
-        self.core._mark = (self.clock.now(), self.core._mark[1])
         self.clock.move(self._moment(text), step=True)
 
     def _moment(self, text: str) -> datetime:

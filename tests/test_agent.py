@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import trio
 
 from cronflowd import agent as agents
 from cronflowd.agent import Agent, parse_terms
+from cronflowd.clock import wall_now
 from cronflowd.config import Address, WorkerSettings
 from cronflowd.errors import Exit, Fatal
 from cronflowd.executors import TABLE
@@ -358,19 +360,32 @@ async def test_a_daemon_that_reads_nothing_costs_no_memory(spool_dir: Path) -> N
         assert sum(len(line) - len("OUT 7 1 ") + 1 for line in lines) < 2 * 1024 * 1024
 
 
-async def test_a_quiet_worker_beats_and_a_silent_daemon_is_given_up(spool_dir: Path) -> None:
-    """A cable that was pulled sends no FIN."""
+async def test_a_worker_beats_and_a_silent_daemon_is_given_up(spool_dir: Path) -> None:
+    """A cable that was pulled sends no FIN. And the daemon learns how far off this machine's clock is."""
     async with fake_daemon() as daemon, working(daemon, spool_dir):
         daemon.answer = "OK w1 heartbeat=0.05"
         visitor = await daemon.worker()
         started_at = trio.current_time()
         for _ in range(4):
-            assert await visitor.line() == "BEAT"
+            word, now, rtt = (await visitor.line()).split()
+            told_at = datetime.fromisoformat(now.removeprefix("now="))
+            assert (word, abs(told_at - wall_now()) < timedelta(seconds=PATIENCE_S)) == ("BEAT", True)
+            assert 0 <= float(rtt.removeprefix("rtt=")) < PATIENCE_S
             await visitor.say("OK")
         assert trio.current_time() - started_at >= 0.15
         await visitor.closed()
-        assert visitor.lines[4:] in (["BEAT"] * 2, ["BEAT"] * 3)
+        assert 2 <= len(visitor.lines[4:]) <= 3
         assert "HELLO" in (await daemon.worker()).hello
+
+
+async def test_a_beat_says_how_long_the_answer_before_took(spool_dir: Path) -> None:
+    """Half of it is how old the worker's time is when the daemon reads it."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir):
+        daemon.answer = "OK w1 heartbeat=0.2"
+        visitor = await daemon.worker()
+        while float((await visitor.expect("BEAT")).rpartition("rtt=")[2]) < 0.1:
+            await trio.sleep(0.1)
+            await visitor.say("OK")
 
 
 async def test_output_alone_does_not_make_the_daemon_look_silent(spool_dir: Path) -> None:

@@ -261,6 +261,28 @@ async def test_a_virtual_step_ends_the_wait(autojump_clock: MockClock, seconds: 
         clock.step(seconds)
 
 
+async def test_steady_time_goes_on_through_steps_and_in_suspend(autojump_clock: MockClock) -> None:
+    """Held against the wall clock it tells the one from the other."""
+    clock = VirtualClock(START)
+    assert (clock.now(), clock.steady_s()) == (START, 0.0)
+    clock.step(3600)
+    assert (clock.now(), clock.steady_s()) == (START + timedelta(seconds=3600), 0.0)
+    clock.suspend(60)
+    assert (clock.now(), clock.steady_s()) == (START + timedelta(seconds=3660), 60.0)
+    await trio.sleep(5)
+    assert (clock.now(), clock.steady_s()) == (START + timedelta(seconds=3665), 65.0)
+
+
+def test_the_machine_s_steady_time_keeps_pace_with_its_wall_clock(system_clock: SystemClock) -> None:
+    """Seconds are seconds on both, or every look would find a step."""
+    begin_at, begin_s = system_clock.now(), system_clock.steady_s()
+    time.sleep(0.05)
+    wall_s = (system_clock.now() - begin_at).total_seconds()
+    steady_s = system_clock.steady_s() - begin_s
+    assert steady_s >= 0.05
+    assert abs(wall_s - steady_s) < clock_module.STEP_S
+
+
 async def test_a_virtual_step_between_two_waits_is_told_once(autojump_clock: MockClock) -> None:
     """As the kernel's timer does."""
     clock = VirtualClock(START)
@@ -274,5 +296,6 @@ def test_every_clock_keeps_the_same_form(make: Callable[[], Clock]) -> None:
     """The fake has what the real one has, so the daemon cannot lean on more."""
     clock = make()
     assert callable(clock.now)
+    assert callable(clock.steady_s)
     assert callable(clock.wait_until)
     clock.close()

@@ -204,8 +204,9 @@ def test_schedules_fire_as_debians_cron_does(scenario: Scenario) -> None:
             walked.append(found)
             now = found
         assert sorted(wanted) == walked, expression
+        assert wanted == {found: schedule.times_at(found, begin) for found in walked}, expression
         last = end - timedelta(seconds=1)
-        assert len(walked) == schedule.count(begin, last, begin), expression
+        assert wanted.total() == schedule.count(begin, last, begin), expression
         assert (walked[-1] if walked else None) == schedule.latest(begin, last, begin), expression
 
 

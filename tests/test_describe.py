@@ -17,7 +17,7 @@ from cronflowd.errors import Refusal
 from cronflowd.rules import Calendar, Interval, Rule, explain
 from cronflowd.schedule import Schedule, Unreadable, parse_schedule
 from tests.test_english import PERIODS, calendars
-from tests.test_schedule import CHANGES, at, random_days, random_expression, window
+from tests.test_schedule_oracle import CHANGES, at, random_days, random_expression, window
 
 EXAMPLES = int(os.environ.get("CRONFLOWD_EXAMPLES", "600"))
 SEED = int(os.environ.get("CRONFLOWD_SEED", "20261121"))

@@ -608,7 +608,8 @@ class EngineMachine(RuleBasedStateMachine):
     @invariant()
     def count_is_kept(self) -> None:
         for task in self.driver.state.tasks.values():
-            assert task.fired <= (task.spec.options.count or 0)
+            workers = len(self.driver.state.workers) if task.spec.options.on == "all" else 1
+            assert 0 <= task.fired < (task.spec.options.count or 1) + max(1, workers)
             assert not (task.is_used_up and task.due_at)
 
     @invariant()

@@ -24,7 +24,7 @@ from cronflowd.schedule import Schedule, parse_schedule
 from cronflowd.zones import Zone, read_zones
 from tests import cron_oracle
 from tests.harness import play
-from tests.test_schedule import ANCHOR_AT, CHANGES, at, random_expression, window
+from tests.test_schedule_oracle import ANCHOR_AT, CHANGES, at, random_expression, window
 
 EXAMPLES = int(os.environ.get("CRONFLOWD_EXAMPLES", "300"))
 SEED = int(os.environ.get("CRONFLOWD_SEED", "20261121"))

@@ -1,8 +1,11 @@
-"""Times and durations as people write them; zones themselves are held against cron in test_schedule.py."""
+"""Times and durations as people write them; test_schedule_oracle.py holds the zones against cron."""
 
 from __future__ import annotations
 
+import zoneinfo
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,7 +13,8 @@ from hypothesis import strategies as st
 
 from cronflowd import zones
 from cronflowd.errors import Refusal
-from cronflowd.zones import format_duration, parse_duration, parse_time
+from cronflowd.schedule import reload_zones
+from cronflowd.zones import data_version, format_duration, parse_duration, parse_time
 
 ANCHOR_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -79,3 +83,50 @@ def test_durations_in_other_forms_are_refused(text: str) -> None:
 def test_a_formatted_duration_is_read_back(ms: int) -> None:
     """tasks.db is written with one and read with the other."""
     assert ms / 1000 == parse_duration(format_duration(ms / 1000))
+
+
+# --- which zone data ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def zone_dir(tmp_path: Path) -> Iterator[Path]:
+    """A directory of zones of its own, and an empty one before it."""
+    (tmp_path / "zones").mkdir()
+    (tmp_path / "zones" / "UTC").touch()
+    zoneinfo.reset_tzpath([tmp_path / "nothing", tmp_path / "zones"])
+    reload_zones()
+    yield tmp_path / "zones"
+    zoneinfo.reset_tzpath()
+    reload_zones()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "version"),
+    [
+        ("tzdata.zi", "# version 2025b\n# This zic input file is in the public domain.\n", "2025b"),
+        ("tzdata.zi", "# no word of it\n", "unknown"),
+        ("+VERSION", "2024a\n", "2024a"),
+        ("README", "2024a\n", "unknown"),
+    ],
+)
+def test_zone_data_says_its_version(zone_dir: Path, file: str, text: str, version: str) -> None:
+    """Two machines that disagree about a time can be compared."""
+    (zone_dir / file).write_text(text)
+    assert data_version() == f"{version} {zone_dir}"
+
+
+def test_the_version_is_that_of_the_data_in_use_and_not_of_what_came_since(zone_dir: Path) -> None:
+    """The system's update is in force after HUP only."""
+    (zone_dir / "+VERSION").write_text("2024a")
+    assert data_version() == f"2024a {zone_dir}"
+    (zone_dir / "+VERSION").write_text("2025b")
+    assert data_version() == f"2024a {zone_dir}"
+    reload_zones()
+    assert data_version() == f"2025b {zone_dir}"
+
+
+def test_without_the_system_s_zones_the_package_s_are_named(zone_dir: Path) -> None:
+    """As in a container that has nothing but Python."""
+    (zone_dir / "UTC").unlink()
+    version, _, place = data_version().partition(" ")
+    assert (version[:2], place) == ("20", "package tzdata")
