@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from . import __version__, commands, events, history, store, views
+from . import __version__, commands, events, history, moving, store, views
 from . import facts as f
 from . import stimuli as s
 from .auth import matches
@@ -272,6 +272,17 @@ class Answers:
         assert reply is not None
         return reply
 
+    # --- crontabs ---
+
+    def _import(self, question: s.ImportLine, session: Session) -> Reply:
+        if session.moving is None:
+            session.moving = moving.Import()
+        reply: Reply = session.moving.take(self.core, question)
+        return reply
+
+    def _export(self, question: s.ExportTasks, session: Session) -> Reply:
+        return moving.export(self.core.state, question, self.core.now())
+
     # --- history ---
 
     def _runs(self, question: s.ListRuns, session: Session) -> Answer:
@@ -467,6 +478,8 @@ _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
     s.ShowClock: Answers._clock,
     s.SaveTasks: Answers._save,
     s.LoadFile: Answers._load,
+    s.ImportLine: Answers._import,
+    s.ExportTasks: Answers._export,
     s.ListRuns: Answers._runs,
     s.ShowLog: Answers._log,
     s.Watch: Answers._watch,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__, auth, config, logs
-from .config import AnySettings, Common, Setting, Settings, WorkerSettings
+from .config import AnySettings, ClientSettings, Common, Setting, Settings, WorkerSettings
 from .errors import Exit, Fatal
 
 TOKEN_NAME = "token"  # noqa: S105  # a file's name, in the data directory, made by `init`
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    parsed = parser().parse_args(_with_command(arguments))
+    arguments, job = _without_job(arguments)
+    parsed = parser().parse_args(_with_command(arguments), argparse.Namespace(job=job))
     command: Callable[[argparse.Namespace], int] = parsed.command
     return command(parsed)
 
@@ -44,6 +45,14 @@ def _with_command(arguments: list[str]) -> list[str]:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         return ["serve", *arguments]
     return arguments
+
+
+def _without_job(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """`run … -- COMMAND ARG…`: what stands behind `--` is the job's own, whatever it looks like."""
+    if arguments[:1] != ["run"] or "--" not in arguments:
+        return arguments, []
+    cut = arguments.index("--")
+    return arguments[:cut], arguments[cut + 1 :]
 
 
 def _report(error: Exception) -> int:
@@ -94,6 +103,16 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_check(commands.add_parser("check", help="examine a data directory", allow_abbrev=False))
     _add_init(commands.add_parser("init", help="make the secret for --token-file", allow_abbrev=False))
+    _add_import(commands.add_parser("import", help="take over a crontab", allow_abbrev=False))
+    _add_export(commands.add_parser("export", help="tasks as a crontab", allow_abbrev=False))
+    _add_run(
+        commands.add_parser(
+            "run",
+            help="run a command on a worker and wait for it",
+            usage="%(prog)s [-h] [option …] [key=value …] -- COMMAND [ARG …]",
+            allow_abbrev=False,
+        )
+    )
     # No help: it is for the daemon's own use, and does not show.
     _add_compact(commands.add_parser("compact", allow_abbrev=False))
     return top
@@ -136,6 +155,37 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     data = next(row for row in config.table(Settings) if row.field == "data")
     _add_flag(parser, data)
     parser.set_defaults(command=_init)
+
+
+def _add_client(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    for row in config.table(ClientSettings):
+        if not row.field.startswith("log_"):  # a client says what it has to say on stderr
+            _add_flag(parser, row)
+    parser.set_defaults(command=run)
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a crontab; - is standard input")
+    parser.add_argument(
+        "--system", action="store_true", help="as /etc/crontab: a user's name stands before the command"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would come of each line")
+    _add_client(parser, _import)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("refs", metavar="REF", nargs="*", help="a task's name or id; none: all tasks")
+    _add_client(parser, _export)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", metavar="key=value", nargs="*", help="any option of ADD, as env.LANG=C")
+    for key in _RUN_KEYS:
+        parser.add_argument(f"--{key}", metavar=key.upper(), help=f"the same as {key}={key.upper()}")
+    _add_client(parser, _run_job)
+
+
+_RUN_KEYS = ("name", "timeout", "retry", "on")
 
 
 def _add_compact(parser: argparse.ArgumentParser) -> None:
@@ -193,3 +243,29 @@ def _compact(parsed: argparse.Namespace) -> int:
 
     logs.set_up("text", "warning")
     return compaction.main(parsed.directory, parsed.history)
+
+
+def _import(parsed: argparse.Namespace) -> int:
+    from . import client
+
+    return client.import_crontab(_load(ClientSettings, parsed), parsed.file, parsed.system, parsed.dry_run)
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    from . import client
+
+    return client.export_crontab(_load(ClientSettings, parsed), parsed.refs)
+
+
+def _run_job(parsed: argparse.Namespace) -> int:
+    from . import client
+
+    if not parsed.job:
+        raise Fatal(Exit.USAGE, "no command; usage: cronflowd run [option …] -- COMMAND [ARG …]")
+    options = [(key, value) for key in _RUN_KEYS if (value := getattr(parsed, key))]
+    for word in parsed.words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise Fatal(Exit.USAGE, f"{word!r} is not key=value; the command stands behind --")
+        options.append((key, value))
+    return client.run_command(_load(ClientSettings, parsed), options, parsed.job)

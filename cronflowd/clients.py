@@ -71,6 +71,7 @@ class Session:
     is_live: bool = False  # WATCH, LOG follow: it stays open without any input
     closing: bool = False  # QUIT: what is owed still leaves, no further line is executed
     data: Any = None  # the core's own
+    moving: Any = None  # what IMPORT keeps of the lines before
 
     @property
     def is_locked(self) -> bool:

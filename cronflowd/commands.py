@@ -405,6 +405,23 @@ def _file(make: Callable[[str], Any]) -> Parser:
     return parse_file
 
 
+def _import(text: str, context: Context) -> s.ImportLine:
+    """Flags, then the line as it is. No line that means something in a crontab begins with `--`."""
+    flags: set[str] = set()
+    while match := re.match(r"--([^ \t]*)(?:[ \t]|$)", text):
+        if match[1] not in ("system", "dry-run"):
+            raise Refusal("bad-option", f'"--{escape(match[1][:40])}" is neither --system nor --dry-run')
+        flags.add(match[1])
+        text = text[match.end() :]
+    return s.ImportLine(text, "system" in flags, "dry-run" in flags)
+
+
+def _export(text: str, context: Context) -> s.ExportTasks:
+    words, options = split_words(text)
+    _only(options)
+    return s.ExportTasks(_refs(words, "EXPORT") if words else None)
+
+
 def _hello(text: str, context: Context) -> s.Hello:
     words, options = split_words(text)
     _only(options, "name")
@@ -448,6 +465,8 @@ VERBS: dict[str, Verb] = {
     "CLOCK": Verb(_nothing(s.ShowClock), "CLOCK", "the time here, and how far off the workers' clocks are"),
     "SAVE": Verb(_file(s.SaveTasks), "SAVE [FILE.db]", "writes all tasks to a file (tasks.db)", reads=False),
     "LOAD": Verb(_file(s.LoadFile), "LOAD [FILE.db]", "replaces all tasks by those of a file", reads=False),
+    "IMPORT": Verb(_import, "IMPORT [--system] [--dry-run] LINE", "adds a line of a crontab", reads=False),
+    "EXPORT": Verb(_export, "EXPORT [REF…]", "tasks as a crontab"),
     "PAUSE": Verb(_pause, "PAUSE REF…|all [until=TIME] [why=TEXT]", "starts no new runs", reads=False),
     "RESUME": Verb(_resume, "RESUME REF…|all", "the opposite", reads=False),
     "RUN": Verb(_run, "RUN REF [arg.K=V …]", "runs a task now", reads=False),

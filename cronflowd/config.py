@@ -367,7 +367,28 @@ class WorkerSettings(Common):
     local: bool = setting("", _switch, "false", "", sources="flag")
 
 
-PROGRAMS: tuple[type[Common], ...] = (Settings, WorkerSettings)
+@frozen(kw_only=True)
+class ClientSettings(Common):
+    """What `import`, `export` and `run` were told; in the file, the table [client]."""
+
+    section: ClassVar[str] = "client"
+
+    server: Address | Path | None = setting(
+        "HOST:PORT|unix:PATH",
+        _address_or_socket,
+        None,
+        "the daemon's control port (default: unix:DATA/control.sock, else 127.0.0.1:5050)",
+    )
+    data: Path = setting(
+        "DIR",
+        _path,
+        "as the daemon's",
+        "the data directory of a daemon on this machine",
+        make=lambda _: _state_dir("cronflowd"),
+    )
+
+
+PROGRAMS: tuple[type[Common], ...] = (Settings, WorkerSettings, ClientSettings)
 AnySettings = TypeVar("AnySettings", bound=Common)
 
 # --- from sources to value ----------------------------------------------------------------------

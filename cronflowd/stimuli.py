@@ -273,6 +273,20 @@ class LoadFile:
 
 
 @frozen
+class ImportLine:
+    """A line of a crontab, in the place where it stands there."""
+
+    line: str
+    is_system: bool
+    is_dry: bool  # only look what would come of it
+
+
+@frozen
+class ExportTasks:
+    refs: tuple[str, ...] | None  # None = all
+
+
+@frozen
 class ListRuns:
     ref: str | None
     state: str

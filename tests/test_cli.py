@@ -179,7 +179,11 @@ def test_the_top_help_tells_the_commands_for_people(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     told = capsys.readouterr().out
-    assert [word for word in ("serve", "worker", "check", "init") if f"    {word} " not in told] == []
+    assert [
+        word
+        for word in ("serve", "worker", "check", "init", "import", "export", "run")
+        if f"    {word} " not in told
+    ] == []
     assert "compact" not in told
 
 

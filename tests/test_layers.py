@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "cronflowd"
 LAYERS = (
     # values
     "errors wire names zones config calendars fields rules words english schedule describe forecast timetable"
-    " model facts stimuli replies"
+    " model crontab facts stimuli replies"
     # talk
     " telnet commands"
     # decide
@@ -23,10 +23,10 @@ LAYERS = (
     # keep
     " disk records replay store journal history compaction check"
     # run
-    " auth clock systemd logs listeners outbox clients workers core answers upkeep daemon"
+    " auth clock systemd logs listeners outbox clients workers core moving answers upkeep daemon"
     # programs
     " spool executors.output executors.job executors.processes executors.builtin executors.shell"
-    " executors agent cli __main__"
+    " executors agent client cli __main__"
 ).split()
 
 # What may wait. All others are plain functions of their arguments, and can be tested like that.

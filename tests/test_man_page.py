@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cronflowd import __version__
-from cronflowd.config import Common, Setting, Settings, WorkerSettings, table
+from cronflowd.config import ClientSettings, Common, Setting, Settings, WorkerSettings, table
 
 PAGE = Path(__file__).parent.parent / "contrib" / "cronflowd.1"
 
@@ -38,6 +38,21 @@ cronflowd \- schedule with netcat, run on workers that dial in, lose nothing
 .B cronflowd init
 .RB [ \-\-data
 .IR DIR ]
+.br
+.B cronflowd import
+.RB [ \-\-system ]
+.RB [ \-\-dry\-run ]
+.IR FILE |\-
+.br
+.B cronflowd export
+.RI [ REF \&.\|.\|.]
+.br
+.B cronflowd run
+.RI [ option \&.\|.\|.]
+.RI [ key = value \&.\|.\|.]
+.B \-\-
+.I COMMAND
+.RI [ ARG \&.\|.\|.]
 .br
 .B cronflowd \-\-version
 .SH DESCRIPTION
@@ -68,6 +83,26 @@ it sets aside what cannot be used; nothing is deleted.
 makes the secret for
 .B \-\-token\-file
 and prints the name of the file.
+.PP
+.B cronflowd import
+adds the lines of a crontab, and tells of each what became of it and what is not as in cron.
+.B \-\-system
+is the form of /etc/crontab, with a user in each line;
+.B \-\-dry\-run
+only looks. The file \- is standard input.
+.B cronflowd export
+prints tasks as a crontab.
+.PP
+.B cronflowd run
+runs a command once, on a worker, shows what it writes, and ends with its exit status.
+.BR \-\-name ,
+.BR \-\-timeout ,
+.B \-\-retry
+and
+.B \-\-on
+are options of the task, as is each
+.IR key = value .
+INT and TERM cancel the run.
 .SH SETTINGS
 Every flag is also a variable
 .RB ( \-\-max\-tasks :
@@ -77,7 +112,9 @@ and a key of the TOML file that
 names
 .RB ( max_tasks ;
 a worker's stand in its table
-.BR [worker] ).
+.BR [worker] ,
+those of import, export and run in
+.BR [client] ).
 Flag goes before variable, variable before file. Times are 250ms, 30s, 5m, 1h30m or seconds; sizes are bytes,
 or 64K, 16M, 1G.
 """
@@ -91,13 +128,16 @@ HUP has it read configuration and zone data again.
 l l.
 0	ended by order
 2	bad usage
-65	the data are damaged; see cronflowd check
+65	the data are damaged; import: a line was refused
+69	the server cannot be reached
 70	a bug
 73	a file or a socket cannot be made
 74	the disk failed
-75	the data directory is in use
+75	the data directory is in use; run: lost, or not taken
 77	refused: open to others without a secret, or a wrong one
 78	bad configuration
+124	run: the time given by \-\-timeout was over
+130	run: it was cancelled
 .TE
 .SH FILES
 In the data directory:
@@ -120,13 +160,23 @@ protocol.md
 def page() -> str:
     head = HEAD.removeprefix("\\\n").replace("VERSION", __version__)
     foot = ".SH SIGNALS" + FOOT.removeprefix("\\\n").removeprefix(".SH SIGNALS")
-    return head + "".join([*_section("THE DAEMON", Settings), *_section("A WORKER", WorkerSettings)]) + foot
+    return (
+        head
+        + "".join(
+            [
+                *_section("THE DAEMON", Settings),
+                *_section("A WORKER", WorkerSettings),
+                *_section("IMPORT, EXPORT AND RUN", ClientSettings),
+            ]
+        )
+        + foot
+    )
 
 
 def _section(title: str, kind: type[Common]) -> Iterator[str]:
     yield f".SH OPTIONS OF {title}\n"
     for row in table(kind):
-        if row.help:
+        if row.help and not (kind is ClientSettings and row.field.startswith("log_")):
             yield from _option(row)
 
 

@@ -1,0 +1,117 @@
+"""IMPORT and EXPORT: a crontab becomes tasks, line by line, and tasks become a crontab.
+
+What the lines mean is told in crontab.py. Here they meet the tasks that exist: names are
+made unique, and a line that is here already is not added again, so a crontab whose bad
+lines were mended can be sent a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from attrs import evolve
+
+from . import crontab, views
+from . import stimuli as s
+from .core import Core
+from .crontab import Entry, Nothing, Setting
+from .errors import Refusal
+from .model import DEFAULTS, Task, TaskSpec, make_spec, set_options
+from .replies import Reply
+from .state import State
+
+COLUMNS = ("note", "text")
+MAX_EXPORTED = 20_000  # tasks; they are sorted in one piece, while everybody waits
+MAX_DRY_NAMES = 10_000  # remembered of a dry run, to number the names as they would be
+
+
+class Import:
+    """One connection's crontab, as far as it has come."""
+
+    def __init__(self) -> None:
+        self._settings: dict[str, str] = {}
+        self._has_told = False  # what is otherwise than in cron for every line
+        self._dry_names: set[str] = set()
+
+    def take(self, core: Core, question: s.ImportLine) -> Reply:
+        """What comes of the next line; raises Refusal, and then nothing does."""
+        line = crontab.parse_line(question.line, self._settings, question.is_system)
+        if isinstance(line, Nothing):
+            return Reply("ignored", {"ignored": True})
+        if isinstance(line, Setting):
+            return self._set(line)
+        spec = self._spec(core, line)
+        differences = line.differences
+        if not self._has_told:
+            differences += crontab.first_differences(self._settings)
+        if question.is_dry:
+            reply = self._would_add(core, spec)
+        else:
+            reply = core.submit(s.AddTask(spec)).reply or Reply("")
+        self._has_told = True
+        return _with(reply, differences)
+
+    def _set(self, line: Setting) -> Reply:
+        settings = self._settings | {line.name: line.value}
+        size = sum(len(text.encode()) for pair in settings.items() for text in pair)
+        if size > crontab.MAX_SETTINGS_BYTES:
+            raise Refusal("limit", f"the settings are longer than {crontab.MAX_SETTINGS_BYTES} bytes")
+        self._settings = settings
+        return _with(Reply(f"set {line.name}", {"set": line.name}), line.differences)
+
+    def _spec(self, core: Core, line: Entry) -> TaskSpec:
+        tz = core.state.default_tz
+        options = set_options(DEFAULTS, line.options, tz, core.now())
+        spec = make_spec("", line.schedule, line.command, options, tz)
+        return evolve(spec, name=self._free_name(core.state, line.name, spec))
+
+    def _free_name(self, state: State, base: str, spec: TaskSpec) -> str:
+        name, number = base, 1
+        while name in state.names or name in self._dry_names:
+            if name in state.names and _is_same(spec, state.tasks[state.names[name]].spec):
+                raise Refusal("exists", f'it is here already, as "{name}" (id {state.names[name]})')
+            number += 1
+            name = f"{base}-{number}"
+        return name
+
+    def _would_add(self, core: Core, spec: TaskSpec) -> Reply:
+        reply = core.engine.decide(s.AddTask(spec), core.now()).reply
+        assert reply is not None
+        if len(self._dry_names) < MAX_DRY_NAMES:
+            self._dry_names.add(spec.name)
+        values = {key: value for key, value in reply.values.items() if key != "id"}
+        _, _, rest = reply.text.partition(" ")
+        return Reply(f"would-add {rest}", {"wouldAdd": True} | values)
+
+
+def _with(reply: Reply, differences: tuple[str, ...]) -> Reply:
+    return evolve(reply, columns=COLUMNS, rows=[("differs", text) for text in differences])
+
+
+def _is_same(one: TaskSpec, other: TaskSpec) -> bool:
+    return evolve(one, name="") == evolve(other, name="")
+
+
+def export(state: State, question: s.ExportTasks, now: datetime) -> Reply:
+    """EXPORT: the lines of a crontab."""
+    refs = question.refs
+    tasks = list(state.tasks.values()) if refs is None else [views.find(state, ref) for ref in refs]
+    tasks.sort(key=lambda task: task.id)
+    if len(tasks) > MAX_EXPORTED:
+        raise Refusal("limit", f"there are {len(tasks)} tasks, more than the {MAX_EXPORTED} of one crontab")
+
+    def rows() -> Iterator[tuple[str]]:
+        writer = crontab.Writer(state.default_tz)
+        for task in crontab.in_order((_described(state, task, now) for task in tasks), state.default_tz):
+            for line in writer.lines(task):
+                yield (line,)
+
+    return Reply("", {}, ("line",), rows(), "rows")
+
+
+def _described(state: State, task: Task, now: datetime) -> crontab.Task:
+    if state.is_paused(task, now):
+        return crontab.Task(task.spec, "it is paused")
+    is_over = task.due_at is None and task.spec.schedule.kind not in ("reboot", "unreadable", "at")
+    return crontab.Task(task.spec, "it has no moment to come" if is_over else "")

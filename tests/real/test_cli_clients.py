@@ -1,0 +1,233 @@
+"""`cronflowd import`, `export` and `run` against a real daemon and a real worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.real.running import PATIENCE_S, ROOT, Daemon, StartDaemon, wait_until
+
+pytestmark = pytest.mark.real
+SAMPLE = Path(__file__).parents[1] / "data" / "crontab.system"
+
+
+@pytest.fixture
+def busy(start_daemon: StartDaemon) -> Daemon:
+    """A daemon with a worker."""
+    return start_daemon("--local-worker", "2")
+
+
+def command(daemon: Daemon, verb: str, *words: str) -> list[str]:
+    server = () if "--server" in words else ("--server", f"{daemon.host}:{daemon.port}")
+    return [sys.executable, "-m", "cronflowd", verb, *server, *words]
+
+
+def cronflowd(
+    daemon: Daemon, verb: str, *words: str, given: str = "", **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(daemon, verb, *words),
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | env,
+    )
+
+
+# --- import and export --------------------------------------------------------------------------
+
+
+def test_a_system_crontab_moves_in(daemon: Daemon) -> None:
+    """Each line is reported, what is refused is named, and the others are in."""
+    dry = cronflowd(daemon, "import", "--system", "--dry-run", str(SAMPLE))
+    assert daemon.ask("LIST limit=0") == ["OK 0"]
+    assert dry.stdout.splitlines()[-1] == "nothing was changed: 10 would be added, 0 there already, 2 refused"
+    done = cronflowd(daemon, "import", "--system", str(SAMPLE))
+    assert (done.returncode, dry.returncode, done.stderr) == (65, 65, "")
+    said = done.stdout.splitlines()
+    assert said[0] == "line 2: set SHELL"
+    assert (
+        said[2] == "line 4: set MAILTO; differs: nothing is mailed to root; LOG keeps what a command writes"
+    )
+    assert re.match(
+        r"line 7: added run-parts \(id 1\), next \S+Z; differs: it runs as the worker's user", said[3]
+    )
+    assert said[-3] == 'line 20: refused: minute field "*/0": the step in "*/0" is 0'
+    assert said[-1] == "10 added, 0 there already, 2 refused"
+    names = [row.split("\t")[1] for row in daemon.ask("LIST")[:-1]]
+    assert names == [
+        "run-parts", "run-parts-2", "run-parts-3", "run-parts-4", "sessionclean", "debian-sa1", "php",
+        "pg_dump", "tee", "mail",
+    ]  # fmt: skip
+
+
+def test_a_crontab_that_was_mended_is_sent_again(daemon: Daemon, tmp_path: Path) -> None:
+    """Nobody should have to pick out the lines that are in already."""
+    file = tmp_path / "crontab"
+    file.write_text("@daily backup\n61 * * * * clean\n@hourly caf\xe9\n", encoding="latin-1")
+    done = cronflowd(daemon, "import", str(file))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (65, "1 added, 0 there already, 2 refused")
+    assert "line 3: refused: byte 0xe9 at column" in done.stdout
+    again = cronflowd(daemon, "import", "-", given="@daily backup\n1 * * * * clean\n")
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (0, "1 added, 1 there already, 0 refused")
+
+
+def test_what_went_in_comes_out_and_goes_in_again(daemon: Daemon, start_daemon: StartDaemon) -> None:
+    """Nobody is locked in: the exported crontab means the same tasks."""
+    cronflowd(daemon, "import", "--system", str(SAMPLE))
+    out = cronflowd(daemon, "export")
+    assert (out.returncode, out.stderr) == (0, "")
+    assert "%first line%100\\% of it%it's the last\n" in out.stdout
+    other = start_daemon()
+    assert cronflowd(other, "import", "-", given=out.stdout).returncode == 0
+
+    def meanings(which: Daemon) -> list[list[str]]:
+        return sorted(row.split("\t")[4:] for row in which.ask("LIST")[:-1])
+
+    assert meanings(daemon) == meanings(other)
+    assert cronflowd(daemon, "export", "tee").stdout.startswith("# tee\nPATH=")
+
+
+@pytest.mark.skipif(not Path("/usr/bin/crontab").exists(), reason="no crontab here")
+def test_debian_s_crontab_accepts_what_we_export(daemon: Daemon, tmp_path: Path) -> None:
+    """It is judged by whoever has to read it."""
+    cronflowd(daemon, "import", "--system", str(SAMPLE))
+    daemon.ask(
+        'ADD name=odd env.A="it\'s" env.B= @every 90s x',
+        'ADD "every 2 hours on weekdays" y',
+        "ADD 0 0 L * * z",
+    )
+    file = tmp_path / "crontab"
+    file.write_text(cronflowd(daemon, "export").stdout)
+    checked = subprocess.run(["crontab", "-n", str(file)], capture_output=True, text=True, check=False)
+    assert (checked.returncode, "successfully" in checked.stdout + checked.stderr) == (0, True), checked
+
+
+def test_what_follows_a_percent_sign_is_the_command_s_input(busy: Daemon, tmp_path: Path) -> None:
+    """Through two shells and a pipe, not a character may change."""
+    out = tmp_path / "out"
+    lines = f"""SHELL=/bin/bash
+@yearly cat > "{out}" && echo "\\% it's" >> "{out}"%first 'line'%%100\\% $HOME "x"\\y%
+"""
+    assert cronflowd(busy, "import", "-", given=lines).returncode == 0
+    busy.ask("RUN cat")
+    busy.until("RUNS cat", lambda said: "\tok\t" in said)
+    assert out.read_text() == "first 'line'\n\n100% $HOME \"x\"\\y\n% it's\n"
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+def test_run_shows_what_the_command_writes_and_ends_as_it_does(busy: Daemon) -> None:
+    """For scripts: as if the command had been run here."""
+    job = 'echo "one  $W"; echo two >&2; printf "a\\tb\\\\"; exit 3'
+    done = cronflowd(busy, "run", 'env.W=it\'s "so"', "--", "sh", "-c", job)
+    assert (done.returncode, done.stdout, done.stderr) == (3, 'one  it\'s "so"\na\tb\\\n', "two\n")
+    assert cronflowd(busy, "run", "--name", "fine", "--", "true").returncode == 0
+    assert cronflowd(busy, "run", "--", "sh", "-c", "kill -9 $$").returncode == 137
+    assert cronflowd(busy, "run", "--", "A=b", "c").returncode == 127
+
+
+def test_run_waits_for_the_last_attempt(busy: Daemon, tmp_path: Path) -> None:
+    """A retry that succeeds is a success."""
+    mark = tmp_path / "mark"
+    job = f"test -e {mark} && echo there && exit; touch {mark}; exit 5"
+    done = cronflowd(busy, "run", "--retry", "fixed:2:100ms", "--", "sh", "-c", job)
+    assert (done.returncode, done.stdout) == (0, "there\n")
+    assert done.stderr.startswith("cronflowd: attempt 1 ended: failed, exit 5; attempt 2 follows")
+
+
+def test_run_tells_its_own_ends_by_their_codes(busy: Daemon) -> None:
+    """As timeout(1) has it; 75 says that trying again is right."""
+    assert cronflowd(busy, "run", "--timeout", "200ms", "--", "sleep", "9").returncode == 124
+    assert cronflowd(busy, "run", "--on", "nobody", "grace=1s", "--", "true").returncode == 75
+    assert cronflowd(busy, "run", "colour=red", "--", "true").returncode == 2
+    assert cronflowd(busy, "run", "true").returncode == 2
+    assert cronflowd(busy, "run", "--", "echo", "a\nREMOVE all").returncode == 2
+    assert cronflowd(busy, "run", "--server", "127.0.0.1:1", "--", "true").returncode == 69
+
+
+def start_sleeper(daemon: Daemon) -> subprocess.Popen[str]:
+    words = command(daemon, "run", "--name", "sleeper", "--", "sh", "-c", "echo up; sleep 30")
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_run(busy: Daemon, number: signal.Signals) -> None:
+    """Ctrl-C means the job, wherever it runs."""
+    process = start_sleeper(busy)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said) == (128 + number, "")
+    busy.until("RUNS sleeper", lambda said: "\tcancelled\t" in said)
+
+
+def test_a_run_that_somebody_else_cancels_ends_with_130(busy: Daemon) -> None:
+    """The script sees that it did not end by itself."""
+    process = start_sleeper(busy)
+    busy.ask("CANCEL 1")
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said.splitlines()[-1]) == (130, "cronflowd: run 1 has ended as cancelled")
+
+
+def test_run_outlives_the_daemon(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """Jobs do, so whoever waits for one must too; and nothing is shown twice."""
+    daemon = start_daemon("--local-worker", "2")
+    go = tmp_path / "go"
+    job = f"echo before; while ! test -e {go}; do sleep 0.1; done; echo after; exit 4"
+    words = command(daemon, "run", "--", "sh", "-c", job)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout
+    assert process.stdout.readline() == "before\n"
+    daemon.restart()
+    go.touch()
+    out, said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out, said) == (4, "after\n", "")
+
+
+# --- which server -------------------------------------------------------------------------------
+
+
+def test_the_data_directory_s_socket_needs_no_token(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """And on TCP the token of --token-file is shown; without it the door stays shut: 77."""
+    token = tmp_path / "token"
+    token.write_text("5f2b1c90\n")
+    token.chmod(0o600)
+    daemon = start_daemon("--token-file", str(token))
+    data = [sys.executable, "-m", "cronflowd", "export", "--data", str(daemon.data)]
+    assert subprocess.run(data, cwd=ROOT, check=False, timeout=PATIENCE_S).returncode == 0
+    unix = f"unix:{daemon.unix_socket}"
+    assert cronflowd(daemon, "import", "--server", unix, "-", given="@daily x\n").returncode == 0
+    assert cronflowd(daemon, "export", "--token-file", str(token)).stdout == "# x\n@daily x\n"
+    assert cronflowd(daemon, "export", CRONFLOWD_TOKEN_FILE=str(token)).returncode == 0
+    shut = cronflowd(daemon, "import", "-", given="@daily y\n")
+    assert (shut.returncode, "auth-required" in shut.stderr) == (77, True)
+    wrong = tmp_path / "wrong"
+    wrong.write_text("guess\n")
+    wrong.chmod(0o600)
+    assert cronflowd(daemon, "run", "--token-file", str(wrong), "--", "true").returncode == 77
+
+
+def test_a_reader_that_leaves_ends_only_the_writing(busy: Daemon) -> None:
+    """`cronflowd run … | head` must not lose the exit status to a broken pipe."""
+    words = command(busy, "run", "--", "sh", "-c", "echo a; sleep 0.5; echo b; sleep 0.2; exit 6")
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout
+    assert process.stdout.readline() == "a\n"
+    process.stdout.close()
+    wait_until(lambda: process.poll() is not None)
+    assert process.stderr
+    assert (process.returncode, process.stderr.read()) == (6, "")
+    process.stderr.close()
