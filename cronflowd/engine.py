@@ -42,7 +42,8 @@ from .moments import (
 )
 from .placement import choose
 from .replies import Reply
-from .state import Need, State
+from .state import State
+from .tables import Need
 from .wire import escape, format_option, format_time
 from .zones import format_duration
 

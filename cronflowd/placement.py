@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 
 from .dependencies import standing
 from .model import Run, TaskSpec, Worker
-from .state import HANDICAP, Need, State
+from .state import State
+from .tables import HANDICAP, Need
 from .wire import format_time
 
 

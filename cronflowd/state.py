@@ -2,7 +2,7 @@
 
 Rules for this file. `apply` is the only thing that changes a table; it touches and never
 refuses, because during replay there is nobody to refuse to. It reads no clock: a fact
-brings its time. Everything below "indexes" is derived, and may be pruned at any time.
+brings its time.
 A new fact needs three things: a class in facts.py, a case here, a row in
 tests/test_state.py. `carry` tells the whole state as facts again; a checkpoint is that.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heappush
+from heapq import heappush
 from typing import Any
 
 import attrs
@@ -20,6 +20,7 @@ import attrs
 from . import facts as f
 from .calendars import Calendars
 from .model import ENDED, MOVES, Outcome, Run, Task, TaskSpec, Worker, read_record
+from .tables import Tables
 
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
 MAX_OUTPUT_IN_MEMORY = (
@@ -27,12 +28,7 @@ MAX_OUTPUT_IN_MEMORY = (
 )  # characters, all runs together; older output is read from the journal
 MAX_WORKERS_AWAY = 1000
 SAVES_KEPT = 2  # the file on disk is one of the last two saves, whenever the power went
-# A run that waits counts as younger by this much: an old low one passes a new high one.
-HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
-
 WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
-
-Need = tuple[str, str, str, float]  # type, on, prio, grace: runs of one need wait in one queue
 
 
 class Output:
@@ -46,17 +42,14 @@ class Output:
         self.whole = whole
 
 
-class State:
-    """All tables. Read freely; change only through `apply`."""
+class State(Tables):
+    """All that is true. Read freely; change only through `apply`."""
 
     def __init__(self, default_tz: str = "UTC", recent_runs: int = 10_000) -> None:
+        super().__init__()
         self.default_tz = default_tz
         self.calendars = Calendars()  # what today's files and packages say; facts tell what came of it
-        self.tasks: dict[int, Task] = {}
-        self.runs: dict[int, Run] = {}  # not ended
-        self.workers: dict[str, Worker] = {}
         self.next_task, self.next_run = 1, 1
-        self.paused_all, self.paused_until_at, self.paused_why = False, _NO_TIME, ""
         self.saved: deque[f.TasksSaved] = deque(maxlen=SAVES_KEPT)
         self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were; `due` their number
         self.tz = ""  # of the daemon that wrote last
@@ -70,16 +63,6 @@ class State:
         self.outputs: OrderedDict[int, Output] = OrderedDict()
         self.output_size = 0
         self.history_from_seq = 0  # outcomes of records before this one are not in memory
-        # Indexes.
-        self.names: dict[str, int] = {}
-        self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
-        self.to_judge: dict[int, None] = {}  # tasks whose dependencies, or runs, may let them go on
-        self.due: list[tuple[datetime, int]] = []
-        self.queues: dict[Need, deque[tuple[int, int]]] = {}  # (run, attempt) each
-        self.delayed: list[tuple[datetime, int]] = []
-        self.leases: list[tuple[datetime, int]] = []
-        self.timeouts: list[tuple[datetime, int, int]] = []
-        self.free: dict[str, Worker] = {}  # workers that would take a run now
 
     def apply(self, fact: f.Fact, at: datetime, seq: int = 0) -> None:
         """Makes `fact`, which happened at `at`, true."""
@@ -92,32 +75,16 @@ class State:
         if fact.id < self.next_task:
             # LOAD brings a task back that was removed while it ran: what still runs is its own again.
             task.runs = sorted(run.id for run in self.runs.values() if run.task_id == fact.id)
-        self._put(task)
+        self.put(task)
         self.next_task = max(self.next_task, fact.id + 1)
-        self._set_due(task, fact.due_at)
-
-    def _put(self, task: Task) -> None:
-        """A task and its definition, into the tables by name."""
-        self.tasks[task.id] = task
-        self.names[task.name] = task.id
-        for name in task.spec.options.after:
-            self.dependents.setdefault(name, set()).add(task.id)
-        if task.spec.options.after or task.runs:
-            self.to_judge[task.id] = None
-
-    def _take_out(self, task: Task) -> None:
-        del self.names[task.name]
-        for name in task.spec.options.after:
-            self.dependents[name].discard(task.id)
-            if not self.dependents[name]:
-                del self.dependents[name]
+        self.set_due(task, fact.due_at)
 
     def _spec(self, record: dict[str, Any]) -> TaskSpec:
         return read_record(record, self.default_tz)
 
     def _task_changed(self, fact: f.TaskChanged, at: datetime, seq: int) -> None:
         task = self.tasks[fact.id]
-        self._take_out(task)
+        self.take_out(task)
         old, task.spec, task.rev, task.run_head = task.spec, self._spec(fact.record), fact.rev, ""
         if task.spec.options.count != old.options.count:
             task.fired = 0
@@ -125,19 +92,19 @@ class State:
         if task.name != old.name:
             for dependent in self.dependents.get(task.name, ()):
                 self._rename_heard(self.tasks[dependent], old.name, task.name)
-        self._put(task)
-        self._set_due(task, fact.due_at)
+        self.put(task)
+        self.set_due(task, fact.due_at)
 
     def _rename_heard(self, dependent: Task, old: str, new: str) -> None:
         if old in dependent.heard:
             dependent.heard[new] = dependent.heard.pop(old)
 
     def _task_rescheduled(self, fact: f.TaskRescheduled, at: datetime, seq: int) -> None:
-        self._set_due(self.tasks[fact.id], fact.due_at)
+        self.set_due(self.tasks[fact.id], fact.due_at)
 
     def _task_removed(self, fact: f.TaskRemoved, at: datetime, seq: int) -> None:
         task = self.tasks.pop(fact.id)
-        self._take_out(task)
+        self.take_out(task)
 
     def _task_paused(self, fact: f.TaskPaused, at: datetime, seq: int) -> None:
         if fact.id is None:
@@ -157,30 +124,13 @@ class State:
     def _lift(self, task: Task) -> None:
         task.paused, task.paused_until_at, task.paused_why = False, None, ""
 
-    def is_paused(self, task: Task, at: datetime) -> bool:
-        """Whether a moment of `task` at `at` starts nothing."""
-        return self.is_all_paused(at) or task.is_paused(at)
-
-    def is_all_paused(self, at: datetime) -> bool:
-        """Whether PAUSE all is in force."""
-        return self.paused_all and (self.paused_until_at is None or at < self.paused_until_at)
-
-    def _set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
-        task.due_at = due_at = None if task.spec.unread else due_at
-        task.decided = decided
-        if due_at is not None:
-            heappush(self.due, (due_at, task.id))
-            if len(self.due) > 64 + 2 * len(self.tasks):
-                self.due = [(t.due_at, t.id) for t in self.tasks.values() if t.due_at is not None]
-                heapify(self.due)
-
     # --- fires and runs ---
 
     def _fires_passed(self, fact: f.FiresPassed, at: datetime, seq: int) -> None:
         if task := self.tasks.get(fact.task):
             self._count(task, fact.state, fact.count)
             again = fact.next_due_at == fact.last_due_at
-            self._set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
+            self.set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
             if fact.settles:
                 task.heard.clear()
         self._tell_dependents(fact.name, f"{fact.state} ({fact.why})")
@@ -199,14 +149,14 @@ class State:
             task.fired += 1
         if fact.by == "schedule":
             again = fact.next_due_at == fact.due_at
-            self._set_due(task, fact.next_due_at, run.nth if again else 0)
+            self.set_due(task, fact.next_due_at, run.nth if again else 0)
         run.awaits = bool(fact.awaits)
         if run.awaits:
             self.to_judge[task.id] = None
         elif not run.parked:
             if fact.by != "manual":
                 task.heard.clear()
-            self._enqueue_or_delay(run)
+            self.enqueue(run)
 
     def _run_admitted(self, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
         run = self.runs[fact.run]
@@ -220,7 +170,7 @@ class State:
         run.queued_at = max(at, run.delayed_until_at or at)
         if run.queued_at == at:
             run.delayed_until_at = None
-        self._enqueue_or_delay(run)
+        self.enqueue(run)
 
     def _tell_dependents(self, name: str, how: str) -> None:
         """A run of a task has ended for good, or a moment of it has passed."""
@@ -234,7 +184,7 @@ class State:
         run.worker, run.sent_at = fact.worker, at
         if worker := self.workers.get(fact.worker):
             worker.runs.add(run.id)
-            self._recount(worker)
+            self.recount(worker)
         if run.spec.options.timeout_s is not None:
             heappush(self.timeouts, (at + timedelta(seconds=run.spec.options.timeout_s), run.id, run.attempt))
 
@@ -263,7 +213,7 @@ class State:
     def _run_stopping(self, fact: f.RunStopping, at: datetime, seq: int) -> None:
         run = self.runs[fact.run]
         run.stopping = fact.why
-        self._lease(run, at + STOP_LEASE)
+        self.lease(run, at + STOP_LEASE)
 
     def _run_ended(self, fact: f.RunEnded, at: datetime, seq: int) -> None:
         run = self.runs[fact.run]
@@ -322,7 +272,7 @@ class State:
         worker = self.workers.get(run.worker) if run.worker else None
         if worker and run.id in worker.runs:
             worker.runs.remove(run.id)
-            self._recount(worker)
+            self.recount(worker)
 
     def _count(self, task: Task, state: str, number: int) -> None:
         counts = task.counts = task.counts or {}
@@ -363,8 +313,8 @@ class State:
             if (run.id, run.attempt) in named:
                 run.lease_until_at = None
             elif run.lease_until_at is None:
-                self._lease(run, fact.lease_until_at)
-        self._recount(worker)
+                self.lease(run, fact.lease_until_at)
+        self.recount(worker)
         self._forget_workers()
 
     def _worker_left(self, fact: f.WorkerLeft, at: datetime, seq: int) -> None:
@@ -374,16 +324,16 @@ class State:
         worker.connected, worker.since_at = False, at
         for run in self._held(worker):
             if run.lease_until_at is None:
-                self._lease(run, lease_until_at)
-        self._recount(worker)
+                self.lease(run, lease_until_at)
+        self.recount(worker)
 
     def _worker_leaving(self, fact: f.WorkerLeaving, at: datetime, seq: int) -> None:
         self.workers[fact.name].leaving = True
-        self._recount(self.workers[fact.name])
+        self.recount(self.workers[fact.name])
 
     def _worker_drained(self, fact: f.WorkerDrained, at: datetime, seq: int) -> None:
         self.workers[fact.name].draining = fact.draining
-        self._recount(self.workers[fact.name])
+        self.recount(self.workers[fact.name])
 
     def _held(self, worker: Worker) -> list[Run]:
         return [self.runs[run] for run in sorted(worker.runs)]
@@ -403,7 +353,7 @@ class State:
         for run in self.runs.values():
             # The clock stood still while no daemon ran: nobody loses a lease he could not renew.
             if run.lease_until_at is not None:
-                self._lease(run, max(run.lease_until_at, fact.lease_until_at))
+                self.lease(run, max(run.lease_until_at, fact.lease_until_at))
 
     def _clock_stepped(self, fact: f.ClockStepped, at: datetime, seq: int) -> None:
         """Durations stay what they are: what was to last 30 s lasts 30 s, whatever the clock shows then."""
@@ -442,7 +392,7 @@ class State:
             )  # fmt: skip
         # Those that wait come in the order of their queues, which need not be that of their numbers.
         queues = [self.queues[need] for need in sorted(self.queues)]
-        waiting = [entry[0] for queue in queues for entry in queue if self._waits(entry)]
+        waiting = [entry[0] for queue in queues for entry in queue if self.waits(entry)]
         for run_id in sorted(self.runs.keys() - set(waiting)) + waiting:
             yield _carried_run(self.runs[run_id])
 
@@ -459,8 +409,8 @@ class State:
         task.paused, task.paused_until_at = bool(fact.paused), fact.paused_until_at
         task.paused_why, task.counts, task.fired = fact.paused_why or "", fact.counts, fact.fired or 0
         task.heard = dict(fact.heard or {})
-        self._put(task)
-        self._set_due(task, fact.due_at, fact.decided or 0)
+        self.put(task)
+        self.set_due(task, fact.due_at, fact.decided or 0)
 
     def _worker_carried(self, fact: f.WorkerCarried, at: datetime, seq: int) -> None:
         worker = self.workers[fact.name] = _worker(fact, fact.since_at)
@@ -482,7 +432,7 @@ class State:
         if run.state != "queued":
             self._index_held(run)
         elif not (run.parked or run.awaits):
-            self._enqueue_or_delay(run)
+            self.enqueue(run)
 
     def _index_held(self, run: Run) -> None:
         assert run.worker is not None
@@ -494,90 +444,6 @@ class State:
         if (timeout_s := run.spec.options.timeout_s) is not None:
             heappush(self.timeouts, (run.sent_at + timedelta(seconds=timeout_s), run.id, run.attempt))
 
-    # --- indexes ---
-
-    def _enqueue_or_delay(self, run: Run) -> None:
-        if run.delayed_until_at is not None:
-            heappush(self.delayed, (run.delayed_until_at, run.id))
-        else:
-            self._enqueue(run)
-
-    def _enqueue(self, run: Run) -> None:
-        options = run.spec.options
-        need = (options.type, run.on, options.prio, options.grace_s)
-        queue = self.queues.get(need)
-        if queue is None:
-            queue = self.queues[need] = deque()
-        queue.append((run.id, run.attempt))
-
-    def head(self, need: Need) -> Run | None:
-        """The run that has waited longest in one queue; empty queues are dropped."""
-        queue = self.queues[need]
-        while queue:
-            if self._waits(queue[0]):
-                return self.runs[queue[0][0]]
-            queue.popleft()
-        del self.queues[need]
-        return None
-
-    def _waits(self, entry: tuple[int, int]) -> bool:
-        """Whether an entry of a queue still counts; it stays there when its run was sent or cancelled."""
-        run_id, attempt = entry
-        run = self.runs.get(run_id)
-        return run is not None and run.state == "queued" and run.attempt == attempt
-
-    def heads(self) -> list[tuple[Need, Run]]:
-        """The first of every queue."""
-        return [(need, run) for need in list(self.queues) if (run := self.head(need))]
-
-    def next_task_due(self) -> tuple[datetime, int] | None:
-        """The earliest moment of any task."""
-        while self.due:
-            due_at, task_id = self.due[0]
-            if (task := self.tasks.get(task_id)) and task.due_at == due_at:
-                return self.due[0]
-            heappop(self.due)
-        return None
-
-    def next_lease_end(self) -> tuple[datetime, int] | None:
-        """The earliest end of a lease."""
-        while self.leases:
-            until_at, run_id = self.leases[0]
-            if (run := self.runs.get(run_id)) and run.lease_until_at == until_at:
-                return self.leases[0]
-            heappop(self.leases)
-        return None
-
-    def next_timeout(self) -> tuple[datetime, int] | None:
-        """The earliest end of a run's time."""
-        while self.timeouts:
-            at, run_id, attempt = self.timeouts[0]
-            run = self.runs.get(run_id)
-            if run and run.attempt == attempt and run.state in ("sent", "running") and not run.stopping:
-                return at, run_id
-            heappop(self.timeouts)
-        return None
-
-    def next_release(self) -> tuple[datetime, int] | None:
-        """The earliest retry."""
-        while self.delayed:
-            at, run_id = self.delayed[0]
-            run = self.runs.get(run_id)
-            if run and run.delayed_until_at == at and not (run.parked or run.awaits):
-                return self.delayed[0]
-            heappop(self.delayed)
-        return None
-
-    def _lease(self, run: Run, until_at: datetime) -> None:
-        run.lease_until_at = until_at
-        heappush(self.leases, (until_at, run.id))
-
-    def _recount(self, worker: Worker) -> None:
-        if worker.free > 0:
-            self.free[worker.name] = worker
-        else:
-            self.free.pop(worker.name, None)
-
     def parse_again(self) -> None:
         """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
         for task in self.tasks.values():
@@ -585,13 +451,6 @@ class State:
             for run in task.runs:
                 if self.runs[run].spec is old:
                     self.runs[run].spec = task.spec
-
-    def find(self, ref: str) -> Task | None:
-        """The task whose id or name is `ref`; `task_<n>` finds nothing but n."""
-        if ref.isascii() and ref.isdigit() and len(ref) < 20:
-            return self.tasks.get(int(ref))
-        task_id = self.names.get(ref)
-        return self.tasks[task_id] if task_id is not None else None
 
 
 def counts(task: Task, run: Run) -> bool:

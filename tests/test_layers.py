@@ -19,7 +19,7 @@ LAYERS = (
     # talk
     " telnet commands"
     # decide
-    " state dependencies placement moments events definitions engine views"
+    " tables state dependencies placement moments events definitions engine views"
     # keep
     " disk records replay store journal history compaction check"
     # run
