@@ -28,6 +28,7 @@ from .moments import (
     Decision,
     admit,
     after_end,
+    draw,
     ended,
     ended_waiting,
     fire,
@@ -153,7 +154,9 @@ class Engine(Definitions):
     def _end(self, run: Run, state: str, exit_code: int | None, why: str, now: datetime) -> list[f.Fact]:
         """The facts that end an attempt: for good, or with another one to follow."""
         options = run.spec.options
-        delay_s = options.retry.delay_s(run.attempt) if state in ("failed", "timeout", "lost") else None
+        delay_s = None
+        if state in ("failed", "timeout", "lost"):
+            delay_s = options.retry.delay_s(run.attempt, draw(f"{run.id} {run.attempt} {run.spec.name}"))
         if delay_s is None and state == "lost" and options.lost == "rerun":
             delay_s = 0.0
         end = ended(run, state, exit_code, why, final=delay_s is None)

@@ -67,13 +67,18 @@ class Retry:
     first_s: float
     factor: float
     cap_s: float
+    jitter: float = 0.0  # by how much of itself a delay may be longer or shorter, 0 to 1
 
-    def delay_s(self, attempt: int) -> float | None:
-        """Seconds to wait after the `attempt`-th attempt (from 1) has failed; None = no more."""
+    def delay_s(self, attempt: int, drawn: float = 0.5) -> float | None:
+        """Seconds to wait after the `attempt`-th attempt (from 1) has failed; None = no more.
+
+        `drawn` is the jitter's random number, from 0 to 1.
+        """
         if attempt > self.times:
             return None
         # The exponent is bounded because 2.0 ** 2000 raises where the cap would do.
-        return min(self.cap_s, self.first_s * self.factor ** min(attempt - 1, 64))
+        delay_s = min(self.cap_s, self.first_s * self.factor ** min(attempt - 1, 64))
+        return delay_s * (1 + self.jitter * (2 * drawn - 1))
 
 
 NO_RETRY = Retry("none", 0, 0.0, 1.0, 0.0)
@@ -82,20 +87,34 @@ _MAX_DELAY_S = 30 * 86_400.0
 
 
 def parse_retry(text: str) -> Retry:
-    """`none`, `fixed:3:1s`, `exp:5:1s:300s` (doubling, capped) or `exp:3:5s:x5` (by a factor)."""
+    """`none`; `fixed:3:1s`; `exp:5:1s`, doubling; `:x5` another factor, `:300s` a cap, `:~20%` jitter."""
     if text == "none":
         return NO_RETRY
-    kind, *rest = text.split(":")
-    if kind == "fixed" and len(rest) == 2:
-        return Retry(text, _retries(rest[0]), parse_duration(rest[1]), 1.0, _MAX_DELAY_S)
-    if kind == "exp" and len(rest) == 3:
-        times, first_s, last = _retries(rest[0]), parse_duration(rest[1]), rest[2]
-        if last.startswith("x"):
-            return Retry(text, times, first_s, _factor(last[1:]), _MAX_DELAY_S)
-        return Retry(text, times, first_s, 2.0, parse_duration(last))
-    raise Refusal(
-        "bad-option", f'"{escape(text)}" is not none, fixed:N:DELAY, exp:N:DELAY:CAP or exp:N:DELAY:xF'
-    )
+    kind, *words = text.split(":")
+    if kind not in ("fixed", "exp") or len(words) < 2:
+        raise _refuse_retry(text)
+    given: dict[str, float] = {}
+    for word in words[2:]:
+        field, value = _retry_word(word)
+        if field in given or (kind == "fixed" and field != "jitter"):
+            raise _refuse_retry(text)
+        given[field] = value
+    factor = given.get("factor", 1.0 if kind == "fixed" else 2.0)
+    cap_s, jitter = given.get("cap_s", _MAX_DELAY_S), given.get("jitter", 0.0)
+    return Retry(text, _retries(words[0]), parse_duration(words[1]), factor, cap_s, jitter)
+
+
+def _retry_word(word: str) -> tuple[str, float]:
+    if word.startswith("x"):
+        return "factor", _factor(word[1:])
+    if match := re.fullmatch(r"~([0-9]{1,3})%", word):
+        return "jitter", parse_count(match[1], 0, 100) / 100
+    return "cap_s", parse_duration(word)
+
+
+def _refuse_retry(text: str) -> Refusal:
+    form = "none, fixed:N:DELAY or exp:N:DELAY[:xFACTOR][:CAP], with :~JITTER% if you like"
+    return Refusal("bad-option", f'"{escape(text)}" is not {form}')
 
 
 def _retries(text: str) -> int:

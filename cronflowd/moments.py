@@ -226,8 +226,13 @@ def delay(task: Task, due_at: datetime, which: str, now: datetime) -> datetime |
     jitter_s = task.spec.options.jitter_s
     if not jitter_s:
         return None
-    drawn = share_of(f"{task.id} {task.name} {due_at.isoformat()} {which}", DRAWS) / DRAWS
+    drawn = draw(f"{task.id} {task.name} {due_at.isoformat()} {which}")
     return now + timedelta(milliseconds=round(jitter_s * 1000 * drawn))
+
+
+def draw(what: str) -> float:
+    """A number from 0 to 1 that is random between things, and always the same for one of them."""
+    return share_of(what, DRAWS) / DRAWS
 
 
 def reopened(state: State, run: Run, now: datetime) -> list[f.Fact]:
