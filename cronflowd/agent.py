@@ -27,11 +27,12 @@ from .auth import read_token
 from .clock import wall_now
 from .config import WorkerSettings, format_address
 from .errors import Exit, Fatal, Refusal
-from .executors import TABLE
+from .executors import custom, make_table
 from .executors.job import (
     NOT_RUNNABLE,
     SIGNAL_BASE,
     Ended,
+    Executor,
     Job,
     Order,
     cannot_start,
@@ -58,7 +59,7 @@ MAX_ORDER_BYTES = 1024 * 1024  # more than any daemon sends: an unread order wou
 MAX_BATCH_BYTES = 128 * 1024  # of output, in one send
 MIN_SHARE_BYTES = 4 * 1024  # of it, for one run
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
-MAX_RUNNING_BYTES = 60_000  # of running= in HELLO
+MAX_HELLO_BYTES = 65_000  # running= takes what the rest of HELLO leaves of it
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
 
@@ -102,6 +103,7 @@ class Agent:
     def __init__(self, settings: WorkerSettings, spool: Spool, parent: int) -> None:
         self.settings = settings
         self.spool = spool
+        self.table = make_table(settings)
         self.parent = parent  # the process that started this one; matters to a local worker
         self.terms = Terms()
         self.jobs: dict[str, Job] = {}  # by `<run> <attempt>`, as everything below
@@ -158,7 +160,7 @@ class Agent:
             key = order.key
             if key in self.jobs or key in self.reports:
                 return  # the daemon asks again for what we already have
-            executor = TABLE.get(order.type)
+            executor = self.table.get(order.type)
             if executor is None:
                 self._report(key, cannot_start(NOT_RUNNABLE, f"this worker runs no {order.type} jobs"))
             elif executor.at_once and (ended := executor.at_once(order)):
@@ -193,7 +195,7 @@ class Agent:
 
     async def _run_job(self, job: Job) -> None:
         key = job.order.key
-        ended = await _carry_out(job)
+        ended = await _carry_out(job, self.table[job.order.type])
         del self.jobs[key]
         job.output.end()
         line = format_done(key, ended, job.output.omitted)
@@ -251,18 +253,25 @@ class Agent:
         """The first line, and at once the last order of a worker that takes none any more."""
         settings = self.settings
         words = ["HELLO", format_option("name", settings.name), f"slots={settings.slots}"]
-        words.append("can=" + ",".join(TABLE))
-        if settings.label:
-            words.append("labels=" + ",".join(f"{key}={value}" for key, value in settings.label))
+        # The secret goes before what may be long: it has to stand at the line's beginning.
         if settings.token_file:
             words.append(format_option("token", read_token(settings.token_file).decode()))
+        words.append("can=" + ",".join(self._abilities()))
+        if settings.label:
+            words.append("labels=" + ",".join(f"{key}={value}" for key, value in settings.label))
         # Jobs first: a report is repeated anyhow, a job that is not named loses its lease.
         held = ",".join(key.replace(" ", ":") for key in [*self.jobs, *self.reports])
-        if len(held) > MAX_RUNNING_BYTES:
-            held = held[:MAX_RUNNING_BYTES].rpartition(",")[0]
+        room = MAX_HELLO_BYTES - len(" ".join(words))
+        if len(held) > room:
+            held = held[:room].rpartition(",")[0]
         if held:
             words.append("running=" + held)
         return " ".join(words) + ("\nBYE\n" if self.is_leaving else "\n")
+
+    def _abilities(self) -> list[str]:
+        """The types it can do; of `custom`, each handler by its name."""
+        handlers = [f"custom:{name}" for name in custom.names(self.settings.handlers)]
+        return [kind for kind in self.table if kind != "custom"] + handlers
 
     # --- the link ---------------------------------------------------------------------
 
@@ -457,12 +466,12 @@ class Agent:
         self.spool.rewrite(self.reports, self.jobs)
 
 
-async def _carry_out(job: Job) -> Ended:
+async def _carry_out(job: Job, executor: Executor) -> Ended:
     """Has the executor do it; whatever goes wrong in there ends this job only."""
     if job.killed:
         return Ended(SIGNAL_BASE + signal.SIGTERM, why="killed before it started", signal=signal.SIGTERM)
     try:
-        return await TABLE[job.order.type].run(job)
+        return await executor.run(job)
     except Exception as error:
         log.exception("run %s failed inside the worker", job.order.run)
         return Ended(NOT_RUNNABLE, why=f"a fault of the worker: {error!r}")
@@ -518,6 +527,7 @@ def _parse_number(text: str) -> float | None:
 
 def run(settings: WorkerSettings) -> int:
     """Works until told to leave; returns the exit code. Raises Fatal."""
+    custom.check(settings.handlers)
     become_subreaper()
     return trio.run(_main, settings)
 

@@ -18,13 +18,14 @@ from typing import Any, TypeVar
 
 import trio
 
-from . import __version__, commands, events, history, moving, store, views
+from . import __version__, commands, events, history, moving, store, views, why
 from . import facts as f
 from . import stimuli as s
 from .auth import matches
 from .calendars import parse_calendar_names
 from .clients import Session
 from .core import Core
+from .english import parse_moment
 from .errors import Refusal
 from .model import Outcome, TaskSpec
 from .outbox import Gate
@@ -305,6 +306,45 @@ class Answers:
             older = await trio.to_thread.run_sync(read)
         return views.list_runs(state, question, older)
 
+    async def _why(self, question: s.AskWhy, session: Session) -> Reply:
+        """WHY: what is known of a moment, wherever it stands; or what the task's definition says of it."""
+        state, now = self.core.state, self.core.now()
+        task, wanted = state.find(question.ref), views.wanted_outcomes(views.all_runs(question.ref), state)
+        zone = task.spec.schedule.tz if task else self.default_tz
+        at = parse_moment(question.time, zone, now) if question.time else None
+        if at is None:
+            newest = await self._outcomes(wanted, 1)
+            at = why.newest_moment(state, task, newest[0] if newest else None)
+        outcomes = await self._outcomes(why.concerns(at, wanted), MAX_OLD_RUNS) if at else []
+        found = why.Found(why.find_runs(state, task, at) if at else [], outcomes[::-1])
+        if at is None or not (found.runs or found.outcomes):
+            task = views.find(state, question.ref)
+            if at is None:
+                return _why_reply(why.explain_never(task), "not-due")
+            return _why_reply(*why.explain_unknown(state, task, at, now))
+        blamed = why.blamed_runs(found.outcomes)
+        others = [row for run in blamed for row in state.outcomes.get(run, [])]
+        other = why.Found([state.runs[run] for run in blamed if run in state.runs], others)
+        remarks = await self._remarks(found)
+        return _why_reply(*why.explain_found(state, task, at, found, remarks, other))
+
+    async def _remarks(self, found: why.Found) -> list[str]:
+        """The daemon's own lines in the LOG of these runs."""
+        runs = {row.run for row in found.outcomes if row.run} | {run.id for run in found.runs}
+        upto = self.core.last_seq
+        return [text for run in sorted(runs) for fd, text in await self._lines(run, upto) if fd == 0]
+
+    async def _outcomes(self, wanted: Callable[[Outcome], bool], most: int) -> list[Outcome]:
+        """The newest outcomes that are wanted, of memory and then of the journal."""
+        state = self.core.state
+        found = list(islice(filter(wanted, reversed(state.recent)), most))
+        if len(found) < most and state.history_from_seq:
+            read = partial(
+                _first, history.outcomes, self.data, state.history_from_seq, wanted, most - len(found)
+            )
+            found += await trio.to_thread.run_sync(read)
+        return found
+
     def _log(self, question: s.ShowLog, session: Session) -> Answer:
         state = self.core.state
         run = state.runs.get(question.run)
@@ -357,6 +397,10 @@ class Answers:
     def _unsubscribe(self, feed: Any) -> None:
         if feed in self.core.feeds:
             self.core.feeds.remove(feed)
+
+
+def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:
+    return Reply(disposition, {"disposition": disposition}, ("time", "what"), rows)
 
 
 def _calendars_of(order: Any) -> tuple[str, ...]:
@@ -481,6 +525,7 @@ _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
     s.ImportLine: Answers._import,
     s.ExportTasks: Answers._export,
     s.ListRuns: Answers._runs,
+    s.AskWhy: Answers._why,
     s.ShowLog: Answers._log,
     s.Watch: Answers._watch,
 }

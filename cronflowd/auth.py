@@ -36,26 +36,40 @@ def matches(token: bytes, offered: bytes) -> bool:
 
 def read_token(path: Path) -> bytes:
     """The secret in a file, which nobody but its owner may read."""
+    return _checked(path, _read_secret(path, "token").strip())
+
+
+def read_password(path: Path) -> str:
+    """A password for somewhere else: the file's one line."""
+    try:
+        password = _read_secret(path, "password").decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise Fatal(Exit.CONFIG, f"{path}: the password is not UTF-8") from error
+    if not password or not password.isprintable():
+        raise Fatal(Exit.CONFIG, f"{path}: the password is not one line of text")
+    return password
+
+
+def _read_secret(path: Path, what: str) -> bytes:
     try:
         # Not to wait for the other end, should it be a pipe.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            _check_mode(path, os.fstat(file.fileno()))
-            token = file.read(MAX_TOKEN_BYTES + 2).strip()
+            _check_mode(path, os.fstat(file.fileno()), what)
+            return file.read(MAX_TOKEN_BYTES + 2)
     except OSError as error:
-        raise Fatal(Exit.CONFIG, f"{path}: cannot read the token: {error.strerror}") from error
-    return _checked(path, token)
+        raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: {error.strerror}") from error
 
 
-def _check_mode(path: Path, found: os.stat_result) -> None:
+def _check_mode(path: Path, found: os.stat_result, what: str) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise Fatal(Exit.CONFIG, f"{path}: cannot read the token: it is not a file")
+        raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: it is not a file")
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o022:
-        raise Fatal(Exit.CONFIG, f"{path}: others can change the token (mode {mode:04o}); chmod 600 it")
+        raise Fatal(Exit.CONFIG, f"{path}: others can change the {what} (mode {mode:04o}); chmod 600 it")
     # A group may read what root owns: that is how an administrator, and systemd's
     # LoadCredential=, hand a secret to a user who must not be able to change it.
     if mode & (0o004 if found.st_uid == 0 else 0o044):
-        log.warning("%s: others can read the token (mode %04o); chmod 600 it", path, mode)
+        log.warning("%s: others can read the %s (mode %04o); chmod 600 it", path, what, mode)
 
 
 def _checked(path: Path, token: bytes) -> bytes:

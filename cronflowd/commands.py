@@ -311,6 +311,14 @@ def _log(text: str, context: Context) -> s.ShowLog:
     return s.ShowLog(_run_number(words[0]), len(words) == 2)
 
 
+def _why(text: str, context: Context) -> s.AskWhy:
+    words, options = split_words(text)
+    _only(options)
+    if not 1 <= len(words) <= 2:
+        raise Refusal("syntax", f"one task, and a time if you like; usage: {VERBS['WHY'].usage}")
+    return s.AskWhy(words[0], words[1] if words[1:] else "")
+
+
 def _ref_or_schedule(text: str, words: list[str], verb: str) -> tuple[str, str]:
     """A task's REF, or else a schedule; the other of the two is empty."""
     if not words:
@@ -474,6 +482,7 @@ VERBS: dict[str, Verb] = {
     "AT": Verb(_at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time", reads=False),
     "CANCEL": Verb(_cancel, "CANCEL RUN", "ends a run", reads=False),
     "RUNS": Verb(_runs, "RUNS [REF] [state=] [since=] [until=] [limit=] [offset=]", "what ran, newest first"),
+    "WHY": Verb(_why, "WHY REF [TIME]", "why a task ran, or did not"),
     "LOG": Verb(_log, "LOG RUN [follow]", "what a run wrote"),
     "NEXT": Verb(_next, 'NEXT REF|"SCHEDULE" [n=5] [tz=ZONE] [from=TIME]', "the next moments"),
     "DEPS": Verb(_deps, "DEPS [REF]", "which tasks wait for which"),

@@ -24,7 +24,7 @@ import attrs
 from attrs import field, frozen
 
 from .errors import Exit, Fatal, Refusal
-from .names import check_worker_name, parse_label
+from .names import check_mail_address, check_worker_name, parse_label
 from .zones import DAY_S, parse_duration, parse_zone
 
 Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
@@ -123,6 +123,11 @@ def _address_or_socket(text: str) -> Address | Path:
 
 def _worker_name(text: str) -> str:
     check_worker_name(text)
+    return text
+
+
+def _mail_address(text: str) -> str:
+    check_mail_address(text)
     return text
 
 
@@ -363,7 +368,33 @@ class WorkerSettings(Common):
     label: tuple[tuple[str, str], ...] = setting(
         "K=V", parse_label, "none", "what on=label:K=V looks for; repeatable", make=lambda _: (), many=True
     )
+    handlers: Path | None = setting(
+        "DIR", _path, None, "the Python handlers of type=custom: NAME.py with handle(data, context)"
+    )
     spool: Path | None = setting("DIR", _path, None, "where reports wait for their acknowledgement")
+    http_private: str = setting(
+        "WORD",
+        _one_of("allow", "refuse"),
+        "allow",
+        "allow or refuse: whether http and webhook jobs reach this machine and private networks",
+    )
+    smtp: Address | None = setting("HOST:PORT", _address, None, "the mail server for jobs of type email")
+    smtp_tls: str = setting(
+        "WORD",
+        _one_of("required", "auto", "off", "implicit"),
+        "auto",
+        "required (STARTTLS), auto (where the server offers it; required for a login), off, or"
+        " implicit (TLS from the first byte)",
+    )
+    smtp_user: str | None = setting("NAME", str, None, "the login at the mail server")
+    smtp_password_file: Path | None = setting("FILE", _path, None, "what holds its password")
+    smtp_from: str = setting(
+        "ADDRESS",
+        _mail_address,
+        "cronflowd@ and the host's name",
+        "the sender of emails",
+        make=lambda _: f"cronflowd@{_host_name().replace('_', '-')}",
+    )
     local: bool = setting("", _switch, "false", "", sources="flag")
 
 

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from attrs import frozen
 
 from .errors import Refusal
-from .model import DEFAULTS, TaskSpec, format_options, set_options
+from .model import DEFAULTS, TaskSpec, set_options, show_options
 from .rules import cron_lines
 from .schedule import Schedule, parse_schedule
 from .wire import escape, format_option
@@ -362,7 +362,7 @@ def _cron_schedules(schedule: Schedule) -> tuple[tuple[str, ...], str]:
 
 def _told(spec: TaskSpec) -> Iterator[str]:
     """The options that cron has not."""
-    texts = format_options(spec.options)
+    texts = show_options(spec.options)
     words = [
         format_option(key, value)
         for key, value in texts.items()

@@ -187,7 +187,9 @@ class Daemon:
             nursery.start_soon(links.serve, workers)
             if settings.local_worker:
                 socket = settings.data / WORKERS_SOCKET
-                nursery.start_soon(upkeep.keep_local_worker, settings.data, socket, settings.local_worker)
+                nursery.start_soon(
+                    upkeep.keep_local_worker, settings.data, socket, settings.local_worker, settings.config
+                )
 
     async def _feed_watchdog(self) -> None:
         """The loop itself feeds systemd's watchdog: one that hangs is started again."""

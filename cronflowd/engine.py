@@ -21,7 +21,7 @@ from . import stimuli as s
 from .definitions import DEFINE, Definitions, Limits, saved_fact
 from .dependencies import next_judgement
 from .errors import Refusal
-from .model import Run, Task, TaskSpec
+from .model import DEFAULTS, Run, Task, TaskSpec
 from .moments import (
     MIN_GRACE_S,
     NO_WORKER,
@@ -374,6 +374,10 @@ def _run_head(task_id: int, spec: TaskSpec) -> str:
     if options.cwd:
         words.append(format_option("cwd", options.cwd))
     words += [format_option(f"env.{name}", value) for name, value in options.env]
+    words += [format_option(f"header.{name}", value) for name, value in options.headers]
+    for key in ("payload", "body", "expect", "secret"):
+        if (value := getattr(options, key)) != getattr(DEFAULTS, key):
+            words.append(format_option(key, value))
     return " ".join(words)
 
 

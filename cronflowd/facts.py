@@ -380,7 +380,7 @@ def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:
         )  # fmt: skip
     return Outcome(
         seq, None, fact.task, fact.name, None, fact.state, fact.last_due_at, None, at, None, None,
-        fact.why, fact.count,
+        fact.why, fact.count, fact.first_due_at,
     )  # fmt: skip
 
 

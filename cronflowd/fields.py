@@ -125,6 +125,23 @@ class Fields:
     final: int
     per_day: int
 
+    def misses(self, local: int) -> tuple[str, ...]:
+        """Which parts of a local time they do not name: month, day, hour, minute, second, or time in one."""
+        day, second = divmod(local, DAY_S)
+        when = date.fromordinal(day + EPOCH_ORDINAL)
+        parts = []
+        if self._next_day(day) != day:
+            parts.append("day" if self.days.months >> when.month & 1 else "month")
+        return (*parts, *self._time_misses(second))
+
+    def _time_misses(self, second: int) -> tuple[str, ...]:
+        parts = (
+            ("hour", self.hours >> second // 3600),
+            ("minute", self.minutes >> second // 60 % 60),
+            ("second", self.seconds >> second % 60),
+        )
+        return tuple(name for name, mask in parts if not mask & 1)
+
     def next_from(self, local: int) -> int | None:
         """The first moment not before `local`."""
         day = local // DAY_S
@@ -235,6 +252,9 @@ class Times(Fields):
     """Any times of the day: those of fields are always hours times minutes times seconds."""
 
     times: Sequence[int]  # ascending; a range costs nothing, however long
+
+    def _time_misses(self, second: int) -> tuple[str, ...]:
+        return () if self._time_from(second) == second else ("time",)
 
     def _time_from(self, second: int) -> int | None:
         place = bisect_left(self.times, second)

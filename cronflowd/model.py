@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -29,6 +28,18 @@ from attrs import Factory, define, evolve, field, frozen
 from .calendars import parse_calendar_names
 from .english import parse_moment
 from .errors import Refusal
+from .kinds import (
+    CONTROL,
+    TYPES,
+    WHOSE,
+    check_command,
+    check_header_name,
+    check_options,
+    check_request,
+    parse_expect,
+    parse_payload,
+    parse_secret,
+)
 from .names import check_name, check_tag, check_worker_name, id_of_name, parse_label
 from .schedule import Schedule, Unreadable, parse_schedule
 from .timetable import Moments, make_moments
@@ -36,23 +47,19 @@ from .wire import escape, format_time
 from .words import named_zone
 from .zones import EPOCH, format_duration, parse_duration, parse_time, parse_zone
 
-MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line
-MAX_TEXT_BYTES = 65_536  # command, desc=, cwd= and env.K= together; bounds tasks.db's lines and RUN lines
+# Command and all options of any length together; bounds tasks.db's lines and RUN lines.
+MAX_TEXT_BYTES = 65_536
 MAX_TAGS = 32
 MAX_DEPENDENCIES = 100
 MAX_PARKED_RUNS = 1000  # per task with overlap=queue
 
 ENDED = frozenset({"ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed"})
-TYPES = ("shell", "script", "echo", "sleep")
 # Moves a run may make; the engine asserts them in apply.
 MOVES = {
     "queued": {"sent", "cancelled", "missed", "skipped"},
     "sent": {"running", "ok", "failed", "timeout", "cancelled", "lost"},
     "running": {"ok", "failed", "timeout", "cancelled", "lost"},
 }
-
-
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 # --- option values --------------------------------------------------------------------
@@ -228,6 +235,11 @@ class Options:
     type: str = "shell"
     cwd: str = ""  # absolute; empty = the worker's own
     env: tuple[tuple[str, str], ...] = ()  # sorted by name
+    payload: str = ""  # one JSON value, as it was written
+    headers: tuple[tuple[str, str], ...] = ()  # sorted by name; no two differ in case alone
+    body: str = ""
+    expect: str = "200-299"  # statuses that are a success
+    secret: str = ""  # signs a webhook
     prio: str = "medium"
     retry: Retry = NO_RETRY
     timeout_s: float | None = None
@@ -264,6 +276,10 @@ RULES: dict[str, Rule] = {
     "tz": Rule("tz", parse_zone),
     "type": Rule("type", _one_of(*TYPES)),
     "cwd": Rule("cwd", _parse_cwd),
+    "payload": Rule("payload", parse_payload),
+    "body": Rule("body", str),
+    "expect": Rule("expect", parse_expect),
+    "secret": Rule("secret", parse_secret),
     "prio": Rule("prio", _one_of("medium", "high", "low")),
     "retry": Rule("retry", parse_retry, lambda retry: str(retry.text)),
     "timeout": Rule("timeout_s", _parse_timeout, _format_seconds),
@@ -282,7 +298,8 @@ RULES: dict[str, Rule] = {
     "after": Rule("after", _parse_after, ",".join),
 }
 # Options that later releases bring: refused by name rather than ignored.
-LATER = frozenset("payload body expect secret notify".split())
+LATER = frozenset({"notify"})
+HIDDEN = frozenset({"secret"})
 
 
 def set_options(
@@ -295,22 +312,26 @@ def set_options(
     """
     changes: dict[str, Any] = {}
     zone = words.get("tz", options.tz) or default_tz
-    env = dict(options.env)
+    env, headers = dict(options.env), dict(options.headers)
     for key, text in words.items():
         _check_text(key, text)
         if key.startswith("env."):
             _set_env(env, key[4:], text)
+        elif key.startswith("header."):
+            _set_header(headers, key[7:], text)
         elif key in RULES:
             rule = RULES[key]
             changes[rule.field] = _parse_option(key, rule, text, zone, now)
-        elif key in LATER or key.startswith("header."):
+        elif key in LATER:
             raise Refusal("bad-option", f"{escape(key)}= is not in this release yet")
         else:
             hint = " (a task's name is name= here)" if key == "jobName" else ""
             raise Refusal("bad-option", f'there is no option "{escape(key)}"{hint}')
-    if not changes and env == dict(options.env):
-        return options
-    return evolve(options, env=tuple(sorted(env.items())), **changes)
+    for field_name, pairs in (("env", env), ("headers", headers)):
+        if pairs != dict(getattr(options, field_name)):
+            changes[field_name] = tuple(sorted(pairs.items()))
+    # Most tasks have no options of their own and share one object.
+    return evolve(options, **changes) if changes else options
 
 
 def _parse_option(key: str, rule: Rule, text: str, zone: str, now: datetime | None) -> Any:
@@ -330,8 +351,16 @@ def _set_env(env: dict[str, str], name: str, text: str) -> None:
     env[name] = text
 
 
+def _set_header(headers: dict[str, str], name: str, text: str) -> None:
+    check_header_name(name)
+    for other in [other for other in headers if other.lower() == name.lower()]:
+        del headers[other]
+    if text.strip():
+        headers[name] = text
+
+
 def _check_text(key: str, text: str) -> None:
-    if match := _CONTROL.search(text):
+    if match := CONTROL.search(text):
         raise Refusal("bad-option", f"{escape(key)}= holds the control character {escape(match[0])}")
 
 
@@ -344,7 +373,14 @@ def format_options(options: Options, all_of_them: bool = False) -> dict[str, str
         for key, rule in RULES.items()
         if all_of_them or getattr(options, rule.field) != getattr(DEFAULTS, rule.field)
     }
-    return texts | {f"env.{name}": value for name, value in options.env}
+    texts |= {f"env.{name}": value for name, value in options.env}
+    return texts | {f"header.{name}": value for name, value in options.headers}
+
+
+def show_options(options: Options, all_of_them: bool = False) -> dict[str, str]:
+    """The same for those who ask: a secret is told to be there, and not what it is."""
+    texts = format_options(options, all_of_them)
+    return texts | {key: "***" for key in HIDDEN if texts.get(key)}
 
 
 # --- tasks ------------------------------------------------------------------------------
@@ -365,6 +401,11 @@ class TaskSpec:
     def _moments(self) -> Moments:
         options = self.options
         return make_moments(self.schedule, options.start_at, options.end_at, options.spread_s, self.name)
+
+    @property
+    def work(self) -> str:
+        """What a worker must be able to do: the type, and of which handler it is the name too."""
+        return f"custom:{self.command}" if self.options.type == "custom" else self.options.type
 
     @property
     def record(self) -> dict[str, Any]:
@@ -389,11 +430,25 @@ def make_spec(name: str, schedule: str, command: str, options: Options, default_
         check_name(name)
     check_command(command, options.type)
     _check_size(command, options)
+    _check_type(options)
     parsed = parse_schedule(schedule, options.tz or default_tz)
     if options.tz and parsed.tz != options.tz:
         raise Refusal("bad-option", f"tz={options.tz} contradicts the schedule, which says {parsed.tz}")
     _check_bounds(options, parsed)
     return TaskSpec(name, parsed, command, options)
+
+
+def _check_type(options: Options) -> None:
+    if options is DEFAULTS:
+        return
+    check_options(
+        options.type,
+        [key for key, name in _OF_SOME_TYPES if getattr(options, name) != getattr(DEFAULTS, name)],
+    )
+    check_request(options.type, options.payload, options.body, [name for name, _ in options.headers])
+
+
+_OF_SOME_TYPES = [(key, {"header.X": "headers", "env.X": "env"}.get(key, key)) for key in WHOSE]
 
 
 def _check_bounds(options: Options, schedule: Schedule) -> None:
@@ -416,31 +471,12 @@ def _check_bounds(options: Options, schedule: Schedule) -> None:
 _BOUNDS = ("start", "end", "count", "spread")
 
 
-def check_command(command: str, kind: str) -> None:
-    """Raises Refusal (`syntax`) for a command that could not travel verbatim or says nothing."""
-    if match := _CONTROL.search(command):
-        raise Refusal(
-            "syntax",
-            f"the command holds the control character {escape(match[0])} at column {match.start() + 1}",
-        )
-    if not command.strip():
-        raise Refusal("syntax", "the command is empty")
-    if len(command.encode()) > MAX_COMMAND_BYTES:
-        raise Refusal("too-long", f"the command is longer than {MAX_COMMAND_BYTES} bytes")
-    if kind == "script":
-        try:
-            shlex.split(command)
-        except ValueError as error:
-            raise Refusal("syntax", f"type=script wants words as POSIX splits them: {error}") from None
-    if kind == "sleep" and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", command.strip()):
-        raise Refusal("syntax", f'type=sleep wants a number of seconds, not "{escape(command[:40])}"')
-
-
 def _check_size(command: str, options: Options) -> None:
     # SET adds variables one line after the other; the whole must still go into one line of a file.
-    texts = [command, options.desc, options.cwd, *(text for pair in options.env for text in pair)]
+    texts = [command, options.desc, options.cwd, options.payload, options.body, options.secret]
+    texts += [text for pair in options.env + options.headers for text in pair]
     if sum(len(text.encode()) for text in texts) > MAX_TEXT_BYTES:
-        raise Refusal("too-long", f"command, desc=, cwd= and env.K= are longer than {MAX_TEXT_BYTES} bytes")
+        raise Refusal("too-long", f"the command and its options are longer than {MAX_TEXT_BYTES} bytes")
 
 
 @define
@@ -531,6 +567,8 @@ def _option_text(key: str, value: object) -> str:
         raise Refusal("bad-line", f'there is no key "{escape(key)}"{hint}')
     if isinstance(value, str):
         return value
+    if key == "payload":
+        return orjson.dumps(value).decode()
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)
     if type(value) in (int, float):
@@ -613,6 +651,7 @@ class Outcome:
     exit: int | None
     why: str = ""
     count: int = 1  # fires this row stands for
+    first_due_at: datetime | None = None  # of them; None = due_at
 
 
 @define

@@ -1,4 +1,4 @@
-"""What tasks, workers and labels may be called: one rule each, wherever a name comes from."""
+"""What tasks, workers, labels and mailboxes may be called: one rule each, wherever a name comes from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from .wire import escape
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LABEL = re.compile(r"([A-Za-z0-9._/-]{1,64})=([A-Za-z0-9._/-]{1,64})")
+_MAIL_ADDRESS = re.compile(
+    r"(?!\.)[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*"
+)
+MAX_MAIL_ADDRESS = 254  # RFC 5321
 _TASK_NAME = re.compile(r"task_([1-9][0-9]{0,17})")
 
 
@@ -41,6 +45,12 @@ def _check_form(name: str, what: str) -> None:
 def check_tag(tag: str) -> None:
     """Raises Refusal (`bad-option`) unless it may be one of tags=."""
     _check_form(tag, "tag")
+
+
+def check_mail_address(address: str) -> None:
+    """Raises Refusal (`bad-option`) unless mail can be sent there; no names, quotes or comments around it."""
+    if len(address) > MAX_MAIL_ADDRESS or not _MAIL_ADDRESS.fullmatch(address):
+        raise Refusal("bad-option", f'"{escape(address[:80])}" is not an address such as ops@example.org')
 
 
 def id_of_name(name: str) -> int | None:

@@ -38,9 +38,10 @@ def best_worker(need: Need, free: Iterable[Worker]) -> Worker | None:
     return min(candidates, key=lambda worker: (-worker.free, worker.name))
 
 
-def accepts(worker: Worker, kind: str, on: str) -> bool:
-    """Whether a worker can do this type of work and is one of those asked for by on=."""
-    if kind not in worker.can:
+def accepts(worker: Worker, work: str, on: str) -> bool:
+    """Whether a worker can do this work and is one of those asked for by on=."""
+    # Who can do `custom` has all handlers, who can do `custom:NAME` has that one.
+    if work not in worker.can and work.partition(":")[0] not in worker.can:
         return False
     if on == "any":
         return True
@@ -56,14 +57,13 @@ def all_targets(state: State, spec: TaskSpec, now: datetime) -> list[str]:
     return sorted(
         worker.name
         for worker in state.workers.values()
-        if spec.options.type in worker.can and not (worker.draining or worker.leaving)
+        if accepts(worker, spec.work, "any") and not (worker.draining or worker.leaving)
         if worker.connected or worker.since_at >= oldest
     )
 
 
 def why_waiting(run: Run, state: State) -> str:
     """For people: what a queued run waits for."""
-    options = run.spec.options
     if run.parked:
         return "an earlier run of this task to end"
     if run.awaits and (task := state.tasks.get(run.task_id)):
@@ -71,10 +71,10 @@ def why_waiting(run: Run, state: State) -> str:
     if run.delayed_until_at is not None:
         why = "jitter" if run.attempt == 1 else "retry"
         return f"{format_time(run.delayed_until_at)} ({why}=)"
-    able = [worker for worker in state.workers.values() if accepts(worker, options.type, run.on)]
+    able = [worker for worker in state.workers.values() if accepts(worker, run.spec.work, run.on)]
     if not able:
         where = "" if run.on == "any" else f" and is on={run.on}"
-        return f"a worker that can do {options.type}{where} (none is known)"
+        return f"a worker that can do {run.spec.work}{where} (none is known)"
     if not any(worker.connected for worker in able):
         return f"worker {able[-1].name}, which is away" if len(able) == 1 else "a worker; all are away"
     if not any(worker.takes_runs for worker in able):

@@ -303,6 +303,12 @@ class ShowLog:
 
 
 @frozen
+class AskWhy:
+    ref: str
+    time: str  # as written, since the task's zone is not known yet; empty: of the newest moment
+
+
+@frozen
 class ShowNext:
     ref: str  # empty: `schedule` is asked about
     schedule: str

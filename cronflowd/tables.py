@@ -16,7 +16,7 @@ from .model import Run, Task, Worker
 HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
 
 
-Need = tuple[str, str, str, float]  # type, on, prio, grace: runs of one need wait in one queue
+Need = tuple[str, str, str, float]  # work, on, prio, grace: runs of one need wait in one queue
 
 
 class Tables:
@@ -93,7 +93,7 @@ class Tables:
 
     def _enqueue(self, run: Run) -> None:
         options = run.spec.options
-        need = (options.type, run.on, options.prio, options.grace_s)
+        need = (run.spec.work, run.on, options.prio, options.grace_s)
         queue = self.queues.get(need)
         if queue is None:
             queue = self.queues[need] = deque()

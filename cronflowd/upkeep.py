@@ -30,10 +30,15 @@ SEGMENTS_BEFORE_COMPACTION = 4
 COMPACTION_LIMIT_S = 3600.0
 
 
-async def keep_local_worker(data: Path, socket: Path, slots: int) -> None:
-    """Keeps a worker running on this machine until cancelled; leaves it to itself then."""
+async def keep_local_worker(data: Path, socket: Path, slots: int, config: Path | None) -> None:
+    """Keeps a worker running on this machine until cancelled; leaves it to itself then.
+
+    It has this process's variables and the file's table [worker]; flags say what is ours to say.
+    """
     command = [sys.executable, "-m", "cronflowd", "worker", "--local", "--name", "local"]
     command += ["--connect", f"unix:{socket}", "--slots", str(slots), "--spool", str(data / "local-worker")]
+    if config is not None:
+        command += ["--config", str(config)]
     pause_s = FIRST_PAUSE_S
     while True:
         began = trio.current_time()

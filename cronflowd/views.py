@@ -21,7 +21,7 @@ from .dependencies import draw_tree
 from .describe import describe, describe_anchor, describe_changes, format_cron
 from .errors import Refusal
 from .forecast import ClockChanges, Comparison, Moment
-from .model import Outcome, Run, Task, TaskSpec, format_options
+from .model import Outcome, Run, Task, TaskSpec, show_options
 from .moments import day_off
 from .placement import why_waiting
 from .replies import Reply
@@ -102,7 +102,7 @@ def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
         ("next", task.due_at),
         ("rev", task.rev),
         ("added", task.anchor_at),
-        *format_options(spec.options, all_of_them=True).items(),
+        *show_options(spec.options, all_of_them=True).items(),
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule, spec.options.start_at),
         ("paused", _paused_text(state, task, now)),
@@ -173,6 +173,11 @@ def wanted_outcomes(query: s.ListRuns, state: State) -> Callable[[Outcome], bool
         return _matches(query, outcome.state, outcome.due_at)
 
     return wanted
+
+
+def all_runs(ref: str) -> s.ListRuns:
+    """RUNS REF, all of them."""
+    return s.ListRuns(ref, "", None, None, None, 0)
 
 
 def _task_filter(query: s.ListRuns, state: State) -> tuple[int | None, str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,9 +23,10 @@ from cronflowd.agent import Agent, parse_terms
 from cronflowd.clock import wall_now
 from cronflowd.config import Address, WorkerSettings
 from cronflowd.errors import Exit, Fatal
-from cronflowd.executors import TABLE
+from cronflowd.executors import TABLE, custom
 from cronflowd.executors.job import Ended, Executor, Job
 from cronflowd.spool import Spool
+from cronflowd.wire import MAX_LINE_BYTES
 from tests.fake_daemon import FakeDaemon, fake_daemon
 from tests.waiting import PATIENCE_S, until
 
@@ -86,8 +88,30 @@ async def test_hello_tells_what_the_worker_is_and_can(spool_dir: Path, tmp_path:
     async with fake_daemon() as daemon, working(daemon, spool_dir, **more):
         visitor = await daemon.worker()
     assert visitor.hello == (
-        "HELLO name=w1 slots=3 can=shell,script,echo,sleep labels=arch=arm,site=kitchen token=s3cret-s3cret"
+        "HELLO name=w1 slots=3 token=s3cret-s3cret can=shell,script,echo,sleep,calculate,http,webhook"
+        " labels=arch=arm,site=kitchen"
     )
+
+
+async def test_hello_names_the_handlers_after_the_secret_and_stays_one_line(
+    spool_dir: Path, tmp_path: Path
+) -> None:
+    """A daemon reads 1,024 bytes of a stranger, and 65,536 of anybody; what is held goes last."""
+    (tmp_path / "token").write_text("s3cret-s3cret\n")
+    (tmp_path / "token").chmod(0o600)
+    handlers = tmp_path / "handlers"
+    handlers.mkdir(mode=0o755)
+    for number in range(custom.MAX_HANDLERS + 1):
+        (handlers / f"{number:04d}{'x' * 60}.py").touch()
+    settings = WorkerSettings(name="w" * 64, handlers=handlers, token_file=tmp_path / "token")
+    agent = Agent(settings, Spool(spool_dir), os.getppid())
+    agent.reports = {f"{number} 1": "" for number in range(10**8, 10**8 + 9000)}
+    hello = agent.hello()
+    assert hello.index("token=s3cret-s3cret") < 1000
+    assert hello.count("custom:") == custom.MAX_HANDLERS
+    assert "custom," not in hello
+    assert 64_000 < len(hello) < MAX_LINE_BYTES
+    assert re.search(r"running=(\d{9}:1,)+\d{9}:1\n$", hello)
 
 
 async def test_the_token_is_never_logged(
@@ -232,7 +256,8 @@ async def test_the_daemon_says_how_much_output_is_kept(spool_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("order", "why"),
     [
-        ("RUN 7 1 type=http :GET http://x/", "runs no http jobs"),
+        ("RUN 7 1 type=fax :+49 30 1234", "runs no fax jobs"),
+        ("RUN 7 1 type=email :a@example.org", "runs no email jobs"),
         ("RUN 7 1 type=shell timeout=soon :true", "timeout="),
         ("RUN 7 1 type=shell", "before the command"),
     ],

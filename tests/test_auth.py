@@ -97,7 +97,7 @@ def test_a_token_that_others_can_read_is_told_of(
 ) -> None:
     """It works, so that `echo secret > token` does; but a group may quietly read only what root owns."""
     found = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, owner, 0, 1, 0, 0, 0))
-    auth._check_mode(Path("token"), found)
+    auth._check_mode(Path("token"), found, "token")
     assert quiet == (not caplog.records)
 
 

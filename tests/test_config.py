@@ -82,6 +82,9 @@ def test_flag_goes_before_variable_before_file_before_default(
 SAMPLES = {  # a text for each kind of value, and for the settings that are particular
     "int": "7", "bool": "true", "float": "3s", "str": "x", "tz": "Asia/Tokyo", "log_format": "json",
     "log_level": "debug", "label": "a=b", "lease_s": "40s", "max_outbox": "1M", "segment": "1M",
+    "http_private": "refuse",
+    "smtp_tls": "required",
+    "smtp_from": "cron@example.org",
 }  # fmt: skip
 
 

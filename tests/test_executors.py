@@ -128,6 +128,22 @@ def test_echo_and_sleep_zero_answer_at_once() -> None:
     assert sleep(Order("7 1", {}, "0.5")) is None
 
 
+@pytest.mark.parametrize(
+    ("command", "ended"),
+    [
+        ("2 * (3 + 4)", Ended(0, said="14")),
+        ("1 / 0", Ended(1, why="column 3: division by zero")),
+        ("2 +", Ended(126, why="cannot start: column 4: a number was expected, not the end")),
+    ],
+)
+async def test_calculate_says_its_result_or_why_there_is_none(command: str, ended: Ended) -> None:
+    """A division by zero is the task's failure; what is no arithmetic never ran."""
+    calculate = TABLE["calculate"]
+    assert calculate.at_once
+    assert ended == calculate.at_once(Order("7 1", {}, command))
+    assert ended == await calculate.run(make_job(command, "calculate"))
+
+
 @pytest.mark.parametrize("command", ["x", "nan", "-1", "inf", "1e99"])
 def test_a_sleep_of_no_length_is_not_started(command: str) -> None:
     """The person reads why in the LOG."""

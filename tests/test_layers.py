@@ -15,24 +15,26 @@ ROOT = Path(__file__).parent.parent / "cronflowd"
 LAYERS = (
     # values
     "errors wire names zones config calendars fields rules words english schedule describe forecast timetable"
-    " model crontab facts stimuli replies"
+    " arithmetic kinds model crontab facts stimuli replies"
     # talk
     " telnet commands"
     # decide
-    " tables state dependencies placement moments events definitions engine views"
+    " tables state dependencies placement moments events definitions engine views why"
     # keep
     " disk records replay store journal history compaction check"
     # run
     " auth clock systemd logs listeners outbox clients workers core moving answers upkeep daemon"
     # programs
     " spool executors.output executors.job executors.processes executors.builtin executors.shell"
-    " executors agent client cli __main__"
+    " executors.addresses executors.client executors.http executors.webhook executors.email"
+    " executors.handler executors.custom executors agent client cli __main__"
 ).split()
 
 # What may wait. All others are plain functions of their arguments, and can be tested like that.
 MAY_IMPORT_TRIO = frozenset(
     "clock listeners outbox clients workers core answers upkeep daemon agent cli"
-    " executors.output executors.job executors.processes executors.builtin executors.shell".split()
+    " executors.output executors.job executors.processes executors.builtin executors.shell"
+    " executors.client executors.email executors.handler".split()
 )
 
 MAX_MODULE_LINES = 700

@@ -40,7 +40,7 @@ def test_what_add_takes_load_takes_back(tmp_path: Path, monkeypatch: pytest.Monk
         "S: OK 1 quotes next=2030-01-02T00:00:00Z",
         "S: OK 2 small next=2030-01-02T00:00:00Z",
         "S: OK 2 rev=2",
-        "S: ERR too-long command, desc=, cwd= and env.K= are longer than 65536 bytes",
+        "S: ERR too-long the command and its options are longer than 65536 bytes",
         "S: OK 2 saved",
         "S: OK 2 loaded",
     ]

@@ -1,4 +1,4 @@
-"""Jobs that the worker carries out by itself: `echo` and `sleep`.
+"""Jobs that the worker carries out by itself: `echo`, `sleep` and `calculate`.
 
 They start no process, so they show what the daemon alone can do, and they are a way to
 try a schedule without touching anything.
@@ -6,11 +6,11 @@ try a schedule without touching anything.
 
 from __future__ import annotations
 
-import signal
-
 import trio
 
-from .job import NOT_RUNNABLE, SIGNAL_BASE, Ended, Executor, Job, Order, cannot_start
+from ..arithmetic import calculate
+from ..errors import Refusal
+from .job import NOT_RUNNABLE, Ended, Executor, Job, Order, cannot_start, ended_by_signal
 
 MAX_SLEEP_S = 366 * 86_400.0
 
@@ -43,7 +43,22 @@ async def sleep(job: Job) -> Ended:
     with job.life:
         await trio.sleep(parse_seconds(job.order.command) or 0)
         return _RESTED
-    return Ended(SIGNAL_BASE + signal.SIGTERM, signal=signal.SIGTERM, timed_out=job.timed_out)
+    return ended_by_signal(job)
+
+
+def calculate_at_once(order: Order) -> Ended:
+    """The result is the output."""
+    try:
+        return Ended(0, said=calculate(order.command))
+    except Refusal as refusal:
+        # What cannot be read never began; what has no result has failed like any other job.
+        if refusal.code == "syntax":
+            return cannot_start(NOT_RUNNABLE, refusal.message)
+        return Ended(1, why=refusal.message)
+
+
+async def work_out(job: Job) -> Ended:
+    return calculate_at_once(job.order)
 
 
 def parse_seconds(text: str) -> float | None:
@@ -58,3 +73,4 @@ def parse_seconds(text: str) -> float | None:
 
 ECHO = Executor(echo, at_once=echo_at_once)
 SLEEP = Executor(sleep, at_once=sleep_at_once)
+CALCULATE = Executor(work_out, at_once=calculate_at_once)

@@ -7,6 +7,7 @@ sockets or processes, so an executor can be tried by handing it a job and lookin
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -19,6 +20,7 @@ from .output import Output
 NOT_RUNNABLE = 126  # the shell's code for: found, but it cannot be run
 NOT_FOUND = 127  # the shell's code for: there is no such command
 SIGNAL_BASE = 128  # the shell's way to tell signal N as an exit code: 128 + N
+MAX_WHY = 4000  # characters of a remark; escaped, one becomes six at most
 
 
 @define
@@ -88,6 +90,11 @@ class Ended:
     said: str = ""  # one line of output, of an executor that answers at once
 
 
+def ended_by_signal(job: Job) -> Ended:
+    """The end of a job without a process that was told to end: as one that TERM has ended."""
+    return Ended(SIGNAL_BASE + signal.SIGTERM, signal=signal.SIGTERM, timed_out=job.timed_out)
+
+
 def cannot_start(code: int, why: str) -> Ended:
     return Ended(code, why=f"cannot start: {why}")
 
@@ -102,7 +109,8 @@ def format_done(key: str, ended: Ended, omitted: int = 0) -> str:
     if omitted:
         words.append(f"omitted={omitted}")
     if ended.why:
-        words.append(format_option("why", escape(ended.why)))
+        # What somebody else's server says may be long, and the line must not be too long.
+        words.append(format_option("why", escape(ended.why[:MAX_WHY])))
     return " ".join(words) + "\n"
 
 

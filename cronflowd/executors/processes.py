@@ -58,11 +58,17 @@ class Child:
         return self.popen.returncode
 
 
-async def run_process(job: Job, argv: list[str], environ: dict[str, str]) -> Ended:
+async def run_process(
+    job: Job,
+    argv: list[str],
+    environ: dict[str, str],
+    stdin: int = subprocess.DEVNULL,
+    pass_fds: tuple[int, ...] = (),
+) -> Ended:
     """Starts a process and sees to it until it has ended, by itself or not."""
     cwd = job.order.options.get("cwd") or None
     try:
-        child = _spawn(job, argv, environ, cwd)
+        child = _spawn(job, argv, environ, stdin, pass_fds)
     except (OSError, ValueError) as error:
         return _explain(error, argv[0], cwd)
     stdout, stderr = child.popen.stdout, child.popen.stderr
@@ -92,16 +98,19 @@ async def run_process(job: Job, argv: list[str], environ: dict[str, str]) -> End
     return Ended(code, timed_out=job.timed_out)
 
 
-def _spawn(job: Job, argv: list[str], environ: dict[str, str], cwd: str | None) -> Child:
+def _spawn(
+    job: Job, argv: list[str], environ: dict[str, str], stdin: int, pass_fds: tuple[int, ...]
+) -> Child:
     popen = subprocess.Popen(
         argv,
         env=environ,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        cwd=job.order.options.get("cwd") or None,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
         start_new_session=True,
+        pass_fds=pass_fds,
     )
     _own.add(popen.pid)
     order = job.order

@@ -1,0 +1,65 @@
+"""Which addresses a job's request may go to.
+
+The address is looked at, never the text of a URL: a name can stand for any address, and an
+address can be written in many ways. What translators make of an IPv6 address (a mapped or
+translated IPv4 one) is looked at as well.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Whoever reaches these is given the machine's own credentials in many clouds, or is on the
+# same cable: no job needs that, and none gets it.
+_NEVER = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "169.254.0.0/16",  # link-local, and the metadata service of nearly every cloud
+        "fe80::/10",
+        "fd00:ec2::/32",  # Amazon
+        "fd20:ce::254/128",  # Google
+        "fd00:42::42/128",  # Scaleway
+        "100.100.100.200/32",  # Alibaba
+        "192.0.0.192/32",  # Oracle
+        "168.63.129.16/32",  # Azure
+    )
+)
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: the last four bytes are an IPv4 address
+_LOCALLY_TRANSLATED = ipaddress.ip_network("64:ff9b:1::/48")
+_COMPATIBLE = ipaddress.ip_network("::/96")  # long out of use, but still understood here and there
+
+
+def why_refused(text: str, private: bool) -> str:
+    """Why no request goes to this address, for people; empty where one may.
+
+    `private`: whether this machine, private networks and whatever else is no part of the
+    internet may be reached.
+    """
+    for address in _meanings(ipaddress.ip_address(text)):
+        if any(address in network for network in _NEVER):
+            return "link-local and metadata addresses are never reached"
+        if address.is_multicast:
+            return "it is no single machine's"
+        if not private and not address.is_global:
+            return "this worker reaches no private addresses (http_private)"
+    return ""
+
+
+def _meanings(address: Address) -> Iterator[Address]:
+    """The address, and those that it is only another form of."""
+    yield address
+    if isinstance(address, ipaddress.IPv6Address):
+        yield from _inner(address)
+
+
+def _inner(address: ipaddress.IPv6Address) -> list[Address]:
+    last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if any(address in network for network in (_TRANSLATED, _LOCALLY_TRANSLATED)):
+        return [last]
+    if address in _COMPATIBLE and int(address) > 1:  # not :: and ::1
+        return [last]
+    found = (address.ipv4_mapped, address.sixtofour, *(address.teredo or ()))
+    return [each for each in found if each is not None]
