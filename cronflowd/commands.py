@@ -17,15 +17,8 @@ from attrs import frozen
 from . import stimuli as s
 from .english import parse_moment
 from .errors import Refusal
-from .model import (
-    DEFAULTS,
-    ENDED,
-    make_spec,
-    parse_count,
-    parse_json,
-    parse_record,
-    set_options,
-)
+from .model import ENDED, make_spec, parse_json, parse_record
+from .options import DEFAULTS, parse_count, set_options
 from .schedule import settle_schedule, split_schedule
 from .wire import escape, format_time, split_options
 from .words import named_zone

@@ -30,7 +30,7 @@ from .disk import write_atomically
 from .errors import Exit, Fatal, Refusal
 from .facts import encode
 from .history import Source, sources
-from .model import DEFAULTS, Keep
+from .options import DEFAULTS, Keep
 from .records import (
     SEAL_BYTES,
     Header,

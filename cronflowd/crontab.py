@@ -24,7 +24,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from attrs import frozen
 
 from .errors import Refusal
-from .model import DEFAULTS, TaskSpec, set_options, show_options
+from .model import TaskSpec
+from .options import DEFAULTS, set_options, show_options
 from .rules import cron_lines
 from .schedule import Schedule, parse_schedule
 from .wire import escape, format_option

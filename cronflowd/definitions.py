@@ -16,9 +16,10 @@ from . import facts as f
 from . import stimuli as s
 from .dependencies import check_circles, settle_after
 from .errors import Refusal
-from .model import Task, TaskSpec, make_spec, parse_record, set_options
+from .model import Task, TaskSpec, make_spec, parse_record
 from .moments import Decision, ended_waiting
 from .names import check_name, id_of_name
+from .options import set_options
 from .replies import Reply
 from .state import State
 from .wire import escape, format_time

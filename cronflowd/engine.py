@@ -21,7 +21,7 @@ from . import stimuli as s
 from .definitions import DEFINE, Definitions, Limits, saved_fact
 from .dependencies import next_judgement
 from .errors import Refusal
-from .model import DEFAULTS, Run, Task, TaskSpec
+from .model import Run, Task, TaskSpec
 from .moments import (
     MIN_GRACE_S,
     NO_WORKER,
@@ -41,6 +41,7 @@ from .moments import (
     stop,
     targets_of,
 )
+from .options import DEFAULTS
 from .placement import choose
 from .replies import Reply
 from .state import State

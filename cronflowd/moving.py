@@ -17,7 +17,8 @@ from . import stimuli as s
 from .core import Core
 from .crontab import Entry, Nothing, Setting
 from .errors import Refusal
-from .model import DEFAULTS, Task, TaskSpec, make_spec, set_options
+from .model import Task, TaskSpec, make_spec
+from .options import DEFAULTS, set_options
 from .replies import Reply
 from .state import State
 

@@ -21,8 +21,9 @@ from .dependencies import draw_tree
 from .describe import describe, describe_anchor, describe_changes, format_cron
 from .errors import Refusal
 from .forecast import ClockChanges, Comparison, Moment
-from .model import Outcome, Run, Task, TaskSpec, show_options
+from .model import Outcome, Run, Task, TaskSpec
 from .moments import day_off
+from .options import show_options
 from .placement import why_waiting
 from .replies import Reply
 from .schedule import Row as MomentRow

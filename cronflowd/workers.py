@@ -22,8 +22,8 @@ from . import stimuli as s
 from .auth import matches
 from .errors import Refusal
 from .listeners import Connection
-from .model import parse_count
 from .names import check_worker_name, parse_label
+from .options import parse_count
 from .outbox import Gate, Outbox
 from .replies import format_refusal
 from .wire import MAX_LINE_BYTES, LineReader, escape, looks_foreign, split_options, unescape

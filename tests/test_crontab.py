@@ -29,7 +29,8 @@ from cronflowd.crontab import (
     wrap,
 )
 from cronflowd.errors import Refusal
-from cronflowd.model import DEFAULTS, TaskSpec, make_spec, set_options
+from cronflowd.model import TaskSpec, make_spec
+from cronflowd.options import DEFAULTS, set_options
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

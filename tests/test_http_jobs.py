@@ -21,7 +21,8 @@ from cronflowd.executors.addresses import why_refused
 from cronflowd.executors.job import Ended, Job, Order, format_done
 from cronflowd.executors.output import Output
 from cronflowd.kinds import expects, split_request
-from cronflowd.model import DEFAULTS, make_spec, set_options
+from cronflowd.model import make_spec
+from cronflowd.options import DEFAULTS, set_options
 from cronflowd.wire import MAX_LINE_BYTES
 from tests.http_server import HttpServer, http_server
 from tests.waiting import PATIENCE_S, until

@@ -14,8 +14,9 @@ from cronflowd.engine import Engine
 from cronflowd.errors import Refusal
 from cronflowd.executors.job import parse_order
 from cronflowd.kinds import MAX_RECIPIENTS, TYPES, WHOSE, check_command, parse_payload, split_recipients
-from cronflowd.model import DEFAULTS, RULES, TaskSpec, make_spec, parse_record, set_options, task_record
+from cronflowd.model import TaskSpec, make_spec, parse_record, task_record
 from cronflowd.names import check_mail_address
+from cronflowd.options import DEFAULTS, RULES, set_options
 from cronflowd.placement import accepts
 from cronflowd.state import State
 from cronflowd.stimuli import PlaceRun

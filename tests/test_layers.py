@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "cronflowd"
 LAYERS = (
     # values
     "errors wire names zones config calendars fields rules words english schedule describe forecast timetable"
-    " arithmetic kinds model crontab facts stimuli replies"
+    " arithmetic kinds options model crontab facts stimuli replies"
     # talk
     " telnet commands"
     # decide

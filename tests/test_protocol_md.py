@@ -18,7 +18,7 @@ from attrs import Factory, define
 from cronflowd.commands import VERBS
 from cronflowd.errors import CODES
 from cronflowd.kinds import TYPES
-from cronflowd.model import LATER, RULES
+from cronflowd.options import LATER, RULES
 from tests.harness import INPUT, play
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cronflowd.model import parse_retry
+from cronflowd.options import parse_retry
 
 
 @pytest.mark.parametrize(

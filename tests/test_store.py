@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cronflowd import disk, store
 from cronflowd.errors import Refusal
-from cronflowd.model import DEFAULTS, TaskSpec, make_spec
+from cronflowd.model import TaskSpec, make_spec
+from cronflowd.options import DEFAULTS
 
 from .simulated_disk import IO_ERROR, NO_SPACE, FaultyDisk
 
