@@ -70,7 +70,8 @@ def explain_found(
     for outcome in found.outcomes:
         disposition = outcome.state
         rows.append((outcome.ended_at, _tell_outcome(outcome)))
-    rows += [(None, remark) for remark in remarks]
+    told = {outcome.why for outcome in found.outcomes}
+    rows += [(None, remark) for remark in remarks if remark not in told]
     rows += [(outcome.ended_at, f"{outcome.name}: {_tell_outcome(outcome)}") for outcome in other.outcomes]
     rows += [(None, f"{run.spec.name}: {_tell_run(state, run)}") for run in other.runs]
     if found.runs:
