@@ -27,7 +27,7 @@ from .clients import Session
 from .core import Core
 from .english import parse_moment
 from .errors import Refusal
-from .model import Outcome, TaskSpec
+from .model import Outcome
 from .outbox import Gate
 from .replies import BLANK, Reply, format_row
 from .zones import data_version, read_zones
@@ -55,7 +55,7 @@ class Answers:
         self.default_tz = core.state.default_tz
         self.edited = False  # tasks.db was changed by hand since we wrote it
         self._files = trio.Lock()
-        core.on_fire = self.look_at_calendars
+        core.before_pass = self.look_at_calendars
 
     @property
     def gate(self) -> Gate:
@@ -89,6 +89,8 @@ class Answers:
         if session.is_locked and kind not in ANYBODY:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
         if (answer := _ANSWERS.get(kind)) is not None:
+            if kind in _ABOUT_DAYS:
+                self.look_at_calendars()
             return answer(self, question, session)
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question)
@@ -111,10 +113,19 @@ class Answers:
         for name in found:
             self.core.state.calendars.troubles.pop(name, None)
 
-    def look_at_calendars(self, *specs: TaskSpec) -> None:
-        """Whoever writes a date into a file expects the next moment to know it."""
-        if names := {name for spec in specs for name in spec.options.skip}:
-            store.refresh_calendars(self.data, self.core.state.calendars, names)
+    def look_at_calendars(self) -> None:
+        """Whoever writes a date into a file expects the next moment, and the next answer, to know it."""
+        calendars = self.core.state.calendars
+        if calendars.known or calendars.troubles:
+            store.refresh_calendars(self.data, calendars, calendars.known.keys() | calendars.troubles)
+
+    def find_calendars(self) -> None:
+        """Those that tasks name now, and no others; at the start, and at HUP."""
+        calendars = self.core.state.calendars
+        names = {name for task in self.core.state.tasks.values() for name in task.spec.options.skip}
+        calendars.known = {name: each for name, each in calendars.known.items() if name in names}
+        calendars.troubles.clear()
+        store.refresh_calendars(self.data, calendars, names)
 
     # --- one connection ---
 
@@ -503,6 +514,7 @@ class LogFeed:
         self._session.outbox.put(row.encode(errors="backslashreplace") + b"\n", seq)
 
 
+_ABOUT_DAYS = (s.ShowNext, s.ShowClockChanges, s.CompareZones, s.ShowStatus, s.AskWhy)
 _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
     s.Ping: Answers._ping,
     s.Hello: Answers._hello,

@@ -103,14 +103,14 @@ def find_holidays(name: str) -> Holidays:
         import holidays  # optional, and a tenth of a second
     except ImportError:
         reason = "holidays need the package of that name: pip install 'cronflowd[holidays]'"
-        raise Refusal("bad-option", f"skip=: {reason}") from None
+        raise Refusal("bad-option", reason) from None
     code, _, part = name.removeprefix(HOLIDAYS).partition("-")
     try:
         if not part and code in holidays.list_supported_financial():
             return Holidays(holidays.financial_holidays(code))
         return Holidays(holidays.country_holidays(code, subdiv=part or None))
     except NotImplementedError as error:
-        raise Refusal("bad-option", f'skip=: there are no holidays "{name}": {error}') from None
+        raise Refusal("bad-option", f'there are no holidays "{name}": {error}') from None
 
 
 class Calendars:

@@ -340,6 +340,8 @@ def _describe(text: str, context: Context) -> s.DescribeSchedule:
     words, options = split_words(text)
     _only(options, "tz")
     ref, schedule = _ref_or_schedule(text, words, "DESCRIBE")
+    if ref and options:
+        raise Refusal("bad-option", "tz= is for a schedule; a task has a zone of its own")
     return s.DescribeSchedule(ref, schedule, _asked_zone(options, context))
 
 

@@ -28,11 +28,10 @@ from .definitions import Limits
 from .engine import Engine
 from .errors import Refusal
 from .journal import Journal
-from .model import TaskSpec
 from .moments import Decision
 from .outbox import Gate
 from .state import State
-from .stimuli import FireTask, NoticeStep
+from .stimuli import NoticeStep
 from .workers import Link
 
 log = logging.getLogger("cronflowd.core")
@@ -77,7 +76,7 @@ class Core:
         self.links: dict[str, Link] = {}
         self.feeds: list[Feed] = []
         self.on_pass: Callable[[], object] = lambda: None  # called once a pass: feeds the watchdog
-        self.on_fire: Callable[[TaskSpec], object] = lambda spec: None  # before a moment is decided
+        self.before_pass: Callable[[], object] = lambda: None  # before what is due is decided
         self._touched: list[Link] = []
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
         self._insisted: deque[Any] = deque()
@@ -179,6 +178,7 @@ class Core:
 
     def _decide_due(self) -> bool:
         """Takes the steps that are due; True when there are more than one pass should take."""
+        self.before_pass()
         # One time for all: a step that was due must not be taken at another time than it was due at.
         now = self._look()
         try:
@@ -191,8 +191,6 @@ class Core:
                     self._complained = False
                     self._arm(self.engine.next_due())
                     return False
-                if isinstance(step, FireTask):
-                    self.on_fire(self.state.tasks[step.task].spec)
                 self._submit(step, now)
         except Refusal as refusal:
             self._complain(refusal)

@@ -23,10 +23,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
+from .describe import cron_forms
 from .errors import Refusal
 from .model import TaskSpec
 from .options import DEFAULTS, set_options, show_options
-from .rules import cron_lines
 from .schedule import Schedule, parse_schedule
 from .wire import escape, format_option
 from .words import is_phrase
@@ -336,15 +336,20 @@ def in_order(tasks: Iterable[Task], tz: str) -> list[Task]:
     return sorted(tasks, key=weight)
 
 
+_BOUNDS = ("start", "end", "count", "spread", "skip", "after")  # without them it would run at other times
+
+
 def _why_not(spec: TaskSpec) -> str:
     if spec.options.type not in ("shell", "script"):
         return f"its type is {spec.options.type}"
+    if bounds := [key for key in _BOUNDS if key in show_options(spec.options)]:
+        return f"cron has no {'=, '.join(bounds)}="
     return spec.unread.why if spec.unread else ""
 
 
 def _cron_schedules(schedule: Schedule) -> tuple[tuple[str, ...], str]:
     """The schedules that say it in cron, or none and the reason."""
-    texts = cron_lines(schedule.rule) if schedule.rule else (_BLANKS.sub(" ", schedule.text),)
+    texts = cron_forms(schedule) if schedule.rule else (_BLANKS.sub(" ", schedule.text),)
     texts = tuple(text[:-2] if re.fullmatch(r"\S+(?: \S+){4} 0", text) else text for text in texts)
     if schedule.kind == "at":
         return (), "it is for one moment"

@@ -140,7 +140,10 @@ class Daemon:
 
     async def _begin(self) -> None:
         """Journals the start; takes a tasks.db over where there is no journal yet."""
-        self._look_at_all_calendars()
+        last_at, now = self.state.last_at, self.core.now()
+        if last_at is not None and now < last_at:
+            log.warning("the clock shows %s, but the journal's last record is of %s", now, last_at)
+        self.answers.find_calendars()
         try:
             self.core.submit(StartDaemon(__version__, self.settings.tz))
         except Refusal as refusal:
@@ -165,9 +168,6 @@ class Daemon:
         systemd.notify(f"READY=1\nSTATUS={len(self.state.tasks)} tasks")
         log.info("serving %d tasks from %s", len(self.state.tasks), self.settings.data)
         log.info("zone data: %s", data_version())
-
-    def _look_at_all_calendars(self) -> None:
-        self.answers.look_at_calendars(*(task.spec for task in self.state.tasks.values()))
 
     # --- the long middle ---
 
@@ -222,7 +222,7 @@ class Daemon:
         reload_zones()
         log.info("zone data: %s", data_version())
         self.state.parse_again()
-        self._look_at_all_calendars()
+        self.answers.find_calendars()
         self.core.insist(RescheduleTasks())
         self.core.end_batch()
         systemd.notify("READY=1")

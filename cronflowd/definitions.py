@@ -17,13 +17,14 @@ from . import stimuli as s
 from .dependencies import check_circles, settle_after
 from .errors import Refusal
 from .model import Task, TaskSpec, make_spec, parse_record
-from .moments import Decision, ended_waiting
+from .moments import Decision, ended_waiting, start_now
 from .names import check_name, id_of_name
 from .options import set_options
 from .replies import Reply
 from .state import State
 from .wire import escape, format_time
-from .zones import EPOCH
+from .words import named_zone
+from .zones import FIRST_S, to_instant
 
 
 @define
@@ -52,7 +53,7 @@ class Definitions:
         _check_some_moment(spec, due_at)
         facts: list[f.Fact] = [f.TaskAdded(task_id, spec.record, _anchor(now), due_at)]
         if order.now:
-            facts.append(f.RunQueued(state.next_run, task_id, now, "schedule"))
+            facts += start_now(state, Task(task_id, spec, _anchor(now)), now).facts
         return Decision(facts, _added(task_id, spec.name, due_at))
 
     def _new_id(self, wanted: int | None, name: str) -> int:
@@ -97,7 +98,10 @@ class Definitions:
         if name != old.name:
             self._check_new_name(task, name)
         command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
-        options = set_options(old.options, words, old.schedule.tz, now)
+        zone = old.schedule.tz
+        if text != old.schedule.text or "tz" in words:
+            zone = named_zone(text) or self.state.default_tz
+        options = set_options(old.options, words, zone, now)
         spec = make_spec(name, text, command, options, self.state.default_tz)
         spec = self._settled(spec, old.name)
         if spec.schedule.kind == "at" and (waiting := self.state.dependents.get(old.name)):
@@ -218,7 +222,7 @@ class Definitions:
         due_at = spec.moments.next_after(now, _anchor(now))
         if due_at is None and spec.schedule.kind == "at":
             # Its moment passed while it stood in the file: due at once, and judged by its grace.
-            due_at = spec.moments.next_after(EPOCH, now)
+            due_at = spec.moments.next_after(to_instant(FIRST_S), now)
         return f.TaskAdded(task_id, spec.record, _anchor(now), due_at)
 
     def _pause(self, order: s.PauseTasks, now: datetime) -> Decision:
@@ -270,6 +274,8 @@ def _timing(spec: TaskSpec) -> tuple[Any, ...]:
 
 def _due_anew(task: Task, spec: TaskSpec, now: datetime) -> datetime | None:
     """When a task is due that has this definition from now on."""
+    if task.due_at is not None and task.due_at <= now:
+        return task.due_at  # it is due already, and will be decided in a moment
     return None if _is_used_up(task, spec) else spec.moments.next_after(now, task.anchor_at)
 
 

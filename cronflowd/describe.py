@@ -11,6 +11,7 @@ minutes between 0:00 and 23:45`, which follows the clock. `0-59/15 9-17 * * *` i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import product
 
 from . import rules as r
@@ -19,6 +20,7 @@ from .rules import LAST, Calendar, Interval, Rule
 from .schedule import MACROS, At, Cron, Every, Schedule, Unreadable
 from .wire import format_time
 from .words import SHORTEST
+from .zones import Zone
 
 MAX_TIMES, MAX_DATES = 6, 7  # of a day, and of a month, that are listed one by one
 MIN_RUN, MIN_STEPS = 3, 5  # numbers that become `1 to 3`, or `every 5th from 0 to 20`
@@ -74,7 +76,24 @@ _EVEN = "nothing changes: the time between two runs stays the same"
 
 def format_cron(schedule: Schedule) -> str:
     """Its cron form; empty where there is none, or where it is one already."""
-    return "; ".join(r.cron_lines(schedule.rule)) if schedule.rule else MACROS.get(schedule.text, "")
+    return "; ".join(cron_forms(schedule)) if schedule.rule else MACROS.get(schedule.text, "")
+
+
+def cron_forms(schedule: Schedule) -> tuple[str, ...]:
+    """The cron schedules that together fire as a phrase does in its zone; empty if cron cannot say it."""
+    rule = schedule.rule
+    if rule is None or (isinstance(rule, Interval) and not _is_by_the_clock(schedule.zone, rule.period_s)):
+        return ()
+    return r.cron_lines(rule)
+
+
+@lru_cache(maxsize=256)
+def _is_by_the_clock(zone: Zone, period_s: int) -> bool:
+    """Whether what is even, counted from a midnight, keeps its place on the clock when that is changed."""
+    return len({segment.offset % period_s for segment in zone.forward(*_THESE_YEARS)}) == 1
+
+
+_THESE_YEARS = (1_700_000_000, 2_000_000_000)  # from 2023 to 2033
 
 
 # --- as a rule ---------------------------------------------------------------------------------

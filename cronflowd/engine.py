@@ -13,7 +13,7 @@ commit has been asked for, and nothing leaves before it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from . import facts as f
@@ -51,6 +51,11 @@ from .zones import format_duration
 
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 BIG_STEP_S = 3 * 3600.0  # a clock set by more: take the new time, and catch nothing up (as Debian's cron)
+
+
+# A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
+# just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
+OLDEST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Engine(Definitions):
@@ -272,9 +277,13 @@ class Engine(Definitions):
             f.DaemonStarted(order.version, order.tz, now + timedelta(seconds=self.limits.lease_s))
         ]
         moved = bool(state.tz) and state.tz != order.tz
+        back_s = (now - state.last_at).total_seconds() if state.last_at else 0.0
+        is_back = back_s < -BIG_STEP_S and now >= OLDEST_TIME
+        if is_back:
+            facts.insert(0, f.ClockStepped(back_s))  # before leases are given anew
         # Without a moment: one that could not be read at the last start, and can be now.
         facts += self._reschedule(
-            now, lambda task: task.due_at is None or (moved and not task.spec.options.tz)
+            now, lambda task: is_back or task.due_at is None or (moved and not task.spec.options.tz)
         )
         messages: list[tuple[str, str]] = []
         first_run = state.next_run
@@ -289,7 +298,8 @@ class Engine(Definitions):
 
     def _step(self, order: s.NoticeStep, now: datetime) -> Decision:
         facts: list[f.Fact] = [f.ClockStepped(order.by_s)]
-        if order.by_s > BIG_STEP_S:
+        was_set = now - timedelta(seconds=order.by_s) >= OLDEST_TIME
+        if order.by_s > BIG_STEP_S and was_set:
             for task in self.state.tasks.values():
                 facts += jump(self.state, task, now, order.by_s)
         elif order.by_s < -BIG_STEP_S:

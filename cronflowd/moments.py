@@ -47,22 +47,47 @@ class Decision:
 def fire(state: State, task: Task, now: datetime) -> Decision:
     """One due moment; or, after downtime, all that were due meanwhile, in one step."""
     assert task.due_at is not None
-    first, newest, moments = task.due_at, task.due_at, task.spec.moments
-    following = moments.next_after(first, task.anchor_at)
+    first, newest, moments, anchor = task.due_at, task.due_at, task.spec.moments, task.anchor_at
+    following = moments.next_after(first, anchor)
     if following is not None and following <= now:
         if task.spec.options.catchup == "all":
             cutoff = now - _grace(task)
-            if first < cutoff and (last := moments.latest(first, cutoff, task.anchor_at)):
-                return Decision(pass_range(state, task, last, "missed", "later than its grace"))
+            if first < cutoff and (last := moments.latest(first, cutoff, anchor)):
+                return Decision(pass_range(state, task, first, last, "missed", "later than its grace"))
         else:
-            newest = moments.latest(first, now, task.anchor_at) or first
+            newest = moments.latest(first, now, anchor) or first
     if why := _why_paused(state, task, newest):
-        return Decision(pass_range(state, task, newest, "skipped", why))
+        return Decision(pass_range(state, task, first, newest, "skipped", why))
     facts: list[f.Fact] = []
-    if newest != first:
-        last = moments.latest(first, newest - SECOND, task.anchor_at) or first
-        facts = pass_range(state, task, last, "missed", JUMPED_OVER)
-    return _start_newest(state, task, newest, now, facts)
+    chosen = _newest_working(state, task, newest, now)
+    if chosen != first:
+        last = moments.latest(first, chosen - SECOND, anchor) or first
+        facts += pass_range(state, task, first, last, "missed", JUMPED_OVER)
+    if chosen == newest:
+        return _start_newest(state, task, newest, now, facts)
+    begin = moments.next_after(chosen, anchor) or newest
+    facts += pass_range(state, task, begin, newest, "missed", JUMPED_OVER)  # days off, all of them
+    return _start(state, task, chosen, "schedule", now, facts, moments.next_after(newest, anchor))
+
+
+def _newest_working(state: State, task: Task, newest: datetime, now: datetime) -> datetime:
+    """The newest moment on a working day, if it is not too late for it; else the newest of all."""
+    spec, moments, anchor = task.spec, task.spec.moments, task.anchor_at
+    assert task.due_at is not None
+    oldest = max(task.due_at, now - timedelta(seconds=_patience_s(task)))
+    at: datetime | None = newest
+    while at is not None and at >= oldest:
+        if not day_off(state, spec, at):
+            return at if moments.times_at(at, anchor) == 1 else newest
+        zone = spec.schedule.zone
+        at = moments.latest(task.due_at - TICK, zone.begin(zone.day(at)) - TICK, anchor)
+    return newest
+
+
+def _patience_s(task: Task) -> float:
+    """How late a moment may still start something."""
+    options = task.spec.options
+    return ON_TIME_S if options.catchup == "skip" else max(options.grace_s, MIN_GRACE_S)
 
 
 def jump(state: State, task: Task, now: datetime, by_s: float) -> list[f.Fact]:
@@ -71,9 +96,9 @@ def jump(state: State, task: Task, now: datetime, by_s: float) -> list[f.Fact]:
         return []
     newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
     if why := _why_paused(state, task, newest):
-        return pass_range(state, task, newest, "skipped", why)
+        return pass_range(state, task, task.due_at, newest, "skipped", why)
     set_by = format_duration(float(round(by_s)))
-    return pass_range(state, task, newest, "missed", f"the clock was set forward by {set_by}")
+    return pass_range(state, task, task.due_at, newest, "missed", f"the clock was set forward by {set_by}")
 
 
 def _why_paused(state: State, task: Task, at: datetime) -> str:
@@ -84,15 +109,14 @@ def _why_paused(state: State, task: Task, at: datetime) -> str:
 
 
 def _start_newest(state: State, task: Task, due_at: datetime, now: datetime, facts: list[f.Fact]) -> Decision:
-    options = task.spec.options
-    decided = task.decided if due_at == task.due_at else 0
+    decided = _decided(task, due_at)
     after = _after(task, due_at, decided)
     late_s = (now - due_at).total_seconds()
     if reason := day_off(state, task.spec, due_at):
         return Decision([*facts, *_passed_one(task, "skipped", due_at, reason, after)])
-    if late_s > (ON_TIME_S if options.catchup == "skip" else max(options.grace_s, MIN_GRACE_S)):
+    if late_s > _patience_s(task):
         late = format_duration(float(round(late_s)))
-        why = f"{late} late, more than catchup={options.catchup} and its grace allow"
+        why = f"{late} late, more than catchup={task.spec.options.catchup} and its grace allow"
         return Decision([*facts, *_passed_one(task, "missed", due_at, why, after)])
     return _start(state, task, due_at, "schedule", now, facts, after, decided)
 
@@ -118,7 +142,7 @@ def _start(
         return Decision([*facts, *_passed_one(task, "skipped", due_at, broken, following, True)])
     if not (targets := targets_of(state, task.spec, now)):
         return Decision([*facts, *_passed_one(task, "missed", due_at, NO_WORKER, following, settles)])
-    if 0 < task.spec.options.count <= task.fired + len(targets):
+    if 0 < task.spec.options.count <= task.fired + 1:
         following = None
     for run, target in enumerate(targets, first_run or state.next_run):
         not_before_at = delay(task, due_at, f"{decided}{target or ''}", now)
@@ -142,6 +166,13 @@ def fire_now(
     if why := why or out_of_bounds(task.spec, now):
         return Decision(_passed_one(task, "skipped", now, why, None, True))
     return _start(state, task, now, by, now, [], first_run=first_run)
+
+
+def start_now(state: State, task: Task, now: datetime) -> Decision:
+    """NOW: a fire that somebody asked for, paused or not; `task` need not be in the tables yet."""
+    if why := day_off(state, task.spec, now):
+        return Decision(_passed_one(task, "skipped", now, why, None))
+    return _start(state, task, now, "schedule", now, [])
 
 
 def admit(state: State, first: Run) -> list[f.Fact]:
@@ -178,38 +209,64 @@ def _passed_one(
     return _tidy(task, [fact], following)
 
 
-def pass_range(state: State, task: Task, last: datetime, disposition: str, why: str) -> list[f.Fact]:
-    """All moments from the one that is due to `last` start nothing; those on days off are told apart."""
-    assert task.due_at is not None
-    first, moments, anchor = task.due_at, task.spec.moments, task.anchor_at
+def pass_range(
+    state: State, task: Task, first: datetime, last: datetime, disposition: str, why: str
+) -> list[f.Fact]:
+    """All moments from first to last start nothing; of missed ones, some would have been skipped."""
+    moments, anchor = task.spec.moments, task.anchor_at
     following = moments.next_after(last, anchor)
-    count = moments.times_at(first, anchor) - task.decided + moments.count(first, last, anchor)
     facts: list[f.Fact] = []
-    if disposition == "missed" and task.spec.options.skip:
-        off = _moments_off(state, task, last)
-        if count_off := sum(number for *_, number in off):
-            names = ",".join(task.spec.options.skip)
-            args = (off[0][0], off[-1][1], count_off, f"calendar {names}", following)
-            facts.append(passed(task, "skipped", *args))
-            count -= count_off
-    if count:
-        facts.insert(0, passed(task, disposition, first, last, count, why, following))
+    if disposition == "missed" and (edge := _last_paused(state, task, first, last)):
+        facts.append(_passed_all(task, "skipped", first, edge, _why_paused(state, task, edge), following))
+        if edge == last:
+            return _tidy(task, facts, following)
+        first = moments.next_after(edge, anchor) or last
+    rest = _passed_all(task, disposition, first, last, why, following)
+    off = _moments_off(state, task, first, last) if disposition == "missed" else []
+    if count_off := sum(number for *_, number in off):
+        reason = f"calendar {','.join(task.spec.options.skip)}"
+        facts.append(passed(task, "skipped", off[0][0], off[-1][1], count_off, reason, following))
+        rest.count -= count_off
+    if rest.count:
+        facts.insert(0, rest)
     return _tidy(task, facts, following)
 
 
-def _moments_off(state: State, task: Task, last: datetime) -> list[tuple[datetime, datetime, int]]:
-    """The moments from the one that is due to `last` on days off: (first, last, how many) of each day."""
-    assert task.due_at is not None
+def _passed_all(
+    task: Task, state: str, first: datetime, last: datetime, why: str, following: datetime | None
+) -> f.FiresPassed:
+    moments, anchor = task.spec.moments, task.anchor_at
+    count = moments.times_at(first, anchor) - _decided(task, first) + moments.count(first, last, anchor)
+    return passed(task, state, first, last, count, why, following)
+
+
+def _decided(task: Task, at: datetime) -> int:
+    """How many of the moments at this instant have been decided already."""
+    return task.decided if at == task.due_at else 0
+
+
+def _last_paused(state: State, task: Task, first: datetime, last: datetime) -> datetime | None:
+    """The last of these moments that fell into a pause which is over now."""
+    own = task.paused_until_at if task.paused else None
+    every = state.paused_until_at if state.paused_all else None
+    until = max(filter(None, (own, every)), default=None)
+    if until is None or first >= until:
+        return None
+    return task.spec.moments.latest(first - TICK, min(until - TICK, last), task.anchor_at)
+
+
+def _moments_off(
+    state: State, task: Task, first: datetime, last: datetime
+) -> list[tuple[datetime, datetime, int]]:
+    """The moments from first to last on days off: (first, last, how many) of each day."""
     zone, moments, anchor = task.spec.schedule.zone, task.spec.moments, task.anchor_at
-    first = task.due_at
-    days = state.calendars.days_off(task.spec.options.skip, zone.day(first), zone.day(last))
     found = []
-    for day in days:
+    for day in state.calendars.days_off(task.spec.options.skip, zone.day(first), zone.day(last)):
         begin, end = max(zone.begin(day), first) - TICK, min(zone.begin(day + DAY) - TICK, last)
         number = moments.count(begin, end, anchor)
         earliest, latest = moments.next_after(begin, anchor), moments.latest(begin, end, anchor)
         if number and earliest and latest:
-            found.append((earliest, latest, number - (task.decided if earliest == first else 0)))
+            found.append((earliest, latest, number - _decided(task, earliest)))
     return found
 
 
@@ -239,8 +296,6 @@ def reopened(state: State, run: Run, now: datetime) -> list[f.Fact]:
     """With count=, a fire that no worker took leaves its place to another one."""
     task = state.tasks.get(run.task_id)
     if task is None or not (task.is_used_up and counts(task, run)):
-        return []
-    if task.fired > task.spec.options.count:  # with on=all, several runs may have used up the last place
         return []
     return [f.TaskRescheduled(task.id, task.spec.moments.next_after(now, task.anchor_at))]
 

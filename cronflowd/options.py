@@ -26,10 +26,11 @@ from .kinds import (
 )
 from .names import check_tag, check_worker_name, parse_label
 from .wire import escape, format_time
-from .zones import EPOCH, format_duration, parse_duration, parse_time, parse_zone
+from .zones import EPOCH, FIRST_S, LAST_S, SECOND, format_duration, parse_duration, parse_time, parse_zone
 
 MAX_TAGS = 32
 MAX_DEPENDENCIES = 100
+MAX_SPREAD_S = 366 * 86_400
 
 
 @frozen
@@ -181,6 +182,8 @@ def _parse_after(text: str) -> tuple[str, ...]:
 def _parse_spread(text: str) -> int:
     if (seconds := parse_duration(text)) != int(seconds):
         raise Refusal("bad-option", f'"{escape(text)}" is not a number of whole seconds')
+    if seconds > MAX_SPREAD_S:
+        raise Refusal("bad-option", f"longer than {format_duration(MAX_SPREAD_S)}")
     return int(seconds)
 
 
@@ -306,10 +309,17 @@ def _parse_option(key: str, rule: Rule, text: str, zone: str, now: datetime | No
         return getattr(DEFAULTS, rule.field)
     try:
         if rule.parse is None:
-            return parse_moment(text, zone, now) if now else parse_time(text, zone, EPOCH)
+            return _whole_second(parse_moment(text, zone, now) if now else parse_time(text, zone, EPOCH))
         return rule.parse(text)
     except Refusal as refusal:
         raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
+
+
+def _whole_second(at: datetime) -> datetime:
+    """A bound counts in whole seconds, as moments do; what lies between two of them is the later one."""
+    if not FIRST_S < (at - EPOCH) // SECOND < LAST_S:
+        raise Refusal("bad-option", f"{format_time(at)} is not in the years that are scheduled, 1900 to 9989")
+    return EPOCH - (EPOCH - at) // SECOND * SECOND
 
 
 def _set_env(env: dict[str, str], name: str, text: str) -> None:

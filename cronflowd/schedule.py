@@ -526,7 +526,7 @@ def split_schedule(text: str) -> tuple[str, str]:
         schedule = re.sub(r'\\(["\\])', r"\1", match[0][1:-1])
     else:
         match = _UNQUOTED.match(text)
-        if text[:1].isalpha():
+        if text[:1].isalpha() or text[:1] == "'":
             refuse(
                 f'"{text[:64]}": a schedule begins with a cron field or @; one in words needs double quotes'
             )

@@ -54,6 +54,7 @@ class State(Tables):
         self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were; `due` their number
         self.tz = ""  # of the daemon that wrote last
         self.started_at: datetime | None = None
+        self.last_at: datetime | None = None  # when the last fact happened
         self.last_step_s: float | None = None
         self.last_step_at = _NO_TIME
         # History in memory: the newest outcomes, and the output of runs.
@@ -66,6 +67,7 @@ class State(Tables):
 
     def apply(self, fact: f.Fact, at: datetime, seq: int = 0) -> None:
         """Makes `fact`, which happened at `at`, true."""
+        self.last_at = at
         _APPLY[type(fact)](self, fact, at, seq)
 
     # --- tasks ---
@@ -88,12 +90,13 @@ class State(Tables):
         old, task.spec, task.rev, task.run_head = task.spec, self._spec(fact.record), fact.rev, ""
         if task.spec.options.count != old.options.count:
             task.fired = 0
+        decided = task.decided if fact.due_at == task.due_at else 0
         task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
         if task.name != old.name:
             for dependent in self.dependents.get(task.name, ()):
                 self._rename_heard(self.tasks[dependent], old.name, task.name)
         self.put(task)
-        self.set_due(task, fact.due_at)
+        self.set_due(task, fact.due_at, decided)
 
     def _rename_heard(self, dependent: Task, old: str, new: str) -> None:
         if old in dependent.heard:
@@ -145,8 +148,9 @@ class State(Tables):
         self.runs[fact.run] = run
         self.next_run = max(self.next_run, fact.run + 1)
         task.runs.append(fact.run)
-        if fact.by != "manual" and task.spec.options.count:
-            task.fired += 1
+        is_first = len(task.runs) < 2 or self.runs[task.runs[-2]].due_at != fact.due_at or not fact.target
+        if fact.by != "manual" and task.spec.options.count and is_first:
+            task.fired += 1  # with on=all, once a moment
         if fact.by == "schedule":
             again = fact.next_due_at == fact.due_at
             self.set_due(task, fact.next_due_at, run.nth if again else 0)
@@ -455,8 +459,9 @@ class State(Tables):
 
 def counts(task: Task, run: Run) -> bool:
     """Whether a run is one of those that count= counts, unless it is skipped or missed."""
-    # One that was queued before count= was set does not: it was not counted then.
-    return run.by != "manual" and 0 < run.spec.options.count == task.spec.options.count
+    # One that was queued before count= was set does not: it was not counted then. With on=all a moment
+    # counts once, and is not given back.
+    return run.by != "manual" and not run.target and 0 < run.spec.options.count == task.spec.options.count
 
 
 _NO_TIME: datetime | None = None

@@ -78,7 +78,7 @@ def read_tasks(path: Path, default_tz: str, max_tasks: int = MAX_TASKS) -> list[
                 raise Refusal("bad-line", f"{path.name} line {number}: {refusal.message}") from None
             if len(entries) > max_tasks:
                 raise Refusal("limit", f"{path.name} line {number}: more than {max_tasks} tasks")
-    seen.check_dependencies(path.name)
+    seen.check_the_rest(path)
     return entries
 
 
@@ -116,6 +116,7 @@ class _Seen:
         self._names: dict[str, int] = {}
         self._ids: dict[int, int] = {}
         self._after: list[tuple[int, tuple[str, ...]]] = []
+        self._calendars: dict[str, int] = {}
 
     def check(self, task_id: int | None, spec: TaskSpec, number: int) -> Entry:
         """The entry as it will be loaded; `task_<n>` has the id n without saying so."""
@@ -129,12 +130,20 @@ class _Seen:
             raise Refusal("bad-line", f'the jobName "{spec.name}" stands in line {first} already')
         if task_id is not None and (first := self._ids.setdefault(task_id, number)) != number:
             raise Refusal("bad-line", f"the id {task_id} stands in line {first} already")
+        for name in spec.options.skip:
+            self._calendars.setdefault(name, number)
         if spec.options.after:
             self._after.append((number, spec.options.after))
         return task_id, spec
 
-    def check_dependencies(self, file: str) -> None:
-        """Whoever is waited for must stand in the file too, by name or id."""
+    def check_the_rest(self, path: Path) -> None:
+        """Whoever is waited for must stand in the file too, by name or id; calendars must be there."""
+        file = path.name
+        for name, number in self._calendars.items():
+            try:
+                read_calendars(path.parent, [name])
+            except Refusal as refusal:
+                raise Refusal("bad-line", f"{file} line {number}: {refusal.message}") from None
         known = self._names.keys() | map(str, self._ids) | {f"task_{task_id}" for task_id in self._ids}
         for number, after in self._after:
             if missing := next((ref for ref in after if ref not in known), None):
@@ -148,7 +157,14 @@ MAX_CALENDAR_BYTES = 1024 * 1024
 
 def read_calendars(data: Path, names: Iterable[str]) -> dict[str, Calendar]:
     """The calendars of these names, as skip= calls them. Raises Refusal naming the first that is none."""
-    return {name: _read_dates(data, name) if name.startswith(FILE) else find_holidays(name) for name in names}
+    return {name: _read_calendar(data, name) for name in names}
+
+
+def _read_calendar(data: Path, name: str) -> Calendar:
+    try:
+        return _read_dates(data, name) if name.startswith(FILE) else find_holidays(name)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"skip=: {refusal.message}") from None
 
 
 def _read_dates(data: Path, name: str) -> Dates:

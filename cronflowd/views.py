@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from attrs import evolve
+from attrs import frozen
 
 from . import stimuli as s
 from .commands import VERBS
@@ -31,13 +31,15 @@ from .schedule import Schedule, parse_schedule
 from .state import State
 from .timetable import Timetable
 from .wire import escape, format_time
-from .zones import Zone, to_instant
+from .zones import FIRST_S, Zone, load_zone, to_instant
 
 LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command")
 RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit")
 WORKER_COLUMNS = ("name", "state", "slots", "busy", "labels", "since", "last-seen", "address")
 CHANGE_COLUMNS = ("id", "jobName", "change", "what", "old", "new")
 DIFFERENCE_COLUMNS = ("id", "jobName", "zone", "old", "new", "remark")
+MAX_COUNTED = 5000  # moments that are looked through for the end that count= sets
+MAX_OWN_DIFFERENCES = 1000  # of a task that has less than its schedule
 PAIR_COLUMNS = ("key", "value")
 Row = tuple[Any, ...]
 
@@ -226,26 +228,34 @@ def list_runs(state: State, query: s.ListRuns, older: Iterable[Outcome]) -> Repl
 
 def show_next(state: State, query: s.ShowNext, now: datetime) -> Reply:
     """NEXT: moments to come, with what is special about them."""
-    from_at = query.from_at or now
+    from_at = max(query.from_at or now, to_instant(FIRST_S))
     if query.schedule:
-        rows = parse_schedule(query.schedule, query.tz or state.default_tz).rows(from_at, now)
+        rows = _asked_schedule(query, state).rows(from_at, now)
     else:
         task = find(state, query.ref)
-        rows = _moments_to_come(state, task, _in_zone(task.spec, query.tz), from_at)
+        rows = _moments_to_come(state, task, from_at)
+        if query.tz:
+            zone = load_zone(query.tz).info
+            rows = ((at.astimezone(zone).isoformat(), at, remark) for _, at, remark in rows)
     columns = ("local time with offset", "UTC", "remark")
     return Reply("", {}, columns, islice(rows, query.count), "rows")
+
+
+def _asked_schedule(query: s.ShowNext | s.DescribeSchedule, state: State) -> Schedule:
+    schedule = parse_schedule(query.schedule, query.tz or state.default_tz)
+    if query.tz and schedule.tz != query.tz:
+        raise Refusal("bad-option", f"tz={query.tz} contradicts the schedule, which says {schedule.tz}")
+    return schedule
 
 
 def describe_schedule(state: State, query: s.DescribeSchedule, now: datetime) -> Reply:
     """DESCRIBE: a schedule in English, and what a clock change does to it."""
     if query.schedule:
-        schedule = parse_schedule(query.schedule, query.tz or state.default_tz)
+        schedule = _asked_schedule(query, state)
         next_at, start_at = schedule.next_after(now, now), None
     else:
         task = find(state, query.ref)
-        spec = _in_zone(task.spec, query.tz)
-        schedule, start_at = spec.schedule, spec.options.start_at
-        next_at = spec.moments.next_after(now, task.anchor_at)
+        schedule, start_at, next_at = task.spec.schedule, task.spec.options.start_at, task.due_at
     rows = [
         *_in_words(schedule, start_at),
         ("clock-changes", describe_changes(schedule)),
@@ -255,14 +265,9 @@ def describe_schedule(state: State, query: s.DescribeSchedule, now: datetime) ->
     return Reply("", {}, PAIR_COLUMNS, rows, "rows")
 
 
-def _in_zone(spec: TaskSpec, tz: str) -> TaskSpec:
-    if not tz or tz == spec.schedule.tz:
-        return spec
-    return evolve(spec, schedule=parse_schedule(spec.schedule.text, tz))
-
-
-def _moments_to_come(state: State, task: Task, spec: TaskSpec, from_at: datetime) -> Iterator[MomentRow]:
+def _moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[MomentRow]:
     """A task's moments until count= is used up, with the days that skip= takes out told."""
+    spec = task.spec
     left = spec.options.count - task.fired if spec.options.count else math.inf
     for local, at, remark in spec.moments.rows(from_at, task.anchor_at):
         if left <= 0:
@@ -289,33 +294,59 @@ def clock_changes(state: State, query: s.ShowClockChanges, now: datetime) -> Ite
     """DST: what the next clock changes move, take away, or would double."""
     ahead = ClockChanges(now, query.until_at)
     for task in _asked_tasks(state, query.ref):
-        anchor_at, shift, (begin, end) = _unshifted(task, now, query.until_at)
-        for change in ahead.of(task.spec.schedule, anchor_at):
-            if (
-                change
-                and begin < to_instant(change.old.at) <= end
-                and not _is_off(state, task, change.old, shift)
-            ):
-                old, new = _told(change.old, shift), _told(change.new, shift)
+        share = _Share.of(state, task, now, query.until_at)
+        for change in ahead.of(task.spec.schedule, share.anchor_at):
+            # Where it runs, if it does: a local time that is not there is before or after nothing.
+            where = change and (change.new if change.what in ("moved", "once") else change.old)
+            if change and where and share.holds(where):
+                old, new = share.tell(change.old), share.tell(change.new)
                 yield task.id, task.name, change.at, change.what, old, new
         yield None
 
 
-def _unshifted(task: Task, begin: datetime, end: datetime) -> tuple[datetime, int, tuple[datetime, datetime]]:
-    """For a walk over its schedule: (its anchor, spread= in seconds, the part of a time that is its own)."""
-    moments = task.spec.moments
-    if isinstance(moments, Timetable):
-        shift = round(moments.shift.total_seconds())
-        return moments.anchor(task.anchor_at), shift, moments.clip(begin, end)
-    return task.anchor_at, 0, (begin, end)
+@frozen
+class _Share:
+    """The part of a schedule that is a task's own, for a walk over the schedule."""
+
+    state: State
+    spec: TaskSpec
+    anchor_at: datetime
+    begin: datetime  # of the schedule's moments; itself outside
+    end: datetime
+    shift: int  # spread= in seconds
+
+    @classmethod
+    def of(cls, state: State, task: Task, begin: datetime, end: datetime) -> _Share:
+        """What a task has in (begin, end]."""
+        moments = task.spec.moments
+        end = _last_counted(state, task, begin, end)
+        if isinstance(moments, Timetable):
+            shift = round(moments.shift.total_seconds())
+            return cls(state, task.spec, moments.anchor(task.anchor_at), *moments.clip(begin, end), shift)
+        return cls(state, task.spec, task.anchor_at, begin, end, 0)
+
+    def holds(self, moment: Moment) -> bool:
+        """Whether the task runs then, days off aside."""
+        is_within = self.begin < to_instant(moment.at) <= self.end
+        return is_within and day_off(self.state, self.spec, to_instant(moment.at + self.shift)) is None
+
+    def tell(self, moment: Moment | None) -> str | None:
+        return str(moment._replace(at=moment.at + self.shift)) if moment else None
 
 
-def _is_off(state: State, task: Task, moment: Moment, shift: int) -> bool:
-    return task.is_used_up or day_off(state, task.spec, to_instant(moment.at + shift)) is not None
-
-
-def _told(moment: Moment | None, shift: int) -> str | None:
-    return str(moment._replace(at=moment.at + shift)) if moment else None
+def _last_counted(state: State, task: Task, begin: datetime, end: datetime) -> datetime:
+    """The moment that uses up count=, or `end` if that is earlier, or too far to look for."""
+    left = task.spec.options.count - task.fired
+    if not task.spec.options.count or left > MAX_COUNTED:
+        return end
+    at = begin
+    while left > 0:
+        found = task.spec.moments.next_after(at, task.anchor_at)
+        if found is None or found > end:
+            return end
+        left -= day_off(state, task.spec, found) is None
+        at = found
+    return at
 
 
 def zones_asked(state: State, query: s.CompareZones) -> Iterator[str | None]:
@@ -330,14 +361,29 @@ def zone_differences(
     """TZDIFF: what is due at another instant by the other directory's zone data."""
     shared = Comparison(others, now, query.until_at, query.count)
     for task in _asked_tasks(state, query.ref):
-        anchor_at, shift, (begin, end) = _unshifted(task, now, query.until_at)
-        is_own = isinstance(task.spec.moments, Timetable)
-        comparison = Comparison(others, begin, end, query.count) if is_own else shared
-        for found in comparison.of(task.spec.schedule, anchor_at) if begin < end else ():
+        share = _Share.of(state, task, now, query.until_at)
+        is_whole = share.spec.moments is share.spec.schedule and not share.spec.options.skip
+        # What falls out below must not use up the rows that were asked for.
+        own = Comparison(others, share.begin, share.end, MAX_OWN_DIFFERENCES)
+        comparison = shared if is_whole and share.end == query.until_at else own
+        told = 0
+        for found in comparison.of(task.spec.schedule, share.anchor_at) if share.begin < share.end else ():
             moment = found and (found.old or found.new)
-            if found and not (moment and _is_off(state, task, moment, shift)):
-                old, new = _told(found.old, shift), _told(found.new, shift)
-                yield task.id, task.name, task.spec.schedule.tz, old, new, found.remark
+            if not found or (moment and not found.remark and not share.holds(moment)):
+                continue
+            told += 1
+            remark = "more" if told == query.count and comparison is own else found.remark
+            row = (
+                task.id,
+                task.name,
+                task.spec.schedule.tz,
+                share.tell(found.old),
+                share.tell(found.new),
+                remark,
+            )
+            yield row
+            if told == query.count:
+                break
         yield None
 
 

@@ -190,6 +190,7 @@ class World:
         )
         self.answers = Answers(self.core, self.data)
         self._daemon = await self._nursery.start(self._serve)
+        self.answers.find_calendars()
         self.core.submit(StartDaemon(__version__, ZONE))
         if not count and (self.data / store.TASKS_NAME).exists():
             await self.answers.load(self.data / store.TASKS_NAME)

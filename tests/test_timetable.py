@@ -96,3 +96,13 @@ def test_what_is_counted_is_counted_from_the_start(text: str, first: str, second
     table = Timetable(parse_schedule(text, "UTC"), start_at, None, timedelta(0))
     shown = [at for _, at, _ in table.preview(BEGIN, 2, BEGIN)]
     assert shown == [datetime.fromisoformat(first), datetime.fromisoformat(second)]
+
+
+def test_moments_at_one_instant_are_shifted_together() -> None:
+    """What the leap brings together, spread= does not take apart."""
+    schedule = parse_schedule("0,30 2 * * *", "Europe/Paris")
+    table = Timetable(schedule, None, None, timedelta(minutes=7))
+    leap_at = datetime(2030, 3, 31, 1, 7, tzinfo=UTC)
+    assert table.next_after(leap_at - TICK, BEGIN) == leap_at
+    assert table.times_at(leap_at, BEGIN) == 2
+    assert table.times_at(leap_at + timedelta(days=1), BEGIN) == 1
