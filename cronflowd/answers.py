@@ -11,14 +11,14 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
 import trio
 
-from . import __version__, commands, events, history, moving, store, views, why
+from . import __version__, commands, events, history, moving, stats, store, views, why
 from . import facts as f
 from . import stimuli as s
 from .auth import matches
@@ -30,11 +30,12 @@ from .errors import Refusal
 from .model import Outcome
 from .outbox import Gate
 from .replies import BLANK, Reply, format_row
+from .wire import format_time
 from .zones import data_version, read_zones
 
 log = logging.getLogger("cronflowd.answers")
 
-MAX_OLD_RUNS = 100_000  # rows of RUNS that one question reads from the journal
+MAX_OLD_RUNS = 100_000  # rows of RUNS that one question reads from the journal; STATS as well
 MAX_FEEDS = 1000
 MAX_ROWS_AHEAD = 100_000  # of DST and TZDIFF
 MAX_AHEAD_S = 60.0  # the same; usually 200,000 tasks take a second or two
@@ -317,6 +318,30 @@ class Answers:
             older = await trio.to_thread.run_sync(read)
         return views.list_runs(state, question, older)
 
+    async def _stats(self, question: s.ShowStats, session: Session) -> Reply:
+        """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
+        state = self.core.state
+        rows = s.ListRuns(question.ref, "", question.since_at, question.until_at, None, 0)
+        wanted, before = views.wanted_outcomes(rows, state), state.history_from_seq
+        recent, found = list(state.recent), stats.Stats(question.by, frozenset(state.runs))
+
+        def count() -> None:
+            older = islice(history.outcomes(self.data, before, wanted), MAX_OLD_RUNS) if before else ()
+            for outcome in chain(filter(wanted, reversed(recent)), older):
+                found.see(outcome)
+
+        await trio.to_thread.run_sync(count)
+        periods = list(found.rows())
+        since = format_time(found.since_at) if found.since_at else "-"
+        values = {"rows": len(periods), "since": found.since_at}
+        return Reply(f"{len(periods)} since={since}", values, stats.COLUMNS, periods)
+
+    def _failed(self, question: s.ListFailed, session: Session) -> Reply:
+        return views.list_failed(self.core.state, question)
+
+    def _prove(self, question: s.ProveLedger, session: Session) -> Reply:
+        return views.prove(self.core.state, question)
+
     async def _why(self, question: s.AskWhy, session: Session) -> Reply:
         """WHY: what is known of a moment, wherever it stands; or what the task's definition says of it."""
         state, now = self.core.state, self.core.now()
@@ -537,6 +562,9 @@ _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
     s.ImportLine: Answers._import,
     s.ExportTasks: Answers._export,
     s.ListRuns: Answers._runs,
+    s.ShowStats: Answers._stats,
+    s.ListFailed: Answers._failed,
+    s.ProveLedger: Answers._prove,
     s.AskWhy: Answers._why,
     s.ShowLog: Answers._log,
     s.Watch: Answers._watch,

@@ -3,6 +3,9 @@
 It reads every file there is, also those a start would pass over, and says of each what
 it holds. With `--fix` the longest valid prefix stays and everything after it is set
 aside under another name; nothing is ever deleted. Offline only: it takes the lock.
+
+Files can be whole and what they tell still wrong: a fire that ended twice, an order sent twice,
+an account that does not balance. That is a bug, told and left alone.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from pathlib import Path
 from attrs import Factory, define
 
 from . import store
+from .audit import Audit
 from .disk import DISK, free_name, lock_directory, remove_leftovers, sync_directory, write_atomically
 from .errors import Exit, Fatal
 from .journal import set_aside
@@ -44,14 +48,16 @@ def check(data: Path, fix: bool = False) -> int:
         found = examine(data)
         for line in found.lines:
             print(line)
-        if not found.damages:
-            print(f"{data}: whole")
-            return Exit.OK
-        if not fix:
+        if found.damages and not fix:
             print(f"{data}: damaged; with --fix:")
-        for words in _mend(data, found, fix):
+        for words in _mend(data, found, fix) if found.damages else ():
             print(f"  {words}")
-        return Exit.OK if fix and found.can_mend else Exit.CORRUPT
+        if found.faults:
+            print(f"{data}: what the records tell cannot all be true; please report this")
+        elif not found.damages:
+            print(f"{data}: whole")
+        is_good = not found.damages or (fix and found.can_mend)
+        return Exit.OK if is_good and not found.faults else Exit.CORRUPT
     finally:
         os.close(lock)
 
@@ -63,6 +69,7 @@ class Findings:
     replay: Replay
     lines: list[str] = Factory(list)  # the report
     damages: list[str] = Factory(list)
+    faults: list[str] = Factory(list)  # of the account: the files are as they were written, and still wrong
     broken: Corrupt | None = None  # why the daemon would refuse to start
     spare: list[Reader] = Factory(list)  # damaged files that no start needs: old segments and checkpoints
     history: list[Reader] = Factory(list)  # damaged history files
@@ -125,10 +132,11 @@ def _seq_and_time(line: bytes, path: Path) -> str:
 
 def _examine_state(found: Findings) -> State | None:
     """Whether a start would succeed; None if not."""
-    state = State(recent_runs=0)
+    state, audit = State(recent_runs=0), Audit()
     seq = 0
     try:
         for seq, at, fact in found.replay:
+            audit.see(fact)
             state.apply(fact, at, seq)
     except Corrupt as error:
         found.broken, found.can_mend = error, not isinstance(error, NotUnderstood)
@@ -141,6 +149,7 @@ def _examine_state(found: Findings) -> State | None:
         # The bytes are what was written, so this is a bug; to cut here would lose what was acknowledged.
         found.can_mend = False
         found.damages.append("not replayable")
+        found.lines += [f"ledger: {fault}" for fault in audit.faults]
         found.lines.append(f"record {seq} cannot be applied ({error!r}); please report this")
         return None
     if tail := found.replay.tail:
@@ -151,7 +160,20 @@ def _examine_state(found: Findings) -> State | None:
     found.lines.append(
         f"state: {len(state.tasks)} tasks, {len(state.runs)} runs not ended, up to record {found.replay.last}"
     )
+    _examine_account(found, state, audit)
     return state
+
+
+def _examine_account(found: Findings, state: State, audit: Audit) -> None:
+    """Whether every fire has one end, and the ledger says so."""
+    found.faults = audit.compare(state)
+    account = state.ledger.account(state.runs.values())
+    ends = ", ".join(f"{number} {name}" for name, number in account.ends.items() if number)
+    words = "balanced" if not found.faults else "WRONG"
+    found.lines.append(
+        f"ledger: {words}: {account.due} fires due: {ends or 'none ended'}, {account.pending} pending"
+    )
+    found.lines += [f"ledger: {fault}" for fault in found.faults]
 
 
 def _examine_tasks(data: Path, found: Findings, state: State) -> None:

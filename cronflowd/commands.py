@@ -288,12 +288,45 @@ def _runs(text: str, context: Context) -> s.ListRuns:
     _only(options, "state", "since", "until", "limit", "offset")
     if len(words) > 1:
         raise Refusal("syntax", f"one task at most; usage: {VERBS['RUNS'].usage}")
-    bounds = [
+    state = _choice(options, "state", RUN_STATES)
+    return s.ListRuns(words[0] if words else None, state, *_bounds(options, context), *_page(options))
+
+
+def _bounds(options: dict[str, str], context: Context) -> tuple[datetime | None, datetime | None]:
+    """since= and until=."""
+    since_at, until_at = (
         parse_moment(options[key], context.default_tz, context.now) if options.get(key) else None
         for key in ("since", "until")
-    ]
-    state = _choice(options, "state", RUN_STATES)
-    return s.ListRuns(words[0] if words else None, state, bounds[0], bounds[1], *_page(options))
+    )
+    return since_at, until_at
+
+
+def _prove(text: str, context: Context) -> s.ProveLedger:
+    since_at, until_at = _bounds(_options_only(text, "PROVE", "since", "until"), context)
+    if since_at and until_at and until_at < since_at:
+        raise Refusal("bad-option", f"until={format_time(until_at)} is before since=")
+    return s.ProveLedger(since_at, until_at)
+
+
+def _stats(text: str, context: Context) -> s.ShowStats:
+    words, options = split_words(text)
+    _only(options, "by", "since", "until")
+    by = _choice(options, "by", ("day", "hour"))
+    return s.ShowStats(_one_or_all(words, "STATS"), by, *_bounds(options, context))
+
+
+def _failed(text: str, context: Context) -> s.ListFailed:
+    return s.ListFailed(_bounds(_options_only(text, "FAILED", "since"), context)[0])
+
+
+def _options_only(text: str, verb: str, *known: str) -> dict[str, str]:
+    words, options = split_words(text)
+    _only(options, *known)
+    if words:
+        raise Refusal(
+            "syntax", f'{verb} takes options only, not "{escape(words[0][:40])}"; usage: {VERBS[verb].usage}'
+        )
+    return options
 
 
 def _log(text: str, context: Context) -> s.ShowLog:
@@ -477,6 +510,11 @@ VERBS: dict[str, Verb] = {
     "AT": Verb(_at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time", reads=False),
     "CANCEL": Verb(_cancel, "CANCEL RUN", "ends a run", reads=False),
     "RUNS": Verb(_runs, "RUNS [REF] [state=] [since=] [until=] [limit=] [offset=]", "what ran, newest first"),
+    "STATS": Verb(
+        _stats, "STATS [REF] [by=day|hour] [since=] [until=]", "how often, how well, how long, how late"
+    ),
+    "FAILED": Verb(_failed, "FAILED [since=]", "tasks whose last fire did not end well"),
+    "PROVE": Verb(_prove, "PROVE [since=] [until=]", "that every fire is accounted for"),
     "WHY": Verb(_why, "WHY REF [TIME]", "why a task ran, or did not"),
     "LOG": Verb(_log, "LOG RUN [follow]", "what a run wrote"),
     "NEXT": Verb(_next, 'NEXT REF|"SCHEDULE" [n=5] [tz=ZONE] [from=TIME]', "the next moments"),

@@ -331,6 +331,27 @@ class TaskCarried(Fact):
 
 
 @define
+class LedgerCarried(Fact):
+    """The account of all fires. Each row: from, until (seconds since 1970), due, then ends by disposition."""
+
+    rows: list[list[int]]
+
+
+@define
+class FailureCarried(Fact):
+    """That a task's last fire did not end well; comes after the task."""
+
+    task: int
+    since_at: datetime
+    run: int | None
+    state: str
+    due_at: datetime
+    ended_at: datetime
+    exit: int | None
+    why: str
+
+
+@define
 class RunCarried(Fact):
     """One run that had not ended."""
 

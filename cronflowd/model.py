@@ -143,6 +143,19 @@ def _check_size(command: str, options: Options) -> None:
         raise Refusal("too-long", f"the command and its options are longer than {MAX_TEXT_BYTES} bytes")
 
 
+@frozen
+class Failure:
+    """A task's last fire that ended badly, with no good one since."""
+
+    since_at: datetime  # when the first of those fires ended
+    run: int | None  # None = it never ran
+    state: str
+    due_at: datetime
+    ended_at: datetime
+    exit: int | None
+    why: str
+
+
 @define
 class Task:
     """The engine's row about one task."""
@@ -160,6 +173,7 @@ class Task:
     paused_why: str = ""
     runs: list[int] = field(factory=list)  # active runs, oldest first
     counts: dict[str, int] | None = None  # fires by disposition, since it was added
+    failure: Failure | None = None  # how its last fire ended, if that was not well
     run_head: str = ""  # the part of its RUN line that never changes; derived from spec
 
     @property

@@ -19,7 +19,8 @@ import attrs
 
 from . import facts as f
 from .calendars import Calendars
-from .model import ENDED, MOVES, Outcome, Run, Task, TaskSpec, Worker, read_record
+from .ledger import Ledger, judge
+from .model import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Worker, read_record
 from .tables import Tables
 
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
@@ -51,7 +52,8 @@ class State(Tables):
         self.calendars = Calendars()  # what today's files and packages say; facts tell what came of it
         self.next_task, self.next_run = 1, 1
         self.saved: deque[f.TasksSaved] = deque(maxlen=SAVES_KEPT)
-        self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were; `due` their number
+        self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were
+        self.ledger = Ledger()  # the same, and how many were due, by time
         self.tz = ""  # of the daemon that wrote last
         self.started_at: datetime | None = None
         self.last_at: datetime | None = None  # when the last fact happened
@@ -130,16 +132,21 @@ class State(Tables):
     # --- fires and runs ---
 
     def _fires_passed(self, fact: f.FiresPassed, at: datetime, seq: int) -> None:
+        outcome = f.outcome_of(fact, at, seq)
+        self._remember(outcome)
+        self._total(fact.state, fact.count)
+        self.ledger.count_due(fact.last_due_at, at, fact.count)
+        self.ledger.count_end(fact.state, fact.last_due_at, at, fact.count)
         if task := self.tasks.get(fact.task):
-            self._count(task, fact.state, fact.count)
+            _count(task, outcome)
             again = fact.next_due_at == fact.last_due_at
             self.set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
             if fact.settles:
                 task.heard.clear()
         self._tell_dependents(fact.name, f"{fact.state} ({fact.why})")
-        self._remember(f.outcome_of(fact, at, seq))
 
     def _run_queued(self, fact: f.RunQueued, at: datetime, seq: int) -> None:
+        self.ledger.count_due(fact.due_at, at)
         task = self.tasks[fact.task]
         run = Run(fact.run, fact.task, task.spec, fact.due_at, at, fact.by, fact.args)
         run.parked, run.nth, run.target = bool(fact.parked), fact.nth or 1, fact.target or ""
@@ -223,21 +230,22 @@ class State(Tables):
         run = self.runs[fact.run]
         self._move(run, fact.state)
         self._take_from_worker(run)
-        self._remember(f.outcome_of(fact, at, seq))
+        outcome = f.outcome_of(fact, at, seq)
+        self._remember(outcome)
         if not fact.final:
             return
         del self.runs[fact.run]
+        self._total(fact.state, 1)
+        self.ledger.count_end(fact.state, fact.due_at, at)
         if task := self.tasks.get(fact.task):
             task.runs.remove(fact.run)
             if fact.state in ("skipped", "missed") and counts(task, run):
                 task.fired -= 1
-            self._count(task, fact.state, 1)
+            _count(task, outcome)
             if fact.state == "skipped":
                 task.heard.clear()
             self._unpark(task, at)
             self._tell_dependents(task.name, WELL if fact.state == "ok" else f"run {run.id} {fact.state}")
-        else:
-            self._total(fact.state, 1)
 
     def _run_retried(self, fact: f.RunRetried, at: datetime, seq: int) -> None:
         run = self.runs[fact.run]
@@ -277,11 +285,6 @@ class State(Tables):
         if worker and run.id in worker.runs:
             worker.runs.remove(run.id)
             self.recount(worker)
-
-    def _count(self, task: Task, state: str, number: int) -> None:
-        counts = task.counts = task.counts or {}
-        counts[state] = counts.get(state, 0) + number
-        self._total(state, number)
 
     def _total(self, state: str, number: int) -> None:
         assert state in ENDED, state
@@ -387,8 +390,13 @@ class State(Tables):
             [attrs.asdict(saved) for saved in self.saved], dict(self.totals),
             self.last_step_s, self.last_step_at,
         )  # fmt: skip
+        yield f.LedgerCarried(self.ledger.carry())
         for task in self.tasks.values():
             yield _carried_task(task)
+            if (bad := task.failure) is not None:
+                yield f.FailureCarried(
+                    task.id, bad.since_at, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit, bad.why
+                )
         for worker in self.workers.values():
             yield f.WorkerCarried(
                 worker.name, worker.slots, worker.labels, sorted(worker.can), worker.address, worker.since_at,
@@ -407,6 +415,15 @@ class State(Tables):
         self.saved.extend(f.TasksSaved(**saved) for saved in fact.saved)
         self.last_step_s, self.last_step_at = fact.last_step_s, fact.last_step_at
         self.history_from_seq = seq
+        self.ledger.take_totals(fact.totals, at)
+
+    def _ledger_carried(self, fact: f.LedgerCarried, at: datetime, seq: int) -> None:
+        self.ledger.take(fact.rows)
+
+    def _failure_carried(self, fact: f.FailureCarried, at: datetime, seq: int) -> None:
+        self.tasks[fact.task].failure = Failure(
+            fact.since_at, fact.run, fact.state, fact.due_at, fact.ended_at, fact.exit, fact.why
+        )
 
     def _task_carried(self, fact: f.TaskCarried, at: datetime, seq: int) -> None:
         task = Task(fact.id, self._spec(fact.record), fact.anchor_at, fact.rev)
@@ -430,6 +447,7 @@ class State(Tables):
         run.nth, run.awaits, run.target = fact.nth or 1, bool(fact.awaits), fact.target or ""
         run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
         self.runs[run.id] = run
+        self.ledger.take_run(run, at)
         if task:
             task.runs.append(run.id)
             task.runs.sort()
@@ -462,6 +480,13 @@ def counts(task: Task, run: Run) -> bool:
     # One that was queued before count= was set does not: it was not counted then. With on=all a moment
     # counts once, and is not given back.
     return run.by != "manual" and not run.target and 0 < run.spec.options.count == task.spec.options.count
+
+
+def _count(task: Task, outcome: Outcome) -> None:
+    """One more fire of a task has ended, or several have passed."""
+    counts = task.counts = task.counts or {}
+    counts[outcome.state] = counts.get(outcome.state, 0) + outcome.count
+    task.failure = judge(task.failure, outcome)
 
 
 _NO_TIME: datetime | None = None

@@ -297,6 +297,27 @@ class ListRuns:
 
 
 @frozen
+class ProveLedger:
+    """PROVE: of the fires due in this time, what became of each."""
+
+    since_at: datetime | None
+    until_at: datetime | None  # not included
+
+
+@frozen
+class ShowStats:
+    ref: str | None
+    by: str  # `day`, `hour`, or empty: all in one row
+    since_at: datetime | None  # of the due moment
+    until_at: datetime | None
+
+
+@frozen
+class ListFailed:
+    since_at: datetime | None  # of the end
+
+
+@frozen
 class ShowLog:
     run: int
     follow: bool

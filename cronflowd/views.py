@@ -21,7 +21,8 @@ from .dependencies import draw_tree
 from .describe import describe, describe_anchor, describe_changes, format_cron
 from .errors import Refusal
 from .forecast import ClockChanges, Comparison, Moment
-from .model import Outcome, Run, Task, TaskSpec
+from .ledger import RAN
+from .model import Failure, Outcome, Run, Task, TaskSpec
 from .moments import day_off
 from .options import show_options
 from .placement import why_waiting
@@ -41,6 +42,7 @@ DIFFERENCE_COLUMNS = ("id", "jobName", "zone", "old", "new", "remark")
 MAX_COUNTED = 5000  # moments that are looked through for the end that count= sets
 MAX_OWN_DIFFERENCES = 1000  # of a task that has less than its schedule
 PAIR_COLUMNS = ("key", "value")
+FAILED_COLUMNS = ("id", "jobName", "run", "state", "due", "ended", "exit", "why", "since")
 Row = tuple[Any, ...]
 
 
@@ -224,6 +226,43 @@ def list_runs(state: State, query: s.ListRuns, older: Iterable[Outcome]) -> Repl
         yield from map(outcome_row, older)
 
     return Reply("", {}, RUN_COLUMNS, _page(rows(), query.limit, query.offset), "rows")
+
+
+def list_failed(state: State, query: s.ListFailed) -> Reply:
+    """FAILED: the tasks whose last fire did not end well, the latest first."""
+    found = [(task.failure, task) for task in state.tasks.values() if task.failure is not None]
+
+    def is_wanted(bad: Failure) -> bool:
+        return query.since_at is None or bad.ended_at >= query.since_at
+
+    found.sort(key=lambda pair: (pair[0].ended_at, pair[1].id), reverse=True)
+    rows = [
+        (
+            task.id, task.name, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit, bad.why,
+            bad.since_at,
+        )
+        for bad, task in found if is_wanted(bad)
+    ]  # fmt: skip
+    return Reply("", {}, FAILED_COLUMNS, rows, "rows")
+
+
+def prove(state: State, query: s.ProveLedger) -> Reply:
+    """PROVE: what was due, and what became of it; the status line says whether that is the same."""
+    account = state.ledger.account(state.runs.values(), query.since_at, query.until_at)
+
+    def rows() -> Iterator[Row]:
+        yield "due", account.due
+        yield "ran", account.ran
+        yield "skipped", account.ends["skipped"]
+        yield "missed", account.ends["missed"]
+        yield "pending", account.pending
+        yield from ((name, account.ends[name]) for name in RAN)
+        bounds = {"since": account.since_at, "until": account.until_at}
+        yield from ((name, at) for name, at in bounds.items() if at)
+        if account.trouble:
+            raise Refusal("internal", account.trouble)
+
+    return Reply("balanced", {"balanced": True}, PAIR_COLUMNS, rows())
 
 
 def show_next(state: State, query: s.ShowNext, now: datetime) -> Reply:

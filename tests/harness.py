@@ -36,6 +36,7 @@ import trio.testing
 
 from cronflowd import __version__, store
 from cronflowd.answers import Answers
+from cronflowd.audit import Audit
 from cronflowd.clients import Waits, serve_client
 from cronflowd.core import Core
 from cronflowd.definitions import Limits
@@ -228,14 +229,16 @@ class World:
 
     def check_replay(self) -> None:
         """Whatever was said: the journal alone gives what was there, and every fire has one ending."""
-        again, fires = State(ZONE), 0
+        again, audit, fires = State(ZONE), Audit(), 0
         journal = FileJournal(self.data)
         for seq, at, fact in journal.replay():
+            audit.see(fact)
             again.apply(fact, at, seq)
             fires += fact.count if isinstance(fact, FiresPassed) else isinstance(fact, RunQueued)
         journal.close()
         assert list(self.core.state.carry()) == list(again.carry())
         assert fires == sum(again.totals.values()) + len(again.runs)
+        assert audit.compare(again) == []
 
     async def settle(self) -> None:
         """Waits until nobody can go on and all that was decided is on disk."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -433,7 +434,8 @@ class EngineMachine(RuleBasedStateMachine):
         self.connected: set[str] = set()
         self.fired: Counter[tuple[int, object]] = Counter()
         self.ended: Counter[int] = Counter()
-        self.seen = 0
+        self.seen = self.counted = 0
+        self.account: Counter[str] = Counter()
 
     def took(self, messages: list[tuple[str, str]]) -> None:
         for worker, line in messages:
@@ -579,6 +581,42 @@ class EngineMachine(RuleBasedStateMachine):
         assert not (set(state.runs) & set(self.ended))
         assert len(self.ended) + len(state.runs) == state.next_run - 1
         assert set(state.totals) <= ENDED
+
+    @invariant()
+    def the_account_balances_and_is_that_of_the_journal(self) -> None:
+        """PROVE after every step, and its numbers counted once more from the facts alone."""
+        state = self.driver.state
+        for line in self.driver.journal[self.counted :]:
+            self.count(orjson.loads(line))
+        self.counted = len(self.driver.journal)
+        account = state.ledger.account(state.runs.values())
+        assert account.trouble == ""
+        assert Counter({"due": account.due, **account.ends}) == self.account
+        assert account.pending == self.account["due"] - sum(state.totals.values())
+
+    def count(self, record: dict[str, Any]) -> None:
+        match record:
+            case {"fact": "FiresPassed", "count": number, "state": state}:
+                self.account["due"] += number
+                self.account[state] += number
+            case {"fact": "RunQueued"}:
+                self.account["due"] += 1
+            case {"fact": "RunEnded", "final": True, "state": state}:
+                self.account[state] += 1
+
+    @invariant()
+    def a_task_fails_until_it_ends_well(self) -> None:
+        """FAILED, told from all ends there were instead of from one end to the next."""
+        state = self.driver.state
+        for task in state.tasks.values():
+            rows = [row for row in state.recent if row.task_id == task.id and row.run not in state.runs]
+            last = {row.run: row for row in rows if row.run}  # of a run, its last attempt
+            ends = [row for row in rows if row.run is None or row is last[row.run]]
+            ends = [row for row in ends if row.state not in ("cancelled", "skipped")]
+            good = max((number for number, row in enumerate(ends, 1) if row.state == "ok"), default=0)
+            told = task.failure and (task.failure.since_at, task.failure.run, task.failure.state)
+            bad = ends[good:]
+            assert told == ((bad[0].ended_at, bad[-1].run, bad[-1].state) if bad else None)
 
     @invariant()
     def nothing_due_is_forgotten(self) -> None:

@@ -19,9 +19,9 @@ LAYERS = (
     # talk
     " telnet commands"
     # decide
-    " tables state dependencies placement moments events definitions engine views why"
+    " ledger stats tables state dependencies placement moments events definitions engine views why"
     # keep
-    " disk records replay store journal history compaction check"
+    " disk records replay store journal history compaction audit check"
     # run
     " auth clock systemd logs listeners outbox clients workers core moving answers upkeep daemon"
     # programs

@@ -78,6 +78,13 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {"ok": 2}), "next_run", 6),
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {}, -5.0, NOW), "last_step_at", NOW),
     ([], f.TaskCarried(3, 2, RECORD, NOW, LATER, True, None, "why", {"ok": 2}), "tasks[3].paused_why", "why"),
+    ([], f.LedgerCarried([[0, 3600, 2, 1, 0, 0, 0, 0, 0, 1]]), "ledger.account([]).ends['missed']", 1),
+    (
+        [f.TaskCarried(1, 1, RECORD, NOW, None)],
+        f.FailureCarried(1, NOW, 7, "failed", NOW, LATER, 3, "why"),
+        "tasks[1].failure.ended_at",
+        LATER,
+    ),
     (
         [f.TaskCarried(1, 1, TIMED, NOW, None)],
         f.RunCarried(
