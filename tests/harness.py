@@ -190,9 +190,9 @@ class World:
             state, journal, self.clock, self._limits(), token=self._settings.get("token", "").encode() or None
         )
         self.answers = Answers(self.core, self.data)
-        self._daemon = await self._nursery.start(self._serve)
         self.answers.find_calendars()
         self.core.submit(StartDaemon(__version__, ZONE))
+        self._daemon = await self._nursery.start(self._serve)
         if not count and (self.data / store.TASKS_NAME).exists():
             await self.answers.load(self.data / store.TASKS_NAME)
         self.answers.edited = await self.answers.is_edited()

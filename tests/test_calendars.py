@@ -110,7 +110,7 @@ def test_an_edited_file_is_read_again_and_a_broken_one_stays_as_it_was(tmp_path:
     file, calendars = tmp_path / "closed.txt", Calendars()
     name = ["file:closed.txt"]
     refresh_calendars(tmp_path, calendars, name)
-    assert calendars.troubles == {"file:closed.txt": f"there is no closed.txt in {tmp_path}"}
+    assert calendars.troubles == {"file:closed.txt": f"skip=: there is no closed.txt in {tmp_path}"}
     file.write_text("2026-12-24\n")
     refresh_calendars(tmp_path, calendars, name)
     assert not calendars.troubles
