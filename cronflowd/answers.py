@@ -23,6 +23,7 @@ from . import facts as f
 from . import stimuli as s
 from .auth import matches
 from .calendars import parse_calendar_names
+from .changes import show_history
 from .clients import Session
 from .core import Core
 from .english import parse_moment
@@ -94,18 +95,18 @@ class Answers:
                 self.look_at_calendars()
             return answer(self, question, session)
         if calendars := _calendars_of(question):
-            return self._learn_first(calendars, question)
-        return self._submit(question)
+            return self._learn_first(calendars, question, session)
+        return self._submit(question, session)
 
-    def _submit(self, question: Any) -> Reply:
-        reply = self.core.submit(question).reply
+    def _submit(self, question: Any, session: Session) -> Reply:
+        reply = self.core.submit(question, session.who).reply
         assert reply is not None
         return reply
 
-    async def _learn_first(self, calendars: tuple[str, ...], question: Any) -> Reply:
+    async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:
         """An order that names calendars: they are read anew, and refused if they are none."""
         await self.learn(calendars)
-        return self._submit(question)
+        return self._submit(question, session)
 
     async def learn(self, calendars: Iterable[str]) -> None:
         """Has these calendars known; raises Refusal naming the first that is none."""
@@ -267,9 +268,9 @@ class Answers:
     async def _load(self, question: s.LoadFile, session: Session) -> Reply:
         path = store.check_file_name(self.data, question.file)
         async with self._files:
-            return await self.load(path)
+            return await self.load(path, session.who)
 
-    async def load(self, path: Path) -> Reply:
+    async def load(self, path: Path, who: str | None = None) -> Reply:
         """Takes a file's tasks over, all or nothing."""
         core = self.core
         # Taken before reading: an edit in between shows as an edit, not as loaded.
@@ -280,7 +281,8 @@ class Answers:
         saved = None
         if path.name == store.TASKS_NAME and found is not None:
             saved = s.RecordSave(path.name, core.last_seq, found[0], found[1], len(records))
-        reply = core.submit(s.LoadTasks(records, saved)).reply
+        # What the daemon loads by itself is nobody's order, and no change that UNDO would take back.
+        reply = core.submit(s.LoadTasks(records, saved, path.name if who else ""), who).reply
         self.edited = self.edited and saved is None
         assert reply is not None
         return reply
@@ -290,13 +292,16 @@ class Answers:
     def _import(self, question: s.ImportLine, session: Session) -> Reply:
         if session.moving is None:
             session.moving = moving.Import()
-        reply: Reply = session.moving.take(self.core, question)
+        reply: Reply = session.moving.take(self.core, question, session.who)
         return reply
 
     def _export(self, question: s.ExportTasks, session: Session) -> Reply:
         return moving.export(self.core.state, question, self.core.now())
 
     # --- history ---
+
+    def _history(self, question: s.ShowHistory, session: Session) -> Reply:
+        return show_history(self.core.state, question)
 
     def _runs(self, question: s.ListRuns, session: Session) -> Answer:
         state = self.core.state
@@ -562,6 +567,7 @@ _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
     s.ImportLine: Answers._import,
     s.ExportTasks: Answers._export,
     s.ListRuns: Answers._runs,
+    s.ShowHistory: Answers._history,
     s.ShowStats: Answers._stats,
     s.ListFailed: Answers._failed,
     s.ProveLedger: Answers._prove,

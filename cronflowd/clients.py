@@ -77,6 +77,11 @@ class Session:
     def is_locked(self) -> bool:
         return self.must_authenticate and not self.authenticated
 
+    @property
+    def who(self) -> str:
+        """Who gives its orders, as the journal and HISTORY tell it."""
+        return self.name or self.address
+
 
 class Core(Protocol):
     """What executes lines. All of it is called in trio's thread."""

@@ -26,6 +26,7 @@ from .zones import parse_zone
 
 MAX_REFS = 1000
 MAX_NEXT = 1000
+MAX_UNDONE = 100
 MAX_AHEAD_DAYS = 7305  # 20 years
 MAX_LIMIT = 999_999_999
 TASK_STATES = ("scheduled", "running", "queued", "paused", "idle")
@@ -175,6 +176,18 @@ def _zone(options: dict[str, str], context: Context) -> str:
     return parse_zone(options.get("tz") or context.default_tz)
 
 
+def _get(text: str, context: Context) -> s.GetTask:
+    usage = VERBS["GET"].usage
+    words, options = split_words(text)
+    _only(options)
+    rev = None
+    if len(words) == 2 and (match := re.fullmatch(r"@([0-9]{1,9})", words[1])):
+        rev, words = int(match[1]), words[:1]
+    if len(words) != 1:
+        raise Refusal("syntax", f"one task is wanted, {len(words)} words were given; usage: {usage}")
+    return s.GetTask(words[0], rev)
+
+
 def _set(text: str, context: Context) -> s.SetTask:
     usage = VERBS["SET"].usage
     ref, words = _one_ref(text, usage)
@@ -247,6 +260,14 @@ def _cancel(text: str, context: Context) -> s.CancelRun:
     if len(words) != 1:
         raise Refusal("syntax", f"one run number is wanted; usage: {VERBS['CANCEL'].usage}")
     return s.CancelRun(_run_number(words[0]))
+
+
+def _undo(text: str, context: Context) -> s.UndoChanges:
+    words, options = split_words(text)
+    _only(options)
+    if len(words) > 1:
+        raise Refusal("syntax", f"one number at most; usage: {VERBS['UNDO'].usage}")
+    return s.UndoChanges(parse_count(words[0], 1, MAX_UNDONE) if words else 1)
 
 
 # --- looking ---
@@ -327,6 +348,14 @@ def _options_only(text: str, verb: str, *known: str) -> dict[str, str]:
             "syntax", f'{verb} takes options only, not "{escape(words[0][:40])}"; usage: {VERBS[verb].usage}'
         )
     return options
+
+
+def _history(text: str, context: Context) -> s.ShowHistory:
+    words, options = split_words(text)
+    _only(options, "limit", "offset")
+    if len(words) > 1:
+        raise Refusal("syntax", f"one task at most; usage: {VERBS['HISTORY'].usage}")
+    return s.ShowHistory(words[0] if words else None, *_page(options))
 
 
 def _log(text: str, context: Context) -> s.ShowLog:
@@ -493,7 +522,7 @@ def _drain(draining: bool, usage: str) -> Parser:
 VERBS: dict[str, Verb] = {
     "ADD": Verb(_add, "ADD [key=value …] SCHEDULE COMMAND", "adds a task; also ADD {JSON}", reads=False),
     "LIST": Verb(_list, "LIST [state=] [tag=] [name=GLOB] [limit=] [offset=]", "all tasks"),
-    "GET": Verb(_ref_only(s.GetTask, "GET REF"), "GET REF", "everything about one task"),
+    "GET": Verb(_get, "GET REF [@REV]", "everything about one task; or as it was at a revision"),
     "SET": Verb(_set, "SET REF key=value …", "changes a task; schedule= command= name= too", reads=False),
     "REMOVE": Verb(_remove, "REMOVE REF [force=yes]", "removes a task", reads=False),
     "CLEAR": Verb(_nothing(s.ClearTasks), "CLEAR", "removes all tasks", reads=False),
@@ -505,6 +534,8 @@ VERBS: dict[str, Verb] = {
     "EXPORT": Verb(_export, "EXPORT [REF…]", "tasks as a crontab"),
     "PAUSE": Verb(_pause, "PAUSE REF…|all [until=TIME] [why=TEXT]", "starts no new runs", reads=False),
     "RESUME": Verb(_resume, "RESUME REF…|all", "the opposite", reads=False),
+    "HISTORY": Verb(_history, "HISTORY [REF] [limit=] [offset=]", "who changed what, newest first"),
+    "UNDO": Verb(_undo, "UNDO [N]", "takes back the last changes of tasks", reads=False),
     "RUN": Verb(_run, "RUN REF [arg.K=V …]", "runs a task now", reads=False),
     "NOW": Verb(_now, "NOW [key=value …] COMMAND", "runs a command once, now", reads=False),
     "AT": Verb(_at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time", reads=False),

@@ -100,12 +100,12 @@ class Core:
         """The wall clock, as the core's one clock reads it."""
         return self.clock.now()
 
-    def submit(self, order: Any) -> Decision:
-        """Decides and applies one order. Raises Refusal, and then nothing has changed."""
-        return self._submit(order, self._look())
+    def submit(self, order: Any, who: str | None = None) -> Decision:
+        """Decides and applies one order; `who` gave it. Raises Refusal, and then nothing has changed."""
+        return self._submit(order, self._look(), who)
 
-    def _submit(self, order: Any, now: datetime) -> Decision:
-        decision = self.engine.decide(order, now)
+    def _submit(self, order: Any, now: datetime, who: str | None = None) -> Decision:
+        decision = self.engine.decide(order, now, who)
         if decision.facts:
             last = self.journal.append(decision.facts, now)
             seq = last - len(decision.facts)

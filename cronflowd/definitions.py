@@ -127,7 +127,7 @@ class Definitions:
         if (name := words.pop("name", task.name)) != task.name:
             self._check_new_name(task, name)
         _, spec = parse_record(record | words | {"jobName": name}, self.state.default_tz)
-        return self._changed(task, spec, now)
+        return self._changed(task, self._settled(spec, task.name), now)
 
     def _changed(self, task: Task, spec: TaskSpec, now: datetime) -> Decision:
         due_at = task.due_at

@@ -18,7 +18,8 @@ from typing import Any
 
 from . import facts as f
 from . import stimuli as s
-from .definitions import DEFINE, Definitions, Limits, saved_fact
+from .changes import Changes, sign
+from .definitions import DEFINE, Limits, saved_fact
 from .dependencies import next_judgement
 from .errors import Refusal
 from .model import Run, Task, TaskSpec
@@ -58,16 +59,18 @@ BIG_STEP_S = 3 * 3600.0  # a clock set by more: take the new time, and catch not
 OLDEST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Engine(Definitions):
+class Engine(Changes):
     """Decides. Its only state is `State`, which it reads."""
 
     def __init__(self, state: State, limits: Limits | None = None) -> None:
         super().__init__(state, limits)
         self.apply = state.apply
 
-    def decide(self, order: Any, now: datetime) -> Decision:
-        """What `order` leads to at `now`. Raises Refusal, and then nothing happened."""
-        return _DECIDE[type(order)](self, order, now)
+    def decide(self, order: Any, now: datetime, who: str | None = None) -> Decision:
+        """What `order` leads to at `now`, if `who` gives it. Raises Refusal, and then nothing happened."""
+        decision = _DECIDE[type(order)](self, order, now)
+        sign(self.state, order, decision, who)
+        return decision
 
     # --- runs, as clients see them ---
 
@@ -394,6 +397,7 @@ def _run_head(task_id: int, spec: TaskSpec) -> str:
 
 _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     **DEFINE,
+    s.UndoChanges: Engine._undo,
     s.RunTask: Engine._run,
     s.CancelRun: Engine._cancel,
     s.DrainWorker: Engine._drain,

@@ -32,7 +32,7 @@ def describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(fact).__name__).lower()
     row: tuple[Any, ...]
     match fact:
-        case f.TaskAdded() | f.TaskChanged():
+        case f.TaskAdded() | f.TaskChanged() | f.TaskRestored():
             detail = f"{fact.record['schedule']} {fact.record['command']}"
             return _task(at, name, fact.id, fact.record["jobName"], detail)
         case f.TaskRemoved():

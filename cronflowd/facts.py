@@ -39,8 +39,21 @@ class Fact:
 # --- tasks ---
 
 
+@define(kw_only=True)
+class Asked(Fact):
+    """Base of the facts about tasks, which are mostly what somebody asked for.
+
+    All facts of one order bear the number of the same change; what UNDO does not take
+    back (NOW, AT, what the daemon does itself) has none.
+    """
+
+    who: str | None = None  # the connection's name or address; None = the daemon itself
+    change: int | None = None
+    what: str | None = None  # with the first fact of a change: the order, as HISTORY tells it
+
+
 @define
-class TaskAdded(Fact):
+class TaskAdded(Asked):
     """A task exists from now on."""
 
     urgent: ClassVar[bool] = False
@@ -51,7 +64,7 @@ class TaskAdded(Fact):
 
 
 @define
-class TaskChanged(Fact):
+class TaskChanged(Asked):
     """A task has a new definition."""
 
     urgent: ClassVar[bool] = False
@@ -70,15 +83,33 @@ class TaskRescheduled(Fact):
 
 
 @define
-class TaskRemoved(Fact):
+class TaskRemoved(Asked):
     """A task is gone; its history stays."""
 
     id: int
-    why: str  # `removed`, `cleared`, `loaded`, `done`
+    why: str  # `removed`, `cleared`, `loaded`, `undone`, `done`
 
 
 @define
-class TaskPaused(Fact):
+class TaskRestored(Asked):
+    """A task that was removed is back, as it was then; due from now on."""
+
+    urgent: ClassVar[bool] = False
+    id: int
+    rev: int
+    record: dict[str, Any]
+    anchor_at: datetime
+    due_at: datetime | None
+    paused: bool | None = None
+    paused_until_at: datetime | None = None
+    paused_why: str | None = None
+    counts: dict[str, int] | None = None
+    fired: int | None = None
+    heard: dict[str, str] | None = None
+
+
+@define
+class TaskPaused(Asked):
     """No new fires start. `id` None = all tasks there are, and those still to come."""
 
     urgent: ClassVar[bool] = False
@@ -88,11 +119,12 @@ class TaskPaused(Fact):
 
 
 @define
-class TaskResumed(Fact):
+class TaskResumed(Asked):
     """The opposite; `id` None lifts every pause."""
 
     urgent: ClassVar[bool] = False
     id: int | None
+    own_stay: bool | None = None  # True, with `id` None: not those of single tasks
 
 
 # --- fires and runs ---
@@ -128,6 +160,7 @@ class RunQueued(Fact):
     nth: int | None = None  # among the moments that fell on due_at; None = the first
     awaits: bool | None = None  # True = its task's dependencies have not all ended yet
     target: str | None = None  # on=all: the worker it is for
+    who: str | None = None  # asked for it, by RUN or NOW
 
     def is_urgent(self) -> bool:
         return self.by != "manual"
@@ -177,6 +210,7 @@ class RunStopping(Fact):
     run: int
     attempt: int
     why: str  # `cancelled` or `timeout`
+    who: str | None = None  # said CANCEL
 
 
 @define
@@ -392,6 +426,35 @@ class WorkerCarried(Fact):
     leaving: bool
 
 
+@define
+class ChangeCarried(Fact):
+    """One change that HISTORY shows and UNDO can take back; its steps follow."""
+
+    change: int
+    made_at: datetime
+    who: str | None
+    what: str
+
+
+@define
+class StepCarried(Fact):
+    """One step of a change, and the task as it was before, as far as UNDO needs to know."""
+
+    change: int
+    kind: str  # of changelog.STEPS
+    id: int  # 0 = all tasks
+    rev: int  # of the task after the step
+    was_rev: int | None = None
+    record: dict[str, Any] | None = None
+    anchor_at: datetime | None = None
+    paused: bool | None = None
+    paused_until_at: datetime | None = None
+    paused_why: str | None = None
+    counts: dict[str, int] | None = None
+    fired: int | None = None
+    heard: dict[str, str] | None = None
+
+
 def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:
     """The row of RUNS that such a fact is."""
     if isinstance(fact, RunEnded):
@@ -407,7 +470,11 @@ def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:
 
 # --- JSON form ---
 
-KINDS: dict[str, type[Fact]] = {kind.__name__: kind for kind in Fact.__subclasses__()}
+# By name, and the last of each: attrs makes every class anew, and the first one may still be around.
+KINDS: dict[str, type[Fact]] = {
+    kind.__name__: kind for base in (Fact, Asked) for kind in base.__subclasses__()
+}
+del KINDS[Asked.__name__]
 _ATTRIBUTES: dict[type[Fact], Any] = {kind: attrs.fields(cast(Any, kind)) for kind in KINDS.values()}
 _FIELDS = {kind: tuple(field.name for field in fields) for kind, fields in _ATTRIBUTES.items()}
 # These keys of a record are the record's own; a field of that name would be lost in replay.

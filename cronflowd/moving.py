@@ -35,7 +35,7 @@ class Import:
         self._has_told = False  # what is otherwise than in cron for every line
         self._dry_names: set[str] = set()
 
-    def take(self, core: Core, question: s.ImportLine) -> Reply:
+    def take(self, core: Core, question: s.ImportLine, who: str | None = None) -> Reply:
         """What comes of the next line; raises Refusal, and then nothing does."""
         line = crontab.parse_line(question.line, self._settings, question.is_system)
         if isinstance(line, Nothing):
@@ -49,7 +49,7 @@ class Import:
         if question.is_dry:
             reply = self._would_add(core, spec)
         else:
-            reply = core.submit(s.AddTask(spec)).reply or Reply("")
+            reply = core.submit(s.AddTask(spec), who).reply or Reply("")
         self._has_told = True
         return _with(reply, differences)
 

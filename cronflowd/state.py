@@ -19,6 +19,7 @@ import attrs
 
 from . import facts as f
 from .calendars import Calendars
+from .changelog import ALL, STEPS, ChangeLog, Step, Was, defined, pause_of, read_step, whole
 from .ledger import Ledger, judge
 from .model import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Worker, read_record
 from .tables import Tables
@@ -51,6 +52,7 @@ class State(Tables):
         self.default_tz = default_tz
         self.calendars = Calendars()  # what today's files and packages say; facts tell what came of it
         self.next_task, self.next_run = 1, 1
+        self.changes = ChangeLog()
         self.saved: deque[f.TasksSaved] = deque(maxlen=SAVES_KEPT)
         self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were
         self.ledger = Ledger()  # the same, and how many were due, by time
@@ -74,14 +76,55 @@ class State(Tables):
 
     # --- tasks ---
 
+    def _note(self, fact: f.Asked, at: datetime) -> None:
+        """Keeps what a change is about to replace."""
+        if fact.change is None:
+            return
+        self.changes.open(fact.change, at, fact.who, fact.what or "")
+        for step in self._steps(fact):
+            self.changes.add(step)
+
+    def _steps(self, fact: Any) -> Iterator[Step]:
+        kind, task = STEPS[type(fact)], self.tasks.get(fact.id)
+        if isinstance(fact, f.TaskAdded | f.TaskRestored):
+            yield Step(kind, fact.id, getattr(fact, "rev", 1), None)
+        elif isinstance(fact, f.TaskPaused | f.TaskResumed) and task is None:
+            was = Was(ALL, 0, None, None, self.paused_all, self.paused_until_at, self.paused_why)
+            yield Step(kind, ALL, 0, was)
+            if isinstance(fact, f.TaskResumed) and not fact.own_stay:
+                lifted = [each for each in self.tasks.values() if each.paused]
+                yield from (Step(kind, each.id, each.rev, pause_of(each)) for each in lifted)
+        elif task is not None:
+            take = {"changed": defined, "removed": whole}.get(kind, pause_of)
+            yield Step(kind, task.id, getattr(fact, "rev", task.rev), take(task))
+
     def _task_added(self, fact: f.TaskAdded, at: datetime, seq: int) -> None:
         task = Task(fact.id, self._spec(fact.record), fact.anchor_at)
         if fact.id < self.next_task:
-            # LOAD brings a task back that was removed while it ran: what still runs is its own again.
-            task.runs = sorted(run.id for run in self.runs.values() if run.task_id == fact.id)
+            self._take_back_runs(task)
         self.put(task)
         self.next_task = max(self.next_task, fact.id + 1)
         self.set_due(task, fact.due_at)
+
+    def _take_back_runs(self, task: Task) -> None:
+        """A task is brought back that was removed while it ran: what still runs is its own again."""
+        task.runs = sorted(run.id for run in self.runs.values() if run.task_id == task.id)
+
+    def _task_restored(self, fact: f.TaskRestored, at: datetime, seq: int) -> None:
+        task = self._whole(fact)
+        # Copied, because the log still holds what it was made from.
+        task.counts = dict(fact.counts) if fact.counts else None
+        if self.runs:
+            self._take_back_runs(task)
+        self.put(task)
+        self.set_due(task, fact.due_at)
+
+    def _whole(self, fact: f.TaskCarried | f.TaskRestored) -> Task:
+        task = Task(fact.id, self._spec(fact.record), fact.anchor_at, fact.rev)
+        task.paused, task.paused_until_at = bool(fact.paused), fact.paused_until_at
+        task.paused_why, task.counts, task.fired = fact.paused_why or "", fact.counts, fact.fired or 0
+        task.heard = dict(fact.heard or {})
+        return task
 
     def _spec(self, record: dict[str, Any]) -> TaskSpec:
         return read_record(record, self.default_tz)
@@ -95,14 +138,18 @@ class State(Tables):
         decided = task.decided if fact.due_at == task.due_at else 0
         task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
         if task.name != old.name:
-            for dependent in self.dependents.get(task.name, ()):
+            # They still say the old name; their own facts follow.
+            for dependent in self.dependents.get(old.name, ()):
                 self._rename_heard(self.tasks[dependent], old.name, task.name)
         self.put(task)
         self.set_due(task, fact.due_at, decided)
 
     def _rename_heard(self, dependent: Task, old: str, new: str) -> None:
         if old in dependent.heard:
-            dependent.heard[new] = dependent.heard.pop(old)
+            how = dependent.heard.pop(old)
+            # Two names that change places: rather nothing than what the other one did.
+            if dependent.heard.pop(new, None) is None:
+                dependent.heard[new] = how
 
     def _task_rescheduled(self, fact: f.TaskRescheduled, at: datetime, seq: int) -> None:
         self.set_due(self.tasks[fact.id], fact.due_at)
@@ -123,7 +170,7 @@ class State(Tables):
             self._lift(self.tasks[fact.id])
             return
         self.paused_all, self.paused_until_at, self.paused_why = False, None, ""
-        for task in self.tasks.values():
+        for task in self.tasks.values() if not fact.own_stay else ():
             self._lift(task)
 
     def _lift(self, task: Task) -> None:
@@ -240,7 +287,7 @@ class State(Tables):
         if task := self.tasks.get(fact.task):
             task.runs.remove(fact.run)
             if fact.state in ("skipped", "missed") and counts(task, run):
-                task.fired -= 1
+                task.fired = max(0, task.fired - 1)
             _count(task, outcome)
             if fact.state == "skipped":
                 task.heard.clear()
@@ -407,6 +454,7 @@ class State(Tables):
         waiting = [entry[0] for queue in queues for entry in queue if self.waits(entry)]
         for run_id in sorted(self.runs.keys() - set(waiting)) + waiting:
             yield _carried_run(self.runs[run_id])
+        yield from self.changes.carry()
 
     def _state_carried(self, fact: f.StateCarried, at: datetime, seq: int) -> None:
         self.next_task, self.next_run, self.tz = fact.next_task, fact.next_run, fact.tz
@@ -426,10 +474,7 @@ class State(Tables):
         )
 
     def _task_carried(self, fact: f.TaskCarried, at: datetime, seq: int) -> None:
-        task = Task(fact.id, self._spec(fact.record), fact.anchor_at, fact.rev)
-        task.paused, task.paused_until_at = bool(fact.paused), fact.paused_until_at
-        task.paused_why, task.counts, task.fired = fact.paused_why or "", fact.counts, fact.fired or 0
-        task.heard = dict(fact.heard or {})
+        task = self._whole(fact)
         self.put(task)
         self.set_due(task, fact.due_at, fact.decided or 0)
 
@@ -466,6 +511,12 @@ class State(Tables):
         if (timeout_s := run.spec.options.timeout_s) is not None:
             heappush(self.timeouts, (run.sent_at + timedelta(seconds=timeout_s), run.id, run.attempt))
 
+    def _change_carried(self, fact: f.ChangeCarried, at: datetime, seq: int) -> None:
+        self.changes.open(fact.change, fact.made_at, fact.who, fact.what)
+
+    def _step_carried(self, fact: f.StepCarried, at: datetime, seq: int) -> None:
+        self.changes.add(read_step(fact))
+
     def parse_again(self) -> None:
         """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
         for task in self.tasks.values():
@@ -473,6 +524,7 @@ class State(Tables):
             for run in task.runs:
                 if self.runs[run].spec is old:
                     self.runs[run].spec = task.spec
+        self.changes.forget_parsed()
 
 
 def counts(task: Task, run: Run) -> bool:
@@ -525,7 +577,14 @@ Applier = Callable[[State, Any, datetime, int], None]
 def _method(kind: type[f.Fact]) -> Applier:
     name = "".join(f"_{char.lower()}" if char.isupper() else char for char in kind.__name__)
     method: Applier = getattr(State, name)
-    return method
+    if not issubclass(kind, f.Asked):
+        return method
+
+    def note_first(state: State, fact: Any, at: datetime, seq: int) -> None:
+        state._note(fact, at)
+        method(state, fact, at, seq)
+
+    return note_first
 
 
 _APPLY: dict[type[f.Fact], Applier] = {kind: _method(kind) for kind in f.KINDS.values()}

@@ -62,6 +62,7 @@ class LoadTasks:
 
     records: Sequence[tuple[int | None, TaskSpec]]
     saved: RecordSave | None = None  # what the file was, if it was tasks.db
+    file: str = ""  # its name, for HISTORY; empty = by the daemon itself, which is no change
 
 
 @frozen
@@ -74,6 +75,11 @@ class PauseTasks:
 @frozen
 class ResumeTasks:
     refs: tuple[str, ...] | None
+
+
+@frozen
+class UndoChanges:
+    count: int
 
 
 @frozen
@@ -250,6 +256,14 @@ class ListTasks:
 @frozen
 class GetTask:
     ref: str
+    rev: int | None = None  # None = as it is now
+
+
+@frozen
+class ShowHistory:
+    ref: str | None  # None = every change, as UNDO counts them
+    limit: int | None
+    offset: int
 
 
 @frozen

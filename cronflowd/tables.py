@@ -66,7 +66,8 @@ class Tables:
 
     def take_out(self, task: Task) -> None:
         """The opposite: by id alone it can still be found."""
-        del self.names[task.name]
+        if self.names.get(task.name) == task.id:  # UNDO may have let another one take it a moment ago
+            del self.names[task.name]
         for name in task.spec.options.after:
             self.dependents[name].discard(task.id)
             if not self.dependents[name]:

@@ -16,13 +16,14 @@ from typing import Any
 from attrs import frozen
 
 from . import stimuli as s
+from .changes import find_revision
 from .commands import VERBS
 from .dependencies import draw_tree
 from .describe import describe, describe_anchor, describe_changes, format_cron
 from .errors import Refusal
 from .forecast import ClockChanges, Comparison, Moment
 from .ledger import RAN
-from .model import Failure, Outcome, Run, Task, TaskSpec
+from .model import Failure, Outcome, Run, Task, TaskSpec, read_record
 from .moments import day_off
 from .options import show_options
 from .placement import why_waiting
@@ -96,6 +97,8 @@ def _page(items: Iterable[Any], limit: int | None, offset: int) -> Iterator[Any]
 
 def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
     """GET: every field, defaults included."""
+    if query.rev is not None:
+        return _get_revision(state, query.ref, query.rev)
     task = find(state, query.ref)
     spec = task.spec
     rows: list[Row] = [
@@ -118,6 +121,26 @@ def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
     ]
     rows += [(f"run-{run}", _run_text(state, state.runs[run])) for run in task.runs]
     return Reply(str(task.id), {"id": task.id}, PAIR_COLUMNS, rows)
+
+
+def _get_revision(state: State, ref: str, rev: int) -> Reply:
+    """GET REF @rev: the definition as it was, and who made it so."""
+    task_id, found = find_revision(state, ref, rev)
+    spec = read_record(found.record or {}, state.default_tz)
+    rows: list[Row] = [
+        ("id", task_id),
+        ("jobName", spec.name),
+        ("schedule", spec.schedule.text),
+        ("command", spec.command),
+        ("rev", found.rev),
+        ("changed", found.at),
+        ("who", found.who),
+        *show_options(spec.options, all_of_them=True).items(),
+        ("zone", spec.schedule.tz),
+        *_in_words(spec.schedule, spec.options.start_at),
+        *([("unreadable", spec.unread.why)] if spec.unread else []),
+    ]
+    return Reply(str(task_id), {"id": task_id}, PAIR_COLUMNS, rows)
 
 
 def _in_words(schedule: Schedule, start_at: datetime | None = None) -> list[Row]:

@@ -410,6 +410,19 @@ def test_a_task_that_cannot_be_read_any_more_is_mended_by_set(zone_file: Path) -
     )
 
 
+def test_a_task_that_is_mended_waits_for_nobody_who_is_not_there() -> None:
+    """Such a name would never end, and whoever came to bear it later would be waited for by surprise."""
+    driver = Driver()
+    for line in ("ADD name=a @daily a", "ADD name=b after=a @after b", "REMOVE a force=yes"):
+        driver.line(line)
+    assert driver.state.tasks[2].spec.unread
+    with pytest.raises(Refusal, match='no task "a"'):
+        driver.line("SET b after=a")
+    driver.line("ADD name=a @daily a")
+    driver.line("SET b after=3")
+    assert driver.state.tasks[2].spec.options.after == ("a",)
+
+
 SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
 MODES = ["skip", "queue1", "queue", "allow", "replace"]
 
@@ -491,9 +504,25 @@ class EngineMachine(RuleBasedStateMachine):
     def about_a_task(self, pick: int, verb: str) -> None:
         self.order(f"{verb} {self.some_task(pick)}")
 
-    @rule(line=st.sampled_from(["NOW job", "PAUSE all", "RESUME all", "AT 2030-01-01T12:07:00Z job"]))
+    @rule(
+        line=st.sampled_from(
+            ["NOW job", "PAUSE all", "RESUME all", "CLEAR", "AT 2030-01-01T12:07:00Z name=x job"]
+        )
+    )
     def general(self, line: str) -> None:
         self.order(line)
+
+    @rule(count=st.sampled_from([1, 1, 2, 5, 20]))
+    def undo(self, count: int) -> None:
+        self.order(f"UNDO {count}")
+
+    @rule(pick=st.integers(0, 9))
+    def remove_whatever(self, pick: int) -> None:
+        self.order(f"REMOVE {self.some_task(pick)} force=yes")
+
+    @rule(pick=st.integers(0, 9), name=st.sampled_from(["x", "y", "z"]))
+    def rename(self, pick: int, name: str) -> None:
+        self.order(f"SET {self.some_task(pick)} name={name}")
 
     @rule(pick=st.integers(0, 9))
     def cancel(self, pick: int) -> None:

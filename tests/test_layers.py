@@ -19,7 +19,8 @@ LAYERS = (
     # talk
     " telnet commands"
     # decide
-    " ledger stats tables state dependencies placement moments events definitions engine views why"
+    " changelog ledger stats tables state dependencies placement moments events definitions"
+    " changes engine views why"
     # keep
     " disk records replay store journal history compaction audit check"
     # run
