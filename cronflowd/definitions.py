@@ -153,6 +153,11 @@ class Definitions:
             raise Refusal(
                 "busy", f"{self._names(waiting)} for it (after=); force=yes has them wait no longer"
             )
+        for spec in (self.state.tasks[task_id].spec for task_id in waiting):
+            if spec.schedule.kind == "after" and spec.options.after == (task.name,):
+                raise Refusal(
+                    "busy", f'nothing else would ever start "{spec.name}" (@after); remove it first'
+                )
         facts = [self._replaced(self.state.tasks[task_id], task.name, "") for task_id in waiting]
         facts += [*self._cancel_queued(task, "its task was removed"), f.TaskRemoved(task.id, "removed")]
         return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
