@@ -132,12 +132,13 @@ def test_an_order_of_the_daemon_itself_is_nobodys() -> None:
 def test_all_facts_of_an_order_say_who_gave_it() -> None:
     """The journal is read with grep, when somebody asks who it was."""
     driver = _beginning()
+    driver.line('SET b schedule="@daily"')
     driver.line("RUN a")
     decision = driver.engine.decide(s.RemoveTask("a", force=True), START, "ann")
     signed = [fact for fact in decision.facts if isinstance(fact, facts.Asked)]
     assert [(type(fact).__name__, fact.who, fact.change, fact.what) for fact in signed] == [
-        ("TaskChanged", "ann", 5, "REMOVE a"),
-        ("TaskRemoved", "ann", 5, None),
+        ("TaskChanged", "ann", 6, "REMOVE a"),
+        ("TaskRemoved", "ann", 6, None),
     ]
     queued = driver.engine.decide(s.RunTask("c" if driver.state.find("c") else "3", {}), START, "ann").facts[
         0

@@ -413,14 +413,16 @@ def test_a_task_that_cannot_be_read_any_more_is_mended_by_set(zone_file: Path) -
 def test_a_task_that_is_mended_waits_for_nobody_who_is_not_there() -> None:
     """Such a name would never end, and whoever came to bear it later would be waited for by surprise."""
     driver = Driver()
-    for line in ("ADD name=a @daily a", "ADD name=b after=a @after b", "REMOVE a force=yes"):
-        driver.line(line)
-    assert driver.state.tasks[2].spec.unread
+    driver.line("ADD name=b @daily b")
+    driver.state.apply(
+        f.TaskChanged(1, 2, {"schedule": "@after", "command": "b", "jobName": "b"}, None), START
+    )
+    assert driver.state.tasks[1].spec.unread
     with pytest.raises(Refusal, match='no task "a"'):
         driver.line("SET b after=a")
     driver.line("ADD name=a @daily a")
-    driver.line("SET b after=3")
-    assert driver.state.tasks[2].spec.options.after == ("a",)
+    driver.line("SET b after=2")
+    assert driver.state.tasks[1].spec.options.after == ("a",)
 
 
 SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
