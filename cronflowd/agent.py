@@ -41,6 +41,7 @@ from .executors.job import (
 )
 from .executors.output import Output, format_output
 from .executors.processes import become_subreaper, reap_adopted
+from .silence import Silence
 from .spool import Spool
 from .wire import Item, LineReader, escape, format_option, format_time
 
@@ -114,6 +115,7 @@ class Agent:
         self.is_leaving = False
         self.gone = trio.Event()
         self.fatal: Fatal | None = None  # why the daemon will have none of us
+        self.silence = Silence(settings.silent_after_s, settings.silent_hook, self._address)
         self._is_impatient = False
         self._nursery: trio.Nursery
 
@@ -125,6 +127,7 @@ class Agent:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._keep_connected)
+            nursery.start_soon(self.silence.watch)
             await self.gone.wait()
             nursery.cancel_scope.cancel()
         self._keep_for_later()
@@ -350,6 +353,7 @@ class Agent:
         """Orders in and reports out, until the connection is lost; returns why it was."""
         log.info("%s: connected as %s", self._address, self.settings.name)
         self.link = link
+        self.silence.end()
         self.outbox = [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]
         self.outbox += [text for key, text in self.reports.items() if key not in self.waiting]
         self._beat(link)
@@ -370,6 +374,7 @@ class Agent:
                 if not data:
                     link.lose("the daemon closed the connection")
                 link.heard_at = trio.current_time()
+                self.silence.end()
                 items = reader.receive(bytes(data))
         except trio.BrokenResourceError:
             link.lose("the connection broke")

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from . import __version__, commands, events, history, moving, stats, store, views, why
+from . import __version__, commands, events, expectations, history, moving, stats, store, views, why
 from . import facts as f
 from . import stimuli as s
 from .auth import matches
@@ -184,6 +184,9 @@ class Answers:
 
         return views.list_workers(self.core.state, last_seen)
 
+    def _expects(self, question: s.ListExpectations, session: Session) -> Reply:
+        return expectations.show(self.core.state, self.core.now())
+
     def _status(self, question: s.ShowStatus, session: Session) -> Reply:
         core, journal = self.core, self.core.journal
         rows = views.status_rows(core.state, core.now())
@@ -200,7 +203,7 @@ class Answers:
             ("set-aside", journal.set_aside),
             ("clock-step-s", core.state.last_step_s),
         ]
-        count = len(core.state.tasks)
+        count = core.state.count_own()
         return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, rows)
 
     def _clock(self, question: s.ShowClock, session: Session) -> Reply:
@@ -235,7 +238,7 @@ class Answers:
         """Writes all tasks; what somebody edited by hand meanwhile is kept aside, not overwritten."""
         core = self.core
         upto = core.last_seq
-        tasks = [(task.id, task.spec) for _, task in sorted(core.state.tasks.items())]
+        tasks = sorted(((task.id, task.spec) for task in core.state.own_tasks()), key=lambda each: each[0])
         if path.name == store.TASKS_NAME and await self.is_edited():
             aside = await trio.to_thread.run_sync(store.keep_edited, path)
             log.warning("%s was edited by hand; that version is kept as %s", path, aside)
@@ -560,6 +563,7 @@ _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
     s.ShowClockChanges: Answers._dst,
     s.CompareZones: Answers._tzdiff,
     s.ListWorkers: Answers._workers,
+    s.ListExpectations: Answers._expects,
     s.ShowStatus: Answers._status,
     s.ShowClock: Answers._clock,
     s.SaveTasks: Answers._save,

@@ -103,7 +103,7 @@ _WHAT: dict[type, Callable[[State, Any], str]] = {
     s.AddTask: _added,
     s.SetTask: _set,
     s.RemoveTask: lambda state, order: f"REMOVE {_name(state, order.ref)}",
-    s.ClearTasks: lambda state, order: f"CLEAR {len(state.tasks)} tasks",
+    s.ClearTasks: lambda state, order: f"CLEAR {state.count_own()} tasks",
     s.LoadTasks: _loaded,
     s.PauseTasks: _paused,
     s.ResumeTasks: lambda state, order: f"RESUME {_names(state, order.refs)}",
@@ -288,6 +288,8 @@ def _check_names(state: State, then: dict[int, Then | None]) -> None:
             owner = owners.setdefault(name, task_id)
         if owner != task_id:
             raise Refusal("exists", f'a task named "{name}" is in the way (id {owner})')
+        if name in state.expected:
+            raise Refusal("exists", f'an expectation named "{name}" is in the way')
 
 
 def _check_dependencies(state: State, then: dict[int, Then | None]) -> None:

@@ -29,6 +29,7 @@ MAX_NEXT = 1000
 MAX_UNDONE = 100
 MAX_AHEAD_DAYS = 7305  # 20 years
 MAX_LIMIT = 999_999_999
+MAX_BEAT_TEXT = 500  # characters kept of what a BEAT says
 TASK_STATES = ("scheduled", "running", "queued", "paused", "idle")
 RUN_STATES = ("queued", "sent", "running", *sorted(ENDED))
 
@@ -456,6 +457,40 @@ def _until(options: dict[str, str], context: Context) -> datetime:
     return until_at
 
 
+# --- expectations ---
+
+
+def _expect(text: str, context: Context) -> s.SetExpectation:
+    words, options = split_words(text)
+    _only(options, "every", "grace", "notify", "desc", "start")
+    if len(words) != 1:
+        raise Refusal("syntax", f"one name is wanted; usage: {VERBS['EXPECT'].usage}")
+    return s.SetExpectation(words[0], options)
+
+
+def _beat(text: str, context: Context) -> s.ReceiveBeat:
+    """A text follows only a word that says how it went: `failed` must not pass for a text that is ok."""
+    name, rest = _cut(text)
+    word, said = _cut(rest)
+    word, said = word.lower(), said.strip(" \t")
+    if not name:
+        raise Refusal("syntax", f"no name; usage: {VERBS['BEAT'].usage}")
+    if not re.fullmatch("ok|fail|[0-9]{1,3}|", word):
+        raise Refusal("syntax", f'"{escape(word[:40])}" is neither ok nor fail, nor an exit status')
+    status = int(word) if word.isdigit() else word == "fail"
+    if word.isdigit() and status:
+        said = f"exit {status}{': ' if said else ''}{said}"
+    return s.ReceiveBeat(name, not status, said[:MAX_BEAT_TEXT])
+
+
+def _forget(text: str, context: Context) -> s.ForgetExpectation:
+    words, options = split_words(text)
+    _only(options)
+    if len(words) != 1:
+        raise Refusal("syntax", f"one name is wanted; usage: {VERBS['FORGET'].usage}")
+    return s.ForgetExpectation(words[0])
+
+
 # --- files and connection ---
 
 
@@ -555,6 +590,15 @@ VERBS: dict[str, Verb] = {
     "TZDIFF": Verb(
         _tzdiff, "TZDIFF DIRECTORY [REF|all] [until=TIME] [n=3]", "what other zone data would change"
     ),
+    "EXPECT": Verb(
+        _expect,
+        'EXPECT NAME every=TIME|"SCHEDULE" [grace=1h] [notify=] [start=TIME] [desc=]',
+        "tells when NAME falls silent",
+        reads=False,
+    ),
+    "BEAT": Verb(_beat, "BEAT NAME [ok|fail|STATUS [TEXT]]", "NAME shows life", reads=False),
+    "EXPECTS": Verb(_nothing(s.ListExpectations), "EXPECTS", "who has to show life, and when"),
+    "FORGET": Verb(_forget, "FORGET NAME", "expects nothing of NAME any more", reads=False),
     "WORKERS": Verb(_nothing(s.ListWorkers), "WORKERS", "who runs the jobs"),
     "DRAIN": Verb(_drain(True, "DRAIN WORKER"), "DRAIN WORKER", "sends a worker no more runs", reads=False),
     "UNDRAIN": Verb(_drain(False, "UNDRAIN WORKER"), "UNDRAIN WORKER", "sends it runs again", reads=False),

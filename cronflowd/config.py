@@ -25,6 +25,7 @@ from attrs import field, frozen
 
 from .errors import Exit, Fatal, Refusal
 from .names import check_mail_address, check_worker_name, parse_label
+from .targets import Target, parse_limit, parse_target
 from .zones import DAY_S, parse_duration, parse_zone
 
 Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
@@ -340,6 +341,18 @@ class Settings(Common):
         "TIME", _seconds(0.05, DAY_S), "300s", "a session that falls silent is closed"
     )
 
+    notify: tuple[Target, ...] = setting(
+        "TARGET",
+        parse_target,
+        "none",
+        "who is told of failures: mailto:ADDRESS, URL or slack+URL, with EVENTS: before it; repeatable",
+        make=lambda _: (),
+        many=True,
+    )
+    notify_limit: tuple[int, float] = setting(
+        "N/TIME", parse_limit, "1/1h", "how often an event of one task is told; the others are counted"
+    )
+
     max_clients: int = setting("N", _number(1, 1_000_000), "1000", "control connections at a time")
     max_workers: int = setting("N", _number(1, 1_000_000), "1000", "worker connections at a time")
     max_tasks: int = setting("N", _number(1, 100_000_000), "2000000", "tasks")
@@ -395,6 +408,10 @@ class WorkerSettings(Common):
         "the sender of emails",
         make=lambda _: f"cronflowd@{_host_name().replace('_', '-')}",
     )
+    silent_after_s: float = setting(
+        "TIME", _seconds(0.05, 30 * DAY_S), "5m", "a daemon that is silent for so long has --silent-hook run"
+    )
+    silent_hook: str | None = setting("COMMAND", str, None, "for /bin/sh; once then, once when it is back")
     local: bool = setting("", _switch, "false", "", sources="flag")
 
 

@@ -26,8 +26,10 @@ from attrs import frozen
 from .describe import cron_forms
 from .errors import Refusal
 from .model import TaskSpec
+from .names import check_mail_address
 from .options import DEFAULTS, set_options, show_options
 from .schedule import Schedule, parse_schedule
+from .targets import MAX_TARGETS
 from .wire import escape, format_option
 from .words import is_phrase
 
@@ -107,7 +109,12 @@ def _setting(match: re.Match[str]) -> Setting:
 
 def _setting_differs(name: str, value: str) -> Iterator[str]:
     if name == "MAILTO" and value:
-        yield f"nothing is mailed to {value}; LOG keeps what a command writes"
+        targets, others = _mail_targets(value)
+        if targets:
+            shown = ",".join(targets)
+            yield f"the tasks that follow get notify={shown}: a mail when one fails, not for what it writes"
+        if others:
+            yield f"nothing is mailed to {', '.join(others)}, which is no address such as ops@example.org"
     elif name == "LOGNAME":
         yield "it is passed over, as cron does"
     elif name == "CRON_TZ":
@@ -159,12 +166,29 @@ def split_command_line(text: str) -> tuple[str, tuple[str, ...], bool]:
     return command, tuple(lines), has_collapsed
 
 
+def _mail_targets(value: str) -> tuple[list[str], list[str]]:
+    """The addresses of MAILTO as notify= has them, and the words that are none: users of the machine."""
+    words = [word for word in re.split(r"[,\s]+", value) if word]
+    targets = [f"mailto:{word}" for word in words if _is_address(word)][:MAX_TARGETS]
+    return targets, [word for word in words if f"mailto:{word}" not in targets]
+
+
+def _is_address(word: str) -> bool:
+    try:
+        check_mail_address(word)
+    except Refusal:
+        return False
+    return True
+
+
 def _options(settings: Mapping[str, str]) -> dict[str, str]:
     options = {f"env.{name}": value for name, value in settings.items() if name not in NOT_ENV}
     if settings.get("SHELL", SH) != SH:
         options["env.SHELL"] = settings["SHELL"]
     if settings.get("HOME", "").startswith("/"):
         options["cwd"] = settings["HOME"]
+    if targets := _mail_targets(settings.get("MAILTO", ""))[0]:
+        options["notify"] = ",".join(targets)
     return options
 
 

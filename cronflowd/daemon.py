@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
@@ -165,7 +166,7 @@ class Daemon:
     def _say_ready(self, control: list[Listener], workers: list[Listener]) -> None:
         where = f"control={_first_tcp(control)} workers={_first_tcp(workers)} pid={os.getpid()}"
         print(f"cronflowd ready {where}", flush=True)
-        systemd.notify(f"READY=1\nSTATUS={len(self.state.tasks)} tasks")
+        systemd.notify(f"READY=1\nSTATUS={self.state.count_own()} tasks")
         log.info("serving %d tasks from %s", len(self.state.tasks), self.settings.data)
         log.info("zone data: %s", data_version())
 
@@ -218,7 +219,7 @@ class Daemon:
         else:
             self.core.engine.limits = _limits(settings)
             logs.set_up(settings.log_format, settings.log_level)
-            log.info("settings read again: limits and log are in force, the rest at the next start")
+            log.info("settings read again: limits, notify and log are in force, the rest at the next start")
         reload_zones()
         log.info("zone data: %s", data_version())
         self.state.parse_again()
@@ -245,7 +246,10 @@ class Daemon:
 
 
 def _limits(settings: Settings) -> Limits:
-    return Limits(settings.max_tasks, settings.lease_s, settings.output_limit)
+    limits = Limits(settings.max_tasks, settings.lease_s, settings.output_limit)
+    limits.notify, limits.notify_limit = settings.notify, settings.notify_limit
+    limits.host = socket.gethostname()
+    return limits
 
 
 def _waits(settings: Settings) -> Waits:

@@ -22,6 +22,7 @@ from .names import check_name, id_of_name
 from .options import set_options
 from .replies import Reply
 from .state import State
+from .targets import Target
 from .wire import escape, format_time
 from .words import named_zone
 from .zones import FIRST_S, to_instant
@@ -29,11 +30,14 @@ from .zones import FIRST_S, to_instant
 
 @define
 class Limits:
-    """What the engine refuses to grow beyond, and how patient it is."""
+    """What the engine refuses to grow beyond, how patient it is, and whom it tells of what."""
 
     tasks: int = 2_000_000
     lease_s: float = 30.0
     output_bytes: int = 1024 * 1024  # per attempt
+    notify: tuple[Target, ...] = ()  # who is told of tasks without a notify= of their own
+    notify_limit: tuple[int, float] = (1, 3600.0)  # so often in so many seconds, per task and event
+    host: str = "localhost"  # where the daemon is, as it tells others
 
 
 class Definitions:
@@ -65,11 +69,17 @@ class Definitions:
             raise Refusal("exists", f"task {wanted} exists already")
         if wanted is not None and wanted < state.next_task:
             raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
-        if name and name in state.names:
-            raise Refusal("exists", f'a task named "{name}" exists already (id {state.names[name]})')
+        self._check_free(name)
         if owner is not None and owner != task_id:
             raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone')
         return task_id
+
+    def _check_free(self, name: str) -> None:
+        state = self.state
+        if name and name in state.names:
+            raise Refusal("exists", f'a task named "{name}" exists already (id {state.names[name]})')
+        if name in state.expected:
+            raise Refusal("exists", f'"{name}" is the name of an expectation; FORGET removes it')
 
     def _settled(self, spec: TaskSpec, old_name: str = "") -> TaskSpec:
         """Its after= as names, checked: all are there, come again and again, and form no circle."""
@@ -141,8 +151,7 @@ class Definitions:
 
     def _check_new_name(self, task: Task, name: str) -> None:
         check_name(name)
-        if name in self.state.names:
-            raise Refusal("exists", f'a task named "{name}" exists already (id {self.state.names[name]})')
+        self._check_free(name)
         if id_of_name(name) not in (None, task.id):
             raise Refusal("exists", f'the name "{name}" belongs to id {id_of_name(name)} alone')
 
@@ -164,10 +173,10 @@ class Definitions:
 
     def _clear(self, order: s.ClearTasks, now: datetime) -> Decision:
         facts: list[f.Fact] = []
-        for task in self.state.tasks.values():
+        for task in self.state.own_tasks():
             facts += self._cancel_queued(task, "its task was removed by CLEAR")
             facts.append(f.TaskRemoved(task.id, "cleared"))
-        count = len(self.state.tasks)
+        count = self.state.count_own()
         return Decision(facts, Reply(f"{count} removed", {"removed": count}))
 
     def _cancel_queued(self, task: Task, why: str) -> list[f.Fact]:
@@ -183,7 +192,7 @@ class Definitions:
         numbered = self._numbered(order.records)
         staying = {task_id for task_id, _ in numbered if task_id in state.tasks}
         facts: list[f.Fact] = []
-        for task in state.tasks.values():
+        for task in state.own_tasks():
             if task.id not in staying:
                 facts += self._cancel_queued(task, "its task was not in the file loaded")
                 facts.append(f.TaskRemoved(task.id, "loaded"))
@@ -210,6 +219,8 @@ class Definitions:
                 next_id = max(next_id, new_id + 1)
             staying.add(new_id)
             named = _named(spec, new_id)
+            if named.name in state.expected:
+                self._check_free(named.name)
             if (owner := id_of_name(named.name)) not in (None, new_id):
                 raise Refusal("exists", f'the name "{named.name}" belongs to id {owner} alone')
             numbered.append((new_id, named))

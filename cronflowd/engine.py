@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
+from . import expectations, notices
 from . import facts as f
 from . import stimuli as s
 from .changes import Changes, sign
@@ -70,6 +72,8 @@ class Engine(Changes):
         """What `order` leads to at `now`, if `who` gives it. Raises Refusal, and then nothing happened."""
         decision = _DECIDE[type(order)](self, order, now)
         sign(self.state, order, decision, who)
+        if decision.facts:
+            decision.facts += notices.tell(self.state, self.limits, decision.facts, now)
         return decision
 
     # --- runs, as clients see them ---
@@ -288,6 +292,7 @@ class Engine(Changes):
         facts += self._reschedule(
             now, lambda task: is_back or task.due_at is None or (moved and not task.spec.options.tz)
         )
+        facts += expectations.rescheduled(state, now) if moved else ()
         messages: list[tuple[str, str]] = []
         first_run = state.next_run
         for task in state.tasks.values():
@@ -310,7 +315,8 @@ class Engine(Changes):
         return Decision(facts)
 
     def _reschedule_all(self, order: s.RescheduleTasks, now: datetime) -> Decision:
-        return Decision(self._reschedule(now, lambda task: True))
+        again = self._reschedule(now, lambda task: True)
+        return Decision(again + list(expectations.rescheduled(self.state, now)))
 
     def _reschedule(self, now: datetime, which: Callable[[Task], bool]) -> list[f.Fact]:
         facts: list[f.Fact] = []
@@ -347,6 +353,8 @@ class Engine(Changes):
         for need, run in heads:
             if _wait_ends(need, run) <= now:
                 return s.ExpireRun(run.id)
+        if state.late and (missed := expectations.next_step(state, now)):
+            return missed
         if (due := state.next_task_due()) and due[0] <= now:
             return s.FireTask(due[1])
         if state.to_judge and (judged := next_judgement(state)):
@@ -370,6 +378,8 @@ class Engine(Changes):
             )
             if first
         ]
+        if late_at := expectations.next_due(state):
+            times.append(late_at)
         times += [_wait_ends(need, run) for need, run in state.heads()]
         return min(times, default=None)
 
@@ -395,8 +405,15 @@ def _run_head(task_id: int, spec: TaskSpec) -> str:
     return " ".join(words)
 
 
+def _about_beats(
+    decide: Callable[[State, Any, datetime], Decision], engine: Engine, order: Any, now: datetime
+) -> Decision:
+    return decide(engine.state, order, now)
+
+
 _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     **DEFINE,
+    **{kind: partial(_about_beats, decide) for kind, decide in expectations.DECIDE.items()},
     s.UndoChanges: Engine._undo,
     s.RunTask: Engine._run,
     s.CancelRun: Engine._cancel,

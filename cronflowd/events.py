@@ -56,6 +56,8 @@ def describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
         case f.WorkerJoined() | f.WorkerLeft() | f.WorkerLeaving():
             row = (at, name, None, None, None, None, fact.name, getattr(fact, "why", None))
             return Event("workers", None, row)
+        case f.ExpectationSet() | f.ExpectationForgotten() | f.BeatReceived() | f.BeatMissed():
+            return _task(at, name, None, fact.name, _about_beat(fact))
         case f.WorkerDrained():
             event = name if fact.draining else "worker-undrained"
             return Event("workers", None, (at, event, None, None, None, None, fact.name, None))
@@ -64,6 +66,17 @@ def describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
 
 def _task(at: datetime, name: str, task_id: int | None, label: str, detail: str) -> Event:
     return Event("tasks", task_id, (at, name, task_id, label, None, None, None, detail))
+
+
+def _about_beat(fact: f.ExpectationSet | f.ExpectationForgotten | f.BeatReceived | f.BeatMissed) -> str:
+    match fact:
+        case f.ExpectationSet():
+            return f"every {fact.every}"
+        case f.BeatReceived():
+            return f"{fact.state} {fact.text}".rstrip()
+        case f.BeatMissed():
+            return f"due {format_time(fact.due_at)}"
+    return ""
 
 
 def _run(

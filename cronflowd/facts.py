@@ -56,11 +56,14 @@ class Asked(Fact):
 class TaskAdded(Asked):
     """A task exists from now on."""
 
-    urgent: ClassVar[bool] = False
     id: int
     record: dict[str, Any]  # as in tasks.db
     anchor_at: datetime
     due_at: datetime | None
+    notice: bool | None = None  # True = it tells of something that comes in the same decision
+
+    def is_urgent(self) -> bool:
+        return bool(self.notice)
 
 
 @define
@@ -152,7 +155,7 @@ class RunQueued(Fact):
     run: int
     task: int
     due_at: datetime
-    by: str  # `schedule`, `manual`, `reboot`, `after`
+    by: str  # `schedule`, `manual`, `reboot`, `after`, `notice`
     next_due_at: datetime | None = None  # the task's next moment; only meaningful by schedule
     args: dict[str, str] | None = None
     parked: bool | None = None  # True = behind an earlier run of its task
@@ -287,6 +290,62 @@ class WorkerDrained(Fact):
     draining: bool
 
 
+# --- expectations, and what is told to whom ---
+
+
+@define
+class ExpectationSet(Fact):
+    """Something is expected to give a sign of life again and again; new, or otherwise than before."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    every: str  # a duration, or a schedule
+    grace_s: float
+    notify: str
+    desc: str
+    start_at: datetime | None
+    state: str  # `new`, `ok`, `late`, `failed`
+    due_at: datetime | None  # a beat must have come by then
+
+
+@define
+class BeatReceived(Fact):
+    """The sign came; or word that it went wrong over there."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    state: str  # `ok` or `failed`
+    text: str
+    due_at: datetime | None  # and the next one must have come by then
+
+
+@define
+class BeatMissed(Fact):
+    """It did not come in time."""
+
+    name: str
+    due_at: datetime
+
+
+@define
+class ExpectationForgotten(Fact):
+    """Nothing is expected any more."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+
+
+@define
+class NoticeGiven(Fact):
+    """What has been told of one event lately, this time included: the limit goes by it."""
+
+    about: str  # `task:ID`, `expectation:NAME`, `worker:NAME`
+    event: str
+    since_at: datetime  # when counting began
+    given: int
+    withheld: int  # since the last one that was given
+
+
 # --- the daemon itself ---
 
 
@@ -344,6 +403,7 @@ class StateCarried(Fact):
     totals: dict[str, int]
     last_step_s: float | None = None
     last_step_at: datetime | None = None
+    beats_from_at: datetime | None = None
 
 
 @define
@@ -362,6 +422,7 @@ class TaskCarried(Fact):
     decided: int | None = None
     fired: int | None = None
     heard: dict[str, str] | None = None
+    notice: bool | None = None
 
 
 @define
@@ -409,6 +470,23 @@ class RunCarried(Fact):
     nth: int | None = None
     awaits: bool | None = None
     target: str | None = None
+
+
+@define
+class ExpectationCarried(Fact):
+    """One expectation as it was."""
+
+    name: str
+    every: str
+    grace_s: float
+    notify: str
+    desc: str
+    start_at: datetime | None
+    state: str
+    due_at: datetime | None
+    set_at: datetime
+    beaten_at: datetime | None
+    text: str
 
 
 @define

@@ -94,14 +94,15 @@ def _check_http(command: str) -> None:
         )
     if method.upper() == "CONNECT":
         raise Refusal("syntax", "CONNECT asks for a tunnel, which is no job")
-    _check_url(url)
+    check_url(url)
 
 
 def _check_webhook(command: str) -> None:
-    _check_url(command.strip())
+    check_url(command.strip())
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Raises Refusal (`syntax`) for what no request can be sent to."""
     why = _url_fault(url)
     if why:
         raise Refusal("syntax", f'the URL "{escape(url[:80])}" {why}')

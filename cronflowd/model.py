@@ -28,7 +28,7 @@ from .kinds import (
     check_request,
 )
 from .names import check_name, id_of_name
-from .options import DEFAULTS, LATER, RULES, Options, format_options, set_options
+from .options import DEFAULTS, RULES, Options, format_options, set_options
 from .schedule import Schedule, Unreadable, parse_schedule
 from .timetable import Moments, make_moments
 from .wire import escape, format_time
@@ -174,6 +174,7 @@ class Task:
     runs: list[int] = field(factory=list)  # active runs, oldest first
     counts: dict[str, int] | None = None  # fires by disposition, since it was added
     failure: Failure | None = None  # how its last fire ended, if that was not well
+    is_notice: bool = False  # made by the daemon to tell somebody something; see notices.py
     run_head: str = ""  # the part of its RUN line that never changes; derived from spec
 
     @property
@@ -240,7 +241,7 @@ def _text(words: dict[str, Any], key: str, default: str | None) -> str:
 
 
 def _option_text(key: str, value: object) -> str:
-    if key not in RULES and key not in LATER and not key.startswith(("env.", "header.")):
+    if key not in RULES and not key.startswith(("env.", "header.")):
         hint = ' (a task\'s name is "jobName" here)' if key == "name" else ""
         raise Refusal("bad-line", f'there is no key "{escape(key)}"{hint}')
     if isinstance(value, str):
@@ -289,7 +290,7 @@ class Run:
     spec: TaskSpec  # as it was when the run was queued
     due_at: datetime  # when the schedule asked for it; never moves on retry
     queued_at: datetime  # when this attempt began to wait for a worker
-    by: str  # `schedule`, `manual`, `reboot`, `after`
+    by: str  # `schedule`, `manual`, `reboot`, `after`, `notice`
     args: dict[str, str] | None = None  # of RUN REF arg.K=V
     target: str = ""  # with on=all: the one worker that this run is for
     nth: int = 1  # among the moments of its task that fell on due_at
@@ -330,6 +331,15 @@ class Outcome:
     why: str = ""
     count: int = 1  # fires this row stands for
     first_due_at: datetime | None = None  # of them; None = due_at
+
+
+@frozen
+class Told:
+    """How often one event of a task, a worker or an expectation was told lately."""
+
+    since_at: datetime  # when counting began
+    given: int
+    withheld: int  # since the last one that was given
 
 
 @define

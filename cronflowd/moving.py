@@ -69,7 +69,7 @@ class Import:
 
     def _free_name(self, state: State, base: str, spec: TaskSpec) -> str:
         name, number = base, 1
-        while name in state.names or name in self._dry_names:
+        while name in state.names or name in state.expected or name in self._dry_names:
             if name in state.names and _is_same(spec, state.tasks[state.names[name]].spec):
                 raise Refusal("exists", f'it is here already, as "{name}" (id {state.names[name]})')
             number += 1

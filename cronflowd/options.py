@@ -25,6 +25,7 @@ from .kinds import (
     parse_secret,
 )
 from .names import check_tag, check_worker_name, parse_label
+from .targets import UNSAID, Notify, parse_notify
 from .wire import escape, format_time
 from .zones import EPOCH, FIRST_S, LAST_S, SECOND, format_duration, parse_duration, parse_time, parse_zone
 
@@ -226,6 +227,7 @@ class Options:
     jitter_s: float = 0.0
     skip: tuple[str, ...] = ()  # names of calendars
     after: tuple[str, ...] = ()  # names of tasks that must have ended well
+    notify: Notify = UNSAID
 
 
 DEFAULTS = Options()
@@ -266,9 +268,8 @@ RULES: dict[str, Rule] = {
     "jitter": Rule("jitter_s", parse_duration, format_duration),
     "skip": Rule("skip", parse_calendar_names, ",".join),
     "after": Rule("after", _parse_after, ",".join),
+    "notify": Rule("notify", parse_notify, lambda notify: str(notify.text)),
 }
-# Options that later releases bring: refused by name rather than ignored.
-LATER = frozenset({"notify"})
 HIDDEN = frozenset({"secret"})
 
 
@@ -292,8 +293,6 @@ def set_options(
         elif key in RULES:
             rule = RULES[key]
             changes[rule.field] = _parse_option(key, rule, text, zone, now)
-        elif key in LATER:
-            raise Refusal("bad-option", f"{escape(key)}= is not in this release yet")
         else:
             hint = " (a task's name is name= here)" if key == "jobName" else ""
             raise Refusal("bad-option", f'there is no option "{escape(key)}"{hint}')

@@ -17,12 +17,15 @@ from typing import Any
 
 import attrs
 
+from . import beats
 from . import facts as f
+from .beats import FAR_S
 from .calendars import Calendars
 from .changelog import ALL, STEPS, ChangeLog, Step, Was, defined, pause_of, read_step, whole
 from .ledger import Ledger, judge
-from .model import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Worker, read_record
+from .model import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from .tables import Tables
+from .targets import EVENTS
 
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
 MAX_OUTPUT_IN_MEMORY = (
@@ -99,7 +102,7 @@ class State(Tables):
             yield Step(kind, task.id, getattr(fact, "rev", task.rev), take(task))
 
     def _task_added(self, fact: f.TaskAdded, at: datetime, seq: int) -> None:
-        task = Task(fact.id, self._spec(fact.record), fact.anchor_at)
+        task = Task(fact.id, self._spec(fact.record), fact.anchor_at, is_notice=bool(fact.notice))
         if fact.id < self.next_task:
             self._take_back_runs(task)
         self.put(task)
@@ -157,10 +160,12 @@ class State(Tables):
     def _task_removed(self, fact: f.TaskRemoved, at: datetime, seq: int) -> None:
         task = self.tasks.pop(fact.id)
         self.take_out(task)
+        self._forget_told(f"task:{fact.id}")
 
     def _task_paused(self, fact: f.TaskPaused, at: datetime, seq: int) -> None:
         if fact.id is None:
             self.paused_all, self.paused_until_at, self.paused_why = True, fact.until_at, fact.why
+            self.give_grace(fact.until_at or at)
         else:
             task = self.tasks[fact.id]
             task.paused, task.paused_until_at, task.paused_why = True, fact.until_at, fact.why
@@ -170,6 +175,7 @@ class State(Tables):
             self._lift(self.tasks[fact.id])
             return
         self.paused_all, self.paused_until_at, self.paused_why = False, None, ""
+        self.give_grace(at)
         for task in self.tasks.values() if not fact.own_stay else ():
             self._lift(task)
 
@@ -396,11 +402,27 @@ class State(Tables):
         away = [w.name for w in self.workers.values() if not (w.connected or w.runs or w.draining)]
         for name in away[: max(0, len(away) - MAX_WORKERS_AWAY)]:
             del self.workers[name]
+            self._forget_told(f"worker:{name}")
+
+    # --- what is told to whom ---
+
+    def _notice_given(self, fact: f.NoticeGiven, at: datetime, seq: int) -> None:
+        self.told[fact.about, fact.event] = Told(fact.since_at, fact.given, fact.withheld)
+
+    def _expectation_forgotten(self, fact: f.ExpectationForgotten, at: datetime, seq: int) -> None:
+        super()._expectation_forgotten(fact, at, seq)
+        self._forget_told(f"expectation:{fact.name}")
+
+    def _forget_told(self, about: str) -> None:
+        if self.told:
+            for event in EVENTS:
+                self.told.pop((about, event), None)
 
     # --- the daemon ---
 
     def _daemon_started(self, fact: f.DaemonStarted, at: datetime, seq: int) -> None:
         self.tz, self.started_at = fact.tz, at
+        self.give_grace(self._beats_from(at))
         for worker in self.workers.values():
             if worker.connected:
                 self._away(worker, at, fact.lease_until_at)
@@ -408,6 +430,10 @@ class State(Tables):
             # The clock stood still while no daemon ran: nobody loses a lease he could not renew.
             if run.lease_until_at is not None:
                 self.lease(run, max(run.lease_until_at, fact.lease_until_at))
+
+    def _beats_from(self, at: datetime) -> datetime:
+        paused_until_at = self.paused_until_at if self.paused_all else None
+        return max(at, paused_until_at) if paused_until_at else at
 
     def _clock_stepped(self, fact: f.ClockStepped, at: datetime, seq: int) -> None:
         """Durations stay what they are: what was to last 30 s lasts 30 s, whatever the clock shows then."""
@@ -417,6 +443,11 @@ class State(Tables):
             for name in _MEASURED:
                 if (moment_at := getattr(run, name)) is not None:
                     setattr(run, name, moment_at + by)
+        self._step_beats(by)
+        if fact.by_s > FAR_S:
+            self.give_grace(self._beats_from(at))
+        else:
+            self.give_grace(self._beats_from(self.beats_from_at + by))
         # The same added to each leaves a heap a heap.
         self.leases = [(until_at + by, run_id) for until_at, run_id in self.leases]
         self.delayed = [(until_at + by, run_id) for until_at, run_id in self.delayed]
@@ -435,7 +466,7 @@ class State(Tables):
         yield f.StateCarried(
             self.next_task, self.next_run, self.paused_all, self.paused_until_at, self.paused_why, self.tz,
             [attrs.asdict(saved) for saved in self.saved], dict(self.totals),
-            self.last_step_s, self.last_step_at,
+            self.last_step_s, self.last_step_at, self.beats_from_at,
         )  # fmt: skip
         yield f.LedgerCarried(self.ledger.carry())
         for task in self.tasks.values():
@@ -449,6 +480,9 @@ class State(Tables):
                 worker.name, worker.slots, worker.labels, sorted(worker.can), worker.address, worker.since_at,
                 worker.draining, worker.connected, worker.leaving,
             )  # fmt: skip
+        yield from map(beats.carried, self.expected.values())
+        for (about, event), told in self.told.items():
+            yield f.NoticeGiven(about, event, told.since_at, told.given, told.withheld)
         # Those that wait come in the order of their queues, which need not be that of their numbers.
         queues = [self.queues[need] for need in sorted(self.queues)]
         waiting = [entry[0] for queue in queues for entry in queue if self.waits(entry)]
@@ -462,6 +496,7 @@ class State(Tables):
         self.paused_why, self.totals = fact.paused_why, dict(fact.totals)
         self.saved.extend(f.TasksSaved(**saved) for saved in fact.saved)
         self.last_step_s, self.last_step_at = fact.last_step_s, fact.last_step_at
+        self.give_grace(fact.beats_from_at or self.beats_from_at)
         self.history_from_seq = seq
         self.ledger.take_totals(fact.totals, at)
 
@@ -475,6 +510,7 @@ class State(Tables):
 
     def _task_carried(self, fact: f.TaskCarried, at: datetime, seq: int) -> None:
         task = self._whole(fact)
+        task.is_notice = bool(fact.notice)
         self.put(task)
         self.set_due(task, fact.due_at, fact.decided or 0)
 
@@ -558,7 +594,7 @@ def _carried_task(task: Task) -> f.TaskCarried:
     return f.TaskCarried(
         task.id, task.rev, task.spec.record, task.anchor_at, task.due_at, task.paused or None,
         task.paused_until_at, task.paused_why or None, task.counts, task.decided or None, task.fired or None,
-        dict(task.heard) or None,
+        dict(task.heard) or None, task.is_notice or None,
     )  # fmt: skip
 
 

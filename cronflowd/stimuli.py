@@ -94,6 +94,26 @@ class CancelRun:
 
 
 @frozen
+class SetExpectation:
+    """EXPECT: `every`, `grace`, `notify`, `desc`, `start` as words; what is left out stays."""
+
+    name: str
+    words: dict[str, str]
+
+
+@frozen
+class ReceiveBeat:
+    name: str
+    is_ok: bool
+    text: str
+
+
+@frozen
+class ForgetExpectation:
+    name: str
+
+
+@frozen
 class DrainWorker:
     name: str
     draining: bool
@@ -227,6 +247,13 @@ class FireAfter:
 
     task: int
     broken: str
+
+
+@frozen
+class MissBeat:
+    """Nothing was heard in time."""
+
+    name: str
 
 
 @frozen
@@ -378,6 +405,11 @@ class CompareZones:
     ref: str | None
     until_at: datetime
     count: int  # rows a task
+
+
+@frozen
+class ListExpectations:
+    pass
 
 
 @frozen

@@ -7,10 +7,12 @@ of a heap or a queue that its row no longer agrees with is dropped when it comes
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 
-from .model import Run, Task, Worker
+from .beats import Expectations
+from .model import Run, Task, Told, Worker
 
 # A run that waits counts as younger by this much: an old low one passes a new high one.
 HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
@@ -19,14 +21,17 @@ HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timede
 Need = tuple[str, str, str, float]  # work, on, prio, grace: runs of one need wait in one queue
 
 
-class Tables:
-    """Tasks, runs that have not ended, workers."""
+class Tables(Expectations):
+    """Tasks, runs that have not ended, workers; and what beats are expected."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.tasks: dict[int, Task] = {}
         self.runs: dict[int, Run] = {}  # not ended
         self.workers: dict[str, Worker] = {}
         self.paused_all, self.paused_until_at, self.paused_why = False, _NO_TIME, ""
+        self.told: dict[tuple[str, str], Told] = {}  # by whom it is about (as in NoticeGiven) and event
+        self.notices: set[int] = set()  # tasks that the daemon made to tell somebody something
         # Indexes.
         self.names: dict[str, int] = {}
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
@@ -55,10 +60,19 @@ class Tables:
 
     # --- tasks ---
 
+    def own_tasks(self) -> Iterator[Task]:
+        """The tasks that people made: what LIST, SAVE, LOAD and CLEAR are about."""
+        return (task for task in self.tasks.values() if not task.is_notice)
+
+    def count_own(self) -> int:
+        return len(self.tasks) - len(self.notices)
+
     def put(self, task: Task) -> None:
         """A task and its definition, into the tables by name."""
         self.tasks[task.id] = task
         self.names[task.name] = task.id
+        if task.is_notice:
+            self.notices.add(task.id)
         for name in task.spec.options.after:
             self.dependents.setdefault(name, set()).add(task.id)
         if task.spec.options.after or task.runs:
@@ -66,6 +80,7 @@ class Tables:
 
     def take_out(self, task: Task) -> None:
         """The opposite: by id alone it can still be found."""
+        self.notices.discard(task.id)
         if self.names.get(task.name) == task.id:  # UNDO may have let another one take it a moment ago
             del self.names[task.name]
         for name in task.spec.options.after:

@@ -66,9 +66,11 @@ def task_state(state: State, task: Task, now: datetime) -> str:
 
 
 def list_tasks(state: State, query: s.ListTasks, now: datetime) -> Reply:
-    """LIST: in order of ids."""
+    """LIST: in order of ids; notifications under way only where they are asked for by name."""
 
     def wanted(task: Task) -> bool:
+        if task.is_notice and not query.name.startswith("notify"):
+            return False
         if query.name and not fnmatch.fnmatchcase(task.name, query.name):
             return False
         if query.tag and query.tag not in task.spec.options.tags:
@@ -478,7 +480,7 @@ def status_rows(state: State, now: datetime) -> list[Row]:
     runs = [run.state for run in state.runs.values()]
     next_due = state.next_task_due()
     return [
-        ("tasks", len(state.tasks)),
+        ("tasks", state.count_own()),
         ("queued", runs.count("queued")),
         ("running", len(runs) - runs.count("queued")),
         ("workers", sum(worker.connected for worker in state.workers.values())),

@@ -94,6 +94,7 @@ def _how_it_came(task: Task | None, found: Found) -> str:
     return {
         "manual": f"{task.name} was started by hand (RUN)",
         "reboot": f"{task.name} starts with the daemon (@reboot)",
+        "notice": f"{task.name} tells somebody what happened (notify=)",
         "after": f"{task.name} fires when all that it waits for has ended (@after)",
     }.get(by, f"a moment of {task.name}: {describe(task.spec.schedule, bool(task.spec.options.start_at))}")
 

@@ -44,6 +44,7 @@ from cronflowd.facts import FiresPassed, RunQueued
 from cronflowd.journal import FileJournal
 from cronflowd.state import State
 from cronflowd.stimuli import StartDaemon
+from cronflowd.targets import parse_limit, parse_target
 from cronflowd.wire import split_options
 from cronflowd.workers import serve_worker
 from cronflowd.zones import data_version, parse_duration
@@ -203,6 +204,9 @@ class World:
         limits = Limits()
         limits.tasks = int(self._settings.get("tasks", limits.tasks))
         limits.output_bytes = int(self._settings.get("output", limits.output_bytes))
+        if notify := self._settings.get("notify"):
+            limits.notify = tuple(map(parse_target, notify.split(",")))
+        limits.notify_limit = parse_limit(self._settings.get("notify-limit", "1/1h"))
         return limits
 
     async def _serve(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:

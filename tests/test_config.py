@@ -47,6 +47,8 @@ def test_the_defaults_are_those_that_scripts_rely_on(tmp_path: Path, monkeypatch
         linger_s=10.0,
         silent_close_s=60.0,
         session_idle_s=300.0,
+        notify=(),
+        notify_limit=(1, 3600.0),
         max_clients=1000,
         max_workers=1000,
         max_tasks=2_000_000,
@@ -82,7 +84,8 @@ def test_flag_goes_before_variable_before_file_before_default(
 SAMPLES = {  # a text for each kind of value, and for the settings that are particular
     "int": "7", "bool": "true", "float": "3s", "str": "x", "tz": "Asia/Tokyo", "log_format": "json",
     "log_level": "debug", "label": "a=b", "lease_s": "40s", "max_outbox": "1M", "segment": "1M",
-    "http_private": "refuse",
+    "http_private": "refuse", "notify": "lost:https://example.org/", "notify_limit": "3/1d",
+    "silent_hook": "x",
     "smtp_tls": "required",
     "smtp_from": "cron@example.org",
 }  # fmt: skip

@@ -147,6 +147,28 @@ def test_what_differs_for_all_depends_on_what_was_set() -> None:
     assert len(first_differences({"PATH": "", "HOME": "", "MAILTO": ""})) == 2
 
 
+@pytest.mark.parametrize(
+    ("value", "notify", "told"),
+    [
+        ("ops@example.org", "mailto:ops@example.org", 1),
+        ('"a@x, b@y"', "mailto:a@x,mailto:b@y", 1),
+        ("root,a@x", "mailto:a@x", 2),
+        ("root", None, 1),
+        ('""', None, 0),
+        (",".join(f"a{n}@x" for n in range(11)), ",".join(f"mailto:a{n}@x" for n in range(10)), 2),
+    ],
+)
+def test_mailto_becomes_notify(value: str, notify: str | None, told: int) -> None:
+    """Who was mailed by cron is told of failures; whoever cannot be is named."""
+    setting = read(f"MAILTO={value}")
+    assert isinstance(setting, Setting)
+    assert len(setting.differences) == told
+    entry = read("@daily x", MAILTO=setting.value)
+    assert isinstance(entry, Entry)
+    assert entry.options.get("notify") == notify
+    set_options(DEFAULTS, entry.options)
+
+
 # --- entries ------------------------------------------------------------------------------------
 
 # A command field, and what Debian's cron 3.0pl1-162 gave to `SHELL -c` and to its input.

@@ -433,6 +433,14 @@ BOUNDS = ["", "", "on=all", "count=2", "jitter=20s", "spread=90s", "skip=file:of
 BOUNDS += ["start=2030-01-01T12:03:00Z", "end=2030-01-01T12:06:00Z", "count=1 jitter=200s spread=7s"]
 
 
+GENERAL = [
+    "NOW job", "PAUSE all", "RESUME all", 'PAUSE all until="in 3 minutes"', "CLEAR",
+    "AT 2030-01-01T12:07:00Z name=x job",
+    "EXPECT pulse every=2m grace=30s", 'EXPECT pulse every="*/3 * * * *"', "BEAT pulse", "BEAT pulse fail",
+    "FORGET pulse",
+]  # fmt: skip
+
+
 class EngineMachine(RuleBasedStateMachine):
     """Random life of a daemon: whatever happens, the promises of protocol.md hold.
 
@@ -506,11 +514,7 @@ class EngineMachine(RuleBasedStateMachine):
     def about_a_task(self, pick: int, verb: str) -> None:
         self.order(f"{verb} {self.some_task(pick)}")
 
-    @rule(
-        line=st.sampled_from(
-            ["NOW job", "PAUSE all", "RESUME all", "CLEAR", "AT 2030-01-01T12:07:00Z name=x job"]
-        )
-    )
+    @rule(line=st.sampled_from(GENERAL))
     def general(self, line: str) -> None:
         self.order(line)
 
@@ -655,6 +659,8 @@ class EngineMachine(RuleBasedStateMachine):
         engine, state, now = self.driver.engine, self.driver.state, self.driver.now
         for task in state.tasks.values():
             assert task.due_at is None or task.due_at > now
+        late_at = state.next_late()
+        assert state.is_all_paused(now) or late_at is None or late_at[0] > now
         if any(task.due_at for task in state.tasks.values()) or state.runs:
             due = engine.next_due()
             queued = [run for run in state.runs.values() if run.state == "queued"]

@@ -14,26 +14,26 @@ ROOT = Path(__file__).parent.parent / "cronflowd"
 # A new module goes here first: where it stands is the decision, the code comes after.
 LAYERS = (
     # values
-    "errors wire names zones config calendars fields rules words english schedule describe forecast timetable"
-    " arithmetic kinds options model crontab facts stimuli replies"
+    "errors wire names zones arithmetic kinds targets config calendars fields rules words english schedule"
+    " describe forecast timetable options model crontab facts stimuli replies"
     # talk
     " telnet commands"
     # decide
-    " changelog ledger stats tables state dependencies placement moments events definitions"
-    " changes engine views why"
+    " changelog ledger stats beats tables state dependencies placement moments events definitions changes"
+    " expectations notices engine views why"
     # keep
     " disk records replay store journal history compaction audit check"
     # run
     " auth clock systemd logs listeners outbox clients workers core moving answers upkeep daemon"
     # programs
-    " spool executors.output executors.job executors.processes executors.builtin executors.shell"
+    " silence spool executors.output executors.job executors.processes executors.builtin executors.shell"
     " executors.addresses executors.client executors.http executors.webhook executors.email"
     " executors.handler executors.custom executors agent client cli __main__"
 ).split()
 
 # What may wait. All others are plain functions of their arguments, and can be tested like that.
 MAY_IMPORT_TRIO = frozenset(
-    "clock listeners outbox clients workers core answers upkeep daemon agent cli"
+    "clock listeners outbox clients workers core answers upkeep daemon agent silence cli"
     " executors.output executors.job executors.processes executors.builtin executors.shell"
     " executors.client executors.email executors.handler".split()
 )

@@ -18,7 +18,7 @@ from attrs import Factory, define
 from cronflowd.commands import VERBS
 from cronflowd.errors import CODES
 from cronflowd.kinds import TYPES
-from cronflowd.options import LATER, RULES
+from cronflowd.options import RULES
 from tests.harness import INPUT, play
 
 ROOT = Path(__file__).parent.parent
@@ -129,12 +129,6 @@ def test_every_option_is_in_the_table(key: str) -> None:
 def test_every_code_and_type_is_told(word: str) -> None:
     """Programs switch on these words."""
     assert f"`{word}`" in PROTOCOL
-
-
-@pytest.mark.parametrize("key", sorted(LATER))
-def test_what_is_not_there_yet_is_told(key: str) -> None:
-    """Better to read it than to try it."""
-    assert f"`{key}=`" in PROTOCOL
 
 
 def test_every_link_within_the_document_leads_somewhere() -> None:

@@ -25,6 +25,9 @@ AWAITING = f.RunQueued(1, 1, NOW, "schedule", LATER, awaits=True)
 SENT = f.RunSent(1, 1, "w")
 ENDED = f.RunEnded(1, 1, 1, "a", "ok", NOW, NOW, "w", 0, None, True)
 FAILED = f.RunEnded(1, 1, 1, "a", "failed", NOW, NOW, "w", 1, None, False)
+DAWN = NOW + timedelta(hours=18)
+EXPECTED = f.ExpectationSet("b", "1m", 9.0, "", "", None, "new", LATER)
+GIVEN: tuple[str, Any] = ("told['task:1', 'lost'].withheld", 4)
 
 # Each row: what came before, the fact, a look at the state, what it shows.
 ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
@@ -102,7 +105,24 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ),
     ([], f.TasksSaved("tasks.db", 1, 2, 3, 4), "saved[0].file_crc", 3),
     ([], f.CheckpointWritten("checkpoint", 1, 2, 3), "tasks", {}),
+    ([], f.TaskAdded(1, RECORD, NOW, None, True), "notices", {1}),
+    ([], EXPECTED, "next_late()", (LATER, "b")),
+    ([EXPECTED], f.BeatReceived("b", "ok", "fine", DAWN), "expected['b'].text", "fine"),
+    ([EXPECTED], f.BeatReceived("b", "ok", "fine", DAWN), "next_late()", (DAWN, "b")),
+    ([EXPECTED], f.BeatMissed("b", LATER), "expected['b'].state", "late"),
+    ([EXPECTED], f.ExpectationForgotten("b"), "next_late()", None),
+    ([EXPECTED, f.TaskPaused(None, LATER, "")], f.TaskResumed(None), "next_late()", (LATER, "b")),
+    ([EXPECTED], f.TaskPaused(None, LATER, ""), "next_late()", (LATER + timedelta(seconds=9), "b")),
+    ([EXPECTED], f.ClockStepped(60.0), "next_late()", (LATER + timedelta(minutes=1), "b")),
+    ([f.NoticeGiven("task:1", "lost", NOW, 1, 0)], f.NoticeGiven("task:1", "lost", NOW, 1, 4), *GIVEN),
+    (
+        [],
+        f.ExpectationCarried("b", "1m", 9.0, "", "", None, "failed", LATER, NOW, NOW, "oh"),
+        "next_late()",
+        (LATER, "b"),
+    ),
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {"ok": 2}), "next_run", 6),
+    ([], f.StateCarried(5, 6, False, None, "", "UTC", [], {}, None, None, DAWN), "beats_from_at", DAWN),
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {}, -5.0, NOW), "last_step_at", NOW),
     ([], f.TaskCarried(3, 2, RECORD, NOW, LATER, True, None, "why", {"ok": 2}), "tasks[3].paused_why", "why"),
     ([], f.LedgerCarried([[0, 3600, 2, 1, 0, 0, 0, 0, 0, 1]]), "ledger.account([]).ends['missed']", 1),
