@@ -141,9 +141,9 @@ class Daemon:
 
     async def _begin(self) -> None:
         """Journals the start; takes a tasks.db over where there is no journal yet."""
-        last_at, now = self.state.last_at, self.core.now()
-        if last_at is not None and now < last_at:
-            log.warning("the clock shows %s, but the journal's last record is of %s", now, last_at)
+        last_at, now = self.state.decided_upto_at, self.core.now()
+        if now < last_at:
+            log.warning("the clock shows %s, but moments up to %s have been decided", now, last_at)
         self.answers.find_calendars()
         try:
             self.core.submit(StartDaemon(__version__, self.settings.tz))

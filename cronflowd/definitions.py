@@ -17,7 +17,7 @@ from . import stimuli as s
 from .dependencies import check_circles, settle_after
 from .errors import Refusal
 from .model import Task, TaskSpec, make_spec, parse_record
-from .moments import Decision, ended_waiting, start_now
+from .moments import NO_WORKER, Decision, ended_waiting, fire, pass_range, start_now, targets_of
 from .names import check_name, id_of_name
 from .options import set_options
 from .replies import Reply
@@ -57,6 +57,8 @@ class Definitions:
         _check_some_moment(spec, due_at)
         facts: list[f.Fact] = [f.TaskAdded(task_id, spec.record, _anchor(now), due_at)]
         if order.now:
+            if not targets_of(state, spec, now):
+                raise Refusal("busy", NO_WORKER)
             facts += start_now(state, Task(task_id, spec, _anchor(now)), now).facts
         return Decision(facts, _added(task_id, spec.name, due_at))
 
@@ -140,14 +142,30 @@ class Definitions:
         return self._changed(task, self._settled(spec, task.name), now)
 
     def _changed(self, task: Task, spec: TaskSpec, now: datetime) -> Decision:
-        due_at = task.due_at
+        due_at, first = task.due_at, Decision()
         # Otherwise not looked at again: the only moment of an @at that runs now is over.
         if not _is_same(spec, task.spec):
-            due_at = _due_anew(task, spec, now)
-            if not _is_used_up(task, spec):
+            if _is_overdue(task, now):
+                first = fire(self.state, task, now)  # by the old definition: it came before the change
+            fired = any(isinstance(fact, f.RunQueued) for fact in first.facts)
+            due_at = _due_anew(task, spec, self._undecided_from(now), fired)
+            if not _is_used_up(task, spec, fired):
                 _check_some_moment(spec, due_at)
         rev = task.rev + 1
-        return Decision([f.TaskChanged(task.id, rev, spec.record, due_at)], _set_reply(task.id, rev))
+        changed = f.TaskChanged(task.id, rev, spec.record, due_at)
+        return Decision([*first.facts, changed], _set_reply(task.id, rev), first.messages)
+
+    def _overdue(self, task: Task, now: datetime) -> list[f.Fact]:
+        """Moments that have come and were not decided yet end here: the task will not have them any more."""
+        if task.due_at is None or not _is_overdue(task, now):
+            return []
+        newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
+        why = "the task was changed or removed before it could start"
+        return pass_range(self.state, task, task.due_at, newest, "missed", why)
+
+    def _undecided_from(self, now: datetime) -> datetime:
+        """From when on moments are new; those that a clock set back shows again have been decided."""
+        return max(now, self.state.decided_upto_at)
 
     def _check_new_name(self, task: Task, name: str) -> None:
         check_name(name)
@@ -168,12 +186,14 @@ class Definitions:
                     "busy", f'nothing else would ever start "{spec.name}" (@after); remove it first'
                 )
         facts = [self._replaced(self.state.tasks[task_id], task.name, "") for task_id in waiting]
-        facts += [*self._cancel_queued(task, "its task was removed"), f.TaskRemoved(task.id, "removed")]
+        facts += [*self._overdue(task, now), *self._cancel_queued(task, "its task was removed")]
+        facts.append(f.TaskRemoved(task.id, "removed"))
         return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
 
     def _clear(self, order: s.ClearTasks, now: datetime) -> Decision:
         facts: list[f.Fact] = []
         for task in self.state.own_tasks():
+            facts += self._overdue(task, now)
             facts += self._cancel_queued(task, "its task was removed by CLEAR")
             facts.append(f.TaskRemoved(task.id, "cleared"))
         count = self.state.count_own()
@@ -194,6 +214,7 @@ class Definitions:
         facts: list[f.Fact] = []
         for task in state.own_tasks():
             if task.id not in staying:
+                facts += self._overdue(task, now)
                 facts += self._cancel_queued(task, "its task was not in the file loaded")
                 facts.append(f.TaskRemoved(task.id, "loaded"))
         for task_id, spec in _all_settled(numbered):
@@ -229,10 +250,11 @@ class Definitions:
     def _reload(self, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fact]:
         if spec.record == task.spec.record:
             return []
-        due_at = task.due_at
+        due_at, facts = task.due_at, list[f.Fact]()
         if not _is_same(spec, task.spec):
-            due_at = _due_anew(task, spec, now)
-        return [f.TaskChanged(task.id, task.rev + 1, spec.record, due_at)]
+            facts = self._overdue(task, now)
+            due_at = _due_anew(task, spec, self._undecided_from(now))
+        return [*facts, f.TaskChanged(task.id, task.rev + 1, spec.record, due_at)]
 
     def _loaded(self, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact:
         due_at = spec.moments.next_after(now, _anchor(now))
@@ -288,16 +310,23 @@ def _timing(spec: TaskSpec) -> tuple[Any, ...]:
     return schedule.kind, schedule.text, schedule.tz, bounds
 
 
-def _due_anew(task: Task, spec: TaskSpec, now: datetime) -> datetime | None:
-    """When a task is due that has this definition from now on."""
-    if task.due_at is not None and task.due_at <= now:
-        return task.due_at  # it is due already, and will be decided in a moment
-    return None if _is_used_up(task, spec) else spec.moments.next_after(now, task.anchor_at)
+def _is_overdue(task: Task, now: datetime) -> bool:
+    """Whether moments have come that were not decided yet; a one-off keeps its only one, however changed."""
+    is_timed = task.spec.schedule.kind in ("cron", "every")
+    return is_timed and task.due_at is not None and task.due_at <= now
 
 
-def _is_used_up(task: Task, spec: TaskSpec) -> bool:
+def _due_anew(task: Task, spec: TaskSpec, now: datetime, fired: bool = False) -> datetime | None:
+    """When a task is due that has this definition from now on; `fired`: it fires once more before that."""
+    if task.due_at is not None and task.due_at <= now and not _is_overdue(task, now):
+        return task.due_at
+    return None if _is_used_up(task, spec, fired) else spec.moments.next_after(now, task.anchor_at)
+
+
+def _is_used_up(task: Task, spec: TaskSpec, fired: bool = False) -> bool:
     """A new count= begins anew; the same one goes on."""
-    return task.is_used_up and spec.options.count == task.spec.options.count
+    count = spec.options.count
+    return count == task.spec.options.count and 0 < count <= task.fired + fired
 
 
 def _named(spec: TaskSpec, task_id: int) -> TaskSpec:

@@ -47,13 +47,13 @@ from .moments import (
 from .options import DEFAULTS
 from .placement import choose
 from .replies import Reply
-from .state import State
+from .state import BIG_STEP_S, State
 from .tables import Need
 from .wire import escape, format_option, format_time
 from .zones import format_duration
 
+MAX_SLEW_S = 1.0  # a clock that is behind the journal by more was set back
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
-BIG_STEP_S = 3 * 3600.0  # a clock set by more: take the new time, and catch nothing up (as Debian's cron)
 
 
 # A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
@@ -126,8 +126,8 @@ class Engine(Changes):
             fire += f"#{run.nth}"  # a clock change brought several moments to this one
         if run.target:
             fire += f"@{run.target}"
-        if run.by == "manual":
-            fire += f"/{run.id}"  # two RUNs may come in one millisecond, and are two fires
+        if run.by in ("manual", "after"):
+            fire += f"/{run.id}"  # no moment names them: two may come in one millisecond, and are two fires
         args = "".join(f" {format_option(f'arg.{key}', value)}" for key, value in (run.args or {}).items())
         return f"RUN {run.id} {run.attempt} due={due} fire={fire}{args} {head} :{run.spec.command}"
 
@@ -280,18 +280,20 @@ class Engine(Changes):
 
     def _start(self, order: s.StartDaemon, now: datetime) -> Decision:
         state = self.state
-        facts: list[f.Fact] = [
-            f.DaemonStarted(order.version, order.tz, now + timedelta(seconds=self.limits.lease_s))
-        ]
+        back_s = (state.decided_upto_at - now).total_seconds()
+        # Set back while no daemon ran; by how much more than this, nobody knows.
+        facts: list[f.Fact] = [f.ClockStepped(-back_s)] if back_s > MAX_SLEW_S else []
+        facts.append(f.DaemonStarted(order.version, order.tz, now + timedelta(seconds=self.limits.lease_s)))
         moved = bool(state.tz) and state.tz != order.tz
-        back_s = (now - state.last_at).total_seconds() if state.last_at else 0.0
-        is_back = back_s < -BIG_STEP_S and now >= OLDEST_TIME
-        if is_back:
-            facts.insert(0, f.ClockStepped(back_s))  # before leases are given anew
-        # Without a moment: one that could not be read at the last start, and can be now.
-        facts += self._reschedule(
-            now, lambda task: is_back or task.due_at is None or (moved and not task.spec.options.tz)
-        )
+        # One that shows a time before this program was written has not been set yet: see OLDEST_TIME.
+        if back_s > BIG_STEP_S and now >= OLDEST_TIME:
+            facts += self._reschedule(now, lambda task: True)
+        else:
+            # Without a moment: one that could not be read at the last start, and can be now.
+            facts += self._reschedule(
+                self._undecided_from(now),
+                lambda task: task.due_at is None or (moved and not task.spec.options.tz),
+            )
         facts += expectations.rescheduled(state, now) if moved else ()
         messages: list[tuple[str, str]] = []
         first_run = state.next_run
@@ -315,7 +317,7 @@ class Engine(Changes):
         return Decision(facts)
 
     def _reschedule_all(self, order: s.RescheduleTasks, now: datetime) -> Decision:
-        again = self._reschedule(now, lambda task: True)
+        again = self._reschedule(self._undecided_from(now), lambda task: True)
         return Decision(again + list(expectations.rescheduled(self.state, now)))
 
     def _reschedule(self, now: datetime, which: Callable[[Task], bool]) -> list[f.Fact]:
@@ -355,12 +357,12 @@ class Engine(Changes):
                 return s.ExpireRun(run.id)
         if state.late and (missed := expectations.next_step(state, now)):
             return missed
+        if (release := state.next_release()) and release[0] <= now:
+            return s.ReleaseRun(release[1])
         if (due := state.next_task_due()) and due[0] <= now:
             return s.FireTask(due[1])
         if state.to_judge and (judged := next_judgement(state)):
             return judged
-        if (release := state.next_release()) and release[0] <= now:
-            return s.ReleaseRun(release[1])
         if heads and (placed := choose(heads, state.free)):
             return s.PlaceRun(placed[0].id, placed[1].name)
         return None

@@ -404,6 +404,7 @@ class StateCarried(Fact):
     last_step_s: float | None = None
     last_step_at: datetime | None = None
     beats_from_at: datetime | None = None
+    decided_upto_at: datetime | None = None
 
 
 @define

@@ -297,7 +297,8 @@ def reopened(state: State, run: Run, now: datetime) -> list[f.Fact]:
     task = state.tasks.get(run.task_id)
     if task is None or not (task.is_used_up and counts(task, run)):
         return []
-    return [f.TaskRescheduled(task.id, task.spec.moments.next_after(now, task.anchor_at))]
+    begin = max(now, state.decided_upto_at)  # a clock set back shows what was decided once again
+    return [f.TaskRescheduled(task.id, task.spec.moments.next_after(begin, task.anchor_at))]
 
 
 def passed(

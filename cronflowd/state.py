@@ -26,8 +26,10 @@ from .ledger import Ledger, judge
 from .model import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from .tables import Tables
 from .targets import EVENTS
+from .zones import EPOCH
 
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
+BIG_STEP_S = 3 * 3600.0  # a clock set by more: take the new time, and catch nothing up (as Debian's cron)
 MAX_OUTPUT_IN_MEMORY = (
     16 * 1024 * 1024
 )  # characters, all runs together; older output is read from the journal
@@ -61,9 +63,10 @@ class State(Tables):
         self.ledger = Ledger()  # the same, and how many were due, by time
         self.tz = ""  # of the daemon that wrote last
         self.started_at: datetime | None = None
-        self.last_at: datetime | None = None  # when the last fact happened
         self.last_step_s: float | None = None
         self.last_step_at = _NO_TIME
+        # Every moment up to here has been decided, also while the clock, set back, shows less again.
+        self.decided_upto_at = EPOCH
         # History in memory: the newest outcomes, and the output of runs.
         self.recent_runs = recent_runs
         self.recent: deque[Outcome] = deque()
@@ -74,7 +77,6 @@ class State(Tables):
 
     def apply(self, fact: f.Fact, at: datetime, seq: int = 0) -> None:
         """Makes `fact`, which happened at `at`, true."""
-        self.last_at = at
         _APPLY[type(fact)](self, fact, at, seq)
 
     # --- tasks ---
@@ -125,8 +127,9 @@ class State(Tables):
     def _whole(self, fact: f.TaskCarried | f.TaskRestored) -> Task:
         task = Task(fact.id, self._spec(fact.record), fact.anchor_at, fact.rev)
         task.paused, task.paused_until_at = bool(fact.paused), fact.paused_until_at
-        task.paused_why, task.counts, task.fired = fact.paused_why or "", fact.counts, fact.fired or 0
-        task.heard = dict(fact.heard or {})
+        task.paused_why, task.fired = fact.paused_why or "", fact.fired or 0
+        # Copies: a fact is a value, and nobody changes one after making it.
+        task.counts, task.heard = dict(fact.counts or {}) or None, dict(fact.heard or {})
         return task
 
     def _spec(self, record: dict[str, Any]) -> TaskSpec:
@@ -185,6 +188,7 @@ class State(Tables):
     # --- fires and runs ---
 
     def _fires_passed(self, fact: f.FiresPassed, at: datetime, seq: int) -> None:
+        self.decided_upto_at = max(at, self.decided_upto_at)
         outcome = f.outcome_of(fact, at, seq)
         self._remember(outcome)
         self._total(fact.state, fact.count)
@@ -212,14 +216,17 @@ class State(Tables):
         if fact.by != "manual" and task.spec.options.count and is_first:
             task.fired += 1  # with on=all, once a moment
         if fact.by == "schedule":
+            self.decided_upto_at = max(at, self.decided_upto_at)
             again = fact.next_due_at == fact.due_at
             self.set_due(task, fact.next_due_at, run.nth if again else 0)
         run.awaits = bool(fact.awaits)
         if run.awaits:
             self.to_judge[task.id] = None
-        elif not run.parked:
-            if fact.by != "manual":
-                task.heard.clear()
+            return
+        # What the clock starts waits for its dependencies when its turn comes; @after has had them.
+        if fact.by == "after" or not (run.parked or fact.by == "manual"):
+            task.heard.clear()
+        if not run.parked:
             self.enqueue(run)
 
     def _run_admitted(self, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
@@ -326,7 +333,7 @@ class State(Tables):
             if run.due_at != first.due_at:
                 return
             run.parked = False
-            if run.spec.options.after and run.by != "manual":
+            if run.spec.options.after and run.by not in ("manual", "after"):
                 run.awaits = True
                 self.to_judge[task.id] = None
             else:
@@ -438,6 +445,8 @@ class State(Tables):
     def _clock_stepped(self, fact: f.ClockStepped, at: datetime, seq: int) -> None:
         """Durations stay what they are: what was to last 30 s lasts 30 s, whatever the clock shows then."""
         self.last_step_s, self.last_step_at = fact.by_s, at
+        if fact.by_s < -BIG_STEP_S:
+            self.decided_upto_at = at
         by = timedelta(seconds=fact.by_s)
         for run in self.runs.values():
             for name in _MEASURED:
@@ -466,7 +475,7 @@ class State(Tables):
         yield f.StateCarried(
             self.next_task, self.next_run, self.paused_all, self.paused_until_at, self.paused_why, self.tz,
             [attrs.asdict(saved) for saved in self.saved], dict(self.totals),
-            self.last_step_s, self.last_step_at, self.beats_from_at,
+            self.last_step_s, self.last_step_at, self.beats_from_at, self.decided_upto_at,
         )  # fmt: skip
         yield f.LedgerCarried(self.ledger.carry())
         for task in self.tasks.values():
@@ -497,6 +506,7 @@ class State(Tables):
         self.saved.extend(f.TasksSaved(**saved) for saved in fact.saved)
         self.last_step_s, self.last_step_at = fact.last_step_s, fact.last_step_at
         self.give_grace(fact.beats_from_at or self.beats_from_at)
+        self.decided_upto_at = fact.decided_upto_at or at
         self.history_from_seq = seq
         self.ledger.take_totals(fact.totals, at)
 
@@ -593,8 +603,8 @@ def _worker(fact: f.WorkerJoined | f.WorkerCarried, at: datetime) -> Worker:
 def _carried_task(task: Task) -> f.TaskCarried:
     return f.TaskCarried(
         task.id, task.rev, task.spec.record, task.anchor_at, task.due_at, task.paused or None,
-        task.paused_until_at, task.paused_why or None, task.counts, task.decided or None, task.fired or None,
-        dict(task.heard) or None, task.is_notice or None,
+        task.paused_until_at, task.paused_why or None, dict(task.counts or {}) or None, task.decided or None,
+        task.fired or None, dict(task.heard) or None, task.is_notice or None,
     )  # fmt: skip
 
 

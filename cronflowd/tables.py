@@ -113,7 +113,14 @@ class Tables(Expectations):
         queue = self.queues.get(need)
         if queue is None:
             queue = self.queues[need] = deque()
-        queue.append((run.id, run.attempt))
+        place = len(queue)
+        # Whoever was let go late has waited longer than those who came meanwhile.
+        while place and self._is_before(run, queue[place - 1]):
+            place -= 1
+        queue.insert(place, (run.id, run.attempt))
+
+    def _is_before(self, run: Run, entry: tuple[int, int]) -> bool:
+        return self.waits(entry) and run.queued_at < self.runs[entry[0]].queued_at
 
     def head(self, need: Need) -> Run | None:
         """The run that has waited longest in one queue; empty queues are dropped."""

@@ -425,6 +425,136 @@ def test_a_task_that_is_mended_waits_for_nobody_who_is_not_there() -> None:
     assert driver.state.tasks[1].spec.options.after == ("a",)
 
 
+def test_an_after_task_that_waits_for_its_turn_fires_once_for_one_end() -> None:
+    """With overlap=queue, one end of a dependency was one fire too many: as many as the queue would take."""
+    driver = Driver()
+    join(driver, slots=8)
+    driver.line("ADD name=first overlap=allow 0 0 1 1 * x")
+    driver.line("ADD name=second overlap=queue after=first @after y")
+    for run in (1, 3):
+        driver.line("RUN first")
+        driver.pump()
+        done(driver, "w1", run)
+        driver.pump()
+    assert [(run.id, run.state) for run in driver.state.runs.values()] == [(2, "sent"), (4, "queued")]
+    done(driver, "w1", 2)
+    assert [line.split()[1] for _, line in driver.pump()] == ["4"]
+    done(driver, "w1", 4)
+    assert (driver.pump(), driver.state.runs) == ([], {})
+
+
+def test_two_ends_in_one_instant_are_two_fires_with_two_names() -> None:
+    """A job that takes its fire id for a key would think that the second one was done already."""
+    driver = Driver()
+    join(driver, slots=8)
+    driver.line("ADD name=first overlap=allow 0 0 1 1 * x")
+    driver.line("ADD name=second overlap=allow after=first @after y")
+    driver.line("RUN first")
+    driver.line("RUN first")
+    driver.pump()
+    fires = set()
+    for run in (1, 2):
+        done(driver, "w1", run)
+        fires |= {line.split()[4] for _, line in driver.pump()}
+    assert fires == {f"fire=2/2030-01-01T12:00:00Z/{run}" for run in (3, 4)}
+
+
+def test_what_was_let_go_late_goes_before_what_came_meanwhile() -> None:
+    """A retry that was due while no daemon ran has waited longer than a run of this moment."""
+    driver = running("retry=fixed:1:60s 0 0 1 1 * x")
+    done(driver, "w1", 1, exit_code=1)
+    driver.line("ADD 2 12 * * * y")
+    driver.now += timedelta(minutes=2)
+    assert [line.split()[1] for _, line in driver.pump()] == ["1", "2"]
+
+
+@pytest.mark.parametrize("how", ["hup", "zone", "set", "restart"])
+def test_a_clock_set_back_by_an_hour_repeats_nothing_whatever_is_done_then(how: str) -> None:
+    """A backup that ran at ten must not run again at the second ten because somebody sent HUP."""
+    driver = Driver()
+    driver.line("ADD */10 * * * * x")
+    driver.wait(3600)
+    driver.now -= timedelta(hours=1)
+    if how != "restart":
+        driver.do(s.NoticeStep(-3600.0))
+    match how:
+        case "hup":
+            driver.do(s.RescheduleTasks())
+        case "zone":
+            driver.do(s.StartDaemon("1", "Europe/Paris"))
+        case "set":
+            driver.line('SET 1 schedule="*/5 * * * *"')
+        case "restart":
+            driver.restart()
+            driver.do(s.RescheduleTasks())
+    assert driver.state.tasks[1].due_at == START + timedelta(minutes=65 if how == "set" else 70)
+
+
+def test_a_clock_set_back_by_years_while_no_daemon_ran_is_taken_as_it_is() -> None:
+    """A machine that woke up in 2040: nothing may stay silent until then."""
+    driver = Driver()
+    driver.line("ADD 0 * * * * x")
+    driver.now += timedelta(days=3650)
+    driver.pump()
+    driver.now = START + timedelta(hours=1)
+    driver.restart()
+    assert driver.state.tasks[1].due_at == START + timedelta(hours=2)
+    driver.do(s.RescheduleTasks())
+    assert driver.state.tasks[1].due_at == START + timedelta(hours=2)
+
+
+def test_now_on_all_workers_is_a_run_for_each() -> None:
+    """It waited for a worker named `all`, and was missed."""
+    driver = Driver()
+    with pytest.raises(Refusal, match="on=all, and no worker"):
+        driver.line("NOW on=all x")
+    join(driver, "w1")
+    join(driver, "w2")
+    driver.line("NOW on=all x")
+    assert [worker for worker, _ in driver.pump()] == ["w1", "w2"]
+    done(driver, "w1", 1)
+    assert driver.state.tasks
+    done(driver, "w2", 2)
+    assert not driver.state.tasks
+
+
+def test_now_waits_for_what_it_is_to_come_after() -> None:
+    """after= and jitter= hold for a one-off as for any task."""
+    driver = running("name=first 0 0 1 1 * x")
+    driver.line("NOW after=first y")
+    assert driver.pump() == []
+    done(driver, "w1", 1)
+    assert [line.split()[1] for _, line in driver.pump()] == ["2"]
+    driver.line("NOW jitter=10m z")
+    assert driver.pump() == []
+    assert [line.split()[1] for _, line in driver.wait(600)] == ["3"]
+
+
+@pytest.mark.parametrize("line", ["REMOVE a", "CLEAR"])
+def test_a_moment_that_has_come_is_told_before_its_task_is_removed(line: str) -> None:
+    """After downtime a client may be quicker than the decisions; what was due must not vanish."""
+    driver = Driver()
+    driver.line("ADD name=a */10 * * * * x")
+    driver.now += timedelta(minutes=35)
+    driver.line(line)
+    assert [(row.state, row.count) for row in driver.state.recent] == [("missed", 3)]
+    driver.pump()
+    assert sum(driver.state.totals.values()) == 3
+
+
+def test_what_a_checkpoint_says_does_not_change_with_the_state() -> None:
+    """A fact is a value; one that shared a table with the state would count on after it was told."""
+    driver = running("0 0 1 1 * x")
+    done(driver, "w1", 1)
+    before = snapshot(driver.state)
+    again = type(driver.state)("UTC")
+    for fact in before:
+        again.apply(fact, driver.now)
+    for _ in range(2):
+        again.apply(f.FiresPassed(1, "task_1", "missed", START, START, 5, "", None), driver.now)
+    assert before == snapshot(driver.state)
+
+
 SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
 MODES = ["skip", "queue1", "queue", "allow", "replace"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.running import Daemon
+from tests.real.running import Daemon, Worker
 
 
 @pytest.fixture
@@ -29,6 +29,21 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     yield start
     for each in started:
         each.close()
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Starts a worker of a daemon, with a spool of its own: `start_worker(daemon, "w1", slots=4)`."""
+    started: list[Worker] = []
+
+    def start(daemon: Daemon, name: str, slots: int = 2) -> Worker:
+        started.append(Worker(daemon, name, tmp_path / f"spool-{name}", slots))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill9()
 
 
 @pytest.fixture

@@ -184,11 +184,15 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        self.launch()
+        wait_until(self.is_ready)
+
+    def launch(self) -> None:
+        """Starts the process without waiting for it."""
         command = [sys.executable, "-m", "cronflowd", "worker", "--name", self.name, *self.flags]
         command += ["--connect", f"127.0.0.1:{self.daemon.worker_port}", "--slots", str(self.slots)]
         with self.daemon.log.open("a") as log:
             self.process = subprocess.Popen([*command, "--spool", str(self.spool)], stderr=log, cwd=ROOT)
-        wait_until(self.is_ready)
 
     def is_ready(self) -> bool:
         rows = self.daemon.ask("WORKERS")
