@@ -358,19 +358,23 @@ class Answers:
         at = parse_moment(question.time, zone, now) if question.time else None
         if at is None:
             newest = await self._outcomes(wanted, 1)
-            at = why.newest_moment(state, task, newest[0] if newest else None)
+            at = why.newest_moment(why.runs_of(state, question.ref), newest[0] if newest else None)
         outcomes = await self._outcomes(why.concerns(at, wanted), MAX_OLD_RUNS) if at else []
-        found = why.Found(why.find_runs(state, task, at) if at else [], outcomes[::-1])
+        runs = [run for run in why.runs_of(state, question.ref) if run.due_at == at]
+        found = why.Found(runs, outcomes[::-1])
         if at is None or not (found.runs or found.outcomes):
             task = views.find(state, question.ref)
             if at is None:
-                return _why_reply(why.explain_never(task), "not-due")
+                return _why_reply(why.explain_never(state, task), "not-due")
             return _why_reply(*why.explain_unknown(state, task, at, now))
         blamed = why.blamed_runs(found.outcomes)
         others = [row for run in blamed for row in state.outcomes.get(run, [])]
         other = why.Found([state.runs[run] for run in blamed if run in state.runs], others)
         remarks = await self._remarks(found)
-        return _why_reply(*why.explain_found(state, task, at, found, remarks, other))
+        rows, disposition = why.explain_found(state, task, at, found, remarks, other)
+        if task and not (question.time or task.runs):
+            rows += why.tell_waiting(state, task)  # what comes next
+        return _why_reply(rows, disposition)
 
     async def _remarks(self, found: why.Found) -> list[str]:
         """The daemon's own lines in the LOG of these runs."""

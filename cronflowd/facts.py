@@ -471,6 +471,7 @@ class RunCarried(Fact):
     nth: int | None = None
     awaits: bool | None = None
     target: str | None = None
+    blame: str | None = None
 
 
 @define

@@ -293,6 +293,7 @@ class Run:
     by: str  # `schedule`, `manual`, `reboot`, `after`, `notice`
     args: dict[str, str] | None = None  # of RUN REF arg.K=V
     target: str = ""  # with on=all: the one worker that this run is for
+    blame: str = ""  # with on=all: how another run of the same fire failed
     nth: int = 1  # among the moments of its task that fell on due_at
     attempt: int = 1
     state: str = "queued"

@@ -9,6 +9,7 @@ tests/test_state.py. `carry` tells the whole state as facts again; a checkpoint 
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ MAX_OUTPUT_IN_MEMORY = (
     16 * 1024 * 1024
 )  # characters, all runs together; older output is read from the journal
 MAX_WORKERS_AWAY = 1000
+MAX_REASON = 200  # characters of a reason that is passed on
 SAVES_KEPT = 2  # the file on disk is one of the last two saves, whenever the power went
 WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
 
@@ -200,7 +202,7 @@ class State(Tables):
             self.set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
             if fact.settles:
                 task.heard.clear()
-        self._tell_dependents(fact.name, f"{fact.state} ({fact.why})")
+        self._tell_dependents(fact.name, since(fact.state, fact.why))
 
     def _run_queued(self, fact: f.RunQueued, at: datetime, seq: int) -> None:
         self.ledger.count_due(fact.due_at, at)
@@ -305,7 +307,21 @@ class State(Tables):
             if fact.state == "skipped":
                 task.heard.clear()
             self._unpark(task, at)
-            self._tell_dependents(task.name, WELL if fact.state == "ok" else f"run {run.id} {fact.state}")
+            how = f"run {run.id} {fact.state}"
+            if fact.state == "skipped":
+                how = since(how, fact.why or "")
+            self._tell_of_end(task, run, WELL if fact.state == "ok" else how)
+
+    def _tell_of_end(self, task: Task, run: Run, how: str) -> None:
+        """With on=all, dependents hear of a fire when its last run has ended, and of its first failure."""
+        how = run.blame or how
+        runs = [self.runs[other] for other in task.runs] if run.target else []
+        others = [other for other in runs if other.due_at == run.due_at]
+        if not others:
+            self._tell_dependents(task.name, how)
+        elif how != WELL:
+            for other in others:
+                other.blame = how
 
     def _run_retried(self, fact: f.RunRetried, at: datetime, seq: int) -> None:
         run = self.runs[fact.run]
@@ -536,6 +552,7 @@ class State(Tables):
         for name in _CARRIED:
             setattr(run, name, getattr(fact, name))
         run.nth, run.awaits, run.target = fact.nth or 1, bool(fact.awaits), fact.target or ""
+        run.blame = fact.blame or ""
         run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
         self.runs[run.id] = run
         self.ledger.take_run(run, at)
@@ -571,6 +588,18 @@ class State(Tables):
                 if self.runs[run].spec is old:
                     self.runs[run].spec = task.spec
         self.changes.forget_parsed()
+
+
+def since(how: str, why: str) -> str:
+    """What dependents hear of a fire that did not run: the reason, or what that goes back to in the end."""
+    found = _ORIGIN.fullmatch(why)
+    if not found:
+        return f"{how} ({why[:MAX_REASON]})"
+    _, known, origin = found[2].rpartition(", since ")
+    return f"{how}, since {origin if known else f'{found[1]}: {found[2]}'}"
+
+
+_ORIGIN = re.compile(r"dependency ([^:]+): (.*)", re.DOTALL)
 
 
 def counts(task: Task, run: Run) -> bool:
@@ -613,7 +642,7 @@ def _carried_run(run: Run) -> f.RunCarried:
         run.id, run.task_id, run.spec.record, run.due_at, run.queued_at, run.by, run.args,
         run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
         run.lease_until_at, run.stopping, run.output_bytes, run.nth if run.nth > 1 else None,
-        run.awaits or None, run.target or None,
+        run.awaits or None, run.target or None, run.blame or None,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from .moments import day_off, out_of_bounds
 from .placement import why_waiting
 from .rules import DAY_NAMES, MONTH_NAMES, format_ordinal
 from .schedule import MACROS, At, Cron, Every
-from .state import State
+from .state import WELL, State
 from .timetable import TICK, Timetable
 from .wire import format_time
 from .zones import to_seconds
@@ -45,16 +45,16 @@ def concerns(at: datetime, wanted: Callable[[Outcome], bool]) -> Callable[[Outco
     return is_about
 
 
-def newest_moment(state: State, task: Task | None, newest: Outcome | None) -> datetime | None:
+def newest_moment(runs: list[Run], newest: Outcome | None) -> datetime | None:
     """The moment that WHY without a time is about: of the run under way, or else of the last one."""
-    if task and task.runs:
-        return state.runs[task.runs[0]].due_at
-    return newest.due_at if newest else None
+    return runs[0].due_at if runs else newest.due_at if newest else None
 
 
-def find_runs(state: State, task: Task | None, at: datetime) -> list[Run]:
-    """The runs of a moment that have not ended."""
-    return [state.runs[run] for run in task.runs if state.runs[run].due_at == at] if task else []
+def runs_of(state: State, ref: str) -> list[Run]:
+    """The runs of a task that have not ended, also if the task itself is gone."""
+    if task := state.find(ref):
+        return [state.runs[run] for run in task.runs]
+    return [run for run in state.runs.values() if ref in (run.spec.name, str(run.task_id))]
 
 
 def explain_found(
@@ -65,7 +65,7 @@ def explain_found(
     `remarks` are the daemon's own lines in the runs' LOG; `other` holds the runs of other
     tasks that are to blame.
     """
-    rows: list[Row] = [(at, _how_it_came(task, found))]
+    rows: list[Row] = [(at, _how_it_came(task, at, found))]
     disposition = "pending"
     for outcome in found.outcomes:
         disposition = outcome.state
@@ -87,16 +87,36 @@ def blamed_runs(outcomes: Iterable[Outcome]) -> list[int]:
     return [number for number in dict.fromkeys(numbers) if number not in own][:MAX_CAUSES]
 
 
-def _how_it_came(task: Task | None, found: Found) -> str:
+def _how_it_came(task: Task | None, at: datetime, found: Found) -> str:
     if task is None:
-        return f"a moment of {found.outcomes[0].name}, which is gone now"
+        name = (found.outcomes or found.runs)[0]
+        return f"a moment of {name.name if isinstance(name, Outcome) else name.spec.name}, which is gone now"
     by = found.runs[0].by if found.runs else ""
+    has_run = any(outcome.run for outcome in found.outcomes)
+    if not by and has_run and task.spec.schedule.kind in ("cron", "every") and not _is_moment(task, at):
+        by = "manual"
     return {
         "manual": f"{task.name} was started by hand (RUN)",
         "reboot": f"{task.name} starts with the daemon (@reboot)",
-        "notice": f"{task.name} tells somebody what happened (notify=)",
         "after": f"{task.name} fires when all that it waits for has ended (@after)",
     }.get(by, f"a moment of {task.name}: {describe(task.spec.schedule, bool(task.spec.options.start_at))}")
+
+
+def _is_moment(task: Task, at: datetime) -> bool:
+    return task.spec.moments.next_after(at - TICK, task.anchor_at) == at
+
+
+def tell_waiting(state: State, task: Task) -> Iterator[Row]:
+    """What a task with after= waits for now, one row for each dependency."""
+    if task.is_used_up:
+        yield None, f"count={task.spec.options.count} is used up: nothing starts any more"
+    for name in task.spec.options.after:
+        dependency = state.find(name)
+        heard = task.heard.get(name)
+        text = "has ended well" if heard == WELL else heard or "has not ended since the last fire"
+        runs = [state.runs[run] for run in dependency.runs] if dependency else []
+        yield None, f"it waits for {name}: {text}"
+        yield from ((None, f"{name}: {_tell_run(state, run)}") for run in runs)
 
 
 def _tell_outcome(outcome: Outcome) -> str:
@@ -140,19 +160,18 @@ def explain_unknown(state: State, task: Task, at: datetime, now: datetime) -> tu
     return [due, (None, why)], "not-due"
 
 
-def explain_never(task: Task) -> list[Row]:
+def explain_never(state: State, task: Task) -> list[Row]:
     """A task that nothing has ever come of."""
     rows: list[Row] = [(task.anchor_at, f"{task.name} was added; it has not been due since")]
     if task.spec.unread:
         return [*rows, (None, f"its definition cannot be read: {task.spec.unread.why}")]
     next_text = "its next moment" if task.due_at else f"no moment is to come: {describe(task.spec.schedule)}"
-    return [*rows, (task.due_at, next_text)]
+    return [*rows, (task.due_at, next_text), *tell_waiting(state, task)]
 
 
 def _what_will_be(state: State, task: Task, at: datetime) -> Iterator[str]:
     yield "it is still to come"
-    if task.is_used_up:
-        yield f"but count={task.spec.options.count} is used up"
+    yield from (f"but {text}" for _, text in tell_waiting(state, task))
     if why := day_off(state, task.spec, at):
         yield f"but it will be skipped: {why}"
     if state.is_paused(task, at):
@@ -162,7 +181,10 @@ def _what_will_be(state: State, task: Task, at: datetime) -> Iterator[str]:
 def _why_not_due(task: Task, at: datetime) -> Iterator[str]:
     """Why the definition of today does not name this instant; nothing if it does."""
     schedule, moments = task.spec.schedule, task.spec.moments
-    if moments.next_after(at - TICK, task.anchor_at) == at:
+    if _is_moment(task, at):
+        return
+    if task.spec.unread:
+        yield f"its definition cannot be read: {task.spec.unread.why}"
         return
     if bound := out_of_bounds(task.spec, at):
         yield f"it is {bound}"
