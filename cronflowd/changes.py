@@ -79,6 +79,12 @@ def _set(state: State, order: s.SetTask) -> str:
     return f"SET {_name(state, order.ref)} {words}"
 
 
+def _removed(state: State, order: s.RemoveTask) -> str:
+    # A notification is no task of anybody's, and would come back as one.
+    task = state.find(order.ref)
+    return "" if task and task.is_notice else f"REMOVE {_name(state, order.ref)}"
+
+
 def _loaded(state: State, order: s.LoadTasks) -> str:
     return f"LOAD {order.file} {len(order.records)} tasks" if order.file else ""
 
@@ -102,7 +108,7 @@ def _undone(state: State, order: s.UndoChanges) -> str:
 _WHAT: dict[type, Callable[[State, Any], str]] = {
     s.AddTask: _added,
     s.SetTask: _set,
-    s.RemoveTask: lambda state, order: f"REMOVE {_name(state, order.ref)}",
+    s.RemoveTask: _removed,
     s.ClearTasks: lambda state, order: f"CLEAR {state.count_own()} tasks",
     s.LoadTasks: _loaded,
     s.PauseTasks: _paused,

@@ -407,6 +407,10 @@ def _run_head(task_id: int, spec: TaskSpec) -> str:
     return " ".join(words)
 
 
+def _expect(engine: Engine, order: s.SetExpectation, now: datetime) -> Decision:
+    return expectations.expect(engine.state, order, now, engine.limits.notify)
+
+
 def _about_beats(
     decide: Callable[[State, Any, datetime], Decision], engine: Engine, order: Any, now: datetime
 ) -> Decision:
@@ -416,6 +420,7 @@ def _about_beats(
 _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     **DEFINE,
     **{kind: partial(_about_beats, decide) for kind, decide in expectations.DECIDE.items()},
+    s.SetExpectation: _expect,
     s.UndoChanges: Engine._undo,
     s.RunTask: Engine._run,
     s.CancelRun: Engine._cancel,

@@ -7,7 +7,7 @@ before any fact exists. When a beat is due is decided here, and written into the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,14 +22,16 @@ from .names import check_name, id_of_name
 from .replies import Reply
 from .schedule import Schedule, parse_schedule
 from .state import State
-from .targets import parse_notify
+from .targets import OF_A_BEAT, Target, parse_notify
 from .wire import escape, format_time
 from .zones import format_duration, parse_duration
 
 MAX_EXPECTATIONS = 10_000
 MAX_DESC_BYTES = 1024
 MIN_INTERVAL_S = 1.0
-COLUMNS = ("name", "state", "last", "due", "every", "grace", "text")
+COLUMNS = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc", "start")
+NOTE_COLUMNS = ("note", "text")
+NOBODY = ("note", "nobody is told: give notify=, or start the daemon with --notify")
 
 
 def next_step(state: State, now: datetime) -> s.MissBeat | None:
@@ -48,8 +50,21 @@ def next_due(state: State) -> datetime | None:
 # --- orders -------------------------------------------------------------------------------------
 
 
-def expect(state: State, order: s.SetExpectation, now: datetime) -> Decision:
-    """EXPECT: a new one, or another form of one that is there; the same form again changes nothing."""
+def expect(state: State, order: s.SetExpectation, now: datetime, general: Sequence[Target] = ()) -> Decision:
+    """EXPECT: a new one, or another form of one that is there; the same form again changes nothing.
+
+    Whoever says it is told if nobody would hear of it: `general` are the targets of all that has none.
+    """
+    decision = _expect(state, order, now)
+    fact = decision.facts[0] if decision.facts else state.expected[order.name]
+    assert isinstance(fact, f.ExpectationSet | Expectation)
+    # `none` is on purpose.
+    if decision.reply and not (fact.notify or any(target.events & OF_A_BEAT for target in general)):
+        decision.reply.columns, decision.reply.rows = NOTE_COLUMNS, [NOBODY]
+    return decision
+
+
+def _expect(state: State, order: s.SetExpectation, now: datetime) -> Decision:
     old, words = state.expected.get(order.name), dict(order.words)
     if old is None:
         _check_new(state, order.name)
@@ -197,7 +212,8 @@ def show(state: State, now: datetime) -> Reply:
     rows = [
         (
             each.name, "paused" if is_paused else each.state, each.beaten_at, state.late_at(each), each.every,
-            format_duration(each.grace_s), each.text or None,
+            format_duration(each.grace_s), each.text or None, each.notify or None, each.desc or None,
+            each.start_at,
         )
         for _, each in sorted(state.expected.items())
     ]  # fmt: skip
@@ -205,7 +221,6 @@ def show(state: State, now: datetime) -> Reply:
 
 
 DECIDE: dict[type, Callable[[State, Any, datetime], Decision]] = {
-    s.SetExpectation: expect,
     s.ReceiveBeat: beat,
     s.MissBeat: miss,
     s.ForgetExpectation: forget,

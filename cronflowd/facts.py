@@ -344,6 +344,7 @@ class NoticeGiven(Fact):
     since_at: datetime  # when counting began
     given: int
     withheld: int  # since the last one that was given
+    turns: bool | None = None  # True = given now, so what says the opposite counts from nothing again
 
 
 # --- the daemon itself ---

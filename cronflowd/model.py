@@ -339,7 +339,7 @@ class Told:
     """How often one event of a task, a worker or an expectation was told lately."""
 
     since_at: datetime  # when counting began
-    given: int
+    given: int  # since then, and since the opposite was told
     withheld: int  # since the last one that was given
 
 

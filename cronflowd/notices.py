@@ -6,7 +6,8 @@ disk or neither is. So a notification is placed on a worker that can do it, retr
 RUNS and LOG as everything else. It has notify=none, and nothing is told of it.
 
 A task's own notify= goes before the general setting. Each event of each task, expectation or
-worker has its limit (`notify-limit`); how many were withheld is told with the next one.
+worker has its limit (`notify-limit`); how many were withheld is told with the next one. What is
+told last must not be the opposite of what is so: a change of state is told whatever the limit.
 Pure functions, as everything that decides.
 """
 
@@ -26,7 +27,7 @@ from .kinds import CONTROL
 from .model import Told, make_spec
 from .options import DEFAULTS, set_options
 from .state import WELL, State
-from .targets import UNSAID, Notify, Target, parse_notify
+from .targets import BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
 from .wire import escape, format_time
 
 MAX_UNDER_WAY = 1000  # notifications that wait or run; beyond, all are withheld and counted
@@ -86,26 +87,47 @@ class _Writer:
         self._gone = {f"task:{task}" for task in ended}
 
     def add(self, notice: Notice, targets: list[Target]) -> None:
-        key = notice.about, notice.event
-        told = self._counted(self._told.get(key) or self._state.told.get(key))
-        if told.given >= self._limits.notify_limit[0] or self._under_way >= MAX_UNDER_WAY:
+        about, event = notice.about, notice.event
+        told = self._find(about, event) or Told(self._now, 0, 0)
+        if is_withheld := self._is_withheld(notice):
             told = evolve(told, withheld=told.withheld + 1)
         else:
-            about = notice.told | {"host": self._limits.host, "withheld": told.withheld or None}
+            more = notice.told | {"host": self._limits.host, "withheld": told.withheld or None}
             for target in targets:
-                self._send(evolve(notice, told=about), target)
+                self._send(evolve(notice, told=more), target)
+            told = self._counted(told)
             told = Told(told.since_at, told.given + 1, 0)
-        if notice.about in self._gone:
+        if about in self._gone:
             return  # and nothing is remembered of it
-        self._told[key] = told
-        self.facts.append(f.NoticeGiven(*key, told.since_at, told.given, told.withheld))
+        self._told[about, event] = told
+        for other in OPPOSITE.get(event, ()):
+            if not is_withheld and (against := self._find(about, other)):
+                self._told[about, other] = evolve(against, given=0)
+        self.facts.append(
+            f.NoticeGiven(about, event, told.since_at, told.given, told.withheld, not is_withheld or None)
+        )
 
-    def _counted(self, told: Told | None) -> Told:
+    def _find(self, about: str, event: str) -> Told | None:
+        return self._told.get((about, event)) or self._state.told.get((about, event))
+
+    def _is_withheld(self, notice: Notice) -> bool:
+        if self._under_way >= MAX_UNDER_WAY:
+            return True
+        if notice.event == "recovery":
+            bad = [told for event in BAD if (told := self._find(notice.about, event))]
+            if any(told.withheld for told in bad) and not any(told.given for told in bad):
+                return True  # well again after what? nobody heard of it
+        # What was given before the opposite does not count, or somebody would be left with
+        # "is well again" of what is dead for ever.
+        told = self._find(notice.about, notice.event)
+        return told is not None and self._counted(told).given >= self._limits.notify_limit[0]
+
+    def _counted(self, told: Told) -> Told:
         """What counts against the limit now."""
         time = timedelta(seconds=self._limits.notify_limit[1])
-        if told and told.since_at <= self._now < told.since_at + time:
-            return told
-        return Told(self._now, 0, told.withheld if told else 0)
+        return (
+            told if told.since_at <= self._now < told.since_at + time else Told(self._now, 0, told.withheld)
+        )
 
     def _send(self, notice: Notice, target: Target) -> None:
         kind, command, payload = _FORMS[target.form](notice, target.address)

@@ -26,7 +26,7 @@ from .changelog import ALL, STEPS, ChangeLog, Step, Was, defined, pause_of, read
 from .ledger import Ledger, judge
 from .model import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from .tables import Tables
-from .targets import EVENTS
+from .targets import EVENTS, OPPOSITE
 from .zones import EPOCH
 
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
@@ -431,6 +431,9 @@ class State(Tables):
 
     def _notice_given(self, fact: f.NoticeGiven, at: datetime, seq: int) -> None:
         self.told[fact.about, fact.event] = Told(fact.since_at, fact.given, fact.withheld)
+        for event in OPPOSITE.get(fact.event, ()) if fact.turns else ():
+            if told := self.told.get((fact.about, event)):
+                self.told[fact.about, event] = attrs.evolve(told, given=0)
 
     def _expectation_forgotten(self, fact: f.ExpectationForgotten, at: datetime, seq: int) -> None:
         super()._expectation_forgotten(fact, at, seq)

@@ -12,6 +12,7 @@ What happens then is told in notices.py.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from attrs import frozen
 
@@ -22,7 +23,10 @@ from .wire import escape
 from .zones import parse_duration
 
 EVENTS = ("failure", "recovery", "first", "missed", "lost", "absent", "worker")
+BAD, GOOD = frozenset({"failure", "missed", "lost", "absent"}), frozenset({"recovery", "first"})
+OPPOSITE = dict.fromkeys(BAD, GOOD) | dict.fromkeys(GOOD, BAD)
 USUAL = frozenset({"failure", "recovery", "missed", "lost", "absent"})
+OF_A_BEAT = frozenset({"failure", "recovery", "first", "absent"})
 OF_NO_TASK = "worker"  # so only the general setting can ask for it
 MAX_TARGETS = 10
 MAX_NOTIFY_BYTES = 4096
@@ -90,12 +94,25 @@ def parse_notify(text: str) -> Notify:
         return Notify(text)
     if len(text.encode()) > MAX_NOTIFY_BYTES:
         raise Refusal("bad-option", f"it is longer than {MAX_NOTIFY_BYTES} bytes")
-    targets = tuple(parse_target(word) for word in text.split(","))
+    targets = tuple(_parse_targets(text.split(",")))
     if len(targets) > MAX_TARGETS:
         raise Refusal("bad-option", f"more than {MAX_TARGETS} targets")
     if any(OF_NO_TASK in target.events for target in targets):
         raise Refusal("bad-option", f"{OF_NO_TASK} is about no task; it is for the daemon's own setting")
     return Notify(text, targets)
+
+
+def _parse_targets(words: list[str]) -> Iterator[Target]:
+    last = None
+    for word in words:
+        try:
+            target = parse_target(word)
+        except Refusal as refusal:
+            if last is None or last.form == "mail":
+                raise
+            raise Refusal(refusal.code, f"{refusal.message}; write %2C for a comma in a URL") from None
+        yield target
+        last = target
 
 
 def parse_limit(text: str) -> tuple[int, float]:

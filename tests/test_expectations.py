@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from cronflowd import expectations
 from cronflowd import stimuli as s
+from cronflowd.definitions import Limits
 from cronflowd.errors import Refusal
 from cronflowd.state import State
+from cronflowd.targets import parse_target
 from tests.engine_driver import START, Driver, snapshot
 
 
@@ -132,6 +134,42 @@ def test_words_that_are_left_out_stay_and_empty_ones_are_the_default() -> None:
     assert expected.notify == ""
     with pytest.raises(Refusal, match="every= is wanted"):
         driver.line("EXPECT b every=")
+
+
+@pytest.mark.parametrize(
+    ("words", "general", "is_told"),
+    [
+        ("", "", False),
+        ("", "worker:https://example.org/", False),
+        ("", "mailto:ops@example.org", True),
+        ("notify=mailto:ops@example.org", "", True),
+        ("notify=none", "", True),
+    ],
+)
+def test_whoever_expects_something_learns_that_nobody_would_hear_of_it(
+    words: str, general: str, is_told: bool
+) -> None:
+    """A dead man's switch that rings no bell is found out on the day it is needed; `none` is on purpose."""
+    driver = Driver(Limits(notify=(parse_target(general),) if general else ()))
+    for _ in range(2):
+        reply = driver.line(f"EXPECT b every=1m {words}").reply
+        assert reply is not None
+        assert list(reply.rows) == ([] if is_told else [expectations.NOBODY])
+
+
+def test_what_an_expectation_is_can_be_read_back() -> None:
+    """All that EXPECT took, or it could not be made again elsewhere."""
+    driver = a_driver(
+        "EXPECT b every=1m notify=mailto:a@x desc=x start=2030-02-01T00:00:00Z", "EXPECT c every=1h"
+    )
+    rows = [
+        dict(zip(expectations.COLUMNS, row, strict=True))
+        for row in expectations.show(driver.state, START).rows
+    ]
+    assert [(row["notify"], row["desc"], row["start"]) for row in rows] == [
+        ("mailto:a@x", "x", datetime.fromisoformat("2030-02-01T00:00:00Z")),
+        (None, None, None),
+    ]
 
 
 def test_there_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

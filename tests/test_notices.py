@@ -142,7 +142,136 @@ def test_the_limit_is_for_each_task_and_event() -> None:
         "a succeeded for the first time",
         "b is well again",
         "b succeeded for the first time",
+        "a failed (exit 1)",
     ]
+
+
+def test_what_was_told_last_is_never_the_opposite_of_what_is_so() -> None:
+    """Or "is well again" would be the last word on a job that fails, or is silent, for ever."""
+    driver = a_driver()
+    driver.line("ADD name=a notify=mailto:ops@example.org @daily x")
+    for code in (1, 1, 0, 0, 1, 1, 0, 1):
+        run(driver, "a", code)
+    driver.line("EXPECT b every=3s grace=1s notify=mailto:ops@example.org")
+    for _ in range(2):
+        driver.wait(10.0)
+        driver.line("BEAT b ok")
+    driver.wait(10.0)
+    assert said(driver) == [
+        *["a failed (exit 1)", "a is well again"] * 2, "a failed (exit 1)",
+        *["b is silent", "b is well again"] * 2, "b is silent",
+    ]  # fmt: skip
+
+
+def test_everybody_is_told_the_truth_last_whatever_others_hear_of() -> None:
+    """That another one heard of a failure meanwhile helps nobody who hears of silence only."""
+    driver = a_driver()
+    driver.line("EXPECT b every=3s grace=1s notify=absent+recovery:mailto:a@x,failure:mailto:b@x")
+    driver.wait(10.0)
+    for word in ("ok", "fail"):
+        driver.line(f"BEAT b {word}")
+    driver.wait(10.0)
+    assert said(driver) == ["b is silent", "b is well again", "b says that it failed", "b is silent"]
+
+
+HEARS = st.sets(st.sampled_from(["failure", "recovery", "absent"]), min_size=1)
+STORY = st.lists(
+    st.tuples(st.sampled_from(["ok", "fail", ""]), st.sampled_from([0.5, 5.0, 2000.0])), max_size=12
+)
+
+
+@given(HEARS, HEARS, STORY)
+def test_nobody_is_ever_left_with_the_opposite(
+    a: set[str], b: set[str], story: list[tuple[str, float]]
+) -> None:
+    """Whoever wants to hear of how it is, and was told last that it is otherwise, is told."""
+    driver = a_driver()
+    driver.line(
+        f"EXPECT x every=3s grace=1s notify={'+'.join(sorted(a))}:mailto:a@x,{'+'.join(sorted(b))}:mailto:b@x"
+    )
+    for word, seconds in story:
+        if word:
+            driver.line(f"BEAT x {word}")
+        driver.wait(seconds)
+        event = {"ok": "recovery", "failed": "failure", "late": "absent"}.get(
+            driver.state.expected["x"].state
+        )
+        for name, hears in (("a@x", a), ("b@x", b)):
+            if event in hears and (told := last_told(driver, name)):
+                assert (told == "x is well again") == (event == "recovery")
+
+
+def last_told(driver: Driver, name: str) -> str:
+    """The subject of the last mail to somebody."""
+    for line in reversed(driver.journal):
+        record = orjson.loads(line)
+        if record["fact"] == "TaskAdded" and record["record"]["command"] == name:
+            subject: str = orjson.loads(record["record"]["payload"])["subject"]
+            return subject.removeprefix("[cronflowd] ")
+    return ""
+
+
+def test_a_recovery_is_owed_though_a_flood_withheld_the_last_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days ago somebody was told that it fails, and he is still of that opinion."""
+    driver = a_driver()
+    driver.line("ADD name=a notify=mailto:ops@example.org @reboot x")
+    run(driver, "a", 1)
+    driver.wait(7200.0)
+    monkeypatch.setattr(notices, "MAX_UNDER_WAY", 0)
+    run(driver, "a", 1)
+    monkeypatch.undo()
+    run(driver, "a", 0)
+    assert said(driver) == ["a failed (exit 1)", "a is well again"]
+
+
+def test_a_change_of_state_tells_what_was_withheld_before() -> None:
+    """The count is of the same event, and told with it."""
+    driver = a_driver()
+    driver.line("ADD name=a notify=mailto:ops@example.org @daily x")
+    for code in (1, 1, 1, 0):
+        run(driver, "a", code)
+    (line,) = run(driver, "a", 1)
+    assert "withheld     2 more of these" in payload(line)["text"]
+
+
+def test_whoever_hears_of_failures_only_hears_of_one_an_hour() -> None:
+    """He was told that it fails, and of nothing else since."""
+    driver = a_driver()
+    driver.line("ADD name=a notify=failure:mailto:ops@example.org @daily x")
+    for code in (1, 0, 1, 0, 1):
+        run(driver, "a", code)
+    assert said(driver) == ["a failed (exit 1)"]
+
+
+def test_nobody_hears_that_it_is_well_again_who_did_not_hear_that_it_was_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While too many notifications wait, failures are withheld; their ends alone are no news."""
+    driver = a_driver()
+    driver.line("ADD name=a notify=mailto:ops@example.org @daily x")
+    monkeypatch.setattr(notices, "MAX_UNDER_WAY", 0)
+    run(driver, "a", 1)
+    monkeypatch.undo()
+    run(driver, "a", 0)
+    run(driver, "a", 1)
+    run(driver, "a", 0)
+    assert said(driver) == ["a failed (exit 1)", "a is well again"]
+
+
+def test_undo_brings_no_notification_back() -> None:
+    """It would come back as somebody's task, and tell of an old failure as if it were new."""
+    driver = a_driver(HOOK)
+    driver.line("ADD name=a @daily x")
+    run(driver, "a", 1)
+    driver.line("REMOVE notify_2")
+    assert driver.state.names.keys() == {"a"}
+    # Its moment would be one to come again.
+    driver.now -= timedelta(hours=1)
+    driver.do(s.NoticeStep(-3600.0))
+    reply = driver.line("UNDO").reply
+    assert reply is not None
+    assert [what for _, what in reply.rows] == ["ADD a"]
+    assert not driver.state.names
 
 
 def test_a_clock_set_back_does_not_make_it_silent_for_years() -> None:
@@ -287,6 +416,11 @@ def test_removed_tasks_leave_no_memory_behind() -> None:
         end(driver, number, 1)
         end(driver, number + 1)
     assert [key[0] for key in driver.state.told] == []
+    driver.line("ADD name=a @daily x")
+    run(driver, "a", 1)
+    assert len(driver.state.told) == 1
+    driver.line("REMOVE a")
+    assert driver.state.told == {}
 
 
 def test_load_and_save_are_about_the_tasks_of_people() -> None:
@@ -369,6 +503,14 @@ def test_a_limit_is_a_number_and_a_time(text: str) -> None:
     """A limit of nothing would be a way to switch all of it off by mistake."""
     with pytest.raises(Refusal):
         parse_limit(text)
+
+
+@pytest.mark.parametrize("text", ["https://x/?a=1,2", "mailto:a@b,https://x/,y", "slack+https://x/,none"])
+def test_a_comma_in_a_url_is_told_how_to_write(text: str) -> None:
+    """What stands after it looks like a target that nobody wrote."""
+    with pytest.raises(Refusal, match="write %2C for a comma in a URL"):
+        parse_notify(text)
+    assert len(parse_notify("https://x/?a=1%2C2").targets) == 1
 
 
 def test_notify_is_kept_in_files() -> None:

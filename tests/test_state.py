@@ -116,6 +116,12 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([EXPECTED], f.ClockStepped(60.0), "next_late()", (LATER + timedelta(minutes=1), "b")),
     ([f.NoticeGiven("task:1", "lost", NOW, 1, 0)], f.NoticeGiven("task:1", "lost", NOW, 1, 4), *GIVEN),
     (
+        [f.NoticeGiven("task:1", "lost", NOW, 1, 4)],
+        f.NoticeGiven("task:1", "recovery", NOW, 1, 0, True),
+        "told['task:1', 'lost'].given",
+        0,
+    ),
+    (
         [],
         f.ExpectationCarried("b", "1m", 9.0, "", "", None, "failed", LATER, NOW, NOW, "oh"),
         "next_late()",
