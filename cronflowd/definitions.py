@@ -146,14 +146,22 @@ class Definitions:
         # Otherwise not looked at again: the only moment of an @at that runs now is over.
         if not _is_same(spec, task.spec):
             if _is_overdue(task, now):
-                first = fire(self.state, task, now)  # by the old definition: it came before the change
+                first = self._decided_first(task, now)
             fired = any(isinstance(fact, f.RunQueued) for fact in first.facts)
             due_at = _due_anew(task, spec, self._undecided_from(now), fired)
             if not _is_used_up(task, spec, fired):
                 _check_some_moment(spec, due_at)
         rev = task.rev + 1
         changed = f.TaskChanged(task.id, rev, spec.record, due_at)
-        return Decision([*first.facts, changed], _set_reply(task.id, rev), first.messages)
+        return Decision([*_staying(first.facts), changed], _set_reply(task.id, rev), first.messages)
+
+    def _decided_first(self, task: Task, now: datetime) -> Decision:
+        """A moment that came before a change starts by the definition it came by; several are missed."""
+        moments, due_at = task.spec.moments, task.due_at
+        assert due_at is not None
+        following = moments.next_after(due_at, task.anchor_at)
+        is_one = (following is None or following > now) and moments.times_at(due_at, task.anchor_at) == 1
+        return fire(self.state, task, now) if is_one else Decision(self._overdue(task, now))
 
     def _overdue(self, task: Task, now: datetime) -> list[f.Fact]:
         """Moments that have come and were not decided yet end here: the task will not have them any more."""
@@ -161,7 +169,7 @@ class Definitions:
             return []
         newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
         why = "the task was changed or removed before it could start"
-        return pass_range(self.state, task, task.due_at, newest, "missed", why)
+        return _staying(pass_range(self.state, task, task.due_at, newest, "missed", why))
 
     def _undecided_from(self, now: datetime) -> datetime:
         """From when on moments are new; those that a clock set back shows again have been decided."""
@@ -311,15 +319,17 @@ def _timing(spec: TaskSpec) -> tuple[Any, ...]:
 
 
 def _is_overdue(task: Task, now: datetime) -> bool:
-    """Whether moments have come that were not decided yet; a one-off keeps its only one, however changed."""
-    is_timed = task.spec.schedule.kind in ("cron", "every")
-    return is_timed and task.due_at is not None and task.due_at <= now
+    """Whether moments have come that were not decided yet."""
+    return task.due_at is not None and task.due_at <= now
+
+
+def _staying(facts: Iterable[f.Fact]) -> list[f.Fact]:
+    """Without the end of a one-off: what becomes of the task is decided by whoever asks."""
+    return [fact for fact in facts if not isinstance(fact, f.TaskRemoved)]
 
 
 def _due_anew(task: Task, spec: TaskSpec, now: datetime, fired: bool = False) -> datetime | None:
     """When a task is due that has this definition from now on; `fired`: it fires once more before that."""
-    if task.due_at is not None and task.due_at <= now and not _is_overdue(task, now):
-        return task.due_at
     return None if _is_used_up(task, spec, fired) else spec.moments.next_after(now, task.anchor_at)
 
 
