@@ -205,6 +205,8 @@ def _load(kind: type[AnySettings], parsed: argparse.Namespace) -> AnySettings:
 def _serve(parsed: argparse.Namespace) -> int:
     settings = _load(Settings, parsed)
     logs.set_up(settings.log_format, settings.log_level)
+    if settings.local_worker:
+        _check_local_worker(settings)
     if settings.check_config:
         # As the daemon does it when it starts.
         auth.check_doors(settings)
@@ -215,6 +217,15 @@ def _serve(parsed: argparse.Namespace) -> int:
     from . import daemon
 
     return daemon.run(settings)
+
+
+def _check_local_worker(settings: Settings) -> None:
+    """Now, since it would only die of it, again and again."""
+    handlers = config.local_worker(settings).handlers
+    if handlers is not None:
+        from .executors import custom
+
+        custom.check(handlers)
 
 
 def _work(parsed: argparse.Namespace) -> int:

@@ -7,12 +7,13 @@ cannot be reached, 77 for one that does not let us in.
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
@@ -32,6 +33,7 @@ PATIENCE_S = 60.0  # how long a lost server is waited for while a run goes on
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0  # between two tries
 TIMED_OUT, SIGNALLED = 124, 128  # as timeout(1) and the shell have them
 CANCELLED = SIGNALLED + signal.SIGINT
+BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 
 Row = dict[str, Any]
 
@@ -156,20 +158,49 @@ def _refused(status: Row) -> NoReturn:
 # --- import and export -------------------------------------------------------------------------
 
 
+class _Out:
+    """Standard output, for as long as somebody reads it (`| head`)."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+
+    def say(self, line: str) -> None:
+        if self.is_open:
+            self._try(lambda: print(line))
+
+    def close(self) -> None:
+        self._try(sys.stdout.flush)
+
+    def _try(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except BrokenPipeError:
+            self.is_open = False
+            # What is still in the buffer is written when Python ends, and must not fail there again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def import_crontab(settings: ClientSettings, path: str, is_system: bool, is_dry: bool) -> int:
     """Sends a crontab's lines; reports each, and goes on after one that is refused."""
     lines = _read_crontab(path)
     verb = b"IMPORT " + b"--system " * is_system + b"--dry-run " * is_dry
-    with closing(Connection(settings)) as connection:
-        counts = _send_lines(connection, lines, verb, is_dry)
-    done = "nothing was changed: " if is_dry else ""
-    added = "would be added" if is_dry else "added"
-    there = f"{counts['there already']} there already, {counts['refused']} refused"
-    print(f"{done}{counts['added']} {added}, {there}")
+    out = _Out()
+    with closing(Connection(settings)) as connection, closing(out):
+        counts = _send_lines(connection, lines, verb, is_dry, out)
+        _tell_counts(counts, is_dry, out)
     return Exit.CORRUPT if counts["refused"] else Exit.OK
 
 
-def _send_lines(connection: Connection, lines: Iterable[bytes], verb: bytes, is_dry: bool) -> dict[str, int]:
+def _tell_counts(counts: dict[str, int], is_dry: bool, out: _Out) -> None:
+    done = "nothing was changed: " if is_dry else ""
+    added = "would be added" if is_dry else "added"
+    there = f"{counts['there already']} there already, {counts['refused']} refused"
+    out.say(f"{done}{counts['added']} {added}, {there}")
+
+
+def _send_lines(
+    connection: Connection, lines: Iterable[bytes], verb: bytes, is_dry: bool, out: _Out
+) -> dict[str, int]:
     counts = dict.fromkeys(("added", "there already", "refused"), 0)
     for number, line in enumerate(lines, 1):
         try:
@@ -183,7 +214,7 @@ def _send_lines(connection: Connection, lines: Iterable[bytes], verb: bytes, is_
         if outcome := _outcome(status, is_dry):
             word, told = outcome
             differences = "; ".join(row["text"] for row in rows)
-            print(f"line {number}: {told}" + (f"; differs: {differences}" if differences else ""))
+            out.say(f"line {number}: {told}" + (f"; differs: {differences}" if differences else ""))
             if word:
                 counts[word] += 1
     return counts
@@ -214,13 +245,16 @@ def _outcome(status: Row, is_dry: bool) -> tuple[str, str] | None:
 
 def export_crontab(settings: ClientSettings, refs: Sequence[str]) -> int:
     """Prints tasks as a crontab."""
-    with closing(Connection(settings)) as connection:
+    out = _Out()
+    with closing(Connection(settings)) as connection, closing(out):
         for row in connection.stream(" ".join(["EXPORT", *refs]), REPLY_S):
             if "line" in row:
-                print(row["line"])
+                out.say(row["line"])
             elif not row["ok"]:
                 _refused(row)
-    return Exit.OK
+            if not out.is_open:
+                break
+    return Exit.OK if out.is_open else BROKEN_PIPE
 
 
 # --- run ---------------------------------------------------------------------------------------
@@ -232,10 +266,9 @@ class _Interrupted(BaseException):
 
 def run_command(settings: ClientSettings, options: Iterable[tuple[str, str]], argv: Sequence[str]) -> int:
     """Has a worker run a command once, shows what it writes, and ends as it does."""
-    command = shlex.join(argv)
-    if "=" in argv[0]:
-        command = f"exec {command}"  # else it would be taken for an option
-    words = [format_option(key, value) for key, value in options]
+    given = list(options)
+    command = _as_command(dict(given).get("type", "shell"), argv)
+    words = [format_option(key, value) for key, value in given]
     watch = _Watch(settings, " ".join(["NOW", *words, command]))
     before = {number: signal.signal(number, watch.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -245,6 +278,15 @@ def run_command(settings: ClientSettings, options: Iterable[tuple[str, str]], ar
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _as_command(kind: str, argv: Sequence[str]) -> str:
+    """The arguments as they were given, for whoever splits them again; else the text they are."""
+    if kind not in ("shell", "script"):
+        return " ".join(argv)
+    command = shlex.join(argv)
+    # A first word with `=` would be taken for an option.
+    return f"exec {command}" if kind == "shell" and "=" in argv[0] else command
 
 
 class _Watch:

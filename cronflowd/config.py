@@ -468,6 +468,18 @@ def reload(settings: AnySettings) -> AnySettings:
     return load(type(settings), settings.flags)
 
 
+def local_worker(settings: Settings) -> WorkerSettings:
+    """What the worker that the daemon starts beside itself will read; Fatal if it could not."""
+    ours = {
+        "connect": ("unix:/socket",),
+        "name": ("local",),
+        "slots": (str(settings.local_worker),),
+        "spool": ("/spool",),
+    }
+    file = {"config": (str(settings.config),)} if settings.config else {}
+    return load(WorkerSettings, ours | file)
+
+
 def _from_flags(kind: type[Common], flags: Mapping[str, tuple[str, ...]]) -> dict[str, Given]:
     rows = {row.field: row for row in table(kind)}
     return {name: Given(texts, rows[name].flag, Exit.USAGE) for name, texts in flags.items()}

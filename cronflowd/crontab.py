@@ -21,7 +21,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .describe import cron_forms
 from .errors import Refusal
@@ -29,7 +29,7 @@ from .model import TaskSpec
 from .names import check_mail_address
 from .options import DEFAULTS, set_options, show_options
 from .schedule import Schedule, parse_schedule
-from .targets import MAX_TARGETS
+from .targets import MAX_TARGETS, UNSAID
 from .wire import escape, format_option
 from .words import is_phrase
 
@@ -45,6 +45,8 @@ NOT_ENV = ("CRON_TZ", "LOGNAME", "MAILTO", "SHELL")  # settings that are more, o
 @frozen
 class Nothing:
     """A blank line or a comment."""
+
+    about: str = ""  # the task that it names, if it is a comment such as `Writer` makes
 
 
 @frozen
@@ -79,6 +81,7 @@ _SETTING = re.compile(
     re.VERBOSE,
 )
 _ENTRY = re.compile(r"(@[^ \t]*|[^ \t@][^ \t]*(?:[ \t]+[^ \t]+){4})(?:[ \t]+(.*))?$", re.DOTALL)
+_ABOUT = re.compile(r"# ([A-Za-z0-9._-]{1,64})(?:;.*)?$")
 _BLANKS = re.compile(r"[ \t]+")
 _COMMAND = re.compile(r"(?:[^\\%]|\\.|\\$)*", re.DOTALL)
 _COMMAND_ESCAPE = re.compile(r"\\([\\%])")
@@ -92,7 +95,8 @@ def parse_line(text: str, settings: Mapping[str, str], is_system: bool = False) 
     """
     text = text.lstrip(" \t")
     if not text or text.startswith("#"):
-        return Nothing()
+        match = _ABOUT.match(text)
+        return Nothing(match[1] if match else "")
     if match := _SETTING.match(text):
         return _setting(match)
     if re.fullmatch(r"[^\s=]+[ \t]*=[ \t]*", text):
@@ -297,9 +301,13 @@ class Task:
 class Writer:
     """Writes tasks as lines, and knows which settings are in force after them."""
 
-    def __init__(self, tz: str) -> None:
-        self._tz = tz  # cron's own, until CRON_TZ says another
-        self._settings: dict[str, str] = {}
+    def __init__(self, tz: str, before: Mapping[str, str] | None = None) -> None:
+        before = before or {}
+        self._tz = before.get("CRON_TZ") or tz  # cron's own, until CRON_TZ says another
+        self._mail = _addresses(_mail_targets(before.get("MAILTO", ""))[0])
+        self._settings = {
+            name: value for name, value in before.items() if name == "SHELL" or name not in NOT_ENV
+        }
 
     def lines(self, task: Task) -> Iterator[str]:
         """A comment that names it, the settings it needs, and its entries."""
@@ -318,6 +326,9 @@ class Writer:
         if spec.schedule.kind != "reboot" and spec.schedule.tz != self._tz:
             self._tz = spec.schedule.tz
             yield f"CRON_TZ={self._tz}"
+        if (mail := _mail_of(spec)) != self._mail:
+            self._mail = mail
+            yield f"MAILTO={_format_value(mail)}"
         self._settings |= settings
         yield from (f"{name}={_format_value(value)}" for name, value in settings.items())
         yield from (f"{schedule} {field}" for schedule in schedules)
@@ -354,10 +365,33 @@ def in_order(tasks: Iterable[Task], tz: str) -> list[Task]:
     """Those with few settings first: a crontab can set a variable, and never take it back."""
 
     def weight(task: Task) -> tuple[object, ...]:
-        names = [name for name, _ in task.spec.options.env]
-        return len(names), names, task.spec.schedule.tz != tz, task.spec.schedule.tz
+        names, zone = [name for name, _ in task.spec.options.env], task.spec.schedule.tz
+        return len(names), names, zone != tz, zone, _mail_of(task.spec)
 
     return sorted(tasks, key=weight)
+
+
+def is_written(line: Entry, spec: TaskSpec, settings: Mapping[str, str], tz: str) -> bool:
+    """Whether this entry, under these settings, is what `Writer` makes of the task.
+
+    Who is mailed does not count: nobody wants a command to run twice because somebody else is told.
+    """
+    before = {name: value for name, value in settings.items() if name != "MAILTO"}
+    _, *texts = Writer(tz, before).lines(Task(untold(spec)))
+    found = [parse_line(text, before) for text in texts]
+    # A setting among them would be one that the crontab has otherwise.
+    return all(isinstance(each, Entry) for each in found) and _meaning(line) in map(_meaning, found)
+
+
+def untold(spec: TaskSpec) -> TaskSpec:
+    """The same, of which nobody is told."""
+    return evolve(spec, options=evolve(spec.options, notify=UNSAID))
+
+
+def _meaning(line: Line) -> object:
+    if not isinstance(line, Entry):
+        return line
+    return line.schedule, line.command, {key: text for key, text in line.options.items() if key != "notify"}
 
 
 _BOUNDS = ("start", "end", "count", "spread", "skip", "after")  # without them it would run at other times
@@ -396,7 +430,7 @@ def _told(spec: TaskSpec) -> Iterator[str]:
     words = [
         format_option(key, value)
         for key, value in texts.items()
-        if key not in _NOT_IN_CRON and not key.startswith("env.")
+        if key not in _NOT_IN_CRON and not key.startswith("env.") and not (key == "notify" and _mail_of(spec))
     ]
     if words:
         yield f"; not in cron: {' '.join(words)}"
@@ -404,6 +438,18 @@ def _told(spec: TaskSpec) -> Iterator[str]:
         yield f"; {_BLANKS.sub(' ', spec.schedule.text)}"
     if "HOME" in dict(spec.options.env) and not spec.options.cwd:
         yield "; cron starts it in HOME"
+
+
+def _mail_of(spec: TaskSpec) -> str:
+    """The MAILTO of which an import makes just this notify=; empty if there is none."""
+    targets = spec.options.notify.text.split(",")
+    mail = _addresses(targets)
+    is_sayable = _mail_targets(mail)[0] == targets and len(f"MAILTO={mail}") <= MAX_CRON_BYTES
+    return mail if is_sayable else ""
+
+
+def _addresses(targets: Iterable[str]) -> str:
+    return ",".join(target.removeprefix("mailto:") for target in targets)
 
 
 def _as_shell(spec: TaskSpec) -> str:

@@ -143,7 +143,7 @@ def _check_email(command: str) -> None:
 
 
 def _check_custom(command: str) -> None:
-    if not _HANDLER.fullmatch(command):
+    if not _HANDLER.fullmatch(command.strip()):
         form = "1 to 64 letters, digits, `.`, `_` or `-`"
         raise Refusal("syntax", f'type=custom wants a handler\'s name, {form}, not "{escape(command[:40])}"')
 

@@ -69,7 +69,7 @@ class TaskSpec:
     @property
     def work(self) -> str:
         """What a worker must be able to do: the type, and of which handler it is the name too."""
-        return f"custom:{self.command}" if self.options.type == "custom" else self.options.type
+        return f"custom:{self.command.strip()}" if self.options.type == "custom" else self.options.type
 
     @property
     def record(self) -> dict[str, Any]:

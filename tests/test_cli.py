@@ -213,6 +213,28 @@ def test_check_config_looks_at_the_doors_too(
     assert serve.calls == []
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("smtp = 'nonsense'", "worker.smtp: 'nonsense' is not HOST:PORT"),
+        ("handlers = '/nowhere/at/all'", "/nowhere/at/all: cannot read the handlers"),
+    ],
+)
+@pytest.mark.parametrize("words", [["--check-config"], []])
+def test_what_would_end_the_local_worker_is_found_before_it_is_started(
+    line: str, why: str, words: list[str], serve: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would die again and again beside a daemon that seems to be well."""
+    file = tmp_path / "c.toml"
+    file.write_text(
+        f"[worker]\nname = '-/-'\n{line}\n", encoding="utf-8"
+    )  # the name is not the file's to say
+    status, out, err = ended(capsys, "--config", str(file), *words)
+    assert (status, out, serve.calls) == (78, "", [])
+    assert why in err
+    assert ended(capsys, "--config", str(file), "--local-worker", "0", *words)[0] == 0
+
+
 # --- what goes wrong ----------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from cronflowd.crontab import (
     first_differences,
     format_command_line,
     in_order,
+    is_written,
     name_of,
     parse_line,
     split_command_line,
@@ -406,6 +408,51 @@ def test_what_stands_before_a_command_is_never_for_another_shell() -> None:
         "B=1",
         "@daily unset A; export SHELL=/bin/csh; exec /bin/csh -c 'set y'",
     ]
+
+
+def test_who_is_told_goes_out_as_mailto() -> None:
+    """And comes in again as it was; what no MAILTO says is a remark."""
+    told = {"m": "mailto:a@x,mailto:b@y", "n": "", "o": "none", "p": "failure:mailto:a@x", "q": "mailto:a@x"}
+    specs = [
+        spec_of(Entry("@daily", "x", {"notify": text} if text else {}, name)) for name, text in told.items()
+    ]
+    assert move_out(specs) == [
+        "# n",
+        "@daily x",
+        "# o; not in cron: notify=none",
+        "@daily x",
+        "# p; not in cron: notify=failure:mailto:a@x",
+        "@daily x",
+        "# q",
+        "MAILTO=a@x",
+        "@daily x",
+        "# m",
+        "MAILTO=a@x,b@y",
+        "@daily x",
+    ]
+    writer = Writer("UTC", {"MAILTO": "root a@x", "CRON_TZ": "Asia/Tokyo"})
+    assert list(writer.lines(Task(specs[1]))) == ["# n", "CRON_TZ=UTC", 'MAILTO=""', "@daily x"]
+
+
+@given(st.lists(SETTING | ZONE | ENTRY, max_size=12))
+@example(["A=1", "@daily x", "HOME=/w", "SHELL=/bin/bash", "@daily y%z"])
+def test_what_goes_out_is_known_when_it_comes_back(text: list[str]) -> None:
+    """Nobody's job may run twice because a crontab was sent to where it came from."""
+    specs = {str(number): evolve(spec, name=str(number)) for number, spec in enumerate(move_in(text))}
+    before: dict[str, str] = {}
+    found = []
+    about = ""
+    for text_out in move_out(list(specs.values())):
+        line = read(text_out, **before)
+        if isinstance(line, Setting):
+            before[line.name] = line.value
+        elif isinstance(line, Entry):
+            assert is_written(line, specs[about], before, "UTC")
+            assert not is_written(evolve(line, command="other"), specs[about], before, "UTC")
+            found.append(about)
+        elif isinstance(line, Nothing):
+            about = line.about
+    assert len(set(found)) == len(found)
 
 
 def test_what_is_too_long_for_cron_is_left_out() -> None:

@@ -55,6 +55,13 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         check_mail_address(address)
 
 
+def test_a_blank_after_a_handler_s_name_means_nothing() -> None:
+    """As after any other command; the worker is looked for without it."""
+    assert make("custom", "greet ").work == "custom:greet"
+    with pytest.raises(Refusal):
+        make("custom", "greet me")
+
+
 def test_recipients_are_bounded_and_each_is_written_to_once() -> None:
     """A list that grows belongs on the mail server."""
     assert split_recipients("a@b, c@d,a@b") == ["a@b", "c@d"]

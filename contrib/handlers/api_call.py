@@ -15,7 +15,8 @@
     timeout      30: seconds for each attempt
 
 The result is {"status": …, "body": …}, the body as JSON if it is some. Redirects are not followed:
-they could carry the secret elsewhere. `Idempotency-Key` is the same in all attempts of a fire, so
+they could carry the secret elsewhere. Proxies are those of the environment (`HTTPS_PROXY` and the like),
+which type=http does not use. `Idempotency-Key` is the same in all attempts of a fire, so
 that a server which knows this header does nothing twice.
 """
 

@@ -96,6 +96,20 @@ def test_what_went_in_comes_out_and_goes_in_again(daemon: Daemon, start_daemon: 
     assert cronflowd(daemon, "export", "tee").stdout.startswith("# tee\nPATH=")
 
 
+def test_what_comes_back_to_where_it_was_is_there_already(daemon: Daemon, tmp_path: Path) -> None:
+    """Else every command would run twice; and a dry run says beforehand what comes of a crontab."""
+    file = tmp_path / "crontab"
+    file.write_text("MAILTO=ops@example.org\n@daily echo a\n@daily echo b\n@daily echo a\n@daily echo b\n")
+    dry = cronflowd(daemon, "import", "--dry-run", str(file)).stdout.splitlines()
+    done = cronflowd(daemon, "import", str(file)).stdout.splitlines()
+    assert dry[-1] == "nothing was changed: 2 would be added, 2 there already, 0 refused"
+    assert done[-1] == "2 added, 2 there already, 0 refused"
+    daemon.ask("SET echo timeout=5m", 'ADD name=hooked notify=https://h/x "daily at 8:30 and 17:15" x')
+    out = cronflowd(daemon, "export").stdout
+    again = cronflowd(daemon, "import", "-", given=out).stdout.splitlines()
+    assert again[-1] == "0 added, 4 there already, 0 refused"
+
+
 @pytest.mark.skipif(not Path("/usr/bin/crontab").exists(), reason="no crontab here")
 def test_debian_s_crontab_accepts_what_we_export(daemon: Daemon, tmp_path: Path) -> None:
     """It is judged by whoever has to read it."""
@@ -134,6 +148,15 @@ def test_run_shows_what_the_command_writes_and_ends_as_it_does(busy: Daemon) -> 
     assert cronflowd(busy, "run", "--name", "fine", "--", "true").returncode == 0
     assert cronflowd(busy, "run", "--", "sh", "-c", "kill -9 $$").returncode == 137
     assert cronflowd(busy, "run", "--", "A=b", "c").returncode == 127
+
+
+def test_run_quotes_only_for_types_that_take_it_off_again(busy: Daemon) -> None:
+    """A URL with & in it, or arithmetic with *, is no word for a shell."""
+    assert cronflowd(busy, "run", "type=echo", "--", "it's", "a&b  c").stdout == "it's a&b  c\n"
+    assert cronflowd(busy, "run", "type=calculate", "--", "2 * (3", "+ 4)").stdout == "14\n"
+    assert (
+        cronflowd(busy, "run", "type=script", "--", "printf", "%s|", "a b", "$HOME").stdout == "a b|$HOME|\n"
+    )
 
 
 def test_run_waits_for_the_last_attempt(busy: Daemon, tmp_path: Path) -> None:
@@ -217,6 +240,30 @@ def test_the_data_directory_s_socket_needs_no_token(start_daemon: StartDaemon, t
     wrong.write_text("guess\n")
     wrong.chmod(0o600)
     assert cronflowd(daemon, "run", "--token-file", str(wrong), "--", "true").returncode == 77
+
+
+def test_a_reader_of_lists_that_leaves_is_not_answered_with_a_traceback(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    """`export | head -1` has done what was wanted; `import … | head` still has to bring all in."""
+    file = tmp_path / "crontab"
+    file.write_text("".join(f"@daily echo {n} {'x' * 100}\n" for n in range(1500)))
+
+    def until_first(*words: str) -> tuple[int, bytes]:
+        process = subprocess.Popen(
+            command(daemon, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+        )
+        assert process.stdout
+        process.stdout.readline()
+        process.stdout.close()
+        wait_until(lambda: process.poll() is not None)
+        assert process.stderr
+        with process.stderr:
+            return process.returncode, process.stderr.read()
+
+    assert until_first("import", str(file)) == (0, b"")
+    assert daemon.ask("LIST name=echo*")[-1] == "OK 1500"
+    assert until_first("export") == (141, b"")
 
 
 def test_a_reader_that_leaves_ends_only_the_writing(busy: Daemon) -> None:
