@@ -344,7 +344,7 @@ class Life(Driver):
     def do(self, order: Any) -> Decision:
         overdue = [] if isinstance(order, s.FireTask) else self._overdue()
         decision = super().do(order)
-        told = {fact.task for fact in decision.facts if isinstance(fact, f.FiresPassed)}
+        told = {fact.task for fact in decision.facts if isinstance(fact, f.FiresPassed | f.RunQueued)}
         for task_id in set(overdue) - told:
             task = self.state.tasks.get(task_id)
             is_still_due = task and task.due_at and task.due_at <= self.now
