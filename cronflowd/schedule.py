@@ -29,7 +29,6 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from itertools import islice
 from typing import ClassVar, Literal
 from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
@@ -114,16 +113,12 @@ class Schedule:
         """How many moments come together at an instant that is due; 1 but at a leap of the clock."""
         return 1
 
-    def preview(self, from_at: datetime, n: int, anchor_at: datetime) -> list[Row]:
-        """What comes after `from_at`, for people: at most `n` rows, with a remark where it surprises.
+    def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+        """What comes after `from_at`, for people, in order, with a remark where it surprises.
 
         Two moments that a clock change brings to one instant are two rows, and a moment that
-        does not fire at all is a row with the remark `skipped`.
+        does not fire at all is a row with the remark `skipped`. Each is found when asked for.
         """
-        return list(islice(self.rows(from_at, anchor_at), n))
-
-    def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
-        """The same without an end, each found when it is asked for; in order, some at one instant."""
         found = self.next_after(from_at, anchor_at)
         while found:
             yield found.astimezone(self.zone.info).isoformat(), found, ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import islice
 
 from attrs import frozen
 
@@ -50,10 +49,6 @@ class Timetable:
     def times_at(self, at: datetime, anchor_at: datetime) -> int:
         """How many moments fall on this one."""
         return self.schedule.times_at(at - self.shift, self.anchor(anchor_at))
-
-    def preview(self, from_at: datetime, n: int, anchor_at: datetime) -> list[Row]:
-        """As a Schedule's."""
-        return list(islice(self.rows(from_at, anchor_at), n))
 
     def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         """As a Schedule's."""

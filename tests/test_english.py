@@ -17,6 +17,7 @@ from cronflowd.rules import LAST, Calendar, Interval, Rule, cron_lines, explain,
 from cronflowd.schedule import Schedule, parse_schedule, settle_schedule
 from cronflowd.words import named_zone
 from cronflowd.zones import DAY_S
+from tests.rows import first_rows
 
 ADDED_AT = datetime(2026, 11, 21, 6, 13, 17, tzinfo=UTC)  # a Saturday
 CHANGES = [
@@ -43,7 +44,7 @@ def fires(
 
 
 def local_fires(text: str, n: int, tz: str = "Europe/Paris", added_at: datetime = ADDED_AT) -> list[str]:
-    rows = parse_schedule(text, tz).preview(added_at, n, added_at)
+    rows = first_rows(parse_schedule(text, tz), added_at, n, added_at)
     return [f"{at.astimezone(parse_schedule(text, tz).zone.info):%a %m-%d %H:%M:%S}" for _, at, _ in rows]
 
 
@@ -223,7 +224,7 @@ def test_days_that_come_round_are_a_part_of_all_such_days(zone: str, day: dateti
             all_days = parse_schedule(plain.format(hour, minute), zone)
             wanted = []
             first = None
-            for row in all_days.preview(added_at, 90, added_at):
+            for row in first_rows(all_days, added_at, 90, added_at):
                 local = datetime.fromisoformat(row[0]).replace(tzinfo=None)
                 if row[2] in (
                     "moved",
@@ -236,7 +237,7 @@ def test_days_that_come_round_are_a_part_of_all_such_days(zone: str, day: dateti
                     wanted.append(row[1])
             schedule = parse_schedule(text.format(f"{hour}:{minute:02}"), zone)
             found = fires(schedule, added_at, end, added_at)
-            moved = {row[1] for row in all_days.preview(added_at, 90, added_at) if row[2] == "moved"}
+            moved = {row[1] for row in first_rows(all_days, added_at, 90, added_at) if row[2] == "moved"}
             assert [fire for fire in found if fire not in moved] == wanted
             assert found == sorted(set(found))
             assert len(found) == schedule.count(added_at, end, added_at)
@@ -320,7 +321,7 @@ def test_a_rule_and_its_english_read_back_give_the_same_fires(rule: Rule, zone: 
         schedule = parse_schedule(f"{english} in {zone}", "UTC")
         again = parse_schedule(explain(schedule.rule) if schedule.rule else "", zone)
         assert (rule, zone) == (schedule.rule, schedule.tz)
-        assert schedule.preview(ADDED_AT, 3, ADDED_AT) == again.preview(ADDED_AT, 3, ADDED_AT)
+        assert first_rows(schedule, ADDED_AT, 3, ADDED_AT) == first_rows(again, ADDED_AT, 3, ADDED_AT)
 
 
 @given(calendars())

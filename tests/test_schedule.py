@@ -16,6 +16,7 @@ from cronflowd.schedule import parse_schedule, reload_zones, split_schedule
 from cronflowd.stimuli import LoadTasks
 from cronflowd.zones import Zone
 from tests.engine_driver import Driver
+from tests.rows import first_rows
 
 ANCHOR_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -76,7 +77,7 @@ def at(text: str) -> datetime:
 )  # fmt: skip
 def test_the_hard_moments(zone: str, expression: str, start: str, rows: list[str]) -> None:
     """Written out by hand, so that model and schedule cannot err together."""
-    shown = parse_schedule(expression, zone).preview(at(start), len(rows), ANCHOR_AT)
+    shown = first_rows(parse_schedule(expression, zone), at(start), len(rows), ANCHOR_AT)
     assert rows == [f"{local} {remark}" for local, _, remark in shown]
     assert all(datetime.fromisoformat(local) == utc for local, utc, remark in shown if remark != "skipped")
 
@@ -92,7 +93,7 @@ def test_moments_that_a_leap_brings_to_one_instant_are_each_a_fire() -> None:
     assert schedule.count(leap, later, ANCHOR_AT) == 1
     assert schedule.times_at(leap, ANCHOR_AT) == 3
     assert schedule.times_at(later, ANCHOR_AT) == 1
-    assert [leap, leap, leap, later] == [utc for _, utc, _ in schedule.preview(before, 4, ANCHOR_AT)]
+    assert [leap, leap, leap, later] == [utc for _, utc, _ in first_rows(schedule, before, 4, ANCHOR_AT)]
 
 
 @pytest.mark.parametrize("text", ["@reboot", "@every 90s", "@at 2026-03-29T01:00:00.250Z", "every 2 hours"])
@@ -126,7 +127,7 @@ def test_a_restart_in_the_repeated_hour_does_not_repeat_a_fixed_task() -> None:
 
 def test_the_nearest_weekday_stays_in_its_month() -> None:
     """31W of a month that ends on a Sunday is the Friday before it, 1W on a Saturday the Monday after."""
-    shown = parse_schedule("0 0 1W,31W * *", "UTC").preview(at("2026-05-30"), 3, ANCHOR_AT)
+    shown = first_rows(parse_schedule("0 0 1W,31W * *", "UTC"), at("2026-05-30"), 3, ANCHOR_AT)
     assert [at("2026-06-01"), at("2026-07-01"), at("2026-07-31")] == [utc for _, utc, _ in shown]
     assert at("2026-05-29") == parse_schedule("0 0 31W * *", "UTC").next_after(at("2026-05-02"), ANCHOR_AT)
     assert at("2026-08-03") == parse_schedule("0 0 1W * *", "UTC").next_after(at("2026-07-31"), ANCHOR_AT)
@@ -165,7 +166,7 @@ def test_at_is_due_once() -> None:
         assert moment == schedule.latest(ANCHOR_AT, moment, ANCHOR_AT)
         assert schedule.count(ANCHOR_AT, moment, ANCHOR_AT) == 1
         assert schedule.count(moment, moment + timedelta(days=1), ANCHOR_AT) == 0
-        assert [("2026-12-24T18:00:00+01:00", moment, "")] == schedule.preview(ANCHOR_AT, 5, ANCHOR_AT)
+        assert [("2026-12-24T18:00:00+01:00", moment, "")] == first_rows(schedule, ANCHOR_AT, 5, ANCHOR_AT)
 
 
 def test_reboot_has_no_moment_of_its_own() -> None:
@@ -173,7 +174,7 @@ def test_reboot_has_no_moment_of_its_own() -> None:
     schedule = parse_schedule("@reboot", "UTC")
     assert schedule.kind == "reboot"
     assert schedule.next_after(ANCHOR_AT, ANCHOR_AT) is None
-    assert schedule.preview(ANCHOR_AT, 5, ANCHOR_AT) == []
+    assert first_rows(schedule, ANCHOR_AT, 5, ANCHOR_AT) == []
     assert schedule.count(ANCHOR_AT, ANCHOR_AT + timedelta(days=9), ANCHOR_AT) == 0
 
 
@@ -186,7 +187,7 @@ def test_macros_are_their_five_fields() -> None:
     for macro, fields in same.items():
         a, b = parse_schedule(macro, "Europe/Paris"), parse_schedule(fields, "Europe/Paris")
         assert a.text == macro
-        assert a.preview(at("2026-10-24"), 5, ANCHOR_AT) == b.preview(at("2026-10-24"), 5, ANCHOR_AT)
+        assert first_rows(a, at("2026-10-24"), 5, ANCHOR_AT) == first_rows(b, at("2026-10-24"), 5, ANCHOR_AT)
 
 
 def test_rare_days_are_found_and_impossible_ones_end_the_search() -> None:

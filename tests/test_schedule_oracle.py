@@ -15,6 +15,7 @@ from cronflowd import zones
 from cronflowd.errors import Refusal
 from cronflowd.schedule import parse_schedule, reload_zones
 from tests import cron_oracle
+from tests.rows import first_rows
 
 PROBES = int(os.environ.get("CRONFLOWD_PROBES", "2000"))
 SEED = int(os.environ.get("CRONFLOWD_SEED", "20261121"))
@@ -164,7 +165,7 @@ def check_probe(expression: str, zone: str, day: str, rng: random.Random, tick_s
     assert len(moments) == schedule.count(start, close_at, ANCHOR_AT)
     assert (instants[-1] if instants else None) == schedule.latest(start, close_at, ANCHOR_AT)
     shown = model[:60]
-    assert shown == schedule.preview(start, len(shown), ANCHOR_AT)
+    assert shown == first_rows(schedule, start, len(shown), ANCHOR_AT)
 
     for _ in range(3):
         fresh = start + (close_at - start) * rng.random()
@@ -251,6 +252,6 @@ def test_random_days_are_the_models_days_through_whole_years() -> None:
         days = [day for n in range(1, 400) if match((day := first + timedelta(days=n)).replace(tzinfo=None))]
         last = first + timedelta(days=400, seconds=-1)
         told = f"seed {SEED} days {probe}: {expression!r} from {first}"
-        assert days == [row[1] for row in schedule.preview(first, len(days), ANCHOR_AT)], told
+        assert days == [row[1] for row in first_rows(schedule, first, len(days), ANCHOR_AT)], told
         assert len(days) == schedule.count(first, last, ANCHOR_AT), told
         assert (days[-1] if days else None) == schedule.latest(first, last, ANCHOR_AT), told

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cronflowd.schedule import parse_schedule
 from cronflowd.timetable import TICK, Timetable, make_moments, share_of
+from tests.rows import first_rows
 
 BEGIN = datetime(2030, 3, 29, tzinfo=UTC)  # Paris leaps two days later
 SCHEDULES = ["*/7 * * * *", "30 2 * * *", "0,30 2,3 * * *", "@every 47m", "every 50 minutes", "0 9 * * 1-5"]
@@ -52,7 +53,7 @@ def test_a_timetable_is_its_schedule_shifted_and_cut(
     assert nearest == (later[0] if later else nearest if end_at is None else None)
     assert table.latest(after, upto, BEGIN) == (within[-1] if within else None)
     assert table.count(after, upto, BEGIN) == len(within)
-    shown = [at for _, at, remark in table.preview(after, 5, BEGIN) if remark != "skipped"]
+    shown = [at for _, at, remark in first_rows(table, after, 5, BEGIN) if remark != "skipped"]
     assert shown[: len(later)] == later[:5]
     for due_at in set(later[:3]):
         assert table.times_at(due_at, BEGIN) == later.count(due_at)
@@ -94,7 +95,7 @@ def test_what_is_counted_is_counted_from_the_start(text: str, first: str, second
     """`start=` names the first of every 36 hours, and the week of every two; it is included."""
     start_at = datetime(2030, 4, 5, 20, tzinfo=UTC)  # a Friday
     table = Timetable(parse_schedule(text, "UTC"), start_at, None, timedelta(0))
-    shown = [at for _, at, _ in table.preview(BEGIN, 2, BEGIN)]
+    shown = [at for _, at, _ in first_rows(table, BEGIN, 2, BEGIN)]
     assert shown == [datetime.fromisoformat(first), datetime.fromisoformat(second)]
 
 
