@@ -27,7 +27,7 @@ test-long: .venv/test.stamp
 
 # Writes the transcripts, those in protocol.md, and the man page anew from what the program does now; read the diff like code.
 golden: .venv/test.stamp
-	CRONFLOWD_GOLDEN=1 $(PYTEST) tests/test_transcripts.py tests/test_protocol_md.py tests/test_man_page.py
+	CRONFLOWD_GOLDEN=1 $(PYTEST) tests/daemon/test_transcripts.py tests/daemon/test_protocol_md.py tests/cli/test_man_page.py
 
 bench: .venv/test.stamp
 	$(BIN)/python -m tests.bench

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.rounds import alternate
+from tests.lib.rounds import alternate
 
 JOBS = int(os.environ.get("CRONFLOWD_BENCH_JOBS", "50000"))
 ADDS = JOBS // 2

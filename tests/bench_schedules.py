@@ -26,9 +26,9 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 from cronsim import CronSim
 
-from cronflowd.schedule import Schedule, parse_schedule
+from cronflowd.schedules.schedule import Schedule, parse_schedule
 from tests.bench_daemon import Line, cronflowd
-from tests.rounds import Figures, alternate
+from tests.lib.rounds import Figures, alternate
 
 PROBES = 2000
 ROUNDS = 15

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import pytest
 
-from cronflowd import facts as f
-from cronflowd.disk import write_atomically
-from cronflowd.errors import Exit, Fatal, Refusal
-from cronflowd.journal import FileJournal
-from cronflowd.records import journal_dir
+from cronflowd.base.errors import Exit, Fatal, Refusal
+from cronflowd.engine import facts as f
+from cronflowd.host.disk import write_atomically
+from cronflowd.journal.journal import FileJournal
+from cronflowd.journal.records import journal_dir
 
 pytestmark = pytest.mark.real
 

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from cronflowd.commands import VERBS
+from cronflowd.ask.commands import VERBS
 from tests.real.running import Daemon, StartDaemon
 
 # Characters that JSON, lines or terminals trip over.

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.http_server import http_server
+from tests.lib.http_server import http_server
 from tests.real.running import StartDaemon, Worker, wait_until
-from tests.test_email_jobs import Box, smtp_server
+from tests.worker.test_email_jobs import Box, smtp_server
 
 TOML = """
 local_worker = 4

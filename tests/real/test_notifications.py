@@ -6,9 +6,9 @@ import json
 import signal
 from pathlib import Path
 
-from tests.http_server import http_server
+from tests.lib.http_server import http_server
 from tests.real.running import StartDaemon, Worker, wait_until
-from tests.test_email_jobs import Box, smtp_server
+from tests.worker.test_email_jobs import Box, smtp_server
 
 TOML = """
 notify = ["failure+recovery:%s/general", "worker:%s/worker"]

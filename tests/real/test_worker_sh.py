@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.fake_daemon import FakeDaemon, Visitor, fake_daemon
-from tests.waiting import PATIENCE_S
+from tests.lib.fake_daemon import FakeDaemon, Visitor, fake_daemon
+from tests.lib.waiting import PATIENCE_S
 
 SCRIPT = Path(__file__).parents[2] / "contrib" / "worker.sh"
 NETCATS = [name for name in ("nc.openbsd", "ncat", "busybox nc") if shutil.which(name.split()[0])]

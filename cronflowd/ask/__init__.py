@@ -1,0 +1,6 @@
+"""What is asked and how it is answered: lines to orders, state to rows.
+
+The one rule: it looks and never changes anything, and never waits.
+
+Read in this order: `commands` (the verbs), `views` (rows), `why`, `stats`, `events`.
+"""

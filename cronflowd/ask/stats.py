@@ -1,0 +1,93 @@
+"""Figures about fires that have ended, put together from rows of RUNS.
+
+What is seen comes newest first. A fire is a run, whatever its attempts: it counts when it has
+ended for good, with the last attempt's end and duration and the first one's lateness.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from math import ceil
+from typing import Any
+
+from attrs import Factory, define
+
+from ..engine.ledger import DISPOSITIONS
+from ..tasks.model import Outcome
+
+COLUMNS = (
+    "period", "fires", *DISPOSITIONS, "success",
+    "duration-p50", "duration-p95", "duration-max", "late-p50", "late-p95", "late-max",
+)  # fmt: skip
+_JUDGED = ("ok", "failed", "timeout", "lost")  # success is the share of `ok` in these
+
+
+@define
+class Tally:
+    """One row."""
+
+    fires: Counter[str] = Factory(Counter)
+    durations: list[float] = Factory(list)
+    lates: list[float] = Factory(list)
+
+    def row(self, period: Any) -> tuple[Any, ...]:
+        judged = sum(self.fires[state] for state in _JUDGED)
+        success = round(self.fires["ok"] / judged, 4) if judged else None
+        ends = (self.fires[state] for state in DISPOSITIONS)
+        return period, self.fires.total(), *ends, success, *_spread(self.durations), *_spread(self.lates)
+
+
+class Stats:
+    """Counts by period (`day`, `hour`, or empty: all in one), UTC, of the due moment."""
+
+    def __init__(self, by: str, going_on: Collection[int]) -> None:
+        self.since_at: datetime | None = None  # the oldest due moment seen
+        self._by = by
+        self._going_on = going_on  # runs that have not ended; their attempts do not count yet
+        self._later: set[int] = set()  # runs of which a later attempt was seen
+        self._tallies: dict[datetime, Tally] = {} if by else {_ALL: Tally()}
+
+    def see(self, outcome: Outcome) -> None:
+        """One more row."""
+        run, attempt = outcome.run, outcome.attempt
+        if run in self._going_on:
+            return
+        self.since_at = min(outcome.due_at, self.since_at or outcome.due_at)
+        tally = self._tallies.setdefault(self._period(outcome.due_at), Tally())
+        if run is None or run not in self._later:
+            tally.fires[outcome.state] += outcome.count
+            if outcome.started_at is not None:
+                tally.durations.append((outcome.ended_at - outcome.started_at).total_seconds())
+        if run is not None and attempt != 1:
+            self._later.add(run)
+        elif outcome.started_at is not None:
+            tally.lates.append((outcome.started_at - outcome.due_at).total_seconds())
+
+    def _period(self, at: datetime) -> datetime:
+        if not self._by:
+            return _ALL
+        hour = at.replace(minute=0, second=0, microsecond=0)
+        return hour if self._by == "hour" else hour.replace(hour=0)
+
+    def rows(self) -> Iterable[tuple[Any, ...]]:
+        """Oldest first."""
+        for begin, tally in sorted(self._tallies.items()):
+            yield tally.row({"hour": begin, "day": begin.date().isoformat()}.get(self._by, "all"))
+
+
+_ALL = datetime.min.replace(tzinfo=UTC)
+
+
+def percentile(ordered: Sequence[float], percent: int) -> float:
+    """By nearest rank: the least value that so many percent of all are not above."""
+    return ordered[max(0, ceil(percent * len(ordered) / 100) - 1)]
+
+
+def _spread(seconds: list[float]) -> tuple[float | None, ...]:
+    """Median, 95th percentile and maximum, to the millisecond."""
+    if not seconds:
+        return None, None, None
+    seconds.sort()
+    return tuple(round(percentile(seconds, percent), 3) for percent in (50, 95, 100))

@@ -1,0 +1,503 @@
+"""Answers to questions about the present, from `State` alone: nothing here changes anything.
+
+Long answers are generators: a row is made when the socket has room for it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from attrs import frozen
+
+from ..base.errors import Refusal
+from ..base.replies import Reply
+from ..base.wire import escape, format_time
+from ..engine import stimuli as s
+from ..engine.changes import find_revision
+from ..engine.dependencies import draw_tree
+from ..engine.ledger import RAN
+from ..engine.moments import day_off
+from ..engine.placement import why_waiting
+from ..engine.state import State
+from ..schedules.describe import describe, describe_anchor, describe_changes, format_cron
+from ..schedules.forecast import ClockChanges, Comparison, Moment
+from ..schedules.schedule import Row as MomentRow
+from ..schedules.schedule import Schedule, parse_schedule
+from ..schedules.timetable import Timetable
+from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
+from ..tasks.model import Failure, Outcome, Run, Task, TaskSpec, read_record
+from ..tasks.options import show_options
+from .commands import VERBS
+
+LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command")
+RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit")
+WORKER_COLUMNS = ("name", "state", "slots", "busy", "labels", "since", "last-seen", "address")
+CHANGE_COLUMNS = ("id", "jobName", "change", "what", "old", "new")
+DIFFERENCE_COLUMNS = ("id", "jobName", "zone", "old", "new", "remark")
+MAX_COUNTED = 5000  # moments that are looked through for the end that count= sets
+MAX_OWN_DIFFERENCES = 1000  # of a task that has less than its schedule
+PAIR_COLUMNS = ("key", "value")
+FAILED_COLUMNS = ("id", "jobName", "run", "state", "due", "ended", "exit", "why", "since")
+Row = tuple[Any, ...]
+
+
+def find(state: State, ref: str) -> Task:
+    """The task; Refusal (`not-found`) otherwise."""
+    if (task := state.find(ref)) is None:
+        raise Refusal("not-found", f'no task "{escape(ref)}"')
+    return task
+
+
+def task_state(state: State, task: Task, now: datetime) -> str:
+    """One word for LIST: the most telling thing about a task."""
+    if any(state.runs[run].state != "queued" for run in task.runs):
+        return "running"
+    if task.runs:
+        return "queued"
+    if state.is_paused(task, now):
+        return "paused"
+    return "scheduled" if task.due_at else "idle"
+
+
+def list_tasks(state: State, query: s.ListTasks, now: datetime) -> Reply:
+    """LIST: in order of ids; notifications under way only where they are asked for by name."""
+
+    def wanted(task: Task) -> bool:
+        if task.is_notice and not query.name.startswith("notify"):
+            return False
+        if query.name and not fnmatch.fnmatchcase(task.name, query.name):
+            return False
+        if query.tag and query.tag not in task.spec.options.tags:
+            return False
+        return not query.state or task_state(state, task, now) == query.state
+
+    ids = sorted(state.tasks)
+    tasks = (task for task_id in ids if (task := state.tasks.get(task_id)) and wanted(task))
+    rows = (
+        (
+            task.id,
+            task.name,
+            task_state(state, task, now),
+            task.due_at,
+            task.spec.schedule.text,
+            task.spec.command,
+        )
+        for task in _page(tasks, query.limit, query.offset)
+    )
+    return Reply("", {}, LIST_COLUMNS, rows, "rows")
+
+
+def _page(items: Iterable[Any], limit: int | None, offset: int) -> Iterator[Any]:
+    return islice(items, offset, None if limit is None else offset + limit)
+
+
+def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
+    """GET: every field, defaults included."""
+    if query.rev is not None:
+        return _get_revision(state, query.ref, query.rev)
+    task = find(state, query.ref)
+    spec = task.spec
+    rows: list[Row] = [
+        ("id", task.id),
+        ("jobName", task.name),
+        ("schedule", spec.schedule.text),
+        ("command", spec.command),
+        ("state", task_state(state, task, now)),
+        ("next", task.due_at),
+        ("rev", task.rev),
+        ("added", task.anchor_at),
+        *show_options(spec.options, all_of_them=True).items(),
+        ("zone", spec.schedule.tz),
+        *_in_words(spec.schedule, spec.options.start_at),
+        ("paused", _paused_text(state, task, now)),
+        *((f"after-{name}", task.heard.get(name, "not since the last fire")) for name in spec.options.after),
+        *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
+        *([("unreadable", spec.unread.why)] if spec.unread else []),
+        *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
+    ]
+    rows += [(f"run-{run}", _run_text(state, state.runs[run])) for run in task.runs]
+    return Reply(str(task.id), {"id": task.id}, PAIR_COLUMNS, rows)
+
+
+def _get_revision(state: State, ref: str, rev: int) -> Reply:
+    """GET REF @rev: the definition as it was, and who made it so."""
+    task_id, found = find_revision(state, ref, rev)
+    spec = read_record(found.record or {}, state.default_tz)
+    rows: list[Row] = [
+        ("id", task_id),
+        ("jobName", spec.name),
+        ("schedule", spec.schedule.text),
+        ("command", spec.command),
+        ("rev", found.rev),
+        ("changed", found.at),
+        ("who", found.who),
+        *show_options(spec.options, all_of_them=True).items(),
+        ("zone", spec.schedule.tz),
+        *_in_words(spec.schedule, spec.options.start_at),
+        *([("unreadable", spec.unread.why)] if spec.unread else []),
+    ]
+    return Reply(str(task_id), {"id": task_id}, PAIR_COLUMNS, rows)
+
+
+def _in_words(schedule: Schedule, start_at: datetime | None = None) -> list[Row]:
+    """What a schedule means, what it counts from, and its cron form where that is another."""
+    has_start = start_at is not None
+    rows = [
+        ("means", describe(schedule, has_start)),
+        ("counts-from", describe_anchor(schedule, has_start)),
+        ("cron", format_cron(schedule)),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _paused_text(state: State, task: Task, now: datetime) -> str:
+    if not state.is_paused(task, now):
+        return "no"
+    own = task.is_paused(now)
+    until_at, why = (
+        (task.paused_until_at, task.paused_why) if own else (state.paused_until_at, state.paused_why)
+    )
+    words = ["yes" if own else "yes, like all"]
+    if until_at:
+        words.append(f"until {format_time(until_at)}")
+    return " ".join(words) + (f": {why}" if why else "")
+
+
+def _run_text(state: State, run: Run) -> str:
+    if run.state == "queued":
+        return f"queued, attempt {run.attempt}, waits for {why_waiting(run, state)}"
+    extra = f", told to stop ({run.stopping})" if run.stopping else ""
+    return f"{run.state} on {run.worker}, attempt {run.attempt}{extra}"
+
+
+def outcome_row(outcome: Outcome) -> Row:
+    """An ended attempt, or fires that never ran, as RUNS shows it."""
+    return (
+        outcome.run, outcome.task_id, outcome.name, outcome.attempt, outcome.state, outcome.due_at,
+        outcome.started_at, outcome.ended_at, outcome.worker, outcome.exit,
+    )  # fmt: skip
+
+
+def _active_row(run: Run) -> Row:
+    return (
+        run.id, run.task_id, run.spec.name, run.attempt, run.state, run.due_at, run.started_at, None,
+        run.worker, None,
+    )  # fmt: skip
+
+
+def wanted_outcomes(query: s.ListRuns, state: State) -> Callable[[Outcome], bool]:
+    """The filter that RUNS asks for, for memory and journal alike."""
+    task_id, name = _task_filter(query, state)
+
+    def wanted(outcome: Outcome) -> bool:
+        if task_id is not None and outcome.task_id != task_id:
+            return False
+        if name is not None and outcome.name != name:
+            return False
+        return _matches(query, outcome.state, outcome.due_at)
+
+    return wanted
+
+
+def all_runs(ref: str) -> s.ListRuns:
+    """RUNS REF, all of them."""
+    return s.ListRuns(ref, "", None, None, None, 0)
+
+
+def _task_filter(query: s.ListRuns, state: State) -> tuple[int | None, str | None]:
+    """A REF as an id; or as a name alone, since history outlives its task."""
+    if query.ref is None:
+        return None, None
+    if task := state.find(query.ref):
+        return task.id, None
+    if not re.fullmatch("[0-9]+", query.ref):
+        return None, query.ref
+    if len(query.ref) < 20 and 0 < int(query.ref) < state.next_task:
+        return int(query.ref), None
+    raise Refusal("not-found", f'no task "{query.ref[:40]}"')
+
+
+def _matches(query: s.ListRuns, state: str, due_at: datetime) -> bool:
+    if query.state and state != query.state:
+        return False
+    if query.since_at and due_at < query.since_at:
+        return False
+    return not (query.until_at and due_at > query.until_at)
+
+
+def list_runs(state: State, query: s.ListRuns, older: Iterable[Outcome]) -> Reply:
+    """RUNS: what is active, then what memory holds, then `older` from the journal; newest first."""
+    wanted = wanted_outcomes(query, state)
+    task_id, name = _task_filter(query, state)
+    active = [
+        _active_row(run)
+        for run in sorted(state.runs.values(), key=lambda run: -run.id)
+        if (task_id is None or run.task_id == task_id)
+        and (name is None or run.spec.name == name)
+        and _matches(query, run.state, run.due_at)
+    ]
+    recent = list(state.recent)
+    recent.reverse()
+
+    def rows() -> Iterator[Row]:
+        yield from active
+        yield from (outcome_row(outcome) for outcome in recent if wanted(outcome))
+        yield from map(outcome_row, older)
+
+    return Reply("", {}, RUN_COLUMNS, _page(rows(), query.limit, query.offset), "rows")
+
+
+def list_failed(state: State, query: s.ListFailed) -> Reply:
+    """FAILED: the tasks whose last fire did not end well, the latest first."""
+    found = [(task.failure, task) for task in state.tasks.values() if task.failure is not None]
+
+    def is_wanted(bad: Failure) -> bool:
+        return query.since_at is None or bad.ended_at >= query.since_at
+
+    found.sort(key=lambda pair: (pair[0].ended_at, pair[1].id), reverse=True)
+    rows = [
+        (
+            task.id, task.name, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit, bad.why,
+            bad.since_at,
+        )
+        for bad, task in found if is_wanted(bad)
+    ]  # fmt: skip
+    return Reply("", {}, FAILED_COLUMNS, rows, "rows")
+
+
+def prove(state: State, query: s.ProveLedger) -> Reply:
+    """PROVE: what was due, and what became of it; the status line says whether that is the same."""
+    account = state.ledger.account(state.runs.values(), query.since_at, query.until_at)
+
+    def rows() -> Iterator[Row]:
+        yield "due", account.due
+        yield "ran", account.ran
+        yield "skipped", account.ends["skipped"]
+        yield "missed", account.ends["missed"]
+        yield "pending", account.pending
+        yield from ((name, account.ends[name]) for name in RAN)
+        bounds = {"since": account.since_at, "until": account.until_at}
+        yield from ((name, at) for name, at in bounds.items() if at)
+        if account.trouble:
+            raise Refusal("internal", account.trouble)
+
+    return Reply("balanced", {"balanced": True}, PAIR_COLUMNS, rows())
+
+
+def show_next(state: State, query: s.ShowNext, now: datetime) -> Reply:
+    """NEXT: moments to come, with what is special about them."""
+    from_at = max(query.from_at or now, to_instant(FIRST_S))
+    if query.schedule:
+        rows = _asked_schedule(query, state).rows(from_at, now)
+    else:
+        task = find(state, query.ref)
+        rows = _moments_to_come(state, task, from_at)
+        if query.tz:
+            zone = load_zone(query.tz).info
+            rows = ((at.astimezone(zone).isoformat(), at, remark) for _, at, remark in rows)
+    columns = ("local time with offset", "UTC", "remark")
+    return Reply("", {}, columns, islice(rows, query.count), "rows")
+
+
+def _asked_schedule(query: s.ShowNext | s.DescribeSchedule, state: State) -> Schedule:
+    schedule = parse_schedule(query.schedule, query.tz or state.default_tz)
+    if query.tz and schedule.tz != query.tz:
+        raise Refusal("bad-option", f"tz={query.tz} contradicts the schedule, which says {schedule.tz}")
+    return schedule
+
+
+def describe_schedule(state: State, query: s.DescribeSchedule, now: datetime) -> Reply:
+    """DESCRIBE: a schedule in English, and what a clock change does to it."""
+    if query.schedule:
+        schedule = _asked_schedule(query, state)
+        next_at, start_at = schedule.next_after(now, now), None
+    else:
+        task = find(state, query.ref)
+        schedule, start_at, next_at = task.spec.schedule, task.spec.options.start_at, task.due_at
+    rows = [
+        *_in_words(schedule, start_at),
+        ("clock-changes", describe_changes(schedule)),
+        ("zone", schedule.tz),
+        ("next", next_at),
+    ]
+    return Reply("", {}, PAIR_COLUMNS, rows, "rows")
+
+
+def _moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[MomentRow]:
+    """A task's moments until count= is used up, with the days that skip= takes out told."""
+    spec = task.spec
+    left = spec.options.count - task.fired if spec.options.count else math.inf
+    for local, at, remark in spec.moments.rows(from_at, task.anchor_at):
+        if left <= 0:
+            return
+        is_off = remark != "skipped" and day_off(state, spec, at) is not None
+        left -= not (is_off or remark == "skipped")
+        yield local, at, "skipped-by-calendar" if is_off else remark
+
+
+def show_dependencies(state: State, query: s.ShowDependencies, now: datetime) -> Reply:
+    """DEPS: the trees of who waits for whom, and what each has heard of the one above it."""
+    drawn = draw_tree(state, find(state, query.ref) if query.ref else None)
+    rows = (
+        (task.id, tree, task_state(state, task, now), above and task.heard.get(above.name))
+        for task, above, tree in list(drawn)
+    )
+    return Reply("", {}, ("id", "tree", "state", "heard"), rows, "rows")
+
+
+# --- seeing ahead; None among the rows: a good moment to let others have a turn ---
+
+
+def clock_changes(state: State, query: s.ShowClockChanges, now: datetime) -> Iterator[Row | None]:
+    """DST: what the next clock changes move, take away, or would double."""
+    ahead = ClockChanges(now, query.until_at)
+    for task in _asked_tasks(state, query.ref):
+        share = _Share.of(state, task, now, query.until_at)
+        for change in ahead.of(task.spec.schedule, share.anchor_at):
+            # Where it runs, if it does: a local time that is not there is before or after nothing.
+            where = change and (change.new if change.what in ("moved", "once") else change.old)
+            if change and where and share.holds(where):
+                old, new = share.tell(change.old), share.tell(change.new)
+                yield task.id, task.name, change.at, change.what, old, new
+        yield None
+
+
+@frozen
+class _Share:
+    """The part of a schedule that is a task's own, for a walk over the schedule."""
+
+    state: State
+    spec: TaskSpec
+    anchor_at: datetime
+    begin: datetime  # of the schedule's moments; itself outside
+    end: datetime
+    shift: int  # spread= in seconds
+
+    @classmethod
+    def of(cls, state: State, task: Task, begin: datetime, end: datetime) -> _Share:
+        """What a task has in (begin, end]."""
+        moments = task.spec.moments
+        end = _last_counted(state, task, begin, end)
+        if isinstance(moments, Timetable):
+            shift = round(moments.shift.total_seconds())
+            return cls(state, task.spec, moments.anchor(task.anchor_at), *moments.clip(begin, end), shift)
+        return cls(state, task.spec, task.anchor_at, begin, end, 0)
+
+    def holds(self, moment: Moment) -> bool:
+        """Whether the task runs then, days off aside."""
+        is_within = self.begin < to_instant(moment.at) <= self.end
+        return is_within and day_off(self.state, self.spec, to_instant(moment.at + self.shift)) is None
+
+    def tell(self, moment: Moment | None) -> str | None:
+        return str(moment._replace(at=moment.at + self.shift)) if moment else None
+
+
+def _last_counted(state: State, task: Task, begin: datetime, end: datetime) -> datetime:
+    """The moment that uses up count=, or `end` if that is earlier, or too far to look for."""
+    left = task.spec.options.count - task.fired
+    if not task.spec.options.count or left > MAX_COUNTED:
+        return end
+    at = begin
+    while left > 0:
+        found = task.spec.moments.next_after(at, task.anchor_at)
+        if found is None or found > end:
+            return end
+        left -= day_off(state, task.spec, found) is None
+        at = found
+    return at
+
+
+def zones_asked(state: State, query: s.CompareZones) -> Iterator[str | None]:
+    """The zones that TZDIFF needs from the other directory."""
+    for task in _asked_tasks(state, query.ref):
+        yield task.spec.schedule.tz if task.spec.schedule.is_zoned else None
+
+
+def zone_differences(
+    state: State, query: s.CompareZones, others: Mapping[str, Zone | None], now: datetime
+) -> Iterator[Row | None]:
+    """TZDIFF: what is due at another instant by the other directory's zone data."""
+    shared = Comparison(others, now, query.until_at, query.count)
+    for task in _asked_tasks(state, query.ref):
+        share = _Share.of(state, task, now, query.until_at)
+        is_whole = share.spec.moments is share.spec.schedule and not share.spec.options.skip
+        # What falls out below must not use up the rows that were asked for.
+        own = Comparison(others, share.begin, share.end, MAX_OWN_DIFFERENCES)
+        comparison = shared if is_whole and share.end == query.until_at else own
+        told = 0
+        for found in comparison.of(task.spec.schedule, share.anchor_at) if share.begin < share.end else ():
+            moment = found and (found.old or found.new)
+            if not found or (moment and not found.remark and not share.holds(moment)):
+                continue
+            told += 1
+            remark = "more" if told == query.count and comparison is own else found.remark
+            row = (
+                task.id,
+                task.name,
+                task.spec.schedule.tz,
+                share.tell(found.old),
+                share.tell(found.new),
+                remark,
+            )
+            yield row
+            if told == query.count:
+                break
+        yield None
+
+
+def _asked_tasks(state: State, ref: str | None) -> Iterator[Task]:
+    """One task, or all in order of ids; those that go while others have their turn are passed over."""
+    if ref is not None:
+        yield find(state, ref)
+        return
+    for task_id in sorted(state.tasks):
+        if task := state.tasks.get(task_id):
+            yield task
+
+
+def list_workers(state: State, last_seen: Callable[[str], datetime | None]) -> Reply:
+    """WORKERS, connected ones first."""
+    workers = sorted(state.workers.values(), key=lambda worker: (not worker.connected, worker.name))
+    rows = [
+        (
+            worker.name, worker.state, worker.slots, len(worker.runs),
+            ",".join(f"{key}={value}" for key, value in sorted(worker.labels.items())),
+            worker.since_at, last_seen(worker.name) or worker.since_at, worker.address,
+        )
+        for worker in workers
+    ]  # fmt: skip
+    return Reply("", {}, WORKER_COLUMNS, rows, "rows")
+
+
+def status_rows(state: State, now: datetime) -> list[Row]:
+    """STATUS, the part that the state knows; the daemon adds its own."""
+    runs = [run.state for run in state.runs.values()]
+    next_due = state.next_task_due()
+    return [
+        ("tasks", state.count_own()),
+        ("queued", runs.count("queued")),
+        ("running", len(runs) - runs.count("queued")),
+        ("workers", sum(worker.connected for worker in state.workers.values())),
+        ("slots-free", sum(worker.free for worker in state.workers.values())),
+        (
+            "paused",
+            "all" if state.is_all_paused(now) else sum(task.is_paused(now) for task in state.tasks.values()),
+        ),
+        ("next", next_due[0] if next_due else None),
+        *((f"fires-{name}", number) for name, number in sorted(state.totals.items())),
+        ("started", state.started_at),
+        ("now", now),
+    ]
+
+
+def show_help(query: s.Help) -> Reply:
+    """HELP: a row a verb."""
+    names = [query.verb] if query.verb else list(VERBS)
+    rows = [(name, VERBS[name].usage, VERBS[name].summary) for name in names]
+    return Reply("", {}, ("verb", "usage", "summary"), rows, "rows")

@@ -1,0 +1,245 @@
+"""WHY: the chain of causes of one moment, in words.
+
+Either something is known of it (runs that have not ended, outcomes in memory or in the
+journal), and is told in order, with what it hangs on; or nothing is, and then the task's
+definition is asked whether it was due at all, and by which field it was not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from ..base.wire import format_time
+from ..engine.moments import day_off, out_of_bounds
+from ..engine.placement import why_waiting
+from ..engine.state import WELL, State
+from ..schedules.describe import describe
+from ..schedules.rules import DAY_NAMES, MONTH_NAMES, format_ordinal
+from ..schedules.schedule import MACROS, At, Cron, Every
+from ..schedules.timetable import TICK, Timetable
+from ..schedules.zones import to_seconds
+from ..tasks.model import Outcome, Run, Task
+
+MAX_CAUSES = 5  # runs of other tasks that one answer follows
+NEAREST_S = 366 * 86_400
+
+Row = tuple[datetime | None, str]
+
+
+class Found(NamedTuple):
+    """What is known of a moment: runs of that moment, and outcomes, in the order in which they came."""
+
+    runs: list[Run]
+    outcomes: list[Outcome]
+
+
+def concerns(at: datetime, wanted: Callable[[Outcome], bool]) -> Callable[[Outcome], bool]:
+    """Whether an outcome is about this moment, and is `wanted` besides."""
+
+    def is_about(outcome: Outcome) -> bool:
+        return (outcome.first_due_at or outcome.due_at) <= at <= outcome.due_at and wanted(outcome)
+
+    return is_about
+
+
+def newest_moment(runs: list[Run], newest: Outcome | None) -> datetime | None:
+    """The moment that WHY without a time is about: of the run under way, or else of the last one."""
+    return runs[0].due_at if runs else newest.due_at if newest else None
+
+
+def runs_of(state: State, ref: str) -> list[Run]:
+    """The runs of a task that have not ended, also if the task itself is gone."""
+    if task := state.find(ref):
+        return [state.runs[run] for run in task.runs]
+    return [run for run in state.runs.values() if ref in (run.spec.name, str(run.task_id))]
+
+
+def explain_found(
+    state: State, task: Task | None, at: datetime, found: Found, remarks: Iterable[str], other: Found
+) -> tuple[list[Row], str]:
+    """(rows, disposition or `pending`) for a moment that something is known of.
+
+    `remarks` are the daemon's own lines in the runs' LOG; `other` holds the runs of other
+    tasks that are to blame.
+    """
+    rows: list[Row] = [(at, _how_it_came(task, at, found))]
+    disposition = "pending"
+    for outcome in found.outcomes:
+        disposition = outcome.state
+        rows.append((outcome.ended_at, _tell_outcome(outcome)))
+    told = {outcome.why for outcome in found.outcomes}
+    rows += [(None, remark) for remark in remarks if remark not in told]
+    rows += [(outcome.ended_at, f"{outcome.name}: {_tell_outcome(outcome)}") for outcome in other.outcomes]
+    rows += [(None, f"{run.spec.name}: {_tell_run(state, run)}") for run in other.runs]
+    if found.runs:
+        rows += [(run.started_at or run.sent_at, _tell_run(state, run)) for run in found.runs]
+        disposition = "pending"
+    return rows, disposition
+
+
+def blamed_runs(outcomes: Iterable[Outcome]) -> list[int]:
+    """The runs that the reasons of skipped moments name."""
+    numbers = [int(number) for outcome in outcomes for number in re.findall(r"\brun ([0-9]+)", outcome.why)]
+    own = {outcome.run for outcome in outcomes}
+    return [number for number in dict.fromkeys(numbers) if number not in own][:MAX_CAUSES]
+
+
+def _how_it_came(task: Task | None, at: datetime, found: Found) -> str:
+    if task is None:
+        name = (found.outcomes or found.runs)[0]
+        return f"a moment of {name.name if isinstance(name, Outcome) else name.spec.name}, which is gone now"
+    by = found.runs[0].by if found.runs else ""
+    has_run = any(outcome.run for outcome in found.outcomes)
+    if not by and has_run and task.spec.schedule.kind in ("cron", "every") and not _is_moment(task, at):
+        by = "manual"
+    return {
+        "manual": f"{task.name} was started by hand (RUN)",
+        "reboot": f"{task.name} starts with the daemon (@reboot)",
+        "after": f"{task.name} fires when all that it waits for has ended (@after)",
+    }.get(by, f"a moment of {task.name}: {describe(task.spec.schedule, bool(task.spec.options.start_at))}")
+
+
+def _is_moment(task: Task, at: datetime) -> bool:
+    return task.spec.moments.next_after(at - TICK, task.anchor_at) == at
+
+
+def tell_waiting(state: State, task: Task) -> Iterator[Row]:
+    """What a task with after= waits for now, one row for each dependency."""
+    if task.is_used_up:
+        yield None, f"count={task.spec.options.count} is used up: nothing starts any more"
+    for name in task.spec.options.after:
+        dependency = state.find(name)
+        heard = task.heard.get(name)
+        text = "has ended well" if heard == WELL else heard or "has not ended since the last fire"
+        runs = [state.runs[run] for run in dependency.runs] if dependency else []
+        yield None, f"it waits for {name}: {text}"
+        yield from ((None, f"{name}: {_tell_run(state, run)}") for run in runs)
+
+
+def _tell_outcome(outcome: Outcome) -> str:
+    if outcome.run is None:
+        count = "" if outcome.count == 1 else f"{outcome.count} moments, the last of them then, were "
+        return f"{count}{outcome.state}: {outcome.why}"
+    words = [f"run {outcome.run}, attempt {outcome.attempt}, ended: {outcome.state}"]
+    if outcome.exit is not None:
+        words.append(f"exit {outcome.exit}")
+    if outcome.worker:
+        words.append(f"on worker {outcome.worker}")
+    if outcome.started_at:
+        words.append(f"started {format_time(outcome.started_at)}")
+    return ", ".join(words) + (f" ({outcome.why})" if outcome.why else "")
+
+
+def _tell_run(state: State, run: Run) -> str:
+    head = f"run {run.id}, attempt {run.attempt}, "
+    if run.state == "queued":
+        return f"{head}is queued and waits for {why_waiting(run, state)}"
+    stopping = f"; it was told to stop ({run.stopping})" if run.stopping else ""
+    lease = f"; it is lost at {format_time(run.lease_until_at)}" if run.lease_until_at else ""
+    return f"{head}is {run.state} on worker {run.worker}{stopping}{lease}"
+
+
+# --- nothing is known ---------------------------------------------------------------------------
+
+
+def explain_unknown(state: State, task: Task, at: datetime, now: datetime) -> tuple[list[Row], str]:
+    """(rows, `pending` or `not-due`) for a moment that nothing was written down about."""
+    rows = list(_why_not_due(task, at))
+    if rows:
+        rows += _nearest(task, at)
+        return [(None, text) for text in rows], "not-due"
+    due: Row = (at, f"a moment of {task.name}: {describe(task.spec.schedule)}")
+    if at > now:
+        return [due, *((None, text) for text in _what_will_be(state, task, at))], "pending"
+    if at <= task.anchor_at:
+        return [due, (task.anchor_at, "the task was added only then")], "not-due"
+    why = "nothing is written down about it: the task was defined otherwise then, or keep= has let it go"
+    return [due, (None, why)], "not-due"
+
+
+def explain_never(state: State, task: Task) -> list[Row]:
+    """A task that nothing has ever come of."""
+    rows: list[Row] = [(task.anchor_at, f"{task.name} was added; it has not been due since")]
+    if task.spec.unread:
+        return [*rows, (None, f"its definition cannot be read: {task.spec.unread.why}")]
+    next_text = "its next moment" if task.due_at else f"no moment is to come: {describe(task.spec.schedule)}"
+    return [*rows, (task.due_at, next_text), *tell_waiting(state, task)]
+
+
+def _what_will_be(state: State, task: Task, at: datetime) -> Iterator[str]:
+    yield "it is still to come"
+    yield from (f"but {text}" for _, text in tell_waiting(state, task))
+    if why := day_off(state, task.spec, at):
+        yield f"but it will be skipped: {why}"
+    if state.is_paused(task, at):
+        yield "but it will be skipped, if the pause is not lifted before"
+
+
+def _why_not_due(task: Task, at: datetime) -> Iterator[str]:
+    """Why the definition of today does not name this instant; nothing if it does."""
+    schedule, moments = task.spec.schedule, task.spec.moments
+    if _is_moment(task, at):
+        return
+    if task.spec.unread:
+        yield f"its definition cannot be read: {task.spec.unread.why}"
+        return
+    if bound := out_of_bounds(task.spec, at):
+        yield f"it is {bound}"
+    if schedule.kind in ("reboot", "after", "unreadable"):
+        yield f"no clock starts it: {describe(schedule)}"
+        return
+    if isinstance(moments, Timetable) and moments.shift:
+        yield f"spread= moves every moment by {moments.shift}; without it:"
+        at -= moments.shift
+    if isinstance(schedule, Every | At):
+        yield f"it is due {describe(schedule)}"
+        return
+    cron = schedule.as_cron(task.anchor_at)
+    if cron:
+        yield from _by_fields(cron, at)
+    if schedule.rule:
+        yield f"it is due {describe(schedule)}"
+
+
+def _by_fields(cron: Cron, at: datetime) -> Iterator[str]:
+    seconds = to_seconds(at)
+    local = at.astimezone(cron.zone.info)
+    there = f"{local:%H:%M:%S} on {DAY_NAMES[(local.weekday() + 1) % 7]}, {local:%Y-%m-%d}, in {cron.tz}"
+    yield f"that is {there}"
+    missed = cron.fields.misses(seconds + cron.zone.offset(seconds))
+    words = dict(zip(_FIELDS, MACROS.get(cron.text, cron.text).split(), strict=False))
+    for name in missed:
+        yield _tell_field(name, words if cron.rule is None else {}, local)
+    if not missed:
+        yield "the fields name it, and yet it is not due: the clock changes there, see NEXT"
+
+
+_FIELDS = ("minute", "hour", "day-of-month", "month", "day-of-week", "second")
+
+
+def _tell_field(name: str, words: dict[str, str], local: datetime) -> str:
+    value = {
+        "second": str(local.second),
+        "minute": str(local.minute),
+        "hour": str(local.hour),
+        "month": MONTH_NAMES[local.month - 1],
+        "day": f"{DAY_NAMES[(local.weekday() + 1) % 7]} the {format_ordinal(local.day)}",
+        "time": f"{local:%H:%M:%S}",
+    }[name]
+    if name == "day" and words:
+        both = f'day-of-month field "{words["day-of-month"]}", day-of-week field "{words["day-of-week"]}"'
+        return f"{both}: not {value}"
+    return f'{name} field "{words[name]}": not {value}' if name in words else f"{name}: not {value}"
+
+
+def _nearest(task: Task, at: datetime) -> Iterator[str]:
+    moments, anchor = task.spec.moments, task.anchor_at
+    before = moments.latest(task.anchor_at, at, anchor) if at > task.anchor_at else None
+    after = moments.next_after(at, anchor)
+    if before:
+        yield f"the moment before it: {format_time(before)}"
+    if after:
+        yield f"the moment after it: {format_time(after)}"

@@ -1,0 +1,7 @@
+"""What every other folder may lean on: errors, names, text on the wire, replies.
+
+The one rule: it imports nothing of ours, and knows no task, schedule, socket or clock.
+
+Read in this order: `errors` (a refusal, and an exit), `wire` (lines, escapes, options),
+`names` (what things may be called), `replies` (what a client reads back).
+"""

@@ -1,0 +1,283 @@
+"""The command line: reads arguments, starts the rest, and turns what went wrong into an exit code.
+
+The flags of a program come from its table in config.py; here is only what to do with them.
+Programs are imported when they are started, so that `cronflowd --version` and the worker do
+not pay for the daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from .. import __version__
+from ..base.errors import Exit, Fatal
+from ..host import auth, config, logs
+from ..host.config import AnySettings, ClientSettings, Common, Setting, Settings, WorkerSettings
+
+TOKEN_NAME = "token"  # noqa: S105  # a file's name, in the data directory, made by `init`
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The whole program; returns its exit code, except for --help and --version, which exit."""
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # here a bug becomes an exit code
+        return _report(error)
+
+
+def _run(arguments: list[str]) -> int:
+    arguments, job = _without_job(arguments)
+    parsed = parser().parse_args(_with_command(arguments), argparse.Namespace(job=job))
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    return command(parsed)
+
+
+def _with_command(arguments: list[str]) -> list[str]:
+    """`cronflowd --data x` is `cronflowd serve --data x`."""
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
+        return ["serve", *arguments]
+    return arguments
+
+
+def _without_job(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """`run … -- COMMAND ARG…`: what stands behind `--` is the job's own, whatever it looks like."""
+    if arguments[:1] != ["run"] or "--" not in arguments:
+        return arguments, []
+    cut = arguments.index("--")
+    return arguments[:cut], arguments[cut + 1 :]
+
+
+def _report(error: Exception) -> int:
+    """Say what went wrong: a line for what we know, a traceback for what is a bug."""
+    leaves = _leaves(error)
+    fatal = next((each for each in leaves if isinstance(each, Fatal)), None)
+    if fatal is None or not all(isinstance(each, Fatal) for each in leaves):
+        traceback.print_exception(error)
+    if fatal is None:
+        return Exit.BUG
+    print(f"cronflowd: error: {fatal.message}", file=sys.stderr)
+    return fatal.status
+
+
+def _leaves(error: Exception) -> list[Exception]:
+    """The errors inside a group that trio's nurseries made; a lone error is its own only leaf."""
+    if isinstance(error, ExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in _leaves(each)]
+    return [error]
+
+
+# --- what may be said ---------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad usage is one line on stderr, like every other end; `--help` tells the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Fatal(Exit.USAGE, f"{message} (try `{self.prog} --help`)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command, and every flag there is."""
+    top = _Parser(
+        prog="cronflowd",
+        description="Schedule with netcat, run on workers that dial in. Without a command: serve.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"cronflowd {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    serve = commands.add_parser("serve", help="the daemon", allow_abbrev=False)
+    serve.add_argument("--version", action="version", version=f"cronflowd {__version__}")
+    _add_program(serve, Settings, _serve)
+    _add_program(
+        commands.add_parser("worker", help="an agent that runs jobs", allow_abbrev=False),
+        WorkerSettings,
+        _work,
+    )
+    _add_check(commands.add_parser("check", help="examine a data directory", allow_abbrev=False))
+    _add_init(commands.add_parser("init", help="make the secret for --token-file", allow_abbrev=False))
+    _add_import(commands.add_parser("import", help="take over a crontab", allow_abbrev=False))
+    _add_export(commands.add_parser("export", help="tasks as a crontab", allow_abbrev=False))
+    _add_run(
+        commands.add_parser(
+            "run",
+            help="run a command on a worker and wait for it",
+            usage="%(prog)s [-h] [option …] [key=value …] -- COMMAND [ARG …]",
+            allow_abbrev=False,
+        )
+    )
+    # No help: it is for the daemon's own use, and does not show.
+    _add_compact(commands.add_parser("compact", allow_abbrev=False))
+    return top
+
+
+def _add_program(
+    parser: argparse.ArgumentParser, kind: type[Common], run: Callable[[argparse.Namespace], int]
+) -> None:
+    parser.description = (
+        "Every flag is also a variable (--max-tasks: CRONFLOWD_MAX_TASKS) and a key of the file that"
+        " --config names (max_tasks; a worker's stand in its table [worker]). Flag goes before"
+        " variable, variable before file."
+    )
+    for row in config.table(kind):
+        _add_flag(parser, row)
+    parser.set_defaults(command=run)
+
+
+def _add_flag(parser: argparse.ArgumentParser, row: Setting) -> None:
+    """A flag gives text only; config.py reads it, as it reads variables and files."""
+    told = row.help + (f" (default: {row.default})" if row.default and row.metavar else "")
+    text = told.replace("%", "%%") if row.help else argparse.SUPPRESS
+    if row.metavar:
+        parser.add_argument(row.flag, dest=row.field, metavar=row.metavar, action="append", help=text)
+    else:
+        parser.add_argument(row.flag, dest=row.field, action="append_const", const="true", help=text)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "directory", metavar="DIR", type=Path, help="the data directory of a daemon that is not running"
+    )
+    parser.add_argument(
+        "--fix", action="store_true", help="mend what can be mended; what is cut off is kept aside"
+    )
+    parser.set_defaults(command=_check)
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    data = next(row for row in config.table(Settings) if row.field == "data")
+    _add_flag(parser, data)
+    parser.set_defaults(command=_init)
+
+
+def _add_client(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    for row in config.table(ClientSettings):
+        if not row.field.startswith("log_"):  # a client says what it has to say on stderr
+            _add_flag(parser, row)
+    parser.set_defaults(command=run)
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a crontab; - is standard input")
+    parser.add_argument(
+        "--system", action="store_true", help="as /etc/crontab: a user's name stands before the command"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would come of each line")
+    _add_client(parser, _import)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("refs", metavar="REF", nargs="*", help="a task's name or id; none: all tasks")
+    _add_client(parser, _export)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", metavar="key=value", nargs="*", help="any option of ADD, as env.LANG=C")
+    for key in _RUN_KEYS:
+        parser.add_argument(f"--{key}", metavar=key.upper(), help=f"the same as {key}={key.upper()}")
+    _add_client(parser, _run_job)
+
+
+_RUN_KEYS = ("name", "timeout", "retry", "on")
+
+
+def _add_compact(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", type=Path)
+    parser.add_argument("history", metavar="BYTES", type=int)
+    parser.set_defaults(command=_compact)
+
+
+# --- the commands -------------------------------------------------------------------------------
+
+
+def _load(kind: type[AnySettings], parsed: argparse.Namespace) -> AnySettings:
+    flags = {row.field: getattr(parsed, row.field, None) for row in config.table(kind)}
+    return config.load(kind, {name: tuple(texts) for name, texts in flags.items() if texts})
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    settings = _load(Settings, parsed)
+    logs.set_up(settings.log_format, settings.log_level)
+    if settings.local_worker:
+        _check_local_worker(settings)
+    if settings.check_config:
+        # As the daemon does it when it starts.
+        auth.check_doors(settings)
+        if settings.token_file is not None:
+            auth.read_token(settings.token_file)
+        print("cronflowd: the configuration is good")
+        return Exit.OK
+    from ..daemon import daemon
+
+    return daemon.run(settings)
+
+
+def _check_local_worker(settings: Settings) -> None:
+    """Now, since it would only die of it, again and again."""
+    handlers = config.local_worker(settings).handlers
+    if handlers is not None:
+        from ..worker.executors import custom
+
+        custom.check(handlers)
+
+
+def _work(parsed: argparse.Namespace) -> int:
+    settings = _load(WorkerSettings, parsed)
+    logs.set_up(settings.log_format, settings.log_level)
+    from ..worker import agent
+
+    return agent.run(settings)
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    from ..journal import check
+
+    return check.check(parsed.directory, parsed.fix)
+
+
+def _init(parsed: argparse.Namespace) -> int:
+    path = _load(Settings, parsed).data / TOKEN_NAME
+    auth.make_token(path)
+    print(path)
+    return Exit.OK
+
+
+def _compact(parsed: argparse.Namespace) -> int:
+    from ..journal import compaction
+
+    logs.set_up("text", "warning")
+    return compaction.main(parsed.directory, parsed.history)
+
+
+def _import(parsed: argparse.Namespace) -> int:
+    from . import client
+
+    return client.import_crontab(_load(ClientSettings, parsed), parsed.file, parsed.system, parsed.dry_run)
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    from . import client
+
+    return client.export_crontab(_load(ClientSettings, parsed), parsed.refs)
+
+
+def _run_job(parsed: argparse.Namespace) -> int:
+    from . import client
+
+    if not parsed.job:
+        raise Fatal(Exit.USAGE, "no command; usage: cronflowd run [option …] -- COMMAND [ARG …]")
+    options = [(key, value) for key in _RUN_KEYS if (value := getattr(parsed, key))]
+    for word in parsed.words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise Fatal(Exit.USAGE, f"{word!r} is not key=value; the command stands behind --")
+        options.append((key, value))
+    return client.run_command(_load(ClientSettings, parsed), options, parsed.job)

@@ -1,0 +1,384 @@
+"""The commands that are clients: `import`, `export` and `run`.
+
+They speak the line protocol with FORMAT json over one blocking socket, since each does one
+thing after the other. Whatever goes wrong with the server is an exit code: 69 for one that
+cannot be reached, 77 for one that does not let us in.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+import orjson
+
+from ..base.errors import Exit, Fatal
+from ..base.wire import format_option
+from ..host.auth import read_token
+from ..host.config import CONTROL_PORT, Address, ClientSettings, format_address
+
+CONNECT_S = 10.0
+REPLY_S = 60.0  # a reply that takes longer never comes
+PATIENCE_S = 60.0  # how long a lost server is waited for while a run goes on
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0  # between two tries
+TIMED_OUT, SIGNALLED = 124, 128  # as timeout(1) and the shell have them
+CANCELLED = SIGNALLED + signal.SIGINT
+BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
+
+Row = dict[str, Any]
+
+
+class Lost(Fatal):
+    """The server cannot be reached, or not any more."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Exit.UNREACHABLE, message)
+
+
+# --- the connection ----------------------------------------------------------------------------
+
+
+class Connection:
+    """One conversation with the control port."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self._socket, where = _connect(settings)
+        self.where = where
+        self._lines = self._socket.makefile("rb")
+        if self._socket.family != socket.AF_UNIX and settings.token_file is not None:
+            # Before FORMAT, so its answer is the only one in text.
+            answer = self._ask_text(b"AUTH " + read_token(settings.token_file))
+            if not answer.startswith(b"OK"):
+                raise Fatal(Exit.REFUSED, f"{where}: {answer.decode(errors='replace').strip()}")
+        self.ask("FORMAT json")
+
+    def ask(self, line: str | bytes) -> tuple[list[Row], Row]:
+        """A whole reply: its rows and its status."""
+        *rows, status = self.stream(line, REPLY_S)
+        return rows, status
+
+    def stream(self, line: str | bytes, timeout_s: float | None = None) -> Iterator[Row]:
+        """A reply as it comes; the status is the last one."""
+        self._send(line, timeout_s)
+        while True:
+            row = self._read()
+            yield row
+            if "ok" in row:
+                return
+
+    def close(self) -> None:
+        """Ends it; what was asked for stays asked for."""
+        self._lines.close()
+        self._socket.close()
+
+    def _ask_text(self, line: bytes) -> bytes:
+        self._send(line, REPLY_S)
+        return self._read_line()
+
+    def _send(self, line: str | bytes, timeout_s: float | None) -> None:
+        sent = line.encode(errors="surrogateescape") if isinstance(line, str) else line
+        if b"\n" in sent:
+            raise Fatal(Exit.USAGE, "an order is one line, so nothing in it may hold a newline")
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.sendall(sent + b"\n")
+        except OSError as error:
+            raise Lost(f"{self.where}: {error}") from error
+
+    def _read(self) -> Row:
+        line = self._read_line()
+        try:
+            row: Row = orjson.loads(line)
+        except ValueError as error:
+            raise Lost(f"{self.where}: it does not speak our protocol: {line[:80]!r}") from error
+        return row
+
+    def _read_line(self) -> bytes:
+        try:
+            line = self._lines.readline()
+        except OSError as error:
+            raise Lost(f"{self.where}: {error}") from error
+        if not line.endswith(b"\n"):
+            raise Lost(f"{self.where}: the server has closed the connection")
+        return line
+
+
+def _connect(settings: ClientSettings) -> tuple[socket.socket, str]:
+    """The server that was named; else the data directory's, else the one on this machine."""
+    if settings.server is not None:
+        return _open(settings.server), _name(settings.server)
+    here = settings.data / "control.sock"
+    with suppress(Lost):
+        return _open(here), _name(here)
+    address = ("127.0.0.1", CONTROL_PORT)
+    try:
+        return _open(address), _name(address)
+    except Lost as error:
+        raise Lost(f"no server at {_name(here)}, and {error.message}") from error
+
+
+def _open(server: Address | Path) -> socket.socket:
+    try:
+        if isinstance(server, Path):
+            found = socket.socket(socket.AF_UNIX)
+            found.settimeout(CONNECT_S)
+            found.connect(str(server))
+            return found
+        found = socket.create_connection(server, CONNECT_S)
+        # A run may be silent for days; a network that went away must not be waited for as long.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+    except OSError as error:
+        raise Lost(f"{_name(server)}: {error.strerror or error}") from error
+    return found
+
+
+def _name(server: Address | Path) -> str:
+    return f"unix:{server}" if isinstance(server, Path) else format_address(server)
+
+
+def _refused(status: Row) -> NoReturn:
+    code = status["code"]
+    exits = {"denied": Exit.REFUSED, "auth-required": Exit.REFUSED, "internal": Exit.BUG}
+    exits |= dict.fromkeys(("busy", "disk-full", "read-only", "too-many", "limit"), Exit.TRY_AGAIN)
+    hint = " (--token-file FILE shows who you are)" if code == "auth-required" else ""
+    raise Fatal(exits.get(code, Exit.USAGE), f"{code}: {status['message']}{hint}")
+
+
+# --- import and export -------------------------------------------------------------------------
+
+
+class _Out:
+    """Standard output, for as long as somebody reads it (`| head`)."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+
+    def say(self, line: str) -> None:
+        if self.is_open:
+            self._try(lambda: print(line))
+
+    def close(self) -> None:
+        self._try(sys.stdout.flush)
+
+    def _try(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except BrokenPipeError:
+            self.is_open = False
+            # What is still in the buffer is written when Python ends, and must not fail there again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def import_crontab(settings: ClientSettings, path: str, is_system: bool, is_dry: bool) -> int:
+    """Sends a crontab's lines; reports each, and goes on after one that is refused."""
+    lines = _read_crontab(path)
+    verb = b"IMPORT " + b"--system " * is_system + b"--dry-run " * is_dry
+    out = _Out()
+    with closing(Connection(settings)) as connection, closing(out):
+        counts = _send_lines(connection, lines, verb, is_dry, out)
+        _tell_counts(counts, is_dry, out)
+    return Exit.CORRUPT if counts["refused"] else Exit.OK
+
+
+def _tell_counts(counts: dict[str, int], is_dry: bool, out: _Out) -> None:
+    done = "nothing was changed: " if is_dry else ""
+    added = "would be added" if is_dry else "added"
+    there = f"{counts['there already']} there already, {counts['refused']} refused"
+    out.say(f"{done}{counts['added']} {added}, {there}")
+
+
+def _send_lines(
+    connection: Connection, lines: Iterable[bytes], verb: bytes, is_dry: bool, out: _Out
+) -> dict[str, int]:
+    counts = dict.fromkeys(("added", "there already", "refused"), 0)
+    for number, line in enumerate(lines, 1):
+        try:
+            rows, status = connection.ask(verb + line)
+        except Lost as error:
+            raise Lost(
+                f"line {number}: {error.message}; send it again, what is in is not added twice"
+            ) from error
+        if status.get("code") in ("auth-required", "denied"):
+            _refused(status)
+        if outcome := _outcome(status, is_dry):
+            word, told = outcome
+            differences = "; ".join(row["text"] for row in rows)
+            out.say(f"line {number}: {told}" + (f"; differs: {differences}" if differences else ""))
+            if word:
+                counts[word] += 1
+    return counts
+
+
+def _read_crontab(path: str) -> list[bytes]:
+    try:
+        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise Fatal(Exit.USAGE, f"{path}: {error.strerror}") from error
+    return content.removesuffix(b"\n").split(b"\n")
+
+
+def _outcome(status: Row, is_dry: bool) -> tuple[str, str] | None:
+    """What a line came to: what it counts as, and how it is told; None for comments."""
+    if not status["ok"]:
+        if status["code"] == "exists":
+            return "there already", f"not added: {status['message']}"
+        return "refused", f"refused: {status['message']}"
+    if "ignored" in status:
+        return None
+    if name := status.get("set"):
+        return "", f"set {name}"
+    task = status["jobName"] + ("" if is_dry else f" (id {status['id']})")
+    verb = "would add" if is_dry else "added"
+    return "added", f"{verb} {task}, next {status['next'] or 'not by the clock'}"
+
+
+def export_crontab(settings: ClientSettings, refs: Sequence[str]) -> int:
+    """Prints tasks as a crontab."""
+    out = _Out()
+    with closing(Connection(settings)) as connection, closing(out):
+        for row in connection.stream(" ".join(["EXPORT", *refs]), REPLY_S):
+            if "line" in row:
+                out.say(row["line"])
+            elif not row["ok"]:
+                _refused(row)
+            if not out.is_open:
+                break
+    return Exit.OK if out.is_open else BROKEN_PIPE
+
+
+# --- run ---------------------------------------------------------------------------------------
+
+
+class _Interrupted(BaseException):
+    """A signal came while the run was known, and can be cancelled."""
+
+
+def run_command(settings: ClientSettings, options: Iterable[tuple[str, str]], argv: Sequence[str]) -> int:
+    """Has a worker run a command once, shows what it writes, and ends as it does."""
+    given = list(options)
+    command = _as_command(dict(given).get("type", "shell"), argv)
+    words = [format_option(key, value) for key, value in given]
+    watch = _Watch(settings, " ".join(["NOW", *words, command]))
+    before = {number: signal.signal(number, watch.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return watch.wait()
+    except _Interrupted:
+        return watch.cancel()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _as_command(kind: str, argv: Sequence[str]) -> str:
+    """The arguments as they were given, for whoever splits them again; else the text they are."""
+    if kind not in ("shell", "script"):
+        return " ".join(argv)
+    command = shlex.join(argv)
+    # A first word with `=` would be taken for an option.
+    return f"exec {command}" if kind == "shell" and "=" in argv[0] else command
+
+
+class _Watch:
+    """One run, from NOW to its end, over as many connections as that takes."""
+
+    def __init__(self, settings: ClientSettings, order: str) -> None:
+        self._settings = settings
+        self._order = order
+        self._connection: Connection | None = None
+        self._task = 0
+        self._run: int | None = None
+        self._shown = 0  # rows of its LOG
+        self._signal = 0
+        self._is_open = {1: True, 2: True}
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """A signal: waited for until there is a run that can be cancelled."""
+        self._signal = number
+        if self._run is not None:
+            raise _Interrupted
+
+    def wait(self) -> int:
+        self._connection = Connection(self._settings)
+        try:
+            _, status = self._connection.ask(self._order)
+        except Lost as error:
+            raise Lost(f"{error.message}; it is not known whether the command was taken") from error
+        if not status["ok"]:
+            _refused(status)
+        # All rows about this id are of one run, also when it has ended already.
+        self._task = status["id"]
+        lost_at, pause_s = 0.0, FIRST_PAUSE_S
+        while True:
+            try:
+                if self._connection is None:
+                    self._connection = Connection(self._settings)
+                    lost_at, pause_s = 0.0, FIRST_PAUSE_S
+                return self._follow(self._connection)
+            except Lost as error:
+                self._connection = None
+                now = time.monotonic()
+                lost_at = lost_at or now
+                if now - lost_at > PATIENCE_S or self._signal:
+                    raise Lost(f"{error.message}; the run goes on without us (RUNS {self._task})") from error
+            time.sleep(pause_s)
+            pause_s = min(LAST_PAUSE_S, pause_s * 2)
+
+    def _follow(self, connection: Connection) -> int:
+        self._run = self._last_attempt(connection)["run"]
+        if self._signal:
+            raise _Interrupted
+        if self._run is not None:
+            for row in islice(connection.stream(f"LOG {self._run} follow"), self._shown, None):
+                if "fd" in row:
+                    self._shown += 1
+                    self._show(row["fd"], row["text"])
+        return self._exit(self._last_attempt(connection))
+
+    def _last_attempt(self, connection: Connection) -> Row:
+        rows, status = connection.ask(f"RUNS {self._task} limit=1")
+        if not rows:
+            _refused(status if not status["ok"] else {"code": "internal", "message": "the run is not known"})
+        return rows[0]
+
+    def _show(self, fd: int, text: str) -> None:
+        stream, said = (sys.stdout, text) if fd == 1 else (sys.stderr, text if fd else f"cronflowd: {text}")
+        self._write(fd or 2, stream, said + "\n")
+
+    def _write(self, fd: int, stream: TextIO, said: str) -> None:
+        """Nobody may be there any more to read it (`| head`), which ends nothing but the writing."""
+        if self._is_open[fd]:
+            try:
+                stream.buffer.write(said.encode(errors="backslashreplace"))
+                stream.buffer.flush()
+            except BrokenPipeError:
+                self._is_open[fd] = False
+
+    def _exit(self, row: Row) -> int:
+        state, run = row["state"], row["run"]
+        if state == "ok":
+            return Exit.OK
+        if state == "failed":
+            return int(row["exit"]) if row["exit"] else 1
+        self._write(2, sys.stderr, f"cronflowd: run {run} has ended as {state}\n")
+        return {"timeout": TIMED_OUT, "cancelled": CANCELLED}.get(state, Exit.TRY_AGAIN)
+
+    def cancel(self) -> int:
+        """Over a connection of its own: the other one waits for the LOG's end."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            Connection(self._settings).ask(f"CANCEL {self._run}")
+        except Fatal as error:
+            self._write(2, sys.stderr, f"cronflowd: run {self._run} was not cancelled: {error.message}\n")
+        return SIGNALLED + self._signal

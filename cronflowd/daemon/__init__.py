@@ -1,0 +1,8 @@
+"""The daemon: the loop that takes orders, decides, journals and lets answers go.
+
+The one rule: decide, append, apply, commit, send; nothing waits in between, and nothing leaves
+before it is on disk.
+
+Read in this order: `core` (the loop), `answers` (questions), `moving` (crontabs), `upkeep` (what is
+done now and then), `daemon` (starts and stops it all).
+"""

@@ -1,0 +1,589 @@
+"""What a line on the control port leads to: an order for the core, or an answer from here.
+
+Orders go straight to `Core.submit`. The rest are questions, and the verbs that concern
+one connection, or files. Whatever must read or write a file returns a coroutine, for
+which that connection waits and nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import datetime
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeVar
+
+import trio
+
+from .. import __version__
+from ..ask import commands, events, stats, views, why
+from ..base.errors import Refusal
+from ..base.replies import BLANK, Reply, format_row
+from ..base.wire import format_time
+from ..engine import expectations
+from ..engine import facts as f
+from ..engine import stimuli as s
+from ..engine.changes import show_history
+from ..host.auth import matches
+from ..journal import history, store
+from ..net.clients import Session
+from ..net.outbox import Gate
+from ..schedules.calendars import parse_calendar_names
+from ..schedules.english import parse_moment
+from ..schedules.zones import data_version, read_zones
+from ..tasks.model import Outcome
+from . import moving
+from .core import Core
+
+log = logging.getLogger("cronflowd.answers")
+
+MAX_OLD_RUNS = 100_000  # rows of RUNS that one question reads from the journal; STATS as well
+MAX_FEEDS = 1000
+MAX_ROWS_AHEAD = 100_000  # of DST and TZDIFF
+MAX_AHEAD_S = 60.0  # the same; usually 200,000 tasks take a second or two
+SLICE_S = 0.002  # of looking ahead, before the others have their turn
+ANYBODY = (s.Authenticate, s.Hello, s.Help, s.Ping, s.Quit, s.SetFormat)  # may ask before AUTH
+LOG_COLUMNS = ("fd", "text")
+
+T = TypeVar("T")
+Answer = Reply | Coroutine[Any, Any, Reply]
+
+
+class Answers:
+    """The core as clients see it: what `clients.Core` asks for."""
+
+    def __init__(self, core: Core, data: Path) -> None:
+        self.core = core
+        self.data = data
+        self.default_tz = core.state.default_tz
+        self.edited = False  # tasks.db was changed by hand since we wrote it
+        self._files = trio.Lock()
+        core.before_pass = self.look_at_calendars
+
+    @property
+    def gate(self) -> Gate:
+        return self.core.gate
+
+    @property
+    def last_seq(self) -> int:
+        return self.core.last_seq
+
+    def end_batch(self) -> None:
+        self.core.end_batch()
+
+    def allows_unfinished(self, line: str) -> bool:
+        """Whether a line whose newline never came may be taken for whole."""
+        return commands.only_reads(line)
+
+    def enter(self, session: Session) -> None:
+        """A connection begins. The unix socket is guarded by its file's mode."""
+        session.must_authenticate = self.core.token is not None and session.kind != "unix"
+        session.data = []  # the feeds it has subscribed to
+
+    def leave(self, session: Session) -> None:
+        """It ends, and watches nothing any more."""
+        for feed in session.data:
+            self._unsubscribe(feed)
+
+    def handle(self, line: str, session: Session) -> Answer:
+        """What one line leads to; raises Refusal."""
+        question = commands.parse(line, commands.Context(self.core.now(), self.default_tz))
+        kind = type(question)
+        if session.is_locked and kind not in ANYBODY:
+            raise Refusal("auth-required", "AUTH TOKEN comes first here")
+        if (answer := _ANSWERS.get(kind)) is not None:
+            if kind in _ABOUT_DAYS:
+                self.look_at_calendars()
+            return answer(self, question, session)
+        if calendars := _calendars_of(question):
+            return self._learn_first(calendars, question, session)
+        return self._submit(question, session)
+
+    def _submit(self, question: Any, session: Session) -> Reply:
+        reply = self.core.submit(question, session.who).reply
+        assert reply is not None
+        return reply
+
+    async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:
+        """An order that names calendars: they are read anew, and refused if they are none."""
+        await self.learn(calendars)
+        return self._submit(question, session)
+
+    async def learn(self, calendars: Iterable[str]) -> None:
+        """Has these calendars known; raises Refusal naming the first that is none."""
+        found = await trio.to_thread.run_sync(store.read_calendars, self.data, calendars)
+        self.core.state.calendars.known |= found
+        for name in found:
+            self.core.state.calendars.troubles.pop(name, None)
+
+    def look_at_calendars(self) -> None:
+        """Whoever writes a date into a file expects the next moment, and the next answer, to know it."""
+        calendars = self.core.state.calendars
+        if calendars.known or calendars.troubles:
+            store.refresh_calendars(self.data, calendars, calendars.known.keys() | calendars.troubles)
+
+    def find_calendars(self) -> None:
+        """Those that tasks name now, and no others; at the start, and at HUP."""
+        calendars = self.core.state.calendars
+        names = {name for task in self.core.state.tasks.values() for name in task.spec.options.skip}
+        calendars.known = {name: each for name, each in calendars.known.items() if name in names}
+        calendars.troubles.clear()
+        store.refresh_calendars(self.data, calendars, names)
+
+    # --- one connection ---
+
+    def _ping(self, question: s.Ping, session: Session) -> Reply:
+        return Reply("PONG")
+
+    def _hello(self, question: s.Hello, session: Session) -> Reply:
+        session.is_session = True
+        session.name = question.name
+        values = {"server": "cronflowd", "version": __version__, "protocol": 1}
+        return Reply(f"cronflowd {__version__} protocol=1", values)
+
+    def _authenticate(self, question: s.Authenticate, session: Session) -> Reply:
+        if self.core.token is not None and not matches(self.core.token, question.token.encode()):
+            log.warning("a wrong token from %s", session.address)
+            raise Refusal("denied", "the token is not the right one")
+        session.is_session = session.authenticated = True
+        return Reply("authenticated", {"authenticated": True})
+
+    def _format(self, question: s.SetFormat, session: Session) -> Reply:
+        session.is_session = True
+        session.as_json = question.as_json
+        return Reply("")
+
+    def _quit(self, question: s.Quit, session: Session) -> Reply:
+        session.closing = True
+        return Reply("bye", {"bye": True})
+
+    def _help(self, question: s.Help, session: Session) -> Reply:
+        return views.show_help(question)
+
+    # --- the present ---
+
+    def _list(self, question: s.ListTasks, session: Session) -> Reply:
+        return views.list_tasks(self.core.state, question, self.core.now())
+
+    def _get(self, question: s.GetTask, session: Session) -> Reply:
+        return views.get_task(self.core.state, question, self.core.now())
+
+    def _next(self, question: s.ShowNext, session: Session) -> Reply:
+        return views.show_next(self.core.state, question, self.core.now())
+
+    def _dependencies(self, question: s.ShowDependencies, session: Session) -> Reply:
+        return views.show_dependencies(self.core.state, question, self.core.now())
+
+    def _describe(self, question: s.DescribeSchedule, session: Session) -> Reply:
+        return views.describe_schedule(self.core.state, question, self.core.now())
+
+    def _workers(self, question: s.ListWorkers, session: Session) -> Reply:
+        links = self.core.links
+
+        def last_seen(name: str) -> datetime | None:
+            return links[name].last_seen_at if name in links else None
+
+        return views.list_workers(self.core.state, last_seen)
+
+    def _expects(self, question: s.ListExpectations, session: Session) -> Reply:
+        return expectations.show(self.core.state, self.core.now())
+
+    def _status(self, question: s.ShowStatus, session: Session) -> Reply:
+        core, journal = self.core, self.core.journal
+        rows = views.status_rows(core.state, core.now())
+        rows += [
+            ("version", __version__),
+            ("zone", self.default_tz),
+            ("zone-data", data_version()),
+            ("data", str(self.data)),
+            ("journal-seq", core.last_seq),
+            ("journal-files", len(journal.closed) + 1),
+            ("disk", "full: changes are refused, schedules go on" if journal.full else "ok"),
+            ("tasks.db", "edited by hand; LOAD takes it over" if self.edited else "ok"),
+            ("calendars", _troubles(core.state.calendars.troubles)),
+            ("set-aside", journal.set_aside),
+            ("clock-step-s", core.state.last_step_s),
+        ]
+        count = core.state.count_own()
+        return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, rows)
+
+    def _clock(self, question: s.ShowClock, session: Session) -> Reply:
+        core = self.core
+        rows = [("now", core.now()), ("zone", self.default_tz), ("zone-data", data_version())]
+        rows += [("last-step-s", core.state.last_step_s), ("last-step-at", core.state.last_step_at)]
+        rows += [(f"worker-{name}", link.clock_text()) for name, link in sorted(core.links.items())]
+        return Reply("", {}, views.PAIR_COLUMNS, rows, "rows")
+
+    # --- seeing ahead ---
+
+    async def _dst(self, question: s.ShowClockChanges, session: Session) -> Reply:
+        rows = views.clock_changes(self.core.state, question, self.core.now())
+        return Reply("", {}, views.CHANGE_COLUMNS, await _in_turns(rows), "rows")
+
+    async def _tzdiff(self, question: s.CompareZones, session: Session) -> Reply:
+        state, now = self.core.state, self.core.now()
+        names: set[str] = set()
+        await _in_turns(views.zones_asked(state, question), names.add)
+        others = await trio.to_thread.run_sync(read_zones, question.directory, names)
+        rows = views.zone_differences(state, question, others, now)
+        return Reply("", {}, views.DIFFERENCE_COLUMNS, await _in_turns(rows), "rows")
+
+    # --- files ---
+
+    async def _save(self, question: s.SaveTasks, session: Session) -> Reply:
+        path = store.check_file_name(self.data, question.file)
+        async with self._files:
+            return await self.save(path)
+
+    async def save(self, path: Path) -> Reply:
+        """Writes all tasks; what somebody edited by hand meanwhile is kept aside, not overwritten."""
+        core = self.core
+        upto = core.last_seq
+        tasks = sorted(((task.id, task.spec) for task in core.state.own_tasks()), key=lambda each: each[0])
+        if path.name == store.TASKS_NAME and await self.is_edited():
+            aside = await trio.to_thread.run_sync(store.keep_edited, path)
+            log.warning("%s was edited by hand; that version is kept as %s", path, aside)
+        prepared = await trio.to_thread.run_sync(store.prepare_tasks, path, tasks)
+        # Journaled first: whenever the power goes, the file is one of the last two that the journal knows.
+        order = s.RecordSave(path.name, upto, prepared.size, prepared.crc, len(tasks))
+        try:
+            reply = core.submit(order).reply
+        except Refusal:
+            prepared.discard()
+            raise
+        core.end_batch()
+        await core.settled(core.last_seq)
+        await trio.to_thread.run_sync(prepared.publish)
+        self.edited = self.edited and path.name != store.TASKS_NAME
+        assert reply is not None
+        return reply
+
+    async def is_edited(self) -> bool:
+        """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
+        try:
+            found = await trio.to_thread.run_sync(store.fingerprint, self.data / store.TASKS_NAME)
+        except (OSError, Refusal) as error:
+            log.warning("%s: %s", store.TASKS_NAME, error)
+            return True  # whatever somebody put there, it is not ours
+        saves = self.core.state.saved
+        known = [(saved.size, saved.file_crc) for saved in saves if saved.file == store.TASKS_NAME]
+        return found is not None and found not in known
+
+    async def _load(self, question: s.LoadFile, session: Session) -> Reply:
+        path = store.check_file_name(self.data, question.file)
+        async with self._files:
+            return await self.load(path, session.who)
+
+    async def load(self, path: Path, who: str | None = None) -> Reply:
+        """Takes a file's tasks over, all or nothing."""
+        core = self.core
+        # Taken before reading: an edit in between shows as an edit, not as loaded.
+        found = await trio.to_thread.run_sync(store.fingerprint, path)
+        read = partial(store.read_tasks, path, self.default_tz, core.engine.limits.tasks)
+        records = await trio.to_thread.run_sync(read)
+        await self.learn({name for _, spec in records for name in spec.options.skip})
+        saved = None
+        if path.name == store.TASKS_NAME and found is not None:
+            saved = s.RecordSave(path.name, core.last_seq, found[0], found[1], len(records))
+        # What the daemon loads by itself is nobody's order, and no change that UNDO would take back.
+        reply = core.submit(s.LoadTasks(records, saved, path.name if who else ""), who).reply
+        self.edited = self.edited and saved is None
+        assert reply is not None
+        return reply
+
+    # --- crontabs ---
+
+    def _import(self, question: s.ImportLine, session: Session) -> Reply:
+        if session.moving is None:
+            session.moving = moving.Import()
+        reply: Reply = session.moving.take(self.core, question, session.who)
+        return reply
+
+    def _export(self, question: s.ExportTasks, session: Session) -> Reply:
+        return moving.export(self.core.state, question, self.core.now())
+
+    # --- history ---
+
+    def _history(self, question: s.ShowHistory, session: Session) -> Reply:
+        return show_history(self.core.state, question)
+
+    def _runs(self, question: s.ListRuns, session: Session) -> Answer:
+        state = self.core.state
+        if not state.history_from_seq:
+            return views.list_runs(state, question, ())
+        return self._old_runs(question)
+
+    async def _old_runs(self, question: s.ListRuns) -> Reply:
+        """RUNS, when there is more than memory holds and the question wants it."""
+        state = self.core.state
+        wanted = views.wanted_outcomes(question, state)
+        most = MAX_OLD_RUNS
+        if question.limit is not None:
+            have = sum(map(wanted, state.recent))
+            most = max(0, min(most, question.offset + question.limit - have))
+        older: Iterable[Outcome] = ()
+        if most:
+            read = partial(_first, history.outcomes, self.data, state.history_from_seq, wanted, most)
+            older = await trio.to_thread.run_sync(read)
+        return views.list_runs(state, question, older)
+
+    async def _stats(self, question: s.ShowStats, session: Session) -> Reply:
+        """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
+        state = self.core.state
+        rows = s.ListRuns(question.ref, "", question.since_at, question.until_at, None, 0)
+        wanted, before = views.wanted_outcomes(rows, state), state.history_from_seq
+        recent, found = list(state.recent), stats.Stats(question.by, frozenset(state.runs))
+
+        def count() -> None:
+            older = islice(history.outcomes(self.data, before, wanted), MAX_OLD_RUNS) if before else ()
+            for outcome in chain(filter(wanted, reversed(recent)), older):
+                found.see(outcome)
+
+        await trio.to_thread.run_sync(count)
+        periods = list(found.rows())
+        since = format_time(found.since_at) if found.since_at else "-"
+        values = {"rows": len(periods), "since": found.since_at}
+        return Reply(f"{len(periods)} since={since}", values, stats.COLUMNS, periods)
+
+    def _failed(self, question: s.ListFailed, session: Session) -> Reply:
+        return views.list_failed(self.core.state, question)
+
+    def _prove(self, question: s.ProveLedger, session: Session) -> Reply:
+        return views.prove(self.core.state, question)
+
+    async def _why(self, question: s.AskWhy, session: Session) -> Reply:
+        """WHY: what is known of a moment, wherever it stands; or what the task's definition says of it."""
+        state, now = self.core.state, self.core.now()
+        task, wanted = state.find(question.ref), views.wanted_outcomes(views.all_runs(question.ref), state)
+        zone = task.spec.schedule.tz if task else self.default_tz
+        at = parse_moment(question.time, zone, now) if question.time else None
+        if at is None:
+            newest = await self._outcomes(wanted, 1)
+            at = why.newest_moment(why.runs_of(state, question.ref), newest[0] if newest else None)
+        outcomes = await self._outcomes(why.concerns(at, wanted), MAX_OLD_RUNS) if at else []
+        runs = [run for run in why.runs_of(state, question.ref) if run.due_at == at]
+        found = why.Found(runs, outcomes[::-1])
+        if at is None or not (found.runs or found.outcomes):
+            task = views.find(state, question.ref)
+            if at is None:
+                return _why_reply(why.explain_never(state, task), "not-due")
+            return _why_reply(*why.explain_unknown(state, task, at, now))
+        blamed = why.blamed_runs(found.outcomes)
+        others = [row for run in blamed for row in state.outcomes.get(run, [])]
+        other = why.Found([state.runs[run] for run in blamed if run in state.runs], others)
+        remarks = await self._remarks(found)
+        rows, disposition = why.explain_found(state, task, at, found, remarks, other)
+        if task and not (question.time or task.runs):
+            rows += why.tell_waiting(state, task)  # what comes next
+        return _why_reply(rows, disposition)
+
+    async def _remarks(self, found: why.Found) -> list[str]:
+        """The daemon's own lines in the LOG of these runs."""
+        runs = {row.run for row in found.outcomes if row.run} | {run.id for run in found.runs}
+        upto = self.core.last_seq
+        return [text for run in sorted(runs) for fd, text in await self._lines(run, upto) if fd == 0]
+
+    async def _outcomes(self, wanted: Callable[[Outcome], bool], most: int) -> list[Outcome]:
+        """The newest outcomes that are wanted, of memory and then of the journal."""
+        state = self.core.state
+        found = list(islice(filter(wanted, reversed(state.recent)), most))
+        if len(found) < most and state.history_from_seq:
+            read = partial(
+                _first, history.outcomes, self.data, state.history_from_seq, wanted, most - len(found)
+            )
+            found += await trio.to_thread.run_sync(read)
+        return found
+
+    def _log(self, question: s.ShowLog, session: Session) -> Answer:
+        state = self.core.state
+        run = state.runs.get(question.run)
+        if run is None and not 0 < question.run < state.next_run:
+            raise Refusal("not-found", f"no run {question.run}")
+        if question.follow and run is not None:
+            return self._follow(question.run, session)
+        return self._past_log(question.run)
+
+    async def _past_log(self, run: int) -> Reply:
+        lines = await self._lines(run, self.core.last_seq)
+        return Reply("", {}, LOG_COLUMNS, ((fd, text or BLANK) for fd, text in lines), "rows")
+
+    async def _lines(self, run: int, upto: int) -> list[tuple[int, str]]:
+        """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
+        state = self.core.state
+        output = state.outputs.get(run)
+        if output is not None and output.whole:
+            return list(output.lines)
+        active = state.runs.get(run)
+        if active is not None and not active.has_output:
+            return []
+        await self.core.settled(upto)  # files hold what is committed
+        return await trio.to_thread.run_sync(history.output, self.data, run, upto)
+
+    async def _follow(self, run: int, session: Session) -> Reply:
+        """LOG … follow: what there is, then every line as it comes, then the status line."""
+        feed = LogFeed(self.core, session, run)
+        self._subscribe(feed, session)
+        session.is_live = True  # and no session: a script that waits for a job gets its prompt back
+        upto = self.core.last_seq
+        feed.past(await self._lines(run, upto), upto)
+        await feed.ended.wait()
+        session.is_live = False
+        self._unsubscribe(feed)
+        return Reply(str(feed.count), {"rows": feed.count})
+
+    def _watch(self, question: s.Watch, session: Session) -> Reply:
+        task_id = None if question.ref is None else views.find(self.core.state, question.ref).id
+        self._subscribe(WatchFeed(self.core, session, question.kinds, task_id), session)
+        session.is_session = session.is_live = True
+        return Reply("watching", {"watching": True})
+
+    def _subscribe(self, feed: Any, session: Session) -> None:
+        if len(self.core.feeds) >= MAX_FEEDS:
+            raise Refusal("too-many", f"{MAX_FEEDS} connections are watching already")
+        self.core.feeds.append(feed)
+        session.data.append(feed)
+
+    def _unsubscribe(self, feed: Any) -> None:
+        if feed in self.core.feeds:
+            self.core.feeds.remove(feed)
+
+
+def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:
+    return Reply(disposition, {"disposition": disposition}, ("time", "what"), rows)
+
+
+def _calendars_of(order: Any) -> tuple[str, ...]:
+    """The calendars that an order names for a task."""
+    if isinstance(order, s.AddTask):
+        return order.spec.options.skip
+    return parse_calendar_names(order.words.get("skip", "")) if isinstance(order, s.SetTask) else ()
+
+
+def _troubles(troubles: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in troubles.items()) or "ok"
+
+
+_ASK_LESS = "name a task, or an earlier until="
+
+
+async def _in_turns(items: Iterable[T | None], take: Callable[[T], object] | None = None) -> list[T]:
+    """All that is there, found in slices with everybody else's turns in between; None is nothing."""
+    found: list[T] = []
+    began = perf_counter()
+    until = began + SLICE_S
+    await trio.lowlevel.checkpoint()
+    for item in items:
+        if item is not None:
+            (take or found.append)(item)
+        if len(found) > MAX_ROWS_AHEAD:
+            raise Refusal("limit", f"more than {MAX_ROWS_AHEAD} rows; {_ASK_LESS}")
+        if perf_counter() > until:
+            await trio.lowlevel.checkpoint()
+            until = perf_counter() + SLICE_S
+        if until > began + MAX_AHEAD_S:
+            raise Refusal("limit", f"it takes longer than {MAX_AHEAD_S:g} s; {_ASK_LESS}")
+    return found
+
+
+def _first(
+    read: Callable[..., Iterable[Outcome]],
+    data: Path,
+    before_seq: int,
+    wanted: Callable[[Outcome], bool],
+    most: int,
+) -> list[Outcome]:
+    return list(islice(read(data, before_seq, wanted), most))
+
+
+# --- what happens, as it happens ---
+
+
+class WatchFeed:
+    """WATCH: a row an event."""
+
+    def __init__(self, core: Core, session: Session, kinds: frozenset[str], task_id: int | None) -> None:
+        self._core = core
+        self._session = session
+        self._kinds = kinds
+        self._task_id = task_id
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        event = events.describe(fact, at, self._core.state)
+        if event is None or event.kind not in self._kinds:
+            return
+        if self._task_id is not None and event.task_id != self._task_id:
+            return
+        row = format_row(events.COLUMNS, event.row, self._session.as_json)
+        self._session.outbox.put(row.encode() + b"\n", seq)
+
+
+class LogFeed:
+    """LOG … follow: the lines of one run until it has ended."""
+
+    def __init__(self, core: Core, session: Session, run: int) -> None:
+        self._core = core
+        self._session = session
+        self._run = run
+        self._early: list[tuple[int, str, int]] | None = []  # what came while the past was being read
+        self.count = 0
+        self.ended = trio.Event()
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        if isinstance(fact, f.OutputReceived) and fact.run == self._run:
+            for fd, text in fact.lines:
+                self._line(fd, text, seq)
+        elif isinstance(fact, f.RunEnded) and fact.run == self._run and fact.final:
+            self.ended.set()
+
+    def past(self, lines: Iterable[tuple[int, str]], seq: int) -> None:
+        """The lines there were when it began; those that came meanwhile follow."""
+        early, self._early = self._early or [], None
+        for fd, text in lines:
+            self._line(fd, text, seq)
+        for fd, text, later in early:
+            self._line(fd, text, later)
+
+    def _line(self, fd: int, text: str, seq: int) -> None:
+        if self._early is not None:
+            self._early.append((fd, text, seq))
+            return
+        self.count += 1
+        row = format_row(LOG_COLUMNS, (fd, text or BLANK), self._session.as_json)
+        self._session.outbox.put(row.encode(errors="backslashreplace") + b"\n", seq)
+
+
+_ABOUT_DAYS = (s.ShowNext, s.ShowClockChanges, s.CompareZones, s.ShowStatus, s.AskWhy)
+_ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
+    s.Ping: Answers._ping,
+    s.Hello: Answers._hello,
+    s.Authenticate: Answers._authenticate,
+    s.SetFormat: Answers._format,
+    s.Quit: Answers._quit,
+    s.Help: Answers._help,
+    s.ListTasks: Answers._list,
+    s.GetTask: Answers._get,
+    s.ShowNext: Answers._next,
+    s.ShowDependencies: Answers._dependencies,
+    s.DescribeSchedule: Answers._describe,
+    s.ShowClockChanges: Answers._dst,
+    s.CompareZones: Answers._tzdiff,
+    s.ListWorkers: Answers._workers,
+    s.ListExpectations: Answers._expects,
+    s.ShowStatus: Answers._status,
+    s.ShowClock: Answers._clock,
+    s.SaveTasks: Answers._save,
+    s.LoadFile: Answers._load,
+    s.ImportLine: Answers._import,
+    s.ExportTasks: Answers._export,
+    s.ListRuns: Answers._runs,
+    s.ShowHistory: Answers._history,
+    s.ShowStats: Answers._stats,
+    s.ListFailed: Answers._failed,
+    s.ProveLedger: Answers._prove,
+    s.AskWhy: Answers._why,
+    s.ShowLog: Answers._log,
+    s.Watch: Answers._watch,
+}

@@ -1,0 +1,243 @@
+"""The loop: takes an order, asks the engine, journals, applies, and lets messages go.
+
+`submit` is the only way in, for clients, workers and what is due alike, and it never
+awaits: decide, append, apply happen in one piece, so nobody sees half a decision. What
+is to be sent is queued together with the journal's sequence number it depends on, and
+the gate lets it leave when that number is on disk. `end_batch` closes whatever a
+connection read in one go: everything that has become due is decided too, then comes one
+commit and one write per peer.
+
+A journal that cannot take a decision (disk full) refuses before anything is applied: the
+client gets the refusal, and what is due stays due and is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
+from typing import Any, Protocol
+
+import trio
+
+from ..base.errors import Refusal
+from ..engine import facts as f
+from ..engine.definitions import Limits
+from ..engine.engine import Engine
+from ..engine.moments import Decision
+from ..engine.state import State
+from ..engine.stimuli import NoticeStep
+from ..host.clock import STEP_S, Clock
+from ..journal.journal import Journal
+from ..net.outbox import Gate
+from ..net.workers import Link
+
+log = logging.getLogger("cronflowd.core")
+
+STEPS_PER_BATCH = 500  # decisions about what is due, before connections get their turn again
+RETRY_S = 1.0  # what the journal refused is tried again so much later
+
+
+class Feed(Protocol):
+    """Somebody who wants to know what happens, as it happens."""
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None: ...
+
+
+class Core:
+    """One engine, one journal, and everybody who is connected to them."""
+
+    def __init__(
+        self,
+        state: State,
+        journal: Journal,
+        clock: Clock,
+        limits: Limits,
+        *,
+        token: bytes | None = None,
+        heartbeat_s: float = 10.0,
+        kill_grace_s: float = 10.0,
+        max_outbox: int = 4 * 1024 * 1024,
+        max_links: int = 1000,
+    ) -> None:
+        self.state = state
+        self.engine = Engine(state, limits)
+        self.journal = journal
+        self.clock = clock
+        self.gate = Gate(journal.last)
+        self.last_seq = journal.last
+        self.token = token
+        self.heartbeat_s = heartbeat_s
+        self.kill_grace_s = kill_grace_s
+        self.max_outbox = max_outbox
+        self.max_links = max_links
+        self.links: dict[str, Link] = {}
+        self.feeds: list[Feed] = []
+        self.on_pass: Callable[[], object] = lambda: None  # called once a pass: feeds the watchdog
+        self.before_pass: Callable[[], object] = lambda: None  # before what is due is decided
+        self._touched: list[Link] = []
+        self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
+        self._insisted: deque[Any] = deque()
+        self._more = trio.Event()
+        self._armed: datetime | None = None
+        self._timer = trio.CancelScope()
+        self._complained = False
+        self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
+
+    @property
+    def lease_s(self) -> float:
+        """How long a worker that is away keeps its runs; as all limits, it may change with HUP."""
+        return self.engine.limits.lease_s
+
+    @property
+    def output_limit(self) -> int:
+        """Bytes of output kept of an attempt."""
+        return self.engine.limits.output_bytes
+
+    def now(self) -> datetime:
+        """The wall clock, as the core's one clock reads it."""
+        return self.clock.now()
+
+    def submit(self, order: Any, who: str | None = None) -> Decision:
+        """Decides and applies one order; `who` gave it. Raises Refusal, and then nothing has changed."""
+        return self._submit(order, self._look(), who)
+
+    def _submit(self, order: Any, now: datetime, who: str | None = None) -> Decision:
+        decision = self.engine.decide(order, now, who)
+        if decision.facts:
+            last = self.journal.append(decision.facts, now)
+            seq = last - len(decision.facts)
+            for fact in decision.facts:
+                seq += 1
+                if self.feeds:
+                    self._show(fact, now, seq)
+                self.state.apply(fact, now, seq)
+            self.last_seq = last
+        for worker, line in decision.messages:
+            if link := self.links.get(worker):
+                link.send(line)
+        return decision
+
+    def _show(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        """Tells the feeds; one that fails loses its place, because the fact stands in the journal already."""
+        for feed in list(self.feeds):
+            try:
+                feed.see(fact, at, seq)
+            except Exception:
+                log.exception("a watcher could not be told")
+                self.feeds.remove(feed)
+
+    def insist(self, order: Any) -> None:
+        """Submits what cannot be taken back, now or as soon as the journal has room again."""
+        self._insisted.append(order)
+        self._more.set()
+
+    def end_batch(self) -> None:
+        """Decides what is due by now, then starts one commit for all of it."""
+        if self._decide_due():
+            self._more.set()
+        for link in self._touched:
+            link.flush(self.last_seq)
+        self._touched.clear()
+        self.journal.flush()
+
+    def touch(self, link: Link) -> None:
+        """This link has lines to send at the end of the batch."""
+        self._touched.append(link)
+
+    def committed(self, seq: int) -> None:
+        """The journal is on disk up to `seq`; called in the trio thread."""
+        self.gate.open(seq)
+        while self._waiters and self._waiters[0][0] <= seq:
+            heappop(self._waiters)[2].set()
+
+    async def settled(self, seq: int) -> None:
+        """Waits until the journal is on disk up to `seq`."""
+        if seq > self.gate.committed:
+            event = trio.Event()
+            heappush(self._waiters, (seq, id(event), event))
+            self.end_batch()
+            await event.wait()
+
+    async def run(self) -> None:
+        """Decides what comes due, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_clock)
+            while True:
+                self._more = trio.Event()
+                self.end_batch()
+                self.on_pass()
+                await trio.lowlevel.checkpoint()
+                await self._more.wait()
+
+    def wake(self) -> None:
+        """Has the loop look again."""
+        self._more.set()
+
+    def _decide_due(self) -> bool:
+        """Takes the steps that are due; True when there are more than one pass should take."""
+        self.before_pass()
+        # One time for all: a step that was due must not be taken at another time than it was due at.
+        now = self._look()
+        try:
+            while self._insisted:
+                self._submit(self._insisted[0], now)
+                self._insisted.popleft()
+            for _ in range(STEPS_PER_BATCH):
+                step = self.engine.next_step(now)
+                if step is None:
+                    self._complained = False
+                    self._arm(self.engine.next_due())
+                    return False
+                self._submit(step, now)
+        except Refusal as refusal:
+            self._complain(refusal)
+            self._arm(now + timedelta(seconds=RETRY_S))
+            return False
+        return True
+
+    def _complain(self, refusal: Refusal) -> None:
+        if not self._complained:
+            log.error("what is due has to wait: %s", refusal)
+        self._complained = True
+
+    def _arm(self, at: datetime | None) -> None:
+        if at != self._armed:
+            self._armed = at
+            self._timer.cancel()
+
+    async def _watch_clock(self) -> None:
+        """Sleeps until the next moment; wakes the loop then, and when the clock was set."""
+        while True:
+            with trio.CancelScope() as self._timer:
+                await self.clock.wait_until(self._armed)
+                self._armed = None
+            if not self._timer.cancelled_caught:
+                self._more.set()
+                await trio.lowlevel.checkpoint()
+
+    # --- the clock ---
+
+    def _look(self) -> datetime:
+        """The wall clock, to decide by. If it was set, that is journaled before anything else is decided."""
+        mark = self._mark
+        by_s = self._moved_since(mark)
+        # Twice, because the process may have stood still between the readings of the two clocks.
+        if abs(by_s) >= STEP_S and abs(by_s := self._moved_since(mark)) >= STEP_S:
+            self._notice_step(by_s)
+        return self._mark[0]
+
+    def _moved_since(self, mark: tuple[datetime, float]) -> float:
+        """Marks both clocks anew; by how much one was set since then. A suspend moves both alike."""
+        self._mark = now, steady_s = self.clock.now(), self.clock.steady_s()
+        return (now - mark[0]).total_seconds() - (steady_s - mark[1])
+
+    def _notice_step(self, by_s: float) -> None:
+        log.warning("the clock was set by %+.3f s", by_s)
+        step = NoticeStep(round(by_s, 3))
+        try:
+            self._submit(step, self._mark[0])
+        except Refusal:  # as everything that is due, it has to wait for the journal
+            self.insist(step)

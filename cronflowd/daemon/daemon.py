@@ -1,0 +1,278 @@
+"""The daemon put together: directory, journal, doors, loop, and how all of it ends.
+
+Start: lock the directory, replay, open the doors, say ready. End (TERM, INT): close the
+doors, commit what was decided, write tasks.db, exit 0. Jobs run on in their workers.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
+
+import trio
+
+from .. import __version__
+from ..base.errors import Exit, Fatal, Refusal
+from ..engine.definitions import Limits
+from ..engine.state import State
+from ..engine.stimuli import RescheduleTasks, StartDaemon
+from ..host import auth, config, logs, systemd
+from ..host.clock import SystemClock
+from ..host.config import Settings
+from ..journal import store
+from ..journal.journal import FileJournal, lock_directory
+from ..net import listeners
+from ..net.clients import Waits, serve_client
+from ..net.listeners import Door, Listener
+from ..net.workers import serve_worker
+from ..schedules.schedule import reload_zones
+from ..schedules.zones import data_version
+from . import upkeep
+from .answers import Answers
+from .core import Core
+
+log = logging.getLogger("cronflowd")
+
+WORKERS_SOCKET = "workers.sock"  # in the data directory: the local worker's door
+PROGRESS_EVERY = 250_000  # replayed records
+LAST_WORDS_S = 5.0  # for replies on their way when the daemon stops
+
+
+def run(settings: Settings) -> int:
+    """`cronflowd serve`; returns the exit status. Raises Fatal."""
+    return trio.run(_main, settings)
+
+
+async def _main(settings: Settings) -> int:
+    inherited = {
+        name: [listeners.adopt_listener(fd) for fd in fds] for name, fds in systemd.inherited().items()
+    }
+    auth.check_doors(settings, [_address(each) for group in inherited.values() for each in group])
+    token = auth.read_token(settings.token_file) if settings.token_file else None
+    store.make_directory(settings.data)
+    lock = lock_directory(settings.data)
+    try:
+        return await Daemon(settings, token, inherited).serve()
+    finally:
+        os.close(lock)
+
+
+class Daemon:
+    """One daemon on one data directory."""
+
+    def __init__(self, settings: Settings, token: bytes | None, inherited: dict[str, list[Listener]]) -> None:
+        self.settings = settings
+        self.inherited = inherited
+        self.clock = SystemClock()
+        self.journal = FileJournal(settings.data, settings.segment)
+        self.state = State(settings.tz, settings.recent_runs)
+        self.is_new = self._replay()
+        self.core = Core(
+            self.state,
+            self.journal,
+            self.clock,
+            _limits(settings),
+            token=token,
+            heartbeat_s=settings.heartbeat_s,
+            kill_grace_s=settings.kill_grace_s,
+            max_outbox=settings.max_outbox,
+            max_links=settings.max_workers,
+        )
+        self.answers = Answers(self.core, settings.data)
+        self.compactor = upkeep.Compactor(self.core, settings.data, settings.history)
+
+    def _replay(self) -> bool:
+        """Reads the journal; True when there was nothing in it."""
+        gc.disable()  # nothing that is made here is garbage, and looking for some takes as long as reading
+        count = 0
+        for seq, at, fact in self.journal.replay():
+            self.state.apply(fact, at, seq)
+            count += 1
+            if count % PROGRESS_EVERY == 0:
+                log.info("replayed %d records of the journal", count)
+        gc.freeze()
+        gc.enable()
+        return count == 0
+
+    async def serve(self) -> int:
+        """From ready to the end."""
+        self._listen_for_commits()
+        control, workers = self._open_doors()
+        await self._begin()
+        self._say_ready(control, workers)
+        async with trio.open_nursery() as nursery:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+                nursery.start_soon(self._work, control, workers)
+                await self._wait_for_end(signals)
+                systemd.notify("STOPPING=1")
+                # Whoever waits for an answer gets it: it leaves with the commit it waits for.
+                with trio.move_on_after(LAST_WORDS_S):
+                    await self.core.settled(self.core.last_seq)
+                nursery.cancel_scope.cancel()
+        await self._end()
+        return Exit.OK
+
+    def _listen_for_commits(self) -> None:
+        token = trio.lowlevel.current_trio_token()
+
+        def committed(seq: int) -> None:
+            self.core.committed(seq)
+            self.compactor.look()
+
+        def notify(seq: int) -> None:
+            # The last commit of all comes when everybody has gone.
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(committed, seq)
+
+        self.journal.notify = notify
+
+    # --- beginning ---
+
+    def _open_doors(self) -> tuple[list[Listener], list[Listener]]:
+        settings = self.settings
+        control, workers = self.inherited.get("control", []), self.inherited.get("workers", [])
+        control = control or listeners.open_listeners(settings.listen, config.OPTIONAL_LISTENERS)
+        workers = workers or listeners.open_listeners(settings.listen_workers, config.OPTIONAL_LISTENERS)
+        control = [*control, listeners.open_unix(settings.socket)]
+        workers = [*workers, listeners.open_unix(settings.data / WORKERS_SOCKET)]
+        return control, workers
+
+    async def _begin(self) -> None:
+        """Journals the start; takes a tasks.db over where there is no journal yet."""
+        last_at, now = self.state.decided_upto_at, self.core.now()
+        if now < last_at:
+            log.warning("the clock shows %s, but moments up to %s have been decided", now, last_at)
+        self.answers.find_calendars()
+        try:
+            self.core.submit(StartDaemon(__version__, self.settings.tz))
+        except Refusal as refusal:
+            raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
+        path = self.settings.data / store.TASKS_NAME
+        if self.is_new and path.exists():
+            try:
+                await self.answers.load(path)
+            except Refusal as refusal:
+                raise Fatal(Exit.CORRUPT, refusal.message) from None
+            log.info("%s: %d tasks taken over", path, len(self.state.tasks))
+        self.answers.edited = await self.answers.is_edited()
+        if self.answers.edited:
+            log.warning(
+                "%s was edited by hand; the journal goes on as it was, LOAD takes the file over", path
+            )
+        await self.core.settled(self.core.last_seq)
+
+    def _say_ready(self, control: list[Listener], workers: list[Listener]) -> None:
+        where = f"control={_first_tcp(control)} workers={_first_tcp(workers)} pid={os.getpid()}"
+        print(f"cronflowd ready {where}", flush=True)
+        systemd.notify(f"READY=1\nSTATUS={self.state.count_own()} tasks")
+        log.info("serving %d tasks from %s", len(self.state.tasks), self.settings.data)
+        log.info("zone data: %s", data_version())
+
+    # --- the long middle ---
+
+    async def _work(self, control: list[Listener], workers: list[Listener]) -> None:
+        settings = self.settings
+        waits = _waits(settings)
+        serve_one = partial(
+            serve_client, core=self.answers, waits=waits, max_outbox_bytes=settings.max_outbox
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.core.run)
+            nursery.start_soon(self.compactor.run)
+            nursery.start_soon(self._feed_watchdog)
+            clients = Door(serve_one, settings.max_clients, "client connections")
+            links = Door(partial(serve_worker, core=self.core), settings.max_workers, "worker connections")
+            nursery.start_soon(clients.serve, control)
+            nursery.start_soon(links.serve, workers)
+            if settings.local_worker:
+                socket = settings.data / WORKERS_SOCKET
+                nursery.start_soon(
+                    upkeep.keep_local_worker, settings.data, socket, settings.local_worker, settings.config
+                )
+
+    async def _feed_watchdog(self) -> None:
+        """The loop itself feeds systemd's watchdog: one that hangs is started again."""
+        interval_s = systemd.watchdog_interval_s()
+        if interval_s is None:
+            return
+        self.core.on_pass = lambda: systemd.notify("WATCHDOG=1")
+        while True:
+            await trio.sleep(interval_s / 3)
+            self.core.wake()
+
+    async def _wait_for_end(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                log.info("%s: stopping", signal.Signals(number).name)
+                return
+            self._reload()
+
+    def _reload(self) -> None:
+        """HUP: what can change while serving does; what is wrong leaves everything as it was."""
+        systemd.notify("RELOADING=1")
+        try:
+            settings = config.reload(self.settings)
+        except Fatal as error:
+            log.error("the settings stay as they were: %s", error.message)  # noqa: TRY400  # no bug, no traceback
+        else:
+            self.core.engine.limits = _limits(settings)
+            logs.set_up(settings.log_format, settings.log_level)
+            log.info("settings read again: limits, notify and log are in force, the rest at the next start")
+        reload_zones()
+        log.info("zone data: %s", data_version())
+        self.state.parse_again()
+        self.answers.find_calendars()
+        self.core.insist(RescheduleTasks())
+        self.core.end_batch()
+        systemd.notify("READY=1")
+
+    # --- ending ---
+
+    async def _end(self) -> None:
+        """Commits what was decided, and leaves a fresh tasks.db, unless somebody edited it."""
+        with trio.move_on_after(LAST_WORDS_S):
+            await self.core.settled(self.core.last_seq)
+            if not await self.answers.is_edited():
+                await self._save()
+        self.journal.close()
+
+    async def _save(self) -> None:
+        try:
+            await self.answers.save(self.settings.data / store.TASKS_NAME)
+        except Refusal as refusal:
+            log.warning("tasks.db was not written: %s (the journal has everything)", refusal)
+
+
+def _limits(settings: Settings) -> Limits:
+    limits = Limits(settings.max_tasks, settings.lease_s, settings.output_limit)
+    limits.notify, limits.notify_limit = settings.notify, settings.notify_limit
+    limits.host = socket.gethostname()
+    return limits
+
+
+def _waits(settings: Settings) -> Waits:
+    return Waits(
+        first_byte_s=settings.first_byte_wait_s,
+        end_s=settings.end_wait_s,
+        more_s=settings.more_wait_s,
+        linger_s=settings.linger_s,
+        silent_s=settings.silent_close_s,
+        idle_s=settings.session_idle_s,
+    )
+
+
+def _first_tcp(found: list[Listener]) -> str:
+    return next((each.address for each in found if each.kind == "tcp"), "none")
+
+
+def _address(listener: Listener) -> tuple[str, int]:
+    if listener.kind == "unix":
+        return "localhost", 0
+    host, port = listener.sock.getsockname()[:2]
+    return host, port

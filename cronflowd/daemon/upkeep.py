@@ -1,0 +1,112 @@
+"""What the daemon has done by child processes: running jobs on this machine, and compaction.
+
+The daemon itself executes nothing. The local worker is an ordinary worker that dials in
+over a unix socket; it is started in a session of its own, so that a daemon that stops or
+dies leaves its jobs alone, and it is taken back by the next one. Compaction replays closed
+journal files into a checkpoint, in a process of its own so that scheduling never waits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import trio
+
+from ..base.errors import Refusal
+from ..engine.stimuli import RecordCheckpoint
+from ..journal import compaction
+from .core import Core
+
+log = logging.getLogger("cronflowd.upkeep")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0  # between starts of a local worker that keeps ending
+STEADY_S = 30.0  # one that lived so long is started again at once
+LOOK_EVERY_S = 5.0
+SEGMENTS_BEFORE_COMPACTION = 4
+COMPACTION_LIMIT_S = 3600.0
+
+
+async def keep_local_worker(data: Path, socket: Path, slots: int, config: Path | None) -> None:
+    """Keeps a worker running on this machine until cancelled; leaves it to itself then.
+
+    It has this process's variables and the file's table [worker]; flags say what is ours to say.
+    """
+    command = [sys.executable, "-m", "cronflowd", "worker", "--local", "--name", "local"]
+    command += ["--connect", f"unix:{socket}", "--slots", str(slots), "--spool", str(data / "local-worker")]
+    if config is not None:
+        command += ["--config", str(config)]
+    pause_s = FIRST_PAUSE_S
+    while True:
+        began = trio.current_time()
+        # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
+        try:
+            process = await trio.lowlevel.open_process(
+                command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+            )
+            status = await process.wait()
+        except OSError as error:
+            log.warning("the local worker cannot be started: %s", error)
+            status = -1
+        if trio.current_time() - began > STEADY_S:
+            pause_s = FIRST_PAUSE_S
+        log.warning("the local worker ended with status %d; it is started again in %g s", status, pause_s)
+        await trio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+class Compactor:
+    """Starts a compaction when enough closed segments have come together."""
+
+    def __init__(self, core: Core, data: Path, history_bytes: int) -> None:
+        self._core = core
+        self._data = data
+        self._history_bytes = history_bytes
+        self._wanted = trio.Event()
+        self._failures = 0
+
+    def look(self) -> None:
+        """Called after each commit; cheap."""
+        if len(self._core.journal.closed) >= SEGMENTS_BEFORE_COMPACTION << min(self._failures, 6):
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """Compacts whenever it is due, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            if await self._compact():
+                self._failures = 0
+            else:
+                self._failures += 1
+            self._wanted = trio.Event()
+
+    async def _compact(self) -> bool:
+        command = [sys.executable, "-m", "cronflowd", "compact", str(self._data), str(self._history_bytes)]
+        with trio.move_on_after(COMPACTION_LIMIT_S):
+            done = await trio.run_process(command, capture_stdout=True, check=False, start_new_session=True)
+            if done.returncode == 0 and await self._adopt(done.stdout):
+                return True
+        log.error("the journal could not be compacted; it grows until that works")
+        return False
+
+    async def _adopt(self, stdout: bytes) -> bool:
+        """Journals that the checkpoint stands, then lets what it replaces go."""
+        try:
+            told = json.loads(stdout)
+            order = RecordCheckpoint(told["file"], told["upto"], told["size"], told["crc"])
+            self._core.submit(order)
+        except (Refusal, ValueError, KeyError) as error:
+            log.warning("the checkpoint cannot be journaled: %s", error)
+            return False
+        await self._core.settled(self._core.last_seq)
+        try:
+            removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, order.upto)
+        except OSError as error:
+            log.warning("what the checkpoint replaces cannot be removed: %s", error)
+            return False
+        self._core.journal.forget_closed(order.upto)
+        log.info("compacted the journal up to record %d; %d files removed", order.upto, removed)
+        return True

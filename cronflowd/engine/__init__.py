@@ -1,0 +1,10 @@
+"""What decides: orders in, facts and messages out.
+
+The one rule: `decide` looks and never touches, `State.apply` touches and never refuses; no
+clock, no file, no socket, so that a replayed day is the day that was.
+
+Read in this order: `stimuli` (orders), `facts`, `model` of the tasks beside them, `state` over
+its `tables`, `ledger`, `changelog` and `beats`; then what decides: `moments` (what becomes of a
+due moment), `dependencies`, `placement`, `definitions`, `changes` (UNDO), `expectations`,
+`notices`, and `engine`, which puts them together.
+"""

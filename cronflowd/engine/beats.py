@@ -1,0 +1,138 @@
+"""What is expected to give a sign of life, and when it is late: the table, built by facts.
+
+A part of `State`, whose rules hold here: only `apply` comes to these methods, and none of them
+refuses. When a beat is due was decided from the schedule and stands in the fact. Here it is
+only put off, where nobody could have kept it: after a start of the daemon, the end of PAUSE all,
+and a big step of the clock, everything has its grace from then on.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from heapq import heapify, heappop, heappush
+
+from attrs import define
+
+from ..base.errors import Refusal
+from ..schedules.zones import EPOCH, parse_duration
+from . import facts as f
+
+FAR_S = 3 * 3600.0  # a clock set forward by more gives all beats their grace anew
+
+
+@define
+class Expectation:
+    """Something that has to say from time to time that it is well."""
+
+    name: str
+    every: str  # a duration, counted from the last beat; or a schedule
+    grace_s: float
+    notify: str  # as notify= says it
+    desc: str
+    start_at: datetime | None  # nothing is expected before
+    state: str  # `new`, `ok`, `late`, `failed`
+    due_at: datetime | None  # grace included; None while late, and when no more are to come
+    set_at: datetime
+    beaten_at: datetime | None = None
+    text: str = ""  # what the last beat said
+
+    @property
+    def grace(self) -> timedelta:
+        return timedelta(seconds=self.grace_s)
+
+    @property
+    def every_s(self) -> float | None:
+        """The time between two beats; None for a schedule."""
+        return interval_s(self.every)
+
+
+def interval_s(every: str) -> float | None:
+    """`1d` as seconds; None for a schedule."""
+    try:
+        return parse_duration(every)
+    except Refusal:
+        return None
+
+
+class Expectations:
+    """The table, and which of them is late next."""
+
+    def __init__(self) -> None:
+        self.expected: dict[str, Expectation] = {}
+        self.beats_from_at = EPOCH  # nobody is late before this, and his grace
+        self.late: list[tuple[datetime, str]] = []  # a heap
+
+    def late_at(self, expected: Expectation) -> datetime | None:
+        """When it is called late."""
+        if expected.due_at is None:
+            return None
+        return max(expected.due_at, self.beats_from_at + expected.grace)
+
+    def next_late(self) -> tuple[datetime, str] | None:
+        """The earliest that would be late, were there no pause."""
+        while self.late:
+            at, name = self.late[0]
+            if (expected := self.expected.get(name)) and self.late_at(expected) == at:
+                return self.late[0]
+            heappop(self.late)
+        return None
+
+    def give_grace(self, from_at: datetime) -> None:
+        """From then on everybody has his grace, if he has not longer anyhow."""
+        self.beats_from_at = from_at
+        pairs = ((self.late_at(each), each.name) for each in self.expected.values())
+        self.late = [(at, name) for at, name in pairs if at]
+        heapify(self.late)
+
+    def _wait_for(self, expected: Expectation) -> None:
+        if at := self.late_at(expected):
+            heappush(self.late, (at, expected.name))
+            if len(self.late) > 64 + 2 * len(self.expected):
+                self.give_grace(self.beats_from_at)
+
+    def _expectation_set(self, fact: f.ExpectationSet, at: datetime, seq: int) -> None:
+        old = self.expected.get(fact.name)
+        expected = Expectation(
+            fact.name, fact.every, fact.grace_s, fact.notify, fact.desc, fact.start_at, fact.state,
+            fact.due_at, old.set_at if old else at, old.beaten_at if old else None, old.text if old else "",
+        )  # fmt: skip
+        self.expected[fact.name] = expected
+        self._wait_for(expected)
+
+    def _beat_received(self, fact: f.BeatReceived, at: datetime, seq: int) -> None:
+        expected = self.expected[fact.name]
+        expected.state, expected.text = fact.state, fact.text
+        expected.beaten_at, expected.due_at = at, fact.due_at
+        self._wait_for(expected)
+
+    def _beat_missed(self, fact: f.BeatMissed, at: datetime, seq: int) -> None:
+        expected = self.expected[fact.name]
+        expected.state, expected.due_at = "late", None
+
+    def _expectation_forgotten(self, fact: f.ExpectationForgotten, at: datetime, seq: int) -> None:
+        del self.expected[fact.name]
+
+    def _expectation_carried(self, fact: f.ExpectationCarried, at: datetime, seq: int) -> None:
+        expected = Expectation(
+            fact.name, fact.every, fact.grace_s, fact.notify, fact.desc, fact.start_at, fact.state,
+            fact.due_at, fact.set_at, fact.beaten_at, fact.text,
+        )  # fmt: skip
+        self.expected[fact.name] = expected
+        self._wait_for(expected)
+
+    def _step_beats(self, by: timedelta) -> None:
+        """The clock was set: intervals stay as long as they are, and what a schedule says stays."""
+        for expected in self.expected.values():
+            expected.set_at += by
+            if expected.beaten_at:
+                expected.beaten_at += by
+            if expected.due_at and expected.every_s is not None:
+                expected.due_at += by
+
+
+def carried(expected: Expectation) -> f.ExpectationCarried:
+    """The same as a fact."""
+    return f.ExpectationCarried(
+        expected.name, expected.every, expected.grace_s, expected.notify, expected.desc, expected.start_at,
+        expected.state, expected.due_at, expected.set_at, expected.beaten_at, expected.text,
+    )  # fmt: skip

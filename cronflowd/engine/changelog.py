@@ -1,0 +1,184 @@
+"""What was changed last, by whom, and how each task was before: what HISTORY tells and UNDO needs.
+
+A change is what one order did: one or more facts with the same number, each a step here.
+A step holds what it replaced, so that walking back from the present gives the tasks as
+they were before any change that is still known. The log is bounded; the oldest changes
+go first, and the newest stays whatever its size.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from attrs import Factory, define
+
+from ..tasks.model import Task, TaskSpec, read_record
+from . import facts as f
+
+MAX_CHANGES = 1000
+MAX_STEPS = 100_000  # in all changes; a step holds at most one definition
+ALL = 0  # the id that stands for PAUSE all and RESUME all
+STEPS = {
+    f.TaskAdded: "added",
+    f.TaskChanged: "changed",
+    f.TaskRemoved: "removed",
+    f.TaskRestored: "restored",
+    f.TaskPaused: "paused",
+    f.TaskResumed: "resumed",
+}
+
+
+@define
+class Was:
+    """A task at one time in the past; or, with the id ALL, what PAUSE all had set."""
+
+    id: int
+    rev: int = 0
+    definition: TaskSpec | dict[str, Any] | None = None  # a record after a restart: read when needed
+    anchor_at: datetime | None = None
+    paused: bool = False
+    paused_until_at: datetime | None = None
+    paused_why: str = ""
+    counts: dict[str, int] | None = None
+    fired: int = 0
+    heard: dict[str, str] = Factory(dict)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The definition as facts carry it."""
+        return self.definition.record if isinstance(self.definition, TaskSpec) else self.definition or {}
+
+    def read(self, default_tz: str) -> TaskSpec:
+        """The definition, parsed."""
+        if isinstance(self.definition, TaskSpec):
+            return self.definition
+        return read_record(self.record, default_tz)
+
+    @property
+    def name(self) -> str:
+        return (
+            self.definition.name
+            if isinstance(self.definition, TaskSpec)
+            else str(self.record.get("jobName", ""))
+        )
+
+
+@define
+class Step:
+    """One fact of a change."""
+
+    kind: str  # of STEPS
+    id: int
+    rev: int  # of the task after it
+    was: Was | None  # before it; None = there was no such task
+
+
+@define
+class Change:
+    """What one order changed."""
+
+    number: int
+    at: datetime
+    who: str | None
+    what: str
+    steps: list[Step] = Factory(list)
+
+
+class ChangeLog:
+    """The changes that are still known, oldest first. Filled by `State.apply` alone."""
+
+    def __init__(self) -> None:
+        self.changes: deque[Change] = deque()
+        self._steps = 0
+
+    @property
+    def next_number(self) -> int:
+        return self.changes[-1].number + 1 if self.changes else 1
+
+    def open(self, number: int, at: datetime, who: str | None, what: str) -> None:
+        """A change begins, unless this one has begun."""
+        if not self.changes or self.changes[-1].number != number:
+            self.changes.append(Change(number, at, who, what))
+
+    def add(self, step: Step) -> None:
+        """One more step of the newest change."""
+        self.changes[-1].steps.append(step)
+        self._steps += 1
+        while len(self.changes) > 1 and (len(self.changes) > MAX_CHANGES or self._steps > MAX_STEPS):
+            self._steps -= len(self.changes.popleft().steps)
+
+    def forget_parsed(self) -> None:
+        """Definitions were read with zone data that is no longer in use; their records stay."""
+        for change in self.changes:
+            for step in change.steps:
+                if step.was and step.was.definition is not None:
+                    step.was.definition = step.was.record
+
+    def newest(self, count: int) -> list[Change]:
+        """The last `count` changes, newest first."""
+        changes = reversed(self.changes)
+        return [change for change, _ in zip(changes, range(count), strict=False)]
+
+    def steps_of(self, task_id: int) -> Iterator[tuple[Change, Step]]:
+        """What was done to one task, newest first."""
+        for change in reversed(self.changes):
+            for step in reversed(change.steps):
+                if step.id == task_id:
+                    yield change, step
+
+    def find_removed(self, name: str) -> int | None:
+        """The id of the task that bore this name when it was removed last."""
+        for change in reversed(self.changes):
+            for step in reversed(change.steps):
+                if step.kind == "removed" and step.was and step.was.name == name:
+                    return step.id
+        return None
+
+    def carry(self) -> Iterator[f.Fact]:
+        """All of it as facts."""
+        for change in self.changes:
+            yield f.ChangeCarried(change.number, change.at, change.who, change.what)
+            for step in change.steps:
+                yield _carried(change.number, step)
+
+
+def whole(task: Task) -> Was:
+    """Everything about a task that leaves."""
+    return Was(
+        task.id, task.rev, task.spec, task.anchor_at, task.paused, task.paused_until_at, task.paused_why,
+        task.counts, task.fired, task.heard,
+    )  # fmt: skip
+
+
+def defined(task: Task) -> Was:
+    """What SET replaces."""
+    return Was(task.id, task.rev, task.spec, task.anchor_at)
+
+
+def pause_of(task: Task) -> Was:
+    """What PAUSE and RESUME replace."""
+    return Was(task.id, task.rev, None, None, task.paused, task.paused_until_at, task.paused_why)
+
+
+def _carried(number: int, step: Step) -> f.StepCarried:
+    was = step.was
+    if was is None:
+        return f.StepCarried(number, step.kind, step.id, step.rev)
+    return f.StepCarried(
+        number, step.kind, step.id, step.rev, was.rev, was.record or None, was.anchor_at, was.paused or None,
+        was.paused_until_at, was.paused_why or None, was.counts, was.fired or None, dict(was.heard) or None,
+    )  # fmt: skip
+
+
+def read_step(fact: f.StepCarried) -> Step:
+    """The inverse."""
+    if fact.was_rev is None:
+        return Step(fact.kind, fact.id, fact.rev, None)
+    was = Was(
+        fact.id, fact.was_rev, fact.record, fact.anchor_at, bool(fact.paused), fact.paused_until_at,
+        fact.paused_why or "", fact.counts, fact.fired or 0, dict(fact.heard or {}),
+    )  # fmt: skip
+    return Step(fact.kind, fact.id, fact.rev, was)

@@ -1,0 +1,389 @@
+"""Orders about tasks themselves: ADD, SET, REMOVE, CLEAR, LOAD, PAUSE and RESUME.
+
+The part of the engine that people edit with. The rules of engine.py hold here too: look and
+never touch; refuse before any fact exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from attrs import define, evolve
+
+from ..base.errors import Refusal
+from ..base.names import check_name, id_of_name
+from ..base.replies import Reply
+from ..base.wire import escape, format_time
+from ..schedules.words import named_zone
+from ..schedules.zones import FIRST_S, to_instant
+from ..tasks.model import Task, TaskSpec, make_spec, parse_record
+from ..tasks.options import set_options
+from ..tasks.targets import Target
+from . import facts as f
+from . import stimuli as s
+from .dependencies import check_circles, settle_after
+from .moments import NO_WORKER, Decision, ended_waiting, fire, pass_range, start_now, targets_of
+from .state import State
+
+
+@define
+class Limits:
+    """What the engine refuses to grow beyond, how patient it is, and whom it tells of what."""
+
+    tasks: int = 2_000_000
+    lease_s: float = 30.0
+    output_bytes: int = 1024 * 1024  # per attempt
+    notify: tuple[Target, ...] = ()  # who is told of tasks without a notify= of their own
+    notify_limit: tuple[int, float] = (1, 3600.0)  # so often in so many seconds, per task and event
+    host: str = "localhost"  # where the daemon is, as it tells others
+
+
+class Definitions:
+    """Decides what tasks there are."""
+
+    def __init__(self, state: State, limits: Limits | None = None) -> None:
+        self.state = state
+        self.limits = limits or Limits()
+
+    def _add(self, order: s.AddTask, now: datetime) -> Decision:
+        state = self.state
+        if len(state.tasks) >= self.limits.tasks:
+            raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
+        task_id = self._new_id(order.task_id, order.spec.name)
+        spec = self._settled(_named(order.spec, task_id))
+        due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
+        _check_some_moment(spec, due_at)
+        facts: list[f.Fact] = [f.TaskAdded(task_id, spec.record, _anchor(now), due_at)]
+        if order.now:
+            if not targets_of(state, spec, now):
+                raise Refusal("busy", NO_WORKER)
+            facts += start_now(state, Task(task_id, spec, _anchor(now)), now).facts
+        return Decision(facts, _added(task_id, spec.name, due_at))
+
+    def _new_id(self, wanted: int | None, name: str) -> int:
+        """The id a new task gets; checks that its name and id are free to take."""
+        state = self.state
+        owner = id_of_name(name)
+        task_id = wanted if wanted is not None else state.next_task
+        if wanted is not None and wanted in state.tasks:
+            raise Refusal("exists", f"task {wanted} exists already")
+        if wanted is not None and wanted < state.next_task:
+            raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
+        self._check_free(name)
+        if owner is not None and owner != task_id:
+            raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone')
+        return task_id
+
+    def _check_free(self, name: str) -> None:
+        state = self.state
+        if name and name in state.names:
+            raise Refusal("exists", f'a task named "{name}" exists already (id {state.names[name]})')
+        if name in state.expected:
+            raise Refusal("exists", f'"{name}" is the name of an expectation; FORGET removes it')
+
+    def _settled(self, spec: TaskSpec, old_name: str = "") -> TaskSpec:
+        """Its after= as names, checked: all are there, come again and again, and form no circle."""
+        if not spec.options.after:
+            return spec
+
+        def find(ref: str) -> TaskSpec | None:
+            task = self.state.find(ref)
+            return spec if ref in (spec.name, old_name) else task.spec if task else None
+
+        def after(name: str) -> tuple[str, ...]:
+            found = find(name)
+            return found.options.after if found else ()
+
+        spec = settle_after(spec, find)
+        check_circles([spec.name], after)
+        return spec
+
+    def _set(self, order: s.SetTask, now: datetime) -> Decision:
+        task = self._find(order.ref)
+        words = dict(order.words)
+        old = task.spec
+        if old.unread is not None:
+            return self._mend(task, old.unread.record, words, now)
+        name = words.pop("name", old.name) or f"task_{task.id}"
+        if name != old.name:
+            self._check_new_name(task, name)
+        command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
+        zone = old.schedule.tz
+        if text != old.schedule.text or "tz" in words:
+            zone = named_zone(text) or self.state.default_tz
+        options = set_options(old.options, words, zone, now)
+        spec = make_spec(name, text, command, options, self.state.default_tz)
+        spec = self._settled(spec, old.name)
+        if spec.schedule.kind == "at" and (waiting := self.state.dependents.get(old.name)):
+            raise Refusal("busy", f"{self._names(waiting)} for it, and what runs once is gone then")
+        decision = self._changed(task, spec, now)
+        if name != old.name:
+            for task_id in sorted(self.state.dependents.get(old.name, ())):
+                decision.facts.append(self._replaced(self.state.tasks[task_id], old.name, name))
+        return decision
+
+    def _replaced(self, task: Task, old: str, new: str) -> f.Fact:
+        """A task that waits for another one, which has a new name, or none any more (empty)."""
+        after = tuple(filter(None, (new if name == old else name for name in task.spec.options.after)))
+        spec = evolve(task.spec, options=evolve(task.spec.options, after=after))
+        return f.TaskChanged(task.id, task.rev + 1, spec.record, task.due_at)
+
+    def _names(self, tasks: Iterable[int]) -> str:
+        first, *more = sorted(self.state.tasks[task].name for task in tasks)
+        return f'"{first}" and {len(more)} more wait' if more else f'"{first}" waits'
+
+    def _mend(self, task: Task, record: dict[str, Any], words: dict[str, str], now: datetime) -> Decision:
+        """SET for a task whose record cannot be read: whole again with these words, or still refused."""
+        if (name := words.pop("name", task.name)) != task.name:
+            self._check_new_name(task, name)
+        _, spec = parse_record(record | words | {"jobName": name}, self.state.default_tz)
+        return self._changed(task, self._settled(spec, task.name), now)
+
+    def _changed(self, task: Task, spec: TaskSpec, now: datetime) -> Decision:
+        due_at, first = task.due_at, Decision()
+        # Otherwise not looked at again: the only moment of an @at that runs now is over.
+        if not _is_same(spec, task.spec):
+            if _is_overdue(task, now):
+                first = self._decided_first(task, now)
+            fired = any(isinstance(fact, f.RunQueued) for fact in first.facts)
+            due_at = _due_anew(task, spec, self._undecided_from(now), fired)
+            if not _is_used_up(task, spec, fired):
+                _check_some_moment(spec, due_at)
+        rev = task.rev + 1
+        changed = f.TaskChanged(task.id, rev, spec.record, due_at)
+        return Decision([*_staying(first.facts), changed], _set_reply(task.id, rev), first.messages)
+
+    def _decided_first(self, task: Task, now: datetime) -> Decision:
+        """A moment that came before a change starts by the definition it came by; several are missed."""
+        moments, due_at = task.spec.moments, task.due_at
+        assert due_at is not None
+        following = moments.next_after(due_at, task.anchor_at)
+        is_one = (following is None or following > now) and moments.times_at(due_at, task.anchor_at) == 1
+        return fire(self.state, task, now) if is_one else Decision(self._overdue(task, now))
+
+    def _overdue(self, task: Task, now: datetime) -> list[f.Fact]:
+        """Moments that have come and were not decided yet end here: the task will not have them any more."""
+        if task.due_at is None or not _is_overdue(task, now):
+            return []
+        newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
+        why = "the task was changed or removed before it could start"
+        return _staying(pass_range(self.state, task, task.due_at, newest, "missed", why))
+
+    def _undecided_from(self, now: datetime) -> datetime:
+        """From when on moments are new; those that a clock set back shows again have been decided."""
+        return max(now, self.state.decided_upto_at)
+
+    def _check_new_name(self, task: Task, name: str) -> None:
+        check_name(name)
+        self._check_free(name)
+        if id_of_name(name) not in (None, task.id):
+            raise Refusal("exists", f'the name "{name}" belongs to id {id_of_name(name)} alone')
+
+    def _remove(self, order: s.RemoveTask, now: datetime) -> Decision:
+        task = self._find(order.ref)
+        waiting = sorted(self.state.dependents.get(task.name, ()))
+        if waiting and not order.force:
+            raise Refusal(
+                "busy", f"{self._names(waiting)} for it (after=); force=yes has them wait no longer"
+            )
+        for spec in (self.state.tasks[task_id].spec for task_id in waiting):
+            if spec.schedule.kind == "after" and spec.options.after == (task.name,):
+                raise Refusal(
+                    "busy", f'nothing else would ever start "{spec.name}" (@after); remove it first'
+                )
+        facts = [self._replaced(self.state.tasks[task_id], task.name, "") for task_id in waiting]
+        facts += [*self._overdue(task, now), *self._cancel_queued(task, "its task was removed")]
+        facts.append(f.TaskRemoved(task.id, "removed"))
+        return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
+
+    def _clear(self, order: s.ClearTasks, now: datetime) -> Decision:
+        facts: list[f.Fact] = []
+        for task in self.state.own_tasks():
+            facts += self._overdue(task, now)
+            facts += self._cancel_queued(task, "its task was removed by CLEAR")
+            facts.append(f.TaskRemoved(task.id, "cleared"))
+        count = self.state.count_own()
+        return Decision(facts, Reply(f"{count} removed", {"removed": count}))
+
+    def _cancel_queued(self, task: Task, why: str) -> list[f.Fact]:
+        """Runs that have not been sent end with their task; running ones go on to their end."""
+        runs = [self.state.runs[run] for run in task.runs]
+        queued = [run for run in runs if run.state == "queued"]
+        return [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
+
+    def _load(self, order: s.LoadTasks, now: datetime) -> Decision:
+        state = self.state
+        if len(order.records) > self.limits.tasks:
+            raise Refusal("limit", f"{len(order.records)} tasks are more than the limit, {self.limits.tasks}")
+        numbered = self._numbered(order.records)
+        staying = {task_id for task_id, _ in numbered if task_id in state.tasks}
+        facts: list[f.Fact] = []
+        for task in state.own_tasks():
+            if task.id not in staying:
+                facts += self._overdue(task, now)
+                facts += self._cancel_queued(task, "its task was not in the file loaded")
+                facts.append(f.TaskRemoved(task.id, "loaded"))
+        for task_id, spec in _all_settled(numbered):
+            old = state.tasks.get(task_id)
+            facts += self._reload(old, spec, now) if old else [self._loaded(task_id, spec, now)]
+        if order.saved is not None:
+            facts.append(saved_fact(order.saved))
+        count = len(order.records)
+        return Decision(facts, Reply(f"{count} loaded", {"loaded": count}))
+
+    def _numbered(self, records: Iterable[tuple[int | None, TaskSpec]]) -> list[tuple[int, TaskSpec]]:
+        """The tasks of a file with the ids and names they get; one of a known name keeps its id."""
+        state = self.state
+        numbered: list[tuple[int, TaskSpec]] = []
+        staying: set[int] = set()
+        next_id = max([state.next_task, *(task_id + 1 for task_id, _ in records if task_id is not None)])
+        for task_id, spec in records:
+            new_id = state.names.get(spec.name) if spec.name else None
+            if new_id is None:
+                new_id = task_id if task_id is not None else id_of_name(spec.name) or next_id
+                if new_id in state.tasks or new_id in staying:
+                    new_id = next_id  # that id belongs to a task of another name
+                next_id = max(next_id, new_id + 1)
+            staying.add(new_id)
+            named = _named(spec, new_id)
+            if named.name in state.expected:
+                self._check_free(named.name)
+            if (owner := id_of_name(named.name)) not in (None, new_id):
+                raise Refusal("exists", f'the name "{named.name}" belongs to id {owner} alone')
+            numbered.append((new_id, named))
+        return numbered
+
+    def _reload(self, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fact]:
+        if spec.record == task.spec.record:
+            return []
+        due_at, facts = task.due_at, list[f.Fact]()
+        if not _is_same(spec, task.spec):
+            facts = self._overdue(task, now)
+            due_at = _due_anew(task, spec, self._undecided_from(now))
+        return [*facts, f.TaskChanged(task.id, task.rev + 1, spec.record, due_at)]
+
+    def _loaded(self, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact:
+        due_at = spec.moments.next_after(now, _anchor(now))
+        if due_at is None and spec.schedule.kind == "at":
+            # Its moment passed while it stood in the file: due at once, and judged by its grace.
+            due_at = spec.moments.next_after(to_instant(FIRST_S), now)
+        return f.TaskAdded(task_id, spec.record, _anchor(now), due_at)
+
+    def _pause(self, order: s.PauseTasks, now: datetime) -> Decision:
+        if order.until_at is not None and order.until_at <= now:
+            raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
+        tasks = self._find_all(order.refs)
+        ids = [None] if tasks is None else [task.id for task in tasks]
+        count = len(self.state.tasks) if tasks is None else len(tasks)
+        facts: list[f.Fact] = [f.TaskPaused(task_id, order.until_at, order.why) for task_id in ids]
+        return Decision(facts, Reply(f"{count} paused", {"paused": count}))
+
+    def _resume(self, order: s.ResumeTasks, now: datetime) -> Decision:
+        tasks = self._find_all(order.refs)
+        if tasks is None:
+            count = sum(self.state.is_paused(task, now) for task in self.state.tasks.values())
+            return Decision([f.TaskResumed(None)], Reply(f"{count} resumed", {"resumed": count}))
+        if self.state.is_all_paused(now):
+            raise Refusal("busy", "everything is paused; RESUME all lifts that")
+        paused = [task for task in tasks if task.paused]
+        facts: list[f.Fact] = [f.TaskResumed(task.id) for task in paused]
+        return Decision(facts, Reply(f"{len(paused)} resumed", {"resumed": len(paused)}))
+
+    def _find(self, ref: str) -> Task:
+        task = self.state.find(ref)
+        if task is None:
+            raise Refusal("not-found", f'no task "{escape(ref)}"')
+        return task
+
+    def _find_all(self, refs: Iterable[str] | None) -> list[Task] | None:
+        return None if refs is None else list({id(t): t for t in map(self._find, refs)}.values())
+
+
+def _anchor(now: datetime) -> datetime:
+    return now.replace(microsecond=0)
+
+
+def _is_same(one: TaskSpec, other: TaskSpec) -> bool:
+    """Whether two definitions name the same moments."""
+    return _timing(one) == _timing(other)
+
+
+def _timing(spec: TaskSpec) -> tuple[Any, ...]:
+    schedule, options = spec.schedule, spec.options
+    shift_of = spec.name if options.spread_s else ""
+    bounds = (options.start_at, options.end_at, options.count, options.spread_s, shift_of)
+    # Texts, since the cache of parsed schedules has an end.
+    return schedule.kind, schedule.text, schedule.tz, bounds
+
+
+def _is_overdue(task: Task, now: datetime) -> bool:
+    """Whether moments have come that were not decided yet."""
+    return task.due_at is not None and task.due_at <= now
+
+
+def _staying(facts: Iterable[f.Fact]) -> list[f.Fact]:
+    """Without the end of a one-off: what becomes of the task is decided by whoever asks."""
+    return [fact for fact in facts if not isinstance(fact, f.TaskRemoved)]
+
+
+def _due_anew(task: Task, spec: TaskSpec, now: datetime, fired: bool = False) -> datetime | None:
+    """When a task is due that has this definition from now on; `fired`: it fires once more before that."""
+    return None if _is_used_up(task, spec, fired) else spec.moments.next_after(now, task.anchor_at)
+
+
+def _is_used_up(task: Task, spec: TaskSpec, fired: bool = False) -> bool:
+    """A new count= begins anew; the same one goes on."""
+    count = spec.options.count
+    return count == task.spec.options.count and 0 < count <= task.fired + fired
+
+
+def _named(spec: TaskSpec, task_id: int) -> TaskSpec:
+    return spec if spec.name else evolve(spec, name=f"task_{task_id}")
+
+
+def _all_settled(numbered: list[tuple[int, TaskSpec]]) -> Iterator[tuple[int, TaskSpec]]:
+    """The tasks of a file with their after= as names, checked as in one task alone."""
+    if not any(spec.options.after for _, spec in numbered):
+        return iter(numbered)
+    specs = {str(task_id): spec for task_id, spec in numbered} | {spec.name: spec for _, spec in numbered}
+    settled = [(task_id, settle_after(spec, specs.get)) for task_id, spec in numbered]
+    after = {spec.name: spec.options.after for _, spec in settled}
+    check_circles(after, after.__getitem__)
+    return iter(settled)
+
+
+def saved_fact(order: s.RecordSave) -> f.TasksSaved:
+    return f.TasksSaved(order.file, order.upto, order.size, order.crc, order.tasks)
+
+
+def _set_reply(task_id: int, rev: int) -> Reply:
+    return Reply(f"{task_id} rev={rev}", {"id": task_id, "rev": rev})
+
+
+def _check_some_moment(spec: TaskSpec, due_at: datetime | None) -> None:
+    """Refuses a schedule that will never start anything."""
+    if due_at is None and spec.schedule.kind == "at":
+        raise Refusal("bad-schedule", f"{spec.schedule.text} is in the past")
+    if due_at is not None or spec.schedule.kind in ("reboot", "after"):
+        return
+    if spec.options.end_at:
+        raise Refusal("bad-schedule", f'"{spec.schedule.text}" does not come before end= any more')
+    raise Refusal("bad-schedule", f'"{spec.schedule.text}" never comes in {spec.schedule.tz}')
+
+
+def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:
+    when = format_time(due_at) if due_at else "-"
+    return Reply(f"{task_id} {name} next={when}", {"id": task_id, "jobName": name, "next": due_at})
+
+
+DEFINE: dict[type, Any] = {
+    s.AddTask: Definitions._add,
+    s.SetTask: Definitions._set,
+    s.RemoveTask: Definitions._remove,
+    s.ClearTasks: Definitions._clear,
+    s.LoadTasks: Definitions._load,
+    s.PauseTasks: Definitions._pause,
+    s.ResumeTasks: Definitions._resume,
+}

@@ -1,0 +1,450 @@
+"""The scheduler's mind: what is due, who runs it, what became of it.
+
+Rules for this file. No clock, socket or file: time comes in as `now`. `decide` looks and
+never touches: it answers an order with a `Decision`, that is the facts to journal, the
+client's reply and the messages for workers. `State.apply` makes the facts true. Refusals
+are raised before any fact exists. `next_step` names the next thing that is due inside,
+until None, so one decision is always one small step; `next_due` says when to ask again.
+
+The order outside is: decide, append, apply, commit, send; nothing is awaited before the
+commit has been asked for, and nothing leaves before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from ..base.errors import Refusal
+from ..base.replies import Reply
+from ..base.wire import escape, format_option, format_time
+from ..schedules.zones import format_duration
+from ..tasks.model import Run, Task, TaskSpec
+from ..tasks.options import DEFAULTS
+from . import expectations, notices
+from . import facts as f
+from . import stimuli as s
+from .changes import Changes, sign
+from .definitions import DEFINE, Limits, saved_fact
+from .dependencies import next_judgement
+from .moments import (
+    MIN_GRACE_S,
+    NO_WORKER,
+    Decision,
+    admit,
+    after_end,
+    draw,
+    ended,
+    ended_waiting,
+    fire,
+    fire_now,
+    jump,
+    out_of_bounds,
+    overlap,
+    remark,
+    reopened,
+    stop,
+    targets_of,
+)
+from .placement import choose
+from .state import BIG_STEP_S, State
+from .tables import Need
+
+MAX_SLEW_S = 1.0  # a clock that is behind the journal by more was set back
+MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
+
+
+# A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
+# just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
+OLDEST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Engine(Changes):
+    """Decides. Its only state is `State`, which it reads."""
+
+    def __init__(self, state: State, limits: Limits | None = None) -> None:
+        super().__init__(state, limits)
+        self.apply = state.apply
+
+    def decide(self, order: Any, now: datetime, who: str | None = None) -> Decision:
+        """What `order` leads to at `now`, if `who` gives it. Raises Refusal, and then nothing happened."""
+        decision = _DECIDE[type(order)](self, order, now)
+        sign(self.state, order, decision, who)
+        if decision.facts:
+            decision.facts += notices.tell(self.state, self.limits, decision.facts, now)
+        return decision
+
+    # --- runs, as clients see them ---
+
+    def _run(self, order: s.RunTask, now: datetime) -> Decision:
+        task = self._find(order.ref)
+        found = overlap(self.state, task)
+        if isinstance(found, str):
+            raise Refusal("busy", f"{found} (overlap={task.spec.options.overlap})")
+        parked, before, messages = found
+        if not (targets := targets_of(self.state, task.spec, now)):
+            raise Refusal("busy", NO_WORKER)
+        first, args = self.state.next_run, order.args or None
+        before += [
+            f.RunQueued(run, task.id, now, "manual", None, args, parked, target=target)
+            for run, target in enumerate(targets, first)
+        ]
+        more = {"runs": [first + n for n in range(len(targets))]} if task.spec.options.on == "all" else {}
+        return Decision(before, Reply(str(first), {"run": first} | more), messages)
+
+    def _cancel(self, order: s.CancelRun, now: datetime) -> Decision:
+        run = self.state.runs.get(order.run)
+        if run is None:
+            known = order.run < self.state.next_run
+            raise Refusal(
+                "not-found", f"run {order.run} has ended already" if known else f"no run {order.run}"
+            )
+        facts, messages = stop(run, "cancelled", "cancelled by a client")
+        reply = Reply(f"{run.id} cancelled", {"run": run.id, "cancelled": True})
+        return Decision(facts + after_end(self.state, run, facts), reply, messages)
+
+    # --- placing ---
+
+    def _place(self, order: s.PlaceRun, now: datetime) -> Decision:
+        run = self.state.runs[order.run]
+        sent = f.RunSent(run.id, run.attempt, order.worker)
+        return Decision([sent], None, [(order.worker, self._run_line(run))])
+
+    def _run_line(self, run: Run) -> str:
+        # Most of the line is the same at every run of a task, and is kept with the task.
+        task = self.state.tasks.get(run.task_id)
+        head = task.run_head if task and task.spec is run.spec else ""
+        if not head:
+            head = _run_head(run.task_id, run.spec)
+            if task and task.spec is run.spec:
+                task.run_head = head
+        due = format_time(run.due_at)
+        fire = f"{run.task_id}/{due}"
+        if run.nth > 1:
+            fire += f"#{run.nth}"  # a clock change brought several moments to this one
+        if run.target:
+            fire += f"@{run.target}"
+        if run.by in ("manual", "after"):
+            fire += f"/{run.id}"  # no moment names them: two may come in one millisecond, and are two fires
+        args = "".join(f" {format_option(f'arg.{key}', value)}" for key, value in (run.args or {}).items())
+        return f"RUN {run.id} {run.attempt} due={due} fire={fire}{args} {head} :{run.spec.command}"
+
+    def _release(self, order: s.ReleaseRun, now: datetime) -> Decision:
+        return Decision([f.RunReleased(order.run)])
+
+    def _admit(self, order: s.AdmitRun, now: datetime) -> Decision:
+        return Decision(admit(self.state, self.state.runs[order.run]))
+
+    def _break(self, order: s.BreakRun, now: datetime) -> Decision:
+        run = self.state.runs[order.run]
+        facts = ended_waiting(run, "skipped", order.why)
+        return Decision(facts + after_end(self.state, run, facts) + reopened(self.state, run, now))
+
+    def _expire(self, order: s.ExpireRun, now: datetime) -> Decision:
+        run = self.state.runs[order.run]
+        facts = ended_waiting(run, "missed", "no worker took it within its grace")
+        return Decision(facts + after_end(self.state, run, facts) + reopened(self.state, run, now))
+
+    def _lose(self, order: s.LoseRun, now: datetime) -> Decision:
+        """The lease ended: the worker is gone, or never said what became of a KILL."""
+        run = self.state.runs[order.run]
+        state = run.stopping or "lost"
+        why = (
+            f"worker {run.worker} did not come back with it"
+            if state == "lost"
+            else "the worker did not answer"
+        )
+        return Decision(self._end(run, state, None, why, now))
+
+    def _time_out(self, order: s.TimeoutRun, now: datetime) -> Decision:
+        run = self.state.runs[order.run]
+        limit = format_duration(run.spec.options.timeout_s or 0.0)
+        facts, messages = stop(run, "timeout", f"its timeout of {limit} is over")
+        return Decision(facts, None, messages)
+
+    def _end(self, run: Run, state: str, exit_code: int | None, why: str, now: datetime) -> list[f.Fact]:
+        """The facts that end an attempt: for good, or with another one to follow."""
+        options = run.spec.options
+        delay_s = None
+        if state in ("failed", "timeout", "lost"):
+            delay_s = options.retry.delay_s(run.attempt, draw(f"{run.id} {run.attempt} {run.spec.name}"))
+        if delay_s is None and state == "lost" and options.lost == "rerun":
+            delay_s = 0.0
+        end = ended(run, state, exit_code, why, final=delay_s is None)
+        # Before the end: what comes after it would be late.
+        told: list[f.Fact] = [remark(run, why)] if why else []
+        if delay_s is None:
+            return [*told, end, *after_end(self.state, run, [end])]
+        again_at = now + timedelta(seconds=delay_s)
+        words = f"attempt {run.attempt} ended: {state}{'' if exit_code is None else f', exit {exit_code}'}"
+        follows = f"{words}; attempt {run.attempt + 1} follows at {format_time(again_at)}"
+        return [*told, end, remark(run, follows), f.RunRetried(run.id, run.attempt + 1, again_at)]
+
+    # --- workers ---
+
+    def _join(self, order: s.JoinWorker, now: datetime) -> Decision:
+        lease_until_at = now + timedelta(seconds=self.limits.lease_s)
+        running = [[run, attempt] for run, attempt in order.running]
+        joined = f.WorkerJoined(
+            order.name, order.slots, order.labels, sorted(order.can), order.address, running, lease_until_at
+        )
+        kills = [
+            (order.name, f"KILL {run} {attempt}")
+            for run, attempt in order.running
+            if self._unwanted(run, attempt)
+        ]
+        return Decision([joined], None, kills)
+
+    def _unwanted(self, run_id: int, attempt: int) -> bool:
+        """Whether work that a worker still does must stop: cancelled, or done again elsewhere."""
+        run = self.state.runs.get(run_id)
+        if run is not None:
+            return run.attempt != attempt or bool(run.stopping)
+        rows = self.state.outcomes.get(run_id, [])
+        return any(row.attempt == attempt and row.state in ("cancelled", "timeout") for row in rows)
+
+    def _drop(self, order: s.DropWorker, now: datetime) -> Decision:
+        return Decision([f.WorkerLeft(order.name, order.why, now + timedelta(seconds=self.limits.lease_s))])
+
+    def _dismiss(self, order: s.DismissWorker, now: datetime) -> Decision:
+        return Decision([f.WorkerLeaving(order.name)])
+
+    def _drain(self, order: s.DrainWorker, now: datetime) -> Decision:
+        worker = self.state.workers.get(order.name)
+        if worker is None:
+            raise Refusal("not-found", f'no worker "{escape(order.name)}"')
+        word = "draining" if order.draining else "ready"
+        facts: list[f.Fact] = (
+            [f.WorkerDrained(order.name, order.draining)] if worker.draining != order.draining else []
+        )
+        return Decision(facts, Reply(f"{order.name} {word}", {"worker": order.name, "state": word}))
+
+    def _started(self, order: s.ReportStarted, now: datetime) -> Decision:
+        run = self._held(order.worker, order.run, order.attempt)
+        return Decision([f.RunStarted(order.run, order.attempt)] if run and run.state == "sent" else [])
+
+    def _output(self, order: s.ReportOutput, now: datetime) -> Decision:
+        run = self.state.runs.get(order.run)
+        if run is None or run.worker != order.worker or run.state == "queued":
+            return Decision()  # of a run that is over for us; its DONE will be told as late
+        lines: list[list[Any]] = []
+        limit, omitted = self.limits.output_bytes, 0
+        room, is_told = limit - run.output_bytes, run.output_bytes > limit
+        for fd, text in order.lines:
+            if len(text) <= room:
+                lines.append([fd, text])
+                room -= len(text)
+                continue
+            if not is_told:
+                lines.append([0, f"more output is not kept: {limit} bytes are the limit"])
+            is_told = True
+            omitted += len(text) + 1
+            room = 0
+        return Decision([f.OutputReceived(run.id, run.attempt, lines, omitted or None)])
+
+    def _done(self, order: s.ReportEnded, now: datetime) -> Decision:
+        ack = [(order.worker, f"ACK {order.run} {order.attempt}")]
+        run = self._held(order.worker, order.run, order.attempt)
+        if run is None:
+            return Decision(self._late(order), None, ack)
+        state = run.stopping or (
+            "timeout" if order.details.get("timeout") else "ok" if order.exit == 0 else "failed"
+        )
+        return Decision(self._end(run, state, order.exit, order.details.get("why", ""), now), None, ack)
+
+    def _held(self, worker: str, run_id: int, attempt: int) -> Run | None:
+        run = self.state.runs.get(run_id)
+        held = run and run.state in ("sent", "running") and run.attempt == attempt and run.worker == worker
+        return run if held else None
+
+    def _late(self, order: s.ReportEnded) -> list[f.Fact]:
+        """A report that comes too late to count is told in the run's LOG, once."""
+        if not 0 < order.run < self.state.next_run:
+            return []
+        rows = self.state.outcomes.get(order.run, [])
+        if any(
+            row.worker == order.worker and row.attempt == order.attempt and row.exit is not None
+            for row in rows
+        ):
+            return []  # the same report again: only its ACK was lost
+        what = f"attempt {order.attempt} ended with exit {order.exit}"
+        text = f"late report from {order.worker}: {what}; it does not count"
+        told = self.state.outputs.get(order.run)
+        if told and (0, text) in told.lines[-MAX_TAIL:]:
+            return []  # and the same late report again
+        return [f.OutputReceived(order.run, order.attempt, [[0, text]])]
+
+    # --- the daemon ---
+
+    def _start(self, order: s.StartDaemon, now: datetime) -> Decision:
+        state = self.state
+        back_s = (state.decided_upto_at - now).total_seconds()
+        # Set back while no daemon ran; by how much more than this, nobody knows.
+        facts: list[f.Fact] = [f.ClockStepped(-back_s)] if back_s > MAX_SLEW_S else []
+        facts.append(f.DaemonStarted(order.version, order.tz, now + timedelta(seconds=self.limits.lease_s)))
+        moved = bool(state.tz) and state.tz != order.tz
+        # One that shows a time before this program was written has not been set yet: see OLDEST_TIME.
+        if back_s > BIG_STEP_S and now >= OLDEST_TIME:
+            facts += self._reschedule(now, lambda task: True)
+        else:
+            # Without a moment: one that could not be read at the last start, and can be now.
+            facts += self._reschedule(
+                self._undecided_from(now),
+                lambda task: task.due_at is None or (moved and not task.spec.options.tz),
+            )
+        facts += expectations.rescheduled(state, now) if moved else ()
+        messages: list[tuple[str, str]] = []
+        first_run = state.next_run
+        for task in state.tasks.values():
+            if task.spec.schedule.kind != "reboot" or task.is_used_up or out_of_bounds(task.spec, now):
+                continue
+            fired = fire_now(state, task, "reboot", now, first_run=first_run)
+            facts += fired.facts
+            messages += fired.messages
+            first_run += sum(isinstance(fact, f.RunQueued) for fact in fired.facts)
+        return Decision(facts, None, messages)
+
+    def _step(self, order: s.NoticeStep, now: datetime) -> Decision:
+        facts: list[f.Fact] = [f.ClockStepped(order.by_s)]
+        was_set = now - timedelta(seconds=order.by_s) >= OLDEST_TIME
+        if order.by_s > BIG_STEP_S and was_set:
+            for task in self.state.tasks.values():
+                facts += jump(self.state, task, now, order.by_s)
+        elif order.by_s < -BIG_STEP_S:
+            facts += self._reschedule(now, lambda task: True)
+        return Decision(facts)
+
+    def _reschedule_all(self, order: s.RescheduleTasks, now: datetime) -> Decision:
+        again = self._reschedule(self._undecided_from(now), lambda task: True)
+        return Decision(again + list(expectations.rescheduled(self.state, now)))
+
+    def _reschedule(self, now: datetime, which: Callable[[Task], bool]) -> list[f.Fact]:
+        facts: list[f.Fact] = []
+        for task in self.state.tasks.values():
+            is_pending = task.due_at is not None and task.due_at <= now
+            timed = task.spec.schedule.kind in ("cron", "every") and not task.is_used_up
+            if is_pending or not timed or not which(task):
+                continue
+            due_at = task.spec.moments.next_after(now, task.anchor_at)
+            if due_at != task.due_at:
+                facts.append(f.TaskRescheduled(task.id, due_at))
+        return facts
+
+    def _record_save(self, order: s.RecordSave, now: datetime) -> Decision:
+        return Decision([saved_fact(order)], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
+
+    def _record_checkpoint(self, order: s.RecordCheckpoint, now: datetime) -> Decision:
+        return Decision([f.CheckpointWritten(order.file, order.upto, order.size, order.crc)])
+
+    # --- what comes due inside ---
+
+    def next_step(self, now: datetime) -> Any | None:
+        """The next order that is due by itself, or None until `next_due`.
+
+        What ends goes before what begins: a run that is lost or missed by now does not
+        stand in the way of the next one.
+        """
+        state = self.state
+        if (lease := state.next_lease_end()) and lease[0] <= now:
+            return s.LoseRun(lease[1])
+        if (timeout := state.next_timeout()) and timeout[0] <= now:
+            return s.TimeoutRun(timeout[1])
+        heads = state.heads() if state.queues else []
+        for need, run in heads:
+            if _wait_ends(need, run) <= now:
+                return s.ExpireRun(run.id)
+        if state.late and (missed := expectations.next_step(state, now)):
+            return missed
+        if (release := state.next_release()) and release[0] <= now:
+            return s.ReleaseRun(release[1])
+        if (due := state.next_task_due()) and due[0] <= now:
+            return s.FireTask(due[1])
+        if state.to_judge and (judged := next_judgement(state)):
+            return judged
+        if heads and (placed := choose(heads, state.free)):
+            return s.PlaceRun(placed[0].id, placed[1].name)
+        return None
+
+    def next_due(self) -> datetime | None:
+        """When `next_step` has something again, if nothing else happens; None = never."""
+        state = self.state
+        times = [
+            first[0]
+            for first in (
+                state.next_task_due(),
+                state.next_lease_end(),
+                state.next_timeout(),
+                state.next_release(),
+            )
+            if first
+        ]
+        if late_at := expectations.next_due(state):
+            times.append(late_at)
+        times += [_wait_ends(need, run) for need, run in state.heads()]
+        return min(times, default=None)
+
+
+def _wait_ends(need: Need, run: Run) -> datetime:
+    """When a run that no worker took is missed."""
+    return run.queued_at + timedelta(seconds=max(need[3], MIN_GRACE_S))
+
+
+def _run_head(task_id: int, spec: TaskSpec) -> str:
+    options = spec.options
+    words = [f"type={options.type}", f"task={task_id}", f"name={spec.name}"]
+    if options.timeout_s is not None:
+        # Not `g`: a shell cannot count with 1.2e+06.
+        words.append("timeout=" + f"{options.timeout_s:.3f}".rstrip("0").rstrip("."))
+    if options.cwd:
+        words.append(format_option("cwd", options.cwd))
+    words += [format_option(f"env.{name}", value) for name, value in options.env]
+    words += [format_option(f"header.{name}", value) for name, value in options.headers]
+    for key in ("payload", "body", "expect", "secret"):
+        if (value := getattr(options, key)) != getattr(DEFAULTS, key):
+            words.append(format_option(key, value))
+    return " ".join(words)
+
+
+def _expect(engine: Engine, order: s.SetExpectation, now: datetime) -> Decision:
+    return expectations.expect(engine.state, order, now, engine.limits.notify)
+
+
+def _about_beats(
+    decide: Callable[[State, Any, datetime], Decision], engine: Engine, order: Any, now: datetime
+) -> Decision:
+    return decide(engine.state, order, now)
+
+
+_DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
+    **DEFINE,
+    **{kind: partial(_about_beats, decide) for kind, decide in expectations.DECIDE.items()},
+    s.SetExpectation: _expect,
+    s.UndoChanges: Engine._undo,
+    s.RunTask: Engine._run,
+    s.CancelRun: Engine._cancel,
+    s.DrainWorker: Engine._drain,
+    s.JoinWorker: Engine._join,
+    s.DropWorker: Engine._drop,
+    s.DismissWorker: Engine._dismiss,
+    s.ReportStarted: Engine._started,
+    s.ReportOutput: Engine._output,
+    s.ReportEnded: Engine._done,
+    s.StartDaemon: Engine._start,
+    s.NoticeStep: Engine._step,
+    s.RescheduleTasks: Engine._reschedule_all,
+    s.RecordSave: Engine._record_save,
+    s.RecordCheckpoint: Engine._record_checkpoint,
+    s.FireTask: lambda engine, order, now: fire(engine.state, engine.state.tasks[order.task], now),
+    s.FireAfter: lambda engine, order, now: fire_now(
+        engine.state, engine.state.tasks[order.task], "after", now, order.broken
+    ),
+    s.AdmitRun: Engine._admit,
+    s.BreakRun: Engine._break,
+    s.PlaceRun: Engine._place,
+    s.LoseRun: Engine._lose,
+    s.TimeoutRun: Engine._time_out,
+    s.ReleaseRun: Engine._release,
+    s.ExpireRun: Engine._expire,
+}

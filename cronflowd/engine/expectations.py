@@ -1,0 +1,227 @@
+"""Orders about expectations: EXPECT, BEAT, FORGET, and what follows when no beat comes.
+
+A dead man's switch: the other side has to speak up from time to time, and it is its silence
+that is told (notices.py). The rules of engine.py hold here: look and never touch; refuse
+before any fact exists. When a beat is due is decided here, and written into the fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..base.errors import Refusal
+from ..base.names import check_name, id_of_name
+from ..base.replies import Reply
+from ..base.wire import escape, format_time
+from ..schedules.english import parse_moment
+from ..schedules.schedule import Schedule, parse_schedule
+from ..schedules.zones import format_duration, parse_duration
+from ..tasks.kinds import CONTROL
+from ..tasks.targets import OF_A_BEAT, Target, parse_notify
+from . import facts as f
+from . import stimuli as s
+from .beats import Expectation, interval_s
+from .moments import Decision
+from .state import State
+
+MAX_EXPECTATIONS = 10_000
+MAX_DESC_BYTES = 1024
+MIN_INTERVAL_S = 1.0
+COLUMNS = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc", "start")
+NOTE_COLUMNS = ("note", "text")
+NOBODY = ("note", "nobody is told: give notify=, or start the daemon with --notify")
+
+
+def next_step(state: State, now: datetime) -> s.MissBeat | None:
+    """What is late by now, as the next order."""
+    late = state.next_late()
+    return s.MissBeat(late[1]) if late and late[0] <= now and not state.is_all_paused(now) else None
+
+
+def next_due(state: State) -> datetime | None:
+    """When something is late if nobody beats; PAUSE all without an end keeps everything back."""
+    late = state.next_late()
+    is_waiting = late and not (state.paused_all and state.paused_until_at is None)
+    return late[0] if late and is_waiting else None
+
+
+# --- orders -------------------------------------------------------------------------------------
+
+
+def expect(state: State, order: s.SetExpectation, now: datetime, general: Sequence[Target] = ()) -> Decision:
+    """EXPECT: a new one, or another form of one that is there; the same form again changes nothing.
+
+    Whoever says it is told if nobody would hear of it: `general` are the targets of all that has none.
+    """
+    decision = _expect(state, order, now)
+    fact = decision.facts[0] if decision.facts else state.expected[order.name]
+    assert isinstance(fact, f.ExpectationSet | Expectation)
+    # `none` is on purpose.
+    if decision.reply and not (fact.notify or any(target.events & OF_A_BEAT for target in general)):
+        decision.reply.columns, decision.reply.rows = NOTE_COLUMNS, [NOBODY]
+    return decision
+
+
+def _expect(state: State, order: s.SetExpectation, now: datetime) -> Decision:
+    old, words = state.expected.get(order.name), dict(order.words)
+    if old is None:
+        _check_new(state, order.name)
+    form = _form(state, old, words, now)
+    if old and form == (old.every, old.grace_s, old.notify, old.desc, old.start_at):
+        return Decision([], _reply(order.name, old.due_at))
+    every, grace_s, notify, desc, start_at = form
+    since_at = (old.beaten_at or old.set_at) if old else now
+    due_at = due_after(every, grace_s, max(since_at, start_at) if start_at else since_at, state.default_tz)
+    word = old.state if old else "new"
+    if old and word == "late":
+        # What was late stays so, unless it would not have been with the new form.
+        is_late = due_at is None or due_at <= now
+        word, due_at = ("late", None) if is_late else ("ok" if old.beaten_at else "new", due_at)
+    fact = f.ExpectationSet(order.name, every, grace_s, notify, desc, start_at, word, due_at)
+    return Decision([fact], _reply(order.name, due_at))
+
+
+def _check_new(state: State, name: str) -> None:
+    check_name(name)
+    if name.upper() in ("OK", "ERR", "PONG"):
+        # EXPECTS begins its rows with the name, and no row may look like a status line.
+        raise Refusal("bad-option", f'the name "{name}" would be taken for a status line')
+    if name in state.names:
+        raise Refusal("exists", f'a task is named "{name}" (id {state.names[name]})')
+    if id_of_name(name):
+        raise Refusal("exists", f'the name "{name}" belongs to the task with id {id_of_name(name)} alone')
+    if len(state.expected) >= MAX_EXPECTATIONS:
+        raise Refusal("limit", f"there are {MAX_EXPECTATIONS} expectations already, which is the limit")
+
+
+Form = tuple[str, float, str, str, datetime | None]
+
+
+def _form(state: State, old: Expectation | None, words: dict[str, str], now: datetime) -> Form:
+    """every, grace, notify, desc, start: the words given over what it was; an empty one means the default."""
+    every, grace_s, notify, desc, start_at = (
+        (old.every, old.grace_s, old.notify, old.desc, old.start_at) if old else ("", 3600.0, "", "", None)
+    )
+    for key, text in words.items():
+        if match := CONTROL.search(text):
+            raise Refusal("bad-option", f"{key}= holds the control character {escape(match[0])}")
+        try:
+            if key == "every":
+                every = text
+            elif key == "grace":
+                grace_s = parse_duration(text) if text else 3600.0
+            elif key == "notify":
+                notify = parse_notify(text).text if text else ""
+            elif key == "desc":
+                desc = _bounded(text)
+            else:
+                start_at = parse_moment(text, state.default_tz, now) if text else None
+        except Refusal as refusal:
+            raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
+    _check_every(every, state.default_tz)
+    return every, grace_s, notify, desc, start_at
+
+
+def _bounded(text: str) -> str:
+    if len(text.encode()) > MAX_DESC_BYTES:
+        raise Refusal("bad-option", f"it is longer than {MAX_DESC_BYTES} bytes")
+    return text
+
+
+def _check_every(every: str, tz: str) -> None:
+    if not every:
+        raise Refusal("bad-option", "every= is wanted: a time such as 1d, or a schedule in quotes")
+    seconds = interval_s(every)
+    if seconds is not None and seconds < MIN_INTERVAL_S:
+        raise Refusal("bad-option", f"every=: less than {MIN_INTERVAL_S:g} s")
+    if seconds is None and _schedule(every, tz).kind not in ("cron", "every"):
+        raise Refusal("bad-option", f'every=: "{escape(every[:80])}" does not come again and again')
+
+
+def _schedule(every: str, tz: str) -> Schedule:
+    try:
+        return parse_schedule(every, tz)
+    except Refusal as refusal:
+        raise Refusal(
+            "bad-option", f"every=: neither a time such as 1d nor a schedule: {refusal.message}"
+        ) from None
+
+
+def due_after(every: str, grace_s: float, since_at: datetime, tz: str) -> datetime | None:
+    """Until when a beat must have come, counted from the last one; None if none will be due again."""
+    seconds = interval_s(every)
+    if seconds is not None:
+        return since_at + timedelta(seconds=seconds + grace_s)
+    following = _schedule(every, tz).next_after(since_at, since_at.replace(microsecond=0))
+    return following and following + timedelta(seconds=grace_s)
+
+
+def _reply(name: str, due_at: datetime | None) -> Reply:
+    return Reply(f"{name} due={format_time(due_at) if due_at else '-'}", {"name": name, "due": due_at})
+
+
+def beat(state: State, order: s.ReceiveBeat, now: datetime) -> Decision:
+    """BEAT: from here on the next one is waited for."""
+    expected = _find(state, order.name)
+    since_at = max(now, expected.start_at) if expected.start_at else now
+    due_at = due_after(expected.every, expected.grace_s, since_at, state.default_tz)
+    word = "ok" if order.is_ok else "failed"
+    return Decision([f.BeatReceived(expected.name, word, order.text, due_at)], _reply(expected.name, due_at))
+
+
+def miss(state: State, order: s.MissBeat, now: datetime) -> Decision:
+    """It is late."""
+    expected = state.expected[order.name]
+    assert expected.due_at is not None
+    return Decision([f.BeatMissed(expected.name, expected.due_at)])
+
+
+def forget(state: State, order: s.ForgetExpectation, now: datetime) -> Decision:
+    expected = _find(state, order.name)
+    reply = Reply(f"{expected.name} forgotten", {"name": expected.name, "forgotten": True})
+    return Decision([f.ExpectationForgotten(expected.name)], reply)
+
+
+def _find(state: State, name: str) -> Expectation:
+    if (expected := state.expected.get(name)) is None:
+        raise Refusal("not-found", f'nothing named "{escape(name[:80])}" is expected; EXPECT says what is')
+    return expected
+
+
+def rescheduled(state: State, now: datetime) -> Iterator[f.Fact]:
+    """With other zone data, what a schedule says comes at another moment."""
+    for each in state.expected.values():
+        if each.due_at is None or each.due_at <= now or each.every_s is not None:
+            continue
+        since_at = max(each.beaten_at or each.set_at, each.start_at or each.set_at)
+        due_at = due_after(each.every, each.grace_s, since_at, state.default_tz)
+        if due_at != each.due_at:
+            yield f.ExpectationSet(
+                each.name, each.every, each.grace_s, each.notify, each.desc, each.start_at, each.state, due_at
+            )
+
+
+# --- looking ------------------------------------------------------------------------------------
+
+
+def show(state: State, now: datetime) -> Reply:
+    """EXPECTS: in order of names."""
+    is_paused = state.is_all_paused(now)
+    rows = [
+        (
+            each.name, "paused" if is_paused else each.state, each.beaten_at, state.late_at(each), each.every,
+            format_duration(each.grace_s), each.text or None, each.notify or None, each.desc or None,
+            each.start_at,
+        )
+        for _, each in sorted(state.expected.items())
+    ]  # fmt: skip
+    return Reply("", {}, COLUMNS, rows, "rows")
+
+
+DECIDE: dict[type, Callable[[State, Any, datetime], Decision]] = {
+    s.ReceiveBeat: beat,
+    s.MissBeat: miss,
+    s.ForgetExpectation: forget,
+}

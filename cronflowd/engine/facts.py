@@ -1,0 +1,601 @@
+"""What has happened: the only things the journal holds and the only things that change state.
+
+A fact is past tense and complete in itself: applying all of them in order to nothing
+gives the present. Facts are values; nobody changes one after making it (they are not
+frozen only because that triples the cost of making one, and hundreds of thousands are
+made a second).
+
+To change a fact's form: add a field with a default, so that old journals still read; or
+a new fact, keeping the old one's case in `state.apply`. Never rename or reuse. Then raise
+FACTS_VERSION and add a journal written by the release before to tests/data/.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, ClassVar, cast
+
+import attrs
+import orjson
+from attrs import define
+
+from ..tasks.model import Outcome
+
+FACTS_VERSION = 1
+
+
+class Fact:
+    """Base of all facts. `urgent` says how the journal may treat it when the disk is full."""
+
+    __slots__ = ()
+    urgent: ClassVar[bool] = True  # may use the reserve; False = asked for by a client, can be refused
+
+    def is_urgent(self) -> bool:
+        """Whether this one may be written when only the reserve is left."""
+        return self.urgent
+
+
+# --- tasks ---
+
+
+@define(kw_only=True)
+class Asked(Fact):
+    """Base of the facts about tasks, which are mostly what somebody asked for.
+
+    All facts of one order bear the number of the same change; what UNDO does not take
+    back (NOW, AT, what the daemon does itself) has none.
+    """
+
+    who: str | None = None  # the connection's name or address; None = the daemon itself
+    change: int | None = None
+    what: str | None = None  # with the first fact of a change: the order, as HISTORY tells it
+
+
+@define
+class TaskAdded(Asked):
+    """A task exists from now on."""
+
+    id: int
+    record: dict[str, Any]  # as in tasks.db
+    anchor_at: datetime
+    due_at: datetime | None
+    notice: bool | None = None  # True = it tells of something that comes in the same decision
+
+    def is_urgent(self) -> bool:
+        return bool(self.notice)
+
+
+@define
+class TaskChanged(Asked):
+    """A task has a new definition."""
+
+    urgent: ClassVar[bool] = False
+    id: int
+    rev: int
+    record: dict[str, Any]
+    due_at: datetime | None
+
+
+@define
+class TaskRescheduled(Fact):
+    """A task's next moment is another, its definition the same (zone data, a clock set back)."""
+
+    id: int
+    due_at: datetime | None
+
+
+@define
+class TaskRemoved(Asked):
+    """A task is gone; its history stays."""
+
+    id: int
+    why: str  # `removed`, `cleared`, `loaded`, `undone`, `done`
+
+
+@define
+class TaskRestored(Asked):
+    """A task that was removed is back, as it was then; due from now on."""
+
+    urgent: ClassVar[bool] = False
+    id: int
+    rev: int
+    record: dict[str, Any]
+    anchor_at: datetime
+    due_at: datetime | None
+    paused: bool | None = None
+    paused_until_at: datetime | None = None
+    paused_why: str | None = None
+    counts: dict[str, int] | None = None
+    fired: int | None = None
+    heard: dict[str, str] | None = None
+
+
+@define
+class TaskPaused(Asked):
+    """No new fires start. `id` None = all tasks there are, and those still to come."""
+
+    urgent: ClassVar[bool] = False
+    id: int | None
+    until_at: datetime | None
+    why: str
+
+
+@define
+class TaskResumed(Asked):
+    """The opposite; `id` None lifts every pause."""
+
+    urgent: ClassVar[bool] = False
+    id: int | None
+    own_stay: bool | None = None  # True, with `id` None: not those of single tasks
+
+
+# --- fires and runs ---
+
+
+@define
+class FiresPassed(Fact):
+    """Moments that came due and started nothing, first to last inclusive."""
+
+    task: int
+    name: str
+    state: str  # `skipped` or `missed`
+    first_due_at: datetime
+    last_due_at: datetime
+    count: int
+    why: str
+    next_due_at: datetime | None
+    settles: bool | None = None  # True = for its dependencies' sake: what was heard of them is used up
+
+
+@define
+class RunQueued(Fact):
+    """A fire became a run."""
+
+    run: int
+    task: int
+    due_at: datetime
+    by: str  # `schedule`, `manual`, `reboot`, `after`, `notice`
+    next_due_at: datetime | None = None  # the task's next moment; only meaningful by schedule
+    args: dict[str, str] | None = None
+    parked: bool | None = None  # True = behind an earlier run of its task
+    not_before_at: datetime | None = None  # jitter=: it waits until then
+    nth: int | None = None  # among the moments that fell on due_at; None = the first
+    awaits: bool | None = None  # True = its task's dependencies have not all ended yet
+    target: str | None = None  # on=all: the worker it is for
+    who: str | None = None  # asked for it, by RUN or NOW
+
+    def is_urgent(self) -> bool:
+        return self.by != "manual"
+
+
+@define
+class RunAdmitted(Fact):
+    """Its task's dependencies have ended well: it waits for nothing but a worker now."""
+
+    run: int
+
+
+@define
+class RunSent(Fact):
+    """The decision to start: on disk before the order leaves."""
+
+    run: int
+    attempt: int
+    worker: str
+
+
+@define
+class RunStarted(Fact):
+    """The worker says the process is running."""
+
+    run: int
+    attempt: int
+
+
+@define
+class OutputReceived(Fact):
+    """Lines a run wrote; fd 0 = the daemon's own remarks."""
+
+    run: int
+    attempt: int
+    lines: list[list[Any]]  # [fd, text] each
+    omitted: int | None = None  # bytes beyond the limit, not kept
+
+    def is_urgent(self) -> bool:
+        return all(fd == 0 for fd, _ in self.lines)
+
+
+@define
+class RunStopping(Fact):
+    """The worker is told to kill it."""
+
+    run: int
+    attempt: int
+    why: str  # `cancelled` or `timeout`
+    who: str | None = None  # said CANCEL
+
+
+@define
+class RunEnded(Fact):
+    """An attempt is over; told whole, so that RUNS can be answered from this line alone."""
+
+    run: int
+    attempt: int
+    task: int
+    name: str
+    state: str
+    due_at: datetime
+    started_at: datetime | None
+    worker: str | None
+    exit: int | None
+    why: str | None
+    final: bool  # False = another attempt follows
+
+
+@define
+class RunRetried(Fact):
+    """The next attempt waits for its time (`not_before_at`), then for a worker."""
+
+    run: int
+    attempt: int
+    not_before_at: datetime
+
+
+@define
+class RunReleased(Fact):
+    """A retry's wait is over."""
+
+    run: int
+
+
+# --- workers ---
+
+
+@define
+class WorkerJoined(Fact):
+    """A worker said HELLO. The runs it named are its own again."""
+
+    name: str
+    slots: int
+    labels: dict[str, str]
+    can: list[str]
+    address: str
+    running: list[list[int]]  # [run, attempt] each
+    lease_until_at: datetime  # for the runs it held and did not name
+
+
+@define
+class WorkerLeft(Fact):
+    """Its connection ended; what it holds stays its own until the lease ends."""
+
+    name: str
+    why: str
+    lease_until_at: datetime
+
+
+@define
+class WorkerLeaving(Fact):
+    """It said BYE: no more runs, but it finishes what it has."""
+
+    name: str
+
+
+@define
+class WorkerDrained(Fact):
+    """An operator wants no more runs sent to it (or, `draining` False, wants them again)."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    draining: bool
+
+
+# --- expectations, and what is told to whom ---
+
+
+@define
+class ExpectationSet(Fact):
+    """Something is expected to give a sign of life again and again; new, or otherwise than before."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    every: str  # a duration, or a schedule
+    grace_s: float
+    notify: str
+    desc: str
+    start_at: datetime | None
+    state: str  # `new`, `ok`, `late`, `failed`
+    due_at: datetime | None  # a beat must have come by then
+
+
+@define
+class BeatReceived(Fact):
+    """The sign came; or word that it went wrong over there."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    state: str  # `ok` or `failed`
+    text: str
+    due_at: datetime | None  # and the next one must have come by then
+
+
+@define
+class BeatMissed(Fact):
+    """It did not come in time."""
+
+    name: str
+    due_at: datetime
+
+
+@define
+class ExpectationForgotten(Fact):
+    """Nothing is expected any more."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+
+
+@define
+class NoticeGiven(Fact):
+    """What has been told of one event lately, this time included: the limit goes by it."""
+
+    about: str  # `task:ID`, `expectation:NAME`, `worker:NAME`
+    event: str
+    since_at: datetime  # when counting began
+    given: int
+    withheld: int  # since the last one that was given
+    turns: bool | None = None  # True = given now, so what says the opposite counts from nothing again
+
+
+# --- the daemon itself ---
+
+
+@define
+class DaemonStarted(Fact):
+    """A new process took over: nobody is connected, and every held run has until the lease ends."""
+
+    version: str
+    tz: str
+    lease_until_at: datetime
+
+
+@define
+class ClockStepped(Fact):
+    """The wall clock was set. All that is measured from one moment to a later one moves with it."""
+
+    by_s: float
+
+
+@define
+class TasksSaved(Fact):
+    """A file of tasks was written; by size and CRC-32 a later start knows a hand edit."""
+
+    file: str
+    upto: int  # the journal's sequence number it holds
+    size: int
+    file_crc: int
+    tasks: int
+
+
+@define
+class CheckpointWritten(Fact):
+    """The state up to `upto` stands in a file; older segments are no longer needed to start."""
+
+    file: str
+    upto: int
+    size: int
+    file_crc: int
+
+
+# --- what a checkpoint is made of: state told as facts ---
+
+
+@define
+class StateCarried(Fact):
+    """Counters and what concerns all tasks."""
+
+    next_task: int
+    next_run: int
+    paused_all: bool
+    paused_until_at: datetime | None
+    paused_why: str
+    tz: str
+    saved: list[dict[str, Any]]  # the last TasksSaved, oldest first
+    totals: dict[str, int]
+    last_step_s: float | None = None
+    last_step_at: datetime | None = None
+    beats_from_at: datetime | None = None
+    decided_upto_at: datetime | None = None
+
+
+@define
+class TaskCarried(Fact):
+    """One task as it was."""
+
+    id: int
+    rev: int
+    record: dict[str, Any]
+    anchor_at: datetime
+    due_at: datetime | None
+    paused: bool | None = None
+    paused_until_at: datetime | None = None
+    paused_why: str | None = None
+    counts: dict[str, int] | None = None
+    decided: int | None = None
+    fired: int | None = None
+    heard: dict[str, str] | None = None
+    notice: bool | None = None
+
+
+@define
+class LedgerCarried(Fact):
+    """The account of all fires. Each row: from, until (seconds since 1970), due, then ends by disposition."""
+
+    rows: list[list[int]]
+
+
+@define
+class FailureCarried(Fact):
+    """That a task's last fire did not end well; comes after the task."""
+
+    task: int
+    since_at: datetime
+    run: int | None
+    state: str
+    due_at: datetime
+    ended_at: datetime
+    exit: int | None
+    why: str
+
+
+@define
+class RunCarried(Fact):
+    """One run that had not ended."""
+
+    run: int
+    task: int
+    record: dict[str, Any]  # the definition it runs
+    due_at: datetime
+    queued_at: datetime
+    by: str
+    args: dict[str, str] | None
+    attempt: int
+    state: str
+    parked: bool
+    delayed_until_at: datetime | None
+    worker: str | None
+    sent_at: datetime | None
+    started_at: datetime | None
+    lease_until_at: datetime | None
+    stopping: str
+    output_bytes: int
+    nth: int | None = None
+    awaits: bool | None = None
+    target: str | None = None
+    blame: str | None = None
+
+
+@define
+class ExpectationCarried(Fact):
+    """One expectation as it was."""
+
+    name: str
+    every: str
+    grace_s: float
+    notify: str
+    desc: str
+    start_at: datetime | None
+    state: str
+    due_at: datetime | None
+    set_at: datetime
+    beaten_at: datetime | None
+    text: str
+
+
+@define
+class WorkerCarried(Fact):
+    """One worker that was known."""
+
+    name: str
+    slots: int
+    labels: dict[str, str]
+    can: list[str]
+    address: str
+    since_at: datetime
+    draining: bool
+    connected: bool
+    leaving: bool
+
+
+@define
+class ChangeCarried(Fact):
+    """One change that HISTORY shows and UNDO can take back; its steps follow."""
+
+    change: int
+    made_at: datetime
+    who: str | None
+    what: str
+
+
+@define
+class StepCarried(Fact):
+    """One step of a change, and the task as it was before, as far as UNDO needs to know."""
+
+    change: int
+    kind: str  # of changelog.STEPS
+    id: int  # 0 = all tasks
+    rev: int  # of the task after the step
+    was_rev: int | None = None
+    record: dict[str, Any] | None = None
+    anchor_at: datetime | None = None
+    paused: bool | None = None
+    paused_until_at: datetime | None = None
+    paused_why: str | None = None
+    counts: dict[str, int] | None = None
+    fired: int | None = None
+    heard: dict[str, str] | None = None
+
+
+def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:
+    """The row of RUNS that such a fact is."""
+    if isinstance(fact, RunEnded):
+        return Outcome(
+            seq, fact.run, fact.task, fact.name, fact.attempt, fact.state, fact.due_at,
+            fact.started_at, at, fact.worker, fact.exit, fact.why or "",
+        )  # fmt: skip
+    return Outcome(
+        seq, None, fact.task, fact.name, None, fact.state, fact.last_due_at, None, at, None, None,
+        fact.why, fact.count, fact.first_due_at,
+    )  # fmt: skip
+
+
+# --- JSON form ---
+
+# By name, and the last of each: attrs makes every class anew, and the first one may still be around.
+KINDS: dict[str, type[Fact]] = {
+    kind.__name__: kind for base in (Fact, Asked) for kind in base.__subclasses__()
+}
+del KINDS[Asked.__name__]
+_ATTRIBUTES: dict[type[Fact], Any] = {kind: attrs.fields(cast(Any, kind)) for kind in KINDS.values()}
+_FIELDS = {kind: tuple(field.name for field in fields) for kind, fields in _ATTRIBUTES.items()}
+# These keys of a record are the record's own; a field of that name would be lost in replay.
+assert not any({"seq", "at", "fact", "more", "batch", "crc"} & set(names) for names in _FIELDS.values())
+_GETTERS = {kind: attrgetter(*names) for kind, names in _FIELDS.items() if len(names) > 1}
+_TIMES = {
+    name: tuple(field for field in _FIELDS[kind] if field.endswith("_at")) for name, kind in KINDS.items()
+}
+_OPTIONAL = {
+    kind: tuple(field.name for field in fields if field.default is None)
+    for kind, fields in _ATTRIBUTES.items()
+}
+_UTC = orjson.OPT_UTC_Z
+
+
+def encode(seq: int, at: datetime, fact: Fact, more: bool) -> bytes:
+    """One journal record without its CRC: `{"seq":7,"at":"…","fact":"RunSent","run":41,…}`.
+
+    `more` marks every fact of a decision but its last: a decision is applied whole or not
+    at all, also when power failed in the middle of writing it.
+    """
+    kind = type(fact)
+    record: dict[str, Any] = {"seq": seq, "at": at, "fact": kind.__name__}
+    if more:
+        record["more"] = True
+    names = _FIELDS[kind]
+    getter = _GETTERS.get(kind)
+    record |= zip(names, getter(fact), strict=True) if getter else {names[0]: getattr(fact, names[0])}
+    for name in _OPTIONAL[kind]:
+        if record[name] is None:
+            del record[name]
+    return orjson.dumps(record, option=_UTC)
+
+
+def decode(record: dict[str, Any]) -> tuple[int, datetime, Fact, bool]:
+    """The inverse, from the parsed line: (seq, at, fact, more). Raises KeyError, TypeError or ValueError."""
+    seq, at = record.pop("seq"), datetime.fromisoformat(record.pop("at"))
+    name, more = record.pop("fact"), record.pop("more", False)
+    record.pop("crc", None)
+    for field in _TIMES[name]:
+        if (text := record.get(field)) is not None:
+            record[field] = datetime.fromisoformat(text)
+    return seq, at, KINDS[name](**record), more

@@ -1,0 +1,390 @@
+"""What becomes of a due moment, and how runs end: the rules that several orders share.
+
+Pure functions of the state, as everything that decides. A moment starts a run unless the
+task is paused (skipped), the moment is later than catchup= and grace= allow (missed), or
+overlap= says no to another run (skipped). After downtime all moments that were due
+meanwhile are judged in one step, whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from attrs import Factory, define
+
+from ..base.replies import Reply
+from ..base.wire import format_time
+from ..schedules.timetable import TICK, share_of
+from ..schedules.zones import SECOND, format_duration
+from ..tasks.model import MAX_PARKED_RUNS, Run, Task, TaskSpec
+from . import facts as f
+from .dependencies import standing
+from .placement import all_targets
+from .state import State, counts
+
+ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
+MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
+DAY = timedelta(days=1)
+DRAWS = 2**32
+NO_WORKER = "on=all, and no worker that could do it is there"
+JUMPED_OVER = "the daemon was down, or the clock jumped over it"
+
+Message = tuple[str, str]  # worker, line
+# What overlap= says of one more run: why not, or (whether it has to wait, facts first, messages).
+Overlap = str | tuple[bool | None, list[f.Fact], list[Message]]
+
+
+@define
+class Decision:
+    """What an order leads to. Empty facts: nothing changed."""
+
+    facts: list[f.Fact] = Factory(list)
+    reply: Reply | None = None
+    messages: list[Message] = Factory(list)  # (worker, line)
+
+
+def fire(state: State, task: Task, now: datetime) -> Decision:
+    """One due moment; or, after downtime, all that were due meanwhile, in one step."""
+    assert task.due_at is not None
+    first, newest, moments, anchor = task.due_at, task.due_at, task.spec.moments, task.anchor_at
+    following = moments.next_after(first, anchor)
+    if following is not None and following <= now:
+        if task.spec.options.catchup == "all":
+            cutoff = now - _grace(task)
+            if first < cutoff and (last := moments.latest(first, cutoff, anchor)):
+                return Decision(pass_range(state, task, first, last, "missed", "later than its grace"))
+        else:
+            newest = moments.latest(first, now, anchor) or first
+    if why := _why_paused(state, task, newest):
+        return Decision(pass_range(state, task, first, newest, "skipped", why))
+    facts: list[f.Fact] = []
+    chosen = _newest_working(state, task, newest, now)
+    if chosen != first:
+        last = moments.latest(first, chosen - SECOND, anchor) or first
+        facts += pass_range(state, task, first, last, "missed", JUMPED_OVER)
+    if chosen == newest:
+        return _start_newest(state, task, newest, now, facts)
+    begin = moments.next_after(chosen, anchor) or newest
+    facts += pass_range(state, task, begin, newest, "missed", JUMPED_OVER)  # days off, all of them
+    return _start(state, task, chosen, "schedule", now, facts, moments.next_after(newest, anchor))
+
+
+def _newest_working(state: State, task: Task, newest: datetime, now: datetime) -> datetime:
+    """The newest moment on a working day, if it is not too late for it; else the newest of all."""
+    spec, moments, anchor = task.spec, task.spec.moments, task.anchor_at
+    assert task.due_at is not None
+    oldest = max(task.due_at, now - timedelta(seconds=_patience_s(task)))
+    at: datetime | None = newest
+    while at is not None and at >= oldest:
+        if not day_off(state, spec, at):
+            return at if moments.times_at(at, anchor) == 1 else newest
+        zone = spec.schedule.zone
+        at = moments.latest(task.due_at - TICK, zone.begin(zone.day(at)) - TICK, anchor)
+    return newest
+
+
+def _patience_s(task: Task) -> float:
+    """How late a moment may still start something."""
+    options = task.spec.options
+    return ON_TIME_S if options.catchup == "skip" else max(options.grace_s, MIN_GRACE_S)
+
+
+def jump(state: State, task: Task, now: datetime, by_s: float) -> list[f.Fact]:
+    """What the clock was set forward over when that is too far to catch up: none of it starts anything."""
+    if task.due_at is None or task.due_at > now:
+        return []
+    newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
+    if why := _why_paused(state, task, newest):
+        return pass_range(state, task, task.due_at, newest, "skipped", why)
+    set_by = format_duration(float(round(by_s)))
+    return pass_range(state, task, task.due_at, newest, "missed", f"the clock was set forward by {set_by}")
+
+
+def _why_paused(state: State, task: Task, at: datetime) -> str:
+    """Why a moment starts nothing, or an empty text."""
+    if not state.is_paused(task, at):
+        return ""
+    return "paused" + (f": {reason}" if (reason := task.paused_why or state.paused_why) else "")
+
+
+def _start_newest(state: State, task: Task, due_at: datetime, now: datetime, facts: list[f.Fact]) -> Decision:
+    decided = _decided(task, due_at)
+    after = _after(task, due_at, decided)
+    late_s = (now - due_at).total_seconds()
+    if reason := day_off(state, task.spec, due_at):
+        return Decision([*facts, *_passed_one(task, "skipped", due_at, reason, after)])
+    if late_s > _patience_s(task):
+        late = format_duration(float(round(late_s)))
+        why = f"{late} late, more than catchup={task.spec.options.catchup} and its grace allow"
+        return Decision([*facts, *_passed_one(task, "missed", due_at, why, after)])
+    return _start(state, task, due_at, "schedule", now, facts, after, decided)
+
+
+def _start(
+    state: State,
+    task: Task,
+    due_at: datetime,
+    by: str,
+    now: datetime,
+    facts: list[f.Fact],
+    following: datetime | None = None,
+    decided: int = 0,
+    first_run: int = 0,
+) -> Decision:
+    """A fire that nothing but overlap= and its dependencies can hold any more."""
+    settles = by == "after"  # or it would fire again for the same ends
+    if isinstance(found := overlap(state, task), str):
+        return Decision([*facts, *_passed_one(task, "skipped", due_at, found, following, settles)])
+    parked, before, messages = found
+    waits, broken = ([], "") if parked else standing(state, task)
+    if broken:
+        return Decision([*facts, *_passed_one(task, "skipped", due_at, broken, following, True)])
+    if not (targets := targets_of(state, task.spec, now)):
+        return Decision([*facts, *_passed_one(task, "missed", due_at, NO_WORKER, following, settles)])
+    if 0 < task.spec.options.count <= task.fired + 1:
+        following = None
+    for run, target in enumerate(targets, first_run or state.next_run):
+        not_before_at = delay(task, due_at, f"{decided}{target or ''}", now)
+        nth, awaits = decided + 1 if decided else None, bool(waits) or None
+        before.append(
+            f.RunQueued(run, task.id, due_at, by, following, None, parked, not_before_at, nth, awaits, target)
+        )
+    return Decision([*facts, *before], None, messages)
+
+
+def targets_of(state: State, spec: TaskSpec, now: datetime) -> Sequence[str | None]:
+    """The workers that a fire is for, one run each; None stands for any that on= allows."""
+    return all_targets(state, spec, now) if spec.options.on == "all" else (None,)
+
+
+def fire_now(
+    state: State, task: Task, by: str, now: datetime, broken: str = "", first_run: int = 0
+) -> Decision:
+    """What no clock starts, @after and @reboot, fires at this moment; `broken` is a dependency's failure."""
+    why = _why_paused(state, task, now) or day_off(state, task.spec, now) or broken
+    if why := why or out_of_bounds(task.spec, now):
+        return Decision(_passed_one(task, "skipped", now, why, None, True))
+    return _start(state, task, now, by, now, [], first_run=first_run)
+
+
+def start_now(state: State, task: Task, now: datetime) -> Decision:
+    """NOW: a fire that somebody asked for, paused or not; `task` need not be in the tables yet."""
+    if why := day_off(state, task.spec, now):
+        return Decision(_passed_one(task, "skipped", now, why, None))
+    return _start(state, task, now, "schedule", now, [])
+
+
+def admit(state: State, first: Run) -> list[f.Fact]:
+    """Its dependencies have ended well; so have those of all that became due with it."""
+    runs = [state.runs[run] for run in state.tasks[first.task_id].runs]
+    return [f.RunAdmitted(run.id) for run in runs if run.awaits and run.due_at == first.due_at]
+
+
+def out_of_bounds(spec: TaskSpec, now: datetime) -> str:
+    """Why start= and end= let nothing start at this moment; for what the clock does not start."""
+    options = spec.options
+    if options.start_at is not None and now < options.start_at:
+        return f"before its start={format_time(options.start_at)}"
+    if options.end_at is not None and now > options.end_at:
+        return f"after its end={format_time(options.end_at)}"
+    return ""
+
+
+def _grace(task: Task) -> timedelta:
+    return timedelta(seconds=max(task.spec.options.grace_s, MIN_GRACE_S))
+
+
+def _after(task: Task, due_at: datetime, decided: int) -> datetime | None:
+    """The moment that follows: this very instant again if a clock change brought several to it."""
+    moments, anchor = task.spec.moments, task.anchor_at
+    return due_at if decided + 1 < moments.times_at(due_at, anchor) else moments.next_after(due_at, anchor)
+
+
+def _passed_one(
+    task: Task, state: str, due_at: datetime, why: str, following: datetime | None, settles: bool = False
+) -> list[f.Fact]:
+    fact = passed(task, state, due_at, due_at, 1, why, following)
+    fact.settles = settles or None
+    return _tidy(task, [fact], following)
+
+
+def pass_range(
+    state: State, task: Task, first: datetime, last: datetime, disposition: str, why: str
+) -> list[f.Fact]:
+    """All moments from first to last start nothing; of missed ones, some would have been skipped."""
+    moments, anchor = task.spec.moments, task.anchor_at
+    following = moments.next_after(last, anchor)
+    facts: list[f.Fact] = []
+    if disposition == "missed" and (edge := _last_paused(state, task, first, last)):
+        facts.append(_passed_all(task, "skipped", first, edge, _why_paused(state, task, edge), following))
+        if edge == last:
+            return _tidy(task, facts, following)
+        first = moments.next_after(edge, anchor) or last
+    rest = _passed_all(task, disposition, first, last, why, following)
+    off = _moments_off(state, task, first, last) if disposition == "missed" else []
+    if count_off := sum(number for *_, number in off):
+        reason = f"calendar {','.join(task.spec.options.skip)}"
+        facts.append(passed(task, "skipped", off[0][0], off[-1][1], count_off, reason, following))
+        rest.count -= count_off
+    if rest.count:
+        facts.insert(0, rest)
+    return _tidy(task, facts, following)
+
+
+def _passed_all(
+    task: Task, state: str, first: datetime, last: datetime, why: str, following: datetime | None
+) -> f.FiresPassed:
+    moments, anchor = task.spec.moments, task.anchor_at
+    count = moments.times_at(first, anchor) - _decided(task, first) + moments.count(first, last, anchor)
+    return passed(task, state, first, last, count, why, following)
+
+
+def _decided(task: Task, at: datetime) -> int:
+    """How many of the moments at this instant have been decided already."""
+    return task.decided if at == task.due_at else 0
+
+
+def _last_paused(state: State, task: Task, first: datetime, last: datetime) -> datetime | None:
+    """The last of these moments that fell into a pause which is over now."""
+    own = task.paused_until_at if task.paused else None
+    every = state.paused_until_at if state.paused_all else None
+    until = max(filter(None, (own, every)), default=None)
+    if until is None or first >= until:
+        return None
+    return task.spec.moments.latest(first - TICK, min(until - TICK, last), task.anchor_at)
+
+
+def _moments_off(
+    state: State, task: Task, first: datetime, last: datetime
+) -> list[tuple[datetime, datetime, int]]:
+    """The moments from first to last on days off: (first, last, how many) of each day."""
+    zone, moments, anchor = task.spec.schedule.zone, task.spec.moments, task.anchor_at
+    found = []
+    for day in state.calendars.days_off(task.spec.options.skip, zone.day(first), zone.day(last)):
+        begin, end = max(zone.begin(day), first) - TICK, min(zone.begin(day + DAY) - TICK, last)
+        number = moments.count(begin, end, anchor)
+        earliest, latest = moments.next_after(begin, anchor), moments.latest(begin, end, anchor)
+        if number and earliest and latest:
+            found.append((earliest, latest, number - _decided(task, earliest)))
+    return found
+
+
+def day_off(state: State, spec: TaskSpec, at: datetime) -> str | None:
+    """Why nothing runs on the day that this instant is in, in the task's zone; None if something does."""
+    if not spec.options.skip:
+        return None
+    calendar = state.calendars.day_off(spec.options.skip, spec.schedule.zone.day(at))
+    return calendar and f"calendar {calendar}"
+
+
+def delay(task: Task, due_at: datetime, which: str, now: datetime) -> datetime | None:
+    """When a fire with jitter= may start: drawn from its name, so that deciding again decides the same."""
+    jitter_s = task.spec.options.jitter_s
+    if not jitter_s:
+        return None
+    drawn = draw(f"{task.id} {task.name} {due_at.isoformat()} {which}")
+    return now + timedelta(milliseconds=round(jitter_s * 1000 * drawn))
+
+
+def draw(what: str) -> float:
+    """A number from 0 to 1 that is random between things, and always the same for one of them."""
+    return share_of(what, DRAWS) / DRAWS
+
+
+def reopened(state: State, run: Run, now: datetime) -> list[f.Fact]:
+    """With count=, a fire that no worker took leaves its place to another one."""
+    task = state.tasks.get(run.task_id)
+    if task is None or not (task.is_used_up and counts(task, run)):
+        return []
+    begin = max(now, state.decided_upto_at)  # a clock set back shows what was decided once again
+    return [f.TaskRescheduled(task.id, task.spec.moments.next_after(begin, task.anchor_at))]
+
+
+def passed(
+    task: Task,
+    state: str,
+    first: datetime,
+    last: datetime,
+    count: int,
+    why: str,
+    following: datetime | None,
+) -> f.FiresPassed:
+    return f.FiresPassed(task.id, task.name, state, first, last, count, why, following)
+
+
+def _tidy(task: Task, facts: list[f.Fact], following: datetime | None) -> list[f.Fact]:
+    """A one-off whose only moment has passed unused goes away like one that has run."""
+    if following is None and task.spec.schedule.kind == "at" and not task.runs:
+        facts.append(f.TaskRemoved(task.id, "done"))
+    return facts
+
+
+def overlap(state: State, task: Task) -> Overlap:
+    """What overlap= says now: a reason to skip, or (park it?, facts before it, messages)."""
+    mode = task.spec.options.overlap
+    if not task.runs or mode == "allow":
+        return None, [], []
+    active = [state.runs[run] for run in task.runs]
+    waiting = sum(run.parked for run in active)
+    if mode == "skip":
+        return f"overlap: run {active[0].id} is still {active[0].state}"
+    if mode == "replace":
+        facts, messages = _stop_all(active, f"replaced by run {state.next_run}")
+        must_wait = any(run.state != "queued" for run in active)
+        return must_wait or None, facts, messages
+    if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
+        wait = "1 run waits" if waiting == 1 else f"{waiting} runs wait"
+        return f"overlap: {wait} already behind run {active[0].id}"
+    return True, [], []
+
+
+def _stop_all(runs: list[Run], why: str) -> tuple[list[f.Fact], list[Message]]:
+    facts: list[f.Fact] = []
+    messages: list[Message] = []
+    for run in runs:
+        more, lines = stop(run, "cancelled", why)
+        facts += more
+        messages += lines
+    return facts, messages
+
+
+def stop(run: Run, state: str, why: str) -> tuple[list[f.Fact], list[Message]]:
+    """Ends a run that waits; tells the worker of one that does not."""
+    if run.state == "queued":
+        return ended_waiting(run, state, why), []
+    if run.stopping:
+        return [], []
+    assert run.worker is not None
+    told = remark(run, f"{why}: worker {run.worker} is told to end it")
+    stopping = f.RunStopping(run.id, run.attempt, state)
+    return [told, stopping], [(run.worker, f"KILL {run.id} {run.attempt}")]
+
+
+def after_end(state: State, run: Run, facts: list[f.Fact]) -> list[f.Fact]:
+    """A one-off leaves when its run has ended for good."""
+    ended = any(isinstance(fact, f.RunEnded) and fact.final for fact in facts)
+    task = state.tasks.get(run.task_id)
+    if not ended or task is None or task.spec.schedule.kind != "at" or task.due_at is not None:
+        return []
+    return [f.TaskRemoved(task.id, "done")] if task.runs == [run.id] else []
+
+
+def remark(run: Run, text: str) -> f.OutputReceived:
+    """A line of the daemon's own in the run's LOG."""
+    return f.OutputReceived(run.id, run.attempt, [[0, text]])
+
+
+def ended_waiting(run: Run, state: str, why: str) -> list[f.Fact]:
+    """The end of a run that no worker has."""
+    return [remark(run, why), ended(run, state, why=why)]
+
+
+def ended(
+    run: Run, state: str, exit_code: int | None = None, why: str = "", final: bool = True
+) -> f.RunEnded:
+    started_at = run.started_at or run.sent_at
+    return f.RunEnded(
+        run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, started_at, run.worker,
+        exit_code, why or None, final,
+    )  # fmt: skip

@@ -1,0 +1,329 @@
+"""What is told to whom: notify=, and how a notification comes to be.
+
+The daemon sends nothing itself. What is to be told becomes an ordinary run, a one-off of type
+email, webhook or http, decided together with the fact that it tells of: either both are on
+disk or neither is. So a notification is placed on a worker that can do it, retried, and kept in
+RUNS and LOG as everything else. It has notify=none, and nothing is told of it.
+
+A task's own notify= goes before the general setting. Each event of each task, expectation or
+worker has its limit (`notify-limit`); how many were withheld is told with the next one. What is
+told last must not be the opposite of what is so: a change of state is told whatever the limit.
+Pure functions, as everything that decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Any
+
+import orjson
+from attrs import evolve, frozen
+
+from ..base.wire import escape, format_time
+from ..tasks.kinds import CONTROL
+from ..tasks.model import Told, make_spec
+from ..tasks.options import DEFAULTS, set_options
+from ..tasks.targets import BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
+from . import facts as f
+from .definitions import Limits
+from .state import WELL, State
+
+MAX_UNDER_WAY = 1000  # notifications that wait or run; beyond, all are withheld and counted
+MAX_LINES, MAX_OUTPUT_CHARS = 20, 4096  # of the run's output
+MAX_WHY_CHARS = 500
+OPTIONS = set_options(
+    DEFAULTS,
+    {
+        "prio": "high", "retry": "exp:5:10s:10m", "timeout": "1m", "grace": "1d", "lost": "rerun",
+        "notify": "none",
+    },
+)  # fmt: skip
+
+
+@frozen
+class Notice:
+    """Something that happened, before it is known whether anybody wants to hear of it."""
+
+    about: str  # as in f.NoticeGiven
+    event: str
+    notify: Notify  # its own
+    headline: str  # what follows [cronflowd] in a subject
+    told: dict[str, Any]  # all that is known, in the order in which it is shown; None is left out
+    output: str = ""
+
+
+def tell(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -> list[f.Fact]:
+    """The facts that follow from those of a decision because somebody wants to hear of them."""
+    found = [
+        notice
+        for fact in facts
+        if (look := _LOOK.get(type(fact)))
+        for notice in look(state, fact, now, limits.notify)
+    ]
+    if not found:
+        return []
+    writer = _Writer(state, limits, facts, now)
+    for notice in found:
+        targets = notice.notify.targets if notice.notify.text else limits.notify
+        if wanted := [target for target in targets if notice.event in target.events]:
+            writer.add(notice, wanted)
+    return writer.facts
+
+
+class _Writer:
+    """Numbers tasks and runs on from those of the decision, and keeps to the limit."""
+
+    def __init__(self, state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -> None:
+        self.facts: list[f.Fact] = []
+        self._state, self._limits, self._now = state, limits, now
+        self._task = max([state.next_task, *(each.id + 1 for each in facts if isinstance(each, f.TaskAdded))])
+        self._run = state.next_run + sum(isinstance(each, f.RunQueued) for each in facts)
+        self._told: dict[tuple[str, str], Told] = {}
+        self._under_way = len(state.notices)
+        ended = {each.task for each in facts if isinstance(each, f.RunEnded)} - state.tasks.keys()
+        ended |= {each.id for each in facts if isinstance(each, f.TaskRemoved)}
+        self._gone = {f"task:{task}" for task in ended}
+
+    def add(self, notice: Notice, targets: list[Target]) -> None:
+        about, event = notice.about, notice.event
+        told = self._find(about, event) or Told(self._now, 0, 0)
+        if is_withheld := self._is_withheld(notice):
+            told = evolve(told, withheld=told.withheld + 1)
+        else:
+            more = notice.told | {"host": self._limits.host, "withheld": told.withheld or None}
+            for target in targets:
+                self._send(evolve(notice, told=more), target)
+            told = self._counted(told)
+            told = Told(told.since_at, told.given + 1, 0)
+        if about in self._gone:
+            return  # and nothing is remembered of it
+        self._told[about, event] = told
+        for other in OPPOSITE.get(event, ()):
+            if not is_withheld and (against := self._find(about, other)):
+                self._told[about, other] = evolve(against, given=0)
+        self.facts.append(
+            f.NoticeGiven(about, event, told.since_at, told.given, told.withheld, not is_withheld or None)
+        )
+
+    def _find(self, about: str, event: str) -> Told | None:
+        return self._told.get((about, event)) or self._state.told.get((about, event))
+
+    def _is_withheld(self, notice: Notice) -> bool:
+        if self._under_way >= MAX_UNDER_WAY:
+            return True
+        if notice.event == "recovery":
+            bad = [told for event in BAD if (told := self._find(notice.about, event))]
+            if any(told.withheld for told in bad) and not any(told.given for told in bad):
+                return True  # well again after what? nobody heard of it
+        # What was given before the opposite does not count, or somebody would be left with
+        # "is well again" of what is dead for ever.
+        told = self._find(notice.about, notice.event)
+        return told is not None and self._counted(told).given >= self._limits.notify_limit[0]
+
+    def _counted(self, told: Told) -> Told:
+        """What counts against the limit now."""
+        time = timedelta(seconds=self._limits.notify_limit[1])
+        return (
+            told if told.since_at <= self._now < told.since_at + time else Told(self._now, 0, told.withheld)
+        )
+
+    def _send(self, notice: Notice, target: Target) -> None:
+        kind, command, payload = _FORMS[target.form](notice, target.address)
+        options = evolve(OPTIONS, type=kind, payload=orjson.dumps(payload).decode())
+        name = f"notify_{self._task}"
+        if name in self._state.names or name in self._state.expected:
+            name = f"task_{self._task}"  # which nobody else can have
+        moment = f"@at {format_time(self._now)}"
+        spec = make_spec(name, moment, command, options, self._state.default_tz)
+        anchor_at = self._now.replace(microsecond=0)
+        self.facts.append(f.TaskAdded(self._task, spec.record, anchor_at, None, notice=True))
+        self.facts.append(f.RunQueued(self._run, self._task, self._now, "notice"))
+        self._task, self._run, self._under_way = self._task + 1, self._run + 1, self._under_way + 1
+
+
+# --- what is worth telling ------------------------------------------------------------------------
+
+Targets = tuple[Target, ...]  # of the general setting
+_EVENTS = {"failed": "failure", "timeout": "failure", "lost": "lost", "missed": "missed"}
+
+
+def _run_ended(state: State, fact: f.RunEnded, now: datetime, general: Targets) -> Iterator[Notice]:
+    if general and fact.state == "lost" and _is_last_lost(state, fact):
+        yield _lost_worker(fact)
+    event, task = _EVENTS.get(fact.state), state.tasks.get(fact.task)
+    notify = (task or state.runs[fact.run]).spec.options.notify
+    if not (fact.final and (notify.targets or (general and not notify.text))):
+        return  # the usual case, and it must cost nothing
+    if event:
+        yield _of_run(state, fact, event, now)
+    elif fact.state == WELL and task:
+        if task.failure:
+            yield _of_run(state, fact, "recovery", now)
+        if WELL not in (task.counts or {}):
+            yield _of_run(state, fact, "first", now)
+
+
+def _of_run(state: State, fact: f.RunEnded, event: str, now: datetime) -> Notice:
+    task = state.tasks.get(fact.task)
+    spec = task.spec if task else state.runs[fact.run].spec
+    told = {
+        "event": event,
+        "task": fact.task,
+        "jobName": fact.name,
+        "state": fact.state,
+        "run": fact.run,
+        "attempt": fact.attempt,
+        "due": format_time(fact.due_at),
+        "started": fact.started_at and format_time(fact.started_at),
+        "ended": format_time(now),
+        "exit": fact.exit,
+        "worker": fact.worker,
+        "why": _clean(fact.why or "")[:MAX_WHY_CHARS] or None,
+        "since": format_time(task.failure.since_at) if task and task.failure else None,
+    }
+    headline = f"{fact.name} {_headline(fact, event)}"
+    return Notice(f"task:{fact.task}", event, spec.options.notify, headline, told, _output(state, fact.run))
+
+
+def _headline(fact: f.RunEnded, event: str) -> str:
+    if event == "failure":
+        if fact.state == "timeout":
+            return "timed out"
+        return "failed" if fact.exit is None else f"failed (exit {fact.exit})"
+    return {
+        "recovery": "is well again",
+        "first": "succeeded for the first time",
+        "lost": f"is lost with worker {fact.worker}",
+        "missed": "was missed",
+    }[event]
+
+
+def _is_last_lost(state: State, fact: f.RunEnded) -> bool:
+    """Whether its worker is lost with it: a worker that held several runs is told of once."""
+    worker = state.workers.get(fact.worker or "")
+    others = (state.runs[run] for run in worker.runs if run != fact.run) if worker else ()
+    return worker is not None and not any(not other.stopping for other in others)
+
+
+def _lost_worker(fact: f.RunEnded) -> Notice:
+    told = {
+        "event": "worker",
+        "worker": fact.worker,
+        "task": fact.task,
+        "jobName": fact.name,
+        "run": fact.run,
+    }
+    told |= {"why": _clean(fact.why or "")[:MAX_WHY_CHARS] or None}
+    return Notice(f"worker:{fact.worker}", "worker", UNSAID, f"worker {fact.worker} is lost", told)
+
+
+def _fires_passed(state: State, fact: f.FiresPassed, now: datetime, general: Targets) -> Iterator[Notice]:
+    if fact.state != "missed" or (task := state.tasks.get(fact.task)) is None:
+        return
+    told = {
+        "event": "missed",
+        "task": fact.task,
+        "jobName": fact.name,
+        "state": "missed",
+        "due": format_time(fact.first_due_at),
+        "until": format_time(fact.last_due_at) if fact.count > 1 else None,
+        "count": fact.count,
+        "why": _clean(fact.why)[:MAX_WHY_CHARS],
+    }
+    times = "" if fact.count == 1 else f" {fact.count} times"
+    yield Notice(
+        f"task:{fact.task}", "missed", task.spec.options.notify, f"{fact.name} was missed{times}", told
+    )
+
+
+def _beat_missed(state: State, fact: f.BeatMissed, now: datetime, general: Targets) -> Iterator[Notice]:
+    yield _of_beat(
+        state, fact.name, "absent", "is silent", {"state": "late", "due": format_time(fact.due_at)}
+    )
+
+
+def _beat_received(state: State, fact: f.BeatReceived, now: datetime, general: Targets) -> Iterator[Notice]:
+    before, told = state.expected[fact.name].state, {"state": fact.state, "text": _clean(fact.text) or None}
+    if fact.state != WELL:
+        yield _of_beat(state, fact.name, "failure", "says that it failed", told)
+    elif before in ("late", "failed"):
+        yield _of_beat(state, fact.name, "recovery", "is well again", told)
+    elif before == "new":
+        yield _of_beat(state, fact.name, "first", "was heard for the first time", told)
+
+
+def _of_beat(state: State, name: str, event: str, words: str, told: dict[str, Any]) -> Notice:
+    expected = state.expected[name]
+    last = {
+        "last": expected.beaten_at and format_time(expected.beaten_at),
+        "last_text": _clean(expected.text) or None if event == "absent" else None,
+        "desc": expected.desc or None,
+    }
+    told = {"event": event, "expectation": name} | told | last
+    notify = parse_notify(expected.notify) if expected.notify else UNSAID
+    return Notice(f"expectation:{name}", event, notify, f"{name} {words}", told)
+
+
+_LOOK: dict[type[f.Fact], Callable[[State, Any, datetime, Targets], Iterator[Notice]]] = {
+    f.RunEnded: _run_ended,
+    f.FiresPassed: _fires_passed,
+    f.BeatMissed: _beat_missed,
+    f.BeatReceived: _beat_received,
+}
+
+
+# --- how it looks -----------------------------------------------------------------------------------
+
+
+def _clean(text: str) -> str:
+    """Without the control characters that no mail may hold."""
+    return CONTROL.sub(lambda match: escape(match[0]), text)
+
+
+def _output(state: State, run: int) -> str:
+    """The end of what a run wrote, as far as memory has it."""
+    if (found := state.outputs.get(run)) is None:
+        return ""
+    lines = [text for fd, text in found.lines[-2 * MAX_LINES :] if fd][-MAX_LINES:]
+    text = "\n".join(_clean(line[-MAX_OUTPUT_CHARS:]) for line in lines)
+    return text[-MAX_OUTPUT_CHARS:]
+
+
+Form = tuple[str, str, dict[str, Any]]  # type, command, payload
+
+
+def _rows(notice: Notice) -> Iterator[str]:
+    for key, value in notice.told.items():
+        if value is not None:
+            yield f"{key:<12} {value}{' more of these, which were not told' if key == 'withheld' else ''}"
+
+
+def _mail(notice: Notice, address: str) -> Form:
+    parts = chain(
+        (notice.headline, ""), _rows(notice), ("", "Its last lines:", notice.output) * bool(notice.output)
+    )
+    return "email", address, {"subject": f"[cronflowd] {notice.headline}", "text": "\n".join(parts) + "\n"}
+
+
+def _webhook(notice: Notice, url: str) -> Form:
+    told = {key: value for key, value in notice.told.items() if value is not None}
+    return "webhook", url, told | {"headline": notice.headline, "output": notice.output}
+
+
+def _slack(notice: Notice, url: str) -> Form:
+    rows = "\n".join(_rows(notice))
+    text = f"*[cronflowd] {_slack_text(notice.headline)}*\n```{_slack_text(rows)}```"
+    if notice.output:
+        text += f"\n```{_slack_text(notice.output)}```"
+    return "http", f"POST {url}", {"text": text}
+
+
+def _slack_text(text: str) -> str:
+    # Slack takes these three for its own marks, and three ` for the end of what is shown as it is.
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("```", "'''")
+
+
+_FORMS: dict[str, Callable[[Notice, str], Form]] = {"mail": _mail, "webhook": _webhook, "slack": _slack}

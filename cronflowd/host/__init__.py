@@ -1,0 +1,7 @@
+"""The machine we run on: its disk, clock, settings, logs, and systemd.
+
+The one rule: only `clock` reads the clock; nothing here knows what a run is.
+
+Read in this order: `disk` (what the kernel must do), `clock`, `config` (settings from four
+sources), `auth` (the token), `logs`, `systemd`.
+"""

@@ -1,0 +1,124 @@
+"""Who may come in: the one secret of a small installation, and the doors it guards.
+
+The secret travels as one word of a line (`AUTH TOKEN`, `token=`), so it is printable ASCII
+without blanks. There is none by default and an empty one is an error; without a secret the
+program listens on this machine only. Accounts and roles will stand where `matches` stands
+now: they too answer who it is that offers a word, and nobody outside this file compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..base.errors import Exit, Fatal
+from .config import Address, Settings, format_address
+from .disk import sync_directory
+
+log = logging.getLogger(__name__)
+
+TOKEN_BITS = 256
+MAX_TOKEN_BYTES = 512  # well under the 1 KiB that a stranger may send before the secret
+
+
+def matches(token: bytes, offered: bytes) -> bool:
+    """Whether the offered word is the secret; takes equally long whatever is wrong with it."""
+    # The digests are of one length, so not even the secret's length shows in the time.
+    return hmac.compare_digest(hashlib.sha256(token).digest(), hashlib.sha256(offered).digest())
+
+
+def read_token(path: Path) -> bytes:
+    """The secret in a file, which nobody but its owner may read."""
+    return _checked(path, _read_secret(path, "token").strip())
+
+
+def read_password(path: Path) -> str:
+    """A password for somewhere else: the file's one line."""
+    try:
+        password = _read_secret(path, "password").decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise Fatal(Exit.CONFIG, f"{path}: the password is not UTF-8") from error
+    if not password or not password.isprintable():
+        raise Fatal(Exit.CONFIG, f"{path}: the password is not one line of text")
+    return password
+
+
+def _read_secret(path: Path, what: str) -> bytes:
+    try:
+        # Not to wait for the other end, should it be a pipe.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            _check_mode(path, os.fstat(file.fileno()), what)
+            return file.read(MAX_TOKEN_BYTES + 2)
+    except OSError as error:
+        raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: {error.strerror}") from error
+
+
+def _check_mode(path: Path, found: os.stat_result, what: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: it is not a file")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o022:
+        raise Fatal(Exit.CONFIG, f"{path}: others can change the {what} (mode {mode:04o}); chmod 600 it")
+    # A group may read what root owns: that is how an administrator, and systemd's
+    # LoadCredential=, hand a secret to a user who must not be able to change it.
+    if mode & (0o004 if found.st_uid == 0 else 0o044):
+        log.warning("%s: others can read the %s (mode %04o); chmod 600 it", path, what, mode)
+
+
+def _checked(path: Path, token: bytes) -> bytes:
+    if not token:
+        raise Fatal(Exit.CONFIG, f"{path}: the token is empty; `cronflowd init` makes one")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise Fatal(Exit.CONFIG, f"{path}: the token is longer than {MAX_TOKEN_BYTES} bytes")
+    if not all(0x21 <= byte <= 0x7E for byte in token):
+        raise Fatal(Exit.CONFIG, f"{path}: the token is not one word of printable ASCII")
+    return token
+
+
+def make_token(path: Path) -> None:
+    """A new secret in a new file; one that is there already is never replaced."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise Fatal(Exit.CANNOT_CREATE, f"{path}: it is there already, and stays as it is") from error
+    except OSError as error:
+        raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_hex(TOKEN_BITS // 8).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_directory(path.parent)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener there; unsure means no."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False  # a name, which may come to mean anything
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def check_doors(settings: Settings, inherited: Iterable[Address] = ()) -> None:
+    """Refuse to listen beyond this machine without a secret; `inherited` are sockets from systemd."""
+    if settings.insecure or settings.token_file is not None:
+        return
+    for address in (*settings.listen, *settings.listen_workers, *inherited):
+        if not is_loopback(address[0]):
+            raise Fatal(
+                Exit.REFUSED,
+                f"{format_address(address)} can be reached from other machines, and whoever reaches it can"
+                " run any command; give a secret with --token-file (`cronflowd init` makes one),"
+                " or say --insecure",
+            )

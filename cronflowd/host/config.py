@@ -1,0 +1,573 @@
+"""Settings as one frozen value, read from flags, variables, a file, and defaults.
+
+The two classes at the end are the table, and there is no other: a field made with `setting`
+is a flag (`heartbeat_s`: `--heartbeat 10s`), a variable (`CRONFLOWD_HEARTBEAT=10s`) and a key
+of the TOML file (`heartbeat = "10s"`), has its default, and tells its help. To add a setting,
+add a field; to read one, name the field.
+
+Flag goes before variable, variable before file, file before default. Every source gives text
+and every text goes through the same parser, so what is refused in one place is refused in all,
+with the name of the place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import attrs
+from attrs import field, frozen
+
+from ..base.errors import Exit, Fatal, Refusal
+from ..base.names import check_mail_address, check_worker_name, parse_label
+from ..schedules.zones import DAY_S, parse_duration, parse_zone
+from ..tasks.targets import Target, parse_limit, parse_target
+
+Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
+
+CONTROL_PORT, WORKERS_PORT = 5050, 5051
+# Listened on by default, and quietly left out where the machine has no IPv6.
+OPTIONAL_LISTENERS: frozenset[Address] = frozenset({("::1", CONTROL_PORT), ("::1", WORKERS_PORT)})
+
+VARIABLE_PREFIX = "CRONFLOWD_"
+MAX_CONFIG_BYTES = 1 << 20
+MAX_SLOTS = 10_000
+
+# --- from text to value; each parser says in a ValueError what it cannot take -------------------
+
+
+def _path(text: str) -> Path:
+    """A path that stays right when the program changes its directory."""
+    return Path(text).expanduser().absolute()
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise ValueError("is neither true nor false")
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"is none of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,18}", text):
+            raise ValueError("is not a whole number")
+        if not low <= int(text) <= high:
+            raise ValueError(f"is not between {low} and {high}")
+        return int(text)
+
+    return parse
+
+
+def _size(low: str, high: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not parse_size(low) <= parse_size(text) <= parse_size(high):
+            raise ValueError(f"is not between {low} and {high}")
+        return parse_size(text)
+
+    return parse
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from `512`, `512K`, `16M` or `1G`; a K is 1024."""
+    match = re.fullmatch("([0-9]{1,12})([KMG]?)", text)
+    if not match:
+        raise ValueError("is not a size such as 512K, 16M or 1G")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
+
+
+def _seconds(low_s: float, high_s: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        seconds = parse_duration(text)
+        if not low_s <= seconds <= high_s:
+            raise ValueError(f"is not between {low_s:g} and {high_s:g} seconds")
+        return seconds
+
+    return parse
+
+
+def _address(text: str) -> Address:
+    """`HOST:PORT`, with an IPv6 host in brackets: `[::1]:5050`."""
+    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})", text)
+    if not match:
+        raise ValueError("is not HOST:PORT, or [IPV6]:PORT")
+    if int(match[3]) > 65535:
+        raise ValueError(f"has port {match[3]}, and ports end at 65535")
+    return match[1] or match[2], int(match[3])
+
+
+def format_address(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _address_or_socket(text: str) -> Address | Path:
+    if text.startswith("unix:") and text != "unix:":
+        return _path(text.removeprefix("unix:"))
+    return _address(text)
+
+
+def _worker_name(text: str) -> str:
+    check_worker_name(text)
+    return text
+
+
+def _mail_address(text: str) -> str:
+    check_mail_address(text)
+    return text
+
+
+# --- defaults that depend on the machine --------------------------------------------------------
+
+
+def _state_dir(name: str) -> Path:
+    """Where this user's programs keep what must survive; systemd's StateDirectory= goes first."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    home = os.environ.get("XDG_STATE_HOME", "")
+    # The XDG specification asks that a relative path here be ignored.
+    return (Path(home) if home.startswith("/") else _path("~/.local/state")) / name
+
+
+def machine_zone(etc: Path = Path("/etc")) -> str:
+    """The zone this machine's own cron would use: $TZ, /etc/localtime, /etc/timezone, else UTC.
+
+    /etc/localtime goes before /etc/timezone because the C library reads only the former, and
+    the latter is left behind when somebody moves the link by hand.
+    """
+    given = os.environ.get("TZ", "").removeprefix(":")
+    if given:
+        return _known_zone(given) or _refuse_zone(given)
+    return _linked_zone(etc / "localtime") or _written_zone(etc / "timezone") or "UTC"
+
+
+def _known_zone(text: str) -> str | None:
+    """The IANA name in `Europe/Berlin` or `/usr/share/zoneinfo/Europe/Berlin`; None for no zone."""
+    name = text.rpartition("zoneinfo/")[2].removeprefix("posix/")
+    try:
+        return parse_zone(name)
+    except Refusal:
+        return None
+
+
+def _refuse_zone(text: str) -> str:
+    # A rule such as CET-1CEST has no zone's history behind it, and to take UTC instead
+    # would run every task at a wrong hour without a word.
+    raise Fatal(Exit.CONFIG, f"TZ: {text!r} is not the name of a time zone; give one with --tz")
+
+
+def _linked_zone(path: Path) -> str | None:
+    try:
+        return _known_zone(str(path.readlink()))
+    except OSError:
+        return None
+
+
+def _written_zone(path: Path) -> str | None:
+    try:
+        return _known_zone(path.read_text(encoding="ascii").strip())
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _host_name() -> str:
+    return re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "worker"
+
+
+# --- what a setting is --------------------------------------------------------------------------
+
+
+@frozen
+class Setting:
+    """One row of the table: all that flags, variables, keys and help are made from."""
+
+    field: str  # its name in Settings: "heartbeat_s"
+    parse: Callable[[str], Any]
+    default: str  # as help tells it
+    metavar: str  # what help writes for the value; empty for a switch
+    help: str  # empty for a flag that is not for people
+    many: bool  # a tuple: the flag may be repeated, and commas separate
+    sources: frozenset[str]  # where it may stand: "flag", "variable", "file"
+
+    @property
+    def key(self) -> str:
+        return self.field.removesuffix("_s")
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return VARIABLE_PREFIX + self.key.upper()
+
+
+def setting(
+    metavar: str,
+    parse: Callable[[str], Any],
+    default: str | None,
+    told: str,
+    *,
+    make: Callable[[Any], Any] | None = None,
+    many: bool = False,
+    sources: str = "flag variable file",
+) -> Any:
+    """A field of the table. `make` computes a default that the text `default` only describes."""
+    row = {"parse": parse, "default": default or "", "metavar": metavar, "help": told, "many": many}
+    value = attrs.Factory(make, takes_self=True) if make else _default(parse, default, many)
+    return field(default=value, metadata=row | {"sources": frozenset(sources.split())})
+
+
+def _default(parse: Callable[[str], Any], text: str | None, many: bool) -> Any:
+    if text is None:
+        return None
+    return tuple(map(parse, text.split(","))) if many else parse(text)
+
+
+def table(kind: type[Common]) -> Iterator[Setting]:
+    """The settings of one program, in the order in which help tells them."""
+    fields = [each for each in attrs.fields(kind) if "parse" in each.metadata]
+    for each in sorted(fields, key=lambda each: bool(each.inherited)):
+        yield Setting(field=each.name, **each.metadata)
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Common:
+    """What the daemon and the worker have in common."""
+
+    section: ClassVar[str] = ""  # the table of the TOML file that holds this program's keys
+
+    token_file: Path | None = setting(
+        "FILE", _path, None, "the secret that both sides know; see `cronflowd init`"
+    )
+    log_format: str = setting("FORM", _one_of("text", "json"), "text", "text (logfmt) or json, on stderr")
+    log_level: str = setting(
+        "LEVEL", _one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error"
+    )
+    config: Path | None = setting("FILE", _path, None, "a TOML file of settings", sources="flag variable")
+    # What the command line gave, kept so that a reload can put it on top of the file again.
+    flags: Mapping[str, tuple[str, ...]] = field(factory=dict, eq=False, repr=False)
+
+
+@frozen(kw_only=True)
+class Settings(Common):
+    """What the daemon was told. Seconds end in `_s`; sizes are bytes."""
+
+    data: Path = setting(
+        "DIR",
+        _path,
+        "$STATE_DIRECTORY, else $XDG_STATE_HOME/cronflowd, else ~/.local/state/cronflowd",
+        "where tasks.db and the journal live",
+        make=lambda _: _state_dir("cronflowd"),
+    )
+    listen: tuple[Address, ...] = setting(
+        "HOST:PORT",
+        _address,
+        "127.0.0.1:5050,[::1]:5050",
+        "the control port; repeatable; port 0 is any free one; `none` for none",
+        many=True,
+    )
+    listen_workers: tuple[Address, ...] = setting(
+        "HOST:PORT",
+        _address,
+        "127.0.0.1:5051,[::1]:5051",
+        "the worker port; repeatable; `none` for none",
+        many=True,
+    )
+    socket: Path = setting(
+        "PATH",
+        _path,
+        "DATA/control.sock",
+        "the control protocol on a unix socket",
+        make=lambda self: self.data / "control.sock",
+    )
+    local_worker: int = setting(
+        "SLOTS", _number(0, MAX_SLOTS), "4", "a child process that runs so many jobs at a time; 0 for none"
+    )
+    tz: str = setting(
+        "ZONE",
+        parse_zone,
+        "the machine's zone",
+        "the zone of tasks without tz=",
+        make=lambda _: machine_zone(),
+    )
+    insecure: bool = setting("", _switch, "false", "listen beyond this machine without a secret")
+    check_config: bool = setting(
+        "", _switch, "false", "read the settings, tell what is wrong, exit", sources="flag"
+    )
+
+    heartbeat_s: float = setting(
+        "TIME", _seconds(0.05, 3600), "10s", "how often a worker shows life; three missed: gone"
+    )
+    lease_s: float = setting("TIME", _seconds(0.05, DAY_S), "30s", "how long a silent worker keeps its runs")
+    kill_grace_s: float = setting(
+        "TIME", _seconds(0, DAY_S), "10s", "from TERM to KILL for a job that must end"
+    )
+    first_byte_wait_s: float = setting(
+        "TIME", _seconds(0, 3600), "1s", "a first byte later than this is a person typing"
+    )
+    end_wait_s: float = setting(
+        "TIME", _seconds(0, 3600), "200ms", "silence after which a script's input has ended"
+    )
+    more_wait_s: float = setting(
+        "TIME", _seconds(0, 3600), "5s", "the same, once more input came after an answer"
+    )
+    linger_s: float = setting(
+        "TIME", _seconds(0, 3600), "10s", "how long input is read after the server said its end"
+    )
+    silent_close_s: float = setting(
+        "TIME", _seconds(0.05, DAY_S), "60s", "a connection that sends nothing is closed"
+    )
+    session_idle_s: float = setting(
+        "TIME", _seconds(0.05, DAY_S), "300s", "a session that falls silent is closed"
+    )
+
+    notify: tuple[Target, ...] = setting(
+        "TARGET",
+        parse_target,
+        "none",
+        "who is told of failures: mailto:ADDRESS, URL or slack+URL, with EVENTS: before it; repeatable",
+        make=lambda _: (),
+        many=True,
+    )
+    notify_limit: tuple[int, float] = setting(
+        "N/TIME", parse_limit, "1/1h", "how often an event of one task is told; the others are counted"
+    )
+
+    max_clients: int = setting("N", _number(1, 1_000_000), "1000", "control connections at a time")
+    max_workers: int = setting("N", _number(1, 1_000_000), "1000", "worker connections at a time")
+    max_tasks: int = setting("N", _number(1, 100_000_000), "2000000", "tasks")
+    max_outbox: int = setting(
+        "SIZE", _size("64K", "1024G"), "4M", "unread replies for which a slow reader is cut"
+    )
+    output_limit: int = setting("SIZE", _size("0", "1G"), "1M", "output kept of a run: its head and its tail")
+    history: int = setting("SIZE", _size("0", "1048576G"), "1G", "ended runs and their output kept on disk")
+    segment: int = setting("SIZE", _size("4K", "4G"), "16M", "a journal file of this size is closed")
+    recent_runs: int = setting("N", _number(0, 10_000_000), "10000", "ended runs kept in memory")
+
+
+@frozen(kw_only=True)
+class WorkerSettings(Common):
+    """What a worker was told; in the file, the table [worker]."""
+
+    section: ClassVar[str] = "worker"
+
+    connect: Address | Path = setting(
+        "HOST:PORT", _address_or_socket, "127.0.0.1:5051", "the daemon's worker port, or unix:PATH"
+    )
+    name: str = setting(
+        "NAME", _worker_name, "the host's name", "how on= and WORKERS call it", make=lambda _: _host_name()
+    )
+    slots: int = setting("N", _number(1, MAX_SLOTS), "4", "jobs at a time")
+    label: tuple[tuple[str, str], ...] = setting(
+        "K=V", parse_label, "none", "what on=label:K=V looks for; repeatable", make=lambda _: (), many=True
+    )
+    handlers: Path | None = setting(
+        "DIR", _path, None, "the Python handlers of type=custom: NAME.py with handle(data, context)"
+    )
+    spool: Path | None = setting("DIR", _path, None, "where reports wait for their acknowledgement")
+    http_private: str = setting(
+        "WORD",
+        _one_of("allow", "refuse"),
+        "allow",
+        "allow or refuse: whether http and webhook jobs reach this machine and private networks",
+    )
+    smtp: Address | None = setting("HOST:PORT", _address, None, "the mail server for jobs of type email")
+    smtp_tls: str = setting(
+        "WORD",
+        _one_of("required", "auto", "off", "implicit"),
+        "auto",
+        "required (STARTTLS), auto (where the server offers it; required for a login), off, or"
+        " implicit (TLS from the first byte)",
+    )
+    smtp_user: str | None = setting("NAME", str, None, "the login at the mail server")
+    smtp_password_file: Path | None = setting("FILE", _path, None, "what holds its password")
+    smtp_from: str = setting(
+        "ADDRESS",
+        _mail_address,
+        "cronflowd@ and the host's name",
+        "the sender of emails",
+        make=lambda _: f"cronflowd@{_host_name().replace('_', '-')}",
+    )
+    silent_after_s: float = setting(
+        "TIME", _seconds(0.05, 30 * DAY_S), "5m", "a daemon that is silent for so long has --silent-hook run"
+    )
+    silent_hook: str | None = setting("COMMAND", str, None, "for /bin/sh; once then, once when it is back")
+    local: bool = setting("", _switch, "false", "", sources="flag")
+
+
+@frozen(kw_only=True)
+class ClientSettings(Common):
+    """What `import`, `export` and `run` were told; in the file, the table [client]."""
+
+    section: ClassVar[str] = "client"
+
+    server: Address | Path | None = setting(
+        "HOST:PORT|unix:PATH",
+        _address_or_socket,
+        None,
+        "the daemon's control port (default: unix:DATA/control.sock, else 127.0.0.1:5050)",
+    )
+    data: Path = setting(
+        "DIR",
+        _path,
+        "as the daemon's",
+        "the data directory of a daemon on this machine",
+        make=lambda _: _state_dir("cronflowd"),
+    )
+
+
+PROGRAMS: tuple[type[Common], ...] = (Settings, WorkerSettings, ClientSettings)
+AnySettings = TypeVar("AnySettings", bound=Common)
+
+# --- from sources to value ----------------------------------------------------------------------
+
+
+@frozen
+class Given:
+    """The texts one source gives one setting, and how to tell of them when they are wrong."""
+
+    texts: tuple[str, ...]
+    origin: str  # "--listen", "CRONFLOWD_LISTEN", "/etc/cronflowd.toml: listen"
+    status: Exit  # a bad flag is bad usage, anything else bad configuration
+
+
+def load(kind: type[AnySettings], flags: Mapping[str, tuple[str, ...]]) -> AnySettings:
+    """The settings of one program; `flags` holds the texts of the command line by field name."""
+    rows = {row.field: row for row in table(kind)}
+    given = _from_environ(kind) | _from_flags(kind, flags)
+    if "config" in given:
+        file = _value(rows["config"], given["config"])
+        given = _from_file(kind, file) | given
+    settings = kind(flags=flags, **{name: _value(rows[name], each) for name, each in given.items()})
+    _check_together(settings)
+    return settings
+
+
+def reload(settings: AnySettings) -> AnySettings:
+    """The same command line over today's file and variables; what is wrong leaves the old value alone."""
+    return load(type(settings), settings.flags)
+
+
+def local_worker(settings: Settings) -> WorkerSettings:
+    """What the worker that the daemon starts beside itself will read; Fatal if it could not."""
+    ours = {
+        "connect": ("unix:/socket",),
+        "name": ("local",),
+        "slots": (str(settings.local_worker),),
+        "spool": ("/spool",),
+    }
+    file = {"config": (str(settings.config),)} if settings.config else {}
+    return load(WorkerSettings, ours | file)
+
+
+def _from_flags(kind: type[Common], flags: Mapping[str, tuple[str, ...]]) -> dict[str, Given]:
+    rows = {row.field: row for row in table(kind)}
+    return {name: Given(texts, rows[name].flag, Exit.USAGE) for name, texts in flags.items()}
+
+
+def _from_environ(kind: type[Common]) -> dict[str, Given]:
+    # Variables that begin like ours and are none of ours are left alone: Kubernetes sets
+    # CRONFLOWD_PORT and more for any service that is called cronflowd.
+    return {
+        row.field: Given((os.environ[row.variable],), row.variable, Exit.CONFIG)
+        for row in table(kind)
+        if "variable" in row.sources and row.variable in os.environ
+    }
+
+
+def _from_file(kind: type[Common], path: Path) -> dict[str, Given]:
+    """This program's part of the file; the other's is looked through for names that nobody knows."""
+    document = _read_toml(path)
+    parts = {each.section: document.pop(each.section, {}) for each in PROGRAMS if each.section}
+    parts[""] = document
+    found = {each: _from_part(each, path, parts[each.section]) for each in PROGRAMS}
+    return found[kind]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+        if len(content) > MAX_CONFIG_BYTES:
+            raise ValueError(f"is longer than {MAX_CONFIG_BYTES} bytes")
+        return tomllib.loads(content.decode())
+    except OSError as error:
+        raise Fatal(Exit.CONFIG, f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise Fatal(Exit.CONFIG, f"{path}: {error}") from error
+
+
+def _from_part(kind: type[Common], path: Path, part: object) -> dict[str, Given]:
+    where = f"{path}: {kind.section}." if kind.section else f"{path}: "
+    if not isinstance(part, dict):
+        raise Fatal(Exit.CONFIG, f"{path}: {kind.section} is not a table")
+    rows = {row.key: row for row in table(kind) if "file" in row.sources}
+    found: dict[str, Given] = {}
+    for name, value in part.items():
+        row = rows.get(name.replace("-", "_"))
+        if row is None:
+            raise Fatal(Exit.CONFIG, f"{where}{name}: there is no such setting")
+        if row.field in found:
+            raise Fatal(Exit.CONFIG, f"{where}{name}: it is given twice")
+        found[row.field] = Given(_file_texts(row, where + name, value), where + name, Exit.CONFIG)
+    return found
+
+
+def _file_texts(row: Setting, where: str, value: object) -> tuple[str, ...]:
+    """What TOML holds, as the text that a flag would have had."""
+    if isinstance(value, list) and row.many:
+        return tuple(text for each in value for text in _file_texts(row, where, each)) or ("none",)
+    if isinstance(value, bool):
+        return ("true" if value else "false",)
+    if isinstance(value, str | int | float):
+        return (str(value),)
+    raise Fatal(Exit.CONFIG, f"{where}: {type(value).__name__} is not what this setting takes")
+
+
+def _value(row: Setting, given: Given) -> Any:
+    if not row.many:
+        return _parse(row, given, given.texts[-1])
+    if given.texts == ("none",):
+        return ()
+    return tuple(_parse(row, given, piece) for text in given.texts for piece in text.split(","))
+
+
+def _parse(row: Setting, given: Given, text: str) -> Any:
+    if not text.strip():
+        raise Fatal(given.status, f"{given.origin}: it is empty")
+    try:
+        return row.parse(text)
+    except ValueError as error:
+        raise Fatal(given.status, f"{given.origin}: {text!r} {error}") from error
+    except Refusal as error:
+        raise Fatal(given.status, f"{given.origin}: {error.message}") from error
+
+
+def _check_together(settings: Common) -> None:
+    """What no setting can know alone."""
+    if isinstance(settings, Settings) and settings.lease_s < settings.heartbeat_s:
+        raise Fatal(
+            Exit.CONFIG,
+            f"lease: {settings.lease_s:g} s is shorter than a heartbeat ({settings.heartbeat_s:g} s),"
+            " so every run would be taken for lost",
+        )

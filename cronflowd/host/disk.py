@@ -1,0 +1,235 @@
+"""Files that survive a crash: one owner for the directory, atomic replacement, space set aside.
+
+`Disk` is the seam between this program and the kernel: every call whose failure matters
+goes through it, so that a test can make the n-th one fail, or lose what was not synced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import itertools
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from ..base.errors import Exit, Fatal, Refusal
+
+LOCK_NAME = "lock"
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # the last: ulimit -f
+_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: the file's length stays, so nobody ever reads the space as zeros
+_WRITE_BYTES = 1024 * 1024
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_fallocate = _libc.fallocate
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+class Disk:
+    """The real calls."""
+
+    def open(self, path: Path, flags: int) -> int:
+        return os.open(path, flags, 0o600)
+
+    def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
+        return os.pwrite(fd, data, offset)
+
+    def fdatasync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def ftruncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def allocate(self, fd: int, offset: int, size: int) -> bool:
+        """Sets space aside without changing the file's length; False where the file system cannot.
+
+        Raises OSError, ENOSPC most of all.
+        """
+        while _fallocate(fd, _KEEP_SIZE, offset, size) != 0:
+            code = ctypes.get_errno()
+            if code in _UNSUPPORTED:
+                return False
+            if code != errno.EINTR:
+                raise OSError(code, os.strerror(code))
+        return True
+
+    def rename(self, old: Path, new: Path) -> None:
+        old.rename(new)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def free_bytes(self, fd: int) -> int:
+        """What the file system has left for us."""
+        space = os.fstatvfs(fd)
+        return space.f_bavail * space.f_frsize
+
+
+DISK = Disk()
+
+
+def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
+    """Writes all of it, however many calls that takes."""
+    view = memoryview(data)
+    while view:
+        written = disk.pwrite(fd, view, offset)
+        if written == 0:  # would otherwise be tried for ever
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        view, offset = view[written:], offset + written
+
+
+def sync_directory(path: Path, disk: Disk = DISK) -> None:
+    """Makes the names in it last: without this a rename is lost with the power (seen on ext4 and xfs)."""
+    fd = disk.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        disk.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# --- one owner -----------------------------------------------------------------------
+
+
+def make_directory(path: Path) -> None:
+    """A directory for its owner only; raises Fatal (73)."""
+    try:
+        made = not path.exists()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if made:
+            sync_directory(path.parent)
+    except OSError as error:
+        raise Fatal(Exit.CANNOT_CREATE, f"{path}: cannot make the directory: {error.strerror}") from error
+
+
+def lock_directory(data: Path) -> int:
+    """Takes the directory for this process, for as long as the returned descriptor is open.
+
+    Raises Fatal: 75 naming the process that has it, 73 where a lock cannot be made.
+    """
+    make_directory(data)
+    path = data / LOCK_NAME
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    except BlockingIOError:
+        holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+        os.close(fd)
+        raise Fatal(Exit.TRY_AGAIN, f"{data}: in use by process {holder or '(unknown)'}") from None
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            os.close(fd)
+            raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
+        # The lock holds; that a full disk has no room for the number in it only spoils a message.
+    return fd
+
+
+# --- atomic replacement ----------------------------------------------------------------
+
+_numbers = itertools.count()
+
+
+@frozen
+class Prepared:
+    """A file written and synced beside the one it will replace."""
+
+    path: Path
+    made: Path
+    size: int
+    crc: int  # CRC-32 of its bytes
+    disk: Disk
+
+    def publish(self) -> None:
+        """Puts it in its place, for good; raises Refusal or OSError, leaving nothing, where it cannot."""
+        try:
+            self.disk.rename(self.made, self.path)
+        except OSError as error:
+            self.discard()
+            raise_refusal(error, str(self.path))
+            raise
+        sync_directory(self.path.parent, self.disk)
+
+    def discard(self) -> None:
+        """It is not wanted after all."""
+        with contextlib.suppress(OSError):
+            self.disk.unlink(self.made)
+
+
+def prepare(path: Path, chunks: Iterable[bytes], disk: Disk = DISK) -> Prepared:
+    """Writes what will be `path`; raises Refusal (`disk-full`, `read-only`) or OSError, leaving nothing."""
+    prepared = Prepared(path, path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp"), 0, 0, disk)
+    try:
+        fd = disk.open(prepared.made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            size, crc = _write_chunks(disk, fd, chunks)
+            disk.fsync(fd)
+        finally:
+            os.close(fd)
+    except BaseException as error:
+        prepared.discard()
+        if isinstance(error, OSError):
+            raise_refusal(error, str(path))
+        raise
+    return evolve(prepared, size=size, crc=crc)
+
+
+def _write_chunks(disk: Disk, fd: int, chunks: Iterable[bytes]) -> tuple[int, int]:
+    size = crc = waiting = 0
+    batch: list[bytes] = []
+    for chunk in chunks:
+        batch.append(chunk)
+        waiting += len(chunk)
+        if waiting >= _WRITE_BYTES:
+            size, crc = _write_batch(disk, fd, batch, size, crc)
+            batch, waiting = [], 0
+    return _write_batch(disk, fd, batch, size, crc)
+
+
+def _write_batch(disk: Disk, fd: int, batch: list[bytes], size: int, crc: int) -> tuple[int, int]:
+    data = b"".join(batch)
+    write_all(disk, fd, data, size)
+    return size + len(data), zlib.crc32(data, crc)
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes], disk: Disk = DISK) -> tuple[int, int]:
+    """Replaces a file whole or not at all: (size, CRC-32)."""
+    prepared = prepare(path, chunks, disk)
+    prepared.publish()
+    return prepared.size, prepared.crc
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Files that `prepare` was writing when the process was killed."""
+    for path in directory.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def free_name(path: Path) -> Path:
+    """`path` itself, else with `.2`, `.3` and so on behind it: what is kept aside overwrites nothing."""
+    name, number = path, 1
+    while name.exists():
+        number += 1
+        name = path.with_name(f"{path.name}.{number}")
+    return name
+
+
+def raise_refusal(error: OSError, what: str) -> None:
+    """Raises Refusal for what an operator can mend while the daemon runs on; else returns."""
+    if error.errno in NO_SPACE:
+        raise Refusal("disk-full", f"{what}: {error.strerror}; nothing was written") from error
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        raise Refusal("read-only", f"{what}: {error.strerror}; nothing was written") from error

@@ -1,0 +1,7 @@
+"""What is remembered: facts on disk, read back, made short, checked.
+
+The one rule: what was acknowledged is on disk, and only an invalid tail is ever cut.
+
+Read in this order: `records` (a line and its seal), `replay` (files to facts), `journal` (append
+and commit), `compaction`, `history` (old runs), `store` (tasks.db), `audit` and `check`.
+"""

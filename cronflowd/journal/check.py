@@ -1,0 +1,271 @@
+"""`cronflowd check`: is the data directory whole, and if not, where and how to go on.
+
+It reads every file there is, also those a start would pass over, and says of each what
+it holds. With `--fix` the longest valid prefix stays and everything after it is set
+aside under another name; nothing is ever deleted. Offline only: it takes the lock.
+
+Files can be whole and what they tell still wrong: a fire that ended twice, an order sent twice,
+an account that does not balance. That is a bug, told and left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import Factory, define
+
+from ..base.errors import Exit, Fatal
+from ..engine.state import State
+from ..host.disk import DISK, free_name, lock_directory, remove_leftovers, sync_directory, write_atomically
+from . import store
+from .audit import Audit
+from .journal import set_aside
+from .records import (
+    Corrupt,
+    Header,
+    NotUnderstood,
+    Reader,
+    journal_dir,
+    list_checkpoints,
+    list_history,
+    list_segments,
+    parse_line,
+    segment_path,
+)
+from .replay import Replay, Tail, check_checkpoint
+
+
+def check(data: Path, fix: bool = False) -> int:
+    """Prints what was found and done; 0 = whole (or mended), 65 = damaged. Raises Fatal, 75 if in use."""
+    directory = journal_dir(data)
+    if not directory.is_dir():
+        raise Fatal(Exit.USAGE, f"{data}: there is no journal in it")
+    lock = lock_directory(data)
+    try:
+        found = examine(data)
+        for line in found.lines:
+            print(line)
+        if found.damages and not fix:
+            print(f"{data}: damaged; with --fix:")
+        for words in _mend(data, found, fix) if found.damages else ():
+            print(f"  {words}")
+        if found.faults:
+            print(f"{data}: what the records tell cannot all be true; please report this")
+        elif not found.damages:
+            print(f"{data}: whole")
+        is_good = not found.damages or (fix and found.can_mend)
+        return Exit.OK if is_good and not found.faults else Exit.CORRUPT
+    finally:
+        os.close(lock)
+
+
+@define
+class Findings:
+    """What stands in a data directory."""
+
+    replay: Replay
+    lines: list[str] = Factory(list)  # the report
+    damages: list[str] = Factory(list)
+    faults: list[str] = Factory(list)  # of the account: the files are as they were written, and still wrong
+    broken: Corrupt | None = None  # why the daemon would refuse to start
+    spare: list[Reader] = Factory(list)  # damaged files that no start needs: old segments and checkpoints
+    history: list[Reader] = Factory(list)  # damaged history files
+    can_mend: bool = True
+
+    def tell(self, path: Path, words: str, damage: str = "") -> None:
+        self.lines.append(f"{path.name}: {words}" + (f"; {damage}" if damage else ""))
+        if damage:
+            self.damages.append(damage)
+
+
+def examine(data: Path) -> Findings:
+    """Reads everything and changes nothing."""
+    directory = journal_dir(data)
+    found = Findings(Replay(directory))
+    for _, path in list_checkpoints(directory):
+        reader, problem = check_checkpoint(path)
+        found.tell(path, "a checkpoint", f"DAMAGED {problem}" if problem else "")
+        if problem:
+            found.spare.append(reader)
+    for file in list_history(directory):
+        reader = _examine_lines(found, file.path)
+        if reader.damage:
+            found.history.append(reader)
+    damaged = [_examine_lines(found, path) for _, path in list_segments(directory)]
+    state = _examine_state(found)
+    found.spare += [reader for reader in damaged if reader.damage and reader.path not in _told(found)]
+    for path in sorted(directory.glob("*.tail-*")) + sorted(directory.glob("*.damaged*")):
+        found.lines.append(f"{path.name}: {path.stat().st_size} bytes set aside earlier")
+    if state:
+        _examine_tasks(data, found, state)
+    return found
+
+
+def _told(found: Findings) -> list[Path]:
+    """Files that the replay, or its failure, accounts for."""
+    replay, paths = found.replay, _after(found.replay) if found.broken else []
+    paths += [replay.open] if replay.open else []
+    return [*paths, replay.tail.path, *replay.tail.junk] if replay.tail else paths
+
+
+def _examine_lines(found: Findings, path: Path) -> Reader:
+    reader = Reader(path)
+    count, first, last = 0, b"", b""
+    for last in reader:
+        count += 1
+        first = first or last
+    words = f"{count} records"
+    if count:
+        words += f", {_seq_and_time(first, path)} to {_seq_and_time(last, path)}"
+    damage = f"DAMAGED at byte {reader.offset}: {reader.damage}" if reader.damage else ""
+    found.tell(path, words, damage)
+    return reader
+
+
+def _seq_and_time(line: bytes, path: Path) -> str:
+    record = parse_line(line, path, 0)
+    return f"{record.get('seq')} ({record.get('at')})"
+
+
+def _examine_state(found: Findings) -> State | None:
+    """Whether a start would succeed; None if not."""
+    state, audit = State(recent_runs=0), Audit()
+    seq = 0
+    try:
+        for seq, at, fact in found.replay:
+            audit.see(fact)
+            state.apply(fact, at, seq)
+    except Corrupt as error:
+        found.broken, found.can_mend = error, not isinstance(error, NotUnderstood)
+        found.damages.append(error.what)
+        found.lines.append(
+            f"{error.path.name}: at byte {error.offset}: {error.what}; the daemon refuses to start"
+        )
+        return None
+    except (AssertionError, LookupError, AttributeError, TypeError, ValueError) as error:
+        # The bytes are what was written, so this is a bug; to cut here would lose what was acknowledged.
+        found.can_mend = False
+        found.damages.append("not replayable")
+        found.lines += [f"ledger: {fault}" for fault in audit.faults]
+        found.lines.append(f"record {seq} cannot be applied ({error!r}); please report this")
+        return None
+    if tail := found.replay.tail:
+        found.lines.append(
+            f"{tail.path.name}: the end from byte {tail.offset} on is not whole ({tail.damage})"
+        )
+        found.damages.append(tail.damage)
+    found.lines.append(
+        f"state: {len(state.tasks)} tasks, {len(state.runs)} runs not ended, up to record {found.replay.last}"
+    )
+    _examine_account(found, state, audit)
+    return state
+
+
+def _examine_account(found: Findings, state: State, audit: Audit) -> None:
+    """Whether every fire has one end, and the ledger says so."""
+    found.faults = audit.compare(state)
+    account = state.ledger.account(state.runs.values())
+    ends = ", ".join(f"{number} {name}" for name, number in account.ends.items() if number)
+    words = "balanced" if not found.faults else "WRONG"
+    found.lines.append(
+        f"ledger: {words}: {account.due} fires due: {ends or 'none ended'}, {account.pending} pending"
+    )
+    found.lines += [f"ledger: {fault}" for fault in found.faults]
+
+
+def _examine_tasks(data: Path, found: Findings, state: State) -> None:
+    known = [(saved.size, saved.file_crc) for saved in state.saved if saved.file == store.TASKS_NAME]
+    content = store.fingerprint(data / store.TASKS_NAME)
+    if content is None:
+        words = "not there; SAVE writes it"
+    elif content in known:
+        words = "as it was saved"
+    else:
+        words = "edited by hand, or not written by this journal's daemon; LOAD takes it over"
+    found.lines.append(f"{store.TASKS_NAME}: {words}")
+
+
+# --- mending --------------------------------------------------------------------------------
+
+
+def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
+    """Tells each step; takes it, too, with `fix`."""
+    if not found.can_mend:
+        yield "nothing is changed: the files are whole, but the program cannot read them"
+        return
+    directory = journal_dir(data)
+    if fix:
+        remove_leftovers(directory)
+    for reader in found.history:
+        yield f"{reader.path.name}: the {reader.offset} valid bytes stay, the whole file is kept as .damaged"
+        if fix:
+            _mend_history(reader)
+    if found.broken:
+        yield from _mend_journal(found.broken, found.replay, fix)
+    elif found.replay.tail:
+        tail = found.replay.tail
+        yield f"{tail.path.name}: cut at byte {tail.offset}; the rest is set aside"
+        if fix:
+            set_aside(tail)
+    for reader in found.spare:
+        yield f"{reader.path.name}: set aside"
+        if fix and reader.path.exists():
+            _rename(reader.path)
+    if fix:
+        _make_open_segment(found.replay)
+        sync_directory(directory)
+
+
+def _make_open_segment(replay: Replay) -> None:
+    """After a checkpoint there must be a file to go on in: that it is missing would be damage, too."""
+    if replay.last and not list_segments(replay.directory):
+        header = Header("segment", replay.last + 1, replay.chain)
+        write_atomically(segment_path(replay.directory, header.seq), [header.line()])
+
+
+def _mend_history(reader: Reader) -> None:
+    valid = reader.path.read_bytes()[: reader.offset]
+    kept = _damaged_name(reader.path)
+    with contextlib.suppress(FileNotFoundError):
+        kept.hardlink_to(reader.path)
+    if valid:
+        write_atomically(reader.path, [valid])
+    else:
+        reader.path.unlink()  # its other name stays
+
+
+def _mend_journal(broken: Corrupt, replay: Replay, fix: bool) -> Iterator[str]:
+    """The prefix up to the last whole decision before the damage stays."""
+    if replay.open is None and not replay.last:
+        yield "nothing before the damage is valid: everything is set aside, and the next start begins anew,"
+        yield "with the tasks of tasks.db if that is there"
+        # Numbers begin again at 1, and old history would be taken for that of the new ones.
+        for file in list_history(replay.directory) if fix else ():
+            _rename(file.path)
+    elif replay.open and replay.open == broken.path:
+        yield f"{replay.open.name}: cut at byte {replay.size}, after record {replay.last}; the rest set aside"
+        if fix:
+            set_aside(Tail(replay.open, replay.size, broken.what))
+    for path in _after(replay):
+        yield f"{path.name}: set aside"
+        if fix:
+            _rename(path)
+    if replay.last:
+        yield f"the daemon will go on after record {replay.last}; all later ones are lost to it"
+
+
+def _after(replay: Replay) -> list[Path]:
+    """The segments behind the damage."""
+    kept = replay.open_first if replay.open else replay.last
+    return [path for first, path in list_segments(replay.directory) if first > kept]
+
+
+def _rename(path: Path) -> None:
+    DISK.rename(path, _damaged_name(path))
+
+
+def _damaged_name(path: Path) -> Path:
+    return free_name(path.with_name(f"{path.name}.damaged"))

@@ -1,0 +1,361 @@
+"""The journal made short: the state as one file, and of the past only what is kept.
+
+`main` runs as a child process beside the daemon, on files that no daemon touches any
+more, and only ever adds files; each takes effect by one rename. Once the daemon has
+journaled that the checkpoint stands, `remove_superseded` deletes what it replaces. A
+crash between any two steps leaves a directory that starts with the same state.
+
+History is a row of files, each for a range of record numbers. What is new becomes a file
+of its own, merged with those before it that are not much longer, so that each record is
+copied a handful of times in its life. A file is at most an eighth of what all history
+may take, and beyond that the oldest files go whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+from attrs import Factory, define, frozen
+
+from ..base.errors import Exit, Fatal, Refusal
+from ..engine.facts import encode
+from ..engine.state import State
+from ..host.disk import write_atomically
+from ..schedules.zones import EPOCH
+from ..tasks.options import DEFAULTS, Keep
+from .history import Source, sources
+from .records import (
+    SEAL_BYTES,
+    Header,
+    Reader,
+    checkpoint_path,
+    history_path,
+    journal_dir,
+    list_checkpoints,
+    list_segments,
+    list_swallowed,
+    seal,
+    seq_of,
+)
+from .replay import Replay, checkpoint_end
+
+HISTORY_BYTES = 1024 * 1024 * 1024
+PIECES = 8  # all history is at least so many files, once it is as long as it may be
+MAX_PIECE_BYTES = 64 * 1024 * 1024  # bounds this process's memory, too
+SIFT_AGAIN_AFTER = timedelta(days=1)
+LOCK_NAME = "compaction.lock"
+_NICE = 10
+# Depends on the order in which facts.encode writes: the line's beginning tells all we need.
+_KEPT_KIND = re.compile(
+    rb'\{"seq":([0-9]+),"at":"([^"]*)","fact":"(RunEnded|OutputReceived|FiresPassed)",'
+    rb'(?:"more":true,)?"(?:run|task)":([0-9]+),'
+)
+_DUE = re.compile(rb'"due_at":"([^"]*)"')
+_TASK = re.compile(rb'"task":([0-9]+),')
+
+
+def main(data: Path, history_bytes: int = HISTORY_BYTES) -> int:
+    """Compacts all closed segments; prints what the daemon must journal as one line of JSON."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICE)
+    directory = journal_dir(data)
+    with _alone(directory):
+        try:
+            told = compact(directory, history_bytes)
+        except (OSError, Refusal) as error:
+            raise Fatal(Exit.IO, f"{directory}: {error}") from error
+    print(json.dumps(told), flush=True)
+    return Exit.OK
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One at a time: that of a daemon which was killed may still be running."""
+    fd = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Fatal(Exit.TRY_AGAIN, f"{directory}: another compaction is running") from None
+    finally:
+        os.close(fd)
+
+
+def compact(directory: Path, history_bytes: int) -> dict[str, str | int]:
+    """Writes history files, then the checkpoint; the latter makes the former's sources superfluous."""
+    replay, state, last_at = Replay(directory, leave_out_newest=True), State(recent_runs=0), EPOCH
+    for seq, at, fact in replay:
+        state.apply(fact, at, seq)
+        last_at = max(last_at, at)
+    if not replay.last:
+        raise Fatal(Exit.TRY_AGAIN, f"{directory}: no closed segment yet")
+    write_history(directory, Sieve(state, history_bytes, last_at), replay.last)
+    path = checkpoint_path(directory, replay.last)
+    size, crc = write_atomically(path, checkpoint_lines(state, replay.last, replay.chain, last_at))
+    return {"file": path.name, "upto": replay.last, "size": size, "crc": crc}
+
+
+def checkpoint_lines(state: State, upto: int, chain: int, at: datetime) -> Iterator[bytes]:
+    """The state told as facts, between a header and a last line that says it is whole."""
+    yield Header("checkpoint", upto, chain).line()
+    records = 0
+    for fact in state.carry():
+        line, chain = seal(encode(upto, at, fact, more=True)[:-1], chain)
+        yield line
+        records += 1
+    yield checkpoint_end(upto, records, chain)
+
+
+def remove_superseded(data: Path, upto: int) -> int:
+    """Deletes what the checkpoint `upto` and the history files replace; how many files that were."""
+    directory = journal_dir(data)
+    if not checkpoint_path(directory, upto).exists():
+        return 0
+    segments = list_segments(directory)
+    gone = [path for number, path in list_checkpoints(directory) if number < upto]
+    gone += [path for (_, path), (following, _) in pairwise(segments) if following <= upto + 1]
+    gone += list_swallowed(directory)
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return len(gone)
+
+
+# --- which of the past is kept ------------------------------------------------------------------
+
+
+@frozen
+class Ended:
+    """A run whose last attempt ended in this piece. Times are RFC 3339 and compared as texts."""
+
+    run: int
+    task: int
+    at: str
+    due_at: str
+
+
+@define
+class Survey:
+    """What stands in one piece of history, oldest first."""
+
+    begins_at: str = ""
+    ended: list[Ended] = Factory(list)
+    passed: list[tuple[int, int, str, int]] = Factory(list)  # fires that never ran: seq, task, when, bytes
+    row_bytes: dict[int, int] = Factory(dict)  # by run
+    output_bytes: dict[int, int] = Factory(dict)  # by run
+
+    def add(self, line: bytes) -> None:
+        match = _KEPT_KIND.match(line)
+        if not match:
+            return
+        number, kind, at = int(match[4]), match[3], match[2].decode()
+        self.begins_at = self.begins_at or at
+        if kind == b"OutputReceived":
+            self.output_bytes[number] = self.output_bytes.get(number, 0) + len(line)
+        elif kind == b"FiresPassed":
+            self.passed.append((int(match[1]), number, at, len(line)))
+        else:
+            self.row_bytes[number] = self.row_bytes.get(number, 0) + len(line)
+            if b'"final":true' in line and (task := _TASK.search(line)) and (due := _DUE.search(line)):
+                self.ended.append(Ended(number, int(task[1]), at, due[1].decode()))
+
+
+@frozen
+class Choice:
+    """What of one piece is kept."""
+
+    rows: set[int]  # runs
+    outputs: set[int]  # runs
+    passed: set[int]  # records
+
+    def __call__(self, line: bytes) -> bool:
+        match = _KEPT_KIND.match(line)
+        if not match:
+            return False
+        if match[3] == b"FiresPassed":
+            return int(match[1]) in self.passed
+        return int(match[4]) in (self.rows if match[3] == b"RunEnded" else self.outputs)
+
+
+@define
+class Tally:
+    """How much of one task's history is kept already, newest first."""
+
+    runs: int = 0
+    passed: int = 0
+    output_bytes: int = 0
+
+
+class Sieve:
+    """Decides piece by piece, newest first, by each task's keep= and the bound on everything."""
+
+    def __init__(self, state: State, history_bytes: int, now: datetime) -> None:
+        self.history_bytes = history_bytes
+        self.now = now  # the last record's time: the past is as old as the journal says
+        self.bytes = 0  # kept so far
+        self._state = state
+        self._tallies: dict[int, Tally] = {}
+        # Runs whose end is kept and whose beginning may stand in an older piece than their end.
+        self._long_rows, self._long_outputs = set(state.runs), set(state.runs)
+
+    def choose(self, survey: Survey) -> Choice:
+        """What of an older piece than all before is kept."""
+        seen = survey.row_bytes.keys() | survey.output_bytes.keys()
+        chosen = Choice(self._long_rows & seen, self._long_outputs & seen, set())
+        for ended in reversed(survey.ended):
+            self._choose_run(ended, survey, chosen)
+        for seq, task, at, size in reversed(survey.passed):
+            tally, keep = self._tally(task), self._keep(task)
+            tally.passed += 1
+            if tally.passed <= keep.runs and at >= self._cutoff(keep) and self._fits(size):
+                chosen.passed.add(seq)
+                self.bytes += size
+        return chosen
+
+    def _choose_run(self, ended: Ended, survey: Survey, chosen: Choice) -> None:
+        tally, keep, run = self._tally(ended.task), self._keep(ended.task), ended.run
+        tally.runs += 1
+        row, output = survey.row_bytes[run], survey.output_bytes.get(run, 0)
+        if tally.runs > keep.runs or ended.at < self._cutoff(keep) or not self._fits(row):
+            return
+        is_long = ended.due_at[:19] <= survey.begins_at[:19]  # to the second: fractions may be left out
+        self.bytes += row
+        chosen.rows.add(run)
+        if is_long:
+            self._long_rows.add(run)
+        tally.output_bytes += output
+        if tally.output_bytes <= keep.output_bytes and self._fits(output):
+            self.bytes += output
+            chosen.outputs.add(run)
+            if is_long:
+                self._long_outputs.add(run)
+
+    def _fits(self, size: int) -> bool:
+        return self.bytes + size <= self.history_bytes
+
+    def _tally(self, task: int) -> Tally:
+        tally = self._tallies.get(task)
+        if tally is None:
+            tally = self._tallies[task] = Tally()
+        return tally
+
+    def _keep(self, task_id: int) -> Keep:
+        task = self._state.tasks.get(task_id)
+        return task.spec.options.keep if task else DEFAULTS.keep
+
+    def _cutoff(self, keep: Keep) -> str:
+        age = timedelta(seconds=min(keep.age_s, (self.now - EPOCH).total_seconds()))
+        return _format(self.now - age)
+
+
+# --- writing history ------------------------------------------------------------------------------
+
+
+@define
+class Piece:
+    """Files that become one."""
+
+    sources: list[Source]
+    size: int
+    last: int
+
+    @property
+    def first(self) -> int:
+        return self.sources[0].first
+
+    def lines(self) -> Iterator[bytes]:
+        """Their valid lines without the headers."""
+        for source in self.sources:
+            reader = Reader(source.path)
+            for line in reader:
+                seq = seq_of(line)
+                if source.holds(seq) and seq <= self.last:
+                    yield line
+            if reader.damage and source.is_history:
+                _keep_damaged(reader)
+
+
+def _keep_damaged(reader: Reader) -> None:
+    """What could not be read of a file that is about to be replaced stays under another name."""
+    aside = reader.path.with_suffix(".damaged")
+    print(f"{reader.path}: at byte {reader.offset}: {reader.damage}; kept as {aside.name}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        aside.hardlink_to(reader.path)
+
+
+def write_history(directory: Path, sieve: Sieve, upto: int) -> None:
+    """Brings history up to the record `upto`, newest first; older files are touched only where it pays."""
+    for piece, changes in plan(directory, sieve, upto):
+        if changes:
+            _sift(directory, piece, sieve)
+        elif sieve.bytes + piece.size <= sieve.history_bytes:
+            sieve.bytes += piece.size
+        else:
+            # One empty file in the place of this and all that is older.
+            write_atomically(
+                history_path(directory, 1, piece.last),
+                [Header("history", 1, 0, sifted_at=_format(sieve.now)).line()],
+            )
+            return
+
+
+def plan(directory: Path, sieve: Sieve, upto: int) -> list[tuple[Piece, bool]]:
+    """The files that history is to be made of, newest first, and whether each has to be written."""
+    found = [source for source in sources(directory) if source.first <= upto]
+    limit = min(MAX_PIECE_BYTES, sieve.history_bytes // PIECES)
+    stale_before = _format(sieve.now - SIFT_AGAIN_AFTER)
+    stale = any(source.is_history and _sifted_at(source) < stale_before for source in found)
+    pieces: list[tuple[Piece, bool]] = []
+    merging = True
+    for source in reversed(found):
+        size = source.path.stat().st_size
+        newest = pieces[-1][0] if pieces else None
+        if source.is_history:
+            merging = merging and newest is not None and size <= 2 * newest.size
+        if newest and merging and newest.size + size <= limit:
+            newest.sources.insert(0, source)
+            newest.size += size
+        else:
+            merging = merging and not source.is_history
+            last = upto if source.last is None else min(source.last, upto)
+            pieces.append((Piece([source], size, last), not source.is_history or stale))
+    return pieces
+
+
+def _sifted_at(source: Source) -> str:
+    header = Reader(source.path).header
+    return header.sifted_at if header else ""
+
+
+def _format(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _sift(directory: Path, piece: Piece, sieve: Sieve) -> None:
+    """Reads a piece twice: to decide, and to copy."""
+    survey = Survey()
+    for line in piece.lines():
+        survey.add(line)
+    choice = sieve.choose(survey)
+    runs = choice.rows | choice.outputs
+    span = (min(runs), max(runs)) if runs else (0, 0)
+    header = Header("history", piece.first, 0, sifted_at=_format(sieve.now), runs=span)
+    path = history_path(directory, piece.first, piece.last)
+    write_atomically(path, _seal_again(header, filter(choice, piece.lines())))
+
+
+def _seal_again(header: Header, lines: Iterator[bytes]) -> Iterator[bytes]:
+    """The same records in a chain of their own, for what stood between them is gone."""
+    yield header.line()
+    chain = header.chain
+    for line in lines:
+        sealed, chain = seal(line[:-SEAL_BYTES], chain)
+        yield sealed

@@ -1,0 +1,149 @@
+"""RUNS and LOG for what memory no longer holds: read backwards from the journal's files.
+
+Blocking functions, for a thread. While they read, a compaction may replace any file by
+another that holds the same records; a file that is gone is looked for again, by number.
+A damaged line is passed over here: start-up and `cronflowd check` are who tells of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+from attrs import frozen
+
+from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued, decode, outcome_of
+from ..tasks.model import Outcome
+from .records import Reader, journal_dir, list_history, list_segments, seq_of
+
+_BLOCK_BYTES = 256 * 1024
+_ENDED, _PASSED = b'"fact":"RunEnded"', b'"fact":"FiresPassed"'
+_OUTPUT, _QUEUED = b'"fact":"OutputReceived"', b'"fact":"RunQueued"'
+
+
+@frozen
+class Source:
+    """A file and which records in it count; those outside stand in another file, too."""
+
+    path: Path
+    first: int
+    last: int | None  # None = the segment that is being written
+    is_history: bool
+
+    def holds(self, seq: int) -> bool:
+        return self.first <= seq and (self.last is None or seq <= self.last)
+
+
+def sources(directory: Path) -> list[Source]:
+    """The files that together hold each ended run once, oldest first."""
+    history = list_history(directory)
+    covered = max((file.last for file in history), default=0)
+    segments = list_segments(directory)
+    ends = [first - 1 for first, _ in segments[1:]]
+    found = [Source(file.path, file.first, file.last, True) for file in history]
+    for (first, path), last in zip(segments, [*ends, None], strict=False):
+        if last is None or last > covered:
+            found.append(Source(path, max(first, covered + 1), last, False))
+    return found
+
+
+def outcomes(data: Path, before_seq: int, wanted: Callable[[Outcome], bool]) -> Iterator[Outcome]:
+    """What ended, newest first, of the records before `before_seq`."""
+    for line in _lines_before(journal_dir(data), before_seq, lambda _: True):
+        if _ENDED in line or _PASSED in line:
+            outcome = _outcome(line)
+            if outcome and wanted(outcome):
+                yield outcome
+
+
+def output(data: Path, run: int, upto: int | None = None) -> list[tuple[int, str]]:
+    """All lines of a run, of all its attempts, in order; up to the record `upto`."""
+    found: list[OutputReceived] = []
+    needle = b'"run":%d,' % run
+    before = 2**63 if upto is None else upto + 1
+    for line in _lines_before(journal_dir(data), before, lambda source: _may_hold(source, run)):
+        if needle not in line:
+            continue
+        decoded = _decode(line) if _OUTPUT in line or _QUEUED in line else None
+        fact = decoded[2] if decoded else None
+        if isinstance(fact, OutputReceived) and fact.run == run:
+            found.append(fact)
+        elif isinstance(fact, RunQueued) and fact.run == run:
+            break  # nothing of it can stand before this
+    return [(fd, text) for fact in reversed(found) for fd, text in fact.lines]
+
+
+def _may_hold(source: Source, run: int) -> bool:
+    if not source.is_history:
+        return True
+    header = Reader(source.path).header
+    return header is None or header.runs[0] <= run <= header.runs[1]
+
+
+def _lines_before(directory: Path, before_seq: int, wanted: Callable[[Source], bool]) -> Iterator[bytes]:
+    """Lines newest first, each record once, though files come and go meanwhile."""
+    cursor, lost = before_seq, True
+    while lost:
+        lost = False
+        for source in reversed(sources(directory)):
+            if source.first >= cursor:
+                continue
+            try:
+                for seq, line in _numbered(source) if wanted(source) else ():
+                    if seq < cursor:
+                        cursor = seq
+                        yield line
+            except FileNotFoundError:
+                lost = True  # compacted since it was listed
+                break
+            cursor = min(cursor, source.first)
+
+
+def _numbered(source: Source) -> Iterator[tuple[int, bytes]]:
+    for line in lines_backwards(source.path):
+        try:
+            seq = seq_of(line)
+        except ValueError:
+            continue
+        if source.holds(seq):
+            yield seq, line
+
+
+def lines_backwards(path: Path) -> Iterator[bytes]:
+    """The whole lines of a file without their ends, last first; what follows the last newline is left out."""
+    with path.open("rb", buffering=0) as file:
+        at = file.seek(0, os.SEEK_END)
+        rest, whole = b"", False
+        while at > 0:
+            size = min(_BLOCK_BYTES, at)
+            at -= size
+            file.seek(at)
+            lines = (file.read(size) + rest).split(b"\n")
+            rest = lines[0]
+            if not whole and len(lines) > 1:
+                lines.pop()
+                whole = True
+            yield from reversed(lines[1:])
+        if whole and rest:
+            yield rest
+
+
+def _decode(line: bytes) -> tuple[int, datetime, Fact] | None:
+    try:
+        record = orjson.loads(line)
+        record.pop("batch", None)
+        seq, at, fact, _ = decode(record)
+    except (ValueError, KeyError, TypeError):
+        return None
+    return seq, at, fact
+
+
+def _outcome(line: bytes) -> Outcome | None:
+    decoded = _decode(line)
+    if decoded is None:
+        return None
+    seq, at, fact = decoded
+    return outcome_of(fact, at, seq) if isinstance(fact, RunEnded | FiresPassed) else None

@@ -1,0 +1,327 @@
+"""The journal's line and the journal's files, as bytes: how they are sealed and how they are read.
+
+A line is one JSON object whose last member is its CRC:
+
+    {"seq":7,"at":"2026-11-21T10:05:00Z","fact":"RunStarted","run":41,"attempt":1,"crc":"5f3a01bc"}
+
+The CRC-32 is over the bytes before `,"crc"`, and goes on from the CRC of the line before:
+it vouches for the line, its place, and everything that stands before it. A file begins
+with a header that names the first sequence number and the CRC it goes on from, so that
+it can be verified alone once older files are gone. The header is not part of the chain.
+
+The first line of each batch that was synced as one carries `"batch":true`. After a power
+cut the pages of the last batch may be on the disk in any subset, so a hole in it, though
+valid lines follow, is an unfinished write; a hole before it is a broken disk.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from attrs import define, frozen
+
+from ..base.errors import Exit, Fatal
+from ..engine.facts import FACTS_VERSION
+
+JOURNAL_NAME = "journal"
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+SEAL_BYTES = 18  # of `,"crc":"5f3a01bc"}`
+_READ_BYTES = 1024 * 1024
+_SECTOR_BYTES = 512
+_SEAL = b',"crc":"%08x"}'
+_START = b'{"seq":'
+_SEALED = re.compile(rb',"crc":"([0-9a-f]{8})"\}\n')
+BATCH_MARK = b',"batch":true'
+_BATCH = BATCH_MARK + b',"crc":"'
+_ZEROS = re.compile(rb"\x00+")
+_EIGHT_HEX = re.compile(rb"[0-9a-f]{8}")
+_SEQ = re.compile(rb'\{"seq":([0-9]{1,19}),')
+
+
+class Corrupt(Fatal):
+    """The refusal to start, naming the place and the way out."""
+
+    def __init__(self, path: Path, offset: int, what: str) -> None:
+        data = path.parent.parent
+        super().__init__(
+            Exit.CORRUPT,
+            f"{path}: at byte {offset}: {what}. See `cronflowd check {data}`, and --fix to mend it",
+        )
+        self.path = path
+        self.offset = offset
+        self.what = what
+
+
+class NotUnderstood(Corrupt):
+    """A record that is as it was written and still makes no sense: no disk did that."""
+
+
+def seal(body: bytes, chain: int) -> tuple[bytes, int]:
+    """A whole line from an object without its closing brace, and the CRC the next one goes on from."""
+    crc = zlib.crc32(body, chain)
+    return b'%b,"crc":"%08x"}\n' % (body, crc), crc
+
+
+def seq_of(line: bytes) -> int:
+    """The sequence number, without parsing the rest."""
+    match = _SEQ.match(line)
+    if not match:
+        raise ValueError("the line does not begin with a sequence number")
+    return int(match[1])
+
+
+# --- names ------------------------------------------------------------------------------
+
+
+def journal_dir(data: Path) -> Path:
+    return data / JOURNAL_NAME
+
+
+def segment_path(directory: Path, first: int) -> Path:
+    return directory / f"{first:020d}.jsonl"
+
+
+def checkpoint_path(directory: Path, upto: int) -> Path:
+    return directory / f"checkpoint-{upto:020d}.jsonl"
+
+
+def history_path(directory: Path, first: int, last: int) -> Path:
+    return directory / f"history-{first:020d}-{last:020d}.jsonl"
+
+
+_SEGMENT_NAME = re.compile(r"([0-9]{20})\.jsonl")
+_CHECKPOINT_NAME = re.compile(r"checkpoint-([0-9]{20})\.jsonl")
+_HISTORY_NAME = re.compile(r"history-([0-9]{20})-([0-9]{20})\.jsonl")
+
+
+@frozen
+class HistoryFile:
+    """Ended runs of the records `first` to `last`."""
+
+    first: int
+    last: int
+    path: Path
+
+
+def _matching(directory: Path, pattern: re.Pattern[str]) -> list[tuple[re.Match[str], Path]]:
+    try:
+        names = sorted(entry.name for entry in directory.iterdir())
+    except FileNotFoundError:
+        return []
+    return [(match, directory / name) for name in names if (match := pattern.fullmatch(name))]
+
+
+def list_segments(directory: Path) -> list[tuple[int, Path]]:
+    """(first sequence number, file), oldest first."""
+    return [(int(match[1]), path) for match, path in _matching(directory, _SEGMENT_NAME)]
+
+
+def list_checkpoints(directory: Path) -> list[tuple[int, Path]]:
+    """(last sequence number it holds, file), oldest first."""
+    return [(int(match[1]), path) for match, path in _matching(directory, _CHECKPOINT_NAME)]
+
+
+def list_history(directory: Path) -> list[HistoryFile]:
+    """Those not swallowed by a larger one, oldest first."""
+    files = [
+        HistoryFile(int(match[1]), int(match[2]), path) for match, path in _matching(directory, _HISTORY_NAME)
+    ]
+    return [file for file in files if not _swallowed(file, files)]
+
+
+def list_swallowed(directory: Path) -> list[Path]:
+    """History files whose records stand in a larger one, too: a crash came before their removal."""
+    kept = {file.path for file in list_history(directory)}
+    return [path for _, path in _matching(directory, _HISTORY_NAME) if path not in kept]
+
+
+def _swallowed(file: HistoryFile, files: list[HistoryFile]) -> bool:
+    return any(other is not file and other.first <= file.first and file.last <= other.last for other in files)
+
+
+# --- headers ------------------------------------------------------------------------------
+
+
+@frozen
+class Header:
+    """A file's first line."""
+
+    kind: str  # `segment`, `checkpoint` or `history`
+    seq: int  # of the first record that may follow; of a checkpoint, the last that it holds
+    chain: int  # the CRC the first record goes on from; of a checkpoint, the journal's at that place
+    version: int = FACTS_VERSION
+    # Of history alone:
+    sifted_at: str = ""  # when what need not be kept was last left out, RFC 3339
+    runs: tuple[int, int] = (0, 0)  # the lowest and the highest run in it, so that LOG skips the file
+
+    def line(self) -> bytes:
+        body = b'{"seq":%d,"%b":1,"version":%d,"chain":"%08x"' % (
+            self.seq, self.kind.encode(), self.version, self.chain,
+        )  # fmt: skip
+        if self.kind == "history":
+            body += b',"sifted_at":"%b","runs":[%d,%d]' % (self.sifted_at.encode(), *self.runs)
+        return seal(body, self.chain)[0]
+
+
+def parse_header(line: bytes) -> Header | None:
+    """None for anything that is not one, or not whole."""
+    try:
+        record = orjson.loads(line)
+        kind = next(kind for kind in ("segment", "checkpoint", "history") if kind in record)
+        low, high = record.get("runs", (0, 0))
+        header = Header(
+            kind,
+            record["seq"],
+            int(record["chain"], 16),
+            record["version"],
+            record.get("sifted_at", ""),
+            (low, high),
+        )
+        return header if header.line() == line + b"\n" else None
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        return None
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+@define
+class Reader:
+    """Gives a file's valid lines, and stops before the first that is not.
+
+    After the iteration `damage` is what stopped it (empty: the end of the file) and
+    `offset` where. The header is read by the constructor; a file without one has no lines.
+    """
+
+    path: Path
+    header: Header | None = None
+    offset: int = 0  # the end of what was valid so far
+    chain: int = 0  # its CRC
+    damage: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        with self.path.open("rb") as file:
+            line = file.readline(4096)
+        self.header = parse_header(line[:-1]) if line.endswith(b"\n") else None
+        if self.header is None:
+            self.damage = "no whole header" if line else "empty"
+            return
+        if self.header.version > FACTS_VERSION:
+            raise Fatal(
+                Exit.CORRUPT, f"{self.path}: written by a newer cronflowd (form {self.header.version})"
+            )
+        self.offset, self.chain = len(line), self.header.chain
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Whole lines without their newline."""
+        if self.header is None:
+            return
+        rest = b""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            while chunk := file.read(_READ_BYTES):
+                lines = (rest + chunk).split(b"\n")
+                rest = lines.pop()
+                for line in lines:
+                    chain = zlib.crc32(line[:-SEAL_BYTES], self.chain)
+                    if line[-SEAL_BYTES:] != _SEAL % chain:
+                        self.damage = _describe(line)
+                        return
+                    self.offset += len(line) + 1
+                    self.chain = chain
+                    yield line
+                if len(rest) > MAX_RECORD_BYTES:
+                    break
+        if rest:
+            self.damage = "a line without its end"
+
+
+def _describe(line: bytes) -> str:
+    if b"\0" in line:
+        return "zeros where a line should be"
+    return "a line whose CRC is wrong" if _SEALED.search(line + b"\n") else "a line that is not a record"
+
+
+def parse_line(line: bytes, path: Path, offset: int) -> dict[str, Any]:
+    """A valid line's object; Fatal (65) where the line was sealed and still is no object."""
+    try:
+        record: dict[str, Any] = orjson.loads(line)
+        record.pop("batch", None)
+    except (ValueError, AttributeError) as error:
+        raise NotUnderstood(path, offset, str(error)) from None
+    return record
+
+
+# --- what follows damage --------------------------------------------------------------------
+
+
+def find_valid_after(rest: bytes, offset: int, chain: int) -> int | None:
+    """Where in `rest` a valid line stands that an invalid one (at 0) would hide, or None.
+
+    `rest` is a file from `offset`, the end of its valid lines, on; `chain` their CRC. None
+    also for the traces of a write that power cut short: nobody was told of those lines.
+    """
+    found = _first_valid(rest, chain)
+    return None if found is None or _is_unfinished_write(rest, offset) else found
+
+
+def _first_valid(rest: bytes, chain: int) -> int | None:
+    previous, chains_before = 0, {chain}
+    for start in _line_starts(rest):
+        # What the damaged line claims its CRC is, and what it would be if only the claim is damaged.
+        stored = _stored_chains(rest, start)
+        body = rest[previous : start - SEAL_BYTES - 1]
+        mended = {zlib.crc32(body, before) for before in chains_before}
+        if _is_valid_at(rest, start, {chain} | stored | mended):  # `chain`: after a damaged header
+            return start
+        previous, chains_before = start, stored
+    return None
+
+
+def _line_starts(rest: bytes) -> Iterator[int]:
+    # A quote inside a JSON string is escaped, so these bytes begin a record and nothing else.
+    at = rest.find(_START, 1)
+    while at > 0:
+        yield at
+        at = rest.find(_START, at + 1)
+
+
+def _stored_chains(rest: bytes, start: int) -> set[int]:
+    """The CRC in the line that ends before `start`, with or without the newline between."""
+    found = (_EIGHT_HEX.fullmatch(rest, end - 8, end) for end in (start - 3, start - 2) if end >= 8)
+    return {int(match[0], 16) for match in found if match}
+
+
+def _is_valid_at(rest: bytes, start: int, chains: set[int]) -> bool:
+    match = _SEALED.search(rest, start)
+    if not match:
+        return False
+    body = rest[start : match.start()]
+    return any(b"%08x" % zlib.crc32(body, chain) == match[1] for chain in chains)
+
+
+def _is_unfinished_write(rest: bytes, offset: int) -> bool:
+    """Whether `rest` has holes of whole sectors, all of them in the last batch."""
+    holes = [match.span() for match in _ZEROS.finditer(rest)]
+    if not holes or not all(_is_lost_sectors(span, offset, len(rest)) for span in holes):
+        return False
+    first_hole = holes[0][0]
+    mark = rest.find(_BATCH, first_hole)
+    while mark >= 0:
+        # A later batch was begun, so what the hole swallowed had been synced and answered.
+        if rest.rfind(_START, 0, mark) > first_hole:
+            return False
+        mark = rest.find(_BATCH, mark + 1)
+    return True
+
+
+def _is_lost_sectors(span: tuple[int, int], offset: int, size: int) -> bool:
+    start, end = span
+    # The sector in which the batch begins keeps what older batches wrote there.
+    begins = start == 0 or (offset + start) % _SECTOR_BYTES == 0
+    return begins and (end == size or (offset + end) % _SECTOR_BYTES == 0)

@@ -1,0 +1,8 @@
+"""Connections: bytes in and out, who may stay, who is cut.
+
+The one rule: it decides nothing about tasks; it hands lines in and carries lines out, and no
+peer is ever waited for.
+
+Read in this order: `telnet`, `outbox` (what is owed to a peer), `listeners`, `clients` (port 5050),
+`workers` (port 5051).
+"""

@@ -1,0 +1,521 @@
+"""Connections on the control port: lines in, replies out, and when a conversation is over.
+
+This module knows no verbs. It cuts what arrives into lines, hands each to the core, and puts
+the replies into the outbox, many at a time: a slice of lines makes one commit and one send.
+A slow order (its answer is awaited) holds up the later lines of its own connection only.
+
+`echo PING | nc HOST PORT` must come back to the prompt, though many netcats never say that
+their input ended. So the server takes silence for an end, as soon as that is safe: `Ending`
+is the table of when, and the whole of it. The same table keeps people, programs that said
+HELLO, and watchers from being cut off.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from enum import Enum
+from itertools import chain
+from math import inf
+from time import perf_counter
+from typing import Any, Protocol
+
+import trio
+from attrs import define, frozen
+
+from ..base.errors import Fatal, Refusal
+from ..base.replies import Reply, format_refusal, format_rows, format_status
+from ..base.wire import MAX_LINE_BYTES, Item, LineReader, looks_foreign
+from .listeners import Connection, Kind
+from .outbox import PIECE_BYTES, STALL_S, Gate, Outbox
+from .telnet import Telnet
+
+MAX_LOCKED_LINE_BYTES = 1024  # before authentication, where that is required
+MAX_OUTBOX_BYTES = 4 << 20  # a reader that leaves more than this unread is cut
+LEAST_OUTBOX_BYTES = 8 * PIECE_BYTES  # below this, our own pieces could cut a good reader
+MAX_OWED_BYTES = 1 << 20  # while this much is owed, no more is read
+SLICE_LINES = 500  # after so many lines, or so long, the others have their turn
+SLICE_S = 0.005
+LOOK_EVERY_S = 30.0  # at a watcher that has ended its input: is anybody there?
+PART_S = 1.0  # how long input is thrown away after QUIT, so that our last reply is not lost with it
+
+log = logging.getLogger(__name__)
+
+
+@frozen(kw_only=True)
+class Waits:
+    """Seconds. What they mean is told by `Ending`; protocol.md promises the defaults."""
+
+    first_byte_s: float = 1.0
+    end_s: float = 0.2
+    more_s: float = 5.0
+    linger_s: float = 10.0
+    silent_s: float = 60.0
+    idle_s: float = 300.0
+    stall_s: float = STALL_S
+    authenticate_s: float = 10.0
+
+
+@define(eq=False)
+class Session:
+    """What the core knows and decides about one connection."""
+
+    outbox: Outbox
+    address: str  # of the peer, for people
+    kind: Kind
+    name: str = ""  # as HELLO gave it
+    as_json: bool = False  # FORMAT; it governs the answer to the order that sets it, too
+    must_authenticate: bool = False
+    authenticated: bool = False
+    is_session: bool = False  # silence does not end it: HELLO, AUTH, FORMAT, WATCH, a person typing
+    is_live: bool = False  # WATCH, LOG follow: it stays open without any input
+    closing: bool = False  # QUIT: what is owed still leaves, no further line is executed
+    data: Any = None  # the core's own
+    moving: Any = None  # what IMPORT keeps of the lines before
+
+    @property
+    def is_locked(self) -> bool:
+        return self.must_authenticate and not self.authenticated
+
+    @property
+    def who(self) -> str:
+        """Who gives its orders, as the journal and HISTORY tell it."""
+        return self.name or self.address
+
+
+class Core(Protocol):
+    """What executes lines. All of it is called in trio's thread."""
+
+    @property
+    def gate(self) -> Gate: ...
+
+    @property
+    def last_seq(self) -> int:
+        """The journal sequence number that a reply given now depends on."""
+
+    def enter(self, session: Session) -> None:
+        """A connection has begun; says whether it must authenticate."""
+
+    def handle(self, line: str, session: Session) -> Reply | Awaitable[Reply]:
+        """Executes one line, or raises Refusal. Only slow orders may give an awaitable."""
+
+    def end_batch(self) -> None:
+        """Some lines were executed and others may have their turn: commit, and look what is due."""
+
+    def allows_unfinished(self, line: str) -> bool:
+        """Whether the line only reads, so that executing it is safe even if its end is missing."""
+
+    def leave(self, session: Session) -> None:
+        """The connection has ended; forget what it watches."""
+
+
+async def serve_client(
+    connection: Connection, core: Core, waits: Waits, max_outbox_bytes: int = MAX_OUTBOX_BYTES
+) -> None:
+    """One connection from its first byte to its last. Raises only what is fatal to the server."""
+    client = _Client(connection, core, waits, max_outbox_bytes)
+    core.enter(client.session)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.write, nursery.cancel_scope)
+            await client.read()
+            nursery.cancel_scope.cancel()
+    finally:
+        core.leave(client.session)
+        client.close()
+
+
+# --- when a conversation is over ----------------------------------------------------------
+
+
+class Step(Enum):
+    """What is due when nothing came in time."""
+
+    TYPING = "nothing came at once, so a person is typing: a session"
+    FINISH = "all has been asked: answer, say our end, and read on for a while"
+    DENY = "no authentication in time: say so, and finish"
+    LOOK = "is anybody there?"
+    CLOSE = "close"
+
+
+@define(eq=False)
+class Ending:
+    """The table of how long silence is borne, and what follows.
+
+    Whatever happens changes an attribute; `next_step` reads them all and knows nothing else.
+    Times are trio's. A deadline that passes while input is waiting to be read does not count:
+    the input goes first.
+    """
+
+    waits: Waits
+    session: Session
+    began_at: float
+    rtt_s: Callable[[], float]
+    is_half_line: Callable[[], bool]  # the unfinished line would change something
+    quiet_at: float = 0.0  # when the last input came, or the last answer left
+    something_came: bool = False
+    more_came: bool = False  # after the peer could have read an answer
+    input_ended: bool = False
+    finished_at: float | None = None  # when our side ended
+    looked_at: float = 0.0
+
+    def next_step(self) -> tuple[float, Step]:
+        waits, session = self.waits, self.session
+        if self.finished_at is not None:
+            return self._after_our_end(self.finished_at), Step.CLOSE
+        if session.outbox.is_owing:
+            return inf, Step.CLOSE  # a reader that stalls is the outbox's business
+        if self.input_ended:
+            return (
+                (self.looked_at + LOOK_EVERY_S, Step.LOOK)
+                if session.is_live
+                else (self.quiet_at, Step.FINISH)
+            )
+        if session.is_locked:
+            at, step = self._while_open()
+            return min((self.began_at + waits.authenticate_s, Step.DENY), (at, step), key=lambda due: due[0])
+        return self._while_open()
+
+    def _while_open(self) -> tuple[float, Step]:
+        waits, session = self.waits, self.session
+        if session.is_live:
+            return inf, Step.CLOSE
+        if not self.something_came:
+            if not session.is_session:
+                return self.began_at + waits.first_byte_s, Step.TYPING
+            return self.began_at + waits.silent_s, Step.CLOSE
+        if session.is_session:
+            return self.quiet_at + waits.idle_s, Step.CLOSE
+        # The peer may be a script that has said all. Once it has gone on after an answer,
+        # or has left a line half written, it is given more time to think.
+        if self.more_came or self.is_half_line():
+            return self.quiet_at + waits.more_s, Step.FINISH
+        return self.quiet_at + max(waits.end_s, 3 * self.rtt_s() + 0.1), Step.FINISH
+
+    def _after_our_end(self, finished_at: float) -> float:
+        if self.input_ended:
+            return finished_at
+        return finished_at + (PART_S if self.session.closing else self.waits.linger_s)
+
+
+# --- one connection -----------------------------------------------------------------------
+
+
+class _Client:
+    """The reader and the writer of one connection."""
+
+    def __init__(self, connection: Connection, core: Core, waits: Waits, max_outbox: int) -> None:
+        now = trio.current_time()
+        max_outbox = max(max_outbox, LEAST_OUTBOX_BYTES)
+        outbox = Outbox(connection, core.gate, max_outbox, waits.stall_s)
+        outbox.on_drained = self._drained
+        self.session = Session(outbox, connection.peer, connection.kind, is_session=connection.kind != "tcp")
+        self._connection = connection
+        self._core = core
+        self._outbox = outbox
+        self._ending = Ending(
+            waits, self.session, now, connection.rtt_s, self._is_half_line, quiet_at=now, looked_at=now
+        )
+        self._most_owed = min(MAX_OWED_BYTES, max_outbox // 4)
+        self._lines = LineReader()
+        self._first: bytes | None = b""  # of the first line; None once it is known to be ours
+        self._telnet: Telnet | None = None
+        self._skips_line = False  # the line that is coming was answered before its end came
+        self._replies: list[str] = []  # of this slice
+        self._slow: Awaitable[Reply] | None = None  # the order that ended this slice
+        self._ahead: bytes | None = None  # input that was there before the last answers left
+        self._wait: trio.CancelScope | None = None  # while nothing comes
+        self._step = Step.CLOSE
+
+    async def write(self, connection_scope: trio.CancelScope) -> None:
+        await self._outbox.run()
+        if self._outbox.why_cut is not None:
+            connection_scope.cancel()
+
+    def close(self) -> None:
+        if why := self._outbox.why_cut:
+            log.info("the connection of %s was ended: %s", self.session.address, why)
+        self._connection.close()
+
+    async def read(self) -> None:
+        """Takes what comes, or does what is due when nothing comes, until it is time to close."""
+        try:
+            while (came := await self._next()) is not Step.CLOSE:
+                if isinstance(came, Step):
+                    if not await self._take_step(came):
+                        return
+                elif not came:
+                    await self._take_end()
+                elif not self.session.closing and not await self._take(came):
+                    return
+        except OSError:
+            self._outbox.cut("")
+
+    # --- waiting ---
+
+    async def _next(self) -> bytes | Step:
+        """The next input, or what is due because none came in time."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            await trio.lowlevel.checkpoint()
+            return self._came(ahead, at_once=True)
+        at, self._step = self._ending.next_step()
+        with trio.CancelScope(deadline=at) as self._wait:
+            if self._ending.input_ended:
+                await trio.sleep_forever()
+            return self._came(await self._connection.receive_some(), at_once=False)
+        self._wait = None
+        return self._step
+
+    def _came(self, data: bytes, at_once: bool) -> bytes:
+        self._wait = None
+        ending = self._ending
+        ending.quiet_at = trio.current_time()
+        if not data:
+            ending.input_ended = True
+            return data
+        ending.something_came = True
+        if self._outbox.has_sent and not at_once:
+            ending.more_came = True
+        return data
+
+    def _drained(self) -> None:
+        """All that was owed has left: the time of silence begins."""
+        self._ending.quiet_at = trio.current_time()
+        if self._outbox.is_finished and self._ending.finished_at is None:
+            self._ending.finished_at = self._ending.quiet_at
+        if self._wait is not None:
+            self._wait.deadline, self._step = self._ending.next_step()
+
+    def _is_half_line(self) -> bool:
+        unfinished = self._lines.unfinished
+        return bool(unfinished) and not self._core.allows_unfinished(unfinished.decode(errors="replace"))
+
+    # --- what is due when nothing came ---
+
+    async def _take_step(self, step: Step) -> bool:
+        """False: the connection is over."""
+        if step is Step.LOOK:
+            self._ending.looked_at = trio.current_time()
+            return not self._connection.is_gone()
+        if step is Step.TYPING:
+            self.session.is_session = True
+            return True
+        if step is Step.DENY:
+            wait_s = self._ending.waits.authenticate_s
+            self._add_refusal(Refusal("auth-required", f"there was no AUTH within {wait_s:g} s"))
+            self.session.closing = True
+        else:
+            await self._answer_unfinished()
+        self._send_replies()
+        self._outbox.finish()
+        return True
+
+    async def _take_end(self) -> None:
+        """The peer has ended its input: answer all, then close; a watcher goes on watching."""
+        if not self.session.closing and self._ending.finished_at is None:
+            await self._answer_unfinished()
+            self._send_replies()
+        if not self.session.is_live:
+            self._outbox.finish()
+
+    async def _answer_unfinished(self) -> None:
+        """A last line without its newline counts if it only reads; otherwise it may be cut short."""
+        self._skips_line = bool(self._lines.unfinished)
+        item = self._lines.end()
+        if isinstance(item, str) and _is_order(item) and not self._core.allows_unfinished(item):
+            item = Refusal(
+                "syntax", "the last line has no newline, so it may be cut short; it was not executed"
+            )
+        if item is not None:
+            self._run_slice([item], 0)
+            await self._await_slow()
+
+    # --- what came ---
+
+    async def _take(self, data: bytes) -> bool:
+        """Executes the lines that `data` completes. False: this is not for us."""
+        if self._telnet is None and self.session.kind == "tcp" and not self._lines.unfinished:
+            self._telnet = Telnet.greeted_by(data)
+            self.session.is_session |= self._telnet is not None
+        if self._telnet is not None:
+            data, refusal = self._telnet.strip(data)
+            if refusal:
+                self._outbox.put(refusal, self._core.gate.committed)
+        if self._first is not None and not self._is_ours(data):
+            return False
+        if self._skips_line:
+            _, newline, data = data.partition(b"\n")
+            self._skips_line = not newline
+        while self.session.is_locked and b"\n" in data:
+            # Line by line, because AUTH widens the limit for all that follows it.
+            self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES
+            line, newline, data = data.partition(b"\n")
+            await self._execute(self._lines.receive(line + newline))
+        self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES if self.session.is_locked else MAX_LINE_BYTES
+        await self._execute(self._lines.receive(data))
+        return True
+
+    def _is_ours(self, data: bytes) -> bool:
+        """Looks at the first line, as far as it has come, before anything is executed."""
+        first = (self._first or b"") + data
+        while b"\n" in first and (
+            first[:1] == b"#" or first.partition(b"\n")[0].isspace() or first[:1] == b"\n"
+        ):
+            first = first.partition(b"\n")[2]  # no line yet, only blanks and comments
+        if foreign := looks_foreign(first):
+            log.info("%s was closed: it speaks %s", self.session.address, foreign)
+            return False
+        self._first = first if b"\n" not in first and len(first) <= MAX_LINE_BYTES else None
+        return True
+
+    async def _execute(self, items: list[Item]) -> None:
+        """Executes lines in slices; each ends with one commit and one send."""
+        at = 0
+        while at < len(items) and not self.session.closing:
+            if at:
+                await self._outbox.wait_room(self._most_owed)
+            at = self._run_slice(items, at)
+            if at == len(items):
+                self._look_ahead()
+            await self._await_slow()
+            self._send_replies()
+        if self.session.closing:
+            self._outbox.finish()
+        if self._outbox.pending_bytes > self._most_owed:
+            await self._outbox.wait_room(self._most_owed)
+
+    def _look_ahead(self) -> None:
+        # Input that is there before our answers leave was not sent because of them: it is the
+        # rest of one long input, and no sign that somebody reads the answers and goes on.
+        if not self.session.is_session and not self._ending.more_came:
+            self._ahead = self._connection.receive_now()
+
+    def _run_slice(self, items: list[Item], at: int) -> int:
+        """Executes some lines from `at` on; returns where the next slice begins."""
+        until = perf_counter() + SLICE_S
+        last = min(at + SLICE_LINES, len(items))
+        size = 0
+        while at < last and size < PIECE_BYTES and self._slow is None:
+            item = items[at]
+            at += 1
+            if isinstance(item, Refusal):
+                self._add_refusal(item)
+            elif _is_order(item):
+                self._run_line(item)
+                if self.session.closing or perf_counter() > until:
+                    break
+            size += len(self._replies[-1]) if self._replies else 0
+        return at
+
+    def _run_line(self, line: str) -> None:
+        try:
+            answer = self._core.handle(line, self.session)
+        except Exception as error:  # noqa: BLE001 - a bug in one order must not end the others
+            self._add_refusal(_as_refusal(error))
+            return
+        if isinstance(answer, Reply):
+            self._add_reply(answer)
+        else:
+            self._slow = answer
+
+    async def _await_slow(self) -> None:
+        """The slow order that ended the slice, if one did; what came before it leaves meanwhile."""
+        if self._slow is None:
+            return
+        slow, self._slow = self._slow, None
+        self._send_replies()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_at_watcher)
+            try:
+                self._add_reply(await slow)
+            except Exception as error:  # noqa: BLE001 - a bug in one order must not end the others
+                self._add_refusal(_as_refusal(error))
+            nursery.cancel_scope.cancel()
+
+    async def _look_at_watcher(self) -> None:
+        """LOG follow may take for ever, but not for somebody who has left."""
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            if self.session.is_live and self._connection.is_gone():
+                self._outbox.cut("")
+
+    # --- what goes out ---
+
+    def _add_refusal(self, refusal: Refusal) -> None:
+        self._replies.append(format_refusal(refusal, self.session.as_json))
+
+    def _add_reply(self, reply: Reply) -> None:
+        if not reply.rows:
+            self._replies.append(format_status(reply, self.session.as_json))
+        else:
+            self._add_rows(reply)
+        if self.session.is_live:
+            self._put_replies()  # before the events that it announces
+
+    def _add_rows(self, reply: Reply) -> None:
+        """A short reply like any other; a long one is made while the peer reads it."""
+        pieces = _pieces(reply, self.session.as_json)
+        first = next(pieces)
+        second = next(pieces, None)
+        if second is None:
+            self._replies.append(first)
+            return
+        self._put_replies()
+        core = self._core
+        # Rows that are made later may tell of later facts, and wait for those.
+        chunks = ((_encode(piece), core.last_seq) for piece in chain((first, second), pieces))
+        self._outbox.put_rows(chunks, core.last_seq)
+
+    def _put_replies(self) -> None:
+        if self._replies:
+            self._outbox.put(self._take_replies(), self._core.last_seq)
+
+    def _send_replies(self) -> None:
+        """Ends a slice."""
+        seq = self._core.last_seq
+        self._core.end_batch()
+        if self._replies:
+            self._outbox.put_now(self._take_replies(), seq)
+
+    def _take_replies(self) -> bytes:
+        replies, self._replies = self._replies, []
+        return _encode("\n".join(replies))
+
+
+def _is_order(line: str) -> bool:
+    """Blank lines and comments get no reply."""
+    return bool(line) and line[0] != "#" and not line.isspace()
+
+
+def _as_refusal(error: Exception) -> Refusal:
+    """What the client reads; a bug of ours is told to the log as well."""
+    if isinstance(error, Fatal):
+        raise error
+    if isinstance(error, Refusal):
+        return error
+    log.error("an order ended by a bug", exc_info=error)
+    return Refusal("internal", "a bug in the server; its log tells more")
+
+
+def _pieces(reply: Reply, as_json: bool) -> Iterator[str]:
+    """Rows and status line, joined to pieces of about PIECE_BYTES, made as they are asked for."""
+    lines: list[str] = []
+    size = rows = 0
+    try:
+        for row in format_rows(reply, as_json):
+            lines.append(row)
+            rows += 1
+            size += len(row)
+            if size >= PIECE_BYTES:
+                yield "\n".join(lines)
+                lines, size = [], 0
+        lines.append(format_status(reply, as_json, rows))
+    except Exception as error:  # noqa: BLE001 - the reply still needs its status line
+        lines.append(format_refusal(_as_refusal(error), as_json))
+    yield "\n".join(lines)
+
+
+def _encode(text: str) -> bytes:
+    # A lone surrogate must not get this far; if one does, one escaped character is better than no reply.
+    return (text + "\n").encode(errors="backslashreplace")

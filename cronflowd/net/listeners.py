@@ -1,0 +1,423 @@
+"""Sockets: how connections come in, and what one is to the rest of the program.
+
+Opening is done before anything is served, and fails with the address and the reason.
+Accepting never fails: an error in one connection ends that connection, and a process that
+has run out of descriptors says so to whoever calls (`ERR too-many`), logs it once, and goes
+on when there are some again. One descriptor is kept in reserve for exactly that.
+
+A Connection takes and gives bytes without waiting where it can, because at 10,000 lines a
+second the waiting is what costs: trio's own streams yield to the scheduler in every call.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import select
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from math import inf
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import trio
+from attrs import define
+
+from ..base.errors import Exit, Fatal
+from ..host.config import Address, format_address
+
+Kind = Literal["tcp", "unix"]
+
+RECEIVE_BYTES = 65_536
+BACKLOG = 1024  # connections the kernel holds until they are accepted; it may allow fewer
+UNSENT_LOW_BYTES = 131_072  # the kernel holds about this much unsent before it says that it is full
+KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}  # a vanished peer is found in 2 min
+SPARE_DESCRIPTORS = 64  # for files, and for saying goodbye to connections beyond the limit
+MAX_FAREWELLS = 32
+FAREWELL_S = 1.0
+TELL_EVERY_S = 60.0
+PAUSE_S = 0.1  # between tries while the system is out of descriptors or memory
+MAX_UNIX_PATH_BYTES = 107  # sun_path holds 108 with its ending zero
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+_RTT_OFFSET = 68  # of tcpi_rtt, microseconds, in Linux's struct tcp_info
+
+log = logging.getLogger(__name__)
+
+
+# --- a connection -------------------------------------------------------------------------
+
+
+class Connection:
+    """One accepted socket. One task reads; sending is the Outbox's alone."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self.kind: Kind = "unix" if sock.family == socket.AF_UNIX else "tcp"
+        self.peer = _peer_name(sock)
+        if self.kind == "tcp":
+            _tune(sock)
+
+    def receive_now(self) -> bytes | None:
+        """What has arrived already; None if nothing has, empty if nothing will come any more."""
+        try:
+            return self._sock.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    async def receive_some(self) -> bytes:
+        """The next bytes, or none at the end of input. Raises OSError when the connection is broken."""
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            data = self.receive_now()
+            if data is not None:
+                return data
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        try:
+            return self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.wait_writable(self._sock)
+
+    def shutdown(self) -> None:
+        """Ends our side; the peer reads an end of input and may still send."""
+        with suppress(OSError):  # it may have left for good already
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+    def abort(self) -> None:
+        """Ends the input, and makes closing a reset: what the peer has read shall not look complete."""
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def rtt_s(self) -> float:
+        """The kernel's estimate of a round trip to the peer; 0 where it has none."""
+        if self.kind == "unix" or not hasattr(socket, "TCP_INFO"):
+            return 0.0
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_OFFSET + 4)
+        except OSError:
+            return 0.0
+        return int.from_bytes(info[_RTT_OFFSET:], "little" if _LITTLE else "big") / 1e6
+
+    def is_gone(self) -> bool:
+        """Nobody is there any more: both directions have ended, or the connection was reset."""
+        poll = select.poll()
+        poll.register(self._sock, 0)
+        return bool(poll.poll(0))
+
+
+_LITTLE = struct.pack("=H", 1) == b"\x01\x00"
+
+
+def _tune(sock: socket.socket) -> None:
+    """Small replies leave at once; a peer that vanished is noticed some day."""
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (KEEPALIVE | {"TCP_NOTSENT_LOWAT": UNSENT_LOW_BYTES}).items():
+            if option := getattr(socket, name, None):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _peer_name(sock: socket.socket) -> str:
+    """Who is at the other end, as WORKERS and the log tell it."""
+    try:
+        if sock.family != socket.AF_UNIX:
+            return format_address(sock.getpeername()[:2])
+        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return f"unix:pid={pid},uid={uid}"
+    except (OSError, AttributeError):
+        return "unknown"  # it has left already
+
+
+# --- opening ------------------------------------------------------------------------------
+
+
+class Listener:
+    """A socket that listens, and what to call it."""
+
+    def __init__(self, sock: socket.socket, unix_path: Path | None = None) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.kind: Kind = "unix" if sock.family == socket.AF_UNIX else "tcp"
+        self._path = unix_path  # of a file that is ours to remove
+        self._inode = unix_path.lstat().st_ino if unix_path else 0
+
+    @property
+    def address(self) -> str:
+        """`127.0.0.1:5050`, `[::1]:5050` or `unix:/run/x.sock`, with the real port."""
+        if self.kind == "tcp":
+            return format_address(self.sock.getsockname()[:2])
+        return f"unix:{self._path or os.fsdecode(self.sock.getsockname())}"
+
+    def close(self) -> None:
+        """Stops listening; a socket file goes too, if it is still the one we made."""
+        if self.sock.fileno() < 0:
+            return
+        with suppress(RuntimeError):  # outside trio nobody can be waiting for it
+            trio.lowlevel.notify_closing(self.sock)
+        self.sock.close()
+        with suppress(OSError):
+            if self._path and self._path.lstat().st_ino == self._inode:
+                self._path.unlink()
+
+
+def open_listeners(addresses: Iterable[Address], optional: Iterable[Address] = ()) -> list[Listener]:
+    """Listens on every address; those also in `optional` are left out where there is no IPv6."""
+    listeners: list[Listener] = []
+    try:
+        for address in addresses:
+            listeners += _open_address(address, address in optional)
+    except Fatal:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _open_address(address: Address, is_optional: bool) -> list[Listener]:
+    """A name such as localhost stands for all its addresses, on one and the same port."""
+    host, port = address
+    listeners: list[Listener] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, where in dict.fromkeys(found):
+            listeners.append(Listener(_bind_tcp(family, (where[0], port, *where[2:]))))
+            port = listeners[0].sock.getsockname()[1]
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        if is_optional and error.errno in _NO_IPV6 | {socket.EAI_ADDRFAMILY, socket.EAI_NONAME}:
+            return []
+        raise Fatal(
+            Exit.CANNOT_CREATE, f"cannot listen on {format_address(address)}: {error.strerror}"
+        ) from error
+    return listeners
+
+
+def _bind_tcp(family: int, where: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(where)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def open_unix(path: Path) -> Listener:
+    """Listens on a socket file of mode 0600; one that nobody answers on is replaced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _ShortName(path) as name:
+            _remove_stale(path, name)
+            sock.bind(name)
+        # Before listen() nobody can connect, so there is no moment with a wider mode.
+        path.chmod(0o600)
+        sock.listen(BACKLOG)
+        return Listener(sock, path)
+    except OSError as error:
+        sock.close()
+        raise Fatal(Exit.CANNOT_CREATE, f"cannot listen on unix:{path}: {error.strerror or error}") from error
+
+
+def _remove_stale(path: Path, name: str) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(errno.EEXIST, "a file of that name exists and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a full backlog answers EAGAIN, and so is alive too
+        try:
+            probe.connect(name)
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, "another process answers on it")
+
+
+class _ShortName:
+    """A name for a path that AF_UNIX takes: through the directory's descriptor if it is too long."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._directory = -1
+
+    def __enter__(self) -> str:
+        if len(os.fsencode(self._path)) <= MAX_UNIX_PATH_BYTES:
+            return str(self._path)
+        self._directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
+        return f"/proc/self/fd/{self._directory}/{self._path.name}"
+
+    def __exit__(self, *_: object) -> None:
+        if self._directory >= 0:
+            os.close(self._directory)
+
+
+def adopt_listener(descriptor: int) -> Listener:
+    """A socket that systemd opened for us; its file, if it has one, is not ours to remove."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise Fatal(Exit.CONFIG, f"the inherited descriptor {descriptor}: {error.strerror}") from error
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        raise Fatal(Exit.CONFIG, f"the inherited descriptor {descriptor} is not a listening stream socket")
+    return Listener(sock)
+
+
+# --- accepting ----------------------------------------------------------------------------
+
+
+@define
+class Door:
+    """What the listeners of one port share: who comes in, and how many at a time."""
+
+    handle: Callable[[Connection], Awaitable[None]]
+    max_connections: int
+    name: str = "connections"  # in the log and in refusals
+    open_connections: int = 0
+    _farewells: int = 0
+    _told_at: float = -inf  # when the log last heard that we are full
+    _spare: int = -1
+
+    async def serve(self, listeners: Iterable[Listener]) -> NoReturn:
+        """Accepts until cancelled, then closes listeners and connections."""
+        self.max_connections = min(self.max_connections, max(1, max_descriptors() - SPARE_DESCRIPTORS))
+        listeners = list(listeners)
+        self._spare = _open_spare()
+        try:
+            async with trio.open_nursery() as nursery:
+                for listener in listeners:
+                    nursery.start_soon(self._accept_all, listener, nursery)
+        finally:
+            for listener in listeners:
+                listener.close()
+            _close_descriptor(self._spare)
+        raise AssertionError("accepting ends only when it is cancelled")
+
+    async def _accept_all(self, listener: Listener, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener.sock)
+            try:
+                sock, _ = listener.sock.accept()
+            except OSError as error:
+                await self._survive(error, listener)
+            else:
+                self._admit(sock, nursery)
+
+    def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+        if self.open_connections < self.max_connections:
+            self.open_connections += 1
+            nursery.start_soon(self._serve_one, sock)
+            return
+        self._tell_full(f"all {self.max_connections} {self.name} are taken")
+        if self._farewells < MAX_FAREWELLS:
+            self._farewells += 1
+            nursery.start_soon(self._refuse, sock)
+        else:
+            sock.close()
+
+    async def _serve_one(self, sock: socket.socket) -> None:
+        """An error in one connection is logged and ends that connection only, unless it is fatal."""
+        connection = Connection(sock)
+        try:
+            await self.handle(connection)
+        except Exception as error:
+            _raise_fatal(error)
+            log.exception("the connection of %s ended by a bug", connection.peer)
+        finally:
+            connection.close()
+            self.open_connections -= 1
+
+    async def _refuse(self, sock: socket.socket) -> None:
+        """Says why, and reads a little: closing on unread input would destroy what we said."""
+        connection = Connection(sock)
+        try:
+            _say_too_many(sock, f"all {self.max_connections} {self.name} are taken")
+            with trio.move_on_after(FAREWELL_S), suppress(OSError):
+                while await connection.receive_some():
+                    pass
+        finally:
+            self._farewells -= 1
+            connection.close()
+
+    async def _survive(self, error: OSError, listener: Listener) -> None:
+        """What accept() reports is mostly a caller that left again; running out is our own trouble."""
+        if error.errno not in _OUT_OF_RESOURCES:
+            await trio.lowlevel.checkpoint()
+            return
+        self._tell_full(error.strerror or str(error))
+        _close_descriptor(self._spare)
+        with suppress(OSError):
+            sock, _ = listener.sock.accept()
+            with sock:
+                sock.setblocking(False)
+                _say_too_many(sock, "the server is out of file descriptors")
+        self._spare = _open_spare()
+        await trio.sleep(PAUSE_S)
+
+    def _tell_full(self, why: str) -> None:
+        """One line a minute, not one for each that is turned away."""
+        now = trio.current_time()
+        if now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            log.warning("connections are turned away: %s", why)
+
+
+def max_descriptors() -> int:
+    """How many descriptors this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def _say_too_many(sock: socket.socket, why: str) -> None:
+    with suppress(OSError):
+        sock.setblocking(False)
+        sock.send(f"ERR too-many {why}; try again later\n".encode())
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(RECEIVE_BYTES)
+
+
+def _raise_fatal(error: Exception) -> None:
+    """A Fatal inside whatever groups the nurseries made of it goes on; it ends the program."""
+    if isinstance(error, Fatal):
+        raise error
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            _raise_fatal(each)
+
+
+def _open_spare() -> int:
+    with suppress(OSError):
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    return -1
+
+
+def _close_descriptor(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)

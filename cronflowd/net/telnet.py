@@ -1,0 +1,71 @@
+"""Telnet's own bytes taken out of what a person typed, and every option declined (RFC 854).
+
+A telnet client may begin by negotiating. Nothing is agreed to, so from then on it sends
+and shows plain lines, which is all that the control port speaks.
+"""
+
+from __future__ import annotations
+
+from ..base.wire import MAX_LINE_BYTES
+
+IAC, SB, SE = 0xFF, 0xFA, 0xF0
+WILL, WONT, DO, DONT = 0xFB, 0xFC, 0xFD, 0xFE
+MAX_OPTION = 47  # the options in use; higher numbers in their place are somebody's letters
+
+
+class Telnet:
+    """Takes telnet's negotiation out of the input and declines every option (RFC 854)."""
+
+    def __init__(self) -> None:
+        self._rest = b""  # a sequence whose end has not come
+
+    @staticmethod
+    def greeted_by(data: bytes) -> Telnet | None:
+        """A Telnet, if these bytes at a line's start begin a negotiation and not just a bad line."""
+        if data[:1] != b"\xff" or len(data) < 2:
+            return None
+        if WILL <= data[1] <= DONT:
+            is_telnet = len(data) > 2 and data[2] <= MAX_OPTION and data[2] not in b"\r\n"
+        else:
+            is_telnet = data[1] == SB or (SE < data[1] < SB and data[2:3] in (b"", b"\xff"))
+        return Telnet() if is_telnet else None
+
+    def strip(self, data: bytes) -> tuple[bytes, bytes]:
+        """What the person wrote, and our answers to what their telnet wrote."""
+        data = self._rest + data
+        kept, answers = bytearray(), bytearray()
+        at = 0
+        while at < len(data):
+            found = data.find(IAC, at)
+            kept += data[at : found if found >= 0 else len(data)]
+            if found < 0:
+                at = len(data)
+                break
+            size = _sequence_size(data, found)
+            if size == 0:
+                at = found
+                break
+            answers += _decline(data[found : found + size])
+            kept += b"\xff" * (data[found : found + 2] == b"\xff\xff")
+            at = found + size
+        self._rest = data[at:][:MAX_LINE_BYTES]
+        return bytes(kept), bytes(answers)
+
+
+def _sequence_size(data: bytes, at: int) -> int:
+    """How long the sequence beginning at `at` is; 0 if its end has not come yet."""
+    command = data[at + 1] if at + 1 < len(data) else None
+    if command == SB:
+        end = data.find(bytes((IAC, SE)), at + 2)
+        return end + 2 - at if end >= 0 else 0
+    size = 3 if command is not None and WILL <= command <= DONT else 2
+    return size if at + size <= len(data) else 0
+
+
+def _decline(sequence: bytes) -> bytes:
+    """The answer that refuses what a sequence offers or asks for; most need none."""
+    if sequence[1] == DO:
+        return bytes((IAC, WONT, sequence[2]))
+    if sequence[1] == WILL:
+        return bytes((IAC, DONT, sequence[2]))
+    return b""

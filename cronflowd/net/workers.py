@@ -1,0 +1,399 @@
+"""Connections on the worker port: HELLO, then orders out and reports in.
+
+A worker is a peer that dialled in; nothing here decides anything. A batch of lines is
+turned into orders for the engine all at once, and answered after one commit. Whatever a
+worker does wrong is told to it in one ERR line before it is closed, and costs its runs
+nothing but the time until their lease ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Protocol
+
+import trio
+from attrs import define, field
+
+from ..base.errors import Refusal
+from ..base.names import check_worker_name, parse_label
+from ..base.replies import format_refusal
+from ..base.wire import MAX_LINE_BYTES, LineReader, escape, looks_foreign, split_options, unescape
+from ..engine import stimuli as s
+from ..host.auth import matches
+from ..tasks.options import parse_count
+from .listeners import Connection
+from .outbox import Gate, Outbox
+
+log = logging.getLogger("cronflowd.workers")
+
+HELLO_WITHIN_S = 10.0
+MAX_HELLO_BYTES = 1024  # before authentication, where that is asked for
+MAX_SLOTS = 10_000
+MAX_LABELS = 64
+FAREWELL_S = 1.0
+MAX_RUNNING = 100_000
+BEATS_MISSED = 3
+MAX_OFFSET_S = 2.0  # a worker's clock that is less wrong is not worth a word
+
+
+class Core(Protocol):
+    """What the daemon lends to a worker's connection."""
+
+    gate: Gate
+    links: dict[str, Link]
+    last_seq: int
+    token: bytes | None
+    heartbeat_s: float
+    kill_grace_s: float
+    max_outbox: int
+    max_links: int
+
+    @property
+    def lease_s(self) -> float: ...
+    @property
+    def output_limit(self) -> int: ...
+    def submit(self, order: Any) -> Any: ...
+    def insist(self, order: Any) -> None: ...
+    def end_batch(self) -> None: ...
+    def now(self) -> datetime: ...
+    def touch(self, link: Link) -> None: ...
+
+
+@define(eq=False)
+class Link:
+    """A connected worker as the daemon reaches it."""
+
+    name: str
+    address: str
+    outbox: Outbox
+    core: Core
+    last_seen_at: datetime
+    scope: trio.CancelScope
+    pending: list[str] = field(factory=list)  # lines of the batch that is being decided
+    offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
+    rtt_s: float | None = None  # what it measured from one BEAT to the answer
+
+    def send(self, line: str) -> None:
+        """Queues a line; it leaves when all that was decided up to now is on disk."""
+        if not self.pending:
+            self.core.touch(self)
+        self.pending.append(line)
+
+    def flush(self, seq: int) -> None:
+        """Gives the batch's lines to the writer."""
+        if self.pending:
+            data = "\n".join(self.pending).encode() + b"\n"
+            self.pending.clear()
+            self.outbox.put(data, seq)
+
+    def compare_clocks(self, worker_at: datetime, rtt_s: float | None) -> None:
+        """Takes the worker's time, as it was half a round trip before its line arrived."""
+        was_far = self._is_far_off()
+        self.rtt_s = rtt_s
+        self.offset_s = (worker_at - self.last_seen_at).total_seconds() + (rtt_s or 0.0) / 2
+        if self._is_far_off() and not was_far:
+            log.warning("the clock of worker %s is off by %+.3f s", self.name, self.offset_s)
+
+    def _is_far_off(self) -> bool:
+        return self.offset_s is not None and abs(self.offset_s) > MAX_OFFSET_S
+
+    def clock_text(self) -> str:
+        """How its clock compares with ours, for people."""
+        if self.offset_s is None:
+            return "not measured"
+        return f"{self.offset_s:+.3f} s" + (
+            f" (round trip {self.rtt_s:.3f} s)" if self.rtt_s is not None else ""
+        )
+
+
+async def serve_worker(connection: Connection, core: Core) -> None:
+    """One connection, from HELLO to its end. On the unix socket no token is asked for."""
+    outbox = Outbox(connection, core.gate, core.max_outbox)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        try:
+            await _serve(connection, core, outbox)
+        except Refusal as refusal:
+            log.warning("worker at %s refused: %s", connection.peer, refusal)
+            outbox.put(format_refusal(refusal, as_json=False).encode() + b"\n", core.last_seq)
+        outbox.finish()
+        with trio.move_on_after(FAREWELL_S):
+            await outbox.drained()
+        nursery.cancel_scope.cancel()
+
+
+async def _serve(connection: Connection, core: Core, outbox: Outbox) -> None:
+    token = None if connection.kind == "unix" else core.token
+    reader = LineReader(MAX_HELLO_BYTES if token else MAX_LINE_BYTES)
+    with trio.move_on_after(HELLO_WITHIN_S) as patience:
+        items = await _first_items(connection, reader, token)
+    if patience.cancelled_caught:
+        raise Refusal("syntax", f"no HELLO within {HELLO_WITHIN_S:g} s")
+    if not items:
+        return
+    order = parse_hello(_text(items[0]), connection.peer, token)
+    reader.max_line_bytes = MAX_LINE_BYTES
+    with trio.CancelScope() as scope:
+        link = Link(order.name, connection.peer, outbox, core, core.now(), scope)
+        _take_over(core, link, order)
+        why = "its connection ended"
+        try:
+            why = await _serve_link(connection, core, link, reader, items[1:])
+        except OSError as error:
+            why = error.strerror or str(error)
+        except Refusal as refusal:
+            why = f"refused: {refusal.message}"
+            raise
+        finally:
+            _let_go(core, link, why)
+
+
+async def _first_items(
+    connection: Connection, reader: LineReader, token: bytes | None
+) -> list[str | Refusal]:
+    """The lines that came with the first one; nothing if the peer left or speaks something else."""
+    with suppress(OSError):
+        while data := await connection.receive_some():
+            first = reader.unfinished + data
+            if token and len(first) > MAX_HELLO_BYTES and _shows_token(first[:MAX_HELLO_BYTES], token):
+                reader.max_line_bytes = MAX_LINE_BYTES  # a known worker may name many runs
+            if what := looks_foreign(first):
+                log.warning("closed a connection that speaks %s on the worker port", what)
+                return []
+            if items := reader.receive(data):
+                return items
+    return []
+
+
+def _shows_token(first: bytes, token: bytes) -> bool:
+    words = first.decode(errors="replace").split()[:-1]  # the last one may be cut
+    return any(word.startswith("token=") and matches(token, word[6:].encode()) for word in words)
+
+
+def _text(item: str | Refusal) -> str:
+    if isinstance(item, Refusal):
+        raise item
+    return item
+
+
+def parse_hello(line: str, address: str, token: bytes | None) -> s.JoinWorker:
+    """`HELLO name=pi slots=4 …`. Raises Refusal naming what is wrong."""
+    word, _, rest = line.strip().partition(" ")
+    if word.upper() != "HELLO":
+        raise Refusal("syntax", f'the first line must be HELLO name=… slots=…, not "{escape(word[:40])}"')
+    options, extra = split_options(rest.lstrip())
+    if extra:
+        raise Refusal("syntax", f'"{escape(extra[:40])}" is not key=value')
+    if token is not None:
+        _check_token(token, options.get("token"))
+    name = options.get("name", "")
+    if not name:
+        raise Refusal("syntax", "HELLO needs name=")
+    check_worker_name(name)
+    slots = _parse_slots(options.get("slots", "1"))
+    can = tuple(kind for kind in options.get("can", "shell").split(",") if kind)
+    labels = _parse_labels(options.get("labels", ""))
+    return s.JoinWorker(name, slots, labels, can, address, _parse_running(options.get("running", "")))
+
+
+def _check_token(token: bytes, offered: str | None) -> None:
+    if offered is None:
+        raise Refusal("auth-required", "HELLO needs token= here")
+    if not matches(token, offered.encode()):
+        raise Refusal("denied", "the token is not the right one")
+
+
+def _parse_slots(text: str) -> int:
+    try:
+        return parse_count(text, 1, MAX_SLOTS)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"slots=: {refusal.message}") from None
+
+
+def _parse_labels(text: str) -> dict[str, str]:
+    words = [word for word in text.split(",") if word]
+    if len(words) > MAX_LABELS:
+        raise Refusal("limit", f"more than {MAX_LABELS} labels")
+    return dict(map(parse_label, words))
+
+
+def _parse_running(text: str) -> tuple[tuple[int, int], ...]:
+    words = [word for word in text.split(",") if word]
+    if len(words) > MAX_RUNNING:
+        raise Refusal("limit", f"running= names more than {MAX_RUNNING} runs")
+    return tuple(_parse_pair(word) for word in words)
+
+
+def _parse_pair(word: str) -> tuple[int, int]:
+    if not re.fullmatch(r"[0-9]{1,15}:[0-9]{1,9}", word):
+        raise Refusal("syntax", f'running=: "{escape(word[:40])}" is not RUN:ATTEMPT')
+    run, _, attempt = word.partition(":")
+    return int(run), int(attempt)
+
+
+def _take_over(core: Core, link: Link, order: s.JoinWorker) -> None:
+    """Makes this the connection of that name; an older one is closed and says no more."""
+    older = core.links.get(link.name)
+    if older is None and len(core.links) >= core.max_links:
+        raise Refusal("too-many", f"{len(core.links)} workers are connected, which is the limit")
+    if older is not None:
+        older.scope.cancel()
+    core.links[link.name] = link
+    terms = f"heartbeat={core.heartbeat_s:g} lease={core.lease_s:g}"
+    hello = f"OK {link.name} {terms} output={core.output_limit} grace={core.kill_grace_s:g}"
+    link.send(hello)
+    try:
+        core.submit(order)
+    except BaseException:
+        link.pending.clear()
+        del core.links[link.name]
+        raise
+    core.end_batch()
+    log.info("worker %s joined from %s with %d slots", link.name, link.address, order.slots)
+
+
+def _let_go(core: Core, link: Link, why: str) -> None:
+    if core.links.get(link.name) is not link:
+        return  # replaced by a newer connection
+    del core.links[link.name]
+    log.info("worker %s left: %s", link.name, why)
+    core.insist(s.DropWorker(link.name, why))
+    core.end_batch()
+
+
+async def _serve_link(
+    connection: Connection, core: Core, link: Link, reader: LineReader, items: list[str | Refusal]
+) -> str:
+    """Reads reports until the connection ends; returns why it did."""
+    patience_s = BEATS_MISSED * core.heartbeat_s
+    batch = Batch(core, link)
+    while True:
+        link.last_seen_at = core.now()
+        try:
+            for item in items:
+                batch.take(_text(item))
+        finally:
+            batch.close()
+        data = b""
+        with trio.move_on_after(patience_s) as scope:
+            data = await connection.receive_some()
+        if scope.cancelled_caught:
+            return f"silent for {patience_s:g} s"
+        if not data:
+            return "its connection ended"
+        items = reader.receive(data)
+
+
+class Batch:
+    """Turns report lines into orders; output lines of one run that follow each other are one order."""
+
+    def __init__(self, core: Core, link: Link) -> None:
+        self.core = core
+        self.link = link
+        self.output_run = 0
+        self.output: list[list[Any]] = []
+
+    def take(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        report = _REPORTS.get(word)
+        if report is None:
+            if not line.strip():
+                return
+            raise Refusal("unknown-command", f'"{escape(word[:40])}" is not a worker\'s line')
+        if word != "OUT":
+            self._flush_output()
+        report(self, rest)
+
+    def close(self) -> None:
+        """The batch is whole: let it be decided, committed and answered."""
+        self._flush_output()
+        self.core.end_batch()
+
+    def _flush_output(self) -> None:
+        if self.output:
+            lines, self.output = self.output, []
+            try:
+                self.core.submit(s.ReportOutput(self.link.name, self.output_run, lines))
+            except Refusal as refusal:
+                # Output is the first to go when the disk is full, so that ends can still be written.
+                log.warning("output of run %d is dropped: %s", self.output_run, refusal)
+
+    def _out(self, rest: str) -> None:
+        run, fd, text = _split(rest, 3, "OUT RUN FD TEXT")
+        number = _integer(run)
+        if number != self.output_run:
+            self._flush_output()
+            self.output_run = number
+        if fd not in ("0", "1", "2"):
+            raise Refusal("syntax", f'OUT: "{escape(fd[:20])}" is not a file descriptor from 0 to 2')
+        self.output.append([int(fd), unescape(text)])
+
+    def _started(self, rest: str) -> None:
+        run, attempt = _split(rest, 2, "STARTED RUN ATTEMPT")
+        self.core.submit(s.ReportStarted(self.link.name, _integer(run), _integer(attempt)))
+
+    def _done(self, rest: str) -> None:
+        words = rest.split(" ", 3)
+        if len(words) < 3:
+            raise Refusal("syntax", "usage: DONE RUN ATTEMPT EXIT [key=value …]")
+        details = split_options(words[3])[0] if len(words) > 3 else {}
+        if "why" in details:
+            details["why"] = unescape(details["why"])  # a line of output like those of OUT
+        exit_code = _integer(words[2], -255)
+        self.core.submit(
+            s.ReportEnded(self.link.name, _integer(words[0]), _integer(words[1]), exit_code, details)
+        )
+
+    def _beat(self, rest: str) -> None:
+        values, extra = split_options(rest)
+        if extra:
+            raise Refusal("syntax", "usage: BEAT [now=TIME] [rtt=SECONDS]")
+        rtt_s = _parse_rtt(values["rtt"]) if "rtt" in values else None
+        if "now" in values:
+            self.link.compare_clocks(_parse_now(values["now"]), rtt_s)
+        self.link.send("OK")
+
+    def _bye(self, rest: str) -> None:
+        self.core.submit(s.DismissWorker(self.link.name))
+
+
+_REPORTS: dict[str, Callable[[Batch, str], None]] = {
+    "DONE": Batch._done,
+    "OUT": Batch._out,
+    "STARTED": Batch._started,
+    "BEAT": Batch._beat,
+    "BYE": Batch._bye,
+}
+
+
+def _split(rest: str, count: int, usage: str) -> list[str]:
+    words = rest.split(" ", count - 1)
+    if len(words) == count - 1 and count == 3:
+        words.append("")  # OUT of an empty line may have lost its last blank
+    if len(words) != count:
+        raise Refusal("syntax", f"usage: {usage}")
+    return words
+
+
+def _parse_now(text: str) -> datetime:
+    with suppress(ValueError):
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at
+    raise Refusal("syntax", f'BEAT: now="{escape(text[:40])}" is not like 2030-01-01T12:00:00.000Z')
+
+
+def _parse_rtt(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise Refusal("syntax", f'BEAT: rtt="{escape(text[:40])}" is not seconds')
+    return float(text)
+
+
+def _integer(word: str, low: int = 0) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,15}", word) or int(word) < low:
+        raise Refusal("syntax", f'"{escape(word[:40])}" is not a whole number')
+    return int(word)

@@ -1,0 +1,134 @@
+"""Days on which tasks with skip= do not run: public holidays, and lists of dates in files.
+
+Holidays come from the package `holidays`, an optional one, which knows them year by year.
+Files are read by store.py; whoever decides finds all days here, in memory. A calendar that
+is not known has no days off: better one run too many than a backup that never comes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from ..base.errors import Refusal
+from ..base.wire import escape
+
+MAX_CALENDARS = 8  # of one task
+MAX_DATES = 20_000
+HOLIDAYS, FILE = "holidays:", "file:"
+
+_FORMS = re.compile(rf"{HOLIDAYS}[A-Z]{{2,5}}(-[A-Z0-9]{{1,5}})?|{FILE}[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}")
+
+
+def parse_calendar_names(text: str) -> tuple[str, ...]:
+    """`holidays:FR,file:closed.txt`: their names, as skip= takes them."""
+    names = tuple(name for name in text.split(",") if name)
+    for name in names:
+        if not _FORMS.fullmatch(name):
+            form = "holidays:FR, holidays:DE-BY or file:NAME, a plain name in the data directory"
+            raise Refusal("bad-option", f'"{escape(name[:80])}" is not {form}')
+    if len(names) > MAX_CALENDARS:
+        raise Refusal("bad-option", f"more than {MAX_CALENDARS} calendars")
+    return names
+
+
+class Calendar(Protocol):
+    """Days off, and what each is called."""
+
+    def name_of(self, day: date) -> str | None:
+        """What a day off is called; None for any other day."""
+        ...
+
+    def days(self, first: date, last: date) -> Iterable[date]:
+        """The days off from first to last, both included."""
+        ...
+
+
+@frozen(eq=False)
+class Dates:
+    """A list of dates, each with the remark that stands beside it."""
+
+    names: Mapping[date, str]
+    stamp: tuple[int, int] = (0, 0)  # the file's time and size, by which an edit is known
+
+    def name_of(self, day: date) -> str | None:
+        return self.names.get(day)
+
+    def days(self, first: date, last: date) -> Iterable[date]:
+        return (day for day in self.names if first <= day <= last)
+
+
+def parse_dates(lines: Iterable[bytes], file: str, stamp: tuple[int, int]) -> Dates:
+    """An ISO date a line, `#` begins a remark. Raises Refusal (`bad-line`) naming the first bad one."""
+    names: dict[date, str] = {}
+    for number, line in enumerate(lines, 1):
+        text, _, remark = line.decode(errors="replace").strip().removeprefix("\ufeff").partition("#")
+        if not (text := text.strip()):
+            continue
+        try:
+            if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+                raise ValueError("write it as 2026-12-24")
+            names[date.fromisoformat(text)] = remark.strip()
+        except ValueError as error:
+            what = f'"{escape(text[:40])}" is not a date: {error}'
+            raise Refusal("bad-line", f"{file} line {number}: {what}") from None
+        if len(names) > MAX_DATES:
+            raise Refusal("bad-line", f"{file} line {number}: more than {MAX_DATES} dates")
+    return Dates(names, stamp)
+
+
+@frozen(eq=False)
+class Holidays:
+    """The public holidays of a country or a part of it, or the days on which an exchange is closed."""
+
+    table: Any  # of the package; a mapping from dates to names that grows by the year
+
+    def name_of(self, day: date) -> str | None:
+        name: str | None = self.table.get(day)
+        return name
+
+    def days(self, first: date, last: date) -> Iterable[date]:
+        for year in range(first.year, last.year + 1):
+            self.table.get(date(year, 1, 1))  # has the year made
+        return [day for day in self.table if first <= day <= last]
+
+
+def find_holidays(name: str) -> Holidays:
+    """The calendar `holidays:FR`. Raises Refusal if there is none, or the package is not there."""
+    try:
+        import holidays  # optional, and a tenth of a second
+    except ImportError:
+        reason = "holidays need the package of that name: pip install 'cronflowd[holidays]'"
+        raise Refusal("bad-option", reason) from None
+    code, _, part = name.removeprefix(HOLIDAYS).partition("-")
+    try:
+        if not part and code in holidays.list_supported_financial():
+            return Holidays(holidays.financial_holidays(code))
+        return Holidays(holidays.country_holidays(code, subdiv=part or None))
+    except NotImplementedError as error:
+        raise Refusal("bad-option", f'there are no holidays "{name}": {error}') from None
+
+
+class Calendars:
+    """All calendars that tasks ask for, by name."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Calendar] = {}
+        self.troubles: dict[str, str] = {}  # why one is not known, or not as its file says now
+
+    def day_off(self, names: Iterable[str], day: date) -> str | None:
+        """The calendar that takes a day off, and what it calls it; None if none does."""
+        for name in names:
+            calendar = self.known.get(name)
+            if calendar and (what := calendar.name_of(day)) is not None:
+                return f"{name} ({what})" if what else name
+        return None
+
+    def days_off(self, names: Iterable[str], first: date, last: date) -> list[date]:
+        """The days off from first to last, both included, in order."""
+        known = [calendar for name in names if (calendar := self.known.get(name))]
+        return sorted({day for calendar in known for day in calendar.days(first, last)})

@@ -1,0 +1,536 @@
+"""When a task is due: cron fields, @words and moments, in every zone, as Debian's cron fires them.
+
+The rules, and where they come from. Debian's cron (3.0pl1, its main loop) keeps a *running
+clock* of wall-clock minutes. When a zone's clock leaps by at most three hours, a task
+that names its minute and hour is served by the running clock: what a forward leap passes
+over fires at the leap, and what a backward leap repeats is passed over. Such a task is
+*fixed*. A task whose minute or hour field begins with `*` is *wildcard* and sees only
+the real wall clock: a gap does not exist for it and a repeated hour is an hour like any
+other. After a leap of more than three hours the running clock is set, not followed.
+
+So a zone is cut into segments of constant offset (`Zone`), each owning a range of wall
+time and a range of the running clock; the fields are searched as plain calendar
+arithmetic that knows no zones (`Fields`), and `Cron` lays one over the other. All
+arithmetic is on whole seconds since 1970, *local* ones having the offset added. Nothing
+here remembers where a walk began, so a restart in the middle of a repeated hour gives
+the same answer as a walk through it.
+
+Two readings where Debian and its manual leave room: a leap of exactly three hours counts
+as followed, forward too (Debian's own arithmetic ends at 2 h 59 min), and the few leaps
+under five minutes before 1970 are no exception for wildcard tasks.
+
+A schedule in words (english.py) becomes one of the same kinds: an interval with another
+anchor than `@every` has, or times and days laid over the zone as cron's are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+from typing import ClassVar, Literal
+from weakref import WeakValueDictionary
+from zoneinfo import ZoneInfo
+
+from attrs import Factory, evolve, field, frozen
+
+from ..base.errors import Refusal
+from .english import parse_moment_phrase, parse_phrase
+from .fields import (
+    HOUR,
+    MINUTE,
+    SECOND_FIELD,
+    Fields,
+    Times,
+    expand,
+    make_cycle,
+    make_fields,
+    make_times,
+    parse_days,
+)
+from .rules import Calendar, Interval, Rule
+from .words import is_phrase
+from .zones import (
+    DAY_S,
+    EPOCH,
+    HORIZON_S,
+    LAST_S,
+    SECOND,
+    Segment,
+    Zone,
+    data_version,
+    load_zone,
+    parse_duration,
+    parse_time,
+    refuse,
+    to_instant,
+    to_seconds,
+)
+
+MAX_SCHEDULE_BYTES = 256
+MAX_RECENT_SCHEDULES = 4096  # kept although no task holds them
+MAX_CACHED_ANCHORS = 1024
+
+Kind = Literal["cron", "every", "at", "reboot", "after", "unreadable"]
+Row = tuple[str, datetime, str]  # local time with offset, UTC, remark
+
+
+# --- the kinds of schedule --------------------------------------------------------------------
+
+
+@frozen(eq=False)
+class Schedule:
+    """When a task is due; immutable, and shared by all tasks of the same text and zone.
+
+    `anchor_at` is when the task was added; only `@every` and some phrases count from it.
+    """
+
+    text: str
+    tz: str  # the one named in a phrase before any other
+    zone: Zone
+    rule: Rule | None = field(default=None, kw_only=True)  # what a phrase says; None if not in words
+
+    kind: ClassVar[Kind] = "reboot"
+    is_zoned: ClassVar[bool] = False  # other zone data, and it would be due at other moments
+
+    def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
+        """The first instant strictly later than `at` that has a due moment; None if there is none."""
+        return None
+
+    def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
+        """The newest instant in (after, upto] that has a due moment; None if there is none."""
+        return None
+
+    def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
+        """How many due moments are in (after, upto]; its cost does not grow with their number.
+
+        Moments, not instants: what a leap of the clock brings to one instant is counted each.
+        """
+        return 0
+
+    def times_at(self, at: datetime, anchor_at: datetime) -> int:
+        """How many moments come together at an instant that is due; 1 but at a leap of the clock."""
+        return 1
+
+    def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+        """What comes after `from_at`, for people, in order, with a remark where it surprises.
+
+        Two moments that a clock change brings to one instant are two rows, and a moment that
+        does not fire at all is a row with the remark `skipped`. Each is found when asked for.
+        """
+        found = self.next_after(from_at, anchor_at)
+        while found:
+            yield found.astimezone(self.zone.info).isoformat(), found, ""
+            found = self.next_after(found, anchor_at)
+
+    def as_cron(self, anchor_at: datetime) -> Cron | None:
+        """The fields and the zone that it comes down to; None if it does not follow a clock."""
+        return None
+
+    def in_zone(self, zone: Zone) -> Schedule:
+        """The same schedule with other data about its zone."""
+        return evolve(self, zone=zone)
+
+
+class _Reboot(Schedule):
+    """`@reboot`: once each time the daemon starts, which only the daemon knows."""
+
+
+class _After(Schedule):
+    """`@after`: whenever the task's dependencies have ended well; the clock has no part in it."""
+
+    kind: ClassVar[Kind] = "after"
+
+
+class Unreadable(Schedule):
+    """A text from an old journal that cannot be understood any more; it is kept, and never due."""
+
+    kind: ClassVar[Kind] = "unreadable"
+
+    @classmethod
+    def of(cls, text: str) -> Unreadable:
+        return cls(text, "UTC", load_zone("UTC"))
+
+
+@frozen(eq=False)
+class At(Schedule):
+    """`@at TIME`: once."""
+
+    moment_at: datetime
+
+    kind: ClassVar[Kind] = "at"
+
+    def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
+        return self.moment_at if self.moment_at > at else None
+
+    def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
+        return self.moment_at if after < self.moment_at <= upto else None
+
+    def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
+        return int(after < self.moment_at <= upto)
+
+
+@frozen(eq=False)
+class Every(Schedule):
+    """`@every 90s`: the anchor plus every multiple of the period.
+
+    Backwards too: a task that was added while the clock was wrong must not stay silent until
+    the clock, once it is set right, has come to that time again.
+    """
+
+    period_s: int
+
+    kind: ClassVar[Kind] = "every"
+
+    def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
+        anchor = self._anchor(anchor_at)
+        found = anchor + (self._steps(at, anchor) + 1) * self.period_s
+        return to_instant(found) if found <= LAST_S else None
+
+    def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
+        if not self.count(after, upto, anchor_at):
+            return None
+        anchor = self._anchor(anchor_at)
+        return to_instant(anchor + self._steps(upto, anchor) * self.period_s)
+
+    def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
+        anchor = self._anchor(anchor_at)
+        return max(0, self._steps(upto, anchor) - self._steps(after, anchor))
+
+    def _anchor(self, anchor_at: datetime) -> int:
+        return to_seconds(anchor_at)
+
+    def _steps(self, at: datetime, anchor: int) -> int:
+        return (to_seconds(at) - anchor) // self.period_s
+
+
+@frozen(eq=False)
+class _EveryInWords(Every):
+    """`every 45 minutes`: counted from midnight, by the clock as it stood when the task was added."""
+
+    is_zoned: ClassVar[bool] = True
+
+    def _anchor(self, anchor_at: datetime) -> int:
+        anchor = to_seconds(anchor_at)
+        return anchor - (anchor + self.zone.offset(anchor)) % DAY_S
+
+
+@frozen(eq=False)
+class Cron(Schedule):
+    """Cron fields laid over a zone."""
+
+    fields: Fields
+    fixed: bool  # neither the minute's nor the hour's text begins with `*`
+
+    kind: ClassVar[Kind] = "cron"
+    is_zoned: ClassVar[bool] = True
+
+    def as_cron(self, anchor_at: datetime) -> Cron | None:
+        return self
+
+    def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
+        now = to_seconds(at)
+        segment = self.zone.at(now)
+        asked, end = segment.run if self.fixed else segment.wall
+        if asked <= (local := now + segment.offset):
+            asked = local + 1
+        found = self.fields.next_from(asked)
+        while found is not None:
+            if found < end:
+                fire = found - segment.offset
+                if fire < segment.start:
+                    fire = segment.start
+                return to_instant(fire) if fire <= LAST_S else None
+            if segment.end > min(now + HORIZON_S, LAST_S):
+                return None
+            segment = self.zone.at(segment.end)
+            begin, end = segment.run if self.fixed else segment.wall
+            # Mostly the moment found lies far ahead, and is also the first one from here.
+            if not asked <= begin <= found:
+                asked, found = begin, self.fields.next_from(begin)
+        return None
+
+    def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
+        low, high = to_seconds(after), to_seconds(upto)
+        for segment in self.zone.backward(high, max(low, high - HORIZON_S)):
+            begin, end = segment.run if self.fixed else segment.wall
+            found = self.fields.last_upto(min(end - 1, high + segment.offset))
+            if found is None:
+                return None
+            if found >= begin:
+                fire = max(segment.start, found - segment.offset)
+                return to_instant(fire) if fire > low else None
+        return None
+
+    def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
+        low, high = to_seconds(after), to_seconds(upto)
+        total = 0
+        for segment in self.zone.forward(low, high):
+            begin, end = segment.run if self.fixed else segment.wall
+            if segment.start <= low:
+                begin = max(begin, low + segment.offset + 1)
+            total += self.fields.count(begin, min(end, high + segment.offset + 1))
+        return total
+
+    def times_at(self, at: datetime, anchor_at: datetime) -> int:
+        second = to_seconds(at)
+        if self.zone.at(second).start != second:
+            return 1
+        return max(1, self.count(at - SECOND, at, anchor_at))
+
+    def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+        now = seen = to_seconds(from_at)
+        before: Segment | None = None
+        for segment in self.zone.forward(now, LAST_S):
+            if segment.start > seen + HORIZON_S:
+                return
+            begin, end = segment.run if self.fixed else segment.wall
+            if before and self.fixed:
+                for local in self._moments(before.run[1], begin):
+                    yield _format_local(local, before.offset), to_instant(segment.start), "skipped"
+            if segment.start <= now:
+                begin = max(begin, now + segment.offset + 1)
+            for local in self._moments(begin, end):
+                seen = segment.start
+                yield self._row(segment, local)
+            before = segment
+
+    def _moments(self, begin: int, end: int) -> Iterator[int]:
+        while begin < end and (found := self.fields.next_from(begin)) is not None and found < end:
+            yield found
+            begin = found + 1
+
+    def _row(self, segment: Segment, local: int) -> Row:
+        fire = local - segment.offset
+        if fire < segment.start:
+            wall = segment.start + segment.offset
+            return _format_local(wall, segment.offset), to_instant(segment.start), "moved"
+        remark = "repeated-hour" if self.zone.is_repeated(fire, local) else ""
+        return _format_local(local, segment.offset), to_instant(fire), remark
+
+
+@frozen(eq=False)
+class _Cycle(Schedule):
+    """`every 2 weeks on friday`: a `Cron` of some days only; which ones depends on the anchor."""
+
+    calendar: Calendar
+    times: Times  # on every day, or on each week's days
+    unit: int  # 1 or 7 days
+    rounds: dict[int, Cron] = Factory(dict)  # by anchor
+
+    kind: ClassVar[Kind] = "cron"
+    is_zoned: ClassVar[bool] = True
+
+    def as_cron(self, anchor_at: datetime) -> Cron | None:
+        return self._from(anchor_at)
+
+    def in_zone(self, zone: Zone) -> Schedule:
+        return evolve(self, zone=zone, rounds={})
+
+    def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
+        return self._from(anchor_at).next_after(at, anchor_at)
+
+    def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
+        return self._from(anchor_at).latest(after, upto, anchor_at)
+
+    def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
+        return self._from(anchor_at).count(after, upto, anchor_at)
+
+    def times_at(self, at: datetime, anchor_at: datetime) -> int:
+        return self._from(anchor_at).times_at(at, anchor_at)
+
+    def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
+        return self._from(anchor_at).rows(from_at, anchor_at)
+
+    def _from(self, anchor_at: datetime) -> Cron:
+        anchor = to_seconds(anchor_at)
+        found = self.rounds.get(anchor)
+        if not found:
+            if len(self.rounds) >= MAX_CACHED_ANCHORS:
+                self.rounds.clear()
+            found = self.rounds[anchor] = self._make(anchor)
+        return found
+
+    def _make(self, anchor: int) -> Cron:
+        """The day that has the first moment after the anchor is one of the days; so is its week."""
+        first = (self.times.next_from(anchor + self.zone.offset(anchor) + 1) or 0) // DAY_S
+        # Day 0, in 1970, was a Thursday, and weeks begin on Monday.
+        origin = first - (first + 3) % self.unit
+        mask = sum(1 << (day + 6) % 7 for day in self.calendar.weekdays) or 1
+        length = self.calendar.every * self.unit
+        fields = make_cycle(self.calendar.times, self.times.days, length, origin, mask)
+        return Cron(self.text, self.tz, self.zone, fields, self.calendar.is_fixed, rule=self.rule)
+
+
+def _format_local(local: int, offset: int) -> str:
+    return to_instant(local).replace(tzinfo=timezone(timedelta(seconds=offset))).isoformat()
+
+
+# --- from text -----------------------------------------------------------------------------
+
+_BLANKS = re.compile(r"[ \t]+")
+MACROS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+
+def parse_schedule(text: str, tz: str) -> Schedule:
+    """The schedule that a text means in a zone; raises Refusal naming the field and the reason."""
+    key = text.strip(" \t"), tz
+    schedule = _held.get(key)
+    if schedule is None:
+        schedule = _held[key] = _parse(*key)
+    return schedule
+
+
+# What any task holds is parsed once, however many tasks there are, and forgotten with the last of them.
+_held: WeakValueDictionary[tuple[str, str], Schedule] = WeakValueDictionary()
+
+
+@lru_cache(maxsize=MAX_RECENT_SCHEDULES)
+def _parse(text: str, tz: str) -> Schedule:
+    zone = load_zone(tz)
+    if len(text.encode(errors="replace")) > MAX_SCHEDULE_BYTES:
+        refuse(f"the schedule is longer than {MAX_SCHEDULE_BYTES} bytes")
+    if text.startswith("@"):
+        return _parse_word(text, tz, zone)
+    if is_phrase(text):
+        return _parse_words(text, tz)
+    return _parse_cron(text, text, tz, zone)
+
+
+def _parse_words(text: str, tz: str) -> Schedule:
+    phrase = parse_phrase(text)
+    rule, tz = phrase.rule, phrase.zone or tz
+    zone = load_zone(tz)
+    if isinstance(rule, Interval):
+        return _EveryInWords(text, tz, zone, rule.period_s, rule=rule)
+    times = make_times(rule.times, parse_days(*rule.cron_days()))
+    if rule.every > 1:
+        return _Cycle(text, tz, zone, rule, times, 7 if rule.weekdays else 1, rule=rule)
+    return Cron(text, tz, zone, times, rule.is_fixed, rule=rule)
+
+
+def settle_schedule(text: str, tz: str, now: datetime) -> str:
+    """A schedule's text as it may be kept: one that counts from now becomes `@at` with its instant.
+
+    That is `in 10 minutes`, and `@at "tomorrow at 8 AM"`. Any other text comes back as it is,
+    also one that `parse_schedule` will refuse.
+    """
+    stripped = text.strip(" \t")
+    word, *rest = _BLANKS.split(stripped, maxsplit=1)
+    if word != "@at" and word.lower() not in ("in", "today", "tomorrow"):
+        return text
+    argument = _strip_quotes("".join(rest)) if word == "@at" else stripped
+    moment_at = parse_moment_phrase(argument, tz, now)
+    return f"@at {moment_at:%Y-%m-%dT%H:%M:%SZ}" if moment_at else text
+
+
+def _strip_quotes(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
+    word, *rest = _BLANKS.split(text, maxsplit=1)
+    argument = rest[0] if rest else ""
+    if word == "@every":
+        return Every(text, tz, zone, _parse_period(argument))
+    if word == "@at":
+        return At(text, tz, zone, _parse_moment(argument, tz))
+    if argument:
+        refuse(f'"{argument}" after {word}: nothing may follow it')
+    if word == "@reboot":
+        return _Reboot(text, tz, zone)
+    if word == "@after":
+        return _After(text, tz, zone)
+    if word in MACROS:
+        return _parse_cron(text, MACROS[word], tz, zone)
+    return refuse(f'"{word}" is not one of {" ".join(MACROS)} @reboot @every @at @after')
+
+
+def _parse_period(text: str) -> int:
+    if not text:
+        refuse("@every needs a duration, as in @every 90s")
+    try:
+        period_s = parse_duration(text)
+    except Refusal as refusal:
+        refuse(f"@every: {refusal.message}")
+    if period_s < 1 or period_s != int(period_s):
+        refuse(f'@every "{text}": the period is whole seconds, at least 1s')
+    return int(period_s)
+
+
+def _parse_moment(text: str, tz: str) -> datetime:
+    text = _strip_quotes(text)
+    if not text:
+        refuse("@at needs a time, as in @at 2026-12-24T18:00:00Z")
+    return parse_time(text, tz, EPOCH)
+
+
+def _parse_cron(text: str, fields: str, tz: str, zone: Zone) -> Schedule:
+    words = _BLANKS.split(fields) if fields else []
+    if not 5 <= len(words) <= 6:
+        refuse(
+            f'"{text}": {len(words)} fields; a schedule has five (minute, hour, day of month, month,'
+            " day of week), or six with seconds last, and never a year"
+        )
+    minute, hour, dom, month, dow, second = [*words, "0"][:6]
+    moments = make_fields(
+        expand(MINUTE, minute),
+        expand(HOUR, hour),
+        expand(SECOND_FIELD, second),
+        parse_days(dom, month, dow),
+    )
+    fixed = minute[0] != "*" and hour[0] != "*"
+    return Cron(text, tz, zone, moments, fixed)
+
+
+def reload_zones() -> None:
+    """Forgets all zone data; schedules parsed before keep what they had, so parse them again."""
+    ZoneInfo.clear_cache()
+    load_zone.cache_clear()
+    data_version.cache_clear()
+    _held.clear()
+    _parse.cache_clear()
+
+
+# --- taking a schedule off a line -----------------------------------------------------------
+
+_Q = r'"(?:[^"\\]|\\["\\])*"'
+_QUOTED = re.compile(_Q)
+_UNQUOTED = re.compile(
+    rf"@every[ \t]+[^ \t]+|@at[ \t]+(?:{_Q}|[^ \t\"]+)|@[^ \t]*|[^ \t@]+(?:[ \t]+[^ \t]+){{4}}"
+)
+
+
+def split_schedule(text: str) -> tuple[str, str]:
+    """Cuts a line that begins with a schedule: (the schedule, the command after one blank, verbatim)."""
+    if text.startswith('"'):
+        match = _QUOTED.match(text)
+        if not match:
+            raise Refusal(
+                "syntax", 'the quoted schedule has no closing quote (inside quotes write \\" and \\\\)'
+            )
+        schedule = re.sub(r'\\(["\\])', r"\1", match[0][1:-1])
+    else:
+        match = _UNQUOTED.match(text)
+        if text[:1].isalpha() or text[:1] == "'":
+            refuse(
+                f'"{text[:64]}": a schedule begins with a cron field or @; one in words needs double quotes'
+            )
+        if not match:
+            refuse(f'"{text[:64]}": five cron fields, an @word or a quoted schedule must come first')
+        schedule = match[0]
+    if text[match.end() : match.end() + 1] not in (" ", "\t"):
+        raise Refusal("syntax", f'no command after the schedule "{schedule[:64]}"')
+    command = text[match.end() + 1 :]
+    if not command:
+        raise Refusal("syntax", f'the command after the schedule "{schedule[:64]}" is empty')
+    return schedule, command

@@ -1,0 +1,310 @@
+"""Time zones as constant-offset segments, and the times and durations that people write.
+
+All arithmetic is on whole seconds since 1970; *local* ones have the zone's offset added.
+A zone is asked for its offsets only, so whatever zone data Python finds will do. What the
+segments' *running clock* is, and why there is one, is told in schedule.py.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zoneinfo
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar, NamedTuple, NoReturn
+
+from attrs import Factory, define
+
+from ..base.errors import Refusal
+from ..base.wire import escape
+
+MAX_LEAP_S = 3 * 3600  # clock changes up to this are bridged for fixed tasks
+MAX_DURATION_S = 36_500 * 86_400
+MAX_ZONE_BYTES = 1 << 20  # the largest file of today's data has 4,000
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+DAY_S = 86_400
+EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+LAST_YEAR = 9990
+# Instants outside these are taken for the nearer of the two; datetime ends soon after.
+FIRST_S = (datetime(1900, 1, 1, tzinfo=UTC) - EPOCH) // SECOND
+LAST_S = (datetime(LAST_YEAR, 1, 1, tzinfo=UTC) - EPOCH) // SECOND
+# 29 February falls on a given weekday after at most 40 years; what has no moment in this has none.
+HORIZON_S = 48 * 366 * DAY_S
+
+
+def to_seconds(at: datetime) -> int:
+    """Whole seconds since 1970, rounded down, within the years that are scheduled at all."""
+    since = at - EPOCH
+    seconds = since.days * DAY_S + since.seconds
+    return seconds if FIRST_S <= seconds <= LAST_S else min(max(seconds, FIRST_S), LAST_S)
+
+
+def to_instant(seconds: int) -> datetime:
+    return _from_timestamp(seconds, UTC)
+
+
+_from_timestamp = datetime.fromtimestamp  # looked up once: every next fire ends here
+
+
+def refuse(message: str) -> NoReturn:
+    raise Refusal("bad-schedule", message)
+
+
+# --- zones ---------------------------------------------------------------------------
+
+
+class Segment(NamedTuple):
+    """A stretch of time with one UTC offset; start and end are UTC. Each end is outside."""
+
+    start: int
+    end: int
+    offset: int
+    wall: tuple[int, int]  # its local times, from and to
+    run: tuple[int, int]  # those it serves by the running clock; empty while a repeated hour is waited out
+
+
+@define(eq=False)
+class Zone:
+    """A zone's segments, found by asking for offsets only, and kept in blocks of 400 days."""
+
+    info: zoneinfo.ZoneInfo
+    blocks: dict[int, list[Segment]] = Factory(dict)
+
+    BLOCK_S: ClassVar[int] = 400 * DAY_S
+    MAX_BLOCKS: ClassVar[int] = 512
+
+    def offset(self, seconds: int) -> int:
+        """Seconds that local time is ahead of UTC at this instant."""
+        at = (EPOCH + timedelta(seconds=seconds)).replace(tzinfo=self.info)
+        # Both carry the same tzinfo, so this subtracts wall times.
+        return (self.info.fromutc(at) - at) // SECOND
+
+    def day(self, at: datetime) -> date:
+        """The local date of an instant."""
+        return at.astimezone(self.info).date()
+
+    def begin(self, day: date) -> datetime:
+        """The first instant of a local date, or of the next one that there is."""
+        local = (day.toordinal() - EPOCH_ORDINAL) * DAY_S
+        for segment in self.forward(local - 2 * DAY_S, local + 2 * DAY_S):
+            if local < segment.end + segment.offset:
+                return to_instant(max(segment.start, local - segment.offset))
+        raise AssertionError("a zone has no end")
+
+    def at(self, seconds: int) -> Segment:
+        """The segment that holds this instant."""
+        block = seconds // self.BLOCK_S
+        for segment in self.blocks.get(block) or self._load(block):
+            if seconds < segment.end:
+                break
+        return segment
+
+    def forward(self, begin: int, until: int) -> Iterator[Segment]:
+        """The segments from the one that holds `begin` to the one that holds `until`."""
+        for block in range(begin // self.BLOCK_S, until // self.BLOCK_S + 1):
+            for segment in self.blocks.get(block) or self._load(block):
+                if segment.start > until:
+                    return
+                if segment.end > begin:
+                    yield segment
+
+    def backward(self, begin: int, until: int) -> Iterator[Segment]:
+        """The same from `begin` back to `until`."""
+        for block in range(begin // self.BLOCK_S, until // self.BLOCK_S - 1, -1):
+            for segment in reversed(self.blocks.get(block) or self._load(block)):
+                if segment.end <= until:
+                    return
+                if segment.start <= begin:
+                    yield segment
+
+    def _load(self, block: int) -> list[Segment]:
+        begin, end = block * self.BLOCK_S, (block + 1) * self.BLOCK_S
+        # Whatever the running clock did two days before the block is over when it begins.
+        lead = begin - 2 * DAY_S
+        edges = sorted({lead, begin, end, *self._changes(lead, end)})
+        clock = lead + self.offset(lead)
+        segments = []
+        for start, stop in pairwise(edges):
+            offset = self.offset(start)
+            wall = start + offset
+            run_from = clock if abs(wall - clock) <= MAX_LEAP_S else wall
+            clock = max(run_from, stop + offset)
+            if start >= begin:
+                segments.append(Segment(start, stop, offset, (wall, stop + offset), (run_from, clock)))
+        if len(self.blocks) >= self.MAX_BLOCKS:
+            self.blocks.clear()
+        self.blocks[block] = segments
+        return segments
+
+    def _changes(self, begin: int, end: int) -> Iterator[int]:
+        """The first second of every new offset. No zone ever changed twice within a day."""
+        if self.info.key == "UTC":
+            return
+        before = self.offset(begin)
+        for start in range(begin, end, DAY_S):
+            stop = min(start + DAY_S, end)
+            after = self.offset(stop)
+            if after != before:
+                yield self._bisect(start, stop, before)
+            before = after
+
+    def _bisect(self, low: int, high: int, before: int) -> int:
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.offset(middle) == before:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def is_repeated(self, seconds: int, local: int) -> bool:
+        """Whether this local time comes twice, this instant being one of the two."""
+        others = (self.offset(seconds - DAY_S), self.offset(seconds + DAY_S))
+        return any(local - other != seconds and self.offset(local - other) == other for other in others)
+
+    def resolve(self, local: int) -> int | None:
+        """The instant of a local time: the first of two, the leap's end if passed over, None beyond."""
+        for segment in self.forward(local - 2 * DAY_S, local + 2 * DAY_S):
+            begin, end = segment.run
+            if local < end:
+                return max(segment.start, local - segment.offset) if local >= begin else None
+        return None
+
+
+@lru_cache(maxsize=1024)
+def load_zone(name: str) -> Zone:
+    try:
+        return Zone(zoneinfo.ZoneInfo(name))
+    except (OSError, ValueError, LookupError):  # no such file, a directory, not a zone, not a name
+        raise Refusal("bad-option", f'tz "{name[:64]}" is not a zone of the tz database') from None
+
+
+def read_zones(directory: str, names: Iterable[str]) -> dict[str, Zone | None]:
+    """The zones of another tzdata directory; None for one that it does not have, or not readably."""
+    path = Path(directory)
+    if not path.is_absolute():
+        raise Refusal("bad-option", f'"{escape(directory[:200])}" is not an absolute path')
+    try:
+        is_directory = path.is_dir()
+    except OSError as error:
+        raise Refusal("bad-option", f'"{escape(directory[:200])}": {error.strerror}') from None
+    if not is_directory:
+        raise Refusal("bad-option", f'"{escape(directory[:200])}" is no directory on the daemon\'s machine')
+    return {name: _read_zone(path / name, name) for name in names}
+
+
+def _read_zone(path: Path, name: str) -> Zone | None:
+    if name == "UTC":
+        return load_zone(name)  # the same in all data, and many directories lack it
+    try:
+        # A name comes from a task, so it is one of the tz database and leads nowhere else.
+        if not path.is_file() or path.stat().st_size > MAX_ZONE_BYTES:
+            return None
+        with path.open("rb") as file:
+            return Zone(zoneinfo.ZoneInfo.from_file(file, key=name))
+    except (OSError, ValueError, LookupError, struct.error, EOFError):
+        return None
+
+
+def parse_zone(text: str) -> str:
+    """The name of an IANA zone; Refusal for what is none."""
+    load_zone(text)
+    return text
+
+
+@lru_cache(maxsize=1)
+def data_version() -> str:
+    """Which zone data is in use, and where it comes from; read again after `schedule.reload_zones`."""
+    for directory in map(Path, zoneinfo.TZPATH):
+        if (directory / "UTC").is_file():
+            return f"{_directory_version(directory)} {directory}"
+    package = find_spec("tzdata")
+    if package is None or package.origin is None:
+        return "none"
+    return f"{_directory_version(Path(package.origin).with_name('zoneinfo'))} package tzdata"
+
+
+def _directory_version(directory: Path) -> str:
+    """What the data says of itself: Debian's `tzdata.zi` in its first line, other systems' `+VERSION`."""
+    for name, pattern in (("tzdata.zi", r"# version (\S+)"), ("+VERSION", r"(\S+)")):
+        with suppress(OSError), (directory / name).open(encoding="utf-8", errors="replace") as file:
+            if match := re.match(pattern, file.readline(256)):
+                return match[1]
+    return "unknown"
+
+
+# --- times and durations -----------------------------------------------------------------------
+
+_TIME = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
+
+
+def parse_time(text: str, tz: str, now: datetime) -> datetime:
+    """The instant meant by RFC 3339, or by a local date and time in `tz`; past ones too.
+
+    `now` is what phrases ("in 10 minutes") will count from. A local time that comes twice
+    is the first of the two; one that the clock leaps over is the leap's end.
+    """
+    match = _TIME.fullmatch(text)
+    if not match:
+        refuse(f'time "{text[:64]}": write 2026-12-24T18:00:00Z, or "2026-12-24 18:00" for local time')
+    year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
+    micro, zone = int((match[7] or "0").ljust(6, "0")[:6]), match[8]
+    try:
+        wall = datetime(year, month, day, hour, minute, second, micro, UTC)
+        if zone:
+            return wall - _parse_offset(zone)
+    except (ValueError, OverflowError) as error:
+        refuse(f'time "{text}": {error}')
+    seconds = load_zone(tz).resolve((wall - EPOCH) // SECOND)
+    if seconds is None:
+        refuse(f'time "{text}": there is no such time in {tz}')
+    return to_instant(seconds) + timedelta(microseconds=micro)
+
+
+def _parse_offset(text: str) -> timedelta:
+    if text in "Zz":
+        return timedelta(0)
+    hours, minutes = int(text[1:3]), int(text[4:6])
+    if hours > 23 or minutes > 59:
+        raise ValueError(f"{text} is not an offset")
+    return timedelta(hours=hours, minutes=minutes) * (-1 if text[0] == "-" else 1)
+
+
+_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
+_DURATION = re.compile("".join(rf"(?:([0-9]{{1,12}}){unit}(?![a-z]))?" for unit, _ in _UNITS))
+_BARE_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds: `30s` `5m` `1h` `2d` `250ms`, larger units first (`1h30m`), or a bare number."""
+    if _BARE_SECONDS.fullmatch(text):
+        seconds = float(text)
+    elif text and (match := _DURATION.fullmatch(text)):
+        seconds = sum(int(n or 0) * ms for n, (_, ms) in zip(match.groups(), _UNITS, strict=True)) / 1000
+    else:
+        raise Refusal("bad-option", f'duration "{text[:64]}": write 30s, 5m, 1h30m, 2d, 250ms, or seconds')
+    if seconds > MAX_DURATION_S:
+        raise Refusal("bad-option", f'duration "{text[:64]}" is longer than {MAX_DURATION_S // 86_400}d')
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest text that `parse_duration` reads as these seconds, to the millisecond."""
+    left = round(seconds * 1000)
+    words = []
+    for unit, size in _UNITS:
+        n, left = divmod(left, size)
+        if n:
+            words.append(f"{n}{unit}")
+    return "".join(words) or "0s"

@@ -1,0 +1,7 @@
+"""What a task is: its options, its type, whom it notifies, and how crontabs say it.
+
+The one rule: values only. A task here has no state and no history; those are the engine's.
+
+Read in this order: `model` (task, run, worker), `options` (a row each), `kinds` (what a command
+means), `arithmetic`, `targets` (notify=), `crontab`.
+"""

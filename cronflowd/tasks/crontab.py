@@ -1,0 +1,492 @@
+"""crontab(5), read line by line and written again: moving in from cron, and out again.
+
+What is read is what Debian's cron (3.0pl1) makes of a line, which is not always what its
+manual says; all of it was tried with the program itself:
+
+- A setting is `NAME = value`, blanks and quotes around both. Blanks at the value's end go,
+  also inside quotes. `NAME=` without anything is no setting; `NAME=""` is.
+- In a command, `%` ends it; what follows goes to its standard input, each further `%` a new
+  line. `\\%` is a percent sign, and `\\\\` is one backslash (cronie's cron keeps both). In the
+  input only `\\%` means anything.
+- LOGNAME cannot be set. HOME is also where the command starts.
+
+Nothing here is remembered from line to line: settings are the caller's dictionary. To write,
+everything that an import makes of a command is recognised and undone, so what came in as
+`mail joe%Hi` goes out as that.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+
+from attrs import evolve, frozen
+
+from ..base.errors import Refusal
+from ..base.names import check_mail_address
+from ..base.wire import escape, format_option
+from ..schedules.describe import cron_forms
+from ..schedules.schedule import Schedule, parse_schedule
+from ..schedules.words import is_phrase
+from .model import TaskSpec
+from .options import DEFAULTS, set_options, show_options
+from .targets import MAX_TARGETS, UNSAID
+
+SH = "/bin/sh"
+FALLBACK_NAME = "job"  # of a command whose program has no name that a task can have
+CRON_PATH = "/usr/bin:/bin"
+_CRONS_OWN = {"PATH": CRON_PATH}  # what a setting was before it was made
+MAX_CRON_BYTES = 998  # of a command or a setting that Debian's cron takes
+MAX_SETTINGS_BYTES = 32_768  # remembered from the lines before
+NOT_ENV = ("CRON_TZ", "LOGNAME", "MAILTO", "SHELL")  # settings that are more, or less, than a variable
+
+
+@frozen
+class Nothing:
+    """A blank line or a comment."""
+
+    about: str = ""  # the task that it names, if it is a comment such as `Writer` makes
+
+
+@frozen
+class Setting:
+    """`NAME=value`, for all lines that follow."""
+
+    name: str
+    value: str
+    differences: tuple[str, ...] = ()  # what is not as in cron, each a clause
+
+
+@frozen
+class Entry:
+    """A line that has something done."""
+
+    schedule: str
+    command: str  # for /bin/sh, whatever SHELL was
+    options: dict[str, str]  # as ADD takes them
+    name: str  # after its program, not yet unique
+    differences: tuple[str, ...] = ()
+
+
+Line = Nothing | Setting | Entry
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+_SETTING = re.compile(
+    r"""(?:'([^'=]*)'|"([^"=]*)"|([^\s='"][^\s=]*|))   # the name
+        [ \t]*=[ \t]*
+        (?:'([^']*)'|"([^"]*)"|([^\s'"].*))[ \t]*$           # the value""",
+    re.VERBOSE,
+)
+_ENTRY = re.compile(r"(@[^ \t]*|[^ \t@][^ \t]*(?:[ \t]+[^ \t]+){4})(?:[ \t]+(.*))?$", re.DOTALL)
+_ABOUT = re.compile(r"# ([A-Za-z0-9._-]{1,64})(?:;.*)?$")
+_BLANKS = re.compile(r"[ \t]+")
+_COMMAND = re.compile(r"(?:[^\\%]|\\.|\\$)*", re.DOTALL)
+_COMMAND_ESCAPE = re.compile(r"\\([\\%])")
+_INPUT_PERCENT = re.compile(r"\\?%")
+
+
+def parse_line(text: str, settings: Mapping[str, str], is_system: bool = False) -> Line:
+    """What a line says under the settings before it; Refusal names what is wrong with it.
+
+    The system form (/etc/crontab, /etc/cron.d) has a user's name before the command.
+    """
+    text = text.lstrip(" \t")
+    if not text or text.startswith("#"):
+        match = _ABOUT.match(text)
+        return Nothing(match[1] if match else "")
+    if match := _SETTING.match(text):
+        return _setting(match)
+    if re.fullmatch(r"[^\s=]+[ \t]*=[ \t]*", text):
+        raise Refusal("bad-line", f'"{escape(text[:64])}": cron wants NAME="" for an empty value')
+    return _entry(text, settings, is_system)
+
+
+def _setting(match: re.Match[str]) -> Setting:
+    name = next(part for part in match.groups()[:3] if part is not None)
+    value = next(part for part in match.groups()[3:] if part is not None).rstrip(" \t")
+    set_options(DEFAULTS, {f"env.{name}": value})  # for its refusals
+    return Setting(name, value, tuple(_setting_differs(name, value)))
+
+
+def _setting_differs(name: str, value: str) -> Iterator[str]:
+    if name == "MAILTO" and value:
+        targets, others = _mail_targets(value)
+        if targets:
+            shown = ",".join(targets)
+            yield f"the tasks that follow get notify={shown}: a mail when one fails, not for what it writes"
+        if others:
+            yield f"nothing is mailed to {', '.join(others)}, which is no address such as ops@example.org"
+    elif name == "LOGNAME":
+        yield "it is passed over, as cron does"
+    elif name == "CRON_TZ":
+        yield f"the tasks that follow get tz={value}, as in cronie; Debian's cron does not heed it"
+    elif name == "RANDOM_DELAY":
+        yield "it delays nothing; SET a task's jitter= for that"
+    elif name == "HOME" and not value.startswith("/"):
+        yield "it is no absolute path, so commands start in the worker's directory"
+
+
+def _entry(text: str, settings: Mapping[str, str], is_system: bool) -> Entry:
+    match = _ENTRY.match(text)
+    if match is None or is_phrase(match[1]):
+        wanted = "five fields (or @daily and the like)" + (", a user" if is_system else "") + " and a command"
+        raise Refusal("bad-schedule", f'"{escape(text.strip()[:64])}": {wanted} are wanted')
+    schedule, rest = _BLANKS.sub(" ", match[1]), match[2] or ""
+    tz = settings.get("CRON_TZ", "")
+    parse_schedule(schedule, tz or "UTC")
+    differences = []
+    if schedule == "@reboot":
+        differences.append("it runs at each start of the daemon, not only of the machine")
+    if is_system:
+        user, _, rest = (_BLANKS.sub(" ", rest, count=1)).partition(" ")
+        differences.append(f"it runs as the worker's user, not as {user}")
+    elif rest.startswith("root "):
+        differences.append('the command begins with "root": is this the system form?')
+    if not rest.strip():
+        raise Refusal("syntax", f'there is no command after "{escape(match[0].strip()[:64])}"')
+    command, lines, has_collapsed = split_command_line(rest.lstrip(" \t"))
+    if not command.strip():
+        raise Refusal("syntax", "there is no command before the %")
+    if has_collapsed:
+        differences.append("a doubled backslash is one, as in Debian's cron; cronie keeps both")
+    shell = settings.get("SHELL", SH)
+    options = _options(settings) | ({"tz": tz} if tz else {})
+    return Entry(
+        schedule, wrap(command, lines, shell), options, name_of(command) or FALLBACK_NAME, tuple(differences)
+    )
+
+
+def split_command_line(text: str) -> tuple[str, tuple[str, ...], bool]:
+    """A command field as (command, lines of its input, whether a doubled backslash became one)."""
+    match = _COMMAND.match(text)
+    assert match
+    command = _COMMAND_ESCAPE.sub(r"\1", match[0])
+    has_collapsed = any(found == "\\" for found in _COMMAND_ESCAPE.findall(match[0]))
+    given = _INPUT_PERCENT.sub(lambda percent: percent[0][1:] or "\n", text[match.end() + 1 :])
+    lines = given.removesuffix("\n").split("\n") if given else ()
+    return command, tuple(lines), has_collapsed
+
+
+def _mail_targets(value: str) -> tuple[list[str], list[str]]:
+    """The addresses of MAILTO as notify= has them, and the words that are none: users of the machine."""
+    words = [word for word in re.split(r"[,\s]+", value) if word]
+    targets = [f"mailto:{word}" for word in words if _is_address(word)][:MAX_TARGETS]
+    return targets, [word for word in words if f"mailto:{word}" not in targets]
+
+
+def _is_address(word: str) -> bool:
+    try:
+        check_mail_address(word)
+    except Refusal:
+        return False
+    return True
+
+
+def _options(settings: Mapping[str, str]) -> dict[str, str]:
+    options = {f"env.{name}": value for name, value in settings.items() if name not in NOT_ENV}
+    if settings.get("SHELL", SH) != SH:
+        options["env.SHELL"] = settings["SHELL"]
+    if settings.get("HOME", "").startswith("/"):
+        options["cwd"] = settings["HOME"]
+    if targets := _mail_targets(settings.get("MAILTO", ""))[0]:
+        options["notify"] = ",".join(targets)
+    return options
+
+
+def first_differences(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """What is otherwise than in cron for every entry; to be told once."""
+    found = [
+        "a moment that comes while it still runs is skipped (overlap=)",
+        "one that was missed while the daemon was down is caught up (catchup=)",
+    ]
+    if "PATH" not in settings:
+        found.append(f"PATH is the worker's, where cron has {CRON_PATH}")
+    if "HOME" not in settings:
+        found.append("it starts in the worker's directory, where cron starts it in the user's home")
+    if "MAILTO" not in settings:
+        found.append("LOG keeps what it writes, where cron mails it")
+    return tuple(found)
+
+
+# --- commands ----------------------------------------------------------------------------------
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@+:,./ -][A-Za-z0-9_@%+=:,./ -]*")  # means the same on either side of a pipe
+_PRINTF = "printf '%s\\n' "
+
+
+def wrap(command: str, lines: Iterable[str], shell: str) -> str:
+    """One line for /bin/sh that has `shell` run the command, with these lines as its input."""
+    inner = f"{shlex.quote(shell)} -c {shlex.quote(command)}"
+    if not lines:
+        return command if shell == SH else f"exec {inner}"
+    if shell == SH and _PLAIN.fullmatch(command):
+        inner = command
+    return f"{_PRINTF}{' '.join(_quote(line) for line in lines)} | {inner}"
+
+
+def _quote(line: str) -> str:
+    return "'" + line.replace("'", "'\"'\"'") + "'"
+
+
+def unwrap(command: str, shell: str) -> tuple[str, tuple[str, ...]] | None:
+    """What `wrap` was given, if this is what it made of it."""
+    head = _INPUT.match(command)
+    lines = tuple(map(_unquote, _QUOTED.findall(head[1]))) if head else ()
+    tail = command[head.end() :] if head else command.removeprefix("exec ")
+    inner = _unquote(tail.removeprefix(f"{shlex.quote(shell)} -c "))
+    return next(
+        ((text, lines) for text in (inner, tail) if text and wrap(text, lines, shell) == command), None
+    )
+
+
+_ONE_QUOTED = r"""'(?:[^']|'"'"')*'"""
+_QUOTED = re.compile(_ONE_QUOTED)
+_INPUT = re.compile(rf"printf '%s\\n' ({_ONE_QUOTED}(?: {_ONE_QUOTED})*) \| ")
+
+
+def _unquote(word: str) -> str:
+    return word[1:-1].replace("'\"'\"'", "'") if word.startswith("'") else word
+
+
+def name_of(command: str) -> str:
+    """A name after the command's first program; `cd`, `test` and the like are passed over."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", _program(command).rpartition("/")[2]).strip("-.")[:48]
+    is_usable = name and not name.isdigit() and name.lower() != "all" and not name.startswith("task_")
+    return name if is_usable else ""
+
+
+_NO_NAME = frozenset(
+    "cd test [ [[ true false : . source export set unset umask ulimit sleep trap read echo printf exit"
+    " return".split()
+)
+_BEFORE_ONE = frozenset("exec command nohup time env if then elif else while until do ! {".split())
+_MAX_READ = 4096  # of a command, in search of a name
+
+
+def _program(command: str) -> str:
+    tokens = shlex.shlex(command[:_MAX_READ], posix=True, punctuation_chars=";&|()")
+    tokens.commenters, tokens.whitespace_split = "", True
+    found, is_passed = "", False
+    try:
+        for token in tokens:
+            if not token.strip(";&|()"):
+                is_passed = False
+            elif not (is_passed or token in _BEFORE_ONE or re.match(r"-|[A-Za-z_]\w*=", token)):
+                found, is_passed = token, True
+                if token not in _NO_NAME:
+                    break
+    except ValueError:
+        pass  # a quote is open, which is the shell's business
+    return found
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+_NOT_IN_CRON = ("tz", "type", "cwd")  # options that are said in another way
+_FIELDS = re.compile(r"@[a-z]+|[^ @]+(?: [^ ]+){4}")
+_UNSAYABLE = re.compile(r"[lLwW]")
+
+
+@frozen
+class Task:
+    """A task to be written down."""
+
+    spec: TaskSpec
+    why_off: str = ""  # why it must not start in cron; empty if it may
+
+
+class Writer:
+    """Writes tasks as lines, and knows which settings are in force after them."""
+
+    def __init__(self, tz: str, before: Mapping[str, str] | None = None) -> None:
+        before = before or {}
+        self._tz = before.get("CRON_TZ") or tz  # cron's own, until CRON_TZ says another
+        self._mail = _addresses(_mail_targets(before.get("MAILTO", ""))[0])
+        self._settings = {
+            name: value for name, value in before.items() if name == "SHELL" or name not in NOT_ENV
+        }
+
+    def lines(self, task: Task) -> Iterator[str]:
+        """A comment that names it, the settings it needs, and its entries."""
+        spec = task.spec
+        schedules, why = _cron_schedules(spec.schedule)
+        settings, field = self._needs(spec) if not why else ({}, "")
+        if len(field.encode()) > MAX_CRON_BYTES:
+            why = (
+                f"its command would be longer than {MAX_CRON_BYTES} bytes, and cron then reads nothing at all"
+            )
+        if why := task.why_off or _why_not(spec) or why:
+            yield f"# {spec.name} is not for cron: {why}"
+            yield f"# {_BLANKS.sub(' ', spec.schedule.text)} {spec.command}"
+            return
+        yield f"# {spec.name}{''.join(_told(spec))}"
+        if spec.schedule.kind != "reboot" and spec.schedule.tz != self._tz:
+            self._tz = spec.schedule.tz
+            yield f"CRON_TZ={self._tz}"
+        if (mail := _mail_of(spec)) != self._mail:
+            self._mail = mail
+            yield f"MAILTO={_format_value(mail)}"
+        self._settings |= settings
+        yield from (f"{name}={_format_value(value)}" for name, value in settings.items())
+        yield from (f"{schedule} {field}" for schedule in schedules)
+
+    def _needs(self, spec: TaskSpec) -> tuple[dict[str, str], str]:
+        """Settings to be changed, and the command field, which does what no setting can say."""
+        env = dict(spec.options.env)
+        shell, text = env.pop("SHELL", SH), _as_shell(spec)
+        before = [
+            f"export {name}={shlex.quote(env.pop(name))}; "
+            for name, value in tuple(env.items())
+            if not _can_be_set(name, value)
+        ]
+        gone = sorted(self._settings.keys() - env.keys() - {"SHELL"})
+        before += [f"unset {name}; " for name in gone if name not in _CRONS_OWN]
+        if spec.options.cwd and env.get("HOME") != spec.options.cwd:
+            before.append(f"cd {shlex.quote(spec.options.cwd)} || exit; ")
+        found = unwrap(text, shell)
+        if found is None or not _reads_back(*found) or (before and shell != SH):
+            # What stands before a command is for /bin/sh, which then starts the other shell.
+            before += [f"export SHELL={shlex.quote(shell)}; "] if shell != SH else []
+            found, shell = (text, ()), SH
+        command, lines = found
+        wanted = {"SHELL": shell} | {name: _CRONS_OWN[name] for name in gone if name in _CRONS_OWN} | env
+        settings = {
+            name: value
+            for name, value in wanted.items()
+            if self._settings.get(name, SH if name == "SHELL" else None) != value
+        }
+        return settings, format_command_line("".join(before) + command, lines)
+
+
+def in_order(tasks: Iterable[Task], tz: str) -> list[Task]:
+    """Those with few settings first: a crontab can set a variable, and never take it back."""
+
+    def weight(task: Task) -> tuple[object, ...]:
+        names, zone = [name for name, _ in task.spec.options.env], task.spec.schedule.tz
+        return len(names), names, zone != tz, zone, _mail_of(task.spec)
+
+    return sorted(tasks, key=weight)
+
+
+def is_written(line: Entry, spec: TaskSpec, settings: Mapping[str, str], tz: str) -> bool:
+    """Whether this entry, under these settings, is what `Writer` makes of the task.
+
+    Who is mailed does not count: nobody wants a command to run twice because somebody else is told.
+    """
+    before = {name: value for name, value in settings.items() if name != "MAILTO"}
+    _, *texts = Writer(tz, before).lines(Task(untold(spec)))
+    found = [parse_line(text, before) for text in texts]
+    # A setting among them would be one that the crontab has otherwise.
+    return all(isinstance(each, Entry) for each in found) and _meaning(line) in map(_meaning, found)
+
+
+def untold(spec: TaskSpec) -> TaskSpec:
+    """The same, of which nobody is told."""
+    return evolve(spec, options=evolve(spec.options, notify=UNSAID))
+
+
+def _meaning(line: Line) -> object:
+    if not isinstance(line, Entry):
+        return line
+    return line.schedule, line.command, {key: text for key, text in line.options.items() if key != "notify"}
+
+
+_BOUNDS = ("start", "end", "count", "spread", "skip", "after")  # without them it would run at other times
+
+
+def _why_not(spec: TaskSpec) -> str:
+    if spec.options.type not in ("shell", "script"):
+        return f"its type is {spec.options.type}"
+    if bounds := [key for key in _BOUNDS if key in show_options(spec.options)]:
+        return f"cron has no {'=, '.join(bounds)}="
+    return spec.unread.why if spec.unread else ""
+
+
+def _cron_schedules(schedule: Schedule) -> tuple[tuple[str, ...], str]:
+    """The schedules that say it in cron, or none and the reason."""
+    texts = cron_forms(schedule) if schedule.rule else (_BLANKS.sub(" ", schedule.text),)
+    texts = tuple(text[:-2] if re.fullmatch(r"\S+(?: \S+){4} 0", text) else text for text in texts)
+    if schedule.kind == "at":
+        return (), "it is for one moment"
+    if schedule.kind == "every" and not schedule.rule:
+        return (), "cron has no even intervals"
+    if not texts:
+        return (), "cron has no such schedule"
+    for text in texts:
+        if not _FIELDS.fullmatch(text):
+            return (), "cron has no seconds"
+        dom, dow = (text.split(" ") * 5)[2], text.split(" ")[-1]
+        if not text.startswith("@") and (_UNSAYABLE.search(dom) or re.search("[#lL]", dow)):
+            return (), "cron has no L, W and #"
+    return texts, ""
+
+
+def _told(spec: TaskSpec) -> Iterator[str]:
+    """The options that cron has not."""
+    texts = show_options(spec.options)
+    words = [
+        format_option(key, value)
+        for key, value in texts.items()
+        if key not in _NOT_IN_CRON and not key.startswith("env.") and not (key == "notify" and _mail_of(spec))
+    ]
+    if words:
+        yield f"; not in cron: {' '.join(words)}"
+    if spec.schedule.rule:
+        yield f"; {_BLANKS.sub(' ', spec.schedule.text)}"
+    if "HOME" in dict(spec.options.env) and not spec.options.cwd:
+        yield "; cron starts it in HOME"
+
+
+def _mail_of(spec: TaskSpec) -> str:
+    """The MAILTO of which an import makes just this notify=; empty if there is none."""
+    targets = spec.options.notify.text.split(",")
+    mail = _addresses(targets)
+    is_sayable = _mail_targets(mail)[0] == targets and len(f"MAILTO={mail}") <= MAX_CRON_BYTES
+    return mail if is_sayable else ""
+
+
+def _addresses(targets: Iterable[str]) -> str:
+    return ",".join(target.removeprefix("mailto:") for target in targets)
+
+
+def _as_shell(spec: TaskSpec) -> str:
+    return shlex.join(shlex.split(spec.command)) if spec.options.type == "script" else spec.command
+
+
+def _can_be_set(name: str, value: str) -> bool:
+    text = _format_value(value)
+    return name not in NOT_ENV and text is not None and len(f"{name}={text}".encode()) <= MAX_CRON_BYTES
+
+
+def _format_value(value: str) -> str | None:
+    """A setting's value as cron reads it back; None if there is no way to write it."""
+    if value and re.fullmatch(r"[^\s'\"]\S*", value):
+        return value
+    if value != value.rstrip(" \t"):
+        return None
+    if '"' not in value:
+        return f'"{value}"'
+    if "'" not in value:
+        return f"'{value}'"
+    return None if value[0] in " \t'\"" else value
+
+
+def format_command_line(command: str, lines: Iterable[str] = ()) -> str:
+    """A command field that means this command, with these lines as its input."""
+    text = re.sub(r"(\\+)(?=(.)?)", _double, command).replace("%", "\\%")
+    given = [line.replace("%", "\\%") for line in lines]
+    if given and not given[-1]:
+        given.append("")
+    return "%".join([text, *given])
+
+
+def _double(match: re.Match[str]) -> str:
+    """A lone backslash stays as it is; one before a % or another one is written twice."""
+    return match[1] * 2 if len(match[1]) > 1 or match[2] == "%" else match[1]
+
+
+def _reads_back(command: str, lines: tuple[str, ...]) -> bool:
+    return split_command_line(format_command_line(command, lines))[:2] == (command, lines)

@@ -1,0 +1,368 @@
+"""The nouns: what a task is, what a run is, what a worker is, and how a task is written down.
+
+A `TaskSpec` is a definition and never changes; SET makes a new one. A `Task` is the
+engine's table row about it, a `Run` one execution, made of one or more attempts.
+
+Life of a run (legal moves only; `attempt` counts up on the way back to queued):
+
+    queued -> sent -> running -> ok | failed | timeout | cancelled | lost
+       ^        |         |         (retry= or lost=rerun leads back to queued)
+       +--------+---------+
+    queued -> cancelled | missed | skipped (a dependency failed)
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import orjson
+from attrs import define, field, frozen
+
+from ..base.errors import Refusal
+from ..base.names import check_name, id_of_name
+from ..base.wire import escape, format_time
+from ..schedules.schedule import Schedule, Unreadable, parse_schedule
+from ..schedules.timetable import Moments, make_moments
+from ..schedules.words import named_zone
+from .kinds import WHOSE, check_command, check_options, check_request
+from .options import DEFAULTS, RULES, Options, format_options, set_options
+
+# Command and all options of any length together; bounds tasks.db's lines and RUN lines.
+MAX_TEXT_BYTES = 65_536
+MAX_PARKED_RUNS = 1000  # per task with overlap=queue
+
+ENDED = frozenset({"ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed"})
+# Moves a run may make; the engine asserts them in apply.
+MOVES = {
+    "queued": {"sent", "cancelled", "missed", "skipped"},
+    "sent": {"running", "ok", "failed", "timeout", "cancelled", "lost"},
+    "running": {"ok", "failed", "timeout", "cancelled", "lost"},
+}
+
+
+# --- tasks ------------------------------------------------------------------------------
+
+
+@frozen
+class TaskSpec:
+    """A task's definition. `schedule` is shared between all tasks of the same text and zone."""
+
+    name: str  # empty in a draft that has no name yet
+    schedule: Schedule
+    command: str
+    options: Options = DEFAULTS
+    unread: Unread | None = None  # set: this release cannot read the record, which is kept as it was
+    moments: Moments = field(init=False, eq=False)  # when it is due; derived from the above
+
+    @moments.default
+    def _moments(self) -> Moments:
+        options = self.options
+        return make_moments(self.schedule, options.start_at, options.end_at, options.spread_s, self.name)
+
+    @property
+    def work(self) -> str:
+        """What a worker must be able to do: the type, and of which handler it is the name too."""
+        return f"custom:{self.command.strip()}" if self.options.type == "custom" else self.options.type
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The definition as facts carry it; the id is told by the fact around it."""
+        if self.unread is not None:
+            return dict(self.unread.record)
+        record = {"schedule": self.schedule.text, "command": self.command, "jobName": self.name}
+        return record | format_options(self.options)
+
+
+@frozen
+class Unread:
+    """A record that was accepted once, and why it would not be now."""
+
+    record: dict[str, Any]
+    why: str
+
+
+def make_spec(name: str, schedule: str, command: str, options: Options, default_tz: str) -> TaskSpec:
+    """A checked definition; raises Refusal naming what is wrong."""
+    if name:
+        check_name(name)
+    check_command(command, options.type)
+    _check_size(command, options)
+    _check_type(options)
+    parsed = parse_schedule(schedule, options.tz or default_tz)
+    if options.tz and parsed.tz != options.tz:
+        raise Refusal("bad-option", f"tz={options.tz} contradicts the schedule, which says {parsed.tz}")
+    _check_bounds(options, parsed)
+    return TaskSpec(name, parsed, command, options)
+
+
+def _check_type(options: Options) -> None:
+    if options is DEFAULTS:
+        return
+    check_options(
+        options.type,
+        [key for key, name in _OF_SOME_TYPES if getattr(options, name) != getattr(DEFAULTS, name)],
+    )
+    check_request(options.type, options.payload, options.body, [name for name, _ in options.headers])
+
+
+_OF_SOME_TYPES = [(key, {"header.X": "headers", "env.X": "env"}.get(key, key)) for key in WHOSE]
+
+
+def _check_bounds(options: Options, schedule: Schedule) -> None:
+    given = [
+        key for key in _BOUNDS if getattr(options, RULES[key].field) != getattr(DEFAULTS, RULES[key].field)
+    ]
+    if given and schedule.kind == "at":
+        raise Refusal("bad-option", f"{given[0]}= is for what comes again, not for @at")
+    if options.spread_s and schedule.kind in ("reboot", "after"):
+        what = f"spread= is for moments of the clock, not for @{schedule.kind}; jitter= delays a start"
+        raise Refusal("bad-option", what)
+    if schedule.kind == "reboot" and options.after:
+        raise Refusal("bad-option", "after= is not for @reboot; let it start with @after behind one that is")
+    if schedule.kind == "after" and not options.after:
+        raise Refusal("bad-schedule", "@after needs after=, the tasks that start it, as in after=a,b @after")
+    if options.start_at and options.end_at and options.end_at < options.start_at:
+        raise Refusal("bad-option", f"end={format_time(options.end_at)} is before start=")
+
+
+_BOUNDS = ("start", "end", "count", "spread")
+
+
+def _check_size(command: str, options: Options) -> None:
+    # SET adds variables one line after the other; the whole must still go into one line of a file.
+    texts = [command, options.desc, options.cwd, options.payload, options.body, options.secret]
+    texts += [text for pair in options.env + options.headers for text in pair]
+    if sum(len(text.encode()) for text in texts) > MAX_TEXT_BYTES:
+        raise Refusal("too-long", f"the command and its options are longer than {MAX_TEXT_BYTES} bytes")
+
+
+@frozen
+class Failure:
+    """A task's last fire that ended badly, with no good one since."""
+
+    since_at: datetime  # when the first of those fires ended
+    run: int | None  # None = it never ran
+    state: str
+    due_at: datetime
+    ended_at: datetime
+    exit: int | None
+    why: str
+
+
+@define
+class Task:
+    """The engine's row about one task."""
+
+    id: int
+    spec: TaskSpec
+    anchor_at: datetime  # when it was added, whole seconds; @every counts from here
+    rev: int = 1
+    due_at: datetime | None = None  # its next moment; None = no more, or not by the clock
+    decided: int = 0  # of the moments that fall on due_at; a clock change may bring several to one
+    heard: dict[str, str] = field(factory=dict)  # how its dependencies ended since its last fire, by name
+    fired: int = 0  # runs of the schedule since count= was set; not counted without it
+    paused: bool = False
+    paused_until_at: datetime | None = None  # None while paused = until RESUME
+    paused_why: str = ""
+    runs: list[int] = field(factory=list)  # active runs, oldest first
+    counts: dict[str, int] | None = None  # fires by disposition, since it was added
+    failure: Failure | None = None  # how its last fire ended, if that was not well
+    is_notice: bool = False  # made by the daemon to tell somebody something; see notices.py
+    run_head: str = ""  # the part of its RUN line that never changes; derived from spec
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether count= lets no more fires come."""
+        return 0 < self.spec.options.count <= self.fired
+
+    def is_paused(self, at: datetime) -> bool:
+        """Whether a moment at `at` starts nothing."""
+        return self.paused and (self.paused_until_at is None or at < self.paused_until_at)
+
+
+def task_record(task_id: int, spec: TaskSpec) -> dict[str, str | int]:
+    """A task as tasks.db writes it: fixed key order, defaults left out, the id unless the name tells it."""
+    record: dict[str, str | int] = spec.record
+    if id_of_name(spec.name) == task_id:
+        return record
+    first = {key: record.pop(key) for key in ("schedule", "command", "jobName") if key in record}
+    return first | {"id": task_id} | record
+
+
+def read_record(record: dict[str, Any], default_tz: str) -> TaskSpec:
+    """A definition from the journal, which is never refused: what cannot be read is kept, and never due.
+
+    Zones leave the zone data, and rules grow stricter; a task of long ago must not keep
+    all others from starting.
+    """
+    try:
+        return parse_record(record, default_tz)[1]
+    except Refusal as refusal:
+        name, text, command = (str(record.get(key, "")) for key in ("jobName", "schedule", "command"))
+        return TaskSpec(name, Unreadable.of(text), command, DEFAULTS, Unread(record, refusal.message))
+
+
+def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]:
+    """A JSON object of tasks.db or `ADD {…}` as (id or None, definition).
+
+    Raises Refusal (`bad-line`, or the code of the part that is wrong), naming the key.
+    """
+    if not isinstance(record, dict):
+        raise Refusal("bad-line", "not a JSON object")
+    words = dict(record)
+    task_id = words.pop("id", None)
+    if task_id is not None and (type(task_id) is not int or not 0 < task_id < 2**53):
+        raise Refusal("bad-line", f'"id" is not a whole number above 0: {escape(str(task_id)[:40])}')
+    name = _text(words, "jobName", "")
+    schedule, command = _text(words, "schedule", None), _text(words, "command", None)
+    texts = {key: _option_text(key, value) for key, value in words.items()}
+    options = set_options(DEFAULTS, texts, named_zone(schedule) or default_tz)
+    return task_id, make_spec(name, schedule, command, options, default_tz)
+
+
+def _text(words: dict[str, Any], key: str, default: str | None) -> str:
+    value = words.pop(key, default)
+    if value is None:
+        raise Refusal("bad-line", f'the key "{key}" is missing')
+    if not isinstance(value, str):
+        raise Refusal("bad-line", f'"{key}" is not a text')
+    return value
+
+
+def _option_text(key: str, value: object) -> str:
+    if key not in RULES and not key.startswith(("env.", "header.")):
+        hint = ' (a task\'s name is "jobName" here)' if key == "name" else ""
+        raise Refusal("bad-line", f'there is no key "{escape(key)}"{hint}')
+    if isinstance(value, str):
+        return value
+    if key == "payload":
+        return orjson.dumps(value).decode()
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    if type(value) in (int, float):
+        return str(value)
+    raise Refusal("bad-line", f'"{escape(key)}" is neither a text nor a number')
+
+
+def parse_json(text: str | bytes, what: str) -> object:
+    """One JSON value; Refusal (`bad-line`) with the decoder's reason and place otherwise."""
+    line = text.encode() if isinstance(text, str) else text
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise Refusal("bad-line", f"{what} is not valid JSON: {error}") from None
+    # The decoder lets the last of two equal keys win; a slip of the hand must not pass so quietly.
+    if isinstance(value, dict) and line.count(b'":') + line.count(b'" ') > len(value):
+        try:
+            json.loads(line, object_pairs_hook=_refuse_duplicates)
+        except RecursionError:
+            raise Refusal("bad-line", f"{what} is JSON in JSON in JSON, too deep to be a task") from None
+    return value
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise Refusal("bad-line", f'the key "{escape(key)}" is given twice')
+
+
+# --- runs and workers ---------------------------------------------------------------------
+
+
+@define
+class Run:
+    """One execution of a task that has not ended yet."""
+
+    id: int
+    task_id: int
+    spec: TaskSpec  # as it was when the run was queued
+    due_at: datetime  # when the schedule asked for it; never moves on retry
+    queued_at: datetime  # when this attempt began to wait for a worker
+    by: str  # `schedule`, `manual`, `reboot`, `after`, `notice`
+    args: dict[str, str] | None = None  # of RUN REF arg.K=V
+    target: str = ""  # with on=all: the one worker that this run is for
+    blame: str = ""  # with on=all: how another run of the same fire failed
+    nth: int = 1  # among the moments of its task that fell on due_at
+    attempt: int = 1
+    state: str = "queued"
+    parked: bool = False  # waits for an earlier run of its task (overlap=), not for a worker
+    awaits: bool = False  # waits for its task's dependencies
+    delayed_until_at: datetime | None = None  # jitter=, or a retry's wait
+    worker: str | None = None
+    sent_at: datetime | None = None
+    started_at: datetime | None = None
+    lease_until_at: datetime | None = None  # then its worker is taken for gone; None while connected
+    stopping: str = ""  # `cancelled` or `timeout` once a KILL is on its way
+    output_bytes: int = 0  # journaled so far, of this attempt
+    has_output: bool = False  # whether any attempt wrote something
+
+    @property
+    def on(self) -> str:
+        """Which workers may take it, as on= says it."""
+        return self.target or self.spec.options.on
+
+
+@frozen
+class Outcome:
+    """One row of RUNS that will not change any more: an attempt's end, or fires that never ran."""
+
+    seq: int  # of the journal record that says so
+    run: int | None
+    task_id: int
+    name: str
+    attempt: int | None
+    state: str
+    due_at: datetime
+    started_at: datetime | None
+    ended_at: datetime
+    worker: str | None
+    exit: int | None
+    why: str = ""
+    count: int = 1  # fires this row stands for
+    first_due_at: datetime | None = None  # of them; None = due_at
+
+
+@frozen
+class Told:
+    """How often one event of a task, a worker or an expectation was told lately."""
+
+    since_at: datetime  # when counting began
+    given: int  # since then, and since the opposite was told
+    withheld: int  # since the last one that was given
+
+
+@define
+class Worker:
+    """A worker that is, or was, connected."""
+
+    name: str
+    slots: int
+    labels: dict[str, str]
+    can: frozenset[str]
+    address: str
+    since_at: datetime
+    connected: bool = True
+    draining: bool = False  # by DRAIN; outlives its connection
+    leaving: bool = False  # it said BYE
+    runs: set[int] = field(factory=set)
+
+    @property
+    def free(self) -> int:
+        return self.slots - len(self.runs) if self.takes_runs else 0
+
+    @property
+    def takes_runs(self) -> bool:
+        return self.connected and not (self.draining or self.leaving)
+
+    @property
+    def state(self) -> str:
+        if not self.connected:
+            return "away"
+        return "draining" if self.draining else "leaving" if self.leaving else "ready"

@@ -1,0 +1,7 @@
+"""The program that runs jobs: it dials in, takes runs, and answers for each.
+
+The one rule: a report is kept until the daemon has acknowledged it.
+
+Read in this order: `spool` (reports that outlive a kill), `silence` (nobody answers), `executors/`
+(one module a type), `agent`.
+"""

@@ -1,0 +1,594 @@
+"""The worker program: dials in, carries out what it is told, reports until it is heard.
+
+Three things live apart from each other. *Jobs* end when they end: no link and no daemon
+is needed for that. *Reports* are kept, in memory and in the spool, until the daemon has
+acknowledged them. The *link* comes and goes; what is said over it is gathered from the
+other two by one writer, all there is at once, so a batch of orders costs one send.
+
+Leaving has one rule, `_may_go`: no job, and nothing left that the daemon could still say
+or hear, unless the link is gone; then the spool remembers.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import signal
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+import trio
+from attrs import define, field
+
+from ..base.errors import Exit, Fatal, Refusal
+from ..base.wire import Item, LineReader, escape, format_option, format_time
+from ..host.auth import read_token
+from ..host.clock import wall_now
+from ..host.config import WorkerSettings, format_address
+from .executors import custom, make_table
+from .executors.job import (
+    NOT_RUNNABLE,
+    SIGNAL_BASE,
+    Ended,
+    Executor,
+    Job,
+    Order,
+    cannot_start,
+    format_done,
+    parse_order,
+)
+from .executors.output import Output, format_output
+from .executors.processes import become_subreaper, reap_adopted
+from .silence import Silence
+from .spool import Spool
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_S = 0.2  # between two attempts to connect; doubles with each, chosen at random below
+MAX_DELAY_S = 5.0
+ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
+GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
+KILL_GRACE_S = 10.0  # unless the daemon says grace=
+BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
+LOCK_POLL_S = 0.2
+ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
+READ_BYTES = 256 * 1024
+MAX_ORDER_BYTES = 1024 * 1024  # more than any daemon sends: an unread order would be a lost run
+MAX_BATCH_BYTES = 128 * 1024  # of output, in one send
+MIN_SHARE_BYTES = 4 * 1024  # of it, for one run
+MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
+MAX_HELLO_BYTES = 65_000  # running= takes what the rest of HELLO leaves of it
+REFUSED_FOR_GOOD = ("denied", "auth-required")
+
+
+class NotWelcomeError(Exception):
+    """There was no OK this time; the message says why."""
+
+
+@define
+class Terms:
+    """What the daemon said in its first answer."""
+
+    heartbeat_s: float = 10.0
+    output: int = 1024 * 1024  # bytes of output kept of a run
+    grace_s: float = KILL_GRACE_S
+
+
+@define(eq=False)
+class Link:
+    """A connection that was answered OK."""
+
+    stream: trio.abc.Stream
+    heard_at: float  # on trio's clock
+    rtt_s: float  # from the last HELLO or BEAT to its OK
+    beaten_at: float = -math.inf
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    work: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)  # the writer sleeps here
+    room: trio.lowlevel.ParkingLot = field(
+        factory=trio.lowlevel.ParkingLot
+    )  # the reader, when too much waits
+    why: str = ""  # why it was lost
+    unanswered: deque[float] = field(factory=deque)  # when each BEAT was said whose OK has not come yet
+
+    def lose(self, why: str) -> None:
+        self.why = self.why or why
+        self.scope.cancel()
+
+
+class Agent:
+    """One worker: its jobs, its reports, and the link when there is one."""
+
+    def __init__(self, settings: WorkerSettings, spool: Spool, parent: int) -> None:
+        self.settings = settings
+        self.spool = spool
+        self.table = make_table(settings)
+        self.parent = parent  # the process that started this one; matters to a local worker
+        self.terms = Terms()
+        self.jobs: dict[str, Job] = {}  # by `<run> <attempt>`, as everything below
+        self.reports: dict[str, str] = {}  # DONE lines that were not acknowledged yet
+        self.waiting: dict[str, Output] = {}  # output that can be sent; its DONE goes after it
+        self.outbox: list[str] = []  # all other lines that can be sent
+        self.link: Link | None = None
+        self.is_leaving = False
+        self.gone = trio.Event()
+        self.fatal: Fatal | None = None  # why the daemon will have none of us
+        self.silence = Silence(settings.silent_after_s, settings.silent_hook, self._address)
+        self._is_impatient = False
+        self._nursery: trio.Nursery
+
+    async def run(self) -> None:
+        """Works until it may go; `fatal` then says whether it had to."""
+        self.reports, lost = self.spool.load()
+        for key in lost:
+            log.warning("run %s attempt %s was running when this worker was killed", *key.split())
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._keep_connected)
+            nursery.start_soon(self.silence.watch)
+            await self.gone.wait()
+            nursery.cancel_scope.cancel()
+        self._keep_for_later()
+
+    # --- orders -----------------------------------------------------------------------
+
+    def act(self, items: Iterable[Item]) -> None:
+        """Carries out a batch of the daemon's lines."""
+        for item in items:
+            if isinstance(item, Refusal):
+                log.error("the daemon sent a line that cannot be read: %s", item)
+                continue
+            verb, _, rest = item.partition(" ")
+            if verb == "RUN":
+                self._take(rest)
+            elif verb == "ACK":
+                if self.reports.pop(rest, None):
+                    self.spool.acknowledge(rest)
+            elif verb == "KILL":
+                self._kill(rest)
+            elif verb == "OK" and self.link and self.link.unanswered:
+                self.link.rtt_s = max(0.0, self.link.heard_at - self.link.unanswered.popleft())
+            elif verb == "ERR":
+                log.warning("the daemon says: %s", escape(item))
+        self.spool.flush(self.reports, self.jobs)
+        self._wake_writer()
+        self._go_if_possible()
+
+    def _take(self, text: str) -> None:
+        """One RUN line: begin the job, or be done with it right away."""
+        try:
+            order = parse_order(text)
+            key = order.key
+            if key in self.jobs or key in self.reports:
+                return  # the daemon asks again for what we already have
+            executor = self.table.get(order.type)
+            if executor is None:
+                self._report(key, cannot_start(NOT_RUNNABLE, f"this worker runs no {order.type} jobs"))
+            elif executor.at_once and (ended := executor.at_once(order)):
+                self._report(key, ended)
+            else:
+                self._begin(order)
+        except Refusal as refusal:
+            self._take_unreadable(text, refusal)
+
+    def _take_unreadable(self, text: str, refusal: Refusal) -> None:
+        # The daemon waits for an end of this run; only without its number is there none to give.
+        log.error("the daemon sent an order that cannot be read: %s", refusal)
+        words = text.split(None, 2)[:2]
+        if len(words) == 2 and all(word.isdecimal() for word in words):
+            self._report(" ".join(words), cannot_start(NOT_RUNNABLE, refusal.message))
+
+    def _kill(self, key: str) -> None:
+        if job := self.jobs.get(key):
+            job.kill()
+        elif key in self.reports and key not in self.waiting:
+            self.outbox.append(self.reports[key])
+
+    # --- jobs -------------------------------------------------------------------------
+
+    def _begin(self, order: Order) -> None:
+        key, _ = order.key, order.timeout_s  # refuses a bad timeout= before there is a job
+        output = Output(order.run, self.terms.output, lambda: self._has_output(key, output))
+        job = Job(order, output, self.terms.grace_s, lambda: self._say(f"STARTED {key}\n"))
+        self.jobs[key] = job
+        self.spool.accept(key)
+        self._nursery.start_soon(self._run_job, job)
+
+    async def _run_job(self, job: Job) -> None:
+        key = job.order.key
+        ended = await _carry_out(job, self.table[job.order.type])
+        del self.jobs[key]
+        job.output.end()
+        line = format_done(key, ended, job.output.omitted)
+        self.reports[key] = line
+        self.spool.report(line)
+        self.spool.flush(self.reports, self.jobs)
+        if key not in self.waiting:
+            self._say(line)
+        self._go_if_possible()
+
+    def _has_output(self, key: str, output: Output) -> None:
+        self.waiting[key] = output
+        self._wake_writer()
+
+    def _report(self, key: str, ended: Ended) -> None:
+        """The end of a run that never was a job; `act` writes and sends it with its batch."""
+        text = format_done(key, ended)
+        if ended.said:
+            text = format_output(key.partition(" ")[0], 1, ended.said.encode()) + text
+        self.reports[key] = text
+        self.spool.report(text)
+        self.outbox.append(text)
+
+    # --- what is said -----------------------------------------------------------------
+
+    def _say(self, line: str) -> None:
+        """Sends a line, if there is a link; reports are said again over the next one."""
+        if self.link:
+            self.outbox.append(line)
+            self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if self.link:
+            self.link.work.unpark_all()
+
+    def gather(self) -> str:
+        """All lines that can be sent now, as one text; of output no more than a batch."""
+        texts, self.outbox = self.outbox, []
+        budget = MAX_BATCH_BYTES
+        share = max(MIN_SHARE_BYTES, budget // max(1, len(self.waiting)))
+        for key, output in list(self.waiting.items()):
+            if budget <= 0:
+                break
+            text = output.take(share)
+            texts.append(text)
+            budget -= len(text)
+            del self.waiting[key]
+            if output.is_waiting:
+                self.waiting[key] = output  # to the end of the line: the others go first next time
+            elif key in self.reports:
+                texts.append(self.reports[key])
+        return "".join(texts)
+
+    def hello(self) -> str:
+        """The first line, and at once the last order of a worker that takes none any more."""
+        settings = self.settings
+        words = ["HELLO", format_option("name", settings.name), f"slots={settings.slots}"]
+        # The secret goes before what may be long: it has to stand at the line's beginning.
+        if settings.token_file:
+            words.append(format_option("token", read_token(settings.token_file).decode()))
+        words.append("can=" + ",".join(self._abilities()))
+        if settings.label:
+            words.append("labels=" + ",".join(f"{key}={value}" for key, value in settings.label))
+        # Jobs first: a report is repeated anyhow, a job that is not named loses its lease.
+        held = ",".join(key.replace(" ", ":") for key in [*self.jobs, *self.reports])
+        room = MAX_HELLO_BYTES - len(" ".join(words))
+        if len(held) > room:
+            held = held[:room].rpartition(",")[0]
+        if held:
+            words.append("running=" + held)
+        return " ".join(words) + ("\nBYE\n" if self.is_leaving else "\n")
+
+    def _abilities(self) -> list[str]:
+        """The types it can do; of `custom`, each handler by its name."""
+        handlers = [f"custom:{name}" for name in custom.names(self.settings.handlers)]
+        return [kind for kind in self.table if kind != "custom"] + handlers
+
+    # --- the link ---------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        """Connects, again and again; ends only with the worker."""
+        delay_s, last_why = FIRST_DELAY_S, ""
+        while True:
+            if self._is_orphan and not self.jobs:
+                self.leave()
+            tried_at = trio.current_time()
+            why = await self._connect_once()
+            had_link, self.link = self.link is not None, None
+            if why != last_why:
+                log.warning("%s: %s; trying again until it works", self._address, why)
+            last_why = "" if had_link else why  # told once a change, however often it is tried
+            self._after_loss(had_link)
+            # A daemon that takes us and drops us at once is no reason to hurry.
+            if trio.current_time() - tried_at > MAX_DELAY_S:
+                delay_s = FIRST_DELAY_S
+            # The whole delay is random, so that a thousand workers do not come back as one.
+            await trio.sleep(random.uniform(0, delay_s))
+            delay_s = min(2 * delay_s, MAX_DELAY_S)
+
+    async def _connect_once(self) -> str:
+        """One connection from its beginning to its end; returns why it ended."""
+        try:
+            with trio.fail_after(ANSWER_WAIT_S):
+                stream = await _dial(self.settings.connect)
+            async with stream:
+                reader = LineReader(MAX_ORDER_BYTES)
+                said_at = trio.current_time()
+                with trio.fail_after(ANSWER_WAIT_S):
+                    items = await self._greet(stream, reader)
+                now = trio.current_time()
+                return await self._talk(Link(stream, now, now - said_at), reader, items)
+        except trio.TooSlowError:
+            return f"no answer within {ANSWER_WAIT_S:g} s"
+        except OSError as error:
+            return f"cannot connect: {_reasons(error)}"
+        except trio.BrokenResourceError:
+            return "the connection broke"
+        except NotWelcomeError as reason:
+            return str(reason)
+        except Fatal as fatal:
+            # Jobs are not ended for it: they run on, and so do the attempts to connect.
+            self.fatal = fatal
+            return fatal.message
+
+    @property
+    def _address(self) -> str:
+        connect = self.settings.connect
+        return f"unix:{connect}" if isinstance(connect, Path) else format_address(connect)
+
+    async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
+        """HELLO and its answer; returns the lines that came after. Raises NotWelcomeError and Fatal."""
+        await stream.send_all(self.hello().encode())
+        items: list[Item] = []
+        while not items:
+            data = await stream.receive_some(READ_BYTES)
+            if not data:
+                raise NotWelcomeError("the daemon closed the connection without an answer")
+            items = reader.receive(bytes(data))
+        first = str(items[0])
+        word, _, rest = first.partition(" ")
+        if word == "ERR":
+            why = f"the daemon refuses this worker: {escape(rest)}"
+            if rest.partition(" ")[0] in REFUSED_FOR_GOOD:
+                raise Fatal(Exit.REFUSED, f"{self._address}: {why}")
+            raise NotWelcomeError(why)
+        if word != "OK":
+            raise NotWelcomeError(f'the first answer was "{escape(first[:40])}", neither OK nor ERR')
+        self.terms, self.fatal = parse_terms(rest), None
+        return items[1:]
+
+    async def _talk(self, link: Link, reader: LineReader, items: list[Item]) -> str:
+        """Orders in and reports out, until the connection is lost; returns why it was."""
+        log.info("%s: connected as %s", self._address, self.settings.name)
+        self.link = link
+        self.silence.end()
+        self.outbox = [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]
+        self.outbox += [text for key, text in self.reports.items() if key not in self.waiting]
+        self._beat(link)
+        with link.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, link)
+                nursery.start_soon(self._watch_silence, link)
+                nursery.start_soon(self._read, link, reader, items)
+        return link.why
+
+    async def _read(self, link: Link, reader: LineReader, items: list[Item]) -> None:
+        try:
+            while True:
+                self.act(items)
+                while len(self.outbox) > MAX_OUTBOX_LINES:
+                    await link.room.park()
+                data = await link.stream.receive_some(READ_BYTES)
+                if not data:
+                    link.lose("the daemon closed the connection")
+                link.heard_at = trio.current_time()
+                self.silence.end()
+                items = reader.receive(bytes(data))
+        except trio.BrokenResourceError:
+            link.lose("the connection broke")
+
+    async def _write(self, link: Link) -> None:
+        """The only writer of a connection: sends all there is, then sleeps until there is more."""
+        try:
+            while True:
+                while not (self.outbox or self.waiting):
+                    await link.work.park()
+                text = self.gather()
+                link.room.unpark_all()
+                await link.stream.send_all(text.encode())
+        except trio.BrokenResourceError:
+            link.lose("the connection broke")
+
+    async def _watch_silence(self, link: Link) -> None:
+        """Shows life, the time and the way's length at every heartbeat; gives up a daemon that is silent."""
+        heartbeat_s = self.terms.heartbeat_s
+        while True:
+            now = trio.current_time()
+            if now >= link.heard_at + BEATS_MISSED * heartbeat_s:
+                link.lose(f"the daemon was silent for {BEATS_MISSED * heartbeat_s:g} s")
+            if now >= link.beaten_at + heartbeat_s:
+                self._beat(link)
+            gone_at = link.heard_at + BEATS_MISSED * heartbeat_s
+            await trio.sleep_until(min(link.beaten_at + heartbeat_s, gone_at))
+
+    def _beat(self, link: Link) -> None:
+        link.beaten_at = trio.current_time()
+        link.unanswered.append(link.beaten_at)
+        self._say(f"BEAT now={format_time(wall_now())} rtt={link.rtt_s:.4f}\n")
+
+    # --- leaving ----------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Takes no more runs and goes when the last one has ended; asked again, ends them."""
+        if self.is_leaving:
+            for job in self.jobs.values():
+                job.kill_now()
+            return
+        self.is_leaving = True
+        log.info("leaving; %d jobs are still running", len(self.jobs))
+        if self.link:
+            self._say("BYE\n")
+            self._beat(self.link)
+        self._go_if_possible()
+
+    def _may_go(self) -> bool:
+        if self.jobs:
+            return False
+        if self.fatal:
+            return True
+        # An order may have crossed our BYE. The BEAT after it is answered after it was
+        # read, so once that OK is here no order can be under way any more.
+        return self.is_leaving and (not self.link or not (self.reports or self.link.unanswered))
+
+    def _go_if_possible(self) -> None:
+        if not self.jobs and not self.is_leaving and self._is_orphan:
+            self.leave()
+        elif self._may_go():
+            self.gone.set()
+        elif self.is_leaving and not self.jobs and not self._is_impatient:
+            self._is_impatient = True
+            self._nursery.start_soon(self._lose_patience)
+
+    async def _lose_patience(self) -> None:
+        await trio.sleep(GOODBYE_WAIT_S)
+        self._is_impatient = False
+        if not self.jobs:
+            self.gone.set()
+
+    def _after_loss(self, had_link: bool) -> None:
+        # A local worker belongs to one daemon. When that is gone its successor brings a
+        # worker of its own, which waits for our spool.
+        if self.settings.local and had_link and not self.jobs:
+            self.gone.set()
+        self._go_if_possible()
+
+    @property
+    def _is_orphan(self) -> bool:
+        """Whether the daemon that started this local worker has gone.
+
+        Its successor takes us back, with our jobs and with new ones, since the worker it
+        brings has to wait for our spool. It gets its turn when no job is running here.
+        """
+        return self.settings.local and os.getppid() != self.parent
+
+    def _keep_for_later(self) -> None:
+        """Leaves in the spool whatever was not acknowledged, with the output that was not sent."""
+        for key, output in self.waiting.items():
+            if key in self.reports:
+                self.reports[key] = output.take_all() + self.reports[key]
+        self.spool.rewrite(self.reports, self.jobs)
+
+
+async def _carry_out(job: Job, executor: Executor) -> Ended:
+    """Has the executor do it; whatever goes wrong in there ends this job only."""
+    if job.killed:
+        return Ended(SIGNAL_BASE + signal.SIGTERM, why="killed before it started", signal=signal.SIGTERM)
+    try:
+        return await executor.run(job)
+    except Exception as error:
+        log.exception("run %s failed inside the worker", job.order.run)
+        return Ended(NOT_RUNNABLE, why=f"a fault of the worker: {error!r}")
+
+
+async def _dial(address: tuple[str, int] | Path) -> trio.abc.Stream:
+    if isinstance(address, Path):
+        return await trio.open_unix_socket(address)
+    return await trio.open_tcp_stream(*address)
+
+
+def _reasons(error: OSError) -> str:
+    """Each different reason once: a name may stand for several addresses."""
+    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
+    return ", ".join(dict.fromkeys(_reason(each) for each in causes))
+
+
+def _reason(error: Exception) -> str:
+    # A name that cannot be looked up has a negative number of its own, and trio puts the
+    # address into the text of every other error.
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error)
+
+
+def parse_terms(text: str) -> Terms:
+    """What follows the OK: a name and key=value words; what is unknown or no number is left out."""
+    terms = Terms()
+    for word in text.split():
+        key, _, value = word.partition("=")
+        number = _parse_number(value)
+        if number is None:
+            continue
+        if key == "heartbeat" and number > 0:
+            terms.heartbeat_s = number
+        elif key == "output":
+            terms.output = int(number)
+        elif key == "grace":
+            terms.grace_s = number
+    return terms
+
+
+def _parse_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 <= number < math.inf else None
+
+
+# --- the program ----------------------------------------------------------------------
+
+
+def run(settings: WorkerSettings) -> int:
+    """Works until told to leave; returns the exit code. Raises Fatal."""
+    custom.check(settings.handlers)
+    become_subreaper()
+    return trio.run(_main, settings)
+
+
+async def _main(settings: WorkerSettings) -> int:
+    parent = os.getppid()
+    spool = await wait_spool(settings, parent)
+    if spool is None:
+        return Exit.OK
+    agent = Agent(settings, spool, parent)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_listen_to_signals, agent)
+            nursery.start_soon(_reap_adopted)
+            await agent.run()
+            nursery.cancel_scope.cancel()
+    finally:
+        spool.close()
+    if agent.fatal:
+        raise agent.fatal
+    return Exit.OK
+
+
+def spool_directory(settings: WorkerSettings) -> Path:
+    """Where reports wait; each name has its own place, since two workers cannot share one."""
+    if settings.spool:
+        return settings.spool
+    home = os.environ.get("STATE_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_STATE_HOME", "")
+    base = Path(home) if home.startswith("/") else Path("~/.local/state").expanduser()
+    return base / "cronflowd-worker" / settings.name
+
+
+async def wait_spool(settings: WorkerSettings, parent: int) -> Spool | None:
+    """The spool. A local worker waits for its predecessor; None when nobody needs it any more."""
+    while True:
+        try:
+            return Spool(spool_directory(settings))
+        except Fatal as fatal:
+            if not settings.local or fatal.status != Exit.TRY_AGAIN:
+                raise
+        if os.getppid() != parent:
+            return None
+        await trio.sleep(LOCK_POLL_S)
+
+
+async def _listen_to_signals(agent: Agent) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            agent.leave()
+
+
+async def _reap_adopted() -> None:
+    with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+        async for _ in signals:
+            is_done = False
+            while not is_done:
+                # Every job's end sends the signal too; nobody minds a zombie for a second.
+                await trio.sleep(ADOPTED_PAUSE_S)
+                is_done = reap_adopted()

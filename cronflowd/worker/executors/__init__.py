@@ -1,0 +1,50 @@
+"""What a worker can carry out, by type. To add a type: an executor, and a row in a table.
+
+job         what an executor is given and gives back
+output      what a job writes, bounded
+processes   processes as jobs
+shell       shell and script
+builtin     echo, sleep and calculate
+custom      handlers, seen from the worker
+handler     the process of one handler
+addresses   which addresses a request may go to
+client      one HTTP request
+http        http
+webhook     webhook
+email       email
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ...host.config import WorkerSettings
+from .builtin import CALCULATE, ECHO, SLEEP
+from .custom import run_handler
+from .http import is_possible, run_http
+from .job import Executor
+from .shell import SCRIPT, SHELL
+from .webhook import run_webhook
+
+# What every worker can do.
+TABLE: dict[str, Executor] = {
+    "shell": SHELL,
+    "script": SCRIPT,
+    "echo": ECHO,
+    "sleep": SLEEP,
+    "calculate": CALCULATE,
+}
+
+
+def make_table(settings: WorkerSettings) -> dict[str, Executor]:
+    """What a worker with these settings can do on this machine; its `can=` names nothing else."""
+    table = TABLE | {"custom": Executor(partial(run_handler, directory=settings.handlers))}
+    if is_possible():
+        private = settings.http_private == "allow"
+        table["http"] = Executor(partial(run_http, private=private))
+        table["webhook"] = Executor(partial(run_webhook, private=private))
+    if settings.smtp is not None:
+        from .email import Mailer  # what reads and writes mail is large, and most workers send none
+
+        table["email"] = Executor(Mailer(settings).run)
+    return table

@@ -1,0 +1,291 @@
+"""Jobs of type `email`: a message to a mail server that the worker's settings name.
+
+The library for it waits as threads do, so each mail has a thread, at most so many at a
+time, and its connection a limit on every wait. A job that is told to end is over at once:
+its connection is cut, and the thread ends by that. Whether the mail went out is then not
+known; its Message-ID is the same at every attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import Any
+
+import orjson
+import trio
+from attrs import Factory, define, field, frozen
+
+from ... import __version__
+from ...base.errors import Exit, Fatal
+from ...host.auth import read_password
+from ...host.clock import wall_now
+from ...host.config import WorkerSettings
+from ...tasks.kinds import split_recipients
+from .job import NOT_RUNNABLE, Ended, Job, Order, cannot_start, ended_by_signal
+
+# curl's numbers, as for http.
+NO_HOST = 6
+NO_CONNECTION = 7
+TIMED_OUT = 28
+NO_TLS = 35
+NOT_ACCEPTED = 55
+BROKEN = 56
+NOT_TRUSTED = 60
+TLS_NOT_OFFERED = 64
+LOGIN_DENIED = 67
+
+WAIT_S = 30.0  # for any single answer of the server
+GOODBYE_S = 2.0  # for its answer to QUIT
+MAX_AT_A_TIME = 16
+MAX_SHOWN = 300  # characters of what the server says
+
+# Not 8 bit: a server may not take it.
+_POLICY = SMTP.clone(cte_type="7bit")
+
+
+@frozen
+class Server:
+    """Where mail goes, and how."""
+
+    host: str
+    port: int
+    tls: str  # `required`, `auto`, `off`, `implicit`
+    user: str  # empty: no login
+    password: str = field(repr=False)
+    sender: str
+
+
+class Failure(Exception):
+    """The mail did not go out, or not to everybody."""
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+        self.why = why
+
+
+@define
+class Mailer:
+    """The executor: what the settings say, and how many threads are at it."""
+
+    settings: WorkerSettings
+    now: Callable[[], datetime] = wall_now
+    limiter: trio.CapacityLimiter = Factory(lambda: trio.CapacityLimiter(MAX_AT_A_TIME))
+
+    def __attrs_post_init__(self) -> None:
+        if bool(self.settings.smtp_user) != bool(self.settings.smtp_password_file):
+            raise Fatal(Exit.CONFIG, "a login is smtp_user and smtp_password_file; one of them is missing")
+
+    async def run(self, job: Job) -> Ended:
+        """The command is the recipients, the payload what they read."""
+        try:
+            server = make_server(self.settings)
+            message = make_message(job.order, server.sender, self.now())
+        except (Fatal, ValueError) as error:
+            return cannot_start(NOT_RUNNABLE, str(error))
+        job.start()
+        delivery = Delivery(server, split_recipients(job.order.command), message)
+        with job.life:
+            try:
+                return await trio.to_thread.run_sync(
+                    delivery.run, abandon_on_cancel=True, limiter=self.limiter
+                )
+            except Failure as failure:
+                return Ended(failure.code, why=failure.why)
+            finally:
+                delivery.abort()
+        if job.timed_out:
+            return Ended(
+                TIMED_OUT, why="its timeout is over; whether the mail went out is not known", timed_out=True
+            )
+        return ended_by_signal(job)
+
+
+def make_server(settings: WorkerSettings) -> Server:
+    """Raises Fatal where the password cannot be read; it is read anew for each mail."""
+    assert settings.smtp is not None
+    password = read_password(settings.smtp_password_file) if settings.smtp_password_file else ""
+    host, port = settings.smtp
+    return Server(host, port, settings.smtp_tls, settings.smtp_user or "", password, settings.smtp_from)
+
+
+def make_message(order: Order, sender: str, at: datetime) -> EmailMessage:
+    """The mail itself; text and html are two forms of the same. Raises ValueError."""
+    content: dict[str, Any] = orjson.loads(order.options.get("payload", "{}"))
+    message = EmailMessage(policy=_POLICY)
+    message["Subject"] = content.get("subject") or order.options.get("name", "")
+    message["From"] = sender
+    message["To"] = ", ".join(split_recipients(order.command))
+    message["Date"] = format_datetime(at)
+    message["Message-ID"] = make_message_id(order, sender)
+    # So that no holiday notice is sent in answer.
+    message["Auto-Submitted"] = "auto-generated"
+    message["X-Mailer"] = f"cronflowd/{__version__}"
+    text, html = content.get("text"), content.get("html")
+    if text or not html:
+        message.set_content(text or "")
+    if html and text:
+        message.add_alternative(html, subtype="html")
+    elif html:
+        message.set_content(html, subtype="html")
+    return message
+
+
+def make_message_id(order: Order, sender: str) -> str:
+    """The same for every attempt of a fire, and for no other mail of this or another daemon."""
+    fire = order.options.get("fire", "")
+    what = "\n".join((fire, order.options.get("name", ""), order.command, order.options.get("payload", "")))
+    readable = re.sub("[^A-Za-z0-9-]+", ".", fire).strip(".")
+    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
+    return f"<{readable}.{digest}@{sender.partition('@')[2]}>"
+
+
+# --- in the thread ----------------------------------------------------------------------
+
+
+class Delivery:
+    """One conversation with the server. `run` is the thread's; `abort` comes from outside."""
+
+    def __init__(self, server: Server, recipients: list[str], message: EmailMessage) -> None:
+        self.server = server
+        self.recipients = recipients
+        self.message = message
+        self._is_aborted = False
+        self._handle: socket.socket | None = None  # the connection once more, whatever TLS makes of it
+
+    def abort(self) -> None:
+        """Cuts the connection, which wakes the thread; nothing happens when it has ended."""
+        self._is_aborted = True
+        if self._handle is not None:
+            with suppress(OSError):
+                self._handle.shutdown(socket.SHUT_RDWR)
+
+    def run(self) -> Ended:
+        """Sends the mail. Raises Failure."""
+        try:
+            return self._converse()
+        except (smtplib.SMTPException, OSError) as error:
+            raise _failure(error) from None
+        finally:
+            if self._handle is not None:
+                self._handle.close()
+
+    def connect(self) -> socket.socket:
+        """A connection to the server. Raises Failure."""
+        server = self.server
+        try:
+            sock = socket.create_connection((server.host, server.port), WAIT_S)
+        except socket.gaierror as error:
+            raise Failure(NO_HOST, f"{server.host}: {error.strerror}") from None
+        except TimeoutError:
+            raise Failure(TIMED_OUT, f"{server.host}: no connection within {WAIT_S:g} s") from None
+        except OSError as error:
+            raise Failure(NO_CONNECTION, f"{server.host} port {server.port}: {error.strerror}") from None
+        self._handle = sock.dup()
+        if self._is_aborted:
+            self.abort()
+        if server.tls == "implicit":
+            return _trusting_context().wrap_socket(sock, server_hostname=server.host)
+        return sock
+
+    def _converse(self) -> Ended:
+        with _Smtp(self) as smtp:
+            self._encrypt(smtp)
+            if self.server.user:
+                smtp.login(self.server.user, self.server.password)
+            refused = smtp.sendmail(self.server.sender, self.recipients, self.message.as_bytes())
+            assert smtp.sock is not None
+            smtp.sock.settimeout(GOODBYE_S)
+        if refused:
+            accepted = len(self.recipients) - len(refused)
+            raise Failure(NOT_ACCEPTED, f"sent to {accepted}, but not to {_told(refused)}")
+        return Ended(
+            0, why=f"sent to {len(self.recipients)} by {self.server.host} as {self.message['Message-ID']}"
+        )
+
+    def _encrypt(self, smtp: smtplib.SMTP) -> None:
+        """STARTTLS as the settings want it. A password goes to nobody but a server that was verified."""
+        if self.server.tls in ("off", "implicit"):
+            return
+        is_needed = self.server.tls == "required" or bool(self.server.user)
+        smtp.ehlo_or_helo_if_needed()
+        if smtp.has_extn("starttls"):
+            smtp.starttls(context=_trusting_context() if is_needed else _any_context())
+        elif is_needed:
+            raise Failure(TLS_NOT_OFFERED, "the server offers no STARTTLS, and smtp_tls= wants it")
+
+
+class _Smtp(smtplib.SMTP):
+    """The library's client on a connection of ours; leaving it says QUIT."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        server = delivery.server
+        # Its own idea of this host's name would ask the DNS.
+        super().__init__(server.host, server.port, local_hostname=socket.gethostname(), timeout=WAIT_S)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return self._delivery.connect()
+
+    def __exit__(self, *args: object) -> None:
+        # The mail is taken or it is not; a server without manners changes nothing about it.
+        with suppress(smtplib.SMTPException, OSError):
+            if args[0] is None:
+                self.docmd("QUIT")
+        self.close()
+
+
+def _trusting_context() -> ssl.SSLContext:
+    """Certificates are checked against those the system trusts, or that SSL_CERT_FILE names."""
+    return ssl.create_default_context()
+
+
+def _any_context() -> ssl.SSLContext:
+    """Better than no encryption, and as mail servers do it among themselves."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _failure(error: Exception) -> Failure:
+    """What went wrong as a number of curl's and words for people."""
+    match error:
+        case smtplib.SMTPAuthenticationError():
+            return Failure(LOGIN_DENIED, f"the login was refused: {_answer(error)}")
+        case smtplib.SMTPNotSupportedError():
+            return Failure(LOGIN_DENIED, f"the login is not possible: {error}")
+        case smtplib.SMTPRecipientsRefused():
+            return Failure(NOT_ACCEPTED, f"nobody was accepted: {_told(error.recipients)}")
+        case smtplib.SMTPResponseException():
+            return Failure(NOT_ACCEPTED, f"the server refused: {_answer(error)}")
+        case ssl.SSLCertVerificationError():
+            return Failure(NOT_TRUSTED, f"the certificate is not trusted: {error.verify_message}")
+        case ssl.SSLError():
+            return Failure(NO_TLS, f"TLS: {error.reason or error}")
+    if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
+        return Failure(TIMED_OUT, f"the server said nothing for {WAIT_S:g} s")
+    return Failure(BROKEN, f"the conversation broke: {getattr(error, 'strerror', None) or error}")
+
+
+def _answer(error: smtplib.SMTPResponseException) -> str:
+    return _line(error.smtp_code, error.smtp_error)
+
+
+def _told(refused: dict[str, tuple[int, bytes]]) -> str:
+    return ", ".join(f"{address} ({_line(code, text)})" for address, (code, text) in refused.items())
+
+
+def _line(code: int, text: bytes | str) -> str:
+    words = text.decode(errors="replace") if isinstance(text, bytes) else text
+    return f"{code} {' '.join(words.split())}"[:MAX_SHOWN]

@@ -1,0 +1,162 @@
+"""What an executor is given and what it gives back: an order, a job, an ending.
+
+An `Order` is one RUN line as values. A `Job` is an order that takes time: it has an output
+and can be ended from outside. `Ended` becomes the DONE line. Nothing in here knows of
+sockets or processes, so an executor can be tried by handing it a job and looking at it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+
+import trio
+from attrs import define, field, frozen
+
+from ...base.errors import Refusal
+from ...base.wire import escape, format_option, split_command, split_options
+from .output import Output
+
+NOT_RUNNABLE = 126  # the shell's code for: found, but it cannot be run
+NOT_FOUND = 127  # the shell's code for: there is no such command
+SIGNAL_BASE = 128  # the shell's way to tell signal N as an exit code: 128 + N
+MAX_WHY = 4000  # characters of a remark; escaped, one becomes six at most
+
+
+@define
+class Order:
+    """One attempt of a run, as the daemon orders it."""
+
+    key: str  # `<run> <attempt>`, just as they travel; what the worker files everything under
+    options: dict[str, str]
+    command: str
+
+    @property
+    def run(self) -> str:
+        return self.key.partition(" ")[0]
+
+    @property
+    def attempt(self) -> str:
+        return self.key.partition(" ")[2]
+
+    @property
+    def type(self) -> str:
+        return self.options.get("type", "shell")
+
+    @property
+    def timeout_s(self) -> float:
+        """How long it may take; infinite when the order does not say."""
+        text = self.options.get("timeout", "inf")
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = -1.0
+        # Written so that a NaN is refused too.
+        if not seconds >= 0:
+            raise Refusal("bad-option", f'timeout="{escape(text)}" is no number of seconds')
+        return seconds
+
+
+def parse_order(text: str) -> Order:
+    """The rest of a RUN line, after `RUN `. Raises Refusal (`syntax`, `bad-option`)."""
+    try:
+        return _parse_order(text)
+    except ValueError:
+        raise Refusal("syntax", "not of the form <run> <attempt> key=value … :<command>") from None
+
+
+def _parse_order(text: str) -> Order:
+    head, found, command = text.partition(" :")
+    if found and '"' not in head and "{" not in head:
+        # By far the most orders: no quote, so every blank stands between two words.
+        run, attempt, *words = head.split()
+        return Order(f"{run} {attempt}", dict([word.split("=", 1) for word in words]), command)
+    head, command = split_command(text)
+    run, attempt, *rest = head.split(None, 2)
+    options, unread = split_options(rest[0] if rest else "")
+    if unread:
+        raise Refusal("syntax", f'"{escape(unread[:40])}" is no key=value word')
+    return Order(f"{run} {attempt}", options, command)
+
+
+@frozen
+class Ended:
+    """How an attempt ended."""
+
+    exit: int  # 0 is success; 128 + N when signal N ended it
+    why: str = ""  # a remark for the run's LOG: why it could not be started
+    signal: int = 0  # the signal that ended it, 0 if none did
+    timed_out: bool = False
+    said: str = ""  # one line of output, of an executor that answers at once
+
+
+def ended_by_signal(job: Job) -> Ended:
+    """The end of a job without a process that was told to end: as one that TERM has ended."""
+    return Ended(SIGNAL_BASE + signal.SIGTERM, signal=signal.SIGTERM, timed_out=job.timed_out)
+
+
+def cannot_start(code: int, why: str) -> Ended:
+    return Ended(code, why=f"cannot start: {why}")
+
+
+def format_done(key: str, ended: Ended, omitted: int = 0) -> str:
+    """The DONE line, with its line end."""
+    words = [f"DONE {key} {ended.exit}"]
+    if ended.signal:
+        words.append(f"signal={ended.signal}")
+    if ended.timed_out:
+        words.append("timeout=1")
+    if omitted:
+        words.append(f"omitted={omitted}")
+    if ended.why:
+        # What somebody else's server says may be long, and the line must not be too long.
+        words.append(format_option("why", escape(ended.why[:MAX_WHY])))
+    return " ".join(words) + "\n"
+
+
+@define(eq=False)
+class Job:
+    """An order being carried out."""
+
+    order: Order
+    output: Output
+    grace_s: float  # from TERM to KILL
+    on_started: Callable[[], None] = lambda: None
+    is_started: bool = False
+    killed: bool = False  # KILL came, or this worker was told twice to end
+    # Ends when the job must: by its deadline (the timeout) or because somebody cancels it.
+    life: trio.CancelScope = field(factory=trio.CancelScope)
+    # From TERM to KILL; cancelled to cut the wait short.
+    grace: trio.CancelScope = field(factory=trio.CancelScope)
+
+    def start(self) -> None:
+        """Says that it has started, and lets its time run."""
+        self.is_started = True
+        self.life.deadline = trio.current_time() + self.order.timeout_s
+        self.on_started()
+
+    def kill(self) -> None:
+        """Asks it to end; what takes no notice is killed after the grace."""
+        # A KILL that comes after the timeout, as the daemon's own does, changes nothing.
+        if not self.life.cancel_called:
+            self.killed = True
+            self.life.cancel()
+
+    def kill_now(self) -> None:
+        """Ends it without any grace."""
+        self.kill()
+        self.grace.cancel()
+
+    @property
+    def timed_out(self) -> bool:
+        return self.life.cancelled_caught and not self.killed
+
+
+@frozen
+class Executor:
+    """One row of the table: how jobs of one type are carried out."""
+
+    run: Callable[[Job], Awaitable[Ended]]
+    # For what needs no waiting: the ending itself, or None for an order that does take
+    # time after all. Thousands of such orders a second cost no task and no STARTED.
+    at_once: Callable[[Order], Ended | None] | None = None

@@ -1,0 +1,150 @@
+"""What a worker must not forget when it is killed: reports that nobody has acknowledged.
+
+One file of lines, appended to in batches and never synced: it has to survive the end of
+this process, not of the machine, because with the machine the jobs are gone as well.
+
+    RUN 7 1           accepted
+    OUT 7 1 text      output that the report below it still owes
+    DONE 7 1 0        ended; to be reported until it is acknowledged
+    ACK 7 1           acknowledged
+
+The lines are those of the worker port, and a run is filed under `7 1`, run and attempt as
+they travel. A directory belongs to one worker at a time; the lock ends with the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from ..host.disk import lock_directory
+
+log = logging.getLogger(__name__)
+
+SMALL_BYTES = 64 * 1024  # below this a file is not worth tidying
+BIG_BYTES = 1024 * 1024  # above this it is rewritten when half of it is history
+
+
+class Spool:
+    """The file of a worker's unacknowledged reports. Opening it takes the directory's lock."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lines: list[str] = []  # what the next flush writes
+        self._size = 0
+        self._tidy_size = 0  # after it was last rewritten
+        self._is_broken = False  # a write failed; what the file holds is unknown
+        self._lock = lock_directory(directory)
+        self._file = os.open(directory / "reports", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def close(self) -> None:
+        """Gives the directory back."""
+        os.close(self._file)
+        os.close(self._lock)
+
+    def load(self) -> tuple[dict[str, str], list[str]]:
+        """What an earlier worker left: (its unacknowledged reports, the runs it was still running)."""
+        content = (self.directory / "reports").read_bytes()
+        reports, running = _replay(content.decode(errors="replace"))
+        # Also rids the file of a last line that was cut short.
+        self.rewrite(reports, ())
+        return reports, running
+
+    def accept(self, key: str) -> None:
+        """A run was taken on."""
+        self._lines.append(f"RUN {key}\n")
+
+    def report(self, text: str) -> None:
+        """A run ended: its DONE line, and before it the output that is still owed."""
+        self._lines.append(text)
+
+    def acknowledge(self, key: str) -> None:
+        """The daemon has the report on its disk."""
+        self._lines.append(f"ACK {key}\n")
+
+    def flush(self, reports: dict[str, str], running: Collection[str]) -> None:
+        """Writes what was noted since the last time; `reports` and `running` are what is true now."""
+        if not self._lines:
+            return
+        if self._is_broken or self._is_untidy(reports, running):
+            self.rewrite(reports, running)
+            return
+        self._append("".join(self._lines).encode())
+        self._lines.clear()
+
+    def rewrite(self, reports: dict[str, str], running: Collection[str]) -> None:
+        """Makes the file hold just this."""
+        self._lines.clear()
+        content = "".join([*(f"RUN {key}\n" for key in running), *reports.values()]).encode()
+        if reports or not self._truncate():
+            self._replace(content)
+        else:
+            self._append(content)
+        self._tidy_size = self._size
+
+    def _is_untidy(self, reports: dict[str, str], running: Collection[str]) -> bool:
+        if not reports:
+            return not running or self._size > SMALL_BYTES
+        return self._size > max(BIG_BYTES, 2 * self._tidy_size)
+
+    def _truncate(self) -> bool:
+        """Empties the file in place, which is cheap and safe only when no report is in it."""
+        try:
+            os.ftruncate(self._file, 0)
+        except OSError:
+            return False
+        self._size = 0
+        return True
+
+    def _append(self, data: bytes) -> None:
+        try:
+            if data and os.write(self._file, data) != len(data):
+                raise OSError("the disk took only a part")
+        except OSError as error:
+            self._break(error)
+        else:
+            self._size += len(data)
+            self._is_broken = False
+
+    def _replace(self, content: bytes) -> None:
+        """By a new file under the old name, so that a kill in between loses nothing."""
+        new = self.directory / "reports.new"
+        try:
+            new.write_bytes(content)
+            new.chmod(0o600)
+            file = os.open(new, os.O_RDWR | os.O_APPEND)
+            new.rename(self.directory / "reports")
+        except OSError as error:
+            self._break(error)
+        else:
+            os.close(self._file)
+            self._file, self._size, self._is_broken = file, len(content), False
+
+    def _break(self, error: OSError) -> None:
+        # The reports are still in memory and on their way, so a full disk stops no job.
+        if not self._is_broken:
+            log.error("%s: %s; reports would not survive a kill of this worker", self.directory, error)
+        self._is_broken = True
+
+
+def _replay(text: str) -> tuple[dict[str, str], list[str]]:
+    reports: dict[str, str] = {}
+    running: dict[str, None] = {}
+    owed: list[str] = []  # output, until the report it belongs to
+    for line in text.split("\n")[:-1]:  # what follows the last line end was cut short by the kill
+        verb, _, rest = line.partition(" ")
+        if verb == "OUT":
+            owed.append(line + "\n")
+            continue
+        key = " ".join(rest.split(None, 2)[:2])
+        if verb == "RUN":
+            running[key] = None
+        elif verb == "DONE":
+            running.pop(key, None)
+            reports[key] = "".join(owed) + line + "\n"
+        elif verb == "ACK":
+            reports.pop(key, None)
+        owed.clear()
+    return reports, list(running)

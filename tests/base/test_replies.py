@@ -1,0 +1,92 @@
+"""How replies look, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cronflowd.base.errors import CODES, Refusal
+from cronflowd.base.replies import Reply, format_refusal, format_row, format_rows, format_status
+
+AT = datetime(2026, 11, 21, 10, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "as_json"),
+    [
+        (Reply("PONG"), "PONG", {"ok": True, "pong": True}),
+        (Reply(""), "OK", {"ok": True}),
+        (Reply("7 removed", {"id": 7}), "OK 7 removed", {"ok": True, "id": 7}),
+        (
+            Reply("1 job next=2026-11-21T10:05:00Z", {"id": 1, "next": AT}),
+            "OK 1 job next=2026-11-21T10:05:00Z",
+            {"ok": True, "id": 1, "next": "2026-11-21T10:05:00Z"},
+        ),
+    ],
+)
+def test_a_status_line_says_the_same_in_both_forms(reply: Reply, text: str, as_json: dict[str, Any]) -> None:
+    """FORMAT changes how an answer looks, never what it says."""
+    assert format_status(reply, as_json=False) == text
+    assert json.loads(format_status(reply, as_json=True)) == as_json
+
+
+def test_a_counting_status_tells_how_many_rows_there_were() -> None:
+    """A client that lost rows can see it."""
+    reply = Reply("", columns=("id",), count_key="rows")
+    assert format_status(reply, as_json=False, rows=3) == "OK 3"
+    assert json.loads(format_status(reply, as_json=True, rows=3)) == {"ok": True, "rows": 3}
+
+
+def test_rows_are_columns_between_tabs() -> None:
+    """`cut -f2` must work; what is not there is a dash, so that no column is empty."""
+    reply = Reply("", columns=("id", "last seen", "x"), rows=[(1, AT, "a\tb\\"), (2, None, "")])
+    assert list(format_rows(reply, as_json=False)) == ["1\t2026-11-21T10:05:00Z\ta\\tb\\\\", "2\t-\t-"]
+
+
+def test_rows_in_json_are_objects_by_column_name() -> None:
+    """Blanks in a name become `_`; what is not there is null."""
+    row = format_row(("id", "local time", "last-seen"), (1, AT, None), as_json=True)
+    assert json.loads(row) == {"id": 1, "local_time": "2026-11-21T10:05:00Z", "last-seen": None}
+
+
+def test_rows_are_made_one_by_one() -> None:
+    """A list of a million tasks is made while the socket takes it."""
+    made: list[int] = []
+
+    def rows() -> Any:
+        for number in range(1000):
+            made.append(number)
+            yield (number,)
+
+    lines = format_rows(Reply("", columns=("n",), rows=rows()), as_json=False)
+    assert (next(lines), next(lines), len(made)) == ("0", "1", 2)
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_a_refusal_is_one_line_with_its_code(code: str) -> None:
+    """Scripts look at the second word."""
+    refusal = Refusal(code, "what was wrong, and where")
+    assert format_refusal(refusal, as_json=False) == f"ERR {code} what was wrong, and where"
+    assert json.loads(format_refusal(refusal, as_json=True)) == {
+        "ok": False,
+        "code": code,
+        "message": "what was wrong, and where",
+    }
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.booleans())
+def test_whatever_a_value_holds_its_line_stays_one_line(text: str, as_json: bool) -> None:
+    """A command with a line separator in it must not be able to forge a status line."""
+    line = format_row(("command",), (text,), as_json)
+    refusal = format_refusal(Refusal("syntax", text), as_json)
+    assert len(line.splitlines()) <= 1
+    assert len(refusal.splitlines()) == 1
+    if as_json:
+        assert json.loads(line) == {"command": text or None}
+        assert json.loads(refusal)["message"] == text

@@ -1,0 +1,68 @@
+"""Days on end, with everything in them: whatever is mixed with whatever, the account of each day is right.
+
+Each life is played from a seed of its own; simulated_days.py tells what happens in it and
+what must be so. A failure says which seed and day, and how it went with as few tasks as it
+takes. `CRONFLOWD_SEED=…` chooses other lives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+
+from tests.lib.simulated_days import Broken, Life, days, smaller
+
+SEED = os.environ.get("CRONFLOWD_SEED", "20261121")
+DAYS_A_LIFE = 5
+LIVES = 12
+MANY_LIVES = range(LIVES, 2000, 100)  # beginnings of hundreds: 10,000 days together
+
+
+def play(lives: range) -> Counter[str]:
+    """What happened in all of them; Broken with the smallest failure found."""
+    figures = Counter(days=len(lives) * DAYS_A_LIFE)
+    for number in lives:
+        try:
+            life, *_ = days(f"{SEED} {number}", DAYS_A_LIFE)
+            figures += life.figures
+        except Broken as error:
+            raise smaller(f"{SEED} {number}", DAYS_A_LIFE, error) from None
+    return figures
+
+
+def test_sixty_days_balance_and_keep_every_promise() -> None:
+    """Every option meets every accident; and a simulator in which nothing happens would prove nothing."""
+    figures = play(range(LIVES))
+    assert figures["starts"] > 30 * figures["days"]
+    assert min(figures[what] for what in ("restarts", "steps", "mishaps", "lost", "late", "reruns")) > LIVES
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", MANY_LIVES)
+def test_ten_thousand_days_balance(first: int) -> None:
+    """The rare meetings, which sixty days do not see."""
+    assert play(range(first, min(first + 100, 2000)))["days"]
+
+
+def test_a_life_is_the_same_each_time() -> None:
+    """Or a failure could not be looked at again."""
+
+    def journal() -> list[bytes]:
+        (life,) = list(days("the same", 1))
+        return life.journal
+
+    assert journal() == journal()
+
+
+def test_a_broken_promise_is_told_with_the_fewest_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test of the test: a check that never fails would pass everything."""
+
+    def check(life: Life) -> None:
+        assert "t2" not in life.state.names
+
+    monkeypatch.setattr(Life, "check", check)
+    with pytest.raises(Broken, match=r"seed 'a seed' without \[\], day 1, 2030-") as caught:
+        list(days("a seed", 1))
+    assert "without [1, 3" in str(smaller("a seed", 1, caught.value))

@@ -1,0 +1,150 @@
+"""Every conversation in the documents happens, word for word.
+
+A code block with marked lines (`C:`, `S:` and so on, see harness.py) is a conversation.
+Those under one heading are one world; lines in a comment that begins with `<!-- setup`
+are said in it, too, but not shown. `make golden` writes what is said now.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attrs import Factory, define
+
+from cronflowd.ask.commands import VERBS
+from cronflowd.base.errors import CODES
+from cronflowd.tasks.kinds import TYPES
+from cronflowd.tasks.options import RULES
+from tests.lib.harness import INPUT, play
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "protocol.md", ROOT / "README.md"]
+GOLDEN = os.environ.get("CRONFLOWD_GOLDEN") == "1"
+SETUP, FENCE, MARK = "<!-- setup", "```", "#### block"
+
+
+@define
+class Block:
+    """Some lines of a document that are played."""
+
+    first: int  # number of the first line, from 0
+    lines: list[str]
+    is_shown: bool
+
+
+@define
+class Chapter:
+    """What stands under one heading."""
+
+    title: str
+    blocks: list[Block] = Factory(list)
+
+
+def chapters(text: str) -> Iterator[Chapter]:
+    """The chapters that hold a conversation."""
+    chapter, block, end = Chapter("top"), None, ""
+    for number, line in enumerate(text.split("\n")):
+        if block is not None:
+            if line.startswith(end):
+                if INPUT.fullmatch("".join(block.lines[:1])):
+                    chapter.blocks.append(block)
+                block = None
+            else:
+                block.lines.append(line)
+        elif line.startswith((SETUP, FENCE)):
+            end = "-->" if line.startswith(SETUP) else FENCE
+            block = Block(number + 1, [], end == FENCE)
+        elif line.startswith("#"):
+            if chapter.blocks:
+                yield chapter
+            chapter = Chapter(line.strip("# "))
+    if chapter.blocks:
+        yield chapter
+
+
+def cases() -> Iterator[object]:
+    for path in DOCUMENTS:
+        for chapter in chapters(path.read_text(encoding="utf-8")) if path.exists() else ():
+            yield pytest.param(path, chapter, id=f"{path.stem}: {chapter.title}")
+
+
+@pytest.mark.parametrize(("path", "chapter"), list(cases()))
+def test_the_document_says_what_happens(
+    path: Path, chapter: Chapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes a client or a worker from the document alone must be right."""
+    lines = [line for block in chapter.blocks for line in (MARK, *block.lines)]
+    said = "\n".join(play(lines, tmp_path, monkeypatch)).split(MARK)[1:]
+    for block, text in zip(chapter.blocks, said, strict=True):
+        if not block.is_shown:
+            continue
+        played = text.strip("\n").split("\n")
+        if GOLDEN:
+            rewrite(path, block.lines, played)
+        else:
+            assert block.lines == played, f"{path.name} line {block.first + 1}"
+
+
+def rewrite(path: Path, old: list[str], new: list[str]) -> None:
+    text = path.read_text(encoding="utf-8")
+    before, after = ("\n".join(["", *lines, FENCE]) for lines in (old, new))
+    assert before in text
+    path.write_text(text.replace(before, after, 1), encoding="utf-8")
+
+
+# --- nothing is left out ------------------------------------------------------------------
+
+PROTOCOL = (ROOT / "protocol.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_in_the_table_and_has_its_section(verb: str) -> None:
+    """A verb that is not told does not exist for anybody."""
+    row = re.search(rf"^\| \[`{verb}`\]\(#([\w-]+)\) \|", PROTOCOL, re.MULTILINE)
+    assert row
+    headings = re.findall(r"^### (.*)$", PROTOCOL, re.MULTILINE)
+    assert row[1] in {heading.lower().replace(",", "").replace(" ", "-") for heading in headings}
+    assert re.search(rf"^    {verb}\b", PROTOCOL, re.MULTILINE), "its form"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_table_says_rightly_what_changes_something(verb: str) -> None:
+    """The last line without newline depends on it."""
+    row = re.search(rf"^\| \[`{verb}`\].*$", PROTOCOL, re.MULTILINE)
+    assert row
+    assert VERBS[verb].reads == (not row[0].rstrip("| ").endswith("yes") or row[0].endswith("| yes | |"))
+
+
+@pytest.mark.parametrize("key", [*RULES, "name"])
+def test_every_option_is_in_the_table(key: str) -> None:
+    """The same for options."""
+    assert f"\n| `{key}=` |" in PROTOCOL
+
+
+@pytest.mark.parametrize("word", sorted({*CODES, *TYPES}))
+def test_every_code_and_type_is_told(word: str) -> None:
+    """Programs switch on these words."""
+    assert f"`{word}`" in PROTOCOL
+
+
+def test_every_link_within_the_document_leads_somewhere() -> None:
+    """A table of contents that leads nowhere is worse than none."""
+    headings = re.findall(r"^#+ (.*)$", PROTOCOL, re.MULTILINE)
+    anchors: set[str] = set()
+    for heading in headings:
+        anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        anchors.add(f"{anchor}-1" if anchor in anchors else anchor)
+    assert {*re.findall(r"\]\(#([\w-]+)\)", PROTOCOL)} <= anchors
+
+
+def test_the_lines_of_the_readme_are_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tries cronflowd types them, one after the other."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    \$ echo '(.*)' \| nc localhost 5050$", readme, re.MULTILINE)
+    assert len(lines) > 8
+    said = play(["w: HELLO name=local slots=4", *(f"C: {line}" for line in lines)], tmp_path, monkeypatch)
+    assert [line for line in said if line.startswith("S: ERR")] == []

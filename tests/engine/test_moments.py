@@ -1,0 +1,196 @@
+"""What becomes of due moments: bounds, days off, and whatever else happens just then."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from cronflowd.ask import views
+from cronflowd.engine import stimuli as s
+from cronflowd.schedules.calendars import Dates
+from cronflowd.schedules.zones import load_zone
+from cronflowd.tasks.model import parse_record
+from tests.lib.engine_driver import Driver
+
+
+def due_task(options: str, schedule: str = "* * * * *") -> Driver:
+    """A task whose moment has come and was not decided yet."""
+    driver = Driver()
+    driver.line(f"ADD name=job {options} {schedule} job")
+    driver.now += timedelta(seconds=60.5)
+    return driver
+
+
+def journaled(driver: Driver, kind: str) -> list[dict[str, Any]]:
+    records = [orjson.loads(line) for line in driver.journal]
+    return [record for record in records if record["fact"] == kind]
+
+
+@pytest.mark.parametrize(
+    "change", ["end=2031-01-01T00:00:00Z", 'schedule="0 0 1 1 *"', "spread=1h", "count=5"]
+)
+def test_a_moment_that_is_due_when_its_task_is_changed_is_not_lost(change: str) -> None:
+    """Every moment that came due is accounted for, however busy the port is just then."""
+    driver = due_task("")
+    driver.line(f"SET job {change}")
+    driver.pump()
+    (queued,) = journaled(driver, "RunQueued")
+    assert queued["due_at"] == "2030-01-01T12:01:00Z"
+
+
+def test_a_moment_that_is_due_when_a_file_is_loaded_is_not_lost() -> None:
+    """LOAD keeps a task of the same name; what it owed by its old definition is told."""
+    driver = due_task("")
+    _, spec = parse_record({"schedule": "@daily", "command": "x", "jobName": "job"}, "UTC")
+    driver.do(s.LoadTasks([(None, spec)]))
+    driver.pump()
+    (passed,) = journaled(driver, "FiresPassed")
+    assert (passed["state"], passed["count"], passed["last_due_at"]) == ("missed", 1, "2030-01-01T12:01:00Z")
+
+
+def test_moments_of_one_instant_that_were_decided_are_not_decided_again_after_a_change() -> None:
+    """Two of three moments at a leap have run; SET must not bring them back."""
+    driver = Driver()
+    driver.now = datetime(2030, 3, 31, 0, 30, tzinfo=UTC)
+    driver.line("ADD name=job overlap=allow tz=Europe/Paris 0,20,40 2 * * * job")
+    driver.now = datetime(2030, 3, 31, 1, 0, tzinfo=UTC)
+    for _ in range(2):
+        driver.do(driver.engine.next_step(driver.now))
+    driver.line("SET job timeout=5m")
+    driver.pump()
+    assert [record.get("nth") for record in journaled(driver, "RunQueued")] == [None, 2, 3]
+
+
+def test_a_restart_between_moments_of_one_instant_decides_the_rest_as_missed_or_run() -> None:
+    """Of three moments at a leap one had been decided; the count of the others is two, on a day off too."""
+    driver = Driver()
+    driver.now = datetime(2030, 3, 31, 0, 30, tzinfo=UTC)
+    driver.state.calendars.known = {"file:off": Dates({driver.now.date(): ""})}
+    driver.line("ADD name=job catchup=skip skip=file:off tz=Europe/Paris 0,20,40 2 * * * job")
+    driver.now = datetime(2030, 3, 31, 1, 0, tzinfo=UTC)
+    driver.do(driver.engine.next_step(driver.now))
+    driver.now = datetime(2030, 4, 2, 12, 0, tzinfo=UTC)
+    driver.pump()
+    passed = journaled(driver, "FiresPassed")
+    assert sum(record["count"] for record in passed) == 3 + 3 + 3
+    assert sum(record["count"] for record in passed if record["state"] == "skipped") == 3
+
+
+def test_days_off_hold_all_moments_from_midnight_to_midnight() -> None:
+    """The first moment of a day off and the last one belong to it, those around it do not."""
+    driver = Driver()
+    day = driver.now.date() + timedelta(days=1)
+    driver.state.calendars.known = {"file:off": Dates({day: ""})}
+    driver.line("ADD name=job skip=file:off 0 * * * * job")
+    driver.now += timedelta(days=4)
+    driver.pump()
+    skipped = [record for record in journaled(driver, "FiresPassed") if record["state"] == "skipped"]
+    assert [(record["count"], record["first_due_at"], record["last_due_at"]) for record in skipped] == [
+        (24, f"{day}T00:00:00Z", f"{day}T23:00:00Z")
+    ]
+
+
+def test_after_and_reboot_heed_days_off_and_a_count_that_is_used_up() -> None:
+    """No clock starts them, and yet a closed shop is closed."""
+    driver = Driver()
+    driver.state.calendars.known = {"file:off": Dates({driver.now.date(): ""})}
+    driver.line("ADD name=first 0 0 1 1 * first")
+    driver.line("ADD name=then skip=file:off after=first @after then")
+    driver.line("ADD name=boot count=1 @reboot boot")
+    driver.do(s.JoinWorker("w1", 4, {}, ("shell",), "test", ()))
+    driver.line("RUN first")
+    driver.pump()
+    driver.do(s.ReportEnded("w1", 1, 1, 0, {}))
+    driver.pump()
+    assert [record["name"] for record in journaled(driver, "FiresPassed")] == ["then"]
+    for _ in range(2):
+        driver.do(s.StartDaemon("1", "UTC"))
+        driver.pump()
+    assert [record["by"] for record in journaled(driver, "RunQueued")] == ["manual", "reboot"]
+
+
+def test_with_count_a_fire_that_a_dependency_skipped_leaves_its_place() -> None:
+    """count=1 is one fire that was neither skipped nor missed."""
+    driver = Driver()
+    driver.do(s.JoinWorker("w1", 4, {}, ("shell",), "test", ()))
+    driver.line("ADD name=first 0 0 1 1 * first")
+    driver.line("ADD name=job count=1 after=first * * * * * job")
+    driver.wait(61)
+    driver.line("RUN first")
+    driver.pump()
+    run = journaled(driver, "RunSent")[-1]["run"]
+    driver.do(s.ReportEnded("w1", run, 1, 1, {}))
+    driver.pump()
+    task = driver.state.find("job")
+    assert task
+    assert (task.fired, task.due_at) == (
+        0,
+        driver.now.replace(second=0, microsecond=0) + timedelta(minutes=1),
+    )
+
+
+def test_with_all_workers_a_moment_counts_once() -> None:
+    """count=2 on three workers is two moments and six runs, as NEXT says beforehand."""
+    driver = Driver()
+    for name in ("w1", "w2", "w3"):
+        driver.do(s.JoinWorker(name, 4, {}, ("shell",), "test", ()))
+    driver.line("ADD name=job on=all count=2 overlap=allow * * * * * job")
+    query = s.ShowNext("job", "", "", 9, None)
+    assert len(list(views.show_next(driver.state, query, driver.now).rows)) == 2
+    driver.wait(600)
+    assert len(journaled(driver, "RunQueued")) == 6
+
+
+def seen_ahead(options: str, until: str) -> list[tuple[Any, ...]]:
+    """DST of a task in Paris that runs at half past two: (what, old, new)."""
+    driver = Driver()
+    driver.line(f"ADD name=job tz=Europe/Paris {options} 30 2 * * * job")
+    query = s.ShowClockChanges("job", datetime.fromisoformat(until))
+    return [row[3:] for row in views.clock_changes(driver.state, query, driver.now) if row]
+
+
+MOVED = ("moved", "2030-03-31T02:30:00+01:00", "2030-03-31T03:00:00+02:00")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", [MOVED]),
+        ("count=1", []),
+        ("count=89", [MOVED]),
+        ("count=88", []),
+        ("start=2030-03-31T01:00:00Z", [MOVED]),
+        ("start=2030-03-31T01:00:01Z", []),
+        ("end=2030-03-31T01:00:00Z", [MOVED]),
+        ("end=2030-03-31T00:59:59Z", []),
+    ],
+)
+def test_clock_changes_are_told_of_what_is_a_tasks_own(options: str, expected: list[Any]) -> None:
+    """What NEXT does not show, DST must not announce; and the other way round."""
+    assert seen_ahead(options, "2030-06-01T00:00:00+00:00") == expected
+
+
+def test_days_off_do_not_use_up_the_rows_of_zone_differences() -> None:
+    """Three days off at the beginning, and `n=3`: the differences after them are what is asked about."""
+    driver = Driver()
+    off = {datetime(2030, 3, 31, tzinfo=UTC).date() + timedelta(days=n): "" for n in range(3)}
+    driver.state.calendars.known = {"file:off": Dates(off)}
+    driver.line("ADD name=job tz=Europe/Paris skip=file:off 30 2 * * * job")
+    query = s.CompareZones("/x", "job", datetime(2031, 1, 1, tzinfo=UTC), 3)
+    others = {"Europe/Paris": load_zone("Africa/Algiers")}
+    rows = [row for row in views.zone_differences(driver.state, query, others, driver.now) if row]
+    assert [row[3] for row in rows] == [f"2030-04-0{n}T02:30:00+02:00" for n in (3, 4, 5)]
+    assert [row[5] for row in rows] == ["", "", "more"]
+
+
+def test_a_zone_that_is_not_there_is_told_also_if_the_next_day_is_off() -> None:
+    """`no-zone` is about the task, not about a day."""
+    driver = Driver()
+    driver.state.calendars.known = {"file:off": Dates({datetime(2030, 1, 2, tzinfo=UTC).date(): ""})}
+    driver.line("ADD name=job tz=Europe/Paris skip=file:off 30 2 * * * job")
+    query = s.CompareZones("/x", "job", datetime(2031, 1, 1, tzinfo=UTC), 3)
+    rows = views.zone_differences(driver.state, query, {"Europe/Paris": None}, driver.now)
+    assert [row[5] for row in rows if row] == ["no-zone"]

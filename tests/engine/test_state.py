@@ -1,0 +1,210 @@
+"""State, fact by fact: what each one changes, and that nothing is lost on its way through JSON."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from cronflowd.engine import facts as f
+from cronflowd.engine.state import State
+
+NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+RECORD = {"schedule": "* * * * *", "command": "true", "jobName": "a"}
+TIMED = RECORD | {"timeout": "5s"}
+
+ADDED = f.TaskAdded(1, RECORD, NOW, LATER)
+JOINED = f.WorkerJoined("w", 2, {"disk": "ssd"}, ["shell"], "here", [], LATER)
+QUEUED = f.RunQueued(1, 1, NOW, "schedule", LATER)
+AWAITING = f.RunQueued(1, 1, NOW, "schedule", LATER, awaits=True)
+SENT = f.RunSent(1, 1, "w")
+ENDED = f.RunEnded(1, 1, 1, "a", "ok", NOW, NOW, "w", 0, None, True)
+FAILED = f.RunEnded(1, 1, 1, "a", "failed", NOW, NOW, "w", 1, None, False)
+DAWN = NOW + timedelta(hours=18)
+EXPECTED = f.ExpectationSet("b", "1m", 9.0, "", "", None, "new", LATER)
+GIVEN: tuple[str, Any] = ("told['task:1', 'lost'].withheld", 4)
+
+# Each row: what came before, the fact, a look at the state, what it shows.
+ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
+    ([], ADDED, "tasks[1].due_at", LATER),
+    ([ADDED], f.TaskChanged(1, 2, RECORD | {"jobName": "b"}, None), "find('b').rev", 2),
+    ([ADDED], f.TaskRescheduled(1, NOW), "next_task_due()", (NOW, 1)),
+    ([ADDED], f.TaskRemoved(1, "removed"), "names", {}),
+    (
+        [ADDED, f.TaskRemoved(1, "removed")],
+        f.TaskRestored(1, 2, RECORD, NOW, LATER, counts={"ok": 2}),
+        "tasks[1].counts",
+        {"ok": 2},
+    ),
+    (
+        [ADDED],
+        f.TaskRemoved(1, "removed", who="ann", change=1, what="REMOVE a"),
+        "changes.changes[0].steps[0].was.record",
+        RECORD,
+    ),
+    ([], f.ChangeCarried(7, NOW, "ann", "ADD a"), "changes.next_number", 8),
+    (
+        [f.ChangeCarried(7, NOW, "ann", "REMOVE a")],
+        f.StepCarried(7, "removed", 1, 2, 2, RECORD, NOW),
+        "changes.find_removed('a')",
+        1,
+    ),
+    ([ADDED], f.TaskPaused(1, LATER, "why"), "is_paused(state.tasks[1], NOW)", True),
+    ([ADDED, f.TaskPaused(None, None, "")], f.TaskResumed(None), "is_paused(state.tasks[1], NOW)", False),
+    (
+        [ADDED, f.TaskPaused(1, None, ""), f.TaskPaused(None, None, "")],
+        f.TaskResumed(None, own_stay=True),
+        "is_paused(state.tasks[1], NOW)",
+        True,
+    ),
+    ([ADDED], f.FiresPassed(1, "a", "missed", NOW, NOW, 3, "down", LATER), "totals", {"missed": 3}),
+    ([ADDED], QUEUED, "heads()[0][1].id", 1),
+    (
+        [ADDED, AWAITING],
+        f.RunAdmitted(1),
+        "heads()[0][1].id",
+        1,
+    ),
+    ([ADDED, JOINED, QUEUED], SENT, "workers['w'].free", 1),
+    ([ADDED, JOINED, QUEUED, SENT], f.RunStarted(1, 1), "runs[1].state", "running"),
+    ([ADDED, JOINED, QUEUED, SENT], f.OutputReceived(1, 1, [[1, "x"]]), "outputs[1].lines", [(1, "x")]),
+    ([ADDED, JOINED, QUEUED, SENT], f.RunStopping(1, 1, "timeout"), "runs[1].stopping", "timeout"),
+    ([ADDED, JOINED, QUEUED, SENT], ENDED, "tasks[1].counts", {"ok": 1}),
+    ([ADDED, JOINED, QUEUED, SENT, FAILED], f.RunRetried(1, 2, LATER), "next_release()", (LATER, 1)),
+    (
+        [ADDED, JOINED, QUEUED, SENT, FAILED, f.RunRetried(1, 2, LATER)],
+        f.RunReleased(1),
+        "heads()[0][1].attempt",
+        2,
+    ),
+    ([], JOINED, "free['w'].slots", 2),
+    ([ADDED, JOINED, QUEUED, SENT], f.WorkerLeft("w", "cut", LATER), "next_lease_end()", (LATER, 1)),
+    ([JOINED], f.WorkerLeaving("w"), "free", {}),
+    ([JOINED], f.WorkerDrained("w", True), "workers['w'].state", "draining"),
+    ([JOINED], f.DaemonStarted("1", "UTC", LATER), "workers['w'].connected", False),
+    ([], f.ClockStepped(-5.0), "last_step_s", -5.0),
+    ([], f.ClockStepped(-5.0), "last_step_at", NOW),
+    ([ADDED, QUEUED], f.ClockStepped(60.0), "runs[1].queued_at", LATER),
+    ([ADDED, JOINED, QUEUED, SENT], f.ClockStepped(60.0), "runs[1].sent_at", LATER),
+    (
+        [ADDED, JOINED, QUEUED, SENT, f.WorkerLeft("w", "cut", NOW)],
+        f.ClockStepped(60.0),
+        "next_lease_end()",
+        (LATER, 1),
+    ),
+    (
+        [ADDED, JOINED, QUEUED, SENT, FAILED, f.RunRetried(1, 2, NOW)],
+        f.ClockStepped(60.0),
+        "next_release()",
+        (LATER, 1),
+    ),
+    ([], f.TasksSaved("tasks.db", 1, 2, 3, 4), "saved[0].file_crc", 3),
+    ([], f.CheckpointWritten("checkpoint", 1, 2, 3), "tasks", {}),
+    ([], f.TaskAdded(1, RECORD, NOW, None, True), "notices", {1}),
+    ([], EXPECTED, "next_late()", (LATER, "b")),
+    ([EXPECTED], f.BeatReceived("b", "ok", "fine", DAWN), "expected['b'].text", "fine"),
+    ([EXPECTED], f.BeatReceived("b", "ok", "fine", DAWN), "next_late()", (DAWN, "b")),
+    ([EXPECTED], f.BeatMissed("b", LATER), "expected['b'].state", "late"),
+    ([EXPECTED], f.ExpectationForgotten("b"), "next_late()", None),
+    ([EXPECTED, f.TaskPaused(None, LATER, "")], f.TaskResumed(None), "next_late()", (LATER, "b")),
+    ([EXPECTED], f.TaskPaused(None, LATER, ""), "next_late()", (LATER + timedelta(seconds=9), "b")),
+    ([EXPECTED], f.ClockStepped(60.0), "next_late()", (LATER + timedelta(minutes=1), "b")),
+    ([f.NoticeGiven("task:1", "lost", NOW, 1, 0)], f.NoticeGiven("task:1", "lost", NOW, 1, 4), *GIVEN),
+    (
+        [f.NoticeGiven("task:1", "lost", NOW, 1, 4)],
+        f.NoticeGiven("task:1", "recovery", NOW, 1, 0, True),
+        "told['task:1', 'lost'].given",
+        0,
+    ),
+    (
+        [],
+        f.ExpectationCarried("b", "1m", 9.0, "", "", None, "failed", LATER, NOW, NOW, "oh"),
+        "next_late()",
+        (LATER, "b"),
+    ),
+    ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {"ok": 2}), "next_run", 6),
+    ([], f.StateCarried(5, 6, False, None, "", "UTC", [], {}, None, None, DAWN), "beats_from_at", DAWN),
+    ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {}, -5.0, NOW), "last_step_at", NOW),
+    ([], f.TaskCarried(3, 2, RECORD, NOW, LATER, True, None, "why", {"ok": 2}), "tasks[3].paused_why", "why"),
+    ([], f.LedgerCarried([[0, 3600, 2, 1, 0, 0, 0, 0, 0, 1]]), "ledger.account([]).ends['missed']", 1),
+    (
+        [f.TaskCarried(1, 1, RECORD, NOW, None)],
+        f.FailureCarried(1, NOW, 7, "failed", NOW, LATER, 3, "why"),
+        "tasks[1].failure.ended_at",
+        LATER,
+    ),
+    (
+        [f.TaskCarried(1, 1, TIMED, NOW, None)],
+        f.RunCarried(
+            7, 1, TIMED, NOW, NOW, "manual", {"K": "v"}, 2, "running", False, None, "w", NOW, NOW, None, "", 9
+        ),
+        "next_timeout()",
+        (NOW + timedelta(seconds=5), 7),
+    ),
+    (
+        [],
+        f.WorkerCarried("w", 2, {}, ["shell"], "here", NOW, True, True, False),
+        "workers['w'].draining",
+        True,
+    ),
+]
+
+
+def _through_json(fact: f.Fact) -> f.Fact:
+    line = f.encode(1, NOW, fact, more=False)
+    _, _, again, _ = f.decode(orjson.loads(line))
+    assert again == fact
+    return again
+
+
+@pytest.mark.parametrize(("before", "fact", "look", "shown"), ROWS, ids=lambda value: type(value).__name__)
+def test_a_fact_changes_what_it_says(before: list[f.Fact], fact: f.Fact, look: str, shown: Any) -> None:
+    """Every fact is read back from its line in the journal before it is applied, as after a restart."""
+    state = State("UTC")
+    for seq, each in enumerate([*before, fact], 1):
+        state.apply(_through_json(each), NOW, seq)
+    assert eval(f"state.{look}", {"state": state, "NOW": NOW}) == shown
+
+
+def test_facts_are_known_before_any_garbage_was_collected() -> None:
+    """attrs makes every class a second time; the first one must not be taken for a fact of its own."""
+    code = "import gc; gc.disable(); from cronflowd import facts, state; print(len(facts.KINDS))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == len(f.KINDS)
+
+
+def test_every_kind_of_fact_has_its_row() -> None:
+    """A fact that no row shows could be forgotten in `apply` without anybody noticing."""
+    assert {type(fact).__name__ for _, fact, _, _ in ROWS} == set(f.KINDS)
+
+
+def test_memory_of_the_past_is_bounded() -> None:
+    """A year of runs must not be a year of memory; the journal has them, and state knows from where on."""
+    state = State("UTC", recent_runs=10)
+    for fact in (ADDED, JOINED):
+        state.apply(fact, NOW, 1)
+    for run in range(1, 101):
+        state.apply(f.RunQueued(run, 1, NOW, "manual"), NOW, 10 * run)
+        state.apply(f.RunSent(run, 1, "w"), NOW, 10 * run + 1)
+        state.apply(f.OutputReceived(run, 1, [[1, "x"]]), NOW, 10 * run + 2)
+        state.apply(f.RunEnded(run, 1, 1, "a", "ok", NOW, NOW, "w", 0, None, True), NOW, 10 * run + 3)
+    assert [outcome.run for outcome in state.recent] == list(range(91, 101))
+    assert (len(state.outcomes), len(state.outputs), state.history_from_seq) == (10, 10, 904)
+
+
+def test_output_whose_beginning_was_forgotten_is_not_taken_for_whole() -> None:
+    """LOG would otherwise show a part as if it were all."""
+    state = State("UTC", recent_runs=1)
+    for fact in (ADDED, JOINED, QUEUED, SENT, f.OutputReceived(1, 1, [[1, "first"]])):
+        state.apply(fact, NOW, 1)
+    state.apply(f.RunQueued(2, 1, NOW, "manual"), NOW, 2)
+    state.apply(f.RunSent(2, 1, "w"), NOW, 3)
+    state.apply(f.OutputReceived(2, 1, [[1, "other"]]), NOW, 4)
+    assert 1 not in state.outputs
+    state.apply(f.OutputReceived(1, 1, [[1, "second"]]), NOW, 5)
+    assert (state.outputs[1].whole, state.outputs[1].lines) == (False, [(1, "second")])

@@ -1,0 +1,118 @@
+"""Log lines: one line a record, whatever it holds, in the form its reader wants."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cronflowd.host import logs
+
+log = logging.getLogger("cronflowd.test")
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Logging belongs to the process; what these tests do to it is undone."""
+    root = logging.getLogger()
+    before = root.handlers, root.level, logging.raiseExceptions
+    yield
+    root.handlers, logging.raiseExceptions = before[0], before[2]
+    root.setLevel(before[1])
+
+
+def test_a_logfmt_line_tells_time_level_message_and_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fields follow the message, so that grep finds a run by its number."""
+    logs.set_up("text", "info")
+    log.info("the run has ended", extra={"run": 41, "worker": "pi 4"})
+    line = capsys.readouterr().err
+    stamp, rest = line.split(" ", 1)
+    assert rest == 'level=info msg="the run has ended" run=41 worker="pi 4"\n'
+    assert len(stamp) == len("time=2026-11-21T10:05:00.000Z")
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nlevel=error msg=forged", "\x1b[31mred", "\u2028", "\u202egnp.exe", "\x85", "\x00"]
+)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_came_over_the_network_cannot_forge_a_line(
+    text: str, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a second record, nor colours, nor text that runs backwards."""
+    logs.set_up(form, "info")
+    log.info("refused: %s", text, extra={"line": text})
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert said[:-1].isprintable()
+
+
+def test_a_json_line_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers stay numbers, and what JSON does not know becomes text."""
+    logs.set_up("json", "debug")
+    log.debug("%d tasks", 3, extra={"run": 41, "path": Path("/x")})
+    found: dict[str, Any] = json.loads(capsys.readouterr().err)
+    assert found.pop("time").endswith("Z")
+    assert found == {"level": "debug", "msg": "3 tasks", "run": 41, "path": "/x"}
+
+
+def test_a_traceback_stays_on_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A record that is spread over lines cannot be counted, shipped or filtered."""
+    logs.set_up("text", "info")
+    try:
+        raise ZeroDivisionError("oops")
+    except ZeroDivisionError:
+        log.exception("a connection failed")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "ZeroDivisionError: oops" in said
+
+
+def test_less_than_the_level_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """And a second set_up, as after HUP, replaces the first."""
+    logs.set_up("text", "debug")
+    logs.set_up("text", "warning")
+    log.info("quiet")
+    log.warning("loud")
+    assert capsys.readouterr().err.count("msg=") == 1
+
+
+@pytest.mark.parametrize(
+    ("level", "number"),
+    [
+        (logging.DEBUG, 7),
+        (logging.INFO, 6),
+        (logging.WARNING, 4),
+        (logging.ERROR, 3),
+        (logging.CRITICAL, 3),
+        (1, 7),
+    ],
+)
+def test_the_journal_gets_its_priority_and_no_time(
+    level: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """journalctl -p works, and the time does not stand there twice."""
+    with (tmp_path / "stderr").open("w+", encoding="utf-8") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        monkeypatch.setattr(sys, "stderr", stream)
+        logs.set_up("text", "debug")
+        logging.getLogger().setLevel(1)
+        log.log(level, "two\nlines\u202e", extra={"run": 41})
+        stream.seek(0)
+        assert stream.read() == f"<{number}>two\\u000alines\\u202e run=41\n"
+
+
+def test_a_stderr_that_was_redirected_is_not_the_journal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable is inherited by everything a service starts, the stream is not."""
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    logs.set_up("text", "info")
+    log.info("hello")
+    assert capsys.readouterr().err.startswith("time=")

@@ -1,0 +1,87 @@
+"""Drives an engine without a daemon: what the core does, with a list for a journal."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from cronflowd.ask import commands
+from cronflowd.engine import facts
+from cronflowd.engine.definitions import Limits
+from cronflowd.engine.engine import Engine
+from cronflowd.engine.moments import Decision
+from cronflowd.engine.state import State
+from cronflowd.engine.stimuli import StartDaemon
+
+START = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
+LIMITS = Limits(lease_s=30.0)
+MAX_STEPS = 20_000  # more than any test has due at one moment
+
+
+def snapshot(state: State) -> list[facts.Fact]:
+    """Everything a state holds that must survive, as comparable values."""
+    return list(state.carry())
+
+
+class Driver:
+    """An engine, its journal as a list of encoded lines, and a hand-moved clock."""
+
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self.now = START
+        self.limits = limits
+        self.journal: list[bytes] = []
+        self.state = State("UTC")
+        self.engine = Engine(self.state, limits)
+
+    def do(self, order: Any) -> Decision:
+        """Decide, journal, apply; the facts applied are those read back from their JSON."""
+        decision = self.engine.decide(order, self.now)
+        for fact in decision.facts:
+            line = facts.encode(len(self.journal) + 1, self.now, fact, False)
+            self.journal.append(line)
+            seq, at, again, _ = facts.decode(orjson.loads(line))
+            self.state.apply(again, at, seq)
+        return decision
+
+    def line(self, text: str) -> Decision:
+        """What a client's line does."""
+        return self.do(commands.parse(text, commands.Context(self.now, "UTC")))
+
+    def pump(self) -> list[tuple[str, str]]:
+        """Takes all steps that are due; the messages they sent."""
+        messages: list[tuple[str, str]] = []
+        steps: deque[Any] = deque(maxlen=5)
+        count = 0
+        while (step := self.engine.next_step(self.now)) is not None:
+            messages += self.do(step).messages
+            steps.append(step)
+            count += 1
+            assert count < MAX_STEPS, f"it goes round and round: {list(steps)}"
+        return messages
+
+    def wait(self, seconds: float) -> list[tuple[str, str]]:
+        """Moves time, stopping at every moment that is due on the way, as the daemon's timer does."""
+        messages = self.pump()
+        until = self.now + timedelta(seconds=seconds)
+        while (due := self.engine.next_due()) is not None and due <= until:
+            self.now = max(self.now, due)
+            messages += self.pump()
+        self.now = until
+        return messages + self.pump()
+
+    def replay(self) -> State:
+        """The state that the journal alone gives."""
+        state = State("UTC")
+        for line in self.journal:
+            seq, at, fact, _ = facts.decode(orjson.loads(line))
+            state.apply(fact, at, seq)
+        return state
+
+    def restart(self) -> None:
+        """Kills the daemon and starts another one on the same journal."""
+        self.state = self.engine.state = self.replay()
+        self.engine.apply = self.state.apply
+        self.do(StartDaemon("1", "UTC"))

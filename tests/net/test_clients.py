@@ -1,0 +1,689 @@
+"""Connections on the control port, with a core that knows six verbs, on virtual time.
+
+A unix socket pair stands for the TCP connection: it delivers at once, so the clock can leap.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from attrs import define, field
+from trio.testing import MockClock
+
+from cronflowd.base.errors import Fatal, Refusal
+from cronflowd.base.replies import Reply
+from cronflowd.net.clients import SLICE_LINES, Core, Ending, Session, Step, Waits, serve_client
+from cronflowd.net.listeners import Connection, Kind
+from cronflowd.net.outbox import Gate, Outbox
+from cronflowd.net.telnet import Telnet
+
+DAY_S = 86_400.0
+WAITS = Waits()
+
+
+def about(seconds: float) -> Any:
+    return pytest.approx(seconds, abs=0.001)
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    """Time that leaps as soon as everybody waits."""
+    return MockClock(autojump_threshold=0)
+
+
+@define(eq=False)
+class FakeCore:
+    """PING, ECHO, ROWS, SLOW, and the verbs that change the session."""
+
+    gate: Gate = field(factory=Gate)
+    last_seq: int = 0
+    handled: list[str] = field(factory=list)
+    batches: list[int] = field(factory=list)  # how many lines had been handled at each end
+    sessions: list[Session] = field(factory=list)
+    left: int = 0
+    made_rows: int = 0
+    must_authenticate: bool = False
+
+    def enter(self, session: Session) -> None:
+        session.must_authenticate = self.must_authenticate
+        self.sessions.append(session)
+
+    def leave(self, session: Session) -> None:
+        self.left += 1
+
+    def end_batch(self) -> None:
+        self.batches.append(len(self.handled))
+
+    def allows_unfinished(self, line: str) -> bool:
+        return line.split(" ", 1)[0] in ("PING", "ECHO", "SLOW", "GET")
+
+    def handle(self, line: str, session: Session) -> Reply | Awaitable[Reply]:
+        self.handled.append(line)
+        verb, _, rest = line.partition(" ")
+        if session.is_locked and verb != "AUTH":
+            raise Refusal("auth-required", "AUTH first")
+        verbs: Any = getattr(self, f"do_{verb.lower()}", None)
+        if verb == verb.lower() or verbs is None:
+            raise Refusal("unknown-command", f"{verb} is no verb")
+        answer: Reply | Awaitable[Reply] = verbs(rest, session)
+        return answer
+
+    def do_ping(self, rest: str, session: Session) -> Reply:
+        return Reply("PONG")
+
+    def do_echo(self, rest: str, session: Session) -> Reply:
+        return Reply(rest, {"text": rest})
+
+    def do_get(self, rest: str, session: Session) -> Reply:
+        return Reply(rest)
+
+    def do_add(self, rest: str, session: Session) -> Reply:
+        self.last_seq += 1
+        return Reply(str(self.last_seq))
+
+    def do_rows(self, rest: str, session: Session) -> Reply:
+        return Reply("", columns=("n", "text"), rows=self._rows(int(rest)), count_key="rows")
+
+    def _rows(self, count: int) -> Iterator[tuple[int, str]]:
+        for number in range(count):
+            self.made_rows += 1
+            yield number, "x" * 100
+        if count == 13:
+            raise RuntimeError("changed while it was read")
+
+    async def do_slow(self, rest: str, session: Session) -> Reply:
+        await trio.sleep(float(rest or 1))
+        if rest == "3":
+            raise Refusal("busy", "too slow")
+        return Reply("slow")
+
+    async def do_follow(self, rest: str, session: Session) -> Reply:
+        session.is_live = True
+        await trio.sleep(float(rest))
+        session.outbox.put(b"row\n", self.last_seq)
+        session.is_live = False
+        return Reply("1")
+
+    def do_bug(self, rest: str, session: Session) -> Reply:
+        raise ZeroDivisionError("a bug")
+
+    def do_fatal(self, rest: str, session: Session) -> Reply:
+        raise Fatal(74, "the disk is gone")  # type: ignore[arg-type]
+
+    def do_hello(self, rest: str, session: Session) -> Reply:
+        session.is_session = True
+        return Reply("cronflowd")
+
+    def do_format(self, rest: str, session: Session) -> Reply:
+        session.as_json = rest == "json"
+        return Reply("")
+
+    def do_auth(self, rest: str, session: Session) -> Reply:
+        session.authenticated = session.is_session = True
+        return Reply("")
+
+    def do_watch(self, rest: str, session: Session) -> Reply:
+        session.is_live = session.is_session = True
+        return Reply("watching")
+
+    def do_quit(self, rest: str, session: Session) -> Reply:
+        session.closing = True
+        return Reply("bye")
+
+
+class Peer:
+    """The client's end of a connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def read(self, data: bytes) -> None:
+        """Reads exactly this."""
+        got = b""
+        while len(got) < len(data):
+            some = await self.stream.receive_some(len(data) - len(got))
+            assert some, f"it ended after {got!r}"
+            got += some
+        assert got == data
+
+    async def read_all(self) -> tuple[bytes, float]:
+        """All that comes until the server's end, and when that came."""
+        got = b""
+        while some := await self.stream.receive_some(65536):
+            got += some
+        return got, trio.current_time()
+
+    async def ends_after(self, seconds: float) -> None:
+        """Nothing more comes, and the server ends its side when so much time has gone."""
+        began_at = trio.current_time()
+        assert await self.read_all() == (b"", about(began_at + seconds))
+
+
+@asynccontextmanager
+async def connected(
+    core: FakeCore, kind: Kind = "tcp", waits: Waits = WAITS, max_outbox: int = 1 << 20
+) -> AsyncIterator[Peer]:
+    """A client of a server that serves only it; leaving the block waits until the server closed."""
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours)
+    connection.kind = kind
+    as_promised: Core = core  # mypy checks here that the fake is what clients ask for
+
+    async def serve() -> None:
+        await serve_client(connection, as_promised, waits, max_outbox)
+
+    peer = Peer(theirs)
+    async with trio.open_nursery() as nursery, peer.stream:
+        nursery.start_soon(serve)
+        yield peer
+        await peer.stream.aclose()
+
+
+# --- the end of the connection ----------------------------------------------------------------
+
+
+async def test_silence_after_the_answer_ends_a_scripts_connection(clock: MockClock) -> None:
+    """`echo PING | nc` must come back to the prompt, though nc never says that its input ended."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(b"PING\n")
+        await peer.read(b"PONG\n")
+        await peer.ends_after(0.2)
+
+
+async def test_after_our_end_lines_are_executed_for_ten_seconds(clock: MockClock) -> None:
+    """A script that was only slow must not lose its later orders."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"PING\n")
+        assert await peer.read_all() == (b"PONG\n", about(0.2))
+        await trio.sleep(9)
+        await peer.send(b"ADD 1\n")
+        await trio.sleep(0.5)
+        assert core.handled == ["PING", "ADD 1"]
+        await trio.sleep(1)
+        with pytest.raises(trio.BrokenResourceError):
+            await peer.send(b"ADD 2\n")
+        assert core.left == 1
+
+
+async def test_the_clients_end_is_answered_and_closed_at_once(clock: MockClock) -> None:
+    """Clients that do say their end wait for nothing."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(b"PING\nECHO a\n")
+        await peer.stream.send_eof()
+        assert await peer.read_all() == (b"PONG\nOK a\n", 0.0)
+
+
+@pytest.mark.parametrize("data", [b"PING", b"PING\r", b"# comment\n\n  \nPING", b"PING\n"])
+async def test_a_last_line_without_newline_counts_if_it_only_reads(clock: MockClock, data: bytes) -> None:
+    """`printf PING | nc` is what a health check looks like. Blank lines and comments get no reply."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(data)
+        await peer.stream.send_eof()
+        assert await peer.read_all() == (b"PONG\n", 0.0)
+
+
+async def test_a_last_line_without_newline_that_would_change_something_is_refused(clock: MockClock) -> None:
+    """It may be cut short: `REMOVE 12` of `REMOVE 123`."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"PING\nADD 1")
+        await peer.stream.send_eof()
+        got, _ = await peer.read_all()
+    assert got.startswith(b"PONG\nERR syntax the last line has no newline")
+    assert core.handled == ["PING"]
+
+
+async def test_an_unfinished_question_is_answered_when_silence_ends_the_input(clock: MockClock) -> None:
+    """The same health check with a netcat that does not say its end."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"PING")
+        assert await peer.read_all() == (b"PONG\n", about(0.2))
+        await peer.send(b"ADD 1\nADD 2\n")
+        await trio.sleep(1)
+    assert core.handled == ["PING", "ADD 2"], "the rest of an answered line is not a line of its own"
+
+
+async def test_half_an_order_is_given_time_to_become_whole(clock: MockClock) -> None:
+    """A line cut by a bad network is not the end of the input."""
+    async with connected(FakeCore(gate=Gate(committed=1))) as peer:
+        await peer.send(b"ADD ")
+        await trio.sleep(4.9)
+        await peer.send(b"1\n")
+        assert await peer.read_all() == (b"OK 1\n", about(4.9 + 0.2))
+
+
+async def test_half_an_order_that_stays_half_is_refused(clock: MockClock) -> None:
+    """In the end its sender is told, and what comes later of that line is not executed."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"ADD ")
+        got, at = await peer.read_all()
+        await peer.send(b"ADD 1\n")
+        await trio.sleep(1)
+    assert got.startswith(b"ERR syntax")
+    assert (at, len(core.handled)) == (about(5.0), 0)
+
+
+async def test_who_goes_on_after_an_answer_is_given_more_time(clock: MockClock) -> None:
+    """A program that reads an answer and thinks about it is no script that has ended."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(b"PING\n")
+        await peer.read(b"PONG\n")
+        await trio.sleep(0.15)
+        await peer.send(b"PING\n")
+        await peer.read(b"PONG\n")
+        await trio.sleep(4.9)
+        await peer.send(b"PING\n")
+        await peer.read(b"PONG\n")
+        await peer.ends_after(5.0)
+
+
+async def test_a_long_input_is_not_taken_for_a_conversation(clock: MockClock) -> None:
+    """Ten thousand piped lines are answered while they still come; the prompt is back at once after them."""
+    async with connected(FakeCore()) as peer:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send, b"PING\n" * 10_000)
+            await peer.read(b"PONG\n" * 10_000)
+        await peer.ends_after(0.2)
+
+
+async def test_a_first_byte_after_a_second_is_a_person(clock: MockClock) -> None:
+    """Nobody types a line within a second; people are left alone for five minutes of silence."""
+    async with connected(FakeCore()) as peer:
+        await trio.sleep(1.01)
+        await peer.send(b"PING\n")
+        await peer.read(b"PONG\n")
+        await trio.sleep(299)
+        await peer.send(b"PI")
+        await trio.sleep(299)
+        await peer.send(b"NG\n")
+        await peer.read(b"PONG\n")
+        await peer.ends_after(300)
+
+
+async def test_a_first_byte_within_a_second_is_a_script(clock: MockClock) -> None:
+    """`(sleep 0.9; echo PING) | nc` still gets its prompt back."""
+    async with connected(FakeCore()) as peer:
+        await trio.sleep(0.99)
+        await peer.send(b"PING\n")
+        await peer.read(b"PONG\n")
+        await peer.ends_after(0.2)
+
+
+async def test_a_connection_that_sends_nothing_is_closed_after_a_minute(clock: MockClock) -> None:
+    """Forgotten connections would use up the limit."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.ends_after(60)
+    assert core.left == 1
+
+
+@pytest.mark.parametrize("line", [b"HELLO\n", b"AUTH x\n"])
+async def test_a_session_stays_open_for_five_minutes_of_silence(clock: MockClock, line: bytes) -> None:
+    """A program that says HELLO may think as long as it likes."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(line)
+        await peer.stream.receive_some()
+        await trio.sleep(299)
+        await peer.send(b"PING\n")
+        await peer.read(b"PONG\n")
+        await peer.ends_after(300)
+
+
+async def test_a_watcher_stays_for_ever(clock: MockClock) -> None:
+    """Days without an event are normal; and `OK watching` comes before the first event."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"WATCH\n")
+        await peer.read(b"OK watching\n")
+        await trio.sleep(30 * DAY_S)
+        core.sessions[0].outbox.put(b"event\n", 0)
+        await peer.read(b"event\n")
+
+
+async def test_a_watcher_that_ended_its_input_goes_on_watching(clock: MockClock) -> None:
+    """`echo WATCH | nc -N` watches. When it is gone it is noticed, though nothing ever happens."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"WATCH\n")
+        await peer.stream.send_eof()
+        await peer.read(b"OK watching\n")
+        await trio.sleep(DAY_S)
+        core.sessions[0].outbox.put(b"event\n", 0)
+        await peer.read(b"event\n")
+    assert core.left == 1
+
+
+async def test_a_follower_that_left_is_noticed_while_its_order_still_waits(clock: MockClock) -> None:
+    """A run may go on for ever; its spectators must not pile up."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"FOLLOW 1000000\n")
+        await trio.sleep(1)
+        assert core.left == 0
+    assert core.left == 1
+    assert trio.current_time() < 40
+
+
+async def test_what_is_followed_ends_with_its_status_line(clock: MockClock) -> None:
+    """And then the connection's end has its normal rules."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(b"FOLLOW 100000\n")
+        await peer.stream.send_eof()
+        assert await peer.read_all() == (b"row\nOK 1\n", about(100_000))
+
+
+async def test_quit_ends_at_once_and_nothing_behind_it_is_executed(clock: MockClock) -> None:
+    """Also in a session, and in front of other lines."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"HELLO\nQUIT\nADD 1\n")
+        assert await peer.read_all() == (b"OK cronflowd\nOK bye\n", 0.0)
+        await peer.send(b"ADD 2\n")
+        await trio.sleep(1.1)
+        assert core.left == 1
+    assert core.handled == ["HELLO", "QUIT"]
+
+
+async def test_a_unix_socket_has_no_scripts(clock: MockClock) -> None:
+    """There every client can say its end, so silence means nothing for five minutes."""
+    async with connected(FakeCore(), kind="unix") as peer:
+        await peer.send(b"PING\n")
+        await peer.read(b"PONG\n")
+        await peer.ends_after(300)
+
+
+async def test_the_silence_begins_when_the_answer_has_left(clock: MockClock) -> None:
+    """A slow disk must not cost a script its answer."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"ADD 1\n")
+        await trio.sleep(7)
+        core.gate.open(1)
+        assert await peer.read_all() == (b"OK 1\n", about(7.2))
+
+
+async def test_no_wait_runs_while_an_order_is_being_executed(clock: MockClock) -> None:
+    """SAVE of a million tasks may take longer than any silence."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(b"SLOW 1000\n")
+        assert await peer.read_all() == (b"OK slow\n", about(1000.2))
+
+
+def ending(rtt_s: float = 0.0, half: bool = False, **changes: Any) -> Ending:
+    outbox = Outbox(None, Gate(), 1000)  # type: ignore[arg-type]
+    session = Session(outbox, "peer", "tcp")
+    for name in ("is_session", "is_live", "closing", "must_authenticate"):
+        setattr(session, name, changes.pop(name, False))
+    return Ending(
+        WAITS, session, 1000.0, lambda: rtt_s, lambda: half, quiet_at=1100.0, looked_at=1100.0, **changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("situation", "at", "step"),
+    [
+        (ending(), 1001, Step.TYPING),
+        (ending(is_session=True), 1060, Step.CLOSE),
+        (ending(something_came=True), 1100.2, Step.FINISH),
+        (ending(something_came=True, rtt_s=0.01), 1100.2, Step.FINISH),
+        (ending(something_came=True, rtt_s=0.3), 1101.0, Step.FINISH),
+        (ending(something_came=True, more_came=True, rtt_s=0.3), 1105, Step.FINISH),
+        (ending(something_came=True, half=True), 1105, Step.FINISH),
+        (ending(something_came=True, is_session=True, more_came=True), 1400, Step.CLOSE),
+        (ending(something_came=True, is_session=True, is_live=True), float("inf"), Step.CLOSE),
+        (ending(something_came=True, is_live=True, input_ended=True), 1130, Step.LOOK),
+        (ending(something_came=True, input_ended=True), 1100, Step.FINISH),
+        (ending(something_came=True, finished_at=1200.0), 1210, Step.CLOSE),
+        (ending(something_came=True, finished_at=1200.0, closing=True), 1201, Step.CLOSE),
+        (ending(something_came=True, finished_at=1200.0, input_ended=True), 1200, Step.CLOSE),
+        (ending(must_authenticate=True), 1001, Step.TYPING),
+        (ending(must_authenticate=True, is_session=True), 1010, Step.DENY),
+        (ending(must_authenticate=True, is_session=True, something_came=True), 1010, Step.DENY),
+    ],
+)
+def test_the_table_of_ends(situation: Ending, at: float, step: Step) -> None:
+    """Each row of the table by itself."""
+    assert situation.next_step() == (about(at), step)
+
+
+# --- lines and replies ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1000])
+async def test_replies_come_in_order_however_the_lines_arrive(clock: MockClock, piece: int) -> None:
+    """A refused line changes nothing, and the next one is answered as if nothing had been."""
+    lines = b"HELLO\nECHO 1\r\nnonsense\n\n# comment\nbad \xff\nROWS 2\nBUG\nSLOW 3\nECHO 2\n"
+    async with connected(FakeCore()) as peer:
+        for at in range(0, len(lines), piece):
+            await peer.send(lines[at : at + piece])
+        await peer.read(
+            b"OK cronflowd\nOK 1\nERR unknown-command nonsense is no verb\n"
+            b"ERR bad-line byte 0xff at column 5 is not UTF-8\n"
+            b"0\t" + b"x" * 100 + b"\n1\t" + b"x" * 100 + b"\nOK 2\n"
+            b"ERR internal a bug in the server; its log tells more\nERR busy too slow\nOK 2\n"
+        )
+
+
+async def test_a_bug_in_one_order_is_told_to_the_log(
+    clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its traceback, and it ends neither the connection nor the server."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(b"BUG\nPING\n")
+        await peer.read(b"ERR internal a bug in the server; its log tells more\nPONG\n")
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_what_is_fatal_goes_through(clock: MockClock) -> None:
+    """After a failed fsync nobody may be answered."""
+    core = FakeCore()
+    with pytest.RaisesGroup(pytest.RaisesExc(Fatal), flatten_subgroups=True):
+        async with connected(core) as peer:
+            await peer.send(b"PING\nFATAL\n")
+            await trio.sleep(1)
+    assert core.left == 1
+
+
+async def test_format_json_changes_its_own_answer_too(clock: MockClock) -> None:
+    """And every later one, errors included, until it is turned back."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(b"FORMAT json\nECHO x\nnonsense\nROWS 1\nFORMAT text\nECHO x\n")
+        await peer.read(
+            b'{"ok":true}\n{"ok":true,"text":"x"}\n'
+            b'{"ok":false,"code":"unknown-command","message":"nonsense is no verb"}\n'
+            b'{"n":0,"text":"' + b"x" * 100 + b'"}\n{"ok":true,"rows":1}\nOK\nOK x\n'
+        )
+
+
+async def test_a_reply_leaves_only_when_what_it_claims_is_on_disk(clock: MockClock) -> None:
+    """All replies of one input share the commit."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"ADD 1\nADD 2\nPING\n")
+        await trio.sleep(1)
+        with trio.move_on_after(0.1) as scope:
+            await peer.stream.receive_some()
+        assert scope.cancelled_caught
+        core.gate.open(2)
+        await peer.read(b"OK 1\nOK 2\nPONG\n")
+    assert core.batches[0] == 3
+
+
+async def test_a_long_input_is_executed_in_slices(clock: MockClock) -> None:
+    """So that others have their turn, and each slice is one commit."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"PING\n" * 2000)
+        await peer.read(b"PONG\n" * 2000)
+    assert len(core.batches) >= 2000 / SLICE_LINES
+    assert max(b - a for a, b in zip([0, *core.batches], core.batches, strict=False)) <= SLICE_LINES
+
+
+async def test_a_slow_order_holds_up_its_own_connection_only(clock: MockClock) -> None:
+    """Replies come in order; other clients do not notice."""
+    core = FakeCore()
+    async with connected(core) as slow, connected(core) as quick:
+        await slow.send(b"ECHO 1\nSLOW 50\nECHO 2\n")
+        await slow.read(b"OK 1\n")
+        await quick.send(b"PING\n")
+        await quick.read(b"PONG\n")
+        assert trio.current_time() == 0
+        await slow.read(b"OK slow\nOK 2\n")
+        assert trio.current_time() == about(50)
+
+
+async def test_a_long_list_is_made_while_it_is_read(clock: MockClock) -> None:
+    """Its rows must never be in memory all at once, and its status line still counts them."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"ROWS 60000\nPING\n")
+        await trio.sleep(0.01)
+        assert core.made_rows < 20_000
+        await peer.stream.send_eof()
+        got, _ = await peer.read_all()
+    assert (got.count(b"\n"), got[-15:]) == (60_002, b"\nOK 60000\nPONG\n")
+
+
+async def test_a_list_that_breaks_off_still_has_a_status_line(
+    clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows without an end would make the next reply look like rows."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(b"ROWS 13\nPING\n")
+        await peer.stream.send_eof()
+        got, _ = await peer.read_all()
+    assert got.count(b"\tx") == 13
+    assert got.endswith(b"\nERR internal a bug in the server; its log tells more\nPONG\n")
+    assert "changed while it was read" in caplog.text
+
+
+async def test_a_client_that_does_not_read_is_not_read_either_and_then_cut(clock: MockClock) -> None:
+    """Pipelining without limit must not mean memory without limit."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                await peer.send(b"ECHO " + b"x" * 1000 + b"\n")
+        assert trio.current_time() == about(10.0)
+        assert core.sessions[0].outbox.why_cut == "it took nothing for 10 s"
+    assert len(core.handled) < 3000
+
+
+async def test_a_watcher_that_does_not_read_is_cut(clock: MockClock) -> None:
+    """Events come without being asked for, so there the limit cuts at once."""
+    core = FakeCore()
+    async with connected(core, max_outbox=1 << 16) as peer:
+        await peer.send(b"WATCH\n")
+        await peer.read(b"OK watching\n")
+        while core.sessions[0].outbox.why_cut is None:
+            core.sessions[0].outbox.put(b"event " * 200 + b"\n", 0)
+            await trio.sleep(0)
+        await trio.sleep(1)
+        assert core.left == 1
+
+
+# --- who is let in ----------------------------------------------------------------------------
+
+HTTP = b"POST / HTTP/1.1\r\nHost: localhost:5050\r\n\r\nADD 1\r\n"
+
+
+@pytest.mark.parametrize("data", [HTTP, b"\x16\x03\x01\x00\xffADD 1\nADD 1\n", b"PRI * HTTP/2.0\nADD 1\n"])
+@pytest.mark.parametrize("piece", [1, 5, 1000])
+async def test_who_speaks_http_or_tls_is_closed_and_nothing_is_executed(
+    clock: MockClock, data: bytes, piece: int
+) -> None:
+    """Any web page can make a browser send lines to a local port."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        with pytest.raises(trio.BrokenResourceError):
+            for at in range(0, len(data), piece):
+                await peer.send(data[at : at + piece])
+                await trio.testing.wait_all_tasks_blocked()
+            await peer.stream.receive_some()
+            await peer.send(b"ADD 1\n")
+        assert core.left == 1
+    assert core.handled == []
+
+
+async def test_our_own_get_is_no_http(clock: MockClock) -> None:
+    """`GET 7` asks for a task; and HTTP later than the first line is just a bad line."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(b"GET 7\nPUT / HTTP/1.1\n")
+        await peer.read(b"OK 7\nERR unknown-command PUT is no verb\n")
+
+
+async def test_before_authentication_lines_are_short_and_time_is_too(clock: MockClock) -> None:
+    """Who has no token shall cost little. AUTH widens the limit for all that comes with it."""
+    core = FakeCore(must_authenticate=True)
+    long = b"ECHO " + b"x" * 2000 + b"\n"
+    async with connected(core) as peer:
+        await peer.send(b"ECHO a\n" + long + b"AUTH token\n" + long)
+        await peer.read(b"ERR auth-required AUTH first\n")
+        await peer.read(
+            b"ERR too-long the line is longer than 1024 bytes; it was not read\nOK\nOK " + long[5:]
+        )
+        await peer.ends_after(300)
+
+
+async def test_who_does_not_authenticate_in_time_is_told_and_closed(clock: MockClock) -> None:
+    """Also who talks all the while."""
+    core = FakeCore(must_authenticate=True)
+    async with connected(core) as peer:
+        await trio.sleep(2)
+        await peer.send(b"# hm\n")
+        await trio.sleep(7.9)
+        await peer.send(b"# hm\n")
+        assert await peer.read_all() == (
+            b"ERR auth-required there was no AUTH within 10 s\n",
+            about(10),
+        )
+
+
+# --- telnet -----------------------------------------------------------------------------------
+
+GREETING = b"\xff\xfb\x1f\xff\xfd\x03\xff\xfa\x1f\x00\x50\x00\x18\xff\xf0"
+DECLINED = b"\xff\xfe\x1f\xff\xfc\x03"
+
+
+async def test_a_telnet_negotiation_is_declined_and_makes_a_session(clock: MockClock) -> None:
+    """Who uses telnet is a person."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(GREETING + b"PING\r\n")
+        await peer.read(DECLINED + b"PONG\n")
+        await peer.send(b"PI\xff\xf1NG\r\n")
+        await peer.read(b"PONG\n")
+        await peer.ends_after(300)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 100])
+def test_negotiation_is_taken_out_however_it_is_cut(piece: int) -> None:
+    """And a doubled 0xFF is the byte itself."""
+    data = GREETING + b"PING\xff\xf1\r\nA\xff\xffB"
+    telnet = Telnet()
+    got = [telnet.strip(data[at : at + piece]) for at in range(0, len(data), piece)]
+    assert b"".join(kept for kept, _ in got) == b"PING\r\nA\xffB"
+    assert b"".join(answer for _, answer in got) == DECLINED
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\n", b"\xff\xfe\n", b"\xff\xfeP\x00I\x00\n", b"\xffPING\n", b"\xff\xfb\xff\n"]
+)
+async def test_bad_bytes_are_not_taken_for_telnet(clock: MockClock, data: bytes) -> None:
+    """They are owed an ERR, not a silent swallowing."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(data + b"PING\n")
+        await peer.stream.send_eof()
+        got, _ = await peer.read_all()
+    assert (got[:12], got[-5:]) == (b"ERR bad-line", b"PONG\n")

@@ -1,0 +1,412 @@
+"""Opening and accepting with real sockets: what fails is named, what comes in never ends the server."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from cronflowd.base.errors import Exit, Fatal
+from cronflowd.net.listeners import (
+    MAX_UNIX_PATH_BYTES,
+    Connection,
+    Door,
+    Listener,
+    adopt_listener,
+    max_descriptors,
+    open_listeners,
+    open_unix,
+)
+from tests.lib.waiting import until
+
+ANY = ("127.0.0.1", 0)
+NOT_OURS = ("2001:db8::1", 0)  # no machine has this address
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    (opened,) = open_listeners([ANY])
+    yield opened
+    opened.close()
+
+
+# --- opening ----------------------------------------------------------------------------------
+
+
+def test_port_0_is_any_free_one_and_its_number_is_told() -> None:
+    """Tests and several daemons on one machine live by it."""
+    first, second = open_listeners([ANY, ANY])
+    ports = {each.sock.getsockname()[1] for each in (first, second)}
+    assert {first.address, second.address} == {f"127.0.0.1:{port}" for port in ports}
+    assert len(ports) == 2
+    for each in (first, second):
+        each.close()
+
+
+def test_a_name_stands_for_all_its_addresses_on_one_port() -> None:
+    """`localhost:0` would be of little use with two ports."""
+    opened = open_listeners([("localhost", 0)])
+    assert len({each.sock.getsockname()[1] for each in opened}) == 1
+    for each in opened:
+        each.close()
+
+
+def test_an_address_in_use_is_named_and_nothing_stays_open(listener: Listener) -> None:
+    """Half a server is worse than none."""
+    port = listener.sock.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(ANY)
+        free = probe.getsockname()[1]
+    with pytest.raises(Fatal) as caught:
+        open_listeners([("127.0.0.1", free), ("127.0.0.1", port)])
+    assert caught.value.status == Exit.CANNOT_CREATE
+    assert caught.value.message == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", free))
+
+
+def test_only_the_default_address_is_left_out_where_there_is_no_ipv6() -> None:
+    """A person who asks for an address wants it; the default is only a wish."""
+    assert open_listeners([NOT_OURS], optional=[NOT_OURS]) == []
+    with pytest.raises(Fatal, match=r"cannot listen on \[2001:db8::1\]:0: Cannot assign requested address"):
+        open_listeners([NOT_OURS])
+
+
+def test_a_kernel_without_ipv6_is_no_error_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the socket itself cannot be made."""
+
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr("cronflowd.net.listeners._bind_tcp", refuse)
+    assert open_listeners([("::1", 5050)], optional=[("::1", 5050)]) == []
+
+
+def test_a_name_that_nobody_knows_is_named() -> None:
+    """A typing error in --listen must not become a silent default."""
+    with pytest.raises(Fatal, match=r"cannot listen on no-such-host\.invalid:5050"):
+        open_listeners([("no-such-host.invalid", 5050)])
+
+
+# --- unix sockets -----------------------------------------------------------------------------
+
+
+def answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def test_a_socket_file_is_for_its_owner_only_and_goes_with_the_listener(tmp_path: Path) -> None:
+    """Its mode is what guards the door on a unix socket."""
+    path = tmp_path / "control.sock"
+    listener = open_unix(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (listener.kind, listener.address, answers(path)) == ("unix", f"unix:{path}", True)
+    listener.close()
+    listener.close()
+    assert not path.exists()
+
+
+def test_a_socket_file_that_nobody_answers_on_is_replaced(tmp_path: Path) -> None:
+    """That is what a killed daemon leaves behind."""
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    listener = open_unix(path)
+    assert answers(path)
+    listener.close()
+
+
+def test_a_socket_that_somebody_answers_on_is_not_taken_over(tmp_path: Path) -> None:
+    """Two daemons on one path would share the orders between them at random."""
+    path = tmp_path / "control.sock"
+    first = open_unix(path)
+    with pytest.raises(Fatal, match=f"cannot listen on unix:{path}: another process answers on it"):
+        open_unix(path)
+    assert answers(path)
+    first.close()
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path, make: object) -> None:
+    """A wrong --socket must not delete a person's file."""
+    path = tmp_path / "precious"
+    make(path)  # type: ignore[operator]
+    with pytest.raises(Fatal, match="exists and is no socket"):
+        open_unix(path)
+    assert path.exists()
+
+
+def test_a_socket_in_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """As every other thing that cannot be created."""
+    with pytest.raises(Fatal, match=r"nowhere/x\.sock: No such file or directory"):
+        open_unix(tmp_path / "nowhere" / "x.sock")
+
+
+def test_a_path_too_long_for_the_kernel_works_all_the_same(tmp_path: Path) -> None:
+    """Data directories are deep sometimes, and 107 bytes are few."""
+    directory = tmp_path / ("d" * MAX_UNIX_PATH_BYTES)
+    directory.mkdir()
+    path = directory / "control.sock"
+    listener = open_unix(path)
+    descriptor = os.open(directory, os.O_PATH)
+    assert answers(Path(f"/proc/self/fd/{descriptor}/control.sock"))
+    with pytest.raises(Fatal, match="another process answers"):
+        open_unix(path)
+    os.close(descriptor)
+    listener.close()
+    assert not path.exists()
+
+
+def test_a_successors_socket_file_is_not_removed(tmp_path: Path) -> None:
+    """A daemon that stops late must not take the new one's door away."""
+    path = tmp_path / "control.sock"
+    old = open_unix(path)
+    path.rename(tmp_path / "aside")
+    new = open_unix(path)
+    old.close()
+    assert answers(path)
+    new.close()
+
+
+# --- inherited sockets ------------------------------------------------------------------------
+
+
+def test_an_inherited_socket_is_used_as_it_is(tmp_path: Path) -> None:
+    """systemd made it, and its file is systemd's."""
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as given:
+        given.bind(str(path))
+        given.listen()
+        listener = adopt_listener(os.dup(given.fileno()))
+        assert (listener.kind, listener.address) == ("unix", f"unix:{path}")
+        listener.close()
+    assert path.exists()
+
+
+def test_an_inherited_descriptor_that_does_not_listen_is_refused(tmp_path: Path) -> None:
+    """A unit file with the wrong socket type is found at the start, not at the first caller."""
+    with socket.socket() as idle, pytest.raises(Fatal, match="is not a listening stream socket"):
+        adopt_listener(os.dup(idle.fileno()))
+    with (tmp_path / "file").open("w") as file, pytest.raises(Fatal, match="inherited descriptor"):
+        adopt_listener(os.dup(file.fileno()))
+
+
+# --- accepting --------------------------------------------------------------------------------
+
+
+async def echo(connection: Connection) -> None:
+    """Sends back what it gets, and breaks down when told to."""
+    while data := await connection.receive_some():
+        if data == b"bug":
+            raise ZeroDivisionError("a bug")
+        if data == b"fatal":
+            raise ExceptionGroup("from a nursery", [Fatal(Exit.IO, "the disk is gone")])
+        connection.send_now(data)
+
+
+@asynccontextmanager
+async def served(listener: Listener, max_connections: int = 100) -> AsyncIterator[Door]:
+    door = Door(echo, max_connections, "control connections")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve, [listener])
+        yield door
+        nursery.cancel_scope.cancel()
+
+
+async def connect(listener: Listener) -> trio.SocketStream:
+    return await trio.open_tcp_stream(*listener.sock.getsockname()[:2])
+
+
+async def works(stream: trio.SocketStream) -> bool:
+    await stream.send_all(b"hi")
+    return await stream.receive_some() == b"hi"
+
+
+async def read_all(stream: trio.SocketStream) -> bytes:
+    with trio.fail_after(5):
+        return b"".join([data async for data in stream])
+
+
+async def test_a_bug_in_one_connection_ends_only_that_one(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Trio's own server would go down with it."""
+    async with served(listener):
+        async with await connect(listener) as good, await connect(listener) as bad:
+            assert await works(good)
+            await bad.send_all(b"bug")
+            assert await read_all(bad) == b""
+            assert await works(good)
+        async with await connect(listener) as later:
+            assert await works(later)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_what_is_fatal_ends_the_server(listener: Listener) -> None:
+    """After a failed fsync nobody may be served."""
+    with pytest.RaisesGroup(pytest.RaisesExc(Fatal, match="the disk is gone"), flatten_subgroups=True):
+        async with served(listener), await connect(listener) as stream:
+            await stream.send_all(b"fatal")
+            await trio.sleep(5)
+
+
+async def test_who_comes_beyond_the_limit_is_told_and_closed(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if it has sent something already; and its place is free again when somebody leaves."""
+    async with served(listener, max_connections=2) as door:
+        async with await connect(listener) as first, await connect(listener) as second:
+            assert await works(first)
+            assert await works(second)
+            for _ in range(3):
+                async with await connect(listener) as third:
+                    await third.send_all(b"PING\n")
+                    told = await read_all(third)
+                    assert told == b"ERR too-many all 2 control connections are taken; try again later\n"
+            assert await works(first)
+        await until(lambda: not door.open_connections)
+        async with await connect(listener) as later:
+            assert await works(later)
+    assert caplog.text.count("turned away") == 1
+
+
+async def test_the_limit_leaves_descriptors_for_files(listener: Listener) -> None:
+    """A journal that cannot open its next segment is worse than a caller turned away."""
+    async with served(listener, max_connections=1 << 30) as door, await connect(listener) as stream:
+        assert await works(stream)
+        assert door.max_connections == max_descriptors() - 64
+
+
+async def test_running_out_of_descriptors_is_survived(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Callers are told, the log hears it once, those inside notice nothing, and then all is as before."""
+    callers = [trio.socket.socket() for _ in range(3)]
+    later = trio.socket.socket()
+    async with served(listener), await connect(listener) as inside:
+        assert await works(inside)
+        with no_descriptors():
+            for caller in callers:
+                await caller.connect(listener.sock.getsockname())
+                stream = trio.SocketStream(caller)
+                told = await read_all(stream)
+                assert told == b"ERR too-many the server is out of file descriptors; try again later\n"
+            assert await works(inside)
+        await later.connect(listener.sock.getsockname())
+        assert await works(trio.SocketStream(later))
+        later.close()
+    for caller in callers:
+        caller.close()
+    assert caplog.text.count("turned away") == 1
+    assert "Traceback" not in caplog.text
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process has none left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 2, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_stopping_closes_listeners_and_connections(listener: Listener) -> None:
+    """Nobody may believe that a stopped server still takes orders."""
+    async with served(listener):
+        stream = await connect(listener)
+        assert await works(stream)
+    assert await read_all(stream) == b""
+    assert listener.sock.fileno() == -1
+    await stream.aclose()
+
+
+# --- a connection -----------------------------------------------------------------------------
+
+
+async def accepted(listener: Listener) -> tuple[Connection, socket.socket]:
+    client = socket.create_connection(listener.sock.getsockname())
+    await trio.lowlevel.wait_readable(listener.sock)
+    return Connection(listener.sock.accept()[0]), client
+
+
+async def test_small_replies_leave_at_once_and_a_vanished_peer_is_noticed(listener: Listener) -> None:
+    """Nagle would cost 40 ms a line; a watcher whose machine is gone would stay for ever."""
+    connection, client = await accepted(listener)
+    sock = connection._sock
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    connection.close()
+    client.close()
+
+
+async def test_the_round_trip_is_the_kernels_estimate(listener: Listener) -> None:
+    """On this machine it is short, but it is not nothing."""
+    connection, client = await accepted(listener)
+    assert 0 < connection.rtt_s() < 0.5
+    connection.close()
+    assert connection.rtt_s() == 0
+    client.close()
+
+
+def test_a_unix_peer_is_named_by_its_process() -> None:
+    """So the log can tell who it was."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Connection(ours)
+        assert connection.peer == f"unix:pid={os.getpid()},uid={os.getuid()}"
+        assert (connection.kind, connection.rtt_s()) == ("unix", 0)
+
+
+async def test_nothing_yet_and_nothing_any_more_are_told_apart(listener: Listener) -> None:
+    """None means wait, empty means the end."""
+    connection, client = await accepted(listener)
+    assert connection.receive_now() is None
+    client.sendall(b"x")
+    assert await connection.receive_some() == b"x"
+    client.shutdown(socket.SHUT_WR)
+    assert await connection.receive_some() == b""
+    assert connection.receive_now() == b""
+    assert not connection.is_gone()
+    connection.close()
+    client.close()
+
+
+async def test_a_peer_that_reset_the_connection_is_gone(listener: Listener) -> None:
+    """It is found without sending anything."""
+    connection, client = await accepted(listener)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    client.close()
+    with pytest.raises(ConnectionResetError):
+        await connection.receive_some()
+    assert connection.is_gone()
+    connection.close()
+
+
+async def test_aborting_ends_our_reading_and_resets_the_peer(listener: Listener) -> None:
+    """What a cut reader has got so far must not look like a complete reply."""
+    connection, client = await accepted(listener)
+    connection.send_now(b"half a li")
+    connection.abort()
+    assert await connection.receive_some() == b""
+    connection.close()
+    with pytest.raises(ConnectionResetError):
+        while client.recv(100):
+            pass
+    client.close()

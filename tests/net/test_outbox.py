@@ -1,0 +1,340 @@
+"""What an outbox promises: order, nothing before its commit, one send, and no patience with slow readers."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cronflowd.net.outbox import PIECE_BYTES, Bell, Gate, Outbox
+
+LIMIT = 1 << 20
+
+
+class FakeSink:
+    """A socket that takes what the test allows it to take."""
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.sends: list[bytes] = []
+        self.room = room
+        self.has_ended = False
+        self.was_aborted = False
+        self.error: OSError | None = None
+        self._bell = Bell()
+
+    @property
+    def sent(self) -> bytes:
+        return b"".join(self.sends)
+
+    def send_now(self, data: memoryview) -> int:
+        if self.error:
+            raise self.error
+        taken = bytes(data[: self.room])
+        self.room -= len(taken)
+        if taken:
+            self.sends.append(taken)
+        return len(taken)
+
+    async def wait_writable(self) -> None:
+        while not self.room:
+            await self._bell.wait()
+
+    def shutdown(self) -> None:
+        self.has_ended = True
+
+    def abort(self) -> None:
+        self.was_aborted = True
+
+    def take(self, size: int) -> None:
+        """The peer reads so many bytes more."""
+        self.room += size
+        self._bell.ring()
+
+
+def make(room: int = 1 << 30, limit: int = LIMIT) -> tuple[FakeSink, Gate, Outbox]:
+    sink, gate = FakeSink(room), Gate()
+    return sink, gate, Outbox(sink, gate, limit)
+
+
+async def settle() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def test_a_message_stays_until_what_it_claims_is_on_disk() -> None:
+    """OK means: on disk. A reply that leaves earlier is a lie after a power cut."""
+    sink, gate, outbox = make()
+    outbox.put_now(b"OK 1\n", seq=7)
+    gate.open(6)
+    assert sink.sends == []
+    gate.open(7)
+    assert sink.sends == [b"OK 1\n"]
+
+
+def test_all_that_one_commit_releases_leaves_in_one_send() -> None:
+    """A send costs as much as fifty lines; one commit must not make more than one."""
+    sink, gate, outbox = make()
+    for seq in (1, 2, 3):
+        outbox.put(b"row %d\n" % seq, seq)
+    gate.open(3)
+    assert sink.sends == [b"row 1\nrow 2\nrow 3\n"]
+
+
+def test_a_message_never_overtakes_an_earlier_one() -> None:
+    """Replies come in order, also where a later one depends on nothing."""
+    sink, gate, outbox = make()
+    outbox.put(b"changed\n", seq=1)
+    outbox.put_now(b"PONG\n", seq=0)
+    assert sink.sends == []
+    gate.open(1)
+    assert sink.sends == [b"changed\nPONG\n"]
+
+
+def test_put_now_leaves_at_once_if_it_may() -> None:
+    """A reply to a question should not wait for a task switch."""
+    sink, _, outbox = make()
+    outbox.put_now(b"PONG\n", seq=0)
+    assert sink.sends == [b"PONG\n"]
+    assert not outbox.is_owing
+
+
+async def test_messages_put_in_one_turn_are_joined() -> None:
+    """Rows of a watcher come one by one and shall not cost a send each."""
+    sink, _, outbox = make()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        await settle()
+        outbox.put(b"a\n", 0)
+        outbox.put(b"b\n", 0)
+        await outbox.drained()
+        assert sink.sends == [b"a\nb\n"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_the_socket_does_not_take_follows_when_it_does() -> None:
+    """A short write is normal; the rest must follow, once."""
+    sink, _, outbox = make(room=3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        outbox.put_now(b"0123456789", 0)
+        assert (sink.sent, outbox.pending_bytes) == (b"012", 7)
+        await settle()
+        sink.take(100)
+        await outbox.drained()
+        assert (sink.sent, outbox.pending_bytes) == (b"0123456789", 0)
+        nursery.cancel_scope.cancel()
+
+
+def test_a_reader_that_leaves_too_much_unread_is_cut() -> None:
+    """No client can make the memory of the server grow without bound."""
+    sink, _, outbox = make(room=0, limit=100)
+    outbox.put_now(b"x" * 60, 0)
+    assert outbox.pending_bytes == 60
+    outbox.put(b"x" * 60, 0)
+    assert outbox.why_cut == "it left more than 100 bytes unread"
+    assert sink.was_aborted
+    assert outbox.pending_bytes == 0
+
+
+async def test_a_reader_that_takes_nothing_for_long_is_cut(autojump_clock: trio.testing.MockClock) -> None:
+    """Also one that owes little: it holds a connection that others need."""
+    sink, _, outbox = make(room=5)
+    outbox.put_now(b"0123456789", 0)
+    await outbox.run()
+    assert trio.current_time() == pytest.approx(outbox.stall_s, abs=0.01)
+    assert (outbox.why_cut, sink.sent) == ("it took nothing for 10 s", b"01234")
+
+
+async def test_a_reader_that_takes_a_little_now_and_then_is_kept(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A thin line is no offence: each byte taken starts the wait anew."""
+    sink, _, outbox = make(room=0)
+    outbox.put_now(b"0123456789", 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        for _ in range(10):
+            await trio.sleep(outbox.stall_s - 1)
+            sink.take(1)
+        await outbox.drained()
+        nursery.cancel_scope.cancel()
+    assert (sink.sent, outbox.why_cut) == (b"0123456789", None)
+
+
+class Rows:
+    """A long reply that remembers how much of it was made."""
+
+    def __init__(self, count: int, size: int = PIECE_BYTES, seq: int = 0) -> None:
+        self.count, self.size, self.seq = count, size, seq
+        self.made = 0
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        for number in range(self.count):
+            self.made += 1
+            yield b"%d" % (number % 10) * self.size, self.seq
+
+
+async def test_a_long_reply_is_made_while_the_peer_reads_it() -> None:
+    """A list of a million tasks must never be in memory as a whole."""
+    sink, _, outbox = make(room=PIECE_BYTES // 2)
+    rows = Rows(100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        outbox.put_rows(iter(rows), 0)
+        outbox.put(b"PONG\n", 0)
+        await settle()
+        assert rows.made <= 2
+        assert outbox.pending_bytes <= 3 * PIECE_BYTES
+        sink.take(200 * PIECE_BYTES)
+        await outbox.drained()
+        nursery.cancel_scope.cancel()
+    assert sink.sent == b"".join(data for data, _ in Rows(100)) + b"PONG\n"
+    assert outbox.pending_bytes == 0
+
+
+async def test_rows_made_later_wait_for_what_they_tell() -> None:
+    """A row made now may show a change that is not on disk yet."""
+    sink, gate, outbox = make()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        outbox.put_rows(iter([(b"old\n", 0), (b"new\n", 5)]), 0)
+        await settle()
+        assert sink.sent == b"old\n"
+        gate.open(5)
+        await outbox.drained()
+        assert sink.sent == b"old\nnew\n"
+        nursery.cancel_scope.cancel()
+
+
+def test_rows_that_cannot_be_made_end_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """Half a reply without a status line must not be followed by the next reply."""
+    sink, gate, outbox = make()
+
+    def rows() -> Iterator[tuple[bytes, int]]:
+        yield b"row\n", 0
+        raise RuntimeError("changed while it was read")
+
+    outbox.put_rows(rows(), 1)
+    outbox.put(b"PONG\n", 1)
+    gate.open(1)
+    outbox.flush()
+    assert (sink.was_aborted, b"PONG" in sink.sent) == (True, False)
+    assert "a reply could not be made" in caplog.text
+
+
+def test_our_end_comes_after_all_that_is_owed() -> None:
+    """A FIN that overtakes a reply loses it."""
+    sink, gate, outbox = make()
+    outbox.put(b"OK 1\n", seq=1)
+    outbox.finish()
+    outbox.put(b"dropped\n", seq=1)
+    assert not sink.has_ended
+    gate.open(1)
+    assert (sink.sent, sink.has_ended, outbox.is_finished) == (b"OK 1\n", True, True)
+
+
+async def test_the_writer_returns_when_our_end_was_said() -> None:
+    """Whoever waits for the writer knows then that everything has left."""
+    sink, _, outbox = make(room=1)
+    outbox.put_now(b"bye\n", 0)
+    outbox.finish()
+    assert not sink.has_ended
+    sink.take(10)
+    await outbox.run()
+    assert (sink.sent, sink.has_ended) == (b"bye\n", True)
+
+
+def test_drained_is_told_once_for_what_has_left() -> None:
+    """The time of silence begins with it; telling it too often would keep a connection open for ever."""
+    _, gate, outbox = make()
+    told: list[int] = []
+    outbox.on_drained = lambda: told.append(outbox.pending_bytes)
+    outbox.put(b"a\n", 1)
+    gate.open(1)
+    gate.open(2)
+    outbox.flush()
+    assert told == [0]
+
+
+def test_a_peer_that_broke_off_is_given_up_quietly() -> None:
+    """Clients leave in the middle all day long; that is no error of ours."""
+    sink, gate, outbox = make()
+    sink.error = ConnectionResetError(errno.ECONNRESET, "reset")
+    outbox.put(b"OK\n", 1)
+    gate.open(1)
+    outbox.put(b"OK\n", 1)
+    assert (outbox.why_cut, outbox.is_finished, outbox.pending_bytes) == ("", True, 0)
+
+
+async def test_a_reader_waits_while_too_much_is_owed() -> None:
+    """Who does not read our replies is not read either: that bounds what pipelining can pile up."""
+    sink, _, outbox = make(room=0)
+    outbox.put_now(b"x" * 100, 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        with trio.move_on_after(0.02) as scope:
+            await outbox.wait_room(50)
+        assert scope.cancelled_caught
+        sink.take(60)
+        await outbox.wait_room(50)
+        assert outbox.pending_bytes == 40
+        nursery.cancel_scope.cancel()
+
+
+async def test_cutting_wakes_whoever_waits_for_the_peer(autojump_clock: trio.testing.MockClock) -> None:
+    """The reader waits for room and the writer for the socket; both have to learn that it is over."""
+    _, _, outbox = make(room=0)
+    outbox.put_now(b"x" * 100, 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        nursery.start_soon(outbox.drained)
+        await settle()
+        outbox.cut("enough")
+    assert (outbox.why_cut, trio.current_time()) == ("enough", 0)
+
+
+def test_a_gate_calls_an_outbox_once_and_not_after_its_end() -> None:
+    """The gate holds no connection that has gone."""
+    sink, gate, outbox = make()
+    outbox.put(b"a\n", 1)
+    outbox.put(b"b\n", 2)
+    outbox.cut("gone")
+    gate.open(2)
+    assert (sink.sends, gate._waiting) == ([], [])
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_any_order_of_events_gives_the_same_bytes_and_none_before_its_commit(data: st.DataObject) -> None:
+    """Short writes, commits, rows and messages in any order: what arrives is what was put, in order."""
+    sink, gate, outbox = make(room=0)
+    expected: list[tuple[bytes, int]] = []
+    seq = 0
+    for number in range(data.draw(st.integers(1, 20))):
+        event = data.draw(st.sampled_from(["put", "put_now", "put_rows", "commit", "take", "flush"]))
+        message = b"%d;" % number
+        if event in ("put", "put_now"):
+            seq += data.draw(st.integers(0, 1))
+            getattr(outbox, event)(message, seq)
+            expected.append((message, seq))
+        elif event == "put_rows":
+            made = [(message, seq)] * data.draw(st.integers(0, 3))
+            outbox.put_rows(iter(made), seq)
+            expected += made
+        elif event == "commit":
+            gate.open(data.draw(st.integers(gate.committed, seq)))
+        elif event == "take":
+            sink.room += data.draw(st.integers(0, 8))
+        else:
+            outbox.flush()
+        allowed = b"".join(message for message, needs in expected if needs <= gate.committed)
+        assert allowed.startswith(sink.sent)
+    sink.room = 1 << 20
+    gate.open(seq)
+    for _ in range(100):
+        outbox.flush()
+    assert (sink.sent, outbox.pending_bytes) == (b"".join(message for message, _ in expected), 0)

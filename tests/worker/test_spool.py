@@ -1,0 +1,113 @@
+"""The worker's memory of reports: what a kill leaves, and how the file stays small."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cronflowd.base.errors import Exit, Fatal
+from cronflowd.worker import spool as spools
+from cronflowd.worker.spool import Spool
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "spool")
+    yield spool
+    spool.close()
+
+
+def content(spool: Spool) -> str:
+    return (spool.directory / "reports").read_text()
+
+
+def test_a_successor_reads_what_nobody_acknowledged(spool: Spool) -> None:
+    """With the output that belongs to a report, and without a last line that the kill cut short."""
+    (spool.directory / "reports").write_text(
+        "RUN 1 1\nRUN 2 1\nRUN 3 2\nOUT 2 1 a\nDONE 2 1 0\nDONE 1 1 3\nnonsense\nACK 1 1\nDONE 4 1 0 why="
+    )
+    assert spool.load() == ({"2 1": "OUT 2 1 a\nDONE 2 1 0\n"}, ["3 2"])
+    assert content(spool) == "OUT 2 1 a\nDONE 2 1 0\n"
+
+
+def test_it_is_cut_at_every_byte_and_never_invents_a_report(spool: Spool) -> None:
+    """A kill can come in the middle of any write."""
+    whole = "RUN 1 1\nDONE 1 1 0\nOUT 2 1 a\nDONE 2 1 143 signal=15\nACK 1 1\n"
+    file = spool.directory / "reports"
+    for end in range(len(whole) + 1):
+        file.write_text(whole[:end])
+        reports, _ = spool.load()
+        assert (
+            reports.items() <= {"1 1": "DONE 1 1 0\n", "2 1": "OUT 2 1 a\nDONE 2 1 143 signal=15\n"}.items()
+        )
+
+
+def test_nothing_is_left_in_it_when_all_is_acknowledged(spool: Spool) -> None:
+    """The usual case, and the cheapest: the file is emptied in place."""
+    spool.accept("1 1")
+    spool.flush({}, ["1 1"])
+    assert content(spool) == "RUN 1 1\n"
+    spool.report("DONE 1 1 0\n")
+    spool.flush({"1 1": "DONE 1 1 0\n"}, [])
+    assert content(spool) == "RUN 1 1\nDONE 1 1 0\n"
+    spool.acknowledge("1 1")
+    spool.flush({}, [])
+    assert content(spool) == ""
+
+
+def test_it_is_rewritten_when_most_of_it_is_history(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One report that waits for months must not keep those of all the others."""
+    monkeypatch.setattr(spools, "BIG_BYTES", 1000)
+    old = {"1 1": "DONE 1 1 0\n"}
+    spool.report(old["1 1"])
+    for run in range(2, 500):
+        spool.report(f"DONE {run} 1 0\n")
+        spool.acknowledge(f"{run} 1")
+        spool.flush(old, ["9999 1"])
+        assert len(content(spool)) < 1100
+    assert spool.load() == (old, ["9999 1"])
+
+
+def test_a_full_disk_is_told_of_once_and_made_good_later(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No job is refused for it; once there is room the file is whole again, from memory."""
+    real_write = os.write
+
+    def full(file: int, data: bytes) -> int:
+        if file == spool._file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_write(file, data)
+
+    reports = {"1 1": "DONE 1 1 0\n", "2 1": "DONE 2 1 0\n"}
+    monkeypatch.setattr(os, "write", full)
+    spool.report(reports["1 1"])
+    spool.flush({"1 1": reports["1 1"]}, [])
+    assert content(spool) == ""
+    monkeypatch.setattr(os, "write", real_write)
+    spool.report(reports["2 1"])
+    spool.flush(reports, [])
+    assert content(spool) == "".join(reports.values())
+    assert len([record for record in caplog.records if "No space left" in record.getMessage()]) == 1
+
+
+def test_nobody_else_reads_it_and_nobody_else_has_it(spool: Spool) -> None:
+    """Output may hold secrets; and two workers on one spool would report the same runs."""
+    assert spool.directory.stat().st_mode & 0o777 == 0o700
+    assert (spool.directory / "reports").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(Fatal) as raised:
+        Spool(spool.directory)
+    assert raised.value.status == Exit.TRY_AGAIN
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """73, as for the daemon's own directory."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Fatal) as raised:
+        Spool(tmp_path / "file" / "spool")
+    assert raised.value.status == Exit.CANNOT_CREATE
+    assert str(tmp_path / "file" / "spool") in raised.value.message
