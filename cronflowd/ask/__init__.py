@@ -2,5 +2,6 @@
 
 The one rule: it looks and never changes anything, and never waits.
 
-Read in this order: `commands` (the verbs), `views` (rows), `why`, `stats`, `events`.
+Read in this order: `questions`, `commands` (the verbs), `views` (rows),
+`revisions`, `why`, `stats`, `events`.
 """

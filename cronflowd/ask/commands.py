@@ -1,7 +1,7 @@
 """The verb table of the control port: one line in, one order or question out.
 
 `parse` knows the grammar and nothing else: it finds no task and changes nothing, so a
-line it refuses has had no effect. To add a verb: a class in stimuli.py, a function and a
+line it refuses has had no effect. To add a verb: a class in orders.py or questions.py, a function and a
 row here, a section in protocol.md.
 """
 
@@ -15,14 +15,15 @@ from typing import Any
 from attrs import frozen
 
 from ..base.errors import Refusal
-from ..base.wire import escape, format_time, split_options
-from ..engine import stimuli as s
+from ..base.text import escape, format_time, split_options
+from ..engine import orders as o
 from ..schedules.english import parse_moment
 from ..schedules.schedule import settle_schedule, split_schedule
 from ..schedules.words import named_zone
 from ..schedules.zones import parse_zone
-from ..tasks.model import ENDED, make_spec, parse_json, parse_record
 from ..tasks.options import DEFAULTS, parse_count, set_options
+from ..tasks.task import ENDED, make_spec, parse_json, parse_record
+from . import questions as q
 
 MAX_REFS = 1000
 MAX_NEXT = 1000
@@ -129,11 +130,11 @@ def _nothing(make: Callable[[], Any]) -> Parser:
 # --- adding ---
 
 
-def _add(text: str, context: Context) -> s.AddTask:
+def _add(text: str, context: Context) -> o.AddTask:
     text = text.lstrip(" \t")
     if text.startswith("{"):
         task_id, spec = parse_record(parse_json(text, "the task"), context.default_tz)
-        return s.AddTask(spec, task_id)
+        return o.AddTask(spec, task_id)
     options, rest = split_options(text)
     if not rest:
         raise Refusal("syntax", "no schedule; usage: ADD [key=value …] SCHEDULE COMMAND")
@@ -142,22 +143,22 @@ def _add(text: str, context: Context) -> s.AddTask:
     name = options.pop("name", "")
     zone = named_zone(schedule) or context.default_tz
     parsed = set_options(DEFAULTS, options, zone, context.now)
-    return s.AddTask(make_spec(name, schedule, command, parsed, context.default_tz))
+    return o.AddTask(make_spec(name, schedule, command, parsed, context.default_tz))
 
 
-def _at(text: str, context: Context) -> s.AddTask:
+def _at(text: str, context: Context) -> o.AddTask:
     time, rest = _time_word(text)
     options, command = split_options(rest)
     zone, named = _zone(options, context), named_zone(time)
     if named and options.get("tz") and named != zone:
         raise Refusal("bad-option", f"tz={zone} contradicts the time, which says {named}")
     at = parse_moment(time, zone, context.now)
-    return s.AddTask(_one_off(at, options, command, context))
+    return o.AddTask(_one_off(at, options, command, context))
 
 
-def _now(text: str, context: Context) -> s.AddTask:
+def _now(text: str, context: Context) -> o.AddTask:
     options, command = split_options(text.lstrip(" \t"))
-    return s.AddTask(_one_off(context.now, options, command, context), now=True)
+    return o.AddTask(_one_off(context.now, options, command, context), now=True)
 
 
 def _one_off(at: datetime, options: dict[str, str], command: str, context: Context) -> Any:
@@ -177,7 +178,7 @@ def _zone(options: dict[str, str], context: Context) -> str:
     return parse_zone(options.get("tz") or context.default_tz)
 
 
-def _get(text: str, context: Context) -> s.GetTask:
+def _get(text: str, context: Context) -> q.GetTask:
     usage = VERBS["GET"].usage
     words, options = split_words(text)
     _only(options)
@@ -186,15 +187,15 @@ def _get(text: str, context: Context) -> s.GetTask:
         rev, words = int(match[1]), words[:1]
     if len(words) != 1:
         raise Refusal("syntax", f"one task is wanted, {len(words)} words were given; usage: {usage}")
-    return s.GetTask(words[0], rev)
+    return q.GetTask(words[0], rev)
 
 
-def _set(text: str, context: Context) -> s.SetTask:
+def _set(text: str, context: Context) -> o.SetTask:
     usage = VERBS["SET"].usage
     ref, words = _one_ref(text, usage)
     if not words:
         raise Refusal("syntax", f"nothing to set; usage: {usage}")
-    return s.SetTask(ref, words)
+    return o.SetTask(ref, words)
 
 
 def _ref_only(make: Callable[[str], Any], usage: str) -> Parser:
@@ -206,27 +207,27 @@ def _ref_only(make: Callable[[str], Any], usage: str) -> Parser:
     return parse_ref
 
 
-def _remove(text: str, context: Context) -> s.RemoveTask:
+def _remove(text: str, context: Context) -> o.RemoveTask:
     ref, options = _one_ref(text, VERBS["REMOVE"].usage)
     _only(options, "force")
-    return s.RemoveTask(ref, _choice(options, "force", ("yes", "no")) == "yes")
+    return o.RemoveTask(ref, _choice(options, "force", ("yes", "no")) == "yes")
 
 
 # --- pausing and running ---
 
 
-def _pause(text: str, context: Context) -> s.PauseTasks:
+def _pause(text: str, context: Context) -> o.PauseTasks:
     words, options = split_words(text)
     _only(options, "until", "why")
     until = options.get("until")
     until_at = parse_moment(until, context.default_tz, context.now) if until else None
-    return s.PauseTasks(_refs(words, "PAUSE"), until_at, options.get("why", ""))
+    return o.PauseTasks(_refs(words, "PAUSE"), until_at, options.get("why", ""))
 
 
-def _resume(text: str, context: Context) -> s.ResumeTasks:
+def _resume(text: str, context: Context) -> o.ResumeTasks:
     words, options = split_words(text)
     _only(options)
-    return s.ResumeTasks(_refs(words, "RESUME"))
+    return o.ResumeTasks(_refs(words, "RESUME"))
 
 
 def _refs(words: list[str], verb: str) -> tuple[str, ...] | None:
@@ -239,14 +240,14 @@ def _refs(words: list[str], verb: str) -> tuple[str, ...] | None:
     return tuple(words)
 
 
-def _run(text: str, context: Context) -> s.RunTask:
+def _run(text: str, context: Context) -> o.RunTask:
     ref, options = _one_ref(text, VERBS["RUN"].usage)
     args: dict[str, str] = {}
     for key, value in options.items():
         if not re.fullmatch(r"arg\.[A-Za-z_][A-Za-z0-9_]*", key):
             raise Refusal("bad-option", f'"{escape(key)}=" is not arg.NAME=')
         args[key[4:]] = value
-    return s.RunTask(ref, args)
+    return o.RunTask(ref, args)
 
 
 def _run_number(word: str) -> int:
@@ -255,26 +256,26 @@ def _run_number(word: str) -> int:
     return int(word)
 
 
-def _cancel(text: str, context: Context) -> s.CancelRun:
+def _cancel(text: str, context: Context) -> o.CancelRun:
     words, options = split_words(text)
     _only(options)
     if len(words) != 1:
         raise Refusal("syntax", f"one run number is wanted; usage: {VERBS['CANCEL'].usage}")
-    return s.CancelRun(_run_number(words[0]))
+    return o.CancelRun(_run_number(words[0]))
 
 
-def _undo(text: str, context: Context) -> s.UndoChanges:
+def _undo(text: str, context: Context) -> o.UndoChanges:
     words, options = split_words(text)
     _only(options)
     if len(words) > 1:
         raise Refusal("syntax", f"one number at most; usage: {VERBS['UNDO'].usage}")
-    return s.UndoChanges(parse_count(words[0], 1, MAX_UNDONE) if words else 1)
+    return o.UndoChanges(parse_count(words[0], 1, MAX_UNDONE) if words else 1)
 
 
 # --- looking ---
 
 
-def _list(text: str, context: Context) -> s.ListTasks:
+def _list(text: str, context: Context) -> q.ListTasks:
     words, options = split_words(text)
     if words:
         raise Refusal(
@@ -282,7 +283,7 @@ def _list(text: str, context: Context) -> s.ListTasks:
         )
     _only(options, "state", "tag", "name", "limit", "offset")
     state = _choice(options, "state", TASK_STATES)
-    return s.ListTasks(state, options.get("tag", ""), options.get("name", ""), *_page(options))
+    return q.ListTasks(state, options.get("tag", ""), options.get("name", ""), *_page(options))
 
 
 def _choice(options: dict[str, str], key: str, known: tuple[str, ...]) -> str:
@@ -305,13 +306,13 @@ def _count(options: dict[str, str], key: str, low: int, high: int) -> int | None
         raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
-def _runs(text: str, context: Context) -> s.ListRuns:
+def _runs(text: str, context: Context) -> q.ListRuns:
     words, options = split_words(text)
     _only(options, "state", "since", "until", "limit", "offset")
     if len(words) > 1:
         raise Refusal("syntax", f"one task at most; usage: {VERBS['RUNS'].usage}")
     state = _choice(options, "state", RUN_STATES)
-    return s.ListRuns(words[0] if words else None, state, *_bounds(options, context), *_page(options))
+    return q.ListRuns(words[0] if words else None, state, *_bounds(options, context), *_page(options))
 
 
 def _bounds(options: dict[str, str], context: Context) -> tuple[datetime | None, datetime | None]:
@@ -323,22 +324,22 @@ def _bounds(options: dict[str, str], context: Context) -> tuple[datetime | None,
     return since_at, until_at
 
 
-def _prove(text: str, context: Context) -> s.ProveLedger:
+def _prove(text: str, context: Context) -> q.ProveLedger:
     since_at, until_at = _bounds(_options_only(text, "PROVE", "since", "until"), context)
     if since_at and until_at and until_at < since_at:
         raise Refusal("bad-option", f"until={format_time(until_at)} is before since=")
-    return s.ProveLedger(since_at, until_at)
+    return q.ProveLedger(since_at, until_at)
 
 
-def _stats(text: str, context: Context) -> s.ShowStats:
+def _stats(text: str, context: Context) -> q.ShowStats:
     words, options = split_words(text)
     _only(options, "by", "since", "until")
     by = _choice(options, "by", ("day", "hour"))
-    return s.ShowStats(_one_or_all(words, "STATS"), by, *_bounds(options, context))
+    return q.ShowStats(_one_or_all(words, "STATS"), by, *_bounds(options, context))
 
 
-def _failed(text: str, context: Context) -> s.ListFailed:
-    return s.ListFailed(_bounds(_options_only(text, "FAILED", "since"), context)[0])
+def _failed(text: str, context: Context) -> q.ListFailed:
+    return q.ListFailed(_bounds(_options_only(text, "FAILED", "since"), context)[0])
 
 
 def _options_only(text: str, verb: str, *known: str) -> dict[str, str]:
@@ -351,28 +352,28 @@ def _options_only(text: str, verb: str, *known: str) -> dict[str, str]:
     return options
 
 
-def _history(text: str, context: Context) -> s.ShowHistory:
+def _history(text: str, context: Context) -> q.ShowHistory:
     words, options = split_words(text)
     _only(options, "limit", "offset")
     if len(words) > 1:
         raise Refusal("syntax", f"one task at most; usage: {VERBS['HISTORY'].usage}")
-    return s.ShowHistory(words[0] if words else None, *_page(options))
+    return q.ShowHistory(words[0] if words else None, *_page(options))
 
 
-def _log(text: str, context: Context) -> s.ShowLog:
+def _log(text: str, context: Context) -> q.ShowLog:
     words, options = split_words(text)
     _only(options)
     if not words or len(words) > 2 or (len(words) == 2 and words[1].lower() != "follow"):
         raise Refusal("syntax", f"usage: {VERBS['LOG'].usage}")
-    return s.ShowLog(_run_number(words[0]), len(words) == 2)
+    return q.ShowLog(_run_number(words[0]), len(words) == 2)
 
 
-def _why(text: str, context: Context) -> s.AskWhy:
+def _why(text: str, context: Context) -> q.AskWhy:
     words, options = split_words(text)
     _only(options)
     if not 1 <= len(words) <= 2:
         raise Refusal("syntax", f"one task, and a time if you like; usage: {VERBS['WHY'].usage}")
-    return s.AskWhy(words[0], words[1] if words[1:] else "")
+    return q.AskWhy(words[0], words[1] if words[1:] else "")
 
 
 def _ref_or_schedule(text: str, words: list[str], verb: str) -> tuple[str, str]:
@@ -389,54 +390,54 @@ def _asked_zone(options: dict[str, str], context: Context) -> str:
     return _zone(options, context) if options.get("tz") else ""
 
 
-def _next(text: str, context: Context) -> s.ShowNext:
+def _next(text: str, context: Context) -> q.ShowNext:
     words, options = split_words(text)
     _only(options, "n", "tz", "from")
     ref, schedule = _ref_or_schedule(text, words, "NEXT")
     count = _count(options, "n", 1, MAX_NEXT) or 5
     zone, start = _asked_zone(options, context), options.get("from")
     from_at = parse_moment(start, zone or context.default_tz, context.now) if start else None
-    return s.ShowNext(ref, schedule, zone, count, from_at)
+    return q.ShowNext(ref, schedule, zone, count, from_at)
 
 
-def _describe(text: str, context: Context) -> s.DescribeSchedule:
+def _describe(text: str, context: Context) -> q.DescribeSchedule:
     words, options = split_words(text)
     _only(options, "tz")
     ref, schedule = _ref_or_schedule(text, words, "DESCRIBE")
     if ref and options:
         raise Refusal("bad-option", "tz= is for a schedule; a task has a zone of its own")
-    return s.DescribeSchedule(ref, schedule, _asked_zone(options, context))
+    return q.DescribeSchedule(ref, schedule, _asked_zone(options, context))
 
 
-def _deps(text: str, context: Context) -> s.ShowDependencies:
-    return s.ShowDependencies(_one_ref(text, "DEPS REF")[0] if text.strip() else None)
+def _deps(text: str, context: Context) -> q.ShowDependencies:
+    return q.ShowDependencies(_one_ref(text, "DEPS REF")[0] if text.strip() else None)
 
 
-def _watch(text: str, context: Context) -> s.Watch:
+def _watch(text: str, context: Context) -> q.Watch:
     words, options = split_words(text)
     _only(options, "id")
     kinds = frozenset(word.lower() for word in words)
     if unknown := kinds - {"tasks", "runs", "workers"}:
         raise Refusal("syntax", f'"{escape(min(unknown))}" cannot be watched; usage: {VERBS["WATCH"].usage}')
-    return s.Watch(kinds or frozenset({"tasks", "runs", "workers"}), options.get("id"))
+    return q.Watch(kinds or frozenset({"tasks", "runs", "workers"}), options.get("id"))
 
 
 # --- seeing ahead ---
 
 
-def _dst(text: str, context: Context) -> s.ShowClockChanges:
+def _dst(text: str, context: Context) -> q.ShowClockChanges:
     words, options = split_words(text)
     _only(options, "until")
-    return s.ShowClockChanges(_one_or_all(words, "DST"), _until(options, context))
+    return q.ShowClockChanges(_one_or_all(words, "DST"), _until(options, context))
 
 
-def _tzdiff(text: str, context: Context) -> s.CompareZones:
+def _tzdiff(text: str, context: Context) -> q.CompareZones:
     words, options = split_words(text)
     _only(options, "until", "n")
     if not words:
         raise Refusal("syntax", f"no directory; usage: {VERBS['TZDIFF'].usage}")
     directory, ref = words[0], _one_or_all(words[1:], "TZDIFF")
-    return s.CompareZones(directory, ref, _until(options, context), _count(options, "n", 1, MAX_NEXT) or 3)
+    return q.CompareZones(directory, ref, _until(options, context), _count(options, "n", 1, MAX_NEXT) or 3)
 
 
 def _one_or_all(words: list[str], verb: str) -> str | None:
@@ -460,15 +461,15 @@ def _until(options: dict[str, str], context: Context) -> datetime:
 # --- expectations ---
 
 
-def _expect(text: str, context: Context) -> s.SetExpectation:
+def _expect(text: str, context: Context) -> o.SetExpectation:
     words, options = split_words(text)
     _only(options, "every", "grace", "notify", "desc", "start")
     if len(words) != 1:
         raise Refusal("syntax", f"one name is wanted; usage: {VERBS['EXPECT'].usage}")
-    return s.SetExpectation(words[0], options)
+    return o.SetExpectation(words[0], options)
 
 
-def _beat(text: str, context: Context) -> s.ReceiveBeat:
+def _beat(text: str, context: Context) -> o.ReceiveBeat:
     """A text follows only a word that says how it went: `failed` must not pass for a text that is ok."""
     name, rest = _cut(text)
     word, said = _cut(rest)
@@ -480,15 +481,15 @@ def _beat(text: str, context: Context) -> s.ReceiveBeat:
     status = int(word) if word.isdigit() else word == "fail"
     if word.isdigit() and status:
         said = f"exit {status}{': ' if said else ''}{said}"
-    return s.ReceiveBeat(name, not status, said[:MAX_BEAT_TEXT])
+    return o.ReceiveBeat(name, not status, said[:MAX_BEAT_TEXT])
 
 
-def _forget(text: str, context: Context) -> s.ForgetExpectation:
+def _forget(text: str, context: Context) -> o.ForgetExpectation:
     words, options = split_words(text)
     _only(options)
     if len(words) != 1:
         raise Refusal("syntax", f"one name is wanted; usage: {VERBS['FORGET'].usage}")
-    return s.ForgetExpectation(words[0])
+    return o.ForgetExpectation(words[0])
 
 
 # --- files and connection ---
@@ -505,7 +506,7 @@ def _file(make: Callable[[str], Any]) -> Parser:
     return parse_file
 
 
-def _import(text: str, context: Context) -> s.ImportLine:
+def _import(text: str, context: Context) -> q.ImportLine:
     """Flags, then the line as it is. No line that means something in a crontab begins with `--`."""
     flags: set[str] = set()
     while match := re.match(r"--([^ \t]*)(?:[ \t]|$)", text):
@@ -513,45 +514,45 @@ def _import(text: str, context: Context) -> s.ImportLine:
             raise Refusal("bad-option", f'"--{escape(match[1][:40])}" is neither --system nor --dry-run')
         flags.add(match[1])
         text = text[match.end() :]
-    return s.ImportLine(text, "system" in flags, "dry-run" in flags)
+    return q.ImportLine(text, "system" in flags, "dry-run" in flags)
 
 
-def _export(text: str, context: Context) -> s.ExportTasks:
+def _export(text: str, context: Context) -> q.ExportTasks:
     words, options = split_words(text)
     _only(options)
-    return s.ExportTasks(_refs(words, "EXPORT") if words else None)
+    return q.ExportTasks(_refs(words, "EXPORT") if words else None)
 
 
-def _hello(text: str, context: Context) -> s.Hello:
+def _hello(text: str, context: Context) -> q.Hello:
     words, options = split_words(text)
     _only(options, "name")
     if words:
         raise Refusal("syntax", "usage: HELLO [name=NAME]")
-    return s.Hello(options.get("name", ""))
+    return q.Hello(options.get("name", ""))
 
 
-def _auth(text: str, context: Context) -> s.Authenticate:
+def _auth(text: str, context: Context) -> q.Authenticate:
     if not (token := text.strip()):
         raise Refusal("syntax", "no token; usage: AUTH TOKEN")
-    return s.Authenticate(token)
+    return q.Authenticate(token)
 
 
-def _format(text: str, context: Context) -> s.SetFormat:
+def _format(text: str, context: Context) -> q.SetFormat:
     word = text.strip().lower()
     if word not in ("json", "text"):
         raise Refusal("syntax", f'"{escape(word[:40])}" is neither json nor text')
-    return s.SetFormat(word == "json")
+    return q.SetFormat(word == "json")
 
 
-def _help(text: str, context: Context) -> s.Help:
+def _help(text: str, context: Context) -> q.Help:
     word = text.strip().upper()
     if word and word not in VERBS:
         raise Refusal("not-found", f'"{escape(word[:40])}" is not a command; HELP lists them')
-    return s.Help(word)
+    return q.Help(word)
 
 
 def _drain(draining: bool, usage: str) -> Parser:
-    return _ref_only(lambda name: s.DrainWorker(name, draining), usage)
+    return _ref_only(lambda name: o.DrainWorker(name, draining), usage)
 
 
 VERBS: dict[str, Verb] = {
@@ -560,11 +561,11 @@ VERBS: dict[str, Verb] = {
     "GET": Verb(_get, "GET REF [@REV]", "everything about one task; or as it was at a revision"),
     "SET": Verb(_set, "SET REF key=value …", "changes a task; schedule= command= name= too", reads=False),
     "REMOVE": Verb(_remove, "REMOVE REF [force=yes]", "removes a task", reads=False),
-    "CLEAR": Verb(_nothing(s.ClearTasks), "CLEAR", "removes all tasks", reads=False),
-    "STATUS": Verb(_nothing(s.ShowStatus), "STATUS", "how the daemon is"),
-    "CLOCK": Verb(_nothing(s.ShowClock), "CLOCK", "the time here, and how far off the workers' clocks are"),
-    "SAVE": Verb(_file(s.SaveTasks), "SAVE [FILE.db]", "writes all tasks to a file (tasks.db)", reads=False),
-    "LOAD": Verb(_file(s.LoadFile), "LOAD [FILE.db]", "replaces all tasks by those of a file", reads=False),
+    "CLEAR": Verb(_nothing(o.ClearTasks), "CLEAR", "removes all tasks", reads=False),
+    "STATUS": Verb(_nothing(q.ShowStatus), "STATUS", "how the daemon is"),
+    "CLOCK": Verb(_nothing(q.ShowClock), "CLOCK", "the time here, and how far off the workers' clocks are"),
+    "SAVE": Verb(_file(q.SaveTasks), "SAVE [FILE.db]", "writes all tasks to a file (tasks.db)", reads=False),
+    "LOAD": Verb(_file(q.LoadFile), "LOAD [FILE.db]", "replaces all tasks by those of a file", reads=False),
     "IMPORT": Verb(_import, "IMPORT [--system] [--dry-run] LINE", "adds a line of a crontab", reads=False),
     "EXPORT": Verb(_export, "EXPORT [REF…]", "tasks as a crontab"),
     "PAUSE": Verb(_pause, "PAUSE REF…|all [until=TIME] [why=TEXT]", "starts no new runs", reads=False),
@@ -597,9 +598,9 @@ VERBS: dict[str, Verb] = {
         reads=False,
     ),
     "BEAT": Verb(_beat, "BEAT NAME [ok|fail|STATUS [TEXT]]", "NAME shows life", reads=False),
-    "EXPECTS": Verb(_nothing(s.ListExpectations), "EXPECTS", "who has to show life, and when"),
+    "EXPECTS": Verb(_nothing(q.ListExpectations), "EXPECTS", "who has to show life, and when"),
     "FORGET": Verb(_forget, "FORGET NAME", "expects nothing of NAME any more", reads=False),
-    "WORKERS": Verb(_nothing(s.ListWorkers), "WORKERS", "who runs the jobs"),
+    "WORKERS": Verb(_nothing(q.ListWorkers), "WORKERS", "who runs the jobs"),
     "DRAIN": Verb(_drain(True, "DRAIN WORKER"), "DRAIN WORKER", "sends a worker no more runs", reads=False),
     "UNDRAIN": Verb(_drain(False, "UNDRAIN WORKER"), "UNDRAIN WORKER", "sends it runs again", reads=False),
     "WATCH": Verb(_watch, "WATCH [tasks] [runs] [workers] [id=REF]", "a row for everything that happens"),
@@ -607,6 +608,6 @@ VERBS: dict[str, Verb] = {
     "AUTH": Verb(_auth, "AUTH TOKEN", "shows who you are, where that is asked for"),
     "FORMAT": Verb(_format, "FORMAT json|text", "how replies look on this connection"),
     "HELP": Verb(_help, "HELP [VERB]", "this list"),
-    "PING": Verb(_nothing(s.Ping), "PING", "PONG"),
-    "QUIT": Verb(_nothing(s.Quit), "QUIT", "ends the connection"),
+    "PING": Verb(_nothing(q.Ping), "PING", "PONG"),
+    "QUIT": Verb(_nothing(q.Quit), "QUIT", "ends the connection"),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ..base.wire import format_time
+from ..base.text import format_time
 from ..engine import facts as f
 from ..engine.state import State
 

@@ -15,7 +15,7 @@ from typing import Any
 from attrs import Factory, define
 
 from ..engine.ledger import DISPOSITIONS
-from ..tasks.model import Outcome
+from ..tasks.task import Outcome
 
 COLUMNS = (
     "period", "fires", *DISPOSITIONS, "success",

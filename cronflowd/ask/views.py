@@ -17,12 +17,10 @@ from attrs import frozen
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
-from ..base.wire import escape, format_time
-from ..engine import stimuli as s
-from ..engine.changes import find_revision
+from ..base.text import escape, format_time
 from ..engine.dependencies import draw_tree
+from ..engine.fires import day_off
 from ..engine.ledger import RAN
-from ..engine.moments import day_off
 from ..engine.placement import why_waiting
 from ..engine.state import State
 from ..schedules.describe import describe, describe_anchor, describe_changes, format_cron
@@ -31,9 +29,11 @@ from ..schedules.schedule import Row as MomentRow
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.timetable import Timetable
 from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
-from ..tasks.model import Failure, Outcome, Run, Task, TaskSpec, read_record
 from ..tasks.options import show_options
+from ..tasks.task import Failure, Outcome, Run, Task, TaskSpec, read_record
+from . import questions as q
 from .commands import VERBS
+from .revisions import find_revision
 
 LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command")
 RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit")
@@ -65,7 +65,7 @@ def task_state(state: State, task: Task, now: datetime) -> str:
     return "scheduled" if task.due_at else "idle"
 
 
-def list_tasks(state: State, query: s.ListTasks, now: datetime) -> Reply:
+def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
     """LIST: in order of ids; notifications under way only where they are asked for by name."""
 
     def wanted(task: Task) -> bool:
@@ -97,7 +97,7 @@ def _page(items: Iterable[Any], limit: int | None, offset: int) -> Iterator[Any]
     return islice(items, offset, None if limit is None else offset + limit)
 
 
-def get_task(state: State, query: s.GetTask, now: datetime) -> Reply:
+def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
     """GET: every field, defaults included."""
     if query.rev is not None:
         return _get_revision(state, query.ref, query.rev)
@@ -191,7 +191,7 @@ def _active_row(run: Run) -> Row:
     )  # fmt: skip
 
 
-def wanted_outcomes(query: s.ListRuns, state: State) -> Callable[[Outcome], bool]:
+def wanted_outcomes(query: q.ListRuns, state: State) -> Callable[[Outcome], bool]:
     """The filter that RUNS asks for, for memory and journal alike."""
     task_id, name = _task_filter(query, state)
 
@@ -205,12 +205,12 @@ def wanted_outcomes(query: s.ListRuns, state: State) -> Callable[[Outcome], bool
     return wanted
 
 
-def all_runs(ref: str) -> s.ListRuns:
+def all_runs(ref: str) -> q.ListRuns:
     """RUNS REF, all of them."""
-    return s.ListRuns(ref, "", None, None, None, 0)
+    return q.ListRuns(ref, "", None, None, None, 0)
 
 
-def _task_filter(query: s.ListRuns, state: State) -> tuple[int | None, str | None]:
+def _task_filter(query: q.ListRuns, state: State) -> tuple[int | None, str | None]:
     """A REF as an id; or as a name alone, since history outlives its task."""
     if query.ref is None:
         return None, None
@@ -223,7 +223,7 @@ def _task_filter(query: s.ListRuns, state: State) -> tuple[int | None, str | Non
     raise Refusal("not-found", f'no task "{query.ref[:40]}"')
 
 
-def _matches(query: s.ListRuns, state: str, due_at: datetime) -> bool:
+def _matches(query: q.ListRuns, state: str, due_at: datetime) -> bool:
     if query.state and state != query.state:
         return False
     if query.since_at and due_at < query.since_at:
@@ -231,7 +231,7 @@ def _matches(query: s.ListRuns, state: str, due_at: datetime) -> bool:
     return not (query.until_at and due_at > query.until_at)
 
 
-def list_runs(state: State, query: s.ListRuns, older: Iterable[Outcome]) -> Reply:
+def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome]) -> Reply:
     """RUNS: what is active, then what memory holds, then `older` from the journal; newest first."""
     wanted = wanted_outcomes(query, state)
     task_id, name = _task_filter(query, state)
@@ -253,7 +253,7 @@ def list_runs(state: State, query: s.ListRuns, older: Iterable[Outcome]) -> Repl
     return Reply("", {}, RUN_COLUMNS, _page(rows(), query.limit, query.offset), "rows")
 
 
-def list_failed(state: State, query: s.ListFailed) -> Reply:
+def list_failed(state: State, query: q.ListFailed) -> Reply:
     """FAILED: the tasks whose last fire did not end well, the latest first."""
     found = [(task.failure, task) for task in state.tasks.values() if task.failure is not None]
 
@@ -271,7 +271,7 @@ def list_failed(state: State, query: s.ListFailed) -> Reply:
     return Reply("", {}, FAILED_COLUMNS, rows, "rows")
 
 
-def prove(state: State, query: s.ProveLedger) -> Reply:
+def prove(state: State, query: q.ProveLedger) -> Reply:
     """PROVE: what was due, and what became of it; the status line says whether that is the same."""
     account = state.ledger.account(state.runs.values(), query.since_at, query.until_at)
 
@@ -290,7 +290,7 @@ def prove(state: State, query: s.ProveLedger) -> Reply:
     return Reply("balanced", {"balanced": True}, PAIR_COLUMNS, rows())
 
 
-def show_next(state: State, query: s.ShowNext, now: datetime) -> Reply:
+def show_next(state: State, query: q.ShowNext, now: datetime) -> Reply:
     """NEXT: moments to come, with what is special about them."""
     from_at = max(query.from_at or now, to_instant(FIRST_S))
     if query.schedule:
@@ -305,14 +305,14 @@ def show_next(state: State, query: s.ShowNext, now: datetime) -> Reply:
     return Reply("", {}, columns, islice(rows, query.count), "rows")
 
 
-def _asked_schedule(query: s.ShowNext | s.DescribeSchedule, state: State) -> Schedule:
+def _asked_schedule(query: q.ShowNext | q.DescribeSchedule, state: State) -> Schedule:
     schedule = parse_schedule(query.schedule, query.tz or state.default_tz)
     if query.tz and schedule.tz != query.tz:
         raise Refusal("bad-option", f"tz={query.tz} contradicts the schedule, which says {schedule.tz}")
     return schedule
 
 
-def describe_schedule(state: State, query: s.DescribeSchedule, now: datetime) -> Reply:
+def describe_schedule(state: State, query: q.DescribeSchedule, now: datetime) -> Reply:
     """DESCRIBE: a schedule in English, and what a clock change does to it."""
     if query.schedule:
         schedule = _asked_schedule(query, state)
@@ -341,7 +341,7 @@ def _moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[Mo
         yield local, at, "skipped-by-calendar" if is_off else remark
 
 
-def show_dependencies(state: State, query: s.ShowDependencies, now: datetime) -> Reply:
+def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) -> Reply:
     """DEPS: the trees of who waits for whom, and what each has heard of the one above it."""
     drawn = draw_tree(state, find(state, query.ref) if query.ref else None)
     rows = (
@@ -354,7 +354,7 @@ def show_dependencies(state: State, query: s.ShowDependencies, now: datetime) ->
 # --- seeing ahead; None among the rows: a good moment to let others have a turn ---
 
 
-def clock_changes(state: State, query: s.ShowClockChanges, now: datetime) -> Iterator[Row | None]:
+def clock_changes(state: State, query: q.ShowClockChanges, now: datetime) -> Iterator[Row | None]:
     """DST: what the next clock changes move, take away, or would double."""
     ahead = ClockChanges(now, query.until_at)
     for task in _asked_tasks(state, query.ref):
@@ -413,14 +413,14 @@ def _last_counted(state: State, task: Task, begin: datetime, end: datetime) -> d
     return at
 
 
-def zones_asked(state: State, query: s.CompareZones) -> Iterator[str | None]:
+def zones_asked(state: State, query: q.CompareZones) -> Iterator[str | None]:
     """The zones that TZDIFF needs from the other directory."""
     for task in _asked_tasks(state, query.ref):
         yield task.spec.schedule.tz if task.spec.schedule.is_zoned else None
 
 
 def zone_differences(
-    state: State, query: s.CompareZones, others: Mapping[str, Zone | None], now: datetime
+    state: State, query: q.CompareZones, others: Mapping[str, Zone | None], now: datetime
 ) -> Iterator[Row | None]:
     """TZDIFF: what is due at another instant by the other directory's zone data."""
     shared = Comparison(others, now, query.until_at, query.count)
@@ -496,7 +496,7 @@ def status_rows(state: State, now: datetime) -> list[Row]:
     ]
 
 
-def show_help(query: s.Help) -> Reply:
+def show_help(query: q.Help) -> Reply:
     """HELP: a row a verb."""
     names = [query.verb] if query.verb else list(VERBS)
     rows = [(name, VERBS[name].usage, VERBS[name].summary) for name in names]

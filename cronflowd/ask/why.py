@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from ..base.wire import format_time
-from ..engine.moments import day_off, out_of_bounds
+from ..base.text import format_time
+from ..engine.fires import day_off, out_of_bounds
 from ..engine.placement import why_waiting
 from ..engine.state import WELL, State
 from ..schedules.describe import describe
@@ -21,7 +21,7 @@ from ..schedules.rules import DAY_NAMES, MONTH_NAMES, format_ordinal
 from ..schedules.schedule import MACROS, At, Cron, Every
 from ..schedules.timetable import TICK, Timetable
 from ..schedules.zones import to_seconds
-from ..tasks.model import Outcome, Run, Task
+from ..tasks.task import Outcome, Run, Task
 
 MAX_CAUSES = 5  # runs of other tasks that one answer follows
 NEAREST_S = 366 * 86_400

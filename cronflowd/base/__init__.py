@@ -2,6 +2,7 @@
 
 The one rule: it imports nothing of ours, and knows no task, schedule, socket or clock.
 
-Read in this order: `errors` (a refusal, and an exit), `wire` (lines, escapes, options),
+Read in this order: `errors` (a refusal, and an exit), `text` (escapes, options, times),
+`addresses`,
 `names` (what things may be called), `replies` (what a client reads back).
 """

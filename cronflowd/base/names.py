@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .errors import Refusal
-from .wire import escape
+from .text import escape
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LABEL = re.compile(r"([A-Za-z0-9._/-]{1,64})=([A-Za-z0-9._/-]{1,64})")

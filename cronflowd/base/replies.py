@@ -14,7 +14,7 @@ import orjson
 from attrs import Factory, define
 
 from .errors import Refusal
-from .wire import escape, format_time
+from .text import escape, format_time
 
 
 @define

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..base.errors import Exit, Fatal
-from ..host import auth, config, logs
+from ..host import config, logs, secrets
 from ..host.config import AnySettings, ClientSettings, Common, Setting, Settings, WorkerSettings
 
 TOKEN_NAME = "token"  # noqa: S105  # a file's name, in the data directory, made by `init`
@@ -210,9 +210,9 @@ def _serve(parsed: argparse.Namespace) -> int:
         _check_local_worker(settings)
     if settings.check_config:
         # As the daemon does it when it starts.
-        auth.check_doors(settings)
+        secrets.check_doors(settings)
         if settings.token_file is not None:
-            auth.read_token(settings.token_file)
+            secrets.read_token(settings.token_file)
         print("cronflowd: the configuration is good")
         return Exit.OK
     from ..daemon import daemon
@@ -245,7 +245,7 @@ def _check(parsed: argparse.Namespace) -> int:
 
 def _init(parsed: argparse.Namespace) -> int:
     path = _load(Settings, parsed).data / TOKEN_NAME
-    auth.make_token(path)
+    secrets.make_token(path)
     print(path)
     return Exit.OK
 

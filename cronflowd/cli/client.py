@@ -23,9 +23,9 @@ from typing import Any, NoReturn, TextIO
 import orjson
 
 from ..base.errors import Exit, Fatal
-from ..base.wire import format_option
-from ..host.auth import read_token
+from ..base.text import format_option
 from ..host.config import CONTROL_PORT, Address, ClientSettings, format_address
+from ..host.secrets import read_token
 
 CONNECT_S = 10.0
 REPLY_S = 60.0  # a reply that takes longer never comes

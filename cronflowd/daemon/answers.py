@@ -20,22 +20,24 @@ import trio
 
 from .. import __version__
 from ..ask import commands, events, stats, views, why
+from ..ask import questions as q
+from ..ask.revisions import show_history
 from ..base.errors import Refusal
 from ..base.replies import BLANK, Reply, format_row
-from ..base.wire import format_time
+from ..base.text import format_time
 from ..engine import expectations
 from ..engine import facts as f
-from ..engine import stimuli as s
-from ..engine.changes import show_history
-from ..host.auth import matches
-from ..journal import history, store
+from ..engine import orders as o
+from ..host.calendar_files import read_calendars, refresh_calendars
+from ..host.secrets import matches
+from ..journal import history, tasks_file
 from ..net.clients import Session
 from ..net.outbox import Gate
 from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
 from ..schedules.zones import data_version, read_zones
-from ..tasks.model import Outcome
-from . import moving
+from ..tasks.task import Outcome
+from . import crontab_orders
 from .core import Core
 
 log = logging.getLogger("cronflowd.answers")
@@ -45,7 +47,7 @@ MAX_FEEDS = 1000
 MAX_ROWS_AHEAD = 100_000  # of DST and TZDIFF
 MAX_AHEAD_S = 60.0  # the same; usually 200,000 tasks take a second or two
 SLICE_S = 0.002  # of looking ahead, before the others have their turn
-ANYBODY = (s.Authenticate, s.Hello, s.Help, s.Ping, s.Quit, s.SetFormat)  # may ask before AUTH
+ANYBODY = (q.Authenticate, q.Hello, q.Help, q.Ping, q.Quit, q.SetFormat)  # may ask before AUTH
 LOG_COLUMNS = ("fd", "text")
 
 T = TypeVar("T")
@@ -114,7 +116,7 @@ class Answers:
 
     async def learn(self, calendars: Iterable[str]) -> None:
         """Has these calendars known; raises Refusal naming the first that is none."""
-        found = await trio.to_thread.run_sync(store.read_calendars, self.data, calendars)
+        found = await trio.to_thread.run_sync(read_calendars, self.data, calendars)
         self.core.state.calendars.known |= found
         for name in found:
             self.core.state.calendars.troubles.pop(name, None)
@@ -123,7 +125,7 @@ class Answers:
         """Whoever writes a date into a file expects the next moment, and the next answer, to know it."""
         calendars = self.core.state.calendars
         if calendars.known or calendars.troubles:
-            store.refresh_calendars(self.data, calendars, calendars.known.keys() | calendars.troubles)
+            refresh_calendars(self.data, calendars, calendars.known.keys() | calendars.troubles)
 
     def find_calendars(self) -> None:
         """Those that tasks name now, and no others; at the start, and at HUP."""
@@ -131,56 +133,56 @@ class Answers:
         names = {name for task in self.core.state.tasks.values() for name in task.spec.options.skip}
         calendars.known = {name: each for name, each in calendars.known.items() if name in names}
         calendars.troubles.clear()
-        store.refresh_calendars(self.data, calendars, names)
+        refresh_calendars(self.data, calendars, names)
 
     # --- one connection ---
 
-    def _ping(self, question: s.Ping, session: Session) -> Reply:
+    def _ping(self, question: q.Ping, session: Session) -> Reply:
         return Reply("PONG")
 
-    def _hello(self, question: s.Hello, session: Session) -> Reply:
+    def _hello(self, question: q.Hello, session: Session) -> Reply:
         session.is_session = True
         session.name = question.name
         values = {"server": "cronflowd", "version": __version__, "protocol": 1}
         return Reply(f"cronflowd {__version__} protocol=1", values)
 
-    def _authenticate(self, question: s.Authenticate, session: Session) -> Reply:
+    def _authenticate(self, question: q.Authenticate, session: Session) -> Reply:
         if self.core.token is not None and not matches(self.core.token, question.token.encode()):
             log.warning("a wrong token from %s", session.address)
             raise Refusal("denied", "the token is not the right one")
         session.is_session = session.authenticated = True
         return Reply("authenticated", {"authenticated": True})
 
-    def _format(self, question: s.SetFormat, session: Session) -> Reply:
+    def _format(self, question: q.SetFormat, session: Session) -> Reply:
         session.is_session = True
         session.as_json = question.as_json
         return Reply("")
 
-    def _quit(self, question: s.Quit, session: Session) -> Reply:
+    def _quit(self, question: q.Quit, session: Session) -> Reply:
         session.closing = True
         return Reply("bye", {"bye": True})
 
-    def _help(self, question: s.Help, session: Session) -> Reply:
+    def _help(self, question: q.Help, session: Session) -> Reply:
         return views.show_help(question)
 
     # --- the present ---
 
-    def _list(self, question: s.ListTasks, session: Session) -> Reply:
+    def _list(self, question: q.ListTasks, session: Session) -> Reply:
         return views.list_tasks(self.core.state, question, self.core.now())
 
-    def _get(self, question: s.GetTask, session: Session) -> Reply:
+    def _get(self, question: q.GetTask, session: Session) -> Reply:
         return views.get_task(self.core.state, question, self.core.now())
 
-    def _next(self, question: s.ShowNext, session: Session) -> Reply:
+    def _next(self, question: q.ShowNext, session: Session) -> Reply:
         return views.show_next(self.core.state, question, self.core.now())
 
-    def _dependencies(self, question: s.ShowDependencies, session: Session) -> Reply:
+    def _dependencies(self, question: q.ShowDependencies, session: Session) -> Reply:
         return views.show_dependencies(self.core.state, question, self.core.now())
 
-    def _describe(self, question: s.DescribeSchedule, session: Session) -> Reply:
+    def _describe(self, question: q.DescribeSchedule, session: Session) -> Reply:
         return views.describe_schedule(self.core.state, question, self.core.now())
 
-    def _workers(self, question: s.ListWorkers, session: Session) -> Reply:
+    def _workers(self, question: q.ListWorkers, session: Session) -> Reply:
         links = self.core.links
 
         def last_seen(name: str) -> datetime | None:
@@ -188,10 +190,10 @@ class Answers:
 
         return views.list_workers(self.core.state, last_seen)
 
-    def _expects(self, question: s.ListExpectations, session: Session) -> Reply:
+    def _expects(self, question: q.ListExpectations, session: Session) -> Reply:
         return expectations.show(self.core.state, self.core.now())
 
-    def _status(self, question: s.ShowStatus, session: Session) -> Reply:
+    def _status(self, question: q.ShowStatus, session: Session) -> Reply:
         core, journal = self.core, self.core.journal
         rows = views.status_rows(core.state, core.now())
         rows += [
@@ -210,7 +212,7 @@ class Answers:
         count = core.state.count_own()
         return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, rows)
 
-    def _clock(self, question: s.ShowClock, session: Session) -> Reply:
+    def _clock(self, question: q.ShowClock, session: Session) -> Reply:
         core = self.core
         rows = [("now", core.now()), ("zone", self.default_tz), ("zone-data", data_version())]
         rows += [("last-step-s", core.state.last_step_s), ("last-step-at", core.state.last_step_at)]
@@ -219,11 +221,11 @@ class Answers:
 
     # --- seeing ahead ---
 
-    async def _dst(self, question: s.ShowClockChanges, session: Session) -> Reply:
+    async def _dst(self, question: q.ShowClockChanges, session: Session) -> Reply:
         rows = views.clock_changes(self.core.state, question, self.core.now())
         return Reply("", {}, views.CHANGE_COLUMNS, await _in_turns(rows), "rows")
 
-    async def _tzdiff(self, question: s.CompareZones, session: Session) -> Reply:
+    async def _tzdiff(self, question: q.CompareZones, session: Session) -> Reply:
         state, now = self.core.state, self.core.now()
         names: set[str] = set()
         await _in_turns(views.zones_asked(state, question), names.add)
@@ -233,8 +235,8 @@ class Answers:
 
     # --- files ---
 
-    async def _save(self, question: s.SaveTasks, session: Session) -> Reply:
-        path = store.check_file_name(self.data, question.file)
+    async def _save(self, question: q.SaveTasks, session: Session) -> Reply:
+        path = tasks_file.check_file_name(self.data, question.file)
         async with self._files:
             return await self.save(path)
 
@@ -243,12 +245,12 @@ class Answers:
         core = self.core
         upto = core.last_seq
         tasks = sorted(((task.id, task.spec) for task in core.state.own_tasks()), key=lambda each: each[0])
-        if path.name == store.TASKS_NAME and await self.is_edited():
-            aside = await trio.to_thread.run_sync(store.keep_edited, path)
+        if path.name == tasks_file.TASKS_NAME and await self.is_edited():
+            aside = await trio.to_thread.run_sync(tasks_file.keep_edited, path)
             log.warning("%s was edited by hand; that version is kept as %s", path, aside)
-        prepared = await trio.to_thread.run_sync(store.prepare_tasks, path, tasks)
+        prepared = await trio.to_thread.run_sync(tasks_file.prepare_tasks, path, tasks)
         # Journaled first: whenever the power goes, the file is one of the last two that the journal knows.
-        order = s.RecordSave(path.name, upto, prepared.size, prepared.crc, len(tasks))
+        order = o.RecordSave(path.name, upto, prepared.size, prepared.crc, len(tasks))
         try:
             reply = core.submit(order).reply
         except Refusal:
@@ -257,23 +259,23 @@ class Answers:
         core.end_batch()
         await core.settled(core.last_seq)
         await trio.to_thread.run_sync(prepared.publish)
-        self.edited = self.edited and path.name != store.TASKS_NAME
+        self.edited = self.edited and path.name != tasks_file.TASKS_NAME
         assert reply is not None
         return reply
 
     async def is_edited(self) -> bool:
         """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
         try:
-            found = await trio.to_thread.run_sync(store.fingerprint, self.data / store.TASKS_NAME)
+            found = await trio.to_thread.run_sync(tasks_file.fingerprint, self.data / tasks_file.TASKS_NAME)
         except (OSError, Refusal) as error:
-            log.warning("%s: %s", store.TASKS_NAME, error)
+            log.warning("%s: %s", tasks_file.TASKS_NAME, error)
             return True  # whatever somebody put there, it is not ours
         saves = self.core.state.saved
-        known = [(saved.size, saved.file_crc) for saved in saves if saved.file == store.TASKS_NAME]
+        known = [(saved.size, saved.file_crc) for saved in saves if saved.file == tasks_file.TASKS_NAME]
         return found is not None and found not in known
 
-    async def _load(self, question: s.LoadFile, session: Session) -> Reply:
-        path = store.check_file_name(self.data, question.file)
+    async def _load(self, question: q.LoadFile, session: Session) -> Reply:
+        path = tasks_file.check_file_name(self.data, question.file)
         async with self._files:
             return await self.load(path, session.who)
 
@@ -281,42 +283,43 @@ class Answers:
         """Takes a file's tasks over, all or nothing."""
         core = self.core
         # Taken before reading: an edit in between shows as an edit, not as loaded.
-        found = await trio.to_thread.run_sync(store.fingerprint, path)
-        read = partial(store.read_tasks, path, self.default_tz, core.engine.limits.tasks)
+        found = await trio.to_thread.run_sync(tasks_file.fingerprint, path)
+        look_up = partial(_read_calendar, self.data)
+        read = partial(tasks_file.read_tasks, path, self.default_tz, core.engine.limits.tasks, look_up)
         records = await trio.to_thread.run_sync(read)
         await self.learn({name for _, spec in records for name in spec.options.skip})
         saved = None
-        if path.name == store.TASKS_NAME and found is not None:
-            saved = s.RecordSave(path.name, core.last_seq, found[0], found[1], len(records))
+        if path.name == tasks_file.TASKS_NAME and found is not None:
+            saved = o.RecordSave(path.name, core.last_seq, found[0], found[1], len(records))
         # What the daemon loads by itself is nobody's order, and no change that UNDO would take back.
-        reply = core.submit(s.LoadTasks(records, saved, path.name if who else ""), who).reply
+        reply = core.submit(o.LoadTasks(records, saved, path.name if who else ""), who).reply
         self.edited = self.edited and saved is None
         assert reply is not None
         return reply
 
     # --- crontabs ---
 
-    def _import(self, question: s.ImportLine, session: Session) -> Reply:
+    def _import(self, question: q.ImportLine, session: Session) -> Reply:
         if session.moving is None:
-            session.moving = moving.Import()
+            session.moving = crontab_orders.Import()
         reply: Reply = session.moving.take(self.core, question, session.who)
         return reply
 
-    def _export(self, question: s.ExportTasks, session: Session) -> Reply:
-        return moving.export(self.core.state, question, self.core.now())
+    def _export(self, question: q.ExportTasks, session: Session) -> Reply:
+        return crontab_orders.export(self.core.state, question, self.core.now())
 
     # --- history ---
 
-    def _history(self, question: s.ShowHistory, session: Session) -> Reply:
+    def _history(self, question: q.ShowHistory, session: Session) -> Reply:
         return show_history(self.core.state, question)
 
-    def _runs(self, question: s.ListRuns, session: Session) -> Answer:
+    def _runs(self, question: q.ListRuns, session: Session) -> Answer:
         state = self.core.state
         if not state.history_from_seq:
             return views.list_runs(state, question, ())
         return self._old_runs(question)
 
-    async def _old_runs(self, question: s.ListRuns) -> Reply:
+    async def _old_runs(self, question: q.ListRuns) -> Reply:
         """RUNS, when there is more than memory holds and the question wants it."""
         state = self.core.state
         wanted = views.wanted_outcomes(question, state)
@@ -330,10 +333,10 @@ class Answers:
             older = await trio.to_thread.run_sync(read)
         return views.list_runs(state, question, older)
 
-    async def _stats(self, question: s.ShowStats, session: Session) -> Reply:
+    async def _stats(self, question: q.ShowStats, session: Session) -> Reply:
         """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
         state = self.core.state
-        rows = s.ListRuns(question.ref, "", question.since_at, question.until_at, None, 0)
+        rows = q.ListRuns(question.ref, "", question.since_at, question.until_at, None, 0)
         wanted, before = views.wanted_outcomes(rows, state), state.history_from_seq
         recent, found = list(state.recent), stats.Stats(question.by, frozenset(state.runs))
 
@@ -348,13 +351,13 @@ class Answers:
         values = {"rows": len(periods), "since": found.since_at}
         return Reply(f"{len(periods)} since={since}", values, stats.COLUMNS, periods)
 
-    def _failed(self, question: s.ListFailed, session: Session) -> Reply:
+    def _failed(self, question: q.ListFailed, session: Session) -> Reply:
         return views.list_failed(self.core.state, question)
 
-    def _prove(self, question: s.ProveLedger, session: Session) -> Reply:
+    def _prove(self, question: q.ProveLedger, session: Session) -> Reply:
         return views.prove(self.core.state, question)
 
-    async def _why(self, question: s.AskWhy, session: Session) -> Reply:
+    async def _why(self, question: q.AskWhy, session: Session) -> Reply:
         """WHY: what is known of a moment, wherever it stands; or what the task's definition says of it."""
         state, now = self.core.state, self.core.now()
         task, wanted = state.find(question.ref), views.wanted_outcomes(views.all_runs(question.ref), state)
@@ -397,7 +400,7 @@ class Answers:
             found += await trio.to_thread.run_sync(read)
         return found
 
-    def _log(self, question: s.ShowLog, session: Session) -> Answer:
+    def _log(self, question: q.ShowLog, session: Session) -> Answer:
         state = self.core.state
         run = state.runs.get(question.run)
         if run is None and not 0 < question.run < state.next_run:
@@ -434,7 +437,7 @@ class Answers:
         self._unsubscribe(feed)
         return Reply(str(feed.count), {"rows": feed.count})
 
-    def _watch(self, question: s.Watch, session: Session) -> Reply:
+    def _watch(self, question: q.Watch, session: Session) -> Reply:
         task_id = None if question.ref is None else views.find(self.core.state, question.ref).id
         self._subscribe(WatchFeed(self.core, session, question.kinds, task_id), session)
         session.is_session = session.is_live = True
@@ -457,9 +460,13 @@ def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:
 
 def _calendars_of(order: Any) -> tuple[str, ...]:
     """The calendars that an order names for a task."""
-    if isinstance(order, s.AddTask):
+    if isinstance(order, o.AddTask):
         return order.spec.options.skip
-    return parse_calendar_names(order.words.get("skip", "")) if isinstance(order, s.SetTask) else ()
+    return parse_calendar_names(order.words.get("skip", "")) if isinstance(order, o.SetTask) else ()
+
+
+def _read_calendar(data: Path, name: str) -> object:
+    return read_calendars(data, [name])
 
 
 def _troubles(troubles: dict[str, str]) -> str:
@@ -555,35 +562,35 @@ class LogFeed:
         self._session.outbox.put(row.encode(errors="backslashreplace") + b"\n", seq)
 
 
-_ABOUT_DAYS = (s.ShowNext, s.ShowClockChanges, s.CompareZones, s.ShowStatus, s.AskWhy)
+_ABOUT_DAYS = (q.ShowNext, q.ShowClockChanges, q.CompareZones, q.ShowStatus, q.AskWhy)
 _ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
-    s.Ping: Answers._ping,
-    s.Hello: Answers._hello,
-    s.Authenticate: Answers._authenticate,
-    s.SetFormat: Answers._format,
-    s.Quit: Answers._quit,
-    s.Help: Answers._help,
-    s.ListTasks: Answers._list,
-    s.GetTask: Answers._get,
-    s.ShowNext: Answers._next,
-    s.ShowDependencies: Answers._dependencies,
-    s.DescribeSchedule: Answers._describe,
-    s.ShowClockChanges: Answers._dst,
-    s.CompareZones: Answers._tzdiff,
-    s.ListWorkers: Answers._workers,
-    s.ListExpectations: Answers._expects,
-    s.ShowStatus: Answers._status,
-    s.ShowClock: Answers._clock,
-    s.SaveTasks: Answers._save,
-    s.LoadFile: Answers._load,
-    s.ImportLine: Answers._import,
-    s.ExportTasks: Answers._export,
-    s.ListRuns: Answers._runs,
-    s.ShowHistory: Answers._history,
-    s.ShowStats: Answers._stats,
-    s.ListFailed: Answers._failed,
-    s.ProveLedger: Answers._prove,
-    s.AskWhy: Answers._why,
-    s.ShowLog: Answers._log,
-    s.Watch: Answers._watch,
+    q.Ping: Answers._ping,
+    q.Hello: Answers._hello,
+    q.Authenticate: Answers._authenticate,
+    q.SetFormat: Answers._format,
+    q.Quit: Answers._quit,
+    q.Help: Answers._help,
+    q.ListTasks: Answers._list,
+    q.GetTask: Answers._get,
+    q.ShowNext: Answers._next,
+    q.ShowDependencies: Answers._dependencies,
+    q.DescribeSchedule: Answers._describe,
+    q.ShowClockChanges: Answers._dst,
+    q.CompareZones: Answers._tzdiff,
+    q.ListWorkers: Answers._workers,
+    q.ListExpectations: Answers._expects,
+    q.ShowStatus: Answers._status,
+    q.ShowClock: Answers._clock,
+    q.SaveTasks: Answers._save,
+    q.LoadFile: Answers._load,
+    q.ImportLine: Answers._import,
+    q.ExportTasks: Answers._export,
+    q.ListRuns: Answers._runs,
+    q.ShowHistory: Answers._history,
+    q.ShowStats: Answers._stats,
+    q.ListFailed: Answers._failed,
+    q.ProveLedger: Answers._prove,
+    q.AskWhy: Answers._why,
+    q.ShowLog: Answers._log,
+    q.Watch: Answers._watch,
 }

@@ -26,9 +26,9 @@ from ..base.errors import Refusal
 from ..engine import facts as f
 from ..engine.definitions import Limits
 from ..engine.engine import Engine
-from ..engine.moments import Decision
+from ..engine.fires import Decision
+from ..engine.orders import NoticeStep
 from ..engine.state import State
-from ..engine.stimuli import NoticeStep
 from ..host.clock import STEP_S, Clock
 from ..journal.journal import Journal
 from ..net.outbox import Gate

@@ -20,12 +20,12 @@ import trio
 from .. import __version__
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine.definitions import Limits
+from ..engine.orders import RescheduleTasks, StartDaemon
 from ..engine.state import State
-from ..engine.stimuli import RescheduleTasks, StartDaemon
-from ..host import auth, config, logs, systemd
+from ..host import config, logs, secrets, systemd
 from ..host.clock import SystemClock
 from ..host.config import Settings
-from ..journal import store
+from ..journal import tasks_file
 from ..journal.journal import FileJournal, lock_directory
 from ..net import listeners
 from ..net.clients import Waits, serve_client
@@ -53,9 +53,9 @@ async def _main(settings: Settings) -> int:
     inherited = {
         name: [listeners.adopt_listener(fd) for fd in fds] for name, fds in systemd.inherited().items()
     }
-    auth.check_doors(settings, [_address(each) for group in inherited.values() for each in group])
-    token = auth.read_token(settings.token_file) if settings.token_file else None
-    store.make_directory(settings.data)
+    secrets.check_doors(settings, [_address(each) for group in inherited.values() for each in group])
+    token = secrets.read_token(settings.token_file) if settings.token_file else None
+    tasks_file.make_directory(settings.data)
     lock = lock_directory(settings.data)
     try:
         return await Daemon(settings, token, inherited).serve()
@@ -153,7 +153,7 @@ class Daemon:
             self.core.submit(StartDaemon(__version__, self.settings.tz))
         except Refusal as refusal:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
-        path = self.settings.data / store.TASKS_NAME
+        path = self.settings.data / tasks_file.TASKS_NAME
         if self.is_new and path.exists():
             try:
                 await self.answers.load(path)
@@ -244,7 +244,7 @@ class Daemon:
 
     async def _save(self) -> None:
         try:
-            await self.answers.save(self.settings.data / store.TASKS_NAME)
+            await self.answers.save(self.settings.data / tasks_file.TASKS_NAME)
         except Refusal as refusal:
             log.warning("tasks.db was not written: %s (the journal has everything)", refusal)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from ..base.errors import Refusal
-from ..engine.stimuli import RecordCheckpoint
+from ..engine.orders import RecordCheckpoint
 from ..journal import compaction
 from .core import Core
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import Factory, define
 
-from ..tasks.model import Task, TaskSpec, read_record
+from ..tasks.task import Task, TaskSpec, read_record
 from . import facts as f
 
 MAX_CHANGES = 1000

@@ -15,16 +15,16 @@ from attrs import define, evolve
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
 from ..base.replies import Reply
-from ..base.wire import escape, format_time
+from ..base.text import escape, format_time
 from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
-from ..tasks.model import Task, TaskSpec, make_spec, parse_record
 from ..tasks.options import set_options
 from ..tasks.targets import Target
+from ..tasks.task import Task, TaskSpec, make_spec, parse_record
 from . import facts as f
-from . import stimuli as s
+from . import orders as o
 from .dependencies import check_circles, settle_after
-from .moments import NO_WORKER, Decision, ended_waiting, fire, pass_range, start_now, targets_of
+from .fires import NO_WORKER, Decision, ended_waiting, fire, pass_range, start_now, targets_of
 from .state import State
 
 
@@ -47,7 +47,7 @@ class Definitions:
         self.state = state
         self.limits = limits or Limits()
 
-    def _add(self, order: s.AddTask, now: datetime) -> Decision:
+    def _add(self, order: o.AddTask, now: datetime) -> Decision:
         state = self.state
         if len(state.tasks) >= self.limits.tasks:
             raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
@@ -100,7 +100,7 @@ class Definitions:
         check_circles([spec.name], after)
         return spec
 
-    def _set(self, order: s.SetTask, now: datetime) -> Decision:
+    def _set(self, order: o.SetTask, now: datetime) -> Decision:
         task = self._find(order.ref)
         words = dict(order.words)
         old = task.spec
@@ -181,7 +181,7 @@ class Definitions:
         if id_of_name(name) not in (None, task.id):
             raise Refusal("exists", f'the name "{name}" belongs to id {id_of_name(name)} alone')
 
-    def _remove(self, order: s.RemoveTask, now: datetime) -> Decision:
+    def _remove(self, order: o.RemoveTask, now: datetime) -> Decision:
         task = self._find(order.ref)
         waiting = sorted(self.state.dependents.get(task.name, ()))
         if waiting and not order.force:
@@ -198,7 +198,7 @@ class Definitions:
         facts.append(f.TaskRemoved(task.id, "removed"))
         return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
 
-    def _clear(self, order: s.ClearTasks, now: datetime) -> Decision:
+    def _clear(self, order: o.ClearTasks, now: datetime) -> Decision:
         facts: list[f.Fact] = []
         for task in self.state.own_tasks():
             facts += self._overdue(task, now)
@@ -213,7 +213,7 @@ class Definitions:
         queued = [run for run in runs if run.state == "queued"]
         return [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
 
-    def _load(self, order: s.LoadTasks, now: datetime) -> Decision:
+    def _load(self, order: o.LoadTasks, now: datetime) -> Decision:
         state = self.state
         if len(order.records) > self.limits.tasks:
             raise Refusal("limit", f"{len(order.records)} tasks are more than the limit, {self.limits.tasks}")
@@ -271,7 +271,7 @@ class Definitions:
             due_at = spec.moments.next_after(to_instant(FIRST_S), now)
         return f.TaskAdded(task_id, spec.record, _anchor(now), due_at)
 
-    def _pause(self, order: s.PauseTasks, now: datetime) -> Decision:
+    def _pause(self, order: o.PauseTasks, now: datetime) -> Decision:
         if order.until_at is not None and order.until_at <= now:
             raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
         tasks = self._find_all(order.refs)
@@ -280,7 +280,7 @@ class Definitions:
         facts: list[f.Fact] = [f.TaskPaused(task_id, order.until_at, order.why) for task_id in ids]
         return Decision(facts, Reply(f"{count} paused", {"paused": count}))
 
-    def _resume(self, order: s.ResumeTasks, now: datetime) -> Decision:
+    def _resume(self, order: o.ResumeTasks, now: datetime) -> Decision:
         tasks = self._find_all(order.refs)
         if tasks is None:
             count = sum(self.state.is_paused(task, now) for task in self.state.tasks.values())
@@ -354,7 +354,7 @@ def _all_settled(numbered: list[tuple[int, TaskSpec]]) -> Iterator[tuple[int, Ta
     return iter(settled)
 
 
-def saved_fact(order: s.RecordSave) -> f.TasksSaved:
+def saved_fact(order: o.RecordSave) -> f.TasksSaved:
     return f.TasksSaved(order.file, order.upto, order.size, order.crc, order.tasks)
 
 
@@ -379,11 +379,11 @@ def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:
 
 
 DEFINE: dict[type, Any] = {
-    s.AddTask: Definitions._add,
-    s.SetTask: Definitions._set,
-    s.RemoveTask: Definitions._remove,
-    s.ClearTasks: Definitions._clear,
-    s.LoadTasks: Definitions._load,
-    s.PauseTasks: Definitions._pause,
-    s.ResumeTasks: Definitions._resume,
+    o.AddTask: Definitions._add,
+    o.SetTask: Definitions._set,
+    o.RemoveTask: Definitions._remove,
+    o.ClearTasks: Definitions._clear,
+    o.LoadTasks: Definitions._load,
+    o.PauseTasks: Definitions._pause,
+    o.ResumeTasks: Definitions._resume,
 }

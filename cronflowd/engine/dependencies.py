@@ -15,9 +15,9 @@ from typing import Any
 from attrs import evolve
 
 from ..base.errors import Refusal
-from ..base.wire import escape
-from ..tasks.model import Task, TaskSpec
-from . import stimuli as s
+from ..base.text import escape
+from ..tasks.task import Task, TaskSpec
+from . import orders as o
 from .state import WELL, State
 
 
@@ -51,9 +51,9 @@ def _judge(state: State, task: Task) -> Any | None:
     for run_id in task.runs:
         if state.runs[run_id].awaits:
             # The first is the oldest; the others wait for the next round.
-            return s.BreakRun(run_id, broken) if broken else None if waits else s.AdmitRun(run_id)
+            return o.BreakRun(run_id, broken) if broken else None if waits else o.AdmitRun(run_id)
     if task.spec.schedule.kind == "after" and not waits and not task.is_used_up:
-        return s.FireAfter(task.id, broken)
+        return o.FireAfter(task.id, broken)
     return None
 
 

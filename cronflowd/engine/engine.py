@@ -19,17 +19,16 @@ from typing import Any
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
-from ..base.wire import escape, format_option, format_time
+from ..base.text import escape, format_option, format_time
 from ..schedules.zones import format_duration
-from ..tasks.model import Run, Task, TaskSpec
 from ..tasks.options import DEFAULTS
+from ..tasks.task import Run, Task, TaskSpec
 from . import expectations, notices
 from . import facts as f
-from . import stimuli as s
-from .changes import Changes, sign
+from . import orders as o
 from .definitions import DEFINE, Limits, saved_fact
 from .dependencies import next_judgement
-from .moments import (
+from .fires import (
     MIN_GRACE_S,
     NO_WORKER,
     Decision,
@@ -51,6 +50,7 @@ from .moments import (
 from .placement import choose
 from .state import BIG_STEP_S, State
 from .tables import Need
+from .undo import Changes, sign
 
 MAX_SLEW_S = 1.0  # a clock that is behind the journal by more was set back
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
@@ -78,7 +78,7 @@ class Engine(Changes):
 
     # --- runs, as clients see them ---
 
-    def _run(self, order: s.RunTask, now: datetime) -> Decision:
+    def _run(self, order: o.RunTask, now: datetime) -> Decision:
         task = self._find(order.ref)
         found = overlap(self.state, task)
         if isinstance(found, str):
@@ -94,7 +94,7 @@ class Engine(Changes):
         more = {"runs": [first + n for n in range(len(targets))]} if task.spec.options.on == "all" else {}
         return Decision(before, Reply(str(first), {"run": first} | more), messages)
 
-    def _cancel(self, order: s.CancelRun, now: datetime) -> Decision:
+    def _cancel(self, order: o.CancelRun, now: datetime) -> Decision:
         run = self.state.runs.get(order.run)
         if run is None:
             known = order.run < self.state.next_run
@@ -107,7 +107,7 @@ class Engine(Changes):
 
     # --- placing ---
 
-    def _place(self, order: s.PlaceRun, now: datetime) -> Decision:
+    def _place(self, order: o.PlaceRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
         sent = f.RunSent(run.id, run.attempt, order.worker)
         return Decision([sent], None, [(order.worker, self._run_line(run))])
@@ -131,23 +131,23 @@ class Engine(Changes):
         args = "".join(f" {format_option(f'arg.{key}', value)}" for key, value in (run.args or {}).items())
         return f"RUN {run.id} {run.attempt} due={due} fire={fire}{args} {head} :{run.spec.command}"
 
-    def _release(self, order: s.ReleaseRun, now: datetime) -> Decision:
+    def _release(self, order: o.ReleaseRun, now: datetime) -> Decision:
         return Decision([f.RunReleased(order.run)])
 
-    def _admit(self, order: s.AdmitRun, now: datetime) -> Decision:
+    def _admit(self, order: o.AdmitRun, now: datetime) -> Decision:
         return Decision(admit(self.state, self.state.runs[order.run]))
 
-    def _break(self, order: s.BreakRun, now: datetime) -> Decision:
+    def _break(self, order: o.BreakRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
         facts = ended_waiting(run, "skipped", order.why)
         return Decision(facts + after_end(self.state, run, facts) + reopened(self.state, run, now))
 
-    def _expire(self, order: s.ExpireRun, now: datetime) -> Decision:
+    def _expire(self, order: o.ExpireRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
         facts = ended_waiting(run, "missed", "no worker took it within its grace")
         return Decision(facts + after_end(self.state, run, facts) + reopened(self.state, run, now))
 
-    def _lose(self, order: s.LoseRun, now: datetime) -> Decision:
+    def _lose(self, order: o.LoseRun, now: datetime) -> Decision:
         """The lease ended: the worker is gone, or never said what became of a KILL."""
         run = self.state.runs[order.run]
         state = run.stopping or "lost"
@@ -158,7 +158,7 @@ class Engine(Changes):
         )
         return Decision(self._end(run, state, None, why, now))
 
-    def _time_out(self, order: s.TimeoutRun, now: datetime) -> Decision:
+    def _time_out(self, order: o.TimeoutRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
         limit = format_duration(run.spec.options.timeout_s or 0.0)
         facts, messages = stop(run, "timeout", f"its timeout of {limit} is over")
@@ -184,7 +184,7 @@ class Engine(Changes):
 
     # --- workers ---
 
-    def _join(self, order: s.JoinWorker, now: datetime) -> Decision:
+    def _join(self, order: o.JoinWorker, now: datetime) -> Decision:
         lease_until_at = now + timedelta(seconds=self.limits.lease_s)
         running = [[run, attempt] for run, attempt in order.running]
         joined = f.WorkerJoined(
@@ -205,13 +205,13 @@ class Engine(Changes):
         rows = self.state.outcomes.get(run_id, [])
         return any(row.attempt == attempt and row.state in ("cancelled", "timeout") for row in rows)
 
-    def _drop(self, order: s.DropWorker, now: datetime) -> Decision:
+    def _drop(self, order: o.DropWorker, now: datetime) -> Decision:
         return Decision([f.WorkerLeft(order.name, order.why, now + timedelta(seconds=self.limits.lease_s))])
 
-    def _dismiss(self, order: s.DismissWorker, now: datetime) -> Decision:
+    def _dismiss(self, order: o.DismissWorker, now: datetime) -> Decision:
         return Decision([f.WorkerLeaving(order.name)])
 
-    def _drain(self, order: s.DrainWorker, now: datetime) -> Decision:
+    def _drain(self, order: o.DrainWorker, now: datetime) -> Decision:
         worker = self.state.workers.get(order.name)
         if worker is None:
             raise Refusal("not-found", f'no worker "{escape(order.name)}"')
@@ -221,11 +221,11 @@ class Engine(Changes):
         )
         return Decision(facts, Reply(f"{order.name} {word}", {"worker": order.name, "state": word}))
 
-    def _started(self, order: s.ReportStarted, now: datetime) -> Decision:
+    def _started(self, order: o.ReportStarted, now: datetime) -> Decision:
         run = self._held(order.worker, order.run, order.attempt)
         return Decision([f.RunStarted(order.run, order.attempt)] if run and run.state == "sent" else [])
 
-    def _output(self, order: s.ReportOutput, now: datetime) -> Decision:
+    def _output(self, order: o.ReportOutput, now: datetime) -> Decision:
         run = self.state.runs.get(order.run)
         if run is None or run.worker != order.worker or run.state == "queued":
             return Decision()  # of a run that is over for us; its DONE will be told as late
@@ -244,7 +244,7 @@ class Engine(Changes):
             room = 0
         return Decision([f.OutputReceived(run.id, run.attempt, lines, omitted or None)])
 
-    def _done(self, order: s.ReportEnded, now: datetime) -> Decision:
+    def _done(self, order: o.ReportEnded, now: datetime) -> Decision:
         ack = [(order.worker, f"ACK {order.run} {order.attempt}")]
         run = self._held(order.worker, order.run, order.attempt)
         if run is None:
@@ -259,7 +259,7 @@ class Engine(Changes):
         held = run and run.state in ("sent", "running") and run.attempt == attempt and run.worker == worker
         return run if held else None
 
-    def _late(self, order: s.ReportEnded) -> list[f.Fact]:
+    def _late(self, order: o.ReportEnded) -> list[f.Fact]:
         """A report that comes too late to count is told in the run's LOG, once."""
         if not 0 < order.run < self.state.next_run:
             return []
@@ -278,7 +278,7 @@ class Engine(Changes):
 
     # --- the daemon ---
 
-    def _start(self, order: s.StartDaemon, now: datetime) -> Decision:
+    def _start(self, order: o.StartDaemon, now: datetime) -> Decision:
         state = self.state
         back_s = (state.decided_upto_at - now).total_seconds()
         # Set back while no daemon ran; by how much more than this, nobody knows.
@@ -306,7 +306,7 @@ class Engine(Changes):
             first_run += sum(isinstance(fact, f.RunQueued) for fact in fired.facts)
         return Decision(facts, None, messages)
 
-    def _step(self, order: s.NoticeStep, now: datetime) -> Decision:
+    def _step(self, order: o.NoticeStep, now: datetime) -> Decision:
         facts: list[f.Fact] = [f.ClockStepped(order.by_s)]
         was_set = now - timedelta(seconds=order.by_s) >= OLDEST_TIME
         if order.by_s > BIG_STEP_S and was_set:
@@ -316,7 +316,7 @@ class Engine(Changes):
             facts += self._reschedule(now, lambda task: True)
         return Decision(facts)
 
-    def _reschedule_all(self, order: s.RescheduleTasks, now: datetime) -> Decision:
+    def _reschedule_all(self, order: o.RescheduleTasks, now: datetime) -> Decision:
         again = self._reschedule(self._undecided_from(now), lambda task: True)
         return Decision(again + list(expectations.rescheduled(self.state, now)))
 
@@ -332,10 +332,10 @@ class Engine(Changes):
                 facts.append(f.TaskRescheduled(task.id, due_at))
         return facts
 
-    def _record_save(self, order: s.RecordSave, now: datetime) -> Decision:
+    def _record_save(self, order: o.RecordSave, now: datetime) -> Decision:
         return Decision([saved_fact(order)], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
 
-    def _record_checkpoint(self, order: s.RecordCheckpoint, now: datetime) -> Decision:
+    def _record_checkpoint(self, order: o.RecordCheckpoint, now: datetime) -> Decision:
         return Decision([f.CheckpointWritten(order.file, order.upto, order.size, order.crc)])
 
     # --- what comes due inside ---
@@ -348,23 +348,23 @@ class Engine(Changes):
         """
         state = self.state
         if (lease := state.next_lease_end()) and lease[0] <= now:
-            return s.LoseRun(lease[1])
+            return o.LoseRun(lease[1])
         if (timeout := state.next_timeout()) and timeout[0] <= now:
-            return s.TimeoutRun(timeout[1])
+            return o.TimeoutRun(timeout[1])
         heads = state.heads() if state.queues else []
         for need, run in heads:
             if _wait_ends(need, run) <= now:
-                return s.ExpireRun(run.id)
+                return o.ExpireRun(run.id)
         if state.late and (missed := expectations.next_step(state, now)):
             return missed
         if (release := state.next_release()) and release[0] <= now:
-            return s.ReleaseRun(release[1])
+            return o.ReleaseRun(release[1])
         if (due := state.next_task_due()) and due[0] <= now:
-            return s.FireTask(due[1])
+            return o.FireTask(due[1])
         if state.to_judge and (judged := next_judgement(state)):
             return judged
         if heads and (placed := choose(heads, state.free)):
-            return s.PlaceRun(placed[0].id, placed[1].name)
+            return o.PlaceRun(placed[0].id, placed[1].name)
         return None
 
     def next_due(self) -> datetime | None:
@@ -407,7 +407,7 @@ def _run_head(task_id: int, spec: TaskSpec) -> str:
     return " ".join(words)
 
 
-def _expect(engine: Engine, order: s.SetExpectation, now: datetime) -> Decision:
+def _expect(engine: Engine, order: o.SetExpectation, now: datetime) -> Decision:
     return expectations.expect(engine.state, order, now, engine.limits.notify)
 
 
@@ -420,31 +420,31 @@ def _about_beats(
 _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     **DEFINE,
     **{kind: partial(_about_beats, decide) for kind, decide in expectations.DECIDE.items()},
-    s.SetExpectation: _expect,
-    s.UndoChanges: Engine._undo,
-    s.RunTask: Engine._run,
-    s.CancelRun: Engine._cancel,
-    s.DrainWorker: Engine._drain,
-    s.JoinWorker: Engine._join,
-    s.DropWorker: Engine._drop,
-    s.DismissWorker: Engine._dismiss,
-    s.ReportStarted: Engine._started,
-    s.ReportOutput: Engine._output,
-    s.ReportEnded: Engine._done,
-    s.StartDaemon: Engine._start,
-    s.NoticeStep: Engine._step,
-    s.RescheduleTasks: Engine._reschedule_all,
-    s.RecordSave: Engine._record_save,
-    s.RecordCheckpoint: Engine._record_checkpoint,
-    s.FireTask: lambda engine, order, now: fire(engine.state, engine.state.tasks[order.task], now),
-    s.FireAfter: lambda engine, order, now: fire_now(
+    o.SetExpectation: _expect,
+    o.UndoChanges: Engine._undo,
+    o.RunTask: Engine._run,
+    o.CancelRun: Engine._cancel,
+    o.DrainWorker: Engine._drain,
+    o.JoinWorker: Engine._join,
+    o.DropWorker: Engine._drop,
+    o.DismissWorker: Engine._dismiss,
+    o.ReportStarted: Engine._started,
+    o.ReportOutput: Engine._output,
+    o.ReportEnded: Engine._done,
+    o.StartDaemon: Engine._start,
+    o.NoticeStep: Engine._step,
+    o.RescheduleTasks: Engine._reschedule_all,
+    o.RecordSave: Engine._record_save,
+    o.RecordCheckpoint: Engine._record_checkpoint,
+    o.FireTask: lambda engine, order, now: fire(engine.state, engine.state.tasks[order.task], now),
+    o.FireAfter: lambda engine, order, now: fire_now(
         engine.state, engine.state.tasks[order.task], "after", now, order.broken
     ),
-    s.AdmitRun: Engine._admit,
-    s.BreakRun: Engine._break,
-    s.PlaceRun: Engine._place,
-    s.LoseRun: Engine._lose,
-    s.TimeoutRun: Engine._time_out,
-    s.ReleaseRun: Engine._release,
-    s.ExpireRun: Engine._expire,
+    o.AdmitRun: Engine._admit,
+    o.BreakRun: Engine._break,
+    o.PlaceRun: Engine._place,
+    o.LoseRun: Engine._lose,
+    o.TimeoutRun: Engine._time_out,
+    o.ReleaseRun: Engine._release,
+    o.ExpireRun: Engine._expire,
 }

@@ -14,16 +14,16 @@ from typing import Any
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
 from ..base.replies import Reply
-from ..base.wire import escape, format_time
+from ..base.text import escape, format_time
 from ..schedules.english import parse_moment
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.zones import format_duration, parse_duration
 from ..tasks.kinds import CONTROL
 from ..tasks.targets import OF_A_BEAT, Target, parse_notify
 from . import facts as f
-from . import stimuli as s
+from . import orders as o
 from .beats import Expectation, interval_s
-from .moments import Decision
+from .fires import Decision
 from .state import State
 
 MAX_EXPECTATIONS = 10_000
@@ -34,10 +34,10 @@ NOTE_COLUMNS = ("note", "text")
 NOBODY = ("note", "nobody is told: give notify=, or start the daemon with --notify")
 
 
-def next_step(state: State, now: datetime) -> s.MissBeat | None:
+def next_step(state: State, now: datetime) -> o.MissBeat | None:
     """What is late by now, as the next order."""
     late = state.next_late()
-    return s.MissBeat(late[1]) if late and late[0] <= now and not state.is_all_paused(now) else None
+    return o.MissBeat(late[1]) if late and late[0] <= now and not state.is_all_paused(now) else None
 
 
 def next_due(state: State) -> datetime | None:
@@ -50,7 +50,7 @@ def next_due(state: State) -> datetime | None:
 # --- orders -------------------------------------------------------------------------------------
 
 
-def expect(state: State, order: s.SetExpectation, now: datetime, general: Sequence[Target] = ()) -> Decision:
+def expect(state: State, order: o.SetExpectation, now: datetime, general: Sequence[Target] = ()) -> Decision:
     """EXPECT: a new one, or another form of one that is there; the same form again changes nothing.
 
     Whoever says it is told if nobody would hear of it: `general` are the targets of all that has none.
@@ -64,7 +64,7 @@ def expect(state: State, order: s.SetExpectation, now: datetime, general: Sequen
     return decision
 
 
-def _expect(state: State, order: s.SetExpectation, now: datetime) -> Decision:
+def _expect(state: State, order: o.SetExpectation, now: datetime) -> Decision:
     old, words = state.expected.get(order.name), dict(order.words)
     if old is None:
         _check_new(state, order.name)
@@ -162,7 +162,7 @@ def _reply(name: str, due_at: datetime | None) -> Reply:
     return Reply(f"{name} due={format_time(due_at) if due_at else '-'}", {"name": name, "due": due_at})
 
 
-def beat(state: State, order: s.ReceiveBeat, now: datetime) -> Decision:
+def beat(state: State, order: o.ReceiveBeat, now: datetime) -> Decision:
     """BEAT: from here on the next one is waited for."""
     expected = _find(state, order.name)
     since_at = max(now, expected.start_at) if expected.start_at else now
@@ -171,14 +171,14 @@ def beat(state: State, order: s.ReceiveBeat, now: datetime) -> Decision:
     return Decision([f.BeatReceived(expected.name, word, order.text, due_at)], _reply(expected.name, due_at))
 
 
-def miss(state: State, order: s.MissBeat, now: datetime) -> Decision:
+def miss(state: State, order: o.MissBeat, now: datetime) -> Decision:
     """It is late."""
     expected = state.expected[order.name]
     assert expected.due_at is not None
     return Decision([f.BeatMissed(expected.name, expected.due_at)])
 
 
-def forget(state: State, order: s.ForgetExpectation, now: datetime) -> Decision:
+def forget(state: State, order: o.ForgetExpectation, now: datetime) -> Decision:
     expected = _find(state, order.name)
     reply = Reply(f"{expected.name} forgotten", {"name": expected.name, "forgotten": True})
     return Decision([f.ExpectationForgotten(expected.name)], reply)
@@ -221,7 +221,7 @@ def show(state: State, now: datetime) -> Reply:
 
 
 DECIDE: dict[type, Callable[[State, Any, datetime], Decision]] = {
-    s.ReceiveBeat: beat,
-    s.MissBeat: miss,
-    s.ForgetExpectation: forget,
+    o.ReceiveBeat: beat,
+    o.MissBeat: miss,
+    o.ForgetExpectation: forget,
 }

@@ -20,7 +20,7 @@ import attrs
 import orjson
 from attrs import define
 
-from ..tasks.model import Outcome
+from ..tasks.task import Outcome
 
 FACTS_VERSION = 1
 

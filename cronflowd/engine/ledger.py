@@ -20,7 +20,7 @@ from math import inf
 from attrs import frozen
 
 from ..schedules.zones import EPOCH
-from ..tasks.model import Failure, Outcome, Run
+from ..tasks.task import Failure, Outcome, Run
 
 HOUR_S, DAY_S = 3600, 86_400
 HOURS_KEPT_DAYS = 62  # older hours are folded into days

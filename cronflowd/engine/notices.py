@@ -21,11 +21,11 @@ from typing import Any
 import orjson
 from attrs import evolve, frozen
 
-from ..base.wire import escape, format_time
+from ..base.text import escape, format_time
 from ..tasks.kinds import CONTROL
-from ..tasks.model import Told, make_spec
 from ..tasks.options import DEFAULTS, set_options
 from ..tasks.targets import BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
+from ..tasks.task import Told, make_spec
 from . import facts as f
 from .definitions import Limits
 from .state import WELL, State

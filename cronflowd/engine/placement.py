@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from ..base.wire import format_time
-from ..tasks.model import Run, TaskSpec, Worker
+from ..base.text import format_time
+from ..tasks.task import Run, TaskSpec, Worker
 from .dependencies import standing
 from .state import State
 from .tables import HANDICAP, Need

@@ -20,8 +20,8 @@ import attrs
 
 from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
-from ..tasks.model import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from ..tasks.targets import EVENTS, OPPOSITE
+from ..tasks.task import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import beats
 from . import facts as f
 from .beats import FAR_S

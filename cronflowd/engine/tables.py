@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 
-from ..tasks.model import Run, Task, Told, Worker
+from ..tasks.task import Run, Task, Told, Worker
 from .beats import Expectations
 
 # A run that waits counts as younger by this much: an old low one passes a new high one.

@@ -3,5 +3,6 @@
 The one rule: only `clock` reads the clock; nothing here knows what a run is.
 
 Read in this order: `disk` (what the kernel must do), `clock`, `config` (settings from four
-sources), `auth` (the token), `logs`, `systemd`.
+sources), `secrets` (the token),
+`calendar_files`, `logs`, `systemd`.
 """

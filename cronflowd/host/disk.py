@@ -12,9 +12,11 @@ import errno
 import fcntl
 import itertools
 import os
+import stat
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from attrs import evolve, frozen
 
@@ -233,3 +235,18 @@ def raise_refusal(error: OSError, what: str) -> None:
         raise Refusal("disk-full", f"{what}: {error.strerror}; nothing was written") from error
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         raise Refusal("read-only", f"{what}: {error.strerror}; nothing was written") from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A plain file to read, or Refusal naming what it is instead."""
+    try:
+        # Without O_NONBLOCK, opening a named pipe would wait for somebody to write to it.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise Refusal("not-found", f"there is no {path.name} in {path.parent}") from None
+    except OSError as error:
+        raise Refusal("denied", f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Refusal("bad-option", f"{path} is not a file")
+    return os.fdopen(fd, "rb", _WRITE_BYTES)

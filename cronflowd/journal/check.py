@@ -20,7 +20,7 @@ from attrs import Factory, define
 from ..base.errors import Exit, Fatal
 from ..engine.state import State
 from ..host.disk import DISK, free_name, lock_directory, remove_leftovers, sync_directory, write_atomically
-from . import store
+from . import tasks_file
 from .audit import Audit
 from .journal import set_aside
 from .records import (
@@ -177,15 +177,15 @@ def _examine_account(found: Findings, state: State, audit: Audit) -> None:
 
 
 def _examine_tasks(data: Path, found: Findings, state: State) -> None:
-    known = [(saved.size, saved.file_crc) for saved in state.saved if saved.file == store.TASKS_NAME]
-    content = store.fingerprint(data / store.TASKS_NAME)
+    known = [(saved.size, saved.file_crc) for saved in state.saved if saved.file == tasks_file.TASKS_NAME]
+    content = tasks_file.fingerprint(data / tasks_file.TASKS_NAME)
     if content is None:
         words = "not there; SAVE writes it"
     elif content in known:
         words = "as it was saved"
     else:
         words = "edited by hand, or not written by this journal's daemon; LOAD takes it over"
-    found.lines.append(f"{store.TASKS_NAME}: {words}")
+    found.lines.append(f"{tasks_file.TASKS_NAME}: {words}")
 
 
 # --- mending --------------------------------------------------------------------------------

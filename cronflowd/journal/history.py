@@ -16,7 +16,7 @@ import orjson
 from attrs import frozen
 
 from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued, decode, outcome_of
-from ..tasks.model import Outcome
+from ..tasks.task import Outcome
 from .records import Reader, journal_dir, list_history, list_segments, seq_of
 
 _BLOCK_BYTES = 256 * 1024

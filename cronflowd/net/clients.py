@@ -25,7 +25,7 @@ from attrs import define, frozen
 
 from ..base.errors import Fatal, Refusal
 from ..base.replies import Reply, format_refusal, format_rows, format_status
-from ..base.wire import MAX_LINE_BYTES, Item, LineReader, looks_foreign
+from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection, Kind
 from .outbox import PIECE_BYTES, STALL_S, Gate, Outbox
 from .telnet import Telnet

@@ -6,7 +6,7 @@ and shows plain lines, which is all that the control port speaks.
 
 from __future__ import annotations
 
-from ..base.wire import MAX_LINE_BYTES
+from .lines import MAX_LINE_BYTES
 
 IAC, SB, SE = 0xFF, 0xFA, 0xF0
 WILL, WONT, DO, DONT = 0xFB, 0xFC, 0xFD, 0xFE

@@ -21,10 +21,11 @@ from attrs import define, field
 from ..base.errors import Refusal
 from ..base.names import check_worker_name, parse_label
 from ..base.replies import format_refusal
-from ..base.wire import MAX_LINE_BYTES, LineReader, escape, looks_foreign, split_options, unescape
-from ..engine import stimuli as s
-from ..host.auth import matches
+from ..base.text import escape, split_options, unescape
+from ..engine import orders as o
+from ..host.secrets import matches
 from ..tasks.options import parse_count
+from .lines import MAX_LINE_BYTES, LineReader, looks_foreign
 from .listeners import Connection
 from .outbox import Gate, Outbox
 
@@ -180,7 +181,7 @@ def _text(item: str | Refusal) -> str:
     return item
 
 
-def parse_hello(line: str, address: str, token: bytes | None) -> s.JoinWorker:
+def parse_hello(line: str, address: str, token: bytes | None) -> o.JoinWorker:
     """`HELLO name=pi slots=4 …`. Raises Refusal naming what is wrong."""
     word, _, rest = line.strip().partition(" ")
     if word.upper() != "HELLO":
@@ -197,7 +198,7 @@ def parse_hello(line: str, address: str, token: bytes | None) -> s.JoinWorker:
     slots = _parse_slots(options.get("slots", "1"))
     can = tuple(kind for kind in options.get("can", "shell").split(",") if kind)
     labels = _parse_labels(options.get("labels", ""))
-    return s.JoinWorker(name, slots, labels, can, address, _parse_running(options.get("running", "")))
+    return o.JoinWorker(name, slots, labels, can, address, _parse_running(options.get("running", "")))
 
 
 def _check_token(token: bytes, offered: str | None) -> None:
@@ -235,7 +236,7 @@ def _parse_pair(word: str) -> tuple[int, int]:
     return int(run), int(attempt)
 
 
-def _take_over(core: Core, link: Link, order: s.JoinWorker) -> None:
+def _take_over(core: Core, link: Link, order: o.JoinWorker) -> None:
     """Makes this the connection of that name; an older one is closed and says no more."""
     older = core.links.get(link.name)
     if older is None and len(core.links) >= core.max_links:
@@ -261,7 +262,7 @@ def _let_go(core: Core, link: Link, why: str) -> None:
         return  # replaced by a newer connection
     del core.links[link.name]
     log.info("worker %s left: %s", link.name, why)
-    core.insist(s.DropWorker(link.name, why))
+    core.insist(o.DropWorker(link.name, why))
     core.end_batch()
 
 
@@ -317,7 +318,7 @@ class Batch:
         if self.output:
             lines, self.output = self.output, []
             try:
-                self.core.submit(s.ReportOutput(self.link.name, self.output_run, lines))
+                self.core.submit(o.ReportOutput(self.link.name, self.output_run, lines))
             except Refusal as refusal:
                 # Output is the first to go when the disk is full, so that ends can still be written.
                 log.warning("output of run %d is dropped: %s", self.output_run, refusal)
@@ -334,7 +335,7 @@ class Batch:
 
     def _started(self, rest: str) -> None:
         run, attempt = _split(rest, 2, "STARTED RUN ATTEMPT")
-        self.core.submit(s.ReportStarted(self.link.name, _integer(run), _integer(attempt)))
+        self.core.submit(o.ReportStarted(self.link.name, _integer(run), _integer(attempt)))
 
     def _done(self, rest: str) -> None:
         words = rest.split(" ", 3)
@@ -345,7 +346,7 @@ class Batch:
             details["why"] = unescape(details["why"])  # a line of output like those of OUT
         exit_code = _integer(words[2], -255)
         self.core.submit(
-            s.ReportEnded(self.link.name, _integer(words[0]), _integer(words[1]), exit_code, details)
+            o.ReportEnded(self.link.name, _integer(words[0]), _integer(words[1]), exit_code, details)
         )
 
     def _beat(self, rest: str) -> None:
@@ -358,7 +359,7 @@ class Batch:
         self.link.send("OK")
 
     def _bye(self, rest: str) -> None:
-        self.core.submit(s.DismissWorker(self.link.name))
+        self.core.submit(o.DismissWorker(self.link.name))
 
 
 _REPORTS: dict[str, Callable[[Batch, str], None]] = {

@@ -1,7 +1,7 @@
 """Days on which tasks with skip= do not run: public holidays, and lists of dates in files.
 
 Holidays come from the package `holidays`, an optional one, which knows them year by year.
-Files are read by store.py; whoever decides finds all days here, in memory. A calendar that
+Files are read by host/calendar_files.py; whoever decides finds all days here, in memory. A calendar that
 is not known has no days off: better one run too many than a backup that never comes.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from ..base.errors import Refusal
-from ..base.wire import escape
+from ..base.text import escape
 
 MAX_CALENDARS = 8  # of one task
 MAX_DATES = 20_000

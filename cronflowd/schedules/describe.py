@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import product
 
-from ..base.wire import format_time
+from ..base.text import format_time
 from . import rules as r
 from .fields import Days, Fields, bits
 from .rules import LAST, Calendar, Interval, Rule

@@ -22,7 +22,7 @@ from typing import ClassVar, NamedTuple, NoReturn
 from attrs import Factory, define
 
 from ..base.errors import Refusal
-from ..base.wire import escape
+from ..base.text import escape
 
 MAX_LEAP_S = 3 * 3600  # clock changes up to this are bridged for fixed tasks
 MAX_DURATION_S = 36_500 * 86_400

@@ -2,6 +2,6 @@
 
 The one rule: values only. A task here has no state and no history; those are the engine's.
 
-Read in this order: `model` (task, run, worker), `options` (a row each), `kinds` (what a command
+Read in this order: `task` (task, run, worker), `options` (a row each), `kinds` (what a command
 means), `arithmetic`, `targets` (notify=), `crontab`.
 """

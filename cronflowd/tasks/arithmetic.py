@@ -24,7 +24,7 @@ from fractions import Fraction
 from attrs import define, field, frozen
 
 from ..base.errors import Refusal
-from ..base.wire import escape
+from ..base.text import escape
 
 MAX_TEXT = 1000  # characters
 MAX_DEPTH = 40  # brackets, signs and powers within one another

@@ -25,13 +25,13 @@ from attrs import evolve, frozen
 
 from ..base.errors import Refusal
 from ..base.names import check_mail_address
-from ..base.wire import escape, format_option
+from ..base.text import escape, format_option
 from ..schedules.describe import cron_forms
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.words import is_phrase
-from .model import TaskSpec
 from .options import DEFAULTS, set_options, show_options
 from .targets import MAX_TARGETS, UNSAID
+from .task import TaskSpec
 
 SH = "/bin/sh"
 FALLBACK_NAME = "job"  # of a command whose program has no name that a task can have

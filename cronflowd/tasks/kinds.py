@@ -18,7 +18,7 @@ import orjson
 
 from ..base.errors import Refusal
 from ..base.names import check_mail_address
-from ..base.wire import escape
+from ..base.text import escape
 from . import arithmetic
 
 MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line

@@ -15,7 +15,7 @@ from attrs import Factory, evolve, frozen
 
 from ..base.errors import Refusal
 from ..base.names import check_tag, check_worker_name, parse_label
-from ..base.wire import escape, format_time
+from ..base.text import escape, format_time
 from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
 from ..schedules.zones import (

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from ..base.errors import Refusal
 from ..base.names import check_mail_address
-from ..base.wire import escape
+from ..base.text import escape
 from ..schedules.zones import parse_duration
 from .kinds import check_url
 

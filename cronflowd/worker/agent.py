@@ -24,10 +24,11 @@ import trio
 from attrs import define, field
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..base.wire import Item, LineReader, escape, format_option, format_time
-from ..host.auth import read_token
+from ..base.text import escape, format_option, format_time
 from ..host.clock import wall_now
 from ..host.config import WorkerSettings, format_address
+from ..host.secrets import read_token
+from ..net.lines import Item, LineReader
 from .executors import custom, make_table
 from .executors.job import (
     NOT_RUNNABLE,

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import trio
 
-from ..base.wire import format_time
+from ..base.text import format_time
 from ..host.clock import wall_now
 
 log = logging.getLogger(__name__)

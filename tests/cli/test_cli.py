@@ -16,7 +16,7 @@ from cronflowd.cli import cli
 from cronflowd.daemon import daemon
 from cronflowd.host import config
 from cronflowd.host.config import Settings, WorkerSettings
-from cronflowd.journal import check, compaction, store
+from cronflowd.journal import check, compaction, tasks_file
 from cronflowd.worker import agent
 
 ROOT = Path(__file__).parents[2]
@@ -335,10 +335,10 @@ def test_the_command_line_does_not_load_the_daemon() -> None:
 def test_the_example_of_tasks_db_is_as_a_daemon_writes_it() -> None:
     """It is what people copy from, so it is read without complaint and already in canonical form."""
     path = ROOT / "tasks.db.example"
-    entries = store.read_tasks(path, "UTC")
+    entries = tasks_file.read_tasks(path, "UTC")
     numbered = [(number, entry[1]) for number, entry in enumerate(entries, 1)]
     assert len(numbered) == 6
-    written = b"".join(store.format_tasks(numbered)).decode()
+    written = b"".join(tasks_file.format_tasks(numbered)).decode()
     lines = [line.replace(f'"id": {number}, ', "").replace(f', "id": {number}', "")
              for number, line in enumerate(written.splitlines(), 1)]  # fmt: skip
     assert lines == path.read_text(encoding="utf-8").splitlines()

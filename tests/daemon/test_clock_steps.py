@@ -25,7 +25,7 @@ from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.daemon.core import Core
 from cronflowd.engine import facts as f
-from cronflowd.engine import stimuli as s
+from cronflowd.engine import orders as o
 from cronflowd.engine.engine import BIG_STEP_S, Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import Journal
@@ -107,8 +107,8 @@ class Life:
         for seq, entry in enumerate(self.journal.entries, 1):
             state.apply(entry.fact, entry.at, seq)
         self.core = Core(state, cast(Journal, self.journal), self.clock, Limits())
-        self.core.submit(s.StartDaemon("1", "UTC"))
-        self.core.submit(s.JoinWorker("w1", 10_000, {}, ("shell",), "here", ()))
+        self.core.submit(o.StartDaemon("1", "UTC"))
+        self.core.submit(o.JoinWorker("w1", 10_000, {}, ("shell",), "here", ()))
         self.look()
 
     def line(self, text: str) -> None:
@@ -275,13 +275,13 @@ def facts(life: Life, *kinds: type[f.Fact]) -> list[f.Fact]:
 BOTH_WAYS = pytest.mark.parametrize("by_s", [-5 * HOUR, -HOUR, -1, 1, HOUR, 5 * HOUR])
 MEASURED: dict[str, tuple[str, Any, int, str]] = {
     "timeout": ("NOW timeout=20m job", None, 1200, "RunStopping"),
-    "lease": ("NOW job", s.DropWorker("w1", "cut"), 30, "RunEnded"),
-    "kill": ("NOW job", s.CancelRun(1), 60, "RunEnded"),
-    "retry": ("NOW retry=fixed:1:5m job", s.ReportEnded("w1", 1, 1, 1, {}), 300, "RunReleased"),
+    "lease": ("NOW job", o.DropWorker("w1", "cut"), 30, "RunEnded"),
+    "kill": ("NOW job", o.CancelRun(1), 60, "RunEnded"),
+    "retry": ("NOW retry=fixed:1:5m job", o.ReportEnded("w1", 1, 1, 1, {}), 300, "RunReleased"),
     "grace": ("NOW on=nobody grace=2h job", None, 7200, "RunEnded"),
     "grace of a retry": (
         "NOW on=w1 grace=30m retry=fixed:1:1s job",
-        [s.DrainWorker("w1", True), s.ReportEnded("w1", 1, 1, 1, {})],
+        [o.DrainWorker("w1", True), o.ReportEnded("w1", 1, 1, 1, {})],
         1801,
         "RunEnded",
     ),
@@ -312,7 +312,7 @@ def test_a_checkpoint_carries_what_was_moved(by_s: int) -> None:
     life = Life()
     life.line("NOW timeout=20m job")
     life.line("NOW job")
-    life.core.submit(s.DropWorker("w1", "cut"))
+    life.core.submit(o.DropWorker("w1", "cut"))
     life.step(by_s)
     state, again = life.core.state, State("UTC")
     for fact in state.carry():

@@ -13,7 +13,7 @@ import pytest
 
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
-from cronflowd.engine import stimuli as s
+from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import Limits
 from cronflowd.schedules.schedule import reload_zones
 from tests.lib.engine_driver import LIMITS, START, Driver, snapshot
@@ -22,7 +22,7 @@ ZONES = Path(str(files("tzdata").joinpath("zoneinfo")))
 
 
 def join(driver: Driver, name: str = "w1", slots: int = 2, running: tuple[tuple[int, int], ...] = ()) -> None:
-    driver.do(s.JoinWorker(name, slots, {}, ("shell", "sleep"), "test", running))
+    driver.do(o.JoinWorker(name, slots, {}, ("shell", "sleep"), "test", running))
 
 
 def running(task: str, limits: Limits = LIMITS) -> Driver:
@@ -38,7 +38,7 @@ def running(task: str, limits: Limits = LIMITS) -> Driver:
 def done(
     driver: Driver, worker: str, run: int, attempt: int = 1, exit_code: int = 0
 ) -> list[tuple[str, str]]:
-    return driver.do(s.ReportEnded(worker, run, attempt, exit_code, {})).messages
+    return driver.do(o.ReportEnded(worker, run, attempt, exit_code, {})).messages
 
 
 def states(driver: Driver) -> list[tuple[int | None, str]]:
@@ -119,7 +119,7 @@ def test_a_parked_run_starts_when_the_one_before_it_ends() -> None:
 def test_a_lost_worker_costs_its_run_only_after_the_lease() -> None:
     """A cut link is not a lost run: the worker has its lease to come back and name it."""
     driver = running("0 0 1 1 * sleep 5")
-    driver.do(s.DropWorker("w1", "cut"))
+    driver.do(o.DropWorker("w1", "cut"))
     driver.wait(29)
     assert driver.state.runs[1].state == "sent"
     driver.wait(2)
@@ -129,7 +129,7 @@ def test_a_lost_worker_costs_its_run_only_after_the_lease() -> None:
 def test_a_worker_that_names_its_run_keeps_it() -> None:
     """Restart or cut link: the run is taken back, and its report counts."""
     driver = running("0 0 1 1 * sleep 5")
-    driver.do(s.StartDaemon("2", "UTC"))
+    driver.do(o.StartDaemon("2", "UTC"))
     driver.wait(20)
     join(driver, running=((1, 1),))
     driver.wait(3600)
@@ -150,7 +150,7 @@ def test_a_worker_that_comes_back_without_its_run_loses_it_when_the_lease_ends()
 def test_a_late_report_from_a_lost_worker_changes_nothing_and_is_told_in_the_log() -> None:
     """At most once: what was called lost stays lost, and the operator can see the truth."""
     driver = running("0 0 1 1 * sleep 5")
-    driver.do(s.DropWorker("w1", "cut"))
+    driver.do(o.DropWorker("w1", "cut"))
     driver.wait(31)
     assert done(driver, "w1", 1) == [("w1", "ACK 1 1")]
     assert states(driver) == [(1, "lost")]
@@ -161,7 +161,7 @@ def test_a_report_repeated_because_its_ack_was_lost_is_only_acknowledged() -> No
     """The usual case after a reconnect must not look like an accident."""
     driver = running("0 0 1 1 * sleep 5")
     done(driver, "w1", 1)
-    decision = driver.do(s.ReportEnded("w1", 1, 1, 0, {}))
+    decision = driver.do(o.ReportEnded("w1", 1, 1, 0, {}))
     assert (decision.facts, decision.messages) == ([], [("w1", "ACK 1 1")])
 
 
@@ -200,7 +200,7 @@ def test_downtime_runs_the_newest_moment_and_counts_the_others_as_missed() -> No
     driver = Driver()
     driver.line("ADD * * * * * echo hi")
     driver.now += timedelta(days=366)
-    driver.do(s.StartDaemon("2", "UTC"))
+    driver.do(o.StartDaemon("2", "UTC"))
     driver.pump()
     (row,) = driver.state.recent
     assert (row.state, row.count) == ("missed", 366 * 1440 - 1)
@@ -273,7 +273,7 @@ def test_load_replaces_the_set_and_keeps_ids_by_name() -> None:
     spec = driver.state.tasks[1].spec
     changed = type(spec)("keep", spec.schedule, "new", spec.options)
     fresh = type(spec)("fresh", spec.schedule, "y", spec.options)
-    driver.do(s.LoadTasks([(None, fresh), (None, changed)]))
+    driver.do(o.LoadTasks([(None, fresh), (None, changed)]))
     assert {task.name: (task.id, task.spec.command) for task in driver.state.tasks.values()} == {
         "keep": (1, "new"),
         "fresh": (3, "y"),
@@ -309,10 +309,10 @@ def test_paused_moments_are_skipped_and_counted() -> None:
 def test_output_beyond_the_limit_is_counted_not_kept() -> None:
     """A worker that does not cut its output itself cannot fill the journal."""
     driver = running("0 0 1 1 * x", Limits(output_bytes=10))
-    (fact,) = driver.do(s.ReportOutput("w1", 1, [[1, "12345"], [1, "123456"], [2, "9"]])).facts
+    (fact,) = driver.do(o.ReportOutput("w1", 1, [[1, "12345"], [1, "123456"], [2, "9"]])).facts
     remark = [0, "more output is not kept: 10 bytes are the limit"]
     assert fact == f.OutputReceived(1, 1, [[1, "12345"], remark], 9)
-    (fact,) = driver.do(s.ReportOutput("w1", 1, [[1, "x"]])).facts
+    (fact,) = driver.do(o.ReportOutput("w1", 1, [[1, "x"]])).facts
     assert fact == f.OutputReceived(1, 1, [], 2)
 
 
@@ -360,7 +360,7 @@ def test_new_zone_data_moves_what_is_to_come(zone_file: Path) -> None:
     shutil.copy(ZONES / "Asia" / "Tokyo", zone_file)
     reload_zones()
     driver.state.parse_again()
-    (fact,) = driver.do(s.RescheduleTasks()).facts
+    (fact,) = driver.do(o.RescheduleTasks()).facts
     assert fact == f.TaskRescheduled(1, START + timedelta(hours=21))
 
 
@@ -465,17 +465,17 @@ def test_a_clock_set_back_by_an_hour_repeats_nothing_whatever_is_done_then(how: 
     driver.wait(3600)
     driver.now -= timedelta(hours=1)
     if how != "restart":
-        driver.do(s.NoticeStep(-3600.0))
+        driver.do(o.NoticeStep(-3600.0))
     match how:
         case "hup":
-            driver.do(s.RescheduleTasks())
+            driver.do(o.RescheduleTasks())
         case "zone":
-            driver.do(s.StartDaemon("1", "Europe/Paris"))
+            driver.do(o.StartDaemon("1", "Europe/Paris"))
         case "set":
             driver.line('SET 1 schedule="*/5 * * * *"')
         case "restart":
             driver.restart()
-            driver.do(s.RescheduleTasks())
+            driver.do(o.RescheduleTasks())
     assert driver.state.tasks[1].due_at == START + timedelta(minutes=65 if how == "set" else 70)
 
 
@@ -488,7 +488,7 @@ def test_a_clock_set_back_by_years_while_no_daemon_ran_is_taken_as_it_is() -> No
     driver.now = START + timedelta(hours=1)
     driver.restart()
     assert driver.state.tasks[1].due_at == START + timedelta(hours=2)
-    driver.do(s.RescheduleTasks())
+    driver.do(o.RescheduleTasks())
     assert driver.state.tasks[1].due_at == START + timedelta(hours=2)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import expectations
-from cronflowd.engine import stimuli as s
+from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import Limits
 from cronflowd.engine.state import State
 from cronflowd.tasks.targets import parse_target
@@ -19,7 +19,7 @@ from tests.lib.engine_driver import START, Driver, snapshot
 
 def a_driver(*lines: str) -> Driver:
     driver = Driver()
-    driver.do(s.StartDaemon("1", "UTC"))
+    driver.do(o.StartDaemon("1", "UTC"))
     for line in lines:
         driver.line(line)
     return driver
@@ -90,7 +90,7 @@ def test_a_set_clock_changes_no_interval() -> None:
     """60 s are 60 s; moments of a schedule are moments of the clock."""
     driver = a_driver("EXPECT b every=1m grace=10s", 'EXPECT cron every="30 12 * * *" grace=10s')
     driver.now = at(-1000)
-    driver.do(s.NoticeStep(-1000.0))
+    driver.do(o.NoticeStep(-1000.0))
     assert state_of(driver) == ("new", at(-930))
     assert state_of(driver, "cron") == ("new", at(1810))
 
@@ -99,7 +99,7 @@ def test_a_clock_set_forward_by_far_gives_everything_its_grace() -> None:
     """A machine that boots with a clock of 1970 would else call everything late."""
     driver = a_driver('EXPECT cron every="30 12 * * *" grace=10s')
     driver.now = at(86_400)
-    driver.do(s.NoticeStep(86_400.0))
+    driver.do(o.NoticeStep(86_400.0))
     assert state_of(driver, "cron") == ("new", at(86_410))
 
 
@@ -108,9 +108,9 @@ def test_another_zone_is_another_moment() -> None:
     driver = a_driver('EXPECT cron every="0 3 * * *" grace=0', "EXPECT b every=1h")
     assert state_of(driver, "cron")[1] == datetime.fromisoformat("2030-01-02T03:00:00Z")
     driver.state.default_tz = "Asia/Tokyo"
-    driver.do(s.StartDaemon("1", "Asia/Tokyo"))
+    driver.do(o.StartDaemon("1", "Asia/Tokyo"))
     assert state_of(driver, "cron")[1] == datetime.fromisoformat("2030-01-01T18:00:00Z")
-    assert driver.do(s.RescheduleTasks()).facts == []
+    assert driver.do(o.RescheduleTasks()).facts == []
 
 
 def test_what_was_late_stays_late_unless_it_would_not_have_been() -> None:
@@ -228,7 +228,7 @@ def test_whatever_happens_the_journal_tells_it_again(story: list[tuple[str, int]
             driver.restart()
         elif line == "step":
             driver.now += timedelta(seconds=seconds)
-            driver.do(s.NoticeStep(float(seconds)))
+            driver.do(o.NoticeStep(float(seconds)))
         else:
             try:
                 driver.line(line)

@@ -12,16 +12,16 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cronflowd.ask import questions as q
 from cronflowd.ask import stats, views
 from cronflowd.ask.stats import COLUMNS, Stats, percentile
 from cronflowd.base.errors import Exit, Refusal
 from cronflowd.engine import facts as f
-from cronflowd.engine import stimuli as s
 from cronflowd.engine.ledger import DISPOSITIONS, Ledger
 from cronflowd.engine.state import State
 from cronflowd.journal.check import check
 from cronflowd.journal.records import journal_dir
-from cronflowd.tasks.model import Outcome, Run
+from cronflowd.tasks.task import Outcome, Run
 from tests.lib.engine_driver import START, Driver, snapshot
 from tests.lib.journal_driver import Life, restarted, told
 
@@ -193,7 +193,7 @@ def test_an_imbalance_is_told_with_its_size(number: int, words: str) -> None:
     state.ledger.count_end("ok", NOON, NOON)
     assert state.ledger.account([]).trouble == ""
     state.ledger.count_due(NOON, NOON, number)
-    rows = iter(views.prove(state, s.ProveLedger(None, None)).rows)
+    rows = iter(views.prove(state, q.ProveLedger(None, None)).rows)
     assert next(rows) == ("due", 1 + number)
     with pytest.raises(Refusal) as refused:
         list(rows)

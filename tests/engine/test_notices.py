@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
-from cronflowd.base.wire import format_option, split_command, split_options
+from cronflowd.base.text import format_option, split_command, split_options
 from cronflowd.engine import facts as f
 from cronflowd.engine import notices
-from cronflowd.engine import stimuli as s
+from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import Limits
 from cronflowd.engine.state import State
-from cronflowd.tasks.model import parse_record, task_record
 from cronflowd.tasks.targets import EVENTS, USUAL, parse_limit, parse_notify, parse_target
+from cronflowd.tasks.task import parse_record, task_record
 from tests.lib.engine_driver import START, Driver, snapshot
 
 MAIL = "notify=failure+recovery+first+missed+lost:mailto:ops@example.org"
@@ -34,7 +34,7 @@ def a_driver(notify: tuple[Any, ...] = (), limit: tuple[int, float] = (1, 3600.0
 
 def join(driver: Driver, name: str) -> None:
     can = ("shell", "email", "webhook", "http")
-    driver.do(s.JoinWorker(name, 10, {}, can, "test", ()))
+    driver.do(o.JoinWorker(name, 10, {}, can, "test", ()))
 
 
 def run(driver: Driver, task: str, exit_code: int, *output: str) -> list[str]:
@@ -43,13 +43,13 @@ def run(driver: Driver, task: str, exit_code: int, *output: str) -> list[str]:
     driver.line(f"RUN {task}")
     driver.pump()
     if output:
-        driver.do(s.ReportOutput("w1", number, [[1, line] for line in output]))
+        driver.do(o.ReportOutput("w1", number, [[1, line] for line in output]))
     return end(driver, number, exit_code)
 
 
 def end(driver: Driver, number: int, exit_code: int = 0, **details: str) -> list[str]:
     attempt = driver.state.runs[number].attempt
-    driver.do(s.ReportEnded("w1", number, attempt, exit_code, details))
+    driver.do(o.ReportEnded("w1", number, attempt, exit_code, details))
     return [line for _, line in driver.pump()]
 
 
@@ -77,7 +77,7 @@ def test_a_failure_and_what_is_told_of_it_are_one_decision() -> None:
     driver.line(f"ADD name=backup {MAIL} @daily x")
     driver.line("RUN backup")
     driver.pump()
-    facts = driver.do(s.ReportEnded("w1", 1, 1, 3, {})).facts
+    facts = driver.do(o.ReportEnded("w1", 1, 1, 3, {})).facts
     kinds = [type(fact).__name__ for fact in facts]
     assert kinds == ["RunEnded", "TaskAdded", "RunQueued", "NoticeGiven"]
     assert all(fact.is_urgent() for fact in facts), "a full disk must not stand in the way of the end"
@@ -267,7 +267,7 @@ def test_undo_brings_no_notification_back() -> None:
     assert driver.state.names.keys() == {"a"}
     # Its moment would be one to come again.
     driver.now -= timedelta(hours=1)
-    driver.do(s.NoticeStep(-3600.0))
+    driver.do(o.NoticeStep(-3600.0))
     reply = driver.line("UNDO").reply
     assert reply is not None
     assert [what for _, what in reply.rows] == ["ADD a"]
@@ -280,7 +280,7 @@ def test_a_clock_set_back_does_not_make_it_silent_for_years() -> None:
     driver.line(f"ADD name=a {MAIL} @reboot x")
     driver.now += timedelta(days=3650)
     run(driver, "a", 1)
-    driver.do(s.NoticeStep(-3650 * 86_400.0))
+    driver.do(o.NoticeStep(-3650 * 86_400.0))
     driver.now = START
     run(driver, "a", 1)
     assert said(driver) == ["a failed (exit 1)"] * 2
@@ -429,7 +429,7 @@ def test_load_and_save_are_about_the_tasks_of_people() -> None:
     driver.line("ADD name=a @daily x")
     run(driver, "a", 1)
     assert [task.name for task in driver.state.own_tasks()] == ["a"]
-    driver.do(s.LoadTasks([]))
+    driver.do(o.LoadTasks([]))
     assert driver.state.names.keys() == {"notify_2"}
     assert driver.state.count_own() == 0
 
@@ -446,9 +446,9 @@ def test_whatever_a_job_writes_can_be_told(lines: list[str], why: str, target: s
     driver.line("EXPECT b every=1m")
     driver.line("RUN a")
     driver.pump()
-    driver.do(s.ReportOutput("w1", 1, [[1, line] for line in lines]))
-    driver.do(s.ReportEnded("w1", 1, 1, 1, {"why": why}))
-    driver.do(s.ReceiveBeat("b", False, why))
+    driver.do(o.ReportOutput("w1", 1, [[1, line] for line in lines]))
+    driver.do(o.ReportEnded("w1", 1, 1, 1, {"why": why}))
+    driver.do(o.ReceiveBeat("b", False, why))
     found = [driver.state.tasks[task] for task in driver.state.notices]
     assert len(found) == 2
     for task in found:
@@ -536,7 +536,7 @@ def test_every_event_has_its_words() -> None:
     driver.pump()
     driver.line("RUN slow")
     driver.pump()
-    driver.do(s.DropWorker("w1", "cut"))
+    driver.do(o.DropWorker("w1", "cut"))
     driver.wait(31.0)
     assert set(said(driver)) == {
         "a failed (exit 1)", "a is well again", "a succeeded for the first time", "a was missed 179 times",

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cronflowd.base.errors import Refusal
-from cronflowd.engine import stimuli as s
+from cronflowd.engine import orders as o
 from cronflowd.engine.dependencies import standing
 from cronflowd.schedules.calendars import Dates
-from cronflowd.tasks.model import ENDED
+from cronflowd.tasks.task import ENDED
 from tests.lib.engine_driver import Driver, snapshot
 
 SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
@@ -45,7 +45,7 @@ class EngineMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.driver = Driver()
         self.driver.state.calendars.known = {"file:off": Dates({self.driver.now.date(): "closed"})}
-        self.driver.do(s.StartDaemon("1", "UTC"))
+        self.driver.do(o.StartDaemon("1", "UTC"))
         self.sent: Counter[tuple[int, int]] = Counter()
         self.holding: dict[str, set[tuple[int, int]]] = {}
         self.connected: set[str] = set()
@@ -144,7 +144,7 @@ class EngineMachine(RuleBasedStateMachine):
         if not honest:
             held.clear()  # it was killed, and its jobs are gone
         self.connected.add(name)
-        order = s.JoinWorker(name, slots, {}, ("shell",), "test", tuple(sorted(held)))
+        order = o.JoinWorker(name, slots, {}, ("shell",), "test", tuple(sorted(held)))
         self.took(self.driver.do(order).messages)
         self.took(self.driver.pump())
 
@@ -153,7 +153,7 @@ class EngineMachine(RuleBasedStateMachine):
     def worker_leaves(self, pick: int) -> None:
         name = sorted(self.connected)[pick % len(self.connected)]
         self.connected.discard(name)
-        self.driver.do(s.DropWorker(name, "cut"))
+        self.driver.do(o.DropWorker(name, "cut"))
         self.took(self.driver.pump())
 
     @precondition(lambda self: any(self.holding.get(name) for name in self.connected))
@@ -161,8 +161,8 @@ class EngineMachine(RuleBasedStateMachine):
     def report(self, pick: int, exit_code: int, forget: bool) -> None:
         held = [(name, a) for name in sorted(self.connected) for a in sorted(self.holding.get(name, ()))]
         name, (run, attempt) = held[pick % len(held)]
-        self.driver.do(s.ReportStarted(name, run, attempt))
-        decision = self.driver.do(s.ReportEnded(name, run, attempt, exit_code, {}))
+        self.driver.do(o.ReportStarted(name, run, attempt))
+        decision = self.driver.do(o.ReportEnded(name, run, attempt, exit_code, {}))
         assert (name, f"ACK {run} {attempt}") in decision.messages
         if forget:
             self.holding[name].discard((run, attempt))
@@ -178,7 +178,7 @@ class EngineMachine(RuleBasedStateMachine):
         driver.state = driver.engine.state = again
         driver.engine.apply = again.apply
         self.connected.clear()
-        driver.do(s.StartDaemon("1", "UTC"))
+        driver.do(o.StartDaemon("1", "UTC"))
         self.took(driver.pump())
 
     @rule()

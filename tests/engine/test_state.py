@@ -173,7 +173,7 @@ def test_a_fact_changes_what_it_says(before: list[f.Fact], fact: f.Fact, look: s
 
 def test_facts_are_known_before_any_garbage_was_collected() -> None:
     """attrs makes every class a second time; the first one must not be taken for a fact of its own."""
-    code = "import gc; gc.disable(); from cronflowd import facts, state; print(len(facts.KINDS))"
+    code = "import gc; gc.disable(); from cronflowd.engine import facts, state; print(len(facts.KINDS))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == len(f.KINDS)
 

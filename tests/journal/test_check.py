@@ -13,7 +13,7 @@ from cronflowd.base.errors import Exit, Fatal
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
 from cronflowd.host.disk import lock_directory, write_atomically
-from cronflowd.journal import compaction, store
+from cronflowd.journal import compaction, tasks_file
 from cronflowd.journal.check import check
 from cronflowd.journal.records import (
     BATCH_MARK,
@@ -105,8 +105,8 @@ def test_tasks_db_is_compared_with_the_last_save(
     life: Life, edited: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A hand edit does not win by itself, so it should be known of."""
-    path = life.data / store.TASKS_NAME
-    size, crc = write_atomically(path, store.format_tasks([(1, life.state.tasks[1].spec)]))
+    path = life.data / tasks_file.TASKS_NAME
+    size, crc = write_atomically(path, tasks_file.format_tasks([(1, life.state.tasks[1].spec)]))
     life.journal = life._open()
     life.say(f.TasksSaved("tasks.db", life.journal.last, size, crc, 1))
     life.commit()

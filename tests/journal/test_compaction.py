@@ -18,8 +18,8 @@ from cronflowd.host import disk
 from cronflowd.journal import compaction, history
 from cronflowd.journal.records import journal_dir, list_checkpoints, list_history, list_segments
 from cronflowd.journal.replay import check_checkpoint
-from cronflowd.journal.store import fingerprint
-from cronflowd.tasks.model import Outcome
+from cronflowd.journal.tasks_file import fingerprint
+from cronflowd.tasks.task import Outcome
 from tests.lib.journal_driver import Life, names, newest_checkpoint, restarted, told
 from tests.lib.simulated_disk import NO_SPACE
 

@@ -12,9 +12,9 @@ from cronflowd.ask import commands
 from cronflowd.engine import facts
 from cronflowd.engine.definitions import Limits
 from cronflowd.engine.engine import Engine
-from cronflowd.engine.moments import Decision
+from cronflowd.engine.fires import Decision
+from cronflowd.engine.orders import StartDaemon
 from cronflowd.engine.state import State
-from cronflowd.engine.stimuli import StartDaemon
 
 START = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
 LIMITS = Limits(lease_s=30.0)

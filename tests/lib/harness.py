@@ -35,14 +35,14 @@ import trio
 import trio.testing
 
 from cronflowd import __version__
-from cronflowd.base.wire import split_options
+from cronflowd.base.text import split_options
 from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
 from cronflowd.engine.definitions import Limits
 from cronflowd.engine.facts import FiresPassed, RunQueued
+from cronflowd.engine.orders import StartDaemon
 from cronflowd.engine.state import State
-from cronflowd.engine.stimuli import StartDaemon
-from cronflowd.journal import store
+from cronflowd.journal import tasks_file
 from cronflowd.journal.audit import Audit
 from cronflowd.journal.journal import FileJournal
 from cronflowd.net.clients import Waits, serve_client
@@ -195,8 +195,8 @@ class World:
         self.answers.find_calendars()
         self.core.submit(StartDaemon(__version__, ZONE))
         self._daemon = await self._nursery.start(self._serve)
-        if not count and (self.data / store.TASKS_NAME).exists():
-            await self.answers.load(self.data / store.TASKS_NAME)
+        if not count and (self.data / tasks_file.TASKS_NAME).exists():
+            await self.answers.load(self.data / tasks_file.TASKS_NAME)
         self.answers.edited = await self.answers.is_edited()
         self.core.wake()
         await self.settle()

@@ -13,7 +13,7 @@ from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import journal_dir, list_checkpoints
-from cronflowd.tasks.model import Outcome
+from cronflowd.tasks.task import Outcome
 
 BEGIN = datetime(2026, 11, 21, 10, tzinfo=UTC)
 

@@ -24,14 +24,14 @@ from attrs import Factory, define
 
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
-from cronflowd.engine import stimuli as s
+from cronflowd.engine import orders as o
 from cronflowd.engine.dependencies import standing
-from cronflowd.engine.moments import Decision
+from cronflowd.engine.fires import Decision
 from cronflowd.engine.placement import accepts
 from cronflowd.engine.state import State
 from cronflowd.engine.tables import HANDICAP
 from cronflowd.schedules.calendars import Dates
-from cronflowd.tasks.model import ENDED, Run, Task
+from cronflowd.tasks.task import ENDED, Run, Task
 from tests.lib.engine_driver import Driver, snapshot
 
 DAY_S = 86_400.0
@@ -292,7 +292,7 @@ class Life(Driver):
             name: Worker(name, "ab"[number % 2], Random(f"{seed} {name}"))
             for number, name in enumerate(("w1", "w2", "w3"))
         }
-        self.do(s.StartDaemon("1", "UTC"))
+        self.do(o.StartDaemon("1", "UTC"))
         for worker in self.workers.values():
             self.at(worker.chance.uniform(0, 60), self._returns(worker))
             self.at(worker.chance.expovariate(1 / (3 * HOUR_S)), self._mishap(worker))
@@ -342,7 +342,7 @@ class Life(Driver):
     # --- the daemon ---
 
     def do(self, order: Any) -> Decision:
-        overdue = [] if isinstance(order, s.FireTask) else self._overdue()
+        overdue = [] if isinstance(order, o.FireTask) else self._overdue()
         decision = super().do(order)
         told = {fact.task for fact in decision.facts if isinstance(fact, f.FiresPassed | f.RunQueued)}
         for task_id in set(overdue) - told:
@@ -396,7 +396,7 @@ class Life(Driver):
         self.is_up, self.started_s = True, self.steady_s
         self.state = self.engine.state = self.ledger.state = self.same_again()
         self.engine.apply = self.state.apply
-        self.do(s.StartDaemon("1", "UTC"))
+        self.do(o.StartDaemon("1", "UTC"))
         for worker in self.workers.values():
             self.at(worker.chance.choice([0.0, 3.0, 25.0, 200.0]), self._returns(worker))
 
@@ -427,7 +427,7 @@ class Life(Driver):
         self.tell(f"the clock is set by {by_s} s" + ("" if self.is_up else ", while no daemon runs"))
         self.now += timedelta(seconds=by_s)
         if self.is_up:
-            self.do(s.NoticeStep(by_s))
+            self.do(o.NoticeStep(by_s))
         self.at(self._draw(30 * HOUR_S), self._clock_is_set)
 
     def _machine_sleeps(self) -> None:
@@ -489,7 +489,7 @@ class Life(Driver):
                 self._drain()
             case "hup":
                 self.tell("HUP")
-                self.do(s.RescheduleTasks())
+                self.do(o.RescheduleTasks())
             case "checkpoint":
                 self.checkpoint()
 
@@ -543,7 +543,7 @@ class Life(Driver):
                 held = [each for each in held if worker.chance.random() < 0.5]  # a spool on a bad disk
             self.tell(f"{worker.name} joins, naming {held}")
             labels = {"site": worker.label}
-            self.do(s.JoinWorker(worker.name, worker.slots, labels, ("shell",), "test", tuple(held)))
+            self.do(o.JoinWorker(worker.name, worker.slots, labels, ("shell",), "test", tuple(held)))
             self._reports(worker)
 
         return returns
@@ -559,7 +559,7 @@ class Life(Driver):
             kind = chance.choice(["link", "link", "death", "death", "bye"])
             self.tell(f"{worker.name}: {kind}")
             if kind == "bye":
-                self.do(s.DismissWorker(worker.name))
+                self.do(o.DismissWorker(worker.name))
             if kind == "death":
                 worker.is_alive = False
                 worker.jobs.clear()
@@ -574,7 +574,7 @@ class Life(Driver):
         def missed() -> None:
             if self.is_up and worker.is_known and not worker.is_linked:
                 worker.is_known = False
-                self.do(s.DropWorker(worker.name, "cut"))
+                self.do(o.DropWorker(worker.name, "cut"))
 
         return missed
 
@@ -604,7 +604,7 @@ class Life(Driver):
         exit_code = worker.chance.choice([0, 0, 0, 0, 1])
         self._ends_later(worker, attempt, worker.chance.choice(DURATIONS_S), exit_code)
         if worker.chance.random() < 0.9:
-            self.at(0, lambda: self._says(worker, s.ReportStarted(worker.name, *attempt)))
+            self.at(0, lambda: self._says(worker, o.ReportStarted(worker.name, *attempt)))
 
     def _says(self, worker: Worker, order: Any) -> None:
         if self.is_up and worker.is_linked:
@@ -623,8 +623,8 @@ class Life(Driver):
     def _reports(self, worker: Worker) -> None:
         for (run, attempt), exit_code in list(worker.reports.items()):
             if worker.chance.random() < 0.05:
-                self._says(worker, s.ReportEnded(worker.name, run, attempt, exit_code, {}))
-            self._says(worker, s.ReportEnded(worker.name, run, attempt, exit_code, {}))
+                self._says(worker, o.ReportEnded(worker.name, run, attempt, exit_code, {}))
+            self._says(worker, o.ReportEnded(worker.name, run, attempt, exit_code, {}))
 
     # --- what must be so at any time ---
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cronflowd.base.errors import Refusal
-from cronflowd.journal.store import read_calendars, refresh_calendars
+from cronflowd.host.calendar_files import read_calendars, refresh_calendars
 from cronflowd.schedules.calendars import Calendars, Dates, find_holidays, parse_calendar_names, parse_dates
 
 NOEL = date(2026, 12, 25)

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cronflowd.base.errors import Refusal
-from cronflowd.engine.stimuli import LoadTasks
+from cronflowd.engine.orders import LoadTasks
 from cronflowd.schedules import schedule
 from cronflowd.schedules.schedule import parse_schedule, reload_zones, split_schedule
 from cronflowd.schedules.zones import Zone
-from cronflowd.tasks.model import parse_record
+from cronflowd.tasks.task import parse_record
 from tests.lib.engine_driver import Driver
 from tests.lib.rows import first_rows
 

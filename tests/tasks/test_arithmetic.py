@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
 from cronflowd.tasks.arithmetic import MAX_DEPTH, MAX_TEXT, calculate, evaluate, parse
-from cronflowd.tasks.model import check_command
+from cronflowd.tasks.task import check_command
 
 
 @pytest.mark.parametrize(

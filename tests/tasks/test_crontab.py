@@ -31,8 +31,8 @@ from cronflowd.tasks.crontab import (
     unwrap,
     wrap,
 )
-from cronflowd.tasks.model import TaskSpec, make_spec
 from cronflowd.tasks.options import DEFAULTS, set_options
+from cronflowd.tasks.task import TaskSpec, make_spec
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

@@ -13,12 +13,12 @@ from cronflowd.base.errors import Refusal
 from cronflowd.base.names import check_mail_address
 from cronflowd.engine import facts as f
 from cronflowd.engine.engine import Engine
+from cronflowd.engine.orders import PlaceRun
 from cronflowd.engine.placement import accepts
 from cronflowd.engine.state import State
-from cronflowd.engine.stimuli import PlaceRun
 from cronflowd.tasks.kinds import MAX_RECIPIENTS, TYPES, WHOSE, check_command, parse_payload, split_recipients
-from cronflowd.tasks.model import TaskSpec, make_spec, parse_record, task_record
 from cronflowd.tasks.options import DEFAULTS, RULES, set_options
+from cronflowd.tasks.task import TaskSpec, make_spec, parse_record, task_record
 from cronflowd.worker.executors.job import parse_order
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)

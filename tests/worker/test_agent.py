@@ -19,9 +19,9 @@ import pytest
 import trio
 
 from cronflowd.base.errors import Exit, Fatal
-from cronflowd.base.wire import MAX_LINE_BYTES
 from cronflowd.host.clock import wall_now
 from cronflowd.host.config import Address, WorkerSettings
+from cronflowd.net.lines import MAX_LINE_BYTES
 from cronflowd.worker import agent as agents
 from cronflowd.worker.agent import Agent, parse_terms
 from cronflowd.worker.executors import TABLE, custom

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
-from cronflowd.base.wire import MAX_LINE_BYTES, split_options, unescape
+from cronflowd.base.text import split_options, unescape
+from cronflowd.net.lines import MAX_LINE_BYTES
 from cronflowd.worker.executors import TABLE, processes
 from cronflowd.worker.executors.job import Ended, Job, Order, format_done, parse_order
 from cronflowd.worker.executors.output import CHUNK_BYTES, MAX_TEXT_BYTES, Output, format_output

@@ -14,14 +14,14 @@ import pytest
 import trio
 import trustme
 
+from cronflowd.base.addresses import why_refused
 from cronflowd.base.errors import Refusal
-from cronflowd.base.wire import MAX_LINE_BYTES
 from cronflowd.host.config import WorkerSettings
+from cronflowd.net.lines import MAX_LINE_BYTES
 from cronflowd.tasks.kinds import expects, split_request
-from cronflowd.tasks.model import make_spec
 from cronflowd.tasks.options import DEFAULTS, set_options
+from cronflowd.tasks.task import make_spec
 from cronflowd.worker.executors import client, http, make_table
-from cronflowd.worker.executors.addresses import why_refused
 from cronflowd.worker.executors.job import Ended, Job, Order, format_done
 from cronflowd.worker.executors.output import Output
 from tests.lib.http_server import HttpServer, http_server

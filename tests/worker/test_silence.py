@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cronflowd.base.wire import format_time
+from cronflowd.base.text import format_time
 from cronflowd.host.clock import wall_now
 from tests.lib.fake_daemon import fake_daemon
 from tests.lib.waiting import until

@@ -7,7 +7,6 @@ shell       shell and script
 builtin     echo, sleep and calculate
 custom      handlers, seen from the worker
 handler     the process of one handler
-addresses   which addresses a request may go to
 client      one HTTP request
 http        http
 webhook     webhook

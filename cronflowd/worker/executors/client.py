@@ -23,8 +23,8 @@ import trio
 from attrs import define, frozen
 
 from ... import __version__
+from ...base.addresses import why_refused
 from ...tasks.kinds import expects
-from .addresses import why_refused
 from .job import NOT_RUNNABLE, Ended, Job, ended_by_signal
 
 # The exit codes are curl's, so that whoever knows those knows these.

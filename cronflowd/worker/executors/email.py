@@ -27,9 +27,9 @@ from attrs import Factory, define, field, frozen
 
 from ... import __version__
 from ...base.errors import Exit, Fatal
-from ...host.auth import read_password
 from ...host.clock import wall_now
 from ...host.config import WorkerSettings
+from ...host.secrets import read_password
 from ...tasks.kinds import split_recipients
 from .job import NOT_RUNNABLE, Ended, Job, Order, cannot_start, ended_by_signal
 

@@ -14,7 +14,7 @@ import trio
 from attrs import define, field, frozen
 
 from ...base.errors import Refusal
-from ...base.wire import escape, format_option, split_command, split_options
+from ...base.text import escape, format_option, split_command, split_options
 from .output import Output
 
 NOT_RUNNABLE = 126  # the shell's code for: found, but it cannot be run

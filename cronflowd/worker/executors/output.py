@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from ...base.wire import escape
+from ...base.text import escape
 
 # A byte can become five on the wire (one that is no UTF-8 is told as `\\xff`), and a line
 # with its `OUT 123 1 ` in front must stay below wire.MAX_LINE_BYTES.

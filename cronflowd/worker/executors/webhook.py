@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ...base.wire import format_time
+from ...base.text import format_time
 from ...host.clock import wall_now
 from .http import JSON, expect_of, headers_of
 from .job import Ended, Job, Order

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cronflowd.base.errors import Exit, Fatal
-from cronflowd.host import auth
+from cronflowd.host import secrets
 from cronflowd.host.config import Settings
 
 
@@ -26,27 +26,27 @@ def test_a_made_token_is_256_bits_that_only_its_owner_reads(tmp_path: Path) -> N
     path = tmp_path / "new" / "token"
     before = os.umask(0)
     try:
-        auth.make_token(path)
+        secrets.make_token(path)
     finally:
         os.umask(before)
     assert re.fullmatch(b"[0-9a-f]{64}\n", path.read_bytes())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert auth.read_token(path) == path.read_bytes().strip()
+    assert secrets.read_token(path) == path.read_bytes().strip()
 
 
 def test_no_two_tokens_are_alike(tmp_path: Path) -> None:
     """A constant would be a default secret, which there must not be."""
-    auth.make_token(tmp_path / "a")
-    auth.make_token(tmp_path / "b")
-    assert auth.read_token(tmp_path / "a") != auth.read_token(tmp_path / "b")
+    secrets.make_token(tmp_path / "a")
+    secrets.make_token(tmp_path / "b")
+    assert secrets.read_token(tmp_path / "a") != secrets.read_token(tmp_path / "b")
 
 
 def test_a_token_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     """All workers would be locked out at once, by a command typed twice."""
     path = secret(tmp_path, b"old\n")
     with pytest.raises(Fatal, match="there already") as caught:
-        auth.make_token(path)
+        secrets.make_token(path)
     assert (caught.value.status, path.read_bytes()) == (Exit.CANNOT_CREATE, b"old\n")
 
 
@@ -54,7 +54,7 @@ def test_a_token_is_not_made_through_a_dangling_link(tmp_path: Path) -> None:
     """Somebody else's link would decide where the secret lies."""
     (tmp_path / "token").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Fatal):
-        auth.make_token(tmp_path / "token")
+        secrets.make_token(tmp_path / "token")
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -63,7 +63,7 @@ def test_an_empty_token_is_an_error(content: bytes, tmp_path: Path) -> None:
     """An empty secret matches whoever sends none."""
     path = secret(tmp_path, content)
     with pytest.raises(Fatal, match=re.escape(f"{path}: the token is empty")) as caught:
-        auth.read_token(path)
+        secrets.read_token(path)
     assert caught.value.status == Exit.CONFIG
 
 
@@ -71,14 +71,14 @@ def test_an_empty_token_is_an_error(content: bytes, tmp_path: Path) -> None:
 def test_a_token_that_no_line_could_carry_is_refused(content: bytes, tmp_path: Path) -> None:
     """Better at the start than at every worker's first line."""
     with pytest.raises(Fatal, match="the token is"):
-        auth.read_token(secret(tmp_path, content))
+        secrets.read_token(secret(tmp_path, content))
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_token_that_others_can_change_is_refused(mode: int, tmp_path: Path) -> None:
     """Whoever can write it can let himself in."""
     with pytest.raises(Fatal, match=f"mode {mode:04o}.*chmod 600"):
-        auth.read_token(secret(tmp_path, b"x\n", mode))
+        secrets.read_token(secret(tmp_path, b"x\n", mode))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_token_that_others_can_read_is_told_of(
 ) -> None:
     """It works, so that `echo secret > token` does; but a group may quietly read only what root owns."""
     found = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, owner, 0, 1, 0, 0, 0))
-    auth._check_mode(Path("token"), found, "token")
+    secrets._check_mode(Path("token"), found, "token")
     assert quiet == (not caplog.records)
 
 
@@ -105,14 +105,14 @@ def test_a_token_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> 
     """Also where the name is that of a directory."""
     for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(Fatal, match=f"{path}: cannot read the token: {why}"):
-            auth.read_token(path)
+            secrets.read_token(path)
 
 
 def test_a_pipe_in_the_place_of_the_token_does_not_hang(tmp_path: Path) -> None:
     """Nobody may ever write to it, and the daemon would not start and not say why."""
     os.mkfifo(tmp_path / "token", 0o600)
     with pytest.raises(Fatal, match="not a file"):
-        auth.read_token(tmp_path / "token")
+        secrets.read_token(tmp_path / "token")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_pipe_in_the_place_of_the_token_does_not_hang(tmp_path: Path) -> None:
 )
 def test_only_the_very_token_matches(offered: bytes, expected: bool) -> None:
     """No prefix, no case, no emptiness, and no exception for bytes that are no text."""
-    assert auth.matches(b"secret", offered) is expected
+    assert secrets.matches(b"secret", offered) is expected
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_only_the_very_token_matches(offered: bytes, expected: bool) -> None:
 )  # fmt: skip
 def test_only_what_is_surely_this_machine_counts_as_loopback(host: str, expected: bool) -> None:
     """A name may come to mean anything, so when in doubt the door wants a secret."""
-    assert auth.is_loopback(host) is expected
+    assert secrets.is_loopback(host) is expected
 
 
 @pytest.mark.parametrize("which", ["listen", "listen_workers", "inherited"])
@@ -151,13 +151,13 @@ def test_a_door_to_other_machines_wants_a_secret(which: str) -> None:
     away = (("127.0.0.1", 1), ("0.0.0.0", 5050))
     settings = Settings() if which == "inherited" else Settings(**{which: away})
     with pytest.raises(Fatal, match=r"^0\.0\.0\.0:5050 can be reached") as caught:
-        auth.check_doors(settings, away if which == "inherited" else ())
+        secrets.check_doors(settings, away if which == "inherited" else ())
     assert caught.value.status == Exit.REFUSED
 
 
 def test_a_secret_or_an_explicit_word_opens_the_door() -> None:
     """And nothing is asked of somebody who stays on this machine."""
     away = (("0.0.0.0", 5050),)
-    auth.check_doors(Settings())
-    auth.check_doors(Settings(listen=away, token_file=Path("token")))
-    auth.check_doors(Settings(listen=away, insecure=True))
+    secrets.check_doors(Settings())
+    secrets.check_doors(Settings(listen=away, token_file=Path("token")))
+    secrets.check_doors(Settings(listen=away, insecure=True))

@@ -9,18 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
-from cronflowd.base.wire import (
-    MAX_LINE_BYTES,
-    Item,
-    LineReader,
-    escape,
-    format_option,
-    format_time,
-    looks_foreign,
-    split_command,
-    split_options,
-    unescape,
-)
+from cronflowd.base.text import escape, format_option, format_time, split_command, split_options, unescape
+from cronflowd.net.lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 
 LIMIT = 16
 

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cronflowd.ask import questions as q
+from cronflowd.ask import revisions
 from cronflowd.base.errors import Refusal
-from cronflowd.engine import changelog, changes, facts
-from cronflowd.engine import stimuli as s
+from cronflowd.engine import changelog, facts, undo
+from cronflowd.engine import orders as o
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import START, Driver, snapshot
 
@@ -53,7 +55,7 @@ edits = st.lists(
 
 def _do(driver: Driver, line: str, file: list[Any]) -> None:
     with contextlib.suppress(Refusal):
-        driver.do(s.LoadTasks(file, file="two.db")) if line == "LOAD" else driver.line(line)
+        driver.do(o.LoadTasks(file, file="two.db")) if line == "LOAD" else driver.line(line)
 
 
 def _tasks(state: State) -> dict[int, Any]:
@@ -69,7 +71,7 @@ def _tasks(state: State) -> dict[int, Any]:
 
 def _beginning() -> Driver:
     driver = Driver()
-    driver.do(s.StartDaemon("1", "UTC"))
+    driver.do(o.StartDaemon("1", "UTC"))
     for line in ("ADD name=a 0 9 * * * a", "ADD name=b after=a @after b", "ADD count=2 tags=x 0 9 * * * c"):
         driver.line(line)
     driver.line("PAUSE b why=rest")
@@ -109,10 +111,10 @@ def test_the_log_survives_a_checkpoint() -> None:
         again.apply(read, at, seq)
     assert snapshot(again) == snapshot(driver.state)
     for ref in ("a", "b", "task_3"):
-        query = s.ShowHistory(ref, None, 0)
-        here, there = changes.show_history(driver.state, query), changes.show_history(again, query)
+        query = q.ShowHistory(ref, None, 0)
+        here, there = revisions.show_history(driver.state, query), revisions.show_history(again, query)
         assert list(here.rows) == list(there.rows)
-    order = s.UndoChanges(9)
+    order = o.UndoChanges(9)
     other = Driver()
     other.state = other.engine.state = again
     assert driver.engine.decide(order, START).facts == other.engine.decide(order, START).facts
@@ -134,13 +136,13 @@ def test_all_facts_of_an_order_say_who_gave_it() -> None:
     driver = _beginning()
     driver.line('SET b schedule="@daily"')
     driver.line("RUN a")
-    decision = driver.engine.decide(s.RemoveTask("a", force=True), START, "ann")
+    decision = driver.engine.decide(o.RemoveTask("a", force=True), START, "ann")
     signed = [fact for fact in decision.facts if isinstance(fact, facts.Asked)]
     assert [(type(fact).__name__, fact.who, fact.change, fact.what) for fact in signed] == [
         ("TaskChanged", "ann", 6, "REMOVE a"),
         ("TaskRemoved", "ann", 6, None),
     ]
-    queued = driver.engine.decide(s.RunTask("c" if driver.state.find("c") else "3", {}), START, "ann").facts[
+    queued = driver.engine.decide(o.RunTask("c" if driver.state.find("c") else "3", {}), START, "ann").facts[
         0
     ]
     assert isinstance(queued, facts.RunQueued)
@@ -157,9 +159,9 @@ def test_a_journal_from_before_there_were_changes_is_read() -> None:
     for line in (added, changed):
         seq, at, fact, _ = facts.decode(line)
         state.apply(fact, at, seq)
-    reply = changes.show_history(state, s.ShowHistory("a", None, 0))
+    reply = revisions.show_history(state, q.ShowHistory("a", None, 0))
     assert list(reply.rows) == [(2, None, None, "as far back as is known")]
-    assert list(changes.show_history(state, s.ShowHistory(None, None, 0)).rows) == []
+    assert list(revisions.show_history(state, q.ShowHistory(None, None, 0)).rows) == []
 
 
 def test_the_log_is_bounded_and_its_newest_change_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +182,7 @@ def test_the_log_is_bounded_and_its_newest_change_stays(monkeypatch: pytest.Monk
 def test_a_task_that_is_back_takes_its_running_runs_back() -> None:
     """Else its next moment would start a second one beside the first, whatever overlap= says."""
     driver = Driver()
-    driver.do(s.JoinWorker("w", 1, {}, ("shell",), "here", ()))
+    driver.do(o.JoinWorker("w", 1, {}, ("shell",), "here", ()))
     driver.line("ADD name=a * * * * * x")
     driver.line("RUN a")
     driver.pump()
@@ -194,11 +196,11 @@ def test_a_task_that_is_back_takes_its_running_runs_back() -> None:
 def test_a_new_name_and_the_old_one_again_lose_nothing_of_what_was_heard() -> None:
     """Whoever waits for several tasks would else wait a second time for one that has ended well."""
     driver = Driver()
-    driver.do(s.JoinWorker("w", 1, {}, ("shell",), "here", ()))
+    driver.do(o.JoinWorker("w", 1, {}, ("shell",), "here", ()))
     for line in ("ADD name=a @daily a", "ADD name=z @daily z", "ADD name=b after=a,z @after b", "RUN a"):
         driver.line(line)
     driver.pump()
-    driver.do(s.ReportEnded("w", 1, 1, 0, {}))
+    driver.do(o.ReportEnded("w", 1, 1, 0, {}))
     assert driver.state.tasks[3].heard == {"a": "ok"}
     driver.line("SET a name=c")
     assert driver.state.tasks[3].heard == {"c": "ok"}
@@ -217,7 +219,7 @@ def test_an_id_that_has_had_two_lives_gets_its_first_one_back() -> None:
     record = (1, driver.state.tasks[1].spec)
     driver.line("REMOVE a")
     driver.wait(60)
-    driver.do(s.LoadTasks([record], file="one.db"))
+    driver.do(o.LoadTasks([record], file="one.db"))
     driver.line("SET a desc=second")
     driver.line("UNDO 3")
     assert _tasks(driver.state) == first
@@ -227,6 +229,6 @@ def test_an_id_that_has_had_two_lives_gets_its_first_one_back() -> None:
 def test_a_secret_is_told_by_no_change() -> None:
     """HISTORY is read by more people than GET."""
     state = State("UTC")
-    text = changes._set(state, s.SetTask("a", {"secret": "hunter2", "desc": "x"}))
+    text = undo._set(state, o.SetTask("a", {"secret": "hunter2", "desc": "x"}))
     assert "hunter2" not in text
-    assert "hunter2" not in changes._differences({"secret": "hunter2"}, {"secret": "hunter3"})
+    assert "hunter2" not in undo._differences({"secret": "hunter2"}, {"secret": "hunter3"})

@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from attrs import Factory, define
 
 from ..base.replies import Reply
-from ..base.wire import format_time
+from ..base.text import format_time
 from ..schedules.timetable import TICK, share_of
 from ..schedules.zones import SECOND, format_duration
-from ..tasks.model import MAX_PARKED_RUNS, Run, Task, TaskSpec
+from ..tasks.task import MAX_PARKED_RUNS, Run, Task, TaskSpec
 from . import facts as f
 from .dependencies import standing
 from .placement import all_targets

@@ -8,30 +8,26 @@ a change, so that it can be undone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 from attrs import define, evolve
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
-from ..base.wire import escape, format_option, format_time
-from ..tasks.model import Task, TaskSpec
-from ..tasks.options import DEFAULTS, HIDDEN, RULES
+from ..base.text import format_option, format_time, shorten
+from ..tasks.options import HIDDEN
+from ..tasks.task import Task, TaskSpec
 from . import facts as f
-from . import stimuli as s
+from . import orders as o
 from .changelog import ALL, Change, Step, Was, whole
 from .definitions import Definitions
-from .moments import Decision
+from .fires import Decision
 from .state import State
 
 MAX_WHAT = 200  # characters
-MAX_VALUE = 200  # of each side of a difference
 MAX_WHO = 64
-LOG_COLUMNS = ("change", "time", "who", "what")
-REVISION_COLUMNS = ("rev", "time", "who", "change")
 Row = tuple[Any, ...]
 
 
@@ -43,7 +39,7 @@ def sign(state: State, order: Any, decision: Decision, who: str | None) -> None:
     tell = _WHAT.get(type(order))
     if tell is None:
         return
-    what = _cut(tell(state, order), MAX_WHAT) or None
+    what = shorten(tell(state, order), MAX_WHAT) or None
     who = who and who[:MAX_WHO]
     number = state.changes.next_number if what else None
     for fact in decision.facts:
@@ -52,10 +48,6 @@ def sign(state: State, order: Any, decision: Decision, who: str | None) -> None:
             what = None  # with the first one only
         elif isinstance(fact, f.RunQueued | f.RunStopping):
             fact.who = who
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _name(state: State, ref: str) -> str:
@@ -67,29 +59,29 @@ def _word(key: str, value: str) -> str:
     return format_option(key, "***" if key in HIDDEN else value)
 
 
-def _added(state: State, order: s.AddTask) -> str:
+def _added(state: State, order: o.AddTask) -> str:
     # What runs once is gone before anybody could take it back; CANCEL and REMOVE are for that.
     if order.spec.schedule.kind == "at":
         return ""
     return f"ADD {order.spec.name or f'task_{order.task_id or state.next_task}'}"
 
 
-def _set(state: State, order: s.SetTask) -> str:
+def _set(state: State, order: o.SetTask) -> str:
     words = " ".join(_word(key, value) for key, value in order.words.items())
     return f"SET {_name(state, order.ref)} {words}"
 
 
-def _removed(state: State, order: s.RemoveTask) -> str:
+def _removed(state: State, order: o.RemoveTask) -> str:
     # A notification is no task of anybody's, and would come back as one.
     task = state.find(order.ref)
     return "" if task and task.is_notice else f"REMOVE {_name(state, order.ref)}"
 
 
-def _loaded(state: State, order: s.LoadTasks) -> str:
+def _loaded(state: State, order: o.LoadTasks) -> str:
     return f"LOAD {order.file} {len(order.records)} tasks" if order.file else ""
 
 
-def _paused(state: State, order: s.PauseTasks) -> str:
+def _paused(state: State, order: o.PauseTasks) -> str:
     words = [f"PAUSE {_names(state, order.refs)}"]
     words += [f"until={format_time(order.until_at)}"] if order.until_at else []
     words += [format_option("why", order.why)] if order.why else []
@@ -100,22 +92,22 @@ def _names(state: State, refs: Iterable[str] | None) -> str:
     return "all" if refs is None else " ".join(_name(state, ref) for ref in refs)
 
 
-def _undone(state: State, order: s.UndoChanges) -> str:
+def _undone(state: State, order: o.UndoChanges) -> str:
     first, *more = state.changes.newest(order.count)
     return f"UNDO {first.number} to {more[-1].number}" if more else f"UNDO {first.number}: {first.what}"
 
 
 _WHAT: dict[type, Callable[[State, Any], str]] = {
-    s.AddTask: _added,
-    s.SetTask: _set,
-    s.RemoveTask: _removed,
-    s.ClearTasks: lambda state, order: f"CLEAR {state.count_own()} tasks",
-    s.LoadTasks: _loaded,
-    s.PauseTasks: _paused,
-    s.ResumeTasks: lambda state, order: f"RESUME {_names(state, order.refs)}",
-    s.UndoChanges: _undone,
-    s.RunTask: lambda state, order: "",
-    s.CancelRun: lambda state, order: "",
+    o.AddTask: _added,
+    o.SetTask: _set,
+    o.RemoveTask: _removed,
+    o.ClearTasks: lambda state, order: f"CLEAR {state.count_own()} tasks",
+    o.LoadTasks: _loaded,
+    o.PauseTasks: _paused,
+    o.ResumeTasks: lambda state, order: f"RESUME {_names(state, order.refs)}",
+    o.UndoChanges: _undone,
+    o.RunTask: lambda state, order: "",
+    o.CancelRun: lambda state, order: "",
 }
 
 
@@ -179,7 +171,7 @@ class Past:
 class Changes(Definitions):
     """Decides what UNDO does."""
 
-    def _undo(self, order: s.UndoChanges, now: datetime) -> Decision:
+    def _undo(self, order: o.UndoChanges, now: datetime) -> Decision:
         changes = self.state.changes.newest(order.count)
         if len(changes) < order.count:
             known = f"only {len(changes)} changes are known" if changes else "there is nothing to undo"
@@ -314,117 +306,3 @@ def _check_dependencies(state: State, then: dict[int, Then | None]) -> None:
             if found is None or found.schedule.kind == "at":
                 why = "which would be gone" if found is None else "which would run only once"
                 raise Refusal("busy", f'"{spec.name}" waits for "{name}" (after=), {why}')
-
-
-# --- telling ------------------------------------------------------------------------------
-
-
-def show_history(state: State, query: s.ShowHistory) -> Reply:
-    """HISTORY: of one task, or of everything, newest first."""
-    stop = None if query.limit is None else query.offset + query.limit
-    if query.ref is None:
-        rows: Iterator[Row] = (
-            (change.number, change.at, change.who, change.what)
-            for change in reversed(list(state.changes.changes))
-        )
-        return Reply("", {}, LOG_COLUMNS, islice(rows, query.offset, stop), "rows")
-    rows = (
-        (each.rev, each.at, each.who, each.change) for each in revisions(state, find_id(state, query.ref))
-    )
-    return Reply("", {}, REVISION_COLUMNS, islice(rows, query.offset, stop), "rows")
-
-
-def find_id(state: State, ref: str) -> int:
-    """The id of a task that is, or of one that was."""
-    if task := state.find(ref):
-        return task.id
-    if ref.isascii() and ref.isdigit():
-        if len(ref) < 20 and 0 < int(ref) < state.next_task:
-            return int(ref)
-    elif (task_id := state.changes.find_removed(ref)) is not None:
-        return task_id
-    raise Refusal("not-found", f'no task "{escape(ref[:40])}", now or among the changes that are known')
-
-
-@define
-class Revision:
-    """A row of HISTORY REF."""
-
-    rev: int
-    at: datetime | None  # None = longer ago than the log goes back
-    who: str | None
-    change: str
-    record: dict[str, Any] | None  # the definition, where this made it
-
-
-def revisions(state: State, task_id: int) -> list[Revision]:
-    """All that is known of one task, newest first."""
-    task = state.tasks.get(task_id)
-    here = whole(task) if task else None  # after the step that is looked at
-    steps = list(state.changes.steps_of(task_id))
-    found = []
-    for index, (change, step) in enumerate(steps):
-        words, record = _step_words(change, step, here, steps[index + 1 :]), None
-        if step.kind in ("added", "changed", "restored") and here is not None:
-            record = here.record
-        found.append(Revision(step.rev, change.at, change.who, words, record))
-        here = _before(step, here)
-    if here is not None:
-        is_first = here.rev == 1
-        words = "added" if is_first else "as far back as is known"
-        found.append(Revision(here.rev, here.anchor_at if is_first else None, None, words, here.record))
-    return found
-
-
-def _before(step: Step, here: Was | None) -> Was | None:
-    was = step.was
-    if was is None or step.kind == "removed" or here is None:
-        return was
-    if step.kind == "changed":
-        return evolve(here, rev=was.rev, definition=was.definition)
-    return evolve(here, paused=was.paused, paused_until_at=was.paused_until_at, paused_why=was.paused_why)
-
-
-def _step_words(change: Change, step: Step, here: Was | None, older: list[tuple[Change, Step]]) -> str:
-    by = change.what.partition(":")[0]  # without what an UNDO took back
-    if step.kind == "changed" and step.was and here:
-        words = _differences(step.was.record, here.record)
-        return f"{words} (by {by})" if by.startswith(("UNDO ", "LOAD ")) else words
-    if step.kind == "paused" and here:
-        until = f" until {format_time(here.paused_until_at)}" if here.paused_until_at else ""
-        return f"paused{until}" + (f": {here.paused_why}" if here.paused_why else "")
-    verb = {"added": "ADD ", "removed": "REMOVE ", "resumed": "RESUME "}.get(step.kind)
-    words = step.kind if verb and by.startswith(verb) else f"{step.kind} by {by}"
-    removed = next((old.was for _, old in older if old.kind == "removed"), None)
-    if step.kind == "restored" and removed and here and removed.record != here.record:
-        words += f"; {_differences(removed.record, here.record)}"
-    return words
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    keys = [key for key in [*new, *(key for key in old if key not in new)] if old.get(key) != new.get(key)]
-    return "; ".join(_difference(key, old.get(key), new.get(key)) for key in keys) or "nothing changed"
-
-
-def _difference(key: str, old: object, new: object) -> str:
-    if key in HIDDEN:
-        return f"{key}: another one"
-    texts = [_cut(_default(key) if text is None else str(text), MAX_VALUE) or "-" for text in (old, new)]
-    return f"{key}: {texts[0]} -> {texts[1]}"
-
-
-def _default(key: str) -> str:
-    rule = RULES.get(key)
-    return rule.format(getattr(DEFAULTS, rule.field)) if rule else ""
-
-
-def find_revision(state: State, ref: str, rev: int) -> tuple[int, Revision]:
-    """GET REF @rev: the task's id and what is known of that revision."""
-    task_id = find_id(state, ref)
-    known = [each for each in revisions(state, task_id) if each.record is not None]
-    for each in known:
-        if each.rev == rev:
-            return task_id, each
-    # LOAD may have given an id a second life, with revisions from 1 on again.
-    numbers = ", ".join(str(number) for number in sorted({each.rev for each in known})[-20:])
-    raise Refusal("not-found", f"revision {rev} is not known; these are: {numbers or 'none'}")

@@ -22,7 +22,7 @@ from attrs import define, field, frozen
 
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
-from ..base.wire import escape, format_time
+from ..base.text import escape, format_time
 from ..schedules.schedule import Schedule, Unreadable, parse_schedule
 from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone

@@ -15,15 +15,16 @@ from typing import NoReturn
 import orjson
 from attrs import evolve
 
+from ..ask import questions as q
 from ..ask import views
 from ..base.errors import Refusal
 from ..base.replies import Reply
-from ..engine import stimuli as s
+from ..engine import orders as o
 from ..engine.state import State
 from ..tasks import crontab
 from ..tasks.crontab import Entry, Nothing, Setting
-from ..tasks.model import Task, TaskSpec, make_spec
 from ..tasks.options import DEFAULTS, set_options
+from ..tasks.task import Task, TaskSpec, make_spec
 from .core import Core
 
 COLUMNS = ("note", "text")
@@ -40,7 +41,7 @@ class Import:
         self._about = ""  # the task that the last comment named, if it was one of EXPORT's
         self._dry_names: dict[str, bytes] = {}  # with what the task would be
 
-    def take(self, core: Core, question: s.ImportLine, who: str | None = None) -> Reply:
+    def take(self, core: Core, question: q.ImportLine, who: str | None = None) -> Reply:
         """What comes of the next line; raises Refusal, and then nothing does."""
         line = crontab.parse_line(question.line, self._settings, question.is_system)
         if isinstance(line, Nothing):
@@ -55,7 +56,7 @@ class Import:
         if question.is_dry:
             reply = self._would_add(core, spec)
         else:
-            reply = core.submit(s.AddTask(spec), who).reply or Reply("")
+            reply = core.submit(o.AddTask(spec), who).reply or Reply("")
         self._has_told = True
         return _with(reply, differences)
 
@@ -95,7 +96,7 @@ class Import:
         return crontab.is_written(line, spec, self._settings, state.default_tz)
 
     def _would_add(self, core: Core, spec: TaskSpec) -> Reply:
-        reply = core.engine.decide(s.AddTask(spec), core.now()).reply
+        reply = core.engine.decide(o.AddTask(spec), core.now()).reply
         assert reply is not None
         if len(self._dry_names) < MAX_DRY_NAMES:
             self._dry_names[spec.name] = _digest(spec)
@@ -126,7 +127,7 @@ def _digest(spec: TaskSpec) -> bytes:
     return sha256(orjson.dumps(crontab.untold(evolve(spec, name="")).record)).digest()
 
 
-def export(state: State, question: s.ExportTasks, now: datetime) -> Reply:
+def export(state: State, question: q.ExportTasks, now: datetime) -> Reply:
     """EXPORT: the lines of a crontab."""
     refs = question.refs
     tasks = list(state.own_tasks()) if refs is None else [views.find(state, ref) for ref in refs]

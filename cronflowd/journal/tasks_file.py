@@ -8,22 +8,18 @@ copy that the daemon wrote last.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
-import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
 from ..base.errors import Refusal
 from ..base.names import id_of_name
-from ..base.wire import escape
-from ..host.disk import Prepared, make_directory, prepare, write_atomically
-from ..schedules.calendars import FILE, Calendar, Calendars, Dates, find_holidays, parse_dates
-from ..tasks.model import TaskSpec, parse_json, parse_record, task_record
+from ..base.text import escape
+from ..host.disk import Prepared, make_directory, open_regular, prepare, write_atomically
+from ..tasks.task import TaskSpec, parse_json, parse_record, task_record
 
 __all__ = [
     "TASKS_NAME",
@@ -34,9 +30,7 @@ __all__ = [
     "keep_edited",
     "make_directory",
     "prepare_tasks",
-    "read_calendars",
     "read_tasks",
-    "refresh_calendars",
 ]
 TASKS_NAME = "tasks.db"
 MAX_TASKS = 2_000_000
@@ -46,8 +40,6 @@ _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1024 * 1024
 # Characters that JSON leaves as they are and that a line of a text file must not hold.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
-
-log = logging.getLogger("cronflowd.store")
 
 Entry = tuple[int | None, TaskSpec]
 
@@ -64,11 +56,16 @@ def check_file_name(data: Path, name: str | None) -> Path:
 # --- reading ----------------------------------------------------------------------------
 
 
-def read_tasks(path: Path, default_tz: str, max_tasks: int = MAX_TASKS) -> list[Entry]:
-    """All tasks of the file as (id or None, definition), or Refusal naming the first bad line."""
+def read_tasks(
+    path: Path, default_tz: str, max_tasks: int = MAX_TASKS, look_up: Callable[[str], object] = str
+) -> list[Entry]:
+    """All tasks of the file as (id or None, definition), or Refusal naming the first bad line.
+
+    `look_up` is asked for each calendar that skip= names, and raises Refusal where there is none.
+    """
     seen = _Seen()
     entries: list[Entry] = []
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         for number, line in enumerate(_lines(file, path), 1):
             if not line.strip():
                 continue
@@ -78,22 +75,8 @@ def read_tasks(path: Path, default_tz: str, max_tasks: int = MAX_TASKS) -> list[
                 raise Refusal("bad-line", f"{path.name} line {number}: {refusal.message}") from None
             if len(entries) > max_tasks:
                 raise Refusal("limit", f"{path.name} line {number}: more than {max_tasks} tasks")
-    seen.check_the_rest(path)
+    seen.check_the_rest(path, look_up)
     return entries
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for somebody to write to it.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise Refusal("not-found", f"there is no {path.name} in {path.parent}") from None
-    except OSError as error:
-        raise Refusal("denied", f"{path}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise Refusal("bad-option", f"{path} is not a file")
-    return os.fdopen(fd, "rb", _CHUNK_BYTES)
 
 
 def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
@@ -136,67 +119,18 @@ class _Seen:
             self._after.append((number, spec.options.after))
         return task_id, spec
 
-    def check_the_rest(self, path: Path) -> None:
+    def check_the_rest(self, path: Path, look_up: Callable[[str], object]) -> None:
         """Whoever is waited for must stand in the file too, by name or id; calendars must be there."""
         file = path.name
         for name, number in self._calendars.items():
             try:
-                read_calendars(path.parent, [name])
+                look_up(name)
             except Refusal as refusal:
                 raise Refusal("bad-line", f"{file} line {number}: {refusal.message}") from None
         known = self._names.keys() | map(str, self._ids) | {f"task_{task_id}" for task_id in self._ids}
         for number, after in self._after:
             if missing := next((ref for ref in after if ref not in known), None):
                 raise Refusal("bad-line", f'{file} line {number}: after=: no task "{escape(missing)}" in it')
-
-
-# --- calendars ----------------------------------------------------------------------------
-
-MAX_CALENDAR_BYTES = 1024 * 1024
-
-
-def read_calendars(data: Path, names: Iterable[str]) -> dict[str, Calendar]:
-    """The calendars of these names, as skip= calls them. Raises Refusal naming the first that is none."""
-    return {name: _read_calendar(data, name) for name in names}
-
-
-def _read_calendar(data: Path, name: str) -> Calendar:
-    try:
-        return _read_dates(data, name) if name.startswith(FILE) else find_holidays(name)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"skip=: {refusal.message}") from None
-
-
-def _read_dates(data: Path, name: str) -> Dates:
-    path = data / name.removeprefix(FILE)
-    with _open_regular(path) as file:
-        stamp = os.fstat(file.fileno())
-        if stamp.st_size > MAX_CALENDAR_BYTES:
-            raise Refusal("too-long", f"{path.name} is longer than {MAX_CALENDAR_BYTES} bytes")
-        return parse_dates(file, path.name, (stamp.st_mtime_ns, stamp.st_size))
-
-
-def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) -> None:
-    """Reads again what is not known, or was edited since; what cannot be read stays as it was known."""
-    for name in names:
-        known = calendars.known.get(name)
-        if known and (not isinstance(known, Dates) or _stamp(data / name.removeprefix(FILE)) == known.stamp):
-            continue
-        try:
-            calendars.known |= read_calendars(data, [name])
-            calendars.troubles.pop(name, None)
-        except Refusal as refusal:
-            if calendars.troubles.get(name) != refusal.message:
-                log.warning("calendar %s: %s", name, refusal.message)
-            calendars.troubles[name] = refusal.message
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
 
 
 # --- writing ----------------------------------------------------------------------------
@@ -231,7 +165,7 @@ def fingerprint(path: Path) -> tuple[int, int] | None:
     """(size, CRC-32) as TasksSaved tells them; None where there is no such file, Refusal if it is none."""
     size = crc = 0
     try:
-        with _open_regular(path) as file:
+        with open_regular(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 size, crc = size + len(chunk), zlib.crc32(chunk, crc)
     except Refusal as refusal:
@@ -243,7 +177,7 @@ def fingerprint(path: Path) -> tuple[int, int] | None:
 
 def keep_edited(path: Path) -> Path:
     """Copies a hand-edited file to `tasks.db.edited`, or `.edited.2` and so on: none is ever overwritten."""
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         content = file.read()
     for number in count(1):
         aside = path.with_name(f"{path.name}.edited" + (f".{number}" if number > 1 else ""))

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
 from cronflowd.host import disk
-from cronflowd.journal import store
-from cronflowd.tasks.model import TaskSpec, make_spec
+from cronflowd.journal import tasks_file
 from cronflowd.tasks.options import DEFAULTS
+from cronflowd.tasks.task import TaskSpec, make_spec
 from tests.lib.simulated_disk import IO_ERROR, NO_SPACE, FaultyDisk
 
 LINE = b'{"schedule": "* * * * *", "command": "echo Hello", "jobName": "task_1"}\n'
-LIMIT = store.MAX_LINE_BYTES
+LIMIT = tasks_file.MAX_LINE_BYTES
 
 
 def spec(name: str, command: str = "echo Hello", schedule: str = "* * * * *") -> TaskSpec:
@@ -29,7 +29,7 @@ def spec(name: str, command: str = "echo Hello", schedule: str = "* * * * *") ->
 def read(tmp_path: Path, content: bytes, **options: int) -> list[tuple[int | None, TaskSpec]]:
     path = tmp_path / "tasks.db"
     path.write_bytes(content)
-    return store.read_tasks(path, "UTC", **options)
+    return tasks_file.read_tasks(path, "UTC", **options)
 
 
 def refusal(tmp_path: Path, content: bytes, **options: int) -> str:
@@ -40,27 +40,27 @@ def refusal(tmp_path: Path, content: bytes, **options: int) -> str:
 
 def test_a_line_is_written_exactly_as_documented() -> None:
     """Others parse this file; its form is a promise to the byte."""
-    assert list(store.format_tasks([(1, spec("task_1"))])) == [LINE]
+    assert list(tasks_file.format_tasks([(1, spec("task_1"))])) == [LINE]
 
 
 def test_an_id_stands_there_only_where_the_name_does_not_tell_it() -> None:
     """The common case stays short."""
-    [line] = store.format_tasks([(7, spec("backup"))])
+    [line] = tasks_file.format_tasks([(7, spec("backup"))])
     assert line == LINE.replace(b'"task_1"}', b'"backup", "id": 7}')
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     """SAVE and LOAD are inverses."""
     tasks = [(1, spec("task_1")), (5, spec("b", 'printf "%s\\n" é\t"x"', "@daily"))]
-    size, crc = disk.write_atomically(tmp_path / "tasks.db", store.format_tasks(tasks))
-    assert store.read_tasks(tmp_path / "tasks.db", "UTC") == tasks
-    assert store.fingerprint(tmp_path / "tasks.db") == (size, crc)
+    size, crc = disk.write_atomically(tmp_path / "tasks.db", tasks_file.format_tasks(tasks))
+    assert tasks_file.read_tasks(tmp_path / "tasks.db", "UTC") == tasks
+    assert tasks_file.fingerprint(tmp_path / "tasks.db") == (size, crc)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_every_text_stays_one_line_and_comes_back(text: str) -> None:
     """Line separators inside a value must not cut the line for any editor."""
-    line = store.format_line({"command": text}).decode()
+    line = tasks_file.format_line({"command": text}).decode()
     assert line.splitlines() == [line[:-1]]
     assert not any(char in line[:-1] for char in "\x7f\x85\u2028\u2029")
     assert json.loads(line) == {"command": text}
@@ -137,13 +137,13 @@ def test_what_is_no_readable_file_is_refused_at_once(tmp_path: Path) -> None:
         if make:
             make(tmp_path / name)
         with pytest.raises(Refusal, match="not-found" if make is None else "bad-option"):
-            store.read_tasks(tmp_path / name, "UTC")
+            tasks_file.read_tasks(tmp_path / name, "UTC")
 
 
 @pytest.mark.parametrize("name", [None, "tasks.db", "a.db", "2026-11-21_old.db", "a.b.db"])
 def test_plain_names_are_files_in_the_data_directory(name: str | None) -> None:
     """The usual ones, and tasks.db when none is given."""
-    assert store.check_file_name(Path("/data"), name) == Path("/data") / (name or "tasks.db")
+    assert tasks_file.check_file_name(Path("/data"), name) == Path("/data") / (name or "tasks.db")
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,14 @@ def test_plain_names_are_files_in_the_data_directory(name: str | None) -> None:
 def test_other_names_are_refused(name: str) -> None:
     """A client of the control port must not reach any other file."""
     with pytest.raises(Refusal, match="bad-option"):
-        store.check_file_name(Path("/data"), name)
+        tasks_file.check_file_name(Path("/data"), name)
 
 
 def test_fingerprint_is_size_and_crc(tmp_path: Path) -> None:
     """The journal's TasksSaved holds the same two numbers."""
-    assert store.fingerprint(tmp_path / "tasks.db") is None
+    assert tasks_file.fingerprint(tmp_path / "tasks.db") is None
     (tmp_path / "tasks.db").write_bytes(LINE)
-    assert store.fingerprint(tmp_path / "tasks.db") == (len(LINE), zlib.crc32(LINE))
+    assert tasks_file.fingerprint(tmp_path / "tasks.db") == (len(LINE), zlib.crc32(LINE))
 
 
 def test_a_fingerprint_is_taken_of_files_only(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_fingerprint_is_taken_of_files_only(tmp_path: Path) -> None:
     for name, make in {"dir.db": Path.mkdir, "pipe.db": os.mkfifo}.items():
         make(tmp_path / name)
         with pytest.raises(Refusal, match="bad-option"):
-            store.fingerprint(tmp_path / name)
+            tasks_file.fingerprint(tmp_path / name)
 
 
 def test_hand_edits_are_kept_aside_and_never_overwritten(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_hand_edits_are_kept_aside_and_never_overwritten(tmp_path: Path) -> None
     kept = []
     for content in (b"one", b"one", b"two", b"one", b"three"):
         path.write_bytes(content)
-        kept.append(store.keep_edited(path).name)
+        kept.append(tasks_file.keep_edited(path).name)
     assert kept == ["tasks.db.edited"] * 2 + ["tasks.db.edited.2", "tasks.db.edited", "tasks.db.edited.3"]
     assert (tmp_path / "tasks.db.edited").read_bytes() == b"one"
     assert path.read_bytes() == b"three"
@@ -187,7 +187,7 @@ def test_preparing_shows_nothing_and_publishing_shows_all(tmp_path: Path) -> Non
     """Between the two the journal learns size and CRC; a crash there leaves the old file."""
     path = tmp_path / "tasks.db"
     path.write_bytes(b"old")
-    prepared = store.prepare_tasks(path, [(1, spec("task_1"))])
+    prepared = tasks_file.prepare_tasks(path, [(1, spec("task_1"))])
     assert (prepared.size, prepared.crc) == (len(LINE), zlib.crc32(LINE))
     assert path.read_bytes() == b"old"
     prepared.publish()
@@ -198,7 +198,7 @@ def test_preparing_shows_nothing_and_publishing_shows_all(tmp_path: Path) -> Non
 
 def test_discarding_leaves_nothing(tmp_path: Path) -> None:
     """The journal refused the order, so the file must not come."""
-    store.prepare_tasks(tmp_path / "tasks.db", [(1, spec("task_1"))]).discard()
+    tasks_file.prepare_tasks(tmp_path / "tasks.db", [(1, spec("task_1"))]).discard()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,7 +206,7 @@ def test_what_cannot_take_its_place_leaves_nothing(tmp_path: Path) -> None:
     """Each SAVE that failed would leave a copy of all tasks behind, and answer with a bug."""
     (tmp_path / "dir.db").mkdir()
     with pytest.raises(Refusal, match="bad-option"):
-        store.prepare_tasks(tmp_path / "dir.db", [])
+        tasks_file.prepare_tasks(tmp_path / "dir.db", [])
     faulty = FaultyDisk()
     faulty.faults["rename", 1] = NO_SPACE
     with pytest.raises(Refusal, match="disk-full"):
@@ -252,6 +252,6 @@ def test_leftovers_of_a_killed_process_are_cleared_away(tmp_path: Path) -> None:
 def test_many_lines_take_microseconds_each(tmp_path: Path) -> None:
     """A million tasks must load in seconds; a slip to something quadratic would show here."""
     tasks = [(number, spec(f"task_{number}")) for number in range(1, 20_001)]
-    prepared = store.prepare_tasks(tmp_path / "tasks.db", tasks)
+    prepared = tasks_file.prepare_tasks(tmp_path / "tasks.db", tasks)
     prepared.publish()
-    assert store.read_tasks(tmp_path / "tasks.db", "UTC") == tasks
+    assert tasks_file.read_tasks(tmp_path / "tasks.db", "UTC") == tasks

@@ -8,11 +8,12 @@ from typing import Any
 import orjson
 import pytest
 
+from cronflowd.ask import questions as q
 from cronflowd.ask import views
-from cronflowd.engine import stimuli as s
+from cronflowd.engine import orders as o
 from cronflowd.schedules.calendars import Dates
 from cronflowd.schedules.zones import load_zone
-from cronflowd.tasks.model import parse_record
+from cronflowd.tasks.task import parse_record
 from tests.lib.engine_driver import Driver
 
 
@@ -45,7 +46,7 @@ def test_a_moment_that_is_due_when_a_file_is_loaded_is_not_lost() -> None:
     """LOAD keeps a task of the same name; what it owed by its old definition is told."""
     driver = due_task("")
     _, spec = parse_record({"schedule": "@daily", "command": "x", "jobName": "job"}, "UTC")
-    driver.do(s.LoadTasks([(None, spec)]))
+    driver.do(o.LoadTasks([(None, spec)]))
     driver.pump()
     (passed,) = journaled(driver, "FiresPassed")
     assert (passed["state"], passed["count"], passed["last_due_at"]) == ("missed", 1, "2030-01-01T12:01:00Z")
@@ -100,14 +101,14 @@ def test_after_and_reboot_heed_days_off_and_a_count_that_is_used_up() -> None:
     driver.line("ADD name=first 0 0 1 1 * first")
     driver.line("ADD name=then skip=file:off after=first @after then")
     driver.line("ADD name=boot count=1 @reboot boot")
-    driver.do(s.JoinWorker("w1", 4, {}, ("shell",), "test", ()))
+    driver.do(o.JoinWorker("w1", 4, {}, ("shell",), "test", ()))
     driver.line("RUN first")
     driver.pump()
-    driver.do(s.ReportEnded("w1", 1, 1, 0, {}))
+    driver.do(o.ReportEnded("w1", 1, 1, 0, {}))
     driver.pump()
     assert [record["name"] for record in journaled(driver, "FiresPassed")] == ["then"]
     for _ in range(2):
-        driver.do(s.StartDaemon("1", "UTC"))
+        driver.do(o.StartDaemon("1", "UTC"))
         driver.pump()
     assert [record["by"] for record in journaled(driver, "RunQueued")] == ["manual", "reboot"]
 
@@ -115,14 +116,14 @@ def test_after_and_reboot_heed_days_off_and_a_count_that_is_used_up() -> None:
 def test_with_count_a_fire_that_a_dependency_skipped_leaves_its_place() -> None:
     """count=1 is one fire that was neither skipped nor missed."""
     driver = Driver()
-    driver.do(s.JoinWorker("w1", 4, {}, ("shell",), "test", ()))
+    driver.do(o.JoinWorker("w1", 4, {}, ("shell",), "test", ()))
     driver.line("ADD name=first 0 0 1 1 * first")
     driver.line("ADD name=job count=1 after=first * * * * * job")
     driver.wait(61)
     driver.line("RUN first")
     driver.pump()
     run = journaled(driver, "RunSent")[-1]["run"]
-    driver.do(s.ReportEnded("w1", run, 1, 1, {}))
+    driver.do(o.ReportEnded("w1", run, 1, 1, {}))
     driver.pump()
     task = driver.state.find("job")
     assert task
@@ -136,9 +137,9 @@ def test_with_all_workers_a_moment_counts_once() -> None:
     """count=2 on three workers is two moments and six runs, as NEXT says beforehand."""
     driver = Driver()
     for name in ("w1", "w2", "w3"):
-        driver.do(s.JoinWorker(name, 4, {}, ("shell",), "test", ()))
+        driver.do(o.JoinWorker(name, 4, {}, ("shell",), "test", ()))
     driver.line("ADD name=job on=all count=2 overlap=allow * * * * * job")
-    query = s.ShowNext("job", "", "", 9, None)
+    query = q.ShowNext("job", "", "", 9, None)
     assert len(list(views.show_next(driver.state, query, driver.now).rows)) == 2
     driver.wait(600)
     assert len(journaled(driver, "RunQueued")) == 6
@@ -148,7 +149,7 @@ def seen_ahead(options: str, until: str) -> list[tuple[Any, ...]]:
     """DST of a task in Paris that runs at half past two: (what, old, new)."""
     driver = Driver()
     driver.line(f"ADD name=job tz=Europe/Paris {options} 30 2 * * * job")
-    query = s.ShowClockChanges("job", datetime.fromisoformat(until))
+    query = q.ShowClockChanges("job", datetime.fromisoformat(until))
     return [row[3:] for row in views.clock_changes(driver.state, query, driver.now) if row]
 
 
@@ -179,7 +180,7 @@ def test_days_off_do_not_use_up_the_rows_of_zone_differences() -> None:
     off = {datetime(2030, 3, 31, tzinfo=UTC).date() + timedelta(days=n): "" for n in range(3)}
     driver.state.calendars.known = {"file:off": Dates(off)}
     driver.line("ADD name=job tz=Europe/Paris skip=file:off 30 2 * * * job")
-    query = s.CompareZones("/x", "job", datetime(2031, 1, 1, tzinfo=UTC), 3)
+    query = q.CompareZones("/x", "job", datetime(2031, 1, 1, tzinfo=UTC), 3)
     others = {"Europe/Paris": load_zone("Africa/Algiers")}
     rows = [row for row in views.zone_differences(driver.state, query, others, driver.now) if row]
     assert [row[3] for row in rows] == [f"2030-04-0{n}T02:30:00+02:00" for n in (3, 4, 5)]
@@ -191,6 +192,6 @@ def test_a_zone_that_is_not_there_is_told_also_if_the_next_day_is_off() -> None:
     driver = Driver()
     driver.state.calendars.known = {"file:off": Dates({datetime(2030, 1, 2, tzinfo=UTC).date(): ""})}
     driver.line("ADD name=job tz=Europe/Paris skip=file:off 30 2 * * * job")
-    query = s.CompareZones("/x", "job", datetime(2031, 1, 1, tzinfo=UTC), 3)
+    query = q.CompareZones("/x", "job", datetime(2031, 1, 1, tzinfo=UTC), 3)
     rows = views.zone_differences(driver.state, query, {"Europe/Paris": None}, driver.now)
     assert [row[5] for row in rows if row] == ["no-zone"]

@@ -1,0 +1,192 @@
+"""What can be asked: questions change nothing. And what concerns one connection only.
+
+Names are imperatives. `ref` is a task's id or name as the client wrote it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from attrs import field, frozen
+
+
+@frozen
+class Ping:
+    pass
+
+
+@frozen
+class ListTasks:
+    state: str
+    tag: str
+    name: str  # a glob
+    limit: int | None
+    offset: int
+
+
+@frozen
+class GetTask:
+    ref: str
+    rev: int | None = None  # None = as it is now
+
+
+@frozen
+class ShowHistory:
+    ref: str | None  # None = every change, as UNDO counts them
+    limit: int | None
+    offset: int
+
+
+@frozen
+class ShowStatus:
+    pass
+
+
+@frozen
+class ShowClock:
+    pass
+
+
+@frozen
+class SaveTasks:
+    file: str
+
+
+@frozen
+class LoadFile:
+    file: str
+
+
+@frozen
+class ImportLine:
+    """A line of a crontab, in the place where it stands there."""
+
+    line: str
+    is_system: bool
+    is_dry: bool  # only look what would come of it
+
+
+@frozen
+class ExportTasks:
+    refs: tuple[str, ...] | None  # None = all
+
+
+@frozen
+class ListRuns:
+    ref: str | None
+    state: str
+    since_at: datetime | None  # of the due moment
+    until_at: datetime | None
+    limit: int | None
+    offset: int
+
+
+@frozen
+class ProveLedger:
+    """PROVE: of the fires due in this time, what became of each."""
+
+    since_at: datetime | None
+    until_at: datetime | None  # not included
+
+
+@frozen
+class ShowStats:
+    ref: str | None
+    by: str  # `day`, `hour`, or empty: all in one row
+    since_at: datetime | None  # of the due moment
+    until_at: datetime | None
+
+
+@frozen
+class ListFailed:
+    since_at: datetime | None  # of the end
+
+
+@frozen
+class ShowLog:
+    run: int
+    follow: bool
+
+
+@frozen
+class AskWhy:
+    ref: str
+    time: str  # as written, since the task's zone is not known yet; empty: of the newest moment
+
+
+@frozen
+class ShowNext:
+    ref: str  # empty: `schedule` is asked about
+    schedule: str
+    tz: str
+    count: int
+    from_at: datetime | None
+
+
+@frozen
+class ShowDependencies:
+    ref: str | None
+
+
+@frozen
+class DescribeSchedule:
+    ref: str  # as for ShowNext
+    schedule: str
+    tz: str
+
+
+@frozen
+class ShowClockChanges:
+    ref: str | None  # None = all
+    until_at: datetime
+
+
+@frozen
+class CompareZones:
+    """TZDIFF: the zone data in use, and those of another directory."""
+
+    directory: str
+    ref: str | None
+    until_at: datetime
+    count: int  # rows a task
+
+
+@frozen
+class ListExpectations:
+    pass
+
+
+@frozen
+class ListWorkers:
+    pass
+
+
+@frozen
+class Watch:
+    kinds: frozenset[str]  # of `tasks`, `runs`, `workers`
+    ref: str | None
+
+
+@frozen
+class Hello:
+    name: str
+
+
+@frozen
+class Authenticate:
+    token: str = field(repr=False)
+
+
+@frozen
+class SetFormat:
+    as_json: bool
+
+
+@frozen
+class Help:
+    verb: str
+
+
+@frozen
+class Quit:
+    pass

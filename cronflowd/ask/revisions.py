@@ -1,0 +1,134 @@
+"""Who changed what, as it is told: HISTORY, HISTORY REF, GET REF @rev."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from attrs import define, evolve
+
+from ..base.errors import Refusal
+from ..base.replies import Reply
+from ..base.text import escape, format_time, shorten
+from ..engine.changelog import Change, Step, Was, whole
+from ..engine.state import State
+from ..tasks.options import DEFAULTS, HIDDEN, RULES
+from . import questions as q
+
+MAX_VALUE = 200  # characters of each side of a difference
+LOG_COLUMNS = ("change", "time", "who", "what")
+REVISION_COLUMNS = ("rev", "time", "who", "change")
+Row = tuple[Any, ...]
+
+
+def show_history(state: State, query: q.ShowHistory) -> Reply:
+    """HISTORY: of one task, or of everything, newest first."""
+    stop = None if query.limit is None else query.offset + query.limit
+    if query.ref is None:
+        rows: Iterator[Row] = (
+            (change.number, change.at, change.who, change.what)
+            for change in reversed(list(state.changes.changes))
+        )
+        return Reply("", {}, LOG_COLUMNS, islice(rows, query.offset, stop), "rows")
+    rows = (
+        (each.rev, each.at, each.who, each.change) for each in revisions(state, find_id(state, query.ref))
+    )
+    return Reply("", {}, REVISION_COLUMNS, islice(rows, query.offset, stop), "rows")
+
+
+def find_id(state: State, ref: str) -> int:
+    """The id of a task that is, or of one that was."""
+    if task := state.find(ref):
+        return task.id
+    if ref.isascii() and ref.isdigit():
+        if len(ref) < 20 and 0 < int(ref) < state.next_task:
+            return int(ref)
+    elif (task_id := state.changes.find_removed(ref)) is not None:
+        return task_id
+    raise Refusal("not-found", f'no task "{escape(ref[:40])}", now or among the changes that are known')
+
+
+@define
+class Revision:
+    """A row of HISTORY REF."""
+
+    rev: int
+    at: datetime | None  # None = longer ago than the log goes back
+    who: str | None
+    change: str
+    record: dict[str, Any] | None  # the definition, where this made it
+
+
+def revisions(state: State, task_id: int) -> list[Revision]:
+    """All that is known of one task, newest first."""
+    task = state.tasks.get(task_id)
+    here = whole(task) if task else None  # after the step that is looked at
+    steps = list(state.changes.steps_of(task_id))
+    found = []
+    for index, (change, step) in enumerate(steps):
+        words, record = _step_words(change, step, here, steps[index + 1 :]), None
+        if step.kind in ("added", "changed", "restored") and here is not None:
+            record = here.record
+        found.append(Revision(step.rev, change.at, change.who, words, record))
+        here = _before(step, here)
+    if here is not None:
+        is_first = here.rev == 1
+        words = "added" if is_first else "as far back as is known"
+        found.append(Revision(here.rev, here.anchor_at if is_first else None, None, words, here.record))
+    return found
+
+
+def _before(step: Step, here: Was | None) -> Was | None:
+    was = step.was
+    if was is None or step.kind == "removed" or here is None:
+        return was
+    if step.kind == "changed":
+        return evolve(here, rev=was.rev, definition=was.definition)
+    return evolve(here, paused=was.paused, paused_until_at=was.paused_until_at, paused_why=was.paused_why)
+
+
+def _step_words(change: Change, step: Step, here: Was | None, older: list[tuple[Change, Step]]) -> str:
+    by = change.what.partition(":")[0]  # without what an UNDO took back
+    if step.kind == "changed" and step.was and here:
+        words = _differences(step.was.record, here.record)
+        return f"{words} (by {by})" if by.startswith(("UNDO ", "LOAD ")) else words
+    if step.kind == "paused" and here:
+        until = f" until {format_time(here.paused_until_at)}" if here.paused_until_at else ""
+        return f"paused{until}" + (f": {here.paused_why}" if here.paused_why else "")
+    verb = {"added": "ADD ", "removed": "REMOVE ", "resumed": "RESUME "}.get(step.kind)
+    words = step.kind if verb and by.startswith(verb) else f"{step.kind} by {by}"
+    removed = next((old.was for _, old in older if old.kind == "removed"), None)
+    if step.kind == "restored" and removed and here and removed.record != here.record:
+        words += f"; {_differences(removed.record, here.record)}"
+    return words
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    keys = [key for key in [*new, *(key for key in old if key not in new)] if old.get(key) != new.get(key)]
+    return "; ".join(_difference(key, old.get(key), new.get(key)) for key in keys) or "nothing changed"
+
+
+def _difference(key: str, old: object, new: object) -> str:
+    if key in HIDDEN:
+        return f"{key}: another one"
+    texts = [shorten(_default(key) if text is None else str(text), MAX_VALUE) or "-" for text in (old, new)]
+    return f"{key}: {texts[0]} -> {texts[1]}"
+
+
+def _default(key: str) -> str:
+    rule = RULES.get(key)
+    return rule.format(getattr(DEFAULTS, rule.field)) if rule else ""
+
+
+def find_revision(state: State, ref: str, rev: int) -> tuple[int, Revision]:
+    """GET REF @rev: the task's id and what is known of that revision."""
+    task_id = find_id(state, ref)
+    known = [each for each in revisions(state, task_id) if each.record is not None]
+    for each in known:
+        if each.rev == rev:
+            return task_id, each
+    # LOAD may have given an id a second life, with revisions from 1 on again.
+    numbers = ", ".join(str(number) for number in sorted({each.rev for each in known})[-20:])
+    raise Refusal("not-found", f"revision {rev} is not known; these are: {numbers or 'none'}")

@@ -1,0 +1,60 @@
+"""Calendars from where they are kept: dates in files of the data directory, holidays in a package."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..base.errors import Refusal
+from ..schedules.calendars import FILE, Calendar, Calendars, Dates, find_holidays, parse_dates
+from .disk import open_regular
+
+MAX_CALENDAR_BYTES = 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+def read_calendars(data: Path, names: Iterable[str]) -> dict[str, Calendar]:
+    """The calendars of these names, as skip= calls them. Raises Refusal naming the first that is none."""
+    return {name: _read_calendar(data, name) for name in names}
+
+
+def _read_calendar(data: Path, name: str) -> Calendar:
+    try:
+        return _read_dates(data, name) if name.startswith(FILE) else find_holidays(name)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"skip=: {refusal.message}") from None
+
+
+def _read_dates(data: Path, name: str) -> Dates:
+    path = data / name.removeprefix(FILE)
+    with open_regular(path) as file:
+        stamp = os.fstat(file.fileno())
+        if stamp.st_size > MAX_CALENDAR_BYTES:
+            raise Refusal("too-long", f"{path.name} is longer than {MAX_CALENDAR_BYTES} bytes")
+        return parse_dates(file, path.name, (stamp.st_mtime_ns, stamp.st_size))
+
+
+def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) -> None:
+    """Reads again what is not known, or was edited since; what cannot be read stays as it was known."""
+    for name in names:
+        known = calendars.known.get(name)
+        if known and (not isinstance(known, Dates) or _stamp(data / name.removeprefix(FILE)) == known.stamp):
+            continue
+        try:
+            calendars.known |= read_calendars(data, [name])
+            calendars.troubles.pop(name, None)
+        except Refusal as refusal:
+            if calendars.troubles.get(name) != refusal.message:
+                log.warning("calendar %s: %s", name, refusal.message)
+            calendars.troubles[name] = refusal.message
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size

@@ -1,0 +1,97 @@
+"""Bytes to lines: what both ports and every client have in common.
+
+No socket in here. `LineReader` is fed whatever arrived and gives whole lines; a line that is
+too long or no UTF-8 comes out as the `Refusal` its sender is owed, in its place, so that
+replies stay in order.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..base.errors import Refusal
+
+MAX_LINE_BYTES = 65_536  # without its line ending
+
+Item = str | Refusal
+
+
+class LineReader:
+    """Cuts a stream of bytes into lines, remembering at most one unfinished line."""
+
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self.max_line_bytes = max_line_bytes
+        self._rest = b""
+        self._skipping = False  # inside a line already refused as too long
+
+    def receive(self, data: bytes) -> list[Item]:
+        """The lines that `data` completes, in order, without their LF or CRLF."""
+        if b"\n" not in data:
+            self._keep(self._rest + data)
+            return self._refuse_overlong_rest()
+        pieces = (self._rest + data).split(b"\n")
+        items: list[Item] = []
+        if self._skipping:
+            del pieces[0]
+            self._skipping = False
+        self._keep(pieces.pop())
+        limit = self.max_line_bytes
+        for piece in pieces:
+            if len(piece) > limit and len(piece.removesuffix(b"\r")) > limit:
+                items.append(self._too_long())
+            else:
+                try:
+                    items.append(piece.removesuffix(b"\r").decode())
+                except UnicodeDecodeError as error:
+                    items.append(not_utf8(piece, error))
+        return items + self._refuse_overlong_rest()
+
+    def end(self) -> Item | None:
+        """The last line when input ended without its newline, or None if there is none."""
+        rest, self._rest = self._rest.removesuffix(b"\r"), b""
+        if not rest or self._skipping:
+            return None
+        try:
+            return rest.decode()
+        except UnicodeDecodeError as error:
+            return not_utf8(rest, error)
+
+    @property
+    def unfinished(self) -> bytes:
+        """What has arrived of the line that is still coming."""
+        return self._rest
+
+    def _keep(self, rest: bytes) -> None:
+        self._rest = b"" if self._skipping else rest
+
+    def _refuse_overlong_rest(self) -> list[Item]:
+        # One byte more than the limit may still be the CR of a CRLF.
+        if len(self._rest) <= self.max_line_bytes + 1:
+            return []
+        self._rest, self._skipping = b"", True
+        return [self._too_long()]
+
+    def _too_long(self) -> Refusal:
+        return Refusal("too-long", f"the line is longer than {self.max_line_bytes} bytes; it was not read")
+
+
+def not_utf8(piece: bytes, error: UnicodeDecodeError) -> Refusal:
+    """Names the first byte that does not belong and where it stands (columns count from 1)."""
+    return Refusal("bad-line", f"byte 0x{piece[error.start]:02x} at column {error.start + 1} is not UTF-8")
+
+
+def looks_foreign(first: bytes) -> str | None:
+    """The name of another protocol, if these first bytes of a connection are its greeting.
+
+    Browsers can be made to send lines of an attacker's choice to a local port; whoever
+    opens with HTTP or TLS is closed before any of its lines is read.
+    """
+    if first[:2] == b"\x16\x03":
+        return "TLS"
+    line = first.split(b"\n", 1)[0]
+    return "HTTP" if b" HTTP/" in line or _HTTP_METHOD.match(line) else None
+
+
+_HTTP_METHOD = re.compile(
+    rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) (?:/|http)", re.IGNORECASE
+)
