@@ -19,16 +19,14 @@ from typing import Any, TypeVar
 import trio
 
 from .. import __version__
-from ..ask import commands, events, stats, views, why
+from ..ask import commands, stats, views, why
 from ..ask import questions as q
 from ..ask.revisions import show_history
 from ..base.errors import Refusal
-from ..base.replies import BLANK, Reply, format_row
+from ..base.replies import BLANK, Reply
 from ..base.text import format_time
 from ..engine import expectations
-from ..engine import facts as f
 from ..engine import orders as o
-from ..host.calendar_files import read_calendars, refresh_calendars
 from ..host.secrets import matches
 from ..journal import history, tasks_file
 from ..net.clients import Session
@@ -39,6 +37,8 @@ from ..schedules.zones import data_version, read_zones
 from ..tasks.task import Outcome
 from . import crontab_orders
 from .core import Core
+from .feeds import LOG_COLUMNS, LogFeed, WatchFeed
+from .files import Files
 
 log = logging.getLogger("cronflowd.answers")
 
@@ -48,7 +48,6 @@ MAX_ROWS_AHEAD = 100_000  # of DST and TZDIFF
 MAX_AHEAD_S = 60.0  # the same; usually 200,000 tasks take a second or two
 SLICE_S = 0.002  # of looking ahead, before the others have their turn
 ANYBODY = (q.Authenticate, q.Hello, q.Help, q.Ping, q.Quit, q.SetFormat)  # may ask before AUTH
-LOG_COLUMNS = ("fd", "text")
 
 T = TypeVar("T")
 Answer = Reply | Coroutine[Any, Any, Reply]
@@ -61,9 +60,7 @@ class Answers:
         self.core = core
         self.data = data
         self.default_tz = core.state.default_tz
-        self.edited = False  # tasks.db was changed by hand since we wrote it
-        self._files = trio.Lock()
-        core.before_pass = self.look_at_calendars
+        self.files = Files(core, data)
 
     @property
     def gate(self) -> Gate:
@@ -98,7 +95,7 @@ class Answers:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
         if (answer := _ANSWERS.get(kind)) is not None:
             if kind in _ABOUT_DAYS:
-                self.look_at_calendars()
+                self.files.look_at_calendars()
             return answer(self, question, session)
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question, session)
@@ -111,29 +108,8 @@ class Answers:
 
     async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:
         """An order that names calendars: they are read anew, and refused if they are none."""
-        await self.learn(calendars)
+        await self.files.learn(calendars)
         return self._submit(question, session)
-
-    async def learn(self, calendars: Iterable[str]) -> None:
-        """Has these calendars known; raises Refusal naming the first that is none."""
-        found = await trio.to_thread.run_sync(read_calendars, self.data, calendars)
-        self.core.state.calendars.known |= found
-        for name in found:
-            self.core.state.calendars.troubles.pop(name, None)
-
-    def look_at_calendars(self) -> None:
-        """Whoever writes a date into a file expects the next moment, and the next answer, to know it."""
-        calendars = self.core.state.calendars
-        if calendars.known or calendars.troubles:
-            refresh_calendars(self.data, calendars, calendars.known.keys() | calendars.troubles)
-
-    def find_calendars(self) -> None:
-        """Those that tasks name now, and no others; at the start, and at HUP."""
-        calendars = self.core.state.calendars
-        names = {name for task in self.core.state.tasks.values() for name in task.spec.options.skip}
-        calendars.known = {name: each for name, each in calendars.known.items() if name in names}
-        calendars.troubles.clear()
-        refresh_calendars(self.data, calendars, names)
 
     # --- one connection ---
 
@@ -204,7 +180,7 @@ class Answers:
             ("journal-seq", core.last_seq),
             ("journal-files", len(journal.closed) + 1),
             ("disk", "full: changes are refused, schedules go on" if journal.full else "ok"),
-            ("tasks.db", "edited by hand; LOAD takes it over" if self.edited else "ok"),
+            ("tasks.db", "edited by hand; LOAD takes it over" if self.files.edited else "ok"),
             ("calendars", _troubles(core.state.calendars.troubles)),
             ("set-aside", journal.set_aside),
             ("clock-step-s", core.state.last_step_s),
@@ -237,65 +213,11 @@ class Answers:
 
     async def _save(self, question: q.SaveTasks, session: Session) -> Reply:
         path = tasks_file.check_file_name(self.data, question.file)
-        async with self._files:
-            return await self.save(path)
-
-    async def save(self, path: Path) -> Reply:
-        """Writes all tasks; what somebody edited by hand meanwhile is kept aside, not overwritten."""
-        core = self.core
-        upto = core.last_seq
-        tasks = sorted(((task.id, task.spec) for task in core.state.own_tasks()), key=lambda each: each[0])
-        if path.name == tasks_file.TASKS_NAME and await self.is_edited():
-            aside = await trio.to_thread.run_sync(tasks_file.keep_edited, path)
-            log.warning("%s was edited by hand; that version is kept as %s", path, aside)
-        prepared = await trio.to_thread.run_sync(tasks_file.prepare_tasks, path, tasks)
-        # Journaled first: whenever the power goes, the file is one of the last two that the journal knows.
-        order = o.RecordSave(path.name, upto, prepared.size, prepared.crc, len(tasks))
-        try:
-            reply = core.submit(order).reply
-        except Refusal:
-            prepared.discard()
-            raise
-        core.end_batch()
-        await core.settled(core.last_seq)
-        await trio.to_thread.run_sync(prepared.publish)
-        self.edited = self.edited and path.name != tasks_file.TASKS_NAME
-        assert reply is not None
-        return reply
-
-    async def is_edited(self) -> bool:
-        """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
-        try:
-            found = await trio.to_thread.run_sync(tasks_file.fingerprint, self.data / tasks_file.TASKS_NAME)
-        except (OSError, Refusal) as error:
-            log.warning("%s: %s", tasks_file.TASKS_NAME, error)
-            return True  # whatever somebody put there, it is not ours
-        saves = self.core.state.saved
-        known = [(saved.size, saved.file_crc) for saved in saves if saved.file == tasks_file.TASKS_NAME]
-        return found is not None and found not in known
+        return await self.files.save(path)
 
     async def _load(self, question: q.LoadFile, session: Session) -> Reply:
         path = tasks_file.check_file_name(self.data, question.file)
-        async with self._files:
-            return await self.load(path, session.who)
-
-    async def load(self, path: Path, who: str | None = None) -> Reply:
-        """Takes a file's tasks over, all or nothing."""
-        core = self.core
-        # Taken before reading: an edit in between shows as an edit, not as loaded.
-        found = await trio.to_thread.run_sync(tasks_file.fingerprint, path)
-        look_up = partial(_read_calendar, self.data)
-        read = partial(tasks_file.read_tasks, path, self.default_tz, core.engine.limits.tasks, look_up)
-        records = await trio.to_thread.run_sync(read)
-        await self.learn({name for _, spec in records for name in spec.options.skip})
-        saved = None
-        if path.name == tasks_file.TASKS_NAME and found is not None:
-            saved = o.RecordSave(path.name, core.last_seq, found[0], found[1], len(records))
-        # What the daemon loads by itself is nobody's order, and no change that UNDO would take back.
-        reply = core.submit(o.LoadTasks(records, saved, path.name if who else ""), who).reply
-        self.edited = self.edited and saved is None
-        assert reply is not None
-        return reply
+        return await self.files.load(path, session.who)
 
     # --- crontabs ---
 
@@ -465,10 +387,6 @@ def _calendars_of(order: Any) -> tuple[str, ...]:
     return parse_calendar_names(order.words.get("skip", "")) if isinstance(order, o.SetTask) else ()
 
 
-def _read_calendar(data: Path, name: str) -> object:
-    return read_calendars(data, [name])
-
-
 def _troubles(troubles: dict[str, str]) -> str:
     return "; ".join(f"{name}: {why}" for name, why in troubles.items()) or "ok"
 
@@ -503,63 +421,6 @@ def _first(
     most: int,
 ) -> list[Outcome]:
     return list(islice(read(data, before_seq, wanted), most))
-
-
-# --- what happens, as it happens ---
-
-
-class WatchFeed:
-    """WATCH: a row an event."""
-
-    def __init__(self, core: Core, session: Session, kinds: frozenset[str], task_id: int | None) -> None:
-        self._core = core
-        self._session = session
-        self._kinds = kinds
-        self._task_id = task_id
-
-    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
-        event = events.describe(fact, at, self._core.state)
-        if event is None or event.kind not in self._kinds:
-            return
-        if self._task_id is not None and event.task_id != self._task_id:
-            return
-        row = format_row(events.COLUMNS, event.row, self._session.as_json)
-        self._session.outbox.put(row.encode() + b"\n", seq)
-
-
-class LogFeed:
-    """LOG … follow: the lines of one run until it has ended."""
-
-    def __init__(self, core: Core, session: Session, run: int) -> None:
-        self._core = core
-        self._session = session
-        self._run = run
-        self._early: list[tuple[int, str, int]] | None = []  # what came while the past was being read
-        self.count = 0
-        self.ended = trio.Event()
-
-    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
-        if isinstance(fact, f.OutputReceived) and fact.run == self._run:
-            for fd, text in fact.lines:
-                self._line(fd, text, seq)
-        elif isinstance(fact, f.RunEnded) and fact.run == self._run and fact.final:
-            self.ended.set()
-
-    def past(self, lines: Iterable[tuple[int, str]], seq: int) -> None:
-        """The lines there were when it began; those that came meanwhile follow."""
-        early, self._early = self._early or [], None
-        for fd, text in lines:
-            self._line(fd, text, seq)
-        for fd, text, later in early:
-            self._line(fd, text, later)
-
-    def _line(self, fd: int, text: str, seq: int) -> None:
-        if self._early is not None:
-            self._early.append((fd, text, seq))
-            return
-        self.count += 1
-        row = format_row(LOG_COLUMNS, (fd, text or BLANK), self._session.as_json)
-        self._session.outbox.put(row.encode(errors="backslashreplace") + b"\n", seq)
 
 
 _ABOUT_DAYS = (q.ShowNext, q.ShowClockChanges, q.CompareZones, q.ShowStatus, q.AskWhy)

@@ -148,7 +148,7 @@ class Daemon:
         last_at, now = self.state.decided_upto_at, self.core.now()
         if now < last_at:
             log.warning("the clock shows %s, but moments up to %s have been decided", now, last_at)
-        self.answers.find_calendars()
+        self.answers.files.find_calendars()
         try:
             self.core.submit(StartDaemon(__version__, self.settings.tz))
         except Refusal as refusal:
@@ -156,12 +156,12 @@ class Daemon:
         path = self.settings.data / tasks_file.TASKS_NAME
         if self.is_new and path.exists():
             try:
-                await self.answers.load(path)
+                await self.answers.files.load(path)
             except Refusal as refusal:
                 raise Fatal(Exit.CORRUPT, refusal.message) from None
             log.info("%s: %d tasks taken over", path, len(self.state.tasks))
-        self.answers.edited = await self.answers.is_edited()
-        if self.answers.edited:
+        self.answers.files.edited = await self.answers.files.is_edited()
+        if self.answers.files.edited:
             log.warning(
                 "%s was edited by hand; the journal goes on as it was, LOAD takes the file over", path
             )
@@ -227,7 +227,7 @@ class Daemon:
         reload_zones()
         log.info("zone data: %s", data_version())
         self.state.parse_again()
-        self.answers.find_calendars()
+        self.answers.files.find_calendars()
         self.core.insist(RescheduleTasks())
         self.core.end_batch()
         systemd.notify("READY=1")
@@ -238,13 +238,13 @@ class Daemon:
         """Commits what was decided, and leaves a fresh tasks.db, unless somebody edited it."""
         with trio.move_on_after(LAST_WORDS_S):
             await self.core.settled(self.core.last_seq)
-            if not await self.answers.is_edited():
+            if not await self.answers.files.is_edited():
                 await self._save()
         self.journal.close()
 
     async def _save(self) -> None:
         try:
-            await self.answers.save(self.settings.data / tasks_file.TASKS_NAME)
+            await self.answers.files.save(self.settings.data / tasks_file.TASKS_NAME)
         except Refusal as refusal:
             log.warning("tasks.db was not written: %s (the journal has everything)", refusal)
 

@@ -231,4 +231,4 @@ def test_a_secret_is_told_by_no_change() -> None:
     state = State("UTC")
     text = undo._set(state, o.SetTask("a", {"secret": "hunter2", "desc": "x"}))
     assert "hunter2" not in text
-    assert "hunter2" not in undo._differences({"secret": "hunter2"}, {"secret": "hunter3"})
+    assert "hunter2" not in revisions._differences({"secret": "hunter2"}, {"secret": "hunter3"})

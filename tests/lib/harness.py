@@ -192,12 +192,12 @@ class World:
             state, journal, self.clock, self._limits(), token=self._settings.get("token", "").encode() or None
         )
         self.answers = Answers(self.core, self.data)
-        self.answers.find_calendars()
+        self.answers.files.find_calendars()
         self.core.submit(StartDaemon(__version__, ZONE))
         self._daemon = await self._nursery.start(self._serve)
         if not count and (self.data / tasks_file.TASKS_NAME).exists():
-            await self.answers.load(self.data / tasks_file.TASKS_NAME)
-        self.answers.edited = await self.answers.is_edited()
+            await self.answers.files.load(self.data / tasks_file.TASKS_NAME)
+        self.answers.files.edited = await self.answers.files.is_edited()
         self.core.wake()
         await self.settle()
 
