@@ -183,5 +183,5 @@ def test_a_folder_tells_what_it_is_for(folder: str) -> None:
 def test_imports_are_found_wherever_they_stand() -> None:
     """The test of the test: cli imports its programs inside functions, executors from the folder above."""
     assert ".daemon.daemon" in set(_imports("cli.cli"))
-    assert ".base.wire" in set(_imports("worker.executors.job"))
+    assert ".base.text" in set(_imports("worker.executors.job"))
     assert "trio" in set(_imports("host.clock"))
