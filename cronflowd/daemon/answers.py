@@ -71,7 +71,7 @@ class Answers:
         return self.core.last_seq
 
     def end_batch(self) -> None:
-        self.core.end_batch()
+        self.core.wake()
 
     def allows_unfinished(self, line: str) -> bool:
         """Whether a line whose newline never came may be taken for whole."""

@@ -3,40 +3,45 @@
 `submit` is the only way in, for clients, workers and what is due alike, and it never
 awaits: decide, append, apply happen in one piece, so nobody sees half a decision. What
 is to be sent is queued together with the journal's sequence number it depends on, and
-the gate lets it leave when that number is on disk. `end_batch` closes whatever a
-connection read in one go: everything that has become due is decided too, then comes one
-commit and one write per peer.
+the gate lets it leave when that number is on disk.
+
+One task, the heart (`run`), decides what is due. Connections submit what they have read and
+wake it; its next beat decides what has become due meanwhile, gives each worker's lines to its
+writer, and starts one commit for all that was appended since the last one.
 
 A journal that cannot take a decision (disk full) refuses before anything is applied: the
-client gets the refusal, and what is due stays due and is tried again.
+client gets the refusal, and what is due stays due and is tried again. A fact that was
+appended and cannot be applied is the end at once: it is never committed.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
+from time import perf_counter
 from typing import Any, Protocol
 
 import trio
 
-from ..base.errors import Refusal
+from ..base.errors import Exit, Fatal, Refusal
 from ..engine import facts as f
 from ..engine.definitions import Limits
 from ..engine.engine import Engine
 from ..engine.fires import Decision
-from ..engine.orders import NoticeStep
+from ..engine.orders import NoticeStep, UnsendRuns
 from ..engine.state import State
 from ..host.clock import STEP_S, Clock
 from ..journal.journal import Journal
 from ..net.outbox import Gate
-from ..net.workers import Link
+from ..net.workers import Link, order_in
 
 log = logging.getLogger("cronflowd.core")
 
-STEPS_PER_BATCH = 500  # decisions about what is due, before connections get their turn again
+STEPS_PER_BEAT = 500  # decisions about what is due, before connections get their turn again
+BEAT_S = 0.005  # the same in time; what is asserted is the number
 RETRY_S = 1.0  # what the journal refused is tried again so much later
 
 
@@ -84,6 +89,9 @@ class Core:
         self._armed: datetime | None = None
         self._timer = trio.CancelScope()
         self._complained = False
+        self._connections = 0
+        self._is_stopping = False
+        self._parted = trio.Event()
         self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
 
     @property
@@ -108,17 +116,45 @@ class Core:
         decision = self.engine.decide(order, now, who)
         if decision.facts:
             last = self.journal.append(decision.facts, now)
-            seq = last - len(decision.facts)
-            for fact in decision.facts:
-                seq += 1
-                if self.feeds:
-                    self._show(fact, now, seq)
-                self.state.apply(fact, now, seq)
+            try:
+                self._make_true(decision.facts, now, last - len(decision.facts))
+            except Exception as error:
+                # Half of it is true now, and nobody may be told of any of it.
+                fatal = Fatal(Exit.BUG, f"{type(order).__name__} could not be applied: {error!r}")
+                self.journal.abandon(fatal)
+                raise fatal from error
             self.last_seq = last
         for worker, line in decision.messages:
-            if link := self.links.get(worker):
-                link.send(line)
+            self._send(worker, line)
         return decision
+
+    def _make_true(self, facts: Sequence[f.Fact], now: datetime, seq: int) -> None:
+        for fact in facts:
+            seq += 1
+            if self.feeds:
+                self._show(fact, now, seq)
+            self.state.apply(fact, now, seq)
+
+    def _send(self, worker: str, line: str) -> None:
+        """Gives a worker's connection a line, and the worker no more runs while that owes it much."""
+        link = self.links.get(worker)
+        if link is None:
+            # It has just gone, or the word that it has waits for the disk.
+            self.hold_back(worker)
+            if order := order_in(line):
+                self.insist(UnsendRuns(worker, (order,)))
+            return
+        link.send(line)
+        if link.owes_much:
+            self.hold_back(worker)
+
+    def hold_back(self, worker: str, full: bool = True) -> None:
+        """No more runs for a worker whose connection is full or gone; or, `full` False, some again."""
+        if (found := self.state.workers.get(worker)) and found.is_full != full:
+            found.is_full = full
+            self.state.recount(found)
+            if not full:
+                self.wake()
 
     def _show(self, fact: f.Fact, at: datetime, seq: int) -> None:
         """Tells the feeds; one that fails loses its place, because the fact stands in the journal already."""
@@ -132,16 +168,23 @@ class Core:
     def insist(self, order: Any) -> None:
         """Submits what cannot be taken back, now or as soon as the journal has room again."""
         self._insisted.append(order)
-        self._more.set()
+        self.wake()
 
-    def end_batch(self) -> None:
-        """Decides what is due by now, then starts one commit for all of it."""
+    def beat(self) -> None:
+        """Decides what is due by now, then starts one commit for all that was decided."""
         if self._decide_due():
-            self._more.set()
+            self.wake()
         for link in self._touched:
             link.flush(self.last_seq)
         self._touched.clear()
         self.journal.flush()
+        if self._is_stopping and not (self.links or self._insisted):
+            self._parted.set()
+
+    def next_number(self) -> int:
+        """A number for a worker's connection that no other one of this process has."""
+        self._connections += 1
+        return self._connections
 
     def touch(self, link: Link) -> None:
         """This link has lines to send at the end of the batch."""
@@ -158,7 +201,7 @@ class Core:
         if seq > self.gate.committed:
             event = trio.Event()
             heappush(self._waiters, (seq, id(event), event))
-            self.end_batch()
+            self.journal.flush()
             await event.wait()
 
     async def run(self) -> None:
@@ -167,36 +210,67 @@ class Core:
             nursery.start_soon(self._watch_clock)
             while True:
                 self._more = trio.Event()
-                self.end_batch()
+                self.beat()
                 self.on_pass()
                 await trio.lowlevel.checkpoint()
                 await self._more.wait()
 
     def wake(self) -> None:
-        """Has the loop look again."""
+        """Has the heart beat: something was submitted, or may be due."""
         self._more.set()
 
+    def stop_deciding(self) -> None:
+        """Nothing that is due begins any more; orders and reports are still taken."""
+        self._is_stopping = True
+        self.wake()
+
+    async def parted(self) -> None:
+        """After `stop_deciding`: waits until no worker is connected, and that is on disk."""
+        await self._parted.wait()
+        await self.settled(self.last_seq)
+
     def _decide_due(self) -> bool:
-        """Takes the steps that are due; True when there are more than one pass should take."""
+        """Takes the steps that are due; True when there are more than one beat should take."""
         self.before_pass()
         # One time for all: a step that was due must not be taken at another time than it was due at.
         now = self._look()
         try:
-            while self._insisted:
-                self._submit(self._insisted[0], now)
-                self._insisted.popleft()
-            for _ in range(STEPS_PER_BATCH):
+            # What cannot be taken back goes first, but does not keep what is due from being tried.
+            waits = self._take_insisted(now)
+            for _ in self._turns() if not self._is_stopping else ():
                 step = self.engine.next_step(now)
                 if step is None:
-                    self._complained = False
-                    self._arm(self.engine.next_due())
-                    return False
+                    break
                 self._submit(step, now)
+            else:
+                return not self._is_stopping
         except Refusal as refusal:
-            self._complain(refusal)
+            waits = refusal
+        if waits:
+            self._complain(waits)
             self._arm(now + timedelta(seconds=RETRY_S))
-            return False
-        return True
+        else:
+            self._complained = False
+            self._arm(None if self._is_stopping else self.engine.next_due())
+        return False
+
+    def _turns(self) -> Iterator[None]:
+        """As many steps as one beat should take."""
+        until = perf_counter() + BEAT_S
+        for _ in range(STEPS_PER_BEAT):
+            yield
+            if perf_counter() > until:
+                return
+
+    def _take_insisted(self, now: datetime) -> Refusal | None:
+        """Submits what is insisted on, in order; why the next of it has to wait."""
+        for _ in range(len(self._insisted)):
+            try:
+                self._submit(self._insisted[0], now)
+            except Refusal as refusal:
+                return refusal
+            self._insisted.popleft()
+        return None
 
     def _complain(self, refusal: Refusal) -> None:
         if not self._complained:

@@ -41,6 +41,7 @@ log = logging.getLogger("cronflowd")
 
 WORKERS_SOCKET = "workers.sock"  # in the data directory: the local worker's door
 PROGRESS_EVERY = 250_000  # replayed records
+PARTING_S = 1.0  # for workers to close their side when the daemon stops
 LAST_WORDS_S = 5.0  # for replies on their way when the daemon stops
 
 
@@ -111,9 +112,7 @@ class Daemon:
                 nursery.start_soon(self._work, control, workers)
                 await self._wait_for_end(signals)
                 systemd.notify("STOPPING=1")
-                # Whoever waits for an answer gets it: it leaves with the commit it waits for.
-                with trio.move_on_after(LAST_WORDS_S):
-                    await self.core.settled(self.core.last_seq)
+                await self._part()
                 nursery.cancel_scope.cancel()
         await self._end()
         return Exit.OK
@@ -229,10 +228,30 @@ class Daemon:
         self.state.parse_again()
         self.answers.files.find_calendars()
         self.core.insist(RescheduleTasks())
-        self.core.end_batch()
         systemd.notify("READY=1")
 
     # --- ending ---
+
+    async def _part(self) -> None:
+        """Begins nothing more, lets what was decided leave, and journals what did not."""
+        core = self.core
+        core.stop_deciding()
+        # Whoever waits for an answer gets it: it leaves with the commit it waits for.
+        with trio.move_on_after(LAST_WORDS_S):
+            await core.settled(core.last_seq)
+            async with trio.open_nursery() as nursery:
+                for link in core.links.values():
+                    nursery.start_soon(link.outbox.drained)
+        for link in core.links.values():
+            link.outbox.finish()
+        # A worker that reads our end closes; whoever does not is left. Both ways its link tells what
+        # never left it.
+        with trio.move_on_after(PARTING_S):
+            await core.parted()
+        for link in list(core.links.values()):
+            link.scope.cancel()
+        with trio.move_on_after(LAST_WORDS_S):
+            await core.parted()
 
     async def _end(self) -> None:
         """Commits what was decided, and leaves a fresh tasks.db, unless somebody edited it."""

@@ -50,7 +50,7 @@ class Files:
         except Refusal:
             prepared.discard()
             raise
-        core.end_batch()
+        core.wake()
         await core.settled(core.last_seq)
         await trio.to_thread.run_sync(prepared.publish)
         self.edited = self.edited and path.name != tasks_file.TASKS_NAME

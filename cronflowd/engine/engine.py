@@ -12,7 +12,7 @@ commit has been asked for, and nothing leaves before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -29,7 +29,6 @@ from . import orders as o
 from .definitions import DEFINE, Limits, saved_fact
 from .dependencies import next_judgement
 from .fires import (
-    MIN_GRACE_S,
     NO_WORKER,
     Decision,
     admit,
@@ -49,10 +48,12 @@ from .fires import (
 )
 from .placement import choose
 from .state import BIG_STEP_S, State
-from .tables import Need
 from .undo import Changes, sign
 
 MAX_SLEW_S = 1.0  # a clock that is behind the journal by more was set back
+MAX_RERUNS = 10  # of a run with lost=rerun, beyond retry=
+LONGEST_RERUN_S = 300.0  # between two of them; the first comes at once, then 1 s, 2 s, 4 s, …
+FIRES_AHEAD = 200  # moments that are decided before the first of them is placed
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 
 
@@ -67,6 +68,7 @@ class Engine(Changes):
     def __init__(self, state: State, limits: Limits | None = None) -> None:
         super().__init__(state, limits)
         self.apply = state.apply
+        self._fired = 0  # tasks whose moment was decided since runs were last placed
 
     def decide(self, order: Any, now: datetime, who: str | None = None) -> Decision:
         """What `order` leads to at `now`, if `who` gives it. Raises Refusal, and then nothing happened."""
@@ -168,10 +170,11 @@ class Engine(Changes):
         """The facts that end an attempt: for good, or with another one to follow."""
         options = run.spec.options
         delay_s = None
+        tries = run.attempt - run.unsent
         if state in ("failed", "timeout", "lost"):
-            delay_s = options.retry.delay_s(run.attempt, draw(f"{run.id} {run.attempt} {run.spec.name}"))
+            delay_s = options.retry.delay_s(tries, draw(f"{run.id} {run.attempt} {run.spec.name}"))
         if delay_s is None and state == "lost" and options.lost == "rerun":
-            delay_s = 0.0
+            delay_s = _rerun_delay_s(tries - options.retry.times)
         end = ended(run, state, exit_code, why, final=delay_s is None)
         # Before the end: what comes after it would be late.
         told: list[f.Fact] = [remark(run, why)] if why else []
@@ -188,14 +191,40 @@ class Engine(Changes):
         lease_until_at = now + timedelta(seconds=self.limits.lease_s)
         running = [[run, attempt] for run, attempt in order.running]
         joined = f.WorkerJoined(
-            order.name, order.slots, order.labels, sorted(order.can), order.address, running, lease_until_at
-        )
+            order.name, order.slots, order.labels, sorted(order.can), order.address, running, lease_until_at,
+            order.instance or None, order.connection or None,
+        )  # fmt: skip
         kills = [
             (order.name, f"KILL {run} {attempt}")
             for run, attempt in order.running
             if self._unwanted(run, attempt)
         ]
-        return Decision([joined], None, kills)
+        return Decision([joined, *self._never_taken(order, now)], None, kills)
+
+    def _never_taken(self, order: o.JoinWorker, now: datetime) -> list[f.Fact]:
+        """The ends of orders that a worker would name if it had ever got them."""
+        worker = self.state.workers.get(order.name)
+        # One with another memory than the one they were sent to cannot know.
+        if worker is None or not order.holds_all or worker.instance != order.instance:
+            return []
+        named = set(order.running)
+        held = (self.state.runs[run] for run in sorted(worker.runs))
+        unknown = [run for run in held if run.state == "sent" and (run.id, run.attempt) not in named]
+        return [fact for run in unknown for fact in self._unsent(run, now)]
+
+    def _unsent(self, run: Run, now: datetime) -> list[f.Fact]:
+        """A run whose order nobody got: it waits again, or ends as it was to end meanwhile."""
+        if run.stopping:
+            return self._end(run, run.stopping, None, "it never reached its worker", now)
+        told = remark(run, f"attempt {run.attempt} never reached worker {run.worker}; it is queued again")
+        return [told, f.RunUnsent(run.id, run.attempt)]
+
+    def _unsend(self, worker: str, runs: Iterable[tuple[int, int]], now: datetime) -> list[f.Fact]:
+        held = (self._held(worker, run, attempt) for run, attempt in runs)
+        return [fact for run in held if run and run.state == "sent" for fact in self._unsent(run, now)]
+
+    def _unsend_runs(self, order: o.UnsendRuns, now: datetime) -> Decision:
+        return Decision(self._unsend(order.worker, order.runs, now))
 
     def _unwanted(self, run_id: int, attempt: int) -> bool:
         """Whether work that a worker still does must stop: cancelled, or done again elsewhere."""
@@ -206,7 +235,13 @@ class Engine(Changes):
         return any(row.attempt == attempt and row.state in ("cancelled", "timeout") for row in rows)
 
     def _drop(self, order: o.DropWorker, now: datetime) -> Decision:
-        return Decision([f.WorkerLeft(order.name, order.why, now + timedelta(seconds=self.limits.lease_s))])
+        facts = self._unsend(order.name, order.unsent, now)
+        worker = self.state.workers.get(order.name)
+        # It may be here again: this order may have waited for the disk while it came back.
+        if worker and worker.connected and worker.connection == order.connection:
+            until_at = now + timedelta(seconds=self.limits.lease_s)
+            facts.append(f.WorkerLeft(order.name, order.why, until_at))
+        return Decision(facts)
 
     def _dismiss(self, order: o.DismissWorker, now: datetime) -> Decision:
         return Decision([f.WorkerLeaving(order.name)])
@@ -249,9 +284,7 @@ class Engine(Changes):
         run = self._held(order.worker, order.run, order.attempt)
         if run is None:
             return Decision(self._late(order), None, ack)
-        state = run.stopping or (
-            "timeout" if order.details.get("timeout") else "ok" if order.exit == 0 else "failed"
-        )
+        state = run.stopping or _said_state(order)
         return Decision(self._end(run, state, order.exit, order.details.get("why", ""), now), None, ack)
 
     def _held(self, worker: str, run_id: int, attempt: int) -> Run | None:
@@ -344,28 +377,31 @@ class Engine(Changes):
         """The next order that is due by itself, or None until `next_due`.
 
         What ends goes before what begins: a run that is lost or missed by now does not
-        stand in the way of the next one.
+        stand in the way of the next one. What is due goes before what can be placed, so that
+        priorities and overlap= see all of a moment; but of very many that are due at once the
+        first are on their way while the last are still to be decided.
         """
         state = self.state
         if (lease := state.next_lease_end()) and lease[0] <= now:
             return o.LoseRun(lease[1])
         if (timeout := state.next_timeout()) and timeout[0] <= now:
             return o.TimeoutRun(timeout[1])
-        heads = state.heads() if state.queues else []
-        for need, run in heads:
-            if _wait_ends(need, run) <= now:
-                return o.ExpireRun(run.id)
-        if state.late and (missed := expectations.next_step(state, now)):
-            return missed
+        if (missed := state.next_missed()) and missed[0] <= now:
+            return o.ExpireRun(missed[1])
+        if state.late and (silent := expectations.next_step(state, now)):
+            return silent
         if (release := state.next_release()) and release[0] <= now:
             return o.ReleaseRun(release[1])
-        if (due := state.next_task_due()) and due[0] <= now:
-            return o.FireTask(due[1])
-        if state.to_judge and (judged := next_judgement(state)):
-            return judged
-        if heads and (placed := choose(heads, state.free)):
+        if self._fired < FIRES_AHEAD or not state.ready:
+            if (due := state.next_task_due()) and due[0] <= now:
+                self._fired += 1
+                return o.FireTask(due[1])
+            if state.to_judge and (judged := next_judgement(state)):
+                return judged
+        if state.ready and (placed := choose(state)):
             return o.PlaceRun(placed[0].id, placed[1].name)
-        return None
+        is_more_due, self._fired = self._fired >= FIRES_AHEAD, 0
+        return self.next_step(now) if is_more_due else None
 
     def next_due(self) -> datetime | None:
         """When `next_step` has something again, if nothing else happens; None = never."""
@@ -377,18 +413,30 @@ class Engine(Changes):
                 state.next_lease_end(),
                 state.next_timeout(),
                 state.next_release(),
+                state.next_missed(),
             )
             if first
         ]
         if late_at := expectations.next_due(state):
             times.append(late_at)
-        times += [_wait_ends(need, run) for need, run in state.heads()]
         return min(times, default=None)
 
 
-def _wait_ends(need: Need, run: Run) -> datetime:
-    """When a run that no worker took is missed."""
-    return run.queued_at + timedelta(seconds=max(need[3], MIN_GRACE_S))
+def _said_state(order: o.ReportEnded) -> str:
+    """How a run ended, as its worker tells it."""
+    if order.details.get("lost"):
+        return "lost"  # the worker was killed while it ran, and knows only that it began
+    if order.details.get("timeout"):
+        return "timeout"
+    return "ok" if order.exit == 0 else "failed"
+
+
+def _rerun_delay_s(tries: int) -> float | None:
+    """How long lost=rerun waits after so many tries beyond those of retry=; None = it gives up."""
+    # A job that takes its worker down with it would otherwise do so for ever.
+    if tries > MAX_RERUNS:
+        return None
+    return 0.0 if tries <= 1 else min(2.0 ** (tries - 2), LONGEST_RERUN_S)
 
 
 def _run_head(task_id: int, spec: TaskSpec) -> str:
@@ -427,6 +475,7 @@ _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     o.DrainWorker: Engine._drain,
     o.JoinWorker: Engine._join,
     o.DropWorker: Engine._drop,
+    o.UnsendRuns: Engine._unsend_runs,
     o.DismissWorker: Engine._dismiss,
     o.ReportStarted: Engine._started,
     o.ReportOutput: Engine._output,

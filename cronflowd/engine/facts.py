@@ -186,6 +186,14 @@ class RunSent(Fact):
 
 
 @define
+class RunUnsent(Fact):
+    """The order of this attempt never arrived: it waits again, as its next attempt, for nothing."""
+
+    run: int
+    attempt: int
+
+
+@define
 class RunStarted(Fact):
     """The worker says the process is running."""
 
@@ -263,6 +271,8 @@ class WorkerJoined(Fact):
     address: str
     running: list[list[int]]  # [run, attempt] each
     lease_until_at: datetime  # for the runs it held and did not name
+    instance: str | None = None  # of its memory; another one knows nothing of what was taken before
+    connection: int | None = None  # which of this daemon's connections it is
 
 
 @define
@@ -473,6 +483,8 @@ class RunCarried(Fact):
     awaits: bool | None = None
     target: str | None = None
     blame: str | None = None
+    unsent: int | None = None
+    renewed: bool | None = None
 
 
 @define
@@ -505,6 +517,8 @@ class WorkerCarried(Fact):
     draining: bool
     connected: bool
     leaving: bool
+    instance: str | None = None
+    connection: int | None = None
 
 
 @define

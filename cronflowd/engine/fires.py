@@ -22,9 +22,9 @@ from . import facts as f
 from .dependencies import standing
 from .placement import all_targets
 from .state import State, counts
+from .tables import MIN_GRACE_S
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
-MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
 DAY = timedelta(days=1)
 DRAWS = 2**32
 NO_WORKER = "on=all, and no worker that could do it is there"

@@ -129,13 +129,28 @@ class JoinWorker:
     labels: dict[str, str]
     can: tuple[str, ...]
     address: str
-    running: tuple[tuple[int, int], ...]
+    running: tuple[tuple[int, int], ...]  # (run, attempt) each
+    holds_all: bool = False  # `running` is all it ever took and still owes: of others it knows nothing
+    instance: str = ""  # of its memory
+    connection: int = 0
 
 
 @frozen
 class DropWorker:
+    """A connection has ended. If it is not the worker's last one, only `unsent` counts."""
+
     name: str
     why: str
+    connection: int = 0
+    unsent: tuple[tuple[int, int], ...] = ()  # (run, attempt) of orders that never left
+
+
+@frozen
+class UnsendRuns:
+    """Orders that no connection could take."""
+
+    worker: str
+    runs: tuple[tuple[int, int], ...]  # (run, attempt) each
 
 
 @frozen

@@ -1,6 +1,6 @@
 """Which worker takes which run: pure choice, no state of its own.
 
-The queue's order: a run waits as if it had come later by the handicap of its priority,
+The order of a lane: a run waits as if it had come later by the handicap of its priority,
 so a low one is passed only by runs that were queued less than five minutes after it,
 and never starves. Among workers that may take a run the one with the most free slots
 wins, then the first by name, so the same state always gives the same answer.
@@ -15,40 +15,25 @@ from ..base.text import format_time
 from ..tasks.task import Run, TaskSpec, Worker
 from .dependencies import standing
 from .state import State
-from .tables import HANDICAP, Need
+from .tables import accepts
 
 
-def choose(heads: list[tuple[Need, Run]], free: dict[str, Worker]) -> tuple[Run, Worker] | None:
-    """The next run to send and where to, among the heads of the queues; None while nothing can be placed."""
-    if not free:
-        return None
-    if len(heads) > 1:
-        heads = sorted(heads, key=lambda head: (head[1].queued_at + HANDICAP[head[0][2]], head[1].id))
-    for need, run in heads:
-        if worker := best_worker(need, free.values()):
+def choose(state: State) -> tuple[Run, Worker] | None:
+    """The next run to send and where to; None while nothing can be placed."""
+    while found := state.next_ready():
+        run, (on, work) = found
+        if worker := best_worker(work, on, state.free.values()):
             return run, worker
+        state.put_off((on, work))
     return None
 
 
-def best_worker(need: Need, free: Iterable[Worker]) -> Worker | None:
-    """Among workers with a free slot, the one for a run of this need."""
-    candidates = [worker for worker in free if accepts(worker, need[0], need[1])]
+def best_worker(work: str, on: str, free: Iterable[Worker]) -> Worker | None:
+    """Among workers with a free slot, the one for a run of this work and on=."""
+    candidates = [worker for worker in free if accepts(worker, work, on)]
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     return min(candidates, key=lambda worker: (-worker.free, worker.name))
-
-
-def accepts(worker: Worker, work: str, on: str) -> bool:
-    """Whether a worker can do this work and is one of those asked for by on=."""
-    # Who can do `custom` has all handlers, who can do `custom:NAME` has that one.
-    if work not in worker.can and work.partition(":")[0] not in worker.can:
-        return False
-    if on == "any":
-        return True
-    if on.startswith("label:"):
-        key, _, value = on[6:].partition("=")
-        return worker.labels.get(key) == value
-    return worker.name == on
 
 
 def all_targets(state: State, spec: TaskSpec, now: datetime) -> list[str]:

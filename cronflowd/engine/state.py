@@ -258,8 +258,15 @@ class State(Tables):
         if worker := self.workers.get(fact.worker):
             worker.runs.add(run.id)
             self.recount(worker)
-        if run.spec.options.timeout_s is not None:
-            heappush(self.timeouts, (at + timedelta(seconds=run.spec.options.timeout_s), run.id, run.attempt))
+        self.watch_time(run)
+
+    def _run_unsent(self, fact: f.RunUnsent, at: datetime, seq: int) -> None:
+        run = self.runs[fact.run]
+        self._move(run, "queued")
+        self._take_from_worker(run)
+        run.attempt, run.unsent = fact.attempt + 1, run.unsent + 1
+        run.worker = run.sent_at = None
+        self.enqueue(run)
 
     def _run_started(self, fact: f.RunStarted, at: datetime, seq: int) -> None:
         run = self.runs[fact.run]
@@ -327,6 +334,7 @@ class State(Tables):
         run = self.runs[fact.run]
         run.attempt, run.state, run.queued_at = fact.attempt, "queued", fact.not_before_at
         run.worker = run.sent_at = run.started_at = run.lease_until_at = None
+        run.lease_renewed = False
         run.output_bytes, run.delayed_until_at = 0, fact.not_before_at
         run.stopping = ""  # that was the attempt before; this one may be stopped again
         heappush(self.delayed, (fact.not_before_at, run.id))
@@ -356,7 +364,7 @@ class State(Tables):
                 self._go_on(run, at)
 
     def _take_from_worker(self, run: Run) -> None:
-        run.lease_until_at = None
+        run.lease_until_at, run.lease_renewed = None, False
         worker = self.workers.get(run.worker) if run.worker else None
         if worker and run.id in worker.runs:
             worker.runs.remove(run.id)
@@ -388,16 +396,17 @@ class State(Tables):
         worker = self.workers.pop(fact.name, None) or _worker(fact, at)
         worker.slots, worker.labels, worker.can = fact.slots, fact.labels, frozenset(fact.can)
         worker.address, worker.since_at, worker.connected, worker.leaving = fact.address, at, True, False
+        worker.instance, worker.connection, worker.is_full = fact.instance or "", fact.connection or 0, False
         self.workers[fact.name] = worker  # to the end: the table's order is "who was heard of last"
         named = {(run, attempt) for run, attempt in fact.running}
         for run in self._held(worker):
             if run.stopping:
                 continue
             if (run.id, run.attempt) in named:
-                run.lease_until_at = None
+                run.lease_until_at, run.lease_renewed = None, False
             elif run.lease_until_at is None:
                 self.lease(run, fact.lease_until_at)
-        self.recount(worker)
+        self.offer_anew(worker)
         self._forget_workers()
 
     def _worker_left(self, fact: f.WorkerLeft, at: datetime, seq: int) -> None:
@@ -453,9 +462,11 @@ class State(Tables):
             if worker.connected:
                 self._away(worker, at, fact.lease_until_at)
         for run in self.runs.values():
-            # The clock stood still while no daemon ran: nobody loses a lease he could not renew.
-            if run.lease_until_at is not None:
+            # The clock stood still while no daemon ran: nobody loses a lease he could not renew. Once
+            # only, or many starts would keep the slot of a run that nobody has taken for ever.
+            if run.lease_until_at is not None and not run.lease_renewed:
                 self.lease(run, max(run.lease_until_at, fact.lease_until_at))
+                run.lease_renewed = True
 
     def _beats_from(self, at: datetime) -> datetime:
         paused_until_at = self.paused_until_at if self.paused_all else None
@@ -476,10 +487,7 @@ class State(Tables):
             self.give_grace(self._beats_from(at))
         else:
             self.give_grace(self._beats_from(self.beats_from_at + by))
-        # The same added to each leaves a heap a heap.
-        self.leases = [(until_at + by, run_id) for until_at, run_id in self.leases]
-        self.delayed = [(until_at + by, run_id) for until_at, run_id in self.delayed]
-        self.timeouts = [(until_at + by, run_id, attempt) for until_at, run_id, attempt in self.timeouts]
+        self.step_waits(by)
 
     def _tasks_saved(self, fact: f.TasksSaved, at: datetime, seq: int) -> None:
         self.saved.append(fact)
@@ -507,14 +515,12 @@ class State(Tables):
             yield f.WorkerCarried(
                 worker.name, worker.slots, worker.labels, sorted(worker.can), worker.address, worker.since_at,
                 worker.draining, worker.connected, worker.leaving,
+                worker.instance or None, worker.connection or None,
             )  # fmt: skip
         yield from map(beats.carried, self.expected.values())
         for (about, event), told in self.told.items():
             yield f.NoticeGiven(about, event, told.since_at, told.given, told.withheld)
-        # Those that wait come in the order of their queues, which need not be that of their numbers.
-        queues = [self.queues[need] for need in sorted(self.queues)]
-        waiting = [entry[0] for queue in queues for entry in queue if self.waits(entry)]
-        for run_id in sorted(self.runs.keys() - set(waiting)) + waiting:
+        for run_id in sorted(self.runs):
             yield _carried_run(self.runs[run_id])
         yield from self.changes.carry()
 
@@ -546,6 +552,7 @@ class State(Tables):
     def _worker_carried(self, fact: f.WorkerCarried, at: datetime, seq: int) -> None:
         worker = self.workers[fact.name] = _worker(fact, fact.since_at)
         worker.connected, worker.draining, worker.leaving = fact.connected, fact.draining, fact.leaving
+        worker.instance, worker.connection = fact.instance or "", fact.connection or 0
 
     def _run_carried(self, fact: f.RunCarried, at: datetime, seq: int) -> None:
         task = self.tasks.get(fact.task)
@@ -555,7 +562,7 @@ class State(Tables):
         for name in _CARRIED:
             setattr(run, name, getattr(fact, name))
         run.nth, run.awaits, run.target = fact.nth or 1, bool(fact.awaits), fact.target or ""
-        run.blame = fact.blame or ""
+        run.blame, run.unsent, run.lease_renewed = fact.blame or "", fact.unsent or 0, bool(fact.renewed)
         run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
         self.runs[run.id] = run
         self.ledger.take_run(run, at)
@@ -574,8 +581,7 @@ class State(Tables):
             worker.runs.add(run.id)
         if run.lease_until_at is not None:
             heappush(self.leases, (run.lease_until_at, run.id))
-        if (timeout_s := run.spec.options.timeout_s) is not None:
-            heappush(self.timeouts, (run.sent_at + timedelta(seconds=timeout_s), run.id, run.attempt))
+        self.watch_time(run)
 
     def _change_carried(self, fact: f.ChangeCarried, at: datetime, seq: int) -> None:
         self.changes.open(fact.change, fact.made_at, fact.who, fact.what)
@@ -645,7 +651,8 @@ def _carried_run(run: Run) -> f.RunCarried:
         run.id, run.task_id, run.spec.record, run.due_at, run.queued_at, run.by, run.args,
         run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
         run.lease_until_at, run.stopping, run.output_bytes, run.nth if run.nth > 1 else None,
-        run.awaits or None, run.target or None, run.blame or None,
+        run.awaits or None, run.target or None, run.blame or None, run.unsent or None,
+        run.lease_renewed or None,
     )  # fmt: skip
 
 

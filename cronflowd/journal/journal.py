@@ -95,6 +95,9 @@ class Journal(Protocol):
     def forget_closed(self, upto: int) -> None:
         """Closed segments that end at `upto` or before are no longer there."""
 
+    def abandon(self, error: Fatal) -> None:
+        """Forgets what was appended since the last commit, and takes nothing any more: `error` says why."""
+
     def close(self) -> None:
         """Commits all there is, and ends."""
 
@@ -276,6 +279,9 @@ class FileJournal(_Lines):
             if size > room or self._full:
                 self._make_room(size, all(fact.is_urgent() for fact in facts))
             self._lines += lines
+            # Not to be written before the next `flush`: its facts are still to be made true, and what
+            # cannot be applied must not be committed.
+            self._flushing = False
             self._buffered += size
             self._chain = chain
             self._last += len(lines)
@@ -335,6 +341,11 @@ class FileJournal(_Lines):
             if self._lines:
                 self._flushing = True
                 self._wake.notify()
+
+    def abandon(self, error: Fatal) -> None:
+        with self._wake:
+            self._failed = error
+            self._lines, self._buffered, self._flushing = [], 0, False
 
     def close(self) -> None:
         with self._wake:
@@ -510,6 +521,7 @@ class MemoryJournal(_Lines):
         super().__init__()
         self.notify = notify
         self.full = False  # a test's word for a disk without space, reserve aside
+        self._failed: Fatal | None = None
         self._lines = list(lines)
 
     @property
@@ -524,7 +536,13 @@ class MemoryJournal(_Lines):
             yield seq, at, fact
         self._committed = self._last
 
+    def abandon(self, error: Fatal) -> None:
+        self._failed = error
+        del self._lines[self._committed :]
+
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
+        if self._failed:
+            raise self._failed
         if self.full and not all(fact.is_urgent() for fact in facts):
             raise Refusal("disk-full", "no space left in memory; nothing was changed")
         lines, self._chain = self._seal(facts, at, self._last == self._committed)

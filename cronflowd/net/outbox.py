@@ -94,6 +94,7 @@ class Outbox:
         self.limit_bytes = limit_bytes
         self.stall_s = stall_s
         self.pending_bytes = 0  # owed; a reply that is still to be made counts as one piece
+        self.sent_bytes = 0  # that the peer's socket has taken, ever
         self.has_sent = False  # the peer may have read something from us
         self.is_finished = False  # our end was said, or the connection is cut: nothing leaves any more
         self.why_cut: str | None = None  # None: it was not; empty: the peer has broken it off itself
@@ -196,6 +197,7 @@ class Outbox:
             self.has_sent = True
             sent = self._sink.send_now(data)
             self.pending_bytes -= sent
+            self.sent_bytes += sent
             self._unsent = data[sent:]
             self._room.ring()
         if self._unsent:

@@ -4,19 +4,24 @@ A worker is a peer that dialled in; nothing here decides anything. A batch of li
 turned into orders for the engine all at once, and answered after one commit. Whatever a
 worker does wrong is told to it in one ERR line before it is closed, and costs its runs
 nothing but the time until their lease ends.
+
+A link knows which of its orders have left. When it ends, for whatever reason, those that have
+not are named to the engine, which lets their runs wait again: a line that was not sent to its
+end is no order.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ..base.errors import Refusal
 from ..base.names import check_worker_name, parse_label
@@ -35,8 +40,11 @@ HELLO_WITHIN_S = 10.0
 MAX_HELLO_BYTES = 1024  # before authentication, where that is asked for
 MAX_SLOTS = 10_000
 MAX_LABELS = 64
+MAX_INSTANCE = 64
 FAREWELL_S = 1.0
-MAX_RUNNING = 100_000
+MAX_RUNNING = 1_000_000
+MAX_HELD_LINES = 1000  # that follow HELLO with more of running=
+MAX_OWED_BYTES = 1 << 20  # a worker that is owed more is given no more runs until it has taken that
 BEATS_MISSED = 3
 MAX_OFFSET_S = 2.0  # a worker's clock that is less wrong is not worth a word
 
@@ -57,9 +65,11 @@ class Core(Protocol):
     def lease_s(self) -> float: ...
     @property
     def output_limit(self) -> int: ...
+    def next_number(self) -> int: ...
     def submit(self, order: Any) -> Any: ...
     def insist(self, order: Any) -> None: ...
-    def end_batch(self) -> None: ...
+    def wake(self) -> None: ...
+    def hold_back(self, worker: str, full: bool = True) -> None: ...
     def now(self) -> datetime: ...
     def touch(self, link: Link) -> None: ...
 
@@ -74,7 +84,12 @@ class Link:
     core: Core
     last_seen_at: datetime
     scope: trio.CancelScope
+    number: int = 0  # of the connection: orders about it must not be taken for the next one's
     pending: list[str] = field(factory=list)  # lines of the batch that is being decided
+    pending_bytes: int = 0
+    given_bytes: int = 0  # to the outbox, ever
+    orders: deque[tuple[int, tuple[int, int]]] = field(factory=deque)  # (where it ends, run and attempt)
+    is_held_back: bool = False  # it is given no more runs until it has taken what it is owed
     offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
     rtt_s: float | None = None  # what it measured from one BEAT to the answer
 
@@ -83,13 +98,41 @@ class Link:
         if not self.pending:
             self.core.touch(self)
         self.pending.append(line)
+        self.pending_bytes += (len(line) if line.isascii() else len(line.encode())) + 1
+        if order := order_in(line):
+            self.orders.append((self.given_bytes + self.pending_bytes, order))
 
     def flush(self, seq: int) -> None:
         """Gives the batch's lines to the writer."""
         if self.pending:
             data = "\n".join(self.pending).encode() + b"\n"
-            self.pending.clear()
+            self.given_bytes += len(data)
+            self.drop_pending()
             self.outbox.put(data, seq)
+            while self.orders and self.orders[0][0] <= self.outbox.sent_bytes:
+                self.orders.popleft()
+
+    def drop_pending(self) -> None:
+        """Forgets what was not given to the writer yet."""
+        self.pending.clear()
+        self.pending_bytes = 0
+
+    @property
+    def owes_much(self) -> bool:
+        """Whether so much waits for it to be read that no more runs should be given to it."""
+        most = min(MAX_OWED_BYTES, self.outbox.limit_bytes // 4)
+        self.is_held_back = self.outbox.pending_bytes + self.pending_bytes > most
+        return self.is_held_back
+
+    def drained(self) -> None:
+        """All that it was owed has left: it may be given runs again."""
+        if self.is_held_back and self.core.links.get(self.name) is self:
+            self.is_held_back = False
+            self.core.hold_back(self.name, full=False)
+
+    def unsent(self) -> tuple[tuple[int, int], ...]:
+        """(run, attempt) of the orders that have not left to their last byte; after the last send."""
+        return tuple(order for ends_at, order in self.orders if ends_at > self.outbox.sent_bytes)
 
     def compare_clocks(self, worker_at: datetime, rtt_s: float | None) -> None:
         """Takes the worker's time, as it was half a round trip before its line arrived."""
@@ -111,46 +154,103 @@ class Link:
         )
 
 
+def order_in(line: str) -> tuple[int, int] | None:
+    """(run, attempt) of a RUN line; None for any other."""
+    if not line.startswith("RUN "):
+        return None
+    _, run, attempt, _ = line.split(" ", 3)
+    return int(run), int(attempt)
+
+
 async def serve_worker(connection: Connection, core: Core) -> None:
     """One connection, from HELLO to its end. On the unix socket no token is asked for."""
     outbox = Outbox(connection, core.gate, core.max_outbox)
+    link: Link | None = None
+    why = "its connection ended"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run)
         try:
-            await _serve(connection, core, outbox)
+            if found := await _greet(connection, core, outbox):
+                link, reader, items = found
+                why = await _serve(connection, core, link, reader, items)
         except Refusal as refusal:
             log.warning("worker at %s refused: %s", connection.peer, refusal)
+            why = f"refused: {refusal.message}"
             outbox.put(format_refusal(refusal, as_json=False).encode() + b"\n", core.last_seq)
-        outbox.finish()
-        with trio.move_on_after(FAREWELL_S):
-            await outbox.drained()
+            outbox.finish()
+            with trio.move_on_after(FAREWELL_S):
+                await outbox.drained()
+        finally:
+            # Whoever has gone, or was replaced, is sent nothing any more: what left is known from now on.
+            if outbox.is_owing:
+                outbox.cut("")
+            outbox.finish()
+            if link:
+                _let_go(core, link, why)
         nursery.cancel_scope.cancel()
 
 
-async def _serve(connection: Connection, core: Core, outbox: Outbox) -> None:
+async def _greet(
+    connection: Connection, core: Core, outbox: Outbox
+) -> tuple[Link, LineReader, list[str | Refusal]] | None:
+    """Waits for HELLO and takes the worker in; None where the peer leaves before. Raises Refusal."""
     token = None if connection.kind == "unix" else core.token
     reader = LineReader(MAX_HELLO_BYTES if token else MAX_LINE_BYTES)
     with trio.move_on_after(HELLO_WITHIN_S) as patience:
         items = await _first_items(connection, reader, token)
+        if not items:
+            return None
+        order, more = parse_hello(_text(items[0]), connection.peer, token)
+        reader.max_line_bytes = MAX_LINE_BYTES
+        items = await _held_lines(connection, reader, items[1:], more)
     if patience.cancelled_caught:
         raise Refusal("syntax", f"no HELLO within {HELLO_WITHIN_S:g} s")
-    if not items:
-        return
-    order = parse_hello(_text(items[0]), connection.peer, token)
-    reader.max_line_bytes = MAX_LINE_BYTES
-    with trio.CancelScope() as scope:
-        link = Link(order.name, connection.peer, outbox, core, core.now(), scope)
-        _take_over(core, link, order)
-        why = "its connection ended"
-        try:
-            why = await _serve_link(connection, core, link, reader, items[1:])
-        except OSError as error:
-            why = error.strerror or str(error)
-        except Refusal as refusal:
-            why = f"refused: {refusal.message}"
-            raise
-        finally:
-            _let_go(core, link, why)
+    for item in items[:more]:
+        order = _with_held(order, _text(item))
+    link = Link(
+        order.name, connection.peer, outbox, core, core.now(), trio.CancelScope(), number=core.next_number()
+    )
+    outbox.on_drained = link.drained
+    _take_over(core, link, order)
+    return link, reader, items[more:]
+
+
+async def _held_lines(
+    connection: Connection, reader: LineReader, items: list[str | Refusal], more: int
+) -> list[str | Refusal]:
+    """The lines after HELLO, `more` of them at least; fewer if the peer leaves."""
+    while len(items) < more and (data := await connection.receive_some()):
+        items = items + reader.receive(data)
+    if len(items) < more:
+        raise Refusal("syntax", f"HELLO said that {more} HELD lines follow; {len(items)} came")
+    return items
+
+
+def _with_held(order: o.JoinWorker, line: str) -> o.JoinWorker:
+    word, _, rest = line.partition(" ")
+    if word != "HELD":
+        raise Refusal("syntax", f'HELLO said that HELD follows, not "{escape(word[:40])}"')
+    running = order.running + _parse_running(rest)
+    if len(running) > MAX_RUNNING:
+        raise Refusal("limit", f"running= and HELD name more than {MAX_RUNNING} runs")
+    return evolve(order, running=running)
+
+
+async def _serve(
+    connection: Connection, core: Core, link: Link, reader: LineReader, items: list[str | Refusal]
+) -> str:
+    """Reads reports until the connection ends; returns why it did. Raises Refusal."""
+    try:
+        with link.scope:
+            return await _serve_link(connection, core, link, reader, items)
+        return "a newer connection of the same name has taken its place"
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        # From here on nothing is sent to it, whatever is still to be told of it.
+        if core.links.get(link.name) is link:
+            del core.links[link.name]
+            core.hold_back(link.name)
 
 
 async def _first_items(
@@ -181,8 +281,8 @@ def _text(item: str | Refusal) -> str:
     return item
 
 
-def parse_hello(line: str, address: str, token: bytes | None) -> o.JoinWorker:
-    """`HELLO name=pi slots=4 …`. Raises Refusal naming what is wrong."""
+def parse_hello(line: str, address: str, token: bytes | None) -> tuple[o.JoinWorker, int]:
+    """`HELLO name=pi slots=4 …`, and how many HELD lines follow it. Raises Refusal naming what is wrong."""
     word, _, rest = line.strip().partition(" ")
     if word.upper() != "HELLO":
         raise Refusal("syntax", f'the first line must be HELLO name=… slots=…, not "{escape(word[:40])}"')
@@ -198,7 +298,14 @@ def parse_hello(line: str, address: str, token: bytes | None) -> o.JoinWorker:
     slots = _parse_slots(options.get("slots", "1"))
     can = tuple(kind for kind in options.get("can", "shell").split(",") if kind)
     labels = _parse_labels(options.get("labels", ""))
-    return o.JoinWorker(name, slots, labels, can, address, _parse_running(options.get("running", "")))
+    if (held := options.get("held", "all")) != "all":
+        raise Refusal("bad-option", f'held="{escape(held[:40])}" is not all')
+    instance = options.get("instance", "")
+    if len(instance) > MAX_INSTANCE:
+        raise Refusal("too-long", f"instance= is longer than {MAX_INSTANCE} characters")
+    running = _parse_running(options.get("running", ""))
+    order = o.JoinWorker(name, slots, labels, can, address, running, "held" in options, instance)
+    return order, _parse_more(options.get("more", "0"))
 
 
 def _check_token(token: bytes, offered: str | None) -> None:
@@ -206,6 +313,13 @@ def _check_token(token: bytes, offered: str | None) -> None:
         raise Refusal("auth-required", "HELLO needs token= here")
     if not matches(token, offered.encode()):
         raise Refusal("denied", "the token is not the right one")
+
+
+def _parse_more(text: str) -> int:
+    try:
+        return parse_count(text, 0, MAX_HELD_LINES)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"more=: {refusal.message}") from None
 
 
 def _parse_slots(text: str) -> int:
@@ -237,33 +351,32 @@ def _parse_pair(word: str) -> tuple[int, int]:
 
 
 def _take_over(core: Core, link: Link, order: o.JoinWorker) -> None:
-    """Makes this the connection of that name; an older one is closed and says no more."""
+    """Makes this the connection of that name; an older one is closed and says no more. Raises Refusal."""
     older = core.links.get(link.name)
     if older is None and len(core.links) >= core.max_links:
         raise Refusal("too-many", f"{len(core.links)} workers are connected, which is the limit")
-    if older is not None:
-        older.scope.cancel()
     core.links[link.name] = link
     terms = f"heartbeat={core.heartbeat_s:g} lease={core.lease_s:g}"
-    hello = f"OK {link.name} {terms} output={core.output_limit} grace={core.kill_grace_s:g}"
-    link.send(hello)
+    link.send(f"OK {link.name} {terms} output={core.output_limit} grace={core.kill_grace_s:g}")
     try:
-        core.submit(order)
+        core.submit(evolve(order, connection=link.number))
     except BaseException:
-        link.pending.clear()
-        del core.links[link.name]
+        # It never came: whoever was connected still is.
+        link.drop_pending()
+        if older:
+            core.links[link.name] = older
+        else:
+            del core.links[link.name]
         raise
-    core.end_batch()
+    if older is not None:
+        older.scope.cancel()
+    core.wake()
     log.info("worker %s joined from %s with %d slots", link.name, link.address, order.slots)
 
 
 def _let_go(core: Core, link: Link, why: str) -> None:
-    if core.links.get(link.name) is not link:
-        return  # replaced by a newer connection
-    del core.links[link.name]
     log.info("worker %s left: %s", link.name, why)
-    core.insist(o.DropWorker(link.name, why))
-    core.end_batch()
+    core.insist(o.DropWorker(link.name, why, link.number, link.unsent()))
 
 
 async def _serve_link(
@@ -312,7 +425,7 @@ class Batch:
     def close(self) -> None:
         """The batch is whole: let it be decided, committed and answered."""
         self._flush_output()
-        self.core.end_batch()
+        self.core.wake()
 
     def _flush_output(self) -> None:
         if self.output:

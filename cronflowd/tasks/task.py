@@ -37,7 +37,7 @@ ENDED = frozenset({"ok", "failed", "timeout", "cancelled", "lost", "skipped", "m
 # Moves a run may make; the engine asserts them in apply.
 MOVES = {
     "queued": {"sent", "cancelled", "missed", "skipped"},
-    "sent": {"running", "ok", "failed", "timeout", "cancelled", "lost"},
+    "sent": {"queued", "running", "ok", "failed", "timeout", "cancelled", "lost"},
     "running": {"ok", "failed", "timeout", "cancelled", "lost"},
 }
 
@@ -291,6 +291,7 @@ class Run:
     blame: str = ""  # with on=all: how another run of the same fire failed
     nth: int = 1  # among the moments of its task that fell on due_at
     attempt: int = 1
+    unsent: int = 0  # attempts before this one whose order never left; retry= does not count them
     state: str = "queued"
     parked: bool = False  # waits for an earlier run of its task (overlap=), not for a worker
     awaits: bool = False  # waits for its task's dependencies
@@ -299,6 +300,7 @@ class Run:
     sent_at: datetime | None = None
     started_at: datetime | None = None
     lease_until_at: datetime | None = None  # then its worker is taken for gone; None while connected
+    lease_renewed: bool = False  # a start of the daemon has prolonged this lease; the next one will not
     stopping: str = ""  # `cancelled` or `timeout` once a KILL is on its way
     output_bytes: int = 0  # journaled so far, of this attempt
     has_output: bool = False  # whether any attempt wrote something
@@ -352,10 +354,13 @@ class Worker:
     draining: bool = False  # by DRAIN; outlives its connection
     leaving: bool = False  # it said BYE
     runs: set[int] = field(factory=set)
+    instance: str = ""  # of its memory of what it took; empty = it does not say
+    connection: int = 0  # the number of the connection that it is, or was, reached by
+    is_full: bool = False  # its connection owes it so much that it is given no more now; no fact
 
     @property
     def free(self) -> int:
-        return self.slots - len(self.runs) if self.takes_runs else 0
+        return self.slots - len(self.runs) if self.takes_runs and not self.is_full else 0
 
     @property
     def takes_runs(self) -> bool:

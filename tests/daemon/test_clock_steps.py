@@ -92,6 +92,18 @@ class ListJournal:
         """There is no disk."""
 
 
+class Listener:
+    """A worker's connection that takes whatever it is given."""
+
+    owes_much = False
+
+    def send(self, line: str) -> None:
+        """It reads everything at once."""
+
+    def flush(self, seq: int) -> None:
+        """And owes nothing."""
+
+
 class Life:
     """A daemon, the machine's clocks, and one worker that takes every run and never ends one."""
 
@@ -108,6 +120,7 @@ class Life:
             state.apply(entry.fact, entry.at, seq)
         self.core = Core(state, cast(Journal, self.journal), self.clock, Limits())
         self.core.submit(o.StartDaemon("1", "UTC"))
+        self.core.links["w1"] = cast(Link, Listener())
         self.core.submit(o.JoinWorker("w1", 10_000, {}, ("shell",), "here", ()))
         self.look()
 

@@ -659,8 +659,9 @@ class Life(Driver):
             places = [run_id for _, run_id in state.delayed] if run.delayed_until_at else []
             places += [
                 run_id
-                for queue in state.queues.values()
-                for run_id, attempt in queue
+                for works in state.lanes.values()
+                for lane in works.values()
+                for _, run_id, attempt in lane
                 if (run_id, attempt) == entry
             ]
             must(run.id in places, run, "waits in no queue")
