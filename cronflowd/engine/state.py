@@ -92,7 +92,7 @@ class State(Tables):
             self.changes.add(step)
 
     def _steps(self, fact: Any) -> Iterator[Step]:
-        kind, task = STEPS[type(fact)], self.tasks.get(fact.id)
+        kind, task = STEPS[fact.__class__], self.tasks.get(fact.id)
         if isinstance(fact, f.TaskAdded | f.TaskRestored):
             yield Step(kind, fact.id, getattr(fact, "rev", 1), None)
         elif isinstance(fact, f.TaskPaused | f.TaskResumed) and task is None:
@@ -501,7 +501,7 @@ class State(Tables):
         """The whole state as facts; applied to an empty State they give this one again."""
         yield f.StateCarried(
             self.next_task, self.next_run, self.paused_all, self.paused_until_at, self.paused_why, self.tz,
-            [attrs.asdict(saved) for saved in self.saved], dict(self.totals),
+            list(self.saved), dict(self.totals),
             self.last_step_s, self.last_step_at, self.beats_from_at, self.decided_upto_at,
         )  # fmt: skip
         yield f.LedgerCarried(self.ledger.carry())
@@ -528,7 +528,7 @@ class State(Tables):
         self.next_task, self.next_run, self.tz = fact.next_task, fact.next_run, fact.tz
         self.paused_all, self.paused_until_at = fact.paused_all, fact.paused_until_at
         self.paused_why, self.totals = fact.paused_why, dict(fact.totals)
-        self.saved.extend(f.TasksSaved(**saved) for saved in fact.saved)
+        self.saved.extend(fact.saved)
         self.last_step_s, self.last_step_at = fact.last_step_s, fact.last_step_at
         self.give_grace(fact.beats_from_at or self.beats_from_at)
         self.decided_upto_at = fact.decided_upto_at or at
@@ -672,4 +672,4 @@ def _method(kind: type[f.Fact]) -> Applier:
     return note_first
 
 
-_APPLY: dict[type[f.Fact], Applier] = {kind: _method(kind) for kind in f.KINDS.values()}
+_APPLY: dict[type[f.Fact], Applier] = {kind: _method(kind) for kind in f.KINDS}

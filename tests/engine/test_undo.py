@@ -107,7 +107,7 @@ def test_the_log_survives_a_checkpoint() -> None:
         driver.line(line)
     again = State("UTC")
     for fact in driver.state.carry():
-        seq, at, read, _ = facts.decode(orjson.loads(facts.encode(1, driver.now, fact, more=False)))
+        seq, at, read, _ = facts.decode(facts.encode(1, driver.now, fact, more=False))
         again.apply(read, at, seq)
     assert snapshot(again) == snapshot(driver.state)
     for ref in ("a", "b", "task_3"):
@@ -153,11 +153,13 @@ def test_a_journal_from_before_there_were_changes_is_read() -> None:
     """Nothing is known of its changes then, and nothing is made up."""
     state = State("UTC")
     record = {"schedule": "@daily", "command": "x", "jobName": "a"}
-    head: dict[str, Any] = {"seq": 1, "at": "2030-01-01T12:00:00Z", "id": 1, "due_at": None}
-    added = head | {"fact": "TaskAdded", "record": record, "anchor_at": "2030-01-01T12:00:00Z"}
-    changed = head | {"fact": "TaskChanged", "rev": 2, "record": record | {"schedule": "@hourly"}}
+    noon = "2030-01-01T12:00:00Z"
+    task: dict[str, Any] = {"id": 1, "due_at": None, "record": record}
+    added = {"seq": 1, "at": noon, "fact": "TaskAdded", "anchor_at": noon} | task
+    changed = {"seq": 2, "at": noon, "fact": "TaskChanged", "rev": 2} | task
+    changed["record"] = record | {"schedule": "@hourly"}
     for line in (added, changed):
-        seq, at, fact, _ = facts.decode(line)
+        seq, at, fact, _ = facts.decode(orjson.dumps(line))
         state.apply(fact, at, seq)
     reply = revisions.show_history(state, q.ShowHistory("a", None, 0))
     assert list(reply.rows) == [(2, None, None, "as far back as is known")]
