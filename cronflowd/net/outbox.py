@@ -191,18 +191,19 @@ class Outbox:
             self.cut("a reply could not be made")
 
     def _send_piece(self) -> None:
+        was_owing = self.is_owing
         data = self._unsent or self._take()
         if data:
             self.has_sent = True
             sent = self._sink.send_now(data)
             self.pending_bytes -= sent
             self._unsent = data[sent:]
-            self._room.ring()
+        self._room.ring()
         if self._unsent:
             self._bell.ring()
         elif self._queue:
             self._leave_or_hold(self._bell.ring)
-        elif data or self._is_finishing:
+        elif was_owing or self._is_finishing:  # a row source may have run dry without another byte
             self._tell_drained()
 
     def _tell_drained(self) -> None:

@@ -260,6 +260,20 @@ def test_drained_is_told_once_for_what_has_left() -> None:
     assert told == [0]
 
 
+@pytest.mark.parametrize("room", [7000, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 1 << 30])
+@pytest.mark.parametrize("sizes", [(), (1,), (PIECE_BYTES - 1,), (PIECE_BYTES,), (PIECE_BYTES,) * 3, (0, 5)])
+def test_the_end_of_a_long_reply_is_told_whatever_its_size(sizes: tuple[int, ...], room: int) -> None:
+    """A source that runs dry in a turn of its own sends no byte any more; netcat waited for ever then."""
+    sink, _, outbox = make()
+    told: list[int] = []
+    outbox.on_drained = lambda: told.append(outbox.pending_bytes)
+    outbox.put_rows(((b"x" * size, 0) for size in sizes), 0)
+    for _ in range(sum(sizes) // room + 3 * len(sizes) + 3):
+        sink.room = room
+        outbox.flush()
+    assert (len(sink.sent), told) == (sum(sizes), [0])
+
+
 def test_a_peer_that_broke_off_is_given_up_quietly() -> None:
     """Clients leave in the middle all day long; that is no error of ours."""
     sink, gate, outbox = make()
