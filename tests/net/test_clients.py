@@ -590,7 +590,7 @@ async def test_a_watcher_that_does_not_read_is_cut(clock: MockClock) -> None:
         await peer.read(b"OK watching\n")
         while core.sessions[0].outbox.why_cut is None:
             core.sessions[0].outbox.put(b"event " * 200 + b"\n", 0)
-            await trio.sleep(0)
+            await trio.sleep(0.01)
         await trio.sleep(1)
         assert core.left == 1
 
