@@ -13,6 +13,7 @@ HELLO, and watchers from being cut off.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum
 from itertools import chain
@@ -347,11 +348,15 @@ class _Client:
         if self._skips_line:
             _, newline, data = data.partition(b"\n")
             self._skips_line = not newline
-        while self.session.is_locked and b"\n" in data:
-            # Line by line, because AUTH widens the limit for all that follows it.
+        at = 0
+        while self.session.is_locked and (end := data.find(b"\n", at) + 1) and not self.session.closing:
+            # Line by line, because AUTH widens the limit for all that follows it. Nobody is
+            # known yet, so the others have their turn after each line, whatever it says.
             self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES
-            line, newline, data = data.partition(b"\n")
-            await self._execute(self._lines.receive(line + newline))
+            await trio.lowlevel.checkpoint()
+            await self._execute(self._lines.receive(data[at:end]))
+            at = end
+        data = data[at:]
         self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES if self.session.is_locked else MAX_LINE_BYTES
         await self._execute(self._lines.receive(data))
         return True
@@ -359,10 +364,8 @@ class _Client:
     def _is_ours(self, data: bytes) -> bool:
         """Looks at the first line, as far as it has come, before anything is executed."""
         first = (self._first or b"") + data
-        while b"\n" in first and (
-            first[:1] == b"#" or first.partition(b"\n")[0].isspace() or first[:1] == b"\n"
-        ):
-            first = first.partition(b"\n")[2]  # no line yet, only blanks and comments
+        if blank := _NO_ORDERS.match(first):
+            first = first[blank.end() :]  # no line yet, only blanks and comments
         if foreign := looks_foreign(first):
             log.info("%s was closed: it speaks %s", self.session.address, foreign)
             return False
@@ -403,8 +406,8 @@ class _Client:
                 self._add_refusal(item)
             elif _is_order(item):
                 self._run_line(item)
-                if self.session.closing or perf_counter() > until:
-                    break
+            if self.session.closing or perf_counter() > until:
+                break
             size += len(self._replies[-1]) if self._replies else 0
         return at
 
@@ -481,6 +484,9 @@ class _Client:
     def _take_replies(self) -> bytes:
         replies, self._replies = self._replies, []
         return _encode("\n".join(replies))
+
+
+_NO_ORDERS = re.compile(rb"(?:[ \t\r\f\v]*+\n|#[^\n]*+\n)++")  # in one pass: a stranger may send thousands
 
 
 def _is_order(line: str) -> bool:
