@@ -30,6 +30,7 @@ from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.timetable import Timetable
 from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
 from ..tasks.options import show_options
+from ..tasks.reasons import in_words
 from ..tasks.task import Failure, Outcome, Run, Task, TaskSpec, read_record
 from . import questions as q
 from .commands import VERBS
@@ -116,7 +117,10 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule, spec.options.start_at),
         ("paused", _paused_text(state, task, now)),
-        *((f"after-{name}", task.heard.get(name, "not since the last fire")) for name in spec.options.after),
+        *(
+            (f"after-{name}", in_words(task.heard.get(name)) or "not since the last fire")
+            for name in spec.options.after
+        ),
         *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
         *([("unreadable", spec.unread.why)] if spec.unread else []),
         *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
@@ -263,7 +267,7 @@ def list_failed(state: State, query: q.ListFailed) -> Reply:
     found.sort(key=lambda pair: (pair[0].ended_at, pair[1].id), reverse=True)
     rows = [
         (
-            task.id, task.name, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit, bad.why,
+            task.id, task.name, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit, in_words(bad.why),
             bad.since_at,
         )
         for bad, task in found if is_wanted(bad)
@@ -345,7 +349,12 @@ def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) ->
     """DEPS: the trees of who waits for whom, and what each has heard of the one above it."""
     drawn = draw_tree(state, find(state, query.ref) if query.ref else None)
     rows = (
-        (task.id, tree, task_state(state, task, now), above and task.heard.get(above.name))
+        (
+            task.id,
+            tree,
+            task_state(state, task, now),
+            above and (in_words(task.heard.get(above.name)) or None),
+        )
         for task, above, tree in list(drawn)
     )
     return Reply("", {}, ("id", "tree", "state", "heard"), rows, "rows")

@@ -15,6 +15,7 @@ from typing import Any
 
 from attrs import Factory, define
 
+from ..tasks.reasons import Reason
 from ..tasks.task import Task, TaskSpec, read_record
 from . import facts as f
 
@@ -44,7 +45,7 @@ class Was:
     paused_why: str = ""
     counts: dict[str, int] | None = None
     fired: int = 0
-    heard: dict[str, str] = Factory(dict)
+    heard: dict[str, Reason] = Factory(dict)
 
     @property
     def record(self) -> dict[str, Any]:

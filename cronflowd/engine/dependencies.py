@@ -16,14 +16,16 @@ from attrs import evolve
 
 from ..base.errors import Refusal
 from ..base.text import escape
+from ..tasks.reasons import Reason, reason
 from ..tasks.task import Task, TaskSpec
 from . import orders as o
 from .state import WELL, State
 
 
-def standing(state: State, task: Task) -> tuple[list[str], str]:
+def standing(state: State, task: Task) -> tuple[list[str], Reason]:
     """(the dependencies that are still waited for, why one of the others will not do)."""
-    waits, broken = [], ""
+    waits: list[str] = []
+    broken: Reason = ""
     for name in task.spec.options.after:
         heard = task.heard.get(name)
         if heard == WELL:
@@ -32,7 +34,7 @@ def standing(state: State, task: Task) -> tuple[list[str], str]:
         if heard is None or (dependency and dependency.runs):
             waits.append(name)
         else:
-            broken = broken or f"dependency {name}: {heard}"
+            broken = broken or reason("dependency", name=name, heard=heard)
     return waits, broken
 
 

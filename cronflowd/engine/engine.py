@@ -20,8 +20,8 @@ from typing import Any
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape, format_option, format_time
-from ..schedules.zones import format_duration
 from ..tasks.options import DEFAULTS
+from ..tasks.reasons import Reason, in_words, reason
 from ..tasks.task import Run, Task, TaskSpec
 from . import expectations, notices
 from . import facts as f
@@ -83,11 +83,11 @@ class Engine(Changes):
     def _run(self, order: o.RunTask, now: datetime) -> Decision:
         task = self._find(order.ref)
         found = overlap(self.state, task)
-        if isinstance(found, str):
-            raise Refusal("busy", f"{found} (overlap={task.spec.options.overlap})")
+        if not isinstance(found, tuple):
+            raise Refusal("busy", f"{in_words(found)} (overlap={task.spec.options.overlap})")
         parked, before, messages = found
         if not (targets := targets_of(self.state, task.spec, now)):
-            raise Refusal("busy", NO_WORKER)
+            raise Refusal("busy", in_words(NO_WORKER))
         first, args = self.state.next_run, order.args or None
         before += [
             f.RunQueued(run, task.id, now, "manual", None, args, parked, target=target)
@@ -103,7 +103,7 @@ class Engine(Changes):
             raise Refusal(
                 "not-found", f"run {order.run} has ended already" if known else f"no run {order.run}"
             )
-        facts, messages = stop(run, "cancelled", "cancelled by a client")
+        facts, messages = stop(run, "cancelled", reason("cancelled"))
         reply = Reply(f"{run.id} cancelled", {"run": run.id, "cancelled": True})
         return Decision(facts + after_end(self.state, run, facts), reply, messages)
 
@@ -146,27 +146,23 @@ class Engine(Changes):
 
     def _expire(self, order: o.ExpireRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
-        facts = ended_waiting(run, "missed", "no worker took it within its grace")
+        facts = ended_waiting(run, "missed", reason("unplaced"))
         return Decision(facts + after_end(self.state, run, facts) + reopened(self.state, run, now))
 
     def _lose(self, order: o.LoseRun, now: datetime) -> Decision:
         """The lease ended: the worker is gone, or never said what became of a KILL."""
         run = self.state.runs[order.run]
         state = run.stopping or "lost"
-        why = (
-            f"worker {run.worker} did not come back with it"
-            if state == "lost"
-            else "the worker did not answer"
-        )
+        why = reason("gone", worker=run.worker) if state == "lost" else reason("unanswered")
         return Decision(self._end(run, state, None, why, now))
 
     def _time_out(self, order: o.TimeoutRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
-        limit = format_duration(run.spec.options.timeout_s or 0.0)
-        facts, messages = stop(run, "timeout", f"its timeout of {limit} is over")
+        why = reason("timeout", limit_s=run.spec.options.timeout_s)
+        facts, messages = stop(run, "timeout", why)
         return Decision(facts, None, messages)
 
-    def _end(self, run: Run, state: str, exit_code: int | None, why: str, now: datetime) -> list[f.Fact]:
+    def _end(self, run: Run, state: str, exit_code: int | None, why: Reason, now: datetime) -> list[f.Fact]:
         """The facts that end an attempt: for good, or with another one to follow."""
         options = run.spec.options
         delay_s = None
@@ -177,7 +173,7 @@ class Engine(Changes):
             delay_s = _rerun_delay_s(tries - options.retry.times)
         end = ended(run, state, exit_code, why, final=delay_s is None)
         # Before the end: what comes after it would be late.
-        told: list[f.Fact] = [remark(run, why)] if why else []
+        told: list[f.Fact] = [remark(run, in_words(why))] if why else []
         if delay_s is None:
             return [*told, end, *after_end(self.state, run, [end])]
         again_at = now + timedelta(seconds=delay_s)

@@ -20,6 +20,7 @@ import attrs
 import orjson
 from attrs import define
 
+from ..tasks.reasons import Reason
 from ..tasks.task import Outcome
 
 FACTS_VERSION = 1
@@ -108,7 +109,7 @@ class TaskRestored(Asked):
     paused_why: str | None = None
     counts: dict[str, int] | None = None
     fired: int | None = None
-    heard: dict[str, str] | None = None
+    heard: dict[str, Reason] | None = None
 
 
 @define
@@ -143,7 +144,7 @@ class FiresPassed(Fact):
     first_due_at: datetime
     last_due_at: datetime
     count: int
-    why: str
+    why: Reason
     next_due_at: datetime | None
     settles: bool | None = None  # True = for its dependencies' sake: what was heard of them is used up
 
@@ -237,7 +238,7 @@ class RunEnded(Fact):
     started_at: datetime | None
     worker: str | None
     exit: int | None
-    why: str | None
+    why: Reason | None
     final: bool  # False = another attempt follows
 
 
@@ -433,7 +434,7 @@ class TaskCarried(Fact):
     counts: dict[str, int] | None = None
     decided: int | None = None
     fired: int | None = None
-    heard: dict[str, str] | None = None
+    heard: dict[str, Reason] | None = None
     notice: bool | None = None
 
 
@@ -455,7 +456,7 @@ class FailureCarried(Fact):
     due_at: datetime
     ended_at: datetime
     exit: int | None
-    why: str
+    why: Reason
 
 
 @define
@@ -482,7 +483,7 @@ class RunCarried(Fact):
     nth: int | None = None
     awaits: bool | None = None
     target: str | None = None
-    blame: str | None = None
+    blame: Reason | None = None
     unsent: int | None = None
     renewed: bool | None = None
 
@@ -547,7 +548,7 @@ class StepCarried(Fact):
     paused_why: str | None = None
     counts: dict[str, int] | None = None
     fired: int | None = None
-    heard: dict[str, str] | None = None
+    heard: dict[str, Reason] | None = None
 
 
 def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:

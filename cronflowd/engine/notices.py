@@ -24,6 +24,7 @@ from attrs import evolve, frozen
 from ..base.text import escape, format_time
 from ..tasks.kinds import CONTROL
 from ..tasks.options import DEFAULTS, set_options
+from ..tasks.reasons import in_words
 from ..tasks.targets import BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
 from ..tasks.task import Told, make_spec
 from . import facts as f
@@ -180,7 +181,7 @@ def _of_run(state: State, fact: f.RunEnded, event: str, now: datetime) -> Notice
         "ended": format_time(now),
         "exit": fact.exit,
         "worker": fact.worker,
-        "why": _clean(fact.why or "")[:MAX_WHY_CHARS] or None,
+        "why": _clean(in_words(fact.why))[:MAX_WHY_CHARS] or None,
         "since": format_time(task.failure.since_at) if task and task.failure else None,
     }
     headline = f"{fact.name} {_headline(fact, event)}"
@@ -215,7 +216,7 @@ def _lost_worker(fact: f.RunEnded) -> Notice:
         "jobName": fact.name,
         "run": fact.run,
     }
-    told |= {"why": _clean(fact.why or "")[:MAX_WHY_CHARS] or None}
+    told |= {"why": _clean(in_words(fact.why))[:MAX_WHY_CHARS] or None}
     return Notice(f"worker:{fact.worker}", "worker", UNSAID, f"worker {fact.worker} is lost", told)
 
 
@@ -230,7 +231,7 @@ def _fires_passed(state: State, fact: f.FiresPassed, now: datetime, general: Tar
         "due": format_time(fact.first_due_at),
         "until": format_time(fact.last_due_at) if fact.count > 1 else None,
         "count": fact.count,
-        "why": _clean(fact.why)[:MAX_WHY_CHARS],
+        "why": _clean(in_words(fact.why))[:MAX_WHY_CHARS],
     }
     times = "" if fact.count == 1 else f" {fact.count} times"
     yield Notice(

@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ..tasks.reasons import Reason
 from ..tasks.task import TaskSpec
 
 # --- from clients ---
@@ -253,7 +254,7 @@ class BreakRun:
     """One of them has not."""
 
     run: int
-    why: str
+    why: Reason
 
 
 @frozen
@@ -261,7 +262,7 @@ class FireAfter:
     """All dependencies of an @after task have ended; `broken` says why one of them will not do."""
 
     task: int
-    broken: str
+    broken: Reason
 
 
 @frozen

@@ -9,7 +9,6 @@ tests/engine/test_state.py. `carry` tells the whole state as facts again; a chec
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ import attrs
 
 from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
+from ..tasks.reasons import Reason, passed_on, reason
 from ..tasks.targets import EVENTS, OPPOSITE
 from ..tasks.task import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import beats
@@ -35,7 +35,6 @@ MAX_OUTPUT_IN_MEMORY = (
     16 * 1024 * 1024
 )  # characters, all runs together; older output is read from the journal
 MAX_WORKERS_AWAY = 1000
-MAX_REASON = 200  # characters of a reason that is passed on
 SAVES_KEPT = 2  # the file on disk is one of the last two saves, whenever the power went
 WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
 
@@ -202,7 +201,7 @@ class State(Tables):
             self.set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
             if fact.settles:
                 task.heard.clear()
-        self._tell_dependents(fact.name, since(fact.state, fact.why))
+        self._tell_dependents(fact.name, passed_on(fact.state, fact.why))
 
     def _run_queued(self, fact: f.RunQueued, at: datetime, seq: int) -> None:
         self.ledger.count_due(fact.due_at, at)
@@ -245,7 +244,7 @@ class State(Tables):
             run.delayed_until_at = None
         self.enqueue(run)
 
-    def _tell_dependents(self, name: str, how: str) -> None:
+    def _tell_dependents(self, name: str, how: Reason) -> None:
         """A run of a task has ended for good, or a moment of it has passed."""
         for task_id in self.dependents.get(name, ()):
             self.tasks[task_id].heard[name] = how
@@ -314,12 +313,9 @@ class State(Tables):
             if fact.state == "skipped":
                 task.heard.clear()
             self._unpark(task, at)
-            how = f"run {run.id} {fact.state}"
-            if fact.state == "skipped":
-                how = since(how, fact.why or "")
-            self._tell_of_end(task, run, WELL if fact.state == "ok" else how)
+            self._tell_of_end(task, run, _how_ended(fact))
 
-    def _tell_of_end(self, task: Task, run: Run, how: str) -> None:
+    def _tell_of_end(self, task: Task, run: Run, how: Reason) -> None:
         """With on=all, dependents hear of a fire when its last run has ended, and of its first failure."""
         how = run.blame or how
         runs = [self.runs[other] for other in task.runs] if run.target else []
@@ -599,16 +595,11 @@ class State(Tables):
         self.changes.forget_parsed()
 
 
-def since(how: str, why: str) -> str:
-    """What dependents hear of a fire that did not run: the reason, or what that goes back to in the end."""
-    found = _ORIGIN.fullmatch(why)
-    if not found:
-        return f"{how} ({why[:MAX_REASON]})"
-    _, known, origin = found[2].rpartition(", since ")
-    return f"{how}, since {origin if known else f'{found[1]}: {found[2]}'}"
-
-
-_ORIGIN = re.compile(r"dependency ([^:]+): (.*)", re.DOTALL)
+def _how_ended(fact: f.RunEnded) -> Reason:
+    """What dependents hear of a run that has ended for good."""
+    if fact.state == "skipped":
+        return passed_on(fact.state, fact.why or "", fact.run)
+    return WELL if fact.state == "ok" else reason("ended", run=fact.run, state=fact.state)
 
 
 def counts(task: Task, run: Run) -> bool:

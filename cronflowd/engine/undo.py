@@ -18,6 +18,7 @@ from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import format_option, format_time, shorten
 from ..tasks.options import HIDDEN
+from ..tasks.reasons import reason
 from ..tasks.task import Task, TaskSpec
 from . import facts as f
 from . import orders as o
@@ -230,7 +231,7 @@ class Changes(Definitions):
                 pauses += _pause(task, each.was)
                 continue
             if task:
-                leave += [] if each else self._cancel_queued(task, "its task was removed by UNDO")
+                leave += [] if each else self._cancel_queued(task, reason("undone"))
                 leave.append(f.TaskRemoved(task_id, "undone"))
             if each:
                 others.append(_restored(each, now))

@@ -28,6 +28,7 @@ from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone
 from .kinds import WHOSE, check_command, check_options, check_request
 from .options import DEFAULTS, RULES, Options, format_options, set_options
+from .reasons import Reason
 
 # Command and all options of any length together; bounds tasks.db's lines and RUN lines.
 MAX_TEXT_BYTES = 65_536
@@ -148,7 +149,7 @@ class Failure:
     due_at: datetime
     ended_at: datetime
     exit: int | None
-    why: str
+    why: Reason
 
 
 @define
@@ -161,7 +162,7 @@ class Task:
     rev: int = 1
     due_at: datetime | None = None  # its next moment; None = no more, or not by the clock
     decided: int = 0  # of the moments that fall on due_at; a clock change may bring several to one
-    heard: dict[str, str] = field(factory=dict)  # how its dependencies ended since its last fire, by name
+    heard: dict[str, Reason] = field(factory=dict)  # how its dependencies ended since its last fire, by name
     fired: int = 0  # runs of the schedule since count= was set; not counted without it
     paused: bool = False
     paused_until_at: datetime | None = None  # None while paused = until RESUME
@@ -288,7 +289,7 @@ class Run:
     by: str  # `schedule`, `manual`, `reboot`, `after`, `notice`
     args: dict[str, str] | None = None  # of RUN REF arg.K=V
     target: str = ""  # with on=all: the one worker that this run is for
-    blame: str = ""  # with on=all: how another run of the same fire failed
+    blame: Reason = ""  # with on=all: how another run of the same fire failed
     nth: int = 1  # among the moments of its task that fell on due_at
     attempt: int = 1
     unsent: int = 0  # attempts before this one whose order never left; retry= does not count them
@@ -326,7 +327,7 @@ class Outcome:
     ended_at: datetime
     worker: str | None
     exit: int | None
-    why: str = ""
+    why: Reason = ""
     count: int = 1  # fires this row stands for
     first_due_at: datetime | None = None  # of them; None = due_at
 
