@@ -41,6 +41,8 @@ def describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
         case f.TaskPaused() | f.TaskResumed():
             label = state.tasks[fact.id].name if fact.id is not None else "all"
             return _task(at, name, fact.id, label, getattr(fact, "why", ""))
+        case f.RecordUnread():
+            return _task(at, name, fact.task, fact.name, fact.why)
         case f.FiresPassed():
             detail = f"{fact.count} from {format_time(fact.first_due_at)}: {in_words(fact.why)}"
             row = (at, f"fire-{fact.state}", fact.task, fact.name, None, None, None, detail)

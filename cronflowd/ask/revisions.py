@@ -14,7 +14,7 @@ from ..base.replies import Reply
 from ..base.text import escape, format_time, shorten
 from ..engine.changelog import Change, Step, Was, whole
 from ..engine.state import State
-from ..tasks.options import DEFAULTS, HIDDEN, RULES
+from ..tasks.options import DEFAULTS, RULES, is_secret
 from . import questions as q
 
 MAX_VALUE = 200  # characters of each side of a difference
@@ -111,7 +111,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _difference(key: str, old: object, new: object) -> str:
-    if key in HIDDEN:
+    if is_secret(key):
         return f"{key}: another one"
     texts = [shorten(_default(key) if text is None else str(text), MAX_VALUE) or "-" for text in (old, new)]
     return f"{key}: {texts[0]} -> {texts[1]}"

@@ -29,9 +29,9 @@ from ..schedules.schedule import Row as MomentRow
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.timetable import Timetable
 from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
-from ..tasks.options import show_options
+from ..tasks.options import format_options, masked
 from ..tasks.reasons import in_words
-from ..tasks.task import Failure, Outcome, Run, Task, TaskSpec, read_record
+from ..tasks.task import RECORD_TEXTS, Failure, Outcome, Run, Task, TaskSpec, read_record
 from . import questions as q
 from .commands import VERBS
 from .revisions import find_revision
@@ -61,6 +61,8 @@ def task_state(state: State, task: Task, now: datetime) -> str:
         return "running"
     if task.runs:
         return "queued"
+    if task.spec.unread:
+        return "unreadable"
     if state.is_paused(task, now):
         return "paused"
     return "scheduled" if task.due_at else "idle"
@@ -113,7 +115,7 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         ("next", task.due_at),
         ("rev", task.rev),
         ("added", task.anchor_at),
-        *show_options(spec.options, all_of_them=True).items(),
+        *_options(spec),
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule, spec.options.start_at),
         ("paused", _paused_text(state, task, now)),
@@ -141,12 +143,20 @@ def _get_revision(state: State, ref: str, rev: int) -> Reply:
         ("rev", found.rev),
         ("changed", found.at),
         ("who", found.who),
-        *show_options(spec.options, all_of_them=True).items(),
+        *_options(spec),
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule, spec.options.start_at),
         *([("unreadable", spec.unread.why)] if spec.unread else []),
     ]
     return Reply(str(task_id), {"id": task_id}, PAIR_COLUMNS, rows)
+
+
+def _options(spec: TaskSpec) -> Iterator[Row]:
+    """Every option, without secrets; of a record that cannot be read, what stands in it."""
+    texts = format_options(spec.options, all_of_them=True)
+    if spec.unread:
+        texts |= {key: str(text) for key, text in spec.unread.record.items() if key not in RECORD_TEXTS}
+    return ((key, masked(key, text)) for key, text in texts.items())
 
 
 def _in_words(schedule: Schedule, start_at: datetime | None = None) -> list[Row]:
@@ -498,6 +508,7 @@ def status_rows(state: State, now: datetime) -> list[Row]:
             "paused",
             "all" if state.is_all_paused(now) else sum(task.is_paused(now) for task in state.tasks.values()),
         ),
+        *([("unreadable", len(state.unread))] if state.unread else []),
         ("next", next_due[0] if next_due else None),
         *((f"fires-{name}", number) for name, number in sorted(state.totals.items())),
         ("started", state.started_at),

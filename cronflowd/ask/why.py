@@ -164,7 +164,7 @@ def explain_never(state: State, task: Task) -> list[Row]:
     """A task that nothing has ever come of."""
     rows: list[Row] = [(task.anchor_at, f"{task.name} was added; it has not been due since")]
     if task.spec.unread:
-        return [*rows, (None, f"its definition cannot be read: {task.spec.unread.why}")]
+        return [*rows, (None, in_words(task.spec.unread.reason))]
     next_text = "its next moment" if task.due_at else f"no moment is to come: {describe(task.spec.schedule)}"
     return [*rows, (task.due_at, next_text), *tell_waiting(state, task)]
 
@@ -184,7 +184,7 @@ def _why_not_due(task: Task, at: datetime) -> Iterator[str]:
     if _is_moment(task, at):
         return
     if task.spec.unread:
-        yield f"its definition cannot be read: {task.spec.unread.why}"
+        yield in_words(task.spec.unread.reason)
         return
     if bound := out_of_bounds(task.spec, at):
         yield f"it is {in_words(bound)}"

@@ -18,7 +18,7 @@ from ..base.replies import Reply
 from ..base.text import escape, format_time
 from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
-from ..tasks.options import set_options
+from ..tasks.options import refuse_masks, set_options
 from ..tasks.reasons import Reason, in_words, reason
 from ..tasks.targets import Target
 from ..tasks.task import Task, TaskSpec, make_spec, parse_record
@@ -104,6 +104,7 @@ class Definitions:
     def _set(self, order: o.SetTask, now: datetime) -> Decision:
         task = self._find(order.ref)
         words = dict(order.words)
+        refuse_masks(words)
         old = task.spec
         if old.unread is not None:
             return self._mend(task, old.unread.record, words, now)
@@ -128,8 +129,10 @@ class Definitions:
     def _replaced(self, task: Task, old: str, new: str) -> f.Fact:
         """A task that waits for another one, which has a new name, or none any more (empty)."""
         after = tuple(filter(None, (new if name == old else name for name in task.spec.options.after)))
-        spec = evolve(task.spec, options=evolve(task.spec.options, after=after))
-        return f.TaskChanged(task.id, task.rev + 1, spec.record, task.due_at)
+        record = evolve(task.spec, options=evolve(task.spec.options, after=after)).record
+        if task.spec.unread:
+            record["after"] = ",".join(after)
+        return f.TaskChanged(task.id, task.rev + 1, record, task.due_at)
 
     def _names(self, tasks: Iterable[int]) -> str:
         first, *more = sorted(self.state.tasks[task].name for task in tasks)

@@ -54,7 +54,7 @@ def _judge(state: State, task: Task) -> Any | None:
         if state.runs[run_id].awaits:
             # The first is the oldest; the others wait for the next round.
             return o.BreakRun(run_id, broken) if broken else None if waits else o.AdmitRun(run_id)
-    if task.spec.schedule.kind == "after" and not waits and not task.is_used_up:
+    if task.spec.schedule.kind == "after" and task.spec.options.after and not waits and not task.is_used_up:
         return o.FireAfter(task.id, broken)
     return None
 

@@ -39,6 +39,7 @@ from .fires import (
     fire,
     fire_now,
     jump,
+    next_unread,
     out_of_bounds,
     overlap,
     remark,
@@ -82,6 +83,9 @@ class Engine(Changes):
 
     def _run(self, order: o.RunTask, now: datetime) -> Decision:
         task = self._find(order.ref)
+        if task.spec.unread:
+            what = f'"{task.name}" never runs: {in_words(task.spec.unread.reason)}'
+            raise Refusal("bad-line", f"{what}; SET mends it")
         found = overlap(self.state, task)
         if not isinstance(found, tuple):
             raise Refusal("busy", f"{in_words(found)} (overlap={task.spec.options.overlap})")
@@ -115,6 +119,9 @@ class Engine(Changes):
         return Decision([sent], None, [(order.worker, self._run_line(run))])
 
     def _run_line(self, run: Run) -> str:
+        # Every order passes here. What is not known for sure is not done at all, least of all by a shell.
+        if run.spec.unread:
+            raise AssertionError(f"run {run.id} of a record that cannot be read was to be sent")
         # Most of the line is the same at every run of a task, and is kept with the task.
         task = self.state.tasks.get(run.task_id)
         head = task.run_head if task and task.spec is run.spec else ""
@@ -167,9 +174,10 @@ class Engine(Changes):
         options = run.spec.options
         delay_s = None
         tries = run.attempt - run.unsent
-        if state in ("failed", "timeout", "lost"):
+        again = not run.spec.unread and state in ("failed", "timeout", "lost")
+        if again:
             delay_s = options.retry.delay_s(tries, draw(f"{run.id} {run.attempt} {run.spec.name}"))
-        if delay_s is None and state == "lost" and options.lost == "rerun":
+        if again and delay_s is None and state == "lost" and options.lost == "rerun":
             delay_s = _rerun_delay_s(tries - options.retry.times)
         end = ended(run, state, exit_code, why, final=delay_s is None)
         # Before the end: what comes after it would be late.
@@ -367,6 +375,11 @@ class Engine(Changes):
     def _record_checkpoint(self, order: o.RecordCheckpoint, now: datetime) -> Decision:
         return Decision([f.CheckpointWritten(order.file, order.upto, order.size, order.crc)])
 
+    def _tell_unread(self, order: o.TellUnread, now: datetime) -> Decision:
+        task = self.state.tasks[order.task]
+        assert task.spec.unread
+        return Decision([f.RecordUnread(task.id, task.name, task.spec.unread.why)])
+
     # --- what comes due inside ---
 
     def next_step(self, now: datetime) -> Any | None:
@@ -378,6 +391,8 @@ class Engine(Changes):
         first are on their way while the last are still to be decided.
         """
         state = self.state
+        if (state.unread_runs or state.untold) and (unread := next_unread(state)):
+            return unread
         if (lease := state.next_lease_end()) and lease[0] <= now:
             return o.LoseRun(lease[1])
         if (timeout := state.next_timeout()) and timeout[0] <= now:
@@ -488,6 +503,7 @@ _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     o.AdmitRun: Engine._admit,
     o.BreakRun: Engine._break,
     o.PlaceRun: Engine._place,
+    o.TellUnread: Engine._tell_unread,
     o.LoseRun: Engine._lose,
     o.TimeoutRun: Engine._time_out,
     o.ReleaseRun: Engine._release,

@@ -150,6 +150,15 @@ class FiresPassed(Fact):
 
 
 @define
+class RecordUnread(Fact):
+    """A task was found, at a start or with other zone data, that cannot be read: it starts nothing."""
+
+    task: int
+    name: str
+    why: str
+
+
+@define
 class RunQueued(Fact):
     """A fire became a run."""
 

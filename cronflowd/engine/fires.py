@@ -1,7 +1,7 @@
 """What becomes of a due moment, and how runs end: the rules that several orders share.
 
 Pure functions of the state, as everything that decides. A moment starts a run unless the
-task is paused (skipped), the moment is later than catchup= and grace= allow (missed), or
+task is paused or cannot be read (skipped), the moment is later than catchup= and grace= allow (missed), or
 overlap= says no to another run (skipped). After downtime all moments that were due
 meanwhile are judged in one step, whatever their number.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from attrs import Factory, define
 
@@ -20,6 +21,7 @@ from ..schedules.zones import SECOND
 from ..tasks.reasons import Reason, in_words, reason
 from ..tasks.task import MAX_PARKED_RUNS, Run, Task, TaskSpec
 from . import facts as f
+from . import orders as o
 from .dependencies import standing
 from .placement import all_targets
 from .state import State, counts
@@ -57,7 +59,7 @@ def fire(state: State, task: Task, now: datetime) -> Decision:
                 return Decision(pass_range(state, task, first, last, "missed", reason("grace")))
         else:
             newest = moments.latest(first, now, anchor) or first
-    if why := _why_paused(state, task, newest):
+    if why := _why_held(state, task, newest):
         return Decision(pass_range(state, task, first, newest, "skipped", why))
     facts: list[f.Fact] = []
     chosen = _newest_working(state, task, newest, now)
@@ -96,13 +98,17 @@ def jump(state: State, task: Task, now: datetime, by_s: float) -> list[f.Fact]:
     if task.due_at is None or task.due_at > now:
         return []
     newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
-    if why := _why_paused(state, task, newest):
+    if why := _why_held(state, task, newest):
         return pass_range(state, task, task.due_at, newest, "skipped", why)
     return pass_range(state, task, task.due_at, newest, "missed", reason("clock-set", by_s=round(by_s)))
 
 
+def _why_held(state: State, task: Task, at: datetime) -> Reason:
+    """Why no moment starts anything, whatever else is so; empty if it may."""
+    return task.spec.unread.reason if task.spec.unread else _why_paused(state, task, at)
+
+
 def _why_paused(state: State, task: Task, at: datetime) -> Reason:
-    """Why a moment starts nothing, or nothing."""
     if not state.is_paused(task, at):
         return ""
     return reason("paused", text=task.paused_why or state.paused_why or None)
@@ -152,6 +158,17 @@ def _start(
     return Decision([*facts, *before], None, messages)
 
 
+def next_unread(state: State) -> Any | None:
+    """What follows from records that cannot be read, as the next order: their runs end, and they are told."""
+    while state.unread_runs:
+        run_id = next(iter(state.unread_runs))
+        run = state.runs.get(run_id)
+        if run and run.spec.unread and run.state == "queued":
+            return o.BreakRun(run_id, run.spec.unread.reason)
+        del state.unread_runs[run_id]
+    return o.TellUnread(next(iter(state.untold))) if state.untold else None
+
+
 def targets_of(state: State, spec: TaskSpec, now: datetime) -> Sequence[str | None]:
     """The workers that a fire is for, one run each; None stands for any that on= allows."""
     return all_targets(state, spec, now) if spec.options.on == "all" else (None,)
@@ -161,7 +178,7 @@ def fire_now(
     state: State, task: Task, by: str, now: datetime, broken: Reason = "", first_run: int = 0
 ) -> Decision:
     """What no clock starts, @after and @reboot, fires at this moment; `broken` is a dependency's failure."""
-    why = _why_paused(state, task, now) or day_off(state, task.spec, now) or broken
+    why = _why_held(state, task, now) or day_off(state, task.spec, now) or broken
     if why := why or out_of_bounds(task.spec, now):
         return Decision(_passed_one(task, "skipped", now, why, None, True))
     return _start(state, task, now, by, now, [], first_run=first_run)
@@ -236,7 +253,8 @@ def _passed_all(
 ) -> f.FiresPassed:
     moments, anchor = task.spec.moments, task.anchor_at
     count = moments.times_at(first, anchor) - _decided(task, first) + moments.count(first, last, anchor)
-    return passed(task, state, first, last, count, why, following)
+    # One at least came due, though what cannot be read any more does not know of it.
+    return passed(task, state, first, last, max(1, count), why, following)
 
 
 def _decided(task: Task, at: datetime) -> int:

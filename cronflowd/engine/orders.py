@@ -258,6 +258,13 @@ class BreakRun:
 
 
 @frozen
+class TellUnread:
+    """That the record of a task cannot be read has not been said yet."""
+
+    task: int
+
+
+@frozen
 class FireAfter:
     """All dependencies of an @after task have ended; `broken` says why one of them will not do."""
 

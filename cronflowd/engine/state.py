@@ -19,7 +19,7 @@ import attrs
 
 from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
-from ..tasks.reasons import Reason, passed_on, reason
+from ..tasks.reasons import Reason, passed_on, reason, shortened
 from ..tasks.targets import EVENTS, OPPOSITE
 from ..tasks.task import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import beats
@@ -210,7 +210,7 @@ class State(Tables):
         run.parked, run.nth, run.target = bool(fact.parked), fact.nth or 1, fact.target or ""
         if fact.not_before_at is not None:
             run.delayed_until_at = run.queued_at = fact.not_before_at
-        self.runs[fact.run] = run
+        self._put_run(run)
         self.next_run = max(self.next_run, fact.run + 1)
         task.runs.append(fact.run)
         is_first = len(task.runs) < 2 or self.runs[task.runs[-2]].due_at != fact.due_at or not fact.target
@@ -229,6 +229,11 @@ class State(Tables):
             task.heard.clear()
         if not run.parked:
             self.enqueue(run)
+
+    def _put_run(self, run: Run) -> None:
+        self.runs[run.id] = run
+        if run.spec.unread:
+            self.unread_runs[run.id] = None
 
     def _run_admitted(self, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
         run = self.runs[fact.run]
@@ -386,6 +391,14 @@ class State(Tables):
         if not rows:
             del self.outcomes[run]
 
+    def _record_unread(self, fact: f.RecordUnread, at: datetime, seq: int) -> None:
+        """That it cannot run is a failing like others: it lasts until a run ends well."""
+        self.untold.pop(fact.task, None)
+        task = self.tasks[fact.task]
+        since_at = task.failure.since_at if task.failure else at
+        why = shortened(reason("unreadable", text=fact.why))
+        task.failure = Failure(since_at, None, "unreadable", task.due_at or at, at, None, why)
+
     # --- workers ---
 
     def _worker_joined(self, fact: f.WorkerJoined, at: datetime, seq: int) -> None:
@@ -453,6 +466,7 @@ class State(Tables):
 
     def _daemon_started(self, fact: f.DaemonStarted, at: datetime, seq: int) -> None:
         self.tz, self.started_at = fact.tz, at
+        self.untold = dict(self.unread)
         self.give_grace(self._beats_from(at))
         for worker in self.workers.values():
             if worker.connected:
@@ -560,7 +574,7 @@ class State(Tables):
         run.nth, run.awaits, run.target = fact.nth or 1, bool(fact.awaits), fact.target or ""
         run.blame, run.unsent, run.lease_renewed = fact.blame or "", fact.unsent or 0, bool(fact.renewed)
         run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
-        self.runs[run.id] = run
+        self._put_run(run)
         self.ledger.take_run(run, at)
         if task:
             task.runs.append(run.id)
@@ -588,10 +602,16 @@ class State(Tables):
     def parse_again(self) -> None:
         """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
         for task in self.tasks.values():
-            old, task.spec, task.run_head = task.spec, self._spec(task.spec.record), ""
-            for run in task.runs:
-                if self.runs[run].spec is old:
-                    self.runs[run].spec = task.spec
+            old, new = task.spec, self._spec(task.spec.record)
+            if old.unread or new.unread:
+                self.take_out(task)
+                task.spec = new
+                self.put(task)  # with all that may be read of it now, or no longer
+            task.spec, task.run_head = new, ""
+            for run in [self.runs[number] for number in task.runs]:
+                if run.spec is old:
+                    run.spec = new
+                    self._put_run(run)
         self.changes.forget_parsed()
 
 

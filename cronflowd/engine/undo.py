@@ -17,7 +17,7 @@ from attrs import define, evolve
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import format_option, format_time, shorten
-from ..tasks.options import HIDDEN
+from ..tasks.options import masked
 from ..tasks.reasons import reason
 from ..tasks.task import Task, TaskSpec
 from . import facts as f
@@ -57,7 +57,7 @@ def _name(state: State, ref: str) -> str:
 
 
 def _word(key: str, value: str) -> str:
-    return format_option(key, "***" if key in HIDDEN else value)
+    return format_option(key, masked(key, value))
 
 
 def _added(state: State, order: o.AddTask) -> str:
