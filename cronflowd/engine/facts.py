@@ -51,6 +51,8 @@ class Asked(Fact):
     who: str | None = None  # the connection's name or address; None = the daemon itself
     change: int | None = None
     what: str | None = None  # with the first fact of a change: the order, as HISTORY tells it
+    verb: str | None = None  # with that: which order it was, `SET` or `UNDO`
+    undone: str | None = None  # with that: the one change that an UNDO took back, as HISTORY tells that
 
 
 @define
@@ -539,6 +541,8 @@ class ChangeCarried(Fact):
     made_at: datetime
     who: str | None
     what: str
+    verb: str | None = None
+    undone: str | None = None
 
 
 @define

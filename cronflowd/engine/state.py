@@ -86,7 +86,7 @@ class State(Tables):
         """Keeps what a change is about to replace."""
         if fact.change is None:
             return
-        self.changes.open(fact.change, at, fact.who, fact.what or "")
+        self.changes.open(fact.change, at, fact)
         for step in self._steps(fact):
             self.changes.add(step)
 
@@ -594,7 +594,7 @@ class State(Tables):
         self.watch_time(run)
 
     def _change_carried(self, fact: f.ChangeCarried, at: datetime, seq: int) -> None:
-        self.changes.open(fact.change, fact.made_at, fact.who, fact.what)
+        self.changes.open(fact.change, fact.made_at, fact)
 
     def _step_carried(self, fact: f.StepCarried, at: datetime, seq: int) -> None:
         self.changes.add(read_step(fact))
