@@ -352,7 +352,7 @@ def _moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[Mo
             return
         is_off = remark != "skipped" and day_off(state, spec, at) is not None
         left -= not (is_off or remark == "skipped")
-        yield local, at, "skipped-by-calendar" if is_off else remark
+        yield local, at, "skipped-by-calendar" if is_off else "skipped-unreadable" if spec.unread else remark
 
 
 def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) -> Reply:

@@ -171,6 +171,8 @@ def explain_never(state: State, task: Task) -> list[Row]:
 
 def _what_will_be(state: State, task: Task, at: datetime) -> Iterator[str]:
     yield "it is still to come"
+    if task.spec.unread:
+        yield f"but it will be skipped, if SET does not mend it before: {in_words(task.spec.unread.reason)}"
     yield from (f"but {text}" for _, text in tell_waiting(state, task))
     if why := day_off(state, task.spec, at):
         yield f"but it will be skipped: {in_words(why)}"

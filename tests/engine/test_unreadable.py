@@ -389,6 +389,21 @@ def test_whoever_asks_sees_it(zone: Path, go: Going) -> None:
     assert not [key for key, _ in views.status_rows(driver.state, driver.now) if key == "unreadable"]
 
 
+def test_moments_to_come_say_that_they_will_be_skipped() -> None:
+    """NEXT and WHY know when; neither may promise what will not happen."""
+    driver = Driver()
+    driver.line("ADD name=a 0 3 * * * x")
+    driver.journal = [line.replace(b'"command"', b'"moon":"full","command"') for line in driver.journal]
+    driver.restart()
+    state, now = driver.state, driver.now
+    asked = commands.parse("NEXT a n=2", commands.Context(now, "UTC"))
+    assert [row[2] for row in views.show_next(state, asked, now).rows] == ["skipped-unreadable"] * 2
+    rows, disposition = why.explain_unknown(state, state.tasks[1], START + timedelta(hours=15), now)
+    assert (disposition, rows[2][1].partition(":")[0]) == (
+        "pending", "but it will be skipped, if SET does not mend it before",
+    )  # fmt: skip
+
+
 def test_many_are_told_one_small_step_each(zone: Path) -> None:
     """A million tasks of a zone that is gone must not become one decision that no disk takes."""
     driver = Driver()
