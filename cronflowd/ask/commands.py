@@ -21,7 +21,7 @@ from ..schedules.english import parse_moment
 from ..schedules.schedule import settle_schedule, split_schedule
 from ..schedules.words import named_zone
 from ..schedules.zones import parse_zone
-from ..tasks.options import DEFAULTS, parse_count, set_options
+from ..tasks.options import DEFAULTS, parse_count, refuse_masks, set_options
 from ..tasks.task import ENDED, make_spec, parse_json, parse_record
 from . import questions as q
 
@@ -31,7 +31,7 @@ MAX_UNDONE = 100
 MAX_AHEAD_DAYS = 7305  # 20 years
 MAX_LIMIT = 999_999_999
 MAX_BEAT_TEXT = 500  # characters kept of what a BEAT says
-TASK_STATES = ("scheduled", "running", "queued", "paused", "idle")
+TASK_STATES = ("scheduled", "running", "queued", "paused", "idle", "unreadable")
 RUN_STATES = ("queued", "sent", "running", *sorted(ENDED))
 
 
@@ -133,7 +133,9 @@ def _nothing(make: Callable[[], Any]) -> Parser:
 def _add(text: str, context: Context) -> o.AddTask:
     text = text.lstrip(" \t")
     if text.startswith("{"):
-        task_id, spec = parse_record(parse_json(text, "the task"), context.default_tz)
+        record = parse_json(text, "the task")
+        refuse_masks(record if isinstance(record, dict) else {})
+        task_id, spec = parse_record(record, context.default_tz)
         return o.AddTask(spec, task_id)
     options, rest = split_options(text)
     if not rest:
@@ -142,6 +144,7 @@ def _add(text: str, context: Context) -> o.AddTask:
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
     name = options.pop("name", "")
     zone = named_zone(schedule) or context.default_tz
+    refuse_masks(options)
     parsed = set_options(DEFAULTS, options, zone, context.now)
     return o.AddTask(make_spec(name, schedule, command, parsed, context.default_tz))
 
@@ -163,6 +166,7 @@ def _now(text: str, context: Context) -> o.AddTask:
 
 def _one_off(at: datetime, options: dict[str, str], command: str, context: Context) -> Any:
     name = options.pop("name", "")
+    refuse_masks(options)
     parsed = set_options(DEFAULTS, options, context.default_tz, context.now)
     return make_spec(name, f"@at {format_time(at)}", command, parsed, context.default_tz)
 

@@ -29,8 +29,9 @@ from ..schedules.schedule import Row as MomentRow
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.timetable import Timetable
 from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
-from ..tasks.options import show_options
-from ..tasks.task import Failure, Outcome, Run, Task, TaskSpec, read_record
+from ..tasks.options import format_options, masked
+from ..tasks.reasons import in_words
+from ..tasks.task import RECORD_TEXTS, Failure, Outcome, Run, Task, TaskSpec, read_record
 from . import questions as q
 from .commands import VERBS
 from .revisions import find_revision
@@ -60,6 +61,8 @@ def task_state(state: State, task: Task, now: datetime) -> str:
         return "running"
     if task.runs:
         return "queued"
+    if task.spec.unread:
+        return "unreadable"
     if state.is_paused(task, now):
         return "paused"
     return "scheduled" if task.due_at else "idle"
@@ -112,11 +115,14 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         ("next", task.due_at),
         ("rev", task.rev),
         ("added", task.anchor_at),
-        *show_options(spec.options, all_of_them=True).items(),
+        *_options(spec),
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule, spec.options.start_at),
         ("paused", _paused_text(state, task, now)),
-        *((f"after-{name}", task.heard.get(name, "not since the last fire")) for name in spec.options.after),
+        *(
+            (f"after-{name}", in_words(task.heard.get(name)) or "not since the last fire")
+            for name in spec.options.after
+        ),
         *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
         *([("unreadable", spec.unread.why)] if spec.unread else []),
         *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
@@ -137,12 +143,20 @@ def _get_revision(state: State, ref: str, rev: int) -> Reply:
         ("rev", found.rev),
         ("changed", found.at),
         ("who", found.who),
-        *show_options(spec.options, all_of_them=True).items(),
+        *_options(spec),
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule, spec.options.start_at),
         *([("unreadable", spec.unread.why)] if spec.unread else []),
     ]
     return Reply(str(task_id), {"id": task_id}, PAIR_COLUMNS, rows)
+
+
+def _options(spec: TaskSpec) -> Iterator[Row]:
+    """Every option, without secrets; of a record that cannot be read, what stands in it."""
+    texts = format_options(spec.options, all_of_them=True)
+    if spec.unread:
+        texts |= {key: str(text) for key, text in spec.unread.record.items() if key not in RECORD_TEXTS}
+    return ((key, masked(key, text)) for key, text in texts.items())
 
 
 def _in_words(schedule: Schedule, start_at: datetime | None = None) -> list[Row]:
@@ -263,7 +277,7 @@ def list_failed(state: State, query: q.ListFailed) -> Reply:
     found.sort(key=lambda pair: (pair[0].ended_at, pair[1].id), reverse=True)
     rows = [
         (
-            task.id, task.name, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit, bad.why,
+            task.id, task.name, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit, in_words(bad.why),
             bad.since_at,
         )
         for bad, task in found if is_wanted(bad)
@@ -338,14 +352,19 @@ def _moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[Mo
             return
         is_off = remark != "skipped" and day_off(state, spec, at) is not None
         left -= not (is_off or remark == "skipped")
-        yield local, at, "skipped-by-calendar" if is_off else remark
+        yield local, at, "skipped-by-calendar" if is_off else "skipped-unreadable" if spec.unread else remark
 
 
 def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) -> Reply:
     """DEPS: the trees of who waits for whom, and what each has heard of the one above it."""
     drawn = draw_tree(state, find(state, query.ref) if query.ref else None)
     rows = (
-        (task.id, tree, task_state(state, task, now), above and task.heard.get(above.name))
+        (
+            task.id,
+            tree,
+            task_state(state, task, now),
+            above and (in_words(task.heard.get(above.name)) or None),
+        )
         for task, above, tree in list(drawn)
     )
     return Reply("", {}, ("id", "tree", "state", "heard"), rows, "rows")
@@ -489,6 +508,7 @@ def status_rows(state: State, now: datetime) -> list[Row]:
             "paused",
             "all" if state.is_all_paused(now) else sum(task.is_paused(now) for task in state.tasks.values()),
         ),
+        *([("unreadable", len(state.unread))] if state.unread else []),
         ("next", next_due[0] if next_due else None),
         *((f"fires-{name}", number) for name, number in sorted(state.totals.items())),
         ("started", state.started_at),

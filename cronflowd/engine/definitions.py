@@ -18,7 +18,8 @@ from ..base.replies import Reply
 from ..base.text import escape, format_time
 from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
-from ..tasks.options import set_options
+from ..tasks.options import refuse_masks, set_options
+from ..tasks.reasons import Reason, in_words, reason
 from ..tasks.targets import Target
 from ..tasks.task import Task, TaskSpec, make_spec, parse_record
 from . import facts as f
@@ -58,7 +59,7 @@ class Definitions:
         facts: list[f.Fact] = [f.TaskAdded(task_id, spec.record, _anchor(now), due_at)]
         if order.now:
             if not targets_of(state, spec, now):
-                raise Refusal("busy", NO_WORKER)
+                raise Refusal("busy", in_words(NO_WORKER))
             facts += start_now(state, Task(task_id, spec, _anchor(now)), now).facts
         return Decision(facts, _added(task_id, spec.name, due_at))
 
@@ -103,6 +104,7 @@ class Definitions:
     def _set(self, order: o.SetTask, now: datetime) -> Decision:
         task = self._find(order.ref)
         words = dict(order.words)
+        refuse_masks(words)
         old = task.spec
         if old.unread is not None:
             return self._mend(task, old.unread.record, words, now)
@@ -127,8 +129,10 @@ class Definitions:
     def _replaced(self, task: Task, old: str, new: str) -> f.Fact:
         """A task that waits for another one, which has a new name, or none any more (empty)."""
         after = tuple(filter(None, (new if name == old else name for name in task.spec.options.after)))
-        spec = evolve(task.spec, options=evolve(task.spec.options, after=after))
-        return f.TaskChanged(task.id, task.rev + 1, spec.record, task.due_at)
+        record = evolve(task.spec, options=evolve(task.spec.options, after=after)).record
+        if task.spec.unread:
+            record["after"] = ",".join(after)
+        return f.TaskChanged(task.id, task.rev + 1, record, task.due_at)
 
     def _names(self, tasks: Iterable[int]) -> str:
         first, *more = sorted(self.state.tasks[task].name for task in tasks)
@@ -168,8 +172,7 @@ class Definitions:
         if task.due_at is None or not _is_overdue(task, now):
             return []
         newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
-        why = "the task was changed or removed before it could start"
-        return _staying(pass_range(self.state, task, task.due_at, newest, "missed", why))
+        return _staying(pass_range(self.state, task, task.due_at, newest, "missed", reason("changed")))
 
     def _undecided_from(self, now: datetime) -> datetime:
         """From when on moments are new; those that a clock set back shows again have been decided."""
@@ -194,7 +197,7 @@ class Definitions:
                     "busy", f'nothing else would ever start "{spec.name}" (@after); remove it first'
                 )
         facts = [self._replaced(self.state.tasks[task_id], task.name, "") for task_id in waiting]
-        facts += [*self._overdue(task, now), *self._cancel_queued(task, "its task was removed")]
+        facts += [*self._overdue(task, now), *self._cancel_queued(task, reason("removed"))]
         facts.append(f.TaskRemoved(task.id, "removed"))
         return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
 
@@ -202,12 +205,12 @@ class Definitions:
         facts: list[f.Fact] = []
         for task in self.state.own_tasks():
             facts += self._overdue(task, now)
-            facts += self._cancel_queued(task, "its task was removed by CLEAR")
+            facts += self._cancel_queued(task, reason("cleared"))
             facts.append(f.TaskRemoved(task.id, "cleared"))
         count = self.state.count_own()
         return Decision(facts, Reply(f"{count} removed", {"removed": count}))
 
-    def _cancel_queued(self, task: Task, why: str) -> list[f.Fact]:
+    def _cancel_queued(self, task: Task, why: Reason) -> list[f.Fact]:
         """Runs that have not been sent end with their task; running ones go on to their end."""
         runs = [self.state.runs[run] for run in task.runs]
         queued = [run for run in runs if run.state == "queued"]
@@ -223,7 +226,7 @@ class Definitions:
         for task in state.own_tasks():
             if task.id not in staying:
                 facts += self._overdue(task, now)
-                facts += self._cancel_queued(task, "its task was not in the file loaded")
+                facts += self._cancel_queued(task, reason("loaded"))
                 facts.append(f.TaskRemoved(task.id, "loaded"))
         for task_id, spec in _all_settled(numbered):
             old = state.tasks.get(task_id)

@@ -16,14 +16,16 @@ from attrs import evolve
 
 from ..base.errors import Refusal
 from ..base.text import escape
+from ..tasks.reasons import Reason, reason
 from ..tasks.task import Task, TaskSpec
 from . import orders as o
 from .state import WELL, State
 
 
-def standing(state: State, task: Task) -> tuple[list[str], str]:
+def standing(state: State, task: Task) -> tuple[list[str], Reason]:
     """(the dependencies that are still waited for, why one of the others will not do)."""
-    waits, broken = [], ""
+    waits: list[str] = []
+    broken: Reason = ""
     for name in task.spec.options.after:
         heard = task.heard.get(name)
         if heard == WELL:
@@ -32,7 +34,7 @@ def standing(state: State, task: Task) -> tuple[list[str], str]:
         if heard is None or (dependency and dependency.runs):
             waits.append(name)
         else:
-            broken = broken or f"dependency {name}: {heard}"
+            broken = broken or reason("dependency", name=name, heard=heard)
     return waits, broken
 
 
@@ -52,7 +54,7 @@ def _judge(state: State, task: Task) -> Any | None:
         if state.runs[run_id].awaits:
             # The first is the oldest; the others wait for the next round.
             return o.BreakRun(run_id, broken) if broken else None if waits else o.AdmitRun(run_id)
-    if task.spec.schedule.kind == "after" and not waits and not task.is_used_up:
+    if task.spec.schedule.kind == "after" and task.spec.options.after and not waits and not task.is_used_up:
         return o.FireAfter(task.id, broken)
     return None
 

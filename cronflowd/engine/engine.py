@@ -20,8 +20,8 @@ from typing import Any
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape, format_option, format_time
-from ..schedules.zones import format_duration
 from ..tasks.options import DEFAULTS
+from ..tasks.reasons import Reason, in_words, reason
 from ..tasks.task import Run, Task, TaskSpec
 from . import expectations, notices
 from . import facts as f
@@ -39,6 +39,7 @@ from .fires import (
     fire,
     fire_now,
     jump,
+    next_unread,
     out_of_bounds,
     overlap,
     remark,
@@ -82,12 +83,15 @@ class Engine(Changes):
 
     def _run(self, order: o.RunTask, now: datetime) -> Decision:
         task = self._find(order.ref)
+        if task.spec.unread:
+            what = f'"{task.name}" never runs: {in_words(task.spec.unread.reason)}'
+            raise Refusal("bad-line", f"{what}; SET mends it")
         found = overlap(self.state, task)
-        if isinstance(found, str):
-            raise Refusal("busy", f"{found} (overlap={task.spec.options.overlap})")
+        if not isinstance(found, tuple):
+            raise Refusal("busy", f"{in_words(found)} (overlap={task.spec.options.overlap})")
         parked, before, messages = found
         if not (targets := targets_of(self.state, task.spec, now)):
-            raise Refusal("busy", NO_WORKER)
+            raise Refusal("busy", in_words(NO_WORKER))
         first, args = self.state.next_run, order.args or None
         before += [
             f.RunQueued(run, task.id, now, "manual", None, args, parked, target=target)
@@ -103,7 +107,7 @@ class Engine(Changes):
             raise Refusal(
                 "not-found", f"run {order.run} has ended already" if known else f"no run {order.run}"
             )
-        facts, messages = stop(run, "cancelled", "cancelled by a client")
+        facts, messages = stop(run, "cancelled", reason("cancelled"))
         reply = Reply(f"{run.id} cancelled", {"run": run.id, "cancelled": True})
         return Decision(facts + after_end(self.state, run, facts), reply, messages)
 
@@ -115,6 +119,9 @@ class Engine(Changes):
         return Decision([sent], None, [(order.worker, self._run_line(run))])
 
     def _run_line(self, run: Run) -> str:
+        # Every order passes here. What is not known for sure is not done at all, least of all by a shell.
+        if run.spec.unread:
+            raise AssertionError(f"run {run.id} of a record that cannot be read was to be sent")
         # Most of the line is the same at every run of a task, and is kept with the task.
         task = self.state.tasks.get(run.task_id)
         head = task.run_head if task and task.spec is run.spec else ""
@@ -146,38 +153,35 @@ class Engine(Changes):
 
     def _expire(self, order: o.ExpireRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
-        facts = ended_waiting(run, "missed", "no worker took it within its grace")
+        facts = ended_waiting(run, "missed", reason("unplaced"))
         return Decision(facts + after_end(self.state, run, facts) + reopened(self.state, run, now))
 
     def _lose(self, order: o.LoseRun, now: datetime) -> Decision:
         """The lease ended: the worker is gone, or never said what became of a KILL."""
         run = self.state.runs[order.run]
         state = run.stopping or "lost"
-        why = (
-            f"worker {run.worker} did not come back with it"
-            if state == "lost"
-            else "the worker did not answer"
-        )
+        why = reason("gone", worker=run.worker) if state == "lost" else reason("unanswered")
         return Decision(self._end(run, state, None, why, now))
 
     def _time_out(self, order: o.TimeoutRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
-        limit = format_duration(run.spec.options.timeout_s or 0.0)
-        facts, messages = stop(run, "timeout", f"its timeout of {limit} is over")
+        why = reason("timeout", limit_s=run.spec.options.timeout_s)
+        facts, messages = stop(run, "timeout", why)
         return Decision(facts, None, messages)
 
-    def _end(self, run: Run, state: str, exit_code: int | None, why: str, now: datetime) -> list[f.Fact]:
+    def _end(self, run: Run, state: str, exit_code: int | None, why: Reason, now: datetime) -> list[f.Fact]:
         """The facts that end an attempt: for good, or with another one to follow."""
         options = run.spec.options
         delay_s = None
         tries = run.attempt - run.unsent
-        if state in ("failed", "timeout", "lost"):
+        again = not run.spec.unread and state in ("failed", "timeout", "lost")
+        if again:
             delay_s = options.retry.delay_s(tries, draw(f"{run.id} {run.attempt} {run.spec.name}"))
-        if delay_s is None and state == "lost" and options.lost == "rerun":
+        if again and delay_s is None and state == "lost" and options.lost == "rerun":
             delay_s = _rerun_delay_s(tries - options.retry.times)
         end = ended(run, state, exit_code, why, final=delay_s is None)
         # Before the end: what comes after it would be late.
-        told: list[f.Fact] = [remark(run, why)] if why else []
+        told: list[f.Fact] = [remark(run, in_words(why))] if why else []
         if delay_s is None:
             return [*told, end, *after_end(self.state, run, [end])]
         again_at = now + timedelta(seconds=delay_s)
@@ -371,6 +375,11 @@ class Engine(Changes):
     def _record_checkpoint(self, order: o.RecordCheckpoint, now: datetime) -> Decision:
         return Decision([f.CheckpointWritten(order.file, order.upto, order.size, order.crc)])
 
+    def _tell_unread(self, order: o.TellUnread, now: datetime) -> Decision:
+        task = self.state.tasks[order.task]
+        assert task.spec.unread
+        return Decision([f.RecordUnread(task.id, task.name, task.spec.unread.why)])
+
     # --- what comes due inside ---
 
     def next_step(self, now: datetime) -> Any | None:
@@ -382,6 +391,8 @@ class Engine(Changes):
         first are on their way while the last are still to be decided.
         """
         state = self.state
+        if (state.unread_runs or state.untold) and (unread := next_unread(state)):
+            return unread
         if (lease := state.next_lease_end()) and lease[0] <= now:
             return o.LoseRun(lease[1])
         if (timeout := state.next_timeout()) and timeout[0] <= now:
@@ -492,6 +503,7 @@ _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     o.AdmitRun: Engine._admit,
     o.BreakRun: Engine._break,
     o.PlaceRun: Engine._place,
+    o.TellUnread: Engine._tell_unread,
     o.LoseRun: Engine._lose,
     o.TimeoutRun: Engine._time_out,
     o.ReleaseRun: Engine._release,

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Union
 
 import msgspec
 
+from ..tasks.reasons import Reason
 from ..tasks.task import Outcome
 
 FACTS_VERSION = 1
@@ -46,6 +47,8 @@ class Asked(Fact, kw_only=True):
     who: str | None = None  # the connection's name or address; None = the daemon itself
     change: int | None = None
     what: str | None = None  # with the first fact of a change: the order, as HISTORY tells it
+    verb: str | None = None  # with that: which order it was, `SET` or `UNDO`
+    undone: str | None = None  # with that: the one change that an UNDO took back, as HISTORY tells that
 
 
 class TaskAdded(Asked):
@@ -99,7 +102,7 @@ class TaskRestored(Asked):
     paused_why: str | None = None
     counts: dict[str, int] | None = None
     fired: int | None = None
-    heard: dict[str, str] | None = None
+    heard: dict[str, Reason] | None = None
 
 
 class TaskPaused(Asked):
@@ -131,9 +134,17 @@ class FiresPassed(Fact):
     first_due_at: datetime
     last_due_at: datetime
     count: int
-    why: str
+    why: Reason
     next_due_at: datetime | None
     settles: bool | None = None  # True = for its dependencies' sake: what was heard of them is used up
+
+
+class RecordUnread(Fact):
+    """A task was found, at a start or with other zone data, that cannot be read: it starts nothing."""
+
+    task: int
+    name: str
+    why: str
 
 
 class RunQueued(Fact):
@@ -217,7 +228,7 @@ class RunEnded(Fact):
     started_at: datetime | None
     worker: str | None
     exit: int | None
-    why: str | None
+    why: Reason | None
     final: bool  # False = another attempt follows
 
 
@@ -396,7 +407,7 @@ class TaskCarried(Fact):
     counts: dict[str, int] | None = None
     decided: int | None = None
     fired: int | None = None
-    heard: dict[str, str] | None = None
+    heard: dict[str, Reason] | None = None
     notice: bool | None = None
 
 
@@ -416,7 +427,7 @@ class FailureCarried(Fact):
     due_at: datetime
     ended_at: datetime
     exit: int | None
-    why: str
+    why: Reason
 
 
 class RunCarried(Fact):
@@ -442,7 +453,7 @@ class RunCarried(Fact):
     nth: int | None = None
     awaits: bool | None = None
     target: str | None = None
-    blame: str | None = None
+    blame: Reason | None = None
     unsent: int | None = None
     renewed: bool | None = None
 
@@ -486,6 +497,8 @@ class ChangeCarried(Fact):
     made_at: datetime
     who: str | None
     what: str
+    verb: str | None = None
+    undone: str | None = None
 
 
 class StepCarried(Fact):
@@ -503,7 +516,7 @@ class StepCarried(Fact):
     paused_why: str | None = None
     counts: dict[str, int] | None = None
     fired: int | None = None
-    heard: dict[str, str] | None = None
+    heard: dict[str, Reason] | None = None
 
 
 def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:

@@ -54,6 +54,9 @@ class Tables(Expectations):
         self.ready: list[tuple[datetime, int, Lane]] = []
         self.ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts
         self.waits: list[tuple[datetime, int, int]] = []  # when a run that no worker took is missed
+        self.unread: dict[int, None] = {}  # tasks whose records cannot be read
+        self.untold: dict[int, None] = {}  # those among them of which that has not been said
+        self.unread_runs: dict[int, None] = {}  # runs that may have to end because theirs cannot be
         self.delayed: list[tuple[datetime, int]] = []
         self.leases: list[tuple[datetime, int]] = []
         self.timeouts: list[tuple[datetime, int, int]] = []
@@ -93,10 +96,15 @@ class Tables(Expectations):
             self.dependents.setdefault(name, set()).add(task.id)
         if task.spec.options.after or task.runs:
             self.to_judge[task.id] = None
+        if task.spec.unread:
+            self.unread[task.id] = self.untold[task.id] = None
 
     def take_out(self, task: Task) -> None:
         """The opposite: by id alone it can still be found."""
         self.notices.discard(task.id)
+        if task.spec.unread:
+            del self.unread[task.id]
+            self.untold.pop(task.id, None)
         if self.names.get(task.name) == task.id:  # UNDO may have let another one take it a moment ago
             del self.names[task.name]
         for name in task.spec.options.after:
@@ -106,7 +114,7 @@ class Tables(Expectations):
 
     def set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
         """When a task is due next, and how many of the moments at that instant have been decided."""
-        task.due_at = due_at = None if task.spec.unread else due_at
+        task.due_at = due_at
         task.decided = decided
         if due_at is not None:
             heappush(self.due, (due_at, RANK[task.spec.options.prio], task.id))
@@ -122,6 +130,8 @@ class Tables(Expectations):
 
     def enqueue(self, run: Run) -> None:
         """Lets a run wait for its time, then for a worker."""
+        if run.spec.unread:
+            self.unread_runs[run.id] = None
         if run.delayed_until_at is not None:
             heappush(self.delayed, (run.delayed_until_at, run.id))
         else:

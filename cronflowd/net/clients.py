@@ -26,6 +26,7 @@ from attrs import define, frozen
 
 from ..base.errors import Fatal, Refusal
 from ..base.replies import Reply, format_refusal, format_rows, format_status
+from ..base.text import escape
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection, Kind
 from .outbox import PIECE_BYTES, STALL_S, Gate, Outbox
@@ -39,6 +40,9 @@ SLICE_LINES = 500  # after so many lines, or so long, the others have their turn
 SLICE_S = 0.005
 LOOK_EVERY_S = 30.0  # at a watcher that has ended its input: is anybody there?
 PART_S = 1.0  # how long input is thrown away after QUIT, so that our last reply is not lost with it
+
+MAX_NAME = 64  # characters of a client's own name
+_PLAIN_NAME = re.compile("[A-Za-z0-9._-]+")
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +84,15 @@ class Session:
 
     @property
     def who(self) -> str:
-        """Who gives its orders, as the journal and HISTORY tell it."""
-        return self.name or self.address
+        """Who gives its orders, as the journal and HISTORY tell it: `ann@192.0.2.7:40001`.
+
+        The name is a claim, so it never stands alone. One that is more than a plain word is
+        quoted: no name looks like an address, or like another one's name at another address.
+        """
+        if not self.name:
+            return self.address
+        name = escape(self.name).replace('"', "'")[:MAX_NAME]
+        return f"{name}@{self.address}" if _PLAIN_NAME.fullmatch(name) else f'"{name}"@{self.address}'
 
 
 class Core(Protocol):

@@ -59,6 +59,7 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
         "is_paused(state.tasks[1], NOW)",
         True,
     ),
+    ([ADDED], f.RecordUnread(1, "a", "no such zone"), "tasks[1].failure.state", "unreadable"),
     ([ADDED], f.FiresPassed(1, "a", "missed", NOW, NOW, 3, "down", LATER), "totals", {"missed": 3}),
     ([ADDED], QUEUED, "next_missed()[1]", 1),
     (

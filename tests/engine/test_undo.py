@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cronflowd.ask import commands, revisions
 from cronflowd.ask import questions as q
-from cronflowd.ask import revisions
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import changelog, facts, undo
 from cronflowd.engine import orders as o
@@ -234,3 +234,32 @@ def test_a_secret_is_told_by_no_change() -> None:
     text = undo._set(state, o.SetTask("a", {"secret": "hunter2", "desc": "x"}))
     assert "hunter2" not in text
     assert "hunter2" not in revisions._differences({"secret": "hunter2"}, {"secret": "hunter3"})
+
+
+def test_a_task_named_like_a_verb_and_an_odd_command_do_not_confuse_history() -> None:
+    """Which order it was is a word of its own; what a person wrote is never taken for it."""
+    driver = Driver()
+    for line in ("ADD name=UNDO @daily x", 'SET UNDO command="LOAD : UNDO"', "CLEAR", "UNDO"):
+        order = commands.parse(line, commands.Context(driver.now, "UTC"))
+        for fact in driver.engine.decide(order, driver.now, "ann").facts:
+            driver.state.apply(fact, driver.now)
+    changes = driver.state.changes.changes
+    assert [(change.verb, change.what, change.undone) for change in changes] == [
+        ("ADD", "ADD UNDO", ""),
+        ("SET", 'SET UNDO command="LOAD : UNDO"', ""),
+        ("CLEAR", "CLEAR 1 tasks", ""),
+        ("UNDO", "UNDO 3", "CLEAR 1 tasks"),
+    ]
+    rows = [each.change for each in revisions.revisions(driver.state, 1)]
+    assert rows == ["restored by UNDO 3", "removed by CLEAR 1 tasks", "command: x -> LOAD : UNDO", "added"]
+    again = State("UTC")
+    for fact in driver.state.carry():
+        again.apply(fact, driver.now)
+    assert [each.change for each in revisions.revisions(again, 1)] == rows
+
+
+def test_a_change_of_an_old_journal_has_its_verb_too() -> None:
+    """It stood at the beginning of what HISTORY told."""
+    state = State("UTC")
+    state.apply(facts.ChangeCarried(1, START, "ann", "LOAD x.db 2 tasks"), START)
+    assert state.changes.changes[0].verb == "LOAD"

@@ -711,3 +711,22 @@ async def test_no_stranger_holds_the_loop(line: bytes, must_authenticate: bool) 
             await peer.stream.send_eof()
         nursery.cancel_scope.cancel()
     assert max(after - before for before, after in pairwise(turns)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "who"),
+    [
+        ("", "192.0.2.7:40001"),
+        ("ann", "ann@192.0.2.7:40001"),
+        ("root via sudo", '"root via sudo"@192.0.2.7:40001'),
+        ("ann@127.0.0.1:1", '"ann@127.0.0.1:1"@192.0.2.7:40001'),
+        ("unix:pid=1,uid=0", '"unix:pid=1,uid=0"@192.0.2.7:40001'),
+        ('x"@127.0.0.1:1', '"x\'@127.0.0.1:1"@192.0.2.7:40001'),
+        ("\u202eann", '"\\u202eann"@192.0.2.7:40001'),
+        ("a" * 5000, f"{'a' * 64}@192.0.2.7:40001"),
+    ],
+)
+def test_a_name_is_told_with_the_address_that_claims_it(name: str, who: str) -> None:
+    """Anybody may say that he is root; HISTORY tells from where, and no name looks like an address."""
+    session = Session(None, "192.0.2.7:40001", "tcp", name)  # type: ignore[arg-type]
+    assert session.who == who
