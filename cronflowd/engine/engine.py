@@ -219,7 +219,7 @@ class Engine(Changes):
     def _unsent(self, run: Run, now: datetime) -> list[f.Fact]:
         """A run whose order nobody got: it waits again, or ends as it was to end meanwhile."""
         if run.stopping:
-            return self._end(run, run.stopping, None, "it never reached its worker", now)
+            return self._end(run, run.stopping, None, reason("unreached", worker=run.worker), now)
         told = remark(run, f"attempt {run.attempt} never reached worker {run.worker}; it is queued again")
         return [told, f.RunUnsent(run.id, run.attempt)]
 
@@ -253,7 +253,7 @@ class Engine(Changes):
     def _drain(self, order: o.DrainWorker, now: datetime) -> Decision:
         worker = self.state.workers.get(order.name)
         if worker is None:
-            raise Refusal("not-found", f'no worker "{escape(order.name)}"')
+            raise Refusal("not-found", f'no worker "{escape(order.name[:80])}"')
         word = "draining" if order.draining else "ready"
         facts: list[f.Fact] = (
             [f.WorkerDrained(order.name, order.draining)] if worker.draining != order.draining else []

@@ -127,6 +127,7 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "unplaced": "no worker took it within its grace",
     "gone": "worker {worker} did not come back with it",
     "unanswered": "the worker did not answer",
+    "unreached": "its order never reached worker {worker}",
     "timeout": lambda why: f"its timeout of {format_duration(float(why['limit_s']))} is over",
     # What a dependency's end is to those who wait for it.
     "ended": "run {run} {state}",
