@@ -575,8 +575,8 @@ async def test_any_other_worker_finds_a_used_spool_an_error(spool_dir: Path) -> 
 PROGRAM = """
 import sys
 from pathlib import Path
-from cronflowd.agent import run
-from cronflowd.config import WorkerSettings
+from cronflowd.worker.agent import run
+from cronflowd.host.config import WorkerSettings
 sys.exit(run(WorkerSettings(connect=("127.0.0.1", int(sys.argv[1])), name="w1", spool=Path(sys.argv[2]))))
 """
 
