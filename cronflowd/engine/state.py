@@ -599,8 +599,14 @@ class State(Tables):
     def _step_carried(self, fact: f.StepCarried, at: datetime, seq: int) -> None:
         self.changes.add(read_step(fact))
 
+    def _is_of_today(self, run: Run) -> bool:
+        """Whether its task is there, and was not changed since it was queued."""
+        task = self.tasks.get(run.task_id)
+        return task is not None and task.spec is run.spec
+
     def parse_again(self) -> None:
         """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
+        own = {run.id for run in self.runs.values() if not self._is_of_today(run)}
         for task in self.tasks.values():
             old, new = task.spec, self._spec(task.spec.record)
             if old.unread or new.unread:
@@ -608,10 +614,9 @@ class State(Tables):
                 task.spec = new
                 self.put(task)  # with all that may be read of it now, or no longer
             task.spec, task.run_head = new, ""
-            for run in [self.runs[number] for number in task.runs]:
-                if run.spec is old:
-                    run.spec = new
-                    self._put_run(run)
+        for run in self.runs.values():
+            run.spec = self._spec(run.spec.record) if run.id in own else self.tasks[run.task_id].spec
+            self._put_run(run)
         self.changes.forget_parsed()
 
 

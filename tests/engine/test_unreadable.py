@@ -259,6 +259,25 @@ def test_what_a_worker_holds_goes_on_to_its_end_and_is_not_tried_again(
 
 
 @GOING
+@pytest.mark.parametrize("since", ["SET a desc=other", "SET a tz=UTC", "REMOVE a"])
+def test_a_run_with_a_definition_of_its_own_is_read_again_too(zone: Path, go: Going, since: str) -> None:
+    """Its task was changed, or removed, since it was queued: what counts is what it would run."""
+    driver = Driver()
+    join(driver, "w9")
+    driver.line(f"ADD {ECHO} retry=fixed:9:1s @daily {DANGER}")
+    driver.line("RUN a")
+    driver.pump()
+    driver.line(since)
+    go(driver, zone)
+    driver.pump()
+    join(driver, "w9", (1, 1))
+    driver.do(o.ReportEnded("w9", 1, 1, 1, {}))
+    assert driver.wait(60) == []
+    assert [(row.state, row.attempt) for row in driver.state.recent] == [("failed", 1)]
+    balanced(driver)
+
+
+@GOING
 def test_an_order_that_never_left_is_not_sent_again(zone: Path, go: Going) -> None:
     """The run goes back to those that wait, where it ends: it never began."""
     driver = Driver()
