@@ -51,7 +51,7 @@ Row = tuple[Any, ...]
 def find(state: State, ref: str) -> Task:
     """The task; Refusal (`not-found`) otherwise."""
     if (task := state.find(ref)) is None:
-        raise Refusal("not-found", f'no task "{escape(ref)}"')
+        raise Refusal("not-found", f'no task "{escape(ref[:80])}"')
     return task
 
 

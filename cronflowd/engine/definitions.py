@@ -297,7 +297,7 @@ class Definitions:
     def _find(self, ref: str) -> Task:
         task = self.state.find(ref)
         if task is None:
-            raise Refusal("not-found", f'no task "{escape(ref)}"')
+            raise Refusal("not-found", f'no task "{escape(ref[:80])}"')
         return task
 
     def _find_all(self, refs: Iterable[str] | None) -> list[Task] | None:

@@ -123,7 +123,7 @@ def settle_after(spec: TaskSpec, find: Callable[[str], TaskSpec | None]) -> Task
     names = []
     for ref in spec.options.after:
         if (found := find(ref)) is None:
-            raise Refusal("not-found", f'after=: no task "{escape(ref)}"')
+            raise Refusal("not-found", f'after=: no task "{escape(ref[:80])}"')
         if found.schedule.kind == "at":
             why = "runs once and is gone then; nothing can wait for it"
             raise Refusal("bad-option", f'after=: "{found.name}" {why}')

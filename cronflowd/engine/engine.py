@@ -253,7 +253,7 @@ class Engine(Changes):
     def _drain(self, order: o.DrainWorker, now: datetime) -> Decision:
         worker = self.state.workers.get(order.name)
         if worker is None:
-            raise Refusal("not-found", f'no worker "{escape(order.name)}"')
+            raise Refusal("not-found", f'no worker "{escape(order.name[:80])}"')
         word = "draining" if order.draining else "ready"
         facts: list[f.Fact] = (
             [f.WorkerDrained(order.name, order.draining)] if worker.draining != order.draining else []

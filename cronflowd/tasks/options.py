@@ -287,7 +287,7 @@ def set_options(
     """
     changes: dict[str, Any] = {}
     zone = words.get("tz", options.tz) or default_tz
-    env, headers = dict(options.env), dict(options.headers)
+    env, headers = dict(options.env), {name.lower(): (name, value) for name, value in options.headers}
     for key, text in words.items():
         _check_text(key, text)
         if key.startswith("env."):
@@ -300,7 +300,7 @@ def set_options(
         else:
             hint = " (a task's name is name= here)" if key == "jobName" else ""
             raise Refusal("bad-option", f'there is no option "{escape(key)}"{hint}')
-    for field_name, pairs in (("env", env), ("headers", headers)):
+    for field_name, pairs in (("env", env), ("headers", dict(headers.values()))):
         if pairs != dict(getattr(options, field_name)):
             changes[field_name] = tuple(sorted(pairs.items()))
     # Most tasks have no options of their own and share one object.
@@ -331,12 +331,12 @@ def _set_env(env: dict[str, str], name: str, text: str) -> None:
     env[name] = text
 
 
-def _set_header(headers: dict[str, str], name: str, text: str) -> None:
+def _set_header(headers: dict[str, tuple[str, str]], name: str, text: str) -> None:
+    """By the name in lower case: no two may differ in case alone."""
     check_header_name(name)
-    for other in [other for other in headers if other.lower() == name.lower()]:
-        del headers[other]
+    headers.pop(name.lower(), None)
     if text.strip():
-        headers[name] = text
+        headers[name.lower()] = name, text
 
 
 def _check_text(key: str, text: str) -> None:

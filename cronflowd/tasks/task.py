@@ -294,10 +294,11 @@ def parse_json(text: str | bytes, what: str) -> object:
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
             raise Refusal("bad-line", f'the key "{escape(key)}" is given twice')
+        seen.add(key)
 
 
 # --- runs and workers ---------------------------------------------------------------------
