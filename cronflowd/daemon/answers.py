@@ -171,8 +171,7 @@ class Answers:
 
     def _status(self, question: q.ShowStatus, session: Session) -> Reply:
         core, journal = self.core, self.core.journal
-        rows = views.status_rows(core.state, core.now())
-        rows += [
+        rows: list[views.Row] = [
             ("version", __version__),
             ("zone", self.default_tz),
             ("zone-data", data_version()),
@@ -186,7 +185,8 @@ class Answers:
             ("clock-step-s", core.state.last_step_s),
         ]
         count = core.state.count_own()
-        return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, rows)
+        known = views.status_rows(core.state, core.now())
+        return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
 
     def _clock(self, question: q.ShowClock, session: Session) -> Reply:
         core = self.core

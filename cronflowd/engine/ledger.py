@@ -136,13 +136,19 @@ class Account:
 
     due: int
     ends: dict[str, int]  # by disposition, all seven
-    pending: int
+    pending: int  # fires that have not ended
     since_at: datetime | None = None  # as really counted; None = from the beginning
     until_at: datetime | None = None  # not included; None = to the end
 
     @property
     def ran(self) -> int:
         return sum(self.ends[state] for state in RAN)
+
+    def holds(self, due_at: datetime) -> bool:
+        """Whether a fire due then is one of them."""
+        return not (self.since_at and due_at < self.since_at) and not (
+            self.until_at and due_at >= self.until_at
+        )
 
     @property
     def trouble(self) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush, heapreplace
 
+from ..base.walks import Numbered
 from ..tasks.task import Run, Task, Told, Worker
 from .beats import Expectations
 
@@ -39,7 +40,7 @@ class Tables(Expectations):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tasks: dict[int, Task] = {}
+        self.tasks: Numbered[Task] = Numbered()
         self.runs: dict[int, Run] = {}  # not ended
         self.workers: dict[str, Worker] = {}
         self.paused_all, self.paused_until_at, self.paused_why = False, _NO_TIME, ""

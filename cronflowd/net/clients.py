@@ -471,14 +471,14 @@ class _Client:
         """A short reply like any other; a long one is made while the peer reads it."""
         pieces = _pieces(reply, self.session.as_json)
         first = next(pieces)
-        second = next(pieces, None)
-        if second is None:
+        second = next(pieces, None) if first else ""
+        if first and second is None:
             self._replies.append(first)
             return
         self._put_replies()
         core = self._core
         # Rows that are made later may tell of later facts, and wait for those.
-        chunks = ((_encode(piece), core.last_seq) for piece in chain((first, second), pieces))
+        chunks = ((_encode(piece), core.last_seq) for piece in chain((first, second or ""), pieces))
         self._outbox.put_rows(chunks, core.last_seq)
 
     def _put_replies(self) -> None:
@@ -516,11 +516,17 @@ def _as_refusal(error: Exception) -> Refusal:
 
 
 def _pieces(reply: Reply, as_json: bool) -> Iterator[str]:
-    """Rows and status line, joined to pieces of about PIECE_BYTES, made as they are asked for."""
+    """Rows and status line, joined to pieces of about PIECE_BYTES, made as they are asked for.
+
+    An empty one means that others may have their turn before the next row is looked for.
+    """
     lines: list[str] = []
     size = rows = 0
     try:
         for row in format_rows(reply, as_json):
+            if row is None:
+                yield ""
+                continue
             lines.append(row)
             rows += 1
             size += len(row)
@@ -535,4 +541,4 @@ def _pieces(reply: Reply, as_json: bool) -> Iterator[str]:
 
 def _encode(text: str) -> bytes:
     # A lone surrogate must not get this far; if one does, one escaped character is better than no reply.
-    return (text + "\n").encode(errors="backslashreplace")
+    return (text + "\n").encode(errors="backslashreplace") if text else b""

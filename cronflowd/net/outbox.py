@@ -25,7 +25,9 @@ PIECE_BYTES = 65_536  # one send takes about this much, and rows are made this m
 STALL_S = 10.0
 CHANCE_S = 1.0  # the time in which a peer that is owed more than the limit must take something
 
-Chunks = Iterator[tuple[bytes, int]]  # data, and the sequence number that must be on disk before it leaves
+Chunks = Iterator[
+    tuple[bytes, int]
+]  # data (empty: none yet, others first), and the sequence number that must be on disk before it leaves
 
 log = logging.getLogger(__name__)
 
@@ -255,18 +257,22 @@ class Outbox:
             if isinstance(what, bytes):
                 pieces.append(what)
                 size += len(what)
-            else:
-                self._make_piece(seq, what)
+            elif not self._make_piece(seq, what):
+                break  # it is a long way to the next row: others first
         return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
-    def _make_piece(self, seq: int, chunks: Chunks) -> None:
-        """Puts the next piece of a long reply, and the reply itself, back at the head of the queue."""
+    def _make_piece(self, seq: int, chunks: Chunks) -> bool:
+        """Puts the next piece of a long reply, and the reply itself, back; False: it is empty as yet."""
         self.pending_bytes -= PIECE_BYTES
         made = next(chunks, None)
         if made is not None:
             data, needs = made
-            self._queue.extendleft([(seq, chunks), (needs, data)])
+            self._queue.appendleft((seq, chunks))
+            if data:
+                self._queue.appendleft((needs, data))
             self.pending_bytes += PIECE_BYTES + len(data)
+            return bool(data)
+        return True
 
 
 def _nothing() -> None:

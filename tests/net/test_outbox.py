@@ -230,6 +230,32 @@ async def test_rows_made_later_wait_for_what_they_tell() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_an_empty_piece_lets_the_others_have_their_turn() -> None:
+    """A filter that matches nothing looks at a million tasks before its first row."""
+    sink, _, outbox = make()
+    turns: list[str] = []
+
+    def rows() -> Iterator[tuple[bytes, int]]:
+        for number in range(5):
+            turns.append("rows")
+            yield b"" if number < 4 else b"OK 0\n", 0
+
+    async def somebody_else() -> None:
+        while not sink.sent:
+            turns.append("others")
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        nursery.start_soon(somebody_else)
+        outbox.put_rows(rows(), 0)
+        await outbox.drained()
+        nursery.cancel_scope.cancel()
+    assert sink.sent == b"OK 0\n"
+    assert outbox.pending_bytes == 0
+    assert "rows rows rows" not in " ".join(turns)  # two: the order within one turn is left to chance
+
+
 def test_rows_that_cannot_be_made_end_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     """Half a reply without a status line must not be followed by the next reply."""
     sink, gate, outbox = make()
