@@ -56,7 +56,7 @@ def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) ->
 
 
 def _stamp(data: Path, name: str) -> tuple[int, ...]:
-    """When a file was changed, how long it is, when its mode was; nothing for what is no file, or not there."""
+    """When a file was changed, its size, when its mode was; nothing for what is no file, or not there."""
     if not name.startswith(FILE):
         return ()
     try:
