@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from tests.real.running import Daemon, StartDaemon, wait_until
+from tests.real.running import Daemon, StartDaemon, Worker, wait_until
 
 STOPS = 20 if os.environ.get("CRONFLOWD_LONG") else 5
+KILLS = 100 if os.environ.get("CRONFLOWD_LONG") else 6
+WAITING = ("queued", "sent", "running")
 
 
 class Client(threading.Thread):
     """Asks for one job after the other, pipelined, until the daemon has gone."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, orders: bytes = b"NOW true\n" * 50) -> None:
         super().__init__(daemon=True)
+        self.orders = orders
         self.connection = socket.create_connection(("127.0.0.1", daemon.port), timeout=10)
 
     def run(self) -> None:
-        orders = b"NOW true\n" * 50
         with self.connection, suppress(OSError):
             self.connection.sendall(b"HELLO\n")
             while True:
-                self.connection.sendall(orders)
+                self.connection.sendall(self.orders)
                 self.connection.recv(65536)
 
 
@@ -85,3 +90,31 @@ def test_no_stop_loses_a_run_that_never_began(start_daemon: StartDaemon) -> None
     assert daemon.ask("RUNS state=lost limit=10") == ["OK 0"]
     assert [run for run, count in orders.items() if count > 1] == []
     assert daemon.ask("PROVE")[-1] == "OK balanced"
+
+
+@pytest.mark.timeout(600)
+def test_no_kill_of_the_daemon_loses_a_run_or_starts_one_twice(
+    start_daemon: StartDaemon, start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """The decision to send is on disk before the order leaves: whatever had not left, our worker can tell."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    daemon = start_daemon()
+    worker = start_worker(daemon, "w", slots=8)
+    job = f"NOW keep=100000 set -C; : > {marks}/$CRONFLOW_RUN_ID || exit 99\n".encode()
+    chance = random.Random(20261129)
+    for _ in range(KILLS):
+        client = Client(daemon, job * 5)
+        client.start()
+        begun = len(list(marks.iterdir()))
+        wait_until(lambda begun=begun: len(list(marks.iterdir())) > begun + 5)
+        time.sleep(chance.uniform(0, 0.05))  # any moment will do; this one is only not always the same
+        daemon.kill9()
+        client.join(10)
+        daemon.start()
+    wait_until(lambda: all(daemon.ask(f"RUNS state={state}") == ["OK 0"] for state in WAITING), 120)
+    assert daemon.ask("RUNS state=lost limit=10") == ["OK 0"]
+    assert daemon.ask("RUNS state=failed limit=10") == ["OK 0"]
+    assert daemon.ask("PROVE")[-1] == "OK balanced"
+    assert worker.process
+    assert worker.process.poll() is None
