@@ -131,7 +131,9 @@ class Definitions:
         after = tuple(filter(None, (new if name == old else name for name in task.spec.options.after)))
         record = evolve(task.spec, options=evolve(task.spec.options, after=after)).record
         if task.spec.unread:
-            record["after"] = ",".join(after)
+            record |= {"after": ",".join(after)}
+            if not after:
+                del record["after"]  # as it would be written if it could be read
         return f.TaskChanged(task.id, task.rev + 1, record, task.due_at)
 
     def _names(self, tasks: Iterable[int]) -> str:
