@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +41,11 @@ def test_before_authentication_only_what_tells_nothing_may_be_said() -> None:
 def test_an_order_that_the_engine_decides_never_counts_unfinished() -> None:
     """Cut short, it would change something else than was meant."""
     assert [name for name, verb in VERBS.items() if not verb.answer and verb.reads] == []
+
+
+def test_the_tour_is_short_and_names_every_verb() -> None:
+    """It is the first thing to read, and leaves nobody wondering what else there is."""
+    tour = (Path(__file__).parents[2] / "docs" / "tour.md").read_text(encoding="utf-8")
+    assert len(tour.splitlines()) <= 300
+    table = tour.partition("## What the verbs are for")[2]
+    assert sorted(re.findall("`([A-Z]+)`", table)) == sorted(VERBS)
