@@ -1,8 +1,8 @@
 """The verb table of the control port: one line in, one order or question out.
 
 `parse` knows the grammar and nothing else: it finds no task and changes nothing, so a
-line it refuses has had no effect. To add a verb: a class in orders.py or questions.py, a function and a
-row here, a section in protocol.md.
+line it refuses has had no effect. To add a verb: a class in orders.py or questions.py, a function and its
+one row here, which says who answers it too; a section in protocol.md.
 """
 
 from __future__ import annotations
@@ -55,15 +55,24 @@ class Verb:
     usage: str
     summary: str
     reads: bool = True  # only reads: counts even as an unfinished last line
+    answer: str = ""  # the daemon's method that answers it; empty: the engine decides it, as an order
+    anybody: bool = False  # may be said before AUTH
+    about_days: bool = False  # tells of days off, so calendars are looked at first
 
 
 def parse(line: str, context: Context) -> Any:
     """The order or question that `line` asks. Raises Refusal, which names the word that is wrong."""
+    verb, rest = find_verb(line)
+    return verb.parse(rest, context)
+
+
+def find_verb(line: str) -> tuple[Verb, str]:
+    """The row that a line is for, and what follows the verb."""
     word, rest = _cut(line)
     verb = VERBS.get(word.upper())
     if verb is None:
         raise Refusal("unknown-command", f'"{escape(word[:40])}" is not a command; HELP lists them')
-    return verb.parse(rest, context)
+    return verb, rest
 
 
 def only_reads(line: str) -> bool:
@@ -568,39 +577,88 @@ def _drain(draining: bool, usage: str) -> Parser:
 
 VERBS: dict[str, Verb] = {
     "ADD": Verb(_add, "ADD [key=value …] SCHEDULE COMMAND", "adds a task; also ADD {JSON}", reads=False),
-    "LIST": Verb(_list, "LIST [state=] [tag=] [name=GLOB] [limit=] [offset=]", "all tasks"),
-    "GET": Verb(_get, "GET REF [@REV]", "everything about one task; or as it was at a revision"),
+    "LIST": Verb(_list, "LIST [state=] [tag=] [name=GLOB] [limit=] [offset=]", "all tasks", answer="list"),
+    "GET": Verb(
+        _get, "GET REF [@REV]", "everything about one task; or as it was at a revision", answer="get"
+    ),
     "SET": Verb(_set, "SET REF key=value …", "changes a task; schedule= command= name= too", reads=False),
     "REMOVE": Verb(_remove, "REMOVE REF [force=yes]", "removes a task", reads=False),
     "CLEAR": Verb(_nothing(o.ClearTasks), "CLEAR", "removes all tasks", reads=False),
-    "STATUS": Verb(_nothing(q.ShowStatus), "STATUS", "how the daemon is"),
-    "CLOCK": Verb(_nothing(q.ShowClock), "CLOCK", "the time here, and how far off the workers' clocks are"),
-    "SAVE": Verb(_file(q.SaveTasks), "SAVE [FILE.db]", "writes all tasks to a file (tasks.db)", reads=False),
-    "LOAD": Verb(_file(q.LoadFile), "LOAD [FILE.db]", "replaces all tasks by those of a file", reads=False),
-    "IMPORT": Verb(_import, "IMPORT [--system] [--dry-run] LINE", "adds a line of a crontab", reads=False),
-    "EXPORT": Verb(_export, "EXPORT [REF…]", "tasks as a crontab"),
+    "STATUS": Verb(_nothing(q.ShowStatus), "STATUS", "how the daemon is", answer="status", about_days=True),
+    "CLOCK": Verb(
+        _nothing(q.ShowClock),
+        "CLOCK",
+        "the time here, and how far off the workers' clocks are",
+        answer="clock",
+    ),
+    "SAVE": Verb(
+        _file(q.SaveTasks),
+        "SAVE [FILE.db]",
+        "writes all tasks to a file (tasks.db)",
+        reads=False,
+        answer="save",
+    ),
+    "LOAD": Verb(
+        _file(q.LoadFile),
+        "LOAD [FILE.db]",
+        "replaces all tasks by those of a file",
+        reads=False,
+        answer="load",
+    ),
+    "IMPORT": Verb(
+        _import,
+        "IMPORT [--system] [--dry-run] LINE",
+        "adds a line of a crontab",
+        reads=False,
+        answer="import",
+    ),
+    "EXPORT": Verb(_export, "EXPORT [REF…]", "tasks as a crontab", answer="export"),
     "PAUSE": Verb(_pause, "PAUSE REF…|all [until=TIME] [why=TEXT]", "starts no new runs", reads=False),
     "RESUME": Verb(_resume, "RESUME REF…|all", "the opposite", reads=False),
-    "HISTORY": Verb(_history, "HISTORY [REF] [limit=] [offset=]", "who changed what, newest first"),
+    "HISTORY": Verb(
+        _history, "HISTORY [REF] [limit=] [offset=]", "who changed what, newest first", answer="history"
+    ),
     "UNDO": Verb(_undo, "UNDO [N]", "takes back the last changes of tasks", reads=False),
     "RUN": Verb(_run, "RUN REF [arg.K=V …]", "runs a task now", reads=False),
     "NOW": Verb(_now, "NOW [key=value …] COMMAND", "runs a command once, now", reads=False),
     "AT": Verb(_at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time", reads=False),
     "CANCEL": Verb(_cancel, "CANCEL RUN", "ends a run", reads=False),
-    "RUNS": Verb(_runs, "RUNS [REF] [state=] [since=] [until=] [limit=] [offset=]", "what ran, newest first"),
-    "STATS": Verb(
-        _stats, "STATS [REF] [by=day|hour] [since=] [until=]", "how often, how well, how long, how late"
+    "RUNS": Verb(
+        _runs,
+        "RUNS [REF] [state=] [since=] [until=] [limit=] [offset=]",
+        "what ran, newest first",
+        answer="runs",
     ),
-    "FAILED": Verb(_failed, "FAILED [since=]", "tasks whose last fire did not end well"),
-    "PROVE": Verb(_prove, "PROVE [since=] [until=]", "that every fire is accounted for"),
-    "WHY": Verb(_why, "WHY REF [TIME]", "why a task ran, or did not"),
-    "LOG": Verb(_log, "LOG RUN [follow]", "what a run wrote"),
-    "NEXT": Verb(_next, 'NEXT REF|"SCHEDULE" [n=5] [tz=ZONE] [from=TIME]', "the next moments"),
-    "DEPS": Verb(_deps, "DEPS [REF]", "which tasks wait for which"),
-    "DESCRIBE": Verb(_describe, 'DESCRIBE REF|"SCHEDULE" [tz=ZONE]', "what a schedule means, in English"),
-    "DST": Verb(_dst, "DST [REF|all] [until=TIME]", "what the next clock changes do"),
+    "STATS": Verb(
+        _stats,
+        "STATS [REF] [by=day|hour] [since=] [until=]",
+        "how often, how well, how long, how late",
+        answer="stats",
+    ),
+    "FAILED": Verb(_failed, "FAILED [since=]", "tasks whose last fire did not end well", answer="failed"),
+    "PROVE": Verb(_prove, "PROVE [since=] [until=]", "that every fire is accounted for", answer="prove"),
+    "WHY": Verb(_why, "WHY REF [TIME]", "why a task ran, or did not", answer="why", about_days=True),
+    "LOG": Verb(_log, "LOG RUN [follow]", "what a run wrote", answer="log"),
+    "NEXT": Verb(
+        _next,
+        'NEXT REF|"SCHEDULE" [n=5] [tz=ZONE] [from=TIME]',
+        "the next moments",
+        answer="next",
+        about_days=True,
+    ),
+    "DEPS": Verb(_deps, "DEPS [REF]", "which tasks wait for which", answer="dependencies"),
+    "DESCRIBE": Verb(
+        _describe, 'DESCRIBE REF|"SCHEDULE" [tz=ZONE]', "what a schedule means, in English", answer="describe"
+    ),
+    "DST": Verb(
+        _dst, "DST [REF|all] [until=TIME]", "what the next clock changes do", answer="dst", about_days=True
+    ),
     "TZDIFF": Verb(
-        _tzdiff, "TZDIFF DIRECTORY [REF|all] [until=TIME] [n=3]", "what other zone data would change"
+        _tzdiff,
+        "TZDIFF DIRECTORY [REF|all] [until=TIME] [n=3]",
+        "what other zone data would change",
+        answer="tzdiff",
+        about_days=True,
     ),
     "EXPECT": Verb(
         _expect,
@@ -609,16 +667,26 @@ VERBS: dict[str, Verb] = {
         reads=False,
     ),
     "BEAT": Verb(_beat, "BEAT NAME [ok|fail|STATUS [TEXT]]", "NAME shows life", reads=False),
-    "EXPECTS": Verb(_nothing(q.ListExpectations), "EXPECTS", "who has to show life, and when"),
+    "EXPECTS": Verb(
+        _nothing(q.ListExpectations), "EXPECTS", "who has to show life, and when", answer="expects"
+    ),
     "FORGET": Verb(_forget, "FORGET NAME", "expects nothing of NAME any more", reads=False),
-    "WORKERS": Verb(_nothing(q.ListWorkers), "WORKERS", "who runs the jobs"),
+    "WORKERS": Verb(_nothing(q.ListWorkers), "WORKERS", "who runs the jobs", answer="workers"),
     "DRAIN": Verb(_drain(True, "DRAIN WORKER"), "DRAIN WORKER", "sends a worker no more runs", reads=False),
     "UNDRAIN": Verb(_drain(False, "UNDRAIN WORKER"), "UNDRAIN WORKER", "sends it runs again", reads=False),
-    "WATCH": Verb(_watch, "WATCH [tasks] [runs] [workers] [id=REF]", "a row for everything that happens"),
-    "HELLO": Verb(_hello, "HELLO [name=NAME]", "keeps the connection open until QUIT"),
-    "AUTH": Verb(_auth, "AUTH TOKEN", "shows who you are, where that is asked for"),
-    "FORMAT": Verb(_format, "FORMAT json|text", "how replies look on this connection"),
-    "HELP": Verb(_help, "HELP [VERB]", "this list"),
-    "PING": Verb(_nothing(q.Ping), "PING", "PONG"),
-    "QUIT": Verb(_nothing(q.Quit), "QUIT", "ends the connection"),
+    "WATCH": Verb(
+        _watch, "WATCH [tasks] [runs] [workers] [id=REF]", "a row for everything that happens", answer="watch"
+    ),
+    "HELLO": Verb(
+        _hello, "HELLO [name=NAME]", "keeps the connection open until QUIT", answer="hello", anybody=True
+    ),
+    "AUTH": Verb(
+        _auth, "AUTH TOKEN", "shows who you are, where that is asked for", answer="authenticate", anybody=True
+    ),
+    "FORMAT": Verb(
+        _format, "FORMAT json|text", "how replies look on this connection", answer="format", anybody=True
+    ),
+    "HELP": Verb(_help, "HELP [VERB]", "this list", answer="help", anybody=True),
+    "PING": Verb(_nothing(q.Ping), "PING", "PONG", answer="ping", anybody=True),
+    "QUIT": Verb(_nothing(q.Quit), "QUIT", "ends the connection", answer="quit", anybody=True),
 }

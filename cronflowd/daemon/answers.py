@@ -47,7 +47,6 @@ MAX_FEEDS = 1000
 MAX_ROWS_AHEAD = 100_000  # of DST and TZDIFF
 MAX_AHEAD_S = 60.0  # the same; usually 200,000 tasks take a second or two
 SLICE_S = 0.002  # of looking ahead, before the others have their turn
-ANYBODY = (q.Authenticate, q.Hello, q.Help, q.Ping, q.Quit, q.SetFormat)  # may ask before AUTH
 
 T = TypeVar("T")
 Answer = Reply | Coroutine[Any, Any, Reply]
@@ -89,14 +88,15 @@ class Answers:
 
     def handle(self, line: str, session: Session) -> Answer:
         """What one line leads to; raises Refusal."""
-        question = commands.parse(line, commands.Context(self.core.now(), self.default_tz))
-        kind = type(question)
-        if session.is_locked and kind not in ANYBODY:
+        verb, rest = commands.find_verb(line)
+        question = verb.parse(rest, commands.Context(self.core.now(), self.default_tz))
+        if session.is_locked and not verb.anybody:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
-        if (answer := _ANSWERS.get(kind)) is not None:
-            if kind in _ABOUT_DAYS:
-                self.files.look_at_calendars()
-            return answer(self, question, session)
+        if verb.about_days:
+            self.files.look_at_calendars()
+        if verb.answer:
+            answer: Answer = getattr(self, f"_{verb.answer}")(question, session)
+            return answer
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question, session)
         return self._submit(question, session)
@@ -421,37 +421,3 @@ def _first(
     most: int,
 ) -> list[Outcome]:
     return list(islice(read(data, before_seq, wanted), most))
-
-
-_ABOUT_DAYS = (q.ShowNext, q.ShowClockChanges, q.CompareZones, q.ShowStatus, q.AskWhy)
-_ANSWERS: dict[type, Callable[[Answers, Any, Session], Answer]] = {
-    q.Ping: Answers._ping,
-    q.Hello: Answers._hello,
-    q.Authenticate: Answers._authenticate,
-    q.SetFormat: Answers._format,
-    q.Quit: Answers._quit,
-    q.Help: Answers._help,
-    q.ListTasks: Answers._list,
-    q.GetTask: Answers._get,
-    q.ShowNext: Answers._next,
-    q.ShowDependencies: Answers._dependencies,
-    q.DescribeSchedule: Answers._describe,
-    q.ShowClockChanges: Answers._dst,
-    q.CompareZones: Answers._tzdiff,
-    q.ListWorkers: Answers._workers,
-    q.ListExpectations: Answers._expects,
-    q.ShowStatus: Answers._status,
-    q.ShowClock: Answers._clock,
-    q.SaveTasks: Answers._save,
-    q.LoadFile: Answers._load,
-    q.ImportLine: Answers._import,
-    q.ExportTasks: Answers._export,
-    q.ListRuns: Answers._runs,
-    q.ShowHistory: Answers._history,
-    q.ShowStats: Answers._stats,
-    q.ListFailed: Answers._failed,
-    q.ProveLedger: Answers._prove,
-    q.AskWhy: Answers._why,
-    q.ShowLog: Answers._log,
-    q.Watch: Answers._watch,
-}

@@ -22,7 +22,7 @@ from cronflowd.tasks.options import RULES
 from tests.lib.harness import INPUT, play
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "protocol.md", ROOT / "README.md"]
+DOCUMENTS = [ROOT / "docs" / "tour.md", ROOT / "protocol.md", ROOT / "README.md"]
 GOLDEN = os.environ.get("CRONFLOWD_GOLDEN") == "1"
 SETUP, FENCE, MARK = "<!-- setup", "```", "#### block"
 

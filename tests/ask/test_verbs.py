@@ -1,0 +1,51 @@
+"""One row a verb says all about it: who answers it, and who may say it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from cronflowd.ask.commands import VERBS
+from cronflowd.daemon.answers import Answers
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if VERBS[verb].answer])
+def test_the_row_of_a_question_names_who_answers_it(verb: str) -> None:
+    """A name that nothing bears would be found by the first client who asks."""
+    answer = getattr(Answers, f"_{VERBS[verb].answer}")
+    assert list(inspect.signature(answer).parameters) == ["self", "question", "session"]
+
+
+def test_no_answer_is_without_a_verb() -> None:
+    """What no row names can never be asked."""
+    named = {f"_{verb.answer}" for verb in VERBS.values()}
+    asked = {
+        name
+        for name, method in inspect.getmembers(Answers, inspect.isfunction)
+        if list(inspect.signature(method).parameters) == ["self", "question", "session"]
+    }
+    # An order, that is what no row answers.
+    assert asked - named == {"_submit"}
+
+
+def test_before_authentication_only_what_tells_nothing_may_be_said() -> None:
+    """A column that is set by mistake opens the daemon to strangers."""
+    assert {name for name, verb in VERBS.items() if verb.anybody} == {
+        "AUTH", "HELLO", "HELP", "PING", "QUIT", "FORMAT",
+    }  # fmt: skip
+
+
+def test_an_order_that_the_engine_decides_never_counts_unfinished() -> None:
+    """Cut short, it would change something else than was meant."""
+    assert [name for name, verb in VERBS.items() if not verb.answer and verb.reads] == []
+
+
+def test_the_tour_is_short_and_names_every_verb() -> None:
+    """It is the first thing to read, and leaves nobody wondering what else there is."""
+    tour = (Path(__file__).parents[2] / "docs" / "tour.md").read_text(encoding="utf-8")
+    assert len(tour.splitlines()) <= 300
+    table = tour.partition("## What the verbs are for")[2]
+    assert sorted(re.findall("`([A-Z]+)`", table)) == sorted(VERBS)
