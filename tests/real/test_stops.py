@@ -24,17 +24,19 @@ WAITING = ("queued", "sent", "running")
 class Client(threading.Thread):
     """Asks for one job after the other, pipelined, until the daemon has gone."""
 
-    def __init__(self, daemon: Daemon, orders: bytes = b"NOW true\n" * 50) -> None:
+    def __init__(self, daemon: Daemon, orders: bytes = b"NOW true\n" * 50, times: int = 100_000) -> None:
         super().__init__(daemon=True)
-        self.orders = orders
+        self.orders, self.times = orders, times
         self.connection = socket.create_connection(("127.0.0.1", daemon.port), timeout=10)
 
     def run(self) -> None:
         with self.connection, suppress(OSError):
             self.connection.sendall(b"HELLO\n")
-            while True:
+            for _ in range(self.times):
                 self.connection.sendall(self.orders)
                 self.connection.recv(65536)
+            while self.connection.recv(65536):
+                pass
 
 
 class Taker(threading.Thread):
@@ -104,10 +106,10 @@ def test_no_kill_of_the_daemon_loses_a_run_or_starts_one_twice(
     job = f"NOW keep=100000 set -C; : > {marks}/$CRONFLOW_RUN_ID || exit 99\n".encode()
     chance = random.Random(20261129)
     for _ in range(KILLS):
-        client = Client(daemon, job * 5)
+        client = Client(daemon, job * 5, 20)
         client.start()
         begun = len(list(marks.iterdir()))
-        wait_until(lambda begun=begun: len(list(marks.iterdir())) > begun + 5)
+        wait_until(lambda begun=begun: len(list(marks.iterdir())) > begun + 20)
         time.sleep(chance.uniform(0, 0.05))  # any moment will do; this one is only not always the same
         daemon.kill9()
         client.join(10)
