@@ -268,6 +268,8 @@ class Core:
             try:
                 self._submit(self._insisted[0], now)
             except Refusal as refusal:
+                if isinstance(self._insisted[0], NoticeStep):
+                    raise  # by which time the rest is to be decided
                 return refusal
             self._insisted.popleft()
         return None

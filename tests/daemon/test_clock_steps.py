@@ -71,19 +71,20 @@ class Entry:
 
 
 class ListJournal:
-    """As much of a journal as the core needs. `full`: it takes nothing."""
+    """As much of a journal as the core needs. `full`: it takes nothing; or nothing with such a fact."""
 
     def __init__(self, clock: HandClock) -> None:
         self.clock = clock
         self.entries: list[Entry] = []
         self.full = False
+        self.refuses: type[f.Fact] | None = None
 
     @property
     def last(self) -> int:
         return len(self.entries)
 
     def append(self, facts: Sequence[f.Fact], at: datetime) -> int:
-        if self.full:
+        if self.full or (self.refuses and any(isinstance(fact, self.refuses) for fact in facts)):
             raise Refusal("disk-full", "no space left")
         self.entries += [Entry(at, self.clock.steady_s(), fact) for fact in facts]
         return len(self.entries)
@@ -459,3 +460,16 @@ def test_a_worker_s_clock_that_is_far_off_is_told_once_until_it_is_right(
         told.append(len(caplog.records))
     assert told == [0, 1, 0, 0, 1]
     assert link.clock_text() == "-2.498 s (round trip 0.004 s)"
+
+
+def test_what_is_insisted_on_and_refused_does_not_hold_up_what_is_due() -> None:
+    """A clock set back, and a journal that would not take all that followed from it: nothing ran any more."""
+    life = Life()
+    life.line("ADD name=a * * * * * job")
+    life.journal.refuses = f.WorkerLeft
+    life.core.insist(o.DropWorker("w1", "cut"))
+    life.wait(60)
+    assert len(facts(life, f.RunQueued)) == 1
+    life.journal.refuses = None
+    life.wait(2)  # it is tried again without anything else being due
+    assert len(facts(life, f.WorkerLeft)) == 1
