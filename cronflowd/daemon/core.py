@@ -42,6 +42,7 @@ log = logging.getLogger("cronflowd.core")
 
 STEPS_PER_BEAT = 500  # decisions about what is due, before connections get their turn again
 BEAT_S = 0.005  # the same in time; what is asserted is the number
+MAX_AHEAD = 300  # records that the disk is behind by before slices of large changes wait for it
 RETRY_S = 1.0  # what the journal refused is tried again so much later
 
 
@@ -92,6 +93,7 @@ class Core:
         self._connections = 0
         self._is_stopping = False
         self._parted = trio.Event()
+        self._waits_for_disk = False
         self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
 
     @property
@@ -193,6 +195,9 @@ class Core:
     def committed(self, seq: int) -> None:
         """The journal is on disk up to `seq`; called in the trio thread."""
         self.gate.open(seq)
+        if self._waits_for_disk:
+            self._waits_for_disk = False
+            self._more.set()
         while self._waiters and self._waiters[0][0] <= seq:
             heappop(self._waiters)[2].set()
 
@@ -211,9 +216,28 @@ class Core:
             while True:
                 self._more = trio.Event()
                 self.beat()
+                if self.take_slice():
+                    self.wake()
                 self.on_pass()
                 await trio.lowlevel.checkpoint()
                 await self._more.wait()
+
+    def take_slice(self) -> bool:
+        """One small part of what concerns very many tasks; False when nothing is left, or it has to wait."""
+        if self.last_seq - self.gate.committed > MAX_AHEAD:
+            self._waits_for_disk = True  # `committed` goes on
+            return False
+        now = self._look()
+        if (order := self.engine.next_slice(now)) is None:
+            return False
+        try:
+            self._submit(order, now)
+        except Refusal as refusal:
+            self._complain(refusal)
+            again_at = now + timedelta(seconds=RETRY_S)
+            self._arm(min(self._armed or again_at, again_at))
+            return False
+        return True
 
     def wake(self) -> None:
         """Has the heart beat: something was submitted, or may be due."""

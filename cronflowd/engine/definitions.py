@@ -24,7 +24,7 @@ from ..tasks.task import Task, TaskSpec, make_spec, parse_record
 from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
-from .fires import NO_WORKER, Decision, ended_waiting, fire, pass_range, start_now, targets_of
+from .fires import NO_WORKER, Decision, come, ended_waiting, pass_range, start_now, targets_of
 from .state import State
 
 
@@ -161,7 +161,7 @@ class Definitions:
         assert due_at is not None
         following = moments.next_after(due_at, task.anchor_at)
         is_one = (following is None or following > now) and moments.times_at(due_at, task.anchor_at) == 1
-        return fire(self.state, task, now) if is_one else Decision(self._overdue(task, now))
+        return come(self.state, task, now) if is_one else Decision(self._overdue(task, now))
 
     def _overdue(self, task: Task, now: datetime) -> list[f.Fact]:
         """Moments that have come and were not decided yet end here: the task will not have them any more."""

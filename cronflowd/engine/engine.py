@@ -13,7 +13,7 @@ commit has been asked for, and nothing leaves before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..base.replies import Reply
 from ..base.text import escape, format_option, format_time
 from ..schedules.zones import format_duration
 from ..tasks.options import DEFAULTS
-from ..tasks.task import Run, Task, TaskSpec
+from ..tasks.task import Run, TaskSpec
 from . import expectations, notices
 from . import facts as f
 from . import orders as o
@@ -33,12 +33,11 @@ from .fires import (
     Decision,
     admit,
     after_end,
+    come,
     draw,
     ended,
     ended_waiting,
-    fire,
     fire_now,
-    jump,
     out_of_bounds,
     overlap,
     remark,
@@ -47,8 +46,10 @@ from .fires import (
     targets_of,
 )
 from .placement import choose
-from .state import BIG_STEP_S, State
-from .undo import Changes, sign
+from .slices import SLICES, Slices
+from .state import BIG_STEP_S, OLDEST_TIME, State
+from .undo import sign
+from .unfinished import Again
 
 MAX_SLEW_S = 1.0  # a clock that is behind the journal by more was set back
 MAX_RERUNS = 10  # of a run with lost=rerun, beyond retry=
@@ -57,12 +58,7 @@ FIRES_AHEAD = 200  # moments that are decided before the first of them is placed
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 
 
-# A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
-# just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
-OLDEST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Engine(Changes):
+class Engine(Slices):
     """Decides. Its only state is `State`, which it reads."""
 
     def __init__(self, state: State, limits: Limits | None = None) -> None:
@@ -320,13 +316,14 @@ class Engine(Changes):
         moved = bool(state.tz) and state.tz != order.tz
         # One that shows a time before this program was written has not been set yet: see OLDEST_TIME.
         if back_s > BIG_STEP_S and now >= OLDEST_TIME:
-            facts += self._reschedule(now, lambda task: True)
-        else:
-            # Without a moment: one that could not be read at the last start, and can be now.
-            facts += self._reschedule(
-                self._undecided_from(now),
-                lambda task: task.due_at is None or (moved and not task.spec.options.tz),
-            )
+            facts += self.reschedule(now)
+        elif moved:
+            facts += self.reschedule(self._undecided_from(now), zoneless=True)
+        # Without a moment: one that could not be read at the last start, and can be now.
+        facts += self._look_again(
+            Again(self._undecided_from(now), False),
+            [task for task in state.tasks.values() if task.due_at is None],
+        )
         facts += expectations.rescheduled(state, now) if moved else ()
         messages: list[tuple[str, str]] = []
         first_run = state.next_run
@@ -340,30 +337,13 @@ class Engine(Changes):
         return Decision(facts, None, messages)
 
     def _step(self, order: o.NoticeStep, now: datetime) -> Decision:
-        facts: list[f.Fact] = [f.ClockStepped(order.by_s)]
-        was_set = now - timedelta(seconds=order.by_s) >= OLDEST_TIME
-        if order.by_s > BIG_STEP_S and was_set:
-            for task in self.state.tasks.values():
-                facts += jump(self.state, task, now, order.by_s)
-        elif order.by_s < -BIG_STEP_S:
-            facts += self._reschedule(now, lambda task: True)
-        return Decision(facts)
+        # What it was set forward over is decided as it comes due; see `come`.
+        again = self.reschedule(now) if order.by_s < -BIG_STEP_S else []
+        return Decision([f.ClockStepped(order.by_s), *again])
 
     def _reschedule_all(self, order: o.RescheduleTasks, now: datetime) -> Decision:
-        again = self._reschedule(self._undecided_from(now), lambda task: True)
+        again = self.reschedule(self._undecided_from(now))
         return Decision(again + list(expectations.rescheduled(self.state, now)))
-
-    def _reschedule(self, now: datetime, which: Callable[[Task], bool]) -> list[f.Fact]:
-        facts: list[f.Fact] = []
-        for task in self.state.tasks.values():
-            is_pending = task.due_at is not None and task.due_at <= now
-            timed = task.spec.schedule.kind in ("cron", "every") and not task.is_used_up
-            if is_pending or not timed or not which(task):
-                continue
-            due_at = task.spec.moments.next_after(now, task.anchor_at)
-            if due_at != task.due_at:
-                facts.append(f.TaskRescheduled(task.id, due_at))
-        return facts
 
     def _record_save(self, order: o.RecordSave, now: datetime) -> Decision:
         return Decision([saved_fact(order)], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
@@ -394,6 +374,9 @@ class Engine(Changes):
             return o.ReleaseRun(release[1])
         if self._fired < FIRES_AHEAD or not state.ready:
             if (due := state.next_task_due()) and due[0] <= now:
+                again = state.again
+                if again is not None and again.waits(state.tasks[due[1]]):
+                    return o.RescheduleTask(due[1])
                 self._fired += 1
                 return o.FireTask(due[1])
             if state.to_judge and (judged := next_judgement(state)):
@@ -467,6 +450,7 @@ def _about_beats(
 
 _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     **DEFINE,
+    **SLICES,
     **{kind: partial(_about_beats, decide) for kind, decide in expectations.DECIDE.items()},
     o.SetExpectation: _expect,
     o.UndoChanges: Engine._undo,
@@ -485,7 +469,7 @@ _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     o.RescheduleTasks: Engine._reschedule_all,
     o.RecordSave: Engine._record_save,
     o.RecordCheckpoint: Engine._record_checkpoint,
-    o.FireTask: lambda engine, order, now: fire(engine.state, engine.state.tasks[order.task], now),
+    o.FireTask: lambda engine, order, now: come(engine.state, engine.state.tasks[order.task], now),
     o.FireAfter: lambda engine, order, now: fire_now(
         engine.state, engine.state.tasks[order.task], "after", now, order.broken
     ),

@@ -86,6 +86,23 @@ class TaskRescheduled(Fact):
 
 
 @define
+class RescheduleBegun(Fact):
+    """All tasks are to be looked at again: what comes next after `from_at` may be another moment now."""
+
+    from_at: datetime
+    zoneless: bool | None = None  # True = only those without a zone of their own
+    upto: int | None = None  # in a checkpoint: the tasks up to this id are done,
+    done: list[int] | None = None  # and these
+
+
+@define
+class RescheduleStepped(Fact):
+    """All those up to this id have been looked at; None = all."""
+
+    upto: int | None
+
+
+@define
 class TaskRemoved(Asked):
     """A task is gone; its history stays."""
 
@@ -416,6 +433,8 @@ class StateCarried(Fact):
     last_step_at: datetime | None = None
     beats_from_at: datetime | None = None
     decided_upto_at: datetime | None = None
+    jumped_upto_at: datetime | None = None
+    jumped_by_s: float | None = None
 
 
 @define

@@ -210,7 +210,25 @@ class RecordCheckpoint:
     crc: int
 
 
+# --- one slice of what concerns very many tasks; `Engine.next_slice` gives these ---
+
+
+@frozen
+class RescheduleSlice:
+    """These tasks are looked at again; then all up to the id `upto` are done (None = all)."""
+
+    tasks: Sequence[int]
+    upto: int | None
+
+
 # --- what comes due inside; `Engine.next_step` gives these ---
+
+
+@frozen
+class RescheduleTask:
+    """A moment comes of a task that has yet to be looked at again."""
+
+    task: int
 
 
 @frozen

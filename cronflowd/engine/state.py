@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from heapq import heappush
 from typing import Any
 
@@ -29,6 +29,9 @@ from .changelog import ALL, STEPS, ChangeLog, Step, Was, defined, pause_of, read
 from .ledger import Ledger, judge
 from .tables import Tables
 
+# A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
+# just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
+OLDEST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
 BIG_STEP_S = 3 * 3600.0  # a clock set by more: take the new time, and catch nothing up (as Debian's cron)
 MAX_OUTPUT_IN_MEMORY = (
@@ -111,6 +114,7 @@ class State(Tables):
             self._take_back_runs(task)
         self.put(task)
         self.next_task = max(self.next_task, fact.id + 1)
+        self.end_jump()
         self.set_due(task, fact.due_at)
 
     def _take_back_runs(self, task: Task) -> None:
@@ -124,6 +128,7 @@ class State(Tables):
         if self.runs:
             self._take_back_runs(task)
         self.put(task)
+        self.end_jump()
         self.set_due(task, fact.due_at)
 
     def _whole(self, fact: f.TaskCarried | f.TaskRestored) -> Task:
@@ -144,13 +149,18 @@ class State(Tables):
         if task.spec.options.count != old.options.count:
             task.fired = 0
         decided = task.decided if fact.due_at == task.due_at else 0
+        same = (task.spec.schedule.text, task.spec.schedule.tz) == (old.schedule.text, old.schedule.tz)
+        waits = same and self.again is not None and self.again.waits(task)
         task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
         if task.name != old.name:
             # They still say the old name; their own facts follow.
             for dependent in self.dependents.get(old.name, ()):
                 self._rename_heard(self.tasks[dependent], old.name, task.name)
         self.put(task)
+        self.end_jump()
         self.set_due(task, fact.due_at, decided)
+        if waits and self.again:
+            self.again.done.discard(task.id)
 
     def _rename_heard(self, dependent: Task, old: str, new: str) -> None:
         if old in dependent.heard:
@@ -476,7 +486,9 @@ class State(Tables):
         """Durations stay what they are: what was to last 30 s lasts 30 s, whatever the clock shows then."""
         self.last_step_s, self.last_step_at = fact.by_s, at
         if fact.by_s < -BIG_STEP_S:
-            self.decided_upto_at = at
+            self.decided_upto_at, self.jumped_upto_at = at, None
+        elif fact.by_s > BIG_STEP_S and at - timedelta(seconds=fact.by_s) >= OLDEST_TIME:
+            self.jumped_upto_at, self.jumped_by_s = at, fact.by_s
         by = timedelta(seconds=fact.by_s)
         for run in self.runs.values():
             for name in _MEASURED:
@@ -503,6 +515,7 @@ class State(Tables):
             self.next_task, self.next_run, self.paused_all, self.paused_until_at, self.paused_why, self.tz,
             [attrs.asdict(saved) for saved in self.saved], dict(self.totals),
             self.last_step_s, self.last_step_at, self.beats_from_at, self.decided_upto_at,
+            self.jumped_upto_at, self.jumped_by_s if self.jumped_upto_at else None,
         )  # fmt: skip
         yield f.LedgerCarried(self.ledger.carry())
         for task in self.tasks.values():
@@ -523,6 +536,9 @@ class State(Tables):
         for run_id in sorted(self.runs):
             yield _carried_run(self.runs[run_id])
         yield from self.changes.carry()
+        if again := self.again:
+            done = sorted(again.done) or None
+            yield f.RescheduleBegun(again.from_at, again.zoneless or None, again.upto or None, done)
 
     def _state_carried(self, fact: f.StateCarried, at: datetime, seq: int) -> None:
         self.next_task, self.next_run, self.tz = fact.next_task, fact.next_run, fact.tz
@@ -532,6 +548,7 @@ class State(Tables):
         self.last_step_s, self.last_step_at = fact.last_step_s, fact.last_step_at
         self.give_grace(fact.beats_from_at or self.beats_from_at)
         self.decided_upto_at = fact.decided_upto_at or at
+        self.jumped_upto_at, self.jumped_by_s = fact.jumped_upto_at, fact.jumped_by_s or 0.0
         self.history_from_seq = seq
         self.ledger.take_totals(fact.totals, at)
 

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush, heapreplace
 
 from ..tasks.task import Run, Task, Told, Worker
-from .beats import Expectations
+from .unfinished import Unfinished
 
 # A run that waits counts as younger by this much: an old low one passes a new high one.
 HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
@@ -34,7 +34,7 @@ Lane = tuple[str, str]  # on=, work
 Place = tuple[datetime, int]  # in a lane: when the run began to wait, with its handicap; its number
 
 
-class Tables(Expectations):
+class Tables(Unfinished):
     """Tasks, runs that have not ended, workers; and what beats are expected."""
 
     def __init__(self) -> None:
@@ -50,6 +50,8 @@ class Tables(Expectations):
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
         self.to_judge: dict[int, None] = {}  # tasks whose dependencies, or runs, may let them go on
         self.due: list[tuple[datetime, int, int]] = []  # with the rank of its priority
+        # What the clock was set forward over, by how much: moments up to then start nothing.
+        self.jumped_upto_at, self.jumped_by_s = _NO_TIME, 0.0
         self.lanes: dict[str, dict[str, list[tuple[datetime, int, int]]]] = {}  # by on=, by work: heaps
         self.ready: list[tuple[datetime, int, Lane]] = []
         self.ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts
@@ -106,8 +108,9 @@ class Tables(Expectations):
 
     def set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
         """When a task is due next, and how many of the moments at that instant have been decided."""
-        task.due_at = due_at = None if task.spec.unread else due_at
-        task.decided = decided
+        due_at = None if task.spec.unread else due_at
+        task.due_at, task.decided = due_at, decided
+        self.note_due(task)
         if due_at is not None:
             heappush(self.due, (due_at, RANK[task.spec.options.prio], task.id))
             if len(self.due) > FEW + 2 * len(self.tasks):
@@ -117,6 +120,13 @@ class Tables(Expectations):
                     if each.due_at is not None
                 ]
                 heapify(self.due)
+
+    def end_jump(self) -> None:
+        """A moment is new, however old its time: no jump of the clock went over it, unless one still does."""
+        if self.jumped_upto_at is not None:
+            first = self.next_task_due()
+            if first is None or first[0] > self.jumped_upto_at:
+                self.jumped_upto_at = None
 
     # --- runs ---
 

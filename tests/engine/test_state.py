@@ -34,6 +34,10 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([], ADDED, "tasks[1].due_at", LATER),
     ([ADDED], f.TaskChanged(1, 2, RECORD | {"jobName": "b"}, None), "find('b').rev", 2),
     ([ADDED], f.TaskRescheduled(1, NOW), "next_task_due()", (NOW, 1)),
+    ([ADDED], f.RescheduleBegun(NOW), "again.waits(state.tasks[1])", True),
+    ([ADDED], f.RescheduleBegun(NOW, True, 0, [1]), "again.waits(state.tasks[1])", False),
+    ([ADDED, f.RescheduleBegun(NOW)], f.RescheduleStepped(1), "again.waits(state.tasks[1])", False),
+    ([ADDED, f.RescheduleBegun(NOW)], f.RescheduleStepped(None), "again", None),
     ([ADDED], f.TaskRemoved(1, "removed"), "names", {}),
     (
         [ADDED, f.TaskRemoved(1, "removed")],
@@ -90,6 +94,7 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([JOINED], f.DaemonStarted("1", "UTC", LATER), "workers['w'].connected", False),
     ([], f.ClockStepped(-5.0), "last_step_s", -5.0),
     ([], f.ClockStepped(-5.0), "last_step_at", NOW),
+    ([], f.ClockStepped(11_000.0), "jumped_upto_at", NOW),
     ([ADDED, QUEUED], f.ClockStepped(60.0), "runs[1].queued_at", LATER),
     ([ADDED, JOINED, QUEUED, SENT], f.ClockStepped(60.0), "runs[1].sent_at", LATER),
     (
