@@ -98,6 +98,8 @@ class Answers:
             return answer(self, question, session)
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question, session)
+        if self.files.large.is_large(question):
+            return self.files.large.change(question, session.who)
         return self._submit(question, session)
 
     def _submit(self, question: Any, session: Session) -> Reply:

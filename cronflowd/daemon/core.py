@@ -16,6 +16,7 @@ appended and cannot be applied is the end at once: it is never committed.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -87,6 +88,7 @@ class Core:
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
         self._insisted: deque[Any] = deque()
         self._more = trio.Event()
+        self.sliced = trio.Event()  # one more slice of what concerns very many tasks was taken
         self._armed: datetime | None = None
         self._timer = trio.CancelScope()
         self._complained = False
@@ -229,7 +231,7 @@ class Core:
             return False
         now = self._look()
         if (order := self.engine.next_slice(now)) is None:
-            return False
+            return self.state.changes.let_go()
         try:
             self._submit(order, now)
         except Refusal as refusal:
@@ -237,6 +239,9 @@ class Core:
             again_at = now + timedelta(seconds=RETRY_S)
             self._arm(min(self._armed or again_at, again_at))
             return False
+        gc.freeze()  # what very many tasks are made of is no garbage, and looking at all of it takes long
+        self.sliced.set()
+        self.sliced = trio.Event()
         return True
 
     def wake(self) -> None:

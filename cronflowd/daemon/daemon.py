@@ -152,6 +152,7 @@ class Daemon:
             self.core.submit(StartDaemon(__version__, self.settings.tz))
         except Refusal as refusal:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
+        await self.answers.files.large.finish_alone()
         path = self.settings.data / tasks_file.TASKS_NAME
         if self.is_new and path.exists():
             try:

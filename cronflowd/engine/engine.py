@@ -68,6 +68,7 @@ class Engine(Slices):
 
     def decide(self, order: Any, now: datetime, who: str | None = None) -> Decision:
         """What `order` leads to at `now`, if `who` gives it. Raises Refusal, and then nothing happened."""
+        self.check_free(order)
         decision = _DECIDE[type(order)](self, order, now)
         sign(self.state, order, decision, who)
         if decision.facts:
@@ -312,6 +313,8 @@ class Engine(Slices):
         back_s = (state.decided_upto_at - now).total_seconds()
         # Set back while no daemon ran; by how much more than this, nobody knows.
         facts: list[f.Fact] = [f.ClockStepped(-back_s)] if back_s > MAX_SLEW_S else []
+        if state.bulk and not state.bulk.is_decided:
+            facts.append(f.BulkEnded("dropped"))
         facts.append(f.DaemonStarted(order.version, order.tz, now + timedelta(seconds=self.limits.lease_s)))
         moved = bool(state.tz) and state.tz != order.tz
         # One that shows a time before this program was written has not been set yet: see OLDEST_TIME.
@@ -374,6 +377,8 @@ class Engine(Slices):
             return o.ReleaseRun(release[1])
         if self._fired < FIRES_AHEAD or not state.ready:
             if (due := state.next_task_due()) and due[0] <= now:
+                if state.is_stale(*due):
+                    return o.PassOver()
                 again = state.again
                 if again is not None and again.waits(state.tasks[due[1]]):
                     return o.RescheduleTask(due[1])

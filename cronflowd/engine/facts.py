@@ -147,6 +147,54 @@ class TaskResumed(Asked):
     own_stay: bool | None = None  # True, with `id` None: not those of single tasks
 
 
+# --- a change of very many tasks: decided by one fact, and then made true in slices ---
+
+
+@define
+class BulkStaged(Fact):
+    """Tasks of a file that is being loaded. They mean nothing until the change is decided."""
+
+    urgent: ClassVar[bool] = False
+    ids: list[int]
+    lines: list[str]  # the record of each, as JSON
+    next_task: int | None = None  # with the first ones: no new task gets an id below
+
+
+@define
+class BulkDecided(Asked):
+    """From now on it is to be so, whatever happens; what follows makes it so."""
+
+    urgent: ClassVar[bool] = False
+    kind: str  # `clear`, `load`, `undo`
+    undoes: list[int] | None = None  # the changes that are taken back, newest first
+
+
+@define
+class BulkStepped(Fact):
+    """One slice more has been made true."""
+
+    done: int  # of the tasks that were staged
+
+
+@define
+class BulkEnded(Fact):
+    """All of it is so; or, where it was not decided yet, none of it."""
+
+    why: str  # `done`, `dropped`
+
+
+@define
+class BulkCarried(Fact):
+    """In a checkpoint, what is under way; what was staged follows."""
+
+    kind: str
+    decided: bool
+    done: int
+    who: str | None
+    change: int | None
+    undoes: list[int]
+
+
 # --- fires and runs ---
 
 

@@ -25,7 +25,7 @@ from ..tasks.task import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, To
 from . import beats
 from . import facts as f
 from .beats import FAR_S
-from .changelog import ALL, STEPS, ChangeLog, Step, Was, defined, pause_of, read_step, whole
+from .changelog import ALL, STEPS, Step, Was, defined, pause_of, read_step, whole
 from .ledger import Ledger, judge
 from .tables import Tables
 
@@ -62,7 +62,6 @@ class State(Tables):
         self.default_tz = default_tz
         self.calendars = Calendars()  # what today's files and packages say; facts tell what came of it
         self.next_task, self.next_run = 1, 1
-        self.changes = ChangeLog()
         self.saved: deque[f.TasksSaved] = deque(maxlen=SAVES_KEPT)
         self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were
         self.ledger = Ledger()  # the same, and how many were due, by time
@@ -95,6 +94,8 @@ class State(Tables):
             self.changes.add(step)
 
     def _steps(self, fact: Any) -> Iterator[Step]:
+        if isinstance(fact, f.BulkDecided):
+            return
         kind, task = STEPS[type(fact)], self.tasks.get(fact.id)
         if isinstance(fact, f.TaskAdded | f.TaskRestored):
             yield Step(kind, fact.id, getattr(fact, "rev", 1), None)
@@ -145,6 +146,8 @@ class State(Tables):
     def _task_changed(self, fact: f.TaskChanged, at: datetime, seq: int) -> None:
         task = self.tasks[fact.id]
         self.take_out(task)
+        if self.before is not None:
+            self.before.setdefault(fact.id, task.spec)
         old, task.spec, task.rev, task.run_head = task.spec, self._spec(fact.record), fact.rev, ""
         if task.spec.options.count != old.options.count:
             task.fired = 0
@@ -535,6 +538,7 @@ class State(Tables):
             yield f.NoticeGiven(about, event, told.since_at, told.given, told.withheld)
         for run_id in sorted(self.runs):
             yield _carried_run(self.runs[run_id])
+        yield from self.carry_bulk()
         yield from self.changes.carry()
         if again := self.again:
             done = sorted(again.done) or None

@@ -24,6 +24,7 @@ from .unfinished import Unfinished
 # A run that waits counts as younger by this much: an old low one passes a new high one.
 HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
 
+MAX_STALE = 1000  # entries of a heap that are passed over in one go
 
 # At one moment high ones are decided first, so that what is placed at once is placed in order.
 RANK = {"high": 0, "medium": 1, "low": 2}
@@ -98,6 +99,8 @@ class Tables(Unfinished):
 
     def take_out(self, task: Task) -> None:
         """The opposite: by id alone it can still be found."""
+        while self.due and self.is_stale(self.due[-1][0], self.due[-1][2]):
+            self.due.pop()  # so that those of very many tasks need not be passed over when their time comes
         self.notices.discard(task.id)
         if self.names.get(task.name) == task.id:  # UNDO may have let another one take it a moment ago
             del self.names[task.name]
@@ -230,13 +233,20 @@ class Tables(Unfinished):
         heapify(self.waits)
 
     def next_task_due(self) -> tuple[datetime, int] | None:
-        """The earliest moment of any task; of several at one instant, that of the highest priority."""
-        while self.due:
-            due_at, _, task_id = self.due[0]
-            if (task := self.tasks.get(task_id)) and task.due_at == due_at:
-                return due_at, task_id
+        """The earliest moment of any task, first of the highest priority; or one that is none any more.
+
+        That one is earlier than all the others, and comes where many were passed over already: ask again.
+        """
+        for _ in range(MAX_STALE):
+            if not self.due or not self.is_stale(self.due[0][0], self.due[0][2]):
+                break
             heappop(self.due)
-        return None
+        return (self.due[0][0], self.due[0][2]) if self.due else None
+
+    def is_stale(self, due_at: datetime, task_id: int) -> bool:
+        """Whether that is no longer the moment of the task."""
+        task = self.tasks.get(task_id)
+        return task is None or task.due_at != due_at
 
     def next_lease_end(self) -> tuple[datetime, int] | None:
         """The earliest end of a lease."""

@@ -38,6 +38,13 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([ADDED], f.RescheduleBegun(NOW, True, 0, [1]), "again.waits(state.tasks[1])", False),
     ([ADDED, f.RescheduleBegun(NOW)], f.RescheduleStepped(1), "again.waits(state.tasks[1])", False),
     ([ADDED, f.RescheduleBegun(NOW)], f.RescheduleStepped(None), "again", None),
+    ([], f.BulkStaged([7], ["{}"], 8), "bulk.entries", {7: "{}"}),
+    ([f.BulkStaged([7], ["{}"], 8)], f.BulkDecided("load"), "bulk.is_decided", True),
+    ([], f.BulkDecided("undo", [3]), "bulk.undoes", [3]),
+    ([], f.BulkDecided("clear", who="ann", change=4, what="CLEAR"), "changes.next_number", 5),
+    ([f.BulkDecided("load")], f.BulkStepped(3), "bulk.done", 3),
+    ([f.BulkDecided("load")], f.BulkEnded("done"), "bulk", None),
+    ([], f.BulkCarried("load", True, 3, "ann", 4, []), "bulk.done", 3),
     ([ADDED], f.TaskRemoved(1, "removed"), "names", {}),
     (
         [ADDED, f.TaskRemoved(1, "removed")],

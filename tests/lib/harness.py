@@ -194,6 +194,7 @@ class World:
         self.answers = Answers(self.core, self.data)
         self.answers.files.find_calendars()
         self.core.submit(StartDaemon(__version__, ZONE))
+        await self.answers.files.large.finish_alone()
         self._daemon = await self._nursery.start(self._serve)
         if not count and (self.data / tasks_file.TASKS_NAME).exists():
             await self.answers.files.load(self.data / tasks_file.TASKS_NAME)
