@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
@@ -144,10 +144,12 @@ class Files:
         if calendars.known or calendars.troubles:
             refresh_calendars(self.data, calendars, calendars.known.keys() | calendars.troubles)
 
-    def find_calendars(self) -> None:
+    def find_calendars(self) -> Generator[None, None, None]:
         """Those that tasks name now, and no others; at the start, and at HUP."""
-        calendars = self.core.state.calendars
-        names = {name for task in self.core.state.tasks.values() for name in task.spec.options.skip}
+        calendars, names = self.core.state.calendars, set[str]()
+        for task in list(self.core.state.tasks.values()):
+            names |= set(task.spec.options.skip)
+            yield
         calendars.known = {name: each for name, each in calendars.known.items() if name in names}
         calendars.troubles.clear()
         refresh_calendars(self.data, calendars, names)

@@ -9,7 +9,7 @@ go first, and the newest stays whatever its size.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -133,10 +133,11 @@ class ChangeLog:
                 self.leftovers.pop()
         return bool(self.leftovers)
 
-    def forget_parsed(self) -> None:
+    def forget_parsed(self) -> Generator[None, None, None]:
         """Definitions were read with zone data that is no longer in use; their records stay."""
-        for change in self.changes:
-            for step in change.steps:
+        for change in list(self.changes):
+            for step in list(change.steps):
+                yield
                 if step.was and step.was.definition is not None:
                     step.was.definition = step.was.record
 

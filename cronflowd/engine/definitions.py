@@ -368,15 +368,17 @@ def _all_settled(
     numbered: list[tuple[int, TaskSpec]],
 ) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
     """The tasks of a file with their after= as names, checked as in one task alone."""
-    specs: dict[str, TaskSpec] = {}
     waiting: list[int] = []
-    for place, (task_id, spec) in enumerate(numbered):
-        specs[str(task_id)] = spec
+    for place, (_, spec) in enumerate(numbered):
         if spec.options.after:
             waiting.append(place)
         yield
     if not waiting:
         return numbered
+    specs: dict[str, TaskSpec] = {}
+    for task_id, spec in numbered:
+        specs[str(task_id)] = spec
+        yield
     for _, spec in numbered:
         specs[spec.name] = spec
         yield

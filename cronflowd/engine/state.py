@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from heapq import heappush
 from typing import Any
@@ -610,14 +610,15 @@ class State(Tables):
     def _step_carried(self, fact: f.StepCarried, at: datetime, seq: int) -> None:
         self.changes.add(read_step(fact))
 
-    def parse_again(self) -> None:
+    def parse_again(self) -> Generator[None, None, None]:
         """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
-        for task in self.tasks.values():
+        for task in list(self.tasks.values()):
+            yield
             old, task.spec, task.run_head = task.spec, self._spec(task.spec.record), ""
             for run in task.runs:
-                if self.runs[run].spec is old:
+                if run in self.runs and self.runs[run].spec is old:
                     self.runs[run].spec = task.spec
-        self.changes.forget_parsed()
+        yield from self.changes.forget_parsed()
 
 
 def since(how: str, why: str) -> str:
