@@ -4,18 +4,33 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# A file's tests stay together, so that what one module makes for all of its tests is made once.
+SIDE_BY_SIDE := -n auto --dist loadfile
+# Every Python of this machine that we run on.
+PYTHONS ?= $(foreach minor,11 12 13 14,$(firstword $(wildcard $(HOME)/.pyenv/versions/3.$(minor).*/bin/python3.$(minor)) \
+	$(shell command -v python3.$(minor))))
 
-.PHONY: run test check lint test-long golden bench clean
+.PHONY: run test check lint test-all test-long golden bench bench-two bench-peers clean
 
 # The daemon on ports 5050 and 5051 with a worker of its own; Ctrl-C ends it, ./var keeps its tasks.
 run: .venv/run.stamp
 	exec $(BIN)/cronflowd --data ./var
 
 test: .venv/test.stamp
-	$(PYTEST)
+	$(PYTEST) $(SIDE_BY_SIDE)
 
 check: lint
-	$(PYTEST)
+	$(PYTEST) $(SIDE_BY_SIDE)
+
+# The tests on every Python found, each in an environment of its own.
+test-all:
+	@for python in $(PYTHONS); do \
+		venv=.venv-all/$$(basename $$python); \
+		test $$venv/test.stamp -nt setup.cfg || { $$python -m venv --clear $$venv \
+			&& $$venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' \
+			&& touch $$venv/test.stamp; } || exit 1; \
+		echo "$$python:" && $$venv/bin/python -m pytest -q $(SIDE_BY_SIDE) || exit 1; \
+	done
 
 lint: .venv/test.stamp
 	$(BIN)/ruff format --check
@@ -29,11 +44,25 @@ test-long: .venv/test.stamp
 golden: .venv/test.stamp
 	CRONFLOWD_GOLDEN=1 $(PYTEST) tests/daemon/test_transcripts.py tests/daemon/test_protocol_md.py tests/cli/test_man_page.py
 
-bench: .venv/test.stamp
-	$(BIN)/python -m tests.bench
+# What things cost beside real peers: `make bench BENCH="--only life,ping --rounds 3 --scale 0.1 --json FILE"`.
+bench: .venv/test.stamp bench-peers
+	$(BIN)/python -m contrib.bench $(BENCH)
+
+# Ours at two commits in one run: make bench-two REV=HEAD~5
+bench-two: .venv/test.stamp
+	$(BIN)/python -m contrib.bench --against $(REV) $(BENCH)
+
+# Those that Debian has not; what cannot be had is named in the table (apt-get install redis-server beanstalkd nodejs npm).
+bench-peers: .bench/peers.stamp
+
+.bench/peers.stamp: | .venv/test.stamp
+	mkdir -p .bench/node
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .bench/python 'apscheduler<4'
+	-npm install --silent --no-audit --no-fund --prefix .bench/node bullmq ioredis
+	touch $@
 
 clean:
-	rm -rf .venv build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-all .bench build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than setup.cfg while the environment holds what setup.cfg asks for.

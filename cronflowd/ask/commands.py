@@ -15,13 +15,13 @@ from typing import Any
 from attrs import frozen
 
 from ..base.errors import Refusal
-from ..base.text import escape, format_time, split_options
+from ..base.text import escape, format_time, split_options, take_options
 from ..engine import orders as o
 from ..schedules.english import parse_moment
 from ..schedules.schedule import settle_schedule, split_schedule
 from ..schedules.words import named_zone
 from ..schedules.zones import parse_zone
-from ..tasks.options import DEFAULTS, parse_count, set_options
+from ..tasks.options import DEFAULTS, parse_count, refuse_masks, set_options
 from ..tasks.task import ENDED, make_spec, parse_json, parse_record
 from . import questions as q
 
@@ -30,8 +30,9 @@ MAX_NEXT = 1000
 MAX_UNDONE = 100
 MAX_AHEAD_DAYS = 7305  # 20 years
 MAX_LIMIT = 999_999_999
+MAX_PATTERN = 128  # characters of name=; a name has at most 64
 MAX_BEAT_TEXT = 500  # characters kept of what a BEAT says
-TASK_STATES = ("scheduled", "running", "queued", "paused", "idle")
+TASK_STATES = ("scheduled", "running", "queued", "paused", "idle", "unreadable")
 RUN_STATES = ("queued", "sent", "running", *sorted(ENDED))
 
 
@@ -78,6 +79,7 @@ def _cut(line: str) -> tuple[str, str]:
 
 
 _FIRST_WORD = re.compile(r"[ \t]*([^ \t]*)[ \t]?")
+_BLANKS = re.compile(r"[ \t]*")
 _WORD = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)|[^ \t"]+')
 
 
@@ -85,19 +87,20 @@ def split_words(text: str) -> tuple[list[str], dict[str, str]]:
     """Plain or quoted words, and `key=value` options, in any order."""
     words: list[str] = []
     options: dict[str, str] = {}
-    while text := text.strip(" \t"):
-        more, text = split_options(text)
-        if twice := options.keys() & more.keys():
-            raise Refusal("bad-option", f"{escape(min(twice))}= is given twice")
-        options |= more
-        if not text:
-            break
-        match = _WORD.match(text)
+    at = _skip_blanks(text, 0)
+    while (at := take_options(text, at, options)) < len(text):
+        match = _WORD.match(text, at)
         if match is None:
-            raise Refusal("syntax", f"a quote is not closed: {escape(text[:40])}")
+            raise Refusal("syntax", f"a quote is not closed: {escape(text[at : at + 40])}")
         words.append(re.sub(r"\\([\"\\])", r"\1", match[1]) if match[1] is not None else match[0])
-        text = text[match.end() :]
+        at = _skip_blanks(text, match.end())
     return words, options
+
+
+def _skip_blanks(text: str, at: int) -> int:
+    match = _BLANKS.match(text, at)
+    assert match
+    return match.end()
 
 
 def _only(options: dict[str, str], *known: str) -> None:
@@ -133,7 +136,9 @@ def _nothing(make: Callable[[], Any]) -> Parser:
 def _add(text: str, context: Context) -> o.AddTask:
     text = text.lstrip(" \t")
     if text.startswith("{"):
-        task_id, spec = parse_record(parse_json(text, "the task"), context.default_tz)
+        record = parse_json(text, "the task")
+        refuse_masks(record if isinstance(record, dict) else {})
+        task_id, spec = parse_record(record, context.default_tz)
         return o.AddTask(spec, task_id)
     options, rest = split_options(text)
     if not rest:
@@ -142,6 +147,7 @@ def _add(text: str, context: Context) -> o.AddTask:
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
     name = options.pop("name", "")
     zone = named_zone(schedule) or context.default_tz
+    refuse_masks(options)
     parsed = set_options(DEFAULTS, options, zone, context.now)
     return o.AddTask(make_spec(name, schedule, command, parsed, context.default_tz))
 
@@ -163,6 +169,7 @@ def _now(text: str, context: Context) -> o.AddTask:
 
 def _one_off(at: datetime, options: dict[str, str], command: str, context: Context) -> Any:
     name = options.pop("name", "")
+    refuse_masks(options)
     parsed = set_options(DEFAULTS, options, context.default_tz, context.now)
     return make_spec(name, f"@at {format_time(at)}", command, parsed, context.default_tz)
 
@@ -282,8 +289,10 @@ def _list(text: str, context: Context) -> q.ListTasks:
             "syntax", f'LIST takes filters only, not "{escape(words[0][:40])}"; usage: {VERBS["LIST"].usage}'
         )
     _only(options, "state", "tag", "name", "limit", "offset")
-    state = _choice(options, "state", TASK_STATES)
-    return q.ListTasks(state, options.get("tag", ""), options.get("name", ""), *_page(options))
+    state, pattern = _choice(options, "state", TASK_STATES), options.get("name", "")
+    if len(pattern) > MAX_PATTERN:  # before it is worked on: making it a matcher costs its square
+        raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters")
+    return q.ListTasks(state, options.get("tag", ""), pattern, *_page(options))
 
 
 def _choice(options: dict[str, str], key: str, known: tuple[str, ...]) -> str:
@@ -418,7 +427,9 @@ def _watch(text: str, context: Context) -> q.Watch:
     _only(options, "id")
     kinds = frozenset(word.lower() for word in words)
     if unknown := kinds - {"tasks", "runs", "workers"}:
-        raise Refusal("syntax", f'"{escape(min(unknown))}" cannot be watched; usage: {VERBS["WATCH"].usage}')
+        raise Refusal(
+            "syntax", f'"{escape(min(unknown)[:40])}" cannot be watched; usage: {VERBS["WATCH"].usage}'
+        )
     return q.Watch(kinds or frozenset({"tasks", "runs", "workers"}), options.get("id"))
 
 

@@ -14,6 +14,7 @@ from attrs import frozen
 from ..base.text import format_time
 from ..engine import facts as f
 from ..engine.state import State
+from ..tasks.reasons import in_words
 
 COLUMNS = ("time", "event", "id", "jobName", "run", "attempt", "worker", "detail")
 
@@ -40,8 +41,10 @@ def describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
         case f.TaskPaused() | f.TaskResumed():
             label = state.tasks[fact.id].name if fact.id is not None else "all"
             return _task(at, name, fact.id, label, getattr(fact, "why", ""))
+        case f.RecordUnread():
+            return _task(at, name, fact.task, fact.name, fact.why)
         case f.FiresPassed():
-            detail = f"{fact.count} from {format_time(fact.first_due_at)}: {fact.why}"
+            detail = f"{fact.count} from {format_time(fact.first_due_at)}: {in_words(fact.why)}"
             row = (at, f"fire-{fact.state}", fact.task, fact.name, None, None, None, detail)
             return Event("runs", fact.task, row)
         case f.RunQueued():

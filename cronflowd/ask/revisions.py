@@ -14,7 +14,7 @@ from ..base.replies import Reply
 from ..base.text import escape, format_time, shorten
 from ..engine.changelog import Change, Step, Was, whole
 from ..engine.state import State
-from ..tasks.options import DEFAULTS, HIDDEN, RULES
+from ..tasks.options import DEFAULTS, RULES, is_secret
 from . import questions as q
 
 MAX_VALUE = 200  # characters of each side of a difference
@@ -28,7 +28,7 @@ def show_history(state: State, query: q.ShowHistory) -> Reply:
     stop = None if query.limit is None else query.offset + query.limit
     if query.ref is None:
         rows: Iterator[Row] = (
-            (change.number, change.at, change.who, change.what)
+            (change.number, change.at, change.who, change.told)
             for change in reversed(list(state.changes.changes))
         )
         return Reply("", {}, LOG_COLUMNS, islice(rows, query.offset, stop), "rows")
@@ -90,15 +90,14 @@ def _before(step: Step, here: Was | None) -> Was | None:
 
 
 def _step_words(change: Change, step: Step, here: Was | None, older: list[tuple[Change, Step]]) -> str:
-    by = change.what.partition(":")[0]  # without what an UNDO took back
     if step.kind == "changed" and step.was and here:
         words = _differences(step.was.record, here.record)
-        return f"{words} (by {by})" if by.startswith(("UNDO ", "LOAD ")) else words
+        return f"{words} (by {change.what})" if change.verb in ("UNDO", "LOAD") else words
     if step.kind == "paused" and here:
         until = f" until {format_time(here.paused_until_at)}" if here.paused_until_at else ""
         return f"paused{until}" + (f": {here.paused_why}" if here.paused_why else "")
-    verb = {"added": "ADD ", "removed": "REMOVE ", "resumed": "RESUME "}.get(step.kind)
-    words = step.kind if verb and by.startswith(verb) else f"{step.kind} by {by}"
+    verb = {"added": "ADD", "removed": "REMOVE", "resumed": "RESUME"}.get(step.kind)
+    words = step.kind if change.verb == verb else f"{step.kind} by {change.what}"
     removed = next((old.was for _, old in older if old.kind == "removed"), None)
     if step.kind == "restored" and removed and here and removed.record != here.record:
         words += f"; {_differences(removed.record, here.record)}"
@@ -111,7 +110,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _difference(key: str, old: object, new: object) -> str:
-    if key in HIDDEN:
+    if is_secret(key):
         return f"{key}: another one"
     texts = [shorten(_default(key) if text is None else str(text), MAX_VALUE) or "-" for text in (old, new)]
     return f"{key}: {texts[0]} -> {texts[1]}"

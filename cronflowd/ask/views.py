@@ -8,17 +8,17 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import datetime
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from typing import Any, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape, format_time
-from ..engine.dependencies import draw_tree
+from ..base.walks import in_order, in_slices, page
 from ..engine.fires import day_off
 from ..engine.ledger import RAN
 from ..engine.placement import why_waiting
@@ -29,11 +29,13 @@ from ..schedules.schedule import Row as MomentRow
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.timetable import Timetable
 from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
-from ..tasks.options import show_options
-from ..tasks.task import Failure, Outcome, Run, Task, TaskSpec, read_record
+from ..tasks.options import format_options, masked
+from ..tasks.reasons import in_words
+from ..tasks.task import RECORD_TEXTS, Failure, Outcome, Run, Task, TaskSpec, read_record
 from . import questions as q
 from .commands import VERBS
 from .revisions import find_revision
+from .tree import Line, draw_tree
 
 LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command")
 RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit")
@@ -44,13 +46,15 @@ MAX_COUNTED = 5000  # moments that are looked through for the end that count= se
 MAX_OWN_DIFFERENCES = 1000  # of a task that has less than its schedule
 PAIR_COLUMNS = ("key", "value")
 FAILED_COLUMNS = ("id", "jobName", "run", "state", "due", "ended", "exit", "why", "since")
+FEW_MOMENTS = 5  # of NEXT, which are found in one go
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 
 def find(state: State, ref: str) -> Task:
     """The task; Refusal (`not-found`) otherwise."""
     if (task := state.find(ref)) is None:
-        raise Refusal("not-found", f'no task "{escape(ref)}"')
+        raise Refusal("not-found", f'no task "{escape(ref[:80])}"')
     return task
 
 
@@ -60,6 +64,8 @@ def task_state(state: State, task: Task, now: datetime) -> str:
         return "running"
     if task.runs:
         return "queued"
+    if task.spec.unread:
+        return "unreadable"
     if state.is_paused(task, now):
         return "paused"
     return "scheduled" if task.due_at else "idle"
@@ -68,33 +74,28 @@ def task_state(state: State, task: Task, now: datetime) -> str:
 def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
     """LIST: in order of ids; notifications under way only where they are asked for by name."""
 
+    is_named = re.compile(fnmatch.translate(query.name)).match if query.name else None
+
     def wanted(task: Task) -> bool:
         if task.is_notice and not query.name.startswith("notify"):
             return False
-        if query.name and not fnmatch.fnmatchcase(task.name, query.name):
+        if is_named and not is_named(task.name):
             return False
         if query.tag and query.tag not in task.spec.options.tags:
             return False
         return not query.state or task_state(state, task, now) == query.state
 
-    ids = sorted(state.tasks)
-    tasks = (task for task_id in ids if (task := state.tasks.get(task_id)) and wanted(task))
-    rows = (
-        (
-            task.id,
-            task.name,
-            task_state(state, task, now),
-            task.due_at,
-            task.spec.schedule.text,
-            task.spec.command,
-        )
-        for task in _page(tasks, query.limit, query.offset)
-    )
-    return Reply("", {}, LIST_COLUMNS, rows, "rows")
+    def row(task: Task) -> Row:
+        word, spec = task_state(state, task, now), task.spec
+        return task.id, task.name, word, task.due_at, spec.schedule.text, spec.command
+
+    tasks = (task for task in state.tasks.walk() if task is None or wanted(task))
+    return Reply("", {}, LIST_COLUMNS, map_rows(row, page(tasks, query.limit, query.offset)), "rows")
 
 
-def _page(items: Iterable[Any], limit: int | None, offset: int) -> Iterator[Any]:
-    return islice(items, offset, None if limit is None else offset + limit)
+def map_rows(make: Callable[[T], Row], items: Iterable[T | None]) -> Iterator[Row | None]:
+    """A row for each item; a None stays one."""
+    return (None if item is None else make(item) for item in items)
 
 
 def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
@@ -112,17 +113,21 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         ("next", task.due_at),
         ("rev", task.rev),
         ("added", task.anchor_at),
-        *show_options(spec.options, all_of_them=True).items(),
+        *_options(spec),
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule, spec.options.start_at),
         ("paused", _paused_text(state, task, now)),
-        *((f"after-{name}", task.heard.get(name, "not since the last fire")) for name in spec.options.after),
+        *(
+            (f"after-{name}", in_words(task.heard.get(name)) or "not since the last fire")
+            for name in spec.options.after
+        ),
         *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
         *([("unreadable", spec.unread.why)] if spec.unread else []),
         *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
     ]
-    rows += [(f"run-{run}", _run_text(state, state.runs[run])) for run in task.runs]
-    return Reply(str(task.id), {"id": task.id}, PAIR_COLUMNS, rows)
+    runs = (state.runs[run] for run in list(task.runs) if run in state.runs)
+    run_rows = map_rows(lambda run: (f"run-{run.id}", _run_text(state, run)), in_slices(runs))
+    return Reply(str(task.id), {"id": task.id}, PAIR_COLUMNS, chain(rows, run_rows))
 
 
 def _get_revision(state: State, ref: str, rev: int) -> Reply:
@@ -137,12 +142,20 @@ def _get_revision(state: State, ref: str, rev: int) -> Reply:
         ("rev", found.rev),
         ("changed", found.at),
         ("who", found.who),
-        *show_options(spec.options, all_of_them=True).items(),
+        *_options(spec),
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule, spec.options.start_at),
         *([("unreadable", spec.unread.why)] if spec.unread else []),
     ]
     return Reply(str(task_id), {"id": task_id}, PAIR_COLUMNS, rows)
+
+
+def _options(spec: TaskSpec) -> Iterator[Row]:
+    """Every option, without secrets; of a record that cannot be read, what stands in it."""
+    texts = format_options(spec.options, all_of_them=True)
+    if spec.unread:
+        texts |= {key: str(text) for key, text in spec.unread.record.items() if key not in RECORD_TEXTS}
+    return ((key, masked(key, text)) for key, text in texts.items())
 
 
 def _in_words(schedule: Schedule, start_at: datetime | None = None) -> list[Row]:
@@ -235,47 +248,68 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome]) -> Repl
     """RUNS: what is active, then what memory holds, then `older` from the journal; newest first."""
     wanted = wanted_outcomes(query, state)
     task_id, name = _task_filter(query, state)
-    active = [
-        _active_row(run)
-        for run in sorted(state.runs.values(), key=lambda run: -run.id)
-        if (task_id is None or run.task_id == task_id)
-        and (name is None or run.spec.name == name)
-        and _matches(query, run.state, run.due_at)
-    ]
+    active = sorted(state.runs, reverse=True)
     recent = list(state.recent)
     recent.reverse()
 
-    def rows() -> Iterator[Row]:
-        yield from active
-        yield from (outcome_row(outcome) for outcome in recent if wanted(outcome))
-        yield from map(outcome_row, older)
+    def is_wanted(run: Run) -> bool:
+        if (task_id is not None and run.task_id != task_id) or (name is not None and run.spec.name != name):
+            return False
+        return _matches(query, run.state, run.due_at)
 
-    return Reply("", {}, RUN_COLUMNS, _page(rows(), query.limit, query.offset), "rows")
+    def rows() -> Iterator[Row | None]:
+        for number in in_slices(active):
+            if number is None:
+                yield None
+            elif run := state.runs.get(number):
+                if is_wanted(run):
+                    yield _active_row(run)
+            else:  # it has ended since the question was asked
+                yield from (outcome_row(end) for end in state.outcomes.get(number, [])[-1:] if wanted(end))
+        for outcome in in_slices(recent):
+            if outcome is None:
+                yield None
+            elif wanted(outcome):
+                yield outcome_row(outcome)
+        yield from map_rows(outcome_row, in_slices(older))
+
+    return Reply("", {}, RUN_COLUMNS, page(rows(), query.limit, query.offset), "rows")
 
 
 def list_failed(state: State, query: q.ListFailed) -> Reply:
     """FAILED: the tasks whose last fire did not end well, the latest first."""
-    found = [(task.failure, task) for task in state.tasks.values() if task.failure is not None]
 
-    def is_wanted(bad: Failure) -> bool:
-        return query.since_at is None or bad.ended_at >= query.since_at
+    def found() -> Iterator[tuple[Failure, Task] | None]:
+        for task in state.tasks.walk():
+            if task is None:
+                yield None
+            elif (bad := task.failure) and (query.since_at is None or bad.ended_at >= query.since_at):
+                yield bad, task
 
-    found.sort(key=lambda pair: (pair[0].ended_at, pair[1].id), reverse=True)
-    rows = [
-        (
-            task.id, task.name, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit, bad.why,
-            bad.since_at,
-        )
-        for bad, task in found if is_wanted(bad)
-    ]  # fmt: skip
-    return Reply("", {}, FAILED_COLUMNS, rows, "rows")
+    def rows() -> Iterator[Row | None]:
+        latest = yield from in_order(found(), lambda pair: (pair[0].ended_at, pair[1].id), reverse=True)
+        for bad, task in latest:
+            yield (
+                task.id, task.name, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit,
+                in_words(bad.why), bad.since_at,
+            )  # fmt: skip
+
+    return Reply("", {}, FAILED_COLUMNS, rows(), "rows")
 
 
 def prove(state: State, query: q.ProveLedger) -> Reply:
     """PROVE: what was due, and what became of it; the status line says whether that is the same."""
-    account = state.ledger.account(state.runs.values(), query.since_at, query.until_at)
+    # Both sides of the balance are of this one moment, though counting takes its time.
+    known, runs = state.ledger.account((), query.since_at, query.until_at), list(state.runs.values())
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Row | None]:
+        pending = 0
+        for run in in_slices(runs):
+            if run is None:
+                yield None
+            else:
+                pending += known.holds(run.due_at)
+        account = evolve(known, pending=pending)
         yield "due", account.due
         yield "ran", account.ran
         yield "skipped", account.ends["skipped"]
@@ -302,7 +336,15 @@ def show_next(state: State, query: q.ShowNext, now: datetime) -> Reply:
             zone = load_zone(query.tz).info
             rows = ((at.astimezone(zone).isoformat(), at, remark) for _, at, remark in rows)
     columns = ("local time with offset", "UTC", "remark")
-    return Reply("", {}, columns, islice(rows, query.count), "rows")
+    return Reply("", {}, columns, _one_at_a_time(islice(rows, query.count)), "rows")
+
+
+def _one_at_a_time(rows: Iterable[Row]) -> Iterator[Row | None]:
+    """Years may lie between two moments, and looking through them takes its time."""
+    for count, row in enumerate(rows):
+        if count >= FEW_MOMENTS:
+            yield None
+        yield row
 
 
 def _asked_schedule(query: q.ShowNext | q.DescribeSchedule, state: State) -> Schedule:
@@ -338,17 +380,19 @@ def _moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[Mo
             return
         is_off = remark != "skipped" and day_off(state, spec, at) is not None
         left -= not (is_off or remark == "skipped")
-        yield local, at, "skipped-by-calendar" if is_off else remark
+        yield local, at, "skipped-by-calendar" if is_off else "skipped-unreadable" if spec.unread else remark
 
 
 def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) -> Reply:
     """DEPS: the trees of who waits for whom, and what each has heard of the one above it."""
     drawn = draw_tree(state, find(state, query.ref) if query.ref else None)
-    rows = (
-        (task.id, tree, task_state(state, task, now), above and task.heard.get(above.name))
-        for task, above, tree in list(drawn)
-    )
-    return Reply("", {}, ("id", "tree", "state", "heard"), rows, "rows")
+
+    def row(line: Line) -> Row:
+        task, above, drawing = line
+        heard = above and (in_words(task.heard.get(above.name)) or None)
+        return task.id, drawing, task_state(state, task, now), heard
+
+    return Reply("", {}, ("id", "tree", "state", "heard"), map_rows(row, drawn), "rows")
 
 
 # --- seeing ahead; None among the rows: a good moment to let others have a turn ---
@@ -358,7 +402,7 @@ def clock_changes(state: State, query: q.ShowClockChanges, now: datetime) -> Ite
     """DST: what the next clock changes move, take away, or would double."""
     ahead = ClockChanges(now, query.until_at)
     for task in _asked_tasks(state, query.ref):
-        share = _Share.of(state, task, now, query.until_at)
+        share = yield from _Share.of(state, task, now, query.until_at)
         for change in ahead.of(task.spec.schedule, share.anchor_at):
             # Where it runs, if it does: a local time that is not there is before or after nothing.
             where = change and (change.new if change.what in ("moved", "once") else change.old)
@@ -380,10 +424,10 @@ class _Share:
     shift: int  # spread= in seconds
 
     @classmethod
-    def of(cls, state: State, task: Task, begin: datetime, end: datetime) -> _Share:
+    def of(cls, state: State, task: Task, begin: datetime, end: datetime) -> Generator[None, None, _Share]:
         """What a task has in (begin, end]."""
         moments = task.spec.moments
-        end = _last_counted(state, task, begin, end)
+        end = yield from _last_counted(state, task, begin, end)
         if isinstance(moments, Timetable):
             shift = round(moments.shift.total_seconds())
             return cls(state, task.spec, moments.anchor(task.anchor_at), *moments.clip(begin, end), shift)
@@ -398,7 +442,9 @@ class _Share:
         return str(moment._replace(at=moment.at + self.shift)) if moment else None
 
 
-def _last_counted(state: State, task: Task, begin: datetime, end: datetime) -> datetime:
+def _last_counted(
+    state: State, task: Task, begin: datetime, end: datetime
+) -> Generator[None, None, datetime]:
     """The moment that uses up count=, or `end` if that is earlier, or too far to look for."""
     left = task.spec.options.count - task.fired
     if not task.spec.options.count or left > MAX_COUNTED:
@@ -410,6 +456,7 @@ def _last_counted(state: State, task: Task, begin: datetime, end: datetime) -> d
             return end
         left -= day_off(state, task.spec, found) is None
         at = found
+        yield None
     return at
 
 
@@ -425,7 +472,7 @@ def zone_differences(
     """TZDIFF: what is due at another instant by the other directory's zone data."""
     shared = Comparison(others, now, query.until_at, query.count)
     for task in _asked_tasks(state, query.ref):
-        share = _Share.of(state, task, now, query.until_at)
+        share = yield from _Share.of(state, task, now, query.until_at)
         is_whole = share.spec.moments is share.spec.schedule and not share.spec.options.skip
         # What falls out below must not use up the rows that were asked for.
         own = Comparison(others, share.begin, share.end, MAX_OWN_DIFFERENCES)
@@ -456,9 +503,7 @@ def _asked_tasks(state: State, ref: str | None) -> Iterator[Task]:
     if ref is not None:
         yield find(state, ref)
         return
-    for task_id in sorted(state.tasks):
-        if task := state.tasks.get(task_id):
-            yield task
+    yield from filter(None, state.tasks.walk())
 
 
 def list_workers(state: State, last_seen: Callable[[str], datetime | None]) -> Reply:
@@ -475,25 +520,34 @@ def list_workers(state: State, last_seen: Callable[[str], datetime | None]) -> R
     return Reply("", {}, WORKER_COLUMNS, rows, "rows")
 
 
-def status_rows(state: State, now: datetime) -> list[Row]:
+def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
     """STATUS, the part that the state knows; the daemon adds its own."""
-    runs = [run.state for run in state.runs.values()]
-    next_due = state.next_task_due()
-    return [
-        ("tasks", state.count_own()),
-        ("queued", runs.count("queued")),
-        ("running", len(runs) - runs.count("queued")),
+    next_due, totals = state.next_task_due(), sorted(state.totals.items())
+    yield "tasks", state.count_own()
+    queued = running = paused = 0
+    for run in in_slices(list(state.runs.values())):
+        if run is None:
+            yield None
+        else:
+            queued += run.state == "queued"
+            running += run.state in ("sent", "running")
+    for task in state.tasks.walk():
+        if task is None:
+            yield None
+        else:
+            paused += task.is_paused(now)
+    yield from (
+        ("queued", queued),
+        ("running", running),
         ("workers", sum(worker.connected for worker in state.workers.values())),
         ("slots-free", sum(worker.free for worker in state.workers.values())),
-        (
-            "paused",
-            "all" if state.is_all_paused(now) else sum(task.is_paused(now) for task in state.tasks.values()),
-        ),
+        ("paused", "all" if state.is_all_paused(now) else paused),
+        *([("unreadable", len(state.unread))] if state.unread else []),
         ("next", next_due[0] if next_due else None),
-        *((f"fires-{name}", number) for name, number in sorted(state.totals.items())),
+        *((f"fires-{name}", number) for name, number in totals),
         ("started", state.started_at),
         ("now", now),
-    ]
+    )
 
 
 def show_help(query: q.Help) -> Reply:

@@ -7,7 +7,6 @@ definition is asked whether it was due at all, and by which field it was not.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from ..schedules.rules import DAY_NAMES, MONTH_NAMES, format_ordinal
 from ..schedules.schedule import MACROS, At, Cron, Every
 from ..schedules.timetable import TICK, Timetable
 from ..schedules.zones import to_seconds
+from ..tasks.reasons import in_words, runs_in
 from ..tasks.task import Outcome, Run, Task
 
 MAX_CAUSES = 5  # runs of other tasks that one answer follows
@@ -70,7 +70,7 @@ def explain_found(
     for outcome in found.outcomes:
         disposition = outcome.state
         rows.append((outcome.ended_at, _tell_outcome(outcome)))
-    told = {outcome.why for outcome in found.outcomes}
+    told = {in_words(outcome.why) for outcome in found.outcomes}
     rows += [(None, remark) for remark in remarks if remark not in told]
     rows += [(outcome.ended_at, f"{outcome.name}: {_tell_outcome(outcome)}") for outcome in other.outcomes]
     rows += [(None, f"{run.spec.name}: {_tell_run(state, run)}") for run in other.runs]
@@ -82,7 +82,7 @@ def explain_found(
 
 def blamed_runs(outcomes: Iterable[Outcome]) -> list[int]:
     """The runs that the reasons of skipped moments name."""
-    numbers = [int(number) for outcome in outcomes for number in re.findall(r"\brun ([0-9]+)", outcome.why)]
+    numbers = [number for outcome in outcomes for number in runs_in(outcome.why)]
     own = {outcome.run for outcome in outcomes}
     return [number for number in dict.fromkeys(numbers) if number not in own][:MAX_CAUSES]
 
@@ -113,7 +113,7 @@ def tell_waiting(state: State, task: Task) -> Iterator[Row]:
     for name in task.spec.options.after:
         dependency = state.find(name)
         heard = task.heard.get(name)
-        text = "has ended well" if heard == WELL else heard or "has not ended since the last fire"
+        text = "has ended well" if heard == WELL else in_words(heard) or "has not ended since the last fire"
         runs = [state.runs[run] for run in dependency.runs] if dependency else []
         yield None, f"it waits for {name}: {text}"
         yield from ((None, f"{name}: {_tell_run(state, run)}") for run in runs)
@@ -122,7 +122,7 @@ def tell_waiting(state: State, task: Task) -> Iterator[Row]:
 def _tell_outcome(outcome: Outcome) -> str:
     if outcome.run is None:
         count = "" if outcome.count == 1 else f"{outcome.count} moments, the last of them then, were "
-        return f"{count}{outcome.state}: {outcome.why}"
+        return f"{count}{outcome.state}: {in_words(outcome.why)}"
     words = [f"run {outcome.run}, attempt {outcome.attempt}, ended: {outcome.state}"]
     if outcome.exit is not None:
         words.append(f"exit {outcome.exit}")
@@ -130,7 +130,7 @@ def _tell_outcome(outcome: Outcome) -> str:
         words.append(f"on worker {outcome.worker}")
     if outcome.started_at:
         words.append(f"started {format_time(outcome.started_at)}")
-    return ", ".join(words) + (f" ({outcome.why})" if outcome.why else "")
+    return ", ".join(words) + (f" ({in_words(outcome.why)})" if outcome.why else "")
 
 
 def _tell_run(state: State, run: Run) -> str:
@@ -164,16 +164,18 @@ def explain_never(state: State, task: Task) -> list[Row]:
     """A task that nothing has ever come of."""
     rows: list[Row] = [(task.anchor_at, f"{task.name} was added; it has not been due since")]
     if task.spec.unread:
-        return [*rows, (None, f"its definition cannot be read: {task.spec.unread.why}")]
+        return [*rows, (None, in_words(task.spec.unread.reason))]
     next_text = "its next moment" if task.due_at else f"no moment is to come: {describe(task.spec.schedule)}"
     return [*rows, (task.due_at, next_text), *tell_waiting(state, task)]
 
 
 def _what_will_be(state: State, task: Task, at: datetime) -> Iterator[str]:
     yield "it is still to come"
+    if task.spec.unread:
+        yield f"but it will be skipped, if SET does not mend it before: {in_words(task.spec.unread.reason)}"
     yield from (f"but {text}" for _, text in tell_waiting(state, task))
     if why := day_off(state, task.spec, at):
-        yield f"but it will be skipped: {why}"
+        yield f"but it will be skipped: {in_words(why)}"
     if state.is_paused(task, at):
         yield "but it will be skipped, if the pause is not lifted before"
 
@@ -184,10 +186,10 @@ def _why_not_due(task: Task, at: datetime) -> Iterator[str]:
     if _is_moment(task, at):
         return
     if task.spec.unread:
-        yield f"its definition cannot be read: {task.spec.unread.why}"
+        yield in_words(task.spec.unread.reason)
         return
     if bound := out_of_bounds(task.spec, at):
-        yield f"it is {bound}"
+        yield f"it is {in_words(bound)}"
     if schedule.kind in ("reboot", "after", "unreadable"):
         yield f"no clock starts it: {describe(schedule)}"
         return

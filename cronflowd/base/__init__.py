@@ -4,5 +4,6 @@ The one rule: it imports nothing of ours, and knows no task, schedule, socket or
 
 Read in this order: `errors` (a refusal, and an exit), `text` (escapes, options, times),
 `addresses`,
-`names` (what things may be called), `replies` (what a client reads back).
+`names` (what things may be called), `replies` (what a client reads back),
+`walks` (a million rows, a slice at a time).
 """

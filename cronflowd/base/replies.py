@@ -24,7 +24,7 @@ class Reply:
     text: str  # the status line after `OK`, values escaped
     values: dict[str, Any] = Factory(dict)
     columns: Sequence[str] = ()
-    rows: Iterable[Sequence[Any]] = ()
+    rows: Iterable[Sequence[Any] | None] = ()  # None: nothing yet, others first
     count_key: str = ""  # set: the status line is `OK <rows>`, counted while they are written
 
 
@@ -37,9 +37,9 @@ class Verbatim(str):
 BLANK = Verbatim("")
 
 
-def format_rows(reply: Reply, as_json: bool) -> Iterator[str]:
-    """The rows as lines without their ends."""
-    return (format_row(reply.columns, row, as_json) for row in reply.rows)
+def format_rows(reply: Reply, as_json: bool) -> Iterator[str | None]:
+    """The rows as lines without their ends; None where others may have their turn."""
+    return (None if row is None else format_row(reply.columns, row, as_json) for row in reply.rows)
 
 
 def format_row(columns: Sequence[str], row: Sequence[Any], as_json: bool) -> str:

@@ -57,7 +57,11 @@ def split_options(text: str) -> tuple[dict[str, str], str]:
     object beginning with `{`. Raises Refusal (`bad-option`, `syntax`) naming the key.
     """
     options: dict[str, str] = {}
-    at = 0
+    return options, text[take_options(text, 0, options) :]
+
+
+def take_options(text: str, at: int, options: dict[str, str]) -> int:
+    """The same from `at` on, into `options`; returns where the words end, so that nothing is copied."""
     while match := _KEY.match(text, at):
         key = match[0][:-1]
         value, at = _option_value(key, text, match.end())
@@ -66,7 +70,7 @@ def split_options(text: str) -> tuple[dict[str, str], str]:
         options[key] = value
         while at < len(text) and text[at] in " \t":
             at += 1
-    return options, text[at:]
+    return at
 
 
 def _option_value(key: str, text: str, at: int) -> tuple[str, int]:

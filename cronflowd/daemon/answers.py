@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from copy import copy
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -172,8 +173,7 @@ class Answers:
 
     def _status(self, question: q.ShowStatus, session: Session) -> Reply:
         core, journal = self.core, self.core.journal
-        rows = views.status_rows(core.state, core.now())
-        rows += [
+        rows: list[views.Row] = [
             ("version", __version__),
             ("zone", self.default_tz),
             ("zone-data", data_version()),
@@ -187,7 +187,8 @@ class Answers:
             ("clock-step-s", core.state.last_step_s),
         ]
         count = core.state.count_own()
-        return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, rows)
+        known = views.status_rows(core.state, core.now())
+        return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
 
     def _clock(self, question: q.ShowClock, session: Session) -> Reply:
         core = self.core

@@ -83,7 +83,7 @@ class Core:
         self.links: dict[str, Link] = {}
         self.feeds: list[Feed] = []
         self.on_pass: Callable[[], object] = lambda: None  # called once a pass: feeds the watchdog
-        self.before_pass: Callable[[], object] = lambda: None  # before what is due is decided
+        self.before_fires: Callable[[], object] = lambda: None  # before moments that have come are decided
         self._touched: list[Link] = []
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
         self._insisted: deque[Any] = deque()
@@ -260,9 +260,10 @@ class Core:
 
     def _decide_due(self) -> bool:
         """Takes the steps that are due; True when there are more than one beat should take."""
-        self.before_pass()
         # One time for all: a step that was due must not be taken at another time than it was due at.
         now = self._look()
+        if self.state.to_judge or ((due := self.state.next_task_due()) and due[0] <= now):
+            self.before_fires()
         try:
             # What cannot be taken back goes first, but does not keep what is due from being tried.
             waits = self._take_insisted(now)

@@ -130,10 +130,10 @@ def _digest(spec: TaskSpec) -> bytes:
 def export(state: State, question: q.ExportTasks, now: datetime) -> Reply:
     """EXPORT: the lines of a crontab."""
     refs = question.refs
+    if refs is None and (count := state.count_own()) > MAX_EXPORTED:
+        raise Refusal("limit", f"there are {count} tasks, more than the {MAX_EXPORTED} of one crontab")
     tasks = list(state.own_tasks()) if refs is None else [views.find(state, ref) for ref in refs]
     tasks.sort(key=lambda task: task.id)
-    if len(tasks) > MAX_EXPORTED:
-        raise Refusal("limit", f"there are {len(tasks)} tasks, more than the {MAX_EXPORTED} of one crontab")
 
     def rows() -> Iterator[tuple[str]]:
         writer = crontab.Writer(state.default_tz)

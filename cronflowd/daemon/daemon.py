@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 
 import trio
 
@@ -43,6 +44,7 @@ log = logging.getLogger("cronflowd")
 WORKERS_SOCKET = "workers.sock"  # in the data directory: the local worker's door
 PROGRESS_EVERY = 250_000  # replayed records
 PARTING_S = 1.0  # for workers to close their side when the daemon stops
+MAX_WARNINGS = 20  # of tasks that cannot be read
 LAST_WORDS_S = 5.0  # for replies on their way when the daemon stops
 
 
@@ -155,6 +157,7 @@ class Daemon:
         except Refusal as refusal:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
         await self.answers.files.large.finish_alone()
+        self._warn_of_unread()
         path = self.settings.data / tasks_file.TASKS_NAME
         if self.is_new and path.exists():
             try:
@@ -168,6 +171,19 @@ class Daemon:
                 "%s was edited by hand; the journal goes on as it was, LOAD takes the file over", path
             )
         await self.core.settled(self.core.last_seq)
+
+    def _warn_of_unread(self) -> None:
+        unread = self.state.unread
+        for task in map(self.state.tasks.__getitem__, islice(unread, MAX_WARNINGS)):
+            why = task.spec.unread and task.spec.unread.why
+            log.warning(
+                "task %d (%s) cannot be read, and starts nothing until SET mends it: %s",
+                task.id,
+                task.name,
+                why,
+            )
+        if len(unread) > MAX_WARNINGS:
+            log.warning("and %d more tasks cannot be read: LIST state=unreadable", len(unread) - MAX_WARNINGS)
 
     def _say_ready(self, control: list[Listener], workers: list[Listener]) -> None:
         where = f"control={_first_tcp(control)} workers={_first_tcp(workers)} pid={os.getpid()}"
@@ -237,6 +253,7 @@ class Daemon:
             await self._zones_read.wait()
             self._zones_read = trio.Event()
             await in_turns(self.state.parse_again())
+            self._warn_of_unread()
             await in_turns(self.answers.files.find_calendars())
             self.core.insist(RescheduleTasks())
             systemd.notify("READY=1")

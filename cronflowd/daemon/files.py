@@ -37,7 +37,7 @@ class Files:
         self.large = LargeChanges(core)
         self.edited = False  # tasks.db was changed by hand since we wrote it
         self._turn = trio.Lock()
-        core.before_pass = self.look_at_calendars
+        core.before_fires = self.look_at_calendars
 
     async def save(self, path: Path) -> Reply:
         """Writes all tasks, when no other SAVE or LOAD is at it."""

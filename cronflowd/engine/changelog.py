@@ -15,6 +15,7 @@ from typing import Any
 
 from attrs import Factory, define
 
+from ..tasks.reasons import Reason
 from ..tasks.task import Task, TaskSpec, read_record
 from . import facts as f
 
@@ -45,7 +46,7 @@ class Was:
     paused_why: str = ""
     counts: dict[str, int] | None = None
     fired: int = 0
-    heard: dict[str, str] = Factory(dict)
+    heard: dict[str, Reason] = Factory(dict)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -85,7 +86,14 @@ class Change:
     at: datetime
     who: str | None
     what: str
+    verb: str  # which order it was
+    undone: str = ""  # the one change that it took back
     steps: list[Step] = Factory(list)
+
+    @property
+    def told(self) -> str:
+        """For HISTORY."""
+        return f"{self.what}: {self.undone}" if self.undone else self.what
 
 
 class ChangeLog:
@@ -101,10 +109,12 @@ class ChangeLog:
     def next_number(self) -> int:
         return self.changes[-1].number + 1 if self.changes else 1
 
-    def open(self, number: int, at: datetime, who: str | None, what: str) -> None:
+    def open(self, number: int, at: datetime, fact: f.Asked | f.ChangeCarried) -> None:
         """A change begins, unless this one has begun."""
         if not self.changes or self.changes[-1].number != number:
-            self.changes.append(Change(number, at, who, what))
+            what = fact.what or ""
+            verb = fact.verb or what.partition(" ")[0]  # which it is, in journals of before
+            self.changes.append(Change(number, at, fact.who, what, verb, fact.undone or ""))
 
     def add(self, step: Step) -> None:
         """One more step of the newest change."""
@@ -164,7 +174,9 @@ class ChangeLog:
     def carry(self) -> Iterator[f.Fact]:
         """All of it as facts."""
         for change in self.changes:
-            yield f.ChangeCarried(change.number, change.at, change.who, change.what)
+            yield f.ChangeCarried(
+                change.number, change.at, change.who, change.what, change.verb, change.undone or None
+            )
             for step in change.steps:
                 yield _carried(change.number, step)
 

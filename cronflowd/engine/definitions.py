@@ -18,7 +18,8 @@ from ..base.replies import Reply
 from ..base.text import escape, format_time
 from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
-from ..tasks.options import set_options
+from ..tasks.options import refuse_masks, set_options
+from ..tasks.reasons import Reason, in_words, reason
 from ..tasks.targets import Target
 from ..tasks.task import Task, TaskSpec, make_spec, parse_record
 from . import facts as f
@@ -28,7 +29,6 @@ from .fires import NO_WORKER, Decision, come, ended_waiting, pass_range, start_n
 from .state import State
 
 AT_ONCE = 200  # tasks that are dealt with in one decision; more in slices
-_LEFT = {"loaded": "not in the file loaded", "cleared": "removed by CLEAR"}
 
 T = TypeVar("T")
 Entry = tuple[int | None, TaskSpec]
@@ -64,7 +64,7 @@ class Definitions:
         facts: list[f.Fact] = [f.TaskAdded(task_id, spec.record, _anchor(now), due_at)]
         if order.now:
             if not targets_of(state, spec, now):
-                raise Refusal("busy", NO_WORKER)
+                raise Refusal("busy", in_words(NO_WORKER))
             facts += start_now(state, Task(task_id, spec, _anchor(now)), now).facts
         return Decision(facts, _added(task_id, spec.name, due_at))
 
@@ -109,6 +109,7 @@ class Definitions:
     def _set(self, order: o.SetTask, now: datetime) -> Decision:
         task = self._find(order.ref)
         words = dict(order.words)
+        refuse_masks(words)
         old = task.spec
         if old.unread is not None:
             return self._mend(task, old.unread.record, words, now)
@@ -133,8 +134,10 @@ class Definitions:
     def _replaced(self, task: Task, old: str, new: str) -> f.Fact:
         """A task that waits for another one, which has a new name, or none any more (empty)."""
         after = tuple(filter(None, (new if name == old else name for name in task.spec.options.after)))
-        spec = evolve(task.spec, options=evolve(task.spec.options, after=after))
-        return f.TaskChanged(task.id, task.rev + 1, spec.record, task.due_at)
+        record = evolve(task.spec, options=evolve(task.spec.options, after=after)).record
+        if task.spec.unread:
+            record["after"] = ",".join(after)
+        return f.TaskChanged(task.id, task.rev + 1, record, task.due_at)
 
     def _names(self, tasks: Iterable[int]) -> str:
         first, *more = sorted(self.state.tasks[task].name for task in tasks)
@@ -174,8 +177,7 @@ class Definitions:
         if task.due_at is None or not _is_overdue(task, now):
             return []
         newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
-        why = "the task was changed or removed before it could start"
-        return _staying(pass_range(self.state, task, task.due_at, newest, "missed", why))
+        return _staying(pass_range(self.state, task, task.due_at, newest, "missed", reason("changed")))
 
     def _undecided_from(self, now: datetime) -> datetime:
         """From when on moments are new; those that a clock set back shows again have been decided."""
@@ -200,7 +202,7 @@ class Definitions:
                     "busy", f'nothing else would ever start "{spec.name}" (@after); remove it first'
                 )
         facts = [self._replaced(self.state.tasks[task_id], task.name, "") for task_id in waiting]
-        facts += [*self._overdue(task, now), *self._cancel_queued(task, "its task was removed")]
+        facts += [*self._overdue(task, now), *self._cancel_queued(task, reason("removed"))]
         facts.append(f.TaskRemoved(task.id, "removed"))
         return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
 
@@ -213,7 +215,7 @@ class Definitions:
             [fact for task in self.state.own_tasks() for fact in self._leave(task, "cleared", now)], reply
         )
 
-    def _cancel_queued(self, task: Task, why: str) -> list[f.Fact]:
+    def _cancel_queued(self, task: Task, why: Reason) -> list[f.Fact]:
         """Runs that have not been sent end with their task; running ones go on to their end."""
         runs = [self.state.runs[run] for run in task.runs]
         queued = [run for run in runs if run.state == "queued"]
@@ -242,8 +244,8 @@ class Definitions:
 
     def _leave(self, task: Task, why: str, now: datetime) -> list[f.Fact]:
         """A task goes that is not in the file, or whose time CLEAR has ended."""
-        told = f"its task was {_LEFT[why]}"
-        return [*self._overdue(task, now), *self._cancel_queued(task, told), f.TaskRemoved(task.id, why)]
+        cancelled = self._cancel_queued(task, reason(why))
+        return [*self._overdue(task, now), *cancelled, f.TaskRemoved(task.id, why)]
 
     def _define(self, task_id: int, spec: TaskSpec, now: datetime) -> list[f.Fact]:
         """A task of the file."""
@@ -315,7 +317,7 @@ class Definitions:
     def _find(self, ref: str) -> Task:
         task = self.state.find(ref)
         if task is None:
-            raise Refusal("not-found", f'no task "{escape(ref)}"')
+            raise Refusal("not-found", f'no task "{escape(ref[:80])}"')
         return task
 
     def _find_all(self, refs: Iterable[str] | None) -> list[Task] | None:

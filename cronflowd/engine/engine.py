@@ -20,8 +20,8 @@ from typing import Any
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape, format_option, format_time
-from ..schedules.zones import format_duration
 from ..tasks.options import DEFAULTS
+from ..tasks.reasons import Reason, in_words, reason
 from ..tasks.task import Run, TaskSpec
 from . import expectations, notices
 from . import facts as f
@@ -38,6 +38,7 @@ from .fires import (
     ended,
     ended_waiting,
     fire_now,
+    next_unread,
     out_of_bounds,
     overlap,
     remark,
@@ -79,12 +80,15 @@ class Engine(Slices):
 
     def _run(self, order: o.RunTask, now: datetime) -> Decision:
         task = self._find(order.ref)
+        if task.spec.unread:
+            what = f'"{task.name}" never runs: {in_words(task.spec.unread.reason)}'
+            raise Refusal("bad-line", f"{what}; SET mends it")
         found = overlap(self.state, task)
-        if isinstance(found, str):
-            raise Refusal("busy", f"{found} (overlap={task.spec.options.overlap})")
+        if not isinstance(found, tuple):
+            raise Refusal("busy", f"{in_words(found)} (overlap={task.spec.options.overlap})")
         parked, before, messages = found
         if not (targets := targets_of(self.state, task.spec, now)):
-            raise Refusal("busy", NO_WORKER)
+            raise Refusal("busy", in_words(NO_WORKER))
         first, args = self.state.next_run, order.args or None
         before += [
             f.RunQueued(run, task.id, now, "manual", None, args, parked, target=target)
@@ -100,7 +104,7 @@ class Engine(Slices):
             raise Refusal(
                 "not-found", f"run {order.run} has ended already" if known else f"no run {order.run}"
             )
-        facts, messages = stop(run, "cancelled", "cancelled by a client")
+        facts, messages = stop(run, "cancelled", reason("cancelled"))
         reply = Reply(f"{run.id} cancelled", {"run": run.id, "cancelled": True})
         return Decision(facts + after_end(self.state, run, facts), reply, messages)
 
@@ -112,6 +116,9 @@ class Engine(Slices):
         return Decision([sent], None, [(order.worker, self._run_line(run))])
 
     def _run_line(self, run: Run) -> str:
+        # Every order passes here. What is not known for sure is not done at all, least of all by a shell.
+        if run.spec.unread:
+            raise AssertionError(f"run {run.id} of a record that cannot be read was to be sent")
         # Most of the line is the same at every run of a task, and is kept with the task.
         task = self.state.tasks.get(run.task_id)
         head = task.run_head if task and task.spec is run.spec else ""
@@ -143,38 +150,35 @@ class Engine(Slices):
 
     def _expire(self, order: o.ExpireRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
-        facts = ended_waiting(run, "missed", "no worker took it within its grace")
+        facts = ended_waiting(run, "missed", reason("unplaced"))
         return Decision(facts + after_end(self.state, run, facts) + reopened(self.state, run, now))
 
     def _lose(self, order: o.LoseRun, now: datetime) -> Decision:
         """The lease ended: the worker is gone, or never said what became of a KILL."""
         run = self.state.runs[order.run]
         state = run.stopping or "lost"
-        why = (
-            f"worker {run.worker} did not come back with it"
-            if state == "lost"
-            else "the worker did not answer"
-        )
+        why = reason("gone", worker=run.worker) if state == "lost" else reason("unanswered")
         return Decision(self._end(run, state, None, why, now))
 
     def _time_out(self, order: o.TimeoutRun, now: datetime) -> Decision:
         run = self.state.runs[order.run]
-        limit = format_duration(run.spec.options.timeout_s or 0.0)
-        facts, messages = stop(run, "timeout", f"its timeout of {limit} is over")
+        why = reason("timeout", limit_s=run.spec.options.timeout_s)
+        facts, messages = stop(run, "timeout", why)
         return Decision(facts, None, messages)
 
-    def _end(self, run: Run, state: str, exit_code: int | None, why: str, now: datetime) -> list[f.Fact]:
+    def _end(self, run: Run, state: str, exit_code: int | None, why: Reason, now: datetime) -> list[f.Fact]:
         """The facts that end an attempt: for good, or with another one to follow."""
         options = run.spec.options
         delay_s = None
         tries = run.attempt - run.unsent
-        if state in ("failed", "timeout", "lost"):
+        again = not run.spec.unread and state in ("failed", "timeout", "lost")
+        if again:
             delay_s = options.retry.delay_s(tries, draw(f"{run.id} {run.attempt} {run.spec.name}"))
-        if delay_s is None and state == "lost" and options.lost == "rerun":
+        if again and delay_s is None and state == "lost" and options.lost == "rerun":
             delay_s = _rerun_delay_s(tries - options.retry.times)
         end = ended(run, state, exit_code, why, final=delay_s is None)
         # Before the end: what comes after it would be late.
-        told: list[f.Fact] = [remark(run, why)] if why else []
+        told: list[f.Fact] = [remark(run, in_words(why))] if why else []
         if delay_s is None:
             return [*told, end, *after_end(self.state, run, [end])]
         again_at = now + timedelta(seconds=delay_s)
@@ -212,7 +216,7 @@ class Engine(Slices):
     def _unsent(self, run: Run, now: datetime) -> list[f.Fact]:
         """A run whose order nobody got: it waits again, or ends as it was to end meanwhile."""
         if run.stopping:
-            return self._end(run, run.stopping, None, "it never reached its worker", now)
+            return self._end(run, run.stopping, None, reason("unreached", worker=run.worker), now)
         told = remark(run, f"attempt {run.attempt} never reached worker {run.worker}; it is queued again")
         return [told, f.RunUnsent(run.id, run.attempt)]
 
@@ -246,7 +250,7 @@ class Engine(Slices):
     def _drain(self, order: o.DrainWorker, now: datetime) -> Decision:
         worker = self.state.workers.get(order.name)
         if worker is None:
-            raise Refusal("not-found", f'no worker "{escape(order.name)}"')
+            raise Refusal("not-found", f'no worker "{escape(order.name[:80])}"')
         word = "draining" if order.draining else "ready"
         facts: list[f.Fact] = (
             [f.WorkerDrained(order.name, order.draining)] if worker.draining != order.draining else []
@@ -354,6 +358,11 @@ class Engine(Slices):
     def _record_checkpoint(self, order: o.RecordCheckpoint, now: datetime) -> Decision:
         return Decision([f.CheckpointWritten(order.file, order.upto, order.size, order.crc)])
 
+    def _tell_unread(self, order: o.TellUnread, now: datetime) -> Decision:
+        task = self.state.tasks[order.task]
+        assert task.spec.unread
+        return Decision([f.RecordUnread(task.id, task.name, task.spec.unread.why)])
+
     # --- what comes due inside ---
 
     def next_step(self, now: datetime) -> Any | None:
@@ -365,6 +374,8 @@ class Engine(Slices):
         first are on their way while the last are still to be decided.
         """
         state = self.state
+        if (state.unread_runs or state.untold) and (unread := next_unread(state)):
+            return unread
         if (lease := state.next_lease_end()) and lease[0] <= now:
             return o.LoseRun(lease[1])
         if (timeout := state.next_timeout()) and timeout[0] <= now:
@@ -377,19 +388,22 @@ class Engine(Slices):
             return o.ReleaseRun(release[1])
         if self._fired < FIRES_AHEAD or not state.ready:
             if (due := state.next_task_due()) and due[0] <= now:
-                if state.is_stale(*due):
-                    return o.PassOver()
-                again = state.again
-                if again is not None and again.waits(state.tasks[due[1]]):
-                    return o.RescheduleTask(due[1])
                 self._fired += 1
-                return o.FireTask(due[1])
+                return self._when_due(*due)
             if state.to_judge and (judged := next_judgement(state)):
                 return judged
         if state.ready and (placed := choose(state)):
             return o.PlaceRun(placed[0].id, placed[1].name)
         is_more_due, self._fired = self._fired >= FIRES_AHEAD, 0
         return self.next_step(now) if is_more_due else None
+
+    def _when_due(self, due_at: datetime, task_id: int) -> Any:
+        state = self.state
+        if state.is_stale(due_at, task_id):
+            return o.PassOver()
+        if state.again is not None and state.again.waits(state.tasks[task_id]):
+            return o.RescheduleTask(task_id)
+        return o.FireTask(task_id)
 
     def next_due(self) -> datetime | None:
         """When `next_step` has something again, if nothing else happens; None = never."""
@@ -481,6 +495,7 @@ _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     o.AdmitRun: Engine._admit,
     o.BreakRun: Engine._break,
     o.PlaceRun: Engine._place,
+    o.TellUnread: Engine._tell_unread,
     o.LoseRun: Engine._lose,
     o.TimeoutRun: Engine._time_out,
     o.ReleaseRun: Engine._release,

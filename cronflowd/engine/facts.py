@@ -1,9 +1,9 @@
 """What has happened: the only things the journal holds and the only things that change state.
 
 A fact is past tense and complete in itself: applying all of them in order to nothing
-gives the present. Facts are values; nobody changes one after making it (they are not
-frozen only because that triples the cost of making one, and hundreds of thousands are
-made a second).
+gives the present. Facts are values; nobody changes one that was decided. Their classes are
+their JSON form as well: the encoder writes the fields as they stand here and leaves out
+what has its default; the decoder refuses what no field explains.
 
 To change a fact's form: add a field with a default, so that old journals still read; or
 a new fact, keeping the old one's case in `state.apply`. Never rename or reuse. Then raise
@@ -12,23 +12,21 @@ FACTS_VERSION and add a journal written by the release before to tests/data/.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from operator import attrgetter
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Union
 
-import attrs
-import orjson
-from attrs import define
+import msgspec
 
+from ..tasks.reasons import Reason
 from ..tasks.task import Outcome
 
 FACTS_VERSION = 1
 
 
-class Fact:
+class Fact(msgspec.Struct, tag_field="fact", tag=True, omit_defaults=True, forbid_unknown_fields=True):
     """Base of all facts. `urgent` says how the journal may treat it when the disk is full."""
 
-    __slots__ = ()
     urgent: ClassVar[bool] = True  # may use the reserve; False = asked for by a client, can be refused
 
     def is_urgent(self) -> bool:
@@ -39,8 +37,7 @@ class Fact:
 # --- tasks ---
 
 
-@define(kw_only=True)
-class Asked(Fact):
+class Asked(Fact, kw_only=True):
     """Base of the facts about tasks, which are mostly what somebody asked for.
 
     All facts of one order bear the number of the same change; what UNDO does not take
@@ -50,9 +47,10 @@ class Asked(Fact):
     who: str | None = None  # the connection's name or address; None = the daemon itself
     change: int | None = None
     what: str | None = None  # with the first fact of a change: the order, as HISTORY tells it
+    verb: str | None = None  # with that: which order it was, `SET` or `UNDO`
+    undone: str | None = None  # with that: the one change that an UNDO took back, as HISTORY tells that
 
 
-@define
 class TaskAdded(Asked):
     """A task exists from now on."""
 
@@ -66,7 +64,6 @@ class TaskAdded(Asked):
         return bool(self.notice)
 
 
-@define
 class TaskChanged(Asked):
     """A task has a new definition."""
 
@@ -77,7 +74,6 @@ class TaskChanged(Asked):
     due_at: datetime | None
 
 
-@define
 class TaskRescheduled(Fact):
     """A task's next moment is another, its definition the same (zone data, a clock set back)."""
 
@@ -85,7 +81,6 @@ class TaskRescheduled(Fact):
     due_at: datetime | None
 
 
-@define
 class RescheduleBegun(Fact):
     """All tasks are to be looked at again: what comes next after `from_at` may be another moment now."""
 
@@ -95,14 +90,12 @@ class RescheduleBegun(Fact):
     done: list[int] | None = None  # and these
 
 
-@define
 class RescheduleStepped(Fact):
     """All those up to this id have been looked at; None = all."""
 
     upto: int | None
 
 
-@define
 class TaskRemoved(Asked):
     """A task is gone; its history stays."""
 
@@ -110,7 +103,6 @@ class TaskRemoved(Asked):
     why: str  # `removed`, `cleared`, `loaded`, `undone`, `done`
 
 
-@define
 class TaskRestored(Asked):
     """A task that was removed is back, as it was then; due from now on."""
 
@@ -125,10 +117,9 @@ class TaskRestored(Asked):
     paused_why: str | None = None
     counts: dict[str, int] | None = None
     fired: int | None = None
-    heard: dict[str, str] | None = None
+    heard: dict[str, Reason] | None = None
 
 
-@define
 class TaskPaused(Asked):
     """No new fires start. `id` None = all tasks there are, and those still to come."""
 
@@ -138,7 +129,6 @@ class TaskPaused(Asked):
     why: str
 
 
-@define
 class TaskResumed(Asked):
     """The opposite; `id` None lifts every pause."""
 
@@ -150,7 +140,6 @@ class TaskResumed(Asked):
 # --- a change of very many tasks: decided by one fact, and then made true in slices ---
 
 
-@define
 class BulkStaged(Fact):
     """Tasks of a file that is being loaded. They mean nothing until the change is decided."""
 
@@ -160,7 +149,6 @@ class BulkStaged(Fact):
     next_task: int | None = None  # with the first ones: no new task gets an id below
 
 
-@define
 class BulkDecided(Asked):
     """From now on it is to be so, whatever happens; what follows makes it so."""
 
@@ -169,21 +157,18 @@ class BulkDecided(Asked):
     undoes: list[int] | None = None  # the changes that are taken back, newest first
 
 
-@define
 class BulkStepped(Fact):
     """One slice more has been made true."""
 
     done: int  # of the tasks that were staged
 
 
-@define
 class BulkEnded(Fact):
     """All of it is so; or, where it was not decided yet, none of it."""
 
     why: str  # `done`, `dropped`
 
 
-@define
 class BulkCarried(Fact):
     """In a checkpoint, what is under way; what was staged follows."""
 
@@ -198,7 +183,6 @@ class BulkCarried(Fact):
 # --- fires and runs ---
 
 
-@define
 class FiresPassed(Fact):
     """Moments that came due and started nothing, first to last inclusive."""
 
@@ -208,12 +192,19 @@ class FiresPassed(Fact):
     first_due_at: datetime
     last_due_at: datetime
     count: int
-    why: str
+    why: Reason
     next_due_at: datetime | None
     settles: bool | None = None  # True = for its dependencies' sake: what was heard of them is used up
 
 
-@define
+class RecordUnread(Fact):
+    """A task was found, at a start or with other zone data, that cannot be read: it starts nothing."""
+
+    task: int
+    name: str
+    why: str
+
+
 class RunQueued(Fact):
     """A fire became a run."""
 
@@ -234,14 +225,12 @@ class RunQueued(Fact):
         return self.by != "manual"
 
 
-@define
 class RunAdmitted(Fact):
     """Its task's dependencies have ended well: it waits for nothing but a worker now."""
 
     run: int
 
 
-@define
 class RunSent(Fact):
     """The decision to start: on disk before the order leaves."""
 
@@ -250,7 +239,6 @@ class RunSent(Fact):
     worker: str
 
 
-@define
 class RunUnsent(Fact):
     """The order of this attempt never arrived: it waits again, as its next attempt, for nothing."""
 
@@ -258,7 +246,6 @@ class RunUnsent(Fact):
     attempt: int
 
 
-@define
 class RunStarted(Fact):
     """The worker says the process is running."""
 
@@ -266,7 +253,6 @@ class RunStarted(Fact):
     attempt: int
 
 
-@define
 class OutputReceived(Fact):
     """Lines a run wrote; fd 0 = the daemon's own remarks."""
 
@@ -279,7 +265,6 @@ class OutputReceived(Fact):
         return all(fd == 0 for fd, _ in self.lines)
 
 
-@define
 class RunStopping(Fact):
     """The worker is told to kill it."""
 
@@ -289,7 +274,6 @@ class RunStopping(Fact):
     who: str | None = None  # said CANCEL
 
 
-@define
 class RunEnded(Fact):
     """An attempt is over; told whole, so that RUNS can be answered from this line alone."""
 
@@ -302,11 +286,10 @@ class RunEnded(Fact):
     started_at: datetime | None
     worker: str | None
     exit: int | None
-    why: str | None
+    why: Reason | None
     final: bool  # False = another attempt follows
 
 
-@define
 class RunRetried(Fact):
     """The next attempt waits for its time (`not_before_at`), then for a worker."""
 
@@ -315,7 +298,6 @@ class RunRetried(Fact):
     not_before_at: datetime
 
 
-@define
 class RunReleased(Fact):
     """A retry's wait is over."""
 
@@ -325,7 +307,6 @@ class RunReleased(Fact):
 # --- workers ---
 
 
-@define
 class WorkerJoined(Fact):
     """A worker said HELLO. The runs it named are its own again."""
 
@@ -340,7 +321,6 @@ class WorkerJoined(Fact):
     connection: int | None = None  # which of this daemon's connections it is
 
 
-@define
 class WorkerLeft(Fact):
     """Its connection ended; what it holds stays its own until the lease ends."""
 
@@ -349,14 +329,12 @@ class WorkerLeft(Fact):
     lease_until_at: datetime
 
 
-@define
 class WorkerLeaving(Fact):
     """It said BYE: no more runs, but it finishes what it has."""
 
     name: str
 
 
-@define
 class WorkerDrained(Fact):
     """An operator wants no more runs sent to it (or, `draining` False, wants them again)."""
 
@@ -368,7 +346,6 @@ class WorkerDrained(Fact):
 # --- expectations, and what is told to whom ---
 
 
-@define
 class ExpectationSet(Fact):
     """Something is expected to give a sign of life again and again; new, or otherwise than before."""
 
@@ -383,7 +360,6 @@ class ExpectationSet(Fact):
     due_at: datetime | None  # a beat must have come by then
 
 
-@define
 class BeatReceived(Fact):
     """The sign came; or word that it went wrong over there."""
 
@@ -394,7 +370,6 @@ class BeatReceived(Fact):
     due_at: datetime | None  # and the next one must have come by then
 
 
-@define
 class BeatMissed(Fact):
     """It did not come in time."""
 
@@ -402,7 +377,6 @@ class BeatMissed(Fact):
     due_at: datetime
 
 
-@define
 class ExpectationForgotten(Fact):
     """Nothing is expected any more."""
 
@@ -410,7 +384,6 @@ class ExpectationForgotten(Fact):
     name: str
 
 
-@define
 class NoticeGiven(Fact):
     """What has been told of one event lately, this time included: the limit goes by it."""
 
@@ -425,7 +398,6 @@ class NoticeGiven(Fact):
 # --- the daemon itself ---
 
 
-@define
 class DaemonStarted(Fact):
     """A new process took over: nobody is connected, and every held run has until the lease ends."""
 
@@ -434,14 +406,12 @@ class DaemonStarted(Fact):
     lease_until_at: datetime
 
 
-@define
 class ClockStepped(Fact):
     """The wall clock was set. All that is measured from one moment to a later one moves with it."""
 
     by_s: float
 
 
-@define
 class TasksSaved(Fact):
     """A file of tasks was written; by size and CRC-32 a later start knows a hand edit."""
 
@@ -452,7 +422,6 @@ class TasksSaved(Fact):
     tasks: int
 
 
-@define
 class CheckpointWritten(Fact):
     """The state up to `upto` stands in a file; older segments are no longer needed to start."""
 
@@ -465,7 +434,6 @@ class CheckpointWritten(Fact):
 # --- what a checkpoint is made of: state told as facts ---
 
 
-@define
 class StateCarried(Fact):
     """Counters and what concerns all tasks."""
 
@@ -475,7 +443,7 @@ class StateCarried(Fact):
     paused_until_at: datetime | None
     paused_why: str
     tz: str
-    saved: list[dict[str, Any]]  # the last TasksSaved, oldest first
+    saved: list[TasksSaved]  # the last TasksSaved, oldest first
     totals: dict[str, int]
     last_step_s: float | None = None
     last_step_at: datetime | None = None
@@ -485,7 +453,6 @@ class StateCarried(Fact):
     jumped_by_s: float | None = None
 
 
-@define
 class TaskCarried(Fact):
     """One task as it was."""
 
@@ -500,18 +467,16 @@ class TaskCarried(Fact):
     counts: dict[str, int] | None = None
     decided: int | None = None
     fired: int | None = None
-    heard: dict[str, str] | None = None
+    heard: dict[str, Reason] | None = None
     notice: bool | None = None
 
 
-@define
 class LedgerCarried(Fact):
     """The account of all fires. Each row: from, until (seconds since 1970), due, then ends by disposition."""
 
     rows: list[list[int]]
 
 
-@define
 class FailureCarried(Fact):
     """That a task's last fire did not end well; comes after the task."""
 
@@ -522,10 +487,9 @@ class FailureCarried(Fact):
     due_at: datetime
     ended_at: datetime
     exit: int | None
-    why: str
+    why: Reason
 
 
-@define
 class RunCarried(Fact):
     """One run that had not ended."""
 
@@ -549,12 +513,11 @@ class RunCarried(Fact):
     nth: int | None = None
     awaits: bool | None = None
     target: str | None = None
-    blame: str | None = None
+    blame: Reason | None = None
     unsent: int | None = None
     renewed: bool | None = None
 
 
-@define
 class ExpectationCarried(Fact):
     """One expectation as it was."""
 
@@ -571,7 +534,6 @@ class ExpectationCarried(Fact):
     text: str
 
 
-@define
 class WorkerCarried(Fact):
     """One worker that was known."""
 
@@ -588,7 +550,6 @@ class WorkerCarried(Fact):
     connection: int | None = None
 
 
-@define
 class ChangeCarried(Fact):
     """One change that HISTORY shows and UNDO can take back; its steps follow."""
 
@@ -596,9 +557,10 @@ class ChangeCarried(Fact):
     made_at: datetime
     who: str | None
     what: str
+    verb: str | None = None
+    undone: str | None = None
 
 
-@define
 class StepCarried(Fact):
     """One step of a change, and the task as it was before, as far as UNDO needs to know."""
 
@@ -614,7 +576,7 @@ class StepCarried(Fact):
     paused_why: str | None = None
     counts: dict[str, int] | None = None
     fired: int | None = None
-    heard: dict[str, str] | None = None
+    heard: dict[str, Reason] | None = None
 
 
 def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:
@@ -632,24 +594,13 @@ def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:
 
 # --- JSON form ---
 
-# By name, and the last of each: attrs makes every class anew, and the first one may still be around.
-KINDS: dict[str, type[Fact]] = {
-    kind.__name__: kind for base in (Fact, Asked) for kind in base.__subclasses__()
-}
-del KINDS[Asked.__name__]
-_ATTRIBUTES: dict[type[Fact], Any] = {kind: attrs.fields(cast(Any, kind)) for kind in KINDS.values()}
-_FIELDS = {kind: tuple(field.name for field in fields) for kind, fields in _ATTRIBUTES.items()}
+KINDS = [kind for base in (Fact, Asked) for kind in base.__subclasses__() if kind is not Asked]
 # These keys of a record are the record's own; a field of that name would be lost in replay.
-assert not any({"seq", "at", "fact", "more", "batch", "crc"} & set(names) for names in _FIELDS.values())
-_GETTERS = {kind: attrgetter(*names) for kind, names in _FIELDS.items() if len(names) > 1}
-_TIMES = {
-    name: tuple(field for field in _FIELDS[kind] if field.endswith("_at")) for name, kind in KINDS.items()
-}
-_OPTIONAL = {
-    kind: tuple(field.name for field in fields if field.default is None)
-    for kind, fields in _ATTRIBUTES.items()
-}
-_UTC = orjson.OPT_UTC_Z
+assert not any({"seq", "at", "fact", "more", "batch", "crc"} & set(kind.__struct_fields__) for kind in KINDS)
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Union[tuple(KINDS)]).decode  # noqa: UP007  (made of a list)
+_HEAD = re.compile(rb'\{"seq":([0-9]{1,19}),"at":"([^"]+)",("fact":"[A-Za-z]+")(,"more":true)?')
+_NAME = b'{"fact":"'
 
 
 def encode(seq: int, at: datetime, fact: Fact, more: bool) -> bytes:
@@ -658,25 +609,20 @@ def encode(seq: int, at: datetime, fact: Fact, more: bool) -> bytes:
     `more` marks every fact of a decision but its last: a decision is applied whole or not
     at all, also when power failed in the middle of writing it.
     """
-    kind = type(fact)
-    record: dict[str, Any] = {"seq": seq, "at": at, "fact": kind.__name__}
+    body: bytes = _encode(fact)
     if more:
-        record["more"] = True
-    names = _FIELDS[kind]
-    getter = _GETTERS.get(kind)
-    record |= zip(names, getter(fact), strict=True) if getter else {names[0]: getattr(fact, names[0])}
-    for name in _OPTIONAL[kind]:
-        if record[name] is None:
-            del record[name]
-    return orjson.dumps(record, option=_UTC)
+        named = body.index(b'"', len(_NAME)) + 1
+        body = b'%b,"more":true%b' % (body[:named], body[named:])
+    return b'{"seq":%d,"at":%b,%b' % (seq, _encode(at), body[1:])
 
 
-def decode(record: dict[str, Any]) -> tuple[int, datetime, Fact, bool]:
-    """The inverse, from the parsed line: (seq, at, fact, more). Raises KeyError, TypeError or ValueError."""
-    seq, at = record.pop("seq"), datetime.fromisoformat(record.pop("at"))
-    name, more = record.pop("fact"), record.pop("more", False)
-    record.pop("crc", None)
-    for field in _TIMES[name]:
-        if (text := record.get(field)) is not None:
-            record[field] = datetime.fromisoformat(text)
-    return seq, at, KINDS[name](**record), more
+def decode(record: bytes) -> tuple[int, datetime, Fact, bool]:
+    """The inverse: (seq, at, fact, more). Raises ValueError, also for a field that no fact has."""
+    head = _HEAD.match(record)
+    if head is None:
+        raise ValueError("it does not begin with seq, at and fact")
+    try:
+        fact: Fact = _decode(b"{%b%b" % (head[3], record[head.end() :]))
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
+    return int(head[1]), datetime.fromisoformat(head[2].decode()), fact, head[4] is not None

@@ -1,7 +1,7 @@
 """What becomes of a due moment, and how runs end: the rules that several orders share.
 
 Pure functions of the state, as everything that decides. A moment starts a run unless the
-task is paused (skipped), the moment is later than catchup= and grace= allow (missed), or
+task is paused or cannot be read (skipped), the moment is later than catchup= and grace= allow (missed), or
 overlap= says no to another run (skipped). After downtime all moments that were due
 meanwhile are judged in one step, whatever their number.
 """
@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from attrs import Factory, define
 
 from ..base.replies import Reply
 from ..base.text import format_time
 from ..schedules.timetable import TICK, share_of
-from ..schedules.zones import SECOND, format_duration
+from ..schedules.zones import SECOND
+from ..tasks.reasons import Reason, in_words, reason
 from ..tasks.task import MAX_PARKED_RUNS, Run, Task, TaskSpec
 from . import facts as f
+from . import orders as o
 from .dependencies import standing
 from .placement import all_targets
 from .state import State, counts
@@ -27,12 +30,12 @@ from .tables import MIN_GRACE_S
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 DAY = timedelta(days=1)
 DRAWS = 2**32
-NO_WORKER = "on=all, and no worker that could do it is there"
-JUMPED_OVER = "the daemon was down, or the clock jumped over it"
+NO_WORKER = reason("no-worker")
+JUMPED_OVER = reason("jumped-over")
 
 Message = tuple[str, str]  # worker, line
 # What overlap= says of one more run: why not, or (whether it has to wait, facts first, messages).
-Overlap = str | tuple[bool | None, list[f.Fact], list[Message]]
+Overlap = Reason | tuple[bool | None, list[f.Fact], list[Message]]
 
 
 @define
@@ -61,10 +64,10 @@ def fire(state: State, task: Task, now: datetime) -> Decision:
         if task.spec.options.catchup == "all":
             cutoff = now - _grace(task)
             if first < cutoff and (last := moments.latest(first, cutoff, anchor)):
-                return Decision(pass_range(state, task, first, last, "missed", "later than its grace"))
+                return Decision(pass_range(state, task, first, last, "missed", reason("grace")))
         else:
             newest = moments.latest(first, now, anchor) or first
-    if why := _why_paused(state, task, newest):
+    if why := _why_held(state, task, newest):
         return Decision(pass_range(state, task, first, newest, "skipped", why))
     facts: list[f.Fact] = []
     chosen = _newest_working(state, task, newest, now)
@@ -103,28 +106,30 @@ def jump(state: State, task: Task, now: datetime, by_s: float) -> list[f.Fact]:
     if task.due_at is None or task.due_at > now:
         return []
     newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
-    if why := _why_paused(state, task, newest):
+    if why := _why_held(state, task, newest):
         return pass_range(state, task, task.due_at, newest, "skipped", why)
-    set_by = format_duration(float(round(by_s)))
-    return pass_range(state, task, task.due_at, newest, "missed", f"the clock was set forward by {set_by}")
+    return pass_range(state, task, task.due_at, newest, "missed", reason("clock-set", by_s=round(by_s)))
 
 
-def _why_paused(state: State, task: Task, at: datetime) -> str:
-    """Why a moment starts nothing, or an empty text."""
+def _why_held(state: State, task: Task, at: datetime) -> Reason:
+    """Why no moment starts anything, whatever else is so; empty if it may."""
+    return task.spec.unread.reason if task.spec.unread else _why_paused(state, task, at)
+
+
+def _why_paused(state: State, task: Task, at: datetime) -> Reason:
     if not state.is_paused(task, at):
         return ""
-    return "paused" + (f": {reason}" if (reason := task.paused_why or state.paused_why) else "")
+    return reason("paused", text=task.paused_why or state.paused_why or None)
 
 
 def _start_newest(state: State, task: Task, due_at: datetime, now: datetime, facts: list[f.Fact]) -> Decision:
     decided = _decided(task, due_at)
     after = _after(task, due_at, decided)
     late_s = (now - due_at).total_seconds()
-    if reason := day_off(state, task.spec, due_at):
-        return Decision([*facts, *_passed_one(task, "skipped", due_at, reason, after)])
+    if why := day_off(state, task.spec, due_at):
+        return Decision([*facts, *_passed_one(task, "skipped", due_at, why, after)])
     if late_s > _patience_s(task):
-        late = format_duration(float(round(late_s)))
-        why = f"{late} late, more than catchup={task.spec.options.catchup} and its grace allow"
+        why = reason("late", late_s=round(late_s), catchup=task.spec.options.catchup)
         return Decision([*facts, *_passed_one(task, "missed", due_at, why, after)])
     return _start(state, task, due_at, "schedule", now, facts, after, decided)
 
@@ -142,7 +147,7 @@ def _start(
 ) -> Decision:
     """A fire that nothing but overlap= and its dependencies can hold any more."""
     settles = by == "after"  # or it would fire again for the same ends
-    if isinstance(found := overlap(state, task), str):
+    if not isinstance(found := overlap(state, task), tuple):
         return Decision([*facts, *_passed_one(task, "skipped", due_at, found, following, settles)])
     parked, before, messages = found
     waits, broken = ([], "") if parked else standing(state, task)
@@ -161,16 +166,27 @@ def _start(
     return Decision([*facts, *before], None, messages)
 
 
+def next_unread(state: State) -> Any | None:
+    """What follows from records that cannot be read, as the next order: their runs end, and they are told."""
+    while state.unread_runs:
+        run_id = next(iter(state.unread_runs))
+        run = state.runs.get(run_id)
+        if run and run.spec.unread and run.state == "queued":
+            return o.BreakRun(run_id, run.spec.unread.reason)
+        del state.unread_runs[run_id]
+    return o.TellUnread(next(iter(state.untold))) if state.untold else None
+
+
 def targets_of(state: State, spec: TaskSpec, now: datetime) -> Sequence[str | None]:
     """The workers that a fire is for, one run each; None stands for any that on= allows."""
     return all_targets(state, spec, now) if spec.options.on == "all" else (None,)
 
 
 def fire_now(
-    state: State, task: Task, by: str, now: datetime, broken: str = "", first_run: int = 0
+    state: State, task: Task, by: str, now: datetime, broken: Reason = "", first_run: int = 0
 ) -> Decision:
     """What no clock starts, @after and @reboot, fires at this moment; `broken` is a dependency's failure."""
-    why = _why_paused(state, task, now) or day_off(state, task.spec, now) or broken
+    why = _why_held(state, task, now) or day_off(state, task.spec, now) or broken
     if why := why or out_of_bounds(task.spec, now):
         return Decision(_passed_one(task, "skipped", now, why, None, True))
     return _start(state, task, now, by, now, [], first_run=first_run)
@@ -189,13 +205,13 @@ def admit(state: State, first: Run) -> list[f.Fact]:
     return [f.RunAdmitted(run.id) for run in runs if run.awaits and run.due_at == first.due_at]
 
 
-def out_of_bounds(spec: TaskSpec, now: datetime) -> str:
+def out_of_bounds(spec: TaskSpec, now: datetime) -> Reason:
     """Why start= and end= let nothing start at this moment; for what the clock does not start."""
     options = spec.options
     if options.start_at is not None and now < options.start_at:
-        return f"before its start={format_time(options.start_at)}"
+        return reason("before-start", at=format_time(options.start_at))
     if options.end_at is not None and now > options.end_at:
-        return f"after its end={format_time(options.end_at)}"
+        return reason("after-end", at=format_time(options.end_at))
     return ""
 
 
@@ -210,7 +226,7 @@ def _after(task: Task, due_at: datetime, decided: int) -> datetime | None:
 
 
 def _passed_one(
-    task: Task, state: str, due_at: datetime, why: str, following: datetime | None, settles: bool = False
+    task: Task, state: str, due_at: datetime, why: Reason, following: datetime | None, settles: bool = False
 ) -> list[f.Fact]:
     fact = passed(task, state, due_at, due_at, 1, why, following)
     fact.settles = settles or None
@@ -218,7 +234,7 @@ def _passed_one(
 
 
 def pass_range(
-    state: State, task: Task, first: datetime, last: datetime, disposition: str, why: str
+    state: State, task: Task, first: datetime, last: datetime, disposition: str, why: Reason
 ) -> list[f.Fact]:
     """All moments from first to last start nothing; of missed ones, some would have been skipped."""
     moments, anchor = task.spec.moments, task.anchor_at
@@ -232,8 +248,8 @@ def pass_range(
     rest = _passed_all(task, disposition, first, last, why, following)
     off = _moments_off(state, task, first, last) if disposition == "missed" else []
     if count_off := sum(number for *_, number in off):
-        reason = f"calendar {','.join(task.spec.options.skip)}"
-        facts.append(passed(task, "skipped", off[0][0], off[-1][1], count_off, reason, following))
+        days = reason("calendar", name=",".join(task.spec.options.skip))
+        facts.append(passed(task, "skipped", off[0][0], off[-1][1], count_off, days, following))
         rest.count -= count_off
     if rest.count:
         facts.insert(0, rest)
@@ -241,11 +257,12 @@ def pass_range(
 
 
 def _passed_all(
-    task: Task, state: str, first: datetime, last: datetime, why: str, following: datetime | None
+    task: Task, state: str, first: datetime, last: datetime, why: Reason, following: datetime | None
 ) -> f.FiresPassed:
     moments, anchor = task.spec.moments, task.anchor_at
     count = moments.times_at(first, anchor) - _decided(task, first) + moments.count(first, last, anchor)
-    return passed(task, state, first, last, count, why, following)
+    # One at least came due, though what cannot be read any more does not know of it.
+    return passed(task, state, first, last, max(1, count), why, following)
 
 
 def _decided(task: Task, at: datetime) -> int:
@@ -278,12 +295,12 @@ def _moments_off(
     return found
 
 
-def day_off(state: State, spec: TaskSpec, at: datetime) -> str | None:
+def day_off(state: State, spec: TaskSpec, at: datetime) -> Reason | None:
     """Why nothing runs on the day that this instant is in, in the task's zone; None if something does."""
     if not spec.options.skip:
         return None
     calendar = state.calendars.day_off(spec.options.skip, spec.schedule.zone.day(at))
-    return calendar and f"calendar {calendar}"
+    return calendar and reason("calendar", name=calendar)
 
 
 def delay(task: Task, due_at: datetime, which: str, now: datetime) -> datetime | None:
@@ -315,7 +332,7 @@ def passed(
     first: datetime,
     last: datetime,
     count: int,
-    why: str,
+    why: Reason,
     following: datetime | None,
 ) -> f.FiresPassed:
     return f.FiresPassed(task.id, task.name, state, first, last, count, why, following)
@@ -336,18 +353,17 @@ def overlap(state: State, task: Task) -> Overlap:
     active = [state.runs[run] for run in task.runs]
     waiting = sum(run.parked for run in active)
     if mode == "skip":
-        return f"overlap: run {active[0].id} is still {active[0].state}"
+        return reason("overlap", run=active[0].id, state=active[0].state)
     if mode == "replace":
-        facts, messages = _stop_all(active, f"replaced by run {state.next_run}")
+        facts, messages = _stop_all(active, reason("replaced", run=state.next_run))
         must_wait = any(run.state != "queued" for run in active)
         return must_wait or None, facts, messages
     if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
-        wait = "1 run waits" if waiting == 1 else f"{waiting} runs wait"
-        return f"overlap: {wait} already behind run {active[0].id}"
+        return reason("overlap-full", waiting=waiting, run=active[0].id)
     return True, [], []
 
 
-def _stop_all(runs: list[Run], why: str) -> tuple[list[f.Fact], list[Message]]:
+def _stop_all(runs: list[Run], why: Reason) -> tuple[list[f.Fact], list[Message]]:
     facts: list[f.Fact] = []
     messages: list[Message] = []
     for run in runs:
@@ -357,14 +373,14 @@ def _stop_all(runs: list[Run], why: str) -> tuple[list[f.Fact], list[Message]]:
     return facts, messages
 
 
-def stop(run: Run, state: str, why: str) -> tuple[list[f.Fact], list[Message]]:
+def stop(run: Run, state: str, why: Reason) -> tuple[list[f.Fact], list[Message]]:
     """Ends a run that waits; tells the worker of one that does not."""
     if run.state == "queued":
         return ended_waiting(run, state, why), []
     if run.stopping:
         return [], []
     assert run.worker is not None
-    told = remark(run, f"{why}: worker {run.worker} is told to end it")
+    told = remark(run, f"{in_words(why)}: worker {run.worker} is told to end it")
     stopping = f.RunStopping(run.id, run.attempt, state)
     return [told, stopping], [(run.worker, f"KILL {run.id} {run.attempt}")]
 
@@ -383,13 +399,13 @@ def remark(run: Run, text: str) -> f.OutputReceived:
     return f.OutputReceived(run.id, run.attempt, [[0, text]])
 
 
-def ended_waiting(run: Run, state: str, why: str) -> list[f.Fact]:
+def ended_waiting(run: Run, state: str, why: Reason) -> list[f.Fact]:
     """The end of a run that no worker has."""
-    return [remark(run, why), ended(run, state, why=why)]
+    return [remark(run, in_words(why)), ended(run, state, why=why)]
 
 
 def ended(
-    run: Run, state: str, exit_code: int | None = None, why: str = "", final: bool = True
+    run: Run, state: str, exit_code: int | None = None, why: Reason = "", final: bool = True
 ) -> f.RunEnded:
     started_at = run.started_at or run.sent_at
     return f.RunEnded(

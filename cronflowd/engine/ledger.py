@@ -20,6 +20,7 @@ from math import inf
 from attrs import frozen
 
 from ..schedules.zones import EPOCH
+from ..tasks.reasons import shortened
 from ..tasks.task import Failure, Outcome, Run
 
 HOUR_S, DAY_S = 3600, 86_400
@@ -27,7 +28,6 @@ HOURS_KEPT_DAYS = 62  # older hours are folded into days
 DAYS_KEPT_DAYS = 5 * 366  # older days into months
 RAN = ("ok", "failed", "timeout", "cancelled", "lost")  # it ran, or may have
 DISPOSITIONS = (*RAN, "skipped", "missed")
-MAX_WHY = 200  # characters of a reason that a task remembers
 _PLACES = {state: place for place, state in enumerate(DISPOSITIONS, 1)}
 _BAD = frozenset({"failed", "timeout", "lost", "missed"})
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -136,13 +136,19 @@ class Account:
 
     due: int
     ends: dict[str, int]  # by disposition, all seven
-    pending: int
+    pending: int  # fires that have not ended
     since_at: datetime | None = None  # as really counted; None = from the beginning
     until_at: datetime | None = None  # not included; None = to the end
 
     @property
     def ran(self) -> int:
         return sum(self.ends[state] for state in RAN)
+
+    def holds(self, due_at: datetime) -> bool:
+        """Whether a fire due then is one of them."""
+        return not (self.since_at and due_at < self.since_at) and not (
+            self.until_at and due_at >= self.until_at
+        )
 
     @property
     def trouble(self) -> str:
@@ -191,5 +197,5 @@ def judge(failure: Failure | None, outcome: Outcome) -> Failure | None:
     since_at = failure.since_at if failure else outcome.ended_at
     return Failure(
         since_at, outcome.run, outcome.state, outcome.due_at, outcome.ended_at, outcome.exit,
-        outcome.why[:MAX_WHY],
+        shortened(outcome.why),
     )  # fmt: skip

@@ -24,6 +24,7 @@ from attrs import evolve, frozen
 from ..base.text import escape, format_time
 from ..tasks.kinds import CONTROL
 from ..tasks.options import DEFAULTS, set_options
+from ..tasks.reasons import code_of, in_words
 from ..tasks.targets import BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
 from ..tasks.task import Told, make_spec
 from . import facts as f
@@ -33,6 +34,7 @@ from .state import WELL, State
 MAX_UNDER_WAY = 1000  # notifications that wait or run; beyond, all are withheld and counted
 MAX_LINES, MAX_OUTPUT_CHARS = 20, 4096  # of the run's output
 MAX_WHY_CHARS = 500
+CANNOT_BE_READ = "was not started: its definition cannot be read"
 OPTIONS = set_options(
     DEFAULTS,
     {
@@ -153,6 +155,8 @@ def _run_ended(state: State, fact: f.RunEnded, now: datetime, general: Targets) 
     if general and fact.state == "lost" and _is_last_lost(state, fact):
         yield _lost_worker(fact)
     event, task = _EVENTS.get(fact.state), state.tasks.get(fact.task)
+    if code_of(fact.why) == "unreadable":
+        event = "missed"
     notify = (task or state.runs[fact.run]).spec.options.notify
     if not (fact.final and (notify.targets or (general and not notify.text))):
         return  # the usual case, and it must cost nothing
@@ -180,7 +184,7 @@ def _of_run(state: State, fact: f.RunEnded, event: str, now: datetime) -> Notice
         "ended": format_time(now),
         "exit": fact.exit,
         "worker": fact.worker,
-        "why": _clean(fact.why or "")[:MAX_WHY_CHARS] or None,
+        "why": _clean(in_words(fact.why))[:MAX_WHY_CHARS] or None,
         "since": format_time(task.failure.since_at) if task and task.failure else None,
     }
     headline = f"{fact.name} {_headline(fact, event)}"
@@ -188,6 +192,8 @@ def _of_run(state: State, fact: f.RunEnded, event: str, now: datetime) -> Notice
 
 
 def _headline(fact: f.RunEnded, event: str) -> str:
+    if fact.state == "skipped":
+        return CANNOT_BE_READ
     if event == "failure":
         if fact.state == "timeout":
             return "timed out"
@@ -215,26 +221,41 @@ def _lost_worker(fact: f.RunEnded) -> Notice:
         "jobName": fact.name,
         "run": fact.run,
     }
-    told |= {"why": _clean(fact.why or "")[:MAX_WHY_CHARS] or None}
+    told |= {"why": _clean(in_words(fact.why))[:MAX_WHY_CHARS] or None}
     return Notice(f"worker:{fact.worker}", "worker", UNSAID, f"worker {fact.worker} is lost", told)
 
 
 def _fires_passed(state: State, fact: f.FiresPassed, now: datetime, general: Targets) -> Iterator[Notice]:
-    if fact.state != "missed" or (task := state.tasks.get(fact.task)) is None:
+    is_unread = code_of(fact.why) == "unreadable"
+    if not (fact.state == "missed" or is_unread) or (task := state.tasks.get(fact.task)) is None:
         return
     told = {
         "event": "missed",
         "task": fact.task,
         "jobName": fact.name,
-        "state": "missed",
+        "state": fact.state,
         "due": format_time(fact.first_due_at),
         "until": format_time(fact.last_due_at) if fact.count > 1 else None,
         "count": fact.count,
+        "why": _clean(in_words(fact.why))[:MAX_WHY_CHARS],
+    }
+    words = f"was missed{'' if fact.count == 1 else f' {fact.count} times'}"
+    headline = f"{fact.name} {CANNOT_BE_READ if is_unread else words}"
+    yield Notice(f"task:{fact.task}", "missed", task.spec.options.notify, headline, told)
+
+
+def _record_unread(state: State, fact: f.RecordUnread, now: datetime, general: Targets) -> Iterator[Notice]:
+    task = state.tasks[fact.task]
+    told = {
+        "event": "missed",
+        "task": fact.task,
+        "jobName": fact.name,
+        "state": "unreadable",
+        "due": task.due_at and format_time(task.due_at),
         "why": _clean(fact.why)[:MAX_WHY_CHARS],
     }
-    times = "" if fact.count == 1 else f" {fact.count} times"
     yield Notice(
-        f"task:{fact.task}", "missed", task.spec.options.notify, f"{fact.name} was missed{times}", told
+        f"task:{fact.task}", "missed", task.spec.options.notify, f"{fact.name} {CANNOT_BE_READ}", told
     )
 
 
@@ -269,6 +290,7 @@ def _of_beat(state: State, name: str, event: str, words: str, told: dict[str, An
 _LOOK: dict[type[f.Fact], Callable[[State, Any, datetime, Targets], Iterator[Notice]]] = {
     f.RunEnded: _run_ended,
     f.FiresPassed: _fires_passed,
+    f.RecordUnread: _record_unread,
     f.BeatMissed: _beat_missed,
     f.BeatReceived: _beat_received,
 }

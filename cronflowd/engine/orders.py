@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ..tasks.reasons import Reason
 from ..tasks.task import TaskSpec
 
 # --- from clients ---
@@ -312,7 +313,14 @@ class BreakRun:
     """One of them has not."""
 
     run: int
-    why: str
+    why: Reason
+
+
+@frozen
+class TellUnread:
+    """That the record of a task cannot be read has not been said yet."""
+
+    task: int
 
 
 @frozen
@@ -320,7 +328,7 @@ class FireAfter:
     """All dependencies of an @after task have ended; `broken` says why one of them will not do."""
 
     task: int
-    broken: str
+    broken: Reason
 
 
 @frozen

@@ -9,7 +9,6 @@ tests/engine/test_state.py. `carry` tells the whole state as facts again; a chec
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ import attrs
 
 from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
+from ..tasks.reasons import Reason, passed_on, reason, shortened
 from ..tasks.targets import EVENTS, OPPOSITE
 from ..tasks.task import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import beats
@@ -38,7 +38,6 @@ MAX_OUTPUT_IN_MEMORY = (
     16 * 1024 * 1024
 )  # characters, all runs together; older output is read from the journal
 MAX_WORKERS_AWAY = 1000
-MAX_REASON = 200  # characters of a reason that is passed on
 SAVES_KEPT = 2  # the file on disk is one of the last two saves, whenever the power went
 WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
 
@@ -89,14 +88,14 @@ class State(Tables):
         """Keeps what a change is about to replace."""
         if fact.change is None:
             return
-        self.changes.open(fact.change, at, fact.who, fact.what or "")
+        self.changes.open(fact.change, at, fact)
         for step in self._steps(fact):
             self.changes.add(step)
 
     def _steps(self, fact: Any) -> Iterator[Step]:
         if isinstance(fact, f.BulkDecided):
             return
-        kind, task = STEPS[type(fact)], self.tasks.get(fact.id)
+        kind, task = STEPS[fact.__class__], self.tasks.get(fact.id)
         if isinstance(fact, f.TaskAdded | f.TaskRestored):
             yield Step(kind, fact.id, getattr(fact, "rev", 1), None)
         elif isinstance(fact, f.TaskPaused | f.TaskResumed) and task is None:
@@ -215,7 +214,7 @@ class State(Tables):
             self.set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
             if fact.settles:
                 task.heard.clear()
-        self._tell_dependents(fact.name, since(fact.state, fact.why))
+        self._tell_dependents(fact.name, passed_on(fact.state, fact.why))
 
     def _run_queued(self, fact: f.RunQueued, at: datetime, seq: int) -> None:
         self.ledger.count_due(fact.due_at, at)
@@ -224,7 +223,7 @@ class State(Tables):
         run.parked, run.nth, run.target = bool(fact.parked), fact.nth or 1, fact.target or ""
         if fact.not_before_at is not None:
             run.delayed_until_at = run.queued_at = fact.not_before_at
-        self.runs[fact.run] = run
+        self._put_run(run)
         self.next_run = max(self.next_run, fact.run + 1)
         task.runs.append(fact.run)
         is_first = len(task.runs) < 2 or self.runs[task.runs[-2]].due_at != fact.due_at or not fact.target
@@ -244,6 +243,11 @@ class State(Tables):
         if not run.parked:
             self.enqueue(run)
 
+    def _put_run(self, run: Run) -> None:
+        self.runs[run.id] = run
+        if run.spec.unread:
+            self.unread_runs[run.id] = None
+
     def _run_admitted(self, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
         run = self.runs[fact.run]
         run.awaits = False
@@ -258,7 +262,7 @@ class State(Tables):
             run.delayed_until_at = None
         self.enqueue(run)
 
-    def _tell_dependents(self, name: str, how: str) -> None:
+    def _tell_dependents(self, name: str, how: Reason) -> None:
         """A run of a task has ended for good, or a moment of it has passed."""
         for task_id in self.dependents.get(name, ()):
             self.tasks[task_id].heard[name] = how
@@ -327,12 +331,9 @@ class State(Tables):
             if fact.state == "skipped":
                 task.heard.clear()
             self._unpark(task, at)
-            how = f"run {run.id} {fact.state}"
-            if fact.state == "skipped":
-                how = since(how, fact.why or "")
-            self._tell_of_end(task, run, WELL if fact.state == "ok" else how)
+            self._tell_of_end(task, run, _how_ended(fact))
 
-    def _tell_of_end(self, task: Task, run: Run, how: str) -> None:
+    def _tell_of_end(self, task: Task, run: Run, how: Reason) -> None:
         """With on=all, dependents hear of a fire when its last run has ended, and of its first failure."""
         how = run.blame or how
         runs = [self.runs[other] for other in task.runs] if run.target else []
@@ -403,6 +404,14 @@ class State(Tables):
         if not rows:
             del self.outcomes[run]
 
+    def _record_unread(self, fact: f.RecordUnread, at: datetime, seq: int) -> None:
+        """That it cannot run is a failing like others: it lasts until a run ends well."""
+        self.untold.pop(fact.task, None)
+        task = self.tasks[fact.task]
+        since_at = task.failure.since_at if task.failure else at
+        why = shortened(reason("unreadable", text=fact.why))
+        task.failure = Failure(since_at, None, "unreadable", task.due_at or at, at, None, why)
+
     # --- workers ---
 
     def _worker_joined(self, fact: f.WorkerJoined, at: datetime, seq: int) -> None:
@@ -470,6 +479,7 @@ class State(Tables):
 
     def _daemon_started(self, fact: f.DaemonStarted, at: datetime, seq: int) -> None:
         self.tz, self.started_at = fact.tz, at
+        self.untold = dict(self.unread)
         self.give_grace(self._beats_from(at))
         for worker in self.workers.values():
             if worker.connected:
@@ -516,7 +526,7 @@ class State(Tables):
         """The whole state as facts; applied to an empty State they give this one again."""
         yield f.StateCarried(
             self.next_task, self.next_run, self.paused_all, self.paused_until_at, self.paused_why, self.tz,
-            [attrs.asdict(saved) for saved in self.saved], dict(self.totals),
+            list(self.saved), dict(self.totals),
             self.last_step_s, self.last_step_at, self.beats_from_at, self.decided_upto_at,
             self.jumped_upto_at, self.jumped_by_s if self.jumped_upto_at else None,
         )  # fmt: skip
@@ -548,7 +558,7 @@ class State(Tables):
         self.next_task, self.next_run, self.tz = fact.next_task, fact.next_run, fact.tz
         self.paused_all, self.paused_until_at = fact.paused_all, fact.paused_until_at
         self.paused_why, self.totals = fact.paused_why, dict(fact.totals)
-        self.saved.extend(f.TasksSaved(**saved) for saved in fact.saved)
+        self.saved.extend(fact.saved)
         self.last_step_s, self.last_step_at = fact.last_step_s, fact.last_step_at
         self.give_grace(fact.beats_from_at or self.beats_from_at)
         self.decided_upto_at = fact.decided_upto_at or at
@@ -585,7 +595,7 @@ class State(Tables):
         run.nth, run.awaits, run.target = fact.nth or 1, bool(fact.awaits), fact.target or ""
         run.blame, run.unsent, run.lease_renewed = fact.blame or "", fact.unsent or 0, bool(fact.renewed)
         run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
-        self.runs[run.id] = run
+        self._put_run(run)
         self.ledger.take_run(run, at)
         if task:
             task.runs.append(run.id)
@@ -605,32 +615,45 @@ class State(Tables):
         self.watch_time(run)
 
     def _change_carried(self, fact: f.ChangeCarried, at: datetime, seq: int) -> None:
-        self.changes.open(fact.change, fact.made_at, fact.who, fact.what)
+        self.changes.open(fact.change, fact.made_at, fact)
 
     def _step_carried(self, fact: f.StepCarried, at: datetime, seq: int) -> None:
         self.changes.add(read_step(fact))
+
+    def _is_of_today(self, run: Run) -> bool:
+        """Whether its task is there, and was not changed since it was queued."""
+        task = self.tasks.get(run.task_id)
+        return task is not None and task.spec is run.spec
 
     def parse_again(self) -> Generator[None, None, None]:
         """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
         for task in list(self.tasks.values()):
             yield
-            old, task.spec, task.run_head = task.spec, self._spec(task.spec.record), ""
-            for run in task.runs:
-                if run in self.runs and self.runs[run].spec is old:
-                    self.runs[run].spec = task.spec
+            if self.tasks.get(task.id) is not task:
+                continue
+            old, new = task.spec, self._spec(task.spec.record)
+            if old.unread or new.unread:
+                self.take_out(task)
+                task.spec = new
+                self.put(task)  # with all that may be read of it now, or no longer
+            task.spec, task.run_head = new, ""
+            for run in [self.runs[number] for number in task.runs]:
+                if run.spec is old:
+                    run.spec = new
+                    self._put_run(run)
+        for run in list(self.runs.values()):
+            yield
+            if run.id in self.runs and not self._is_of_today(run):
+                run.spec = self._spec(run.spec.record)
+                self._put_run(run)
         yield from self.changes.forget_parsed()
 
 
-def since(how: str, why: str) -> str:
-    """What dependents hear of a fire that did not run: the reason, or what that goes back to in the end."""
-    found = _ORIGIN.fullmatch(why)
-    if not found:
-        return f"{how} ({why[:MAX_REASON]})"
-    _, known, origin = found[2].rpartition(", since ")
-    return f"{how}, since {origin if known else f'{found[1]}: {found[2]}'}"
-
-
-_ORIGIN = re.compile(r"dependency ([^:]+): (.*)", re.DOTALL)
+def _how_ended(fact: f.RunEnded) -> Reason:
+    """What dependents hear of a run that has ended for good."""
+    if fact.state == "skipped":
+        return passed_on(fact.state, fact.why or "", fact.run)
+    return WELL if fact.state == "ok" else reason("ended", run=fact.run, state=fact.state)
 
 
 def counts(task: Task, run: Run) -> bool:
@@ -694,4 +717,4 @@ def _method(kind: type[f.Fact]) -> Applier:
     return note_first
 
 
-_APPLY: dict[type[f.Fact], Applier] = {kind: _method(kind) for kind in f.KINDS.values()}
+_APPLY: dict[type[f.Fact], Applier] = {kind: _method(kind) for kind in f.KINDS}

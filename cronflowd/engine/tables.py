@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush, heapreplace
 
+from ..base.walks import Numbered
 from ..tasks.task import Run, Task, Told, Worker
 from .unfinished import Unfinished
 
@@ -40,7 +41,7 @@ class Tables(Unfinished):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tasks: dict[int, Task] = {}
+        self.tasks: Numbered[Task] = Numbered()
         self.runs: dict[int, Run] = {}  # not ended
         self.workers: dict[str, Worker] = {}
         self.paused_all, self.paused_until_at, self.paused_why = False, _NO_TIME, ""
@@ -57,6 +58,9 @@ class Tables(Unfinished):
         self.ready: list[tuple[datetime, int, Lane]] = []
         self.ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts
         self.waits: list[tuple[datetime, int, int]] = []  # when a run that no worker took is missed
+        self.unread: dict[int, None] = {}  # tasks whose records cannot be read
+        self.untold: dict[int, None] = {}  # those among them of which that has not been said
+        self.unread_runs: dict[int, None] = {}  # runs that may have to end because theirs cannot be
         self.delayed: list[tuple[datetime, int]] = []
         self.leases: list[tuple[datetime, int]] = []
         self.timeouts: list[tuple[datetime, int, int]] = []
@@ -96,12 +100,17 @@ class Tables(Unfinished):
             self.dependents.setdefault(name, set()).add(task.id)
         if task.spec.options.after or task.runs:
             self.to_judge[task.id] = None
+        if task.spec.unread:
+            self.unread[task.id] = self.untold[task.id] = None
 
     def take_out(self, task: Task) -> None:
         """The opposite: by id alone it can still be found."""
         while self.due and self.is_stale(self.due[-1][0], self.due[-1][2]):
             self.due.pop()  # so that those of very many tasks need not be passed over when their time comes
         self.notices.discard(task.id)
+        if task.spec.unread:
+            del self.unread[task.id]
+            self.untold.pop(task.id, None)
         if self.names.get(task.name) == task.id:  # UNDO may have let another one take it a moment ago
             del self.names[task.name]
         for name in task.spec.options.after:
@@ -111,7 +120,6 @@ class Tables(Unfinished):
 
     def set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
         """When a task is due next, and how many of the moments at that instant have been decided."""
-        due_at = None if task.spec.unread else due_at
         task.due_at, task.decided = due_at, decided
         self.note_due(task)
         if due_at is not None:
@@ -135,6 +143,8 @@ class Tables(Unfinished):
 
     def enqueue(self, run: Run) -> None:
         """Lets a run wait for its time, then for a worker."""
+        if run.spec.unread:
+            self.unread_runs[run.id] = None
         if run.delayed_until_at is not None:
             heappush(self.delayed, (run.delayed_until_at, run.id))
         else:

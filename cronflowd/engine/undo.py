@@ -18,7 +18,8 @@ from attrs import Factory, define, evolve
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import format_option, format_time, shorten
-from ..tasks.options import HIDDEN
+from ..tasks.options import masked
+from ..tasks.reasons import reason
 from ..tasks.task import Task, TaskSpec
 from . import facts as f
 from . import orders as o
@@ -28,7 +29,7 @@ from .fires import Decision
 from .state import State
 
 MAX_WHAT = 200  # characters
-MAX_WHO = 64
+MAX_WHO = 200
 Row = tuple[Any, ...]
 
 
@@ -37,15 +38,19 @@ Row = tuple[Any, ...]
 
 def sign(state: State, order: Any, decision: Decision, who: str | None) -> None:
     """Says in the facts of a client's order who gave it, and that they are one change."""
-    tell = _WHAT.get(type(order))
-    if tell is None:
+    if (found := _WHAT.get(type(order))) is None:
         return
-    what = shorten(tell(state, order), MAX_WHAT) or None
+    verb, tell = found
+    rest = tell(state, order)
+    what = None if rest is None else shorten(f"{verb} {rest}".rstrip(), MAX_WHAT)
+    undone = _undone(state, order) if isinstance(order, o.UndoChanges) else None
     who = who and who[:MAX_WHO]
     number = state.changes.next_number if what else None
     for fact in decision.facts:
         if isinstance(fact, f.Asked):
-            fact.who, fact.change, fact.what = who, number, what
+            fact.who, fact.change = who, number
+            if what is not None:
+                fact.what, fact.verb, fact.undone = what, verb, undone
             what = None  # with the first one only
         elif isinstance(fact, f.RunQueued | f.RunStopping):
             fact.who = who
@@ -57,33 +62,33 @@ def _name(state: State, ref: str) -> str:
 
 
 def _word(key: str, value: str) -> str:
-    return format_option(key, "***" if key in HIDDEN else value)
+    return format_option(key, masked(key, value))
 
 
-def _added(state: State, order: o.AddTask) -> str:
+def _added(state: State, order: o.AddTask) -> str | None:
     # What runs once is gone before anybody could take it back; CANCEL and REMOVE are for that.
     if order.spec.schedule.kind == "at":
-        return ""
-    return f"ADD {order.spec.name or f'task_{order.task_id or state.next_task}'}"
+        return None
+    return order.spec.name or f"task_{order.task_id or state.next_task}"
 
 
 def _set(state: State, order: o.SetTask) -> str:
     words = " ".join(_word(key, value) for key, value in order.words.items())
-    return f"SET {_name(state, order.ref)} {words}"
+    return f"{_name(state, order.ref)} {words}"
 
 
-def _removed(state: State, order: o.RemoveTask) -> str:
+def _removed(state: State, order: o.RemoveTask) -> str | None:
     # A notification is no task of anybody's, and would come back as one.
     task = state.find(order.ref)
-    return "" if task and task.is_notice else f"REMOVE {_name(state, order.ref)}"
+    return None if task and task.is_notice else _name(state, order.ref)
 
 
-def _loaded(file: str, count: int) -> str:
-    return f"LOAD {file} {count} tasks" if file else ""
+def _loaded(file: str, count: int) -> str | None:
+    return f"{file} {count} tasks" if file else None
 
 
 def _paused(state: State, order: o.PauseTasks) -> str:
-    words = [f"PAUSE {_names(state, order.refs)}"]
+    words = [_names(state, order.refs)]
     words += [f"until={format_time(order.until_at)}"] if order.until_at else []
     words += [format_option("why", order.why)] if order.why else []
     return " ".join(words)
@@ -93,23 +98,30 @@ def _names(state: State, refs: Iterable[str] | None) -> str:
     return "all" if refs is None else " ".join(_name(state, ref) for ref in refs)
 
 
-def _undone(state: State, order: o.UndoChanges) -> str:
+def _taken_back(state: State, order: o.UndoChanges) -> str:
     first, *more = state.changes.newest(order.count)
-    return f"UNDO {first.number} to {more[-1].number}" if more else f"UNDO {first.number}: {first.what}"
+    return f"{first.number} to {more[-1].number}" if more else f"{first.number}"
 
 
-_WHAT: dict[type, Callable[[State, Any], str]] = {
-    o.AddTask: _added,
-    o.SetTask: _set,
-    o.RemoveTask: _removed,
-    o.ClearTasks: lambda state, order: f"CLEAR {state.count_own()} tasks",
-    o.LoadTasks: lambda state, order: _loaded(order.file, len(order.records)),
-    o.DecideLoad: lambda state, order: _loaded(order.file, order.tasks),
-    o.PauseTasks: _paused,
-    o.ResumeTasks: lambda state, order: f"RESUME {_names(state, order.refs)}",
-    o.UndoChanges: _undone,
-    o.RunTask: lambda state, order: "",
-    o.CancelRun: lambda state, order: "",
+def _undone(state: State, order: o.UndoChanges) -> str | None:
+    """The change that is taken back, where it is one."""
+    first, *more = state.changes.newest(order.count)
+    return None if more else shorten(first.told, MAX_WHAT)
+
+
+# The verb, and what HISTORY tells after it; None: no change that UNDO takes back.
+_WHAT: dict[type, tuple[str, Callable[[State, Any], str | None]]] = {
+    o.AddTask: ("ADD", _added),
+    o.SetTask: ("SET", _set),
+    o.RemoveTask: ("REMOVE", _removed),
+    o.ClearTasks: ("CLEAR", lambda state, order: f"{state.count_own()} tasks"),
+    o.LoadTasks: ("LOAD", lambda state, order: _loaded(order.file, len(order.records))),
+    o.DecideLoad: ("LOAD", lambda state, order: _loaded(order.file, order.tasks)),
+    o.PauseTasks: ("PAUSE", _paused),
+    o.ResumeTasks: ("RESUME", lambda state, order: _names(state, order.refs)),
+    o.UndoChanges: ("UNDO", _taken_back),
+    o.RunTask: ("RUN", lambda state, order: None),
+    o.CancelRun: ("CANCEL", lambda state, order: None),
 }
 
 
@@ -191,7 +203,7 @@ class Changes(Definitions):
 
     def _undo(self, order: o.UndoChanges, now: datetime) -> Decision:
         plan = self.undoing or finish(self.plan_undo(order.count, now))
-        rows: list[Row] = [(change.number, change.what) for change in plan.changes]
+        rows: list[Row] = [(change.number, change.told) for change in plan.changes]
         rows += [(None, f"task {task_id} has run and is gone") for task_id in sorted(plan.past.gone)]
         rows += plan.over
         count = len(plan.changes)
@@ -277,7 +289,7 @@ class Changes(Definitions):
         task, each = self.state.tasks.get(task_id), plan.then[task_id]
         if part == "leaves":
             assert task
-            cancelled = [] if each else self._cancel_queued(task, "its task was removed by UNDO")
+            cancelled = [] if each else self._cancel_queued(task, reason("undone"))
             return [*cancelled, f.TaskRemoved(task_id, "undone")]
         assert each
         if task is None or task.anchor_at != each.was.anchor_at:

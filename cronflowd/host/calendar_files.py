@@ -40,8 +40,11 @@ def _read_dates(data: Path, name: str) -> Dates:
 def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) -> None:
     """Reads again what is not known, or was edited since; what cannot be read stays as it was known."""
     for name in names:
-        known = calendars.known.get(name)
-        if known and (not isinstance(known, Dates) or _stamp(data / name.removeprefix(FILE)) == known.stamp):
+        known, stamp = calendars.known.get(name), _stamp(data, name)
+        # A file that could not be read is read once more when it is another one.
+        if (known and (not isinstance(known, Dates) or stamp[:2] == known.stamp)) or (
+            name in calendars.troubles and calendars.failed.get(name) == stamp
+        ):
             continue
         try:
             calendars.known |= read_calendars(data, [name])
@@ -49,12 +52,15 @@ def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) ->
         except Refusal as refusal:
             if calendars.troubles.get(name) != refusal.message:
                 log.warning("calendar %s: %s", name, refusal.message)
-            calendars.troubles[name] = refusal.message
+            calendars.troubles[name], calendars.failed[name] = refusal.message, stamp
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(data: Path, name: str) -> tuple[int, ...]:
+    """When a file was changed, how long it is, when its mode was; nothing for what is no file."""
+    if not name.startswith(FILE):
+        return ()
     try:
-        found = path.stat()
+        found = (data / name.removeprefix(FILE)).stat()
     except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ctime_ns

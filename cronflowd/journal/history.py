@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-import orjson
 from attrs import frozen
 
 from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued, decode, outcome_of
 from ..tasks.task import Outcome
-from .records import Reader, journal_dir, list_history, list_segments, seq_of
+from .records import Reader, journal_dir, list_history, list_segments, seq_of, unseal
 
 _BLOCK_BYTES = 256 * 1024
 _ENDED, _PASSED = b'"fact":"RunEnded"', b'"fact":"FiresPassed"'
@@ -133,10 +132,8 @@ def lines_backwards(path: Path) -> Iterator[bytes]:
 
 def _decode(line: bytes) -> tuple[int, datetime, Fact] | None:
     try:
-        record = orjson.loads(line)
-        record.pop("batch", None)
-        seq, at, fact, _ = decode(record)
-    except (ValueError, KeyError, TypeError):
+        seq, at, fact, _ = decode(unseal(line))
+    except ValueError:
         return None
     return seq, at, fact
 

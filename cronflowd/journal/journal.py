@@ -27,7 +27,7 @@ from typing import NoReturn, Protocol
 from attrs import define
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..engine.facts import Fact, decode, encode
+from ..engine.facts import Fact, encode
 from ..host import disk as d
 from ..host.disk import lock_directory, write_atomically
 from .records import (
@@ -36,7 +36,7 @@ from .records import (
     SEAL_BYTES,
     Header,
     journal_dir,
-    parse_line,
+    read_line,
     seal,
     segment_path,
 )
@@ -532,7 +532,7 @@ class MemoryJournal(_Lines):
 
     def replay(self) -> Iterator[Record]:
         for line in self._lines:
-            seq, at, fact, _ = decode(parse_line(line, Path("memory"), 0))
+            seq, at, fact, _ = read_line(line[:-1], Path("memory"), 0)
             self._last, self._chain = seq, zlib.crc32(line[: -SEAL_BYTES - 1], self._chain)
             yield seq, at, fact
         self._committed = self._last

@@ -13,6 +13,7 @@ HELLO, and watchers from being cut off.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum
 from itertools import chain
@@ -25,6 +26,7 @@ from attrs import define, frozen
 
 from ..base.errors import Fatal, Refusal
 from ..base.replies import Reply, format_refusal, format_rows, format_status
+from ..base.text import escape
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection, Kind
 from .outbox import PIECE_BYTES, STALL_S, Gate, Outbox
@@ -38,6 +40,9 @@ SLICE_LINES = 500  # after so many lines, or so long, the others have their turn
 SLICE_S = 0.005
 LOOK_EVERY_S = 30.0  # at a watcher that has ended its input: is anybody there?
 PART_S = 1.0  # how long input is thrown away after QUIT, so that our last reply is not lost with it
+
+MAX_NAME = 64  # characters of a client's own name
+_PLAIN_NAME = re.compile("[A-Za-z0-9._-]+")
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +84,15 @@ class Session:
 
     @property
     def who(self) -> str:
-        """Who gives its orders, as the journal and HISTORY tell it."""
-        return self.name or self.address
+        """Who gives its orders, as the journal and HISTORY tell it: `ann@192.0.2.7:40001`.
+
+        The name is a claim, so it never stands alone. One that is more than a plain word is
+        quoted: no name looks like an address, or like another one's name at another address.
+        """
+        if not self.name:
+            return self.address
+        name = escape(self.name).replace('"', "'")[:MAX_NAME]
+        return f"{name}@{self.address}" if _PLAIN_NAME.fullmatch(name) else f'"{name}"@{self.address}'
 
 
 class Core(Protocol):
@@ -347,11 +359,15 @@ class _Client:
         if self._skips_line:
             _, newline, data = data.partition(b"\n")
             self._skips_line = not newline
-        while self.session.is_locked and b"\n" in data:
-            # Line by line, because AUTH widens the limit for all that follows it.
+        at = 0
+        while self.session.is_locked and (end := data.find(b"\n", at) + 1) and not self.session.closing:
+            # Line by line, because AUTH widens the limit for all that follows it. Nobody is
+            # known yet, so the others have their turn after each line, whatever it says.
             self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES
-            line, newline, data = data.partition(b"\n")
-            await self._execute(self._lines.receive(line + newline))
+            await trio.lowlevel.checkpoint()
+            await self._execute(self._lines.receive(data[at:end]))
+            at = end
+        data = data[at:]
         self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES if self.session.is_locked else MAX_LINE_BYTES
         await self._execute(self._lines.receive(data))
         return True
@@ -359,10 +375,8 @@ class _Client:
     def _is_ours(self, data: bytes) -> bool:
         """Looks at the first line, as far as it has come, before anything is executed."""
         first = (self._first or b"") + data
-        while b"\n" in first and (
-            first[:1] == b"#" or first.partition(b"\n")[0].isspace() or first[:1] == b"\n"
-        ):
-            first = first.partition(b"\n")[2]  # no line yet, only blanks and comments
+        if blank := _NO_ORDERS.match(first):
+            first = first[blank.end() :]  # no line yet, only blanks and comments
         if foreign := looks_foreign(first):
             log.info("%s was closed: it speaks %s", self.session.address, foreign)
             return False
@@ -403,8 +417,8 @@ class _Client:
                 self._add_refusal(item)
             elif _is_order(item):
                 self._run_line(item)
-                if self.session.closing or perf_counter() > until:
-                    break
+            if self.session.closing or perf_counter() > until:
+                break
             size += len(self._replies[-1]) if self._replies else 0
         return at
 
@@ -457,14 +471,14 @@ class _Client:
         """A short reply like any other; a long one is made while the peer reads it."""
         pieces = _pieces(reply, self.session.as_json)
         first = next(pieces)
-        second = next(pieces, None)
-        if second is None:
+        second = next(pieces, None) if first else ""
+        if first and second is None:
             self._replies.append(first)
             return
         self._put_replies()
         core = self._core
         # Rows that are made later may tell of later facts, and wait for those.
-        chunks = ((_encode(piece), core.last_seq) for piece in chain((first, second), pieces))
+        chunks = ((_encode(piece), core.last_seq) for piece in chain((first, second or ""), pieces))
         self._outbox.put_rows(chunks, core.last_seq)
 
     def _put_replies(self) -> None:
@@ -483,6 +497,9 @@ class _Client:
         return _encode("\n".join(replies))
 
 
+_NO_ORDERS = re.compile(rb"(?:[ \t\r\f\v]*+\n|#[^\n]*+\n)++")  # in one pass: a stranger may send thousands
+
+
 def _is_order(line: str) -> bool:
     """Blank lines and comments get no reply."""
     return bool(line) and line[0] != "#" and not line.isspace()
@@ -499,11 +516,17 @@ def _as_refusal(error: Exception) -> Refusal:
 
 
 def _pieces(reply: Reply, as_json: bool) -> Iterator[str]:
-    """Rows and status line, joined to pieces of about PIECE_BYTES, made as they are asked for."""
+    """Rows and status line, joined to pieces of about PIECE_BYTES, made as they are asked for.
+
+    An empty one means that others may have their turn before the next row is looked for.
+    """
     lines: list[str] = []
     size = rows = 0
     try:
         for row in format_rows(reply, as_json):
+            if row is None:
+                yield ""
+                continue
             lines.append(row)
             rows += 1
             size += len(row)
@@ -518,4 +541,4 @@ def _pieces(reply: Reply, as_json: bool) -> Iterator[str]:
 
 def _encode(text: str) -> bytes:
     # A lone surrogate must not get this far; if one does, one escaped character is better than no reply.
-    return (text + "\n").encode(errors="backslashreplace")
+    return (text + "\n").encode(errors="backslashreplace") if text else b""

@@ -38,6 +38,7 @@ BACKLOG = 1024  # connections the kernel holds until they are accepted; it may a
 UNSENT_LOW_BYTES = 131_072  # the kernel holds about this much unsent before it says that it is full
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}  # a vanished peer is found in 2 min
 SPARE_DESCRIPTORS = 64  # for files, and for saying goodbye to connections beyond the limit
+MAX_LOCAL = 256  # connections on one port's unix sockets
 MAX_FAREWELLS = 32
 FAREWELL_S = 1.0
 TELL_EVERY_S = 60.0
@@ -300,7 +301,8 @@ class Door:
     handle: Callable[[Connection], Awaitable[None]]
     max_connections: int
     name: str = "connections"  # in the log and in refusals
-    open_connections: int = 0
+    open_connections: int = 0  # over the network; the owner's own, on unix sockets, are counted apart
+    open_local: int = 0
     _farewells: int = 0
     _told_at: float = -inf  # when the log last heard that we are full
     _spare: int = -1
@@ -331,7 +333,12 @@ class Door:
                 self._admit(sock, nursery)
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        if self.open_connections < self.max_connections:
+        # Strangers who hold all places of the network must not lock the owner out.
+        if sock.family == socket.AF_UNIX and self.open_local < MAX_LOCAL:
+            self.open_local += 1
+            nursery.start_soon(self._serve_one, sock)
+            return
+        if sock.family != socket.AF_UNIX and self.open_connections < self.max_connections:
             self.open_connections += 1
             nursery.start_soon(self._serve_one, sock)
             return
@@ -352,7 +359,10 @@ class Door:
             log.exception("the connection of %s ended by a bug", connection.peer)
         finally:
             connection.close()
-            self.open_connections -= 1
+            if connection.kind == "unix":
+                self.open_local -= 1
+            else:
+                self.open_connections -= 1
 
     async def _refuse(self, sock: socket.socket) -> None:
         """Says why, and reads a little: closing on unread input would destroy what we said."""

@@ -5,9 +5,11 @@ the journal sequence number it depends on, and stays until the Gate says that nu
 disk; then all that may leave goes out in one send. Sending itself never blocks: what the
 socket does not take at once is left to `run`, the connection's writer task.
 
-A reader that is slow is cut, never waited for: when more than `limit_bytes` are owed, or when
-it has taken nothing for `stall_s`. Long replies are put as rows, which are made while the
-socket takes them, so a list of a million tasks is never in memory as a whole.
+A reader that does not read is cut: when it has taken nothing for `stall_s`, or for `CHANCE_S`
+while more than `limit_bytes` are owed. What we put in one turn it cannot have read yet, and
+what waits for the disk is not its fault, so only the wait for the socket decides. Long replies
+are put as rows, which are made while the socket takes them, so a list of a million tasks is
+never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ import trio
 
 PIECE_BYTES = 65_536  # one send takes about this much, and rows are made this much ahead
 STALL_S = 10.0
+CHANCE_S = 1.0  # the time in which a peer that is owed more than the limit must take something
 
-Chunks = Iterator[tuple[bytes, int]]  # data, and the sequence number that must be on disk before it leaves
+Chunks = Iterator[
+    tuple[bytes, int]
+]  # data (empty: none yet, others first), and the sequence number that must be on disk before it leaves
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +112,7 @@ class Outbox:
         self._is_finishing = False
         self._bell = Bell()  # for the writer
         self._stall = trio.CancelScope()  # while the writer waits for the socket
+        self._waits_since = 0.0
         self._room = Bell()  # for the reader
 
     def put(self, data: bytes, seq: int) -> None:
@@ -153,12 +159,21 @@ class Outbox:
         while not self.is_finished:
             await self._bell.wait()
             while self._unsent:
-                with trio.move_on_after(self.stall_s) as self._stall:
+                self._waits_since = trio.current_time()
+                is_over = self.pending_bytes > self.limit_bytes
+                patience_s = min(CHANCE_S, self.stall_s) if is_over else self.stall_s
+                with trio.move_on_after(patience_s) as self._stall:
                     await self._sink.wait_writable()
                 if self._stall.cancelled_caught:
-                    self.cut(f"it took nothing for {self.stall_s:g} s")
+                    self._cut_for_not_reading()
                 self.flush()
             self.flush()
+
+    def _cut_for_not_reading(self) -> None:
+        if self.pending_bytes > self.limit_bytes:
+            self.cut(f"it left more than {self.limit_bytes} bytes unread")
+        else:
+            self.cut(f"it took nothing for {self.stall_s:g} s")
 
     async def wait_room(self, most_bytes: int) -> None:
         """Waits until at most so much is owed, or the connection is cut; a checkpoint in any case."""
@@ -192,6 +207,7 @@ class Outbox:
             self.cut("a reply could not be made")
 
     def _send_piece(self) -> None:
+        was_owing = self.is_owing
         data = self._unsent or self._take()
         if data:
             self.has_sent = True
@@ -199,12 +215,12 @@ class Outbox:
             self.pending_bytes -= sent
             self.sent_bytes += sent
             self._unsent = data[sent:]
-            self._room.ring()
+        self._room.ring()
         if self._unsent:
             self._bell.ring()
         elif self._queue:
             self._leave_or_hold(self._bell.ring)
-        elif data or self._is_finishing:
+        elif was_owing or self._is_finishing:  # a row source may have run dry without another byte
             self._tell_drained()
 
     def _tell_drained(self) -> None:
@@ -220,8 +236,8 @@ class Outbox:
         self._queue.append((seq, what))
         self.pending_bytes += size
         if self.pending_bytes > self.limit_bytes:
-            self.cut(f"it left more than {self.limit_bytes} bytes unread")
-        return self.why_cut is None
+            self._stall.deadline = min(self._stall.deadline, self._waits_since + CHANCE_S)
+        return True
 
     def _leave_or_hold(self, leave: Callable[[], None]) -> None:
         """Leaves now if the head of the queue is on disk, else when the gate has opened."""
@@ -241,18 +257,22 @@ class Outbox:
             if isinstance(what, bytes):
                 pieces.append(what)
                 size += len(what)
-            else:
-                self._make_piece(seq, what)
+            elif not self._make_piece(seq, what):
+                break  # it is a long way to the next row: others first
         return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
-    def _make_piece(self, seq: int, chunks: Chunks) -> None:
-        """Puts the next piece of a long reply, and the reply itself, back at the head of the queue."""
+    def _make_piece(self, seq: int, chunks: Chunks) -> bool:
+        """Puts the next piece of a long reply, and the reply itself, back; False: it is empty as yet."""
         self.pending_bytes -= PIECE_BYTES
         made = next(chunks, None)
         if made is not None:
             data, needs = made
-            self._queue.extendleft([(seq, chunks), (needs, data)])
+            self._queue.appendleft((seq, chunks))
+            if data:
+                self._queue.appendleft((needs, data))
             self.pending_bytes += PIECE_BYTES + len(data)
+            return bool(data)
+        return True
 
 
 def _nothing() -> None:

@@ -119,6 +119,7 @@ class Calendars:
     def __init__(self) -> None:
         self.known: dict[str, Calendar] = {}
         self.troubles: dict[str, str] = {}  # why one is not known, or not as its file says now
+        self.failed: dict[str, tuple[int, ...]] = {}  # the stamps of the files that could not be read
 
     def day_off(self, names: Iterable[str], day: date) -> str | None:
         """The calendar that takes a day off, and what it calls it; None if none does."""

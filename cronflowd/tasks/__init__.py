@@ -3,5 +3,5 @@
 The one rule: values only. A task here has no state and no history; those are the engine's.
 
 Read in this order: `task` (task, run, worker), `options` (a row each), `kinds` (what a command
-means), `arithmetic`, `targets` (notify=), `crontab`.
+means), `arithmetic`, `targets` (notify=), `reasons` (why something came as it did), `crontab`.
 """

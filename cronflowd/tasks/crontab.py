@@ -29,7 +29,8 @@ from ..base.text import escape, format_option
 from ..schedules.describe import cron_forms
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.words import is_phrase
-from .options import DEFAULTS, set_options, show_options
+from .options import DEFAULTS, format_options, masked, set_options
+from .reasons import in_words
 from .targets import MAX_TARGETS, UNSAID
 from .task import TaskSpec
 
@@ -398,11 +399,13 @@ _BOUNDS = ("start", "end", "count", "spread", "skip", "after")  # without them i
 
 
 def _why_not(spec: TaskSpec) -> str:
+    if spec.unread:
+        return in_words(spec.unread.reason)
     if spec.options.type not in ("shell", "script"):
         return f"its type is {spec.options.type}"
-    if bounds := [key for key in _BOUNDS if key in show_options(spec.options)]:
+    if bounds := [key for key in _BOUNDS if key in format_options(spec.options)]:
         return f"cron has no {'=, '.join(bounds)}="
-    return spec.unread.why if spec.unread else ""
+    return ""
 
 
 def _cron_schedules(schedule: Schedule) -> tuple[tuple[str, ...], str]:
@@ -426,9 +429,9 @@ def _cron_schedules(schedule: Schedule) -> tuple[tuple[str, ...], str]:
 
 def _told(spec: TaskSpec) -> Iterator[str]:
     """The options that cron has not."""
-    texts = show_options(spec.options)
+    texts = format_options(spec.options)
     words = [
-        format_option(key, value)
+        format_option(key, masked(key, value))
         for key, value in texts.items()
         if key not in _NOT_IN_CRON and not key.startswith("env.") and not (key == "notify" and _mail_of(spec))
     ]

@@ -272,7 +272,9 @@ RULES: dict[str, Rule] = {
     "after": Rule("after", _parse_after, ",".join),
     "notify": Rule("notify", parse_notify, lambda notify: str(notify.text)),
 }
-HIDDEN = frozenset({"secret"})
+# Names of variables and headers that hold what not everybody should read; GIT_AUTHOR_NAME is none.
+_SECRET = re.compile("PASS|PWD|SECRET|TOKEN|KEY|AUTH(?!OR(?!I))|COOKIE|CREDENTIAL", re.IGNORECASE)
+MASK = "***"
 
 
 def set_options(
@@ -285,7 +287,7 @@ def set_options(
     """
     changes: dict[str, Any] = {}
     zone = words.get("tz", options.tz) or default_tz
-    env, headers = dict(options.env), dict(options.headers)
+    env, headers = dict(options.env), {name.lower(): (name, value) for name, value in options.headers}
     for key, text in words.items():
         _check_text(key, text)
         if key.startswith("env."):
@@ -298,7 +300,7 @@ def set_options(
         else:
             hint = " (a task's name is name= here)" if key == "jobName" else ""
             raise Refusal("bad-option", f'there is no option "{escape(key)}"{hint}')
-    for field_name, pairs in (("env", env), ("headers", headers)):
+    for field_name, pairs in (("env", env), ("headers", dict(headers.values()))):
         if pairs != dict(getattr(options, field_name)):
             changes[field_name] = tuple(sorted(pairs.items()))
     # Most tasks have no options of their own and share one object.
@@ -329,12 +331,12 @@ def _set_env(env: dict[str, str], name: str, text: str) -> None:
     env[name] = text
 
 
-def _set_header(headers: dict[str, str], name: str, text: str) -> None:
+def _set_header(headers: dict[str, tuple[str, str]], name: str, text: str) -> None:
+    """By the name in lower case: no two may differ in case alone."""
     check_header_name(name)
-    for other in [other for other in headers if other.lower() == name.lower()]:
-        del headers[other]
+    headers.pop(name.lower(), None)
     if text.strip():
-        headers[name] = text
+        headers[name.lower()] = name, text
 
 
 def _check_text(key: str, text: str) -> None:
@@ -355,7 +357,20 @@ def format_options(options: Options, all_of_them: bool = False) -> dict[str, str
     return texts | {f"header.{name}": value for name, value in options.headers}
 
 
-def show_options(options: Options, all_of_them: bool = False) -> dict[str, str]:
-    """The same for those who ask: a secret is told to be there, and not what it is."""
-    texts = format_options(options, all_of_them)
-    return texts | {key: "***" for key in HIDDEN if texts.get(key)}
+def is_secret(key: str) -> bool:
+    """Whether an option's value is shown to nobody: secret=, and variables and headers that are called so."""
+    kind, dot, name = key.partition(".")
+    return key == "secret" or bool(dot and kind in ("env", "header") and _SECRET.search(name))
+
+
+def masked(key: str, text: str) -> str:
+    """A value for those who ask: a secret is told to be there, and not what it is."""
+    return MASK if text and is_secret(key) else text
+
+
+def refuse_masks(words: dict[str, str]) -> None:
+    """What was copied from an answer must not take the place of the secret that it hides."""
+    for key, text in words.items():
+        if text == MASK and is_secret(key):
+            why = "stands for a value that is not shown; leave it out, and it stays as it is"
+            raise Refusal("bad-option", f"{escape(key)}=: {MASK} {why}")

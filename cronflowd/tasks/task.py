@@ -14,6 +14,7 @@ Life of a run (legal moves only; `attempt` counts up on the way back to queued):
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +29,7 @@ from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone
 from .kinds import WHOSE, check_command, check_options, check_request
 from .options import DEFAULTS, RULES, Options, format_options, set_options
+from .reasons import Reason, reason
 
 # Command and all options of any length together; bounds tasks.db's lines and RUN lines.
 MAX_TEXT_BYTES = 65_536
@@ -77,10 +79,15 @@ class TaskSpec:
 
 @frozen
 class Unread:
-    """A record that was accepted once, and why it would not be now."""
+    """A record that was accepted once, and why it would not be now. Nothing ever runs by it."""
 
     record: dict[str, Any]
     why: str
+
+    @property
+    def reason(self) -> Reason:
+        """Why what would start by it does not."""
+        return reason("unreadable", text=self.why)
 
 
 def make_spec(name: str, schedule: str, command: str, options: Options, default_tz: str) -> TaskSpec:
@@ -148,7 +155,7 @@ class Failure:
     due_at: datetime
     ended_at: datetime
     exit: int | None
-    why: str
+    why: Reason
 
 
 @define
@@ -161,7 +168,7 @@ class Task:
     rev: int = 1
     due_at: datetime | None = None  # its next moment; None = no more, or not by the clock
     decided: int = 0  # of the moments that fall on due_at; a clock change may bring several to one
-    heard: dict[str, str] = field(factory=dict)  # how its dependencies ended since its last fire, by name
+    heard: dict[str, Reason] = field(factory=dict)  # how its dependencies ended since its last fire, by name
     fired: int = 0  # runs of the schedule since count= was set; not counted without it
     paused: bool = False
     paused_until_at: datetime | None = None  # None while paused = until RESUME
@@ -196,16 +203,36 @@ def task_record(task_id: int, spec: TaskSpec) -> dict[str, str | int]:
 
 
 def read_record(record: dict[str, Any], default_tz: str) -> TaskSpec:
-    """A definition from the journal, which is never refused: what cannot be read is kept, and never due.
+    """A definition from the journal, which is never refused: what cannot be read is kept, and never runs.
 
     Zones leave the zone data, and rules grow stricter; a task of long ago must not keep
-    all others from starting.
+    all others from starting. What of it can be read still counts: when it would be due, and
+    whom to tell that it is not; how long a run may take that a worker has already.
     """
     try:
         return parse_record(record, default_tz)[1]
     except Refusal as refusal:
-        name, text, command = (str(record.get(key, "")) for key in ("jobName", "schedule", "command"))
-        return TaskSpec(name, Unreadable.of(text), command, DEFAULTS, Unread(record, refusal.message))
+        name, text, command = (str(record.get(key, "")) for key in RECORD_TEXTS)
+        options = _readable_options(record, default_tz)
+        schedule: Schedule = Unreadable.of(text)
+        with suppress(Refusal):
+            parsed = parse_schedule(text, options.tz or default_tz)
+            # In another zone it would be due at other moments, which are worse than none.
+            if options.tz == record.get("tz", "") or not parsed.is_zoned:
+                schedule = parsed
+        return TaskSpec(name, schedule, command, options, Unread(record, refusal.message))
+
+
+RECORD_TEXTS = ("jobName", "schedule", "command")
+
+
+def _readable_options(record: dict[str, Any], default_tz: str) -> Options:
+    options = DEFAULTS
+    for key, value in record.items():
+        if key not in RECORD_TEXTS:
+            with suppress(Refusal):
+                options = set_options(options, {key: _option_text(key, value)}, default_tz)
+    return options
 
 
 def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]:
@@ -267,10 +294,11 @@ def parse_json(text: str | bytes, what: str) -> object:
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
             raise Refusal("bad-line", f'the key "{escape(key)}" is given twice')
+        seen.add(key)
 
 
 # --- runs and workers ---------------------------------------------------------------------
@@ -288,7 +316,7 @@ class Run:
     by: str  # `schedule`, `manual`, `reboot`, `after`, `notice`
     args: dict[str, str] | None = None  # of RUN REF arg.K=V
     target: str = ""  # with on=all: the one worker that this run is for
-    blame: str = ""  # with on=all: how another run of the same fire failed
+    blame: Reason = ""  # with on=all: how another run of the same fire failed
     nth: int = 1  # among the moments of its task that fell on due_at
     attempt: int = 1
     unsent: int = 0  # attempts before this one whose order never left; retry= does not count them
@@ -326,7 +354,7 @@ class Outcome:
     ended_at: datetime
     worker: str | None
     exit: int | None
-    why: str = ""
+    why: Reason = ""
     count: int = 1  # fires this row stands for
     first_due_at: datetime | None = None  # of them; None = due_at
 

@@ -61,7 +61,8 @@ MAX_ORDER_BYTES = 1024 * 1024  # more than any daemon sends: an unread order wou
 MAX_BATCH_BYTES = 128 * 1024  # of output, in one send
 MIN_SHARE_BYTES = 4 * 1024  # of it, for one run
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
-MAX_HELLO_BYTES = 65_000  # running= takes what the rest of HELLO leaves of it
+MAX_HELLO_BYTES = 65_000  # a line of HELLO or HELD; running= takes what the rest of HELLO leaves of it
+KILLED = "its worker was killed while it ran"
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
 
@@ -124,7 +125,10 @@ class Agent:
         """Works until it may go; `fatal` then says whether it had to."""
         self.reports, lost = self.spool.load()
         for key in lost:
+            # Whether it is still running nobody knows; that it began, we do.
             log.warning("run %s attempt %s was running when this worker was killed", *key.split())
+            self.reports[key] = format_done(key, Ended(NOT_RUNNABLE, why=KILLED, lost=True))
+        self.spool.rewrite(self.reports, ())
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._keep_connected)
@@ -263,14 +267,16 @@ class Agent:
         words.append("can=" + ",".join(self._abilities()))
         if settings.label:
             words.append("labels=" + ",".join(f"{key}={value}" for key, value in settings.label))
-        # Jobs first: a report is repeated anyhow, a job that is not named loses its lease.
-        held = ",".join(key.replace(" ", ":") for key in [*self.jobs, *self.reports])
-        room = MAX_HELLO_BYTES - len(" ".join(words))
-        if len(held) > room:
-            held = held[:room].rpartition(",")[0]
-        if held:
-            words.append("running=" + held)
-        return " ".join(words) + ("\nBYE\n" if self.is_leaving else "\n")
+        words += ["held=all", f"instance={self.spool.instance}"]
+        held = [key.replace(" ", ":") for key in [*self.jobs, *self.reports]]
+        room = MAX_HELLO_BYTES - len(" ".join(words)) - len(" more=1000 running=")
+        first, *more = _packed(held, room) or [""]
+        if more:
+            words.append(f"more={len(more)}")
+        if first:
+            words.append("running=" + first)
+        lines = [" ".join(words), *(f"HELD {each}" for each in more)]
+        return "\n".join(lines + ["BYE"] * self.is_leaving) + "\n"
 
     def _abilities(self) -> list[str]:
         """The types it can do; of `custom`, each handler by its name."""
@@ -470,6 +476,20 @@ class Agent:
             if key in self.reports:
                 self.reports[key] = output.take_all() + self.reports[key]
         self.spool.rewrite(self.reports, self.jobs)
+
+
+def _packed(words: list[str], room: int) -> list[str]:
+    """The words with commas between, in texts of which the first is no longer than `room`."""
+    texts: list[str] = []
+    rest, size = deque(words), 0
+    line: list[str] = []
+    while rest:
+        if line and size + len(rest[0]) >= room:
+            texts.append(",".join(line))
+            line, size, room = [], 0, MAX_HELLO_BYTES - len("HELD ")
+        line.append(rest.popleft())
+        size += len(line[-1]) + 1
+    return texts + [",".join(line)] * bool(line)
 
 
 async def _carry_out(job: Job, executor: Executor) -> Ended:

@@ -3,10 +3,16 @@
 One file of lines, appended to in batches and never synced: it has to survive the end of
 this process, not of the machine, because with the machine the jobs are gone as well.
 
-    RUN 7 1           accepted
+    WORKER 5f3a01bc   whose memory this is; see `instance`
+    RUN 7 1           accepted, before it begins
     OUT 7 1 text      output that the report below it still owes
     DONE 7 1 0        ended; to be reported until it is acknowledged
     ACK 7 1           acknowledged
+
+What was accepted stands here before it begins, so a worker that comes back can say of all that it
+was ever given and still owes (`held=all`): what it does not name, it never had. That holds as long
+as the memory is whole. `instance` is another one, and the daemon knows that it must not conclude
+anything, when the file is new, when a write had failed, or when the machine was started anew.
 
 The lines are those of the worker port, and a run is filed under `7 1`, run and attempt as
 they travel. A directory belongs to one worker at a time; the lock ends with the process.
@@ -16,7 +22,9 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from ..host.disk import lock_directory
@@ -25,6 +33,8 @@ log = logging.getLogger(__name__)
 
 SMALL_BYTES = 64 * 1024  # below this a file is not worth tidying
 BIG_BYTES = 1024 * 1024  # above this it is rewritten when half of it is history
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_WHOLE, _TORN = 0o600, 0o400  # of the file: a mode can be set on a disk that takes no more bytes
 
 
 class Spool:
@@ -32,6 +42,7 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.instance = ""  # of this memory
         self._lines: list[str] = []  # what the next flush writes
         self._size = 0
         self._tidy_size = 0  # after it was last rewritten
@@ -46,11 +57,18 @@ class Spool:
 
     def load(self) -> tuple[dict[str, str], list[str]]:
         """What an earlier worker left: (its unacknowledged reports, the runs it was still running)."""
-        content = (self.directory / "reports").read_bytes()
-        reports, running = _replay(content.decode(errors="replace"))
+        content = (self.directory / "reports").read_bytes().decode(errors="replace")
+        reports, running = _replay(content)
+        self.instance = self._known_instance(content) or secrets.token_hex(8) + _boot()
         # Also rids the file of a last line that was cut short.
         self.rewrite(reports, ())
         return reports, running
+
+    def _known_instance(self, content: str) -> str:
+        """Whose memory the file is, if nothing can be missing from it; else an empty text."""
+        word, _, instance = content.partition("\n")[0].partition(" ")
+        is_whole = os.fstat(self._file).st_mode & 0o777 == _WHOLE
+        return instance if word == "WORKER" and is_whole and instance.endswith(_boot()) else ""
 
     def accept(self, key: str) -> None:
         """A run was taken on."""
@@ -77,7 +95,8 @@ class Spool:
     def rewrite(self, reports: dict[str, str], running: Collection[str]) -> None:
         """Makes the file hold just this."""
         self._lines.clear()
-        content = "".join([*(f"RUN {key}\n" for key in running), *reports.values()]).encode()
+        lines = [f"WORKER {self.instance}\n", *(f"RUN {key}\n" for key in running), *reports.values()]
+        content = "".join(lines).encode()
         if reports or not self._truncate():
             self._replace(content)
         else:
@@ -106,14 +125,14 @@ class Spool:
             self._break(error)
         else:
             self._size += len(data)
-            self._is_broken = False
+            self._mend()
 
     def _replace(self, content: bytes) -> None:
         """By a new file under the old name, so that a kill in between loses nothing."""
         new = self.directory / "reports.new"
         try:
             new.write_bytes(content)
-            new.chmod(0o600)
+            new.chmod(_WHOLE)
             file = os.open(new, os.O_RDWR | os.O_APPEND)
             new.rename(self.directory / "reports")
         except OSError as error:
@@ -127,6 +146,20 @@ class Spool:
         if not self._is_broken:
             log.error("%s: %s; reports would not survive a kill of this worker", self.directory, error)
         self._is_broken = True
+        with suppress(OSError):
+            os.fchmod(self._file, _TORN)
+
+    def _mend(self) -> None:
+        if self._is_broken:
+            os.fchmod(self._file, _WHOLE)
+        self._is_broken = False
+
+
+def _boot() -> str:
+    """Another text after each start of the machine: what was not synced may be gone with it."""
+    with suppress(OSError):
+        return "-" + BOOT_ID.read_text().strip()[:8]
+    return ""
 
 
 def _replay(text: str) -> tuple[dict[str, str], list[str]]:
@@ -135,6 +168,8 @@ def _replay(text: str) -> tuple[dict[str, str], list[str]]:
     owed: list[str] = []  # output, until the report it belongs to
     for line in text.split("\n")[:-1]:  # what follows the last line end was cut short by the kill
         verb, _, rest = line.partition(" ")
+        if verb == "WORKER":
+            continue
         if verb == "OUT":
             owed.append(line + "\n")
             continue

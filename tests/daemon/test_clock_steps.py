@@ -33,6 +33,7 @@ from cronflowd.engine.state import State
 from cronflowd.journal.journal import Journal
 from cronflowd.net.workers import Link
 from cronflowd.schedules.schedule import Schedule, parse_schedule
+from cronflowd.tasks.reasons import reason
 from tests.lib.harness import HandClock
 
 START = datetime(2030, 3, 30, 20, 0, tzinfo=UTC)  # Paris changes its clocks at 1:00Z in the next night
@@ -384,10 +385,10 @@ def test_what_the_clock_is_set_forward_over_by_more_than_three_hours_is_missed(c
     life.line(f"ADD name=a catchup={catchup} grace=2d 30 * * * * job")
     life.line(f"ADD name=b catchup={catchup} grace=2d @at 2030-03-30T21:00:00Z job")
     life.line(f"ADD name=c catchup={catchup} grace=2d 0 7 * * * job")
-    state, why = "missed", "the clock was set forward by 5h"
+    state, why = "missed", (set_by := reason("clock-set", by_s=18_000))
     if catchup == "skip":
         life.line('PAUSE a why="it rests"')
-        state, why = "skipped", "paused: it rests"
+        state, why = "skipped", reason("paused", text="it rests")
     begin = len(life.journal.entries)
     life.set_clock(5 * HOUR)
     life.look()
@@ -395,9 +396,7 @@ def test_what_the_clock_is_set_forward_over_by_more_than_three_hours_is_missed(c
     assert [entry.fact for entry in life.journal.entries[begin:]] == [
         f.ClockStepped(18000.0),
         f.FiresPassed(1, "a", state, START + half, START + 9 * half, 5, why, START + 11 * half),
-        f.FiresPassed(
-            2, "b", "missed", START + 2 * half, START + 2 * half, 1, "the clock was set forward by 5h", None
-        ),
+        f.FiresPassed(2, "b", "missed", START + 2 * half, START + 2 * half, 1, set_by, None),
         f.TaskRemoved(2, "done"),
     ]
 

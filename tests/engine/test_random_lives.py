@@ -14,8 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
+from cronflowd.engine.definitions import finish
 from cronflowd.engine.dependencies import standing
 from cronflowd.schedules.calendars import Dates
+from cronflowd.tasks import task as records
 from cronflowd.tasks.task import ENDED
 from tests.lib.engine_driver import Driver, snapshot
 
@@ -53,6 +55,18 @@ class EngineMachine(RuleBasedStateMachine):
         self.ended: Counter[int] = Counter()
         self.seen = self.counted = 0
         self.account: Counter[str] = Counter()
+        self.can_read_moon = True
+        self.check_type = records._check_type
+        records._check_type = self.check_again
+
+    def teardown(self) -> None:
+        records._check_type = self.check_type
+
+    def check_again(self, options: records.Options) -> None:
+        """What is tagged so is accepted today, and cannot be read tomorrow."""
+        if "moon" in options.tags and not self.can_read_moon:
+            raise Refusal("bad-option", "tags=: there is no moon")
+        self.check_type(options)
 
     def took(self, messages: list[tuple[str, str]]) -> None:
         for worker, line in messages:
@@ -60,6 +74,7 @@ class EngineMachine(RuleBasedStateMachine):
             if words[0] == "RUN":
                 attempt = (int(words[1]), int(words[2]))
                 self.sent[attempt] += 1
+                assert self.can_read_moon or not line.endswith(":moon"), "it cannot be read, and was sent"
                 assert worker in self.connected, "an order went to a worker that is not there"
                 self.holding.setdefault(worker, set()).add(attempt)
 
@@ -91,6 +106,25 @@ class EngineMachine(RuleBasedStateMachine):
         if len(self.driver.state.tasks) < 6:
             after = f"{self.some_task(first)},{self.some_task(second)}"
             self.order(f"ADD after={after} overlap=queue1 {schedule} job")
+
+    @rule(
+        schedule=st.sampled_from(
+            [*SCHEDULES, "after=1 @after", "after=1 * * * * *", "@at 2030-01-01T12:08:00Z"]
+        ),
+        mode=st.sampled_from(MODES),
+        more=st.sampled_from(["", "retry=fixed:1:5s", "lost=rerun", "jitter=20s", "on=all", "count=2"]),
+    )
+    def add_of_moon(self, schedule: str, mode: str, more: str) -> None:
+        if len(self.driver.state.tasks) < 6:
+            self.order(f"ADD tags=moon overlap={mode} grace=5m {more} {schedule} moon")
+
+    @rule()
+    def zone_data_come_or_go(self) -> None:
+        """HUP: what could be read cannot be any more, or can again."""
+        self.can_read_moon = not self.can_read_moon
+        finish(self.driver.state.parse_again())
+        self.took(self.driver.do(o.RescheduleTasks()).messages)
+        self.took(self.driver.pump())
 
     @rule(pick=st.integers(0, 9), other=st.integers(0, 9))
     def wait_for(self, pick: int, other: int) -> None:
@@ -172,7 +206,7 @@ class EngineMachine(RuleBasedStateMachine):
     def crash_and_replay(self) -> None:
         """kill -9: memory is gone, the journal is read again, and gives what was there."""
         driver = self.driver
-        again = driver.replay()
+        again = driver.replay()  # of what can be read today
         again.calendars = driver.state.calendars
         assert snapshot(again) == snapshot(driver.state)
         driver.state = driver.engine.state = again
@@ -238,6 +272,8 @@ class EngineMachine(RuleBasedStateMachine):
         """FAILED, told from all ends there were instead of from one end to the next."""
         state = self.driver.state
         for task in state.tasks.values():
+            if "moon" in task.spec.options.tags:
+                continue  # that one cannot be read is a failing, too, and no end
             rows = [row for row in state.recent if row.task_id == task.id and row.run not in state.runs]
             last = {row.run: row for row in rows if row.run}  # of a run, its last attempt
             ends = [row for row in rows if row.run is None or row is last[row.run]]
@@ -273,6 +309,14 @@ class EngineMachine(RuleBasedStateMachine):
             if any(state.runs[run].awaits for run in task.runs):
                 assert waits
                 assert not broken
+
+    @invariant()
+    def what_cannot_be_read_waits_for_nothing(self) -> None:
+        """Not for a worker nor for anything else: such a run ends at once, and its task is told of."""
+        state = self.driver.state
+        assert not [run for run in state.runs.values() if run.spec.unread and run.state == "queued"]
+        assert not state.untold
+        assert set(state.unread) == {task.id for task in state.tasks.values() if task.spec.unread}
 
     @invariant()
     def count_is_kept(self) -> None:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cronflowd.ask import commands, revisions
 from cronflowd.ask import questions as q
-from cronflowd.ask import revisions
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import changelog, facts, undo
 from cronflowd.engine import orders as o
@@ -107,7 +107,7 @@ def test_the_log_survives_a_checkpoint() -> None:
         driver.line(line)
     again = State("UTC")
     for fact in driver.state.carry():
-        seq, at, read, _ = facts.decode(orjson.loads(facts.encode(1, driver.now, fact, more=False)))
+        seq, at, read, _ = facts.decode(facts.encode(1, driver.now, fact, more=False))
         again.apply(read, at, seq)
     assert snapshot(again) == snapshot(driver.state)
     for ref in ("a", "b", "task_3"):
@@ -153,11 +153,13 @@ def test_a_journal_from_before_there_were_changes_is_read() -> None:
     """Nothing is known of its changes then, and nothing is made up."""
     state = State("UTC")
     record = {"schedule": "@daily", "command": "x", "jobName": "a"}
-    head: dict[str, Any] = {"seq": 1, "at": "2030-01-01T12:00:00Z", "id": 1, "due_at": None}
-    added = head | {"fact": "TaskAdded", "record": record, "anchor_at": "2030-01-01T12:00:00Z"}
-    changed = head | {"fact": "TaskChanged", "rev": 2, "record": record | {"schedule": "@hourly"}}
+    noon = "2030-01-01T12:00:00Z"
+    task: dict[str, Any] = {"id": 1, "due_at": None, "record": record}
+    added = {"seq": 1, "at": noon, "fact": "TaskAdded", "anchor_at": noon} | task
+    changed = {"seq": 2, "at": noon, "fact": "TaskChanged", "rev": 2} | task
+    changed["record"] = record | {"schedule": "@hourly"}
     for line in (added, changed):
-        seq, at, fact, _ = facts.decode(line)
+        seq, at, fact, _ = facts.decode(orjson.dumps(line))
         state.apply(fact, at, seq)
     reply = revisions.show_history(state, q.ShowHistory("a", None, 0))
     assert list(reply.rows) == [(2, None, None, "as far back as is known")]
@@ -232,3 +234,32 @@ def test_a_secret_is_told_by_no_change() -> None:
     text = undo._set(state, o.SetTask("a", {"secret": "hunter2", "desc": "x"}))
     assert "hunter2" not in text
     assert "hunter2" not in revisions._differences({"secret": "hunter2"}, {"secret": "hunter3"})
+
+
+def test_a_task_named_like_a_verb_and_an_odd_command_do_not_confuse_history() -> None:
+    """Which order it was is a word of its own; what a person wrote is never taken for it."""
+    driver = Driver()
+    for line in ("ADD name=UNDO @daily x", 'SET UNDO command="LOAD : UNDO"', "CLEAR", "UNDO"):
+        order = commands.parse(line, commands.Context(driver.now, "UTC"))
+        for fact in driver.engine.decide(order, driver.now, "ann").facts:
+            driver.state.apply(fact, driver.now)
+    changes = driver.state.changes.changes
+    assert [(change.verb, change.what, change.undone) for change in changes] == [
+        ("ADD", "ADD UNDO", ""),
+        ("SET", 'SET UNDO command="LOAD : UNDO"', ""),
+        ("CLEAR", "CLEAR 1 tasks", ""),
+        ("UNDO", "UNDO 3", "CLEAR 1 tasks"),
+    ]
+    rows = [each.change for each in revisions.revisions(driver.state, 1)]
+    assert rows == ["restored by UNDO 3", "removed by CLEAR 1 tasks", "command: x -> LOAD : UNDO", "added"]
+    again = State("UTC")
+    for fact in driver.state.carry():
+        again.apply(fact, driver.now)
+    assert [each.change for each in revisions.revisions(again, 1)] == rows
+
+
+def test_a_change_of_an_old_journal_has_its_verb_too() -> None:
+    """It stood at the beginning of what HISTORY told."""
+    state = State("UTC")
+    state.apply(facts.ChangeCarried(1, START, "ann", "LOAD x.db 2 tasks"), START)
+    assert state.changes.changes[0].verb == "LOAD"

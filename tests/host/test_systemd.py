@@ -139,7 +139,7 @@ def test_a_socket_without_a_known_name_is_refused(
 REPORT_SOCKETS = """
 import os, socket, sys
 sys.path.insert(0, {root!r})
-from cronflowd import systemd
+from cronflowd.host import systemd
 found = {{}}
 for name, fds in systemd.inherited().items():
     for fd in fds:

@@ -6,8 +6,6 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
-
 from cronflowd.ask import commands
 from cronflowd.engine import facts
 from cronflowd.engine.definitions import Limits
@@ -42,7 +40,7 @@ class Driver:
         for fact in decision.facts:
             line = facts.encode(len(self.journal) + 1, self.now, fact, False)
             self.journal.append(line)
-            seq, at, again, _ = facts.decode(orjson.loads(line))
+            seq, at, again, _ = facts.decode(line)
             self.state.apply(again, at, seq)
         return decision
 
@@ -76,7 +74,7 @@ class Driver:
         """The state that the journal alone gives."""
         state = State("UTC")
         for line in self.journal:
-            seq, at, fact, _ = facts.decode(orjson.loads(line))
+            seq, at, fact, _ = facts.decode(line)
             state.apply(fact, at, seq)
         return state
 

@@ -19,7 +19,6 @@ from itertools import count
 from random import Random
 from typing import Any
 
-import orjson
 from attrs import Factory, define
 
 from cronflowd.base.errors import Refusal
@@ -407,7 +406,7 @@ class Life(Driver):
         for fact in self._carried:
             state.apply(fact, self.now, self._carried_at)
         for line in self.journal[self._carried_at :]:
-            seq, at, fact, _ = f.decode(orjson.loads(line))
+            seq, at, fact, _ = f.decode(line)
             state.apply(fact, at, seq)
         if (mine := snapshot(state)) != (live := snapshot(self.state)):
             other = [pair for pair in zip(mine, live, strict=False) if pair[0] != pair[1]]
@@ -675,7 +674,7 @@ class Life(Driver):
 
 
 def _through_json(fact: f.Fact, now: datetime) -> f.Fact:
-    return f.decode(orjson.loads(f.encode(1, now, fact, False)))[2]
+    return f.decode(f.encode(1, now, fact, False))[2]
 
 
 def days(seed: str, number: int, without: frozenset[int] = frozenset()) -> Iterator[Life]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -589,7 +590,7 @@ async def test_a_watcher_that_does_not_read_is_cut(clock: MockClock) -> None:
         await peer.read(b"OK watching\n")
         while core.sessions[0].outbox.why_cut is None:
             core.sessions[0].outbox.put(b"event " * 200 + b"\n", 0)
-            await trio.sleep(0)
+            await trio.sleep(0.01)
         await trio.sleep(1)
         assert core.left == 1
 
@@ -687,3 +688,45 @@ async def test_bad_bytes_are_not_taken_for_telnet(clock: MockClock, data: bytes)
         await peer.stream.send_eof()
         got, _ = await peer.read_all()
     assert (got[:12], got[-5:]) == (b"ERR bad-line", b"PONG\n")
+
+
+@pytest.mark.parametrize("line", [b"\n", b"\r\n", b" \n", b"#\n", b"# x\n", b"\xff\n", b"x\n"])
+@pytest.mark.parametrize("must_authenticate", [True, False])
+async def test_no_stranger_holds_the_loop(line: bytes, must_authenticate: bool) -> None:
+    """Before it is known who speaks, every slice of a flood of lines leaves the others a turn."""
+    core = FakeCore(must_authenticate=must_authenticate)
+    turns: list[int] = []
+
+    async def other(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        while True:
+            turns.append(len(core.batches))
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery, connected(core) as peer:
+        await nursery.start(other)
+        async with trio.open_nursery() as talk:
+            talk.start_soon(peer.read_all)
+            await peer.send(line * (30_000 // len(line)))
+            await peer.stream.send_eof()
+        nursery.cancel_scope.cancel()
+    assert max(after - before for before, after in pairwise(turns)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "who"),
+    [
+        ("", "192.0.2.7:40001"),
+        ("ann", "ann@192.0.2.7:40001"),
+        ("root via sudo", '"root via sudo"@192.0.2.7:40001'),
+        ("ann@127.0.0.1:1", '"ann@127.0.0.1:1"@192.0.2.7:40001'),
+        ("unix:pid=1,uid=0", '"unix:pid=1,uid=0"@192.0.2.7:40001'),
+        ('x"@127.0.0.1:1', '"x\'@127.0.0.1:1"@192.0.2.7:40001'),
+        ("\u202eann", '"\\u202eann"@192.0.2.7:40001'),
+        ("a" * 5000, f"{'a' * 64}@192.0.2.7:40001"),
+    ],
+)
+def test_a_name_is_told_with_the_address_that_claims_it(name: str, who: str) -> None:
+    """Anybody may say that he is root; HISTORY tells from where, and no name looks like an address."""
+    session = Session(None, "192.0.2.7:40001", "tcp", name)  # type: ignore[arg-type]
+    assert session.who == who

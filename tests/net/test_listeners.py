@@ -279,6 +279,23 @@ async def test_who_comes_beyond_the_limit_is_told_and_closed(
     assert caplog.text.count("turned away") == 1
 
 
+async def test_the_owner_gets_in_when_the_network_holds_all_places(
+    listener: Listener, tmp_path: Path
+) -> None:
+    """Idle strangers on TCP must not lock the unix socket, by which they could be thrown out."""
+    door = Door(echo, 1, "control connections")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve, [listener, open_unix(tmp_path / "s")])
+        async with await connect(listener) as stranger:
+            assert await works(stranger)
+            async with await trio.open_unix_socket(str(tmp_path / "s")) as owner:
+                assert await works(owner)
+                assert (door.open_connections, door.open_local) == (1, 1)
+            async with await connect(listener) as second:
+                assert b"too-many" in await read_all(second)
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_limit_leaves_descriptors_for_files(listener: Listener) -> None:
     """A journal that cannot open its next segment is worse than a caller turned away."""
     async with served(listener, max_connections=1 << 30) as door, await connect(listener) as stream:

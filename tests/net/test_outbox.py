@@ -129,15 +129,35 @@ async def test_what_the_socket_does_not_take_follows_when_it_does() -> None:
         nursery.cancel_scope.cancel()
 
 
-def test_a_reader_that_leaves_too_much_unread_is_cut() -> None:
-    """No client can make the memory of the server grow without bound."""
+async def test_a_reader_that_leaves_too_much_unread_is_cut(autojump_clock: trio.testing.MockClock) -> None:
+    """No client can make the memory of the server grow without bound: the next byte too many ends it."""
     sink, _, outbox = make(room=0, limit=100)
     outbox.put_now(b"x" * 60, 0)
-    assert outbox.pending_bytes == 60
-    outbox.put(b"x" * 60, 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        await trio.sleep(2)
+        assert outbox.pending_bytes == 60
+        outbox.put(b"x" * 60, 0)
     assert outbox.why_cut == "it left more than 100 bytes unread"
-    assert sink.was_aborted
-    assert outbox.pending_bytes == 0
+    assert (sink.was_aborted, outbox.pending_bytes, trio.current_time()) == (True, 0, 2)
+
+
+async def test_a_reader_that_reads_is_not_cut_for_what_we_put_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """120 orders of 50 kB in one turn lost 120 runs, though the worker read all the time."""
+    sink, gate, outbox = make(room=0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        for _ in range(120):
+            outbox.put(b"x" * 50_000, 1)
+        await trio.sleep(5)  # a slow disk is not the peer's fault
+        gate.open(1)
+        while outbox.is_owing:
+            sink.take(65_536)
+            await trio.sleep(0.9)
+        nursery.cancel_scope.cancel()
+    assert (len(sink.sent), outbox.why_cut) == (6_000_000, None)
 
 
 async def test_a_reader_that_takes_nothing_for_long_is_cut(autojump_clock: trio.testing.MockClock) -> None:
@@ -210,6 +230,32 @@ async def test_rows_made_later_wait_for_what_they_tell() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_an_empty_piece_lets_the_others_have_their_turn() -> None:
+    """A filter that matches nothing looks at a million tasks before its first row."""
+    sink, _, outbox = make()
+    turns: list[str] = []
+
+    def rows() -> Iterator[tuple[bytes, int]]:
+        for number in range(5):
+            turns.append("rows")
+            yield b"" if number < 4 else b"OK 0\n", 0
+
+    async def somebody_else() -> None:
+        while not sink.sent:
+            turns.append("others")
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        nursery.start_soon(somebody_else)
+        outbox.put_rows(rows(), 0)
+        await outbox.drained()
+        nursery.cancel_scope.cancel()
+    assert sink.sent == b"OK 0\n"
+    assert outbox.pending_bytes == 0
+    assert "rows rows rows" not in " ".join(turns)  # two: the order within one turn is left to chance
+
+
 def test_rows_that_cannot_be_made_end_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     """Half a reply without a status line must not be followed by the next reply."""
     sink, gate, outbox = make()
@@ -258,6 +304,20 @@ def test_drained_is_told_once_for_what_has_left() -> None:
     gate.open(2)
     outbox.flush()
     assert told == [0]
+
+
+@pytest.mark.parametrize("room", [7000, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 1 << 30])
+@pytest.mark.parametrize("sizes", [(), (1,), (PIECE_BYTES - 1,), (PIECE_BYTES,), (PIECE_BYTES,) * 3, (0, 5)])
+def test_the_end_of_a_long_reply_is_told_whatever_its_size(sizes: tuple[int, ...], room: int) -> None:
+    """A source that runs dry in a turn of its own sends no byte any more; netcat waited for ever then."""
+    sink, _, outbox = make()
+    told: list[int] = []
+    outbox.on_drained = lambda: told.append(outbox.pending_bytes)
+    outbox.put_rows(((b"x" * size, 0) for size in sizes), 0)
+    for _ in range(sum(sizes) // room + 3 * len(sizes) + 3):
+        sink.room = room
+        outbox.flush()
+    assert (len(sink.sent), told) == (sum(sizes), [0])
 
 
 def test_a_peer_that_broke_off_is_given_up_quietly() -> None:

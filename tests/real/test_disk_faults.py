@@ -38,8 +38,8 @@ WRITER = (
     import sys, threading
     from datetime import datetime, UTC
     from pathlib import Path
-    from cronflowd import facts as f
-    from cronflowd.journal import FileJournal
+    from cronflowd.engine import facts as f
+    from cronflowd.journal.journal import FileJournal
 
     told = threading.Event()
     def notify(seq):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cronflowd.base.errors import Refusal
+from cronflowd.host import calendar_files
 from cronflowd.host.calendar_files import read_calendars, refresh_calendars
 from cronflowd.schedules.calendars import Calendars, Dates, find_holidays, parse_calendar_names, parse_dates
 
@@ -122,6 +123,29 @@ def test_an_edited_file_is_read_again_and_a_broken_one_stays_as_it_was(tmp_path:
     refresh_calendars(tmp_path, calendars, name)
     assert calendars.day_off(name, date(2026, 12, 24))
     assert "there is no" in calendars.troubles["file:closed.txt"]
+
+
+def test_a_file_that_cannot_be_read_is_not_read_again_before_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bad line must not cost a parse of the whole file whenever something is due."""
+    file, calendars, name = tmp_path / "closed.txt", Calendars(), ["file:closed.txt"]
+    file.write_text("2026-12-24\nnonsense\n")
+    reads: list[str] = []
+    real = calendar_files.read_calendars
+
+    def counting(data: Path, names: list[str]) -> Any:
+        reads.extend(names)
+        return real(data, names)
+
+    monkeypatch.setattr(calendar_files, "read_calendars", counting)
+    for _ in range(100):
+        refresh_calendars(tmp_path, calendars, name)
+    assert len(reads) == 1
+    file.write_text("2026-12-24\n")
+    refresh_calendars(tmp_path, calendars, name)
+    assert not calendars.troubles
+    assert len(reads) == 2
 
 
 def test_a_calendar_is_a_file_of_a_sensible_size(tmp_path: Path) -> None:

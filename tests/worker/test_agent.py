@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -89,14 +88,14 @@ async def test_hello_tells_what_the_worker_is_and_can(spool_dir: Path, tmp_path:
         visitor = await daemon.worker()
     assert visitor.hello == (
         "HELLO name=w1 slots=3 token=s3cret-s3cret can=shell,script,echo,sleep,calculate,http,webhook"
-        " labels=arch=arm,site=kitchen"
+        f" labels=arch=arm,site=kitchen held=all instance={visitor.hello.rpartition('=')[2]}"
     )
 
 
-async def test_hello_names_the_handlers_after_the_secret_and_stays_one_line(
+async def test_hello_names_the_handlers_after_the_secret_and_all_that_is_held(
     spool_dir: Path, tmp_path: Path
 ) -> None:
-    """A daemon reads 1,024 bytes of a stranger, and 65,536 of anybody; what is held goes last."""
+    """A daemon reads 1,024 bytes of a stranger; and a run that is not named would be started once more."""
     (tmp_path / "token").write_text("s3cret-s3cret\n")
     (tmp_path / "token").chmod(0o600)
     handlers = tmp_path / "handlers"
@@ -110,8 +109,13 @@ async def test_hello_names_the_handlers_after_the_secret_and_stays_one_line(
     assert hello.index("token=s3cret-s3cret") < 1000
     assert hello.count("custom:") == custom.MAX_HANDLERS
     assert "custom," not in hello
-    assert 64_000 < len(hello) < MAX_LINE_BYTES
-    assert re.search(r"running=(\d{9}:1,)+\d{9}:1\n$", hello)
+    first, *more, nothing = hello.split("\n")
+    assert all(len(line) < MAX_LINE_BYTES for line in (first, *more))
+    assert nothing == ""
+    assert f" more={len(more)} " in first
+    assert all(line.startswith("HELD ") for line in more)
+    named = first.partition("running=")[2].split(",") + ",".join(line[5:] for line in more).split(",")
+    assert named == [key.replace(" ", ":") for key in agent.reports]
 
 
 async def test_the_token_is_never_logged(
@@ -216,7 +220,8 @@ async def test_a_batch_of_orders_is_answered_in_one_send(spool_dir: Path) -> Non
         assert len(agent.reports) == 300
         await visitor.say(*[f"ACK {run} 1" for run in range(1, 301)])
         await until(lambda: not agent.reports)
-        assert (spool_dir / "reports").read_text() == ""
+        left = (spool_dir / "reports").read_text().splitlines()
+        assert [line.partition(" ")[0] for line in left] == ["WORKER"]
 
 
 async def test_a_job_is_started_heard_and_done_in_this_order(spool_dir: Path) -> None:
@@ -575,8 +580,8 @@ async def test_any_other_worker_finds_a_used_spool_an_error(spool_dir: Path) -> 
 PROGRAM = """
 import sys
 from pathlib import Path
-from cronflowd.agent import run
-from cronflowd.config import WorkerSettings
+from cronflowd.worker.agent import run
+from cronflowd.host.config import WorkerSettings
 sys.exit(run(WorkerSettings(connect=("127.0.0.1", int(sys.argv[1])), name="w1", spool=Path(sys.argv[2]))))
 """
 
@@ -603,8 +608,8 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.real
-async def test_after_kill_9_it_reports_what_had_ended_and_names_nothing_else(spool_dir: Path) -> None:
-    """A run whose end it does not know is the daemon's to judge, by its lease."""
+async def test_after_kill_9_it_reports_what_had_ended_and_what_it_knows_no_end_of(spool_dir: Path) -> None:
+    """Whatever had begun is named: of what is not named the daemon may conclude that it never began."""
     async with fake_daemon() as daemon:
         async with worker_process(daemon, spool_dir) as process:
             visitor = await daemon.worker()
@@ -618,8 +623,9 @@ async def test_after_kill_9_it_reports_what_had_ended_and_names_nothing_else(spo
             await process.wait()
         async with worker_process(daemon, spool_dir):
             visitor = await daemon.worker()
-            assert visitor.hello.endswith(" running=7:1,10:1")
+            assert visitor.hello.endswith(" running=7:1,10:1,8:1")
             assert [await visitor.line(), await visitor.line()] == ["DONE 7 1 3", "DONE 10 1 0"]
+            assert await visitor.line() == 'DONE 8 1 126 lost=yes why="its worker was killed while it ran"'
 
 
 @pytest.mark.real

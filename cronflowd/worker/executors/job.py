@@ -87,6 +87,7 @@ class Ended:
     why: str = ""  # a remark for the run's LOG: why it could not be started
     signal: int = 0  # the signal that ended it, 0 if none did
     timed_out: bool = False
+    lost: bool = False  # that it began is all that is known
     said: str = ""  # one line of output, of an executor that answers at once
 
 
@@ -106,6 +107,8 @@ def format_done(key: str, ended: Ended, omitted: int = 0) -> str:
         words.append(f"signal={ended.signal}")
     if ended.timed_out:
         words.append("timeout=1")
+    if ended.lost:
+        words.append("lost=yes")
     if omitted:
         words.append(f"omitted={omitted}")
     if ended.why:

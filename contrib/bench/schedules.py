@@ -13,27 +13,25 @@ import copy
 import json
 import os
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import count
-from pathlib import Path
+from itertools import count, islice
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from croniter import croniter
 from cronsim import CronSim
 
+from contrib.bench import ours
+from contrib.bench.load import Client
+from contrib.bench.measure import OURS, Figures, Line, Measure, Row, fresh
+from contrib.bench.processes import ROOT
 from cronflowd.schedules.schedule import Schedule, parse_schedule
-from tests.bench_daemon import Line, cronflowd
-from tests.lib.rounds import Figures, alternate
 
 PROBES = 2000
-ROUNDS = 15
-LOADED = int(os.environ.get("CRONFLOWD_BENCH_EXPRESSIONS", "100000"))
-LOAD_ROUNDS = int(os.environ.get("CRONFLOWD_BENCH_ROUNDS", "3"))
+LOADED = 100_000
 SEED = int(os.environ.get("CRONFLOWD_SEED", "20261121"))
 ZONES = ["UTC", "Europe/Paris", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/Santiago"]
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -125,63 +123,58 @@ def timed(work: Callable[[], object], clock: Callable[[], float] = time.process_
     return clock() - began
 
 
-def measure_next(peer: Peer, parsed: list[tuple[Probe, object]]) -> Figures:
-    asks = [peer.prepare(probe, each) for probe, each in parsed]
-    return {"next": timed(lambda: [ask() for ask in asks]) / len(asks) * 1e6}
+def measure_next(peer: Peer, count: int) -> Figures:
+    some = probes(f"{SEED}/next")
+    asked = [next(some) for _ in range(count)]
+    asks = [peer.prepare(probe, peer.parse(probe)) for probe in asked]
+    return {"us": timed(lambda: [ask() for ask in asks]) / count * 1e6}
 
 
-def measure_parse(peer: Peer, numbers: Iterator[int]) -> Figures:
+def measure_parse(peer: Peer, count: int, rounds: Iterator[int]) -> Figures:
     """The n-th round of one is over the same expressions as the n-th of another."""
-    fresh = probes(f"{SEED}/parse/{next(numbers)}")
-    asked = [next(fresh) for _ in range(PROBES)]
-    return {"parse": timed(lambda: [peer.parse(probe) for probe in asked]) / PROBES * 1e6}
+    fresh_ones = probes(f"{SEED}/parse/{next(rounds)}")
+    asked = [next(fresh_ones) for _ in range(count)]
+    return {"us": timed(lambda: [peer.parse(probe) for probe in asked]) / count * 1e6}
 
 
-def measure_load(many: list[Probe]) -> Figures:
+def measure_load(count: int) -> Figures:
     """A real daemon, and LOAD as any client says it."""
-    with tempfile.TemporaryDirectory() as directory, cronflowd(Path(directory)) as (port, _):
+    many = list(islice(probes(f"{SEED}/load"), count))
+    with ours.daemon(ROOT) as server:
         records = (
             {"schedule": probe.text, "command": "true", "jobName": f"t{number}", "tz": probe.zone}
             for number, probe in enumerate(many)
         )
-        text = "".join(json.dumps(record) + "\n" for record in records)
-        (Path(directory) / "many.db").write_text(text)
-        line = Line(port)
-        line.ask("HELLO name=bench")
-        took = timed(lambda: line.ask("LOAD many.db"), time.perf_counter)
-        assert line.ask("LIST limit=0") == ["OK 0"]
-        assert line.ask("STATUS")[0] == f"tasks\t{len(many)}"
-        return {"load": took}
+        (server.data / "many.db").write_text("".join(json.dumps(record) + "\n" for record in records))
+        client = Client(server.port)
+        return {"seconds": timed(lambda: client.do("LOAD many.db"), time.perf_counter)}
 
 
-def measure_once_each(peer: Peer, many: list[Probe]) -> Figures:
-    return {
-        "load": timed(lambda: [peer.prepare(probe, peer.parse(probe))() for probe in many], time.perf_counter)
+def measure_once_each(peer: Peer, count: int) -> Figures:
+    many = list(islice(probes(f"{SEED}/load"), count))
+    work = partial(timed, lambda: [peer.prepare(each, peer.parse(each))() for each in many])
+    return {"seconds": work(time.perf_counter)}
+
+
+def rows(of: Callable[[int], int]) -> Iterator[Row]:
+    def of_each(measure: Callable[[Peer], Measure]) -> dict[str, Measure]:
+        return {name: measure(peer) for name, peer in PEERS.items()}
+
+    many, loaded = of(PROBES), of(LOADED)
+    each = {
+        "next": ("a next fire", "us", of_each(lambda peer: partial(measure_next, peer, many))),
+        "parse": (
+            "a text never seen",
+            "us",
+            of_each(lambda peer: partial(measure_parse, peer, many, count())),
+        ),
+        "load": (
+            "distinct expressions, LOAD beside parse and next",
+            "seconds",
+            of_each(lambda peer: partial(measure_once_each, peer, loaded))
+            | {OURS: partial(measure_load, loaded)},
+        ),
     }
-
-
-def told(what: str, unit: str, figures: dict[str, Figures], key: str) -> str:
-    ours = figures["cronflowd"][key]
-    peers = [
-        f"{name} {each[key]:,.2f} ({each[key] / ours:.1f}x)"
-        for name, each in figures.items()
-        if name != "cronflowd"
-    ]
-    return f"{what}, {unit}: cronflowd {ours:,.2f}, {', '.join(peers)}"
-
-
-def main() -> None:
-    some = probes(f"{SEED}/next")
-    asked = [next(some) for _ in range(PROBES)]
-    parsed = {name: [(probe, peer.parse(probe)) for probe in asked] for name, peer in PEERS.items()}
-    figures = alternate(
-        ROUNDS, {name: partial(measure_next, peer, parsed[name]) for name, peer in PEERS.items()}
-    )
-    print(told(f"a next fire ({PROBES} expressions, {len(ZONES)} zones)", "us", figures, "next"))
-    figures = alternate(ROUNDS, {name: partial(measure_parse, peer, count()) for name, peer in PEERS.items()})
-    print(told("a parse", "us", figures, "parse"))
-    some = probes(f"{SEED}/load")
-    many = [next(some) for _ in range(LOADED)]
-    measures = {name: partial(measure_once_each, peer, many) for name, peer in PEERS.items()}
-    figures = alternate(LOAD_ROUNDS, measures | {"cronflowd": partial(measure_load, many)})
-    print(told(f"{LOADED:,} distinct expressions, LOAD beside parse and next", "s", figures, "load"))
+    for name, (what, key, measures) in each.items():
+        sides = {side: fresh(measure) for side, measure in measures.items()}
+        yield Row(f"schedule-{name}", what, sides, [Line(key, {})])

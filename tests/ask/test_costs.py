@@ -1,0 +1,205 @@
+"""What a client writes costs no more than its length: twice the line, about twice the work.
+
+The work is the thread's own processor time, the least of some tries, so that a busy machine
+does not count. Each line is tried long and four times as long: a square shows as sixteen
+times the work, and what is over in a few milliseconds even at its longest harms nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import thread_time
+
+import pytest
+
+from cronflowd.ask import commands, views
+from cronflowd.ask import questions as q
+from cronflowd.base.errors import Refusal
+from cronflowd.engine import orders as o
+from cronflowd.net.lines import MAX_LINE_BYTES
+from tests.lib.engine_driver import Driver
+
+LONG = MAX_LINE_BYTES - 1000
+HARMLESS_S = 0.012  # a slice is 5 ms; this leaves room for a slow machine
+MOST = 7.5  # times the work of a quarter: it would be 4, and 16 for a square
+
+Maker = Callable[[int], str]
+
+
+def repeated(text: str, before: str = "", after: str = "") -> Maker:
+    return lambda size: before + text * max(1, (size - len(before) - len(after)) // len(text)) + after
+
+
+def numbered(form: str, before: str = "", after: str = "") -> Maker:
+    def make(size: int) -> str:
+        length = len(form.format(n=10_000))
+        words = (form.format(n=10_000 + n) for n in range(max(1, (size - len(before)) // length)))
+        return before + "".join(words) + after
+
+    return make
+
+
+def nested(begin: str, end: str, before: str = "") -> Maker:
+    return lambda size: before + begin * (size // len(begin + end)) + "1" + end * (size // len(begin + end))
+
+
+def framed(before: str, make: Maker, after: str = "") -> Maker:
+    return lambda size: before + make(size) + after
+
+
+# What is written where a word, a quoted text, an option, a time or a schedule may stand.
+ANYWHERE: dict[str, Maker] = {
+    "one word": repeated("a"),
+    "words": repeated("a "),
+    "quoted words": repeated('"a" '),
+    "options": numbered("k{n}=v "),
+    "words and options": numbered("k{n}=v w "),
+    "quotes": repeated('"'),
+    "an open quote": repeated("a", '"'),
+    "backslashes": repeated("\\", '"'),
+    "blanks": repeated(" ", "x", "y"),
+    "digits": repeated("9"),
+    "brackets": repeated("[a-"),
+    "stars": repeated("*a"),
+    "equals": repeated("="),
+    "control characters": repeated("\x01"),
+    "an option nested": nested('{"a":', "}", "k="),
+    "an option of arrays": repeated("[", 'k={"a":'),
+    "objects": numbered('"k{n}":1,', "{", '"a":1}'),
+    "objects nested": nested('{"a":', "}"),
+    "many fields": repeated("1-5,", "", "1 * * * x"),
+    "fields": repeated("* "),
+    "a phrase": repeated("monday and ", '"every ', '"'),
+    "times": repeated("9:00 ", '"daily at ', '"'),
+    "a far moment": repeated("1", '"in ', ' minutes"'),
+    "a long period": repeated("1h", "@every "),
+}
+# What stands in an option's value.
+VALUES: dict[str, Maker] = {
+    "a word": repeated("a"),
+    "digits": repeated("9"),
+    "a list": numbered("t{n},"),
+    "commas": repeated(","),
+    "colons": repeated(":"),
+    "brackets": repeated("[a-"),
+    "stars": repeated("*a"),
+    "durations": repeated("1h"),
+    "events": repeated("failure+", "", "failure:mailto:a@b"),
+    "an address": repeated("a.", "mailto:", "@b"),
+    "a host": repeated("a:", "http://"),
+    "retries": repeated(":x2", "exp:3:1s"),
+    "an object": numbered('"k{n}":1,', "{", '"a":1}'),
+    "backslashes": repeated("\\\\", '{"a":"', '"}'),
+}
+TASK = '"schedule":"* * * * *","command":"GET http://x/","type":"http"'
+SPECIAL: dict[str, Maker] = {
+    "ADD headers": numbered("header.H{n}=v ", "ADD type=http ", "* * * * * GET http://x/"),
+    "ADD variables": numbered("env.K{n}=v ", "ADD ", "* * * * * x"),
+    "ADD headers in JSON": numbered(',"header.H{n}":"v"', "ADD {" + TASK, "}"),
+    "ADD tags in JSON": numbered('"t{n}",', "ADD {" + TASK + ',"tags":[', '"t"]}'),
+    "ADD a payload of many keys": numbered(
+        '"t{n}":{{"a":1}},', 'ADD {"schedule":"* * * * *","payload":{', '"a":1}}'
+    ),
+    "RUN arguments": numbered("arg.K{n}=v ", "RUN x "),
+    "SET variables": numbered("env.K{n}=v ", "SET x "),
+    "SET an option twice": numbered("env.K{n}=v ", "SET x ", "env.K10000=v"),
+}
+KEYS = {
+    "ADD": "name desc tags tz type payload body prio after retry timeout overlap catchup grace lost jitter"
+    " spread on skip start end count keep notify cwd expect secret header.X env.K",
+    "SET": "schedule command name tags after retry skip start notify on",
+    "LIST": "state tag name limit offset",
+    "RUNS": "state since until limit offset",
+    "PAUSE": "until why",
+    "NEXT": "n tz from",
+    "DESCRIBE": "tz",
+    "DST": "until",
+    "TZDIFF": "until n",
+    "EXPECT": "every grace notify start desc",
+    "HELLO": "name",
+    "STATS": "by since until",
+    "FAILED": "since",
+    "RUN": "arg.K",
+    "WATCH": "id",
+    "REMOVE": "force",
+    "IMPORT": "--system --dry-run",
+}
+
+
+class Asked:
+    """A daemon's parser and engine with one task, asked one line at a time."""
+
+    def __init__(self) -> None:
+        self.driver = Driver()
+        self.driver.line("ADD name=x * * * * * echo")
+
+    def work(self, line: str) -> float:
+        """Seconds of this thread for parsing and deciding one line, or answering it from the state."""
+        began = thread_time()
+        try:
+            order = commands.parse(line, commands.Context(self.driver.now, "UTC"))
+            self._answer(order)
+        except Refusal as refusal:
+            assert refusal.code != "internal"
+        return thread_time() - began
+
+    def _answer(self, order: object) -> None:
+        driver = self.driver
+        if type(order).__module__ == o.__name__:
+            driver.engine.decide(order, driver.now)
+        elif isinstance(order, q.ListTasks):
+            list(views.list_tasks(driver.state, order, driver.now).rows)
+        elif isinstance(order, q.GetTask):
+            views.get_task(driver.state, order, driver.now)
+        elif isinstance(order, q.ShowNext):
+            list(views.show_next(driver.state, order, driver.now).rows)
+        elif isinstance(order, q.DescribeSchedule):
+            views.describe_schedule(driver.state, order, driver.now)
+
+    def check(self, make: Maker) -> None:
+        """Refuses what costs more than its length."""
+        line = make(LONG)
+        assert len(line) <= MAX_LINE_BYTES
+        if (cost := self.work(line)) < HARMLESS_S:
+            return
+        quarter = make(LONG // 4)
+        cost = min(cost, self.work(line), self.work(line))
+        least = min(self.work(quarter) for _ in range(5))
+        assert cost < HARMLESS_S or cost < MOST * least, f"{cost / least:.1f} times the work of a quarter"
+
+
+@pytest.mark.parametrize("verb", commands.VERBS)
+def test_a_line_costs_no_more_than_its_length(verb: str) -> None:
+    """One line of 30 KB once stood the whole daemon still for 19 seconds."""
+    asked = Asked()
+    for make in ANYWHERE.values():
+        asked.check(framed(f"{verb} ", make))
+    for key in KEYS.get(verb, "").split():
+        ref = "x " if verb in ("SET", "PAUSE", "NEXT", "EXPECT", "RUN", "REMOVE") else ""
+        rest = " * * * * * x" if verb == "ADD" else ""
+        equals = " " if key.startswith("--") else "="
+        for make in VALUES.values():
+            asked.check(framed(f"{verb} {ref}{key}{equals}", make, rest))
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_many_words_of_one_kind_cost_no_more_than_their_number(name: str) -> None:
+    """Each was compared with all the others."""
+    Asked().check(SPECIAL[name])
+
+
+def test_a_pattern_longer_than_any_name_is_refused_with_the_limit() -> None:
+    """A pattern is made into a matcher at a cost that is the square of its length."""
+    with pytest.raises(Refusal, match="name=: longer than 128 characters"):
+        Asked().driver.line("LIST name=" + "[a-" * 43)
+
+
+def test_a_pattern_of_many_stars_is_cheap_for_every_name() -> None:
+    """Matching must not try every way to share a name among the stars."""
+    driver = Driver()
+    for n in range(50):
+        driver.line(f"ADD name={'a' * 60}{n:04} * * * * * echo")
+    question = commands.parse(f"LIST name={'*a' * 60}b", commands.Context(driver.now, "UTC"))
+    began = thread_time()
+    assert not [row for row in views.list_tasks(driver.state, question, driver.now).rows if row]
+    assert thread_time() - began < 0.05

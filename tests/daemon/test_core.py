@@ -1,0 +1,273 @@
+"""The loop's promises at its edges: what is refused, what insists, what is full, what is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+import pytest
+import trio
+import trio.testing
+
+from cronflowd.ask import commands
+from cronflowd.base.errors import Exit, Fatal, Refusal
+from cronflowd.daemon.core import STEPS_PER_BEAT, Core
+from cronflowd.engine import facts as f
+from cronflowd.engine import orders as o
+from cronflowd.engine.definitions import Limits
+from cronflowd.engine.state import State
+from cronflowd.journal.journal import MemoryJournal
+from cronflowd.net.workers import MAX_OWED_BYTES, serve_worker
+from tests.lib.engine_driver import START
+from tests.lib.harness import HandClock, Wire
+
+
+class PickyJournal(MemoryJournal):
+    """Refuses decisions that hold one of these facts."""
+
+    refused: ClassVar[tuple[type[f.Fact], ...]] = ()
+
+    def append(self, facts: Sequence[f.Fact], at: datetime) -> int:
+        if any(isinstance(fact, self.refused) for fact in facts):
+            raise Refusal("disk-full", "no space left")
+        return super().append(facts, at)
+
+
+def make_core(journal: MemoryJournal | None = None) -> Core:
+    core = Core(State("UTC"), journal or PickyJournal(), HandClock(START), Limits())
+    core.journal.notify = core.committed
+    core.submit(o.StartDaemon("1", "UTC"))
+    return core
+
+
+def line(core: Core, text: str) -> Any:
+    return core.submit(commands.parse(text, commands.Context(core.now(), "UTC")))
+
+
+# --- what cannot be applied -----------------------------------------------------------------------
+
+
+def test_what_was_appended_and_cannot_be_applied_is_the_end_before_it_is_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Committed, it would make every later start fail; served on, it would be half true."""
+    journal = PickyJournal()
+    core = make_core(journal)
+    line(core, "ADD * * * * * good")
+    core.beat()
+    before = journal.lines
+    monkeypatch.setattr(State, "set_due", lambda *_: 1 / 0)
+    with pytest.raises(Fatal) as found:
+        line(core, "ADD * * * * * bad")
+    assert found.value.status == Exit.BUG
+    core.journal.flush()
+    assert journal.lines == before
+    with pytest.raises(Fatal):
+        core.submit(o.JoinWorker("a", 1, {}, ("shell",), "here", ()))
+    again = State("UTC")
+    for seq, at, fact in MemoryJournal(journal.lines).replay():
+        monkeypatch.undo()
+        again.apply(fact, at, seq)
+    assert [task.spec.command for task in again.tasks.values()] == ["good"]
+
+
+# --- what insists, what is due --------------------------------------------------------------------
+
+
+def test_what_insists_and_is_refused_does_not_keep_what_is_due() -> None:
+    """A worker's end that finds no space on the disk must not stop everybody's schedules."""
+    core = make_core()
+    core.submit(o.JoinWorker("a", 1, {}, ("shell",), "here", ()))
+    line(core, "ADD name=t 0 13 * * * x")
+    PickyJournal.refused = (f.WorkerLeft,)
+    try:
+        core.insist(o.DropWorker("a", "cut"))
+        core.beat()
+        assert core.state.workers["a"].connected
+        core.clock.move(START.replace(hour=13))  # type: ignore[attr-defined]
+        core.beat()
+        assert [run.task_id for run in core.state.runs.values()] == [1]
+    finally:
+        PickyJournal.refused = ()
+    core.beat()
+    assert not core.state.workers["a"].connected
+
+
+def test_one_beat_takes_a_bounded_number_of_steps() -> None:
+    """Whoever is connected gets a turn, however much is due."""
+    core = make_core()
+    for number in range(3 * STEPS_PER_BEAT):
+        line(core, f"ADD name=t{number} 0 13 * * * x")
+    core.clock.move(START.replace(hour=13))  # type: ignore[attr-defined]
+    core.beat()
+    assert 0 < len(core.state.runs) <= STEPS_PER_BEAT
+    while core._decide_due():
+        pass
+    assert len(core.state.runs) == 3 * STEPS_PER_BEAT
+
+
+# --- workers --------------------------------------------------------------------------------------
+
+
+async def until_quiet() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+class NarrowWire(Wire):
+    """A worker whose socket takes so many bytes; its reads make room again."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__("192.0.2.9:1")
+        self.room = room
+        self._room_came = trio.Event()
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        taken = bytes(data[: self.room])
+        self.room -= len(taken)
+        super().send_now(taken)
+        return len(taken)
+
+    async def wait_writable(self) -> None:
+        while not self.room:
+            await self._room_came.wait()
+
+    def make_room(self, size: int) -> None:
+        self.room += size
+        self._room_came.set()
+        self._room_came = trio.Event()
+
+    def whole_lines(self) -> list[str]:
+        lines = self._to_peer.decode().split("\n")
+        self._to_peer = bytearray(lines.pop().encode())
+        return lines
+
+
+async def test_a_worker_that_takes_little_is_given_no_more_than_it_takes(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Hundreds of large orders for a worker that reads all the time: none is lost, nobody is cut."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = NarrowWire(1000)
+    nursery.start_soon(serve_worker, wire, core)
+    wire.say("HELLO name=a slots=500")
+    await until_quiet()
+    for _ in range(120):
+        line(core, "NOW " + "x" * 50_000)
+    core.wake()
+    await until_quiet()
+    assert core.links["a"].outbox.pending_bytes < 2 * MAX_OWED_BYTES
+    assert core.state.workers["a"].free == 0
+    got: list[str] = []
+    for _ in range(1000):
+        wire.make_room(64 * 1024)
+        await until_quiet()
+        got += [text.split(" ")[1] for text in wire.whole_lines() if text.startswith("RUN ")]
+        if len(got) == 120:
+            break
+    assert sorted(map(int, got)) == list(range(1, 121))
+    assert core.state.totals == {}
+    nursery.cancel_scope.cancel()
+
+
+async def test_orders_that_have_not_left_when_a_link_ends_wait_for_the_next_worker(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Only what left to its last byte may have begun."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = NarrowWire(1000)
+    nursery.start_soon(serve_worker, wire, core)
+    wire.say("HELLO name=a slots=10")
+    await until_quiet()
+    for _ in range(5):
+        line(core, "NOW " + "x" * 400)
+    core.wake()
+    await until_quiet()
+    whole = [int(text.split(" ")[1]) for text in wire.whole_lines() if text.startswith("RUN ")]
+    assert 0 < len(whole) < 5
+    wire.leave()
+    await until_quiet()
+    assert {run.id for run in core.state.runs.values() if run.state == "sent"} == set(whole)
+    assert {run.attempt for run in core.state.runs.values() if run.state == "queued"} == {2}
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_hello_that_the_journal_refuses_leaves_the_older_connection_in_place(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Else the worker would be connected to nobody, and its next run would wait for ever."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    first, second = Wire("192.0.2.9:1"), Wire("192.0.2.9:2")
+    nursery.start_soon(serve_worker, first, core)
+    first.say("HELLO name=a slots=1")
+    await until_quiet()
+    PickyJournal.refused = (f.WorkerJoined,)
+    try:
+        nursery.start_soon(serve_worker, second, core)
+        second.say("HELLO name=a slots=1")
+        await until_quiet()
+    finally:
+        PickyJournal.refused = ()
+    assert second.take_lines() == ["ERR disk-full no space left"]
+    line(core, "NOW x")
+    core.wake()
+    await until_quiet()
+    assert [text.split(" ")[0] for text in first.take_lines()] == ["OK", "RUN"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_run_for_a_worker_whose_end_waits_for_the_disk_goes_to_another_one(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The state still says that it is connected; no order may be given to nobody."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    first, second = Wire("192.0.2.9:1"), Wire("192.0.2.9:2")
+    nursery.start_soon(serve_worker, first, core)
+    first.say("HELLO name=a slots=1")
+    await until_quiet()
+    PickyJournal.refused = (f.WorkerLeft,)
+    try:
+        first.leave()
+        await until_quiet()
+        assert core.state.workers["a"].connected
+        nursery.start_soon(serve_worker, second, core)
+        second.say("HELLO name=b slots=1")
+        await until_quiet()
+        line(core, "NOW x")
+        core.wake()
+        await until_quiet()
+        assert [text.split(" ")[0] for text in second.take_lines()] == ["OK", "RUN"]
+    finally:
+        PickyJournal.refused = ()
+    nursery.cancel_scope.cancel()
+
+
+async def test_hello_may_be_followed_by_more_of_what_is_held(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A worker with ten thousand reports to give names them all, or those left out would run twice."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    first = Wire("192.0.2.9:1")
+    nursery.start_soon(serve_worker, first, core)
+    first.say("HELLO name=a slots=3 held=all")
+    await until_quiet()
+    for _ in range(3):
+        line(core, "NOW x")
+    core.wake()
+    await until_quiet()
+    second = Wire("192.0.2.9:2")
+    nursery.start_soon(serve_worker, second, core)
+    second.say("HELLO name=a slots=3 held=all more=2 running=1:1")
+    second.say("HELD 2:1")
+    await until_quiet()
+    assert second.take_lines() == []
+    second.say("HELD 3:1")
+    await until_quiet()
+    assert [text.split(" ")[0] for text in second.take_lines()] == ["OK"]
+    assert {run.attempt for run in core.state.runs.values()} == {1}
+    nursery.cancel_scope.cancel()

@@ -1,0 +1,173 @@
+"""Which run goes where: held against the plainest way of choosing, and how little of it is looked at."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cronflowd.engine import orders as o
+from cronflowd.engine import tables
+from cronflowd.engine.placement import accepts, best_worker, choose
+from cronflowd.engine.state import State
+from cronflowd.engine.tables import HANDICAP, is_waiting
+from cronflowd.tasks.task import Run, Worker
+from tests.lib.engine_driver import Driver
+
+WORKERS = ["a", "b", "c"]
+
+
+def plainly(state: State) -> tuple[Run, Worker] | None:
+    """What `choose` finds, by looking at every run and every worker."""
+    runs = [run for run in state.runs.values() if is_waiting(run)]
+    for run in sorted(runs, key=lambda run: (run.queued_at + HANDICAP[run.spec.options.prio], run.id)):
+        if worker := best_worker(run.spec.work, run.on, state.free.values()):
+            return run, worker
+    return None
+
+
+HAPPENINGS = st.one_of(
+    st.tuples(
+        st.just("now"),
+        st.sampled_from(["high", "medium", "low"]),
+        st.sampled_from(["any", "a", "b", "label:disk=ssd"]),
+        st.sampled_from(["shell :x", "echo :x", "custom :backup", "custom :mail"]),
+        st.sampled_from(["1h", "10s"]),
+    ),
+    st.tuples(
+        st.just("join"),
+        st.sampled_from(WORKERS),
+        st.sampled_from(["shell", "shell,echo", "custom", "custom:mail,echo"]),
+        st.booleans(),
+    ),
+    st.tuples(st.just("drop"), st.sampled_from(WORKERS)),
+    st.tuples(st.just("drain"), st.sampled_from(WORKERS), st.booleans()),
+    st.tuples(st.just("full"), st.sampled_from(WORKERS), st.booleans()),
+    st.tuples(st.just("done"), st.integers(1, 40)),
+    st.tuples(st.just("cancel"), st.integers(1, 40)),
+    st.tuples(st.just("unsent"), st.integers(1, 40)),
+    st.tuples(st.just("wait"), st.sampled_from([1, 30, 100])),
+    st.tuples(st.just("step"), st.sampled_from([-3600, 7200])),
+)
+
+
+def happen(driver: Driver, what: str, *words: Any) -> None:
+    state = driver.state
+    if what == "now":
+        prio, on, work, grace = words
+        kind, command = work.split(" :")
+        driver.line(f"NOW prio={prio} on={on} type={kind} grace={grace} {command}")
+    elif what == "join":
+        name, can, ssd = words
+        labels = {"disk": "ssd"} if ssd else {}
+        driver.do(o.JoinWorker(name, 2, labels, tuple(can.split(",")), "here", ()))
+    elif what == "wait":
+        driver.now += timedelta(seconds=words[0])
+    elif what == "step":
+        driver.now += timedelta(seconds=words[0])
+        driver.do(o.NoticeStep(float(words[0])))
+    elif what in ("done", "cancel", "unsent"):
+        if run := state.runs.get(words[0]):
+            held = run.state != "queued" and run.worker
+            if what == "cancel":
+                driver.do(o.CancelRun(run.id))
+            elif held and what == "done":
+                driver.do(o.ReportEnded(held, run.id, run.attempt, 0, {}))
+            elif held:
+                driver.do(o.UnsendRuns(held, ((run.id, run.attempt),)))
+    elif worker := state.workers.get(words[0]):
+        if what == "drop":
+            driver.do(o.DropWorker(worker.name, "cut"))
+        elif what == "drain":
+            driver.do(o.DrainWorker(worker.name, words[1]))
+        else:
+            worker.is_full = words[1]
+            state.recount(worker)
+
+
+@settings(max_examples=300)
+@given(st.lists(HAPPENINGS, min_size=5, max_size=60))
+def test_the_next_run_and_its_worker_are_those_that_a_look_at_everything_finds(
+    happenings: list[tuple[Any, ...]],
+) -> None:
+    """Nothing that could go is forgotten in a lane, and nobody is passed by, whatever happened before."""
+    driver = Driver()
+    for happening in happenings:
+        happen(driver, *happening)
+        while True:
+            found, wanted = choose(driver.state), plainly(driver.state)
+            assert found == wanted
+            step = driver.engine.next_step(driver.now)
+            if step is None:
+                break
+            driver.do(step)
+
+
+def test_a_step_looks_at_no_lane_that_nobody_can_serve(monkeypatch: Any) -> None:
+    """Five thousand queues of a hardware that is away must not slow down the one that works."""
+    driver = Driver()
+    for number in range(5000):
+        driver.line(f"NOW on=label:rack={number} sleep")
+    driver.do(o.JoinWorker("a", 1, {}, ("shell",), "here", ()))
+    driver.pump()
+    looked: list[object] = []
+    real = tables.Tables.first_in
+
+    def counting(self: tables.Tables, lane: tables.Lane) -> tables.Place | None:
+        looked.append(lane)
+        return real(self, lane)
+
+    monkeypatch.setattr(tables.Tables, "first_in", counting)
+    driver.line("NOW on=a work")
+    assert driver.pump() != []
+    assert len(looked) < 10
+    driver.do(o.ReportEnded("a", driver.state.next_run - 1, 1, 0, {}))
+    driver.pump()
+    assert len(looked) < 20
+
+
+def test_the_first_of_very_many_that_are_due_is_sent_before_the_last_is_decided() -> None:
+    """Twenty thousand due at one second must not all wait for each other to be written down."""
+    driver = Driver()
+    for number in range(1000):
+        driver.line(f"ADD name=t{number} 0 13 * * * x")
+    driver.do(o.JoinWorker("a", 4, {}, ("shell",), "here", ()))
+    driver.now += timedelta(hours=1)
+    steps = 0
+    while not driver.do(driver.engine.next_step(driver.now)).messages:
+        steps += 1
+    assert steps <= 200
+
+
+def test_at_one_moment_the_high_ones_are_decided_first() -> None:
+    """So that what is placed early has the order that prio= promises, however many are due."""
+    driver = Driver()
+    for number in range(600):
+        driver.line(f"ADD name=low{number} prio=low 0 13 * * * x")
+    driver.line("ADD name=high prio=high 0 13 * * * x")
+    driver.do(o.JoinWorker("a", 1, {}, ("shell",), "here", ()))
+    driver.now += timedelta(hours=1)
+    first, *_ = driver.pump()
+    assert "name=high" in first[1]
+
+
+def test_heaps_of_what_is_over_are_tidied() -> None:
+    """A daemon that has run a million jobs with timeout= must not remember a million timeouts."""
+    driver = Driver()
+    driver.do(o.JoinWorker("a", 10, {}, ("shell",), "here", ()))
+    for _ in range(1000):
+        driver.line("NOW timeout=1d x")
+        driver.pump()
+        driver.do(o.ReportEnded("a", driver.state.next_run - 1, 1, 0, {}))
+    state = driver.state
+    lanes = [len(lane) for works in state.lanes.values() for lane in works.values()]
+    assert max(len(state.timeouts), len(state.waits), len(state.ready), *lanes, 0) < 200
+
+
+def test_a_worker_accepts_its_own_kinds_and_handlers() -> None:
+    """`custom` is all handlers, `custom:mail` is one."""
+    worker = Worker("a", 1, {}, frozenset({"custom:mail"}), "here", Driver().now)
+    assert accepts(worker, "custom:mail", "any")
+    assert not accepts(worker, "custom:backup", "any")
