@@ -248,7 +248,7 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome]) -> Repl
     """RUNS: what is active, then what memory holds, then `older` from the journal; newest first."""
     wanted = wanted_outcomes(query, state)
     task_id, name = _task_filter(query, state)
-    active = sorted(state.runs, reverse=True)
+    active = sorted(state.runs.values(), key=lambda run: -run.id)
     recent = list(state.recent)
     recent.reverse()
 
@@ -258,14 +258,14 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome]) -> Repl
         return _matches(query, run.state, run.due_at)
 
     def rows() -> Iterator[Row | None]:
-        for number in in_slices(active):
-            if number is None:
+        for run in in_slices(active):
+            if run is None:
                 yield None
-            elif run := state.runs.get(number):
+            elif run.id in state.runs or run.id not in state.outcomes:
                 if is_wanted(run):
                     yield _active_row(run)
             else:  # it has ended since the question was asked
-                yield from (outcome_row(end) for end in state.outcomes.get(number, [])[-1:] if wanted(end))
+                yield from (outcome_row(end) for end in state.outcomes[run.id][-1:] if wanted(end))
         for outcome in in_slices(recent):
             if outcome is None:
                 yield None

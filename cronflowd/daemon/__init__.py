@@ -4,6 +4,6 @@ The one rule: decide, append, apply, commit, send; nothing waits in between, and
 before it is on disk.
 
 Read in this order: `core` (the loop), `feeds` (WATCH, LOG follow), `files` (tasks.db, calendars),
-`answers` (questions), `crontab_orders`, `upkeep` (what is done now and then), `daemon` (starts and
-stops it all).
+`past` (what has ended), `answers` (questions), `crontab_orders`, `upkeep` (what is done now and
+then), `daemon` (starts and stops it all).
 """

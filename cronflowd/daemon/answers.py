@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from copy import copy
 from datetime import datetime
-from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -39,10 +39,10 @@ from . import crontab_orders
 from .core import Core
 from .feeds import LOG_COLUMNS, LogFeed, WatchFeed
 from .files import Files
+from .past import MAX_OLD_ROWS, Past
 
 log = logging.getLogger("cronflowd.answers")
 
-MAX_OLD_RUNS = 100_000  # rows of RUNS that one question reads from the journal; STATS as well
 MAX_FEEDS = 1000
 MAX_ROWS_AHEAD = 100_000  # of DST and TZDIFF
 MAX_AHEAD_S = 60.0  # the same; usually 200,000 tasks take a second or two
@@ -99,6 +99,8 @@ class Answers:
             return answer
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question, session)
+        if self.files.large.is_large(question):
+            return self.files.large.change(question, session.who)
         return self._submit(question, session)
 
     def _submit(self, question: Any, session: Session) -> Reply:
@@ -243,31 +245,26 @@ class Answers:
 
     async def _old_runs(self, question: q.ListRuns) -> Reply:
         """RUNS, when there is more than memory holds and the question wants it."""
-        state = self.core.state
+        state, past = self.core.state, self._past()
         wanted = views.wanted_outcomes(question, state)
-        most = MAX_OLD_RUNS
+        older: list[Outcome] = []
+        reply = views.list_runs(state, question, older)  # now, though what is older comes later
+        most = MAX_OLD_ROWS
         if question.limit is not None:
-            have = sum(map(wanted, state.recent))
-            most = max(0, min(most, question.offset + question.limit - have))
-        older: Iterable[Outcome] = ()
-        if most:
-            read = partial(_first, history.outcomes, self.data, state.history_from_seq, wanted, most)
-            older = await trio.to_thread.run_sync(read)
-        return views.list_runs(state, question, older)
+            have = sum(map(wanted, past.recent))
+            most = min(most, question.offset + question.limit - have)
+        older += await past.older(wanted, most)
+        return reply
+
+    def _past(self) -> Past:
+        return Past(self.core, self.data)
 
     async def _stats(self, question: q.ShowStats, session: Session) -> Reply:
         """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
         state = self.core.state
         rows = q.ListRuns(question.ref, "", question.since_at, question.until_at, None, 0)
-        wanted, before = views.wanted_outcomes(rows, state), state.history_from_seq
-        recent, found = list(state.recent), stats.Stats(question.by, frozenset(state.runs))
-
-        def count() -> None:
-            older = islice(history.outcomes(self.data, before, wanted), MAX_OLD_RUNS) if before else ()
-            for outcome in chain(filter(wanted, reversed(recent)), older):
-                found.see(outcome)
-
-        await trio.to_thread.run_sync(count)
+        found = stats.Stats(question.by, frozenset(state.runs))
+        await self._past().each(views.wanted_outcomes(rows, state), found.see)
         periods = list(found.rows())
         since = format_time(found.since_at) if found.since_at else "-"
         values = {"rows": len(periods), "since": found.since_at}
@@ -285,12 +282,13 @@ class Answers:
         task, wanted = state.find(question.ref), views.wanted_outcomes(views.all_runs(question.ref), state)
         zone = task.spec.schedule.tz if task else self.default_tz
         at = parse_moment(question.time, zone, now) if question.time else None
+        # Copies: what ends while the journal is read is told as it was when this was asked.
+        past, active = self._past(), [copy(run) for run in why.runs_of(state, question.ref)]
         if at is None:
-            newest = await self._outcomes(wanted, 1)
-            at = why.newest_moment(why.runs_of(state, question.ref), newest[0] if newest else None)
-        outcomes = await self._outcomes(why.concerns(at, wanted), MAX_OLD_RUNS) if at else []
-        runs = [run for run in why.runs_of(state, question.ref) if run.due_at == at]
-        found = why.Found(runs, outcomes[::-1])
+            newest = await past.newest(wanted, 1)
+            at = why.newest_moment(active, newest[0] if newest else None)
+        outcomes = await past.newest(why.concerns(at, wanted)) if at else []
+        found = why.Found([run for run in active if run.due_at == at], outcomes[::-1])
         if at is None or not (found.runs or found.outcomes):
             task = views.find(state, question.ref)
             if at is None:
@@ -310,17 +308,6 @@ class Answers:
         runs = {row.run for row in found.outcomes if row.run} | {run.id for run in found.runs}
         upto = self.core.last_seq
         return [text for run in sorted(runs) for fd, text in await self._lines(run, upto) if fd == 0]
-
-    async def _outcomes(self, wanted: Callable[[Outcome], bool], most: int) -> list[Outcome]:
-        """The newest outcomes that are wanted, of memory and then of the journal."""
-        state = self.core.state
-        found = list(islice(filter(wanted, reversed(state.recent)), most))
-        if len(found) < most and state.history_from_seq:
-            read = partial(
-                _first, history.outcomes, self.data, state.history_from_seq, wanted, most - len(found)
-            )
-            found += await trio.to_thread.run_sync(read)
-        return found
 
     def _log(self, question: q.ShowLog, session: Session) -> Answer:
         state = self.core.state
@@ -411,13 +398,3 @@ async def _in_turns(items: Iterable[T | None], take: Callable[[T], object] | Non
         if until > began + MAX_AHEAD_S:
             raise Refusal("limit", f"it takes longer than {MAX_AHEAD_S:g} s; {_ASK_LESS}")
     return found
-
-
-def _first(
-    read: Callable[..., Iterable[Outcome]],
-    data: Path,
-    before_seq: int,
-    wanted: Callable[[Outcome], bool],
-    most: int,
-) -> list[Outcome]:
-    return list(islice(read(data, before_seq, wanted), most))

@@ -16,6 +16,7 @@ appended and cannot be applied is the end at once: it is never committed.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,7 @@ log = logging.getLogger("cronflowd.core")
 
 STEPS_PER_BEAT = 500  # decisions about what is due, before connections get their turn again
 BEAT_S = 0.005  # the same in time; what is asserted is the number
+MAX_AHEAD = 300  # records that the disk is behind by before slices of large changes wait for it
 RETRY_S = 1.0  # what the journal refused is tried again so much later
 
 
@@ -86,12 +88,14 @@ class Core:
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
         self._insisted: deque[Any] = deque()
         self._more = trio.Event()
+        self.sliced = trio.Event()  # one more slice of what concerns very many tasks was taken
         self._armed: datetime | None = None
         self._timer = trio.CancelScope()
         self._complained = False
         self._connections = 0
         self._is_stopping = False
         self._parted = trio.Event()
+        self._waits_for_disk = False
         self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
 
     @property
@@ -193,6 +197,9 @@ class Core:
     def committed(self, seq: int) -> None:
         """The journal is on disk up to `seq`; called in the trio thread."""
         self.gate.open(seq)
+        if self._waits_for_disk:
+            self._waits_for_disk = False
+            self._more.set()
         while self._waiters and self._waiters[0][0] <= seq:
             heappop(self._waiters)[2].set()
 
@@ -211,9 +218,31 @@ class Core:
             while True:
                 self._more = trio.Event()
                 self.beat()
+                if self.take_slice():
+                    self.wake()
                 self.on_pass()
                 await trio.lowlevel.checkpoint()
                 await self._more.wait()
+
+    def take_slice(self) -> bool:
+        """One small part of what concerns very many tasks; False when nothing is left, or it has to wait."""
+        if self.last_seq - self.gate.committed > MAX_AHEAD:
+            self._waits_for_disk = True  # `committed` goes on
+            return False
+        now = self._look()
+        if (order := self.engine.next_slice(now)) is None:
+            return self.state.changes.let_go()
+        try:
+            self._submit(order, now)
+        except Refusal as refusal:
+            self._complain(refusal)
+            again_at = now + timedelta(seconds=RETRY_S)
+            self._arm(min(self._armed or again_at, again_at))
+            return False
+        gc.freeze()  # what very many tasks are made of is no garbage, and looking at all of it takes long
+        self.sliced.set()
+        self.sliced = trio.Event()
+        return True
 
     def wake(self) -> None:
         """Has the heart beat: something was submitted, or may be due."""
@@ -269,6 +298,8 @@ class Core:
             try:
                 self._submit(self._insisted[0], now)
             except Refusal as refusal:
+                if isinstance(self._insisted[0], NoticeStep):
+                    raise  # by which time the rest is to be decided
                 return refusal
             self._insisted.popleft()
         return None

@@ -20,7 +20,7 @@ import trio
 
 from .. import __version__
 from ..base.errors import Exit, Fatal, Refusal
-from ..engine.definitions import Limits
+from ..engine.definitions import Limits, finish
 from ..engine.orders import RescheduleTasks, StartDaemon
 from ..engine.state import State
 from ..host import config, logs, secrets, systemd
@@ -36,6 +36,7 @@ from ..schedules.schedule import reload_zones
 from ..schedules.zones import data_version
 from . import upkeep
 from .answers import Answers
+from .bulk import in_turns
 from .core import Core
 
 log = logging.getLogger("cronflowd")
@@ -88,6 +89,7 @@ class Daemon:
             max_links=settings.max_workers,
         )
         self.answers = Answers(self.core, settings.data)
+        self._zones_read = trio.Event()
         self.compactor = upkeep.Compactor(self.core, settings.data, settings.history)
 
     def _replay(self) -> bool:
@@ -149,11 +151,12 @@ class Daemon:
         last_at, now = self.state.decided_upto_at, self.core.now()
         if now < last_at:
             log.warning("the clock shows %s, but moments up to %s have been decided", now, last_at)
-        self.answers.files.find_calendars()
+        finish(self.answers.files.find_calendars())
         try:
             self.core.submit(StartDaemon(__version__, self.settings.tz))
         except Refusal as refusal:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
+        await self.answers.files.large.finish_alone()
         self._warn_of_unread()
         path = self.settings.data / tasks_file.TASKS_NAME
         if self.is_new and path.exists():
@@ -201,6 +204,7 @@ class Daemon:
             nursery.start_soon(self.core.run)
             nursery.start_soon(self.compactor.run)
             nursery.start_soon(self._feed_watchdog)
+            nursery.start_soon(self._read_tasks_again)
             clients = Door(serve_one, settings.max_clients, "client connections")
             links = Door(partial(serve_worker, core=self.core), settings.max_workers, "worker connections")
             nursery.start_soon(clients.serve, control)
@@ -241,11 +245,18 @@ class Daemon:
             log.info("settings read again: limits, notify and log are in force, the rest at the next start")
         reload_zones()
         log.info("zone data: %s", data_version())
-        self.state.parse_again()
-        self._warn_of_unread()
-        self.answers.files.find_calendars()
-        self.core.insist(RescheduleTasks())
-        systemd.notify("READY=1")
+        self._zones_read.set()
+
+    async def _read_tasks_again(self) -> None:
+        """After each HUP: all tasks are read with the zone data of today, and their moments found anew."""
+        while True:
+            await self._zones_read.wait()
+            self._zones_read = trio.Event()
+            await in_turns(self.state.parse_again())
+            self._warn_of_unread()
+            await in_turns(self.answers.files.find_calendars())
+            self.core.insist(RescheduleTasks())
+            systemd.notify("READY=1")
 
     # --- ending ---
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Generator, Iterable
 from functools import partial
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 
 import trio
@@ -12,11 +16,16 @@ import trio
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..engine import orders as o
+from ..engine.definitions import AT_ONCE
 from ..host.calendar_files import read_calendars, refresh_calendars
+from ..host.disk import Prepared
 from ..journal import tasks_file
+from ..tasks.task import Task, TaskSpec
+from .bulk import LargeChanges
 from .core import Core
 
 log = logging.getLogger(__name__)
+BREATH_S = 50e-6
 
 
 class Files:
@@ -25,6 +34,7 @@ class Files:
     def __init__(self, core: Core, data: Path) -> None:
         self.core = core
         self.data = data
+        self.large = LargeChanges(core)
         self.edited = False  # tasks.db was changed by hand since we wrote it
         self._turn = trio.Lock()
         core.before_fires = self.look_at_calendars
@@ -37,14 +47,14 @@ class Files:
     async def _save(self, path: Path) -> Reply:
         """Writes all tasks; what somebody edited by hand meanwhile is kept aside, not overwritten."""
         core = self.core
-        upto = core.last_seq
-        tasks = sorted(((task.id, task.spec) for task in core.state.own_tasks()), key=lambda each: each[0])
-        if path.name == tasks_file.TASKS_NAME and await self.is_edited():
-            aside = await trio.to_thread.run_sync(tasks_file.keep_edited, path)
-            log.warning("%s was edited by hand; that version is kept as %s", path, aside)
-        prepared = await trio.to_thread.run_sync(tasks_file.prepare_tasks, path, tasks)
+        upto, before = core.last_seq, dict[int, TaskSpec]()
+        everything, core.state.before = list(core.state.tasks.values()), before
+        try:
+            prepared, count = await self._prepare(path, everything, before)
+        finally:
+            core.state.before = None
         # Journaled first: whenever the power goes, the file is one of the last two that the journal knows.
-        order = o.RecordSave(path.name, upto, prepared.size, prepared.crc, len(tasks))
+        order = o.RecordSave(path.name, upto, prepared.size, prepared.crc, count)
         try:
             reply = core.submit(order).reply
         except Refusal:
@@ -56,6 +66,26 @@ class Files:
         self.edited = self.edited and path.name != tasks_file.TASKS_NAME
         assert reply is not None
         return reply
+
+    async def _prepare(
+        self, path: Path, everything: list[Task], before: dict[int, TaskSpec]
+    ) -> tuple[Prepared, int]:
+        """The file, written and not yet in its place, and how many tasks are in it."""
+        if path.name == tasks_file.TASKS_NAME and await self.is_edited():
+            aside = await trio.to_thread.run_sync(tasks_file.keep_edited, path)
+            log.warning("%s was edited by hand; that version is kept as %s", path, aside)
+
+        def write() -> tuple[Prepared, int]:
+            tasks: list[tuple[int, TaskSpec]] = []
+            for task in tasks_file.with_pauses(everything, breathe):
+                spec = task.spec  # before it is looked for among the old ones
+                if not task.is_notice:
+                    tasks.append((task.id, before.get(task.id, spec)))
+            if any(one[0] > other[0] for one, other in pairwise(tasks)):
+                tasks.sort(key=itemgetter(0))
+            return tasks_file.prepare_tasks(path, tasks, breathe), len(tasks)
+
+        return await trio.to_thread.run_sync(write)
 
     async def is_edited(self) -> bool:
         """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
@@ -77,15 +107,26 @@ class Files:
         core = self.core
         # Taken before reading: an edit in between shows as an edit, not as loaded.
         found = await trio.to_thread.run_sync(tasks_file.fingerprint, path)
-        look_up = partial(_read_calendar, self.data)
-        read = partial(tasks_file.read_tasks, path, core.state.default_tz, core.engine.limits.tasks, look_up)
+        calendars: set[str] = set()
+
+        def look_up(name: str) -> None:
+            read_calendars(self.data, [name])
+            calendars.add(name)
+
+        tz, most = core.state.default_tz, core.engine.limits.tasks
+        read = partial(tasks_file.read_tasks, path, tz, most, look_up, breathe)
         records = await trio.to_thread.run_sync(read)
-        await self.learn({name for _, spec in records for name in spec.options.skip})
+        await self.learn(calendars)
+        count = len(records)
         saved = None
         if path.name == tasks_file.TASKS_NAME and found is not None:
-            saved = o.RecordSave(path.name, core.last_seq, found[0], found[1], len(records))
+            saved = o.RecordSave(path.name, core.last_seq, found[0], found[1], count)
         # What the daemon loads by itself is nobody's order, and no change that UNDO would take back.
-        reply = core.submit(o.LoadTasks(records, saved, path.name if who else ""), who).reply
+        order = o.LoadTasks(records, saved, path.name if who else "")
+        if max(count, core.state.count_own()) > AT_ONCE:
+            reply: Reply | None = await self.large.load(order, who)
+        else:
+            reply = core.submit(order, who).reply
         self.edited = self.edited and saved is None
         assert reply is not None
         return reply
@@ -103,14 +144,18 @@ class Files:
         if calendars.known or calendars.troubles:
             refresh_calendars(self.data, calendars, calendars.known.keys() | calendars.troubles)
 
-    def find_calendars(self) -> None:
+    def find_calendars(self) -> Generator[None, None, None]:
         """Those that tasks name now, and no others; at the start, and at HUP."""
-        calendars = self.core.state.calendars
-        names = {name for task in self.core.state.tasks.values() for name in task.spec.options.skip}
+        calendars, names = self.core.state.calendars, set[str]()
+        for task in list(self.core.state.tasks.values()):
+            names |= set(task.spec.options.skip)
+            yield
         calendars.known = {name: each for name, each in calendars.known.items() if name in names}
         calendars.troubles.clear()
         refresh_calendars(self.data, calendars, names)
 
 
-def _read_calendar(data: Path, name: str) -> object:
-    return read_calendars(data, [name])
+def breathe() -> None:
+    """Lets the loop have its turn, from a thread that computes for long."""
+    gc.freeze()  # what very many tasks are made of is no garbage, and looking at all of it takes long
+    time.sleep(BREATH_S)

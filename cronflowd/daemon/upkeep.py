@@ -25,9 +25,10 @@ log = logging.getLogger("cronflowd.upkeep")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0  # between starts of a local worker that keeps ending
 STEADY_S = 30.0  # one that lived so long is started again at once
-LOOK_EVERY_S = 5.0
+CANNOT_START = (OSError, subprocess.SubprocessError)  # no process, no memory, no program; and its pipes
 SEGMENTS_BEFORE_COMPACTION = 4
 COMPACTION_LIMIT_S = 3600.0
+FIRST_REST_S, LONGEST_REST_S = 5.0, 1800.0  # before the next compaction, after one that failed
 
 
 async def keep_local_worker(data: Path, socket: Path, slots: int, config: Path | None) -> None:
@@ -42,18 +43,17 @@ async def keep_local_worker(data: Path, socket: Path, slots: int, config: Path |
     pause_s = FIRST_PAUSE_S
     while True:
         began = trio.current_time()
-        # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
         try:
+            # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
             process = await trio.lowlevel.open_process(
                 command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
             )
-            status = await process.wait()
-        except OSError as error:
-            log.warning("the local worker cannot be started: %s", error)
-            status = -1
+            how = f"ended with status {await process.wait()}"
+        except CANNOT_START as error:
+            how = f"cannot be started: {error}"
         if trio.current_time() - began > STEADY_S:
             pause_s = FIRST_PAUSE_S
-        log.warning("the local worker ended with status %d; it is started again in %g s", status, pause_s)
+        log.warning("the local worker %s; it is started again in %g s", how, pause_s)
         await trio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
@@ -66,30 +66,37 @@ class Compactor:
         self._data = data
         self._history_bytes = history_bytes
         self._wanted = trio.Event()
-        self._failures = 0
 
     def look(self) -> None:
         """Called after each commit; cheap."""
-        if len(self._core.journal.closed) >= SEGMENTS_BEFORE_COMPACTION << min(self._failures, 6):
+        if len(self._core.journal.closed) >= SEGMENTS_BEFORE_COMPACTION:
             self._wanted.set()
 
     async def run(self) -> None:
         """Compacts whenever it is due, until cancelled."""
         while True:
             await self._wanted.wait()
-            if await self._compact():
-                self._failures = 0
-            else:
-                self._failures += 1
+            rest_s = FIRST_REST_S
+            while not await self._compact():
+                log.warning("compaction is tried again in %g s", rest_s)
+                await trio.sleep(rest_s)
+                rest_s = min(2 * rest_s, LONGEST_REST_S)
             self._wanted = trio.Event()
 
     async def _compact(self) -> bool:
         command = [sys.executable, "-m", "cronflowd", "compact", str(self._data), str(self._history_bytes)]
+        why = f"it took longer than {COMPACTION_LIMIT_S:g} s"
         with trio.move_on_after(COMPACTION_LIMIT_S):
-            done = await trio.run_process(command, capture_stdout=True, check=False, start_new_session=True)
-            if done.returncode == 0 and await self._adopt(done.stdout):
-                return True
-        log.error("the journal could not be compacted; it grows until that works")
+            try:
+                done = await trio.run_process(
+                    command, capture_stdout=True, check=False, start_new_session=True
+                )
+                if done.returncode == 0 and await self._adopt(done.stdout):
+                    return True
+                why = f"exit {done.returncode}"
+            except CANNOT_START as error:
+                why = f"it cannot be started: {error}"
+        log.error("the journal could not be compacted, and grows until that works: %s", why)
         return False
 
     async def _adopt(self, stdout: bytes) -> bool:

@@ -9,7 +9,7 @@ go first, and the newest stays whatever its size.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from . import facts as f
 
 MAX_CHANGES = 1000
 MAX_STEPS = 100_000  # in all changes; a step holds at most one definition
+LET_GO = 1000  # entries that are freed together
 ALL = 0  # the id that stands for PAUSE all and RESUME all
 STEPS = {
     f.TaskAdded: "added",
@@ -100,6 +101,8 @@ class ChangeLog:
 
     def __init__(self) -> None:
         self.changes: deque[Change] = deque()
+        self.is_held = False  # nothing is forgotten
+        self.leftovers: list[Any] = []  # what is no longer needed: freeing much of it at once would take long
         self._steps = 0
 
     @property
@@ -117,13 +120,34 @@ class ChangeLog:
         """One more step of the newest change."""
         self.changes[-1].steps.append(step)
         self._steps += 1
-        while len(self.changes) > 1 and (len(self.changes) > MAX_CHANGES or self._steps > MAX_STEPS):
-            self._steps -= len(self.changes.popleft().steps)
+        if not self.is_held:
+            self.trim()
 
-    def forget_parsed(self) -> None:
+    def trim(self) -> None:
+        """Forgets the oldest changes beyond the bounds."""
+        while len(self.changes) > 1 and (len(self.changes) > MAX_CHANGES or self._steps > MAX_STEPS):
+            steps = self.changes.popleft().steps
+            self._steps -= len(steps)
+            if len(steps) > LET_GO:
+                self.leftovers.append(steps)
+
+    def let_go(self) -> bool:
+        """Frees a little of what is no longer needed; whether there is more."""
+        if self.leftovers:
+            last = self.leftovers[-1]
+            if isinstance(last, list):
+                del last[-LET_GO:]
+            for _ in range(min(len(last), LET_GO) if isinstance(last, dict) else 0):
+                last.popitem()
+            if not last:
+                self.leftovers.pop()
+        return bool(self.leftovers)
+
+    def forget_parsed(self) -> Generator[None, None, None]:
         """Definitions were read with zone data that is no longer in use; their records stay."""
-        for change in self.changes:
-            for step in change.steps:
+        for change in list(self.changes):
+            for step in list(change.steps):
+                yield
                 if step.was and step.was.definition is not None:
                     step.was.definition = step.was.record
 

@@ -6,9 +6,9 @@ never touch; refuse before any fact exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, evolve
 
@@ -25,8 +25,13 @@ from ..tasks.task import Task, TaskSpec, make_spec, parse_record
 from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
-from .fires import NO_WORKER, Decision, ended_waiting, fire, pass_range, start_now, targets_of
+from .fires import NO_WORKER, Decision, come, ended_waiting, pass_range, start_now, targets_of
 from .state import State
+
+AT_ONCE = 200  # tasks that are dealt with in one decision; more in slices
+
+T = TypeVar("T")
+Entry = tuple[int | None, TaskSpec]
 
 
 @define
@@ -167,7 +172,7 @@ class Definitions:
         assert due_at is not None
         following = moments.next_after(due_at, task.anchor_at)
         is_one = (following is None or following > now) and moments.times_at(due_at, task.anchor_at) == 1
-        return fire(self.state, task, now) if is_one else Decision(self._overdue(task, now))
+        return come(self.state, task, now) if is_one else Decision(self._overdue(task, now))
 
     def _overdue(self, task: Task, now: datetime) -> list[f.Fact]:
         """Moments that have come and were not decided yet end here: the task will not have them any more."""
@@ -204,13 +209,13 @@ class Definitions:
         return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
 
     def _clear(self, order: o.ClearTasks, now: datetime) -> Decision:
-        facts: list[f.Fact] = []
-        for task in self.state.own_tasks():
-            facts += self._overdue(task, now)
-            facts += self._cancel_queued(task, reason("cleared"))
-            facts.append(f.TaskRemoved(task.id, "cleared"))
         count = self.state.count_own()
-        return Decision(facts, Reply(f"{count} removed", {"removed": count}))
+        reply = Reply(f"{count} removed", {"removed": count})
+        if count > AT_ONCE:
+            return Decision([f.BulkDecided("clear")], reply)
+        return Decision(
+            [fact for task in self.state.own_tasks() for fact in self._leave(task, "cleared", now)], reply
+        )
 
     def _cancel_queued(self, task: Task, why: Reason) -> list[f.Fact]:
         """Runs that have not been sent end with their task; running ones go on to their end."""
@@ -220,31 +225,46 @@ class Definitions:
 
     def _load(self, order: o.LoadTasks, now: datetime) -> Decision:
         state = self.state
-        if len(order.records) > self.limits.tasks:
-            raise Refusal("limit", f"{len(order.records)} tasks are more than the limit, {self.limits.tasks}")
-        numbered = self._numbered(order.records)
+        numbered = finish(self.plan_load(order.records))
         staying = {task_id for task_id, _ in numbered if task_id in state.tasks}
         facts: list[f.Fact] = []
         for task in state.own_tasks():
             if task.id not in staying:
-                facts += self._overdue(task, now)
-                facts += self._cancel_queued(task, reason("loaded"))
-                facts.append(f.TaskRemoved(task.id, "loaded"))
-        for task_id, spec in _all_settled(numbered):
-            old = state.tasks.get(task_id)
-            facts += self._reload(old, spec, now) if old else [self._loaded(task_id, spec, now)]
+                facts += self._leave(task, "loaded", now)
+        for task_id, spec in numbered:
+            facts += self._define(task_id, spec, now)
         if order.saved is not None:
             facts.append(saved_fact(order.saved))
-        count = len(order.records)
-        return Decision(facts, Reply(f"{count} loaded", {"loaded": count}))
+        return Decision(facts, loaded(len(order.records)))
 
-    def _numbered(self, records: Iterable[tuple[int | None, TaskSpec]]) -> list[tuple[int, TaskSpec]]:
+    def plan_load(self, records: list[Entry]) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
+        """The tasks of a file as they will be, in small steps; Refusal for what cannot be."""
+        if len(records) > self.limits.tasks:
+            raise Refusal("limit", f"{len(records)} tasks are more than the limit, {self.limits.tasks}")
+        numbered = yield from self._numbered(records)
+        return (yield from _all_settled(numbered))
+
+    def _leave(self, task: Task, why: str, now: datetime) -> list[f.Fact]:
+        """A task goes that is not in the file, or whose time CLEAR has ended."""
+        cancelled = self._cancel_queued(task, reason(why))
+        return [*self._overdue(task, now), *cancelled, f.TaskRemoved(task.id, why)]
+
+    def _define(self, task_id: int, spec: TaskSpec, now: datetime) -> list[f.Fact]:
+        """A task of the file."""
+        old = self.state.tasks.get(task_id)
+        return self._reload(old, spec, now) if old else [self._loaded(task_id, spec, now)]
+
+    def _numbered(self, records: list[Entry]) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
         """The tasks of a file with the ids and names they get; one of a known name keeps its id."""
         state = self.state
         numbered: list[tuple[int, TaskSpec]] = []
         staying: set[int] = set()
-        next_id = max([state.next_task, *(task_id + 1 for task_id, _ in records if task_id is not None)])
+        next_id = state.next_task
+        for task_id, _ in records:
+            next_id = max(next_id, (task_id or 0) + 1)
+            yield
         for task_id, spec in records:
+            yield
             new_id = state.names.get(spec.name) if spec.name else None
             if new_id is None:
                 new_id = task_id if task_id is not None else id_of_name(spec.name) or next_id
@@ -348,15 +368,47 @@ def _named(spec: TaskSpec, task_id: int) -> TaskSpec:
     return spec if spec.name else evolve(spec, name=f"task_{task_id}")
 
 
-def _all_settled(numbered: list[tuple[int, TaskSpec]]) -> Iterator[tuple[int, TaskSpec]]:
+def _all_settled(
+    numbered: list[tuple[int, TaskSpec]],
+) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
     """The tasks of a file with their after= as names, checked as in one task alone."""
-    if not any(spec.options.after for _, spec in numbered):
-        return iter(numbered)
-    specs = {str(task_id): spec for task_id, spec in numbered} | {spec.name: spec for _, spec in numbered}
-    settled = [(task_id, settle_after(spec, specs.get)) for task_id, spec in numbered]
-    after = {spec.name: spec.options.after for _, spec in settled}
-    check_circles(after, after.__getitem__)
-    return iter(settled)
+    waiting: list[int] = []
+    for place, (_, spec) in enumerate(numbered):
+        if spec.options.after:
+            waiting.append(place)
+        yield
+    if not waiting:
+        return numbered
+    specs: dict[str, TaskSpec] = {}
+    for task_id, spec in numbered:
+        specs[str(task_id)] = spec
+        yield
+    for _, spec in numbered:
+        specs[spec.name] = spec
+        yield
+    after: dict[str, tuple[str, ...]] = {}
+    for place in waiting:
+        task_id, spec = numbered[place]
+        spec = settle_after(spec, specs.get)
+        numbered[place] = task_id, spec
+        after[spec.name] = spec.options.after
+        yield
+    check_circles(after, lambda name: after.get(name, ()))
+    return numbered
+
+
+def finish(steps: Generator[None, None, T]) -> T:
+    """All steps of a plan in one go."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+
+def loaded(count: int) -> Reply:
+    return Reply(f"{count} loaded", {"loaded": count})
 
 
 def saved_fact(order: o.RecordSave) -> f.TasksSaved:

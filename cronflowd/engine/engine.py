@@ -13,7 +13,7 @@ commit has been asked for, and nothing leaves before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..base.replies import Reply
 from ..base.text import escape, format_option, format_time
 from ..tasks.options import DEFAULTS
 from ..tasks.reasons import Reason, in_words, reason
-from ..tasks.task import Run, Task, TaskSpec
+from ..tasks.task import Run, TaskSpec
 from . import expectations, notices
 from . import facts as f
 from . import orders as o
@@ -33,12 +33,11 @@ from .fires import (
     Decision,
     admit,
     after_end,
+    come,
     draw,
     ended,
     ended_waiting,
-    fire,
     fire_now,
-    jump,
     next_unread,
     out_of_bounds,
     overlap,
@@ -48,8 +47,10 @@ from .fires import (
     targets_of,
 )
 from .placement import choose
-from .state import BIG_STEP_S, State
-from .undo import Changes, sign
+from .slices import SLICES, Slices
+from .state import BIG_STEP_S, OLDEST_TIME, State
+from .undo import sign
+from .unfinished import Again
 
 MAX_SLEW_S = 1.0  # a clock that is behind the journal by more was set back
 MAX_RERUNS = 10  # of a run with lost=rerun, beyond retry=
@@ -58,12 +59,7 @@ FIRES_AHEAD = 200  # moments that are decided before the first of them is placed
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 
 
-# A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
-# just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
-OLDEST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Engine(Changes):
+class Engine(Slices):
     """Decides. Its only state is `State`, which it reads."""
 
     def __init__(self, state: State, limits: Limits | None = None) -> None:
@@ -73,6 +69,7 @@ class Engine(Changes):
 
     def decide(self, order: Any, now: datetime, who: str | None = None) -> Decision:
         """What `order` leads to at `now`, if `who` gives it. Raises Refusal, and then nothing happened."""
+        self.check_free(order)
         decision = _DECIDE[type(order)](self, order, now)
         sign(self.state, order, decision, who)
         if decision.facts:
@@ -320,17 +317,20 @@ class Engine(Changes):
         back_s = (state.decided_upto_at - now).total_seconds()
         # Set back while no daemon ran; by how much more than this, nobody knows.
         facts: list[f.Fact] = [f.ClockStepped(-back_s)] if back_s > MAX_SLEW_S else []
+        if state.bulk and not state.bulk.is_decided:
+            facts.append(f.BulkEnded("dropped"))
         facts.append(f.DaemonStarted(order.version, order.tz, now + timedelta(seconds=self.limits.lease_s)))
         moved = bool(state.tz) and state.tz != order.tz
         # One that shows a time before this program was written has not been set yet: see OLDEST_TIME.
         if back_s > BIG_STEP_S and now >= OLDEST_TIME:
-            facts += self._reschedule(now, lambda task: True)
-        else:
-            # Without a moment: one that could not be read at the last start, and can be now.
-            facts += self._reschedule(
-                self._undecided_from(now),
-                lambda task: task.due_at is None or (moved and not task.spec.options.tz),
-            )
+            facts += self.reschedule(now)
+        elif moved:
+            facts += self.reschedule(self._undecided_from(now), zoneless=True)
+        # Without a moment: one that could not be read at the last start, and can be now.
+        facts += self._look_again(
+            Again(self._undecided_from(now), False),
+            [task for task in state.tasks.values() if task.due_at is None],
+        )
         facts += expectations.rescheduled(state, now) if moved else ()
         messages: list[tuple[str, str]] = []
         first_run = state.next_run
@@ -344,30 +344,13 @@ class Engine(Changes):
         return Decision(facts, None, messages)
 
     def _step(self, order: o.NoticeStep, now: datetime) -> Decision:
-        facts: list[f.Fact] = [f.ClockStepped(order.by_s)]
-        was_set = now - timedelta(seconds=order.by_s) >= OLDEST_TIME
-        if order.by_s > BIG_STEP_S and was_set:
-            for task in self.state.tasks.values():
-                facts += jump(self.state, task, now, order.by_s)
-        elif order.by_s < -BIG_STEP_S:
-            facts += self._reschedule(now, lambda task: True)
-        return Decision(facts)
+        # What it was set forward over is decided as it comes due; see `come`.
+        again = self.reschedule(now) if order.by_s < -BIG_STEP_S else []
+        return Decision([f.ClockStepped(order.by_s), *again])
 
     def _reschedule_all(self, order: o.RescheduleTasks, now: datetime) -> Decision:
-        again = self._reschedule(self._undecided_from(now), lambda task: True)
+        again = self.reschedule(self._undecided_from(now))
         return Decision(again + list(expectations.rescheduled(self.state, now)))
-
-    def _reschedule(self, now: datetime, which: Callable[[Task], bool]) -> list[f.Fact]:
-        facts: list[f.Fact] = []
-        for task in self.state.tasks.values():
-            is_pending = task.due_at is not None and task.due_at <= now
-            timed = task.spec.schedule.kind in ("cron", "every") and not task.is_used_up
-            if is_pending or not timed or not which(task):
-                continue
-            due_at = task.spec.moments.next_after(now, task.anchor_at)
-            if due_at != task.due_at:
-                facts.append(f.TaskRescheduled(task.id, due_at))
-        return facts
 
     def _record_save(self, order: o.RecordSave, now: datetime) -> Decision:
         return Decision([saved_fact(order)], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
@@ -406,13 +389,21 @@ class Engine(Changes):
         if self._fired < FIRES_AHEAD or not state.ready:
             if (due := state.next_task_due()) and due[0] <= now:
                 self._fired += 1
-                return o.FireTask(due[1])
+                return self._when_due(*due)
             if state.to_judge and (judged := next_judgement(state)):
                 return judged
         if state.ready and (placed := choose(state)):
             return o.PlaceRun(placed[0].id, placed[1].name)
         is_more_due, self._fired = self._fired >= FIRES_AHEAD, 0
         return self.next_step(now) if is_more_due else None
+
+    def _when_due(self, due_at: datetime, task_id: int) -> Any:
+        state = self.state
+        if state.is_stale(due_at, task_id):
+            return o.PassOver()
+        if state.again is not None and state.again.waits(state.tasks[task_id]):
+            return o.RescheduleTask(task_id)
+        return o.FireTask(task_id)
 
     def next_due(self) -> datetime | None:
         """When `next_step` has something again, if nothing else happens; None = never."""
@@ -478,6 +469,7 @@ def _about_beats(
 
 _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     **DEFINE,
+    **SLICES,
     **{kind: partial(_about_beats, decide) for kind, decide in expectations.DECIDE.items()},
     o.SetExpectation: _expect,
     o.UndoChanges: Engine._undo,
@@ -496,7 +488,7 @@ _DECIDE: dict[type, Callable[[Engine, Any, datetime], Decision]] = {
     o.RescheduleTasks: Engine._reschedule_all,
     o.RecordSave: Engine._record_save,
     o.RecordCheckpoint: Engine._record_checkpoint,
-    o.FireTask: lambda engine, order, now: fire(engine.state, engine.state.tasks[order.task], now),
+    o.FireTask: lambda engine, order, now: come(engine.state, engine.state.tasks[order.task], now),
     o.FireAfter: lambda engine, order, now: fire_now(
         engine.state, engine.state.tasks[order.task], "after", now, order.broken
     ),

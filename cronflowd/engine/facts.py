@@ -81,6 +81,21 @@ class TaskRescheduled(Fact):
     due_at: datetime | None
 
 
+class RescheduleBegun(Fact):
+    """All tasks are to be looked at again: what comes next after `from_at` may be another moment now."""
+
+    from_at: datetime
+    zoneless: bool | None = None  # True = only those without a zone of their own
+    upto: int | None = None  # in a checkpoint: the tasks up to this id are done,
+    done: list[int] | None = None  # and these
+
+
+class RescheduleStepped(Fact):
+    """All those up to this id have been looked at; None = all."""
+
+    upto: int | None
+
+
 class TaskRemoved(Asked):
     """A task is gone; its history stays."""
 
@@ -120,6 +135,49 @@ class TaskResumed(Asked):
     urgent: ClassVar[bool] = False
     id: int | None
     own_stay: bool | None = None  # True, with `id` None: not those of single tasks
+
+
+# --- a change of very many tasks: decided by one fact, and then made true in slices ---
+
+
+class BulkStaged(Fact):
+    """Tasks of a file that is being loaded. They mean nothing until the change is decided."""
+
+    urgent: ClassVar[bool] = False
+    ids: list[int]
+    lines: list[str]  # the record of each, as JSON
+    next_task: int | None = None  # with the first ones: no new task gets an id below
+
+
+class BulkDecided(Asked):
+    """From now on it is to be so, whatever happens; what follows makes it so."""
+
+    urgent: ClassVar[bool] = False
+    kind: str  # `clear`, `load`, `undo`
+    undoes: list[int] | None = None  # the changes that are taken back, newest first
+
+
+class BulkStepped(Fact):
+    """One slice more has been made true."""
+
+    done: int  # of the tasks that were staged
+
+
+class BulkEnded(Fact):
+    """All of it is so; or, where it was not decided yet, none of it."""
+
+    why: str  # `done`, `dropped`
+
+
+class BulkCarried(Fact):
+    """In a checkpoint, what is under way; what was staged follows."""
+
+    kind: str
+    decided: bool
+    done: int
+    who: str | None
+    change: int | None
+    undoes: list[int]
 
 
 # --- fires and runs ---
@@ -391,6 +449,8 @@ class StateCarried(Fact):
     last_step_at: datetime | None = None
     beats_from_at: datetime | None = None
     decided_upto_at: datetime | None = None
+    jumped_upto_at: datetime | None = None
+    jumped_by_s: float | None = None
 
 
 class TaskCarried(Fact):

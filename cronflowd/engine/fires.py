@@ -47,6 +47,14 @@ class Decision:
     messages: list[Message] = Factory(list)  # (worker, line)
 
 
+def come(state: State, task: Task, now: datetime) -> Decision:
+    """A task is due: it fires, unless the clock was set forward over its moments."""
+    upto_at = state.jumped_upto_at
+    if upto_at and task.due_at and task.due_at <= upto_at:
+        return Decision(jump(state, task, min(now, upto_at), state.jumped_by_s))
+    return fire(state, task, now)
+
+
 def fire(state: State, task: Task, now: datetime) -> Decision:
     """One due moment; or, after downtime, all that were due meanwhile, in one step."""
     assert task.due_at is not None

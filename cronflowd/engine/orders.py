@@ -61,7 +61,7 @@ class RecordSave:
 class LoadTasks:
     """LOAD: these tasks, and no others, from now on."""
 
-    records: Sequence[tuple[int | None, TaskSpec]]
+    records: list[tuple[int | None, TaskSpec]]
     saved: RecordSave | None = None  # what the file was, if it was tasks.db
     file: str = ""  # its name, for HISTORY; empty = by the daemon itself, which is no change
 
@@ -211,7 +211,66 @@ class RecordCheckpoint:
     crc: int
 
 
+# --- one slice of what concerns very many tasks; `Engine.next_slice` gives these ---
+
+
+@frozen
+class StageTasks:
+    """Some of a file's tasks, as they will be, are kept for a LOAD that is to be decided."""
+
+    entries: Sequence[tuple[int, TaskSpec]]
+    next_task: int | None = None  # with the first: the ids below are taken
+
+
+@frozen
+class DecideLoad:
+    """All are staged, and are the tasks from now on."""
+
+    tasks: int
+    saved: RecordSave | None
+    file: str
+
+
+@frozen
+class DropStaged:
+    """The LOAD will not be."""
+
+
+@frozen
+class BulkSlice:
+    """What is done to these tasks is of this kind."""
+
+    kind: str  # of `slices`
+    tasks: Sequence[int]
+    done: int = 0
+
+
+@frozen
+class EndBulk:
+    pass
+
+
+@frozen
+class RescheduleSlice:
+    """These tasks are looked at again; then all up to the id `upto` are done (None = all)."""
+
+    tasks: Sequence[int]
+    upto: int | None
+
+
 # --- what comes due inside; `Engine.next_step` gives these ---
+
+
+@frozen
+class PassOver:
+    """Nothing: moments that are none any more were passed over, and more of them are there."""
+
+
+@frozen
+class RescheduleTask:
+    """A moment comes of a task that has yet to be looked at again."""
+
+    task: int
 
 
 @frozen

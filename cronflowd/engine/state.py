@@ -10,8 +10,8 @@ tests/engine/test_state.py. `carry` tells the whole state as facts again; a chec
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Callable, Generator, Iterator
+from datetime import UTC, datetime, timedelta
 from heapq import heappush
 from typing import Any
 
@@ -22,13 +22,16 @@ from ..schedules.zones import EPOCH
 from ..tasks.reasons import Reason, passed_on, reason, shortened
 from ..tasks.targets import EVENTS, OPPOSITE
 from ..tasks.task import ENDED, MOVES, Failure, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
-from . import beats
+from . import beats, carried
 from . import facts as f
 from .beats import FAR_S
-from .changelog import ALL, STEPS, ChangeLog, Step, Was, defined, pause_of, read_step, whole
+from .changelog import ALL, STEPS, Step, Was, defined, pause_of, read_step, whole
 from .ledger import Ledger, judge
 from .tables import Tables
 
+# A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
+# just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
+OLDEST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
 BIG_STEP_S = 3 * 3600.0  # a clock set by more: take the new time, and catch nothing up (as Debian's cron)
 MAX_OUTPUT_IN_MEMORY = (
@@ -58,7 +61,6 @@ class State(Tables):
         self.default_tz = default_tz
         self.calendars = Calendars()  # what today's files and packages say; facts tell what came of it
         self.next_task, self.next_run = 1, 1
-        self.changes = ChangeLog()
         self.saved: deque[f.TasksSaved] = deque(maxlen=SAVES_KEPT)
         self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were
         self.ledger = Ledger()  # the same, and how many were due, by time
@@ -91,6 +93,8 @@ class State(Tables):
             self.changes.add(step)
 
     def _steps(self, fact: Any) -> Iterator[Step]:
+        if isinstance(fact, f.BulkDecided):
+            return
         kind, task = STEPS[fact.__class__], self.tasks.get(fact.id)
         if isinstance(fact, f.TaskAdded | f.TaskRestored):
             yield Step(kind, fact.id, getattr(fact, "rev", 1), None)
@@ -110,6 +114,7 @@ class State(Tables):
             self._take_back_runs(task)
         self.put(task)
         self.next_task = max(self.next_task, fact.id + 1)
+        self.end_jump()
         self.set_due(task, fact.due_at)
 
     def _take_back_runs(self, task: Task) -> None:
@@ -123,6 +128,7 @@ class State(Tables):
         if self.runs:
             self._take_back_runs(task)
         self.put(task)
+        self.end_jump()
         self.set_due(task, fact.due_at)
 
     def _whole(self, fact: f.TaskCarried | f.TaskRestored) -> Task:
@@ -139,17 +145,24 @@ class State(Tables):
     def _task_changed(self, fact: f.TaskChanged, at: datetime, seq: int) -> None:
         task = self.tasks[fact.id]
         self.take_out(task)
+        if self.before is not None:
+            self.before.setdefault(fact.id, task.spec)
         old, task.spec, task.rev, task.run_head = task.spec, self._spec(fact.record), fact.rev, ""
         if task.spec.options.count != old.options.count:
             task.fired = 0
         decided = task.decided if fact.due_at == task.due_at else 0
+        same = (task.spec.schedule.text, task.spec.schedule.tz) == (old.schedule.text, old.schedule.tz)
+        waits = same and self.again is not None and self.again.waits(task)
         task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
         if task.name != old.name:
             # They still say the old name; their own facts follow.
             for dependent in self.dependents.get(old.name, ()):
                 self._rename_heard(self.tasks[dependent], old.name, task.name)
         self.put(task)
+        self.end_jump()
         self.set_due(task, fact.due_at, decided)
+        if waits and self.again:
+            self.again.done.discard(task.id)
 
     def _rename_heard(self, dependent: Task, old: str, new: str) -> None:
         if old in dependent.heard:
@@ -402,7 +415,7 @@ class State(Tables):
     # --- workers ---
 
     def _worker_joined(self, fact: f.WorkerJoined, at: datetime, seq: int) -> None:
-        worker = self.workers.pop(fact.name, None) or _worker(fact, at)
+        worker = self.workers.pop(fact.name, None) or carried.new_worker(fact, at)
         worker.slots, worker.labels, worker.can = fact.slots, fact.labels, frozenset(fact.can)
         worker.address, worker.since_at, worker.connected, worker.leaving = fact.address, at, True, False
         worker.instance, worker.connection, worker.is_full = fact.instance or "", fact.connection or 0, False
@@ -486,7 +499,9 @@ class State(Tables):
         """Durations stay what they are: what was to last 30 s lasts 30 s, whatever the clock shows then."""
         self.last_step_s, self.last_step_at = fact.by_s, at
         if fact.by_s < -BIG_STEP_S:
-            self.decided_upto_at = at
+            self.decided_upto_at, self.jumped_upto_at = at, None
+        elif fact.by_s > BIG_STEP_S and at - timedelta(seconds=fact.by_s) >= OLDEST_TIME:
+            self.jumped_upto_at, self.jumped_by_s = at, fact.by_s
         by = timedelta(seconds=fact.by_s)
         for run in self.runs.values():
             for name in _MEASURED:
@@ -513,26 +528,22 @@ class State(Tables):
             self.next_task, self.next_run, self.paused_all, self.paused_until_at, self.paused_why, self.tz,
             list(self.saved), dict(self.totals),
             self.last_step_s, self.last_step_at, self.beats_from_at, self.decided_upto_at,
+            self.jumped_upto_at, self.jumped_by_s if self.jumped_upto_at else None,
         )  # fmt: skip
         yield f.LedgerCarried(self.ledger.carry())
         for task in self.tasks.values():
-            yield _carried_task(task)
-            if (bad := task.failure) is not None:
-                yield f.FailureCarried(
-                    task.id, bad.since_at, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit, bad.why
-                )
-        for worker in self.workers.values():
-            yield f.WorkerCarried(
-                worker.name, worker.slots, worker.labels, sorted(worker.can), worker.address, worker.since_at,
-                worker.draining, worker.connected, worker.leaving,
-                worker.instance or None, worker.connection or None,
-            )  # fmt: skip
+            yield from carried.of_task(task)
+        yield from map(carried.of_worker, self.workers.values())
         yield from map(beats.carried, self.expected.values())
         for (about, event), told in self.told.items():
             yield f.NoticeGiven(about, event, told.since_at, told.given, told.withheld)
         for run_id in sorted(self.runs):
-            yield _carried_run(self.runs[run_id])
+            yield carried.of_run(self.runs[run_id])
+        yield from self.carry_bulk()
         yield from self.changes.carry()
+        if again := self.again:
+            done = sorted(again.done) or None
+            yield f.RescheduleBegun(again.from_at, again.zoneless or None, again.upto or None, done)
 
     def _state_carried(self, fact: f.StateCarried, at: datetime, seq: int) -> None:
         self.next_task, self.next_run, self.tz = fact.next_task, fact.next_run, fact.tz
@@ -542,6 +553,7 @@ class State(Tables):
         self.last_step_s, self.last_step_at = fact.last_step_s, fact.last_step_at
         self.give_grace(fact.beats_from_at or self.beats_from_at)
         self.decided_upto_at = fact.decided_upto_at or at
+        self.jumped_upto_at, self.jumped_by_s = fact.jumped_upto_at, fact.jumped_by_s or 0.0
         self.history_from_seq = seq
         self.ledger.take_totals(fact.totals, at)
 
@@ -560,20 +572,11 @@ class State(Tables):
         self.set_due(task, fact.due_at, fact.decided or 0)
 
     def _worker_carried(self, fact: f.WorkerCarried, at: datetime, seq: int) -> None:
-        worker = self.workers[fact.name] = _worker(fact, fact.since_at)
-        worker.connected, worker.draining, worker.leaving = fact.connected, fact.draining, fact.leaving
-        worker.instance, worker.connection = fact.instance or "", fact.connection or 0
+        self.workers[fact.name] = carried.take_worker(fact)
 
     def _run_carried(self, fact: f.RunCarried, at: datetime, seq: int) -> None:
         task = self.tasks.get(fact.task)
-        run = Run(
-            fact.run, fact.task, self._spec(fact.record), fact.due_at, fact.queued_at, fact.by, fact.args
-        )
-        for name in _CARRIED:
-            setattr(run, name, getattr(fact, name))
-        run.nth, run.awaits, run.target = fact.nth or 1, bool(fact.awaits), fact.target or ""
-        run.blame, run.unsent, run.lease_renewed = fact.blame or "", fact.unsent or 0, bool(fact.renewed)
-        run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
+        run = carried.take_run(fact, self._spec(fact.record))
         self._put_run(run)
         self.ledger.take_run(run, at)
         if task:
@@ -604,20 +607,28 @@ class State(Tables):
         task = self.tasks.get(run.task_id)
         return task is not None and task.spec is run.spec
 
-    def parse_again(self) -> None:
+    def parse_again(self) -> Generator[None, None, None]:
         """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
-        own = {run.id for run in self.runs.values() if not self._is_of_today(run)}
-        for task in self.tasks.values():
+        for task in list(self.tasks.values()):
+            yield
+            if self.tasks.get(task.id) is not task:
+                continue
             old, new = task.spec, self._spec(task.spec.record)
             if old.unread or new.unread:
                 self.take_out(task)
                 task.spec = new
                 self.put(task)  # with all that may be read of it now, or no longer
             task.spec, task.run_head = new, ""
-        for run in self.runs.values():
-            run.spec = self._spec(run.spec.record) if run.id in own else self.tasks[run.task_id].spec
-            self._put_run(run)
-        self.changes.forget_parsed()
+            for run in [self.runs[number] for number in task.runs]:
+                if run.spec is old:
+                    run.spec = new
+                    self._put_run(run)
+        for run in list(self.runs.values()):
+            yield
+            if run.id in self.runs and not self._is_of_today(run):
+                run.spec = self._spec(run.spec.record)
+                self._put_run(run)
+        yield from self.changes.forget_parsed()
 
 
 def _how_ended(fact: f.RunEnded) -> Reason:
@@ -644,32 +655,6 @@ def _count(task: Task, outcome: Outcome) -> None:
 _NO_TIME: datetime | None = None
 # From these something is counted, so a step of the clock moves them; `due_at` is a name and stays.
 _MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")
-_CARRIED = (
-    "attempt", "state", "parked", "delayed_until_at", "worker", "sent_at", "started_at", "lease_until_at",
-    "stopping", "output_bytes",
-)  # fmt: skip
-
-
-def _worker(fact: f.WorkerJoined | f.WorkerCarried, at: datetime) -> Worker:
-    return Worker(fact.name, fact.slots, fact.labels, frozenset(fact.can), fact.address, at)
-
-
-def _carried_task(task: Task) -> f.TaskCarried:
-    return f.TaskCarried(
-        task.id, task.rev, task.spec.record, task.anchor_at, task.due_at, task.paused or None,
-        task.paused_until_at, task.paused_why or None, dict(task.counts or {}) or None, task.decided or None,
-        task.fired or None, dict(task.heard) or None, task.is_notice or None,
-    )  # fmt: skip
-
-
-def _carried_run(run: Run) -> f.RunCarried:
-    return f.RunCarried(
-        run.id, run.task_id, run.spec.record, run.due_at, run.queued_at, run.by, run.args,
-        run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
-        run.lease_until_at, run.stopping, run.output_bytes, run.nth if run.nth > 1 else None,
-        run.awaits or None, run.target or None, run.blame or None, run.unsent or None,
-        run.lease_renewed or None,
-    )  # fmt: skip
 
 
 Applier = Callable[[State, Any, datetime, int], None]

@@ -20,11 +20,12 @@ from heapq import heapify, heappop, heappush, heapreplace
 
 from ..base.walks import Numbered
 from ..tasks.task import Run, Task, Told, Worker
-from .beats import Expectations
+from .unfinished import Unfinished
 
 # A run that waits counts as younger by this much: an old low one passes a new high one.
 HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
 
+MAX_STALE = 1000  # entries of a heap that are passed over in one go
 
 # At one moment high ones are decided first, so that what is placed at once is placed in order.
 RANK = {"high": 0, "medium": 1, "low": 2}
@@ -35,7 +36,7 @@ Lane = tuple[str, str]  # on=, work
 Place = tuple[datetime, int]  # in a lane: when the run began to wait, with its handicap; its number
 
 
-class Tables(Expectations):
+class Tables(Unfinished):
     """Tasks, runs that have not ended, workers; and what beats are expected."""
 
     def __init__(self) -> None:
@@ -51,6 +52,8 @@ class Tables(Expectations):
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
         self.to_judge: dict[int, None] = {}  # tasks whose dependencies, or runs, may let them go on
         self.due: list[tuple[datetime, int, int]] = []  # with the rank of its priority
+        # What the clock was set forward over, by how much: moments up to then start nothing.
+        self.jumped_upto_at, self.jumped_by_s = _NO_TIME, 0.0
         self.lanes: dict[str, dict[str, list[tuple[datetime, int, int]]]] = {}  # by on=, by work: heaps
         self.ready: list[tuple[datetime, int, Lane]] = []
         self.ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts
@@ -102,6 +105,8 @@ class Tables(Expectations):
 
     def take_out(self, task: Task) -> None:
         """The opposite: by id alone it can still be found."""
+        while self.due and self.is_stale(self.due[-1][0], self.due[-1][2]):
+            self.due.pop()  # so that those of very many tasks need not be passed over when their time comes
         self.notices.discard(task.id)
         if task.spec.unread:
             del self.unread[task.id]
@@ -115,8 +120,8 @@ class Tables(Expectations):
 
     def set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
         """When a task is due next, and how many of the moments at that instant have been decided."""
-        task.due_at = due_at
-        task.decided = decided
+        task.due_at, task.decided = due_at, decided
+        self.note_due(task)
         if due_at is not None:
             heappush(self.due, (due_at, RANK[task.spec.options.prio], task.id))
             if len(self.due) > FEW + 2 * len(self.tasks):
@@ -126,6 +131,13 @@ class Tables(Expectations):
                     if each.due_at is not None
                 ]
                 heapify(self.due)
+
+    def end_jump(self) -> None:
+        """A moment is new, however old its time: no jump of the clock went over it, unless one still does."""
+        if self.jumped_upto_at is not None:
+            first = self.next_task_due()
+            if first is None or first[0] > self.jumped_upto_at:
+                self.jumped_upto_at = None
 
     # --- runs ---
 
@@ -231,13 +243,20 @@ class Tables(Expectations):
         heapify(self.waits)
 
     def next_task_due(self) -> tuple[datetime, int] | None:
-        """The earliest moment of any task; of several at one instant, that of the highest priority."""
-        while self.due:
-            due_at, _, task_id = self.due[0]
-            if (task := self.tasks.get(task_id)) and task.due_at == due_at:
-                return due_at, task_id
+        """The earliest moment of any task, first of the highest priority; or one that is none any more.
+
+        That one is earlier than all the others, and comes where many were passed over already: ask again.
+        """
+        for _ in range(MAX_STALE):
+            if not self.due or not self.is_stale(self.due[0][0], self.due[0][2]):
+                break
             heappop(self.due)
-        return None
+        return (self.due[0][0], self.due[0][2]) if self.due else None
+
+    def is_stale(self, due_at: datetime, task_id: int) -> bool:
+        """Whether that is no longer the moment of the task."""
+        task = self.tasks.get(task_id)
+        return task is None or task.due_at != due_at
 
     def next_lease_end(self) -> tuple[datetime, int] | None:
         """The earliest end of a lease."""

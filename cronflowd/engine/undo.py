@@ -8,11 +8,12 @@ a change, so that it can be undone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
-from attrs import define, evolve
+from attrs import Factory, define, evolve
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
@@ -23,7 +24,7 @@ from ..tasks.task import Task, TaskSpec
 from . import facts as f
 from . import orders as o
 from .changelog import ALL, Change, Step, Was, whole
-from .definitions import Definitions
+from .definitions import AT_ONCE, Definitions, finish
 from .fires import Decision
 from .state import State
 
@@ -82,8 +83,8 @@ def _removed(state: State, order: o.RemoveTask) -> str | None:
     return None if task and task.is_notice else _name(state, order.ref)
 
 
-def _loaded(state: State, order: o.LoadTasks) -> str | None:
-    return f"{order.file} {len(order.records)} tasks" if order.file else None
+def _loaded(file: str, count: int) -> str | None:
+    return f"{file} {count} tasks" if file else None
 
 
 def _paused(state: State, order: o.PauseTasks) -> str:
@@ -114,7 +115,8 @@ _WHAT: dict[type, tuple[str, Callable[[State, Any], str | None]]] = {
     o.SetTask: ("SET", _set),
     o.RemoveTask: ("REMOVE", _removed),
     o.ClearTasks: ("CLEAR", lambda state, order: f"{state.count_own()} tasks"),
-    o.LoadTasks: ("LOAD", _loaded),
+    o.LoadTasks: ("LOAD", lambda state, order: _loaded(order.file, len(order.records))),
+    o.DecideLoad: ("LOAD", lambda state, order: _loaded(order.file, order.tasks)),
     o.PauseTasks: ("PAUSE", _paused),
     o.ResumeTasks: ("RESUME", lambda state, order: _names(state, order.refs)),
     o.UndoChanges: ("UNDO", _taken_back),
@@ -145,9 +147,10 @@ class Past:
         self.revs: dict[int, int] = {}  # the last one each task had, which may be gone
         self.gone: set[int] = set()  # one-offs that left by themselves before their change was undone
 
-    def take_back(self, change: Change) -> None:
-        """One step further into the past."""
+    def take_back(self, change: Change) -> Generator[None, None, None]:
+        """One change further into the past."""
         for step in reversed(change.steps):
+            yield
             if step.id == ALL:
                 self.all = step.was
                 continue
@@ -180,73 +183,118 @@ class Past:
 # --- taking it back -------------------------------------------------------------------------
 
 
+PARTS = ("leaves", "renamed", "others", "pauses")  # in this order; renamed before those who wait for them
+
+
+@define
+class Undoing:
+    """What UNDO comes to."""
+
+    changes: list[Change]
+    past: Past
+    then: dict[int, Then | None] = Factory(dict)
+    over: list[Row] = Factory(list)  # what stays as it is, in words
+
+
 class Changes(Definitions):
     """Decides what UNDO does."""
 
+    undoing: Undoing | None = None  # what was planned before, in small steps
+
     def _undo(self, order: o.UndoChanges, now: datetime) -> Decision:
-        changes = self.state.changes.newest(order.count)
-        if len(changes) < order.count:
+        plan = self.undoing or finish(self.plan_undo(order.count, now))
+        rows: list[Row] = [(change.number, change.told) for change in plan.changes]
+        rows += [(None, f"task {task_id} has run and is gone") for task_id in sorted(plan.past.gone)]
+        rows += plan.over
+        count = len(plan.changes)
+        reply = Reply(f"{count} undone", {"undone": count}, ("change", "what"), rows)
+        if len(plan.then) > AT_ONCE:
+            return Decision([f.BulkDecided("undo", [change.number for change in plan.changes])], reply)
+        return Decision(self._facts(plan, now), reply)
+
+    def plan_undo(self, count: int, now: datetime) -> Generator[None, None, Undoing]:
+        """What UNDO would come to, in small steps; Refusal for what cannot be."""
+        changes = self.state.changes.newest(count)
+        if len(changes) < count:
             known = f"only {len(changes)} changes are known" if changes else "there is nothing to undo"
             raise Refusal("not-found", known)
-        past = Past(self.state)
-        for change in changes:
-            past.take_back(change)
-        rows: list[Row] = [(change.number, change.told) for change in changes]
-        rows += [(None, f"task {task_id} has run and is gone") for task_id in sorted(past.gone)]
-        then = self._then(past, now, rows)
-        self._check_room(then)
-        _check_names(self.state, then)
-        _check_dependencies(self.state, then)
-        values = {"undone": len(changes)}
-        return Decision(
-            self._facts(past, then, now), Reply(f"{len(changes)} undone", values, ("change", "what"), rows)
-        )
+        plan = yield from self.plan_back(changes, now)
+        yield from self._check_room(plan.then)
+        yield from _check_names(self.state, plan.then)
+        yield from _check_dependencies(self.state, plan.then)
+        return plan
 
-    def _then(self, past: Past, now: datetime, rows: list[Row]) -> dict[int, Then | None]:
+    def plan_back(self, changes: list[Change], now: datetime) -> Generator[None, None, Undoing]:
+        """The tasks as they were before these changes."""
+        plan = Undoing(changes, Past(self.state))
+        for change in changes:
+            yield from plan.past.take_back(change)
+        yield from self._then(plan, now)
+        return plan
+
+    def _then(self, plan: Undoing, now: datetime) -> Generator[None, None, None]:
         """The tasks that were touched, read again; one-offs whose moment has passed stay as they are."""
-        then: dict[int, Then | None] = {}
+        past, then = plan.past, plan.then
         for task_id, was in past.tasks.items():
+            yield
             task = self.state.tasks.get(task_id)
             then[task_id] = None
             if was is None:
                 continue
             spec = was.read(self.state.default_tz)
             if _is_over(spec, task, now):
-                rows.append(
-                    (None, f'"{spec.name}" stays as it is: its moment, {spec.schedule.text}, is over')
-                )
+                over = f'"{spec.name}" stays as it is: its moment, {spec.schedule.text}, is over'
+                plan.over.append((None, over))
                 then[task_id] = Then(whole(task), task.spec, task.rev) if task else None
                 continue
             then[task_id] = Then(was, spec, max(past.revs[task_id], task.rev if task else 0) + 1)
-        return then
 
-    def _check_room(self, then: dict[int, Then | None]) -> None:
+    def _check_room(self, then: dict[int, Then | None]) -> Generator[None, None, None]:
         tasks = self.state.tasks
-        count = len(tasks) + sum((each is not None) - (task_id in tasks) for task_id, each in then.items())
+        count = len(tasks)
+        for task_id, each in then.items():
+            count += (each is not None) - (task_id in tasks)
+            yield
         if count > self.limits.tasks:
             raise Refusal("limit", f"there would be {count} tasks; the limit is {self.limits.tasks}")
 
-    def _facts(self, past: Past, then: dict[int, Then | None], now: datetime) -> list[f.Fact]:
+    def _facts(self, plan: Undoing, now: datetime) -> list[f.Fact]:
         """What has to become true; those that leave first, since others may get their names."""
-        tasks = self.state.tasks
-        leave: list[f.Fact] = []
-        renamed: list[f.Fact] = []  # before those who wait for them, who keep what they heard
-        others: list[f.Fact] = []
-        pauses = _pause_all(self.state, past.all) if past.all else []
-        for task_id, each in then.items():
-            task = tasks.get(task_id)
-            # One id may have had two lives: LOAD of a file gives a task that was removed its id again.
-            if task and each and task.anchor_at == each.was.anchor_at:
-                same_name = each.spec.name == task.name
-                (others if same_name else renamed).extend(self._reload(task, each.spec, now))
-                pauses += _pause(task, each.was)
-                continue
-            if task:
-                leave += [] if each else self._cancel_queued(task, reason("undone"))
-                leave.append(f.TaskRemoved(task_id, "undone"))
-            if each:
-                others.append(_restored(each, now))
-        return leave + renamed + others + pauses
+        return [
+            fact
+            for part in PARTS
+            for task_id in (ALL, *plan.then)
+            if self.has_part(plan, part, task_id)
+            for fact in self.take_part(plan, part, task_id, now)
+        ]
+
+    def has_part(self, plan: Undoing, part: str, task_id: int) -> bool:
+        """Whether something of this kind has to be done to this task."""
+        if task_id == ALL:
+            return part == "pauses" and plan.past.all is not None
+        task, each = self.state.tasks.get(task_id), plan.then[task_id]
+        # One id may have had two lives: LOAD of a file gives a task that was removed its id again.
+        is_same = bool(task and each and task.anchor_at == each.was.anchor_at)
+        if part == "leaves":
+            return task is not None and not is_same
+        if each is None or part == "pauses":
+            return is_same
+        is_renamed = task is not None and is_same and task.name != each.spec.name
+        return is_renamed if part == "renamed" else not is_renamed
+
+    def take_part(self, plan: Undoing, part: str, task_id: int, now: datetime) -> list[f.Fact]:
+        """The facts that do it; once it is done there are none."""
+        if task_id == ALL:
+            return _pause_all(self.state, plan.past.all) if plan.past.all else []
+        task, each = self.state.tasks.get(task_id), plan.then[task_id]
+        if part == "leaves":
+            assert task
+            cancelled = [] if each else self._cancel_queued(task, reason("undone"))
+            return [*cancelled, f.TaskRemoved(task_id, "undone")]
+        assert each
+        if task is None or task.anchor_at != each.was.anchor_at:
+            return [_restored(each, now)]
+        return _pause(task, each.was) if part == "pauses" else self._reload(task, each.spec, now)
 
 
 def _is_over(spec: TaskSpec, task: Task | None, now: datetime) -> bool:
@@ -286,10 +334,11 @@ def _pause_all(state: State, was: Was) -> list[f.Fact]:
     return [f.TaskResumed(None, own_stay=True)]
 
 
-def _check_names(state: State, then: dict[int, Then | None]) -> None:
+def _check_names(state: State, then: dict[int, Then | None]) -> Generator[None, None, None]:
     """A name that has got another owner since is not taken from him."""
     owners: dict[str, int] = {}
     for task_id, each in then.items():
+        yield
         if each is None:
             continue
         name = each.spec.name
@@ -302,17 +351,23 @@ def _check_names(state: State, then: dict[int, Then | None]) -> None:
             raise Refusal("exists", f'an expectation named "{name}" is in the way')
 
 
-def _check_dependencies(state: State, then: dict[int, Then | None]) -> None:
+def _check_dependencies(state: State, then: dict[int, Then | None]) -> Generator[None, None, None]:
     """Whoever is waited for must be there, and come again."""
-    specs = {each.spec.name: each.spec for each in then.values() if each}
-    old_names = {task.name for task_id in then if (task := state.tasks.get(task_id))}
-    waiting = {other for name in old_names for other in state.dependents.get(name, ())} - then.keys()
+    specs: dict[str, TaskSpec] = {}
+    waiting: set[int] = set()
+    for task_id, each in then.items():
+        yield
+        if each:
+            specs[each.spec.name] = each.spec
+        if (task := state.tasks.get(task_id)) and task.name in state.dependents:
+            waiting |= state.dependents[task.name] - then.keys()
 
     def find(name: str) -> TaskSpec | None:
         task = state.find(name)
         return specs.get(name) or (task.spec if task and task.id not in then else None)
 
-    for spec in [*specs.values(), *(state.tasks[other].spec for other in waiting)]:
+    for spec in chain(specs.values(), (state.tasks[other].spec for other in waiting)):
+        yield
         for name in spec.options.after:
             found = find(name)
             if found is None or found.schedule.kind == "at":

@@ -47,7 +47,7 @@ RESERVE_BYTES = 4 * 1024 * 1024  # for what must be written even when the disk i
 CHUNK_BYTES = 1024 * 1024  # space is set aside so much at a time
 MIN_RESERVE_BYTES = 64 * 1024
 MIN_CHUNK_BYTES = 16 * 1024
-MAX_BUFFERED_BYTES = 64 * 1024 * 1024  # what may wait while the disk takes nothing
+MAX_BUFFERED_BYTES = 64 * 1024 * 1024  # while so much waits for the disk, nothing more is taken
 ALLOCATE_AGAIN_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0  # between two tries of a write that finds no space
 CLOSE_PATIENCE_S = 10.0  # how long the end of the process waits for space
@@ -289,7 +289,8 @@ class FileJournal(_Lines):
 
     def _make_room(self, size: int, urgent: bool) -> None:
         """Sees to it that `size` more bytes fit; raises Refusal if they do not."""
-        if self._buffered + size > MAX_BUFFERED_BYTES:
+        # By what waits already: a decision of any size is taken whole where the disk keeps up.
+        if self._buffered > MAX_BUFFERED_BYTES:
             raise Refusal(
                 "disk-full" if self._full else "busy", "the disk takes no more; nothing was changed"
             )

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from ..base.errors import Refusal
 from ..base.names import id_of_name
@@ -41,6 +41,10 @@ _CHUNK_BYTES = 1024 * 1024
 # Characters that JSON leaves as they are and that a line of a text file must not hold.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 
+LET_GO = 1000  # entries that are freed together
+LINES_A_TURN = 32  # a thread of ours would hold up the loop for much longer than that takes
+
+T = TypeVar("T")
 Entry = tuple[int | None, TaskSpec]
 
 
@@ -57,11 +61,16 @@ def check_file_name(data: Path, name: str | None) -> Path:
 
 
 def read_tasks(
-    path: Path, default_tz: str, max_tasks: int = MAX_TASKS, look_up: Callable[[str], object] = str
+    path: Path,
+    default_tz: str,
+    max_tasks: int = MAX_TASKS,
+    look_up: Callable[[str], object] = str,
+    pause: Callable[[], object] = bool,
 ) -> list[Entry]:
     """All tasks of the file as (id or None, definition), or Refusal naming the first bad line.
 
     `look_up` is asked for each calendar that skip= names, and raises Refusal where there is none.
+    `pause` is called now and then, so that other threads have their turn.
     """
     seen = _Seen()
     entries: list[Entry] = []
@@ -73,9 +82,12 @@ def read_tasks(
                 entries.append(seen.check(*_parse_line(line, default_tz), number))
             except Refusal as refusal:
                 raise Refusal("bad-line", f"{path.name} line {number}: {refusal.message}") from None
+            if number % LINES_A_TURN == 0:
+                pause()
             if len(entries) > max_tasks:
                 raise Refusal("limit", f"{path.name} line {number}: more than {max_tasks} tasks")
     seen.check_the_rest(path, look_up)
+    seen.let_go(pause)
     return entries
 
 
@@ -127,10 +139,22 @@ class _Seen:
                 look_up(name)
             except Refusal as refusal:
                 raise Refusal("bad-line", f"{file} line {number}: {refusal.message}") from None
-        known = self._names.keys() | map(str, self._ids) | {f"task_{task_id}" for task_id in self._ids}
         for number, after in self._after:
-            if missing := next((ref for ref in after if ref not in known), None):
+            if missing := next((ref for ref in after if not self._knows(ref)), None):
                 raise Refusal("bad-line", f'{file} line {number}: after=: no task "{escape(missing)}" in it')
+
+    def _knows(self, ref: str) -> bool:
+        owner = int(ref) if ref.isascii() and ref.isdigit() and len(ref) < 20 else id_of_name(ref)
+        return ref in self._names or owner in self._ids
+
+    def let_go(self, pause: Callable[[], object]) -> None:
+        """Forgets all of it, a little at a time: what is large takes long to free."""
+        while self._names or self._ids:
+            for _ in range(min(len(self._names), LET_GO)):
+                self._names.popitem()
+            for _ in range(min(len(self._ids), LET_GO)):
+                self._ids.popitem()
+            pause()
 
 
 # --- writing ----------------------------------------------------------------------------
@@ -151,11 +175,21 @@ def format_line(record: dict[str, str | int]) -> bytes:
     return text.encode() + b"\n"
 
 
-def prepare_tasks(path: Path, tasks: Iterable[tuple[int, TaskSpec]]) -> Prepared:
+def prepare_tasks(
+    path: Path, tasks: Iterable[tuple[int, TaskSpec]], pause: Callable[[], object] = bool
+) -> Prepared:
     """The first half of SAVE: size and CRC are journaled before `publish` makes the file count."""
     if path.is_dir():
         raise Refusal("bad-option", f"{path} is not a file")
-    return prepare(path, format_tasks(tasks))
+    return prepare(path, with_pauses(format_tasks(tasks), pause))
+
+
+def with_pauses(items: Iterable[T], pause: Callable[[], object]) -> Iterator[T]:
+    """The same items; other threads have their turn now and then."""
+    for number, item in enumerate(items):
+        if number % LINES_A_TURN == 0:
+            pause()
+        yield item
 
 
 # --- hand edits -------------------------------------------------------------------------

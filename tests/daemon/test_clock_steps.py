@@ -12,13 +12,14 @@ era they are in: the clock passes some times twice, and their moments must not c
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 from attrs import define
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cronflowd.ask import commands
@@ -26,6 +27,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.daemon.core import Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
+from cronflowd.engine import slices
 from cronflowd.engine.engine import BIG_STEP_S, Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import Journal
@@ -72,19 +74,20 @@ class Entry:
 
 
 class ListJournal:
-    """As much of a journal as the core needs. `full`: it takes nothing."""
+    """As much of a journal as the core needs. `full`: it takes nothing; or nothing with such a fact."""
 
     def __init__(self, clock: HandClock) -> None:
         self.clock = clock
         self.entries: list[Entry] = []
         self.full = False
+        self.refuses: type[f.Fact] | None = None
 
     @property
     def last(self) -> int:
         return len(self.entries)
 
     def append(self, facts: Sequence[f.Fact], at: datetime) -> int:
-        if self.full:
+        if self.full or (self.refuses and any(isinstance(fact, self.refuses) for fact in facts)):
             raise Refusal("disk-full", "no space left")
         self.entries += [Entry(at, self.clock.steady_s(), fact) for fact in facts]
         return len(self.entries)
@@ -106,9 +109,13 @@ class Listener:
 
 
 class Life:
-    """A daemon, the machine's clocks, and one worker that takes every run and never ends one."""
+    """A daemon, the machine's clocks, and one worker that takes every run and never ends one.
 
-    def __init__(self) -> None:
+    `slices` of what concerns all tasks are taken each time the daemon looks; None = as many as there are.
+    """
+
+    def __init__(self, slices: int | None = None) -> None:
+        self.slices = slices
         self.clock = HandClock(START)
         self.journal = ListJournal(self.clock)
         self.eras = [Era(START, START, 0)]
@@ -132,8 +139,10 @@ class Life:
 
     def look(self) -> None:
         """Decides whatever is due now, as after every batch."""
-        while self.core._decide_due():
-            pass
+        left = sys.maxsize if self.slices is None else self.slices
+        while self.core._decide_due() or (left > 0 and self.core.take_slice()):
+            self.core.committed(self.journal.last)
+            left -= 1
         era = self.eras[-1]
         era.latest_at = max(era.latest_at, self.clock.now())
 
@@ -227,8 +236,10 @@ TASKS = st.tuples(
 )
 
 
-def lived(tasks: list[tuple[str, str, str, str, str]], happenings: list[tuple[str, int]]) -> Life:
-    life = Life()
+def lived(
+    tasks: list[tuple[str, str, str, str, str]], happenings: list[tuple[str, int]], slices: int | None = None
+) -> Life:
+    life = Life(slices)
     for schedule, tz, catchup, grace, overlap in tasks:
         options = f"tz={tz} catchup={catchup} grace={grace} overlap={overlap} timeout={TIMEOUT_S}"
         life.line(f"ADD {options} {schedule} job")
@@ -245,6 +256,38 @@ def test_every_moment_is_decided_once_and_not_before_its_time(
 ) -> None:
     """This is what a scheduler is for; see the top of this file for what an era is."""
     life = lived(tasks, happenings)
+    _check_moments(life)
+    _check_timeouts(life)
+
+
+@pytest.fixture
+def _one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were very many tasks."""
+    monkeypatch.setattr(slices, "AT_ONCE", 0)
+    monkeypatch.setattr(slices, "SLICE", 1)
+
+
+@settings(
+    max_examples=int(os.environ.get("CRONFLOWD_EXAMPLES", "300")),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.lists(TASKS, min_size=1, max_size=4),
+    st.lists(HAPPENINGS, min_size=1, max_size=12),
+    st.sampled_from([None, 1, 0]),
+)
+@pytest.mark.usefixtures("_one_by_one")
+def test_slices_decide_every_moment_once_and_not_before_its_time(
+    tasks: list[tuple[str, str, str, str, str]], happenings: list[tuple[str, int]], each_time: int | None
+) -> None:
+    """Millions of tasks are looked at again in many small steps, and what comes due meanwhile is not late."""
+    life = lived(tasks, happenings, each_time)
+    life.slices = None
+    life.look()
+    _check_moments(life)
+
+
+def _check_moments(life: Life) -> None:
     for task, schedule in life.schedules.items():
         rows = [life.decided(task, number) for number in range(len(life.eras))]
         wanted = [moments(schedule, era.begin_at, era.latest_at) for era in life.eras]
@@ -255,7 +298,6 @@ def test_every_moment_is_decided_once_and_not_before_its_time(
             assert [count for era in rows for _, _, _, count in era] == [1] * was_seen
         else:
             assert [_stood_for(*each) for each in zip(rows, wanted, strict=True)] == wanted
-    _check_timeouts(life)
 
 
 def _stood_for(rows: list[Row], wanted: list[datetime]) -> list[datetime]:
@@ -458,3 +500,16 @@ def test_a_worker_s_clock_that_is_far_off_is_told_once_until_it_is_right(
         told.append(len(caplog.records))
     assert told == [0, 1, 0, 0, 1]
     assert link.clock_text() == "-2.498 s (round trip 0.004 s)"
+
+
+def test_what_is_insisted_on_and_refused_does_not_hold_up_what_is_due() -> None:
+    """A clock set back, and a journal that would not take all that followed from it: nothing ran any more."""
+    life = Life()
+    life.line("ADD name=a * * * * * job")
+    life.journal.refuses = f.WorkerLeft
+    life.core.insist(o.DropWorker("w1", "cut"))
+    life.wait(60)
+    assert len(facts(life, f.RunQueued)) == 1
+    life.journal.refuses = None
+    life.wait(2)  # it is tried again without anything else being due
+    assert len(facts(life, f.WorkerLeft)) == 1

@@ -14,7 +14,7 @@ import pytest
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import Limits
+from cronflowd.engine.definitions import Limits, finish
 from cronflowd.schedules.schedule import reload_zones
 from cronflowd.tasks.reasons import reason
 from tests.lib.engine_driver import LIMITS, START, Driver, snapshot
@@ -362,7 +362,7 @@ def test_new_zone_data_moves_what_is_to_come(zone_file: Path) -> None:
     assert driver.state.tasks[1].due_at == START + timedelta(hours=5)
     shutil.copy(ZONES / "Asia" / "Tokyo", zone_file)
     reload_zones()
-    driver.state.parse_again()
+    finish(driver.state.parse_again())
     (fact,) = driver.do(o.RescheduleTasks()).facts
     assert fact == f.TaskRescheduled(1, START + timedelta(hours=21))
 

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
+from cronflowd.engine.definitions import finish
 from cronflowd.engine.dependencies import standing
 from cronflowd.schedules.calendars import Dates
 from cronflowd.tasks import task as records
@@ -121,7 +122,7 @@ class EngineMachine(RuleBasedStateMachine):
     def zone_data_come_or_go(self) -> None:
         """HUP: what could be read cannot be any more, or can again."""
         self.can_read_moon = not self.can_read_moon
-        self.driver.state.parse_again()
+        finish(self.driver.state.parse_again())
         self.took(self.driver.do(o.RescheduleTasks()).messages)
         self.took(self.driver.pump())
 

@@ -20,7 +20,7 @@ from cronflowd.ask import commands, views, why
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import Limits
+from cronflowd.engine.definitions import Limits, finish
 from cronflowd.engine.engine import Engine
 from cronflowd.schedules.schedule import reload_zones
 from cronflowd.tasks.reasons import code_of, in_words
@@ -66,7 +66,7 @@ def by_checkpoint(driver: Driver, zone: Path) -> None:
 def by_hup(driver: Driver, zone: Path) -> None:
     zone.unlink()
     reload_zones()
-    driver.state.parse_again()
+    finish(driver.state.parse_again())
     driver.do(o.RescheduleTasks())
 
 
@@ -320,6 +320,7 @@ def test_what_the_clock_leaps_over_and_what_was_due_before_a_change_end_skipped(
     go(driver, zone)
     driver.now += timedelta(hours=5)
     driver.do(o.NoticeStep(5 * 3600.0))
+    driver.pump()
     assert ended(driver) == [("a", None, "skipped", "unreadable")]
     driver.line("SET a tz=UTC on=any")
     assert driver.state.tasks[1].due_at == START + timedelta(hours=25, minutes=30)
@@ -333,7 +334,7 @@ def test_no_order_line_can_be_made_of_it(zone: Path) -> None:
     driver.line("RUN a")
     zone.unlink()
     reload_zones()
-    driver.state.parse_again()
+    finish(driver.state.parse_again())
     join(driver, "w9")
     with pytest.raises(AssertionError, match="cannot be read"):
         driver.engine.decide(o.PlaceRun(1, "w9"), driver.now)
@@ -492,7 +493,7 @@ def test_a_record_that_can_be_read_again_after_hup_can_be_removed(zone: Path) ->
     driver.restart()
     aside.rename(zone)
     reload_zones()
-    driver.state.parse_again()
+    finish(driver.state.parse_again())
     driver.do(o.RescheduleTasks())
     driver.pump()
     assert (driver.state.unread, driver.state.dependents) == ({}, {"first": {2}})

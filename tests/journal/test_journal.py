@@ -629,6 +629,23 @@ def test_rotation_waits_while_the_disk_is_full(tmp_path: Path) -> None:
     assert [fact for number in range(5) for fact in decision(number)] == replay(tmp_path)
 
 
+def test_a_decision_of_any_size_is_taken_by_an_idle_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LOAD of a large file was refused for ever as if the disk were full; and what piles up has its bound."""
+    monkeypatch.setattr(journal_module, "MAX_BUFFERED_BYTES", 1000)
+    large = decision(1, 20_000)  # more than is ever set aside
+    with Open(tmp_path) as opened:
+        opened.commit(large)
+        opened.commit(large)
+        with pytest.raises(Refusal) as refused:
+            while True:
+                opened.journal.append(ORDER, NOW)  # and nothing is written
+        assert refused.value.code == "busy"
+        last = opened.commit()
+    assert last == len(replay(tmp_path))
+
+
 def test_many_appenders_share_a_sync(tmp_path: Path) -> None:
     """The whole point of group commit."""
     disk = FaultyDisk()

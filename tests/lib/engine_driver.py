@@ -53,7 +53,7 @@ class Driver:
         messages: list[tuple[str, str]] = []
         steps: deque[Any] = deque(maxlen=5)
         count = 0
-        while (step := self.engine.next_step(self.now)) is not None:
+        while (step := self.engine.next_step(self.now) or self.engine.next_slice(self.now)) is not None:
             messages += self.do(step).messages
             steps.append(step)
             count += 1

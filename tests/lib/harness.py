@@ -38,7 +38,7 @@ from cronflowd import __version__
 from cronflowd.base.text import split_options
 from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
-from cronflowd.engine.definitions import Limits
+from cronflowd.engine.definitions import Limits, finish
 from cronflowd.engine.facts import FiresPassed, RunQueued
 from cronflowd.engine.orders import StartDaemon
 from cronflowd.engine.state import State
@@ -192,8 +192,9 @@ class World:
             state, journal, self.clock, self._limits(), token=self._settings.get("token", "").encode() or None
         )
         self.answers = Answers(self.core, self.data)
-        self.answers.files.find_calendars()
+        finish(self.answers.files.find_calendars())
         self.core.submit(StartDaemon(__version__, ZONE))
+        await self.answers.files.large.finish_alone()
         self._daemon = await self._nursery.start(self._serve)
         if not count and (self.data / tasks_file.TASKS_NAME).exists():
             await self.answers.files.load(self.data / tasks_file.TASKS_NAME)

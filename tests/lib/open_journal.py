@@ -55,6 +55,7 @@ class Open:
         self.committed(self.committed.upto)  # whoever waits looks again
 
     def commit(self, *decisions: list[f.Fact]) -> int:
+        last = self.journal.last
         for facts in decisions:
             last = self.journal.append(facts, NOW)
         self.journal.flush()

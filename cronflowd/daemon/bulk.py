@@ -1,0 +1,154 @@
+"""Changes of very many tasks: worked out and staged with everybody else's turns in between.
+
+Until it is decided a change means nothing, and a crash, a full disk or a client that leaves makes
+it as if it had never been. From then on the core carries it out slice by slice, also after a
+restart; the client hears of it when all of it is so.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any, TypeVar
+
+import trio
+
+from ..base.errors import Refusal
+from ..base.replies import Reply
+from ..engine import orders as o
+from ..engine.definitions import AT_ONCE
+from ..tasks.task import TaskSpec
+from .core import Core
+
+SLICE_S = 0.003  # of working out, before the others have their turn
+STAGED_TOGETHER = 50
+FREED_TOGETHER = 1000
+MAX_AHEAD = 100  # records of staged tasks that the disk may be behind by
+TRIES = 5
+
+T = TypeVar("T")
+
+
+class LargeChanges:
+    """CLEAR, LOAD and UNDO where they concern more tasks than one decision should."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    def is_large(self, order: Any) -> bool:
+        """Whether an order is for `change`."""
+        state = self.core.state
+        if isinstance(order, o.UndoChanges):
+            return sum(len(change.steps) for change in state.changes.newest(order.count)) > AT_ONCE
+        return isinstance(order, o.ClearTasks) and state.count_own() > AT_ONCE
+
+    async def change(self, order: Any, who: str | None) -> Reply:
+        """CLEAR and UNDO."""
+        engine = self.core.engine
+        engine.check_free(order)
+        if isinstance(order, o.UndoChanges):
+            with self._planning("UNDO"):
+                engine.undoing = await in_turns(engine.plan_undo(order.count, self.core.now()))
+        try:
+            reply = self.core.submit(order, who).reply
+        except Refusal:
+            engine.undoing = None
+            raise
+        return await self._done(reply, who)
+
+    async def load(self, order: o.LoadTasks, who: str | None) -> Reply:
+        """LOAD; the records are taken out of the order one by one, since to free them at once takes long."""
+        core, state, count = self.core, self.core.state, len(order.records)
+        core.engine.check_free(order)
+        with self._planning("LOAD"):
+            for _ in range(TRIES):
+                next_task = state.next_task
+                numbered = await in_turns(core.engine.plan_load(order.records))
+                if next_task == state.next_task:  # or a notification has got an id meanwhile
+                    break
+            else:
+                raise Refusal("busy", "so much is notified that no ids can be given; try again")
+            await let_go(order.records)
+            with self._dropped_unless_decided():
+                await self._stage(numbered)
+                reply = core.submit(o.DecideLoad(count, order.saved, order.file), who).reply
+        return await self._done(reply, who)
+
+    async def _stage(self, numbered: list[tuple[int, TaskSpec]]) -> None:
+        core = self.core
+        next_task: int | None = max([core.state.next_task - 1, *(task_id for task_id, _ in numbered)]) + 1
+        numbered.reverse()
+        while numbered or next_task is not None:
+            entries = numbered[: -STAGED_TOGETHER - 1 : -1]
+            del numbered[-STAGED_TOGETHER:]
+            core.submit(o.StageTasks(entries, next_task))
+            next_task = None
+            if core.last_seq - core.gate.committed > MAX_AHEAD:
+                await core.settled(core.last_seq)
+            await _turn()
+
+    @contextmanager
+    def _planning(self, what: str) -> Iterator[None]:
+        """Tasks stay as they are while something is worked out."""
+        self.core.engine.planning = what
+        try:
+            yield
+        finally:
+            self.core.engine.planning = ""
+
+    @contextmanager
+    def _dropped_unless_decided(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.core.insist(o.DropStaged())
+            raise
+
+    async def _done(self, reply: Reply | None, who: str | None) -> Reply:
+        # The daemon's own LOAD comes before anybody is served.
+        await (self.finish() if who else self.finish_alone())
+        assert reply is not None
+        return reply
+
+    async def finish(self) -> None:
+        """Waits until what is decided is so."""
+        core = self.core
+        core.wake()
+        while core.state.bulk is not None:
+            await core.sliced.wait()
+
+    async def finish_alone(self) -> None:
+        """The same before anybody is served, when nobody else takes slices."""
+        core = self.core
+        while core.state.bulk is not None:
+            if not core.take_slice():
+                await core.settled(core.last_seq)
+            await _turn()
+
+
+async def in_turns(steps: Generator[None, None, T]) -> T:
+    """What is worked out in small steps, with everybody else's turns in between."""
+    while True:
+        until = perf_counter() + SLICE_S
+        while perf_counter() < until:
+            try:
+                next(steps)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+        await _turn()
+
+
+async def let_go(items: list[Any]) -> None:
+    """Empties a long list."""
+    while items:
+        del items[-FREED_TOGETHER:]
+        await _turn()
+
+
+async def _turn() -> None:
+    # What a million tasks are made of is no garbage, and to look at all of it again and again takes long.
+    gc.freeze()
+    await trio.lowlevel.checkpoint()

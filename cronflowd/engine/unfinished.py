@@ -1,0 +1,127 @@
+"""What concerns very many tasks and is not done yet: the table, built by facts.
+
+A part of `State`, whose rules hold here. What would take long to make true of all tasks in one
+go is one fact that says so, and then many small decisions, everybody else's turns between them
+(`slices` makes them). A restart goes on where they ended, so the whole comes to be or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from attrs import Factory, define
+
+from . import facts as f
+from .beats import Expectations
+from .changelog import ChangeLog
+
+if TYPE_CHECKING:
+    from ..tasks.task import Task, TaskSpec
+
+STAGED_TOGETHER = 50  # a record is shorter than a fiftieth of what a line of the journal may be
+
+
+@define
+class Again:
+    """The next moments of all tasks are looked for again, as of one moment, in the order of ids."""
+
+    from_at: datetime
+    zoneless: bool  # only of those without a zone of their own
+    upto: int = 0  # tasks with ids up to this one are done
+    done: set[int] = Factory(set)  # and these, whose moments had to be known before their turn
+
+    def waits(self, task: Task) -> bool:
+        """Whether a task's moment is still the old one. What had come by then is due, whatever it is now."""
+        if task.id <= self.upto or task.id in self.done or (self.zoneless and task.spec.options.tz):
+            return False
+        return task.spec.schedule.kind in ("cron", "every") and not task.is_used_up and not self.had(task)
+
+    def had(self, task: Task) -> bool:
+        """Whether its moment had come by then, so that it fires."""
+        return task.due_at is not None and task.due_at <= self.from_at
+
+
+@define
+class Bulk:
+    """A change of very many tasks."""
+
+    kind: str  # `clear`, `load`, `undo`
+    is_decided: bool = False
+    done: int = 0  # of the entries
+    who: str | None = None
+    change: int | None = None
+    undoes: list[int] = Factory(list)
+    entries: dict[int, str] = Factory(dict)  # of a file that is loaded: records as JSON, by id
+
+
+class Unfinished(Expectations):
+    """What is under way."""
+
+    next_task: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = ChangeLog()
+        self.again: Again | None = None
+        self.bulk: Bulk | None = None
+        # While a file is written of the tasks as they were: the definitions that others replaced since.
+        self.before: dict[int, TaskSpec] | None = None
+        self.slices = 0  # taken by this process: a slice that was refused is known by it, and made again
+
+    def note_due(self, task: Task) -> None:
+        """A task's moment has been found anew, by whatever is known now."""
+        if self.again and task.id > self.again.upto:
+            self.again.done.add(task.id)
+
+    def _reschedule_begun(self, fact: f.RescheduleBegun, at: datetime, seq: int) -> None:
+        self.again = Again(fact.from_at, bool(fact.zoneless), fact.upto or 0, set(fact.done or ()))
+
+    def _reschedule_stepped(self, fact: f.RescheduleStepped, at: datetime, seq: int) -> None:
+        self.slices += 1
+        if fact.upto is None or self.again is None:
+            self.again = None
+            return
+        self.again.upto = fact.upto
+        self.again.done = {task_id for task_id in self.again.done if task_id > fact.upto}
+
+    # --- a change of very many tasks ---
+
+    def _bulk_staged(self, fact: f.BulkStaged, at: datetime, seq: int) -> None:
+        if fact.next_task is not None:
+            self.bulk = Bulk("load")
+            self.next_task = max(self.next_task, fact.next_task)
+        if self.bulk:
+            self.bulk.entries.update(zip(fact.ids, fact.lines, strict=True))
+
+    def _bulk_decided(self, fact: f.BulkDecided, at: datetime, seq: int) -> None:
+        bulk = self.bulk = self.bulk or Bulk(fact.kind)
+        bulk.is_decided, bulk.who, bulk.change, bulk.undoes = True, fact.who, fact.change, fact.undoes or []
+        self.changes.is_held = True  # those that are taken back must be known to the end
+
+    def _bulk_stepped(self, fact: f.BulkStepped, at: datetime, seq: int) -> None:
+        self.slices += 1
+        if self.bulk:
+            self.bulk.done = fact.done
+
+    def _bulk_ended(self, fact: f.BulkEnded, at: datetime, seq: int) -> None:
+        self.slices += 1
+        if self.bulk:
+            self.changes.leftovers.append(self.bulk.entries)
+        self.bulk = None
+        self.changes.is_held = False
+        self.changes.trim()
+
+    def _bulk_carried(self, fact: f.BulkCarried, at: datetime, seq: int) -> None:
+        self.bulk = Bulk(fact.kind, fact.decided, fact.done, fact.who, fact.change, fact.undoes)
+        self.changes.is_held = fact.decided
+
+    def carry_bulk(self) -> Iterator[f.Fact]:
+        """It comes before the log of changes, which it holds."""
+        if bulk := self.bulk:
+            yield f.BulkCarried(bulk.kind, bulk.is_decided, bulk.done, bulk.who, bulk.change, bulk.undoes)
+            pairs = iter(bulk.entries.items())
+            while some := dict(islice(pairs, STAGED_TOGETHER)):
+                yield f.BulkStaged(list(some), list(some.values()))

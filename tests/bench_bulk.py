@@ -1,0 +1,188 @@
+"""Changes of very many tasks: how long each takes, and how long another client's PING did meanwhile.
+
+    python -m tests.bench_bulk [TASKS]
+
+LOAD, LOAD again, SAVE, CLEAR, UNDO, a reload of zone data (HUP), a restart with another zone, and a
+clock set back by four hours (where libfaketime is installed), each on one daemon, one after another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.real.running import READY, Daemon
+
+LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+QUIET_S = 2.0  # as long as the journal does not grow, nothing is under way
+PATIENCE_S = 3600.0
+
+
+class Client:
+    """A connection that waits for its answers as long as they take."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = self._socket.makefile("rb")
+        self.ask("HELLO")
+
+    def ask(self, line: str) -> str:
+        """The status line; rows before it are passed over."""
+        self._socket.sendall(line.encode() + b"\n")
+        while not (answer := self._file.readline()).startswith((b"OK", b"ERR", b"PONG")):
+            if not answer:
+                raise ConnectionError(line)
+        return answer.decode().rstrip()
+
+    def rows(self, line: str) -> dict[str, str]:
+        self._socket.sendall(line.encode() + b"\n")
+        found = {}
+        while not (answer := self._file.readline()).startswith((b"OK", b"ERR")):
+            key, _, value = answer.decode().rstrip("\n").partition("\t")
+            found[key] = value
+        return found
+
+
+class Pings:
+    """Another client that asks all the time."""
+
+    def __init__(self, port: int) -> None:
+        self._client = Client(port)
+        self._over = threading.Event()
+        self.times_ms: list[float] = []
+        self._thread = threading.Thread(target=self._ping)
+
+    def _ping(self) -> None:
+        while not self._over.is_set():
+            began = time.perf_counter()
+            self._client.ask("PING")
+            self.times_ms.append((time.perf_counter() - began) * 1000)
+            time.sleep(0.002)
+
+    def __enter__(self) -> Pings:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def figures(self) -> str:
+        found = sorted(self.times_ms)
+        long = sum(each > 20 for each in found)
+        p99 = found[len(found) * 99 // 100]
+        return f"{found[-1]:9.1f} {p99:9.1f} {long:6d} of {len(found)}"
+
+
+def start(daemon: Daemon) -> None:
+    process = daemon.launch()
+    assert process.stdout
+    match = READY.fullmatch(process.stdout.readline())
+    assert match, daemon.log.read_text()
+    daemon.port, daemon.worker_port = int(match[1]), int(match[2])
+
+
+def restart(name: str, daemon: Daemon) -> Client:
+    began = time.perf_counter()
+    start(daemon)
+    print(f"{name:34} {time.perf_counter() - began:8.1f}", flush=True)
+    return Client(daemon.port)
+
+
+def measure(name: str, port: int, do: Callable[[], object]) -> None:
+    with Pings(port) as pings:
+        began = time.perf_counter()
+        told = do()
+        took_s = time.perf_counter() - began
+    print(f"{name:34} {took_s:8.1f} {pings.figures():>30}  {told}", flush=True)
+
+
+def until_quiet(client: Client, after: str = "") -> str:
+    """Waits until the journal has grown and grows no more: all slices are taken."""
+    last, since = "", time.monotonic()
+    while time.monotonic() - since < QUIET_S or last == after:
+        time.sleep(0.25)
+        if (seq := client.rows("STATUS")["journal-seq"]) != last:
+            last, since = seq, time.monotonic()
+    return f"journal-seq {last}, and {QUIET_S:g} s of silence"
+
+
+def memory_mb(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) // 1024
+
+
+def write_file(path: Path, count: int) -> None:
+    with path.open("w") as file:
+        for number in range(count):
+            record = {
+                "schedule": f"{number % 60} {number // 60 % 24} * * *",
+                "command": f"backup --what {number}",
+                "jobName": f"job-{number}",
+            }
+            file.write(json.dumps(record) + "\n")
+
+
+def main(count: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        data, clock = Path(directory) / "data", Path(directory) / "clock"
+        data.mkdir(mode=0o700)
+        write_file(data / "big.db", count)
+        daemon = Daemon(data, "--local-worker", "0")
+        start(daemon)
+        print(f"{'':34} {'seconds':>8} {'longest ms':>9} {'p99':>9} {'> 20 ms':>10}")
+        client = Client(daemon.port)
+        port = daemon.port
+        measure(f"LOAD of {count} tasks", port, lambda: client.ask("LOAD big.db"))
+        print(f"memory: {memory_mb(daemon.pid)} MB")
+        measure("LOAD of the same", port, lambda: client.ask("LOAD big.db"))
+        measure("SAVE", port, lambda: client.ask("SAVE saved.db"))
+        measure("CLEAR", port, lambda: client.ask("CLEAR"))
+        measure("UNDO", port, lambda: client.ask("UNDO"))
+        print(f"memory: {memory_mb(daemon.pid)} MB")
+
+        def reload() -> str:
+            before = client.rows("STATUS")["journal-seq"]
+            os.kill(daemon.pid, signal.SIGHUP)
+            return until_quiet(client, before)
+
+        measure("HUP", port, reload)
+        daemon.kill9()
+        daemon.flags = ("--local-worker", "0", "--tz", "Europe/Paris")
+        client = restart("restart with another zone: ready", daemon)
+        measure("its moments found anew", daemon.port, lambda: until_quiet(client))
+        if LIBRARY:
+            daemon.kill9()
+            clock.write_text("+0")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("LD_PRELOAD", str(LIBRARY))
+                patch.setenv("FAKETIME_TIMESTAMP_FILE", str(clock))
+                for name in ("NO_CACHE", "DONT_FAKE_MONOTONIC", "DISABLE_SHM"):
+                    patch.setenv(f"FAKETIME_{name}", "1")
+                client = restart("restart under libfaketime: ready", daemon)
+
+            def set_back() -> str:
+                new = clock.with_name("new")
+                new.write_text("-14400")
+                new.rename(clock)
+                client.ask("NOW true")  # whoever comes first makes the daemon look at the clock
+                return until_quiet(client)
+
+            measure("clock back 4 h", daemon.port, set_back)
+        print(client.ask("STATUS"), f"memory: {memory_mb(daemon.pid)} MB")
+        daemon.kill9()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000_000)

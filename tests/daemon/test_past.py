@@ -1,0 +1,73 @@
+"""What has ended is told whole, while memory lets it go and the journal is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.lib.harness import World, a_world
+
+RUNS = 12
+KEPT = 4  # in memory
+
+
+async def _live(data: Path, monkeypatch: pytest.MonkeyPatch, question: str) -> list[str]:
+    """The answer to a question while whose reading all that memory holds is replaced by newer rows."""
+    async with a_world(data, {"recent": str(KEPT)}) as world:
+        await world.play("w", None, "HELLO name=w1 slots=100")
+        await world.play("C", None, "ADD name=a overlap=allow @reboot job")
+        await _run(world, RUNS)
+        await world.play("C", None, "RUN a")  # one that ends while the journal is read
+
+        async def slowly(function: Callable[..., Any], *args: Any, **_: Any) -> Any:
+            await world.play("w", None, f"DONE {RUNS + 1} 1 0")
+            await _run(world, 2 * KEPT)
+            return function(*args)
+
+        monkeypatch.setattr(trio.to_thread, "run_sync", slowly)
+        answer: list[str] = []
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                reply = await world.answers.handle(question, _Session())
+                answer.extend(map(repr, reply.rows))
+
+            nursery.start_soon(ask)
+        return answer
+
+
+async def _run(world: World, times: int) -> None:
+    for _ in range(times):
+        run = world.core.state.next_run
+        await world.play("C", None, "RUN a")
+        await world.play("w", None, f"DONE {run} 1 0")
+
+
+class _Session:
+    is_locked = False
+    who = None
+
+
+@pytest.mark.parametrize("question", ["RUNS", f"RUNS limit={RUNS + 1}", "RUNS a"])
+def test_no_row_is_left_out_that_leaves_memory_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """Rows that memory let go after the reading began stood in no part of the answer."""
+    rows = trio.run(_live, tmp_path, monkeypatch, question)
+    assert [int(row.split(",")[0].strip("(")) for row in rows] == list(range(RUNS + 1, 0, -1))
+
+
+def test_stats_count_what_leaves_memory_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that depends on how busy the daemon was is no number."""
+    (row,) = trio.run(_live, tmp_path, monkeypatch, "STATS a")
+    assert f", {RUNS}, {RUNS}," in row
+
+
+def test_why_finds_what_ended_while_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run was under way when this was asked, and over when the journal had been read."""
+    rows = trio.run(_live, tmp_path, monkeypatch, "WHY a")
+    assert any(f"run {RUNS + 1}" in row for row in rows)

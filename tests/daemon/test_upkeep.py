@@ -1,0 +1,83 @@
+"""Child processes that cannot be started are told of and tried again; the daemon goes on."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+from cronflowd.daemon import upkeep
+from cronflowd.daemon.core import Core
+
+REFUSALS = [
+    OSError(errno.EAGAIN, "Resource temporarily unavailable"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.ENOENT, "No such file or directory"),
+    subprocess.SubprocessError("Exception occurred in preexec_fn."),
+]
+
+
+class _Journal:
+    closed = (None,) * upkeep.SEGMENTS_BEFORE_COMPACTION
+
+
+class _Core:
+    journal = _Journal()
+
+
+@pytest.fixture(params=REFUSALS, ids=str)
+def refused(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When a process was to be started; the system never lets it."""
+    tries: list[float] = []
+
+    def refuse(*_: Any, **__: Any) -> None:
+        tries.append(trio.current_time())
+        raise request.param
+
+    async def here(function: Any, *args: Any, **_: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(trio.to_thread, "run_sync", here)
+    return tries
+
+
+def _pauses(tries: list[float]) -> list[float]:
+    return [round(after - before, 3) for before, after in pairwise(tries)]
+
+
+async def test_a_compaction_that_cannot_be_started_is_tried_again(
+    refused: list[float],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A machine without memory for a moment ended the daemon, and again after each restart."""
+    compactor = upkeep.Compactor(cast(Core, _Core()), tmp_path, 1)
+    compactor.look()
+    with trio.move_on_after(100), caplog.at_level(logging.WARNING):
+        await compactor.run()
+    assert _pauses(refused) == [5, 10, 20, 40]
+    assert "the journal could not be compacted" in caplog.text
+
+
+async def test_a_local_worker_that_cannot_be_started_is_tried_again(
+    refused: list[float],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The daemon serves other workers meanwhile, and this one as soon as it can."""
+    with trio.move_on_after(30), caplog.at_level(logging.WARNING):
+        await upkeep.keep_local_worker(tmp_path, tmp_path / "socket", 1, None)
+    assert _pauses(refused) == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10]
+    assert "the local worker cannot be started" in caplog.text

@@ -1,0 +1,288 @@
+"""What concerns very many tasks is one fact and many small steps, and the whole comes to be or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import orjson
+import pytest
+
+from cronflowd.base.errors import Refusal
+from cronflowd.engine import facts as f
+from cronflowd.engine import orders as o
+from cronflowd.engine.definitions import finish
+from cronflowd.engine.engine import Engine
+from cronflowd.engine.slices import SLICE
+from cronflowd.engine.state import State
+from cronflowd.tasks.reasons import in_words
+from cronflowd.tasks.task import TaskSpec, parse_record
+from tests.lib.engine_driver import Driver, snapshot
+
+MANY = 450
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    """More tasks than are dealt with at once; whatever became of them, the journal alone gives it again."""
+    driver = Driver()
+    driver.do(o.StartDaemon("1", "UTC"))
+    for number in range(1, MANY + 1):
+        driver.line(f"ADD name=n{number} 0 {number % 24} * * * true")
+    yield driver
+    assert snapshot(driver.state) == snapshot(driver.replay())
+
+
+def dues(driver: Driver) -> list[object]:
+    return [task.due_at for task in driver.state.tasks.values()]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        o.StartDaemon("1", "Europe/Paris"),
+        o.RescheduleTasks(),
+        o.NoticeStep(-4 * 3600.0),
+        o.NoticeStep(30 * 3600.0),
+    ],
+    ids=lambda order: type(order).__name__,
+)
+def test_no_step_is_large_when_all_moments_may_be_others(driver: Driver, order: object) -> None:
+    """With 520,000 tasks another zone let no daemon start, and a clock set back let nothing run again."""
+    if isinstance(order, o.NoticeStep):
+        driver.now += timedelta(seconds=order.by_s)
+    sizes = [len(driver.do(order).facts)]
+    while (step := driver.engine.next_step(driver.now) or driver.engine.next_slice(driver.now)) is not None:
+        sizes.append(len(driver.do(step).facts))
+    assert max(sizes) <= SLICE + 1
+    assert sizes[0] <= 2
+    late = [task for task in driver.state.tasks.values() if task.due_at and task.due_at <= driver.now]
+    assert (late, driver.state.again) == ([], None)
+
+
+def test_a_crash_between_slices_goes_on_where_they_ended(driver: Driver) -> None:
+    """What was looked at again is not looked at twice: its moments may have come meanwhile."""
+    driver.now -= timedelta(hours=4)
+    driver.do(o.NoticeStep(-4 * 3600.0))
+    for _ in range(2):
+        driver.do(driver.engine.next_slice(driver.now))
+    driver.restart()
+    assert driver.state.again is not None
+    assert driver.state.again.upto == 2 * SLICE
+    driver.pump()
+    tasks = driver.state.tasks.values()
+    assert dues(driver) == [task.spec.moments.next_after(driver.now, driver.now) for task in tasks]
+
+
+def test_a_refused_slice_is_made_again(driver: Driver) -> None:
+    """A full disk is no reason to leave some out."""
+    driver.do(o.RescheduleTasks())
+    first = driver.engine.next_slice(driver.now)
+    assert first is not None
+    assert driver.engine.next_slice(driver.now) is first
+    driver.do(first)
+    assert driver.engine.next_slice(driver.now) is not first
+    driver.pump()
+
+
+def test_a_moment_that_comes_before_its_slice_is_looked_at_first(driver: Driver) -> None:
+    """The last of two million tasks must not fire by the old clock, nor twice by the new one."""
+    driver.now -= timedelta(hours=4)
+    driver.do(o.NoticeStep(-4 * 3600.0))
+    task = driver.state.tasks[MANY]
+    task_due = task.due_at
+    assert task_due is not None
+    driver.now = task_due
+    orders = []
+    while isinstance(step := driver.engine.next_step(driver.now), o.RescheduleTask | o.FireTask):
+        orders.append(step)
+        driver.do(step)
+    fired = [order for order in orders if isinstance(order, o.FireTask)]
+    assert len({order.task for order in fired}) == len(fired)
+    assert {order.task for order in fired} <= {order.task for order in orders if order not in fired}
+
+
+def test_a_moment_that_was_set_forward_over_stays_so_only_for_those_it_went_over(driver: Driver) -> None:
+    """A one-off of a file, whose time has passed since, was not jumped over and is judged by its grace."""
+    driver.now += timedelta(hours=30)
+    driver.do(o.NoticeStep(30 * 3600.0))
+    assert isinstance(driver.engine.next_step(driver.now), o.FireTask)
+    driver.pump()
+    assert driver.state.jumped_upto_at == driver.now
+    driver.line("ADD name=later @every 1h true")
+    assert driver.state.jumped_upto_at is None
+    whys = {in_words(fact.why) for fact in driver.state.recent if fact.state == "missed"}
+    assert whys == {"the clock was set forward by 1d6h"}
+
+
+# --- CLEAR, LOAD and UNDO -----------------------------------------------------------------------
+
+
+def tasks(driver: Driver) -> dict[int, tuple[str, str, bool, object]]:
+    found = driver.state.tasks.values()
+    return {task.id: (task.name, task.spec.command, task.paused, task.due_at) for task in found}
+
+
+def records(lines: list[str]) -> list[tuple[int | None, TaskSpec]]:
+    return [parse_record(orjson.loads(line), "UTC") for line in lines]
+
+
+def stage(driver: Driver, lines: list[str]) -> None:
+    """What the daemon does with a large file until all of it is staged."""
+    numbered = finish(driver.engine.plan_load(records(lines)))
+    next_task: int | None = max(driver.state.next_task - 1, *(task_id for task_id, _ in numbered)) + 1
+    for at in range(0, len(numbered), 50):
+        driver.do(o.StageTasks(numbered[at : at + 50], next_task))
+        next_task = None
+
+
+# Every other task stays, with another command; the rest go, and others come.
+FILE = [
+    f'{{"schedule": "0 1 * * *", "command": "new {number}", "jobName": "n{number}"}}'
+    for number in range(2, 2 * MANY, 2)
+]
+
+
+def change(driver: Driver, what: str) -> None:
+    match what:
+        case "CLEAR":
+            driver.line("CLEAR")
+        case "LOAD":
+            stage(driver, FILE)
+            driver.do(o.DecideLoad(len(FILE), None, "tasks.db"))
+        case "UNDO":
+            driver.line("CLEAR")
+            driver.pump()
+            driver.do(o.UndoChanges(1))
+
+
+@pytest.mark.parametrize("what", ["CLEAR", "LOAD", "UNDO"])
+def test_what_was_decided_is_made_true_across_any_crash(what: str) -> None:
+    """A kill in the middle of a LOAD must give the tasks of before or of after."""
+    whole = _made()
+    change(whole, what)
+    sizes = []
+    while (step := whole.engine.next_slice(whole.now)) is not None:
+        sizes.append(len(whole.do(step).facts))
+    assert max(sizes) <= SLICE + 1
+    for crash in range(len(sizes)):
+        driver = _made()
+        change(driver, what)
+        for _ in range(crash):
+            driver.do(driver.engine.next_slice(driver.now))
+        driver.restart()
+        driver.pump()
+        assert tasks(driver) == tasks(whole)
+        assert (driver.state.bulk, driver.state.changes.is_held) == (None, False)
+        assert snapshot(driver.state) == snapshot(driver.replay())
+
+
+def _made() -> Driver:
+    driver = Driver()
+    driver.do(o.StartDaemon("1", "UTC"))
+    for number in range(1, MANY + 1):
+        driver.line(f"ADD name=n{number} 0 {number % 24} * * * true")
+    driver.line("PAUSE n7")
+    return driver
+
+
+@pytest.mark.parametrize("what", ["CLEAR", "LOAD", "UNDO"])
+def test_a_checkpoint_in_the_middle_carries_all_of_it(what: str) -> None:
+    """Compaction comes when it comes."""
+    whole, driver = _made(), _made()
+    change(whole, what)
+    change(driver, what)
+    whole.pump()
+    for _ in range(3):
+        driver.do(driver.engine.next_slice(driver.now))
+    carried = State("UTC")
+    for fact in driver.state.carry():
+        carried.apply(f.decode(f.encode(1, driver.now, fact, False))[2], driver.now, 1)
+    assert snapshot(carried) == snapshot(driver.state)
+    driver.state, driver.engine = carried, Engine(carried, driver.limits)
+    driver.pump()
+    assert tasks(driver) == tasks(whole)
+
+
+def test_what_was_not_decided_never_was(driver: Driver) -> None:
+    """The daemon was killed, or the disk was full, before all of a file was staged."""
+    before = tasks(driver)
+    stage(driver, FILE)
+    assert tasks(driver) == before
+    driver.restart()
+    driver.pump()
+    assert (tasks(driver), driver.state.bulk) == (before, None)
+    driver.line("ADD name=last 0 1 * * * true")
+
+
+def test_a_large_change_is_one_change_and_can_be_taken_back(driver: Driver) -> None:
+    """HISTORY shows one CLEAR, not two million; and UNDO of it is one, too."""
+    before = tasks(driver)
+    driver.line("CLEAR")
+    driver.pump()
+    assert tasks(driver) == {}
+    assert driver.state.changes.changes[-1].what == f"CLEAR {MANY} tasks"
+    assert len(driver.state.changes.changes[-1].steps) == MANY
+    reply = driver.do(o.UndoChanges(1)).reply
+    assert reply is not None
+    assert reply.text == "1 undone"
+    driver.pump()
+    assert tasks(driver) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ADD name=x 0 1 * * * true", "SET n1 prio=high", "REMOVE n1", "CLEAR", "UNDO", "PAUSE all", "NOW true"],
+)
+def test_nothing_else_changes_tasks_meanwhile(driver: Driver, line: str) -> None:
+    """A name could be given twice, or a change be taken back that is half made."""
+    driver.line("CLEAR")
+    with pytest.raises(Refusal) as refused:
+        driver.line(line)
+    assert refused.value.code == "busy"
+    driver.pump()
+
+
+def test_what_is_due_goes_on_meanwhile(driver: Driver) -> None:
+    """Two million tasks take a minute to load; nobody else's job may be late for that."""
+    driver.now = min(task.due_at for task in driver.state.tasks.values() if task.due_at)
+    driver.line("CLEAR")
+    assert isinstance(driver.engine.next_step(driver.now), o.FireTask)
+    driver.pump()
+    assert driver.state.tasks == {}
+
+
+def test_tasks_that_leave_take_their_moments_with_them(driver: Driver) -> None:
+    """Two million moments of tasks that are gone would be passed over in one go when the last one is."""
+    driver.line("CLEAR")
+    while (step := driver.engine.next_slice(driver.now)) is not None:
+        driver.do(step)
+        assert len(driver.state.due) <= len(driver.state.tasks) + 2 * SLICE
+    assert driver.state.due == []
+
+
+def test_moments_that_are_none_any_more_are_passed_over_a_thousand_at_a_time(driver: Driver) -> None:
+    """All were due at nine, and are at ten: nine o'clock must not stop everybody."""
+    old_at = driver.now + timedelta(minutes=1)
+    driver.state.due = [(old_at, 0, task_id) for task_id in range(1, 5001)]
+    driver.now = old_at
+    steps = []
+    while isinstance(step := driver.engine.next_step(driver.now), o.PassOver):
+        steps.append(len(driver.state.due))
+        driver.do(step)
+    assert steps == [4000, 3000, 2000, 1000]
+    for task in driver.state.tasks.values():
+        driver.state.set_due(task, task.due_at)
+
+
+def test_what_is_no_longer_needed_is_freed_a_little_at_a_time() -> None:
+    """Freeing the steps of a large change takes as long as making them."""
+    driver = _made()
+    driver.line("CLEAR")
+    driver.pump()
+    log = driver.state.changes
+    log.leftovers = [list(range(2500)), dict.fromkeys(range(1500))]
+    sizes = []
+    while log.let_go():
+        sizes.append(sum(map(len, log.leftovers)))
+    assert sizes == [3000, 2500, 1500, 500]
