@@ -314,7 +314,7 @@ class Engine(Slices):
 
     def _start(self, order: o.StartDaemon, now: datetime) -> Decision:
         state = self.state
-        back_s = (state.decided_upto_at - now).total_seconds()
+        back_s = (state.told_at - now).total_seconds()
         # Set back while no daemon ran; by how much more than this, nobody knows.
         facts: list[f.Fact] = [f.ClockStepped(-back_s)] if back_s > MAX_SLEW_S else []
         if state.bulk and not state.bulk.is_decided:

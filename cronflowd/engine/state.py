@@ -68,6 +68,7 @@ class State(Tables):
         self.started_at: datetime | None = None
         self.last_step_s: float | None = None
         self.last_step_at = _NO_TIME
+        self.told_at = EPOCH  # of the newest fact: what the clock, as far as it was set since, showed last
         # Every moment up to here has been decided, also while the clock, set back, shows less again.
         self.decided_upto_at = EPOCH
         # History in memory: the newest outcomes, and the output of runs.
@@ -80,6 +81,7 @@ class State(Tables):
 
     def apply(self, fact: f.Fact, at: datetime, seq: int = 0) -> None:
         """Makes `fact`, which happened at `at`, true."""
+        self.told_at = at
         _APPLY[type(fact)](self, fact, at, seq)
 
     # --- tasks ---

@@ -100,7 +100,7 @@ def compact(directory: Path, history_bytes: int) -> dict[str, str | int]:
         raise Fatal(Exit.TRY_AGAIN, f"{directory}: no closed segment yet")
     write_history(directory, Sieve(state, history_bytes, last_at), replay.last)
     path = checkpoint_path(directory, replay.last)
-    size, crc = write_atomically(path, checkpoint_lines(state, replay.last, replay.chain, last_at))
+    size, crc = write_atomically(path, checkpoint_lines(state, replay.last, replay.chain, state.told_at))
     return {"file": path.name, "upto": replay.last, "size": size, "crc": crc}
 
 

@@ -140,11 +140,15 @@ class Life:
     def look(self) -> None:
         """Decides whatever is due now, as after every batch."""
         left = sys.maxsize if self.slices is None else self.slices
-        while self.core._decide_due() or (left > 0 and self.core.take_slice()):
-            self.core.committed(self.journal.last)
+        while self._decides_more() or (left > 0 and self.core.take_slice()):
             left -= 1
         era = self.eras[-1]
         era.latest_at = max(era.latest_at, self.clock.now())
+
+    def _decides_more(self) -> bool:
+        is_more = self.core._decide_due()
+        self.core.committed(self.journal.last)  # or slices would wait for the disk
+        return is_more
 
     # --- what can happen ---
 
@@ -513,3 +517,13 @@ def test_what_is_insisted_on_and_refused_does_not_hold_up_what_is_due() -> None:
     life.journal.refuses = None
     life.wait(2)  # it is tried again without anything else being due
     assert len(facts(life, f.WorkerLeft)) == 1
+
+
+def test_a_clock_set_back_is_told_once_though_a_restart_comes_before_it_has_caught_up() -> None:
+    """Told twice, all that is measured would end earlier by as much: a job would be killed for it."""
+    life = Life()
+    life.line("NOW timeout=2h job")
+    life.wait(1260)
+    life.step(-360)
+    life.restart(1)
+    assert [fact.by_s for fact in facts(life, f.ClockStepped)] == [-360]
