@@ -34,8 +34,8 @@ def describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
     row: tuple[Any, ...]
     match fact:
         case f.TaskAdded() | f.TaskChanged() | f.TaskRestored():
-            detail = f"{fact.record['schedule']} {fact.record['command']}"
-            return _task(at, name, fact.id, fact.record["jobName"], detail)
+            record = f.record_of(fact.record)
+            return _task(at, name, fact.id, record["jobName"], f"{record['schedule']} {record['command']}")
         case f.TaskRemoved():
             return _task(at, name, fact.id, state.tasks[fact.id].name, fact.why)
         case f.TaskPaused() | f.TaskResumed():

@@ -51,7 +51,7 @@ class Was:
     @property
     def record(self) -> dict[str, Any]:
         """The definition as facts carry it."""
-        return self.definition.record if isinstance(self.definition, TaskSpec) else self.definition or {}
+        return f.record_of(self.definition) if self.definition else {}
 
     def read(self, default_tz: str) -> TaskSpec:
         """The definition, parsed."""

@@ -61,7 +61,7 @@ class Definitions:
         spec = self._settled(_named(order.spec, task_id))
         due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
         _check_some_moment(spec, due_at)
-        facts: list[f.Fact] = [f.TaskAdded(task_id, spec.record, _anchor(now), due_at)]
+        facts: list[f.Fact] = [f.TaskAdded(task_id, spec, _anchor(now), due_at)]
         if order.now:
             if not targets_of(state, spec, now):
                 raise Refusal("busy", in_words(NO_WORKER))
@@ -134,12 +134,12 @@ class Definitions:
     def _replaced(self, task: Task, old: str, new: str) -> f.Fact:
         """A task that waits for another one, which has a new name, or none any more (empty)."""
         after = tuple(filter(None, (new if name == old else name for name in task.spec.options.after)))
-        record = evolve(task.spec, options=evolve(task.spec.options, after=after)).record
+        definition: f.Definition = evolve(task.spec, options=evolve(task.spec.options, after=after))
         if task.spec.unread:
-            record |= {"after": ",".join(after)}
+            definition = task.spec.record | {"after": ",".join(after)}
             if not after:
-                del record["after"]  # as it would be written if it could be read
-        return f.TaskChanged(task.id, task.rev + 1, record, task.due_at)
+                del definition["after"]  # as it would be written if it could be read
+        return f.TaskChanged(task.id, task.rev + 1, definition, task.due_at)
 
     def _names(self, tasks: Iterable[int]) -> str:
         first, *more = sorted(self.state.tasks[task].name for task in tasks)
@@ -163,7 +163,7 @@ class Definitions:
             if not _is_used_up(task, spec, fired):
                 _check_some_moment(spec, due_at)
         rev = task.rev + 1
-        changed = f.TaskChanged(task.id, rev, spec.record, due_at)
+        changed = f.TaskChanged(task.id, rev, spec, due_at)
         return Decision([*_staying(first.facts), changed], _set_reply(task.id, rev), first.messages)
 
     def _decided_first(self, task: Task, now: datetime) -> Decision:
@@ -287,14 +287,14 @@ class Definitions:
         if not _is_same(spec, task.spec):
             facts = self._overdue(task, now)
             due_at = _due_anew(task, spec, self._undecided_from(now))
-        return [*facts, f.TaskChanged(task.id, task.rev + 1, spec.record, due_at)]
+        return [*facts, f.TaskChanged(task.id, task.rev + 1, spec, due_at)]
 
     def _loaded(self, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact:
         due_at = spec.moments.next_after(now, _anchor(now))
         if due_at is None and spec.schedule.kind == "at":
             # Its moment passed while it stood in the file: due at once, and judged by its grace.
             due_at = spec.moments.next_after(to_instant(FIRST_S), now)
-        return f.TaskAdded(task_id, spec.record, _anchor(now), due_at)
+        return f.TaskAdded(task_id, spec, _anchor(now), due_at)
 
     def _pause(self, order: o.PauseTasks, now: datetime) -> Decision:
         if order.until_at is not None and order.until_at <= now:

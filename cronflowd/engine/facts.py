@@ -14,14 +14,21 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any, ClassVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 import msgspec
 
 from ..tasks.reasons import Reason
-from ..tasks.task import Outcome
+from ..tasks.task import Outcome, TaskSpec
 
 FACTS_VERSION = 1
+
+# A fact that was just decided carries the task itself. The record is made when it is written, and
+# read when it is read back: a dict stands there then, which is what the decoder knows of.
+if TYPE_CHECKING:
+    Definition = TaskSpec | dict[str, Any]
+else:
+    Definition = dict[str, Any]
 
 
 class Fact(msgspec.Struct, tag_field="fact", tag=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -55,7 +62,7 @@ class TaskAdded(Asked):
     """A task exists from now on."""
 
     id: int
-    record: dict[str, Any]  # as in tasks.db
+    record: Definition  # as in tasks.db
     anchor_at: datetime
     due_at: datetime | None
     notice: bool | None = None  # True = it tells of something that comes in the same decision
@@ -70,7 +77,7 @@ class TaskChanged(Asked):
     urgent: ClassVar[bool] = False
     id: int
     rev: int
-    record: dict[str, Any]
+    record: Definition
     due_at: datetime | None
 
 
@@ -109,7 +116,7 @@ class TaskRestored(Asked):
     urgent: ClassVar[bool] = False
     id: int
     rev: int
-    record: dict[str, Any]
+    record: Definition
     anchor_at: datetime
     due_at: datetime | None
     paused: bool | None = None
@@ -579,6 +586,11 @@ class StepCarried(Fact):
     heard: dict[str, Reason] | None = None
 
 
+def record_of(definition: Definition) -> dict[str, Any]:
+    """A definition as the journal's lines tell it."""
+    return definition.record if isinstance(definition, TaskSpec) else definition
+
+
 def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:
     """The row of RUNS that such a fact is."""
     if isinstance(fact, RunEnded):
@@ -609,6 +621,8 @@ def encode(seq: int, at: datetime, fact: Fact, more: bool) -> bytes:
     `more` marks every fact of a decision but its last: a decision is applied whole or not
     at all, also when power failed in the middle of writing it.
     """
+    if isinstance(fact, TaskAdded | TaskChanged | TaskRestored):
+        fact = msgspec.structs.replace(fact, record=record_of(fact.record))
     body: bytes = _encode(fact)
     if more:
         named = body.index(b'"', len(_NAME)) + 1

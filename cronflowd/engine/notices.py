@@ -140,7 +140,7 @@ class _Writer:
         moment = f"@at {format_time(self._now)}"
         spec = make_spec(name, moment, command, options, self._state.default_tz)
         anchor_at = self._now.replace(microsecond=0)
-        self.facts.append(f.TaskAdded(self._task, spec.record, anchor_at, None, notice=True))
+        self.facts.append(f.TaskAdded(self._task, spec, anchor_at, None, notice=True))
         self.facts.append(f.RunQueued(self._run, self._task, self._now, "notice"))
         self._task, self._run, self._under_way = self._task + 1, self._run + 1, self._under_way + 1
 

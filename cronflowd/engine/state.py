@@ -141,8 +141,10 @@ class State(Tables):
         task.counts, task.heard = dict(fact.counts or {}) or None, dict(fact.heard or {})
         return task
 
-    def _spec(self, record: dict[str, Any]) -> TaskSpec:
-        return read_record(record, self.default_tz)
+    def _spec(self, definition: f.Definition) -> TaskSpec:
+        if isinstance(definition, TaskSpec):
+            return definition
+        return read_record(definition, self.default_tz)
 
     def _task_changed(self, fact: f.TaskChanged, at: datetime, seq: int) -> None:
         task = self.tasks[fact.id]

@@ -6,6 +6,8 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec import structs
+
 from cronflowd.ask import commands
 from cronflowd.engine import facts
 from cronflowd.engine.definitions import Limits
@@ -13,6 +15,7 @@ from cronflowd.engine.engine import Engine
 from cronflowd.engine.fires import Decision
 from cronflowd.engine.orders import StartDaemon
 from cronflowd.engine.state import State
+from cronflowd.tasks.task import TaskSpec, read_record
 
 START = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
 LIMITS = Limits(lease_s=30.0)
@@ -22,6 +25,17 @@ MAX_STEPS = 20_000  # more than any test has due at one moment
 def snapshot(state: State) -> list[facts.Fact]:
     """Everything a state holds that must survive, as comparable values."""
     return list(state.carry())
+
+
+def must_be_same(fact: facts.Fact, again: facts.Fact, default_tz: str) -> None:
+    """A fact and what is read back of it: a task's definition is the value here, its record there."""
+    if isinstance(spec := getattr(fact, "record", None), TaskSpec):
+        assert isinstance(again, facts.TaskAdded | facts.TaskChanged | facts.TaskRestored)
+        read = read_record(facts.record_of(again.record), default_tz)
+        # Schedules are equal where they are the same object; of those nobody can read, each is its own.
+        assert spec == read or (spec.unread and spec.unread == read.unread)
+        again = structs.replace(again, record=spec)
+    assert fact == again
 
 
 class Driver:
@@ -35,13 +49,15 @@ class Driver:
         self.engine = Engine(self.state, limits)
 
     def do(self, order: Any) -> Decision:
-        """Decide, journal, apply; the facts applied are those read back from their JSON."""
+        """Decide, journal, apply; what stands in the journal says the same as what is applied."""
         decision = self.engine.decide(order, self.now)
         for fact in decision.facts:
             line = facts.encode(len(self.journal) + 1, self.now, fact, False)
             self.journal.append(line)
             seq, at, again, _ = facts.decode(line)
-            self.state.apply(again, at, seq)
+            assert (seq, at) == (len(self.journal), self.now)
+            must_be_same(fact, again, self.state.default_tz)
+            self.state.apply(fact, at, seq)
         return decision
 
     def line(self, text: str) -> Decision:
