@@ -30,6 +30,23 @@ from .core import Core
 COLUMNS = ("note", "text")
 MAX_EXPORTED = 20_000  # tasks; they are sorted in one piece, while everybody waits
 MAX_DRY_NAMES = 10_000  # remembered of a dry run, to number the names as they would be
+MAX_PROGRAMS = 1000  # of a crontab whose names are remembered
+
+
+class _Passed:
+    """The names after one program that were found taken, from the first on without a gap."""
+
+    def __init__(self) -> None:
+        self.name = ""  # the last one
+        self.count = 0
+        self.alike: dict[int, list[str]] = {}  # by what makes them worth a comparison
+
+    def next_name(self, program: str) -> str:
+        return f"{program}-{self.count + 1}" if self.count else program
+
+    def add(self, name: str, likeness: int) -> None:
+        self.name, self.count = name, self.count + 1
+        self.alike.setdefault(likeness, []).append(name)
 
 
 class Import:
@@ -39,7 +56,8 @@ class Import:
         self._settings: dict[str, str] = {}
         self._has_told = False  # what is otherwise than in cron for every line
         self._about = ""  # the task that the last comment named, if it was one of EXPORT's
-        self._dry_names: dict[str, bytes] = {}  # with what the task would be
+        self._dry_names: dict[str, tuple[int, bytes]] = {}  # with what the task would be
+        self._passed: dict[str, _Passed] = {}  # by program
 
     def take(self, core: Core, question: q.ImportLine, who: str | None = None) -> Reply:
         """What comes of the next line; raises Refusal, and then nothing does."""
@@ -78,19 +96,35 @@ class Import:
         return evolve(spec, name=self._free_name(core.state, line, spec))
 
     def _free_name(self, state: State, line: Entry, spec: TaskSpec) -> str:
-        name, number = line.name, 1
-        while name in state.names or name in state.expected or name in self._dry_names:
-            if name in state.names:
-                task = state.tasks[state.names[name]]
+        """The first name after its program that is free; Refusal if a task with such a name is the same.
+
+        Of one program there may be 100,000 tasks. So a line goes on where the one before it ended, and
+        is compared with those only that had its command and schedule when they were passed.
+        """
+        passed = self._passed.get(line.name)
+        if passed is None or not self._is_taken(state, passed.name):  # a CLEAR or UNDO since
+            if len(self._passed) >= MAX_PROGRAMS:
+                self._passed.clear()
+            passed = self._passed[line.name] = _Passed()
+        while self._is_taken(state, name := passed.next_name(line.name)):
+            task_id = state.names.get(name)
+            if task_id is not None:
+                passed.add(name, _likeness(state.tasks[task_id].spec))
+            else:
+                passed.add(name, self._dry_names.get(name, (0, b""))[0])
+        for other in passed.alike.get(_likeness(spec), ()):
+            if other in state.names:
+                task = state.tasks[state.names[other]]
                 if _is_same(spec, task.spec) or (
                     _is_like(spec, task.spec) and self._is_written(state, line, task.spec)
                 ):
                     _refuse(task)
-            elif self._dry_names.get(name) == _digest(spec):
-                raise Refusal("exists", f'it would be here already, as "{name}"')
-            number += 1
-            name = f"{line.name}-{number}"
+            elif self._dry_names.get(other, (0, b""))[1] == _digest(spec):
+                raise Refusal("exists", f'it would be here already, as "{other}"')
         return name
+
+    def _is_taken(self, state: State, name: str) -> bool:
+        return name in state.names or name in state.expected or name in self._dry_names
 
     def _is_written(self, state: State, line: Entry, spec: TaskSpec) -> bool:
         return crontab.is_written(line, spec, self._settings, state.default_tz)
@@ -99,7 +133,7 @@ class Import:
         reply = core.engine.decide(o.AddTask(spec), core.now()).reply
         assert reply is not None
         if len(self._dry_names) < MAX_DRY_NAMES:
-            self._dry_names[spec.name] = _digest(spec)
+            self._dry_names[spec.name] = _likeness(spec), _digest(spec)
         values = {key: value for key, value in reply.values.items() if key != "id"}
         _, _, rest = reply.text.partition(" ")
         return Reply(f"would-add {rest}", {"wouldAdd": True} | values)
@@ -120,6 +154,11 @@ def _is_same(one: TaskSpec, other: TaskSpec) -> bool:
 def _is_like(one: TaskSpec, other: TaskSpec) -> bool:
     """A quick look before a thorough one: of one program there may be thousands."""
     return one.command == other.command and one.schedule.text == other.schedule.text
+
+
+def _likeness(spec: TaskSpec) -> int:
+    """Equal for those that `_is_like` finds alike, and for few others."""
+    return hash((spec.command, spec.schedule.text))
 
 
 def _digest(spec: TaskSpec) -> bytes:

@@ -8,8 +8,9 @@ is not known has no days off: better one run too many than a backup that never c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -20,6 +21,7 @@ from ..base.text import escape
 MAX_CALENDARS = 8  # of one task
 MAX_DATES = 20_000
 HOLIDAYS, FILE = "holidays:", "file:"
+ENGLISH = "en_US"  # in the words of the package
 
 _FORMS = re.compile(rf"{HOLIDAYS}[A-Z]{{2,5}}(-[A-Z0-9]{{1,5}})?|{FILE}[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}")
 
@@ -105,12 +107,18 @@ def find_holidays(name: str) -> Holidays:
         reason = "holidays need the package of that name: pip install 'cronflowd[holidays]'"
         raise Refusal("bad-option", reason) from None
     code, _, part = name.removeprefix(HOLIDAYS).partition("-")
+    if not part and code in holidays.list_supported_financial():
+        make: Callable[..., Any] = partial(holidays.financial_holidays, code)
+    else:
+        make = partial(holidays.country_holidays, code, subdiv=part or None)
     try:
-        if not part and code in holidays.list_supported_financial():
-            return Holidays(holidays.financial_holidays(code))
-        return Holidays(holidays.country_holidays(code, subdiv=part or None))
+        table = make()
     except NotImplementedError as error:
         raise Refusal("bad-option", f'there are no holidays "{name}": {error}') from None
+    # Without a language that it has, the package takes the environment's, and of LANG=C.UTF-8 one Python
+    # makes English and another the country's own.
+    language = ENGLISH if ENGLISH in table.supported_languages else table.default_language
+    return Holidays(make(language=language))
 
 
 class Calendars:

@@ -71,6 +71,17 @@ def test_public_holidays_by_country_part_and_exchange() -> None:
     assert find_holidays("holidays:NYSE").name_of(date(2026, 11, 26))
 
 
+@pytest.mark.parametrize("language", ["fr", "uk", "en_GB", "C"])
+def test_a_holiday_is_called_the_same_whatever_the_locale(
+    monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    """A notice that says Noël here and Christmas Day there is not found again; Pythons differ in C.UTF-8."""
+    monkeypatch.setenv("LANGUAGE", language)
+    assert find_holidays("holidays:FR").name_of(NOEL) == "Christmas Day"
+    assert find_holidays("holidays:DE-BY").name_of(date(2026, 6, 4)) == "Corpus Christi"
+    assert find_holidays("holidays:XNYS").name_of(date(2026, 11, 26)) == "Thanksgiving Day"
+
+
 @pytest.mark.parametrize("name", ["holidays:ZZ", "holidays:DE-QQ", "holidays:NYSE-X"])
 def test_a_country_that_is_not_there_is_refused(name: str) -> None:
     """A calendar without a single day off would be believed to have some."""
