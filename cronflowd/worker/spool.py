@@ -60,8 +60,9 @@ class Spool:
         content = (self.directory / "reports").read_bytes().decode(errors="replace")
         reports, running = _replay(content)
         self.instance = self._known_instance(content) or secrets.token_hex(8) + _boot()
-        # Also rids the file of a last line that was cut short.
-        self.rewrite(reports, ())
+        # Also rids the file of a last line that was cut short. What was running stays in it until its
+        # end is told: a kill between the two must not make it look as if it had never been taken.
+        self.rewrite(reports, running)
         return reports, running
 
     def _known_instance(self, content: str) -> str:

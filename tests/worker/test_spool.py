@@ -32,7 +32,14 @@ def test_a_successor_reads_what_nobody_acknowledged(spool: Spool) -> None:
         "RUN 1 1\nRUN 2 1\nRUN 3 2\nOUT 2 1 a\nDONE 2 1 0\nDONE 1 1 3\nnonsense\nACK 1 1\nDONE 4 1 0 why="
     )
     assert spool.load() == ({"2 1": "OUT 2 1 a\nDONE 2 1 0\n"}, ["3 2"])
-    assert content(spool) == "OUT 2 1 a\nDONE 2 1 0\n"
+    assert content(spool) == "RUN 3 2\nOUT 2 1 a\nDONE 2 1 0\n"
+
+
+def test_a_kill_right_after_the_start_does_not_forget_what_was_running(spool: Spool) -> None:
+    """Its successor has the same memory, so what it did not name would be run a second time."""
+    (spool.directory / "reports").write_text("WORKER i\nRUN 3 2\nDONE 1 1 0\n")
+    assert spool.load() == ({"1 1": "DONE 1 1 0\n"}, ["3 2"])
+    assert spool.load() == ({"1 1": "DONE 1 1 0\n"}, ["3 2"])
 
 
 def test_it_is_cut_at_every_byte_and_never_invents_a_report(spool: Spool) -> None:
