@@ -174,6 +174,11 @@ class Life:
         self.look()
 
     def set_clock(self, seconds: int) -> None:
+        # A moment that the clock showed before its task's slice came, and is set back behind, is still to
+        # come; the eras know only moments that were decided when they showed.
+        slices, self.slices = self.slices, None
+        self.look()
+        self.slices = slices
         to = self.clock.now() + timedelta(seconds=seconds)
         self.clock.move(to, step=True)
         if seconds < -BIG_STEP_S and to < self.eras[-1].latest_at:
