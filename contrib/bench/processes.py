@@ -86,9 +86,12 @@ def wait_until(ready: Callable[[], bool]) -> None:
 
 
 def cpu_s(pid: int, *, with_children: bool = False) -> float:
-    """Processor seconds so far; those of children count once they are waited for."""
+    """Processor seconds so far; those of children count once they are waited for, in ticks of 10 ms."""
+    if not with_children:
+        # The process's own clock, as clock_getcpuclockid() names it: redis does much within a tick.
+        return time.clock_gettime(~pid << 3 | 2)
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11 : 15 if with_children else 13])) / TICKS
+    return sum(map(int, fields[11:15])) / TICKS
 
 
 def resident_bytes(pid: int) -> int:
