@@ -260,6 +260,7 @@ class State(Tables):
         self._move(run, "sent")
         run.worker, run.sent_at = fact.worker, at
         if worker := self.workers.get(fact.worker):
+            run.instance = worker.instance
             worker.runs.add(run.id)
             self.recount(worker)
         self.watch_time(run)
@@ -573,6 +574,7 @@ class State(Tables):
             setattr(run, name, getattr(fact, name))
         run.nth, run.awaits, run.target = fact.nth or 1, bool(fact.awaits), fact.target or ""
         run.blame, run.unsent, run.lease_renewed = fact.blame or "", fact.unsent or 0, bool(fact.renewed)
+        run.instance = fact.instance or ""
         run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
         self._put_run(run)
         self.ledger.take_run(run, at)
@@ -668,7 +670,7 @@ def _carried_run(run: Run) -> f.RunCarried:
         run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
         run.lease_until_at, run.stopping, run.output_bytes, run.nth if run.nth > 1 else None,
         run.awaits or None, run.target or None, run.blame or None, run.unsent or None,
-        run.lease_renewed or None,
+        run.lease_renewed or None, run.instance or None,
     )  # fmt: skip
 
 
