@@ -181,6 +181,7 @@ async def serve_worker(connection: Connection, core: Core) -> None:
             with trio.move_on_after(FAREWELL_S):
                 await outbox.drained()
         finally:
+            why = outbox.why_cut or why  # that is what ended its connection
             # Whoever has gone, or was replaced, is sent nothing any more: what left is known from now on.
             if outbox.is_owing:
                 outbox.cut("")

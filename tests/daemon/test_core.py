@@ -132,6 +132,10 @@ class NarrowWire(Wire):
         while not self.room:
             await self._room_came.wait()
 
+    def abort(self) -> None:
+        super().abort()
+        self.leave()  # the reader finds an end of input
+
     def make_room(self, size: int) -> None:
         self.room += size
         self._room_came.set()
@@ -191,6 +195,31 @@ async def test_orders_that_have_not_left_when_a_link_ends_wait_for_the_next_work
     await until_quiet()
     assert {run.id for run in core.state.runs.values() if run.state == "sent"} == set(whole)
     assert {run.attempt for run in core.state.runs.values() if run.state == "queued"} == {2}
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_was_cut_is_told_of_as_that(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whoever looks for the fault would search the network, when the worker is it."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = NarrowWire(100)
+    nursery.start_soon(serve_worker, wire, core)
+    wire.say("HELLO name=a slots=10")
+    await until_quiet()
+    told: list[str] = []
+    insist_really = core.insist
+
+    def insist(order: Any) -> None:
+        told.append(order.why)
+        insist_really(order)
+
+    core.insist = insist  # type: ignore[method-assign]
+    line(core, "NOW " + "x" * 400)
+    core.wake()
+    await trio.sleep(15)
+    assert told == ["it took nothing for 10 s"]
     nursery.cancel_scope.cancel()
 
 
