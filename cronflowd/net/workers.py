@@ -244,7 +244,10 @@ async def _serve(
     try:
         with link.scope:
             return await _serve_link(connection, core, link, reader, items)
-        return "a newer connection of the same name has taken its place"
+        is_replaced = core.links.get(link.name) is not link
+        return (
+            "a newer connection of the same name has taken its place" if is_replaced else "the daemon stops"
+        )
     except OSError as error:
         return error.strerror or str(error)
     finally:

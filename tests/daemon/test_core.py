@@ -147,6 +147,19 @@ class NarrowWire(Wire):
         return lines
 
 
+def reasons_told(core: Core) -> list[str]:
+    """Why workers left, as the engine is told of it from now on."""
+    told: list[str] = []
+    insist = core.insist
+
+    def tell(order: Any) -> None:
+        told.append(order.why)
+        insist(order)
+
+    core.insist = tell  # type: ignore[method-assign]
+    return told
+
+
 async def test_a_worker_that_takes_little_is_given_no_more_than_it_takes(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -208,18 +221,37 @@ async def test_a_worker_that_was_cut_is_told_of_as_that(
     nursery.start_soon(serve_worker, wire, core)
     wire.say("HELLO name=a slots=10")
     await until_quiet()
-    told: list[str] = []
-    insist_really = core.insist
-
-    def insist(order: Any) -> None:
-        told.append(order.why)
-        insist_really(order)
-
-    core.insist = insist  # type: ignore[method-assign]
+    told = reasons_told(core)
     line(core, "NOW " + "x" * 400)
     core.wake()
     await trio.sleep(15)
     assert told == ["it took nothing for 10 s"]
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("is_replaced", "why"),
+    [(True, "a newer connection of the same name has taken its place"), (False, "the daemon stops")],
+)
+async def test_a_worker_that_is_let_go_is_told_of_with_the_reason(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, is_replaced: bool, why: str
+) -> None:
+    """One that does not close when the daemon stops has no second worker of its name."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = Wire("192.0.2.9:1")
+    nursery.start_soon(serve_worker, wire, core)
+    wire.say("HELLO name=a slots=1")
+    await until_quiet()
+    told = reasons_told(core)
+    if is_replaced:
+        second = Wire("192.0.2.9:2")
+        nursery.start_soon(serve_worker, second, core)
+        second.say("HELLO name=a slots=1")
+    else:
+        core.links["a"].scope.cancel()
+    await until_quiet()
+    assert told == [why]
     nursery.cancel_scope.cancel()
 
 
