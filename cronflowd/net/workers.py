@@ -176,6 +176,8 @@ async def serve_worker(connection: Connection, core: Core) -> None:
         except Refusal as refusal:
             log.warning("worker at %s refused: %s", connection.peer, refusal)
             why = f"refused: {refusal.message}"
+            if link:
+                link.flush(core.last_seq)  # the answers to the lines before
             outbox.put(format_refusal(refusal, as_json=False).encode() + b"\n", core.last_seq)
             outbox.finish()
             with trio.move_on_after(FAREWELL_S):

@@ -255,6 +255,20 @@ async def test_a_worker_that_is_let_go_is_told_of_with_the_reason(
     nursery.cancel_scope.cancel()
 
 
+async def test_what_was_answered_before_a_wrong_line_is_said_before_the_refusal(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whoever writes a worker by hand sees that its HELLO was right, and which line was not."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = Wire("192.0.2.9:1")
+    wire.say("HELLO name=a slots=1\nDONE 7 1 0\nNONSENSE")
+    nursery.start_soon(serve_worker, wire, core)
+    await until_quiet()
+    assert [text.split(" ")[0] for text in wire.take_lines()] == ["OK", "ACK", "ERR"]
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_hello_that_the_journal_refuses_leaves_the_older_connection_in_place(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
