@@ -55,7 +55,7 @@ def of_run(run: Run) -> f.RunCarried:
         run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
         run.lease_until_at, run.stopping, run.output_bytes, run.nth if run.nth > 1 else None,
         run.awaits or None, run.target or None, run.blame or None, run.unsent or None,
-        run.lease_renewed or None,
+        run.lease_renewed or None, run.instance or None,
     )  # fmt: skip
 
 
@@ -66,5 +66,6 @@ def take_run(fact: f.RunCarried, spec: TaskSpec) -> Run:
         setattr(run, name, getattr(fact, name))
     run.nth, run.awaits, run.target = fact.nth or 1, bool(fact.awaits), fact.target or ""
     run.blame, run.unsent, run.lease_renewed = fact.blame or "", fact.unsent or 0, bool(fact.renewed)
+    run.instance = fact.instance or ""
     run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
     return run

@@ -207,11 +207,12 @@ class Engine(Slices):
     def _never_taken(self, order: o.JoinWorker, now: datetime) -> list[f.Fact]:
         """The ends of orders that a worker would name if it had ever got them."""
         worker = self.state.workers.get(order.name)
-        # One with another memory than the one they were sent to cannot know.
-        if worker is None or not order.holds_all or worker.instance != order.instance:
+        if worker is None or not order.holds_all:
             return []
         named = set(order.running)
         held = (self.state.runs[run] for run in sorted(worker.runs))
+        # One with another memory than the one it was sent to cannot know.
+        held = (run for run in held if run.instance == order.instance)
         unknown = [run for run in held if run.state == "sent" and (run.id, run.attempt) not in named]
         return [fact for run in unknown for fact in self._unsent(run, now)]
 

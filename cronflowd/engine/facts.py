@@ -523,6 +523,7 @@ class RunCarried(Fact):
     blame: Reason | None = None
     unsent: int | None = None
     renewed: bool | None = None
+    instance: str | None = None
 
 
 class ExpectationCarried(Fact):

@@ -277,6 +277,7 @@ class State(Tables):
         self._move(run, "sent")
         run.worker, run.sent_at = fact.worker, at
         if worker := self.workers.get(fact.worker):
+            run.instance = worker.instance
             worker.runs.add(run.id)
             self.recount(worker)
         self.watch_time(run)

@@ -176,11 +176,14 @@ async def serve_worker(connection: Connection, core: Core) -> None:
         except Refusal as refusal:
             log.warning("worker at %s refused: %s", connection.peer, refusal)
             why = f"refused: {refusal.message}"
+            if link:
+                link.flush(core.last_seq)  # the answers to the lines before
             outbox.put(format_refusal(refusal, as_json=False).encode() + b"\n", core.last_seq)
             outbox.finish()
             with trio.move_on_after(FAREWELL_S):
                 await outbox.drained()
         finally:
+            why = outbox.why_cut or why  # that is what ended its connection
             # Whoever has gone, or was replaced, is sent nothing any more: what left is known from now on.
             if outbox.is_owing:
                 outbox.cut("")
@@ -243,7 +246,10 @@ async def _serve(
     try:
         with link.scope:
             return await _serve_link(connection, core, link, reader, items)
-        return "a newer connection of the same name has taken its place"
+        is_replaced = core.links.get(link.name) is not link
+        return (
+            "a newer connection of the same name has taken its place" if is_replaced else "the daemon stops"
+        )
     except OSError as error:
         return error.strerror or str(error)
     finally:

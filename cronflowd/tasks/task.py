@@ -325,6 +325,7 @@ class Run:
     awaits: bool = False  # waits for its task's dependencies
     delayed_until_at: datetime | None = None  # jitter=, or a retry's wait
     worker: str | None = None
+    instance: str = ""  # of the worker's memory that its order went to
     sent_at: datetime | None = None
     started_at: datetime | None = None
     lease_until_at: datetime | None = None  # then its worker is taken for gone; None while connected

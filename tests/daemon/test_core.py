@@ -132,6 +132,10 @@ class NarrowWire(Wire):
         while not self.room:
             await self._room_came.wait()
 
+    def abort(self) -> None:
+        super().abort()
+        self.leave()  # the reader finds an end of input
+
     def make_room(self, size: int) -> None:
         self.room += size
         self._room_came.set()
@@ -141,6 +145,19 @@ class NarrowWire(Wire):
         lines = self._to_peer.decode().split("\n")
         self._to_peer = bytearray(lines.pop().encode())
         return lines
+
+
+def reasons_told(core: Core) -> list[str]:
+    """Why workers left, as the engine is told of it from now on."""
+    told: list[str] = []
+    insist = core.insist
+
+    def tell(order: Any) -> None:
+        told.append(order.why)
+        insist(order)
+
+    core.insist = tell  # type: ignore[method-assign]
+    return told
 
 
 async def test_a_worker_that_takes_little_is_given_no_more_than_it_takes(
@@ -191,6 +208,64 @@ async def test_orders_that_have_not_left_when_a_link_ends_wait_for_the_next_work
     await until_quiet()
     assert {run.id for run in core.state.runs.values() if run.state == "sent"} == set(whole)
     assert {run.attempt for run in core.state.runs.values() if run.state == "queued"} == {2}
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_was_cut_is_told_of_as_that(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whoever looks for the fault would search the network, when the worker is it."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = NarrowWire(100)
+    nursery.start_soon(serve_worker, wire, core)
+    wire.say("HELLO name=a slots=10")
+    await until_quiet()
+    told = reasons_told(core)
+    line(core, "NOW " + "x" * 400)
+    core.wake()
+    await trio.sleep(15)
+    assert told == ["it took nothing for 10 s"]
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("is_replaced", "why"),
+    [(True, "a newer connection of the same name has taken its place"), (False, "the daemon stops")],
+)
+async def test_a_worker_that_is_let_go_is_told_of_with_the_reason(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, is_replaced: bool, why: str
+) -> None:
+    """One that does not close when the daemon stops has no second worker of its name."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = Wire("192.0.2.9:1")
+    nursery.start_soon(serve_worker, wire, core)
+    wire.say("HELLO name=a slots=1")
+    await until_quiet()
+    told = reasons_told(core)
+    if is_replaced:
+        second = Wire("192.0.2.9:2")
+        nursery.start_soon(serve_worker, second, core)
+        second.say("HELLO name=a slots=1")
+    else:
+        core.links["a"].scope.cancel()
+    await until_quiet()
+    assert told == [why]
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_was_answered_before_a_wrong_line_is_said_before_the_refusal(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whoever writes a worker by hand sees that its HELLO was right, and which line was not."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = Wire("192.0.2.9:1")
+    wire.say("HELLO name=a slots=1\nDONE 7 1 0\nNONSENSE")
+    nursery.start_soon(serve_worker, wire, core)
+    await until_quiet()
+    assert [text.split(" ")[0] for text in wire.take_lines()] == ["OK", "ACK", "ERR"]
     nursery.cancel_scope.cancel()
 
 

@@ -95,6 +95,18 @@ def test_whoever_cannot_know_is_waited_for(more: dict[str, Any]) -> None:
     assert [outcome.state for outcome in life.driver.state.recent] == ["lost"]
 
 
+def test_a_memory_knows_nothing_of_what_was_sent_to_another_one_of_its_name() -> None:
+    """Two workers of one name take each other's place again and again; what one runs the other must not."""
+    life = sent()
+    life.driver.do(join(holds_all=True, instance="other", connection=2))
+    # As after a short loss of the link: the second time it is the memory we knew last.
+    life.driver.do(join(holds_all=True, instance="other", connection=3))
+    assert life.state() == ("sent", 1)
+    assert snapshot(life.driver.replay()) == snapshot(life.driver.state)
+    life.driver.do(join(holds_all=True, instance="i", connection=4))
+    assert life.state() == ("queued", 2)
+
+
 def test_what_is_named_and_what_had_begun_are_never_queued_again() -> None:
     """At most once: a run that said STARTED may have done half its work."""
     life = sent()
