@@ -11,53 +11,14 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cronflowd.net.outbox import PIECE_BYTES, Bell, Gate, Outbox
+from cronflowd.net.outbox import PIECE_BYTES, Gate, Outbox
+from tests.lib.sinks import SmallSink
 
 LIMIT = 1 << 20
 
 
-class FakeSink:
-    """A socket that takes what the test allows it to take."""
-
-    def __init__(self, room: int = 1 << 30) -> None:
-        self.sends: list[bytes] = []
-        self.room = room
-        self.has_ended = False
-        self.was_aborted = False
-        self.error: OSError | None = None
-        self._bell = Bell()
-
-    @property
-    def sent(self) -> bytes:
-        return b"".join(self.sends)
-
-    def send_now(self, data: memoryview) -> int:
-        if self.error:
-            raise self.error
-        taken = bytes(data[: self.room])
-        self.room -= len(taken)
-        if taken:
-            self.sends.append(taken)
-        return len(taken)
-
-    async def wait_writable(self) -> None:
-        while not self.room:
-            await self._bell.wait()
-
-    def shutdown(self) -> None:
-        self.has_ended = True
-
-    def abort(self) -> None:
-        self.was_aborted = True
-
-    def take(self, size: int) -> None:
-        """The peer reads so many bytes more."""
-        self.room += size
-        self._bell.ring()
-
-
-def make(room: int = 1 << 30, limit: int = LIMIT) -> tuple[FakeSink, Gate, Outbox]:
-    sink, gate = FakeSink(room), Gate()
+def make(room: int = 1 << 30, limit: int = LIMIT) -> tuple[SmallSink, Gate, Outbox]:
+    sink, gate = SmallSink(room), Gate()
     return sink, gate, Outbox(sink, gate, limit)
 
 
