@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from attrs import frozen
@@ -30,7 +31,7 @@ class Event:
 
 def describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
     """The event a fact is, or None for what concerns nobody outside (saves, checkpoints, output)."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(fact).__name__).lower()
+    name = _name_of(type(fact))
     row: tuple[Any, ...]
     match fact:
         case f.TaskAdded() | f.TaskChanged() | f.TaskRestored():
@@ -65,6 +66,12 @@ def describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
             event = name if fact.draining else "worker-undrained"
             return Event("workers", None, (at, event, None, None, None, None, fact.name, None))
     return None
+
+
+@cache
+def _name_of(kind: type) -> str:
+    """`RunQueued` is `run-queued`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
 
 
 def _task(at: datetime, name: str, task_id: int | None, label: str, detail: str) -> Event:

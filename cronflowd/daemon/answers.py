@@ -37,7 +37,7 @@ from ..schedules.zones import data_version, read_zones
 from ..tasks.task import Outcome
 from . import crontab_orders
 from .core import Core
-from .feeds import LOG_COLUMNS, LogFeed, WatchFeed
+from .feeds import LOG_COLUMNS, LogFeed, WatchHub
 from .files import Files
 from .past import MAX_OLD_ROWS, Past
 
@@ -60,6 +60,7 @@ class Answers:
         self.data = data
         self.default_tz = core.state.default_tz
         self.files = Files(core, data)
+        self.hub = WatchHub(core)
 
     @property
     def gate(self) -> Gate:
@@ -84,7 +85,7 @@ class Answers:
     def leave(self, session: Session) -> None:
         """It ends, and watches nothing any more."""
         for feed in session.data:
-            self._unsubscribe(feed)
+            feed.leave()
 
     def handle(self, line: str, session: Session) -> Answer:
         """What one line leads to; raises Refusal."""
@@ -336,31 +337,33 @@ class Answers:
 
     async def _follow(self, run: int, session: Session) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""
+        self._have_place()
         feed = LogFeed(self.core, session, run)
-        self._subscribe(feed, session)
+        session.data.append(feed)
+        self.core.feeds.append(feed)
         session.is_live = True  # and no session: a script that waits for a job gets its prompt back
-        upto = self.core.last_seq
-        feed.past(await self._lines(run, upto), upto)
-        await feed.ended.wait()
-        session.is_live = False
-        self._unsubscribe(feed)
+        try:
+            upto = self.core.last_seq
+            feed.past(await self._lines(run, upto), upto)
+            await feed.ended.wait()
+        finally:
+            session.is_live = False
+            session.data.remove(feed)
+            feed.leave()
         return Reply(str(feed.count), {"rows": feed.count})
 
     def _watch(self, question: q.Watch, session: Session) -> Reply:
         task_id = None if question.ref is None else views.find(self.core.state, question.ref).id
-        self._subscribe(WatchFeed(self.core, session, question.kinds, task_id), session)
+        self._have_place()
+        session.data.append(self.hub.watch(session, question.kinds, task_id))
         session.is_session = session.is_live = True
         return Reply("watching", {"watching": True})
 
-    def _subscribe(self, feed: Any, session: Session) -> None:
-        if len(self.core.feeds) >= MAX_FEEDS:
+    def _have_place(self) -> None:
+        """Refuses one more that watches."""
+        # The hub, which is one of the feeds while anybody watches, stands for one of its watchers.
+        if len(self.core.feeds) + max(0, len(self.hub.watchers) - 1) >= MAX_FEEDS:
             raise Refusal("too-many", f"{MAX_FEEDS} connections are watching already")
-        self.core.feeds.append(feed)
-        session.data.append(feed)
-
-    def _unsubscribe(self, feed: Any) -> None:
-        if feed in self.core.feeds:
-            self.core.feeds.remove(feed)
 
 
 def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:

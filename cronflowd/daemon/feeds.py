@@ -1,38 +1,198 @@
-"""What happens, as it happens: WATCH, and LOG … follow."""
+"""What happens, as it happens: WATCH, and LOG … follow.
+
+Every event is described once and stands in one list, oldest first, in which each event knows the
+next. Who watches holds a place in it; the rows are made while its socket takes them, and a row
+that one watcher has worded is there for all. Who has caught up holds nothing, and is called by
+the next event that concerns it. So a burst costs no more than its events, however many watch;
+what nobody has to read any more is forgotten by itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import partial
 
 import trio
+from attrs import define, field
 
 from ..ask import events
 from ..base.replies import BLANK, format_row
 from ..engine import facts as f
 from ..net.clients import Session
+from ..net.outbox import PIECE_BYTES, Chunks
 from .core import Core
 
 LOG_COLUMNS = ("fd", "text")
+MAX_BEHIND = 200_000  # events, about 150 MB; a watcher further behind is cut: they are kept for it alone
+LOOK_EVERY = 1000  # events, between two looks at who is behind
+EVENTS_A_PIECE = 500  # looked at in one go, by a watcher that may want none of them
+
+log = logging.getLogger(__name__)
 
 
-class WatchFeed:
-    """WATCH: a row an event."""
+@define(eq=False)
+class _Entry:
+    """One event in the list."""
 
-    def __init__(self, core: Core, session: Session, kinds: frozenset[str], task_id: int | None) -> None:
+    event: events.Event | None  # None: the place before the first
+    seq: int
+    number: int
+    next: _Entry | None = None
+    rows: list[bytes | None] = field(factory=lambda: [None, None])  # as text and as JSON, once worded
+
+    def row(self, as_json: bool) -> bytes:
+        if (row := self.rows[as_json]) is None:
+            assert self.event
+            text = format_row(events.COLUMNS, self.event.row, as_json)
+            row = self.rows[as_json] = text.encode(errors="backslashreplace") + b"\n"
+        return row
+
+
+class WatchHub:
+    """All that WATCH: describes each fact once, and calls those whom it concerns."""
+
+    def __init__(self, core: Core) -> None:
+        self.watchers: set[Watcher] = set()
         self._core = core
+        self._last = _Entry(None, 0, 0)
+        self._idle: dict[tuple[str, int | None], dict[Watcher, None]] = {}  # (kind, task or any)
+
+    def watch(self, session: Session, kinds: frozenset[str], task_id: int | None) -> Watcher:
+        """Begins a watch: a row for every event from now on."""
+        watcher = Watcher(self, session, kinds, task_id)
+        if not self.watchers:
+            self._core.feeds.append(self)
+        self.watchers.add(watcher)
+        self.rest(watcher)
+        return watcher
+
+    def leave(self, watcher: Watcher) -> None:
+        """Ends a watch."""
+        self._call(watcher)
+        self.watchers.discard(watcher)
+        if not self.watchers and self in self._core.feeds:
+            self._core.feeds.remove(self)
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        """Adds the event that a fact is, and calls who has waited for such a one."""
+        try:
+            event = events.describe(fact, at, self._core.state)
+        except Exception:
+            # A watcher that goes on without it would believe that it did not happen.
+            log.exception("an event could not be told")
+            for watcher in list(self.watchers):
+                watcher.cut("an event could not be told")
+            return
+        if event is None:
+            return
+        before = self._last
+        self._last = before.next = _Entry(event, seq, before.number + 1)
+        for task_id in {None, event.task_id}:
+            for watcher in list(self._idle.get((event.kind, task_id), ())):
+                self._call(watcher)
+                watcher.begin(before, seq)
+        if self._last.number % LOOK_EVERY == 0:
+            self._cut_who_is_behind()
+
+    @property
+    def last(self) -> _Entry:
+        """The newest event."""
+        return self._last
+
+    def rest(self, watcher: Watcher) -> None:
+        """It has caught up: the next event that concerns it calls it."""
+        for key in watcher.keys if watcher in self.watchers else ():
+            self._idle.setdefault(key, {})[watcher] = None
+
+    def _call(self, watcher: Watcher) -> None:
+        for key in watcher.keys:
+            waiting = self._idle.get(key, {})
+            waiting.pop(watcher, None)
+            if not waiting:
+                self._idle.pop(key, None)
+
+    def _cut_who_is_behind(self) -> None:
+        for watcher in list(self.watchers):
+            if watcher.is_behind(self._last.number - MAX_BEHIND):
+                watcher.cut(f"it fell more than {MAX_BEHIND} events behind")
+
+
+@define(eq=False)
+class _Place:
+    """Where some rows that are being made have got to in the list."""
+
+    at: _Entry  # the last event that is done with
+    end: _Entry | None = None  # the last event of these rows; None: they go on
+
+
+class Watcher:
+    """WATCH on one connection: what it wants to see, and its places in the list."""
+
+    def __init__(self, hub: WatchHub, session: Session, kinds: frozenset[str], task_id: int | None) -> None:
+        self.keys = [(kind, task_id) for kind in kinds]
+        self._places: deque[_Place] = deque()  # a reply that was put ends one, so there may be several
+        self._hub = hub
         self._session = session
         self._kinds = kinds
         self._task_id = task_id
 
-    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
-        event = events.describe(fact, at, self._core.state)
-        if event is None or event.kind not in self._kinds:
-            return
-        if self._task_id is not None and event.task_id != self._task_id:
-            return
-        row = format_row(events.COLUMNS, event.row, self._session.as_json)
-        self._session.outbox.put(row.encode() + b"\n", seq)
+    def begin(self, before: _Entry, seq: int) -> None:
+        """The event after this one concerns it."""
+        place = _Place(before)
+        self._places.append(place)
+        rows = self._rows(place, self._session.as_json)
+        self._session.outbox.put_rows(rows, seq, seal=partial(self._end, place))
+
+    def is_behind(self, number: int) -> bool:
+        """Whether it has not taken this event yet."""
+        return bool(self._places) and self._places[0].at.number < number
+
+    def leave(self) -> None:
+        """The connection has ended."""
+        self._places.clear()
+        self._hub.leave(self)
+
+    def cut(self, why: str) -> None:
+        """Ends the connection: a watch with a hole in it must not look whole."""
+        self.leave()
+        self._session.outbox.cut(why)
+
+    def _end(self, place: _Place) -> None:
+        """What happens from now on comes after something else that is put."""
+        if place.end is None:
+            place.end = self._hub.last
+            self._hub.rest(self)
+
+    def _rows(self, place: _Place, as_json: bool) -> Chunks:
+        while place.at is not (place.end or self._hub.last):
+            rows: list[bytes] = []
+            size, seq = 0, 0
+            for entry in self._wanted(place):
+                rows.append(entry.row(as_json))
+                size += len(rows[-1])
+                seq = entry.seq
+                if size >= PIECE_BYTES:
+                    break
+            yield b"".join(rows), seq
+        if self._places:
+            self._places.popleft()
+        self._end(place)
+
+    def _wanted(self, place: _Place) -> Iterator[_Entry]:
+        """Goes on to events that concern it, but not past many that do not."""
+        end = place.end or self._hub.last
+        for _ in range(EVENTS_A_PIECE):
+            if place.at is end:
+                return
+            assert place.at.next
+            place.at = place.at.next
+            event = place.at.event
+            assert event
+            if event.kind in self._kinds and self._task_id in (None, event.task_id):
+                yield place.at
 
 
 class LogFeed:
@@ -42,29 +202,49 @@ class LogFeed:
         self._core = core
         self._session = session
         self._run = run
-        self._early: list[tuple[int, str, int]] | None = []  # what came while the past was being read
+        self._lines: deque[tuple[int, str, int]] = (
+            deque()
+        )  # that are not worded yet; an output's limit bounds it
+        self._waits = True  # for the past
+        self._is_making = False  # the outbox will ask for more
         self.count = 0
         self.ended = trio.Event()
 
     def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
         if isinstance(fact, f.OutputReceived) and fact.run == self._run:
-            for fd, text in fact.lines:
-                self._line(fd, text, seq)
+            self._lines.extend((fd, text, seq) for fd, text in fact.lines)
+            self.count += len(fact.lines)
+            self._tell()
         elif isinstance(fact, f.RunEnded) and fact.run == self._run and fact.final:
             self.ended.set()
 
     def past(self, lines: Iterable[tuple[int, str]], seq: int) -> None:
         """The lines there were when it began; those that came meanwhile follow."""
-        early, self._early = self._early or [], None
-        for fd, text in lines:
-            self._line(fd, text, seq)
-        for fd, text, later in early:
-            self._line(fd, text, later)
+        early = self._lines
+        self._lines = deque((fd, text, seq) for fd, text in lines)
+        self.count += len(self._lines)
+        self._lines += early
+        self._waits = False
+        self._tell()
 
-    def _line(self, fd: int, text: str, seq: int) -> None:
-        if self._early is not None:
-            self._early.append((fd, text, seq))
-            return
-        self.count += 1
-        row = format_row(LOG_COLUMNS, (fd, text or BLANK), self._session.as_json)
-        self._session.outbox.put(row.encode(errors="backslashreplace") + b"\n", seq)
+    def leave(self) -> None:
+        """Sees no more; the lines it has still leave."""
+        if self in self._core.feeds:
+            self._core.feeds.remove(self)
+
+    def _tell(self) -> None:
+        if self._lines and not self._waits and not self._is_making:
+            self._is_making = True
+            self._session.outbox.put_rows(self._rows(), self._lines[0][2])
+
+    def _rows(self) -> Chunks:
+        while self._lines:
+            rows: list[bytes] = []
+            size, seq = 0, 0
+            while self._lines and size < PIECE_BYTES:
+                fd, text, seq = self._lines.popleft()
+                row = format_row(LOG_COLUMNS, (fd, text or BLANK), self._session.as_json)
+                rows.append(row.encode(errors="backslashreplace") + b"\n")
+                size += len(rows[-1])
+            yield b"".join(rows), seq
+        self._is_making = False

@@ -30,9 +30,10 @@ from ..base.text import escape
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection, Kind
 from .outbox import PIECE_BYTES, STALL_S, Gate, Outbox
-from .telnet import Telnet
+from .telnet import SLICE_BYTES, Telnet
 
 MAX_LOCKED_LINE_BYTES = 1024  # before authentication, where that is required
+MAX_FIRST_WORD = 256  # bytes of an unfinished line that are read to know what it may be
 MAX_OUTBOX_BYTES = 4 << 20  # a reader that leaves more than this unread is cut
 LEAST_OUTBOX_BYTES = 8 * PIECE_BYTES  # below this, our own pieces could cut a good reader
 MAX_OWED_BYTES = 1 << 20  # while this much is owed, no more is read
@@ -230,7 +231,8 @@ class _Client:
         )
         self._most_owed = min(MAX_OWED_BYTES, max_outbox // 4)
         self._lines = LineReader()
-        self._first: bytes | None = b""  # of the first line; None once it is known to be ours
+        self._first: bytearray | None = bytearray()  # the first line; None once it is known to be ours
+        self._look_at = 0  # how long it must have become to be looked at again
         self._telnet: Telnet | None = None
         self._skips_line = False  # the line that is coming was answered before its end came
         self._replies: list[str] = []  # of this slice
@@ -300,8 +302,9 @@ class _Client:
             self._wait.deadline, self._step = self._ending.next_step()
 
     def _is_half_line(self) -> bool:
-        unfinished = self._lines.unfinished
-        return bool(unfinished) and not self._core.allows_unfinished(unfinished.decode(errors="replace"))
+        # The first word decides, and this is asked before each wait: not the whole line again.
+        start = self._lines.unfinished_start(MAX_FIRST_WORD)
+        return bool(start) and not self._core.allows_unfinished(start.decode(errors="replace"))
 
     # --- what is due when nothing came ---
 
@@ -333,7 +336,7 @@ class _Client:
 
     async def _answer_unfinished(self) -> None:
         """A last line without its newline counts if it only reads; otherwise it may be cut short."""
-        self._skips_line = bool(self._lines.unfinished)
+        self._skips_line = bool(self._lines.unfinished_start(1))
         item = self._lines.end()
         if isinstance(item, str) and _is_order(item) and not self._core.allows_unfinished(item):
             item = Refusal(
@@ -347,40 +350,56 @@ class _Client:
 
     async def _take(self, data: bytes) -> bool:
         """Executes the lines that `data` completes. False: this is not for us."""
-        if self._telnet is None and self.session.kind == "tcp" and not self._lines.unfinished:
+        if self._telnet is None and self.session.kind == "tcp" and not self._lines.unfinished_start(1):
             self._telnet = Telnet.greeted_by(data)
             self.session.is_session |= self._telnet is not None
         if self._telnet is not None:
-            data, refusal = self._telnet.strip(data)
-            if refusal:
-                self._outbox.put(refusal, self._core.gate.committed)
+            data = await self._strip(data, self._telnet)
         if self._first is not None and not self._is_ours(data):
             return False
         if self._skips_line:
             _, newline, data = data.partition(b"\n")
             self._skips_line = not newline
-        at = 0
-        while self.session.is_locked and (end := data.find(b"\n", at) + 1) and not self.session.closing:
-            # Line by line, because AUTH widens the limit for all that follows it. Nobody is
-            # known yet, so the others have their turn after each line, whatever it says.
-            self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES
-            await trio.lowlevel.checkpoint()
-            await self._execute(self._lines.receive(data[at:end]))
-            at = end
-        data = data[at:]
-        self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES if self.session.is_locked else MAX_LINE_BYTES
-        await self._execute(self._lines.receive(data))
+        self._lines.feed(data)
+        is_first = True
+        while (is_first or self._lines.has_lines) and not self.session.closing:
+            is_locked = self.session.is_locked
+            if is_locked or not is_first:
+                await self._outbox.wait_room(self._most_owed)
+            # Line by line while nobody is known, because AUTH widens the limit for all that
+            # follows it, and because the others then have their turn whatever it says.
+            self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES if is_locked else MAX_LINE_BYTES
+            await self._execute(self._lines.take(1 if is_locked else SLICE_LINES))
+            is_first = False
         return True
+
+    async def _strip(self, data: bytes, telnet: Telnet) -> bytes:
+        """Takes telnet's part out and answers it, in slices: a stranger may send nothing else."""
+        kept = b""
+        for at in range(0, len(data), SLICE_BYTES):
+            if at:
+                await self._outbox.wait_room(self._most_owed)
+            typed, refusal = telnet.strip(data[at : at + SLICE_BYTES])
+            kept += typed
+            if refusal:
+                self._outbox.put(refusal, self._core.gate.committed)
+        return kept
 
     def _is_ours(self, data: bytes) -> bool:
         """Looks at the first line, as far as it has come, before anything is executed."""
-        first = (self._first or b"") + data
+        first = self._first
+        assert first is not None
+        first += data
+        if b"\n" not in data and len(first) < self._look_at:
+            return True  # a line that comes byte by byte is not read again for each of them
         if blank := _NO_ORDERS.match(first):
-            first = first[blank.end() :]  # no line yet, only blanks and comments
+            del first[: blank.end()]  # no line yet, only blanks and comments
         if foreign := looks_foreign(first):
             log.info("%s was closed: it speaks %s", self.session.address, foreign)
             return False
-        self._first = first if b"\n" not in first and len(first) <= MAX_LINE_BYTES else None
+        self._look_at = 2 * len(first)
+        if b"\n" in first or len(first) > MAX_LINE_BYTES:
+            self._first = None
         return True
 
     async def _execute(self, items: list[Item]) -> None:
@@ -390,7 +409,7 @@ class _Client:
             if at:
                 await self._outbox.wait_room(self._most_owed)
             at = self._run_slice(items, at)
-            if at == len(items):
+            if at == len(items) and not self._lines.has_lines:
                 self._look_ahead()
             await self._await_slow()
             self._send_replies()

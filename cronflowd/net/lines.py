@@ -17,24 +17,38 @@ Item = str | Refusal
 
 
 class LineReader:
-    """Cuts a stream of bytes into lines, remembering at most one unfinished line."""
+    """Cuts a stream of bytes into lines, remembering at most one unfinished line.
+
+    What was fed costs nothing until it is taken: a stranger may send 65,536 lines at once.
+    """
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self.max_line_bytes = max_line_bytes
-        self._rest = b""
+        self._whole = b""  # lines that have come and were not taken
+        self._rest = bytearray()  # the line after them, which has not ended; it may come byte by byte
         self._skipping = False  # inside a line already refused as too long
 
     def receive(self, data: bytes) -> list[Item]:
         """The lines that `data` completes, in order, without their LF or CRLF."""
-        if b"\n" not in data:
-            self._keep(self._rest + data)
-            return self._refuse_overlong_rest()
-        pieces = (self._rest + data).split(b"\n")
-        items: list[Item] = []
-        if self._skipping:
+        self.feed(data)
+        return self.take()
+
+    def feed(self, data: bytes) -> None:
+        """Takes in what has arrived."""
+        if end := data.rfind(b"\n") + 1:
+            self._whole += bytes(self._rest) + data[:end]
+            self._rest = bytearray(data[end:])
+        else:
+            self._rest += data
+
+    def take(self, most: int = -1) -> list[Item]:
+        """The next lines, `most` of them or fewer; all without `most`."""
+        pieces = self._whole.split(b"\n", most)
+        self._whole = pieces.pop()
+        if self._skipping and pieces:
             del pieces[0]
             self._skipping = False
-        self._keep(pieces.pop())
+        items: list[Item] = []
         limit = self.max_line_bytes
         for piece in pieces:
             if len(piece) > limit and len(piece.removesuffix(b"\r")) > limit:
@@ -44,11 +58,16 @@ class LineReader:
                     items.append(piece.removesuffix(b"\r").decode())
                 except UnicodeDecodeError as error:
                     items.append(not_utf8(piece, error))
-        return items + self._refuse_overlong_rest()
+        return items if self._whole else items + self._refuse_overlong_rest()
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether there are lines to take."""
+        return bool(self._whole)
 
     def end(self) -> Item | None:
         """The last line when input ended without its newline, or None if there is none."""
-        rest, self._rest = self._rest.removesuffix(b"\r"), b""
+        rest, self._rest = bytes(self._rest).removesuffix(b"\r"), bytearray()
         if not rest or self._skipping:
             return None
         try:
@@ -59,16 +78,20 @@ class LineReader:
     @property
     def unfinished(self) -> bytes:
         """What has arrived of the line that is still coming."""
-        return self._rest
+        return bytes(self._rest)
 
-    def _keep(self, rest: bytes) -> None:
-        self._rest = b"" if self._skipping else rest
+    def unfinished_start(self, size: int) -> bytes:
+        """The first bytes of the line that is still coming."""
+        return bytes(self._rest[:size])
 
     def _refuse_overlong_rest(self) -> list[Item]:
+        if self._skipping:
+            self._rest.clear()
         # One byte more than the limit may still be the CR of a CRLF.
         if len(self._rest) <= self.max_line_bytes + 1:
             return []
-        self._rest, self._skipping = b"", True
+        self._rest.clear()
+        self._skipping = True
         return [self._too_long()]
 
     def _too_long(self) -> Refusal:
@@ -80,7 +103,7 @@ def not_utf8(piece: bytes, error: UnicodeDecodeError) -> Refusal:
     return Refusal("bad-line", f"byte 0x{piece[error.start]:02x} at column {error.start + 1} is not UTF-8")
 
 
-def looks_foreign(first: bytes) -> str | None:
+def looks_foreign(first: bytes | bytearray) -> str | None:
     """The name of another protocol, if these first bytes of a connection are its greeting.
 
     Browsers can be made to send lines of an attacker's choice to a local port; whoever

@@ -22,6 +22,7 @@ from typing import Protocol
 import trio
 
 PIECE_BYTES = 65_536  # one send takes about this much, and rows are made this much ahead
+MAX_MADE = 8  # pieces of rows made in one turn, however little each gives
 STALL_S = 10.0
 CHANCE_S = 1.0  # the time in which a peer that is owed more than the limit must take something
 
@@ -108,6 +109,7 @@ class Outbox:
         self._gate = gate
         self._queue: deque[tuple[int, bytes | Chunks]] = deque()
         self._unsent = memoryview(b"")  # may leave, but the socket did not take it yet
+        self._seal: Callable[[], None] = _nothing  # of the rows that were put last
         self._is_held = False  # the gate will call
         self._is_finishing = False
         self._bell = Bell()  # for the writer
@@ -125,10 +127,16 @@ class Outbox:
         if self._add(data, len(data), seq) and not self._is_held:
             self._leave_or_hold(self.flush)
 
-    def put_rows(self, chunks: Chunks, seq: int) -> None:
-        """Leaves like any message, but is made piece by piece while the socket takes it."""
-        if self._add(chunks, PIECE_BYTES, seq) and not self._is_held:
-            self._leave_or_hold(self._bell.ring)
+    def put_rows(self, chunks: Chunks, seq: int, seal: Callable[[], None] | None = None) -> None:
+        """Leaves like any message, but is made piece by piece while the socket takes it.
+
+        Rows that go on as things happen are told by `seal`, once, that something is put after
+        them: what happens from then on comes after that.
+        """
+        if self._add(chunks, PIECE_BYTES, seq):
+            self._seal = seal or _nothing
+            if not self._is_held:
+                self._leave_or_hold(self._bell.ring)
 
     def finish(self) -> None:
         """Says our end after all that is owed; what is put later is dropped."""
@@ -143,6 +151,7 @@ class Outbox:
         self.why_cut = why
         self.is_finished = True
         self._queue.clear()
+        self._seal = _nothing
         self._unsent = memoryview(b"")
         self.pending_bytes = 0
         self._sink.abort()
@@ -233,6 +242,8 @@ class Outbox:
     def _add(self, what: bytes | Chunks, size: int, seq: int) -> bool:
         if self._is_finishing or self.is_finished:
             return False
+        seal, self._seal = self._seal, _nothing
+        seal()
         self._queue.append((seq, what))
         self.pending_bytes += size
         if self.pending_bytes > self.limit_bytes:
@@ -251,14 +262,16 @@ class Outbox:
         """Joins what is on disk, from the head of the queue, up to about one piece."""
         queue, committed = self._queue, self._gate.committed
         pieces: list[bytes] = []
-        size = 0
-        while queue and queue[0][0] <= committed and size < PIECE_BYTES:
+        size = made = 0
+        while queue and queue[0][0] <= committed and size < PIECE_BYTES and made < MAX_MADE:
             seq, what = queue.popleft()
             if isinstance(what, bytes):
                 pieces.append(what)
                 size += len(what)
             elif not self._make_piece(seq, what):
                 break  # it is a long way to the next row: others first
+            else:
+                made += 1
         return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _make_piece(self, seq: int, chunks: Chunks) -> bool:

@@ -6,10 +6,9 @@ and shows plain lines, which is all that the control port speaks.
 
 from __future__ import annotations
 
-from .lines import MAX_LINE_BYTES
-
 IAC, SB, SE = 0xFF, 0xFA, 0xF0
 WILL, WONT, DO, DONT = 0xFB, 0xFC, 0xFD, 0xFE
+SLICE_BYTES = 4096
 MAX_OPTION = 47  # the options in use; higher numbers in their place are somebody's letters
 
 
@@ -17,7 +16,8 @@ class Telnet:
     """Takes telnet's negotiation out of the input and declines every option (RFC 854)."""
 
     def __init__(self) -> None:
-        self._rest = b""  # a sequence whose end has not come
+        self._rest = b""  # the beginning of a sequence whose end has not come
+        self._is_inside = False  # a subnegotiation, of which nothing matters but its end
 
     @staticmethod
     def greeted_by(data: bytes) -> Telnet | None:
@@ -31,35 +31,45 @@ class Telnet:
         return Telnet() if is_telnet else None
 
     def strip(self, data: bytes) -> tuple[bytes, bytes]:
-        """What the person wrote, and our answers to what their telnet wrote."""
+        """What the person wrote, and our answers to what their telnet wrote.
+
+        Each sequence costs; whoever has much to strip does it in slices of SLICE_BYTES.
+        """
         data = self._rest + data
         kept, answers = bytearray(), bytearray()
         at = 0
         while at < len(data):
+            if self._is_inside:
+                end = data.find(_END, at)
+                if end < 0:
+                    at = max(at, len(data) - data.endswith(b"\xff"))
+                    break
+                self._is_inside = False
+                at = end + 2
             found = data.find(IAC, at)
             kept += data[at : found if found >= 0 else len(data)]
             if found < 0:
                 at = len(data)
                 break
-            size = _sequence_size(data, found)
-            if size == 0:
-                at = found
+            at = found
+            size = _sequence_size(data, at)
+            if at + size > len(data):
                 break
-            answers += _decline(data[found : found + size])
-            kept += b"\xff" * (data[found : found + 2] == b"\xff\xff")
-            at = found + size
-        self._rest = data[at:][:MAX_LINE_BYTES]
+            answers += _decline(data[at : at + size])
+            kept += b"\xff" * (data[at : at + 2] == b"\xff\xff")
+            self._is_inside = data[at + 1] == SB
+            at += size
+        self._rest = data[at:]  # of two bytes at most
         return bytes(kept), bytes(answers)
 
 
+_END = bytes((IAC, SE))
+
+
 def _sequence_size(data: bytes, at: int) -> int:
-    """How long the sequence beginning at `at` is; 0 if its end has not come yet."""
+    """How long the sequence beginning at `at` is; of a subnegotiation, its beginning."""
     command = data[at + 1] if at + 1 < len(data) else None
-    if command == SB:
-        end = data.find(bytes((IAC, SE)), at + 2)
-        return end + 2 - at if end >= 0 else 0
-    size = 3 if command is not None and WILL <= command <= DONT else 2
-    return size if at + size <= len(data) else 0
+    return 3 if command is not None and WILL <= command <= DONT else 2
 
 
 def _decline(sequence: bytes) -> bytes:

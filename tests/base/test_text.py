@@ -82,6 +82,41 @@ def test_lines_come_out_as_they_went_in(lines: list[str]) -> None:
     assert LineReader().receive(data) == lines
 
 
+@pytest.mark.parametrize(("data", "expected"), CASES)
+@pytest.mark.parametrize("most", [1, 2])
+def test_lines_are_the_same_however_many_are_taken_at_a_time(
+    data: bytes, expected: list[str], most: int
+) -> None:
+    """A slice of lines ends anywhere, also inside one that is refused."""
+    reader = LineReader(LIMIT)
+    reader.feed(data)
+    items = reader.take(most)
+    while reader.has_lines:
+        items += reader.take(most)
+    last = reader.end()
+    assert codes(items + ([] if last is None else [last])) == expected
+
+
+def test_what_is_not_taken_is_not_read() -> None:
+    """65,536 lines in one buffer were all decoded before the first was executed."""
+    reader = LineReader()
+    reader.feed(b"\xff\n" * 30_000 + b"PI")
+    assert len(reader.take(500)) == 500
+    assert reader.has_lines
+    assert len(reader.take()) == 29_500
+    assert (reader.has_lines, reader.take(), reader.unfinished) == (False, [], b"PI")
+
+
+def test_a_line_that_comes_byte_by_byte_is_not_copied_for_each() -> None:
+    """A line of 64 KiB sent so was two gigabytes of copying."""
+    reader = LineReader()
+    rest = reader._rest
+    for _ in range(MAX_LINE_BYTES):
+        reader.feed(b"x")
+    assert reader._rest is rest
+    assert reader.receive(b"\n") == ["x" * MAX_LINE_BYTES]
+
+
 def test_a_bad_byte_is_named_with_its_place() -> None:
     """A person must find it."""
     (refusal,) = LineReader().receive(b"ADD \xffx\n")

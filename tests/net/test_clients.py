@@ -19,10 +19,11 @@ from trio.testing import MockClock
 
 from cronflowd.base.errors import Fatal, Refusal
 from cronflowd.base.replies import Reply
+from cronflowd.net import clients
 from cronflowd.net.clients import SLICE_LINES, Core, Ending, Session, Step, Waits, serve_client
 from cronflowd.net.listeners import Connection, Kind
 from cronflowd.net.outbox import Gate, Outbox
-from cronflowd.net.telnet import Telnet
+from cronflowd.net.telnet import SLICE_BYTES, Telnet
 
 DAY_S = 86_400.0
 WAITS = Waits()
@@ -688,6 +689,64 @@ async def test_bad_bytes_are_not_taken_for_telnet(clock: MockClock, data: bytes)
         await peer.stream.send_eof()
         got, _ = await peer.read_all()
     assert (got[:12], got[-5:]) == (b"ERR bad-line", b"PONG\n")
+
+
+def test_a_subnegotiation_without_an_end_is_not_kept() -> None:
+    """Nobody needs what it says, and a stranger could send it byte by byte for ever."""
+    telnet = Telnet()
+    telnet.strip(b"\xff\xfa")
+    for piece in (b"x" * 100_000, b"\xff", b"x\xff"):
+        assert telnet.strip(piece) == (b"", b"")
+        assert len(telnet._rest) <= 1
+    assert telnet.strip(b"\xf0PING") == (b"PING", b"")
+
+
+async def test_a_flood_of_negotiation_is_answered_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 sequences in one buffer cost 30 ms, before anybody is known and while nobody else had a turn."""
+    strips: list[int] = []
+    turns: list[int] = []
+    real = Telnet.strip
+
+    def count(telnet: Telnet, data: bytes) -> tuple[bytes, bytes]:
+        strips.append(len(data))
+        return real(telnet, data)
+
+    async def other(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        while True:
+            turns.append(sum(strips))
+            await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(Telnet, "strip", count)
+    async with trio.open_nursery() as nursery, connected(FakeCore()) as peer:
+        await nursery.start(other)
+        async with trio.open_nursery() as talk:
+            talk.start_soon(peer.read, b"\xff\xfc\x03" * 10_000 + b"PONG\n")
+            await peer.send(b"\xff\xfd\x03" * 10_000 + b"PING\n")
+        nursery.cancel_scope.cancel()
+    assert sum(strips) == 30_005
+    assert max(after - before for before, after in pairwise(turns)) <= 2 * SLICE_BYTES
+
+
+async def test_a_line_in_tiny_pieces_is_not_read_again_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work for a line grows with its length, not with the square of it: a stranger chooses the pieces."""
+    core = FakeCore()
+    asked: list[int] = []
+    looked: list[int] = []
+    monkeypatch.setattr(FakeCore, "allows_unfinished", lambda _, line: asked.append(len(line)) or False)
+    monkeypatch.setattr(clients, "looks_foreign", lambda first: looked.append(len(first)))
+    pieces, size = 200, 300
+    async with connected(core) as peer:
+        await peer.send(b"ECHO ")
+        for _ in range(pieces):
+            await peer.send(b"x" * size)
+            await trio.testing.wait_all_tasks_blocked()
+        await peer.send(b"\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(core.handled) == 1
+    assert len(asked) >= pieces
+    assert max(asked) <= clients.MAX_FIRST_WORD
+    assert sum(looked) <= 4 * pieces * size
 
 
 @pytest.mark.parametrize("line", [b"\n", b"\r\n", b" \n", b"#\n", b"# x\n", b"\xff\n", b"x\n"])

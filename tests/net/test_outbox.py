@@ -11,53 +11,14 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cronflowd.net.outbox import PIECE_BYTES, Bell, Gate, Outbox
+from cronflowd.net.outbox import PIECE_BYTES, Gate, Outbox
+from tests.lib.sinks import SmallSink
 
 LIMIT = 1 << 20
 
 
-class FakeSink:
-    """A socket that takes what the test allows it to take."""
-
-    def __init__(self, room: int = 1 << 30) -> None:
-        self.sends: list[bytes] = []
-        self.room = room
-        self.has_ended = False
-        self.was_aborted = False
-        self.error: OSError | None = None
-        self._bell = Bell()
-
-    @property
-    def sent(self) -> bytes:
-        return b"".join(self.sends)
-
-    def send_now(self, data: memoryview) -> int:
-        if self.error:
-            raise self.error
-        taken = bytes(data[: self.room])
-        self.room -= len(taken)
-        if taken:
-            self.sends.append(taken)
-        return len(taken)
-
-    async def wait_writable(self) -> None:
-        while not self.room:
-            await self._bell.wait()
-
-    def shutdown(self) -> None:
-        self.has_ended = True
-
-    def abort(self) -> None:
-        self.was_aborted = True
-
-    def take(self, size: int) -> None:
-        """The peer reads so many bytes more."""
-        self.room += size
-        self._bell.ring()
-
-
-def make(room: int = 1 << 30, limit: int = LIMIT) -> tuple[FakeSink, Gate, Outbox]:
-    sink, gate = FakeSink(room), Gate()
+def make(room: int = 1 << 30, limit: int = LIMIT) -> tuple[SmallSink, Gate, Outbox]:
+    sink, gate = SmallSink(room), Gate()
     return sink, gate, Outbox(sink, gate, limit)
 
 
@@ -398,3 +359,125 @@ def test_any_order_of_events_gives_the_same_bytes_and_none_before_its_commit(dat
     for _ in range(100):
         outbox.flush()
     assert (sink.sent, outbox.pending_bytes) == (b"".join(message for message, _ in expected), 0)
+
+
+# --- whatever is put, whoever reads ---------------------------------------------------------------
+
+SMALL_LIMIT = 100_000
+PUTS = st.lists(
+    st.tuples(
+        st.one_of(
+            st.sampled_from([0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1]),
+            st.integers(0, 150_000),
+            st.lists(st.sampled_from([0, 1, 30_000, PIECE_BYTES - 1, PIECE_BYTES]), max_size=5),
+        ),
+        st.integers(0, 1),  # how many more commits it waits for
+        st.sampled_from([0.0, 0.0, 0.0, 0.5, 12.0]),  # the time to the next
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+class Putting:
+    """An outbox with a small limit, and what was put into it."""
+
+    def __init__(self) -> None:
+        self.sink, self.gate, self.outbox = make(room=0, limit=SMALL_LIMIT)
+        self.outbox.on_drained = self._drained
+        self.expected = 0
+        self.made = 0
+        self.seq = 0
+        self.drained_at = [-1]  # how much had left each time
+
+    def _drained(self) -> None:
+        assert self.outbox.pending_bytes == 0
+        self.drained_at.append(self.outbox.sent_bytes)
+
+    def put(self, what: int | list[int]) -> None:
+        """Bytes, or rows; each byte can be told from its neighbours'."""
+        if isinstance(what, int):
+            self.outbox.put(self._bytes(self.expected, what), self.seq)
+            self.expected += what
+        else:
+            self.outbox.put_rows(self._rows(self.expected, what, self.seq), self.seq)
+            self.expected += sum(what)
+
+    def _rows(self, at: int, sizes: list[int], seq: int) -> Iterator[tuple[bytes, int]]:
+        for size in sizes:
+            self.made += size
+            yield self._bytes(at, size), seq
+            at += size
+
+    @staticmethod
+    def _bytes(at: int, size: int) -> bytes:
+        period = bytes(range(251))
+        return (period * (size // 251 + 2))[at % 251 :][:size]
+
+    async def put_all(self, puts: list[tuple[int | list[int], int, float]]) -> None:
+        for what, commits, wait_s in puts:
+            self.seq += commits
+            self.put(what)
+            await trio.sleep(wait_s)
+        self.gate.open(self.seq)
+
+    async def read(self, a_time: int, until: int | None = None) -> None:
+        """The peer takes a little in every second, until it has this much."""
+        while until is None or self.outbox.sent_bytes < until:
+            await trio.sleep(0.9)
+            self.sink.room = 0
+            self.sink.take(a_time if until is None else min(a_time, until - self.outbox.sent_bytes))
+
+
+@settings(deadline=None, max_examples=60)
+@given(PUTS, st.integers(20_000, 300_000), st.booleans())
+def test_whoever_goes_on_reading_gets_all_of_it(
+    puts: list[tuple[int | list[int], int, float]], a_time: int, then_finishes: bool
+) -> None:
+    """However much is put, in whatever order and at once: nobody who reads is cut, and the end is told."""
+    putting = Putting()
+
+    async def play() -> None:
+        outbox = putting.outbox
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbox.run)
+            nursery.start_soon(putting.read, a_time)
+            await putting.put_all(puts)
+            if then_finishes:
+                outbox.finish()
+            await outbox.drained()
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        assert outbox.why_cut is None
+        assert putting.sink.sent == putting._bytes(0, putting.expected)
+        assert putting.drained_at[-1] == putting.expected
+        assert (outbox.is_owing, putting.sink.has_ended) == (False, then_finishes)
+
+    trio.run(play, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.lists(st.just(PIECE_BYTES), min_size=1, max_size=9), min_size=1, max_size=4),
+    st.floats(0, 0.99),
+)
+def test_whoever_stops_reading_is_cut_and_has_cost_little(replies: list[list[int]], part: float) -> None:
+    """What a stalled peer has asked for is not made: two pieces ahead of it, and nothing after the cut."""
+    putting = Putting()
+
+    async def play() -> None:
+        outbox = putting.outbox
+        for sizes in replies:
+            putting.put(sizes)
+        until = int(part * putting.expected)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(putting.read, 50_000, until)
+            await outbox.run()
+            nursery.cancel_scope.cancel()
+        stopped_after_s = trio.current_time() - 0.9 * -(-until // 50_000)
+        assert outbox.why_cut
+        assert stopped_after_s <= outbox.stall_s + 1
+        assert putting.made - outbox.sent_bytes <= 2 * PIECE_BYTES
+        assert (outbox.pending_bytes, outbox.is_owing, putting.sink.was_aborted) == (0, False, True)
+
+    trio.run(play, clock=trio.testing.MockClock(autojump_threshold=0))

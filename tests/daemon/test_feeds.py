@@ -1,0 +1,242 @@
+"""WATCH and LOG … follow: each event worded once however many watch, and bounded however slowly they read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cronflowd.ask import commands, events
+from cronflowd.daemon import feeds
+from cronflowd.daemon.core import Core
+from cronflowd.daemon.feeds import LogFeed, WatchHub
+from cronflowd.engine import facts as f
+from cronflowd.engine import orders as o
+from cronflowd.engine.definitions import Limits
+from cronflowd.engine.state import State
+from cronflowd.journal.journal import MemoryJournal
+from cronflowd.net.clients import Session
+from cronflowd.net.outbox import PIECE_BYTES, Outbox
+from tests.lib.engine_driver import START
+from tests.lib.harness import HandClock
+from tests.lib.sinks import SmallSink
+
+ALL = frozenset({"tasks", "runs", "workers"})
+
+
+class Watching:
+    """A core, its hub, and connections that watch; nothing leaves before `read`."""
+
+    def __init__(self) -> None:
+        self.core = Core(State("UTC"), MemoryJournal(), HandClock(START), Limits())
+        self.core.journal.notify = self.core.committed
+        self.core.submit(o.StartDaemon("1", "UTC"))
+        self.hub = WatchHub(self.core)
+
+    def session(self, as_json: bool = False) -> tuple[Session, SmallSink]:
+        sink = SmallSink()
+        outbox = Outbox(sink, self.core.gate, 1 << 20)
+        return Session(outbox, "somebody", "tcp", as_json=as_json), sink
+
+    def decide(self, *lines: str) -> None:
+        """Orders that are not on disk yet."""
+        for line in lines:
+            self.core.submit(commands.parse(line, commands.Context(self.core.now(), "UTC")))
+
+    def do(self, *lines: str) -> None:
+        self.decide(*lines)
+        self.core.journal.flush()
+
+    def read(self, session: Session, turns: int = 10_000) -> None:
+        """The peer reads all there is."""
+        for _ in range(turns):
+            session.outbox.flush()
+
+
+@pytest.fixture
+def watching() -> Watching:
+    return Watching()
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> Counter[Any]:
+    """Counts the calls by their first argument."""
+    calls: Counter[Any] = Counter()
+    real: Callable[..., Any] = getattr(where, name)
+
+    def count(first: Any, *rest: Any) -> Any:
+        calls[type(first)] += 1
+        return real(first, *rest)
+
+    monkeypatch.setattr(where, name, count)
+    return calls
+
+
+def names(sink: SmallSink) -> list[str]:
+    return [row.split("\t")[3] for row in sink.sent.decode().splitlines()]
+
+
+def test_an_event_is_worded_once_for_a_thousand_watchers(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CLEAR before a thousand watchers held the loop for the time of a thousand CLEARs."""
+    described = counted(monkeypatch, events, "describe")
+    worded = counted(monkeypatch, feeds, "format_row")
+    peers = [watching.session() for _ in range(1000)]
+    for session, _ in peers:
+        watching.hub.watch(session, ALL, None)
+    watching.do(*(f"ADD name=t{number} @daily x" for number in range(10)))
+    for session, sink in peers:
+        watching.read(session, 3)
+        assert names(sink) == [f"t{number}" for number in range(10)]
+    assert described[f.TaskAdded] == 10
+    assert worded.total() == 10
+
+
+def test_both_forms_are_worded_once_each(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FORMAT json beside text is what a dashboard and a person do."""
+    worded = counted(monkeypatch, feeds, "format_row")
+    peers = [watching.session(as_json=number % 2 == 0) for number in range(10)]
+    for session, _ in peers:
+        watching.hub.watch(session, ALL, None)
+    watching.do("ADD name=tea @daily x")
+    for session, _ in peers:
+        watching.read(session, 3)
+    assert worded.total() == 2
+    assert json.loads(peers[0][1].sent)["jobName"] == "tea"
+    assert names(peers[1][1]) == ["tea"]
+
+
+def test_a_burst_is_made_while_the_socket_takes_it(watching: Watching) -> None:
+    """A CLEAR of 90,000 tasks was 8 MB in every watcher's outbox at once, and cut them all."""
+    session, sink = watching.session()
+    watching.hub.watch(session, ALL, None)
+    watching.do(*(f"ADD name=t{number} @daily x" for number in range(5000)), "CLEAR")
+    assert session.outbox.pending_bytes == PIECE_BYTES
+    most = 0
+    for _ in range(1000):
+        sink.room = 1000
+        session.outbox.flush()
+        most = max(most, session.outbox.pending_bytes)
+    assert most < 3 * PIECE_BYTES
+    sink.room = 1 << 30
+    watching.read(session)
+    assert names(sink) == [f"t{number}" for number in range(5000)] * 2
+    assert session.outbox.why_cut is None
+
+
+def test_who_has_caught_up_costs_nothing_and_holds_nothing(watching: Watching) -> None:
+    """A watcher of one quiet task must not keep every event of a year in memory, nor be asked about each."""
+    quiet, _ = watching.session()
+    watcher = watching.hub.watch(quiet, frozenset({"tasks"}), 999)
+    first = watching.hub.last
+    watching.do(*(f"ADD name=t{number} @daily x" for number in range(100)))
+    assert (quiet.outbox.is_owing, watcher.is_behind(watching.hub.last.number)) == (False, False)
+    assert first.number + 100 == watching.hub.last.number
+
+
+def test_each_watcher_sees_what_it_asked_for_and_nothing_else(watching: Watching) -> None:
+    """WATCH runs tea: neither the tasks' rows nor another task's runs."""
+    watching.do("ADD name=tea @daily x", "ADD name=other @daily x")
+    (tea_session, tea), (all_session, everything) = watching.session(), watching.session()
+    watching.hub.watch(tea_session, frozenset({"runs"}), 1)
+    watching.hub.watch(all_session, ALL, None)
+    watching.do("RUN other", "RUN tea", "PAUSE tea", "PAUSE other")
+    watching.read(tea_session, 20)
+    watching.read(all_session, 20)
+    assert names(tea) == ["tea"]
+    assert names(everything) == ["other", "tea", "tea", "other"]
+
+
+def test_a_watcher_that_passes_over_much_does_so_in_slices(watching: Watching) -> None:
+    """One that wants every thousandth event must not hold the loop while it looks for it."""
+    watching.do("ADD name=tea @daily x")
+    session, sink = watching.session()
+    watching.hub.watch(session, ALL, 1)
+    many = 10 * feeds.EVENTS_A_PIECE
+    watching.decide("RUN tea", *(f"ADD name=t{number} @daily x" for number in range(many)), "PAUSE tea")
+    (source,) = [what for _, what in session.outbox._queue if not isinstance(what, bytes)]
+    pieces = [data for data, _ in source]
+    assert len(pieces) > many // feeds.EVENTS_A_PIECE
+    assert b"".join(pieces).count(b"\n") == 2
+    assert sink.sends == []
+
+
+def test_a_reply_stands_between_what_was_before_and_after_it(watching: Watching) -> None:
+    """Whoever gives orders and watches on one connection reads them in the order they happened."""
+    session, sink = watching.session()
+    watching.hub.watch(session, ALL, None)
+    for number in range(5):
+        watching.do(f"ADD name=t{number} @daily x")
+        session.outbox.put(b"\t\t\tOK\n", watching.core.last_seq)
+        if number == 3:
+            watching.read(session, 2)
+    watching.do("ADD name=last @daily x")
+    watching.read(session, 20)
+    assert names(sink) == ["t0", "OK", "t1", "OK", "t2", "OK", "t3", "OK", "t4", "OK", "last"]
+
+
+def test_a_watcher_too_far_behind_is_cut_with_the_reason(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events are kept for it alone: one forgotten terminal must not fill the memory. Others go on."""
+    monkeypatch.setattr(feeds, "MAX_BEHIND", 1500)
+    (stuck, stuck_sink), (good, good_sink) = watching.session(), watching.session()
+    stuck_sink.room = 0
+    for session in (stuck, good):
+        watching.hub.watch(session, ALL, None)
+    for number in range(3 * feeds.LOOK_EVERY):
+        watching.do(f"ADD name=t{number} @daily x")
+        watching.read(good, 3)
+    assert stuck.outbox.why_cut == "it fell more than 1500 events behind"
+    assert (good.outbox.why_cut, len(names(good_sink))) == (None, 3 * feeds.LOOK_EVERY)
+    assert len(watching.hub.watchers) == 1
+
+
+def test_an_event_that_cannot_be_told_ends_the_watches(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A watch that went on without it would look whole; the order itself is not harmed."""
+    session, _ = watching.session()
+    watching.hub.watch(session, ALL, None)
+    monkeypatch.setattr(events, "describe", lambda *_: 1 / 0)
+    watching.do("ADD name=tea @daily x")
+    assert session.outbox.why_cut == "an event could not be told"
+    assert (len(watching.core.state.tasks), watching.core.feeds) == (1, [])
+    assert "an event could not be told" in caplog.text
+
+
+def test_the_last_to_leave_ends_the_describing(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody watches most of the time, and then an event costs nothing."""
+    described = counted(monkeypatch, events, "describe")
+    watcher = watching.hub.watch(watching.session()[0], ALL, None)
+    watcher.leave()
+    watcher.leave()
+    watching.do("ADD name=tea @daily x")
+    assert (described.total(), watching.core.feeds) == (0, [])
+
+
+def test_a_followed_log_is_made_row_by_row_and_in_order(watching: Watching) -> None:
+    """A past of megabytes is worded while the socket takes it; the lines that come meanwhile follow it."""
+    session, sink = watching.session()
+    feed = LogFeed(watching.core, session, 1)
+
+    def live(number: int) -> f.OutputReceived:
+        return f.OutputReceived(run=1, attempt=1, lines=[[1, f"{number:099d}"]])
+
+    past = [(1, f"{number:099d}") for number in range(50_000)]
+    feed.see(live(50_000), START, 0)
+    feed.past(past, 0)
+    assert session.outbox.pending_bytes == PIECE_BYTES
+    sink.room = 100_000
+    watching.read(session, 5)
+    feed.see(live(50_001), START, 0)
+    sink.room = 1 << 30
+    watching.read(session, 200)
+    feed.see(live(50_002), START, 0)
+    watching.read(session, 3)
+    assert sink.sent == b"".join(b"1\t%099d\n" % number for number in range(50_003))
+    assert feed.count == 50_003
+    assert max(map(len, sink.sends)) < 2 * PIECE_BYTES
