@@ -134,7 +134,9 @@ class Engine(Slices):
             fire += f"@{run.target}"
         if run.by in ("manual", "after"):
             fire += f"/{run.id}"  # no moment names them: two may come in one millisecond, and are two fires
-        args = "".join(f" {format_option(f'arg.{key}', value)}" for key, value in (run.args or {}).items())
+        args = ""
+        for key, value in run.args.items() if run.args else ():
+            args += f" {format_option(f'arg.{key}', value)}"
         return f"RUN {run.id} {run.attempt} due={due} fire={fire}{args} {head} :{run.spec.command}"
 
     def _release(self, order: o.ReleaseRun, now: datetime) -> Decision:

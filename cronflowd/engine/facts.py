@@ -609,6 +609,7 @@ def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:
 KINDS = [kind for base in (Fact, Asked) for kind in base.__subclasses__() if kind is not Asked]
 # These keys of a record are the record's own; a field of that name would be lost in replay.
 assert not any({"seq", "at", "fact", "more", "batch", "crc"} & set(kind.__struct_fields__) for kind in KINDS)
+_DEFINING = frozenset({TaskAdded, TaskChanged, TaskRestored})
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Union[tuple(KINDS)]).decode  # noqa: UP007  (made of a list)
 _HEAD = re.compile(rb'\{"seq":([0-9]{1,19}),"at":"([^"]+)",("fact":"[A-Za-z]+")(,"more":true)?')
@@ -621,8 +622,8 @@ def encode(seq: int, at: datetime, fact: Fact, more: bool) -> bytes:
     `more` marks every fact of a decision but its last: a decision is applied whole or not
     at all, also when power failed in the middle of writing it.
     """
-    if isinstance(fact, TaskAdded | TaskChanged | TaskRestored):
-        fact = msgspec.structs.replace(fact, record=record_of(fact.record))
+    if type(fact) in _DEFINING:
+        fact = msgspec.structs.replace(fact, record=record_of(fact.record))  # type: ignore[attr-defined]
     body: bytes = _encode(fact)
     if more:
         named = body.index(b'"', len(_NAME)) + 1

@@ -387,9 +387,10 @@ def stop(run: Run, state: str, why: Reason) -> tuple[list[f.Fact], list[Message]
 
 def after_end(state: State, run: Run, facts: list[f.Fact]) -> list[f.Fact]:
     """A one-off leaves when its run has ended for good."""
-    ended = any(isinstance(fact, f.RunEnded) and fact.final for fact in facts)
     task = state.tasks.get(run.task_id)
-    if not ended or task is None or task.spec.schedule.kind != "at" or task.due_at is not None:
+    if task is None or task.spec.schedule.kind != "at" or task.due_at is not None:
+        return []
+    if not any(isinstance(fact, f.RunEnded) and fact.final for fact in facts):
         return []
     return [f.TaskRemoved(task.id, "done")] if task.runs == [run.id] else []
 

@@ -58,12 +58,10 @@ class Notice:
 
 def tell(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -> list[f.Fact]:
     """The facts that follow from those of a decision because somebody wants to hear of them."""
-    found = [
-        notice
-        for fact in facts
-        if (look := _LOOK.get(type(fact)))
-        for notice in look(state, fact, now, limits.notify)
-    ]
+    found: list[Notice] = []
+    for fact in facts:
+        if (kind := type(fact)) in _LOOK:
+            found += _LOOK[kind](state, fact, now, limits.notify)
     if not found:
         return []
     writer = _Writer(state, limits, facts, now)

@@ -507,7 +507,10 @@ def _parse_rtt(text: str) -> float:
     return float(text)
 
 
+_WHOLE = re.compile(r"-?[0-9]{1,15}")
+
+
 def _integer(word: str, low: int = 0) -> int:
-    if not re.fullmatch(r"-?[0-9]{1,15}", word) or int(word) < low:
+    if not _WHOLE.fullmatch(word) or int(word) < low:
         raise Refusal("syntax", f'"{escape(word[:40])}" is not a whole number')
     return int(word)

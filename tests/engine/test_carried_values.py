@@ -11,17 +11,18 @@ from cronflowd.base.errors import Refusal
 from tests.lib.engine_driver import Driver, snapshot
 
 SCHEDULES = ["0 3 * * *", "30 2 * * *", "@every 90s", '"daily at 3 AM"', '"in 10 minutes"', "@reboot"]
-SCHEDULES += ["@after", '"15 30 9 * * *"', "@at 2030-02-01T10:00:00.5Z"]
+SCHEDULES += ["after=first @after", '"30 9 * * * 15"', "@at 2030-02-01T10:00:00.5Z"]
 OPTIONS = [
-    "tz=Europe/Paris", "type=echo", "prio=low", "retry=exp:3:5s:x5", "retry=fixed:3:1s", "timeout=1500ms",
+    "tz=Europe/Paris", "type=webhook header.X=1 body=x expect=200,404",
+    "prio=low", "retry=exp:3:5s:x5", "retry=fixed:3:1s", "timeout=1500ms",
     "overlap=queue", "catchup=all", "grace=90m", "lost=rerun", "on=label:a=b", "keep=50,30d",
     'start="in 10 minutes"', "end=2031-01-01T00:00:00.25Z", 'end="2031-01-01 18:00"', "count=3", "spread=10m",
-    "jitter=1.5s", "after=first", "tags=b,a", 'desc="two  words"', "env.B=2", "env.A=", "cwd=/tmp",
-    "header.X=1", 'payload={"b": [1, 2.50]}', "expect=200,404", "notify=none",
+    "jitter=1500ms", "after=first", "tags=b,a", 'desc="two  words"', "env.B=2", "env.A=", "cwd=/tmp",
+    'type=webhook payload={"b": [1, 2.50]}', "notify=none",
 ]  # fmt: skip
 
 
-@given(st.sampled_from(SCHEDULES), st.lists(st.sampled_from(OPTIONS), max_size=5), st.booleans())
+@given(st.sampled_from(SCHEDULES), st.lists(st.sampled_from(OPTIONS), max_size=5, unique=True), st.booleans())
 def test_what_is_decided_and_what_is_read_back_are_the_same_task(
     schedule: str, options: list[str], named: bool
 ) -> None:
@@ -30,7 +31,13 @@ def test_what_is_decided_and_what_is_read_back_are_the_same_task(
     driver.now += timedelta(milliseconds=250)
     driver.line("ADD name=first @daily true")
     words = " ".join([*(["name=second"] if named else []), *options])
-    for line in (f"ADD {words} {schedule} true", f"SET 2 {words}", "REMOVE 2", "UNDO", "UNDO 2"):
+    for line in (
+        f"ADD {words} {schedule} http://h.example/x",
+        f"SET 2 {words}",
+        "REMOVE 2",
+        "UNDO",
+        "UNDO 2",
+    ):
         try:
             driver.line(line)
         except Refusal:
