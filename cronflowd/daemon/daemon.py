@@ -30,7 +30,7 @@ from ..journal import tasks_file
 from ..journal.journal import FileJournal, lock_directory
 from ..net import listeners
 from ..net.clients import Waits, serve_client
-from ..net.listeners import Door, Listener
+from ..net.listeners import Door, Listener, share_descriptors
 from ..net.workers import serve_worker
 from ..schedules.schedule import reload_zones
 from ..schedules.zones import data_version
@@ -207,6 +207,7 @@ class Daemon:
             nursery.start_soon(self._read_tasks_again)
             clients = Door(serve_one, settings.max_clients, "client connections")
             links = Door(partial(serve_worker, core=self.core), settings.max_workers, "worker connections")
+            share_descriptors(clients, links)
             nursery.start_soon(clients.serve, control)
             nursery.start_soon(links.serve, workers)
             if settings.local_worker:

@@ -357,7 +357,10 @@ class Settings(Common):
     max_workers: int = setting("N", _number(1, 1_000_000), "1000", "worker connections at a time")
     max_tasks: int = setting("N", _number(1, 100_000_000), "2000000", "tasks")
     max_outbox: int = setting(
-        "SIZE", _size("64K", "1024G"), "4M", "unread replies for which a slow reader is cut"
+        "SIZE",
+        _size("64K", "1024G"),
+        "4M",
+        "unread replies for which a reader is cut that takes nothing for 1 s (10 s below this)",
     )
     output_limit: int = setting("SIZE", _size("0", "1G"), "1M", "output kept of a run: its head and its tail")
     history: int = setting("SIZE", _size("0", "1048576G"), "1G", "ended runs and their output kept on disk")

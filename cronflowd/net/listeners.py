@@ -399,6 +399,27 @@ class Door:
             log.warning("connections are turned away: %s", why)
 
 
+def share_descriptors(*doors: Door) -> None:
+    """Asks the system for as many as all doors together may need, or cuts each down to its share."""
+    wanted = sum(door.max_connections for door in doors)
+    beside = SPARE_DESCRIPTORS + MAX_LOCAL * len(doors)
+    _raise_descriptors(wanted + beside)
+    room = max(max_descriptors() - beside, max_descriptors() // 2)
+    if wanted > room:
+        log.warning("%d connections do not fit into %d open files", wanted, max_descriptors())
+        for door in doors:
+            door.max_connections = max(1, door.max_connections * room // wanted)
+
+
+def _raise_descriptors(needed: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        with suppress(OSError, ValueError):  # the kernel's own limit may be lower still
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 def max_descriptors() -> int:
     """How many descriptors this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

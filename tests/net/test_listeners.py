@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import trio
 
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.net.listeners import (
+    MAX_LOCAL,
     MAX_UNIX_PATH_BYTES,
     Connection,
     Door,
@@ -24,6 +25,7 @@ from cronflowd.net.listeners import (
     max_descriptors,
     open_listeners,
     open_unix,
+    share_descriptors,
 )
 from tests.lib.waiting import until
 
@@ -301,6 +303,52 @@ async def test_the_limit_leaves_descriptors_for_files(listener: Listener) -> Non
     async with served(listener, max_connections=1 << 30) as door, await connect(listener) as stream:
         assert await works(stream)
         assert door.max_connections == max_descriptors() - 64
+
+
+@pytest.fixture
+def open_files() -> Iterator[Callable[[int, int], None]]:
+    """Sets (soft, hard) limits of open files as the doors see them."""
+    with pytest.MonkeyPatch.context() as patch:
+        limits = [0, 0]
+
+        def set_limits(soft: int, hard: int) -> None:
+            limits[:] = soft, hard
+
+        patch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+        patch.setattr(resource, "setrlimit", lambda _, both: set_limits(*both))
+        yield set_limits
+
+
+def test_the_limit_of_open_files_is_raised_to_what_the_doors_need(
+    open_files: Callable[[int, int], None],
+) -> None:
+    """1024 is what a shell gives, and 1000 clients beside 1000 workers do not fit into it."""
+    clients, workers = Door(echo, 1000), Door(echo, 1000)
+    open_files(1024, 1 << 19)
+    share_descriptors(clients, workers)
+    assert max_descriptors() == 2000 + 64 + 2 * MAX_LOCAL
+    assert (clients.max_connections, workers.max_connections) == (1000, 1000)
+
+
+@pytest.mark.parametrize("hard", [20, 256, 1024, 2000])
+def test_the_doors_never_let_in_more_together_than_there_are_descriptors(
+    hard: int, open_files: Callable[[int, int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each alone was within the limit; together they left the journal no file to open."""
+    clients, workers = Door(echo, 3000), Door(echo, 1000)
+    open_files(min(hard, 1024), hard)
+    share_descriptors(clients, workers)
+    assert max_descriptors() == hard
+    assert clients.max_connections + workers.max_connections <= max(hard - 64 - 2 * MAX_LOCAL, hard // 2)
+    assert clients.max_connections >= 2 * workers.max_connections > 0
+    assert "4000 connections do not fit" in caplog.text
+
+
+def test_more_than_is_needed_is_left_as_it_is(open_files: Callable[[int, int], None]) -> None:
+    """Whoever has set a limit knows why."""
+    open_files(1 << 16, 1 << 19)
+    share_descriptors(Door(echo, 10))
+    assert max_descriptors() == 1 << 16
 
 
 async def test_running_out_of_descriptors_is_survived(
