@@ -58,7 +58,9 @@ class LineReader:
                     items.append(piece.removesuffix(b"\r").decode())
                 except UnicodeDecodeError as error:
                     items.append(not_utf8(piece, error))
-        return items if self._whole else items + self._refuse_overlong_rest()
+        if not self._whole and (self._skipping or len(self._rest) > limit + 1):
+            items += self._refuse_overlong_rest()
+        return items
 
     @property
     def has_lines(self) -> bool:
