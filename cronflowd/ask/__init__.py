@@ -2,6 +2,6 @@
 
 The one rule: it looks and never changes anything, and never waits.
 
-Read in this order: `questions`, `commands` (the verbs), `views` (rows),
+Read in this order: `questions`, `commands` (the verbs), `views` (rows), `tree` (DEPS),
 `revisions`, `why`, `stats`, `events`.
 """

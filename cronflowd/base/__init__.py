@@ -2,8 +2,7 @@
 
 The one rule: it imports nothing of ours, and knows no task, schedule, socket or clock.
 
-Read in this order: `errors` (a refusal, and an exit), `text` (escapes, options, times),
-`addresses`,
-`names` (what things may be called), `replies` (what a client reads back),
-`walks` (a million rows, a slice at a time).
+Read in this order: `errors` (a refusal, and an exit), `text` (escapes, options, times), `names`
+(what things may be called), `addresses` (where requests may go), `replies` (what a client reads
+back), `walks` (a million rows, a slice at a time).
 """

@@ -464,6 +464,8 @@ class _Client:
                 self._add_reply(await slow)
             except Exception as error:  # noqa: BLE001 - a bug in one order must not end the others
                 self._add_refusal(_as_refusal(error))
+            finally:
+                self._core.end_batch()  # also when its client has gone meanwhile
             nursery.cancel_scope.cancel()
 
     async def _look_at_watcher(self) -> None:

@@ -59,6 +59,7 @@ class Spool:
         """What an earlier worker left: (its unacknowledged reports, the runs it was still running)."""
         content = (self.directory / "reports").read_bytes().decode(errors="replace")
         reports, running = _replay(content)
+        self._is_broken = os.fstat(self._file).st_mode & 0o777 != _WHOLE  # until it is written again
         self.instance = self._known_instance(content) or secrets.token_hex(8) + _boot()
         # Also rids the file of a last line that was cut short. What was running stays in it until its
         # end is told: a kill between the two must not make it look as if it had never been taken.
@@ -68,8 +69,10 @@ class Spool:
     def _known_instance(self, content: str) -> str:
         """Whose memory the file is, if nothing can be missing from it; else an empty text."""
         word, _, instance = content.partition("\n")[0].partition(" ")
-        is_whole = os.fstat(self._file).st_mode & 0o777 == _WHOLE
-        return instance if word == "WORKER" and is_whole and instance.endswith(_boot()) else ""
+        boot = _boot()
+        return (
+            instance if word == "WORKER" and not self._is_broken and boot and instance.endswith(boot) else ""
+        )
 
     def accept(self, key: str) -> None:
         """A run was taken on."""
@@ -157,7 +160,7 @@ class Spool:
 
 
 def _boot() -> str:
-    """Another text after each start of the machine: what was not synced may be gone with it."""
+    """Another text after each start of the machine, as what was not synced may be gone; empty: unknown."""
     with suppress(OSError):
         return "-" + BOOT_ID.read_text().strip()[:8]
     return ""

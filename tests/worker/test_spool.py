@@ -119,3 +119,30 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         Spool(tmp_path / "file" / "spool")
     assert raised.value.status == Exit.CANNOT_CREATE
     assert str(tmp_path / "file" / "spool") in raised.value.message
+
+
+def test_a_memory_is_another_one_after_a_start_of_the_machine_or_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon starts again what such a memory does not name: it is whole, or says that it is another."""
+
+    def instance() -> str:
+        spool = Spool(tmp_path / "spool")
+        spool.load()
+        spool.close()
+        return spool.instance
+
+    boot = tmp_path / "boot_id"
+    boot.write_text("11111111-aaaa\n")
+    monkeypatch.setattr(spools, "BOOT_ID", boot)
+    first = instance()
+    assert instance() == first
+    boot.write_text("22222222-bbbb\n")
+    second = instance()
+    assert second != first
+    (tmp_path / "spool" / "reports").chmod(0o400)  # what is left of a write that failed
+    third = instance()
+    assert third != second
+    assert instance() == third
+    boot.unlink()  # nobody can tell whether the machine was started anew
+    assert len({third, instance(), instance()}) == 3
