@@ -89,6 +89,7 @@ class Daemon:
             max_links=settings.max_workers,
         )
         self.answers = Answers(self.core, settings.data)
+        self._doors: list[Door] = []
         self._zones_read = trio.Event()
         self.compactor = upkeep.Compactor(self.core, settings.data, settings.history)
 
@@ -208,6 +209,7 @@ class Daemon:
             clients = Door(serve_one, settings.max_clients, "client connections")
             links = Door(partial(serve_worker, core=self.core), settings.max_workers, "worker connections")
             share_descriptors(clients, links)
+            self._doors = [clients, links]
             nursery.start_soon(clients.serve, control)
             nursery.start_soon(links.serve, workers)
             if settings.local_worker:
@@ -264,6 +266,8 @@ class Daemon:
     async def _part(self) -> None:
         """Begins nothing more, lets what was decided leave, and journals what did not."""
         core = self.core
+        for door in self._doors:
+            door.shut()
         core.stop_deciding()
         # Whoever waits for an answer gets it: it leaves with the commit it waits for.
         with trio.move_on_after(LAST_WORDS_S):

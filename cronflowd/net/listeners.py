@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 import trio
-from attrs import define
+from attrs import Factory, define
 
 from ..base.errors import Exit, Fatal
 from ..host.config import Address, format_address
@@ -306,21 +306,31 @@ class Door:
     _farewells: int = 0
     _told_at: float = -inf  # when the log last heard that we are full
     _spare: int = -1
+    _accepting: trio.CancelScope = Factory(trio.CancelScope)
+
+    def shut(self) -> None:
+        """Nobody comes in any more; whoever is in stays."""
+        self._accepting.cancel()
 
     async def serve(self, listeners: Iterable[Listener]) -> NoReturn:
-        """Accepts until cancelled, then closes listeners and connections."""
+        """Accepts until it is shut; serves until cancelled, then closes listeners and connections."""
         self.max_connections = min(self.max_connections, max(1, max_descriptors() - SPARE_DESCRIPTORS))
         listeners = list(listeners)
         self._spare = _open_spare()
         try:
             async with trio.open_nursery() as nursery:
+                with self._accepting:
+                    async with trio.open_nursery() as accepting:
+                        for listener in listeners:
+                            accepting.start_soon(self._accept_all, listener, nursery)
                 for listener in listeners:
-                    nursery.start_soon(self._accept_all, listener, nursery)
+                    listener.close()
+                await trio.sleep_forever()
         finally:
             for listener in listeners:
                 listener.close()
             _close_descriptor(self._spare)
-        raise AssertionError("accepting ends only when it is cancelled")
+        raise AssertionError("serving ends only when it is cancelled")
 
     async def _accept_all(self, listener: Listener, nursery: trio.Nursery) -> None:
         while True:

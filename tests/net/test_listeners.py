@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.net.listeners import (
@@ -231,6 +232,19 @@ async def connect(listener: Listener) -> trio.SocketStream:
 async def works(stream: trio.SocketStream) -> bool:
     await stream.send_all(b"hi")
     return await stream.receive_some() == b"hi"
+
+
+async def test_who_is_in_stays_when_the_door_is_shut_and_nobody_else_comes() -> None:
+    """A daemon that was told to stop answers those it has, and takes no orders from new ones."""
+    (listener,) = open_listeners([("127.0.0.1", 0)])
+    address = listener.sock.getsockname()[:2]
+    async with served(listener) as door, await connect(listener) as inside:
+        assert await works(inside)
+        door.shut()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await works(inside)
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await trio.open_tcp_stream(*address)
 
 
 async def read_all(stream: trio.SocketStream) -> bytes:
