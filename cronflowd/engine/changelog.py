@@ -16,7 +16,7 @@ from typing import Any
 from attrs import Factory, define
 
 from ..tasks.reasons import Reason
-from ..tasks.task import Task, TaskSpec, read_record
+from ..tasks.task import Failure, Task, TaskSpec, read_record
 from . import facts as f
 
 MAX_CHANGES = 1000
@@ -47,6 +47,7 @@ class Was:
     counts: dict[str, int] | None = None
     fired: int = 0
     heard: dict[str, Reason] = Factory(dict)
+    failure: Failure | None = None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -185,7 +186,7 @@ def whole(task: Task) -> Was:
     """Everything about a task that leaves."""
     return Was(
         task.id, task.rev, task.spec, task.anchor_at, task.paused, task.paused_until_at, task.paused_why,
-        task.counts, task.fired, task.heard,
+        task.counts, task.fired, task.heard, task.failure,
     )  # fmt: skip
 
 
@@ -206,6 +207,7 @@ def _carried(number: int, step: Step) -> f.StepCarried:
     return f.StepCarried(
         number, step.kind, step.id, step.rev, was.rev, was.record or None, was.anchor_at, was.paused or None,
         was.paused_until_at, was.paused_why or None, was.counts, was.fired or None, dict(was.heard) or None,
+        was.failure,
     )  # fmt: skip
 
 
@@ -216,5 +218,6 @@ def read_step(fact: f.StepCarried) -> Step:
     was = Was(
         fact.id, fact.was_rev, fact.record, fact.anchor_at, bool(fact.paused), fact.paused_until_at,
         fact.paused_why or "", fact.counts, fact.fired or 0, dict(fact.heard or {}),
+        fact.failure,
     )  # fmt: skip
     return Step(fact.kind, fact.id, fact.rev, was)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union
 import msgspec
 
 from ..tasks.reasons import Reason
-from ..tasks.task import Outcome, TaskSpec
+from ..tasks.task import Failure, Outcome, TaskSpec
 
 FACTS_VERSION = 1
 
@@ -125,6 +125,7 @@ class TaskRestored(Asked):
     counts: dict[str, int] | None = None
     fired: int | None = None
     heard: dict[str, Reason] | None = None
+    failure: Failure | None = None  # how its last fire had ended
 
 
 class TaskPaused(Asked):
@@ -585,6 +586,7 @@ class StepCarried(Fact):
     counts: dict[str, int] | None = None
     fired: int | None = None
     heard: dict[str, Reason] | None = None
+    failure: Failure | None = None
 
 
 def record_of(definition: Definition) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class State(Tables):
     def _task_restored(self, fact: f.TaskRestored, at: datetime, seq: int) -> None:
         task = self._whole(fact)
         # Copied, because the log still holds what it was made from.
-        task.counts = dict(fact.counts) if fact.counts else None
+        task.counts, task.failure = dict(fact.counts) if fact.counts else None, fact.failure
         if self.runs:
             self._take_back_runs(task)
         self.put(task)

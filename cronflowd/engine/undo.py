@@ -312,7 +312,7 @@ def _restored(then: Then, now: datetime) -> f.Fact:
     heard = {name: how for name, how in was.heard.items() if name in spec.options.after}
     return f.TaskRestored(
         was.id, then.rev, spec, was.anchor_at, due_at, was.paused or None, was.paused_until_at,
-        was.paused_why or None, was.counts, was.fired or None, heard or None,
+        was.paused_why or None, was.counts, was.fired or None, heard or None, was.failure,
     )  # fmt: skip
 
 

@@ -263,3 +263,22 @@ def test_a_change_of_an_old_journal_has_its_verb_too() -> None:
     state = State("UTC")
     state.apply(facts.ChangeCarried(1, START, "ann", "LOAD x.db 2 tasks"), START)
     assert state.changes.changes[0].verb == "LOAD"
+
+
+def test_undo_brings_back_what_failed_knew_of_a_task() -> None:
+    """A CLEAR by mistake must not make last night's failure look mended."""
+    driver = Driver()
+    driver.line("ADD name=a @yearly x")
+    driver.do(o.JoinWorker("w", 1, {}, ("shell",), "here", ()))
+    driver.line("RUN a")
+    driver.pump()
+    driver.do(o.ReportEnded("w", 1, 1, 3, {}))
+    failure = driver.state.tasks[1].failure
+    assert failure
+    for line in ("CLEAR", "UNDO", "REMOVE a"):
+        driver.line(line)
+    again = driver.replay()
+    assert snapshot(again) == snapshot(driver.state)
+    driver.line("UNDO")
+    assert driver.state.tasks[1].failure == failure
+    assert snapshot(driver.replay()) == snapshot(driver.state)
