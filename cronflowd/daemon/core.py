@@ -150,6 +150,7 @@ class Core:
             return
         link.send(line)
         if link.owes_much:
+            link.is_held_back = True  # until all of it has left
             self.hold_back(worker)
 
     def hold_back(self, worker: str, full: bool = True) -> None:

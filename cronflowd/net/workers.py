@@ -121,8 +121,7 @@ class Link:
     def owes_much(self) -> bool:
         """Whether so much waits for it to be read that no more runs should be given to it."""
         most = min(MAX_OWED_BYTES, self.outbox.limit_bytes // 4)
-        self.is_held_back = self.outbox.pending_bytes + self.pending_bytes > most
-        return self.is_held_back
+        return self.outbox.pending_bytes + self.pending_bytes > most
 
     def drained(self) -> None:
         """All that it was owed has left: it may be given runs again."""

@@ -188,6 +188,32 @@ async def test_a_worker_that_takes_little_is_given_no_more_than_it_takes(
     nursery.cancel_scope.cancel()
 
 
+async def test_a_worker_that_reports_while_it_still_reads_is_given_runs_again(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """An ACK that goes out when it owes less must not make us forget that it was held back."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = NarrowWire(1000)
+    nursery.start_soon(serve_worker, wire, core)
+    wire.say("HELLO name=a slots=500")
+    await until_quiet()
+    for _ in range(30):
+        line(core, "NOW " + "x" * 50_000)
+    core.wake()
+    await until_quiet()
+    assert core.state.workers["a"].is_full
+    wire.make_room(800_000)
+    await until_quiet()
+    wire.say("DONE 1 1 0")
+    await until_quiet()
+    wire.make_room(1 << 30)
+    await until_quiet()
+    assert not core.state.workers["a"].is_full
+    assert {run.state for run in core.state.runs.values()} == {"sent"}
+    nursery.cancel_scope.cancel()
+
+
 async def test_orders_that_have_not_left_when_a_link_ends_wait_for_the_next_worker(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
