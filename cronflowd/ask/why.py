@@ -14,7 +14,8 @@ from typing import NamedTuple
 from ..base.text import format_time
 from ..engine.fires import day_off, out_of_bounds
 from ..engine.placement import why_waiting
-from ..engine.state import WELL, State
+from ..engine.state import State
+from ..engine.tables import WELL
 from ..schedules.describe import describe
 from ..schedules.rules import DAY_NAMES, MONTH_NAMES, format_ordinal
 from ..schedules.schedule import MACROS, At, Cron, Every

@@ -116,13 +116,13 @@ class LargeChanges:
         """Waits until what is decided is so."""
         core = self.core
         core.wake()
-        while core.state.bulk is not None:
+        while core.state.unfinished.bulk is not None:
             await core.sliced.wait()
 
     async def finish_alone(self) -> None:
         """The same before anybody is served, when nobody else takes slices."""
         core = self.core
-        while core.state.bulk is not None:
+        while core.state.unfinished.bulk is not None:
             if not core.take_slice():
                 await core.settled(core.last_seq)
             await _turn()

@@ -157,7 +157,7 @@ class Core:
         """No more runs for a worker whose connection is full or gone; or, `full` False, some again."""
         if (found := self.state.workers.get(worker)) and found.is_full != full:
             found.is_full = full
-            self.state.recount(found)
+            self.state.lanes.recount(found)
             if not full:
                 self.wake()
 

@@ -124,7 +124,7 @@ class Import:
         return name
 
     def _is_taken(self, state: State, name: str) -> bool:
-        return name in state.names or name in state.expected or name in self._dry_names
+        return name in state.names or name in state.beats.expected or name in self._dry_names
 
     def _is_written(self, state: State, line: Entry, spec: TaskSpec) -> bool:
         return crontab.is_written(line, spec, self._settings, state.default_tz)

@@ -48,11 +48,11 @@ class Files:
         """Writes all tasks; what somebody edited by hand meanwhile is kept aside, not overwritten."""
         core = self.core
         upto, before = core.last_seq, dict[int, TaskSpec]()
-        everything, core.state.before = list(core.state.tasks.values()), before
+        everything, core.state.unfinished.before = list(core.state.tasks.values()), before
         try:
             prepared, count = await self._prepare(path, everything, before)
         finally:
-            core.state.before = None
+            core.state.unfinished.before = None
         # Journaled first: whenever the power goes, the file is one of the last two that the journal knows.
         order = o.RecordSave(path.name, upto, prepared.size, prepared.crc, count)
         try:

@@ -1,21 +1,21 @@
 """What is expected to give a sign of life, and when it is late: the table, built by facts.
 
-A part of `State`, whose rules hold here: only `apply` comes to these methods, and none of them
-refuses. When a beat is due was decided from the schedule and stands in the fact. Here it is
-only put off, where nobody could have kept it: after a start of the daemon, the end of PAUSE all,
-and a big step of the clock, everything has its grace from then on.
+The rules of `state` hold here: only `apply` comes to these methods, and none of them refuses.
+When a beat is due was decided from the schedule and stands in the fact. Here it is only put off,
+where nobody could have kept it: after a start of the daemon, the end of PAUSE all, and a big step
+of the clock, everything has its grace from then on.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heappush
 
 from attrs import define
 
 from ..base.errors import Refusal
 from ..schedules.zones import EPOCH, parse_duration
 from . import facts as f
+from .alarms import Alarms
 
 FAR_S = 3 * 3600.0  # a clock set forward by more gives all beats their grace anew
 
@@ -54,73 +54,62 @@ def interval_s(every: str) -> float | None:
         return None
 
 
-class Expectations:
+class Beats:
     """The table, and which of them is late next."""
 
     def __init__(self) -> None:
         self.expected: dict[str, Expectation] = {}
-        self.beats_from_at = EPOCH  # nobody is late before this, and his grace
-        self.late: list[tuple[datetime, str]] = []  # a heap
+        self.from_at = EPOCH  # nobody is late before this, and his grace
+        self.late = Alarms(self.expected, self.late_at)
 
     def late_at(self, expected: Expectation) -> datetime | None:
         """When it is called late."""
         if expected.due_at is None:
             return None
-        return max(expected.due_at, self.beats_from_at + expected.grace)
-
-    def next_late(self) -> tuple[datetime, str] | None:
-        """The earliest that would be late, were there no pause."""
-        while self.late:
-            at, name = self.late[0]
-            if (expected := self.expected.get(name)) and self.late_at(expected) == at:
-                return self.late[0]
-            heappop(self.late)
-        return None
+        return max(expected.due_at, self.from_at + expected.grace)
 
     def give_grace(self, from_at: datetime) -> None:
         """From then on everybody has his grace, if he has not longer anyhow."""
-        self.beats_from_at = from_at
-        pairs = ((self.late_at(each), each.name) for each in self.expected.values())
-        self.late = [(at, name) for at, name in pairs if at]
-        heapify(self.late)
+        self.from_at = from_at
+        self.late.find_anew()
 
-    def _wait_for(self, expected: Expectation) -> None:
-        if at := self.late_at(expected):
-            heappush(self.late, (at, expected.name))
-            if len(self.late) > 64 + 2 * len(self.expected):
-                self.give_grace(self.beats_from_at)
+    def _put(self, expected: Expectation) -> None:
+        self.expected[expected.name] = expected
+        self.late.set(expected.name, expected)
 
-    def _expectation_set(self, fact: f.ExpectationSet, at: datetime, seq: int) -> None:
+    def set(self, fact: f.ExpectationSet, at: datetime) -> None:
+        """What is expected: anew, or in another form."""
         old = self.expected.get(fact.name)
-        expected = Expectation(
-            fact.name, fact.every, fact.grace_s, fact.notify, fact.desc, fact.start_at, fact.state,
-            fact.due_at, old.set_at if old else at, old.beaten_at if old else None, old.text if old else "",
+        self._put(
+            Expectation(
+                fact.name, fact.every, fact.grace_s, fact.notify, fact.desc, fact.start_at, fact.state,
+                fact.due_at, old.set_at if old else at, old.beaten_at if old else None,
+                old.text if old else "",
+            )
         )  # fmt: skip
-        self.expected[fact.name] = expected
-        self._wait_for(expected)
 
-    def _beat_received(self, fact: f.BeatReceived, at: datetime, seq: int) -> None:
+    def receive(self, fact: f.BeatReceived, at: datetime) -> None:
+        """The sign of life."""
         expected = self.expected[fact.name]
         expected.state, expected.text = fact.state, fact.text
         expected.beaten_at, expected.due_at = at, fact.due_at
-        self._wait_for(expected)
+        self._put(expected)
 
-    def _beat_missed(self, fact: f.BeatMissed, at: datetime, seq: int) -> None:
+    def miss(self, fact: f.BeatMissed) -> None:
+        """Nothing came in time."""
         expected = self.expected[fact.name]
         expected.state, expected.due_at = "late", None
 
-    def _expectation_forgotten(self, fact: f.ExpectationForgotten, at: datetime, seq: int) -> None:
-        del self.expected[fact.name]
-
-    def _expectation_carried(self, fact: f.ExpectationCarried, at: datetime, seq: int) -> None:
-        expected = Expectation(
-            fact.name, fact.every, fact.grace_s, fact.notify, fact.desc, fact.start_at, fact.state,
-            fact.due_at, fact.set_at, fact.beaten_at, fact.text,
+    def take(self, fact: f.ExpectationCarried) -> None:
+        """The inverse of `carried`."""
+        self._put(
+            Expectation(
+                fact.name, fact.every, fact.grace_s, fact.notify, fact.desc, fact.start_at, fact.state,
+                fact.due_at, fact.set_at, fact.beaten_at, fact.text,
+            )
         )  # fmt: skip
-        self.expected[fact.name] = expected
-        self._wait_for(expected)
 
-    def _step_beats(self, by: timedelta) -> None:
+    def step(self, by: timedelta) -> None:
         """The clock was set: intervals stay as long as they are, and what a schedule says stays."""
         for expected in self.expected.values():
             expected.set_at += by

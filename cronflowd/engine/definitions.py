@@ -86,7 +86,7 @@ class Definitions:
         state = self.state
         if name and name in state.names:
             raise Refusal("exists", f'a task named "{name}" exists already (id {state.names[name]})')
-        if name in state.expected:
+        if name in state.beats.expected:
             raise Refusal("exists", f'"{name}" is the name of an expectation; FORGET removes it')
 
     def _settled(self, spec: TaskSpec, old_name: str = "") -> TaskSpec:
@@ -273,7 +273,7 @@ class Definitions:
                 next_id = max(next_id, new_id + 1)
             staying.add(new_id)
             named = _named(spec, new_id)
-            if named.name in state.expected:
+            if named.name in state.beats.expected:
                 self._check_free(named.name)
             if (owner := id_of_name(named.name)) not in (None, new_id):
                 raise Refusal("exists", f'the name "{named.name}" belongs to id {owner} alone')

@@ -19,7 +19,8 @@ from ..base.text import escape
 from ..tasks.reasons import Reason, reason
 from ..tasks.task import Task, TaskSpec
 from . import orders as o
-from .state import WELL, State
+from .state import State
+from .tables import WELL
 
 
 def standing(state: State, task: Task) -> tuple[list[str], Reason]:

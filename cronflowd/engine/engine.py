@@ -320,7 +320,7 @@ class Engine(Slices):
         back_s = (state.told_at - now).total_seconds()
         # Set back while no daemon ran; by how much more than this, nobody knows.
         facts: list[f.Fact] = [f.ClockStepped(-back_s)] if back_s > MAX_SLEW_S else []
-        if state.bulk and not state.bulk.is_decided:
+        if state.unfinished.bulk and not state.unfinished.bulk.is_decided:
             facts.append(f.BulkEnded("dropped"))
         facts.append(f.DaemonStarted(order.version, order.tz, now + timedelta(seconds=self.limits.lease_s)))
         moved = bool(state.tz) and state.tz != order.tz
@@ -379,23 +379,23 @@ class Engine(Slices):
         state = self.state
         if (state.unread_runs or state.untold) and (unread := next_unread(state)):
             return unread
-        if (lease := state.next_lease_end()) and lease[0] <= now:
-            return o.LoseRun(lease[1])
-        if (timeout := state.next_timeout()) and timeout[0] <= now:
-            return o.TimeoutRun(timeout[1])
-        if (missed := state.next_missed()) and missed[0] <= now:
-            return o.ExpireRun(missed[1])
-        if state.late and (silent := expectations.next_step(state, now)):
+        if (run := state.leases.next_due(now)) is not None:
+            return o.LoseRun(run)
+        if (run := state.timeouts.next_due(now)) is not None:
+            return o.TimeoutRun(run)
+        if (run := state.missed.next_due(now)) is not None:
+            return o.ExpireRun(run)
+        if state.beats.late.heap and (silent := expectations.next_step(state, now)):
             return silent
-        if (release := state.next_release()) and release[0] <= now:
-            return o.ReleaseRun(release[1])
-        if self._fired < FIRES_AHEAD or not state.ready:
+        if (run := state.delayed.next_due(now)) is not None:
+            return o.ReleaseRun(run)
+        if self._fired < FIRES_AHEAD or not state.lanes.ready:
             if (due := state.next_task_due()) and due[0] <= now:
                 self._fired += 1
                 return self._when_due(*due)
             if state.to_judge and (judged := next_judgement(state)):
                 return judged
-        if state.ready and (placed := choose(state)):
+        if state.lanes.ready and (placed := choose(state)):
             return o.PlaceRun(placed[0].id, placed[1].name)
         is_more_due, self._fired = self._fired >= FIRES_AHEAD, 0
         return self.next_step(now) if is_more_due else None
@@ -404,7 +404,7 @@ class Engine(Slices):
         state = self.state
         if state.is_stale(due_at, task_id):
             return o.PassOver()
-        if state.again is not None and state.again.waits(state.tasks[task_id]):
+        if state.unfinished.again is not None and state.unfinished.again.waits(state.tasks[task_id]):
             return o.RescheduleTask(task_id)
         return o.FireTask(task_id)
 
@@ -415,10 +415,10 @@ class Engine(Slices):
             first[0]
             for first in (
                 state.next_task_due(),
-                state.next_lease_end(),
-                state.next_timeout(),
-                state.next_release(),
-                state.next_missed(),
+                state.leases.first(),
+                state.timeouts.first(),
+                state.delayed.first(),
+                state.missed.first(),
             )
             if first
         ]

@@ -36,13 +36,13 @@ NOBODY = ("note", "nobody is told: give notify=, or start the daemon with --noti
 
 def next_step(state: State, now: datetime) -> o.MissBeat | None:
     """What is late by now, as the next order."""
-    late = state.next_late()
+    late = state.beats.late.first()
     return o.MissBeat(late[1]) if late and late[0] <= now and not state.is_all_paused(now) else None
 
 
 def next_due(state: State) -> datetime | None:
     """When something is late if nobody beats; PAUSE all without an end keeps everything back."""
-    late = state.next_late()
+    late = state.beats.late.first()
     is_waiting = late and not (state.paused_all and state.paused_until_at is None)
     return late[0] if late and is_waiting else None
 
@@ -56,7 +56,7 @@ def expect(state: State, order: o.SetExpectation, now: datetime, general: Sequen
     Whoever says it is told if nobody would hear of it: `general` are the targets of all that has none.
     """
     decision = _expect(state, order, now)
-    fact = decision.facts[0] if decision.facts else state.expected[order.name]
+    fact = decision.facts[0] if decision.facts else state.beats.expected[order.name]
     assert isinstance(fact, f.ExpectationSet | Expectation)
     # `none` is on purpose.
     if decision.reply and not (fact.notify or any(target.events & OF_A_BEAT for target in general)):
@@ -65,7 +65,7 @@ def expect(state: State, order: o.SetExpectation, now: datetime, general: Sequen
 
 
 def _expect(state: State, order: o.SetExpectation, now: datetime) -> Decision:
-    old, words = state.expected.get(order.name), dict(order.words)
+    old, words = state.beats.expected.get(order.name), dict(order.words)
     if old is None:
         _check_new(state, order.name)
     form = _form(state, old, words, now)
@@ -92,7 +92,7 @@ def _check_new(state: State, name: str) -> None:
         raise Refusal("exists", f'a task is named "{name}" (id {state.names[name]})')
     if id_of_name(name):
         raise Refusal("exists", f'the name "{name}" belongs to the task with id {id_of_name(name)} alone')
-    if len(state.expected) >= MAX_EXPECTATIONS:
+    if len(state.beats.expected) >= MAX_EXPECTATIONS:
         raise Refusal("limit", f"there are {MAX_EXPECTATIONS} expectations already, which is the limit")
 
 
@@ -173,7 +173,7 @@ def beat(state: State, order: o.ReceiveBeat, now: datetime) -> Decision:
 
 def miss(state: State, order: o.MissBeat, now: datetime) -> Decision:
     """It is late."""
-    expected = state.expected[order.name]
+    expected = state.beats.expected[order.name]
     assert expected.due_at is not None
     return Decision([f.BeatMissed(expected.name, expected.due_at)])
 
@@ -185,14 +185,14 @@ def forget(state: State, order: o.ForgetExpectation, now: datetime) -> Decision:
 
 
 def _find(state: State, name: str) -> Expectation:
-    if (expected := state.expected.get(name)) is None:
+    if (expected := state.beats.expected.get(name)) is None:
         raise Refusal("not-found", f'nothing named "{escape(name[:80])}" is expected; EXPECT says what is')
     return expected
 
 
 def rescheduled(state: State, now: datetime) -> Iterator[f.Fact]:
     """With other zone data, what a schedule says comes at another moment."""
-    for each in state.expected.values():
+    for each in state.beats.expected.values():
         if each.due_at is None or each.due_at <= now or each.every_s is not None:
             continue
         since_at = max(each.beaten_at or each.set_at, each.start_at or each.set_at)
@@ -211,11 +211,11 @@ def show(state: State, now: datetime) -> Reply:
     is_paused = state.is_all_paused(now)
     rows = [
         (
-            each.name, "paused" if is_paused else each.state, each.beaten_at, state.late_at(each), each.every,
-            format_duration(each.grace_s), each.text or None, each.notify or None, each.desc or None,
-            each.start_at,
+            each.name, "paused" if is_paused else each.state, each.beaten_at, state.beats.late_at(each),
+            each.every, format_duration(each.grace_s), each.text or None, each.notify or None,
+            each.desc or None, each.start_at,
         )
-        for _, each in sorted(state.expected.items())
+        for _, each in sorted(state.beats.expected.items())
     ]  # fmt: skip
     return Reply("", {}, COLUMNS, rows, "rows")
 

@@ -24,8 +24,8 @@ from . import facts as f
 from . import orders as o
 from .dependencies import standing
 from .placement import all_targets
-from .state import State, counts
-from .tables import MIN_GRACE_S
+from .state import State
+from .tables import MIN_GRACE_S, counts
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 DAY = timedelta(days=1)

@@ -29,7 +29,8 @@ from ..tasks.targets import BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
 from ..tasks.task import Told, make_spec
 from . import facts as f
 from .definitions import Limits
-from .state import WELL, State
+from .state import State
+from .tables import WELL
 
 MAX_UNDER_WAY = 1000  # notifications that wait or run; beyond, all are withheld and counted
 MAX_LINES, MAX_OUTPUT_CHARS = 20, 4096  # of the run's output
@@ -133,7 +134,7 @@ class _Writer:
         kind, command, payload = _FORMS[target.form](notice, target.address)
         options = evolve(OPTIONS, type=kind, payload=orjson.dumps(payload).decode())
         name = f"notify_{self._task}"
-        if name in self._state.names or name in self._state.expected:
+        if name in self._state.names or name in self._state.beats.expected:
             name = f"task_{self._task}"  # which nobody else can have
         moment = f"@at {format_time(self._now)}"
         spec = make_spec(name, moment, command, options, self._state.default_tz)
@@ -264,7 +265,10 @@ def _beat_missed(state: State, fact: f.BeatMissed, now: datetime, general: Targe
 
 
 def _beat_received(state: State, fact: f.BeatReceived, now: datetime, general: Targets) -> Iterator[Notice]:
-    before, told = state.expected[fact.name].state, {"state": fact.state, "text": _clean(fact.text) or None}
+    before, told = (
+        state.beats.expected[fact.name].state,
+        {"state": fact.state, "text": _clean(fact.text) or None},
+    )
     if fact.state != WELL:
         yield _of_beat(state, fact.name, "failure", "says that it failed", told)
     elif before in ("late", "failed"):
@@ -274,7 +278,7 @@ def _beat_received(state: State, fact: f.BeatReceived, now: datetime, general: T
 
 
 def _of_beat(state: State, name: str, event: str, words: str, told: dict[str, Any]) -> Notice:
-    expected = state.expected[name]
+    expected = state.beats.expected[name]
     last = {
         "last": expected.beaten_at and format_time(expected.beaten_at),
         "last_text": _clean(expected.text) or None if event == "absent" else None,

@@ -14,17 +14,17 @@ from datetime import datetime, timedelta
 from ..base.text import format_time
 from ..tasks.task import Run, TaskSpec, Worker
 from .dependencies import standing
+from .lanes import accepts
 from .state import State
-from .tables import accepts
 
 
 def choose(state: State) -> tuple[Run, Worker] | None:
     """The next run to send and where to; None while nothing can be placed."""
-    while found := state.next_ready():
+    while found := state.lanes.next_ready():
         run, (on, work) = found
-        if worker := best_worker(work, on, state.free.values()):
+        if worker := best_worker(work, on, state.lanes.free.values()):
             return run, worker
-        state.put_off((on, work))
+        state.lanes.put_off((on, work))
     return None
 
 

@@ -47,18 +47,18 @@ class Slices(Changes):
 
     def next_slice(self, now: datetime) -> Any | None:
         """The next small part of what is under way; the same again until it was taken."""
-        bulk = self.state.bulk
-        what = self.state.again or (bulk if bulk and bulk.is_decided else None)
+        bulk = self.state.unfinished.bulk
+        what = self.state.unfinished.again or (bulk if bulk and bulk.is_decided else None)
         if what is None:
             return None
-        if self._waiting[0] is not what or self._waiting[1] != self.state.slices:
+        if self._waiting[0] is not what or self._waiting[1] != self.state.unfinished.slices:
             slice_ = self._next_reschedule(what) if isinstance(what, Again) else self._next_piece(what, now)
-            self._waiting = what, self.state.slices, slice_
+            self._waiting = what, self.state.unfinished.slices, slice_
         return self._waiting[2]
 
     def check_free(self, order: Any) -> None:
         """Refuses what would change tasks while very many are being changed."""
-        bulk = self.state.bulk
+        bulk = self.state.unfinished.bulk
         if (what := self.planning or (bulk and bulk.kind.upper())) and type(order) in _NOT_MEANWHILE:
             raise Refusal("busy", f"{what} of very many tasks is under way; try again when it is done")
 
@@ -73,7 +73,7 @@ class Slices(Changes):
         return Decision([f.BulkDecided("load"), *saved], loaded(order.tasks))
 
     def _drop_staged(self, order: o.DropStaged, now: datetime) -> Decision:
-        bulk = self.state.bulk
+        bulk = self.state.unfinished.bulk
         return Decision([f.BulkEnded("dropped")] if bulk and not bulk.is_decided else [])
 
     def _next_piece(self, bulk: Bulk, now: datetime) -> Any:
@@ -128,7 +128,7 @@ class Slices(Changes):
 
     def _bulk_slice(self, order: o.BulkSlice, now: datetime) -> Decision:
         state, facts = self.state, list[f.Fact]()
-        bulk = state.bulk
+        bulk = state.unfinished.bulk
         assert bulk
         for task_id in order.tasks:
             if order.kind in PARTS:
@@ -152,7 +152,7 @@ class Slices(Changes):
     def reschedule(self, from_at: datetime, zoneless: bool = False) -> list[f.Fact]:
         """Has the moments after `from_at` found anew: at once, or in slices from now on."""
         state = self.state
-        if (old := state.again) and not old.zoneless:
+        if (old := state.unfinished.again) and not old.zoneless:
             zoneless = False
         if len(state.tasks) > AT_ONCE:
             return [f.RescheduleBegun(from_at, zoneless or None)]
@@ -182,12 +182,12 @@ class Slices(Changes):
 
     def _reschedule_slice(self, order: o.RescheduleSlice, now: datetime) -> Decision:
         state = self.state
-        assert state.again
+        assert state.unfinished.again
         tasks = [task for task_id in order.tasks if (task := state.tasks.get(task_id))]
-        return Decision([*self._look_again(state.again, tasks), f.RescheduleStepped(order.upto)])
+        return Decision([*self._look_again(state.unfinished.again, tasks), f.RescheduleStepped(order.upto)])
 
     def _reschedule_task(self, order: o.RescheduleTask, now: datetime) -> Decision:
-        task, again = self.state.tasks[order.task], self.state.again
+        task, again = self.state.tasks[order.task], self.state.unfinished.again
         assert again
         return Decision(
             [f.TaskRescheduled(task.id, task.spec.moments.next_after(again.from_at, task.anchor_at))]

@@ -1,70 +1,99 @@
-"""The tables of tasks, runs and workers, and what finds their rows quickly: names, lanes, heaps.
+"""What is true, as tables: tasks, runs, workers, and what finds their rows quickly.
 
-Everything but the three tables themselves is derived, and may be pruned at any time: an entry
-of a heap that its row no longer agrees with is dropped when it comes to the top, and a heap that
-is mostly such entries is made anew from the table.
-
-Runs that wait for a worker stand in *lanes*. A lane is what a worker can be asked for: one value
-of on= and one kind of work; a run of `custom:backup` stands in two, since some workers do all of
-`custom` and some only that handler. Within a lane the run that has waited longest is first, with
-the handicap of its priority. `ready` holds the lanes whose first run could leave now: a lane comes
-in when a run joins it that some free worker would take, or when a worker that would take its first
-run becomes free. So neither the number of lanes nor that of workers that are busy is ever walked.
+Everything but the three tables themselves, the counts and the history is derived, and may be
+pruned at any time. Read freely; only the functions that `State.apply` calls change anything.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush
 
 from ..base.walks import Numbered
-from ..tasks.task import Run, Task, Told, Worker
+from ..schedules.calendars import Calendars
+from ..schedules.zones import EPOCH
+from ..tasks.targets import EVENTS
+from ..tasks.task import Outcome, Run, Task, TaskSpec, Told, Worker, read_record
+from . import facts as f
+from .alarms import FEW, Alarms
+from .beats import Beats
+from .changelog import ChangeLog
+from .lanes import Lanes
+from .ledger import Ledger
 from .unfinished import Unfinished
-
-# A run that waits counts as younger by this much: an old low one passes a new high one.
-HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
 
 MAX_STALE = 1000  # entries of a heap that are passed over in one go
 
 # At one moment high ones are decided first, so that what is placed at once is placed in order.
 RANK = {"high": 0, "medium": 1, "low": 2}
 MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
-FEW = 64  # a heap that is shorter is never worth tidying
-
-Lane = tuple[str, str]  # on=, work
-Place = tuple[datetime, int]  # in a lane: when the run began to wait, with its handicap; its number
+SAVES_KEPT = 2  # the file on disk is one of the last two saves, whenever the power went
+WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
 
 
-class Tables(Unfinished):
-    """Tasks, runs that have not ended, workers; and what beats are expected."""
+class Output:
+    """What a run wrote. Not `whole` = memory lost the beginning; the journal has all of it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    __slots__ = ("lines", "size", "whole")
+
+    def __init__(self, whole: bool) -> None:
+        self.lines: list[tuple[int, str]] = []
+        self.size = 0
+        self.whole = whole
+
+
+class Tables:
+    """All that is true."""
+
+    def __init__(self, default_tz: str = "UTC", recent_runs: int = 10_000) -> None:
+        self.default_tz = default_tz
+        self.calendars = Calendars()  # what today's files and packages say; facts tell what came of it
         self.tasks: Numbered[Task] = Numbered()
         self.runs: dict[int, Run] = {}  # not ended
         self.workers: dict[str, Worker] = {}
+        self.next_task, self.next_run = 1, 1
         self.paused_all, self.paused_until_at, self.paused_why = False, _NO_TIME, ""
         self.told: dict[tuple[str, str], Told] = {}  # by whom it is about (as in NoticeGiven) and event
         self.notices: set[int] = set()  # tasks that the daemon made to tell somebody something
-        # Indexes.
+        self.beats = Beats()
+        self.changes = ChangeLog()
+        self.unfinished = Unfinished(self.changes)  # what concerns very many tasks
+        self.saved: deque[f.TasksSaved] = deque(maxlen=SAVES_KEPT)
+        self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were
+        self.ledger = Ledger()  # the same, and how many were due, by time
+        # The daemon and its clock.
+        self.tz = ""  # of the daemon that wrote last
+        self.started_at: datetime | None = None
+        self.last_step_s: float | None = None
+        self.last_step_at = _NO_TIME
+        self.told_at = EPOCH  # of the newest fact: what the clock, as far as it was set since, showed last
+        # Every moment up to here has been decided, also while the clock, set back, shows less again.
+        self.decided_upto_at = EPOCH
+        # What the clock was set forward over, by how much: moments up to then start nothing.
+        self.jumped_upto_at, self.jumped_by_s = _NO_TIME, 0.0
+        # History in memory: the newest outcomes, and the output of runs.
+        self.recent_runs = recent_runs
+        self.recent: deque[Outcome] = deque()
+        self.outcomes: dict[int, list[Outcome]] = {}
+        self.outputs: OrderedDict[int, Output] = OrderedDict()
+        self.output_size = 0
+        self.history_from_seq = 0  # outcomes of records before this one are not in memory
+        # Indexes of tasks.
         self.names: dict[str, int] = {}
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
         self.to_judge: dict[int, None] = {}  # tasks whose dependencies, or runs, may let them go on
         self.due: list[tuple[datetime, int, int]] = []  # with the rank of its priority
-        # What the clock was set forward over, by how much: moments up to then start nothing.
-        self.jumped_upto_at, self.jumped_by_s = _NO_TIME, 0.0
-        self.lanes: dict[str, dict[str, list[tuple[datetime, int, int]]]] = {}  # by on=, by work: heaps
-        self.ready: list[tuple[datetime, int, Lane]] = []
-        self.ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts
-        self.waits: list[tuple[datetime, int, int]] = []  # when a run that no worker took is missed
         self.unread: dict[int, None] = {}  # tasks whose records cannot be read
         self.untold: dict[int, None] = {}  # those among them of which that has not been said
-        self.unread_runs: dict[int, None] = {}  # runs that may have to end because theirs cannot be
-        self.delayed: list[tuple[datetime, int]] = []
-        self.leases: list[tuple[datetime, int]] = []
-        self.timeouts: list[tuple[datetime, int, int]] = []
-        self.free: dict[str, Worker] = {}  # workers that would take a run now
+        # Indexes of runs.
+        self.unread_runs: dict[int, None] = {}  # those that may have to end because theirs cannot be
+        self.lanes = Lanes(self.runs)
+        self.missed = Alarms(self.runs, _missed_at)  # that no worker took in time
+        self.delayed = Alarms(self.runs, _released_at)
+        self.leases = Alarms(self.runs, _lease_ends)
+        self.timeouts = Alarms(self.runs, _times_out)
 
     def find(self, ref: str) -> Task | None:
         """The task whose id or name is `ref`; `task_<n>` finds nothing but n."""
@@ -121,7 +150,7 @@ class Tables(Unfinished):
     def set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
         """When a task is due next, and how many of the moments at that instant have been decided."""
         task.due_at, task.decided = due_at, decided
-        self.note_due(task)
+        self.unfinished.note_due(task)
         if due_at is not None:
             heappush(self.due, (due_at, RANK[task.spec.options.prio], task.id))
             if len(self.due) > FEW + 2 * len(self.tasks):
@@ -139,109 +168,6 @@ class Tables(Unfinished):
             if first is None or first[0] > self.jumped_upto_at:
                 self.jumped_upto_at = None
 
-    # --- runs ---
-
-    def enqueue(self, run: Run) -> None:
-        """Lets a run wait for its time, then for a worker."""
-        if run.spec.unread:
-            self.unread_runs[run.id] = None
-        if run.delayed_until_at is not None:
-            heappush(self.delayed, (run.delayed_until_at, run.id))
-        else:
-            self._enqueue(run)
-
-    def _enqueue(self, run: Run) -> None:
-        if len(self.waits) > FEW + 2 * len(self.runs):
-            self._tidy_waits()
-        heappush(self.waits, (wait_ends(run), run.id, run.attempt))
-        place, on, work = _place(run), run.on, run.spec.work
-        kind = work.partition(":")[0]
-        self._stand(run, place, (on, work))
-        if kind != work:
-            self._stand(run, place, (on, kind))
-
-    def _stand(self, run: Run, place: Place, lane: Lane) -> None:
-        works = self.lanes.setdefault(lane[0], {})
-        heap = works.setdefault(lane[1], [])
-        if len(heap) > FEW + 2 * len(self.runs):
-            heap[:] = [entry for entry in heap if self._stands(entry)]
-            heapify(heap)
-        heappush(heap, (*place, run.attempt))
-        if self.first_in(lane) == place and any(
-            accepts(worker, lane[1], lane[0]) for worker in self.free.values()
-        ):
-            self._make_ready(lane, place)
-
-    def _make_ready(self, lane: Lane, place: Place) -> None:
-        if self.ready_as.get(lane) != place:
-            self.ready_as[lane] = place
-            heappush(self.ready, (*place, lane))
-
-    def _stands(self, entry: tuple[datetime, int, int]) -> bool:
-        """Whether an entry of a lane still counts; it stays there when its run was sent or cancelled."""
-        since_at, run_id, attempt = entry
-        run = self.runs.get(run_id)
-        return (
-            run is not None
-            and run.state == "queued"
-            and run.attempt == attempt
-            and _place(run) == (since_at, run_id)
-        )
-
-    def first_in(self, lane: Lane) -> Place | None:
-        """The place of the run that has waited longest in a lane; empty lanes are dropped."""
-        on, work = lane
-        works = self.lanes.get(on, {})
-        heap = works.get(work)
-        if heap is None:
-            return None
-        while heap:
-            if self._stands(heap[0]):
-                return heap[0][:2]
-            heappop(heap)
-        del works[work]
-        if not works:
-            del self.lanes[on]
-        return None
-
-    def next_ready(self) -> tuple[Run, Lane] | None:
-        """Of all runs that some free worker would take, the one that goes first; its lane stays ready."""
-        while self.ready:
-            since_at, run_id, lane = self.ready[0]
-            if self.ready_as.get(lane) == (since_at, run_id):
-                first = self.first_in(lane)
-                if first == (since_at, run_id):
-                    return self.runs[run_id], lane
-                if first is not None:
-                    self.ready_as[lane] = first
-                    heapreplace(self.ready, (*first, lane))
-                    continue
-                del self.ready_as[lane]
-            heappop(self.ready)
-        return None
-
-    def put_off(self, lane: Lane) -> None:
-        """Nobody who is free takes the first of this lane: until a worker that would becomes free."""
-        del self.ready_as[lane]
-
-    def waiting(self) -> Iterator[Run]:
-        """All runs that wait for a worker, in no order."""
-        return (run for run in self.runs.values() if is_waiting(run))
-
-    def next_missed(self) -> tuple[datetime, int] | None:
-        """The earliest end of the grace of a run that waits for a worker."""
-        while self.waits:
-            ends_at, run_id, attempt = self.waits[0]
-            run = self.runs.get(run_id)
-            if run and run.attempt == attempt and is_waiting(run) and wait_ends(run) == ends_at:
-                return ends_at, run_id
-            heappop(self.waits)
-        return None
-
-    def _tidy_waits(self) -> None:
-        self.waits = [(wait_ends(run), run.id, run.attempt) for run in self.waiting()]
-        heapify(self.waits)
-
     def next_task_due(self) -> tuple[datetime, int] | None:
         """The earliest moment of any task, first of the highest priority; or one that is none any more.
 
@@ -258,106 +184,48 @@ class Tables(Unfinished):
         task = self.tasks.get(task_id)
         return task is None or task.due_at != due_at
 
-    def next_lease_end(self) -> tuple[datetime, int] | None:
-        """The earliest end of a lease."""
-        while self.leases:
-            until_at, run_id = self.leases[0]
-            if (run := self.runs.get(run_id)) and run.lease_until_at == until_at:
-                return self.leases[0]
-            heappop(self.leases)
-        return None
+    def read(self, definition: f.Definition) -> TaskSpec:
+        """A definition, as a fact brings it."""
+        if isinstance(definition, TaskSpec):
+            return definition
+        return read_record(definition, self.default_tz)
 
-    def next_timeout(self) -> tuple[datetime, int] | None:
-        """The earliest end of a run's time."""
-        while self.timeouts:
-            at, run_id, attempt = self.timeouts[0]
-            run = self.runs.get(run_id)
-            if run and run.attempt == attempt and run.state in ("sent", "running") and not run.stopping:
-                return at, run_id
-            heappop(self.timeouts)
-        return None
+    # --- runs ---
 
-    def watch_time(self, run: Run) -> None:
-        """A run that a worker has got must end within its timeout=."""
-        if (ends_at := _time_ends(run)) is None:
-            return
-        heappush(self.timeouts, (ends_at, run.id, run.attempt))
-        if len(self.timeouts) > FEW + 2 * len(self.runs):
-            self.timeouts = [
-                (at, each.id, each.attempt)
-                for each in self.runs.values()
-                if (at := _time_ends(each)) is not None and not each.stopping
-            ]
-            heapify(self.timeouts)
+    def put_run(self, run: Run) -> None:
+        """A run that has not ended, into the table."""
+        self.runs[run.id] = run
+        if run.spec.unread:
+            self.unread_runs[run.id] = None
 
-    def next_release(self) -> tuple[datetime, int] | None:
-        """The earliest retry."""
-        while self.delayed:
-            at, run_id = self.delayed[0]
-            run = self.runs.get(run_id)
-            if run and run.delayed_until_at == at and not (run.parked or run.awaits):
-                return self.delayed[0]
-            heappop(self.delayed)
-        return None
+    def enqueue(self, run: Run) -> None:
+        """Lets a run wait for its time, then for a worker."""
+        if run.spec.unread:
+            self.unread_runs[run.id] = None
+        if run.delayed_until_at is not None:
+            self.delayed.set(run.id, run)
+        else:
+            self.missed.set(run.id, run)
+            self.lanes.join(run)
+
+    def waiting(self) -> Iterator[Run]:
+        """All runs that wait for a worker, in no order."""
+        return (run for run in self.runs.values() if is_waiting(run))
 
     def lease(self, run: Run, until_at: datetime) -> None:
         """From then on its worker is taken for lost."""
         run.lease_until_at = until_at
-        heappush(self.leases, (until_at, run.id))
-        if len(self.leases) > FEW + 2 * len(self.runs):
-            self.leases = [
-                (each.lease_until_at, each.id)
-                for each in self.runs.values()
-                if each.lease_until_at is not None
-            ]
-            heapify(self.leases)
+        self.leases.set(run.id, run)
 
-    def recount(self, worker: Worker) -> None:
-        """Whether a worker would take a run may be otherwise now."""
-        if worker.free <= 0:
-            self.free.pop(worker.name, None)
-        elif self.free.get(worker.name) is not worker:
-            self.free[worker.name] = worker
-            self._offer(worker)
+    def held(self, worker: Worker) -> list[Run]:
+        """The runs that a worker has got, in order."""
+        return [self.runs[run] for run in sorted(worker.runs)]
 
-    def offer_anew(self, worker: Worker) -> None:
-        """The same, and what it can do or is called may be otherwise too."""
-        self.free.pop(worker.name, None)
-        self.recount(worker)
-
-    def _offer(self, worker: Worker) -> None:
-        """It has become free: the lanes it would take a run from are ready."""
-        for on in ("any", worker.name, *(f"label:{key}={value}" for key, value in worker.labels.items())):
-            if works := self.lanes.get(on):
-                for work in works.keys() & worker.can:
-                    if first := self.first_in((on, work)):
-                        self._make_ready((on, work), first)
-
-    def step_waits(self, by: timedelta) -> None:
-        """The clock was set: what waits has waited as long as before."""
-        # The same added to each leaves a heap a heap.
-        self.delayed = [(until_at + by, run_id) for until_at, run_id in self.delayed]
-        self.leases = [(until_at + by, run_id) for until_at, run_id in self.leases]
-        self.timeouts = [(at + by, run_id, attempt) for at, run_id, attempt in self.timeouts]
-        self.waits = [(at + by, run_id, attempt) for at, run_id, attempt in self.waits]
-        for works in self.lanes.values():
-            for heap in works.values():
-                heap[:] = [(at + by, run_id, attempt) for at, run_id, attempt in heap]
-        self.ready = [(at + by, run_id, lane) for at, run_id, lane in self.ready]
-        self.ready_as = {lane: (at + by, run_id) for lane, (at, run_id) in self.ready_as.items()}
-
-
-def accepts(worker: Worker, work: str, on: str) -> bool:
-    """Whether a worker can do this work and is one of those asked for by on=."""
-    # Who can do `custom` has all handlers, who can do `custom:NAME` has that one.
-    if work not in worker.can and work.partition(":")[0] not in worker.can:
-        return False
-    if on == "any":
-        return True
-    if on.startswith("label:"):
-        key, _, value = on[6:].partition("=")
-        return worker.labels.get(key) == value
-    return worker.name == on
+    def forget_told(self, about: str) -> None:
+        """What was told of something that is gone."""
+        if self.told:
+            for event in EVENTS:
+                self.told.pop((about, event), None)
 
 
 def is_waiting(run: Run) -> bool:
@@ -370,13 +238,30 @@ def wait_ends(run: Run) -> datetime:
     return run.queued_at + timedelta(seconds=max(run.spec.options.grace_s, MIN_GRACE_S))
 
 
-def _place(run: Run) -> Place:
-    return run.queued_at + HANDICAP[run.spec.options.prio], run.id
+def _missed_at(run: Run) -> datetime | None:
+    return wait_ends(run) if is_waiting(run) else None
 
 
-def _time_ends(run: Run) -> datetime | None:
+def _released_at(run: Run) -> datetime | None:
+    return None if run.parked or run.awaits else run.delayed_until_at
+
+
+def _lease_ends(run: Run) -> datetime | None:
+    return run.lease_until_at
+
+
+def _times_out(run: Run) -> datetime | None:
     timeout_s = run.spec.options.timeout_s
-    return None if timeout_s is None or run.sent_at is None else run.sent_at + timedelta(seconds=timeout_s)
+    if timeout_s is None or run.sent_at is None or run.stopping:
+        return None
+    return run.sent_at + timedelta(seconds=timeout_s)
+
+
+def counts(task: Task, run: Run) -> bool:
+    """Whether a run is one of those that count= counts, unless it is skipped or missed."""
+    # One that was queued before count= was set does not: it was not counted then. With on=all a moment
+    # counts once, and is not given back.
+    return run.by != "manual" and not run.target and 0 < run.spec.options.count == task.spec.options.count
 
 
 _NO_TIME: datetime | None = None

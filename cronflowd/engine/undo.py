@@ -347,7 +347,7 @@ def _check_names(state: State, then: dict[int, Then | None]) -> Generator[None, 
             owner = owners.setdefault(name, task_id)
         if owner != task_id:
             raise Refusal("exists", f'a task named "{name}" is in the way (id {owner})')
-        if name in state.expected:
+        if name in state.beats.expected:
             raise Refusal("exists", f'an expectation named "{name}" is in the way')
 
 

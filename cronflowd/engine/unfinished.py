@@ -1,6 +1,6 @@
 """What concerns very many tasks and is not done yet: the table, built by facts.
 
-A part of `State`, whose rules hold here. What would take long to make true of all tasks in one
+The rules of `state` hold here. What would take long to make true of all tasks in one
 go is one fact that says so, and then many small decisions, everybody else's turns between them
 (`slices` makes them). A restart goes on where they ended, so the whole comes to be or nothing.
 """
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from attrs import Factory, define
 
 from . import facts as f
-from .beats import Expectations
 from .changelog import ChangeLog
 
 if TYPE_CHECKING:
@@ -57,14 +56,11 @@ class Bulk:
     entries: dict[int, str] = Factory(dict)  # of a file that is loaded: records as JSON, by id
 
 
-class Unfinished(Expectations):
+class Unfinished:
     """What is under way."""
 
-    next_task: int
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.changes = ChangeLog()
+    def __init__(self, changes: ChangeLog) -> None:
+        self._changes = changes
         self.again: Again | None = None
         self.bulk: Bulk | None = None
         # While a file is written of the tasks as they were: the definitions that others replaced since.
@@ -76,10 +72,10 @@ class Unfinished(Expectations):
         if self.again and task.id > self.again.upto:
             self.again.done.add(task.id)
 
-    def _reschedule_begun(self, fact: f.RescheduleBegun, at: datetime, seq: int) -> None:
+    def reschedule_begun(self, fact: f.RescheduleBegun) -> None:
         self.again = Again(fact.from_at, bool(fact.zoneless), fact.upto or 0, set(fact.done or ()))
 
-    def _reschedule_stepped(self, fact: f.RescheduleStepped, at: datetime, seq: int) -> None:
+    def reschedule_stepped(self, fact: f.RescheduleStepped) -> None:
         self.slices += 1
         if fact.upto is None or self.again is None:
             self.again = None
@@ -89,36 +85,35 @@ class Unfinished(Expectations):
 
     # --- a change of very many tasks ---
 
-    def _bulk_staged(self, fact: f.BulkStaged, at: datetime, seq: int) -> None:
+    def bulk_staged(self, fact: f.BulkStaged) -> None:
         if fact.next_task is not None:
             self.bulk = Bulk("load")
-            self.next_task = max(self.next_task, fact.next_task)
         if self.bulk:
             self.bulk.entries.update(zip(fact.ids, fact.lines, strict=True))
 
-    def _bulk_decided(self, fact: f.BulkDecided, at: datetime, seq: int) -> None:
+    def bulk_decided(self, fact: f.BulkDecided) -> None:
         bulk = self.bulk = self.bulk or Bulk(fact.kind)
         bulk.is_decided, bulk.who, bulk.change, bulk.undoes = True, fact.who, fact.change, fact.undoes or []
-        self.changes.is_held = True  # those that are taken back must be known to the end
+        self._changes.is_held = True  # those that are taken back must be known to the end
 
-    def _bulk_stepped(self, fact: f.BulkStepped, at: datetime, seq: int) -> None:
+    def bulk_stepped(self, fact: f.BulkStepped) -> None:
         self.slices += 1
         if self.bulk:
             self.bulk.done = fact.done
 
-    def _bulk_ended(self, fact: f.BulkEnded, at: datetime, seq: int) -> None:
+    def bulk_ended(self, fact: f.BulkEnded) -> None:
         self.slices += 1
         if self.bulk:
-            self.changes.leftovers.append(self.bulk.entries)
+            self._changes.leftovers.append(self.bulk.entries)
         self.bulk = None
-        self.changes.is_held = False
-        self.changes.trim()
+        self._changes.is_held = False
+        self._changes.trim()
 
-    def _bulk_carried(self, fact: f.BulkCarried, at: datetime, seq: int) -> None:
+    def bulk_carried(self, fact: f.BulkCarried) -> None:
         self.bulk = Bulk(fact.kind, fact.decided, fact.done, fact.who, fact.change, fact.undoes)
-        self.changes.is_held = fact.decided
+        self._changes.is_held = fact.decided
 
-    def carry_bulk(self) -> Iterator[f.Fact]:
+    def carry(self) -> Iterator[f.Fact]:
         """It comes before the log of changes, which it holds."""
         if bulk := self.bulk:
             yield f.BulkCarried(bulk.kind, bulk.is_decided, bulk.done, bulk.who, bulk.change, bulk.undoes)

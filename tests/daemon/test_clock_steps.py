@@ -383,7 +383,7 @@ def test_a_checkpoint_carries_what_was_moved(by_s: int) -> None:
     for fact in state.carry():
         again.apply(fact, life.clock.now())
     assert list(again.carry()) == list(state.carry())
-    assert (again.next_timeout(), again.next_lease_end()) == (state.next_timeout(), state.next_lease_end())
+    assert (again.timeouts.first(), again.leases.first()) == (state.timeouts.first(), state.leases.first())
     assert (again.last_step_s, again.last_step_at) == (by_s, life.clock.now())
 
 

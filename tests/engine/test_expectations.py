@@ -27,8 +27,8 @@ def a_driver(*lines: str) -> Driver:
 
 def state_of(driver: Driver, name: str = "b") -> tuple[str, datetime | None]:
     driver.pump()
-    expected = driver.state.expected[name]
-    return expected.state, driver.state.late_at(expected)
+    expected = driver.state.beats.expected[name]
+    return expected.state, driver.state.beats.late_at(expected)
 
 
 def at(seconds: float) -> datetime:
@@ -53,7 +53,7 @@ def test_each_beat_puts_it_off() -> None:
         driver.wait(59)
         driver.line("BEAT b")
     assert state_of(driver) == ("ok", driver.now + timedelta(seconds=60))
-    assert len(driver.state.late) < 100
+    assert len(driver.state.beats.late.heap) < 100
 
 
 def test_a_start_of_the_daemon_gives_everything_its_grace() -> None:
@@ -127,10 +127,10 @@ def test_what_was_late_stays_late_unless_it_would_not_have_been() -> None:
 def test_words_that_are_left_out_stay_and_empty_ones_are_the_default() -> None:
     """As SET does it."""
     driver = a_driver("EXPECT b every=1m grace=10s desc=x notify=none", "EXPECT b every=2m desc=")
-    expected = driver.state.expected["b"]
+    expected = driver.state.beats.expected["b"]
     assert (expected.every, expected.grace_s, expected.desc, expected.notify) == ("2m", 10.0, "", "none")
     driver.line("EXPECT b grace= notify=")
-    assert (expected := driver.state.expected["b"]).grace_s == 3600.0
+    assert (expected := driver.state.beats.expected["b"]).grace_s == 3600.0
     assert expected.notify == ""
     with pytest.raises(Refusal, match="every= is wanted"):
         driver.line("EXPECT b every=")
@@ -199,7 +199,7 @@ def test_a_beat_is_read(line: str, is_ok: bool, text: str) -> None:
     """Written by shell scripts in a hurry, at their very end."""
     driver = a_driver("EXPECT b every=1m")
     driver.line(line)
-    expected = driver.state.expected["b"]
+    expected = driver.state.beats.expected["b"]
     assert (expected.state == "ok", expected.text) == (is_ok, text)
 
 
@@ -236,10 +236,13 @@ def test_whatever_happens_the_journal_tells_it_again(story: list[tuple[str, int]
                 assert refusal.code in ("not-found", "bad-option")
         driver.wait(seconds)
         state = driver.state
-        late = state.next_late()
+        late = state.beats.late.first()
         assert late is None or late[0] > driver.now or state.is_all_paused(driver.now)
         again = State("Asia/Tokyo")  # a checkpoint is made by a process that knows no zone
         for fact in snapshot(state):
             again.apply(fact, driver.now)
         for other in (again, driver.replay()):
-            assert (other.expected, other.next_late()) == (state.expected, state.next_late())
+            assert (other.beats.expected, other.beats.late.first()) == (
+                state.beats.expected,
+                state.beats.late.first(),
+            )

@@ -194,7 +194,7 @@ def test_nobody_is_ever_left_with_the_opposite(
             driver.line(f"BEAT x {word}")
         driver.wait(seconds)
         event = {"ok": "recovery", "failed": "failure", "late": "absent"}.get(
-            driver.state.expected["x"].state
+            driver.state.beats.expected["x"].state
         )
         for name, hears in (("a@x", a), ("b@x", b)):
             if event in hears and (told := last_told(driver, name)):
@@ -397,7 +397,10 @@ def test_everything_is_there_after_a_crash() -> None:
         again.apply(fact, driver.now)
     assert snapshot(again) == before
     assert (again.told, again.notices) == (driver.state.told, driver.state.notices)
-    assert (again.expected, again.next_late()) == (driver.state.expected, driver.state.next_late())
+    assert (again.beats.expected, again.beats.late.first()) == (
+        driver.state.beats.expected,
+        driver.state.beats.late.first(),
+    )
     assert len(again.told) == 3
     driver.restart()
     join(driver, "w1")

@@ -8,11 +8,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cronflowd.engine import lanes
 from cronflowd.engine import orders as o
-from cronflowd.engine import tables
+from cronflowd.engine.lanes import HANDICAP
 from cronflowd.engine.placement import accepts, best_worker, choose
 from cronflowd.engine.state import State
-from cronflowd.engine.tables import HANDICAP, is_waiting
+from cronflowd.engine.tables import is_waiting
 from cronflowd.tasks.task import Run, Worker
 from tests.lib.engine_driver import Driver
 
@@ -23,7 +24,7 @@ def plainly(state: State) -> tuple[Run, Worker] | None:
     """What `choose` finds, by looking at every run and every worker."""
     runs = [run for run in state.runs.values() if is_waiting(run)]
     for run in sorted(runs, key=lambda run: (run.queued_at + HANDICAP[run.spec.options.prio], run.id)):
-        if worker := best_worker(run.spec.work, run.on, state.free.values()):
+        if worker := best_worker(run.spec.work, run.on, state.lanes.free.values()):
             return run, worker
     return None
 
@@ -84,7 +85,7 @@ def happen(driver: Driver, what: str, *words: Any) -> None:
             driver.do(o.DrainWorker(worker.name, words[1]))
         else:
             worker.is_full = words[1]
-            state.recount(worker)
+            state.lanes.recount(worker)
 
 
 @settings(max_examples=300)
@@ -113,13 +114,13 @@ def test_a_step_looks_at_no_lane_that_nobody_can_serve(monkeypatch: Any) -> None
     driver.do(o.JoinWorker("a", 1, {}, ("shell",), "here", ()))
     driver.pump()
     looked: list[object] = []
-    real = tables.Tables.first_in
+    real = lanes.Lanes.first_in
 
-    def counting(self: tables.Tables, lane: tables.Lane) -> tables.Place | None:
+    def counting(self: lanes.Lanes, lane: lanes.Lane) -> lanes.Place | None:
         looked.append(lane)
         return real(self, lane)
 
-    monkeypatch.setattr(tables.Tables, "first_in", counting)
+    monkeypatch.setattr(lanes.Lanes, "first_in", counting)
     driver.line("NOW on=a work")
     assert driver.pump() != []
     assert len(looked) < 10
@@ -162,8 +163,8 @@ def test_heaps_of_what_is_over_are_tidied() -> None:
         driver.pump()
         driver.do(o.ReportEnded("a", driver.state.next_run - 1, 1, 0, {}))
     state = driver.state
-    lanes = [len(lane) for works in state.lanes.values() for lane in works.values()]
-    assert max(len(state.timeouts), len(state.waits), len(state.ready), *lanes, 0) < 200
+    lengths = [len(lane) for works in state.lanes.heaps.values() for lane in works.values()]
+    assert max(len(state.timeouts.heap), len(state.missed.heap), len(state.lanes.ready), *lengths, 0) < 200
 
 
 def test_a_worker_accepts_its_own_kinds_and_handlers() -> None:

@@ -289,7 +289,7 @@ class EngineMachine(RuleBasedStateMachine):
         engine, state, now = self.driver.engine, self.driver.state, self.driver.now
         for task in state.tasks.values():
             assert task.due_at is None or task.due_at > now
-        late_at = state.next_late()
+        late_at = state.beats.late.first()
         assert state.is_all_paused(now) or late_at is None or late_at[0] > now
         if any(task.due_at for task in state.tasks.values()) or state.runs:
             due = engine.next_due()

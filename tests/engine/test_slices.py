@@ -57,7 +57,7 @@ def test_no_step_is_large_when_all_moments_may_be_others(driver: Driver, order: 
     assert max(sizes) <= SLICE + 1
     assert sizes[0] <= 2
     late = [task for task in driver.state.tasks.values() if task.due_at and task.due_at <= driver.now]
-    assert (late, driver.state.again) == ([], None)
+    assert (late, driver.state.unfinished.again) == ([], None)
 
 
 def test_a_crash_between_slices_goes_on_where_they_ended(driver: Driver) -> None:
@@ -67,8 +67,8 @@ def test_a_crash_between_slices_goes_on_where_they_ended(driver: Driver) -> None
     for _ in range(2):
         driver.do(driver.engine.next_slice(driver.now))
     driver.restart()
-    assert driver.state.again is not None
-    assert driver.state.again.upto == 2 * SLICE
+    assert driver.state.unfinished.again is not None
+    assert driver.state.unfinished.again.upto == 2 * SLICE
     driver.pump()
     tasks = driver.state.tasks.values()
     assert dues(driver) == [task.spec.moments.next_after(driver.now, driver.now) for task in tasks]
@@ -173,7 +173,7 @@ def test_what_was_decided_is_made_true_across_any_crash(what: str) -> None:
         driver.restart()
         driver.pump()
         assert tasks(driver) == tasks(whole)
-        assert (driver.state.bulk, driver.state.changes.is_held) == (None, False)
+        assert (driver.state.unfinished.bulk, driver.state.changes.is_held) == (None, False)
         assert snapshot(driver.state) == snapshot(driver.replay())
 
 
@@ -211,7 +211,7 @@ def test_what_was_not_decided_never_was(driver: Driver) -> None:
     assert tasks(driver) == before
     driver.restart()
     driver.pump()
-    assert (tasks(driver), driver.state.bulk) == (before, None)
+    assert (tasks(driver), driver.state.unfinished.bulk) == (before, None)
     driver.line("ADD name=last 0 1 * * * true")
 
 

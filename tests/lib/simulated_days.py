@@ -26,9 +26,9 @@ from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.dependencies import standing
 from cronflowd.engine.fires import Decision
+from cronflowd.engine.lanes import HANDICAP
 from cronflowd.engine.placement import accepts
 from cronflowd.engine.state import State
-from cronflowd.engine.tables import HANDICAP
 from cronflowd.schedules.calendars import Dates
 from cronflowd.tasks.task import ENDED, Run, Task
 from tests.lib.engine_driver import Driver, snapshot
@@ -655,10 +655,10 @@ class Life(Driver):
                 "is parked behind nobody",
             )
         elif run.state == "queued" and not run.awaits:
-            places = [run_id for _, run_id in state.delayed] if run.delayed_until_at else []
+            places = [run_id for _, run_id in state.delayed.heap] if run.delayed_until_at else []
             places += [
                 run_id
-                for works in state.lanes.values()
+                for works in state.lanes.heaps.values()
                 for lane in works.values()
                 for _, run_id, attempt in lane
                 if (run_id, attempt) == entry
@@ -670,7 +670,7 @@ class Life(Driver):
             holds = entry in worker.jobs or entry in worker.reports or not worker.is_linked
             must(worker.is_known and holds, run, "is held by nobody and has no lease")
             times = run.spec.options.timeout_s
-            must(not times or any(at[1:] == entry for at in state.timeouts), run, "has no timeout")
+            must(not times or any(at[1] == run.id for at in state.timeouts.heap), run, "has no timeout")
 
 
 def _through_json(fact: f.Fact, now: datetime) -> f.Fact:

@@ -1,0 +1,154 @@
+"""Runs that wait for a worker, and the workers that are free: who may go next, without a walk.
+
+Runs stand in *lanes*. A lane is what a worker can be asked for: one value of on= and one kind of
+work; a run of `custom:backup` stands in two, since some workers do all of `custom` and some only
+that handler. Within a lane the run that has waited longest is first, with the handicap of its
+priority. `ready` holds the lanes whose first run could leave now: a lane comes in when a run joins
+it that some free worker would take, or when a worker that would take its first run becomes free.
+So neither the number of lanes nor that of workers that are busy is ever walked.
+
+All of it is derived from the tables of runs and workers, and may be pruned at any time.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from heapq import heapify, heappop, heappush, heapreplace
+
+from ..tasks.task import Run, Worker
+from .alarms import FEW
+
+# A run that waits counts as younger by this much: an old low one passes a new high one.
+HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
+
+Lane = tuple[str, str]  # on=, work
+Place = tuple[datetime, int]  # in a lane: when the run began to wait, with its handicap; its number
+
+
+class Lanes:
+    """The queues, and who takes from them."""
+
+    def __init__(self, runs: dict[int, Run]) -> None:
+        self._runs = runs
+        self.free: dict[str, Worker] = {}  # workers that would take a run now
+        self.heaps: dict[str, dict[str, list[tuple[datetime, int, int]]]] = {}  # by on=, by work
+        self.ready: list[tuple[datetime, int, Lane]] = []
+        self._ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts
+
+    def join(self, run: Run) -> None:
+        """A run waits for a worker from now on."""
+        place, on, work = _place(run), run.on, run.spec.work
+        kind = work.partition(":")[0]
+        self._stand(run, place, (on, work))
+        if kind != work:
+            self._stand(run, place, (on, kind))
+
+    def _stand(self, run: Run, place: Place, lane: Lane) -> None:
+        heap = self.heaps.setdefault(lane[0], {}).setdefault(lane[1], [])
+        if len(heap) > FEW + 2 * len(self._runs):
+            heap[:] = [entry for entry in heap if self._stands(entry)]
+            heapify(heap)
+        heappush(heap, (*place, run.attempt))
+        if self.first_in(lane) == place and any(
+            accepts(worker, lane[1], lane[0]) for worker in self.free.values()
+        ):
+            self._make_ready(lane, place)
+
+    def _make_ready(self, lane: Lane, place: Place) -> None:
+        if self._ready_as.get(lane) != place:
+            self._ready_as[lane] = place
+            heappush(self.ready, (*place, lane))
+
+    def _stands(self, entry: tuple[datetime, int, int]) -> bool:
+        """Whether an entry of a lane still counts; it stays there when its run was sent or cancelled."""
+        since_at, run_id, attempt = entry
+        run = self._runs.get(run_id)
+        return (
+            run is not None
+            and run.state == "queued"
+            and run.attempt == attempt
+            and _place(run) == (since_at, run_id)
+        )
+
+    def first_in(self, lane: Lane) -> Place | None:
+        """The place of the run that has waited longest in a lane; empty lanes are dropped."""
+        on, work = lane
+        works = self.heaps.get(on, {})
+        heap = works.get(work)
+        if heap is None:
+            return None
+        while heap:
+            if self._stands(heap[0]):
+                return heap[0][:2]
+            heappop(heap)
+        del works[work]
+        if not works:
+            del self.heaps[on]
+        return None
+
+    def next_ready(self) -> tuple[Run, Lane] | None:
+        """Of all runs that some free worker would take, the one that goes first; its lane stays ready."""
+        while self.ready:
+            since_at, run_id, lane = self.ready[0]
+            if self._ready_as.get(lane) == (since_at, run_id):
+                first = self.first_in(lane)
+                if first == (since_at, run_id):
+                    return self._runs[run_id], lane
+                if first is not None:
+                    self._ready_as[lane] = first
+                    heapreplace(self.ready, (*first, lane))
+                    continue
+                del self._ready_as[lane]
+            heappop(self.ready)
+        return None
+
+    def put_off(self, lane: Lane) -> None:
+        """Nobody who is free takes the first of this lane: until a worker that would becomes free."""
+        del self._ready_as[lane]
+
+    def recount(self, worker: Worker) -> None:
+        """Whether a worker would take a run may be otherwise now."""
+        if worker.free <= 0:
+            self.free.pop(worker.name, None)
+        elif self.free.get(worker.name) is not worker:
+            self.free[worker.name] = worker
+            self._offer(worker)
+
+    def offer_anew(self, worker: Worker) -> None:
+        """The same, and what it can do or is called may be otherwise too."""
+        self.free.pop(worker.name, None)
+        self.recount(worker)
+
+    def _offer(self, worker: Worker) -> None:
+        """It has become free: the lanes it would take a run from are ready."""
+        for on in ("any", worker.name, *(f"label:{key}={value}" for key, value in worker.labels.items())):
+            if works := self.heaps.get(on):
+                for work in works.keys() & worker.can:
+                    if first := self.first_in((on, work)):
+                        self._make_ready((on, work), first)
+
+    def step(self, by: timedelta) -> None:
+        """The clock was set: what waits has waited as long as before."""
+        # The same added to each leaves a heap a heap.
+        for works in self.heaps.values():
+            for heap in works.values():
+                heap[:] = [(at + by, run_id, attempt) for at, run_id, attempt in heap]
+        self.ready = [(at + by, run_id, lane) for at, run_id, lane in self.ready]
+        self._ready_as = {lane: (at + by, run_id) for lane, (at, run_id) in self._ready_as.items()}
+
+
+def accepts(worker: Worker, work: str, on: str) -> bool:
+    """Whether a worker can do this work and is one of those asked for by on=."""
+    # Who can do `custom` has all handlers, who can do `custom:NAME` has that one.
+    if work not in worker.can and work.partition(":")[0] not in worker.can:
+        return False
+    if on == "any":
+        return True
+    if on.startswith("label:"):
+        key, _, value = on[6:].partition("=")
+        return worker.labels.get(key) == value
+    return worker.name == on
+
+
+def _place(run: Run) -> Place:
+    return run.queued_at + HANDICAP[run.spec.options.prio], run.id
