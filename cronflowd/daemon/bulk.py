@@ -14,11 +14,13 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import trio
+from attrs import evolve
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..engine import orders as o
-from ..engine.definitions import AT_ONCE
+from ..engine.definitions import AT_ONCE, plan_load
+from ..engine.undo import plan_undo
 from ..tasks.task import TaskSpec
 from .core import Core
 
@@ -47,25 +49,24 @@ class LargeChanges:
     async def change(self, order: Any, who: str | None) -> Reply:
         """CLEAR and UNDO."""
         engine = self.core.engine
-        engine.check_free(order)
+        engine.check_free()
         if isinstance(order, o.UndoChanges):
             with self._planning("UNDO"):
-                engine.undoing = await in_turns(engine.plan_undo(order.count, self.core.now()))
-        try:
-            reply = self.core.submit(order, who).reply
-        except Refusal:
-            engine.undoing = None
-            raise
+                plan = plan_undo(engine.state, order.count, self.core.now(), engine.limits)
+                order = evolve(order, plan=await in_turns(plan))
+        reply = self.core.submit(order, who).reply
+        if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
+            engine.slices.undoing = order.plan
         return await self._done(reply, who)
 
     async def load(self, order: o.LoadTasks, who: str | None) -> Reply:
         """LOAD; the records are taken out of the order one by one, since to free them at once takes long."""
         core, state, count = self.core, self.core.state, len(order.records)
-        core.engine.check_free(order)
+        core.engine.check_free()
         with self._planning("LOAD"):
             for _ in range(TRIES):
                 next_task = state.next_task
-                numbered = await in_turns(core.engine.plan_load(order.records))
+                numbered = await in_turns(plan_load(state, order.records, core.engine.limits))
                 if next_task == state.next_task:  # or a notification has got an id meanwhile
                     break
             else:
@@ -92,11 +93,11 @@ class LargeChanges:
     @contextmanager
     def _planning(self, what: str) -> Iterator[None]:
         """Tasks stay as they are while something is worked out."""
-        self.core.engine.planning = what
+        self.core.engine.slices.planning = what
         try:
             yield
         finally:
-            self.core.engine.planning = ""
+            self.core.engine.slices.planning = ""
 
     @contextmanager
     def _dropped_unless_decided(self) -> Iterator[None]:

@@ -29,10 +29,9 @@ import trio
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine import facts as f
-from ..engine.definitions import Limits
 from ..engine.engine import Engine
-from ..engine.fires import Decision
 from ..engine.orders import NoticeStep, UnsendRuns
+from ..engine.rules import Decision, Limits
 from ..engine.state import State
 from ..host.clock import STEP_S, Clock
 from ..journal.journal import Journal

@@ -20,8 +20,9 @@ import trio
 
 from .. import __version__
 from ..base.errors import Exit, Fatal, Refusal
-from ..engine.definitions import Limits, finish
+from ..engine.definitions import finish
 from ..engine.orders import RescheduleTasks, StartDaemon
+from ..engine.rules import Limits
 from ..engine.state import State
 from ..host import config, logs, secrets, systemd
 from ..host.clock import SystemClock

@@ -10,22 +10,22 @@ from collections.abc import Generator, Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from attrs import define, evolve
+from attrs import evolve
 
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
 from ..base.replies import Reply
-from ..base.text import escape, format_time
+from ..base.text import escape, format_option, format_time
 from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
-from ..tasks.options import refuse_masks, set_options
+from ..tasks.options import masked, refuse_masks, set_options
 from ..tasks.reasons import Reason, in_words, reason
-from ..tasks.targets import Target
 from ..tasks.task import Task, TaskSpec, make_spec, parse_record
 from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
-from .fires import NO_WORKER, Decision, come, ended_waiting, pass_range, start_now, targets_of
+from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
+from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
 AT_ONCE = 200  # tasks that are dealt with in one decision; more in slices
@@ -34,296 +34,298 @@ T = TypeVar("T")
 Entry = tuple[int | None, TaskSpec]
 
 
-@define
-class Limits:
-    """What the engine refuses to grow beyond, how patient it is, and whom it tells of what."""
+def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decision:
+    if len(state.tasks) >= limits.tasks:
+        raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
+    task_id = _new_id(state, order.task_id, order.spec.name)
+    spec = _settled(state, _named(order.spec, task_id))
+    due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
+    _check_some_moment(spec, due_at)
+    facts: list[f.Fact] = [f.TaskAdded(task_id, spec, _anchor(now), due_at)]
+    if order.now:
+        if not targets_of(state, spec, now):
+            raise Refusal("busy", in_words(NO_WORKER))
+        facts += start_now(state, Task(task_id, spec, _anchor(now)), now).facts
+    return Decision(facts, _added(task_id, spec.name, due_at))
 
-    tasks: int = 2_000_000
-    lease_s: float = 30.0
-    output_bytes: int = 1024 * 1024  # per attempt
-    notify: tuple[Target, ...] = ()  # who is told of tasks without a notify= of their own
-    notify_limit: tuple[int, float] = (1, 3600.0)  # so often in so many seconds, per task and event
-    host: str = "localhost"  # where the daemon is, as it tells others
+
+def _new_id(state: State, wanted: int | None, name: str) -> int:
+    """The id a new task gets; checks that its name and id are free to take."""
+    owner = id_of_name(name)
+    task_id = wanted if wanted is not None else state.next_task
+    if wanted is not None and wanted in state.tasks:
+        raise Refusal("exists", f"task {wanted} exists already")
+    if wanted is not None and wanted < state.next_task:
+        raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
+    _check_free(state, name)
+    if owner is not None and owner != task_id:
+        raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone')
+    return task_id
 
 
-class Definitions:
-    """Decides what tasks there are."""
+def _check_free(state: State, name: str) -> None:
+    if name and name in state.names:
+        raise Refusal("exists", f'a task named "{name}" exists already (id {state.names[name]})')
+    if name in state.beats.expected:
+        raise Refusal("exists", f'"{name}" is the name of an expectation; FORGET removes it')
 
-    def __init__(self, state: State, limits: Limits | None = None) -> None:
-        self.state = state
-        self.limits = limits or Limits()
 
-    def _add(self, order: o.AddTask, now: datetime) -> Decision:
-        state = self.state
-        if len(state.tasks) >= self.limits.tasks:
-            raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
-        task_id = self._new_id(order.task_id, order.spec.name)
-        spec = self._settled(_named(order.spec, task_id))
-        due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
-        _check_some_moment(spec, due_at)
-        facts: list[f.Fact] = [f.TaskAdded(task_id, spec, _anchor(now), due_at)]
-        if order.now:
-            if not targets_of(state, spec, now):
-                raise Refusal("busy", in_words(NO_WORKER))
-            facts += start_now(state, Task(task_id, spec, _anchor(now)), now).facts
-        return Decision(facts, _added(task_id, spec.name, due_at))
-
-    def _new_id(self, wanted: int | None, name: str) -> int:
-        """The id a new task gets; checks that its name and id are free to take."""
-        state = self.state
-        owner = id_of_name(name)
-        task_id = wanted if wanted is not None else state.next_task
-        if wanted is not None and wanted in state.tasks:
-            raise Refusal("exists", f"task {wanted} exists already")
-        if wanted is not None and wanted < state.next_task:
-            raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
-        self._check_free(name)
-        if owner is not None and owner != task_id:
-            raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone')
-        return task_id
-
-    def _check_free(self, name: str) -> None:
-        state = self.state
-        if name and name in state.names:
-            raise Refusal("exists", f'a task named "{name}" exists already (id {state.names[name]})')
-        if name in state.beats.expected:
-            raise Refusal("exists", f'"{name}" is the name of an expectation; FORGET removes it')
-
-    def _settled(self, spec: TaskSpec, old_name: str = "") -> TaskSpec:
-        """Its after= as names, checked: all are there, come again and again, and form no circle."""
-        if not spec.options.after:
-            return spec
-
-        def find(ref: str) -> TaskSpec | None:
-            task = self.state.find(ref)
-            return spec if ref in (spec.name, old_name) else task.spec if task else None
-
-        def after(name: str) -> tuple[str, ...]:
-            found = find(name)
-            return found.options.after if found else ()
-
-        spec = settle_after(spec, find)
-        check_circles([spec.name], after)
+def _settled(state: State, spec: TaskSpec, old_name: str = "") -> TaskSpec:
+    """Its after= as names, checked: all are there, come again and again, and form no circle."""
+    if not spec.options.after:
         return spec
 
-    def _set(self, order: o.SetTask, now: datetime) -> Decision:
-        task = self._find(order.ref)
-        words = dict(order.words)
-        refuse_masks(words)
-        old = task.spec
-        if old.unread is not None:
-            return self._mend(task, old.unread.record, words, now)
-        name = words.pop("name", old.name) or f"task_{task.id}"
-        if name != old.name:
-            self._check_new_name(task, name)
-        command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
-        zone = old.schedule.tz
-        if text != old.schedule.text or "tz" in words:
-            zone = named_zone(text) or self.state.default_tz
-        options = set_options(old.options, words, zone, now)
-        spec = make_spec(name, text, command, options, self.state.default_tz)
-        spec = self._settled(spec, old.name)
-        if spec.schedule.kind == "at" and (waiting := self.state.dependents.get(old.name)):
-            raise Refusal("busy", f"{self._names(waiting)} for it, and what runs once is gone then")
-        decision = self._changed(task, spec, now)
-        if name != old.name:
-            for task_id in sorted(self.state.dependents.get(old.name, ())):
-                decision.facts.append(self._replaced(self.state.tasks[task_id], old.name, name))
-        return decision
+    def find(ref: str) -> TaskSpec | None:
+        task = state.find(ref)
+        return spec if ref in (spec.name, old_name) else task.spec if task else None
 
-    def _replaced(self, task: Task, old: str, new: str) -> f.Fact:
-        """A task that waits for another one, which has a new name, or none any more (empty)."""
-        after = tuple(filter(None, (new if name == old else name for name in task.spec.options.after)))
-        definition: f.Definition = evolve(task.spec, options=evolve(task.spec.options, after=after))
-        if task.spec.unread:
-            definition = task.spec.record | {"after": ",".join(after)}
-            if not after:
-                del definition["after"]  # as it would be written if it could be read
-        return f.TaskChanged(task.id, task.rev + 1, definition, task.due_at)
+    def after(name: str) -> tuple[str, ...]:
+        found = find(name)
+        return found.options.after if found else ()
 
-    def _names(self, tasks: Iterable[int]) -> str:
-        first, *more = sorted(self.state.tasks[task].name for task in tasks)
-        return f'"{first}" and {len(more)} more wait' if more else f'"{first}" waits'
+    spec = settle_after(spec, find)
+    check_circles([spec.name], after)
+    return spec
 
-    def _mend(self, task: Task, record: dict[str, Any], words: dict[str, str], now: datetime) -> Decision:
-        """SET for a task whose record cannot be read: whole again with these words, or still refused."""
-        if (name := words.pop("name", task.name)) != task.name:
-            self._check_new_name(task, name)
-        _, spec = parse_record(record | words | {"jobName": name}, self.state.default_tz)
-        return self._changed(task, self._settled(spec, task.name), now)
 
-    def _changed(self, task: Task, spec: TaskSpec, now: datetime) -> Decision:
-        due_at, first = task.due_at, Decision()
-        # Otherwise not looked at again: the only moment of an @at that runs now is over.
-        if not _is_same(spec, task.spec):
-            if _is_overdue(task, now):
-                first = self._decided_first(task, now)
-            fired = any(isinstance(fact, f.RunQueued) for fact in first.facts)
-            due_at = _due_anew(task, spec, self._undecided_from(now), fired)
-            if not _is_used_up(task, spec, fired):
-                _check_some_moment(spec, due_at)
-        rev = task.rev + 1
-        changed = f.TaskChanged(task.id, rev, spec, due_at)
-        return Decision([*_staying(first.facts), changed], _set_reply(task.id, rev), first.messages)
+def _set(state: State, order: o.SetTask, now: datetime, limits: Limits) -> Decision:
+    task = find_task(state, order.ref)
+    words = dict(order.words)
+    refuse_masks(words)
+    old = task.spec
+    if old.unread is not None:
+        return _mend(state, task, old.unread.record, words, now)
+    name = words.pop("name", old.name) or f"task_{task.id}"
+    if name != old.name:
+        _check_new_name(state, task, name)
+    command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
+    zone = old.schedule.tz
+    if text != old.schedule.text or "tz" in words:
+        zone = named_zone(text) or state.default_tz
+    options = set_options(old.options, words, zone, now)
+    spec = make_spec(name, text, command, options, state.default_tz)
+    spec = _settled(state, spec, old.name)
+    if spec.schedule.kind == "at" and (waiting := state.dependents.get(old.name)):
+        raise Refusal("busy", f"{_names(state, waiting)} for it, and what runs once is gone then")
+    decision = _changed(state, task, spec, now)
+    if name != old.name:
+        for task_id in sorted(state.dependents.get(old.name, ())):
+            decision.facts.append(_replaced(state, state.tasks[task_id], old.name, name))
+    return decision
 
-    def _decided_first(self, task: Task, now: datetime) -> Decision:
-        """A moment that came before a change starts by the definition it came by; several are missed."""
-        moments, due_at = task.spec.moments, task.due_at
-        assert due_at is not None
-        following = moments.next_after(due_at, task.anchor_at)
-        is_one = (following is None or following > now) and moments.times_at(due_at, task.anchor_at) == 1
-        return come(self.state, task, now) if is_one else Decision(self._overdue(task, now))
 
-    def _overdue(self, task: Task, now: datetime) -> list[f.Fact]:
-        """Moments that have come and were not decided yet end here: the task will not have them any more."""
-        if task.due_at is None or not _is_overdue(task, now):
-            return []
-        newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
-        return _staying(pass_range(self.state, task, task.due_at, newest, "missed", reason("changed")))
+def _replaced(state: State, task: Task, old: str, new: str) -> f.Fact:
+    """A task that waits for another one, which has a new name, or none any more (empty)."""
+    after = tuple(filter(None, (new if name == old else name for name in task.spec.options.after)))
+    definition: f.Definition = evolve(task.spec, options=evolve(task.spec.options, after=after))
+    if task.spec.unread:
+        definition = task.spec.record | {"after": ",".join(after)}
+        if not after:
+            del definition["after"]  # as it would be written if it could be read
+    return f.TaskChanged(task.id, task.rev + 1, definition, task.due_at)
 
-    def _undecided_from(self, now: datetime) -> datetime:
-        """From when on moments are new; those that a clock set back shows again have been decided."""
-        return max(now, self.state.decided_upto_at)
 
-    def _check_new_name(self, task: Task, name: str) -> None:
-        check_name(name)
-        self._check_free(name)
-        if id_of_name(name) not in (None, task.id):
-            raise Refusal("exists", f'the name "{name}" belongs to id {id_of_name(name)} alone')
+def _names(state: State, tasks: Iterable[int]) -> str:
+    first, *more = sorted(state.tasks[task].name for task in tasks)
+    return f'"{first}" and {len(more)} more wait' if more else f'"{first}" waits'
 
-    def _remove(self, order: o.RemoveTask, now: datetime) -> Decision:
-        task = self._find(order.ref)
-        waiting = sorted(self.state.dependents.get(task.name, ()))
-        if waiting and not order.force:
-            raise Refusal(
-                "busy", f"{self._names(waiting)} for it (after=); force=yes has them wait no longer"
-            )
-        for spec in (self.state.tasks[task_id].spec for task_id in waiting):
-            if spec.schedule.kind == "after" and spec.options.after == (task.name,):
-                raise Refusal(
-                    "busy", f'nothing else would ever start "{spec.name}" (@after); remove it first'
-                )
-        facts = [self._replaced(self.state.tasks[task_id], task.name, "") for task_id in waiting]
-        facts += [*self._overdue(task, now), *self._cancel_queued(task, reason("removed"))]
-        facts.append(f.TaskRemoved(task.id, "removed"))
-        return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
 
-    def _clear(self, order: o.ClearTasks, now: datetime) -> Decision:
-        count = self.state.count_own()
-        reply = Reply(f"{count} removed", {"removed": count})
-        if count > AT_ONCE:
-            return Decision([f.BulkDecided("clear")], reply)
-        return Decision(
-            [fact for task in self.state.own_tasks() for fact in self._leave(task, "cleared", now)], reply
-        )
+def _mend(state: State, task: Task, record: dict[str, Any], words: dict[str, str], now: datetime) -> Decision:
+    """SET for a task whose record cannot be read: whole again with these words, or still refused."""
+    if (name := words.pop("name", task.name)) != task.name:
+        _check_new_name(state, task, name)
+    _, spec = parse_record(record | words | {"jobName": name}, state.default_tz)
+    return _changed(state, task, _settled(state, spec, task.name), now)
 
-    def _cancel_queued(self, task: Task, why: Reason) -> list[f.Fact]:
-        """Runs that have not been sent end with their task; running ones go on to their end."""
-        runs = [self.state.runs[run] for run in task.runs]
-        queued = [run for run in runs if run.state == "queued"]
-        return [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
 
-    def _load(self, order: o.LoadTasks, now: datetime) -> Decision:
-        state = self.state
-        numbered = finish(self.plan_load(order.records))
-        staying = {task_id for task_id, _ in numbered if task_id in state.tasks}
-        facts: list[f.Fact] = []
-        for task in state.own_tasks():
-            if task.id not in staying:
-                facts += self._leave(task, "loaded", now)
-        for task_id, spec in numbered:
-            facts += self._define(task_id, spec, now)
-        if order.saved is not None:
-            facts.append(saved_fact(order.saved))
-        return Decision(facts, loaded(len(order.records)))
+def _changed(state: State, task: Task, spec: TaskSpec, now: datetime) -> Decision:
+    due_at, first = task.due_at, Decision()
+    # Otherwise not looked at again: the only moment of an @at that runs now is over.
+    if not _is_same(spec, task.spec):
+        if _is_overdue(task, now):
+            first = _decided_first(state, task, now)
+        fired = any(isinstance(fact, f.RunQueued) for fact in first.facts)
+        due_at = _due_anew(task, spec, undecided_from(state, now), fired)
+        if not _is_used_up(task, spec, fired):
+            _check_some_moment(spec, due_at)
+    rev = task.rev + 1
+    changed = f.TaskChanged(task.id, rev, spec, due_at)
+    return Decision([*_staying(first.facts), changed], _set_reply(task.id, rev), first.messages)
 
-    def plan_load(self, records: list[Entry]) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
-        """The tasks of a file as they will be, in small steps; Refusal for what cannot be."""
-        if len(records) > self.limits.tasks:
-            raise Refusal("limit", f"{len(records)} tasks are more than the limit, {self.limits.tasks}")
-        numbered = yield from self._numbered(records)
-        return (yield from _all_settled(numbered))
 
-    def _leave(self, task: Task, why: str, now: datetime) -> list[f.Fact]:
-        """A task goes that is not in the file, or whose time CLEAR has ended."""
-        cancelled = self._cancel_queued(task, reason(why))
-        return [*self._overdue(task, now), *cancelled, f.TaskRemoved(task.id, why)]
+def _decided_first(state: State, task: Task, now: datetime) -> Decision:
+    """A moment that came before a change starts by the definition it came by; several are missed."""
+    moments, due_at = task.spec.moments, task.due_at
+    assert due_at is not None
+    following = moments.next_after(due_at, task.anchor_at)
+    is_one = (following is None or following > now) and moments.times_at(due_at, task.anchor_at) == 1
+    return come(state, task, now) if is_one else Decision(_overdue(state, task, now))
 
-    def _define(self, task_id: int, spec: TaskSpec, now: datetime) -> list[f.Fact]:
-        """A task of the file."""
-        old = self.state.tasks.get(task_id)
-        return self._reload(old, spec, now) if old else [self._loaded(task_id, spec, now)]
 
-    def _numbered(self, records: list[Entry]) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
-        """The tasks of a file with the ids and names they get; one of a known name keeps its id."""
-        state = self.state
-        numbered: list[tuple[int, TaskSpec]] = []
-        staying: set[int] = set()
-        next_id = state.next_task
-        for task_id, _ in records:
-            next_id = max(next_id, (task_id or 0) + 1)
-            yield
-        for task_id, spec in records:
-            yield
-            new_id = state.names.get(spec.name) if spec.name else None
-            if new_id is None:
-                new_id = task_id if task_id is not None else id_of_name(spec.name) or next_id
-                if new_id in state.tasks or new_id in staying:
-                    new_id = next_id  # that id belongs to a task of another name
-                next_id = max(next_id, new_id + 1)
-            staying.add(new_id)
-            named = _named(spec, new_id)
-            if named.name in state.beats.expected:
-                self._check_free(named.name)
-            if (owner := id_of_name(named.name)) not in (None, new_id):
-                raise Refusal("exists", f'the name "{named.name}" belongs to id {owner} alone')
-            numbered.append((new_id, named))
-        return numbered
+def _overdue(state: State, task: Task, now: datetime) -> list[f.Fact]:
+    """Moments that have come and were not decided yet end here: the task will not have them any more."""
+    if task.due_at is None or not _is_overdue(task, now):
+        return []
+    newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
+    return _staying(pass_range(state, task, task.due_at, newest, "missed", reason("changed")))
 
-    def _reload(self, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fact]:
-        if spec.record == task.spec.record:
-            return []
-        due_at, facts = task.due_at, list[f.Fact]()
-        if not _is_same(spec, task.spec):
-            facts = self._overdue(task, now)
-            due_at = _due_anew(task, spec, self._undecided_from(now))
-        return [*facts, f.TaskChanged(task.id, task.rev + 1, spec, due_at)]
 
-    def _loaded(self, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact:
-        due_at = spec.moments.next_after(now, _anchor(now))
-        if due_at is None and spec.schedule.kind == "at":
-            # Its moment passed while it stood in the file: due at once, and judged by its grace.
-            due_at = spec.moments.next_after(to_instant(FIRST_S), now)
-        return f.TaskAdded(task_id, spec, _anchor(now), due_at)
+def undecided_from(state: State, now: datetime) -> datetime:
+    """From when on moments are new; those that a clock set back shows again have been decided."""
+    return max(now, state.decided_upto_at)
 
-    def _pause(self, order: o.PauseTasks, now: datetime) -> Decision:
-        if order.until_at is not None and order.until_at <= now:
-            raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
-        tasks = self._find_all(order.refs)
-        ids = [None] if tasks is None else [task.id for task in tasks]
-        count = len(self.state.tasks) if tasks is None else len(tasks)
-        facts: list[f.Fact] = [f.TaskPaused(task_id, order.until_at, order.why) for task_id in ids]
-        return Decision(facts, Reply(f"{count} paused", {"paused": count}))
 
-    def _resume(self, order: o.ResumeTasks, now: datetime) -> Decision:
-        tasks = self._find_all(order.refs)
-        if tasks is None:
-            count = sum(self.state.is_paused(task, now) for task in self.state.tasks.values())
-            return Decision([f.TaskResumed(None)], Reply(f"{count} resumed", {"resumed": count}))
-        if self.state.is_all_paused(now):
-            raise Refusal("busy", "everything is paused; RESUME all lifts that")
-        paused = [task for task in tasks if task.paused]
-        facts: list[f.Fact] = [f.TaskResumed(task.id) for task in paused]
-        return Decision(facts, Reply(f"{len(paused)} resumed", {"resumed": len(paused)}))
+def _check_new_name(state: State, task: Task, name: str) -> None:
+    check_name(name)
+    _check_free(state, name)
+    if id_of_name(name) not in (None, task.id):
+        raise Refusal("exists", f'the name "{name}" belongs to id {id_of_name(name)} alone')
 
-    def _find(self, ref: str) -> Task:
-        task = self.state.find(ref)
-        if task is None:
-            raise Refusal("not-found", f'no task "{escape(ref[:80])}"')
-        return task
 
-    def _find_all(self, refs: Iterable[str] | None) -> list[Task] | None:
-        return None if refs is None else list({id(t): t for t in map(self._find, refs)}.values())
+def _remove(state: State, order: o.RemoveTask, now: datetime, limits: Limits) -> Decision:
+    task = find_task(state, order.ref)
+    waiting = sorted(state.dependents.get(task.name, ()))
+    if waiting and not order.force:
+        raise Refusal("busy", f"{_names(state, waiting)} for it (after=); force=yes has them wait no longer")
+    for spec in (state.tasks[task_id].spec for task_id in waiting):
+        if spec.schedule.kind == "after" and spec.options.after == (task.name,):
+            raise Refusal("busy", f'nothing else would ever start "{spec.name}" (@after); remove it first')
+    facts = [_replaced(state, state.tasks[task_id], task.name, "") for task_id in waiting]
+    facts += [*_overdue(state, task, now), *cancel_queued(state, task, reason("removed"))]
+    facts.append(f.TaskRemoved(task.id, "removed"))
+    return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
+
+
+def _clear(state: State, order: o.ClearTasks, now: datetime, limits: Limits) -> Decision:
+    count = state.count_own()
+    reply = Reply(f"{count} removed", {"removed": count})
+    if count > AT_ONCE:
+        return Decision([f.BulkDecided("clear")], reply)
+    return Decision(
+        [fact for task in state.own_tasks() for fact in leave_task(state, task, "cleared", now)], reply
+    )
+
+
+def cancel_queued(state: State, task: Task, why: Reason) -> list[f.Fact]:
+    """Runs that have not been sent end with their task; running ones go on to their end."""
+    runs = [state.runs[run] for run in task.runs]
+    queued = [run for run in runs if run.state == "queued"]
+    return [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
+
+
+def _load(state: State, order: o.LoadTasks, now: datetime, limits: Limits) -> Decision:
+    numbered = finish(plan_load(state, order.records, limits))
+    staying = {task_id for task_id, _ in numbered if task_id in state.tasks}
+    facts: list[f.Fact] = []
+    for task in state.own_tasks():
+        if task.id not in staying:
+            facts += leave_task(state, task, "loaded", now)
+    for task_id, spec in numbered:
+        facts += define_task(state, task_id, spec, now)
+    if order.saved is not None:
+        facts.append(saved_fact(order.saved))
+    return Decision(facts, loaded(len(order.records)))
+
+
+def plan_load(
+    state: State, records: list[Entry], limits: Limits
+) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
+    """The tasks of a file as they will be, in small steps; Refusal for what cannot be."""
+    if len(records) > limits.tasks:
+        raise Refusal("limit", f"{len(records)} tasks are more than the limit, {limits.tasks}")
+    numbered = yield from _numbered(state, records)
+    return (yield from _all_settled(numbered))
+
+
+def leave_task(state: State, task: Task, why: str, now: datetime) -> list[f.Fact]:
+    """A task goes that is not in the file, or whose time CLEAR has ended."""
+    cancelled = cancel_queued(state, task, reason(why))
+    return [*_overdue(state, task, now), *cancelled, f.TaskRemoved(task.id, why)]
+
+
+def define_task(state: State, task_id: int, spec: TaskSpec, now: datetime) -> list[f.Fact]:
+    """A task of the file."""
+    old = state.tasks.get(task_id)
+    return reload(state, old, spec, now) if old else [_loaded(state, task_id, spec, now)]
+
+
+def _numbered(state: State, records: list[Entry]) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
+    """The tasks of a file with the ids and names they get; one of a known name keeps its id."""
+    numbered: list[tuple[int, TaskSpec]] = []
+    staying: set[int] = set()
+    next_id = state.next_task
+    for task_id, _ in records:
+        next_id = max(next_id, (task_id or 0) + 1)
+        yield
+    for task_id, spec in records:
+        yield
+        new_id = state.names.get(spec.name) if spec.name else None
+        if new_id is None:
+            new_id = task_id if task_id is not None else id_of_name(spec.name) or next_id
+            if new_id in state.tasks or new_id in staying:
+                new_id = next_id  # that id belongs to a task of another name
+            next_id = max(next_id, new_id + 1)
+        staying.add(new_id)
+        named = _named(spec, new_id)
+        if named.name in state.beats.expected:
+            _check_free(state, named.name)
+        if (owner := id_of_name(named.name)) not in (None, new_id):
+            raise Refusal("exists", f'the name "{named.name}" belongs to id {owner} alone')
+        numbered.append((new_id, named))
+    return numbered
+
+
+def reload(state: State, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fact]:
+    if spec.record == task.spec.record:
+        return []
+    due_at, facts = task.due_at, list[f.Fact]()
+    if not _is_same(spec, task.spec):
+        facts = _overdue(state, task, now)
+        due_at = _due_anew(task, spec, undecided_from(state, now))
+    return [*facts, f.TaskChanged(task.id, task.rev + 1, spec, due_at)]
+
+
+def _loaded(state: State, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact:
+    due_at = spec.moments.next_after(now, _anchor(now))
+    if due_at is None and spec.schedule.kind == "at":
+        # Its moment passed while it stood in the file: due at once, and judged by its grace.
+        due_at = spec.moments.next_after(to_instant(FIRST_S), now)
+    return f.TaskAdded(task_id, spec, _anchor(now), due_at)
+
+
+def _pause(state: State, order: o.PauseTasks, now: datetime, limits: Limits) -> Decision:
+    if order.until_at is not None and order.until_at <= now:
+        raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
+    tasks = _find_all(state, order.refs)
+    ids = [None] if tasks is None else [task.id for task in tasks]
+    count = len(state.tasks) if tasks is None else len(tasks)
+    facts: list[f.Fact] = [f.TaskPaused(task_id, order.until_at, order.why) for task_id in ids]
+    return Decision(facts, Reply(f"{count} paused", {"paused": count}))
+
+
+def _resume(state: State, order: o.ResumeTasks, now: datetime, limits: Limits) -> Decision:
+    tasks = _find_all(state, order.refs)
+    if tasks is None:
+        count = sum(state.is_paused(task, now) for task in state.tasks.values())
+        return Decision([f.TaskResumed(None)], Reply(f"{count} resumed", {"resumed": count}))
+    if state.is_all_paused(now):
+        raise Refusal("busy", "everything is paused; RESUME all lifts that")
+    paused = [task for task in tasks if task.paused]
+    facts: list[f.Fact] = [f.TaskResumed(task.id) for task in paused]
+    return Decision(facts, Reply(f"{len(paused)} resumed", {"resumed": len(paused)}))
+
+
+def find_task(state: State, ref: str) -> Task:
+    task = state.find(ref)
+    if task is None:
+        raise Refusal("not-found", f'no task "{escape(ref[:80])}"')
+    return task
+
+
+def _find_all(state: State, refs: Iterable[str] | None) -> list[Task] | None:
+    return (
+        None if refs is None else list({id(t): t for t in (find_task(state, ref) for ref in refs)}.values())
+    )
 
 
 def _anchor(now: datetime) -> datetime:
@@ -435,12 +437,61 @@ def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:
     return Reply(f"{task_id} {name} next={when}", {"id": task_id, "jobName": name, "next": due_at})
 
 
-DEFINE: dict[type, Any] = {
-    o.AddTask: Definitions._add,
-    o.SetTask: Definitions._set,
-    o.RemoveTask: Definitions._remove,
-    o.ClearTasks: Definitions._clear,
-    o.LoadTasks: Definitions._load,
-    o.PauseTasks: Definitions._pause,
-    o.ResumeTasks: Definitions._resume,
+# --- how HISTORY tells it ---
+
+
+def _name(state: State, ref: str) -> str:
+    task = state.find(ref)
+    return task.name if task else ref
+
+
+def _word(key: str, value: str) -> str:
+    return format_option(key, masked(key, value))
+
+
+def _words_of_add(state: State, order: o.AddTask) -> str | None:
+    # What runs once is gone before anybody could take it back; CANCEL and REMOVE are for that.
+    if order.spec.schedule.kind == "at":
+        return None
+    return order.spec.name or f"task_{order.task_id or state.next_task}"
+
+
+def _words_of_set(state: State, order: o.SetTask) -> str:
+    words = " ".join(_word(key, value) for key, value in order.words.items())
+    return f"{_name(state, order.ref)} {words}"
+
+
+def _words_of_remove(state: State, order: o.RemoveTask) -> str | None:
+    # A notification is no task of anybody's, and would come back as one.
+    task = state.find(order.ref)
+    return None if task and task.is_notice else _name(state, order.ref)
+
+
+def loaded_words(file: str, count: int) -> str | None:
+    return f"{file} {count} tasks" if file else None
+
+
+def _words_of_pause(state: State, order: o.PauseTasks) -> str:
+    words = [_names_of(state, order.refs)]
+    words += [f"until={format_time(order.until_at)}"] if order.until_at else []
+    words += [format_option("why", order.why)] if order.why else []
+    return " ".join(words)
+
+
+def _names_of(state: State, refs: Iterable[str] | None) -> str:
+    return "all" if refs is None else " ".join(_name(state, ref) for ref in refs)
+
+
+DEFINE: Rules = {
+    o.AddTask: Rule(_add, "ADD", _words_of_add, is_exclusive=True),
+    o.SetTask: Rule(_set, "SET", _words_of_set, is_exclusive=True),
+    o.RemoveTask: Rule(_remove, "REMOVE", _words_of_remove, is_exclusive=True),
+    o.ClearTasks: Rule(_clear, "CLEAR", lambda state, order: f"{state.count_own()} tasks", is_exclusive=True),
+    o.LoadTasks: Rule(
+        _load, "LOAD", lambda state, order: loaded_words(order.file, len(order.records)), is_exclusive=True
+    ),
+    o.PauseTasks: Rule(_pause, "PAUSE", _words_of_pause, is_exclusive=True),
+    o.ResumeTasks: Rule(
+        _resume, "RESUME", lambda state, order: _names_of(state, order.refs), is_exclusive=True
+    ),
 }

@@ -7,9 +7,8 @@ before any fact exists. When a beat is due is decided here, and written into the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
 
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
@@ -19,11 +18,11 @@ from ..schedules.english import parse_moment
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.zones import format_duration, parse_duration
 from ..tasks.kinds import CONTROL
-from ..tasks.targets import OF_A_BEAT, Target, parse_notify
+from ..tasks.targets import OF_A_BEAT, parse_notify
 from . import facts as f
 from . import orders as o
 from .beats import Expectation, interval_s
-from .fires import Decision
+from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
 MAX_EXPECTATIONS = 10_000
@@ -50,21 +49,21 @@ def next_due(state: State) -> datetime | None:
 # --- orders -------------------------------------------------------------------------------------
 
 
-def expect(state: State, order: o.SetExpectation, now: datetime, general: Sequence[Target] = ()) -> Decision:
+def _expect(state: State, order: o.SetExpectation, now: datetime, limits: Limits) -> Decision:
     """EXPECT: a new one, or another form of one that is there; the same form again changes nothing.
 
-    Whoever says it is told if nobody would hear of it: `general` are the targets of all that has none.
+    Whoever says it is told if nobody would hear of it.
     """
-    decision = _expect(state, order, now)
+    decision = _set(state, order, now)
     fact = decision.facts[0] if decision.facts else state.beats.expected[order.name]
     assert isinstance(fact, f.ExpectationSet | Expectation)
     # `none` is on purpose.
-    if decision.reply and not (fact.notify or any(target.events & OF_A_BEAT for target in general)):
+    if decision.reply and not (fact.notify or any(target.events & OF_A_BEAT for target in limits.notify)):
         decision.reply.columns, decision.reply.rows = NOTE_COLUMNS, [NOBODY]
     return decision
 
 
-def _expect(state: State, order: o.SetExpectation, now: datetime) -> Decision:
+def _set(state: State, order: o.SetExpectation, now: datetime) -> Decision:
     old, words = state.beats.expected.get(order.name), dict(order.words)
     if old is None:
         _check_new(state, order.name)
@@ -162,7 +161,7 @@ def _reply(name: str, due_at: datetime | None) -> Reply:
     return Reply(f"{name} due={format_time(due_at) if due_at else '-'}", {"name": name, "due": due_at})
 
 
-def beat(state: State, order: o.ReceiveBeat, now: datetime) -> Decision:
+def _beat(state: State, order: o.ReceiveBeat, now: datetime, limits: Limits) -> Decision:
     """BEAT: from here on the next one is waited for."""
     expected = _find(state, order.name)
     since_at = max(now, expected.start_at) if expected.start_at else now
@@ -171,14 +170,14 @@ def beat(state: State, order: o.ReceiveBeat, now: datetime) -> Decision:
     return Decision([f.BeatReceived(expected.name, word, order.text, due_at)], _reply(expected.name, due_at))
 
 
-def miss(state: State, order: o.MissBeat, now: datetime) -> Decision:
+def _miss(state: State, order: o.MissBeat, now: datetime, limits: Limits) -> Decision:
     """It is late."""
     expected = state.beats.expected[order.name]
     assert expected.due_at is not None
     return Decision([f.BeatMissed(expected.name, expected.due_at)])
 
 
-def forget(state: State, order: o.ForgetExpectation, now: datetime) -> Decision:
+def _forget(state: State, order: o.ForgetExpectation, now: datetime, limits: Limits) -> Decision:
     expected = _find(state, order.name)
     reply = Reply(f"{expected.name} forgotten", {"name": expected.name, "forgotten": True})
     return Decision([f.ExpectationForgotten(expected.name)], reply)
@@ -220,8 +219,9 @@ def show(state: State, now: datetime) -> Reply:
     return Reply("", {}, COLUMNS, rows, "rows")
 
 
-DECIDE: dict[type, Callable[[State, Any, datetime], Decision]] = {
-    o.ReceiveBeat: beat,
-    o.MissBeat: miss,
-    o.ForgetExpectation: forget,
+EXPECT: Rules = {
+    o.SetExpectation: Rule(_expect, is_exclusive=True),
+    o.ReceiveBeat: Rule(_beat),
+    o.MissBeat: Rule(_miss),
+    o.ForgetExpectation: Rule(_forget),
 }

@@ -12,9 +12,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import Factory, define
-
-from ..base.replies import Reply
 from ..base.text import format_time
 from ..schedules.timetable import TICK, share_of
 from ..schedules.zones import SECOND
@@ -24,6 +21,7 @@ from . import facts as f
 from . import orders as o
 from .dependencies import standing
 from .placement import all_targets
+from .rules import Decision, Message, Rule, Rules
 from .state import State
 from .tables import MIN_GRACE_S, counts
 
@@ -33,18 +31,8 @@ DRAWS = 2**32
 NO_WORKER = reason("no-worker")
 JUMPED_OVER = reason("jumped-over")
 
-Message = tuple[str, str]  # worker, line
 # What overlap= says of one more run: why not, or (whether it has to wait, facts first, messages).
 Overlap = Reason | tuple[bool | None, list[f.Fact], list[Message]]
-
-
-@define
-class Decision:
-    """What an order leads to. Empty facts: nothing changed."""
-
-    facts: list[f.Fact] = Factory(list)
-    reply: Reply | None = None
-    messages: list[Message] = Factory(list)  # (worker, line)
 
 
 def come(state: State, task: Task, now: datetime) -> Decision:
@@ -413,3 +401,11 @@ def ended(
         run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, started_at, run.worker,
         exit_code, why or None, final,
     )  # fmt: skip
+
+
+FIRES: Rules = {
+    o.FireTask: Rule(lambda state, order, now, limits: come(state, state.tasks[order.task], now)),
+    o.FireAfter: Rule(
+        lambda state, order, now, limits: fire_now(state, state.tasks[order.task], "after", now, order.broken)
+    ),
+}

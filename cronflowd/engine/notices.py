@@ -28,7 +28,7 @@ from ..tasks.reasons import code_of, in_words
 from ..tasks.targets import BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
 from ..tasks.task import Told, make_spec
 from . import facts as f
-from .definitions import Limits
+from .rules import Limits
 from .state import State
 from .tables import WELL
 
@@ -61,8 +61,8 @@ def tell(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -
     """The facts that follow from those of a decision because somebody wants to hear of them."""
     found: list[Notice] = []
     for fact in facts:
-        if (kind := type(fact)) in _LOOK:
-            found += _LOOK[kind](state, fact, now, limits.notify)
+        if (kind := type(fact)) in LOOK:
+            found += LOOK[kind](state, fact, now, limits.notify)
     if not found:
         return []
     writer = _Writer(state, limits, facts, now)
@@ -289,7 +289,7 @@ def _of_beat(state: State, name: str, event: str, words: str, told: dict[str, An
     return Notice(f"expectation:{name}", event, notify, f"{name} {words}", told)
 
 
-_LOOK: dict[type[f.Fact], Callable[[State, Any, datetime, Targets], Iterator[Notice]]] = {
+LOOK: dict[type[f.Fact], Callable[[State, Any, datetime, Targets], Iterator[Notice]]] = {
     f.RunEnded: _run_ended,
     f.FiresPassed: _fires_passed,
     f.RecordUnread: _record_unread,

@@ -81,6 +81,7 @@ class ResumeTasks:
 @frozen
 class UndoChanges:
     count: int
+    plan: Any = None  # what it comes to, if that was worked out before
 
 
 @frozen
@@ -243,6 +244,7 @@ class BulkSlice:
     kind: str  # of `slices`
     tasks: Sequence[int]
     done: int = 0
+    plan: Any = None  # of UNDO
 
 
 @frozen

@@ -1,14 +1,14 @@
 """Who changed what, and taking it back: HISTORY, UNDO, GET REF @rev.
 
-`sign` writes into the facts of an order who gave it and which change they are; the log
-that comes of it is in changelog.py. UNDO walks back through the log to how the tasks were,
+Who gave an order is written into its facts (`Rule.sign`), and the log that comes of it is in
+changelog.py. UNDO walks back through the log to how the tasks were,
 then decides what of today has to change for that, in one piece or not at all. It is itself
 a change, so that it can be undone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -17,112 +17,17 @@ from attrs import Factory, define, evolve
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
-from ..base.text import format_option, format_time, shorten
-from ..tasks.options import masked
+from ..base.text import shorten
 from ..tasks.reasons import reason
 from ..tasks.task import Task, TaskSpec
 from . import facts as f
 from . import orders as o
 from .changelog import ALL, Change, Step, Was, whole
-from .definitions import AT_ONCE, Definitions, finish
-from .fires import Decision
+from .definitions import AT_ONCE, cancel_queued, finish, reload
+from .rules import MAX_WHAT, Decision, Limits, Rule, Rules
 from .state import State
 
-MAX_WHAT = 200  # characters
-MAX_WHO = 200
 Row = tuple[Any, ...]
-
-
-# --- who ----------------------------------------------------------------------------------
-
-
-def sign(state: State, order: Any, decision: Decision, who: str | None) -> None:
-    """Says in the facts of a client's order who gave it, and that they are one change."""
-    if (found := _WHAT.get(type(order))) is None:
-        return
-    verb, tell = found
-    rest = tell(state, order)
-    what = None if rest is None else shorten(f"{verb} {rest}".rstrip(), MAX_WHAT)
-    undone = _undone(state, order) if isinstance(order, o.UndoChanges) else None
-    who = who and who[:MAX_WHO]
-    number = state.changes.next_number if what else None
-    for fact in decision.facts:
-        if isinstance(fact, f.Asked):
-            fact.who, fact.change = who, number
-            if what is not None:
-                fact.what, fact.verb, fact.undone = what, verb, undone
-            what = None  # with the first one only
-        elif isinstance(fact, f.RunQueued | f.RunStopping):
-            fact.who = who
-
-
-def _name(state: State, ref: str) -> str:
-    task = state.find(ref)
-    return task.name if task else ref
-
-
-def _word(key: str, value: str) -> str:
-    return format_option(key, masked(key, value))
-
-
-def _added(state: State, order: o.AddTask) -> str | None:
-    # What runs once is gone before anybody could take it back; CANCEL and REMOVE are for that.
-    if order.spec.schedule.kind == "at":
-        return None
-    return order.spec.name or f"task_{order.task_id or state.next_task}"
-
-
-def _set(state: State, order: o.SetTask) -> str:
-    words = " ".join(_word(key, value) for key, value in order.words.items())
-    return f"{_name(state, order.ref)} {words}"
-
-
-def _removed(state: State, order: o.RemoveTask) -> str | None:
-    # A notification is no task of anybody's, and would come back as one.
-    task = state.find(order.ref)
-    return None if task and task.is_notice else _name(state, order.ref)
-
-
-def _loaded(file: str, count: int) -> str | None:
-    return f"{file} {count} tasks" if file else None
-
-
-def _paused(state: State, order: o.PauseTasks) -> str:
-    words = [_names(state, order.refs)]
-    words += [f"until={format_time(order.until_at)}"] if order.until_at else []
-    words += [format_option("why", order.why)] if order.why else []
-    return " ".join(words)
-
-
-def _names(state: State, refs: Iterable[str] | None) -> str:
-    return "all" if refs is None else " ".join(_name(state, ref) for ref in refs)
-
-
-def _taken_back(state: State, order: o.UndoChanges) -> str:
-    first, *more = state.changes.newest(order.count)
-    return f"{first.number} to {more[-1].number}" if more else f"{first.number}"
-
-
-def _undone(state: State, order: o.UndoChanges) -> str | None:
-    """The change that is taken back, where it is one."""
-    first, *more = state.changes.newest(order.count)
-    return None if more else shorten(first.told, MAX_WHAT)
-
-
-# The verb, and what HISTORY tells after it; None: no change that UNDO takes back.
-_WHAT: dict[type, tuple[str, Callable[[State, Any], str | None]]] = {
-    o.AddTask: ("ADD", _added),
-    o.SetTask: ("SET", _set),
-    o.RemoveTask: ("REMOVE", _removed),
-    o.ClearTasks: ("CLEAR", lambda state, order: f"{state.count_own()} tasks"),
-    o.LoadTasks: ("LOAD", lambda state, order: _loaded(order.file, len(order.records))),
-    o.DecideLoad: ("LOAD", lambda state, order: _loaded(order.file, order.tasks)),
-    o.PauseTasks: ("PAUSE", _paused),
-    o.ResumeTasks: ("RESUME", lambda state, order: _names(state, order.refs)),
-    o.UndoChanges: ("UNDO", _taken_back),
-    o.RunTask: ("RUN", lambda state, order: None),
-    o.CancelRun: ("CANCEL", lambda state, order: None),
-}
 
 
 # --- the past -----------------------------------------------------------------------------
@@ -196,105 +101,111 @@ class Undoing:
     over: list[Row] = Factory(list)  # what stays as it is, in words
 
 
-class Changes(Definitions):
-    """Decides what UNDO does."""
+def _undo(state: State, order: o.UndoChanges, now: datetime, limits: Limits) -> Decision:
+    plan: Undoing = order.plan or finish(plan_undo(state, order.count, now, limits))
+    rows: list[Row] = [(change.number, change.told) for change in plan.changes]
+    rows += [(None, f"task {task_id} has run and is gone") for task_id in sorted(plan.past.gone)]
+    rows += plan.over
+    count = len(plan.changes)
+    reply = Reply(f"{count} undone", {"undone": count}, ("change", "what"), rows)
+    if len(plan.then) > AT_ONCE:
+        facts: list[f.Fact] = [f.BulkDecided("undo", [change.number for change in plan.changes])]
+    else:
+        facts = _facts(state, plan, now)
+    if count == 1 and (first := next((fact for fact in facts if isinstance(fact, f.Asked)), None)):
+        first.undone = shorten(plan.changes[0].told, MAX_WHAT)
+    return Decision(facts, reply)
 
-    undoing: Undoing | None = None  # what was planned before, in small steps
 
-    def _undo(self, order: o.UndoChanges, now: datetime) -> Decision:
-        plan = self.undoing or finish(self.plan_undo(order.count, now))
-        rows: list[Row] = [(change.number, change.told) for change in plan.changes]
-        rows += [(None, f"task {task_id} has run and is gone") for task_id in sorted(plan.past.gone)]
-        rows += plan.over
-        count = len(plan.changes)
-        reply = Reply(f"{count} undone", {"undone": count}, ("change", "what"), rows)
-        if len(plan.then) > AT_ONCE:
-            return Decision([f.BulkDecided("undo", [change.number for change in plan.changes])], reply)
-        return Decision(self._facts(plan, now), reply)
+def plan_undo(state: State, count: int, now: datetime, limits: Limits) -> Generator[None, None, Undoing]:
+    """What UNDO would come to, in small steps; Refusal for what cannot be."""
+    changes = state.changes.newest(count)
+    if len(changes) < count:
+        known = f"only {len(changes)} changes are known" if changes else "there is nothing to undo"
+        raise Refusal("not-found", known)
+    plan = yield from plan_back(state, changes, now)
+    yield from _check_room(state, plan.then, limits)
+    yield from _check_names(state, plan.then)
+    yield from _check_dependencies(state, plan.then)
+    return plan
 
-    def plan_undo(self, count: int, now: datetime) -> Generator[None, None, Undoing]:
-        """What UNDO would come to, in small steps; Refusal for what cannot be."""
-        changes = self.state.changes.newest(count)
-        if len(changes) < count:
-            known = f"only {len(changes)} changes are known" if changes else "there is nothing to undo"
-            raise Refusal("not-found", known)
-        plan = yield from self.plan_back(changes, now)
-        yield from self._check_room(plan.then)
-        yield from _check_names(self.state, plan.then)
-        yield from _check_dependencies(self.state, plan.then)
-        return plan
 
-    def plan_back(self, changes: list[Change], now: datetime) -> Generator[None, None, Undoing]:
-        """The tasks as they were before these changes."""
-        plan = Undoing(changes, Past(self.state))
-        for change in changes:
-            yield from plan.past.take_back(change)
-        yield from self._then(plan, now)
-        return plan
+def plan_back(state: State, changes: list[Change], now: datetime) -> Generator[None, None, Undoing]:
+    """The tasks as they were before these changes."""
+    plan = Undoing(changes, Past(state))
+    for change in changes:
+        yield from plan.past.take_back(change)
+    yield from _then(state, plan, now)
+    return plan
 
-    def _then(self, plan: Undoing, now: datetime) -> Generator[None, None, None]:
-        """The tasks that were touched, read again; one-offs whose moment has passed stay as they are."""
-        past, then = plan.past, plan.then
-        for task_id, was in past.tasks.items():
-            yield
-            task = self.state.tasks.get(task_id)
-            then[task_id] = None
-            if was is None:
-                continue
-            spec = was.read(self.state.default_tz)
-            if _is_over(spec, task, now):
-                over = f'"{spec.name}" stays as it is: its moment, {spec.schedule.text}, is over'
-                plan.over.append((None, over))
-                then[task_id] = Then(whole(task), task.spec, task.rev) if task else None
-                continue
-            then[task_id] = Then(was, spec, max(past.revs[task_id], task.rev if task else 0) + 1)
 
-    def _check_room(self, then: dict[int, Then | None]) -> Generator[None, None, None]:
-        tasks = self.state.tasks
-        count = len(tasks)
-        for task_id, each in then.items():
-            count += (each is not None) - (task_id in tasks)
-            yield
-        if count > self.limits.tasks:
-            raise Refusal("limit", f"there would be {count} tasks; the limit is {self.limits.tasks}")
+def _then(state: State, plan: Undoing, now: datetime) -> Generator[None, None, None]:
+    """The tasks that were touched, read again; one-offs whose moment has passed stay as they are."""
+    past, then = plan.past, plan.then
+    for task_id, was in past.tasks.items():
+        yield
+        task = state.tasks.get(task_id)
+        then[task_id] = None
+        if was is None:
+            continue
+        spec = was.read(state.default_tz)
+        if _is_over(spec, task, now):
+            over = f'"{spec.name}" stays as it is: its moment, {spec.schedule.text}, is over'
+            plan.over.append((None, over))
+            then[task_id] = Then(whole(task), task.spec, task.rev) if task else None
+            continue
+        then[task_id] = Then(was, spec, max(past.revs[task_id], task.rev if task else 0) + 1)
 
-    def _facts(self, plan: Undoing, now: datetime) -> list[f.Fact]:
-        """What has to become true; those that leave first, since others may get their names."""
-        return [
-            fact
-            for part in PARTS
-            for task_id in (ALL, *plan.then)
-            if self.has_part(plan, part, task_id)
-            for fact in self.take_part(plan, part, task_id, now)
-        ]
 
-    def has_part(self, plan: Undoing, part: str, task_id: int) -> bool:
-        """Whether something of this kind has to be done to this task."""
-        if task_id == ALL:
-            return part == "pauses" and plan.past.all is not None
-        task, each = self.state.tasks.get(task_id), plan.then[task_id]
-        # One id may have had two lives: LOAD of a file gives a task that was removed its id again.
-        is_same = bool(task and each and task.anchor_at == each.was.anchor_at)
-        if part == "leaves":
-            return task is not None and not is_same
-        if each is None or part == "pauses":
-            return is_same
-        is_renamed = task is not None and is_same and task.name != each.spec.name
-        return is_renamed if part == "renamed" else not is_renamed
+def _check_room(state: State, then: dict[int, Then | None], limits: Limits) -> Generator[None, None, None]:
+    tasks = state.tasks
+    count = len(tasks)
+    for task_id, each in then.items():
+        count += (each is not None) - (task_id in tasks)
+        yield
+    if count > limits.tasks:
+        raise Refusal("limit", f"there would be {count} tasks; the limit is {limits.tasks}")
 
-    def take_part(self, plan: Undoing, part: str, task_id: int, now: datetime) -> list[f.Fact]:
-        """The facts that do it; once it is done there are none."""
-        if task_id == ALL:
-            return _pause_all(self.state, plan.past.all) if plan.past.all else []
-        task, each = self.state.tasks.get(task_id), plan.then[task_id]
-        if part == "leaves":
-            assert task
-            cancelled = [] if each else self._cancel_queued(task, reason("undone"))
-            return [*cancelled, f.TaskRemoved(task_id, "undone")]
-        assert each
-        if task is None or task.anchor_at != each.was.anchor_at:
-            return [_restored(each, now)]
-        return _pause(task, each.was) if part == "pauses" else self._reload(task, each.spec, now)
+
+def _facts(state: State, plan: Undoing, now: datetime) -> list[f.Fact]:
+    """What has to become true; those that leave first, since others may get their names."""
+    return [
+        fact
+        for part in PARTS
+        for task_id in (ALL, *plan.then)
+        if has_part(state, plan, part, task_id)
+        for fact in take_part(state, plan, part, task_id, now)
+    ]
+
+
+def has_part(state: State, plan: Undoing, part: str, task_id: int) -> bool:
+    """Whether something of this kind has to be done to this task."""
+    if task_id == ALL:
+        return part == "pauses" and plan.past.all is not None
+    task, each = state.tasks.get(task_id), plan.then[task_id]
+    # One id may have had two lives: LOAD of a file gives a task that was removed its id again.
+    is_same = bool(task and each and task.anchor_at == each.was.anchor_at)
+    if part == "leaves":
+        return task is not None and not is_same
+    if each is None or part == "pauses":
+        return is_same
+    is_renamed = task is not None and is_same and task.name != each.spec.name
+    return is_renamed if part == "renamed" else not is_renamed
+
+
+def take_part(state: State, plan: Undoing, part: str, task_id: int, now: datetime) -> list[f.Fact]:
+    """The facts that do it; once it is done there are none."""
+    if task_id == ALL:
+        return _pause_all(state, plan.past.all) if plan.past.all else []
+    task, each = state.tasks.get(task_id), plan.then[task_id]
+    if part == "leaves":
+        assert task
+        cancelled = [] if each else cancel_queued(state, task, reason("undone"))
+        return [*cancelled, f.TaskRemoved(task_id, "undone")]
+    assert each
+    if task is None or task.anchor_at != each.was.anchor_at:
+        return [_restored(each, now)]
+    return _pause(task, each.was) if part == "pauses" else reload(state, task, each.spec, now)
 
 
 def _is_over(spec: TaskSpec, task: Task | None, now: datetime) -> bool:
@@ -373,3 +284,11 @@ def _check_dependencies(state: State, then: dict[int, Then | None]) -> Generator
             if found is None or found.schedule.kind == "at":
                 why = "which would be gone" if found is None else "which would run only once"
                 raise Refusal("busy", f'"{spec.name}" waits for "{name}" (after=), {why}')
+
+
+def _taken_back(state: State, order: o.UndoChanges) -> str:
+    first, *more = state.changes.newest(order.count)
+    return f"{first.number} to {more[-1].number}" if more else f"{first.number}"
+
+
+UNDO: Rules = {o.UndoChanges: Rule(_undo, "UNDO", _taken_back, is_exclusive=True)}

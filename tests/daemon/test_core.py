@@ -15,7 +15,7 @@ from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.daemon.core import STEPS_PER_BEAT, Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import Limits
+from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net.workers import MAX_OWED_BYTES, serve_worker

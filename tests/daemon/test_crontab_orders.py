@@ -12,7 +12,7 @@ from cronflowd.daemon import crontab_orders
 from cronflowd.daemon.core import Core
 from cronflowd.daemon.crontab_orders import Import
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import Limits
+from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from tests.lib.engine_driver import START

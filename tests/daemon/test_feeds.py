@@ -15,7 +15,7 @@ from cronflowd.daemon.core import Core
 from cronflowd.daemon.feeds import LogFeed, WatchHub
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import Limits
+from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net.clients import Session

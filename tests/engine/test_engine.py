@@ -14,7 +14,8 @@ import pytest
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import Limits, finish
+from cronflowd.engine.definitions import finish
+from cronflowd.engine.rules import Limits
 from cronflowd.schedules.schedule import reload_zones
 from cronflowd.tasks.reasons import reason
 from tests.lib.engine_driver import LIMITS, START, Driver, snapshot

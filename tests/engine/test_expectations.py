@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import expectations
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import Limits
+from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.tasks.targets import parse_target
 from tests.lib.engine_driver import START, Driver, snapshot

@@ -15,7 +15,7 @@ from cronflowd.base.text import format_option, split_command, split_options
 from cronflowd.engine import facts as f
 from cronflowd.engine import notices
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import Limits
+from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.tasks.targets import EVENTS, USUAL, parse_limit, parse_notify, parse_target
 from cronflowd.tasks.task import parse_record, task_record

@@ -210,7 +210,6 @@ class EngineMachine(RuleBasedStateMachine):
         again.calendars = driver.state.calendars
         assert snapshot(again) == snapshot(driver.state)
         driver.state = driver.engine.state = again
-        driver.engine.apply = again.apply
         self.connected.clear()
         driver.do(o.StartDaemon("1", "UTC"))
         self.took(driver.pump())

@@ -11,7 +11,7 @@ import pytest
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import finish
+from cronflowd.engine.definitions import finish, plan_load
 from cronflowd.engine.engine import Engine
 from cronflowd.engine.slices import SLICE
 from cronflowd.engine.state import State
@@ -129,7 +129,7 @@ def records(lines: list[str]) -> list[tuple[int | None, TaskSpec]]:
 
 def stage(driver: Driver, lines: list[str]) -> None:
     """What the daemon does with a large file until all of it is staged."""
-    numbered = finish(driver.engine.plan_load(records(lines)))
+    numbered = finish(plan_load(driver.state, records(lines), driver.limits))
     next_task: int | None = max(driver.state.next_task - 1, *(task_id for task_id, _ in numbered)) + 1
     for at in range(0, len(numbered), 50):
         driver.do(o.StageTasks(numbered[at : at + 50], next_task))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cronflowd.ask import commands, revisions
 from cronflowd.ask import questions as q
 from cronflowd.base.errors import Refusal
-from cronflowd.engine import changelog, facts, undo
+from cronflowd.engine import changelog, definitions, facts
 from cronflowd.engine import orders as o
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import START, Driver, snapshot
@@ -231,7 +231,7 @@ def test_an_id_that_has_had_two_lives_gets_its_first_one_back() -> None:
 def test_a_secret_is_told_by_no_change() -> None:
     """HISTORY is read by more people than GET."""
     state = State("UTC")
-    text = undo._set(state, o.SetTask("a", {"secret": "hunter2", "desc": "x"}))
+    text = definitions._words_of_set(state, o.SetTask("a", {"secret": "hunter2", "desc": "x"}))
     assert "hunter2" not in text
     assert "hunter2" not in revisions._differences({"secret": "hunter2"}, {"secret": "hunter3"})
 

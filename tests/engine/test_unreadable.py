@@ -20,13 +20,13 @@ from cronflowd.ask import commands, views, why
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import Limits, finish
-from cronflowd.engine.engine import Engine
+from cronflowd.engine.definitions import finish
+from cronflowd.engine.rules import Limits
 from cronflowd.schedules.schedule import reload_zones
 from cronflowd.tasks.reasons import code_of, in_words
 from cronflowd.tasks.targets import parse_target
 from cronflowd.tasks.task import read_record
-from tests.lib.engine_driver import LIMITS, START, Driver, snapshot
+from tests.lib.engine_driver import START, Driver, snapshot
 
 ECHO = "name=a tz=Test/Zone type=echo on=w9"
 DANGER = "rm -rf everything"
@@ -509,5 +509,5 @@ def test_the_state_that_a_replay_gives_is_one_that_a_new_daemon_goes_on_from(zon
     driver.pump()
     state = driver.replay()
     assert (state.untold, list(state.unread)) == ({}, [1])
-    Engine(state, LIMITS).apply(f.DaemonStarted("1", "UTC", driver.now), driver.now)
+    state.apply(f.DaemonStarted("1", "UTC", driver.now), driver.now)
     assert list(state.untold) == [1]

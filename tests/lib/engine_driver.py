@@ -10,10 +10,9 @@ from msgspec import structs
 
 from cronflowd.ask import commands
 from cronflowd.engine import facts
-from cronflowd.engine.definitions import Limits
 from cronflowd.engine.engine import Engine
-from cronflowd.engine.fires import Decision
 from cronflowd.engine.orders import StartDaemon
+from cronflowd.engine.rules import Decision, Limits
 from cronflowd.engine.state import State
 from cronflowd.tasks.task import TaskSpec, read_record
 
@@ -96,6 +95,6 @@ class Driver:
 
     def restart(self) -> None:
         """Kills the daemon and starts another one on the same journal."""
-        self.state = self.engine.state = self.replay()
-        self.engine.apply = self.state.apply
+        self.state = self.replay()
+        self.engine = Engine(self.state, self.limits)
         self.do(StartDaemon("1", "UTC"))

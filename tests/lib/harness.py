@@ -38,9 +38,10 @@ from cronflowd import __version__
 from cronflowd.base.text import split_options
 from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
-from cronflowd.engine.definitions import Limits, finish
+from cronflowd.engine.definitions import finish
 from cronflowd.engine.facts import FiresPassed, RunQueued
 from cronflowd.engine.orders import StartDaemon
+from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal import tasks_file
 from cronflowd.journal.audit import Audit

@@ -25,9 +25,9 @@ from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.dependencies import standing
-from cronflowd.engine.fires import Decision
 from cronflowd.engine.lanes import HANDICAP
 from cronflowd.engine.placement import accepts
+from cronflowd.engine.rules import Decision
 from cronflowd.engine.state import State
 from cronflowd.schedules.calendars import Dates
 from cronflowd.tasks.task import ENDED, Run, Task
@@ -394,7 +394,6 @@ class Life(Driver):
         self.tell("the daemon starts")
         self.is_up, self.started_s = True, self.steady_s
         self.state = self.engine.state = self.ledger.state = self.same_again()
-        self.engine.apply = self.state.apply
         self.do(o.StartDaemon("1", "UTC"))
         for worker in self.workers.values():
             self.at(worker.chance.choice([0.0, 3.0, 25.0, 200.0]), self._returns(worker))

@@ -143,6 +143,6 @@ def _run_line(spec: TaskSpec) -> str:
         f.RunQueued(1, 1, NOW, "manual"),
     ]
     for seq, fact in enumerate(told, 1):
-        engine.apply(fact, NOW, seq)
+        engine.state.apply(fact, NOW, seq)
     ((_, line),) = engine.decide(PlaceRun(1, "w"), NOW).messages
     return line

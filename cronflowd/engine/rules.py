@@ -1,0 +1,76 @@
+"""What it is to decide: an order in, a decision out, by the rule for orders of its kind.
+
+`decide` is one table, order -> rule. Each file gives its rows, at its end: what decides, and for
+what a client orders how HISTORY tells it. A new order needs three things: a class in orders.py, a
+function and its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from attrs import Factory, define, frozen
+
+from ..base.replies import Reply
+from ..base.text import shorten
+from ..tasks.targets import Target
+from . import facts as f
+from .state import State
+
+MAX_WHAT = 200  # characters
+MAX_WHO = 200
+
+Message = tuple[str, str]  # worker, line
+
+
+@define
+class Limits:
+    """What the engine refuses to grow beyond, how patient it is, and whom it tells of what."""
+
+    tasks: int = 2_000_000
+    lease_s: float = 30.0
+    output_bytes: int = 1024 * 1024  # per attempt
+    notify: tuple[Target, ...] = ()  # who is told of tasks without a notify= of their own
+    notify_limit: tuple[int, float] = (1, 3600.0)  # so often in so many seconds, per task and event
+    host: str = "localhost"  # where the daemon is, as it tells others
+
+
+@define
+class Decision:
+    """What an order leads to. Empty facts: nothing changed."""
+
+    facts: list[f.Fact] = Factory(list)
+    reply: Reply | None = None
+    messages: list[Message] = Factory(list)
+
+
+@frozen
+class Rule:
+    """One row of the table."""
+
+    # Looks and never touches. Refuses before any fact exists.
+    decide: Callable[[State, Any, datetime, Limits], Decision]
+    verb: str = ""  # a client's; its facts say who it was
+    # What HISTORY tells after the verb; None, there or here: no change that UNDO takes back.
+    tell: Callable[[State, Any], str | None] | None = None
+    is_exclusive: bool = False  # not while very many tasks are being changed
+
+    def sign(self, state: State, order: Any, facts: list[f.Fact], who: str | None) -> None:
+        """Says in the facts of a client's order who gave it, and that they are one change."""
+        rest = self.tell(state, order) if self.tell else None
+        what = None if rest is None else shorten(f"{self.verb} {rest}".rstrip(), MAX_WHAT)
+        who = who and who[:MAX_WHO]
+        number = None if what is None else state.changes.next_number
+        for fact in facts:
+            if isinstance(fact, f.Asked):
+                fact.who, fact.change = who, number
+                if what is not None:
+                    fact.what, fact.verb = what, self.verb
+                what = None  # with the first one only
+            elif isinstance(fact, f.RunQueued | f.RunStopping):
+                fact.who = who
+
+
+Rules = dict[type, Rule]

@@ -1,0 +1,275 @@
+"""What becomes of runs: asked for, placed, reported on, timed out, lost."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..base.errors import Refusal
+from ..base.replies import Reply
+from ..base.text import format_option, format_time
+from ..tasks.options import DEFAULTS
+from ..tasks.reasons import Reason, in_words, reason
+from ..tasks.task import Run, TaskSpec
+from . import facts as f
+from . import orders as o
+from .definitions import find_task
+from .fires import (
+    NO_WORKER,
+    admit,
+    after_end,
+    draw,
+    ended,
+    ended_waiting,
+    overlap,
+    remark,
+    reopened,
+    stop,
+    targets_of,
+)
+from .rules import Decision, Limits, Rule, Rules
+from .state import State
+
+MAX_RERUNS = 10  # of a run with lost=rerun, beyond retry=
+LONGEST_RERUN_S = 300.0  # between two of them; the first comes at once, then 1 s, 2 s, 4 s, …
+MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
+
+
+# --- runs, as clients see them ---
+
+
+def _run(state: State, order: o.RunTask, now: datetime, limits: Limits) -> Decision:
+    task = find_task(state, order.ref)
+    if task.spec.unread:
+        what = f'"{task.name}" never runs: {in_words(task.spec.unread.reason)}'
+        raise Refusal("bad-line", f"{what}; SET mends it")
+    found = overlap(state, task)
+    if not isinstance(found, tuple):
+        raise Refusal("busy", f"{in_words(found)} (overlap={task.spec.options.overlap})")
+    parked, before, messages = found
+    if not (targets := targets_of(state, task.spec, now)):
+        raise Refusal("busy", in_words(NO_WORKER))
+    first, args = state.next_run, order.args or None
+    before += [
+        f.RunQueued(run, task.id, now, "manual", None, args, parked, target=target)
+        for run, target in enumerate(targets, first)
+    ]
+    more = {"runs": [first + n for n in range(len(targets))]} if task.spec.options.on == "all" else {}
+    return Decision(before, Reply(str(first), {"run": first} | more), messages)
+
+
+def _cancel(state: State, order: o.CancelRun, now: datetime, limits: Limits) -> Decision:
+    run = state.runs.get(order.run)
+    if run is None:
+        known = order.run < state.next_run
+        raise Refusal("not-found", f"run {order.run} has ended already" if known else f"no run {order.run}")
+    facts, messages = stop(run, "cancelled", reason("cancelled"))
+    reply = Reply(f"{run.id} cancelled", {"run": run.id, "cancelled": True})
+    return Decision(facts + after_end(state, run, facts), reply, messages)
+
+
+# --- placing ---
+
+
+def _place(state: State, order: o.PlaceRun, now: datetime, limits: Limits) -> Decision:
+    run = state.runs[order.run]
+    sent = f.RunSent(run.id, run.attempt, order.worker)
+    return Decision([sent], None, [(order.worker, _run_line(state, run))])
+
+
+def _run_line(state: State, run: Run) -> str:
+    # Every order passes here. What is not known for sure is not done at all, least of all by a shell.
+    if run.spec.unread:
+        raise AssertionError(f"run {run.id} of a record that cannot be read was to be sent")
+    # Most of the line is the same at every run of a task, and is kept with the task.
+    task = state.tasks.get(run.task_id)
+    head = task.run_head if task and task.spec is run.spec else ""
+    if not head:
+        head = _run_head(run.task_id, run.spec)
+        if task and task.spec is run.spec:
+            task.run_head = head
+    due = format_time(run.due_at)
+    fire = f"{run.task_id}/{due}"
+    if run.nth > 1:
+        fire += f"#{run.nth}"  # a clock change brought several moments to this one
+    if run.target:
+        fire += f"@{run.target}"
+    if run.by in ("manual", "after"):
+        fire += f"/{run.id}"  # no moment names them: two may come in one millisecond, and are two fires
+    args = ""
+    for key, value in run.args.items() if run.args else ():
+        args += f" {format_option(f'arg.{key}', value)}"
+    return f"RUN {run.id} {run.attempt} due={due} fire={fire}{args} {head} :{run.spec.command}"
+
+
+def _release(state: State, order: o.ReleaseRun, now: datetime, limits: Limits) -> Decision:
+    return Decision([f.RunReleased(order.run)])
+
+
+def _admit(state: State, order: o.AdmitRun, now: datetime, limits: Limits) -> Decision:
+    return Decision(admit(state, state.runs[order.run]))
+
+
+def _break(state: State, order: o.BreakRun, now: datetime, limits: Limits) -> Decision:
+    run = state.runs[order.run]
+    facts = ended_waiting(run, "skipped", order.why)
+    return Decision(facts + after_end(state, run, facts) + reopened(state, run, now))
+
+
+def _expire(state: State, order: o.ExpireRun, now: datetime, limits: Limits) -> Decision:
+    run = state.runs[order.run]
+    facts = ended_waiting(run, "missed", reason("unplaced"))
+    return Decision(facts + after_end(state, run, facts) + reopened(state, run, now))
+
+
+def _lose(state: State, order: o.LoseRun, now: datetime, limits: Limits) -> Decision:
+    """The lease ended: the worker is gone, or never said what became of a KILL."""
+    run = state.runs[order.run]
+    how = run.stopping or "lost"
+    why = reason("gone", worker=run.worker) if how == "lost" else reason("unanswered")
+    return Decision(_end(state, run, how, None, why, now))
+
+
+def _time_out(state: State, order: o.TimeoutRun, now: datetime, limits: Limits) -> Decision:
+    run = state.runs[order.run]
+    why = reason("timeout", limit_s=run.spec.options.timeout_s)
+    facts, messages = stop(run, "timeout", why)
+    return Decision(facts, None, messages)
+
+
+def _end(state: State, run: Run, how: str, exit_code: int | None, why: Reason, now: datetime) -> list[f.Fact]:
+    """The facts that end an attempt: for good, or with another one to follow."""
+    options = run.spec.options
+    delay_s = None
+    tries = run.attempt - run.unsent
+    again = not run.spec.unread and how in ("failed", "timeout", "lost")
+    if again:
+        delay_s = options.retry.delay_s(tries, draw(f"{run.id} {run.attempt} {run.spec.name}"))
+    if again and delay_s is None and how == "lost" and options.lost == "rerun":
+        delay_s = _rerun_delay_s(tries - options.retry.times)
+    end = ended(run, how, exit_code, why, final=delay_s is None)
+    # Before the end: what comes after it would be late.
+    told: list[f.Fact] = [remark(run, in_words(why))] if why else []
+    if delay_s is None:
+        return [*told, end, *after_end(state, run, [end])]
+    again_at = now + timedelta(seconds=delay_s)
+    words = f"attempt {run.attempt} ended: {how}{'' if exit_code is None else f', exit {exit_code}'}"
+    follows = f"{words}; attempt {run.attempt + 1} follows at {format_time(again_at)}"
+    return [*told, end, remark(run, follows), f.RunRetried(run.id, run.attempt + 1, again_at)]
+
+
+# --- what workers report ---
+
+
+def unsent(state: State, run: Run, now: datetime) -> list[f.Fact]:
+    """A run whose order nobody got: it waits again, or ends as it was to end meanwhile."""
+    if run.stopping:
+        return _end(state, run, run.stopping, None, reason("unreached", worker=run.worker), now)
+    told = remark(run, f"attempt {run.attempt} never reached worker {run.worker}; it is queued again")
+    return [told, f.RunUnsent(run.id, run.attempt)]
+
+
+def _started(state: State, order: o.ReportStarted, now: datetime, limits: Limits) -> Decision:
+    run = held_run(state, order.worker, order.run, order.attempt)
+    return Decision([f.RunStarted(order.run, order.attempt)] if run and run.state == "sent" else [])
+
+
+def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) -> Decision:
+    run = state.runs.get(order.run)
+    if run is None or run.worker != order.worker or run.state == "queued":
+        return Decision()  # of a run that is over for us; its DONE will be told as late
+    lines: list[list[Any]] = []
+    limit, omitted = limits.output_bytes, 0
+    room, is_told = limit - run.output_bytes, run.output_bytes > limit
+    for fd, text in order.lines:
+        if len(text) <= room:
+            lines.append([fd, text])
+            room -= len(text)
+            continue
+        if not is_told:
+            lines.append([0, f"more output is not kept: {limit} bytes are the limit"])
+        is_told = True
+        omitted += len(text) + 1
+        room = 0
+    return Decision([f.OutputReceived(run.id, run.attempt, lines, omitted or None)])
+
+
+def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> Decision:
+    ack = [(order.worker, f"ACK {order.run} {order.attempt}")]
+    run = held_run(state, order.worker, order.run, order.attempt)
+    if run is None:
+        return Decision(_late(state, order), None, ack)
+    how = run.stopping or _said_state(order)
+    return Decision(_end(state, run, how, order.exit, order.details.get("why", ""), now), None, ack)
+
+
+def held_run(state: State, worker: str, run_id: int, attempt: int) -> Run | None:
+    run = state.runs.get(run_id)
+    held = run and run.state in ("sent", "running") and run.attempt == attempt and run.worker == worker
+    return run if held else None
+
+
+def _late(state: State, order: o.ReportEnded) -> list[f.Fact]:
+    """A report that comes too late to count is told in the run's LOG, once."""
+    if not 0 < order.run < state.next_run:
+        return []
+    rows = state.outcomes.get(order.run, [])
+    if any(
+        row.worker == order.worker and row.attempt == order.attempt and row.exit is not None for row in rows
+    ):
+        return []  # the same report again: only its ACK was lost
+    what = f"attempt {order.attempt} ended with exit {order.exit}"
+    text = f"late report from {order.worker}: {what}; it does not count"
+    told = state.outputs.get(order.run)
+    if told and (0, text) in told.lines[-MAX_TAIL:]:
+        return []  # and the same late report again
+    return [f.OutputReceived(order.run, order.attempt, [[0, text]])]
+
+
+def _said_state(order: o.ReportEnded) -> str:
+    """How a run ended, as its worker tells it."""
+    if order.details.get("lost"):
+        return "lost"  # the worker was killed while it ran, and knows only that it began
+    if order.details.get("timeout"):
+        return "timeout"
+    return "ok" if order.exit == 0 else "failed"
+
+
+def _rerun_delay_s(tries: int) -> float | None:
+    """How long lost=rerun waits after so many tries beyond those of retry=; None = it gives up."""
+    # A job that takes its worker down with it would otherwise do so for ever.
+    if tries > MAX_RERUNS:
+        return None
+    return 0.0 if tries <= 1 else min(2.0 ** (tries - 2), LONGEST_RERUN_S)
+
+
+def _run_head(task_id: int, spec: TaskSpec) -> str:
+    options = spec.options
+    words = [f"type={options.type}", f"task={task_id}", f"name={spec.name}"]
+    if options.timeout_s is not None:
+        # Not `g`: a shell cannot count with 1.2e+06.
+        words.append("timeout=" + f"{options.timeout_s:.3f}".rstrip("0").rstrip("."))
+    if options.cwd:
+        words.append(format_option("cwd", options.cwd))
+    words += [format_option(f"env.{name}", value) for name, value in options.env]
+    words += [format_option(f"header.{name}", value) for name, value in options.headers]
+    for key in ("payload", "body", "expect", "secret"):
+        if (value := getattr(options, key)) != getattr(DEFAULTS, key):
+            words.append(format_option(key, value))
+    return " ".join(words)
+
+
+RUNS: Rules = {
+    o.RunTask: Rule(_run, "RUN"),
+    o.CancelRun: Rule(_cancel, "CANCEL"),
+    o.PlaceRun: Rule(_place),
+    o.ReleaseRun: Rule(_release),
+    o.AdmitRun: Rule(_admit),
+    o.BreakRun: Rule(_break),
+    o.ExpireRun: Rule(_expire),
+    o.LoseRun: Rule(_lose),
+    o.TimeoutRun: Rule(_time_out),
+    o.ReportStarted: Rule(_started),
+    o.ReportOutput: Rule(_output),
+    o.ReportEnded: Rule(_done),
+}
