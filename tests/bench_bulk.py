@@ -3,7 +3,7 @@
     python -m tests.bench_bulk [TASKS]
 
 LOAD, LOAD again, SAVE, CLEAR, UNDO, a reload of zone data (HUP), a restart with another zone, and a
-clock set back by four hours (where libfaketime is installed), each on one daemon, one after another.
+clock set back by four hours, each on one daemon, one after another.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
-import pytest
-
+from cronflowd.cli.cli import main as cronflowd
+from cronflowd.host.clock import SystemClock
 from tests.real.running import READY, Daemon
 
-LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 QUIET_S = 2.0  # as long as the journal does not grow, nothing is under way
 PATIENCE_S = 3600.0
 
@@ -136,10 +136,11 @@ def write_file(path: Path, count: int) -> None:
 
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        data, clock = Path(directory) / "data", Path(directory) / "clock"
+        data = Path(directory) / "data"
         data.mkdir(mode=0o700)
         write_file(data / "big.db", count)
         daemon = Daemon(data, "--local-worker", "0")
+        daemon.module = "tests.bench_bulk"  # `serve`, below
         start(daemon)
         print(f"{'':34} {'seconds':>8} {'longest ms':>9} {'p99':>9} {'> 20 ms':>10}")
         client = Client(daemon.port)
@@ -162,27 +163,31 @@ def main(count: int) -> None:
         daemon.flags = ("--local-worker", "0", "--tz", "Europe/Paris")
         client = restart("restart with another zone: ready", daemon)
         measure("its moments found anew", daemon.port, lambda: until_quiet(client))
-        if LIBRARY:
-            daemon.kill9()
-            clock.write_text("+0")
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("LD_PRELOAD", str(LIBRARY))
-                patch.setenv("FAKETIME_TIMESTAMP_FILE", str(clock))
-                for name in ("NO_CACHE", "DONT_FAKE_MONOTONIC", "DISABLE_SHM"):
-                    patch.setenv(f"FAKETIME_{name}", "1")
-                client = restart("restart under libfaketime: ready", daemon)
 
-            def set_back() -> str:
-                new = clock.with_name("new")
-                new.write_text("-14400")
-                new.rename(clock)
-                client.ask("NOW true")  # whoever comes first makes the daemon look at the clock
-                return until_quiet(client)
+        def set_back() -> str:
+            os.kill(daemon.pid, signal.SIGUSR1)
+            client.ask("NOW true")  # whoever comes first makes the daemon look at the clock
+            return until_quiet(client)
 
-            measure("clock back 4 h", daemon.port, set_back)
+        measure("clock back 4 h", daemon.port, set_back)
         print(client.ask("STATUS"), f"memory: {memory_mb(daemon.pid)} MB")
         daemon.kill9()
 
 
+def serve() -> int:
+    """`cronflowd serve` with a clock that USR1 sets back."""
+    now, by = SystemClock.now, timedelta(0)
+
+    def set_back(*_: object) -> None:
+        nonlocal by
+        by -= timedelta(hours=4)
+
+    signal.signal(signal.SIGUSR1, set_back)
+    SystemClock.now = lambda clock: now(clock) + by  # type: ignore[method-assign]
+    return cronflowd(sys.argv[1:])
+
+
 if __name__ == "__main__":
+    if "--data" in sys.argv:
+        sys.exit(serve())
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000_000)

@@ -180,6 +180,8 @@ class FileJournal(_Lines):
         self._lines: list[bytes] = []
         self._buffered = 0  # bytes in _lines
         self._flushing = self._closing = False
+        self._batch: _Batch | None = None  # handed over to the committer
+        self._is_idle = False  # it waits for one
         self._failed: Fatal | None = None
         self._thread: threading.Thread | None = None
         # The open segment. _end counts what is being written, but not what is buffered.
@@ -341,7 +343,10 @@ class FileJournal(_Lines):
         with self._wake:
             if self._lines:
                 self._flushing = True
-                self._wake.notify()
+                if self._is_idle:
+                    # At once: by the time it wakes, more may have been appended that is not flushed.
+                    self._hand_over()
+                    self._wake.notify()
 
     def abandon(self, error: Fatal) -> None:
         with self._wake:
@@ -377,16 +382,22 @@ class FileJournal(_Lines):
         self.on_fatal(error)
 
     def _next_batch(self) -> _Batch | None:
-        """All that is buffered; None when closed and done."""
+        """All that was flushed; None when closed and done."""
         with self._wake:
-            while not (self._lines and (self._flushing or self._closing)):
-                if self._closing:
-                    return None
+            self._is_idle = True
+            if self._lines and (self._flushing or self._closing):
+                self._hand_over()
+            while not (self._batch or self._closing):
                 self._wake.wait()
-            batch = _Batch(self._lines, self._end, self._last, self._chain)
-            self._lines, self._flushing = [], False
-            self._end, self._buffered = self._end + self._buffered, 0
+            if self._lines and not self._batch:
+                self._hand_over()
+            batch, self._batch = self._batch, None
         return batch
+
+    def _hand_over(self) -> None:
+        self._batch = _Batch(self._lines, self._end, self._last, self._chain)
+        self._lines, self._flushing, self._is_idle = [], False, False
+        self._end, self._buffered = self._end + self._buffered, 0
 
     def _commit(self, batch: _Batch) -> None:
         self._write(b"".join(batch.lines), batch.offset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -654,6 +655,24 @@ def test_many_appenders_share_a_sync(tmp_path: Path) -> None:
         syncs = disk.calls["fdatasync"]
         opened.commit(*(decision(number) for number in range(1000)))
         assert syncs + 1 == disk.calls["fdatasync"]
+
+
+def test_what_was_flushed_is_committed_though_more_is_appended_before_the_committer_wakes(
+    tmp_path: Path,
+) -> None:
+    """A loop that appends after each flush kept the committer, and so all replies, waiting for 200 ms."""
+    with Open(tmp_path) as opened:
+        first = opened.commit(decision(1)) + 1
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(PATIENCE_S)  # the committer must not come in between
+        try:
+            opened.journal.append(decision(2), NOW)
+            opened.journal.flush()
+            opened.journal.append(decision(3), NOW)
+        finally:
+            sys.setswitchinterval(before)
+        opened.committed.wait(first)
+        assert opened.committed.upto == first  # what is not flushed may still be found wrong
 
 
 def test_a_record_that_is_too_long_is_refused(tmp_path: Path) -> None:

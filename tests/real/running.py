@@ -34,6 +34,7 @@ class Daemon:
     def __init__(self, data: Path, *flags: str) -> None:
         self.data = data
         self.flags = flags
+        self.module = "cronflowd"
         self.host = "127.0.0.1"
         self.port = self.worker_port = 0  # any; the same ones again after the first start
         self.log = data.with_name(data.name + ".log")
@@ -52,7 +53,7 @@ class Daemon:
 
     def launch(self) -> subprocess.Popen[str]:
         """Starts the process without waiting for it."""
-        command = [sys.executable, "-m", "cronflowd", "--data", str(self.data), "--tz", "UTC"]
+        command = [sys.executable, "-m", self.module, "--data", str(self.data), "--tz", "UTC"]
         command += ["--listen", f"{self.host}:{self.port}"]
         command += ["--listen-workers", f"{self.host}:{self.worker_port}"]
         with self.log.open("a") as log:
