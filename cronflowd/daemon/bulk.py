@@ -27,7 +27,7 @@ from .core import Core
 SLICE_S = 0.003  # of working out, before the others have their turn
 STAGED_TOGETHER = 50
 FREED_TOGETHER = 1000
-MAX_AHEAD = 100  # records of staged tasks that the disk may be behind by
+MAX_AHEAD = 10  # records of staged tasks that the disk may be behind by
 TRIES = 5
 
 T = TypeVar("T")
@@ -86,8 +86,7 @@ class LargeChanges:
             del numbered[-STAGED_TOGETHER:]
             core.submit(o.StageTasks(entries, next_task))
             next_task = None
-            if core.last_seq - core.gate.committed > MAX_AHEAD:
-                await core.settled(core.last_seq)
+            await core.settled(core.last_seq - MAX_AHEAD)
             await _turn()
 
     @contextmanager

@@ -42,7 +42,7 @@ log = logging.getLogger("cronflowd.core")
 
 STEPS_PER_BEAT = 500  # decisions about what is due, before connections get their turn again
 BEAT_S = 0.005  # the same in time; what is asserted is the number
-MAX_AHEAD = 300  # records that the disk is behind by before slices of large changes wait for it
+SLICES_AHEAD = 2  # of large changes that are on their way to the disk: replies wait behind them
 RETRY_S = 1.0  # what the journal refused is tried again so much later
 
 
@@ -95,6 +95,7 @@ class Core:
         self._is_stopping = False
         self._parted = trio.Event()
         self._waits_for_disk = False
+        self._slices = deque([0] * SLICES_AHEAD, SLICES_AHEAD)  # up to which records the newest ones went
         self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
 
     @property
@@ -226,7 +227,7 @@ class Core:
 
     def take_slice(self) -> bool:
         """One small part of what concerns very many tasks; False when nothing is left, or it has to wait."""
-        if self.last_seq - self.gate.committed > MAX_AHEAD:
+        if self._slices[0] > self.gate.committed:
             self._waits_for_disk = True  # `committed` goes on
             return False
         now = self._look()
@@ -239,6 +240,7 @@ class Core:
             again_at = now + timedelta(seconds=RETRY_S)
             self._arm(min(self._armed or again_at, again_at))
             return False
+        self._slices.append(self.last_seq)
         gc.freeze()  # what very many tasks are made of is no garbage, and looking at all of it takes long
         self.sliced.set()
         self.sliced = trio.Event()
