@@ -184,7 +184,7 @@ class SetFormat:
 
 @frozen
 class Help:
-    verb: str
+    word: str
 
 
 @frozen

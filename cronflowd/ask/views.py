@@ -33,7 +33,6 @@ from ..tasks.options import format_options, masked
 from ..tasks.reasons import in_words
 from ..tasks.task import RECORD_TEXTS, Failure, Outcome, Run, Task, TaskSpec, read_record
 from . import questions as q
-from .commands import VERBS
 from .revisions import find_revision
 from .tree import Line, draw_tree
 
@@ -548,10 +547,3 @@ def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
         ("started", state.started_at),
         ("now", now),
     )
-
-
-def show_help(query: q.Help) -> Reply:
-    """HELP: a row a verb."""
-    names = [query.verb] if query.verb else list(VERBS)
-    rows = [(name, VERBS[name].usage, VERBS[name].summary) for name in names]
-    return Reply("", {}, ("verb", "usage", "summary"), rows, "rows")

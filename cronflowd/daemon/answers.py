@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import trio
 
 from .. import __version__
-from ..ask import commands, stats, views, why
+from ..ask import commands, grammar, manual, stats, views, why
 from ..ask import questions as q
 from ..ask.revisions import show_history
 from ..base.errors import Refusal
@@ -90,7 +90,7 @@ class Answers:
     def handle(self, line: str, session: Session) -> Answer:
         """What one line leads to; raises Refusal."""
         verb, rest = commands.find_verb(line)
-        question = verb.parse(rest, commands.Context(self.core.now(), self.default_tz))
+        question = verb.parse(rest, grammar.Context(self.core.now(), self.default_tz))
         if session.is_locked and not verb.anybody:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
         if verb.about_days:
@@ -142,7 +142,7 @@ class Answers:
         return Reply("bye", {"bye": True})
 
     def _help(self, question: q.Help, session: Session) -> Reply:
-        return views.show_help(question)
+        return manual.show(question)
 
     # --- the present ---
 

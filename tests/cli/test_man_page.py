@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cronflowd import __version__
+from cronflowd.ask.commands import VERBS
 from cronflowd.host.config import ClientSettings, Common, Setting, Settings, WorkerSettings, table
 
 PAGE = Path(__file__).parents[2] / "contrib" / "cronflowd.1"
@@ -167,6 +168,8 @@ def page() -> str:
                 *_section("THE DAEMON", Settings),
                 *_section("A WORKER", WorkerSettings),
                 *_section("IMPORT, EXPORT AND RUN", ClientSettings),
+                ".SH LINES ON PORT 5050\n",
+                *(f".TP\n.B {_plain(verb.usage)}\n{_plain(verb.summary)}\n" for verb in VERBS.values()),
             ]
         )
         + foot
@@ -184,7 +187,11 @@ def _option(row: Setting) -> Iterator[str]:
     flag = row.flag.replace("-", "\\-")
     yield f'.TP\n.BI {flag} " {row.metavar}"\n' if row.metavar else f".TP\n.B {flag}\n"
     default = f" (default: {row.default})" if row.default and row.metavar else ""
-    yield (row.help + default).replace("\\", "\\e").replace("-", "\\-") + "\n"
+    yield _plain(row.help + default) + "\n"
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq").replace("…", "\\&...")
 
 
 def test_the_man_page_tells_the_settings_there_are() -> None:

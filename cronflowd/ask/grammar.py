@@ -1,0 +1,218 @@
+"""How the words behind a verb are read: plain and quoted words, options, names, numbers, times.
+
+Every refusal names the word it is about. What a verb makes of them is told in parsers.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from attrs import frozen
+
+from ..base.errors import Refusal
+from ..base.text import escape, format_time, take_options
+from ..schedules.english import parse_moment
+from ..schedules.zones import parse_zone
+from ..tasks.options import parse_count
+
+MAX_REFS = 1000
+MAX_LIMIT = 999_999_999
+MAX_AHEAD_DAYS = 7305  # 20 years
+
+
+@frozen
+class Context:
+    """What a line means depends on this much of the world."""
+
+    now: datetime
+    default_tz: str
+
+
+Parser = Callable[[str, Context], Any]
+
+
+class WrongWords(Refusal):
+    """Too many words, or too few; whoever reads it is told the verb's usage as well."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("syntax", message)
+
+
+def cut_word(line: str) -> tuple[str, str]:
+    """The first word of a line, and what follows it and one blank."""
+    match = _FIRST_WORD.match(line)
+    assert match
+    return match[1], line[match.end() :]
+
+
+_FIRST_WORD = re.compile(r"[ \t]*([^ \t]*)[ \t]?")
+_BLANKS = re.compile(r"[ \t]*")
+_WORD = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)|[^ \t"]+')
+
+
+def split_words(text: str, *known: str) -> tuple[list[str], dict[str, str]]:
+    """Plain or quoted words, and `key=value` options that are `known`, in any order."""
+    words, options = split_any(text)
+    for key in options:
+        if key not in known:
+            raise Refusal(
+                "bad-option", f'there is no option "{escape(key)}" here; known: {", ".join(known) or "none"}'
+            )
+    return words, options
+
+
+def split_any(text: str) -> tuple[list[str], dict[str, str]]:
+    """The same, of whatever name the options are."""
+    words: list[str] = []
+    options: dict[str, str] = {}
+    at = _skip_blanks(text, 0)
+    while (at := take_options(text, at, options)) < len(text):
+        match = _WORD.match(text, at)
+        if match is None:
+            raise Refusal("syntax", f"a quote is not closed: {escape(text[at : at + 40])}")
+        words.append(re.sub(r"\\([\"\\])", r"\1", match[1]) if match[1] is not None else match[0])
+        at = _skip_blanks(text, match.end())
+    return words, options
+
+
+def _skip_blanks(text: str, at: int) -> int:
+    match = _BLANKS.match(text, at)
+    assert match
+    return match.end()
+
+
+def time_word(text: str) -> tuple[str, str]:
+    """A word or a quoted text that begins a line, and what follows it."""
+    match = _WORD.match(text := text.lstrip(" \t"))
+    if match is None:
+        raise WrongWords("no time")
+    return match[1] if match[1] is not None else match[0], text[match.end() :].lstrip(" \t")
+
+
+# --- words ----------------------------------------------------------------------------------
+
+
+def one_word(words: list[str], what: str) -> str:
+    """The only word there is."""
+    if len(words) != 1:
+        raise WrongWords(f"one {what} is wanted, {len(words)} words were given")
+    return words[0]
+
+
+def one_or_none(words: list[str], what: str) -> str | None:
+    """The only word, or None where there is none."""
+    if len(words) > 1:
+        raise WrongWords(f"one {what} at most")
+    return words[0] if words else None
+
+
+def one_or_all(words: list[str]) -> str | None:
+    """A task; None for all of them."""
+    ref = one_or_none(words, "task")
+    return ref if ref and ref.lower() != "all" else None
+
+
+def no_words(text: str, *known: str) -> dict[str, str]:
+    """The options, beside which nothing may stand."""
+    words, options = split_words(text, *known)
+    if words:
+        raise WrongWords(f'options only are taken, not "{escape(words[0][:40])}"')
+    return options
+
+
+def nothing(make: Callable[[], Any]) -> Parser:
+    """For a verb that stands alone."""
+
+    def parse_nothing(text: str, context: Context) -> Any:
+        if text.strip():
+            raise Refusal(
+                "syntax", f'nothing is expected after the command, not "{escape(text.strip()[:40])}"'
+            )
+        return make()
+
+    return parse_nothing
+
+
+def one(make: Callable[[str], Any], what: str) -> Parser:
+    """For a verb that takes one word and no options."""
+    return lambda text, context: make(one_word(split_words(text)[0], what))
+
+
+def refs(words: list[str]) -> tuple[str, ...] | None:
+    """Tasks; None for `all`."""
+    if not words:
+        raise WrongWords("no task")
+    if [word.lower() for word in words] == ["all"]:
+        return None
+    if len(words) > MAX_REFS:
+        raise Refusal("limit", f"more than {MAX_REFS} tasks in one line; `all` means every one")
+    return tuple(words)
+
+
+def run_number(word: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", word):
+        raise Refusal("syntax", f'"{escape(word[:40])}" is not a run number')
+    return int(word)
+
+
+def ref_or_schedule(text: str, words: list[str]) -> tuple[str, str]:
+    """A task's REF, or else a schedule; the other of the two is empty."""
+    if not words:
+        raise WrongWords("no task and no schedule")
+    quoted = text.lstrip(" \t").startswith('"')
+    # Five bare fields cannot be mistaken for a task, so they need no quotes here.
+    is_schedule = quoted or len(words) > 1 or words[0].startswith("@")
+    return ("", " ".join(words)) if is_schedule else (words[0], "")
+
+
+# --- options --------------------------------------------------------------------------------
+
+
+def choice(options: dict[str, str], key: str, known: tuple[str, ...]) -> str:
+    """One of some words; empty where the option is not given."""
+    value = options.get(key, "")
+    if value and value not in known:
+        raise Refusal("bad-option", f'{key}=: "{escape(value)}" is not one of {", ".join(known)}')
+    return value
+
+
+def page(options: dict[str, str]) -> tuple[int | None, int]:
+    """limit= and offset=."""
+    return count(options, "limit", 0, MAX_LIMIT), count(options, "offset", 0, MAX_LIMIT) or 0
+
+
+def count(options: dict[str, str], key: str, low: int, high: int) -> int | None:
+    if not (text := options.get(key)):
+        return None
+    try:
+        return parse_count(text, low, high)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
+
+
+def bounds(options: dict[str, str], context: Context) -> tuple[datetime | None, datetime | None]:
+    """since= and until=."""
+    since_at, until_at = (
+        parse_moment(options[key], context.default_tz, context.now) if options.get(key) else None
+        for key in ("since", "until")
+    )
+    return since_at, until_at
+
+
+def until(options: dict[str, str], context: Context) -> datetime:
+    """How far to look ahead: a year, if nothing is said."""
+    if not (text := options.get("until")):
+        return context.now + timedelta(days=365)
+    until_at = parse_moment(text, context.default_tz, context.now)
+    if until_at <= context.now:
+        raise Refusal("bad-option", f"until=: {format_time(until_at)} is not after now")
+    if until_at > context.now + timedelta(days=MAX_AHEAD_DAYS):
+        raise Refusal("bad-option", f"until=: at most {MAX_AHEAD_DAYS} days ahead")
+    return until_at
+
+
+def zone(options: dict[str, str], context: Context) -> str:
+    return parse_zone(options.get("tz") or context.default_tz)
