@@ -76,6 +76,10 @@ _ROWS = (
     Verb(p.file(q.SaveTasks), "SAVE [FILE]", "writes all tasks to a file (tasks.db)", "save", changes=True),
     Verb(p.file(q.LoadFile), "LOAD [FILE]", "replaces all tasks by those of a file", "load", changes=True),
     Verb(
+        p.file(q.BackUp, "backup.tar"), "BACKUP [FILE]", "writes the whole data directory to a file",
+        "backup", changes=True,
+    ),
+    Verb(
         p.import_line, "IMPORT [--system] [--dry-run] LINE", "adds a line of a crontab", "import",
         changes=True,
     ),

@@ -251,9 +251,9 @@ def beat(text: str, context: Context) -> o.ReceiveBeat:
 # --- files and connection -------------------------------------------------------------------
 
 
-def file(make: Callable[[str], Any]) -> Parser:
+def file(make: Callable[[str], Any], default: str = "tasks.db") -> Parser:
     def parse_file(text: str, context: Context) -> Any:
-        return make(g.one_or_none(g.split_words(text)[0], "file name") or "tasks.db")
+        return make(g.one_or_none(g.split_words(text)[0], "file name") or default)
 
     return parse_file
 

@@ -58,6 +58,11 @@ class LoadFile:
 
 
 @frozen
+class BackUp:
+    file: str
+
+
+@frozen
 class ImportLine:
     """A line of a crontab, in the place where it stands there."""
 

@@ -103,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
         _work,
     )
     _add_check(commands.add_parser("check", help="examine a data directory", allow_abbrev=False))
+    _add_restore(commands.add_parser("restore", help="take back a BACKUP", allow_abbrev=False))
     _add_init(commands.add_parser("init", help="make the secret for --token-file", allow_abbrev=False))
     _add_import(commands.add_parser("import", help="take over a crontab", allow_abbrev=False))
     _add_export(commands.add_parser("export", help="tasks as a crontab", allow_abbrev=False))
@@ -152,10 +153,19 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_check)
 
 
+def _add_restore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="what BACKUP has written")
+    parser.add_argument("--force", action="store_true", help="move aside what stands in the directory")
+    _add_data(parser, _restore)
+
+
 def _add_init(parser: argparse.ArgumentParser) -> None:
-    data = next(row for row in config.table(Settings) if row.field == "data")
-    _add_flag(parser, data)
-    parser.set_defaults(command=_init)
+    _add_data(parser, _init)
+
+
+def _add_data(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    _add_flag(parser, next(row for row in config.table(Settings) if row.field == "data"))
+    parser.set_defaults(command=run)
 
 
 def _add_client(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
@@ -241,6 +251,12 @@ def _check(parsed: argparse.Namespace) -> int:
     from ..journal import check
 
     return check.check(parsed.directory, parsed.fix)
+
+
+def _restore(parsed: argparse.Namespace) -> int:
+    from ..journal import backup
+
+    return backup.restore(parsed.file, _load(Settings, parsed).data, parsed.force)
 
 
 def _init(parsed: argparse.Namespace) -> int:

@@ -29,6 +29,7 @@ from ..engine import expectations
 from ..engine import orders as o
 from ..host.secrets import matches
 from ..journal import history, tasks_file
+from ..journal.backup import check_backup_name
 from ..net.clients import Session
 from ..net.outbox import Gate
 from ..schedules.calendars import parse_calendar_names
@@ -221,6 +222,9 @@ class Answers:
     async def _load(self, question: q.LoadFile, session: Session) -> Reply:
         path = tasks_file.check_file_name(self.data, question.file)
         return await self.files.load(path, session.who)
+
+    async def _backup(self, question: q.BackUp, session: Session) -> Reply:
+        return await self.files.backup(check_backup_name(self.data, question.file))
 
     # --- crontabs ---
 

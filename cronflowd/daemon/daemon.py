@@ -97,7 +97,7 @@ class Daemon:
         self.answers = Answers(self.core, settings.data)
         self._doors: list[Door] = []
         self._zones_read = trio.Event()
-        self.compactor = upkeep.Compactor(self.core, settings.data, settings.history)
+        self.compactor = upkeep.Compactor(self.core, settings.data, settings.history, self.answers.files.turn)
 
     def _replay(self) -> bool:
         """Reads the journal; True when there was nothing in it."""

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import trio
 
+from .. import __version__
 from ..base.errors import Refusal
 from ..base.replies import Reply
+from ..base.text import format_time
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE
 from ..host.calendar_files import read_calendars, refresh_calendars
 from ..host.disk import Prepared
 from ..journal import tasks_file
+from ..journal.backup import archive
 from ..tasks.task import Task, TaskSpec
 from .bulk import LargeChanges
 from .core import Core
@@ -29,19 +32,19 @@ BREATH_S = 50e-6
 
 
 class Files:
-    """What is done with them; one SAVE or LOAD at a time."""
+    """What is done with them; one SAVE, LOAD or BACKUP at a time, and no journal file goes meanwhile."""
 
     def __init__(self, core: Core, data: Path) -> None:
         self.core = core
         self.data = data
         self.large = LargeChanges(core)
         self.edited = False  # tasks.db was changed by hand since we wrote it
-        self._turn = trio.Lock()
+        self.turn = trio.Lock()
         core.before_fires = self.look_at_calendars
 
     async def save(self, path: Path) -> Reply:
         """Writes all tasks, when no other SAVE or LOAD is at it."""
-        async with self._turn:
+        async with self.turn:
             return await self._save(path)
 
     async def _save(self, path: Path) -> Reply:
@@ -87,6 +90,17 @@ class Files:
 
         return await trio.to_thread.run_sync(write)
 
+    async def backup(self, path: Path) -> Reply:
+        """Writes all that stands in the data directory to one file, while everything goes on."""
+        async with self.turn:
+            core = self.core
+            await core.settled(core.last_seq)
+            upto, at = core.journal.open_segment, core.now()
+            about: dict[str, str | int] = {"version": __version__, "at": format_time(at), "seq": upto.last}
+            prepared, files = await trio.to_thread.run_sync(archive, self.data, path, upto, about)
+            await trio.to_thread.run_sync(prepared.publish)
+        return Reply(f"{files} files seq={upto.last}", {"files": files, "seq": upto.last})
+
     async def is_edited(self) -> bool:
         """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
         try:
@@ -100,7 +114,7 @@ class Files:
 
     async def load(self, path: Path, who: str | None = None) -> Reply:
         """Takes a file's tasks over, all or nothing, when no other SAVE or LOAD is at it."""
-        async with self._turn:
+        async with self.turn:
             return await self._load(path, who)
 
     async def _load(self, path: Path, who: str | None) -> Reply:

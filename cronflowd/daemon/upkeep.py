@@ -61,9 +61,10 @@ async def keep_local_worker(data: Path, socket: Path, slots: int, config: Path |
 class Compactor:
     """Starts a compaction when enough closed segments have come together."""
 
-    def __init__(self, core: Core, data: Path, history_bytes: int) -> None:
+    def __init__(self, core: Core, data: Path, history_bytes: int, turn: trio.Lock) -> None:
         self._core = core
         self._data = data
+        self._turn = turn  # of whoever else needs the journal's files
         self._history_bytes = history_bytes
         self._wanted = trio.Event()
 
@@ -110,7 +111,8 @@ class Compactor:
             return False
         await self._core.settled(self._core.last_seq)
         try:
-            removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, order.upto)
+            async with self._turn:
+                removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, order.upto)
         except OSError as error:
             log.warning("what the checkpoint replaces cannot be removed: %s", error)
             return False

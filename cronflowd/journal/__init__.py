@@ -3,5 +3,6 @@
 The one rule: what was acknowledged is on disk, and only an invalid tail is ever cut.
 
 Read in this order: `records` (a line and its seal), `replay` (files to facts), `journal` (append
-and commit), `compaction`, `history` (old runs), `tasks_file`, `audit` and `check`.
+and commit), `compaction`, `history` (old runs), `tasks_file`, `audit`, `check` and
+`backup`.
 """

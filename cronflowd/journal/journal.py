@@ -83,6 +83,10 @@ class Journal(Protocol):
     def full(self) -> bool:
         """Whether orders are refused for want of space."""
 
+    @property
+    def open_segment(self) -> Segment:
+        """The file that is being written, as far as it is on disk."""
+
     def replay(self) -> Iterator[Record]:
         """Everything from the newest checkpoint on; to be read to its end before anything is appended."""
 
@@ -187,7 +191,7 @@ class FileJournal(_Lines):
         # The open segment. _end counts what is being written, but not what is buffered.
         self._fd = -1
         self._first = 1
-        self._end = 0
+        self._end = self._synced_end = 0
         self._committed_chain = 0
         # Space set aside: the file may grow to _allocated without asking the file system.
         self._allocated = 0
@@ -229,7 +233,7 @@ class FileJournal(_Lines):
         free = self._disk.free_bytes(self._fd)
         self._reserve = max(min(self._reserve, free // 16), min(self._reserve, MIN_RESERVE_BYTES))
         self._chunk = max(min(CHUNK_BYTES, free // 64), MIN_CHUNK_BYTES)
-        self._allocated = self._end
+        self._allocated = self._synced_end = self._end
         self._find_space(0)
 
     def _create_segment(self, first: int, chain: int, space: int) -> tuple[int, int]:
@@ -268,6 +272,12 @@ class FileJournal(_Lines):
             with self._wake, contextlib.suppress(Refusal, Fatal):  # whoever appends will be told
                 self._ask_again(0)
         return self._full
+
+    @property
+    def open_segment(self) -> Segment:
+        with self._wake:
+            path = segment_path(self.directory, self._first)
+            return Segment(path, self._first, self._committed, self._synced_end)
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
         with self._wake:
@@ -400,9 +410,12 @@ class FileJournal(_Lines):
         self._end, self._buffered = self._end + self._buffered, 0
 
     def _commit(self, batch: _Batch) -> None:
-        self._write(b"".join(batch.lines), batch.offset)
+        data = b"".join(batch.lines)
+        self._write(data, batch.offset)
         self._disk.fdatasync(self._fd)
-        self._committed, self._committed_chain = batch.last, batch.chain
+        with self._wake:
+            self._committed, self._synced_end = batch.last, batch.offset + len(data)
+        self._committed_chain = batch.chain
         self.notify(batch.last)
 
     def _write(self, data: bytes, offset: int) -> None:
@@ -467,6 +480,7 @@ class FileJournal(_Lines):
             fits = self._buffered + self._reserve <= space
             if fits:
                 self._fd, self._first, self._end, self._allocated = fd, first, size, size + space
+                self._synced_end = size
         if not fits:  # so much came meanwhile; the next batch tries again
             self._remove_segment(fd, first)
             return
@@ -533,6 +547,7 @@ class MemoryJournal(_Lines):
         super().__init__()
         self.notify = notify
         self.full = False  # a test's word for a disk without space, reserve aside
+        self.open_segment = Segment(Path("memory"), 1, 0, 0)  # that nothing can be read from
         self._failed: Fatal | None = None
         self._lines = list(lines)
 

@@ -36,6 +36,12 @@ cronflowd \- schedule with netcat, run on workers that dial in, lose nothing
 .I DIR
 .RB [ \-\-fix ]
 .br
+.B cronflowd restore
+.RB [ \-\-data
+.IR DIR ]
+.RB [ \-\-force ]
+.I FILE
+.br
 .B cronflowd init
 .RB [ \-\-data
 .IR DIR ]
@@ -79,6 +85,11 @@ a second TERM ends that too.
 looks through the data directory of a daemon that is not running. With
 .B \-\-fix
 it sets aside what cannot be used; nothing is deleted.
+.PP
+.B cronflowd restore
+makes a data directory of a file that BACKUP wrote, once all of it is found whole. With
+.B \-\-force
+what stands there is moved aside.
 .PP
 .B cronflowd init
 makes the secret for
@@ -145,6 +156,10 @@ In the data directory:
 .TP
 .B tasks.db
 the tasks, one JSON object a line; may be edited by hand and taken over with LOAD
+.TP
+.B *.tar
+what BACKUP wrote; see
+.B cronflowd restore
 .TP
 .B journal/
 every change and every run

@@ -62,7 +62,7 @@ async def test_a_compaction_that_cannot_be_started_is_tried_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A machine without memory for a moment ended the daemon, and again after each restart."""
-    compactor = upkeep.Compactor(cast(Core, _Core()), tmp_path, 1)
+    compactor = upkeep.Compactor(cast(Core, _Core()), tmp_path, 1, trio.Lock())
     compactor.look()
     with trio.move_on_after(100), caplog.at_level(logging.WARNING):
         await compactor.run()

@@ -1,0 +1,233 @@
+"""The whole data directory as one file, and back: BACKUP while the daemon serves, `cronflowd restore`.
+
+A backup is a plain tar file: what people keep in the directory (tasks.db, calendars, the secret),
+then the journal as far as it was on disk at one moment, and last of all `MANIFEST`, a line for
+each file with its size and CRC. So a file that was cut short, or changed, is known for one before
+anything is restored from it. Not in it: the lock, sockets, other backups, and the local worker's
+reports on their way, which belong to jobs of this machine.
+
+Journal files are only ever replaced by others that tell the same; whoever calls `archive` sees to
+it that none is removed meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+from attrs import frozen
+
+from ..base.errors import Exit, Fatal, Refusal
+from ..base.text import escape
+from ..host.disk import (
+    LOCK_NAME,
+    Prepared,
+    free_name,
+    lock_directory,
+    make_directory,
+    open_regular,
+    prepare,
+    sync_directory,
+    write_atomically,
+)
+from .check import examine
+from .records import JOURNAL_NAME, journal_dir
+from .replay import Segment
+
+MANIFEST = "MANIFEST"
+SUFFIX = ".tar"
+CHUNK_BYTES = 1024 * 1024
+UNPACKED = ".restoring"  # in the data directory: what is not known to be good yet
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\.tar")
+_NUMBER = re.compile("[0-9]{20}")
+
+
+def check_backup_name(data: Path, name: str) -> Path:
+    """The file a client names; as with SAVE, it can be no other than one in the data directory."""
+    if not _FILE_NAME.fullmatch(name):
+        raise Refusal(
+            "bad-option", f'"{escape(name)}" is not a plain file name ending in .tar (letters, digits, . _ -)'
+        )
+    return data / name
+
+
+# --- making one ----------------------------------------------------------------------------------
+
+
+@frozen
+class _Member:
+    """A file, and how much of it is taken."""
+
+    name: str
+    path: Path
+    size: int
+    mtime: float
+
+
+def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) -> tuple[Prepared, int]:
+    """Writes the backup, which is not in its place yet, and how many files are in it.
+
+    `upto` is the file that the journal is written to, as far as it counts. Blocking, for a thread.
+    """
+    members = list(_members(data, upto))
+    needed, free = sum(member.size for member in members), shutil.disk_usage(data).free
+    if needed > free:
+        raise Refusal(
+            "disk-full", f"{path.name} takes {needed} bytes, and {free} are free; nothing was written"
+        )
+    return prepare(path, _pack(members, about)), len(members)
+
+
+def _members(data: Path, upto: Segment) -> Iterator[_Member]:
+    for path in sorted(data.iterdir()):
+        if (
+            path.is_file()
+            and not path.name.startswith(".")
+            and path.name != LOCK_NAME
+            and path.suffix != SUFFIX
+        ):
+            yield _Member(path.name, path, (found := path.stat()).st_size, found.st_mtime)
+    for path in sorted(journal_dir(data).glob("*.jsonl")):
+        # What has come since stands in later files: the last number in a name tells where it ends.
+        is_open = path.name == upto.path.name
+        if is_open or int(_NUMBER.findall(path.name)[-1]) < upto.first:
+            found = path.stat()
+            size = upto.size if is_open else found.st_size
+            yield _Member(f"{JOURNAL_NAME}/{path.name}", path, size, found.st_mtime)
+
+
+def _pack(members: list[_Member], about: dict[str, str | int]) -> Iterator[bytes]:
+    lines = [about]
+    for member in members:
+        yield _head(member.name, member.size, member.mtime)
+        crc = 0
+        for chunk in _content(member):
+            crc = zlib.crc32(chunk, crc)
+            yield chunk
+        yield bytes(-member.size % tarfile.BLOCKSIZE)
+        lines.append({"file": member.name, "size": member.size, "crc": f"{crc:08x}"})
+    told = b"".join(orjson.dumps(line) + b"\n" for line in lines)
+    yield _head(MANIFEST, len(told), 0)
+    yield told + bytes(-len(told) % tarfile.BLOCKSIZE) + bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _head(name: str, size: int, mtime: float) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, int(mtime), 0o600
+    return info.tobuf()
+
+
+def _content(member: _Member) -> Iterator[bytes]:
+    left = member.size
+    with open_regular(member.path) as file:
+        while left:
+            chunk = file.read(min(left, CHUNK_BYTES))
+            if not chunk:
+                raise Refusal("busy", f"{member.name} became shorter while it was read; nothing was written")
+            left -= len(chunk)
+            yield chunk
+
+
+# --- taking one back -----------------------------------------------------------------------------
+
+
+def restore(file: Path, data: Path, force: bool = False) -> int:
+    """Makes `data` what it was; prints what that is. Raises Fatal, and then `data` is as before.
+
+    What stands in `data` already is in the way (73), or with `force` moved aside.
+    """
+    lock = lock_directory(data)
+    try:
+        in_the_way = sorted(path for path in data.iterdir() if _is_in_the_way(path))
+        if in_the_way and not force:
+            raise Fatal(
+                Exit.CANNOT_CREATE,
+                f"{data}: there is something in it ({in_the_way[0].name}); with --force it is moved aside",
+            )
+        unpacked = data / UNPACKED
+        shutil.rmtree(unpacked, ignore_errors=True)  # of a restore that was killed
+        try:
+            about, count = _unpack(file, unpacked)
+            _verify(file, unpacked)
+            aside = _exchange(data, unpacked, in_the_way)
+        finally:
+            shutil.rmtree(unpacked, ignore_errors=True)
+        if aside:
+            print(f"{aside}: what was there before")
+        print(f"{data}: {count} files as they were at {about['at']}, up to record {about['seq']}")
+        return Exit.OK
+    except OSError as error:
+        raise Fatal(Exit.IO, f"{error.filename or file}: {error.strerror or error}") from error
+    except Refusal as refusal:
+        raise Fatal(Exit.IO, refusal.message) from refusal
+    finally:
+        os.close(lock)
+
+
+def _is_in_the_way(path: Path) -> bool:
+    return path.name not in (LOCK_NAME, UNPACKED) and path.suffix != SUFFIX
+
+
+def _unpack(file: Path, into: Path) -> tuple[dict[str, str | int], int]:
+    """Writes every file; what the manifest says of the whole, and how many it names."""
+    try:
+        make_directory(into)
+        make_directory(journal_dir(into))
+        with tarfile.open(file, "r:") as tar:
+            found = dict(_unpack_one(tar, member, into) for member in tar)
+        lines = [orjson.loads(line) for line in (into / MANIFEST).read_bytes().splitlines()]
+        about, *told = lines
+        wanted = {line["file"]: (line["size"], line["crc"]) for line in told}
+    except FileNotFoundError as error:
+        if error.filename == str(into / MANIFEST):
+            raise Fatal(
+                Exit.CORRUPT, f"{file}: cut short, or no backup: it ends without {MANIFEST}"
+            ) from error
+        raise
+    except (tarfile.TarError, ValueError, LookupError, TypeError) as error:
+        raise Fatal(Exit.CORRUPT, f"{file}: not a whole backup: {error}") from error
+    del found[MANIFEST]
+    if wrong := sorted(name for name in wanted.keys() | found if wanted.get(name) != found.get(name)):
+        raise Fatal(Exit.CORRUPT, f"{file}: {wrong[0]} is not what {MANIFEST} says")
+    (into / MANIFEST).unlink()
+    return about, len(wanted)
+
+
+def _unpack_one(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path) -> tuple[str, tuple[int, str]]:
+    folder, _, name = member.name.rpartition("/")
+    content = tar.extractfile(member) if member.isreg() else None
+    if content is None or folder not in ("", JOURNAL_NAME) or name.startswith(".") or not name:
+        raise ValueError(f"{escape(member.name)} has no place in one")
+    with content:
+        size, crc = write_atomically(into / folder / name, iter(lambda: content.read(CHUNK_BYTES), b""))
+    return member.name, (size, f"{crc:08x}")
+
+
+def _verify(file: Path, unpacked: Path) -> None:
+    """As `cronflowd check` does: every CRC, and that the whole can be replayed."""
+    found = examine(unpacked)
+    for line in found.lines:
+        print(line)
+    if found.damages or found.faults:
+        raise Fatal(Exit.CORRUPT, f"{file}: damaged; nothing was restored")
+
+
+def _exchange(data: Path, unpacked: Path, in_the_way: list[Path]) -> Path | None:
+    """The old out, the new in; where the old is now."""
+    aside = None
+    if in_the_way:
+        aside = free_name(data / "replaced")
+        make_directory(aside)
+        for path in in_the_way:
+            path.rename(aside / path.name)
+    # tasks.db last: a start that found it, and no journal, would begin anew with it.
+    for path in sorted(unpacked.iterdir(), key=lambda path: path.suffix == ".db"):
+        path.rename(data / path.name)
+    sync_directory(data)
+    return aside
