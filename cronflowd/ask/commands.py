@@ -136,7 +136,10 @@ _ROWS = (
         p.authenticate, "AUTH TOKEN", "shows who you are, where that is asked for", "authenticate",
         anybody=True,
     ),
-    Verb(p.set_format, "FORMAT json|text", "how replies look on this connection", "format", anybody=True),
+    Verb(
+        p.set_format, "FORMAT json|text|table [width=N]", "how replies look on this connection", "format",
+        anybody=True,
+    ),
     Verb(p.help_about, "HELP [VERB]", "this list", "help", anybody=True),
     Verb(nothing(q.Ping), "PING", "PONG", "ping", anybody=True),
     Verb(nothing(q.Quit), "QUIT", "ends the connection", "quit", anybody=True),

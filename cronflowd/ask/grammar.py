@@ -20,6 +20,7 @@ from ..tasks.options import parse_count
 
 MAX_REFS = 1000
 MAX_LIMIT = 999_999_999
+MAX_WIDTH = 10_000
 MAX_AHEAD_DAYS = 7305  # 20 years
 
 
@@ -48,6 +49,26 @@ def cut_word(line: str) -> tuple[str, str]:
     return match[1], line[match.end() :]
 
 
+def take_head(text: str) -> tuple[int | None, str]:
+    """HEAD=yes, with width= beside it, which any verb with rows takes: the table's width, and the rest."""
+    found: dict[str, str] = {}
+
+    def take(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        found[match[1].lower()] = match[2]
+        return ""
+
+    rest = _HEAD.sub(take, text)
+    if choice(found, "head", ("yes", "no")) != "yes":
+        return None, text if "head" not in found else rest
+    return count(found, "width", 0, MAX_WIDTH) or 0, rest
+
+
+# A quoted text, which holds no options, or one of the two.
+_HEAD = re.compile(
+    r'"(?:[^"\\]|\\.)*+(?:"|$)|(?:^|(?<=[ \t]))(head|width)=([^ \t]*)(?:[ \t]+|$)', re.IGNORECASE
+)
 _FIRST_WORD = re.compile(r"[ \t]*([^ \t]*)[ \t]?")
 _BLANKS = re.compile(r"[ \t]*")
 _WORD = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)|[^ \t"]+')

@@ -285,10 +285,12 @@ def authenticate(text: str, context: Context) -> q.Authenticate:
 
 
 def set_format(text: str, context: Context) -> q.SetFormat:
-    word = text.strip().lower()
-    if word not in ("json", "text"):
-        raise Refusal("syntax", f'"{escape(word[:40])}" is neither json nor text')
-    return q.SetFormat(word == "json")
+    words, options = g.split_words(text, "width")
+    word = g.one_word(words, "format").lower()
+    if word not in ("json", "text", "table"):
+        raise Refusal("syntax", f'"{escape(word[:40])}" is neither json nor text nor table')
+    width = g.count(options, "width", 0, g.MAX_WIDTH)
+    return q.SetFormat(word == "json", width or 0 if word == "table" else None)
 
 
 def help_about(text: str, context: Context) -> q.Help:

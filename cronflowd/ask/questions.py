@@ -185,6 +185,7 @@ class Authenticate:
 @frozen
 class SetFormat:
     as_json: bool
+    width: int | None  # of a table; 0: as wide as it is; None: no table
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""What a client reads back: rows, then one status line, as text or as JSON.
+"""What a client reads back: rows, then one status line, as text, as JSON or as a table for people.
 
 A reply holds values, not lines; FORMAT decides late how they look. Rows may be an
 iterator: a list of a million tasks is made row by row while the socket takes it.
@@ -6,8 +6,10 @@ iterator: a list of a million tasks is made row by row while the socket takes it
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 import orjson
@@ -15,6 +17,9 @@ from attrs import Factory, define
 
 from .errors import Refusal
 from .text import escape, format_time
+
+BLOCK_ROWS = 100  # of a table: so many are aligned together, and the columns of the next are no narrower
+GAP = "  "
 
 
 @define
@@ -37,8 +42,13 @@ class Verbatim(str):
 BLANK = Verbatim("")
 
 
-def format_rows(reply: Reply, as_json: bool) -> Iterator[str | None]:
-    """The rows as lines without their ends; None where others may have their turn."""
+def format_rows(reply: Reply, as_json: bool, width: int | None = None) -> Iterator[str | None]:
+    """The rows as lines without their ends; None where others may have their turn.
+
+    With a width they are a table, cut to it where it is not 0, whose header comes with the first row.
+    """
+    if width is not None and not as_json:
+        return _table(reply, width)
     return (None if row is None else format_row(reply.columns, row, as_json) for row in reply.rows)
 
 
@@ -48,6 +58,55 @@ def format_row(columns: Sequence[str], row: Sequence[Any], as_json: bool) -> str
         return "\t".join([_column(value) for value in row])
     keys = (name.replace(" ", "_") for name in columns)
     return to_json(dict(zip(keys, map(_json_value, row), strict=False)))
+
+
+def _table(reply: Reply, width: int) -> Iterator[str | None]:
+    block, widths = [[name.upper() for name in reply.columns]], list[int]()
+    for row in reply.rows:
+        if row is None:
+            yield None
+            continue
+        block.append([_column(value) for value in row])
+        if len(block) > BLOCK_ROWS:
+            yield from _lines(block, widths, width)
+            block = []
+    if widths or len(block) > 1:  # there are rows
+        yield from _lines(block, widths, width)
+
+
+def _lines(block: list[list[str]], widths: list[int], width: int) -> Iterator[str]:
+    """A block's lines; the first one of all bears the header."""
+    wanted = [max(map(display_width, filter(None, cells))) for cells in zip_longest(*block)]
+    is_first = not widths
+    widths[:] = map(max, zip_longest(widths, wanted, fillvalue=0))
+    lines = [_cut(GAP.join(map(_pad, row, widths)).rstrip(), width) for row in block]
+    if is_first:
+        lines[:2] = ["\n".join(lines[:2])]
+    yield from lines
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * (width - display_width(text))
+
+
+def display_width(text: str) -> int:
+    """How many columns of a terminal it takes."""
+    return len(text) if text.isascii() else sum(map(_char_width, text))
+
+
+def _char_width(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):  # goes onto, or joins, what stands before it
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _cut(line: str, width: int) -> str:
+    if not width or display_width(line) <= width:
+        return line
+    kept, left = 0, width - 1
+    while (left := left - _char_width(line[kept])) >= 0:
+        kept += 1
+    return line[:kept] + "…"
 
 
 def format_status(reply: Reply, as_json: bool, rows: int = 0) -> str:

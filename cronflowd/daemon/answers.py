@@ -91,6 +91,9 @@ class Answers:
     def handle(self, line: str, session: Session) -> Answer:
         """What one line leads to; raises Refusal."""
         verb, rest = commands.find_verb(line)
+        session.head_width = None
+        if verb.reads and "=" in rest:
+            session.head_width, rest = grammar.take_head(rest)
         question = verb.parse(rest, grammar.Context(self.core.now(), self.default_tz))
         if session.is_locked and not verb.anybody:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
@@ -135,7 +138,7 @@ class Answers:
 
     def _format(self, question: q.SetFormat, session: Session) -> Reply:
         session.is_session = True
-        session.as_json = question.as_json
+        session.as_json, session.width = question.as_json, question.width
         return Reply("")
 
     def _quit(self, question: q.Quit, session: Session) -> Reply:

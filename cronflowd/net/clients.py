@@ -71,6 +71,8 @@ class Session:
     kind: Kind
     name: str = ""  # as HELLO gave it
     as_json: bool = False  # FORMAT; it governs the answer to the order that sets it, too
+    width: int | None = None  # FORMAT table: rows are aligned, and cut to it where it is not 0
+    head_width: int | None = None  # HEAD=yes: the same for the order that is executed now
     must_authenticate: bool = False
     authenticated: bool = False
     is_session: bool = False  # silence does not end it: HELLO, AUTH, FORMAT, WATCH, a person typing
@@ -490,7 +492,9 @@ class _Client:
 
     def _add_rows(self, reply: Reply) -> None:
         """A short reply like any other; a long one is made while the peer reads it."""
-        pieces = _pieces(reply, self.session.as_json)
+        session = self.session
+        width = session.width if session.head_width is None else session.head_width
+        pieces = _pieces(reply, session.as_json, width)
         first = next(pieces)
         second = next(pieces, None) if first else ""
         if first and second is None:
@@ -536,7 +540,7 @@ def _as_refusal(error: Exception) -> Refusal:
     return Refusal("internal", "a bug in the server; its log tells more")
 
 
-def _pieces(reply: Reply, as_json: bool) -> Iterator[str]:
+def _pieces(reply: Reply, as_json: bool, width: int | None) -> Iterator[str]:
     """Rows and status line, joined to pieces of about PIECE_BYTES, made as they are asked for.
 
     An empty one means that others may have their turn before the next row is looked for.
@@ -544,7 +548,7 @@ def _pieces(reply: Reply, as_json: bool) -> Iterator[str]:
     lines: list[str] = []
     size = rows = 0
     try:
-        for row in format_rows(reply, as_json):
+        for row in format_rows(reply, as_json, width):
             if row is None:
                 yield ""
                 continue

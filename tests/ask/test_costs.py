@@ -12,7 +12,7 @@ from time import thread_time
 
 import pytest
 
-from cronflowd.ask import commands, views
+from cronflowd.ask import commands, grammar, views
 from cronflowd.ask import questions as q
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
@@ -54,6 +54,7 @@ ANYWHERE: dict[str, Maker] = {
     "quoted words": repeated('"a" '),
     "options": numbered("k{n}=v "),
     "words and options": numbered("k{n}=v w "),
+    "heads": repeated("HEAD=yes width=3 "),
     "quotes": repeated('"'),
     "an open quote": repeated("a", '"'),
     "backslashes": repeated("\\", '"'),
@@ -137,7 +138,7 @@ class Asked:
         """Seconds of this thread for parsing and deciding one line, or answering it from the state."""
         began = thread_time()
         try:
-            order = commands.parse(line, commands.Context(self.driver.now, "UTC"))
+            order = commands.parse(grammar.take_head(line)[1], commands.Context(self.driver.now, "UTC"))
             self._answer(order)
         except Refusal as refusal:
             assert refusal.code != "internal"

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronflowd.base.errors import CODES, Refusal
-from cronflowd.base.replies import Reply, format_refusal, format_row, format_rows, format_status
+from cronflowd.base.replies import (
+    BLOCK_ROWS,
+    Reply,
+    display_width,
+    format_refusal,
+    format_row,
+    format_rows,
+    format_status,
+)
 
 AT = datetime(2026, 11, 21, 10, 5, tzinfo=UTC)
 
@@ -90,3 +98,66 @@ def test_whatever_a_value_holds_its_line_stays_one_line(text: str, as_json: bool
     if as_json:
         assert json.loads(line) == {"command": text or None}
         assert json.loads(refusal)["message"] == text
+
+
+# --- tables for people --------------------------------------------------------------------------
+
+
+def table(*rows: tuple[object, ...] | None, width: int = 0) -> list[str | None]:
+    return list(
+        format_rows(Reply("", columns=("id", "last seen", "x"), rows=rows), as_json=False, width=width)
+    )
+
+
+def test_a_table_has_a_header_and_columns_one_below_the_other() -> None:
+    """RUNS, STATS and WORKERS can be read without the manual."""
+    assert table((1, None, "a"), (22, "b c", "")) == [
+        "ID  LAST SEEN  X\n1   -          a",  # one row, as rows are counted
+        "22  b c        -",
+    ]
+
+
+def test_a_table_without_rows_has_no_header() -> None:
+    """Nothing is what there is to see; and a header is no row."""
+    assert table() == []
+    assert table(None) == [None]
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [("abc", 3), ("日本", 4), ("é", 1), ("e\u0301", 1), ("\u200b", 0), ("ﾊﾟ", 2), ("🚀x", 3), ("", 0)],
+)
+def test_a_character_takes_as_many_columns_as_a_terminal_gives_it(text: str, width: int) -> None:
+    """Else whatever stands after a name in Japanese stands askew."""
+    assert display_width(text) == width
+
+
+def test_a_long_table_is_made_in_blocks_that_never_grow_narrower() -> None:
+    """A million rows are not held to find the widest; and others have their turn between."""
+    seen = 0
+
+    def rows() -> Any:
+        nonlocal seen
+        for seen in range(1, 10 * BLOCK_ROWS):
+            yield ("x" * (1 + seen // BLOCK_ROWS), "y")
+            yield None
+
+    lines = format_rows(Reply("", columns=("a", "b"), rows=rows()), as_json=False, width=0)
+    for line in lines:
+        if line is not None:
+            assert seen <= BLOCK_ROWS
+            break
+    found = [line for line in lines if line is not None]
+    assert len(found) == 10 * BLOCK_ROWS - 2
+    places = [line.index("y") for line in found]
+    assert places == sorted(places)
+    assert places[-1] == 12
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(1, 40))
+def test_no_line_of_a_table_is_wider_than_it_may_be(text: str, width: int) -> None:
+    """A line that the terminal wraps is the end of all columns."""
+    lines = "\n".join(filter(None, table((1, text, "b"), width=width))).split("\n")
+    assert len(lines) == 2
+    assert max(map(display_width, lines)) <= width
