@@ -71,8 +71,8 @@ def _set(state: State, order: o.SetExpectation, now: datetime) -> Decision:
     if old and form == (old.every, old.grace_s, old.notify, old.desc, old.start_at):
         return Decision([], _reply(order.name, old.due_at))
     every, grace_s, notify, desc, start_at = form
-    since_at = (old.beaten_at or old.set_at) if old else now
-    due_at = due_after(every, grace_s, max(since_at, start_at) if start_at else since_at, state.default_tz)
+    beaten_at, set_at = (old.beaten_at, old.set_at) if old else (None, now)
+    due_at = due_after(every, grace_s, start_at, beaten_at, set_at, state.default_tz)
     word = old.state if old else "new"
     if old and word == "late":
         # What was late stays so, unless it would not have been with the new form.
@@ -148,13 +148,35 @@ def _schedule(every: str, tz: str) -> Schedule:
         ) from None
 
 
-def due_after(every: str, grace_s: float, since_at: datetime, tz: str) -> datetime | None:
-    """Until when a beat must have come, counted from the last one; None if none will be due again."""
-    seconds = interval_s(every)
-    if seconds is not None:
-        return since_at + timedelta(seconds=seconds + grace_s)
-    following = _schedule(every, tz).next_after(since_at, since_at.replace(microsecond=0))
-    return following and following + timedelta(seconds=grace_s)
+def due_after(
+    every: str,
+    grace_s: float,
+    start_at: datetime | None,
+    beaten_at: datetime | None,
+    set_at: datetime,
+    tz: str,
+) -> datetime | None:
+    """Until when a beat must have come, counted from the last one; None if none will be due again.
+
+    Clocks differ, and a job may be done early: a beat at most the grace before a moment of the schedule
+    is the one for it, if it is no nearer to the moment before.
+    """
+    since_at, grace = (
+        max(each for each in (beaten_at or set_at, start_at) if each),
+        timedelta(seconds=grace_s),
+    )
+    if (seconds := interval_s(every)) is not None:
+        return since_at + timedelta(seconds=seconds) + grace
+    schedule, anchor_at = _schedule(every, tz), set_at.replace(microsecond=0)
+    following = schedule.next_after(since_at, anchor_at)
+    if following and since_at == beaten_at and (ahead := following - since_at) <= grace:
+        is_early = schedule.next_after(since_at - ahead, anchor_at) == following
+        following = schedule.next_after(following, anchor_at) if is_early else following
+    return following and following + grace
+
+
+def _due_after(state: State, each: Expectation, beaten_at: datetime | None) -> datetime | None:
+    return due_after(each.every, each.grace_s, each.start_at, beaten_at, each.set_at, state.default_tz)
 
 
 def _reply(name: str, due_at: datetime | None) -> Reply:
@@ -164,8 +186,7 @@ def _reply(name: str, due_at: datetime | None) -> Reply:
 def _beat(state: State, order: o.ReceiveBeat, now: datetime, limits: Limits) -> Decision:
     """BEAT: from here on the next one is waited for."""
     expected = _find(state, order.name)
-    since_at = max(now, expected.start_at) if expected.start_at else now
-    due_at = due_after(expected.every, expected.grace_s, since_at, state.default_tz)
+    due_at = _due_after(state, expected, now)
     word = "ok" if order.is_ok else "failed"
     return Decision([f.BeatReceived(expected.name, word, order.text, due_at)], _reply(expected.name, due_at))
 
@@ -194,8 +215,7 @@ def rescheduled(state: State, now: datetime) -> Iterator[f.Fact]:
     for each in state.beats.expected.values():
         if each.due_at is None or each.due_at <= now or each.every_s is not None:
             continue
-        since_at = max(each.beaten_at or each.set_at, each.start_at or each.set_at)
-        due_at = due_after(each.every, each.grace_s, since_at, state.default_tz)
+        due_at = _due_after(state, each, each.beaten_at)
         if due_at != each.due_at:
             yield f.ExpectationSet(
                 each.name, each.every, each.grace_s, each.notify, each.desc, each.start_at, each.state, due_at

@@ -113,6 +113,55 @@ def test_another_zone_is_another_moment() -> None:
     assert driver.do(o.RescheduleTasks()).facts == []
 
 
+@pytest.mark.parametrize(
+    ("every", "grace", "beat", "due"),
+    [
+        ("0 3 * * *", "20m", "02T02:59:50", "03T03:20:00"),  # for the moment in ten seconds
+        ("0 3 * * *", "20m", "02T02:40:00", "03T03:20:00"),
+        ("0 3 * * *", "20m", "02T02:39:59", "02T03:20:00"),  # no grace reaches so far
+        ("0 3 * * *", "0", "02T02:59:59", "02T03:00:00"),
+        ("0 3 * * *", "20m", "02T03:00:05", "03T03:20:00"),
+        ("0 3 * * *", "2d", "01T15:00:00", "05T03:00:00"),  # up to half the way from the moment before,
+        ("0 3 * * *", "2d", "01T14:59:59", "04T03:00:00"),  # which is midway at 15:00
+        ("* * * * *", "1h", "01T12:00:30", "01T13:02:00"),
+        ("* * * * *", "1h", "01T12:00:29", "01T13:01:00"),
+        ("0 9,10 * * *", "1h", "02T09:29:00", "02T11:00:00"),  # still that for 9 o'clock
+        ("0 9,10 * * *", "1h", "02T09:31:00", "03T10:00:00"),
+        ("every weekday at 9:00", "5m", "04T08:58:00", "07T09:05:00"),  # Friday's, and then Monday's
+        ("every 15 minutes", "1m", "01T12:14:30", "01T12:31:00"),
+        ("@hourly", "1h", "01T12:59:59.900", "01T15:00:00"),
+    ],
+)
+def test_a_beat_shortly_before_its_moment_counts_for_it(every: str, grace: str, beat: str, due: str) -> None:
+    """The other machine's clock is some seconds ahead, and its backup was called absent every night."""
+    driver = a_driver(f'EXPECT b every="{every}" grace={grace}')
+    driver.now = datetime.fromisoformat(f"2030-01-{beat}Z")
+    driver.line("BEAT b 1")
+    first = driver.state.expected["b"].due_at
+    assert first == datetime.fromisoformat(f"2030-01-{due}Z")
+    # Neither other words nor other zone data make it wait for that moment again.
+    driver.line("EXPECT b desc=x")
+    assert driver.do(o.RescheduleTasks()).facts == []
+    assert driver.replay().expected["b"].due_at == first
+
+
+def test_only_a_beat_is_early() -> None:
+    """Who says EXPECT a moment before three means the beat of three; so does a start= there."""
+    driver = a_driver('EXPECT b every="1 12 * * *" grace=5m', 'EXPECT c every="1 12 * * *" grace=5m')
+    assert state_of(driver) == ("new", at(360))
+    driver.line('EXPECT c start="2030-01-01T12:00:30Z"')
+    driver.line("BEAT c")
+    assert state_of(driver, "c") == ("ok", at(360))
+
+
+def test_every_second_week_is_every_second_week_after_a_beat() -> None:
+    """It was counted from the beat, so that the week after one was asked for."""
+    driver = a_driver('EXPECT b every="every 2 weeks on monday at 9:00" grace=1h')
+    driver.now = datetime.fromisoformat("2030-01-07T09:05:00Z")
+    driver.line("BEAT b")
+    assert state_of(driver) == ("ok", datetime.fromisoformat("2030-01-21T10:00:00Z"))
+
+
 def test_what_was_late_stays_late_unless_it_would_not_have_been() -> None:
     """A script that says the same EXPECT every hour must not keep it quiet for ever."""
     driver = a_driver("EXPECT b every=1m grace=10s")
