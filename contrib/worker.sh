@@ -13,7 +13,7 @@ trap 'leaving=1; echo BYE >&3' TERM INT # the job that runs is finished and repo
 ${NC:-nc} "${1:-127.0.0.1}" "${2:-5051}" <"$dir/say" >"$dir/hear" 3>&- & nc=$!
 exec 4<"$dir/hear" # from here on fd 3 is what we say, and fd 4 what the daemon says
 
-echo "HELLO name=$name slots=1 can=shell${4:+ token=$(cat "$4")}" >&3
+echo "HELLO name=$name slots=1 can=shell${4:+ token=$(sed -n '/^[^#]/{p;q;}' "$4")}" >&3
 read -r answer <&4
 case $answer in OK*) beat ;; *) echo "worker.sh: ${answer:-no answer}" >&2; exit 77 ;; esac
 while IFS= read -r line <&4; do

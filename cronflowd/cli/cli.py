@@ -222,7 +222,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         # As the daemon does it when it starts.
         secrets.check_doors(settings)
         if settings.token_file is not None:
-            secrets.read_token(settings.token_file)
+            secrets.read_tokens(settings.token_file)
         print("cronflowd: the configuration is good")
         return Exit.OK
     from ..daemon import daemon

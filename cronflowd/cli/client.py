@@ -25,7 +25,7 @@ import orjson
 from ..base.errors import Exit, Fatal
 from ..base.text import format_option
 from ..host.config import CONTROL_PORT, Address, ClientSettings, format_address
-from ..host.secrets import read_token
+from ..host.secrets import read_tokens
 
 CONNECT_S = 10.0
 REPLY_S = 60.0  # a reply that takes longer never comes
@@ -56,9 +56,9 @@ class Connection:
         self.where = where
         self._lines = self._socket.makefile("rb")
         if self._socket.family != socket.AF_UNIX and settings.token_file is not None:
-            # Before FORMAT, so its answer is the only one in text.
-            answer = self._ask_text(b"AUTH " + read_token(settings.token_file))
-            if not answer.startswith(b"OK"):
+            # Before FORMAT, so their answers are the only ones in text.
+            answers = (self._ask_text(b"AUTH " + token) for token in read_tokens(settings.token_file))
+            if not any((answer := each).startswith(b"OK") for each in answers):
                 raise Fatal(Exit.REFUSED, f"{where}: {answer.decode(errors='replace').strip()}")
         self.ask("FORMAT json")
 

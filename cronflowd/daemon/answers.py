@@ -80,7 +80,7 @@ class Answers:
 
     def enter(self, session: Session) -> None:
         """A connection begins. The unix socket is guarded by its file's mode."""
-        session.must_authenticate = self.core.token is not None and session.kind != "unix"
+        session.must_authenticate = bool(self.core.tokens) and session.kind != "unix"
         session.data = []  # the feeds it has subscribed to
 
     def leave(self, session: Session) -> None:
@@ -130,7 +130,7 @@ class Answers:
         return Reply(f"cronflowd {__version__} protocol=1", values)
 
     def _authenticate(self, question: q.Authenticate, session: Session) -> Reply:
-        if self.core.token is not None and not matches(self.core.token, question.token.encode()):
+        if self.core.tokens and not matches(self.core.tokens, question.token.encode()):
             log.warning("a wrong token from %s", session.address)
             raise Refusal("denied", "the token is not the right one")
         session.is_session = session.authenticated = True

@@ -62,7 +62,7 @@ class Core:
         clock: Clock,
         limits: Limits,
         *,
-        token: bytes | None = None,
+        tokens: tuple[bytes, ...] = (),
         heartbeat_s: float = 10.0,
         kill_grace_s: float = 10.0,
         max_outbox: int = 4 * 1024 * 1024,
@@ -74,7 +74,7 @@ class Core:
         self.clock = clock
         self.gate = Gate(journal.last)
         self.last_seq = journal.last
-        self.token = token
+        self.tokens = tokens  # any of them lets in over TCP; none are asked for if there are none
         self.heartbeat_s = heartbeat_s
         self.kill_grace_s = kill_grace_s
         self.max_outbox = max_outbox

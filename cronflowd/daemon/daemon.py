@@ -64,11 +64,11 @@ async def _main(settings: Settings) -> int:
         name: [listeners.adopt_listener(fd) for fd in fds] for name, fds in systemd.inherited().items()
     }
     secrets.check_doors(settings, [_address(each) for group in inherited.values() for each in group])
-    token = secrets.read_token(settings.token_file) if settings.token_file else None
+    tokens = secrets.read_tokens(settings.token_file) if settings.token_file else ()
     tasks_file.make_directory(settings.data)
     lock = lock_directory(settings.data)
     try:
-        return await Daemon(settings, token, inherited).serve()
+        return await Daemon(settings, tokens, inherited).serve()
     finally:
         os.close(lock)
 
@@ -76,7 +76,9 @@ async def _main(settings: Settings) -> int:
 class Daemon:
     """One daemon on one data directory."""
 
-    def __init__(self, settings: Settings, token: bytes | None, inherited: dict[str, list[Listener]]) -> None:
+    def __init__(
+        self, settings: Settings, tokens: tuple[bytes, ...], inherited: dict[str, list[Listener]]
+    ) -> None:
         self.settings = settings
         self.inherited = inherited
         self.clock = SystemClock()
@@ -88,7 +90,7 @@ class Daemon:
             self.journal,
             self.clock,
             _limits(settings),
-            token=token,
+            tokens=tokens,
             heartbeat_s=settings.heartbeat_s,
             kill_grace_s=settings.kill_grace_s,
             max_outbox=settings.max_outbox,
@@ -246,12 +248,15 @@ class Daemon:
         systemd.notify("RELOADING=1")
         try:
             settings = config.reload(self.settings)
+            tokens = secrets.read_tokens(settings.token_file) if settings.token_file else self.core.tokens
         except Fatal as error:
             log.error("the settings stay as they were: %s", error.message)  # noqa: TRY400  # no bug, no traceback
         else:
-            self.core.engine.limits = _limits(settings)
+            self.core.engine.limits, self.core.tokens = _limits(settings), tokens
             logs.set_up(settings.log_format, settings.log_level)
-            log.info("settings read again: limits, notify and log are in force, the rest at the next start")
+            log.info(
+                "settings read again: limits, notify, log, token are in force, the rest at the next start"
+            )
         reload_zones()
         log.info("zone data: %s", data_version())
         self._zones_read.set()

@@ -1,8 +1,9 @@
-"""Who may come in: the one secret of a small installation, and the doors it guards.
+"""Who may come in: the shared secret of a small installation, and the doors it guards.
 
 The secret travels as one word of a line (`AUTH TOKEN`, `token=`), so it is printable ASCII
 without blanks. There is none by default and an empty one is an error; without a secret the
-program listens on this machine only. Accounts and roles will stand where `matches` stands
+program listens on this machine only. The file may hold several, which all count: that is how one
+is changed while everything runs. Accounts and roles will stand where `matches` stands
 now: they too answer who it is that offers a word, and nobody outside this file compares.
 """
 
@@ -25,18 +26,33 @@ from .disk import sync_directory
 log = logging.getLogger(__name__)
 
 TOKEN_BITS = 256
+MAX_TOKENS = 16
+MAX_FILE_BYTES = 16 * 1024
 MAX_TOKEN_BYTES = 512  # well under the 1 KiB that a stranger may send before the secret
 
+# Said by `init`, whose file is there already; the reference tells the same.
+CHANGE = (
+    "to change it, add a line with another one, as `openssl rand -hex 32` makes it, and send the daemon HUP:"
+    " both count then; give the new one to the workers and clients, delete the old line, and send HUP again"
+)
 
-def matches(token: bytes, offered: bytes) -> bool:
-    """Whether the offered word is the secret; takes equally long whatever is wrong with it."""
-    # The digests are of one length, so not even the secret's length shows in the time.
-    return hmac.compare_digest(hashlib.sha256(token).digest(), hashlib.sha256(offered).digest())
+
+def matches(tokens: Iterable[bytes], offered: bytes) -> bool:
+    """Whether the offered word is one of the secrets; takes equally long whatever is wrong with it."""
+    # The digests are of one length, so not even a secret's length shows in the time.
+    digest = hashlib.sha256(offered).digest()
+    return sum(hmac.compare_digest(hashlib.sha256(token).digest(), digest) for token in tokens) > 0
 
 
-def read_token(path: Path) -> bytes:
-    """The secret in a file, which nobody but its owner may read."""
-    return _checked(path, _read_secret(path, "token").strip())
+def read_tokens(path: Path) -> tuple[bytes, ...]:
+    """The secrets in a file that nobody but its owner may read: a line each, between them `#` remarks."""
+    lines = (line.strip() for line in _read_secret(path, "token").splitlines())
+    tokens = tuple(_checked(path, line) for line in lines if line and not line.startswith(b"#"))
+    if not tokens:
+        raise Fatal(Exit.CONFIG, f"{path}: the token is empty; `cronflowd init` makes one")
+    if len(tokens) > MAX_TOKENS:
+        raise Fatal(Exit.CONFIG, f"{path}: more than {MAX_TOKENS} tokens")
+    return tokens
 
 
 def read_password(path: Path) -> str:
@@ -55,9 +71,12 @@ def _read_secret(path: Path, what: str) -> bytes:
         # Not to wait for the other end, should it be a pipe.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             _check_mode(path, os.fstat(file.fileno()), what)
-            return file.read(MAX_TOKEN_BYTES + 2)
+            secret = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: {error.strerror}") from error
+    if len(secret) > MAX_FILE_BYTES:
+        raise Fatal(Exit.CONFIG, f"{path}: the {what}'s file is longer than {MAX_FILE_BYTES} bytes")
+    return secret
 
 
 def _check_mode(path: Path, found: os.stat_result, what: str) -> None:
@@ -73,8 +92,6 @@ def _check_mode(path: Path, found: os.stat_result, what: str) -> None:
 
 
 def _checked(path: Path, token: bytes) -> bytes:
-    if not token:
-        raise Fatal(Exit.CONFIG, f"{path}: the token is empty; `cronflowd init` makes one")
     if len(token) > MAX_TOKEN_BYTES:
         raise Fatal(Exit.CONFIG, f"{path}: the token is longer than {MAX_TOKEN_BYTES} bytes")
     if not all(0x21 <= byte <= 0x7E for byte in token):
@@ -88,7 +105,9 @@ def make_token(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
-        raise Fatal(Exit.CANNOT_CREATE, f"{path}: it is there already, and stays as it is") from error
+        raise Fatal(
+            Exit.CANNOT_CREATE, f"{path}: it is there already, and stays as it is; {CHANGE}"
+        ) from error
     except OSError as error:
         raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
     with os.fdopen(descriptor, "wb") as file:

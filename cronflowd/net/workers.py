@@ -55,7 +55,7 @@ class Core(Protocol):
     gate: Gate
     links: dict[str, Link]
     last_seq: int
-    token: bytes | None
+    tokens: tuple[bytes, ...]
     heartbeat_s: float
     kill_grace_s: float
     max_outbox: int
@@ -196,13 +196,13 @@ async def _greet(
     connection: Connection, core: Core, outbox: Outbox
 ) -> tuple[Link, LineReader, list[str | Refusal]] | None:
     """Waits for HELLO and takes the worker in; None where the peer leaves before. Raises Refusal."""
-    token = None if connection.kind == "unix" else core.token
-    reader = LineReader(MAX_HELLO_BYTES if token else MAX_LINE_BYTES)
+    tokens = () if connection.kind == "unix" else core.tokens
+    reader = LineReader(MAX_HELLO_BYTES if tokens else MAX_LINE_BYTES)
     with trio.move_on_after(HELLO_WITHIN_S) as patience:
-        items = await _first_items(connection, reader, token)
+        items = await _first_items(connection, reader, tokens)
         if not items:
             return None
-        order, more = parse_hello(_text(items[0]), connection.peer, token)
+        order, more = parse_hello(_text(items[0]), connection.peer, tokens)
         reader.max_line_bytes = MAX_LINE_BYTES
         items = await _held_lines(connection, reader, items[1:], more)
     if patience.cancelled_caught:
@@ -259,13 +259,13 @@ async def _serve(
 
 
 async def _first_items(
-    connection: Connection, reader: LineReader, token: bytes | None
+    connection: Connection, reader: LineReader, tokens: tuple[bytes, ...]
 ) -> list[str | Refusal]:
     """The lines that came with the first one; nothing if the peer left or speaks something else."""
     with suppress(OSError):
         while data := await connection.receive_some():
             first = reader.unfinished + data
-            if token and len(first) > MAX_HELLO_BYTES and _shows_token(first[:MAX_HELLO_BYTES], token):
+            if tokens and len(first) > MAX_HELLO_BYTES and _shows_token(first[:MAX_HELLO_BYTES], tokens):
                 reader.max_line_bytes = MAX_LINE_BYTES  # a known worker may name many runs
             if what := looks_foreign(first):
                 log.warning("closed a connection that speaks %s on the worker port", what)
@@ -275,9 +275,9 @@ async def _first_items(
     return []
 
 
-def _shows_token(first: bytes, token: bytes) -> bool:
+def _shows_token(first: bytes, tokens: tuple[bytes, ...]) -> bool:
     words = first.decode(errors="replace").split()[:-1]  # the last one may be cut
-    return any(word.startswith("token=") and matches(token, word[6:].encode()) for word in words)
+    return any(word.startswith("token=") and matches(tokens, word[6:].encode()) for word in words)
 
 
 def _text(item: str | Refusal) -> str:
@@ -286,7 +286,7 @@ def _text(item: str | Refusal) -> str:
     return item
 
 
-def parse_hello(line: str, address: str, token: bytes | None) -> tuple[o.JoinWorker, int]:
+def parse_hello(line: str, address: str, tokens: tuple[bytes, ...]) -> tuple[o.JoinWorker, int]:
     """`HELLO name=pi slots=4 …`, and how many HELD lines follow it. Raises Refusal naming what is wrong."""
     word, _, rest = line.strip().partition(" ")
     if word.upper() != "HELLO":
@@ -294,8 +294,8 @@ def parse_hello(line: str, address: str, token: bytes | None) -> tuple[o.JoinWor
     options, extra = split_options(rest.lstrip())
     if extra:
         raise Refusal("syntax", f'"{escape(extra[:40])}" is not key=value')
-    if token is not None:
-        _check_token(token, options.get("token"))
+    if tokens:
+        _check_token(tokens, options.get("token"))
     name = options.get("name", "")
     if not name:
         raise Refusal("syntax", "HELLO needs name=")
@@ -313,10 +313,10 @@ def parse_hello(line: str, address: str, token: bytes | None) -> tuple[o.JoinWor
     return order, _parse_more(options.get("more", "0"))
 
 
-def _check_token(token: bytes, offered: str | None) -> None:
+def _check_token(tokens: tuple[bytes, ...], offered: str | None) -> None:
     if offered is None:
         raise Refusal("auth-required", "HELLO needs token= here")
-    if not matches(token, offered.encode()):
+    if not matches(tokens, offered.encode()):
         raise Refusal("denied", "the token is not the right one")
 
 

@@ -27,7 +27,7 @@ from ..base.errors import Exit, Fatal, Refusal
 from ..base.text import escape, format_option, format_time
 from ..host.clock import wall_now
 from ..host.config import WorkerSettings, format_address
-from ..host.secrets import read_token
+from ..host.secrets import read_tokens
 from ..net.lines import Item, LineReader
 from .executors import custom, make_table
 from .executors.job import (
@@ -117,6 +117,10 @@ class Agent:
         self.is_leaving = False
         self.gone = trio.Event()
         self.fatal: Fatal | None = None  # why the daemon will have none of us
+        self.was_welcome = False
+        self._tokens: tuple[bytes, ...] = ()  # as their file holds them at this try
+        self._denied = 0  # of them, in a row
+        self._pause = trio.CancelScope()  # between two attempts to connect
         self.silence = Silence(settings.silent_after_s, settings.silent_hook, self._address)
         self._is_impatient = False
         self._nursery: trio.Nursery
@@ -263,7 +267,8 @@ class Agent:
         words = ["HELLO", format_option("name", settings.name), f"slots={settings.slots}"]
         # The secret goes before what may be long: it has to stand at the line's beginning.
         if settings.token_file:
-            words.append(format_option("token", read_token(settings.token_file).decode()))
+            self._tokens = read_tokens(settings.token_file)
+            words.append(format_option("token", self._tokens[self._denied % len(self._tokens)].decode()))
         words.append("can=" + ",".join(self._abilities()))
         if settings.label:
             words.append("labels=" + ",".join(f"{key}={value}" for key, value in settings.label))
@@ -302,7 +307,8 @@ class Agent:
             if trio.current_time() - tried_at > MAX_DELAY_S:
                 delay_s = FIRST_DELAY_S
             # The whole delay is random, so that a thousand workers do not come back as one.
-            await trio.sleep(random.uniform(0, delay_s))
+            with trio.CancelScope() as self._pause:
+                await trio.sleep(random.uniform(0, delay_s))
             delay_s = min(2 * delay_s, MAX_DELAY_S)
 
     async def _connect_once(self) -> str:
@@ -326,8 +332,10 @@ class Agent:
         except NotWelcomeError as reason:
             return str(reason)
         except Fatal as fatal:
-            # Jobs are not ended for it: they run on, and so do the attempts to connect.
-            self.fatal = fatal
+            # Jobs are not ended for it: they run on, and so do the attempts to connect. And whoever was
+            # let in before may have read a token file that was just being written.
+            if fatal.status == Exit.REFUSED or not self.was_welcome:
+                self.fatal = fatal
             return fatal.message
 
     @property
@@ -349,11 +357,13 @@ class Agent:
         if word == "ERR":
             why = f"the daemon refuses this worker: {escape(rest)}"
             if rest.partition(" ")[0] in REFUSED_FOR_GOOD:
-                raise Fatal(Exit.REFUSED, f"{self._address}: {why}")
+                self._denied += 1
+                if self._denied >= len(self._tokens):
+                    raise Fatal(Exit.REFUSED, f"{self._address}: {why}")
             raise NotWelcomeError(why)
         if word != "OK":
             raise NotWelcomeError(f'the first answer was "{escape(first[:40])}", neither OK nor ERR')
-        self.terms, self.fatal = parse_terms(rest), None
+        self.terms, self.fatal, self.was_welcome, self._denied = parse_terms(rest), None, True, 0
         return items[1:]
 
     async def _talk(self, link: Link, reader: LineReader, items: list[Item]) -> str:
@@ -415,6 +425,10 @@ class Agent:
         link.unanswered.append(link.beaten_at)
         self._say(f"BEAT now={format_time(wall_now())} rtt={link.rtt_s:.4f}\n")
 
+    def hurry(self) -> None:
+        """Tries to connect now, with the token that its file holds now."""
+        self._pause.cancel()
+
     # --- leaving ----------------------------------------------------------------------
 
     def leave(self) -> None:
@@ -433,7 +447,7 @@ class Agent:
     def _may_go(self) -> bool:
         if self.jobs:
             return False
-        if self.fatal:
+        if self.fatal and not self.reports:
             return True
         # An order may have crossed our BYE. The BEAT after it is answered after it was
         # read, so once that OK is here no order can be under way any more.
@@ -600,9 +614,9 @@ async def wait_spool(settings: WorkerSettings, parent: int) -> Spool | None:
 
 
 async def _listen_to_signals(agent: Agent) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            agent.leave()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            agent.hurry() if number == signal.SIGHUP else agent.leave()
 
 
 async def _reap_adopted() -> None:

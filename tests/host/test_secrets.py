@@ -32,20 +32,20 @@ def test_a_made_token_is_256_bits_that_only_its_owner_reads(tmp_path: Path) -> N
     assert re.fullmatch(b"[0-9a-f]{64}\n", path.read_bytes())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert secrets.read_token(path) == path.read_bytes().strip()
+    assert secrets.read_tokens(path) == (path.read_bytes().strip(),)
 
 
 def test_no_two_tokens_are_alike(tmp_path: Path) -> None:
     """A constant would be a default secret, which there must not be."""
     secrets.make_token(tmp_path / "a")
     secrets.make_token(tmp_path / "b")
-    assert secrets.read_token(tmp_path / "a") != secrets.read_token(tmp_path / "b")
+    assert secrets.read_tokens(tmp_path / "a") != secrets.read_tokens(tmp_path / "b")
 
 
 def test_a_token_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     """All workers would be locked out at once, by a command typed twice."""
     path = secret(tmp_path, b"old\n")
-    with pytest.raises(Fatal, match="there already") as caught:
+    with pytest.raises(Fatal, match=r"there already.*HUP") as caught:
         secrets.make_token(path)
     assert (caught.value.status, path.read_bytes()) == (Exit.CANNOT_CREATE, b"old\n")
 
@@ -58,27 +58,55 @@ def test_a_token_is_not_made_through_a_dangling_link(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b" \t\r\n"])
+@pytest.mark.parametrize("content", [b"", b"\n", b" \t\r\n", b"# 5f2b1c90\n\n"])
 def test_an_empty_token_is_an_error(content: bytes, tmp_path: Path) -> None:
     """An empty secret matches whoever sends none."""
     path = secret(tmp_path, content)
     with pytest.raises(Fatal, match=re.escape(f"{path}: the token is empty")) as caught:
-        secrets.read_token(path)
+        secrets.read_tokens(path)
     assert caught.value.status == Exit.CONFIG
 
 
-@pytest.mark.parametrize("content", [b"two words", b"two\nlines", b"x" * 513, "\u00fc".encode(), b"a\x00b"])
+@pytest.mark.parametrize(
+    "content", [b"two words", b"good\ntwo words\n", b"x" * 513, "\u00fc".encode(), b"a\x00b"]
+)
 def test_a_token_that_no_line_could_carry_is_refused(content: bytes, tmp_path: Path) -> None:
-    """Better at the start than at every worker's first line."""
+    """Better at the start than at every worker's first line; and one line that is good excuses no other."""
     with pytest.raises(Fatal, match="the token is"):
-        secrets.read_token(secret(tmp_path, content))
+        secrets.read_tokens(secret(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"old\nnew\n", (b"old", b"new")),
+        (b"old\r\nnew", (b"old", b"new")),
+        (b"# since May\n\n  old \n\n#new\n", (b"old",)),
+        (b"same\nsame\n", (b"same", b"same")),
+        (b"a#b\n", (b"a#b",)),
+        (b"# " + b"x" * 2000 + b"\nold\n", (b"old",)),
+    ],
+)
+def test_a_file_may_hold_several_tokens(content: bytes, expected: tuple[bytes, ...], tmp_path: Path) -> None:
+    """While one is changed both count, and people write beside them which is which."""
+    assert secrets.read_tokens(secret(tmp_path, content)) == expected
+
+
+def test_how_many_tokens_there_may_be_is_bounded(tmp_path: Path) -> None:
+    """A worker that is refused offers each, and the daemon compares with each."""
+    lines = [f"{n}\n".encode() for n in range(secrets.MAX_TOKENS + 1)]
+    assert len(secrets.read_tokens(secret(tmp_path, b"".join(lines[1:])))) == secrets.MAX_TOKENS
+    with pytest.raises(Fatal, match="more than 16 tokens"):
+        secrets.read_tokens(secret(tmp_path, b"".join(lines)))
+    with pytest.raises(Fatal, match="longer than 16384 bytes"):
+        secrets.read_tokens(secret(tmp_path, b"old\n" + b"#" * secrets.MAX_FILE_BYTES))
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_token_that_others_can_change_is_refused(mode: int, tmp_path: Path) -> None:
     """Whoever can write it can let himself in."""
     with pytest.raises(Fatal, match=f"mode {mode:04o}.*chmod 600"):
-        secrets.read_token(secret(tmp_path, b"x\n", mode))
+        secrets.read_tokens(secret(tmp_path, b"x\n", mode))
 
 
 @pytest.mark.parametrize(
@@ -105,14 +133,14 @@ def test_a_token_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> 
     """Also where the name is that of a directory."""
     for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(Fatal, match=f"{path}: cannot read the token: {why}"):
-            secrets.read_token(path)
+            secrets.read_tokens(path)
 
 
 def test_a_pipe_in_the_place_of_the_token_does_not_hang(tmp_path: Path) -> None:
     """Nobody may ever write to it, and the daemon would not start and not say why."""
     os.mkfifo(tmp_path / "token", 0o600)
     with pytest.raises(Fatal, match="not a file"):
-        secrets.read_token(tmp_path / "token")
+        secrets.read_tokens(tmp_path / "token")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +156,8 @@ def test_a_pipe_in_the_place_of_the_token_does_not_hang(tmp_path: Path) -> None:
 )
 def test_only_the_very_token_matches(offered: bytes, expected: bool) -> None:
     """No prefix, no case, no emptiness, and no exception for bytes that are no text."""
-    assert secrets.matches(b"secret", offered) is expected
+    assert secrets.matches((b"other", b"secret"), offered) is expected
+    assert not secrets.matches((), offered)
 
 
 @pytest.mark.parametrize(

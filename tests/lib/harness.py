@@ -190,7 +190,11 @@ class World:
             count += 1
         self.journal = journal
         self.core = Core(
-            state, journal, self.clock, self._limits(), token=self._settings.get("token", "").encode() or None
+            state,
+            journal,
+            self.clock,
+            self._limits(),
+            tokens=tuple(filter(None, self._settings.get("token", "").encode().split(b","))),
         )
         self.answers = Answers(self.core, self.data)
         finish(self.answers.files.find_calendars())

@@ -163,6 +163,78 @@ async def test_a_refusal_after_a_restart_does_not_end_the_jobs(spool_dir: Path) 
         assert not agent.gone.is_set()
 
 
+def write_token(path: Path, content: str) -> Path:
+    path.write_text(content)
+    path.chmod(0o600)
+    return path
+
+
+async def turned_away(daemon: FakeDaemon) -> str:
+    """The token that the next visitor offers, in vain."""
+    visitor = await daemon.knock()
+    await visitor.say("ERR denied no")
+    return visitor.hello.partition(" token=")[2].partition(" ")[0]
+
+
+async def test_each_token_of_the_file_is_offered_before_the_worker_gives_up(
+    spool_dir: Path, tmp_path: Path
+) -> None:
+    """Which of the two the daemon knows by now depends on who was told first."""
+    token = write_token(tmp_path / "token", "# soon\nnew\n\nold\n")
+    async with fake_daemon() as daemon, working(daemon, spool_dir, token_file=token) as agent:
+        assert await turned_away(daemon) == "new"
+        visitor = await daemon.worker()
+        assert " token=old " in visitor.hello
+        await visitor.close()
+        write_token(token, "old\nnewer\n")
+        assert [await turned_away(daemon), await turned_away(daemon)] == ["old", "newer"]
+        await gone(agent)
+
+
+async def test_what_is_not_acknowledged_keeps_a_refused_worker_trying(
+    spool_dir: Path, tmp_path: Path
+) -> None:
+    """Its job ended with 0 while the token was changed: it would count as lost."""
+    token = write_token(tmp_path / "token", "old\n")
+    async with fake_daemon() as daemon, working(daemon, spool_dir, token_file=token) as agent:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=echo :hi")
+        await visitor.expect("DONE 7 1 0")
+        await visitor.close()
+        for _ in range(2):
+            visitor = await daemon.knock()
+            assert "running=7:1" in visitor.hello
+            await visitor.say("ERR denied no")
+        write_token(token, "new\n")
+        while " token=new " not in (visitor := await daemon.knock()).hello:
+            await visitor.say("ERR denied no")
+        await visitor.say("OK w1")
+        await visitor.expect("DONE 7 1 0")
+        assert not agent.gone.is_set()
+        await visitor.say("ACK 7 1")
+        await visitor.close()
+        await (await daemon.knock()).say("ERR denied no")
+        await gone(agent)
+
+
+async def test_a_token_file_that_is_empty_for_a_moment_ends_no_worker(
+    spool_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An editor or `echo >` empties the file before it writes it; 78 is for good under systemd."""
+    token = write_token(tmp_path / "token", "old\n")
+    async with fake_daemon() as daemon, working(daemon, spool_dir, token_file=token) as agent:
+        visitor = await daemon.worker()
+        write_token(token, "")
+        await visitor.close()
+        await until(lambda: "the token is empty" in caplog.text)
+        write_token(token, "new\n")
+        hello = ""
+        while not hello:
+            with contextlib.suppress(EOFError):  # of tries before
+                hello = (await daemon.knock()).hello
+        assert (" token=new " in hello, agent.fatal) == (True, None)
+
+
 @pytest.mark.parametrize("answer", ["ERR busy later", "WELCOME", "", None])
 async def test_any_other_answer_is_a_reason_to_try_again(spool_dir: Path, answer: str | None) -> None:
     """The daemon may be starting, or something else may listen there for a moment."""
