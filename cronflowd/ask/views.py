@@ -505,12 +505,16 @@ def _asked_tasks(state: State, ref: str | None) -> Iterator[Task]:
     yield from filter(None, state.tasks.walk())
 
 
-def list_workers(state: State, last_seen: Callable[[str], datetime | None]) -> Reply:
+def list_workers(
+    state: State, last_seen: Callable[[str], datetime | None], is_contested: Callable[[str], bool]
+) -> Reply:
     """WORKERS, connected ones first."""
     workers = sorted(state.workers.values(), key=lambda worker: (not worker.connected, worker.name))
     rows = [
         (
-            worker.name, worker.state, worker.slots, len(worker.runs),
+            worker.name,
+            "contested" if worker.state == "ready" and is_contested(worker.name) else worker.state,
+            worker.slots, len(worker.runs),
             ",".join(f"{key}={value}" for key, value in sorted(worker.labels.items())),
             worker.since_at, last_seen(worker.name) or worker.since_at, worker.address,
         )

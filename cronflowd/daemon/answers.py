@@ -171,7 +171,7 @@ class Answers:
         def last_seen(name: str) -> datetime | None:
             return links[name].last_seen_at if name in links else None
 
-        return views.list_workers(self.core.state, last_seen)
+        return views.list_workers(self.core.state, last_seen, self.core.rivals.is_contested)
 
     def _expects(self, question: q.ListExpectations, session: Session) -> Reply:
         return expectations.show(self.core.state, self.core.now())

@@ -36,6 +36,7 @@ from ..engine.state import State
 from ..host.clock import STEP_S, Clock
 from ..journal.journal import Journal
 from ..net.outbox import Gate
+from ..net.rivals import Rivals
 from ..net.workers import Link, order_in
 
 log = logging.getLogger("cronflowd.core")
@@ -80,6 +81,7 @@ class Core:
         self.max_outbox = max_outbox
         self.max_links = max_links
         self.links: dict[str, Link] = {}
+        self.rivals = Rivals()
         self.feeds: list[Feed] = []
         self.on_pass: Callable[[], object] = lambda: None  # called once a pass: feeds the watchdog
         self.before_fires: Callable[[], object] = lambda: None  # before moments that have come are decided

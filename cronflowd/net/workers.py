@@ -13,6 +13,7 @@ end is no order.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from ..tasks.options import parse_count
 from .lines import MAX_LINE_BYTES, LineReader, looks_foreign
 from .listeners import Connection
 from .outbox import Gate, Outbox
+from .rivals import Rivals
 
 log = logging.getLogger("cronflowd.workers")
 
@@ -54,6 +56,7 @@ class Core(Protocol):
 
     gate: Gate
     links: dict[str, Link]
+    rivals: Rivals
     last_seq: int
     tokens: tuple[bytes, ...]
     heartbeat_s: float
@@ -84,6 +87,7 @@ class Link:
     core: Core
     last_seen_at: datetime
     scope: trio.CancelScope
+    instance: str = ""  # as HELLO says it: of which memory
     number: int = 0  # of the connection: orders about it must not be taken for the next one's
     pending: list[str] = field(factory=list)  # lines of the batch that is being decided
     pending_bytes: int = 0
@@ -173,7 +177,9 @@ async def serve_worker(connection: Connection, core: Core) -> None:
                 link, reader, items = found
                 why = await _serve(connection, core, link, reader, items)
         except Refusal as refusal:
-            log.warning("worker at %s refused: %s", connection.peer, refusal)
+            # What two workers of one name do is told already, and again and again it would be noise.
+            level = logging.INFO if refusal.code == "busy" else logging.WARNING
+            log.log(level, "worker at %s refused: %s", connection.peer, refusal)
             why = f"refused: {refusal.message}"
             if link:
                 link.flush(core.last_seq)  # the answers to the lines before
@@ -210,8 +216,9 @@ async def _greet(
     for item in items[:more]:
         order = _with_held(order, _text(item))
     link = Link(
-        order.name, connection.peer, outbox, core, core.now(), trio.CancelScope(), number=core.next_number()
-    )
+        order.name, connection.peer, outbox, core, core.now(), trio.CancelScope(), order.instance,
+        core.next_number(),
+    )  # fmt: skip
     outbox.on_drained = link.drained
     _take_over(core, link, order)
     return link, reader, items[more:]
@@ -360,6 +367,9 @@ def _take_over(core: Core, link: Link, order: o.JoinWorker) -> None:
     older = core.links.get(link.name)
     if older is None and len(core.links) >= core.max_links:
         raise Refusal("too-many", f"{len(core.links)} workers are connected, which is the limit")
+    if older and not (link.instance and link.instance == older.instance):
+        longest_s = core.lease_s / 3 if order.running else math.inf
+        core.rivals.change_hands(link.name, older.address, link.address, longest_s)
     core.links[link.name] = link
     terms = f"heartbeat={core.heartbeat_s:g} lease={core.lease_s:g}"
     link.send(f"OK {link.name} {terms} output={core.output_limit} grace={core.kill_grace_s:g}")

@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.2  # between two attempts to connect; doubles with each, chosen at random below
 MAX_DELAY_S = 5.0
+MAX_BUSY_DELAY_S = 60.0  # where another one of this name is connected
 ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
 KILL_GRACE_S = 10.0  # unless the daemon says grace=
@@ -75,6 +76,7 @@ class Terms:
     """What the daemon said in its first answer."""
 
     heartbeat_s: float = 10.0
+    lease_s: float = 30.0  # how long what it holds is kept for it when it is away
     output: int = 1024 * 1024  # bytes of output kept of a run
     grace_s: float = KILL_GRACE_S
 
@@ -120,6 +122,7 @@ class Agent:
         self.was_welcome = False
         self._tokens: tuple[bytes, ...] = ()  # as their file holds them at this try
         self._denied = 0  # of them, in a row
+        self._is_busy = False  # its name is, as the daemon says
         self._pause = trio.CancelScope()  # between two attempts to connect
         self.silence = Silence(settings.silent_after_s, settings.silent_hook, self._address)
         self._is_impatient = False
@@ -309,7 +312,12 @@ class Agent:
             # The whole delay is random, so that a thousand workers do not come back as one.
             with trio.CancelScope() as self._pause:
                 await trio.sleep(random.uniform(0, delay_s))
-            delay_s = min(2 * delay_s, MAX_DELAY_S)
+            delay_s = min(2 * delay_s, self._longest_delay_s())
+
+    def _longest_delay_s(self) -> float:
+        if self.jobs or self.reports:
+            return min(MAX_DELAY_S, self.terms.lease_s / 3)
+        return MAX_BUSY_DELAY_S if self._is_busy else MAX_DELAY_S
 
     async def _connect_once(self) -> str:
         """One connection from its beginning to its end; returns why it ended."""
@@ -356,6 +364,7 @@ class Agent:
         word, _, rest = first.partition(" ")
         if word == "ERR":
             why = f"the daemon refuses this worker: {escape(rest)}"
+            self._is_busy = rest.startswith("busy ")
             if rest.partition(" ")[0] in REFUSED_FOR_GOOD:
                 self._denied += 1
                 if self._denied >= len(self._tokens):
@@ -364,6 +373,7 @@ class Agent:
         if word != "OK":
             raise NotWelcomeError(f'the first answer was "{escape(first[:40])}", neither OK nor ERR')
         self.terms, self.fatal, self.was_welcome, self._denied = parse_terms(rest), None, True, 0
+        self._is_busy = False
         return items[1:]
 
     async def _talk(self, link: Link, reader: LineReader, items: list[Item]) -> str:
@@ -547,6 +557,8 @@ def parse_terms(text: str) -> Terms:
             continue
         if key == "heartbeat" and number > 0:
             terms.heartbeat_s = number
+        elif key == "lease":
+            terms.lease_s = number
         elif key == "output":
             terms.output = int(number)
         elif key == "grace":

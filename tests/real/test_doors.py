@@ -149,3 +149,24 @@ def test_a_worker_that_speaks_nonsense_is_told_so_and_closed(
     assert lines[-1].startswith(answer), lines
     assert daemon.ask("PING") == ["PONG"]
     daemon.stop()
+
+
+def test_two_workers_of_one_name_lose_and_double_nothing(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """A machine was copied. They threw each other off every second, and nobody was told."""
+    daemon = start_daemon("--lease", "3s", "--heartbeat", "1s")
+    twins = [Worker(daemon, "pi", tmp_path / f"spool{n}", 2) for n in (1, 2)]
+    try:
+        for twin in twins:
+            twin.launch()
+        done = tmp_path / "done"
+        daemon.until("WORKERS", lambda rows: rows.startswith("pi\tcontested\t"))
+        for _ in range(5):
+            daemon.ask(f"NOW echo $CRONFLOW_RUN_ID >> {done}; sleep 1")
+        daemon.until("PROVE", lambda rows: "pending\t0" in rows)
+    finally:
+        for twin in twins:
+            twin.kill9()
+    assert sorted(done.read_text().split()) == [str(run) for run in range(1, 6)]
+    assert [row.split("\t")[3:5] for row in daemon.ask("RUNS")[:-1]] == 5 * [["1", "ok"]]
+    assert "two workers are named pi, and" in daemon.log.read_text()
+    assert 3 <= daemon.log.read_text().count("worker pi joined") < 15

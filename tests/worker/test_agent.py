@@ -235,6 +235,27 @@ async def test_a_token_file_that_is_empty_for_a_moment_ends_no_worker(
         assert (" token=new " in hello, agent.fatal) == (True, None)
 
 
+async def test_where_its_name_is_taken_a_worker_without_runs_comes_back_later_each_time(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can do nothing about it; with a run it has to be heard before the lease of that ends."""
+    waited: list[float] = []
+    monkeypatch.setattr(agents.random, "uniform", lambda low, high: waited.append(high) or 0.0)
+    async with fake_daemon() as daemon, working(daemon, spool_dir):
+        for _ in range(10):
+            await (await daemon.knock()).say("ERR busy another worker has that name")
+        daemon.answer += " lease=3"
+        visitor = await daemon.worker()
+        assert [round(each, 1) for each in waited] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60]
+        await visitor.say(f"RUN 7 1 {SLEEPER}")
+        await visitor.expect("STARTED 7 1")
+        await visitor.close()
+        await (await daemon.knock()).say("ERR busy another worker has that name")
+        await (await daemon.knock()).say("ERR busy another worker has that name")
+        await daemon.knock()
+        assert waited[-2:] == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("answer", ["ERR busy later", "WELCOME", "", None])
 async def test_any_other_answer_is_a_reason_to_try_again(spool_dir: Path, answer: str | None) -> None:
     """The daemon may be starting, or something else may listen there for a moment."""
@@ -273,7 +294,9 @@ async def test_an_unreachable_daemon_is_told_of_once_and_tried_for_ever(
 
 def test_the_terms_are_read_whatever_else_stands_there() -> None:
     """A newer daemon may say more, and a broken one must not stop the worker's heart."""
-    assert parse_terms("w1 heartbeat=2.5 lease=30 output=100 grace=3 new=thing") == agents.Terms(2.5, 100, 3)
+    assert parse_terms("w1 heartbeat=2.5 lease=40 output=100 grace=3 new=thing") == agents.Terms(
+        2.5, 40, 100, 3
+    )
     assert parse_terms("w1 heartbeat=0 output=nan grace=-1 output") == agents.Terms()
 
 
