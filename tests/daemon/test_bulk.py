@@ -41,10 +41,10 @@ def test_slices_are_few_ahead_of_the_disk() -> None:
     core, journal = make_core()
     core.submit(o.ClearTasks())
     taken = []
-    while core.state.bulk:
-        before = core.state.slices
+    while core.state.unfinished.bulk:
+        before = core.state.unfinished.slices
         while core.take_slice():
             pass
-        taken.append(core.state.slices - before)
+        taken.append(core.state.unfinished.slices - before)
         journal.arrive()
     assert max(taken) == SLICES_AHEAD

@@ -137,12 +137,12 @@ def test_a_beat_shortly_before_its_moment_counts_for_it(every: str, grace: str, 
     driver = a_driver(f'EXPECT b every="{every}" grace={grace}')
     driver.now = datetime.fromisoformat(f"2030-01-{beat}Z")
     driver.line("BEAT b 1")
-    first = driver.state.expected["b"].due_at
+    first = driver.state.beats.expected["b"].due_at
     assert first == datetime.fromisoformat(f"2030-01-{due}Z")
     # Neither other words nor other zone data make it wait for that moment again.
     driver.line("EXPECT b desc=x")
     assert driver.do(o.RescheduleTasks()).facts == []
-    assert driver.replay().expected["b"].due_at == first
+    assert driver.replay().beats.expected["b"].due_at == first
 
 
 def test_only_a_beat_is_early() -> None:

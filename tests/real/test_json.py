@@ -65,6 +65,7 @@ SAID: dict[str, list[str]] = {
     "EXPORT": ["EXPORT odd", "EXPORT"],
     "SAVE": ["SAVE"],
     "LOAD": ["LOAD"],
+    "BACKUP": ["BACKUP"],
     "REMOVE": ["REMOVE record", "REMOVE paris"],
     "CLEAR": ["CLEAR"],
     "WATCH": ["WATCH tasks runs id=nobody", "WATCH", "QUIT"],
