@@ -31,7 +31,7 @@ from ..schedules.timetable import Timetable
 from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
 from ..tasks.options import format_options, masked
 from ..tasks.reasons import in_words
-from ..tasks.task import RECORD_TEXTS, Failure, Outcome, Run, Task, TaskSpec, read_record
+from ..tasks.task import HELD, RECORD_TEXTS, WAITING, Failure, Outcome, Run, Task, TaskSpec, read_record
 from . import questions as q
 from .revisions import find_revision
 from .tree import Line, draw_tree
@@ -59,7 +59,7 @@ def find(state: State, ref: str) -> Task:
 
 def task_state(state: State, task: Task, now: datetime) -> str:
     """One word for LIST: the most telling thing about a task."""
-    if any(state.runs[run].state != "queued" for run in task.runs):
+    if any(state.runs[run].state in HELD for run in task.runs):
         return "running"
     if task.runs:
         return "queued"
@@ -182,10 +182,10 @@ def _paused_text(state: State, task: Task, now: datetime) -> str:
 
 
 def _run_text(state: State, run: Run) -> str:
-    if run.state == "queued":
+    if run.shown == "queued":
         return f"queued, attempt {run.attempt}, waits for {why_waiting(run, state)}"
-    extra = f", told to stop ({run.stopping})" if run.stopping else ""
-    return f"{run.state} on {run.worker}, attempt {run.attempt}{extra}"
+    extra = f", told to stop ({run.ends_as})" if run.ends_as else ""
+    return f"{run.shown} on {run.worker}, attempt {run.attempt}{extra}"
 
 
 def outcome_row(outcome: Outcome) -> Row:
@@ -198,7 +198,7 @@ def outcome_row(outcome: Outcome) -> Row:
 
 def _active_row(run: Run) -> Row:
     return (
-        run.id, run.task_id, run.spec.name, run.attempt, run.state, run.due_at, run.started_at, None,
+        run.id, run.task_id, run.spec.name, run.attempt, run.shown, run.due_at, run.started_at, None,
         run.worker, None,
     )  # fmt: skip
 
@@ -254,7 +254,7 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome]) -> Repl
     def is_wanted(run: Run) -> bool:
         if (task_id is not None and run.task_id != task_id) or (name is not None and run.spec.name != name):
             return False
-        return _matches(query, run.state, run.due_at)
+        return _matches(query, run.shown, run.due_at)
 
     def rows() -> Iterator[Row | None]:
         for run in in_slices(active):
@@ -532,8 +532,8 @@ def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
         if run is None:
             yield None
         else:
-            queued += run.state == "queued"
-            running += run.state in ("sent", "running")
+            queued += run.state in WAITING
+            running += run.state in HELD
     for task in state.tasks.walk():
         if task is None:
             yield None

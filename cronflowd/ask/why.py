@@ -136,11 +136,11 @@ def _tell_outcome(outcome: Outcome) -> str:
 
 def _tell_run(state: State, run: Run) -> str:
     head = f"run {run.id}, attempt {run.attempt}, "
-    if run.state == "queued":
+    if run.shown == "queued":
         return f"{head}is queued and waits for {why_waiting(run, state)}"
-    stopping = f"; it was told to stop ({run.stopping})" if run.stopping else ""
+    stopping = f"; it was told to stop ({run.ends_as})" if run.ends_as else ""
     lease = f"; it is lost at {format_time(run.lease_until_at)}" if run.lease_until_at else ""
-    return f"{head}is {run.state} on worker {run.worker}{stopping}{lease}"
+    return f"{head}is {run.shown} on worker {run.worker}{stopping}{lease}"
 
 
 # --- nothing is known ---------------------------------------------------------------------------

@@ -13,8 +13,7 @@ from .changelog import read_step
 from .tables import Tables
 
 _CARRIED = (
-    "attempt", "state", "parked", "delayed_until_at", "worker", "sent_at", "started_at", "lease_until_at",
-    "stopping", "output_bytes",
+    "attempt", "delayed_until_at", "worker", "sent_at", "started_at", "lease_until_at", "output_bytes",
 )  # fmt: skip
 
 
@@ -48,9 +47,9 @@ def of_run(run: Run) -> f.RunCarried:
     """A run that has not ended."""
     return f.RunCarried(
         run.id, run.task_id, run.spec.record, run.due_at, run.queued_at, run.by, run.args,
-        run.attempt, run.state, run.parked, run.delayed_until_at, run.worker, run.sent_at, run.started_at,
-        run.lease_until_at, run.stopping, run.output_bytes, run.nth if run.nth > 1 else None,
-        run.awaits or None, run.target or None, run.blame or None, run.unsent or None,
+        run.attempt, run.shown, run.state == "parked", run.delayed_until_at, run.worker, run.sent_at,
+        run.started_at, run.lease_until_at, run.ends_as, run.output_bytes, run.nth if run.nth > 1 else None,
+        run.state == "awaiting" or None, run.target or None, run.blame or None, run.unsent or None,
         run.lease_renewed or None, run.instance or None,
     )  # fmt: skip
 
@@ -60,7 +59,7 @@ def take_run(fact: f.RunCarried, spec: TaskSpec) -> Run:
     run = Run(fact.run, fact.task, spec, fact.due_at, fact.queued_at, fact.by, fact.args)
     for name in _CARRIED:
         setattr(run, name, getattr(fact, name))
-    run.nth, run.awaits, run.target = fact.nth or 1, bool(fact.awaits), fact.target or ""
+    run.nth, run.target, run.ends_as = fact.nth or 1, fact.target or "", fact.stopping
     run.blame, run.unsent, run.lease_renewed = fact.blame or "", fact.unsent or 0, bool(fact.renewed)
     run.instance = fact.instance or ""
     run.has_output = True  # perhaps; what it was is in the journal, not in a checkpoint
@@ -137,9 +136,12 @@ def _run_carried(state: Tables, fact: f.RunCarried, at: datetime, seq: int) -> N
     if task:
         task.runs.append(run.id)
         task.runs.sort()
-    if run.state != "queued":
+    if fact.state != "queued":
+        run.state = "stopping" if fact.stopping else fact.state
         _index_held(state, run)
-    elif not (run.parked or run.awaits):
+    elif fact.parked or fact.awaits:
+        run.move("parked" if fact.parked else "awaiting")
+    else:
         state.enqueue(run)
 
 

@@ -20,7 +20,7 @@ from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
 from ..tasks.options import masked, refuse_masks, set_options
 from ..tasks.reasons import Reason, in_words, reason
-from ..tasks.task import Task, TaskSpec, make_spec, parse_record
+from ..tasks.task import WAITING, Task, TaskSpec, make_spec, parse_record
 from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
@@ -209,7 +209,7 @@ def _clear(state: State, order: o.ClearTasks, now: datetime, limits: Limits) -> 
 def cancel_queued(state: State, task: Task, why: Reason) -> list[f.Fact]:
     """Runs that have not been sent end with their task; running ones go on to their end."""
     runs = [state.runs[run] for run in task.runs]
-    queued = [run for run in runs if run.state == "queued"]
+    queued = [run for run in runs if run.state in WAITING]
     return [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
 
 

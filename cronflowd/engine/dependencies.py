@@ -52,7 +52,7 @@ def next_judgement(state: State) -> Any | None:
 def _judge(state: State, task: Task) -> Any | None:
     waits, broken = standing(state, task)
     for run_id in task.runs:
-        if state.runs[run_id].awaits:
+        if state.runs[run_id].state == "awaiting":
             # The first is the oldest; the others wait for the next round.
             return o.BreakRun(run_id, broken) if broken else None if waits else o.AdmitRun(run_id)
     if task.spec.schedule.kind == "after" and task.spec.options.after and not waits and not task.is_used_up:

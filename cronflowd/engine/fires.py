@@ -16,7 +16,7 @@ from ..base.text import format_time
 from ..schedules.timetable import TICK, share_of
 from ..schedules.zones import SECOND
 from ..tasks.reasons import Reason, in_words, reason
-from ..tasks.task import MAX_PARKED_RUNS, Run, Task, TaskSpec
+from ..tasks.task import MAX_PARKED_RUNS, WAITING, Run, Task, TaskSpec
 from . import facts as f
 from . import orders as o
 from .dependencies import standing
@@ -159,7 +159,7 @@ def next_unread(state: State) -> Any | None:
     while state.unread_runs:
         run_id = next(iter(state.unread_runs))
         run = state.runs.get(run_id)
-        if run and run.spec.unread and run.state == "queued":
+        if run and run.spec.unread and run.state in WAITING:
             return o.BreakRun(run_id, run.spec.unread.reason)
         del state.unread_runs[run_id]
     return o.TellUnread(next(iter(state.untold))) if state.untold else None
@@ -190,7 +190,7 @@ def start_now(state: State, task: Task, now: datetime) -> Decision:
 def admit(state: State, first: Run) -> list[f.Fact]:
     """Its dependencies have ended well; so have those of all that became due with it."""
     runs = [state.runs[run] for run in state.tasks[first.task_id].runs]
-    return [f.RunAdmitted(run.id) for run in runs if run.awaits and run.due_at == first.due_at]
+    return [f.RunAdmitted(run.id) for run in runs if run.state == "awaiting" and run.due_at == first.due_at]
 
 
 def out_of_bounds(spec: TaskSpec, now: datetime) -> Reason:
@@ -339,12 +339,12 @@ def overlap(state: State, task: Task) -> Overlap:
     if not task.runs or mode == "allow":
         return None, [], []
     active = [state.runs[run] for run in task.runs]
-    waiting = sum(run.parked for run in active)
+    waiting = sum(run.state == "parked" for run in active)
     if mode == "skip":
-        return reason("overlap", run=active[0].id, state=active[0].state)
+        return reason("overlap", run=active[0].id, state=active[0].shown)
     if mode == "replace":
         facts, messages = _stop_all(active, reason("replaced", run=state.next_run))
-        must_wait = any(run.state != "queued" for run in active)
+        must_wait = any(run.state not in WAITING for run in active)
         return must_wait or None, facts, messages
     if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
         return reason("overlap-full", waiting=waiting, run=active[0].id)
@@ -363,9 +363,9 @@ def _stop_all(runs: list[Run], why: Reason) -> tuple[list[f.Fact], list[Message]
 
 def stop(run: Run, state: str, why: Reason) -> tuple[list[f.Fact], list[Message]]:
     """Ends a run that waits; tells the worker of one that does not."""
-    if run.state == "queued":
+    if run.state in WAITING:
         return ended_waiting(run, state, why), []
-    if run.stopping:
+    if run.state == "stopping":
         return [], []
     assert run.worker is not None
     told = remark(run, f"{in_words(why)}: worker {run.worker} is told to end it")

@@ -209,7 +209,7 @@ def _is_last_lost(state: State, fact: f.RunEnded) -> bool:
     """Whether its worker is lost with it: a worker that held several runs is told of once."""
     worker = state.workers.get(fact.worker or "")
     others = (state.runs[run] for run in worker.runs if run != fact.run) if worker else ()
-    return worker is not None and not any(not other.stopping for other in others)
+    return worker is not None and all(other.state == "stopping" for other in others)
 
 
 def _lost_worker(fact: f.RunEnded) -> Notice:

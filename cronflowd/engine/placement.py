@@ -49,11 +49,11 @@ def all_targets(state: State, spec: TaskSpec, now: datetime) -> list[str]:
 
 def why_waiting(run: Run, state: State) -> str:
     """For people: what a queued run waits for."""
-    if run.parked:
+    if run.state == "parked":
         return "an earlier run of this task to end"
-    if run.awaits and (task := state.tasks.get(run.task_id)):
+    if run.state == "awaiting" and (task := state.tasks.get(run.task_id)):
         return f"its dependencies: {', '.join(standing(state, task)[0])}"
-    if run.delayed_until_at is not None:
+    if run.state == "delayed" and run.delayed_until_at:
         why = "jitter" if run.attempt == 1 else "retry"
         return f"{format_time(run.delayed_until_at)} ({why}=)"
     able = [worker for worker in state.workers.values() if accepts(worker, run.spec.work, run.on)]

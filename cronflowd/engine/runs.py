@@ -10,7 +10,7 @@ from ..base.replies import Reply
 from ..base.text import format_option, format_time
 from ..tasks.options import DEFAULTS
 from ..tasks.reasons import Reason, in_words, reason
-from ..tasks.task import Run, TaskSpec
+from ..tasks.task import HELD, Run, TaskSpec
 from . import facts as f
 from . import orders as o
 from .definitions import find_task
@@ -125,7 +125,7 @@ def _expire(state: State, order: o.ExpireRun, now: datetime, limits: Limits) -> 
 def _lose(state: State, order: o.LoseRun, now: datetime, limits: Limits) -> Decision:
     """The lease ended: the worker is gone, or never said what became of a KILL."""
     run = state.runs[order.run]
-    how = run.stopping or "lost"
+    how = run.ends_as or "lost"
     why = reason("gone", worker=run.worker) if how == "lost" else reason("unanswered")
     return Decision(_end(state, run, how, None, why, now))
 
@@ -163,20 +163,20 @@ def _end(state: State, run: Run, how: str, exit_code: int | None, why: Reason, n
 
 def unsent(state: State, run: Run, now: datetime) -> list[f.Fact]:
     """A run whose order nobody got: it waits again, or ends as it was to end meanwhile."""
-    if run.stopping:
-        return _end(state, run, run.stopping, None, reason("unreached", worker=run.worker), now)
+    if run.state == "stopping":
+        return _end(state, run, run.ends_as, None, reason("unreached", worker=run.worker), now)
     told = remark(run, f"attempt {run.attempt} never reached worker {run.worker}; it is queued again")
     return [told, f.RunUnsent(run.id, run.attempt)]
 
 
 def _started(state: State, order: o.ReportStarted, now: datetime, limits: Limits) -> Decision:
     run = held_run(state, order.worker, order.run, order.attempt)
-    return Decision([f.RunStarted(order.run, order.attempt)] if run and run.state == "sent" else [])
+    return Decision([f.RunStarted(order.run, order.attempt)] if run and run.shown == "sent" else [])
 
 
 def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) -> Decision:
     run = state.runs.get(order.run)
-    if run is None or run.worker != order.worker or run.state == "queued":
+    if run is None or run.worker != order.worker:
         return Decision()  # of a run that is over for us; its DONE will be told as late
     lines: list[list[Any]] = []
     limit, omitted = limits.output_bytes, 0
@@ -199,13 +199,13 @@ def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> 
     run = held_run(state, order.worker, order.run, order.attempt)
     if run is None:
         return Decision(_late(state, order), None, ack)
-    how = run.stopping or _said_state(order)
+    how = run.ends_as or _said_state(order)
     return Decision(_end(state, run, how, order.exit, order.details.get("why", ""), now), None, ack)
 
 
 def held_run(state: State, worker: str, run_id: int, attempt: int) -> Run | None:
     run = state.runs.get(run_id)
-    held = run and run.state in ("sent", "running") and run.attempt == attempt and run.worker == worker
+    held = run and run.state in HELD and run.attempt == attempt and run.worker == worker
     return run if held else None
 
 

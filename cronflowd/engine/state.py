@@ -16,7 +16,7 @@ import attrs
 
 from ..tasks.reasons import Reason, passed_on, reason, shortened
 from ..tasks.targets import OPPOSITE
-from ..tasks.task import ENDED, MOVES, Failure, Outcome, Run, Task, Told, Worker
+from ..tasks.task import ENDED, Failure, Outcome, Run, Task, Told, Worker
 from . import carried
 from . import facts as f
 from .beats import FAR_S
@@ -185,7 +185,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
     state.ledger.count_due(fact.due_at, at)
     task = state.tasks[fact.task]
     run = Run(fact.run, fact.task, task.spec, fact.due_at, at, fact.by, fact.args)
-    run.parked, run.nth, run.target = bool(fact.parked), fact.nth or 1, fact.target or ""
+    run.nth, run.target = fact.nth or 1, fact.target or ""
     if fact.not_before_at is not None:
         run.delayed_until_at = run.queued_at = fact.not_before_at
     state.put_run(run)
@@ -198,20 +198,21 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         state.decided_upto_at = max(at, state.decided_upto_at)
         again = fact.next_due_at == fact.due_at
         state.set_due(task, fact.next_due_at, run.nth if again else 0)
-    run.awaits = bool(fact.awaits)
-    if run.awaits:
+    if fact.awaits:
+        run.move("awaiting")
         state.to_judge[task.id] = None
         return
     # What the clock starts waits for its dependencies when its turn comes; @after has had them.
-    if fact.by == "after" or not (run.parked or fact.by == "manual"):
+    if fact.by == "after" or not (fact.parked or fact.by == "manual"):
         task.heard.clear()
-    if not run.parked:
+    if fact.parked:
+        run.move("parked")
+    else:
         state.enqueue(run)
 
 
 def _run_admitted(state: Tables, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    run.awaits = False
     if task := state.tasks.get(run.task_id):
         task.heard.clear()
     _go_on(state, run, at)
@@ -234,7 +235,7 @@ def _tell_dependents(state: Tables, name: str, how: Reason) -> None:
 
 def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    _move(run, "sent")
+    run.move("sent")
     run.worker, run.sent_at = fact.worker, at
     if worker := state.workers.get(fact.worker):
         run.instance = worker.instance
@@ -245,7 +246,6 @@ def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:
 
 def _run_unsent(state: Tables, fact: f.RunUnsent, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    _move(run, "queued")
     _take_from_worker(state, run)
     run.attempt, run.unsent = fact.attempt + 1, run.unsent + 1
     run.worker = run.sent_at = None
@@ -254,7 +254,8 @@ def _run_unsent(state: Tables, fact: f.RunUnsent, at: datetime, seq: int) -> Non
 
 def _run_started(state: Tables, fact: f.RunStarted, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    _move(run, "running")
+    if run.state == "sent":  # or a KILL is on its way
+        run.move("running")
     run.started_at = at
 
 
@@ -278,13 +279,14 @@ def _output_received(state: Tables, fact: f.OutputReceived, at: datetime, seq: i
 
 def _run_stopping(state: Tables, fact: f.RunStopping, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    run.stopping = fact.why
+    run.move("stopping")
+    run.ends_as = fact.why
     state.lease(run, at + STOP_LEASE)
 
 
 def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    _move(run, fact.state)
+    run.move(fact.state)
     _take_from_worker(state, run)
     outcome = f.outcome_of(fact, at, seq)
     _remember(state, outcome)
@@ -318,12 +320,12 @@ def _tell_of_end(state: Tables, task: Task, run: Run, how: Reason) -> None:
 
 def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    run.attempt, run.state, run.queued_at = fact.attempt, "queued", fact.not_before_at
+    run.attempt, run.queued_at = fact.attempt, fact.not_before_at
     run.worker = run.sent_at = run.started_at = run.lease_until_at = None
     run.lease_renewed = False
     run.output_bytes, run.delayed_until_at = 0, fact.not_before_at
-    run.stopping = ""  # that was the attempt before; this one may be stopped again
-    state.delayed.set(run.id, run)
+    run.ends_as = ""  # that was the attempt before; this one may be stopped again
+    state.enqueue(run)
 
 
 def _run_released(state: Tables, fact: f.RunReleased, at: datetime, seq: int) -> None:
@@ -332,22 +334,16 @@ def _run_released(state: Tables, fact: f.RunReleased, at: datetime, seq: int) ->
     state.enqueue(run)
 
 
-def _move(run: Run, state: str) -> None:
-    assert state in MOVES[run.state], (run.id, run.state, state)
-    run.state = state
-
-
 def _unpark(state: Tables, task: Task, at: datetime) -> None:
     """Lets what waited for this run to end go on: the next run of its task, or several of one moment."""
-    if not task.runs or not all(state.runs[run].parked for run in task.runs):
+    if not task.runs or not all(state.runs[run].state == "parked" for run in task.runs):
         return
     first = state.runs[task.runs[0]]
     for run in [state.runs[run] for run in task.runs]:
         if run.due_at != first.due_at:
             return
-        run.parked = False
         if run.spec.options.after and run.by not in ("manual", "after"):
-            run.awaits = True
+            run.move("awaiting")
             state.to_judge[task.id] = None
         else:
             _go_on(state, run, at)
@@ -404,7 +400,7 @@ def _worker_joined(state: Tables, fact: f.WorkerJoined, at: datetime, seq: int) 
     state.workers[fact.name] = worker  # to the end: the table's order is "who was heard of last"
     named = {(run, attempt) for run, attempt in fact.running}
     for run in state.held(worker):
-        if run.stopping:
+        if run.state == "stopping":
             continue
         if (run.id, run.attempt) in named:
             run.lease_until_at, run.lease_renewed = None, False

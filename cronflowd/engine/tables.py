@@ -203,14 +203,12 @@ class Tables:
         if run.spec.unread:
             self.unread_runs[run.id] = None
         if run.delayed_until_at is not None:
+            run.move("delayed")
             self.delayed.set(run.id, run)
         else:
+            run.move("queued")
             self.missed.set(run.id, run)
             self.lanes.join(run)
-
-    def waiting(self) -> Iterator[Run]:
-        """All runs that wait for a worker, in no order."""
-        return (run for run in self.runs.values() if is_waiting(run))
 
     def lease(self, run: Run, until_at: datetime) -> None:
         """From then on its worker is taken for lost."""
@@ -228,22 +226,17 @@ class Tables:
                 self.told.pop((about, event), None)
 
 
-def is_waiting(run: Run) -> bool:
-    """Whether it waits for a worker, and for nothing else."""
-    return run.state == "queued" and run.delayed_until_at is None and not (run.parked or run.awaits)
-
-
 def wait_ends(run: Run) -> datetime:
     """When a run that no worker took is missed."""
     return run.queued_at + timedelta(seconds=max(run.spec.options.grace_s, MIN_GRACE_S))
 
 
 def _missed_at(run: Run) -> datetime | None:
-    return wait_ends(run) if is_waiting(run) else None
+    return wait_ends(run) if run.state == "queued" else None
 
 
 def _released_at(run: Run) -> datetime | None:
-    return None if run.parked or run.awaits else run.delayed_until_at
+    return run.delayed_until_at if run.state == "delayed" else None
 
 
 def _lease_ends(run: Run) -> datetime | None:
@@ -252,7 +245,7 @@ def _lease_ends(run: Run) -> datetime | None:
 
 def _times_out(run: Run) -> datetime | None:
     timeout_s = run.spec.options.timeout_s
-    if timeout_s is None or run.sent_at is None or run.stopping:
+    if timeout_s is None or run.sent_at is None or run.state not in ("sent", "running"):
         return None
     return run.sent_at + timedelta(seconds=timeout_s)
 

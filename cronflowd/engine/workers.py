@@ -39,7 +39,7 @@ def _never_taken(state: State, order: o.JoinWorker, now: datetime) -> list[f.Fac
     held = (state.runs[run] for run in sorted(worker.runs))
     # One with another memory than the one it was sent to cannot know.
     held = (run for run in held if run.instance == order.instance)
-    unknown = [run for run in held if run.state == "sent" and (run.id, run.attempt) not in named]
+    unknown = [run for run in held if run.shown == "sent" and (run.id, run.attempt) not in named]
     return [fact for run in unknown for fact in unsent(state, run, now)]
 
 
@@ -47,7 +47,7 @@ def _unwanted(state: State, run_id: int, attempt: int) -> bool:
     """Whether work that a worker still does must stop: cancelled, or done again elsewhere."""
     run = state.runs.get(run_id)
     if run is not None:
-        return run.attempt != attempt or bool(run.stopping)
+        return run.attempt != attempt or run.state == "stopping"
     rows = state.outcomes.get(run_id, [])
     return any(row.attempt == attempt and row.state in ("cancelled", "timeout") for row in rows)
 
@@ -79,7 +79,7 @@ def _drain(state: State, order: o.DrainWorker, now: datetime, limits: Limits) ->
 
 def _unsend(state: State, worker: str, runs: Iterable[tuple[int, int]], now: datetime) -> list[f.Fact]:
     held = (held_run(state, worker, run, attempt) for run, attempt in runs)
-    return [fact for run in held if run and run.state == "sent" for fact in unsent(state, run, now)]
+    return [fact for run in held if run and run.shown == "sent" for fact in unsent(state, run, now)]
 
 
 def _unsend_runs(state: State, order: o.UnsendRuns, now: datetime, limits: Limits) -> Decision:

@@ -3,12 +3,15 @@
 A `TaskSpec` is a definition and never changes; SET makes a new one. A `Task` is the
 engine's table row about it, a `Run` one execution, made of one or more attempts.
 
-Life of a run (legal moves only; `attempt` counts up on the way back to queued):
+Life of a run (MOVES has every legal move; `attempt` counts up on the way back):
 
-    queued -> sent -> running -> ok | failed | timeout | cancelled | lost
-       ^        |         |         (retry= or lost=rerun leads back to queued)
-       +--------+---------+
-    queued -> cancelled | missed | skipped (a dependency failed)
+    parked -> awaiting -> delayed -> queued -> sent -> running -> ok | failed | timeout | lost | cancelled
+                             ^         ^         |
+                             |         +---------+  its order never left
+                             +---- failed | timeout | lost, with another attempt to follow
+
+Each of the first four may be the one it begins in, and may end as cancelled, missed or skipped.
+What a worker has may be `stopping` before it ends. Clients see less: see `Run.shown`.
 """
 
 from __future__ import annotations
@@ -36,11 +39,20 @@ MAX_TEXT_BYTES = 65_536
 MAX_PARKED_RUNS = 1000  # per task with overlap=queue
 
 ENDED = frozenset({"ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed"})
-# Moves a run may make; the engine asserts them in apply.
+WAITING = frozenset({"parked", "awaiting", "delayed", "queued"})
+HELD = frozenset({"sent", "running", "stopping"})  # a worker has it
+_UNUSED, _RAN = {"cancelled", "missed", "skipped"}, {"ok", "failed", "timeout", "cancelled", "lost"}
+# Every move a run may make, asserted by `Run.move`.
 MOVES = {
-    "queued": {"sent", "cancelled", "missed", "skipped"},
-    "sent": {"queued", "running", "ok", "failed", "timeout", "cancelled", "lost"},
-    "running": {"ok", "failed", "timeout", "cancelled", "lost"},
+    "new": WAITING,
+    "parked": {"awaiting", "delayed", "queued"} | _UNUSED,  # overlap=: an earlier run of its task is to end
+    "awaiting": {"delayed", "queued"} | _UNUSED,  # after=: its task's dependencies are to end
+    "delayed": {"queued"} | _UNUSED,  # jitter=, or a retry: its time is to come
+    "queued": {"sent"} | _UNUSED,  # a worker is to take it
+    "sent": {"running", "stopping", "queued"} | _RAN,
+    "running": {"stopping"} | _RAN,
+    "stopping": _RAN,  # a KILL is on its way
+    **{end: {"delayed"} for end in ("failed", "timeout", "lost")},
 }
 
 
@@ -320,9 +332,7 @@ class Run:
     nth: int = 1  # among the moments of its task that fell on due_at
     attempt: int = 1
     unsent: int = 0  # attempts before this one whose order never left; retry= does not count them
-    state: str = "queued"
-    parked: bool = False  # waits for an earlier run of its task (overlap=), not for a worker
-    awaits: bool = False  # waits for its task's dependencies
+    state: str = "new"  # of MOVES
     delayed_until_at: datetime | None = None  # jitter=, or a retry's wait
     worker: str | None = None
     instance: str = ""  # of the worker's memory that its order went to
@@ -330,7 +340,7 @@ class Run:
     started_at: datetime | None = None
     lease_until_at: datetime | None = None  # then its worker is taken for gone; None while connected
     lease_renewed: bool = False  # a start of the daemon has prolonged this lease; the next one will not
-    stopping: str = ""  # `cancelled` or `timeout` once a KILL is on its way
+    ends_as: str = ""  # while stopping: `cancelled` or `timeout`
     output_bytes: int = 0  # journaled so far, of this attempt
     has_output: bool = False  # whether any attempt wrote something
 
@@ -338,6 +348,18 @@ class Run:
     def on(self) -> str:
         """Which workers may take it, as on= says it."""
         return self.target or self.spec.options.on
+
+    @property
+    def shown(self) -> str:
+        """The state as clients see it: `queued`, `sent` or `running`; WHY tells the rest."""
+        if self.state == "stopping":
+            return "running" if self.started_at else "sent"
+        return "queued" if self.state in WAITING else self.state
+
+    def move(self, state: str) -> None:
+        """The next state; only apply says so."""
+        assert state in MOVES[self.state], (self.id, self.state, state)
+        self.state = state
 
 
 @frozen

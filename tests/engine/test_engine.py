@@ -95,7 +95,7 @@ def test_overlap_modes_say_what_a_new_fire_does_while_one_runs(mode: str, expect
     join(driver, slots=8)
     driver.line(f"ADD overlap={mode} * * * * * sleep 500")
     driver.wait(180)
-    assert [run.state for run in driver.state.runs.values()] == expected
+    assert [run.shown for run in driver.state.runs.values()] == expected
 
 
 def test_overlap_replace_kills_the_old_run_before_the_new_one_starts() -> None:
@@ -429,7 +429,7 @@ def test_an_after_task_that_waits_for_its_turn_fires_once_for_one_end() -> None:
         driver.pump()
         done(driver, "w1", run)
         driver.pump()
-    assert [(run.id, run.state) for run in driver.state.runs.values()] == [(2, "sent"), (4, "queued")]
+    assert [(run.id, run.state) for run in driver.state.runs.values()] == [(2, "sent"), (4, "parked")]
     done(driver, "w1", 2)
     assert [line.split()[1] for _, line in driver.pump()] == ["4"]
     done(driver, "w1", 4)

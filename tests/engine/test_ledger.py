@@ -347,8 +347,11 @@ def test_check_finds_what_cannot_be(
     life: Life, fact: f.Fact, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The files are whole, each fact can be applied, and still: a run cannot begin or be sent twice."""
+    if isinstance(fact, f.RunRetried):
+        life.say(f.RunEnded(11, 1, 1, "task_1", "failed", NOON, None, "w1", 1, None, False))
     life.say(fact)
     if isinstance(fact, f.RunRetried):
+        life.say(f.RunReleased(11))
         life.say(f.RunSent(11, 1, "w1"))
     life.commit()
     life.close()

@@ -13,7 +13,6 @@ from cronflowd.engine import orders as o
 from cronflowd.engine.lanes import HANDICAP
 from cronflowd.engine.placement import accepts, best_worker, choose
 from cronflowd.engine.state import State
-from cronflowd.engine.tables import is_waiting
 from cronflowd.tasks.task import Run, Worker
 from tests.lib.engine_driver import Driver
 
@@ -22,7 +21,7 @@ WORKERS = ["a", "b", "c"]
 
 def plainly(state: State) -> tuple[Run, Worker] | None:
     """What `choose` finds, by looking at every run and every worker."""
-    runs = [run for run in state.runs.values() if is_waiting(run)]
+    runs = [run for run in state.runs.values() if run.state == "queued"]
     for run in sorted(runs, key=lambda run: (run.queued_at + HANDICAP[run.spec.options.prio], run.id)):
         if worker := best_worker(run.spec.work, run.on, state.lanes.free.values()):
             return run, worker
@@ -71,7 +70,7 @@ def happen(driver: Driver, what: str, *words: Any) -> None:
         driver.do(o.NoticeStep(float(words[0])))
     elif what in ("done", "cancel", "unsent"):
         if run := state.runs.get(words[0]):
-            held = run.state != "queued" and run.worker
+            held = run.worker
             if what == "cancel":
                 driver.do(o.CancelRun(run.id))
             elif held and what == "done":

@@ -18,7 +18,7 @@ from cronflowd.engine.definitions import finish
 from cronflowd.engine.dependencies import standing
 from cronflowd.schedules.calendars import Dates
 from cronflowd.tasks import task as records
-from cronflowd.tasks.task import ENDED
+from cronflowd.tasks.task import ENDED, WAITING
 from tests.lib.engine_driver import Driver, snapshot
 
 SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
@@ -292,8 +292,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert state.is_all_paused(now) or late_at is None or late_at[0] > now
         if any(task.due_at for task in state.tasks.values()) or state.runs:
             due = engine.next_due()
-            queued = [run for run in state.runs.values() if run.state == "queued"]
-            waiting = [run for run in queued if not (run.parked or run.awaits)]
+            waiting = [run for run in state.runs.values() if run.state in ("delayed", "queued")]
             assert due is not None or not (waiting or any(t.due_at for t in state.tasks.values()))
 
     @invariant()
@@ -304,8 +303,13 @@ class EngineMachine(RuleBasedStateMachine):
         for task in state.tasks.values():
             assert all(state.find(name) for name in task.spec.options.after)
             waits, broken = standing(state, task)
-            assert not broken or waits or not task.heard or not any(state.runs[r].awaits for r in task.runs)
-            if any(state.runs[run].awaits for run in task.runs):
+            assert (
+                not broken
+                or waits
+                or not task.heard
+                or not any(state.runs[run].state == "awaiting" for run in task.runs)
+            )
+            if any(state.runs[run].state == "awaiting" for run in task.runs):
                 assert waits
                 assert not broken
 
@@ -313,7 +317,7 @@ class EngineMachine(RuleBasedStateMachine):
     def what_cannot_be_read_waits_for_nothing(self) -> None:
         """Not for a worker nor for anything else: such a run ends at once, and its task is told of."""
         state = self.driver.state
-        assert not [run for run in state.runs.values() if run.spec.unread and run.state == "queued"]
+        assert not [run for run in state.runs.values() if run.spec.unread and run.state in WAITING]
         assert not state.untold
         assert set(state.unread) == {task.id for task in state.tasks.values() if task.spec.unread}
 
@@ -331,7 +335,7 @@ class EngineMachine(RuleBasedStateMachine):
                 runs = [self.driver.state.runs[run] for run in task.runs]
                 same = [run for run in runs if run.spec.options.overlap == task.spec.options.overlap]
                 # With on=all, one fire is several runs.
-                assert len({run.due_at for run in same if not run.parked}) <= 1
+                assert len({run.due_at for run in same if run.state != "parked"}) <= 1
 
 
 EngineMachine.TestCase.settings = settings(

@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
+from cronflowd.tasks.task import HELD, WAITING, Run, read_record
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -87,7 +89,7 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([ADDED, JOINED, QUEUED], SENT, "workers['w'].free", 1),
     ([ADDED, JOINED, QUEUED, SENT], f.RunStarted(1, 1), "runs[1].state", "running"),
     ([ADDED, JOINED, QUEUED, SENT], f.OutputReceived(1, 1, [[1, "x"]]), "outputs[1].lines", [(1, "x")]),
-    ([ADDED, JOINED, QUEUED, SENT], f.RunStopping(1, 1, "timeout"), "runs[1].stopping", "timeout"),
+    ([ADDED, JOINED, QUEUED, SENT], f.RunStopping(1, 1, "timeout"), "runs[1].ends_as", "timeout"),
     ([ADDED, JOINED, QUEUED, SENT], ENDED, "tasks[1].counts", {"ok": 1}),
     ([ADDED, JOINED, QUEUED, SENT, FAILED], f.RunRetried(1, 2, LATER), "delayed.first()", (LATER, 1)),
     (
@@ -232,3 +234,25 @@ def test_output_whose_beginning_was_forgotten_is_not_taken_for_whole() -> None:
     assert 1 not in state.outputs
     state.apply(f.OutputReceived(1, 1, [[1, "second"]]), NOW, 5)
     assert (state.outputs[1].whole, state.outputs[1].lines) == (False, [(1, "second")])
+
+
+def test_a_run_makes_only_the_moves_of_the_table() -> None:
+    """A fact that says otherwise is a bug or a journal that was tampered with, and must not be believed."""
+    state = State("UTC")
+    for seq, fact in enumerate([ADDED, JOINED, QUEUED, SENT], 1):
+        state.apply(fact, NOW, seq)
+    skipped = f.RunEnded(1, 1, 1, "a", "skipped", NOW, None, None, None, None, True)
+    for wrong in (f.RunRetried(1, 2, LATER), SENT, skipped):
+        with pytest.raises(AssertionError):
+            state.apply(wrong, NOW, 9)
+
+
+@pytest.mark.parametrize("state", sorted(WAITING | HELD))
+def test_clients_see_three_states_of_a_run_that_has_not_ended(state: str) -> None:
+    """Scripts filter RUNS by them; what holds a run back, or that it is being stopped, is for WHY."""
+    run = Run(1, 1, read_record(RECORD, "UTC"), NOW, NOW, "manual", state=state)
+    started = evolve(run, started_at=NOW)
+    shown = {run.shown, started.shown}
+    assert shown == (
+        {"queued"} if state in WAITING else {"sent", "running"} if state == "stopping" else {state}
+    )

@@ -161,7 +161,7 @@ def test_what_waits_for_others_ends_skipped(zone: Path, go: Going) -> None:
     driver.line("ADD name=b tz=Test/Zone after=first * * * * * echo b")
     driver.line("ADD name=c after=a @after echo c")
     driver.wait(60)
-    assert [run.awaits for run in driver.state.runs.values()] == [True]
+    assert [run.state for run in driver.state.runs.values()] == ["awaiting"]
     go(driver, zone)
     join(driver)
     driver.pump()
@@ -218,8 +218,8 @@ def test_runs_that_are_parked_or_delayed_end_skipped(zone: Path, go: Going) -> N
     driver.pump()
     driver.do(o.ReportEnded("w1", 3, 1, 1, {}))
     driver.wait(60)
-    waiting = {run.id: (run.parked, run.delayed_until_at is not None) for run in driver.state.runs.values()}
-    assert waiting == {1: (False, False), 2: (True, False), 3: (False, True), 4: (False, True)}
+    waiting = {run.id: run.state for run in driver.state.runs.values()}
+    assert waiting == {1: "sent", 2: "parked", 3: "delayed", 4: "delayed"}
     go(driver, zone)
     join(driver, "w1", (1, 1))
     assert driver.pump() == []

@@ -25,7 +25,7 @@ class Sent:
 
     def state(self) -> tuple[str, int]:
         run = self.driver.state.runs[self.run]
-        return run.state, run.attempt
+        return run.shown, run.attempt
 
 
 def sent(words: str = "") -> Sent:

@@ -89,7 +89,6 @@ def _short(what: object) -> str:
         "by",
         "attempt",
         "target",
-        "parked",
         "delayed_until_at",
     )
     if isinstance(what, Run | Task):
@@ -216,7 +215,7 @@ class Ledger:
         grace = timedelta(seconds=max(run.spec.options.grace_s, 1.0))
         must(now < run.queued_at + grace, run, "starts later than its grace at", now)
         for other in state.runs.values():
-            if is_waiting(other) and accepts(worker, other.spec.work, other.on):
+            if other.state == "queued" and accepts(worker, other.spec.work, other.on):
                 must(_place(run) <= _place(other), run, "passes", other)
 
     def _check_overlap(self, run: Run) -> None:
@@ -254,11 +253,6 @@ class Ledger:
                 should == found,
                 f"{_short(task)}: {should} moments since {self.window[task.id]}, {found} decided",
             )
-
-
-def is_waiting(run: Run) -> bool:
-    """Whether nothing but a free slot is missing."""
-    return run.state == "queued" and not (run.parked or run.awaits or run.delayed_until_at)
 
 
 def _place(run: Run) -> datetime:
@@ -636,7 +630,7 @@ class Life(Driver):
         for task in self.state.tasks.values():
             must(task.due_at is None or task.due_at > self.now, task, "is forgotten")
             waits, broken = standing(self.state, task)
-            if any(self.state.runs[run].awaits for run in task.runs):
+            if any(self.state.runs[run].state == "awaiting" for run in task.runs):
                 must(waits and not broken, task, "waits for what has come")
             must(not (task.is_used_up and task.due_at), task, "goes on though its count= is used up")
         for run in self.state.runs.values():
@@ -647,14 +641,14 @@ class Life(Driver):
         state = self.state
         task = state.tasks.get(run.task_id)
         entry = (run.id, run.attempt)
-        if run.state == "queued" and run.parked:
+        if run.state == "parked":
             must(
-                task and any(not state.runs[each].parked for each in task.runs),
+                task and any(state.runs[each].state != "parked" for each in task.runs),
                 run,
                 "is parked behind nobody",
             )
-        elif run.state == "queued" and not run.awaits:
-            places = [run_id for _, run_id in state.delayed.heap] if run.delayed_until_at else []
+        elif run.state in ("delayed", "queued"):
+            places = [run_id for _, run_id in state.delayed.heap] if run.state == "delayed" else []
             places += [
                 run_id
                 for works in state.lanes.heaps.values()
