@@ -49,13 +49,6 @@ class Alarms(Generic[Key, Row]):
             heappop(self.heap)
         return None
 
-    def next_due(self, now: datetime) -> Key | None:
-        """Whose moment has come; the earliest of them."""
-        if not self.heap or self.heap[0][0] > now:
-            return None
-        first = self.first()
-        return first[1] if first and first[0] <= now else None
-
     def step(self, by: timedelta) -> None:
         """The clock was set, and every row has moved with it."""
         # The same added to each leaves a heap a heap.

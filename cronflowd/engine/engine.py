@@ -12,14 +12,17 @@ commit has been asked for, and nothing leaves before it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
+from ..tasks.task import Run
 from . import expectations, notices
 from . import facts as f
 from . import orders as o
+from .alarms import Alarms
 from .definitions import DEFINE, saved_fact, undecided_from
 from .dependencies import next_judgement
 from .fires import FIRES, fire_now, next_unread, out_of_bounds
@@ -120,6 +123,13 @@ class Engine:
         self.limits = limits or Limits()
         self.slices = Slices()
         self._fired = 0  # tasks whose moment was decided since runs were last placed
+        # What ends goes before what begins.
+        self._alarms: tuple[tuple[Alarms[int, Run], Callable[[int], Any]], ...] = (
+            (state.leases, o.LoseRun),
+            (state.timeouts, o.TimeoutRun),
+            (state.missed, o.ExpireRun),
+            (state.delayed, o.ReleaseRun),
+        )
 
     def decide(self, order: Any, now: datetime, who: str | None = None) -> Decision:
         """What `order` leads to at `now`, if `who` gives it. Raises Refusal, and then nothing happened."""
@@ -158,16 +168,11 @@ class Engine:
         state = self.state
         if (state.unread_runs or state.untold) and (unread := next_unread(state)):
             return unread
-        if (run := state.leases.next_due(now)) is not None:
-            return o.LoseRun(run)
-        if (run := state.timeouts.next_due(now)) is not None:
-            return o.TimeoutRun(run)
-        if (run := state.missed.next_due(now)) is not None:
-            return o.ExpireRun(run)
+        for alarms, order in self._alarms:
+            if alarms.heap and alarms.heap[0][0] <= now and (first := alarms.first()) and first[0] <= now:
+                return order(first[1])
         if state.beats.late.heap and (silent := expectations.next_step(state, now)):
             return silent
-        if (run := state.delayed.next_due(now)) is not None:
-            return o.ReleaseRun(run)
         if self._fired < FIRES_AHEAD or not state.lanes.ready:
             if (due := state.next_task_due()) and due[0] <= now:
                 self._fired += 1
@@ -190,17 +195,8 @@ class Engine:
     def next_due(self) -> datetime | None:
         """When `next_step` has something again, if nothing else happens; None = never."""
         state = self.state
-        times = [
-            first[0]
-            for first in (
-                state.next_task_due(),
-                state.leases.first(),
-                state.timeouts.first(),
-                state.delayed.first(),
-                state.missed.first(),
-            )
-            if first
-        ]
+        firsts = (state.next_task_due(), *(alarms.first() for alarms, _ in self._alarms))
+        times = [first[0] for first in firsts if first]
         if late_at := expectations.next_due(state):
             times.append(late_at)
         return min(times, default=None)

@@ -58,12 +58,12 @@ def fire(state: State, task: Task, now: datetime) -> Decision:
     if why := _why_held(state, task, newest):
         return Decision(pass_range(state, task, first, newest, "skipped", why))
     facts: list[f.Fact] = []
-    chosen = _newest_working(state, task, newest, now)
+    chosen = _newest_working(state, task, newest, now) if task.spec.options.skip else newest
     if chosen != first:
         last = moments.latest(first, chosen - SECOND, anchor) or first
         facts += pass_range(state, task, first, last, "missed", JUMPED_OVER)
     if chosen == newest:
-        return _start_newest(state, task, newest, now, facts)
+        return _start_newest(state, task, newest, now, facts, following if newest == first else None)
     begin = moments.next_after(chosen, anchor) or newest
     facts += pass_range(state, task, begin, newest, "missed", JUMPED_OVER)  # days off, all of them
     return _start(state, task, chosen, "schedule", now, facts, moments.next_after(newest, anchor))
@@ -110,9 +110,16 @@ def _why_paused(state: State, task: Task, at: datetime) -> Reason:
     return reason("paused", text=task.paused_why or state.paused_why or None)
 
 
-def _start_newest(state: State, task: Task, due_at: datetime, now: datetime, facts: list[f.Fact]) -> Decision:
+def _start_newest(
+    state: State,
+    task: Task,
+    due_at: datetime,
+    now: datetime,
+    facts: list[f.Fact],
+    following: datetime | None,
+) -> Decision:
     decided = _decided(task, due_at)
-    after = _after(task, due_at, decided)
+    after = _after(task, due_at, decided, following)
     late_s = (now - due_at).total_seconds()
     if why := day_off(state, task.spec, due_at):
         return Decision([*facts, *_passed_one(task, "skipped", due_at, why, after)])
@@ -207,10 +214,12 @@ def _grace(task: Task) -> timedelta:
     return timedelta(seconds=max(task.spec.options.grace_s, MIN_GRACE_S))
 
 
-def _after(task: Task, due_at: datetime, decided: int) -> datetime | None:
-    """The moment that follows: this very instant again if a clock change brought several to it."""
+def _after(task: Task, due_at: datetime, decided: int, following: datetime | None) -> datetime | None:
+    """The moment that comes next: this very instant again if a clock change brought several to it."""
     moments, anchor = task.spec.moments, task.anchor_at
-    return due_at if decided + 1 < moments.times_at(due_at, anchor) else moments.next_after(due_at, anchor)
+    if decided + 1 < moments.times_at(due_at, anchor):
+        return due_at
+    return following or moments.next_after(due_at, anchor)
 
 
 def _passed_one(

@@ -49,9 +49,9 @@ class Lanes:
             heap[:] = [entry for entry in heap if self._stands(entry)]
             heapify(heap)
         heappush(heap, (*place, run.attempt))
-        if self.first_in(lane) == place and any(
-            accepts(worker, lane[1], lane[0]) for worker in self.free.values()
-        ):
+        if not self.free or self.first_in(lane) != place:
+            return
+        if any(accepts(worker, lane[1], lane[0]) for worker in self.free.values()):
             self._make_ready(lane, place)
 
     def _make_ready(self, lane: Lane, place: Place) -> None:
@@ -61,14 +61,9 @@ class Lanes:
 
     def _stands(self, entry: tuple[datetime, int, int]) -> bool:
         """Whether an entry of a lane still counts; it stays there when its run was sent or cancelled."""
-        since_at, run_id, attempt = entry
+        _, run_id, attempt = entry
         run = self._runs.get(run_id)
-        return (
-            run is not None
-            and run.state == "queued"
-            and run.attempt == attempt
-            and _place(run) == (since_at, run_id)
-        )
+        return run is not None and run.state == "queued" and run.attempt == attempt
 
     def first_in(self, lane: Lane) -> Place | None:
         """The place of the run that has waited longest in a lane; empty lanes are dropped."""

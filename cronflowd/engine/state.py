@@ -336,11 +336,12 @@ def _run_released(state: Tables, fact: f.RunReleased, at: datetime, seq: int) ->
 
 def _unpark(state: Tables, task: Task, at: datetime) -> None:
     """Lets what waited for this run to end go on: the next run of its task, or several of one moment."""
-    if not task.runs or not all(state.runs[run].state == "parked" for run in task.runs):
-        return
-    first = state.runs[task.runs[0]]
-    for run in [state.runs[run] for run in task.runs]:
-        if run.due_at != first.due_at:
+    runs = [state.runs[run] for run in task.runs]
+    for run in runs:
+        if run.state != "parked":
+            return
+    for run in runs:
+        if run.due_at != runs[0].due_at:
             return
         if run.spec.options.after and run.by not in ("manual", "after"):
             run.move("awaiting")

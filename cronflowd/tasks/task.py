@@ -411,7 +411,9 @@ class Worker:
 
     @property
     def free(self) -> int:
-        return self.slots - len(self.runs) if self.takes_runs and not self.is_full else 0
+        if not self.connected or self.draining or self.leaving or self.is_full:
+            return 0
+        return self.slots - len(self.runs)
 
     @property
     def takes_runs(self) -> bool:

@@ -209,7 +209,7 @@ class EngineMachine(RuleBasedStateMachine):
         again = driver.replay()  # of what can be read today
         again.calendars = driver.state.calendars
         assert snapshot(again) == snapshot(driver.state)
-        driver.state = driver.engine.state = again
+        driver.take_over(again)
         self.connected.clear()
         driver.do(o.StartDaemon("1", "UTC"))
         self.took(driver.pump())

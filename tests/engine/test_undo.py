@@ -116,7 +116,7 @@ def test_the_log_survives_a_checkpoint() -> None:
         assert list(here.rows) == list(there.rows)
     order = o.UndoChanges(9)
     other = Driver()
-    other.state = other.engine.state = again
+    other.take_over(again)
     assert driver.engine.decide(order, START).facts == other.engine.decide(order, START).facts
 
 

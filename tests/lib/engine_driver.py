@@ -44,8 +44,11 @@ class Driver:
         self.now = START
         self.limits = limits
         self.journal: list[bytes] = []
-        self.state = State("UTC")
-        self.engine = Engine(self.state, limits)
+        self.take_over(State("UTC"))
+
+    def take_over(self, state: State) -> None:
+        """Another process goes on from this state."""
+        self.state, self.engine = state, Engine(state, self.limits)
 
     def do(self, order: Any) -> Decision:
         """Decide, journal, apply; what stands in the journal says the same as what is applied."""
@@ -95,6 +98,5 @@ class Driver:
 
     def restart(self) -> None:
         """Kills the daemon and starts another one on the same journal."""
-        self.state = self.replay()
-        self.engine = Engine(self.state, self.limits)
+        self.take_over(self.replay())
         self.do(StartDaemon("1", "UTC"))

@@ -387,7 +387,8 @@ class Life(Driver):
     def _daemon_starts(self) -> None:
         self.tell("the daemon starts")
         self.is_up, self.started_s = True, self.steady_s
-        self.state = self.engine.state = self.ledger.state = self.same_again()
+        self.take_over(self.same_again())
+        self.ledger.state = self.state
         self.do(o.StartDaemon("1", "UTC"))
         for worker in self.workers.values():
             self.at(worker.chance.choice([0.0, 3.0, 25.0, 200.0]), self._returns(worker))
