@@ -1,4 +1,115 @@
-"""What becomes of runs: asked for, placed, reported on, timed out, lost."""
+"""What becomes of runs: asked for, placed, reported on, timed out, lost. And how all of it works together.
+
+Rules for whoever changes this. A run moves by `Run.move` alone, and MOVES (tasks/task.py) has every
+move; a new wait is a new state there, not a flag. Whatever a run waits for, name who lets it go on,
+also when that never comes. Decide here; make true in `state`; and ask of every fact: what if the
+daemon dies right after it?
+
+
+Fires, runs, attempts
+---------------------
+A *fire* is a task at one moment. It ends in exactly one disposition. Most fires become a *run*, and a
+run is one or more *attempts*, each an order to a worker (`RunSent`). `fires` decides what a moment
+becomes, in this order, and the first that applies wins:
+
+    paused, or its record cannot be read     skipped
+    a day off (skip=)                        skipped
+    later than catchup= and grace= allow     missed
+    overlap= lets no other run in            skipped; or it parks; or the others are stopped first
+    a dependency has failed                  skipped
+    on=all, and no worker is there           missed
+    otherwise                                a run
+
+What is skipped or missed here is over (`FiresPassed`). A run goes through up to four waits, always in
+this order, and somebody has to let it go on from each:
+
+    state     waits for                         is let go on by
+    parked    an earlier run of its task        `_unpark`, when the last of those has ended for good
+    awaiting  its task's dependencies (after=)  `dependencies.next_judgement`, order AdmitRun
+    delayed   its time: jitter=, or a retry     the alarm `state.delayed`, order ReleaseRun
+    queued    a worker with a free slot         `placement.choose`, order PlaceRun
+
+Then a worker has it: sent, running, perhaps stopping. To clients the four waits are all `queued`.
+Only the last wait has an end of its own: grace= is counted from when a run began to wait for a worker
+(`queued_at`), so parked and delayed runs are not missed while their turn has not come.
+
+
+Overlap
+-------
+overlap= looks at the task's own runs (`task.runs`): all that have not ended, whatever they wait for. A
+run between two attempts is one of them. So a long series of retries keeps the next fire parked, or
+skips it; that is meant, for it is still the same fire being tried. `replace` ends those that wait at
+once and has the workers kill the others; the new one is parked behind those.
+When a run ends for good and all that are left are parked, the oldest goes on, with all of the same
+moment (on=all makes several). A parked run of the clock looks at its dependencies only then.
+
+
+Dependencies
+------------
+A task keeps how each dependency ended last (`heard`), and forgets all of it when it uses it: when a run
+is let in, or a fire is skipped on account of it. One good end is good for one fire. Whatever may change a
+judgement puts the task into `to_judge`, and every judgement is an order of its own, so a circle of
+consequences is many small steps. A dependency that failed but has a run under way is still waited
+for: it may yet end well. With on=all, dependents hear of a fire once, when the last of its runs has
+ended; one failure among them is the failure of all (`blame`).
+
+
+Retry, and how often
+--------------------
+An attempt that failed, timed out or was lost is followed by another while retry= has one left:
+`RunEnded` that is not final, then `RunRetried`, and the run is delayed. What never reached its worker
+is no try: `RunUnsent` counts `unsent` up, which is taken off again wherever tries are counted, but the
+attempt has a new number all the same, because a late report of the old one must not count.
+lost=rerun goes on where retry= ends, for lost attempts only, and is bounded too.
+count= counts fires by their runs: up when a run is queued, once a moment with on=all; down again if
+that run is skipped or missed. RUN is not counted. A task that is used up has no next moment; one whose
+last fire was given back gets one (`reopened`).
+
+
+Leases
+------
+A worker's run has no time limit but timeout=. While the worker is connected it is simply held. When
+the connection ends the run has a lease, and when the lease ends the run is lost. A worker that
+comes back and names it has it again. Where it does not name it the lease goes on, for the report may
+still be under way. Only a worker that says it names all it ever took, with the memory that the order
+was sent to (`instance`), can know that it never got it: then the run is queued again at once.
+A KILL has a lease as well (STOP_LEASE), or a worker that never answers would hold the slot for ever.
+A start of the daemon prolongs each lease, since nobody could renew it meanwhile; once only.
+
+
+A walk
+------
+backup has overlap=queue1 and retry=fixed:1:30s, and is due each minute. Worker w has one slot. (These
+lines are played by tests/engine/test_walk.py.)
+
+    12:01:00  FireTask     RunQueued                    1 queued
+    12:01:00  PlaceRun     RunSent                      1 sent
+    12:02:00  FireTask     RunQueued                    1 sent, 2 parked
+    12:02:10  DropWorker   WorkerLeft                   1 sent, 2 parked
+    12:02:40  LoseRun      RunEnded, RunRetried         1 delayed, 2 parked
+    12:02:50  JoinWorker   WorkerJoined                 1 delayed, 2 parked
+    12:03:00  FireTask     FiresPassed                  1 delayed, 2 parked
+    12:03:10  ReleaseRun   RunReleased                  1 queued, 2 parked
+    12:03:10  PlaceRun     RunSent                      1 sent, 2 parked
+    12:03:20  ReportEnded  RunEnded                     2 queued
+    12:03:20  PlaceRun     RunSent                      2 sent
+
+At 12:02:40 run 2 stays parked, for run 1 has not ended; so at 12:03:00 the queue of one is full, and
+that fire is skipped. Had w come back at 12:02:30 and named run 1, nothing would have happened to it.
+
+
+Traps
+-----
+- A report is about an attempt, and may come late, twice, or from a worker that lost the run: see
+  `held_run`. It is always acknowledged, or the worker would repeat it for ever.
+- Two facts of one decision are applied one after the other: what the second says must be true after
+  the first. `RunEnded` unparks and tells dependents; a `TaskRemoved` behind it still finds the task.
+- `due_at` is a name, not a time: it stays when the clock is set. Everything measured moves with it.
+- A run keeps the definition it was queued with. `task.spec` may be another by now, or unreadable.
+- What is due at one moment is decided before any of it is placed, or priorities would mean nothing;
+  but not of more than FIRES_AHEAD tasks, or the first would leave when the last was decided.
+- Random things are drawn from names (`draw`), so that deciding again decides the same.
+"""
 
 from __future__ import annotations
 
