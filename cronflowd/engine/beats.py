@@ -19,6 +19,9 @@ from .alarms import Alarms
 
 FAR_S = 3 * 3600.0  # a clock set forward by more gives all beats their grace anew
 
+FORM = ("name", "every", "grace_s", "notify", "desc", "start_at", "state", "due_at")
+_BEEN = ("set_at", "beaten_at", "text")
+
 
 @define
 class Expectation:
@@ -80,13 +83,8 @@ class Beats:
     def set(self, fact: f.ExpectationSet, at: datetime) -> None:
         """What is expected: anew, or in another form."""
         old = self.expected.get(fact.name)
-        self._put(
-            Expectation(
-                fact.name, fact.every, fact.grace_s, fact.notify, fact.desc, fact.start_at, fact.state,
-                fact.due_at, old.set_at if old else at, old.beaten_at if old else None,
-                old.text if old else "",
-            )
-        )  # fmt: skip
+        been = f.named(old, _BEEN) if old else {"set_at": at}
+        self._put(Expectation(**f.named(fact, FORM), **been))
 
     def receive(self, fact: f.BeatReceived, at: datetime) -> None:
         """The sign of life."""
@@ -102,12 +100,7 @@ class Beats:
 
     def take(self, fact: f.ExpectationCarried) -> None:
         """The inverse of `carried`."""
-        self._put(
-            Expectation(
-                fact.name, fact.every, fact.grace_s, fact.notify, fact.desc, fact.start_at, fact.state,
-                fact.due_at, fact.set_at, fact.beaten_at, fact.text,
-            )
-        )  # fmt: skip
+        self._put(Expectation(**f.named(fact, FORM + _BEEN)))
 
     def step(self, by: timedelta) -> None:
         """The clock was set: intervals stay as long as they are, and what a schedule says stays."""
@@ -121,7 +114,4 @@ class Beats:
 
 def carried(expected: Expectation) -> f.ExpectationCarried:
     """The same as a fact."""
-    return f.ExpectationCarried(
-        expected.name, expected.every, expected.grace_s, expected.notify, expected.desc, expected.start_at,
-        expected.state, expected.due_at, expected.set_at, expected.beaten_at, expected.text,
-    )  # fmt: skip
+    return f.ExpectationCarried(**f.named(expected, FORM + _BEEN))

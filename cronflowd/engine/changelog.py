@@ -23,6 +23,8 @@ MAX_CHANGES = 1000
 MAX_STEPS = 100_000  # in all changes; a step holds at most one definition
 LET_GO = 1000  # entries that are freed together
 ALL = 0  # the id that stands for PAUSE all and RESUME all
+PAUSE = ("paused", "paused_until_at", "paused_why")
+STANDING = (*PAUSE, "counts", "fired", "heard", "failure")
 STEPS = {
     f.TaskAdded: "added",
     f.TaskChanged: "changed",
@@ -182,12 +184,15 @@ class ChangeLog:
                 yield _carried(change.number, step)
 
 
+def standing(row: Any) -> dict[str, Any]:
+    """How a task is besides its definition, by name, where that is not as at first; tables are copied."""
+    values = [(name, value) for name in STANDING if (value := getattr(row, name))]
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in values}
+
+
 def whole(task: Task) -> Was:
     """Everything about a task that leaves."""
-    return Was(
-        task.id, task.rev, task.spec, task.anchor_at, task.paused, task.paused_until_at, task.paused_why,
-        task.counts, task.fired, task.heard, task.failure,
-    )  # fmt: skip
+    return Was(task.id, task.rev, task.spec, task.anchor_at, **standing(task))
 
 
 def defined(task: Task) -> Was:
@@ -197,7 +202,7 @@ def defined(task: Task) -> Was:
 
 def pause_of(task: Task) -> Was:
     """What PAUSE and RESUME replace."""
-    return Was(task.id, task.rev, None, None, task.paused, task.paused_until_at, task.paused_why)
+    return Was(task.id, task.rev, **f.named(task, PAUSE))
 
 
 def _carried(number: int, step: Step) -> f.StepCarried:
@@ -205,9 +210,8 @@ def _carried(number: int, step: Step) -> f.StepCarried:
     if was is None:
         return f.StepCarried(number, step.kind, step.id, step.rev)
     return f.StepCarried(
-        number, step.kind, step.id, step.rev, was.rev, was.record or None, was.anchor_at, was.paused or None,
-        was.paused_until_at, was.paused_why or None, was.counts, was.fired or None, dict(was.heard) or None,
-        was.failure,
+        number, step.kind, step.id, step.rev, was.rev, was.record or None, was.anchor_at,
+        **standing(was),
     )  # fmt: skip
 
 
@@ -215,9 +219,5 @@ def read_step(fact: f.StepCarried) -> Step:
     """The inverse."""
     if fact.was_rev is None:
         return Step(fact.kind, fact.id, fact.rev, None)
-    was = Was(
-        fact.id, fact.was_rev, fact.record, fact.anchor_at, bool(fact.paused), fact.paused_until_at,
-        fact.paused_why or "", fact.counts, fact.fired or 0, dict(fact.heard or {}),
-        fact.failure,
-    )  # fmt: skip
+    was = Was(fact.id, fact.was_rev, fact.record, fact.anchor_at, **standing(fact))
     return Step(fact.kind, fact.id, fact.rev, was)

@@ -13,6 +13,7 @@ FACTS_VERSION and add a journal written by the release before to tests/data/.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Union
 
@@ -65,7 +66,7 @@ class TaskAdded(Asked):
     record: Definition  # as in tasks.db
     anchor_at: datetime
     due_at: datetime | None
-    notice: bool | None = None  # True = it tells of something that comes in the same decision
+    notice: bool = False  # True = it tells of something that comes in the same decision
 
     def is_urgent(self) -> bool:
         return bool(self.notice)
@@ -92,7 +93,7 @@ class RescheduleBegun(Fact):
     """All tasks are to be looked at again: what comes next after `from_at` may be another moment now."""
 
     from_at: datetime
-    zoneless: bool | None = None  # True = only those without a zone of their own
+    zoneless: bool = False  # True = only those without a zone of their own
     upto: int | None = None  # in a checkpoint: the tasks up to this id are done,
     done: list[int] | None = None  # and these
 
@@ -119,12 +120,12 @@ class TaskRestored(Asked):
     record: Definition
     anchor_at: datetime
     due_at: datetime | None
-    paused: bool | None = None
+    paused: bool = False
     paused_until_at: datetime | None = None
-    paused_why: str | None = None
+    paused_why: str = ""
     counts: dict[str, int] | None = None
-    fired: int | None = None
-    heard: dict[str, Reason] | None = None
+    fired: int = 0
+    heard: dict[str, Reason] = msgspec.field(default_factory=dict)
     failure: Failure | None = None  # how its last fire had ended
 
 
@@ -142,7 +143,7 @@ class TaskResumed(Asked):
 
     urgent: ClassVar[bool] = False
     id: int | None
-    own_stay: bool | None = None  # True, with `id` None: not those of single tasks
+    own_stay: bool = False  # True, with `id` None: not those of single tasks
 
 
 # --- a change of very many tasks: decided by one fact, and then made true in slices ---
@@ -202,7 +203,7 @@ class FiresPassed(Fact):
     count: int
     why: Reason
     next_due_at: datetime | None
-    settles: bool | None = None  # True = for its dependencies' sake: what was heard of them is used up
+    settles: bool = False  # True = for its dependencies' sake: what was heard of them is used up
 
 
 class RecordUnread(Fact):
@@ -222,11 +223,11 @@ class RunQueued(Fact):
     by: str  # `schedule`, `manual`, `reboot`, `after`, `notice`
     next_due_at: datetime | None = None  # the task's next moment; only meaningful by schedule
     args: dict[str, str] | None = None
-    parked: bool | None = None  # True = behind an earlier run of its task
+    parked: bool = False  # True = behind an earlier run of its task
     not_before_at: datetime | None = None  # jitter=: it waits until then
-    nth: int | None = None  # among the moments that fell on due_at; None = the first
-    awaits: bool | None = None  # True = its task's dependencies have not all ended yet
-    target: str | None = None  # on=all: the worker it is for
+    nth: int = 1  # among the moments that fell on due_at
+    awaits: bool = False  # True = its task's dependencies have not all ended yet
+    target: str = ""  # on=all: the worker it is for
     who: str | None = None  # asked for it, by RUN or NOW
 
     def is_urgent(self) -> bool:
@@ -267,7 +268,7 @@ class OutputReceived(Fact):
     run: int
     attempt: int
     lines: list[list[Any]]  # [fd, text] each
-    omitted: int | None = None  # bytes beyond the limit, not kept
+    omitted: int = 0  # bytes beyond the limit, not kept
 
     def is_urgent(self) -> bool:
         return all(fd == 0 for fd, _ in self.lines)
@@ -325,8 +326,8 @@ class WorkerJoined(Fact):
     address: str
     running: list[list[int]]  # [run, attempt] each
     lease_until_at: datetime  # for the runs it held and did not name
-    instance: str | None = None  # of its memory; another one knows nothing of what was taken before
-    connection: int | None = None  # which of this daemon's connections it is
+    instance: str = ""  # of its memory; another one knows nothing of what was taken before
+    connection: int = 0  # which of this daemon's connections it is
 
 
 class WorkerLeft(Fact):
@@ -400,7 +401,7 @@ class NoticeGiven(Fact):
     since_at: datetime  # when counting began
     given: int
     withheld: int  # since the last one that was given
-    turns: bool | None = None  # True = given now, so what says the opposite counts from nothing again
+    turns: bool = False  # True = given now, so what says the opposite counts from nothing again
 
 
 # --- the daemon itself ---
@@ -469,14 +470,15 @@ class TaskCarried(Fact):
     record: dict[str, Any]
     anchor_at: datetime
     due_at: datetime | None
-    paused: bool | None = None
+    paused: bool = False
     paused_until_at: datetime | None = None
-    paused_why: str | None = None
+    paused_why: str = ""
     counts: dict[str, int] | None = None
-    decided: int | None = None
-    fired: int | None = None
-    heard: dict[str, Reason] | None = None
-    notice: bool | None = None
+    decided: int = 0
+    fired: int = 0
+    heard: dict[str, Reason] = msgspec.field(default_factory=dict)
+    notice: bool = False
+    failure: Failure | None = None
 
 
 class LedgerCarried(Fact):
@@ -486,7 +488,7 @@ class LedgerCarried(Fact):
 
 
 class FailureCarried(Fact):
-    """That a task's last fire did not end well; comes after the task."""
+    """That a task's last fire did not end well: of before TaskCarried told it. It comes after the task."""
 
     task: int
     since_at: datetime
@@ -518,13 +520,13 @@ class RunCarried(Fact):
     lease_until_at: datetime | None
     stopping: str
     output_bytes: int
-    nth: int | None = None
-    awaits: bool | None = None
-    target: str | None = None
-    blame: Reason | None = None
-    unsent: int | None = None
-    renewed: bool | None = None
-    instance: str | None = None
+    nth: int = 1
+    awaits: bool = False
+    target: str = ""
+    blame: Reason = ""
+    unsent: int = 0
+    renewed: bool = False
+    instance: str = ""
 
 
 class ExpectationCarried(Fact):
@@ -555,8 +557,8 @@ class WorkerCarried(Fact):
     draining: bool
     connected: bool
     leaving: bool
-    instance: str | None = None
-    connection: int | None = None
+    instance: str = ""
+    connection: int = 0
 
 
 class ChangeCarried(Fact):
@@ -580,13 +582,18 @@ class StepCarried(Fact):
     was_rev: int | None = None
     record: dict[str, Any] | None = None
     anchor_at: datetime | None = None
-    paused: bool | None = None
+    paused: bool = False
     paused_until_at: datetime | None = None
-    paused_why: str | None = None
+    paused_why: str = ""
     counts: dict[str, int] | None = None
-    fired: int | None = None
-    heard: dict[str, Reason] | None = None
+    fired: int = 0
+    heard: dict[str, Reason] = msgspec.field(default_factory=dict)
     failure: Failure | None = None
+
+
+def named(row: Any, names: Iterable[str]) -> dict[str, Any]:
+    """What a row of a table and a fact call the same."""
+    return {name: getattr(row, name) for name in names}
 
 
 def record_of(definition: Definition) -> dict[str, Any]:

@@ -32,7 +32,7 @@ NO_WORKER = reason("no-worker")
 JUMPED_OVER = reason("jumped-over")
 
 # What overlap= says of one more run: why not, or (whether it has to wait, facts first, messages).
-Overlap = Reason | tuple[bool | None, list[f.Fact], list[Message]]
+Overlap = Reason | tuple[bool, list[f.Fact], list[Message]]
 
 
 def come(state: State, task: Task, now: datetime) -> Decision:
@@ -153,11 +153,10 @@ def _start(
     if 0 < task.spec.options.count <= task.fired + 1:
         following = None
     for run, target in enumerate(targets, first_run or state.next_run):
-        not_before_at = delay(task, due_at, f"{decided}{target or ''}", now)
-        nth, awaits = decided + 1 if decided else None, bool(waits) or None
-        before.append(
-            f.RunQueued(run, task.id, due_at, by, following, None, parked, not_before_at, nth, awaits, target)
-        )
+        not_before_at = delay(task, due_at, f"{decided}{target}", now)
+        queued = f.RunQueued(run, task.id, due_at, by, following, None, parked, not_before_at)
+        queued.nth, queued.awaits, queued.target = decided + 1, bool(waits), target
+        before.append(queued)
     return Decision([*facts, *before], None, messages)
 
 
@@ -172,9 +171,9 @@ def next_unread(state: State) -> Any | None:
     return o.TellUnread(next(iter(state.untold))) if state.untold else None
 
 
-def targets_of(state: State, spec: TaskSpec, now: datetime) -> Sequence[str | None]:
-    """The workers that a fire is for, one run each; None stands for any that on= allows."""
-    return all_targets(state, spec, now) if spec.options.on == "all" else (None,)
+def targets_of(state: State, spec: TaskSpec, now: datetime) -> Sequence[str]:
+    """The workers that a fire is for, one run each; an empty one stands for any that on= allows."""
+    return all_targets(state, spec, now) if spec.options.on == "all" else ("",)
 
 
 def fire_now(
@@ -226,7 +225,7 @@ def _passed_one(
     task: Task, state: str, due_at: datetime, why: Reason, following: datetime | None, settles: bool = False
 ) -> list[f.Fact]:
     fact = passed(task, state, due_at, due_at, 1, why, following)
-    fact.settles = settles or None
+    fact.settles = settles
     return _tidy(task, [fact], following)
 
 
@@ -346,7 +345,7 @@ def overlap(state: State, task: Task) -> Overlap:
     """What overlap= says now: a reason to skip, or (park it?, facts before it, messages)."""
     mode = task.spec.options.overlap
     if not task.runs or mode == "allow":
-        return None, [], []
+        return False, [], []
     active = [state.runs[run] for run in task.runs]
     waiting = sum(run.state == "parked" for run in active)
     if mode == "skip":
@@ -354,7 +353,7 @@ def overlap(state: State, task: Task) -> Overlap:
     if mode == "replace":
         facts, messages = _stop_all(active, reason("replaced", run=state.next_run))
         must_wait = any(run.state not in WAITING for run in active)
-        return must_wait or None, facts, messages
+        return must_wait, facts, messages
     if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
         return reason("overlap-full", waiting=waiting, run=active[0].id)
     return True, [], []

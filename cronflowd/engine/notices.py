@@ -105,7 +105,7 @@ class _Writer:
             if not is_withheld and (against := self._find(about, other)):
                 self._told[about, other] = evolve(against, given=0)
         self.facts.append(
-            f.NoticeGiven(about, event, told.since_at, told.given, told.withheld, not is_withheld or None)
+            f.NoticeGiven(about, event, told.since_at, told.given, told.withheld, not is_withheld)
         )
 
     def _find(self, about: str, event: str) -> Told | None:

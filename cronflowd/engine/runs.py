@@ -302,7 +302,7 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
         is_told = True
         omitted += len(text) + 1
         room = 0
-    return Decision([f.OutputReceived(run.id, run.attempt, lines, omitted or None)])
+    return Decision([f.OutputReceived(run.id, run.attempt, lines, omitted)])
 
 
 def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> Decision:

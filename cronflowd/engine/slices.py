@@ -189,7 +189,7 @@ def reschedule(state: State, from_at: datetime, zoneless: bool = False) -> list[
     if (old := state.unfinished.again) and not old.zoneless:
         zoneless = False
     if len(state.tasks) > AT_ONCE:
-        return [f.RescheduleBegun(from_at, zoneless or None)]
+        return [f.RescheduleBegun(from_at, zoneless)]
     again = Again(from_at, zoneless)
     facts = look_again(again, state.tasks.values())
     return [*facts, f.RescheduleStepped(None)] if old else facts

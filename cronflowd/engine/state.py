@@ -20,7 +20,7 @@ from ..tasks.task import ENDED, Failure, Outcome, Run, Task, Told, Worker
 from . import carried
 from . import facts as f
 from .beats import FAR_S
-from .carried import new_worker, whole_task
+from .carried import whole_task
 from .changelog import ALL, STEPS, Step, Was, defined, pause_of, whole
 from .ledger import judge
 from .tables import WELL, Output, Tables, counts
@@ -68,7 +68,7 @@ def _steps(state: Tables, fact: Any) -> Iterator[Step]:
 
 
 def _task_added(state: Tables, fact: f.TaskAdded, at: datetime, seq: int) -> None:
-    task = Task(fact.id, state.read(fact.record), fact.anchor_at, is_notice=bool(fact.notice))
+    task = Task(fact.id, state.read(fact.record), fact.anchor_at, is_notice=fact.notice)
     if fact.id < state.next_task:
         _take_back_runs(state, task)
     state.put(task)
@@ -84,8 +84,6 @@ def _take_back_runs(state: Tables, task: Task) -> None:
 
 def _task_restored(state: Tables, fact: f.TaskRestored, at: datetime, seq: int) -> None:
     task = whole_task(state, fact)
-    # Copied, because the log still holds what it was made from.
-    task.counts, task.failure = dict(fact.counts) if fact.counts else None, fact.failure
     if state.runs:
         _take_back_runs(state, task)
     state.put(task)
@@ -185,7 +183,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
     state.ledger.count_due(fact.due_at, at)
     task = state.tasks[fact.task]
     run = Run(fact.run, fact.task, task.spec, fact.due_at, at, fact.by, fact.args)
-    run.nth, run.target = fact.nth or 1, fact.target or ""
+    run.nth, run.target = fact.nth, fact.target
     if fact.not_before_at is not None:
         run.delayed_until_at = run.queued_at = fact.not_before_at
     state.put_run(run)
@@ -271,7 +269,7 @@ def _output_received(state: Tables, fact: f.OutputReceived, at: datetime, seq: i
     if run:
         run.has_output = True
         if run.attempt == fact.attempt:
-            run.output_bytes += size + (fact.omitted or 0)  # so that nothing follows a gap
+            run.output_bytes += size + fact.omitted  # so that nothing follows a gap
     while state.output_size > MAX_OUTPUT_IN_MEMORY or len(state.outputs) > state.recent_runs:
         _, evicted = state.outputs.popitem(last=False)
         state.output_size -= evicted.size
@@ -394,10 +392,13 @@ def _record_unread(state: Tables, fact: f.RecordUnread, at: datetime, seq: int) 
 
 
 def _worker_joined(state: Tables, fact: f.WorkerJoined, at: datetime, seq: int) -> None:
-    worker = state.workers.pop(fact.name, None) or new_worker(fact, at)
-    worker.slots, worker.labels, worker.can = fact.slots, fact.labels, frozenset(fact.can)
-    worker.address, worker.since_at, worker.connected, worker.leaving = fact.address, at, True, False
-    worker.instance, worker.connection, worker.is_full = fact.instance or "", fact.connection or 0, False
+    old = state.workers.pop(fact.name, None)
+    worker = Worker(
+        fact.name, fact.slots, fact.labels, frozenset(fact.can), fact.address, at, instance=fact.instance,
+        connection=fact.connection,
+    )  # fmt: skip
+    if old:
+        worker.draining, worker.runs = old.draining, old.runs
     state.workers[fact.name] = worker  # to the end: the table's order is "who was heard of last"
     named = {(run, attempt) for run, attempt in fact.running}
     for run in state.held(worker):

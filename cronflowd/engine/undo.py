@@ -22,7 +22,7 @@ from ..tasks.reasons import reason
 from ..tasks.task import Task, TaskSpec
 from . import facts as f
 from . import orders as o
-from .changelog import ALL, Change, Step, Was, whole
+from .changelog import ALL, PAUSE, Change, Step, Was, standing, whole
 from .definitions import AT_ONCE, cancel_queued, finish, reload
 from .rules import MAX_WHAT, Decision, Limits, Rule, Rules
 from .state import State
@@ -80,9 +80,7 @@ class Past:
             same = here.record.get("count") == was.record.get("count")
             self.tasks[step.id] = evolve(here, definition=was.definition, fired=here.fired if same else 0)
         else:
-            self.tasks[step.id] = evolve(
-                here, paused=was.paused, paused_until_at=was.paused_until_at, paused_why=was.paused_why
-            )
+            self.tasks[step.id] = evolve(here, **f.named(was, PAUSE))
 
 
 # --- taking it back -------------------------------------------------------------------------
@@ -222,8 +220,7 @@ def _restored(then: Then, now: datetime) -> f.Fact:
     due_at = None if is_used_up else spec.moments.next_after(now, was.anchor_at)
     heard = {name: how for name, how in was.heard.items() if name in spec.options.after}
     return f.TaskRestored(
-        was.id, then.rev, spec, was.anchor_at, due_at, was.paused or None, was.paused_until_at,
-        was.paused_why or None, was.counts, was.fired or None, heard or None, was.failure,
+        was.id, then.rev, spec, was.anchor_at, due_at, **(standing(was) | {"heard": heard})
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ class Unfinished:
             self.again.done.add(task.id)
 
     def reschedule_begun(self, fact: f.RescheduleBegun) -> None:
-        self.again = Again(fact.from_at, bool(fact.zoneless), fact.upto or 0, set(fact.done or ()))
+        self.again = Again(fact.from_at, fact.zoneless, fact.upto or 0, set(fact.done or ()))
 
     def reschedule_stepped(self, fact: f.RescheduleStepped) -> None:
         self.slices += 1

@@ -20,7 +20,7 @@ def _join(state: State, order: o.JoinWorker, now: datetime, limits: Limits) -> D
     running = [[run, attempt] for run, attempt in order.running]
     joined = f.WorkerJoined(
         order.name, order.slots, order.labels, sorted(order.can), order.address, running, lease_until_at,
-        order.instance or None, order.connection or None,
+        order.instance, order.connection,
     )  # fmt: skip
     kills = [
         (order.name, f"KILL {run} {attempt}")
