@@ -59,7 +59,7 @@ def find(state: State, ref: str) -> Task:
 
 def task_state(state: State, task: Task, now: datetime) -> str:
     """One word for LIST: the most telling thing about a task."""
-    if any(state.runs[run].state in HELD for run in task.runs):
+    if task.held:
         return "running"
     if task.runs:
         return "queued"
@@ -247,9 +247,8 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome]) -> Repl
     """RUNS: what is active, then what memory holds, then `older` from the journal; newest first."""
     wanted = wanted_outcomes(query, state)
     task_id, name = _task_filter(query, state)
-    active = sorted(state.runs.values(), key=lambda run: -run.id)
+    active = list(state.runs.values())  # in the order in which they came
     recent = list(state.recent)
-    recent.reverse()
 
     def is_wanted(run: Run) -> bool:
         if (task_id is not None and run.task_id != task_id) or (name is not None and run.spec.name != name):
@@ -257,7 +256,7 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome]) -> Repl
         return _matches(query, run.shown, run.due_at)
 
     def rows() -> Iterator[Row | None]:
-        for run in in_slices(active):
+        for run in in_slices(reversed(active)):
             if run is None:
                 yield None
             elif run.id in state.runs or run.id not in state.outcomes:
@@ -265,7 +264,7 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome]) -> Repl
                     yield _active_row(run)
             else:  # it has ended since the question was asked
                 yield from (outcome_row(end) for end in state.outcomes[run.id][-1:] if wanted(end))
-        for outcome in in_slices(recent):
+        for outcome in in_slices(reversed(recent)):
             if outcome is None:
                 yield None
             elif wanted(outcome):
@@ -534,11 +533,11 @@ def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
         else:
             queued += run.state in WAITING
             running += run.state in HELD
-    for task in state.tasks.walk():
-        if task is None:
+    for task_id in state.paused.walk_numbers():
+        if task_id is None:
             yield None
         else:
-            paused += task.is_paused(now)
+            paused += state.tasks[task_id].is_paused(now)
     yield from (
         ("queued", queued),
         ("running", running),

@@ -8,54 +8,104 @@ that matches nothing is as harmless as one that matches all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping
 from heapq import merge
+from itertools import chain
 from typing import Any, TypeVar
 
 SLICE_BITS = 9
 SLICE = 1 << SLICE_BITS
+PARTS = 1024
 
+K = TypeVar("K")
 T = TypeVar("T")
+_NOTHING: Any = object()
 
 
-class Numbered(dict[int, T]):
-    """A table by number that can be walked in order of its numbers while it changes.
-
-    It counts how many numbers each block of SLICE holds, so a walk finds the next ones
-    neither by sorting them all nor by trying those that are gone.
-    """
+class Parted(MutableMapping[K, T]):
+    """A table of many small ones: the growing of one with a million rows stands everybody still."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._blocks: dict[int, int] = {}
+        self._parts: dict[int, dict[K, T]] = {}
+        self._count = 0
 
-    def __setitem__(self, number: int, value: T) -> None:
-        if number not in self:
-            block = number >> SLICE_BITS
-            self._blocks[block] = self._blocks.get(block, 0) + 1
-        super().__setitem__(number, value)
+    @staticmethod
+    def part_of(key: Any) -> int:
+        """In which one a row stands."""
+        return hash(key) & PARTS - 1
 
-    def __delitem__(self, number: int) -> None:
-        self.pop(number)
-
-    def pop(self, number: int) -> T:  # type: ignore[override]
-        value = super().pop(number)
-        block = number >> SLICE_BITS
-        self._blocks[block] -= 1
-        if not self._blocks[block]:
-            del self._blocks[block]
+    def get(self, key: Any, default: Any = None) -> T | None:  # type: ignore[override]
+        part = self._parts.get(self.part_of(key))
+        value: T | None = default if part is None else part.get(key, default)
         return value
 
-    def walk(self) -> Iterator[T | None]:
+    def __contains__(self, key: object) -> bool:
+        return self.get(key, _NOTHING) is not _NOTHING
+
+    def __getitem__(self, key: K) -> T:
+        return self._parts[self.part_of(key)][key]
+
+    def __setitem__(self, key: K, value: T) -> None:
+        part = self._parts.setdefault(self.part_of(key), {})
+        self._count += key not in part
+        part[key] = value
+
+    def __delitem__(self, key: K) -> None:
+        number = self.part_of(key)
+        part = self._parts[number]
+        del part[key]
+        self._count -= 1
+        if not part:
+            del self._parts[number]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[K]:
+        return chain.from_iterable(self._parts.values())
+
+    def values(self) -> Iterator[T]:  # type: ignore[override]
+        return chain.from_iterable(part.values() for part in self._parts.values())
+
+    def let_go(self) -> None:
+        """Forgets some: what is large takes long to free."""
+        if self._parts:
+            self._count -= len(self._parts.popitem()[1])
+
+
+class Numbered(Parted[int, T]):
+    """A table by number that can be walked in order of its numbers while it changes.
+
+    A part holds SLICE numbers that follow each other, so a walk finds the next ones neither
+    by sorting them all nor by trying those that are gone.
+    """
+
+    @staticmethod
+    def part_of(key: int) -> int:
+        return key >> SLICE_BITS
+
+    def get(self, key: int, default: Any = None) -> T | None:  # type: ignore[override]
+        # As above, at half the cost: every order looks for its task.
+        part = self._parts.get(key >> SLICE_BITS)
+        value: T | None = default if part is None else part.get(key, default)
+        return value
+
+    def __getitem__(self, key: int) -> T:
+        return self._parts[key >> SLICE_BITS][key]
+
+    def walk(self, after: int = -1) -> Iterator[T | None]:
         """What is there from the beginning to the end, and perhaps what comes and goes meanwhile."""
-        blocks = sorted(self._blocks)
-        for block in blocks:
-            if block != blocks[0]:
+        return (None if number is None else self.get(number) for number in self.walk_numbers(after))
+
+    def walk_numbers(self, after: int = -1) -> Iterator[int | None]:
+        """The same, the numbers alone; those above `after`."""
+        parts = sorted(part for part in self._parts if part >= after >> SLICE_BITS)
+        for part in parts:
+            if part != parts[0]:
                 yield None
-            first = block << SLICE_BITS
-            for number in range(first, first + SLICE):
-                if (value := self.get(number)) is not None:
-                    yield value
+            for number in sorted(self._parts.get(part, ())):
+                if number > after and number in self:
+                    yield number
 
 
 def in_slices(items: Iterable[T]) -> Iterator[T | None]:

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class LargeChanges:
-    """CLEAR, LOAD and UNDO where they concern more tasks than one decision should."""
+    """CLEAR, LOAD, RESUME and UNDO where they concern more tasks than one decision should."""
 
     def __init__(self, core: Core) -> None:
         self.core = core
@@ -44,10 +44,12 @@ class LargeChanges:
         state = self.core.state
         if isinstance(order, o.UndoChanges):
             return sum(len(change.steps) for change in state.changes.newest(order.count)) > AT_ONCE
+        if isinstance(order, o.ResumeTasks):
+            return order.refs is None and len(state.paused) > AT_ONCE
         return isinstance(order, o.ClearTasks) and state.count_own() > AT_ONCE
 
     async def change(self, order: Any, who: str | None) -> Reply:
-        """CLEAR and UNDO."""
+        """CLEAR, RESUME and UNDO."""
         engine = self.core.engine
         engine.check_free()
         if isinstance(order, o.UndoChanges):

@@ -17,6 +17,7 @@ from .. import __version__
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import format_time
+from ..base.walks import Numbered
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE
 from ..host.calendar_files import read_calendars, refresh_calendars
@@ -50,7 +51,7 @@ class Files:
     async def _save(self, path: Path) -> Reply:
         """Writes all tasks; what somebody edited by hand meanwhile is kept aside, not overwritten."""
         core = self.core
-        upto, before = core.last_seq, dict[int, TaskSpec]()
+        upto, before = core.last_seq, Numbered[TaskSpec]()
         everything, core.state.unfinished.before = list(core.state.tasks.values()), before
         try:
             prepared, count = await self._prepare(path, everything, before)
@@ -71,7 +72,7 @@ class Files:
         return reply
 
     async def _prepare(
-        self, path: Path, everything: list[Task], before: dict[int, TaskSpec]
+        self, path: Path, everything: list[Task], before: Numbered[TaskSpec]
     ) -> tuple[Prepared, int]:
         """The file, written and not yet in its place, and how many tasks are in it."""
         if path.name == tasks_file.TASKS_NAME and await self.is_edited():
@@ -83,7 +84,7 @@ class Files:
             for task in tasks_file.with_pauses(everything, breathe):
                 spec = task.spec  # before it is looked for among the old ones
                 if not task.is_notice:
-                    tasks.append((task.id, before.get(task.id, spec)))
+                    tasks.append((task.id, before.get(task.id) or spec))
             if any(one[0] > other[0] for one, other in pairwise(tasks)):
                 tasks.sort(key=itemgetter(0))
             return tasks_file.prepare_tasks(path, tasks, breathe), len(tasks)

@@ -57,7 +57,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
     yield from state.unfinished.carry()
     yield from state.changes.carry()
     if again := state.unfinished.again:
-        done = sorted(again.done) or None
+        done = sorted(task_id for task_id in again.done if task_id > again.upto) or None
         yield f.RescheduleBegun(again.from_at, again.zoneless, again.upto or None, done)
 
 
@@ -104,8 +104,10 @@ def _run_carried(state: Tables, fact: f.RunCarried, at: datetime, seq: int) -> N
     state.put_run(run)
     state.ledger.take_run(run, at)
     if task:
-        task.runs.append(run.id)
-        task.runs.sort()
+        task.runs.append(run.id)  # in order, as they are carried
+        task.held += fact.worker is not None
+    else:
+        state.orphans.setdefault(fact.task, []).append(run.id)
     if fact.state != "queued":
         run.state = "stopping" if fact.stopping else fact.state
         _index_held(state, run)

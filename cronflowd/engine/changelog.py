@@ -15,6 +15,7 @@ from typing import Any
 
 from attrs import Factory, define
 
+from ..base.walks import Parted
 from ..tasks.reasons import Reason
 from ..tasks.task import Failure, Task, TaskSpec, read_record
 from . import facts as f
@@ -22,6 +23,7 @@ from . import facts as f
 MAX_CHANGES = 1000
 MAX_STEPS = 100_000  # in all changes; a step holds at most one definition
 LET_GO = 1000  # entries that are freed together
+FORGET = 10  # changes that are forgotten together, each of at most so many steps
 ALL = 0  # the id that stands for PAUSE all and RESUME all
 PAUSE = ("paused", "paused_until_at", "paused_why")
 STANDING = (*PAUSE, "counts", "fired", "heard", "failure")
@@ -105,7 +107,8 @@ class ChangeLog:
     def __init__(self) -> None:
         self.changes: deque[Change] = deque()
         self.is_held = False  # nothing is forgotten
-        self.leftovers: list[Any] = []  # what is no longer needed: freeing much of it at once would take long
+        # What is no longer needed: freeing much of it at once would take long.
+        self.leftovers: list[list[Step] | Parted[Any, Any]] = []
         self._steps = 0
 
     @property
@@ -128,7 +131,9 @@ class ChangeLog:
 
     def trim(self) -> None:
         """Forgets the oldest changes beyond the bounds."""
-        while len(self.changes) > 1 and (len(self.changes) > MAX_CHANGES or self._steps > MAX_STEPS):
+        for _ in range(FORGET):
+            if len(self.changes) < 2 or (len(self.changes) <= MAX_CHANGES and self._steps <= MAX_STEPS):
+                break
             steps = self.changes.popleft().steps
             self._steps -= len(steps)
             if len(steps) > LET_GO:
@@ -138,10 +143,10 @@ class ChangeLog:
         """Frees a little of what is no longer needed; whether there is more."""
         if self.leftovers:
             last = self.leftovers[-1]
-            if isinstance(last, list):
+            if isinstance(last, Parted):
+                last.let_go()
+            else:
                 del last[-LET_GO:]
-            for _ in range(min(len(last), LET_GO) if isinstance(last, dict) else 0):
-                last.popitem()
             if not last:
                 self.leftovers.pop()
         return bool(self.leftovers)
@@ -149,7 +154,7 @@ class ChangeLog:
     def forget_parsed(self) -> Generator[None, None, None]:
         """Definitions were read with zone data that is no longer in use; their records stay."""
         for change in list(self.changes):
-            for step in list(change.steps):
+            for step in change.steps:
                 yield
                 if step.was and step.was.definition is not None:
                     step.was.definition = step.was.record

@@ -306,12 +306,19 @@ def _pause(state: State, order: o.PauseTasks, now: datetime, limits: Limits) -> 
 def _resume(state: State, order: o.ResumeTasks, now: datetime, limits: Limits) -> Decision:
     tasks = _find_all(state, order.refs)
     if tasks is None:
-        count = sum(state.is_paused(task, now) for task in state.tasks.values())
-        return Decision([f.TaskResumed(None)], Reply(f"{count} resumed", {"resumed": count}))
+        count, facts = len(state.paused), list[f.Fact]()
+        if count > AT_ONCE:
+            facts = [f.BulkDecided("resume"), f.TaskResumed(None, own_stay=True)]
+        else:
+            count = sum(state.tasks[each].is_paused(now) for each in state.paused)
+            facts = [f.TaskResumed(None)]
+        if state.is_all_paused(now):
+            count = len(state.tasks)
+        return Decision(facts, Reply(f"{count} resumed", {"resumed": count}))
     if state.is_all_paused(now):
         raise Refusal("busy", "everything is paused; RESUME all lifts that")
     paused = [task for task in tasks if task.paused]
-    facts: list[f.Fact] = [f.TaskResumed(task.id) for task in paused]
+    facts = [f.TaskResumed(task.id) for task in paused]
     return Decision(facts, Reply(f"{len(paused)} resumed", {"resumed": len(paused)}))
 
 

@@ -7,11 +7,10 @@ before: a task whose moment comes is looked at first, however far the slices hav
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import orjson
@@ -38,7 +37,6 @@ class Slices:
         self.undoing: Undoing | None = None  # what UNDO comes to; made again after a restart
         # Of what, after how many, the next one.
         self._waiting: tuple[Any, int, Any] = (None, 0, None)
-        self._ids: tuple[Any, list[int]] = (None, [])  # of what, the tasks that it concerns
         self._pieces: tuple[Any, Iterator[Any]] = (None, iter(()))  # of what, its slices
 
     def next(self, state: State, now: datetime) -> Any | None:
@@ -48,20 +46,12 @@ class Slices:
         if what is None:
             return None
         if self._waiting[0] is not what or self._waiting[1] != state.unfinished.slices:
-            slice_ = (
-                self._next_reschedule(state, what)
-                if isinstance(what, Again)
-                else self._next_piece(state, what, now)
-            )
-            self._waiting = what, state.unfinished.slices, slice_
+            self._waiting = what, state.unfinished.slices, self._next_piece(state, what, now)
         return self._waiting[2]
 
-    def _next_piece(self, state: State, bulk: Bulk, now: datetime) -> Any:
-        if self._pieces[0] is not bulk:
-            self._pieces = (
-                bulk,
-                self._undo_pieces(state, bulk, now) if bulk.kind == "undo" else _cut(state, bulk),
-            )
+    def _next_piece(self, state: State, what: Again | Bulk, now: datetime) -> Any:
+        if self._pieces[0] is not what:
+            self._pieces = what, self._cut(state, what, now)
         if (piece := next(self._pieces[1], None)) is not None:
             return piece
         if self.undoing:
@@ -71,7 +61,12 @@ class Slices:
                 self.undoing.then,
             ]
         self.undoing, self._pieces = None, (None, iter(()))
-        return o.EndBulk()
+        return o.RescheduleSlice([], None) if isinstance(what, Again) else o.EndBulk()
+
+    def _cut(self, state: State, what: Again | Bulk, now: datetime) -> Iterator[Any]:
+        if isinstance(what, Again):
+            return _moments(state, what)
+        return self._undo_pieces(state, what, now) if what.kind == "undo" else _changes(state, what)
 
     def _undo_pieces(self, state: State, bulk: Bulk, now: datetime) -> Iterator[o.BulkSlice]:
         if self.undoing is None:  # a restart came between
@@ -79,34 +74,36 @@ class Slices:
             self.undoing = finish(plan_back(state, changes, now))
         plan = self.undoing
         for part in PARTS:
-            has = partial(has_part, state, plan, part)
-            yield from _in_slices(part, filter_in_turns(chain([ALL], plan.then), has), plan)
-
-    def _next_reschedule(self, state: State, again: Again) -> o.RescheduleSlice:
-        if self._ids[0] is not again:
-            self._ids = again, sorted(state.tasks)  # what comes later is found by what is known then
-        ids = self._ids[1]
-        at = bisect_right(ids, again.upto)
-        some = ids[at : at + SLICE]
-        if at + SLICE < len(ids):
-            return o.RescheduleSlice(some, some[-1])
-        self._ids = None, []
-        return o.RescheduleSlice(some, None)
+            wanted = filter_in_turns(chain([ALL], plan.then), partial(has_part, state, plan, part))
+            yield from (o.BulkSlice(part, some, plan=plan) for some in _in_slices(wanted))
 
 
-def _cut(state: State, bulk: Bulk) -> Iterator[o.BulkSlice]:
+def _moments(state: State, again: Again) -> Iterator[o.RescheduleSlice]:
+    """Those that wait, in order; of what comes later the moments are found by what is known then."""
+    upto = again.upto
+    waiting = filter_in_turns(state.tasks.walk_numbers(upto), lambda number: again.waits(state.tasks[number]))
+    for some in _in_slices(waiting):
+        upto = some[-1] if some else upto
+        yield o.RescheduleSlice(some, upto)
+
+
+def _changes(state: State, bulk: Bulk) -> Iterator[o.BulkSlice]:
     """What leaves, then what the file says."""
 
     def leaves(task_id: int) -> bool:
         return task_id in state.tasks and not (task_id in bulk.entries or state.tasks[task_id].is_notice)
 
-    if not bulk.done:
+    if bulk.kind == "resume":
+        paused = filter(None, state.paused.walk_numbers())
+        yield from (o.BulkSlice("resume", some) for some in _in_slices(paused))
+    elif not bulk.done:
         leave = "loaded" if bulk.kind == "load" else "cleared"
-        yield from _in_slices(leave, filter_in_turns(_from_the_last_due(state), leaves))
-        yield from _in_slices(leave, filter_in_turns(list(state.tasks), leaves))
-    ids = list(bulk.entries)
-    for at in range(bulk.done, len(ids), SLICE):
-        yield o.BulkSlice("define", ids[at : at + SLICE], min(at + SLICE, len(ids)))
+        for ids in (_from_the_last_due(state), state.tasks.walk_numbers()):
+            yield from (o.BulkSlice(leave, some) for some in _in_slices(filter_in_turns(ids, leaves)))
+    done = bulk.done
+    for some in _in_slices(islice(filter(None, bulk.entries.walk_numbers()), done, None)):
+        done += len(some)
+        yield o.BulkSlice("define", some, done)
 
 
 def _from_the_last_due(state: State) -> Iterator[int]:
@@ -119,27 +116,27 @@ def _from_the_last_due(state: State) -> Iterator[int]:
         stay = max(0, stay + len(ids) - (before - len(state.due)))
 
 
-def filter_in_turns(ids: Iterable[int], wanted: Callable[[int], bool]) -> Iterator[int | None]:
+def filter_in_turns(ids: Iterable[int | None], wanted: Callable[[int], bool]) -> Iterator[int | None]:
     """Those that are wanted; None now and then while there are none, so that others have their turn."""
     passed = 0
     for task_id in ids:
-        if wanted(task_id):
+        if task_id is not None and wanted(task_id):
             passed = 0
             yield task_id
         elif (passed := passed + 1) % LOOKED_AT == 0:
             yield None
 
 
-def _in_slices(kind: str, ids: Iterable[int | None], plan: Undoing | None = None) -> Iterator[o.BulkSlice]:
+def _in_slices(ids: Iterable[int | None]) -> Iterator[list[int]]:
     some: list[int] = []
     for task_id in ids:
         if task_id is not None:
             some.append(task_id)
         if len(some) == SLICE or task_id is None:
-            yield o.BulkSlice(kind, some, plan=plan)
+            yield some
             some = []
     if some:
-        yield o.BulkSlice(kind, some, plan=plan)
+        yield some
 
 
 # --- a change of very many tasks ---
@@ -169,6 +166,8 @@ def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits)
         elif order.kind == "define":
             spec = read_record(orjson.loads(bulk.entries[task_id]), state.default_tz)
             facts += define_task(state, task_id, spec, now)
+        elif order.kind == "resume":
+            facts += [f.TaskResumed(task_id)] if task_id in state.paused else []
         elif task := state.tasks.get(task_id):
             facts += leave_task(state, task, order.kind, now)
     for fact in facts:

@@ -53,14 +53,14 @@ def _note(state: Tables, fact: f.Asked, at: datetime) -> None:
 def _steps(state: Tables, fact: Any) -> Iterator[Step]:
     if isinstance(fact, f.BulkDecided):
         return
-    kind, task = STEPS[fact.__class__], state.tasks.get(fact.id)
+    kind, task = STEPS[fact.__class__], None if fact.id is None else state.tasks.get(fact.id)
     if isinstance(fact, f.TaskAdded | f.TaskRestored):
         yield Step(kind, fact.id, getattr(fact, "rev", 1), None)
     elif isinstance(fact, f.TaskPaused | f.TaskResumed) and task is None:
         was = Was(ALL, 0, None, None, state.paused_all, state.paused_until_at, state.paused_why)
         yield Step(kind, ALL, 0, was)
         if isinstance(fact, f.TaskResumed) and not fact.own_stay:
-            lifted = [each for each in state.tasks.values() if each.paused]
+            lifted = [state.tasks[task_id] for task_id in state.paused]
             yield from (Step(kind, each.id, each.rev, pause_of(each)) for each in lifted)
     elif task is not None:
         take = {"changed": defined, "removed": whole}.get(kind, pause_of)
@@ -79,13 +79,13 @@ def _task_added(state: Tables, fact: f.TaskAdded, at: datetime, seq: int) -> Non
 
 def _take_back_runs(state: Tables, task: Task) -> None:
     """A task is brought back that was removed while it ran: what still runs is its own again."""
-    task.runs = sorted(run.id for run in state.runs.values() if run.task_id == task.id)
+    task.runs = state.orphans.pop(task.id, [])
+    task.held = sum(state.runs[run].worker is not None for run in task.runs)
 
 
 def _task_restored(state: Tables, fact: f.TaskRestored, at: datetime, seq: int) -> None:
     task = whole_task(state, fact)
-    if state.runs:
-        _take_back_runs(state, task)
+    _take_back_runs(state, task)
     state.put(task)
     state.end_jump()
     state.set_due(task, fact.due_at)
@@ -111,7 +111,7 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
     state.end_jump()
     state.set_due(task, fact.due_at, decided)
     if waits and state.unfinished.again:
-        state.unfinished.again.done.discard(task.id)
+        state.unfinished.again.done.pop(task.id, None)
 
 
 def _rename_heard(state: Tables, dependent: Task, old: str, new: str) -> None:
@@ -129,6 +129,8 @@ def _task_rescheduled(state: Tables, fact: f.TaskRescheduled, at: datetime, seq:
 def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) -> None:
     task = state.tasks.pop(fact.id)
     state.take_out(task)
+    if task.runs:
+        state.orphans[fact.id] = task.runs
     state.forget_told(f"task:{fact.id}")
 
 
@@ -139,19 +141,22 @@ def _task_paused(state: Tables, fact: f.TaskPaused, at: datetime, seq: int) -> N
     else:
         task = state.tasks[fact.id]
         task.paused, task.paused_until_at, task.paused_why = True, fact.until_at, fact.why
+        state.paused[fact.id] = None
 
 
 def _task_resumed(state: Tables, fact: f.TaskResumed, at: datetime, seq: int) -> None:
     if fact.id is not None:
-        _lift(state, state.tasks[fact.id])
+        _lift(state, fact.id)
         return
     state.paused_all, state.paused_until_at, state.paused_why = False, None, ""
     state.beats.give_grace(at)
-    for task in state.tasks.values() if not fact.own_stay else ():
-        _lift(state, task)
+    for task_id in list(state.paused) if not fact.own_stay else ():
+        _lift(state, task_id)
 
 
-def _lift(state: Tables, task: Task) -> None:
+def _lift(state: Tables, task_id: int) -> None:
+    task = state.tasks[task_id]
+    state.paused.pop(task_id, None)
     task.paused, task.paused_until_at, task.paused_why = False, None, ""
 
 
@@ -235,6 +240,8 @@ def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
     run.move("sent")
     run.worker, run.sent_at = fact.worker, at
+    if task := state.tasks.get(run.task_id):
+        task.held += 1
     if worker := state.workers.get(fact.worker):
         run.instance = worker.instance
         worker.runs.add(run.id)
@@ -302,6 +309,10 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
             task.heard.clear()
         _unpark(state, task, at)
         _tell_of_end(state, task, run, _how_ended(fact))
+    elif runs := state.orphans.get(fact.task):
+        runs.remove(fact.run)
+        if not runs:
+            del state.orphans[fact.task]
 
 
 def _tell_of_end(state: Tables, task: Task, run: Run, how: Reason) -> None:
@@ -350,7 +361,11 @@ def _unpark(state: Tables, task: Task, at: datetime) -> None:
 
 def _take_from_worker(state: Tables, run: Run) -> None:
     run.lease_until_at, run.lease_renewed = None, False
-    worker = state.workers.get(run.worker) if run.worker else None
+    if run.worker is None:
+        return
+    if task := state.tasks.get(run.task_id):
+        task.held -= 1
+    worker = state.workers.get(run.worker)
     if worker and run.id in worker.runs:
         worker.runs.remove(run.id)
         state.lanes.recount(worker)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 
-from ..base.walks import Numbered
+from ..base.walks import Numbered, Parted
 from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
 from ..tasks.targets import EVENTS
@@ -81,10 +81,12 @@ class Tables:
         self.output_size = 0
         self.history_from_seq = 0  # outcomes of records before this one are not in memory
         # Indexes of tasks.
-        self.names: dict[str, int] = {}
+        self.names: Parted[str, int] = Parted()
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
         self.to_judge: dict[int, None] = {}  # tasks whose dependencies, or runs, may let them go on
         self.due: list[tuple[datetime, int, int]] = []  # with the rank of its priority
+        self.paused: Numbered[None] = Numbered()  # those that are paused themselves, perhaps until a time
+        self.orphans: dict[int, list[int]] = {}  # runs of tasks that were removed, which may come back
         self.unread: dict[int, None] = {}  # tasks whose records cannot be read
         self.untold: dict[int, None] = {}  # those among them of which that has not been said
         # Indexes of runs.
@@ -125,6 +127,8 @@ class Tables:
         self.names[task.name] = task.id
         if task.is_notice:
             self.notices.add(task.id)
+        if task.paused:
+            self.paused[task.id] = None
         for name in task.spec.options.after:
             self.dependents.setdefault(name, set()).add(task.id)
         if task.spec.options.after or task.runs:
@@ -134,9 +138,14 @@ class Tables:
 
     def take_out(self, task: Task) -> None:
         """The opposite: by id alone it can still be found."""
-        while self.due and self.is_stale(self.due[-1][0], self.due[-1][2]):
-            self.due.pop()  # so that those of very many tasks need not be passed over when their time comes
+        # So that those of very many tasks need not be passed over when their time comes.
+        for _ in range(MAX_STALE):
+            if not self.due or not self.is_stale(self.due[-1][0], self.due[-1][2]):
+                break
+            self.due.pop()
         self.notices.discard(task.id)
+        if task.paused:
+            del self.paused[task.id]
         if task.spec.unread:
             del self.unread[task.id]
             self.untold.pop(task.id, None)

@@ -18,6 +18,7 @@ from attrs import Factory, define, evolve
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import shorten
+from ..base.walks import Numbered, Parted
 from ..tasks.reasons import reason
 from ..tasks.task import Task, TaskSpec
 from . import facts as f
@@ -47,9 +48,9 @@ class Past:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self.tasks: dict[int, Was | None] = {}  # None = there was no such task
+        self.tasks: Numbered[Was | None] = Numbered()  # None = there was no such task
         self.all: Was | None = None  # what PAUSE all had set; None = not touched
-        self.revs: dict[int, int] = {}  # the last one each task had, which may be gone
+        self.revs: Numbered[int] = Numbered()  # the last one each task had, which may be gone
         self.gone: set[int] = set()  # one-offs that left by themselves before their change was undone
 
     def take_back(self, change: Change) -> Generator[None, None, None]:
@@ -65,7 +66,7 @@ class Past:
         if step.id not in self.tasks:
             task = self._state.tasks.get(step.id)
             self.tasks[step.id] = whole(task) if task else None
-        self.revs[step.id] = max(self.revs.get(step.id, 0), step.rev)
+        self.revs[step.id] = max(self.revs.get(step.id) or 0, step.rev)
         return self.tasks[step.id]
 
     def _take_back(self, step: Step, here: Was | None) -> None:
@@ -95,7 +96,7 @@ class Undoing:
 
     changes: list[Change]
     past: Past
-    then: dict[int, Then | None] = Factory(dict)
+    then: Numbered[Then | None] = Factory(Numbered)
     over: list[Row] = Factory(list)  # what stays as it is, in words
 
 
@@ -155,7 +156,7 @@ def _then(state: State, plan: Undoing, now: datetime) -> Generator[None, None, N
         then[task_id] = Then(was, spec, max(past.revs[task_id], task.rev if task else 0) + 1)
 
 
-def _check_room(state: State, then: dict[int, Then | None], limits: Limits) -> Generator[None, None, None]:
+def _check_room(state: State, then: Numbered[Then | None], limits: Limits) -> Generator[None, None, None]:
     tasks = state.tasks
     count = len(tasks)
     for task_id, each in then.items():
@@ -242,9 +243,9 @@ def _pause_all(state: State, was: Was) -> list[f.Fact]:
     return [f.TaskResumed(None, own_stay=True)]
 
 
-def _check_names(state: State, then: dict[int, Then | None]) -> Generator[None, None, None]:
+def _check_names(state: State, then: Numbered[Then | None]) -> Generator[None, None, None]:
     """A name that has got another owner since is not taken from him."""
-    owners: dict[str, int] = {}
+    owners = Parted[str, int]()
     for task_id, each in then.items():
         yield
         if each is None:
@@ -259,16 +260,18 @@ def _check_names(state: State, then: dict[int, Then | None]) -> Generator[None, 
             raise Refusal("exists", f'an expectation named "{name}" is in the way')
 
 
-def _check_dependencies(state: State, then: dict[int, Then | None]) -> Generator[None, None, None]:
+def _check_dependencies(state: State, then: Numbered[Then | None]) -> Generator[None, None, None]:
     """Whoever is waited for must be there, and come again."""
-    specs: dict[str, TaskSpec] = {}
-    waiting: set[int] = set()
+    specs, waiting = Parted[str, TaskSpec](), Numbered[None]()
     for task_id, each in then.items():
         yield
         if each:
             specs[each.spec.name] = each.spec
         if (task := state.tasks.get(task_id)) and task.name in state.dependents:
-            waiting |= state.dependents[task.name] - then.keys()
+            for other in state.dependents[task.name]:
+                yield
+                if other not in then:
+                    waiting[other] = None
 
     def find(name: str) -> TaskSpec | None:
         task = state.find(name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import Factory, define
 
+from ..base.walks import Numbered
 from . import facts as f
 from .changelog import ChangeLog
 
@@ -30,7 +31,7 @@ class Again:
     from_at: datetime
     zoneless: bool  # only of those without a zone of their own
     upto: int = 0  # tasks with ids up to this one are done
-    done: set[int] = Factory(set)  # and these, whose moments had to be known before their turn
+    done: Numbered[None] = Factory(Numbered)  # and these, whose moments had to be known before their turn
 
     def waits(self, task: Task) -> bool:
         """Whether a task's moment is still the old one. What had come by then is due, whatever it is now."""
@@ -47,13 +48,13 @@ class Again:
 class Bulk:
     """A change of very many tasks."""
 
-    kind: str  # `clear`, `load`, `undo`
+    kind: str  # `clear`, `load`, `resume`, `undo`
     is_decided: bool = False
     done: int = 0  # of the entries
     who: str | None = None
     change: int | None = None
     undoes: list[int] = Factory(list)
-    entries: dict[int, str] = Factory(dict)  # of a file that is loaded: records as JSON, by id
+    entries: Numbered[str] = Factory(Numbered)  # of a file that is loaded: records as JSON, by id
 
 
 class Unfinished:
@@ -64,24 +65,30 @@ class Unfinished:
         self.again: Again | None = None
         self.bulk: Bulk | None = None
         # While a file is written of the tasks as they were: the definitions that others replaced since.
-        self.before: dict[int, TaskSpec] | None = None
+        self.before: Numbered[TaskSpec] | None = None
         self.slices = 0  # taken by this process: a slice that was refused is known by it, and made again
 
     def note_due(self, task: Task) -> None:
         """A task's moment has been found anew, by whatever is known now."""
         if self.again and task.id > self.again.upto:
-            self.again.done.add(task.id)
+            self.again.done[task.id] = None
 
     def reschedule_begun(self, fact: f.RescheduleBegun) -> None:
-        self.again = Again(fact.from_at, fact.zoneless, fact.upto or 0, set(fact.done or ()))
+        self._let_go_of_again()
+        self.again = Again(fact.from_at, fact.zoneless, fact.upto or 0)
+        self.again.done.update(dict.fromkeys(fact.done or ()))
 
     def reschedule_stepped(self, fact: f.RescheduleStepped) -> None:
         self.slices += 1
         if fact.upto is None or self.again is None:
-            self.again = None
-            return
-        self.again.upto = fact.upto
-        self.again.done = {task_id for task_id in self.again.done if task_id > fact.upto}
+            self._let_go_of_again()
+        else:
+            self.again.upto = fact.upto
+
+    def _let_go_of_again(self) -> None:
+        if self.again:
+            self._changes.leftovers.append(self.again.done)
+        self.again = None
 
     # --- a change of very many tasks ---
 

@@ -186,6 +186,7 @@ class Task:
     paused_until_at: datetime | None = None  # None while paused = until RESUME
     paused_why: str = ""
     runs: list[int] = field(factory=list)  # active runs, oldest first
+    held: int = 0  # of them, those that a worker has got
     counts: dict[str, int] | None = None  # fires by disposition, since it was added
     failure: Failure | None = None  # how its last fire ended, if that was not well
     is_notice: bool = False  # made by the daemon to tell somebody something; see notices.py

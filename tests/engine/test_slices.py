@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import orjson
 import pytest
 
 from cronflowd.base.errors import Refusal
+from cronflowd.base.walks import Numbered
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
+from cronflowd.engine.changelog import Step
 from cronflowd.engine.definitions import finish, plan_load
 from cronflowd.engine.engine import Engine
 from cronflowd.engine.slices import SLICE
 from cronflowd.engine.state import State
 from cronflowd.tasks.reasons import in_words
-from cronflowd.tasks.task import TaskSpec, parse_record
+from cronflowd.tasks.task import Run, TaskSpec, parse_record
 from tests.lib.engine_driver import Driver, snapshot
 
 MANY = 450
@@ -150,13 +153,17 @@ def change(driver: Driver, what: str) -> None:
         case "LOAD":
             stage(driver, FILE)
             driver.do(o.DecideLoad(len(FILE), None, "tasks.db"))
+        case "RESUME":
+            for number in range(1, MANY + 1):
+                driver.line(f"PAUSE n{number}")
+            driver.line("RESUME all")
         case "UNDO":
             driver.line("CLEAR")
             driver.pump()
             driver.do(o.UndoChanges(1))
 
 
-@pytest.mark.parametrize("what", ["CLEAR", "LOAD", "UNDO"])
+@pytest.mark.parametrize("what", ["CLEAR", "LOAD", "RESUME", "UNDO"])
 def test_what_was_decided_is_made_true_across_any_crash(what: str) -> None:
     """A kill in the middle of a LOAD must give the tasks of before or of after."""
     whole = _made()
@@ -186,7 +193,7 @@ def _made() -> Driver:
     return driver
 
 
-@pytest.mark.parametrize("what", ["CLEAR", "LOAD", "UNDO"])
+@pytest.mark.parametrize("what", ["CLEAR", "LOAD", "RESUME", "UNDO"])
 def test_a_checkpoint_in_the_middle_carries_all_of_it(what: str) -> None:
     """Compaction comes when it comes."""
     whole, driver = _made(), _made()
@@ -228,6 +235,42 @@ def test_a_large_change_is_one_change_and_can_be_taken_back(driver: Driver) -> N
     assert reply.text == "1 undone"
     driver.pump()
     assert tasks(driver) == before
+
+
+def test_many_that_are_paused_are_resumed_as_one_change(driver: Driver) -> None:
+    """RESUME all looked at every task there is, and lifted all pauses in one go."""
+    change(driver, "RESUME")
+    driver.pump()
+    assert not any(task.paused for task in driver.state.tasks.values())
+    assert driver.state.changes.changes[-1].what == "RESUME all"
+    driver.do(o.UndoChanges(1))
+    driver.pump()
+    assert all(task.paused for task in driver.state.tasks.values())
+    driver.line("RESUME all")
+    driver.pump()
+
+
+class Unwalked(dict[int, Run]):
+    """A table of which rows are only looked up."""
+
+    def values(self) -> Any:
+        raise AssertionError("all rows were asked for")
+
+
+def test_runs_of_a_task_that_is_gone_are_found_without_looking_at_all_runs(driver: Driver) -> None:
+    """LOAD of a file with ids looked through all runs once for each task."""
+    driver.do(o.JoinWorker("w", 1, {}, ("shell",), "here", ()))
+    driver.line("RUN n1")
+    driver.pump()
+    driver.line("REMOVE n1")
+    run = next(iter(driver.state.runs))
+    assert driver.state.orphans == {1: [run]}
+    driver.state.runs = Unwalked(driver.state.runs)
+    driver.line("UNDO")
+    assert (driver.state.tasks[1].runs, driver.state.tasks[1].held, driver.state.orphans) == ([run], 1, {})
+    driver.line("REMOVE n1")
+    driver.do(o.ReportEnded("w", run, 1, 0, {}))
+    assert driver.state.orphans == {}
 
 
 @pytest.mark.parametrize(
@@ -281,8 +324,10 @@ def test_what_is_no_longer_needed_is_freed_a_little_at_a_time() -> None:
     driver.line("CLEAR")
     driver.pump()
     log = driver.state.changes
-    log.leftovers = [list(range(2500)), dict.fromkeys(range(1500))]
+    table = Numbered[Step]()
+    table.update({number: Step("added", number, 1, None) for number in range(3 * 512)})
+    log.leftovers = [list(table.values()), table]
     sizes = []
     while log.let_go():
         sizes.append(sum(map(len, log.leftovers)))
-    assert sizes == [3000, 2500, 1500, 500]
+    assert sizes == [2560, 2048, 1536, 536]
