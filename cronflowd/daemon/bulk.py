@@ -68,26 +68,25 @@ class LargeChanges:
         with self._planning("LOAD"):
             for _ in range(TRIES):
                 next_task = state.next_task
-                numbered = await in_turns(plan_load(state, order.records, core.engine.limits))
+                numbered, above = await in_turns(plan_load(state, order.records, core.engine.limits))
                 if next_task == state.next_task:  # or a notification has got an id meanwhile
                     break
             else:
                 raise Refusal("busy", "so much is notified that no ids can be given; try again")
-            await let_go(order.records)
             with self._dropped_unless_decided():
+                core.submit(o.StageTasks([], above))  # before anybody else has a turn, and takes these ids
+                await let_go(order.records)
                 await self._stage(numbered)
                 reply = core.submit(o.DecideLoad(count, order.saved, order.file), who).reply
         return await self._done(reply, who)
 
     async def _stage(self, numbered: list[tuple[int, TaskSpec]]) -> None:
         core = self.core
-        next_task: int | None = max([core.state.next_task - 1, *(task_id for task_id, _ in numbered)]) + 1
         numbered.reverse()
-        while numbered or next_task is not None:
+        while numbered:
             entries = numbered[: -STAGED_TOGETHER - 1 : -1]
             del numbered[-STAGED_TOGETHER:]
-            core.submit(o.StageTasks(entries, next_task))
-            next_task = None
+            core.submit(o.StageTasks(entries, None))
             await core.settled(core.last_seq - MAX_AHEAD)
             await _turn()
 

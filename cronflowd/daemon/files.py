@@ -162,8 +162,8 @@ class Files:
     def find_calendars(self) -> Generator[None, None, None]:
         """Those that tasks name now, and no others; at the start, and at HUP."""
         calendars, names = self.core.state.calendars, set[str]()
-        for task in list(self.core.state.tasks.values()):
-            names |= set(task.spec.options.skip)
+        for task in self.core.state.tasks.walk():
+            names |= set(task.spec.options.skip if task else ())
             yield
         calendars.known = {name: each for name, each in calendars.known.items() if name in names}
         calendars.troubles.clear()

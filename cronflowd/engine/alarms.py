@@ -1,55 +1,96 @@
 """When which row has its moment: leases, timeouts, retries, beats.
 
 A heap beside a table. An entry counts while its row still says that moment, and is dropped when it
-comes to the top otherwise; so a row may change its mind at no cost, and a heap that is mostly
-such entries is made anew from the table.
+comes to the top otherwise; so a row may change its mind at no cost. When most entries are such that
+count no more, a new heap is begun, and what counts moves over a few entries at a time: the last one
+of a heap may always be taken away. So no step looks at more than some, however many rows there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 FEW = 64  # a heap that is shorter is never worth tidying
+MAX_STALE = 1000  # entries that are passed over in one go
+MOVED = 4  # entries that move over together
 
 Key = TypeVar("Key", int, str)
 Row = TypeVar("Row")
 
 
 class Alarms(Generic[Key, Row]):
-    """The moments of the rows of one table; `moment` tells that of a row, None = it has none."""
+    """The moments of the rows of one table; `moment` tells that of a row, None = it has none.
 
-    def __init__(self, rows: dict[Key, Row], moment: Callable[[Row], datetime | None]) -> None:
-        self._rows: dict[Key, Row] = rows
+    At one moment the row of the lowest `rank` is first, if that tells any; then the one of the lowest key.
+    """
+
+    def __init__(
+        self,
+        rows: MutableMapping[Key, Row],
+        moment: Callable[[Row], datetime | None],
+        rank: Callable[[Row], int] | None = None,
+    ) -> None:
+        self._rows: MutableMapping[Key, Row] = rows
         self._moment = moment
-        self.heap: list[tuple[datetime, Key]] = []
+        self._rank = rank
+        self.heap: list[tuple[Any, ...]] = []  # the moment, the rank if there is one, the key
+        self.old: list[tuple[Any, ...]] = []  # the heap before, as far as it has not moved over
+
+    def __len__(self) -> int:
+        return len(self.heap) + len(self.old)
 
     def set(self, key: Key, row: Row) -> None:
         """A row's moment may be another from now on."""
         if (at := self._moment(row)) is not None:
-            heappush(self.heap, (at, key))
-            if len(self.heap) > FEW + 2 * len(self._rows):
-                self.find_anew()
+            heappush(self.heap, (at, self._rank(row), key) if self._rank else (at, key))
+            if len(self.heap) > FEW + 2 * len(self._rows) and not self.old:
+                self.heap, self.old = [], self.heap
+        for _ in range(min(MOVED, len(self.old))):
+            if self._counts(entry := self.old.pop()):
+                heappush(self.heap, entry)
 
     def find_anew(self) -> None:
         """All moments may be others."""
+        self.heap, self.old = [], []
         pairs = ((self._moment(row), key) for key, row in self._rows.items())
-        self.heap = [(at, key) for at, key in pairs if at is not None]
+        self.heap += [(at, key) for at, key in pairs if at is not None]
         heapify(self.heap)
 
-    def first(self) -> tuple[datetime, Key] | None:
-        """The earliest moment, and whose it is."""
-        while self.heap:
-            at, key = self.heap[0]
-            row = self._rows.get(key)
-            if row is not None and self._moment(row) == at:
-                return self.heap[0]
-            heappop(self.heap)
-        return None
+    def _counts(self, entry: tuple[Any, ...]) -> bool:
+        row = self._rows.get(entry[-1])
+        return row is not None and self._moment(row) == entry[0]
+
+    def first(self) -> tuple[Any, ...] | None:
+        """The earliest moment, and whose it is.
+
+        Or one that counts no more, where many such were passed over already: it is earlier than all
+        others, so ask again.
+        """
+        for heap in (self.heap, self.old):
+            for _ in range(MAX_STALE):
+                if not heap or self._counts(heap[0]):
+                    break
+                heappop(heap)
+        return min((heap[0] for heap in (self.heap, self.old) if heap), default=None)
+
+    def next_due(self, now: datetime) -> Key | None:
+        """Whose moment has come; the earliest of them."""
+        first = self.first()
+        return first[-1] if first and first[0] <= now and self._counts(first) else None
+
+    def drop_last(self) -> None:
+        """Lets entries go that count no more, where that costs nothing."""
+        for heap in (self.heap, self.old):
+            for _ in range(MAX_STALE):
+                if not heap or self._counts(heap[-1]):
+                    break
+                heap.pop()
 
     def step(self, by: timedelta) -> None:
         """The clock was set, and every row has moved with it."""
         # The same added to each leaves a heap a heap.
-        self.heap = [(at + by, key) for at, key in self.heap]
+        for heap in (self.heap, self.old):
+            heap[:] = [(at + by, *rest) for at, *rest in heap]

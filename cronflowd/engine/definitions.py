@@ -16,6 +16,7 @@ from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
 from ..base.replies import Reply
 from ..base.text import escape, format_option, format_time
+from ..base.walks import Numbered, Parted
 from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
 from ..tasks.options import masked, refuse_masks, set_options
@@ -29,6 +30,7 @@ from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
 AT_ONCE = 200  # tasks that are dealt with in one decision; more in slices
+MAX_WAY = 20_000  # steps of looking for a circle: about as many milliseconds as thousands
 
 T = TypeVar("T")
 Entry = tuple[int | None, TaskSpec]
@@ -84,7 +86,10 @@ def _settled(state: State, spec: TaskSpec, old_name: str = "") -> TaskSpec:
         return found.options.after if found else ()
 
     spec = settle_after(spec, find)
-    check_circles([spec.name], after)
+    if spec.name in spec.options.after or old_name in state.dependents:
+        for steps, _ in enumerate(check_circles([spec.name], after)):
+            if steps > MAX_WAY:
+                raise Refusal("limit", f"after=: more than {MAX_WAY} tasks stand before this one")
     return spec
 
 
@@ -214,7 +219,7 @@ def cancel_queued(state: State, task: Task, why: Reason) -> list[f.Fact]:
 
 
 def _load(state: State, order: o.LoadTasks, now: datetime, limits: Limits) -> Decision:
-    numbered = finish(plan_load(state, order.records, limits))
+    numbered, _ = finish(plan_load(state, order.records, limits))
     staying = {task_id for task_id, _ in numbered if task_id in state.tasks}
     facts: list[f.Fact] = []
     for task in state.own_tasks():
@@ -229,12 +234,12 @@ def _load(state: State, order: o.LoadTasks, now: datetime, limits: Limits) -> De
 
 def plan_load(
     state: State, records: list[Entry], limits: Limits
-) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
-    """The tasks of a file as they will be, in small steps; Refusal for what cannot be."""
+) -> Generator[None, None, tuple[list[tuple[int, TaskSpec]], int]]:
+    """The tasks of a file as they will be, and an id above theirs, in small steps; or Refusal."""
     if len(records) > limits.tasks:
         raise Refusal("limit", f"{len(records)} tasks are more than the limit, {limits.tasks}")
-    numbered = yield from _numbered(state, records)
-    return (yield from _all_settled(numbered))
+    numbered, next_task = yield from _numbered(state, records)
+    return (yield from _all_settled(numbered)), next_task
 
 
 def leave_task(state: State, task: Task, why: str, now: datetime) -> list[f.Fact]:
@@ -249,10 +254,12 @@ def define_task(state: State, task_id: int, spec: TaskSpec, now: datetime) -> li
     return reload(state, old, spec, now) if old else [_loaded(state, task_id, spec, now)]
 
 
-def _numbered(state: State, records: list[Entry]) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
+def _numbered(
+    state: State, records: list[Entry]
+) -> Generator[None, None, tuple[list[tuple[int, TaskSpec]], int]]:
     """The tasks of a file with the ids and names they get; one of a known name keeps its id."""
     numbered: list[tuple[int, TaskSpec]] = []
-    staying: set[int] = set()
+    staying = Numbered[None]()
     next_id = state.next_task
     for task_id, _ in records:
         next_id = max(next_id, (task_id or 0) + 1)
@@ -265,14 +272,14 @@ def _numbered(state: State, records: list[Entry]) -> Generator[None, None, list[
             if new_id in state.tasks or new_id in staying:
                 new_id = next_id  # that id belongs to a task of another name
             next_id = max(next_id, new_id + 1)
-        staying.add(new_id)
+        staying[new_id] = None
         named = _named(spec, new_id)
         if named.name in state.beats.expected:
             _check_free(state, named.name)
         if (owner := id_of_name(named.name)) not in (None, new_id):
             raise Refusal("exists", f'the name "{named.name}" belongs to id {owner} alone')
         numbered.append((new_id, named))
-    return numbered
+    return numbered, next_id
 
 
 def reload(state: State, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fact]:
@@ -388,21 +395,21 @@ def _all_settled(
         yield
     if not waiting:
         return numbered
-    specs: dict[str, TaskSpec] = {}
+    specs = Parted[str, TaskSpec]()
     for task_id, spec in numbered:
         specs[str(task_id)] = spec
         yield
     for _, spec in numbered:
         specs[spec.name] = spec
         yield
-    after: dict[str, tuple[str, ...]] = {}
+    after = Parted[str, tuple[str, ...]]()
     for place in waiting:
         task_id, spec = numbered[place]
         spec = settle_after(spec, specs.get)
         numbered[place] = task_id, spec
         after[spec.name] = spec.options.after
         yield
-    check_circles(after, lambda name: after.get(name, ()))
+    yield from check_circles(after, lambda name: after.get(name) or ())
     return numbered
 
 

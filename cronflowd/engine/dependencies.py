@@ -9,13 +9,14 @@ fire is skipped, and is itself such an end for those who wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from attrs import evolve
 
 from ..base.errors import Refusal
 from ..base.text import escape
+from ..base.walks import Parted
 from ..tasks.reasons import Reason, reason
 from ..tasks.task import Task, TaskSpec
 from . import orders as o
@@ -78,17 +79,18 @@ def settle_after(spec: TaskSpec, find: Callable[[str], TaskSpec | None]) -> Task
     return evolve(spec, options=evolve(spec.options, after=tuple(dict.fromkeys(names))))
 
 
-def check_circles(names: Iterable[str], after: Callable[[str], Iterable[str]]) -> None:
-    """Raises Refusal (`cycle`) naming the first tasks found that would wait for each other."""
-    done: set[str] = set()
+def check_circles(names: Iterable[str], after: Callable[[str], Iterable[str]]) -> Generator[None, None, None]:
+    """Refusal (`cycle`), in small steps, naming the first tasks found that would wait for each other."""
+    done = Parted[str, None]()
     for name in names:
         way = {} if name in done else {name: iter(after(name))}  # in order: from `name` to where we are
         while way:
+            yield
             here = next(reversed(way))
             there = next(way[here], None)
             if there is None:
-                done.add(here)
-                del way[here]
+                done[here] = None
+                way.popitem()
             elif there in way:
                 circle = [*list(way)[list(way).index(there) :], there]
                 raise Refusal("cycle", f"after=: these would wait for each other: {' -> '.join(circle)}")

@@ -169,8 +169,9 @@ class Engine:
         if (state.unread_runs or state.untold) and (unread := next_unread(state)):
             return unread
         for alarms, order in self._alarms:
-            if alarms.heap and alarms.heap[0][0] <= now and (first := alarms.first()) and first[0] <= now:
-                return order(first[1])
+            may_be = (alarms.heap and alarms.heap[0][0] <= now) or alarms.old
+            if may_be and (run := alarms.next_due(now)) is not None:
+                return order(run)
         if state.beats.late.heap and (silent := expectations.next_step(state, now)):
             return silent
         if self._fired < FIRES_AHEAD or not state.lanes.ready:

@@ -35,8 +35,8 @@ NOBODY = ("note", "nobody is told: give notify=, or start the daemon with --noti
 
 def next_step(state: State, now: datetime) -> o.MissBeat | None:
     """What is late by now, as the next order."""
-    late = state.beats.late.first()
-    return o.MissBeat(late[1]) if late and late[0] <= now and not state.is_all_paused(now) else None
+    late = state.beats.late.next_due(now)
+    return o.MissBeat(late) if late is not None and not state.is_all_paused(now) else None
 
 
 def next_due(state: State) -> datetime | None:

@@ -109,11 +109,11 @@ def _changes(state: State, bulk: Bulk) -> Iterator[o.BulkSlice]:
 def _from_the_last_due(state: State) -> Iterator[int]:
     """Tasks in the order in which their moments leave the heap at no cost."""
     stay = 0
-    while stay < len(state.due):
-        before = len(state.due)
-        ids = [task_id for *_, task_id in state.due[-stay - SLICE : before - stay]]
+    while stay < len(heap := state.due.heap):
+        before = len(heap)
+        ids = [task_id for *_, task_id in heap[-stay - SLICE : before - stay]]
         yield from dict.fromkeys(ids)
-        stay = max(0, stay + len(ids) - (before - len(state.due)))
+        stay = max(0, stay + len(ids) - (before - len(state.due.heap)))
 
 
 def filter_in_turns(ids: Iterable[int | None], wanted: Callable[[int], bool]) -> Iterator[int | None]:

@@ -606,23 +606,25 @@ class State(Tables):
 
     def parse_again(self) -> Generator[None, None, None]:
         """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
-        for task in list(self.tasks.values()):
+        for task in self.tasks.walk():
+            if task is not None:
+                self._parse_again(task)
             yield
-            if self.tasks.get(task.id) is not task:
-                continue
-            old, new = task.spec, self.read(task.spec.record)
-            if old.unread or new.unread:
-                self.take_out(task)
-                task.spec = new
-                self.put(task)  # with all that may be read of it now, or no longer
-            task.spec, task.run_head = new, ""
-            for run in [self.runs[number] for number in task.runs]:
-                if run.spec is old:
-                    run.spec = new
-                    self.put_run(run)
         for run in list(self.runs.values()):
             yield
             if run.id in self.runs and not self._is_of_today(run):
                 run.spec = self.read(run.spec.record)
                 self.put_run(run)
         yield from self.changes.forget_parsed()
+
+    def _parse_again(self, task: Task) -> None:
+        old, new = task.spec, self.read(task.spec.record)
+        if old.unread or new.unread:
+            self.take_out(task)
+            task.spec = new
+            self.put(task)  # with all that may be read of it now, or no longer
+        task.spec, task.run_head = new, ""
+        for run in [self.runs[number] for number in task.runs]:
+            if run.spec is old:
+                run.spec = new
+                self.put_run(run)

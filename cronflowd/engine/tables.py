@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heappush
 
 from ..base.walks import Numbered, Parted
 from ..schedules.calendars import Calendars
@@ -17,14 +16,12 @@ from ..schedules.zones import EPOCH
 from ..tasks.targets import EVENTS
 from ..tasks.task import Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import facts as f
-from .alarms import FEW, Alarms
+from .alarms import Alarms
 from .beats import Beats
 from .changelog import ChangeLog
 from .lanes import Lanes
 from .ledger import Ledger
 from .unfinished import Unfinished
-
-MAX_STALE = 1000  # entries of a heap that are passed over in one go
 
 # At one moment high ones are decided first, so that what is placed at once is placed in order.
 RANK = {"high": 0, "medium": 1, "low": 2}
@@ -84,7 +81,7 @@ class Tables:
         self.names: Parted[str, int] = Parted()
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
         self.to_judge: dict[int, None] = {}  # tasks whose dependencies, or runs, may let them go on
-        self.due: list[tuple[datetime, int, int]] = []  # with the rank of its priority
+        self.due = Alarms(self.tasks, _due_at, _rank)
         self.paused: Numbered[None] = Numbered()  # those that are paused themselves, perhaps until a time
         self.orphans: dict[int, list[int]] = {}  # runs of tasks that were removed, which may come back
         self.unread: dict[int, None] = {}  # tasks whose records cannot be read
@@ -138,11 +135,7 @@ class Tables:
 
     def take_out(self, task: Task) -> None:
         """The opposite: by id alone it can still be found."""
-        # So that those of very many tasks need not be passed over when their time comes.
-        for _ in range(MAX_STALE):
-            if not self.due or not self.is_stale(self.due[-1][0], self.due[-1][2]):
-                break
-            self.due.pop()
+        self.due.drop_last()  # those of very many tasks need not be passed over when their time comes
         self.notices.discard(task.id)
         if task.paused:
             del self.paused[task.id]
@@ -160,15 +153,7 @@ class Tables:
         """When a task is due next, and how many of the moments at that instant have been decided."""
         task.due_at, task.decided = due_at, decided
         self.unfinished.note_due(task)
-        if due_at is not None:
-            heappush(self.due, (due_at, RANK[task.spec.options.prio], task.id))
-            if len(self.due) > FEW + 2 * len(self.tasks):
-                self.due = [
-                    (each.due_at, RANK[each.spec.options.prio], each.id)
-                    for each in self.tasks.values()
-                    if each.due_at is not None
-                ]
-                heapify(self.due)
+        self.due.set(task.id, task)
 
     def end_jump(self) -> None:
         """A moment is new, however old its time: no jump of the clock went over it, unless one still does."""
@@ -178,15 +163,9 @@ class Tables:
                 self.jumped_upto_at = None
 
     def next_task_due(self) -> tuple[datetime, int] | None:
-        """The earliest moment of any task, first of the highest priority; or one that is none any more.
-
-        That one is earlier than all the others, and comes where many were passed over already: ask again.
-        """
-        for _ in range(MAX_STALE):
-            if not self.due or not self.is_stale(self.due[0][0], self.due[0][2]):
-                break
-            heappop(self.due)
-        return (self.due[0][0], self.due[0][2]) if self.due else None
+        """The earliest moment of any task, first of the highest priority; or one that is none any more."""
+        first = self.due.first()
+        return (first[0], first[-1]) if first else None
 
     def is_stale(self, due_at: datetime, task_id: int) -> bool:
         """Whether that is no longer the moment of the task."""
@@ -238,6 +217,14 @@ class Tables:
 def wait_ends(run: Run) -> datetime:
     """When a run that no worker took is missed."""
     return run.queued_at + timedelta(seconds=max(run.spec.options.grace_s, MIN_GRACE_S))
+
+
+def _due_at(task: Task) -> datetime | None:
+    return task.due_at
+
+
+def _rank(task: Task) -> int:
+    return RANK[task.spec.options.prio]
 
 
 def _missed_at(run: Run) -> datetime | None:

@@ -18,6 +18,7 @@ from typing import BinaryIO, TypeVar
 from ..base.errors import Refusal
 from ..base.names import id_of_name
 from ..base.text import escape
+from ..base.walks import Numbered, Parted
 from ..host.disk import Prepared, make_directory, open_regular, prepare, write_atomically
 from ..tasks.task import TaskSpec, parse_json, parse_record, task_record
 
@@ -41,7 +42,6 @@ _CHUNK_BYTES = 1024 * 1024
 # Characters that JSON leaves as they are and that a line of a text file must not hold.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 
-LET_GO = 1000  # entries that are freed together
 LINES_A_TURN = 32  # a thread of ours would hold up the loop for much longer than that takes
 
 T = TypeVar("T")
@@ -108,8 +108,8 @@ class _Seen:
     """Names and ids met so far, and the lines they stand in."""
 
     def __init__(self) -> None:
-        self._names: dict[str, int] = {}
-        self._ids: dict[int, int] = {}
+        self._names: Parted[str, int] = Parted()
+        self._ids: Numbered[int] = Numbered()
         self._after: list[tuple[int, tuple[str, ...]]] = []
         self._calendars: dict[str, int] = {}
 
@@ -150,10 +150,8 @@ class _Seen:
     def let_go(self, pause: Callable[[], object]) -> None:
         """Forgets all of it, a little at a time: what is large takes long to free."""
         while self._names or self._ids:
-            for _ in range(min(len(self._names), LET_GO)):
-                self._names.popitem()
-            for _ in range(min(len(self._ids), LET_GO)):
-                self._ids.popitem()
+            self._names.let_go()
+            self._ids.let_go()
             pause()
 
 

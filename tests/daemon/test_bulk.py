@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cronflowd.ask import commands
+from cronflowd.base.errors import Refusal
+from cronflowd.daemon import bulk
 from cronflowd.daemon.core import SLICES_AHEAD, Core
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
+from cronflowd.tasks.task import parse_record
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
 
@@ -34,6 +39,26 @@ def make_core(tasks: int = MANY) -> tuple[Core, SlowJournal]:
         core.submit(added)
     journal.arrive()
     return core, journal
+
+
+async def test_the_ids_of_a_file_are_taken_before_anybody_else_has_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A notification that came between would have got the id of a task of the file."""
+    core, journal = make_core()
+    ids = []
+
+    async def let_go(records: object) -> None:
+        ids.append(core.state.next_task)
+        raise Refusal("busy", "enough")
+
+    monkeypatch.setattr(bulk, "let_go", let_go)
+    records = [parse_record({"schedule": "@daily", "command": "true"}, "UTC") for _ in range(MANY)]
+    with pytest.raises(Refusal, match="enough"):
+        await bulk.LargeChanges(core).load(o.LoadTasks(records, None, "x.db"), "somebody")
+    core.beat()
+    assert (ids, core.state.unfinished.bulk) == ([2 * MANY + 1], None)
+    journal.arrive()
 
 
 def test_slices_are_few_ahead_of_the_disk() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.changelog import Step
 from cronflowd.engine.definitions import finish, plan_load
+from cronflowd.engine.dependencies import check_circles
 from cronflowd.engine.engine import Engine
 from cronflowd.engine.slices import SLICE
 from cronflowd.engine.state import State
@@ -132,7 +134,7 @@ def records(lines: list[str]) -> list[tuple[int | None, TaskSpec]]:
 
 def stage(driver: Driver, lines: list[str]) -> None:
     """What the daemon does with a large file until all of it is staged."""
-    numbered = finish(plan_load(driver.state, records(lines), driver.limits))
+    numbered, _ = finish(plan_load(driver.state, records(lines), driver.limits))
     next_task: int | None = max(driver.state.next_task - 1, *(task_id for task_id, _ in numbered)) + 1
     for at in range(0, len(numbered), 50):
         driver.do(o.StageTasks(numbered[at : at + 50], next_task))
@@ -250,6 +252,22 @@ def test_many_that_are_paused_are_resumed_as_one_change(driver: Driver) -> None:
     driver.pump()
 
 
+def test_circles_are_looked_for_in_small_steps_and_once_each() -> None:
+    """LOAD of a file whose tasks wait for each other looked through all of them in one go."""
+    chain = {f"t{number}": (f"t{number + 1}",) for number in range(20_000)}
+    asked: Counter[str] = Counter()
+
+    def after(name: str) -> tuple[str, ...]:
+        asked[name] += 1
+        return chain.get(name, ())
+
+    steps = list(check_circles(chain, after))
+    assert asked.most_common(1)[0][1] == 1
+    assert len(steps) <= 2 * len(chain) + 2
+    with pytest.raises(Refusal, match="t19999 -> t20000 -> t19999"):
+        list(check_circles(chain, (chain | {"t20000": ("t19999",)}).__getitem__))
+
+
 class Unwalked(dict[int, Run]):
     """A table of which rows are only looked up."""
 
@@ -301,13 +319,13 @@ def test_tasks_that_leave_take_their_moments_with_them(driver: Driver) -> None:
     while (step := driver.engine.next_slice(driver.now)) is not None:
         driver.do(step)
         assert len(driver.state.due) <= len(driver.state.tasks) + 2 * SLICE
-    assert driver.state.due == []
+    assert len(driver.state.due) == 0
 
 
 def test_moments_that_are_none_any_more_are_passed_over_a_thousand_at_a_time(driver: Driver) -> None:
     """All were due at nine, and are at ten: nine o'clock must not stop everybody."""
     old_at = driver.now + timedelta(minutes=1)
-    driver.state.due = [(old_at, 0, task_id) for task_id in range(1, 5001)]
+    driver.state.due.heap = [(old_at, 0, task_id) for task_id in range(1, 5001)]
     driver.now = old_at
     steps = []
     while isinstance(step := driver.engine.next_step(driver.now), o.PassOver):
