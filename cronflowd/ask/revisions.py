@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 from attrs import define, evolve
@@ -12,6 +11,7 @@ from attrs import define, evolve
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape, format_time, shorten
+from ..base.walks import page
 from ..engine.changelog import Change, Step, Was, whole
 from ..engine.state import State
 from ..tasks.options import DEFAULTS, RULES, is_secret
@@ -25,28 +25,37 @@ Row = tuple[Any, ...]
 
 def show_history(state: State, query: q.ShowHistory) -> Reply:
     """HISTORY: of one task, or of everything, newest first."""
-    stop = None if query.limit is None else query.offset + query.limit
     if query.ref is None:
-        rows: Iterator[Row] = (
-            (change.number, change.at, change.who, change.told)
-            for change in reversed(list(state.changes.changes))
-        )
-        return Reply("", {}, LOG_COLUMNS, islice(rows, query.offset, stop), "rows")
-    rows = (
-        (each.rev, each.at, each.who, each.change) for each in revisions(state, find_id(state, query.ref))
-    )
-    return Reply("", {}, REVISION_COLUMNS, islice(rows, query.offset, stop), "rows")
+        columns, rows = LOG_COLUMNS, _all(state)
+    else:
+        columns, rows = REVISION_COLUMNS, _of_one(state, query.ref)
+    return Reply("", {}, columns, page(rows, query.limit, query.offset), "rows")
 
 
-def find_id(state: State, ref: str) -> int:
+def _all(state: State) -> Iterator[Row | None]:
+    for change in reversed(list(state.changes.changes)):
+        yield change.number, change.at, change.who, change.told
+
+
+def _of_one(state: State, ref: str) -> Iterator[Row | None]:
+    task_id = yield from _find_id(state, ref)
+    for each in revisions(state, task_id):
+        yield None if each is None else (each.rev, each.at, each.who, each.change)
+
+
+def _find_id(state: State, ref: str) -> Generator[None, None, int]:
     """The id of a task that is, or of one that was."""
     if task := state.find(ref):
         return task.id
     if ref.isascii() and ref.isdigit():
         if len(ref) < 20 and 0 < int(ref) < state.next_task:
             return int(ref)
-    elif (task_id := state.changes.find_removed(ref)) is not None:
-        return task_id
+    else:
+        for found in state.changes.walk():
+            if found is None:
+                yield None
+            elif found[1].kind == "removed" and found[1].was and found[1].was.name == ref:
+                return found[1].id
     raise Refusal("not-found", f'no task "{escape(ref[:40])}", now or among the changes that are known')
 
 
@@ -61,23 +70,26 @@ class Revision:
     record: dict[str, Any] | None  # the definition, where this made it
 
 
-def revisions(state: State, task_id: int) -> list[Revision]:
-    """All that is known of one task, newest first."""
+def revisions(state: State, task_id: int) -> Iterator[Revision | None]:
+    """All that is known of one task, newest first; a large change is looked through in slices."""
     task = state.tasks.get(task_id)
     here = whole(task) if task else None  # after the step that is looked at
-    steps = list(state.changes.steps_of(task_id))
-    found = []
+    steps = []
+    for found in state.changes.walk():
+        if found is None:
+            yield None
+        elif found[1].id == task_id:
+            steps.append(found)
     for index, (change, step) in enumerate(steps):
         words, record = _step_words(change, step, here, steps[index + 1 :]), None
         if step.kind in ("added", "changed", "restored") and here is not None:
             record = here.record
-        found.append(Revision(step.rev, change.at, change.who, words, record))
+        yield Revision(step.rev, change.at, change.who, words, record)
         here = _before(step, here)
     if here is not None:
         is_first = here.rev == 1
         words = "added" if is_first else "as far back as is known"
-        found.append(Revision(here.rev, here.anchor_at if is_first else None, None, words, here.record))
-    return found
+        yield Revision(here.rev, here.anchor_at if is_first else None, None, words, here.record)
 
 
 def _before(step: Step, here: Was | None) -> Was | None:
@@ -121,13 +133,17 @@ def _default(key: str) -> str:
     return rule.format(getattr(DEFAULTS, rule.field)) if rule else ""
 
 
-def find_revision(state: State, ref: str, rev: int) -> tuple[int, Revision]:
+def find_revision(state: State, ref: str, rev: int) -> Generator[None, None, tuple[int, Revision]]:
     """GET REF @rev: the task's id and what is known of that revision."""
-    task_id = find_id(state, ref)
-    known = [each for each in revisions(state, task_id) if each.record is not None]
-    for each in known:
-        if each.rev == rev:
-            return task_id, each
+    task_id = yield from _find_id(state, ref)
+    known = []
+    for each in revisions(state, task_id):
+        if each is None:
+            yield None
+        elif each.record is not None:
+            known.append(each)
+            if each.rev == rev:
+                return task_id, each
     # LOAD may have given an id a second life, with revisions from 1 on again.
     numbers = ", ".join(str(number) for number in sorted({each.rev for each in known})[-20:])
     raise Refusal("not-found", f"revision {rev} is not known; these are: {numbers or 'none'}")

@@ -131,22 +131,28 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
 
 def _get_revision(state: State, ref: str, rev: int) -> Reply:
     """GET REF @rev: the definition as it was, and who made it so."""
-    task_id, found = find_revision(state, ref, rev)
-    spec = read_record(found.record or {}, state.default_tz)
-    rows: list[Row] = [
-        ("id", task_id),
-        ("jobName", spec.name),
-        ("schedule", spec.schedule.text),
-        ("command", spec.command),
-        ("rev", found.rev),
-        ("changed", found.at),
-        ("who", found.who),
-        *_options(spec),
-        ("zone", spec.schedule.tz),
-        *_in_words(spec.schedule, spec.options.start_at),
-        *([("unreadable", spec.unread.why)] if spec.unread else []),
-    ]
-    return Reply(str(task_id), {"id": task_id}, PAIR_COLUMNS, rows)
+    reply = Reply("", {}, PAIR_COLUMNS)
+
+    def rows() -> Iterator[Row | None]:
+        task_id, found = yield from find_revision(state, ref, rev)
+        reply.text, reply.values = str(task_id), {"id": task_id}
+        spec = read_record(found.record or {}, state.default_tz)
+        yield from (
+            ("id", task_id),
+            ("jobName", spec.name),
+            ("schedule", spec.schedule.text),
+            ("command", spec.command),
+            ("rev", found.rev),
+            ("changed", found.at),
+            ("who", found.who),
+            *_options(spec),
+            ("zone", spec.schedule.tz),
+            *_in_words(spec.schedule, spec.options.start_at),
+            *([("unreadable", spec.unread.why)] if spec.unread else []),
+        )
+
+    reply.rows = rows()
+    return reply
 
 
 def _options(spec: TaskSpec) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ from ..ask import questions as q
 from ..ask import views
 from ..base.errors import Refusal
 from ..base.replies import Reply
+from ..base.walks import in_order
 from ..engine import orders as o
 from ..engine.state import State
 from ..tasks import crontab
@@ -28,7 +30,7 @@ from ..tasks.task import Task, TaskSpec, make_spec
 from .core import Core
 
 COLUMNS = ("note", "text")
-MAX_EXPORTED = 20_000  # tasks; they are sorted in one piece, while everybody waits
+MAX_EXPORTED = 20_000  # tasks
 MAX_DRY_NAMES = 10_000  # remembered of a dry run, to number the names as they would be
 MAX_PROGRAMS = 1000  # of a crontab whose names are remembered
 
@@ -171,12 +173,18 @@ def export(state: State, question: q.ExportTasks, now: datetime) -> Reply:
     refs = question.refs
     if refs is None and (count := state.count_own()) > MAX_EXPORTED:
         raise Refusal("limit", f"there are {count} tasks, more than the {MAX_EXPORTED} of one crontab")
-    tasks = list(state.own_tasks()) if refs is None else [views.find(state, ref) for ref in refs]
-    tasks.sort(key=lambda task: task.id)
+    named = [views.find(state, ref) for ref in refs or ()]
+    named.sort(key=lambda task: task.id)
 
-    def rows() -> Iterator[tuple[str]]:
+    def tasks() -> Iterator[crontab.Task | None]:
+        for task in state.tasks.walk() if refs is None else named:
+            if task is None or not task.is_notice or refs is not None:
+                yield None if task is None else _described(state, task, now)
+
+    def rows() -> Iterator[tuple[str] | None]:
         writer = crontab.Writer(state.default_tz)
-        for task in crontab.in_order((_described(state, task, now) for task in tasks), state.default_tz):
+        ordered = yield from in_order(tasks(), partial(crontab.weight, tz=state.default_tz))
+        for task in ordered:
             for line in writer.lines(task):
                 yield (line,)
 

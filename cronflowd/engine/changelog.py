@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import Factory, define
 
-from ..base.walks import Parted
+from ..base.walks import Parted, in_slices
 from ..tasks.reasons import Reason
 from ..tasks.task import Failure, Task, TaskSpec, read_record
 from . import facts as f
@@ -164,20 +164,11 @@ class ChangeLog:
         changes = reversed(self.changes)
         return [change for change, _ in zip(changes, range(count), strict=False)]
 
-    def steps_of(self, task_id: int) -> Iterator[tuple[Change, Step]]:
-        """What was done to one task, newest first."""
-        for change in reversed(self.changes):
-            for step in reversed(change.steps):
-                if step.id == task_id:
-                    yield change, step
-
-    def find_removed(self, name: str) -> int | None:
-        """The id of the task that bore this name when it was removed last."""
-        for change in reversed(self.changes):
-            for step in reversed(change.steps):
-                if step.kind == "removed" and step.was and step.was.name == name:
-                    return step.id
-        return None
+    def walk(self) -> Iterator[tuple[Change, Step] | None]:
+        """What was done, newest first; whatever comes, or is forgotten, meanwhile."""
+        for change in reversed(list(self.changes)):
+            for step in in_slices(reversed(change.steps)):
+                yield None if step is None else (change, step)
 
     def carry(self) -> Iterator[f.Fact]:
         """All of it as facts."""

@@ -282,24 +282,33 @@ class Cron(Schedule):
     def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         now = seen = to_seconds(from_at)
         before: Segment | None = None
+        asked: int | None = None
+        found: int | None = None
+
+        def moments(begin: int, end: int) -> Iterator[int]:
+            nonlocal asked, found
+            while begin < end:
+                # Mostly the moment found lies far ahead, and is also the first one from here.
+                if asked is None or begin < asked or (found is not None and found < begin):
+                    asked, found = begin, self.fields.next_from(begin)
+                if found is None or found >= end:
+                    return
+                yield found
+                begin = found + 1
+
         for segment in self.zone.forward(now, LAST_S):
             if segment.start > seen + HORIZON_S:
                 return
             begin, end = segment.run if self.fixed else segment.wall
             if before and self.fixed:
-                for local in self._moments(before.run[1], begin):
+                for local in moments(before.run[1], begin):
                     yield _format_local(local, before.offset), to_instant(segment.start), "skipped"
             if segment.start <= now:
                 begin = max(begin, now + segment.offset + 1)
-            for local in self._moments(begin, end):
+            for local in moments(begin, end):
                 seen = segment.start
                 yield self._row(segment, local)
             before = segment
-
-    def _moments(self, begin: int, end: int) -> Iterator[int]:
-        while begin < end and (found := self.fields.next_from(begin)) is not None and found < end:
-            yield found
-            begin = found + 1
 
     def _row(self, segment: Segment, local: int) -> Row:
         fire = local - segment.offset

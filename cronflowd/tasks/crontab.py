@@ -362,14 +362,10 @@ class Writer:
         return settings, format_command_line("".join(before) + command, lines)
 
 
-def in_order(tasks: Iterable[Task], tz: str) -> list[Task]:
-    """Those with few settings first: a crontab can set a variable, and never take it back."""
-
-    def weight(task: Task) -> tuple[object, ...]:
-        names, zone = [name for name, _ in task.spec.options.env], task.spec.schedule.tz
-        return len(names), names, zone != tz, zone, _mail_of(task.spec)
-
-    return sorted(tasks, key=weight)
+def weight(task: Task, tz: str) -> tuple[object, ...]:
+    """Those with few settings come first: a crontab can set a variable, and never take it back."""
+    names, zone = [name for name, _ in task.spec.options.env], task.spec.schedule.tz
+    return len(names), names, zone != tz, zone, _mail_of(task.spec)
 
 
 def is_written(line: Entry, spec: TaskSpec, settings: Mapping[str, str], tz: str) -> bool:

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from cronflowd.ask import commands, views
+from cronflowd.ask.revisions import show_history
 from cronflowd.ask.tree import draw_tree
 from cronflowd.base.walks import SLICE, Numbered, in_order, in_slices, page
+from cronflowd.daemon.crontab_orders import export
 from cronflowd.engine import facts as f
+from cronflowd.schedules.fields import Fields
 from cronflowd.tasks.task import Failure
 from tests.lib.engine_driver import START, Driver
 
@@ -61,6 +64,9 @@ def ask(driver: Driver, line: str) -> Iterable[Any]:
         "LIST": lambda: views.list_tasks(driver.state, question, driver.now).rows,
         "FAILED": lambda: views.list_failed(driver.state, question).rows,
         "DEPS": lambda: views.show_dependencies(driver.state, question, driver.now).rows,
+        "HISTORY": lambda: show_history(driver.state, question).rows,
+        "GET": lambda: views.get_task(driver.state, question, driver.now).rows,
+        "EXPORT": lambda: export(driver.state, question, driver.now).rows,
         "STATUS": lambda: views.status_rows(driver.state, driver.now),
         "DST": lambda: views.clock_changes(driver.state, question, driver.now),
     }
@@ -147,6 +153,25 @@ def test_a_tree_is_drawn_though_its_tasks_leave() -> None:
     assert shown == [number for number in range(1, MANY + 1) if number != 9]
 
 
+@pytest.mark.parametrize("line", ["HISTORY t7", "HISTORY 7", "GET t7 @1", "GET 7 @1"])
+def test_a_large_change_is_looked_through_in_slices(line: str) -> None:
+    """One step of two million may be the one that is asked for."""
+    driver = many()
+    for number in range(MANY, 0, -1):
+        driver.state.apply(f.TaskRemoved(number, "cleared", change=1, what="CLEAR"), START)
+    rows = list(ask(driver, line))
+    assert rows[: MANY // SLICE - 1].count(None) == MANY // SLICE - 1
+    assert next(row for row in rows if row)[0] in (1, "id")
+
+
+def test_a_crontab_is_sorted_in_slices() -> None:
+    """EXPORT of 20,000 tasks sorted all of them while everybody waited."""
+    driver = many()
+    rows = list(ask(driver, "EXPORT"))
+    assert rows[: MANY // SLICE].count(None) >= MANY // SLICE - 1
+    assert sum(row is not None for row in rows) >= MANY
+
+
 def test_moments_that_lie_years_apart_are_looked_for_one_at_a_time() -> None:
     """NEXT of a yearly schedule, a thousand of them, stood an empty daemon still for two seconds."""
     driver = Driver()
@@ -154,6 +179,26 @@ def test_moments_that_lie_years_apart_are_looked_for_one_at_a_time() -> None:
     rows = list(views.show_next(driver.state, question, driver.now).rows)
     assert sum(row is not None for row in rows) == 100
     assert all(None in rows[at : at + 2] for at in range(10, len(rows) - 1))
+
+
+def test_a_moment_is_looked_for_once_however_many_clock_changes_lie_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A leap day that is a Sunday was looked for from each of 56 clock changes on, which took 70 ms a row."""
+    driver, looks = Driver(), 0
+    next_from = Fields.next_from
+
+    def counted(fields: Fields, second: int) -> int | None:
+        nonlocal looks
+        looks += 1
+        return next_from(fields, second)
+
+    monkeypatch.setattr(Fields, "next_from", counted)
+    context = commands.Context(driver.now, "Europe/Paris")
+    question = commands.parse('NEXT "0 0 29 2 */7" tz=Europe/Paris n=4', context)
+    rows = list(filter(None, views.show_next(driver.state, question, driver.now).rows))
+    assert [row[0][:4] for row in rows] == ["2032", "2060", "2088", "2128"]
+    assert looks <= 2 * len(rows) + 2
 
 
 @pytest.mark.parametrize("limit", [None, 0, 1, 5, 5000])

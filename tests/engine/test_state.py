@@ -66,7 +66,7 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     (
         [f.ChangeCarried(7, NOW, "ann", "REMOVE a")],
         f.StepCarried(7, "removed", 1, 2, 2, RECORD, NOW),
-        "changes.find_removed('a')",
+        "changes.changes[-1].steps[0].id",
         1,
     ),
     ([ADDED], f.TaskPaused(1, LATER, "why"), "is_paused(state.tasks[1], NOW)", True),

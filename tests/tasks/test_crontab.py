@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,12 @@ from cronflowd.tasks.crontab import (
     Writer,
     first_differences,
     format_command_line,
-    in_order,
     is_written,
     name_of,
     parse_line,
     split_command_line,
     unwrap,
+    weight,
     wrap,
 )
 from cronflowd.tasks.options import DEFAULTS, set_options
@@ -346,7 +347,8 @@ def move_in(text: list[str]) -> list[TaskSpec]:
 
 def move_out(specs: list[TaskSpec]) -> list[str]:
     writer = Writer("UTC")
-    return [line for task in in_order(map(Task, specs), "UTC") for line in writer.lines(task)]
+    tasks = sorted(map(Task, specs), key=partial(weight, tz="UTC"))
+    return [line for task in tasks for line in writer.lines(task)]
 
 
 def meanings(specs: list[TaskSpec]) -> list[object]:
