@@ -186,10 +186,11 @@ def has_part(state: State, plan: Undoing, part: str, task_id: int) -> bool:
     is_same = bool(task and each and task.anchor_at == each.was.anchor_at)
     if part == "leaves":
         return task is not None and not is_same
-    if each is None or part == "pauses":
-        return is_same
-    is_renamed = task is not None and is_same and task.name != each.spec.name
-    return is_renamed if part == "renamed" else not is_renamed
+    if each is None or task is None or not is_same:
+        return each is not None and part == "others"
+    if part == "pauses":
+        return bool(_pause(task, each.was))
+    return each.spec is not task.spec and (part == "renamed") == (task.name != each.spec.name)
 
 
 def take_part(state: State, plan: Undoing, part: str, task_id: int, now: datetime) -> list[f.Fact]:

@@ -291,6 +291,27 @@ def test_runs_of_a_task_that_is_gone_are_found_without_looking_at_all_runs(drive
     assert driver.state.orphans == {}
 
 
+def test_undo_takes_no_more_slices_than_the_change_took(driver: Driver) -> None:
+    """Each is a commit: going through all tasks once more, to find nothing to do, took as long again."""
+
+    def slices() -> int:
+        before = driver.state.unfinished.slices
+        driver.pump()
+        return driver.state.unfinished.slices - before
+
+    driver.line("CLEAR")
+    taken = slices()
+    for _ in range(2):
+        driver.do(o.UndoChanges(1))
+        assert slices() == taken
+    driver.do(o.UndoChanges(1))
+    slices()
+    change(driver, "RESUME")
+    taken = slices()
+    driver.do(o.UndoChanges(1))
+    assert slices() <= taken + 1  # and one for what PAUSE all had set
+
+
 @pytest.mark.parametrize(
     "line",
     ["ADD name=x 0 1 * * * true", "SET n1 prio=high", "REMOVE n1", "CLEAR", "UNDO", "PAUSE all", "NOW true"],
