@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 SLICE_BITS = 9
 SLICE = 1 << SLICE_BITS
-PARTS = 1024
+PARTS = 64
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -46,8 +46,11 @@ class Parted(MutableMapping[K, T]):
         return self._parts[self.part_of(key)][key]
 
     def __setitem__(self, key: K, value: T) -> None:
-        part = self._parts.setdefault(self.part_of(key), {})
-        self._count += key not in part
+        number = self.part_of(key)
+        if (part := self._parts.get(number)) is None:
+            part = self._parts[number] = {}
+        if key not in part:
+            self._count += 1
         part[key] = value
 
     def __delitem__(self, key: K) -> None:

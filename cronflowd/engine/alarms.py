@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic, TypeVar
 
-FEW = 64  # a heap that is shorter is never worth tidying
+FEW = 64  # a heap that is shorter is never worth tidying; and how often that is looked at
 MAX_STALE = 1000  # entries that are passed over in one go
 MOVED = 4  # entries that move over together
 
@@ -46,11 +46,13 @@ class Alarms(Generic[Key, Row]):
         """A row's moment may be another from now on."""
         if (at := self._moment(row)) is not None:
             heappush(self.heap, (at, self._rank(row), key) if self._rank else (at, key))
-            if len(self.heap) > FEW + 2 * len(self._rows) and not self.old:
+            if not len(self.heap) % FEW and len(self.heap) > 2 * len(self._rows) + FEW and not self.old:
                 self.heap, self.old = [], self.heap
-        for _ in range(min(MOVED, len(self.old))):
-            if self._counts(entry := self.old.pop()):
-                heappush(self.heap, entry)
+        if self.old:
+            for entry in self.old[-MOVED:]:
+                if self._counts(entry):
+                    heappush(self.heap, entry)
+            del self.old[-MOVED:]
 
     def find_anew(self) -> None:
         """All moments may be others."""
