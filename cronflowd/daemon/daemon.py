@@ -301,7 +301,8 @@ class Daemon:
         """Commits what was decided, and leaves a fresh tasks.db, unless somebody edited it."""
         with trio.move_on_after(LAST_WORDS_S):
             await self.core.settled(self.core.last_seq)
-            if not await self.answers.files.is_edited():
+            # Not half of a LOAD: what is under way goes on after the next start.
+            if not (self.state.unfinished.bulk or await self.answers.files.is_edited()):
                 await self._save()
         self.journal.close()
 
