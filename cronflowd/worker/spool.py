@@ -101,7 +101,8 @@ class Spool:
         self._lines.clear()
         lines = [f"WORKER {self.instance}\n", *(f"RUN {key}\n" for key in running), *reports.values()]
         content = "".join(lines).encode()
-        if reports or not self._truncate():
+        # What is cut short must not say whose memory it is and lack a run: that would be begun again.
+        if reports or running or not self._truncate():
             self._replace(content)
         else:
             self._append(content)
@@ -113,7 +114,7 @@ class Spool:
         return self._size > max(BIG_BYTES, 2 * self._tidy_size)
 
     def _truncate(self) -> bool:
-        """Empties the file in place, which is cheap and safe only when no report is in it."""
+        """Empties the file in place, which is cheap, and safe only when nothing is owed."""
         try:
             os.ftruncate(self._file, 0)
         except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,27 @@ def test_a_full_disk_is_told_of_once_and_made_good_later(
     spool.flush(reports, [])
     assert content(spool) == "".join(reports.values())
     assert len([record for record in caplog.records if "No space left" in record.getMessage()]) == 1
+
+
+def test_what_is_cut_short_while_it_is_rewritten_is_no_whole_memory(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would say of the runs that it lacks that they were never had, and they would be begun again."""
+    write = os.write
+
+    def killed(file: int, data: bytes) -> int:
+        write(file, data[:left])
+        raise KeyboardInterrupt
+
+    spool.load()
+    running = ["1 1", "2 1"]
+    for size in range(60):  # by more than there is
+        left = size
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(os, "write", killed)
+            spool.rewrite({}, running)
+        found = (spool.directory / "reports").read_text()
+        assert spool._known_instance(found) == "" or spools._replay(found) == ({}, running)
 
 
 def test_nobody_else_reads_it_and_nobody_else_has_it(spool: Spool) -> None:
