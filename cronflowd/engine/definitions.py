@@ -21,7 +21,7 @@ from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
 from ..tasks.options import masked, refuse_masks, set_options
 from ..tasks.reasons import Reason, in_words, reason
-from ..tasks.task import WAITING, Task, TaskSpec, make_spec, parse_record
+from ..tasks.task import WAITING, Task, TaskSpec, make_spec, parse_record, read_today
 from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
@@ -40,7 +40,7 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
     if len(state.tasks) >= limits.tasks:
         raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
     task_id = _new_id(state, order.task_id, order.spec.name)
-    spec = _settled(state, _named(order.spec, task_id))
+    spec = _settled(state, _named(read_today(order.spec, state.default_tz), task_id))
     due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
     _check_some_moment(spec, due_at)
     facts: list[f.Fact] = [f.TaskAdded(task_id, spec, _anchor(now), due_at)]
@@ -250,7 +250,7 @@ def leave_task(state: State, task: Task, why: str, now: datetime) -> list[f.Fact
 
 def define_task(state: State, task_id: int, spec: TaskSpec, now: datetime) -> list[f.Fact]:
     """A task of the file."""
-    old = state.tasks.get(task_id)
+    old, spec = state.tasks.get(task_id), read_today(spec, state.default_tz)
     return reload(state, old, spec, now) if old else [_loaded(state, task_id, spec, now)]
 
 

@@ -20,7 +20,7 @@ from ..base.replies import Reply
 from ..base.text import shorten
 from ..base.walks import Numbered, Parted
 from ..tasks.reasons import reason
-from ..tasks.task import Task, TaskSpec
+from ..tasks.task import Task, TaskSpec, read_today
 from . import facts as f
 from . import orders as o
 from .changelog import ALL, PAUSE, Change, Step, Was, standing, whole
@@ -203,9 +203,10 @@ def take_part(state: State, plan: Undoing, part: str, task_id: int, now: datetim
         cancelled = [] if each else cancel_queued(state, task, reason("undone"))
         return [*cancelled, f.TaskRemoved(task_id, "undone")]
     assert each
+    spec = read_today(each.spec, state.default_tz)
     if task is None or task.anchor_at != each.was.anchor_at:
-        return [_restored(each, now)]
-    return _pause(task, each.was) if part == "pauses" else reload(state, task, each.spec, now)
+        return [_restored(each, spec, now)]
+    return _pause(task, each.was) if part == "pauses" else reload(state, task, spec, now)
 
 
 def _is_over(spec: TaskSpec, task: Task | None, now: datetime) -> bool:
@@ -215,8 +216,8 @@ def _is_over(spec: TaskSpec, task: Task | None, now: datetime) -> bool:
     return task is None or spec.record != task.spec.record
 
 
-def _restored(then: Then, now: datetime) -> f.Fact:
-    was, spec = then.was, then.spec
+def _restored(then: Then, spec: TaskSpec, now: datetime) -> f.Fact:
+    was = then.was
     assert was.anchor_at is not None
     is_used_up = 0 < spec.options.count <= was.fired
     due_at = None if is_used_up else spec.moments.next_after(now, was.anchor_at)

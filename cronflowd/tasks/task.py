@@ -30,6 +30,7 @@ from ..base.text import escape, format_time
 from ..schedules.schedule import Schedule, Unreadable, parse_schedule
 from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone
+from ..schedules.zones import load_zone
 from .kinds import WHOSE, check_command, check_options, check_request
 from .options import DEFAULTS, RULES, Options, format_options, set_options
 from .reasons import Reason, reason
@@ -234,6 +235,14 @@ def read_record(record: dict[str, Any], default_tz: str) -> TaskSpec:
             if options.tz == record.get("tz", "") or not parsed.is_zoned:
                 schedule = parsed
         return TaskSpec(name, schedule, command, options, Unread(record, refusal.message))
+
+
+def read_today(spec: TaskSpec, default_tz: str) -> TaskSpec:
+    """The same definition by the zone data of today; it may have been read before they came."""
+    with suppress(Refusal):
+        if load_zone(spec.schedule.tz) is spec.schedule.zone:
+            return spec
+    return read_record(spec.record, default_tz)
 
 
 RECORD_TEXTS = ("jobName", "schedule", "command")

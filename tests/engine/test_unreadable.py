@@ -20,7 +20,7 @@ from cronflowd.ask import commands, views, why
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import finish
+from cronflowd.engine.definitions import AT_ONCE, finish
 from cronflowd.engine.rules import Limits
 from cronflowd.schedules.schedule import reload_zones
 from cronflowd.tasks.reasons import code_of, in_words
@@ -338,6 +338,49 @@ def test_no_order_line_can_be_made_of_it(zone: Path) -> None:
     join(driver, "w9")
     with pytest.raises(AssertionError, match="cannot be read"):
         driver.engine.decide(o.PlaceRun(1, "w9"), driver.now)
+
+
+# --- other zone data than it was read with -------------------------------------------------------
+
+
+def new_zone(driver: Driver, zone: Path) -> None:
+    """HUP with data that put Test/Zone six hours further west."""
+    shutil.copy(ZONES / "America" / "New_York", zone)
+    reload_zones()
+    finish(driver.state.parse_again())
+    driver.do(o.RescheduleTasks())
+
+
+@pytest.mark.parametrize("verb", ["ADD", "LOAD", "LOAD of a known task"])
+def test_an_order_that_was_read_before_new_zone_data_follows_them(zone: Path, verb: str) -> None:
+    """It may wait meanwhile, for a calendar or for the rest of its file."""
+    driver = Driver()
+    if "known" in verb:
+        driver.line("ADD name=a @daily x")
+    line = "ADD name=a tz=Test/Zone 0 20 * * * x"
+    order = commands.parse(line, commands.Context(driver.now, "UTC"))
+    new_zone(driver, zone)
+    driver.do(order if verb == "ADD" else o.LoadTasks([(None, order.spec)]))
+    (task,) = driver.state.tasks.values()
+    assert task.due_at == START.replace(day=2, hour=1)
+    driver.wait(86_400)
+    assert task.due_at == START.replace(day=3, hour=1)
+
+
+def test_a_large_undo_that_began_before_new_zone_data_follows_them(zone: Path) -> None:
+    """Its definitions were read when it was planned."""
+    driver = Driver()
+    for _ in range(AT_ONCE + 1):
+        driver.line("ADD tz=Test/Zone 0 20 * * * x")
+    for line in ("CLEAR", "UNDO"):
+        driver.pump()
+        driver.line(line)
+    while not driver.state.tasks:
+        driver.do(driver.engine.next_slice(driver.now))
+    new_zone(driver, zone)
+    driver.pump()
+    assert len(driver.state.tasks) == AT_ONCE + 1
+    assert {task.due_at for task in driver.state.tasks.values()} == {START.replace(day=2, hour=1)}
 
 
 # --- who is told ----------------------------------------------------------------------------------
