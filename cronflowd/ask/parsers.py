@@ -43,6 +43,8 @@ def add(text: str, context: Context) -> o.AddTask:
         return o.AddTask(spec, task_id)
     options, rest = split_options(text)
     if not rest:
+        options.pop("name", None)
+        set_options(DEFAULTS, options, context.default_tz, context.now)  # an option that is wrong goes first
         raise WrongWords("no schedule")
     schedule, command = split_schedule(rest)
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
@@ -133,7 +135,12 @@ def list_tasks(text: str, context: Context) -> q.ListTasks:
     state, pattern = g.choice(options, "state", TASK_STATES), options.get("name", "")
     if len(pattern) > MAX_PATTERN:  # before it is worked on: making it a matcher costs its square
         raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters")
+    if not _GLOB.fullmatch(pattern):
+        raise Refusal("bad-option", f'name=: "{escape(pattern)}" has a [ without its ], as in web[12]')
     return q.ListTasks(state, options.get("tag", ""), pattern, *g.page(options))
+
+
+_GLOB = re.compile(r"(?:[^\[]|\[!?+]?+[^\]]*+\])*+")  # a ] right behind [ or [! ends nothing
 
 
 def runs(text: str, context: Context) -> q.ListRuns:

@@ -94,7 +94,10 @@ def _json_value(key: str, text: str, at: int) -> tuple[str, int]:
     try:
         _, end = _JSON.raw_decode(text, at)
     except (ValueError, RecursionError) as error:
-        raise Refusal("bad-option", f"{escape(key)}= is not a JSON object: {error}") from None
+        why, form = str(error), f'{escape(key)}={{"key": "value"}}'
+        if isinstance(error, json.JSONDecodeError):
+            why = f'{error.msg} at "{escape(shorten(text[error.pos :], 20))}"'
+        raise Refusal("bad-option", f"{escape(key)}= is not a JSON object: {why}; write {form}") from None
     if end < len(text) and text[end] not in " \t":
         raise Refusal("syntax", f"after the JSON object of {escape(key)}= a blank must follow")
     return text[at:end], end

@@ -112,6 +112,8 @@ def _read_every(reader: Reader, parts: _Parts) -> None:
         _read_date(reader, parts)
     elif word == "weekend":
         refuse_word(word, "both days, or once? say on saturday and sunday, or on saturday")
+    elif word and not w.is_ordinal(word):
+        refuse_word(word, "it is not a day, and not one of seconds, minutes, hours, days and weeks")
     else:
         _read_month_days(reader, parts)
 

@@ -29,7 +29,7 @@ AMBIGUOUS = {
     "biweekly": "it may mean twice a week or every 2 weeks; say which, and on which day",
     "bimonthly": "it may mean twice a month or every 2 months; name the days",
     "biannually": "it may mean twice a year or every 2 years; name the dates",
-    "fortnightly": "it names no day; say every 2 weeks on friday",
+    **dict.fromkeys(("fortnight", "fortnightly"), "which day of it? say every 2 weeks on friday"),
     "quarterly": "it names no day; say yearly on the 1st of january, april, july and october",
     "nightly": "it names no time; say daily at 3 AM",
     "sometimes": "it names no time",

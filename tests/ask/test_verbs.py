@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from cronflowd.ask.commands import VERBS
+from cronflowd.ask.commands import VERBS, Context, parse
+from cronflowd.base.errors import Refusal
 from cronflowd.daemon.answers import Answers
+
+CONTEXT = Context(datetime(2030, 1, 1, 12, tzinfo=UTC), "UTC")
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if VERBS[verb].answer])
@@ -29,6 +33,32 @@ def test_no_answer_is_without_a_verb() -> None:
     }
     # An order, that is what no row answers.
     assert asked - named == {"_submit"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("ADD foo=1", 'bad-option there is no option "foo"'),
+        ("ADD tz=UTC", "syntax no schedule; usage: ADD"),
+        ("ADD payload={x} @daily a", 'bad-option payload= is not a JSON object: Expecting property name'),
+        ("ADD payload={x} @daily a", 'at "x} @daily a"; write payload={"key": "value"}'),
+        ("ADD payload={} payload={1:2} @daily a", 'at "1:2} @daily a"; write payload={"key": "value"}'),
+        ("LIST name=[a", 'bad-option name=: "[a" has a [ without its ], as in web[12]'),
+        ("LIST name=a[!]", 'bad-option name=: "a[!]" has a [ without its ]'),
+        ("LIST name=[a]*[]", 'bad-option name=: "[a]*[]" has a [ without its ]'),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_what_was_wrong_and_how_to_say_it(line: str, message: str) -> None:
+    """A decoder's column, or an unnamed time, leaves the reader to search; half a pattern finds nothing."""
+    with pytest.raises(Refusal) as refused:
+        parse(line, CONTEXT)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("pattern", ["[ab]*", "[]x]", "[!]x]", "a]b", "[[]", "*", "?[0-9][!a-c]"])
+def test_a_pattern_that_is_whole_is_taken(pattern: str) -> None:
+    """A ] ends nothing right behind [ or [!, as in the shell."""
+    assert parse(f"LIST name={pattern}", CONTEXT).name == pattern
 
 
 def test_before_authentication_only_what_tells_nothing_may_be_said() -> None:
