@@ -26,7 +26,7 @@ from ..engine.orders import RescheduleTasks, StartDaemon
 from ..engine.rules import Limits
 from ..engine.state import State
 from ..host import config, logs, secrets, systemd
-from ..host.clock import SystemClock
+from ..host.clock import Clock
 from ..host.config import Settings
 from ..journal import tasks_file
 from ..journal.journal import FileJournal, lock_directory
@@ -81,7 +81,7 @@ class Daemon:
     ) -> None:
         self.settings = settings
         self.inherited = inherited
-        self.clock = SystemClock()
+        self.clock = Clock()
         self.journal = FileJournal(settings.data, settings.segment)
         self.state = State(settings.tz, settings.recent_runs)
         self.is_new = self._replay()
