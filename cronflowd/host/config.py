@@ -17,15 +17,16 @@ import re
 import socket
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import attrs
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.names import check_mail_address, check_worker_name, parse_label
-from ..schedules.zones import DAY_S, parse_duration, parse_zone
+from ..schedules.zones import parse_duration, parse_zone
 from ..tasks.targets import Target, parse_limit, parse_target
 
 Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
@@ -36,9 +37,44 @@ OPTIONAL_LISTENERS: frozenset[Address] = frozenset({("::1", CONTROL_PORT), ("::1
 
 VARIABLE_PREFIX = "CRONFLOWD_"
 MAX_CONFIG_BYTES = 1 << 20
-MAX_SLOTS = 10_000
 
 # --- from text to value; each parser says in a ValueError what it cannot take -------------------
+
+
+@frozen
+class Kind:
+    """What sort of value a setting has: what help writes for it, and how it is read."""
+
+    metavar: str  # empty for a switch
+    parse: Callable[[str], Any]
+
+
+def _bounded(metavar: str, parse: Callable[[str], float]) -> Callable[[str, str], Kind]:
+    """A kind of numbers, each setting with its own bounds."""
+
+    def between(low: str, high: str) -> Kind:
+        def parse_one(text: str) -> float:
+            if not parse(low) <= (value := parse(text)) <= parse(high):
+                raise ValueError(f"is not between {low} and {high}")
+            return value
+
+        return Kind(metavar, parse_one)
+
+    return between
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise ValueError("is not a whole number")
+    return int(text)
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from `512`, `512K`, `16M` or `1G`; a K is 1024."""
+    match = re.fullmatch("([0-9]{1,12})([KMG]?)", text)
+    if not match:
+        raise ValueError("is not a size such as 512K, 16M or 1G")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
 
 
 def _path(text: str) -> Path:
@@ -54,51 +90,13 @@ def _switch(text: str) -> bool:
     raise ValueError("is neither true nor false")
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
+def _one_of(metavar: str, *words: str) -> Kind:
     def parse(text: str) -> str:
         if text not in words:
             raise ValueError(f"is none of {', '.join(words)}")
         return text
 
-    return parse
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,18}", text):
-            raise ValueError("is not a whole number")
-        if not low <= int(text) <= high:
-            raise ValueError(f"is not between {low} and {high}")
-        return int(text)
-
-    return parse
-
-
-def _size(low: str, high: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not parse_size(low) <= parse_size(text) <= parse_size(high):
-            raise ValueError(f"is not between {low} and {high}")
-        return parse_size(text)
-
-    return parse
-
-
-def parse_size(text: str) -> int:
-    """Bytes, from `512`, `512K`, `16M` or `1G`; a K is 1024."""
-    match = re.fullmatch("([0-9]{1,12})([KMG]?)", text)
-    if not match:
-        raise ValueError("is not a size such as 512K, 16M or 1G")
-    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
-
-
-def _seconds(low_s: float, high_s: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        seconds = parse_duration(text)
-        if not low_s <= seconds <= high_s:
-            raise ValueError(f"is not between {low_s:g} and {high_s:g} seconds")
-        return seconds
-
-    return parse
+    return Kind(metavar, parse)
 
 
 def _address(text: str) -> Address:
@@ -122,15 +120,21 @@ def _address_or_socket(text: str) -> Address | Path:
     return _address(text)
 
 
-def _worker_name(text: str) -> str:
-    check_worker_name(text)
-    return text
+def _checked(metavar: str, check: Callable[[str], None]) -> Kind:
+    def parse(text: str) -> str:
+        check(text)
+        return text
+
+    return Kind(metavar, parse)
 
 
-def _mail_address(text: str) -> str:
-    check_mail_address(text)
-    return text
-
+NUMBER, TIME, SIZE = _bounded("N", _whole), _bounded("TIME", parse_duration), _bounded("SIZE", parse_size)
+FILE, DIR, ADDRESS, SWITCH = (
+    Kind("FILE", _path),
+    Kind("DIR", _path),
+    Kind("HOST:PORT", _address),
+    Kind("", _switch),
+)
 
 # --- defaults that depend on the machine --------------------------------------------------------
 
@@ -151,39 +155,24 @@ def machine_zone(etc: Path = Path("/etc")) -> str:
     /etc/localtime goes before /etc/timezone because the C library reads only the former, and
     the latter is left behind when somebody moves the link by hand.
     """
-    given = os.environ.get("TZ", "").removeprefix(":")
-    if given:
-        return _known_zone(given) or _refuse_zone(given)
-    return _linked_zone(etc / "localtime") or _written_zone(etc / "timezone") or "UTC"
+    if given := os.environ.get("TZ", "").removeprefix(":"):
+        try:
+            return _zone_name(given)
+        except Refusal:
+            # A rule such as CET-1CEST has no zone's history behind it, and to take UTC instead
+            # would run every task at a wrong hour without a word.
+            why = f"TZ: {given!r} is not the name of a time zone; give one with --tz"
+            raise Fatal(Exit.CONFIG, why) from None
+    with suppress(OSError, Refusal):
+        return _zone_name(str((etc / "localtime").readlink()))
+    with suppress(OSError, UnicodeDecodeError, Refusal):
+        return _zone_name((etc / "timezone").read_text(encoding="ascii").strip())
+    return "UTC"
 
 
-def _known_zone(text: str) -> str | None:
-    """The IANA name in `Europe/Berlin` or `/usr/share/zoneinfo/Europe/Berlin`; None for no zone."""
-    name = text.rpartition("zoneinfo/")[2].removeprefix("posix/")
-    try:
-        return parse_zone(name)
-    except Refusal:
-        return None
-
-
-def _refuse_zone(text: str) -> str:
-    # A rule such as CET-1CEST has no zone's history behind it, and to take UTC instead
-    # would run every task at a wrong hour without a word.
-    raise Fatal(Exit.CONFIG, f"TZ: {text!r} is not the name of a time zone; give one with --tz")
-
-
-def _linked_zone(path: Path) -> str | None:
-    try:
-        return _known_zone(str(path.readlink()))
-    except OSError:
-        return None
-
-
-def _written_zone(path: Path) -> str | None:
-    try:
-        return _known_zone(path.read_text(encoding="ascii").strip())
-    except (OSError, UnicodeDecodeError):
-        return None
+def _zone_name(text: str) -> str:
+    """The IANA name in `Europe/Berlin` or `/usr/share/zoneinfo/Europe/Berlin`; Refusal for no zone."""
+    return parse_zone(text.rpartition("zoneinfo/")[2].removeprefix("posix/"))
 
 
 def _host_name() -> str:
@@ -217,10 +206,15 @@ class Setting:
     def variable(self) -> str:
         return VARIABLE_PREFIX + self.key.upper()
 
+    def read(self, texts: tuple[str, ...], parse: Callable[[str], Any]) -> Any:
+        """The value of the texts of one source, each of whose parts `parse` reads."""
+        if not self.many:
+            return parse(texts[-1])
+        return () if texts == ("none",) else tuple(parse(part) for text in texts for part in text.split(","))
+
 
 def setting(
-    metavar: str,
-    parse: Callable[[str], Any],
+    kind: Kind,
     default: str | None,
     told: str,
     *,
@@ -229,22 +223,18 @@ def setting(
     sources: str = "flag variable file",
 ) -> Any:
     """A field of the table. `make` computes a default that the text `default` only describes."""
-    row = {"parse": parse, "default": default or "", "metavar": metavar, "help": told, "many": many}
-    value = attrs.Factory(make, takes_self=True) if make else _default(parse, default, many)
-    return field(default=value, metadata=row | {"sources": frozenset(sources.split())})
-
-
-def _default(parse: Callable[[str], Any], text: str | None, many: bool) -> Any:
-    if text is None:
-        return None
-    return tuple(map(parse, text.split(","))) if many else parse(text)
+    row = Setting("", kind.parse, default or "", kind.metavar, told, many, frozenset(sources.split()))
+    value = attrs.Factory(make, takes_self=True) if make else None
+    if default is not None and not make:
+        value = row.read((default,), row.parse)
+    return field(default=value, metadata={"row": row})
 
 
 def table(kind: type[Common]) -> Iterator[Setting]:
     """The settings of one program, in the order in which help tells them."""
-    fields = [each for each in attrs.fields(kind) if "parse" in each.metadata]
-    for each in sorted(fields, key=lambda each: bool(each.inherited)):
-        yield Setting(field=each.name, **each.metadata)
+    for each in sorted(attrs.fields(kind), key=lambda each: bool(each.inherited)):
+        if row := each.metadata.get("row"):
+            yield evolve(row, field=each.name)
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -256,14 +246,12 @@ class Common:
 
     section: ClassVar[str] = ""  # the table of the TOML file that holds this program's keys
 
-    token_file: Path | None = setting(
-        "FILE", _path, None, "the secret that both sides know; see `cronflowd init`"
-    )
-    log_format: str = setting("FORM", _one_of("text", "json"), "text", "text (logfmt) or json, on stderr")
+    token_file: Path | None = setting(FILE, None, "the secret that both sides know; see `cronflowd init`")
+    log_format: str = setting(_one_of("FORM", "text", "json"), "text", "text (logfmt) or json, on stderr")
     log_level: str = setting(
-        "LEVEL", _one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error"
+        _one_of("LEVEL", "debug", "info", "warning", "error"), "info", "debug, info, warning or error"
     )
-    config: Path | None = setting("FILE", _path, None, "a TOML file of settings", sources="flag variable")
+    config: Path | None = setting(FILE, None, "a TOML file of settings", sources="flag variable")
     # What the command line gave, kept so that a reload can put it on top of the file again.
     flags: Mapping[str, tuple[str, ...]] = field(factory=dict, eq=False, repr=False)
 
@@ -273,99 +261,78 @@ class Settings(Common):
     """What the daemon was told. Seconds end in `_s`; sizes are bytes."""
 
     data: Path = setting(
-        "DIR",
-        _path,
+        DIR,
         "$STATE_DIRECTORY, else $XDG_STATE_HOME/cronflowd, else ~/.local/state/cronflowd",
         "where tasks.db and the journal live",
         make=lambda _: _state_dir("cronflowd"),
     )
     listen: tuple[Address, ...] = setting(
-        "HOST:PORT",
-        _address,
+        ADDRESS,
         "127.0.0.1:5050,[::1]:5050",
         "the control port; repeatable; port 0 is any free one; `none` for none",
         many=True,
     )
     listen_workers: tuple[Address, ...] = setting(
-        "HOST:PORT",
-        _address,
-        "127.0.0.1:5051,[::1]:5051",
-        "the worker port; repeatable; `none` for none",
-        many=True,
+        ADDRESS, "127.0.0.1:5051,[::1]:5051", "the worker port; repeatable; `none` for none", many=True
     )
     socket: Path = setting(
-        "PATH",
-        _path,
+        Kind("PATH", _path),
         "DATA/control.sock",
         "the control protocol on a unix socket",
         make=lambda self: self.data / "control.sock",
     )
     local_worker: int = setting(
-        "SLOTS", _number(0, MAX_SLOTS), "4", "a child process that runs so many jobs at a time; 0 for none"
+        _bounded("SLOTS", _whole)("0", "10000"),
+        "4",
+        "a child process that runs so many jobs at a time; 0 for none",
     )
     tz: str = setting(
-        "ZONE",
-        parse_zone,
+        Kind("ZONE", parse_zone),
         "the machine's zone",
         "the zone of tasks without tz=",
         make=lambda _: machine_zone(),
     )
-    insecure: bool = setting("", _switch, "false", "listen beyond this machine without a secret")
+    insecure: bool = setting(SWITCH, "false", "listen beyond this machine without a secret")
     check_config: bool = setting(
-        "", _switch, "false", "read the settings, tell what is wrong, exit", sources="flag"
+        SWITCH, "false", "read the settings, tell what is wrong, exit", sources="flag"
     )
 
     heartbeat_s: float = setting(
-        "TIME", _seconds(0.05, 3600), "10s", "how often a worker shows life; three missed: gone"
+        TIME("50ms", "1h"), "10s", "how often a worker shows life; three missed: gone"
     )
-    lease_s: float = setting("TIME", _seconds(0.05, DAY_S), "30s", "how long a silent worker keeps its runs")
-    kill_grace_s: float = setting(
-        "TIME", _seconds(0, DAY_S), "10s", "from TERM to KILL for a job that must end"
-    )
+    lease_s: float = setting(TIME("50ms", "1d"), "30s", "how long a silent worker keeps its runs")
+    kill_grace_s: float = setting(TIME("0s", "1d"), "10s", "from TERM to KILL for a job that must end")
     first_byte_wait_s: float = setting(
-        "TIME", _seconds(0, 3600), "1s", "a first byte later than this is a person typing"
+        TIME("0s", "1h"), "1s", "a first byte later than this is a person typing"
     )
-    end_wait_s: float = setting(
-        "TIME", _seconds(0, 3600), "200ms", "silence after which a script's input has ended"
-    )
-    more_wait_s: float = setting(
-        "TIME", _seconds(0, 3600), "5s", "the same, once more input came after an answer"
-    )
-    linger_s: float = setting(
-        "TIME", _seconds(0, 3600), "10s", "how long input is read after the server said its end"
-    )
-    silent_close_s: float = setting(
-        "TIME", _seconds(0.05, DAY_S), "60s", "a connection that sends nothing is closed"
-    )
-    session_idle_s: float = setting(
-        "TIME", _seconds(0.05, DAY_S), "300s", "a session that falls silent is closed"
-    )
+    end_wait_s: float = setting(TIME("0s", "1h"), "200ms", "silence after which a script's input has ended")
+    more_wait_s: float = setting(TIME("0s", "1h"), "5s", "the same, once more input came after an answer")
+    linger_s: float = setting(TIME("0s", "1h"), "10s", "how long input is read after the server said its end")
+    silent_close_s: float = setting(TIME("50ms", "1d"), "60s", "a connection that sends nothing is closed")
+    session_idle_s: float = setting(TIME("50ms", "1d"), "300s", "a session that falls silent is closed")
 
     notify: tuple[Target, ...] = setting(
-        "TARGET",
-        parse_target,
+        Kind("TARGET", parse_target),
         "none",
         "who is told of failures: mailto:ADDRESS, URL or slack+URL, with EVENTS: before it; repeatable",
-        make=lambda _: (),
         many=True,
     )
     notify_limit: tuple[int, float] = setting(
-        "N/TIME", parse_limit, "1/1h", "how often an event of one task is told; the others are counted"
+        Kind("N/TIME", parse_limit), "1/1h", "how often an event of one task is told; the others are counted"
     )
 
-    max_clients: int = setting("N", _number(1, 1_000_000), "1000", "control connections at a time")
-    max_workers: int = setting("N", _number(1, 1_000_000), "1000", "worker connections at a time")
-    max_tasks: int = setting("N", _number(1, 100_000_000), "2000000", "tasks")
+    max_clients: int = setting(NUMBER("1", "1000000"), "1000", "control connections at a time")
+    max_workers: int = setting(NUMBER("1", "1000000"), "1000", "worker connections at a time")
+    max_tasks: int = setting(NUMBER("1", "100000000"), "2000000", "tasks")
     max_outbox: int = setting(
-        "SIZE",
-        _size("64K", "1024G"),
+        SIZE("64K", "1024G"),
         "4M",
         "unread replies for which a reader is cut that takes nothing for 1 s (10 s below this)",
     )
-    output_limit: int = setting("SIZE", _size("0", "1G"), "1M", "output kept of a run: its head and its tail")
-    history: int = setting("SIZE", _size("0", "1048576G"), "1G", "ended runs and their output kept on disk")
-    segment: int = setting("SIZE", _size("4K", "4G"), "16M", "a journal file of this size is closed")
-    recent_runs: int = setting("N", _number(0, 10_000_000), "10000", "ended runs kept in memory")
+    output_limit: int = setting(SIZE("0", "1G"), "1M", "output kept of a run: its head and its tail")
+    history: int = setting(SIZE("0", "1048576G"), "1G", "ended runs and their output kept on disk")
+    segment: int = setting(SIZE("4K", "4G"), "16M", "a journal file of this size is closed")
+    recent_runs: int = setting(NUMBER("0", "10000000"), "10000", "ended runs kept in memory")
 
 
 @frozen(kw_only=True)
@@ -375,47 +342,49 @@ class WorkerSettings(Common):
     section: ClassVar[str] = "worker"
 
     connect: Address | Path = setting(
-        "HOST:PORT", _address_or_socket, "127.0.0.1:5051", "the daemon's worker port, or unix:PATH"
+        Kind("HOST:PORT", _address_or_socket), "127.0.0.1:5051", "the daemon's worker port, or unix:PATH"
     )
     name: str = setting(
-        "NAME", _worker_name, "the host's name", "how on= and WORKERS call it", make=lambda _: _host_name()
+        _checked("NAME", check_worker_name),
+        "the host's name",
+        "how on= and WORKERS call it",
+        make=lambda _: _host_name(),
     )
-    slots: int = setting("N", _number(1, MAX_SLOTS), "4", "jobs at a time")
+    slots: int = setting(NUMBER("1", "10000"), "4", "jobs at a time")
     label: tuple[tuple[str, str], ...] = setting(
-        "K=V", parse_label, "none", "what on=label:K=V looks for; repeatable", make=lambda _: (), many=True
+        Kind("K=V", parse_label), "none", "what on=label:K=V looks for; repeatable", many=True
     )
     handlers: Path | None = setting(
-        "DIR", _path, None, "the Python handlers of type=custom: NAME.py with handle(data, context)"
+        DIR, None, "the Python handlers of type=custom: NAME.py with handle(data, context)"
     )
-    spool: Path | None = setting("DIR", _path, None, "where reports wait for their acknowledgement")
+    spool: Path | None = setting(DIR, None, "where reports wait for their acknowledgement")
     http_private: str = setting(
-        "WORD",
-        _one_of("allow", "refuse"),
+        _one_of("WORD", "allow", "refuse"),
         "allow",
         "allow or refuse: whether http and webhook jobs reach this machine and private networks",
     )
-    smtp: Address | None = setting("HOST:PORT", _address, None, "the mail server for jobs of type email")
+    smtp: Address | None = setting(ADDRESS, None, "the mail server for jobs of type email")
     smtp_tls: str = setting(
-        "WORD",
-        _one_of("required", "auto", "off", "implicit"),
+        _one_of("WORD", "required", "auto", "off", "implicit"),
         "auto",
         "required (STARTTLS), auto (where the server offers it; required for a login), off, or"
         " implicit (TLS from the first byte)",
     )
-    smtp_user: str | None = setting("NAME", str, None, "the login at the mail server")
-    smtp_password_file: Path | None = setting("FILE", _path, None, "what holds its password")
+    smtp_user: str | None = setting(Kind("NAME", str), None, "the login at the mail server")
+    smtp_password_file: Path | None = setting(FILE, None, "what holds its password")
     smtp_from: str = setting(
-        "ADDRESS",
-        _mail_address,
+        _checked("ADDRESS", check_mail_address),
         "cronflowd@ and the host's name",
         "the sender of emails",
         make=lambda _: f"cronflowd@{_host_name().replace('_', '-')}",
     )
     silent_after_s: float = setting(
-        "TIME", _seconds(0.05, 30 * DAY_S), "5m", "a daemon that is silent for so long has --silent-hook run"
+        TIME("50ms", "30d"), "5m", "a daemon that is silent for so long has --silent-hook run"
     )
-    silent_hook: str | None = setting("COMMAND", str, None, "for /bin/sh; once then, once when it is back")
-    local: bool = setting("", _switch, "false", "", sources="flag")
+    silent_hook: str | None = setting(
+        Kind("COMMAND", str), None, "for /bin/sh; once then, once when it is back"
+    )
+    local: bool = setting(SWITCH, "false", "", sources="flag")
 
 
 @frozen(kw_only=True)
@@ -425,14 +394,12 @@ class ClientSettings(Common):
     section: ClassVar[str] = "client"
 
     server: Address | Path | None = setting(
-        "HOST:PORT|unix:PATH",
-        _address_or_socket,
+        Kind("HOST:PORT|unix:PATH", _address_or_socket),
         None,
         "the daemon's control port (default: unix:DATA/control.sock, else 127.0.0.1:5050)",
     )
     data: Path = setting(
-        "DIR",
-        _path,
+        DIR,
         "as the daemon's",
         "the data directory of a daemon on this machine",
         make=lambda _: _state_dir("cronflowd"),
@@ -457,10 +424,11 @@ class Given:
 def load(kind: type[AnySettings], flags: Mapping[str, tuple[str, ...]]) -> AnySettings:
     """The settings of one program; `flags` holds the texts of the command line by field name."""
     rows = {row.field: row for row in table(kind)}
-    given = _from_environ(kind) | _from_flags(kind, flags)
+    given = _from_environ(rows) | {
+        name: Given(texts, rows[name].flag, Exit.USAGE) for name, texts in flags.items()
+    }
     if "config" in given:
-        file = _value(rows["config"], given["config"])
-        given = _from_file(kind, file) | given
+        given = _from_file(kind, _value(rows["config"], given["config"])) | given
     settings = kind(flags=flags, **{name: _value(rows[name], each) for name, each in given.items()})
     _check_together(settings)
     return settings
@@ -483,17 +451,12 @@ def local_worker(settings: Settings) -> WorkerSettings:
     return load(WorkerSettings, ours | file)
 
 
-def _from_flags(kind: type[Common], flags: Mapping[str, tuple[str, ...]]) -> dict[str, Given]:
-    rows = {row.field: row for row in table(kind)}
-    return {name: Given(texts, rows[name].flag, Exit.USAGE) for name, texts in flags.items()}
-
-
-def _from_environ(kind: type[Common]) -> dict[str, Given]:
+def _from_environ(rows: Mapping[str, Setting]) -> dict[str, Given]:
     # Variables that begin like ours and are none of ours are left alone: Kubernetes sets
     # CRONFLOWD_PORT and more for any service that is called cronflowd.
     return {
         row.field: Given((os.environ[row.variable],), row.variable, Exit.CONFIG)
-        for row in table(kind)
+        for row in rows.values()
         if "variable" in row.sources and row.variable in os.environ
     }
 
@@ -548,22 +511,17 @@ def _file_texts(row: Setting, where: str, value: object) -> tuple[str, ...]:
 
 
 def _value(row: Setting, given: Given) -> Any:
-    if not row.many:
-        return _parse(row, given, given.texts[-1])
-    if given.texts == ("none",):
-        return ()
-    return tuple(_parse(row, given, piece) for text in given.texts for piece in text.split(","))
+    def parse(text: str) -> Any:
+        if not text.strip():
+            raise Fatal(given.status, f"{given.origin}: it is empty")
+        try:
+            return row.parse(text)
+        except ValueError as error:
+            raise Fatal(given.status, f"{given.origin}: {text!r} {error}") from error
+        except Refusal as error:
+            raise Fatal(given.status, f"{given.origin}: {error.message}") from error
 
-
-def _parse(row: Setting, given: Given, text: str) -> Any:
-    if not text.strip():
-        raise Fatal(given.status, f"{given.origin}: it is empty")
-    try:
-        return row.parse(text)
-    except ValueError as error:
-        raise Fatal(given.status, f"{given.origin}: {text!r} {error}") from error
-    except Refusal as error:
-        raise Fatal(given.status, f"{given.origin}: {error.message}") from error
+    return row.read(given.texts, parse)
 
 
 def _check_together(settings: Common) -> None:

@@ -174,7 +174,7 @@ def test_a_list_can_be_repeated_or_written_with_commas(monkeypatch: pytest.Monke
         ("segment", "1K", "--segment: '1K' is not between 4K and 4G"),
         ("insecure", "maybe", "--insecure: 'maybe' is neither true nor false"),
         ("log_format", "xml", "--log-format: 'xml' is none of text, json"),
-        ("heartbeat_s", "0s", "--heartbeat: '0s' is not between 0.05 and 3600 seconds"),
+        ("heartbeat_s", "0s", "--heartbeat: '0s' is not between 50ms and 1h"),
     ],
 )
 def test_a_bad_flag_is_bad_usage_and_says_why(field: str, text: str, why: str) -> None:
