@@ -13,14 +13,15 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..base.errors import Exit, Fatal
 from ..host import config, logs, secrets
-from ..host.config import AnySettings, ClientSettings, Common, Setting, Settings, WorkerSettings
+from ..host.config import AnySettings, ClientSettings, Setting, Settings, WorkerSettings
 
 TOKEN_NAME = "token"  # noqa: S105  # a file's name, in the data directory, made by `init`
+Command = Callable[[argparse.Namespace], int]
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     arguments, job = _without_job(arguments)
     parsed = parser().parse_args(_with_command(arguments), argparse.Namespace(job=job))
-    command: Callable[[argparse.Namespace], int] = parsed.command
+    command: Command = parsed.command
     return command(parsed)
 
 
@@ -92,45 +93,60 @@ def parser() -> argparse.ArgumentParser:
         description="Schedule with netcat, run on workers that dial in. Without a command: serve.",
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=f"cronflowd {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    serve = commands.add_parser("serve", help="the daemon", allow_abbrev=False)
-    serve.add_argument("--version", action="version", version=f"cronflowd {__version__}")
-    _add_program(serve, Settings, _serve)
-    _add_program(
-        commands.add_parser("worker", help="an agent that runs jobs", allow_abbrev=False),
-        WorkerSettings,
-        _work,
+
+    def add(name: str, run: Command, **told: Any) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, allow_abbrev=False, **told)
+        found.set_defaults(command=run)
+        return found
+
+    serve = add("serve", _serve, help="the daemon", description=_SETTINGS)
+    for each in (top, serve):
+        each.add_argument("--version", action="version", version=f"cronflowd {__version__}")
+    worker = add("worker", _work, help="an agent that runs jobs", description=_SETTINGS)
+    check = add("check", _check, help="examine a data directory")
+    check.add_argument(
+        "directory", metavar="DIR", type=Path, help="the data directory of a daemon that is not running"
     )
-    _add_check(commands.add_parser("check", help="examine a data directory", allow_abbrev=False))
-    _add_restore(commands.add_parser("restore", help="take back a BACKUP", allow_abbrev=False))
-    _add_init(commands.add_parser("init", help="make the secret for --token-file", allow_abbrev=False))
-    _add_import(commands.add_parser("import", help="take over a crontab", allow_abbrev=False))
-    _add_export(commands.add_parser("export", help="tasks as a crontab", allow_abbrev=False))
-    _add_run(
-        commands.add_parser(
-            "run",
-            help="run a command on a worker and wait for it",
-            usage="%(prog)s [-h] [option …] [key=value …] -- COMMAND [ARG …]",
-            allow_abbrev=False,
-        )
+    check.add_argument(
+        "--fix", action="store_true", help="mend what can be mended; what is cut off is kept aside"
     )
-    # No help: it is for the daemon's own use, and does not show.
-    _add_compact(commands.add_parser("compact", allow_abbrev=False))
+    restore = add("restore", _restore, help="take back a BACKUP")
+    restore.add_argument("file", metavar="FILE", type=Path, help="what BACKUP has written")
+    restore.add_argument("--force", action="store_true", help="move aside what stands in the directory")
+    init = add("init", _init, help="make the secret for --token-file")
+    for each in (restore, init):
+        _add_flag(each, next(row for row in config.table(Settings) if row.field == "data"))
+    take = add("import", _import, help="take over a crontab")
+    take.add_argument("file", metavar="FILE", help="a crontab; - is standard input")
+    take.add_argument(
+        "--system", action="store_true", help="as /etc/crontab: a user's name stands before the command"
+    )
+    take.add_argument("--dry-run", action="store_true", help="only tell what would come of each line")
+    export = add("export", _export, help="tasks as a crontab")
+    export.add_argument("refs", metavar="REF", nargs="*", help="a task's name or id; none: all tasks")
+    usage = "%(prog)s [-h] [option …] [key=value …] -- COMMAND [ARG …]"
+    run = add("run", _run_job, help="run a command on a worker and wait for it", usage=usage)
+    run.add_argument("words", metavar="key=value", nargs="*", help="any option of ADD, as env.LANG=C")
+    for key in _RUN_KEYS:
+        run.add_argument(f"--{key}", metavar=key.upper(), help=f"the same as {key}={key.upper()}")
+    compact = add("compact", _compact)  # no help: it is for the daemon's own use, and does not show
+    compact.add_argument("directory", metavar="DIR", type=Path)
+    compact.add_argument("history", metavar="BYTES", type=int)
+    clients = [(each, ClientSettings) for each in (take, export, run)]
+    for flags, kind in (serve, Settings), (worker, WorkerSettings), *clients:
+        for row in config.table(kind):
+            if kind is not ClientSettings or not row.field.startswith("log_"):  # a client says all on stderr
+                _add_flag(flags, row)
     return top
 
 
-def _add_program(
-    parser: argparse.ArgumentParser, kind: type[Common], run: Callable[[argparse.Namespace], int]
-) -> None:
-    parser.description = (
-        "Every flag is also a variable (--max-tasks: CRONFLOWD_MAX_TASKS) and a key of the file that"
-        " --config names (max_tasks; a worker's stand in its table [worker]). Flag goes before"
-        " variable, variable before file."
-    )
-    for row in config.table(kind):
-        _add_flag(parser, row)
-    parser.set_defaults(command=run)
+_RUN_KEYS = ("name", "timeout", "retry", "on")
+_SETTINGS = (
+    "Every flag is also a variable (--max-tasks: CRONFLOWD_MAX_TASKS) and a key of the file that"
+    " --config names (max_tasks; a worker's stand in its table [worker]). Flag goes before"
+    " variable, variable before file."
+)
 
 
 def _add_flag(parser: argparse.ArgumentParser, row: Setting) -> None:
@@ -141,68 +157,6 @@ def _add_flag(parser: argparse.ArgumentParser, row: Setting) -> None:
         parser.add_argument(row.flag, dest=row.field, metavar=row.metavar, action="append", help=text)
     else:
         parser.add_argument(row.flag, dest=row.field, action="append_const", const="true", help=text)
-
-
-def _add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "directory", metavar="DIR", type=Path, help="the data directory of a daemon that is not running"
-    )
-    parser.add_argument(
-        "--fix", action="store_true", help="mend what can be mended; what is cut off is kept aside"
-    )
-    parser.set_defaults(command=_check)
-
-
-def _add_restore(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help="what BACKUP has written")
-    parser.add_argument("--force", action="store_true", help="move aside what stands in the directory")
-    _add_data(parser, _restore)
-
-
-def _add_init(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser, _init)
-
-
-def _add_data(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    _add_flag(parser, next(row for row in config.table(Settings) if row.field == "data"))
-    parser.set_defaults(command=run)
-
-
-def _add_client(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    for row in config.table(ClientSettings):
-        if not row.field.startswith("log_"):  # a client says what it has to say on stderr
-            _add_flag(parser, row)
-    parser.set_defaults(command=run)
-
-
-def _add_import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a crontab; - is standard input")
-    parser.add_argument(
-        "--system", action="store_true", help="as /etc/crontab: a user's name stands before the command"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only tell what would come of each line")
-    _add_client(parser, _import)
-
-
-def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("refs", metavar="REF", nargs="*", help="a task's name or id; none: all tasks")
-    _add_client(parser, _export)
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", metavar="key=value", nargs="*", help="any option of ADD, as env.LANG=C")
-    for key in _RUN_KEYS:
-        parser.add_argument(f"--{key}", metavar=key.upper(), help=f"the same as {key}={key.upper()}")
-    _add_client(parser, _run_job)
-
-
-_RUN_KEYS = ("name", "timeout", "retry", "on")
-
-
-def _add_compact(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", type=Path)
-    parser.add_argument("history", metavar="BYTES", type=int)
-    parser.set_defaults(command=_compact)
 
 
 # --- the commands -------------------------------------------------------------------------------
