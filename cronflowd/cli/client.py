@@ -13,7 +13,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
@@ -159,49 +160,41 @@ def _refused(status: Row) -> NoReturn:
 
 
 class _Out:
-    """Standard output, for as long as somebody reads it (`| head`)."""
+    """Standard output or error, for as long as somebody reads it (`| head`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
         self.is_open = True
 
     def say(self, line: str) -> None:
-        if self.is_open:
-            self._try(lambda: print(line))
-
-    def close(self) -> None:
-        self._try(sys.stdout.flush)
-
-    def _try(self, write: Callable[[], object]) -> None:
+        if not self.is_open:
+            return
         try:
-            write()
+            self.stream.buffer.write(line.encode(errors="backslashreplace") + b"\n")
+            self.stream.buffer.flush()
         except BrokenPipeError:
             self.is_open = False
             # What is still in the buffer is written when Python ends, and must not fail there again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 def import_crontab(settings: ClientSettings, path: str, is_system: bool, is_dry: bool) -> int:
     """Sends a crontab's lines; reports each, and goes on after one that is refused."""
     lines = _read_crontab(path)
     verb = b"IMPORT " + b"--system " * is_system + b"--dry-run " * is_dry
-    out = _Out()
-    with closing(Connection(settings)) as connection, closing(out):
+    out = _Out(sys.stdout)
+    with closing(Connection(settings)) as connection:
         counts = _send_lines(connection, lines, verb, is_dry, out)
-        _tell_counts(counts, is_dry, out)
-    return Exit.CORRUPT if counts["refused"] else Exit.OK
-
-
-def _tell_counts(counts: dict[str, int], is_dry: bool, out: _Out) -> None:
-    done = "nothing was changed: " if is_dry else ""
-    added = "would be added" if is_dry else "added"
+    done, added = ("nothing was changed: ", "would be added") if is_dry else ("", "added")
     there = f"{counts['there already']} there already, {counts['refused']} refused"
     out.say(f"{done}{counts['added']} {added}, {there}")
+    return Exit.CORRUPT if counts["refused"] else Exit.OK
 
 
 def _send_lines(
     connection: Connection, lines: Iterable[bytes], verb: bytes, is_dry: bool, out: _Out
-) -> dict[str, int]:
-    counts = dict.fromkeys(("added", "there already", "refused"), 0)
+) -> Counter[str]:
+    counts = Counter[str]()
     for number, line in enumerate(lines, 1):
         try:
             rows, status = connection.ask(verb + line)
@@ -215,8 +208,7 @@ def _send_lines(
             word, told = outcome
             differences = "; ".join(row["text"] for row in rows)
             out.say(f"line {number}: {told}" + (f"; differs: {differences}" if differences else ""))
-            if word:
-                counts[word] += 1
+            counts[word] += 1
     return counts
 
 
@@ -245,8 +237,8 @@ def _outcome(status: Row, is_dry: bool) -> tuple[str, str] | None:
 
 def export_crontab(settings: ClientSettings, refs: Sequence[str]) -> int:
     """Prints tasks as a crontab."""
-    out = _Out()
-    with closing(Connection(settings)) as connection, closing(out):
+    out = _Out(sys.stdout)
+    with closing(Connection(settings)) as connection:
         for row in connection.stream(" ".join(["EXPORT", *refs]), REPLY_S):
             if "line" in row:
                 out.say(row["line"])
@@ -300,7 +292,7 @@ class _Watch:
         self._run: int | None = None
         self._shown = 0  # rows of its LOG
         self._signal = 0
-        self._is_open = {1: True, 2: True}
+        self._out, self._error = _Out(sys.stdout), _Out(sys.stderr)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """A signal: waited for until there is a run that can be cancelled."""
@@ -342,7 +334,8 @@ class _Watch:
             for row in islice(connection.stream(f"LOG {self._run} follow"), self._shown, None):
                 if "fd" in row:
                     self._shown += 1
-                    self._show(row["fd"], row["text"])
+                    remark = "" if row["fd"] else "cronflowd: "
+                    (self._out if row["fd"] == 1 else self._error).say(remark + row["text"])
         return self._exit(self._last_attempt(connection))
 
     def _last_attempt(self, connection: Connection) -> Row:
@@ -351,26 +344,13 @@ class _Watch:
             _refused(status if not status["ok"] else {"code": "internal", "message": "the run is not known"})
         return rows[0]
 
-    def _show(self, fd: int, text: str) -> None:
-        stream, said = (sys.stdout, text) if fd == 1 else (sys.stderr, text if fd else f"cronflowd: {text}")
-        self._write(fd or 2, stream, said + "\n")
-
-    def _write(self, fd: int, stream: TextIO, said: str) -> None:
-        """Nobody may be there any more to read it (`| head`), which ends nothing but the writing."""
-        if self._is_open[fd]:
-            try:
-                stream.buffer.write(said.encode(errors="backslashreplace"))
-                stream.buffer.flush()
-            except BrokenPipeError:
-                self._is_open[fd] = False
-
     def _exit(self, row: Row) -> int:
         state, run = row["state"], row["run"]
         if state == "ok":
             return Exit.OK
         if state == "failed":
             return int(row["exit"]) if row["exit"] else 1
-        self._write(2, sys.stderr, f"cronflowd: run {run} has ended as {state}\n")
+        self._error.say(f"cronflowd: run {run} has ended as {state}")
         return {"timeout": TIMED_OUT, "cancelled": CANCELLED}.get(state, Exit.TRY_AGAIN)
 
     def cancel(self) -> int:
@@ -380,5 +360,5 @@ class _Watch:
         try:
             Connection(self._settings).ask(f"CANCEL {self._run}")
         except Fatal as error:
-            self._write(2, sys.stderr, f"cronflowd: run {self._run} was not cancelled: {error.message}\n")
+            self._error.say(f"cronflowd: run {self._run} was not cancelled: {error.message}")
         return SIGNALLED + self._signal
