@@ -19,12 +19,13 @@ import json
 import os
 import re
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine.facts import encode
@@ -59,6 +60,7 @@ _KEPT_KIND = re.compile(
     rb'\{"seq":([0-9]+),"at":"([^"]*)","fact":"(RunEnded|OutputReceived|FiresPassed)",'
     rb'(?:"more":true,)?"(?:run|task)":([0-9]+),'
 )
+_ENDED, _OUTPUT, _PASSED = b"RunEnded", b"OutputReceived", b"FiresPassed"
 _DUE = re.compile(rb'"due_at":"([^"]*)"')
 _TASK = re.compile(rb'"task":([0-9]+),')
 
@@ -132,66 +134,38 @@ def remove_superseded(data: Path, upto: int) -> int:
 # --- which of the past is kept ------------------------------------------------------------------
 
 
-@frozen
-class Ended:
-    """A run whose last attempt ended in this piece. Times are RFC 3339 and compared as texts."""
+@define
+class Part:
+    """The records of one run's ends in a piece of history, or of its output."""
 
-    run: int
-    task: int
-    at: str
-    due_at: str
+    seqs: list[int] = Factory(list)
+    size: int = 0
 
 
 @define
 class Survey:
-    """What stands in one piece of history, oldest first."""
+    """What stands in one piece of history, oldest first. Times are RFC 3339 and compared as texts."""
 
     begins_at: str = ""
-    ended: list[Ended] = Factory(list)
+    ended: list[tuple[int, int, str, str]] = Factory(list)  # final ends: run, task, when, due when
     passed: list[tuple[int, int, str, int]] = Factory(list)  # fires that never ran: seq, task, when, bytes
-    row_bytes: dict[int, int] = Factory(dict)  # by run
-    output_bytes: dict[int, int] = Factory(dict)  # by run
+    parts: defaultdict[tuple[int, bytes], Part] = Factory(lambda: defaultdict(Part))  # by run and kind
 
     def add(self, line: bytes) -> None:
         match = _KEPT_KIND.match(line)
         if not match:
             return
-        number, kind, at = int(match[4]), match[3], match[2].decode()
+        seq, at, kind, number = int(match[1]), match[2].decode(), match[3], int(match[4])
         self.begins_at = self.begins_at or at
-        if kind == b"OutputReceived":
-            self.output_bytes[number] = self.output_bytes.get(number, 0) + len(line)
-        elif kind == b"FiresPassed":
-            self.passed.append((int(match[1]), number, at, len(line)))
-        else:
-            self.row_bytes[number] = self.row_bytes.get(number, 0) + len(line)
-            if b'"final":true' in line and (task := _TASK.search(line)) and (due := _DUE.search(line)):
-                self.ended.append(Ended(number, int(task[1]), at, due[1].decode()))
-
-
-@frozen
-class Choice:
-    """What of one piece is kept."""
-
-    rows: set[int]  # runs
-    outputs: set[int]  # runs
-    passed: set[int]  # records
-
-    def __call__(self, line: bytes) -> bool:
-        match = _KEPT_KIND.match(line)
-        if not match:
-            return False
-        if match[3] == b"FiresPassed":
-            return int(match[1]) in self.passed
-        return int(match[4]) in (self.rows if match[3] == b"RunEnded" else self.outputs)
-
-
-@define
-class Tally:
-    """How much of one task's history is kept already, newest first."""
-
-    runs: int = 0
-    passed: int = 0
-    output_bytes: int = 0
+        if kind == _PASSED:
+            self.passed.append((seq, number, at, len(line)))
+            return
+        part = self.parts[number, kind]
+        part.seqs.append(seq)
+        part.size += len(line)
+        is_final = kind == _ENDED and b'"final":true' in line
+        if is_final and (task := _TASK.search(line)) and (due := _DUE.search(line)):
+            self.ended.append((number, int(task[1]), at, due[1].decode()))
 
 
 class Sieve:
@@ -202,58 +176,47 @@ class Sieve:
         self.now = now  # the last record's time: the past is as old as the journal says
         self.bytes = 0  # kept so far
         self._state = state
-        self._tallies: dict[int, Tally] = {}
+        self._tally: Counter[tuple[int, bytes]] = Counter()  # of each task: runs, bytes of output, fires
         # Runs whose end is kept and whose beginning may stand in an older piece than their end.
-        self._long_rows, self._long_outputs = set(state.runs), set(state.runs)
+        self._long = set(product(state.runs, (_ENDED, _OUTPUT)))
 
-    def choose(self, survey: Survey) -> Choice:
-        """What of an older piece than all before is kept."""
-        seen = survey.row_bytes.keys() | survey.output_bytes.keys()
-        chosen = Choice(self._long_rows & seen, self._long_outputs & seen, set())
-        for ended in reversed(survey.ended):
-            self._choose_run(ended, survey, chosen)
+    def choose(self, survey: Survey) -> tuple[set[int], set[int]]:
+        """What of an older piece than all before is kept: records, and the runs that some are of."""
+        kept, records = self._long & survey.parts.keys(), set[int]()
+        for run, task, at, due_at in reversed(survey.ended):
+            new = self._choose_run(run, task, at, survey)
+            kept |= new
+            if due_at[:19] <= survey.begins_at[:19]:  # to the second: fractions may be left out
+                self._long |= new
         for seq, task, at, size in reversed(survey.passed):
-            tally, keep = self._tally(task), self._keep(task)
-            tally.passed += 1
-            if tally.passed <= keep.runs and at >= self._cutoff(keep) and self._fits(size):
-                chosen.passed.add(seq)
-                self.bytes += size
-        return chosen
+            if self._is_kept(task, _PASSED, at) and self._takes(size):
+                records.add(seq)
+        records.update(seq for key in kept for seq in survey.parts[key].seqs)
+        return records, {run for run, _ in kept}
 
-    def _choose_run(self, ended: Ended, survey: Survey, chosen: Choice) -> None:
-        tally, keep, run = self._tally(ended.task), self._keep(ended.task), ended.run
-        tally.runs += 1
-        row, output = survey.row_bytes[run], survey.output_bytes.get(run, 0)
-        if tally.runs > keep.runs or ended.at < self._cutoff(keep) or not self._fits(row):
-            return
-        is_long = ended.due_at[:19] <= survey.begins_at[:19]  # to the second: fractions may be left out
-        self.bytes += row
-        chosen.rows.add(run)
-        if is_long:
-            self._long_rows.add(run)
-        tally.output_bytes += output
-        if tally.output_bytes <= keep.output_bytes and self._fits(output):
-            self.bytes += output
-            chosen.outputs.add(run)
-            if is_long:
-                self._long_outputs.add(run)
+    def _choose_run(self, run: int, task: int, at: str, survey: Survey) -> set[tuple[int, bytes]]:
+        ends, output = survey.parts[run, _ENDED], survey.parts[run, _OUTPUT]
+        if not (self._is_kept(task, _ENDED, at) and self._takes(ends.size)):
+            return set()
+        self._tally[task, _OUTPUT] += output.size
+        fits = self._tally[task, _OUTPUT] <= self._keep(task).output_bytes and self._takes(output.size)
+        return {(run, _ENDED), (run, _OUTPUT)} if fits else {(run, _ENDED)}
 
-    def _fits(self, size: int) -> bool:
-        return self.bytes + size <= self.history_bytes
+    def _is_kept(self, task: int, kind: bytes, at: str) -> bool:
+        """Counts one more run of a task, or one more row of fires that never ran."""
+        keep = self._keep(task)
+        self._tally[task, kind] += 1
+        age = timedelta(seconds=min(keep.age_s, (self.now - EPOCH).total_seconds()))
+        return self._tally[task, kind] <= keep.runs and at >= _format(self.now - age)
 
-    def _tally(self, task: int) -> Tally:
-        tally = self._tallies.get(task)
-        if tally is None:
-            tally = self._tallies[task] = Tally()
-        return tally
+    def _takes(self, size: int) -> bool:
+        fits = self.bytes + size <= self.history_bytes
+        self.bytes += size * fits
+        return fits
 
     def _keep(self, task_id: int) -> Keep:
         task = self._state.tasks.get(task_id)
         return task.spec.options.keep if task else DEFAULTS.keep
-
-    def _cutoff(self, keep: Keep) -> str:
-        age = timedelta(seconds=min(keep.age_s, (self.now - EPOCH).total_seconds()))
-        return _format(self.now - age)
 
 
 # --- writing history ------------------------------------------------------------------------------
@@ -344,12 +307,11 @@ def _sift(directory: Path, piece: Piece, sieve: Sieve) -> None:
     survey = Survey()
     for line in piece.lines():
         survey.add(line)
-    choice = sieve.choose(survey)
-    runs = choice.rows | choice.outputs
+    kept, runs = sieve.choose(survey)
     span = (min(runs), max(runs)) if runs else (0, 0)
     header = Header("history", piece.first, 0, sifted_at=_format(sieve.now), runs=span)
     path = history_path(directory, piece.first, piece.last)
-    write_atomically(path, _seal_again(header, filter(choice, piece.lines())))
+    write_atomically(path, _seal_again(header, (line for line in piece.lines() if seq_of(line) in kept)))
 
 
 def _seal_again(header: Header, lines: Iterator[bytes]) -> Iterator[bytes]:
