@@ -28,8 +28,9 @@ from ..engine.state import State
 from ..host import config, logs, secrets, systemd
 from ..host.clock import Clock
 from ..host.config import Settings
+from ..host.disk import lock_directory
 from ..journal import tasks_file
-from ..journal.journal import FileJournal, lock_directory
+from ..journal.journal import FileJournal
 from ..net import listeners
 from ..net.clients import Waits, serve_client
 from ..net.listeners import Door, Listener, share_descriptors
@@ -65,7 +66,6 @@ async def _main(settings: Settings) -> int:
     }
     secrets.check_doors(settings, [_address(each) for group in inherited.values() for each in group])
     tokens = secrets.read_tokens(settings.token_file) if settings.token_file else ()
-    tasks_file.make_directory(settings.data)
     lock = lock_directory(settings.data)
     try:
         return await Daemon(settings, tokens, inherited).serve()
@@ -314,10 +314,8 @@ class Daemon:
 
 
 def _limits(settings: Settings) -> Limits:
-    limits = Limits(settings.max_tasks, settings.lease_s, settings.output_limit)
-    limits.notify, limits.notify_limit = settings.notify, settings.notify_limit
-    limits.host = socket.gethostname()
-    return limits
+    told = settings.notify, settings.notify_limit, socket.gethostname()
+    return Limits(settings.max_tasks, settings.lease_s, settings.output_limit, *told)
 
 
 def _waits(settings: Settings) -> Waits:

@@ -29,7 +29,7 @@ from attrs import define
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine.facts import Fact, encode
 from ..host import disk as d
-from ..host.disk import lock_directory, write_atomically
+from ..host.disk import write_atomically
 from .records import (
     BATCH_MARK,
     MAX_RECORD_BYTES,
@@ -52,15 +52,6 @@ ALLOCATE_AGAIN_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0  # between two tries of a write that finds no space
 CLOSE_PATIENCE_S = 10.0  # how long the end of the process waits for space
 
-__all__ = [
-    "FileJournal",
-    "Journal",
-    "MemoryJournal",
-    "Record",
-    "Segment",
-    "lock_directory",
-    "write_atomically",
-]
 log = logging.getLogger(__name__)
 
 

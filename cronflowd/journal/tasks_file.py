@@ -11,7 +11,6 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -19,20 +18,9 @@ from ..base.errors import Refusal
 from ..base.names import id_of_name
 from ..base.text import escape
 from ..base.walks import Numbered, Parted
-from ..host.disk import Prepared, make_directory, open_regular, prepare, write_atomically
+from ..host.disk import Prepared, free_name, open_regular, prepare, write_atomically
 from ..tasks.task import TaskSpec, parse_json, parse_record, task_record
 
-__all__ = [
-    "TASKS_NAME",
-    "check_file_name",
-    "fingerprint",
-    "format_line",
-    "format_tasks",
-    "keep_edited",
-    "make_directory",
-    "prepare_tasks",
-    "read_tasks",
-]
 TASKS_NAME = "tasks.db"
 MAX_TASKS = 2_000_000
 MAX_LINE_BYTES = 262_144  # whatever a task may hold (model.MAX_TEXT_BYTES), escaped as JSON, is shorter
@@ -211,11 +199,9 @@ def keep_edited(path: Path) -> Path:
     """Copies a hand-edited file to `tasks.db.edited`, or `.edited.2` and so on: none is ever overwritten."""
     with open_regular(path) as file:
         content = file.read()
-    for number in count(1):
-        aside = path.with_name(f"{path.name}.edited" + (f".{number}" if number > 1 else ""))
-        if not aside.exists():
-            write_atomically(aside, [content])
-            return aside
-        if aside.read_bytes() == content:
-            return aside
-    raise AssertionError("the numbers have ended")
+    for known in path.parent.glob(f"{path.name}.edited*"):
+        if known.read_bytes() == content:
+            return known
+    aside = free_name(path.with_name(f"{path.name}.edited"))
+    write_atomically(aside, [content])
+    return aside

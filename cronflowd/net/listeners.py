@@ -19,8 +19,9 @@ import select
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -108,22 +109,19 @@ class Connection:
 
     def rtt_s(self) -> float:
         """The kernel's estimate of a round trip to the peer; 0 where it has none."""
-        if self.kind == "unix" or not hasattr(socket, "TCP_INFO"):
+        if self.kind == "unix":
             return 0.0
         try:
             info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_OFFSET + 4)
         except OSError:
             return 0.0
-        return int.from_bytes(info[_RTT_OFFSET:], "little" if _LITTLE else "big") / 1e6
+        return int.from_bytes(info[_RTT_OFFSET:], sys.byteorder) / 1e6
 
     def is_gone(self) -> bool:
         """Nobody is there any more: both directions have ended, or the connection was reset."""
         poll = select.poll()
         poll.register(self._sock, 0)
         return bool(poll.poll(0))
-
-
-_LITTLE = struct.pack("=H", 1) == b"\x01\x00"
 
 
 def _tune(sock: socket.socket) -> None:
@@ -230,7 +228,7 @@ def open_unix(path: Path) -> Listener:
     """Listens on a socket file of mode 0600; one that nobody answers on is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _ShortName(path) as name:
+        with _short_name(path) as name:
             _remove_stale(path, name)
             sock.bind(name)
         # Before listen() nobody can connect, so there is no moment with a wider mode.
@@ -261,22 +259,17 @@ def _remove_stale(path: Path, name: str) -> None:
     raise OSError(errno.EADDRINUSE, "another process answers on it")
 
 
-class _ShortName:
+@contextmanager
+def _short_name(path: Path) -> Iterator[str]:
     """A name for a path that AF_UNIX takes: through the directory's descriptor if it is too long."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._directory = -1
-
-    def __enter__(self) -> str:
-        if len(os.fsencode(self._path)) <= MAX_UNIX_PATH_BYTES:
-            return str(self._path)
-        self._directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
-        return f"/proc/self/fd/{self._directory}/{self._path.name}"
-
-    def __exit__(self, *_: object) -> None:
-        if self._directory >= 0:
-            os.close(self._directory)
+    if len(os.fsencode(path)) <= MAX_UNIX_PATH_BYTES:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def adopt_listener(descriptor: int) -> Listener:

@@ -100,14 +100,15 @@ class Schedule:
 
     def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
         """The newest instant in (after, upto] that has a due moment; None if there is none."""
-        return None
+        found = self.next_after(after, anchor_at)  # of those that have one moment at the most
+        return found if found and found <= upto else None
 
     def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
         """How many due moments are in (after, upto]; its cost does not grow with their number.
 
         Moments, not instants: what a leap of the clock brings to one instant is counted each.
         """
-        return 0
+        return int(self.latest(after, upto, anchor_at) is not None)
 
     def times_at(self, at: datetime, anchor_at: datetime) -> int:
         """How many moments come together at an instant that is due; 1 but at a leap of the clock."""
@@ -163,12 +164,6 @@ class At(Schedule):
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         return self.moment_at if self.moment_at > at else None
-
-    def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
-        return self.moment_at if after < self.moment_at <= upto else None
-
-    def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
-        return int(after < self.moment_at <= upto)
 
 
 @frozen(eq=False)
@@ -455,10 +450,8 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
         return At(text, tz, zone, _parse_moment(argument, tz))
     if argument:
         refuse(f'"{argument}" after {word}: nothing may follow it')
-    if word == "@reboot":
-        return _Reboot(text, tz, zone)
-    if word == "@after":
-        return _After(text, tz, zone)
+    if kind := {"@reboot": _Reboot, "@after": _After}.get(word):
+        return kind(text, tz, zone)
     if word in MACROS:
         return _parse_cron(text, MACROS[word], tz, zone)
     return refuse(f'"{word}" is not one of {" ".join(MACROS)} @reboot @every @at @after')

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.engine import facts as f
+from cronflowd.host.disk import lock_directory
 from cronflowd.journal import journal as journal_module
-from cronflowd.journal.journal import FileJournal, MemoryJournal, lock_directory
+from cronflowd.journal.journal import FileJournal, MemoryJournal
 from cronflowd.journal.records import Corrupt, Header, Reader, journal_dir, list_segments, parse_header
 from tests.lib.open_journal import NOW, PATIENCE_S, Committed, Open, only_segment, replay
 from tests.lib.simulated_disk import IO_ERROR, NO_SPACE, FaultyDisk, PowerDisk, error
