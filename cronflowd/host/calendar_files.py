@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..base.errors import Refusal
-from ..schedules.calendars import FILE, Calendar, Calendars, Dates, find_holidays, parse_dates
+from ..schedules.calendars import FILE, Calendar, Calendars, find_holidays, parse_dates
 from .disk import open_regular
 
 MAX_CALENDAR_BYTES = 1024 * 1024
@@ -28,7 +28,7 @@ def _read_calendar(data: Path, name: str) -> Calendar:
         raise Refusal(refusal.code, f"skip=: {refusal.message}") from None
 
 
-def _read_dates(data: Path, name: str) -> Dates:
+def _read_dates(data: Path, name: str) -> Calendar:
     path = data / name.removeprefix(FILE)
     with open_regular(path) as file:
         stamp = os.fstat(file.fileno())
@@ -42,7 +42,7 @@ def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) ->
     for name in names:
         known, stamp = calendars.known.get(name), _stamp(data, name)
         # A file that could not be read is read once more when it is another one.
-        if (known and (not isinstance(known, Dates) or stamp[:2] == known.stamp)) or (
+        if (known and known.stamp in (None, stamp[:2])) or (
             name in calendars.troubles and calendars.failed.get(name) == stamp
         ):
             continue

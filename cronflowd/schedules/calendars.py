@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import frozen
 
@@ -38,33 +38,21 @@ def parse_calendar_names(text: str) -> tuple[str, ...]:
     return names
 
 
-class Calendar(Protocol):
+@frozen(eq=False)
+class Calendar:
     """Days off, and what each is called."""
 
-    def name_of(self, day: date) -> str | None:
-        """What a day off is called; None for any other day."""
-        ...
+    names: Mapping[date, str]  # of public holidays, one that grows by the years that are asked for
+    stamp: tuple[int, int] | None = None  # the file's time and size, by which an edit is known
 
-    def days(self, first: date, last: date) -> Iterable[date]:
+    def days(self, first: date, last: date) -> list[date]:
         """The days off from first to last, both included."""
-        ...
+        for year in range(first.year, last.year + 1):
+            self.names.get(date(year, 1, 1))
+        return [day for day in self.names if first <= day <= last]
 
 
-@frozen(eq=False)
-class Dates:
-    """A list of dates, each with the remark that stands beside it."""
-
-    names: Mapping[date, str]
-    stamp: tuple[int, int] = (0, 0)  # the file's time and size, by which an edit is known
-
-    def name_of(self, day: date) -> str | None:
-        return self.names.get(day)
-
-    def days(self, first: date, last: date) -> Iterable[date]:
-        return (day for day in self.names if first <= day <= last)
-
-
-def parse_dates(lines: Iterable[bytes], file: str, stamp: tuple[int, int]) -> Dates:
+def parse_dates(lines: Iterable[bytes], file: str, stamp: tuple[int, int]) -> Calendar:
     """An ISO date a line, `#` begins a remark. Raises Refusal (`bad-line`) naming the first bad one."""
     names: dict[date, str] = {}
     for number, line in enumerate(lines, 1):
@@ -80,27 +68,14 @@ def parse_dates(lines: Iterable[bytes], file: str, stamp: tuple[int, int]) -> Da
             raise Refusal("bad-line", f"{file} line {number}: {what}") from None
         if len(names) > MAX_DATES:
             raise Refusal("bad-line", f"{file} line {number}: more than {MAX_DATES} dates")
-    return Dates(names, stamp)
+    return Calendar(names, stamp)
 
 
-@frozen(eq=False)
-class Holidays:
-    """The public holidays of a country or a part of it, or the days on which an exchange is closed."""
+def find_holidays(name: str) -> Calendar:
+    """The calendar `holidays:FR`, of a country, a part of it, or an exchange.
 
-    table: Any  # of the package; a mapping from dates to names that grows by the year
-
-    def name_of(self, day: date) -> str | None:
-        name: str | None = self.table.get(day)
-        return name
-
-    def days(self, first: date, last: date) -> Iterable[date]:
-        for year in range(first.year, last.year + 1):
-            self.table.get(date(year, 1, 1))  # has the year made
-        return [day for day in self.table if first <= day <= last]
-
-
-def find_holidays(name: str) -> Holidays:
-    """The calendar `holidays:FR`. Raises Refusal if there is none, or the package is not there."""
+    Raises Refusal if there is none, or the package is not there.
+    """
     try:
         import holidays  # optional, and a tenth of a second
     except ImportError:
@@ -118,7 +93,7 @@ def find_holidays(name: str) -> Holidays:
     # Without a language that it has, the package takes the environment's, and of LANG=C.UTF-8 one Python
     # makes English and another the country's own.
     language = ENGLISH if ENGLISH in table.supported_languages else table.default_language
-    return Holidays(make(language=language))
+    return Calendar(make(language=language))
 
 
 class Calendars:
@@ -133,7 +108,7 @@ class Calendars:
         """The calendar that takes a day off, and what it calls it; None if none does."""
         for name in names:
             calendar = self.known.get(name)
-            if calendar and (what := calendar.name_of(day)) is not None:
+            if calendar and (what := calendar.names.get(day)) is not None:
                 return f"{name} ({what})" if what else name
         return None
 

@@ -11,7 +11,7 @@ import pytest
 from cronflowd.ask import questions as q
 from cronflowd.ask import views
 from cronflowd.engine import orders as o
-from cronflowd.schedules.calendars import Dates
+from cronflowd.schedules.calendars import Calendar
 from cronflowd.schedules.zones import load_zone
 from cronflowd.tasks.task import parse_record
 from tests.lib.engine_driver import Driver
@@ -69,7 +69,7 @@ def test_a_restart_between_moments_of_one_instant_decides_the_rest_as_missed_or_
     """Of three moments at a leap one had been decided; the count of the others is two, on a day off too."""
     driver = Driver()
     driver.now = datetime(2030, 3, 31, 0, 30, tzinfo=UTC)
-    driver.state.calendars.known = {"file:off": Dates({driver.now.date(): ""})}
+    driver.state.calendars.known = {"file:off": Calendar({driver.now.date(): ""})}
     driver.line("ADD name=job catchup=skip skip=file:off tz=Europe/Paris 0,20,40 2 * * * job")
     driver.now = datetime(2030, 3, 31, 1, 0, tzinfo=UTC)
     driver.do(driver.engine.next_step(driver.now))
@@ -84,7 +84,7 @@ def test_days_off_hold_all_moments_from_midnight_to_midnight() -> None:
     """The first moment of a day off and the last one belong to it, those around it do not."""
     driver = Driver()
     day = driver.now.date() + timedelta(days=1)
-    driver.state.calendars.known = {"file:off": Dates({day: ""})}
+    driver.state.calendars.known = {"file:off": Calendar({day: ""})}
     driver.line("ADD name=job skip=file:off 0 * * * * job")
     driver.now += timedelta(days=4)
     driver.pump()
@@ -97,7 +97,7 @@ def test_days_off_hold_all_moments_from_midnight_to_midnight() -> None:
 def test_after_and_reboot_heed_days_off_and_a_count_that_is_used_up() -> None:
     """No clock starts them, and yet a closed shop is closed."""
     driver = Driver()
-    driver.state.calendars.known = {"file:off": Dates({driver.now.date(): ""})}
+    driver.state.calendars.known = {"file:off": Calendar({driver.now.date(): ""})}
     driver.line("ADD name=first 0 0 1 1 * first")
     driver.line("ADD name=then skip=file:off after=first @after then")
     driver.line("ADD name=boot count=1 @reboot boot")
@@ -178,7 +178,7 @@ def test_days_off_do_not_use_up_the_rows_of_zone_differences() -> None:
     """Three days off at the beginning, and `n=3`: the differences after them are what is asked about."""
     driver = Driver()
     off = {datetime(2030, 3, 31, tzinfo=UTC).date() + timedelta(days=n): "" for n in range(3)}
-    driver.state.calendars.known = {"file:off": Dates(off)}
+    driver.state.calendars.known = {"file:off": Calendar(off)}
     driver.line("ADD name=job tz=Europe/Paris skip=file:off 30 2 * * * job")
     query = q.CompareZones("/x", "job", datetime(2031, 1, 1, tzinfo=UTC), 3)
     others = {"Europe/Paris": load_zone("Africa/Algiers")}
@@ -190,7 +190,7 @@ def test_days_off_do_not_use_up_the_rows_of_zone_differences() -> None:
 def test_a_zone_that_is_not_there_is_told_also_if_the_next_day_is_off() -> None:
     """`no-zone` is about the task, not about a day."""
     driver = Driver()
-    driver.state.calendars.known = {"file:off": Dates({datetime(2030, 1, 2, tzinfo=UTC).date(): ""})}
+    driver.state.calendars.known = {"file:off": Calendar({datetime(2030, 1, 2, tzinfo=UTC).date(): ""})}
     driver.line("ADD name=job tz=Europe/Paris skip=file:off 30 2 * * * job")
     query = q.CompareZones("/x", "job", datetime(2031, 1, 1, tzinfo=UTC), 3)
     rows = views.zone_differences(driver.state, query, {"Europe/Paris": None}, driver.now)

@@ -16,7 +16,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import finish
 from cronflowd.engine.dependencies import standing
-from cronflowd.schedules.calendars import Dates
+from cronflowd.schedules.calendars import Calendar
 from cronflowd.tasks import task as records
 from cronflowd.tasks.task import ENDED, WAITING
 from tests.lib.engine_driver import Driver, snapshot
@@ -46,7 +46,7 @@ class EngineMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.driver = Driver()
-        self.driver.state.calendars.known = {"file:off": Dates({self.driver.now.date(): "closed"})}
+        self.driver.state.calendars.known = {"file:off": Calendar({self.driver.now.date(): "closed"})}
         self.driver.do(o.StartDaemon("1", "UTC"))
         self.sent: Counter[tuple[int, int]] = Counter()
         self.holding: dict[str, set[tuple[int, int]]] = {}

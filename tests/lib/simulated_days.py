@@ -29,7 +29,7 @@ from cronflowd.engine.lanes import HANDICAP
 from cronflowd.engine.placement import accepts
 from cronflowd.engine.rules import Decision
 from cronflowd.engine.state import State
-from cronflowd.schedules.calendars import Dates
+from cronflowd.schedules.calendars import Calendar
 from cronflowd.tasks.task import ENDED, Run, Task
 from tests.lib.engine_driver import Driver, snapshot
 
@@ -44,7 +44,7 @@ BIRTHDAYS = [
     datetime(2030, *day, 9, tzinfo=UTC) for day in ((3, 30), (3, 9), (10, 26), (11, 2), (4, 6), (7, 1))
 ]
 ZONES = ["UTC", "Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"]
-CALENDARS = {"file:off": Dates({day.date() + timedelta(days=1): "closed" for day in BIRTHDAYS})}
+CALENDARS = {"file:off": Calendar({day.date() + timedelta(days=1): "closed" for day in BIRTHDAYS})}
 SCHEDULES = [
     "*/10 * * * *", "*/20 1-4 * * *", "0 * * * *", "30 2 * * *", "5,35 * * * *", "15 */3 * * *", "0 0 * * *",
     "*/7 2 * * *", "@hourly", "@every 11m", "@every 2h", '"every 45 minutes"', '"daily at 2:30"', "@reboot",

@@ -13,12 +13,18 @@ import pytest
 from cronflowd.base.errors import Refusal
 from cronflowd.host import calendar_files
 from cronflowd.host.calendar_files import read_calendars, refresh_calendars
-from cronflowd.schedules.calendars import Calendars, Dates, find_holidays, parse_calendar_names, parse_dates
+from cronflowd.schedules.calendars import (
+    Calendar,
+    Calendars,
+    find_holidays,
+    parse_calendar_names,
+    parse_dates,
+)
 
 NOEL = date(2026, 12, 25)
 
 
-def dates(*lines: str) -> Dates:
+def dates(*lines: str) -> Calendar:
     return parse_dates([line.encode() for line in lines], "closed.txt", (0, 0))
 
 
@@ -64,11 +70,11 @@ def test_what_is_no_name_of_a_calendar(text: str) -> None:
 
 def test_public_holidays_by_country_part_and_exchange() -> None:
     """The three kinds of codes that the package knows."""
-    assert find_holidays("holidays:FR").name_of(NOEL) == "Christmas Day"
+    assert find_holidays("holidays:FR").names.get(NOEL) == "Christmas Day"
     corpus_christi = date(2026, 6, 4)
-    assert find_holidays("holidays:DE").name_of(corpus_christi) is None
-    assert find_holidays("holidays:DE-BY").name_of(corpus_christi)
-    assert find_holidays("holidays:NYSE").name_of(date(2026, 11, 26))
+    assert find_holidays("holidays:DE").names.get(corpus_christi) is None
+    assert find_holidays("holidays:DE-BY").names.get(corpus_christi)
+    assert find_holidays("holidays:NYSE").names.get(date(2026, 11, 26))
 
 
 @pytest.mark.parametrize("language", ["fr", "uk", "en_GB", "C"])
@@ -77,9 +83,9 @@ def test_a_holiday_is_called_the_same_whatever_the_locale(
 ) -> None:
     """A notice that says Noël here and Christmas Day there is not found again; Pythons differ in C.UTF-8."""
     monkeypatch.setenv("LANGUAGE", language)
-    assert find_holidays("holidays:FR").name_of(NOEL) == "Christmas Day"
-    assert find_holidays("holidays:DE-BY").name_of(date(2026, 6, 4)) == "Corpus Christi"
-    assert find_holidays("holidays:XNYS").name_of(date(2026, 11, 26)) == "Thanksgiving Day"
+    assert find_holidays("holidays:FR").names.get(NOEL) == "Christmas Day"
+    assert find_holidays("holidays:DE-BY").names.get(date(2026, 6, 4)) == "Corpus Christi"
+    assert find_holidays("holidays:XNYS").names.get(date(2026, 11, 26)) == "Thanksgiving Day"
 
 
 @pytest.mark.parametrize("name", ["holidays:ZZ", "holidays:DE-QQ", "holidays:NYSE-X"])
