@@ -65,6 +65,10 @@ BOUNDS = ["", "", "", "count=5", "spread=10m", "skip=file:off", "count=2 spread=
 DURATIONS_S = [0.0, 0.0, 1.0, 5.0, 30.0, 90.0, 600.0, 2400.0, 9000.0]
 STEPS_S = [-0.5, 0.7, -30.0, 61.0, -300.0, 900.0, -3600.0, 3600.0, 7300.0, -9000.0, 4 * HOUR_S, -5 * HOUR_S]
 MANY_STEPS_S = [*STEPS_S, 30 * HOUR_S]
+ORDERS = {
+    "add": 3, "run": 6, "now": 3, "at": 2, "cancel": 4, "pause": 1, "resume": 2, "set": 2, "remove": 1,
+    "drain": 1, "hup": 1, "checkpoint": 1,
+}  # fmt: skip
 
 Action = Callable[[], None]
 
@@ -80,17 +84,7 @@ def must(kept: object, *why: object) -> None:
 
 def _short(what: object) -> str:
     """Without the definition, which is long."""
-    fields = (
-        "id",
-        "name",
-        "state",
-        "due_at",
-        "queued_at",
-        "by",
-        "attempt",
-        "target",
-        "delayed_until_at",
-    )
+    fields = "id name state due_at queued_at by attempt target delayed_until_at".split()
     if isinstance(what, Run | Task):
         values = [f"{name}={getattr(what, name)}" for name in fields if getattr(what, name, None)]
         return f"{type(what).__name__}({', '.join(values)} of {what.spec.record})"
@@ -441,23 +435,7 @@ class Life(Driver):
         chance, tasks = self.chance, list(self.state.tasks)
         pick = chance.choice(tasks) if tasks else 1
         runs = list(self.state.runs) or [1]
-        what = chance.choices(
-            [
-                "add",
-                "run",
-                "now",
-                "at",
-                "cancel",
-                "pause",
-                "resume",
-                "set",
-                "remove",
-                "drain",
-                "hup",
-                "checkpoint",
-            ],
-            [3, 6, 3, 2, 4, 1, 2, 2, 1, 1, 1, 1],
-        )[0]
+        what = chance.choices(list(ORDERS), list(ORDERS.values()))[0]
         match what:
             case "add":
                 self._add()
