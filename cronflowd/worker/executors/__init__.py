@@ -7,6 +7,7 @@ shell       shell and script
 builtin     echo, sleep and calculate
 custom      handlers, seen from the worker
 handler     the process of one handler
+remote      what talks to a server
 client      one HTTP request
 http        http
 webhook     webhook

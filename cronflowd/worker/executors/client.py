@@ -10,11 +10,11 @@ httpx2 reads URLs, and httpcore2, which belongs to it, speaks HTTP.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import ssl
 from collections.abc import Iterable
+from functools import cache, partial
 from typing import Any
 
 import httpcore2
@@ -25,21 +25,8 @@ from attrs import define, frozen
 from ... import __version__
 from ...base.addresses import why_refused
 from ...tasks.kinds import expects
-from .job import NOT_RUNNABLE, Ended, Job, ended_by_signal
-
-# The exit codes are curl's, so that whoever knows those knows these.
-BAD_URL = 3
-NO_HOST = 6
-NO_CONNECTION = 7
-NO_HTTP = 8
-PARTIAL = 18
-UNEXPECTED_STATUS = 22
-TIMED_OUT = 28
-NO_TLS = 35
-EMPTY_ANSWER = 52
-NOT_SENT = 55
-NOT_RECEIVED = 56
-NOT_TRUSTED = 60
+from . import remote as r
+from .job import NOT_RUNNABLE, Ended, Job
 
 CONNECT_S = 30.0  # to be connected to one of the addresses
 ONE_ADDRESS_S = 5.0  # to one of them, while there are others
@@ -62,27 +49,12 @@ class Request:
     expect: str  # statuses that are a success, as in expect=
 
 
-class Failure(Exception):
-    """There is no whole answer."""
-
-    def __init__(self, code: int, why: str) -> None:
-        super().__init__(why)
-        self.code = code
-        self.why = why
-
-
 async def carry_out(job: Job, request: Request, private: bool) -> Ended:
     """Sends the request as a job: with its timeout, its KILL, and the answer's body as output."""
-    job.start()
     exchange = Exchange(job, request, trio.current_time())
-    with job.life:
-        try:
-            return await exchange.run(private)
-        except Failure as failure:
-            return Ended(failure.code, why=failure.why)
-    if job.timed_out:
-        return Ended(TIMED_OUT, why=f"{exchange.told} its timeout is over", timed_out=True)
-    return ended_by_signal(job)
+    return await r.converse(
+        job, partial(exchange.run, private), lambda: f"{exchange.told} its timeout is over"
+    )
 
 
 @define
@@ -110,9 +82,9 @@ class Exchange:
             async with httpcore2.AsyncConnectionPool(tls_context(), network_backend=network) as pool:
                 return await self._exchange(pool)
         except (httpx2.InvalidURL, UnicodeError) as error:
-            raise Failure(BAD_URL, f"the URL cannot be read: {error}") from None
+            raise r.Failure(r.BAD_URL, f"the URL cannot be read: {error}") from None
         except httpcore2.LocalProtocolError as error:
-            raise Failure(NOT_RUNNABLE, f"cannot start: not a request: {error}") from None
+            raise r.Failure(NOT_RUNNABLE, f"cannot start: not a request: {error}") from None
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
             raise self._failure(error) from None
 
@@ -128,33 +100,22 @@ class Exchange:
                 self.job.output.feed(1, chunk)
         if expects(request.expect, response.status):
             return Ended(0, why=self.told.removesuffix(";"))
-        return Ended(UNEXPECTED_STATUS, why=f"{self.told} expected is {request.expect}")
+        return Ended(r.UNEXPECTED_STATUS, why=f"{self.told} expected is {request.expect}")
 
-    def _failure(self, error: Exception) -> Failure:
+    def _failure(self, error: Exception) -> r.Failure:
         if isinstance(error, httpcore2.ConnectError):
-            return _tls_failure(error)
+            why = "the server ended the connection instead of TLS"
+            return r.tls_failure(error) or r.Failure(r.NO_TLS, why)
         if isinstance(error, httpcore2.WriteError):
-            code = NOT_SENT
+            code = r.NOT_SENT
         elif isinstance(error, httpcore2.ReadError):
-            code = NOT_RECEIVED
+            code = r.BROKEN
         elif self.status:
-            code = PARTIAL
+            code = r.PARTIAL
         else:
-            code = EMPTY_ANSWER if "without sending" in str(error) else NO_HTTP
+            code = r.EMPTY_ANSWER if "without sending" in str(error) else r.NO_HTTP
         reason = str(error) or "the connection broke"
-        return Failure(code, f"{self.told} {reason[:MAX_SHOWN]}")
-
-
-def _tls_failure(error: BaseException) -> Failure:
-    """Why there is no TLS; the certificate's fault is told apart."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return Failure(NOT_TRUSTED, f"the certificate is not trusted: {cause.verify_message}")
-        if isinstance(cause, ssl.SSLError):
-            return Failure(NO_TLS, f"TLS: {cause.reason or cause}")
-        cause = cause.__cause__ or cause.__context__
-    return Failure(NO_TLS, "the server ended the connection instead of TLS")
+        return r.Failure(code, f"{self.told} {reason[:MAX_SHOWN]}")
 
 
 def _headers(request: Request, url: httpx2.URL) -> list[tuple[bytes, bytes]]:
@@ -181,7 +142,7 @@ def _status_line(response: httpcore2.Response) -> str:
     return f"{line} to {location.decode(errors='replace')[:MAX_SHOWN]} (redirects are not followed)"
 
 
-@functools.cache
+@cache
 def tls_context() -> ssl.SSLContext:
     """Certificates are checked against those the system trusts, or that SSL_CERT_FILE names."""
     return ssl.create_default_context()
@@ -207,7 +168,7 @@ class Network(httpcore2.AsyncNetworkBackend):
         with trio.move_on_after(CONNECT_S):
             addresses = self._permitted(host, await _look_up(host, port))
             return await _connect_to_one(host, port, addresses)
-        raise Failure(TIMED_OUT, f"{host}: no connection within {CONNECT_S:g} s")
+        raise r.Failure(r.TIMED_OUT, f"{host}: no connection within {CONNECT_S:g} s")
 
     def _permitted(self, host: str, addresses: list[str]) -> list[str]:
         refused = {address: why_refused(address, self._private) for address in addresses}
@@ -215,7 +176,7 @@ class Network(httpcore2.AsyncNetworkBackend):
         if not permitted:
             address, why = next(iter(refused.items()))
             shown = address if address == host else f"{host} ({address})"
-            raise Failure(NOT_RUNNABLE, f"cannot start: {shown}: {why}")
+            raise r.Failure(NOT_RUNNABLE, f"cannot start: {shown}: {why}")
         return permitted
 
 
@@ -223,7 +184,7 @@ async def _look_up(host: str, port: int) -> list[str]:
     try:
         found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise Failure(NO_HOST, f"{host}: {getattr(error, 'strerror', None) or error}") from None
+        raise r.Failure(r.NO_HOST, f"{host}: {getattr(error, 'strerror', None) or error}") from None
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
@@ -238,7 +199,7 @@ async def _connect_to_one(host: str, port: int, addresses: list[str]) -> httpcor
             whys.append(f"{address}: no answer")
         except httpcore2.ConnectError as error:
             whys.append(f"{address}: {_reason(error)}")
-    raise Failure(NO_CONNECTION, f"{host} port {port}: {'; '.join(whys)[:MAX_SHOWN]}")
+    raise r.Failure(r.NO_CONNECTION, f"{host} port {port}: {'; '.join(whys)[:MAX_SHOWN]}")
 
 
 _KEEPALIVE = [

@@ -31,18 +31,8 @@ from ...host.clock import wall_now
 from ...host.config import WorkerSettings
 from ...host.secrets import read_password
 from ...tasks.kinds import split_recipients
-from .job import NOT_RUNNABLE, Ended, Job, Order, cannot_start, ended_by_signal
-
-# curl's numbers, as for http.
-NO_HOST = 6
-NO_CONNECTION = 7
-TIMED_OUT = 28
-NO_TLS = 35
-NOT_ACCEPTED = 55
-BROKEN = 56
-NOT_TRUSTED = 60
-TLS_NOT_OFFERED = 64
-LOGIN_DENIED = 67
+from . import remote as r
+from .job import NOT_RUNNABLE, Ended, Job, Order, cannot_start
 
 WAIT_S = 30.0  # for any single answer of the server
 GOODBYE_S = 2.0  # for its answer to QUIT
@@ -65,15 +55,6 @@ class Server:
     sender: str
 
 
-class Failure(Exception):
-    """The mail did not go out, or not to everybody."""
-
-    def __init__(self, code: int, why: str) -> None:
-        super().__init__(why)
-        self.code = code
-        self.why = why
-
-
 @define
 class Mailer:
     """The executor: what the settings say, and how many threads are at it."""
@@ -93,22 +74,18 @@ class Mailer:
             message = make_message(job.order, server.sender, self.now())
         except (Fatal, ValueError) as error:
             return cannot_start(NOT_RUNNABLE, str(error))
-        job.start()
         delivery = Delivery(server, split_recipients(job.order.command), message)
-        with job.life:
+
+        async def deliver() -> Ended:
             try:
                 return await trio.to_thread.run_sync(
                     delivery.run, abandon_on_cancel=True, limiter=self.limiter
                 )
-            except Failure as failure:
-                return Ended(failure.code, why=failure.why)
             finally:
                 delivery.abort()
-        if job.timed_out:
-            return Ended(
-                TIMED_OUT, why="its timeout is over; whether the mail went out is not known", timed_out=True
-            )
-        return ended_by_signal(job)
+
+        why_late = "its timeout is over; whether the mail went out is not known"
+        return await r.converse(job, deliver, lambda: why_late)
 
 
 def make_server(settings: WorkerSettings) -> Server:
@@ -186,16 +163,16 @@ class Delivery:
         try:
             sock = socket.create_connection((server.host, server.port), WAIT_S)
         except socket.gaierror as error:
-            raise Failure(NO_HOST, f"{server.host}: {error.strerror}") from None
+            raise r.Failure(r.NO_HOST, f"{server.host}: {error.strerror}") from None
         except TimeoutError:
-            raise Failure(TIMED_OUT, f"{server.host}: no connection within {WAIT_S:g} s") from None
+            raise r.Failure(r.TIMED_OUT, f"{server.host}: no connection within {WAIT_S:g} s") from None
         except OSError as error:
-            raise Failure(NO_CONNECTION, f"{server.host} port {server.port}: {error.strerror}") from None
+            raise r.Failure(r.NO_CONNECTION, f"{server.host} port {server.port}: {error.strerror}") from None
         self._handle = sock.dup()
         if self._is_aborted:
             self.abort()
         if server.tls == "implicit":
-            return _trusting_context().wrap_socket(sock, server_hostname=server.host)
+            return ssl.create_default_context().wrap_socket(sock, server_hostname=server.host)
         return sock
 
     def _converse(self) -> Ended:
@@ -208,7 +185,7 @@ class Delivery:
             smtp.sock.settimeout(GOODBYE_S)
         if refused:
             accepted = len(self.recipients) - len(refused)
-            raise Failure(NOT_ACCEPTED, f"sent to {accepted}, but not to {_told(refused)}")
+            raise r.Failure(r.NOT_SENT, f"sent to {accepted}, but not to {_told(refused)}")
         return Ended(
             0, why=f"sent to {len(self.recipients)} by {self.server.host} as {self.message['Message-ID']}"
         )
@@ -220,9 +197,10 @@ class Delivery:
         is_needed = self.server.tls == "required" or bool(self.server.user)
         smtp.ehlo_or_helo_if_needed()
         if smtp.has_extn("starttls"):
-            smtp.starttls(context=_trusting_context() if is_needed else _any_context())
+            # Certificates are checked against those the system trusts, or that SSL_CERT_FILE names.
+            smtp.starttls(context=ssl.create_default_context() if is_needed else _any_context())
         elif is_needed:
-            raise Failure(TLS_NOT_OFFERED, "the server offers no STARTTLS, and smtp_tls= wants it")
+            raise r.Failure(r.TLS_NOT_OFFERED, "the server offers no STARTTLS, and smtp_tls= wants it")
 
 
 class _Smtp(smtplib.SMTP):
@@ -245,11 +223,6 @@ class _Smtp(smtplib.SMTP):
         self.close()
 
 
-def _trusting_context() -> ssl.SSLContext:
-    """Certificates are checked against those the system trusts, or that SSL_CERT_FILE names."""
-    return ssl.create_default_context()
-
-
 def _any_context() -> ssl.SSLContext:
     """Better than no encryption, and as mail servers do it among themselves."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -258,24 +231,22 @@ def _any_context() -> ssl.SSLContext:
     return context
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: Exception) -> r.Failure:
     """What went wrong as a number of curl's and words for people."""
     match error:
         case smtplib.SMTPAuthenticationError():
-            return Failure(LOGIN_DENIED, f"the login was refused: {_answer(error)}")
+            return r.Failure(r.LOGIN_DENIED, f"the login was refused: {_answer(error)}")
         case smtplib.SMTPNotSupportedError():
-            return Failure(LOGIN_DENIED, f"the login is not possible: {error}")
+            return r.Failure(r.LOGIN_DENIED, f"the login is not possible: {error}")
         case smtplib.SMTPRecipientsRefused():
-            return Failure(NOT_ACCEPTED, f"nobody was accepted: {_told(error.recipients)}")
+            return r.Failure(r.NOT_SENT, f"nobody was accepted: {_told(error.recipients)}")
         case smtplib.SMTPResponseException():
-            return Failure(NOT_ACCEPTED, f"the server refused: {_answer(error)}")
-        case ssl.SSLCertVerificationError():
-            return Failure(NOT_TRUSTED, f"the certificate is not trusted: {error.verify_message}")
-        case ssl.SSLError():
-            return Failure(NO_TLS, f"TLS: {error.reason or error}")
+            return r.Failure(r.NOT_SENT, f"the server refused: {_answer(error)}")
+    if failure := r.tls_failure(error):
+        return failure
     if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
-        return Failure(TIMED_OUT, f"the server said nothing for {WAIT_S:g} s")
-    return Failure(BROKEN, f"the conversation broke: {getattr(error, 'strerror', None) or error}")
+        return r.Failure(r.TIMED_OUT, f"the server said nothing for {WAIT_S:g} s")
+    return r.Failure(r.BROKEN, f"the conversation broke: {getattr(error, 'strerror', None) or error}")
 
 
 def _answer(error: smtplib.SMTPResponseException) -> str:
