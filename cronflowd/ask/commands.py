@@ -71,8 +71,8 @@ _ROWS = (
     Verb(p.set_task, "SET REF key=value …", "changes a task; schedule= command= name= too"),
     Verb(p.remove, "REMOVE REF [force=yes]", "removes a task"),
     Verb(nothing(o.ClearTasks), "CLEAR", "removes all tasks"),
-    Verb(nothing(q.ShowStatus), "STATUS", "how the daemon is", "status", about_days=True),
-    Verb(nothing(q.ShowClock), "CLOCK", "the time here, and how far off the workers' clocks are", "clock"),
+    Verb(nothing(q.Alone), "STATUS", "how the daemon is", "status", about_days=True),
+    Verb(nothing(q.Alone), "CLOCK", "the time here, and how far off the workers' clocks are", "clock"),
     Verb(p.file(q.SaveTasks), "SAVE [FILE]", "writes all tasks to a file (tasks.db)", "save", changes=True),
     Verb(p.file(q.LoadFile), "LOAD [FILE]", "replaces all tasks by those of a file", "load", changes=True),
     Verb(
@@ -123,9 +123,9 @@ _ROWS = (
         "tells when NAME falls silent",
     ),
     Verb(p.beat, "BEAT NAME [ok|fail|STATUS [TEXT]]", "NAME shows life"),
-    Verb(nothing(q.ListExpectations), "EXPECTS", "who has to show life, and when", "expects"),
+    Verb(nothing(q.Alone), "EXPECTS", "who has to show life, and when", "expects"),
     Verb(one(o.ForgetExpectation, "name"), "FORGET NAME", "expects nothing of NAME any more"),
-    Verb(nothing(q.ListWorkers), "WORKERS", "who runs the jobs", "workers"),
+    Verb(nothing(q.Alone), "WORKERS", "who runs the jobs", "workers"),
     Verb(p.drain(True), "DRAIN WORKER", "sends a worker no more runs"),
     Verb(p.drain(False), "UNDRAIN WORKER", "sends it runs again"),
     Verb(
@@ -141,7 +141,7 @@ _ROWS = (
         anybody=True,
     ),
     Verb(p.help_about, "HELP [VERB]", "this list", "help", anybody=True),
-    Verb(nothing(q.Ping), "PING", "PONG", "ping", anybody=True),
-    Verb(nothing(q.Quit), "QUIT", "ends the connection", "quit", anybody=True),
+    Verb(nothing(q.Alone), "PING", "PONG", "ping", anybody=True),
+    Verb(nothing(q.Alone), "QUIT", "ends the connection", "quit", anybody=True),
 )  # fmt: skip
 VERBS = {row.usage.split(" ")[0]: row for row in _ROWS}

@@ -11,8 +11,8 @@ from attrs import field, frozen
 
 
 @frozen
-class Ping:
-    pass
+class Alone:
+    """A question that its verb asks alone."""
 
 
 @frozen
@@ -35,16 +35,6 @@ class ShowHistory:
     ref: str | None  # None = every change, as UNDO counts them
     limit: int | None
     offset: int
-
-
-@frozen
-class ShowStatus:
-    pass
-
-
-@frozen
-class ShowClock:
-    pass
 
 
 @frozen
@@ -157,16 +147,6 @@ class CompareZones:
 
 
 @frozen
-class ListExpectations:
-    pass
-
-
-@frozen
-class ListWorkers:
-    pass
-
-
-@frozen
 class Watch:
     kinds: frozenset[str]  # of `tasks`, `runs`, `workers`
     ref: str | None
@@ -191,8 +171,3 @@ class SetFormat:
 @frozen
 class Help:
     word: str
-
-
-@frozen
-class Quit:
-    pass

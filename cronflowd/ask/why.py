@@ -25,7 +25,6 @@ from ..tasks.reasons import in_words, runs_in
 from ..tasks.task import Outcome, Run, Task
 
 MAX_CAUSES = 5  # runs of other tasks that one answer follows
-NEAREST_S = 366 * 86_400
 
 Row = tuple[datetime | None, str]
 

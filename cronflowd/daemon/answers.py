@@ -120,7 +120,7 @@ class Answers:
 
     # --- one connection ---
 
-    def _ping(self, question: q.Ping, session: Session) -> Reply:
+    def _ping(self, question: q.Alone, session: Session) -> Reply:
         return Reply("PONG")
 
     def _hello(self, question: q.Hello, session: Session) -> Reply:
@@ -141,7 +141,7 @@ class Answers:
         session.as_json, session.width = question.as_json, question.width
         return Reply("")
 
-    def _quit(self, question: q.Quit, session: Session) -> Reply:
+    def _quit(self, question: q.Alone, session: Session) -> Reply:
         session.closing = True
         return Reply("bye", {"bye": True})
 
@@ -165,7 +165,7 @@ class Answers:
     def _describe(self, question: q.DescribeSchedule, session: Session) -> Reply:
         return views.describe_schedule(self.core.state, question, self.core.now())
 
-    def _workers(self, question: q.ListWorkers, session: Session) -> Reply:
+    def _workers(self, question: q.Alone, session: Session) -> Reply:
         links = self.core.links
 
         def last_seen(name: str) -> datetime | None:
@@ -173,10 +173,10 @@ class Answers:
 
         return views.list_workers(self.core.state, last_seen, self.core.rivals.is_contested)
 
-    def _expects(self, question: q.ListExpectations, session: Session) -> Reply:
+    def _expects(self, question: q.Alone, session: Session) -> Reply:
         return expectations.show(self.core.state, self.core.now())
 
-    def _status(self, question: q.ShowStatus, session: Session) -> Reply:
+    def _status(self, question: q.Alone, session: Session) -> Reply:
         core, journal = self.core, self.core.journal
         rows: list[views.Row] = [
             ("version", __version__),
@@ -195,7 +195,7 @@ class Answers:
         known = views.status_rows(core.state, core.now())
         return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
 
-    def _clock(self, question: q.ShowClock, session: Session) -> Reply:
+    def _clock(self, question: q.Alone, session: Session) -> Reply:
         core = self.core
         rows = [("now", core.now()), ("zone", self.default_tz), ("zone-data", data_version())]
         rows += [("last-step-s", core.state.last_step_s), ("last-step-at", core.state.last_step_at)]
