@@ -27,9 +27,10 @@ from ..base.replies import BLANK, Reply
 from ..base.text import format_time
 from ..engine import expectations
 from ..engine import orders as o
+from ..host.disk import plain_file
 from ..host.secrets import matches
-from ..journal import history, tasks_file
-from ..journal.backup import check_backup_name
+from ..journal import history
+from ..journal.backup import SUFFIX
 from ..net.clients import Session
 from ..net.outbox import Gate
 from ..schedules.calendars import parse_calendar_names
@@ -219,15 +220,15 @@ class Answers:
     # --- files ---
 
     async def _save(self, question: q.SaveTasks, session: Session) -> Reply:
-        path = tasks_file.check_file_name(self.data, question.file)
+        path = plain_file(self.data, question.file, ".db")
         return await self.files.save(path)
 
     async def _load(self, question: q.LoadFile, session: Session) -> Reply:
-        path = tasks_file.check_file_name(self.data, question.file)
+        path = plain_file(self.data, question.file, ".db")
         return await self.files.load(path, session.who)
 
     async def _backup(self, question: q.BackUp, session: Session) -> Reply:
-        return await self.files.backup(check_backup_name(self.data, question.file))
+        return await self.files.backup(plain_file(self.data, question.file, SUFFIX))
 
     # --- crontabs ---
 

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from typing import BinaryIO
 from attrs import evolve, frozen
 
 from ..base.errors import Exit, Fatal, Refusal
+from ..base.text import escape
 
 LOCK_NAME = "lock"
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # the last: ulimit -f
@@ -235,6 +237,14 @@ def raise_refusal(error: OSError, what: str) -> None:
         raise Refusal("disk-full", f"{what}: {error.strerror}; nothing was written") from error
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         raise Refusal("read-only", f"{what}: {error.strerror}; nothing was written") from error
+
+
+def plain_file(data: Path, name: str, suffix: str) -> Path:
+    """The file a client names; it can be no other than one in the data directory."""
+    if not re.fullmatch(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}\{suffix}", name):
+        form = f"a plain file name ending in {suffix} (letters, digits, . _ -)"
+        raise Refusal("bad-option", f'"{escape(name)}" is not {form}')
+    return data / name
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -44,17 +44,7 @@ MANIFEST = "MANIFEST"
 SUFFIX = ".tar"
 CHUNK_BYTES = 1024 * 1024
 UNPACKED = ".restoring"  # in the data directory: what is not known to be good yet
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\.tar")
 _NUMBER = re.compile("[0-9]{20}")
-
-
-def check_backup_name(data: Path, name: str) -> Path:
-    """The file a client names; as with SAVE, it can be no other than one in the data directory."""
-    if not _FILE_NAME.fullmatch(name):
-        raise Refusal(
-            "bad-option", f'"{escape(name)}" is not a plain file name ending in .tar (letters, digits, . _ -)'
-        )
-    return data / name
 
 
 # --- making one ----------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from ..tasks.task import TaskSpec, parse_json, parse_record, task_record
 TASKS_NAME = "tasks.db"
 MAX_TASKS = 2_000_000
 MAX_LINE_BYTES = 262_144  # whatever a task may hold (model.MAX_TEXT_BYTES), escaped as JSON, is shorter
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\.db")
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1024 * 1024
 # Characters that JSON leaves as they are and that a line of a text file must not hold.
@@ -34,15 +33,6 @@ LINES_A_TURN = 32  # a thread of ours would hold up the loop for much longer tha
 
 T = TypeVar("T")
 Entry = tuple[int | None, TaskSpec]
-
-
-def check_file_name(data: Path, name: str | None) -> Path:
-    """The file a client names (None = tasks.db); it can be no other than one in the data directory."""
-    if name is not None and not _FILE_NAME.fullmatch(name):
-        raise Refusal(
-            "bad-option", f'"{escape(name)}" is not a plain file name ending in .db (letters, digits, . _ -)'
-        )
-    return data / (name or TASKS_NAME)
 
 
 # --- reading ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
 from cronflowd.host import disk
+from cronflowd.host.disk import plain_file
 from cronflowd.journal import tasks_file
 from cronflowd.tasks.options import DEFAULTS
 from cronflowd.tasks.task import TaskSpec, make_spec
@@ -140,20 +141,32 @@ def test_what_is_no_readable_file_is_refused_at_once(tmp_path: Path) -> None:
             tasks_file.read_tasks(tmp_path / name, "UTC")
 
 
-@pytest.mark.parametrize("name", [None, "tasks.db", "a.db", "2026-11-21_old.db", "a.b.db"])
-def test_plain_names_are_files_in_the_data_directory(name: str | None) -> None:
-    """The usual ones, and tasks.db when none is given."""
-    assert tasks_file.check_file_name(Path("/data"), name) == Path("/data") / (name or "tasks.db")
+@pytest.mark.parametrize("name", ["tasks.db", "a.db", "2026-11-21_old.db", "a.b.db"])
+def test_plain_names_are_files_in_the_data_directory(name: str) -> None:
+    """The usual ones."""
+    assert plain_file(Path("/data"), name, ".db") == Path("/data") / name
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".db", ".a.db", "../a.db", "a/b.db", "/etc/x.db", "a.txt", "a.db\n", "a\0.db", "x" * 99 + ".db"],
+    [
+        "",
+        ".db",
+        ".a.db",
+        "../a.db",
+        "a/b.db",
+        "/etc/x.db",
+        "a.txt",
+        "adb",
+        "a.db\n",
+        "a\0.db",
+        "x" * 99 + ".db",
+    ],
 )
 def test_other_names_are_refused(name: str) -> None:
     """A client of the control port must not reach any other file."""
     with pytest.raises(Refusal, match="bad-option"):
-        tasks_file.check_file_name(Path("/data"), name)
+        plain_file(Path("/data"), name, ".db")
 
 
 def test_fingerprint_is_size_and_crc(tmp_path: Path) -> None:
