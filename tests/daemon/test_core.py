@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -110,6 +110,23 @@ def test_one_beat_takes_a_bounded_number_of_steps() -> None:
 # --- workers --------------------------------------------------------------------------------------
 
 
+Connect = Callable[[Wire], None]
+
+
+@pytest.fixture
+def core(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> Core:
+    """One whose heart beats, on time that leaps."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    return core
+
+
+@pytest.fixture
+def connect(nursery: trio.Nursery, core: Core) -> Connect:
+    """Has a worker served at this end of a wire."""
+    return lambda wire: nursery.start_soon(serve_worker, wire, core)
+
+
 async def until_quiet() -> None:
     await trio.testing.wait_all_tasks_blocked()
 
@@ -161,13 +178,11 @@ def reasons_told(core: Core) -> list[str]:
 
 
 async def test_a_worker_that_takes_little_is_given_no_more_than_it_takes(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    core: Core, connect: Connect
 ) -> None:
     """Hundreds of large orders for a worker that reads all the time: none is lost, nobody is cut."""
-    core = make_core()
-    nursery.start_soon(core.run)
     wire = NarrowWire(1000)
-    nursery.start_soon(serve_worker, wire, core)
+    connect(wire)
     wire.say("HELLO name=a slots=500")
     await until_quiet()
     for _ in range(120):
@@ -185,17 +200,14 @@ async def test_a_worker_that_takes_little_is_given_no_more_than_it_takes(
             break
     assert sorted(map(int, got)) == list(range(1, 121))
     assert core.state.totals == {}
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_worker_that_reports_while_it_still_reads_is_given_runs_again(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    core: Core, connect: Connect
 ) -> None:
     """An ACK that goes out when it owes less must not make us forget that it was held back."""
-    core = make_core()
-    nursery.start_soon(core.run)
     wire = NarrowWire(1000)
-    nursery.start_soon(serve_worker, wire, core)
+    connect(wire)
     wire.say("HELLO name=a slots=500")
     await until_quiet()
     for _ in range(30):
@@ -211,17 +223,14 @@ async def test_a_worker_that_reports_while_it_still_reads_is_given_runs_again(
     await until_quiet()
     assert not core.state.workers["a"].is_full
     assert {run.state for run in core.state.runs.values()} == {"sent"}
-    nursery.cancel_scope.cancel()
 
 
 async def test_orders_that_have_not_left_when_a_link_ends_wait_for_the_next_worker(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    core: Core, connect: Connect
 ) -> None:
     """Only what left to its last byte may have begun."""
-    core = make_core()
-    nursery.start_soon(core.run)
     wire = NarrowWire(1000)
-    nursery.start_soon(serve_worker, wire, core)
+    connect(wire)
     wire.say("HELLO name=a slots=10")
     await until_quiet()
     for _ in range(5):
@@ -234,17 +243,12 @@ async def test_orders_that_have_not_left_when_a_link_ends_wait_for_the_next_work
     await until_quiet()
     assert {run.id for run in core.state.runs.values() if run.state == "sent"} == set(whole)
     assert {run.attempt for run in core.state.runs.values() if run.state == "queued"} == {2}
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_worker_that_was_cut_is_told_of_as_that(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_worker_that_was_cut_is_told_of_as_that(core: Core, connect: Connect) -> None:
     """Whoever looks for the fault would search the network, when the worker is it."""
-    core = make_core()
-    nursery.start_soon(core.run)
     wire = NarrowWire(100)
-    nursery.start_soon(serve_worker, wire, core)
+    connect(wire)
     wire.say("HELLO name=a slots=10")
     await until_quiet()
     told = reasons_told(core)
@@ -252,7 +256,6 @@ async def test_a_worker_that_was_cut_is_told_of_as_that(
     core.wake()
     await trio.sleep(15)
     assert told == ["it took nothing for 10 s"]
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -260,54 +263,46 @@ async def test_a_worker_that_was_cut_is_told_of_as_that(
     [(True, "a newer connection of the same name has taken its place"), (False, "the daemon stops")],
 )
 async def test_a_worker_that_is_let_go_is_told_of_with_the_reason(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, is_replaced: bool, why: str
+    core: Core, connect: Connect, is_replaced: bool, why: str
 ) -> None:
     """One that does not close when the daemon stops has no second worker of its name."""
-    core = make_core()
-    nursery.start_soon(core.run)
     wire = Wire("192.0.2.9:1")
-    nursery.start_soon(serve_worker, wire, core)
+    connect(wire)
     wire.say("HELLO name=a slots=1")
     await until_quiet()
     told = reasons_told(core)
     if is_replaced:
         second = Wire("192.0.2.9:2")
-        nursery.start_soon(serve_worker, second, core)
+        connect(second)
         second.say("HELLO name=a slots=1")
     else:
         core.links["a"].scope.cancel()
     await until_quiet()
     assert told == [why]
-    nursery.cancel_scope.cancel()
 
 
 async def test_what_was_answered_before_a_wrong_line_is_said_before_the_refusal(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    core: Core, connect: Connect
 ) -> None:
     """Whoever writes a worker by hand sees that its HELLO was right, and which line was not."""
-    core = make_core()
-    nursery.start_soon(core.run)
     wire = Wire("192.0.2.9:1")
     wire.say("HELLO name=a slots=1\nDONE 7 1 0\nNONSENSE")
-    nursery.start_soon(serve_worker, wire, core)
+    connect(wire)
     await until_quiet()
     assert [text.split(" ")[0] for text in wire.take_lines()] == ["OK", "ACK", "ERR"]
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_hello_that_the_journal_refuses_leaves_the_older_connection_in_place(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    core: Core, connect: Connect
 ) -> None:
     """Else the worker would be connected to nobody, and its next run would wait for ever."""
-    core = make_core()
-    nursery.start_soon(core.run)
     first, second = Wire("192.0.2.9:1"), Wire("192.0.2.9:2")
-    nursery.start_soon(serve_worker, first, core)
+    connect(first)
     first.say("HELLO name=a slots=1")
     await until_quiet()
     PickyJournal.refused = (f.WorkerJoined,)
     try:
-        nursery.start_soon(serve_worker, second, core)
+        connect(second)
         second.say("HELLO name=a slots=1")
         await until_quiet()
     finally:
@@ -317,17 +312,14 @@ async def test_a_hello_that_the_journal_refuses_leaves_the_older_connection_in_p
     core.wake()
     await until_quiet()
     assert [text.split(" ")[0] for text in first.take_lines()] == ["OK", "RUN"]
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_run_for_a_worker_whose_end_waits_for_the_disk_goes_to_another_one(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    core: Core, connect: Connect
 ) -> None:
     """The state still says that it is connected; no order may be given to nobody."""
-    core = make_core()
-    nursery.start_soon(core.run)
     first, second = Wire("192.0.2.9:1"), Wire("192.0.2.9:2")
-    nursery.start_soon(serve_worker, first, core)
+    connect(first)
     first.say("HELLO name=a slots=1")
     await until_quiet()
     PickyJournal.refused = (f.WorkerLeft,)
@@ -335,7 +327,7 @@ async def test_a_run_for_a_worker_whose_end_waits_for_the_disk_goes_to_another_o
         first.leave()
         await until_quiet()
         assert core.state.workers["a"].connected
-        nursery.start_soon(serve_worker, second, core)
+        connect(second)
         second.say("HELLO name=b slots=1")
         await until_quiet()
         line(core, "NOW x")
@@ -344,17 +336,12 @@ async def test_a_run_for_a_worker_whose_end_waits_for_the_disk_goes_to_another_o
         assert [text.split(" ")[0] for text in second.take_lines()] == ["OK", "RUN"]
     finally:
         PickyJournal.refused = ()
-    nursery.cancel_scope.cancel()
 
 
-async def test_hello_may_be_followed_by_more_of_what_is_held(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_hello_may_be_followed_by_more_of_what_is_held(core: Core, connect: Connect) -> None:
     """A worker with ten thousand reports to give names them all, or those left out would run twice."""
-    core = make_core()
-    nursery.start_soon(core.run)
     first = Wire("192.0.2.9:1")
-    nursery.start_soon(serve_worker, first, core)
+    connect(first)
     first.say("HELLO name=a slots=3 held=all")
     await until_quiet()
     for _ in range(3):
@@ -362,7 +349,7 @@ async def test_hello_may_be_followed_by_more_of_what_is_held(
     core.wake()
     await until_quiet()
     second = Wire("192.0.2.9:2")
-    nursery.start_soon(serve_worker, second, core)
+    connect(second)
     second.say("HELLO name=a slots=3 held=all more=2 running=1:1")
     second.say("HELD 2:1")
     await until_quiet()
@@ -371,4 +358,3 @@ async def test_hello_may_be_followed_by_more_of_what_is_held(
     await until_quiet()
     assert [text.split(" ")[0] for text in second.take_lines()] == ["OK"]
     assert {run.attempt for run in core.state.runs.values()} == {1}
-    nursery.cancel_scope.cancel()
