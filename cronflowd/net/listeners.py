@@ -20,6 +20,7 @@ import socket
 import stat
 import struct
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
@@ -62,7 +63,7 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self.kind: Kind = "unix" if sock.family == socket.AF_UNIX else "tcp"
+        self.kind = kind_of(sock)
         self.peer = _peer_name(sock)
         if self.kind == "tcp":
             _tune(sock)
@@ -124,6 +125,10 @@ class Connection:
         return bool(poll.poll(0))
 
 
+def kind_of(sock: socket.socket) -> Kind:
+    return "unix" if sock.family == socket.AF_UNIX else "tcp"
+
+
 def _tune(sock: socket.socket) -> None:
     """Small replies leave at once; a peer that vanished is noticed some day."""
     with suppress(OSError):
@@ -154,7 +159,7 @@ class Listener:
     def __init__(self, sock: socket.socket, unix_path: Path | None = None) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self.kind: Kind = "unix" if sock.family == socket.AF_UNIX else "tcp"
+        self.kind = kind_of(sock)
         self._path = unix_path  # of a file that is ours to remove
         self._inode = unix_path.lstat().st_ino if unix_path else 0
 
@@ -294,8 +299,7 @@ class Door:
     handle: Callable[[Connection], Awaitable[None]]
     max_connections: int
     name: str = "connections"  # in the log and in refusals
-    open_connections: int = 0  # over the network; the owner's own, on unix sockets, are counted apart
-    open_local: int = 0
+    open: Counter[Kind] = Factory(Counter)  # the owner's own connections, on unix sockets, are counted apart
     _farewells: int = 0
     _told_at: float = -inf  # when the log last heard that we are full
     _spare: int = -1
@@ -337,12 +341,9 @@ class Door:
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         # Strangers who hold all places of the network must not lock the owner out.
-        if sock.family == socket.AF_UNIX and self.open_local < MAX_LOCAL:
-            self.open_local += 1
-            nursery.start_soon(self._serve_one, sock)
-            return
-        if sock.family != socket.AF_UNIX and self.open_connections < self.max_connections:
-            self.open_connections += 1
+        kind = kind_of(sock)
+        if self.open[kind] < (MAX_LOCAL if kind == "unix" else self.max_connections):
+            self.open[kind] += 1
             nursery.start_soon(self._serve_one, sock)
             return
         self._tell_full(f"all {self.max_connections} {self.name} are taken")
@@ -362,10 +363,7 @@ class Door:
             log.exception("the connection of %s ended by a bug", connection.peer)
         finally:
             connection.close()
-            if connection.kind == "unix":
-                self.open_local -= 1
-            else:
-                self.open_connections -= 1
+            self.open[connection.kind] -= 1
 
     async def _refuse(self, sock: socket.socket) -> None:
         """Says why, and reads a little: closing on unread input would destroy what we said."""

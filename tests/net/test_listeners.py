@@ -289,7 +289,7 @@ async def test_who_comes_beyond_the_limit_is_told_and_closed(
                     told = await read_all(third)
                     assert told == b"ERR too-many all 2 control connections are taken; try again later\n"
             assert await works(first)
-        await until(lambda: not door.open_connections)
+        await until(lambda: not door.open["tcp"])
         async with await connect(listener) as later:
             assert await works(later)
     assert caplog.text.count("turned away") == 1
@@ -306,7 +306,7 @@ async def test_the_owner_gets_in_when_the_network_holds_all_places(
             assert await works(stranger)
             async with await trio.open_unix_socket(str(tmp_path / "s")) as owner:
                 assert await works(owner)
-                assert (door.open_connections, door.open_local) == (1, 1)
+                assert (door.open["tcp"], door.open["unix"]) == (1, 1)
             async with await connect(listener) as second:
                 assert b"too-many" in await read_all(second)
         nursery.cancel_scope.cancel()

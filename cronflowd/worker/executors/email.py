@@ -23,7 +23,7 @@ from typing import Any
 
 import orjson
 import trio
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define
 
 from ... import __version__
 from ...base.errors import Exit, Fatal
@@ -43,18 +43,6 @@ MAX_SHOWN = 300  # characters of what the server says
 _POLICY = SMTP.clone(cte_type="7bit")
 
 
-@frozen
-class Server:
-    """Where mail goes, and how."""
-
-    host: str
-    port: int
-    tls: str  # `required`, `auto`, `off`, `implicit`
-    user: str  # empty: no login
-    password: str = field(repr=False)
-    sender: str
-
-
 @define
 class Mailer:
     """The executor: what the settings say, and how many threads are at it."""
@@ -70,11 +58,12 @@ class Mailer:
     async def run(self, job: Job) -> Ended:
         """The command is the recipients, the payload what they read."""
         try:
-            server = make_server(self.settings)
-            message = make_message(job.order, server.sender, self.now())
+            file = self.settings.smtp_password_file  # read anew for each mail
+            password = read_password(file) if file else ""
+            message = make_message(job.order, self.settings.smtp_from, self.now())
         except (Fatal, ValueError) as error:
             return cannot_start(NOT_RUNNABLE, str(error))
-        delivery = Delivery(server, split_recipients(job.order.command), message)
+        delivery = Delivery(self.settings, password, split_recipients(job.order.command), message)
 
         async def deliver() -> Ended:
             try:
@@ -86,14 +75,6 @@ class Mailer:
 
         why_late = "its timeout is over; whether the mail went out is not known"
         return await r.converse(job, deliver, lambda: why_late)
-
-
-def make_server(settings: WorkerSettings) -> Server:
-    """Raises Fatal where the password cannot be read; it is read anew for each mail."""
-    assert settings.smtp is not None
-    password = read_password(settings.smtp_password_file) if settings.smtp_password_file else ""
-    host, port = settings.smtp
-    return Server(host, port, settings.smtp_tls, settings.smtp_user or "", password, settings.smtp_from)
 
 
 def make_message(order: Order, sender: str, at: datetime) -> EmailMessage:
@@ -133,8 +114,13 @@ def make_message_id(order: Order, sender: str) -> str:
 class Delivery:
     """One conversation with the server. `run` is the thread's; `abort` comes from outside."""
 
-    def __init__(self, server: Server, recipients: list[str], message: EmailMessage) -> None:
-        self.server = server
+    def __init__(
+        self, settings: WorkerSettings, password: str, recipients: list[str], message: EmailMessage
+    ) -> None:
+        assert settings.smtp is not None
+        self.host, self.port = settings.smtp
+        self.settings = settings
+        self.password = password
         self.recipients = recipients
         self.message = message
         self._is_aborted = False
@@ -159,42 +145,39 @@ class Delivery:
 
     def connect(self) -> socket.socket:
         """A connection to the server. Raises Failure."""
-        server = self.server
         try:
-            sock = socket.create_connection((server.host, server.port), WAIT_S)
+            sock = socket.create_connection((self.host, self.port), WAIT_S)
         except socket.gaierror as error:
-            raise r.Failure(r.NO_HOST, f"{server.host}: {error.strerror}") from None
+            raise r.Failure(r.NO_HOST, f"{self.host}: {error.strerror}") from None
         except TimeoutError:
-            raise r.Failure(r.TIMED_OUT, f"{server.host}: no connection within {WAIT_S:g} s") from None
+            raise r.Failure(r.TIMED_OUT, f"{self.host}: no connection within {WAIT_S:g} s") from None
         except OSError as error:
-            raise r.Failure(r.NO_CONNECTION, f"{server.host} port {server.port}: {error.strerror}") from None
+            raise r.Failure(r.NO_CONNECTION, f"{self.host} port {self.port}: {error.strerror}") from None
         self._handle = sock.dup()
         if self._is_aborted:
             self.abort()
-        if server.tls == "implicit":
-            return ssl.create_default_context().wrap_socket(sock, server_hostname=server.host)
+        if self.settings.smtp_tls == "implicit":
+            return ssl.create_default_context().wrap_socket(sock, server_hostname=self.host)
         return sock
 
     def _converse(self) -> Ended:
         with _Smtp(self) as smtp:
             self._encrypt(smtp)
-            if self.server.user:
-                smtp.login(self.server.user, self.server.password)
-            refused = smtp.sendmail(self.server.sender, self.recipients, self.message.as_bytes())
+            if self.settings.smtp_user:
+                smtp.login(self.settings.smtp_user, self.password)
+            refused = smtp.sendmail(self.settings.smtp_from, self.recipients, self.message.as_bytes())
             assert smtp.sock is not None
             smtp.sock.settimeout(GOODBYE_S)
         if refused:
             accepted = len(self.recipients) - len(refused)
             raise r.Failure(r.NOT_SENT, f"sent to {accepted}, but not to {_told(refused)}")
-        return Ended(
-            0, why=f"sent to {len(self.recipients)} by {self.server.host} as {self.message['Message-ID']}"
-        )
+        return Ended(0, why=f"sent to {len(self.recipients)} by {self.host} as {self.message['Message-ID']}")
 
     def _encrypt(self, smtp: smtplib.SMTP) -> None:
         """STARTTLS as the settings want it. A password goes to nobody but a server that was verified."""
-        if self.server.tls in ("off", "implicit"):
+        if self.settings.smtp_tls in ("off", "implicit"):
             return
-        is_needed = self.server.tls == "required" or bool(self.server.user)
+        is_needed = self.settings.smtp_tls == "required" or bool(self.settings.smtp_user)
         smtp.ehlo_or_helo_if_needed()
         if smtp.has_extn("starttls"):
             # Certificates are checked against those the system trusts, or that SSL_CERT_FILE names.
@@ -208,9 +191,8 @@ class _Smtp(smtplib.SMTP):
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
-        server = delivery.server
         # Its own idea of this host's name would ask the DNS.
-        super().__init__(server.host, server.port, local_hostname=socket.gethostname(), timeout=WAIT_S)
+        super().__init__(delivery.host, delivery.port, local_hostname=socket.gethostname(), timeout=WAIT_S)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         return self._delivery.connect()
