@@ -114,13 +114,13 @@ def make_directory(path: Path) -> None:
         raise Fatal(Exit.CANNOT_CREATE, f"{path}: cannot make the directory: {error.strerror}") from error
 
 
-def lock_directory(data: Path) -> int:
+def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
     """Takes the directory for this process, for as long as the returned descriptor is open.
 
     Raises Fatal: 75 naming the process that has it, 73 where a lock cannot be made.
     """
     make_directory(data)
-    path = data / LOCK_NAME
+    path = data / name
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:

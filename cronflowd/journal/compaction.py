@@ -14,7 +14,6 @@ may take, and beyond that the oldest files go whole.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -30,7 +29,7 @@ from attrs import Factory, define
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine.facts import encode
 from ..engine.state import State
-from ..host.disk import write_atomically
+from ..host.disk import lock_directory, write_atomically
 from ..schedules.zones import EPOCH
 from ..tasks.options import DEFAULTS, Keep
 from .history import Source, sources
@@ -70,26 +69,16 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES) -> int:
     with contextlib.suppress(OSError):
         os.nice(_NICE)
     directory = journal_dir(data)
-    with _alone(directory):
-        try:
-            told = compact(directory, history_bytes)
-        except (OSError, Refusal) as error:
-            raise Fatal(Exit.IO, f"{directory}: {error}") from error
+    # One at a time: that of a daemon which was killed may still be running.
+    lock = lock_directory(directory, LOCK_NAME)
+    try:
+        told = compact(directory, history_bytes)
+    except (OSError, Refusal) as error:
+        raise Fatal(Exit.IO, f"{directory}: {error}") from error
+    finally:
+        os.close(lock)
     print(json.dumps(told), flush=True)
     return Exit.OK
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """One at a time: that of a daemon which was killed may still be running."""
-    fd = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise Fatal(Exit.TRY_AGAIN, f"{directory}: another compaction is running") from None
-    finally:
-        os.close(fd)
 
 
 def compact(directory: Path, history_bytes: int) -> dict[str, str | int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.engine import facts as f
 from cronflowd.host import disk
+from cronflowd.host.disk import lock_directory
 from cronflowd.journal import compaction, history
 from cronflowd.journal.records import journal_dir, list_checkpoints, list_history, list_segments
 from cronflowd.journal.replay import check_checkpoint
@@ -127,8 +129,10 @@ def test_without_a_closed_segment_there_is_nothing_to_do(tmp_path: Path) -> None
 
 def test_only_one_runs_at_a_time(life: Life) -> None:
     """That of a daemon which was killed may still be at work."""
-    with compaction._alone(journal_dir(life.data)), pytest.raises(Fatal) as refused:
+    lock = lock_directory(journal_dir(life.data), compaction.LOCK_NAME)
+    with pytest.raises(Fatal, match="in use by process") as refused:
         compaction.main(life.data)
+    os.close(lock)
     assert refused.value.status == Exit.TRY_AGAIN
 
 
