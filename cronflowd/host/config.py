@@ -357,7 +357,13 @@ class WorkerSettings(Common):
     handlers: Path | None = setting(
         DIR, None, "the Python handlers of type=custom: NAME.py with handle(data, context)"
     )
-    spool: Path | None = setting(DIR, None, "where reports wait for their acknowledgement")
+    spool: Path = setting(
+        DIR,
+        "cronflowd-worker/NAME in $STATE_DIRECTORY, else $XDG_STATE_HOME, else ~/.local/state",
+        "where reports wait for their acknowledgement",
+        # Each name has its own place, since two workers cannot share one.
+        make=lambda self: _state_dir("") / "cronflowd-worker" / self.name,
+    )
     http_private: str = setting(
         _one_of("WORD", "allow", "refuse"),
         "allow",

@@ -33,7 +33,7 @@ from typing import ClassVar, Literal
 from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
 
-from attrs import Factory, evolve, field, frozen
+from attrs import evolve, field, frozen
 
 from ..base.errors import Refusal
 from .english import parse_moment_phrase, parse_phrase
@@ -70,7 +70,7 @@ from .zones import (
 
 MAX_SCHEDULE_BYTES = 256
 MAX_RECENT_SCHEDULES = 4096  # kept although no task holds them
-MAX_CACHED_ANCHORS = 1024
+MAX_CACHED_ANCHORS = 8192  # of all schedules that count days or weeks
 
 Kind = Literal["cron", "every", "at", "reboot", "after", "unreadable"]
 Row = tuple[str, datetime, str]  # local time with offset, UTC, remark
@@ -321,16 +321,12 @@ class _Cycle(Schedule):
     calendar: Calendar
     times: Times  # on every day, or on each week's days
     unit: int  # 1 or 7 days
-    rounds: dict[int, Cron] = Factory(dict)  # by anchor
 
     kind: ClassVar[Kind] = "cron"
     is_zoned: ClassVar[bool] = True
 
     def as_cron(self, anchor_at: datetime) -> Cron | None:
         return self._from(anchor_at)
-
-    def in_zone(self, zone: Zone) -> Schedule:
-        return evolve(self, zone=zone, rounds={})
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         return self._from(anchor_at).next_after(at, anchor_at)
@@ -347,17 +343,10 @@ class _Cycle(Schedule):
     def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         return self._from(anchor_at).rows(from_at, anchor_at)
 
+    @lru_cache(maxsize=MAX_CACHED_ANCHORS)  # noqa: B019  # bounded, and schedules are kept anyway
     def _from(self, anchor_at: datetime) -> Cron:
-        anchor = to_seconds(anchor_at)
-        found = self.rounds.get(anchor)
-        if not found:
-            if len(self.rounds) >= MAX_CACHED_ANCHORS:
-                self.rounds.clear()
-            found = self.rounds[anchor] = self._make(anchor)
-        return found
-
-    def _make(self, anchor: int) -> Cron:
         """The day that has the first moment after the anchor is one of the days; so is its week."""
+        anchor = to_seconds(anchor_at)
         first = (self.times.next_from(anchor + self.zone.offset(anchor) + 1) or 0) // DAY_S
         # Day 0, in 1970, was a Thursday, and weeks begin on Monday.
         origin = first - (first + 3) % self.unit

@@ -603,20 +603,11 @@ async def _main(settings: WorkerSettings) -> int:
     return Exit.OK
 
 
-def spool_directory(settings: WorkerSettings) -> Path:
-    """Where reports wait; each name has its own place, since two workers cannot share one."""
-    if settings.spool:
-        return settings.spool
-    home = os.environ.get("STATE_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_STATE_HOME", "")
-    base = Path(home) if home.startswith("/") else Path("~/.local/state").expanduser()
-    return base / "cronflowd-worker" / settings.name
-
-
 async def wait_spool(settings: WorkerSettings, parent: int) -> Spool | None:
     """The spool. A local worker waits for its predecessor; None when nobody needs it any more."""
     while True:
         try:
-            return Spool(spool_directory(settings))
+            return Spool(settings.spool)
         except Fatal as fatal:
             if not settings.local or fatal.status != Exit.TRY_AGAIN:
                 raise
