@@ -18,7 +18,7 @@ from ..base.text import format_time
 from . import rules as r
 from .fields import Days, Fields, bits
 from .rules import LAST, Calendar, Interval, Rule
-from .schedule import MACROS, At, Cron, Every, Schedule, Unreadable
+from .schedule import MACROS, At, Cron, Every, Schedule
 from .words import SHORTEST
 from .zones import Zone
 
@@ -42,11 +42,14 @@ def describe(schedule: Schedule, has_start: bool = False) -> str:
             return f"{r.explain_period(period_s)}, counted from {since}"
         case At(moment_at=moment_at):
             return f"once, at {format_time(moment_at)}"
-        case Unreadable():
-            return "nothing that can be read any more; it is never due"
-    if schedule.kind == "after":
-        return "whenever all tasks that it waits for have ended"
-    return "each time the daemon starts"
+    return _WITHOUT_A_CLOCK[schedule.kind]
+
+
+_WITHOUT_A_CLOCK = {
+    "reboot": "each time the daemon starts",
+    "after": "whenever all tasks that it waits for have ended",
+    "unreadable": "nothing that can be read any more; it is never due",
+}
 
 
 def describe_anchor(schedule: Schedule, has_start: bool = False) -> str:

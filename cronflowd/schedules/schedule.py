@@ -90,8 +90,8 @@ class Schedule:
     tz: str  # the one named in a phrase before any other
     zone: Zone
     rule: Rule | None = field(default=None, kw_only=True)  # what a phrase says; None if not in words
+    kind: Kind = field(kw_only=True)
 
-    kind: ClassVar[Kind] = "reboot"
     is_zoned: ClassVar[bool] = False  # other zone data, and it would be due at other moments
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
@@ -134,24 +134,13 @@ class Schedule:
         return evolve(self, zone=zone)
 
 
-class _Reboot(Schedule):
-    """`@reboot`: once each time the daemon starts, which only the daemon knows."""
+# Only the daemon knows when it starts, and when all that a task waits for has ended.
+_WITHOUT_A_CLOCK: dict[str, Kind] = {"@reboot": "reboot", "@after": "after"}
 
 
-class _After(Schedule):
-    """`@after`: whenever the task's dependencies have ended well; the clock has no part in it."""
-
-    kind: ClassVar[Kind] = "after"
-
-
-class Unreadable(Schedule):
+def make_unreadable(text: str) -> Schedule:
     """A text from an old journal that cannot be understood any more; it is kept, and never due."""
-
-    kind: ClassVar[Kind] = "unreadable"
-
-    @classmethod
-    def of(cls, text: str) -> Unreadable:
-        return cls(text, "UTC", load_zone("UTC"))
+    return Schedule(text, "UTC", load_zone("UTC"), kind="unreadable")
 
 
 @frozen(eq=False)
@@ -160,7 +149,7 @@ class At(Schedule):
 
     moment_at: datetime
 
-    kind: ClassVar[Kind] = "at"
+    kind: Kind = field(default="at", kw_only=True)
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         return self.moment_at if self.moment_at > at else None
@@ -176,7 +165,7 @@ class Every(Schedule):
 
     period_s: int
 
-    kind: ClassVar[Kind] = "every"
+    kind: Kind = field(default="every", kw_only=True)
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         anchor = self._anchor(anchor_at)
@@ -218,7 +207,7 @@ class Cron(Schedule):
     fields: Fields
     fixed: bool  # neither the minute's nor the hour's text begins with `*`
 
-    kind: ClassVar[Kind] = "cron"
+    kind: Kind = field(default="cron", kw_only=True)
     is_zoned: ClassVar[bool] = True
 
     def as_cron(self, anchor_at: datetime) -> Cron | None:
@@ -322,7 +311,7 @@ class _Cycle(Schedule):
     times: Times  # on every day, or on each week's days
     unit: int  # 1 or 7 days
 
-    kind: ClassVar[Kind] = "cron"
+    kind: Kind = field(default="cron", kw_only=True)
     is_zoned: ClassVar[bool] = True
 
     def as_cron(self, anchor_at: datetime) -> Cron | None:
@@ -439,8 +428,8 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
         return At(text, tz, zone, _parse_moment(argument, tz))
     if argument:
         refuse(f'"{argument}" after {word}: nothing may follow it')
-    if kind := {"@reboot": _Reboot, "@after": _After}.get(word):
-        return kind(text, tz, zone)
+    if word in _WITHOUT_A_CLOCK:
+        return Schedule(text, tz, zone, kind=_WITHOUT_A_CLOCK[word])
     if word in MACROS:
         return _parse_cron(text, MACROS[word], tz, zone)
     return refuse(f'"{word}" is not one of {" ".join(MACROS)} @reboot @every @at @after')

@@ -27,7 +27,7 @@ from attrs import define, field, frozen
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
 from ..base.text import escape, format_time
-from ..schedules.schedule import Schedule, Unreadable, parse_schedule
+from ..schedules.schedule import Schedule, make_unreadable, parse_schedule
 from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone
 from ..schedules.zones import load_zone
@@ -228,7 +228,7 @@ def read_record(record: dict[str, Any], default_tz: str) -> TaskSpec:
     except Refusal as refusal:
         name, text, command = (str(record.get(key, "")) for key in RECORD_TEXTS)
         options = _readable_options(record, default_tz)
-        schedule: Schedule = Unreadable.of(text)
+        schedule = make_unreadable(text)
         with suppress(Refusal):
             parsed = parse_schedule(text, options.tz or default_tz)
             # In another zone it would be due at other moments, which are worse than none.

@@ -15,7 +15,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.schedules.describe import describe, describe_anchor, describe_changes, format_cron
 from cronflowd.schedules.english import parse_phrase
 from cronflowd.schedules.rules import Calendar, Interval, Rule, explain
-from cronflowd.schedules.schedule import Schedule, Unreadable, parse_schedule
+from cronflowd.schedules.schedule import Schedule, make_unreadable, parse_schedule
 from tests.schedules.test_english import PERIODS, calendars
 from tests.schedules.test_schedule_oracle import CHANGES, at, random_days, random_expression, window
 
@@ -304,7 +304,7 @@ def test_a_macro_has_a_cron_form_and_fields_are_one_already() -> None:
 
 def test_a_schedule_that_cannot_be_read_any_more_says_so() -> None:
     """GET of such a task must still answer."""
-    schedule = Unreadable.of("every blue moon")
+    schedule = make_unreadable("every blue moon")
     assert "nothing that can be read any more; it is never due" == describe(schedule)
     assert ("", "", "nothing changes") == (
         describe_anchor(schedule),
