@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import trio
 
@@ -64,7 +64,8 @@ async def _main(settings: Settings) -> int:
     inherited = {
         name: [listeners.adopt_listener(fd) for fd in fds] for name, fds in systemd.inherited().items()
     }
-    secrets.check_doors(settings, [_address(each) for group in inherited.values() for each in group])
+    tcp = [each for each in chain(*inherited.values()) if each.kind == "tcp"]
+    secrets.check_doors(settings, [each.sock.getsockname()[:2] for each in tcp])
     tokens = secrets.read_tokens(settings.token_file) if settings.token_file else ()
     lock = lock_directory(settings.data)
     try:
@@ -221,10 +222,7 @@ class Daemon:
             nursery.start_soon(clients.serve, control)
             nursery.start_soon(links.serve, workers)
             if settings.local_worker:
-                socket = settings.data / WORKERS_SOCKET
-                nursery.start_soon(
-                    upkeep.keep_local_worker, settings.data, socket, settings.local_worker, settings.config
-                )
+                nursery.start_soon(upkeep.keep_local_worker, settings, settings.data / WORKERS_SOCKET)
 
     async def _feed_watchdog(self) -> None:
         """The loop itself feeds systemd's watchdog: one that hangs is started again."""
@@ -331,10 +329,3 @@ def _waits(settings: Settings) -> Waits:
 
 def _first_tcp(found: list[Listener]) -> str:
     return next((each.address for each in found if each.kind == "tcp"), "none")
-
-
-def _address(listener: Listener) -> tuple[str, int]:
-    if listener.kind == "unix":
-        return "localhost", 0
-    host, port = listener.sock.getsockname()[:2]
-    return host, port

@@ -18,6 +18,7 @@ import trio
 
 from ..base.errors import Refusal
 from ..engine.orders import RecordCheckpoint
+from ..host.config import Settings
 from ..journal import compaction
 from .core import Core
 
@@ -31,15 +32,15 @@ COMPACTION_LIMIT_S = 3600.0
 FIRST_REST_S, LONGEST_REST_S = 5.0, 1800.0  # before the next compaction, after one that failed
 
 
-async def keep_local_worker(data: Path, socket: Path, slots: int, config: Path | None) -> None:
+async def keep_local_worker(settings: Settings, socket: Path) -> None:
     """Keeps a worker running on this machine until cancelled; leaves it to itself then.
 
     It has this process's variables and the file's table [worker]; flags say what is ours to say.
     """
     command = [sys.executable, "-m", "cronflowd", "worker", "--local", "--name", "local"]
-    command += ["--connect", f"unix:{socket}", "--slots", str(slots), "--spool", str(data / "local-worker")]
-    if config is not None:
-        command += ["--config", str(config)]
+    command += ["--connect", f"unix:{socket}", "--slots", str(settings.local_worker)]
+    command += ["--spool", str(settings.data / "local-worker")]
+    command += ["--config", str(settings.config)] if settings.config else []
     pause_s = FIRST_PAUSE_S
     while True:
         began = trio.current_time()

@@ -15,6 +15,7 @@ import trio.testing
 
 from cronflowd.daemon import upkeep
 from cronflowd.daemon.core import Core
+from cronflowd.host.config import Settings
 
 REFUSALS = [
     OSError(errno.EAGAIN, "Resource temporarily unavailable"),
@@ -78,6 +79,6 @@ async def test_a_local_worker_that_cannot_be_started_is_tried_again(
 ) -> None:
     """The daemon serves other workers meanwhile, and this one as soon as it can."""
     with trio.move_on_after(30), caplog.at_level(logging.WARNING):
-        await upkeep.keep_local_worker(tmp_path, tmp_path / "socket", 1, None)
+        await upkeep.keep_local_worker(Settings(data=tmp_path, tz="UTC"), tmp_path / "socket")
     assert _pauses(refused) == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10]
     assert "the local worker cannot be started" in caplog.text
