@@ -60,7 +60,7 @@ def _steps(state: Tables, fact: Any) -> Iterator[Step]:
         was = Was(ALL, 0, None, None, state.paused_all, state.paused_until_at, state.paused_why)
         yield Step(kind, ALL, 0, was)
         if isinstance(fact, f.TaskResumed) and not fact.own_stay:
-            lifted = [state.tasks[task_id] for task_id in state.paused]
+            lifted = [state.tasks[task_id] for task_id in sorted(state.paused)]  # as a checkpoint tells them
             yield from (Step(kind, each.id, each.rev, pause_of(each)) for each in lifted)
     elif task is not None:
         take = {"changed": defined, "removed": whole}.get(kind, pause_of)

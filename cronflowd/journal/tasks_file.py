@@ -123,7 +123,7 @@ class _Seen:
 
     def _knows(self, ref: str) -> bool:
         owner = int(ref) if ref.isascii() and ref.isdigit() and len(ref) < 20 else id_of_name(ref)
-        return ref in self._names or owner in self._ids
+        return ref in self._names or (owner is not None and owner in self._ids)
 
     def let_go(self, pause: Callable[[], object]) -> None:
         """Forgets all of it, a little at a time: what is large takes long to free."""
