@@ -626,8 +626,14 @@ _HEAD = re.compile(rb'\{"seq":([0-9]{1,19}),"at":"([^"]+)",("fact":"[A-Za-z]+")(
 _NAME = b'{"fact":"'
 
 
-def encode(seq: int, at: datetime, fact: Fact, more: bool) -> bytes:
-    """One journal record without its CRC: `{"seq":7,"at":"…","fact":"RunSent","run":41,…}`.
+def encode_time(at: datetime) -> bytes:
+    """A time for `encode`, which is told the same one again and again."""
+    text: bytes = _encode(at)
+    return text
+
+
+def encode(seq: int, at: bytes, fact: Fact, more: bool) -> bytes:
+    """One journal record that is still to be sealed: `{"seq":7,"at":"…","fact":"RunSent","run":41,…`.
 
     `more` marks every fact of a decision but its last: a decision is applied whole or not
     at all, also when power failed in the middle of writing it.
@@ -637,8 +643,8 @@ def encode(seq: int, at: datetime, fact: Fact, more: bool) -> bytes:
     body: bytes = _encode(fact)
     if more:
         named = body.index(b'"', len(_NAME)) + 1
-        body = b'%b,"more":true%b' % (body[:named], body[named:])
-    return b'{"seq":%d,"at":%b,%b' % (seq, _encode(at), body[1:])
+        return b'{"seq":%d,"at":%b,%b,"more":true%b' % (seq, at, body[1:named], body[named:-1])
+    return b'{"seq":%d,"at":%b,%b' % (seq, at, body[1:-1])
 
 
 def decode(record: bytes) -> tuple[int, datetime, Fact, bool]:

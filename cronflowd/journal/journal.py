@@ -1,8 +1,9 @@
 """Where facts are kept: append, commit, replay; in files, and in memory for tests.
 
-`append` numbers, seals and buffers; it waits for nothing and never half succeeds, because
-space was set aside before. `flush` wakes the one committer thread, which writes all that
-is buffered, syncs it once, and only then says so: those who wait together share a sync.
+`append` numbers and buffers; it waits for nothing and never half succeeds, because space
+was set aside before. `flush` seals what was appended since the last one, all in one go, and
+wakes the one committer thread, which writes it, syncs it once, and only then says so: those
+who wait together share a sync.
 
 Rules for this file. What failed to sync is never told of and never tried again: the page
 cache lies after that, so the process ends (74). Only an invalid *tail* is ever cut, and
@@ -27,7 +28,7 @@ from typing import NoReturn, Protocol
 from attrs import define
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..engine.facts import Fact, encode
+from ..engine.facts import Fact, encode, encode_time
 from ..host import disk as d
 from ..host.disk import write_atomically
 from .records import (
@@ -53,6 +54,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0  # between two tries of a write that f
 CLOSE_PATIENCE_S = 10.0  # how long the end of the process waits for space
 
 log = logging.getLogger(__name__)
+
+_SEAL_BYTES = SEAL_BYTES + 1  # and the line's end
+_MOST_AROUND = _SEAL_BYTES + len(BATCH_MARK)
 
 
 class Journal(Protocol):
@@ -112,7 +116,13 @@ class _Lines:
 
     def __init__(self) -> None:
         self._last = self._committed = 0
-        self._chain = 0
+        # Records since the last flush. Their facts are still to be made true, and what cannot be
+        # applied must not be committed.
+        self._bodies: list[bytes] = []
+        self._lines: list[bytes] = []  # sealed
+        self._chain = 0  # of the last of them
+        self._at: datetime | None = None  # of the last decision
+        self._told_at = b""
         self.closed: list[Segment] = []
         self.set_aside = ""
 
@@ -129,22 +139,33 @@ class _Lines:
         while self.closed and self.closed[0].last <= upto:
             del self.closed[0]
 
-    def _seal(self, facts: Sequence[Fact], at: datetime, first_of_batch: bool) -> tuple[list[bytes], int]:
-        """The lines of one decision and the CRC after them; changes nothing."""
-        seq, chain, left = self._last, self._chain, len(facts)
-        lines = []
-        for fact in facts:
-            seq, left = seq + 1, left - 1
-            body = encode(seq, at, fact, left > 0)[:-1]
-            if first_of_batch:
-                body, first_of_batch = body + BATCH_MARK, False
+    def _encode(self, facts: Sequence[Fact], at: datetime) -> list[bytes]:
+        """The records of one decision, not yet sealed; changes nothing."""
+        if at is not self._at:  # most decisions come at the same time as the one before
+            self._at, self._told_at = at, encode_time(at)
+        seq, end, told_at = self._last, self._last + len(facts), self._told_at
+        return [encode(seq := seq + 1, told_at, fact, seq < end) for fact in facts]
+
+    def _seal(self, first_of_batch: bool) -> int:
+        """Seals what was appended; how many bytes that gives."""
+        bodies, self._bodies = self._bodies, []
+        if first_of_batch:
+            bodies[0] += BATCH_MARK
+        chain, lines = self._chain, []
+        for body in bodies:
             line, chain = seal(body, chain)
             lines.append(line)
-        return lines, chain
+        self._chain = chain
+        self._lines += lines
+        return sum(map(len, lines))
+
+    def _drop_bodies(self) -> None:
+        self._last -= len(self._bodies)
+        self._bodies.clear()
 
 
-def _check_length(lines: list[bytes]) -> None:
-    if max(map(len, lines)) > MAX_RECORD_BYTES:
+def _check_length(bodies: list[bytes]) -> None:
+    if max(map(len, bodies)) > MAX_RECORD_BYTES - _MOST_AROUND:
         raise Refusal("too-long", f"a record of more than {MAX_RECORD_BYTES} bytes")
 
 
@@ -171,12 +192,11 @@ class FileJournal(_Lines):
         self.on_fatal = on_fatal
         self._disk = disk
         # The buffer and what describes it; the lock is held for microseconds, never over a write.
-        self._wake = threading.Condition(threading.Lock())
-        self._lines: list[bytes] = []
-        self._buffered = 0  # bytes in _lines
-        self._flushing = self._closing = False
-        self._batch: _Batch | None = None  # handed over to the committer
-        self._is_idle = False  # it waits for one
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._buffered = 0  # bytes of _bodies, once they are sealed, and of _lines
+        self._unsealed = 0  # of _bodies alone, or a few more
+        self._closing = False
         self._failed: Fatal | None = None
         self._thread: threading.Thread | None = None
         # The open segment. _end counts what is being written, but not what is buffered.
@@ -260,34 +280,32 @@ class FileJournal(_Lines):
     def full(self) -> bool:
         """Whether orders are refused for want of space; asking also looks whether there is some again."""
         if self._full:
-            with self._wake, contextlib.suppress(Refusal, Fatal):  # whoever appends will be told
+            with self._lock, contextlib.suppress(Refusal, Fatal):  # whoever appends will be told
                 self._ask_again(0)
         return self._full
 
     @property
     def open_segment(self) -> Segment:
-        with self._wake:
+        with self._lock:
             path = segment_path(self.directory, self._first)
             return Segment(path, self._first, self._committed, self._synced_end)
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
-        with self._wake:
+        with self._lock:
             if self._failed:
                 raise self._failed
-            lines, chain = self._seal(facts, at, not self._lines)
-            size = sum(map(len, lines))
+            bodies = self._encode(facts, at)
+            size = sum(map(len, bodies)) + _SEAL_BYTES * len(bodies)
+            if not self._bodies:
+                size += len(BATCH_MARK)
             if size > MAX_RECORD_BYTES:
-                _check_length(lines)
-            room = self._allocated - self._end - self._buffered - self._reserve
-            if size > room or self._full:
+                _check_length(bodies)
+            if size > self._allocated - self._end - self._buffered - self._reserve or self._full:
                 self._make_room(size, all(fact.is_urgent() for fact in facts))
-            self._lines += lines
-            # Not to be written before the next `flush`: its facts are still to be made true, and what
-            # cannot be applied must not be committed.
-            self._flushing = False
+            self._bodies += bodies
+            self._unsealed += size
             self._buffered += size
-            self._chain = chain
-            self._last += len(lines)
+            self._last += len(bodies)
             return self._last
 
     def _make_room(self, size: int, urgent: bool) -> None:
@@ -341,21 +359,24 @@ class FileJournal(_Lines):
             self._asked_at = time.monotonic()
 
     def flush(self) -> None:
-        with self._wake:
-            if self._lines:
-                self._flushing = True
-                if self._is_idle:
-                    # At once: by the time it wakes, more may have been appended that is not flushed.
-                    self._hand_over()
-                    self._wake.notify()
+        if self._bodies:
+            with self._lock:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._bodies:
+            self._buffered += self._seal(not self._lines) - self._unsealed
+            self._unsealed = 0
+            self._wake.notify()
 
     def abandon(self, error: Fatal) -> None:
-        with self._wake:
+        with self._lock:
             self._failed = error
-            self._lines, self._buffered, self._flushing = [], 0, False
+            self._drop_bodies()
 
     def close(self) -> None:
-        with self._wake:
+        with self._lock:
+            self._hand_over()
             self._closing = True
             self._wake.notify()
         if self._thread:
@@ -383,28 +404,23 @@ class FileJournal(_Lines):
         self.on_fatal(error)
 
     def _next_batch(self) -> _Batch | None:
-        """All that was flushed; None when closed and done."""
-        with self._wake:
-            self._is_idle = True
-            if self._lines and (self._flushing or self._closing):
-                self._hand_over()
-            while not (self._batch or self._closing):
+        """All that is sealed; None when closed and done."""
+        with self._lock:
+            while not self._lines:
+                if self._closing:
+                    return None
                 self._wake.wait()
-            if self._lines and not self._batch:
-                self._hand_over()
-            batch, self._batch = self._batch, None
+            lines, self._lines = self._lines, []
+            batch = _Batch(lines, self._end, self._last - len(self._bodies), self._chain)
+            size = self._buffered - self._unsealed
+            self._end, self._buffered = self._end + size, self._unsealed
         return batch
-
-    def _hand_over(self) -> None:
-        self._batch = _Batch(self._lines, self._end, self._last, self._chain)
-        self._lines, self._flushing, self._is_idle = [], False, False
-        self._end, self._buffered = self._end + self._buffered, 0
 
     def _commit(self, batch: _Batch) -> None:
         data = b"".join(batch.lines)
         self._write(data, batch.offset)
         self._disk.fdatasync(self._fd)
-        with self._wake:
+        with self._lock:
             self._committed, self._synced_end = batch.last, batch.offset + len(data)
         self._committed_chain = batch.chain
         self.notify(batch.last)
@@ -430,7 +446,7 @@ class FileJournal(_Lines):
 
     def _give_back(self, offset: int) -> None:
         """After a write that found no space in spite of everything: nothing half-written stays."""
-        with self._wake:
+        with self._lock:
             self._disk.ftruncate(self._fd, offset)
             self._allocated = min(self._allocated, offset)  # the cut gave back what was set aside, too
             self._stuck = True
@@ -438,7 +454,7 @@ class FileJournal(_Lines):
 
     def _look_ahead(self) -> None:
         """Sets the next chunk aside here, so that `append` seldom has to ask the file system."""
-        with self._wake:
+        with self._lock:
             start, size = self._allocated, self._chunk
             room = start - self._end - self._buffered - self._reserve
         if self._full or room > size // 2:
@@ -447,7 +463,7 @@ class FileJournal(_Lines):
             self._disk.allocate(self._fd, start, size)
         except OSError:
             return  # `append` will find out, and has somebody to tell
-        with self._wake:
+        with self._lock:
             self._allocated = max(self._allocated, start + size)
 
     # --- rotation: the thread's side ---
@@ -467,7 +483,7 @@ class FileJournal(_Lines):
             return
         old = Segment(segment_path(self.directory, self._first), self._first, first - 1, self._end)
         old_fd = self._fd
-        with self._wake:
+        with self._lock:
             fits = self._buffered + self._reserve <= space
             if fits:
                 self._fd, self._first, self._end, self._allocated = fd, first, size, size + space
@@ -545,7 +561,7 @@ class MemoryJournal(_Lines):
     @property
     def lines(self) -> list[bytes]:
         """What a crash now would leave."""
-        return self._lines[: self._committed]
+        return list(self._lines)
 
     def replay(self) -> Iterator[Record]:
         for line in self._lines:
@@ -556,20 +572,20 @@ class MemoryJournal(_Lines):
 
     def abandon(self, error: Fatal) -> None:
         self._failed = error
-        del self._lines[self._committed :]
+        self._drop_bodies()
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
         if self._failed:
             raise self._failed
         if self.full and not all(fact.is_urgent() for fact in facts):
             raise Refusal("disk-full", "no space left in memory; nothing was changed")
-        lines, self._chain = self._seal(facts, at, self._last == self._committed)
-        self._lines += lines
-        self._last += len(lines)
+        self._bodies += self._encode(facts, at)
+        self._last += len(facts)
         return self._last
 
     def flush(self) -> None:
-        if self._committed < self._last:
+        if self._bodies:
+            self._seal(first_of_batch=True)
             self._committed = self._last
             self.notify(self._last)
 
