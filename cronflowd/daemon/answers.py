@@ -55,12 +55,13 @@ Answer = Reply | Coroutine[Any, Any, Reply]
 
 
 class Answers:
-    """The core as clients see it: what `clients.Core` asks for."""
+    """The core as clients see it."""
 
     def __init__(self, core: Core, data: Path) -> None:
         self.core = core
         self.data = data
         self.default_tz = core.state.default_tz
+        self._context = grammar.Context(core.now(), self.default_tz)  # of the last line
         self.files = Files(core, data)
         self.hub = WatchHub(core)
 
@@ -71,6 +72,9 @@ class Answers:
     @property
     def last_seq(self) -> int:
         return self.core.last_seq
+
+    def look(self) -> datetime:
+        return self.core.look()
 
     def end_batch(self) -> None:
         self.core.wake()
@@ -89,13 +93,15 @@ class Answers:
         for feed in session.data:
             feed.leave()
 
-    def handle(self, line: str, session: Session) -> Answer:
+    def handle(self, line: str, session: Session, now: datetime) -> Answer:
         """What one line leads to; raises Refusal."""
         verb, rest = commands.find_verb(line)
         session.head_width = None
         if verb.reads and "=" in rest:
             session.head_width, rest = grammar.take_head(rest)
-        question = verb.parse(rest, grammar.Context(self.core.now(), self.default_tz))
+        if now is not self._context.now:
+            self._context = grammar.Context(now, self.default_tz)
+        question = verb.parse(rest, self._context)
         if session.is_locked and not verb.anybody:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
         if verb.about_days:
@@ -107,10 +113,10 @@ class Answers:
             return self._learn_first(calendars, question, session)
         if self.files.large.is_large(question):
             return self.files.large.change(question, session.who)
-        return self._submit(question, session)
+        return self._submit(question, session, now)
 
-    def _submit(self, question: Any, session: Session) -> Reply:
-        reply = self.core.submit(question, session.who).reply
+    def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Reply:
+        reply = self.core.submit(question, session.who, now).reply
         assert reply is not None
         return reply
 

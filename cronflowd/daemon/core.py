@@ -19,7 +19,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from time import perf_counter
@@ -67,7 +67,6 @@ class Core:
         heartbeat_s: float = 10.0,
         kill_grace_s: float = 10.0,
         max_outbox: int = 4 * 1024 * 1024,
-        max_links: int = 1000,
     ) -> None:
         self.state = state
         self.engine = Engine(state, limits)
@@ -79,7 +78,6 @@ class Core:
         self.heartbeat_s = heartbeat_s
         self.kill_grace_s = kill_grace_s
         self.max_outbox = max_outbox
-        self.max_links = max_links
         self.links: dict[str, Link] = {}
         self.rivals = Rivals()
         self.feeds: list[Feed] = []
@@ -87,7 +85,7 @@ class Core:
         self.before_fires: Callable[[], object] = lambda: None  # before moments that have come are decided
         self._touched: list[Link] = []
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
-        self._insisted: deque[Any] = deque()
+        self._insisted: list[Any] = []
         self._more = trio.Event()
         self.sliced = trio.Event()  # one more slice of what concerns very many tasks was taken
         self._armed: datetime | None = None
@@ -114,16 +112,23 @@ class Core:
         """The wall clock, as the core's one clock reads it."""
         return self.clock.now()
 
-    def submit(self, order: Any, who: str | None = None) -> Decision:
-        """Decides and applies one order; `who` gave it. Raises Refusal, and then nothing has changed."""
-        return self._submit(order, self._look(), who)
+    def submit(self, order: Any, who: str | None = None, now: datetime | None = None) -> Decision:
+        """Decides and applies one order; `who` gave it. Raises Refusal, and then nothing has changed.
 
-    def _submit(self, order: Any, now: datetime, who: str | None = None) -> Decision:
+        `now` is what `look` gave to whoever has several orders.
+        """
+        if now is None:
+            now = self.look()
         decision = self.engine.decide(order, now, who)
-        if decision.facts:
-            last = self.journal.append(decision.facts, now)
+        if facts := decision.facts:
+            last = self.journal.append(facts, now)
+            seq = last - len(facts)
             try:
-                self._make_true(decision.facts, now, last - len(decision.facts))
+                for fact in facts:
+                    seq += 1
+                    if self.feeds:
+                        self._show(fact, now, seq)
+                    self.state.apply(fact, now, seq)
             except Exception as error:
                 # Half of it is true now, and nobody may be told of any of it.
                 fatal = Fatal(Exit.BUG, f"{type(order).__name__} could not be applied: {error!r}")
@@ -133,13 +138,6 @@ class Core:
         for worker, line in decision.messages:
             self._send(worker, line)
         return decision
-
-    def _make_true(self, facts: Sequence[f.Fact], now: datetime, seq: int) -> None:
-        for fact in facts:
-            seq += 1
-            if self.feeds:
-                self._show(fact, now, seq)
-            self.state.apply(fact, now, seq)
 
     def _send(self, worker: str, line: str) -> None:
         """Gives a worker's connection a line, and the worker no more runs while that owes it much."""
@@ -232,11 +230,11 @@ class Core:
         if self._slices[0] > self.gate.committed:
             self._waits_for_disk = True  # `committed` goes on
             return False
-        now = self._look()
+        now = self.look()
         if (order := self.engine.next_slice(now)) is None:
             return self.state.changes.let_go()
         try:
-            self._submit(order, now)
+            self.submit(order, now=now)
         except Refusal as refusal:
             self._complain(refusal)
             again_at = now + timedelta(seconds=RETRY_S)
@@ -265,17 +263,19 @@ class Core:
     def _decide_due(self) -> bool:
         """Takes the steps that are due; True when there are more than one beat should take."""
         # One time for all: a step that was due must not be taken at another time than it was due at.
-        now = self._look()
+        now = self.look()
         if self.state.to_judge or ((due := self.state.next_task_due()) and due[0] <= now):
             self.before_fires()
         try:
             # What cannot be taken back goes first, but does not keep what is due from being tried.
             waits = self._take_insisted(now)
-            for _ in self._turns() if not self._is_stopping else ():
-                step = self.engine.next_step(now)
-                if step is None:
+            until = perf_counter() + BEAT_S
+            for _ in range(0 if self._is_stopping else STEPS_PER_BEAT):
+                if (step := self.engine.next_step(now)) is None:
                     break
-                self._submit(step, now)
+                self.submit(step, now=now)
+                if perf_counter() > until:
+                    return True
             else:
                 return not self._is_stopping
         except Refusal as refusal:
@@ -288,25 +288,20 @@ class Core:
             self._arm(None if self._is_stopping else self.engine.next_due())
         return False
 
-    def _turns(self) -> Iterator[None]:
-        """As many steps as one beat should take."""
-        until = perf_counter() + BEAT_S
-        for _ in range(STEPS_PER_BEAT):
-            yield
-            if perf_counter() > until:
-                return
-
     def _take_insisted(self, now: datetime) -> Refusal | None:
-        """Submits what is insisted on, in order; why the next of it has to wait."""
-        for _ in range(len(self._insisted)):
+        """Submits what is insisted on, in order; why some of it has to wait, though not what is behind it."""
+        orders, self._insisted = self._insisted, []
+        waits = None
+        for at, order in enumerate(orders):
             try:
-                self._submit(self._insisted[0], now)
+                self.submit(order, now=now)
             except Refusal as refusal:
-                if isinstance(self._insisted[0], NoticeStep):
-                    raise  # by which time the rest is to be decided
-                return refusal
-            self._insisted.popleft()
-        return None
+                waits = refusal
+                self._insisted.append(order)
+                if isinstance(order, NoticeStep):  # by which time the rest is to be decided
+                    self._insisted += orders[at + 1 :]
+                    raise
+        return waits
 
     def _complain(self, refusal: Refusal) -> None:
         if not self._complained:
@@ -330,8 +325,11 @@ class Core:
 
     # --- the clock ---
 
-    def _look(self) -> datetime:
-        """The wall clock, to decide by. If it was set, that is journaled before anything else is decided."""
+    def look(self) -> datetime:
+        """The wall clock, to decide by: once for all that came together.
+
+        If it was set, that is journaled before anything else is decided.
+        """
         mark = self._mark
         by_s = self._moved_since(mark)
         # Twice, because the process may have stood still between the readings of the two clocks.
@@ -348,6 +346,6 @@ class Core:
         log.warning("the clock was set by %+.3f s", by_s)
         step = NoticeStep(round(by_s, 3))
         try:
-            self._submit(step, self._mark[0])
+            self.submit(step, now=self._mark[0])
         except Refusal:  # as everything that is due, it has to wait for the journal
             self.insist(step)

@@ -95,7 +95,6 @@ class Daemon:
             heartbeat_s=settings.heartbeat_s,
             kill_grace_s=settings.kill_grace_s,
             max_outbox=settings.max_outbox,
-            max_links=settings.max_workers,
         )
         self.answers = Answers(self.core, settings.data)
         self._doors: list[Door] = []

@@ -626,18 +626,23 @@ _HEAD = re.compile(rb'\{"seq":([0-9]{1,19}),"at":"([^"]+)",("fact":"[A-Za-z]+")(
 _NAME = b'{"fact":"'
 
 
-def encode_time(at: datetime) -> bytes:
-    """A time for `encode`, which is told the same one again and again."""
-    text: bytes = _encode(at)
-    return text
-
-
-def encode(seq: int, at: bytes, fact: Fact, more: bool) -> bytes:
-    """One journal record that is still to be sealed: `{"seq":7,"at":"…","fact":"RunSent","run":41,…`.
+def encode(seq: int, at: datetime, fact: Fact, more: bool) -> bytes:
+    """One journal record without its CRC: `{"seq":7,"at":"…","fact":"RunSent","run":41,…}`.
 
     `more` marks every fact of a decision but its last: a decision is applied whole or not
     at all, also when power failed in the middle of writing it.
     """
+    return encode_open(seq, encode_time(at), fact, more) + b"}"
+
+
+def encode_time(at: datetime) -> bytes:
+    """A time for `encode_open`, which is told the same one again and again."""
+    text: bytes = _encode(at)
+    return text
+
+
+def encode_open(seq: int, at: bytes, fact: Fact, more: bool) -> bytes:
+    """The same without its last brace, since the CRC is still to come."""
     if type(fact) in _DEFINING:
         fact = msgspec.structs.replace(fact, record=record_of(fact.record))  # type: ignore[attr-defined]
     body: bytes = _encode(fact)

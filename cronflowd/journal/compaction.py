@@ -27,7 +27,7 @@ from pathlib import Path
 from attrs import Factory, define
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..engine.facts import encode, encode_time
+from ..engine.facts import encode
 from ..engine.state import State
 from ..host.disk import lock_directory, write_atomically
 from ..schedules.zones import EPOCH
@@ -98,9 +98,9 @@ def compact(directory: Path, history_bytes: int) -> dict[str, str | int]:
 def checkpoint_lines(state: State, upto: int, chain: int, at: datetime) -> Iterator[bytes]:
     """The state told as facts, between a header and a last line that says it is whole."""
     yield Header("checkpoint", upto, chain).line()
-    records, told_at = 0, encode_time(at)
+    records = 0
     for fact in state.carry():
-        line, chain = seal(encode(upto, told_at, fact, more=True), chain)
+        line, chain = seal(encode(upto, at, fact, more=True)[:-1], chain)
         yield line
         records += 1
     yield checkpoint_end(upto, records, chain)

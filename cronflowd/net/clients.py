@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
 from enum import Enum
 from itertools import chain
 from math import inf
@@ -98,7 +99,7 @@ class Session:
         return f"{name}@{self.address}" if _PLAIN_NAME.fullmatch(name) else f'"{name}"@{self.address}'
 
 
-class Core(Protocol):
+class Answering(Protocol):
     """What executes lines. All of it is called in trio's thread."""
 
     @property
@@ -111,7 +112,10 @@ class Core(Protocol):
     def enter(self, session: Session) -> None:
         """A connection has begun; says whether it must authenticate."""
 
-    def handle(self, line: str, session: Session) -> Reply | Awaitable[Reply]:
+    def look(self) -> datetime:
+        """The time for a slice of lines."""
+
+    def handle(self, line: str, session: Session, now: datetime) -> Reply | Awaitable[Reply]:
         """Executes one line, or raises Refusal. Only slow orders may give an awaitable."""
 
     def end_batch(self) -> None:
@@ -125,7 +129,7 @@ class Core(Protocol):
 
 
 async def serve_client(
-    connection: Connection, core: Core, waits: Waits, max_outbox_bytes: int = MAX_OUTBOX_BYTES
+    connection: Connection, core: Answering, waits: Waits, max_outbox_bytes: int = MAX_OUTBOX_BYTES
 ) -> None:
     """One connection from its first byte to its last. Raises only what is fatal to the server."""
     client = _Client(connection, core, waits, max_outbox_bytes)
@@ -219,7 +223,7 @@ class Ending:
 class _Client:
     """The reader and the writer of one connection."""
 
-    def __init__(self, connection: Connection, core: Core, waits: Waits, max_outbox: int) -> None:
+    def __init__(self, connection: Connection, core: Answering, waits: Waits, max_outbox: int) -> None:
         now = trio.current_time()
         max_outbox = max(max_outbox, LEAST_OUTBOX_BYTES)
         outbox = Outbox(connection, core.gate, max_outbox, waits.stall_s)
@@ -428,7 +432,7 @@ class _Client:
 
     def _run_slice(self, items: list[Item], at: int) -> int:
         """Executes some lines from `at` on; returns where the next slice begins."""
-        until = perf_counter() + SLICE_S
+        until, now = perf_counter() + SLICE_S, self._core.look()
         last = min(at + SLICE_LINES, len(items))
         size = 0
         while at < last and size < PIECE_BYTES and self._slow is None:
@@ -437,15 +441,15 @@ class _Client:
             if isinstance(item, Refusal):
                 self._add_refusal(item)
             elif _is_order(item):
-                self._run_line(item)
+                self._run_line(item, now)
             if self.session.closing or perf_counter() > until:
                 break
             size += len(self._replies[-1]) if self._replies else 0
         return at
 
-    def _run_line(self, line: str) -> None:
+    def _run_line(self, line: str, now: datetime) -> None:
         try:
-            answer = self._core.handle(line, self.session)
+            answer = self._core.handle(line, self.session, now)
         except Exception as error:  # noqa: BLE001 - a bug in one order must not end the others
             self._add_refusal(_as_refusal(error))
             return

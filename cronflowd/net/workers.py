@@ -31,7 +31,7 @@ from ..base.text import escape, split_options, unescape
 from ..engine import orders as o
 from ..host.secrets import matches
 from ..tasks.options import parse_count
-from .lines import MAX_LINE_BYTES, LineReader, looks_foreign
+from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection
 from .outbox import Gate, Outbox
 from .rivals import Rivals
@@ -48,10 +48,12 @@ MAX_RUNNING = 1_000_000
 MAX_HELD_LINES = 1000  # that follow HELLO with more of running=
 MAX_OWED_BYTES = 1 << 20  # a worker that is owed more is given no more runs until it has taken that
 BEATS_MISSED = 3
+MAX_DIGITS = 15
+SLICE_LINES = 200  # after so many reports the others have their turn
 MAX_OFFSET_S = 2.0  # a worker's clock that is less wrong is not worth a word
 
 
-class Core(Protocol):
+class Dispatch(Protocol):
     """What the daemon lends to a worker's connection."""
 
     gate: Gate
@@ -62,18 +64,17 @@ class Core(Protocol):
     heartbeat_s: float
     kill_grace_s: float
     max_outbox: int
-    max_links: int
 
     @property
     def lease_s(self) -> float: ...
     @property
     def output_limit(self) -> int: ...
     def next_number(self) -> int: ...
-    def submit(self, order: Any) -> Any: ...
+    def submit(self, order: Any, who: str | None = None, now: datetime | None = None) -> Any: ...
     def insist(self, order: Any) -> None: ...
     def wake(self) -> None: ...
     def hold_back(self, worker: str, full: bool = True) -> None: ...
-    def now(self) -> datetime: ...
+    def look(self) -> datetime: ...
     def touch(self, link: Link) -> None: ...
 
 
@@ -84,15 +85,15 @@ class Link:
     name: str
     address: str
     outbox: Outbox
-    core: Core
+    core: Dispatch
     last_seen_at: datetime
     scope: trio.CancelScope
     instance: str = ""  # as HELLO says it: of which memory
     number: int = 0  # of the connection: orders about it must not be taken for the next one's
-    pending: list[str] = field(factory=list)  # lines of the batch that is being decided
+    pending: list[bytes] = field(factory=list)  # lines of the batch that is being decided
     pending_bytes: int = 0
     given_bytes: int = 0  # to the outbox, ever
-    orders: deque[tuple[int, tuple[int, int]]] = field(factory=deque)  # (where it ends, run and attempt)
+    orders: deque[tuple[int, str]] = field(factory=deque)  # (where it ends, the line)
     is_held_back: bool = False  # it is given no more runs until it has taken what it is owed
     offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
     rtt_s: float | None = None  # what it measured from one BEAT to the answer
@@ -101,15 +102,16 @@ class Link:
         """Queues a line; it leaves when all that was decided up to now is on disk."""
         if not self.pending:
             self.core.touch(self)
-        self.pending.append(line)
-        self.pending_bytes += (len(line) if line.isascii() else len(line.encode())) + 1
-        if order := order_in(line):
-            self.orders.append((self.given_bytes + self.pending_bytes, order))
+        data = line.encode() + b"\n"
+        self.pending.append(data)
+        self.pending_bytes += len(data)
+        if line.startswith("RUN "):
+            self.orders.append((self.given_bytes + self.pending_bytes, line))
 
     def flush(self, seq: int) -> None:
         """Gives the batch's lines to the writer."""
         if self.pending:
-            data = "\n".join(self.pending).encode() + b"\n"
+            data = b"".join(self.pending)
             self.given_bytes += len(data)
             self.drop_pending()
             self.outbox.put(data, seq)
@@ -122,10 +124,14 @@ class Link:
         self.pending_bytes = 0
 
     @property
+    def most_owed(self) -> int:
+        """Bytes that may wait for it to be read while it is given runs, and listened to."""
+        return min(MAX_OWED_BYTES, self.outbox.limit_bytes // 4)
+
+    @property
     def owes_much(self) -> bool:
         """Whether so much waits for it to be read that no more runs should be given to it."""
-        most = min(MAX_OWED_BYTES, self.outbox.limit_bytes // 4)
-        return self.outbox.pending_bytes + self.pending_bytes > most
+        return self.outbox.pending_bytes + self.pending_bytes > self.most_owed
 
     def drained(self) -> None:
         """All that it was owed has left: it may be given runs again."""
@@ -135,7 +141,8 @@ class Link:
 
     def unsent(self) -> tuple[tuple[int, int], ...]:
         """(run, attempt) of the orders that have not left to their last byte; after the last send."""
-        return tuple(order for ends_at, order in self.orders if ends_at > self.outbox.sent_bytes)
+        lines = (line for ends_at, line in self.orders if ends_at > self.outbox.sent_bytes)
+        return tuple(order for line in lines if (order := order_in(line)))
 
     def compare_clocks(self, worker_at: datetime, rtt_s: float | None) -> None:
         """Takes the worker's time, as it was half a round trip before its line arrived."""
@@ -165,7 +172,7 @@ def order_in(line: str) -> tuple[int, int] | None:
     return int(run), int(attempt)
 
 
-async def serve_worker(connection: Connection, core: Core) -> None:
+async def serve_worker(connection: Connection, core: Dispatch) -> None:
     """One connection, from HELLO to its end. On the unix socket no token is asked for."""
     outbox = Outbox(connection, core.gate, core.max_outbox)
     link: Link | None = None
@@ -174,8 +181,8 @@ async def serve_worker(connection: Connection, core: Core) -> None:
         nursery.start_soon(outbox.run)
         try:
             if found := await _greet(connection, core, outbox):
-                link, reader, items = found
-                why = await _serve(connection, core, link, reader, items)
+                link, reader = found
+                why = await _serve(connection, core, link, reader)
         except Refusal as refusal:
             # What two workers of one name do is told already, and again and again it would be noise.
             level = logging.INFO if refusal.code == "busy" else logging.WARNING
@@ -198,38 +205,34 @@ async def serve_worker(connection: Connection, core: Core) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _greet(
-    connection: Connection, core: Core, outbox: Outbox
-) -> tuple[Link, LineReader, list[str | Refusal]] | None:
+async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tuple[Link, LineReader] | None:
     """Waits for HELLO and takes the worker in; None where the peer leaves before. Raises Refusal."""
     tokens = () if connection.kind == "unix" else core.tokens
     reader = LineReader(MAX_HELLO_BYTES if tokens else MAX_LINE_BYTES)
     with trio.move_on_after(HELLO_WITHIN_S) as patience:
-        items = await _first_items(connection, reader, tokens)
-        if not items:
+        if (first := await _first_line(connection, reader, tokens)) is None:
             return None
-        order, more = parse_hello(_text(items[0]), connection.peer, tokens)
+        order, more = parse_hello(_text(first), connection.peer, tokens)
         reader.max_line_bytes = MAX_LINE_BYTES
-        items = await _held_lines(connection, reader, items[1:], more)
+        for item in await _held_lines(connection, reader, more):
+            order = _with_held(order, _text(item))
     if patience.cancelled_caught:
         raise Refusal("syntax", f"no HELLO within {HELLO_WITHIN_S:g} s")
-    for item in items[:more]:
-        order = _with_held(order, _text(item))
     link = Link(
-        order.name, connection.peer, outbox, core, core.now(), trio.CancelScope(), order.instance,
+        order.name, connection.peer, outbox, core, core.look(), trio.CancelScope(), order.instance,
         core.next_number(),
     )  # fmt: skip
     outbox.on_drained = link.drained
     _take_over(core, link, order)
-    return link, reader, items[more:]
+    return link, reader
 
 
-async def _held_lines(
-    connection: Connection, reader: LineReader, items: list[str | Refusal], more: int
-) -> list[str | Refusal]:
-    """The lines after HELLO, `more` of them at least; fewer if the peer leaves."""
+async def _held_lines(connection: Connection, reader: LineReader, more: int) -> list[Item]:
+    """The `more` lines after HELLO."""
+    items = reader.take(more)
     while len(items) < more and (data := await connection.receive_some()):
-        items = items + reader.receive(data)
+        reader.feed(data)
+        items += reader.take(more - len(items))
     if len(items) < more:
         raise Refusal("syntax", f"HELLO said that {more} HELD lines follow; {len(items)} came")
     return items
@@ -245,13 +248,11 @@ def _with_held(order: o.JoinWorker, line: str) -> o.JoinWorker:
     return evolve(order, running=running)
 
 
-async def _serve(
-    connection: Connection, core: Core, link: Link, reader: LineReader, items: list[str | Refusal]
-) -> str:
+async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> str:
     """Reads reports until the connection ends; returns why it did. Raises Refusal."""
     try:
         with link.scope:
-            return await _serve_link(connection, core, link, reader, items)
+            return await _serve_link(connection, core, link, reader)
         is_replaced = core.links.get(link.name) is not link
         return (
             "a newer connection of the same name has taken its place" if is_replaced else "the daemon stops"
@@ -265,10 +266,8 @@ async def _serve(
             core.hold_back(link.name)
 
 
-async def _first_items(
-    connection: Connection, reader: LineReader, tokens: tuple[bytes, ...]
-) -> list[str | Refusal]:
-    """The lines that came with the first one; nothing if the peer left or speaks something else."""
+async def _first_line(connection: Connection, reader: LineReader, tokens: tuple[bytes, ...]) -> Item | None:
+    """The first line; None if the peer left or speaks something else."""
     with suppress(OSError):
         while data := await connection.receive_some():
             first = reader.unfinished + data
@@ -276,10 +275,11 @@ async def _first_items(
                 reader.max_line_bytes = MAX_LINE_BYTES  # a known worker may name many runs
             if what := looks_foreign(first):
                 log.warning("closed a connection that speaks %s on the worker port", what)
-                return []
-            if items := reader.receive(data):
-                return items
-    return []
+                return None
+            reader.feed(data)
+            if items := reader.take(1):
+                return items[0]
+    return None
 
 
 def _shows_token(first: bytes, tokens: tuple[bytes, ...]) -> bool:
@@ -287,7 +287,7 @@ def _shows_token(first: bytes, tokens: tuple[bytes, ...]) -> bool:
     return any(word.startswith("token=") and matches(tokens, word[6:].encode()) for word in words)
 
 
-def _text(item: str | Refusal) -> str:
+def _text(item: Item) -> str:
     if isinstance(item, Refusal):
         raise item
     return item
@@ -362,11 +362,9 @@ def _parse_pair(word: str) -> tuple[int, int]:
     return int(run), int(attempt)
 
 
-def _take_over(core: Core, link: Link, order: o.JoinWorker) -> None:
+def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
     """Makes this the connection of that name; an older one is closed and says no more. Raises Refusal."""
     older = core.links.get(link.name)
-    if older is None and len(core.links) >= core.max_links:
-        raise Refusal("too-many", f"{len(core.links)} workers are connected, which is the limit")
     if older and not (link.instance and link.instance == older.instance):
         longest_s = core.lease_s / 3 if order.running else math.inf
         core.rivals.change_hands(link.name, older.address, link.address, longest_s)
@@ -389,24 +387,27 @@ def _take_over(core: Core, link: Link, order: o.JoinWorker) -> None:
     log.info("worker %s joined from %s with %d slots", link.name, link.address, order.slots)
 
 
-def _let_go(core: Core, link: Link, why: str) -> None:
+def _let_go(core: Dispatch, link: Link, why: str) -> None:
     log.info("worker %s left: %s", link.name, why)
     core.insist(o.DropWorker(link.name, why, link.number, link.unsent()))
 
 
-async def _serve_link(
-    connection: Connection, core: Core, link: Link, reader: LineReader, items: list[str | Refusal]
-) -> str:
+async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> str:
     """Reads reports until the connection ends; returns why it did."""
     patience_s = BEATS_MISSED * core.heartbeat_s
     batch = Batch(core, link)
     while True:
-        link.last_seen_at = core.now()
-        try:
-            for item in items:
-                batch.take(_text(item))
-        finally:
-            batch.close()
+        is_more = True
+        while is_more:
+            link.last_seen_at = batch.now = core.look()
+            try:
+                for item in reader.take(SLICE_LINES):
+                    batch.take(_text(item))
+            finally:
+                batch.close()
+            is_more = reader.has_lines
+            if is_more or link.owes_much:  # whoever does not read what it is told is not read either
+                await link.outbox.wait_room(link.most_owed)
         data = b""
         with trio.move_on_after(patience_s) as scope:
             data = await connection.receive_some()
@@ -414,15 +415,16 @@ async def _serve_link(
             return f"silent for {patience_s:g} s"
         if not data:
             return "its connection ended"
-        items = reader.receive(data)
+        reader.feed(data)
 
 
 class Batch:
     """Turns report lines into orders; output lines of one run that follow each other are one order."""
 
-    def __init__(self, core: Core, link: Link) -> None:
+    def __init__(self, core: Dispatch, link: Link) -> None:
         self.core = core
         self.link = link
+        self.now = link.last_seen_at
         self.output_run = 0
         self.output: list[list[Any]] = []
 
@@ -442,11 +444,14 @@ class Batch:
         self._flush_output()
         self.core.wake()
 
+    def _submit(self, order: Any) -> None:
+        self.core.submit(order, None, self.now)
+
     def _flush_output(self) -> None:
         if self.output:
             lines, self.output = self.output, []
             try:
-                self.core.submit(o.ReportOutput(self.link.name, self.output_run, lines))
+                self._submit(o.ReportOutput(self.link.name, self.output_run, lines))
             except Refusal as refusal:
                 # Output is the first to go when the disk is full, so that ends can still be written.
                 log.warning("output of run %d is dropped: %s", self.output_run, refusal)
@@ -463,7 +468,7 @@ class Batch:
 
     def _started(self, rest: str) -> None:
         run, attempt = _split(rest, 2, "STARTED RUN ATTEMPT")
-        self.core.submit(o.ReportStarted(self.link.name, _integer(run), _integer(attempt)))
+        self._submit(o.ReportStarted(self.link.name, _integer(run), _integer(attempt)))
 
     def _done(self, rest: str) -> None:
         words = rest.split(" ", 3)
@@ -472,10 +477,8 @@ class Batch:
         details = split_options(words[3])[0] if len(words) > 3 else {}
         if "why" in details:
             details["why"] = unescape(details["why"])  # a line of output like those of OUT
-        exit_code = _integer(words[2], -255)
-        self.core.submit(
-            o.ReportEnded(self.link.name, _integer(words[0]), _integer(words[1]), exit_code, details)
-        )
+        run, attempt, exit_code = _integer(words[0]), _integer(words[1]), _integer(words[2], -255)
+        self._submit(o.ReportEnded(self.link.name, run, attempt, exit_code, details))
 
     def _beat(self, rest: str) -> None:
         values, extra = split_options(rest)
@@ -487,7 +490,7 @@ class Batch:
         self.link.send("OK")
 
     def _bye(self, rest: str) -> None:
-        self.core.submit(o.DismissWorker(self.link.name))
+        self._submit(o.DismissWorker(self.link.name))
 
 
 _REPORTS: dict[str, Callable[[Batch, str], None]] = {
@@ -522,10 +525,11 @@ def _parse_rtt(text: str) -> float:
     return float(text)
 
 
-_WHOLE = re.compile(r"-?[0-9]{1,15}")
-
-
 def _integer(word: str, low: int = 0) -> int:
-    if not _WHOLE.fullmatch(word) or int(word) < low:
+    digits = word[1:] if word[:1] == "-" else word
+    if (
+        not (digits.isdigit() and digits.isascii() and len(digits) <= MAX_DIGITS)
+        or (number := int(word)) < low
+    ):
         raise Refusal("syntax", f'"{escape(word[:40])}" is not a whole number')
-    return int(word)
+    return number

@@ -52,7 +52,9 @@ class Bench:
         self.journal = MemoryJournal()
         self.core = Core(State("UTC"), self.journal, cast(Any, self.clock), Limits())
         self.sent: list[str] = []
-        link: Any = SimpleNamespace(name="w1", send=self.sent.append, owes_much=False, number=1)
+        link: Any = SimpleNamespace(
+            name="w1", send=self.sent.append, owes_much=False, number=1, last_seen_at=START
+        )
         self.core.links["w1"] = link
         self.core.submit(StartDaemon("1", "UTC"))
         self.core.submit(JoinWorker("w1", 1000, {}, ("shell", "sleep"), "here", ()))
@@ -61,7 +63,7 @@ class Bench:
         self.batch = Batch(self.core, link)
 
     def say(self, line: str) -> None:
-        self.answers.handle(line, self.session)
+        self.answers.handle(line, self.session, self.clock.now())
 
     def place(self) -> None:
         """Beats until everything that is due has been sent."""
@@ -72,6 +74,7 @@ class Bench:
 
     def end_all(self) -> None:
         """The worker's reports of what it was sent."""
+        self.batch.now = self.clock.now()
         for line in list(self.sent):
             _, run, attempt, _ = line.split(" ", 3)
             self.batch.take(f"STARTED {run} {attempt}")

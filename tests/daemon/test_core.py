@@ -18,7 +18,7 @@ from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
-from cronflowd.net.workers import MAX_OWED_BYTES, serve_worker
+from cronflowd.net.workers import MAX_OWED_BYTES, SLICE_LINES, serve_worker
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock, Wire
 
@@ -92,6 +92,23 @@ def test_what_insists_and_is_refused_does_not_keep_what_is_due() -> None:
         PickyJournal.refused = ()
     core.beat()
     assert not core.state.workers["a"].connected
+
+
+def test_what_insists_and_is_refused_for_ever_holds_up_no_other_order() -> None:
+    """One record that the journal will never take must not keep a worker connected that has gone."""
+    core = make_core()
+    for name in ("a", "b"):
+        core.submit(o.JoinWorker(name, 1, {}, ("shell",), "here", ()))
+    PickyJournal.refused = (f.WorkerLeaving,)
+    try:
+        core.insist(o.DismissWorker("a"))
+        core.insist(o.DropWorker("b", "cut"))
+        core.beat()
+        assert not core.state.workers["b"].connected
+    finally:
+        PickyJournal.refused = ()
+    core.beat()
+    assert core.state.workers["a"].leaving
 
 
 def test_one_beat_takes_a_bounded_number_of_steps() -> None:
@@ -358,3 +375,36 @@ async def test_hello_may_be_followed_by_more_of_what_is_held(core: Core, connect
     await until_quiet()
     assert [text.split(" ")[0] for text in second.take_lines()] == ["OK"]
     assert {run.attempt for run in core.state.runs.values()} == {1}
+
+
+async def test_reports_that_come_all_at_once_are_taken_a_few_in_a_turn(
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was away for a night has thousands; everybody else waits for no more than a slice."""
+    turns = [0]
+    monkeypatch.setattr(core, "on_pass", lambda: turns.append(0))
+    submit = core.submit
+
+    def count(order: Any, *args: Any) -> Any:
+        turns[-1] += isinstance(order, o.ReportEnded)
+        return submit(order, *args)
+
+    monkeypatch.setattr(core, "submit", count)
+    wire = Wire("192.0.2.9:1")
+    connect(wire)
+    wire.say("HELLO name=a slots=1\n" + "DONE 7 1 0\n" * 5000 + "BYE")
+    await until_quiet()
+    assert wire.take_lines()[1:] == ["ACK 7 1"] * 5000
+    assert core.state.workers["a"].leaving
+    assert 0 < max(turns) <= 4 * SLICE_LINES  # a beat takes a few turns of the loop
+
+
+async def test_a_worker_that_does_not_read_its_answers_is_not_read_either(
+    core: Core, connect: Connect
+) -> None:
+    """One that repeats its reports for ever would fill our memory until it is cut."""
+    wire = NarrowWire(1000)
+    connect(wire)
+    wire.say("HELLO name=a slots=1\n" + "DONE 7 1 0\n" * 150_000)
+    await until_quiet()
+    assert MAX_OWED_BYTES < core.links["a"].outbox.pending_bytes < MAX_OWED_BYTES + 100_000

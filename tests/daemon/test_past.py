@@ -33,7 +33,7 @@ async def _live(data: Path, monkeypatch: pytest.MonkeyPatch, question: str) -> l
         async with trio.open_nursery() as nursery:
 
             async def ask() -> None:
-                reply = await world.answers.handle(question, _Session())
+                reply = await world.answers.handle(question, _Session(), world.core.now())
                 answer.extend(map(repr, reply.rows))
 
             nursery.start_soon(ask)

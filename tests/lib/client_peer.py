@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from attrs import define, field
 
 from cronflowd.base.errors import Fatal, Refusal
 from cronflowd.base.replies import Reply
-from cronflowd.net.clients import Core, Session, Waits, serve_client
+from cronflowd.net.clients import Answering, Session, Waits, serve_client
 from cronflowd.net.listeners import Connection, Kind
 from cronflowd.net.outbox import Gate
 
@@ -55,7 +56,10 @@ class FakeCore:
     def allows_unfinished(self, line: str) -> bool:
         return line.split(" ", 1)[0] in ("PING", "ECHO", "SLOW", "GET")
 
-    def handle(self, line: str, session: Session) -> Reply | Awaitable[Reply]:
+    def look(self) -> datetime:
+        return datetime(2030, 1, 1, tzinfo=UTC)
+
+    def handle(self, line: str, session: Session, now: datetime) -> Reply | Awaitable[Reply]:
         self.handled.append(line)
         verb, _, rest = line.partition(" ")
         if session.is_locked and verb != "AUTH":
@@ -168,7 +172,7 @@ async def connected(
     ours, theirs = socket.socketpair()
     connection = Connection(ours)
     connection.kind = kind
-    as_promised: Core = core  # mypy checks here that the fake is what clients ask for
+    as_promised: Answering = core  # mypy checks here that the fake is what clients ask for
 
     async def serve() -> None:
         await serve_client(connection, as_promised, waits, max_outbox)
