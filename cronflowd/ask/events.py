@@ -6,6 +6,7 @@ Described before the fact is applied, while what it takes away can still be name
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -29,8 +30,20 @@ class Event:
     row: tuple[Any, ...]
 
 
-def describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
-    """The event a fact is, or None for what concerns nobody outside (saves, checkpoints, output)."""
+def describe(fact: f.Fact, at: datetime, state: State) -> Iterator[Event]:
+    """The events a fact is; none for what concerns nobody outside (saves, checkpoints, output)."""
+    if isinstance(fact, f.RunEnded) and fact.began:
+        run = state.runs[fact.run]
+        row = (at, "run-started", fact.task, fact.name, fact.run, fact.attempt, run.worker, None)
+        yield Event("runs", fact.task, row)
+    if event := _describe(fact, at, state):
+        yield event
+    if isinstance(fact, f.RunQueued) and fact.worker:
+        row = (at, "run-sent", fact.task, state.tasks[fact.task].name, fact.run, 1, fact.worker, None)
+        yield Event("runs", fact.task, row)
+
+
+def _describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
     name = _name_of(type(fact))
     row: tuple[Any, ...]
     match fact:

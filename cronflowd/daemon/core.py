@@ -155,6 +155,7 @@ class Core:
 
     def hold_back(self, worker: str, full: bool = True) -> None:
         """No more runs for a worker whose connection is full or gone; or, `full` False, some again."""
+        full = full or self._is_stopping
         if (found := self.state.workers.get(worker)) and found.is_full != full:
             found.is_full = full
             self.state.lanes.recount(found)
@@ -251,8 +252,10 @@ class Core:
         self._more.set()
 
     def stop_deciding(self) -> None:
-        """Nothing that is due begins any more; orders and reports are still taken."""
+        """Nothing begins any more; orders and reports are still taken."""
         self._is_stopping = True
+        for worker in self.state.workers:
+            self.hold_back(worker)
         self.wake()
 
     async def parted(self) -> None:

@@ -79,15 +79,17 @@ class WatchHub:
     def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
         """Adds the event that a fact is, and calls who has waited for such a one."""
         try:
-            event = events.describe(fact, at, self._core.state)
+            found = list(events.describe(fact, at, self._core.state))
         except Exception:
             # A watcher that goes on without it would believe that it did not happen.
             log.exception("an event could not be told")
             for watcher in list(self.watchers):
                 watcher.cut("an event could not be told")
             return
-        if event is None:
-            return
+        for event in found:
+            self._add(event, seq)
+
+    def _add(self, event: events.Event, seq: int) -> None:
         before = self._last
         self._last = before.next = _Entry(event, seq, before.number + 1)
         for task_id in {None, event.task_id}:

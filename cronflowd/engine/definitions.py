@@ -26,6 +26,7 @@ from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
+from .placement import send_at_once
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
@@ -43,12 +44,18 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
     spec = _settled(state, _named(read_today(order.spec, state.default_tz), task_id))
     due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
     _check_some_moment(spec, due_at)
-    facts: list[f.Fact] = [f.TaskAdded(task_id, spec, _anchor(now), due_at)]
+    decision = Decision(
+        [f.TaskAdded(task_id, spec, _anchor(now), due_at)], _added(task_id, spec.name, due_at)
+    )
     if order.now:
         if not targets_of(state, spec, now):
             raise Refusal("busy", in_words(NO_WORKER))
-        facts += start_now(state, Task(task_id, spec, _anchor(now)), now).facts
-    return Decision(facts, _added(task_id, spec.name, due_at))
+        task = Task(task_id, spec, _anchor(now))
+        started = start_now(state, task, now).facts
+        decision.facts += started
+        if len(started) == 1:
+            decision.messages += send_at_once(state, task, started, now)
+    return decision
 
 
 def _new_id(state: State, wanted: int | None, name: str) -> int:

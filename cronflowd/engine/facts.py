@@ -229,6 +229,7 @@ class RunQueued(Fact):
     awaits: bool = False  # True = its task's dependencies have not all ended yet
     target: str = ""  # on=all: the worker it is for
     who: str | None = None  # asked for it, by RUN or NOW
+    worker: str | None = None  # it was sent to at once; on disk before the order leaves, as RunSent
 
     def is_urgent(self) -> bool:
         return self.by != "manual"
@@ -297,6 +298,7 @@ class RunEnded(Fact):
     exit: int | None
     why: Reason | None
     final: bool  # False = another attempt follows
+    began: bool | None = None  # True = that it had started came with this, and has no fact of its own
 
 
 class RunRetried(Fact):

@@ -183,6 +183,7 @@ class ReportEnded:
     attempt: int
     exit: int
     details: dict[str, str]
+    began: bool = False  # that it had started was reported with it
 
 
 # --- from the daemon ---

@@ -1,4 +1,4 @@
-"""Which worker takes which run: pure choice, no state of its own.
+"""Which worker takes which run, and what it is told: pure choice, no state of its own.
 
 The order of a lane: a run waits as if it had come later by the handicap of its priority,
 so a low one is passed only by runs that were queued less than five minutes after it,
@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from ..base.text import format_time
-from ..tasks.task import Run, TaskSpec, Worker
+from ..base.text import format_option, format_time
+from ..tasks.options import DEFAULTS
+from ..tasks.task import Run, Task, TaskSpec, Worker
+from . import facts as f
 from .dependencies import standing
 from .lanes import accepts
 from .state import State
@@ -34,6 +36,65 @@ def best_worker(work: str, on: str, free: Iterable[Worker]) -> Worker | None:
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     return min(candidates, key=lambda worker: (-worker.free, worker.name))
+
+
+def send_at_once(state: State, task: Task, facts: list[f.Fact], now: datetime) -> list[tuple[str, str]]:
+    """What a worker that is free is told of the run that one of these facts begins, which says so then.
+
+    Only where no other run waits that some free worker would take: nobody is passed.
+    """
+    queued = next((fact for fact in facts if isinstance(fact, f.RunQueued)), None)
+    if queued is None or queued.parked or queued.awaits or queued.not_before_at or state.lanes.ready:
+        return []
+    spec = task.spec
+    worker = best_worker(spec.work, queued.target or spec.options.on, state.lanes.free.values())
+    if worker is None:
+        return []
+    queued.worker = worker.name
+    run = Run(queued.run, task.id, spec, queued.due_at, now, queued.by, queued.args)
+    run.target, run.nth = queued.target or "", queued.nth or 1
+    return [(worker.name, order_line(run, task))]
+
+
+def order_line(run: Run, task: Task | None) -> str:
+    """What its worker reads; `task` is its task, if that is still there."""
+    # Every order passes here. What is not known for sure is not done at all, least of all by a shell.
+    if run.spec.unread:
+        raise AssertionError(f"run {run.id} of a record that cannot be read was to be sent")
+    # Most of the line is the same at every run of a task, and is kept with the task.
+    head = task.run_head if task and task.spec is run.spec else ""
+    if not head:
+        head = _run_head(run.task_id, run.spec)
+        if task and task.spec is run.spec:
+            task.run_head = head
+    due = format_time(run.due_at)
+    fire = f"{run.task_id}/{due}"
+    if run.nth > 1:
+        fire += f"#{run.nth}"  # a clock change brought several moments to this one
+    if run.target:
+        fire += f"@{run.target}"
+    if run.by in ("manual", "after"):
+        fire += f"/{run.id}"  # no moment names them: two may come in one millisecond, and are two fires
+    args = ""
+    for key, value in run.args.items() if run.args else ():
+        args += f" {format_option(f'arg.{key}', value)}"
+    return f"RUN {run.id} {run.attempt} due={due} fire={fire}{args} {head} :{run.spec.command}"
+
+
+def _run_head(task_id: int, spec: TaskSpec) -> str:
+    options = spec.options
+    words = [f"type={options.type}", f"task={task_id}", f"name={spec.name}"]
+    if options.timeout_s is not None:
+        # Not `g`: a shell cannot count with 1.2e+06.
+        words.append("timeout=" + f"{options.timeout_s:.3f}".rstrip("0").rstrip("."))
+    if options.cwd:
+        words.append(format_option("cwd", options.cwd))
+    words += [format_option(f"env.{name}", value) for name, value in options.env]
+    words += [format_option(f"header.{name}", value) for name, value in options.headers]
+    for key in ("payload", "body", "expect", "secret"):
+        if (value := getattr(options, key)) != getattr(DEFAULTS, key):
+            words.append(format_option(key, value))
+    return " ".join(words)
 
 
 def all_targets(state: State, spec: TaskSpec, now: datetime) -> list[str]:

@@ -30,6 +30,8 @@ this order, and somebody has to let it go on from each:
     queued    a worker with a free slot         `placement.choose`, order PlaceRun
 
 Then a worker has it: sent, running, perhaps stopping. To clients the four waits are all `queued`.
+What a client asks for (RUN, NOW) does not even wait where a worker is free and no other run waits for
+one: `RunQueued` says itself whom it was sent to.
 Only the last wait has an end of its own: grace= is counted from when a run began to wait for a worker
 (`queued_at`), so parked and delayed runs are not missed while their turn has not come.
 
@@ -118,10 +120,9 @@ from typing import Any
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
-from ..base.text import format_option, format_time
-from ..tasks.options import DEFAULTS
+from ..base.text import format_time
 from ..tasks.reasons import Reason, in_words, reason
-from ..tasks.task import HELD, Run, TaskSpec
+from ..tasks.task import HELD, Run
 from . import facts as f
 from . import orders as o
 from .definitions import find_task
@@ -138,6 +139,7 @@ from .fires import (
     stop,
     targets_of,
 )
+from .placement import order_line, send_at_once
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
@@ -165,6 +167,8 @@ def _run(state: State, order: o.RunTask, now: datetime, limits: Limits) -> Decis
         f.RunQueued(run, task.id, now, "manual", None, args, parked, target=target)
         for run, target in enumerate(targets, first)
     ]
+    if len(before) == 1:
+        messages += send_at_once(state, task, before, now)
     more = {"runs": [first + n for n in range(len(targets))]} if task.spec.options.on == "all" else {}
     return Decision(before, Reply(str(first), {"run": first} | more), messages)
 
@@ -185,32 +189,7 @@ def _cancel(state: State, order: o.CancelRun, now: datetime, limits: Limits) -> 
 def _place(state: State, order: o.PlaceRun, now: datetime, limits: Limits) -> Decision:
     run = state.runs[order.run]
     sent = f.RunSent(run.id, run.attempt, order.worker)
-    return Decision([sent], None, [(order.worker, _run_line(state, run))])
-
-
-def _run_line(state: State, run: Run) -> str:
-    # Every order passes here. What is not known for sure is not done at all, least of all by a shell.
-    if run.spec.unread:
-        raise AssertionError(f"run {run.id} of a record that cannot be read was to be sent")
-    # Most of the line is the same at every run of a task, and is kept with the task.
-    task = state.tasks.get(run.task_id)
-    head = task.run_head if task and task.spec is run.spec else ""
-    if not head:
-        head = _run_head(run.task_id, run.spec)
-        if task and task.spec is run.spec:
-            task.run_head = head
-    due = format_time(run.due_at)
-    fire = f"{run.task_id}/{due}"
-    if run.nth > 1:
-        fire += f"#{run.nth}"  # a clock change brought several moments to this one
-    if run.target:
-        fire += f"@{run.target}"
-    if run.by in ("manual", "after"):
-        fire += f"/{run.id}"  # no moment names them: two may come in one millisecond, and are two fires
-    args = ""
-    for key, value in run.args.items() if run.args else ():
-        args += f" {format_option(f'arg.{key}', value)}"
-    return f"RUN {run.id} {run.attempt} due={due} fire={fire}{args} {head} :{run.spec.command}"
+    return Decision([sent], None, [(order.worker, order_line(run, state.tasks.get(run.task_id)))])
 
 
 def _release(state: State, order: o.ReleaseRun, now: datetime, limits: Limits) -> Decision:
@@ -248,7 +227,15 @@ def _time_out(state: State, order: o.TimeoutRun, now: datetime, limits: Limits) 
     return Decision(facts, None, messages)
 
 
-def _end(state: State, run: Run, how: str, exit_code: int | None, why: Reason, now: datetime) -> list[f.Fact]:
+def _end(
+    state: State,
+    run: Run,
+    how: str,
+    exit_code: int | None,
+    why: Reason,
+    now: datetime,
+    began: bool = False,
+) -> list[f.Fact]:
     """The facts that end an attempt: for good, or with another one to follow."""
     options = run.spec.options
     delay_s = None
@@ -259,6 +246,8 @@ def _end(state: State, run: Run, how: str, exit_code: int | None, why: Reason, n
     if again and delay_s is None and how == "lost" and options.lost == "rerun":
         delay_s = _rerun_delay_s(tries - options.retry.times)
     end = ended(run, how, exit_code, why, final=delay_s is None)
+    if began:
+        end.started_at, end.began = now, True
     # Before the end: what comes after it would be late.
     told: list[f.Fact] = [remark(run, in_words(why))] if why else []
     if delay_s is None:
@@ -311,7 +300,8 @@ def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> 
     if run is None:
         return Decision(_late(state, order), None, ack)
     how = run.ends_as or _said_state(order)
-    return Decision(_end(state, run, how, order.exit, order.details.get("why", ""), now), None, ack)
+    began = order.began and run.state == "sent"
+    return Decision(_end(state, run, how, order.exit, order.details.get("why", ""), now, began), None, ack)
 
 
 def held_run(state: State, worker: str, run_id: int, attempt: int) -> Run | None:
@@ -352,22 +342,6 @@ def _rerun_delay_s(tries: int) -> float | None:
     if tries > MAX_RERUNS:
         return None
     return 0.0 if tries <= 1 else min(2.0 ** (tries - 2), LONGEST_RERUN_S)
-
-
-def _run_head(task_id: int, spec: TaskSpec) -> str:
-    options = spec.options
-    words = [f"type={options.type}", f"task={task_id}", f"name={spec.name}"]
-    if options.timeout_s is not None:
-        # Not `g`: a shell cannot count with 1.2e+06.
-        words.append("timeout=" + f"{options.timeout_s:.3f}".rstrip("0").rstrip("."))
-    if options.cwd:
-        words.append(format_option("cwd", options.cwd))
-    words += [format_option(f"env.{name}", value) for name, value in options.env]
-    words += [format_option(f"header.{name}", value) for name, value in options.headers]
-    for key in ("payload", "body", "expect", "secret"):
-        if (value := getattr(options, key)) != getattr(DEFAULTS, key):
-            words.append(format_option(key, value))
-    return " ".join(words)
 
 
 RUNS: Rules = {

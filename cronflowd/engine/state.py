@@ -208,7 +208,10 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
     # What the clock starts waits for its dependencies when its turn comes; @after has had them.
     if fact.by == "after" or not (fact.parked or fact.by == "manual"):
         task.heard.clear()
-    if fact.parked:
+    if fact.worker:
+        run.move("queued")
+        _send(state, run, fact.worker, at)
+    elif fact.parked:
         run.move("parked")
     else:
         state.enqueue(run)
@@ -237,12 +240,15 @@ def _tell_dependents(state: Tables, name: str, how: Reason) -> None:
 
 
 def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:
-    run = state.runs[fact.run]
+    _send(state, state.runs[fact.run], fact.worker, at)
+
+
+def _send(state: Tables, run: Run, name: str, at: datetime) -> None:
     run.move("sent")
-    run.worker, run.sent_at = fact.worker, at
+    run.worker, run.sent_at = name, at
     if task := state.tasks.get(run.task_id):
         task.held += 1
-    if worker := state.workers.get(fact.worker):
+    if worker := state.workers.get(name):
         run.instance = worker.instance
         worker.runs.add(run.id)
         state.lanes.recount(worker)

@@ -72,7 +72,7 @@ class Audit:
             self._find(f"run {fact.run} was queued twice")
         self._last_run = max(self._last_run, fact.run)
         self.due += 1
-        self.open[fact.run] = Open(fact.due_at)
+        self.open[fact.run] = Open(fact.due_at, int(bool(fact.worker)))
 
     def _sent(self, fact: f.RunSent) -> None:
         run = self.open.get(fact.run)

@@ -427,6 +427,8 @@ class Batch:
         self.now = link.last_seen_at
         self.output_run = 0
         self.output: list[list[Any]] = []
+        # What was reported as started, before it is known whether its end comes with it.
+        self.begun: dict[tuple[int, int], None] = {}
 
     def take(self, line: str) -> None:
         word, _, rest = line.partition(" ")
@@ -435,14 +437,20 @@ class Batch:
             if not line.strip():
                 return
             raise Refusal("unknown-command", f'"{escape(word[:40])}" is not a worker\'s line')
-        if word != "OUT":
+        if self.output and word != "OUT":
             self._flush_output()
         report(self, rest)
 
     def close(self) -> None:
         """The batch is whole: let it be decided, committed and answered."""
-        self._flush_output()
+        self._flush()
         self.core.wake()
+
+    def _flush(self) -> None:
+        begun, self.begun = self.begun, {}
+        for run, attempt in begun:
+            self._submit(o.ReportStarted(self.link.name, run, attempt))
+        self._flush_output()
 
     def _submit(self, order: Any) -> None:
         self.core.submit(order, None, self.now)
@@ -459,8 +467,8 @@ class Batch:
     def _out(self, rest: str) -> None:
         run, fd, text = _split(rest, 3, "OUT RUN FD TEXT")
         number = _integer(run)
-        if number != self.output_run:
-            self._flush_output()
+        if number != self.output_run or self.begun:
+            self._flush()
             self.output_run = number
         if fd not in ("0", "1", "2"):
             raise Refusal("syntax", f'OUT: "{escape(fd[:20])}" is not a file descriptor from 0 to 2')
@@ -468,7 +476,7 @@ class Batch:
 
     def _started(self, rest: str) -> None:
         run, attempt = _split(rest, 2, "STARTED RUN ATTEMPT")
-        self._submit(o.ReportStarted(self.link.name, _integer(run), _integer(attempt)))
+        self.begun[_integer(run), _integer(attempt)] = None
 
     def _done(self, rest: str) -> None:
         words = rest.split(" ", 3)
@@ -478,7 +486,10 @@ class Batch:
         if "why" in details:
             details["why"] = unescape(details["why"])  # a line of output like those of OUT
         run, attempt, exit_code = _integer(words[0]), _integer(words[1]), _integer(words[2], -255)
-        self._submit(o.ReportEnded(self.link.name, run, attempt, exit_code, details))
+        began = (run, attempt) in self.begun
+        if began:
+            del self.begun[run, attempt]
+        self._submit(o.ReportEnded(self.link.name, run, attempt, exit_code, details, began))
 
     def _beat(self, rest: str) -> None:
         values, extra = split_options(rest)

@@ -67,7 +67,6 @@ class Bench:
 
     def place(self) -> None:
         """Beats until everything that is due has been sent."""
-        self.sent.clear()
         while len(self.sent) < ROUNDS:  # a beat takes what the clock allows it
             self.core.beat()
         assert all(line.startswith("RUN ") for line in self.sent)
@@ -79,6 +78,8 @@ class Bench:
             _, run, attempt, _ = line.split(" ", 3)
             self.batch.take(f"STARTED {run} {attempt}")
             self.batch.take(f"DONE {run} {attempt} 0")
+        self.batch.close()
+        self.sent.clear()
 
 
 def _add() -> float:

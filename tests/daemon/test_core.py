@@ -42,6 +42,16 @@ def make_core(journal: MemoryJournal | None = None) -> Core:
     return core
 
 
+class Listener:
+    """Hears all that happens."""
+
+    def __init__(self, told: list[f.Fact]) -> None:
+        self.told = told
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        self.told.append(fact)
+
+
 def line(core: Core, text: str) -> Any:
     return core.submit(commands.parse(text, commands.Context(core.now(), "UTC")))
 
@@ -123,6 +133,16 @@ def test_one_beat_takes_a_bounded_number_of_steps() -> None:
     while core._decide_due():
         pass
     assert len(core.state.runs) == 3 * STEPS_PER_BEAT
+
+
+def test_what_is_asked_for_while_the_daemon_stops_waits_for_the_next_one() -> None:
+    """Its order would never leave, or begin a run that nobody is here to hear of."""
+    core = make_core()
+    core.submit(o.JoinWorker("a", 2, {}, ("shell",), "here", ()))
+    core.stop_deciding()
+    core.hold_back("a", full=False)  # its connection has room again
+    assert line(core, "NOW x").messages == []
+    assert [run.state for run in core.state.runs.values()] == ["queued"]
 
 
 # --- workers --------------------------------------------------------------------------------------
@@ -297,6 +317,38 @@ async def test_a_worker_that_is_let_go_is_told_of_with_the_reason(
         core.links["a"].scope.cancel()
     await until_quiet()
     assert told == [why]
+
+
+@pytest.mark.parametrize(
+    ("said", "facts"),
+    [
+        ("STARTED 1 1\nDONE 1 1 0", ["RunEnded"]),
+        ("STARTED 1 1\nSTARTED 2 1\nDONE 1 1 0", ["RunEnded", "RunStarted"]),
+        ("STARTED 1 1\nOUT 1 1 hello\nDONE 1 1 0", ["RunStarted", "OutputReceived", "RunEnded"]),
+        ("STARTED 1 1", ["RunStarted"]),
+        ("STARTED 1 1\nDONE 1 2 0", ["OutputReceived", "RunStarted"]),
+    ],
+)
+async def test_a_start_that_is_reported_with_its_end_needs_no_fact_of_its_own(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, said: str, facts: list[str]
+) -> None:
+    """Short jobs are most jobs; but whatever is reported in between has its place after the start."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = Wire("192.0.2.9:1")
+    nursery.start_soon(serve_worker, wire, core)
+    wire.say("HELLO name=a slots=2")
+    await until_quiet()
+    line(core, "NOW x")
+    line(core, "NOW x")
+    told: list[f.Fact] = []
+    core.feeds.append(Listener(told))
+    wire.say(said)
+    await until_quiet()
+    assert [type(fact).__name__ for fact in told if not isinstance(fact, f.TaskRemoved)] == facts
+    ended = [fact for fact in told if isinstance(fact, f.RunEnded)]
+    assert [(fact.state, fact.started_at) for fact in ended] == [("ok", START)] * len(ended)
+    nursery.cancel_scope.cancel()
 
 
 async def test_what_was_answered_before_a_wrong_line_is_said_before_the_refusal(

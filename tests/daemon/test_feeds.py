@@ -241,3 +241,25 @@ def test_a_followed_log_is_made_row_by_row_and_in_order(watching: Watching) -> N
     assert sink.sent == b"".join(b"1\t%099d\n" % number for number in range(50_003))
     assert feed.count == 50_003
     assert max(map(len, sink.sends)) < 2 * PIECE_BYTES
+
+
+def test_a_life_that_took_two_records_is_told_in_four_rows(watching: Watching) -> None:
+    """Whoever counts starts must not depend on how quickly a worker reports."""
+    session, sink = watching.session()
+    watching.core.submit(o.JoinWorker("w1", 1, {}, ("shell",), "here", ()))
+    watching.do("ADD name=a 0 0 1 1 * x")
+    watching.hub.watch(session, frozenset({"runs"}), None)
+    before = watching.core.last_seq
+    watching.do("RUN a")
+    watching.core.submit(o.ReportEnded("w1", 1, 1, 0, {}, began=True))
+    watching.core.journal.flush()
+    assert watching.core.last_seq == before + 2
+    watching.read(session)
+    rows = [row.split("\t")[1:] for row in sink.sent.decode().splitlines()]
+    about = ["1", "a", "1", "1"]
+    assert rows == [
+        ["run-queued", *about, "-", "manual"],
+        ["run-sent", *about, "w1", "-"],
+        ["run-started", *about, "w1", "-"],
+        ["run-ended", *about, "w1", "ok exit=0"],
+    ]

@@ -122,7 +122,7 @@ def test_with_count_a_fire_that_a_dependency_skipped_leaves_its_place() -> None:
     driver.wait(61)
     driver.line("RUN first")
     driver.pump()
-    run = journaled(driver, "RunSent")[-1]["run"]
+    run = journaled(driver, "RunQueued")[-1]["run"]
     driver.do(o.ReportEnded("w1", run, 1, 1, {}))
     driver.pump()
     task = driver.state.find("job")

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cronflowd.engine import facts as f
 from cronflowd.engine import lanes
 from cronflowd.engine import orders as o
 from cronflowd.engine.lanes import HANDICAP
@@ -171,3 +172,31 @@ def test_a_worker_accepts_its_own_kinds_and_handlers() -> None:
     worker = Worker("a", 1, {}, frozenset({"custom:mail"}), "here", Driver().now)
     assert accepts(worker, "custom:mail", "any")
     assert not accepts(worker, "custom:backup", "any")
+
+
+def test_a_run_that_is_asked_for_goes_at_once_where_nobody_waits() -> None:
+    """One decision and one record: it is on disk before the order leaves all the same."""
+    driver = Driver()
+    driver.do(o.JoinWorker("a", 2, {}, ("shell",), "here", ()))
+    driver.line("ADD name=t overlap=allow 0 0 1 1 * work")
+    found = driver.line("RUN t arg.X=1")
+    (queued,) = found.facts
+    assert isinstance(queued, f.RunQueued)
+    assert queued.worker == "a"
+    ((worker, line),) = found.messages
+    assert (worker, line.split(" ")[:3]) == ("a", ["RUN", "1", "1"])
+    assert "/1 arg.X=1 type=shell task=1 name=t :work" in line
+    for state in (driver.state, driver.replay()):
+        run = state.runs[1]
+        assert (run.state, run.worker, run.sent_at) == ("sent", "a", driver.now)
+        assert state.workers["a"].runs == {1}
+    assert driver.pump() == found.messages  # and not once more
+
+
+def test_a_run_that_is_asked_for_passes_nobody() -> None:
+    """Whoever waits for the same worker goes first, though its turn has not come yet."""
+    driver = Driver()
+    driver.line("NOW first")
+    driver.do(o.JoinWorker("a", 1, {}, ("shell",), "here", ()))
+    assert driver.line("NOW second").messages == []
+    assert [line.split(" ")[1] for _, line in driver.pump()] == ["1"]

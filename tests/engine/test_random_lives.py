@@ -80,7 +80,8 @@ class EngineMachine(RuleBasedStateMachine):
 
     def order(self, line: str) -> None:
         with contextlib.suppress(Refusal):
-            self.took(self.driver.line(line).messages)
+            messages = self.driver.line(line).messages
+            self.took([message for message in messages if not message[1].startswith("RUN ")])  # `pump` tells
         self.took(self.driver.pump())
 
     @rule(

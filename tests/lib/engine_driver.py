@@ -44,6 +44,7 @@ class Driver:
         self.now = START
         self.limits = limits
         self.journal: list[bytes] = []
+        self._sent_at_once: list[tuple[str, str]] = []  # orders that a client's line led to
         self.take_over(State("UTC"))
 
     def take_over(self, state: State) -> None:
@@ -64,11 +65,13 @@ class Driver:
 
     def line(self, text: str) -> Decision:
         """What a client's line does."""
-        return self.do(commands.parse(text, commands.Context(self.now, "UTC")))
+        decision = self.do(commands.parse(text, commands.Context(self.now, "UTC")))
+        self._sent_at_once += [message for message in decision.messages if message[1].startswith("RUN ")]
+        return decision
 
     def pump(self) -> list[tuple[str, str]]:
-        """Takes all steps that are due; the messages they sent."""
-        messages: list[tuple[str, str]] = []
+        """Takes all steps that are due; the messages they sent, and the orders since the last time."""
+        messages, self._sent_at_once = self._sent_at_once, []
         steps: deque[Any] = deque(maxlen=5)
         count = 0
         while (step := self.engine.next_step(self.now) or self.engine.next_slice(self.now)) is not None:

@@ -130,6 +130,8 @@ class Ledger:
             match fact:
                 case f.RunQueued():
                     self._queued(fact, moments, newest)
+                    if fact.worker:
+                        self._sent(f.RunSent(fact.run, 1, fact.worker), now)
                 case f.FiresPassed():
                     self._passed(fact, newest)
                 case f.RunSent():
