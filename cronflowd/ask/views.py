@@ -33,6 +33,7 @@ from ..tasks.options import format_options, masked
 from ..tasks.reasons import in_words
 from ..tasks.task import HELD, RECORD_TEXTS, WAITING, Failure, Outcome, Run, Task, TaskSpec, read_record
 from . import questions as q
+from .kept import Kept
 from .revisions import find_revision
 from .tree import Line, draw_tree
 
@@ -209,16 +210,17 @@ def _active_row(run: Run) -> Row:
     )  # fmt: skip
 
 
-def wanted_outcomes(query: q.ListRuns, state: State) -> Callable[[Outcome], bool]:
-    """The filter that RUNS asks for, for memory and journal alike."""
+def wanted_outcomes(query: q.ListRuns, state: State, now: datetime) -> Callable[[Outcome], bool]:
+    """The filter that RUNS asks for, for memory and journal alike; newest first, and once, as `Kept` is."""
     task_id, name = _task_filter(query, state)
+    kept = Kept(state, now)
 
     def wanted(outcome: Outcome) -> bool:
         if task_id is not None and outcome.task_id != task_id:
             return False
         if name is not None and outcome.name != name:
             return False
-        return _matches(query, outcome.state, outcome.due_at)
+        return kept(outcome) and _matches(query, outcome.state, outcome.due_at)
 
     return wanted
 
@@ -249,9 +251,9 @@ def _matches(query: q.ListRuns, state: str, due_at: datetime) -> bool:
     return not (query.until_at and due_at > query.until_at)
 
 
-def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome]) -> Reply:
+def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome], now: datetime) -> Reply:
     """RUNS: what is active, then what memory holds, then `older` from the journal; newest first."""
-    wanted = wanted_outcomes(query, state)
+    wanted = wanted_outcomes(query, state, now)
     task_id, name = _task_filter(query, state)
     active = list(state.runs.values())  # in the order in which they came
     recent = list(state.recent)

@@ -40,7 +40,8 @@ def concerns(at: datetime, wanted: Callable[[Outcome], bool]) -> Callable[[Outco
     """Whether an outcome is about this moment, and is `wanted` besides."""
 
     def is_about(outcome: Outcome) -> bool:
-        return (outcome.first_due_at or outcome.due_at) <= at <= outcome.due_at and wanted(outcome)
+        # In this order, since `wanted` has to see all there are.
+        return wanted(outcome) and (outcome.first_due_at or outcome.due_at) <= at <= outcome.due_at
 
     return is_about
 

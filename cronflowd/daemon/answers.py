@@ -8,9 +8,11 @@ which that connection waits and nobody else.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from copy import copy
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +23,7 @@ import trio
 from .. import __version__
 from ..ask import commands, grammar, manual, stats, views, why
 from ..ask import questions as q
+from ..ask.kept import Kept
 from ..ask.revisions import show_history
 from ..base.errors import Refusal
 from ..base.replies import BLANK, Reply
@@ -255,18 +258,17 @@ class Answers:
     def _runs(self, question: q.ListRuns, session: Session) -> Answer:
         state = self.core.state
         if not state.history_from_seq:
-            return views.list_runs(state, question, ())
+            return views.list_runs(state, question, (), self.core.now())
         return self._old_runs(question)
 
     async def _old_runs(self, question: q.ListRuns) -> Reply:
         """RUNS, when there is more than memory holds and the question wants it."""
-        state, past = self.core.state, self._past()
-        wanted = views.wanted_outcomes(question, state)
+        state, past, now = self.core.state, self._past(), self.core.now()
+        wanted = views.wanted_outcomes(question, state, now)
         older: list[Outcome] = []
-        reply = views.list_runs(state, question, older)  # now, though what is older comes later
-        most = MAX_OLD_ROWS
+        reply = views.list_runs(state, question, older, now)  # now, though what is older comes later
+        most, have = MAX_OLD_ROWS, sum(map(wanted, past.recent))
         if question.limit is not None:
-            have = sum(map(wanted, past.recent))
             most = min(most, question.offset + question.limit - have)
         older += await past.older(wanted, most)
         return reply
@@ -279,7 +281,7 @@ class Answers:
         state = self.core.state
         rows = q.ListRuns(question.ref, "", question.since_at, question.until_at, None, 0)
         found = stats.Stats(question.by, frozenset(state.runs))
-        await self._past().each(views.wanted_outcomes(rows, state), found.see)
+        await self._past().each(views.wanted_outcomes(rows, state, self.core.now()), found.see)
         periods = list(found.rows())
         since = format_time(found.since_at) if found.since_at else "-"
         values = {"rows": len(periods), "since": found.since_at}
@@ -294,15 +296,16 @@ class Answers:
     async def _why(self, question: q.AskWhy, session: Session) -> Reply:
         """WHY: what is known of a moment, wherever it stands; or what the task's definition says of it."""
         state, now = self.core.state, self.core.now()
-        task, wanted = state.find(question.ref), views.wanted_outcomes(views.all_runs(question.ref), state)
+        task = state.find(question.ref)
+        wanted = partial(views.wanted_outcomes, views.all_runs(question.ref), state, now)
         zone = task.spec.schedule.tz if task else self.default_tz
         at = parse_moment(question.time, zone, now) if question.time else None
         # Copies: what ends while the journal is read is told as it was when this was asked.
         past, active = self._past(), [copy(run) for run in why.runs_of(state, question.ref)]
         if at is None:
-            newest = await past.newest(wanted, 1)
+            newest = await past.newest(wanted(), 1)
             at = why.newest_moment(active, newest[0] if newest else None)
-        outcomes = await past.newest(why.concerns(at, wanted)) if at else []
+        outcomes = await past.newest(why.concerns(at, wanted())) if at else []
         found = why.Found([run for run in active if run.due_at == at], outcomes[::-1])
         if at is None or not (found.runs or found.outcomes):
             task = views.find(state, question.ref)
@@ -334,10 +337,15 @@ class Answers:
         return self._past_log(question.run)
 
     async def _past_log(self, run: int) -> Reply:
-        lines = await self._lines(run, self.core.last_seq)
+        sizes: Counter[int] = Counter()
+        lines = await self._lines(run, self.core.last_seq, sizes)
+        if lines and run not in self.core.state.runs:
+            kept = Kept(self.core.state, self.core.now(), sizes)
+            await self._past().newest(lambda outcome: kept(outcome) is not None and outcome.run == run, 1)
+            lines = lines if run in kept.outputs else []
         return Reply("", {}, LOG_COLUMNS, ((fd, text or BLANK) for fd, text in lines), "rows")
 
-    async def _lines(self, run: int, upto: int) -> list[tuple[int, str]]:
+    async def _lines(self, run: int, upto: int, sizes: Counter[int] | None = None) -> list[tuple[int, str]]:
         """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
         state = self.core.state
         output = state.outputs.get(run)
@@ -347,7 +355,7 @@ class Answers:
         if active is not None and not active.has_output:
             return []
         await self.core.settled(upto)  # files hold what is committed
-        return await trio.to_thread.run_sync(history.output, self.data, run, upto)
+        return await trio.to_thread.run_sync(history.output, self.data, run, upto, sizes)
 
     async def _follow(self, run: int, session: Session) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""

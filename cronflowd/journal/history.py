@@ -8,6 +8,8 @@ A damaged line is passed over here: start-up and `cronflowd check` are who tells
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +22,9 @@ from .records import Reader, journal_dir, list_history, list_segments, seq_of, u
 
 _BLOCK_BYTES = 256 * 1024
 _ENDED, _PASSED = b'"fact":"RunEnded"', b'"fact":"FiresPassed"'
+_WRITTEN = re.compile(
+    rb'\{"seq":[0-9]+,"at":"[^"]*","fact":"OutputReceived",(?:"more":true,)?"run":([0-9]+),'
+)
 _OUTPUT, _QUEUED = b'"fact":"OutputReceived"', b'"fact":"RunQueued"'
 
 
@@ -58,12 +63,19 @@ def outcomes(data: Path, before_seq: int, wanted: Callable[[Outcome], bool]) -> 
                 yield outcome
 
 
-def output(data: Path, run: int, upto: int | None = None) -> list[tuple[int, str]]:
-    """All lines of a run, of all its attempts, in order; up to the record `upto`."""
+def output(
+    data: Path, run: int, upto: int | None = None, sizes: Counter[int] | None = None
+) -> list[tuple[int, str]]:
+    """All lines of a run, of all its attempts, in order; up to the record `upto`.
+
+    `sizes` gets how much it and the runs passed over on the way have written, as `keep=` counts it.
+    """
     found: list[OutputReceived] = []
     needle = b'"run":%d,' % run
     before = 2**63 if upto is None else upto + 1
     for line in _lines_before(journal_dir(data), before, lambda source: _may_hold(source, run)):
+        if sizes is not None and (match := _WRITTEN.match(line)):
+            sizes[int(match[1])] += len(line)
         if needle not in line:
             continue
         decoded = _decode(line) if _OUTPUT in line or _QUEUED in line else None

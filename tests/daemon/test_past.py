@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.lib.harness import World, a_world
+from tests.lib.harness import World, a_world, play
 
 RUNS = 12
 KEPT = 4  # in memory
@@ -71,3 +71,12 @@ def test_why_finds_what_ended_while_it_looked(tmp_path: Path, monkeypatch: pytes
     """The run was under way when this was asked, and over when the journal had been read."""
     rows = trio.run(_live, tmp_path, monkeypatch, "WHY a")
     assert any(f"run {RUNS + 1}" in row for row in rows)
+
+
+@pytest.mark.parametrize("recent", [0, 1, 2, 5])
+def test_what_keep_shows_does_not_depend_on_what_memory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recent: int
+) -> None:
+    """The newest rows come from memory and older ones from files; which is which nobody can see."""
+    text = (Path(__file__).parents[1] / "transcripts/keep.txt").read_text(encoding="utf-8").split("\n")
+    assert play([f"O: recent={recent}", *text], tmp_path, monkeypatch)[1:] == text

@@ -1,0 +1,49 @@
+"""What of the past each task's `keep=` still lets be seen.
+
+The files are made short by the same rule when they are compacted (journal/compaction.py), which may be
+much later. Of a task that was given `keep=`, whoever reads sees no more than that at once, also after a SET;
+the default is nothing that anybody asked for, and what is there beyond it may be seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+
+from ..engine.state import State
+from ..tasks.options import DEFAULTS
+from ..tasks.task import Outcome
+
+
+class Kept:
+    """Whether a row still counts as kept. Must be asked newest first, of every row of a task."""
+
+    def __init__(self, state: State, now: datetime, sizes: Mapping[int, int] | None = None) -> None:
+        self._state, self._now = state, now
+        self._going_on = frozenset(state.runs)
+        self._rows: Counter[tuple[int, bool]] = Counter()  # seen, by task and whether it ran
+        self._sizes = sizes or {}  # of outputs that memory does not hold, by run
+        self._written: Counter[int] = Counter()  # by runs seen, by task
+        self._runs: dict[int, bool] = {}
+        self.outputs: set[int | None] = set()  # the runs whose LOG is kept
+
+    def __call__(self, outcome: Outcome) -> bool:
+        run, task_id = outcome.run, outcome.task_id
+        task = self._state.tasks.get(task_id)
+        keep = task.spec.options.keep if task else DEFAULTS.keep
+        if keep == DEFAULTS.keep or run in self._going_on:
+            self.outputs.add(run)
+            return True
+        if run is not None and (found := self._runs.get(run)) is not None:
+            return found  # an earlier attempt of it
+        self._rows[task_id, run is None] += 1
+        is_kept = self._rows[task_id, run is None] <= keep.runs
+        is_kept = is_kept and (self._now - outcome.ended_at).total_seconds() <= keep.age_s
+        if run is not None:
+            self._runs[run] = is_kept
+            output = self._state.outputs.get(run)
+            self._written[task_id] += self._sizes.get(run, 0) or (output.size if output else 0)
+            if is_kept and self._written[task_id] <= keep.output_bytes:
+                self.outputs.add(run)
+        return is_kept
