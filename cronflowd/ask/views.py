@@ -19,6 +19,7 @@ from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape, format_time
 from ..base.walks import in_order, in_slices, page
+from ..engine.facts import NoticeFailed
 from ..engine.fires import day_off
 from ..engine.ledger import RAN
 from ..engine.placement import why_waiting
@@ -283,20 +284,25 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome], now: da
 
 
 def list_failed(state: State, query: q.ListFailed) -> Reply:
-    """FAILED: the tasks whose last fire did not end well, the latest first."""
+    """FAILED: the tasks whose last fire did not end well, and who was not told, the latest first."""
+    unheard = list(state.unheard.values())
 
-    def found() -> Iterator[tuple[Failure, Task] | None]:
+    def found() -> Iterator[tuple[Failure, int, str] | None]:
+        yield from ((each.failure, each.task, each.name) for each in unheard if is_wanted(each.failure))
         for task in state.tasks.walk():
             if task is None:
                 yield None
-            elif (bad := task.failure) and (query.since_at is None or bad.ended_at >= query.since_at):
-                yield bad, task
+            elif (bad := task.failure) and is_wanted(bad):
+                yield bad, task.id, task.name
+
+    def is_wanted(bad: Failure) -> bool:
+        return query.since_at is None or bad.ended_at >= query.since_at
 
     def rows() -> Iterator[Row | None]:
-        latest = yield from in_order(found(), lambda pair: (pair[0].ended_at, pair[1].id), reverse=True)
-        for bad, task in latest:
+        latest = yield from in_order(found(), lambda each: (each[0].ended_at, each[1]), reverse=True)
+        for bad, task_id, name in latest:
             yield (
-                task.id, task.name, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit,
+                task_id, name, bad.run, bad.state, bad.due_at, bad.ended_at, bad.exit,
                 in_words(bad.why), bad.since_at,
             )  # fmt: skip
 
@@ -530,6 +536,13 @@ def list_workers(
     return Reply("", {}, WORKER_COLUMNS, rows, "rows")
 
 
+def _notices_failed(last: NoticeFailed | None) -> Iterator[Row]:
+    yield "notifications-failed", last.count if last else 0
+    if last:
+        yield "notifications-failed-last", last.failure.ended_at
+        yield "notifications-failed-why", f"{last.name}, {in_words(last.failure.why)}"
+
+
 def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
     """STATUS, the part that the state knows; the daemon adds its own."""
     next_due, totals = state.next_task_due(), sorted(state.totals.items())
@@ -553,6 +566,7 @@ def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
         ("slots-free", sum(worker.free for worker in state.workers.values())),
         ("paused", "all" if state.is_all_paused(now) else paused),
         *([("unreadable", len(state.unread))] if state.unread else []),
+        *_notices_failed(state.notice_failed),
         ("next", next_due[0] if next_due else None),
         *((f"fires-{name}", number) for name, number in totals),
         ("started", state.started_at),

@@ -20,6 +20,7 @@ from .text import escape, format_time
 
 BLOCK_ROWS = 100  # of a table: so many are aligned together, and the columns of the next are no narrower
 GAP = "  "
+NOTE_COLUMNS = ("note", "text")  # of rows that a change says something with
 
 
 @define

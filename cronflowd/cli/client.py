@@ -206,8 +206,9 @@ def _send_lines(
             _refused(status)
         if outcome := _outcome(status, is_dry):
             word, told = outcome
-            differences = "; ".join(row["text"] for row in rows)
-            out.say(f"line {number}: {told}" + (f"; differs: {differences}" if differences else ""))
+            for note in dict.fromkeys(row["note"] for row in rows):
+                told += f"; {note}: " + "; ".join(row["text"] for row in rows if row["note"] == note)
+            out.say(f"line {number}: {told}")
             counts[word] += 1
     return counts
 

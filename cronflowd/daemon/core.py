@@ -135,6 +135,8 @@ class Core:
                 self.journal.abandon(fatal)
                 raise fatal from error
             self.last_seq = last
+        if decision.warning:
+            log.warning("%s", decision.warning)
         for worker, line in decision.messages:
             self._send(worker, line)
         return decision

@@ -19,7 +19,7 @@ from attrs import evolve
 from ..ask import questions as q
 from ..ask import views
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.walks import in_order
 from ..engine import orders as o
 from ..engine.state import State
@@ -29,7 +29,6 @@ from ..tasks.options import DEFAULTS, set_options
 from ..tasks.task import Task, TaskSpec, make_spec
 from .core import Core
 
-COLUMNS = ("note", "text")
 MAX_EXPORTED = 20_000  # tasks
 MAX_DRY_NAMES = 10_000  # remembered of a dry run, to number the names as they would be
 MAX_PROGRAMS = 1000  # of a crontab whose names are remembered
@@ -142,7 +141,9 @@ class Import:
 
 
 def _with(reply: Reply, differences: tuple[str, ...]) -> Reply:
-    return evolve(reply, columns=COLUMNS, rows=[("differs", text) for text in differences])
+    return evolve(
+        reply, columns=NOTE_COLUMNS, rows=[*reply.rows, *(("differs", text) for text in differences)]
+    )
 
 
 def _refuse(task: Task) -> NoReturn:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from ..tasks.task import Failure, Run, Task, Worker
 from . import beats
 from . import facts as f
@@ -52,6 +54,9 @@ def carry(state: Tables) -> Iterator[f.Fact]:
     yield from map(beats.carried, state.beats.expected.values())
     for (about, event), told in state.told.items():
         yield f.NoticeGiven(about, event, told.since_at, told.given, told.withheld)
+    yield from state.unheard.values()
+    if (last := state.notice_failed) and last.to not in state.unheard:
+        yield msgspec.structs.replace(last, over=True)
     for run_id in sorted(state.runs):
         yield _run(state.runs[run_id])
     yield from state.unfinished.carry()

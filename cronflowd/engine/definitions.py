@@ -14,7 +14,7 @@ from attrs import evolve
 
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
-from ..base.replies import Reply
+from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.text import escape, format_option, format_time
 from ..base.walks import Numbered, Parted
 from ..schedules.words import named_zone
@@ -26,6 +26,7 @@ from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
+from .notices import Row, notes
 from .placement import send_at_once
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
@@ -44,9 +45,8 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
     spec = _settled(state, _named(read_today(order.spec, state.default_tz), task_id))
     due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
     _check_some_moment(spec, due_at)
-    decision = Decision(
-        [f.TaskAdded(task_id, spec, _anchor(now), due_at)], _added(task_id, spec.name, due_at)
-    )
+    added = _added(task_id, spec.name, due_at, notes(state, spec))
+    decision = Decision([f.TaskAdded(task_id, spec, _anchor(now), due_at)], added)
     if order.now:
         if not targets_of(state, spec, now):
             raise Refusal("busy", in_words(NO_WORKER))
@@ -120,6 +120,9 @@ def _set(state: State, order: o.SetTask, now: datetime, limits: Limits) -> Decis
     if spec.schedule.kind == "at" and (waiting := state.dependents.get(old.name)):
         raise Refusal("busy", f"{_names(state, waiting)} for it, and what runs once is gone then")
     decision = _changed(state, task, spec, now)
+    assert decision.reply
+    decision.reply.columns = NOTE_COLUMNS
+    decision.reply.rows = notes(state, spec, spec.work != old.work, "notify" in order.words)
     if name != old.name:
         for task_id in sorted(state.dependents.get(old.name, ())):
             decision.facts.append(_replaced(state, state.tasks[task_id], old.name, name))
@@ -453,9 +456,10 @@ def _check_some_moment(spec: TaskSpec, due_at: datetime | None) -> None:
     raise Refusal("bad-schedule", f'"{spec.schedule.text}" never comes in {spec.schedule.tz}')
 
 
-def _added(task_id: int, name: str, due_at: datetime | None) -> Reply:
+def _added(task_id: int, name: str, due_at: datetime | None, rows: list[Row]) -> Reply:
+    values = {"id": task_id, "jobName": name, "next": due_at}
     when = format_time(due_at) if due_at else "-"
-    return Reply(f"{task_id} {name} next={when}", {"id": task_id, "jobName": name, "next": due_at})
+    return Reply(f"{task_id} {name} next={when}", values, NOTE_COLUMNS, rows)
 
 
 # --- how HISTORY tells it ---

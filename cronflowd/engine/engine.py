@@ -141,7 +141,10 @@ class Engine:
             rule.sign(self.state, order, decision.facts, who)
         for fact in decision.facts:
             if type(fact) in notices.LOOK:
-                decision.facts += notices.tell(self.state, self.limits, decision.facts, now)
+                told = notices.tell(self.state, self.limits, decision.facts, now)
+                if told:
+                    decision.facts += told
+                    decision.warning = notices.unheard(told)
                 break
         return decision
 

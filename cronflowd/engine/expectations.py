@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
-from ..base.replies import Reply
+from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.text import escape, format_time
 from ..schedules.english import parse_moment
 from ..schedules.schedule import Schedule, parse_schedule
@@ -22,6 +22,7 @@ from ..tasks.targets import OF_A_BEAT, parse_notify
 from . import facts as f
 from . import orders as o
 from .beats import Expectation, interval_s
+from .notices import notify_notes
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
@@ -29,7 +30,6 @@ MAX_EXPECTATIONS = 10_000
 MAX_DESC_BYTES = 1024
 MIN_INTERVAL_S = 1.0
 COLUMNS = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc", "start")
-NOTE_COLUMNS = ("note", "text")
 NOBODY = ("note", "nobody is told: give notify=, or start the daemon with --notify")
 
 
@@ -58,8 +58,10 @@ def _expect(state: State, order: o.SetExpectation, now: datetime, limits: Limits
     fact = decision.facts[0] if decision.facts else state.beats.expected[order.name]
     assert isinstance(fact, f.ExpectationSet | Expectation)
     # `none` is on purpose.
-    if decision.reply and not (fact.notify or any(target.events & OF_A_BEAT for target in limits.notify)):
-        decision.reply.columns, decision.reply.rows = NOTE_COLUMNS, [NOBODY]
+    is_heard = fact.notify or any(target.events & OF_A_BEAT for target in limits.notify)
+    rows = notify_notes(state, parse_notify(fact.notify)) if order.words.get("notify") else []
+    assert decision.reply
+    decision.reply.columns, decision.reply.rows = NOTE_COLUMNS, rows if is_heard else [NOBODY]
     return decision
 
 

@@ -406,6 +406,17 @@ class NoticeGiven(Fact):
     turns: bool = False  # True = given now, so what says the opposite counts from nothing again
 
 
+class NoticeFailed(Fact):
+    """A notification did not arrive, whatever was tried: somebody does not know what he asked to be told."""
+
+    to: str  # type and command of its run
+    task: int
+    name: str
+    failure: Failure
+    count: int  # of all that ever failed, this one included
+    over: bool | None = None  # True, in a checkpoint: another one to the same has arrived since
+
+
 # --- the daemon itself ---
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from attrs import evolve, frozen
@@ -24,17 +25,20 @@ from attrs import evolve, frozen
 from ..base.text import escape, format_time
 from ..tasks.kinds import CONTROL
 from ..tasks.options import DEFAULTS, set_options
-from ..tasks.reasons import code_of, in_words
+from ..tasks.reasons import code_of, in_words, shortened
 from ..tasks.targets import BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
-from ..tasks.task import Told, make_spec
+from ..tasks.task import Failure, TaskSpec, Told, make_spec
 from . import facts as f
+from .lanes import accepts
 from .rules import Limits
 from .state import State
-from .tables import WELL
+from .tables import WELL, receiver
 
 MAX_UNDER_WAY = 1000  # notifications that wait or run; beyond, all are withheld and counted
 MAX_LINES, MAX_OUTPUT_CHARS = 20, 4096  # of the run's output
 MAX_WHY_CHARS = 500
+PLAIN = ("shell", "script", "echo", "sleep", "calculate")
+Row = tuple[str, str]
 CANNOT_BE_READ = "was not started: its definition cannot be read"
 OPTIONS = set_options(
     DEFAULTS,
@@ -57,20 +61,81 @@ class Notice:
     output: str = ""
 
 
+def notes(state: State, spec: TaskSpec, is_work: bool = True, is_notify: bool = True) -> list[Row]:
+    """What whoever defines a task is told at once: that no connected worker can do its work, or notify=."""
+    rows: list[Row] = []
+    if is_work and not _can(state, spec.work):
+        rows.append(("note", f"no connected worker can do {spec.work}: its runs wait for one"))
+    if is_notify and spec.options.notify.targets:
+        rows += notify_notes(state, spec.options.notify)
+    return rows
+
+
+def notify_notes(state: State, notify: Notify) -> list[Row]:
+    """The same for a notify= alone."""
+    kinds = dict.fromkeys(_KINDS[target.form] for target in notify.targets)
+    lacking = [kind for kind in kinds if not _can(state, kind)]
+    return [
+        ("note", f"no connected worker can do {kind}: what notify= tells waits for one") for kind in lacking
+    ]
+
+
+def _can(state: State, work: str) -> bool:
+    can = work in PLAIN  # which needs no word before the first worker is here
+    for worker in state.workers.values():
+        if worker.connected:
+            if accepts(worker, work, "any"):
+                return True
+            can = False
+    return can
+
+
 def tell(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -> list[f.Fact]:
     """The facts that follow from those of a decision because somebody wants to hear of them."""
     found: list[Notice] = []
+    failed: list[f.Fact] = []
     for fact in facts:
         if (kind := type(fact)) in LOOK:
             found += LOOK[kind](state, fact, now, limits.notify)
+        if (
+            isinstance(fact, f.RunEnded)
+            and fact.final
+            and fact.state in _EVENTS
+            and state.runs[fact.run].by == "notice"
+        ):
+            failed.append(_failed(state, fact, now, len(failed)))
     if not found:
-        return []
+        return failed
     writer = _Writer(state, limits, facts, now)
     for notice in found:
         targets = notice.notify.targets if notice.notify.text else limits.notify
         if wanted := [target for target in targets if notice.event in target.events]:
             writer.add(notice, wanted)
-    return writer.facts
+    return failed + writer.facts
+
+
+def _failed(state: State, fact: f.RunEnded, now: datetime, others: int) -> f.NoticeFailed:
+    to = receiver(state.runs[fact.run].spec)
+    before, last = state.unheard.get(to), state.notice_failed
+    why = (
+        f"to {_shown(to)}: {in_words(fact.why) or (fact.state if fact.exit is None else f'exit {fact.exit}')}"
+    )
+    since_at = before.failure.since_at if before else now
+    failure = Failure(since_at, fact.run, fact.state, fact.due_at, now, fact.exit, shortened(why))
+    return f.NoticeFailed(to, fact.task, fact.name, failure, (last.count if last else 0) + others + 1)
+
+
+def _shown(to: str) -> str:
+    """Without what is nobody else's business: the address of a hook is its key."""
+    where = to.rpartition(" ")[2]
+    url = urlsplit(where)
+    return f"{url.scheme}://{url.hostname}/…" if url.hostname else where
+
+
+def unheard(facts: Sequence[f.Fact]) -> str:
+    """What the log tells of notifications that did not arrive; empty if there are none."""
+    failed = (fact for fact in facts if isinstance(fact, f.NoticeFailed))
+    return "; ".join(f"notification {each.name} failed, {in_words(each.failure.why)}" for each in failed)
 
 
 class _Writer:
@@ -350,4 +415,5 @@ def _slack_text(text: str) -> str:
     return text.replace("```", "'''")
 
 
+_KINDS = {"mail": "email", "webhook": "webhook", "slack": "http"}  # of these forms
 _FORMS: dict[str, Callable[[Notice, str], Form]] = {"mail": _mail, "webhook": _webhook, "slack": _slack}

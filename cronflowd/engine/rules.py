@@ -44,6 +44,7 @@ class Decision:
     facts: list[f.Fact] = Factory(list)
     reply: Reply | None = None
     messages: list[Message] = Factory(list)
+    warning: str = ""  # what the log should tell
 
 
 @frozen

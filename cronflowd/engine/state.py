@@ -23,7 +23,7 @@ from .beats import FAR_S
 from .carried import whole_task
 from .changelog import ALL, STEPS, Step, Was, defined, pause_of, whole
 from .ledger import judge
-from .tables import WELL, Output, Tables, counts
+from .tables import WELL, Output, Tables, counts, receiver
 
 # A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
 # just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
@@ -34,6 +34,7 @@ MAX_OUTPUT_IN_MEMORY = (
     16 * 1024 * 1024
 )  # characters, all runs together; older output is read from the journal
 MAX_WORKERS_AWAY = 1000
+MAX_UNHEARD = 1000
 # From these something is counted, so a step of the clock moves them; `due_at` is a name and stays.
 _MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")
 
@@ -311,6 +312,8 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
         if fact.state in ("skipped", "missed") and counts(task, run):
             task.fired = max(0, task.fired - 1)
         _count(task, outcome)
+        if state.unheard and task.is_notice and fact.state == WELL:
+            state.unheard.pop(receiver(run.spec), None)
         if fact.state == "skipped":
             task.heard.clear()
         _unpark(state, task, at)
@@ -470,6 +473,15 @@ def _expectation_forgotten(state: Tables, fact: f.ExpectationForgotten, at: date
     state.forget_told(f"expectation:{fact.name}")
 
 
+def _notice_failed(state: Tables, fact: f.NoticeFailed, at: datetime, seq: int) -> None:
+    state.notice_failed = fact
+    state.unheard.pop(fact.to, None)
+    if not fact.over:
+        state.unheard[fact.to] = fact
+    if len(state.unheard) > MAX_UNHEARD:
+        del state.unheard[next(iter(state.unheard))]
+
+
 def _notice_given(state: Tables, fact: f.NoticeGiven, at: datetime, seq: int) -> None:
     state.told[fact.about, fact.event] = Told(fact.since_at, fact.given, fact.withheld)
     for event in OPPOSITE.get(fact.event, ()) if fact.turns else ():
@@ -586,6 +598,7 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.BeatMissed: lambda state, fact, at, seq: state.beats.miss(fact),
     f.ExpectationForgotten: _expectation_forgotten,
     f.NoticeGiven: _notice_given,
+    f.NoticeFailed: _notice_failed,
     f.DaemonStarted: _daemon_started,
     f.ClockStepped: _clock_stepped,
     f.TasksSaved: lambda state, fact, at, seq: state.saved.append(fact),

@@ -54,6 +54,8 @@ class Tables:
         self.paused_all, self.paused_until_at, self.paused_why = False, _NO_TIME, ""
         self.told: dict[tuple[str, str], Told] = {}  # by whom it is about (as in NoticeGiven) and event
         self.notices: set[int] = set()  # tasks that the daemon made to tell somebody something
+        self.unheard: dict[str, f.NoticeFailed] = {}  # the last that did not arrive, by whom it was to, if
+        self.notice_failed: f.NoticeFailed | None = None  # none has arrived there since; and the last of all
         self.beats = Beats()
         self.changes = ChangeLog()
         self.unfinished = Unfinished(self.changes)  # what concerns very many tasks
@@ -244,6 +246,11 @@ def _times_out(run: Run) -> datetime | None:
     if timeout_s is None or run.sent_at is None or run.state not in ("sent", "running"):
         return None
     return run.sent_at + timedelta(seconds=timeout_s)
+
+
+def receiver(spec: TaskSpec) -> str:
+    """Whom a notification is for, as its run says it."""
+    return f"{spec.options.type} {spec.command}"
 
 
 def counts(task: Task, run: Run) -> bool:

@@ -15,7 +15,7 @@ from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.daemon.core import STEPS_PER_BEAT, Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.rules import Limits
+from cronflowd.engine.rules import Decision, Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net import workers
@@ -143,6 +143,17 @@ def test_what_is_asked_for_while_the_daemon_stops_waits_for_the_next_one() -> No
     core.hold_back("a", full=False)  # its connection has room again
     assert line(core, "NOW x").messages == []
     assert [run.state for run in core.state.runs.values()] == ["queued"]
+
+
+def test_what_a_decision_warns_of_is_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine has no log; that nobody could be told of a failure stands in it all the same."""
+    core = make_core()
+    warned = Decision(warning="notification notify_2 failed")
+    monkeypatch.setattr(core.engine, "decide", lambda *_: warned)
+    core.submit(o.TellUnread(1))
+    assert caplog.messages == ["notification notify_2 failed"]
 
 
 # --- workers --------------------------------------------------------------------------------------

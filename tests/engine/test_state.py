@@ -10,7 +10,7 @@ from attrs import evolve
 
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
-from cronflowd.tasks.task import HELD, WAITING, Run, read_record
+from cronflowd.tasks.task import HELD, WAITING, Failure, Run, read_record
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -26,6 +26,8 @@ ENDED = f.RunEnded(1, 1, 1, "a", "ok", NOW, NOW, "w", 0, None, True)
 FAILED = f.RunEnded(1, 1, 1, "a", "failed", NOW, NOW, "w", 1, None, False)
 DAWN = NOW + timedelta(hours=18)
 EXPECTED = f.ExpectationSet("b", "1m", 9.0, "", "", None, "new", LATER)
+BAD = Failure(NOW, 9, "failed", NOW, LATER, 7, "to a@x: no server")
+NOT_TOLD = f.NoticeFailed("email a@x", 7, "notify_7", BAD, 1)
 GIVEN: tuple[str, Any] = ("told['task:1', 'lost'].withheld", 4)
 
 # Each row: what came before, the fact, a look at the state, what it shows.
@@ -139,6 +141,9 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
         "told['task:1', 'lost'].given",
         0,
     ),
+    ([], NOT_TOLD, "unheard['email a@x'].task", 7),
+    ([NOT_TOLD], f.NoticeFailed("email a@x", 7, "notify_7", BAD, 1, True), "unheard", {}),
+    ([], NOT_TOLD, "notice_failed.count", 1),
     (
         [],
         f.ExpectationCarried("b", "1m", 9.0, "", "", None, "failed", LATER, NOW, NOW, "oh"),
