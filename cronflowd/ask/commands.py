@@ -80,7 +80,7 @@ _ROWS = (
         "backup", changes=True,
     ),
     Verb(
-        p.import_line, "IMPORT [--system] [--dry-run] LINE", "adds a line of a crontab", "import",
+        p.import_line, "IMPORT [--system] [--dry-run] [--replace] LINE", "adds a line of a crontab", "import",
         changes=True,
     ),
     Verb(p.export, "EXPORT [REF…]", "tasks as a crontab", "export"),

@@ -7,13 +7,32 @@ the default is nothing that anybody asked for, and what is there beyond it may b
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from ..base.errors import Refusal
 from ..engine.state import State
-from ..tasks.options import DEFAULTS
+from ..tasks.options import DEFAULTS, Keep
 from ..tasks.task import Outcome
+
+
+def about(state: State, ref: str | None) -> Callable[[int, str], bool]:
+    """Whether the run of a task with this id and name is one that REF means; None: all are.
+
+    History outlives its task. So a name means the task that has it and, of those that are gone, what bore
+    it; an id that was never given is none.
+    """
+    if ref is None:
+        return lambda task_id, name: True
+    task = state.find(ref)
+    if not re.fullmatch("[0-9]+", ref):
+        here, known = state.tasks, task.id if task else 0
+        return lambda task_id, name: task_id == known or (name == ref and not (known and task_id in here))
+    if len(ref) < 20 and 0 < (number := int(ref)) < state.next_task:
+        return lambda task_id, name: task_id == number
+    raise Refusal("not-found", f'no task "{ref[:40]}"')
 
 
 class Kept:
@@ -21,6 +40,7 @@ class Kept:
 
     def __init__(self, state: State, now: datetime, sizes: Mapping[int, int] | None = None) -> None:
         self._state, self._now = state, now
+        self._gone: dict[int, Keep] | None = None  # of tasks that were removed
         self._going_on = frozenset(state.runs)
         self._rows: Counter[tuple[int, bool]] = Counter()  # seen, by task and whether it ran
         self._sizes = sizes or {}  # of outputs that memory does not hold, by run
@@ -30,8 +50,7 @@ class Kept:
 
     def __call__(self, outcome: Outcome) -> bool:
         run, task_id = outcome.run, outcome.task_id
-        task = self._state.tasks.get(task_id)
-        keep = task.spec.options.keep if task else DEFAULTS.keep
+        keep = self._keep(task_id)
         if keep == DEFAULTS.keep or run in self._going_on:
             self.outputs.add(run)
             return True
@@ -47,3 +66,10 @@ class Kept:
             if is_kept and self._written[task_id] <= keep.output_bytes:
                 self.outputs.add(run)
         return is_kept
+
+    def _keep(self, task_id: int) -> Keep:
+        if task := self._state.tasks.get(task_id):
+            return task.spec.options.keep
+        if self._gone is None:
+            self._gone = self._state.changes.keeps(self._state.default_tz)
+        return self._gone.get(task_id, DEFAULTS.keep)

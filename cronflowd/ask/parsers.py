@@ -39,8 +39,9 @@ def add(text: str, context: Context) -> o.AddTask:
     if text.startswith("{"):
         record = parse_json(text, "the task")
         refuse_masks(record if isinstance(record, dict) else {})
+        replace = isinstance(record, dict) and _flag(record, "replace")
         task_id, spec = parse_record(record, context.default_tz)
-        return o.AddTask(spec, task_id)
+        return o.AddTask(spec, task_id, replace=replace)
     options, rest = split_options(text)
     if not rest:
         options.pop("name", None)
@@ -48,8 +49,16 @@ def add(text: str, context: Context) -> o.AddTask:
         raise WrongWords("no schedule")
     schedule, command = split_schedule(rest)
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
-    zone = named_zone(schedule) or context.default_tz
-    return o.AddTask(_spec(schedule, options, command, zone, context))
+    zone, replace = named_zone(schedule) or context.default_tz, _flag(options, "replace")
+    return o.AddTask(_spec(schedule, options, command, zone, context), replace=replace)
+
+
+def _flag(words: dict[str, Any], name: str) -> bool:
+    """Takes a word out that is no part of the definition."""
+    word = str(words.pop(name, "no")).lower()
+    if word not in ("yes", "no", "true", "false"):
+        raise Refusal("bad-option", f'{name}="{escape(word[:40])}" is neither yes nor no')
+    return word in ("yes", "true")
 
 
 def at(text: str, context: Context) -> o.AddTask:
@@ -269,11 +278,13 @@ def import_line(text: str, context: Context) -> q.ImportLine:
     """Flags, then the line as it is. No line that means something in a crontab begins with `--`."""
     flags: set[str] = set()
     while match := re.match(r"--([^ \t]*)(?:[ \t]|$)", text):
-        if match[1] not in ("system", "dry-run"):
-            raise Refusal("bad-option", f'"--{escape(match[1][:40])}" is neither --system nor --dry-run')
+        if match[1] not in ("system", "dry-run", "replace"):
+            raise Refusal(
+                "bad-option", f'"--{escape(match[1][:40])}" is none of --system, --dry-run, --replace'
+            )
         flags.add(match[1])
         text = text[match.end() :]
-    return q.ImportLine(text, "system" in flags, "dry-run" in flags)
+    return q.ImportLine(text, "system" in flags, "dry-run" in flags, "replace" in flags)
 
 
 def export(text: str, context: Context) -> q.ExportTasks:

@@ -59,6 +59,7 @@ class ImportLine:
     line: str
     is_system: bool
     is_dry: bool  # only look what would come of it
+    is_replace: bool  # a task that has the name already becomes this one
 
 
 @frozen

@@ -34,7 +34,7 @@ from ..tasks.options import format_options, masked
 from ..tasks.reasons import in_words
 from ..tasks.task import HELD, RECORD_TEXTS, WAITING, Failure, Outcome, Run, Task, TaskSpec, read_record
 from . import questions as q
-from .kept import Kept
+from .kept import Kept, about
 from .revisions import find_revision
 from .tree import Line, draw_tree
 
@@ -213,15 +213,12 @@ def _active_row(run: Run) -> Row:
 
 def wanted_outcomes(query: q.ListRuns, state: State, now: datetime) -> Callable[[Outcome], bool]:
     """The filter that RUNS asks for, for memory and journal alike; newest first, and once, as `Kept` is."""
-    task_id, name = _task_filter(query, state)
-    kept = Kept(state, now)
+    is_about, kept = about(state, query.ref), Kept(state, now)
 
     def wanted(outcome: Outcome) -> bool:
-        if task_id is not None and outcome.task_id != task_id:
+        if not (is_about(outcome.task_id, outcome.name) and kept(outcome)):
             return False
-        if name is not None and outcome.name != name:
-            return False
-        return kept(outcome) and _matches(query, outcome.state, outcome.due_at)
+        return _matches(query, outcome.state, outcome.due_at)
 
     return wanted
 
@@ -229,19 +226,6 @@ def wanted_outcomes(query: q.ListRuns, state: State, now: datetime) -> Callable[
 def all_runs(ref: str) -> q.ListRuns:
     """RUNS REF, all of them."""
     return q.ListRuns(ref, "", None, None, None, 0)
-
-
-def _task_filter(query: q.ListRuns, state: State) -> tuple[int | None, str | None]:
-    """A REF as an id; or as a name alone, since history outlives its task."""
-    if query.ref is None:
-        return None, None
-    if task := state.find(query.ref):
-        return task.id, None
-    if not re.fullmatch("[0-9]+", query.ref):
-        return None, query.ref
-    if len(query.ref) < 20 and 0 < int(query.ref) < state.next_task:
-        return int(query.ref), None
-    raise Refusal("not-found", f'no task "{query.ref[:40]}"')
 
 
 def _matches(query: q.ListRuns, state: str, due_at: datetime) -> bool:
@@ -254,15 +238,12 @@ def _matches(query: q.ListRuns, state: str, due_at: datetime) -> bool:
 
 def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome], now: datetime) -> Reply:
     """RUNS: what is active, then what memory holds, then `older` from the journal; newest first."""
-    wanted = wanted_outcomes(query, state, now)
-    task_id, name = _task_filter(query, state)
+    wanted, is_about = wanted_outcomes(query, state, now), about(state, query.ref)
     active = list(state.runs.values())  # in the order in which they came
     recent = list(state.recent)
 
     def is_wanted(run: Run) -> bool:
-        if (task_id is not None and run.task_id != task_id) or (name is not None and run.spec.name != name):
-            return False
-        return _matches(query, run.shown, run.due_at)
+        return is_about(run.task_id, run.spec.name) and _matches(query, run.shown, run.due_at)
 
     def rows() -> Iterator[Row | None]:
         for run in in_slices(reversed(active)):

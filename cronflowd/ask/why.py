@@ -23,6 +23,7 @@ from ..schedules.timetable import TICK, Timetable
 from ..schedules.zones import to_seconds
 from ..tasks.reasons import in_words, runs_in
 from ..tasks.task import Outcome, Run, Task
+from .kept import about
 
 MAX_CAUSES = 5  # runs of other tasks that one answer follows
 
@@ -53,9 +54,9 @@ def newest_moment(runs: list[Run], newest: Outcome | None) -> datetime | None:
 
 def runs_of(state: State, ref: str) -> list[Run]:
     """The runs of a task that have not ended, also if the task itself is gone."""
-    if task := state.find(ref):
-        return [state.runs[run] for run in task.runs]
-    return [run for run in state.runs.values() if ref in (run.spec.name, str(run.task_id))]
+    is_about = about(state, ref)
+    runs = (run for run in state.runs.values() if is_about(run.task_id, run.spec.name))
+    return sorted(runs, key=lambda run: -run.task_id)  # first those of the task that is, not of one that was
 
 
 def explain_found(
@@ -66,7 +67,8 @@ def explain_found(
     `remarks` are the daemon's own lines in the runs' LOG; `other` holds the runs of other
     tasks that are to blame.
     """
-    rows: list[Row] = [(at, _how_it_came(task, at, found))]
+    whose = (found.outcomes or found.runs)[0].task_id
+    rows: list[Row] = [(at, _how_it_came(task if task and task.id == whose else None, at, found))]
     disposition = "pending"
     for outcome in found.outcomes:
         disposition = outcome.state

@@ -123,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
         "--system", action="store_true", help="as /etc/crontab: a user's name stands before the command"
     )
     take.add_argument("--dry-run", action="store_true", help="only tell what would come of each line")
+    take.add_argument("--replace", action="store_true", help="a task that has the name becomes this one")
     export = add("export", _export, help="tasks as a crontab")
     export.add_argument("refs", metavar="REF", nargs="*", help="a task's name or id; none: all tasks")
     usage = "%(prog)s [-h] [option …] [key=value …] -- COMMAND [ARG …]"
@@ -230,7 +231,8 @@ def _compact(parsed: argparse.Namespace) -> int:
 def _import(parsed: argparse.Namespace) -> int:
     from . import client
 
-    return client.import_crontab(_load(ClientSettings, parsed), parsed.file, parsed.system, parsed.dry_run)
+    flags = (parsed.system, parsed.dry_run, parsed.replace)
+    return client.import_crontab(_load(ClientSettings, parsed), parsed.file, *flags)
 
 
 def _export(parsed: argparse.Namespace) -> int:

@@ -178,14 +178,17 @@ class _Out:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
-def import_crontab(settings: ClientSettings, path: str, is_system: bool, is_dry: bool) -> int:
+def import_crontab(
+    settings: ClientSettings, path: str, is_system: bool, is_dry: bool, is_replace: bool
+) -> int:
     """Sends a crontab's lines; reports each, and goes on after one that is refused."""
     lines = _read_crontab(path)
-    verb = b"IMPORT " + b"--system " * is_system + b"--dry-run " * is_dry
+    verb = b"IMPORT " + b"--system " * is_system + b"--dry-run " * is_dry + b"--replace " * is_replace
     out = _Out(sys.stdout)
     with closing(Connection(settings)) as connection:
         counts = _send_lines(connection, lines, verb, is_dry, out)
     done, added = ("nothing was changed: ", "would be added") if is_dry else ("", "added")
+    added += f", {counts['replaced']} {added.replace('added', 'replaced')}" * bool(counts["replaced"])
     there = f"{counts['there already']} there already, {counts['refused']} refused"
     out.say(f"{done}{counts['added']} {added}, {there}")
     return Exit.CORRUPT if counts["refused"] else Exit.OK
@@ -232,8 +235,11 @@ def _outcome(status: Row, is_dry: bool) -> tuple[str, str] | None:
     if name := status.get("set"):
         return "", f"set {name}"
     task = status["jobName"] + ("" if is_dry else f" (id {status['id']})")
-    verb = "would add" if is_dry else "added"
-    return "added", f"{verb} {task}, next {status['next'] or 'not by the clock'}"
+    change = status.get("change", "added")
+    if change == "unchanged":
+        return "there already", f"unchanged {task}"
+    verb = {"added": "would add", "replaced": "would replace"}[change] if is_dry else change
+    return change, f"{verb} {task}, next {status['next'] or 'not by the clock'}"
 
 
 def export_crontab(settings: ClientSettings, refs: Sequence[str]) -> int:

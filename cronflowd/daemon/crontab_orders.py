@@ -59,6 +59,8 @@ class Import:
         self._about = ""  # the task that the last comment named, if it was one of EXPORT's
         self._dry_names: dict[str, tuple[int, bytes]] = {}  # with what the task would be
         self._passed: dict[str, _Passed] = {}  # by program
+        self._replaced: set[str] = set()  # names that lines with --replace have had,
+        self._numbers: dict[str, int] = {}  # and the last of each program
 
     def take(self, core: Core, question: q.ImportLine, who: str | None = None) -> Reply:
         """What comes of the next line; raises Refusal, and then nothing does."""
@@ -68,15 +70,18 @@ class Import:
             return Reply("ignored", {"ignored": True})
         if isinstance(line, Setting):
             return self._set(line)
-        spec = self._spec(core, line)
+        spec = self._spec(core, line, question.is_replace)
+        order = o.AddTask(spec, replace=question.is_replace)
         differences = line.differences
         if not self._has_told:
             differences += crontab.first_differences(self._settings)
         if question.is_dry:
-            reply = self._would_add(core, spec)
+            reply = self._would_add(core, order)
         else:
-            reply = core.submit(o.AddTask(spec), who).reply or Reply("")
+            reply = core.submit(order, who).reply or Reply("")
         self._has_told = True
+        if question.is_replace:
+            self._replaced.add(spec.name)
         return _with(reply, differences)
 
     def _set(self, line: Setting) -> Reply:
@@ -87,14 +92,28 @@ class Import:
         self._settings = settings
         return _with(Reply(f"set {line.name}", {"set": line.name}), line.differences)
 
-    def _spec(self, core: Core, line: Entry) -> TaskSpec:
+    def _spec(self, core: Core, line: Entry, is_replace: bool) -> TaskSpec:
         tz = core.state.default_tz
         options = set_options(DEFAULTS, line.options, tz, core.now())
         spec = make_spec("", line.schedule, line.command, options, tz)
+        if is_replace:
+            return self._replacing(core.state, line, spec)
         about = core.state.names.get(self._about)
         if about is not None and self._is_written(core.state, line, core.state.tasks[about].spec):
             _refuse(core.state.tasks[about])
         return evolve(spec, name=self._free_name(core.state, line, spec))
+
+    def _replacing(self, state: State, line: Entry, spec: TaskSpec) -> TaskSpec:
+        """With the name of the task that it replaces: as told by EXPORT, or the next one of its program."""
+        name, number = self._about, self._numbers.get(line.name, 1)
+        task = state.find(name)
+        if not task or (name in self._replaced and not self._is_written(state, line, task.spec)):
+            while (name := f"{line.name}-{number}" if number > 1 else line.name) in self._replaced:
+                number += 1
+            self._numbers[line.name] = number
+            task = state.find(name)
+        # What SET has said since stays, as long as the line is the same.
+        return task.spec if task and self._is_written(state, line, task.spec) else evolve(spec, name=name)
 
     def _free_name(self, state: State, line: Entry, spec: TaskSpec) -> str:
         """The first name after its program that is free; Refusal if a task with such a name is the same.
@@ -130,14 +149,16 @@ class Import:
     def _is_written(self, state: State, line: Entry, spec: TaskSpec) -> bool:
         return crontab.is_written(line, spec, self._settings, state.default_tz)
 
-    def _would_add(self, core: Core, spec: TaskSpec) -> Reply:
-        reply = core.engine.decide(o.AddTask(spec), core.now()).reply
+    def _would_add(self, core: Core, order: o.AddTask) -> Reply:
+        reply, spec = core.engine.decide(order, core.now()).reply, order.spec
         assert reply is not None
         if len(self._dry_names) < MAX_DRY_NAMES:
             self._dry_names[spec.name] = _likeness(spec), _digest(spec)
         values = {key: value for key, value in reply.values.items() if key != "id"}
         _, _, rest = reply.text.partition(" ")
-        return Reply(f"would-add {rest}", {"wouldAdd": True} | values)
+        change = reply.values.get("change", "added")
+        word = {"added": "would-add", "replaced": "would-replace", "unchanged": "would-leave"}[change]
+        return Reply(f"{word} {rest}", {"wouldAdd": True} | values)
 
 
 def _with(reply: Reply, differences: tuple[str, ...]) -> Reply:

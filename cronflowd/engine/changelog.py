@@ -16,6 +16,7 @@ from typing import Any
 from attrs import Factory, define
 
 from ..base.walks import Parted, in_slices
+from ..tasks.options import Keep
 from ..tasks.reasons import Reason
 from ..tasks.task import Failure, Task, TaskSpec, read_record
 from . import facts as f
@@ -169,6 +170,18 @@ class ChangeLog:
         for change in reversed(list(self.changes)):
             for step in in_slices(reversed(change.steps)):
                 yield None if step is None else (change, step)
+
+    def keeps(self, default_tz: str) -> dict[int, Keep]:
+        """The keep= of tasks that were removed, where they had one: their history is kept by it still."""
+        found = {}
+        # Copies, since who reads the past asks in a thread.
+        for change in list(self.changes):
+            for step in list(change.steps):
+                if step.kind == "removed" and step.was:
+                    definition = step.was.definition
+                    if isinstance(definition, TaskSpec) or (definition and "keep" in definition):
+                        found[step.id] = step.was.read(default_tz).options.keep
+        return found
 
     def carry(self) -> Iterator[f.Fact]:
         """All of it as facts."""

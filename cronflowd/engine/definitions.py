@@ -39,6 +39,44 @@ Entry = tuple[int | None, TaskSpec]
 
 
 def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decision:
+    if not order.replace:
+        return _add_new(state, order, now, limits)
+    task = _to_replace(state, order)
+    if task is None:
+        decision, rev, change = _add_new(state, order, now, limits), 1, "added"
+    elif (spec := _settled(state, order.spec)).record == task.spec.record:
+        reply = _added(task.id, task.name, task.due_at, notes(state, spec))
+        decision, rev, change = Decision([], reply), task.rev, "unchanged"
+    else:
+        decision, rev, change = _changed(state, task, spec, now), task.rev + 1, "replaced"
+        due_at = next(fact.due_at for fact in decision.facts if isinstance(fact, f.TaskChanged))
+        decision.reply = _added(task.id, task.name, due_at, notes(state, spec))
+    assert decision.reply
+    decision.reply.text += f" rev={rev} {change}"
+    decision.reply.values |= {"rev": rev, "change": change}
+    return decision
+
+
+def _to_replace(state: State, order: o.AddTask) -> Task | None:
+    name = order.spec.name
+    if not name:
+        raise Refusal("bad-option", "replace=yes needs name=, which says what task it is about")
+    task = state.find(name)
+    if task is None:
+        return None
+    if order.task_id not in (None, task.id):
+        raise Refusal("exists", f'a task named "{name}" exists already, and its id is {task.id}')
+    _check_waiting(state, order.spec, name)
+    return task
+
+
+def _check_waiting(state: State, spec: TaskSpec, name: str) -> None:
+    """Refuses that a task which others wait for becomes one that runs once."""
+    if spec.schedule.kind == "at" and (waiting := state.dependents.get(name)):
+        raise Refusal("busy", f"{_names(state, waiting)} for it, and what runs once is gone then")
+
+
+def _add_new(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decision:
     if len(state.tasks) >= limits.tasks:
         raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
     task_id = _new_id(state, order.task_id, order.spec.name)
@@ -117,8 +155,7 @@ def _set(state: State, order: o.SetTask, now: datetime, limits: Limits) -> Decis
     options = set_options(old.options, words, zone, now)
     spec = make_spec(name, text, command, options, state.default_tz)
     spec = _settled(state, spec, old.name)
-    if spec.schedule.kind == "at" and (waiting := state.dependents.get(old.name)):
-        raise Refusal("busy", f"{_names(state, waiting)} for it, and what runs once is gone then")
+    _check_waiting(state, spec, old.name)
     decision = _changed(state, task, spec, now)
     assert decision.reply
     decision.reply.columns = NOTE_COLUMNS
@@ -476,9 +513,10 @@ def _word(key: str, value: str) -> str:
 
 def _words_of_add(state: State, order: o.AddTask) -> str | None:
     # What runs once is gone before anybody could take it back; CANCEL and REMOVE are for that.
-    if order.spec.schedule.kind == "at":
+    is_new = not (order.replace and order.spec.name in state.names)
+    if order.spec.schedule.kind == "at" and is_new:
         return None
-    return order.spec.name or f"task_{order.task_id or state.next_task}"
+    return "replace=yes " * order.replace + (order.spec.name or f"task_{order.task_id or state.next_task}")
 
 
 def _words_of_set(state: State, order: o.SetTask) -> str:

@@ -25,6 +25,7 @@ class AddTask:
     spec: TaskSpec
     task_id: int | None = None
     now: bool = False  # NOW: due at this moment, once
+    replace: bool = False  # the task of that name, if there is one, becomes this
 
 
 @frozen

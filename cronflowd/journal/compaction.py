@@ -164,7 +164,7 @@ class Sieve:
         self.history_bytes = history_bytes
         self.now = now  # the last record's time: the past is as old as the journal says
         self.bytes = 0  # kept so far
-        self._state = state
+        self._state, self._gone = state, state.changes.keeps(state.default_tz)
         self._tally: Counter[tuple[int, bytes]] = Counter()  # of each task: runs, bytes of output, fires
         # Runs whose end is kept and whose beginning may stand in an older piece than their end.
         self._long = set(product(state.runs, (_ENDED, _OUTPUT)))
@@ -205,7 +205,7 @@ class Sieve:
 
     def _keep(self, task_id: int) -> Keep:
         task = self._state.tasks.get(task_id)
-        return task.spec.options.keep if task else DEFAULTS.keep
+        return task.spec.options.keep if task else self._gone.get(task_id, DEFAULTS.keep)
 
 
 # --- writing history ------------------------------------------------------------------------------

@@ -108,6 +108,12 @@ def test_what_comes_back_to_where_it_was_is_there_already(daemon: Daemon, tmp_pa
     out = cronflowd(daemon, "export").stdout
     again = cronflowd(daemon, "import", "-", given=out).stdout.splitlines()
     assert again[-1] == "0 added, 4 there already, 0 refused"
+    out = out.replace("echo a", "echo c")
+    dry = cronflowd(daemon, "import", "--replace", "--dry-run", "-", given=out).stdout.splitlines()
+    assert dry[-1] == "nothing was changed: 0 would be added, 1 would be replaced, 3 there already, 0 refused"
+    done = cronflowd(daemon, "import", "--replace", "-", given=out).stdout.splitlines()
+    assert done[-1] == "0 added, 1 replaced, 3 there already, 0 refused"
+    assert any(re.fullmatch(r"line \d+: replaced echo \(id 1\), next \S+Z.*", line) for line in done)
 
 
 @pytest.mark.skipif(not Path("/usr/bin/crontab").exists(), reason="no crontab here")
