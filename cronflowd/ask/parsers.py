@@ -39,7 +39,7 @@ def add(text: str, context: Context) -> o.AddTask:
     if text.startswith("{"):
         record = parse_json(text, "the task")
         refuse_masks(record if isinstance(record, dict) else {})
-        replace = isinstance(record, dict) and _flag(record, "replace")
+        replace = isinstance(record, dict) and "replace" in record and _flag(record, "replace")
         task_id, spec = parse_record(record, context.default_tz)
         return o.AddTask(spec, task_id, replace=replace)
     options, rest = split_options(text)
@@ -49,13 +49,14 @@ def add(text: str, context: Context) -> o.AddTask:
         raise WrongWords("no schedule")
     schedule, command = split_schedule(rest)
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
-    zone, replace = named_zone(schedule) or context.default_tz, _flag(options, "replace")
+    zone, replace = named_zone(schedule) or context.default_tz, "replace" in options
+    replace = replace and _flag(options, "replace")
     return o.AddTask(_spec(schedule, options, command, zone, context), replace=replace)
 
 
 def _flag(words: dict[str, Any], name: str) -> bool:
     """Takes a word out that is no part of the definition."""
-    word = str(words.pop(name, "no")).lower()
+    word = str(words.pop(name)).lower()
     if word not in ("yes", "no", "true", "false"):
         raise Refusal("bad-option", f'{name}="{escape(word[:40])}" is neither yes nor no')
     return word in ("yes", "true")

@@ -39,12 +39,34 @@ Entry = tuple[int | None, TaskSpec]
 
 
 def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decision:
-    if not order.replace:
-        return _add_new(state, order, now, limits)
-    task = _to_replace(state, order)
+    if order.replace:
+        return _replace(state, order, now, limits)
+    if len(state.tasks) >= limits.tasks:
+        raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
+    task_id = _new_id(state, order.task_id, order.spec.name)
+    spec = _settled(state, _named(read_today(order.spec, state.default_tz), task_id))
+    due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
+    _check_some_moment(spec, due_at)
+    added = _added(task_id, spec.name, due_at, notes(state, spec))
+    decision = Decision([f.TaskAdded(task_id, spec, _anchor(now), due_at)], added)
+    if order.now:
+        if not targets_of(state, spec, now):
+            raise Refusal("busy", in_words(NO_WORKER))
+        task = Task(task_id, spec, _anchor(now))
+        started = start_now(state, task, now).facts
+        decision.facts += started
+        if len(started) == 1:
+            decision.messages += send_at_once(state, task, started, now)
+    return decision
+
+
+def _replace(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decision:
+    """ADD replace=yes: the task of that name becomes this one; if there is none, there is one from now on."""
+    task, spec = _to_replace(state, order), read_today(order.spec, state.default_tz)
+    spec = _settled(state, spec, spec.name)
     if task is None:
-        decision, rev, change = _add_new(state, order, now, limits), 1, "added"
-    elif (spec := _settled(state, order.spec)).record == task.spec.record:
+        decision, rev, change = _add(state, evolve(order, replace=False), now, limits), 1, "added"
+    elif spec.record == task.spec.record:
         reply = _added(task.id, task.name, task.due_at, notes(state, spec))
         decision, rev, change = Decision([], reply), task.rev, "unchanged"
     else:
@@ -74,26 +96,6 @@ def _check_waiting(state: State, spec: TaskSpec, name: str) -> None:
     """Refuses that a task which others wait for becomes one that runs once."""
     if spec.schedule.kind == "at" and (waiting := state.dependents.get(name)):
         raise Refusal("busy", f"{_names(state, waiting)} for it, and what runs once is gone then")
-
-
-def _add_new(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decision:
-    if len(state.tasks) >= limits.tasks:
-        raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
-    task_id = _new_id(state, order.task_id, order.spec.name)
-    spec = _settled(state, _named(read_today(order.spec, state.default_tz), task_id))
-    due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
-    _check_some_moment(spec, due_at)
-    added = _added(task_id, spec.name, due_at, notes(state, spec))
-    decision = Decision([f.TaskAdded(task_id, spec, _anchor(now), due_at)], added)
-    if order.now:
-        if not targets_of(state, spec, now):
-            raise Refusal("busy", in_words(NO_WORKER))
-        task = Task(task_id, spec, _anchor(now))
-        started = start_now(state, task, now).facts
-        decision.facts += started
-        if len(started) == 1:
-            decision.messages += send_at_once(state, task, started, now)
-    return decision
 
 
 def _new_id(state: State, wanted: int | None, name: str) -> int:

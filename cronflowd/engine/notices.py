@@ -98,7 +98,8 @@ def tell(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -
         if (kind := type(fact)) in LOOK:
             found += LOOK[kind](state, fact, now, limits.notify)
         if (
-            isinstance(fact, f.RunEnded)
+            state.notices
+            and isinstance(fact, f.RunEnded)
             and fact.final
             and fact.state in _EVENTS
             and state.runs[fact.run].by == "notice"
