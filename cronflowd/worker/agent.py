@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.2  # between two attempts to connect; doubles with each, chosen at random below
 MAX_DELAY_S = 5.0
-MAX_BUSY_DELAY_S = 60.0  # where another one of this name is connected
+MAX_BUSY_DELAY_S = 20.0  # where another one of this name is connected
 ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
 KILL_GRACE_S = 10.0  # unless the daemon says grace=

@@ -246,7 +246,7 @@ async def test_where_its_name_is_taken_a_worker_without_runs_comes_back_later_ea
             await (await daemon.knock()).say("ERR busy another worker has that name")
         daemon.answer += " lease=3"
         visitor = await daemon.worker()
-        assert [round(each, 1) for each in waited] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60]
+        assert [round(each, 1) for each in waited] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20, 20, 20]
         await visitor.say(f"RUN 7 1 {SLEEPER}")
         await visitor.expect("STARTED 7 1")
         await visitor.close()
