@@ -449,9 +449,9 @@ async def test_reports_that_come_all_at_once_are_taken_a_few_in_a_turn(
     monkeypatch.setattr(core, "on_pass", lambda: turns.append(0))
     submit = core.submit
 
-    def count(order: Any, *args: Any) -> Any:
+    def count(order: Any, *args: Any, **more: Any) -> Any:
         turns[-1] += isinstance(order, o.ReportEnded)
-        return submit(order, *args)
+        return submit(order, *args, **more)
 
     monkeypatch.setattr(core, "submit", count)
     wire = Wire("192.0.2.9:1")
