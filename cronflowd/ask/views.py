@@ -544,7 +544,7 @@ def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
         ("queued", queued),
         ("running", running),
         ("workers", sum(worker.connected for worker in state.workers.values())),
-        ("slots-free", sum(worker.free for worker in state.workers.values())),
+        ("slots-free", sum(worker.free for worker in state.lanes.free.values())),
         ("paused", "all" if state.is_all_paused(now) else paused),
         *([("unreadable", len(state.unread))] if state.unread else []),
         *_notices_failed(state.notice_failed),

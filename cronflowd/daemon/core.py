@@ -157,12 +157,9 @@ class Core:
 
     def hold_back(self, worker: str, full: bool = True) -> None:
         """No more runs for a worker whose connection is full or gone; or, `full` False, some again."""
-        full = full or self._is_stopping
-        if (found := self.state.workers.get(worker)) and found.is_full != full:
-            found.is_full = full
-            self.state.lanes.recount(found)
-            if not full:
-                self.wake()
+        full, found = full or self._is_stopping, self.state.workers.get(worker)
+        if found and self.state.lanes.hold_back(found, full) and not full:
+            self.wake()
 
     def _show(self, fact: f.Fact, at: datetime, seq: int) -> None:
         """Tells the feeds; one that fails loses its place, because the fact stands in the journal already."""

@@ -31,6 +31,9 @@ class Lanes:
     def __init__(self, runs: dict[int, Run]) -> None:
         self._runs = runs
         self.free: dict[str, Worker] = {}  # workers that would take a run now
+        # Those whose connection owes them so much that they are given no more now. It is as live as the
+        # connection itself: no fact tells it, and after a restart nobody is connected.
+        self.full: set[str] = set()
         self.heaps: dict[str, dict[str, list[tuple[datetime, int, int]]]] = {}  # by on=, by work
         self.ready: list[tuple[datetime, int, Lane]] = []
         self._ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts
@@ -103,14 +106,23 @@ class Lanes:
 
     def recount(self, worker: Worker) -> None:
         """Whether a worker would take a run may be otherwise now."""
-        if worker.free <= 0:
+        if worker.free <= 0 or worker.name in self.full:
             self.free.pop(worker.name, None)
         elif self.free.get(worker.name) is not worker:
             self.free[worker.name] = worker
             self._offer(worker)
 
+    def hold_back(self, worker: Worker, full: bool) -> bool:
+        """No more runs for a worker whose connection is full or gone; or some again. Whether that is new."""
+        if full == (worker.name in self.full):
+            return False
+        (self.full.add if full else self.full.discard)(worker.name)
+        self.recount(worker)
+        return True
+
     def offer_anew(self, worker: Worker) -> None:
-        """The same, and what it can do or is called may be otherwise too."""
+        """It has a new connection, and what it can do or is called may be otherwise too."""
+        self.full.discard(worker.name)
         self.free.pop(worker.name, None)
         self.recount(worker)
 

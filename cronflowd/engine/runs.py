@@ -118,6 +118,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from attrs import evolve
+
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import format_time
@@ -142,6 +144,7 @@ from .fires import (
 from .placement import order_line, send_at_once
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
+from .tables import wait_ends
 
 MAX_RERUNS = 10  # of a run with lost=rerun, beyond retry=
 LONGEST_RERUN_S = 300.0  # between two of them; the first comes at once, then 1 s, 2 s, 4 s, …
@@ -201,15 +204,17 @@ def _admit(state: State, order: o.AdmitRun, now: datetime, limits: Limits) -> De
 
 
 def _break(state: State, order: o.BreakRun, now: datetime, limits: Limits) -> Decision:
-    run = state.runs[order.run]
-    facts = ended_waiting(run, "skipped", order.why)
-    return Decision(facts + after_end(state, run, facts) + reopened(state, run, now))
+    return Decision(_unused(state, state.runs[order.run], "skipped", order.why, now))
 
 
 def _expire(state: State, order: o.ExpireRun, now: datetime, limits: Limits) -> Decision:
-    run = state.runs[order.run]
-    facts = ended_waiting(run, "missed", reason("unplaced"))
-    return Decision(facts + after_end(state, run, facts) + reopened(state, run, now))
+    return Decision(_unused(state, state.runs[order.run], "missed", reason("unplaced"), now))
+
+
+def _unused(state: State, run: Run, how: str, why: Reason, now: datetime) -> list[f.Fact]:
+    """The end of a run that nothing came of."""
+    facts = ended_waiting(run, how, why)
+    return facts + after_end(state, run, facts) + reopened(state, run, now)
 
 
 def _lose(state: State, order: o.LoseRun, now: datetime, limits: Limits) -> Decision:
@@ -262,9 +267,13 @@ def _end(
 
 
 def unsent(state: State, run: Run, now: datetime) -> list[f.Fact]:
-    """A run whose order nobody got: it waits again, or ends as it was to end meanwhile."""
+    """A run whose order nobody got: it waits again, or ends as it was to end, or should have, meanwhile."""
+    why = reason("unreached", worker=run.worker)
     if run.state == "stopping":
-        return _end(state, run, run.ends_as, None, reason("unreached", worker=run.worker), now)
+        return _end(state, run, run.ends_as, None, why, now)
+    if wait_ends(run) <= now:
+        again = evolve(run, attempt=run.attempt + 1, worker=None, sent_at=None)
+        return [f.RunUnsent(run.id, run.attempt), *_unused(state, again, "missed", why, now)]
     told = remark(run, f"attempt {run.attempt} never reached worker {run.worker}; it is queued again")
     return [told, f.RunUnsent(run.id, run.attempt)]
 

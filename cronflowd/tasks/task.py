@@ -417,13 +417,10 @@ class Worker:
     runs: set[int] = field(factory=set)
     instance: str = ""  # of its memory of what it took; empty = it does not say
     connection: int = 0  # the number of the connection that it is, or was, reached by
-    is_full: bool = False  # its connection owes it so much that it is given no more now; no fact
 
     @property
     def free(self) -> int:
-        if not self.connected or self.draining or self.leaving or self.is_full:
-            return 0
-        return self.slots - len(self.runs)
+        return self.slots - len(self.runs) if self.takes_runs else 0
 
     @property
     def takes_runs(self) -> bool:

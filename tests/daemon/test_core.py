@@ -239,7 +239,7 @@ async def test_a_worker_that_takes_little_is_given_no_more_than_it_takes(
     core.wake()
     await until_quiet()
     assert core.links["a"].outbox.pending_bytes < 2 * MAX_OWED_BYTES
-    assert core.state.workers["a"].free == 0
+    assert core.state.lanes.free == {}
     got: list[str] = []
     for _ in range(1000):
         wire.make_room(64 * 1024)
@@ -263,14 +263,14 @@ async def test_a_worker_that_reports_while_it_still_reads_is_given_runs_again(
         line(core, "NOW " + "x" * 50_000)
     core.wake()
     await until_quiet()
-    assert core.state.workers["a"].is_full
+    assert core.state.lanes.full == {"a"}
     wire.make_room(800_000)
     await until_quiet()
     wire.say("DONE 1 1 0")
     await until_quiet()
     wire.make_room(1 << 30)
     await until_quiet()
-    assert not core.state.workers["a"].is_full
+    assert core.state.lanes.full == set()
     assert {run.state for run in core.state.runs.values()} == {"sent"}
 
 

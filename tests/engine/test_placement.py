@@ -84,8 +84,7 @@ def happen(driver: Driver, what: str, *words: Any) -> None:
         elif what == "drain":
             driver.do(o.DrainWorker(worker.name, words[1]))
         else:
-            worker.is_full = words[1]
-            state.lanes.recount(worker)
+            state.lanes.hold_back(worker, words[1])
 
 
 @settings(max_examples=300)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from cronflowd.engine import orders as o
+from cronflowd.tasks.reasons import in_words
 from tests.lib.engine_driver import LIMITS, Driver, snapshot
 
 
@@ -171,3 +173,24 @@ def test_a_job_that_takes_its_worker_down_is_given_up_in_the_end() -> None:
     assert starts == 11
     last = life.driver.state.recent[-1]
     assert (last.state, last.attempt) == ("lost", 11)
+
+
+@pytest.mark.parametrize("is_restart", [False, True])
+def test_what_is_found_unsent_after_its_grace_is_missed_because_of_that(is_restart: bool) -> None:
+    """`no worker took it` would send people to look for workers, which were all there."""
+    life = sent("grace=10s")
+    driver = life.driver
+    if is_restart:
+        driver.restart()
+    driver.now += timedelta(seconds=20)
+    if is_restart:
+        driver.do(join(holds_all=True, instance="i", connection=2))
+    else:
+        driver.do(o.UnsendRuns("a", ((1, 1),)))
+    driver.pump()
+    assert driver.state.runs == {}
+    row = driver.state.outcomes[1][-1]
+    assert (row.state, row.attempt, row.worker, row.started_at) == ("missed", 2, None, None)
+    assert in_words(row.why) == "its order never reached worker a"
+    assert driver.state.tasks == {}
+    assert snapshot(driver.replay()) == snapshot(driver.state)
