@@ -76,7 +76,9 @@ class Alarms(Generic[Key, Row]):
                 if not heap or self._counts(heap[0]):
                     break
                 heappop(heap)
-        return min((heap[0] for heap in (self.heap, self.old) if heap), default=None)
+        if self.old:
+            return min(self.heap[:1] + self.old[:1])
+        return self.heap[0] if self.heap else None
 
     def next_due(self, now: datetime) -> Key | None:
         """Whose moment has come; the earliest of them."""

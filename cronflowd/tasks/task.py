@@ -239,10 +239,11 @@ def read_record(record: dict[str, Any], default_tz: str) -> TaskSpec:
 
 def read_today(spec: TaskSpec, default_tz: str) -> TaskSpec:
     """The same definition by the zone data of today; it may have been read before they came."""
-    with suppress(Refusal):
-        if load_zone(spec.schedule.tz) is spec.schedule.zone:
-            return spec
-    return read_record(spec.record, default_tz)
+    try:
+        is_todays = load_zone(spec.schedule.tz) is spec.schedule.zone
+    except Refusal:
+        is_todays = False
+    return spec if is_todays else read_record(spec.record, default_tz)
 
 
 RECORD_TEXTS = ("jobName", "schedule", "command")
