@@ -100,23 +100,23 @@ def _check_waiting(state: State, spec: TaskSpec, name: str) -> None:
 
 def _new_id(state: State, wanted: int | None, name: str) -> int:
     """The id a new task gets; checks that its name and id are free to take."""
-    owner = id_of_name(name)
     task_id = wanted if wanted is not None else state.next_task
     if wanted is not None and wanted in state.tasks:
         raise Refusal("exists", f"task {wanted} exists already")
     if wanted is not None and wanted < state.next_task:
         raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
-    _check_free(state, name)
-    if owner is not None and owner != task_id:
-        raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone')
+    _check_free(state, name, task_id)
     return task_id
 
 
-def _check_free(state: State, name: str) -> None:
-    if name and name in state.names:
-        raise Refusal("exists", f'a task named "{name}" exists already (id {state.names[name]})')
+def _check_free(state: State, name: str, task_id: int) -> None:
+    """Refuses a name for this task that is another's."""
+    if (owner := state.names.get(name)) not in (None, task_id):
+        raise Refusal("exists", f'a task named "{name}" exists already (id {owner})')
     if name in state.beats.expected:
         raise Refusal("exists", f'"{name}" is the name of an expectation; FORGET removes it')
+    if (owner := id_of_name(name)) not in (None, task_id):
+        raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone')
 
 
 def _settled(state: State, spec: TaskSpec, old_name: str = "") -> TaskSpec:
@@ -231,9 +231,7 @@ def undecided_from(state: State, now: datetime) -> datetime:
 
 def _check_new_name(state: State, task: Task, name: str) -> None:
     check_name(name)
-    _check_free(state, name)
-    if id_of_name(name) not in (None, task.id):
-        raise Refusal("exists", f'the name "{name}" belongs to id {id_of_name(name)} alone')
+    _check_free(state, name, task.id)
 
 
 def _remove(state: State, order: o.RemoveTask, now: datetime, limits: Limits) -> Decision:
@@ -323,10 +321,7 @@ def _numbered(
             next_id = max(next_id, new_id + 1)
         staying[new_id] = None
         named = _named(spec, new_id)
-        if named.name in state.beats.expected:
-            _check_free(state, named.name)
-        if (owner := id_of_name(named.name)) not in (None, new_id):
-            raise Refusal("exists", f'the name "{named.name}" belongs to id {owner} alone')
+        _check_free(state, named.name, new_id)
         numbered.append((new_id, named))
     return numbered, next_id
 

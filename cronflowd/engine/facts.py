@@ -298,7 +298,7 @@ class RunEnded(Fact):
     exit: int | None
     why: Reason | None
     final: bool  # False = another attempt follows
-    began: bool | None = None  # True = that it had started came with this, and has no fact of its own
+    began: bool = False  # True = that it had started came with this, and has no fact of its own
 
 
 class RunRetried(Fact):

@@ -52,7 +52,7 @@ def send_at_once(state: State, task: Task, facts: list[f.Fact], now: datetime) -
         return []
     queued.worker = worker.name
     run = Run(queued.run, task.id, spec, queued.due_at, now, queued.by, queued.args)
-    run.target, run.nth = queued.target or "", queued.nth or 1
+    run.target, run.nth = queued.target, queued.nth
     return [(worker.name, order_line(run, task))]
 
 
