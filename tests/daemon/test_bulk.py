@@ -9,7 +9,8 @@ from cronflowd.base.errors import Refusal
 from cronflowd.daemon import bulk
 from cronflowd.daemon.core import SLICES_AHEAD, Core
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import Limits
+from cronflowd.engine.definitions import AT_ONCE
+from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.tasks.task import parse_record
@@ -73,3 +74,18 @@ def test_slices_are_few_ahead_of_the_disk() -> None:
         taken.append(core.state.unfinished.slices - before)
         journal.arrive()
     assert max(taken) == SLICES_AHEAD
+
+
+async def test_an_undo_of_many_steps_is_not_taken_for_the_next_one() -> None:
+    """What it came to was kept where it was decided at once, and whoever said UNDO next got that instead."""
+    core, journal = make_core(AT_ONCE)
+    core.submit(o.PauseTasks(tuple(f"n{number}" for number in range(1, AT_ONCE + 1)), None, ""))
+    core.submit(o.ResumeTasks(None))
+    changes, order = bulk.LargeChanges(core), o.UndoChanges(1)
+    assert changes.is_large(order)
+    await changes.change(order, "ann")
+    assert (len(core.state.paused), core.state.unfinished.bulk) == (AT_ONCE, None)
+    core.submit(commands.parse("ADD name=last 0 1 * * * true", commands.Context(START, "UTC")))
+    core.submit(order)
+    assert core.state.find("last") is None
+    journal.arrive()
