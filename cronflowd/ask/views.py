@@ -526,7 +526,7 @@ def _notices_failed(last: NoticeFailed | None) -> Iterator[Row]:
 
 def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
     """STATUS, the part that the state knows; the daemon adds its own."""
-    next_due, totals = state.next_task_due(), sorted(state.totals.items())
+    next_due, totals = state.due.first(), sorted(state.totals.items())
     yield "tasks", state.count_own()
     queued = running = paused = 0
     for run in in_slices(list(state.runs.values())):

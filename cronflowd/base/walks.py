@@ -19,42 +19,41 @@ PARTS = 64
 
 K = TypeVar("K")
 T = TypeVar("T")
-_NOTHING: Any = object()
 
 
 class Parted(MutableMapping[K, T]):
     """A table of many small ones: the growing of one with a million rows stands everybody still."""
 
+    _shift, _mask = 0, PARTS - 1  # which bits of a key's hash say in which one it stands
+
     def __init__(self) -> None:
         self._parts: dict[int, dict[K, T]] = {}
         self._count = 0
 
-    @staticmethod
-    def part_of(key: Any) -> int:
-        """In which one a row stands."""
-        return hash(key) & PARTS - 1
-
     def get(self, key: Any, default: Any = None) -> T | None:  # type: ignore[override]
-        part = self._parts.get(self.part_of(key))
-        value: T | None = default if part is None else part.get(key, default)
-        return value
+        try:
+            return self._parts[hash(key) >> self._shift & self._mask][key]
+        except KeyError:
+            return default  # type: ignore[no-any-return]
 
     def __contains__(self, key: object) -> bool:
-        return self.get(key, _NOTHING) is not _NOTHING
+        return key in self._parts.get(hash(key) >> self._shift & self._mask, ())
 
     def __getitem__(self, key: K) -> T:
-        return self._parts[self.part_of(key)][key]
+        return self._parts[hash(key) >> self._shift & self._mask][key]
 
     def __setitem__(self, key: K, value: T) -> None:
-        number = self.part_of(key)
-        if (part := self._parts.get(number)) is None:
+        number = hash(key) >> self._shift & self._mask
+        try:
+            part = self._parts[number]
+        except KeyError:
             part = self._parts[number] = {}
         if key not in part:
             self._count += 1
         part[key] = value
 
     def __delitem__(self, key: K) -> None:
-        number = self.part_of(key)
+        number = hash(key) >> self._shift & self._mask
         part = self._parts[number]
         del part[key]
         self._count -= 1
@@ -75,23 +74,28 @@ class Parted(MutableMapping[K, T]):
         if self._parts:
             self._count -= len(self._parts.popitem()[1])
 
+    def let_all_go(self) -> Iterator[None]:
+        """Forgets all of it, in small steps."""
+        while self._parts:
+            self.let_go()
+            yield
+
 
 class Numbered(Parted[int, T]):
     """A table by number that can be walked in order of its numbers while it changes.
 
     A part holds SLICE numbers that follow each other, so a walk finds the next ones neither
-    by sorting them all nor by trying those that are gone.
+    by sorting them all nor by trying those that are gone. Every order looks for its task, so
+    that is short.
     """
 
-    @staticmethod
-    def part_of(key: int) -> int:
-        return key >> SLICE_BITS
+    _shift, _mask = SLICE_BITS, -1
 
     def get(self, key: int, default: Any = None) -> T | None:  # type: ignore[override]
-        # As above, at half the cost: every order looks for its task.
-        part = self._parts.get(key >> SLICE_BITS)
-        value: T | None = default if part is None else part.get(key, default)
-        return value
+        try:
+            return self._parts[key >> SLICE_BITS][key]
+        except KeyError:
+            return default  # type: ignore[no-any-return]
 
     def __getitem__(self, key: int) -> T:
         return self._parts[key >> SLICE_BITS][key]

@@ -41,12 +41,12 @@ class LargeChanges:
 
     def is_large(self, order: Any) -> bool:
         """Whether an order is for `change`."""
-        state = self.core.state
-        if isinstance(order, o.UndoChanges):
+        state, kind = self.core.state, type(order)
+        if kind is o.UndoChanges:
             return sum(len(change.steps) for change in state.changes.newest(order.count)) > AT_ONCE
-        if isinstance(order, o.ResumeTasks):
+        if kind is o.ResumeTasks:
             return order.refs is None and len(state.paused) > AT_ONCE
-        return isinstance(order, o.ClearTasks) and state.count_own() > AT_ONCE
+        return kind is o.ClearTasks and state.count_own() > AT_ONCE
 
     async def change(self, order: Any, who: str | None) -> Reply:
         """CLEAR, RESUME and UNDO."""

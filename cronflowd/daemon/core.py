@@ -177,7 +177,8 @@ class Core:
 
     def beat(self) -> None:
         """Decides what is due by now, then starts one commit for all that was decided."""
-        if self._decide_due():
+        self.gate.let_some()
+        if self._decide_due() or self.gate.owes_rows:
             self.wake()
         for link in self._touched:
             link.flush(self.last_seq)
@@ -198,7 +199,7 @@ class Core:
     def committed(self, seq: int) -> None:
         """The journal is on disk up to `seq`; called in the trio thread."""
         self.gate.open(seq)
-        if self._waits_for_disk:
+        if self._waits_for_disk or self.gate.owes_rows:
             self._waits_for_disk = False
             self._more.set()
         while self._waiters and self._waiters[0][0] <= seq:
@@ -227,6 +228,8 @@ class Core:
 
     def take_slice(self) -> bool:
         """One small part of what concerns very many tasks; False when nothing is left, or it has to wait."""
+        if self.gate.owes_rows:
+            return False  # the next pass asks again: whoever watches has to see what there is
         if self._slices[0] > self.gate.committed:
             self._waits_for_disk = True  # `committed` goes on
             return False
@@ -266,7 +269,7 @@ class Core:
         """Takes the steps that are due; True when there are more than one beat should take."""
         # One time for all: a step that was due must not be taken at another time than it was due at.
         now = self.look()
-        if self.state.to_judge or ((due := self.state.next_task_due()) and due[0] <= now):
+        if self.state.to_judge or ((due := self.state.due.first()) and due[0] <= now):
             self.before_fires()
         try:
             # What cannot be taken back goes first, but does not keep what is due from being tried.

@@ -22,20 +22,11 @@ Row = TypeVar("Row")
 
 
 class Alarms(Generic[Key, Row]):
-    """The moments of the rows of one table; `moment` tells that of a row, None = it has none.
+    """The moments of the rows of one table; `moment` tells that of a row, None = it has none."""
 
-    At one moment the row of the lowest `rank` is first, if that tells any; then the one of the lowest key.
-    """
-
-    def __init__(
-        self,
-        rows: MutableMapping[Key, Row],
-        moment: Callable[[Row], datetime | None],
-        rank: Callable[[Row], int] | None = None,
-    ) -> None:
+    def __init__(self, rows: MutableMapping[Key, Row], moment: Callable[[Row], datetime | None]) -> None:
         self._rows: MutableMapping[Key, Row] = rows
         self._moment = moment
-        self._rank = rank
         self.heap: list[tuple[Any, ...]] = []  # the moment, the rank if there is one, the key
         self.old: list[tuple[Any, ...]] = []  # the heap before, as far as it has not moved over
 
@@ -45,9 +36,14 @@ class Alarms(Generic[Key, Row]):
     def set(self, key: Key, row: Row) -> None:
         """A row's moment may be another from now on."""
         if (at := self._moment(row)) is not None:
-            heappush(self.heap, (at, self._rank(row), key) if self._rank else (at, key))
-            if not len(self.heap) % FEW and len(self.heap) > 2 * len(self._rows) + FEW and not self.old:
-                self.heap, self.old = [], self.heap
+            self.add((at, key))
+
+    def add(self, entry: tuple[Any, ...]) -> None:
+        """The same, and the moment is known; ranks may stand between it and the key."""
+        heappush(self.heap, entry)
+        size = len(self.heap)
+        if not size % FEW and not self.old and size > 2 * len(self._rows) + FEW:
+            self.heap, self.old = [], self.heap
         if self.old:
             for entry in self.old[-MOVED:]:
                 if self._counts(entry):
@@ -71,9 +67,12 @@ class Alarms(Generic[Key, Row]):
         Or one that counts no more, where many such were passed over already: it is earlier than all
         others, so ask again.
         """
-        for heap in (self.heap, self.old):
+        for heap in (self.heap, self.old) if self.old else (self.heap,):
             for _ in range(MAX_STALE):
-                if not heap or self._counts(heap[0]):
+                if not heap:
+                    break
+                row = self._rows.get(heap[0][-1])
+                if row is not None and self._moment(row) == heap[0][0]:
                     break
                 heappop(heap)
         if self.old:

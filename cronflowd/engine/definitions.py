@@ -323,6 +323,7 @@ def _numbered(
         named = _named(spec, new_id)
         _check_free(state, named.name, new_id)
         numbered.append((new_id, named))
+    yield from staying.let_all_go()
     return numbered, next_id
 
 
@@ -454,6 +455,8 @@ def _all_settled(
         after[spec.name] = spec.options.after
         yield
     yield from check_circles(after, lambda name: after.get(name) or ())
+    for table in (specs, after):
+        yield from table.let_all_go()
     return numbered
 
 

@@ -178,9 +178,9 @@ class Engine:
         if state.beats.late.heap and (silent := expectations.next_step(state, now)):
             return silent
         if self._fired < FIRES_AHEAD or not state.lanes.ready:
-            if (due := state.next_task_due()) and due[0] <= now:
+            if (due := state.due.first()) and due[0] <= now:
                 self._fired += 1
-                return self._when_due(*due)
+                return self._when_due(due[0], due[-1])
             if state.to_judge and (judged := next_judgement(state)):
                 return judged
         if state.lanes.ready and (placed := choose(state)):
@@ -199,7 +199,7 @@ class Engine:
     def next_due(self) -> datetime | None:
         """When `next_step` has something again, if nothing else happens; None = never."""
         state = self.state
-        firsts = (state.next_task_due(), *(alarms.first() for alarms, _ in self._alarms))
+        firsts = (state.due.first(), *(alarms.first() for alarms, _ in self._alarms))
         times = [first[0] for first in firsts if first]
         if late_at := expectations.next_due(state):
             times.append(late_at)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from ..base.walks import Numbered, Parted
 from ..schedules.calendars import Calendars
@@ -83,7 +84,7 @@ class Tables:
         self.names: Parted[str, int] = Parted()
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
         self.to_judge: dict[int, None] = {}  # tasks whose dependencies, or runs, may let them go on
-        self.due = Alarms(self.tasks, _due_at, _rank)
+        self.due = Alarms(self.tasks, attrgetter("due_at"))
         self.paused: Numbered[None] = Numbered()  # those that are paused themselves, perhaps until a time
         self.orphans: dict[int, list[int]] = {}  # runs of tasks that were removed, which may come back
         self.unread: dict[int, None] = {}  # tasks whose records cannot be read
@@ -155,19 +156,15 @@ class Tables:
         """When a task is due next, and how many of the moments at that instant have been decided."""
         task.due_at, task.decided = due_at, decided
         self.unfinished.note_due(task)
-        self.due.set(task.id, task)
+        if due_at is not None:
+            self.due.add((due_at, RANK[task.spec.options.prio], task.id))
 
     def end_jump(self) -> None:
         """A moment is new, however old its time: no jump of the clock went over it, unless one still does."""
         if self.jumped_upto_at is not None:
-            first = self.next_task_due()
+            first = self.due.first()
             if first is None or first[0] > self.jumped_upto_at:
                 self.jumped_upto_at = None
-
-    def next_task_due(self) -> tuple[datetime, int] | None:
-        """The earliest moment of any task, first of the highest priority; or one that is none any more."""
-        first = self.due.first()
-        return (first[0], first[-1]) if first else None
 
     def is_stale(self, due_at: datetime, task_id: int) -> bool:
         """Whether that is no longer the moment of the task."""
@@ -219,14 +216,6 @@ class Tables:
 def wait_ends(run: Run) -> datetime:
     """When a run that no worker took is missed."""
     return run.queued_at + timedelta(seconds=max(run.spec.options.grace_s, MIN_GRACE_S))
-
-
-def _due_at(task: Task) -> datetime | None:
-    return task.due_at
-
-
-def _rank(task: Task) -> int:
-    return RANK[task.spec.options.prio]
 
 
 def _missed_at(run: Run) -> datetime | None:

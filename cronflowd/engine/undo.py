@@ -260,6 +260,7 @@ def _check_names(state: State, then: Numbered[Then | None]) -> Generator[None, N
             raise Refusal("exists", f'a task named "{name}" is in the way (id {owner})')
         if name in state.beats.expected:
             raise Refusal("exists", f'an expectation named "{name}" is in the way')
+    yield from owners.let_all_go()
 
 
 def _check_dependencies(state: State, then: Numbered[Then | None]) -> Generator[None, None, None]:
@@ -286,6 +287,8 @@ def _check_dependencies(state: State, then: Numbered[Then | None]) -> Generator[
             if found is None or found.schedule.kind == "at":
                 why = "which would be gone" if found is None else "which would run only once"
                 raise Refusal("busy", f'"{spec.name}" waits for "{name}" (after=), {why}')
+    for table in (specs, waiting):
+        yield from table.let_all_go()
 
 
 def _taken_back(state: State, order: o.UndoChanges) -> str:

@@ -23,6 +23,7 @@ import trio
 
 PIECE_BYTES = 65_536  # one send takes about this much, and rows are made this much ahead
 MAX_MADE = 8  # pieces of rows made in one turn, however little each gives
+LONG_A_PASS = 100  # connections whose rows are made in one pass of the loop, when a commit lets them leave
 STALL_S = 10.0
 CHANCE_S = 1.0  # the time in which a peer that is owed more than the limit must take something
 
@@ -54,13 +55,28 @@ class Gate:
     def __init__(self, committed: int = 0) -> None:
         self.committed = committed
         self._waiting: list[Outbox] = []
+        self._long: deque[Outbox] = deque()
+
+    @property
+    def owes_rows(self) -> bool:
+        """Whether rows that may leave are still to be made."""
+        return bool(self._long)
 
     def open(self, seq: int) -> None:
         """Everything up to `seq` is on disk: what waited for it leaves. Called in trio's thread."""
         self.committed = seq
         waiting, self._waiting = self._waiting, []
         for outbox in waiting:
-            outbox.pass_gate()
+            if outbox.is_long:
+                self._long.append(outbox)
+            else:
+                outbox.pass_gate()
+        self.let_some()
+
+    def let_some(self) -> None:
+        """Of the rows that waited, some are made in each pass of the loop: a thousand may watch."""
+        for _ in range(min(len(self._long), LONG_A_PASS)):
+            self._long.popleft().pass_gate()
 
     def hold(self, outbox: Outbox) -> None:
         """Calls the outbox's `pass_gate` at the next opening."""
@@ -158,6 +174,11 @@ class Outbox:
         self._stall.cancel()
         self._bell.ring()
         self._room.ring()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether rows are to be made next."""
+        return bool(self._queue) and not isinstance(self._queue[0][1], bytes)
 
     @property
     def is_owing(self) -> bool:

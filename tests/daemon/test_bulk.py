@@ -13,9 +13,11 @@ from cronflowd.engine.definitions import AT_ONCE
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
+from cronflowd.net.outbox import LONG_A_PASS, Outbox
 from cronflowd.tasks.task import parse_record
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
+from tests.lib.sinks import SmallSink
 
 MANY = 1000
 
@@ -40,6 +42,24 @@ def make_core(tasks: int = MANY) -> tuple[Core, SlowJournal]:
         core.submit(added)
     journal.arrive()
     return core, journal
+
+
+def test_slices_wait_for_those_who_watch() -> None:
+    """A thousand who watch are told of a slice in several passes, and of the next one only then."""
+    core, journal = make_core()
+    sinks = [SmallSink() for _ in range(3 * LONG_A_PASS)]
+    for sink in sinks:
+        Outbox(sink, core.gate, 1000).put_rows(iter([(b"row\n", core.last_seq + 1)]), core.last_seq + 1)
+    core.submit(o.ClearTasks())
+    journal.arrive()
+    passes = 0
+    while core.gate.owes_rows:
+        assert not core.take_slice()
+        core.beat()
+        passes += 1
+    assert passes == 2
+    assert all(sink.sent for sink in sinks)
+    assert core.take_slice()
 
 
 async def test_the_ids_of_a_file_are_taken_before_anybody_else_has_a_turn(

@@ -66,9 +66,9 @@ def test_what_counts_no_more_is_passed_over_a_thousand_at_a_time() -> None:
 def test_of_one_moment_the_lowest_rank_is_first() -> None:
     """High goes before low when both are due."""
     rows = {1: "low", 2: "high", 3: "high"}
-    alarms = Alarms(rows, lambda row: START, lambda row: ("high", "low").index(row))
+    alarms = Alarms(rows, lambda row: START)
     for key, row in rows.items():
-        alarms.set(key, row)
+        alarms.add((START, ("high", "low").index(row), key))
     found = []
     while (key := alarms.next_due(START)) is not None:
         found.append(key)

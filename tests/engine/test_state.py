@@ -34,7 +34,7 @@ GIVEN: tuple[str, Any] = ("told['task:1', 'lost'].withheld", 4)
 ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([], ADDED, "tasks[1].due_at", LATER),
     ([ADDED], f.TaskChanged(1, 2, RECORD | {"jobName": "b"}, None), "find('b').rev", 2),
-    ([ADDED], f.TaskRescheduled(1, NOW), "next_task_due()", (NOW, 1)),
+    ([ADDED], f.TaskRescheduled(1, NOW), "due.first()", (NOW, 1, 1)),
     ([ADDED], f.RescheduleBegun(NOW), "unfinished.again.waits(state.tasks[1])", True),
     ([ADDED], f.RescheduleBegun(NOW, True, 0, [1]), "unfinished.again.waits(state.tasks[1])", False),
     (
