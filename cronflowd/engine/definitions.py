@@ -32,7 +32,7 @@ from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
 AT_ONCE = 200  # tasks that are dealt with in one decision; more in slices
-MAX_WAY = 20_000  # steps of looking for a circle: about as many milliseconds as thousands
+MAX_WAY = 20_000  # steps of looking for a circle, two a task; about as many milliseconds as thousands
 
 T = TypeVar("T")
 Entry = tuple[int | None, TaskSpec]
@@ -136,7 +136,7 @@ def _settled(state: State, spec: TaskSpec, old_name: str = "") -> TaskSpec:
     if spec.name in spec.options.after or old_name in state.dependents:
         for steps, _ in enumerate(check_circles([spec.name], after)):
             if steps > MAX_WAY:
-                raise Refusal("limit", f"after=: more than {MAX_WAY} tasks stand before this one")
+                raise Refusal("limit", "after=: too many tasks stand before this one to look for a circle")
     return spec
 
 

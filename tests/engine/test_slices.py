@@ -15,7 +15,7 @@ from cronflowd.base.walks import Numbered
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.changelog import Step
-from cronflowd.engine.definitions import finish, plan_load
+from cronflowd.engine.definitions import MAX_WAY, finish, plan_load
 from cronflowd.engine.dependencies import check_circles
 from cronflowd.engine.engine import Engine
 from cronflowd.engine.slices import SLICE
@@ -266,6 +266,19 @@ def test_circles_are_looked_for_in_small_steps_and_once_each() -> None:
     assert len(steps) <= 2 * len(chain) + 2
     with pytest.raises(Refusal, match="t19999 -> t20000 -> t19999"):
         list(check_circles(chain, (chain | {"t20000": ("t19999",)}).__getitem__))
+
+
+def test_a_circle_is_not_looked_for_in_a_chain_without_end() -> None:
+    """One SET would stand everybody still for a second; whoever is new is in no circle."""
+    driver = Driver()
+    for number in range(1, MAX_WAY // 2 + 10):
+        record = {"schedule": "@daily", "command": "true", "jobName": f"t{number}"}
+        after = {"after": f"t{number - 1}"} if number > 1 else {}
+        driver.state.apply(f.TaskAdded(number, record | after, driver.now, driver.now), driver.now)
+    assert driver.line(f"ADD name=new after=t{number} @daily true").facts
+    with pytest.raises(Refusal, match="too many tasks stand before this one"):
+        driver.line(f"SET t{number} after=t{number - 1},t1")
+    driver.line("SET new after=t9")  # nobody waits for it
 
 
 class Unwalked(dict[int, Run]):
