@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any, Generic, TypeVar
 
 FEW = 64  # a heap that is shorter is never worth tidying; and how often that is looked at
-MAX_STALE = 1000  # entries that are passed over in one go
+MAX_STALE = 200  # entries that are passed over in one go
 MOVED = 4  # entries that move over together
 
 Key = TypeVar("Key", int, str)

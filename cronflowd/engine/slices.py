@@ -26,7 +26,7 @@ from .undo import PARTS, Undoing, has_part, plan_back, take_part
 from .unfinished import Again, Bulk
 
 SLICE = 100  # tasks
-LOOKED_AT = 5000  # tasks of which nothing is to be done, before the others have their turn
+LOOKED_AT = 1000  # tasks of which nothing is to be done, before the others have their turn
 
 
 class Slices:

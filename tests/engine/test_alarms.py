@@ -47,7 +47,7 @@ def test_rows_that_change_their_minds_all_the_time_cost_a_few_looks_each() -> No
     assert len(found) == MANY
 
 
-def test_what_counts_no_more_is_passed_over_a_thousand_at_a_time() -> None:
+def test_what_counts_no_more_is_passed_over_some_at_a_time() -> None:
     """A hundred thousand runs that were cancelled stand first when the next one is asked for."""
     table = Counting(5 * MAX_STALE)
     later_at = START + timedelta(days=1)

@@ -14,6 +14,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.base.walks import Numbered
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
+from cronflowd.engine.alarms import MAX_STALE
 from cronflowd.engine.changelog import Step
 from cronflowd.engine.definitions import MAX_WAY, finish, plan_load
 from cronflowd.engine.dependencies import check_circles
@@ -356,16 +357,16 @@ def test_tasks_that_leave_take_their_moments_with_them(driver: Driver) -> None:
     assert len(driver.state.due) == 0
 
 
-def test_moments_that_are_none_any_more_are_passed_over_a_thousand_at_a_time(driver: Driver) -> None:
+def test_moments_that_are_none_any_more_are_passed_over_some_at_a_time(driver: Driver) -> None:
     """All were due at nine, and are at ten: nine o'clock must not stop everybody."""
     old_at = driver.now + timedelta(minutes=1)
-    driver.state.due.heap = [(old_at, 0, task_id) for task_id in range(1, 5001)]
+    driver.state.due.heap = [(old_at, 0, task_id) for task_id in range(1, 5 * MAX_STALE + 1)]
     driver.now = old_at
     steps = []
     while isinstance(step := driver.engine.next_step(driver.now), o.PassOver):
         steps.append(len(driver.state.due))
         driver.do(step)
-    assert steps == [4000, 3000, 2000, 1000]
+    assert steps == [4 * MAX_STALE, 3 * MAX_STALE, 2 * MAX_STALE, MAX_STALE]
     for task in driver.state.tasks.values():
         driver.state.set_due(task, task.due_at)
 
