@@ -114,6 +114,12 @@ class Numbered(Parted[int, T]):
                 if number > after and number in self:
                     yield number
 
+    def numbers_beside(self, other: Numbered[Any]) -> Iterator[int]:
+        """In order, the numbers here and of what left for `other` meanwhile; another thread may ask."""
+        for part in sorted({*self._parts, *other._parts}):
+            # In this order: what leaves is there before it has left here.
+            yield from sorted({*self._parts.get(part, ()), *other._parts.get(part, ())})
+
 
 def in_slices(items: Iterable[T]) -> Iterator[T | None]:
     """The items, with a None after every SLICE of them."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
-from itertools import pairwise
-from operator import itemgetter
 from pathlib import Path
 
 import trio
@@ -24,7 +22,7 @@ from ..host.calendar_files import read_calendars, refresh_calendars
 from ..host.disk import Prepared
 from ..journal import tasks_file
 from ..journal.backup import archive
-from ..tasks.task import Task, TaskSpec
+from ..tasks.task import TaskSpec
 from .bulk import LargeChanges
 from .core import Core
 
@@ -51,10 +49,10 @@ class Files:
     async def _save(self, path: Path) -> Reply:
         """Writes all tasks; what somebody edited by hand meanwhile is kept aside, not overwritten."""
         core = self.core
-        upto, before = core.last_seq, Numbered[TaskSpec]()
-        everything, core.state.unfinished.before = list(core.state.tasks.values()), before
+        upto, before = core.last_seq, Numbered[TaskSpec | None]()
+        core.state.unfinished.before = before
         try:
-            prepared, count = await self._prepare(path, everything, before)
+            prepared, count = await self._prepare(path, before)
         finally:
             core.state.unfinished.before = None
         # Journaled first: whenever the power goes, the file is one of the last two that the journal knows.
@@ -71,25 +69,27 @@ class Files:
         assert reply is not None
         return reply
 
-    async def _prepare(
-        self, path: Path, everything: list[Task], before: Numbered[TaskSpec]
-    ) -> tuple[Prepared, int]:
+    async def _prepare(self, path: Path, before: Numbered[TaskSpec | None]) -> tuple[Prepared, int]:
         """The file, written and not yet in its place, and how many tasks are in it."""
         if path.name == tasks_file.TASKS_NAME and await self.is_edited():
             aside = await trio.to_thread.run_sync(tasks_file.keep_edited, path)
             log.warning("%s was edited by hand; that version is kept as %s", path, aside)
 
-        def write() -> tuple[Prepared, int]:
-            tasks: list[tuple[int, TaskSpec]] = []
-            for task in tasks_file.with_pauses(everything, breathe):
-                spec = task.spec  # before it is looked for among the old ones
-                if not task.is_notice:
-                    tasks.append((task.id, before.get(task.id) or spec))
-            if any(one[0] > other[0] for one, other in pairwise(tasks)):
-                tasks.sort(key=itemgetter(0))
-            return tasks_file.prepare_tasks(path, tasks, breathe), len(tasks)
+        count, tasks = 0, self.core.state.tasks
 
-        return await trio.to_thread.run_sync(write)
+        def definitions() -> Iterator[tuple[int, TaskSpec]]:
+            nonlocal count
+            for number in tasks_file.with_pauses(tasks.numbers_beside(before), breathe):
+                task = tasks.get(number)
+                spec = None if task is None or task.is_notice else task.spec
+                if number in before:  # which is looked at last
+                    spec = before[number]
+                if spec:
+                    count += 1
+                    yield number, spec
+
+        prepared = await trio.to_thread.run_sync(tasks_file.prepare_tasks, path, definitions(), breathe)
+        return prepared, count
 
     async def backup(self, path: Path) -> Reply:
         """Writes all that stands in the data directory to one file, while everything goes on."""

@@ -72,6 +72,7 @@ def _task_added(state: Tables, fact: f.TaskAdded, at: datetime, seq: int) -> Non
     task = Task(fact.id, state.read(fact.record), fact.anchor_at, is_notice=fact.notice)
     if fact.id < state.next_task:
         _take_back_runs(state, task)
+    state.unfinished.note_before(fact.id, None)
     state.put(task)
     state.next_task = max(state.next_task, fact.id + 1)
     state.end_jump()
@@ -87,6 +88,7 @@ def _take_back_runs(state: Tables, task: Task) -> None:
 def _task_restored(state: Tables, fact: f.TaskRestored, at: datetime, seq: int) -> None:
     task = whole_task(state, fact)
     _take_back_runs(state, task)
+    state.unfinished.note_before(fact.id, None)
     state.put(task)
     state.end_jump()
     state.set_due(task, fact.due_at)
@@ -95,8 +97,7 @@ def _task_restored(state: Tables, fact: f.TaskRestored, at: datetime, seq: int) 
 def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) -> None:
     task = state.tasks[fact.id]
     state.take_out(task)
-    if state.unfinished.before is not None:
-        state.unfinished.before.setdefault(fact.id, task.spec)
+    state.unfinished.note_before(fact.id, task.spec)
     old, task.spec, task.rev, task.run_head = task.spec, state.read(fact.record), fact.rev, ""
     if task.spec.options.count != old.options.count:
         task.fired = 0
@@ -128,7 +129,9 @@ def _task_rescheduled(state: Tables, fact: f.TaskRescheduled, at: datetime, seq:
 
 
 def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) -> None:
-    task = state.tasks.pop(fact.id)
+    task = state.tasks[fact.id]
+    state.unfinished.note_before(fact.id, None if task.is_notice else task.spec)
+    del state.tasks[fact.id]
     state.take_out(task)
     if task.runs:
         state.orphans[fact.id] = task.runs

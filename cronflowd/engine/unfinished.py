@@ -65,8 +65,13 @@ class Unfinished:
         self.again: Again | None = None
         self.bulk: Bulk | None = None
         # While a file is written of the tasks as they were: the definitions that others replaced since.
-        self.before: Numbered[TaskSpec] | None = None
+        self.before: Numbered[TaskSpec | None] | None = None
         self.slices = 0  # taken by this process: a slice that was refused is known by it, and made again
+
+    def note_before(self, task_id: int, spec: TaskSpec | None) -> None:
+        """Others are about to replace a definition; None = there is none."""
+        if self.before is not None:
+            self.before.setdefault(task_id, spec)
 
     def note_due(self, task: Task) -> None:
         """A task's moment has been found anew, by whatever is known now."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
-from cronflowd.daemon import bulk
+from cronflowd.daemon import bulk, files
 from cronflowd.daemon.core import SLICES_AHEAD, Core
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import AT_ONCE
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
+from cronflowd.journal.tasks_file import read_tasks
 from cronflowd.net.outbox import LONG_A_PASS, Outbox
 from cronflowd.tasks.task import parse_record
 from tests.lib.engine_driver import START
@@ -60,6 +63,34 @@ def test_slices_wait_for_those_who_watch() -> None:
     assert passes == 2
     assert all(sink.sent for sink in sinks)
     assert core.take_slice()
+
+
+async def test_a_file_holds_the_tasks_as_they_were_when_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SAVE of two million tasks takes a minute, in which they come, go and change."""
+    core, journal = make_core()
+    monkeypatch.setattr(journal, "flush", journal.arrive)
+    turns = 0
+
+    def others() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 2:
+            for line in (
+                "REMOVE n1", "REMOVE n900", "SET n2 command=no", "SET n901 command=no", "SET n902 name=x",
+                "ADD name=n900 @daily no", "REMOVE n903", f"ADD name=n{MANY + 1} @daily no",
+            ):  # fmt: skip
+                core.submit(commands.parse(line, commands.Context(START, "UTC")))
+
+    monkeypatch.setattr(files, "breathe", others)
+    reply = await files.Files(core, tmp_path).save(tmp_path / "x.db")
+    found = list(read_tasks(tmp_path / "x.db", "UTC"))
+    assert reply.text == f"{MANY} saved"
+    assert [(number, spec.name, spec.command) for number, spec in found] == [
+        (number, f"n{number}", "true") for number in range(1, MANY + 1)
+    ]
+    assert core.state.unfinished.before is None
 
 
 async def test_the_ids_of_a_file_are_taken_before_anybody_else_has_a_turn(
