@@ -46,16 +46,15 @@ class Kept:
         self._sizes = sizes or {}  # of outputs that memory does not hold, by run
         self._written: Counter[int] = Counter()  # by runs seen, by task
         self._runs: dict[int, bool] = {}
-        self.outputs: set[int | None] = set()  # the runs whose LOG is kept
+        self.outputs: set[int] = set()  # the runs whose LOG is kept
 
     def __call__(self, outcome: Outcome) -> bool:
         run, task_id = outcome.run, outcome.task_id
-        keep = self._keep(task_id)
-        if keep == DEFAULTS.keep or run in self._going_on:
-            self.outputs.add(run)
+        if run in self._going_on or not self.is_limited(task_id):
             return True
         if run is not None and (found := self._runs.get(run)) is not None:
             return found  # an earlier attempt of it
+        keep = self._keep(task_id)
         self._rows[task_id, run is None] += 1
         is_kept = self._rows[task_id, run is None] <= keep.runs
         is_kept = is_kept and (self._now - outcome.ended_at).total_seconds() <= keep.age_s
@@ -66,6 +65,10 @@ class Kept:
             if is_kept and self._written[task_id] <= keep.output_bytes:
                 self.outputs.add(run)
         return is_kept
+
+    def is_limited(self, task_id: int) -> bool:
+        """Whether anything of this task may be hidden."""
+        return self._keep(task_id) != DEFAULTS.keep
 
     def _keep(self, task_id: int) -> Keep:
         if task := self._state.tasks.get(task_id):

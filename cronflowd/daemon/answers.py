@@ -8,7 +8,6 @@ which that connection waits and nobody else.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from copy import copy
 from datetime import datetime
@@ -337,15 +336,25 @@ class Answers:
         return self._past_log(question.run)
 
     async def _past_log(self, run: int) -> Reply:
-        sizes: Counter[int] = Counter()
-        lines = await self._lines(run, self.core.last_seq, sizes)
-        if lines and run not in self.core.state.runs:
-            kept = Kept(self.core.state, self.core.now(), sizes)
-            await self._past().newest(lambda outcome: kept(outcome) is not None and outcome.run == run, 1)
-            lines = lines if run in kept.outputs else []
+        state, rows = self.core.state, self.core.state.outcomes.get(run)
+        met = history.Met(rows[0].task_id if rows else 0)
+        lines = await self._lines(run, self.core.last_seq, met)
+        if lines and run not in state.runs and not await self._is_kept(run, met):
+            lines = []
         return Reply("", {}, LOG_COLUMNS, ((fd, text or BLANK) for fd, text in lines), "rows")
 
-    async def _lines(self, run: int, upto: int, sizes: Counter[int] | None = None) -> list[tuple[int, str]]:
+    async def _is_kept(self, run: int, met: history.Met) -> bool:
+        """Whether the output of a run that has ended is still shown: no further back than `keep=` says."""
+        kept = Kept(self.core.state, self.core.now(), met.sizes)
+
+        def is_found(outcome: Outcome) -> bool:
+            return outcome.task_id == met.task and kept(outcome) is not None and outcome.run == run
+
+        if kept.is_limited(met.task):
+            await self._past().newest(is_found, 1)
+        return not kept.is_limited(met.task) or run in kept.outputs
+
+    async def _lines(self, run: int, upto: int, met: history.Met | None = None) -> list[tuple[int, str]]:
         """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
         state = self.core.state
         output = state.outputs.get(run)
@@ -355,7 +364,7 @@ class Answers:
         if active is not None and not active.has_output:
             return []
         await self.core.settled(upto)  # files hold what is committed
-        return await trio.to_thread.run_sync(history.output, self.data, run, upto, sizes)
+        return await trio.to_thread.run_sync(history.output, self.data, run, upto, met)
 
     async def _follow(self, run: int, session: Session) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from attrs import frozen
+from attrs import Factory, define, frozen
 
 from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued, decode, outcome_of
 from ..tasks.task import Outcome
@@ -63,23 +63,29 @@ def outcomes(data: Path, before_seq: int, wanted: Callable[[Outcome], bool]) -> 
                 yield outcome
 
 
-def output(
-    data: Path, run: int, upto: int | None = None, sizes: Counter[int] | None = None
-) -> list[tuple[int, str]]:
-    """All lines of a run, of all its attempts, in order; up to the record `upto`.
+@define
+class Met:
+    """What was learned on the way to a run's output."""
 
-    `sizes` gets how much it and the runs passed over on the way have written, as `keep=` counts it.
-    """
+    task: int = 0  # whose run it was
+    sizes: Counter[int] = Factory(Counter)  # of what it and later runs have written, as keep= counts it
+
+
+def output(data: Path, run: int, upto: int | None = None, met: Met | None = None) -> list[tuple[int, str]]:
+    """All lines of a run, of all its attempts, in order; up to the record `upto`."""
+    met = met or Met()
     found: list[OutputReceived] = []
     needle = b'"run":%d,' % run
     before = 2**63 if upto is None else upto + 1
     for line in _lines_before(journal_dir(data), before, lambda source: _may_hold(source, run)):
-        if sizes is not None and (match := _WRITTEN.match(line)):
-            sizes[int(match[1])] += len(line)
+        if match := _WRITTEN.match(line):
+            met.sizes[int(match[1])] += len(line)
         if needle not in line:
             continue
-        decoded = _decode(line) if _OUTPUT in line or _QUEUED in line else None
+        decoded = _decode(line) if _OUTPUT in line or _QUEUED in line or _ENDED in line else None
         fact = decoded[2] if decoded else None
+        if isinstance(fact, RunEnded) and fact.run == run:
+            met.task = fact.task
         if isinstance(fact, OutputReceived) and fact.run == run:
             found.append(fact)
         elif isinstance(fact, RunQueued) and fact.run == run:
