@@ -348,11 +348,13 @@ class Answers:
         kept = Kept(self.core.state, self.core.now(), met.sizes)
 
         def is_found(outcome: Outcome) -> bool:
-            return outcome.task_id == met.task and kept(outcome) is not None and outcome.run == run
+            is_its = met.task in (0, outcome.task_id)
+            return is_its and kept(outcome) is not None and outcome.run == run
 
-        if kept.is_limited(met.task):
-            await self._past().newest(is_found, 1)
-        return not kept.is_limited(met.task) or run in kept.outputs
+        if met.task and not kept.is_limited(met.task):
+            return True
+        found = await self._past().newest(is_found, 1)
+        return not found or not kept.is_limited(found[0].task_id) or run in kept.outputs
 
     async def _lines(self, run: int, upto: int, met: history.Met | None = None) -> list[tuple[int, str]]:
         """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""

@@ -80,3 +80,15 @@ def test_what_keep_shows_does_not_depend_on_what_memory_holds(
     """The newest rows come from memory and older ones from files; which is which nobody can see."""
     text = (Path(__file__).parents[1] / "transcripts/keep.txt").read_text(encoding="utf-8").split("\n")
     assert play([f"O: recent={recent}", *text], tmp_path, monkeypatch)[1:] == text
+
+
+@pytest.mark.parametrize("recent", [1, 2, 3])
+def test_output_that_memory_still_holds_is_kept_no_longer_than_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recent: int
+) -> None:
+    """The runs after it wrote nothing, so that its lines were there when its row was not."""
+    lines = [f"O: recent={recent}", "w: HELLO name=w1", "C: ADD name=a keep=2 overlap=allow 0 0 1 1 * a"]
+    for run in range(1, 6):
+        lines += ["C: RUN a", *(["w: OUT 1 1 first"] if run == 1 else []), f"w: DONE {run} 1 0"]
+    said = play([*lines, "C: LOG 1"], tmp_path, monkeypatch)
+    assert said[-1] == "S: OK 0"
