@@ -32,7 +32,7 @@ from ..host.disk import lock_directory
 from ..journal import tasks_file
 from ..journal.journal import FileJournal
 from ..net import listeners
-from ..net.clients import Waits, serve_client
+from ..net.clients import serve_client
 from ..net.listeners import Door, Listener, share_descriptors
 from ..net.workers import serve_worker
 from ..schedules.schedule import reload_zones
@@ -205,10 +205,7 @@ class Daemon:
 
     async def _work(self, control: list[Listener], workers: list[Listener]) -> None:
         settings = self.settings
-        waits = _waits(settings)
-        serve_one = partial(
-            serve_client, core=self.answers, waits=waits, max_outbox_bytes=settings.max_outbox
-        )
+        serve_one = partial(serve_client, core=self.answers, settings=settings)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.core.run)
             nursery.start_soon(self.compactor.run)
@@ -313,17 +310,6 @@ class Daemon:
 def _limits(settings: Settings) -> Limits:
     told = settings.notify, settings.notify_limit, socket.gethostname()
     return Limits(settings.max_tasks, settings.lease_s, settings.output_limit, *told)
-
-
-def _waits(settings: Settings) -> Waits:
-    return Waits(
-        first_byte_s=settings.first_byte_wait_s,
-        end_s=settings.end_wait_s,
-        more_s=settings.more_wait_s,
-        linger_s=settings.linger_s,
-        silent_s=settings.silent_close_s,
-        idle_s=settings.session_idle_s,
-    )
 
 
 def _first_tcp(found: list[Listener]) -> str:

@@ -23,44 +23,31 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import trio
-from attrs import define, frozen
+from attrs import define
 
 from ..base.errors import Fatal, Refusal
 from ..base.replies import Reply, format_refusal, format_rows, format_status
 from ..base.text import escape
+from ..host.config import Settings
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection, Kind
-from .outbox import PIECE_BYTES, STALL_S, Gate, Outbox
+from .outbox import PIECE_BYTES, Gate, Outbox
 from .telnet import SLICE_BYTES, Telnet
 
 MAX_LOCKED_LINE_BYTES = 1024  # before authentication, where that is required
 MAX_FIRST_WORD = 256  # bytes of an unfinished line that are read to know what it may be
-MAX_OUTBOX_BYTES = 4 << 20  # a reader that leaves more than this unread is cut
 LEAST_OUTBOX_BYTES = 8 * PIECE_BYTES  # below this, our own pieces could cut a good reader
 MAX_OWED_BYTES = 1 << 20  # while this much is owed, no more is read
 SLICE_LINES = 500  # after so many lines, or so long, the others have their turn
 SLICE_S = 0.005
 LOOK_EVERY_S = 30.0  # at a watcher that has ended its input: is anybody there?
+AUTHENTICATE_S = 10.0  # for AUTH, where that is required
 PART_S = 1.0  # how long input is thrown away after QUIT, so that our last reply is not lost with it
 
 MAX_NAME = 64  # characters of a client's own name
 _PLAIN_NAME = re.compile("[A-Za-z0-9._-]+")
 
 log = logging.getLogger(__name__)
-
-
-@frozen(kw_only=True)
-class Waits:
-    """Seconds. What they mean is told by `Ending`; protocol.md promises the defaults."""
-
-    first_byte_s: float = 1.0
-    end_s: float = 0.2
-    more_s: float = 5.0
-    linger_s: float = 10.0
-    silent_s: float = 60.0
-    idle_s: float = 300.0
-    stall_s: float = STALL_S
-    authenticate_s: float = 10.0
 
 
 @define(eq=False)
@@ -128,11 +115,9 @@ class Answering(Protocol):
         """The connection has ended; forget what it watches."""
 
 
-async def serve_client(
-    connection: Connection, core: Answering, waits: Waits, max_outbox_bytes: int = MAX_OUTBOX_BYTES
-) -> None:
+async def serve_client(connection: Connection, core: Answering, settings: Settings) -> None:
     """One connection from its first byte to its last. Raises only what is fatal to the server."""
-    client = _Client(connection, core, waits, max_outbox_bytes)
+    client = _Client(connection, core, settings)
     core.enter(client.session)
     try:
         async with trio.open_nursery() as nursery:
@@ -166,7 +151,7 @@ class Ending:
     the input goes first.
     """
 
-    waits: Waits
+    waits: Settings
     session: Session
     began_at: float
     rtt_s: Callable[[], float]
@@ -179,7 +164,7 @@ class Ending:
     looked_at: float = 0.0
 
     def next_step(self) -> tuple[float, Step]:
-        waits, session = self.waits, self.session
+        session = self.session
         if self.finished_at is not None:
             return self._after_our_end(self.finished_at), Step.CLOSE
         if session.outbox.is_owing:
@@ -192,7 +177,7 @@ class Ending:
             )
         if session.is_locked:
             at, step = self._while_open()
-            return min((self.began_at + waits.authenticate_s, Step.DENY), (at, step), key=lambda due: due[0])
+            return min((self.began_at + AUTHENTICATE_S, Step.DENY), (at, step), key=lambda due: due[0])
         return self._while_open()
 
     def _while_open(self) -> tuple[float, Step]:
@@ -201,15 +186,15 @@ class Ending:
             return inf, Step.CLOSE
         if not self.something_came:
             if not session.is_session:
-                return self.began_at + waits.first_byte_s, Step.TYPING
-            return self.began_at + waits.silent_s, Step.CLOSE
+                return self.began_at + waits.first_byte_wait_s, Step.TYPING
+            return self.began_at + waits.silent_close_s, Step.CLOSE
         if session.is_session:
-            return self.quiet_at + waits.idle_s, Step.CLOSE
+            return self.quiet_at + waits.session_idle_s, Step.CLOSE
         # The peer may be a script that has said all. Once it has gone on after an answer,
         # or has left a line half written, it is given more time to think.
         if self.more_came or self.is_half_line():
-            return self.quiet_at + waits.more_s, Step.FINISH
-        return self.quiet_at + max(waits.end_s, 3 * self.rtt_s() + 0.1), Step.FINISH
+            return self.quiet_at + waits.more_wait_s, Step.FINISH
+        return self.quiet_at + max(waits.end_wait_s, 3 * self.rtt_s() + 0.1), Step.FINISH
 
     def _after_our_end(self, finished_at: float) -> float:
         if self.input_ended:
@@ -223,17 +208,17 @@ class Ending:
 class _Client:
     """The reader and the writer of one connection."""
 
-    def __init__(self, connection: Connection, core: Answering, waits: Waits, max_outbox: int) -> None:
+    def __init__(self, connection: Connection, core: Answering, settings: Settings) -> None:
         now = trio.current_time()
-        max_outbox = max(max_outbox, LEAST_OUTBOX_BYTES)
-        outbox = Outbox(connection, core.gate, max_outbox, waits.stall_s)
+        max_outbox = max(settings.max_outbox, LEAST_OUTBOX_BYTES)
+        outbox = Outbox(connection, core.gate, max_outbox)
         outbox.on_drained = self._drained
         self.session = Session(outbox, connection.peer, connection.kind, is_session=connection.kind != "tcp")
         self._connection = connection
         self._core = core
         self._outbox = outbox
         self._ending = Ending(
-            waits, self.session, now, connection.rtt_s, self._is_half_line, quiet_at=now, looked_at=now
+            settings, self.session, now, connection.rtt_s, self._is_half_line, quiet_at=now, looked_at=now
         )
         self._most_owed = min(MAX_OWED_BYTES, max_outbox // 4)
         self._lines = LineReader()
@@ -323,8 +308,7 @@ class _Client:
             self.session.is_session = True
             return True
         if step is Step.DENY:
-            wait_s = self._ending.waits.authenticate_s
-            self._add_refusal(Refusal("auth-required", f"there was no AUTH within {wait_s:g} s"))
+            self._add_refusal(Refusal("auth-required", f"there was no AUTH within {AUTHENTICATE_S:g} s"))
             self.session.closing = True
         else:
             await self._answer_unfinished()

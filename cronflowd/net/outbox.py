@@ -5,7 +5,7 @@ the journal sequence number it depends on, and stays until the Gate says that nu
 disk; then all that may leave goes out in one send. Sending itself never blocks: what the
 socket does not take at once is left to `run`, the connection's writer task.
 
-A reader that does not read is cut: when it has taken nothing for `stall_s`, or for `CHANCE_S`
+A reader that does not read is cut: when it has taken nothing for `STALL_S`, or for `CHANCE_S`
 while more than `limit_bytes` are owed. What we put in one turn it cannot have read yet, and
 what waits for the disk is not its fault, so only the wait for the socket decides. Long replies
 are put as rows, which are made while the socket takes them, so a list of a million tasks is
@@ -112,9 +112,8 @@ class Bell:
 class Outbox:
     """The queue and the writer of one connection."""
 
-    def __init__(self, sink: Sink, gate: Gate, limit_bytes: int, stall_s: float = STALL_S) -> None:
+    def __init__(self, sink: Sink, gate: Gate, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        self.stall_s = stall_s
         self.pending_bytes = 0  # owed; a reply that is still to be made counts as one piece
         self.sent_bytes = 0  # that the peer's socket has taken, ever
         self.has_sent = False  # the peer may have read something from us
@@ -191,7 +190,7 @@ class Outbox:
             while self._unsent:
                 self._waits_since = trio.current_time()
                 is_over = self.pending_bytes > self.limit_bytes
-                patience_s = min(CHANCE_S, self.stall_s) if is_over else self.stall_s
+                patience_s = min(CHANCE_S, STALL_S) if is_over else STALL_S
                 with trio.move_on_after(patience_s) as self._stall:
                     await self._sink.wait_writable()
                 if self._stall.cancelled_caught:
@@ -203,7 +202,7 @@ class Outbox:
         if self.pending_bytes > self.limit_bytes:
             self.cut(f"it left more than {self.limit_bytes} bytes unread")
         else:
-            self.cut(f"it took nothing for {self.stall_s:g} s")
+            self.cut(f"it took nothing for {STALL_S:g} s")
 
     async def wait_room(self, most_bytes: int) -> None:
         """Waits until at most so much is owed, or the connection is cut; a checkpoint in any case."""

@@ -9,21 +9,23 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from attrs import define, field
+from attrs import define, evolve, field
 
 from cronflowd.base.errors import Fatal, Refusal
 from cronflowd.base.replies import Reply
-from cronflowd.net.clients import Answering, Session, Waits, serve_client
+from cronflowd.host.config import Settings
+from cronflowd.net.clients import Answering, Session, serve_client
 from cronflowd.net.listeners import Connection, Kind
 from cronflowd.net.outbox import Gate
 
 DAY_S = 86_400.0
-WAITS = Waits()
+WAITS = Settings(data=Path("/nowhere"), tz="UTC")
 
 
 def about(seconds: float) -> Any:
@@ -165,9 +167,7 @@ class Peer:
 
 
 @asynccontextmanager
-async def connected(
-    core: FakeCore, kind: Kind = "tcp", waits: Waits = WAITS, max_outbox: int = 1 << 20
-) -> AsyncIterator[Peer]:
+async def connected(core: FakeCore, kind: Kind = "tcp", max_outbox: int = 1 << 20) -> AsyncIterator[Peer]:
     """A client of a server that serves only it; leaving the block waits until the server closed."""
     ours, theirs = socket.socketpair()
     connection = Connection(ours)
@@ -175,7 +175,7 @@ async def connected(
     as_promised: Answering = core  # mypy checks here that the fake is what clients ask for
 
     async def serve() -> None:
-        await serve_client(connection, as_promised, waits, max_outbox)
+        await serve_client(connection, as_promised, evolve(WAITS, max_outbox=max_outbox))
 
     peer = Peer(theirs)
     async with trio.open_nursery() as nursery, peer.stream:

@@ -43,10 +43,11 @@ from cronflowd.engine.facts import FiresPassed, RunQueued
 from cronflowd.engine.orders import StartDaemon
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
+from cronflowd.host.config import Settings
 from cronflowd.journal import tasks_file
 from cronflowd.journal.audit import Audit
 from cronflowd.journal.journal import FileJournal
-from cronflowd.net.clients import Waits, serve_client
+from cronflowd.net.clients import serve_client
 from cronflowd.net.workers import serve_worker
 from cronflowd.schedules.zones import data_version, parse_duration
 from cronflowd.tasks.targets import parse_limit, parse_target
@@ -299,8 +300,8 @@ class World:
         return wire
 
     async def _serve_client(self, wire: Any) -> None:
-        waits = Waits(**dict.fromkeys(_WAITS, NEVER_S))
-        await serve_client(wire, self.answers, waits)
+        settings = Settings(data=Path("/nowhere"), tz="UTC", **dict.fromkeys(_WAITS, NEVER_S))
+        await serve_client(wire, self.answers, settings)
 
     async def _serve_worker(self, wire: Any) -> None:
         await serve_worker(wire, self.core)
@@ -346,7 +347,9 @@ class World:
         return [f"F| {line}" for line in (self.data / text).read_text(encoding="utf-8").splitlines()]
 
 
-_WAITS = ("first_byte_s", "end_s", "more_s", "linger_s", "silent_s", "idle_s", "stall_s", "authenticate_s")
+_WAITS = (
+    "first_byte_wait_s", "end_wait_s", "more_wait_s", "linger_s", "silent_close_s", "session_idle_s",
+)  # fmt: skip
 _PLAY: dict[str, Callable[[World, str, str], Any]] = {
     "C": World._client_says,
     "w": World._worker_says,

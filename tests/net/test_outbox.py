@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cronflowd.net.outbox import LONG_A_PASS, PIECE_BYTES, Gate, Outbox
+from cronflowd.net.outbox import LONG_A_PASS, PIECE_BYTES, STALL_S, Gate, Outbox
 from tests.lib.sinks import SmallSink
 
 LIMIT = 1 << 20
@@ -145,7 +145,7 @@ async def test_a_reader_that_takes_nothing_for_long_is_cut(autojump_clock: trio.
     sink, _, outbox = make(room=5)
     outbox.put_now(b"0123456789", 0)
     await outbox.run()
-    assert trio.current_time() == pytest.approx(outbox.stall_s, abs=0.01)
+    assert trio.current_time() == pytest.approx(STALL_S, abs=0.01)
     assert (outbox.why_cut, sink.sent) == ("it took nothing for 10 s", b"01234")
 
 
@@ -158,7 +158,7 @@ async def test_a_reader_that_takes_a_little_now_and_then_is_kept(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run)
         for _ in range(10):
-            await trio.sleep(outbox.stall_s - 1)
+            await trio.sleep(STALL_S - 1)
             sink.take(1)
         await outbox.drained()
         nursery.cancel_scope.cancel()
@@ -495,7 +495,7 @@ def test_whoever_stops_reading_is_cut_and_has_cost_little(replies: list[list[int
             nursery.cancel_scope.cancel()
         stopped_after_s = trio.current_time() - 0.9 * -(-until // 50_000)
         assert outbox.why_cut
-        assert stopped_after_s <= outbox.stall_s + 1
+        assert stopped_after_s <= STALL_S + 1
         assert putting.made - outbox.sent_bytes <= 2 * PIECE_BYTES
         assert (outbox.pending_bytes, outbox.is_owing, putting.sink.was_aborted) == (0, False, True)
 
