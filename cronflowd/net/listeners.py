@@ -202,31 +202,18 @@ def _open_address(address: Address, is_optional: bool) -> list[Listener]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, where in dict.fromkeys(found):
-            listeners.append(Listener(_bind_tcp(family, (where[0], port, *where[2:]))))
+            there = (where[0], port, *where[2:])
+            listeners.append(Listener(socket.create_server(there, family=family, backlog=BACKLOG)))
             port = listeners[0].sock.getsockname()[1]
     except OSError as error:
         for listener in listeners:
             listener.close()
         if is_optional and error.errno in _NO_IPV6 | {socket.EAI_ADDRFAMILY, socket.EAI_NONAME}:
             return []
-        raise Fatal(
-            Exit.CANNOT_CREATE, f"cannot listen on {format_address(address)}: {error.strerror}"
-        ) from error
+        # Of a look-up's errors the numbers are negative; to all others the library adds the address.
+        why = error.strerror if (error.errno or 0) < 0 else os.strerror(error.errno or 0)
+        raise Fatal(Exit.CANNOT_CREATE, f"cannot listen on {format_address(address)}: {why}") from error
     return listeners
-
-
-def _bind_tcp(family: int, where: tuple[object, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(where)
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def open_unix(path: Path) -> Listener:

@@ -86,10 +86,10 @@ def test_only_the_default_address_is_left_out_where_there_is_no_ipv6() -> None:
 def test_a_kernel_without_ipv6_is_no_error_either(monkeypatch: pytest.MonkeyPatch) -> None:
     """There the socket itself cannot be made."""
 
-    def refuse(*_: object) -> socket.socket:
+    def refuse(*_: object, **__: object) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
-    monkeypatch.setattr("cronflowd.net.listeners._bind_tcp", refuse)
+    monkeypatch.setattr(socket, "create_server", refuse)
     assert open_listeners([("::1", 5050)], optional=[("::1", 5050)]) == []
 
 
