@@ -7,6 +7,7 @@ writes what english.py reads back as the very same value.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 
 from attrs import frozen
 
@@ -69,12 +70,9 @@ def cron_lines(rule: Rule) -> tuple[str, ...]:
         return _cron_interval(rule.period_s)
     if rule.every > 1:
         return ()
-    by_hour: dict[int, list[int]] = {}
-    for time in rule.times:
-        by_hour.setdefault(time // 3600, []).append(time % 3600)
     by_minutes: dict[tuple[int, ...], list[int]] = {}
-    for hour, times in by_hour.items():
-        by_minutes.setdefault(tuple(times), []).append(hour)
+    for hour, times in groupby(rule.times, lambda time: time // 3600):
+        by_minutes.setdefault(tuple(time % 3600 for time in times), []).append(hour)
     lines = [_cron_line(rule, times, hours) for times, hours in by_minutes.items()]
     found = tuple(line for line in lines if line)
     return found if len(found) == len(lines) <= MAX_CRON_LINES else ()
@@ -96,7 +94,7 @@ def _cron_line(rule: Calendar, times: tuple[int, ...], hours: list[int]) -> str:
     if len(minutes) * len(seconds) != len(times):
         return ""
     # A field that begins with * would make it follow real time.
-    join = _join_fixed if rule.is_fixed else _join_steps
+    join = _join_steps if not rule.is_fixed else lambda numbers, _: _join_numbers(numbers)
     line = " ".join((join(minutes, 60), join(hours, 24), *rule.cron_days()))
     return line if seconds == [0] else f"{line} {_join_steps(seconds, 60)}"
 
@@ -111,19 +109,11 @@ def _join_steps(numbers: list[int], size: int) -> str:
     return _format_step(step) if whole else _join_numbers(numbers)
 
 
-def _join_fixed(numbers: list[int], size: int) -> str:
-    return _join_numbers(numbers)
-
-
 def _join_numbers(numbers: Iterable[int]) -> str:
     """cron's list: 1-5,7."""
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+    runs = groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])
+    ends = ((run[0], run[-1]) for _, pairs in runs if (run := [n for _, n in pairs]))
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ends)
 
 
 # --- English -----------------------------------------------------------------------------------

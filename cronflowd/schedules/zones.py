@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import zoneinfo
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -153,17 +154,11 @@ class Zone:
             stop = min(start + DAY_S, end)
             after = self.offset(stop)
             if after != before:
-                yield self._bisect(start, stop, before)
+                yield self._end_of(before, start, stop)
             before = after
 
-    def _bisect(self, low: int, high: int, before: int) -> int:
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.offset(middle) == before:
-                low = middle
-            else:
-                high = middle
-        return high
+    def _end_of(self, offset: int, begin: int, end: int) -> int:
+        return begin + bisect_left(range(begin, end), True, key=lambda at: self.offset(at) != offset)
 
     def is_repeated(self, seconds: int, local: int) -> bool:
         """Whether this local time comes twice, this instant being one of the two."""
