@@ -48,3 +48,10 @@ class Fatal(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors inside a group that trio's nurseries made; a lone error is its own only leaf."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in leaves(each)]
+    return [error]

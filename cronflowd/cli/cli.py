@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..base.errors import Exit, Fatal
+from ..base.errors import Exit, Fatal, leaves
 from ..host import config, logs, secrets
 from ..host.config import AnySettings, ClientSettings, Setting, Settings, WorkerSettings
 
@@ -59,21 +59,14 @@ def _without_job(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _report(error: Exception) -> int:
     """Say what went wrong: a line for what we know, a traceback for what is a bug."""
-    leaves = _leaves(error)
-    fatal = next((each for each in leaves if isinstance(each, Fatal)), None)
-    if fatal is None or not all(isinstance(each, Fatal) for each in leaves):
+    causes = leaves(error)
+    fatal = next((each for each in causes if isinstance(each, Fatal)), None)
+    if fatal is None or not all(isinstance(each, Fatal) for each in causes):
         traceback.print_exception(error)
     if fatal is None:
         return Exit.BUG
     print(f"cronflowd: error: {fatal.message}", file=sys.stderr)
     return fatal.status
-
-
-def _leaves(error: Exception) -> list[Exception]:
-    """The errors inside a group that trio's nurseries made; a lone error is its own only leaf."""
-    if isinstance(error, ExceptionGroup):
-        return [leaf for each in error.exceptions for leaf in _leaves(each)]
-    return [error]
 
 
 # --- what may be said ---------------------------------------------------------------------------

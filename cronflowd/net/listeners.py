@@ -30,7 +30,7 @@ from typing import Literal, NoReturn
 import trio
 from attrs import Factory, define
 
-from ..base.errors import Exit, Fatal
+from ..base.errors import Exit, Fatal, leaves
 from ..host.config import Address, format_address
 
 Kind = Literal["tcp", "unix"]
@@ -346,7 +346,9 @@ class Door:
         try:
             await self.handle(connection)
         except Exception as error:
-            _raise_fatal(error)
+            for each in leaves(error):
+                if isinstance(each, Fatal):
+                    raise each from error
             log.exception("the connection of %s ended by a bug", connection.peer)
         finally:
             connection.close()
@@ -420,15 +422,6 @@ def _say_too_many(sock: socket.socket, why: str) -> None:
         sock.send(f"ERR too-many {why}; try again later\n".encode())
         sock.shutdown(socket.SHUT_WR)
         sock.recv(RECEIVE_BYTES)
-
-
-def _raise_fatal(error: Exception) -> None:
-    """A Fatal inside whatever groups the nurseries made of it goes on; it ends the program."""
-    if isinstance(error, Fatal):
-        raise error
-    if isinstance(error, ExceptionGroup):
-        for each in error.exceptions:
-            _raise_fatal(each)
 
 
 def _open_spare() -> int:
