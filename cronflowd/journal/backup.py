@@ -76,12 +76,7 @@ def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) 
 
 def _members(data: Path, upto: Segment) -> Iterator[_Member]:
     for path in sorted(data.iterdir()):
-        if (
-            path.is_file()
-            and not path.name.startswith(".")
-            and path.name != LOCK_NAME
-            and path.suffix != SUFFIX
-        ):
+        if path.is_file() and not path.name.startswith(".") and _is_taken(path):
             yield _Member(path.name, path, (found := path.stat()).st_size, found.st_mtime)
     for path in sorted(journal_dir(data).glob("*.jsonl")):
         # What has come since stands in later files: the last number in a name tells where it ends.
@@ -90,6 +85,10 @@ def _members(data: Path, upto: Segment) -> Iterator[_Member]:
             found = path.stat()
             size = upto.size if is_open else found.st_size
             yield _Member(f"{JOURNAL_NAME}/{path.name}", path, size, found.st_mtime)
+
+
+def _is_taken(path: Path) -> bool:
+    return path.name != LOCK_NAME and path.suffix != SUFFIX
 
 
 def _pack(members: list[_Member], about: dict[str, str | int]) -> Iterator[bytes]:
@@ -134,7 +133,7 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
     """
     lock = lock_directory(data)
     try:
-        in_the_way = sorted(path for path in data.iterdir() if _is_in_the_way(path))
+        in_the_way = sorted(path for path in data.iterdir() if _is_taken(path) and path.name != UNPACKED)
         if in_the_way and not force:
             raise Fatal(
                 Exit.CANNOT_CREATE,
@@ -158,10 +157,6 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
         raise Fatal(Exit.IO, refusal.message) from refusal
     finally:
         os.close(lock)
-
-
-def _is_in_the_way(path: Path) -> bool:
-    return path.name not in (LOCK_NAME, UNPACKED) and path.suffix != SUFFIX
 
 
 def _unpack(file: Path, into: Path) -> tuple[dict[str, str | int], int]:
