@@ -87,7 +87,7 @@ async def run_process(
             pumps.cancel_scope.deadline = trio.current_time() + PIPE_GRACE_S
     except BaseException:
         # This worker itself is breaking down. What nobody can report on must not go on.
-        _signal_group(child, signal.SIGKILL)
+        _signal(child, [], signal.SIGKILL)
         raise
     finally:
         code = child.reap()
@@ -160,8 +160,7 @@ async def _pump(pipe: int, fd: int, output: Output) -> None:
 
 async def _end(job: Job, child: Child) -> None:
     """TERM, and after the grace KILL, to the group and to whoever left it."""
-    _signal_group(child, signal.SIGTERM)
-    _signal(_members(child), signal.SIGTERM)
+    _signal(child, _members(child), signal.SIGTERM)
     job.grace.deadline = trio.current_time() + job.grace_s
     with job.grace:
         await child.wait()
@@ -169,23 +168,17 @@ async def _end(job: Job, child: Child) -> None:
             await trio.sleep(LOOK_AGAIN_S)
     with trio.CancelScope(shield=True):
         for _ in range(KILL_ROUNDS):
-            _signal_group(child, signal.SIGKILL)
             members = _members(child)
+            _signal(child, members, signal.SIGKILL)
             if not members:
                 break
-            _signal(members, signal.SIGKILL)
             await trio.sleep(LOOK_AGAIN_S / 10)
         await child.wait()
 
 
-def _signal_group(child: Child, number: int) -> None:
-    # The leader is not reaped yet, so the group's number still means this group.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, number)
-
-
-def _signal(pids: list[int], number: int) -> None:
-    for pid in pids:
+def _signal(child: Child, members: list[int], number: int) -> None:
+    # First the group; its leader is not reaped yet, so that number still means this group.
+    for pid in (-child.pid, *members):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
