@@ -23,7 +23,7 @@ from pathlib import Path
 
 from cronflowd.cli.cli import main as cronflowd
 from cronflowd.daemon.upkeep import SEGMENTS_BEFORE_COMPACTION
-from cronflowd.host.clock import SystemClock
+from cronflowd.host.clock import Clock
 from tests.real.running import READY, Daemon
 
 QUIET_S = 2.0  # as long as the journal does not grow, nothing is under way
@@ -188,14 +188,14 @@ def main(count: int) -> None:
 
 def serve() -> int:
     """`cronflowd serve` with a clock that USR1 sets back."""
-    now, by = SystemClock.now, timedelta(0)
+    now, by = Clock.now, timedelta(0)
 
     def set_back(*_: object) -> None:
         nonlocal by
         by -= timedelta(hours=4)
 
     signal.signal(signal.SIGUSR1, set_back)
-    SystemClock.now = lambda clock: now(clock) + by  # type: ignore[method-assign]
+    Clock.now = lambda clock: now(clock) + by  # type: ignore[method-assign]
     return cronflowd(sys.argv[1:])
 
 
