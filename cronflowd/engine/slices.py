@@ -40,20 +40,23 @@ class Slices:
         self._pieces: tuple[Any, Iterator[Any]] = (None, iter(()))  # of what, its slices
 
     def next(self, state: State, now: datetime) -> Any | None:
-        """The next small part of what is under way; the same again until it was taken."""
+        """The next small part of what is under way, or PassOver; a part comes again until it was taken."""
         bulk = state.unfinished.bulk
         what = state.unfinished.again or (bulk if bulk and bulk.is_decided else None)
         if what is None:
             return None
         if self._waiting[0] is not what or self._waiting[1] != state.unfinished.slices:
-            self._waiting = what, state.unfinished.slices, self._next_piece(state, what, now)
+            piece = self._next_piece(state, what, now)
+            if isinstance(piece, o.PassOver):
+                return piece
+            self._waiting = what, state.unfinished.slices, piece
         return self._waiting[2]
 
     def _next_piece(self, state: State, what: Again | Bulk, now: datetime) -> Any:
         if self._pieces[0] is not what:
             self._pieces = what, self._cut(state, what, now)
         if (piece := next(self._pieces[1], None)) is not None:
-            return piece
+            return piece if piece.tasks else o.PassOver()
         if self.undoing:
             state.changes.leftovers += [
                 self.undoing.past.tasks,
@@ -132,9 +135,11 @@ def _in_slices(ids: Iterable[int | None]) -> Iterator[list[int]]:
     for task_id in ids:
         if task_id is not None:
             some.append(task_id)
-        if len(some) == SLICE or task_id is None:
+        if len(some) == SLICE:
             yield some
             some = []
+        elif task_id is None:
+            yield []
     if some:
         yield some
 
@@ -161,8 +166,10 @@ def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits)
     bulk, facts = state.unfinished.bulk, list[f.Fact]()
     assert bulk
     for task_id in order.tasks:
-        if order.plan:
+        if order.plan and has_part(state, order.plan, order.kind, task_id):  # it may have left by itself
             facts += take_part(state, order.plan, order.kind, task_id, now)
+        elif order.plan:
+            continue
         elif order.kind == "define":
             spec = read_record(orjson.loads(bulk.entries[task_id]), state.default_tz)
             facts += define_task(state, task_id, spec, now)

@@ -305,6 +305,23 @@ def test_runs_of_a_task_that_is_gone_are_found_without_looking_at_all_runs(drive
     assert driver.state.orphans == {}
 
 
+def test_a_slice_that_had_to_wait_finds_a_task_gone(driver: Driver) -> None:
+    """The disk was full, and meanwhile a task that runs once had its end."""
+    change(driver, "LOAD")
+    driver.pump()
+    driver.do(o.UndoChanges(1))
+    slice_ = driver.engine.next_slice(driver.now)
+    while isinstance(slice_, o.PassOver):
+        slice_ = driver.engine.next_slice(driver.now)
+    assert isinstance(slice_, o.BulkSlice)
+    assert slice_.kind == "leaves"
+    gone = f.TaskRemoved(slice_.tasks[0], "over")
+    driver.journal.append(f.encode(len(driver.journal) + 1, driver.now, gone, False))
+    driver.state.apply(gone, driver.now, len(driver.journal))
+    driver.do(slice_)
+    driver.pump()
+
+
 def test_undo_takes_no_more_slices_than_the_change_took(driver: Driver) -> None:
     """Each is a commit: going through all tasks once more, to find nothing to do, took as long again."""
 
