@@ -36,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    arguments, job = _without_job(arguments)
-    parsed = parser().parse_args(_with_command(arguments), argparse.Namespace(job=job))
+    arguments, job = _without_job(_with_command(arguments))
+    found = parser(with_verbs=arguments[0] not in _PROGRAMS)
+    parsed = found.parse_args(arguments, argparse.Namespace(job=job, parser=found))
     command: Command = parsed.command
     return command(parsed)
 
@@ -79,8 +80,8 @@ class _Parser(argparse.ArgumentParser):
         raise Fatal(Exit.USAGE, f"{message} (try `{self.prog} --help`)")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Every command, and every flag there is."""
+def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
+    """Every command, and every flag there is; without verbs for programs, which do not pay for them."""
     top = _Parser(
         prog="cronflowd",
         description="Schedule with netcat, run on workers that dial in. Without a command: serve.",
@@ -119,15 +120,28 @@ def parser() -> argparse.ArgumentParser:
     take.add_argument("--replace", action="store_true", help="a task that has the name becomes this one")
     export = add("export", _export, help="tasks as a crontab")
     export.add_argument("refs", metavar="REF", nargs="*", help="a task's name or id; none: all tasks")
-    usage = "%(prog)s [-h] [option …] [key=value …] -- COMMAND [ARG …]"
+    usage = "%(prog)s [-h] [option …] [key=value …] -- COMMAND [ARG …], or REF [arg.NAME=VALUE …]"
     run = add("run", _run_job, help="run a command on a worker and wait for it", usage=usage)
-    run.add_argument("words", metavar="key=value", nargs="*", help="any option of ADD, as env.LANG=C")
+    run.set_defaults(verb="RUN")
+    run.add_argument(
+        "words", metavar="key=value", nargs="*", help="any option of ADD, as env.LANG=C; or a task"
+    )
     for key in _RUN_KEYS:
         run.add_argument(f"--{key}", metavar=key.upper(), help=f"the same as {key}={key.upper()}")
     compact = add("compact", _compact)  # no help: it is for the daemon's own use, and does not show
     compact.add_argument("directory", metavar="DIR", type=Path)
     compact.add_argument("history", metavar="BYTES", type=int)
+    completion = add("completion", _complete, help="what a shell reads to complete these commands")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     clients = [(each, ClientSettings) for each in (take, export, run)]
+    if with_verbs:
+        from . import verbs
+
+        for name, verb, usage, summary in verbs.commands(commands.choices):
+            asked = add(name, _ask, help=summary, usage=f"%(prog)s [option …]{usage}")
+            asked.set_defaults(verb=verb)
+            asked.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+            clients.append((asked, ClientSettings))
     for flags, kind in (serve, Settings), (worker, WorkerSettings), *clients:
         for row in config.table(kind):
             if kind is not ClientSettings or not row.field.startswith("log_"):  # a client says all on stderr
@@ -135,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+_PROGRAMS = ("serve", "worker", "compact", "--version")
 _RUN_KEYS = ("name", "timeout", "retry", "on")
 _SETTINGS = (
     "Every flag is also a variable (--max-tasks: CRONFLOWD_MAX_TASKS) and a key of the file that"
@@ -148,7 +163,8 @@ def _add_flag(parser: argparse.ArgumentParser, row: Setting) -> None:
     told = row.help + (f" (default: {row.default})" if row.default and row.metavar else "")
     text = told.replace("%", "%%") if row.help else argparse.SUPPRESS
     if row.metavar:
-        parser.add_argument(row.flag, dest=row.field, metavar=row.metavar, action="append", help=text)
+        names = (row.flag, "--connect") if row.field == "server" else (row.flag,)
+        parser.add_argument(*names, dest=row.field, metavar=row.metavar, action="append", help=text)
     else:
         parser.add_argument(row.flag, dest=row.field, action="append_const", const="true", help=text)
 
@@ -237,6 +253,8 @@ def _export(parsed: argparse.Namespace) -> int:
 def _run_job(parsed: argparse.Namespace) -> int:
     from . import client
 
+    if not parsed.job and any("=" not in word for word in parsed.words):
+        return _ask(parsed)
     if not parsed.job:
         raise Fatal(Exit.USAGE, "no command; usage: cronflowd run [option …] -- COMMAND [ARG …]")
     options = [(key, value) for key in _RUN_KEYS if (value := getattr(parsed, key))]
@@ -246,3 +264,16 @@ def _run_job(parsed: argparse.Namespace) -> int:
             raise Fatal(Exit.USAGE, f"{word!r} is not key=value; the command stands behind --")
         options.append((key, value))
     return client.run_command(_load(ClientSettings, parsed), options, parsed.job)
+
+
+def _ask(parsed: argparse.Namespace) -> int:
+    from . import verbs
+
+    return verbs.ask(_load(ClientSettings, parsed), parsed.verb, parsed.words)
+
+
+def _complete(parsed: argparse.Namespace) -> int:
+    from . import completion
+
+    print(completion.script(parsed.parser, parsed.shell), end="")
+    return Exit.OK

@@ -52,7 +52,7 @@ class Lost(Fatal):
 class Connection:
     """One conversation with the control port."""
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(self, settings: ClientSettings, form: str = "json") -> None:
         self._socket, where = _connect(settings)
         self.where = where
         self._lines = self._socket.makefile("rb")
@@ -61,7 +61,9 @@ class Connection:
             answers = (self._ask_text(b"AUTH " + token) for token in read_tokens(settings.token_file))
             if not any((answer := each).startswith(b"OK") for each in answers):
                 raise Fatal(Exit.REFUSED, f"{where}: {answer.decode(errors='replace').strip()}")
-        self.ask("FORMAT json")
+        reply = self._ask_text(b"FORMAT " + form.encode())
+        if not reply.startswith((b"OK", b'{"ok":true')):
+            raise Lost(f"{where}: it does not speak our protocol: {reply[:80]!r}")
 
     def ask(self, line: str | bytes) -> tuple[list[Row], Row]:
         """A whole reply: its rows and its status."""
@@ -76,6 +78,19 @@ class Connection:
             yield row
             if "ok" in row:
                 return
+
+    def lines(self, line: str, timeout_s: float | None = None) -> Iterator[str]:
+        """The same as the text that it is, where JSON was not asked for."""
+        self._send(line, timeout_s)
+        for text in self.rest():
+            yield text
+            if text.split(" ", 1)[0] in ("OK", "ERR", "PONG"):
+                return
+
+    def rest(self) -> Iterator[str]:
+        """Whatever comes, until nobody wants it any more."""
+        while True:
+            yield self._read_line()[:-1].decode(errors="replace")
 
     def close(self) -> None:
         """Ends it; what was asked for stays asked for."""
@@ -148,7 +163,7 @@ def _name(server: Address | Path) -> str:
     return f"unix:{server}" if isinstance(server, Path) else format_address(server)
 
 
-def _refused(status: Row) -> NoReturn:
+def refuse(status: Row) -> NoReturn:
     code = status["code"]
     exits = {"denied": Exit.REFUSED, "auth-required": Exit.REFUSED, "internal": Exit.BUG}
     exits |= dict.fromkeys(("busy", "disk-full", "read-only", "too-many", "limit"), Exit.TRY_AGAIN)
@@ -159,7 +174,7 @@ def _refused(status: Row) -> NoReturn:
 # --- import and export -------------------------------------------------------------------------
 
 
-class _Out:
+class Out:
     """Standard output or error, for as long as somebody reads it (`| head`)."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -184,7 +199,7 @@ def import_crontab(
     """Sends a crontab's lines; reports each, and goes on after one that is refused."""
     lines = _read_crontab(path)
     verb = b"IMPORT " + b"--system " * is_system + b"--dry-run " * is_dry + b"--replace " * is_replace
-    out = _Out(sys.stdout)
+    out = Out(sys.stdout)
     with closing(Connection(settings)) as connection:
         counts = _send_lines(connection, lines, verb, is_dry, out)
     done, added = ("nothing was changed: ", "would be added") if is_dry else ("", "added")
@@ -195,7 +210,7 @@ def import_crontab(
 
 
 def _send_lines(
-    connection: Connection, lines: Iterable[bytes], verb: bytes, is_dry: bool, out: _Out
+    connection: Connection, lines: Iterable[bytes], verb: bytes, is_dry: bool, out: Out
 ) -> Counter[str]:
     counts = Counter[str]()
     for number, line in enumerate(lines, 1):
@@ -206,7 +221,7 @@ def _send_lines(
                 f"line {number}: {error.message}; send it again, what is in is not added twice"
             ) from error
         if status.get("code") in ("auth-required", "denied"):
-            _refused(status)
+            refuse(status)
         if outcome := _outcome(status, is_dry):
             word, told = outcome
             for note in dict.fromkeys(row["note"] for row in rows):
@@ -244,13 +259,13 @@ def _outcome(status: Row, is_dry: bool) -> tuple[str, str] | None:
 
 def export_crontab(settings: ClientSettings, refs: Sequence[str]) -> int:
     """Prints tasks as a crontab."""
-    out = _Out(sys.stdout)
+    out = Out(sys.stdout)
     with closing(Connection(settings)) as connection:
         for row in connection.stream(" ".join(["EXPORT", *refs]), REPLY_S):
             if "line" in row:
                 out.say(row["line"])
             elif not row["ok"]:
-                _refused(row)
+                refuse(row)
             if not out.is_open:
                 break
     return Exit.OK if out.is_open else BROKEN_PIPE
@@ -299,7 +314,7 @@ class _Watch:
         self._run: int | None = None
         self._shown = 0  # rows of its LOG
         self._signal = 0
-        self._out, self._error = _Out(sys.stdout), _Out(sys.stderr)
+        self._out, self._error = Out(sys.stdout), Out(sys.stderr)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """A signal: waited for until there is a run that can be cancelled."""
@@ -314,7 +329,7 @@ class _Watch:
         except Lost as error:
             raise Lost(f"{error.message}; it is not known whether the command was taken") from error
         if not status["ok"]:
-            _refused(status)
+            refuse(status)
         # All rows about this id are of one run, also when it has ended already.
         self._task = status["id"]
         lost_at, pause_s = 0.0, FIRST_PAUSE_S
@@ -348,7 +363,7 @@ class _Watch:
     def _last_attempt(self, connection: Connection) -> Row:
         rows, status = connection.ask(f"RUNS {self._task} limit=1")
         if not rows:
-            _refused(status if not status["ok"] else {"code": "internal", "message": "the run is not known"})
+            refuse(status if not status["ok"] else {"code": "internal", "message": "the run is not known"})
         return rows[0]
 
     def _exit(self, row: Row) -> int:

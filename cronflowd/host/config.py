@@ -395,7 +395,7 @@ class WorkerSettings(Common):
 
 @frozen(kw_only=True)
 class ClientSettings(Common):
-    """What `import`, `export` and `run` were told; in the file, the table [client]."""
+    """What clients were told; in the file, the table [client]."""
 
     section: ClassVar[str] = "client"
 

@@ -61,6 +61,18 @@ cronflowd \- schedule with netcat, run on workers that dial in, lose nothing
 .I COMMAND
 .RI [ ARG \&.\|.\|.]
 .br
+.B cronflowd
+.I verb
+.RI [ option \&.\|.\|.]
+.RI [ word \&.\|.\|.]
+.br
+.B cronflowd log
+.IR REF | RUN
+.RB [ \-f ]
+.br
+.B cronflowd completion
+.BR bash | zsh | fish
+.br
 .B cronflowd \-\-version
 .SH DESCRIPTION
 .B cronflowd serve
@@ -115,6 +127,16 @@ and
 are options of the task, as is each
 .IR key = value .
 INT and TERM cancel the run.
+.PP
+Any verb of the control port is a command in lower case, and
+.B ls
+is LIST. Rows go to standard output, as a table where that is a terminal; ERR is one line on standard error.
+.B cronflowd log
+shows what a run wrote, of a task its newest one;
+.B \-f
+goes on until it has ended.
+.B cronflowd completion
+prints what has a shell complete all of these.
 .SH SETTINGS
 Every flag is also a variable
 .RB ( \-\-max\-tasks :
@@ -125,7 +147,7 @@ names
 .RB ( max_tasks ;
 a worker's stand in its table
 .BR [worker] ,
-those of import, export and run in
+those of clients in
 .BR [client] ).
 Flag goes before variable, variable before file. Times are 250ms, 30s, 5m, 1h30m or seconds; sizes are bytes,
 or 64K, 16M, 1G.
@@ -139,13 +161,13 @@ HUP has it read configuration and zone data again.
 .TS
 l l.
 0	ended by order
-2	bad usage
+2	bad usage; of a verb: the line was refused
 65	the data are damaged; import: a line was refused
 69	the server cannot be reached
 70	a bug
 73	a file or a socket cannot be made
 74	the disk failed
-75	the data directory is in use; run: lost, or not taken
+75	in use, busy, or full: try again; run: lost, or not taken
 77	refused: open to others without a secret, or a wrong one
 78	bad configuration
 124	run: the time given by \-\-timeout was over
@@ -182,7 +204,7 @@ def page() -> str:
             [
                 *_section("THE DAEMON", Settings),
                 *_section("A WORKER", WorkerSettings),
-                *_section("IMPORT, EXPORT AND RUN", ClientSettings),
+                *_section("CLIENTS", ClientSettings),
                 ".SH LINES ON PORT 5050\n",
                 *(f".TP\n.B {_plain(verb.usage)}\n{_plain(verb.summary)}\n" for verb in VERBS.values()),
             ]

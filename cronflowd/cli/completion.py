@@ -1,0 +1,87 @@
+"""Completion for bash, zsh and fish, made from the parser: there is no second list of commands to keep."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+
+SHELLS = ("bash", "zsh", "fish")
+_TASKS = "cronflowd ls 2>/dev/null | cut -f2"
+_OPTION = re.compile(r"([a-z]+=)")
+
+
+def script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """What `source <(cronflowd completion bash)` reads."""
+    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](_commands(parser))
+
+
+class _Command:
+    """One command and what may follow it."""
+
+    def __init__(self, name: str, told: str, parser: argparse.ArgumentParser) -> None:
+        self.name = name
+        self.told = re.sub(r"[^\w .,()/-]", "", told)  # in any shell's quotes
+        shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+        flags = [flag for action in shown for flag in action.option_strings]
+        usage = parser.usage or ""
+        choices = [choice for action in shown for choice in action.choices or ()]
+        self.words = [*sorted(flags), *dict.fromkeys(_OPTION.findall(usage)), *choices]
+        self.wants_task = "REF" in usage
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[_Command]:
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for shown in commands._choices_actions:  # those with a help text
+        yield _Command(shown.dest, shown.help or "", commands.choices[shown.dest])
+
+
+def _bash(commands: Iterator[_Command]) -> str:
+    names, cases = [], []
+    for each in commands:
+        names.append(each.name)
+        tasks = f" $({_TASKS})" if each.wants_task else ""
+        cases.append(f'        {each.name}) words="{" ".join(each.words)}{tasks}" ;;\n')
+    return f"""\
+_cronflowd() {{
+    local words
+    case "${{COMP_WORDS[1]}}" in
+{"".join(cases)}    esac
+    [ "$COMP_CWORD" -gt 1 ] || words="{" ".join(names)}"
+    COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+    [[ ${{COMPREPLY[0]}} != *= ]] || compopt -o nospace 2>/dev/null
+}}
+complete -o default -F _cronflowd cronflowd
+"""
+
+
+def _zsh(commands: Iterator[_Command]) -> str:
+    names, cases = [], []
+    for each in commands:
+        names.append(f"        '{each.name}:{each.told}'\n")
+        tasks = f" $({_TASKS})" if each.wants_task else ""
+        cases.append(f"        {each.name}) compadd -- {' '.join(each.words)}{tasks} ;;\n")
+    return f"""\
+#compdef cronflowd
+_cronflowd() {{
+    local -a commands=(
+{"".join(names)}    )
+    if (( CURRENT == 2 )); then
+        _describe command commands
+        return
+    fi
+    case $words[2] in
+{"".join(cases)}    esac
+    _files
+}}
+compdef _cronflowd cronflowd
+"""
+
+
+def _fish(commands: Iterator[_Command]) -> str:
+    lines = []
+    for each in commands:
+        lines.append(f"complete -c cronflowd -n __fish_use_subcommand -a {each.name} -d '{each.told}'")
+        words = " ".join([*each.words, f"({_TASKS})"] if each.wants_task else each.words)
+        lines.append(f"complete -c cronflowd -n '__fish_seen_subcommand_from {each.name}' -a '{words}'")
+    return "\n".join(lines) + "\n"

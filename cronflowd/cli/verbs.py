@@ -1,0 +1,99 @@
+"""Any verb of the control port as a command: `cronflowd ls`, `cronflowd runs`, `cronflowd log NAME -f`.
+
+The words are sent as they are, those that hold blanks in quotes. Rows go to standard output, as
+a table where that is a terminal, and what the status line says beside their number to standard
+error; a line of ERR is an error, and decides the exit status.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+
+from ..ask.commands import VERBS
+from ..base.errors import Exit
+from ..base.text import format_option
+from ..host.config import ClientSettings
+from .client import BROKEN_PIPE, REPLY_S, Connection, Out, refuse
+
+ALIASES = {"ls": "LIST"}
+_OF_A_CONNECTION = ("HELLO", "AUTH", "FORMAT", "QUIT")
+_VERBATIM = ("ADD", "NOW", "AT", "BEAT")  # whose last word is a text of its own
+
+
+def commands(taken: Iterable[str]) -> Iterator[tuple[str, str, str, str]]:
+    """(command, verb, what follows it, summary) of all that are not called by other means."""
+    for command, name in {**ALIASES, **{name.lower(): name for name in VERBS}}.items():
+        if name not in _OF_A_CONNECTION and command not in taken:
+            yield command, name, VERBS[name].usage.removeprefix(name), VERBS[name].summary
+
+
+def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
+    """Says one line and shows the reply; returns the exit status."""
+    out = Out(sys.stdout)
+    if name == "LOG":
+        return _log(settings, words, out)
+    form = "text"
+    if sys.stdout.isatty():
+        form = f"table width={shutil.get_terminal_size().columns}"
+    with closing(Connection(settings, form)) as connection:
+        rows = 0
+        # What reads answers soon. What changes very many tasks, or writes a large file, takes its time.
+        for line in connection.lines(order(name, words), REPLY_S if VERBS[name].reads else None):
+            word, _, rest = line.partition(" ")
+            if word == "ERR":
+                code, _, message = rest.partition(" ")
+                refuse({"code": code, "message": message})
+            if word not in ("OK", "PONG"):
+                out.say(line)
+                rows += 1
+            elif word == "PONG" or not (rest in ("", "0") or (rows and rest.isdigit())):
+                (Out(sys.stderr) if rows else out).say(rest or word)
+            if not out.is_open:
+                return BROKEN_PIPE
+        if name == "WATCH":
+            for line in connection.rest():
+                out.say(line)
+                if not out.is_open:
+                    return BROKEN_PIPE
+    return Exit.OK
+
+
+def order(name: str, words: Sequence[str]) -> str:
+    """The line; as in a shell, what holds a blank is one word."""
+    quoted = [_quoted(word) for word in words]
+    if words and name in _VERBATIM:
+        quoted[-1] = words[-1]
+    return " ".join([name, *quoted])
+
+
+def _quoted(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if word and not {" ", "\t"} & set(word):
+        return word
+    if equals and key.replace(".", "").replace("_", "").isalnum():
+        return word if value.startswith(('"', "{")) else format_option(key, value)
+    return word if word.startswith('"') else format_option("", word)[1:]
+
+
+def _log(settings: ClientSettings, words: Sequence[str], out: Out) -> int:
+    """What a run wrote, as it wrote it; of a task, its newest run."""
+    run, *more = ["follow" if word in ("-f", "--follow") else word for word in words] or [""]
+    errors = Out(sys.stderr)
+    with closing(Connection(settings)) as connection:
+        if run and not run.isdigit():
+            found, status = connection.ask(order("RUNS", [run, "limit=1"]))
+            if not found:
+                never = {"code": "not-found", "message": f'nothing called "{run}" has run yet'}
+                refuse(never if status["ok"] else status)
+            run = str(found[0]["run"])
+        for row in connection.stream(order("LOG", [run, *more]), None if more else REPLY_S):
+            if "fd" in row:
+                (out if row["fd"] == 1 else errors).say(("" if row["fd"] else "cronflowd: ") + row["text"])
+            elif not row["ok"]:
+                refuse(row)
+            if not out.is_open:
+                return BROKEN_PIPE
+    return Exit.OK
