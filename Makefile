@@ -75,7 +75,7 @@ clean:
 	touch $@
 
 .venv/run.stamp: setup.cfg | .venv/made.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
 	touch $@
 
 .venv/test.stamp: setup.cfg | .venv/made.stamp

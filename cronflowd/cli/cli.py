@@ -8,6 +8,7 @@ not pay for the daemon.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -27,6 +28,8 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The whole program; returns its exit code, except for --help and --version, which exit."""
+    if os.getpid() == 1:  # in a container the kernel would do nothing, where it ends any other process
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
