@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.real.running import PATIENCE_S, ROOT, Daemon, StartDaemon, wait_until
+import pytest
+
+from cronflowd.cli import cli
+from tests.real.running import PATIENCE_S, Daemon, StartDaemon, wait_until
 from tests.real.test_crashes import Stream
 
 BACKUPS = 2
+Program = Callable[..., tuple[int, str]]
 
 
-def cronflowd(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cronflowd", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+@pytest.fixture
+def cronflowd(capsys: pytest.CaptureFixture[str]) -> Program:
+    """The program in this process: its exit status, and the last line that it says."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        status = cli.main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return int(status), (said.out + said.err).splitlines()[-1]
+
+    return run
 
 
 def test_all_that_was_acknowledged_before_a_backup_is_in_it(
-    start_daemon: StartDaemon, tmp_path: Path
+    start_daemon: StartDaemon, cronflowd: Program, tmp_path: Path
 ) -> None:
     """While clients add as fast as they can, files are begun, and older ones made into one and removed."""
     daemon = start_daemon("--segment", "16K")
@@ -34,11 +44,9 @@ def test_all_that_was_acknowledged_before_a_backup_is_in_it(
     daemon.kill9()
     for number, acknowledged in enumerate(known):
         new = tmp_path / f"new{number}"
-        done = cronflowd("restore", daemon.data / f"{number}.tar", "--data", new)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert f"{new}: " in done.stdout.splitlines()[-1]
-        done = cronflowd("check", new)
-        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, f"{new}: whole")
+        status, said = cronflowd("restore", daemon.data / f"{number}.tar", "--data", new)
+        assert (status, said.startswith(f"{new}: ")) == (0, True), said
+        assert cronflowd("check", new) == (0, f"{new}: whole")
         restored = start_daemon(data=new)
         found = {row.split("\t")[1]: int(row.split("\t")[0]) for row in restored.ask("LIST")[:-1]}
         assert {name: found.get(name) for name in acknowledged} == acknowledged
@@ -63,14 +71,13 @@ def test_others_are_served_while_a_backup_is_written(daemon: Daemon) -> None:
         assert one.recv(100).startswith(b"OK 2 files seq=")
 
 
-def test_a_restore_that_is_refused_says_why_in_one_line(daemon: Daemon) -> None:
+def test_a_restore_that_is_refused_says_why_in_one_line(daemon: Daemon, cronflowd: Program) -> None:
     """It is done in haste, on a bad day."""
     daemon.nc("BACKUP day.tar")
-    done = cronflowd("restore", daemon.data / "day.tar", "--data", daemon.data, "--force")
-    assert done.returncode == 75
+    file, there = daemon.data / "day.tar", ("--data", daemon.data)
+    assert cronflowd("restore", file, *there, "--force")[0] == 75
     daemon.kill9()
-    done = cronflowd("restore", daemon.data / "day.tar", "--data", daemon.data)
-    assert done.returncode == 73
-    assert done.stderr.startswith(f"cronflowd: error: {daemon.data}: there is something in it")
-    assert cronflowd("restore", daemon.data / "nosuch.tar", "--data", daemon.data, "--force").returncode == 74
+    said = "there is something in it (control.sock); with --force it is moved aside"
+    assert cronflowd("restore", file, *there) == (73, f"cronflowd: error: {daemon.data}: {said}")
+    assert cronflowd("restore", daemon.data / "nosuch.tar", *there, "--force")[0] == 74
     assert daemon.data.joinpath("journal").is_dir(), "as before"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import sqlite3
 import time
@@ -81,11 +82,11 @@ def test_they_can_be_added_to_what_is_there(daemon: Daemon) -> None:
     assert [reply.split()[:2] for reply in replies] == [["OK", str(number)] for number in range(2, 7)]
 
 
-def test_the_report_waits_for_the_others(loaded: Daemon) -> None:
+def test_the_report_waits_for_the_others() -> None:
     """It tells of what they have done; on its own it would tell of yesterday."""
-    assert loaded.ask("GET report")[:-1].count("after\tcleanup,db-backup,logs,sync") == 1
-    schedules = {row.split("\t")[1]: row.split("\t")[4] for row in loaded.ask("LIST")[:-1]}
-    assert schedules == {
+    samples = {each["jobName"]: each for each in map(json.loads, SAMPLES.read_text().splitlines())}
+    assert samples["report"]["after"] == "cleanup,db-backup,logs,sync"
+    assert {name: each["schedule"] for name, each in samples.items()} == {
         "cleanup": "0 1 * * *",
         "db-backup": "0 2 * * *",
         "logs": "*/15 * * * *",
