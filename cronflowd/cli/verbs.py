@@ -7,6 +7,7 @@ error; a line of ERR is an error, and decides the exit status.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,7 +74,7 @@ def _quoted(word: str) -> str:
     key, equals, value = word.partition("=")
     if word and not {" ", "\t"} & set(word):
         return word
-    if equals and key.replace(".", "").replace("_", "").isalnum():
+    if equals and re.fullmatch(r"[A-Za-z][\w.-]*", key):
         return word if value.startswith(('"', "{")) else format_option(key, value)
     return word if word.startswith('"') else format_option("", word)[1:]
 
