@@ -29,6 +29,7 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # the last: uli
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: the file's length stays, so nobody ever reads the space as zeros
 _WRITE_BYTES = 1024 * 1024
+SYNC_BYTES = 8 * _WRITE_BYTES  # of a long file at a time: else the journal's next sync waits for all of it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate
@@ -191,7 +192,7 @@ def prepare(path: Path, chunks: Iterable[bytes], disk: Disk = DISK) -> Prepared:
 
 
 def _write_chunks(disk: Disk, fd: int, chunks: Iterable[bytes]) -> tuple[int, int]:
-    size = crc = waiting = 0
+    size = crc = waiting = synced = 0
     batch: list[bytes] = []
     for chunk in chunks:
         batch.append(chunk)
@@ -199,6 +200,9 @@ def _write_chunks(disk: Disk, fd: int, chunks: Iterable[bytes]) -> tuple[int, in
         if waiting >= _WRITE_BYTES:
             size, crc = _write_batch(disk, fd, batch, size, crc)
             batch, waiting = [], 0
+        if size - synced >= SYNC_BYTES:
+            disk.fdatasync(fd)
+            synced = size
     return _write_batch(disk, fd, batch, size, crc)
 
 

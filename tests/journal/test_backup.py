@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cronflowd.base.errors import Exit, Fatal, Refusal
+from cronflowd.host import disk
 from cronflowd.journal import backup, compaction
 from cronflowd.journal.records import journal_dir
 from tests.lib.journal_driver import Life, restarted, settle, told
@@ -188,7 +190,7 @@ def test_a_directory_in_use_is_not_restored_into(life: Life, tmp_path: Path) -> 
     with pytest.raises(Fatal, match="in use") as error:
         backup.restore(file, tmp_path / "new", force=True)
     assert error.value.status == Exit.TRY_AGAIN
-    backup.os.close(lock)
+    os.close(lock)
 
 
 def test_a_disk_that_cannot_hold_it_is_asked_before_it_is_filled(
@@ -200,3 +202,17 @@ def test_a_disk_that_cannot_hold_it_is_asked_before_it_is_filled(
         backup.archive(life.data, life.data / "b.tar", life.journal.open_segment, ABOUT)
     assert error.value.code == "disk-full"
     assert not list(life.data.glob("*.tar"))
+
+
+def test_a_long_file_reaches_the_disk_piece_by_piece(tmp_path: Path) -> None:
+    """All at once at its end, whoever waits for a sync of the journal would wait for that, too."""
+    synced: list[int] = []
+
+    class Counting(disk.Disk):
+        def fdatasync(self, fd: int) -> None:
+            synced.append(os.fstat(fd).st_size)
+            super().fdatasync(fd)
+
+    chunks = [bytes(1024 * 1024)] * 20
+    assert disk.prepare(tmp_path / "x", chunks, Counting()).size == 20 * 1024 * 1024
+    assert synced == [disk.SYNC_BYTES, 2 * disk.SYNC_BYTES]
