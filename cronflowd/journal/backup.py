@@ -19,6 +19,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 from attrs import frozen
@@ -52,12 +53,11 @@ _NUMBER = re.compile("[0-9]{20}")
 
 @frozen
 class _Member:
-    """A file, and how much of it is taken."""
+    """A file that goes into it."""
 
     name: str
     path: Path
-    size: int
-    mtime: float
+    most: int | None = None  # bytes that count; None: all
 
 
 def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) -> tuple[Prepared, int]:
@@ -66,7 +66,7 @@ def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) 
     `upto` is the file that the journal is written to, as far as it counts. Blocking, for a thread.
     """
     members = list(_members(data, upto))
-    needed, free = sum(member.size for member in members), shutil.disk_usage(data).free
+    needed, free = sum(member.path.stat().st_size for member in members), shutil.disk_usage(data).free
     if needed > free:
         raise Refusal(
             "disk-full", f"{path.name} takes {needed} bytes, and {free} are free; nothing was written"
@@ -77,14 +77,14 @@ def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) 
 def _members(data: Path, upto: Segment) -> Iterator[_Member]:
     for path in sorted(data.iterdir()):
         if path.is_file() and not path.name.startswith(".") and _is_taken(path):
-            yield _Member(path.name, path, (found := path.stat()).st_size, found.st_mtime)
+            yield _Member(path.name, path)
     for path in sorted(journal_dir(data).glob("*.jsonl")):
+        name = f"{JOURNAL_NAME}/{path.name}"
+        if path.name == upto.path.name:
+            yield _Member(name, path, upto.size)
         # What has come since stands in later files: the last number in a name tells where it ends.
-        is_open = path.name == upto.path.name
-        if is_open or int(_NUMBER.findall(path.name)[-1]) < upto.first:
-            found = path.stat()
-            size = upto.size if is_open else found.st_size
-            yield _Member(f"{JOURNAL_NAME}/{path.name}", path, size, found.st_mtime)
+        elif int(_NUMBER.findall(path.name)[-1]) < upto.first:
+            yield _Member(name, path)
 
 
 def _is_taken(path: Path) -> bool:
@@ -94,13 +94,16 @@ def _is_taken(path: Path) -> bool:
 def _pack(members: list[_Member], about: dict[str, str | int]) -> Iterator[bytes]:
     lines = [about]
     for member in members:
-        yield _head(member.name, member.size, member.mtime)
-        crc = 0
-        for chunk in _content(member):
-            crc = zlib.crc32(chunk, crc)
-            yield chunk
-        yield bytes(-member.size % tarfile.BLOCKSIZE)
-        lines.append({"file": member.name, "size": member.size, "crc": f"{crc:08x}"})
+        with open_regular(member.path) as file:
+            # Looked at now that it is open: whatever takes its name meanwhile is another file.
+            found, crc = os.fstat(file.fileno()), 0
+            size = found.st_size if member.most is None else member.most
+            yield _head(member.name, size, found.st_mtime)
+            for chunk in _content(file, member.name, size):
+                crc = zlib.crc32(chunk, crc)
+                yield chunk
+        yield bytes(-size % tarfile.BLOCKSIZE)
+        lines.append({"file": member.name, "size": size, "crc": f"{crc:08x}"})
     told = b"".join(orjson.dumps(line) + b"\n" for line in lines)
     yield _head(MANIFEST, len(told), 0)
     yield told + bytes(-len(told) % tarfile.BLOCKSIZE) + bytes(2 * tarfile.BLOCKSIZE)
@@ -112,15 +115,13 @@ def _head(name: str, size: int, mtime: float) -> bytes:
     return info.tobuf()
 
 
-def _content(member: _Member) -> Iterator[bytes]:
-    left = member.size
-    with open_regular(member.path) as file:
-        while left:
-            chunk = file.read(min(left, CHUNK_BYTES))
-            if not chunk:
-                raise Refusal("busy", f"{member.name} became shorter while it was read; nothing was written")
-            left -= len(chunk)
-            yield chunk
+def _content(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
+    while size:
+        chunk = file.read(min(size, CHUNK_BYTES))
+        if not chunk:
+            raise Refusal("busy", f"{name} became shorter while it was read; nothing was written")
+        size -= len(chunk)
+        yield chunk
 
 
 # --- taking one back -----------------------------------------------------------------------------

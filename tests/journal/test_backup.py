@@ -117,7 +117,7 @@ def _write(file: Path, files: dict[str, bytes]) -> None:
     members = []
     for number, (name, content) in enumerate(files.items()):
         (path := source / str(number)).write_bytes(content)
-        members.append(backup._Member(name, path, len(content), 0))
+        members.append(backup._Member(name, path))
     file.write_bytes(b"".join(backup._pack(members, ABOUT)))
 
 
@@ -191,6 +191,28 @@ def test_a_directory_in_use_is_not_restored_into(life: Life, tmp_path: Path) -> 
         backup.restore(file, tmp_path / "new", force=True)
     assert error.value.status == Exit.TRY_AGAIN
     os.close(lock)
+
+
+def test_a_file_that_is_replaced_meanwhile_is_in_it_whole(
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compaction and editors do so, at any time: half of the one or the other would be damage."""
+    usage = backup.shutil.disk_usage
+    history = next(journal_dir(life.data).glob("history-*"))
+
+    def replace(path: Path) -> object:  # what is asked between looking at the files and reading them
+        for file, content in ((life.data / "days", b"2030-01-01\n" * 9), (history, history.read_bytes())):
+            (new := tmp_path / "made").write_bytes(content)
+            new.rename(file)
+        with history.open("r+b") as file:
+            lines = file.readlines()
+            file.truncate(sum(map(len, lines[:-1])))
+        return usage(path)
+
+    monkeypatch.setattr(backup.shutil, "disk_usage", replace)
+    file = make(life)
+    backup.restore(file, tmp_path / "new")
+    assert (tmp_path / "new/days").read_text() == "2030-01-01\n" * 9
 
 
 def test_a_disk_that_cannot_hold_it_is_asked_before_it_is_filled(
