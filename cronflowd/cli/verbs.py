@@ -1,8 +1,8 @@
 """Any verb of the control port as a command: `cronflowd ls`, `cronflowd runs`, `cronflowd log NAME -f`.
 
-The words are sent as they are, those that hold blanks in quotes. Rows go to standard output, as
-a table where that is a terminal, and what the status line says beside their number to standard
-error; a line of ERR is an error, and decides the exit status.
+The words are sent as they are, those that hold blanks in quotes. What was asked for goes to
+standard output: rows, as a table where that is a terminal, or of a verb that changes something what
+its status line says. The rest goes to standard error; ERR is an error, and decides the exit status.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ def commands(taken: Iterable[str]) -> Iterator[tuple[str, str, str, str]]:
 
 def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
     """Says one line and shows the reply; returns the exit status."""
-    out = Out(sys.stdout)
+    out, errors = Out(sys.stdout), Out(sys.stderr)
     if name == "LOG":
-        return _log(settings, words, out)
+        return _log(settings, words, out, errors)
     form = "text"
     if sys.stdout.isatty():
         form = f"table width={shutil.get_terminal_size().columns}"
     with closing(Connection(settings, form)) as connection:
-        rows = 0
+        reads = VERBS[name].reads
         # What reads answers soon. What changes very many tasks, or writes a large file, takes its time.
-        for line in connection.lines(order(name, words), REPLY_S if VERBS[name].reads else None):
+        for line in connection.lines(order(name, words), REPLY_S if reads else None):
             word, _, rest = line.partition(" ")
             if word == "ERR":
                 code, _, message = rest.partition(" ")
                 refuse({"code": code, "message": message})
             if word not in ("OK", "PONG"):
-                out.say(line)
-                rows += 1
-            elif word == "PONG" or not (rest in ("", "0") or (rows and rest.isdigit())):
-                (Out(sys.stderr) if rows else out).say(rest or word)
+                (out if reads else errors).say(line)
+            elif word == "PONG" or not reads:
+                out.say(rest or word)
+            elif rest and not rest.isdigit():  # more than how many rows there were
+                errors.say(rest)
             if not out.is_open:
                 return BROKEN_PIPE
         if name == "WATCH":
@@ -79,10 +80,9 @@ def _quoted(word: str) -> str:
     return word if word.startswith('"') else format_option("", word)[1:]
 
 
-def _log(settings: ClientSettings, words: Sequence[str], out: Out) -> int:
+def _log(settings: ClientSettings, words: Sequence[str], out: Out, errors: Out) -> int:
     """What a run wrote, as it wrote it; of a task, its newest run."""
     run, *more = ["follow" if word in ("-f", "--follow") else word for word in words] or [""]
-    errors = Out(sys.stderr)
     with closing(Connection(settings)) as connection:
         if run and not run.isdigit():
             found, status = connection.ask(order("RUNS", [run, "limit=1"]))

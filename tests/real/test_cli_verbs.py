@@ -40,6 +40,8 @@ def test_verbs_are_commands(say: Say) -> None:
     assert say("ls", "name=x*") == (0, "", "")
     status, out, err = say("prove")
     assert (status, out.split("\n")[0], err) == (0, "due\t0", "balanced\n")
+    status, out, err = say("expect", "offsite", "every=1d")
+    assert (status, out[:12], err[:5]) == (0, "offsite due=", "note\t"), "a remark is no answer"
     assert say("clear") == (0, "1 removed\n", "")
 
 
@@ -76,10 +78,12 @@ def test_run_and_log_are_for_people(start_worker: Callable[..., Worker], daemon:
 
 def test_watch_goes_on_until_it_is_interrupted(daemon: Daemon) -> None:
     """And its rows come as they happen."""
-    with subprocess.Popen(command(daemon, "watch"), stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command(daemon, "watch"), **pipes, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout
-            assert process.stdout.readline() == "watching\n"
+            assert process.stderr
+            assert process.stderr.readline() == "watching\n"
             daemon.ask("ADD name=new @daily x")
             assert "\ttask-added\t" in process.stdout.readline()
             process.send_signal(signal.SIGINT)
