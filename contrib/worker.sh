@@ -1,8 +1,8 @@
 #!/bin/sh
 # A whole cronflowd worker: worker.sh [HOST [PORT [NAME [TOKEN-FILE]]]]. It runs jobs of type shell,
 # one at a time, and is meant to be read beside protocol.md, where the worker port is told. It leaves
-# out what a simple worker may: cwd=, env.K=, KILL, output while the job runs, and keeping a report
-# over a lost connection (it ends then, so start it in a loop). NC=ncat takes another netcat.
+# out what a simple worker may: cwd=, env.K=, KILL, output while the job runs and byte for byte, and
+# keeping a report over a lost connection (it ends then, so start it in a loop). NC=ncat takes another netcat.
 name=${3:-$(hostname)} tab=$(printf '\t') nc='' beater='' leaving='' owed=''
 dir=$(mktemp -d) && mkfifo "$dir/say" "$dir/hear" && exec 3<>"$dir/say" || exit 73
 beat() { while sleep "${BEAT_S:-5}" >&2 3>&-; do echo BEAT; done >&3 4<&- & beater=$!; }

@@ -7,17 +7,17 @@
     method       GET, or POST where there is `json`
     json         what is sent, as JSON
     headers      {"name": "text"}
-    headers_env  {"name": "VARIABLE"}: the text is in the worker's environment (or its env.VARIABLE=),
-                 so that no secret has to stand in a task
+    headers_env  {"name": "VARIABLE"}: the text is in a variable that the worker passes on (--pass-env
+                 VARIABLE), or in env.VARIABLE=; so no secret has to stand in a task
     expect       the statuses that are good, [200, 201, 202, 204] by default
     retries      3: how often it is tried again after a 5xx, or if there was no answer
     delay        1: seconds before that, doubled each time
     timeout      30: seconds for each attempt
 
 The result is {"status": …, "body": …}, the body as JSON if it is some. Redirects are not followed:
-they could carry the secret elsewhere. Proxies are those of the environment (`HTTPS_PROXY` and the like),
-which type=http does not use. `Idempotency-Key` is the same in all attempts of a fire, so
-that a server which knows this header does nothing twice.
+they could carry the secret elsewhere. Proxies are those of the environment (`HTTPS_PROXY` and the like,
+if they are passed on), which type=http does not use. `Idempotency-Key` is the same in all attempts of a
+fire, so that a server which knows this header does nothing twice.
 """
 
 import json

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from attrs import evolve, frozen
 
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import JsonOnly, Reply
 from ..base.text import escape, format_time
 from ..base.walks import in_order, in_slices, page
 from ..engine.facts import NoticeFailed
@@ -39,7 +39,7 @@ from .revisions import find_revision
 from .tree import Line, draw_tree
 
 LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command")
-RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit")
+RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit", "why")
 WORKER_COLUMNS = ("name", "state", "slots", "busy", "labels", "since", "last-seen", "address")
 CHANGE_COLUMNS = ("id", "jobName", "change", "what", "old", "new")
 DIFFERENCE_COLUMNS = ("id", "jobName", "zone", "old", "new", "remark")
@@ -200,14 +200,14 @@ def outcome_row(outcome: Outcome) -> Row:
     """An ended attempt, or fires that never ran, as RUNS shows it."""
     return (
         outcome.run, outcome.task_id, outcome.name, outcome.attempt, outcome.state, outcome.due_at,
-        outcome.started_at, outcome.ended_at, outcome.worker, outcome.exit,
+        outcome.started_at, outcome.ended_at, outcome.worker, outcome.exit, JsonOnly(in_words(outcome.why)),
     )  # fmt: skip
 
 
 def _active_row(run: Run) -> Row:
     return (
         run.id, run.task_id, run.spec.name, run.attempt, run.shown, run.due_at, run.started_at, None,
-        run.worker, None,
+        run.worker, None, JsonOnly(""),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import orjson
 from attrs import Factory, define
 
 from .errors import Refusal
-from .text import escape, format_time
+from .text import escape, format_time, readable
 
 BLOCK_ROWS = 100  # of a table: so many are aligned together, and the columns of the next are no narrower
 GAP = "  "
@@ -40,7 +40,10 @@ class Verbatim(str):
     __slots__ = ()
 
 
-BLANK = Verbatim("")
+class JsonOnly(str):
+    """A column at a row's end that lines of text, which have fewer for good, leave out."""
+
+    __slots__ = ()
 
 
 def format_rows(reply: Reply, as_json: bool, width: int | None = None) -> Iterator[str | None]:
@@ -56,7 +59,7 @@ def format_rows(reply: Reply, as_json: bool, width: int | None = None) -> Iterat
 def format_row(columns: Sequence[str], row: Sequence[Any], as_json: bool) -> str:
     """One row: tab-separated columns, or an object whose keys are the column names."""
     if not as_json:
-        return "\t".join([_column(value) for value in row])
+        return "\t".join([_column(value) for value in row if type(value) is not JsonOnly])
     keys = (name.replace(" ", "_") for name in columns)
     return to_json(dict(zip(keys, map(_json_value, row), strict=False)))
 
@@ -134,7 +137,7 @@ def _one_line(message: str) -> str:
 
 
 def _column(value: Any) -> str:
-    if value is None or (value == "" and value is not BLANK):
+    if value is None or (value == "" and not isinstance(value, Verbatim)):
         return "-"
     if isinstance(value, datetime):
         return format_time(value)
@@ -142,7 +145,9 @@ def _column(value: Any) -> str:
 
 
 def _json_value(value: Any) -> Any:
-    if value == "" and not isinstance(value, Verbatim):
+    if isinstance(value, Verbatim):
+        return readable(value)
+    if value == "":
         return None  # a column that has nothing to say
     return format_time(value) if isinstance(value, datetime) else value
 

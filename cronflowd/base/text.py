@@ -13,9 +13,14 @@ from datetime import datetime
 
 from .errors import Refusal
 
-# C0, DEL, C1, backslash, U+2028/9 (line separators) and the bidi controls of UAX #9.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\\\\\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_ESCAPED = re.compile(r"\\(?:t|n|r|\\|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
+# C0, DEL, C1, backslash, U+2028/9 (line separators), the bidi controls of UAX #9, and surrogates: U+DCNN
+# is what stands in a text for a byte NN that is no UTF-8, and no other ever does.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\\\\\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_ESCAPED = re.compile(
+    r"\\(?:t|n|r|\\|x[0-9a-fA-F]{2}|u(?:[dD][cC][89a-fA-F][0-9a-fA-F]|(?![dD][89a-fA-F])[0-9a-fA-F]{4}))"
+)
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"}
 _LONG = {short: char for char, short in _SHORT.items()}
 
@@ -39,6 +44,16 @@ def unescape(text: str) -> str:
 def _unescape_one(match: re.Match[str]) -> str:
     word = match[0]
     return _LONG.get(word) or chr(int(word[2:], 16))
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8, with the bytes themselves where a surrogate stands for one."""
+    return text.encode(errors="surrogateescape")
+
+
+def readable(text: str) -> str:
+    """The text with U+FFFD for bytes that are no UTF-8."""
+    return text if text.isascii() else to_bytes(text).decode(errors="replace")
 
 
 # --- key=value words -----------------------------------------------------------------

@@ -7,15 +7,21 @@ cannot be reached, 77 for one that does not let us in.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import select
 import shlex
 import signal
 import socket
 import sys
+import termios
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from base64 import b64decode, b64encode
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -24,15 +30,22 @@ from typing import Any, NoReturn, TextIO
 import orjson
 
 from ..base.errors import Exit, Fatal
+from ..base.output import NO_NEWLINE
 from ..base.text import format_option
 from ..host.config import CONTROL_PORT, Address, ClientSettings, format_address
 from ..host.secrets import read_tokens
+from ..tasks.kinds import WHOSE
 
 CONNECT_S = 10.0
 REPLY_S = 60.0  # a reply that takes longer never comes
 PATIENCE_S = 60.0  # how long a lost server is waited for while a run goes on
+READ_BYTES = 64 * 1024
+LOOK_S = 1.5  # after so much silence of a run it is looked at whether it waits for something
+STDIN_S = 1.0  # how long something is waited for on standard input, where nobody types
+MAX_STDIN_BYTES = 32 * 1024  # of standard input: it travels with the order, which is one line
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0  # between two tries
 TIMED_OUT, SIGNALLED = 124, 128  # as timeout(1) and the shell have them
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CANCELLED = SIGNALLED + signal.SIGINT
 BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 
@@ -55,7 +68,8 @@ class Connection:
     def __init__(self, settings: ClientSettings, form: str = "json") -> None:
         self._socket, where = _connect(settings)
         self.where = where
-        self._lines = self._socket.makefile("rb")
+        self._lines: deque[bytes] = deque()
+        self._rest = b""  # of a line that is still coming
         if self._socket.family != socket.AF_UNIX and settings.token_file is not None:
             # Before FORMAT, so their answers are the only ones in text.
             answers = (self._ask_text(b"AUTH " + token) for token in read_tokens(settings.token_file))
@@ -70,11 +84,13 @@ class Connection:
         *rows, status = self.stream(line, REPLY_S)
         return rows, status
 
-    def stream(self, line: str | bytes, timeout_s: float | None = None) -> Iterator[Row]:
-        """A reply as it comes; the status is the last one."""
+    def stream(
+        self, line: str | bytes, timeout_s: float | None = None, on_silence: Callable[[], None] | None = None
+    ) -> Iterator[Row]:
+        """A reply as it comes; the status is the last one. `on_silence` is called after each such time."""
         self._send(line, timeout_s)
         while True:
-            row = self._read()
+            row = self._read(on_silence)
             yield row
             if "ok" in row:
                 return
@@ -94,7 +110,6 @@ class Connection:
 
     def close(self) -> None:
         """Ends it; what was asked for stays asked for."""
-        self._lines.close()
         self._socket.close()
 
     def _ask_text(self, line: bytes) -> bytes:
@@ -111,22 +126,28 @@ class Connection:
         except OSError as error:
             raise Lost(f"{self.where}: {error}") from error
 
-    def _read(self) -> Row:
-        line = self._read_line()
+    def _read(self, on_silence: Callable[[], None] | None) -> Row:
+        line = self._read_line(on_silence)
         try:
             row: Row = orjson.loads(line)
         except ValueError as error:
             raise Lost(f"{self.where}: it does not speak our protocol: {line[:80]!r}") from error
         return row
 
-    def _read_line(self) -> bytes:
-        try:
-            line = self._lines.readline()
-        except OSError as error:
-            raise Lost(f"{self.where}: {error}") from error
-        if not line.endswith(b"\n"):
-            raise Lost(f"{self.where}: the server has closed the connection")
-        return line
+    def _read_line(self, on_silence: Callable[[], None] | None = None) -> bytes:
+        while not self._lines:
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except OSError as error:
+                if on_silence and isinstance(error, TimeoutError):
+                    on_silence()
+                    continue
+                raise Lost(f"{self.where}: {error}") from error
+            if not data:
+                raise Lost(f"{self.where}: the server has closed the connection")
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            self._lines += lines
+        return self._lines.popleft()
 
 
 def _connect(settings: ClientSettings) -> tuple[socket.socket, str]:
@@ -177,20 +198,42 @@ def refuse(status: Row) -> NoReturn:
 class Out:
     """Standard output or error, for as long as somebody reads it (`| head`)."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self.is_open = True
+        self._fault = ""
 
     def say(self, line: str) -> None:
-        if not self.is_open:
-            return
+        if self.is_open:
+            self._try(f"{line}\n".encode(), False)
+
+    def close(self) -> None:
+        self._try(b"", True)
+        if self._fault:
+            raise Fatal(Exit.IO, f"standard output: {self._fault}")
+
+    def _try(self, said: bytes, flush: bool) -> None:
         try:
-            self.stream.buffer.write(line.encode(errors="backslashreplace") + b"\n")
-            self.stream.buffer.flush()
+            _write(self.stream, said, flush)
         except BrokenPipeError:
             self.is_open = False
+        except OSError as error:
+            self.is_open, self._fault = False, str(error.strerror)
+
+
+def _write(stream: TextIO | None, said: bytes, flush: bool = True) -> None:
+    """Where that is an OSError, all that follows goes nowhere."""
+    try:
+        if stream is None:
+            raise OSError(errno.EBADF, "it is closed")
+        stream.buffer.write(said)
+        if flush:
+            stream.buffer.flush()
+    except OSError:
+        if stream is not None:
             # What is still in the buffer is written when Python ends, and must not fail there again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise
 
 
 def import_crontab(
@@ -200,12 +243,12 @@ def import_crontab(
     lines = _read_crontab(path)
     verb = b"IMPORT " + b"--system " * is_system + b"--dry-run " * is_dry + b"--replace " * is_replace
     out = Out(sys.stdout)
-    with closing(Connection(settings)) as connection:
+    with closing(Connection(settings)) as connection, closing(out):
         counts = _send_lines(connection, lines, verb, is_dry, out)
-    done, added = ("nothing was changed: ", "would be added") if is_dry else ("", "added")
-    added += f", {counts['replaced']} {added.replace('added', 'replaced')}" * bool(counts["replaced"])
-    there = f"{counts['there already']} there already, {counts['refused']} refused"
-    out.say(f"{done}{counts['added']} {added}, {there}")
+        done, added = ("nothing was changed: ", "would be added") if is_dry else ("", "added")
+        added += f", {counts['replaced']} {added.replace('added', 'replaced')}" * bool(counts["replaced"])
+        there = f"{counts['there already']} there already, {counts['refused']} refused"
+        out.say(f"{done}{counts['added']} {added}, {there}")
     return Exit.CORRUPT if counts["refused"] else Exit.OK
 
 
@@ -260,7 +303,7 @@ def _outcome(status: Row, is_dry: bool) -> tuple[str, str] | None:
 def export_crontab(settings: ClientSettings, refs: Sequence[str]) -> int:
     """Prints tasks as a crontab."""
     out = Out(sys.stdout)
-    with closing(Connection(settings)) as connection:
+    with closing(Connection(settings)) as connection, closing(out):
         for row in connection.stream(" ".join(["EXPORT", *refs]), REPLY_S):
             if "line" in row:
                 out.say(row["line"])
@@ -281,10 +324,17 @@ class _Interrupted(BaseException):
 def run_command(settings: ClientSettings, options: Iterable[tuple[str, str]], argv: Sequence[str]) -> int:
     """Has a worker run a command once, shows what it writes, and ends as it does."""
     given = list(options)
-    command = _as_command(dict(given).get("type", "shell"), argv)
+    kind = dict(given).get("type", "shell")
+    if kind not in WHOSE["stdin"]:
+        if left := _waiting_input():
+            _say(f"{left} bytes on standard input are not passed: type={kind} takes none")
+    elif data := _read_input():
+        given.append(("stdin", b64encode(data).decode()))
     words = [format_option(key, value) for key, value in given]
-    watch = _Watch(settings, " ".join(["NOW", *words, command]))
-    before = {number: signal.signal(number, watch.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    watch = _Watch(settings, " ".join(["NOW", *words, _as_command(kind, argv)]))
+    # What is ignored (nohup, a job behind a script's &) stays so.
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, watch.interrupt) for number in numbers}
     try:
         return watch.wait()
     except _Interrupted:
@@ -292,6 +342,43 @@ def run_command(settings: ClientSettings, options: Iterable[tuple[str, str]], ar
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        watch.close()
+
+
+def _read_input() -> bytes:
+    """Standard input up to its end, for the command; nothing where a person types, or where nothing comes."""
+    if sys.stdin is None or os.isatty(0):
+        return b""
+    found, wait_s = b"", STDIN_S
+    while select.select([0], [], [], wait_s)[0]:
+        try:
+            data = os.read(0, READ_BYTES)
+        except OSError as error:
+            raise Fatal(Exit.USAGE, f"standard input: {error.strerror}; nothing was run") from error
+        if not data:
+            break
+        found, wait_s = found + data, REPLY_S
+        if len(found) > MAX_STDIN_BYTES:
+            what = f"standard input has more than the {MAX_STDIN_BYTES} bytes that an order can hold"
+            raise Fatal(Exit.USAGE, f"{what}; nothing was run. Have the command read a file")
+    else:
+        if found:
+            raise Fatal(Exit.USAGE, f"standard input has no end within {REPLY_S:g} s; nothing was run")
+        _say(f"nothing came on standard input within {STDIN_S:g} s, and nothing is passed")
+    return found
+
+
+def _waiting_input() -> int:
+    """How many bytes stand on standard input."""
+    with suppress(OSError):
+        if sys.stdin is not None and not os.isatty(0):
+            return int.from_bytes(fcntl.ioctl(0, termios.FIONREAD, bytes(4)), sys.byteorder)
+    return 0
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        print(f"cronflowd: {text}", file=sys.stderr, flush=True)
 
 
 def _as_command(kind: str, argv: Sequence[str]) -> str:
@@ -304,23 +391,31 @@ def _as_command(kind: str, argv: Sequence[str]) -> str:
 
 
 class _Watch:
-    """One run, from NOW to its end, over as many connections as that takes."""
+    """One order, from NOW to the end of its run, over as many connections as that takes."""
 
     def __init__(self, settings: ClientSettings, order: str) -> None:
         self._settings = settings
         self._order = order
         self._connection: Connection | None = None
         self._task = 0
-        self._run: int | None = None
-        self._shown = 0  # rows of its LOG
+        self._runs: list[int] = []
+        self._exits: list[int] = []  # of those that have ended
+        self._shown = 0  # rows of the LOG of the next one
         self._signal = 0
-        self._out, self._error = Out(sys.stdout), Out(sys.stderr)
+        self._is_open = {1: True, 2: True}
+        self._status = 0  # if what it wrote could not be written here
+        self._may_wait = True  # for a worker, or for something else; it may have been told
+        self._told = ""
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """A signal: waited for until there is a run that can be cancelled."""
         self._signal = number
-        if self._run is not None:
+        if self._runs:
             raise _Interrupted
+
+    def close(self) -> None:
+        if self._connection:
+            self._connection.close()
 
     def wait(self) -> int:
         self._connection = Connection(self._settings)
@@ -330,7 +425,7 @@ class _Watch:
             raise Lost(f"{error.message}; it is not known whether the command was taken") from error
         if not status["ok"]:
             refuse(status)
-        # All rows about this id are of one run, also when it has ended already.
+        # All rows about this id are of this order, also when it has ended already.
         self._task = status["id"]
         lost_at, pause_s = 0.0, FIRST_PAUSE_S
         while True:
@@ -340,6 +435,7 @@ class _Watch:
                     lost_at, pause_s = 0.0, FIRST_PAUSE_S
                 return self._follow(self._connection)
             except Lost as error:
+                self.close()
                 self._connection = None
                 now = time.monotonic()
                 lost_at = lost_at or now
@@ -349,38 +445,85 @@ class _Watch:
             pause_s = min(LAST_PAUSE_S, pause_s * 2)
 
     def _follow(self, connection: Connection) -> int:
-        self._run = self._last_attempt(connection)["run"]
+        """With on=all one run after the other; the worst of their ends is ours."""
+        attempts = self._attempts(connection)
+        self._runs = sorted({row["run"] for row in attempts if row["run"] is not None})
         if self._signal:
             raise _Interrupted
-        if self._run is not None:
-            for row in islice(connection.stream(f"LOG {self._run} follow"), self._shown, None):
+        for run in self._runs[len(self._exits) :]:
+            rows = connection.stream(f"LOG {run} follow", LOOK_S, partial(self._tell_waiting, run))
+            for row in islice(rows, self._shown, None):
                 if "fd" in row:
                     self._shown += 1
-                    remark = "" if row["fd"] else "cronflowd: "
-                    (self._out if row["fd"] == 1 else self._error).say(remark + row["text"])
-        return self._exit(self._last_attempt(connection))
+                    self._may_wait = row["fd"] == 0  # another attempt, perhaps
+                    self._show(run, row)
+            self._shown, self._may_wait = 0, True
+            self._exits.append(self._exit(self._attempts(connection, run)[0]))
+        return max(self._exits) if self._exits else self._exit(attempts[0])
 
-    def _last_attempt(self, connection: Connection) -> Row:
-        rows, status = connection.ask(f"RUNS {self._task} limit=1")
+    def _tell_waiting(self, run: int) -> None:
+        """Says what the run waits for, if it does, and whenever that is something else."""
+        if not self._may_wait:
+            return
+        with suppress(Fatal), closing(Connection(self._settings)) as connection:
+            self._may_wait = self._attempts(connection, run)[0]["state"] == "queued"
+            rows, _ = connection.ask(f"WHY {self._task}") if self._may_wait else ([], {})
+            for text in (row["what"] for row in rows if row["what"].startswith(f"run {run}, ")):
+                if text != self._told and "queued" in text:
+                    self._told = text
+                    _say(text)
+
+    def _attempts(self, connection: Connection, run: int | None = None) -> list[Row]:
+        """The newest first."""
+        rows, status = connection.ask(f"RUNS {self._task}")
+        rows = [row for row in rows if run in (None, row["run"])]
         if not rows:
             refuse(status if not status["ok"] else {"code": "internal", "message": "the run is not known"})
-        return rows[0]
+        return rows
+
+    def _show(self, run: int, row: Row) -> None:
+        fd = row["fd"]
+        text = b64decode(row["base64"]) if "base64" in row else row["text"].encode()
+        if not fd:
+            self._write(run, 2, b"cronflowd: %b\n" % text)
+        else:
+            self._write(run, fd, text if row.get("end") == NO_NEWLINE else text + b"\n")
+
+    def _write(self, run: int, fd: int, said: bytes) -> None:
+        """Nobody may be there any more to read it (`| head`), which ends nothing but the writing."""
+        if not self._is_open[fd]:
+            return
+        try:
+            _write(sys.stdout if fd == 1 else sys.stderr, said)
+        except OSError as error:
+            self._is_open[fd] = False
+            if fd == 1:
+                why = f"standard output: {error.strerror}"
+                _say(f"{why}; run {run} goes on, and LOG {run} has what it writes")
+                self._status = 0 if isinstance(error, BrokenPipeError) else Exit.IO
 
     def _exit(self, row: Row) -> int:
         state, run = row["state"], row["run"]
         if state == "ok":
-            return Exit.OK
+            return self._status
         if state == "failed":
             return int(row["exit"]) if row["exit"] else 1
-        self._error.say(f"cronflowd: run {run} has ended as {state}")
+        _say(f"run {run} has ended as {state}")
         return {"timeout": TIMED_OUT, "cancelled": CANCELLED}.get(state, Exit.TRY_AGAIN)
 
     def cancel(self) -> int:
         """Over a connection of its own: the other one waits for the LOG's end."""
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        try:
-            Connection(self._settings).ask(f"CANCEL {self._run}")
-        except Fatal as error:
-            self._error.say(f"cronflowd: run {self._run} was not cancelled: {error.message}")
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        for run in self._runs[len(self._exits) :]:
+            try:
+                with closing(Connection(self._settings)) as connection:
+                    _, status = connection.ask(f"CANCEL {run}")
+            except Fatal as error:
+                status = {"ok": False, "message": error.message}
+            if status["ok"]:
+                _say(f"run {run} is cancelled; LOG {run} has what it writes until it has ended")
+            else:
+                _say(f"run {run} was not cancelled: {status['message']}")
         return SIGNALLED + self._signal

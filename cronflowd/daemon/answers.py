@@ -24,8 +24,9 @@ from ..ask import commands, grammar, manual, stats, views, why
 from ..ask import questions as q
 from ..ask.kept import Kept
 from ..ask.revisions import show_history
+from ..base import output
 from ..base.errors import Refusal
-from ..base.replies import BLANK, Reply
+from ..base.replies import Reply
 from ..base.text import format_time
 from ..engine import expectations
 from ..engine import orders as o
@@ -41,7 +42,7 @@ from ..schedules.zones import data_version, read_zones
 from ..tasks.task import Outcome
 from . import crontab_orders
 from .core import Core
-from .feeds import LOG_COLUMNS, LogFeed, WatchHub
+from .feeds import LogFeed, WatchHub
 from .files import Files
 from .past import MAX_OLD_ROWS, Past
 
@@ -324,7 +325,7 @@ class Answers:
         """The daemon's own lines in the LOG of these runs."""
         runs = {row.run for row in found.outcomes if row.run} | {run.id for run in found.runs}
         upto = self.core.last_seq
-        return [text for run in sorted(runs) for fd, text in await self._lines(run, upto) if fd == 0]
+        return [line[1] for run in sorted(runs) for line in await self._lines(run, upto) if line[0] == 0]
 
     def _log(self, question: q.ShowLog, session: Session) -> Answer:
         state = self.core.state
@@ -333,15 +334,16 @@ class Answers:
             raise Refusal("not-found", f"no run {question.run}")
         if question.follow and run is not None:
             return self._follow(question.run, session)
-        return self._past_log(question.run)
+        return self._past_log(question.run, 4 if session.as_json else 3)
 
-    async def _past_log(self, run: int) -> Reply:
+    async def _past_log(self, run: int, columns: int) -> Reply:
         state, rows = self.core.state, self.core.state.outcomes.get(run)
         met = history.Met(rows[0].task_id if rows else 0)
         lines = await self._lines(run, self.core.last_seq, met)
         if lines and run not in state.runs and not await self._is_kept(run, met):
             lines = []
-        return Reply("", {}, LOG_COLUMNS, ((fd, text or BLANK) for fd, text in lines), "rows")
+        shown = (output.row_of(line)[:columns] for line in lines)
+        return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
 
     async def _is_kept(self, run: int, met: history.Met) -> bool:
         """Whether the output of a run that has ended is still shown: no further back than `keep=` says."""
@@ -356,12 +358,12 @@ class Answers:
         found = await self._past().newest(is_found, 1)
         return not found or not kept.is_limited(found[0].task_id) or run in kept.outputs
 
-    async def _lines(self, run: int, upto: int, met: history.Met | None = None) -> list[tuple[int, str]]:
+    async def _lines(self, run: int, upto: int, met: history.Met | None = None) -> list[output.Line]:
         """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
         state = self.core.state
-        output = state.outputs.get(run)
-        if output is not None and output.whole:
-            return list(output.lines)
+        known = state.outputs.get(run)
+        if known is not None and known.whole:
+            return list(known.lines)
         active = state.runs.get(run)
         if active is not None and not active.has_output:
             return []

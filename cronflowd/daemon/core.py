@@ -32,6 +32,7 @@ from ..engine import facts as f
 from ..engine.engine import Engine
 from ..engine.orders import NoticeStep, UnsendRuns
 from ..engine.rules import Decision, Limits
+from ..engine.runs import held_run
 from ..engine.state import State
 from ..host.clock import STEP_S, Clock
 from ..journal.journal import Journal
@@ -107,6 +108,11 @@ class Core:
     def output_limit(self) -> int:
         """Bytes of output kept of an attempt."""
         return self.engine.limits.output_bytes
+
+    def output_of(self, worker: str, run: int, attempt: int) -> int | None:
+        """Characters of output that are kept of an attempt; None where that worker does not hold it."""
+        held = held_run(self.state, worker, run, attempt)
+        return held.output_bytes if held else None
 
     def now(self) -> datetime:
         """The wall clock, as the core's one clock reads it."""

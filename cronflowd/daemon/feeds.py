@@ -19,13 +19,13 @@ import trio
 from attrs import define, field
 
 from ..ask import events
-from ..base.replies import BLANK, format_row
+from ..base import output
+from ..base.replies import format_row
 from ..engine import facts as f
 from ..net.clients import Session
 from ..net.outbox import PIECE_BYTES, Chunks
 from .core import Core
 
-LOG_COLUMNS = ("fd", "text")
 MAX_BEHIND = 200_000  # events, about 150 MB; a watcher further behind is cut: they are kept for it alone
 LOOK_EVERY = 1000  # events, between two looks at who is behind
 EVENTS_A_PIECE = 500  # looked at in one go, by a watcher that may want none of them
@@ -204,9 +204,8 @@ class LogFeed:
         self._core = core
         self._session = session
         self._run = run
-        self._lines: deque[tuple[int, str, int]] = (
-            deque()
-        )  # that are not worded yet; an output's limit bounds it
+        # (line, record) that are not worded yet; an output's limit bounds it.
+        self._lines: deque[tuple[output.Line, int]] = deque()
         self._waits = True  # for the past
         self._is_making = False  # the outbox will ask for more
         self.count = 0
@@ -214,16 +213,16 @@ class LogFeed:
 
     def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
         if isinstance(fact, f.OutputReceived) and fact.run == self._run:
-            self._lines.extend((fd, text, seq) for fd, text in fact.lines)
+            self._lines.extend((line, seq) for line in fact.lines)
             self.count += len(fact.lines)
             self._tell()
         elif isinstance(fact, f.RunEnded) and fact.run == self._run and fact.final:
             self.ended.set()
 
-    def past(self, lines: Iterable[tuple[int, str]], seq: int) -> None:
+    def past(self, lines: Iterable[output.Line], seq: int) -> None:
         """The lines there were when it began; those that came meanwhile follow."""
         early = self._lines
-        self._lines = deque((fd, text, seq) for fd, text in lines)
+        self._lines = deque((line, seq) for line in lines)
         self.count += len(self._lines)
         self._lines += early
         self._waits = False
@@ -237,15 +236,15 @@ class LogFeed:
     def _tell(self) -> None:
         if self._lines and not self._waits and not self._is_making:
             self._is_making = True
-            self._session.outbox.put_rows(self._rows(), self._lines[0][2])
+            self._session.outbox.put_rows(self._rows(), self._lines[0][1])
 
     def _rows(self) -> Chunks:
         while self._lines:
             rows: list[bytes] = []
             size, seq = 0, 0
             while self._lines and size < PIECE_BYTES:
-                fd, text, seq = self._lines.popleft()
-                row = format_row(LOG_COLUMNS, (fd, text or BLANK), self._session.as_json)
+                line, seq = self._lines.popleft()
+                row = format_row(output.COLUMNS, output.row_of(line), self._session.as_json)
                 rows.append(row.encode(errors="backslashreplace") + b"\n")
                 size += len(rows[-1])
             yield b"".join(rows), seq

@@ -268,11 +268,11 @@ class OutputReceived(Fact):
 
     run: int
     attempt: int
-    lines: list[list[Any]]  # [fd, text] each
+    lines: list[list[Any]]  # as in base/output.py
     omitted: int = 0  # bytes beyond the limit, not kept
 
     def is_urgent(self) -> bool:
-        return all(fd == 0 for fd, _ in self.lines)
+        return all(line[0] == 0 for line in self.lines)
 
 
 class RunStopping(Fact):

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import orjson
 from attrs import evolve, frozen
 
+from ..base.output import last_lines
 from ..base.text import escape, format_time
 from ..tasks.kinds import CONTROL
 from ..tasks.options import DEFAULTS, set_options
@@ -262,7 +263,8 @@ def _headline(fact: f.RunEnded, event: str) -> str:
     if event == "failure":
         if fact.state == "timeout":
             return "timed out"
-        return "failed" if fact.exit is None else f"failed (exit {fact.exit})"
+        how = in_words(fact.why) if code_of(fact.why) == "signal" else f"exit {fact.exit}"
+        return "failed" if fact.exit is None else f"failed ({how})"
     return {
         "recovery": "is well again",
         "first": "succeeded for the first time",
@@ -376,8 +378,7 @@ def _output(state: State, run: int) -> str:
     """The end of what a run wrote, as far as memory has it."""
     if (found := state.outputs.get(run)) is None:
         return ""
-    lines = [text for fd, text in found.lines[-2 * MAX_LINES :] if fd][-MAX_LINES:]
-    text = "\n".join(_clean(line[-MAX_OUTPUT_CHARS:]) for line in lines)
+    text = "\n".join(map(_clean, last_lines(found.lines, (1, 2), MAX_LINES)))
     return text[-MAX_OUTPUT_CHARS:]
 
 

@@ -174,7 +174,7 @@ class ReportStarted:
 class ReportOutput:
     worker: str
     run: int
-    lines: list[list[Any]]  # [fd, text] each
+    lines: list[list[Any]]  # as in base/output.py
 
 
 @frozen

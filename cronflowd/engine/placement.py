@@ -91,7 +91,7 @@ def _run_head(task_id: int, spec: TaskSpec) -> str:
         words.append(format_option("cwd", options.cwd))
     words += [format_option(f"env.{name}", value) for name, value in options.env]
     words += [format_option(f"header.{name}", value) for name, value in options.headers]
-    for key in ("payload", "body", "expect", "secret"):
+    for key in ("payload", "body", "expect", "secret", "stdin"):
         if (value := getattr(options, key)) != getattr(DEFAULTS, key):
             words.append(format_option(key, value))
     return " ".join(words)

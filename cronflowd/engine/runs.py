@@ -121,9 +121,10 @@ from typing import Any
 from attrs import evolve
 
 from ..base.errors import Refusal
+from ..base.output import last_lines, size_of
 from ..base.replies import Reply
 from ..base.text import format_time
-from ..tasks.reasons import Reason, in_words, reason
+from ..tasks.reasons import Reason, code_of, in_words, reason, shortened
 from ..tasks.task import HELD, Run
 from . import facts as f
 from . import orders as o
@@ -148,6 +149,8 @@ from .tables import wait_ends
 
 MAX_RERUNS = 10  # of a run with lost=rerun, beyond retry=
 LONGEST_RERUN_S = 300.0  # between two of them; the first comes at once, then 1 s, 2 s, 4 s, …
+MAX_LAST_WORDS = 5  # lines of standard error, of which the last that is not blank tells why it failed
+MAX_REMARK = 4096  # characters that a worker has to say of a run, beside the limit of its output
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 
 
@@ -254,7 +257,8 @@ def _end(
     if began:
         end.started_at, end.began = now, True
     # Before the end: what comes after it would be late.
-    told: list[f.Fact] = [remark(run, in_words(why))] if why else []
+    is_told = code_of(why) == "stderr" or (run.ends_as and code_of(why) == "timeout")
+    told: list[f.Fact] = [remark(run, in_words(why))] if why and not is_told else []
     if delay_s is None:
         return [*told, end, *after_end(state, run, [end])]
     again_at = now + timedelta(seconds=delay_s)
@@ -290,15 +294,16 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
     lines: list[list[Any]] = []
     limit, omitted = limits.output_bytes, 0
     room, is_told = limit - run.output_bytes, run.output_bytes > limit
-    for fd, text in order.lines:
-        if len(text) <= room:
-            lines.append([fd, text])
-            room -= len(text)
+    for line in order.lines:
+        size = size_of((line,))
+        if size <= (room if line[0] else MAX_REMARK):
+            lines.append(line)
+            room -= size if line[0] else 0
             continue
         if not is_told:
             lines.append([0, f"more output is not kept: {limit} bytes are the limit"])
         is_told = True
-        omitted += len(text) + 1
+        omitted += size
         room = 0
     return Decision([f.OutputReceived(run.id, run.attempt, lines, omitted)])
 
@@ -310,7 +315,8 @@ def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> 
         return Decision(_late(state, order), None, ack)
     how = run.ends_as or _said_state(order)
     began = order.began and run.state == "sent"
-    return Decision(_end(state, run, how, order.exit, order.details.get("why", ""), now, began), None, ack)
+    why = _said_why(state, run, how, order)
+    return Decision(_end(state, run, how, order.exit, why, now, began), None, ack)
 
 
 def held_run(state: State, worker: str, run_id: int, attempt: int) -> Run | None:
@@ -329,7 +335,9 @@ def _late(state: State, order: o.ReportEnded) -> list[f.Fact]:
     ):
         return []  # the same report again: only its ACK was lost
     what = f"attempt {order.attempt} ended with exit {order.exit}"
-    text = f"late report from {order.worker}: {what}; it does not count"
+    text = (
+        f"late report from {order.worker}: {what}; it does not count, and what it wrote meanwhile is not kept"
+    )
     told = state.outputs.get(order.run)
     if told and (0, text) in told.lines[-MAX_TAIL:]:
         return []  # and the same late report again
@@ -343,6 +351,25 @@ def _said_state(order: o.ReportEnded) -> str:
     if order.details.get("timeout"):
         return "timeout"
     return "ok" if order.exit == 0 else "failed"
+
+
+def _said_why(state: State, run: Run, how: str, order: o.ReportEnded) -> Reason:
+    """Why it ended so: as its worker knows, else as its exit code or its own last words tell."""
+    details, limit_s = order.details, run.spec.options.timeout_s
+    if why := details.get("why"):
+        return why
+    if how == "timeout" and limit_s is not None:
+        return reason("timeout", limit_s=limit_s)
+    if how != "failed":
+        return ""
+    if (number := details.get("signal", "")).isdecimal():
+        return reason("signal", number=int(number[:3]))
+    if output := state.outputs.get(run.id):
+        for text in reversed(last_lines(output.lines, (2,), MAX_LAST_WORDS, output.attempt_from)):
+            if text.strip():
+                return shortened(reason("stderr", text=text.strip()))
+    codes = {126: "not-executable", 127: "not-found"}
+    return reason(codes[order.exit]) if order.exit in codes else ""
 
 
 def _rerun_delay_s(tries: int) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from ..base.output import size_of
 from ..tasks.reasons import Reason, passed_on, reason, shortened
 from ..tasks.targets import OPPOSITE
 from ..tasks.task import ENDED, Failure, Outcome, Run, Task, Told, Worker
@@ -279,14 +280,15 @@ def _output_received(state: Tables, fact: f.OutputReceived, at: datetime, seq: i
     output = state.outputs.get(fact.run)
     if output is None:
         output = state.outputs[fact.run] = Output(whole=run is not None and not run.has_output)
-    size = sum([len(text) for _, text in fact.lines])
-    output.lines += [(fd, text) for fd, text in fact.lines]
+    size = size_of(fact.lines)
+    output.lines += map(tuple, fact.lines)
     output.size += size
     state.output_size += size
     if run:
         run.has_output = True
         if run.attempt == fact.attempt:
-            run.output_bytes += size + fact.omitted  # so that nothing follows a gap
+            # Remarks are not the job's; and after a gap nothing may follow.
+            run.output_bytes += size_of(line for line in fact.lines if line[0]) + fact.omitted
     while state.output_size > MAX_OUTPUT_IN_MEMORY or len(state.outputs) > state.recent_runs:
         _, evicted = state.outputs.popitem(last=False)
         state.output_size -= evicted.size
@@ -345,6 +347,8 @@ def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> N
     run.worker = run.sent_at = run.started_at = run.lease_until_at = None
     run.lease_renewed = False
     run.output_bytes, run.delayed_until_at = 0, fact.not_before_at
+    if output := state.outputs.get(fact.run):
+        output.attempt_from = len(output.lines)
     run.ends_as = ""  # that was the attempt before; this one may be stopped again
     state.enqueue(run)
 

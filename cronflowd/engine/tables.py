@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from operator import attrgetter
 
+from ..base.output import Line
 from ..base.walks import Numbered, Parted
 from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
@@ -34,10 +35,11 @@ WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
 class Output:
     """What a run wrote. Not `whole` = memory lost the beginning; the journal has all of it."""
 
-    __slots__ = ("lines", "size", "whole")
+    __slots__ = ("attempt_from", "lines", "size", "whole")
 
     def __init__(self, whole: bool) -> None:
-        self.lines: list[tuple[int, str]] = []
+        self.lines: list[Line] = []
+        self.attempt_from = 0  # of the lines, the first of the newest attempt
         self.size = 0
         self.whole = whole
 

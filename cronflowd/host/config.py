@@ -128,6 +128,12 @@ def _checked(metavar: str, check: Callable[[str], None]) -> Kind:
     return Kind(metavar, parse)
 
 
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\*?", text):
+        raise ValueError("is no variable's name, or the beginning of one and *")
+    return text
+
+
 NUMBER, TIME, SIZE = _bounded("N", _whole), _bounded("TIME", parse_duration), _bounded("SIZE", parse_size)
 FILE, DIR, ADDRESS, SWITCH = (
     Kind("FILE", _path),
@@ -363,6 +369,12 @@ class WorkerSettings(Common):
         "where reports wait for their acknowledgement",
         # Each name has its own place, since two workers cannot share one.
         make=lambda self: _state_dir("") / "cronflowd-worker" / self.name,
+    )
+    pass_env: tuple[str, ...] = setting(
+        Kind("NAME", _variable),
+        "none",
+        "a variable of the worker's own that jobs find too, NAME or PREFIX*; repeatable",
+        many=True,
     )
     http_private: str = setting(
         _one_of("WORD", "allow", "refuse"),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attrs import Factory, define, frozen
 
+from ..base.output import Line
 from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued, decode, outcome_of
 from ..tasks.task import Outcome
 from .records import Reader, journal_dir, list_history, list_segments, seq_of, unseal
@@ -71,7 +72,7 @@ class Met:
     sizes: Counter[int] = Factory(Counter)  # of what it and later runs have written, as keep= counts it
 
 
-def output(data: Path, run: int, upto: int | None = None, met: Met | None = None) -> list[tuple[int, str]]:
+def output(data: Path, run: int, upto: int | None = None, met: Met | None = None) -> list[Line]:
     """All lines of a run, of all its attempts, in order; up to the record `upto`."""
     met = met or Met()
     found: list[OutputReceived] = []
@@ -90,7 +91,7 @@ def output(data: Path, run: int, upto: int | None = None, met: Met | None = None
             found.append(fact)
         elif isinstance(fact, RunQueued) and fact.run == run:
             break  # nothing of it can stand before this
-    return [(fd, text) for fact in reversed(found) for fd, text in fact.lines]
+    return [tuple(line) for fact in reversed(found) for line in fact.lines]
 
 
 def _may_hold(source: Source, run: int) -> bool:

@@ -16,7 +16,7 @@ import logging
 import math
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol
@@ -26,8 +26,9 @@ from attrs import define, evolve, field
 
 from ..base.errors import Refusal
 from ..base.names import check_worker_name, parse_label
+from ..base.output import parse_line, size_of
 from ..base.replies import format_refusal
-from ..base.text import escape, split_options, unescape
+from ..base.text import escape, readable, split_options, unescape
 from ..engine import orders as o
 from ..host.secrets import matches
 from ..tasks.options import parse_count
@@ -69,6 +70,7 @@ class Dispatch(Protocol):
     def lease_s(self) -> float: ...
     @property
     def output_limit(self) -> int: ...
+    def output_of(self, worker: str, run: int, attempt: int) -> int | None: ...
     def next_number(self) -> int: ...
     def submit(self, order: Any, who: str | None = None, now: datetime | None = None) -> Any: ...
     def insist(self, order: Any) -> None: ...
@@ -94,6 +96,7 @@ class Link:
     pending_bytes: int = 0
     given_bytes: int = 0  # to the outbox, ever
     orders: deque[tuple[int, str]] = field(factory=deque)  # (where it ends, the line)
+    dropped: dict[int, int] = field(factory=dict)  # characters of output that were not kept, by run
     is_held_back: bool = False  # it is given no more runs until it has taken what it is owed
     offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
     rtt_s: float | None = None  # what it measured from one BEAT to the answer
@@ -370,7 +373,10 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
         core.rivals.change_hands(link.name, older.address, link.address, longest_s)
     core.links[link.name] = link
     terms = f"heartbeat={core.heartbeat_s:g} lease={core.lease_s:g}"
-    link.send(f"OK {link.name} {terms} output={core.output_limit} grace={core.kill_grace_s:g}")
+    terms += f" output={core.output_limit} grace={core.kill_grace_s:g}"
+    if order.holds_all and (had := ",".join(_outputs(core, order))):
+        terms += f" had={had}"
+    link.send(f"OK {link.name} {terms}")
     try:
         core.submit(evolve(order, connection=link.number))
     except BaseException:
@@ -385,6 +391,12 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
         older.scope.cancel()
     core.wake()
     log.info("worker %s joined from %s with %d slots", link.name, link.address, order.slots)
+
+
+def _outputs(core: Dispatch, order: o.JoinWorker) -> Iterator[str]:
+    for run, attempt in order.running[:MAX_SLOTS]:
+        if (had := core.output_of(order.name, run, attempt)) is not None:
+            yield f"{run}:{attempt}:{had}"
 
 
 def _let_go(core: Dispatch, link: Link, why: str) -> None:
@@ -462,7 +474,16 @@ class Batch:
                 self._submit(o.ReportOutput(self.link.name, self.output_run, lines))
             except Refusal as refusal:
                 # Output is the first to go when the disk is full, so that ends can still be written.
-                log.warning("output of run %d is dropped: %s", self.output_run, refusal)
+                if not (had := self.link.dropped.get(self.output_run, 0)):
+                    log.warning("output of run %d is dropped: %s", self.output_run, refusal)
+                self.link.dropped[self.output_run] = had + size_of(lines)
+
+    def _tell_dropped(self, run: int) -> None:
+        """Before a run's end, how much of its output no disk had room for; a remark may use the reserve."""
+        if number := self.link.dropped.pop(run, 0):
+            text = f"{number} characters of its output were not kept: the disk was full"
+            with suppress(Refusal):
+                self._submit(o.ReportOutput(self.link.name, run, [[0, text]]))
 
     def _out(self, rest: str) -> None:
         run, fd, text = _split(rest, 3, "OUT RUN FD TEXT")
@@ -472,7 +493,7 @@ class Batch:
             self.output_run = number
         if fd not in ("0", "1", "2"):
             raise Refusal("syntax", f'OUT: "{escape(fd[:20])}" is not a file descriptor from 0 to 2')
-        self.output.append([int(fd), unescape(text)])
+        self.output.append(parse_line(int(fd), text))
 
     def _started(self, rest: str) -> None:
         run, attempt = _split(rest, 2, "STARTED RUN ATTEMPT")
@@ -484,11 +505,12 @@ class Batch:
             raise Refusal("syntax", "usage: DONE RUN ATTEMPT EXIT [key=value …]")
         details = split_options(words[3])[0] if len(words) > 3 else {}
         if "why" in details:
-            details["why"] = unescape(details["why"])  # a line of output like those of OUT
+            details["why"] = readable(unescape(details["why"]))  # a line of output like those of OUT
         run, attempt, exit_code = _integer(words[0]), _integer(words[1]), _integer(words[2], -255)
         began = (run, attempt) in self.begun
         if began:
             del self.begun[run, attempt]
+        self._tell_dropped(run)
         self._submit(o.ReportEnded(self.link.name, run, attempt, exit_code, details, began))
 
     def _beat(self, rest: str) -> None:

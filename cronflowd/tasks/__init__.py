@@ -3,5 +3,6 @@
 The one rule: values only. A task here has no state and no history; those are the engine's.
 
 Read in this order: `task` (task, run, worker), `options` (a row each), `kinds` (what a command
-means), `arithmetic`, `targets` (notify=), `reasons` (why something came as it did), `crontab`.
+means), `environment` (what a job finds there), `arithmetic`, `targets` (notify=), `reasons` (why
+something came as it did), `crontab`.
 """

@@ -29,6 +29,7 @@ from ..base.text import escape, format_option
 from ..schedules.describe import cron_forms
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.words import is_phrase
+from .environment import CRON_PATH, differences
 from .options import DEFAULTS, format_options, masked, set_options
 from .reasons import in_words
 from .targets import MAX_TARGETS, UNSAID
@@ -36,7 +37,6 @@ from .task import TaskSpec
 
 SH = "/bin/sh"
 FALLBACK_NAME = "job"  # of a command whose program has no name that a task can have
-CRON_PATH = "/usr/bin:/bin"
 _CRONS_OWN = {"PATH": CRON_PATH}  # what a setting was before it was made
 MAX_CRON_BYTES = 998  # of a command or a setting that Debian's cron takes
 MAX_SETTINGS_BYTES = 32_768  # remembered from the lines before
@@ -203,8 +203,7 @@ def first_differences(settings: Mapping[str, str]) -> tuple[str, ...]:
         "a moment that comes while it still runs is skipped (overlap=)",
         "one that was missed while the daemon was down is caught up (catchup=)",
     ]
-    if "PATH" not in settings:
-        found.append(f"PATH is the worker's, where cron has {CRON_PATH}")
+    found += differences(settings)
     if "HOME" not in settings:
         found.append("it starts in the worker's directory, where cron starts it in the user's home")
     if "MAILTO" not in settings:

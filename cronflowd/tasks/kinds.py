@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from base64 import b64decode
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,7 @@ WHOSE: dict[str, tuple[str, ...]] = {
     "body": ("http",),
     "expect": ("http", "webhook"),
     "secret": ("webhook",),
+    "stdin": ("shell", "script"),
     "cwd": ("shell", "script", "custom", "echo", "sleep"),
     "env.X": ("shell", "script", "custom", "echo", "sleep"),
 }
@@ -203,6 +205,15 @@ def expects(text: str, status: int) -> bool:
         if int(low) <= status <= int(high or low):
             return True
     return False
+
+
+def parse_stdin(text: str) -> str:
+    """Bytes in base64."""
+    try:
+        b64decode(text, validate=True)
+    except ValueError as error:
+        raise Refusal("bad-option", f'"{escape(text[:40])}" is not base64: {error}') from None
+    return text
 
 
 def parse_secret(text: str) -> str:

@@ -28,7 +28,7 @@ from ..schedules.zones import (
     parse_time,
     parse_zone,
 )
-from .kinds import CONTROL, TYPES, check_header_name, parse_expect, parse_payload, parse_secret
+from .kinds import CONTROL, TYPES, check_header_name, parse_expect, parse_payload, parse_secret, parse_stdin
 from .targets import UNSAID, Notify, parse_notify
 
 MAX_TAGS = 32
@@ -206,6 +206,7 @@ class Options:
     tags: tuple[str, ...] = ()
     tz: str = ""  # IANA zone; empty = the daemon's
     type: str = "shell"
+    stdin: str = ""  # what the job reads, in base64
     cwd: str = ""  # absolute; empty = the worker's own
     env: tuple[tuple[str, str], ...] = ()  # sorted by name
     payload: str = ""  # one JSON value, as it was written
@@ -249,6 +250,7 @@ RULES: dict[str, Rule] = {
     "tags": Rule("tags", _parse_tags, ",".join),
     "tz": Rule("tz", parse_zone),
     "type": Rule("type", _one_of(*TYPES)),
+    "stdin": Rule("stdin", parse_stdin),
     "cwd": Rule("cwd", _parse_cwd),
     "payload": Rule("payload", parse_payload),
     "body": Rule("body", str),

@@ -7,6 +7,7 @@ place that makes English of one. To add a reason: a row in `_WORDS`.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -101,6 +102,12 @@ def _unused(why: dict[str, Any]) -> str:
     return f"{head} ({in_words(why['why'])})"
 
 
+def _signal(why: dict[str, Any]) -> str:
+    number = int(why["number"])
+    name = signal.Signals(number).name if number in set(signal.Signals) else ""
+    return f"killed by signal {number}" + (f" ({name.removeprefix('SIG')})" if name else "")
+
+
 _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     # Of a moment that starts nothing.
     "paused": _paused,
@@ -129,6 +136,10 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "unanswered": "the worker did not answer",
     "unreached": "its order never reached worker {worker}",
     "timeout": lambda why: f"its timeout of {format_duration(float(why['limit_s']))} is over",
+    "signal": _signal,
+    "not-found": "exit 127: as a shell says, the command was not found",
+    "not-executable": "exit 126: as a shell says, the command cannot be executed",
+    "stderr": "{text}",  # the last line that it wrote there
     # What a dependency's end is to those who wait for it.
     "ended": "run {run} {state}",
     "unused": _unused,

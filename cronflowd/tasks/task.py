@@ -78,8 +78,11 @@ class TaskSpec:
 
     @property
     def work(self) -> str:
-        """What a worker must be able to do: the type, and of which handler it is the name too."""
-        return f"custom:{self.command.strip()}" if self.options.type == "custom" else self.options.type
+        """What a worker must be able to do: the type, with its input, or of which handler it is the name."""
+        options = self.options
+        if options.stdin:
+            return f"{options.type}+stdin"
+        return f"custom:{self.command.strip()}" if options.type == "custom" else options.type
 
     @property
     def record(self) -> dict[str, Any]:
@@ -152,7 +155,7 @@ _BOUNDS = ("start", "end", "count", "spread")
 
 def _check_size(command: str, options: Options) -> None:
     # SET adds variables one line after the other; the whole must still go into one line of a file.
-    texts = [command, options.desc, options.cwd, options.payload, options.body, options.secret]
+    texts = [command, options.desc, options.cwd, options.payload, options.body, options.secret, options.stdin]
     texts += [text for pair in options.env + options.headers for text in pair]
     if sum(len(text.encode()) for text in texts) > MAX_TEXT_BYTES:
         raise Refusal("too-long", f"the command and its options are longer than {MAX_TEXT_BYTES} bytes")

@@ -29,6 +29,7 @@ from ..host.clock import wall_now
 from ..host.config import WorkerSettings, format_address
 from ..host.secrets import read_tokens
 from ..net.lines import Item, LineReader
+from ..tasks.kinds import WHOSE
 from .executors import custom, make_table
 from .executors.job import (
     NOT_RUNNABLE,
@@ -59,11 +60,12 @@ LOCK_POLL_S = 0.2
 ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
 READ_BYTES = 256 * 1024
 MAX_ORDER_BYTES = 1024 * 1024  # more than any daemon sends: an unread order would be a lost run
+UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
 MAX_BATCH_BYTES = 128 * 1024  # of output, in one send
 MIN_SHARE_BYTES = 4 * 1024  # of it, for one run
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
 MAX_HELLO_BYTES = 65_000  # a line of HELLO or HELD; running= takes what the rest of HELLO leaves of it
-KILLED = "its worker was killed while it ran"
+KILLED = "its worker was killed while it ran; what it wrote last may be missing"
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
 
@@ -79,6 +81,7 @@ class Terms:
     lease_s: float = 30.0  # how long what it holds is kept for it when it is away
     output: int = 1024 * 1024  # bytes of output kept of a run
     grace_s: float = KILL_GRACE_S
+    had: dict[str, int] = field(factory=dict)  # characters of output that it has of each run, if it says so
 
 
 @define(eq=False)
@@ -95,7 +98,8 @@ class Link:
         factory=trio.lowlevel.ParkingLot
     )  # the reader, when too much waits
     why: str = ""  # why it was lost
-    unanswered: deque[float] = field(factory=deque)  # when each BEAT was said whose OK has not come yet
+    # Of each BEAT whose OK has not come yet: when it was said, and how much of each output was before it.
+    unanswered: deque[tuple[float, dict[str, int]]] = field(factory=deque)
 
     def lose(self, why: str) -> None:
         self.why = self.why or why
@@ -113,6 +117,7 @@ class Agent:
         self.terms = Terms()
         self.jobs: dict[str, Job] = {}  # by `<run> <attempt>`, as everything below
         self.reports: dict[str, str] = {}  # DONE lines that were not acknowledged yet
+        self.sent: dict[str, Output] = {}  # output of which the daemon may not have all
         self.waiting: dict[str, Output] = {}  # output that can be sent; its DONE goes after it
         self.outbox: list[str] = []  # all other lines that can be sent
         self.link: Link | None = None
@@ -156,12 +161,15 @@ class Agent:
             if verb == "RUN":
                 self._take(rest)
             elif verb == "ACK":
+                self.sent.pop(rest, None)
                 if self.reports.pop(rest, None):
                     self.spool.acknowledge(rest)
             elif verb == "KILL":
                 self._kill(rest)
             elif verb == "OK" and self.link and self.link.unanswered:
-                self.link.rtt_s = max(0.0, self.link.heard_at - self.link.unanswered.popleft())
+                said_at, taken = self.link.unanswered.popleft()
+                self.link.rtt_s = max(0.0, self.link.heard_at - said_at)
+                self._confirm(taken)
             elif verb == "ERR":
                 log.warning("the daemon says: %s", escape(item))
         self.spool.flush(self.reports, self.jobs)
@@ -192,6 +200,19 @@ class Agent:
         if len(words) == 2 and all(word.isdecimal() for word in words):
             self._report(" ".join(words), cannot_start(NOT_RUNNABLE, refusal.message))
 
+    def _confirm(self, taken: dict[str, int]) -> None:
+        for key, number in taken.items():
+            if (output := self.sent.get(key)) and not output.confirm(number):
+                del self.sent[key]
+
+    def _resume(self) -> None:
+        """What broke off on its way to the daemon is sent again, from where the daemon has it on."""
+        for key, output in self.sent.items():
+            output.resume(self.terms.had.get(key))
+            if output.is_waiting:
+                self.waiting[key] = output
+        self.sent.clear()
+
     def _kill(self, key: str) -> None:
         if job := self.jobs.get(key):
             job.kill()
@@ -202,7 +223,13 @@ class Agent:
 
     def _begin(self, order: Order) -> None:
         key, _ = order.key, order.timeout_s  # refuses a bad timeout= before there is a job
-        output = Output(order.run, self.terms.output, lambda: self._has_output(key, output))
+        output = Output(
+            order.run,
+            self.terms.output,
+            lambda: self._has_output(key, output),
+            lambda: self._nursery.start_soon(self._show_unfinished, output),
+            trio.current_time,
+        )
         job = Job(order, output, self.terms.grace_s, lambda: self._say(f"STARTED {key}\n"))
         self.jobs[key] = job
         self.spool.accept(key)
@@ -225,11 +252,18 @@ class Agent:
         self.waiting[key] = output
         self._wake_writer()
 
+    async def _show_unfinished(self, output: Output) -> None:
+        """Lets lines go out whose end does not come; there while there are any, and then gone."""
+        while (since := output.unfinished_since) is not None:
+            await trio.sleep_until(since + UNFINISHED_S)
+            output.show(trio.current_time() - UNFINISHED_S)
+        output.is_watched = False
+
     def _report(self, key: str, ended: Ended) -> None:
         """The end of a run that never was a job; `act` writes and sends it with its batch."""
         text = format_done(key, ended)
         if ended.said:
-            text = format_output(key.partition(" ")[0], 1, ended.said.encode()) + text
+            text = format_output(key.partition(" ")[0], 1, ended.said.encode() + b"\n") + text
         self.reports[key] = text
         self.spool.report(text)
         self.outbox.append(text)
@@ -255,6 +289,7 @@ class Agent:
             if budget <= 0:
                 break
             text = output.take(share)
+            self.sent[key] = output
             texts.append(text)
             budget -= len(text)
             del self.waiting[key]
@@ -287,9 +322,10 @@ class Agent:
         return "\n".join(lines + ["BYE"] * self.is_leaving) + "\n"
 
     def _abilities(self) -> list[str]:
-        """The types it can do; of `custom`, each handler by its name."""
+        """The types it can do, with stdin= and without; of `custom`, each handler by its name."""
         handlers = [f"custom:{name}" for name in custom.names(self.settings.handlers)]
-        return [kind for kind in self.table if kind != "custom"] + handlers
+        kinds = [kind for kind in self.table if kind != "custom"]
+        return [*kinds, *(f"{kind}+stdin" for kind in WHOSE["stdin"]), *handlers]
 
     # --- the link ---------------------------------------------------------------------
 
@@ -381,6 +417,7 @@ class Agent:
         log.info("%s: connected as %s", self._address, self.settings.name)
         self.link = link
         self.silence.end()
+        self._resume()
         self.outbox = [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]
         self.outbox += [text for key, text in self.reports.items() if key not in self.waiting]
         self._beat(link)
@@ -432,7 +469,7 @@ class Agent:
 
     def _beat(self, link: Link) -> None:
         link.beaten_at = trio.current_time()
-        link.unanswered.append(link.beaten_at)
+        link.unanswered.append((link.beaten_at, {key: output.taken for key, output in self.sent.items()}))
         self._say(f"BEAT now={format_time(wall_now())} rtt={link.rtt_s:.4f}\n")
 
     def hurry(self) -> None:
@@ -552,6 +589,8 @@ def parse_terms(text: str) -> Terms:
     terms = Terms()
     for word in text.split():
         key, _, value = word.partition("=")
+        if key == "had":
+            terms.had = dict(map(_parse_had, value.split(",")))
         number = _parse_number(value)
         if number is None:
             continue
@@ -564,6 +603,11 @@ def parse_terms(text: str) -> Terms:
         elif key == "grace":
             terms.grace_s = number
     return terms
+
+
+def _parse_had(text: str) -> tuple[str, int]:
+    key, _, number = text.rpartition(":")
+    return key.replace(":", " "), int(number) if number.isdecimal() else 0
 
 
 def _parse_number(text: str) -> float | None:

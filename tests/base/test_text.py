@@ -154,6 +154,7 @@ def test_the_end_is_told_once() -> None:
         ("\u2028\u2029", "\\u2028\\u2029"),
         ("\u202egpj.exe\u2066\u200f\u061c", "\\u202egpj.exe\\u2066\\u200f\\u061c"),
         ("ünïcödé ☃", "ünïcödé ☃"),
+        ("no \udcff UTF-8", "no \\udcff UTF-8"),
     ],
 )
 def test_a_value_is_escaped_so_that_a_row_stays_a_row(text: str, escaped: str) -> None:

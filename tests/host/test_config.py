@@ -87,6 +87,7 @@ SAMPLES = {  # a text for each kind of value, and for the settings that are part
     "http_private": "refuse", "notify": "lost:https://example.org/", "notify_limit": "3/1d",
     "silent_hook": "x",
     "smtp_tls": "required",
+    "pass_env": "AWS_*",
     "smtp_from": "cron@example.org",
 }  # fmt: skip
 

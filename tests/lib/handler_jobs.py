@@ -12,6 +12,7 @@ from attrs import define
 from cronflowd.worker.executors import custom
 from cronflowd.worker.executors.job import Ended, Job, Order
 from cronflowd.worker.executors.output import Output
+from cronflowd.worker.executors.shell import worker_environ
 from tests.lib.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def make_job(handlers: Path | None, command: str, data: object = None, /, **opti
 
 async def carry_out(job: HandlerJob) -> Ended:
     with trio.fail_after(PATIENT_S):
-        ended = await custom.run_handler(job, job.handlers)
+        ended = await custom.run_handler(job, job.handlers, worker_environ())
     job.output.end()
     return ended
 

@@ -20,7 +20,9 @@ SAMPLE = Path(__file__).parents[1] / "data" / "crontab.system"
 @pytest.fixture
 def busy(start_daemon: StartDaemon) -> Daemon:
     """A daemon with a worker."""
-    return start_daemon("--local-worker", "2")
+    daemon = start_daemon("--local-worker", "2")
+    daemon.until("WORKERS", lambda said: "local\tready" in said)
+    return daemon
 
 
 def command(daemon: Daemon, verb: str, *words: str) -> list[str]:
@@ -150,7 +152,7 @@ def test_run_shows_what_the_command_writes_and_ends_as_it_does(busy: Daemon) -> 
     """For scripts: as if the command had been run here."""
     job = 'echo "one  $W"; echo two >&2; printf "a\\tb\\\\"; exit 3'
     done = cronflowd(busy, "run", 'env.W=it\'s "so"', "--", "sh", "-c", job)
-    assert (done.returncode, done.stdout, done.stderr) == (3, 'one  it\'s "so"\na\tb\\\n', "two\n")
+    assert (done.returncode, done.stdout, done.stderr) == (3, 'one  it\'s "so"\na\tb\\', "two\n")
     assert cronflowd(busy, "run", "--name", "fine", "--", "true").returncode == 0
     assert cronflowd(busy, "run", "--", "sh", "-c", "kill -9 $$").returncode == 137
     assert cronflowd(busy, "run", "--", "A=b", "c").returncode == 127
@@ -160,9 +162,7 @@ def test_run_quotes_only_for_types_that_take_it_off_again(busy: Daemon) -> None:
     """A URL with & in it, or arithmetic with *, is no word for a shell."""
     assert cronflowd(busy, "run", "type=echo", "--", "it's", "a&b  c").stdout == "it's a&b  c\n"
     assert cronflowd(busy, "run", "type=calculate", "--", "2 * (3", "+ 4)").stdout == "14\n"
-    assert (
-        cronflowd(busy, "run", "type=script", "--", "printf", "%s|", "a b", "$HOME").stdout == "a b|$HOME|\n"
-    )
+    assert cronflowd(busy, "run", "type=script", "--", "printf", "%s|", "a b", "$HOME").stdout == "a b|$HOME|"
 
 
 def test_run_waits_for_the_last_attempt(busy: Daemon, tmp_path: Path) -> None:
@@ -192,13 +192,14 @@ def start_sleeper(daemon: Daemon) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_cancels_the_run(busy: Daemon, number: signal.Signals) -> None:
     """Ctrl-C means the job, wherever it runs."""
     process = start_sleeper(busy)
     process.send_signal(number)
     _, said = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, said) == (128 + number, "")
+    told = "cronflowd: run 1 is cancelled; LOG 1 has what it writes until it has ended\n"
+    assert (process.returncode, said) == (128 + number, told)
     busy.until("RUNS sleeper", lambda said: "\tcancelled\t" in said)
 
 
@@ -281,5 +282,6 @@ def test_a_reader_that_leaves_ends_only_the_writing(busy: Daemon) -> None:
     process.stdout.close()
     wait_until(lambda: process.poll() is not None)
     assert process.stderr
-    assert (process.returncode, process.stderr.read()) == (6, "")
+    told = "cronflowd: standard output: Broken pipe; run 1 goes on, and LOG 1 has what it writes\n"
+    assert (process.returncode, process.stderr.read()) == (6, told)
     process.stderr.close()

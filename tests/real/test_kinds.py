@@ -52,7 +52,7 @@ def test_a_request_a_webhook_and_a_mail_reach_their_servers(
         assert asked["/hook"].headers["cronflow-signature"].startswith("t=")
         assert b'"jobName":"hook"' in asked["/hook"].body
         log = daemon.ask(f"LOG {rows['get'][0]}")
-        assert log[:2] == ["1\thello", "1\tworld"]
+        assert log[:2] == ["1\thello", "1\tworld\tno-newline"]
         assert log[2].startswith("0\tHTTP/1.1 200 OK; 11 bytes in ")
         assert "nobody@x (550 no such user)" in daemon.ask(f"LOG {rows['mail'][0]}")[0]
         ((envelope, message),) = box.mails

@@ -23,7 +23,7 @@ from cronflowd.host.config import Address, WorkerSettings
 from cronflowd.net.lines import MAX_LINE_BYTES
 from cronflowd.worker import agent as agents
 from cronflowd.worker.agent import Agent, parse_terms
-from cronflowd.worker.executors import TABLE, custom
+from cronflowd.worker.executors import custom
 from cronflowd.worker.executors.job import Ended, Executor, Job
 from cronflowd.worker.spool import Spool
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
@@ -88,7 +88,8 @@ async def test_hello_tells_what_the_worker_is_and_can(spool_dir: Path, tmp_path:
         visitor = await daemon.worker()
     assert visitor.hello == (
         "HELLO name=w1 slots=3 token=s3cret-s3cret can=shell,script,echo,sleep,calculate,http,webhook"
-        f" labels=arch=arm,site=kitchen held=all instance={visitor.hello.rpartition('=')[2]}"
+        ",shell+stdin,script+stdin labels=arch=arm,site=kitchen held=all"
+        f" instance={visitor.hello.rpartition('=')[2]}"
     )
 
 
@@ -415,16 +416,14 @@ async def test_a_kill_right_behind_its_order_starts_nothing(spool_dir: Path, tmp
     assert not (tmp_path / "touched").exists()
 
 
-async def test_an_executor_with_a_fault_costs_its_job_only(
-    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_executor_with_a_fault_costs_its_job_only(spool_dir: Path) -> None:
     """One bad job must not take the others with it."""
 
     async def broken(job: Job) -> Ended:
         raise KeyError("oops")
 
-    monkeypatch.setitem(TABLE, "shell", Executor(broken))
-    async with fake_daemon() as daemon, working(daemon, spool_dir):
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        agent.table["shell"] = Executor(broken)
         visitor = await daemon.worker()
         await visitor.say("RUN 7 1 type=shell :true", "RUN 8 1 type=sleep :0")
         await visitor.expect("DONE 8 1 0")
@@ -432,6 +431,45 @@ async def test_an_executor_with_a_fault_costs_its_job_only(
 
 
 # --- the link -------------------------------------------------------------------------
+
+
+async def test_output_on_its_way_when_the_link_broke_is_sent_again(spool_dir: Path, tmp_path: Path) -> None:
+    """As far as the daemon has not got it, and nothing twice; what a BEAT's OK has confirmed is forgotten."""
+    gate = tmp_path / "gate"
+    job = f"echo one; echo two; echo; {wait_for(gate)}; echo three"
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say(f"RUN 7 1 type=shell :{job}", f"RUN 8 1 type=shell :echo x; {wait_for(gate)}")
+        await visitor.expect("OUT 8 1 x")
+        await until(lambda: agent.sent["7 1"].taken)
+        daemon.answer = "OK w1 heartbeat=10 had=7:1:4,8:1:2"
+        await visitor.close()
+        visitor = await daemon.worker()
+        await visitor.expect("OUT 7 1 two")
+        assert await visitor.line() == "OUT 7 1 "
+        gate.touch()
+        await visitor.until_done(7)
+    assert [line for line in visitor.lines if line.startswith("OUT 8")] == []
+    assert [line for line in visitor.lines if line.startswith("OUT 7")] == [
+        "OUT 7 1 two",
+        "OUT 7 1 ",
+        "OUT 7 1 three",
+    ]
+
+
+async def test_what_an_ok_has_confirmed_is_not_kept(spool_dir: Path, tmp_path: Path) -> None:
+    """A job that writes for days must not fill the worker's memory."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        daemon.answer = "OK w1 heartbeat=0.05"
+        visitor = await daemon.worker()
+        await visitor.say(f"RUN 7 1 type=shell :echo one; {wait_for(tmp_path / 'gate')}")
+        await visitor.expect("OUT 7 1 one")
+        await visitor.expect("BEAT")
+        assert agent.sent
+        await visitor.say("OK")
+        await visitor.expect("BEAT")
+        await visitor.say("OK")
+        await until(lambda: not agent.sent)
 
 
 async def test_a_cut_link_ends_no_job_and_loses_no_report(spool_dir: Path, tmp_path: Path) -> None:
@@ -720,7 +758,8 @@ async def test_after_kill_9_it_reports_what_had_ended_and_what_it_knows_no_end_o
             visitor = await daemon.worker()
             assert visitor.hello.endswith(" running=7:1,10:1,8:1")
             assert [await visitor.line(), await visitor.line()] == ["DONE 7 1 3", "DONE 10 1 0"]
-            assert await visitor.line() == 'DONE 8 1 126 lost=yes why="its worker was killed while it ran"'
+            told = "its worker was killed while it ran; what it wrote last may be missing"
+    assert await visitor.line() == f'DONE 8 1 126 lost=yes why="{told}"'
 
 
 @pytest.mark.real

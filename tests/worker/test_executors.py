@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
-from cronflowd.base.text import split_options, unescape
+from cronflowd.base.output import COLUMNS, is_whole, parse_line, row_of, size_of, text_of
+from cronflowd.base.replies import format_row
+from cronflowd.base.text import split_options, to_bytes
+from cronflowd.host.config import WorkerSettings
 from cronflowd.net.lines import MAX_LINE_BYTES
-from cronflowd.worker.executors import TABLE, processes
+from cronflowd.tasks.environment import make_environment
+from cronflowd.worker.executors import make_table, processes
 from cronflowd.worker.executors.job import Ended, Job, Order, format_done, parse_order
 from cronflowd.worker.executors.output import CHUNK_BYTES, MAX_TEXT_BYTES, Output, format_output
-from cronflowd.worker.executors.shell import job_environ
+from cronflowd.worker.executors.shell import job_environ, worker_environ
 from tests.lib.waiting import PATIENCE_S, until
 
 MEBIBYTE = 1024 * 1024
+TABLE = make_table(WorkerSettings())
 
 
 def make_job(command: str, kind: str = "shell", **options: str) -> Job:
@@ -44,6 +50,17 @@ def said(job: Job) -> list[str]:
 
 def texts_of(lines: str) -> list[str]:
     return [line.removeprefix("OUT 7 ") for line in lines.splitlines()]
+
+
+def bytes_of(lines: str) -> dict[int, bytes]:
+    """By fd, what OUT lines say that the job has written."""
+    found: dict[int, bytes] = {}
+    for line in lines.splitlines():
+        word, run, fd, text = line.split(" ", 3)
+        assert (word, run) == ("OUT", "7")
+        parsed = parse_line(int(fd), text)
+        found[int(fd)] = found.get(int(fd), b"") + to_bytes(text_of(parsed)) + b"\n" * is_whole(parsed)
+    return found
 
 
 async def wait_until_said(job: Job, text: str) -> None:
@@ -178,16 +195,15 @@ async def test_a_script_is_split_into_words_and_meets_no_shell() -> None:
     """So that a name with a blank or a semicolon in it stays a name."""
     job = make_job("printf '<%s>' 'a b' \"c;d\" $HOME '*'", "script")
     assert await carry_out(job) == Ended(0)
-    assert said(job) == ["1 <a b><c;d><$HOME><*>"]
+    assert said(job) == ["1 <a b><c;d><$HOME><*>\\"]
 
 
-async def test_a_job_finds_its_name_its_arguments_and_its_own_variables(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_job_finds_its_name_its_arguments_and_its_own_variables() -> None:
     """CRONFLOW_FIRE_ID is the idempotency key; it must not depend on the attempt."""
-    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
     options = {"task": "17", "name": "nightly", "due": "2026-11-21T10:05:00Z", "fire": "17/x"}
-    environ = job_environ(Order("7 2", {**options, "env.A": "a b", "arg.day": "mon"}, ""))
+    environ = job_environ(
+        Order("7 2", {**options, "env.A": "a b", "arg.day": "mon"}, ""), {"PATH": "/bin", "A": "c"}
+    )
     expected = {
         "CRONFLOW_RUN_ID": "7",
         "CRONFLOW_ATTEMPT": "2",
@@ -198,9 +214,53 @@ async def test_a_job_finds_its_name_its_arguments_and_its_own_variables(
         "CRONFLOW_ARG_day": "mon",
         "A": "a b",
     }
-    assert expected.items() <= environ.items()
-    assert environ["PATH"] == os.environ["PATH"]
-    assert "NOTIFY_SOCKET" not in environ
+    assert environ == {"PATH": "/bin"} | expected
+
+
+CRONS = {"HOME": "/root", "LOGNAME": "root", "USER": "root", "SHELL": "/bin/sh"}
+
+
+@pytest.mark.parametrize(
+    ("inherited", "passed", "found"),
+    [
+        ({}, (), {"PATH": "/usr/bin:/bin"}),
+        (
+            {"PATH": "/opt/bin", "TZ": "UTC", "LC_ALL": "C"},
+            (),
+            {"PATH": "/opt/bin", "TZ": "UTC", "LC_ALL": "C"},
+        ),
+        ({"HOME": "/x", "LOGNAME": "x", "USER": "x", "SHELL": "/bin/zsh"}, (), {"PATH": "/usr/bin:/bin"}),
+        ({"NOTIFY_SOCKET": "x", "LISTEN_FDS": "1", "WATCHDOG_USEC": "1"}, (), {"PATH": "/usr/bin:/bin"}),
+        ({"CREDENTIALS_DIRECTORY": "x", "INVOCATION_ID": "x"}, (), {"PATH": "/usr/bin:/bin"}),
+        ({"CRONFLOWD_TOKEN_FILE": "x", "PYTHONPATH": "x", "MY_TOKEN": "x"}, (), {"PATH": "/usr/bin:/bin"}),
+        ({"A": "1", "B_C": "2", "B": "3"}, ("A", "B_*"), {"PATH": "/usr/bin:/bin", "A": "1", "B_C": "2"}),
+    ],
+)
+def test_the_environment_is_cron_s_and_what_is_passed_by_rule(
+    inherited: dict[str, str], passed: tuple[str, ...], found: dict[str, str]
+) -> None:
+    """A job that took the worker's sockets or its watchdog for its own could speak in its name."""
+    assert make_environment(inherited, passed, "root", "/root") == CRONS | found
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers run as such."""
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)
+    monkeypatch.delenv("LOGNAME", raising=False)
+    monkeypatch.setenv("HOME", "/data")
+    environ = worker_environ()
+    assert (environ["LOGNAME"], environ["USER"], environ["HOME"]) == ("4000000", "4000000", "/data")
+
+
+async def test_what_is_told_to_be_its_input_is_read_by_the_job() -> None:
+    """`echo hi | cronflowd run -- cat`, of any bytes; one that does not read it ends all the same."""
+    data = bytes(range(256)) * 100
+    job = make_job("cat", stdin=b64encode(data).decode())
+    assert await carry_out(job) == Ended(0)
+    assert bytes_of(job.output.take_all()) == {1: data}
+    job = make_job("head -c 2", "script", stdin=b64encode(data).decode())
+    assert await carry_out(job) == Ended(0)
+    assert await carry_out(make_job("true", stdin="aGk=")) == Ended(0)
 
 
 async def test_a_job_runs_in_its_directory_with_nothing_to_read(tmp_path: Path) -> None:
@@ -238,14 +298,48 @@ async def test_death_by_a_signal_is_told_as_the_shell_tells_it() -> None:
     assert await carry_out(make_job("kill -KILL $$")) == Ended(137, signal=9)
 
 
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ("kill -KILL $$", "killed by signal 9 (KILL): out of memory, says the kernel of a process here"),
+        ("exit 137", "exit 137: out of memory, says the kernel of a process here"),
+        ("kill -TERM $$", ""),
+        ("exit 1", ""),
+    ],
+)
+async def test_what_the_kernel_killed_for_want_of_memory_is_told_apart(
+    end: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks like any KILL, and nobody would look for memory."""
+    events = tmp_path / "memory.events"
+    events.write_text("max 3\noom 0\noom_kill 1\n")
+    monkeypatch.setattr(processes, "_memory_events", lambda: events)
+    job = make_job(f"sed -i s/1/2/ {events}; {end}")
+    assert (await carry_out(job)).why == why
+    assert (await carry_out(make_job("kill -KILL $$"))).why == ""
+
+
+async def test_an_interpreter_that_is_missing_is_named(tmp_path: Path) -> None:
+    """The script is there, so it would be looked for in vain."""
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/python\n")
+    script.chmod(0o755)
+    ended = await carry_out(make_job(str(script), "script"))
+    assert ended == Ended(
+        127,
+        why=f"cannot start: the interpreter that the first line of {script} names: No such file or directory",
+    )
+
+
 async def test_a_process_left_behind_does_not_hold_the_job() -> None:
     """`sleep 60 &` keeps the pipe open; the job has ended all the same, and its output is whole."""
     job = make_job("echo first; sleep 60 & echo $!; exit 4")
     started_at = trio.current_time()
     assert await carry_out(job) == Ended(4)
     assert trio.current_time() - started_at < 5
-    first, left = said(job)
+    first, left, remark = said(job)
     assert first == "1 first"
+    assert remark.startswith(f"0 it left sleep (pid {left[2:]}) behind, and its output open: ")
     os.kill(int(left[2:]), signal.SIGKILL)
 
 
@@ -335,7 +429,7 @@ def test_lines_go_out_as_they_come_and_parts_of_lines_wait(small: Output) -> Non
     small.feed(1, b"o\nlast")
     assert texts_of(small.take_all()) == ["1 two"]
     small.end()
-    assert texts_of(small.take_all()) == ["1 last"]
+    assert texts_of(small.take_all()) == ["1 last\\"]
 
 
 def test_a_flood_is_told_by_its_head_its_tail_and_what_is_missing(small: Output) -> None:
@@ -399,14 +493,17 @@ def test_what_is_kept_and_what_is_omitted_are_all_there_was(
             assert kept[fd] == b"".join(piece for of, piece in pieces if of == fd)
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_travel_as_lines_that_can_be_read(data: bytes) -> None:
+@given(
+    st.lists(
+        st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"\0", b"\\", b"\xc3", b"\xa9", b"\xff"]), max_size=30
+    )
+)
+def test_any_bytes_travel_as_lines_and_come_back(pieces: list[bytes]) -> None:
     """Output is whatever it is; the line around it must stay one line of UTF-8."""
+    data = b"".join(pieces)
     text = format_output("7", 1, data)
-    assert text.endswith("\n")
-    lines = [unescape(line.removeprefix("OUT 7 1 ")) for line in text[:-1].split("\n")]
-    expected = data.removesuffix(b"\n").decode(errors="backslashreplace").split("\n")
-    assert lines == expected
+    assert "\r" not in text
+    assert {1: data} == bytes_of(text) or not data
 
 
 @pytest.mark.parametrize("unit", [b"x", b"\xff", b"\0", "€".encode(), "\u2028".encode(), "😀".encode()])
@@ -417,11 +514,89 @@ def test_a_line_too_long_is_cut_between_characters(unit: bytes) -> None:
     for at in range(0, len(data), 4099):
         output.feed(1, data[at : at + 4099])
     output.end()
-    lines = output.take_all().splitlines()
-    assert all(len(line.encode()) < MAX_LINE_BYTES for line in lines)
+    text = output.take_all()
+    lines = [parse_line(1, line.removeprefix("OUT 7 1 ")) for line in text.splitlines()]
+    rows = [format_row(COLUMNS, row_of(line), as_json) for line in lines for as_json in (False, True)]
+    assert all(len(line.encode()) < MAX_LINE_BYTES for line in [*rows, *text.splitlines()])
     assert len(lines) < 4 * len(data) / MAX_TEXT_BYTES + 2
-    text = "".join(unescape(line.removeprefix("OUT 7 1 ")) for line in lines)
-    assert text == data.decode(errors="backslashreplace")
+    assert bytes_of(text) == {1: data}
+    assert unit == b"\xff" or all("\\udc" not in line[1] for line in lines)
+
+
+@pytest.mark.parametrize("size", [1, MAX_TEXT_BYTES, MAX_TEXT_BYTES + 1, 300_000, MEBIBYTE - 1, MEBIBYTE])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r", b"\r\n"])
+def test_a_line_of_any_length_within_the_limit_is_whole(size: int, end: bytes) -> None:
+    """JSON is one line, and whoever parses it has no use for most of it."""
+    data = b"x" * (size - len(end)) + end
+    output = Output("7", MEBIBYTE)
+    for at in range(0, len(data), 65536):
+        output.feed(1, data[at : at + 65536])
+    output.end()
+    assert (bytes_of(output.take_all()), output.omitted) == ({1: data}, 0)
+
+
+def test_a_carriage_return_is_a_place_to_cut(small: Output) -> None:
+    """A progress bar moves; a newline that a carriage return stands before ends one line, not two."""
+    small.feed(1, b"10%\r20%\r")
+    assert texts_of(small.take_all()) == ["1 10%\\r\\"]
+    small.feed(1, b"30%\r")
+    assert texts_of(small.take_all()) == ["1 20%\\r\\"]
+    small.feed(1, b"\ndos\r\n")
+    assert texts_of(small.take_all()) == ["1 30%\\r", "1 dos\\r"]
+
+
+def test_what_has_no_end_is_shown_when_it_is_old_and_goes_on_where_it_was_cut() -> None:
+    """The question that a job hangs at; dots, one by one; and half a character of a slow writer."""
+    now, watched = 0.0, 0
+
+    def watch() -> None:
+        nonlocal watched
+        watched += 1
+
+    output = Output("7", 200, on_unfinished=watch, now=lambda: now)
+    output.feed(1, b"whole\n")
+    assert (output.unfinished_since, watched) == (None, 0)
+    output.feed(1, b"Pass")
+    now = 5.0
+    output.feed(1, b"word: caf\xc3")
+    output.feed(2, b".")
+    assert (output.unfinished_since, watched) == (0.0, 1)
+    output.take_all()
+    output.show(4.0)
+    assert texts_of(output.take_all()) == ["1 Password: caf\\"]
+    output.feed(1, b"\xa9\n")
+    output.show(4.9)
+    assert (texts_of(output.take_all()), output.unfinished_since) == (["1 é"], 5.0)
+    output.feed(2, b".\xe9")
+    output.show(5.0)
+    assert texts_of(output.take_all()) == ["2 ..\\"]
+    output.show(5.0)
+    assert (texts_of(output.take_all()), output.unfinished_since) == (["2 \\udce9\\"], None)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([1, 2]), st.sampled_from([b"a", b"\n", b"\xc3", b"\xa9\n", b"\r"]))),
+    st.integers(0, 60),
+    st.integers(0, 60),
+)
+def test_output_that_broke_off_goes_on_where_it_arrived(
+    pieces: list[tuple[int, bytes]], confirmed: int, arrived: int
+) -> None:
+    """The daemon tells only how many characters it has; rows that it has not come again, each once."""
+    output = Output("7", 60)
+    for fd, piece in pieces:
+        output.feed(fd, piece)
+    output.end()
+    chunks = [output.take(1) for _ in range(len(pieces) + 2)]
+    lines = "".join(chunks).splitlines(keepends=True)
+    output.confirm(min(confirmed, len([chunk for chunk in chunks if chunk])))
+    sizes = [size_of([parse_line(1, line[8:-1])]) if line[6] != "0" else 0 for line in lines]
+    at = min(len(lines), max(arrived, len("".join(chunks[:confirmed]).splitlines())))
+    output.resume(sum(sizes[:at]))
+    again = output.take_all().splitlines(keepends=True)
+    # A remark between them says nothing of how far it came, and may come twice.
+    assert again in (lines[at:], lines[max(0, at - 1) :])
+    assert again == lines[at:] or again[0].startswith("OUT 7 0")
 
 
 async def test_two_hundred_megabytes_are_read_and_hardly_kept() -> None:

@@ -61,7 +61,7 @@ async def test_the_answer_is_the_output_and_its_status_the_end(server: HttpServe
     ended = await carry_out(job)
     assert (ended.exit, ended.timed_out, job.is_started) == (0, False, True)
     assert re.fullmatch(r"HTTP/1\.1 200 OK; 11 bytes in 0\.\d{3} s", ended.why)
-    assert said(job) == ["1 hello", "1 world"]
+    assert said(job) == ["1 hello", "1 world\\"]
     (asked,) = server.asked
     assert (asked.method, asked.path, asked.body) == ("GET", "/a?b=c", b"")
     assert asked.headers["host"] == f"127.0.0.1:{server.port}"

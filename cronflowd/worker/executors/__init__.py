@@ -23,22 +23,21 @@ from .builtin import CALCULATE, ECHO, SLEEP
 from .custom import run_handler
 from .http import is_possible, run_http
 from .job import Executor
-from .shell import SCRIPT, SHELL
+from .shell import run_script, run_shell, worker_environ
 from .webhook import run_webhook
-
-# What every worker can do.
-TABLE: dict[str, Executor] = {
-    "shell": SHELL,
-    "script": SCRIPT,
-    "echo": ECHO,
-    "sleep": SLEEP,
-    "calculate": CALCULATE,
-}
 
 
 def make_table(settings: WorkerSettings) -> dict[str, Executor]:
     """What a worker with these settings can do on this machine; its `can=` names nothing else."""
-    table = TABLE | {"custom": Executor(partial(run_handler, directory=settings.handlers))}
+    environ = worker_environ(settings.pass_env)
+    table = {
+        "shell": Executor(partial(run_shell, environ=environ)),
+        "script": Executor(partial(run_script, environ=environ)),
+        "echo": ECHO,
+        "sleep": SLEEP,
+        "calculate": CALCULATE,
+        "custom": Executor(partial(run_handler, directory=settings.handlers, environ=environ)),
+    }
     if is_possible():
         private = settings.http_private == "allow"
         table["http"] = Executor(partial(run_http, private=private))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -27,19 +28,18 @@ MAX_HANDLERS = 256  # that a worker names; HELLO is one line
 MAX_WHY_BYTES = 4096
 
 
-async def run_handler(job: Job, directory: Path | None) -> Ended:
+async def run_handler(job: Job, directory: Path | None, environ: Mapping[str, str]) -> Ended:
     """The command is the handler's name, payload= its data."""
     order = job.order
     reader, writer = os.pipe()
     try:
         os.set_blocking(reader, False)
-        argv = [sys.executable, "-P", handler.__file__, order.command.strip(), str(writer)]
+        argv = [sys.executable, "-u", "-P", handler.__file__, order.command.strip(), str(writer)]
         argv += [str(directory)] if directory else []
-        # Not a pipe: nobody has to stand by until the handler has read it.
-        with os.fdopen(os.memfd_create("payload"), "w+b") as data:
-            data.write(order.options.get("payload", "").encode())
-            data.seek(0)
-            ended = await run_process(job, argv, job_environ(order), data.fileno(), (writer,))
+        # It has to find what this Python finds.
+        environ = {key: text for key, text in os.environ.items() if key.startswith("PYTHON")} | dict(environ)
+        data = order.options.get("payload", "").encode()
+        ended = await run_process(job, argv, job_environ(order, environ), data, (writer,))
         return evolve(ended, why=ended.why or _read(reader))
     finally:
         os.close(reader)

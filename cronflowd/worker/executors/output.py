@@ -5,40 +5,62 @@ it must not cost the worker memory, so of each run at most `limit` bytes are hel
 goes out as it comes; once it is used up, what follows falls into a ring that forgets its
 oldest part; at the end a remark tells how much was forgotten, and the ring follows.
 
-Output is held as chunks of whole lines, as they were read. They are cut into lines and
-made UTF-8 only when they are sent, because most of a flood is never sent.
+What a line is, a newline ends, or a carriage return, as of a progress bar. An unfinished one waits
+for its end, but not long: whoever looks must see the question that a job hangs at.
+
+Output is held as chunks of bytes, as they were read. They are cut into rows and made text only when
+they are sent, because most of a flood is never sent. No byte is changed: see base/output.py.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from ...base.output import GOES_ON
 from ...base.text import escape
 
-# A byte can become five on the wire (one that is no UTF-8 is told as `\\xff`), and a line
-# with its `OUT 123 1 ` in front must stay below wire.MAX_LINE_BYTES.
-MAX_TEXT_BYTES = 12 * 1024
+# Of one row. A byte can become six in the JSON that a client reads (a NUL is `\\u0000`) and more than
+# one in base64 beside it, and such a line, too, must stay below net.lines.MAX_LINE_BYTES.
+MAX_TEXT_BYTES = 8 * 1024
 CHUNK_BYTES = 32 * 1024  # small writes are gathered up to this, so that they cost no object each
 MAX_CHUNKS = 8192  # a job that alternates between its two outputs makes many small ones
 REMARK = 0  # the fd of remarks that are not the job's own words
 
-Chunk = tuple[int, bytearray]  # fd, lines with their ends (a cut one lacks its end)
+Chunk = tuple[int, bytearray]  # fd, bytes
+# A carriage return belongs to the newline behind it.
+_ROW = re.compile(rb"[^\r\n]*(?:\r?\n|\r|\Z)")
 
 
 class Output:
     """The output of one job on its way to the daemon."""
 
-    def __init__(self, run: str, limit: int, on_waiting: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        run: str,
+        limit: int,
+        on_waiting: Callable[[], None] = lambda: None,
+        on_unfinished: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.run = run
         self.omitted = 0  # bytes forgotten
         self._on_waiting = on_waiting
+        self._on_unfinished = on_unfinished  # called when there is something to `show` later,
+        self.is_watched = False  # if nobody sees to that yet
+        self._now = now
         self._head_left = limit - limit // 2  # bytes that may still be sent as they come
         self._tail_limit = limit // 2
         self._waiting: deque[Chunk] = deque()  # to be sent
         self._tail: deque[Chunk] = deque()  # to be sent at the end, or forgotten
         self._tail_bytes = 0
         self._unfinished = {1: b"", 2: b""}  # by fd: a line that is still coming
+        self._since = {1: 0.0, 2: 0.0}  # by fd: when that began
+        self._remarks: list[Chunk] = []
+        self.taken = 0  # chunks, ever
+        self._taken: deque[Chunk] = deque()  # the last of them, which may not have arrived
+        self._arrived = 0  # characters of all before
 
     @property
     def is_waiting(self) -> bool:
@@ -48,25 +70,41 @@ class Output:
     def feed(self, fd: int, data: bytes) -> None:
         """Takes what the job wrote; never waits and never refuses."""
         data = self._unfinished[fd] + data
-        end = data.rfind(b"\n") + 1
+        # A carriage return at the very end may have its newline still to come.
+        end = max(data.rfind(b"\n"), data.rfind(b"\r", 0, max(0, len(data) - 1))) + 1
         if len(data) - end > MAX_TEXT_BYTES:
             end = _whole_characters(data)
-        self._unfinished[fd] = data[end:]
-        if end:
-            self._keep(fd, data if end == len(data) else data[:end])
+        self._cut(fd, data, end)
+        if self._unfinished[fd] and not self.is_watched:
+            self.is_watched = True
+            self._on_unfinished()
+
+    def show(self, upto: float) -> None:
+        """Lets go out what has had no end since then; of a character that has only begun, the next time."""
+        for fd, rest in self._unfinished.items():
+            if rest and self._since[fd] <= upto:
+                self._cut(fd, rest, _whole_characters(rest) or len(rest))
+
+    @property
+    def unfinished_since(self) -> float | None:
+        """When the oldest line began that has no end yet; None when there is none."""
+        return min((self._since[fd] for fd, rest in self._unfinished.items() if rest), default=None)
+
+    def remark(self, text: str) -> None:
+        """What the worker has to say of it, after all that the job wrote."""
+        self._remarks.append((REMARK, bytearray(text.encode() + b"\n")))
 
     def end(self) -> None:
         """No more will come: what was held back may go out."""
         for fd, rest in self._unfinished.items():
-            if rest:
-                self._keep(fd, rest)
-        self._unfinished = {1: b"", 2: b""}
+            self._cut(fd, rest, len(rest))
         self._head_left = 0
         self._forget_excess()
         if self.omitted:
-            self._waiting.append((REMARK, bytearray(f"… {self.omitted} bytes omitted …".encode())))
+            self._waiting.append((REMARK, bytearray(f"… {self.omitted} bytes omitted …\n".encode())))
         self._waiting += self._tail
         self._tail.clear()
+        self._waiting += self._remarks
         if self._waiting:
             self._on_waiting()
 
@@ -77,11 +115,41 @@ class Output:
             fd, chunk = self._waiting.popleft()
             max_bytes -= len(chunk)
             texts.append(format_output(self.run, fd, bytes(chunk)))
+            self._taken.append((fd, chunk))
+        self.taken += len(texts)
         return "".join(texts)
+
+    def confirm(self, taken: int) -> bool:
+        """The first so many chunks that were taken have arrived; whether others may not have."""
+        while self._taken and self.taken - len(self._taken) < taken:
+            fd, chunk = self._taken.popleft()
+            self._arrived += _size(chunk) if fd else 0
+        return bool(self._taken)
+
+    def resume(self, arrived: int | None) -> None:
+        """What was taken is taken again, but for so many characters that have arrived; None: nobody knows."""
+        again: deque[Chunk] = deque()
+        taken, self._taken = self._taken, deque()
+        if arrived is None:
+            return
+        for fd, row in ((fd, row) for fd, chunk in taken for row in _cut_rows(bytes(chunk))):
+            size = _size(row) if fd else 0
+            if again or self._arrived + size > arrived or (not fd and self._arrived == arrived):
+                _append(again, fd, row)
+            else:
+                self._arrived += size
+        self._waiting.extendleft(reversed(again))
 
     def take_all(self) -> str:
         """OUT lines of all that waits."""
         return self.take(sum(len(chunk) for _, chunk in self._waiting))
+
+    def _cut(self, fd: int, data: bytes, end: int) -> None:
+        if end or not self._unfinished[fd]:
+            self._since[fd] = self._now()
+        self._unfinished[fd] = data[end:]
+        if end:
+            self._keep(fd, data if end == len(data) else data[:end])
 
     def _keep(self, fd: int, data: bytes) -> None:
         if self._head_left > 0:
@@ -95,9 +163,10 @@ class Output:
         """Lets as much as may go out at once wait to be sent; returns the rest."""
         end = len(data)
         if end > self._head_left:
-            end = data.rfind(b"\n", 0, self._head_left) + 1
+            end = data.rfind(b"\n", 0, self._head_left) + 1 or _whole_characters(data[: self._head_left])
         self._head_left -= end
         if end < len(data) or len(self._waiting) >= MAX_CHUNKS:
+            self._tail_limit += self._head_left  # so that what is within the limit is kept whole
             self._head_left = 0
         if end:
             _append(self._waiting, fd, data[:end])
@@ -127,7 +196,7 @@ def _append(chunks: deque[Chunk], fd: int, data: bytes) -> None:
     """Adds to the last chunk where that is possible."""
     if chunks:
         last_fd, last = chunks[-1]
-        if last_fd == fd and len(last) + len(data) <= CHUNK_BYTES and last.endswith(b"\n"):
+        if last_fd == fd and len(last) + len(data) <= CHUNK_BYTES:
             last += data
             return
     chunks.append((fd, bytearray(data)))
@@ -146,21 +215,31 @@ def _whole_characters(data: bytes) -> int:
 
 
 def format_output(run: str, fd: int, data: bytes) -> str:
-    """Whole lines of output as OUT lines."""
+    """Output as OUT lines, a row each."""
     prefix = f"OUT {run} {fd} "
-    data = data.removesuffix(b"\n")
-    if len(data) > MAX_TEXT_BYTES:
-        data = b"\n".join(piece for line in data.split(b"\n") for piece in _pieces(line))
-    text = data.decode(errors="backslashreplace")
-    if escape(flat := text.replace("\n", " ")) is flat:
-        return prefix + text.replace("\n", "\n" + prefix) + "\n"
-    return "".join([f"{prefix}{escape(line)}\n" for line in text.split("\n")])
+    if data.endswith(b"\n") and max(map(len, lines := data[:-1].split(b"\n"))) <= MAX_TEXT_BYTES:
+        text = b" ".join(lines).decode(errors="surrogateescape")
+        if escape(text) is text:
+            return prefix + data[:-1].decode().replace("\n", "\n" + prefix) + "\n"
+    return "".join([f"{prefix}{_format_row(row)}\n" for row in _cut_rows(data)])
 
 
-def _pieces(line: bytes) -> Iterator[bytes]:
-    """A line too long for the wire, in pieces that are not."""
-    while len(line) > MAX_TEXT_BYTES:
-        end = _whole_characters(line[:MAX_TEXT_BYTES])
-        yield line[:end]
-        line = line[end:]
-    yield line
+def _cut_rows(data: bytes) -> Iterator[bytes]:
+    for line in _ROW.findall(data):
+        rest = line
+        while len(rest) > MAX_TEXT_BYTES + rest.endswith(b"\n"):
+            end = _whole_characters(rest[:MAX_TEXT_BYTES])
+            yield rest[:end]
+            rest = rest[end:]
+        if rest:
+            yield rest
+
+
+def _format_row(row: bytes) -> str:
+    text = escape(row.removesuffix(b"\n").decode(errors="surrogateescape"))
+    return text if row.endswith(b"\n") else text + GOES_ON
+
+
+def _size(data: bytes | bytearray) -> int:
+    """As the daemon counts, which has only the text."""
+    return len(data.decode(errors="surrogateescape"))

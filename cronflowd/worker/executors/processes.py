@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import subprocess
 from pathlib import Path
 
 import trio
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
+from ...tasks.reasons import in_words, reason
 from .job import NOT_FOUND, NOT_RUNNABLE, SIGNAL_BASE, Ended, Job, cannot_start
 from .output import Output
 
@@ -28,6 +30,7 @@ READ_BYTES = 64 * 1024  # all that a pipe holds
 READS_A_TURN = 16  # of one pipe, before the others get theirs
 PIPE_GRACE_S = 0.5  # how long is read on after a process has ended
 LOOK_AGAIN_S = 0.05  # between two looks at what is left of a job being ended
+MAX_NAMED = 5  # processes that a job left behind
 KILL_ROUNDS = 100  # a job that forks faster than it is killed is given up after so many looks
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -62,13 +65,14 @@ async def run_process(
     job: Job,
     argv: list[str],
     environ: dict[str, str],
-    stdin: int = subprocess.DEVNULL,
+    data: bytes = b"",
     pass_fds: tuple[int, ...] = (),
 ) -> Ended:
-    """Starts a process and sees to it until it has ended, by itself or not."""
-    cwd = job.order.options.get("cwd") or None
+    """Starts a process and sees to it until it has ended, by itself or not; `data` is what it reads."""
+    cwd = job.order.options.get("cwd") or ""
+    oom_kills = _oom_kills()
     try:
-        child = _spawn(job, argv, environ, stdin, pass_fds)
+        child = _spawn(job, argv, environ, data, pass_fds)
     except (OSError, ValueError) as error:
         return _explain(error, argv[0], cwd)
     stdout, stderr = child.popen.stdout, child.popen.stderr
@@ -85,6 +89,8 @@ async def run_process(
                 await _end(job, child)
             # A process left behind may hold the pipe for as long as it lives.
             pumps.cancel_scope.deadline = trio.current_time() + PIPE_GRACE_S
+        if pumps.cancel_scope.cancelled_caught:
+            job.output.remark(_tell_left_behind(child))
     except BaseException:
         # This worker itself is breaking down. What nobody can report on must not go on.
         _signal(child, [], signal.SIGKILL)
@@ -93,25 +99,52 @@ async def run_process(
         code = child.reap()
         stdout.close()
         stderr.close()
-    if code < 0:
-        return Ended(SIGNAL_BASE - code, signal=-code, timed_out=job.timed_out)
-    return Ended(code, timed_out=job.timed_out)
+    number = max(0, -code)
+    ended = Ended(SIGNAL_BASE + number if number else code, signal=number, timed_out=job.timed_out)
+    if ended.exit == SIGNAL_BASE + signal.SIGKILL and not job.life.cancel_called and _oom_kills() > oom_kills:
+        how = in_words(reason("signal", number=signal.SIGKILL)) if number else f"exit {code}"
+        return evolve(ended, why=f"{how}: out of memory, says the kernel of a process here")
+    return ended
+
+
+@functools.cache
+def _memory_events() -> Path:
+    """Where the kernel counts what it kills for want of memory: in this worker's group, else everywhere."""
+    with contextlib.suppress(OSError):
+        group = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+        if (path := Path("/sys/fs/cgroup", group, "memory.events")).exists():
+            return path
+    return Path("/proc/vmstat")
+
+
+def _oom_kills() -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return int(_memory_events().read_text().partition("\noom_kill ")[2].split("\n")[0])
+    return 0
 
 
 def _spawn(
-    job: Job, argv: list[str], environ: dict[str, str], stdin: int, pass_fds: tuple[int, ...]
+    job: Job, argv: list[str], environ: dict[str, str], data: bytes, pass_fds: tuple[int, ...]
 ) -> Child:
-    popen = subprocess.Popen(
-        argv,
-        env=environ,
-        cwd=job.order.options.get("cwd") or None,
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        start_new_session=True,
-        pass_fds=pass_fds,
-    )
+    with contextlib.ExitStack() as stack:
+        stdin = subprocess.DEVNULL
+        if data:
+            # Not a pipe: nobody has to stand by until the job has read it.
+            file = stack.enter_context(os.fdopen(os.memfd_create("input"), "w+b"))
+            file.write(data)
+            file.seek(0)
+            stdin = file.fileno()
+        popen = subprocess.Popen(
+            argv,
+            env=environ,
+            cwd=job.order.options.get("cwd") or None,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
     _own.add(popen.pid)
     order = job.order
     marks = (f"CRONFLOW_RUN_ID={order.run}".encode(), f"CRONFLOW_ATTEMPT={order.attempt}".encode())
@@ -131,13 +164,15 @@ def _watch(popen: subprocess.Popen[bytes]) -> int:
         raise
 
 
-def _explain(error: OSError | ValueError, program: str, cwd: str | None) -> Ended:
+def _explain(error: OSError | ValueError, program: str, cwd: str) -> Ended:
     """Why there is no process, for people, with the shell's exit code for it."""
     if not isinstance(error, OSError):
         return cannot_start(NOT_RUNNABLE, str(error))
-    of_cwd = cwd is not None and error.filename == cwd
+    of_cwd = bool(cwd) and error.filename == cwd
     what = f"directory {cwd}" if of_cwd else program
     missing = isinstance(error, FileNotFoundError)
+    if missing and not of_cwd and "/" in program and Path(cwd, program).is_file():
+        what = f"the interpreter that the first line of {program} names"
     return cannot_start(NOT_FOUND if missing else NOT_RUNNABLE, f"{what}: {error.strerror}")
 
 
@@ -153,6 +188,15 @@ async def _pump(pipe: int, fd: int, output: Output) -> None:
             if not data:
                 return
             output.feed(fd, data)
+
+
+def _tell_left_behind(child: Child) -> str:
+    names = []
+    for pid in _members(child)[:MAX_NAMED]:
+        with contextlib.suppress(OSError):
+            names.append(f"{Path(f'/proc/{pid}/comm').read_text().strip()} (pid {pid})")
+    what = f"it left {', '.join(names) or 'a process'} behind, and its output open"
+    return f"{what}: what is written there from now on is not kept, and ends the writer (SIGPIPE)"
 
 
 # --- ending a job ---------------------------------------------------------------------

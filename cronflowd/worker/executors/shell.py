@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
-from collections.abc import Mapping
+from base64 import b64decode
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
-from .job import NOT_FOUND, NOT_RUNNABLE, Ended, Executor, Job, Order, cannot_start
+from ...tasks.environment import SHELL, make_environment
+from .job import NOT_FOUND, NOT_RUNNABLE, Ended, Job, Order, cannot_start
 from .processes import run_process
 
-# What systemd tells the worker about itself; a job that took it for its own could report
-# readiness or life in the worker's name.
-NOT_FOR_JOBS = (
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-)
+
+def worker_environ(passed: Iterable[str] = ()) -> dict[str, str]:
+    """What all jobs find in their environment."""
+    try:
+        account = pwd.getpwuid(os.getuid())
+        name, home = account.pw_name, account.pw_dir
+    except KeyError:  # a user without a name, as in a container
+        name, home = os.environ.get("LOGNAME", str(os.getuid())), "/"
+    if home == "/" or not Path(home).is_dir():  # a service's user has none of its own
+        home = os.environ.get("HOME", home)
+    return make_environment(os.environ, passed, name, home)
 
 
-async def shell(job: Job) -> Ended:
+async def run_shell(job: Job, environ: Mapping[str, str]) -> Ended:
     """The command is one line for /bin/sh."""
-    return await run_process(job, ["/bin/sh", "-c", job.order.command], job_environ(job.order))
+    return await _run(job, [SHELL, "-c", job.order.command], environ)
 
 
-async def script(job: Job) -> Ended:
+async def run_script(job: Job, environ: Mapping[str, str]) -> Ended:
     """The command is a program and its arguments, quoted as POSIX says."""
     try:
         argv = shlex.split(job.order.command)
@@ -34,13 +39,17 @@ async def script(job: Job) -> Ended:
         return cannot_start(NOT_RUNNABLE, f"the command cannot be split into words: {error}")
     if not argv:
         return cannot_start(NOT_FOUND, "the command has no words")
-    return await run_process(job, argv, job_environ(job.order))
+    return await _run(job, argv, environ)
 
 
-def job_environ(order: Order, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+async def _run(job: Job, argv: list[str], environ: Mapping[str, str]) -> Ended:
+    data = b64decode(job.order.options.get("stdin", ""))
+    return await run_process(job, argv, job_environ(job.order, environ), data)
+
+
+def job_environ(order: Order, inherited: Mapping[str, str]) -> dict[str, str]:
     """What the process finds in its environment; the run's own names go before all others."""
-    environ = {key: value for key, value in inherited.items() if key not in NOT_FOR_JOBS}
-    options = order.options
+    environ, options = dict(inherited), order.options
     for key, value in options.items():
         if key.startswith("env."):
             environ[key[4:]] = value
@@ -59,6 +68,3 @@ _TOLD = {
     "CRONFLOW_DUE_AT": "due",
     "CRONFLOW_FIRE_ID": "fire",
 }
-
-SHELL = Executor(shell)
-SCRIPT = Executor(script)
