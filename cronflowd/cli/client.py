@@ -106,7 +106,7 @@ class Connection:
     def rest(self) -> Iterator[str]:
         """Whatever comes, until nobody wants it any more."""
         while True:
-            yield self._read_line()[:-1].decode(errors="replace")
+            yield self._read_line().decode(errors="replace")
 
     def close(self) -> None:
         """Ends it; what was asked for stays asked for."""
@@ -204,36 +204,42 @@ class Out:
         self._fault = ""
 
     def say(self, line: str) -> None:
-        if self.is_open:
-            self._try(f"{line}\n".encode(), False)
+        self.write(f"{line}\n".encode())
 
-    def close(self) -> None:
-        self._try(b"", True)
-        if self._fault:
-            raise Fatal(Exit.IO, f"standard output: {self._fault}")
-
-    def _try(self, said: bytes, flush: bool) -> None:
+    def write(self, said: bytes) -> None:
         try:
-            _write(self.stream, said, flush)
+            if self.is_open:
+                _write(self.stream, said)
         except BrokenPipeError:
             self.is_open = False
         except OSError as error:
             self.is_open, self._fault = False, str(error.strerror)
 
+    def close(self) -> None:
+        if self._fault:
+            raise Fatal(Exit.IO, f"standard output: {self._fault}")
 
-def _write(stream: TextIO | None, said: bytes, flush: bool = True) -> None:
+
+def _write(stream: TextIO | None, said: bytes) -> None:
     """Where that is an OSError, all that follows goes nowhere."""
     try:
         if stream is None:
             raise OSError(errno.EBADF, "it is closed")
         stream.buffer.write(said)
-        if flush:
-            stream.buffer.flush()
+        stream.buffer.flush()
     except OSError:
         if stream is not None:
             # What is still in the buffer is written when Python ends, and must not fail there again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise
+
+
+def written(row: Row) -> bytes:
+    """What a row of LOG stands for, as it was written; a remark of ours says that it is one."""
+    text = b64decode(row["base64"]) if "base64" in row else row["text"].encode()
+    if not row["fd"]:
+        return b"cronflowd: %b\n" % text
+    return text if row.get("end") == NO_NEWLINE else text + b"\n"
 
 
 def import_crontab(
@@ -456,7 +462,7 @@ class _Watch:
                 if "fd" in row:
                     self._shown += 1
                     self._may_wait = row["fd"] == 0  # another attempt, perhaps
-                    self._show(run, row)
+                    self._write(run, row["fd"] or 2, written(row))
             self._shown, self._may_wait = 0, True
             self._exits.append(self._exit(self._attempts(connection, run)[0]))
         return max(self._exits) if self._exits else self._exit(attempts[0])
@@ -480,14 +486,6 @@ class _Watch:
         if not rows:
             refuse(status if not status["ok"] else {"code": "internal", "message": "the run is not known"})
         return rows
-
-    def _show(self, run: int, row: Row) -> None:
-        fd = row["fd"]
-        text = b64decode(row["base64"]) if "base64" in row else row["text"].encode()
-        if not fd:
-            self._write(run, 2, b"cronflowd: %b\n" % text)
-        else:
-            self._write(run, fd, text if row.get("end") == NO_NEWLINE else text + b"\n")
 
     def _write(self, run: int, fd: int, said: bytes) -> None:
         """Nobody may be there any more to read it (`| head`), which ends nothing but the writing."""

@@ -17,7 +17,7 @@ from ..ask.commands import VERBS
 from ..base.errors import Exit
 from ..base.text import format_option
 from ..host.config import ClientSettings
-from .client import BROKEN_PIPE, REPLY_S, Connection, Out, refuse
+from .client import BROKEN_PIPE, REPLY_S, Connection, Out, refuse, written
 
 ALIASES = {"ls": "LIST"}
 _OF_A_CONNECTION = ("HELLO", "AUTH", "FORMAT", "QUIT")
@@ -39,7 +39,7 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
     form = "text"
     if sys.stdout.isatty():
         form = f"table width={shutil.get_terminal_size().columns}"
-    with closing(Connection(settings, form)) as connection:
+    with closing(out), closing(Connection(settings, form)) as connection:
         reads = VERBS[name].reads
         # What reads answers soon. What changes very many tasks, or writes a large file, takes its time.
         for line in connection.lines(order(name, words), REPLY_S if reads else None):
@@ -83,7 +83,7 @@ def _quoted(word: str) -> str:
 def _log(settings: ClientSettings, words: Sequence[str], out: Out, errors: Out) -> int:
     """What a run wrote, as it wrote it; of a task, its newest run."""
     run, *more = ["follow" if word in ("-f", "--follow") else word for word in words] or [""]
-    with closing(Connection(settings)) as connection:
+    with closing(out), closing(Connection(settings)) as connection:
         if run and not run.isdigit():
             found, status = connection.ask(order("RUNS", [run, "limit=1"]))
             if not found:
@@ -92,7 +92,7 @@ def _log(settings: ClientSettings, words: Sequence[str], out: Out, errors: Out) 
             run = str(found[0]["run"])
         for row in connection.stream(order("LOG", [run, *more]), None if more else REPLY_S):
             if "fd" in row:
-                (out if row["fd"] == 1 else errors).say(("" if row["fd"] else "cronflowd: ") + row["text"])
+                (out if row["fd"] == 1 else errors).write(written(row))
             elif not row["ok"]:
                 refuse(row)
             if not out.is_open:
