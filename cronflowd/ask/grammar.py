@@ -44,6 +44,9 @@ class WrongWords(Refusal):
 
 def cut_word(line: str) -> tuple[str, str]:
     """The first word of a line, and what follows it and one blank."""
+    word, _, rest = line.partition(" ")
+    if word and "\t" not in word:  # as almost all lines
+        return word, rest
     match = _FIRST_WORD.match(line)
     assert match
     return match[1], line[match.end() :]
@@ -71,6 +74,7 @@ _HEAD = re.compile(
 )
 _FIRST_WORD = re.compile(r"[ \t]*([^ \t]*)[ \t]?")
 _BLANKS = re.compile(r"[ \t]*")
+_PLAIN = re.compile(r'[^ \t"=]+')
 _WORD = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)|[^ \t"]+')
 
 
@@ -87,6 +91,8 @@ def split_words(text: str, *known: str) -> tuple[list[str], dict[str, str]]:
 
 def split_any(text: str) -> tuple[list[str], dict[str, str]]:
     """The same, of whatever name the options are."""
+    if _PLAIN.fullmatch(text):
+        return [text], {}
     words: list[str] = []
     options: dict[str, str] = {}
     at = _skip_blanks(text, 0)

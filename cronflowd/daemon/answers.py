@@ -112,6 +112,8 @@ class Answers:
         if verb.answer:
             answer: Answer = getattr(self, f"_{verb.answer}")(question, session)
             return answer
+        if type(question) not in _SLOW:
+            return self._submit(question, session, now)
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question, session)
         if self.files.large.is_large(question):
@@ -403,6 +405,9 @@ class Answers:
 
 def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:
     return Reply(disposition, {"disposition": disposition}, ("time", "what"), rows)
+
+
+_SLOW = {o.AddTask, o.SetTask, o.ClearTasks, o.UndoChanges}  # they may be, by what they say
 
 
 def _calendars_of(order: Any) -> tuple[str, ...]:

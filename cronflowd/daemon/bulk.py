@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
@@ -55,7 +55,7 @@ class LargeChanges:
         if isinstance(order, o.UndoChanges):
             with self._planning("UNDO"):
                 plan = plan_undo(engine.state, order.count, self.core.now(), engine.limits)
-                order = evolve(order, plan=await in_turns(plan))
+                order = replace(order, plan=await in_turns(plan))
         reply = self.core.submit(order, who).reply
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan

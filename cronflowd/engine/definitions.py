@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from attrs import evolve
+from msgspec import structs
 
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
@@ -56,7 +57,7 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
         started = start_now(state, task, now).facts
         decision.facts += started
         if len(started) == 1:
-            decision.messages += send_at_once(state, task, started, now)
+            decision.messages += send_at_once(state, task, started[0], now)
     return decision
 
 
@@ -65,7 +66,7 @@ def _replace(state: State, order: o.AddTask, now: datetime, limits: Limits) -> D
     task, spec = _to_replace(state, order), read_today(order.spec, state.default_tz)
     spec = _settled(state, spec, spec.name)
     if task is None:
-        decision, rev, change = _add(state, evolve(order, replace=False), now, limits), 1, "added"
+        decision, rev, change = _add(state, structs.replace(order, replace=False), now, limits), 1, "added"
     elif spec.record == task.spec.record:
         reply = _added(task.id, task.name, task.due_at, notes(state, spec))
         decision, rev, change = Decision([], reply), task.rev, "unchanged"

@@ -13,7 +13,7 @@ Pure functions, as everything that decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -28,7 +28,7 @@ from ..tasks.kinds import CONTROL
 from ..tasks.options import DEFAULTS, set_options
 from ..tasks.reasons import code_of, in_words, shortened
 from ..tasks.targets import BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
-from ..tasks.task import Failure, TaskSpec, Told, make_spec
+from ..tasks.task import Failure, Task, TaskSpec, Told, make_spec
 from . import facts as f
 from .lanes import accepts
 from .rules import Limits
@@ -217,15 +217,23 @@ Targets = tuple[Target, ...]  # of the general setting
 _EVENTS = {"failed": "failure", "timeout": "failure", "lost": "lost", "missed": "missed"}
 
 
-def _run_ended(state: State, fact: f.RunEnded, now: datetime, general: Targets) -> Iterator[Notice]:
+def _run_ended(state: State, fact: f.RunEnded, now: datetime, general: Targets) -> Iterable[Notice]:
+    task = state.tasks.get(fact.task)
+    notify = (task or state.runs[fact.run]).spec.options.notify
+    # The usual case, and it must cost nothing.
+    return _of_end(state, fact, now, general, task, notify) if general or notify.targets else ()
+
+
+def _of_end(
+    state: State, fact: f.RunEnded, now: datetime, general: Targets, task: Task | None, notify: Notify
+) -> Iterator[Notice]:
     if general and fact.state == "lost" and _is_last_lost(state, fact):
         yield _lost_worker(fact)
-    event, task = _EVENTS.get(fact.state), state.tasks.get(fact.task)
+    event = _EVENTS.get(fact.state)
     if code_of(fact.why) == "unreadable":
         event = "missed"
-    notify = (task or state.runs[fact.run]).spec.options.notify
     if not (fact.final and (notify.targets or (general and not notify.text))):
-        return  # the usual case, and it must cost nothing
+        return
     if event:
         yield _of_run(state, fact, event, now)
     elif fact.state == WELL and task:
@@ -357,7 +365,7 @@ def _of_beat(state: State, name: str, event: str, words: str, told: dict[str, An
     return Notice(f"expectation:{name}", event, notify, f"{name} {words}", told)
 
 
-LOOK: dict[type[f.Fact], Callable[[State, Any, datetime, Targets], Iterator[Notice]]] = {
+LOOK: dict[type[f.Fact], Callable[[State, Any, datetime, Targets], Iterable[Notice]]] = {
     f.RunEnded: _run_ended,
     f.FiresPassed: _fires_passed,
     f.RecordUnread: _record_unread,

@@ -10,16 +10,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from attrs import frozen
+import msgspec
 
 from ..tasks.reasons import Reason
 from ..tasks.task import TaskSpec
 
+
+class Order(msgspec.Struct):
+    """Base of all orders: values that are made in a fraction of a microsecond."""
+
+
 # --- from clients ---
 
 
-@frozen
-class AddTask:
+class AddTask(Order):
     """ADD, AT and NOW; `task_id` only where a file or a JSON record names one."""
 
     spec: TaskSpec
@@ -28,27 +32,23 @@ class AddTask:
     replace: bool = False  # the task of that name, if there is one, becomes this
 
 
-@frozen
-class SetTask:
+class SetTask(Order):
     """SET: option words, and `schedule`, `command`, `name` among them."""
 
     ref: str
     words: dict[str, str]
 
 
-@frozen
-class RemoveTask:
+class RemoveTask(Order):
     ref: str
     force: bool = False  # also if others wait for it: they do so no longer
 
 
-@frozen
-class ClearTasks:
+class ClearTasks(Order):
     pass
 
 
-@frozen
-class RecordSave:
+class RecordSave(Order):
     """A file of tasks as it is on the disk, or will be in a moment."""
 
     file: str
@@ -58,8 +58,7 @@ class RecordSave:
     tasks: int
 
 
-@frozen
-class LoadTasks:
+class LoadTasks(Order):
     """LOAD: these tasks, and no others, from now on."""
 
     records: list[tuple[int | None, TaskSpec]]
@@ -67,57 +66,48 @@ class LoadTasks:
     file: str = ""  # its name, for HISTORY; empty = by the daemon itself, which is no change
 
 
-@frozen
-class PauseTasks:
+class PauseTasks(Order):
     refs: tuple[str, ...] | None  # None = all
     until_at: datetime | None
     why: str
 
 
-@frozen
-class ResumeTasks:
+class ResumeTasks(Order):
     refs: tuple[str, ...] | None
 
 
-@frozen
-class UndoChanges:
+class UndoChanges(Order):
     count: int
     plan: Any = None  # what it comes to, if that was worked out before
 
 
-@frozen
-class RunTask:
+class RunTask(Order):
     ref: str
     args: dict[str, str]
 
 
-@frozen
-class CancelRun:
+class CancelRun(Order):
     run: int
 
 
-@frozen
-class SetExpectation:
+class SetExpectation(Order):
     """EXPECT: `every`, `grace`, `notify`, `desc`, `start` as words; what is left out stays."""
 
     name: str
     words: dict[str, str]
 
 
-@frozen
-class ReceiveBeat:
+class ReceiveBeat(Order):
     name: str
     is_ok: bool
     text: str
 
 
-@frozen
-class ForgetExpectation:
+class ForgetExpectation(Order):
     name: str
 
 
-@frozen
-class DrainWorker:
+class DrainWorker(Order):
     name: str
     draining: bool
 
@@ -125,8 +115,7 @@ class DrainWorker:
 # --- from workers ---
 
 
-@frozen
-class JoinWorker:
+class JoinWorker(Order):
     name: str
     slots: int
     labels: dict[str, str]
@@ -138,8 +127,7 @@ class JoinWorker:
     connection: int = 0
 
 
-@frozen
-class DropWorker:
+class DropWorker(Order):
     """A connection has ended. If it is not the worker's last one, only `unsent` counts."""
 
     name: str
@@ -148,37 +136,32 @@ class DropWorker:
     unsent: tuple[tuple[int, int], ...] = ()  # (run, attempt) of orders that never left
 
 
-@frozen
-class UnsendRuns:
+class UnsendRuns(Order):
     """Orders that no connection could take."""
 
     worker: str
     runs: tuple[tuple[int, int], ...]  # (run, attempt) each
 
 
-@frozen
-class DismissWorker:
+class DismissWorker(Order):
     """It said BYE."""
 
     name: str
 
 
-@frozen
-class ReportStarted:
+class ReportStarted(Order):
     worker: str
     run: int
     attempt: int
 
 
-@frozen
-class ReportOutput:
+class ReportOutput(Order):
     worker: str
     run: int
     lines: list[list[Any]]  # as in base/output.py
 
 
-@frozen
-class ReportEnded:
+class ReportEnded(Order):
     worker: str
     run: int
     attempt: int
@@ -190,24 +173,20 @@ class ReportEnded:
 # --- from the daemon ---
 
 
-@frozen
-class StartDaemon:
+class StartDaemon(Order):
     version: str
     tz: str
 
 
-@frozen
-class NoticeStep:
+class NoticeStep(Order):
     by_s: float
 
 
-@frozen
-class RescheduleTasks:
+class RescheduleTasks(Order):
     """Zone data may have changed, so moments to come may be others."""
 
 
-@frozen
-class RecordCheckpoint:
+class RecordCheckpoint(Order):
     file: str
     upto: int
     size: int
@@ -217,16 +196,14 @@ class RecordCheckpoint:
 # --- one slice of what concerns very many tasks; `Engine.next_slice` gives these ---
 
 
-@frozen
-class StageTasks:
+class StageTasks(Order):
     """Some of a file's tasks, as they will be, are kept for a LOAD that is to be decided."""
 
     entries: Sequence[tuple[int, TaskSpec]]
     next_task: int | None = None  # with the first: the ids below are taken
 
 
-@frozen
-class DecideLoad:
+class DecideLoad(Order):
     """All are staged, and are the tasks from now on."""
 
     tasks: int
@@ -234,13 +211,11 @@ class DecideLoad:
     file: str
 
 
-@frozen
-class DropStaged:
+class DropStaged(Order):
     """The LOAD will not be."""
 
 
-@frozen
-class BulkSlice:
+class BulkSlice(Order):
     """What is done to these tasks is of this kind."""
 
     kind: str  # of `slices`
@@ -249,13 +224,11 @@ class BulkSlice:
     plan: Any = None  # of UNDO
 
 
-@frozen
-class EndBulk:
+class EndBulk(Order):
     pass
 
 
-@frozen
-class RescheduleSlice:
+class RescheduleSlice(Order):
     """These tasks are looked at again; then all up to the id `upto` are done (None = all)."""
 
     tasks: Sequence[int]
@@ -265,85 +238,72 @@ class RescheduleSlice:
 # --- what comes due inside; `Engine.next_step` gives these ---
 
 
-@frozen
-class PassOver:
+class PassOver(Order):
     """Nothing: moments that are none any more were passed over, and more of them are there."""
 
 
-@frozen
-class RescheduleTask:
+class RescheduleTask(Order):
     """A moment comes of a task that has yet to be looked at again."""
 
     task: int
 
 
-@frozen
-class FireTask:
+class FireTask(Order):
     task: int
 
 
-@frozen
-class PlaceRun:
+class PlaceRun(Order):
     run: int
     worker: str
 
 
-@frozen
-class LoseRun:
+class LoseRun(Order):
     """Its lease ended."""
 
     run: int
 
 
-@frozen
-class TimeoutRun:
+class TimeoutRun(Order):
     run: int
 
 
-@frozen
-class ReleaseRun:
+class ReleaseRun(Order):
     run: int
 
 
-@frozen
-class AdmitRun:
+class AdmitRun(Order):
     """The dependencies of its task have ended well."""
 
     run: int
 
 
-@frozen
-class BreakRun:
+class BreakRun(Order):
     """One of them has not."""
 
     run: int
     why: Reason
 
 
-@frozen
-class TellUnread:
+class TellUnread(Order):
     """That the record of a task cannot be read has not been said yet."""
 
     task: int
 
 
-@frozen
-class FireAfter:
+class FireAfter(Order):
     """All dependencies of an @after task have ended; `broken` says why one of them will not do."""
 
     task: int
     broken: Reason
 
 
-@frozen
-class MissBeat:
+class MissBeat(Order):
     """Nothing was heard in time."""
 
     name: str
 
 
-@frozen
-class ExpireRun:
+class ExpireRun(Order):
     """No worker took it within its grace."""
 
     run: int

@@ -38,13 +38,14 @@ def best_worker(work: str, on: str, free: Iterable[Worker]) -> Worker | None:
     return min(candidates, key=lambda worker: (-worker.free, worker.name))
 
 
-def send_at_once(state: State, task: Task, facts: list[f.Fact], now: datetime) -> list[tuple[str, str]]:
-    """What a worker that is free is told of the run that one of these facts begins, which says so then.
+def send_at_once(state: State, task: Task, queued: f.Fact, now: datetime) -> list[tuple[str, str]]:
+    """What a worker that is free is told of a run that is being queued; the fact says whom it is sent to.
 
     Only where no other run waits that some free worker would take: nobody is passed.
     """
-    queued = next((fact for fact in facts if isinstance(fact, f.RunQueued)), None)
-    if queued is None or queued.parked or queued.awaits or queued.not_before_at or state.lanes.ready:
+    if state.lanes.ready or not isinstance(queued, f.RunQueued):
+        return []
+    if queued.parked or queued.awaits or queued.not_before_at:
         return []
     spec = task.spec
     worker = best_worker(spec.work, queued.target or spec.options.on, state.lanes.free.values())

@@ -70,8 +70,10 @@ class Rule:
                 if what is not None:
                     fact.what, fact.verb = what, self.verb
                 what = None  # with the first one only
-            elif isinstance(fact, f.RunQueued | f.RunStopping):
+            elif isinstance(fact, _ASKED_FOR):
                 fact.who = who
 
+
+_ASKED_FOR = (f.RunQueued, f.RunStopping)
 
 Rules = dict[type, Rule]

@@ -174,7 +174,7 @@ def _run(state: State, order: o.RunTask, now: datetime, limits: Limits) -> Decis
         for run, target in enumerate(targets, first)
     ]
     if len(before) == 1:
-        messages += send_at_once(state, task, before, now)
+        messages += send_at_once(state, task, before[0], now)
     more = {"runs": [first + n for n in range(len(targets))]} if task.spec.options.on == "all" else {}
     return Decision(before, Reply(str(first), {"run": first} | more), messages)
 

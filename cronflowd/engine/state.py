@@ -361,10 +361,10 @@ def _run_released(state: Tables, fact: f.RunReleased, at: datetime, seq: int) ->
 
 def _unpark(state: Tables, task: Task, at: datetime) -> None:
     """Lets what waited for this run to end go on: the next run of its task, or several of one moment."""
-    runs = [state.runs[run] for run in task.runs]
-    for run in runs:
-        if run.state != "parked":
+    for number in task.runs:
+        if state.runs[number].state != "parked":
             return
+    runs = [state.runs[number] for number in task.runs]
     for run in runs:
         if run.due_at != runs[0].due_at:
             return

@@ -22,7 +22,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from ..base.errors import Refusal
 from ..base.names import check_worker_name, parse_label
@@ -49,7 +50,6 @@ MAX_RUNNING = 1_000_000
 MAX_HELD_LINES = 1000  # that follow HELLO with more of running=
 MAX_OWED_BYTES = 1 << 20  # a worker that is owed more is given no more runs until it has taken that
 BEATS_MISSED = 3
-MAX_DIGITS = 15
 SLICE_LINES = 200  # after so many reports the others have their turn
 MAX_OFFSET_S = 2.0  # a worker's clock that is less wrong is not worth a word
 
@@ -248,7 +248,7 @@ def _with_held(order: o.JoinWorker, line: str) -> o.JoinWorker:
     running = order.running + _parse_running(rest)
     if len(running) > MAX_RUNNING:
         raise Refusal("limit", f"running= and HELD name more than {MAX_RUNNING} runs")
-    return evolve(order, running=running)
+    return replace(order, running=running)
 
 
 async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> str:
@@ -378,7 +378,7 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
         terms += f" had={had}"
     link.send(f"OK {link.name} {terms}")
     try:
-        core.submit(evolve(order, connection=link.number))
+        core.submit(replace(order, connection=link.number))
     except BaseException:
         # It never came: whoever was connected still is.
         link.drop_pending()
@@ -439,8 +439,8 @@ class Batch:
         self.now = link.last_seen_at
         self.output_run = 0
         self.output: list[list[Any]] = []
-        # What was reported as started, before it is known whether its end comes with it.
-        self.begun: dict[tuple[int, int], None] = {}
+        # What was reported as started (RUN ATTEMPT), before it is known whether its end comes with it.
+        self.begun: dict[str, None] = {}
 
     def take(self, line: str) -> None:
         word, _, rest = line.partition(" ")
@@ -460,8 +460,9 @@ class Batch:
 
     def _flush(self) -> None:
         begun, self.begun = self.begun, {}
-        for run, attempt in begun:
-            self._submit(o.ReportStarted(self.link.name, run, attempt))
+        for rest in begun:
+            run, attempt = _split(rest, 2, "STARTED RUN ATTEMPT")
+            self._submit(o.ReportStarted(self.link.name, _integer(run), _integer(attempt)))
         self._flush_output()
 
     def _submit(self, order: Any) -> None:
@@ -496,22 +497,21 @@ class Batch:
         self.output.append(parse_line(int(fd), text))
 
     def _started(self, rest: str) -> None:
-        run, attempt = _split(rest, 2, "STARTED RUN ATTEMPT")
-        self.begun[_integer(run), _integer(attempt)] = None
+        self.begun[rest] = None
 
     def _done(self, rest: str) -> None:
-        words = rest.split(" ", 3)
-        if len(words) < 3:
-            raise Refusal("syntax", "usage: DONE RUN ATTEMPT EXIT [key=value …]")
-        details = split_options(words[3])[0] if len(words) > 3 else {}
+        match = _DONE.fullmatch(rest)
+        if match is None:
+            what = f'DONE: "{escape(rest[:40])}" is not RUN ATTEMPT EXIT [key=value …], with whole numbers'
+            raise Refusal("syntax", what)
+        which, run, attempt, exit_code, more = match.groups()
+        details = split_options(more)[0] if more else {}
         if "why" in details:
             details["why"] = readable(unescape(details["why"]))  # a line of output like those of OUT
-        run, attempt, exit_code = _integer(words[0]), _integer(words[1]), _integer(words[2], -255)
-        began = (run, attempt) in self.begun
-        if began:
-            del self.begun[run, attempt]
-        self._tell_dropped(run)
-        self._submit(o.ReportEnded(self.link.name, run, attempt, exit_code, details, began))
+        began = bool(self.begun) and self.begun.pop(which, False) is None
+        if self.link.dropped:
+            self._tell_dropped(int(run))
+        self._submit(o.ReportEnded(self.link.name, int(run), int(attempt), int(exit_code), details, began))
 
     def _beat(self, rest: str) -> None:
         values, extra = split_options(rest)
@@ -558,11 +558,11 @@ def _parse_rtt(text: str) -> float:
     return float(text)
 
 
-def _integer(word: str, low: int = 0) -> int:
-    digits = word[1:] if word[:1] == "-" else word
-    if (
-        not (digits.isdigit() and digits.isascii() and len(digits) <= MAX_DIGITS)
-        or (number := int(word)) < low
-    ):
+_DONE = re.compile(r"(([0-9]{1,15}) ([0-9]{1,15})) (-[0-9]{1,3}|[0-9]{1,15})(?: (.*))?", re.DOTALL)
+_WHOLE = re.compile(r"[0-9]{1,15}")
+
+
+def _integer(word: str) -> int:
+    if not _WHOLE.fullmatch(word):
         raise Refusal("syntax", f'"{escape(word[:40])}" is not a whole number')
-    return number
+    return int(word)

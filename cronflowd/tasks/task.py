@@ -21,6 +21,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import orjson
 from attrs import define, field, frozen
 
@@ -376,8 +377,7 @@ class Run:
         self.state = state
 
 
-@frozen
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """One row of RUNS that will not change any more: an attempt's end, or fires that never ran."""
 
     seq: int  # of the journal record that says so

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as evolve
 
 from cronflowd.ask import questions as q
 from cronflowd.ask import stats, views

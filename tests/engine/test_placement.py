@@ -199,3 +199,27 @@ def test_a_run_that_is_asked_for_passes_nobody() -> None:
     driver.do(o.JoinWorker("a", 1, {}, ("shell",), "here", ()))
     assert driver.line("NOW second").messages == []
     assert [line.split(" ")[1] for _, line in driver.pump()] == ["1"]
+
+
+def test_the_end_of_a_run_looks_at_no_other_run_of_a_task_that_allows_many() -> None:
+    """Two thousand at a time would make each end cost two thousand looks."""
+    driver = Driver()
+    driver.do(o.JoinWorker("a", 2000, {}, ("shell",), "here", ()))
+    driver.line("ADD name=t overlap=allow 0 0 1 1 * work")
+    for _ in range(1000):
+        driver.line("RUN t")
+    looked = 0
+
+    class Counting(list[int]):
+        def __iter__(self) -> Any:
+            nonlocal looked
+            for each in super().__iter__():
+                looked += 1
+                yield each
+
+    task = driver.state.tasks[1]
+    task.runs = Counting(task.runs)
+    for run in range(1, 11):
+        driver.do(o.ReportEnded("a", run, 1, 0, {}))
+    assert len(task.runs) == 990
+    assert looked <= 20
