@@ -229,8 +229,7 @@ class Core:
                 if self.take_slice():
                     self.wake()
                 self.on_pass()
-                await trio.lowlevel.checkpoint()
-                await self._more.wait()
+                await self._more.wait()  # the others' turn, also where it was woken meanwhile
 
     def take_slice(self) -> bool:
         """One small part of what concerns very many tasks; False when nothing is left, or it has to wait."""

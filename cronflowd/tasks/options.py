@@ -287,6 +287,8 @@ def set_options(
     Local times are of the zone in `tz=`, else of `default_tz`; those in words count from
     `now`, and are refused without one. Raises Refusal (`bad-option`) naming the key.
     """
+    if not words:
+        return options
     changes: dict[str, Any] = {}
     zone = words.get("tz", options.tz) or default_tz
     env, headers = dict(options.env), {name.lower(): (name, value) for name, value in options.headers}

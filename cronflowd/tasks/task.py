@@ -113,7 +113,8 @@ def make_spec(name: str, schedule: str, command: str, options: Options, default_
         check_name(name)
     check_command(command, options.type)
     _check_size(command, options)
-    _check_type(options)
+    if options is not DEFAULTS:
+        _check_type(options)
     parsed = parse_schedule(schedule, options.tz or default_tz)
     if options.tz and parsed.tz != options.tz:
         raise Refusal("bad-option", f"tz={options.tz} contradicts the schedule, which says {parsed.tz}")
@@ -122,8 +123,6 @@ def make_spec(name: str, schedule: str, command: str, options: Options, default_
 
 
 def _check_type(options: Options) -> None:
-    if options is DEFAULTS:
-        return
     check_options(
         options.type,
         [key for key, name in _OF_SOME_TYPES if getattr(options, name) != getattr(DEFAULTS, name)],
@@ -135,7 +134,7 @@ _OF_SOME_TYPES = [(key, {"header.X": "headers", "env.X": "env"}.get(key, key)) f
 
 
 def _check_bounds(options: Options, schedule: Schedule) -> None:
-    given = [
+    given = options is not DEFAULTS and [
         key for key in _BOUNDS if getattr(options, RULES[key].field) != getattr(DEFAULTS, RULES[key].field)
     ]
     if given and schedule.kind == "at":
