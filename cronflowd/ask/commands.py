@@ -6,12 +6,14 @@ section in protocol.md, whose table of verbs is made from these rows, as HELP is
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from attrs import frozen
 
 from ..base.errors import Refusal
-from ..base.text import escape
+from ..base.nearest import meant
+from ..base.text import ODD_BLANK, escape
 from ..engine import orders as o
 from . import parsers as p
 from . import questions as q
@@ -29,6 +31,7 @@ class Verb:
     changes: bool = False  # although it is answered so
     anybody: bool = False  # may be said before AUTH
     about_days: bool = False  # tells of days off, so calendars are looked at first
+    surely: str = ""  # alone it concerns all there is: how it is said where it may be said by mistake
 
     @property
     def reads(self) -> bool:
@@ -40,7 +43,12 @@ class Verb:
         try:
             return self.read(rest, context)
         except WrongWords as wrong:
-            raise Refusal(wrong.code, f"{wrong.message}; usage: {self.usage}") from None
+            split = _SPLIT_VALUE.search(rest)
+            hint = f'; a value with blanks stands in quotes: {split[1]}="{split[2]}"' if split else ""
+            raise Refusal(wrong.code, f"{wrong.message}{escape(hint)}; usage: {self.usage}") from None
+
+
+_SPLIT_VALUE = re.compile(r'(?<![^ \t])([a-z][A-Za-z._]*)=([^ \t"{]+(?:[ \t]+[^ \t="]+(?![^ \t]))+)')
 
 
 def parse(line: str, context: Context) -> Any:
@@ -54,8 +62,66 @@ def find_verb(line: str) -> tuple[Verb, str]:
     word, rest = cut_word(line)
     verb = VERBS.get(word.upper())
     if verb is None:
-        raise Refusal("unknown-command", f'"{escape(word[:40])}" is not a command; HELP lists them')
+        raise Refusal("unknown-command", f'"{escape(word[:40])}" is not a command; {_hint(line, word)}')
     return verb, rest
+
+
+def _hint(line: str, word: str) -> str:
+    """What may have been meant by a line that begins with no verb."""
+    line = line.strip(" \t")
+    if _LIKE_A_CRONTAB.match(line):
+        return "a line of a crontab stands behind IMPORT, or behind ADD"
+    if match := ODD_BLANK.search(word):
+        return f"it holds {match[0]!a}, which looks like a blank and is none"
+    if line.startswith("{"):
+        return "a task as JSON stands behind ADD"
+    if not word[:1].isalpha():
+        return "a line begins with a verb, without quotes; HELP lists them"
+    return f"HELP lists them{meant(word, list(VERBS), ALSO_CALLED)}"
+
+
+# An entry, or a setting.
+_LIKE_A_CRONTAB = re.compile(r"[0-9*][^ \t]*(?:[ \t]+[^ \t]+){4}[ \t]|@[a-z]+[ \t]|[A-Z][A-Z0-9_]*[ \t]*=")
+
+
+def check_meant(line: str, is_refused: bool, is_script: bool) -> None:
+    """Refuses what a person may not have meant for us, behind a line that was not for us either.
+
+    Whoever pastes a script into the wrong window sends `clear`, and `run backup`.
+    """
+    word, rest = cut_word(line)
+    verb = VERBS[word.upper()]
+    if verb.surely and not rest.strip() and (is_script or (is_refused and verb.read is p.clear)):
+        why = "what came before was not for me" if is_script else "the line before was refused"
+        raise Refusal("syntax", f"{why}, so this must be said in full: {verb.surely}")
+    if is_script and is_refused and not verb.reads and word.islower():
+        raise Refusal("syntax", f"this looks like a script; if it is meant for me, write {word.upper()}")
+
+
+# What others call it.
+ALSO_CALLED = {
+    "ADD": "create new insert register schedule every crontab cron submit put define",
+    "LIST": "ls show jobs tasks ps all dir crons",
+    "GET": "info cat view inspect details describe-task print",
+    "SET": "edit update modify change config alter reschedule rename patch",
+    "REMOVE": "delete rm del drop unschedule erase destroy unregister remove-job",
+    "CLEAR": "flush truncate purge reset wipe flushall",
+    "STATUS": "health stat uptime state sysinfo version", "CLOCK": "time date ntp",
+    "SAVE": "backup dump bgsave write persist", "LOAD": "restore reload read source",
+    "PAUSE": "suspend hold freeze deactivate off mute skip",
+    "RESUME": "unpause continue unfreeze activate on", "HISTORY": "audit changes changelog revisions",
+    "UNDO": "revert rollback undelete",
+    "RUN": "start trigger exec execute fire retry rerun force run-now launch",
+    "NOW": "once batch immediately", "AT": "in later", "CANCEL": "kill stop abort terminate end",
+    "RUNS": "executions results builds", "STATS": "metrics statistics report",
+    "FAILED": "errors failures broken dead", "LOG": "logs output tail stdout journal",
+    "WHY": "reason explain", "NEXT": "when preview upcoming forecast", "DEPS": "dependencies tree graph",
+    "DESCRIBE": "translate human", "EXPECT": "monitor deadman", "BEAT": "heartbeat alive",
+    "WORKERS": "nodes agents hosts servers", "DRAIN": "cordon", "UNDRAIN": "uncordon",
+    "WATCH": "subscribe follow listen events", "AUTH": "login password token",
+    "HELLO": "hi ehlo helo client", "HELP": "? h man usage commands",
+    "QUIT": "exit bye q logout close disconnect",
+}  # fmt: skip
 
 
 def only_reads(line: str) -> bool:
@@ -70,11 +136,12 @@ _ROWS = (
     Verb(p.get, "GET REF [@REV]", "everything about one task; or as it was at a revision", "get"),
     Verb(p.set_task, "SET REF key=value …", "changes a task; schedule= command= name= too"),
     Verb(p.remove, "REMOVE REF [force=yes]", "removes a task"),
-    Verb(nothing(o.ClearTasks), "CLEAR", "removes all tasks"),
+    Verb(p.clear, "CLEAR [all]", "removes all tasks", surely="CLEAR all"),
     Verb(nothing(q.Alone), "STATUS", "how the daemon is", "status", about_days=True),
     Verb(nothing(q.Alone), "CLOCK", "the time here, and how far off the workers' clocks are", "clock"),
     Verb(p.file(q.SaveTasks), "SAVE [FILE]", "writes all tasks to a file (tasks.db)", "save", changes=True),
-    Verb(p.file(q.LoadFile), "LOAD [FILE]", "replaces all tasks by those of a file", "load", changes=True),
+    Verb(p.file(q.LoadFile), "LOAD [FILE]", "replaces all tasks by those of a file", "load", changes=True,
+         surely="LOAD tasks.db"),
     Verb(
         p.file(q.BackUp, "backup.tar"), "BACKUP [FILE]", "writes the whole data directory to a file",
         "backup", changes=True,
@@ -86,24 +153,26 @@ _ROWS = (
     Verb(p.export, "EXPORT [REF…]", "tasks as a crontab", "export"),
     Verb(p.pause, "PAUSE REF…|all [until=TIME] [why=TEXT]", "starts no new runs"),
     Verb(p.resume, "RESUME REF…|all", "the opposite"),
+    Verb(p.pause, "DISABLE REF…|all [until=TIME] [why=TEXT]", "the same as PAUSE"),
+    Verb(p.resume, "ENABLE REF…|all", "the same as RESUME"),
     Verb(p.history, "HISTORY [REF] [limit=N] [offset=N]", "who changed what, newest first", "history"),
-    Verb(p.undo, "UNDO [N]", "takes back the last changes of tasks"),
+    Verb(p.undo, "UNDO [N]", "takes back the last changes of tasks", surely="UNDO 1"),
     Verb(p.run, "RUN REF [arg.NAME=VALUE …]", "runs a task now"),
     Verb(p.now, "NOW [key=value …] COMMAND", "runs a command once, now"),
     Verb(p.at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time"),
     Verb(p.cancel, "CANCEL RUN", "ends a run"),
     Verb(
-        p.runs, "RUNS [REF] [state=STATE] [since=TIME] [until=TIME] [limit=N] [offset=N]",
+        p.runs, "RUNS [REF] [state=STATE] [last=TIME] [since=TIME] [until=TIME] [limit=N] [offset=N]",
         "what ran, newest first", "runs",
     ),
     Verb(
-        p.stats, "STATS [REF] [by=day|hour] [since=TIME] [until=TIME]",
+        p.stats, "STATS [REF] [by=day|hour] [last=TIME] [since=TIME] [until=TIME]",
         "how often, how well, how long, how late", "stats",
     ),
-    Verb(p.failed, "FAILED [since=TIME]", "tasks whose last fire did not end well", "failed"),
-    Verb(p.prove, "PROVE [since=TIME] [until=TIME]", "that every fire is accounted for", "prove"),
+    Verb(p.failed, "FAILED [last=TIME] [since=TIME]", "tasks whose last fire did not end well", "failed"),
+    Verb(p.prove, "PROVE [last=TIME] [since=TIME] [until=TIME]", "that every fire is accounted for", "prove"),
     Verb(p.why, "WHY REF [TIME]", "why a task ran, or did not", "why", about_days=True),
-    Verb(p.log, "LOG RUN [follow]", "what a run wrote", "log"),
+    Verb(p.log, "LOG RUN|REF [-N] [follow]", "what a run wrote; or a task's newest, or one before", "log"),
     Verb(
         p.next_moments, 'NEXT REF|"SCHEDULE" [n=5] [tz=ZONE] [from=TIME]', "the next moments", "next",
         about_days=True,
@@ -140,7 +209,10 @@ _ROWS = (
         p.set_format, "FORMAT json|text|table [width=N]", "how replies look on this connection", "format",
         anybody=True,
     ),
-    Verb(p.help_about, "HELP [VERB]", "this list", "help", anybody=True),
+    Verb(
+        p.help_about, "HELP [VERB|OPTION|TYPE|schedule|time]", "this list; or more about one word", "help",
+        anybody=True,
+    ),
     Verb(nothing(q.Alone), "PING", "PONG", "ping", anybody=True),
     Verb(nothing(q.Alone), "QUIT", "ends the connection", "quit", anybody=True),
 )  # fmt: skip

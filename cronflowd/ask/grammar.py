@@ -6,15 +6,16 @@ Every refusal names the word it is about. What a verb makes of them is told in p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import frozen
 
 from ..base.errors import Refusal
-from ..base.text import escape, format_time, take_options
-from ..schedules.english import parse_moment
+from ..base.nearest import meant, one_of
+from ..base.text import WRONG_QUOTES, escape, format_time, take_options
+from ..schedules.english import DAYS, parse_moment
 from ..schedules.zones import parse_zone
 from ..tasks.options import parse_count
 
@@ -72,7 +73,7 @@ def take_head(text: str) -> tuple[int | None, str]:
 _HEAD = re.compile(
     r'"(?:[^"\\]|\\.)*+(?:"|$)|(?:^|(?<=[ \t]))(head|width)=([^ \t]*)(?:[ \t]+|$)', re.IGNORECASE
 )
-_FIRST_WORD = re.compile(r"[ \t]*([^ \t]*)[ \t]?")
+_FIRST_WORD = re.compile("[ \t\ufeff]*([^ \t]*)[ \t]?")  # some editors begin a text with U+FEFF
 _BLANKS = re.compile(r"[ \t]*")
 _PLAIN = re.compile(r'[^ \t"=]+')
 _WORD = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)|[^ \t"]+')
@@ -81,12 +82,18 @@ _WORD = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)|[^ \t"]+')
 def split_words(text: str, *known: str) -> tuple[list[str], dict[str, str]]:
     """Plain or quoted words, and `key=value` options that are `known`, in any order."""
     words, options = split_any(text)
+    check_known(options, known)
+    for key, value in options.items():
+        if not value:  # of a variable that was not set, as likely as not
+            raise Refusal("bad-option", f"{key}= is empty; leave it out, or give it a value")
+    return words, options
+
+
+def check_known(options: Iterable[str], known: tuple[str, ...]) -> None:
     for key in options:
         if key not in known:
-            raise Refusal(
-                "bad-option", f'there is no option "{escape(key)}" here; known: {", ".join(known) or "none"}'
-            )
-    return words, options
+            said = f'there is no option "{escape(key[:80])}" here; known: {", ".join(known) or "none"}'
+            raise Refusal("bad-option", said + meant(key, [f"{each}=" for each in known]))
 
 
 def split_any(text: str) -> tuple[list[str], dict[str, str]]:
@@ -96,10 +103,12 @@ def split_any(text: str) -> tuple[list[str], dict[str, str]]:
     words: list[str] = []
     options: dict[str, str] = {}
     at = _skip_blanks(text, 0)
-    while (at := take_options(text, at, options)) < len(text):
+    while (at := take_options(text, at, options, True)) < len(text):
         match = _WORD.match(text, at)
         if match is None:
             raise Refusal("syntax", f"a quote is not closed: {escape(text[at : at + 40])}")
+        if match[1] == "":
+            raise Refusal("syntax", 'an empty word, "", says nothing')
         words.append(re.sub(r"\\([\"\\])", r"\1", match[1]) if match[1] is not None else match[0])
         at = _skip_blanks(text, match.end())
     return words, options
@@ -114,6 +123,8 @@ def _skip_blanks(text: str, at: int) -> int:
 def time_word(text: str) -> tuple[str, str]:
     """A word or a quoted text that begins a line, and what follows it."""
     match = _WORD.match(text := text.lstrip(" \t"))
+    if text[:1] in {*WRONG_QUOTES}:
+        raise WrongWords(f'{text[0]} is no quote here, but " is')
     if match is None:
         raise WrongWords("no time")
     return match[1] if match[1] is not None else match[0], text[match.end() :].lstrip(" \t")
@@ -181,7 +192,9 @@ def refs(words: list[str]) -> tuple[str, ...] | None:
 
 def run_number(word: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", word):
-        raise Refusal("syntax", f'"{escape(word[:40])}" is not a run number')
+        raise Refusal(
+            "syntax", f'"{escape(word[:40])}" is not a run number; RUNS {escape(word[:40])} lists them'
+        )
     return int(word)
 
 
@@ -198,12 +211,14 @@ def ref_or_schedule(text: str, words: list[str]) -> tuple[str, str]:
 # --- options --------------------------------------------------------------------------------
 
 
-def choice(options: dict[str, str], key: str, known: tuple[str, ...]) -> str:
-    """One of some words; empty where the option is not given."""
-    value = options.get(key, "")
-    if value and value not in known:
-        raise Refusal("bad-option", f'{key}=: "{escape(value)}" is not one of {", ".join(known)}')
-    return value
+def choice(options: dict[str, str], key: str, known: tuple[str, ...], **also: str) -> str:
+    """One of some words; empty where the option is not given. `also`: what else they may be called."""
+    if key not in options:
+        return ""
+    try:
+        return one_of(options[key], known, also)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
 def page(options: dict[str, str]) -> tuple[int | None, int]:
@@ -212,28 +227,50 @@ def page(options: dict[str, str]) -> tuple[int | None, int]:
 
 
 def count(options: dict[str, str], key: str, low: int, high: int) -> int | None:
-    if not (text := options.get(key)):
+    if key not in options:
         return None
     try:
-        return parse_count(text, low, high)
+        return parse_count(options[key], low, high)
     except Refusal as refusal:
         raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
+def moment(
+    options: dict[str, str], key: str, context: Context, tz: str = "", past: bool = False
+) -> datetime | None:
+    """The time that an option says; None where it is not given."""
+    if key not in options:
+        return None
+    text = options[key]
+    if text.lower() == "now":
+        return context.now
+    if text.isdecimal():
+        raise Refusal("bad-schedule", f'{key}=: "{text[:20]}" of what? as in {text[:20]}h or {text[:20]}d')
+    try:
+        # Of a day, its beginning is meant.
+        text += " at 0:00" if text.lower() in DAYS else ""
+        return parse_moment(text, tz or context.default_tz, context.now, past)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
+
+
+BOUNDS = ("since", "until", "last")
+
+
 def bounds(options: dict[str, str], context: Context) -> tuple[datetime | None, datetime | None]:
-    """since= and until=."""
-    since_at, until_at = (
-        parse_moment(options[key], context.default_tz, context.now) if options.get(key) else None
-        for key in ("since", "until")
-    )
+    """since= and until=, or last=, which is since= with so long ago."""
+    if "last" in options and "since" in options:
+        raise Refusal("bad-option", "last= and since= say the same; give one of them")
+    last_at, since_at, until_at = (moment(options, key, context, past=True) for key in ("last", *BOUNDS[:2]))
+    since_at = last_at or since_at
+    if since_at and until_at and until_at < since_at:
+        raise Refusal("bad-option", f"until={format_time(until_at)} is before since={format_time(since_at)}")
     return since_at, until_at
 
 
 def until(options: dict[str, str], context: Context) -> datetime:
     """How far to look ahead: a year, if nothing is said."""
-    if not (text := options.get("until")):
-        return context.now + timedelta(days=365)
-    until_at = parse_moment(text, context.default_tz, context.now)
+    until_at = moment(options, "until", context) or context.now + timedelta(days=365)
     if until_at <= context.now:
         raise Refusal("bad-option", f"until=: {format_time(until_at)} is not after now")
     if until_at > context.now + timedelta(days=MAX_AHEAD_DAYS):

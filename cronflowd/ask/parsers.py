@@ -12,12 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from ..base.errors import Refusal
+from ..base.nearest import meant
 from ..base.text import escape, format_time, split_options
 from ..engine import orders as o
 from ..schedules.english import parse_moment
 from ..schedules.schedule import settle_schedule, split_schedule
 from ..schedules.words import named_zone
-from ..tasks.options import DEFAULTS, parse_count, refuse_masks, set_options
+from ..tasks.options import DEFAULTS, RULES, no_option, parse_count, refuse_masks, set_options
+from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule
 from ..tasks.task import ENDED, make_spec, parse_json, parse_record
 from . import grammar as g
 from . import questions as q
@@ -28,6 +30,14 @@ MAX_UNDONE = 100
 MAX_PATTERN = 128  # characters of name=; a name has at most 64
 MAX_BEAT_TEXT = 500  # characters kept of what a BEAT says
 TASK_STATES = ("scheduled", "running", "queued", "paused", "idle", "unreadable")
+_STATES_ALSO = {
+    "ok": "success succeeded successful done completed complete finished passed 0",
+    "failed": "failure error errored fail failing bad 1", "running": "active started executing",
+    "queued": "waiting pending", "cancelled": "canceled killed aborted stopped", "lost": "unknown vanished",
+    "timeout": "timedout timed_out", "missed": "misfired late", "skipped": "skip", "sent": "dispatched",
+    "scheduled": "enabled active on ready", "paused": "disabled suspended off", "idle": "inactive ended",
+    "unreadable": "broken invalid",
+}  # fmt: skip
 RUN_STATES = ("queued", "sent", "running", *sorted(ENDED))
 
 
@@ -38,33 +48,61 @@ def add(text: str, context: Context) -> o.AddTask:
     text = text.lstrip(" \t")
     if text.startswith("{"):
         record = parse_json(text, "the task")
-        refuse_masks(record if isinstance(record, dict) else {})
-        replace = isinstance(record, dict) and "replace" in record and _flag(record, "replace")
+        words = record if isinstance(record, dict) else {}
+        refuse_masks(words)
+        flags = _flags(words)
         task_id, spec = parse_record(record, context.default_tz)
-        return o.AddTask(spec, task_id, replace=replace)
-    options, rest = split_options(text)
+        return o.AddTask(spec, task_id, **flags)
+    options, rest = split_options(text, True)
+    flags = _flags(options) if "paused" in options or "replace" in options else {}
+    for key in ("schedule", "command"):
+        if key in options:
+            raise Refusal("bad-option", no_option(key))
     if not rest:
         options.pop("name", None)
         set_options(DEFAULTS, options, context.default_tz, context.now)  # an option that is wrong goes first
         raise WrongWords("no schedule")
-    schedule, command = split_schedule(rest)
+    try:
+        schedule, command = split_schedule(rest)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, refusal.message + _meant_option(options, rest)) from None
+    if rest[0] != '"' and SUSPECT.match(command) and options.get("type", "shell") in SHELLS:
+        check_command_word(schedule, command)
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
-    zone, replace = named_zone(schedule) or context.default_tz, "replace" in options
-    replace = replace and _flag(options, "replace")
-    return o.AddTask(_spec(schedule, options, command, zone, context), replace=replace)
+    zone = named_zone(schedule) or context.default_tz
+    return o.AddTask(_spec(schedule, options, command, zone, context), **flags)
 
 
-def _flag(words: dict[str, Any], name: str) -> bool:
-    """Takes a word out that is no part of the definition."""
-    word = str(words.pop(name)).lower()
-    if word not in ("yes", "no", "true", "false"):
-        raise Refusal("bad-option", f'{name}="{escape(word[:40])}" is neither yes nor no')
-    return word in ("yes", "true")
+def _flags(words: dict[str, Any]) -> dict[str, bool]:
+    """Takes the words out that are no part of the definition."""
+    flags = {}
+    for name in ("replace", "paused"):
+        text = str(words.pop(name, "no")).lower()
+        word = g.choice({name: text}, name, ("yes", "no", "true", "false"), yes="1 on", no="0 off")
+        flags[name] = word in ("yes", "true")
+    if all(flags.values()):
+        raise Refusal("bad-option", "paused= is for a task that is new; beside replace=yes, say PAUSE")
+    return flags
+
+
+def _meant_option(options: dict[str, str], rest: str) -> str:
+    """What to say of a schedule that is none, where it may be the rest of an option."""
+    word = re.split("[ \t=]", rest)[0]
+    if word.startswith("-") or word in RULES or word == "name":
+        return f"; options are written {word.strip('-') or 'name'}=VALUE, without blanks"
+    if options and word[:1].isalpha():
+        key, value = options.popitem()
+        return (
+            f'; if it belongs to {key}=, its value stands in quotes: {key}="{escape(value)} {escape(word)}"'
+        )
+    return ""
 
 
 def at(text: str, context: Context) -> o.AddTask:
     time, rest = g.time_word(text)
-    options, command = split_options(rest)
+    if time[:1].isalpha() and '"' not in text[: len(time)]:
+        raise WrongWords('a time in words stands in double quotes, as in AT "tomorrow at 8 AM" COMMAND')
+    options, command = split_options(rest, True)
     zone, named = g.zone(options, context), named_zone(time)
     if named and options.get("tz") and named != zone:
         raise Refusal("bad-option", f"tz={zone} contradicts the time, which says {named}")
@@ -72,11 +110,13 @@ def at(text: str, context: Context) -> o.AddTask:
 
 
 def now(text: str, context: Context) -> o.AddTask:
-    options, command = split_options(text.lstrip(" \t"))
+    options, command = split_options(text.lstrip(" \t"), True)
     return o.AddTask(_one_off(context.now, options, command, context), now=True)
 
 
 def _one_off(moment_at: datetime, options: dict[str, str], command: str, context: Context) -> Any:
+    if options.get("type", "shell") in SHELLS:
+        check_no_schedule(command)
     return _spec(f"@at {format_time(moment_at)}", options, command, context.default_tz, context)
 
 
@@ -96,6 +136,8 @@ def get(text: str, context: Context) -> q.GetTask:
 
 def set_task(text: str, context: Context) -> o.SetTask:
     words, options = g.split_any(text)
+    if words[2:] and words[1] in RULES:
+        raise WrongWords(f"options are written {words[1]}=VALUE, without blanks")
     ref = g.one_word(words, "task")
     if not options:
         raise WrongWords("nothing to set")
@@ -107,11 +149,22 @@ def remove(text: str, context: Context) -> o.RemoveTask:
     return o.RemoveTask(g.one_word(words, "task"), g.choice(options, "force", ("yes", "no")) == "yes")
 
 
+def clear(text: str, context: Context) -> o.ClearTasks:
+    if text.strip().lower() not in ("", "all"):
+        raise WrongWords(f'"{escape(text.strip()[:40])}" is not `all`; REMOVE takes one task')
+    return o.ClearTasks()
+
+
 def pause(text: str, context: Context) -> o.PauseTasks:
     words, options = g.split_words(text, "until", "why")
-    until = options.get("until")
-    until_at = parse_moment(until, context.default_tz, context.now) if until else None
+    if _TEXT_WITHOUT_QUOTES.search(text):
+        raise WrongWords("what follows the tasks are options")
+    until_at = g.moment(options, "until", context)
     return o.PauseTasks(g.refs(words), until_at, options.get("why", ""))
+
+
+# `PAUSE x why=disk is full`: the rest of a text must not be taken for tasks.
+_TEXT_WITHOUT_QUOTES = re.compile(r'^[ \t]*[^ \t=]+[ \t].*\b(?:why|until)=[^ \t"]+[ \t]+[^ \t=]+(?:[ \t]|$)')
 
 
 def resume(text: str, context: Context) -> o.ResumeTasks:
@@ -142,7 +195,7 @@ def undo(text: str, context: Context) -> o.UndoChanges:
 
 def list_tasks(text: str, context: Context) -> q.ListTasks:
     options = g.no_words(text, "state", "tag", "name", "limit", "offset")
-    state, pattern = g.choice(options, "state", TASK_STATES), options.get("name", "")
+    state, pattern = g.choice(options, "state", TASK_STATES, **_STATES_ALSO), options.get("name", "")
     if len(pattern) > MAX_PATTERN:  # before it is worked on: making it a matcher costs its square
         raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters")
     if not _GLOB.fullmatch(pattern):
@@ -154,26 +207,23 @@ _GLOB = re.compile(r"(?:[^\[]|\[!?+]?+[^\]]*+\])*+")  # a ] right behind [ or [!
 
 
 def runs(text: str, context: Context) -> q.ListRuns:
-    words, options = g.split_words(text, "state", "since", "until", "limit", "offset")
-    ref, state = g.one_or_none(words, "task"), g.choice(options, "state", RUN_STATES)
+    words, options = g.split_words(text, "state", *g.BOUNDS, "limit", "offset")
+    ref, state = g.one_or_none(words, "task"), g.choice(options, "state", RUN_STATES, **_STATES_ALSO)
     return q.ListRuns(ref, state, *g.bounds(options, context), *g.page(options))
 
 
 def prove(text: str, context: Context) -> q.ProveLedger:
-    since_at, until_at = g.bounds(g.no_words(text, "since", "until"), context)
-    if since_at and until_at and until_at < since_at:
-        raise Refusal("bad-option", f"until={format_time(until_at)} is before since=")
-    return q.ProveLedger(since_at, until_at)
+    return q.ProveLedger(*g.bounds(g.no_words(text, *g.BOUNDS), context))
 
 
 def stats(text: str, context: Context) -> q.ShowStats:
-    words, options = g.split_words(text, "by", "since", "until")
+    words, options = g.split_words(text, "by", *g.BOUNDS)
     by = g.choice(options, "by", ("day", "hour"))
     return q.ShowStats(g.one_or_all(words), by, *g.bounds(options, context))
 
 
 def failed(text: str, context: Context) -> q.ListFailed:
-    return q.ListFailed(g.bounds(g.no_words(text, "since"), context)[0])
+    return q.ListFailed(g.bounds(g.no_words(text, "since", "last"), context)[0])
 
 
 def history(text: str, context: Context) -> q.ShowHistory:
@@ -183,10 +233,13 @@ def history(text: str, context: Context) -> q.ShowHistory:
 
 def log(text: str, context: Context) -> q.ShowLog:
     words, _ = g.split_words(text)
-    follow = [word.lower() for word in words[1:]]
-    if not words or follow not in ([], ["follow"]):
-        raise WrongWords("a run, and `follow` if you like, are wanted")
-    return q.ShowLog(g.run_number(words[0]), bool(follow))
+    follow = [word.lower() for word in words[1:]][-1:] == ["follow"]
+    ref, *back = words[: len(words) - follow] or [""]
+    if ref.isdecimal() and not back:
+        return q.ShowLog(g.run_number(ref), follow)
+    if not ref or len(back) > 1 or not re.fullmatch("-[0-9]{1,4}|", "".join(back)):
+        raise WrongWords("a run is wanted, or a task and how many runs back, and `follow` if you like")
+    return q.ShowLog(0, follow, ref, -int("".join(back) or 0))
 
 
 def why(text: str, context: Context) -> q.AskWhy:
@@ -200,9 +253,8 @@ def next_moments(text: str, context: Context) -> q.ShowNext:
     words, options = g.split_words(text, "n", "tz", "from")
     ref, schedule = g.ref_or_schedule(text, words)
     count = g.count(options, "n", 1, MAX_NEXT) or 5
-    zone, start = _asked_zone(options, context), options.get("from")
-    from_at = parse_moment(start, zone or context.default_tz, context.now) if start else None
-    return q.ShowNext(ref, schedule, zone, count, from_at)
+    zone = _asked_zone(options, context)
+    return q.ShowNext(ref, schedule, zone, count, g.moment(options, "from", context, zone))
 
 
 def describe(text: str, context: Context) -> q.DescribeSchedule:
@@ -214,7 +266,7 @@ def describe(text: str, context: Context) -> q.DescribeSchedule:
 
 
 def _asked_zone(options: dict[str, str], context: Context) -> str:
-    return g.zone(options, context) if options.get("tz") else ""
+    return g.zone(options, context) if "tz" in options else ""
 
 
 def dependencies(text: str, context: Context) -> q.ShowDependencies:
@@ -225,7 +277,8 @@ def watch(text: str, context: Context) -> q.Watch:
     words, options = g.split_words(text, "id")
     kinds = frozenset(word.lower() for word in words)
     if unknown := kinds - {"tasks", "runs", "workers"}:
-        raise WrongWords(f'"{escape(min(unknown)[:40])}" cannot be watched')
+        hint = meant(min(unknown), ("tasks", "runs", "workers"), {"tasks": "jobs", "workers": "nodes"})
+        raise WrongWords(f'"{escape(min(unknown)[:40])}" cannot be watched{hint}')
     return q.Watch(kinds or frozenset({"tasks", "runs", "workers"}), options.get("id"))
 
 
@@ -246,7 +299,8 @@ def zone_differences(text: str, context: Context) -> q.CompareZones:
 
 
 def expect(text: str, context: Context) -> o.SetExpectation:
-    words, options = g.split_words(text, "every", "grace", "notify", "desc", "start")
+    words, options = g.split_any(text)
+    g.check_known(options, ("every", "grace", "notify", "desc", "start"))
     return o.SetExpectation(g.one_word(words, "name"), options)
 
 
@@ -258,8 +312,11 @@ def beat(text: str, context: Context) -> o.ReceiveBeat:
     if not name:
         raise WrongWords("no name")
     if not re.fullmatch("ok|fail|[0-9]{1,3}|", word):
-        raise Refusal("syntax", f'"{escape(word[:40])}" is neither ok nor fail, nor an exit status')
+        hint = meant(word, ("ok", "fail"), {"ok": "okay success good up", "fail": "bad error down"})
+        raise Refusal("syntax", f'"{escape(word[:40])}" is neither ok nor fail, nor an exit status{hint}')
     status = int(word) if word.isdigit() else word == "fail"
+    if status > 255:
+        raise Refusal("bad-option", f"{word} is no exit status: they are 0 to 255")
     if word.isdigit() and status:
         said = f"exit {status}{': ' if said else ''}{said}"
     return o.ReceiveBeat(name, not status, said[:MAX_BEAT_TEXT])
@@ -280,8 +337,9 @@ def import_line(text: str, context: Context) -> q.ImportLine:
     flags: set[str] = set()
     while match := re.match(r"--([^ \t]*)(?:[ \t]|$)", text):
         if match[1] not in ("system", "dry-run", "replace"):
+            hint = meant(match[1], ("system", "dry-run", "replace"), {"dry-run": "n test check"})
             raise Refusal(
-                "bad-option", f'"--{escape(match[1][:40])}" is none of --system, --dry-run, --replace'
+                "bad-option", f'"--{escape(match[1][:40])}" is none of --system, --dry-run, --replace{hint}'
             )
         flags.add(match[1])
         text = text[match.end() :]

@@ -100,8 +100,10 @@ class ListFailed:
 
 @frozen
 class ShowLog:
-    run: int
+    run: int  # 0: the newest of `ref`, or the one so many `back` from it
     follow: bool
+    ref: str = ""
+    back: int = 0
 
 
 @frozen

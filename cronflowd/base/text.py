@@ -63,23 +63,26 @@ _PLAIN_VALUE = re.compile(r"[^ \t\"]*(?=[ \t]|$)")
 _QUOTED_VALUE = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)')
 _QUOTED_ESCAPE = re.compile(r'\\(["\\])')
 _JSON = json.JSONDecoder()
+ODD_BLANK = re.compile("[\u00a0\u00ad\u2000-\u2015\u202f\u205f\u2060\u2212\u3000\ufeff]")  # or hyphen
+WRONG_QUOTES = "'`“”„‟«»‘’"  # of shells, and of typesetters
 
 
-def split_options(text: str) -> tuple[dict[str, str], str]:
+def split_options(text: str, is_typed: bool = False) -> tuple[dict[str, str], str]:
     """Takes the `key=value` words off the front of `text`: (values by key, what follows them).
 
     A value is a plain word, or double-quoted with `\\"` and `\\\\` inside, or one JSON
-    object beginning with `{`. Raises Refusal (`bad-option`, `syntax`) naming the key.
+    object beginning with `{`. Raises Refusal (`bad-option`, `syntax`) naming the key; of what people
+    type, also for other quotes, which are part of a value that a program writes.
     """
     options: dict[str, str] = {}
-    return options, text[take_options(text, 0, options) :]
+    return options, text[take_options(text, 0, options, is_typed) :]
 
 
-def take_options(text: str, at: int, options: dict[str, str]) -> int:
+def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) -> int:
     """The same from `at` on, into `options`; returns where the words end, so that nothing is copied."""
     while match := _KEY.match(text, at):
         key = match[0][:-1]
-        value, at = _option_value(key, text, match.end())
+        value, at = _option_value(key, text, match.end(), is_typed)
         if key in options:
             raise Refusal("bad-option", f"{escape(key)}= is given twice")
         options[key] = value
@@ -88,7 +91,7 @@ def take_options(text: str, at: int, options: dict[str, str]) -> int:
     return at
 
 
-def _option_value(key: str, text: str, at: int) -> tuple[str, int]:
+def _option_value(key: str, text: str, at: int, is_typed: bool) -> tuple[str, int]:
     if text.startswith('"', at):
         if match := _QUOTED_VALUE.match(text, at):
             value = match[1]
@@ -100,6 +103,8 @@ def _option_value(key: str, text: str, at: int) -> tuple[str, int]:
         )
     if text.startswith("{", at):
         return _json_value(key, text, at)
+    if is_typed and (text[at : at + 1] or "-") in WRONG_QUOTES:
+        raise Refusal("syntax", f'the value of {escape(key)}= begins with {text[at]}, but quotes are " here')
     if match := _PLAIN_VALUE.match(text, at):
         return match[0], match.end()
     raise Refusal("syntax", f"the value of {escape(key)}= has a quote inside; quote the whole value")
@@ -120,10 +125,13 @@ def _json_value(key: str, text: str, at: int) -> tuple[str, int]:
 
 def format_option(key: str, value: str) -> str:
     """One `key=value` word that `split_options` reads back; the value must be free of control characters."""
-    if value and " " not in value and "\t" not in value and '"' not in value and value[0] != "{":
+    if value and " " not in value and "\t" not in value and '"' not in value and value[0] not in _QUOTED:
         return f"{key}={value}"
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'{key}="{quoted}"'
+
+
+_QUOTED = "{" + WRONG_QUOTES  # what begins so is put into quotes
 
 
 def split_command(text: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import trio
+from attrs import evolve
 
 from .. import __version__
 from ..ask import commands, grammar, manual, stats, views, why
@@ -27,7 +28,7 @@ from ..ask.revisions import show_history
 from ..base import output
 from ..base.errors import Refusal
 from ..base.replies import Reply
-from ..base.text import format_time
+from ..base.text import escape, format_time
 from ..engine import expectations
 from ..engine import orders as o
 from ..host.disk import plain_file
@@ -39,6 +40,7 @@ from ..net.outbox import Gate
 from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
 from ..schedules.zones import data_version, read_zones
+from ..tasks import slips
 from ..tasks.task import Outcome
 from . import crontab_orders
 from .core import Core
@@ -98,7 +100,13 @@ class Answers:
 
     def handle(self, line: str, session: Session, now: datetime) -> Answer:
         """What one line leads to; raises Refusal."""
-        verb, rest = commands.find_verb(line)
+        try:
+            verb, rest = commands.find_verb(line)
+        except Refusal:
+            session.is_script |= not session.is_session  # or whatever else is not meant for us
+            raise
+        if session.refused or session.is_script:
+            commands.check_meant(line, session.refused, session.is_script)
         session.head_width = None
         if verb.reads and "=" in rest:
             session.head_width, rest = grammar.take_head(rest)
@@ -123,6 +131,10 @@ class Answers:
     def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Reply:
         reply = self.core.submit(question, session.who, now).reply
         assert reply is not None
+        if question.__class__ is o.AddTask and slips.DOUBTFUL.search(question.spec.command):
+            is_shell = question.spec.options.type in slips.SHELLS
+            notes = [("note", text) for text in slips.remarks(question.spec.command) if is_shell]
+            return evolve(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply
         return reply
 
     async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:
@@ -301,7 +313,7 @@ class Answers:
         task = state.find(question.ref)
         wanted = partial(views.wanted_outcomes, views.all_runs(question.ref), state, now)
         zone = task.spec.schedule.tz if task else self.default_tz
-        at = parse_moment(question.time, zone, now) if question.time else None
+        at = parse_moment(question.time, zone, now, past=True) if question.time else None
         # Copies: what ends while the journal is read is told as it was when this was asked.
         past, active = self._past(), [copy(run) for run in why.runs_of(state, question.ref)]
         if at is None:
@@ -331,12 +343,38 @@ class Answers:
 
     def _log(self, question: q.ShowLog, session: Session) -> Answer:
         state = self.core.state
+        if question.ref:
+            return self._log_of(question, session)
         run = state.runs.get(question.run)
         if run is None and not 0 < question.run < state.next_run:
             raise Refusal("not-found", f"no run {question.run}")
         if question.follow and run is not None:
             return self._follow(question.run, session)
         return self._past_log(question.run, 4 if session.as_json else 3)
+
+    async def _log_of(self, asked: q.ShowLog, session: Session) -> Reply:
+        """LOG REF: of its newest run, or of one before that."""
+        ref, state = asked.ref, self.core.state
+        found = sorted((run.id for run in why.runs_of(state, ref)), reverse=True)
+        wanted = views.wanted_outcomes(views.all_runs(ref), state, self.core.now())
+
+        def is_next(outcome: Outcome) -> bool:
+            if outcome.run is None or outcome.run in found or not wanted(outcome):
+                return False
+            found.append(outcome.run)
+            return True
+
+        if (more := asked.back + 1 - len(found)) > 0:
+            await self._past().newest(is_next, more)
+        if asked.back >= len(found):
+            if not found:
+                views.find(state, ref)
+            runs = f"no run so far back is known, but {len(found)}" if found else "it has not run yet"
+            raise Refusal("not-found", f"{escape(ref[:80])}: {runs}")
+        run = found[asked.back]
+        if asked.follow and run in state.runs:
+            return await self._follow(run, session)
+        return await self._past_log(run, 4 if session.as_json else 3)
 
     async def _past_log(self, run: int, columns: int) -> Reply:
         state, rows = self.core.state, self.core.state.outcomes.get(run)

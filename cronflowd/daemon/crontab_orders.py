@@ -55,7 +55,9 @@ class Import:
 
     def __init__(self) -> None:
         self._settings: dict[str, str] = {}
-        self._has_told = False  # what is otherwise than in cron for every line
+        self._told: dict[
+            str, str
+        ] = {}  # what is otherwise than in cron for many, and the task it was told with
         self._about = ""  # the task that the last comment named, if it was one of EXPORT's
         self._dry_names: dict[str, tuple[int, bytes]] = {}  # with what the task would be
         self._passed: dict[str, _Passed] = {}  # by program
@@ -72,17 +74,25 @@ class Import:
             return self._set(line)
         spec = self._spec(core, line, question.is_replace)
         order = o.AddTask(spec, replace=question.is_replace)
-        differences = line.differences
-        if not self._has_told:
-            differences += crontab.first_differences(self._settings)
         if question.is_dry:
             reply = self._would_add(core, order)
         else:
             reply = core.submit(order, who).reply or Reply("")
-        self._has_told = True
         if question.is_replace:
             self._replaced.add(spec.name)
-        return _with(reply, differences)
+        notes = [("differs", text) for text in line.differences]
+        notes += self._differs(spec.name, crontab.common_differences(self._settings))
+        notes += [("warning", text) for text in line.warnings]
+        return _with(reply, notes + [("command", spec.command)] * question.is_dry)
+
+    def _differs(self, name: str, differences: tuple[str, ...]) -> list[tuple[str, str]]:
+        """What concerns many lines: once in full, and with the others the task with which it was told."""
+        texts = [text for text in differences if text not in self._told]
+        before = dict.fromkeys(self._told[text] for text in differences if text in self._told)
+        self._told |= dict.fromkeys(texts, name)
+        return [("differs", text) for text in texts] + [
+            ("differs", f"as told with {each}") for each in before
+        ]
 
     def _set(self, line: Setting) -> Reply:
         settings = self._settings | {line.name: line.value}
@@ -90,7 +100,9 @@ class Import:
         if size > crontab.MAX_SETTINGS_BYTES:
             raise Refusal("limit", f"the settings are longer than {crontab.MAX_SETTINGS_BYTES} bytes")
         self._settings = settings
-        return _with(Reply(f"set {line.name}", {"set": line.name}), line.differences)
+        notes = [("differs", text) for text in line.differences]
+        notes += [("warning", text) for text in line.warnings]
+        return _with(Reply(f"set {line.name}", {"set": line.name}), notes)
 
     def _spec(self, core: Core, line: Entry, is_replace: bool) -> TaskSpec:
         tz = core.state.default_tz
@@ -161,10 +173,8 @@ class Import:
         return Reply(f"{word} {rest}", {"wouldAdd": True} | values)
 
 
-def _with(reply: Reply, differences: tuple[str, ...]) -> Reply:
-    return evolve(
-        reply, columns=NOTE_COLUMNS, rows=[*reply.rows, *(("differs", text) for text in differences)]
-    )
+def _with(reply: Reply, notes: list[tuple[str, str]]) -> Reply:
+    return evolve(reply, columns=NOTE_COLUMNS, rows=[*reply.rows, *notes])
 
 
 def _refuse(task: Task) -> NoReturn:

@@ -50,6 +50,8 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
     _check_some_moment(spec, due_at)
     added = _added(task_id, spec.name, due_at, notes(state, spec))
     decision = Decision([f.TaskAdded(task_id, spec, _anchor(now), due_at)], added)
+    if order.paused:
+        decision.facts.append(f.TaskPaused(task_id, None, ""))
     if order.now:
         if not targets_of(state, spec, now):
             raise Refusal("busy", in_words(NO_WORKER))

@@ -66,6 +66,8 @@ class Session:
     is_session: bool = False  # silence does not end it: HELLO, AUTH, FORMAT, WATCH, a person typing
     is_live: bool = False  # WATCH, LOG follow: it stays open without any input
     closing: bool = False  # QUIT: what is owed still leaves, no further line is executed
+    refused: bool = False  # the line before the one that is being executed
+    is_script: bool = False  # it has sent what is no command of ours, all at once
     data: Any = None  # the core's own
     moving: Any = None  # what IMPORT keeps of the lines before
 
@@ -426,6 +428,8 @@ class _Client:
                 self._add_refusal(item)
             elif _is_order(item):
                 self._run_line(item, now)
+            elif item.startswith("#!"):
+                self.session.is_script = self.session.refused = True
             if self.session.closing or perf_counter() > until:
                 break
             size += len(self._replies[-1]) if self._replies else 0
@@ -468,9 +472,11 @@ class _Client:
     # --- what goes out ---
 
     def _add_refusal(self, refusal: Refusal) -> None:
+        self.session.refused = True
         self._replies.append(format_refusal(refusal, self.session.as_json))
 
     def _add_reply(self, reply: Reply) -> None:
+        self.session.refused = False
         if not reply.rows:
             self._replies.append(format_status(reply, self.session.as_json))
         else:

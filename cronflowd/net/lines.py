@@ -101,8 +101,16 @@ class LineReader:
 
 
 def not_utf8(piece: bytes, error: UnicodeDecodeError) -> Refusal:
-    """Names the first byte that does not belong and where it stands (columns count from 1)."""
-    return Refusal("bad-line", f"byte 0x{piece[error.start]:02x} at column {error.start + 1} is not UTF-8")
+    """Names the first byte that does not belong and where it stands (columns count from 1).
+
+    Of a crontab's line, the place is the one in the crontab.
+    """
+    match = _IMPORT.match(piece)
+    column = error.start + 1 - (match.end() if match else 0)
+    return Refusal("bad-line", f"byte 0x{piece[error.start]:02x} at column {column} is not UTF-8")
+
+
+_IMPORT = re.compile(rb"[ \t]*IMPORT[ \t](?:--[a-z-]+[ \t])*", re.IGNORECASE)
 
 
 def looks_foreign(first: bytes | bytearray) -> str | None:

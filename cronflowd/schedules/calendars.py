@@ -28,11 +28,13 @@ _FORMS = re.compile(rf"{HOLIDAYS}[A-Z]{{2,5}}(-[A-Z0-9]{{1,5}})?|{FILE}[A-Za-z0-
 
 def parse_calendar_names(text: str) -> tuple[str, ...]:
     """`holidays:FR,file:closed.txt`: their names, as skip= takes them."""
-    names = tuple(name for name in text.split(",") if name)
+    names = tuple(text.split(",")) if text else ()
     for name in names:
         if not _FORMS.fullmatch(name):
             form = "holidays:FR, holidays:DE-BY or file:NAME, a plain name in the data directory"
-            raise Refusal("bad-option", f'"{escape(name[:80])}" is not {form}')
+            code = name.removeprefix(HOLIDAYS).upper()
+            hint = f"; did you mean {HOLIDAYS}{code}?" if _FORMS.fullmatch(HOLIDAYS + code) else ""
+            raise Refusal("bad-option", f'"{escape(name[:80])}" is not {form}{hint}')
     if len(names) > MAX_CALENDARS:
         raise Refusal("bad-option", f"more than {MAX_CALENDARS} calendars")
     return names

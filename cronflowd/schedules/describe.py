@@ -118,13 +118,16 @@ def _find_calendar(days: Days, times: tuple[int, ...] | range) -> Calendar | Non
     by_date, by_weekday = _what_counts(days)
     dates = (*bits(days.dom), *([LAST] if days.last else []))
     weekdays, nth = bits(days.dow) if by_weekday else (), _nth(days) if by_weekday else []
-    if by_date and (by_weekday or days.near or len(dates) > MAX_DATES or _may_lack(days, dates)):
+    if by_date and (by_weekday or len(dates) > MAX_DATES or _may_lack(days, dates)):
+        return None
+    near = tuple(sorted({*days.near}))
+    if near and (dates or not {*near} <= {1, LAST}):
         return None
     if nth and (weekdays or len({weekday for weekday, _ in nth}) > 1 or any(n == 5 for _, n in nth)):
         return None
     weekdays = weekdays or tuple({weekday for weekday, _ in nth})
     months = bits(days.months) if days.months != _ALL_MONTHS else ()
-    return Calendar(times, weekdays, tuple(n for _, n in nth), dates if by_date else (), months)
+    return Calendar(times, weekdays, tuple(n for _, n in nth), dates if by_date else (), months, near=near)
 
 
 def _what_counts(days: Days) -> tuple[bool, bool]:
@@ -204,7 +207,10 @@ def _say_days(fields: Fields) -> str:
     months = r.join_months(bits(days.months)) if days.months != _ALL_MONTHS else ""
     of_months, in_months = f" of {months or 'every month'}", f" in {months}" if months else ""
     dates = _pieces(bits(days.dom), "day", _date)
-    dates += [f"the weekday nearest to {_date(n)}" for n in sorted({*days.near})]
+    dates += [
+        f"the weekday nearest to {_date(n)}" if n != LAST else "the last weekday"
+        for n in sorted({*days.near})
+    ]
     dates += ["the last day"] * days.last
     weekdays = r.join_weekdays(bits(days.dow), "weekday")
     if by_date and by_weekday and days.both:

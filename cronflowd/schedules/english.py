@@ -23,6 +23,7 @@ What counts from now (`in 10 minutes`, `tomorrow at 8 AM`) is no schedule but a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -31,7 +32,7 @@ from attrs import Factory, define, frozen
 from . import words as w
 from .rules import LAST, MONTH_NAMES, Calendar, Interval, Rule, format_ordinal
 from .words import Reader, refuse_word
-from .zones import DAY_S, MAX_DURATION_S, load_zone, parse_time, to_instant, to_seconds
+from .zones import DAY_S, MAX_DURATION_S, load_zone, parse_duration, parse_time, to_instant, to_seconds
 
 MAX_EVERY_DAYS = 366
 MAX_EVERY_WEEKS = 52
@@ -55,6 +56,9 @@ class _Parts:
     per_day: int = 0  # twice a day
     weekdays: set[int] = Factory(set)
     nth: set[int] = Factory(set)
+    near: set[int] = Factory(set)  # first or last weekday
+    marks: list[int] = Factory(list)  # minutes of an hour, as in at :30
+    each: bool = False  # a plural said that it is not once
     dates: set[int] = Factory(set)
     months: set[int] = Factory(set)
     times: list[int] = Factory(list)
@@ -76,7 +80,12 @@ class _Parts:
 
 
 def _read_at(reader: Reader, parts: _Parts) -> None:
-    parts.once("time", reader.take())
+    word = reader.peek()
+    reader.skip("at")
+    parts.once("time", word)
+    if reader.peek().startswith(":"):
+        parts.marks = sorted(w.take_marks(reader))
+        return
     times = [w.take_time(reader)]
     while reader.more(w.is_time):
         times.append(w.take_time(reader))
@@ -101,7 +110,7 @@ def _read_every(reader: Reader, parts: _Parts) -> None:
     word = reader.peek()
     unit = w.singular(word)
     if said and not (unit in w.SECONDS or unit in w.UNITS or (said == "other" and unit in w.WEEKDAYS)):
-        refuse_word(word or said, f'"{every} {said}" needs seconds, minutes, hours, days or weeks')
+        w.refuse_unknown(word or said, f'"{every} {said}" needs seconds, minutes, hours, days or weeks')
     if unit in w.SECONDS or unit in w.UNITS:
         _read_unit(reader, parts, f"{every} {said} {word}".replace("  ", " "), n)
     elif unit in w.WEEKDAYS or word in ("weekday", "weekdays"):
@@ -111,9 +120,9 @@ def _read_every(reader: Reader, parts: _Parts) -> None:
         parts.begin(f"{every} {word}", "year")
         _read_date(reader, parts)
     elif word == "weekend":
-        refuse_word(word, "both days, or once? say on saturday and sunday, or on saturday")
+        refuse_word(word, "both days, or once? say every saturday and sunday, or every saturday")
     elif word and not w.is_ordinal(word):
-        refuse_word(word, "it is not a day, and not one of seconds, minutes, hours, days and weeks")
+        w.refuse_unknown(word, "it is not a day, and not one of seconds, minutes, hours, days and weeks")
     else:
         _read_month_days(reader, parts)
 
@@ -124,7 +133,9 @@ def _read_unit(reader: Reader, parts: _Parts, head: str, n: int) -> None:
     if word != unit and head.count(" ") == 1:
         refuse_word(word, "every how many?")
     if word == "second" and w.singular(reader.peek()) in (*w.WEEKDAYS, *w.SECONDS, *w.UNITS):
-        refuse_word(word, "say every 2 weeks on monday, or 2nd monday of the month")
+        after = w.singular(reader.peek())
+        weeks = f"weeks on {after}" if after in w.WEEKDAYS else f"{after}s"
+        refuse_word(word, f"say every 2 {weeks}, or 2nd monday of the month")
     if unit in w.SECONDS:
         parts.begin(head, "step")
         parts.step_s = n * w.SECONDS[unit]
@@ -183,6 +194,7 @@ def _read_on(reader: Reader, parts: _Parts) -> None:
 
 def _read_weekdays(reader: Reader, parts: _Parts) -> None:
     parts.once("day", reader.peek())
+    parts.each |= reader.peek() != w.singular(reader.peek())
     parts.weekdays = set(w.take_weekdays(reader))
     while reader.more(lambda word: w.singular(word) in w.WEEKDAYS):
         parts.weekdays.update(w.take_weekdays(reader))
@@ -191,9 +203,10 @@ def _read_weekdays(reader: Reader, parts: _Parts) -> None:
 def _read_plural(reader: Reader, parts: _Parts) -> None:
     """`mondays at 9:00`; without the s, it might be the coming one alone."""
     word = reader.peek()
-    if word == w.singular(word):
+    if word == w.singular(word) and reader.peek(1) not in ("to", "through", "-"):
         refuse_word(word, f"once, or each time? say every {word}, or AT with a date")
-    parts.begin(word, "weekday")
+    if not parts.head:
+        parts.begin(word, "weekday")
     _read_weekdays(reader, parts)
 
 
@@ -211,8 +224,18 @@ def _read_month_days(reader: Reader, parts: _Parts, head: bool = True) -> None:
         if beyond := numbers - {1, 2, 3, 4, LAST}:
             refuse_word(word, f"not every month has a {format_ordinal(max(beyond))} such day; say last")
         return
+    if w.singular(reader.peek()) == "weekday" and numbers <= {1, LAST}:
+        reader.take()
+        parts.near = numbers
+        return
     if w.singular(reader.peek()) in w.DAY_SETS:
-        refuse_word(reader.peek(), "which day of the week? cron can count only those")
+        refuse_word(
+            reader.peek(),
+            "of these, only the first and the last weekday are known; or name a day of the week",
+        )
+    is_count = reader.peek() in (*w.SECONDS, "week") or (reader.peek() == "day" and reader.peek(1) == "at")
+    if head and is_count and LAST not in numbers:
+        refuse_word(word, f"say every {min(numbers)} {reader.peek()}s, or end with of every month")
     parts.dates = numbers
     if not reader.skip("day", "days") and LAST in numbers:
         refuse_word(reader.peek() or "last", "last day or last monday (or another weekday) was expected here")
@@ -245,7 +268,9 @@ def _read_of(reader: Reader, parts: _Parts) -> None:
     elif w.singular(reader.peek(1)) in (*w.SECONDS, *w.UNITS):
         refuse_word(word, w.FROM_NOW)
     else:
-        refuse_word(reader.peek() or word, "a month, or at the end a zone like Europe/Paris, belongs here")
+        w.refuse_unknown(
+            reader.peek() or word, "a month, or at the end a zone like Europe/Paris, belongs here"
+        )
 
 
 def _read_months(reader: Reader, parts: _Parts) -> None:
@@ -262,7 +287,7 @@ _CLAUSES: dict[str, Callable[[Reader, _Parts], None]] = {
     **dict.fromkeys(("once", "twice"), _read_times_a),
     **dict.fromkeys(("between", "from"), _read_between),
     **dict.fromkeys(("of", "in"), _read_of),
-    "at": _read_at,
+    **dict.fromkeys(("at", "noon", "midnight"), _read_at),
     "on": _read_on,
     "the": _read_the,
 }
@@ -288,13 +313,19 @@ def _clause_for(reader: Reader) -> Callable[[Reader, _Parts], None]:
         return _CLAUSES[word]
     if after == "times":
         return _read_times_a
+    if word[:1].isdigit() and (":" in word or after in ("am", "pm")):
+        return _read_at
     if w.is_ordinal(word):
         return _read_month_days
     if w.singular(word) in w.WEEKDAYS or w.singular(word) in w.DAY_SETS:
         return _read_plural
-    return refuse_word(
-        word, w.FROM_NOW if word in ("now", "today", "tomorrow") else "it is not understood here"
-    )
+    if word in ("now", "today", "tomorrow"):
+        refuse_word(word, w.FROM_NOW)
+    if word == "until":
+        refuse_word(word, w.BOUNDS)
+    if word.isdigit():
+        refuse_word(word, f"say every {word} {after}" if after else f"say at {word}:00")
+    return w.refuse_unknown(word, "it is not understood here; HELP schedule tells what is")
 
 
 # --- what they say together ---------------------------------------------------------------------
@@ -303,12 +334,17 @@ def _clause_for(reader: Reader) -> Callable[[Reader, _Parts], None]:
 def _make_rule(parts: _Parts, said: list[str]) -> Rule:
     if not parts.head:
         word = parts.day or "".join(said[:1])
-        if not (parts.nth or parts.dates) or "of" not in parts.said:
-            refuse_word(word, "once, or each time? say how often, as in every monday, yearly on december 24")
-        parts.begin(word, "of")
+        if parts.each:
+            parts.begin(word, "weekday")
+        elif not (parts.nth or parts.dates or parts.near) or "of" not in parts.said:
+            refuse_word(word, f"once, or each time? say {_how_often(parts)} {' '.join(said)}")
+        else:
+            parts.begin(word, "of")
     _check_days(parts)
     if parts.unit == "step":
         return _make_steps(parts)
+    if parts.marks:
+        refuse_word(parts.head, "of which hour? say every hour at :30, or daily at 9:30")
     if parts.window:
         refuse_word("between", "it needs every so many seconds, minutes or hours")
     if parts.per_day and parts.times and len(parts.times) != parts.per_day:
@@ -321,11 +357,19 @@ def _make_rule(parts: _Parts, said: list[str]) -> Rule:
     return _make_calendar(parts, times)
 
 
+def _how_often(parts: _Parts) -> str:
+    """The word that would make it come again and again."""
+    if parts.months:
+        return "yearly"
+    return "monthly" if parts.dates or parts.nth or parts.near else "weekly" if parts.weekdays else "daily"
+
+
 def _make_calendar(parts: _Parts, times: tuple[int, ...] | range) -> Calendar:
     return Calendar(
         times,
         weekdays=tuple(sorted(parts.weekdays)),
         nth=tuple(sorted(parts.nth)),
+        near=tuple(sorted(parts.near)),
         dates=tuple(sorted(parts.dates)),
         months=tuple(sorted(parts.months)),
         every=parts.n,
@@ -335,19 +379,36 @@ def _make_calendar(parts: _Parts, times: tuple[int, ...] | range) -> Calendar:
 def _make_steps(parts: _Parts) -> Rule:
     step_s = parts.step_s
     if parts.times:
-        refuse_word(parts.head, "it has no time of day; say between 9:00 and 17:00")
+        refuse_word(parts.head, "it has no time of day; say between 9:00 and 17:00, or at :30")
+    if parts.marks:
+        return _make_marks(parts)
     if parts.window:
         begin, end = parts.window
         if end - begin < step_s:
             refuse_word(parts.head, "it is longer than what lies between the two times")
         return _make_calendar(parts, range(begin, end + 1, step_s))
-    if parts.weekdays or parts.dates or parts.months:
+    if parts.weekdays or parts.dates or parts.near or parts.months:
         if DAY_S % step_s or step_s == DAY_S:
             refuse_word(parts.head, "it does not divide a day; say between which times on those days")
         return _make_calendar(parts, range(0, DAY_S, step_s))
     if step_s > MAX_DURATION_S:
         refuse_word(parts.head, f"it is longer than {MAX_DURATION_S // DAY_S} days")
     return Interval(step_s)
+
+
+def _make_marks(parts: _Parts) -> Rule:
+    """`every hour at :30`: by the clock, as cron has it."""
+    first, *others = (60 * mark for mark in parts.marks)
+    step_s = parts.step_s if not others else others[0] - first
+    hour_s = parts.step_s if not others else 3600
+    if (
+        parts.step_s % 3600
+        or DAY_S % parts.step_s
+        or [first, *others] != list(range(first, first + hour_s, step_s))
+    ):
+        minutes = ",".join(map(str, parts.marks))
+        refuse_word(parts.head, f"not evenly apart; say it in cron's fields, as in {minutes} * * * *")
+    return _make_calendar(parts, range(first, DAY_S, step_s))
 
 
 _MUST_NAME = {
@@ -361,7 +422,7 @@ _MUST_NAME = {
 def _check_days(parts: _Parts) -> None:
     """The days that each unit must have, and those that it cannot."""
     unit, head = parts.unit, parts.head
-    days = bool(parts.dates or parts.nth)
+    days = bool(parts.dates or parts.nth or parts.near)
     named = {
         "weekdays": bool(parts.weekdays) and not parts.nth,
         "days": days,
@@ -375,6 +436,8 @@ def _check_days(parts: _Parts) -> None:
         refuse_word(head, hint)
     if days and not (parts.months or named["of"] or unit == "month"):
         refuse_word(parts.day, "of which month? end with of every month")
+    if unit in ("week", "weekday") and named["of"] and not days:
+        refuse_word(head, f'of the month, which? say first {parts.day}, or leave out "of the month"')
     if (
         (unit == "day" and (named["weekdays"] or days))
         or (unit in ("week", "weekday") and (days or named["of"]))
@@ -395,34 +458,53 @@ def _check_dates(parts: _Parts) -> None:
                 refuse_word(format_ordinal(date), f"not every {name} has one; say last day of the month")
 
 
+_MOMENTS = '"in 10 minutes", "tomorrow at 8 AM", "2 hours ago" or "2026-12-24 18:00"'
+
 # --- moments ---------------------------------------------------------------------------------------
 
 
-def parse_moment(text: str, tz: str, now: datetime) -> datetime:
-    """The instant meant by a time, as `parse_time` reads it, or by a phrase that counts from `now`."""
+def parse_moment(text: str, tz: str, now: datetime, past: bool = False) -> datetime:
+    """The instant meant by a time, as `parse_time` reads it, or by what counts from `now`.
+
+    That is a phrase, or `2h`, which is ahead of now unless `past` says that it is behind.
+    """
+    if _BARE_DURATION.fullmatch(text):
+        if not (gap := timedelta(seconds=parse_duration(text))):
+            refuse_word(text, "it is no time at all; write now, where that is meant")
+        return now - gap if past else now + gap
     return parse_moment_phrase(text, tz, now) or parse_time(text, tz, now)
 
 
+_BARE_DURATION = re.compile("[0-9][0-9a-z]*[a-z]")
+DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
+
+
 def parse_moment_phrase(text: str, tz: str, now: datetime) -> datetime | None:
-    """`in 10 minutes`, `tomorrow at 8 AM`, `in 2 days at 9:00 in Europe/Paris`; None if not in words.
+    """`in 10 minutes`, `tomorrow at 8 AM`, `2 days ago at 9:00 in Europe/Paris`; None if not in words.
 
     Seconds, minutes and hours are real time, to the whole second not before; days and weeks
     are the calendar's, so `in 2 days` is the same time by the clock. A zone in the phrase
     stands before `tz`.
     """
-    if not w.is_phrase(text):
+    if not (w.is_phrase(text) or w.AGO.search(text)):
         return None
     reader, zone = w.read_words(text)
     tz = zone or tz
     begin = to_seconds(now + timedelta(microseconds=999_999))
     local = begin + load_zone(tz).offset(begin)
-    word, parts = reader.take(), _Parts()
-    days, seconds = w.take_distance(reader) if word == "in" else ({"today": 0, "tomorrow": 1}.get(word), 0)
-    if days is None:
-        refuse_word(word, 'a single moment is "in 10 minutes", "tomorrow at 8 AM" or "2026-12-24 18:00"')
+    parts, word = _Parts(), reader.peek()
+    if word in DAYS:
+        days, seconds = DAYS[reader.take()], 0
+    elif reader.skip("in"):
+        days, seconds = w.take_distance(reader)
+    elif "ago" in reader.words:
+        days, seconds = (-n for n in w.take_distance(reader))
+        reader.expect("ago")
+    else:
+        refuse_word(word, f"a single moment is {_MOMENTS}")
     if reader.peek() == "at" and not seconds:
         _read_at(reader, parts)
-    elif word != "in":
+    elif word in DAYS:
         refuse_word(word, "at what time? as in tomorrow at 8 AM")
     if reader.peek() or len(parts.times) > 1:
         refuse_word(reader.peek() or "and", "there is more here than one moment")

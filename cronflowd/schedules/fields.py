@@ -17,6 +17,7 @@ from typing import NoReturn
 from attrs import Factory, frozen
 from croniter import croniter
 
+from .rules import LAST
 from .zones import DAY_S, EPOCH_ORDINAL, LAST_YEAR, refuse
 
 # --- the fields as calendar arithmetic --------------------------------------------------
@@ -53,7 +54,7 @@ class Days:
     dow: int
     both: bool  # a day must match dom and dow, because the text of one of them begins with `*`
     last: bool  # L
-    near: tuple[int, ...]  # nW
+    near: tuple[int, ...]  # nW, or LAST for LW
     nth: tuple[tuple[int, int], ...]  # d#n as (d, n)
     last_dow: int  # dL
 
@@ -63,7 +64,7 @@ class Days:
 
     def dom_days(self, length: int, weekday: int) -> int:
         days = self.dom | (1 << length if self.last else 0)
-        for day in self.near:
+        for day in (length if n == LAST else n for n in self.near):
             if day <= length:
                 days |= 1 << _nearest_weekday(day, length, (weekday + day - 1) % 7)
         return days
@@ -363,7 +364,7 @@ def parse_days(dom: str, month: str, dow: str) -> Days:
 
 def _refuse_never(days: Days, dom: str, month: str) -> None:
     """A day that none of the months has never comes, unless a weekday may stand in for it."""
-    if not days.both or days.last or days.dom & _IN_EVERY_MONTH:
+    if not days.both or days.last or LAST in days.near or days.dom & _IN_EVERY_MONTH:
         return
     longest = max(length for number, length in enumerate(_LONGEST) if days.months >> number & 1)
     if not days.dom & ((2 << longest) - 1) and min(days.near, default=32) > longest:
@@ -380,6 +381,8 @@ def _take_dom_words(dom: str, dow: str) -> tuple[tuple[str, ...], bool, tuple[in
     for item in dom.lower().split(","):
         if item == "l":
             last = True
+        elif item == "lw":
+            near.append(LAST)
         elif match := _NEAR.fullmatch(item):
             near.append(_number(_DOM, dom, match[1]))
         else:
@@ -430,7 +433,7 @@ def _normal_item(field: _Field, word: str, item: str) -> str:
     """An item in the spelling that croniter reads as cron does: numbers only, and never `a-a`."""
     match = _ITEM.fullmatch(item)
     if not match:
-        _refuse_field(field, word, _why_not(item))
+        _refuse_field(field, word, _why_not(field, item))
     step = int(match["step"] or 1)
     if step == 0:
         _refuse_field(field, word, f'the step in "{item}" is 0')
@@ -454,7 +457,9 @@ def _number(field: _Field, word: str, text: str) -> int:
     if not text.isdigit():
         _refuse_field(field, word, f'"{text}" is not a name it knows')
     if not field.low <= int(text) <= field.high:
-        _refuse_field(field, word, f"{int(text)} is not in {field.low}-{field.high}")
+        swapped = {HOUR: "; the minute comes first", _MONTH: "; the day of month comes first"}.get(field, "")
+        hint = swapped if field.high + 1 < int(text) < 60 else ""
+        _refuse_field(field, word, f"{int(text)} is not in {field.low}-{field.high}{hint}")
     return int(text)
 
 
@@ -462,11 +467,12 @@ def _refuse_field(field: _Field, word: str, reason: str) -> NoReturn:
     refuse(f'{field.name} field "{word}": {reason}')
 
 
-def _why_not(item: str) -> str:
+def _why_not(field: _Field, item: str) -> str:
     if not item:
         return "beside a comma something is missing"
     if item == "?":
         return '"?" is not cron; write *'
     if item.startswith("r"):
         return f'"{item}" is not cron; random times are not known here'
-    return f'"{item}" is not *, a number, a range, or * or a range with a /step'
+    hint = next((f"; did you mean {name}?" for name in field.names if item.startswith(name)), "")
+    return f'"{item}" is not *, a number, a range, or * or a range with a /step{hint}'

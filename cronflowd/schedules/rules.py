@@ -39,6 +39,7 @@ class Calendar:
     dates: tuple[int, ...] = ()  # days of the month
     months: tuple[int, ...] = ()
     every: int = 1  # only every so many days, or weeks if there are weekdays
+    near: tuple[int, ...] = ()  # the first or the last weekday, Monday to Friday, of the month
 
     @property
     def is_fixed(self) -> bool:
@@ -51,6 +52,7 @@ class Calendar:
         if self.nth:
             dow = ",".join(f"{dow}L" if n == LAST else f"{dow}#{n}" for n in self.nth)
         dom = ",".join("L" if n == LAST else str(n) for n in self.dates)
+        dom = ",".join("LW" if n == LAST else f"{n}W" for n in self.near) or dom
         return dom or "*", _join_numbers(self.months) or "*", dow or "*"
 
 
@@ -173,7 +175,7 @@ def covers_day(times: range) -> bool:
 
 def _between(rule: Calendar, times: range) -> str:
     """Of every day, even all of it is said, or it would read as an interval."""
-    if covers_day(times) and (rule.weekdays or rule.dates or rule.months):
+    if covers_day(times) and (rule.weekdays or rule.dates or rule.near or rule.months):
         return ""
     return f"between {format_clock(times.start)} and {format_clock(times[-1])}"
 
@@ -181,7 +183,7 @@ def _between(rule: Calendar, times: range) -> str:
 def _on(rule: Calendar) -> str:
     """The days as an addition to `every 15 minutes`."""
     months = join_months(rule.months) if rule.months else ""
-    if rule.dates or rule.nth:
+    if rule.dates or rule.nth or rule.near:
         return f"on the {_month_days(rule)} of {months or 'every month'}"
     days = f"on {join_weekdays(rule.weekdays, 'weekdays')}" if rule.weekdays else ""
     return " ".join(filter(None, (days, f"in {months}" if months else "")))
@@ -191,7 +193,7 @@ def _days(rule: Calendar) -> str:
     """The days as a beginning."""
     if rule.every > 1:
         return f"every {rule.every} " + (f"weeks {_on(rule)}" if rule.weekdays else "days")
-    if rule.dates or rule.nth:
+    if rule.dates or rule.nth or rule.near:
         return f"every year {_on(rule)}" if rule.months else _on(rule)
     months = f" {_on(Calendar(rule.times, months=rule.months))}" if rule.months else ""
     return f"every {join_weekdays(rule.weekdays, 'weekday') if rule.weekdays else 'day'}{months}"
@@ -210,5 +212,7 @@ def join_weekdays(weekdays: tuple[int, ...], work_days: str) -> str:
 def _month_days(rule: Calendar) -> str:
     if rule.nth:
         return f"{join_words(ORDINALS[n] for n in rule.nth)} {DAY_NAMES[rule.weekdays[0]]}"
+    if rule.near:
+        return f"{join_words(ORDINALS[n] for n in rule.near)} weekday"
     days = join_words(format_ordinal(n) for n in rule.dates)
     return f"{days} day" if LAST in rule.dates else days

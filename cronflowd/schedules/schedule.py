@@ -36,6 +36,8 @@ from zoneinfo import ZoneInfo
 from attrs import evolve, field, frozen
 
 from ..base.errors import Refusal
+from ..base.nearest import meant
+from ..base.text import ODD_BLANK, WRONG_QUOTES
 from .english import parse_moment_phrase, parse_phrase
 from .fields import (
     HOUR,
@@ -381,6 +383,8 @@ def _parse(text: str, tz: str) -> Schedule:
     zone = load_zone(tz)
     if len(text.encode(errors="replace")) > MAX_SCHEDULE_BYTES:
         refuse(f"the schedule is longer than {MAX_SCHEDULE_BYTES} bytes")
+    if match := ODD_BLANK.search(text):
+        refuse(f"the schedule holds {match[0]!a}, which looks like a blank or a hyphen and is none")
     if text.startswith("@"):
         return _parse_word(text, tz, zone)
     if is_phrase(text):
@@ -406,6 +410,8 @@ def settle_schedule(text: str, tz: str, now: datetime) -> str:
     That is `in 10 minutes`, and `@at "tomorrow at 8 AM"`. Any other text comes back as it is,
     also one that `parse_schedule` will refuse.
     """
+    if text[:1] in "*0123456789":  # as most are
+        return text
     stripped = text.strip(" \t")
     word, *rest = _BLANKS.split(stripped, maxsplit=1)
     if word != "@at" and word.lower() not in ("in", "today", "tomorrow"):
@@ -432,7 +438,8 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
         return Schedule(text, tz, zone, kind=_WITHOUT_A_CLOCK[word])
     if word in MACROS:
         return _parse_cron(text, MACROS[word], tz, zone)
-    return refuse(f'"{word}" is not one of {" ".join(MACROS)} @reboot @every @at @after')
+    known = [*MACROS, "@reboot", "@every", "@at", "@after"]
+    return refuse(f'"{word}" is not one of {" ".join(known)}{meant(word, known)}')
 
 
 def _parse_period(text: str) -> int:
@@ -490,6 +497,9 @@ _UNQUOTED = re.compile(
 )
 
 
+_BACKWARDS = re.compile(r"[ \t]((?:[0-9*][0-9*/,-]*[ \t]+){4}[0-9*][0-9*/,-]*|@[a-z]+)$")
+
+
 def split_schedule(text: str) -> tuple[str, str]:
     """Cuts a line that begins with a schedule: (the schedule, the command after one blank, verbatim)."""
     if text.startswith('"'):
@@ -501,10 +511,11 @@ def split_schedule(text: str) -> tuple[str, str]:
         schedule = re.sub(r'\\(["\\])', r"\1", match[0][1:-1])
     else:
         match = _UNQUOTED.match(text)
-        if text[:1].isalpha() or text[:1] == "'":
-            refuse(
-                f'"{text[:64]}": a schedule begins with a cron field or @; one in words needs double quotes'
-            )
+        if text[:1].isalpha() or text[:1] in {*WRONG_QUOTES}:
+            behind = _BACKWARDS.search(text)
+            hint = f"; {behind[1]} stands before the command" if behind else ""
+            said = "a schedule begins with a cron field or @; one in words needs double quotes"
+            refuse(f'"{text[:64]}": {said}{hint}')
         if not match:
             refuse(f'"{text[:64]}": five cron fields, an @word or a quoted schedule must come first')
         schedule = match[0]

@@ -12,8 +12,9 @@ from typing import NamedTuple, NoReturn
 from attrs import define
 
 from ..base.errors import Refusal
+from ..base.nearest import meant
 from .rules import DAY_NAMES, LAST, MONTH_NAMES, ORDINALS, WORK_DAYS, format_ordinal
-from .zones import DAY_S, MAX_DURATION_S, load_zone, refuse
+from .zones import DAY_S, MAX_DURATION_S, load_zone, meant_zone, refuse, zone_called
 
 SHORTEST = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 WEEKDAYS = {name: n for n, full in enumerate(DAY_NAMES) for name in (full, full[:3])}
@@ -21,25 +22,88 @@ WEEKDAYS |= {"tues": 2, "thur": 4, "thurs": 4}
 MONTHS = {name: n for n, full in enumerate(MONTH_NAMES, 1) for name in (full, full[:3])} | {"sept": 9}
 DAY_SETS = {"weekday": WORK_DAYS, "weekend": (0, 6)}
 SECONDS = {"second": 1, "sec": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600}
+SECONDS |= {"s": 1, "m": 60, "h": 3600}
 UNITS = ("day", "week", "month", "year")
-_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS = {
+    word: n
+    for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
+} | {"fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "sixty": 60, "ninety": 90}
 _ORDINALS = {name: n for n, name in ORDINALS.items()} | {"fifth": 5}
 ADVERBS = {"daily": "day", "weekly": "week", "monthly": "month", "yearly": "year", "annually": "year"}
+_QUARTERS = "yearly on the 1st of january, april, july and october"
+BOUNDS = "bounds of a task are start= and end=; those of each day are between 9:00 and 17:00"
+# Words that mean nothing here, or more than one thing, and how it is said.
 AMBIGUOUS = {
     "biweekly": "it may mean twice a week or every 2 weeks; say which, and on which day",
     "bimonthly": "it may mean twice a month or every 2 months; name the days",
     "biannually": "it may mean twice a year or every 2 years; name the dates",
-    **dict.fromkeys(("fortnight", "fortnightly"), "which day of it? say every 2 weeks on friday"),
-    "quarterly": "it names no day; say yearly on the 1st of january, april, july and october",
+    "quarterly": f"it names no day; say {_QUARTERS}",
     "nightly": "it names no time; say daily at 3 AM",
     "sometimes": "it names no time",
     "next": 'it may be the nearest one or the one after it; write AT "2026-12-24 18:00"',
+    "half": "say every 30 minutes, every 90 minutes, or every hour at :30",
+    ".": "say it in smaller units, as every 90 minutes, and a time as 9:30",
+} | {
+    word: hint
+    for words, hint in (
+        ("fortnightly fortnight fortnights", "it names no day; say every 2 weeks on friday"),
+        ("quarter quarters", f"say every 15 minutes, or {_QUARTERS}"),
+        ("semimonthly semi", "say monthly on the 1st and 15th"),
+        ("morning afternoon evening night", "at what time? say daily at 9:00"),
+        ("end ultimo", "say last day of the month"),
+        ("start begin beginning", "say 1st of the month; where a task begins is start="),
+        ("starting ending", BOUNDS),
+        (
+            "except excluding but without unless not",
+            "name the days that are meant; for holidays there is skip=",
+        ),
+        ("during business office", "say between 9:00 and 17:00 on weekdays"),
+        ("reboot boot startup restart", "say @reboot"),
+        ("sunrise sunset dawn dusk", "name the time; the sun is not known here"),
+        (
+            "christmas easter holidays",
+            "name the date, as in yearly on december 25; for holidays there is skip=",
+        ),
+    )
+    for word in words.split()
 }
+# What is another way to say what the grammar has.
+_SAID_AS = [
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"^midnight$|\bevery midnight\b", "every day at midnight"),
+        (r"^weekly$", "weekly on sunday"),
+        (r"^monthly$", "monthly on the 1st"),
+        (r"^(?:yearly|annually)$", "yearly on january 1"),
+        (r"\bevery noon\b", "every day at noon"),
+        (r"\b(?:every half[ -](?:an )?hour|half[ -]hourly)\b", "every 30 minutes"),
+        (r"\b(?:every quarter[ -](?:of an )?hour|quarter[ -]hourly)\b", "every 15 minutes"),
+        (r"\b(?:work(?:ing)?|business) ?day(s?)\b", r"weekday\1"),
+        (r"\b(?:nightly|every (?:morning|afternoon|evening|night)) at\b", "every day at"),
+        (r"\b(once|twice|times) daily\b", r"\1 a day"),
+        (r"\b([ap])\.m\.", r"\1m"),
+        (r"\bof month\b", "of every month"),
+        (r"\bevery hour on the half hour\b", "every hour at :30"),
+        (r"\bevery hour on the hour\b", "every hour"),
+        (r"\b(?:at )?([0-9]{1,2}) minutes? past (?:every|each|the) hour\b", r"every hour at :\1"),
+        (
+            r"\b(every hour|hourly) at (?:minute )?([0-9]{1,2})(?: minutes? past)?(?: the hour)?$",
+            r"\1 at :\2",
+        ),
+    )
+]
+_DAY_OF_MONTH = re.compile(r"\bmonthly on (?:the )?(?:day )?([0-9]{1,2})(?![0-9a-z:])")
 FROM_NOW = 'it counts from now, once; write AT "in 10 minutes" or AT "tomorrow at 8 AM" before the command'
 
-_TOKEN = re.compile(r"[0-9]+:[0-9:]+|[0-9]+(?:st|nd|rd|th)\b|[0-9]+|[a-z]+|[,-]|[^\sa-z0-9,-]+")
-_ZONE = re.compile(r"(?:,|[ \t])[ \t]*in[ \t]+([a-z_]+(?:/[a-z0-9_+-]+)+|utc)$", re.IGNORECASE)
-_PHRASE = re.compile(r"[a-z]|[0-9]+(?:st|nd|rd|th)\b|[0-9]+ +times\b", re.IGNORECASE)
+_TOKEN = re.compile(r"[0-9]+:[0-9:]+|:[0-9]{1,2}\b|[0-9]+(?:st|nd|rd|th)\b|[0-9]+|[a-z]+|[,-]|[^\sa-z0-9,-]+")
+_ZONE = re.compile(
+    r"(?:,|[ \t])[ \t]*(?:in[ \t]+)?\(?([a-z_]+(?:/[a-z0-9_+-]+)+|utc|gmt|[cemw]et|[ehm]st)\)?$",
+    re.IGNORECASE,
+)
+_PHRASE = re.compile(r"[a-z]|[0-9]+(?:st|nd|rd|th)\b|[0-9]{1,2}(?::[0-9]{2})? *[a-z]{2}", re.IGNORECASE)
+
+
+AGO = re.compile(r"^[0-9].*\bago\b", re.IGNORECASE)
 
 
 def is_phrase(text: str) -> bool:
@@ -51,8 +115,23 @@ def refuse_word(word: str, why: str) -> NoReturn:
     refuse(f'"{word[:64]}": {why}')
 
 
+def refuse_unknown(word: str, why: str) -> NoReturn:
+    """A word that is none of ours, with the one that is nearest, be it a zone's."""
+    known = [
+        *WEEKDAYS,
+        *MONTHS,
+        *SECONDS,
+        *(f"{unit}s" for unit in (*SECONDS, *UNITS)),
+        *UNITS,
+        *ADVERBS,
+        *DAY_SETS,
+    ]
+    known += ["every", "hourly", "noon", "midnight", "between", "twice", "last"]
+    refuse_word(word, f"{why}{meant(word, [each for each in known if len(each) > 2]) or zone_called(word)}")
+
+
 def singular(word: str) -> str:
-    return word[:-1] if word.endswith("s") and word not in WEEKDAYS else word
+    return word[:-1] if len(word) > 2 and word.endswith("s") and word not in WEEKDAYS else word
 
 
 @define
@@ -99,9 +178,11 @@ def read_words(text: str) -> tuple[Reader, str | None]:
         if not word.isascii():
             refuse_word(word, "it is not one of the words that schedules are made of")
     match = _ZONE.search(text)
-    if not match:
-        return Reader(_TOKEN.findall(text.lower())), None
-    return Reader(_TOKEN.findall(text[: match.start()].lower())), _find_zone(match[1])
+    said = (text[: match.start()] if match else text).lower().strip(" \t")
+    for pattern, words in _SAID_AS:
+        said = pattern.sub(words, said)
+    said = _DAY_OF_MONTH.sub(lambda match: f"monthly on {format_ordinal(int(match[1]))}", said)
+    return Reader(_TOKEN.findall(said)), _find_zone(match[1]) if match else None
 
 
 def named_zone(text: str) -> str | None:
@@ -119,7 +200,7 @@ def _find_zone(word: str) -> str:
         except Refusal:
             continue
         return name
-    refuse_word(word, "it is not a zone of the tz database, as Europe/Paris is")
+    refuse_word(word, f"it is not a zone of the tz database, as Europe/Paris is{meant_zone(word)}")
 
 
 # --- a few words that are one thing ----------------------------------------------------------------
@@ -149,6 +230,18 @@ def take_time(reader: Reader) -> Time:
     return Time(hour * 3600 + minute * 60 + second, word, half)
 
 
+def take_marks(reader: Reader) -> list[int]:
+    """Minutes of an hour: `:15 and :45`."""
+    marks = []
+    while True:
+        word = reader.take()
+        if not word.startswith(":") or not word[1:] or int(word[1:]) > 59:
+            refuse_word(word, "it is not a minute of the hour, as :30 is")
+        marks.append(int(word[1:]))
+        if not reader.more(lambda word: word.startswith(":")):
+            return marks
+
+
 def check_halves(times: list[Time]) -> list[int]:
     """Beside `5 PM`, a plain 9 may be meant as either."""
     for time in times:
@@ -164,7 +257,7 @@ def take_count(reader: Reader) -> tuple[int, str]:
     if not (word.isdigit() or word in _NUMBERS or word == "other"):
         return 1, ""
     reader.take()
-    n = 2 if word == "other" else _NUMBERS.index(word) if word in _NUMBERS else int(word[:12])
+    n = 2 if word == "other" else _NUMBERS[word] if word in _NUMBERS else int(word[:12])
     if not 1 <= n <= MAX_DURATION_S:
         refuse_word(word, "it is too few or too many")
     return n, word
@@ -177,7 +270,7 @@ def is_ordinal(word: str) -> bool:
 def take_ordinal(reader: Reader) -> int:
     word = reader.take()
     if not is_ordinal(word):
-        refuse_word(word, "it is not a day, as 15th, last day, first monday and friday are")
+        refuse_unknown(word, "it is not a day, as 15th, last day, first monday and friday are")
     n = _ORDINALS.get(word) or int(word[:-2][:9])
     if (word != format_ordinal(n) and word not in _ORDINALS) or not (1 <= n <= 31 or n == LAST):
         refuse_word(word, "there is no such day of the month")
@@ -201,7 +294,7 @@ def take_weekdays(reader: Reader) -> Iterable[int]:
         return (WEEKDAYS[word],)
     end = reader.take()
     if end not in WEEKDAYS:
-        refuse_word(end, "it is not a day of the week")
+        refuse_unknown(end, "it is not a day of the week")
     return [n % 7 for n in range(WEEKDAYS[word], WEEKDAYS[word] + (WEEKDAYS[end] - WEEKDAYS[word]) % 7 + 1)]
 
 

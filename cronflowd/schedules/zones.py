@@ -23,6 +23,7 @@ from typing import ClassVar, NamedTuple, NoReturn
 from attrs import Factory, define
 
 from ..base.errors import Refusal
+from ..base.nearest import meant
 from ..base.text import escape
 
 MAX_LEAP_S = 3 * 3600  # clock changes up to this are bridged for fixed tasks
@@ -211,8 +212,58 @@ def _read_zone(path: Path, name: str) -> Zone | None:
 
 def parse_zone(text: str) -> str:
     """The name of an IANA zone; Refusal for what is none."""
-    load_zone(text)
+    try:
+        load_zone(text)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, refusal.message + meant_zone(text)) from None
     return text
+
+
+_ALSO_ZONES = {
+    "America/New_York": "edt", "America/Chicago": "cst cdt", "America/Denver": "mdt",
+    "America/Los_Angeles": "pst pdt", "America/Anchorage": "akst akdt", "America/Sao_Paulo": "brt",
+    "Europe/London": "bst", "Europe/Paris": "cest", "Europe/Athens": "eest", "Europe/Moscow": "msk",
+    "Asia/Kolkata": "ist", "Asia/Shanghai": "china beijing peking", "Asia/Singapore": "sgt",
+    "Asia/Hong_Kong": "hkt", "Asia/Tokyo": "jst", "Asia/Seoul": "kst", "Australia/Sydney": "aest aedt",
+    "Pacific/Auckland": "nzst nzdt", "UTC": "z zulu",
+}  # fmt: skip
+_OFFSET = re.compile(r"(?:utc|gmt)?([+-])0?([0-9]{1,2})(?::?00)?")
+
+
+def zone_called(word: str) -> str:
+    """The same, where the word is just a city or an abbreviation."""
+    hint = meant_zone(word)
+    return hint if hint.casefold().endswith(f"/{word.casefold()}?") or _is_abbreviation(word) else ""
+
+
+def _is_abbreviation(word: str) -> bool:
+    return any(word.casefold() in words.split() for words in _ALSO_ZONES.values())
+
+
+@lru_cache(maxsize=256)
+def meant_zone(text: str) -> str:
+    """`; did you mean Europe/Paris?` for a city, an abbreviation, an offset or a slip; or nothing."""
+    word = re.sub("[ _-]+", "_", text.strip().casefold())
+    if match := _OFFSET.fullmatch(text.strip().casefold()):
+        # The zones of the database that are called after an offset have its sign reversed.
+        return f"; did you mean Etc/GMT{'-' if match[1] == '+' else '+'}{match[2]}?"
+    region, _, city = word.rpartition("/")
+    names = sorted(find_zones(), key=lambda name: not name.casefold().startswith(region))
+    cities = {name.rpartition("/")[2].casefold(): name for name in reversed(names)}
+    alike = {each: name for each, name in cities.items() if each[0] == city[:1]}
+    return meant(city, alike | {each: name for name, words in _ALSO_ZONES.items() for each in words.split()})
+
+
+@lru_cache(maxsize=1)
+def find_zones() -> tuple[str, ...]:
+    """The names of all zones, as the package tzdata lists them, those in use before old ones."""
+    spec = find_spec("tzdata")
+    path = Path(spec.origin).with_name("zones") if spec and spec.origin else None
+    names = path.read_text(encoding="ascii").split() if path and path.is_file() else []
+    return tuple(sorted(names, key=lambda name: (not name.startswith(_CONTINENTS), name)))
+
+
+_CONTINENTS = ("Africa/", "America/", "Asia/", "Atlantic/", "Australia/", "Europe/", "Indian/", "Pacific/")
 
 
 @lru_cache(maxsize=1)
@@ -250,7 +301,8 @@ def parse_time(text: str, tz: str, now: datetime) -> datetime:
     is the first of the two; one that the clock leaps over is the leap's end.
     """
     if not _TIME.fullmatch(text):
-        refuse(f'time "{text[:64]}": write 2026-12-24T18:00:00Z, or "2026-12-24 18:00" for local time')
+        hint = f', or "today at {text}"' if re.fullmatch(r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9]", text) else ""
+        refuse(f'time "{text[:64]}": write 2026-12-24T18:00:00Z, or "2026-12-24 18:00" for local time{hint}')
     try:
         at = datetime.fromisoformat(text.upper())
         if at.tzinfo:
@@ -265,7 +317,7 @@ def parse_time(text: str, tz: str, now: datetime) -> datetime:
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 _DURATION = re.compile("".join(rf"(?:([0-9]{{1,12}}){unit}(?![a-z]))?" for unit, _ in _UNITS))
-_BARE_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
+_BARE_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,3})?")
 
 
 def parse_duration(text: str) -> float:
@@ -275,10 +327,18 @@ def parse_duration(text: str) -> float:
     elif text and (match := _DURATION.fullmatch(text)):
         seconds = sum(int(n or 0) * ms for n, (_, ms) in zip(match.groups(), _UNITS, strict=True)) / 1000
     else:
-        raise Refusal("bad-option", f'duration "{text[:64]}": write 30s, 5m, 1h30m, 2d, 250ms, or seconds')
+        form = f'duration "{text[:64]}": write 30s, 5m, 1h30m, 2d, 250ms, or seconds'
+        raise Refusal("bad-option", form + _meant_duration(text))
     if seconds > MAX_DURATION_S:
         raise Refusal("bad-option", f'duration "{text[:64]}" is longer than {MAX_DURATION_S // 86_400}d')
     return seconds
+
+
+def _meant_duration(text: str) -> str:
+    if not (match := re.fullmatch(r"([0-9]{1,6})[ _]*(ms|s|m(?!o|il)|h|d|w)[a-z]*", text.casefold())):
+        return ""
+    number, unit = int(match[1]), match[2]
+    return f"; did you mean {number * 7}d?" if unit == "w" else f"; did you mean {number}{unit}?"
 
 
 def format_duration(seconds: float) -> str:

@@ -29,8 +29,12 @@ from ..base.text import escape, format_option
 from ..schedules.describe import cron_forms
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.words import is_phrase
+from ..schedules.zones import parse_zone
+from . import slips
 from .environment import CRON_PATH, differences
+from .kinds import CONTROL
 from .options import DEFAULTS, format_options, masked, set_options
+from .programs import is_program, name_of
 from .reasons import in_words
 from .targets import MAX_TARGETS, UNSAID
 from .task import TaskSpec
@@ -57,6 +61,7 @@ class Setting:
     name: str
     value: str
     differences: tuple[str, ...] = ()  # what is not as in cron, each a clause
+    warnings: tuple[str, ...] = ()  # what is as in cron, and hardly meant so
 
 
 @frozen
@@ -68,6 +73,7 @@ class Entry:
     options: dict[str, str]  # as ADD takes them
     name: str  # after its program, not yet unique
     differences: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 Line = Nothing | Setting | Entry
@@ -94,6 +100,10 @@ def parse_line(text: str, settings: Mapping[str, str], is_system: bool = False) 
 
     The system form (/etc/crontab, /etc/cron.d) has a user's name before the command.
     """
+    if match := CONTROL.search(text):
+        raise Refusal(
+            "bad-line", f"column {match.start() + 1} holds the control character {escape(match[0])}"
+        )
     text = text.lstrip(" \t")
     if not text or text.startswith("#"):
         match = _ABOUT.match(text)
@@ -109,7 +119,22 @@ def _setting(match: re.Match[str]) -> Setting:
     name = next(part for part in match.groups()[:3] if part is not None)
     value = next(part for part in match.groups()[3:] if part is not None).rstrip(" \t")
     set_options(DEFAULTS, {f"env.{name}": value})  # for its refusals
-    return Setting(name, value, tuple(_setting_differs(name, value)))
+    return Setting(name, value, tuple(_setting_differs(name, value)), tuple(_setting_warns(name, value)))
+
+
+def _setting_warns(name: str, value: str) -> Iterator[str]:
+    if match := re.search(r"^(.*?)[ \t]+#", value):
+        kept = match[1].strip("'\"")
+        yield f"to cron the comment is part of the value; write {name}={kept}, and the comment before it"
+    if re.search(r"\$[A-Za-z_{(]|`|^~|:~", value):
+        yield f'nothing in "{value[:80]}" is replaced, as in cron: write all of it out'
+    if name == "CRON_TZ":
+        try:
+            parse_zone(value)
+        except Refusal as refusal:
+            yield f"the lines that follow will be refused: {refusal.message}"
+    if name == "SHELL" and not re.fullmatch(r"/\S+(?:[ \t]+#.*)?", value):
+        yield "it is not just an absolute path, so every command fails; write SHELL=/bin/bash"
 
 
 def _setting_differs(name: str, value: str) -> Iterator[str]:
@@ -134,30 +159,64 @@ def _entry(text: str, settings: Mapping[str, str], is_system: bool) -> Entry:
     match = _ENTRY.match(text)
     if match is None or is_phrase(match[1]):
         wanted = "five fields (or @daily and the like)" + (", a user" if is_system else "") + " and a command"
-        raise Refusal("bad-schedule", f'"{escape(text.strip()[:64])}": {wanted} are wanted')
+        hint = "; cron knows no export: write NAME=value" if text.startswith("export ") else ""
+        raise Refusal("bad-schedule", f'"{escape(text.strip()[:64])}": {wanted} are wanted{hint}')
     schedule, rest = _BLANKS.sub(" ", match[1]), match[2] or ""
     tz = settings.get("CRON_TZ", "")
     parse_schedule(schedule, tz or "UTC")
-    differences = []
+    if why := _cron_schedules(parse_schedule(schedule, "UTC"))[1]:
+        raise Refusal("bad-schedule", f'"{schedule}": {why}; ADD takes it')
+    differences, warnings = [], []
     if schedule == "@reboot":
         differences.append("it runs at each start of the daemon, not only of the machine")
     if is_system:
         user, _, rest = (_BLANKS.sub(" ", rest, count=1)).partition(" ")
+        if is_program(user) or re.match("[ \t]*-", rest):
+            form = "in the system form a user stands before the command"
+            raise Refusal(
+                "bad-line", f'{form}, and "{escape(user[:64])}" is none; without --system there is no user'
+            )
         differences.append(f"it runs as the worker's user, not as {user}")
-    elif rest.startswith("root "):
-        differences.append('the command begins with "root": is this the system form?')
+    elif re.match(r"(?:root|nobody|daemon|www-data|postgres|mysql)[ \t]+(?!-)", rest):
+        warnings.append(f'the command begins with "{rest.split()[0]}": the system form wants IMPORT --system')
     if not rest.strip():
         raise Refusal("syntax", f'there is no command after "{escape(match[0].strip()[:64])}"')
     command, lines, has_collapsed = split_command_line(rest.lstrip(" \t"))
     if not command.strip():
         raise Refusal("syntax", "there is no command before the %")
+    warnings += _command_warns(schedule, rest.strip(" \t"), command)
     if has_collapsed:
         differences.append("a doubled backslash is one, as in Debian's cron; cronie keeps both")
     shell = settings.get("SHELL", SH)
     options = _options(settings) | ({"tz": tz} if tz else {})
-    return Entry(
-        schedule, wrap(command, lines, shell), options, name_of(command) or FALLBACK_NAME, tuple(differences)
-    )
+    name = name_of(command) or FALLBACK_NAME
+    return Entry(schedule, wrap(command, lines, shell), options, name, tuple(differences), tuple(warnings))
+
+
+def _command_warns(schedule: str, field: str, command: str) -> Iterator[str]:
+    """What cron makes of a command field, and its writer hardly meant."""
+    is_cut = len(command) < len(field) and _PERCENT.search(field)
+    if is_cut and (_is_unfinished(command) or command.endswith("+")):
+        meant = _PERCENT.sub(r"\\%", field)
+        yield f"the first % ends the command, as in cron; a percent sign is \\%, so write: {meant}"
+    elif slips.is_open(command):
+        yield "a quote is not closed, so the shell will refuse the command"
+    if re.search(r"(?<!\\)(?:\\\\)*\\$", field):
+        yield "it ends with a backslash: cron joins no lines, and the next one stands by itself"
+    if len(field.encode()) > MAX_CRON_BYTES:
+        yield f"it is longer than the {MAX_CRON_BYTES} bytes that Debian's cron takes"
+    try:
+        slips.check_command_word(schedule, command)
+    except Refusal as refusal:
+        yield refusal.message
+
+
+_PERCENT = re.compile(r"(?<!\\)%")
+
+
+def _is_unfinished(command: str) -> bool:
+    """Whether a quote, a `$(` or a backquote is still open at its end."""
+    return slips.is_open(command) or command.count("$(") > command.count(")") or command.count("`") % 2 > 0
 
 
 def split_command_line(text: str) -> tuple[str, tuple[str, ...], bool]:
@@ -197,8 +256,8 @@ def _options(settings: Mapping[str, str]) -> dict[str, str]:
     return options
 
 
-def first_differences(settings: Mapping[str, str]) -> tuple[str, ...]:
-    """What is otherwise than in cron for every entry; to be told once."""
+def common_differences(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """What is otherwise than in cron for every entry under these settings."""
     found = [
         "a moment that comes while it still runs is skipped (overlap=)",
         "one that was missed while the daemon was down is caught up (catchup=)",
@@ -249,38 +308,6 @@ _INPUT = re.compile(rf"printf '%s\\n' ({_ONE_QUOTED}(?: {_ONE_QUOTED})*) \| ")
 
 def _unquote(word: str) -> str:
     return word[1:-1].replace("'\"'\"'", "'") if word.startswith("'") else word
-
-
-def name_of(command: str) -> str:
-    """A name after the command's first program; `cd`, `test` and the like are passed over."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", _program(command).rpartition("/")[2]).strip("-.")[:48]
-    is_usable = name and not name.isdigit() and name.lower() != "all" and not name.startswith("task_")
-    return name if is_usable else ""
-
-
-_NO_NAME = frozenset(
-    "cd test [ [[ true false : . source export set unset umask ulimit sleep trap read echo printf exit"
-    " return".split()
-)
-_BEFORE_ONE = frozenset("exec command nohup time env if then elif else while until do ! {".split())
-_MAX_READ = 4096  # of a command, in search of a name
-
-
-def _program(command: str) -> str:
-    tokens = shlex.shlex(command[:_MAX_READ], posix=True, punctuation_chars=";&|()")
-    tokens.commenters, tokens.whitespace_split = "", True
-    found, is_passed = "", False
-    try:
-        for token in tokens:
-            if not token.strip(";&|()"):
-                is_passed = False
-            elif not (is_passed or token in _BEFORE_ONE or re.match(r"-|[A-Za-z_]\w*=", token)):
-                found, is_passed = token, True
-                if token not in _NO_NAME:
-                    break
-    except ValueError:
-        pass  # a quote is open, which is the shell's business
-    return found
 
 
 # --- writing -----------------------------------------------------------------------------------

@@ -194,7 +194,10 @@ def parse_expect(text: str) -> str:
     for word in text.split(","):
         match = _STATUSES.fullmatch(word)
         if not match or (match[2] and match[2] < match[1]):
-            raise Refusal("bad-option", f'"{escape(word[:40])}" is not a status such as 204, or 200-299')
+            hint = f"; did you mean {word[0]}00-{word[0]}99?" if re.fullmatch("[1-5](?:xx|XX)", word) else ""
+            raise Refusal(
+                "bad-option", f'"{escape(word[:40])}" is not a status such as 204, or 200-299{hint}'
+            )
     return text
 
 
@@ -218,6 +221,8 @@ def parse_stdin(text: str) -> str:
 
 def parse_secret(text: str) -> str:
     """Any text but the stars that GET shows in its place."""
+    if not text.strip(" \t"):
+        raise Refusal("bad-option", "a secret of blanks is none")
     if not text.strip("*"):
         raise Refusal("bad-option", "stars are what GET shows in place of a secret")
     return text

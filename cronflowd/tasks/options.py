@@ -15,6 +15,7 @@ from attrs import Factory, evolve, frozen
 
 from ..base.errors import Refusal
 from ..base.names import check_tag, check_worker_name, parse_label
+from ..base.nearest import meant, one_of
 from ..base.text import escape, format_time
 from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
@@ -33,7 +34,7 @@ from .targets import UNSAID, Notify, parse_notify
 
 MAX_TAGS = 32
 MAX_DEPENDENCIES = 100
-MAX_SPREAD_S = 366 * 86_400
+MAX_SPREAD_S = 366 * 86_400  # and of jitter=
 
 
 @frozen
@@ -78,8 +79,13 @@ def parse_retry(text: str) -> Retry:
             raise _refuse_retry(text)
         given[field] = value
     factor = given.get("factor", 1.0 if kind == "fixed" else 2.0)
-    cap_s, jitter = given.get("cap_s", _MAX_DELAY_S), given.get("jitter", 0.0)
-    return Retry(text, _retries(words[0]), parse_duration(words[1]), factor, cap_s, jitter)
+    first_s, jitter = parse_duration(words[1]), given.get("jitter", 0.0)
+    cap_s = given.get("cap_s", _MAX_DELAY_S)
+    if max(first_s, cap_s) > _MAX_DELAY_S:
+        raise Refusal("bad-option", f'"{escape(text)}": a delay is at most {format_duration(_MAX_DELAY_S)}')
+    if first_s > cap_s:
+        raise Refusal("bad-option", f'"{escape(text)}": the cap is shorter than the first delay')
+    return Retry(text, _retries(words[0]), first_s, factor, cap_s, jitter)
 
 
 def _retry_word(word: str) -> tuple[str, float]:
@@ -92,7 +98,8 @@ def _retry_word(word: str) -> tuple[str, float]:
 
 def _refuse_retry(text: str) -> Refusal:
     form = "none, fixed:N:DELAY or exp:N:DELAY[:xFACTOR][:CAP], with :~JITTER% if you like"
-    return Refusal("bad-option", f'"{escape(text)}" is not {form}')
+    hint = f"; did you mean fixed:{text}:10s?" if re.fullmatch("[1-9][0-9]?", text) else ""
+    return Refusal("bad-option", f'"{escape(text[:80])}" is not {form}{hint}')
 
 
 def _retries(text: str) -> int:
@@ -117,15 +124,20 @@ class Keep:
 
 def parse_keep(text: str) -> Keep:
     """`50,30d,10M`: runs, age and bytes of output, in any order; what is left out keeps its default."""
-    runs, age_s, output = 50, 30 * 86_400.0, 10 * 1024 * 1024
+    found: dict[str, float] = {}
     for word in text.split(","):
-        if re.fullmatch(r"[0-9]{1,6}", word):
-            runs = int(word)
-        elif match := re.fullmatch(r"([0-9]{1,6})([KMG])", word):
-            output = int(match[1]) * 1024 ** ("KMG".index(match[2]) + 1)
+        if match := re.fullmatch(r"([0-9]{1,6})([KMG]?)", word):
+            kind = "output" if match[2] else "runs"
+            value = int(match[1]) * 1024.0 ** " KMG".index(match[2] or " ")
         else:
-            age_s = parse_duration(word)
-    return Keep(text, runs, age_s, output)
+            kind, value = "age", parse_duration(word)
+        if kind in found or (not value and kind != "output"):
+            why = f"the {kind} is said twice" if kind in found else "of nothing, nothing is kept"
+            raise Refusal("bad-option", f'"{escape(word[:40])}": {why}')
+        found[kind] = value
+    return Keep(
+        text, int(found.get("runs", 50)), found.get("age", 30 * 86_400.0), int(found.get("output", 10 << 20))
+    )
 
 
 def parse_count(text: str, low: int, high: int) -> int:
@@ -135,17 +147,12 @@ def parse_count(text: str, low: int, high: int) -> int:
     return int(text)
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise Refusal("bad-option", f'"{escape(text)}" is not one of {", ".join(words)}')
-        return text
-
-    return parse
+def _one_of(*words: str, **also: str) -> Callable[[str], str]:
+    return lambda text: one_of(text, words, also)
 
 
 def _parse_tags(text: str) -> tuple[str, ...]:
-    tags = tuple(tag for tag in text.split(",") if tag)
+    tags = tuple(text.split(","))
     if len(tags) > MAX_TAGS:
         raise Refusal("bad-option", f"more than {MAX_TAGS} tags")
     for tag in tags:
@@ -164,6 +171,10 @@ def _parse_timeout(text: str) -> float | None:
 def _parse_on(text: str) -> str:
     if text.startswith("label:"):
         parse_label(text.removeprefix("label:"))
+    elif "=" in text:
+        raise Refusal(
+            "bad-option", f'"{escape(text[:80])}" is no worker; did you mean label:{escape(text[:80])}?'
+        )
     elif text not in ("any", "all"):
         check_worker_name(text)
     return text
@@ -176,7 +187,9 @@ def _parse_cwd(text: str) -> str:
 
 
 def _parse_after(text: str) -> tuple[str, ...]:
-    refs = tuple(dict.fromkeys(ref for ref in text.split(",") if ref))
+    refs = tuple(dict.fromkeys(text.split(",")))
+    if "" in refs:
+        raise Refusal("bad-option", "beside a comma a task is missing")
     if len(refs) > MAX_DEPENDENCIES:
         raise Refusal("bad-option", f"more than {MAX_DEPENDENCIES} tasks")
     return refs
@@ -188,6 +201,12 @@ def _parse_spread(text: str) -> int:
     if seconds > MAX_SPREAD_S:
         raise Refusal("bad-option", f"longer than {format_duration(MAX_SPREAD_S)}")
     return int(seconds)
+
+
+def _parse_jitter(text: str) -> float:
+    if (seconds := parse_duration(text)) > MAX_SPREAD_S:
+        raise Refusal("bad-option", f"longer than {format_duration(MAX_SPREAD_S)}")
+    return seconds
 
 
 def _format_moment(at: datetime | None) -> str:
@@ -238,41 +257,150 @@ DEFAULTS = Options()
 
 @frozen
 class Rule:
-    """How one option is read and written."""
+    """How one option is read and written, and how people are told of it."""
 
     field: str  # of Options
     parse: Callable[[str], Any] | None  # None: a time, which is read in the task's zone
     format: Callable[[Any], str] = str
+    form: str = "TEXT"
+    what: str = ""
+    also: str = ""  # what others call it
 
 
+_TYPES_ALSO = {
+    "shell": "sh bash command cmd", "script": "exec argv process", "http": "https url get post request",
+    "webhook": "hook", "email": "mail smtp", "custom": "handler python function", "echo": "print",
+    "sleep": "wait", "calculate": "math calc",
+}  # fmt: skip
 RULES: dict[str, Rule] = {
-    "desc": Rule("desc", str),
-    "tags": Rule("tags", _parse_tags, ",".join),
-    "tz": Rule("tz", parse_zone),
-    "type": Rule("type", _one_of(*TYPES)),
-    "stdin": Rule("stdin", parse_stdin),
-    "cwd": Rule("cwd", _parse_cwd),
-    "payload": Rule("payload", parse_payload),
-    "body": Rule("body", str),
-    "expect": Rule("expect", parse_expect),
-    "secret": Rule("secret", parse_secret),
-    "prio": Rule("prio", _one_of("medium", "high", "low")),
-    "retry": Rule("retry", parse_retry, lambda retry: str(retry.text)),
-    "timeout": Rule("timeout_s", _parse_timeout, _format_seconds),
-    "overlap": Rule("overlap", _one_of("skip", "queue1", "queue", "allow", "replace")),
-    "catchup": Rule("catchup", _one_of("once", "all", "skip")),
-    "grace": Rule("grace_s", parse_duration, format_duration),
-    "lost": Rule("lost", _one_of("fail", "rerun")),
-    "on": Rule("on", _parse_on),
-    "keep": Rule("keep", parse_keep, lambda keep: str(keep.text)),
-    "start": Rule("start_at", None, _format_moment),
-    "end": Rule("end_at", None, _format_moment),
-    "count": Rule("count", lambda text: parse_count(text, 0, 999_999_999), lambda count: str(count or "")),
-    "spread": Rule("spread_s", _parse_spread, format_duration),
-    "jitter": Rule("jitter_s", parse_duration, format_duration),
-    "skip": Rule("skip", parse_calendar_names, ",".join),
-    "after": Rule("after", _parse_after, ",".join),
-    "notify": Rule("notify", parse_notify, lambda notify: str(notify.text)),
+    "desc": Rule("desc", str, what="what it is for", also="description comment note title"),
+    "tags": Rule(
+        "tags", _parse_tags, ",".join, "a,b", "words by which LIST finds it", "tag label labels group groups"
+    ),
+    "tz": Rule(
+        "tz", parse_zone, form="Europe/Paris", what="its zone; the daemon's without",
+        also="timezone time_zone zone cron_tz location",
+    ),
+    "type": Rule(
+        "type",
+        _one_of(*TYPES, **_TYPES_ALSO),
+        form="|".join(TYPES), what="what the command is; HELP TYPE tells of one", also="kind executor",
+    ),
+    "stdin": Rule("stdin", parse_stdin, form="BASE64", what="what the job reads on standard input", also="input"),
+    "cwd": Rule(
+        "cwd", _parse_cwd, form="/DIR", what="where the job starts; the worker's directory without",
+        also="dir directory workdir working_dir working_directory chdir home path",
+    ),
+    "payload": Rule("payload", parse_payload, form="{JSON}", what="its data", also="data json args params"),
+    "body": Rule("body", str, what="a request's body, as text"),
+    "expect": Rule(
+        "expect", parse_expect, form="200-299,404", what="statuses that are a success",
+        also="status statuses expected",
+    ),
+    "secret": Rule("secret", parse_secret, what="signs a webhook", also="token signature hmac"),
+    "prio": Rule(
+        "prio",
+        _one_of(
+            "medium", "high", "low", medium="normal default mid", high="urgent critical highest top",
+            low="lowest idle background",
+        ),
+        form="high|medium|low", what="who goes first when slots are short", also="priority importance nice",
+    ),
+    "retry": Rule(
+        "retry", parse_retry, lambda retry: str(retry.text), "none|fixed:3:10s|exp:5:1s[:x3][:300s][:~20%]",
+        "attempts after one that failed, and how far apart",
+        "retries max_retries attempts max_attempts backoff retry_delay restart",
+    ),
+    "timeout": Rule(
+        "timeout_s", _parse_timeout, _format_seconds, "none|30s", "then the attempt is killed",
+        "max_runtime deadline ttl time_limit limit kill_after max_duration",
+    ),
+    "overlap": Rule(
+        "overlap",
+        _one_of(
+            "skip", "queue1", "queue", "allow", "replace", skip="forbid no none never deny singleton false",
+            queue1="buffer_one latest", queue="wait buffer buffer_all serial", replace="cancel kill restart",
+            allow="yes parallel concurrent always true",
+        ),
+        form="skip|queue1|queue|allow|replace", what="its moment comes while it is still running",
+        also="concurrency concurrency_policy concurrencypolicy max_instances parallel singleton lock",
+    ),
+    "catchup": Rule(
+        "catchup",
+        _one_of(
+            "once", "all", "skip", once="latest last one yes true newest", all="every always",
+            skip="no none never false",
+        ),
+        form="once|all|skip", what="moments that were missed while the daemon was down",
+        also="catch_up misfire coalesce backfill persistent anacron",
+    ),
+    "grace": Rule(
+        "grace_s", parse_duration, format_duration, "1h", "how late a moment may still start; at least 1s",
+        "misfire_grace_time max_late startingdeadlineseconds",
+    ),
+    "lost": Rule(
+        "lost", _one_of("fail", "rerun", fail="failed no none never", rerun="retry restart yes run"),
+        form="fail|rerun", what="the worker of a started run is gone", also="on_lost crash",
+    ),
+    "on": Rule(
+        "on", _parse_on, form="any|all|WORKER|label:KEY=VALUE", what="which workers may run it",
+        also="worker workers host hosts node nodes target queue server agent where",
+    ),
+    "keep": Rule(
+        "keep", parse_keep, lambda keep: str(keep.text), "50,30d,10M", "history: runs, age, output",
+        "retention history keep_history log_retention",
+    ),
+    "start": Rule(
+        "start_at", None, _format_moment, "TIME", "no moment before it",
+        "begin from since after_date start_at start_date not_before valid_from",
+    ),
+    "end": Rule(
+        "end_at", None, _format_moment, "TIME", "no moment after it",
+        "until stop expires expire expiry end_at end_date not_after valid_until before",
+    ),
+    "count": Rule(
+        "count", lambda text: parse_count(text, 1, 999_999_999), lambda count: str(count or ""), "N",
+        "so many fires, then no more; without end if left out", "max_runs repeat times max_count total",
+    ),
+    "spread": Rule(
+        "spread_s", _parse_spread, format_duration, "1h", "moments later by a share that the name decides",
+        "splay stagger offset hash shift",
+    ),
+    "jitter": Rule(
+        "jitter_s", _parse_jitter, format_duration, "30s", "each start later by a random part of it",
+        "random random_delay randomizeddelaysec delay random_sleep",
+    ),
+    "skip": Rule(
+        "skip", parse_calendar_names, ",".join, "holidays:FR,file:NAME", "calendars of days off",
+        "holidays holiday calendar calendars exclude except blackout",
+    ),
+    "after": Rule(
+        "after", _parse_after, ",".join, "a,b", "tasks that must have ended well first",
+        "depends depends_on dependencies deps requires needs parent parents upstream wait_for",
+    ),
+    "notify": Rule(
+        "notify", parse_notify, lambda notify: str(notify.text), "none|[EVENT+EVENT:]mailto:…|https://…|slack+https://…",
+        "who is told when it fails, recovers, is missed or lost",
+        "mail mailto email alert alerts on_failure on_error notification notifications webhook slack",
+    ),
+}  # fmt: skip
+# What is no option of the table, although it is often taken for one, and where it is said.
+ELSEWHERE = {
+    "jobName": "a task's name is name= here",
+    "schedule": "the schedule stands by itself after the options",
+    "cron": "the schedule stands by itself after the options",
+    "command": "the command stands by itself after the schedule",
+    "cmd": "the command stands by itself after the schedule",
+    "paused": "ADD paused=yes; for a task that is there, PAUSE and RESUME",
+    "enabled": "ADD paused=yes, or later PAUSE and RESUME",
+    "disabled": "ADD paused=yes, or later PAUSE and RESUME",
+    **dict.fromkeys(
+        ("replace", "upsert", "overwrite", "force"), "ADD replace=yes replaces the task of that name"
+    ),
+    "user": "a task runs as its worker's user; choose a worker with on=",
+    "env": "write env.NAME=VALUE",
+    "header": "write header.NAME=VALUE",
+    "headers": "write header.NAME=VALUE",
 }
 # Names of variables and headers that hold what not everybody should read; GIT_AUTHOR_NAME is none.
 _SECRET = re.compile("PASS|PWD|SECRET|TOKEN|KEY|AUTH(?!OR(?!I))|COOKIE|CREDENTIAL", re.IGNORECASE)
@@ -302,13 +430,25 @@ def set_options(
             rule = RULES[key]
             changes[rule.field] = _parse_option(key, rule, text, zone, now)
         else:
-            hint = " (a task's name is name= here)" if key == "jobName" else ""
-            raise Refusal("bad-option", f'there is no option "{escape(key)}"{hint}')
+            raise Refusal("bad-option", no_option(key))
     for field_name, pairs in (("env", env), ("headers", dict(headers.values()))):
         if pairs != dict(getattr(options, field_name)):
             changes[field_name] = tuple(sorted(pairs.items()))
     # Most tasks have no options of their own and share one object.
     return evolve(options, **changes) if changes else options
+
+
+def no_option(key: str) -> str:
+    """What to say of an option that there is not: where it is said, or what it is called here."""
+    if re.fullmatch("[A-Z_][A-Z0-9_]*", key):
+        hint = f"; a variable of the job is env.{key}="
+    elif key in ELSEWHERE:
+        hint = f"; {ELSEWHERE[key]}"
+    else:
+        also = {f"{word}=": rule.also for word, rule in RULES.items()}
+        also |= {"name=": "jobname job_name task title id"}
+        hint = meant(key, list(also), also)
+    return f'there is no option "{escape(key[:80])}"{hint}'
 
 
 def _parse_option(key: str, rule: Rule, text: str, zone: str, now: datetime | None) -> Any:

@@ -18,6 +18,7 @@ from attrs import frozen
 
 from ..base.errors import Refusal
 from ..base.names import check_mail_address
+from ..base.nearest import one_of
 from ..base.text import escape
 from ..schedules.zones import parse_duration
 from .kinds import check_url
@@ -28,6 +29,10 @@ OPPOSITE = dict.fromkeys(BAD, GOOD) | dict.fromkeys(GOOD, BAD)
 USUAL = frozenset({"failure", "recovery", "missed", "lost", "absent"})
 OF_A_BEAT = frozenset({"failure", "recovery", "first", "absent"})
 OF_NO_TASK = "worker"  # so only the general setting can ask for it
+_ALSO_CALLED = {
+    "failure": "failed fail error failures", "recovery": "recovered ok success fixed", "missed": "late",
+    "first": "new started", "absent": "silent down", "worker": "workers node",
+}  # fmt: skip
 MAX_TARGETS = 10
 MAX_NOTIFY_BYTES = 4096
 _TARGET = re.compile(r"(?:([a-z]+(?:\+[a-z]+)*):)?(mailto:|slack\+(?=https?://)|(?=https?://))(.+)")
@@ -58,11 +63,10 @@ def parse_target(text: str) -> Target:
     """`[EVENT[+EVENT…]:]TARGET`; Refusal (`bad-option`) naming what is wrong."""
     match = _TARGET.fullmatch(text)
     if match is None:
-        raise Refusal(
-            "bad-option",
-            f'"{escape(text[:80])}" is not mailto:ADDRESS, https://… or slack+https://…,'
-            " with events such as failure+recovery: before it",
-        )
+        form = "mailto:ADDRESS, https://… or slack+https://…, with events such as failure+recovery: before it"
+        *_, address = re.split("[:/]", text)
+        hint = f"; did you mean mailto:{address}?" if re.fullmatch("[^@ ]+@[^@ ]+", address) else ""
+        raise Refusal("bad-option", f'"{escape(text[:80])}" is not {form}{escape(hint)}')
     words, scheme, address = match.groups()
     form = {"mailto:": "mail", "slack+": "slack"}.get(scheme, "webhook")
     if form == "mail":
@@ -76,8 +80,7 @@ def _parse_events(words: str | None) -> frozenset[str]:
     if words is None:
         return USUAL
     for word in words.split("+"):
-        if word not in EVENTS:
-            raise Refusal("bad-option", f'"{word[:40]}" is not one of the events {", ".join(EVENTS)}')
+        one_of(word, EVENTS, _ALSO_CALLED)
     return frozenset(words.split("+"))
 
 

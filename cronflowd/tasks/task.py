@@ -27,6 +27,7 @@ from attrs import define, field, frozen
 
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
+from ..base.nearest import meant
 from ..base.text import escape, format_time
 from ..schedules.schedule import Schedule, make_unreadable, parse_schedule
 from ..schedules.timetable import Moments, make_moments
@@ -272,9 +273,10 @@ def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]
     task_id = words.pop("id", None)
     if task_id is not None and (type(task_id) is not int or not 0 < task_id < 2**53):
         raise Refusal("bad-line", f'"id" is not a whole number above 0: {escape(str(task_id)[:40])}')
+    # What is missing may be there under a name of its own.
+    texts = {key: _option_text(key, value) for key, value in words.items() if key not in RECORD_TEXTS}
     name = _text(words, "jobName", "")
     schedule, command = _text(words, "schedule", None), _text(words, "command", None)
-    texts = {key: _option_text(key, value) for key, value in words.items()}
     options = set_options(DEFAULTS, texts, named_zone(schedule) or default_tz)
     return task_id, make_spec(name, schedule, command, options, default_tz)
 
@@ -290,8 +292,13 @@ def _text(words: dict[str, Any], key: str, default: str | None) -> str:
 
 def _option_text(key: str, value: object) -> str:
     if key not in RULES and not key.startswith(("env.", "header.")):
-        hint = ' (a task\'s name is "jobName" here)' if key == "name" else ""
-        raise Refusal("bad-line", f'there is no key "{escape(key)}"{hint}')
+        also = {
+            "jobName": "name title job task",
+            "schedule": "cron crontab when",
+            "command": "cmd run exec shell",
+        }
+        also |= {word: rule.also for word, rule in RULES.items()}
+        raise Refusal("bad-line", f'there is no key "{escape(key[:80])}"{meant(key, list(also), also)}')
     if isinstance(value, str):
         return value
     if key == "payload":

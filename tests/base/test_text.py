@@ -304,3 +304,11 @@ def test_times_are_rfc_3339_and_show_milliseconds_where_it_matters() -> None:
     """Scripts compare them as text."""
     assert format_time(datetime(2026, 11, 21, 10, 5, tzinfo=UTC)) == "2026-11-21T10:05:00Z"
     assert format_time(datetime(2026, 11, 21, 10, 5, 0, 250_000, tzinfo=UTC)) == "2026-11-21T10:05:00.250Z"
+
+
+def test_only_who_types_is_told_of_other_quotes() -> None:
+    """A worker's report is kept as it comes: an apostrophe is part of what happened."""
+    assert split_options("error='no") == ({"error": "'no"}, "")
+    with pytest.raises(Refusal, match='begins with “, but quotes are "'):
+        split_options("desc=“my job” x", True)
+    assert split_options(format_option("desc", "'a'"), True) == ({"desc": "'a'"}, "")

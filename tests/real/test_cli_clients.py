@@ -66,7 +66,7 @@ def test_a_system_crontab_moves_in(daemon: Daemon) -> None:
     assert said[-1] == "10 added, 0 there already, 2 refused"
     names = [row.split("\t")[1] for row in daemon.ask("LIST")[:-1]]
     assert names == [
-        "run-parts", "run-parts-2", "run-parts-3", "run-parts-4", "sessionclean", "debian-sa1", "php",
+        "run-parts", "run-parts-2", "run-parts-3", "run-parts-4", "sessionclean", "debian-sa1", "start.php",
         "pg_dump", "tee", "mail",
     ]  # fmt: skip
 

@@ -92,6 +92,20 @@ def best_wait_s(client: str, daemon: Daemon, text: str, reply: str) -> float:
     return best_s
 
 
+SCRIPT = "#!/bin/sh\r\nset -e\r\ncd /opt/app\r\nclear\r\nrun seed\r\nload\r\nundo\r\nexit 0"
+
+
+@pytest.mark.parametrize("first", [SCRIPT, "cd /opt\nclear"])
+@pytest.mark.parametrize("client", ["nc.openbsd", "nc.traditional"])
+def test_a_script_in_the_wrong_window_changes_nothing(client: str, first: str, served: Daemon) -> None:
+    """Whoever pastes it finds out; and all tasks are still there."""
+    ask(CLIENTS[client], served, "CLEAR\nADD name=seed 0 5 * * * echo hi\n")
+    said, _ = ask(CLIENTS[client], served, f"{first}\n")
+    assert [line for line in said.splitlines() if not line.startswith("ERR ")] == []
+    assert "\tseed\t" in ask(CLIENTS[client], served, "LIST\n")[0]
+    assert ask(CLIENTS[client], served, "RUNS\n")[0] == "OK 0\n"
+
+
 @pytest.mark.parametrize("client", CLIENTS)
 def test_every_seed_command_answers_and_gives_the_prompt_back(client: str, served: Daemon) -> None:
     """The promise on the first page, for each client that people have."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
+from cronflowd.schedules.describe import describe, format_cron
 from cronflowd.schedules.english import parse_moment, parse_moment_phrase, parse_phrase
 from cronflowd.schedules.rules import LAST, Calendar, Interval, Rule, cron_lines, explain, explain_anchor
-from cronflowd.schedules.schedule import Schedule, parse_schedule, settle_schedule
+from cronflowd.schedules.schedule import MACROS, Schedule, parse_schedule, settle_schedule
 from cronflowd.schedules.words import named_zone
 from cronflowd.schedules.zones import DAY_S
 from tests.lib.rows import first_rows
@@ -70,6 +71,14 @@ PHRASES = [
     ),
     ("yearly on december 24 at 6 PM", "every year on the 24th of december at 18:00", ["0 18 24 12 *"]),
     ("twice a day", "every day at 0:00 and 12:00", ["0 0,12 * * *"]),
+    ("every hour at :30", "every hour between 0:30 and 23:30", ["30 * * * *"]),
+    ("every 2 hours at :15", "every 2 hours between 0:15 and 22:15", ["15 */2 * * *"]),
+    ("every hour at :15 and :45 on weekdays",
+    "every 30 minutes between 0:15 and 23:45 on weekdays", ["15,45 * * * 1-5"]),
+    ("last weekday of the month at 18:00", "on the last weekday of every month at 18:00", ["0 18 LW * *"]),
+    ("first working day of each month at 9:00",
+    "on the first weekday of every month at 9:00", ["0 9 1W * *"]),
+    ("yearly on the last weekday of june", "every year on the last weekday of june at 0:00", ["0 0 LW 6 *"]),
     # cron cannot say these evenly, or at all
     ("every 45 minutes", "every 45 minutes", []),
     ("every 90 seconds", "every 90 seconds", []),
@@ -298,7 +307,7 @@ def spans(draw: st.DrawFn) -> range:
 @st.composite
 def calendars(draw: st.DrawFn) -> Calendar:
     times = draw(st.one_of(TIMES, spans()))
-    shape = draw(st.sampled_from(["days", "weekdays", "dates", "nth", "cycle"]))
+    shape = draw(st.sampled_from(["days", "weekdays", "dates", "nth", "near", "cycle"]))
     months = draw(SOME_MONTHS)
     if shape == "cycle":
         weekdays = draw(st.one_of(st.just(()), SOME_WEEKDAYS))
@@ -307,6 +316,8 @@ def calendars(draw: st.DrawFn) -> Calendar:
         return Calendar(times, draw(SOME_WEEKDAYS), months=months)
     if shape == "dates":
         return Calendar(times, dates=draw(SOME_DATES), months=months)
+    if shape == "near":
+        return Calendar(times, near=draw(st.sampled_from([(1,), (LAST,), (1, LAST)])), months=months)
     if shape == "nth":
         return Calendar(times, (draw(st.integers(0, 6)),), draw(SOME_NTH), months=months)
     return Calendar(times, months=months)
@@ -376,11 +387,14 @@ REFUSED = [
     ("every decade", "decade", "not one of seconds, minutes, hours, days and weeks"),
     ("nightly", "nightly", "names no time"),
     ("next monday at 9:00", "next", "nearest one or the one after"),
-    ("weekly", "weekly", "on which day of the week"),
+    ("weekly at 9:00", "weekly", "on which day of the week"),
+    ("every week", "every week", "on which day of the week"),
     ("every week at 9:00", "every week", "on which day of the week"),
-    ("monthly", "monthly", "on which day"),
+    ("monthly at 6:00", "monthly", "on which day"),
+    ("every month", "every month", "on which day"),
     ("every month at noon", "every month", "on which day"),
-    ("yearly", "yearly", "on which date"),
+    ("yearly at 6:00", "yearly", "on which date"),
+    ("every year", "every year", "on which date"),
     ("yearly on monday", "yearly", "on which date"),
     ("yearly on the 1st", "yearly", "on which date"),
     ("every 2 weeks", "every 2 weeks", "on which day of the week"),
@@ -423,7 +437,7 @@ REFUSED = [
     ("yearly on february 29", "29th", "not every february has one"),
     ("yearly on 31 june", "31st", "not every june has one"),
     ("fifth friday of the month", "fifth", "not every month has"),
-    ("last weekday of the month", "weekday", "which day of the week"),
+    ("second weekday of the month", "weekday", "the first and the last weekday"),
     ("last of the month", "of", "last day or last monday"),
     ("daily at 25:00", "25:00", "no such time"),
     ("daily at 24:00", "24:00", "no such time"),
@@ -431,7 +445,42 @@ REFUSED = [
     ("daily at 13 PM", "13 PM", "no such time"),
     ("daily at 0 AM", "0 AM", "no such time"),
     ("daily at 9:5", "9:5", "not a time"),
-    ("daily at dawn", "dawn", "not a time"),
+    ("daily at dawn", "dawn", "name the time"),
+    ("daily at lunch", "lunch", "not a time"),
+    # what people type, and the way to say it
+    ("noon", "noon", "say daily noon"),
+    ("at 9:00", "at", "say daily at 9:00"),
+    ("on the 1st and 15th at 6:00", "1st", "say monthly on the 1st and 15th at 6:00"),
+    ("on december 25 at 8:00", "december", "say yearly on december 25 at 8:00"),
+    ("every weekend at 10:00", "weekend", "say every saturday and sunday"),
+    ("daily 9", "9", "say at 9:00"),
+    ("5 minutes", "5", "say every 5 minutes"),
+    ("every second day", "second", "say every 2 days"),
+    ("every 2nd day at 9:00", "2nd", "say every 2 days"),
+    ("every third hour", "third", "say every 3 hours"),
+    ("every tuesday of the month", "every tuesday", "say first tuesday"),
+    ("every hour at :10 and :20", "every hour", "10,20 * * * *"),
+    ("every 5 hours at :30", "every 5 hours", "cron's fields"),
+    ("daily at :30", "daily", "say every hour at :30"),
+    ("every hour at :60", ":60", "not a minute"),
+    ("every quarter", "quarter", "every 15 minutes"),
+    ("every hour and a half", "half", "every 90 minutes"),
+    ("every 1.5 hours", ".", "every 90 minutes"),
+    ("every fortnight", "fortnight", "every 2 weeks on friday"),
+    ("every morning", "morning", "daily at 9:00"),
+    ("end of month", "end", "last day of the month"),
+    ("every day except sunday", "except", "name the days"),
+    ("every 5 minutes until 17:00", "until", "between 9:00 and 17:00"),
+    ("every 15 minutes during business hours", "during", "between 9:00 and 17:00 on weekdays"),
+    ("at startup", "startup", "@reboot"),
+    ("christmas", "christmas", "december 25"),
+    ("evry 5 minutes", "evry", "did you mean every?"),
+    ("every 5 minuts", "minuts", "did you mean minutes?"),
+    ("every wednessday at 9:00", "wednessday", "did you mean wednesday?"),
+    ("yearly on febuary 3", "febuary", "did you mean february?"),
+    ("daily at 9:00 Paris", "paris", "did you mean Europe/Paris?"),
+    ("daily at 9:00 in Paris", "paris", "did you mean Europe/Paris?"),
+    ("daily at 9am PST", "pst", "did you mean America/Los_Angeles?"),
     ("daily at", "at", "something is missing"),
     ("daily at 9 and 5 PM", "9", "AM or PM"),
     ("every hour between 9 and 5 PM", "9", "AM or PM"),
@@ -573,3 +622,75 @@ def test_the_anchor_is_told() -> None:
         "counted from the day of the first such moment after the task was added",
         "",
     ] == told
+
+
+# What people type, and how DESCRIBE says it.
+SAME = [
+    ("hourly", "every hour"),
+    ("daily", "every day at 0:00"),
+    ("weekly", "every sunday at 0:00"),
+    ("monthly", "on the 1st of every month at 0:00"),
+    ("Yearly", "every year on the 1st of january at 0:00"),
+    ("annually", "every year on the 1st of january at 0:00"),
+    ("midnight", "every day at 0:00"),
+    ("every half hour", "every 30 minutes"),
+    ("every half an hour", "every 30 minutes"),
+    ("every quarter hour", "every 15 minutes"),
+    ("every quarter of an hour", "every 15 minutes"),
+    ("every fifteen minutes", "every 15 minutes"),
+    ("every 5m", "every 5 minutes"),
+    ("hourly at :15", "every hour between 0:15 and 23:15"),
+    ("every hour at 30 minutes past", "every hour between 0:30 and 23:30"),
+    ("every hour on the half hour", "every hour between 0:30 and 23:30"),
+    ("last business day of the month", "on the last weekday of every month at 0:00"),
+    ("every business day at 9:00", "every weekday at 9:00"),
+    ("on weekends at 10:00", "every saturday and sunday at 10:00"),
+    ("monday to friday at 9:00", "every weekday at 9:00"),
+    ("mon-fri 9am", "every weekday at 9:00"),
+    ("every monday 9:00", "every monday at 9:00"),
+    ("9:00 every day", "every day at 9:00"),
+    ("9am daily", "every day at 9:00"),
+    ("3 AM every day", "every day at 3:00"),
+    ("daily at 9 p.m.", "every day at 21:00"),
+    ("every noon", "every day at 12:00"),
+    ("twice daily", "every day at 0:00 and 12:00"),
+    ("every night at 2:00", "every day at 2:00"),
+    ("nightly at 2:00", "every day at 2:00"),
+    ("monthly on day 22", "on the 22nd of every month at 0:00"),
+    ("last day of month at 23:59", "on the last day of every month at 23:59"),
+    ("every other day", "every 2 days at 0:00"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), SAME)
+def test_what_people_type_is_another_way_to_say_it(text: str, said: str) -> None:
+    """The very same rule; and alone, a word says what @nick says."""
+    schedule = parse_schedule(text, "UTC")
+    assert schedule.rule == parse_schedule(said, "UTC").rule
+    assert describe(schedule) == said
+    if f"@{text.lower()}" in MACROS:
+        assert format_cron(schedule) == MACROS[f"@{text.lower()}"]
+
+
+def test_the_last_weekday_of_a_month_is_its_last_monday_to_friday() -> None:
+    """Wages are due on it; and the first one is looked for from the other end."""
+    days = [date(2030, 1, 1) + timedelta(days=n) for n in range(3 * 365)]
+    for text, place in (("last weekday of the month", -1), ("first weekday of the month", 0)):
+        months: dict[tuple[int, int], list[date]] = {}
+        for day in days:
+            if day.weekday() < 5:
+                months.setdefault((day.year, day.month), []).append(day)
+        found = fires(
+            parse_schedule(text, "UTC"), datetime(2029, 12, 31, tzinfo=UTC), datetime(2032, 12, 1, tzinfo=UTC)
+        )
+        expected = [each[place] for each in months.values()]
+        assert [at.date() for at in found] == expected[: len(found)]
+        assert len(found) >= 35
+
+
+@pytest.mark.parametrize("zone", ["Europe/Paris", "in Europe/Paris", ", Europe/Paris", "(Europe/Paris)"])
+def test_a_zone_may_stand_at_the_end(zone: str) -> None:
+    """With a word before it or without; it is no word of any phrase."""
+    schedule = parse_schedule(f"daily at 9:00 {zone}", "UTC")
+    assert schedule.tz == "Europe/Paris"
+    assert parse_schedule("daily at 9:00 UTC", "Asia/Tokyo").tz == "UTC"

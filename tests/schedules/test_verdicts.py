@@ -169,7 +169,7 @@ def test_a_refusal_names_the_field_the_word_and_the_reason(text: str, message: s
         ("", "0 fields"),
         ("* * * *", "4 fields"),
         ("0 0 1 1 * 0 2026", "never a year"),
-        ("0\u00a00 * * * *", "minute field"),
+        ("0\u00a00 * * * *", "looks like a blank"),
         ("\u0665 * * * *", "minute field"),  # an Arabic five is a digit to Python
         ("* * * * L", "day-of-week field"),
         ("0 0 L, * *", "beside a comma"),

@@ -22,10 +22,9 @@ from cronflowd.tasks.crontab import (
     Setting,
     Task,
     Writer,
-    first_differences,
+    common_differences,
     format_command_line,
     is_written,
-    name_of,
     parse_line,
     split_command_line,
     unwrap,
@@ -33,6 +32,7 @@ from cronflowd.tasks.crontab import (
     wrap,
 )
 from cronflowd.tasks.options import DEFAULTS, set_options
+from cronflowd.tasks.programs import name_of
 from cronflowd.tasks.task import TaskSpec, make_spec
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -82,7 +82,8 @@ def test_a_setting_is_what_debian_s_cron_makes_of_it(text: str, name: str | None
     if name is None:
         assert found in ("bad-line", "bad-schedule")
     else:
-        assert found == Setting(name, value)
+        assert isinstance(found, Setting)
+        assert (found.name, found.value) == (name, value)
 
 
 def test_the_table_of_settings_is_what_the_crontab_installed_here_says(tmp_path: Path) -> None:
@@ -146,8 +147,8 @@ def test_what_settings_become() -> None:
 
 def test_what_differs_for_all_depends_on_what_was_set() -> None:
     """Whoever sets PATH and HOME need not be told of them."""
-    assert len(first_differences({})) == 6
-    assert len(first_differences({"PATH": "", "HOME": "", "MAILTO": ""})) == 3
+    assert len(common_differences({})) == 6
+    assert len(common_differences({"PATH": "", "HOME": "", "MAILTO": ""})) == 3
 
 
 @pytest.mark.parametrize(
@@ -236,11 +237,118 @@ def test_the_user_of_a_system_crontab_is_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "hint"),
+    [
+        ("tar czf /b/x-$(date +%F).tgz /srv", "tar czf /b/x-$(date +\\%F).tgz /srv"),
+        ('echo "100% sure"', 'echo "100\\% sure"'),
+        ("echo '50%'", "echo '50\\%'"),
+        ("date +%F >> log", "date +\\%F >> log"),
+        ("cp x `date +%H`", "cp x `date +\\%H`"),
+        ("mysqldump x > $(date +%Y-%m-%d).sql", "$(date +\\%Y-\\%m-\\%d).sql"),
+        ("echo 'it", "not closed"),
+        ("backup --all \\", "joins no lines"),
+        ("* /usr/bin/backup", "six fields in double quotes"),
+        ("x" * 999, "998 bytes"),
+        ("root /usr/bin/backup", "--system"),
+    ],
+)
+def test_what_is_hardly_meant_is_warned_of(field: str, hint: str) -> None:
+    """It stays what cron makes of it; but it has failed each night, and nobody knew why."""
+    line = read(f"0 3 * * * {field}")
+    assert isinstance(line, Entry)
+    assert [text for text in line.warnings if hint in text]
+
+
+@pytest.mark.parametrize(
+    "field", ["mail joe%Hi", "cat%100\\%", 'echo "a\\%b"', "x --pct 5", "a `b` $(c)", "mon -d"]
+)
+def test_a_percent_sign_that_is_meant_is_not(field: str) -> None:
+    """Input behind a % is what cron has it for."""
+    line = read(f"0 3 * * * {field}")
+    assert isinstance(line, Entry)
+    assert line.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("SHELL=/bin/bash # comment", "write SHELL=/bin/bash,"),
+        ("PATH=/usr/bin:/bin   # where", "write PATH=/usr/bin:/bin,"),
+        ("PATH=$PATH:/usr/local/bin", "is replaced"),
+        ("PATH=~/bin:/bin", "is replaced"),
+        ("HOME=$HOME/x", "is replaced"),
+        ("CRON_TZ=Paris", "did you mean Europe/Paris?"),
+        ("SHELL=bash", "not just an absolute path"),
+        ("SHELL=/bin/bash -e", "not just an absolute path"),
+    ],
+)
+def test_so_is_a_setting(text: str, hint: str) -> None:
+    """Every run of what follows would end with 127."""
+    line = read(text)
+    assert isinstance(line, Setting)
+    assert [warning for warning in line.warnings if hint in warning]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["30 2 * * * /usr/bin/backup --all", "30 2 * * * backup --all", "30 2 * * * cd / && x",
+     "@daily test -x y && y",
+     "30 2 * * * python3 x.py", "30 2 * * * backup.sh x", "30 2 * * * sudo x", "30 2 * * * LANG=C x"],
+)  # fmt: skip
+def test_a_system_line_without_a_user_is_refused(text: str) -> None:
+    """cron refuses it, too; the first word would be lost."""
+    assert read(text, is_system=True) == "bad-line"
+
+
+@pytest.mark.parametrize("text", ["0 0 L * * x", "0 0 15W * * x", "0 0 * * 5#2 x", "0 0 * * 5L x"])
+def test_what_cron_refuses_is_refused(text: str) -> None:
+    """A crontab with such a line was never installed."""
+    assert read(text) == "bad-schedule"
+
+
+def test_the_place_of_what_is_wrong_is_that_in_the_crontab() -> None:
+    """Whoever looks there must find it."""
+    with pytest.raises(Refusal, match=r"column 14 holds the control character \\x07"):
+        parse_line("0 3 * * * ech\x07o", {})
+
+
+@pytest.mark.parametrize(
     ("command", "name"),
     [
+        ("/usr/local/bin/asmcfan>/dev/null", "asmcfan"),
+        ("asmcfan &>/dev/null", "asmcfan"),
+        ("2>/dev/null /usr/bin/f", "f"),
+        ("sudo -u www-data php /var/www/occ -f x", "occ"),
+        ("sudo --user www-data /usr/bin/x", "x"),
+        ("sudo -uwww-data /usr/bin/x", "x"),
+        ("flock -n /tmp/lock /usr/bin/job", "job"),
+        ('/usr/bin/flock -w 10 /tmp/l -c "cd /; /usr/bin/job && y"', "job"),
+        ("flock -n 9 || exit 1; /usr/bin/job", "job"),
+        ("timeout -k 5 30s curl -s http://x", "curl"),
+        ("nice -n 19 ionice -c3 /usr/bin/rsync -a", "rsync"),
+        ("nice -19 ionice -c 2 -n 7 tar cf x", "tar"),
+        ("/usr/bin/env python3 /opt/x.py", "x.py"),
+        ("env -i PATH=/bin HOME=/ /opt/y", "y"),
+        ("python3 -m app.clean arg", "app.clean"),
+        ("/opt/venv/bin/python3.11 -u -W ignore /opt/manage.py clear", "manage.py"),
+        ("python -c 'print(1)'", "python"),
+        ("bash -lc 'source ~/.profile; rake jobs:work'", "rake"),
+        ("/bin/sh /opt/s.sh > /dev/null 2>&1", "s.sh"),
+        ("java -Xmx1g -jar /opt/app.jar", "app.jar"),
+        ("php -d memory_limit=1G -f /x/cron.php", "cron.php"),
+        ('su - postgres -c "/usr/bin/pg_dump -Fc x"', "pg_dump"),
+        ("runuser -u www-data -- /usr/bin/z", "z"),
+        ("for i in 1 2 3; do /usr/bin/w $i; done", "w"),
+        ("MAILTO=x PATH=/y/z:/b /usr/bin/e", "e"),
+        ("command -v sa1 > /dev/null && sa1 1 1", "sa1"),
+        ("sleep $((RANDOM % 60)); /usr/bin/h", "h"),
+        ("echo $(date) | mail x", "mail"),
+        ("$(which php) x.php", "x.php"),
+        ("sudo bash -c 'nice -n 5 flock /l timeout 5 python3 -m deep'", "deep"),
+        ("taskset -c 1 chronic certbot renew -q", "certbot"),
         ("/usr/local/bin/backup --all", "backup"),
         ("LANG=C exec ./backup.sh", "backup.sh"),
-        ("cd /srv && php cron.php", "php"),
+        ("cd /srv && php cron.php", "cron.php"),
         ("test -x /usr/sbin/anacron || ( cd / && run-parts --report x )", "run-parts"),
         ("[ -d /x ] && if [ -e y ]; then /usr/lib/clean; fi", "clean"),
         ("echo hi", "echo"),

@@ -1,0 +1,186 @@
+"""A refusal names the nearest right word, and HELP has all of them: nc alone is enough."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from cronflowd.ask import commands, manual
+from cronflowd.ask.grammar import Context
+from cronflowd.ask.questions import Help
+from cronflowd.base.errors import Refusal
+from cronflowd.schedules.zones import find_zones, load_zone
+from cronflowd.tasks.kinds import TYPES
+from cronflowd.tasks.options import DEFAULTS, RULES, set_options
+
+CONTEXT = Context(datetime(2030, 1, 1, 12, tzinfo=UTC), "UTC")
+
+
+def refusal(line: str) -> str:
+    with pytest.raises(Refusal) as caught:
+        commands.parse(line, CONTEXT)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("verb", "meant"),
+    [("DELETE", "REMOVE"), ("rm", "REMOVE"), ("LOGS", "LOG"), ("KILL", "CANCEL"), ("LS", "LIST"), ("SHOW",
+     "LIST"),
+     ("LSIT", "LIST"), ("EDIT", "SET"), ("START", "RUN"), ("STOP", "CANCEL"), ("CREATE", "ADD"),
+     ("REMVOE", "REMOVE"),
+     ("exit", "QUIT"), ("RESTORE", "LOAD"), ("SUSPEND", "PAUSE"), ("UNPAUSE", "RESUME"), ("ROLLBACK", "UNDO"),
+     ("STATE", "STATUS"), ("AUDIT", "HISTORY"), ("HEARTBEAT", "BEAT"), ("NODES", "WORKERS"), ("?", "HELP")],
+)  # fmt: skip
+def test_an_unknown_verb_names_the_nearest(verb: str, meant: str) -> None:
+    """People come from other systems, and nobody reads a manual for one word."""
+    said = refusal(f"{verb} x")
+    assert said.startswith(f'unknown-command "{verb}" is not a command')
+    assert said.endswith(f"did you mean {meant}?") or verb == "?"
+
+
+@pytest.mark.parametrize("word", ["foo", "xyzzy", "SHUTDOWN", "é" * 40, "x" * 60_000])
+def test_what_is_near_to_nothing_gets_no_guess(word: str) -> None:
+    """A wrong guess costs more than none; and a long word must not cost its square."""
+    assert "did you mean" not in refusal(word)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("retries=3", "retry="), ("priority=high", "prio="), ("timezone=UTC", "tz="), ("overlap=forbid", "skip"),
+     ("depends_on=a", "after="), ("tag=a", "tags="), ("timout=5m", "timeout="), ("description=x", "desc="),
+     ("concurrency=1", "overlap="), ("workdir=/x", "cwd="), ("max_runs=3", "count="), ("host=pi", "on="),
+     ("prio=urgent", "high"), ("prio=normal", "medium"), ("catchup=no", "skip"), ("lost=retry", "rerun"),
+     ("type=bash", "shell"), ("type=curl", ""), ("type=htpp", "http"), ("overlap=parallel", "allow"),
+     ("timeout=5min", "5m"), ("grace=2w", "14d"), ("retry=3", "fixed:3:10s"), ("tz=Paris", "Europe/Paris"),
+     ("tz=Europe/Pari", "Europe/Paris"), ("tz=new_york", "America/New_York"), ("tz=PST",
+     "America/Los_Angeles"),
+     ("tz=UTC+2", "Etc/GMT-2"), ("tz=US/Easten", "US/Eastern"), ("tz=Asia/Calcuta", "Asia/Calcutta"),
+     ("notify=ops@example.org", "mailto:ops@example.org"), ("notify=email:ops@example.org",
+     "mailto:ops@example.org"),
+     ("notify=failed:mailto:ops@example.org", "failure"), ("skip=FR", "holidays:FR"),
+     ("skip=holidays:de-by", "holidays:DE-BY"), ("on=disk=ssd", "label:disk=ssd"), ("expect=2xx", "200-299")],
+)  # fmt: skip
+def test_an_unknown_option_or_value_names_the_nearest(words: str, meant: str) -> None:
+    """The same for what stands behind the verb."""
+    said = refusal(f"ADD {words} @daily x")
+    assert said.endswith(f"did you mean {meant}?") if meant else "did you mean" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [("PATH=/bin", "env.PATH="), ("enabled=no", "paused=yes"), ("jobName=x", "name="), ("user=root", "on="),
+     ("env=A", "env.NAME="), ("cmd=x", "after the schedule")],
+)  # fmt: skip
+def test_what_is_said_elsewhere_is_told_where(words: str, hint: str) -> None:
+    """There is no such option, but there is the thing."""
+    assert hint in refusal(f"ADD {words} @daily x")
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [("LIST state=disabled", "paused"), ("LIST state=enabled", "scheduled"), ("RUNS state=success", "ok"),
+     ("RUNS state=failure", "failed"), ("RUNS state=canceled", "cancelled"), ("LIST state=runing", "running"),
+     ("STATS by=daily", "day"), ("BEAT x failed", "fail"), ("WATCH jobs", "tasks"), ("LIST tags=a", "tag="),
+     ("ADD @Daily x", "@daily"), ("ADD 0 9 * * monday x", "mon"), ("ADD 0 9 1 january * x", "jan"),
+     ("PAUSE x untill=2h", "until="), ('NEXT "daily at 9:00 in Europe/Pariss"', "Europe/Paris")],
+)  # fmt: skip
+def test_states_and_the_like_are_named_too(line: str, meant: str) -> None:
+    """A closed list of words is everywhere the same kind of thing."""
+    if line.startswith("NEXT"):
+        line = line.replace("NEXT", "ADD") + " x"
+    assert f"did you mean {meant}?" in refusal(line)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("retries", "retry"),
+        ("name", "jobName"),
+        ("cron", "schedule"),
+        ("cmd", "command"),
+        ("jobname", "jobName"),
+    ],
+)
+def test_so_is_a_key_of_a_record(key: str, meant: str) -> None:
+    """In tasks.db, and in what other programs send."""
+    line = f'ADD {{"schedule": "@daily", "command": "x", "{key}": "1"}}'
+    assert refusal(line) == f'bad-line there is no key "{key}"; did you mean {meant}?'
+
+
+def help_on(word: str) -> list[tuple[str, ...]]:
+    return [tuple(row) for row in manual.show(Help(word)).rows if row is not None]
+
+
+@pytest.mark.parametrize("verb", commands.VERBS)
+def test_help_tells_of_every_verb(verb: str) -> None:
+    """In any case, and first."""
+    assert help_on(verb.lower())[0] == (verb, commands.VERBS[verb].usage, commands.VERBS[verb].summary)
+
+
+def test_help_add_has_every_option_with_its_form_and_default() -> None:
+    """Nobody can guess an option."""
+    rows = {word: (form, what) for word, form, what in help_on("ADD")}
+    assert {"name=", "paused=", "env.NAME=", "header.NAME=", *(f"{key}=" for key in RULES)} < rows.keys()
+    assert all(form and what for form, what in rows.values())
+    assert rows["grace="] == ("1h", "how late a moment may still start; at least 1s (default: 1h)")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "schedule",
+        "time",
+        "duration",
+        "types",
+        "name",
+        "env",
+        "paused",
+        "state",
+        "event",
+        "since",
+        "last",
+        "limit",
+        "n",
+        "by",
+        "force",
+        "why",
+        *RULES,
+        *TYPES,
+    ],
+)
+def test_help_tells_of_every_word(word: str) -> None:
+    """Options, types, and what schedules and times look like."""
+    assert help_on(word)
+    assert help_on(f"{word}=")[0] in help_on(word.upper())
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("retries", "retry"), ("DELETE", "REMOVE"), ("schedules", "schedule")]
+)
+def test_help_guesses_too(word: str, meant: str) -> None:
+    """It is asked by those who do not know the word."""
+    with pytest.raises(Refusal, match=f"did you mean {meant}"):
+        help_on(word)
+
+
+def test_the_forms_that_help_shows_are_good() -> None:
+    """An example that is refused teaches nothing."""
+    for key, rule in RULES.items():
+        for form in rule.form.replace("[EVENT+EVENT:]", "").split("|"):
+            text = form.partition("[")[0]
+            if not ({*text} & {*"…{"}) and text not in (
+                "TEXT",
+                "TIME",
+                "WORKER",
+                "N",
+                "label:KEY=VALUE",
+                "slack+https://",
+            ):
+                set_options(DEFAULTS, {key: text})
+
+
+def test_the_list_of_zones_is_one_of_zones() -> None:
+    """A guess that is refused in its turn helps nobody."""
+    assert len(find_zones()) > 400
+    assert all(load_zone(name) for name in find_zones()[::40])

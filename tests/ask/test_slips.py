@@ -1,0 +1,138 @@
+"""A slip of the hand is refused with the way to write it; what is only strange is carried out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from cronflowd.ask import commands
+from cronflowd.ask.grammar import Context
+from cronflowd.base.errors import Refusal
+from cronflowd.tasks.slips import remarks
+
+CONTEXT = Context(datetime(2030, 1, 1, 12, tzinfo=UTC), "UTC")
+
+
+def refusal(line: str) -> str:
+    with pytest.raises(Refusal) as caught:
+        commands.parse(line, CONTEXT)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["*", "*/5", "?", "0-5", "0,30", "0-59/5", "*,5", "0/5", "MON", "sun", "MON-FRI", "mon,wed,fri", "5L",
+     "friL",
+     "5#2", "15W", "1", "30", "2026", "*5"],
+)  # fmt: skip
+def test_a_command_that_can_only_be_a_sixth_field_is_refused(word: str) -> None:
+    """`0 0 3 * * *` is a schedule elsewhere; here it would be `* /usr/bin/backup`, once a month."""
+    said = refusal(f"ADD 0 0 3 * * {word} /usr/bin/backup")
+    assert f'syntax "{word}" is no command' in said
+    assert f'six fields in double quotes, as in "0 3 * * {word.replace("?", "*")} 0"' in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["7z a x.7z /srv", "2to3 x.py", "2048", "0install run x", "[ -f x ] && y", "mon -d", "w | mail root",
+     "1 --help",
+     "a2ps *", "-x", "5000 /x", "monit reload", "sunwait wait"],
+)  # fmt: skip
+def test_a_program_is_called_whatever_it_is_called(command: str) -> None:
+    """A wrong refusal is worse than none: it stands between somebody and their job."""
+    assert commands.parse(f"ADD 0 3 * * * {command}", CONTEXT).spec.command == command
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['ADD "0 3 * * *" * /usr/bin/backup', 'ADD {"schedule": "0 3 * * *", "command": "* x"}',
+     "ADD type=calculate 0 3 * * * 1-5", "ADD type=sleep 0 3 * * * 5", "ADD type=echo 0 3 * * * */5 x",
+     "ADD 0 3 * * * count=$(ls | wc -l); echo $count", "ADD 0 3 * * * FOO=1 x", "ADD @daily atd -f",
+     "ADD @every 90s minutes-of-meeting", "NOW 5", "ADD @hourly sync", "ADD @every 5 backup",
+     "ADD @daily saturday.sh x", "ADD @daily holiday x",
+     "ADD @daily the x", 'AT "in 10 minutes" echo 0 3 * * * x'],
+)  # fmt: skip
+def test_what_nobody_can_take_for_a_slip_is_taken(line: str) -> None:
+    """In quotes and in JSON it is clear what the schedule is; other types have no programs."""
+    commands.parse(line, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("ADD @every 5 minutes backup", '"every 5 minutes"'), ("ADD @every 1h 30m backup", '"every 1h 30m"'),
+        ("ADD @daily at 9:00 backup", '"daily at 9:00"'), ("ADD @daily 9:00 backup", '"daily at 9:00"'),
+        ("ADD @weekly on monday backup", "double quotes"), ("ADD @daily at 3 AM backup", "double quotes"),
+        ("ADD @every 2 h backup", '"every 2 h"'), ("ADD @weekly monday backup", "double quotes"),
+        ("ADD @monthly 15 backup", "double quotes"), ("ADD @reboot @daily x", "double quotes"),
+        ("ADD 0 3 * * * 0 backup", '"0 3 * * * 0"'), ("ADD */10 * * * * * backup", '"* * * * * */10"'),
+        ("ADD name=my job @daily y", 'name="my job"'), ("ADD timeout=5 min @daily y", 'timeout="5 min"'),
+        ("ADD tz = UTC @daily x", "without blanks"), ("ADD replace=yes paused=yes name=x @daily x",
+        "say PAUSE"),
+        ("ADD paused=yes", "no schedule"), ("ADD paused=maybe @daily x", "paused=: "),
+        ("ADD --name x @daily y", "name=VALUE"),
+        ("SET x timeout 5m", "timeout=VALUE"), ("IMPORT --dryrun x", "did you mean dry-run?"),
+        ("ADD @daily name=x backup", "options stand before the schedule"),
+        ("ADD 0 3 * * * timeout=30s backup", "options stand before the schedule"),
+        ("NOW 0 3 * * * backup", "a schedule belongs to ADD"), ("NOW @daily backup",
+        "a schedule belongs to ADD"),
+        ('AT "tomorrow at 8 AM" 0 3 * * * x', "a schedule belongs to ADD"),
+        ("AT tomorrow at 8 AM x", "stands in double quotes"), ("AT in 10 minutes x",
+        "stands in double quotes"),
+        ("AT 'tomorrow at 8 AM' x", '" is'), ("AT 18:00 x", '"today at 18:00"'),
+        ("ADD 'every 5 minutes' x", "double quotes"), ("ADD “every 5 minutes” x", "double quotes"),
+        ("ADD desc='my job' @daily x", 'quotes are "'), ("ADD desc=“my job” @daily x", 'quotes are "'),
+        ('ADD "0 3 * * * backup', "no closing quote"), ('ADD desc="x @daily y', "no closing quote"),
+        ("ADD backup.sh 0 3 * * *", "0 3 * * * stands before the command"),
+        ("ADD backup.sh @daily", "@daily stands before the command"),
+        ('ADD schedule="0 3 * * *" x', "stands by itself"), ("ADD command=x @daily", "stands by itself"),
+        ("ADD 3 25 * * * x", "the minute comes first"), ("ADD 0 0 1 15 * x", "the day of month comes first"),
+        ("ADD 0\u00a03 * * * x y", "looks like a blank"), ("ADD 0 9 * * 1–5 x", "\\u2013"),
+        ("SET x schedule=0 4 * * *", 'schedule="0 4 * * *"'),
+        ("SET x command=echo hi there", 'command="echo hi there"'),
+        ("SET x desc=a b timeout=5m", 'desc="a b"'), ("PAUSE x why=disk is full", 'why="disk is full"'),
+        ("RUN x arg.M=hello world", 'arg.M="hello world"'), ("RUNS since=2 hours ago", 'since="2 hours ago"'),
+        ("0 3 * * * /usr/bin/backup", "IMPORT"), ("*/5 * * * * x", "IMPORT"), ("@daily x", "IMPORT"),
+        ("MAILTO=root", "IMPORT"), ("PATH = /bin", "IMPORT"), ('{"schedule": "@daily"}', "ADD"),
+        ('"LIST"', "without quotes"), ("“LIST”", "without quotes"), ("ADD\u00a00 3 * * * x",
+        "looks like a blank"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_refused_with_the_way_to_write_it(line: str, hint: str) -> None:
+    """Whoever made it is still there, and reads how it is meant to be."""
+    assert hint in refusal(line)
+
+
+def test_a_mark_of_byte_order_is_no_part_of_the_verb() -> None:
+    """Some editors begin every file with it, and nobody sees it."""
+    assert commands.find_verb("\ufeffPING")[0] is commands.VERBS["PING"]
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ('echo "hi', "not closed"), ("echo it's", "not closed"), ("echo “hi”", "“"), ("cp a ‘b c’", "‘"),
+        ("root /usr/bin/backup", "--system"),
+    ],
+)  # fmt: skip
+def test_a_doubtful_command_is_remarked_on(command: str, word: str) -> None:
+    """It stays byte for byte what it was; but who wrote it may want to know."""
+    assert [text for text in remarks(command) if word in text]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo it\\'s",
+        "echo 'a' \"b\"",
+        'echo "it\'s"',
+        "echo hi # it's",
+        "printf $'it\\'s'",
+        "root -b -q x.C",
+        "a \\",
+    ],
+)
+def test_a_good_command_is_not(command: str) -> None:
+    """A remark that is wrong is soon not read any more."""
+    assert not list(remarks(command))
