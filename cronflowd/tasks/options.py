@@ -286,7 +286,9 @@ RULES: dict[str, Rule] = {
         _one_of(*TYPES, **_TYPES_ALSO),
         form="|".join(TYPES), what="what the command is; HELP TYPE tells of one", also="kind executor",
     ),
-    "stdin": Rule("stdin", parse_stdin, form="BASE64", what="what the job reads on standard input", also="input"),
+    "stdin": Rule(
+        "stdin", parse_stdin, form="BASE64", what="what the job reads on standard input", also="input"
+    ),
     "cwd": Rule(
         "cwd", _parse_cwd, form="/DIR", what="where the job starts; the worker's directory without",
         also="dir directory workdir working_dir working_directory chdir home path",
