@@ -46,7 +46,7 @@ class WrongWords(Refusal):
 def cut_word(line: str) -> tuple[str, str]:
     """The first word of a line, and what follows it and one blank."""
     word, _, rest = line.partition(" ")
-    if word and "\t" not in word:  # as almost all lines
+    if word.isalpha():  # as almost all are
         return word, rest
     match = _FIRST_WORD.match(line)
     assert match

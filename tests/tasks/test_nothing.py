@@ -32,6 +32,7 @@ MEANT = {
     "grace": (r"0|0s|0d", "at least 1 s"),
     "spread": (r"0|0s|0d", "`0s`"),
     "jitter": (r"0|0s|0d", "`0s`"),
+    "stdin": ("0x10|9+|none|null", "in base64"),
     "payload": (r"0|0.0001|-1|9+|null", "one JSON value"),
     "retry": ("none", "`none`"),
     "timeout": ("none", "`none`"),
