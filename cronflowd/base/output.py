@@ -8,17 +8,19 @@ the worker port that is told by a single backslash at the text's end, which no e
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 from .replies import JsonOnly, Verbatim
-from .text import escape, readable, to_bytes, unescape
+from .text import length, readable, to_bytes, unescape
 
 COLUMNS = ("fd", "text", "end", "base64")
 GOES_ON = "\\"
 NO_NEWLINE = "no-newline"
+_BYTE = re.compile(r"\\u[dD][cC]")  # what such a byte's escape begins with
 MAX_LAST, MAX_LOOKED_AT = 4096, 10_000  # characters of a last line; lines that it is looked for in
 
 Line = Sequence[Any]
@@ -29,9 +31,9 @@ def parse_line(fd: int, escaped: str) -> list[Any]:
     if GOES_ON not in escaped:
         return [fd, escaped]
     is_whole = (len(escaped) - len(escaped.rstrip(GOES_ON))) % 2 == 0
-    # To bytes and back: a character may have come byte by byte.
-    text = to_bytes(unescape(escaped if is_whole else escaped[:-1])).decode(errors="surrogateescape")
-    return [fd, text] if is_whole and _is_utf8(text) else [fd, escape(text), is_whole]
+    if is_whole and not _BYTE.search(escaped):
+        return [fd, unescape(escaped)]
+    return [fd, escaped if is_whole else escaped[:-1], is_whole]
 
 
 def text_of(line: Line) -> str:
@@ -46,7 +48,7 @@ def is_whole(line: Line) -> bool:
 
 def size_of(lines: Iterable[Line]) -> int:
     """Characters, with the newlines; a byte that is no UTF-8 counts as one."""
-    return sum([len(line[1]) + 1 if len(line) == 2 else len(text_of(line)) + line[2] for line in lines])
+    return sum([len(line[1]) + 1 if len(line) == 2 else length(line[1]) + line[2] for line in lines])
 
 
 def row_of(line: Line) -> tuple[Any, ...]:
@@ -78,4 +80,8 @@ def last_lines(lines: Sequence[Line], fds: Sequence[int], most: int, start: int 
 
 
 def _is_utf8(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,6 +6,7 @@ iterator: a list of a million tasks is made row by row while the socket takes it
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -158,8 +159,10 @@ def to_json(value: dict[str, Any]) -> str:
     return escape_json(text)
 
 
+# What JSON leaves alone of what is escaped everywhere.
+_LEFT_ALONE = re.compile("[\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
 def escape_json(text: str) -> str:
     """U+2028 and friends inside JSON strings, as `\\uNNNN`, so that one object stays one line."""
-    if text.isascii() and "\x7f" not in text:
-        return text
-    return "".join(c if c == "\\" or escape(c) == c else f"\\u{ord(c):04x}" for c in text)
+    return _LEFT_ALONE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

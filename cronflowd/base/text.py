@@ -46,6 +46,11 @@ def _unescape_one(match: re.Match[str]) -> str:
     return _LONG.get(word) or chr(int(word[2:], 16))
 
 
+def length(escaped: str) -> int:
+    """How many characters `unescape` would give."""
+    return len(_ESCAPED.sub(".", escaped))
+
+
 def to_bytes(text: str) -> bytes:
     """UTF-8, with the bytes themselves where a surrogate stands for one."""
     return text.encode(errors="surrogateescape")
