@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import traceback
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..base.errors import Exit, Fatal, leaves
+from ..base.nearest import meant
 from ..host import config, logs, secrets
 from ..host.config import AnySettings, ClientSettings, Setting, Settings, WorkerSettings
 
@@ -76,10 +78,19 @@ def _report(error: Exception) -> int:
 # --- what may be said ---------------------------------------------------------------------------
 
 
+_NO_COMMAND = re.compile(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)")
+
+
 class _Parser(argparse.ArgumentParser):
     """Bad usage is one line on stderr, like every other end; `--help` tells the rest."""
 
     def error(self, message: str) -> NoReturn:
+        if match := _NO_COMMAND.match(message):
+            from ..ask.commands import ALSO_CALLED
+
+            also = {name.lower(): others for name, others in ALSO_CALLED.items()}
+            hint = meant(match[1], re.findall(r"[\w-]+", match[2]), also)
+            message = f'there is no command "{match[1]}"{hint}'
         raise Fatal(Exit.USAGE, f"{message} (try `{self.prog} --help`)")
 
 

@@ -81,16 +81,12 @@ def _quoted(word: str) -> str:
 
 
 def _log(settings: ClientSettings, words: Sequence[str], out: Out, errors: Out) -> int:
-    """What a run wrote, as it wrote it; of a task, its newest run."""
-    run, *more = ["follow" if word in ("-f", "--follow") else word for word in words] or [""]
+    """What a run wrote, as it wrote it."""
+    asked = [word for word in words if word not in ("-f", "--follow", "follow")]
+    follows = len(asked) < len(words)
     with closing(out), closing(Connection(settings)) as connection:
-        if run and not run.isdigit():
-            found, status = connection.ask(order("RUNS", [run, "limit=1"]))
-            if not found:
-                never = {"code": "not-found", "message": f'nothing called "{run}" has run yet'}
-                refuse(never if status["ok"] else status)
-            run = str(found[0]["run"])
-        for row in connection.stream(order("LOG", [run, *more]), None if more else REPLY_S):
+        line = order("LOG", [*asked, *["follow"] * follows])
+        for row in connection.stream(line, None if follows else REPLY_S):
             if "fd" in row:
                 (out if row["fd"] == 1 else errors).write(written(row))
             elif not row["ok"]:

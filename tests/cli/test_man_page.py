@@ -68,6 +68,7 @@ cronflowd \- schedule with netcat, run on workers that dial in, lose nothing
 .br
 .B cronflowd log
 .IR REF | RUN
+.RI [ \-N ]
 .RB [ \-f ]
 .br
 .B cronflowd completion

@@ -51,7 +51,10 @@ def test_a_refusal_is_one_line_and_an_exit_status(say: Say) -> None:
         (["get", "nosuch"], 'not-found: no task "nosuch"'),
         (["add", "61 * * * *", "x"], "bad-schedule: "),
         (["ls", "colour=red"], 'bad-option: there is no option "colour" here'),
-        (["log", "nosuch"], 'not-found: nothing called "nosuch" has run'),
+        (["log", "nosuch"], "not-found: "),
+        (["delete", "x"], 'there is no command "delete"; did you mean remove?'),
+        (["wrokers"], 'there is no command "wrokers"; did you mean workers?'),
+        (["frobnicate"], 'there is no command "frobnicate" ('),
         (["log"], "syntax: "),
         (["run", "nosuch"], 'not-found: no task "nosuch"'),
     ):
@@ -73,7 +76,7 @@ def test_run_and_log_are_for_people(start_worker: Callable[..., Worker], daemon:
     assert say("log", "two", "-f") == (0, "out\n", "err\n")
     assert say("run", "two") == (0, "2\n", "")
     assert say("log", "two", "--follow") == (0, "out\nagain\n", "err\n")
-    assert say("log", "1") == (0, "out\n", "err\n")
+    assert say("log", "two", "-f", "-1") == say("log", "1") == (0, "out\n", "err\n")
 
 
 def test_watch_goes_on_until_it_is_interrupted(daemon: Daemon) -> None:
