@@ -38,7 +38,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, dic
     try:
         for number, size in enumerate(SIZES):
             length, width = text_for(size)
-            daemon.nc(f"ADD name=t{number} @yearly head -c {length} /dev/zero | tr '\\0' x | fold -w {width}")
+            rows = f"head -c {length} /dev/zero | tr '\\0' x | fold -w {width}; echo"
+            daemon.nc(f"ADD name=t{number} @yearly {rows}")
         runs = {size: int(daemon.nc(f"RUN t{number}").split()[1]) for number, size in enumerate(SIZES)}
         daemon.until("RUNS limit=1000", lambda answer: answer.count("\tok\t") == len(SIZES))
         yield daemon, runs
