@@ -16,6 +16,7 @@ from ..base.nearest import meant
 from .rules import DAY_NAMES, LAST, MONTH_NAMES, ORDINALS, WORK_DAYS, format_ordinal
 from .zones import DAY_S, MAX_DURATION_S, load_zone, meant_zone, refuse, zone_called
 
+MAX_PHRASE = 256  # characters
 SHORTEST = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 WEEKDAYS = {name: n for n, full in enumerate(DAY_NAMES) for name in (full, full[:3])}
 WEEKDAYS |= {"tues": 2, "thur": 4, "thurs": 4}
@@ -174,6 +175,8 @@ class Reader:
 
 def read_words(text: str) -> tuple[Reader, str | None]:
     """The words of a phrase, and the zone at its end."""
+    if len(text) > MAX_PHRASE:  # before it is worked on, which may cost its square
+        refuse_word(text, f"longer than {MAX_PHRASE} characters")
     for word in text.split():
         if not word.isascii():
             refuse_word(word, "it is not one of the words that schedules are made of")
@@ -187,7 +190,7 @@ def read_words(text: str) -> tuple[Reader, str | None]:
 
 def named_zone(text: str) -> str | None:
     """The zone at a phrase's end; None where there is none, and for what is no phrase."""
-    match = _ZONE.search(text) if is_phrase(text) else None
+    match = _ZONE.search(text) if len(text) <= MAX_PHRASE and is_phrase(text) else None
     return _find_zone(match[1]) if match else None
 
 

@@ -15,6 +15,7 @@ from ..base.errors import Refusal
 from ..base.text import escape
 from .options import DEFAULTS, RULES, set_options
 
+MAX_READ = 256  # characters of a command, in search of what belongs before it
 SHELLS = ("shell", "script")  # types whose command begins with the name of a program
 
 _NAME = "(?:sun|mon|tue|wed|thu|fri|sat|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
@@ -45,7 +46,8 @@ _KEY = re.compile(r"([a-z]+)=([^ \t;&|<>$`'\"()]*)[ \t]+[^ \t;&|]")
 
 def check_command_word(schedule: str, command: str) -> None:
     """Refuses a command whose first word can only belong to the schedule before it, which has no quotes."""
-    word, _, rest = command.lstrip(" \t").partition(" ")
+    command = command[:MAX_READ].lstrip(" \t")
+    word, _, rest = command.partition(" ")
     has_program = bool(rest.strip()) and not rest.lstrip().startswith("-")
     is_field = bool(_FIELD.fullmatch(word)) and not _PLAIN.fullmatch(word)
     is_field |= has_program and bool(_PERHAPS.fullmatch(word))
@@ -67,7 +69,7 @@ def check_command_word(schedule: str, command: str) -> None:
 
 def check_no_schedule(command: str) -> None:
     """Refuses what NOW and AT take for a command, and what was meant for ADD."""
-    if _FIVE.match(command):
+    if _FIVE.match(command[:MAX_READ]):
         raise Refusal(
             "syntax", f'"{escape(command[:40])}": a schedule belongs to ADD; here only a command follows'
         )

@@ -694,3 +694,14 @@ def test_a_zone_may_stand_at_the_end(zone: str) -> None:
     schedule = parse_schedule(f"daily at 9:00 {zone}", "UTC")
     assert schedule.tz == "Europe/Paris"
     assert parse_schedule("daily at 9:00 UTC", "Asia/Tokyo").tz == "UTC"
+
+
+@pytest.mark.parametrize(
+    "text", ["a" + " " * 60_000 + "b", "in" + " " * 60_000 + "b", "a " * 30_000, "every/" * 10_000]
+)
+def test_what_is_too_long_for_a_phrase_is_not_worked_on(text: str) -> None:
+    """To look for its zone takes the square of its blanks: minutes for one line, while nobody is answered."""
+    assert named_zone(text) is None
+    for parse in (parse_schedule, lambda text, tz: parse_moment(text, tz, ADDED_AT)):
+        with pytest.raises(Refusal, match="longer than 256"):
+            parse(text, "UTC")
