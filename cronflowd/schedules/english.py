@@ -1,7 +1,8 @@
 """Schedules in words: `every weekday at 9:00`, read as a plain value of rules.py.
 
 The grammar is small, and the whole text must be used up. What can be meant in two ways
-(`biweekly`, `on monday`, `monthly on the 31st`) is refused with the word that is to blame.
+(`biweekly`, `on monday`, `monthly on the 31st`) is refused with the word that is to blame and
+the way to say it. Other ways to say the same are put into its words first (words.py).
 Clauses stand in any order, each at most once. A time without AM or PM is on the 24-hour
 clock. What a phrase says is one of two things:
 

@@ -10,6 +10,9 @@ manual says; all of it was tried with the program itself:
   input only `\\%` means anything.
 - LOGNAME cannot be set. HOME is also where the command starts.
 
+What cron takes and its writer hardly meant (a `%` within quotes, a comment behind SHELL=) stays
+what cron makes of it, with a warning and the way to write it.
+
 Nothing here is remembered from line to line: settings are the caller's dictionary. To write,
 everything that an import makes of a command is recognised and undone, so what came in as
 `mail joe%Hi` goes out as that.

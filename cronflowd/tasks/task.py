@@ -17,6 +17,7 @@ What a worker has may be `stopping` before it ends. Clients see less: see `Run.s
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -316,7 +317,10 @@ def parse_json(text: str | bytes, what: str) -> object:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise Refusal("bad-line", f"{what} is not valid JSON: {error}") from None
+        hint = (
+            '; quotes are " there' if re.match(r"[ \t]*\{[ \t]*['“”]", line.decode(errors="replace")) else ""
+        )
+        raise Refusal("bad-line", f"{what} is not valid JSON: {error}{hint}") from None
     # The decoder lets the last of two equal keys win; a slip of the hand must not pass so quietly.
     if isinstance(value, dict) and line.count(b'":') + line.count(b'" ') > len(value):
         try:

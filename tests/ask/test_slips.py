@@ -95,6 +95,7 @@ def test_what_nobody_can_take_for_a_slip_is_taken(line: str) -> None:
         ("RUN x arg.M=hello world", 'arg.M="hello world"'), ("RUNS since=2 hours ago", 'since="2 hours ago"'),
         ("0 3 * * * /usr/bin/backup", "IMPORT"), ("*/5 * * * * x", "IMPORT"), ("@daily x", "IMPORT"),
         ("MAILTO=root", "IMPORT"), ("PATH = /bin", "IMPORT"), ('{"schedule": "@daily"}', "ADD"),
+        ("ADD {'schedule': '@daily'}", 'quotes are "'), ("ADD {“schedule”: “@daily”}", 'quotes are "'),
         ('"LIST"', "without quotes"), ("“LIST”", "without quotes"), ("ADD\u00a00 3 * * * x",
         "looks like a blank"),
     ],
