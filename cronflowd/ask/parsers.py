@@ -17,7 +17,7 @@ from ..base.text import escape, format_time, split_options
 from ..engine import orders as o
 from ..schedules.english import parse_moment
 from ..schedules.schedule import settle_schedule, split_schedule
-from ..schedules.words import named_zone
+from ..schedules.words import ADVERBS, named_zone
 from ..tasks.options import DEFAULTS, RULES, no_option, parse_count, refuse_masks, set_options
 from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule
 from ..tasks.task import ENDED, make_spec, parse_json, parse_record
@@ -90,7 +90,11 @@ def _meant_option(options: dict[str, str], rest: str) -> str:
     word = re.split("[ \t=]", rest)[0]
     if word.startswith("-") or word in RULES or word == "name":
         return f"; options are written {word.strip('-') or 'name'}=VALUE, without blanks"
-    if options and word[:1].isalpha():
+    if (
+        options
+        and word[:1].isalpha()
+        and word.lower() not in ("every", "each", "hourly", "midnight", *ADVERBS)
+    ):
         key, value = options.popitem()
         return (
             f'; if it belongs to {key}=, its value stands in quotes: {key}="{escape(value)} {escape(word)}"'

@@ -211,7 +211,7 @@ def _command_warns(schedule: str, field: str, command: str) -> Iterator[str]:
     try:
         slips.check_command_word(schedule, command)
     except Refusal as refusal:
-        yield refusal.message
+        yield f"what follows the fifth field is the command, as in cron. {refusal.message}"
 
 
 _PERCENT = re.compile(r"(?<!\\)%")
