@@ -105,6 +105,8 @@ class Answers:
         except Refusal:
             session.is_script |= not session.is_session  # or whatever else is not meant for us
             raise
+        if session.is_locked and not verb.anybody:
+            raise Refusal("auth-required", "AUTH TOKEN comes first here")
         if session.refused or session.is_script:
             commands.check_meant(line, session.refused, session.is_script)
         session.head_width = None
@@ -113,8 +115,6 @@ class Answers:
         if now is not self._context.now:
             self._context = grammar.Context(now, self.default_tz)
         question = verb.parse(rest, self._context)
-        if session.is_locked and not verb.anybody:
-            raise Refusal("auth-required", "AUTH TOKEN comes first here")
         if verb.about_days:
             self.files.look_at_calendars()
         if verb.answer:

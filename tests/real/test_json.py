@@ -33,6 +33,8 @@ SAID: dict[str, list[str]] = {
     "AT": ['AT "in 10 minutes" name=once true'],
     "IMPORT": ["IMPORT --dry-run 0 5 * * 1 x", "IMPORT SHELL=/bin/bash", "IMPORT 0 5 * * 1 x %y"],
     "SET": [f'SET odd desc="{"x" * 1000}" prio=high'],
+    "DISABLE": ["DISABLE paris"],
+    "ENABLE": ["ENABLE paris"],
     "PAUSE": ['PAUSE odd until="in 2 hours" why="tea \u2028 time"'],
     "LIST": ["LIST state=running", "LIST"],
     "GET": ["GET paris", "GET odd"],

@@ -67,9 +67,9 @@ def test_a_reply_of_any_size_gives_the_prompt_back(client: str, logs: tuple[Daem
         asked = {
             size: clients.enter_context(asking(client, daemon, f"LOG {run}")) for size, run in runs.items()
         }
-        assert {size: len(each.communicate(timeout=PATIENCE_S)[0]) for size, each in asked.items()} == {
-            size: size for size in runs
-        }
+        came = {size: len(each.communicate(timeout=PATIENCE_S)[0]) for size, each in asked.items()}
+        # On a machine that stands still for a second a line is shown before it is whole, as a row more.
+        assert all(came[size] - size in (0, len("1\t\tno-newline\n")) for size in runs), came
 
 
 @contextmanager
