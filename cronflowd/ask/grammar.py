@@ -15,8 +15,9 @@ from attrs import frozen
 from ..base.errors import Refusal
 from ..base.nearest import meant, one_of
 from ..base.text import WRONG_QUOTES, escape, format_time, take_options
+from ..engine.orders import Pattern, Ref
 from ..schedules.english import DAYS, parse_moment
-from ..schedules.zones import parse_zone
+from ..schedules.zones import parse_duration, parse_zone
 from ..tasks.options import parse_count
 
 MAX_REFS = 1000
@@ -190,6 +191,27 @@ def refs(words: list[str]) -> tuple[str, ...] | None:
     return tuple(words)
 
 
+MAX_PATTERN = 128  # characters of name=; a name has at most 64
+_GLOB = re.compile(r"(?:[^\[]|\[!?+]?+[^\]]*+\])*+")  # a ] right behind [ or [! ends nothing
+
+
+def pattern(options: dict[str, str]) -> Pattern:
+    """tag= and name=GLOB, which are taken out."""
+    tag, glob = options.pop("tag", ""), options.pop("name", "")
+    if len(glob) > MAX_PATTERN:  # before it is worked on: making it a matcher costs its square
+        raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters")
+    if not _GLOB.fullmatch(glob):
+        raise Refusal("bad-option", f'name=: "{escape(glob)}" has a [ without its ], as in web[12]')
+    return Pattern(tag, glob)
+
+
+def ref(words: list[str], options: dict[str, str]) -> Ref:
+    """One task; or all that tag= and name= choose, where no task is named."""
+    if words or not (options.get("tag") or options.get("name")):
+        return one_word(words, "task")
+    return pattern(options)
+
+
 def run_number(word: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", word):
         raise Refusal(
@@ -231,6 +253,15 @@ def count(options: dict[str, str], key: str, low: int, high: int) -> int | None:
         return None
     try:
         return parse_count(options[key], low, high)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
+
+
+def duration(options: dict[str, str], key: str) -> timedelta | None:
+    if not (text := options.get(key)):
+        return None
+    try:
+        return timedelta(seconds=parse_duration(text))
     except Refusal as refusal:
         raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 

@@ -26,8 +26,8 @@ from . import questions as q
 from .grammar import Context, Parser, WrongWords
 
 MAX_NEXT = 1000
+LATE_S, MAX_WAITING = 60.0, 10_000  # from where on HEALTH is unwell
 MAX_UNDONE = 100
-MAX_PATTERN = 128  # characters of name=; a name has at most 64
 MAX_BEAT_TEXT = 500  # characters kept of what a BEAT says
 TASK_STATES = ("scheduled", "running", "queued", "paused", "idle", "unreadable")
 _STATES_ALSO = {
@@ -138,19 +138,26 @@ def get(text: str, context: Context) -> q.GetTask:
     return q.GetTask(g.one_word(words, "task"), rev)
 
 
+def roll_back(text: str, context: Context) -> q.FindRevision:
+    words, _ = g.split_words(text)
+    if len(words) != 2:
+        raise WrongWords("one task and a revision are wanted")
+    return q.FindRevision(words[0], parse_count(words[1].removeprefix("@"), 1, g.MAX_LIMIT))
+
+
 def set_task(text: str, context: Context) -> o.SetTask:
     words, options = g.split_any(text)
     if words[2:] and words[1] in RULES:
         raise WrongWords(f"options are written {words[1]}=VALUE, without blanks")
-    ref = g.one_word(words, "task")
+    ref = g.ref(words, options)
     if not options:
         raise WrongWords("nothing to set")
     return o.SetTask(ref, options)
 
 
 def remove(text: str, context: Context) -> o.RemoveTask:
-    words, options = g.split_words(text, "force")
-    return o.RemoveTask(g.one_word(words, "task"), g.choice(options, "force", ("yes", "no")) == "yes")
+    words, options = g.split_words(text, "force", "tag", "name")
+    return o.RemoveTask(_target(words, options), g.choice(options, "force", ("yes", "no")) == "yes")
 
 
 def clear(text: str, context: Context) -> o.ClearTasks:
@@ -160,11 +167,11 @@ def clear(text: str, context: Context) -> o.ClearTasks:
 
 
 def pause(text: str, context: Context) -> o.PauseTasks:
-    words, options = g.split_words(text, "until", "why")
+    words, options = g.split_words(text, "until", "why", "tag", "name")
     if _TEXT_WITHOUT_QUOTES.search(text):
         raise WrongWords("what follows the tasks are options")
     until_at = g.moment(options, "until", context)
-    return o.PauseTasks(g.refs(words), until_at, options.get("why", ""))
+    return o.PauseTasks(_targets(words, options), until_at, options.get("why", ""))
 
 
 # `PAUSE x why=disk is full`: the rest of a text must not be taken for tasks.
@@ -172,12 +179,28 @@ _TEXT_WITHOUT_QUOTES = re.compile(r'^[ \t]*[^ \t=]+[ \t].*\b(?:why|until)=[^ \t"
 
 
 def resume(text: str, context: Context) -> o.ResumeTasks:
-    return o.ResumeTasks(g.refs(g.split_words(text)[0]))
+    return o.ResumeTasks(_targets(*g.split_words(text, "tag", "name")))
+
+
+def _target(words: list[str], options: dict[str, str]) -> o.Ref:
+    """As `g.ref`, where tag= and name= can be nothing else."""
+    found = g.ref(words, options)
+    if "tag" in options or "name" in options:
+        raise WrongWords("either a task, or tag= and name= to choose some")
+    return found
+
+
+def _targets(words: list[str], options: dict[str, str]) -> tuple[str, ...] | o.Pattern | None:
+    if "tag" not in options and "name" not in options:
+        return g.refs(words)
+    found = _target(words, options)
+    assert isinstance(found, o.Pattern)
+    return found
 
 
 def run(text: str, context: Context) -> o.RunTask:
     words, options = g.split_any(text)
-    ref, args = g.one_word(words, "task"), {}
+    ref, args = _target(words, options), {}
     for key, value in options.items():
         if not re.fullmatch(r"arg\.[A-Za-z_][A-Za-z0-9_]*", key):
             raise Refusal("bad-option", f'"{escape(key)}=" is not arg.NAME=')
@@ -199,21 +222,17 @@ def undo(text: str, context: Context) -> o.UndoChanges:
 
 def list_tasks(text: str, context: Context) -> q.ListTasks:
     options = g.no_words(text, "state", "tag", "name", "limit", "offset")
-    state, pattern = g.choice(options, "state", TASK_STATES, **_STATES_ALSO), options.get("name", "")
-    if len(pattern) > MAX_PATTERN:  # before it is worked on: making it a matcher costs its square
-        raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters")
-    if not _GLOB.fullmatch(pattern):
-        raise Refusal("bad-option", f'name=: "{escape(pattern)}" has a [ without its ], as in web[12]')
-    return q.ListTasks(state, options.get("tag", ""), pattern, *g.page(options))
-
-
-_GLOB = re.compile(r"(?:[^\[]|\[!?+]?+[^\]]*+\])*+")  # a ] right behind [ or [! ends nothing
+    state = g.choice(options, "state", TASK_STATES, **_STATES_ALSO)
+    return q.ListTasks(state, g.pattern(options), *g.page(options))
 
 
 def runs(text: str, context: Context) -> q.ListRuns:
-    words, options = g.split_words(text, "state", *g.BOUNDS, "limit", "offset")
+    keys = ("state", "worker", "exit", "tag", *g.BOUNDS, "limit", "offset")
+    words, options = g.split_words(text, *keys)
     ref, state = g.one_or_none(words, "task"), g.choice(options, "state", RUN_STATES, **_STATES_ALSO)
-    return q.ListRuns(ref, state, *g.bounds(options, context), *g.page(options))
+    worker, tag, status = options.get("worker", ""), options.get("tag", ""), g.count(options, "exit", 0, 999)
+    bounds, page = g.bounds(options, context), g.page(options)
+    return q.ListRuns(ref, state, *bounds, *page, worker=worker, exit=status, tag=tag)
 
 
 def prove(text: str, context: Context) -> q.ProveLedger:
@@ -236,14 +255,15 @@ def history(text: str, context: Context) -> q.ShowHistory:
 
 
 def log(text: str, context: Context) -> q.ShowLog:
-    words, _ = g.split_words(text)
+    words, options = g.split_words(text, "fd")
+    fd = g.count(options, "fd", 0, 2)
     follow = [word.lower() for word in words[1:]][-1:] == ["follow"]
     ref, *back = words[: len(words) - follow] or [""]
     if ref.isdecimal() and not back:
-        return q.ShowLog(g.run_number(ref), follow)
+        return q.ShowLog(g.run_number(ref), follow, fd=fd)
     if not ref or len(back) > 1 or not re.fullmatch("-[0-9]{1,4}|", "".join(back)):
         raise WrongWords("a run is wanted, or a task and how many runs back, and `follow` if you like")
-    return q.ShowLog(0, follow, ref, -int("".join(back) or 0))
+    return q.ShowLog(0, follow, ref, -int("".join(back) or 0), fd)
 
 
 def why(text: str, context: Context) -> q.AskWhy:
@@ -254,11 +274,20 @@ def why(text: str, context: Context) -> q.AskWhy:
 
 
 def next_moments(text: str, context: Context) -> q.ShowNext:
-    words, options = g.split_words(text, "n", "tz", "from")
+    words, options = g.split_words(text, "n", "last", "tz", "from")
     ref, schedule = g.ref_or_schedule(text, words)
-    count = g.count(options, "n", 1, MAX_NEXT) or 5
+    within = g.duration(options, "last")
+    count = g.count(options, "n", 1, MAX_NEXT) or (MAX_NEXT if within else 5)
     zone = _asked_zone(options, context)
-    return q.ShowNext(ref, schedule, zone, count, g.moment(options, "from", context, zone))
+    from_at = g.moment(options, "from", context, zone)
+    ref = "all" if ref.lower() == "all" else ref
+    return q.ShowNext(ref, schedule, zone, count, from_at, within)
+
+
+def health(text: str, context: Context) -> q.AskHealth:
+    options = g.no_words(text, "late", "queue")
+    late, queue = g.duration(options, "late"), g.count(options, "queue", 0, g.MAX_LIMIT)
+    return q.AskHealth(late.total_seconds() if late else LATE_S, MAX_WAITING if queue is None else queue)
 
 
 def describe(text: str, context: Context) -> q.DescribeSchedule:

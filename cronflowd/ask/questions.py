@@ -5,9 +5,11 @@ Names are imperatives. `ref` is a task's id or name as the client wrote it.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from attrs import field, frozen
+
+from ..engine.orders import Pattern
 
 
 @frozen
@@ -18,8 +20,7 @@ class Alone:
 @frozen
 class ListTasks:
     state: str
-    tag: str
-    name: str  # a glob
+    which: Pattern
     limit: int | None
     offset: int
 
@@ -28,6 +29,14 @@ class ListTasks:
 class GetTask:
     ref: str
     rev: int | None = None  # None = as it is now
+
+
+@frozen
+class FindRevision:
+    """ROLLBACK: what stands there becomes the definition again."""
+
+    ref: str
+    rev: int
 
 
 @frozen
@@ -75,6 +84,9 @@ class ListRuns:
     until_at: datetime | None
     limit: int | None
     offset: int
+    worker: str = ""
+    exit: int | None = None
+    tag: str = ""  # of tasks as they are now
 
 
 @frozen
@@ -104,6 +116,7 @@ class ShowLog:
     follow: bool
     ref: str = ""
     back: int = 0
+    fd: int | None = None  # None = all
 
 
 @frozen
@@ -119,6 +132,13 @@ class ShowNext:
     tz: str
     count: int
     from_at: datetime | None
+    within: timedelta | None  # no moment that is later
+
+
+@frozen
+class AskHealth:
+    late_s: float  # it is unwell if something has waited longer
+    queue: int  # or if more runs wait
 
 
 @frozen

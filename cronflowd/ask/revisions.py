@@ -104,7 +104,7 @@ def _before(step: Step, here: Was | None) -> Was | None:
 def _step_words(change: Change, step: Step, here: Was | None, older: list[tuple[Change, Step]]) -> str:
     if step.kind == "changed" and step.was and here:
         words = _differences(step.was.record, here.record)
-        return f"{words} (by {change.what})" if change.verb in ("UNDO", "LOAD") else words
+        return f"{words} (by {change.what})" if change.verb in ("UNDO", "LOAD", "ROLLBACK") else words
     if step.kind == "paused" and here:
         until = f" until {format_time(here.paused_until_at)}" if here.paused_until_at else ""
         return f"paused{until}" + (f": {here.paused_why}" if here.paused_why else "")

@@ -7,7 +7,7 @@ ended for good, with the last attempt's end and duration and the first one's lat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any
@@ -33,10 +33,21 @@ class Tally:
     lates: list[float] = Factory(list)
 
     def row(self, period: Any) -> tuple[Any, ...]:
-        judged = sum(self.fires[state] for state in _JUDGED)
-        success = round(self.fires["ok"] / judged, 4) if judged else None
         ends = (self.fires[state] for state in DISPOSITIONS)
-        return period, self.fires.total(), *ends, success, *_spread(self.durations), *_spread(self.lates)
+        return (
+            period,
+            self.fires.total(),
+            *ends,
+            success_of(self.fires),
+            *_spread(self.durations),
+            *_spread(self.lates),
+        )
+
+
+def success_of(fires: Mapping[str, int]) -> float | None:
+    """Their share of success; None if there is nothing to judge by."""
+    judged = sum(fires[state] for state in _JUDGED)
+    return round(fires["ok"] / judged, 4) if judged else None
 
 
 class Stats:

@@ -5,12 +5,10 @@ Long answers are generators: a row is made when the socket has room for it.
 
 from __future__ import annotations
 
-import fnmatch
 import math
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import datetime
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import Any, TypeVar
 
 from attrs import evolve, frozen
@@ -21,6 +19,7 @@ from ..base.text import escape, format_time
 from ..base.walks import in_order, in_slices, page
 from ..engine.facts import NoticeFailed
 from ..engine.fires import day_off
+from ..engine.lanes import accepts
 from ..engine.ledger import RAN
 from ..engine.placement import why_waiting
 from ..engine.state import State
@@ -30,6 +29,7 @@ from ..schedules.schedule import Row as MomentRow
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.timetable import Timetable
 from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
+from ..tasks.kinds import TYPES
 from ..tasks.options import format_options, masked
 from ..tasks.reasons import in_words
 from ..tasks.task import HELD, RECORD_TEXTS, WAITING, Failure, Outcome, Run, Task, TaskSpec, read_record
@@ -38,14 +38,15 @@ from .kept import Kept, about
 from .revisions import find_revision
 from .tree import Line, draw_tree
 
-LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command")
+LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command", "last", "ended", "paused")
 RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit", "why")
-WORKER_COLUMNS = ("name", "state", "slots", "busy", "labels", "since", "last-seen", "address")
+WORKER_COLUMNS = ("name", "state", "slots", "busy", "labels", "since", "last-seen", "address", "can")
 CHANGE_COLUMNS = ("id", "jobName", "change", "what", "old", "new")
 DIFFERENCE_COLUMNS = ("id", "jobName", "zone", "old", "new", "remark")
 MAX_COUNTED = 5000  # moments that are looked through for the end that count= sets
 MAX_OWN_DIFFERENCES = 1000  # of a task that has less than its schedule
 PAIR_COLUMNS = ("key", "value")
+MOMENT_COLUMNS = ("local time with offset", "UTC", "remark")
 FAILED_COLUMNS = ("id", "jobName", "run", "state", "due", "ended", "exit", "why", "since")
 FEW_MOMENTS = 5  # of NEXT, which are found in one go
 Row = tuple[Any, ...]
@@ -74,21 +75,20 @@ def task_state(state: State, task: Task, now: datetime) -> str:
 
 def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
     """LIST: in order of ids; notifications under way only where they are asked for by name."""
-
-    is_named = re.compile(fnmatch.translate(query.name)).match if query.name else None
+    is_chosen, hides_notices = query.which.chooser(), not query.which.name.startswith("notify")
 
     def wanted(task: Task) -> bool:
-        if task.is_notice and not query.name.startswith("notify"):
+        if (hides_notices and task.is_notice) or not is_chosen(task):
             return False
-        if is_named and not is_named(task.name):
-            return False
-        if query.tag and query.tag not in task.spec.options.tags:
-            return False
+        if query.state == "paused":  # also one that runs, or is unreadable besides
+            return state.is_paused(task, now)
         return not query.state or task_state(state, task, now) == query.state
 
     def row(task: Task) -> Row:
         word, spec = task_state(state, task, now), task.spec
-        return task.id, task.name, word, task.due_at, spec.schedule.text, spec.command
+        paused = "paused" if state.is_paused(task, now) else None
+        last = task.last_state, task.last_ended_at, paused
+        return task.id, task.name, word, task.due_at, spec.schedule.text, spec.command, *last
 
     tasks = (task for task in state.tasks.walk() if task is None or wanted(task))
     return Reply("", {}, LIST_COLUMNS, map_rows(row, page(tasks, query.limit, query.offset)), "rows")
@@ -213,12 +213,12 @@ def _active_row(run: Run) -> Row:
 
 def wanted_outcomes(query: q.ListRuns, state: State, now: datetime) -> Callable[[Outcome], bool]:
     """The filter that RUNS asks for, for memory and journal alike; newest first, and once, as `Kept` is."""
-    is_about, kept = about(state, query.ref), Kept(state, now)
+    is_about, kept, matches = about(state, query.ref), Kept(state, now), _matcher(query, state)
 
     def wanted(outcome: Outcome) -> bool:
         if not (is_about(outcome.task_id, outcome.name) and kept(outcome)):
             return False
-        return _matches(query, outcome.state, outcome.due_at)
+        return matches(outcome.task_id, outcome.state, outcome)
 
     return wanted
 
@@ -228,22 +228,34 @@ def all_runs(ref: str) -> q.ListRuns:
     return q.ListRuns(ref, "", None, None, None, 0)
 
 
-def _matches(query: q.ListRuns, state: str, due_at: datetime) -> bool:
-    if query.state and state != query.state:
-        return False
-    if query.since_at and due_at < query.since_at:
-        return False
-    return not (query.until_at and due_at > query.until_at)
+def _matcher(query: q.ListRuns, state: State) -> Callable[[int, str, Run | Outcome], bool]:
+    """Whether a row of RUNS, of a task with this id and in this state, has what the options ask for."""
+
+    def matches(task_id: int, word: str, row: Run | Outcome) -> bool:
+        if query.tag:
+            task = state.tasks.get(task_id)
+            if task is None or query.tag not in task.spec.options.tags:
+                return False
+        return (
+            query.state in ("", word)
+            and query.worker in ("", row.worker)
+            and (query.exit is None or (isinstance(row, Outcome) and row.exit == query.exit))
+            and not (query.since_at and row.due_at < query.since_at)
+            and not (query.until_at and row.due_at > query.until_at)
+        )
+
+    return matches
 
 
 def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome], now: datetime) -> Reply:
     """RUNS: what is active, then what memory holds, then `older` from the journal; newest first."""
     wanted, is_about = wanted_outcomes(query, state, now), about(state, query.ref)
+    matches = _matcher(query, state)
     active = list(state.runs.values())  # in the order in which they came
     recent = list(state.recent)
 
     def is_wanted(run: Run) -> bool:
-        return is_about(run.task_id, run.spec.name) and _matches(query, run.shown, run.due_at)
+        return is_about(run.task_id, run.spec.name) and matches(run.task_id, run.shown, run)
 
     def rows() -> Iterator[Row | None]:
         for run in in_slices(reversed(active)):
@@ -324,12 +336,14 @@ def show_next(state: State, query: q.ShowNext, now: datetime) -> Reply:
         rows = _asked_schedule(query, state).rows(from_at, now)
     else:
         task = find(state, query.ref)
-        rows = _moments_to_come(state, task, from_at)
+        rows = moments_to_come(state, task, from_at)
         if query.tz:
             zone = load_zone(query.tz).info
             rows = ((at.astimezone(zone).isoformat(), at, remark) for _, at, remark in rows)
-    columns = ("local time with offset", "UTC", "remark")
-    return Reply("", {}, columns, _one_at_a_time(islice(rows, query.count)), "rows")
+    if query.within is not None:
+        until_at = from_at + query.within
+        rows = takewhile(lambda row: row[1] <= until_at, rows)
+    return Reply("", {}, MOMENT_COLUMNS, _one_at_a_time(islice(rows, query.count)), "rows")
 
 
 def _one_at_a_time(rows: Iterable[Row]) -> Iterator[Row | None]:
@@ -364,7 +378,7 @@ def describe_schedule(state: State, query: q.DescribeSchedule, now: datetime) ->
     return Reply("", {}, PAIR_COLUMNS, rows, "rows")
 
 
-def _moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[MomentRow]:
+def moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[MomentRow]:
     """A task's moments until count= is used up, with the days that skip= takes out told."""
     spec = task.spec
     left = spec.options.count - task.fired if spec.options.count else math.inf
@@ -511,10 +525,24 @@ def list_workers(
             worker.slots, len(worker.runs),
             ",".join(f"{key}={value}" for key, value in sorted(worker.labels.items())),
             worker.since_at, last_seen(worker.name) or worker.since_at, worker.address,
+            ",".join(sorted(worker.can)),
         )
         for worker in workers
     ]  # fmt: skip
     return Reply("", {}, WORKER_COLUMNS, rows, "rows")
+
+
+def list_types(state: State) -> Reply:
+    """TYPES: those there are, and handlers that workers name, each with the workers here that can do it."""
+    here = sorted(
+        (worker for worker in state.workers.values() if worker.connected), key=lambda each: each.name
+    )
+    named = sorted({work for worker in here for work in worker.can} - set(TYPES))
+    able = {
+        kind: [worker.name for worker in here if accepts(worker, kind, "any")] for kind in (*TYPES, *named)
+    }
+    rows = [(kind, len(names), ",".join(names)) for kind, names in able.items()]
+    return Reply("", {}, ("type", "count", "workers"), rows, "rows")
 
 
 def _notices_failed(last: NoticeFailed | None) -> Iterator[Row]:

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 CODES = frozenset(
     "unknown-command syntax bad-schedule bad-option bad-line not-found exists cycle denied"
-    " auth-required too-long too-many limit busy disk-full read-only not-leader internal".split()
+    " auth-required too-long too-many limit busy disk-full read-only not-leader unwell internal".split()
 )
 
 

@@ -21,10 +21,10 @@ import trio
 from attrs import evolve
 
 from .. import __version__
-from ..ask import commands, grammar, manual, stats, views, why
+from ..ask import commands, grammar, manual, overview, stats, views, why
 from ..ask import questions as q
 from ..ask.kept import Kept
-from ..ask.revisions import show_history
+from ..ask.revisions import find_revision, show_history
 from ..base import output
 from ..base.errors import Refusal
 from ..base.replies import Reply
@@ -43,6 +43,7 @@ from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
 from ..tasks.task import Outcome
 from . import crontab_orders
+from .bulk import in_turns
 from .core import Core
 from .feeds import LogFeed, WatchHub
 from .files import Files
@@ -124,11 +125,11 @@ class Answers:
             return self._submit(question, session, now)
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question, session)
-        if self.files.large.is_large(question):
-            return self.files.large.change(question, session.who)
         return self._submit(question, session, now)
 
-    def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Reply:
+    def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Answer:
+        if self.files.large.is_large(question):
+            return self.files.large.change(question, session.who)
         reply = self.core.submit(question, session.who, now).reply
         assert reply is not None
         if question.__class__ is o.AddTask and slips.DOUBTFUL.search(question.spec.command):
@@ -140,7 +141,8 @@ class Answers:
     async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:
         """An order that names calendars: they are read anew, and refused if they are none."""
         await self.files.learn(calendars)
-        return self._submit(question, session)
+        answer = self._submit(question, session)
+        return answer if isinstance(answer, Reply) else await answer
 
     # --- one connection ---
 
@@ -181,7 +183,14 @@ class Answers:
         return views.get_task(self.core.state, question, self.core.now())
 
     def _next(self, question: q.ShowNext, session: Session) -> Reply:
-        return views.show_next(self.core.state, question, self.core.now())
+        show = overview.next_of_all if question.ref == "all" else views.show_next
+        return show(self.core.state, question, self.core.now())
+
+    def _health(self, question: q.AskHealth, session: Session) -> Reply:
+        return overview.check_health(self.core.state, question, self.core.now(), self.core.journal.full)
+
+    def _summary(self, question: q.Alone, session: Session) -> Reply:
+        return overview.summarize(self.core.state, self.core.now())
 
     def _dependencies(self, question: q.ShowDependencies, session: Session) -> Reply:
         return views.show_dependencies(self.core.state, question, self.core.now())
@@ -196,6 +205,9 @@ class Answers:
             return links[name].last_seen_at if name in links else None
 
         return views.list_workers(self.core.state, last_seen, self.core.rivals.is_contested)
+
+    def _types(self, question: q.Alone, session: Session) -> Reply:
+        return views.list_types(self.core.state)
 
     def _expects(self, question: q.Alone, session: Session) -> Reply:
         return expectations.show(self.core.state, self.core.now())
@@ -268,6 +280,15 @@ class Answers:
 
     def _history(self, question: q.ShowHistory, session: Session) -> Reply:
         return show_history(self.core.state, question)
+
+    async def _roll_back(self, question: q.FindRevision, session: Session) -> Reply:
+        views.find(self.core.state, question.ref)
+        task_id, found = await in_turns(find_revision(self.core.state, question.ref, question.rev))
+        record = found.record or {}
+        await self.files.learn(parse_calendar_names(str(record.get("skip", ""))))
+        answer = self._submit(o.RollBack(str(task_id), question.rev, record), session)
+        assert isinstance(answer, Reply)
+        return answer
 
     def _runs(self, question: q.ListRuns, session: Session) -> Answer:
         state = self.core.state
@@ -349,8 +370,8 @@ class Answers:
         if run is None and not 0 < question.run < state.next_run:
             raise Refusal("not-found", f"no run {question.run}")
         if question.follow and run is not None:
-            return self._follow(question.run, session)
-        return self._past_log(question.run, 4 if session.as_json else 3)
+            return self._follow(question.run, session, question.fd)
+        return self._past_log(question, question.run, session)
 
     async def _log_of(self, asked: q.ShowLog, session: Session) -> Reply:
         """LOG REF: of its newest run, or of one before that."""
@@ -373,16 +394,17 @@ class Answers:
             raise Refusal("not-found", f"{escape(ref[:80])}: {runs}")
         run = found[asked.back]
         if asked.follow and run in state.runs:
-            return await self._follow(run, session)
-        return await self._past_log(run, 4 if session.as_json else 3)
+            return await self._follow(run, session, asked.fd)
+        return await self._past_log(asked, run, session)
 
-    async def _past_log(self, run: int, columns: int) -> Reply:
+    async def _past_log(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
+        columns = 4 if session.as_json else 3
         state, rows = self.core.state, self.core.state.outcomes.get(run)
         met = history.Met(rows[0].task_id if rows else 0)
         lines = await self._lines(run, self.core.last_seq, met)
         if lines and run not in state.runs and not await self._is_kept(run, met):
             lines = []
-        shown = (output.row_of(line)[:columns] for line in lines)
+        shown = (output.row_of(line)[:columns] for line in lines if asked.fd in (None, line[0]))
         return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
 
     async def _is_kept(self, run: int, met: history.Met) -> bool:
@@ -410,10 +432,10 @@ class Answers:
         await self.core.settled(upto)  # files hold what is committed
         return await trio.to_thread.run_sync(history.output, self.data, run, upto, met)
 
-    async def _follow(self, run: int, session: Session) -> Reply:
+    async def _follow(self, run: int, session: Session, only_fd: int | None) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""
         self._have_place()
-        feed = LogFeed(self.core, session, run)
+        feed = LogFeed(self.core, session, run, only_fd)
         session.data.append(feed)
         self.core.feeds.append(feed)
         session.is_live = True  # and no session: a script that waits for a job gets its prompt back

@@ -20,8 +20,8 @@ from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE, plan_load
+from ..engine.many import kind_of, pattern_of, plan_many, with_pattern
 from ..engine.undo import plan_undo
-from ..tasks.task import TaskSpec
 from .core import Core
 
 SLICE_S = 0.003  # of working out, before the others have their turn
@@ -42,6 +42,8 @@ class LargeChanges:
     def is_large(self, order: Any) -> bool:
         """Whether an order is for `change`."""
         state, kind = self.core.state, type(order)
+        if pattern_of(order):
+            return len(state.tasks) > AT_ONCE
         if kind is o.UndoChanges:
             return sum(len(change.steps) for change in state.changes.newest(order.count)) > AT_ONCE
         if kind is o.ResumeTasks:
@@ -49,9 +51,11 @@ class LargeChanges:
         return kind is o.ClearTasks and state.count_own() > AT_ONCE
 
     async def change(self, order: Any, who: str | None) -> Reply:
-        """CLEAR, RESUME and UNDO."""
+        """CLEAR, RESUME and UNDO; and what a pattern chooses."""
         engine = self.core.engine
         engine.check_free()
+        if pattern := pattern_of(order):
+            return await self._done(await self._change_chosen(order, pattern, who), who)
         if isinstance(order, o.UndoChanges):
             with self._planning("UNDO"):
                 plan = plan_undo(engine.state, order.count, self.core.now(), engine.limits)
@@ -60,6 +64,17 @@ class LargeChanges:
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan
         return await self._done(reply, who)
+
+    async def _change_chosen(self, order: Any, pattern: o.Pattern, who: str | None) -> Reply | None:
+        core = self.core
+        with self._planning(kind_of(order).upper()):
+            plan = await in_turns(plan_many(core.state, order, core.now()))
+            if (count := len(plan)) <= AT_ONCE:
+                return core.submit(with_pattern(order, replace(pattern, plan=plan)), who).reply
+            with self._dropped_unless_decided():
+                core.submit(o.StageTasks([], core.state.next_task))
+                await self._stage(plan)
+                return core.submit(with_pattern(order, replace(pattern, staged=count)), who).reply
 
     async def load(self, order: o.LoadTasks, who: str | None) -> Reply:
         """LOAD; the records are taken out of the order one by one, since to free them at once takes long."""
@@ -80,7 +95,7 @@ class LargeChanges:
                 reply = core.submit(o.DecideLoad(count, order.saved, order.file), who).reply
         return await self._done(reply, who)
 
-    async def _stage(self, numbered: list[tuple[int, TaskSpec]]) -> None:
+    async def _stage(self, numbered: Any) -> None:
         core = self.core
         numbered.reverse()
         while numbered:

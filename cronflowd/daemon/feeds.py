@@ -200,10 +200,10 @@ class Watcher:
 class LogFeed:
     """LOG … follow: the lines of one run until it has ended."""
 
-    def __init__(self, core: Core, session: Session, run: int) -> None:
+    def __init__(self, core: Core, session: Session, run: int, only_fd: int | None = None) -> None:
         self._core = core
         self._session = session
-        self._run = run
+        self._run, self._only_fd = run, only_fd
         # (line, record) that are not worded yet; an output's limit bounds it.
         self._lines: deque[tuple[output.Line, int]] = deque()
         self._waits = True  # for the past
@@ -213,20 +213,23 @@ class LogFeed:
 
     def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
         if isinstance(fact, f.OutputReceived) and fact.run == self._run:
-            self._lines.extend((line, seq) for line in fact.lines)
-            self.count += len(fact.lines)
+            self._take(fact.lines, seq)
             self._tell()
         elif isinstance(fact, f.RunEnded) and fact.run == self._run and fact.final:
             self.ended.set()
 
     def past(self, lines: Iterable[output.Line], seq: int) -> None:
         """The lines there were when it began; those that came meanwhile follow."""
-        early = self._lines
-        self._lines = deque((line, seq) for line in lines)
-        self.count += len(self._lines)
+        early, self._lines = self._lines, deque()
+        self._take(lines, seq)
         self._lines += early
         self._waits = False
         self._tell()
+
+    def _take(self, lines: Iterable[output.Line], seq: int) -> None:
+        before = len(self._lines)
+        self._lines.extend((line, seq) for line in lines if self._only_fd in (None, line[0]))
+        self.count += len(self._lines) - before
 
     def leave(self) -> None:
         """Sees no more; the lines it has still leave."""

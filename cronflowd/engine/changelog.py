@@ -27,7 +27,7 @@ LET_GO = 1000  # entries that are freed together
 FORGET = 10  # changes that are forgotten together, each of at most so many steps
 ALL = 0  # the id that stands for PAUSE all and RESUME all
 PAUSE = ("paused", "paused_until_at", "paused_why")
-STANDING = (*PAUSE, "counts", "fired", "heard", "failure")
+STANDING = (*PAUSE, "counts", "fired", "heard", "failure", "last_state", "last_ended_at")
 STEPS = {
     f.TaskAdded: "added",
     f.TaskChanged: "changed",
@@ -53,6 +53,8 @@ class Was:
     fired: int = 0
     heard: dict[str, Reason] = Factory(dict)
     failure: Failure | None = None
+    last_state: str = ""
+    last_ended_at: datetime | None = None
 
     @property
     def record(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ never touch; refuse before any fact exists.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
 from ..tasks.options import masked, refuse_masks, set_options
 from ..tasks.reasons import Reason, in_words, reason
-from ..tasks.task import WAITING, Task, TaskSpec, make_spec, parse_record, read_today
+from ..tasks.task import WAITING, Task, TaskSpec, make_spec, parse_record, read_record, read_today
 from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
@@ -144,15 +144,46 @@ def _settled(state: State, spec: TaskSpec, old_name: str = "") -> TaskSpec:
 
 
 def _set(state: State, order: o.SetTask, now: datetime, limits: Limits) -> Decision:
+    assert isinstance(order.ref, str)
     task = find_task(state, order.ref)
-    words = dict(order.words)
-    refuse_masks(words)
-    old = task.spec
+    return _defined(state, task, set_spec(state, task, order.words, now), "notify" in order.words, now)
+
+
+def _roll_back(state: State, order: o.RollBack, now: datetime, limits: Limits) -> Decision:
+    task, spec = find_task(state, order.ref), read_record(order.record, state.default_tz)
+    if spec.unread:
+        raise Refusal("bad-line", f"revision {order.rev} cannot be read any more: {spec.unread.why}")
+    _check_free(state, spec.name, task.id)
+    spec = _settled(state, spec, task.name)
+    _check_waiting(state, spec, task.name)
+    return _defined(state, task, spec, True, now)
+
+
+def _defined(state: State, task: Task, spec: TaskSpec, asks_notify: bool, now: datetime) -> Decision:
+    """A task has another definition from now on, and those that wait for it know its new name."""
+    old, decision = task.spec, _changed(state, task, spec, now)
     if old.unread is not None:
-        return _mend(state, task, old.unread.record, words, now)
+        return decision
+    assert decision.reply
+    decision.reply.columns = NOTE_COLUMNS
+    decision.reply.rows = notes(state, spec, spec.work != old.work, asks_notify)
+    if spec.name != old.name:
+        for task_id in sorted(state.dependents.get(old.name, ())):
+            decision.facts.append(_replaced(state.tasks[task_id], {old.name: spec.name}))
+    return decision
+
+
+def set_spec(state: State, task: Task, given: dict[str, str], now: datetime) -> TaskSpec:
+    """The definition of a task as these words of SET change it."""
+    words, old = dict(given), task.spec
+    refuse_masks(words)
     name = words.pop("name", old.name) or f"task_{task.id}"
     if name != old.name:
-        _check_new_name(state, task, name)
+        check_name(name)
+        _check_free(state, name, task.id)
+    if old.unread is not None:  # whole again with these words, or still refused
+        _, spec = parse_record(old.unread.record | words | {"jobName": name}, state.default_tz)
+        return _settled(state, spec, old.name)
     command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
     zone = old.schedule.tz
     if text != old.schedule.text or "tz" in words:
@@ -161,19 +192,12 @@ def _set(state: State, order: o.SetTask, now: datetime, limits: Limits) -> Decis
     spec = make_spec(name, text, command, options, state.default_tz)
     spec = _settled(state, spec, old.name)
     _check_waiting(state, spec, old.name)
-    decision = _changed(state, task, spec, now)
-    assert decision.reply
-    decision.reply.columns = NOTE_COLUMNS
-    decision.reply.rows = notes(state, spec, spec.work != old.work, "notify" in order.words)
-    if name != old.name:
-        for task_id in sorted(state.dependents.get(old.name, ())):
-            decision.facts.append(_replaced(state, state.tasks[task_id], old.name, name))
-    return decision
+    return spec
 
 
-def _replaced(state: State, task: Task, old: str, new: str) -> f.Fact:
-    """A task that waits for another one, which has a new name, or none any more (empty)."""
-    after = tuple(filter(None, (new if name == old else name for name in task.spec.options.after)))
+def _replaced(task: Task, new: Mapping[str, str]) -> f.Fact:
+    """A task that waits for others, which have new names, or none any more (empty)."""
+    after = tuple(filter(None, (new.get(name, name) for name in task.spec.options.after)))
     definition: f.Definition = evolve(task.spec, options=evolve(task.spec.options, after=after))
     if task.spec.unread:
         definition = task.spec.record | {"after": ",".join(after)}
@@ -185,14 +209,6 @@ def _replaced(state: State, task: Task, old: str, new: str) -> f.Fact:
 def _names(state: State, tasks: Iterable[int]) -> str:
     first, *more = sorted(state.tasks[task].name for task in tasks)
     return f'"{first}" and {len(more)} more wait' if more else f'"{first}" waits'
-
-
-def _mend(state: State, task: Task, record: dict[str, Any], words: dict[str, str], now: datetime) -> Decision:
-    """SET for a task whose record cannot be read: whole again with these words, or still refused."""
-    if (name := words.pop("name", task.name)) != task.name:
-        _check_new_name(state, task, name)
-    _, spec = parse_record(record | words | {"jobName": name}, state.default_tz)
-    return _changed(state, task, _settled(state, spec, task.name), now)
 
 
 def _changed(state: State, task: Task, spec: TaskSpec, now: datetime) -> Decision:
@@ -232,23 +248,33 @@ def undecided_from(state: State, now: datetime) -> datetime:
     return max(now, state.decided_upto_at)
 
 
-def _check_new_name(state: State, task: Task, name: str) -> None:
-    check_name(name)
-    _check_free(state, name, task.id)
-
-
 def _remove(state: State, order: o.RemoveTask, now: datetime, limits: Limits) -> Decision:
+    assert isinstance(order.ref, str)
     task = find_task(state, order.ref)
-    waiting = sorted(state.dependents.get(task.name, ()))
-    if waiting and not order.force:
+    check_leaving(state, task, order.force, {task.id}, lambda name: name == task.name)
+    reply = Reply(f"{task.id} removed", {"id": task.id, "removed": True})
+    return Decision(removed(state, [task], {task.id}, now), reply)
+
+
+def check_leaving(
+    state: State, task: Task, force: bool, leaving: Container[int], is_leaving: Callable[[str], bool]
+) -> None:
+    """Refuses that a task leaves for which others wait that stay, or that nothing else would start."""
+    waiting = sorted(each for each in state.dependents.get(task.name, ()) if each not in leaving)
+    if waiting and not force:
         raise Refusal("busy", f"{_names(state, waiting)} for it (after=); force=yes has them wait no longer")
     for spec in (state.tasks[task_id].spec for task_id in waiting):
-        if spec.schedule.kind == "after" and spec.options.after == (task.name,):
+        if spec.schedule.kind == "after" and all(map(is_leaving, spec.options.after)):
             raise Refusal("busy", f'nothing else would ever start "{spec.name}" (@after); remove it first')
-    facts = [_replaced(state, state.tasks[task_id], task.name, "") for task_id in waiting]
-    facts += [*_overdue(state, task, now), *cancel_queued(state, task, reason("removed"))]
-    facts.append(f.TaskRemoved(task.id, "removed"))
-    return Decision(facts, Reply(f"{task.id} removed", {"id": task.id, "removed": True}))
+
+
+def removed(state: State, tasks: Iterable[Task], leaving: Container[int], now: datetime) -> list[f.Fact]:
+    """Tasks go, and those that stay wait for them no longer."""
+    tasks = list(tasks)
+    gone = dict.fromkeys((task.name for task in tasks), "")
+    waiting = {each for name in gone for each in state.dependents.get(name, ()) if each not in leaving}
+    facts = [_replaced(state.tasks[task_id], gone) for task_id in sorted(waiting)]
+    return facts + [fact for task in tasks for fact in leave_task(state, task, "removed", now)]
 
 
 def _clear(state: State, order: o.ClearTasks, now: datetime, limits: Limits) -> Decision:
@@ -351,6 +377,7 @@ def _loaded(state: State, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact
 def _pause(state: State, order: o.PauseTasks, now: datetime, limits: Limits) -> Decision:
     if order.until_at is not None and order.until_at <= now:
         raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
+    assert not isinstance(order.refs, o.Pattern)
     tasks = _find_all(state, order.refs)
     ids = [None] if tasks is None else [task.id for task in tasks]
     count = len(state.tasks) if tasks is None else len(tasks)
@@ -359,6 +386,7 @@ def _pause(state: State, order: o.PauseTasks, now: datetime, limits: Limits) -> 
 
 
 def _resume(state: State, order: o.ResumeTasks, now: datetime, limits: Limits) -> Decision:
+    assert not isinstance(order.refs, o.Pattern)
     tasks = _find_all(state, order.refs)
     if tasks is None:
         count, facts = len(state.paused), list[f.Fact]()
@@ -505,9 +533,9 @@ def _added(task_id: int, name: str, due_at: datetime | None, rows: list[Row]) ->
 # --- how HISTORY tells it ---
 
 
-def _name(state: State, ref: str) -> str:
-    task = state.find(ref)
-    return task.name if task else ref
+def _name(state: State, ref: o.Ref) -> str:
+    task = state.find(ref) if isinstance(ref, str) else None
+    return task.name if task else str(ref)
 
 
 def _word(key: str, value: str) -> str:
@@ -529,7 +557,7 @@ def _words_of_set(state: State, order: o.SetTask) -> str:
 
 def _words_of_remove(state: State, order: o.RemoveTask) -> str | None:
     # A notification is no task of anybody's, and would come back as one.
-    task = state.find(order.ref)
+    task = state.find(order.ref) if isinstance(order.ref, str) else None
     return None if task and task.is_notice else _name(state, order.ref)
 
 
@@ -544,13 +572,21 @@ def _words_of_pause(state: State, order: o.PauseTasks) -> str:
     return " ".join(words)
 
 
-def _names_of(state: State, refs: Iterable[str] | None) -> str:
-    return "all" if refs is None else " ".join(_name(state, ref) for ref in refs)
+def _names_of(state: State, refs: tuple[str, ...] | o.Pattern | None) -> str:
+    if refs is None or isinstance(refs, o.Pattern):
+        return str(refs or "all")
+    return " ".join(_name(state, ref) for ref in refs)
 
 
 DEFINE: Rules = {
     o.AddTask: Rule(_add, "ADD", _words_of_add, is_exclusive=True),
     o.SetTask: Rule(_set, "SET", _words_of_set, is_exclusive=True),
+    o.RollBack: Rule(
+        _roll_back,
+        "ROLLBACK",
+        lambda state, order: f"{_name(state, order.ref)} {order.rev}",
+        is_exclusive=True,
+    ),
     o.RemoveTask: Rule(_remove, "REMOVE", _words_of_remove, is_exclusive=True),
     o.ClearTasks: Rule(_clear, "CLEAR", lambda state, order: f"{state.count_own()} tasks", is_exclusive=True),
     o.LoadTasks: Rule(

@@ -26,6 +26,7 @@ from .alarms import Alarms
 from .definitions import DEFINE, saved_fact, undecided_from
 from .dependencies import next_judgement
 from .fires import FIRES, fire_now, next_unread, out_of_bounds
+from .many import MANY, is_planned
 from .placement import choose
 from .rules import Decision, Limits, Rule, Rules
 from .runs import RUNS
@@ -104,6 +105,7 @@ _RULES: Rules = {
     **SLICES,
     **FIRES,
     **RUNS,
+    **MANY,
     **WORKERS,
     **expectations.EXPECT,
     o.StartDaemon: Rule(_start),
@@ -134,7 +136,7 @@ class Engine:
     def decide(self, order: Any, now: datetime, who: str | None = None) -> Decision:
         """What `order` leads to at `now`, if `who` gives it. Raises Refusal, and then nothing happened."""
         rule = _RULES[type(order)]
-        if rule.is_exclusive:
+        if rule.is_exclusive and not is_planned(order):
             self.check_free()
         decision = rule.decide(self.state, order, now, self.limits)
         if rule.verb:

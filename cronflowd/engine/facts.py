@@ -127,6 +127,8 @@ class TaskRestored(Asked):
     fired: int = 0
     heard: dict[str, Reason] = msgspec.field(default_factory=dict)
     failure: Failure | None = None  # how its last fire had ended
+    last_state: str = ""
+    last_ended_at: datetime | None = None
 
 
 class TaskPaused(Asked):
@@ -162,8 +164,10 @@ class BulkDecided(Asked):
     """From now on it is to be so, whatever happens; what follows makes it so."""
 
     urgent: ClassVar[bool] = False
-    kind: str  # `clear`, `load`, `undo`
+    kind: str  # as `Bulk` has it
     undoes: list[int] | None = None  # the changes that are taken back, newest first
+    args: dict[str, str] | None = None  # of PAUSE: why; of RUN: those of the runs
+    until_at: datetime | None = None  # of PAUSE
 
 
 class BulkStepped(Fact):
@@ -187,6 +191,8 @@ class BulkCarried(Fact):
     who: str | None
     change: int | None
     undoes: list[int]
+    args: dict[str, str] | None = None
+    until_at: datetime | None = None
 
 
 # --- fires and runs ---
@@ -492,6 +498,8 @@ class TaskCarried(Fact):
     heard: dict[str, Reason] = msgspec.field(default_factory=dict)
     notice: bool = False
     failure: Failure | None = None
+    last_state: str = ""
+    last_ended_at: datetime | None = None
 
 
 class LedgerCarried(Fact):
@@ -602,6 +610,8 @@ class StepCarried(Fact):
     fired: int = 0
     heard: dict[str, Reason] = msgspec.field(default_factory=dict)
     failure: Failure | None = None
+    last_state: str = ""
+    last_ended_at: datetime | None = None
 
 
 def named(row: Any, names: Iterable[str]) -> dict[str, Any]:

@@ -6,14 +6,17 @@ An order is a request and may be refused; only facts change anything. Names are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fnmatch
+import re
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from ..base.text import format_option
 from ..tasks.reasons import Reason
-from ..tasks.task import TaskSpec
+from ..tasks.task import Task, TaskSpec
 
 
 class Order(msgspec.Struct):
@@ -21,6 +24,32 @@ class Order(msgspec.Struct):
 
 
 # --- from clients ---
+
+
+class Pattern(Order):
+    """The tasks that tag= and name= choose, as in LIST: both, where both are given."""
+
+    tag: str
+    name: str  # a glob
+    plan: Any = None  # which they are and what becomes of them, if that was worked out before
+    staged: int = 0  # or so many were staged
+
+    def chooser(self) -> Callable[[Task], bool]:
+        """Whether a task is one of them."""
+        is_named = re.compile(fnmatch.translate(self.name)).match if self.name else None
+        tag = self.tag
+
+        def chooses(task: Task) -> bool:
+            return not (is_named and not is_named(task.name)) and (not tag or tag in task.spec.options.tags)
+
+        return chooses
+
+    def __str__(self) -> str:
+        pairs = (("tag", self.tag), ("name", self.name))
+        return " ".join(format_option(key, value) for key, value in pairs if value)
+
+
+Ref = str | Pattern
 
 
 class AddTask(Order):
@@ -36,12 +65,20 @@ class AddTask(Order):
 class SetTask(Order):
     """SET: option words, and `schedule`, `command`, `name` among them."""
 
-    ref: str
+    ref: Ref
     words: dict[str, str]
 
 
-class RemoveTask(Order):
+class RollBack(Order):
+    """ROLLBACK: a task is defined again as it was at a revision."""
+
     ref: str
+    rev: int
+    record: dict[str, Any]
+
+
+class RemoveTask(Order):
+    ref: Ref
     force: bool = False  # also if others wait for it: they do so no longer
 
 
@@ -68,13 +105,13 @@ class LoadTasks(Order):
 
 
 class PauseTasks(Order):
-    refs: tuple[str, ...] | None  # None = all
+    refs: tuple[str, ...] | Pattern | None  # None = all
     until_at: datetime | None
     why: str
 
 
 class ResumeTasks(Order):
-    refs: tuple[str, ...] | None
+    refs: tuple[str, ...] | Pattern | None
 
 
 class UndoChanges(Order):
@@ -83,7 +120,7 @@ class UndoChanges(Order):
 
 
 class RunTask(Order):
-    ref: str
+    ref: Ref
     args: dict[str, str]
 
 
@@ -198,9 +235,9 @@ class RecordCheckpoint(Order):
 
 
 class StageTasks(Order):
-    """Some of a file's tasks, as they will be, are kept for a LOAD that is to be decided."""
+    """Some tasks, as they will be, are kept for a change of very many that is to be decided."""
 
-    entries: Sequence[tuple[int, TaskSpec]]
+    entries: Sequence[tuple[int, TaskSpec | None]]  # None: of a change that needs no definition
     next_task: int | None = None  # with the first: the ids below are taken
 
 

@@ -125,7 +125,7 @@ from ..base.output import last_lines, size_of
 from ..base.replies import Reply
 from ..base.text import format_time
 from ..tasks.reasons import Reason, code_of, in_words, reason, shortened
-from ..tasks.task import HELD, Run
+from ..tasks.task import HELD, Run, Task
 from . import facts as f
 from . import orders as o
 from .definitions import find_task
@@ -158,7 +158,16 @@ MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it i
 
 
 def _run(state: State, order: o.RunTask, now: datetime, limits: Limits) -> Decision:
+    assert isinstance(order.ref, str)
     task = find_task(state, order.ref)
+    decision = ask(state, task, order.args, now, state.next_run)
+    if len(decision.facts) == 1:
+        decision.messages += send_at_once(state, task, decision.facts[0], now)
+    return decision
+
+
+def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: int) -> Decision:
+    """A run that somebody asks for, with this number; or, with on=all, several."""
     if task.spec.unread:
         what = f'"{task.name}" never runs: {in_words(task.spec.unread.reason)}'
         raise Refusal("bad-line", f"{what}; SET mends it")
@@ -168,13 +177,10 @@ def _run(state: State, order: o.RunTask, now: datetime, limits: Limits) -> Decis
     parked, before, messages = found
     if not (targets := targets_of(state, task.spec, now)):
         raise Refusal("busy", in_words(NO_WORKER))
-    first, args = state.next_run, order.args or None
     before += [
-        f.RunQueued(run, task.id, now, "manual", None, args, parked, target=target)
+        f.RunQueued(run, task.id, now, "manual", None, args or None, parked, target=target)
         for run, target in enumerate(targets, first)
     ]
-    if len(before) == 1:
-        messages += send_at_once(state, task, before[0], now)
     more = {"runs": [first + n for n in range(len(targets))]} if task.spec.options.on == "all" else {}
     return Decision(before, Reply(str(first), {"run": first} | more), messages)
 

@@ -20,7 +20,8 @@ from . import facts as f
 from . import orders as o
 from .changelog import ALL
 from .definitions import AT_ONCE, define_task, finish, leave_task, loaded, loaded_words, saved_fact
-from .rules import Decision, Limits, Rule, Rules
+from .many import ENDS, take
+from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
 from .undo import PARTS, Undoing, has_part, plan_back, take_part
 from .unfinished import Again, Bulk
@@ -96,17 +97,17 @@ def _changes(state: State, bulk: Bulk) -> Iterator[o.BulkSlice]:
     def leaves(task_id: int) -> bool:
         return task_id in state.tasks and not (task_id in bulk.entries or state.tasks[task_id].is_notice)
 
-    if bulk.kind == "resume":
+    if bulk.kind == "resume" and not bulk.entries:
         paused = filter(None, state.paused.walk_numbers())
         yield from (o.BulkSlice("resume", some) for some in _in_slices(paused))
-    elif not bulk.done:
+    elif bulk.kind in ("load", "clear") and not bulk.done:
         leave = "loaded" if bulk.kind == "load" else "cleared"
         for ids in (_from_the_last_due(state), state.tasks.walk_numbers()):
             yield from (o.BulkSlice(leave, some) for some in _in_slices(filter_in_turns(ids, leaves)))
     done = bulk.done
     for some in _in_slices(islice(filter(None, bulk.entries.walk_numbers()), done, None)):
         done += len(some)
-        yield o.BulkSlice("define", some, done)
+        yield o.BulkSlice("define" if bulk.kind == "load" else bulk.kind, some, done)
 
 
 def _from_the_last_due(state: State) -> Iterator[int]:
@@ -148,7 +149,7 @@ def _in_slices(ids: Iterable[int | None]) -> Iterator[list[int]]:
 
 
 def _stage(state: State, order: o.StageTasks, now: datetime, limits: Limits) -> Decision:
-    lines = [orjson.dumps(spec.record).decode() for _, spec in order.entries]
+    lines = [orjson.dumps(spec.record).decode() if spec else "" for _, spec in order.entries]
     return Decision([f.BulkStaged([task_id for task_id, _ in order.entries], lines, order.next_task)])
 
 
@@ -163,9 +164,17 @@ def _drop_staged(state: State, order: o.DropStaged, now: datetime, limits: Limit
 
 
 def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits) -> Decision:
-    bulk, facts = state.unfinished.bulk, list[f.Fact]()
+    bulk, facts, messages = state.unfinished.bulk, list[f.Fact](), list[Message]()
     assert bulk
-    for task_id in order.tasks:
+    if order.kind in ENDS:
+        lines = ((task_id, bulk.entries.get(task_id)) for task_id in order.tasks)
+        entries = [
+            (task_id, read_record(orjson.loads(line), state.default_tz) if line else None)
+            for task_id, line in lines
+        ]
+        taken = take(state, order.kind, entries, bulk.args, bulk.until_at, bulk.entries, now)
+        facts, messages = taken.facts, taken.messages
+    for task_id in order.tasks if order.kind not in ENDS else ():
         if order.plan and has_part(state, order.plan, order.kind, task_id):  # it may have left by itself
             facts += take_part(state, order.plan, order.kind, task_id, now)
         elif order.plan:
@@ -173,14 +182,14 @@ def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits)
         elif order.kind == "define":
             spec = read_record(orjson.loads(bulk.entries[task_id]), state.default_tz)
             facts += define_task(state, task_id, spec, now)
-        elif order.kind == "resume":
-            facts += [f.TaskResumed(task_id)] if task_id in state.paused else []
         elif task := state.tasks.get(task_id):
             facts += leave_task(state, task, order.kind, now)
     for fact in facts:
         if isinstance(fact, f.Asked):
             fact.who, fact.change = bulk.who, bulk.change
-    return Decision([*facts, f.BulkStepped(order.done)])
+        elif isinstance(fact, f.RunQueued | f.RunStopping):
+            fact.who = bulk.who
+    return Decision([*facts, f.BulkStepped(order.done)], None, messages)
 
 
 def _end_bulk(state: State, order: o.EndBulk, now: datetime, limits: Limits) -> Decision:

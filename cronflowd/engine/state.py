@@ -552,6 +552,8 @@ def _count(task: Task, outcome: Outcome) -> None:
     counts = task.counts = task.counts or {}
     counts[outcome.state] = counts.get(outcome.state, 0) + outcome.count
     task.failure = judge(task.failure, outcome)
+    if outcome.run is not None:
+        task.last_state, task.last_ended_at = outcome.state, outcome.ended_at
 
 
 # --- the door ---

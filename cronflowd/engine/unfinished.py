@@ -48,13 +48,17 @@ class Again:
 class Bulk:
     """A change of very many tasks."""
 
-    kind: str  # `clear`, `load`, `resume`, `undo`
+    # `clear`, `load`, `undo`, `resume` of all; or what is done to those that were staged: `set`, `remove`,
+    # `pause`, `resume`, `run`.
+    kind: str
     is_decided: bool = False
     done: int = 0  # of the entries
     who: str | None = None
     change: int | None = None
     undoes: list[int] = Factory(list)
-    entries: Numbered[str] = Factory(Numbered)  # of a file that is loaded: records as JSON, by id
+    args: dict[str, str] = Factory(dict)
+    until_at: datetime | None = None
+    entries: Numbered[str] = Factory(Numbered)  # what was staged: records as JSON, by id
 
 
 class Unfinished:
@@ -105,7 +109,8 @@ class Unfinished:
 
     def bulk_decided(self, fact: f.BulkDecided) -> None:
         bulk = self.bulk = self.bulk or Bulk(fact.kind)
-        bulk.is_decided, bulk.who, bulk.change, bulk.undoes = True, fact.who, fact.change, fact.undoes or []
+        bulk.kind, bulk.is_decided, bulk.who, bulk.change = fact.kind, True, fact.who, fact.change
+        bulk.undoes, bulk.args, bulk.until_at = fact.undoes or [], fact.args or {}, fact.until_at
         self._changes.is_held = True  # those that are taken back must be known to the end
 
     def bulk_stepped(self, fact: f.BulkStepped) -> None:
@@ -122,13 +127,19 @@ class Unfinished:
         self._changes.trim()
 
     def bulk_carried(self, fact: f.BulkCarried) -> None:
-        self.bulk = Bulk(fact.kind, fact.decided, fact.done, fact.who, fact.change, fact.undoes)
+        self.bulk = Bulk(
+            fact.kind, fact.decided, fact.done, fact.who, fact.change, fact.undoes, fact.args or {},
+            fact.until_at,
+        )  # fmt: skip
         self._changes.is_held = fact.decided
 
     def carry(self) -> Iterator[f.Fact]:
         """It comes before the log of changes, which it holds."""
         if bulk := self.bulk:
-            yield f.BulkCarried(bulk.kind, bulk.is_decided, bulk.done, bulk.who, bulk.change, bulk.undoes)
+            yield f.BulkCarried(
+                bulk.kind, bulk.is_decided, bulk.done, bulk.who, bulk.change, bulk.undoes,
+                bulk.args or None, bulk.until_at,
+            )  # fmt: skip
             pairs = iter(bulk.entries.items())
             while some := dict(islice(pairs, STAGED_TOGETHER)):
                 yield f.BulkStaged(list(some), list(some.values()))

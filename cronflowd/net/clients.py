@@ -13,10 +13,12 @@ HELLO, and watchers from being cut off.
 from __future__ import annotations
 
 import logging
+import pwd
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from itertools import chain
 from math import inf
 from time import perf_counter
@@ -82,10 +84,24 @@ class Session:
         The name is a claim, so it never stands alone. One that is more than a plain word is
         quoted: no name looks like an address, or like another one's name at another address.
         """
+        # A process is gone when somebody reads of it; the kernel says whose it was.
+        local = _LOCAL_PEER.fullmatch(self.address) if self.kind == "unix" else None
+        where = f"unix:{_user_name(int(local[1]))}" if local else self.address
         if not self.name:
-            return self.address
+            return where
         name = escape(self.name).replace('"', "'")[:MAX_NAME]
-        return f"{name}@{self.address}" if _PLAIN_NAME.fullmatch(name) else f'"{name}"@{self.address}'
+        return f"{name}@{where}" if _PLAIN_NAME.fullmatch(name) else f'"{name}"@{where}'
+
+
+_LOCAL_PEER = re.compile("unix:pid=[0-9]+,uid=([0-9]+)")
+
+
+@lru_cache(256)
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid={uid}"
 
 
 class Answering(Protocol):

@@ -195,6 +195,8 @@ class Task:
     held: int = 0  # of them, those that a worker has got
     counts: dict[str, int] | None = None  # fires by disposition, since it was added
     failure: Failure | None = None  # how its last fire ended, if that was not well
+    last_state: str = ""  # how its last run ended; empty = none has
+    last_ended_at: datetime | None = None
     is_notice: bool = False  # made by the daemon to tell somebody something; see notices.py
     run_head: str = ""  # the part of its RUN line that never changes; derived from spec
 

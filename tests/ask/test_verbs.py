@@ -57,7 +57,7 @@ def test_a_refusal_names_what_was_wrong_and_how_to_say_it(line: str, message: st
 @pytest.mark.parametrize("pattern", ["[ab]*", "[]x]", "[!]x]", "a]b", "[[]", "*", "?[0-9][!a-c]"])
 def test_a_pattern_that_is_whole_is_taken(pattern: str) -> None:
     """A ] ends nothing right behind [ or [!, as in the shell."""
-    assert parse(f"LIST name={pattern}", CONTEXT).name == pattern
+    assert parse(f"LIST name={pattern}", CONTEXT).which.name == pattern
 
 
 def test_before_authentication_only_what_tells_nothing_may_be_said() -> None:

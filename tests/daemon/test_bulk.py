@@ -140,3 +140,29 @@ async def test_an_undo_of_many_steps_is_not_taken_for_the_next_one() -> None:
     core.submit(order)
     assert core.state.find("last") is None
     journal.arrive()
+
+
+async def test_very_many_that_a_pattern_chooses_are_one_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else waits for it, and a crash or UNDO finds all of it or nothing."""
+    core, journal = make_core()
+    monkeypatch.setattr(journal, "flush", journal.arrive)
+    monkeypatch.setattr(core, "wake", lambda: None)
+    large, context = bulk.LargeChanges(core), commands.Context(START, "UTC")
+
+    async def say(line: str) -> str:
+        order = commands.parse(line, context)
+        assert large.is_large(order)
+        reply = await large.change(order, None)
+        return reply.text
+
+    assert await say("PAUSE name=n9 why=one") == "1 paused"
+    assert await say("SET name=n* timeout=5m") == f"{MANY} changed"
+    assert {task.spec.options.timeout_s for task in core.state.tasks.values()} == {300.0}
+    assert await say("REMOVE name=n?*") == f"{MANY} removed"
+    assert [change.what for change in core.state.changes.changes][-3:] == [
+        "PAUSE name=n9 why=one",
+        "SET name=n* timeout=5m",
+        "REMOVE name=n?*",
+    ]
+    assert await say("UNDO") == "1 undone"
+    assert core.state.count_own() == MANY

@@ -623,3 +623,13 @@ def test_a_name_is_told_with_the_address_that_claims_it(name: str, who: str) -> 
     """Anybody may say that he is root; HISTORY tells from where, and no name looks like an address."""
     session = Session(None, "192.0.2.7:40001", "tcp", name)  # type: ignore[arg-type]
     assert session.who == who
+
+
+@pytest.mark.parametrize(("uid", "user"), [(0, "unix:root"), (4_000_000_001, "unix:uid=4000000001")])
+def test_over_the_unix_socket_it_is_the_user_who_is_told(uid: int, user: str) -> None:
+    """A process number means nothing an hour later; that root did it still does."""
+    session = Session(None, f"unix:pid=4242,uid={uid}", "unix")  # type: ignore[arg-type]
+    assert session.who == user
+    session.name = "ann"
+    assert session.who == f"ann@{user}"
+    assert Session(None, "unix:pid=1,uid=0", "tcp").who == "unix:pid=1,uid=0"  # type: ignore[arg-type]

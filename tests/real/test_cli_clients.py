@@ -92,7 +92,7 @@ def test_what_went_in_comes_out_and_goes_in_again(daemon: Daemon, start_daemon: 
     assert cronflowd(other, "import", "-", given=out.stdout).returncode == 0
 
     def meanings(which: Daemon) -> list[list[str]]:
-        return sorted(row.split("\t")[4:] for row in which.ask("LIST")[:-1])
+        return sorted(row.split("\t")[4:6] for row in which.ask("LIST")[:-1])
 
     assert meanings(daemon) == meanings(other)
     assert cronflowd(daemon, "export", "tee").stdout.startswith("# tee\nPATH=")

@@ -46,7 +46,7 @@ SEED = [
     ("CLEAR", r"OK \d+ removed"),
     ("PING", r"PONG"),
     ("ADD name=seed 0 5 * * * echo Hello every morning!", r"OK \d+ seed next=\S+T\S+Z"),
-    ("LIST", r"\d+\tseed\t\w+\t\S+Z\t0 5 \* \* \*\techo Hello every morning!\nOK 1"),
+    ("LIST", r"\d+\tseed\t\w+\t\S+Z\t0 5 \* \* \*\techo Hello every morning!\t-\t-\t-\nOK 1"),
     ("STATUS", r"tasks\t1\n(.+\n)+OK 1 tasks"),
     ("SAVE", r"OK 1 saved"),
     ("LOAD", r"OK 1 loaded"),

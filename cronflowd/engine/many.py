@@ -1,0 +1,157 @@
+"""PAUSE, RESUME, RUN, REMOVE and SET of all tasks that tag= and name= choose: one change, or none.
+
+What is to become of them is worked out first, in small steps, and refused as a whole. A few are then
+changed in one decision; very many are staged and changed in slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+from attrs import evolve
+from msgspec import structs
+
+from ..base.errors import Refusal
+from ..base.replies import Reply
+from ..base.text import format_time
+from ..tasks.task import Task, TaskSpec
+from . import facts as f
+from . import orders as o
+from .definitions import DEFINE, check_leaving, finish, reload, removed, set_spec
+from .rules import Decision, Limits, Rule, Rules
+from .runs import RUNS, ask
+from .state import State
+
+Plan = list[tuple[int, TaskSpec | None]]  # ids, with the new definition where there is one
+_KINDS: dict[type, str] = {
+    o.SetTask: "set",
+    o.RemoveTask: "remove",
+    o.PauseTasks: "pause",
+    o.ResumeTasks: "resume",
+    o.RunTask: "run",
+}
+ENDS = {"set": "changed", "remove": "removed", "pause": "paused", "resume": "resumed", "run": "started"}
+
+
+def kind_of(order: Any) -> str:
+    """The verb, in lower case."""
+    return _KINDS[type(order)]
+
+
+def pattern_of(order: Any) -> o.Pattern | None:
+    """What an order names its tasks by, unless it names them one by one."""
+    found = getattr(order, "ref", None) or getattr(order, "refs", None)
+    return found if isinstance(found, o.Pattern) else None
+
+
+def with_pattern(order: Any, pattern: o.Pattern) -> Any:
+    """The same order with what was worked out."""
+    return structs.replace(order, **{"ref" if hasattr(order, "ref") else "refs": pattern})
+
+
+def is_planned(order: Any) -> bool:
+    """Whether it was worked out while nobody else could change tasks."""
+    pattern = pattern_of(order)
+    return pattern is not None and bool(pattern.plan or pattern.staged)
+
+
+def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, Plan]:
+    """Which tasks are changed, and what they become, in small steps; or Refusal."""
+    pattern, kind = pattern_of(order), kind_of(order)
+    assert pattern
+    if kind == "pause" and order.until_at is not None and order.until_at <= now:
+        raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
+    if kind == "resume" and state.is_all_paused(now):
+        raise Refusal("busy", "everything is paused; RESUME all lifts that")
+    chooses = pattern.chooser()
+    found: dict[int, Task] = {}
+    for task in state.tasks.walk():
+        yield
+        if task and not task.is_notice and chooses(task):
+            found[task.id] = task
+    if not found:
+        raise Refusal("not-found", f"no task has {pattern}")
+    plan: Plan = []
+    for task in found.values():
+        yield
+        with _named(task):
+            spec = set_spec(state, task, order.words, now) if kind == "set" else None
+            if kind == "remove":
+                check_leaving(state, task, order.force, found, lambda name: state.names.get(name) in found)
+        if (kind != "resume" or task.paused) and not (spec and spec.record == task.spec.record):
+            plan.append((task.id, spec))
+    return plan
+
+
+@contextmanager
+def _named(task: Task) -> Iterator[None]:
+    """A refusal that comes of one of several tasks says which."""
+    try:
+        yield
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{task.name}: {refusal.message}") from None
+
+
+def take(
+    state: State,
+    kind: str,
+    plan: Iterable[tuple[int, TaskSpec | None]],
+    args: dict[str, str],
+    until_at: datetime | None,
+    all_chosen: Container[int],
+    now: datetime,
+) -> Decision:
+    """What is done to some of those that were chosen, as far as they are still there."""
+    here = [(task, spec) for task_id, spec in plan if (task := state.tasks.get(task_id))]
+    if kind == "remove":
+        return Decision(removed(state, [task for task, _ in here], all_chosen, now))
+    decision, first = Decision(), state.next_run
+    for task, spec in here:
+        if kind == "set":
+            assert spec
+            decision.facts += reload(state, task, spec, now)
+        elif kind == "pause":
+            decision.facts.append(f.TaskPaused(task.id, until_at, args.get("why", "")))
+        elif kind == "resume":
+            decision.facts += [f.TaskResumed(task.id)] if task.paused else []
+        else:
+            with suppress(Refusal):  # overlap= lets no other run in, or no worker is there for it
+                asked = ask(state, task, args, now, first)
+                first += sum(isinstance(fact, f.RunQueued) for fact in asked.facts)
+                decision.facts += asked.facts
+                decision.messages += asked.messages
+    return decision
+
+
+def _change(state: State, order: Any, now: datetime) -> Decision:
+    pattern, kind = pattern_of(order), kind_of(order)
+    assert pattern
+    args = order.args if kind == "run" else {"why": order.why} if kind == "pause" else {}
+    until_at = order.until_at if kind == "pause" else None
+    if pattern.staged:
+        decided = f.BulkDecided(kind, args=args or None, until_at=until_at)
+        return Decision([decided], _reply(kind, pattern.staged))
+    plan: Plan = pattern.plan if pattern.plan is not None else finish(plan_many(state, order, now))
+    decision = take(state, kind, plan, args, until_at, {task_id for task_id, _ in plan}, now)
+    count = len(plan)
+    if kind == "run":
+        count = len({fact.task for fact in decision.facts if isinstance(fact, f.RunQueued)})
+    decision.reply = _reply(kind, count)
+    return decision
+
+
+def _reply(kind: str, count: int) -> Reply:
+    return Reply(f"{count} {ENDS[kind]}", {ENDS[kind]: count})
+
+
+def _or_many(rule: Rule) -> Rule:
+    def decide(state: State, order: Any, now: datetime, limits: Limits) -> Decision:
+        return _change(state, order, now) if pattern_of(order) else rule.decide(state, order, now, limits)
+
+    return evolve(rule, decide=decide)
+
+
+MANY: Rules = {kind: _or_many({**DEFINE, **RUNS}[kind]) for kind in _KINDS}

@@ -1,0 +1,115 @@
+"""Orders for all tasks that tag= and name= choose: one change or none, however many they are."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import structs
+
+from cronflowd.ask import commands
+from cronflowd.base.errors import Refusal
+from cronflowd.engine import orders as o
+from cronflowd.engine.definitions import AT_ONCE, finish
+from cronflowd.engine.many import pattern_of, plan_many, with_pattern
+from cronflowd.engine.rules import Decision
+from tests.lib.engine_driver import Driver, snapshot
+
+MANY = AT_ONCE + 50
+
+
+def make(tasks: int) -> Driver:
+    driver = Driver()
+    for number in range(1, tasks + 1):
+        driver.line(f"ADD name=web{number} tags=web 0 9 * * * true")
+    driver.line("ADD name=db tags=db 0 9 * * * true")
+    return driver
+
+
+def order_many(driver: Driver, line: str) -> Decision:
+    """What the daemon does for very many: plan, stage, decide; the slices are the driver's."""
+    order = commands.parse(line, commands.Context(driver.now, "UTC"))
+    pattern = pattern_of(order)
+    assert pattern
+    plan = finish(plan_many(driver.state, order, driver.now))
+    driver.do(o.StageTasks([], driver.state.next_task))
+    driver.do(o.StageTasks(plan))
+    return driver.do(with_pattern(order, structs.replace(pattern, staged=len(plan))))
+
+
+def words(decision: Decision) -> str:
+    assert decision.reply
+    return decision.reply.text
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "holds"),
+    [
+        ("PAUSE tag=web why=disk", "{} paused", lambda task: task.paused and task.paused_why == "disk"),
+        ("SET tag=web timeout=5m", "{} changed", lambda task: task.spec.options.timeout_s == 300),
+        ("RUN name=web*", "{} started", lambda task: len(task.runs) == 1),
+        ("REMOVE name=web*", "{} removed", lambda task: False),
+    ],
+)
+@pytest.mark.parametrize("count", [3, MANY])
+def test_what_is_ordered_by_a_pattern_is_so_of_all_and_of_no_other(
+    line: str, text: str, holds: object, count: int
+) -> None:
+    """Few in one decision or very many in slices, and a restart in between: the same comes of it."""
+    driver = make(count)
+    assert callable(holds)
+    decision = order_many(driver, line) if count > AT_ONCE else driver.line(line)
+    assert words(decision) == text.format(count)
+    if count > AT_ONCE:
+        driver.do(driver.engine.next_slice(driver.now))
+        driver.take_over(driver.replay())
+    driver.pump()
+    web = [task for task in driver.state.tasks.values() if task.name != "db"]
+    assert len(web) == (0 if line.startswith("REMOVE") else count)
+    assert all(holds(task) for task in web)
+    assert not holds(driver.state.tasks[count + 1])
+    assert snapshot(driver.replay()) == snapshot(driver.state)
+    if not line.startswith("RUN"):
+        assert len(driver.state.changes.changes[-1].steps) == count
+        assert driver.state.changes.changes[-1].what == line
+
+
+def test_undo_takes_back_a_change_of_many_as_one() -> None:
+    """It was one order, so one UNDO is enough."""
+    driver = make(3)
+    driver.line("REMOVE tag=web")
+    assert len(driver.state.tasks) == 1
+    driver.line("UNDO")
+    assert sorted(task.name for task in driver.state.tasks.values()) == ["db", "web1", "web2", "web3"]
+
+
+def test_what_is_refused_for_one_is_refused_for_all_and_says_for_which() -> None:
+    """Half a change would be none that anybody could take back with a clear mind."""
+    driver = make(2)
+    driver.line("ADD name=webone tags=web @at 2030-06-01T10:00:00Z true")
+    before = snapshot(driver.state)
+    with pytest.raises(Refusal, match=r"^bad-option webone: start= is for what comes again"):
+        driver.line("SET tag=web start=2031-01-01T00:00:00Z")
+    with pytest.raises(Refusal, match=r"^not-found no task has tag=nosuch name=w\*"):
+        driver.line("PAUSE tag=nosuch name=w*")
+    assert snapshot(driver.state) == before
+
+
+def test_who_waits_for_two_that_go_together_waits_for_neither() -> None:
+    """Each removal alone would write down the other one's name again."""
+    driver = make(2)
+    driver.line("ADD name=late after=web1,web2,db 0 10 * * * true")
+    driver.line("ADD name=web3 tags=web after=web1 @after true")
+    with pytest.raises(Refusal, match=r'^busy web1: "late" waits'):
+        driver.line("REMOVE tag=web")
+    driver.line("REMOVE tag=web force=yes")
+    assert [task.name for task in driver.state.tasks.values()] == ["db", "late"]
+    assert driver.state.tasks[4].spec.options.after == ("db",)
+
+
+def test_only_what_becomes_another_is_counted() -> None:
+    """A script that says SET again must see that there was nothing to do."""
+    driver = make(3)
+    driver.line("SET web2 timeout=5m")
+    assert words(driver.line("SET tag=web timeout=5m")) == "2 changed"
+    assert words(driver.line("SET tag=web timeout=5m")) == "0 changed"
+    driver.line("PAUSE web1")
+    assert words(driver.line("RESUME name=web?")) == "1 resumed"
