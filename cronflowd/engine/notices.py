@@ -27,10 +27,11 @@ from ..base.text import escape, format_time
 from ..tasks.kinds import CONTROL
 from ..tasks.options import DEFAULTS, set_options
 from ..tasks.reasons import code_of, in_words, shortened
-from ..tasks.targets import BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
+from ..tasks.targets import AT_EACH_END, BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
 from ..tasks.task import Failure, Task, TaskSpec, Told, make_spec
 from . import facts as f
 from .lanes import accepts
+from .ledger import RAN
 from .rules import Limits
 from .state import State
 from .tables import WELL, receiver
@@ -60,6 +61,7 @@ class Notice:
     headline: str  # what follows [cronflowd] in a subject
     told: dict[str, Any]  # all that is known, in the order in which it is shown; None is left out
     output: str = ""
+    besides: frozenset[str] = frozenset()  # events that are this one said more exactly
 
 
 def notes(state: State, spec: TaskSpec, is_work: bool = True, is_notify: bool = True) -> list[Row]:
@@ -111,7 +113,8 @@ def tell(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -
     writer = _Writer(state, limits, facts, now)
     for notice in found:
         targets = notice.notify.targets if notice.notify.text else limits.notify
-        if wanted := [target for target in targets if notice.event in target.events]:
+        wanted = [target for target in targets if notice.event in target.events]
+        if wanted := [target for target in wanted if not target.events & notice.besides]:
             writer.add(notice, wanted)
     return failed + writer.facts
 
@@ -234,13 +237,17 @@ def _of_end(
         event = "missed"
     if not (fact.final and (notify.targets or (general and not notify.text))):
         return
-    if event:
-        yield _of_run(state, fact, event, now)
-    elif fact.state == WELL and task:
-        if task.failure:
-            yield _of_run(state, fact, "recovery", now)
-        if WELL not in (task.counts or {}):
-            yield _of_run(state, fact, "first", now)
+    events = [event] if event else []
+    if not event and fact.state == WELL and task:
+        events += ["recovery"] if task.failure else []
+        events += ["first"] if WELL not in (task.counts or {}) else []
+    for each in events:
+        yield _of_run(state, fact, each, now)
+    targets = notify.targets if notify.text else general
+    for each, states in zip(AT_EACH_END, ((WELL,), RAN), strict=True):
+        if fact.state in states and any(each in target.events for target in targets):
+            yield evolve(_of_run(state, fact, each, now), besides=frozenset(events))
+            events.append(each)
 
 
 def _of_run(state: State, fact: f.RunEnded, event: str, now: datetime) -> Notice:
@@ -268,6 +275,8 @@ def _of_run(state: State, fact: f.RunEnded, event: str, now: datetime) -> Notice
 def _headline(fact: f.RunEnded, event: str) -> str:
     if fact.state == "skipped":
         return CANNOT_BE_READ
+    if event == "done":
+        event = {WELL: "success", "cancelled": "cancelled"}.get(fact.state) or _EVENTS[fact.state]
     if event == "failure":
         if fact.state == "timeout":
             return "timed out"
@@ -276,6 +285,8 @@ def _headline(fact: f.RunEnded, event: str) -> str:
     return {
         "recovery": "is well again",
         "first": "succeeded for the first time",
+        "success": "succeeded",
+        "cancelled": "was cancelled",
         "lost": f"is lost with worker {fact.worker}",
         "missed": "was missed",
     }[event]

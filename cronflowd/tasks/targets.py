@@ -23,8 +23,9 @@ from ..base.text import escape
 from ..schedules.zones import parse_duration
 from .kinds import check_url
 
-EVENTS = ("failure", "recovery", "first", "missed", "lost", "absent", "worker")
-BAD, GOOD = frozenset({"failure", "missed", "lost", "absent"}), frozenset({"recovery", "first"})
+EVENTS = ("failure", "recovery", "first", "success", "done", "missed", "lost", "absent", "worker")
+BAD, GOOD = frozenset({"failure", "missed", "lost", "absent"}), frozenset({"recovery", "first", "success"})
+AT_EACH_END = ("success", "done")  # whoever hears more exactly of the same end is not told these besides
 OPPOSITE = dict.fromkeys(BAD, GOOD) | dict.fromkeys(GOOD, BAD)
 USUAL = frozenset({"failure", "recovery", "missed", "lost", "absent"})
 OF_A_BEAT = frozenset({"failure", "recovery", "first", "absent"})

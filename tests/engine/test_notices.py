@@ -669,3 +669,35 @@ def test_who_asks_for_what_no_connected_worker_can_do_is_told_so_at_once(
     reply = driver.line(line).reply
     assert reply is not None
     assert [row[1] for row in reply.rows] == [f"no connected worker can do {each}" for each in lacking]
+
+
+@pytest.mark.parametrize(
+    ("events", "ends", "told"),
+    [
+        ("success", [0, 0, 3, 0], ["success", "success", "success"]),
+        ("done", [0, 3, 0], ["done", "done", "done"]),
+        ("done+failure", [0, 3, 3, 0], ["done", "failure", "failure", "done"]),
+        ("done+recovery+success", [0, 3, 0], ["success", "done", "recovery"]),
+        ("success+first", [0, 0], ["first", "success"]),
+        ("failure", [0, 3], ["failure"]),
+    ],
+)
+def test_each_end_is_told_to_whoever_asks_for_it_and_once(
+    events: str, ends: list[int], told: list[str]
+) -> None:
+    """Two mails about one end make people switch off both."""
+    driver = a_driver(limit=(100, 3600.0))
+    driver.line(f"ADD name=a notify={events}:https://example.org/a 0 0 1 1 * a")
+    lines = [line for exit_code in ends for line in run(driver, "a", exit_code)]
+    assert [payload(line)["event"] for line in lines] == told
+
+
+def test_a_run_that_was_cancelled_is_done_too_and_each_target_hears_what_it_asked_for() -> None:
+    """Whoever waits for the end waits for every one."""
+    driver = a_driver()
+    targets = "done:https://example.org/d,success+failure:https://example.org/s"
+    driver.line(f"ADD name=a notify={targets} 0 0 1 1 * a")
+    driver.line("RUN a")
+    driver.pump()
+    driver.line("CANCEL 1")
+    assert [payload(line)["headline"] for line in end(driver, 1, 143)] == ["a was cancelled"]
