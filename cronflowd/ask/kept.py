@@ -14,7 +14,7 @@ from datetime import datetime
 
 from ..base.errors import Refusal
 from ..engine.state import State
-from ..tasks.options import DEFAULTS, Keep
+from ..tasks.options import KEEP, Keep
 from ..tasks.task import Outcome
 
 
@@ -68,11 +68,11 @@ class Kept:
 
     def is_limited(self, task_id: int) -> bool:
         """Whether anything of this task may be hidden."""
-        return self._keep(task_id) != DEFAULTS.keep
+        return self._keep(task_id) != KEEP
 
     def _keep(self, task_id: int) -> Keep:
         if task := self._state.tasks.get(task_id):
-            return task.spec.options.keep
+            return task.spec.options.keep or self._state.common.keep
         if self._gone is None:
             self._gone = self._state.changes.keeps(self._state.default_tz)
-        return self._gone.get(task_id, DEFAULTS.keep)
+        return self._gone.get(task_id, self._state.common.keep)

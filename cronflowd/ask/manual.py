@@ -10,7 +10,7 @@ from ..base.nearest import meant
 from ..base.replies import Reply
 from ..base.text import escape
 from ..tasks.kinds import TYPES, WHOSE
-from ..tasks.options import DEFAULTS, RULES
+from ..tasks.options import DEFAULTS, RULES, format_option_of
 from ..tasks.targets import EVENTS
 from . import questions as q
 from .commands import ALSO_CALLED, VERBS
@@ -114,5 +114,5 @@ def _type(kind: str) -> Row:
 
 def _option(key: str) -> Row:
     rule = RULES[key]
-    default = rule.format(getattr(DEFAULTS, rule.field))
+    default = format_option_of(DEFAULTS, key)
     return f"{key}=", rule.form, f"{rule.what}{f' (default: {default})' if default else ''}"

@@ -14,7 +14,7 @@ from ..base.text import escape, format_time, shorten
 from ..base.walks import page
 from ..engine.changelog import Change, Step, Was, whole
 from ..engine.state import State
-from ..tasks.options import DEFAULTS, RULES, is_secret
+from ..tasks.options import DEFAULTS, RULES, format_option_of, is_secret
 from . import questions as q
 
 MAX_VALUE = 200  # characters of each side of a difference
@@ -129,8 +129,7 @@ def _difference(key: str, old: object, new: object) -> str:
 
 
 def _default(key: str) -> str:
-    rule = RULES.get(key)
-    return rule.format(getattr(DEFAULTS, rule.field)) if rule else ""
+    return format_option_of(DEFAULTS, key) if key in RULES else ""
 
 
 def find_revision(state: State, ref: str, rev: int) -> Generator[None, None, tuple[int, Revision]]:

@@ -30,7 +30,7 @@ from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.timetable import Timetable
 from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
 from ..tasks.kinds import TYPES
-from ..tasks.options import format_options, masked
+from ..tasks.options import Common, format_options, masked
 from ..tasks.reasons import in_words
 from ..tasks.task import HELD, RECORD_TEXTS, WAITING, Failure, Outcome, Run, Task, TaskSpec, read_record
 from . import questions as q
@@ -114,7 +114,7 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         ("next", task.due_at),
         ("rev", task.rev),
         ("added", task.anchor_at),
-        *_options(spec),
+        *_options(spec, state.common),
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule, spec.options.start_at),
         ("paused", _paused_text(state, task, now)),
@@ -147,7 +147,7 @@ def _get_revision(state: State, ref: str, rev: int) -> Reply:
             ("rev", found.rev),
             ("changed", found.at),
             ("who", found.who),
-            *_options(spec),
+            *_options(spec, state.common),
             ("zone", spec.schedule.tz),
             *_in_words(spec.schedule, spec.options.start_at),
             *([("unreadable", spec.unread.why)] if spec.unread else []),
@@ -157,9 +157,9 @@ def _get_revision(state: State, ref: str, rev: int) -> Reply:
     return reply
 
 
-def _options(spec: TaskSpec) -> Iterator[Row]:
+def _options(spec: TaskSpec, common: Common) -> Iterator[Row]:
     """Every option, without secrets; of a record that cannot be read, what stands in it."""
-    texts = format_options(spec.options, all_of_them=True)
+    texts = format_options(spec.options, common)
     if spec.unread:
         texts |= {key: str(text) for key, text in spec.unread.record.items() if key not in RECORD_TEXTS}
     return ((key, masked(key, text)) for key, text in texts.items())

@@ -22,6 +22,7 @@ from ..base.errors import Exit, Fatal, leaves
 from ..base.nearest import meant
 from ..host import config, logs, secrets
 from ..host.config import AnySettings, ClientSettings, Setting, Settings, WorkerSettings
+from ..tasks.options import KEEP, parse_keep
 
 TOKEN_NAME = "token"  # noqa: S105  # a file's name, in the data directory, made by `init`
 Command = Callable[[argparse.Namespace], int]
@@ -147,6 +148,7 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
     compact.add_argument("history", metavar="BYTES", type=int)
     completion = add("completion", _complete, help="what a shell reads to complete these commands")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    compact.add_argument("keep", nargs="?", default=KEEP.text)
     clients = [(each, ClientSettings) for each in (take, export, run)]
     if with_verbs:
         from . import verbs
@@ -248,7 +250,7 @@ def _compact(parsed: argparse.Namespace) -> int:
     from ..journal import compaction
 
     logs.set_up("text", "warning")
-    return compaction.main(parsed.directory, parsed.history)
+    return compaction.main(parsed.directory, parsed.history, parse_keep(parsed.keep))
 
 
 def _import(parsed: argparse.Namespace) -> int:

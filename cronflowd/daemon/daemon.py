@@ -37,6 +37,7 @@ from ..net.listeners import Door, Listener, share_descriptors
 from ..net.workers import serve_worker
 from ..schedules.schedule import reload_zones
 from ..schedules.zones import data_version
+from ..tasks.options import Common
 from . import upkeep
 from .answers import Answers
 from .bulk import in_turns
@@ -84,7 +85,7 @@ class Daemon:
         self.inherited = inherited
         self.clock = Clock()
         self.journal = FileJournal(settings.data, settings.segment)
-        self.state = State(settings.tz, settings.recent_runs)
+        self.state = State(settings.tz, settings.recent_runs, _common(settings))
         self.is_new = self._replay()
         self.core = Core(
             self.state,
@@ -99,7 +100,9 @@ class Daemon:
         self.answers = Answers(self.core, settings.data)
         self._doors: list[Door] = []
         self._zones_read = trio.Event()
-        self.compactor = upkeep.Compactor(self.core, settings.data, settings.history, self.answers.files.turn)
+        self.compactor = upkeep.Compactor(
+            self.core, settings.data, settings.history, self.answers.files.turn, settings.keep
+        )
 
     def _replay(self) -> bool:
         """Reads the journal; True when there was nothing in it."""
@@ -305,6 +308,10 @@ class Daemon:
             await self.answers.files.save(self.settings.data / tasks_file.TASKS_NAME)
         except Refusal as refusal:
             log.warning("tasks.db was not written: %s (the journal has everything)", refusal)
+
+
+def _common(settings: Settings) -> Common:
+    return Common(settings.retry, settings.timeout_s, settings.overlap, settings.keep)
 
 
 def _limits(settings: Settings) -> Limits:

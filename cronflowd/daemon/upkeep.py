@@ -20,6 +20,7 @@ from ..base.errors import Refusal
 from ..engine.orders import RecordCheckpoint
 from ..host.config import Settings
 from ..journal import compaction
+from ..tasks.options import KEEP, Keep
 from .core import Core
 
 log = logging.getLogger("cronflowd.upkeep")
@@ -62,11 +63,13 @@ async def keep_local_worker(settings: Settings, socket: Path) -> None:
 class Compactor:
     """Starts a compaction when enough closed segments have come together."""
 
-    def __init__(self, core: Core, data: Path, history_bytes: int, turn: trio.Lock) -> None:
+    def __init__(
+        self, core: Core, data: Path, history_bytes: int, turn: trio.Lock, keep: Keep = KEEP
+    ) -> None:
         self._core = core
         self._data = data
         self._turn = turn  # of whoever else needs the journal's files
-        self._history_bytes = history_bytes
+        self._history_bytes, self._keep = history_bytes, keep
         self._wanted = trio.Event()
 
     def look(self) -> None:
@@ -87,6 +90,7 @@ class Compactor:
 
     async def _compact(self) -> bool:
         command = [sys.executable, "-m", "cronflowd", "compact", str(self._data), str(self._history_bytes)]
+        command.append(self._keep.text)
         why = f"it took longer than {COMPACTION_LIMIT_S:g} s"
         with trio.move_on_after(COMPACTION_LIMIT_S):
             try:

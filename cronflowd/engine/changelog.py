@@ -175,14 +175,15 @@ class ChangeLog:
 
     def keeps(self, default_tz: str) -> dict[int, Keep]:
         """The keep= of tasks that were removed, where they had one: their history is kept by it still."""
-        found = {}
+        found: dict[int, Keep] = {}
         # Copies, since who reads the past asks in a thread.
         for change in list(self.changes):
             for step in list(change.steps):
                 if step.kind == "removed" and step.was:
                     definition = step.was.definition
                     if isinstance(definition, TaskSpec) or (definition and "keep" in definition):
-                        found[step.id] = step.was.read(default_tz).options.keep
+                        keep = step.was.read(default_tz).options.keep
+                        found |= {step.id: keep} if keep else {}
         return found
 
     def carry(self) -> Iterator[f.Fact]:

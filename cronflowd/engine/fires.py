@@ -343,7 +343,7 @@ def _tidy(task: Task, facts: list[f.Fact], following: datetime | None) -> list[f
 
 def overlap(state: State, task: Task) -> Overlap:
     """What overlap= says now: a reason to skip, or (park it?, facts before it, messages)."""
-    mode = task.spec.options.overlap
+    mode = state.common.of(task.spec.options, "overlap")
     if not task.runs or mode == "allow":
         return False, [], []
     active = [state.runs[run] for run in task.runs]

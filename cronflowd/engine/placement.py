@@ -54,10 +54,10 @@ def send_at_once(state: State, task: Task, queued: f.Fact, now: datetime) -> lis
     queued.worker = worker.name
     run = Run(queued.run, task.id, spec, queued.due_at, now, queued.by, queued.args)
     run.target, run.nth = queued.target, queued.nth
-    return [(worker.name, order_line(run, task))]
+    return [(worker.name, order_line(state, run, task))]
 
 
-def order_line(run: Run, task: Task | None) -> str:
+def order_line(state: State, run: Run, task: Task | None) -> str:
     """What its worker reads; `task` is its task, if that is still there."""
     # Every order passes here. What is not known for sure is not done at all, least of all by a shell.
     if run.spec.unread:
@@ -65,7 +65,7 @@ def order_line(run: Run, task: Task | None) -> str:
     # Most of the line is the same at every run of a task, and is kept with the task.
     head = task.run_head if task and task.spec is run.spec else ""
     if not head:
-        head = _run_head(run.task_id, run.spec)
+        head = _run_head(run.task_id, run.spec, state.common.of(run.spec.options, "timeout_s"))
         if task and task.spec is run.spec:
             task.run_head = head
     due = format_time(run.due_at)
@@ -82,12 +82,12 @@ def order_line(run: Run, task: Task | None) -> str:
     return f"RUN {run.id} {run.attempt} due={due} fire={fire}{args} {head} :{run.spec.command}"
 
 
-def _run_head(task_id: int, spec: TaskSpec) -> str:
+def _run_head(task_id: int, spec: TaskSpec, timeout_s: float) -> str:
     options = spec.options
     words = [f"type={options.type}", f"task={task_id}", f"name={spec.name}"]
-    if options.timeout_s is not None:
+    if timeout_s:
         # Not `g`: a shell cannot count with 1.2e+06.
-        words.append("timeout=" + f"{options.timeout_s:.3f}".rstrip("0").rstrip("."))
+        words.append("timeout=" + f"{timeout_s:.3f}".rstrip("0").rstrip("."))
     if options.cwd:
         words.append(format_option("cwd", options.cwd))
     words += [format_option(f"env.{name}", value) for name, value in options.env]

@@ -173,7 +173,8 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
         raise Refusal("bad-line", f"{what}; SET mends it")
     found = overlap(state, task)
     if not isinstance(found, tuple):
-        raise Refusal("busy", f"{in_words(found)} (overlap={task.spec.options.overlap})")
+        mode = state.common.of(task.spec.options, "overlap")
+        raise Refusal("busy", f"{in_words(found)} (overlap={mode})")
     parked, before, messages = found
     if not (targets := targets_of(state, task.spec, now)):
         raise Refusal("busy", in_words(NO_WORKER))
@@ -201,7 +202,7 @@ def _cancel(state: State, order: o.CancelRun, now: datetime, limits: Limits) -> 
 def _place(state: State, order: o.PlaceRun, now: datetime, limits: Limits) -> Decision:
     run = state.runs[order.run]
     sent = f.RunSent(run.id, run.attempt, order.worker)
-    return Decision([sent], None, [(order.worker, order_line(run, state.tasks.get(run.task_id)))])
+    return Decision([sent], None, [(order.worker, order_line(state, run, state.tasks.get(run.task_id)))])
 
 
 def _release(state: State, order: o.ReleaseRun, now: datetime, limits: Limits) -> Decision:
@@ -236,7 +237,7 @@ def _lose(state: State, order: o.LoseRun, now: datetime, limits: Limits) -> Deci
 
 def _time_out(state: State, order: o.TimeoutRun, now: datetime, limits: Limits) -> Decision:
     run = state.runs[order.run]
-    why = reason("timeout", limit_s=run.spec.options.timeout_s)
+    why = reason("timeout", limit_s=state.common.of(run.spec.options, "timeout_s"))
     facts, messages = stop(run, "timeout", why)
     return Decision(facts, None, messages)
 
@@ -252,13 +253,13 @@ def _end(
 ) -> list[f.Fact]:
     """The facts that end an attempt: for good, or with another one to follow."""
     options = run.spec.options
-    delay_s = None
+    retry, delay_s = state.common.of(options, "retry"), None
     tries = run.attempt - run.unsent
     again = not run.spec.unread and how in ("failed", "timeout", "lost")
     if again:
-        delay_s = options.retry.delay_s(tries, draw(f"{run.id} {run.attempt} {run.spec.name}"))
+        delay_s = retry.delay_s(tries, draw(f"{run.id} {run.attempt} {run.spec.name}"))
     if again and delay_s is None and how == "lost" and options.lost == "rerun":
-        delay_s = _rerun_delay_s(tries - options.retry.times)
+        delay_s = _rerun_delay_s(tries - retry.times)
     end = ended(run, how, exit_code, why, final=delay_s is None)
     if began:
         end.started_at, end.began = now, True

@@ -15,6 +15,7 @@ from ..base.output import Line
 from ..base.walks import Numbered, Parted
 from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
+from ..tasks.options import COMMON, Common
 from ..tasks.targets import EVENTS
 from ..tasks.task import Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import facts as f
@@ -47,8 +48,9 @@ class Output:
 class Tables:
     """All that is true."""
 
-    def __init__(self, default_tz: str = "UTC", recent_runs: int = 10_000) -> None:
+    def __init__(self, default_tz: str = "UTC", recent_runs: int = 10_000, common: Common = COMMON) -> None:
         self.default_tz = default_tz
+        self.common = common  # today's settings too
         self.calendars = Calendars()  # what today's files and packages say; facts tell what came of it
         self.tasks: Numbered[Task] = Numbered()
         self.runs: dict[int, Run] = {}  # not ended
@@ -97,7 +99,7 @@ class Tables:
         self.missed = Alarms(self.runs, _missed_at)  # that no worker took in time
         self.delayed = Alarms(self.runs, _released_at)
         self.leases = Alarms(self.runs, _lease_ends)
-        self.timeouts = Alarms(self.runs, _times_out)
+        self.timeouts = Alarms(self.runs, self._times_out)
 
     def find(self, ref: str) -> Task | None:
         """The task whose id or name is `ref`; `task_<n>` finds nothing but n."""
@@ -206,6 +208,12 @@ class Tables:
         run.lease_until_at = until_at
         self.leases.set(run.id, run)
 
+    def _times_out(self, run: Run) -> datetime | None:
+        timeout_s: float = self.common.of(run.spec.options, "timeout_s")
+        if not timeout_s or run.sent_at is None or run.state not in ("sent", "running"):
+            return None
+        return run.sent_at + timedelta(seconds=timeout_s)
+
     def held(self, worker: Worker) -> list[Run]:
         """The runs that a worker has got, in order."""
         return [self.runs[run] for run in sorted(worker.runs)]
@@ -232,13 +240,6 @@ def _released_at(run: Run) -> datetime | None:
 
 def _lease_ends(run: Run) -> datetime | None:
     return run.lease_until_at
-
-
-def _times_out(run: Run) -> datetime | None:
-    timeout_s = run.spec.options.timeout_s
-    if timeout_s is None or run.sent_at is None or run.state not in ("sent", "running"):
-        return None
-    return run.sent_at + timedelta(seconds=timeout_s)
 
 
 def receiver(spec: TaskSpec) -> str:

@@ -27,6 +27,7 @@ from attrs import evolve, field, frozen
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.names import check_mail_address, check_worker_name, parse_label
 from ..schedules.zones import parse_duration, parse_zone
+from ..tasks.options import Keep, Retry, parse_keep, parse_retry, parse_timeout
 from ..tasks.targets import Target, parse_limit, parse_target
 
 Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
@@ -326,6 +327,13 @@ class Settings(Common):
     notify_limit: tuple[int, float] = setting(
         Kind("N/TIME", parse_limit), "1/1h", "how often an event of one task is told; the others are counted"
     )
+
+    retry: Retry = setting(Kind("RETRY", parse_retry), "none", "the retry= of tasks that say nothing of it")
+    timeout_s: float = setting(Kind("TIME", parse_timeout), "none", "their timeout=")
+    overlap: str = setting(
+        _one_of("WORD", "skip", "queue1", "queue", "allow", "replace"), "skip", "their overlap="
+    )
+    keep: Keep = setting(Kind("KEEP", parse_keep), "50,30d,10M", "their keep=")
 
     max_clients: int = setting(NUMBER("1", "1000000"), "1000", "control connections at a time")
     max_workers: int = setting(NUMBER("1", "1000000"), "1000", "worker connections at a time")

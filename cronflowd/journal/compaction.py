@@ -31,7 +31,7 @@ from ..engine.facts import encode
 from ..engine.state import State
 from ..host.disk import lock_directory, write_atomically
 from ..schedules.zones import EPOCH
-from ..tasks.options import DEFAULTS, Keep
+from ..tasks.options import KEEP, Common, Keep
 from .history import Source, sources
 from .records import (
     SEAL_BYTES,
@@ -64,7 +64,7 @@ _DUE = re.compile(rb'"due_at":"([^"]*)"')
 _TASK = re.compile(rb'"task":([0-9]+),')
 
 
-def main(data: Path, history_bytes: int = HISTORY_BYTES) -> int:
+def main(data: Path, history_bytes: int = HISTORY_BYTES, keep: Keep = KEEP) -> int:
     """Compacts all closed segments; prints what the daemon must journal as one line of JSON."""
     with contextlib.suppress(OSError):
         os.nice(_NICE)
@@ -72,7 +72,7 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES) -> int:
     # One at a time: that of a daemon which was killed may still be running.
     lock = lock_directory(directory, LOCK_NAME)
     try:
-        told = compact(directory, history_bytes)
+        told = compact(directory, history_bytes, keep)
     except (OSError, Refusal) as error:
         raise Fatal(Exit.IO, f"{directory}: {error}") from error
     finally:
@@ -81,9 +81,13 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES) -> int:
     return Exit.OK
 
 
-def compact(directory: Path, history_bytes: int) -> dict[str, str | int]:
+def compact(directory: Path, history_bytes: int, keep: Keep = KEEP) -> dict[str, str | int]:
     """Writes history files, then the checkpoint; the latter makes the former's sources superfluous."""
-    replay, state, last_at = Replay(directory, leave_out_newest=True), State(recent_runs=0), EPOCH
+    replay, state, last_at = (
+        Replay(directory, leave_out_newest=True),
+        State(recent_runs=0, common=Common(keep=keep)),
+        EPOCH,
+    )
     for seq, at, fact in replay:
         state.apply(fact, at, seq)
         last_at = max(last_at, at)
@@ -205,7 +209,8 @@ class Sieve:
 
     def _keep(self, task_id: int) -> Keep:
         task = self._state.tasks.get(task_id)
-        return task.spec.options.keep if task else self._gone.get(task_id, DEFAULTS.keep)
+        keep = task.spec.options.keep if task else self._gone.get(task_id)
+        return keep or self._state.common.keep
 
 
 # --- writing history ------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from attrs import Factory, evolve, frozen
+from attrs import evolve, frozen
 
 from ..base.errors import Refusal
 from ..base.names import check_tag, check_worker_name, parse_label
@@ -62,6 +62,7 @@ class Retry:
 
 NO_RETRY = Retry("none", 0, 0.0, 1.0, 0.0)
 _MAX_RETRIES = 1000
+NO_TIMEOUT_S = 0.0
 _MAX_DELAY_S = 30 * 86_400.0
 
 
@@ -140,6 +141,9 @@ def parse_keep(text: str) -> Keep:
     )
 
 
+KEEP = parse_keep("50,30d,10M")
+
+
 def parse_count(text: str, low: int, high: int) -> int:
     """A whole number within bounds; Refusal (`bad-option`) otherwise."""
     if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
@@ -160,9 +164,10 @@ def _parse_tags(text: str) -> tuple[str, ...]:
     return tags
 
 
-def _parse_timeout(text: str) -> float | None:
+def parse_timeout(text: str) -> float:
+    """`none`, or a duration; Refusal for none at all."""
     if text == "none":
-        return None
+        return NO_TIMEOUT_S
     if (seconds := parse_duration(text)) <= 0:
         raise Refusal("bad-option", "a timeout must be longer than nothing")
     return seconds
@@ -213,8 +218,8 @@ def _format_moment(at: datetime | None) -> str:
     return "" if at is None else format_time(at)
 
 
-def _format_seconds(seconds: float | None) -> str:
-    return "none" if seconds is None else format_duration(seconds)
+def _format_timeout(seconds: float) -> str:
+    return format_duration(seconds) if seconds else "none"
 
 
 @frozen
@@ -234,14 +239,14 @@ class Options:
     expect: str = "200-299"  # statuses that are a success
     secret: str = ""  # signs a webhook
     prio: str = "medium"
-    retry: Retry = NO_RETRY
+    retry: Retry | None = None  # None, here and below: what the daemon's settings say; see `Common`
     timeout_s: float | None = None
-    overlap: str = "skip"
+    overlap: str | None = None
     catchup: str = "once"
     grace_s: float = 3600.0
     lost: str = "fail"
     on: str = "any"  # `any`, `all`, a worker's name, or label:KEY=VALUE
-    keep: Keep = Factory(lambda: parse_keep("50,30d,10M"))
+    keep: Keep | None = None
     start_at: datetime | None = None  # no moment before it
     end_at: datetime | None = None  # and none after it
     count: int = 0  # fires in all; 0 = no end
@@ -253,6 +258,27 @@ class Options:
 
 
 DEFAULTS = Options()
+
+
+@frozen
+class Common:
+    """What holds for tasks that say nothing of it: settings of the daemon, which no record carries.
+
+    They are looked up whenever something is decided by them, so those of today hold for every task.
+    """
+
+    retry: Retry = NO_RETRY
+    timeout_s: float = NO_TIMEOUT_S
+    overlap: str = "skip"
+    keep: Keep = KEEP
+
+    def of(self, options: Options, field: str) -> Any:
+        """What one of these four is for a task with these options."""
+        said = getattr(options, field)
+        return getattr(self, field) if said is None else said
+
+
+COMMON = Common()
 
 
 @frozen
@@ -314,7 +340,7 @@ RULES: dict[str, Rule] = {
         "retries max_retries attempts max_attempts backoff retry_delay restart",
     ),
     "timeout": Rule(
-        "timeout_s", _parse_timeout, _format_seconds, "none|30s", "then the attempt is killed",
+        "timeout_s", parse_timeout, _format_timeout, "none|30s", "then the attempt is killed",
         "max_runtime deadline ttl time_limit limit kill_after max_duration",
     ),
     "overlap": Rule(
@@ -490,17 +516,26 @@ def _check_text(key: str, text: str) -> None:
         raise Refusal("bad-option", f"{escape(key)}= holds the control character {escape(match[0])}")
 
 
-def format_options(options: Options, all_of_them: bool = False) -> dict[str, str]:
-    """`key: text` for what differs from the default, in the table's order (or for all)."""
-    if options is DEFAULTS and not all_of_them:
+def format_options(options: Options, common: Common | None = None) -> dict[str, str]:
+    """`key: text` for what differs from the default, in the table's order; all there are, with `common`."""
+    if options is DEFAULTS and not common:
         return {}
     texts = {
-        key: rule.format(getattr(options, rule.field))
+        key: format_option_of(options, key, common or COMMON)
         for key, rule in RULES.items()
-        if all_of_them or getattr(options, rule.field) != getattr(DEFAULTS, rule.field)
+        if common or getattr(options, rule.field) != getattr(DEFAULTS, rule.field)
     }
     texts |= {f"env.{name}": value for name, value in options.env}
     return texts | {f"header.{name}": value for name, value in options.headers}
+
+
+def format_option_of(options: Options, key: str, common: Common = COMMON) -> str:
+    """One option as text, also where nothing is said of it."""
+    rule = RULES[key]
+    value = getattr(options, rule.field)
+    return rule.format(
+        common.of(options, rule.field) if value is None and hasattr(common, rule.field) else value
+    )
 
 
 def is_secret(key: str) -> bool:

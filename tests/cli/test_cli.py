@@ -17,6 +17,7 @@ from cronflowd.daemon import daemon
 from cronflowd.host import config
 from cronflowd.host.config import Settings, WorkerSettings
 from cronflowd.journal import check, compaction, tasks_file
+from cronflowd.tasks.options import parse_keep
 from cronflowd.worker import agent
 
 ROOT = Path(__file__).parents[2]
@@ -117,9 +118,9 @@ def test_check_and_compact_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(compaction, "main", compact)
     assert cli.main(["check", "/d"]) == 65
     assert cli.main(["check", "/d", "--fix"]) == 65
-    assert cli.main(["compact", "/d", "1000"]) == 0
+    assert cli.main(["compact", "/d", "1000", "9"]) == 0
     assert examine.calls == [(Path("/d"), False), (Path("/d"), True)]
-    assert compact.calls == [(Path("/d"), 1000)]
+    assert compact.calls == [(Path("/d"), 1000, parse_keep("9"))]
 
 
 # --- init ---------------------------------------------------------------------------------------

@@ -86,8 +86,8 @@ SAMPLES = {  # a text for each kind of value, and for the settings that are part
     "log_level": "debug", "label": "a=b", "lease_s": "40s", "max_outbox": "1M", "segment": "1M",
     "http_private": "refuse", "notify": "lost:https://example.org/", "notify_limit": "3/1d",
     "silent_hook": "x",
-    "smtp_tls": "required",
     "pass_env": "AWS_*",
+    "smtp_tls": "required", "retry": "fixed:3:1s", "overlap": "queue", "keep": "9",
     "smtp_from": "cron@example.org",
 }  # fmt: skip
 

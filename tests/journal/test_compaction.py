@@ -21,6 +21,7 @@ from cronflowd.journal import compaction, history
 from cronflowd.journal.records import journal_dir, list_checkpoints, list_history, list_segments
 from cronflowd.journal.replay import check_checkpoint
 from cronflowd.journal.tasks_file import fingerprint
+from cronflowd.tasks.options import parse_keep
 from cronflowd.tasks.task import Outcome
 from tests.lib.journal_driver import Life, names, newest_checkpoint, restarted, told
 from tests.lib.simulated_disk import NO_SPACE
@@ -276,6 +277,14 @@ def test_each_task_keeps_as_many_runs_as_it_says(tmp_path: Path) -> None:
     assert len(kept(tmp_path, 2)) == 5
     assert history.output(tmp_path, 24) == [(1, "line")]
     assert history.output(tmp_path, 23) == []
+    life.close()
+
+
+def test_a_task_that_does_not_say_how_much_keeps_what_the_daemon_is_told(tmp_path: Path) -> None:
+    """--keep reaches the process that makes files short; one that says keep= itself goes by that."""
+    life = finished(tmp_path, "7")
+    compaction.compact(journal_dir(life.data), MUCH, parse_keep("2"))
+    assert (len(kept(tmp_path)), len(kept(tmp_path, 2))) == (7, 2)
     life.close()
 
 

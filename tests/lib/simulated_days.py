@@ -572,7 +572,7 @@ class Life(Driver):
         self.starts[attempt[0]] += 1
         self.figures["reruns"] += self.starts[attempt[0]] > 1
         options = self.state.runs[attempt[0]].spec.options
-        if options.lost == "fail" and not options.retry.times:
+        if options.lost == "fail" and not (options.retry and options.retry.times):
             must(self.starts[attempt[0]] == 1, "run", attempt[0], "starts twice")
         exit_code = worker.chance.choice([0, 0, 0, 0, 1])
         self._ends_later(worker, attempt, worker.chance.choice(DURATIONS_S), exit_code)
