@@ -166,6 +166,7 @@ _ROWS = (
     ),
     Verb(p.undo, "UNDO [N]", "takes back the last changes of tasks", surely="UNDO 1"),
     Verb(p.run, "RUN REF|tag=TAG|name=GLOB [arg.NAME=VALUE …]", "runs a task now, or some"),
+    Verb(p.emit, "EMIT EVENT [NAME=VALUE …]", "starts the tasks that wait for an event (@on)"),
     Verb(p.now, "NOW [key=value …] COMMAND", "runs a command once, now"),
     Verb(p.at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time"),
     Verb(p.cancel, "CANCEL RUN", "ends a run"),

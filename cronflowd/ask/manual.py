@@ -57,6 +57,7 @@ TOPICS: dict[str, tuple[tuple[str, str], ...]] = {
         ("@at TIME", "once; so do AT and NOW"),
         ("@reboot", "each time the daemon starts"),
         ("@after", "whenever the tasks of after= have ended well"),
+        ("@on EVENT", "whenever somebody says EMIT EVENT"),
         ('"every 5 minutes"', '"every 15 minutes between 9:00 and 17:00 on weekdays"; "every hour at :30"'),
         ('"daily at 3 AM"', '"every weekday at 9:00 in Europe/Paris"; "twice a day"; "nightly at 2:00"'),
         ('"weekly on monday"', '"every monday and thursday at noon"; "every 2 weeks on friday"'),

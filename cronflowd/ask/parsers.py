@@ -16,7 +16,7 @@ from ..base.nearest import meant
 from ..base.text import escape, format_time, split_options
 from ..engine import orders as o
 from ..schedules.english import parse_moment
-from ..schedules.schedule import settle_schedule, split_schedule
+from ..schedules.schedule import parse_event, settle_schedule, split_schedule
 from ..schedules.words import ADVERBS, named_zone
 from ..tasks.options import DEFAULTS, RULES, no_option, parse_count, refuse_masks, set_options
 from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule
@@ -200,12 +200,20 @@ def _targets(words: list[str], options: dict[str, str]) -> tuple[str, ...] | o.P
 
 def run(text: str, context: Context) -> o.RunTask:
     words, options = g.split_any(text)
-    ref, args = _target(words, options), {}
-    for key, value in options.items():
-        if not re.fullmatch(r"arg\.[A-Za-z_][A-Za-z0-9_]*", key):
-            raise Refusal("bad-option", f'"{escape(key)}=" is not arg.NAME=')
-        args[key[4:]] = value
-    return o.RunTask(ref, args)
+    return o.RunTask(_target(words, options), _arguments(options, "arg.") if options else {})
+
+
+def emit(text: str, context: Context) -> o.EmitEvent:
+    words, options = g.split_any(text)
+    return o.EmitEvent(parse_event(g.one_word(words, "event")), _arguments(options, ""))
+
+
+def _arguments(options: dict[str, str], prefix: str) -> dict[str, str]:
+    """What a job finds in its environment, by name."""
+    for key in options:
+        if not re.fullmatch(re.escape(prefix) + "[A-Za-z_][A-Za-z0-9_]*", key):
+            raise Refusal("bad-option", f'"{escape(key)}=" is not {prefix}NAME=')
+    return {key.removeprefix(prefix): value for key, value in options.items()}
 
 
 def cancel(text: str, context: Context) -> o.CancelRun:

@@ -193,7 +193,7 @@ def _why_not_due(task: Task, at: datetime) -> Iterator[str]:
         return
     if bound := out_of_bounds(task.spec, at):
         yield f"it is {in_words(bound)}"
-    if schedule.kind in ("reboot", "after", "unreadable"):
+    if schedule.kind in ("reboot", "after", "on", "unreadable"):
         yield f"no clock starts it: {describe(schedule)}"
         return
     if isinstance(moments, Timetable) and moments.shift:

@@ -59,6 +59,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
         yield msgspec.structs.replace(last, over=True)
     for run_id in sorted(state.runs):
         yield _run(state.runs[run_id])
+    yield from (msgspec.structs.replace(emitted, tasks=list(emitted.tasks)) for emitted in state.emitted)
     yield from state.unfinished.carry()
     yield from state.changes.carry()
     if again := state.unfinished.again:

@@ -26,7 +26,7 @@ from ..tasks.task import WAITING, Task, TaskSpec, make_spec, parse_record, read_
 from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
-from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
+from .fires import NO_WORKER, come, ended_waiting, pass_range, passed, start_now, targets_of
 from .notices import Row, notes
 from .placement import send_at_once
 from .rules import Decision, Limits, Rule, Rules
@@ -288,10 +288,15 @@ def _clear(state: State, order: o.ClearTasks, now: datetime, limits: Limits) -> 
 
 
 def cancel_queued(state: State, task: Task, why: Reason) -> list[f.Fact]:
-    """Runs that have not been sent end with their task; running ones go on to their end."""
+    """What has not been sent ends with its task, events too; running ones go on to their end."""
     runs = [state.runs[run] for run in task.runs]
     queued = [run for run in runs if run.state in WAITING]
-    return [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
+    facts = [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
+    for due_at in (emitted.due_at for emitted in state.emitted if task.id in emitted.tasks):
+        unanswered = passed(task, "missed", due_at, due_at, 1, reason("changed"), None)
+        unanswered.emitted = True
+        facts.append(unanswered)
+    return facts
 
 
 def _load(state: State, order: o.LoadTasks, now: datetime, limits: Limits) -> Decision:
@@ -517,7 +522,7 @@ def _check_some_moment(spec: TaskSpec, due_at: datetime | None) -> None:
     """Refuses a schedule that will never start anything."""
     if due_at is None and spec.schedule.kind == "at":
         raise Refusal("bad-schedule", f"{spec.schedule.text} is in the past")
-    if due_at is not None or spec.schedule.kind in ("reboot", "after"):
+    if due_at is not None or spec.schedule.kind in ("reboot", "after", "on"):
         return
     if spec.options.end_at:
         raise Refusal("bad-schedule", f'"{spec.schedule.text}" does not come before end= any more')

@@ -183,6 +183,9 @@ class Engine:
             if (due := state.due.first()) and due[0] <= now:
                 self._fired += 1
                 return self._when_due(due[0], due[-1])
+            if state.emitted:
+                self._fired += 1
+                return o.FireOn(state.emitted[0].tasks[0])
             if state.to_judge and (judged := next_judgement(state)):
                 return judged
         if state.lanes.ready and (placed := choose(state)):

@@ -210,6 +210,7 @@ class FiresPassed(Fact):
     why: Reason
     next_due_at: datetime | None
     settles: bool = False  # True = for its dependencies' sake: what was heard of them is used up
+    emitted: bool = False  # True = of an event: the oldest that this task has not answered yet
 
 
 class RecordUnread(Fact):
@@ -226,7 +227,7 @@ class RunQueued(Fact):
     run: int
     task: int
     due_at: datetime
-    by: str  # `schedule`, `manual`, `reboot`, `after`, `notice`
+    by: str  # `schedule`, `manual`, `reboot`, `after`, `on`, `notice`
     next_due_at: datetime | None = None  # the task's next moment; only meaningful by schedule
     args: dict[str, str] | None = None
     parked: bool = False  # True = behind an earlier run of its task
@@ -235,10 +236,22 @@ class RunQueued(Fact):
     awaits: bool = False  # True = its task's dependencies have not all ended yet
     target: str = ""  # on=all: the worker it is for
     who: str | None = None  # asked for it, by RUN or NOW
+    emitted: bool = False  # as in FiresPassed; of several runs of one fire, with the first
     worker: str | None = None  # it was sent to at once; on disk before the order leaves, as RunSent
 
     def is_urgent(self) -> bool:
         return self.by != "manual"
+
+
+class EventEmitted(Fact):
+    """Somebody said that something happened; these tasks waited for it, and are to fire in turn."""
+
+    urgent: ClassVar[bool] = False
+    event: str
+    due_at: datetime  # of their fires
+    tasks: list[int]
+    args: dict[str, str] | None = None
+    who: str | None = None
 
 
 class RunAdmitted(Fact):

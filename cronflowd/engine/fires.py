@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from ..base.errors import Refusal
+from ..base.replies import Reply
 from ..base.text import format_time
 from ..schedules.timetable import TICK, share_of
 from ..schedules.zones import SECOND
@@ -21,12 +23,13 @@ from . import facts as f
 from . import orders as o
 from .dependencies import standing
 from .placement import all_targets
-from .rules import Decision, Message, Rule, Rules
+from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
-from .tables import MIN_GRACE_S, counts
+from .tables import MIN_GRACE_S, counts, of_one_fire
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 DAY = timedelta(days=1)
+MAX_LISTENERS = 10_000  # of one event, so that an EMIT stays a short record
 DRAWS = 2**32
 NO_WORKER = reason("no-worker")
 JUMPED_OVER = reason("jumped-over")
@@ -179,11 +182,37 @@ def targets_of(state: State, spec: TaskSpec, now: datetime) -> Sequence[str]:
 def fire_now(
     state: State, task: Task, by: str, now: datetime, broken: Reason = "", first_run: int = 0
 ) -> Decision:
-    """What no clock starts, @after and @reboot, fires at this moment; `broken` is a dependency's failure."""
+    """What no clock starts (@after, @on, @reboot) fires now; `broken` is a dependency's failure."""
     why = _why_held(state, task, now) or day_off(state, task.spec, now) or broken
     if why := why or out_of_bounds(task.spec, now):
-        return Decision(_passed_one(task, "skipped", now, why, None, True))
+        return Decision(_passed_one(task, "skipped", now, why, None, by == "after"))
     return _start(state, task, now, by, now, [], first_run=first_run)
+
+
+def emit(state: State, order: o.EmitEvent, now: datetime, limits: Limits) -> Decision:
+    """EMIT: who waits for it fires, in steps of their own; nothing was missed by those who come later."""
+    waiting = sorted(state.listeners.get(order.event, ()))
+    tasks = [task_id for task_id in waiting if not state.tasks[task_id].is_used_up]
+    if len(tasks) > MAX_LISTENERS:
+        raise Refusal("limit", f"{len(tasks)} tasks wait for {order.event}; at most {MAX_LISTENERS} can")
+    reply = Reply(f"{len(tasks)}", {"tasks": len(tasks)})
+    return Decision([f.EventEmitted(order.event, now, tasks, order.args or None)] if tasks else [], reply)
+
+
+def _fire_on(state: State, order: o.FireOn, now: datetime, limits: Limits) -> Decision:
+    """As it would have been when it was emitted: the daemon may have been killed just then."""
+    task, emitted = state.tasks[order.task], state.emitted[0]
+    if task.is_used_up:
+        decision = Decision(_passed_one(task, "skipped", emitted.due_at, reason("used-up"), None))
+    else:
+        decision = fire_now(state, task, "on", emitted.due_at)
+    is_first = True
+    for fact in decision.facts:
+        if isinstance(fact, f.RunQueued):
+            fact.args = emitted.args
+        if isinstance(fact, f.RunQueued | f.FiresPassed):
+            fact.emitted, is_first = is_first, False
+    return decision
 
 
 def start_now(state: State, task: Task, now: datetime) -> Decision:
@@ -194,9 +223,9 @@ def start_now(state: State, task: Task, now: datetime) -> Decision:
 
 
 def admit(state: State, first: Run) -> list[f.Fact]:
-    """Its dependencies have ended well; so have those of all that became due with it."""
+    """Its dependencies have ended well; with on=all that lets all runs of its fire go on."""
     runs = [state.runs[run] for run in state.tasks[first.task_id].runs]
-    return [f.RunAdmitted(run.id) for run in runs if run.state == "awaiting" and run.due_at == first.due_at]
+    return [f.RunAdmitted(run.id) for run in of_one_fire(run for run in runs if run.state == "awaiting")]
 
 
 def out_of_bounds(spec: TaskSpec, now: datetime) -> Reason:
@@ -343,7 +372,7 @@ def _tidy(task: Task, facts: list[f.Fact], following: datetime | None) -> list[f
 
 def overlap(state: State, task: Task) -> Overlap:
     """What overlap= says now: a reason to skip, or (park it?, facts before it, messages)."""
-    mode = state.common.of(task.spec.options, "overlap")
+    mode = task.spec.options.overlap or state.common.overlap
     if not task.runs or mode == "allow":
         return False, [], []
     active = [state.runs[run] for run in task.runs]
@@ -412,6 +441,8 @@ def ended(
 
 
 FIRES: Rules = {
+    o.EmitEvent: Rule(emit, "EMIT"),
+    o.FireOn: Rule(_fire_on),
     o.FireTask: Rule(lambda state, order, now, limits: come(state, state.tasks[order.task], now)),
     o.FireAfter: Rule(
         lambda state, order, now, limits: fire_now(state, state.tasks[order.task], "after", now, order.broken)

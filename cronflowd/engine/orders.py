@@ -124,6 +124,11 @@ class RunTask(Order):
     args: dict[str, str]
 
 
+class EmitEvent(Order):
+    event: str
+    args: dict[str, str]
+
+
 class CancelRun(Order):
     run: int
 
@@ -287,6 +292,12 @@ class RescheduleTask(Order):
 
 
 class FireTask(Order):
+    task: int
+
+
+class FireOn(Order):
+    """An event was emitted that this task waits for."""
+
     task: int
 
 

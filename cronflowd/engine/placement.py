@@ -65,7 +65,7 @@ def order_line(state: State, run: Run, task: Task | None) -> str:
     # Most of the line is the same at every run of a task, and is kept with the task.
     head = task.run_head if task and task.spec is run.spec else ""
     if not head:
-        head = _run_head(run.task_id, run.spec, state.common.of(run.spec.options, "timeout_s"))
+        head = _run_head(run.task_id, run.spec, state.common.timeout_of(run.spec.options))
         if task and task.spec is run.spec:
             task.run_head = head
     due = format_time(run.due_at)
@@ -74,7 +74,7 @@ def order_line(state: State, run: Run, task: Task | None) -> str:
         fire += f"#{run.nth}"  # a clock change brought several moments to this one
     if run.target:
         fire += f"@{run.target}"
-    if run.by in ("manual", "after"):
+    if run.by in ("manual", "after", "on"):
         fire += f"/{run.id}"  # no moment names them: two may come in one millisecond, and are two fires
     args = ""
     for key, value in run.args.items() if run.args else ():

@@ -74,6 +74,6 @@ class Rule:
                 fact.who = who
 
 
-_ASKED_FOR = (f.RunQueued, f.RunStopping)
+_ASKED_FOR = (f.RunQueued, f.RunStopping, f.EventEmitted)
 
 Rules = dict[type, Rule]

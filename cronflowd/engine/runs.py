@@ -42,8 +42,16 @@ overlap= looks at the task's own runs (`task.runs`): all that have not ended, wh
 run between two attempts is one of them. So a long series of retries keeps the next fire parked, or
 skips it; that is meant, for it is still the same fire being tried. `replace` ends those that wait at
 once and has the workers kill the others; the new one is parked behind those.
-When a run ends for good and all that are left are parked, the oldest goes on, with all of the same
-moment (on=all makes several). A parked run of the clock looks at its dependencies only then.
+When a run ends for good and all that are left are parked, the oldest goes on, with all of its fire
+(on=all makes several). A parked run of the clock looks at its dependencies only then.
+
+
+Events
+------
+EMIT is one fact that names who waited for it (`EventEmitted`); each of them then fires in a step of its own
+(FireOn), after a kill too, and the `RunQueued` or `FiresPassed` that says so is `emitted`, which takes it off
+the list. A task that goes first is told as missed with it. Like what RUN starts, such a fire has no moment of
+its own: several may share an instant, so its run names it, and `of_one_fire` tells them apart.
 
 
 Dependencies
@@ -173,7 +181,7 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
         raise Refusal("bad-line", f"{what}; SET mends it")
     found = overlap(state, task)
     if not isinstance(found, tuple):
-        mode = state.common.of(task.spec.options, "overlap")
+        mode = task.spec.options.overlap or state.common.overlap
         raise Refusal("busy", f"{in_words(found)} (overlap={mode})")
     parked, before, messages = found
     if not (targets := targets_of(state, task.spec, now)):
@@ -237,7 +245,7 @@ def _lose(state: State, order: o.LoseRun, now: datetime, limits: Limits) -> Deci
 
 def _time_out(state: State, order: o.TimeoutRun, now: datetime, limits: Limits) -> Decision:
     run = state.runs[order.run]
-    why = reason("timeout", limit_s=state.common.of(run.spec.options, "timeout_s"))
+    why = reason("timeout", limit_s=state.common.timeout_of(run.spec.options))
     facts, messages = stop(run, "timeout", why)
     return Decision(facts, None, messages)
 
@@ -253,7 +261,7 @@ def _end(
 ) -> list[f.Fact]:
     """The facts that end an attempt: for good, or with another one to follow."""
     options = run.spec.options
-    retry, delay_s = state.common.of(options, "retry"), None
+    retry, delay_s = options.retry or state.common.retry, None
     tries = run.attempt - run.unsent
     again = not run.spec.unread and how in ("failed", "timeout", "lost")
     if again:

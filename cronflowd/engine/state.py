@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
+import msgspec
 
 from ..base.output import size_of
 from ..tasks.reasons import Reason, passed_on, reason, shortened
@@ -24,7 +25,7 @@ from .beats import FAR_S
 from .carried import whole_task
 from .changelog import ALL, STEPS, Step, Was, defined, pause_of, whole
 from .ledger import judge
-from .tables import WELL, Output, Tables, counts, receiver
+from .tables import WELL, Output, Tables, counts, of_one_fire, receiver
 
 # A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
 # just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
@@ -134,6 +135,8 @@ def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) ->
     state.unfinished.note_before(fact.id, None if task.is_notice else task.spec)
     del state.tasks[fact.id]
     state.take_out(task)
+    if state.emitted:
+        state.answer_event(fact.id, is_gone=True)
     if task.runs:
         state.orphans[fact.id] = task.runs
     state.forget_told(f"task:{fact.id}")
@@ -182,8 +185,11 @@ def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) ->
     state.ledger.count_end(fact.state, fact.last_due_at, at, fact.count)
     if task := state.tasks.get(fact.task):
         _count(task, outcome)
-        again = fact.next_due_at == fact.last_due_at
-        state.set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
+        if fact.emitted:
+            state.answer_event(fact.task)
+        else:
+            again = fact.next_due_at == fact.last_due_at
+            state.set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
         if fact.settles:
             task.heard.clear()
     _tell_dependents(state, fact.name, passed_on(fact.state, fact.why))
@@ -206,6 +212,8 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         state.decided_upto_at = max(at, state.decided_upto_at)
         again = fact.next_due_at == fact.due_at
         state.set_due(task, fact.next_due_at, run.nth if again else 0)
+    if fact.emitted:
+        state.answer_event(fact.task)
     if fact.awaits:
         run.move("awaiting")
         state.to_judge[task.id] = None
@@ -220,6 +228,10 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         run.move("parked")
     else:
         state.enqueue(run)
+
+
+def _event_emitted(state: Tables, fact: f.EventEmitted, at: datetime, seq: int) -> None:
+    state.emitted.append(msgspec.structs.replace(fact, tasks=list(fact.tasks)))
 
 
 def _run_admitted(state: Tables, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
@@ -364,10 +376,7 @@ def _unpark(state: Tables, task: Task, at: datetime) -> None:
     for number in task.runs:
         if state.runs[number].state != "parked":
             return
-    runs = [state.runs[number] for number in task.runs]
-    for run in runs:
-        if run.due_at != runs[0].due_at:
-            return
+    for run in of_one_fire([state.runs[number] for number in task.runs]) if task.runs else ():
         if run.spec.options.after and run.by not in ("manual", "after"):
             run.move("awaiting")
             state.to_judge[task.id] = None
@@ -589,6 +598,7 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.FiresPassed: _fires_passed,
     f.RecordUnread: _record_unread,
     f.RunQueued: _run_queued,
+    f.EventEmitted: _event_emitted,
     f.RunAdmitted: _run_admitted,
     f.RunSent: _run_sent,
     f.RunUnsent: _run_unsent,

@@ -7,7 +7,7 @@ pruned at any time. Read freely; only the functions that `State.apply` calls cha
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from operator import attrgetter
 
@@ -87,6 +87,8 @@ class Tables:
         # Indexes of tasks.
         self.names: Parted[str, int] = Parted()
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
+        self.listeners: dict[str, set[int]] = {}  # by the event of their @on
+        self.emitted: list[f.EventEmitted] = []  # those that some tasks have yet to fire for, oldest first
         self.to_judge: dict[int, None] = {}  # tasks whose dependencies, or runs, may let them go on
         self.due = Alarms(self.tasks, attrgetter("due_at"))
         self.paused: Numbered[None] = Numbered()  # those that are paused themselves, perhaps until a time
@@ -135,6 +137,8 @@ class Tables:
             self.paused[task.id] = None
         for name in task.spec.options.after:
             self.dependents.setdefault(name, set()).add(task.id)
+        if event := task.spec.schedule.event:
+            self.listeners.setdefault(event, set()).add(task.id)
         if task.spec.options.after or task.runs:
             self.to_judge[task.id] = None
         if task.spec.unread:
@@ -155,6 +159,10 @@ class Tables:
             self.dependents[name].discard(task.id)
             if not self.dependents[name]:
                 del self.dependents[name]
+        if event := task.spec.schedule.event:
+            self.listeners[event].discard(task.id)
+            if not self.listeners[event]:
+                del self.listeners[event]
 
     def set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
         """When a task is due next, and how many of the moments at that instant have been decided."""
@@ -183,6 +191,15 @@ class Tables:
             return definition
         return read_record(definition, self.default_tz)
 
+    def answer_event(self, task_id: int, is_gone: bool = False) -> None:
+        """A task has fired for the oldest event that it had not yet; or will for none any more."""
+        for emitted in self.emitted:
+            if task_id in emitted.tasks:
+                emitted.tasks.remove(task_id)
+                if not is_gone:
+                    break
+        self.emitted = [emitted for emitted in self.emitted if emitted.tasks]
+
     # --- runs ---
 
     def put_run(self, run: Run) -> None:
@@ -209,8 +226,10 @@ class Tables:
         self.leases.set(run.id, run)
 
     def _times_out(self, run: Run) -> datetime | None:
-        timeout_s: float = self.common.of(run.spec.options, "timeout_s")
-        if not timeout_s or run.sent_at is None or run.state not in ("sent", "running"):
+        if run.sent_at is None or run.state not in ("sent", "running"):
+            return None
+        timeout_s = run.spec.options.timeout_s
+        if not (timeout_s := self.common.timeout_s if timeout_s is None else timeout_s):
             return None
         return run.sent_at + timedelta(seconds=timeout_s)
 
@@ -223,6 +242,16 @@ class Tables:
         if self.told:
             for event in EVENTS:
                 self.told.pop((about, event), None)
+
+
+def of_one_fire(runs: Iterable[Run]) -> list[Run]:
+    """The first of these; with on=all, also those of its moment that are for other workers."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        if run.target in found or any(run.due_at != other.due_at for other in found.values()):
+            break
+        found[run.target] = run
+    return list(found.values())
 
 
 def wait_ends(run: Run) -> datetime:

@@ -42,6 +42,8 @@ def describe(schedule: Schedule, has_start: bool = False) -> str:
             return f"{r.explain_period(period_s)}, counted from {since}"
         case At(moment_at=moment_at):
             return f"once, at {format_time(moment_at)}"
+        case Schedule(event=event) if event:
+            return f"whenever the event {event} is emitted"
     return _WITHOUT_A_CLOCK[schedule.kind]
 
 

@@ -74,7 +74,7 @@ MAX_SCHEDULE_BYTES = 256
 MAX_RECENT_SCHEDULES = 4096  # kept although no task holds them
 MAX_CACHED_ANCHORS = 8192  # of all schedules that count days or weeks
 
-Kind = Literal["cron", "every", "at", "reboot", "after", "unreadable"]
+Kind = Literal["cron", "every", "at", "reboot", "after", "on", "unreadable"]
 Row = tuple[str, datetime, str]  # local time with offset, UTC, remark
 
 
@@ -93,6 +93,7 @@ class Schedule:
     zone: Zone
     rule: Rule | None = field(default=None, kw_only=True)  # what a phrase says; None if not in words
     kind: Kind = field(kw_only=True)
+    event: str = field(default="", kw_only=True)  # of `@on EVENT`
 
     is_zoned: ClassVar[bool] = False  # other zone data, and it would be due at other moments
 
@@ -432,14 +433,23 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
         return Every(text, tz, zone, _parse_period(argument))
     if word == "@at":
         return At(text, tz, zone, _parse_moment(argument, tz))
+    if word == "@on":
+        return Schedule(text, tz, zone, kind="on", event=parse_event(argument))
     if argument:
         refuse(f'"{argument}" after {word}: nothing may follow it')
     if word in _WITHOUT_A_CLOCK:
         return Schedule(text, tz, zone, kind=_WITHOUT_A_CLOCK[word])
     if word in MACROS:
         return _parse_cron(text, MACROS[word], tz, zone)
-    known = [*MACROS, "@reboot", "@every", "@at", "@after"]
+    known = [*MACROS, "@reboot", "@every", "@at", "@after", "@on"]
     return refuse(f'"{word}" is not one of {" ".join(known)}{meant(word, known)}')
+
+
+def parse_event(text: str) -> str:
+    """An event's name, as `@on` and EMIT say it."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
+        refuse(f'"{text[:80]}" is not the name of an event: 1 to 64 of letters, digits, `.`, `_` and `-`')
+    return text
 
 
 def _parse_period(text: str) -> int:
@@ -493,7 +503,7 @@ def reload_zones() -> None:
 _Q = r'"(?:[^"\\]|\\["\\])*"'
 _QUOTED = re.compile(_Q)
 _UNQUOTED = re.compile(
-    rf"@every[ \t]+[^ \t]+|@at[ \t]+(?:{_Q}|[^ \t\"]+)|@[^ \t]*|[^ \t@]+(?:[ \t]+[^ \t]+){{4}}"
+    rf"@(?:every|on)[ \t]+[^ \t]+|@at[ \t]+(?:{_Q}|[^ \t\"]+)|@[^ \t]*|[^ \t@]+(?:[ \t]+[^ \t]+){{4}}"
 )
 
 

@@ -272,10 +272,9 @@ class Common:
     overlap: str = "skip"
     keep: Keep = KEEP
 
-    def of(self, options: Options, field: str) -> Any:
-        """What one of these four is for a task with these options."""
-        said = getattr(options, field)
-        return getattr(self, field) if said is None else said
+    def timeout_of(self, options: Options) -> float:
+        """The other three are true when they are said, and `options.retry or common.retry` will do."""
+        return self.timeout_s if options.timeout_s is None else options.timeout_s
 
 
 COMMON = Common()
@@ -533,9 +532,7 @@ def format_option_of(options: Options, key: str, common: Common = COMMON) -> str
     """One option as text, also where nothing is said of it."""
     rule = RULES[key]
     value = getattr(options, rule.field)
-    return rule.format(
-        common.of(options, rule.field) if value is None and hasattr(common, rule.field) else value
-    )
+    return rule.format(getattr(common, rule.field, None) if value is None else value)
 
 
 def is_secret(key: str) -> bool:

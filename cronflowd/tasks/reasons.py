@@ -118,6 +118,7 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "before-start": "before its start={at}",
     "after-end": "after its end={at}",
     "unreadable": "its definition cannot be read: {text}",
+    "used-up": "its count= is used up",
     "late": _late,
     "grace": "later than its grace",
     "jumped-over": "the daemon was down, or the clock jumped over it",

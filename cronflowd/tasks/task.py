@@ -141,7 +141,7 @@ def _check_bounds(options: Options, schedule: Schedule) -> None:
     ]
     if given and schedule.kind == "at":
         raise Refusal("bad-option", f"{given[0]}= is for what comes again, not for @at")
-    if options.spread_s and schedule.kind in ("reboot", "after"):
+    if options.spread_s and schedule.kind in ("reboot", "after", "on"):
         what = f"spread= is for moments of the clock, not for @{schedule.kind}; jitter= delays a start"
         raise Refusal("bad-option", what)
     if schedule.kind == "reboot" and options.after:

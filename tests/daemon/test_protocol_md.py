@@ -18,7 +18,7 @@ from attrs import Factory, define
 from cronflowd.ask.commands import VERBS
 from cronflowd.base.errors import CODES
 from cronflowd.tasks.kinds import TYPES
-from cronflowd.tasks.options import DEFAULTS, RULES
+from cronflowd.tasks.options import DEFAULTS, RULES, format_option_of
 from tests.lib.harness import INPUT, play
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,7 @@ def test_every_option_is_in_the_table(key: str) -> None:
 @pytest.mark.parametrize("key", RULES)
 def test_the_table_has_the_default_that_help_tells(key: str) -> None:
     """A default that is told wrongly is relied on."""
-    default = RULES[key].format(getattr(DEFAULTS, RULES[key].field))
+    default = format_option_of(DEFAULTS, key)
     row = re.search(rf"^\| `{key}=` \| ([^|]*) \|", PROTOCOL, re.MULTILINE)
     assert row is None or row[1] == f"`{default}`" or not default
 

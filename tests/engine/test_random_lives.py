@@ -21,7 +21,7 @@ from cronflowd.tasks import task as records
 from cronflowd.tasks.task import ENDED, WAITING
 from tests.lib.engine_driver import Driver, snapshot
 
-SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot"]
+SCHEDULES = ["* * * * *", "*/5 * * * *", "@every 90s", "0 13 * * *", "@reboot", "@on e"]
 MODES = ["skip", "queue1", "queue", "allow", "replace"]
 
 
@@ -30,7 +30,7 @@ BOUNDS += ["start=2030-01-01T12:03:00Z", "end=2030-01-01T12:06:00Z", "count=1 ji
 
 
 GENERAL = [
-    "NOW job", "PAUSE all", "RESUME all", 'PAUSE all until="in 3 minutes"', "CLEAR",
+    "NOW job", "EMIT e", "EMIT e k=v", "PAUSE all", "RESUME all", 'PAUSE all until="in 3 minutes"', "CLEAR",
     "AT 2030-01-01T12:07:00Z name=x job",
     "EXPECT pulse every=2m grace=30s", 'EXPECT pulse every="*/3 * * * *"', "BEAT pulse", "BEAT pulse fail",
     "FORGET pulse",

@@ -20,6 +20,7 @@ TIMED = RECORD | {"timeout": "5s"}
 ADDED = f.TaskAdded(1, RECORD, NOW, LATER)
 JOINED = f.WorkerJoined("w", 2, {"disk": "ssd"}, ["shell"], "here", [], LATER)
 QUEUED = f.RunQueued(1, 1, NOW, "schedule", LATER)
+EMITTED = f.EventEmitted("e", NOW, [1, 2])
 AWAITING = f.RunQueued(1, 1, NOW, "schedule", LATER, awaits=True)
 SENT = f.RunSent(1, 1, "w")
 ENDED = f.RunEnded(1, 1, 1, "a", "ok", NOW, NOW, "w", 0, None, True)
@@ -81,6 +82,15 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ),
     ([ADDED], f.RecordUnread(1, "a", "no such zone"), "tasks[1].failure.state", "unreadable"),
     ([ADDED], f.FiresPassed(1, "a", "missed", NOW, NOW, 3, "down", LATER), "totals", {"missed": 3}),
+    (
+        [ADDED],
+        f.FiresPassed(1, "a", "skipped", NOW, NOW, 1, "down", None, emitted=True),
+        "tasks[1].due_at",
+        LATER,
+    ),
+    ([ADDED], f.EventEmitted("e", NOW, [1], {"k": "v"}), "emitted[0].args", {"k": "v"}),
+    ([ADDED, EMITTED], f.RunQueued(1, 1, NOW, "on", emitted=True), "emitted[0].tasks", [2]),
+    ([ADDED, EMITTED], f.TaskRemoved(1, "removed"), "emitted[0].tasks", [2]),
     ([ADDED], QUEUED, "missed.first()[1]", 1),
     (
         [ADDED, AWAITING],

@@ -48,7 +48,7 @@ CALENDARS = {"file:off": Calendar({day.date() + timedelta(days=1): "closed" for 
 SCHEDULES = [
     "*/10 * * * *", "*/20 1-4 * * *", "0 * * * *", "30 2 * * *", "5,35 * * * *", "15 */3 * * *", "0 0 * * *",
     "*/7 2 * * *", "@hourly", "@every 11m", "@every 2h", '"every 45 minutes"', '"daily at 2:30"', "@reboot",
-    "30 1-3 * * *",
+    "30 1-3 * * *", "@on e",
 ]  # fmt: skip
 OPTIONS = [
     ["", "", "overlap=queue1", "overlap=queue", "overlap=allow", "overlap=replace"],
@@ -67,7 +67,7 @@ STEPS_S = [-0.5, 0.7, -30.0, 61.0, -300.0, 900.0, -3600.0, 3600.0, 7300.0, -9000
 MANY_STEPS_S = [*STEPS_S, 30 * HOUR_S]
 ORDERS = {
     "add": 3, "run": 6, "now": 3, "at": 2, "cancel": 4, "pause": 1, "resume": 2, "set": 2, "remove": 1,
-    "drain": 1, "hup": 1, "checkpoint": 1,
+    "drain": 1, "hup": 1, "checkpoint": 1, "emit": 3,
 }  # fmt: skip
 
 Action = Callable[[], None]
@@ -159,7 +159,7 @@ class Ledger:
         if fact.by == "manual":
             return
         # What others start has no moment of its own, so its run names it.
-        which = fact.run if fact.by == "after" else fact.nth or 1
+        which = fact.run if fact.by in ("after", "on") else fact.nth or 1
         fire = (self.era, fact.task, fact.due_at, which, fact.target)
         must(fire not in self.fires, "fired twice:", fire)
         self.fires.add(fire)
@@ -443,6 +443,9 @@ class Life(Driver):
                 self._add()
             case "run":
                 self.order(f"RUN {pick}")
+            case "emit":
+                for _ in range(chance.randint(1, 3)):
+                    self.order("EMIT e")
             case "now":
                 self.order(f"NOW {self._options(chance, 0.2)} job")
             case "at":
