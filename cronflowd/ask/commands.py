@@ -135,6 +135,10 @@ _ROWS = (
     Verb(p.list_tasks, "LIST [state=STATE] [tag=TAG] [name=GLOB] [limit=N] [offset=N]", "all tasks", "list"),
     Verb(p.get, "GET REF [@REV]", "everything about one task; or as it was at a revision", "get"),
     Verb(p.set_task, "SET REF|tag=TAG|name=GLOB key=value …", "changes tasks; schedule= command= name= too"),
+    Verb(
+        p.template, "TEMPLATE ADD NAME key=value …|REMOVE NAME|LIST",
+        "options for tasks to come: ADD from=NAME", "template", changes=True,
+    ),
     Verb(p.remove, "REMOVE REF|tag=TAG|name=GLOB [force=yes]", "removes a task, or some"),
     Verb(p.clear, "CLEAR [all]", "removes all tasks", surely="CLEAR all"),
     Verb(nothing(q.Alone), "STATUS", "how the daemon is", "status", about_days=True),

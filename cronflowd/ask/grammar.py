@@ -6,11 +6,11 @@ Every refusal names the word it is about. What a verb makes of them is told in p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from ..base.errors import Refusal
 from ..base.nearest import meant, one_of
@@ -32,6 +32,7 @@ class Context:
 
     now: datetime
     default_tz: str
+    templates: Mapping[str, dict[str, str]] = Factory(dict)
 
 
 Parser = Callable[[str, Context], Any]

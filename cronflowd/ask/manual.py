@@ -21,6 +21,7 @@ COLUMNS = ("verb", "usage", "summary")
 
 _MORE_OPTIONS: dict[str, Row] = {
     "name": ("name=", "NAME", "what it is called; letters, digits, `.`, `_`, `-` (default: task_<id>)"),
+    "from": ("from=", "NAME", "ADD, AT, NOW: the options of a template; see TEMPLATE"),
     "paused": ("paused=", "yes|no", "ADD only: it starts nothing until RESUME (default: no)"),
     "replace": ("replace=", "yes|no", "ADD only: the task of that name, if there is one, becomes this"),
     "env": ("env.NAME=", "TEXT", "a variable of the job"),
@@ -29,10 +30,10 @@ _MORE_OPTIONS: dict[str, Row] = {
     "command": ("command=", '"COMMAND"', "SET only; in ADD it stands after the schedule"),
 }
 _WITH_OPTIONS = {
-    "ADD": ("name", "paused", "replace"),
+    "ADD": ("name", "from", "paused", "replace"),
     "SET": ("name", "schedule", "command"),
-    "AT": ("name",),
-    "NOW": ("name",),
+    "AT": ("name", "from"),
+    "NOW": ("name", "from"),
 }
 _COMMANDS = {
     "shell": "a line for /bin/sh -c",

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from ..base.errors import Refusal
+from ..base.names import check_name
 from ..base.nearest import meant
 from ..base.text import escape, format_time, split_options
 from ..engine import orders as o
@@ -50,10 +51,14 @@ def add(text: str, context: Context) -> o.AddTask:
         record = parse_json(text, "the task")
         words = record if isinstance(record, dict) else {}
         refuse_masks(words)
+        if "from" in words:
+            record = words = _from_template(words, context)
         flags = _flags(words)
         task_id, spec = parse_record(record, context.default_tz)
         return o.AddTask(spec, task_id, **flags)
     options, rest = split_options(text, True)
+    if "from" in options:
+        options = _from_template(options, context)
     flags = _flags(options) if "paused" in options or "replace" in options else {}
     for key in ("schedule", "command"):
         if key in options:
@@ -71,6 +76,30 @@ def add(text: str, context: Context) -> o.AddTask:
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
     zone = named_zone(schedule) or context.default_tz
     return o.AddTask(_spec(schedule, options, command, zone, context), **flags)
+
+
+def _from_template(words: dict[str, Any], context: Context) -> dict[str, Any]:
+    """What is said beside from= wins."""
+    if "from" not in words:
+        return words
+    if (found := context.templates.get(str(words["from"]))) is None:
+        raise Refusal("not-found", f'from=: no template "{escape(str(words["from"])[:80])}"')
+    return found | {key: value for key, value in words.items() if key != "from"}
+
+
+def template(text: str, context: Context) -> o.SetTemplate | q.Alone:
+    word, rest = g.cut_word(text)
+    words, options = g.split_any(rest)
+    if word.upper() == "LIST" and not (words or options):
+        return q.Alone()
+    if word.upper() == "REMOVE" and not options:
+        return o.SetTemplate(g.one_word(words, "template"), None)
+    if word.upper() != "ADD" or not options:
+        raise WrongWords("a template is added with a name and options, listed, or removed")
+    check_name(name := g.one_word(words, "template"))
+    refuse_masks(options)
+    set_options(DEFAULTS, options, context.default_tz, context.now)  # for its refusals
+    return o.SetTemplate(name, options)
 
 
 def _flags(words: dict[str, Any]) -> dict[str, bool]:
@@ -107,6 +136,7 @@ def at(text: str, context: Context) -> o.AddTask:
     if time[:1].isalpha() and '"' not in text[: len(time)]:
         raise WrongWords('a time in words stands in double quotes, as in AT "tomorrow at 8 AM" COMMAND')
     options, command = split_options(rest, True)
+    options = _from_template(options, context)
     zone, named = g.zone(options, context), named_zone(time)
     if named and options.get("tz") and named != zone:
         raise Refusal("bad-option", f"tz={zone} contradicts the time, which says {named}")
@@ -115,6 +145,7 @@ def at(text: str, context: Context) -> o.AddTask:
 
 def now(text: str, context: Context) -> o.AddTask:
     options, command = split_options(text.lstrip(" \t"), True)
+    options = _from_template(options, context)
     return o.AddTask(_one_off(context.now, options, command, context), now=True)
 
 

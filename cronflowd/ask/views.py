@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 
 from ..base.errors import Refusal
 from ..base.replies import JsonOnly, Reply
-from ..base.text import escape, format_time
+from ..base.text import escape, format_option, format_time
 from ..base.walks import in_order, in_slices, page
 from ..engine.facts import NoticeFailed
 from ..engine.fires import day_off
@@ -274,6 +274,15 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome], now: da
         yield from map_rows(outcome_row, in_slices(older))
 
     return Reply("", {}, RUN_COLUMNS, page(rows(), query.limit, query.offset), "rows")
+
+
+def list_templates(state: State) -> Reply:
+    """TEMPLATE LIST: each with its options, without secrets."""
+    rows = [
+        (name, " ".join(format_option(key, masked(key, value)) for key, value in words.items()))
+        for name, words in state.templates.items()
+    ]
+    return Reply("", {}, ("name", "options"), rows, "rows")
 
 
 def list_failed(state: State, query: q.ListFailed) -> Reply:

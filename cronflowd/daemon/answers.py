@@ -67,7 +67,7 @@ class Answers:
         self.core = core
         self.data = data
         self.default_tz = core.state.default_tz
-        self._context = grammar.Context(core.now(), self.default_tz)  # of the last line
+        self._context = grammar.Context(core.now(), self.default_tz, core.state.templates)  # of the last line
         self.files = Files(core, data)
         self.hub = WatchHub(core)
 
@@ -114,7 +114,7 @@ class Answers:
         if verb.reads and "=" in rest:
             session.head_width, rest = grammar.take_head(rest)
         if now is not self._context.now:
-            self._context = grammar.Context(now, self.default_tz)
+            self._context = grammar.Context(now, self.default_tz, self.core.state.templates)
         question = verb.parse(rest, self._context)
         if verb.about_days:
             self.files.look_at_calendars()
@@ -266,6 +266,11 @@ class Answers:
         return await self.files.backup(plain_file(self.data, question.file, SUFFIX))
 
     # --- crontabs ---
+
+    def _template(self, question: o.SetTemplate | q.Alone, session: Session) -> Answer:
+        if isinstance(question, q.Alone):
+            return views.list_templates(self.core.state)
+        return self._submit(question, session)
 
     def _import(self, question: q.ImportLine, session: Session) -> Reply:
         if session.moving is None:

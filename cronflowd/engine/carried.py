@@ -47,6 +47,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
         state.last_step_s, state.last_step_at, state.beats.from_at, state.decided_upto_at,
         state.jumped_upto_at, state.jumped_by_s if state.jumped_upto_at else None,
     )  # fmt: skip
+    yield from (f.TemplateSet(name, words) for name, words in state.templates.items())
     yield f.LedgerCarried(state.ledger.carry())
     yield from map(_task, state.tasks.values())
     for worker in state.workers.values():

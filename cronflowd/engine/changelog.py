@@ -35,12 +35,13 @@ STEPS = {
     f.TaskRestored: "restored",
     f.TaskPaused: "paused",
     f.TaskResumed: "resumed",
+    f.TemplateSet: "template",
 }
 
 
 @define
 class Was:
-    """A task at one time in the past; or, with the id ALL, what PAUSE all had set."""
+    """A task at one time in the past; or, with the id ALL, what PAUSE all had set, or a template."""
 
     id: int
     rev: int = 0

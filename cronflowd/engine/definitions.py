@@ -33,6 +33,7 @@ from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
 AT_ONCE = 200  # tasks that are dealt with in one decision; more in slices
+MAX_TEMPLATES = 1000
 MAX_WAY = 20_000  # steps of looking for a circle, two a task; about as many milliseconds as thousands
 
 T = TypeVar("T")
@@ -246,6 +247,20 @@ def _overdue(state: State, task: Task, now: datetime) -> list[f.Fact]:
 def undecided_from(state: State, now: datetime) -> datetime:
     """From when on moments are new; those that a clock set back shows again have been decided."""
     return max(now, state.decided_upto_at)
+
+
+def _template(state: State, order: o.SetTemplate, now: datetime, limits: Limits) -> Decision:
+    """Tasks that were made from it have its words as their own, so none is touched."""
+    old = state.templates.get(order.name)
+    if old is None and order.words is None:
+        raise Refusal("not-found", f'no template "{escape(order.name[:80])}"')
+    if old is None and len(state.templates) >= MAX_TEMPLATES:
+        raise Refusal("limit", f"there are {MAX_TEMPLATES} templates already, which is the limit")
+    done = "removed" if order.words is None else "added" if old is None else "replaced"
+    if order.words == old:
+        done = "unchanged"
+    reply = Reply(f"{order.name} {done}", {"template": order.name, "change": done})
+    return Decision([f.TemplateSet(order.name, order.words)] if order.words != old else [], reply)
 
 
 def _remove(state: State, order: o.RemoveTask, now: datetime, limits: Limits) -> Decision:
@@ -560,6 +575,12 @@ def _words_of_set(state: State, order: o.SetTask) -> str:
     return f"{_name(state, order.ref)} {words}"
 
 
+def _words_of_template(state: State, order: o.SetTemplate) -> str:
+    if order.words is None:
+        return f"REMOVE {order.name}"
+    return " ".join(["ADD", order.name, *(_word(key, value) for key, value in order.words.items())])
+
+
 def _words_of_remove(state: State, order: o.RemoveTask) -> str | None:
     # A notification is no task of anybody's, and would come back as one.
     task = state.find(order.ref) if isinstance(order.ref, str) else None
@@ -592,6 +613,7 @@ DEFINE: Rules = {
         lambda state, order: f"{_name(state, order.ref)} {order.rev}",
         is_exclusive=True,
     ),
+    o.SetTemplate: Rule(_template, "TEMPLATE", _words_of_template, is_exclusive=True),
     o.RemoveTask: Rule(_remove, "REMOVE", _words_of_remove, is_exclusive=True),
     o.ClearTasks: Rule(_clear, "CLEAR", lambda state, order: f"{state.count_own()} tasks", is_exclusive=True),
     o.LoadTasks: Rule(

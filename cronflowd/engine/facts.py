@@ -131,6 +131,14 @@ class TaskRestored(Asked):
     last_ended_at: datetime | None = None
 
 
+class TemplateSet(Asked):
+    """Options that tasks to come may be made from have a name; or, without words, it is free again."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    words: dict[str, str] | None = None
+
+
 class TaskPaused(Asked):
     """No new fires start. `id` None = all tasks there are, and those still to come."""
 

@@ -69,6 +69,13 @@ class SetTask(Order):
     words: dict[str, str]
 
 
+class SetTemplate(Order):
+    """TEMPLATE ADD; or, without words, TEMPLATE REMOVE."""
+
+    name: str
+    words: dict[str, str] | None
+
+
 class RollBack(Order):
     """ROLLBACK: a task is defined again as it was at a revision."""
 

@@ -56,7 +56,12 @@ def _note(state: Tables, fact: f.Asked, at: datetime) -> None:
 def _steps(state: Tables, fact: Any) -> Iterator[Step]:
     if isinstance(fact, f.BulkDecided):
         return
-    kind, task = STEPS[fact.__class__], None if fact.id is None else state.tasks.get(fact.id)
+    kind = STEPS[fact.__class__]
+    if kind == "template":
+        words = state.templates.get(fact.name)
+        yield Step(kind, ALL, 0, Was(ALL, 0, {"template": fact.name, "words": words}))
+        return
+    task = None if fact.id is None else state.tasks.get(fact.id)
     if isinstance(fact, f.TaskAdded | f.TaskRestored):
         yield Step(kind, fact.id, getattr(fact, "rev", 1), None)
     elif isinstance(fact, f.TaskPaused | f.TaskResumed) and task is None:
@@ -140,6 +145,13 @@ def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) ->
     if task.runs:
         state.orphans[fact.id] = task.runs
     state.forget_told(f"task:{fact.id}")
+
+
+def _template_set(state: Tables, fact: f.TemplateSet, at: datetime, seq: int) -> None:
+    if fact.words is None:
+        state.templates.pop(fact.name, None)
+    else:
+        state.templates[fact.name] = fact.words
 
 
 def _task_paused(state: Tables, fact: f.TaskPaused, at: datetime, seq: int) -> None:
@@ -587,6 +599,7 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.TaskRescheduled: _task_rescheduled,
     f.TaskRemoved: _noted(_task_removed),
     f.TaskRestored: _noted(_task_restored),
+    f.TemplateSet: _noted(_template_set),
     f.TaskPaused: _noted(_task_paused),
     f.TaskResumed: _noted(_task_resumed),
     f.RescheduleBegun: lambda state, fact, at, seq: state.unfinished.reschedule_begun(fact),

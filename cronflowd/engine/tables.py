@@ -61,6 +61,7 @@ class Tables:
         self.notices: set[int] = set()  # tasks that the daemon made to tell somebody something
         self.unheard: dict[str, f.NoticeFailed] = {}  # the last that did not arrive, by whom it was to, if
         self.notice_failed: f.NoticeFailed | None = None  # none has arrived there since; and the last of all
+        self.templates: dict[str, dict[str, str]] = {}  # options for tasks to come, by name
         self.beats = Beats()
         self.changes = ChangeLog()
         self.unfinished = Unfinished(self.changes)  # what concerns very many tasks

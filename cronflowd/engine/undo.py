@@ -49,6 +49,7 @@ class Past:
     def __init__(self, state: State) -> None:
         self._state = state
         self.tasks: Numbered[Was | None] = Numbered()  # None = there was no such task
+        self.templates: dict[str, dict[str, str] | None] = {}  # None = there was none
         self.all: Was | None = None  # what PAUSE all had set; None = not touched
         self.revs: Numbered[int] = Numbered()  # the last one each task had, which may be gone
         self.gone: set[int] = set()  # one-offs that left by themselves before their change was undone
@@ -57,10 +58,13 @@ class Past:
         """One change further into the past."""
         for step in reversed(change.steps):
             yield
-            if step.id == ALL:
+            if step.kind == "template":
+                assert step.was
+                self.templates[step.was.record["template"]] = step.was.record["words"]
+            elif step.id == ALL:
                 self.all = step.was
-                continue
-            self._take_back(step, self._at(step))
+            else:
+                self._take_back(step, self._at(step))
 
     def _at(self, step: Step) -> Was | None:
         if step.id not in self.tasks:
@@ -111,6 +115,8 @@ def _undo(state: State, order: o.UndoChanges, now: datetime, limits: Limits) -> 
         facts: list[f.Fact] = [f.BulkDecided("undo", [change.number for change in plan.changes])]
     else:
         facts = _facts(state, plan, now)
+    templates = plan.past.templates.items()
+    facts += [f.TemplateSet(name, words) for name, words in templates if words != state.templates.get(name)]
     if count == 1 and (first := next((fact for fact in facts if isinstance(fact, f.Asked)), None)):
         first.undone = shorten(plan.changes[0].told, MAX_WHAT)
     return Decision(facts, reply)

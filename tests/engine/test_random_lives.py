@@ -30,7 +30,9 @@ BOUNDS += ["start=2030-01-01T12:03:00Z", "end=2030-01-01T12:06:00Z", "count=1 ji
 
 
 GENERAL = [
-    "NOW job", "EMIT e", "EMIT e k=v", "PAUSE all", "RESUME all", 'PAUSE all until="in 3 minutes"', "CLEAR",
+    "NOW job", "EMIT e", "EMIT e k=v",
+    "TEMPLATE ADD t lost=rerun", "TEMPLATE ADD t overlap=queue", "TEMPLATE REMOVE t", "ADD from=t @on e job",
+    "PAUSE all", "RESUME all", 'PAUSE all until="in 3 minutes"', "CLEAR",
     "AT 2030-01-01T12:07:00Z name=x job",
     "EXPECT pulse every=2m grace=30s", 'EXPECT pulse every="*/3 * * * *"', "BEAT pulse", "BEAT pulse fail",
     "FORGET pulse",

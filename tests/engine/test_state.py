@@ -91,6 +91,14 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([ADDED], f.EventEmitted("e", NOW, [1], {"k": "v"}), "emitted[0].args", {"k": "v"}),
     ([ADDED, EMITTED], f.RunQueued(1, 1, NOW, "on", emitted=True), "emitted[0].tasks", [2]),
     ([ADDED, EMITTED], f.TaskRemoved(1, "removed"), "emitted[0].tasks", [2]),
+    ([], f.TemplateSet("t", {"retry": "none"}), "templates", {"t": {"retry": "none"}}),
+    ([f.TemplateSet("t", {"retry": "none"})], f.TemplateSet("t"), "templates", {}),
+    (
+        [f.TemplateSet("t", {"retry": "none"})],
+        f.TemplateSet("t", who="ann", change=1, what="TEMPLATE REMOVE t"),
+        "changes.changes[0].steps[0].was.record",
+        {"template": "t", "words": {"retry": "none"}},
+    ),
     ([ADDED], QUEUED, "missed.first()[1]", 1),
     (
         [ADDED, AWAITING],
