@@ -226,5 +226,5 @@ def export(state: State, question: q.ExportTasks, now: datetime) -> Reply:
 def _described(state: State, task: Task, now: datetime) -> crontab.Task:
     if state.is_paused(task, now):
         return crontab.Task(task.spec, "it is paused")
-    is_over = task.due_at is None and task.spec.schedule.kind not in ("reboot", "unreadable", "at")
+    is_over = task.due_at is None and task.spec.schedule.kind not in ("reboot", "unreadable", "at", "on")
     return crontab.Task(task.spec, "it has no moment to come" if is_over else "")

@@ -437,8 +437,8 @@ def _cron_schedules(schedule: Schedule) -> tuple[tuple[str, ...], str]:
     """The schedules that say it in cron, or none and the reason."""
     texts = cron_forms(schedule) if schedule.rule else (_BLANKS.sub(" ", schedule.text),)
     texts = tuple(text[:-2] if re.fullmatch(r"\S+(?: \S+){4} 0", text) else text for text in texts)
-    if schedule.kind == "at":
-        return (), "it is for one moment"
+    if schedule.kind in ("at", "on"):
+        return (), "it is for one moment" if schedule.kind == "at" else "cron knows of no events"
     if schedule.kind == "every" and not schedule.rule:
         return (), "cron has no even intervals"
     if not texts:
