@@ -274,7 +274,8 @@ class Core:
         """Takes the steps that are due; True when there are more than one beat should take."""
         # One time for all: a step that was due must not be taken at another time than it was due at.
         now = self.look()
-        if self.state.to_judge or ((due := self.state.due.first()) and due[0] <= now):
+        state = self.state
+        if state.to_judge or state.emitted or ((due := state.due.first()) and due[0] <= now):
             self.before_fires()
         try:
             # What cannot be taken back goes first, but does not keep what is due from being tried.

@@ -140,8 +140,8 @@ def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) ->
     state.unfinished.note_before(fact.id, None if task.is_notice else task.spec)
     del state.tasks[fact.id]
     state.take_out(task)
-    if state.emitted:
-        state.answer_event(fact.id, is_gone=True)
+    while state.emitted and state.answer_event(fact.id):
+        pass
     if task.runs:
         state.orphans[fact.id] = task.runs
     state.forget_told(f"task:{fact.id}")

@@ -192,14 +192,15 @@ class Tables:
             return definition
         return read_record(definition, self.default_tz)
 
-    def answer_event(self, task_id: int, is_gone: bool = False) -> None:
-        """A task has fired for the oldest event that it had not yet; or will for none any more."""
-        for emitted in self.emitted:
+    def answer_event(self, task_id: int) -> bool:
+        """A task has fired for the oldest event that it had not yet; False if there was none."""
+        for number, emitted in enumerate(self.emitted):
             if task_id in emitted.tasks:
                 emitted.tasks.remove(task_id)
-                if not is_gone:
-                    break
-        self.emitted = [emitted for emitted in self.emitted if emitted.tasks]
+                if not emitted.tasks:
+                    del self.emitted[number]
+                return True
+        return False
 
     # --- runs ---
 
