@@ -218,7 +218,8 @@ class Ledger:
         task = self.state.tasks.get(run.task_id)
         for other in [self.state.runs[each] for each in task.runs] if task else []:
             is_one_at_a_time = "allow" not in (run.spec.options.overlap, other.spec.options.overlap)
-            if other.state in ("sent", "running") and other.due_at != run.due_at and is_one_at_a_time:
+            is_same = other is run or (bool(run.target) and other.due_at == run.due_at)
+            if other.state in ("sent", "running") and not is_same and is_one_at_a_time:
                 raise Broken(f"{_short(run)} and {_short(other)} at a time")
 
     def ordered(self, line: str, run: int) -> None:
