@@ -81,7 +81,7 @@ class Files:
             nonlocal count
             for number in tasks_file.with_pauses(tasks.numbers_beside(before), breathe):
                 task = tasks.get(number)
-                spec = None if task is None or task.is_notice else task.spec
+                spec = None if task is None or task.is_notice else task.as_saved
                 if number in before:  # which is looked at last
                     spec = before[number]
                 if spec:

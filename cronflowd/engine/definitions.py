@@ -22,7 +22,16 @@ from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
 from ..tasks.options import masked, refuse_masks, set_options
 from ..tasks.reasons import Reason, in_words, reason
-from ..tasks.task import WAITING, Task, TaskSpec, make_spec, parse_record, read_record, read_today
+from ..tasks.task import (
+    WAITING,
+    Pause,
+    Task,
+    TaskSpec,
+    make_spec,
+    parse_record,
+    read_record,
+    read_today,
+)
 from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
@@ -46,13 +55,14 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
     if len(state.tasks) >= limits.tasks:
         raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
     task_id = _new_id(state, order.task_id, order.spec.name)
-    spec = _settled(state, _named(read_today(order.spec, state.default_tz), task_id))
+    pause = order.spec.pause or (Pause() if order.paused else None)
+    spec = _settled(state, _named(read_today(order.spec.bare, state.default_tz), task_id))
     due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
     _check_some_moment(spec, due_at)
     added = _added(task_id, spec.name, due_at, notes(state, spec))
     decision = Decision([f.TaskAdded(task_id, spec, _anchor(now), due_at)], added)
-    if order.paused:
-        decision.facts.append(f.TaskPaused(task_id, None, ""))
+    if pause:
+        decision.facts.append(f.TaskPaused(task_id, pause.until_at, pause.why))
     if order.now:
         if not targets_of(state, spec, now):
             raise Refusal("busy", in_words(NO_WORKER))
@@ -66,7 +76,7 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
 
 def _replace(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decision:
     """ADD replace=yes: the task of that name becomes this one; if there is none, there is one from now on."""
-    task, spec = _to_replace(state, order), read_today(order.spec, state.default_tz)
+    task, spec = _to_replace(state, order), read_today(order.spec.bare, state.default_tz)
     spec = _settled(state, spec, spec.name)
     if task is None:
         decision, rev, change = _add(state, structs.replace(order, replace=False), now, limits), 1, "added"
@@ -345,9 +355,13 @@ def leave_task(state: State, task: Task, why: str, now: datetime) -> list[f.Fact
 
 
 def define_task(state: State, task_id: int, spec: TaskSpec, now: datetime) -> list[f.Fact]:
-    """A task of the file."""
-    old, spec = state.tasks.get(task_id), read_today(spec, state.default_tz)
-    return reload(state, old, spec, now) if old else [_loaded(state, task_id, spec, now)]
+    """A task of the file, and the pause that it tells of; where it tells of none, that stays as it is."""
+    old, pause = state.tasks.get(task_id), spec.pause
+    spec = read_today(spec.bare, state.default_tz)
+    facts = reload(state, old, spec, now) if old else [_loaded(state, task_id, spec, now)]
+    if pause and not (old and old.as_saved.pause == pause):
+        facts.append(f.TaskPaused(task_id, pause.until_at, pause.why))
+    return facts
 
 
 def _numbered(

@@ -149,7 +149,10 @@ def _in_slices(ids: Iterable[int | None]) -> Iterator[list[int]]:
 
 
 def _stage(state: State, order: o.StageTasks, now: datetime, limits: Limits) -> Decision:
-    lines = [orjson.dumps(spec.record).decode() if spec else "" for _, spec in order.entries]
+    lines = [
+        orjson.dumps(spec.record | (spec.pause.record if spec.pause else {})).decode() if spec else ""
+        for _, spec in order.entries
+    ]
     return Decision([f.BulkStaged([task_id for task_id, _ in order.entries], lines, order.next_task)])
 
 

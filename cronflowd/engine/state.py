@@ -104,7 +104,7 @@ def _task_restored(state: Tables, fact: f.TaskRestored, at: datetime, seq: int) 
 def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) -> None:
     task = state.tasks[fact.id]
     state.take_out(task)
-    state.unfinished.note_before(fact.id, task.spec)
+    state.unfinished.note_before(fact.id, task.as_saved)
     old, task.spec, task.rev, task.run_head = task.spec, state.read(fact.record), fact.rev, ""
     if task.spec.options.count != old.options.count:
         task.fired = 0
@@ -137,7 +137,7 @@ def _task_rescheduled(state: Tables, fact: f.TaskRescheduled, at: datetime, seq:
 
 def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) -> None:
     task = state.tasks[fact.id]
-    state.unfinished.note_before(fact.id, None if task.is_notice else task.spec)
+    state.unfinished.note_before(fact.id, None if task.is_notice else task.as_saved)
     del state.tasks[fact.id]
     state.take_out(task)
     while state.emitted and state.answer_event(fact.id):
@@ -160,6 +160,7 @@ def _task_paused(state: Tables, fact: f.TaskPaused, at: datetime, seq: int) -> N
         state.beats.give_grace(fact.until_at or at)
     else:
         task = state.tasks[fact.id]
+        state.unfinished.note_before(fact.id, task.as_saved)
         task.paused, task.paused_until_at, task.paused_why = True, fact.until_at, fact.why
         state.paused[fact.id] = None
 
@@ -176,6 +177,7 @@ def _task_resumed(state: Tables, fact: f.TaskResumed, at: datetime, seq: int) ->
 
 def _lift(state: Tables, task_id: int) -> None:
     task = state.tasks[task_id]
+    state.unfinished.note_before(task_id, task.as_saved)
     state.paused.pop(task_id, None)
     task.paused, task.paused_until_at, task.paused_why = False, None, ""
 

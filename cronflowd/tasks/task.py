@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
@@ -33,7 +33,7 @@ from ..base.text import escape, format_time
 from ..schedules.schedule import Schedule, make_unreadable, parse_schedule
 from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone
-from ..schedules.zones import load_zone
+from ..schedules.zones import EPOCH, load_zone, parse_time
 from .kinds import WHOSE, check_command, check_options, check_request
 from .options import DEFAULTS, RULES, Options, format_options, set_options
 from .reasons import Reason, reason
@@ -64,6 +64,20 @@ MOVES = {
 
 
 @frozen
+class Pause:
+    """That a task is paused, as a file of tasks tells it beside the definition."""
+
+    until_at: datetime | None = None
+    why: str = ""
+
+    @property
+    def record(self) -> dict[str, str]:
+        """The inverse of `_take_pause`."""
+        until = {"paused-until": format_time(self.until_at)} if self.until_at else {}
+        return {"paused": "yes"} | until | ({"paused-why": self.why} if self.why else {})
+
+
+@frozen
 class TaskSpec:
     """A task's definition. `schedule` is shared between all tasks of the same text and zone."""
 
@@ -72,6 +86,7 @@ class TaskSpec:
     command: str
     options: Options = DEFAULTS
     unread: Unread | None = None  # set: this release cannot read the record, which is kept as it was
+    pause: Pause | None = field(default=None, eq=False)  # on the way from a file, or into one
     moments: Moments = field(init=False, eq=False)  # when it is due; derived from the above
 
     @moments.default
@@ -86,6 +101,11 @@ class TaskSpec:
         if options.stdin:
             return f"{options.type}+stdin"
         return f"custom:{self.command.strip()}" if options.type == "custom" else options.type
+
+    @property
+    def bare(self) -> TaskSpec:
+        """The definition alone."""
+        return evolve(self, pause=None) if self.pause else self
 
     @property
     def record(self) -> dict[str, Any]:
@@ -209,6 +229,13 @@ class Task:
         """Whether count= lets no more fires come."""
         return 0 < self.spec.options.count <= self.fired
 
+    @property
+    def as_saved(self) -> TaskSpec:
+        """The definition, and its pause, as a file of tasks holds both."""
+        if not self.paused:
+            return self.spec
+        return evolve(self.spec, pause=Pause(self.paused_until_at, self.paused_why))
+
     def is_paused(self, at: datetime) -> bool:
         """Whether a moment at `at` starts nothing."""
         return self.paused and (self.paused_until_at is None or at < self.paused_until_at)
@@ -216,7 +243,7 @@ class Task:
 
 def task_record(task_id: int, spec: TaskSpec) -> dict[str, str | int]:
     """A task as tasks.db writes it: fixed key order, defaults left out, the id unless the name tells it."""
-    record: dict[str, str | int] = spec.record
+    record: dict[str, str | int] = spec.record | (spec.pause.record if spec.pause else {})
     if id_of_name(spec.name) == task_id:
         return record
     first = {key: record.pop(key) for key in ("schedule", "command", "jobName") if key in record}
@@ -241,7 +268,10 @@ def read_record(record: dict[str, Any], default_tz: str) -> TaskSpec:
             # In another zone it would be due at other moments, which are worse than none.
             if options.tz == record.get("tz", "") or not parsed.is_zoned:
                 schedule = parsed
-        return TaskSpec(name, schedule, command, options, Unread(record, refusal.message))
+        pause, rest = None, dict(record)
+        with suppress(Refusal):
+            pause = _take_pause(rest)
+        return TaskSpec(name, schedule, command, options, Unread(rest, refusal.message), pause)
 
 
 def read_today(spec: TaskSpec, default_tz: str) -> TaskSpec:
@@ -276,12 +306,31 @@ def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]
     task_id = words.pop("id", None)
     if task_id is not None and (type(task_id) is not int or not 0 < task_id < 2**53):
         raise Refusal("bad-line", f'"id" is not a whole number above 0: {escape(str(task_id)[:40])}')
+    pause = _take_pause(words) if not words.keys().isdisjoint(_PAUSE_KEYS) else None
     # What is missing may be there under a name of its own.
     texts = {key: _option_text(key, value) for key, value in words.items() if key not in RECORD_TEXTS}
     name = _text(words, "jobName", "")
     schedule, command = _text(words, "schedule", None), _text(words, "command", None)
     options = set_options(DEFAULTS, texts, named_zone(schedule) or default_tz)
-    return task_id, make_spec(name, schedule, command, options, default_tz)
+    spec = make_spec(name, schedule, command, options, default_tz)
+    return task_id, evolve(spec, pause=pause) if pause else spec
+
+
+_PAUSE_KEYS = ("paused", "paused-until", "paused-why")
+
+
+def _take_pause(words: dict[str, Any]) -> Pause | None:
+    """Takes out what a record says of a pause; the reason or the time alone says that there is one."""
+    word, until, why = (words.pop(key, None) for key in _PAUSE_KEYS)
+    if word not in (None, "yes", "no", True, False):
+        raise Refusal("bad-line", f'"paused" is neither yes nor no: {escape(str(word)[:40])}')
+    if word in ("no", False) or (word is None and not (until or why)):
+        return None
+    try:
+        until_at = parse_time(str(until), "UTC", EPOCH) if until else None
+    except Refusal as refusal:
+        raise Refusal("bad-line", f'"paused-until": {refusal.message}') from None
+    return Pause(until_at, str(why or ""))
 
 
 def _text(words: dict[str, Any], key: str, default: str | None) -> str:

@@ -68,8 +68,10 @@ def test_slices_wait_for_those_who_watch() -> None:
 async def test_a_file_holds_the_tasks_as_they_were_when_it_was_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SAVE of two million tasks takes a minute, in which they come, go and change."""
+    """SAVE of two million tasks takes a minute, in which they come, go, change and are paused."""
     core, journal = make_core()
+    for line in ("PAUSE n1 n3 n904 why=tea", "PAUSE n905"):
+        core.submit(commands.parse(line, commands.Context(START, "UTC")))
     monkeypatch.setattr(journal, "flush", journal.arrive)
     turns = 0
 
@@ -79,7 +81,8 @@ async def test_a_file_holds_the_tasks_as_they_were_when_it_was_begun(
         if turns == 2:
             for line in (
                 "REMOVE n1", "REMOVE n900", "SET n2 command=no", "SET n901 command=no", "SET n902 name=x",
-                "ADD name=n900 @daily no", "REMOVE n903", f"ADD name=n{MANY + 1} @daily no",
+                "PAUSE n4 n906", "RESUME n3 n905", "ADD name=n900 @daily no", "REMOVE n903",
+                f"ADD name=n{MANY + 1} @daily no",
             ):  # fmt: skip
                 core.submit(commands.parse(line, commands.Context(START, "UTC")))
 
@@ -90,7 +93,21 @@ async def test_a_file_holds_the_tasks_as_they_were_when_it_was_begun(
     assert [(number, spec.name, spec.command) for number, spec in found] == [
         (number, f"n{number}", "true") for number in range(1, MANY + 1)
     ]
+    paused = {number: spec.pause.why for number, spec in found if spec.pause}
+    assert paused == {1: "tea", 3: "tea", 904: "tea", 905: ""}
     assert core.state.unfinished.before is None
+
+
+async def test_very_many_tasks_of_a_file_are_paused_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever clears and loads to mend something else must not start what was held back for a reason."""
+    core, journal = make_core(1)
+    monkeypatch.setattr(journal, "flush", journal.arrive)
+    record = {"schedule": "@daily", "command": "true", "paused": "yes", "paused-why": "tea"}
+    records = [parse_record(record, "UTC") for _ in range(MANY)]
+    await bulk.LargeChanges(core).load(o.LoadTasks(records, None, "x.db"), None)
+    assert {(task.paused, task.paused_why) for task in core.state.tasks.values()} == {(True, "tea")}
+    assert {task.spec.pause for task in core.state.tasks.values()} == {None}
+    assert len(core.state.paused) == MANY
 
 
 async def test_the_ids_of_a_file_are_taken_before_anybody_else_has_a_turn(
