@@ -231,7 +231,9 @@ def _targets(words: list[str], options: dict[str, str]) -> tuple[str, ...] | o.P
 
 def run(text: str, context: Context) -> o.RunTask:
     words, options = g.split_any(text)
-    return o.RunTask(_target(words, options), _arguments(options, "arg.") if options else {})
+    if not options:
+        return o.RunTask(g.one_word(words, "task"), {})
+    return o.RunTask(_target(words, options), _arguments(options, "arg."))
 
 
 def emit(text: str, context: Context) -> o.EmitEvent:

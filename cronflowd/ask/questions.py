@@ -132,7 +132,7 @@ class ShowNext:
     tz: str
     count: int
     from_at: datetime | None
-    within: timedelta | None  # no moment that is later
+    within: timedelta | None = None  # no moment that is later
 
 
 @frozen

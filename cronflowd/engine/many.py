@@ -17,6 +17,7 @@ from msgspec import structs
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import format_time
+from ..base.walks import Numbered
 from ..tasks.task import Task, TaskSpec
 from . import facts as f
 from . import orders as o
@@ -33,6 +34,7 @@ _KINDS: dict[type, str] = {
     o.ResumeTasks: "resume",
     o.RunTask: "run",
 }
+_OF_SEVERAL = (o.PauseTasks, o.ResumeTasks)
 ENDS = {"set": "changed", "remove": "removed", "pause": "paused", "resume": "resumed", "run": "started"}
 
 
@@ -43,19 +45,23 @@ def kind_of(order: Any) -> str:
 
 def pattern_of(order: Any) -> o.Pattern | None:
     """What an order names its tasks by, unless it names them one by one."""
-    found = getattr(order, "ref", None) or getattr(order, "refs", None)
-    return found if isinstance(found, o.Pattern) else None
+    # Every order is asked this, so it costs no further call.
+    kind = order.__class__
+    if kind not in _KINDS:
+        return None
+    found = order.refs if kind in _OF_SEVERAL else order.ref
+    return found if found.__class__ is o.Pattern else None
 
 
 def with_pattern(order: Any, pattern: o.Pattern) -> Any:
     """The same order with what was worked out."""
-    return structs.replace(order, **{"ref" if hasattr(order, "ref") else "refs": pattern})
+    return structs.replace(order, **{"refs" if type(order) in _OF_SEVERAL else "ref": pattern})
 
 
 def is_planned(order: Any) -> bool:
     """Whether it was worked out while nobody else could change tasks."""
     pattern = pattern_of(order)
-    return pattern is not None and bool(pattern.plan or pattern.staged)
+    return pattern is not None and (pattern.plan is not None or pattern.staged > 0)
 
 
 def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, Plan]:
@@ -67,7 +73,7 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
     if kind == "resume" and state.is_all_paused(now):
         raise Refusal("busy", "everything is paused; RESUME all lifts that")
     chooses = pattern.chooser()
-    found: dict[int, Task] = {}
+    found = Numbered[Task]()
     for task in state.tasks.walk():
         yield
         if task and not task.is_notice and chooses(task):
@@ -83,6 +89,7 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
                 check_leaving(state, task, order.force, found, lambda name: state.names.get(name) in found)
         if (kind != "resume" or task.paused) and not (spec and spec.record == task.spec.record):
             plan.append((task.id, spec))
+    yield from found.let_all_go()
     return plan
 
 
@@ -147,11 +154,13 @@ def _reply(kind: str, count: int) -> Reply:
     return Reply(f"{count} {ENDS[kind]}", {ENDS[kind]: count})
 
 
-def _or_many(rule: Rule) -> Rule:
+def _or_many(rule: Rule, names_several: bool) -> Rule:
     def decide(state: State, order: Any, now: datetime, limits: Limits) -> Decision:
-        return _change(state, order, now) if pattern_of(order) else rule.decide(state, order, now, limits)
+        named = order.refs if names_several else order.ref
+        is_many = named.__class__ is o.Pattern
+        return _change(state, order, now) if is_many else rule.decide(state, order, now, limits)
 
     return evolve(rule, decide=decide)
 
 
-MANY: Rules = {kind: _or_many({**DEFINE, **RUNS}[kind]) for kind in _KINDS}
+MANY: Rules = {kind: _or_many({**DEFINE, **RUNS}[kind], kind in _OF_SEVERAL) for kind in _KINDS}

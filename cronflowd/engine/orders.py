@@ -6,10 +6,9 @@ An order is a request and may be refused; only facts change anything. Names are 
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
@@ -36,11 +35,10 @@ class Pattern(Order):
 
     def chooser(self) -> Callable[[Task], bool]:
         """Whether a task is one of them."""
-        is_named = re.compile(fnmatch.translate(self.name)).match if self.name else None
-        tag = self.tag
+        tag, glob = self.tag, self.name
 
         def chooses(task: Task) -> bool:
-            return not (is_named and not is_named(task.name)) and (not tag or tag in task.spec.options.tags)
+            return (not tag or tag in task.spec.options.tags) and (not glob or fnmatchcase(task.name, glob))
 
         return chooses
 

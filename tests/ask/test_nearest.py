@@ -29,7 +29,7 @@ def refusal(line: str) -> str:
      "LIST"),
      ("LSIT", "LIST"), ("EDIT", "SET"), ("START", "RUN"), ("STOP", "CANCEL"), ("CREATE", "ADD"),
      ("REMVOE", "REMOVE"),
-     ("exit", "QUIT"), ("RESTORE", "LOAD"), ("SUSPEND", "PAUSE"), ("UNPAUSE", "RESUME"), ("ROLLBACK", "UNDO"),
+     ("exit", "QUIT"), ("RESTORE", "LOAD"), ("SUSPEND", "PAUSE"), ("UNPAUSE", "RESUME"), ("REVERT", "UNDO"),
      ("STATE", "STATUS"), ("AUDIT", "HISTORY"), ("HEARTBEAT", "BEAT"), ("NODES", "WORKERS"), ("?", "HELP")],
 )  # fmt: skip
 def test_an_unknown_verb_names_the_nearest(verb: str, meant: str) -> None:

@@ -35,7 +35,8 @@ GENERAL = [
     "PAUSE all", "RESUME all", 'PAUSE all until="in 3 minutes"', "CLEAR",
     "AT 2030-01-01T12:07:00Z name=x job",
     "EXPECT pulse every=2m grace=30s", 'EXPECT pulse every="*/3 * * * *"', "BEAT pulse", "BEAT pulse fail",
-    "FORGET pulse",
+    "FORGET pulse", "PAUSE name=*1", "RESUME name=task_?", "RUN name=*", "SET name=* timeout=90s",
+    'SET name=task_* schedule="*/5 * * * *"', "REMOVE name=*2 force=yes",
 ]  # fmt: skip
 
 
