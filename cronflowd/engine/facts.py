@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union
 import msgspec
 
 from ..tasks.reasons import Reason
-from ..tasks.task import Failure, Outcome, TaskSpec
+from ..tasks.task import Failure, TaskSpec
 
 FACTS_VERSION = 1
 
@@ -643,19 +643,6 @@ def named(row: Any, names: Iterable[str]) -> dict[str, Any]:
 def record_of(definition: Definition) -> dict[str, Any]:
     """A definition as the journal's lines tell it."""
     return definition.record if isinstance(definition, TaskSpec) else definition
-
-
-def outcome_of(fact: RunEnded | FiresPassed, at: datetime, seq: int) -> Outcome:
-    """The row of RUNS that such a fact is."""
-    if isinstance(fact, RunEnded):
-        return Outcome(
-            seq, fact.run, fact.task, fact.name, fact.attempt, fact.state, fact.due_at,
-            fact.started_at, at, fact.worker, fact.exit, fact.why or "",
-        )  # fmt: skip
-    return Outcome(
-        seq, None, fact.task, fact.name, None, fact.state, fact.last_due_at, None, at, None, None,
-        fact.why, fact.count, fact.first_due_at,
-    )  # fmt: skip
 
 
 # --- JSON form ---

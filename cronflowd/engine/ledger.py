@@ -22,6 +22,7 @@ from attrs import frozen
 from ..schedules.zones import EPOCH
 from ..tasks.reasons import shortened
 from ..tasks.task import Failure, Outcome, Run
+from . import facts as f
 
 HOUR_S, DAY_S = 3600, 86_400
 HOURS_KEPT_DAYS = 62  # older hours are folded into days
@@ -198,4 +199,17 @@ def judge(failure: Failure | None, outcome: Outcome) -> Failure | None:
     return Failure(
         since_at, outcome.run, outcome.state, outcome.due_at, outcome.ended_at, outcome.exit,
         shortened(outcome.why),
+    )  # fmt: skip
+
+
+def outcome_of(fact: f.RunEnded | f.FiresPassed, at: datetime, seq: int) -> Outcome:
+    """The row of RUNS that such a fact is."""
+    if isinstance(fact, f.RunEnded):
+        return Outcome(
+            seq, fact.run, fact.task, fact.name, fact.attempt, fact.state, fact.due_at,
+            fact.started_at, at, fact.worker, fact.exit, fact.why or "",
+        )  # fmt: skip
+    return Outcome(
+        seq, None, fact.task, fact.name, None, fact.state, fact.last_due_at, None, at, None, None,
+        fact.why, fact.count, fact.first_due_at,
     )  # fmt: skip

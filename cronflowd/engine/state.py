@@ -24,7 +24,7 @@ from . import facts as f
 from .beats import FAR_S
 from .carried import whole_task
 from .changelog import ALL, STEPS, Step, Was, defined, pause_of, whole
-from .ledger import judge
+from .ledger import judge, outcome_of
 from .tables import WELL, Output, Tables, counts, of_one_fire, receiver
 
 # A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
@@ -192,7 +192,7 @@ def _bulk_staged(state: Tables, fact: f.BulkStaged, at: datetime, seq: int) -> N
 
 def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) -> None:
     state.decided_upto_at = max(at, state.decided_upto_at)
-    outcome = f.outcome_of(fact, at, seq)
+    outcome = outcome_of(fact, at, seq)
     _remember(state, outcome)
     _total(state, fact.state, fact.count)
     state.ledger.count_due(fact.last_due_at, at, fact.count)
@@ -331,7 +331,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
     run.move(fact.state)
     _take_from_worker(state, run)
-    outcome = f.outcome_of(fact, at, seq)
+    outcome = outcome_of(fact, at, seq)
     _remember(state, outcome)
     if not fact.final:
         return

@@ -41,6 +41,8 @@ SAID: dict[str, list[str]] = {
     "SUMMARY": ["SUMMARY"],
     "GET": ["GET paris", "GET odd"],
     "RUN": ["RUN odd"],
+    "EMIT": ['EMIT deploy X="a \\" b"'],
+    "TEMPLATE": ["TEMPLATE ADD nightly timeout=1h", "TEMPLATE LIST", "TEMPLATE REMOVE nightly"],
     "NOW": ["NOW name=sleeper type=sleep 60"],
     "LOG": ["LOG 1"],
     "RUNS": ["RUNS odd", "RUNS"],
