@@ -30,6 +30,7 @@ from ..host.clock import Clock
 from ..host.config import Settings
 from ..host.disk import lock_directory
 from ..journal import tasks_file
+from ..journal.backup import RESTORED
 from ..journal.journal import FileJournal
 from ..net import listeners
 from ..net.clients import serve_client
@@ -164,8 +165,9 @@ class Daemon:
         if now < last_at:
             log.warning("the clock shows %s, but moments up to %s have been decided", now, last_at)
         finish(self.answers.files.find_calendars())
+        restored = self.settings.data / RESTORED
         try:
-            self.core.submit(StartDaemon(__version__, self.settings.tz))
+            self.core.submit(StartDaemon(__version__, self.settings.tz, restored.exists()))
         except Refusal as refusal:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
         await self.answers.files.large.finish_alone()
@@ -183,6 +185,7 @@ class Daemon:
                 "%s was edited by hand; the journal goes on as it was, LOAD takes the file over", path
             )
         await self.core.settled(self.core.last_seq)
+        restored.unlink(missing_ok=True)
 
     def _warn_of_unread(self) -> None:
         unread = self.state.unread

@@ -49,7 +49,8 @@ def _start(state: State, order: o.StartDaemon, now: datetime, limits: Limits) ->
     facts: list[f.Fact] = [f.ClockStepped(-back_s)] if back_s > MAX_SLEW_S else []
     if state.unfinished.bulk and not state.unfinished.bulk.is_decided:
         facts.append(f.BulkEnded("dropped"))
-    facts.append(f.DaemonStarted(order.version, order.tz, now + timedelta(seconds=limits.lease_s)))
+    lease_until_at = now + timedelta(seconds=limits.lease_s)
+    facts.append(f.DaemonStarted(order.version, order.tz, lease_until_at, order.restored))
     moved = bool(state.tz) and state.tz != order.tz
     # One that shows a time before this program was written has not been set yet: see OLDEST_TIME.
     if back_s > BIG_STEP_S and now >= OLDEST_TIME:

@@ -453,6 +453,7 @@ class DaemonStarted(Fact):
     version: str
     tz: str
     lease_until_at: datetime
+    restored: bool = False  # from a backup: workers may have taken and ended what is only sent here
 
 
 class ClockStepped(Fact):

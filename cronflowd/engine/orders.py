@@ -224,6 +224,7 @@ class ReportEnded(Order):
 class StartDaemon(Order):
     version: str
     tz: str
+    restored: bool = False  # the directory was made of a backup, and this is its first start
 
 
 class NoticeStep(Order):

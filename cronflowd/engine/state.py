@@ -37,6 +37,8 @@ MAX_OUTPUT_IN_MEMORY = (
 )  # characters, all runs together; older output is read from the journal
 MAX_WORKERS_AWAY = 1000
 MAX_UNHEARD = 1000
+NOBODYS = "\n"  # no worker's memory is named so: none can know that it never got what a backup calls sent
+MAX_AHEAD = 10_000_000  # numbers of runs that are passed over because a worker holds one of them
 # From these something is counted, so a step of the clock moves them; `due_at` is a name and stays.
 _MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")
 
@@ -462,6 +464,9 @@ def _worker_joined(state: Tables, fact: f.WorkerJoined, at: datetime, seq: int) 
             run.lease_until_at, run.lease_renewed = None, False
         elif run.lease_until_at is None:
             state.lease(run, fact.lease_until_at)
+    # One from after the backup that this daemon was made of: its number must not be given to another.
+    held = (run for run, _ in named if run < state.next_run + MAX_AHEAD)
+    state.next_run = max(state.next_run, max(held, default=0) + 1)
     state.lanes.offer_anew(worker)
     _forget_workers(state)
 
@@ -530,6 +535,8 @@ def _daemon_started(state: Tables, fact: f.DaemonStarted, at: datetime, seq: int
         if worker.connected:
             _away(state, worker, at, fact.lease_until_at)
     for run in state.runs.values():
+        if fact.restored:
+            run.instance = NOBODYS
         # The clock stood still while no daemon ran: nobody loses a lease he could not renew. Once
         # only, or many starts would keep the slot of a run that nobody has taken for ever.
         if run.lease_until_at is not None and not run.lease_renewed:

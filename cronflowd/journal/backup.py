@@ -44,6 +44,7 @@ from .replay import Segment
 MANIFEST = "MANIFEST"
 SUFFIX = ".tar"
 CHUNK_BYTES = 1024 * 1024
+RESTORED = ".restored"  # in a directory that was made of a backup, until a daemon has started there
 UNPACKED = ".restoring"  # in the data directory: what is not known to be good yet
 _NUMBER = re.compile("[0-9]{20}")
 
@@ -145,6 +146,7 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
         try:
             about, count = _unpack(file, unpacked)
             _verify(file, unpacked)
+            write_atomically(unpacked / RESTORED, [])
             aside = _exchange(data, unpacked, in_the_way)
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)

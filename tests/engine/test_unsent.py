@@ -194,3 +194,26 @@ def test_what_is_found_unsent_after_its_grace_is_missed_because_of_that(is_resta
     assert in_words(row.why) == "its order never reached worker a"
     assert driver.state.tasks == {}
     assert snapshot(driver.replay()) == snapshot(driver.state)
+
+
+def test_after_a_restore_no_worker_can_know_that_it_never_took_an_order() -> None:
+    """It may have carried it out and forgotten it after the backup was made: lost, not begun twice."""
+    life = sent()
+    life.driver.take_over(life.driver.replay())
+    life.driver.do(o.StartDaemon("1", "UTC", restored=True))
+    life.driver.do(join(holds_all=True, instance="i", connection=1))
+    assert life.driver.pump() == []
+    assert life.state() == ("sent", 1)
+    assert snapshot(life.driver.replay()) == snapshot(life.driver.state)
+    life.driver.wait(LIMITS.lease_s)
+    assert life.driver.state.totals == {"lost": 1}
+
+
+def test_the_number_of_a_run_that_a_worker_still_holds_is_given_to_no_other() -> None:
+    """One from after a backup: its worker would take a new order for the old one, and tell that one's end."""
+    driver = Driver()
+    driver.do(join(holds_all=True, instance="i", running=((7, 1),)))
+    assert driver.line("NOW job").reply and [line.split()[1] for _, line in driver.pump()] == ["8"]
+    driver.do(join(running=((11, 1), (999_999_999_999_999, 1))))
+    assert driver.state.next_run == 12, "and a worker that tells nonsense does not use them up"
+    assert snapshot(driver.replay()) == snapshot(driver.state)

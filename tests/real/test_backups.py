@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,35 @@ def test_all_that_was_acknowledged_before_a_backup_is_in_it(
         found = {row.split("\t")[1]: int(row.split("\t")[0]) for row in restored.ask("LIST")[:-1]}
         assert {name: found.get(name) for name in acknowledged} == acknowledged
         restored.stop()
+
+
+@contextmanager
+def _joined(daemon: Daemon) -> Iterator[Iterator[bytes]]:
+    """A worker that remembers all it was given; the lines that it reads."""
+    address = (daemon.host, daemon.worker_port)
+    with socket.create_connection(address, PATIENCE_S) as worker, worker.makefile("rb") as lines:
+        worker.sendall(b"HELLO name=w slots=1 held=all instance=i\n")
+        assert next(lines).startswith(b"OK w ")
+        yield lines
+
+
+def test_the_first_start_after_a_restore_is_told_from_all_others(
+    start_daemon: StartDaemon, cronflowd: Program, tmp_path: Path
+) -> None:
+    """What was sent when the backup was made may have been carried out since, by one that owes it no more."""
+    daemon = start_daemon("--local-worker", "0")
+    with _joined(daemon) as lines:
+        daemon.nc("NOW job")
+        assert next(lines).startswith(b"RUN 1 1 ")
+        assert daemon.nc("BACKUP b.tar").startswith("OK ")
+    daemon.kill9()
+    assert cronflowd("restore", daemon.data / "b.tar", "--data", tmp_path / "new")[0] == 0
+    for _ in range(2):
+        restored = start_daemon("--local-worker", "0", data=tmp_path / "new")
+        with _joined(restored):
+            assert restored.nc("RUNS").split("\t")[3:5] == ["1", "sent"], "and not a second attempt"
+        restored.kill9()
+    assert not (tmp_path / "new/.restored").exists()
 
 
 def test_others_are_served_while_a_backup_is_written(daemon: Daemon) -> None:
