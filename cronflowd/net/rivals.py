@@ -51,7 +51,9 @@ class Rivals:
             self._found[name] = Contest(now, now)
             return
         found.tried_at = now
-        if found.times > 1 and now < found.taken_at + min(2.0 ** (found.times - 2), MAX_WAIT_S, longest_s):
+        # The exponent is bounded because 2.0 ** 2000 raises where the longest wait would do.
+        wait_s = min(2.0 ** min(found.times - 2, 64), MAX_WAIT_S, longest_s)
+        if found.times > 1 and now < found.taken_at + wait_s:
             raise Refusal(
                 "busy", f'another worker named "{name}" is connected, from {older}; give one another name'
             )

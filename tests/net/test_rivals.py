@@ -40,6 +40,16 @@ async def test_who_holds_runs_is_let_in_before_their_lease_ends(
     assert [await take(rivals, longest_s=10.0) for _ in range(9)] == [0, 0, 1, 2, 4, 8, 10, 10, 10]
 
 
+async def test_two_that_never_stop_have_their_turns_for_ever(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Where runs are held that is 1,026 turns in three hours, and then nobody was let in or told why."""
+    rivals = Rivals()
+    for _ in range(1100):
+        await take(rivals, longest_s=10.0)
+    assert await take(rivals, longest_s=10.0) == 10
+
+
 async def test_it_is_told_at_the_second_time_with_both_addresses(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
