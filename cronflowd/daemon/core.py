@@ -288,7 +288,8 @@ class Core:
                 if perf_counter() > until:
                     return True
             else:
-                return not self._is_stopping
+                if not self._is_stopping:
+                    return True
         except Refusal as refusal:
             waits = refusal
         if waits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
@@ -12,7 +12,7 @@ import trio.testing
 
 from cronflowd.ask import commands
 from cronflowd.base.errors import Exit, Fatal, Refusal
-from cronflowd.daemon.core import STEPS_PER_BEAT, Core
+from cronflowd.daemon.core import RETRY_S, STEPS_PER_BEAT, Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Decision, Limits
@@ -143,6 +143,23 @@ def test_what_is_asked_for_while_the_daemon_stops_waits_for_the_next_one() -> No
     core.hold_back("a", full=False)  # its connection has room again
     assert line(core, "NOW x").messages == []
     assert [run.state for run in core.state.runs.values()] == ["queued"]
+
+
+def test_what_insists_is_tried_again_while_the_daemon_stops() -> None:
+    """Orders that never left are told last of all; untold, their runs would be lost after the next start."""
+    core = make_core()
+    core.submit(o.JoinWorker("a", 2, {}, ("shell",), "here", ()))
+    core.stop_deciding()
+    PickyJournal.refused = (f.WorkerLeft,)
+    try:
+        core.insist(o.DropWorker("a", "cut"))
+        core.beat()
+    finally:
+        PickyJournal.refused = ()
+    assert core._armed == START + timedelta(seconds=RETRY_S)
+    core.beat()
+    assert core._armed is None
+    assert not core.state.workers["a"].connected
 
 
 def test_what_a_decision_warns_of_is_in_the_log(
