@@ -132,17 +132,18 @@ def filter_in_turns(ids: Iterable[int | None], wanted: Callable[[int], bool]) ->
 
 
 def _in_slices(ids: Iterable[int | None]) -> Iterator[list[int]]:
-    some: list[int] = []
+    """Each id once in a slice: what is done to a task in one decision must not be done to it twice."""
+    some: dict[int, None] = {}
     for task_id in ids:
         if task_id is not None:
-            some.append(task_id)
+            some[task_id] = None
         if len(some) == SLICE:
-            yield some
-            some = []
+            yield list(some)
+            some = {}
         elif task_id is None:
             yield []
     if some:
-        yield some
+        yield list(some)
 
 
 # --- a change of very many tasks ---

@@ -66,6 +66,19 @@ def test_no_step_is_large_when_all_moments_may_be_others(driver: Driver, order: 
     assert (late, driver.state.unfinished.again) == ([], None)
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_tasks_whose_moments_were_set_anew_leave_once(driver: Driver, restarts: bool) -> None:
+    """Such a task stands in the heap twice; twice in one slice, it ended the daemon, and all later starts."""
+    for number in range(1, MANY + 1):
+        driver.line(f'SET n{number} schedule="{number % 60} {number * 7 % 24} * * *"')
+    driver.line("CLEAR")
+    if restarts:
+        driver.do(driver.engine.next_slice(driver.now))
+        driver.restart()
+    driver.pump()
+    assert (len(driver.state.tasks), driver.state.unfinished.bulk) == (0, None)
+
+
 def test_a_crash_between_slices_goes_on_where_they_ended(driver: Driver) -> None:
     """What was looked at again is not looked at twice: its moments may have come meanwhile."""
     driver.now -= timedelta(hours=4)
