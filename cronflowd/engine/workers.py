@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape
+from ..tasks.task import Run
 from . import facts as f
 from . import orders as o
 from .rules import Decision, Limits, Rule, Rules
@@ -40,7 +41,7 @@ def _never_taken(state: State, order: o.JoinWorker, now: datetime) -> list[f.Fac
     # One with another memory than the one it was sent to cannot know.
     held = (run for run in held if run.instance == order.instance)
     unknown = [run for run in held if run.shown == "sent" and (run.id, run.attempt) not in named]
-    return [fact for run in unknown for fact in unsent(state, run, now)]
+    return _all_unsent(state, unknown, now)
 
 
 def _unwanted(state: State, run_id: int, attempt: int) -> bool:
@@ -79,7 +80,18 @@ def _drain(state: State, order: o.DrainWorker, now: datetime, limits: Limits) ->
 
 def _unsend(state: State, worker: str, runs: Iterable[tuple[int, int]], now: datetime) -> list[f.Fact]:
     held = (held_run(state, worker, run, attempt) for run, attempt in runs)
-    return [fact for run in held if run and run.shown == "sent" for fact in unsent(state, run, now)]
+    return _all_unsent(state, [run for run in held if run and run.shown == "sent"], now)
+
+
+def _all_unsent(state: State, runs: Iterable[Run], now: datetime) -> list[f.Fact]:
+    runs = list(runs)
+    facts = [fact for run in runs for fact in unsent(state, run, now)]
+    ended = {fact.run for fact in facts if isinstance(fact, f.RunEnded) and fact.final}
+    for task in [task for each in {run.task_id for run in runs} if (task := state.tasks.get(each))]:
+        # Each of them leaves a one-off to the others, which end with it.
+        if task.spec.schedule.kind == "at" and task.due_at is None and 1 < len(task.runs):
+            facts += [f.TaskRemoved(task.id, "done")] if ended.issuperset(task.runs) else []
+    return facts
 
 
 def _unsend_runs(state: State, order: o.UnsendRuns, now: datetime, limits: Limits) -> Decision:

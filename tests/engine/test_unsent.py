@@ -196,6 +196,19 @@ def test_what_is_found_unsent_after_its_grace_is_missed_because_of_that(is_resta
     assert snapshot(driver.replay()) == snapshot(driver.state)
 
 
+def test_a_one_off_leaves_also_when_two_of_its_runs_end_at_once() -> None:
+    """Each left it to the other, and its name was taken for ever."""
+    driver = Driver()
+    driver.do(o.JoinWorker("a", 2, {}, ("shell",), "here", (), connection=1))
+    driver.line("NOW name=x overlap=allow job")
+    driver.line("RUN x")
+    driver.line("CANCEL 1")
+    driver.line("CANCEL 2")
+    driver.do(o.DropWorker("a", "cut", 1, ((1, 1), (2, 1))))
+    assert (len(driver.state.tasks), driver.state.totals) == (0, {"cancelled": 2})
+    assert snapshot(driver.replay()) == snapshot(driver.state)
+
+
 def test_after_a_restore_no_worker_can_know_that_it_never_took_an_order() -> None:
     """It may have carried it out and forgotten it after the backup was made: lost, not begun twice."""
     life = sent()
