@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NoReturn
 
 from ..base.errors import Refusal
 from ..base.text import escape
+from ..schedules.schedule import parse_schedule
 from .options import DEFAULTS, RULES, set_options
 
 MAX_READ = 256  # characters of a command, in search of what belongs before it
@@ -26,6 +28,10 @@ _ITEM = (
 _FIELD = re.compile(rf"(?:{_ITEM})(?:,(?:{_ITEM}))*", re.IGNORECASE)
 # These may be programs: games/2048, w, and a daemon called mon. But hardly with a program behind them.
 _PERHAPS = re.compile(rf"[0-5]?[0-9]|(?:19|20)[0-9]{{2}}|{_NAME}L?|L", re.IGNORECASE)
+_YEAR = re.compile(r"(?:19|20)[0-9]{2}(?:-(?:19|20)[0-9]{2})?")
+_LONG_OPTION = re.compile(
+    r"--([a-z]+)(?=[= \t])"
+)  # no program is called so, but options of other schedulers are
 _PLAIN = re.compile(r"[0-9]+|[a-z]+", re.IGNORECASE)
 _FIVE = re.compile(rf"(?:(?:{_ITEM})(?:,(?:{_ITEM}))*[ \t]+){{5}}|@[a-z]+[ \t]", re.IGNORECASE)
 _UNIT = re.compile(
@@ -39,7 +45,8 @@ _TIME = re.compile(
 )
 # What does not begin so is no slip.
 SUSPECT = re.compile(
-    rf"[ \t]*(?:[*?@0-9]|L|[smhd][ \t]|{_DAY}|{_NAME}|at|on|sec|min|hour|hr|day|week|[a-z]+=)", re.IGNORECASE
+    rf"[ \t]*(?:[*?@0-9]|--|L|[smhd][ \t]|{_DAY}|{_NAME}|at|on|sec|min|hour|hr|day|week|[a-z]+=)",
+    re.IGNORECASE,
 )
 _KEY = re.compile(r"([a-z]+)=([^ \t;&|<>$`'\"()]*)[ \t]+[^ \t;&|]")
 
@@ -58,13 +65,26 @@ def check_command_word(schedule: str, command: str) -> None:
             phrase = f"every {every} {word}" if is_unit else "daily at 9:00"
             _refuse(word, f'a schedule in words stands in double quotes, as in "{phrase}"')
     elif is_field:
-        fields = schedule.replace("?", "*").split()
-        is_last = fields[2] == "*" and word.isdigit()  # it is meant for seconds; elsewhere they are the first
-        six = " ".join([*fields, word] if is_last else [*fields[1:], word.replace("?", "*"), fields[0]])
-        how = f'a sixth field? seconds stand last, and six fields in double quotes, as in "{six}"'
+        how = _six_fields(schedule, word)
         _refuse(word, f"{how}; a program that is called so stands behind a schedule in quotes")
+    if match := _LONG_OPTION.match(command):
+        _refuse(match[0], f"options stand before the schedule, as {match[1]}=VALUE")
     if (match := _KEY.match(command)) and _is_option(match[1], match[2]):
         _refuse(f"{match[1]}=", f"options stand before the schedule; a variable is env.{match[1]}=")
+
+
+def _six_fields(schedule: str, word: str) -> str:
+    """What a sixth field is here, with an example that is one: seconds stand first elsewhere, last here."""
+    fields = schedule.replace("?", "*").split()
+    first, last = [*fields[1:], word.replace("?", "*"), fields[0]], [*fields, word]
+    how = "a sixth field? seconds stand last, and six fields in double quotes"
+    for six in (last, first) if fields[2] == "*" and word.isdigit() else (first, last):
+        with suppress(Refusal):
+            parse_schedule(" ".join(six), "UTC")
+            return f'{how}, as in "{" ".join(six)}"'
+    if _YEAR.fullmatch(word):
+        return "a year? a schedule has none; start= and end= bound it, and what comes once stands behind AT"
+    return how
 
 
 def check_no_schedule(command: str) -> None:
@@ -90,6 +110,8 @@ def remarks(command: str) -> Iterator[str]:
     """What a shell will make of a command otherwise than its writer thinks, as likely as not."""
     if is_open(command):
         yield "a quote in the command is not closed: the shell will refuse it"
+    elif (match := _ALL_QUOTED.fullmatch(command)) and re.search("[ \t]", match[1].strip(" \t")):
+        yield "the whole command stands in quotes: to the shell it is one program's name, with blanks in it"
     if match := _TYPESET.search(command):
         yield f"the command holds {match[0]}, which is a letter to the shell; quotes are \" and '"
     if re.match("root[ \t]+/", command):
@@ -99,6 +121,7 @@ def remarks(command: str) -> Iterator[str]:
 # What holds none of these is not remarked on.
 DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root")
 _TYPESET = re.compile("[“”„‟«»‘’‚]")
+_ALL_QUOTED = re.compile(r"""["']((?<=")[^"\\$`]*+(?=")|(?<=')[^']*+(?='))["'][ \t]*+""")
 # Up to a comment, or to a quote that is not closed.
 _CLOSED = re.compile(
     r"""(?:[^'"\\#]++|\\.|\\$|'[^']*+'|"(?:[^"\\]++|\\.)*+"|(?<![\s;&|(])#)*+(?:\#.*)?""", re.DOTALL
