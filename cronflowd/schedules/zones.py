@@ -326,6 +326,8 @@ def parse_duration(text: str) -> float:
         seconds = float(text)
     elif text and (match := _DURATION.fullmatch(text)):
         seconds = sum(int(n or 0) * ms for n, (_, ms) in zip(match.groups(), _UNITS, strict=True)) / 1000
+    elif re.fullmatch(r"[0-9]{9,}(?:ms|[smhd])?", text):
+        seconds = float("inf")
     else:
         form = f'duration "{text[:64]}": write 30s, 5m, 1h30m, 2d, 250ms, or seconds'
         raise Refusal("bad-option", form + _meant_duration(text))

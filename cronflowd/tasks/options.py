@@ -99,7 +99,11 @@ def _retry_word(word: str) -> tuple[str, float]:
 
 def _refuse_retry(text: str) -> Refusal:
     form = "none, fixed:N:DELAY or exp:N:DELAY[:xFACTOR][:CAP], with :~JITTER% if you like"
-    hint = f"; did you mean fixed:{text}:10s?" if re.fullmatch("[1-9][0-9]?", text) else ""
+    hint = ""
+    if text.casefold() in ("0", "no", "off", "never", "false"):
+        hint = "; did you mean none?"
+    elif match := re.fullmatch("(?:(fixed|exp):)?([1-9][0-9]?)(?::([0-9]{1,6}(?:ms|s|m|h)?))?", text):
+        hint = f"; did you mean {match[1] or 'fixed'}:{match[2]}:{match[3] or '10s'}?"
     return Refusal("bad-option", f'"{escape(text[:80])}" is not {form}{hint}')
 
 
@@ -127,11 +131,14 @@ def parse_keep(text: str) -> Keep:
     """`50,30d,10M`: runs, age and bytes of output, in any order; what is left out keeps its default."""
     found: dict[str, float] = {}
     for word in text.split(","):
-        if match := re.fullmatch(r"([0-9]{1,6})([KMG]?)", word):
-            kind = "output" if match[2] else "runs"
-            value = int(match[1]) * 1024.0 ** " KMG".index(match[2] or " ")
-        else:
+        if match := re.fullmatch(r"([0-9]{1,9})|([0-9]{1,6})([KMG])", word):
+            kind = "output" if match[3] else "runs"
+            value = int(match[1] or match[2]) * 1024.0 ** " KMG".index(match[3] or " ")
+        elif re.fullmatch(r"[0-9]{1,12}(?:ms|[smhd]).*", word):
             kind, value = "age", parse_duration(word)
+        else:
+            form = "a number of runs, an age such as 30d, or a size of output such as 10M"
+            raise Refusal("bad-option", f'"{escape(word[:40])}" is not {form}')
         if kind in found or (not value and kind != "output"):
             why = f"the {kind} is said twice" if kind in found else "of nothing, nothing is kept"
             raise Refusal("bad-option", f'"{escape(word[:40])}": {why}')
@@ -419,6 +426,7 @@ ELSEWHERE = {
     "command": "the command stands by itself after the schedule",
     "cmd": "the command stands by itself after the schedule",
     "paused": "ADD paused=yes; for a task that is there, PAUSE and RESUME",
+    "state": "ADD paused=yes, or later PAUSE and RESUME",
     "enabled": "ADD paused=yes, or later PAUSE and RESUME",
     "disabled": "ADD paused=yes, or later PAUSE and RESUME",
     **dict.fromkeys(
@@ -469,6 +477,8 @@ def no_option(key: str) -> str:
     """What to say of an option that there is not: where it is said, or what it is called here."""
     if re.fullmatch("[A-Z_][A-Z0-9_]*", key):
         hint = f"; a variable of the job is env.{key}="
+        if key.lower() in ("name", *RULES):
+            hint = f"; did you mean {key.lower()}=?{hint[1:]}"
     elif key in ELSEWHERE:
         hint = f"; {ELSEWHERE[key]}"
     else:

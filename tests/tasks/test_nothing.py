@@ -83,6 +83,26 @@ def test_no_part_of_a_value_is_nothing_in_silence(words: str) -> None:
         commands.parse(f"ADD {words} @daily x", CONTEXT)
 
 
+@pytest.mark.parametrize("value", ["all", "-1", "NaN", "12345678901", "1.5", "forever"])
+def test_what_keep_cannot_be_is_told_in_its_own_words(value: str) -> None:
+    """A number of runs is no duration, however many digits it has."""
+    with pytest.raises(Refusal, match="is not a number of runs, an age such as 30d, or a size"):
+        set_options(DEFAULTS, {"keep": value}, "UTC", NOW)
+
+
+def test_a_million_runs_are_not_an_age_of_eleven_days() -> None:
+    """A number by itself is a number of runs, of whatever size."""
+    keep = set_options(DEFAULTS, {"keep": "1000000"}, "UTC", NOW).keep
+    assert (keep.runs, keep.age_s) == (1_000_000, DEFAULTS.keep.age_s)
+
+
+@pytest.mark.parametrize("value", ["99999999999999999999", "999999999999d", "999999999h"])
+def test_a_duration_that_is_too_long_is_told_so(value: str) -> None:
+    """It is well written; to show how durations are written would mislead."""
+    with pytest.raises(Refusal, match=r'timeout=: duration "[0-9]+[dh]?" is longer than [0-9]+d'):
+        set_options(DEFAULTS, {"timeout": value}, "UTC", NOW)
+
+
 @pytest.mark.parametrize(
     "value",
     ["NaN", "Infinity", "1e400", "true", "null", "[0]", "{}", "-1", "0", "1.5", "99999999999999999999"],
