@@ -177,7 +177,9 @@ def _defined(state: State, task: Task, spec: TaskSpec, asks_notify: bool, now: d
         return decision
     assert decision.reply
     decision.reply.columns = NOTE_COLUMNS
-    decision.reply.rows = notes(state, spec, spec.work != old.work, asks_notify)
+    is_work = spec.work != old.work
+    is_where = is_work or spec.options.on != old.options.on
+    decision.reply.rows = notes(state, spec, is_work, asks_notify, is_where)
     if spec.name != old.name:
         for task_id in sorted(state.dependents.get(old.name, ())):
             decision.facts.append(_replaced(state.tasks[task_id], {old.name: spec.name}))

@@ -64,11 +64,17 @@ class Notice:
     besides: frozenset[str] = frozenset()  # events that are this one said more exactly
 
 
-def notes(state: State, spec: TaskSpec, is_work: bool = True, is_notify: bool = True) -> list[Row]:
-    """What whoever defines a task is told at once: that no connected worker can do its work, or notify=."""
+def notes(
+    state: State, spec: TaskSpec, is_work: bool = True, is_notify: bool = True, is_on: bool = True
+) -> list[Row]:
+    """What whoever defines a task is told at once: that no connected worker is one for it, or its notify=."""
     rows: list[Row] = []
     if is_work and not _can(state, spec.work):
         rows.append(("note", f"no connected worker can do {spec.work}: its runs wait for one"))
+    elif is_on and spec.options.on not in ("any", "all") and not _is_here(state, spec):
+        _, label, name = spec.options.on.rpartition("label:")
+        whose = f"with the label {name}" if label else f"called {name}"
+        rows.append(("note", f"no connected worker {whose} can do {spec.work}: its runs wait for one"))
     if is_notify and spec.options.notify.targets:
         rows += notify_notes(state, spec.options.notify)
     return rows
@@ -91,6 +97,12 @@ def _can(state: State, work: str) -> bool:
                 return True
             can = False
     return can
+
+
+def _is_here(state: State, spec: TaskSpec) -> bool:
+    """Whether a worker that on= asks for is connected, or none is at all: then the first may be one."""
+    here = [worker for worker in state.workers.values() if worker.connected]
+    return not here or any(accepts(worker, spec.work, spec.options.on) for worker in here)
 
 
 def tell(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -> list[f.Fact]:
