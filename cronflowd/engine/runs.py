@@ -197,7 +197,7 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
 def _cancel(state: State, order: o.CancelRun, now: datetime, limits: Limits) -> Decision:
     run = state.runs.get(order.run)
     if run is None:
-        known = order.run < state.next_run
+        known = 0 < order.run < state.next_run
         raise Refusal("not-found", f"run {order.run} has ended already" if known else f"no run {order.run}")
     facts, messages = stop(run, "cancelled", reason("cancelled"))
     reply = Reply(f"{run.id} cancelled", {"run": run.id, "cancelled": True})
