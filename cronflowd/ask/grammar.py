@@ -91,11 +91,20 @@ def split_words(text: str, *known: str) -> tuple[list[str], dict[str, str]]:
     return words, options
 
 
+_ALSO_CALLED = {
+    "state=": "status states", "tag=": "label labels", "name=": "job task glob",
+    "limit=": "max head top lines rows",
+    "n=": "limit count max", "since=": "from after begin start", "until=": "to before end for",
+    "last=": "past within", "why=": "reason comment message", "tz=": "zone timezone",
+    "by=": "per group", "every=": "interval period",
+}  # fmt: skip
+
+
 def check_known(options: Iterable[str], known: tuple[str, ...]) -> None:
     for key in options:
         if key not in known:
             said = f'there is no option "{escape(key[:80])}" here; known: {", ".join(known) or "none"}'
-            raise Refusal("bad-option", said + meant(key, [f"{each}=" for each in known]))
+            raise Refusal("bad-option", said + meant(key, [f"{each}=" for each in known], _ALSO_CALLED))
 
 
 def split_any(text: str) -> tuple[list[str], dict[str, str]]:
@@ -214,7 +223,9 @@ def ref(words: list[str], options: dict[str, str]) -> Ref:
 
 
 def run_number(word: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", word):
+    if re.fullmatch(r"[0-9]{19,}", word):
+        raise Refusal("not-found", f"no run {word[:40]}")
+    if not re.fullmatch(r"[0-9]+", word):
         raise Refusal(
             "syntax", f'"{escape(word[:40])}" is not a run number; RUNS {escape(word[:40])} lists them'
         )

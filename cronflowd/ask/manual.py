@@ -24,6 +24,7 @@ _MORE_OPTIONS: dict[str, Row] = {
     "from": ("from=", "NAME", "ADD, AT, NOW: the options of a template; see TEMPLATE"),
     "paused": ("paused=", "yes|no", "ADD only: it starts nothing until RESUME (default: no)"),
     "replace": ("replace=", "yes|no", "ADD only: the task of that name, if there is one, becomes this"),
+    "head": ("HEAD=", "yes|no", "of every verb with rows: columns for people, with a header (default: no)"),
     "env": ("env.NAME=", "TEXT", "a variable of the job"),
     "header": ("header.NAME=", "TEXT", "a header of a request"),
     "schedule": ("schedule=", '"SCHEDULE"', "SET only; in ADD it stands after the options"),
@@ -73,14 +74,29 @@ TOPICS: dict[str, tuple[tuple[str, str], ...]] = {
         ("2h", "so long from now; so long ago behind since=, last= and until= of what was"),
     ),
     "duration": (("250ms 30s 5m 1h30m 2d", "or a bare number of seconds"),),
+    "ref": (("7", "a task's id"), ("backup", "its name")),
     "state": (("|".join(TASK_STATES), "of tasks, for LIST"), ("|".join(RUN_STATES), "of runs, for RUNS")),
     "event": (("+".join(EVENTS), "before a target of notify=; worker only in the daemon's own --notify"),),
 }  # fmt: skip
+# What else a topic is asked for by.
+_ALSO_TOPICS = {
+    word: topic
+    for topic, words in {
+        "schedule": "schedules cron crontab fields phrase phrases",
+        "time": "times date since until last from",
+        "duration": "durations",
+        "state": "states",
+        "event": "events",
+        "add": "option options",
+        "type": "types",
+    }.items()
+    for word in words.split()
+}
 
 
 def show(question: q.Help) -> Reply:
     """All verbs, a row each; or what there is to say about one word."""
-    word = question.word
+    word = question.word.strip('"')
     rows = list(_rows(word)) if word else [(name, row.usage, row.summary) for name, row in VERBS.items()]
     if not rows:
         known = [*VERBS, *RULES, *_MORE_OPTIONS, *TYPES, *TOPICS]
@@ -91,22 +107,26 @@ def show(question: q.Help) -> Reply:
 
 
 def _rows(word: str) -> Iterator[Row]:
-    verb, key = word.upper(), re.split("[.=]", word.lower())[0]
+    key = re.split("[.=]", word.lower())[0]
+    topic = "schedule" if word.startswith("@") else _ALSO_TOPICS.get(key, key)
+    verb = "ADD" if topic == "add" else word.upper()
     if verb in VERBS:
         yield verb, VERBS[verb].usage, VERBS[verb].summary
     if verb in _WITH_OPTIONS:
         yield from (_MORE_OPTIONS[each] for each in _WITH_OPTIONS[verb])
         yield from map(_option, RULES)
         yield from (_MORE_OPTIONS[each] for each in ("env", "header"))
-    if topic := TOPICS.get("time" if key in ("since", "until", "last", "from") else key):
-        yield from ((key, form, meaning) for form, meaning in topic)
+    yield from ((key, form, meaning) for form, meaning in TOPICS.get(topic, ()))
     if key in RULES:
         yield _option(key)
     elif key in _MORE_OPTIONS:
         yield _MORE_OPTIONS[key]
-    else:  # an option of some verbs
-        yield from ((name, row.usage, row.summary) for name, row in VERBS.items() if f"[{key}=" in row.usage)
-    yield from (_type(each) for each in TYPES if key in (each, "type", "types"))
+    else:  # an option, or a word, of some verbs
+        said = (f"[{key}=", f"[{key}]")
+        yield from (
+            (name, row.usage, row.summary) for name, row in VERBS.items() if any(x in row.usage for x in said)
+        )
+    yield from (_type(each) for each in TYPES if topic in (each, "type"))
 
 
 def _type(kind: str) -> Row:
