@@ -324,6 +324,8 @@ def _clause_for(reader: Reader) -> Callable[[Reader, _Parts], None]:
         refuse_word(word, w.FROM_NOW)
     if word == "until":
         refuse_word(word, w.BOUNDS)
+    if word in w.MONTHS:
+        refuse_word(word, f"once, or each time? say yearly on {word} {after if after.isdigit() else 1}")
     if word.isdigit():
         refuse_word(word, f"say every {word} {after}" if after else f"say at {word}:00")
     return w.refuse_unknown(word, "it is not understood here; HELP schedule tells what is")

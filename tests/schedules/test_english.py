@@ -406,6 +406,8 @@ REFUSED = [
     ("monday at 9:00", "monday", "once, or each time"),
     ("on monday at 9:00", "monday", "once, or each time"),
     ("on december 24 at 6 PM", "december", "once, or each time"),
+    ("december 24", "december", "say yearly on december 24"),
+    ("february 30", "february", "say yearly on february"),
     ("24th of december", "24th", "once, or each time"),
     ("first monday at 9:00", "first", "once, or each time"),
     ("at 9:00", "at", "once, or each time"),
