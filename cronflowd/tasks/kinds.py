@@ -174,7 +174,7 @@ def parse_payload(text: str) -> str:
         value = orjson.loads(text)
         # The decoder lets the last of two equal keys win; a slip must not pass so quietly.
         if isinstance(value, dict | list):
-            json.loads(text, object_pairs_hook=_refuse_duplicates)
+            json.loads(text, object_pairs_hook=refuse_duplicates("bad-option"))
     except RecursionError:
         raise Refusal("bad-option", "JSON in JSON in JSON, too deep to be a payload") from None
     except ValueError as error:
@@ -182,11 +182,17 @@ def parse_payload(text: str) -> str:
     return text
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    if len({key for key, _ in pairs}) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise Refusal("bad-option", f'the key "{escape(twice[:40])}" is given twice')
+def refuse_duplicates(code: str) -> Callable[[list[tuple[str, Any]]], None]:
+    """What json.loads is to be given, so that no key of an object stands in it twice."""
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise Refusal(code, f'the key "{escape(key[:40])}" is given twice')
+            seen.add(key)
+
+    return look
 
 
 def parse_expect(text: str) -> str:

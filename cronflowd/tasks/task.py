@@ -34,7 +34,7 @@ from ..schedules.schedule import Schedule, make_unreadable, parse_schedule
 from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone
 from ..schedules.zones import EPOCH, load_zone, parse_time
-from .kinds import WHOSE, check_command, check_options, check_request
+from .kinds import WHOSE, check_command, check_options, check_request, refuse_duplicates
 from .options import DEFAULTS, RULES, Options, format_options, set_options
 from .reasons import Reason, reason
 
@@ -375,18 +375,10 @@ def parse_json(text: str | bytes, what: str) -> object:
     # The decoder lets the last of two equal keys win; a slip of the hand must not pass so quietly.
     if isinstance(value, dict) and line.count(b'":') + line.count(b'" ') > len(value):
         try:
-            json.loads(line, object_pairs_hook=_refuse_duplicates)
+            json.loads(line, object_pairs_hook=refuse_duplicates("bad-line"))
         except RecursionError:
             raise Refusal("bad-line", f"{what} is JSON in JSON in JSON, too deep to be a task") from None
     return value
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            raise Refusal("bad-line", f'the key "{escape(key)}" is given twice')
-        seen.add(key)
 
 
 # --- runs and workers ---------------------------------------------------------------------

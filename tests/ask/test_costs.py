@@ -90,6 +90,7 @@ VALUES: dict[str, Maker] = {
     "a host": repeated("a:", "http://"),
     "retries": repeated(":x2", "exp:3:1s"),
     "an object": numbered('"k{n}":1,', "{", '"a":1}'),
+    "an object with its last key twice": numbered('"k{n}":1,', "{", '"a":1,"a":1}'),
     "backslashes": repeated("\\\\", '{"a":"', '"}'),
 }
 TASK = '"schedule":"* * * * *","command":"GET http://x/","type":"http"'
