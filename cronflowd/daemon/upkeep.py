@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ async def keep_local_worker(settings: Settings, socket: Path) -> None:
 
     It has this process's variables and the file's table [worker]; flags say what is ours to say.
     """
-    command = [sys.executable, "-m", "cronflowd", "worker", "--local", "--name", "local"]
+    command = [sys.executable, "-m", "cronflowd", "worker", "--local", str(os.getpid()), "--name", "local"]
     command += ["--connect", f"unix:{socket}", "--slots", str(settings.local_worker)]
     command += ["--spool", str(settings.data / "local-worker")]
     command += ["--config", str(settings.config)] if settings.config else []

@@ -410,7 +410,8 @@ class WorkerSettings(Common):
     silent_hook: str | None = setting(
         Kind("COMMAND", str), None, "for /bin/sh; once then, once when it is back"
     )
-    local: bool = setting(SWITCH, "false", "", sources="flag")
+    # The daemon that started it, by its process number; 0 = nobody's.
+    local: int = setting(NUMBER("0", "999999999"), "0", "", sources="flag")
 
 
 @frozen(kw_only=True)

@@ -529,7 +529,7 @@ class Agent:
         Its successor takes us back, with our jobs and with new ones, since the worker it
         brings has to wait for our spool. It gets its turn when no job is running here.
         """
-        return self.settings.local and os.getppid() != self.parent
+        return self.settings.local > 0 and os.getppid() != self.parent
 
     def _keep_for_later(self) -> None:
         """Leaves in the spool whatever was not acknowledged, with the output that was not sent."""
@@ -629,7 +629,8 @@ def run(settings: WorkerSettings) -> int:
 
 
 async def _main(settings: WorkerSettings) -> int:
-    parent = os.getppid()
+    # Not the parent that it has now: the daemon may have gone while this process began.
+    parent = settings.local or os.getppid()
     spool = await wait_spool(settings, parent)
     if spool is None:
         return Exit.OK

@@ -98,7 +98,7 @@ def test_the_worker_gets_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the daemon starts it, hidden flag included."""
     program = Program()
     monkeypatch.setattr(agent, "run", program)
-    words = "worker --local --name local --connect unix:/run/w.sock --slots 2 --spool /spool --label a=b"
+    words = "worker --local 7 --name local --connect unix:/run/w.sock --slots 2 --spool /spool --label a=b"
     assert cli.main(words.split()) == 0
     expected = WorkerSettings(
         name="local",
@@ -106,7 +106,7 @@ def test_the_worker_gets_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         slots=2,
         spool=Path("/spool"),
         label=(("a", "b"),),
-        local=True,
+        local=7,
     )
     assert program.calls == [(expected,)]
 

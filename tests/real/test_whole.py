@@ -52,6 +52,18 @@ def test_two_hundred_megabytes_of_output_cost_neither_side_memory(start_daemon: 
     assert sum(map(len, log)) < 3 * MEBIBYTE
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_local_worker_ends_though_its_daemon_went_before_it_had_begun(
+    start_daemon: StartDaemon, how: signal.Signals
+) -> None:
+    """Who looks for its parent too late takes the foster parent for it, and tries a dead socket for ever."""
+    daemon = start_daemon("--local-worker", "1")
+    wait_until(lambda: len(daemon.children()) == 1)
+    (worker,) = daemon.children()
+    daemon.signal(how)
+    wait_until(lambda: not Path(f"/proc/{worker}/cmdline").exists())
+
+
 def test_a_timeout_ends_the_whole_family_of_processes(start_daemon: StartDaemon, tmp_path: Path) -> None:
     """Grandchildren too, and one that fled into a session of its own."""
     daemon = _with_local_worker(start_daemon, "--kill-grace", "500ms")
