@@ -217,8 +217,14 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
             return None
         order, more = parse_hello(_text(first), connection.peer, tokens)
         reader.max_line_bytes = MAX_LINE_BYTES
-        for item in await _held_lines(connection, reader, more):
-            order = _with_held(order, _text(item))
+        running = list(order.running)
+        for number in range(more):
+            if (line := await _next_line(connection, reader)) is None:
+                raise Refusal("syntax", f"HELLO said that {more} HELD lines follow; {number} came")
+            running += _parse_held(line)
+            if len(running) > MAX_RUNNING:
+                raise Refusal("limit", f"running= and HELD name more than {MAX_RUNNING} runs")
+        order = replace(order, running=tuple(running))
     if patience.cancelled_caught:
         raise Refusal("syntax", f"no HELLO within {HELLO_WITHIN_S:g} s")
     link = Link(
@@ -230,25 +236,21 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
     return link, reader
 
 
-async def _held_lines(connection: Connection, reader: LineReader, more: int) -> list[Item]:
-    """The `more` lines after HELLO."""
-    items = reader.take(more)
-    while len(items) < more and (data := await connection.receive_some()):
+async def _next_line(connection: Connection, reader: LineReader) -> str | None:
+    """The line after those that were taken; None if the peer leaves. A checkpoint in any case."""
+    await trio.lowlevel.checkpoint()
+    while not (items := reader.take(1)):
+        if not (data := await connection.receive_some()):
+            return None
         reader.feed(data)
-        items += reader.take(more - len(items))
-    if len(items) < more:
-        raise Refusal("syntax", f"HELLO said that {more} HELD lines follow; {len(items)} came")
-    return items
+    return _text(items[0])
 
 
-def _with_held(order: o.JoinWorker, line: str) -> o.JoinWorker:
+def _parse_held(line: str) -> tuple[tuple[int, int], ...]:
     word, _, rest = line.partition(" ")
     if word != "HELD":
         raise Refusal("syntax", f'HELLO said that HELD follows, not "{escape(word[:40])}"')
-    running = order.running + _parse_running(rest)
-    if len(running) > MAX_RUNNING:
-        raise Refusal("limit", f"running= and HELD name more than {MAX_RUNNING} runs")
-    return replace(order, running=running)
+    return _parse_running(rest)
 
 
 async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> str:

@@ -458,6 +458,31 @@ async def test_hello_may_be_followed_by_more_of_what_is_held(core: Core, connect
     assert {run.attempt for run in core.state.runs.values()} == {1}
 
 
+async def test_what_is_held_is_taken_a_line_in_a_turn(core: Core, connect: Connect) -> None:
+    """A million runs are a thousand lines: read in one go they would hold everybody up."""
+    wire, turns = Wire("192.0.2.9:1"), 0
+    connect(wire)
+    await until_quiet()
+    wire.say("\n".join(["HELLO name=a held=all more=100", *(f"HELD {number}:1" for number in range(1, 101))]))
+    while "a" not in core.links:
+        await trio.lowlevel.checkpoint()
+        turns += 1
+    assert turns > 100
+    await until_quiet()
+    assert wire.take_lines()[0].startswith("OK a ")
+
+
+async def test_hello_that_promises_more_than_comes_is_refused(core: Core, connect: Connect) -> None:
+    """What was not named would be started once more."""
+    wire = Wire("192.0.2.9:1")
+    connect(wire)
+    wire.say("HELLO name=a held=all more=3")
+    wire.say("HELD 1:1")
+    wire.leave()
+    await until_quiet()
+    assert wire.take_lines() == ["ERR syntax HELLO said that 3 HELD lines follow; 1 came"]
+
+
 async def test_reports_that_come_all_at_once_are_taken_a_few_in_a_turn(
     core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
