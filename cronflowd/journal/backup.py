@@ -13,7 +13,6 @@ it that none is removed meanwhile.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tarfile
 import zlib
@@ -38,7 +37,7 @@ from ..host.disk import (
     write_atomically,
 )
 from .check import examine
-from .records import JOURNAL_NAME, journal_dir
+from .records import JOURNAL_NAME, journal_dir, list_all
 from .replay import Segment
 
 MANIFEST = "MANIFEST"
@@ -46,7 +45,6 @@ SUFFIX = ".tar"
 CHUNK_BYTES = 1024 * 1024
 RESTORED = ".restored"  # in a directory that was made of a backup, until a daemon has started there
 UNPACKED = ".restoring"  # in the data directory: what is not known to be good yet
-_NUMBER = re.compile("[0-9]{20}")
 
 
 # --- making one ----------------------------------------------------------------------------------
@@ -79,12 +77,12 @@ def _members(data: Path, upto: Segment) -> Iterator[_Member]:
     for path in sorted(data.iterdir()):
         if path.is_file() and not path.name.startswith(".") and _is_taken(path):
             yield _Member(path.name, path)
-    for path in sorted(journal_dir(data).glob("*.jsonl")):
+    for number, path in list_all(journal_dir(data)):
         name = f"{JOURNAL_NAME}/{path.name}"
         if path.name == upto.path.name:
             yield _Member(name, path, upto.size)
         # What has come since stands in later files: the last number in a name tells where it ends.
-        elif int(_NUMBER.findall(path.name)[-1]) < upto.first:
+        elif number < upto.first:
             yield _Member(name, path)
 
 

@@ -97,6 +97,7 @@ def history_path(directory: Path, first: int, last: int) -> Path:
 _SEGMENT_NAME = re.compile(r"([0-9]{20})\.jsonl")
 _CHECKPOINT_NAME = re.compile(r"checkpoint-([0-9]{20})\.jsonl")
 _HISTORY_NAME = re.compile(r"history-([0-9]{20})-([0-9]{20})\.jsonl")
+_ANY_NAME = re.compile(r"(?:checkpoint-|history-[0-9]{20}-)?([0-9]{20})\.jsonl")
 
 
 @frozen
@@ -132,6 +133,11 @@ def list_history(directory: Path) -> list[HistoryFile]:
         HistoryFile(int(match[1]), int(match[2]), path) for match, path in _matching(directory, _HISTORY_NAME)
     ]
     return [file for file in files if not _swallowed(file, files)]
+
+
+def list_all(directory: Path) -> list[tuple[int, Path]]:
+    """(last number in its name, file) of every kind, by name; no others that stand there."""
+    return [(int(match[1]), path) for match, path in _matching(directory, _ANY_NAME)]
 
 
 def list_swallowed(directory: Path) -> list[Path]:

@@ -82,6 +82,17 @@ def test_backups_lock_and_sockets_are_not_in_a_backup(life: Life) -> None:
             assert tar.getnames() == ["days", "token", *journal, "MANIFEST"]
 
 
+def test_what_somebody_else_has_put_beside_the_journal_is_not_in_a_backup(life: Life) -> None:
+    """A copy that was made by hand is no part of it, and no reason to make no backup."""
+    with tarfile.open(make(life, "one.tar")) as tar:
+        names = tar.getnames()
+    [*_, newest] = sorted(journal_dir(life.data).glob("0*.jsonl"))
+    for name in ("old.jsonl", f"copy-of-{newest.name}", f"{newest.stem}.copy.jsonl"):
+        (journal_dir(life.data) / name).write_text("x")
+    with tarfile.open(make(life, "two.tar")) as tar:
+        assert tar.getnames() == names
+
+
 def _cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20_000])
 
