@@ -381,13 +381,13 @@ class Answers:
     async def _log_of(self, asked: q.ShowLog, session: Session) -> Reply:
         """LOG REF: of its newest run, or of one before that."""
         ref, state = asked.ref, self.core.state
-        found = sorted((run.id for run in why.runs_of(state, ref)), reverse=True)
+        found = dict.fromkeys(sorted((run.id for run in why.runs_of(state, ref)), reverse=True))
         wanted = views.wanted_outcomes(views.all_runs(ref), state, self.core.now())
 
         def is_next(outcome: Outcome) -> bool:
             if outcome.run is None or outcome.run in found or not wanted(outcome):
                 return False
-            found.append(outcome.run)
+            found[outcome.run] = None
             return True
 
         if (more := asked.back + 1 - len(found)) > 0:
@@ -397,7 +397,7 @@ class Answers:
                 views.find(state, ref)
             runs = f"no run so far back is known, but {len(found)}" if found else "it has not run yet"
             raise Refusal("not-found", f"{escape(ref[:80])}: {runs}")
-        run = found[asked.back]
+        run = list(found)[asked.back]
         if asked.follow and run in state.runs:
             return await self._follow(run, session, asked.fd)
         return await self._past_log(asked, run, session)
