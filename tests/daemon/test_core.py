@@ -243,18 +243,24 @@ def reasons_told(core: Core) -> list[str]:
     return told
 
 
-async def test_a_worker_that_takes_little_is_given_no_more_than_it_takes(
-    core: Core, connect: Connect
-) -> None:
-    """Hundreds of large orders for a worker that reads all the time: none is lost, nobody is cut."""
+async def reader_of_large_orders(core: Core, connect: Connect, count: int) -> NarrowWire:
+    """A worker with room for all of these runs, of which it has taken nearly nothing yet."""
     wire = NarrowWire(1000)
     connect(wire)
     wire.say("HELLO name=a slots=500")
     await until_quiet()
-    for _ in range(120):
+    for _ in range(count):
         line(core, "NOW " + "x" * 50_000)
     core.wake()
     await until_quiet()
+    return wire
+
+
+async def test_a_worker_that_takes_little_is_given_no_more_than_it_takes(
+    core: Core, connect: Connect
+) -> None:
+    """Hundreds of large orders for a worker that reads all the time: none is lost, nobody is cut."""
+    wire = await reader_of_large_orders(core, connect, 120)
     assert core.links["a"].outbox.pending_bytes < 2 * MAX_OWED_BYTES
     assert core.state.lanes.free == {}
     got: list[str] = []
@@ -272,14 +278,7 @@ async def test_a_worker_that_reports_while_it_still_reads_is_given_runs_again(
     core: Core, connect: Connect
 ) -> None:
     """An ACK that goes out when it owes less must not make us forget that it was held back."""
-    wire = NarrowWire(1000)
-    connect(wire)
-    wire.say("HELLO name=a slots=500")
-    await until_quiet()
-    for _ in range(30):
-        line(core, "NOW " + "x" * 50_000)
-    core.wake()
-    await until_quiet()
+    wire = await reader_of_large_orders(core, connect, 30)
     assert core.state.lanes.full == {"a"}
     wire.make_room(800_000)
     await until_quiet()

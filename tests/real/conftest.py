@@ -1,11 +1,14 @@
 """The real daemon as a fixture: its own process, real ports, real files.
 
 `daemon` is one of its own for a test; `start_daemon` starts as many as wanted, with any
-flags. Whatever a test leaves running is ended afterwards, by its process id.
+flags. Whatever a test leaves running is ended afterwards, by its process id. `small` is a disk
+that is soon full.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,3 +53,15 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
 def daemon(start_daemon: Callable[..., Daemon]) -> Daemon:
     """A daemon without a local worker."""
     return start_daemon()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting is not possible here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)  # also when a failed test left files open

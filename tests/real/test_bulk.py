@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,18 +74,6 @@ def test_a_load_that_is_cut_off_is_whole_or_nothing(
     assert found == "new" if records > STAGED else found in ("old", "new")
     assert daemon.ask("ADD name=later @daily true")[0].startswith("OK ")
     assert daemon.ask(f"LOAD {'old' if found == 'new' else 'new'}.db")[0].startswith("OK ")
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting is not possible here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_a_disk_that_becomes_full_in_the_middle_of_a_load_refuses_it_and_nothing_is_changed(

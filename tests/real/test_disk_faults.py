@@ -8,14 +8,12 @@ only whole decisions.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -177,18 +175,6 @@ def test_killed_at_any_call_nothing_told_is_lost(tmp_path: Path, point: str) -> 
 
 
 # --- a disk that is really full ----------------------------------------------------------------
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting is not possible here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)  # also when a failed test left files open
 
 
 def fill(place: Path) -> Path:
