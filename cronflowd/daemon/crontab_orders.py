@@ -55,9 +55,7 @@ class Import:
 
     def __init__(self) -> None:
         self._settings: dict[str, str] = {}
-        self._told: dict[
-            str, str
-        ] = {}  # what is otherwise than in cron for many, and the task it was told with
+        self._told: dict[str, str] = {}  # what is otherwise than in cron for many, and with which task told
         self._about = ""  # the task that the last comment named, if it was one of EXPORT's
         self._dry_names: dict[str, tuple[int, bytes]] = {}  # with what the task would be
         self._passed: dict[str, _Passed] = {}  # by program
