@@ -77,11 +77,6 @@ class LineReader:
         except UnicodeDecodeError as error:
             return not_utf8(rest, error)
 
-    @property
-    def unfinished(self) -> bytes:
-        """What has arrived of the line that is still coming."""
-        return bytes(self._rest)
-
     def unfinished_start(self, size: int) -> bytes:
         """The first bytes of the line that is still coming."""
         return bytes(self._rest[:size])

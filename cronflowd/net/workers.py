@@ -273,21 +273,24 @@ async def _serve(connection: Connection, core: Dispatch, link: Link, reader: Lin
 
 async def _first_line(connection: Connection, reader: LineReader, tokens: tuple[bytes, ...]) -> Item | None:
     """The first line; None if the peer left or speaks something else."""
+    first, look_at = bytearray(), 0
     with suppress(OSError):
         while data := await connection.receive_some():
-            first = reader.unfinished + data
-            if tokens and len(first) > MAX_HELLO_BYTES and _shows_token(first[:MAX_HELLO_BYTES], tokens):
+            first += data
+            if len(first) > reader.max_line_bytes and _shows_token(first[:MAX_HELLO_BYTES], tokens):
                 reader.max_line_bytes = MAX_LINE_BYTES  # a known worker may name many runs
-            if what := looks_foreign(first):
-                log.warning("closed a connection that speaks %s on the worker port", what)
-                return None
+            if b"\n" in data or len(first) >= look_at:  # not again for each byte of a line that comes so
+                look_at = 2 * len(first)
+                if what := looks_foreign(first):
+                    log.warning("closed a connection that speaks %s on the worker port", what)
+                    return None
             reader.feed(data)
             if items := reader.take(1):
                 return items[0]
     return None
 
 
-def _shows_token(first: bytes, tokens: tuple[bytes, ...]) -> bool:
+def _shows_token(first: bytearray, tokens: tuple[bytes, ...]) -> bool:
     words = first.decode(errors="replace").split()[:-1]  # the last one may be cut
     return any(word.startswith("token=") and matches(tokens, word[6:].encode()) for word in words)
 

@@ -471,6 +471,56 @@ async def test_what_is_held_is_taken_a_line_in_a_turn(core: Core, connect: Conne
     assert wire.take_lines()[0].startswith("OK a ")
 
 
+class Pieces(Wire):
+    """What is said arrives in small pieces."""
+
+    def receive_now(self) -> bytes | None:
+        data = bytes(self._to_server[:100])
+        if not data:
+            return super().receive_now()
+        del self._to_server[:100]
+        return data
+
+
+async def test_a_hello_in_small_pieces_is_not_looked_at_again_for_each(
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work for it grows with its length, not with the square of it: a stranger chooses the pieces."""
+    looked: list[int] = []
+    monkeypatch.setattr(workers, "looks_foreign", lambda first: looked.append(len(first)))
+    wire = Pieces("192.0.2.9:1")
+    connect(wire)
+    hello = "HELLO name=a running=" + ",".join(f"{run}:1" for run in range(1, 8000))
+    wire.say(hello)
+    await until_quiet()
+    assert [text.split(" ")[0] for text in wire.take_lines()] == ["OK"]
+    assert sum(looked) < 4 * len(hello)
+
+
+async def test_http_on_the_worker_port_is_known_however_it_arrives(core: Core, connect: Connect) -> None:
+    """Any web page can make a browser send lines to a local port."""
+    wire = Pieces("192.0.2.9:1")
+    connect(wire)
+    wire.say(f"POST-LIKE /{'x' * 3000} HTTP/1.1")
+    wire.say("HELLO name=a")
+    await until_quiet()
+    assert (wire.take_lines(), core.links) == ([], {})
+
+
+@pytest.mark.parametrize(("token", "code"), [("s3cret", "OK"), ("guess", "ERR too-long")])
+async def test_who_knows_the_secret_may_say_a_long_hello(
+    core: Core, connect: Connect, token: str, code: str
+) -> None:
+    """A stranger has 1,024 bytes; a worker with many reports needs more, and shows first who it is."""
+    core.tokens = (b"old", b"s3cret")
+    wire = Pieces("192.0.2.9:1")
+    connect(wire)
+    wire.say(f"HELLO name=a token={token} running=" + ",".join(f"{run}:1" for run in range(1, 1000)))
+    await until_quiet()
+    [told] = wire.take_lines()
+    assert told.startswith(f"{code} ")
+
+
 async def test_hello_that_promises_more_than_comes_is_refused(core: Core, connect: Connect) -> None:
     """What was not named would be started once more."""
     wire = Wire("192.0.2.9:1")
