@@ -199,14 +199,17 @@ def clear(text: str, context: Context) -> o.ClearTasks:
 
 def pause(text: str, context: Context) -> o.PauseTasks:
     words, options = g.split_words(text, "until", "why", "tag", "name")
-    if _TEXT_WITHOUT_QUOTES.search(text):
+    if _TASK_FIRST.match(text) and any(match[1] for match in _VALUE_AND_WORD.finditer(text)):
         raise WrongWords("what follows the tasks are options")
     until_at = g.moment(options, "until", context)
     return o.PauseTasks(_targets(words, options), until_at, options.get("why", ""))
 
 
 # `PAUSE x why=disk is full`: the rest of a text must not be taken for tasks.
-_TEXT_WITHOUT_QUOTES = re.compile(r'^[ \t]*[^ \t=]+[ \t].*\b(?:why|until)=[^ \t"]+[ \t]+[^ \t=]+(?:[ \t]|$)')
+_TASK_FIRST = re.compile(r"[ \t]*[^ \t=]+[ \t]")
+_VALUE_AND_WORD = re.compile(
+    r'"(?:[^"\\]|\\.)*+"|(?<![^ \t])(?:why|until)=[^ \t"]+[ \t]+([^ \t=]+(?:[ \t]|$))'
+)
 
 
 def resume(text: str, context: Context) -> o.ResumeTasks:

@@ -105,6 +105,7 @@ SPECIAL: dict[str, Maker] = {
     "RUN arguments": numbered("arg.K{n}=v ", "RUN x "),
     "SET variables": numbered("env.K{n}=v ", "SET x "),
     "SET an option twice": numbered("env.K{n}=v ", "SET x ", "env.K10000=v"),
+    "PAUSE a reason of reasons": repeated("why=", "PAUSE x "),
 }
 KEYS = {
     "ADD": "name desc tags tz type payload body prio after retry timeout overlap catchup grace lost jitter"

@@ -117,6 +117,19 @@ def test_a_slip_is_refused_with_the_way_to_write_it(line: str, hint: str) -> Non
     assert hint in refusal(line)
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ('x why="see why=y and z"', "see why=y and z"),
+        ('x "y" why="until=2h at most" z', "until=2h at most"),
+        ("why=moved x y", "moved"),
+    ],
+)
+def test_what_stands_in_quotes_or_before_the_tasks_is_no_rest_of_a_reason(words: str, why: str) -> None:
+    """The reason ends where its quotes do, whatever it says."""
+    assert commands.parse(f"PAUSE {words}", CONTEXT).why == why
+
+
 def test_a_mark_of_byte_order_is_no_part_of_the_verb() -> None:
     """Some editors begin every file with it, and nobody sees it."""
     assert commands.find_verb("\ufeffPING")[0] is commands.VERBS["PING"]
