@@ -126,8 +126,8 @@ def _setting(match: re.Match[str]) -> Setting:
 
 
 def _setting_warns(name: str, value: str) -> Iterator[str]:
-    if match := re.search(r"^(.*?)[ \t]+#", value):
-        kept = match[1].strip("'\"")
+    if match := re.search(r"(?<![ \t])[ \t]+#", value):
+        kept = value[: match.start()].strip("'\"")
         yield f"to cron the comment is part of the value; write {name}={kept}, and the comment before it"
     if re.search(r"\$[A-Za-z_{(]|`|^~|:~", value):
         yield f'nothing in "{value[:80]}" is replaced, as in cron: write all of it out'

@@ -17,6 +17,7 @@ from cronflowd.ask import questions as q
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
 from cronflowd.net.lines import MAX_LINE_BYTES
+from cronflowd.tasks import crontab
 from tests.lib.engine_driver import Driver
 
 LONG = MAX_LINE_BYTES - 1000
@@ -106,6 +107,7 @@ SPECIAL: dict[str, Maker] = {
     "SET variables": numbered("env.K{n}=v ", "SET x "),
     "SET an option twice": numbered("env.K{n}=v ", "SET x ", "env.K10000=v"),
     "PAUSE a reason of reasons": repeated("why=", "PAUSE x "),
+    "IMPORT a setting with blanks in it": repeated(" ", "IMPORT A=x", "y"),
 }
 KEYS = {
     "ADD": "name desc tags tz type payload body prio after retry timeout overlap catchup grace lost jitter"
@@ -156,6 +158,8 @@ class Asked:
             views.get_task(driver.state, order, driver.now)
         elif isinstance(order, q.ShowNext):
             list(views.show_next(driver.state, order, driver.now).rows)
+        elif isinstance(order, q.ImportLine):
+            crontab.parse_line(order.line, {}, order.is_system)
         elif isinstance(order, q.DescribeSchedule):
             views.describe_schedule(driver.state, order, driver.now)
 
