@@ -227,6 +227,7 @@ _ALSO_ZONES = {
     "Asia/Hong_Kong": "hkt", "Asia/Tokyo": "jst", "Asia/Seoul": "kst", "Australia/Sydney": "aest aedt",
     "Pacific/Auckland": "nzst nzdt", "UTC": "z zulu",
 }  # fmt: skip
+MAX_ZONE = 64  # characters of what may have been meant for one; what is asked for is remembered
 _OFFSET = re.compile(r"(?:utc|gmt)?([+-])0?([0-9]{1,2})(?::?00)?")
 
 
@@ -240,9 +241,13 @@ def _is_abbreviation(word: str) -> bool:
     return any(word.casefold() in words.split() for words in _ALSO_ZONES.values())
 
 
-@lru_cache(maxsize=256)
 def meant_zone(text: str) -> str:
     """`; did you mean Europe/Paris?` for a city, an abbreviation, an offset or a slip; or nothing."""
+    return _nearest_zone(text) if len(text) <= MAX_ZONE else ""
+
+
+@lru_cache(maxsize=256)
+def _nearest_zone(text: str) -> str:
     word = re.sub("[ _-]+", "_", text.strip().casefold())
     if match := _OFFSET.fullmatch(text.strip().casefold()):
         # The zones of the database that are called after an offset have its sign reversed.

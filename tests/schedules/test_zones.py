@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import zoneinfo
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Refusal
 from cronflowd.schedules import zones
 from cronflowd.schedules.schedule import reload_zones
-from cronflowd.schedules.zones import data_version, format_duration, parse_duration, parse_time
+from cronflowd.schedules.zones import data_version, format_duration, parse_duration, parse_time, parse_zone
 
 ANCHOR_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -130,3 +132,12 @@ def test_without_the_system_s_zones_the_package_s_are_named(zone_dir: Path) -> N
     (zone_dir / "UTC").unlink()
     version, _, place = data_version().partition(" ")
     assert (version[:2], place) == ("20", "package tzdata")
+
+
+def test_a_long_text_that_is_no_zone_is_not_remembered() -> None:
+    """256 of them were, which was 67 MB for whoever kept asking."""
+    text = "Europe/" + "x" * 60_000
+    before = sys.getrefcount(text)
+    with suppress(Refusal):
+        parse_zone(text)
+    assert sys.getrefcount(text) == before
