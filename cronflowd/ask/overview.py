@@ -68,7 +68,8 @@ def _troubles(state: State, query: q.AskHealth, now: datetime, is_full: bool) ->
 def _waits_longest(state: State) -> Run | None:
     """Of the runs that wait for a worker and nothing else, the one that came first."""
     lanes = state.lanes
-    every = islice([(on, work) for on, works in lanes.heaps.items() for work in works], MAX_LANES)
+    # A list, since empty lanes are dropped while they are looked at.
+    every = list(islice(((on, work) for on, works in lanes.heaps.items() for work in works), MAX_LANES))
     firsts = [state.runs[first[1]] for lane in every if (first := lanes.first_in(lane))]
     return min(firsts, key=lambda run: run.queued_at, default=None)
 
