@@ -1,9 +1,8 @@
-"""Schedules in words: one meaning or a refusal that names the word."""
+"""Schedules in words that are understood, and what they mean; test_english_refused.py has the others."""
 
 from __future__ import annotations
 
 import random
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
@@ -13,9 +12,9 @@ from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
 from cronflowd.schedules.describe import describe, format_cron
-from cronflowd.schedules.english import parse_moment, parse_moment_phrase, parse_phrase
+from cronflowd.schedules.english import parse_phrase
 from cronflowd.schedules.rules import LAST, Calendar, Interval, Rule, cron_lines, explain, explain_anchor
-from cronflowd.schedules.schedule import MACROS, Schedule, parse_schedule, settle_schedule
+from cronflowd.schedules.schedule import MACROS, Schedule, parse_schedule
 from cronflowd.schedules.words import named_zone
 from cronflowd.schedules.zones import DAY_S
 from tests.lib.rows import first_rows
@@ -368,263 +367,7 @@ def test_any_words_are_one_rule_or_a_refusal(text: str) -> None:
     assert schedule.next_after(ADDED_AT, ADDED_AT)
 
 
-@given(st.text(max_size=30))
-def test_any_text_is_a_moment_or_a_refusal(text: str) -> None:
-    """AT reads what people type."""
-    for words in (text, "in " + text, "tomorrow at " + text):
-        with suppress(Refusal):
-            assert parse_moment(words, "Europe/Paris", ADDED_AT) >= ADDED_AT - timedelta(days=1)
-
-
-# --- what is refused -------------------------------------------------------------------------------
-
-REFUSED = [
-    ("biweekly", "biweekly", "twice a week or every 2 weeks"),
-    ("bimonthly on the 1st", "bimonthly", "twice a month or every 2 months"),
-    ("quarterly", "quarterly", "names no day"),
-    ("fortnightly", "fortnightly", "every 2 weeks on friday"),
-    ("every fortnight", "fortnight", "every 2 weeks on friday"),
-    ("every decade", "decade", "not one of seconds, minutes, hours, days and weeks"),
-    ("nightly", "nightly", "names no time"),
-    ("next monday at 9:00", "next", "nearest one or the one after"),
-    ("weekly at 9:00", "weekly", "on which day of the week"),
-    ("every week", "every week", "on which day of the week"),
-    ("every week at 9:00", "every week", "on which day of the week"),
-    ("monthly at 6:00", "monthly", "on which day"),
-    ("every month", "every month", "on which day"),
-    ("every month at noon", "every month", "on which day"),
-    ("yearly at 6:00", "yearly", "on which date"),
-    ("every year", "every year", "on which date"),
-    ("yearly on monday", "yearly", "on which date"),
-    ("yearly on the 1st", "yearly", "on which date"),
-    ("every 2 weeks", "every 2 weeks", "on which day of the week"),
-    ("every 2 months on the 15th", "every 2 months", "counted from when"),
-    ("every 2 years on december 24", "every 2 years", "counted from when"),
-    ("twice a week", "twice", "on which day of the week"),
-    ("5 times a day", "5", "not whole minutes or hours apart"),
-    ("twice a day at 9:00", "twice", "but at 1"),
-    ("monday at 9:00", "monday", "once, or each time"),
-    ("on monday at 9:00", "monday", "once, or each time"),
-    ("on december 24 at 6 PM", "december", "once, or each time"),
-    ("december 24", "december", "say yearly on december 24"),
-    ("february 30", "february", "say yearly on february"),
-    ("24th of december", "24th", "once, or each time"),
-    ("first monday at 9:00", "first", "once, or each time"),
-    ("at 9:00", "at", "once, or each time"),
-    ("every weekend at 9:00", "weekend", "both days, or once"),
-    ("every second monday", "second", "every 2 weeks on monday, or 2nd monday"),
-    ("every first monday", "first", "of every month"),
-    ("every minutes", "minutes", "every how many"),
-    ("every 5", "5", "needs seconds, minutes"),
-    ("every", "every", "something is missing"),
-    ("every 0 minutes", "0", "too few"),
-    ("every -5 minutes", "-", "is not a day"),
-    ("every 99999999999999 seconds", "99999999999999", "too many"),
-    ("every 900000000 minutes", "every 900000000 minutes", "longer than"),
-    ("every 400 days", "every 400 days", "at most 366 days"),
-    ("every 2 fridays", "fridays", "needs seconds, minutes"),
-    ("every 5 minutes please", "please", "not understood"),
-    ("every 5 minutes and", "and", "not understood"),
-    ("every day, every monday", "every monday", "has said already how often"),
-    ("every day at 9:00 at 10:00", "at", "said already"),
-    ("every day at 9:00 or 10:00", "or", "not understood"),
-    ("every monday on friday", "friday", "said already"),
-    ("every monday on the 15th", "15th", "said already"),
-    ("every day on monday", "every day", "does not go with"),
-    ("monthly on monday", "monthly", "on which day"),
-    ("monthly on the 15th of june", "monthly", "does not go with"),
-    ("monthly on the 31st", "31st", "not every month has one"),
-    ("monthly on the 32nd", "32nd", "no such day"),
-    ("monthly on the 2th", "2th", "no such day"),
-    ("yearly on february 29", "29th", "not every february has one"),
-    ("yearly on 31 june", "31st", "not every june has one"),
-    ("fifth friday of the month", "fifth", "not every month has"),
-    ("second weekday of the month", "weekday", "the first and the last weekday"),
-    ("last of the month", "of", "last day or last monday"),
-    ("daily at 25:00", "25:00", "no such time"),
-    ("daily at 24:00", "24:00", "no such time"),
-    ("daily at 9:60", "9:60", "no such time"),
-    ("daily at 13 PM", "13 PM", "no such time"),
-    ("daily at 0 AM", "0 AM", "no such time"),
-    ("daily at 9:5", "9:5", "not a time"),
-    ("daily at dawn", "dawn", "name the time"),
-    ("daily at lunch", "lunch", "not a time"),
-    # what people type, and the way to say it
-    ("noon", "noon", "say daily noon"),
-    ("at 9:00", "at", "say daily at 9:00"),
-    ("on the 1st and 15th at 6:00", "1st", "say monthly on the 1st and 15th at 6:00"),
-    ("on december 25 at 8:00", "december", "say yearly on december 25 at 8:00"),
-    ("every weekend at 10:00", "weekend", "say every saturday and sunday"),
-    ("daily 9", "9", "say at 9:00"),
-    ("5 minutes", "5", "say every 5 minutes"),
-    ("every second day", "second", "say every 2 days"),
-    ("every 2nd day at 9:00", "2nd", "say every 2 days"),
-    ("every third hour", "third", "say every 3 hours"),
-    ("every tuesday of the month", "every tuesday", "say first tuesday"),
-    ("every hour at :10 and :20", "every hour", "10,20 * * * *"),
-    ("every 5 hours at :30", "every 5 hours", "cron's fields"),
-    ("daily at :30", "daily", "say every hour at :30"),
-    ("every hour at :60", ":60", "not a minute"),
-    ("every quarter", "quarter", "every 15 minutes"),
-    ("every hour and a half", "half", "every 90 minutes"),
-    ("every 1.5 hours", ".", "every 90 minutes"),
-    ("every fortnight", "fortnight", "every 2 weeks on friday"),
-    ("every morning", "morning", "daily at 9:00"),
-    ("end of month", "end", "last day of the month"),
-    ("every day except sunday", "except", "name the days"),
-    ("every 5 minutes until 17:00", "until", "between 9:00 and 17:00"),
-    ("every 15 minutes during business hours", "during", "between 9:00 and 17:00 on weekdays"),
-    ("at startup", "startup", "@reboot"),
-    ("christmas", "christmas", "december 25"),
-    ("evry 5 minutes", "evry", "did you mean every?"),
-    ("every 5 minuts", "minuts", "did you mean minutes?"),
-    ("every wednessday at 9:00", "wednessday", "did you mean wednesday?"),
-    ("yearly on febuary 3", "febuary", "did you mean february?"),
-    ("daily at 9:00 Paris", "paris", "did you mean Europe/Paris?"),
-    ("daily at 9:00 in Paris", "paris", "did you mean Europe/Paris?"),
-    ("daily at 9am PST", "pst", "did you mean America/Los_Angeles?"),
-    ("daily at", "at", "something is missing"),
-    ("daily at 9 and 5 PM", "9", "AM or PM"),
-    ("every hour between 9 and 5 PM", "9", "AM or PM"),
-    ("every hour between 9 and 5", "5", "not after the time before it"),
-    ("every hour between 22:00 and 6:00", "6:00", "not after the time before it"),
-    ("every hour between 18:00 and midnight", "midnight", "not after the time before it"),
-    ("every hour between 9:00 to 17:00", "to", "and was expected"),
-    ("daily between 9:00 and 17:00", "between", "every so many"),
-    ("every 5 minutes at 9:00", "every 5 minutes", "no time of day"),
-    ("every 2 hours between 9:00 and 10:00", "every 2 hours", "longer than what lies between"),
-    ("every 7 hours on weekdays", "every 7 hours", "does not divide a day"),
-    ("every 2 days in june", "every 2 days", "does not go with"),
-    ("daily in Paris", "paris", "a zone like Europe/Paris"),
-    ("daily in Europe/Atlantis", "Europe/Atlantis", "not a zone"),
-    ("in Europe/Paris daily", "europe", "a zone like Europe/Paris"),
-    ("in 10 minutes", "in", "counts from now"),
-    ("tomorrow at 8 AM", "tomorrow", "counts from now"),
-    ("now", "now", "counts from now"),
-    ("jeden Tag um 9:00", "jeden", "not understood"),
-    ("évery day", "évery", "not one of the words"),
-    ("every dаy", "dаy", "not one of the words"),  # the a is Cyrillic
-    ("every ٥ minutes", "٥", "not one of the words"),  # an Arabic five
-    ("every 5 minutes; rm", ";", "not understood"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("text", "word", "why"), REFUSED)
-def test_what_may_be_meant_in_two_ways_or_in_none_is_refused_by_name(text: str, word: str, why: str) -> None:
-    """A guess would run a job at a time nobody asked for; the word tells what to mend."""
-    with pytest.raises(Refusal) as caught:
-        parse_schedule(text, "Europe/Paris")
-    assert caught.value.code == "bad-schedule"
-    assert caught.value.message.startswith(f'"{word}": ')
-    assert why in caught.value.message
-
-
-# --- zones -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "zone"),
-    [
-        ("every weekday at 9:00 in Europe/Paris", "Europe/Paris"),
-        ("every weekday at 9:00, in europe/paris", "Europe/Paris"),
-        ("every 5 minutes IN AMERICA/NEW_YORK", "America/New_York"),
-        ("every monday in june in America/Argentina/Buenos_Aires", "America/Argentina/Buenos_Aires"),
-        ("hourly in utc", "UTC"),
-        ("daily at 9:00", None),
-        ("0 9 * * *", None),
-        ("@daily", None),
-    ],
-)
-def test_a_phrase_may_end_with_its_zone(text: str, zone: str | None) -> None:
-    """It goes before the zone that tasks have otherwise, so a caller can see where tz= disagrees."""
-    assert (zone, zone or "Asia/Tokyo") == (named_zone(text), parse_schedule(text, "Asia/Tokyo").tz)
-
-
-# --- moments ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("in 10 minutes", "2026-11-21T06:23:18+00:00"),
-        ("in 1 hour and 30 minutes", "2026-11-21T07:43:18+00:00"),
-        ("In An Hour", "2026-11-21T07:13:18+00:00"),
-        ("in 90 secs", "2026-11-21T06:14:48+00:00"),
-        ("in 2 days", "2026-11-23T06:13:18+00:00"),
-        ("in 1 week at 8 AM", "2026-11-28T07:00:00+00:00"),
-        ("tomorrow at 8 AM", "2026-11-22T07:00:00+00:00"),
-        ("tomorrow at noon in America/New_York", "2026-11-22T17:00:00+00:00"),
-        ("today at 18:30", "2026-11-21T17:30:00+00:00"),
-        ("2026-12-24 18:00", "2026-12-24T17:00:00+00:00"),
-    ],
-)
-def test_a_moment_in_words_counts_from_now(text: str, wanted: str) -> None:
-    """Not before that time has passed: half a second is rounded up."""
-    now = ADDED_AT + timedelta(seconds=0.5)
-    assert wanted == parse_moment(text, "Europe/Paris", now).isoformat()
-
-
-def test_days_ahead_are_the_calendars_and_hours_are_real() -> None:
-    """The night before the clock goes back has 25 hours; tomorrow at noon is at noon."""
-    now = datetime(2026, 10, 24, 10, 0, tzinfo=UTC)
-    hours = [
-        parse_moment(text, "Europe/Paris", now) - now
-        for text in ("in 24 hours", "in 1 day", "tomorrow at noon")
-    ]
-    assert [timedelta(hours=24), timedelta(hours=25), timedelta(hours=25)] == hours
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("tomorrow", "tomorrow"), ("tomorrow at", "at"), ("tomorrow at 8 and 9", "and"), ("in 10", "10"),
-        ("in minutes", "minutes"), ("in other minutes", "other"), ("in 2 months", "months"), ("in", "in"),
-        ("in 1 day and 2 hours", "hours"), ("in 10 minutes at 9:00", "at"), ("in 0 minutes", "0"),
-        ("every 5 minutes", "every"), ("soon", "soon"), ("in 40000 days", "days"), ("now", "now"),
-        ("in 10 minutes and then", "and"),
-    ],
-)  # fmt: skip
-def test_a_moment_that_is_not_one_is_refused_by_name(text: str, word: str) -> None:
-    """AT starts something once; it must be sure when."""
-    with pytest.raises(Refusal) as caught:
-        parse_moment(text, "Europe/Paris", ADDED_AT)
-    assert caught.value.message.startswith(f'"{word}": ')
-
-
-def test_a_time_that_is_no_phrase_is_left_to_others() -> None:
-    """None says: not in words."""
-    assert parse_moment_phrase("2026-12-24 18:00", "UTC", ADDED_AT) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("in 10 minutes", "@at 2026-11-21T06:23:17Z"),
-        ("tomorrow at 8 AM in Europe/Paris", "@at 2026-11-22T07:00:00Z"),
-        ('@at "tomorrow at 8 AM"', "@at 2026-11-22T08:00:00Z"),
-        ('@at "2026-12-24 18:00"', '@at "2026-12-24 18:00"'),
-        ("@at", "@at"),
-        ("every 5 minutes", "every 5 minutes"),
-        ("* * * * *", "* * * * *"),
-        ("", ""),
-    ],
-)
-def test_what_counts_from_now_is_kept_as_its_instant(text: str, kept: str) -> None:
-    """A saved set of tasks that is loaded next year must not run it again ten minutes later."""
-    assert kept == settle_schedule(text, "UTC", ADDED_AT)
-
-
-def test_the_anchor_is_told() -> None:
-    """GET states what an interval counts from; a calendar counts from nothing."""
-    told = [explain_anchor(parse_phrase(text).rule) for text in (
-        "every 45 minutes", "every 2 weeks on friday", "every 3 days", "daily")]  # fmt: skip
-    assert [
-        "counted from midnight on the day the task was added",
-        "counted from the week (Monday to Sunday) of the first such moment after the task was added",
-        "counted from the day of the first such moment after the task was added",
-        "",
-    ] == told
-
+# --- said in another way ---------------------------------------------------------------------------
 
 # What people type, and how DESCRIBE says it.
 SAME = [
@@ -690,6 +433,27 @@ def test_the_last_weekday_of_a_month_is_its_last_monday_to_friday() -> None:
         assert len(found) >= 35
 
 
+# --- zones -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "zone"),
+    [
+        ("every weekday at 9:00 in Europe/Paris", "Europe/Paris"),
+        ("every weekday at 9:00, in europe/paris", "Europe/Paris"),
+        ("every 5 minutes IN AMERICA/NEW_YORK", "America/New_York"),
+        ("every monday in june in America/Argentina/Buenos_Aires", "America/Argentina/Buenos_Aires"),
+        ("hourly in utc", "UTC"),
+        ("daily at 9:00", None),
+        ("0 9 * * *", None),
+        ("@daily", None),
+    ],
+)
+def test_a_phrase_may_end_with_its_zone(text: str, zone: str | None) -> None:
+    """It goes before the zone that tasks have otherwise, so a caller can see where tz= disagrees."""
+    assert (zone, zone or "Asia/Tokyo") == (named_zone(text), parse_schedule(text, "Asia/Tokyo").tz)
+
+
 @pytest.mark.parametrize("zone", ["Europe/Paris", "in Europe/Paris", ", Europe/Paris", "(Europe/Paris)"])
 def test_a_zone_may_stand_at_the_end(zone: str) -> None:
     """With a word before it or without; it is no word of any phrase."""
@@ -698,12 +462,13 @@ def test_a_zone_may_stand_at_the_end(zone: str) -> None:
     assert parse_schedule("daily at 9:00 UTC", "Asia/Tokyo").tz == "UTC"
 
 
-@pytest.mark.parametrize(
-    "text", ["a" + " " * 60_000 + "b", "in" + " " * 60_000 + "b", "a " * 30_000, "every/" * 10_000]
-)
-def test_what_is_too_long_for_a_phrase_is_not_worked_on(text: str) -> None:
-    """To look for its zone takes the square of its blanks: minutes for one line, while nobody is answered."""
-    assert named_zone(text) is None
-    for parse in (parse_schedule, lambda text, tz: parse_moment(text, tz, ADDED_AT)):
-        with pytest.raises(Refusal, match="longer than 256"):
-            parse(text, "UTC")
+def test_the_anchor_is_told() -> None:
+    """GET states what an interval counts from; a calendar counts from nothing."""
+    told = [explain_anchor(parse_phrase(text).rule) for text in (
+        "every 45 minutes", "every 2 weeks on friday", "every 3 days", "daily")]  # fmt: skip
+    assert [
+        "counted from midnight on the day the task was added",
+        "counted from the week (Monday to Sunday) of the first such moment after the task was added",
+        "counted from the day of the first such moment after the task was added",
+        "",
+    ] == told
