@@ -26,6 +26,7 @@ from ..base.errors import Refusal
 from ..base.nearest import meant
 from ..base.text import escape
 
+MAX_ZONE = 64  # characters of a name
 MAX_LEAP_S = 3 * 3600  # clock changes up to this are bridged for fixed tasks
 MAX_DURATION_S = 36_500 * 86_400
 MAX_ZONE_BYTES = 1 << 20  # the largest file of today's data has 4,000
@@ -178,6 +179,8 @@ class Zone:
 @lru_cache(maxsize=1024)
 def load_zone(name: str) -> Zone:
     try:
+        if len(name) > MAX_ZONE:  # before it is looked for: each of its slashes goes one call deeper
+            raise ValueError(name)
         return Zone(zoneinfo.ZoneInfo(name))
     except (OSError, ValueError, LookupError):  # no such file, a directory, not a zone, not a name
         raise Refusal("bad-option", f'tz "{name[:64]}" is not a zone of the tz database') from None
@@ -227,7 +230,6 @@ _ALSO_ZONES = {
     "Asia/Hong_Kong": "hkt", "Asia/Tokyo": "jst", "Asia/Seoul": "kst", "Australia/Sydney": "aest aedt",
     "Pacific/Auckland": "nzst nzdt", "UTC": "z zulu",
 }  # fmt: skip
-MAX_ZONE = 64  # characters of what may have been meant for one; what is asked for is remembered
 _OFFSET = re.compile(r"(?:utc|gmt)?([+-])0?([0-9]{1,2})(?::?00)?")
 
 
@@ -243,7 +245,7 @@ def _is_abbreviation(word: str) -> bool:
 
 def meant_zone(text: str) -> str:
     """`; did you mean Europe/Paris?` for a city, an abbreviation, an offset or a slip; or nothing."""
-    return _nearest_zone(text) if len(text) <= MAX_ZONE else ""
+    return _nearest_zone(text) if len(text) <= MAX_ZONE else ""  # since what is asked for is remembered
 
 
 @lru_cache(maxsize=256)

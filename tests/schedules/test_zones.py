@@ -141,3 +141,15 @@ def test_a_long_text_that_is_no_zone_is_not_remembered() -> None:
     with suppress(Refusal):
         parse_zone(text)
     assert sys.getrefcount(text) == before
+
+
+@pytest.mark.parametrize("name", ["a/" * 30_000 + "a", "Europe/" + "x" * 60_000, "a" * 65])
+def test_a_long_name_is_no_zone(name: str) -> None:
+    """With a thousand slashes it was an error of ours: to look for it takes a call for each."""
+    with pytest.raises(Refusal, match="is not a zone of the tz database"):
+        parse_zone(name)
+
+
+def test_every_zone_has_a_name_that_is_short_enough() -> None:
+    """None that there is may be refused for its length."""
+    assert max(map(len, zoneinfo.available_timezones())) < zones.MAX_ZONE
