@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from cronflowd.ask import commands, manual
-from cronflowd.ask.grammar import Context
 from cronflowd.ask.questions import Help
 from cronflowd.base.errors import Refusal
 from cronflowd.schedules.zones import find_zones, load_zone
 from cronflowd.tasks.kinds import TYPES
 from cronflowd.tasks.options import DEFAULTS, RULES, set_options
-
-CONTEXT = Context(datetime(2030, 1, 1, 12, tzinfo=UTC), "UTC")
-
-
-def refusal(line: str) -> str:
-    with pytest.raises(Refusal) as caught:
-        commands.parse(line, CONTEXT)
-    return str(caught.value)
+from tests.lib.lines import refusal
 
 
 @pytest.mark.parametrize(

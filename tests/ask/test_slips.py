@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 
 import pytest
 
 from cronflowd.ask import commands
-from cronflowd.ask.grammar import Context
-from cronflowd.base.errors import Refusal
 from cronflowd.tasks.slips import remarks
-
-CONTEXT = Context(datetime(2030, 1, 1, 12, tzinfo=UTC), "UTC")
-
-
-def refusal(line: str) -> str:
-    with pytest.raises(Refusal) as caught:
-        commands.parse(line, CONTEXT)
-    return str(caught.value)
+from tests.lib.lines import CONTEXT, refusal
 
 
 @pytest.mark.parametrize(

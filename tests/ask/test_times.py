@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from cronflowd.ask import commands
-from cronflowd.ask.grammar import Context
 from cronflowd.base.errors import Refusal
 from cronflowd.base.text import format_time
-
-CONTEXT = Context(datetime(2030, 1, 1, 12, tzinfo=UTC), "UTC")
+from tests.lib.lines import CONTEXT
 
 
 @pytest.mark.parametrize(

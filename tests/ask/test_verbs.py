@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from cronflowd.ask.commands import VERBS, Context, parse
+from cronflowd.ask.commands import VERBS, parse
 from cronflowd.base.errors import Refusal
 from cronflowd.daemon.answers import Answers
-
-CONTEXT = Context(datetime(2030, 1, 1, 12, tzinfo=UTC), "UTC")
+from tests.lib.lines import CONTEXT
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if VERBS[verb].answer])

@@ -6,19 +6,17 @@ A zero or an empty text that is silently taken for "no limit" is found by whoeve
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from cronflowd.ask import commands
-from cronflowd.ask.grammar import Context
 from cronflowd.base.errors import Refusal
 from cronflowd.tasks.options import DEFAULTS, KEEP, RULES, format_options, set_options
 from cronflowd.tasks.task import parse_json, parse_record
+from tests.lib.lines import CONTEXT
 
-NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
-CONTEXT = Context(NOW, "UTC")
+NOW = CONTEXT.now
 PROTOCOL = (Path(__file__).parents[2] / "protocol.md").read_text(encoding="utf-8")
 NOTHING = [
     "0", "-1", " ", "NaN", "inf", "1e400", "0x10", "99999999999999999999", "٣", "0.0001", "0s", "0d",
