@@ -73,7 +73,7 @@ def take_head(text: str) -> tuple[int | None, str]:
 
 # A quoted text, which holds no options, or one of the two.
 _HEAD = re.compile(
-    r'"(?:[^"\\]|\\.)*+(?:"|$)|(?:^|(?<=[ \t]))(head|width)=([^ \t]*)(?:[ \t]+|$)', re.IGNORECASE
+    r'"(?:[^"\\]|\\.?)*+(?:"|$)|(?:^|(?<=[ \t]))(head|width)=([^ \t]*)(?:[ \t]+|$)', re.IGNORECASE
 )
 _FIRST_WORD = re.compile("[ \t\ufeff]*([^ \t]*)[ \t]?")  # some editors begin a text with U+FEFF
 _BLANKS = re.compile(r"[ \t]*")

@@ -107,6 +107,7 @@ SPECIAL: dict[str, Maker] = {
     "SET variables": numbered("env.K{n}=v ", "SET x "),
     "SET an option twice": numbered("env.K{n}=v ", "SET x ", "env.K10000=v"),
     "PAUSE a reason of reasons": repeated("why=", "PAUSE x "),
+    "LIST HEAD=yes before open quotes": repeated('\\" ', "LIST HEAD=yes ", "\\"),
     "IMPORT a setting with blanks in it": repeated(" ", "IMPORT A=x", "y"),
 }
 KEYS = {
