@@ -6,7 +6,8 @@ Every refusal names the word it is about. What a verb makes of them is told in p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -245,14 +246,21 @@ def ref_or_schedule(text: str, words: list[str]) -> tuple[str, str]:
 # --- options --------------------------------------------------------------------------------
 
 
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """What is refused of an option's value is said behind the option's name."""
+    try:
+        yield
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
+
+
 def choice(options: dict[str, str], key: str, known: tuple[str, ...], **also: str) -> str:
     """One of some words; empty where the option is not given. `also`: what else they may be called."""
     if key not in options:
         return ""
-    try:
+    with _naming(key):
         return one_of(options[key], known, also)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
 def page(options: dict[str, str]) -> tuple[int | None, int]:
@@ -263,19 +271,15 @@ def page(options: dict[str, str]) -> tuple[int | None, int]:
 def count(options: dict[str, str], key: str, low: int, high: int) -> int | None:
     if key not in options:
         return None
-    try:
+    with _naming(key):
         return parse_count(options[key], low, high)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
 def duration(options: dict[str, str], key: str) -> timedelta | None:
     if not (text := options.get(key)):
         return None
-    try:
+    with _naming(key):
         return timedelta(seconds=parse_duration(text))
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
 def moment(
@@ -289,12 +293,10 @@ def moment(
         return context.now
     if text.isdecimal():
         raise Refusal("bad-schedule", f'{key}=: "{text[:20]}" of what? as in {text[:20]}h or {text[:20]}d')
-    try:
+    with _naming(key):
         # Of a day, its beginning is meant.
         text += " at 0:00" if text.lower() in DAYS else ""
         return parse_moment(text, tz or context.default_tz, context.now, past)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
 BOUNDS = ("since", "until", "last")
