@@ -296,8 +296,9 @@ def _directory_version(directory: Path) -> str:
 
 # --- times and durations -----------------------------------------------------------------------
 
+_HOUR = r"(?:[01]\d|2[0-3])"  # 24:00 is none, whatever a later Python makes of it
 _TIME = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)?", re.ASCII
+    rf"\d{{4}}-\d\d-\d\d[Tt ]{_HOUR}:\d\d(:\d\d(\.\d{{1,9}})?)?([Zz]|[+-]{_HOUR}:[0-5]\d)?", re.ASCII
 )
 
 
