@@ -547,11 +547,16 @@ def list_types(state: State) -> Reply:
         (worker for worker in state.workers.values() if worker.connected), key=lambda each: each.name
     )
     named = sorted({work for worker in here for work in worker.can} - set(TYPES))
-    able = {
-        kind: [worker.name for worker in here if accepts(worker, kind, "any")] for kind in (*TYPES, *named)
-    }
-    rows = [(kind, len(names), ",".join(names)) for kind, names in able.items()]
-    return Reply("", {}, ("type", "count", "workers"), rows, "rows")
+
+    def rows() -> Iterator[Row | None]:
+        for kind in in_slices((*TYPES, *named)):
+            if kind is None:
+                yield None
+            else:
+                names = [worker.name for worker in here if accepts(worker, kind, "any")]
+                yield kind, len(names), ",".join(names)
+
+    return Reply("", {}, ("type", "count", "workers"), rows(), "rows")
 
 
 def _notices_failed(last: NoticeFailed | None) -> Iterator[Row]:

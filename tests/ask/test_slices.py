@@ -225,3 +225,13 @@ def test_sorting_in_slices_is_sorting() -> None:
             while True:
                 next(steps)
         assert end.value.value == sorted(item for item in items if item is not None)
+
+
+def test_the_types_give_way_where_workers_name_many_handlers() -> None:
+    """Each worker may name thousands, and each of them is held against all workers."""
+    driver = Driver()
+    handlers = [f"custom:h{number:05}" for number in range(3 * SLICE)]
+    driver.state.apply(f.WorkerJoined("w1", 1, {}, handlers, "192.0.2.1:1", [], True, "", 1), driver.now)
+    rows = list(views.list_types(driver.state).rows)
+    assert [row[0] for row in rows if row and row[1]] == handlers
+    assert rows.count(None) == 3
