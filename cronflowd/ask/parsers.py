@@ -21,7 +21,7 @@ from ..schedules.schedule import parse_event, settle_schedule, split_schedule
 from ..schedules.words import ADVERBS, named_zone
 from ..tasks.options import DEFAULTS, RULES, no_option, parse_count, refuse_masks, set_options
 from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule
-from ..tasks.task import ENDED, make_spec, parse_json, parse_record
+from ..tasks.task import ENDED, TaskSpec, make_spec, parse_json, parse_record
 from . import grammar as g
 from . import questions as q
 from .grammar import Context, Parser, WrongWords
@@ -149,13 +149,13 @@ def now(text: str, context: Context) -> o.AddTask:
     return o.AddTask(_one_off(context.now, options, command, context), now=True)
 
 
-def _one_off(moment_at: datetime, options: dict[str, str], command: str, context: Context) -> Any:
+def _one_off(moment_at: datetime, options: dict[str, str], command: str, context: Context) -> TaskSpec:
     if options.get("type", "shell") in SHELLS:
         check_no_schedule(command)
     return _spec(f"@at {format_time(moment_at)}", options, command, context.default_tz, context)
 
 
-def _spec(schedule: str, options: dict[str, str], command: str, zone: str, context: Context) -> Any:
+def _spec(schedule: str, options: dict[str, str], command: str, zone: str, context: Context) -> TaskSpec:
     name = options.pop("name", "")
     refuse_masks(options)
     parsed = set_options(DEFAULTS, options, zone, context.now)
