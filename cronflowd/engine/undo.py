@@ -277,7 +277,7 @@ def _check_dependencies(state: State, then: Numbered[Then | None]) -> Generator[
         if each:
             specs[each.spec.name] = each.spec
         if (task := state.tasks.get(task_id)) and task.name in state.dependents:
-            for other in state.dependents[task.name]:
+            for other in list(state.dependents[task.name]):  # a copy: one of them may end, and leave
                 yield
                 if other not in then:
                     waiting[other] = None
@@ -286,7 +286,8 @@ def _check_dependencies(state: State, then: Numbered[Then | None]) -> Generator[
         task = state.find(name)
         return specs.get(name) or (task.spec if task and task.id not in then else None)
 
-    for spec in chain(specs.values(), (state.tasks[other].spec for other in waiting)):
+    others = (task.spec for other in waiting if (task := state.tasks.get(other)))
+    for spec in chain(specs.values(), others):
         yield
         for name in spec.options.after:
             found = find(name)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cronflowd.ask import commands, revisions
 from cronflowd.ask import questions as q
 from cronflowd.base.errors import Refusal
-from cronflowd.engine import changelog, definitions, facts
+from cronflowd.engine import changelog, definitions, facts, undo
 from cronflowd.engine import orders as o
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import START, Driver, snapshot
@@ -282,3 +282,27 @@ def test_undo_brings_back_what_failed_knew_of_a_task() -> None:
     driver.line("UNDO")
     assert driver.state.tasks[1].failure == failure
     assert snapshot(driver.replay()) == snapshot(driver.state)
+
+
+@pytest.mark.parametrize("steps", range(10))
+def test_a_one_off_that_leaves_while_undo_is_worked_out_is_no_obstacle(steps: int) -> None:
+    """Very many steps are worked out in turns with everybody else, and runs end meanwhile."""
+    driver = Driver()
+    driver.do(o.JoinWorker("w", 9, {}, ("shell",), "here", ()))
+    for line in (
+        "ADD name=a @daily x",
+        "ADD name=stays after=a @daily x",
+        "ADD name=once after=a @at 2030-01-01T12:00:01Z x",
+        "SET a command=y",
+        "RUN a",
+    ):
+        driver.line(line)
+    driver.do(o.ReportEnded("w", 1, 1, 0, {}))
+    driver.wait(1.0)
+    plan = undo.plan_undo(driver.state, 1, driver.now, driver.limits)
+    for _ in range(steps):
+        next(plan)
+    driver.do(o.ReportEnded("w", 2, 1, 0, {}))
+    assert driver.state.find("once") is None
+    driver.do(o.UndoChanges(1, definitions.finish(plan)))
+    assert driver.state.tasks[1].spec.command == "x"
