@@ -145,7 +145,8 @@ def _start(
 ) -> Decision:
     """A fire that nothing but overlap= and its dependencies can hold any more."""
     settles = by == "after"  # or it would fire again for the same ends
-    if not isinstance(found := overlap(state, task), tuple):
+    first_run = first_run or state.next_run
+    if not isinstance(found := overlap(state, task, first_run), tuple):
         return Decision([*facts, *_passed_one(task, "skipped", due_at, found, following, settles)])
     parked, before, messages = found
     waits, broken = ([], "") if parked else standing(state, task)
@@ -155,7 +156,7 @@ def _start(
         return Decision([*facts, *_passed_one(task, "missed", due_at, NO_WORKER, following, settles)])
     if 0 < task.spec.options.count <= task.fired + 1:
         following = None
-    for run, target in enumerate(targets, first_run or state.next_run):
+    for run, target in enumerate(targets, first_run):
         not_before_at = delay(task, due_at, f"{decided}{target}", now)
         queued = f.RunQueued(run, task.id, due_at, by, following, None, parked, not_before_at)
         queued.nth, queued.awaits, queued.target = decided + 1, bool(waits), target
@@ -370,8 +371,8 @@ def _tidy(task: Task, facts: list[f.Fact], following: datetime | None) -> list[f
     return facts
 
 
-def overlap(state: State, task: Task) -> Overlap:
-    """What overlap= says now: a reason to skip, or (park it?, facts before it, messages)."""
+def overlap(state: State, task: Task, run: int) -> Overlap:
+    """What overlap= says of a run with this number: why not, or (park it?, facts before it, messages)."""
     mode = task.spec.options.overlap or state.common.overlap
     if not task.runs or mode == "allow":
         return False, [], []
@@ -380,7 +381,7 @@ def overlap(state: State, task: Task) -> Overlap:
     if mode == "skip":
         return reason("overlap", run=active[0].id, state=active[0].shown)
     if mode == "replace":
-        facts, messages = _stop_all(active, reason("replaced", run=state.next_run))
+        facts, messages = _stop_all(active, reason("replaced", run=run))
         must_wait = any(run.state not in WAITING for run in active)
         return must_wait, facts, messages
     if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):

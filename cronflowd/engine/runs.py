@@ -179,7 +179,7 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
     if task.spec.unread:
         what = f'"{task.name}" never runs: {in_words(task.spec.unread.reason)}'
         raise Refusal("bad-line", f"{what}; SET mends it")
-    found = overlap(state, task)
+    found = overlap(state, task, first)
     if not isinstance(found, tuple):
         mode = task.spec.options.overlap or state.common.overlap
         raise Refusal("busy", f"{in_words(found)} (overlap={mode})")

@@ -105,6 +105,22 @@ def test_who_waits_for_two_that_go_together_waits_for_neither() -> None:
     assert driver.state.tasks[4].spec.options.after == ("db",)
 
 
+def test_each_run_that_is_replaced_is_told_by_which() -> None:
+    """LOG would send whoever reads it to the run of another task."""
+    driver = Driver()
+    driver.do(o.JoinWorker("w", 9, {}, ("shell",), "here", ()))
+    for name in ("a", "b"):
+        driver.line(f"ADD name={name} tags=web overlap=replace @daily true")
+    for _ in range(2):
+        driver.line("RUN tag=web")
+        driver.pump()
+    remarks = {number: output.lines[0][1] for number, output in driver.state.outputs.items()}
+    assert [remarks[number].partition(":")[0] for number in (1, 2)] == [
+        "replaced by run 3",
+        "replaced by run 4",
+    ]
+
+
 def test_only_what_becomes_another_is_counted() -> None:
     """A script that says SET again must see that there was nothing to do."""
     driver = make(3)
