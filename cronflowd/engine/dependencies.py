@@ -23,6 +23,8 @@ from . import orders as o
 from .state import State
 from .tables import WELL
 
+MAX_JUDGED = 1000  # tasks from which nothing follows, before the others have their turn
+
 
 def standing(state: State, task: Task) -> tuple[list[str], Reason]:
     """(the dependencies that are still waited for, why one of the others will not do)."""
@@ -42,12 +44,14 @@ def standing(state: State, task: Task) -> tuple[list[str], Reason]:
 
 def next_judgement(state: State) -> Any | None:
     """What follows from dependencies that have ended, as the next order; None when all is judged."""
-    while state.to_judge:
+    for _ in range(MAX_JUDGED):
+        if not state.to_judge:
+            return None
         task_id = next(iter(state.to_judge))
         if (task := state.tasks.get(task_id)) and (order := _judge(state, task)):
             return order
         del state.to_judge[task_id]
-    return None
+    return o.PassOver()
 
 
 def _judge(state: State, task: Task) -> Any | None:

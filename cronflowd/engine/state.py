@@ -8,6 +8,7 @@ tests/engine/test_state.py. `carry` tells the whole state as facts again; a chec
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -529,7 +530,7 @@ def _notice_given(state: Tables, fact: f.NoticeGiven, at: datetime, seq: int) ->
 
 def _daemon_started(state: Tables, fact: f.DaemonStarted, at: datetime, seq: int) -> None:
     state.tz, state.started_at = fact.tz, at
-    state.untold = dict(state.unread)
+    state.untold = OrderedDict(state.unread)
     state.beats.give_grace(_beats_from(state, at))
     for worker in state.workers.values():
         if worker.connected:

@@ -90,14 +90,16 @@ class Tables:
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
         self.listeners: dict[str, set[int]] = {}  # by the event of their @on
         self.emitted: list[f.EventEmitted] = []  # those that some tasks have yet to fire for, oldest first
-        self.to_judge: dict[int, None] = {}  # tasks whose dependencies, or runs, may let them go on
+        # Tasks whose dependencies, or runs, may let them go on. Taken from the front, as two more below:
+        # of a dict the first one is found the more slowly the more stood before it.
+        self.to_judge: OrderedDict[int, None] = OrderedDict()
         self.due = Alarms(self.tasks, attrgetter("due_at"))
         self.paused: Numbered[None] = Numbered()  # those that are paused themselves, perhaps until a time
         self.orphans: dict[int, list[int]] = {}  # runs of tasks that were removed, which may come back
         self.unread: dict[int, None] = {}  # tasks whose records cannot be read
-        self.untold: dict[int, None] = {}  # those among them of which that has not been said
+        self.untold: OrderedDict[int, None] = OrderedDict()  # those of which that has not been said
         # Indexes of runs.
-        self.unread_runs: dict[int, None] = {}  # those that may have to end because theirs cannot be
+        self.unread_runs: OrderedDict[int, None] = OrderedDict()  # that may have to end as theirs cannot be
         self.lanes = Lanes(self.runs)
         self.missed = Alarms(self.runs, _missed_at)  # that no worker took in time
         self.delayed = Alarms(self.runs, _released_at)

@@ -15,6 +15,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import finish
+from cronflowd.engine.dependencies import MAX_JUDGED
 from cronflowd.engine.rules import Limits
 from cronflowd.schedules.schedule import reload_zones
 from cronflowd.tasks.reasons import reason
@@ -416,6 +417,20 @@ def test_a_task_that_is_mended_waits_for_nobody_who_is_not_there() -> None:
     driver.line("ADD name=a @daily a")
     driver.line("SET b after=2")
     assert driver.state.tasks[1].spec.options.after == ("a",)
+
+
+def test_tasks_from_which_nothing_follows_are_judged_some_at_a_time() -> None:
+    """After a start all that wait for others are looked at: a million of them must not stop everybody."""
+    driver = Driver()
+    driver.line("ADD name=first @daily x")
+    for _ in range(250):
+        driver.line("ADD after=first @daily x")
+    driver.state.to_judge.update(dict.fromkeys(range(1000, 1000 + 2 * MAX_JUDGED)))
+    left = []
+    while isinstance(step := driver.engine.next_step(driver.now), o.PassOver):
+        left.append(len(driver.state.to_judge))
+        driver.do(step)
+    assert (left, step) == ([MAX_JUDGED + 250, 250], None)
 
 
 def test_an_after_task_that_waits_for_its_turn_fires_once_for_one_end() -> None:
