@@ -10,47 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cronflowd.base.errors import Refusal
 from cronflowd.base.text import format_option, split_command, split_options
 from cronflowd.engine import facts as f
 from cronflowd.engine import notices
 from cronflowd.engine import orders as o
-from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
-from cronflowd.tasks.targets import EVENTS, USUAL, parse_limit, parse_notify, parse_target
-from cronflowd.tasks.task import parse_record, task_record
+from cronflowd.tasks.targets import EVENTS, parse_target
 from tests.lib.engine_driver import START, Driver, snapshot
+from tests.lib.notice_driver import MAIL, a_driver, end, join, run
 
-MAIL = "notify=failure+recovery+first+missed+lost:mailto:ops@example.org"
 HOOK = (parse_target("https://example.org/hook"),)
-
-
-def a_driver(notify: tuple[Any, ...] = (), limit: tuple[int, float] = (1, 3600.0)) -> Driver:
-    """With a worker that can do everything."""
-    driver = Driver(Limits(lease_s=30.0, notify=notify, notify_limit=limit, host="box"))
-    join(driver, "w1")
-    return driver
-
-
-def join(driver: Driver, name: str) -> None:
-    can = ("shell", "email", "webhook", "http")
-    driver.do(o.JoinWorker(name, 10, {}, can, "test", ()))
-
-
-def run(driver: Driver, task: str, exit_code: int, *output: str) -> list[str]:
-    """One run of a task from beginning to end; the lines that went to the worker because of its end."""
-    number = driver.state.next_run
-    driver.line(f"RUN {task}")
-    driver.pump()
-    if output:
-        driver.do(o.ReportOutput("w1", number, [[1, line] for line in output]))
-    return end(driver, number, exit_code)
-
-
-def end(driver: Driver, number: int, exit_code: int = 0, **details: str) -> list[str]:
-    attempt = driver.state.runs[number].attempt
-    driver.do(o.ReportEnded("w1", number, attempt, exit_code, details))
-    return [line for _, line in driver.pump()]
 
 
 def payload(line: str) -> dict[str, Any]:
@@ -469,58 +438,36 @@ def test_what_is_hardest_to_write_down_is_bounded() -> None:
     assert payload(line)["output"].endswith('\\"')
 
 
-# --- the words ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("text", "form", "address", "events"),
+    ("events", "ends", "told"),
     [
-        ("mailto:ops@example.org", "mail", "ops@example.org", USUAL),
-        ("failure:mailto:a@b", "mail", "a@b", {"failure"}),
-        ("first+lost:https://x.org/?a=b:c", "webhook", "https://x.org/?a=b:c", {"first", "lost"}),
-        ("http://localhost:8080/mailto:a", "webhook", "http://localhost:8080/mailto:a", USUAL),
-        ("worker:slack+https://x.org/", "slack", "https://x.org/", {"worker"}),
+        ("success", [0, 0, 3, 0], ["success", "success", "success"]),
+        ("done", [0, 3, 0], ["done", "done", "done"]),
+        ("done+failure", [0, 3, 3, 0], ["done", "failure", "failure", "done"]),
+        ("done+recovery+success", [0, 3, 0], ["success", "done", "recovery"]),
+        ("success+first", [0, 0], ["first", "success"]),
+        ("failure", [0, 3], ["failure"]),
     ],
 )
-def test_a_target_is_read(text: str, form: str, address: str, events: set[str]) -> None:
-    """Events, then a colon, then what looks like any address of that kind."""
-    target = parse_target(text)
-    assert (target.form, target.address, target.events) == (form, address, events)
+def test_each_end_is_told_to_whoever_asks_for_it_and_once(
+    events: str, ends: list[int], told: list[str]
+) -> None:
+    """Two mails about one end make people switch off both."""
+    driver = a_driver(limit=(100, 3600.0))
+    driver.line(f"ADD name=a notify={events}:https://example.org/a 0 0 1 1 * a")
+    lines = [line for exit_code in ends for line in run(driver, "a", exit_code)]
+    assert [payload(line)["event"] for line in lines] == told
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "mailto:", "mailto:a", "ftp://x", "https://", "slack+mailto:a@b", "failure:", "x:mailto:a@b",
-     "failure+:mailto:a@b", "mailto:a@b,", "mailto:a@b,none", "worker:mailto:a@b", "https://x/" + "a" * 5000,
-     ",".join(["mailto:a@b"] * 11), "https://me:secret@x/", "slack+https://x /"],
-)  # fmt: skip
-def test_what_cannot_be_told_is_refused_when_it_is_said(text: str) -> None:
-    """Nobody looks whether a notification would work until he needs it."""
-    with pytest.raises(Refusal) as caught:
-        parse_notify(text)
-    assert caught.value.code == "bad-option"
-
-
-@pytest.mark.parametrize("text", ["", "10", "0/1h", "x/1h", "1/0s", "1/x", "-1/1h"])
-def test_a_limit_is_a_number_and_a_time(text: str) -> None:
-    """A limit of nothing would be a way to switch all of it off by mistake."""
-    with pytest.raises(Refusal):
-        parse_limit(text)
-
-
-@pytest.mark.parametrize("text", ["https://x/?a=1,2", "mailto:a@b,https://x/,y", "slack+https://x/,none"])
-def test_a_comma_in_a_url_is_told_how_to_write(text: str) -> None:
-    """What stands after it looks like a target that nobody wrote."""
-    with pytest.raises(Refusal, match="write %2C for a comma in a URL"):
-        parse_notify(text)
-    assert len(parse_notify("https://x/?a=1%2C2").targets) == 1
-
-
-def test_notify_is_kept_in_files() -> None:
-    """As every option, in the words in which it was said."""
-    words = "failure:https://example.org/,lost:mailto:a@example.org"
-    _, spec = parse_record({"schedule": "@daily", "command": "x", "notify": words}, "UTC")
-    assert task_record(1, spec)["notify"] == words
+def test_a_run_that_was_cancelled_is_done_too_and_each_target_hears_what_it_asked_for() -> None:
+    """Whoever waits for the end waits for every one."""
+    driver = a_driver()
+    targets = "done:https://example.org/d,success+failure:https://example.org/s"
+    driver.line(f"ADD name=a notify={targets} 0 0 1 1 * a")
+    driver.line("RUN a")
+    driver.pump()
+    driver.line("CANCEL 1")
+    assert [payload(line)["headline"] for line in end(driver, 1, 143)] == ["a was cancelled"]
 
 
 def test_every_event_has_its_words() -> None:
@@ -555,149 +502,3 @@ def test_a_decision_that_concerns_nobody_costs_nothing() -> None:
     assert run(driver, "a", 1) == []
     assert driver.state.told == {}
     assert not any(isinstance(fact, f.NoticeGiven) for fact in snapshot(driver.state))
-
-
-# --- nobody was told, or nobody could be ------------------------------------------------------------
-
-
-def fail_to_tell(driver: Driver, exit_code: int = 7) -> str:
-    """A task fails and so does every try to tell of it; what the log is told."""
-    run(driver, "a", 1)
-    number = max(driver.state.runs)
-    warnings = ""
-    for attempt, pause_s in enumerate((10, 20, 40, 80, 160, 0), 1):
-        decision = driver.do(o.ReportEnded("w1", number, attempt, exit_code, {"why": "no server" * 100}))
-        warnings += decision.warning
-        driver.wait(pause_s)
-    return warnings
-
-
-def test_that_nobody_was_told_is_told_once_and_remembered_until_somebody_is() -> None:
-    """The mail server had been away for a month, and the only sign of it were rows in RUNS."""
-    driver = a_driver(limit=(100, 3600.0))
-    driver.line(f"ADD name=a {MAIL} @yearly x")
-    warning = fail_to_tell(driver)
-    assert warning.startswith("notification notify_2 failed, to ops@example.org: no server")
-    assert len(warning) < 300
-    (unheard,) = driver.state.unheard.values()
-    since_at = unheard.failure.since_at
-    fail_to_tell(driver)
-    (unheard,) = driver.state.unheard.values()
-    assert (unheard.name, unheard.count, unheard.failure.since_at) == ("notify_3", 2, since_at)
-    assert driver.replay().unheard == driver.state.unheard
-    run(driver, "a", 0)
-    driver.pump()
-    end(driver, max(driver.state.runs))
-    for state in (driver.state, driver.replay(), from_checkpoint(driver.state)):
-        assert (state.unheard, state.notice_failed and state.notice_failed.name) == ({}, "notify_3")
-
-
-def from_checkpoint(state: State) -> State:
-    again = State("UTC")
-    for fact in snapshot(state):
-        again.apply(fact, START)
-    return again
-
-
-@pytest.mark.parametrize(
-    ("notify", "told"),
-    [
-        ("mailto:ops@example.org", "to ops@example.org: "),
-        ("https://example.org:8080/secret?key=1", "to https://example.org/…: "),
-        ("slack+https://hooks.slack.com/services/T0/B0/x", "to https://hooks.slack.com/…: "),
-    ],
-)
-def test_whom_nobody_told_is_named_without_his_secrets(notify: str, told: str) -> None:
-    """The address of a hook is its key, and logs are read by many."""
-    driver = a_driver()
-    driver.line(f"ADD name=a notify={notify} @yearly x")
-    assert told in fail_to_tell(driver)
-
-
-def test_what_somebody_has_cancelled_is_no_notification_that_failed() -> None:
-    """Whoever does that knows of it."""
-    driver = a_driver()
-    driver.line(f"ADD name=a {MAIL} @yearly x")
-    run(driver, "a", 1)
-    driver.do(o.CancelRun(2))
-    driver.do(o.ReportEnded("w1", 2, 1, 143, {}))
-    assert driver.state.unheard == {}
-
-
-RUNS, TOLD = ": its runs wait for one", ": what notify= tells waits for one"
-THREE = "notify=mailto:a@x.org,https://a.x.org,slack+https://b.x.org"
-
-
-@pytest.mark.parametrize(
-    ("can", "line", "lacking"),
-    [
-        ((), "ADD @daily x", []),
-        ((), "ADD type=echo @daily x", []),
-        ((), "ADD type=http @daily GET https://example.org/", ["http" + RUNS]),
-        (("email",), "ADD @daily x", ["shell" + RUNS]),
-        (("shell",), "ADD type=sleep @daily 1", ["sleep" + RUNS]),
-        (("shell", "custom:a"), "ADD type=custom @daily a", []),
-        (("shell", "custom:a"), "ADD type=custom @daily b", ["custom:b" + RUNS]),
-        (("shell", "custom"), "ADD type=custom @daily b", []),
-        (("shell",), f"ADD {MAIL} @daily x", ["email" + TOLD]),
-        (("shell", "email"), f"ADD {MAIL} @daily x", []),
-        (("shell",), f"NOW {MAIL} x", ["email" + TOLD]),
-        (("shell",), 'ADD {"schedule":"@daily","command":"x","notify":"mailto:a@x.org"}', ["email" + TOLD]),
-        (("email",), f"ADD {THREE} type=echo @daily x",
-         ["echo" + RUNS, "webhook" + TOLD, "http" + TOLD]),
-        (("shell",), "ADD notify=none @daily x", []),
-        (("shell",), f"SET old {MAIL}", ["email" + TOLD]),
-        (("shell",), "SET old type=webhook command=https://example.org/", ["webhook" + RUNS]),
-        (("shell",), "SET mailed desc=x", []),
-        (("shell",), "SET mailed notify=", []),
-        (("shell",), "EXPECT b every=1d notify=mailto:a@x.org", ["email" + TOLD]),
-    ],
-)  # fmt: skip
-def test_who_asks_for_what_no_connected_worker_can_do_is_told_so_at_once(
-    can: tuple[str, ...], line: str, lacking: list[str]
-) -> None:
-    """It waited an hour, and was missed; or for a day, and nobody was told."""
-    driver = Driver()
-    driver.line("ADD name=old @daily x")
-    driver.line(f"ADD name=mailed {MAIL} @daily x")
-    if can:
-        driver.do(o.JoinWorker("w1", 10, {}, can, "test", ()))
-    driver.do(
-        o.JoinWorker("gone", 10, {}, ("shell", "http", "email", "webhook", "echo", "sleep"), "test", ())
-    )
-    driver.do(o.DropWorker("gone", "cut"))
-    reply = driver.line(line).reply
-    assert reply is not None
-    assert [row[1] for row in reply.rows] == [f"no connected worker can do {each}" for each in lacking]
-
-
-@pytest.mark.parametrize(
-    ("events", "ends", "told"),
-    [
-        ("success", [0, 0, 3, 0], ["success", "success", "success"]),
-        ("done", [0, 3, 0], ["done", "done", "done"]),
-        ("done+failure", [0, 3, 3, 0], ["done", "failure", "failure", "done"]),
-        ("done+recovery+success", [0, 3, 0], ["success", "done", "recovery"]),
-        ("success+first", [0, 0], ["first", "success"]),
-        ("failure", [0, 3], ["failure"]),
-    ],
-)
-def test_each_end_is_told_to_whoever_asks_for_it_and_once(
-    events: str, ends: list[int], told: list[str]
-) -> None:
-    """Two mails about one end make people switch off both."""
-    driver = a_driver(limit=(100, 3600.0))
-    driver.line(f"ADD name=a notify={events}:https://example.org/a 0 0 1 1 * a")
-    lines = [line for exit_code in ends for line in run(driver, "a", exit_code)]
-    assert [payload(line)["event"] for line in lines] == told
-
-
-def test_a_run_that_was_cancelled_is_done_too_and_each_target_hears_what_it_asked_for() -> None:
-    """Whoever waits for the end waits for every one."""
-    driver = a_driver()
-    targets = "done:https://example.org/d,success+failure:https://example.org/s"
-    driver.line(f"ADD name=a notify={targets} 0 0 1 1 * a")
-    driver.line("RUN a")
-    driver.pump()
-    driver.line("CANCEL 1")
-    assert [payload(line)["headline"] for line in end(driver, 1, 143)] == ["a was cancelled"]
