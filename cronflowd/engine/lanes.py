@@ -40,11 +40,14 @@ class Lanes:
 
     def join(self, run: Run) -> None:
         """A run waits for a worker from now on."""
-        place, on, work = _place(run), run.on, run.spec.work
-        kind = work.partition(":")[0]
-        self._stand(run, place, (on, work))
-        if kind != work:
-            self._stand(run, place, (on, kind))
+        place = _place(run)
+        for lane in _lanes_of(run):
+            self._stand(run, place, lane)
+
+    def leave(self, run: Run) -> None:
+        """It does not any more. So a lane in which nobody waits is forgotten, though no worker ever asks."""
+        for lane in _lanes_of(run):
+            self.first_in(lane)
 
     def _stand(self, run: Run, place: Place, lane: Lane) -> None:
         heap = self.heaps.setdefault(lane[0], {}).setdefault(lane[1], [])
@@ -155,6 +158,12 @@ def accepts(worker: Worker, work: str, on: str) -> bool:
         key, _, value = on[6:].partition("=")
         return worker.labels.get(key) == value
     return worker.name == on
+
+
+def _lanes_of(run: Run) -> tuple[Lane, ...]:
+    on, work = run.on, run.spec.work
+    kind = work.partition(":")[0]
+    return ((on, work),) if kind == work else ((on, work), (on, kind))
 
 
 def _place(run: Run) -> Place:

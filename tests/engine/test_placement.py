@@ -166,6 +166,23 @@ def test_heaps_of_what_is_over_are_tidied() -> None:
     assert max(len(state.timeouts.heap), len(state.missed.heap), len(state.lanes.ready), *lengths, 0) < 200
 
 
+def test_a_lane_that_no_worker_ever_asks_for_is_forgotten_with_its_last_run() -> None:
+    """Machines that live for an hour have a name each, and what is asked of those that are gone is missed."""
+    driver = Driver()
+    driver.do(o.JoinWorker("a", 100, {}, ("shell", "custom"), "here", ()))
+    for number in range(20):
+        driver.line(f"NOW on=machine{number} grace=10s x")
+        driver.line(f"NOW on=other{number} retry=none x")
+        driver.line(f"CANCEL {driver.state.next_run - 1}")
+        driver.line(
+            f"ADD name=c{number} type=custom {driver.now + timedelta(seconds=1):@at %FT%TZ} job{number}"
+        )
+    assert len(driver.state.lanes.heaps) == 20
+    driver.wait(60.0)
+    assert len(driver.state.runs) == 20
+    assert driver.state.lanes.heaps == {}
+
+
 def test_a_worker_accepts_its_own_kinds_and_handlers() -> None:
     """`custom` is all handlers, `custom:mail` is one."""
     worker = Worker("a", 1, {}, frozenset({"custom:mail"}), "here", Driver().now)
