@@ -319,7 +319,7 @@ def cancel_queued(state: State, task: Task, why: Reason) -> list[f.Fact]:
     runs = [state.runs[run] for run in task.runs]
     queued = [run for run in runs if run.state in WAITING]
     facts = [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
-    for due_at in (emitted.due_at for emitted in state.emitted if task.id in emitted.tasks):
+    for due_at in (emitted.due_at for emitted in state.unanswered.get(task.id, ())):
         unanswered = passed(task, "missed", due_at, due_at, 1, reason("changed"), None)
         unanswered.emitted = True
         facts.append(unanswered)

@@ -143,7 +143,7 @@ def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) ->
     state.unfinished.note_before(fact.id, None if task.is_notice else task.as_saved)
     del state.tasks[fact.id]
     state.take_out(task)
-    while state.emitted and state.answer_event(fact.id):
+    while state.answer_event(fact.id):
         pass
     if task.runs:
         state.orphans[fact.id] = task.runs
@@ -248,7 +248,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
 
 
 def _event_emitted(state: Tables, fact: f.EventEmitted, at: datetime, seq: int) -> None:
-    state.emitted.append(msgspec.structs.replace(fact, tasks=list(fact.tasks)))
+    state.emit(msgspec.structs.replace(fact, tasks=list(fact.tasks)))
 
 
 def _run_admitted(state: Tables, fact: f.RunAdmitted, at: datetime, seq: int) -> None:

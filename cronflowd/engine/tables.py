@@ -90,6 +90,7 @@ class Tables:
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
         self.listeners: dict[str, set[int]] = {}  # by the event of their @on
         self.emitted: list[f.EventEmitted] = []  # those that some tasks have yet to fire for, oldest first
+        self.unanswered: dict[int, list[f.EventEmitted]] = {}  # the same, by task
         # Tasks whose dependencies, or runs, may let them go on. Taken from the front, as two more below:
         # of a dict the first one is found the more slowly the more stood before it.
         self.to_judge: OrderedDict[int, None] = OrderedDict()
@@ -194,15 +195,24 @@ class Tables:
             return definition
         return read_record(definition, self.default_tz)
 
+    def emit(self, emitted: f.EventEmitted) -> None:
+        """These tasks have to fire for one event more; the list of them is shortened as they do."""
+        self.emitted.append(emitted)
+        for task_id in emitted.tasks:
+            self.unanswered.setdefault(task_id, []).append(emitted)
+
     def answer_event(self, task_id: int) -> bool:
         """A task has fired for the oldest event that it had not yet; False if there was none."""
-        for number, emitted in enumerate(self.emitted):
-            if task_id in emitted.tasks:
-                emitted.tasks.remove(task_id)
-                if not emitted.tasks:
-                    del self.emitted[number]
-                return True
-        return False
+        if (waiting := self.unanswered.get(task_id)) is None:
+            return False
+        emitted = waiting.pop(0)
+        if not waiting:
+            del self.unanswered[task_id]
+        emitted.tasks.remove(task_id)
+        if not emitted.tasks:
+            # By what it is, not by what it says: two may say the same.
+            del self.emitted[next(n for n, other in enumerate(self.emitted) if other is emitted)]
+        return True
 
     # --- runs ---
 

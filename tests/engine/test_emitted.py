@@ -225,3 +225,19 @@ def test_an_argument_is_named_as_a_variable_is() -> None:
     """It becomes one."""
     with pytest.raises(Refusal, match='"a-b=" is not NAME='):
         driver_with().line("EMIT e a-b=1")
+
+
+def test_who_goes_answers_all_that_it_was_told_of_and_nobody_else_does() -> None:
+    """Events that say the same are still several, and a task that goes looks at its own alone."""
+    driver = driver_with("ADD name=a @on e a", "ADD name=b overlap=allow @on e b", "ADD name=c @on other c")
+    for line in ("EMIT e", "EMIT other", "EMIT e"):
+        driver.line(line)
+    again = driver.replay()
+    for state in (driver.state, again):
+        assert {task: len(events) for task, events in state.unanswered.items()} == {1: 2, 2: 2, 3: 1}
+    driver.line("REMOVE c")
+    driver.line("REMOVE a")
+    assert passed(driver) == [("missed", {"code": "changed"})] * 3
+    assert [each.tasks for each in driver.state.emitted] == [[2], [2]]
+    assert [line.rpartition(":")[2] for _, line in driver.pump()] == ["b", "b"]
+    assert (driver.state.emitted, driver.state.unanswered) == ([], {})
