@@ -288,7 +288,7 @@ class RescheduleSlice(Order):
 
 
 class PassOver(Order):
-    """Nothing: moments that are none any more were passed over, and more of them are there."""
+    """Nothing: some moments or tasks were looked at of which nothing comes, and there are more."""
 
 
 class RescheduleTask(Order):
