@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from tests.lib.fake_daemon import FakeDaemon, Visitor, fake_daemon
+from tests.lib.job_processes import wait_for
 from tests.lib.waiting import PATIENCE_S
 
 SCRIPT = Path(__file__).parents[2] / "contrib" / "worker.sh"
@@ -47,11 +48,6 @@ async def worker_sh(
         assert process.stderr
         await process.stderr.aclose()
         scratch.cleanup()
-
-
-def wait_for(gate: Path) -> str:
-    """A command that ends when the test makes the file."""
-    return f"until [ -e {gate} ]; do sleep 0.01; done"
 
 
 async def run(visitor: Visitor, number: int, rest: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the tests of handlers share."""
+"""What the tests of workers share."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def handlers(tmp_path: Path) -> Path:
     for path in (directory, *directory.iterdir()):
         path.chmod(0o755)
     return directory
+
+
+@pytest.fixture
+def spool_dir(tmp_path: Path) -> Path:
+    """Where a worker keeps its reports."""
+    return tmp_path / "spool"

@@ -25,6 +25,7 @@ from cronflowd.worker.executors import make_table, processes
 from cronflowd.worker.executors.job import Ended, Job, Order, format_done, parse_order
 from cronflowd.worker.executors.output import CHUNK_BYTES, MAX_TEXT_BYTES, Output, format_output
 from cronflowd.worker.executors.shell import job_environ, worker_environ
+from tests.lib.job_processes import is_alive
 from tests.lib.waiting import PATIENCE_S, until
 
 MEBIBYTE = 1024 * 1024
@@ -69,14 +70,6 @@ async def wait_until_said(job: Job, text: str) -> None:
         while text not in (found := said(job)):
             assert not found, found
             await trio.sleep(0.001)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"
 
 
 # --- orders and endings ---------------------------------------------------------------

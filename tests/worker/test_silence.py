@@ -8,9 +8,8 @@ from cronflowd.base.text import format_time
 from cronflowd.host.clock import wall_now
 from tests.lib.fake_daemon import fake_daemon
 from tests.lib.waiting import until
-from tests.worker.test_agent import spool_dir, working
+from tests.lib.working_agent import working
 
-__all__ = ["spool_dir"]
 HOOK = 'echo "$CRONFLOW_SERVER $CRONFLOW_SILENT_SINCE ${CRONFLOW_BACK-away}" >>'
 
 

@@ -1,0 +1,271 @@
+"""How a worker goes: told to, as a local one without its daemon, by a signal, or killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from cronflowd.base.errors import Exit, Fatal
+from cronflowd.host.config import WorkerSettings
+from cronflowd.worker import agent as agents
+from cronflowd.worker.spool import Spool
+from tests.lib.fake_daemon import FakeDaemon, fake_daemon
+from tests.lib.job_processes import is_alive, wait_for
+from tests.lib.waiting import PATIENCE_S, until
+from tests.lib.working_agent import SLEEPER, gone, working
+
+# --- leaving --------------------------------------------------------------------------
+
+
+async def test_told_to_leave_it_finishes_what_it_has(spool_dir: Path, tmp_path: Path) -> None:
+    """A restart of a machine's worker must not cost the jobs."""
+    gate = tmp_path / "gate"
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say(f"RUN 7 1 type=shell :{wait_for(gate)}")
+        await visitor.expect("STARTED 7 1")
+        agent.leave()
+        await visitor.expect("BYE")
+        await visitor.expect("BEAT")
+        await visitor.say("OK")
+        gate.touch()
+        await visitor.expect("DONE 7 1 0")
+        assert not agent.gone.is_set()
+        await visitor.say("ACK 7 1")
+        await gone(agent)
+
+
+async def test_an_order_that_crossed_the_goodbye_is_carried_out(spool_dir: Path) -> None:
+    """The daemon has it written down as sent; left undone it would count as lost."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await until(lambda: agent.link is not None)
+        agent.leave()
+        await visitor.expect("BEAT")
+        assert not agent.gone.is_set()
+        await visitor.say("RUN 7 1 type=shell :true", "OK")
+        await visitor.expect("DONE 7 1 0")
+        await visitor.say("ACK 7 1")
+        await gone(agent)
+
+
+async def test_told_twice_it_ends_its_jobs(spool_dir: Path) -> None:
+    """The person at the keyboard means it; the runs are still reported."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=shell :trap '' TERM; echo ready; while :; do sleep 0.01; done")
+        await visitor.expect("OUT 7 1 ready")
+        agent.leave()
+        agent.leave()
+        await visitor.expect("DONE 7 1 137 signal=9")
+        await visitor.say("OK", "ACK 7 1")
+        await gone(agent)
+
+
+async def test_without_a_daemon_it_leaves_its_reports_to_its_successor(
+    spool_dir: Path, tmp_path: Path
+) -> None:
+    """With the output that nobody has heard yet."""
+    gate = tmp_path / "gate"
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say(f"RUN 7 1 type=shell :{wait_for(gate)}; echo said to nobody; exit 5")
+        await visitor.expect("STARTED 7 1")
+        await visitor.say("RUN 8 1 type=echo :never heard")
+        await visitor.expect("DONE 8 1")
+        await daemon.close()
+        await until(lambda: agent.link is None)
+        agent.leave()
+        gate.touch()
+        await gone(agent)
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        assert visitor.hello.endswith(" running=8:1,7:1")
+        assert await visitor.until_done(8) == ["OUT 8 1 never heard", "DONE 8 1 0"]
+        assert await visitor.until_done(7) == ["OUT 7 1 said to nobody", "DONE 7 1 5"]
+        await visitor.say("ACK 7 1", "ACK 8 1")
+        await until(lambda: not agent.reports)
+
+
+# --- the local worker -----------------------------------------------------------------
+
+
+async def test_a_local_worker_with_nothing_to_do_ends_with_its_daemon(tmp_path: Path) -> None:
+    """Its daemon is dead, and the next one brings its own."""
+    sock, spool_dir = tmp_path / "sock", tmp_path / "spool"
+    async with fake_daemon(sock) as daemon, working(daemon, spool_dir, connect=sock, local=True) as agent:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=echo :x")
+        await visitor.expect("DONE 7 1 0")
+        await visitor.close()
+        await gone(agent)
+    assert "DONE 7 1 0" in (tmp_path / "spool" / "reports").read_text()
+
+
+async def test_an_orphaned_local_worker_works_for_the_next_daemon_until_it_is_idle(tmp_path: Path) -> None:
+    """A job of eight hours must not keep all others off this machine after the daemon was restarted."""
+    sock, spool_dir = tmp_path / "sock", tmp_path / "spool"
+    nobody = 0  # no process has this number, so the worker sees that its parent has gone
+    async with fake_daemon(sock) as daemon, working(daemon, spool_dir, connect=sock, local=True) as agent:
+        visitor = await daemon.worker()
+        await visitor.say(f"RUN 7 1 {SLEEPER}")
+        await visitor.expect("STARTED 7 1")
+        agent.parent = nobody
+        await visitor.close()
+        visitor = await daemon.worker()
+        assert visitor.hello.endswith("running=7:1")
+        await visitor.say("RUN 8 1 type=shell :exit 3")
+        await visitor.expect("DONE 8 1 3")
+        await visitor.say("ACK 8 1", "KILL 7 1")
+        await visitor.expect("DONE 7 1 143")
+        await visitor.expect("BYE")
+        await visitor.expect("BEAT")
+        await visitor.say("OK", "ACK 7 1")
+        await gone(agent)
+
+
+async def test_a_local_worker_waits_for_its_predecessor_and_leaves_when_it_is_not_needed(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers on one spool would report the same runs; one whose parent is gone waits for nothing."""
+    monkeypatch.setattr(agents, "LOCK_POLL_S", 0.01)
+    settings = WorkerSettings(local=True, spool=spool_dir)
+    older = Spool(spool_dir)
+    assert await agents.wait_spool(settings, parent=0) is None
+    got: list[Spool | None] = []
+
+    async def wait() -> None:
+        got.append(await agents.wait_spool(settings, parent=os.getppid()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        assert not got
+        older.close()
+        await until(lambda: bool(got))
+    assert got[0] is not None
+    got[0].close()
+
+
+async def test_any_other_worker_finds_a_used_spool_an_error(spool_dir: Path) -> None:
+    """75 and the directory's name: two workers were given one place by mistake."""
+    older = Spool(spool_dir)
+    with pytest.raises(Fatal) as raised:
+        await agents.wait_spool(WorkerSettings(spool=spool_dir), parent=os.getppid())
+    assert raised.value.status == Exit.TRY_AGAIN
+    assert str(spool_dir) in raised.value.message
+    assert str(os.getpid()) in raised.value.message
+    older.close()
+
+
+# --- as a process ---------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from cronflowd.worker.agent import run
+from cronflowd.host.config import WorkerSettings
+sys.exit(run(WorkerSettings(connect=("127.0.0.1", int(sys.argv[1])), name="w1", spool=Path(sys.argv[2]))))
+"""
+
+
+@asynccontextmanager
+async def worker_process(daemon: FakeDaemon, spool_dir: Path) -> AsyncIterator[trio.Process]:
+    """The program itself; killed at the end of the block if it is still there."""
+    command = [sys.executable, "-c", PROGRAM, str(daemon.address[1]), str(spool_dir)]
+    process = await trio.lowlevel.open_process(command, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+@pytest.mark.real
+async def test_after_kill_9_it_reports_what_had_ended_and_what_it_knows_no_end_of(spool_dir: Path) -> None:
+    """Whatever had begun is named: of what is not named the daemon may conclude that it never began."""
+    async with fake_daemon() as daemon:
+        async with worker_process(daemon, spool_dir) as process:
+            visitor = await daemon.worker()
+            await visitor.say("RUN 7 1 type=shell :exit 3", f"RUN 8 1 {SLEEPER}", "RUN 9 1 type=echo :x")
+            await visitor.expect("DONE 7 1 3")
+            assert "STARTED 8 1" in visitor.lines
+            assert "DONE 9 1 0" in visitor.lines
+            await visitor.say("ACK 9 1", "RUN 10 1 type=sleep :0")
+            await visitor.expect("DONE 10 1 0")
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        async with worker_process(daemon, spool_dir):
+            visitor = await daemon.worker()
+            assert visitor.hello.endswith(" running=7:1,10:1,8:1")
+            assert [await visitor.line(), await visitor.line()] == ["DONE 7 1 3", "DONE 10 1 0"]
+            told = "its worker was killed while it ran; what it wrote last may be missing"
+    assert await visitor.line() == f'DONE 8 1 126 lost=yes why="{told}"'
+
+
+@pytest.mark.real
+async def test_a_process_that_fled_its_session_twice_is_found_and_killed(spool_dir: Path) -> None:
+    """setsid leaves the group, a second fork leaves the tree; the name in its environment stays."""
+    stubborn = 'sh -c "trap : TERM; echo \\$\\$; while :; do sleep 0.01; done"'
+    flee = f"setsid sh -c '{stubborn} & exit' & wait; sleep 60"
+    async with fake_daemon() as daemon:
+        daemon.answer = "OK w1 heartbeat=10 grace=0.1"
+        async with worker_process(daemon, spool_dir):
+            visitor = await daemon.worker()
+            await visitor.say(f"RUN 7 1 type=shell :{flee}", "RUN 8 1 type=shell :setsid sleep 60 & echo $!")
+            fled = int((await visitor.expect("OUT 7 1 ")).split()[3])
+            other = await visitor.expect("DONE 8 1 0")
+            bystander = next(int(line.split()[3]) for line in visitor.lines if line.startswith("OUT 8 1 "))
+            assert other
+            assert is_alive(fled)
+            await visitor.say("KILL 7 1")
+            await visitor.expect("DONE 7 1 143")
+            assert not is_alive(fled)
+            assert is_alive(bystander)
+            os.kill(bystander, signal.SIGKILL)
+
+
+@pytest.mark.real
+async def test_adopted_processes_are_reaped_and_jobs_keep_their_exit_codes(
+    spool_dir: Path,
+) -> None:
+    """A worker that lives for months must not fill the process table."""
+    async with fake_daemon() as daemon, worker_process(daemon, spool_dir) as process:
+        visitor = await daemon.worker()
+        orphan = "sh -c 'sleep 0.2 & echo $!'"
+        await visitor.say(*[f"RUN {run} 1 type=shell :{orphan}; exit {run}" for run in range(1, 9)])
+        for run in range(1, 9):
+            visitor._next = 0
+            await visitor.expect(f"DONE {run} 1 {run}")
+        orphans = [int(line.split()[3]) for line in visitor.lines if line.startswith("OUT ")]
+        assert len(orphans) == 8
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
+        assert process.returncode is None
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_makes_it_leave_with_exit_code_0(spool_dir: Path, number: signal.Signals) -> None:
+    """As systemd and a person at the keyboard do it."""
+    async with fake_daemon() as daemon, worker_process(daemon, spool_dir) as process:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=shell :sleep 0.1; exit 3")
+        await visitor.expect("STARTED 7 1")
+        process.send_signal(number)
+        await visitor.expect("BYE")
+        await visitor.say("OK")
+        await visitor.expect("DONE 7 1 3")
+        await visitor.say("ACK 7 1")
+        with trio.fail_after(PATIENCE_S):
+            assert await process.wait() == 0
