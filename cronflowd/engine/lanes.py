@@ -12,6 +12,7 @@ All of it is derived from the tables of runs and workers, and may be pruned at a
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush, heapreplace
 
@@ -35,30 +36,42 @@ class Lanes:
         # connection itself: no fact tells it, and after a restart nobody is connected.
         self.full: set[str] = set()
         self.heaps: dict[str, dict[str, list[tuple[datetime, int, int]]]] = {}  # by on=, by work
+        self._made: OrderedDict[Lane, None] = (
+            OrderedDict()
+        )  # lanes, those first that were looked at longest ago
         self.ready: list[tuple[datetime, int, Lane]] = []
         self._ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts
 
     def join(self, run: Run) -> None:
         """A run waits for a worker from now on."""
-        place = _place(run)
-        for lane in _lanes_of(run):
-            self._stand(run, place, lane)
-
-    def leave(self, run: Run) -> None:
-        """It does not any more. So a lane in which nobody waits is forgotten, though no worker ever asks."""
-        for lane in _lanes_of(run):
-            self.first_in(lane)
+        place, on, work = _place(run), run.on, run.spec.work
+        kind = work.partition(":")[0]
+        self._stand(run, place, (on, work))
+        if kind != work:
+            self._stand(run, place, (on, kind))
 
     def _stand(self, run: Run, place: Place, lane: Lane) -> None:
-        heap = self.heaps.setdefault(lane[0], {}).setdefault(lane[1], [])
+        works = self.heaps.setdefault(lane[0], {})
+        if (heap := works.get(lane[1])) is None:
+            heap = works[lane[1]] = []
+            self._made[lane] = None
         if len(heap) > FEW + 2 * len(self._runs):
             heap[:] = [entry for entry in heap if self._stands(entry)]
             heapify(heap)
         heappush(heap, (*place, run.attempt))
+        if len(self._made) > FEW:
+            self._forget_some()
         if not self.free or self.first_in(lane) != place:
             return
         if any(accepts(worker, lane[1], lane[0]) for worker in self.free.values()):
             self._make_ready(lane, place)
+
+    def _forget_some(self) -> None:
+        """Lanes that no worker ever asks for are dropped too: two are looked at whenever one may be made."""
+        for _ in range(2):
+            lane, _ = self._made.popitem(last=False)
+            if self.first_in(lane):
+                self._made[lane] = None
 
     def _make_ready(self, lane: Lane, place: Place) -> None:
         if self._ready_as.get(lane) != place:
@@ -158,12 +171,6 @@ def accepts(worker: Worker, work: str, on: str) -> bool:
         key, _, value = on[6:].partition("=")
         return worker.labels.get(key) == value
     return worker.name == on
-
-
-def _lanes_of(run: Run) -> tuple[Lane, ...]:
-    on, work = run.on, run.spec.work
-    kind = work.partition(":")[0]
-    return ((on, work),) if kind == work else ((on, work), (on, kind))
 
 
 def _place(run: Run) -> Place:

@@ -279,7 +279,6 @@ def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:
 
 def _send(state: Tables, run: Run, name: str, at: datetime) -> None:
     run.move("sent")
-    state.lanes.leave(run)
     run.worker, run.sent_at = name, at
     if task := state.tasks.get(run.task_id):
         task.held += 1
@@ -334,8 +333,6 @@ def _run_stopping(state: Tables, fact: f.RunStopping, at: datetime, seq: int) ->
 def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
     run.move(fact.state)
-    if run.worker is None:
-        state.lanes.leave(run)
     _take_from_worker(state, run)
     outcome = outcome_of(fact, at, seq)
     _remember(state, outcome)

@@ -166,21 +166,28 @@ def test_heaps_of_what_is_over_are_tidied() -> None:
     assert max(len(state.timeouts.heap), len(state.missed.heap), len(state.lanes.ready), *lengths, 0) < 200
 
 
-def test_a_lane_that_no_worker_ever_asks_for_is_forgotten_with_its_last_run() -> None:
+def test_a_lane_that_no_worker_ever_asks_for_is_forgotten() -> None:
     """Machines that live for an hour have a name each, and what is asked of those that are gone is missed."""
     driver = Driver()
     driver.do(o.JoinWorker("a", 100, {}, ("shell", "custom"), "here", ()))
-    for number in range(20):
-        driver.line(f"NOW on=machine{number} grace=10s x")
+    for number in range(500):
         driver.line(f"NOW on=other{number} retry=none x")
         driver.line(f"CANCEL {driver.state.next_run - 1}")
-        driver.line(
-            f"ADD name=c{number} type=custom {driver.now + timedelta(seconds=1):@at %FT%TZ} job{number}"
-        )
-    assert len(driver.state.lanes.heaps) == 20
-    driver.wait(60.0)
-    assert len(driver.state.runs) == 20
-    assert driver.state.lanes.heaps == {}
+        driver.line(f"NOW type=custom job{number}")
+        driver.line(f"CANCEL {driver.state.next_run - 1}")
+    assert len(driver.state.lanes.heaps) < 200
+    assert sum(map(len, driver.state.lanes.heaps.values())) < 200
+
+
+def test_a_lane_in_which_a_run_waits_is_never_forgotten() -> None:
+    """There may be more machines that are away than are looked at in passing."""
+    driver = Driver()
+    for number in range(500):
+        driver.line(f"NOW on=other{number} x")
+    for number in range(0, 500, 7):
+        driver.do(o.JoinWorker(f"other{number}", 1, {}, ("shell",), "here", ()))
+        driver.wait(0.1)
+        assert [run.state for run in driver.state.runs.values() if run.worker == f"other{number}"] == ["sent"]
 
 
 def test_a_worker_accepts_its_own_kinds_and_handlers() -> None:
