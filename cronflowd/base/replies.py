@@ -13,8 +13,8 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Any
 
+import msgspec
 import orjson
-from attrs import Factory, define
 
 from .errors import Refusal
 from .text import escape, format_time, readable
@@ -24,12 +24,11 @@ GAP = "  "
 NOTE_COLUMNS = ("note", "text")  # of rows that a change says something with
 
 
-@define
-class Reply:
+class Reply(msgspec.Struct):
     """The end of an order or the answer to a question."""
 
     text: str  # the status line after `OK`, values escaped
-    values: dict[str, Any] = Factory(dict)
+    values: dict[str, Any] = msgspec.field(default_factory=dict)
     columns: Sequence[str] = ()
     rows: Iterable[Sequence[Any] | None] = ()  # None: nothing yet, others first
     count_key: str = ""  # set: the status line is `OK <rows>`, counted while they are written

@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from .. import __version__
 from ..ask import commands, grammar, manual, overview, stats, views, why
@@ -135,7 +135,7 @@ class Answers:
         if question.__class__ is o.AddTask and slips.DOUBTFUL.search(question.spec.command):
             is_shell = question.spec.options.type in slips.SHELLS
             notes = [("note", text) for text in slips.remarks(question.spec.command) if is_shell]
-            return evolve(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply
+            return replace(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply
         return reply
 
     async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:

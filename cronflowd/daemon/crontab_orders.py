@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import orjson
 from attrs import evolve
+from msgspec.structs import replace
 
 from ..ask import questions as q
 from ..ask import views
@@ -172,7 +173,7 @@ class Import:
 
 
 def _with(reply: Reply, notes: list[tuple[str, str]]) -> Reply:
-    return evolve(reply, columns=NOTE_COLUMNS, rows=[*reply.rows, *notes])
+    return replace(reply, columns=NOTE_COLUMNS, rows=[*reply.rows, *notes])
 
 
 def _refuse(task: Task) -> NoReturn:

@@ -32,7 +32,9 @@ else:
     Definition = dict[str, Any]
 
 
-class Fact(msgspec.Struct, tag_field="fact", tag=True, omit_defaults=True, forbid_unknown_fields=True):
+class Fact(
+    msgspec.Struct, tag_field="fact", tag=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
     """Base of all facts. `urgent` says how the journal may treat it when the disk is full."""
 
     urgent: ClassVar[bool] = True  # may use the reserve; False = asked for by a client, can be refused

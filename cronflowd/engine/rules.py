@@ -11,7 +11,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from attrs import Factory, define, frozen
+import msgspec
+from attrs import define, frozen
 
 from ..base.replies import Reply
 from ..base.text import shorten
@@ -37,13 +38,12 @@ class Limits:
     host: str = "localhost"  # where the daemon is, as it tells others
 
 
-@define
-class Decision:
+class Decision(msgspec.Struct, gc=False):
     """What an order leads to. Empty facts: nothing changed."""
 
-    facts: list[f.Fact] = Factory(list)
+    facts: list[f.Fact] = msgspec.field(default_factory=list)
     reply: Reply | None = None
-    messages: list[Message] = Factory(list)
+    messages: list[Message] = msgspec.field(default_factory=list)
     warning: str = ""  # what the log should tell
 
 

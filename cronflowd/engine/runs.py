@@ -126,7 +126,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from ..base.errors import Refusal
 from ..base.output import last_lines, size_of
@@ -291,7 +291,7 @@ def unsent(state: State, run: Run, now: datetime) -> list[f.Fact]:
     if run.state == "stopping":
         return _end(state, run, run.ends_as, None, why, now)
     if wait_ends(run) <= now:
-        again = evolve(run, attempt=run.attempt + 1, worker=None, sent_at=None)
+        again = replace(run, attempt=run.attempt + 1, worker=None, sent_at=None)
         return [f.RunUnsent(run.id, run.attempt), *_unused(state, again, "missed", why, now)]
     told = remark(run, f"attempt {run.attempt} never reached worker {run.worker}; it is queued again")
     return [told, f.RunUnsent(run.id, run.attempt)]

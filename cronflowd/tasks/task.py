@@ -196,8 +196,7 @@ class Failure:
     why: Reason
 
 
-@define
-class Task:
+class Task(msgspec.Struct, gc=False):
     """The engine's row about one task."""
 
     id: int
@@ -206,12 +205,14 @@ class Task:
     rev: int = 1
     due_at: datetime | None = None  # its next moment; None = no more, or not by the clock
     decided: int = 0  # of the moments that fall on due_at; a clock change may bring several to one
-    heard: dict[str, Reason] = field(factory=dict)  # how its dependencies ended since its last fire, by name
+    heard: dict[str, Reason] = msgspec.field(
+        default_factory=dict
+    )  # how its dependencies ended since its last fire, by name
     fired: int = 0  # runs of the schedule since count= was set; not counted without it
     paused: bool = False
     paused_until_at: datetime | None = None  # None while paused = until RESUME
     paused_why: str = ""
-    runs: list[int] = field(factory=list)  # active runs, oldest first
+    runs: list[int] = msgspec.field(default_factory=list)  # active runs, oldest first
     held: int = 0  # of them, those that a worker has got
     counts: dict[str, int] | None = None  # fires by disposition, since it was added
     failure: Failure | None = None  # how its last fire ended, if that was not well
@@ -384,8 +385,7 @@ def parse_json(text: str | bytes, what: str) -> object:
 # --- runs and workers ---------------------------------------------------------------------
 
 
-@define
-class Run:
+class Run(msgspec.Struct, gc=False):
     """One execution of a task that has not ended yet."""
 
     id: int
@@ -430,7 +430,7 @@ class Run:
         self.state = state
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """One row of RUNS that will not change any more: an attempt's end, or fires that never ran."""
 
     seq: int  # of the journal record that says so

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
@@ -274,7 +274,7 @@ def test_a_run_makes_only_the_moves_of_the_table() -> None:
 def test_clients_see_three_states_of_a_run_that_has_not_ended(state: str) -> None:
     """Scripts filter RUNS by them; what holds a run back, or that it is being stopped, is for WHY."""
     run = Run(1, 1, read_record(RECORD, "UTC"), NOW, NOW, "manual", state=state)
-    started = evolve(run, started_at=NOW)
+    started = replace(run, started_at=NOW)
     shown = {run.shown, started.shown}
     assert shown == (
         {"queued"} if state in WAITING else {"sent", "running"} if state == "stopping" else {state}
