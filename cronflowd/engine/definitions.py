@@ -67,10 +67,8 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
         if not targets_of(state, spec, now):
             raise Refusal("busy", in_words(NO_WORKER))
         task = Task(task_id, spec, _anchor(now))
-        started = start_now(state, task, now).facts
-        decision.facts += started
-        if len(started) == 1:
-            decision.messages += send_at_once(state, task, started[0], now)
+        decision.facts += start_now(state, task, now).facts
+        send_at_once(state, task, decision, now)
     return decision
 
 

@@ -22,7 +22,7 @@ from ..tasks.task import MAX_PARKED_RUNS, WAITING, Run, Task, TaskSpec
 from . import facts as f
 from . import orders as o
 from .dependencies import standing
-from .placement import all_targets
+from .placement import all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
 from .tables import MIN_GRACE_S, counts, of_one_fire
@@ -44,6 +44,13 @@ def come(state: State, task: Task, now: datetime) -> Decision:
     if upto_at and task.due_at and task.due_at <= upto_at:
         return Decision(jump(state, task, min(now, upto_at), state.jumped_by_s))
     return fire(state, task, now)
+
+
+def _fire_task(state: State, order: o.FireTask, now: datetime, limits: Limits) -> Decision:
+    task = state.tasks[order.task]
+    decision = come(state, task, now)
+    send_at_once(state, task, decision, now)
+    return decision
 
 
 def fire(state: State, task: Task, now: datetime) -> Decision:
@@ -444,7 +451,7 @@ def ended(
 FIRES: Rules = {
     o.EmitEvent: Rule(emit, "EMIT"),
     o.FireOn: Rule(_fire_on),
-    o.FireTask: Rule(lambda state, order, now, limits: come(state, state.tasks[order.task], now)),
+    o.FireTask: Rule(_fire_task),
     o.FireAfter: Rule(
         lambda state, order, now, limits: fire_now(state, state.tasks[order.task], "after", now, order.broken)
     ),

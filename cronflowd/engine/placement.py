@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 from ..base.text import format_option, format_time
 from ..tasks.options import DEFAULTS
@@ -17,6 +18,7 @@ from ..tasks.task import Run, Task, TaskSpec, Worker
 from . import facts as f
 from .dependencies import standing
 from .lanes import accepts
+from .rules import Decision
 from .state import State
 
 
@@ -32,54 +34,68 @@ def choose(state: State) -> tuple[Run, Worker] | None:
 
 def best_worker(work: str, on: str, free: Iterable[Worker]) -> Worker | None:
     """Among workers with a free slot, the one for a run of this work and on=."""
-    candidates = [worker for worker in free if accepts(worker, work, on)]
-    if len(candidates) < 2:
-        return candidates[0] if candidates else None
-    return min(candidates, key=lambda worker: (-worker.free, worker.name))
+    best: Worker | None = None
+    for worker in free:
+        if not ((on == "any" and work in worker.can) or accepts(worker, work, on)):
+            continue
+        if best is None or (-worker.free, worker.name) < (-best.free, best.name):
+            best = worker
+    return best
 
 
-def send_at_once(state: State, task: Task, queued: f.Fact, now: datetime) -> list[tuple[str, str]]:
-    """What a worker that is free is told of a run that is being queued; the fact says whom it is sent to.
+def send_at_once(state: State, task: Task, decision: Decision, now: datetime) -> None:
+    """A run that is being queued goes to a worker that is free; the fact that queues it says to whom.
 
     Only where no other run waits that some free worker would take: nobody is passed.
     """
-    if state.lanes.ready or not isinstance(queued, f.RunQueued):
-        return []
-    if queued.parked or queued.awaits or queued.not_before_at:
-        return []
+    queued: Any = decision.facts[-1] if decision.facts else None
+    if state.lanes.ready or queued.__class__ is not f.RunQueued:
+        return
+    # With on=all there are several, of which each has a worker of its own.
+    if queued.parked or queued.awaits or queued.not_before_at or queued.target:
+        return
     spec = task.spec
-    worker = best_worker(spec.work, queued.target or spec.options.on, state.lanes.free.values())
-    if worker is None:
-        return []
-    queued.worker = worker.name
-    run = Run(queued.run, task.id, spec, queued.due_at, now, queued.by, queued.args)
-    run.target, run.nth = queued.target, queued.nth
-    return [(worker.name, order_line(state, run, task))]
+    if worker := best_worker(spec.work, spec.options.on, state.lanes.free.values()):
+        queued.worker = worker.name
+        line = _order(state, queued.run, 1, task.id, spec, queued, task)
+        decision.messages.append((worker.name, line))
 
 
 def order_line(state: State, run: Run, task: Task | None) -> str:
     """What its worker reads; `task` is its task, if that is still there."""
+    return _order(state, run.id, run.attempt, run.task_id, run.spec, run, task)
+
+
+def _order(
+    state: State,
+    run: int,
+    attempt: int,
+    task_id: int,
+    spec: TaskSpec,
+    fire: Run | f.RunQueued,
+    task: Task | None,
+) -> str:
     # Every order passes here. What is not known for sure is not done at all, least of all by a shell.
-    if run.spec.unread:
-        raise AssertionError(f"run {run.id} of a record that cannot be read was to be sent")
+    if spec.unread:
+        raise AssertionError(f"run {run} of a record that cannot be read was to be sent")
     # Most of the line is the same at every run of a task, and is kept with the task.
-    head = task.run_head if task and task.spec is run.spec else ""
+    head = task.run_head if task and task.spec is spec else ""
     if not head:
-        head = _run_head(run.task_id, run.spec, state.common.timeout_of(run.spec.options))
-        if task and task.spec is run.spec:
+        head = _run_head(task_id, spec, state.common.timeout_of(spec.options))
+        if task and task.spec is spec:
             task.run_head = head
-    due = format_time(run.due_at)
-    fire = f"{run.task_id}/{due}"
-    if run.nth > 1:
-        fire += f"#{run.nth}"  # a clock change brought several moments to this one
-    if run.target:
-        fire += f"@{run.target}"
-    if run.by in ("manual", "after", "on"):
-        fire += f"/{run.id}"  # no moment names them: two may come in one millisecond, and are two fires
+    due = format_time(fire.due_at)
+    moment = f"{task_id}/{due}"
+    if fire.nth > 1:
+        moment += f"#{fire.nth}"  # a clock change brought several moments to this one
+    if fire.target:
+        moment += f"@{fire.target}"
+    if fire.by in ("manual", "after", "on"):
+        moment += f"/{run}"  # no moment names them: two may come in one millisecond, and are two fires
     args = ""
-    for key, value in run.args.items() if run.args else ():
+    for key, value in fire.args.items() if fire.args else ():
         args += f" {format_option(f'arg.{key}', value)}"
-    return f"RUN {run.id} {run.attempt} due={due} fire={fire}{args} {head} :{run.spec.command}"
+    return f"RUN {run} {attempt} due={due} fire={moment}{args} {head} :{spec.command}"
 
 
 def _run_head(task_id: int, spec: TaskSpec, timeout_s: float) -> str:

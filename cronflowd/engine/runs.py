@@ -30,8 +30,8 @@ this order, and somebody has to let it go on from each:
     queued    a worker with a free slot         `placement.choose`, order PlaceRun
 
 Then a worker has it: sent, running, perhaps stopping. To clients the four waits are all `queued`.
-What a client asks for (RUN, NOW) does not even wait where a worker is free and no other run waits for
-one: `RunQueued` says itself whom it was sent to.
+Where a worker is free and no other run waits for one, a run does not even wait: the `RunQueued` of a
+moment, of RUN or of NOW says itself whom it was sent to.
 Only the last wait has an end of its own: grace= is counted from when a run began to wait for a worker
 (`queued_at`), so parked and delayed runs are not missed while their turn has not come.
 
@@ -92,8 +92,7 @@ A walk
 backup has overlap=queue1 and retry=fixed:1:30s, and is due each minute. Worker w has one slot. (These
 lines are played by tests/engine/test_walk.py.)
 
-    12:01:00  FireTask     RunQueued                    1 queued
-    12:01:00  PlaceRun     RunSent                      1 sent
+    12:01:00  FireTask     RunQueued                    1 sent
     12:02:00  FireTask     RunQueued                    1 sent, 2 parked
     12:02:10  DropWorker   WorkerLeft                   1 sent, 2 parked
     12:02:40  LoseRun      RunEnded, RunRetried         1 delayed, 2 parked
@@ -116,8 +115,9 @@ Traps
   the first. `RunEnded` unparks and tells dependents; a `TaskRemoved` behind it still finds the task.
 - `due_at` is a name, not a time: it stays when the clock is set. Everything measured moves with it.
 - A run keeps the definition it was queued with. `task.spec` may be another by now, or unreadable.
-- What is due at one moment is decided before any of it is placed, or priorities would mean nothing;
-  but not of more than FIRES_AHEAD tasks, or the first would leave when the last was decided.
+- What is due at one moment is decided in order of prio=, and where no slot is free all of it before any
+  of it is placed, or priorities would mean nothing; but not of more than FIRES_AHEAD tasks, or the
+  first would leave when the last was decided.
 - Random things are drawn from names (`draw`), so that deciding again decides the same.
 """
 
@@ -169,8 +169,7 @@ def _run(state: State, order: o.RunTask, now: datetime, limits: Limits) -> Decis
     assert isinstance(order.ref, str)
     task = find_task(state, order.ref)
     decision = ask(state, task, order.args, now, state.next_run)
-    if len(decision.facts) == 1:
-        decision.messages += send_at_once(state, task, decision.facts[0], now)
+    send_at_once(state, task, decision, now)
     return decision
 
 
