@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..base.errors import Refusal
 from ..base.nearest import meant
@@ -32,10 +32,10 @@ class Verb:
     anybody: bool = False  # may be said before AUTH
     about_days: bool = False  # tells of days off, so calendars are looked at first
     surely: str = ""  # alone it concerns all there is: how it is said where it may be said by mistake
+    reads: bool = field(init=False)  # changes nothing, so it counts even as an unfinished last line
 
-    @property
-    def reads(self) -> bool:
-        """Changes nothing, so it counts even as an unfinished last line."""
+    @reads.default
+    def _reads(self) -> bool:
         return bool(self.answer) and not self.changes
 
     def parse(self, rest: str, context: Context) -> Any:
@@ -59,6 +59,9 @@ def parse(line: str, context: Context) -> Any:
 
 def find_verb(line: str) -> tuple[Verb, str]:
     """The row that a line is for, and what follows the verb."""
+    word, _, rest = line.partition(" ")
+    if verb := VERBS.get(word):
+        return verb, rest
     word, rest = cut_word(line)
     verb = VERBS.get(word.upper())
     if verb is None:

@@ -78,7 +78,7 @@ _HEAD = re.compile(
 )
 _FIRST_WORD = re.compile("[ \t\ufeff]*([^ \t]*)[ \t]?")  # some editors begin a text with U+FEFF
 _BLANKS = re.compile(r"[ \t]*")
-_PLAIN = re.compile(r'[^ \t"=]+')
+is_plain = re.compile(r'[^ \t"=]+').fullmatch  # one word, without quotes
 _WORD = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)|[^ \t"]+')
 
 
@@ -110,7 +110,7 @@ def check_known(options: Iterable[str], known: tuple[str, ...]) -> None:
 
 def split_any(text: str) -> tuple[list[str], dict[str, str]]:
     """The same, of whatever name the options are."""
-    if _PLAIN.fullmatch(text):
+    if is_plain(text):
         return [text], {}
     words: list[str] = []
     options: dict[str, str] = {}

@@ -233,6 +233,8 @@ def _targets(words: list[str], options: dict[str, str]) -> tuple[str, ...] | o.P
 
 
 def run(text: str, context: Context) -> o.RunTask:
+    if g.is_plain(text):  # as it mostly is
+        return o.RunTask(text, {})
     words, options = g.split_any(text)
     if not options:
         return o.RunTask(g.one_word(words, "task"), {})

@@ -6,7 +6,8 @@ from collections.abc import Generator, Iterator
 from datetime import datetime
 from typing import Any
 
-from attrs import define, evolve
+from attrs import define
+from msgspec.structs import replace
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
@@ -97,8 +98,8 @@ def _before(step: Step, here: Was | None) -> Was | None:
     if was is None or step.kind == "removed" or here is None:
         return was
     if step.kind == "changed":
-        return evolve(here, rev=was.rev, definition=was.definition)
-    return evolve(here, paused=was.paused, paused_until_at=was.paused_until_at, paused_why=was.paused_why)
+        return replace(here, rev=was.rev, definition=was.definition)
+    return replace(here, paused=was.paused, paused_until_at=was.paused_until_at, paused_why=was.paused_why)
 
 
 def _step_words(change: Change, step: Step, here: Was | None, older: list[tuple[Change, Step]]) -> str:

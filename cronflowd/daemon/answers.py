@@ -31,6 +31,7 @@ from ..base.replies import Reply
 from ..base.text import escape, format_time
 from ..engine import expectations
 from ..engine import orders as o
+from ..engine.many import MAY_BE_LARGE
 from ..host.disk import plain_file
 from ..host.secrets import matches
 from ..journal import history
@@ -106,7 +107,7 @@ class Answers:
         except Refusal:
             session.is_script |= not session.is_session  # or whatever else is not meant for us
             raise
-        if session.is_locked and not verb.anybody:
+        if session.must_authenticate and session.is_locked and not verb.anybody:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
         if session.refused or session.is_script:
             commands.check_meant(line, session.refused, session.is_script)
@@ -128,7 +129,7 @@ class Answers:
         return self._submit(question, session, now)
 
     def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Answer:
-        if self.files.large.is_large(question):
+        if type(question) in MAY_BE_LARGE and self.files.large.is_large(question):
             return self.files.large.change(question, session.who)
         reply = self.core.submit(question, session.who, now).reply
         assert reply is not None

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator
 from datetime import datetime
 from typing import Any
 
-from attrs import Factory, define
+import msgspec
 
 from ..base.walks import Parted, in_slices
 from ..tasks.options import Keep
@@ -39,8 +39,7 @@ STEPS = {
 }
 
 
-@define
-class Was:
+class Was(msgspec.Struct, gc=False):
     """A task at one time in the past; or, with the id ALL, what PAUSE all had set, or a template."""
 
     id: int
@@ -52,7 +51,7 @@ class Was:
     paused_why: str = ""
     counts: dict[str, int] | None = None
     fired: int = 0
-    heard: dict[str, Reason] = Factory(dict)
+    heard: dict[str, Reason] = msgspec.field(default_factory=dict)
     failure: Failure | None = None
     last_state: str = ""
     last_ended_at: datetime | None = None
@@ -77,8 +76,7 @@ class Was:
         )
 
 
-@define
-class Step:
+class Step(msgspec.Struct, gc=False):
     """One fact of a change."""
 
     kind: str  # of STEPS
@@ -87,8 +85,7 @@ class Step:
     was: Was | None  # before it; None = there was no such task
 
 
-@define
-class Change:
+class Change(msgspec.Struct):
     """What one order changed."""
 
     number: int
@@ -97,7 +94,7 @@ class Change:
     what: str
     verb: str  # which order it was
     undone: str = ""  # the one change that it took back
-    steps: list[Step] = Factory(list)
+    steps: list[Step] = msgspec.field(default_factory=list)
 
     @property
     def told(self) -> str:

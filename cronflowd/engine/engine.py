@@ -137,7 +137,8 @@ class Engine:
     def decide(self, order: Any, now: datetime, who: str | None = None) -> Decision:
         """What `order` leads to at `now`, if `who` gives it. Raises Refusal, and then nothing happened."""
         rule = _RULES[type(order)]
-        if rule.is_exclusive and not is_planned(order):
+        is_busy = self.state.unfinished.bulk or self.slices.planning
+        if is_busy and rule.is_exclusive and not is_planned(order):
             self.check_free()
         decision = rule.decide(self.state, order, now, self.limits)
         if rule.verb:

@@ -2,8 +2,7 @@
 
 A fact is past tense and complete in itself: applying all of them in order to nothing
 gives the present. Facts are values; nobody changes one that was decided. Their classes are
-their JSON form as well: the encoder writes the fields as they stand here and leaves out
-what has its default; the decoder refuses what no field explains.
+their JSON form as well (see encoding.py).
 
 To change a fact's form: add a field with a default, so that old journals still read; or
 a new fact, keeping the old one's case in `state.apply`. Never rename or reuse. Then raise
@@ -12,10 +11,9 @@ FACTS_VERSION and add a journal written by the release before to tests/data/.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -648,51 +646,4 @@ def record_of(definition: Definition) -> dict[str, Any]:
     return definition.record if isinstance(definition, TaskSpec) else definition
 
 
-# --- JSON form ---
-
 KINDS = [kind for base in (Fact, Asked) for kind in base.__subclasses__() if kind is not Asked]
-# These keys of a record are the record's own; a field of that name would be lost in replay.
-assert not any({"seq", "at", "fact", "more", "batch", "crc"} & set(kind.__struct_fields__) for kind in KINDS)
-_DEFINING = frozenset({TaskAdded, TaskChanged, TaskRestored})
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Union[tuple(KINDS)]).decode  # noqa: UP007  (made of a list)
-_HEAD = re.compile(rb'\{"seq":([0-9]{1,19}),"at":"([^"]+)",("fact":"[A-Za-z]+")(,"more":true)?')
-_NAME = b'{"fact":"'
-
-
-def encode(seq: int, at: datetime, fact: Fact, more: bool) -> bytes:
-    """One journal record without its CRC: `{"seq":7,"at":"…","fact":"RunSent","run":41,…}`.
-
-    `more` marks every fact of a decision but its last: a decision is applied whole or not
-    at all, also when power failed in the middle of writing it.
-    """
-    return encode_open(seq, encode_time(at), fact, more) + b"}"
-
-
-def encode_time(at: datetime) -> bytes:
-    """A time for `encode_open`, which is told the same one again and again."""
-    text: bytes = _encode(at)
-    return text
-
-
-def encode_open(seq: int, at: bytes, fact: Fact, more: bool) -> bytes:
-    """The same without its last brace, since the CRC is still to come."""
-    if type(fact) in _DEFINING:
-        fact = msgspec.structs.replace(fact, record=record_of(fact.record))  # type: ignore[attr-defined]
-    body: bytes = _encode(fact)
-    if more:
-        named = body.index(b'"', len(_NAME)) + 1
-        return b'{"seq":%d,"at":%b,%b,"more":true%b' % (seq, at, body[1:named], body[named:-1])
-    return b'{"seq":%d,"at":%b,%b' % (seq, at, body[1:-1])
-
-
-def decode(record: bytes) -> tuple[int, datetime, Fact, bool]:
-    """The inverse: (seq, at, fact, more). Raises ValueError, also for a field that no fact has."""
-    head = _HEAD.match(record)
-    if head is None:
-        raise ValueError("it does not begin with seq, at and fact")
-    try:
-        fact: Fact = _decode(b"{%b%b" % (head[3], record[head.end() :]))
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from None
-    return int(head[1]), datetime.fromisoformat(head[2].decode()), fact, head[4] is not None

@@ -34,8 +34,9 @@ DRAWS = 2**32
 NO_WORKER = reason("no-worker")
 JUMPED_OVER = reason("jumped-over")
 
-# What overlap= says of one more run: why not, or (whether it has to wait, facts first, messages).
-Overlap = Reason | tuple[bool, list[f.Fact], list[Message]]
+# What overlap= says of one more run: why not; or, where that is empty, whether it has to wait, what
+# comes before it, and messages.
+Overlap = tuple[Reason, bool, list[f.Fact], list[Message]]
 
 
 def come(state: State, task: Task, now: datetime) -> Decision:
@@ -153,9 +154,9 @@ def _start(
     """A fire that nothing but overlap= and its dependencies can hold any more."""
     settles = by == "after"  # or it would fire again for the same ends
     first_run = first_run or state.next_run
-    if not isinstance(found := overlap(state, task, first_run), tuple):
-        return Decision([*facts, *_passed_one(task, "skipped", due_at, found, following, settles)])
-    parked, before, messages = found
+    why, parked, before, messages = overlap(state, task, first_run)
+    if why:
+        return Decision([*facts, *_passed_one(task, "skipped", due_at, why, following, settles)])
     waits, broken = ([], "") if parked else standing(state, task)
     if broken:
         return Decision([*facts, *_passed_one(task, "skipped", due_at, broken, following, True)])
@@ -379,21 +380,21 @@ def _tidy(task: Task, facts: list[f.Fact], following: datetime | None) -> list[f
 
 
 def overlap(state: State, task: Task, run: int) -> Overlap:
-    """What overlap= says of a run with this number: why not, or (park it?, facts before it, messages)."""
+    """What overlap= says of a run with this number."""
     mode = task.spec.options.overlap or state.common.overlap
     if not task.runs or mode == "allow":
-        return False, [], []
+        return "", False, [], []
     active = [state.runs[run] for run in task.runs]
     waiting = sum(run.state == "parked" for run in active)
     if mode == "skip":
-        return reason("overlap", run=active[0].id, state=active[0].shown)
+        return reason("overlap", run=active[0].id, state=active[0].shown), False, [], []
     if mode == "replace":
         facts, messages = _stop_all(active, reason("replaced", run=run))
         must_wait = any(run.state not in WAITING for run in active)
-        return must_wait, facts, messages
+        return "", must_wait, facts, messages
     if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
-        return reason("overlap-full", waiting=waiting, run=active[0].id)
-    return True, [], []
+        return reason("overlap-full", waiting=waiting, run=active[0].id), False, [], []
+    return "", True, [], []
 
 
 def _stop_all(runs: list[Run], why: Reason) -> tuple[list[f.Fact], list[Message]]:

@@ -34,6 +34,7 @@ _KINDS: dict[type, str] = {
     o.ResumeTasks: "resume",
     o.RunTask: "run",
 }
+MAY_BE_LARGE = frozenset({*_KINDS, o.UndoChanges, o.ClearTasks})
 _OF_SEVERAL = (o.PauseTasks, o.ResumeTasks)
 ENDS = {"set": "changed", "remove": "removed", "pause": "paused", "resume": "resumed", "run": "started"}
 
@@ -45,7 +46,6 @@ def kind_of(order: Any) -> str:
 
 def pattern_of(order: Any) -> o.Pattern | None:
     """What an order names its tasks by, unless it names them one by one."""
-    # Every order is asked this, so it costs no further call.
     kind = order.__class__
     if kind not in _KINDS:
         return None

@@ -61,19 +61,22 @@ class Rule:
     def sign(self, state: State, order: Any, facts: list[f.Fact], who: str | None) -> None:
         """Says in the facts of a client's order who gave it, and that they are one change."""
         rest = self.tell(state, order) if self.tell else None
-        what = None if rest is None else shorten(f"{self.verb} {rest}".rstrip(), MAX_WHAT)
+        what = None if rest is None else f"{self.verb} {rest}" if rest else self.verb
+        if what and len(what) > MAX_WHAT:
+            what = shorten(what, MAX_WHAT)
         who = who and who[:MAX_WHO]
         number = None if what is None else state.changes.next_number
+        fact: Any
         for fact in facts:
-            if isinstance(fact, f.Asked):
+            if type(fact) in _ASKED_FOR:
+                fact.who = who
+            elif isinstance(fact, f.Asked):
                 fact.who, fact.change = who, number
                 if what is not None:
                     fact.what, fact.verb = what, self.verb
                 what = None  # with the first one only
-            elif isinstance(fact, _ASKED_FOR):
-                fact.who = who
 
 
-_ASKED_FOR = (f.RunQueued, f.RunStopping, f.EventEmitted)
+_ASKED_FOR = frozenset({f.RunQueued, f.RunStopping, f.EventEmitted})
 
 Rules = dict[type, Rule]

@@ -178,11 +178,10 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
     if task.spec.unread:
         what = f'"{task.name}" never runs: {in_words(task.spec.unread.reason)}'
         raise Refusal("bad-line", f"{what}; SET mends it")
-    found = overlap(state, task, first)
-    if not isinstance(found, tuple):
+    why, parked, before, messages = overlap(state, task, first)
+    if why:
         mode = task.spec.options.overlap or state.common.overlap
-        raise Refusal("busy", f"{in_words(found)} (overlap={mode})")
-    parked, before, messages = found
+        raise Refusal("busy", f"{in_words(why)} (overlap={mode})")
     if not (targets := targets_of(state, task.spec, now)):
         raise Refusal("busy", in_words(NO_WORKER))
     before += [
@@ -259,26 +258,31 @@ def _end(
     began: bool = False,
 ) -> list[f.Fact]:
     """The facts that end an attempt: for good, or with another one to follow."""
-    options = run.spec.options
-    retry, delay_s = options.retry or state.common.retry, None
-    tries = run.attempt - run.unsent
     again = not run.spec.unread and how in ("failed", "timeout", "lost")
-    if again:
-        delay_s = retry.delay_s(tries, draw(f"{run.id} {run.attempt} {run.spec.name}"))
-    if again and delay_s is None and how == "lost" and options.lost == "rerun":
-        delay_s = _rerun_delay_s(tries - retry.times)
+    delay_s = _delay_s(state, run, how) if again else None
     end = ended(run, how, exit_code, why, final=delay_s is None)
     if began:
         end.started_at, end.began = now, True
     # Before the end: what comes after it would be late.
-    is_told = code_of(why) == "stderr" or (run.ends_as and code_of(why) == "timeout")
-    told: list[f.Fact] = [remark(run, in_words(why))] if why and not is_told else []
+    told: list[f.Fact] = []
+    if why and code_of(why) != "stderr" and not (run.ends_as and code_of(why) == "timeout"):
+        told.append(remark(run, in_words(why)))
     if delay_s is None:
         return [*told, end, *after_end(state, run, [end])]
     again_at = now + timedelta(seconds=delay_s)
     words = f"attempt {run.attempt} ended: {how}{'' if exit_code is None else f', exit {exit_code}'}"
     follows = f"{words}; attempt {run.attempt + 1} follows at {format_time(again_at)}"
     return [*told, end, remark(run, follows), f.RunRetried(run.id, run.attempt + 1, again_at)]
+
+
+def _delay_s(state: State, run: Run, how: str) -> float | None:
+    """How long another attempt waits; None = there is none."""
+    options = run.spec.options
+    retry, tries = options.retry or state.common.retry, run.attempt - run.unsent
+    delay_s = retry.delay_s(tries, draw(f"{run.id} {run.attempt} {run.spec.name}"))
+    if delay_s is None and how == "lost" and options.lost == "rerun":
+        return _rerun_delay_s(tries - retry.times)
+    return delay_s
 
 
 # --- what workers report ---
@@ -327,9 +331,9 @@ def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> 
     run = held_run(state, order.worker, order.run, order.attempt)
     if run is None:
         return Decision(_late(state, order), None, ack)
-    how = run.ends_as or _said_state(order)
+    how: str = run.ends_as or _said_state(order)
+    why: Reason = "" if how == "ok" and not order.details else _said_why(state, run, how, order)
     began = order.began and run.state == "sent"
-    why = _said_why(state, run, how, order)
     return Decision(_end(state, run, how, order.exit, why, now, began), None, ack)
 
 
@@ -360,10 +364,11 @@ def _late(state: State, order: o.ReportEnded) -> list[f.Fact]:
 
 def _said_state(order: o.ReportEnded) -> str:
     """How a run ended, as its worker tells it."""
-    if order.details.get("lost"):
-        return "lost"  # the worker was killed while it ran, and knows only that it began
-    if order.details.get("timeout"):
-        return "timeout"
+    if order.details:
+        if order.details.get("lost"):
+            return "lost"  # the worker was killed while it ran, and knows only that it began
+        if order.details.get("timeout"):
+            return "timeout"
     return "ok" if order.exit == 0 else "failed"
 
 

@@ -9,9 +9,8 @@ tests/engine/test_state.py. `carry` tells the whole state as facts again; a chec
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import attrs
 import msgspec
@@ -24,8 +23,8 @@ from . import carried
 from . import facts as f
 from .beats import FAR_S
 from .carried import whole_task
-from .changelog import ALL, STEPS, Step, Was, defined, pause_of, whole
 from .ledger import judge, outcome_of
+from .steps import Applier, noted
 from .tables import WELL, Output, Tables, counts, of_one_fire, receiver
 
 # A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
@@ -45,37 +44,6 @@ _MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_un
 
 
 # --- tasks ---
-
-
-def _note(state: Tables, fact: f.Asked, at: datetime) -> None:
-    """Keeps what a change is about to replace."""
-    if fact.change is None:
-        return
-    state.changes.open(fact.change, at, fact)
-    for step in _steps(state, fact):
-        state.changes.add(step)
-
-
-def _steps(state: Tables, fact: Any) -> Iterator[Step]:
-    if isinstance(fact, f.BulkDecided):
-        return
-    kind = STEPS[fact.__class__]
-    if kind == "template":
-        words = state.templates.get(fact.name)
-        yield Step(kind, ALL, 0, Was(ALL, 0, {"template": fact.name, "words": words}))
-        return
-    task = None if fact.id is None else state.tasks.get(fact.id)
-    if isinstance(fact, f.TaskAdded | f.TaskRestored):
-        yield Step(kind, fact.id, getattr(fact, "rev", 1), None)
-    elif isinstance(fact, f.TaskPaused | f.TaskResumed) and task is None:
-        was = Was(ALL, 0, None, None, state.paused_all, state.paused_until_at, state.paused_why)
-        yield Step(kind, ALL, 0, was)
-        if isinstance(fact, f.TaskResumed) and not fact.own_stay:
-            lifted = [state.tasks[task_id] for task_id in sorted(state.paused)]  # as a checkpoint tells them
-            yield from (Step(kind, each.id, each.rev, pause_of(each)) for each in lifted)
-    elif task is not None:
-        take = {"changed": defined, "removed": whole}.get(kind, pause_of)
-        yield Step(kind, task.id, getattr(fact, "rev", task.rev), take(task))
 
 
 def _task_added(state: Tables, fact: f.TaskAdded, at: datetime, seq: int) -> None:
@@ -220,13 +188,14 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
     if fact.not_before_at is not None:
         run.delayed_until_at = run.queued_at = fact.not_before_at
     state.put_run(run)
-    state.next_run = max(state.next_run, fact.run + 1)
+    if fact.run >= state.next_run:
+        state.next_run = fact.run + 1
     task.runs.append(fact.run)
-    is_first = len(task.runs) < 2 or state.runs[task.runs[-2]].due_at != fact.due_at or not fact.target
-    if fact.by != "manual" and task.spec.options.count and is_first:
-        task.fired += 1  # with on=all, once a moment
+    if task.spec.options.count and fact.by != "manual" and _is_first(state, task, fact):
+        task.fired += 1
     if fact.by == "schedule":
-        state.decided_upto_at = max(at, state.decided_upto_at)
+        if at > state.decided_upto_at:
+            state.decided_upto_at = at
         again = fact.next_due_at == fact.due_at
         state.set_due(task, fact.next_due_at, run.nth if again else 0)
     if fact.emitted:
@@ -236,15 +205,19 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         state.to_judge[task.id] = None
         return
     # What the clock starts waits for its dependencies when its turn comes; @after has had them.
-    if fact.by == "after" or not (fact.parked or fact.by == "manual"):
+    if task.heard and (fact.by == "after" or not (fact.parked or fact.by == "manual")):
         task.heard.clear()
     if fact.worker:
-        run.move("queued")
-        _send(state, run, fact.worker, at)
+        _send(state, run, task, fact.worker, at)
     elif fact.parked:
         run.move("parked")
     else:
         state.enqueue(run)
+
+
+def _is_first(state: Tables, task: Task, fact: f.RunQueued) -> bool:
+    """With on=all, a moment counts once."""
+    return not fact.target or len(task.runs) < 2 or state.runs[task.runs[-2]].due_at != fact.due_at
 
 
 def _event_emitted(state: Tables, fact: f.EventEmitted, at: datetime, seq: int) -> None:
@@ -274,24 +247,27 @@ def _tell_dependents(state: Tables, name: str, how: Reason) -> None:
 
 
 def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:
-    _send(state, state.runs[fact.run], fact.worker, at)
+    run = state.runs[fact.run]
+    _send(state, run, state.tasks.get(run.task_id), fact.worker, at)
 
 
-def _send(state: Tables, run: Run, name: str, at: datetime) -> None:
+def _send(state: Tables, run: Run, task: Task | None, name: str, at: datetime) -> None:
     run.move("sent")
     run.worker, run.sent_at = name, at
-    if task := state.tasks.get(run.task_id):
+    if task:
         task.held += 1
     if worker := state.workers.get(name):
         run.instance = worker.instance
         worker.runs.add(run.id)
-        state.lanes.recount(worker)
-    state.timeouts.set(run.id, run)
+        if len(worker.runs) >= worker.slots:
+            state.lanes.recount(worker)
+    if run.spec.options.timeout_s or state.common.timeout_s:
+        state.timeouts.set(run.id, run)
 
 
 def _run_unsent(state: Tables, fact: f.RunUnsent, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    _take_from_worker(state, run)
+    _take_from_worker(state, run, state.tasks.get(run.task_id))
     run.attempt, run.unsent = fact.attempt + 1, run.unsent + 1
     run.worker = run.sent_at = None
     state.enqueue(run)
@@ -332,8 +308,9 @@ def _run_stopping(state: Tables, fact: f.RunStopping, at: datetime, seq: int) ->
 
 def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
+    task = state.tasks.get(fact.task)
     run.move(fact.state)
-    _take_from_worker(state, run)
+    _take_from_worker(state, run, task)
     outcome = outcome_of(fact, at, seq)
     _remember(state, outcome)
     if not fact.final:
@@ -341,7 +318,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     del state.runs[fact.run]
     _total(state, fact.state, 1)
     state.ledger.count_end(fact.state, fact.due_at, at)
-    if task := state.tasks.get(fact.task):
+    if task:
         task.runs.remove(fact.run)
         if fact.state in ("skipped", "missed") and counts(task, run):
             task.fired = max(0, task.fired - 1)
@@ -350,8 +327,10 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
             state.unheard.pop(receiver(run.spec), None)
         if fact.state == "skipped":
             task.heard.clear()
-        _unpark(state, task, at)
-        _tell_of_end(state, task, run, _how_ended(fact))
+        if task.runs:
+            _unpark(state, task, at)
+        if state.dependents or run.target:
+            _tell_of_end(state, task, run, _how_ended(fact))
     elif runs := state.orphans.get(fact.task):
         runs.remove(fact.run)
         if not runs:
@@ -393,7 +372,7 @@ def _unpark(state: Tables, task: Task, at: datetime) -> None:
     for number in task.runs:
         if state.runs[number].state != "parked":
             return
-    for run in of_one_fire([state.runs[number] for number in task.runs]) if task.runs else ():
+    for run in of_one_fire([state.runs[number] for number in task.runs]):
         if run.spec.options.after and run.by not in ("manual", "after"):
             run.move("awaiting")
             state.to_judge[task.id] = None
@@ -401,21 +380,25 @@ def _unpark(state: Tables, task: Task, at: datetime) -> None:
             _go_on(state, run, at)
 
 
-def _take_from_worker(state: Tables, run: Run) -> None:
+def _take_from_worker(state: Tables, run: Run, task: Task | None) -> None:
     run.lease_until_at, run.lease_renewed = None, False
     if run.worker is None:
         return
-    if task := state.tasks.get(run.task_id):
+    if task:
         task.held -= 1
     worker = state.workers.get(run.worker)
     if worker and run.id in worker.runs:
         worker.runs.remove(run.id)
-        state.lanes.recount(worker)
+        if run.worker not in state.lanes.free:
+            state.lanes.recount(worker)
 
 
 def _total(state: Tables, end: str, number: int) -> None:
     assert end in ENDED, end
-    state.totals[end] = state.totals.get(end, 0) + number
+    try:
+        state.totals[end] += number
+    except KeyError:
+        state.totals[end] = number
 
 
 def _remember(state: Tables, outcome: Outcome) -> None:
@@ -589,33 +572,20 @@ def _count(task: Task, outcome: Outcome) -> None:
 
 # --- the door ---
 
-Applier = Callable[[Tables, Any, datetime, int], None]
-
-
-def _noted(change: Applier) -> Applier:
-    """Of what a client may have asked for, what it replaces is kept for UNDO."""
-
-    def note_first(state: Tables, fact: f.Asked, at: datetime, seq: int) -> None:
-        _note(state, fact, at)
-        change(state, fact, at, seq)
-
-    return note_first
-
-
 _APPLY: dict[type[f.Fact], Applier] = {
     **carried.APPLY,
-    f.TaskAdded: _noted(_task_added),
-    f.TaskChanged: _noted(_task_changed),
+    f.TaskAdded: noted(_task_added),
+    f.TaskChanged: noted(_task_changed),
     f.TaskRescheduled: _task_rescheduled,
-    f.TaskRemoved: _noted(_task_removed),
-    f.TaskRestored: _noted(_task_restored),
-    f.TemplateSet: _noted(_template_set),
-    f.TaskPaused: _noted(_task_paused),
-    f.TaskResumed: _noted(_task_resumed),
+    f.TaskRemoved: noted(_task_removed),
+    f.TaskRestored: noted(_task_restored),
+    f.TemplateSet: noted(_template_set),
+    f.TaskPaused: noted(_task_paused),
+    f.TaskResumed: noted(_task_resumed),
     f.RescheduleBegun: lambda state, fact, at, seq: state.unfinished.reschedule_begun(fact),
     f.RescheduleStepped: lambda state, fact, at, seq: state.unfinished.reschedule_stepped(fact),
     f.BulkStaged: _bulk_staged,
-    f.BulkDecided: _noted(lambda state, fact, at, seq: state.unfinished.bulk_decided(fact)),
+    f.BulkDecided: noted(lambda state, fact, at, seq: state.unfinished.bulk_decided(fact)),
     f.BulkStepped: lambda state, fact, at, seq: state.unfinished.bulk_stepped(fact),
     f.BulkEnded: lambda state, fact, at, seq: state.unfinished.bulk_ended(fact),
     f.FiresPassed: _fires_passed,

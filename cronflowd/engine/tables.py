@@ -109,10 +109,9 @@ class Tables:
 
     def find(self, ref: str) -> Task | None:
         """The task whose id or name is `ref`; `task_<n>` finds nothing but n."""
-        if ref.isascii() and ref.isdigit() and len(ref) < 20:
-            return self.tasks.get(int(ref))
-        task_id = self.names.get(ref)
-        return self.tasks[task_id] if task_id is not None else None
+        if (task_id := self.names.get(ref)) is not None:  # no name is all digits
+            return self.tasks[task_id]
+        return self.tasks.get(int(ref)) if ref.isascii() and ref.isdigit() and len(ref) < 20 else None
 
     def is_paused(self, task: Task, at: datetime) -> bool:
         """Whether a moment of `task` at `at` starts nothing."""
@@ -171,7 +170,8 @@ class Tables:
     def set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
         """When a task is due next, and how many of the moments at that instant have been decided."""
         task.due_at, task.decided = due_at, decided
-        self.unfinished.note_due(task)
+        if self.unfinished.again:
+            self.unfinished.note_due(task)
         if due_at is not None:
             self.due.add((due_at, RANK[task.spec.options.prio], task.id))
 

@@ -13,7 +13,8 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from attrs import Factory, define, evolve
+from attrs import Factory, define
+from msgspec.structs import replace
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
@@ -83,9 +84,9 @@ class Past:
             self.gone.add(step.id)
         elif step.kind == "changed":
             same = here.record.get("count") == was.record.get("count")
-            self.tasks[step.id] = evolve(here, definition=was.definition, fired=here.fired if same else 0)
+            self.tasks[step.id] = replace(here, definition=was.definition, fired=here.fired if same else 0)
         else:
-            self.tasks[step.id] = evolve(here, **f.named(was, PAUSE))
+            self.tasks[step.id] = replace(here, **f.named(was, PAUSE))
 
 
 # --- taking it back -------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from pathlib import Path
 from attrs import Factory, define
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..engine.facts import encode
+from ..engine.encoding import encode
 from ..engine.state import State
 from ..host.disk import lock_directory, write_atomically
 from ..schedules.zones import EPOCH
@@ -54,7 +54,7 @@ MAX_PIECE_BYTES = 64 * 1024 * 1024  # bounds this process's memory, too
 SIFT_AGAIN_AFTER = timedelta(days=1)
 LOCK_NAME = "compaction.lock"
 _NICE = 10
-# Depends on the order in which facts.encode writes: the line's beginning tells all we need.
+# Depends on the order in which encoding.encode writes: the line's beginning tells all we need.
 _KEPT_KIND = re.compile(
     rb'\{"seq":([0-9]+),"at":"([^"]*)","fact":"(RunEnded|OutputReceived|FiresPassed)",'
     rb'(?:"more":true,)?"(?:run|task)":([0-9]+),'

@@ -17,7 +17,8 @@ from pathlib import Path
 from attrs import Factory, define, frozen
 
 from ..base.output import Line
-from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued, decode
+from ..engine.encoding import decode
+from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued
 from ..engine.ledger import outcome_of
 from ..tasks.task import Outcome
 from .records import Reader, journal_dir, list_history, list_segments, seq_of, unseal

@@ -28,7 +28,8 @@ from typing import NoReturn, Protocol
 from attrs import define
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..engine.facts import Fact, encode_open, encode_time
+from ..engine.encoding import encode_open, encode_time
+from ..engine.facts import Fact
 from ..host import disk as d
 from ..host.disk import write_atomically
 from .records import (
@@ -143,8 +144,7 @@ class _Lines:
         """The records of one decision, not yet sealed; changes nothing."""
         if at is not self._at:  # most decisions come at the same time as the one before
             self._at, self._told_at = at, encode_time(at)
-        seq, end, told_at = self._last, self._last + len(facts), self._told_at
-        return [encode_open(seq := seq + 1, told_at, fact, seq < end) for fact in facts]
+        return encode_open(self._last, self._told_at, facts)
 
     def _seal(self, first_of_batch: bool) -> int:
         """Seals what was appended; how many bytes that gives."""

@@ -26,7 +26,8 @@ import orjson
 from attrs import define, frozen
 
 from ..base.errors import Exit, Fatal
-from ..engine.facts import FACTS_VERSION, Fact, decode
+from ..engine.encoding import decode
+from ..engine.facts import FACTS_VERSION, Fact
 
 JOURNAL_NAME = "journal"
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -259,7 +260,7 @@ def unseal(line: bytes) -> bytes:
 
 
 def read_line(line: bytes, path: Path, offset: int) -> tuple[int, datetime, Fact, bool]:
-    """What a valid line says (see facts.decode); Fatal (65) where it was sealed and still makes no sense."""
+    """What a valid line says (see `decode`); Fatal (65) where it was sealed and still makes no sense."""
     try:
         return decode(unseal(line))
     except ValueError as error:

@@ -25,7 +25,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from ..base.errors import Fatal, Refusal
 from ..base.replies import Reply, format_refusal, format_rows, format_status
@@ -72,6 +72,7 @@ class Session:
     is_script: bool = False  # it has sent what is no command of ours, all at once
     data: Any = None  # the core's own
     moving: Any = None  # what IMPORT keeps of the lines before
+    _told_as: tuple[str, str] | None = field(default=None, init=False)  # `who`, and of which name it was made
 
     @property
     def is_locked(self) -> bool:
@@ -84,6 +85,11 @@ class Session:
         The name is a claim, so it never stands alone. One that is more than a plain word is
         quoted: no name looks like an address, or like another one's name at another address.
         """
+        if self._told_as is None or self._told_as[0] is not self.name:
+            self._told_as = self.name, self._identity()
+        return self._told_as[1]
+
+    def _identity(self) -> str:
         # A process is gone when somebody reads of it; the kernel says whose it was.
         local = _LOCAL_PEER.fullmatch(self.address) if self.kind == "unix" else None
         where = f"unix:{_user_name(int(local[1]))}" if local else self.address

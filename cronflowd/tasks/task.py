@@ -48,7 +48,7 @@ HELD = frozenset({"sent", "running", "stopping"})  # a worker has it
 _UNUSED, _RAN = {"cancelled", "missed", "skipped"}, {"ok", "failed", "timeout", "cancelled", "lost"}
 # Every move a run may make, asserted by `Run.move`.
 MOVES = {
-    "new": WAITING,
+    "new": WAITING | {"sent"},
     "parked": {"awaiting", "delayed", "queued"} | _UNUSED,  # overlap=: an earlier run of its task is to end
     "awaiting": {"delayed", "queued"} | _UNUSED,  # after=: its task's dependencies are to end
     "delayed": {"queued"} | _UNUSED,  # jitter=, or a retry: its time is to come
@@ -87,16 +87,18 @@ class TaskSpec:
     options: Options = DEFAULTS
     unread: Unread | None = None  # set: this release cannot read the record, which is kept as it was
     pause: Pause | None = field(default=None, eq=False)  # on the way from a file, or into one
-    moments: Moments = field(init=False, eq=False)  # when it is due; derived from the above
+    # Derived from the above: when it is due; and what a worker must be able to do, that is the type,
+    # with its input, or of which handler it is the name.
+    moments: Moments = field(init=False, eq=False)
+    work: str = field(init=False, eq=False)
 
     @moments.default
     def _moments(self) -> Moments:
         options = self.options
         return make_moments(self.schedule, options.start_at, options.end_at, options.spread_s, self.name)
 
-    @property
-    def work(self) -> str:
-        """What a worker must be able to do: the type, with its input, or of which handler it is the name."""
+    @work.default
+    def _work(self) -> str:
         options = self.options
         if options.stdin:
             return f"{options.type}+stdin"
@@ -477,7 +479,8 @@ class Worker:
 
     @property
     def free(self) -> int:
-        return self.slots - len(self.runs) if self.takes_runs else 0
+        takes_runs = self.connected and not (self.draining or self.leaving)
+        return self.slots - len(self.runs) if takes_runs else 0
 
     @property
     def takes_runs(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from cronflowd.ask import questions as q
 from cronflowd.ask import views
 from cronflowd.ask.kept import Kept
-from cronflowd.engine import facts
+from cronflowd.engine import encoding
 from cronflowd.engine import orders as o
 from cronflowd.engine.state import State
 from cronflowd.tasks.options import COMMON, Common, parse_keep, parse_retry
@@ -83,7 +83,7 @@ def test_another_setting_after_a_restart_holds_for_tasks_and_runs_that_are_there
     assert all(b"fixed:1" not in line and b'timeout":"30' not in line for line in driver.journal)
     again = State("UTC", common=Common(timeout_s=5.0))
     for line in driver.journal:
-        seq, at, fact, _ = facts.decode(line)
+        seq, at, fact, _ = encoding.decode(line)
         again.apply(fact, at, seq)
     assert snapshot(again) == before
     due = again.timeouts.first()

@@ -10,8 +10,7 @@ import orjson
 import pytest
 
 from cronflowd.base.errors import Refusal
-from cronflowd.engine import facts as f
-from cronflowd.engine import fires
+from cronflowd.engine import encoding, fires
 from cronflowd.engine import orders as o
 from cronflowd.schedules.calendars import Calendar
 from tests.lib.engine_driver import Driver, snapshot
@@ -92,7 +91,7 @@ def test_a_checkpoint_carries_what_is_still_to_fire() -> None:
     carried = snapshot(driver.state)
     again = type(driver.state)("UTC")
     for fact in carried:
-        again.apply(f.decode(f.encode(1, driver.now, fact, False))[2], driver.now, 1)
+        again.apply(encoding.decode(encoding.encode(1, driver.now, fact, False))[2], driver.now, 1)
     assert snapshot(again) == carried
     assert [(each.tasks, each.args) for each in again.emitted] == [([2], None), ([1, 2], {"k": "v"})]
     driver.do(driver.engine.next_step(driver.now))

@@ -12,6 +12,7 @@ import pytest
 
 from cronflowd.base.errors import Refusal
 from cronflowd.base.walks import Numbered
+from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.alarms import MAX_STALE
@@ -220,7 +221,7 @@ def test_a_checkpoint_in_the_middle_carries_all_of_it(what: str) -> None:
         driver.do(driver.engine.next_slice(driver.now))
     carried = State("UTC")
     for fact in driver.state.carry():
-        carried.apply(f.decode(f.encode(1, driver.now, fact, False))[2], driver.now, 1)
+        carried.apply(encoding.decode(encoding.encode(1, driver.now, fact, False))[2], driver.now, 1)
     assert snapshot(carried) == snapshot(driver.state)
     driver.state, driver.engine = carried, Engine(carried, driver.limits)
     driver.pump()
@@ -329,7 +330,7 @@ def test_a_slice_that_had_to_wait_finds_a_task_gone(driver: Driver) -> None:
     assert isinstance(slice_, o.BulkSlice)
     assert slice_.kind == "leaves"
     gone = f.TaskRemoved(slice_.tasks[0], "over")
-    driver.journal.append(f.encode(len(driver.journal) + 1, driver.now, gone, False))
+    driver.journal.append(encoding.encode(len(driver.journal) + 1, driver.now, gone, False))
     driver.state.apply(gone, driver.now, len(driver.journal))
     driver.do(slice_)
     driver.pump()

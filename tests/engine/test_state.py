@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
 from cronflowd.tasks.task import HELD, WAITING, Failure, Run, read_record
@@ -197,8 +198,8 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
 
 
 def _through_json(fact: f.Fact) -> f.Fact:
-    line = f.encode(1, NOW, fact, more=False)
-    _, _, again, _ = f.decode(line)
+    line = encoding.encode(1, NOW, fact, more=False)
+    _, _, again, _ = encoding.decode(line)
     assert again == fact
     return again
 
@@ -214,8 +215,8 @@ def test_a_fact_changes_what_it_says(before: list[f.Fact], fact: f.Fact, look: s
 
 def test_a_record_that_no_fact_explains_is_refused() -> None:
     """What a newer release wrote must not be half understood: a field that is passed over is a lie told."""
-    line = f.encode(7, NOW, f.RunAdmitted(1), more=True)
-    assert f.decode(line) == (7, NOW, f.RunAdmitted(1), True)
+    line = encoding.encode(7, NOW, f.RunAdmitted(1), more=True)
+    assert encoding.decode(line) == (7, NOW, f.RunAdmitted(1), True)
     for old, new in (
         (b"RunAdmitted", b"RunAdmired"),
         (b'"run":1', b'"run":1,"by":"force"'),
@@ -224,7 +225,7 @@ def test_a_record_that_no_fact_explains_is_refused() -> None:
         (b'"seq":7,', b""),
     ):
         with pytest.raises(ValueError, match=r"."):
-            f.decode(line.replace(old, new))
+            encoding.decode(line.replace(old, new))
 
 
 def test_every_kind_of_fact_has_its_row() -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from cronflowd.ask import views
 from cronflowd.base.errors import Refusal
-from cronflowd.engine import definitions
-from cronflowd.engine import facts as f
+from cronflowd.engine import definitions, encoding
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import Driver, snapshot
 
@@ -104,7 +103,7 @@ def test_a_checkpoint_carries_templates_and_how_they_were() -> None:
     carried = snapshot(driver.state)
     again = State("UTC")
     for fact in carried:
-        again.apply(f.decode(f.encode(1, driver.now, fact, False))[2], driver.now, 1)
+        again.apply(encoding.decode(encoding.encode(1, driver.now, fact, False))[2], driver.now, 1)
     assert snapshot(again) == carried
     driver.take_over(again)
     driver.line("UNDO 2")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cronflowd.ask import commands, revisions
 from cronflowd.ask import questions as q
 from cronflowd.base.errors import Refusal
-from cronflowd.engine import changelog, definitions, facts, undo
+from cronflowd.engine import changelog, definitions, encoding, facts, undo
 from cronflowd.engine import orders as o
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import START, Driver, snapshot
@@ -107,7 +107,7 @@ def test_the_log_survives_a_checkpoint() -> None:
         driver.line(line)
     again = State("UTC")
     for fact in driver.state.carry():
-        seq, at, read, _ = facts.decode(facts.encode(1, driver.now, fact, more=False))
+        seq, at, read, _ = encoding.decode(encoding.encode(1, driver.now, fact, more=False))
         again.apply(read, at, seq)
     assert snapshot(again) == snapshot(driver.state)
     for ref in ("a", "b", "task_3"):
@@ -159,7 +159,7 @@ def test_a_journal_from_before_there_were_changes_is_read() -> None:
     changed = {"seq": 2, "at": noon, "fact": "TaskChanged", "rev": 2} | task
     changed["record"] = record | {"schedule": "@hourly"}
     for line in (added, changed):
-        seq, at, fact, _ = facts.decode(orjson.dumps(line))
+        seq, at, fact, _ = encoding.decode(orjson.dumps(line))
         state.apply(fact, at, seq)
     reply = revisions.show_history(state, q.ShowHistory("a", None, 0))
     assert list(reply.rows) == [(2, None, None, "as far back as is known")]

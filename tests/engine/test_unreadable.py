@@ -18,6 +18,7 @@ import pytest
 
 from cronflowd.ask import commands, views, why
 from cronflowd.base.errors import Refusal
+from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import AT_ONCE, finish
@@ -58,7 +59,8 @@ def by_restart(driver: Driver, zone: Path) -> None:
 def by_checkpoint(driver: Driver, zone: Path) -> None:
     """The journal was compacted before: every definition, also those of runs, comes from what is carried."""
     driver.journal = [
-        f.encode(number, driver.now, fact, False) for number, fact in enumerate(driver.state.carry(), 1)
+        encoding.encode(number, driver.now, fact, False)
+        for number, fact in enumerate(driver.state.carry(), 1)
     ]
     by_restart(driver, zone)
 

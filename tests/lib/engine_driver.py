@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from cronflowd.ask import commands
-from cronflowd.engine import facts
+from cronflowd.engine import encoding, facts
 from cronflowd.engine.engine import Engine
 from cronflowd.engine.orders import StartDaemon
 from cronflowd.engine.rules import Decision, Limits
@@ -55,9 +55,9 @@ class Driver:
         """Decide, journal, apply; what stands in the journal says the same as what is applied."""
         decision = self.engine.decide(order, self.now)
         for fact in decision.facts:
-            line = facts.encode(len(self.journal) + 1, self.now, fact, False)
+            line = encoding.encode(len(self.journal) + 1, self.now, fact, False)
             self.journal.append(line)
-            seq, at, again, _ = facts.decode(line)
+            seq, at, again, _ = encoding.decode(line)
             assert (seq, at) == (len(self.journal), self.now)
             must_be_same(fact, again, self.state.default_tz)
             self.state.apply(fact, at, seq)
@@ -95,7 +95,7 @@ class Driver:
         """The state that the journal alone gives."""
         state = State("UTC")
         for line in self.journal:
-            seq, at, fact, _ = facts.decode(line)
+            seq, at, fact, _ = encoding.decode(line)
             state.apply(fact, at, seq)
         return state
 

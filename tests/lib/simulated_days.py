@@ -22,6 +22,7 @@ from typing import Any
 from attrs import Factory, define
 
 from cronflowd.base.errors import Refusal
+from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.dependencies import standing
@@ -397,7 +398,7 @@ class Life(Driver):
         for fact in self._carried:
             state.apply(fact, self.now, self._carried_at)
         for line in self.journal[self._carried_at :]:
-            seq, at, fact, _ = f.decode(line)
+            seq, at, fact, _ = encoding.decode(line)
             state.apply(fact, at, seq)
         if (mine := snapshot(state)) != (live := snapshot(self.state)):
             other = [pair for pair in zip(mine, live, strict=False) if pair[0] != pair[1]]
@@ -652,7 +653,7 @@ class Life(Driver):
 
 
 def _through_json(fact: f.Fact, now: datetime) -> f.Fact:
-    return f.decode(f.encode(1, now, fact, False))[2]
+    return encoding.decode(encoding.encode(1, now, fact, False))[2]
 
 
 def days(seed: str, number: int, without: frozenset[int] = frozenset()) -> Iterator[Life]:

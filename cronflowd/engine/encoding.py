@@ -1,0 +1,77 @@
+"""Facts as the journal's lines tell them, and back.
+
+The encoder writes the fields as they stand in facts.py, leaving out what has its default; the decoder
+refuses what no field explains.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Union
+
+import msgspec
+
+from . import facts as f
+
+# These keys of a record are the record's own; a field of that name would be lost in replay.
+assert not any(
+    {"seq", "at", "fact", "more", "batch", "crc"} & set(kind.__struct_fields__) for kind in f.KINDS
+)
+_DEFINING = frozenset({f.TaskAdded, f.TaskChanged, f.TaskRestored})
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Union[tuple(f.KINDS)]).decode  # noqa: UP007  (made of a list)
+_HEAD = re.compile(rb'\{"seq":([0-9]{1,19}),"at":"([^"]+)",("fact":"[A-Za-z]+")(,"more":true)?')
+_NAME = b'{"fact":"'
+
+
+def encode(seq: int, at: datetime, fact: f.Fact, more: bool) -> bytes:
+    """One journal record without its CRC: `{"seq":7,"at":"…","fact":"RunSent","run":41,…}`.
+
+    `more` marks every fact of a decision but its last: a decision is applied whole or not
+    at all, also when power failed in the middle of writing it.
+    """
+    return encode_open(seq - 1, encode_time(at), (fact,), int(more))[0] + b"}"
+
+
+def encode_time(at: datetime) -> bytes:
+    """A time for `encode_open`, which is told the same one again and again."""
+    text: bytes = _encode(at)
+    return text
+
+
+def encode_open(last: int, at: bytes, facts: Sequence[f.Fact], more: int = 0) -> list[bytes]:
+    """The records that follow `last`, each without its last brace, since a CRC is to come.
+
+    They are those of a decision, of which so many `more` are still to come.
+    """
+    records = []
+    more += len(facts)
+    for fact in facts:
+        body = _encode(_with_record(fact) if type(fact) in _DEFINING else fact)
+        last, more = last + 1, more - 1
+        if more:
+            named = body.index(b'"', len(_NAME)) + 1
+            records.append(b'{"seq":%d,"at":%b,%b,"more":true%b' % (last, at, body[1:named], body[named:-1]))
+        else:
+            records.append(b'{"seq":%d,"at":%b,%b' % (last, at, body[1:-1]))
+    return records
+
+
+def _with_record(fact: Any) -> f.Fact:
+    """A fact that brings a definition, with what is written of it."""
+    written: f.Fact = msgspec.structs.replace(fact, record=f.record_of(fact.record))
+    return written
+
+
+def decode(record: bytes) -> tuple[int, datetime, f.Fact, bool]:
+    """The inverse: (seq, at, fact, more). Raises ValueError, also for a field that no fact has."""
+    head = _HEAD.match(record)
+    if head is None:
+        raise ValueError("it does not begin with seq, at and fact")
+    try:
+        fact: f.Fact = _decode(b"{%b%b" % (head[3], record[head.end() :]))
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
+    return int(head[1]), datetime.fromisoformat(head[2].decode()), fact, head[4] is not None
