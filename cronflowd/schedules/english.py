@@ -105,23 +105,36 @@ def _read_between(reader: Reader, parts: _Parts) -> None:
     parts.window = (first, last)
 
 
+def _read_from(reader: Reader, parts: _Parts) -> None:
+    """`from 9:00 to 17:00`, `from monday to friday`, `from june to august`, `from the 1st to the 7th`."""
+    after = reader.peek(1)
+    if w.is_time(after) or not after:
+        _read_between(reader, parts)
+    elif after in w.MONTHS:
+        _read_of(reader, parts)
+    else:
+        _read_on(reader, parts)
+
+
 def _read_every(reader: Reader, parts: _Parts) -> None:
     every = reader.take()
     n, said = w.take_count(reader)
     word = reader.peek()
     unit = w.singular(word)
-    if said and not (unit in w.SECONDS or unit in w.UNITS or (said == "other" and unit in w.WEEKDAYS)):
+    if said and not (
+        unit in w.SECONDS or unit in w.UNITS or (said == "other" and unit in (*w.WEEKDAYS, "weekend"))
+    ):
         w.refuse_unknown(word or said, f'"{every} {said}" needs seconds, minutes, hours, days or weeks')
-    if unit in w.SECONDS or unit in w.UNITS:
+    if word == "second" and reader.peek(1) in w.WEEKDAYS and reader.peek(2) == "of":
+        _read_month_days(reader, parts)
+    elif unit in w.SECONDS or unit in w.UNITS:
         _read_unit(reader, parts, f"{every} {said} {word}".replace("  ", " "), n)
-    elif unit in w.WEEKDAYS or word in ("weekday", "weekdays"):
+    elif unit in w.WEEKDAYS or unit in w.DAY_SETS:
         parts.begin(f"{every} {word}", "week" if said else "weekday", n)
         _read_weekdays(reader, parts)
     elif word in w.MONTHS:
         parts.begin(f"{every} {word}", "year")
         _read_date(reader, parts)
-    elif word == "weekend":
-        refuse_word(word, "both days, or once? say every saturday and sunday, or every saturday")
     elif word and not w.is_ordinal(word):
         w.refuse_unknown(word, "it is not a day, and not one of seconds, minutes, hours, days and weeks")
     else:
@@ -140,6 +153,8 @@ def _read_unit(reader: Reader, parts: _Parts, head: str, n: int) -> None:
     if unit in w.SECONDS:
         parts.begin(head, "step")
         parts.step_s = n * w.SECONDS[unit]
+        if reader.peek().isdigit() and w.singular(reader.peek(1)) in w.SECONDS:  # every 2h30m
+            parts.step_s += w.take_distance(reader)[1]
     else:
         parts.begin(head, unit, n)
 
@@ -194,30 +209,22 @@ def _read_on(reader: Reader, parts: _Parts) -> None:
 
 
 def _read_weekdays(reader: Reader, parts: _Parts) -> None:
-    parts.once("day", reader.peek())
-    parts.each |= reader.peek() != w.singular(reader.peek())
+    word = reader.peek()
+    parts.once("day", word)
     parts.weekdays = set(w.take_weekdays(reader))
     while reader.more(lambda word: w.singular(word) in w.WEEKDAYS):
         parts.weekdays.update(w.take_weekdays(reader))
-
-
-def _read_plural(reader: Reader, parts: _Parts) -> None:
-    """`mondays at 9:00`; without the s, it might be the coming one alone."""
-    word = reader.peek()
-    if word == w.singular(word) and reader.peek(1) not in ("to", "through", "-"):
-        refuse_word(word, f"once, or each time? say every {word}, or AT with a date")
-    if not parts.head:
-        parts.begin(word, "weekday")
-    _read_weekdays(reader, parts)
+    # One, without the s, might be the coming one alone.
+    parts.each |= word != w.singular(word) or len(parts.weekdays) > 1
 
 
 def _read_month_days(reader: Reader, parts: _Parts, head: bool = True) -> None:
     """`first and third monday`, `1st, 15th and last day`, `24th december`."""
     word = reader.peek()
     parts.once("day", word)
-    numbers = {w.take_ordinal(reader)}
+    numbers = set(w.take_dates(reader))
     while reader.more(w.is_ordinal):
-        numbers.add(w.take_ordinal(reader))
+        numbers.update(w.take_dates(reader))
     if head:
         parts.begin(word, "of")
     if reader.peek() in w.WEEKDAYS:
@@ -276,9 +283,9 @@ def _read_of(reader: Reader, parts: _Parts) -> None:
 
 def _read_months(reader: Reader, parts: _Parts) -> None:
     parts.once("month", reader.peek())
-    parts.months = {w.MONTHS[reader.take()]}
+    parts.months = set(w.take_months(reader))
     while reader.more(lambda word: word in w.MONTHS):
-        parts.months.add(w.MONTHS[reader.take()])
+        parts.months.update(w.take_months(reader))
 
 
 # What a clause may begin with; all other words are refused.
@@ -286,9 +293,10 @@ _CLAUSES: dict[str, Callable[[Reader, _Parts], None]] = {
     **dict.fromkeys(("every", "each"), _read_every),
     **dict.fromkeys(("hourly", *w.ADVERBS), _read_adverb),
     **dict.fromkeys(("once", "twice"), _read_times_a),
-    **dict.fromkeys(("between", "from"), _read_between),
     **dict.fromkeys(("of", "in"), _read_of),
     **dict.fromkeys(("at", "noon", "midnight"), _read_at),
+    "between": _read_between,
+    "from": _read_from,
     "on": _read_on,
     "the": _read_the,
 }
@@ -319,15 +327,25 @@ def _clause_for(reader: Reader) -> Callable[[Reader, _Parts], None]:
     if w.is_ordinal(word):
         return _read_month_days
     if w.singular(word) in w.WEEKDAYS or w.singular(word) in w.DAY_SETS:
-        return _read_plural
+        return _read_weekdays
     if word in ("now", "today", "tomorrow"):
         refuse_word(word, w.FROM_NOW)
     if word == "until":
         refuse_word(word, w.BOUNDS)
     if word in w.MONTHS:
-        refuse_word(word, f"once, or each time? say yearly on {word} {after if after.isdigit() else 1}")
+        refuse_word(
+            word, f"once, or each time? say yearly on {word} {after if after.isdigit() else 1}, or in {word}"
+        )
     if word.isdigit():
-        refuse_word(word, f"say every {word} {after}" if after else f"say at {word}:00")
+        is_unit = w.singular(after) in (*w.SECONDS, *w.UNITS)
+        refuse_word(
+            word,
+            f"say every {word} {after}" if is_unit else f"a time is at {word}:00, a day of the month 1st",
+        )
+    if after == "/":
+        refuse_word(word, "a zone is named at the end")
+    if word in ("and", "or") and after:
+        refuse_word(word, "it is not understood here; what has two rhythms is two tasks")
     return w.refuse_unknown(word, "it is not understood here; HELP schedule tells what is")
 
 
@@ -335,12 +353,16 @@ def _clause_for(reader: Reader) -> Callable[[Reader, _Parts], None]:
 
 
 def _make_rule(parts: _Parts, said: list[str]) -> Rule:
+    if len(parts.dates) > 1 and not parts.months and parts.unit in ("", "of"):
+        parts.said.add("of")  # a list of days is no single one
     if not parts.head:
         word = parts.day or "".join(said[:1])
         if parts.each:
             parts.begin(word, "weekday")
         elif not (parts.nth or parts.dates or parts.near) or "of" not in parts.said:
-            refuse_word(word, f"once, or each time? say {_how_often(parts)} {' '.join(said)}")
+            _check_dates(parts)
+            words = " ".join(said).replace(" ,", ",")
+            refuse_word(word, f"once, or each time? say {_how_often(parts)} {words}")
         else:
             parts.begin(word, "of")
     _check_days(parts)
@@ -433,7 +455,8 @@ def _check_days(parts: _Parts) -> None:
         "months": days and bool(parts.months),
     }
     if parts.n > 1 and unit in ("month", "year"):
-        refuse_word(head, "counted from when? name the months: yearly on the 1st of january and july")
+        months = ", ".join(MONTH_NAMES[:: parts.n] if unit == "month" else MONTH_NAMES[:1])
+        refuse_word(head, f"counted from when? name the months: yearly on the 1st of {months}")
     need, hint = _MUST_NAME.get(unit, ("", ""))
     if need and not named[need]:
         refuse_word(head, hint)
@@ -442,7 +465,7 @@ def _check_days(parts: _Parts) -> None:
     if unit in ("week", "weekday") and named["of"] and not days:
         refuse_word(head, f'of the month, which? say first {parts.day}, or leave out "of the month"')
     if (
-        (unit == "day" and (named["weekdays"] or days))
+        (unit == "day" and (days or (named["weekdays"] and (parts.n > 1 or len(parts.weekdays) == 1))))
         or (unit in ("week", "weekday") and (days or named["of"]))
         or (unit in ("month", "year") and named["weekdays"])
         or (unit == "month" and parts.months)

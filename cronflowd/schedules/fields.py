@@ -472,6 +472,8 @@ def _why_not(field: _Field, item: str) -> str:
         return "beside a comma something is missing"
     if item == "?":
         return '"?" is not cron; write *'
+    if item == "h" or item.startswith("h("):
+        return f'"{item}" is not cron; write a number, and spread= to have each task start at another moment'
     if item.startswith("r"):
         return f'"{item}" is not cron; random times are not known here'
     hint = next((f"; did you mean {name}?" for name in field.names if item.startswith(name)), "")

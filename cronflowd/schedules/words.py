@@ -6,7 +6,7 @@ What the words mean together is told in english.py. A refusal names the word it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, NoReturn
 
 from attrs import define
@@ -43,14 +43,22 @@ AMBIGUOUS = {
     "sometimes": "it names no time",
     "next": 'it may be the nearest one or the one after it; write AT "2026-12-24 18:00"',
     "half": "say every 30 minutes, every 90 minutes, or every hour at :30",
+    "never": "a task that is not to start by itself is ADD paused=yes, or @after",
+    "local": "leave it out; where no zone is named, it is the task's",
+    "+": "an offset does not know when clocks change; name a zone, as Europe/Paris or Etc/GMT-2",
+    "cron": "say the five fields alone, without a word before them",
     ".": "say it in smaller units, as every 90 minutes, and a time as 9:30",
 } | {
     word: hint
     for words, hint in (
         ("fortnightly fortnight fortnights", "it names no day; say every 2 weeks on friday"),
         ("quarter quarters", f"say every 15 minutes, or {_QUARTERS}"),
+        ("bi", "it may mean twice a week, month or year, or every 2 of them; say which"),
         ("semimonthly semi", "say monthly on the 1st and 15th"),
-        ("morning afternoon evening night", "at what time? say daily at 9:00"),
+        ("few couple several", "say how many, as in every 2 hours"),
+        ("penultimate", "of the days from a month's end, only the last is known"),
+        ("after before past", "name the time, as in daily at 0:05, or every hour at :05"),
+        ("morning afternoon evening night", "at what time? say it, as in daily at 9:00"),
         ("end ultimo", "say last day of the month"),
         ("start begin beginning", "say 1st of the month; where a task begins is start="),
         ("starting ending", BOUNDS),
@@ -72,6 +80,12 @@ AMBIGUOUS = {
 _SAID_AS = [
     (re.compile(pattern), words)
     for pattern, words in (
+        (r"[.!]+$", ""),
+        (r"\.\.", "-"),
+        (r"&", " and "),
+        (r"\beveryday\b", "every day"),
+        (r"\b(?:once|on) (every|each)\b", r"\1"),
+        (r"^minutely$", "every minute"),
         (r"^midnight$|\bevery midnight\b", "every day at midnight"),
         (r"^weekly$", "weekly on sunday"),
         (r"^monthly$", "monthly on the 1st"),
@@ -82,17 +96,28 @@ _SAID_AS = [
         (r"\b(?:work(?:ing)?|business) ?day(s?)\b", r"weekday\1"),
         (r"\b(?:nightly|every (?:morning|afternoon|evening|night)) at\b", "every day at"),
         (r"\b(once|twice|times) daily\b", r"\1 a day"),
-        (r"\b([ap])\.m\.", r"\1m"),
+        (r"(?<=[0-9]) ?([ap])\.m\b\.?|(?<=[0-9])([ap])\b", r" \1\2m"),
+        (r"(?<=[0-9])d\b", " days"),
+        (r" ?\bo'? ?clock\b", ""),
+        (r"(?<=[0-9]) in the morning\b", " am"),
+        (r"(?<=[0-9]) (?:in the (?:afternoon|evening)|at night)\b", " pm"),
+        (r"(?:\bat|@) ?([0-9]{1,2})h([0-9]{2})\b", r"at \1:\2"),
+        (r"(?:\bat|@) ?([0-9]{2})([0-9]{2})\b", r"at \1:\2"),
+        (r"(?:\bat|@) ?([0-9]{1,2})h\b", r"at \1"),
+        (r"@", " at "),
         (r"\bof month\b", "of every month"),
         (r"\bevery hour on the half hour\b", "every hour at :30"),
         (r"\bevery hour on the hour\b", "every hour"),
-        (r"\b(?:at )?([0-9]{1,2}) minutes? past (?:every|each|the) hour\b", r"every hour at :\1"),
-        (
-            r"\b(every hour|hourly) at (?:minute )?([0-9]{1,2})(?: minutes? past)?(?: the hour)?$",
-            r"\1 at :\2",
-        ),
+        (r"\bhalf past (?:every|each|the) hour\b", "every hour at :30"),
+        (r"\bquarter past (?:every|each|the) hour\b", "every hour at :15"),
+        (r"\bquarter to (?:every|each|the) hour\b", "every hour at :45"),
+        (r"^(?:at )?([0-9]{1,2})(?: minutes?)? past (?:every|each|the) hour\b", r"every hour at :\1"),
     )
 ]
+_MINUTES = re.compile(
+    r"\b(?:every hour|hourly) at (?:minutes? )?([0-9]{1,2}(?:(?:,? and |, ?)[0-9]{1,2})*)"
+    r"(?: minutes?)?(?: past)?(?: the hour)?$"
+)
 _DAY_OF_MONTH = re.compile(r"\bmonthly on (?:the )?(?:day )?([0-9]{1,2})(?![0-9a-z:])")
 FROM_NOW = 'it counts from now, once; write AT "in 10 minutes" or AT "tomorrow at 8 AM" before the command'
 
@@ -128,7 +153,8 @@ def refuse_unknown(word: str, why: str) -> NoReturn:
         *DAY_SETS,
     ]
     known += ["every", "hourly", "noon", "midnight", "between", "twice", "last"]
-    refuse_word(word, f"{why}{meant(word, [each for each in known if len(each) > 2]) or zone_called(word)}")
+    known = [each for each in known if len(each) > 2 and each != word]
+    refuse_word(word, f"{why}{meant(word, known) or zone_called(word)}")
 
 
 def singular(word: str) -> str:
@@ -184,6 +210,7 @@ def read_words(text: str) -> tuple[Reader, str | None]:
     said = (text[: match.start()] if match else text).lower().strip(" \t")
     for pattern, words in _SAID_AS:
         said = pattern.sub(words, said)
+    said = _MINUTES.sub(lambda match: "every hour at " + re.sub("([0-9]+)", r":\1", match[1]), said)
     said = _DAY_OF_MONTH.sub(lambda match: f"monthly on {format_ordinal(int(match[1]))}", said)
     return Reader(_TOKEN.findall(said)), _find_zone(match[1]) if match else None
 
@@ -292,13 +319,39 @@ def take_date(reader: Reader) -> int:
 def take_weekdays(reader: Reader) -> Iterable[int]:
     word = singular(reader.take())
     if word in DAY_SETS:
+        reader.skip("day", "days")
         return DAY_SETS[word]
-    if not reader.skip("to", "through", "-"):
-        return (WEEKDAYS[word],)
-    end = reader.take()
-    if end not in WEEKDAYS:
-        refuse_unknown(end, "it is not a day of the week")
-    return [n % 7 for n in range(WEEKDAYS[word], WEEKDAYS[word] + (WEEKDAYS[end] - WEEKDAYS[word]) % 7 + 1)]
+    end = _take_end(reader, WEEKDAYS, "a day of the week") if reader.skip(*_TO) else WEEKDAYS[word]
+    return [n % 7 for n in range(WEEKDAYS[word], WEEKDAYS[word] + (end - WEEKDAYS[word]) % 7 + 1)]
+
+
+def take_months(reader: Reader) -> Iterable[int]:
+    """`june`, `november to february`."""
+    first = MONTHS[reader.take()]
+    end = _take_end(reader, MONTHS, "a month") if reader.skip(*_TO) else first
+    return [(first + n - 1) % 12 + 1 for n in range((end - first) % 12 + 1)]
+
+
+def take_dates(reader: Reader) -> Iterable[int]:
+    """`15th`, `1st to 7th`, `last`."""
+    first = take_ordinal(reader)
+    if not is_ordinal(reader.peek(1 + (reader.peek(1) == "the"))) or not reader.skip(*_TO):
+        return [first]
+    reader.skip("the")
+    word = reader.peek()
+    end = take_ordinal(reader)
+    if LAST in (first, end) or end <= first:
+        refuse_word(word, "it is not a later day of the same month")
+    return range(first, end + 1)
+
+
+_TO = ("to", "through", "-")
+
+
+def _take_end(reader: Reader, names: Mapping[str, int], what: str) -> int:
+    if (end := reader.take()) not in names:
+        refuse_unknown(end, f"it is not {what}")
+    return names[end]
 
 
 def take_distance(reader: Reader) -> tuple[int, int]:

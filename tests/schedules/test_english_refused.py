@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from cronflowd.base.errors import Refusal
@@ -43,7 +45,7 @@ REFUSED = [
     ("24th of december", "24th", "once, or each time"),
     ("first monday at 9:00", "first", "once, or each time"),
     ("at 9:00", "at", "once, or each time"),
-    ("every weekend at 9:00", "weekend", "both days, or once"),
+    ("every 2 weekend at 9:00", "weekend", "needs seconds"),
     ("every second monday", "second", "every 2 weeks on monday, or 2nd monday"),
     ("every first monday", "first", "of every month"),
     ("every minutes", "minutes", "every how many"),
@@ -84,10 +86,27 @@ REFUSED = [
     # what people type, and the way to say it
     ("noon", "noon", "say daily noon"),
     ("at 9:00", "at", "say daily at 9:00"),
-    ("on the 1st and 15th at 6:00", "1st", "say monthly on the 1st and 15th at 6:00"),
+    ("on the 15th at 6:00", "15th", "say monthly on the 15th at 6:00"),
+    ("on the 30th and 31st at 6:00", "30th", "say last day of the month"),
+    ("on the 31st at 6:00", "31st", "say last day of the month"),
+    ("on february 30 at 6:00", "30th", "say last day of the month"),
+    ("15th to 3rd at 6:00", "3rd", "not a later day"),
+    ("every day from june to sunday", "sunday", "not a month"),
+    ("tuesday at 9", "tuesday", "say weekly tuesday at 9"),
+    ("at 8am, noon and 6pm", "at", "say daily at 8 am, noon and 6 pm"),
+    ("every 3 months", "every 3 months", "january, april, july, october"),
+    ("every few minutes", "few", "say how many"),
+    ("5 minutes after midnight every day", "after", "daily at 0:05"),
+    ("every weekday at 9:00 and every weekend at 11:00", "and", "two tasks"),
+    ("bi-weekly on friday", "bi", "say which"),
+    ("daily at 9:00 GMT+2", "+", "name a zone"),
+    ("daily at 9:00 +02:00", "+", "name a zone"),
+    ("Europe/Paris daily at 9:00", "europe", "at the end"),
+    ("daily at 9:00 local time", "local", "leave it out"),
+    ("cron(0 9 ? ? ?)", "cron", "five fields alone"),
+    ("never", "never", "paused=yes"),
     ("on december 25 at 8:00", "december", "say yearly on december 25 at 8:00"),
-    ("every weekend at 10:00", "weekend", "say every saturday and sunday"),
-    ("daily 9", "9", "say at 9:00"),
+    ("daily 9", "9", "a time is at 9:00"),
     ("5 minutes", "5", "say every 5 minutes"),
     ("every second day", "second", "say every 2 days"),
     ("every 2nd day at 9:00", "2nd", "say every 2 days"),
@@ -149,6 +168,19 @@ def test_what_may_be_meant_in_two_ways_or_in_none_is_refused_by_name(text: str, 
     assert caught.value.code == "bad-schedule"
     assert caught.value.message.startswith(f'"{word}": ')
     assert why in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text", [text for text, _, why in REFUSED if "once, or each" in why] + ["noon", "at 9"]
+)
+def test_the_way_to_say_it_is_understood(text: str) -> None:
+    """Whoever types what the refusal proposes must not be refused again."""
+    with pytest.raises(Refusal) as caught:
+        parse_schedule(text, "UTC")
+    if match := re.search("say ((?:dai|week|month|year)ly .*)", caught.value.message):
+        assert parse_schedule(match[1], "UTC").rule
+    else:
+        assert "end with of every month" in caught.value.message
 
 
 @pytest.mark.parametrize(
