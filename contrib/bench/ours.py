@@ -24,6 +24,7 @@ from contrib.bench.load import HELLO, Client, exchange, pour
 from contrib.bench.measure import Figures, Measure
 from contrib.bench.processes import (
     ROOT,
+    children,
     cpu_s,
     next_line,
     resident_bytes,
@@ -220,7 +221,11 @@ def idle(tree: Path, tasks: int, seconds: float) -> Callable[[ExitStack], Measur
 
         def measure() -> Figures:
             with daemon(tree, filled.data) as server:
-                time.sleep(min(10, seconds))  # what a start leaves to do
+                # What a start leaves to do: the journal is made short, and threads that have done their
+                # part go after ten seconds.
+                time.sleep(min(15, seconds))
+                wait_until(lambda: not children(server.pid))
+                time.sleep(min(15, seconds))
                 before = switches(server.pid)
                 time.sleep(seconds)
                 return {"wake-ups/min": (switches(server.pid) - before) * 60 / seconds}

@@ -94,6 +94,10 @@ def cpu_s(pid: int, *, with_children: bool = False) -> float:
     return sum(map(int, fields[11:15])) / TICKS
 
 
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
 def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
 

@@ -43,7 +43,7 @@ from .executors.job import (
     parse_order,
 )
 from .executors.output import Output, format_output
-from .executors.processes import become_subreaper, reap_adopted
+from .executors.processes import become_subreaper, own_descriptors, reap_adopted
 from .silence import Silence
 from .spool import Spool
 
@@ -625,6 +625,7 @@ def run(settings: WorkerSettings) -> int:
     """Works until told to leave; returns the exit code. Raises Fatal."""
     custom.check(settings.handlers)
     become_subreaper()
+    own_descriptors()
     return trio.run(_main, settings)
 
 

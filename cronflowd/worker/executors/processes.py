@@ -15,12 +15,13 @@ import contextlib
 import ctypes
 import functools
 import os
+import select
 import signal
 import subprocess
 from pathlib import Path
 
 import trio
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from ...tasks.reasons import in_words, reason
 from .job import NOT_FOUND, NOT_RUNNABLE, SIGNAL_BASE, Ended, Job, cannot_start
@@ -40,25 +41,66 @@ _own: set[int] = set()
 
 @define(eq=False)
 class Child:
-    """A job's process: the leader of a session and of a group."""
+    """A job's process: the leader of a session and of a group.
+
+    Its end and its two outputs are watched as one, so that a job which does little costs one wait.
+    """
 
     pid: int
     pidfd: int  # readable once the process has ended
-    popen: subprocess.Popen[bytes]
+    pipes: dict[int, int]  # the outputs that somebody still holds: by descriptor, which of the job's it is
+    output: Output
     marks: tuple[bytes, bytes]  # the lines of its environment that name this run and attempt
+    has_ended: bool = False
+    watched: select.epoll = field(factory=select.epoll)
+
+    def __attrs_post_init__(self) -> None:
+        for fd in (self.pidfd, *self.pipes):
+            self.watched.register(fd, select.EPOLLIN)
 
     async def wait(self) -> None:
-        """Waits for its end and leaves it unreaped."""
-        await trio.lowlevel.wait_readable(self.pidfd)
+        """Takes what it writes until it has ended, and leaves it unreaped."""
+        while not self.has_ended:
+            await self.take()
+
+    async def take(self) -> None:
+        """Waits for something of it, and takes that; for ever when nothing can come any more."""
+        await trio.lowlevel.wait_readable(self.watched)
+        for fd, _ in self.watched.poll(0):
+            if fd == self.pidfd:
+                self.has_ended = True
+                self.watched.unregister(fd)
+            else:
+                self._read(fd)
+
+    async def take_for(self, seconds: float) -> None:
+        """Takes what comes meanwhile."""
+        with trio.move_on_after(seconds):
+            while True:
+                await self.take()
+
+    def _read(self, pipe: int) -> None:
+        for _ in range(READS_A_TURN):
+            try:
+                data = os.read(pipe, READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                # First unwatched: a job that just begins has a copy of it for a moment, which would count.
+                self.watched.unregister(pipe)
+                del self.pipes[pipe]
+                os.close(pipe)
+                return
+            self.output.feed(self.pipes[pipe], data)
 
     def reap(self) -> int:
-        """Its exit code, minus N if signal N ended it; it must have ended."""
+        """Its exit code, minus N if signal N ended it; it must have ended, or be about to."""
         _, status = os.waitpid(self.pid, 0)
         _own.discard(self.pid)
-        # Popen would otherwise wait for a process that is no more.
-        self.popen.returncode = os.waitstatus_to_exitcode(status)
-        os.close(self.pidfd)
-        return self.popen.returncode
+        self.watched.close()
+        for fd in (self.pidfd, *self.pipes):
+            os.close(fd)
+        return os.waitstatus_to_exitcode(status)
 
 
 async def run_process(
@@ -75,21 +117,18 @@ async def run_process(
         child = _spawn(job, argv, environ, data, pass_fds)
     except (OSError, ValueError) as error:
         return _explain(error, argv[0], cwd)
-    stdout, stderr = child.popen.stdout, child.popen.stderr
-    assert stdout is not None
-    assert stderr is not None
     try:
         job.start()
-        async with trio.open_nursery() as pumps:
-            pumps.start_soon(_pump, stdout.fileno(), 1, job.output)
-            pumps.start_soon(_pump, stderr.fileno(), 2, job.output)
-            with job.life:
-                await child.wait()
-            if job.life.cancelled_caught:
-                await _end(job, child)
+        with job.life:
+            await child.wait()
+        if job.life.cancelled_caught:
+            await _end(job, child)
+        if child.pipes:
             # A process left behind may hold the pipe for as long as it lives.
-            pumps.cancel_scope.deadline = trio.current_time() + PIPE_GRACE_S
-        if pumps.cancel_scope.cancelled_caught:
+            with trio.move_on_after(PIPE_GRACE_S):
+                while child.pipes:
+                    await child.take()
+        if child.pipes:
             job.output.remark(_tell_left_behind(child))
     except BaseException:
         # This worker itself is breaking down. What nobody can report on must not go on.
@@ -97,8 +136,6 @@ async def run_process(
         raise
     finally:
         code = child.reap()
-        stdout.close()
-        stderr.close()
     number = max(0, -code)
     ended = Ended(SIGNAL_BASE + number if number else code, signal=number, timed_out=job.timed_out)
     if ended.exit == SIGNAL_BASE + signal.SIGKILL and not job.life.cancel_called and _oom_kills() > oom_kills:
@@ -108,59 +145,85 @@ async def run_process(
 
 
 @functools.cache
-def _memory_events() -> Path:
+def _memory_events() -> int:
     """Where the kernel counts what it kills for want of memory: in this worker's group, else everywhere."""
     with contextlib.suppress(OSError):
         group = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
-        if (path := Path("/sys/fs/cgroup", group, "memory.events")).exists():
-            return path
-    return Path("/proc/vmstat")
+        return os.open(Path("/sys/fs/cgroup", group, "memory.events"), os.O_RDONLY)
+    return os.open("/proc/vmstat", os.O_RDONLY)
 
 
 def _oom_kills() -> int:
     with contextlib.suppress(OSError, ValueError):
-        return int(_memory_events().read_text().partition("\noom_kill ")[2].split("\n")[0])
+        text = os.pread(_memory_events(), READ_BYTES, 0)
+        return int(text.partition(b"\noom_kill ")[2].partition(b"\n")[0])
     return 0
 
 
 def _spawn(
     job: Job, argv: list[str], environ: dict[str, str], data: bytes, pass_fds: tuple[int, ...]
 ) -> Child:
-    with contextlib.ExitStack() as stack:
-        stdin = subprocess.DEVNULL
-        if data:
-            # Not a pipe: nobody has to stand by until the job has read it.
-            file = stack.enter_context(os.fdopen(os.memfd_create("input"), "w+b"))
-            file.write(data)
-            file.seek(0)
-            stdin = file.fileno()
-        popen = subprocess.Popen(
-            argv,
-            env=environ,
-            cwd=job.order.options.get("cwd") or None,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-            pass_fds=pass_fds,
-        )
-    _own.add(popen.pid)
     order = job.order
     marks = (f"CRONFLOW_RUN_ID={order.run}".encode(), f"CRONFLOW_ATTEMPT={order.attempt}".encode())
-    for pipe in (popen.stdout, popen.stderr):
-        assert pipe
-        os.set_blocking(pipe.fileno(), False)
-    return Child(popen.pid, _watch(popen), popen, marks)
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as kept:
+
+        def pipe() -> tuple[int, int]:
+            ours, its = os.pipe()
+            kept.callback(os.close, ours)
+            stack.callback(os.close, its)
+            os.set_blocking(ours, False)
+            return ours, its
+
+        (stdout, out), (stderr, err) = pipe(), pipe()
+        if data:
+            # Not a pipe: nobody has to stand by until the job has read it.
+            stdin = os.memfd_create("input")
+            stack.callback(os.close, stdin)
+            os.pwrite(stdin, data, 0)
+        else:
+            stdin = _nothing()
+        pid = _start(argv, environ, order.options.get("cwd"), (stdin, out, err), pass_fds)
+        _own.add(pid)
+        pidfd = _watch(pid)
+        kept.pop_all()
+    return Child(pid, pidfd, {stdout: 1, stderr: 2}, job.output, marks)
 
 
-def _watch(popen: subprocess.Popen[bytes]) -> int:
+@functools.cache
+def _nothing() -> int:
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+def _start(
+    argv: list[str], environ: dict[str, str], cwd: str | None, fds: tuple[int, ...], pass_fds: tuple[int, ...]
+) -> int:
+    if not cwd and "/" in argv[0]:
+        # Much cheaper, and it neither looks along PATH nor changes the directory.
+        given = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
+        given += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in pass_fds]
+        return os.posix_spawn(
+            argv[0],
+            argv,
+            environ,
+            file_actions=given,
+            setsid=True,
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+        )
+    popen = subprocess.Popen(
+        argv, env=environ, cwd=cwd or None, stdin=fds[0], stdout=fds[1], stderr=fds[2],
+        start_new_session=True, pass_fds=pass_fds,
+    )  # fmt: skip
+    popen.returncode = 0  # it is waited for here
+    return popen.pid
+
+
+def _watch(pid: int) -> int:
     try:
-        return os.pidfd_open(popen.pid)
+        return os.pidfd_open(pid)
     except OSError:  # no descriptor left: a process that cannot be watched must not run
-        popen.kill()
-        popen.communicate()
-        _own.discard(popen.pid)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        _own.discard(pid)
         raise
 
 
@@ -174,20 +237,6 @@ def _explain(error: OSError | ValueError, program: str, cwd: str) -> Ended:
     if missing and not of_cwd and "/" in program and Path(cwd, program).is_file():
         what = f"the interpreter that the first line of {program} names"
     return cannot_start(NOT_FOUND if missing else NOT_RUNNABLE, f"{what}: {error.strerror}")
-
-
-async def _pump(pipe: int, fd: int, output: Output) -> None:
-    """Reads one output of a process until nobody holds it any more."""
-    while True:
-        await trio.lowlevel.wait_readable(pipe)
-        for _ in range(READS_A_TURN):
-            try:
-                data = os.read(pipe, READ_BYTES)
-            except BlockingIOError:
-                break
-            if not data:
-                return
-            output.feed(fd, data)
 
 
 def _tell_left_behind(child: Child) -> str:
@@ -208,15 +257,15 @@ async def _end(job: Job, child: Child) -> None:
     job.grace.deadline = trio.current_time() + job.grace_s
     with job.grace:
         await child.wait()
-        while _members(child):  # noqa: ASYNC110 - the kernel sends no event for a whole group's end
-            await trio.sleep(LOOK_AGAIN_S)
+        while _members(child):  # the kernel sends no event for a whole group's end
+            await child.take_for(LOOK_AGAIN_S)
     with trio.CancelScope(shield=True):
         for _ in range(KILL_ROUNDS):
             members = _members(child)
             _signal(child, members, signal.SIGKILL)
             if not members:
                 break
-            await trio.sleep(LOOK_AGAIN_S / 10)
+            await child.take_for(LOOK_AGAIN_S / 10)
         await child.wait()
 
 
@@ -288,6 +337,16 @@ def become_subreaper() -> None:
     """From now on, whoever loses its parent below this process gets this one as parent."""
     # A kernel that refuses costs nothing but the reach of KILL.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def own_descriptors() -> None:
+    """What this process was started with open is for no job; and no pipe of a job is called 0, 1 or 2."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        with contextlib.suppress(OSError):  # that of the listing is closed by now
+            os.set_inheritable(number, number <= 2)
 
 
 def reap_adopted() -> bool:
