@@ -48,7 +48,7 @@ async def _run(world: World, times: int) -> None:
 
 
 class _Session:
-    is_locked = refused = is_script = False
+    must_authenticate = is_locked = refused = is_script = False
     who = None
 
 
