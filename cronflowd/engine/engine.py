@@ -190,8 +190,8 @@ class Engine:
                 return o.FireOn(state.emitted[0].tasks[0])
             if state.to_judge and (judged := next_judgement(state)):
                 return judged
-        if state.lanes.ready and (placed := choose(state)):
-            return o.PlaceRun(placed[0].id, placed[1].name)
+        if (state.lanes.ready or state.lanes.leaving) and (places := choose(state)):
+            return o.PlaceRuns(places)
         is_more_due, self._fired = self._fired >= FIRES_AHEAD, 0
         return self.next_step(now) if is_more_due else None
 

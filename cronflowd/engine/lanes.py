@@ -41,6 +41,7 @@ class Lanes:
         )  # lanes, those first that were looked at longest ago
         self.ready: list[tuple[datetime, int, Lane]] = []
         self._ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts
+        self.leaving: set[int] = set()  # runs that were chosen last, and were sent unless the journal refused
 
     def join(self, run: Run) -> None:
         """A run waits for a worker from now on."""
@@ -82,7 +83,9 @@ class Lanes:
         """Whether an entry of a lane still counts; it stays there when its run was sent or cancelled."""
         _, run_id, attempt = entry
         run = self._runs.get(run_id)
-        return run is not None and run.state == "queued" and run.attempt == attempt
+        if run is None or run.state != "queued" or run.attempt != attempt:
+            return False
+        return run_id not in self.leaving
 
     def first_in(self, lane: Lane) -> Place | None:
         """The place of the run that has waited longest in a lane; empty lanes are dropped."""
@@ -115,6 +118,14 @@ class Lanes:
                 del self._ready_as[lane]
             heappop(self.ready)
         return None
+
+    def take_back(self) -> None:
+        """Those that were chosen last and still wait do so where they did."""
+        if self.leaving:
+            leaving, self.leaving = sorted(self.leaving), set()
+            for run_id in leaving:
+                if (run := self._runs.get(run_id)) and run.state == "queued":
+                    self.join(run)
 
     def put_off(self, lane: Lane) -> None:
         """Nobody who is free takes the first of this lane: until a worker that would becomes free."""

@@ -307,9 +307,10 @@ class FireOn(Order):
     task: int
 
 
-class PlaceRun(Order):
-    run: int
-    worker: str
+class PlaceRuns(Order):
+    """They go to these workers; some of the last may be left to the next order."""
+
+    places: list[tuple[int, str]]  # run, worker
 
 
 class LoseRun(Order):

@@ -8,7 +8,7 @@ wins, then the first by name, so the same state always gives the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,25 +21,37 @@ from .lanes import accepts
 from .rules import Decision
 from .state import State
 
+PLACED_TOGETHER = 50  # in one decision
 
-def choose(state: State) -> tuple[Run, Worker] | None:
-    """The next run to send and where to; None while nothing can be placed."""
-    while found := state.lanes.next_ready():
+
+def choose(state: State) -> list[tuple[int, str]]:
+    """The next runs to send and where to, as they would be chosen one after the other."""
+    lanes = state.lanes
+    lanes.take_back()
+    places: list[tuple[int, str]] = []
+    left = {worker.name: worker.free for worker in lanes.free.values()}
+    while len(places) < PLACED_TOGETHER and (found := lanes.next_ready()):
         run, (on, work) = found
-        if worker := best_worker(work, on, state.lanes.free.values()):
-            return run, worker
-        state.lanes.put_off((on, work))
-    return None
+        if worker := best_worker(work, on, lanes.free.values(), left):
+            places.append((run.id, worker.name))
+            left[worker.name] -= 1
+            lanes.leaving.add(run.id)
+        else:
+            lanes.put_off((on, work))
+    return places
 
 
-def best_worker(work: str, on: str, free: Iterable[Worker]) -> Worker | None:
-    """Among workers with a free slot, the one for a run of this work and on=."""
-    best: Worker | None = None
+def best_worker(
+    work: str, on: str, free: Iterable[Worker], left: Mapping[str, int] | None = None
+) -> Worker | None:
+    """Among workers with a free slot, the one for a run of this work and on=; `left` says how many slots."""
+    best, most = None, 0
     for worker in free:
-        if not ((on == "any" and work in worker.can) or accepts(worker, work, on)):
+        if (on != "any" or work not in worker.can) and not accepts(worker, work, on):
             continue
-        if best is None or (-worker.free, worker.name) < (-best.free, best.name):
-            best = worker
+        slots = worker.free if left is None else left[worker.name]
+        if slots > most or (slots == most > 0 and best and worker.name < best.name):
+            best, most = worker, slots
     return best
 
 

@@ -27,7 +27,7 @@ this order, and somebody has to let it go on from each:
     parked    an earlier run of its task        `_unpark`, when the last of those has ended for good
     awaiting  its task's dependencies (after=)  `dependencies.next_judgement`, order AdmitRun
     delayed   its time: jitter=, or a retry     the alarm `state.delayed`, order ReleaseRun
-    queued    a worker with a free slot         `placement.choose`, order PlaceRun
+    queued    a worker with a free slot         `placement.choose`, order PlaceRuns
 
 Then a worker has it: sent, running, perhaps stopping. To clients the four waits are all `queued`.
 Where a worker is free and no other run waits for one, a run does not even wait: the `RunQueued` of a
@@ -99,9 +99,9 @@ lines are played by tests/engine/test_walk.py.)
     12:02:50  JoinWorker   WorkerJoined                 1 delayed, 2 parked
     12:03:00  FireTask     FiresPassed                  1 delayed, 2 parked
     12:03:10  ReleaseRun   RunReleased                  1 queued, 2 parked
-    12:03:10  PlaceRun     RunSent                      1 sent, 2 parked
+    12:03:10  PlaceRuns    RunSent                      1 sent, 2 parked
     12:03:20  ReportEnded  RunEnded                     2 queued
-    12:03:20  PlaceRun     RunSent                      2 sent
+    12:03:20  PlaceRuns    RunSent                      2 sent
 
 At 12:02:40 run 2 stays parked, for run 1 has not ended; so at 12:03:00 the queue of one is full, and
 that fire is skipped. Had w come back at 12:02:30 and named run 1, nothing would have happened to it.
@@ -151,7 +151,7 @@ from .fires import (
     targets_of,
 )
 from .placement import order_line, send_at_once
-from .rules import Decision, Limits, Rule, Rules
+from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
 from .tables import wait_ends
 
@@ -159,6 +159,7 @@ MAX_RERUNS = 10  # of a run with lost=rerun, beyond retry=
 LONGEST_RERUN_S = 300.0  # between two of them; the first comes at once, then 1 s, 2 s, 4 s, …
 MAX_LAST_WORDS = 5  # lines of standard error, of which the last that is not blank tells why it failed
 MAX_REMARK = 4096  # characters that a worker has to say of a run, beside the limit of its output
+MAX_PLACED_CHARS = 65_536  # of orders that leave together: then it is looked whether their workers read them
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 
 
@@ -205,10 +206,19 @@ def _cancel(state: State, order: o.CancelRun, now: datetime, limits: Limits) -> 
 # --- placing ---
 
 
-def _place(state: State, order: o.PlaceRun, now: datetime, limits: Limits) -> Decision:
-    run = state.runs[order.run]
-    sent = f.RunSent(run.id, run.attempt, order.worker)
-    return Decision([sent], None, [(order.worker, order_line(state, run, state.tasks.get(run.task_id)))])
+def _place(state: State, order: o.PlaceRuns, now: datetime, limits: Limits) -> Decision:
+    facts: list[f.Fact] = []
+    messages: list[Message] = []
+    size = 0
+    for number, worker in order.places:
+        run = state.runs[number]
+        facts.append(f.RunSent(number, run.attempt, worker))
+        line = order_line(state, run, state.tasks.get(run.task_id))
+        messages.append((worker, line))
+        size += len(line)
+        if size > MAX_PLACED_CHARS:
+            break
+    return Decision(facts, None, messages)
 
 
 def _release(state: State, order: o.ReleaseRun, now: datetime, limits: Limits) -> Decision:
@@ -402,7 +412,7 @@ def _rerun_delay_s(tries: int) -> float | None:
 RUNS: Rules = {
     o.RunTask: Rule(_run, "RUN"),
     o.CancelRun: Rule(_cancel, "CANCEL"),
-    o.PlaceRun: Rule(_place),
+    o.PlaceRuns: Rule(_place),
     o.ReleaseRun: Rule(_release),
     o.AdmitRun: Rule(_admit),
     o.BreakRun: Rule(_break),

@@ -12,21 +12,30 @@ from cronflowd.engine import facts as f
 from cronflowd.engine import lanes
 from cronflowd.engine import orders as o
 from cronflowd.engine.lanes import HANDICAP
-from cronflowd.engine.placement import accepts, best_worker, choose
+from cronflowd.engine.placement import accepts, choose
 from cronflowd.engine.state import State
-from cronflowd.tasks.task import Run, Worker
+from cronflowd.tasks.task import Worker
 from tests.lib.engine_driver import Driver
 
 WORKERS = ["a", "b", "c"]
 
 
-def plainly(state: State) -> tuple[Run, Worker] | None:
+def plainly(state: State) -> list[tuple[int, str]]:
     """What `choose` finds, by looking at every run and every worker."""
     runs = [run for run in state.runs.values() if run.state == "queued"]
+    left = {worker.name: worker.free for worker in state.lanes.free.values()}
+    found = []
     for run in sorted(runs, key=lambda run: (run.queued_at + HANDICAP[run.spec.options.prio], run.id)):
-        if worker := best_worker(run.spec.work, run.on, state.lanes.free.values()):
-            return run, worker
-    return None
+        able = [
+            worker
+            for worker in state.lanes.free.values()
+            if left[worker.name] and accepts(worker, run.spec.work, run.on)
+        ]
+        if able:
+            best = min(able, key=lambda worker: (-left[worker.name], worker.name))
+            left[best.name] -= 1
+            found.append((run.id, best.name))
+    return found
 
 
 HAPPENINGS = st.one_of(

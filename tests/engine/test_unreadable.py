@@ -339,7 +339,7 @@ def test_no_order_line_can_be_made_of_it(zone: Path) -> None:
     finish(driver.state.parse_again())
     join(driver, "w9")
     with pytest.raises(AssertionError, match="cannot be read"):
-        driver.engine.decide(o.PlaceRun(1, "w9"), driver.now)
+        driver.engine.decide(o.PlaceRuns([(1, "w9")]), driver.now)
 
 
 # --- other zone data than it was read with -------------------------------------------------------

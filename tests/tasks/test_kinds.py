@@ -13,7 +13,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.base.names import check_mail_address
 from cronflowd.engine import facts as f
 from cronflowd.engine.engine import Engine
-from cronflowd.engine.orders import PlaceRun
+from cronflowd.engine.orders import PlaceRuns
 from cronflowd.engine.placement import accepts
 from cronflowd.engine.state import State
 from cronflowd.tasks.kinds import MAX_RECIPIENTS, TYPES, WHOSE, check_command, parse_payload, split_recipients
@@ -144,5 +144,5 @@ def _run_line(spec: TaskSpec) -> str:
     ]
     for seq, fact in enumerate(told, 1):
         engine.state.apply(fact, NOW, seq)
-    ((_, line),) = engine.decide(PlaceRun(1, "w"), NOW).messages
+    ((_, line),) = engine.decide(PlaceRuns([(1, "w")]), NOW).messages
     return line
