@@ -31,12 +31,17 @@ class Verb:
     changes: bool = False  # although it is answered so
     anybody: bool = False  # may be said before AUTH
     about_days: bool = False  # tells of days off, so calendars are looked at first
+    looks: str = ""  # the words behind a verb that changes something with which it changes nothing
     surely: str = ""  # alone it concerns all there is: how it is said where it may be said by mistake
     reads: bool = field(init=False)  # changes nothing, so it counts even as an unfinished last line
 
     @reads.default
     def _reads(self) -> bool:
         return bool(self.answer) and not self.changes
+
+    def only_reads(self, rest: str) -> bool:
+        """The same with these words."""
+        return self.reads or bool(self.looks and re.match(self.looks, rest, re.IGNORECASE))
 
     def parse(self, rest: str, context: Context) -> Any:
         """The order or question; raises Refusal, which names the word that is wrong."""
@@ -131,8 +136,9 @@ ALSO_CALLED = {
 
 def only_reads(line: str) -> bool:
     """Whether a line without its newline may be taken for whole: it changes nothing, or is nonsense."""
-    verb = VERBS.get(cut_word(line)[0].upper())
-    return verb is None or verb.reads
+    word, rest = cut_word(line)
+    verb = VERBS.get(word.upper())
+    return verb is None or verb.only_reads(rest)
 
 
 _ROWS = (
@@ -143,6 +149,7 @@ _ROWS = (
     Verb(
         p.template, "TEMPLATE ADD NAME key=value …|REMOVE NAME|LIST",
         "options for tasks to come: ADD from=NAME", "template", changes=True,
+        looks=r"[ \t]*LIST\b",
     ),
     Verb(p.remove, "REMOVE REF|tag=TAG|name=GLOB [force=yes]", "removes a task, or some"),
     Verb(p.clear, "CLEAR [all]", "removes all tasks", surely="CLEAR all"),
@@ -162,7 +169,7 @@ _ROWS = (
     ),
     Verb(
         p.import_line, "IMPORT [--system] [--dry-run] [--replace] LINE", "adds a line of a crontab", "import",
-        changes=True,
+        changes=True, looks=r"[ \t]*(--[a-z-]+[ \t]+)*--dry-run[ \t]",
     ),
     Verb(p.export, "EXPORT [REF…]", "tasks as a crontab", "export"),
     Verb(p.pause, "PAUSE REF…|all|tag=TAG|name=GLOB [until=TIME] [why=TEXT]", "starts no new runs"),

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ..base.text import format_time
-from ..engine.fires import day_off, out_of_bounds
+from ..engine.fires import cause_of, day_off, out_of_bounds
 from ..engine.placement import why_waiting
 from ..engine.state import State
 from ..engine.tables import WELL
@@ -21,7 +21,7 @@ from ..schedules.rules import DAY_NAMES, MONTH_NAMES, format_ordinal
 from ..schedules.schedule import MACROS, At, Cron, Every
 from ..schedules.timetable import TICK, Timetable
 from ..schedules.zones import to_seconds
-from ..tasks.reasons import in_words, runs_in
+from ..tasks.reasons import code_of, in_words, runs_in
 from ..tasks.task import Outcome, Run, Task
 from .kept import about
 
@@ -91,11 +91,21 @@ def blamed_runs(outcomes: Iterable[Outcome]) -> list[int]:
 
 
 def _how_it_came(task: Task | None, at: datetime, found: Found) -> str:
+    causes = [cause_of(run) for run in found.runs] + [outcome.cause for outcome in found.outcomes]
+    told = dict.fromkeys(in_words(cause) for cause in causes if cause)
+    return "; ".join(
+        (_what_it_is(task, at, found, all(code_of(cause) == "asked" for cause in causes)), *told)
+    )
+
+
+def _what_it_is(task: Task | None, at: datetime, found: Found, is_asked: bool) -> str:
     if task is None:
         name = (found.outcomes or found.runs)[0]
         return f"a moment of {name.name if isinstance(name, Outcome) else name.spec.name}, which is gone now"
     by = found.runs[0].by if found.runs else ""
     has_run = any(outcome.run for outcome in found.outcomes)
+    if not by and is_asked and task.spec.schedule.kind != "at":
+        by = "manual"
     if not by and has_run and task.spec.schedule.kind in ("cron", "every") and not _is_moment(task, at):
         by = "manual"
     return {

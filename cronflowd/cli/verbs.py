@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
-from ..ask.commands import VERBS
+from ..ask.commands import VERBS, only_reads
 from ..base.errors import Exit
 from ..base.text import format_option
 from ..host.config import ClientSettings
@@ -40,9 +40,10 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
     if sys.stdout.isatty():
         form = f"table width={shutil.get_terminal_size().columns}"
     with closing(out), closing(Connection(settings, form)) as connection:
-        reads = VERBS[name].reads
+        said = order(name, words)
+        reads = only_reads(said)
         # What reads answers soon. What changes very many tasks, or writes a large file, takes its time.
-        for line in connection.lines(order(name, words), REPLY_S if reads else None):
+        for line in connection.lines(said, REPLY_S if reads else None):
             word, _, rest = line.partition(" ")
             if word == "ERR":
                 code, _, message = rest.partition(" ")

@@ -112,7 +112,8 @@ class Answers:
         if session.refused or session.is_script:
             commands.check_meant(line, session.refused, session.is_script)
         session.head_width = None
-        if verb.reads and "=" in rest:
+        # A line of a crontab, behind IMPORT, may hold HEAD= itself.
+        if "=" in rest and (verb.reads or (verb.answer == "template" and verb.only_reads(rest))):
             session.head_width, rest = grammar.take_head(rest)
         if now is not self._context.now:
             self._context = grammar.Context(now, self.default_tz, self.core.state.templates)

@@ -20,7 +20,7 @@ from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE, plan_load
-from ..engine.many import kind_of, pattern_of, plan_many, with_pattern
+from ..engine.many import kind_of, pattern_of, plan_many, reply_of, with_pattern
 from ..engine.undo import plan_undo
 from .core import Core
 
@@ -123,10 +123,11 @@ class LargeChanges:
             raise
 
     async def _done(self, reply: Reply | None, who: str | None) -> Reply:
+        bulk = self.core.state.unfinished.bulk
         # The daemon's own LOAD comes before anybody is served.
         await (self.finish() if who else self.finish_alone())
         assert reply is not None
-        return reply
+        return reply_of("run", reply.values["started"] - bulk.refused) if bulk and bulk.refused else reply
 
     async def finish(self) -> None:
         """Waits until what is decided is so."""

@@ -16,7 +16,7 @@ from .tables import Tables
 
 _RUN = (
     "due_at", "queued_at", "by", "args", "attempt", "delayed_until_at", "worker", "sent_at", "started_at",
-    "lease_until_at", "output_bytes", "nth", "target", "blame", "unsent", "instance",
+    "lease_until_at", "output_bytes", "nth", "target", "blame", "unsent", "instance", "who", "fire",
 )  # fmt: skip
 _WORKER = (
     "name", "slots", "labels", "address", "since_at", "draining", "connected", "leaving", "instance",
@@ -110,6 +110,7 @@ def _run_carried(state: Tables, fact: f.RunCarried, at: datetime, seq: int) -> N
     )  # fmt: skip
     state.put_run(run)
     state.ledger.take_run(run, at)
+    run.fire = run.fire or run.id
     if task:
         task.runs.append(run.id)  # in order, as they are carried
         task.held += fact.worker is not None

@@ -182,6 +182,7 @@ class BulkStepped(Fact):
     """One slice more has been made true."""
 
     done: int  # of the tasks that were staged
+    refused: int = 0  # of this slice: tasks of which RUN could start none
 
 
 class BulkEnded(Fact):
@@ -219,6 +220,7 @@ class FiresPassed(Fact):
     next_due_at: datetime | None
     settles: bool = False  # True = for its dependencies' sake: what was heard of them is used up
     emitted: bool = False  # True = of an event: the oldest that this task has not answered yet
+    cause: Reason = ""  # who said EMIT, and how
 
 
 class RecordUnread(Fact):
@@ -243,7 +245,7 @@ class RunQueued(Fact):
     nth: int = 1  # among the moments that fell on due_at
     awaits: bool = False  # True = its task's dependencies have not all ended yet
     target: str = ""  # on=all: the worker it is for
-    who: str | None = None  # asked for it, by RUN or NOW
+    who: str | None = None  # asked for it, by RUN, NOW or EMIT
     emitted: bool = False  # as in FiresPassed; of several runs of one fire, with the first
     worker: str | None = None  # it was sent to at once; on disk before the order leaves, as RunSent
 
@@ -326,6 +328,7 @@ class RunEnded(Fact):
     why: Reason | None
     final: bool  # False = another attempt follows
     began: bool = False  # True = that it had started came with this, and has no fact of its own
+    cause: Reason = ""  # who said RUN, NOW or EMIT, and how
 
 
 class RunRetried(Fact):
@@ -570,6 +573,8 @@ class RunCarried(Fact):
     unsent: int = 0
     renewed: bool = False
     instance: str = ""
+    who: str | None = None
+    fire: int = 0
 
 
 class ExpectationCarried(Fact):

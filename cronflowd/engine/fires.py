@@ -14,10 +14,11 @@ from typing import Any
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
-from ..base.text import format_time
+from ..base.text import format_option, format_time
 from ..schedules.timetable import TICK, share_of
 from ..schedules.zones import SECOND
-from ..tasks.reasons import Reason, in_words, reason
+from ..tasks.options import masked
+from ..tasks.reasons import Reason, in_words, reason, shortened
 from ..tasks.task import MAX_PARKED_RUNS, WAITING, Run, Task, TaskSpec
 from . import facts as f
 from . import orders as o
@@ -218,7 +219,9 @@ def _fire_on(state: State, order: o.FireOn, now: datetime, limits: Limits) -> De
     is_first = True
     for fact in decision.facts:
         if isinstance(fact, f.RunQueued):
-            fact.args = emitted.args
+            fact.args, fact.who = emitted.args, emitted.who
+        if isinstance(fact, f.FiresPassed):
+            fact.cause = cause("emitted", emitted.event, emitted.who, emitted.args)
         if isinstance(fact, f.RunQueued | f.FiresPassed):
             fact.emitted, is_first = is_first, False
     return decision
@@ -443,10 +446,26 @@ def ended(
     run: Run, state: str, exit_code: int | None = None, why: Reason = "", final: bool = True
 ) -> f.RunEnded:
     started_at = run.started_at or run.sent_at
+    # Of most there is little to tell, and each life ends here.
+    plain: Reason = {"code": "asked", "who": run.who} if run.who else ""
     return f.RunEnded(
         run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, started_at, run.worker,
-        exit_code, why or None, final,
+        exit_code, why or None, final, cause=cause_of(run) if run.args or run.by == "on" else plain,
     )  # fmt: skip
+
+
+def cause_of(run: Run) -> Reason:
+    """Empty where it was the clock, or what it waited for."""
+    if not (run.who or run.args or run.by == "on"):
+        return ""
+    event = run.spec.schedule.event if run.by == "on" else ""
+    return cause("emitted" if event else "asked", event, run.who, run.args)
+
+
+def cause(code: str, event: str, who: str | None, args: dict[str, str] | None) -> Reason:
+    """Who asked for a run, and with which arguments: for WHY, without secrets."""
+    words = " ".join(format_option(name, masked(f"env.{name}", text)) for name, text in (args or {}).items())
+    return shortened(reason(code, event=event or None, who=who, args=words or None))
 
 
 FIRES: Rules = {

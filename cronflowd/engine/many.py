@@ -7,7 +7,7 @@ changed in one decision; very many are staged and changed in slices.
 from __future__ import annotations
 
 from collections.abc import Container, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -15,13 +15,14 @@ from attrs import evolve
 from msgspec import structs
 
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.text import format_time
 from ..base.walks import Numbered
 from ..tasks.task import Task, TaskSpec
 from . import facts as f
 from . import orders as o
 from .definitions import DEFINE, check_leaving, finish, reload, removed, set_spec
+from .notices import Row
 from .rules import Decision, Limits, Rule, Rules
 from .runs import RUNS, ask
 from .state import State
@@ -115,7 +116,7 @@ def take(
     here = [(task, spec) for task_id, spec in plan if (task := state.tasks.get(task_id))]
     if kind == "remove":
         return Decision(removed(state, [task for task, _ in here], all_chosen, now))
-    decision, first = Decision(), state.next_run
+    decision, first, notes = Decision(), state.next_run, list[Row]()
     for task, spec in here:
         if kind == "set":
             assert spec
@@ -125,11 +126,15 @@ def take(
         elif kind == "resume":
             decision.facts += [f.TaskResumed(task.id)] if task.paused else []
         else:
-            with suppress(Refusal):  # overlap= lets no other run in, or no worker is there for it
+            try:
                 asked = ask(state, task, args, now, first)
-                first += sum(isinstance(fact, f.RunQueued) for fact in asked.facts)
-                decision.facts += asked.facts
-                decision.messages += asked.messages
+            except Refusal as refusal:  # overlap= lets no other run in, or no worker is there for it
+                notes.append(("note", f"{task.name}: {refusal.message}"))
+                continue
+            first += sum(isinstance(fact, f.RunQueued) for fact in asked.facts)
+            decision.facts += asked.facts
+            decision.messages += asked.messages
+    decision.reply = Reply("", columns=NOTE_COLUMNS, rows=notes) if notes else None
     return decision
 
 
@@ -140,17 +145,15 @@ def _change(state: State, order: Any, now: datetime) -> Decision:
     until_at = order.until_at if kind == "pause" else None
     if pattern.staged:
         decided = f.BulkDecided(kind, args=args or None, until_at=until_at)
-        return Decision([decided], _reply(kind, pattern.staged))
+        return Decision([decided], reply_of(kind, pattern.staged))
     plan: Plan = pattern.plan if pattern.plan is not None else finish(plan_many(state, order, now))
     decision = take(state, kind, plan, args, until_at, {task_id for task_id, _ in plan}, now)
-    count = len(plan)
-    if kind == "run":
-        count = len({fact.task for fact in decision.facts if isinstance(fact, f.RunQueued)})
-    decision.reply = _reply(kind, count)
+    notes = [*decision.reply.rows] if decision.reply else []
+    decision.reply = structs.replace(reply_of(kind, len(plan) - len(notes)), columns=NOTE_COLUMNS, rows=notes)
     return decision
 
 
-def _reply(kind: str, count: int) -> Reply:
+def reply_of(kind: str, count: int) -> Reply:
     return Reply(f"{count} {ENDS[kind]}", {ENDS[kind]: count})
 
 

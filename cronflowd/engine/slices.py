@@ -168,7 +168,7 @@ def _drop_staged(state: State, order: o.DropStaged, now: datetime, limits: Limit
 
 
 def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits) -> Decision:
-    bulk, facts, messages = state.unfinished.bulk, list[f.Fact](), list[Message]()
+    bulk, facts, messages, refused = state.unfinished.bulk, list[f.Fact](), list[Message](), 0
     assert bulk
     if order.kind in ENDS:
         lines = ((task_id, bulk.entries.get(task_id)) for task_id in order.tasks)
@@ -178,6 +178,7 @@ def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits)
         ]
         taken = take(state, order.kind, entries, bulk.args, bulk.until_at, bulk.entries, now)
         facts, messages = taken.facts, taken.messages
+        refused = len(list(taken.reply.rows)) if taken.reply else 0
     for task_id in order.tasks if order.kind not in ENDS else ():
         if order.plan and has_part(state, order.plan, order.kind, task_id):  # it may have left by itself
             facts += take_part(state, order.plan, order.kind, task_id, now)
@@ -193,7 +194,7 @@ def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits)
             fact.who, fact.change = bulk.who, bulk.change
         elif isinstance(fact, f.RunQueued | f.RunStopping):
             fact.who = bulk.who
-    return Decision([*facts, f.BulkStepped(order.done)], None, messages)
+    return Decision([*facts, f.BulkStepped(order.done, refused)], None, messages)
 
 
 def _end_bulk(state: State, order: o.EndBulk, now: datetime, limits: Limits) -> Decision:

@@ -184,15 +184,16 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
     state.ledger.count_due(fact.due_at, at)
     task = state.tasks[fact.task]
     run = Run(fact.run, fact.task, task.spec, fact.due_at, at, fact.by, fact.args)
-    run.nth, run.target = fact.nth, fact.target
+    run.nth, run.target, run.who = fact.nth, fact.target, fact.who
+    run.fire = _fire_of(state, task, run) if fact.target and task.runs else run.id
     if fact.not_before_at is not None:
         run.delayed_until_at = run.queued_at = fact.not_before_at
     state.put_run(run)
     if fact.run >= state.next_run:
         state.next_run = fact.run + 1
     task.runs.append(fact.run)
-    if task.spec.options.count and fact.by != "manual" and _is_first(state, task, fact):
-        task.fired += 1
+    if fact.by != "manual" and task.spec.options.count and run.fire == run.id:
+        task.fired += 1  # with on=all, once a fire
     if fact.by == "schedule":
         if at > state.decided_upto_at:
             state.decided_upto_at = at
@@ -215,9 +216,11 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         state.enqueue(run)
 
 
-def _is_first(state: Tables, task: Task, fact: f.RunQueued) -> bool:
-    """With on=all, a moment counts once."""
-    return not fact.target or len(task.runs) < 2 or state.runs[task.runs[-2]].due_at != fact.due_at
+def _fire_of(state: Tables, task: Task, run: Run) -> int:
+    """With on=all, runs of one fire are queued together, in the order of their workers' names."""
+    before = state.runs[task.runs[-1]]
+    is_more = (before.due_at, before.by, before.id + 1) == (run.due_at, run.by, run.id)
+    return before.fire if is_more and before.target < run.target else run.id
 
 
 def _event_emitted(state: Tables, fact: f.EventEmitted, at: datetime, seq: int) -> None:
@@ -341,7 +344,7 @@ def _tell_of_end(state: Tables, task: Task, run: Run, how: Reason) -> None:
     """With on=all, dependents hear of a fire when its last run has ended, and of its first failure."""
     how = run.blame or how
     runs = [state.runs[other] for other in task.runs] if run.target else []
-    others = [other for other in runs if other.due_at == run.due_at]
+    others = [other for other in runs if other.fire == run.fire]
     if not others:
         _tell_dependents(state, task.name, how)
     elif how != WELL:

@@ -259,13 +259,9 @@ class Tables:
 
 
 def of_one_fire(runs: Iterable[Run]) -> list[Run]:
-    """The first of these; with on=all, also those of its moment that are for other workers."""
-    found: dict[str, Run] = {}
-    for run in runs:
-        if run.target in found or any(run.due_at != other.due_at for other in found.values()):
-            break
-        found[run.target] = run
-    return list(found.values())
+    """The first of these; with on=all, also those of its fire that are for other workers."""
+    found = list(runs)
+    return [run for run in found if run.fire == found[0].fire]
 
 
 def wait_ends(run: Run) -> datetime:

@@ -58,6 +58,7 @@ class Bulk:
     undoes: list[int] = Factory(list)
     args: dict[str, str] = Factory(dict)
     until_at: datetime | None = None
+    refused: int = 0  # tasks of which RUN could start none, counted for its reply alone
     entries: Numbered[str] = Factory(Numbered)  # what was staged: records as JSON, by id
 
 
@@ -117,6 +118,7 @@ class Unfinished:
         self.slices += 1
         if self.bulk:
             self.bulk.done = fact.done
+            self.bulk.refused += fact.refused
 
     def bulk_ended(self, fact: f.BulkEnded) -> None:
         self.slices += 1

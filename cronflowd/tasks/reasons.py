@@ -108,6 +108,12 @@ def _signal(why: dict[str, Any]) -> str:
     return f"killed by signal {number}" + (f" ({name.removeprefix('SIG')})" if name else "")
 
 
+def _asked(why: dict[str, Any]) -> str:
+    by = f" by {why['who']}" if why.get("who") else ""
+    args = f" with {why['args']}" if why.get("args") else ""
+    return (f"{why['event']} was emitted" if "event" in why else "asked for") + by + args
+
+
 _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     # Of a moment that starts nothing.
     "paused": _paused,
@@ -141,6 +147,9 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "not-found": "exit 127: as a shell says, the command was not found",
     "not-executable": "exit 126: as a shell says, the command cannot be executed",
     "stderr": "{text}",  # the last line that it wrote there
+    # Of one that somebody asked for.
+    "asked": _asked,
+    "emitted": _asked,
     # What a dependency's end is to those who wait for it.
     "ended": "run {run} {state}",
     "unused": _unused,

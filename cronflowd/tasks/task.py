@@ -395,8 +395,10 @@ class Run(msgspec.Struct, gc=False):
     spec: TaskSpec  # as it was when the run was queued
     due_at: datetime  # when the schedule asked for it; never moves on retry
     queued_at: datetime  # when this attempt began to wait for a worker
-    by: str  # `schedule`, `manual`, `reboot`, `after`, `notice`
-    args: dict[str, str] | None = None  # of RUN REF arg.K=V
+    by: str  # `schedule`, `manual`, `reboot`, `after`, `on`, `notice`
+    args: dict[str, str] | None = None  # of RUN REF arg.K=V, or of EMIT
+    who: str | None = None  # said RUN, NOW or EMIT
+    fire: int = 0  # the first run of the fire that this one belongs to; with on=all there are several
     target: str = ""  # with on=all: the one worker that this run is for
     blame: Reason = ""  # with on=all: how another run of the same fire failed
     nth: int = 1  # among the moments of its task that fell on due_at
@@ -447,6 +449,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     worker: str | None
     exit: int | None
     why: Reason = ""
+    cause: Reason = ""  # who asked for it; empty where nobody did
     count: int = 1  # fires this row stands for
     first_due_at: datetime | None = None  # of them; None = due_at
 

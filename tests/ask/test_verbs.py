@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cronflowd.ask.commands import VERBS, parse
+from cronflowd.ask.commands import VERBS, only_reads, parse
 from cronflowd.base.errors import Refusal
 from cronflowd.daemon.answers import Answers
 from tests.lib.lines import CONTEXT
@@ -76,3 +76,25 @@ def test_the_tour_is_short_and_names_every_verb() -> None:
     assert len(tour.splitlines()) <= 300
     table = tour.partition("## What the verbs are for")[2]
     assert sorted(re.findall("`([A-Z]+)`", table)) == sorted(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("line", "reads"),
+    [
+        ("TEMPLATE LIST", True),
+        ("template list head=yes", True),
+        ("IMPORT --dry-run 0 9 * * * backup", True),
+        ("import --system --dry-run 0 9 * * * root backup", True),
+        ("IMPORT --dry-run", False),  # of --dry-run-twice, for all we know
+        ("IMPORT 0 9 * * * backup --dry-run x", False),
+        ("IMPORT --system 0 9 * * * root backup", False),
+        ("TEMPLATE ADD LIST prio=low", False),
+        ("TEMPLATE LISTEN", False),
+        ("UNDO", False),
+        ("HISTORY", True),
+        ("NOSUCH", True),
+    ],
+)
+def test_what_only_reads_is_known_by_all_of_its_words(line: str, reads: bool) -> None:
+    """Without its newline such a line is answered; one that changes something may be cut short."""
+    assert only_reads(line) == reads

@@ -176,6 +176,8 @@ async def test_very_many_that_a_pattern_chooses_are_one_change(monkeypatch: pyte
     assert await say("SET name=n* timeout=5m") == f"{MANY} changed"
     assert await say("SET name=n* timeout=5m") == "0 changed"
     assert {task.spec.options.timeout_s for task in core.state.tasks.values()} == {300.0}
+    core.submit(o.RunTask("n7", {}))
+    assert await say("RUN name=n*") == f"{MANY - 1} started"  # the other one runs already
     assert await say("REMOVE name=n?*") == f"{MANY} removed"
     assert [change.what for change in core.state.changes.changes][-3:] == [
         "PAUSE name=n9 why=one",

@@ -9,10 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
+from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import encoding, fires
 from cronflowd.engine import orders as o
+from cronflowd.engine.encoding import encode
 from cronflowd.schedules.calendars import Calendar
+from cronflowd.tasks.reasons import in_words
 from tests.lib.engine_driver import Driver, snapshot
 
 
@@ -240,3 +243,52 @@ def test_who_goes_answers_all_that_it_was_told_of_and_nobody_else_does() -> None
     assert [each.tasks for each in driver.state.emitted] == [[2], [2]]
     assert [line.rpartition(":")[2] for _, line in driver.pump()] == ["b", "b"]
     assert (driver.state.emitted, driver.state.unanswered) == ([], {})
+
+
+def test_what_asked_for_a_run_is_known_when_it_has_ended() -> None:
+    """WHY answers "who started this, and with what?" next week too, when the run's own record is gone."""
+    driver = driver_with("ADD name=a @on deploy a", "ADD name=b 0 9 * * * b", "ADD name=c @on deploy c")
+    driver.line("PAUSE c")
+    context = commands.Context(driver.now, "UTC")
+    for line in ("EMIT deploy rev=7f3a API_TOKEN=hunter2", 'RUN b arg.why="a b"', "NOW x"):
+        for fact in driver.engine.decide(
+            order := commands.parse(line, context), driver.now, "ann@there"
+        ).facts:
+            driver.journal.append(encode(len(driver.journal) + 1, driver.now, fact, False))
+            driver.state.apply(fact, driver.now, len(driver.journal))
+        assert order
+    driver.take_over(driver.replay())
+    driver.pump()
+    finish(driver)
+    words = {"code": "emitted", "event": "deploy", "who": "ann@there", "args": "rev=7f3a API_TOKEN=***"}
+    assert {row.name: row.cause for row in driver.state.recent} == {
+        "a": words,
+        "c": words,
+        "b": {"code": "asked", "who": "ann@there", "args": 'why="a b"'},
+        "task_4": {"code": "asked", "who": "ann@there"},
+    }
+    assert in_words(words) == "deploy was emitted by ann@there with rev=7f3a API_TOKEN=***"
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3, 4])
+def test_two_fires_of_one_instant_are_told_apart_by_what_made_them(fails: int) -> None:
+    """RUN just when the clock starts it: who waits hears of each when its own runs have ended."""
+    driver = driver_with("ADD name=a on=all overlap=allow * * * * * a", "ADD name=b after=a @after b")
+    driver.do(o.JoinWorker("v", 9, {}, ("shell",), "there", ()))
+    driver.now += timedelta(minutes=1)
+    driver.line("RUN a")  # two runs, and two by the clock
+    driver.pump()
+    runs = sorted(driver.state.runs.values(), key=lambda run: run.id)
+    assert [(run.by, run.fire) for run in runs] == [("manual", 1)] * 2 + [("schedule", 3)] * 2
+    heard = []
+    for run in runs:
+        driver.take_over(driver.replay())
+        worker = driver.state.runs[run.id].worker
+        driver.do(o.ReportEnded(str(worker), run.id, 1, int(run.id == fails), {}))
+        task = driver.state.find("b")
+        assert task
+        heard.append(bool(task.heard))
+        driver.pump()
+    assert heard == [False, True, fails < 3, True]  # a failure is kept while a runs: it may yet end well
+    b_runs = [row["task"] for row in map(orjson.loads, driver.journal) if row["fact"] == "RunQueued"].count(2)
+    assert b_runs == 1  # of the fire that went well

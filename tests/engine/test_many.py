@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from msgspec import structs
 
@@ -129,3 +131,48 @@ def test_only_what_becomes_another_is_counted() -> None:
     assert words(driver.line("SET tag=web timeout=5m")) == "0 changed"
     driver.line("PAUSE web1")
     assert words(driver.line("RESUME name=web?")) == "1 resumed"
+
+
+def test_run_says_of_which_it_could_start_none() -> None:
+    """Two of three looks like success; which one still runs from yesterday is what must be known."""
+    driver = make(3)
+    driver.line("RUN web2")
+    reply = driver.line("RUN tag=web").reply
+    assert reply
+    told = [("note", "web2: overlap: run 1 is still queued (overlap=skip)")]
+    assert (reply.text, [*reply.rows]) == ("2 started", told)
+
+
+class Cut(Driver):
+    """Knows where in its journal decisions end: what start-up keeps of a torn one is nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[int] = []
+
+    def do(self, order: object) -> Decision:
+        decision = super().do(order)
+        self.ends.append(len(self.journal))
+        return decision
+
+
+def test_run_of_very_many_starts_each_once_wherever_it_is_cut_off() -> None:
+    """A kill in the middle must neither run a task twice nor forget the rest of them."""
+    whole = Cut()
+    for number in range(1, MANY + 1):
+        whole.line(f"ADD name=web{number} tags=web 0 9 * * * true")
+    order_many(whole, "RUN tag=web arg.K=v")
+    first = len(whole.ends) - 1
+    whole.do(o.JoinWorker("w", MANY, {}, ("shell",), "here", ()))
+    whole.pump()
+    slices = 0
+    for end in [end for end in whole.ends[first:] if b'"BulkEnded"' not in b"".join(whole.journal[:end])]:
+        driver = Driver()
+        driver.journal = whole.journal[:end]
+        driver.restart()
+        driver.pump()
+        queued = [json.loads(line)["task"] for line in driver.journal if b'"fact":"RunQueued"' in line]
+        assert sorted(queued) == list(range(1, MANY + 1)), end
+        assert all(run.args == {"K": "v"} for run in driver.state.runs.values())
+        slices += 1
+    assert slices > MANY // 100
