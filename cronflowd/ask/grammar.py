@@ -14,6 +14,7 @@ from typing import Any
 from attrs import Factory, frozen
 
 from ..base.errors import Refusal
+from ..base.names import check_tag
 from ..base.nearest import meant, one_of
 from ..base.text import WRONG_QUOTES, escape, format_time, take_options
 from ..engine.orders import Pattern, Ref
@@ -203,6 +204,7 @@ def refs(words: list[str]) -> tuple[str, ...] | None:
 
 
 MAX_PATTERN = 128  # characters of name=; a name has at most 64
+_NEVER_IN_A_NAME = re.compile(r"[^A-Za-z0-9._*?!\[\]-]")
 _GLOB = re.compile(r"(?:[^\[]|\[!?+]?+[^\]]*+\])*+")  # a ] right behind [ or [! ends nothing
 
 
@@ -211,9 +213,20 @@ def pattern(options: dict[str, str]) -> Pattern:
     tag, glob = options.pop("tag", ""), options.pop("name", "")
     if len(glob) > MAX_PATTERN:  # before it is worked on: making it a matcher costs its square
         raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters")
+    if odd := _NEVER_IN_A_NAME.search(glob):
+        raise Refusal(
+            "bad-option", f'name=: no name has a "{escape(odd[0])}"; they are letters, digits, . _ -'
+        )
     if not _GLOB.fullmatch(glob):
         raise Refusal("bad-option", f'name=: "{escape(glob)}" has a [ without its ], as in web[12]')
-    return Pattern(tag, glob)
+    return Pattern(asked_tag(tag), glob)
+
+
+def asked_tag(tag: str) -> str:
+    """What no tag can be would choose nothing, without a word: tag=a,b."""
+    if tag:
+        check_tag(tag)
+    return tag
 
 
 def ref(words: list[str], options: dict[str, str]) -> Ref:
@@ -279,7 +292,9 @@ def duration(options: dict[str, str], key: str) -> timedelta | None:
     if not (text := options.get(key)):
         return None
     with _naming(key):
-        return timedelta(seconds=parse_duration(text))
+        if not (found := timedelta(seconds=parse_duration(text))) and key == "last":
+            raise Refusal("bad-option", "of no time at all there is nothing to tell")
+        return found
 
 
 def moment(

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from ..base.errors import Refusal
-from ..base.names import check_name
+from ..base.names import check_name, check_worker_name
 from ..base.nearest import meant
 from ..base.text import escape, format_time, split_options
 from ..engine import orders as o
@@ -276,7 +276,9 @@ def runs(text: str, context: Context) -> q.ListRuns:
     keys = ("state", "worker", "exit", "tag", *g.BOUNDS, "limit", "offset")
     words, options = g.split_words(text, *keys)
     ref, state = g.one_or_none(words, "task"), g.choice(options, "state", RUN_STATES, **_STATES_ALSO)
-    worker, tag, status = options.get("worker", ""), options.get("tag", ""), g.count(options, "exit", 0, 999)
+    if worker := options.get("worker", ""):
+        check_worker_name(worker)
+    tag, status = g.asked_tag(options.get("tag", "")), g.count(options, "exit", 0, 999)
     bounds, page = g.bounds(options, context), g.page(options)
     return q.ListRuns(ref, state, *bounds, *page, worker=worker, exit=status, tag=tag)
 

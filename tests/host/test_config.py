@@ -172,6 +172,8 @@ def test_a_list_can_be_repeated_or_written_with_commas(monkeypatch: pytest.Monke
         ("local_worker", "\u0663", "--local-worker: '\u0663' is not a whole number"),
         ("local_worker", "10001", "--local-worker: '10001' is not between 0 and 10000"),
         ("segment", "1T", "--segment: '1T' is not a size such as 512K, 16M or 1G"),
+        ("max_tasks", "9" * 5000, f"--max-tasks: '{'9' * 80}' is not between 1 and 100000000"),
+        ("history", "9" * 5000 + "G", f"--history: '{'9' * 80}' is not between 0 and 1048576G"),
         ("segment", "1K", "--segment: '1K' is not between 4K and 4G"),
         ("insecure", "maybe", "--insecure: 'maybe' is neither true nor false"),
         ("log_format", "xml", "--log-format: 'xml' is none of text, json"),

@@ -147,3 +147,25 @@ def test_so_does_a_bare_word(line: str) -> None:
     """An empty name is what a script says whose variable is not set."""
     with pytest.raises(Refusal):
         commands.parse(line, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("LIST tag=a,b", 'the tag "a,b" is not'),
+        ('LIST tag=" "', 'the tag " " is not'),
+        ("RUNS tag=a,b", 'the tag "a,b" is not'),
+        ("REMOVE tag=a,b", 'the tag "a,b" is not'),
+        ("LIST name=web*,db*", 'no name has a ","'),
+        ('PAUSE name=" "', 'no name has a " "'),
+        ("LIST name=web[^a]", 'no name has a "^"'),
+        ("RUNS worker=pi,pa", 'the worker name "pi,pa" is not'),
+        ("NEXT all last=0s", "of no time at all"),
+        ("NEXT x last=0", "of no time at all"),
+    ],
+)
+def test_what_nothing_can_be_is_no_filter(line: str, why: str) -> None:
+    """`LIST tag=a,b` answered OK 0: whoever asked took that for the truth."""
+    with pytest.raises(Refusal, match="bad-option") as caught:
+        commands.parse(line, CONTEXT)
+    assert why in caught.value.message
