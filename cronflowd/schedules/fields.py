@@ -472,9 +472,11 @@ def _why_not(field: _Field, item: str) -> str:
         return "beside a comma something is missing"
     if item == "?":
         return '"?" is not cron; write *'
-    if item == "h" or item.startswith("h("):
-        return f'"{item}" is not cron; write a number, and spread= to have each task start at another moment'
-    if item.startswith("r"):
-        return f'"{item}" is not cron; random times are not known here'
+    if re.match(r"r|h(?:$|[(/])|[0-9]*~", item):
+        return (
+            f'"{item}" is not cron; random times are not known here: write a number, and spread= or jitter='
+        )
+    if field.name == "minute" and item.startswith("-"):
+        return f'"{item}": the - which keeps cronie from logging means nothing here; leave it out'
     hint = next((f"; did you mean {name}?" for name in field.names if item.startswith(name)), "")
     return f'"{item}" is not *, a number, a range, or * or a range with a /step{hint}'

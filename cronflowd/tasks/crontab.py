@@ -166,6 +166,8 @@ def _entry(text: str, settings: Mapping[str, str], is_system: bool) -> Entry:
         raise Refusal("bad-schedule", f'"{escape(text.strip()[:64])}": {wanted} are wanted{hint}')
     schedule, rest = _BLANKS.sub(" ", match[1]), match[2] or ""
     tz = settings.get("CRON_TZ", "")
+    if schedule.lower() in ("@every", "@at", "@after", "@on"):
+        raise Refusal("bad-schedule", f"cron has no {schedule}; ADD takes it")
     parse_schedule(schedule, tz or "UTC")
     if why := _cron_schedules(parse_schedule(schedule, "UTC"))[1]:
         raise Refusal("bad-schedule", f'"{schedule}": {why}; ADD takes it')

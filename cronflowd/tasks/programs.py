@@ -19,8 +19,9 @@ _KEYWORDS = frozenset("if then elif else while until do ! { }".split())
 # They do nothing by themselves; only where nothing else is there, one of them gives the name.
 _BY_THE_WAY = frozenset(
     "cd pushd test [ [[ true false : . source export set unset umask ulimit sleep trap read echo printf exit"
-    " return which type hash for case done fi esac wait ionice renice".split()
+    " return which type hash wait ionice renice date mkdir pgrep pidof".split()
 )
+_GRAMMAR = frozenset("for case select done fi esac".split())  # of the shell: they name nothing
 # Programs that start another one: name, which of its options have an argument, how many words are its own.
 _STARTERS = {
     name: (letters, int(count or 0))
@@ -34,6 +35,7 @@ _STARTERS = {
         ).split()
     )
 }
+_RUNNERS = re.compile(r"(?:bundle exec|(?:poetry|pipenv|uv|pdm|rye|hatch) run) ")  # and they start one, too
 _WITH_CODE = ("su", "runuser", "flock", "script")  # behind -c
 _LONG_WITH_WORD = frozenset(
     "--user --group --signal --kill-after --wait --timeout --adjustment --chdir --unset --class --classdata"
@@ -41,12 +43,14 @@ _LONG_WITH_WORD = frozenset(
 )
 _SHELLS = re.compile(r"(?:ba|da|z|k|a|fi|c|tc)?sh")
 _INTERPRETERS = re.compile(
-    r"(?:python|pypy|perl|ruby|node|nodejs|php|lua|tclsh|Rscript|java|deno|bun)[0-9.]*"
+    r"(?:python|pypy|perl|ruby|node|nodejs|(?:ea-)?php|lua|tclsh|Rscript|java|deno|bun)[0-9.]*"
 )
 _CODE = ("-c", "-e", "-E", "-r", "-p")  # code follows, which has no name
 _WITH_WORD = ("-W", "-X", "-d", "-I", "-cp", "-classpath", "-o", "-O")
 
-NOT_USERS = _BY_THE_WAY | _KEYWORDS | _STARTERS.keys()  # first words that no crontab's user is called
+NOT_USERS = (
+    _BY_THE_WAY | _KEYWORDS | _GRAMMAR | _STARTERS.keys()
+)  # first words that no crontab's user is called
 
 
 def name_of(command: str) -> str:
@@ -112,17 +116,20 @@ def _of_words(words: list[str], depth: int) -> tuple[str, bool]:
         starter = _STARTERS.get(_base(word))
         if _ASSIGNMENT.match(word) or word in _KEYWORDS:
             words = words[1:]
+        elif _RUNNERS.match(f"{_base(word)} {' '.join(words[1:2])} "):
+            words = _behind(words[2:], "", 0)
         elif starter:
             base = _base(word)
             has_code = base in _WITH_CODE and "-c" in words[:5]
             words = ["sh", *words[words.index("-c") :]] if has_code else _behind(words[1:], *starter)
         else:
             break
-    if not words:
+    if not words or words[0] in _GRAMMAR:
         return "", False
     program = _base(words[0])
     if _SHELLS.fullmatch(program) or _INTERPRETERS.fullmatch(program):
-        return _script(program, words[1:], depth), True
+        script = _script(program, words[1:], depth)
+        return script, script != program  # code by itself may be `sleep`, before what the line is about
     if " " in words[0].strip() and base == "eval" and depth < MAX_DEPTH:
         return _program(words[0], depth + 1) or words[0], True
     return words[0], program not in _BY_THE_WAY

@@ -300,6 +300,28 @@ def test_a_system_line_without_a_user_is_refused(text: str) -> None:
     assert read(text, is_system=True) == "bad-line"
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("@every 5m x", "cron has no @every; ADD takes it"),
+        ("@on deploy x", "cron has no @on; ADD takes it"),
+        ("@After x", "cron has no @After; ADD takes it"),
+        ("~ 3 * * * x", "write a number, and spread="),
+        ("0~30 3 * * * x", "write a number, and spread="),
+        ("H 3 * * * x", "write a number, and spread="),
+        ("R * * * * x", "write a number, and spread="),
+        ("-*/5 * * * * x", "leave it out"),
+        ("-5 * * * * x", "leave it out"),
+    ],
+)
+def test_what_other_crons_know_is_refused_with_the_way_to_say_it(text: str, why: str) -> None:
+    """Crontabs of OpenBSD, SUSE and Jenkins come along as well."""
+    with pytest.raises(Refusal) as caught:
+        parse_line(text, {})
+    assert caught.value.code == "bad-schedule"
+    assert why in caught.value.message
+
+
 @pytest.mark.parametrize("text", ["0 0 L * * x", "0 0 15W * * x", "0 0 * * 5#2 x", "0 0 * * 5L x"])
 def test_what_cron_refuses_is_refused(text: str) -> None:
     """A crontab with such a line was never installed."""
@@ -352,6 +374,34 @@ def test_the_place_of_what_is_wrong_is_that_in_the_crontab() -> None:
         ("test -x /usr/sbin/anacron || ( cd / && run-parts --report x )", "run-parts"),
         ("[ -d /x ] && if [ -e y ]; then /usr/lib/clean; fi", "clean"),
         ("echo hi", "echo"),
+        ("bash -c 'for i in a b; do echo $i; done'", "echo"),
+        ("while true; do /usr/bin/poll; sleep 5; done", "poll"),
+        ("case $(date +%u) in 6) /opt/sat;; esac", "sat"),
+        (
+            "test -x /usr/bin/certbot -a \\! -d /x && perl -e 'sleep int(rand(43200))' && certbot -q renew",
+            "certbot",
+        ),
+        ("python3 -c 'import time; time.sleep(9)'; /opt/x.sh", "x.sh"),
+        ("perl -e 'print 1'", "perl"),
+        ("/bin/bash -l -c 'cd /app && RAILS_ENV=production bundle exec rake db:clean --silent'", "rake"),
+        ("cd /app && poetry run python -m app.jobs.daily", "app.jobs.daily"),
+        ("uv run --quiet report.py", "report.py"),
+        ("bundle install", "bundle"),
+        ("/usr/local/bin/ea-php81 /home/u/public_html/artisan schedule:run", "artisan"),
+        ("/usr/bin/php -q /home/u/cron.php > /dev/null", "cron.php"),
+        ("pgrep -x tunnel > /dev/null || /usr/local/bin/tunnel", "tunnel"),
+        ("! pidof -x sync && /opt/sync", "sync"),
+        ("date >> /var/log/x; mkdir -p /backup && tar cf /backup/x.tar /etc", "tar"),
+        ("(cd /srv; ./build.sh)", "build.sh"),
+        ("{ /opt/a; /opt/b; } 2>&1 | logger -t x", "a"),
+        ("source /venv/bin/activate && python /app/manage.py runcrons", "manage.py"),
+        ("export FOO=bar; /opt/with-foo", "with-foo"),
+        ("su -s /bin/sh nobody -c '/opt/as-nobody'", "as-nobody"),
+        ("sudo -E -H -u deploy bash -c '/home/deploy/release'", "release"),
+        ("/etc/init.d/apache2 graceful", "apache2"),
+        ("sleep ${RANDOM:0:2}m ; /usr/bin/later", "later"),
+        ("/usr/bin/flock -xn /tmp/l -c '/opt/locked'", "locked"),
+        ("[ $(id -u) -eq 0 ] && /opt/only-root", "only-root"),
         ("$HOME/bin/daily.job >> x", "daily.job"),
         ("'it is' x", "it-is"),
         ('"unclosed', "job"),
