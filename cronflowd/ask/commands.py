@@ -48,9 +48,24 @@ class Verb:
         try:
             return self.read(rest, context)
         except WrongWords as wrong:
-            split = _SPLIT_VALUE.search(rest)
-            hint = f'; a value with blanks stands in quotes: {split[1]}="{split[2]}"' if split else ""
-            raise Refusal(wrong.code, f"{wrong.message}{escape(hint)}; usage: {self.usage}") from None
+            hint = escape(_hint_at_options(self.usage, rest))
+            raise Refusal(wrong.code, f"{wrong.message}{hint}; usage: {self.usage}") from None
+
+
+def _hint_at_options(usage: str, rest: str) -> str:
+    """How an option is written, where words look like one: `limit 5`, `tag:night`, `name=a b`."""
+    if split := _SPLIT_VALUE.search(rest):
+        return f'; a value with blanks stands in quotes: {split[1]}="{split[2]}"'
+    known = re.findall(r"\b([a-z]+)=", usage)
+    if match := re.search(rf"(?<![^ \t])({'|'.join(known) or '-'})(?::|[ \t]+|$)([^ \t]*)", rest):
+        return f"; did you mean {match[1]}={match[2] or 'VALUE'}?"
+    if match := _SURPLUS.search(rest):
+        keys = ("last", "until", "every") if match[2] else ("n", "limit", "width")
+        return next((f"; did you mean {key}={match[1]}?" for key in keys if key in known), "")
+    return ""
+
+
+_SURPLUS = re.compile("(?<![^ \t])([0-9]{1,9}(s|m|min|h|d|days?)?)[ \t]*$")
 
 
 _SPLIT_VALUE = re.compile(r'(?<![^ \t])([a-z][A-Za-z._]*)=([^ \t"{]+(?:[ \t]+[^ \t="]+(?![^ \t]))+)')

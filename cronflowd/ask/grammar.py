@@ -251,6 +251,8 @@ def ref_or_schedule(text: str, words: list[str]) -> tuple[str, str]:
     if not words:
         raise WrongWords("no task and no schedule")
     quoted = text.lstrip(" \t").startswith('"')
+    if len(words) > 1 and (quoted or (len(words) == 2 and words[1].isdecimal())):
+        raise WrongWords(f'"{escape(words[1][:40])}" belongs neither to a task nor to a schedule')
     # Five bare fields cannot be mistaken for a task, so they need no quotes here.
     is_schedule = quoted or len(words) > 1 or words[0].startswith("@")
     return ("", " ".join(words)) if is_schedule else (words[0], "")

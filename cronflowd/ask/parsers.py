@@ -19,7 +19,7 @@ from ..engine import orders as o
 from ..schedules.english import parse_moment
 from ..schedules.schedule import parse_event, settle_schedule, split_schedule
 from ..schedules.words import ADVERBS, named_zone
-from ..tasks.options import DEFAULTS, RULES, no_option, parse_count, refuse_masks, set_options
+from ..tasks.options import DEFAULTS, ELSEWHERE, RULES, no_option, parse_count, refuse_masks, set_options
 from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule
 from ..tasks.task import ENDED, TaskSpec, make_spec, parse_json, parse_record
 from . import grammar as g
@@ -82,8 +82,11 @@ def _from_template(words: dict[str, Any], context: Context) -> dict[str, Any]:
     """What is said beside from= wins."""
     if "from" not in words:
         return words
-    if (found := context.templates.get(str(words["from"]))) is None:
-        raise Refusal("not-found", f'from=: no template "{escape(str(words["from"])[:80])}"')
+    name = str(words["from"])
+    if (found := context.templates.get(name)) is None:
+        raise Refusal(
+            "not-found", f'from=: no template "{escape(name[:80])}"{meant(name, [*context.templates])}'
+        )
     return found | {key: value for key, value in words.items() if key != "from"}
 
 
@@ -97,6 +100,9 @@ def template(text: str, context: Context) -> o.SetTemplate | q.Alone:
     if word.upper() != "ADD" or not options:
         raise WrongWords("a template is added with a name and options, listed, or removed")
     check_name(name := g.one_word(words, "template"))
+    for key in ("name", "from", "replace", "paused", *ELSEWHERE):
+        if key in options:
+            raise Refusal("bad-option", f"{key}= is said with each ADD; a template holds what several share")
     refuse_masks(options)
     set_options(DEFAULTS, options, context.default_tz, context.now)  # for its refusals
     return o.SetTemplate(name, options)
@@ -183,6 +189,9 @@ def set_task(text: str, context: Context) -> o.SetTask:
     ref = g.ref(words, options)
     if not options:
         raise WrongWords("nothing to set")
+    for key in {"cron", "cmd", "id"} & options.keys():
+        hint = {"cron": "schedule= is", "cmd": "command= is", "id": "a task keeps its number; name= is"}[key]
+        raise Refusal("bad-option", f"there is no option {key}=; {hint} what SET takes")
     return o.SetTask(ref, options)
 
 
@@ -201,6 +210,8 @@ def pause(text: str, context: Context) -> o.PauseTasks:
     words, options = g.split_words(text, "until", "why", "tag", "name")
     if _TASK_FIRST.match(text) and any(match[1] for match in _VALUE_AND_WORD.finditer(text)):
         raise WrongWords("what follows the tasks are options")
+    if len(words) > 1 and re.fullmatch("[0-9]+(?:s|m|min|h|d|days?)", words[-1]):
+        raise WrongWords(f'"{words[-1][:40]}" is hardly a task')
     until_at = g.moment(options, "until", context)
     return o.PauseTasks(_targets(words, options), until_at, options.get("why", ""))
 
@@ -250,7 +261,8 @@ def _arguments(options: dict[str, str], prefix: str) -> dict[str, str]:
     """What a job finds in its environment, by name."""
     for key in options:
         if not re.fullmatch(re.escape(prefix) + "[A-Za-z_][A-Za-z0-9_]*", key):
-            raise Refusal("bad-option", f'"{escape(key)}=" is not {prefix}NAME=')
+            hint = f"; did you mean {prefix}{key}=?" if prefix and key.isidentifier() else ""
+            raise Refusal("bad-option", f'"{escape(key)}=" is not {prefix}NAME={hint}')
     return {key.removeprefix(prefix): value for key, value in options.items()}
 
 
@@ -260,6 +272,10 @@ def cancel(text: str, context: Context) -> o.CancelRun:
 
 def undo(text: str, context: Context) -> o.UndoChanges:
     word = g.one_or_none(g.split_words(text)[0], "number")
+    if word is not None and not word.lstrip("-").isdecimal():
+        raise Refusal(
+            "bad-option", f'"{escape(word[:40])}" is no number of changes; a task has ROLLBACK REF REV'
+        )
     return o.UndoChanges(parse_count(word, 1, MAX_UNDONE) if word is not None else 1)
 
 
@@ -267,7 +283,17 @@ def undo(text: str, context: Context) -> o.UndoChanges:
 
 
 def list_tasks(text: str, context: Context) -> q.ListTasks:
-    options = g.no_words(text, "state", "tag", "name", "limit", "offset")
+    words, options = g.split_words(text, "state", "tag", "name", "limit", "offset")
+    if words:
+        word, key = words[0], "state" if words[0].lower() in TASK_STATES else "name"
+        is_glob = re.fullmatch(r"[A-Za-z0-9._*?!\[\]-]+", word) and word not in (
+            "state",
+            "tag",
+            "name",
+            "limit",
+        )
+        hint = f"; did you mean {key}={word[:40]}?" if is_glob else ""
+        raise WrongWords(f'options only are taken, not "{escape(word[:40])}"{escape(hint)}')
     state = g.choice(options, "state", TASK_STATES, **_STATES_ALSO)
     return q.ListTasks(state, g.pattern(options), *g.page(options))
 
@@ -305,7 +331,7 @@ def history(text: str, context: Context) -> q.ShowHistory:
 def log(text: str, context: Context) -> q.ShowLog:
     words, options = g.split_words(text, "fd")
     fd = g.count(options, "fd", 0, 2)
-    follow = [word.lower() for word in words[1:]][-1:] == ["follow"]
+    follow = [word.lower() for word in words[1:]][-1:] in (["follow"], ["-f"], ["--follow"])
     ref, *back = words[: len(words) - follow] or [""]
     if ref.isdecimal() and not back:
         return q.ShowLog(g.run_number(ref), follow, fd=fd)

@@ -47,6 +47,7 @@ FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0  # between two tries
 TIMED_OUT, SIGNALLED = 124, 128  # as timeout(1) and the shell have them
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CANCELLED = SIGNALLED + signal.SIGINT
+NOT_FOUND = 127  # as a shell says it
 BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 
 Row = dict[str, Any]
@@ -342,7 +343,10 @@ def run_command(settings: ClientSettings, options: Iterable[tuple[str, str]], ar
     numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, watch.interrupt) for number in numbers}
     try:
-        return watch.wait()
+        status = watch.wait()
+        if status == NOT_FOUND and len(argv) == 1 and " " in argv[0]:
+            _say("what is one word is a program's name; a line for a shell is run -- sh -c '…'")
+        return status
     except _Interrupted:
         return watch.cancel()
     finally:

@@ -24,6 +24,7 @@ from .. import __version__
 from ..ask import commands, grammar, manual, overview, stats, views, why
 from ..ask import questions as q
 from ..ask.kept import Kept
+from ..ask.parsers import RUN_STATES
 from ..ask.revisions import find_revision, show_history
 from ..base import output
 from ..base.errors import Refusal
@@ -299,6 +300,8 @@ class Answers:
 
     def _runs(self, question: q.ListRuns, session: Session) -> Answer:
         state = self.core.state
+        if (ref := question.ref) in RUN_STATES and state.find(ref) is None:
+            raise Refusal("not-found", f'no task "{ref}"; did you mean state={ref}?')
         if not state.history_from_seq:
             return views.list_runs(state, question, (), self.core.now())
         return self._old_runs(question)

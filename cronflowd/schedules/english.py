@@ -531,7 +531,7 @@ def parse_moment_phrase(text: str, tz: str, now: datetime) -> datetime | None:
     if reader.peek() == "at" and not seconds:
         _read_at(reader, parts)
     elif word in DAYS:
-        refuse_word(word, "at what time? as in tomorrow at 8 AM")
+        refuse_word(word, f"at what time? as in {word} at 8 AM")
     if reader.peek() or len(parts.times) > 1:
         refuse_word(reader.peek() or "and", "there is more here than one moment")
     if seconds:

@@ -309,6 +309,8 @@ def parse_time(text: str, tz: str, now: datetime) -> datetime:
     is the first of the two; one that the clock leaps over is the leap's end.
     """
     if not _TIME.fullmatch(text):
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            refuse(f'time "{text}": at what time? as in "{text} 00:00"')
         hint = f', or "today at {text}"' if re.fullmatch(r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9]", text) else ""
         refuse(f'time "{text[:64]}": write 2026-12-24T18:00:00Z, or "2026-12-24 18:00" for local time{hint}')
     try:

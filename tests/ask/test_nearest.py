@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 from cronflowd.ask import commands, manual
 from cronflowd.ask.questions import Help
@@ -10,7 +11,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.schedules.zones import find_zones, load_zone
 from cronflowd.tasks.kinds import TYPES
 from cronflowd.tasks.options import DEFAULTS, RULES, set_options
-from tests.lib.lines import refusal
+from tests.lib.lines import CONTEXT, refusal
 
 
 @pytest.mark.parametrize(
@@ -193,3 +194,72 @@ def test_the_list_of_zones_is_one_of_zones() -> None:
     """A guess that is refused in its turn helps nobody."""
     assert len(find_zones()) > 400
     assert all(load_zone(name) for name in find_zones()[::40])
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ('NEXT "0 3 * * *" 3', "n=3"),  # was read as six fields, seconds last
+        ("NEXT backup 5", "n=5"),
+        ("NEXT @daily 5", "n=5"),
+        ("HISTORY backup 5", "limit=5"),
+        ("HISTORY backup limit 5", "limit=5"),
+        ("RUNS backup limit 5", "limit=5"),
+        ("RUNS last 24h", "last=24h"),
+        ("RUNS backup 24h", "last=24h"),
+        ("RUNS backup state:failed", "state=failed"),
+        ("LIST paused", "state=paused"),
+        ("LIST web*", "name=web*"),
+        ("LIST backup", "name=backup"),
+        ("LIST tag:night", "tag=night"),
+        ("LIST tag night", "tag=night"),
+        ("PROVE 24h", "last=24h"),
+        ("FAILED last 24h", "last=24h"),
+        ("STATS by hour", "by=hour"),
+        ("STATS backup 7d", "last=7d"),
+        ("PAUSE backup 2h", "until=2h"),
+        ("PAUSE all 2h", "until=2h"),
+        ("PAUSE backup for 30min", "until=30min"),
+        ("EXPECT offsite 1d", "every=1d"),
+        ("EXPECT offsite every 1d", "every=1d"),
+        ("HEALTH late 5m", "late=5m"),
+        ("WATCH runs id 5", "id=5"),
+        ("FORMAT table 100", "width=100"),
+        ("DST until 2030", "until=2030"),
+        ("RUN backup x=1", "arg.x="),
+        ("ADD from=nigthly @daily x", "nightly"),
+    ],
+)
+def test_a_word_that_is_an_option_s_is_told_as_one(line: str, meant: str) -> None:
+    """Who knows other programs writes `limit 5`, or the 5 alone."""
+    with pytest.raises(Refusal) as caught:
+        commands.parse(line, evolve(CONTEXT, templates={"nightly": {}}))
+    assert f"did you mean {meant}?" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("TEMPLATE ADD t name=x", "name= is said with each ADD"),
+        ('TEMPLATE ADD t schedule="@daily"', "schedule= is said with each ADD"),
+        ("TEMPLATE ADD t from=u prio=low", "from= is said with each ADD"),
+        ('SET x cron="0 4 * * *"', "schedule= is what SET takes"),
+        ("SET x cmd=true", "command= is what SET takes"),
+        ("SET x id=5", "a task keeps its number"),
+        ("UNDO backup", "ROLLBACK REF REV"),
+        ('DESCRIBE "0 3 * * *" x', "belongs neither to a task nor to a schedule"),
+        ("RUNS since=2026-11-29", '"2026-11-29 00:00"'),
+        ('AT "today" x', "as in today at 8 AM"),
+    ],
+)
+def test_what_is_said_otherwise_is_told_how(line: str, hint: str) -> None:
+    """The hint must fit the verb at hand: with SET, no schedule stands behind the options."""
+    with pytest.raises(Refusal) as caught:
+        commands.parse(line, CONTEXT)
+    assert hint in caught.value.message
+
+
+def test_log_follows_as_tail_does() -> None:
+    """The program has -f; who learnt it there types it into netcat."""
+    followed = commands.parse("LOG backup follow", CONTEXT)
+    assert [commands.parse(f"LOG backup {word}", CONTEXT) for word in ("-f", "--follow")] == [followed] * 2

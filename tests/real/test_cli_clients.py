@@ -165,6 +165,14 @@ def test_run_quotes_only_for_types_that_take_it_off_again(busy: Daemon) -> None:
     assert cronflowd(busy, "run", "type=script", "--", "printf", "%s|", "a b", "$HOME").stdout == "a b|$HOME|"
 
 
+def test_a_line_for_a_shell_in_one_word_is_told_how_to_be_given(busy: Daemon) -> None:
+    """`run -- 'a; b'` ended with "a; b: not found", which nobody reads as a matter of quotes."""
+    done = cronflowd(busy, "run", "--", "echo a; exit 3")
+    assert (done.returncode, "sh -c" in done.stderr) == (127, True)
+    done = cronflowd(busy, "run", "--", "sh", "-c", "echo a; exit 3")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "a\n", "")
+
+
 def test_run_waits_for_the_last_attempt(busy: Daemon, tmp_path: Path) -> None:
     """A retry that succeeds is a success."""
     mark = tmp_path / "mark"
