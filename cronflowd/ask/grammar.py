@@ -98,7 +98,8 @@ _ALSO_CALLED = {
     "limit=": "max head top lines rows",
     "n=": "limit count max", "since=": "from after begin start", "until=": "to before end for",
     "last=": "past within", "why=": "reason comment message", "tz=": "zone timezone",
-    "by=": "per group", "every=": "interval period",
+    "by=": "per group", "every=": "interval period", "worker=": "node host agent on",
+    "exit=": "exitcode exit_code code rc", "fd=": "stream stdout stderr",
 }  # fmt: skip
 
 
@@ -106,7 +107,9 @@ def check_known(options: Iterable[str], known: tuple[str, ...]) -> None:
     for key in options:
         if key not in known:
             said = f'there is no option "{escape(key[:80])}" here; known: {", ".join(known) or "none"}'
-            raise Refusal("bad-option", said + meant(key, [f"{each}=" for each in known], _ALSO_CALLED))
+            hint = f"; did you mean {key.lower()}=?" if key.lower() in known else ""
+            hint = hint or meant(key, [f"{each}=" for each in known], _ALSO_CALLED)
+            raise Refusal("bad-option", said + hint)
 
 
 def split_any(text: str) -> tuple[list[str], dict[str, str]]:

@@ -419,7 +419,7 @@ def beat(text: str, context: Context) -> o.ReceiveBeat:
     if not name:
         raise WrongWords("no name")
     if not re.fullmatch("ok|fail|[0-9]{1,3}|", word):
-        hint = meant(word, ("ok", "fail"), {"ok": "okay success good up", "fail": "bad error down"})
+        hint = meant(word, ("ok", "fail"), {"ok": "okay success good up done", "fail": "bad error down"})
         raise Refusal("syntax", f'"{escape(word[:40])}" is neither ok nor fail, nor an exit status{hint}')
     status = int(word) if word.isdigit() else word == "fail"
     if status > 255:
@@ -472,7 +472,10 @@ def set_format(text: str, context: Context) -> q.SetFormat:
     words, options = g.split_words(text, "width")
     word = g.one_word(words, "format").lower()
     if word not in ("json", "text", "table"):
-        raise Refusal("syntax", f'"{escape(word[:40])}" is neither json nor text nor table')
+        hint = meant(
+            word, ("json", "text", "table"), {"text": "plain lines tsv csv", "table": "columns human"}
+        )
+        raise Refusal("syntax", f'"{escape(word[:40])}" is neither json nor text nor table{hint}')
     width = g.count(options, "width", 0, g.MAX_WIDTH)
     return q.SetFormat(word == "json", width or 0 if word == "table" else None)
 

@@ -9,7 +9,7 @@ from .errors import Refusal
 from .text import escape
 
 MAX_WORD = 40  # characters; what is longer is near to nothing, and costs its square to compare
-ALIKE = 0.7  # of 1
+ALIKE, SURELY_ALIKE = 0.7, 0.8  # of 1
 
 
 def meant(word: str, known: Iterable[str], also: Mapping[str, str] | None = None) -> str:
@@ -27,7 +27,12 @@ def meant(word: str, known: Iterable[str], also: Mapping[str, str] | None = None
     }
     found = words.get(word) or others.get(word, "")
     if not found and len(word) > 2:
-        found = next((words[each] for each in get_close_matches(word, words, 1, ALIKE)), "")
+        # A slip in what others call it (DELTE) is one as well, if it is a small one.
+        slips = {name: each for name, each in others.items() if name[0] == word[0]}
+        every = [(words, ALIKE), (slips, SURELY_ALIKE)]
+        found = next(
+            (names[each] for names, cut in every for each in get_close_matches(word, names, 1, cut)), ""
+        )
     return f"; did you mean {found}?" if found else ""
 
 

@@ -447,7 +447,9 @@ def _normal_item(field: _Field, word: str, item: str) -> str:
             hint = f"{first}-{field.high}/{step}"
             _refuse_field(field, word, f"a step needs * or a range before it, as in {hint}")
     if first > last:
-        _refuse_field(field, word, f'the range "{item}" runs backwards')
+        rest = "" if (field.high, last) == (7, 0) else f",{field.low}-{last}"  # Sunday is 7 as well
+        hint = "" if match["step"] else f"; to go round, write {first}-{field.high}{rest}"
+        _refuse_field(field, word, f'the range "{item}" runs backwards{hint}')
     return str(first) if first == last else f"{first}-{last}/{min(step, 99)}"
 
 
@@ -478,5 +480,7 @@ def _why_not(field: _Field, item: str) -> str:
         )
     if field.name == "minute" and item.startswith("-"):
         return f'"{item}": the - which keeps cronie from logging means nothing here; leave it out'
-    hint = next((f"; did you mean {name}?" for name in field.names if item.startswith(name)), "")
+    alike = [name for name in field.names if item.startswith(name)]
+    alike = alike or [name for name in field.names if len(item) > 3 and item[:2] == name[:2]]
+    hint = f"; did you mean {alike[0]}?" if alike else ""
     return f'"{item}" is not *, a number, a range, or * or a range with a /step{hint}'

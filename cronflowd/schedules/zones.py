@@ -254,6 +254,8 @@ def _nearest_zone(text: str) -> str:
     if match := _OFFSET.fullmatch(text.strip().casefold()):
         # The zones of the database that are called after an offset have its sign reversed.
         return f"; did you mean Etc/GMT{'-' if match[1] == '+' else '+'}{match[2]}?"
+    if exact := next((name for name in find_zones() if name.casefold() == word), ""):
+        return f"; did you mean {exact}?"
     region, _, city = word.rpartition("/")
     names = sorted(find_zones(), key=lambda name: not name.casefold().startswith(region))
     cities = {name.rpartition("/")[2].casefold(): name for name in reversed(names)}

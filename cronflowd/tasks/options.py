@@ -185,7 +185,8 @@ def _parse_on(text: str) -> str:
         parse_label(text.removeprefix("label:"))
     elif "=" in text:
         raise Refusal(
-            "bad-option", f'"{escape(text[:80])}" is no worker; did you mean label:{escape(text[:80])}?'
+            "bad-option",
+            f'"{escape(text[:80])}" is no worker; did you mean label:{escape(text.rpartition(":")[2][:80])}?',
         )
     elif text not in ("any", "all"):
         check_worker_name(text)
@@ -357,7 +358,8 @@ RULES: dict[str, Rule] = {
             allow="yes parallel concurrent always true",
         ),
         form="skip|queue1|queue|allow|replace", what="its moment comes while it is still running",
-        also="concurrency concurrency_policy concurrencypolicy max_instances parallel singleton lock",
+        also="concurrency concurrency_policy concurrencypolicy max_instances parallel singleton lock"
+        " max_concurrency max_running max_parallel exclusive",
     ),
     "catchup": Rule(
         "catchup",
@@ -436,6 +438,13 @@ ELSEWHERE = {
     "env": "write env.NAME=VALUE",
     "header": "write header.NAME=VALUE",
     "headers": "write header.NAME=VALUE",
+    **dict.fromkeys(("environment", "vars", "envs", "variables"), "write env.NAME=VALUE"),
+    **dict.fromkeys(
+        ("stdout", "stderr", "log", "logfile", "output"),
+        "LOG keeps what it writes; for a file, end with > FILE",
+    ),
+    "shell": "commands are /bin/sh's; for another, write bash -c '…'",
+    **dict.fromkeys(("memory", "mem", "cpu", "ulimit"), "limits are the worker's, or ulimit in the command"),
 }
 # Names of variables and headers that hold what not everybody should read; GIT_AUTHOR_NAME is none.
 _SECRET = re.compile("PASS|PWD|SECRET|TOKEN|KEY|AUTH(?!OR(?!I))|COOKIE|CREDENTIAL", re.IGNORECASE)
@@ -484,7 +493,7 @@ def no_option(key: str) -> str:
     else:
         also = {f"{word}=": rule.also for word, rule in RULES.items()}
         also |= {"name=": "jobname job_name task title id"}
-        hint = meant(key, list(also), also)
+        hint = meant(key.replace("-", "_"), list(also), also)
     return f'there is no option "{escape(key[:80])}"{hint}'
 
 

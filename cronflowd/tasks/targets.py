@@ -80,6 +80,8 @@ def parse_target(text: str) -> Target:
 def _parse_events(words: str | None) -> frozenset[str]:
     if words is None:
         return USUAL
+    if words == "slack":
+        raise Refusal("bad-option", "slack is no event; did you mean slack+https://…?")
     for word in words.split("+"):
         one_of(word, EVENTS, _ALSO_CALLED)
     return frozenset(words.split("+"))

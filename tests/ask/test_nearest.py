@@ -259,6 +259,36 @@ def test_what_is_said_otherwise_is_told_how(line: str, hint: str) -> None:
     assert hint in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("DELTE x", "REMOVE"), ("TIRGGER x", "RUN"), ("MOVE x y", "SET"), ("QUEUE", "RUNS"),
+        ("PUBLISH e", "EMIT"),
+        ("RUNS exitcode=1", "exit="), ("RUNS node=pi", "worker="), ("NEXT x N=3", "n="),
+        ("LOG x FD=2", "fd="),
+        ("ADD retires=3 @daily x", "retry="), ("ADD time-limit=5m @daily x", "timeout="),
+        ("ADD max-runs=3 @daily x", "count="), ("ADD max_concurrency=1 @daily x", "overlap="),
+        ("ADD on=lable:disk=ssd @daily x", "label:disk=ssd"), ("ADD tz=utc @daily x", "UTC"),
+        ("ADD tz=europe/paris @daily x", "Europe/Paris"), ("ADD 0 9 * * wensday x", "wed"),
+        ("ADD 0 9 * * tusday x", "tue"), ("ADD notify=slack:https://x @daily x", "slack+https://…"),
+        ("FORMAT jsno", "json"), ("FORMAT csv", "text"), ("BEAT x done", "ok"),
+    ],
+)  # fmt: skip
+def test_slips_in_what_others_call_it_are_understood_too(line: str, meant: str) -> None:
+    """A wrong letter in DELETE is still DELETE to who typed it."""
+    assert f"did you mean {meant}?" in refusal(line)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [("stdout=/x", "LOG keeps"), ("shell=/bin/bash", "bash -c"), ("memory=1G", "ulimit"),
+     ("environment=A", "env.NAME=")],
+)  # fmt: skip
+def test_what_cron_or_others_have_and_we_do_not_is_told_how_to_do(words: str, hint: str) -> None:
+    """There is a way, and it is no option."""
+    assert hint in refusal(f"ADD {words} @daily x")
+
+
 def test_log_follows_as_tail_does() -> None:
     """The program has -f; who learnt it there types it into netcat."""
     followed = commands.parse("LOG backup follow", CONTEXT)

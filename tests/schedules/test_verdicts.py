@@ -145,7 +145,15 @@ def test_protocol_md_tells_every_verdict_that_is_not_debians() -> None:
         ("0 0 * * 8", 'day-of-week field "8": 8 is not in 0-7'),
         ("0 0 * * * 60", 'second field "60": 60 is not in 0-59'),
         ("? 0 1 * *", 'minute field "?": "?" is not cron; write *'),
-        ("0 22-2 * * *", 'hour field "22-2": the range "22-2" runs backwards'),
+        ("0 22-2 * * *", 'hour field "22-2": the range "22-2" runs backwards; to go round, write 22-23,0-2'),
+        (
+            "0 9 * * fri-sun",
+            'day-of-week field "fri-sun": the range "fri-sun" runs backwards; to go round, write 5-7',
+        ),
+        (
+            "0 9 * * sat-mon",
+            'day-of-week field "sat-mon": the range "sat-mon" runs backwards; to go round, write 6-7,0-1',
+        ),
         ("5/15 * * * *", 'minute field "5/15": a step needs * or a range before it, as in 5-59/15'),
         ("0 0 30 2 *", 'day-of-month field "30": it never comes in month "2", which has 29 days at most'),
         ("0 0 31 4,6 *", 'day-of-month field "31": it never comes in month "4,6", which has 30 days at most'),
