@@ -184,9 +184,12 @@ def next_unread(state: State) -> Any | None:
     return o.TellUnread(next(iter(state.untold))) if state.untold else None
 
 
+ANY = ("",)
+
+
 def targets_of(state: State, spec: TaskSpec, now: datetime) -> Sequence[str]:
     """The workers that a fire is for, one run each; an empty one stands for any that on= allows."""
-    return all_targets(state, spec, now) if spec.options.on == "all" else ("",)
+    return all_targets(state, spec, now) if spec.options.on == "all" else ANY
 
 
 def fire_now(

@@ -45,21 +45,21 @@ class Lanes:
 
     def join(self, run: Run) -> None:
         """A run waits for a worker from now on."""
-        place, on, work = _place(run), run.on, run.spec.work
-        kind = work.partition(":")[0]
+        options, work = run.spec.options, run.spec.work
+        place, on = (run.queued_at + HANDICAP[options.prio], run.id), run.target or options.on
         self._stand(run, place, (on, work))
-        if kind != work:
-            self._stand(run, place, (on, kind))
+        if ":" in work:
+            self._stand(run, place, (on, work.partition(":")[0]))
 
     def _stand(self, run: Run, place: Place, lane: Lane) -> None:
         works = self.heaps.setdefault(lane[0], {})
         if (heap := works.get(lane[1])) is None:
             heap = works[lane[1]] = []
             self._made[lane] = None
-        if len(heap) > FEW + 2 * len(self._runs):
+        heappush(heap, (*place, run.attempt))
+        if not len(heap) % FEW and len(heap) > FEW + 2 * len(self._runs):
             heap[:] = [entry for entry in heap if self._stands(entry)]
             heapify(heap)
-        heappush(heap, (*place, run.attempt))
         if len(self._made) > FEW:
             self._forget_some()
         if not self.free or self.first_in(lane) != place:
@@ -114,6 +114,8 @@ class Lanes:
                 if first is not None:
                     self._ready_as[lane] = first
                     heapreplace(self.ready, (*first, lane))
+                    if self.ready[0][2] is lane:
+                        return self._runs[first[1]], lane
                     continue
                 del self._ready_as[lane]
             heappop(self.ready)
@@ -182,7 +184,3 @@ def accepts(worker: Worker, work: str, on: str) -> bool:
         key, _, value = on[6:].partition("=")
         return worker.labels.get(key) == value
     return worker.name == on
-
-
-def _place(run: Run) -> Place:
-    return run.queued_at + HANDICAP[run.spec.options.prio], run.id

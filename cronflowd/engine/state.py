@@ -566,9 +566,14 @@ def _how_ended(fact: f.RunEnded) -> Reason:
 
 def _count(task: Task, outcome: Outcome) -> None:
     """One more fire of a task has ended, or several have passed."""
-    counts = task.counts = task.counts or {}
-    counts[outcome.state] = counts.get(outcome.state, 0) + outcome.count
-    task.failure = judge(task.failure, outcome)
+    if (counts := task.counts) is None:
+        counts = task.counts = {}
+    try:
+        counts[outcome.state] += outcome.count
+    except KeyError:
+        counts[outcome.state] = outcome.count
+    if task.failure or outcome.state != WELL:
+        task.failure = judge(task.failure, outcome)
     if outcome.run is not None:
         task.last_state, task.last_ended_at = outcome.state, outcome.ended_at
 

@@ -231,7 +231,7 @@ class Tables:
             self.delayed.set(run.id, run)
         else:
             run.move("queued")
-            self.missed.set(run.id, run)
+            self.missed.add((wait_ends(run), run.id))
             self.lanes.join(run)
 
     def lease(self, run: Run, until_at: datetime) -> None:
@@ -266,7 +266,8 @@ def of_one_fire(runs: Iterable[Run]) -> list[Run]:
 
 def wait_ends(run: Run) -> datetime:
     """When a run that no worker took is missed."""
-    return run.queued_at + timedelta(seconds=max(run.spec.options.grace_s, MIN_GRACE_S))
+    grace_s = run.spec.options.grace_s
+    return run.queued_at + timedelta(seconds=grace_s if grace_s > MIN_GRACE_S else MIN_GRACE_S)
 
 
 def _missed_at(run: Run) -> datetime | None:

@@ -295,9 +295,9 @@ class FileJournal(_Lines):
             if self._failed:
                 raise self._failed
             bodies = self._encode(facts, at)
-            size = sum(map(len, bodies)) + _SEAL_BYTES * len(bodies)
-            if not self._bodies:
-                size += len(BATCH_MARK)
+            size = len(bodies[0]) + _MOST_AROUND
+            if len(bodies) > 1:
+                size += sum(map(len, bodies[1:])) + _SEAL_BYTES * (len(bodies) - 1)
             if size > MAX_RECORD_BYTES:
                 _check_length(bodies)
             if size > self._allocated - self._end - self._buffered - self._reserve or self._full:

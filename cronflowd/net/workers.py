@@ -100,6 +100,7 @@ class Link:
     is_held_back: bool = False  # it is given no more runs until it has taken what it is owed
     offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
     rtt_s: float | None = None  # what it measured from one BEAT to the answer
+    most_owed: int = field(init=False)  # bytes that may wait for it while it is given runs, and listened to
 
     def send(self, line: str) -> None:
         """Queues a line; it leaves when all that was decided up to now is on disk."""
@@ -126,9 +127,8 @@ class Link:
         self.pending.clear()
         self.pending_bytes = 0
 
-    @property
-    def most_owed(self) -> int:
-        """Bytes that may wait for it to be read while it is given runs, and listened to."""
+    @most_owed.default
+    def _most_owed(self) -> int:
         return min(MAX_OWED_BYTES, self.outbox.limit_bytes // 4)
 
     @property
@@ -516,7 +516,8 @@ class Batch:
         began = bool(self.begun) and self.begun.pop(which, False) is None
         if self.link.dropped:
             self._tell_dropped(int(run))
-        self._submit(o.ReportEnded(self.link.name, int(run), int(attempt), int(exit_code), details, began))
+        order = o.ReportEnded(self.link.name, int(run), int(attempt), int(exit_code), details, began)
+        self.core.submit(order, None, self.now)
 
     def _beat(self, rest: str) -> None:
         values, extra = split_options(rest)
