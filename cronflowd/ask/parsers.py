@@ -47,7 +47,7 @@ RUN_STATES = ("queued", "sent", "running", *sorted(ENDED))
 
 def add(text: str, context: Context) -> o.AddTask:
     text = text.lstrip(" \t")
-    if text.startswith("{"):
+    if text[:1] == "{":
         record = parse_json(text, "the task")
         words = record if isinstance(record, dict) else {}
         refuse_masks(words)

@@ -13,13 +13,15 @@ _MAIL_ADDRESS = re.compile(
     r"(?!\.)[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*"
 )
 MAX_MAIL_ADDRESS = 254  # RFC 5321
+_ALL = frozenset({"all", "All", "aLl", "alL", "ALl", "AlL", "aLL", "ALL"})
 _TASK_NAME = re.compile(r"task_([1-9][0-9]{0,17})")
 
 
 def check_name(name: str) -> None:
     """Raises Refusal (`bad-option`) unless a task may be called so."""
-    _check_form(name, "name")
-    if name.isdigit() or name.lower() == "all":
+    if not _NAME.fullmatch(name):
+        _check_form(name, "name")
+    if name in _ALL or name.isdigit():
         raise Refusal(
             "bad-option", f'the name "{name}" would be taken for {"an id" if name.isdigit() else "all"}'
         )

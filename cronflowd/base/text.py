@@ -64,6 +64,7 @@ def readable(text: str) -> str:
 # --- key=value words -----------------------------------------------------------------
 
 _KEY = re.compile(r"[^ \t=\"]+=")
+_PLAIN_OPTION = re.compile(r"([^ \t=\"]+)=([^ \t\"{'`“”„‟«»‘’][^ \t\"]*+)(?:[ \t]++|$)")
 _PLAIN_VALUE = re.compile(r"[^ \t\"]*(?=[ \t]|$)")
 _QUOTED_VALUE = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)')
 _QUOTED_ESCAPE = re.compile(r'\\(["\\])')
@@ -85,15 +86,20 @@ def split_options(text: str, is_typed: bool = False) -> tuple[dict[str, str], st
 
 def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) -> int:
     """The same from `at` on, into `options`; returns where the words end, so that nothing is copied."""
-    while match := _KEY.match(text, at):
-        key = match[0][:-1]
-        value, at = _option_value(key, text, match.end(), is_typed)
+    while True:
+        if match := _PLAIN_OPTION.match(text, at):  # as most are
+            key, value = match.groups()
+            at = match.end()
+        elif match := _KEY.match(text, at):
+            key = match[0][:-1]
+            value, at = _option_value(key, text, match.end(), is_typed)
+            while at < len(text) and text[at] in " \t":
+                at += 1
+        else:
+            return at
         if key in options:
             raise Refusal("bad-option", f"{escape(key)}= is given twice")
         options[key] = value
-        while at < len(text) and text[at] in " \t":
-            at += 1
-    return at
 
 
 def _option_value(key: str, text: str, at: int, is_typed: bool) -> tuple[str, int]:
@@ -161,4 +167,4 @@ def shorten(text: str, most: int) -> str:
 
 def format_time(at: datetime) -> str:
     """An aware UTC instant as RFC 3339: `2026-11-21T10:05:00Z`, with `.mmm` unless a whole second."""
-    return at.isoformat(timespec="milliseconds" if at.microsecond else "seconds")[:-6] + "Z"
+    return (at.isoformat(timespec="milliseconds") if at.microsecond else at.isoformat())[:-6] + "Z"

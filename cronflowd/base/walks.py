@@ -31,10 +31,9 @@ class Parted(MutableMapping[K, T]):
         self._count = 0
 
     def get(self, key: Any, default: Any = None) -> T | None:  # type: ignore[override]
-        try:
-            return self._parts[hash(key) >> self._shift & self._mask][key]
-        except KeyError:
-            return default  # type: ignore[no-any-return]
+        # A name that is new is asked for as often as one that is known; an exception would cost more.
+        part = self._parts.get(hash(key) >> self._shift & self._mask)
+        return part.get(key, default) if part else default  # type: ignore[no-any-return]
 
     def __contains__(self, key: object) -> bool:
         return key in self._parts.get(hash(key) >> self._shift & self._mask, ())

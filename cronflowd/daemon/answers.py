@@ -124,7 +124,7 @@ class Answers:
         if verb.answer:
             answer: Answer = getattr(self, f"_{verb.answer}")(question, session)
             return answer
-        if type(question) not in _SLOW:
+        if type(question) not in _SLOW or (type(question) is o.AddTask and not question.spec.options.skip):
             return self._submit(question, session, now)
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question, session)

@@ -127,7 +127,7 @@ class ChangeLog:
         """One more step of the newest change."""
         self.changes[-1].steps.append(step)
         self._steps += 1
-        if not self.is_held:
+        if not self.is_held and (len(self.changes) > MAX_CHANGES or self._steps > MAX_STEPS):
             self.trim()
 
     def trim(self) -> None:

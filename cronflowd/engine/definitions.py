@@ -56,17 +56,20 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
         raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
     task_id = _new_id(state, order.task_id, order.spec.name)
     pause = order.spec.pause or (Pause() if order.paused else None)
-    spec = _settled(state, _named(read_today(order.spec.bare, state.default_tz), task_id))
-    due_at = now if order.now else spec.moments.next_after(now, _anchor(now))
-    _check_some_moment(spec, due_at)
+    spec = order.spec.bare if pause else order.spec
+    spec = _settled(state, _named(read_today(spec, state.default_tz), task_id))
+    anchor_at = _anchor(now)
+    due_at = now if order.now else spec.moments.next_after(now, anchor_at)
+    if due_at is None:
+        _check_some_moment(spec, due_at)
     added = _added(task_id, spec.name, due_at, notes(state, spec))
-    decision = Decision([f.TaskAdded(task_id, spec, _anchor(now), due_at)], added)
+    decision = Decision([f.TaskAdded(task_id, spec, anchor_at, due_at)], added)
     if pause:
         decision.facts.append(f.TaskPaused(task_id, pause.until_at, pause.why))
     if order.now:
         if not targets_of(state, spec, now):
             raise Refusal("busy", in_words(NO_WORKER))
-        task = Task(task_id, spec, _anchor(now))
+        task = Task(task_id, spec, anchor_at)
         decision.facts += start_now(state, task, now).facts
         send_at_once(state, task, decision, now)
     return decision
@@ -127,7 +130,7 @@ def _check_free(state: State, name: str, task_id: int) -> None:
         raise Refusal("exists", f'a task named "{name}" exists already (id {owner})')
     if name in state.beats.expected:
         raise Refusal("exists", f'"{name}" is the name of an expectation; FORGET removes it')
-    if (owner := id_of_name(name)) not in (None, task_id):
+    if name[:5] == "task_" and (owner := id_of_name(name)) not in (None, task_id):
         raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone')
 
 

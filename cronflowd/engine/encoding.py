@@ -13,6 +13,7 @@ from typing import Any, Union
 
 import msgspec
 
+from ..tasks.task import TaskSpec
 from . import facts as f
 
 # These keys of a record are the record's own; a field of that name would be lost in replay.
@@ -61,7 +62,10 @@ def encode_open(last: int, at: bytes, facts: Sequence[f.Fact], more: int = 0) ->
 
 def _with_record(fact: Any) -> f.Fact:
     """A fact that brings a definition, with what is written of it."""
-    written: f.Fact = msgspec.structs.replace(fact, record=f.record_of(fact.record))
+    definition = fact.record
+    if type(definition) is TaskSpec:
+        fact = msgspec.structs.replace(fact, record=definition.record)
+    written: f.Fact = fact
     return written
 
 

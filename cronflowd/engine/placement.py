@@ -22,6 +22,7 @@ from .rules import Decision
 from .state import State
 
 PLACED_TOGETHER = 50  # in one decision
+_told: list[tuple[datetime | None, str]] = [(None, "")]  # the last moment that was told, and how
 
 
 def choose(state: State) -> list[tuple[int, str]]:
@@ -96,7 +97,10 @@ def _order(
         head = _run_head(task_id, spec, state.common.timeout_of(spec.options))
         if task and task.spec is spec:
             task.run_head = head
-    due = format_time(fire.due_at)
+    told_at, due = _told[0]
+    if told_at is not fire.due_at:  # as it mostly is, where many fire at once
+        due = format_time(fire.due_at)
+        _told[0] = fire.due_at, due
     moment = f"{task_id}/{due}"
     if fire.nth > 1:
         moment += f"#{fire.nth}"  # a clock change brought several moments to this one

@@ -52,8 +52,10 @@ def _task_added(state: Tables, fact: f.TaskAdded, at: datetime, seq: int) -> Non
         _take_back_runs(state, task)
     state.unfinished.note_before(fact.id, None)
     state.put(task)
-    state.next_task = max(state.next_task, fact.id + 1)
-    state.end_jump()
+    if fact.id >= state.next_task:
+        state.next_task = fact.id + 1
+    if state.jumped_upto_at is not None:
+        state.end_jump()
     state.set_due(task, fact.due_at)
 
 

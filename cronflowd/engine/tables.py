@@ -133,7 +133,7 @@ class Tables:
     def put(self, task: Task) -> None:
         """A task and its definition, into the tables by name."""
         self.tasks[task.id] = task
-        self.names[task.name] = task.id
+        self.names[task.spec.name] = task.id
         if task.is_notice:
             self.notices.add(task.id)
         if task.paused:
@@ -191,9 +191,9 @@ class Tables:
 
     def read(self, definition: f.Definition) -> TaskSpec:
         """A definition, as a fact brings it."""
-        if isinstance(definition, TaskSpec):
+        if type(definition) is TaskSpec:
             return definition
-        return read_record(definition, self.default_tz)
+        return read_record(f.record_of(definition), self.default_tz)
 
     def emit(self, emitted: f.EventEmitted) -> None:
         """These tasks have to fire for one event more; the list of them is shortened as they do."""

@@ -203,6 +203,11 @@ class _EveryInWords(Every):
         return anchor - (anchor + self.zone.offset(anchor)) % DAY_S
 
 
+MAX_KNOWN = 1000
+# The instant that was asked about last, and what came after it, by schedule; one tuple, as threads ask too.
+_NEXT: list[tuple[datetime, dict[Schedule, datetime | None]]] = [(EPOCH, {})]
+
+
 @frozen(eq=False)
 class Cron(Schedule):
     """Cron fields laid over a zone."""
@@ -217,6 +222,16 @@ class Cron(Schedule):
         return self
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
+        # What is due at one moment is asked for one after the other, and mostly has few schedules.
+        known_at, known = _NEXT[0]
+        if known_at != at or len(known) > MAX_KNOWN:
+            known = {}
+            _NEXT[0] = at, known
+        if self not in known:
+            known[self] = self._next_after(at)
+        return known[self]
+
+    def _next_after(self, at: datetime) -> datetime | None:
         now = to_seconds(at)
         segment = self.zone.at(now)
         asked, end = segment.run if self.fixed else segment.wall
@@ -512,7 +527,7 @@ _BACKWARDS = re.compile(r"[ \t]((?:[0-9*][0-9*/,-]*[ \t]+){4}[0-9*][0-9*/,-]*|@[
 
 def split_schedule(text: str) -> tuple[str, str]:
     """Cuts a line that begins with a schedule: (the schedule, the command after one blank, verbatim)."""
-    if text.startswith('"'):
+    if text[:1] == '"':
         match = _QUOTED.match(text)
         if not match:
             raise Refusal(
@@ -529,9 +544,10 @@ def split_schedule(text: str) -> tuple[str, str]:
         if not match:
             refuse(f'"{text[:64]}": five cron fields, an @word or a quoted schedule must come first')
         schedule = match[0]
-    if text[match.end() : match.end() + 1] not in (" ", "\t"):
+    end = match.end()
+    if text[end : end + 1] not in (" ", "\t"):
         raise Refusal("syntax", f'no command after the schedule "{schedule[:64]}"')
-    command = text[match.end() + 1 :]
+    command = text[end + 1 :]
     if not command:
         raise Refusal("syntax", f'the command after the schedule "{schedule[:64]}" is empty')
     return schedule, command

@@ -217,6 +217,8 @@ def read_words(text: str) -> tuple[Reader, str | None]:
 
 def named_zone(text: str) -> str | None:
     """The zone at a phrase's end; None where there is none, and for what is no phrase."""
+    if "*" in text:  # as in most schedules that are none
+        return None
     match = _ZONE.search(text) if len(text) <= MAX_PHRASE and is_phrase(text) else None
     return _find_zone(match[1]) if match else None
 

@@ -60,9 +60,9 @@ def check_command(command: str, kind: str) -> None:
             "syntax",
             f"the command holds the control character {escape(match[0])} at column {match.start() + 1}",
         )
-    if not command.strip():
+    if not command or command.isspace():
         raise Refusal("syntax", "the command is empty")
-    if len(command.encode()) > MAX_COMMAND_BYTES:
+    if len(command) > MAX_COMMAND_BYTES // 4 and len(command.encode()) > MAX_COMMAND_BYTES:
         raise Refusal("too-long", f"the command is longer than {MAX_COMMAND_BYTES} bytes")
     if check := _COMMANDS.get(kind):
         check(command)
