@@ -197,9 +197,10 @@ class Engine:
 
     def _when_due(self, due_at: datetime, task_id: int) -> Any:
         state = self.state
-        if state.is_stale(due_at, task_id):
+        task = state.tasks.get(task_id)
+        if task is None or task.due_at != due_at:
             return o.PassOver()
-        if state.unfinished.again is not None and state.unfinished.again.waits(state.tasks[task_id]):
+        if state.unfinished.again is not None and state.unfinished.again.waits(task):
             return o.RescheduleTask(task_id)
         return o.FireTask(task_id)
 

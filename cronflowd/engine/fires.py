@@ -67,7 +67,8 @@ def fire(state: State, task: Task, now: datetime) -> Decision:
                 return Decision(pass_range(state, task, first, last, "missed", reason("grace")))
         else:
             newest = moments.latest(first, now, anchor) or first
-    if why := _why_held(state, task, newest):
+    may_be_held = task.paused or state.paused_all or task.spec.unread
+    if may_be_held and (why := _why_held(state, task, newest)):
         return Decision(pass_range(state, task, first, newest, "skipped", why))
     facts: list[f.Fact] = []
     chosen = _newest_working(state, task, newest, now) if task.spec.options.skip else newest
@@ -133,9 +134,9 @@ def _start_newest(
     decided = _decided(task, due_at)
     after = _after(task, due_at, decided, following)
     late_s = (now - due_at).total_seconds()
-    if why := day_off(state, task.spec, due_at):
+    if task.spec.options.skip and (why := day_off(state, task.spec, due_at)):
         return Decision([*facts, *_passed_one(task, "skipped", due_at, why, after)])
-    if late_s > _patience_s(task):
+    if late_s > MIN_GRACE_S and late_s > _patience_s(task):
         why = reason("late", late_s=round(late_s), catchup=task.spec.options.catchup)
         return Decision([*facts, *_passed_one(task, "missed", due_at, why, after)])
     return _start(state, task, due_at, "schedule", now, facts, after, decided)
@@ -158,15 +159,16 @@ def _start(
     why, parked, before, messages = overlap(state, task, first_run)
     if why:
         return Decision([*facts, *_passed_one(task, "skipped", due_at, why, following, settles)])
-    waits, broken = ([], "") if parked else standing(state, task)
+    options = task.spec.options
+    waits, broken = standing(state, task) if options.after and not parked else ([], "")
     if broken:
         return Decision([*facts, *_passed_one(task, "skipped", due_at, broken, following, True)])
     if not (targets := targets_of(state, task.spec, now)):
         return Decision([*facts, *_passed_one(task, "missed", due_at, NO_WORKER, following, settles)])
-    if 0 < task.spec.options.count <= task.fired + 1:
+    if 0 < options.count <= task.fired + 1:
         following = None
     for run, target in enumerate(targets, first_run):
-        not_before_at = delay(task, due_at, f"{decided}{target}", now)
+        not_before_at = delay(task, due_at, f"{decided}{target}", now) if options.jitter_s else None
         queued = f.RunQueued(run, task.id, due_at, by, following, None, parked, not_before_at)
         queued.nth, queued.awaits, queued.target = decided + 1, bool(waits), target
         before.append(queued)
@@ -343,11 +345,9 @@ def day_off(state: State, spec: TaskSpec, at: datetime) -> Reason | None:
     return calendar and reason("calendar", name=calendar)
 
 
-def delay(task: Task, due_at: datetime, which: str, now: datetime) -> datetime | None:
+def delay(task: Task, due_at: datetime, which: str, now: datetime) -> datetime:
     """When a fire with jitter= may start: drawn from its name, so that deciding again decides the same."""
     jitter_s = task.spec.options.jitter_s
-    if not jitter_s:
-        return None
     drawn = draw(f"{task.id} {task.name} {due_at.isoformat()} {which}")
     return now + timedelta(milliseconds=round(jitter_s * 1000 * drawn))
 

@@ -46,14 +46,19 @@ def best_worker(
     work: str, on: str, free: Iterable[Worker], left: Mapping[str, int] | None = None
 ) -> Worker | None:
     """Among workers with a free slot, the one for a run of this work and on=; `left` says how many slots."""
-    best, most = None, 0
+    best: Worker | None = None
     for worker in free:
         if (on != "any" or work not in worker.can) and not accepts(worker, work, on):
             continue
-        slots = worker.free if left is None else left[worker.name]
-        if slots > most or (slots == most > 0 and best and worker.name < best.name):
-            best, most = worker, slots
+        if left is not None and not left[worker.name]:
+            continue
+        if best is None or _rank(worker, left) < _rank(best, left):
+            best = worker
     return best
+
+
+def _rank(worker: Worker, left: Mapping[str, int] | None) -> tuple[int, str]:
+    return -(worker.free if left is None else left[worker.name]), worker.name
 
 
 def send_at_once(state: State, task: Task, decision: Decision, now: datetime) -> None:
