@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from ..base.errors import Refusal
 from ..base.nearest import meant
+from ..base.replies import Reply
 from ..base.text import ODD_BLANK, escape
 from ..engine import orders as o
 from . import parsers as p
@@ -27,7 +28,8 @@ class Verb:
     read: Parser  # what follows the verb
     usage: str
     summary: str
-    answer: str = ""  # the daemon's method that answers it; empty: the engine decides it, as an order
+    answer: str = ""  # the daemon's method that answers it
+    always: Reply | None = None  # the answer, where it is always the same; with neither, it is an order
     changes: bool = False  # although it is answered so
     anybody: bool = False  # may be said before AUTH
     about_days: bool = False  # tells of days off, so calendars are looked at first
@@ -37,7 +39,7 @@ class Verb:
 
     @reads.default
     def _reads(self) -> bool:
-        return bool(self.answer) and not self.changes
+        return bool(self.answer or self.always) and not self.changes
 
     def only_reads(self, rest: str) -> bool:
         """The same with these words."""
@@ -261,7 +263,7 @@ _ROWS = (
         p.help_about, "HELP [VERB|OPTION|TYPE|schedule|time]", "this list; or more about one word", "help",
         anybody=True,
     ),
-    Verb(nothing(q.Alone), "PING", "PONG", "ping", anybody=True),
+    Verb(nothing(q.Alone), "PING", "PONG", always=Reply("PONG"), anybody=True),
     Verb(nothing(q.Alone), "QUIT", "ends the connection", "quit", anybody=True),
 )  # fmt: skip
 VERBS = {row.usage.split(" ")[0]: row for row in _ROWS}

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import trio
 from msgspec.structs import replace
@@ -28,7 +28,7 @@ from ..ask.parsers import RUN_STATES
 from ..ask.revisions import find_revision, show_history
 from ..base import output
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import Reply, format_status
 from ..base.text import escape, format_time
 from ..engine import expectations
 from ..engine import orders as o
@@ -65,6 +65,13 @@ Answer = Reply | Coroutine[Any, Any, Reply]
 class Answers:
     """The core as clients see it."""
 
+    ready: ClassVar = {
+        said: (format_status(verb.always, as_json=False), format_status(verb.always, as_json=True))
+        for name, verb in commands.VERBS.items()
+        if verb.always
+        for said in (name, name.lower())
+    }
+
     def __init__(self, core: Core, data: Path) -> None:
         self.core = core
         self.data = data
@@ -85,7 +92,7 @@ class Answers:
         return self.core.look()
 
     def end_batch(self) -> None:
-        self.core.wake()
+        self.core.end_batch()
 
     def allows_unfinished(self, line: str) -> bool:
         """Whether a line whose newline never came may be taken for whole."""
@@ -121,6 +128,8 @@ class Answers:
         question = verb.parse(rest, self._context)
         if verb.about_days:
             self.files.look_at_calendars()
+        if verb.always:
+            return verb.always
         if verb.answer:
             answer: Answer = getattr(self, f"_{verb.answer}")(question, session)
             return answer
@@ -148,9 +157,6 @@ class Answers:
         return answer if isinstance(answer, Reply) else await answer
 
     # --- one connection ---
-
-    def _ping(self, question: q.Alone, session: Session) -> Reply:
-        return Reply("PONG")
 
     def _hello(self, question: q.Hello, session: Session) -> Reply:
         session.is_session = True

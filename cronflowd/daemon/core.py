@@ -75,6 +75,7 @@ class Core:
         self.clock = clock
         self.gate = Gate(journal.last)
         self.last_seq = journal.last
+        self._beaten = 0  # up to which records were decided when the heart last beat
         self.tokens = tokens  # any of them lets in over TCP; none are asked for if there are none
         self.heartbeat_s = heartbeat_s
         self.kill_grace_s = kill_grace_s
@@ -190,6 +191,7 @@ class Core:
             link.flush(self.last_seq)
         self._touched.clear()
         self.journal.flush()
+        self._beaten = self.last_seq
         if self._is_stopping and not (self.links or self._insisted):
             self._parted.set()
 
@@ -253,6 +255,11 @@ class Core:
         self.sliced.set()
         self.sliced = trio.Event()
         return True
+
+    def end_batch(self) -> None:
+        """Has the heart beat if anything was decided since it last did: a question changes nothing."""
+        if self._touched or self.last_seq > self._beaten:
+            self._more.set()
 
     def wake(self) -> None:
         """Has the heart beat: something was submitted, or may be due."""

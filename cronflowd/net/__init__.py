@@ -3,6 +3,7 @@
 The one rule: it decides nothing about tasks; it hands lines in and carries lines out, and no
 peer is ever waited for.
 
-Read in this order: `lines`, `telnet`, `outbox` (what is owed to a peer), `listeners`, `clients` (port 5050),
+Read in this order: `lines`, `telnet`, `outbox` (what is owed to a peer), `poller` (who has
+something to say), `listeners`, `clients` (port 5050),
 `workers` (port 5051) with `rivals` (two of one name).
 """

@@ -2,7 +2,9 @@
 
 This module knows no verbs. It cuts what arrives into lines, hands each to the core, and puts
 the replies into the outbox, many at a time: a slice of lines makes one commit and one send.
-A slow order (its answer is awaited) holds up the later lines of its own connection only.
+The first slice is executed where it arrives, in the poller's round; what is left of it, and all
+that waits for something, is the connection's own task's (`_Client.read`). So a slow order (its
+answer is awaited) holds up the later lines of its own connection only.
 
 `echo PING | nc HOST PORT` must come back to the prompt, though many netcats never say that
 their input ended. So the server takes silence for an end, as soon as that is safe: `Ending`
@@ -15,7 +17,8 @@ from __future__ import annotations
 import logging
 import pwd
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
@@ -34,6 +37,7 @@ from ..host.config import Settings
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection, Kind
 from .outbox import PIECE_BYTES, Gate, Outbox
+from .poller import Inlet
 from .telnet import SLICE_BYTES, Telnet
 
 MAX_LOCKED_LINE_BYTES = 1024  # before authentication, where that is required
@@ -119,6 +123,10 @@ class Answering(Protocol):
     @property
     def last_seq(self) -> int:
         """The journal sequence number that a reply given now depends on."""
+
+    @property
+    def ready(self) -> Mapping[str, tuple[str, str]]:
+        """Lines whose answer is always the same: as text, and as JSON."""
 
     def enter(self, session: Session) -> None:
         """A connection has begun; says whether it must authenticate."""
@@ -230,7 +238,7 @@ class Ending:
 
 
 class _Client:
-    """The reader and the writer of one connection."""
+    """One connection: what comes in, as far as it can be done at once, and the task that does the rest."""
 
     def __init__(self, connection: Connection, core: Answering, settings: Settings) -> None:
         now = trio.current_time()
@@ -245,16 +253,18 @@ class _Client:
             settings, self.session, now, connection.rtt_s, self._is_half_line, quiet_at=now, looked_at=now
         )
         self._most_owed = min(MAX_OWED_BYTES, max_outbox // 4)
+        self._inlet = Inlet(connection, self._take)
+        self._raw = b""  # what has come and was not cut into lines: telnet's is taken out in slices
         self._lines = LineReader()
+        self._items: deque[Item] = deque()  # the next lines to execute
         self._first: bytearray | None = bytearray()  # the first line; None once it is known to be ours
+        self._is_foreign = False
         self._look_at = 0  # how long it must have become to be looked at again
         self._telnet: Telnet | None = None
         self._skips_line = False  # the line that is coming was answered before its end came
         self._replies: list[str] = []  # of this slice
         self._slow: Awaitable[Reply] | None = None  # the order that ended this slice
         self._ahead: bytes | None = None  # input that was there before the last answers left
-        self._wait: trio.CancelScope | None = None  # while nothing comes
-        self._step = Step.CLOSE
 
     async def write(self, connection_scope: trio.CancelScope) -> None:
         await self._outbox.run()
@@ -267,64 +277,44 @@ class _Client:
         self._connection.close()
 
     async def read(self) -> None:
-        """Takes what comes, or does what is due when nothing comes, until it is time to close."""
+        """Does what is due when nothing comes, and what waits for something, until it is time to close."""
         try:
-            while (came := await self._next()) is not Step.CLOSE:
-                if isinstance(came, Step):
-                    if not await self._take_step(came):
-                        return
-                elif not came:
-                    await self._take_end()
-                elif not self.session.closing and not await self._take(came):
+            while not self._is_foreign:
+                if await self._inlet.wait(self._due_at):
+                    await self._go_on()
+                elif not await self._take_step(self._ending.next_step()[1]):
                     return
         except OSError:
             self._outbox.cut("")
 
-    # --- waiting ---
+    # --- when something is due ---
 
-    async def _next(self) -> bytes | Step:
-        """The next input, or what is due because none came in time."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            await trio.lowlevel.checkpoint()
-            return self._came(ahead, at_once=True)
-        at, self._step = self._ending.next_step()
-        with trio.CancelScope(deadline=at) as self._wait:
-            if self._ending.input_ended:
-                await trio.sleep_forever()
-            return self._came(await self._connection.receive_some(), at_once=False)
-        self._wait = None
-        return self._step
-
-    def _came(self, data: bytes, at_once: bool) -> bytes:
-        self._wait = None
-        ending = self._ending
-        ending.quiet_at = trio.current_time()
-        if not data:
-            ending.input_ended = True
-            return data
-        ending.something_came = True
-        if self._outbox.has_sent and not at_once:
-            ending.more_came = True
-        return data
+    def _due_at(self) -> float:
+        return self._ending.next_step()[0]
 
     def _drained(self) -> None:
         """All that was owed has left: the time of silence begins."""
-        self._ending.quiet_at = trio.current_time()
-        if self._outbox.is_finished and self._ending.finished_at is None:
-            self._ending.finished_at = self._ending.quiet_at
-        if self._wait is not None:
-            self._wait.deadline, self._step = self._ending.next_step()
+        ending = self._ending
+        ending.quiet_at = trio.current_time()
+        if self._outbox.is_finished and ending.finished_at is None:
+            ending.finished_at = ending.quiet_at
+        self._hurry()
+
+    def _hurry(self) -> None:
+        """Has the sleeper wake in time: in a session, what is due at some time only ever moves later."""
+        sleep = self._inlet.sleep
+        if not self.session.is_session or sleep.deadline == inf:
+            sleep.deadline = self._due_at()
 
     def _is_half_line(self) -> bool:
         # The first word decides, and this is asked before each wait: not the whole line again.
         start = self._lines.unfinished_start(MAX_FIRST_WORD)
         return bool(start) and not self._core.allows_unfinished(start.decode(errors="replace"))
 
-    # --- what is due when nothing came ---
-
     async def _take_step(self, step: Step) -> bool:
         """False: the connection is over."""
+        if step is Step.CLOSE:
+            return False
         if step is Step.LOOK:
             self._ending.looked_at = trio.current_time()
             return not self._connection.is_gone()
@@ -334,9 +324,9 @@ class _Client:
         if step is Step.DENY:
             self._add_refusal(Refusal("auth-required", f"there was no AUTH within {AUTHENTICATE_S:g} s"))
             self.session.closing = True
+            self._send_replies()
         else:
             await self._answer_unfinished()
-        self._send_replies()
         self._outbox.finish()
         return True
 
@@ -344,7 +334,6 @@ class _Client:
         """The peer has ended its input: answer all, then close; a watcher goes on watching."""
         if not self.session.closing and self._ending.finished_at is None:
             await self._answer_unfinished()
-            self._send_replies()
         if not self.session.is_live:
             self._outbox.finish()
 
@@ -357,47 +346,96 @@ class _Client:
                 "syntax", "the last line has no newline, so it may be cut short; it was not executed"
             )
         if item is not None:
-            self._run_slice([item], 0)
+            self._items.append(item)
+            self._run_slice()
+            self._send_replies()
             await self._await_slow()
 
     # --- what came ---
 
-    async def _take(self, data: bytes) -> bool:
-        """Executes the lines that `data` completes. False: this is not for us."""
+    def _take(self, data: bytes, at_once: bool = False) -> bool:
+        """Executes a slice of what has come (`at_once`: before an answer left); False: the task goes on."""
+        ending = self._ending
+        ending.quiet_at = trio.current_time()
+        if not data:
+            ending.input_ended = True
+            return False
+        ending.something_came = True
+        if self._outbox.has_sent and not at_once:
+            ending.more_came = True
+        if not self.session.closing:
+            self._raw = data
+            self._turn()
+        self._hurry()
+        return not self._is_at_work()
+
+    def _is_at_work(self) -> bool:
+        """Whether something is left to do, or has to be waited for."""
+        return bool(
+            self._items
+            or self._slow
+            or self._raw
+            or self._lines.has_lines
+            or self._ahead is not None
+            or self._is_foreign
+            or self._outbox.pending_bytes > self._most_owed
+            or (self.session.closing and self._ending.finished_at is None)
+        )
+
+    async def _go_on(self) -> None:
+        """The task's part of what has come: all that waits, and slice after slice of what is left."""
+        while self._is_at_work() and not self._is_foreign:
+            await self._await_slow()
+            if self.session.closing:
+                self._items.clear()
+                self._raw, self._lines = b"", LineReader()
+                self._outbox.finish()
+                break
+            await self._outbox.wait_room(self._most_owed)
+            if self._items or self._raw or self._lines.has_lines:
+                self._turn()
+            elif self._ahead is not None:
+                ahead, self._ahead = self._ahead, None
+                self._take(ahead, at_once=True)
+        if self._ending.input_ended:
+            await self._take_end()
+
+    def _turn(self) -> None:
+        """Executes some lines: one commit and one send."""
+        if not (self._items or self._lines.has_lines):
+            self._feed()
+        if not self._items:
+            # Line by line while nobody is known, because AUTH widens the limit for all that
+            # follows it, and because the others then have their turn whatever it says.
+            is_locked = self.session.is_locked
+            self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES if is_locked else MAX_LINE_BYTES
+            self._items.extend(self._lines.take(1 if is_locked else SLICE_LINES))
+        self._run_slice()
+        # Input that is there before our answers leave was not sent because of them: it is the
+        # rest of one long input, and no sign that somebody reads the answers and goes on.
+        is_last = not (self._items or self._raw or self._lines.has_lines or self.session.closing)
+        if is_last and not self.session.is_session and not self._ending.more_came:
+            self._ahead = self._inlet.read_now()
+        self._send_replies()
+
+    def _feed(self) -> None:
+        """Cuts what has come into lines; a telnet's in slices, as a stranger may send nothing else."""
+        data, self._raw = self._raw, b""
         if self._telnet is None and self.session.kind == "tcp" and not self._lines.unfinished_start(1):
             self._telnet = Telnet.greeted_by(data)
             self.session.is_session |= self._telnet is not None
         if self._telnet is not None:
-            data = await self._strip(data, self._telnet)
+            self._raw = data[SLICE_BYTES:]
+            data, refusal = self._telnet.strip(data[:SLICE_BYTES])
+            if refusal:
+                self._outbox.put(refusal, self._core.gate.committed)
         if self._first is not None and not self._is_ours(data):
-            return False
+            self._is_foreign = True
+            return
         if self._skips_line:
             _, newline, data = data.partition(b"\n")
             self._skips_line = not newline
         self._lines.feed(data)
-        is_first = True
-        while (is_first or self._lines.has_lines) and not self.session.closing:
-            is_locked = self.session.is_locked
-            if is_locked or not is_first:
-                await self._outbox.wait_room(self._most_owed)
-            # Line by line while nobody is known, because AUTH widens the limit for all that
-            # follows it, and because the others then have their turn whatever it says.
-            self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES if is_locked else MAX_LINE_BYTES
-            await self._execute(self._lines.take(1 if is_locked else SLICE_LINES))
-            is_first = False
-        return True
-
-    async def _strip(self, data: bytes, telnet: Telnet) -> bytes:
-        """Takes telnet's part out and answers it, in slices: a stranger may send nothing else."""
-        kept = b""
-        for at in range(0, len(data), SLICE_BYTES):
-            if at:
-                await self._outbox.wait_room(self._most_owed)
-            typed, refusal = telnet.strip(data[at : at + SLICE_BYTES])
-            kept += typed
-            if refusal:
-                self._outbox.put(refusal, self._core.gate.committed)
-        return kept
 
     def _is_ours(self, data: bytes) -> bool:
         """Looks at the first line, as far as it has come, before anything is executed."""
@@ -416,46 +454,26 @@ class _Client:
             self._first = None
         return True
 
-    async def _execute(self, items: list[Item]) -> None:
-        """Executes lines in slices; each ends with one commit and one send."""
-        at = 0
-        while at < len(items) and not self.session.closing:
-            if at:
-                await self._outbox.wait_room(self._most_owed)
-            at = self._run_slice(items, at)
-            if at == len(items) and not self._lines.has_lines:
-                self._look_ahead()
-            await self._await_slow()
-            self._send_replies()
-        if self.session.closing:
-            self._outbox.finish()
-        if self._outbox.pending_bytes > self._most_owed:
-            await self._outbox.wait_room(self._most_owed)
-
-    def _look_ahead(self) -> None:
-        # Input that is there before our answers leave was not sent because of them: it is the
-        # rest of one long input, and no sign that somebody reads the answers and goes on.
-        if not self.session.is_session and not self._ending.more_came:
-            self._ahead = self._connection.receive_now()
-
-    def _run_slice(self, items: list[Item], at: int) -> int:
-        """Executes some lines from `at` on; returns where the next slice begins."""
-        until, now = perf_counter() + SLICE_S, self._core.look()
-        last = min(at + SLICE_LINES, len(items))
-        size = 0
-        while at < last and size < PIECE_BYTES and self._slow is None:
-            item = items[at]
-            at += 1
+    def _run_slice(self) -> None:
+        """Executes some of the lines, until the others should have their turn."""
+        items, ready, session = self._items, self._core.ready, self.session
+        until, now, size = perf_counter() + SLICE_S, None, 0
+        while items and size < PIECE_BYTES and self._slow is None:
+            item = items.popleft()
             if isinstance(item, Refusal):
                 self._add_refusal(item)
+            elif answers := ready.get(item):
+                self._replies.append(answers[session.as_json])
+                session.refused = False
+                continue
             elif _is_order(item):
+                now = now or self._core.look()
                 self._run_line(item, now)
             elif item.startswith("#!"):
-                self.session.is_script = self.session.refused = True
-            if self.session.closing or perf_counter() > until:
+                session.is_script = session.refused = True
+            if session.closing or perf_counter() > until:
                 break
             size += len(self._replies[-1]) if self._replies else 0
-        return at
 
     def _run_line(self, line: str, now: datetime) -> None:
         try:
@@ -469,11 +487,10 @@ class _Client:
             self._slow = answer
 
     async def _await_slow(self) -> None:
-        """The slow order that ended the slice, if one did; what came before it leaves meanwhile."""
+        """The slow order that ended the slice, if one did; what came before it has left."""
         if self._slow is None:
             return
         slow, self._slow = self._slow, None
-        self._send_replies()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_at_watcher)
             try:
@@ -481,7 +498,7 @@ class _Client:
             except Exception as error:  # noqa: BLE001 - a bug in one order must not end the others
                 self._add_refusal(_as_refusal(error))
             finally:
-                self._core.end_batch()  # also when its client has gone meanwhile
+                self._send_replies()  # also when its client has gone meanwhile: this commits
             nursery.cancel_scope.cancel()
 
     async def _look_at_watcher(self) -> None:

@@ -6,7 +6,8 @@ has run out of descriptors says so to whoever calls (`ERR too-many`), logs it on
 on when there are some again. One descriptor is kept in reserve for exactly that.
 
 A Connection takes and gives bytes without waiting where it can, because at 10,000 lines a
-second the waiting is what costs: trio's own streams yield to the scheduler in every call.
+second the waiting is what costs: trio's own streams yield to the scheduler in every call. TLS would
+stand here, behind `receive_now` and `send_now`; bytes may be there then though the socket has none.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 import os
 import resource
 import select
+import selectors
 import socket
 import stat
 import struct
@@ -32,6 +34,7 @@ from attrs import Factory, define
 
 from ..base.errors import Exit, Fatal, leaves
 from ..host.config import Address, format_address
+from . import poller
 
 Kind = Literal["tcp", "unix"]
 
@@ -58,15 +61,27 @@ log = logging.getLogger(__name__)
 
 
 class Connection:
-    """One accepted socket. One task reads; sending is the Outbox's alone."""
+    """One accepted socket. Its Inlet reads, or one task; sending is the Outbox's alone."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
         self.kind = kind_of(sock)
         self.peer = _peer_name(sock)
+        self._is_watched = False
         if self.kind == "tcp":
             _tune(sock)
+
+    def watch(self, ready: Callable[[], None]) -> None:
+        """Has `ready` called in every round in which there is something to read; until `unwatch`."""
+        if not self._is_watched:
+            poller.here().watch(self._sock, selectors.EVENT_READ, ready)
+            self._is_watched = True
+
+    def unwatch(self) -> None:
+        if self._is_watched:
+            poller.here().unwatch(self._sock)
+            self._is_watched = False
 
     def receive_now(self) -> bytes | None:
         """What has arrived already; None if nothing has, empty if nothing will come any more."""
@@ -99,6 +114,7 @@ class Connection:
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
+            self.unwatch()
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 

@@ -90,6 +90,11 @@ class Bell:
         self._rung = False
         self._sleeper: trio.lowlevel.Task | None = None
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the task sleeps, and nothing has woken it yet."""
+        return self._sleeper is not None
+
     def ring(self) -> None:
         self._rung = True
         sleeper, self._sleeper = self._sleeper, None

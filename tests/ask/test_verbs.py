@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cronflowd.ask.commands import VERBS, only_reads, parse
+from cronflowd.ask.commands import VERBS, find_verb, only_reads, parse
 from cronflowd.base.errors import Refusal
+from cronflowd.base.replies import format_status
 from cronflowd.daemon.answers import Answers
 from tests.lib.lines import CONTEXT
 
@@ -67,7 +68,7 @@ def test_before_authentication_only_what_tells_nothing_may_be_said() -> None:
 
 def test_an_order_that_the_engine_decides_never_counts_unfinished() -> None:
     """Cut short, it would change something else than was meant."""
-    assert [name for name, verb in VERBS.items() if not verb.answer and verb.reads] == []
+    assert [name for name, verb in VERBS.items() if not (verb.answer or verb.always) and verb.reads] == []
 
 
 def test_the_tour_is_short_and_names_every_verb() -> None:
@@ -98,3 +99,13 @@ def test_the_tour_is_short_and_names_every_verb() -> None:
 def test_what_only_reads_is_known_by_all_of_its_words(line: str, reads: bool) -> None:
     """Without its newline such a line is answered; one that changes something may be cut short."""
     assert only_reads(line) == reads
+
+
+def test_what_is_always_answered_alike_is_told_as_if_it_were_asked() -> None:
+    """The line skips all that is done for other lines, so nothing of that may matter to it."""
+    for line, told in Answers.ready.items():
+        verb, rest = find_verb(line)
+        assert (verb.anybody, verb.reads, verb.surely, rest) == (True, True, "", "")
+        assert verb.always
+        assert told == tuple(format_status(verb.always, as_json) for as_json in (False, True))
+    assert Answers.ready["ping"] == ("PONG", '{"ok":true,"pong":true}')

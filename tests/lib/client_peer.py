@@ -44,6 +44,7 @@ class FakeCore:
     left: int = 0
     made_rows: int = 0
     must_authenticate: bool = False
+    ready: dict[str, tuple[str, str]] = field(factory=dict)
 
     def enter(self, session: Session) -> None:
         session.must_authenticate = self.must_authenticate
@@ -139,6 +140,7 @@ class Peer:
     """The client's end of a connection."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock  # for what is sent at the same time as what others send
         self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
     async def send(self, data: bytes) -> None:

@@ -110,17 +110,22 @@ class Wire:
         self._to_server = bytearray()
         self._ended = False  # the peer has left
         self._arrived = trio.Event()
+        self._ready: Callable[[], None] | None = None
         self._to_peer = bytearray()
 
     # --- the peer's side ---
 
     def say(self, line: str) -> None:
         self._to_server += line.encode() + b"\n"
-        self._arrived.set()
+        self._arrive()
 
     def leave(self) -> None:
         self._ended = True
+        self._arrive()
+
+    def _arrive(self) -> None:
         self._arrived.set()
+        trio.lowlevel.current_trio_token().run_sync_soon(self._tell)
 
     def take_lines(self) -> list[str]:
         """What has come since the last time."""
@@ -130,6 +135,17 @@ class Wire:
         return text.split("\n")[:-1]
 
     # --- the server's side ---
+
+    def watch(self, ready: Callable[[], None]) -> None:
+        self._ready = ready
+        trio.lowlevel.current_trio_token().run_sync_soon(self._tell)
+
+    def unwatch(self) -> None:
+        self._ready = None
+
+    def _tell(self) -> None:
+        if self._ready and (self._to_server or self._ended):
+            self._ready()
 
     def receive_now(self) -> bytes | None:
         if not self._to_server:
