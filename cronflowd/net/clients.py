@@ -38,7 +38,7 @@ from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection, Kind
 from .outbox import PIECE_BYTES, Gate, Outbox
 from .poller import Inlet
-from .telnet import SLICE_BYTES, Telnet
+from .telnet import IAC, SLICE_BYTES, Telnet
 
 MAX_LOCKED_LINE_BYTES = 1024  # before authentication, where that is required
 MAX_FIRST_WORD = 256  # bytes of an unfinished line that are read to know what it may be
@@ -421,8 +421,8 @@ class _Client:
     def _feed(self) -> None:
         """Cuts what has come into lines; a telnet's in slices, as a stranger may send nothing else."""
         data, self._raw = self._raw, b""
-        if self._telnet is None and self.session.kind == "tcp" and not self._lines.unfinished_start(1):
-            self._telnet = Telnet.greeted_by(data)
+        if data[0] == IAC and self.session.kind == "tcp" and not self._lines.unfinished_start(1):
+            self._telnet = self._telnet or Telnet.greeted_by(data)
             self.session.is_session |= self._telnet is not None
         if self._telnet is not None:
             self._raw = data[SLICE_BYTES:]

@@ -8,7 +8,7 @@ replies stay in order.
 from __future__ import annotations
 
 import re
-from typing import cast
+from typing import Any
 
 from ..base.errors import Refusal
 
@@ -36,7 +36,9 @@ class LineReader:
 
     def feed(self, data: bytes) -> None:
         """Takes in what has arrived."""
-        if end := data.rfind(b"\n") + 1:
+        if (end := data.rfind(b"\n") + 1) == len(data) and not (self._whole or self._rest):
+            self._whole = data
+        elif end:
             self._whole += bytes(self._rest) + data[:end]
             self._rest = bytearray(data[end:])
         else:
@@ -54,11 +56,11 @@ class LineReader:
         if self._skipping or len(self._whole) > self.max_line_bytes:
             return []
         try:
-            *lines, rest = self._whole.decode().replace("\r\n", "\n").split("\n", most)
+            items: list[Any] = self._whole.decode().replace("\r\n", "\n").split("\n", most)
         except UnicodeDecodeError:
             return []
-        self._whole = rest.encode()
-        return cast(list[Item], lines)
+        self._whole = items.pop().encode()
+        return items
 
     def _take_one_by_one(self, most: int) -> list[Item]:
         pieces = self._whole.split(b"\n", most)

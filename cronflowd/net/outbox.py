@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 class Sink(Protocol):
     """The sending half of a connection; only an Outbox calls it."""
 
-    def send_now(self, data: memoryview) -> int:
+    def send_now(self, data: bytes | memoryview) -> int:
         """How many bytes the peer's socket took without waiting; raises OSError when it is broken."""
 
     async def wait_writable(self) -> None: ...
@@ -128,7 +128,7 @@ class Outbox:
         self._sink = sink
         self._gate = gate
         self._queue: deque[tuple[int, bytes | Chunks]] = deque()
-        self._unsent = memoryview(b"")  # may leave, but the socket did not take it yet
+        self._unsent: bytes | memoryview = b""  # may leave, but the socket did not take it yet
         self._seal: Callable[[], None] = _nothing  # of the rows that were put last
         self._is_held = False  # the gate will call
         self._is_finishing = False
@@ -172,7 +172,7 @@ class Outbox:
         self.is_finished = True
         self._queue.clear()
         self._seal = _nothing
-        self._unsent = memoryview(b"")
+        self._unsent = b""
         self.pending_bytes = 0
         self._sink.abort()
         self._stall.cancel()
@@ -241,14 +241,14 @@ class Outbox:
             self.cut("a reply could not be made")
 
     def _send_piece(self) -> None:
-        was_owing = self.is_owing
+        was_owing = bool(self._queue or self._unsent)
         data = self._unsent or self._take()
         if data:
             self.has_sent = True
             sent = self._sink.send_now(data)
             self.pending_bytes -= sent
             self.sent_bytes += sent
-            self._unsent = data[sent:]
+            self._unsent = memoryview(data)[sent:] if sent < len(data) else b""
         self._room.ring()
         if self._unsent:
             self._bell.ring()
@@ -283,7 +283,7 @@ class Outbox:
             self._is_held = True
             self._gate.hold(self)
 
-    def _take(self) -> memoryview:
+    def _take(self) -> bytes:
         """Joins what is on disk, from the head of the queue, up to about one piece."""
         queue, committed = self._queue, self._gate.committed
         pieces: list[bytes] = []
@@ -297,7 +297,7 @@ class Outbox:
                 break  # it is a long way to the next row: others first
             else:
                 made += 1
-        return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _make_piece(self, seq: int, chunks: Chunks) -> bool:
         """Puts the next piece of a long reply, and the reply itself, back; False: it is empty as yet."""
