@@ -36,6 +36,7 @@ from ..tasks.options import parse_count
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection
 from .outbox import Gate, Outbox
+from .poller import Inlet
 from .rivals import Rivals
 
 log = logging.getLogger("cronflowd.workers")
@@ -410,29 +411,38 @@ def _let_go(core: Dispatch, link: Link, why: str) -> None:
 
 
 async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> str:
-    """Reads reports until the connection ends; returns why it did."""
+    """Takes reports until the connection ends; returns why it did."""
     patience_s = BEATS_MISSED * core.heartbeat_s
+    heard_at = trio.current_time()
     batch = Batch(core, link)
-    while True:
-        is_more = True
-        while is_more:
-            link.last_seen_at = batch.now = core.look()
-            try:
-                for item in reader.take(SLICE_LINES):
-                    batch.take(_text(item))
-            finally:
-                batch.close()
-            is_more = reader.has_lines
-            if is_more or link.owes_much:  # whoever does not read what it is told is not read either
-                await link.outbox.wait_room(link.most_owed)
-        data = b""
-        with trio.move_on_after(patience_s) as scope:
-            data = await connection.receive_some()
-        if scope.cancelled_caught:
-            return f"silent for {patience_s:g} s"
-        if not data:
-            return "its connection ended"
+
+    def take_slice() -> None:
+        link.last_seen_at = batch.now = core.look()
+        try:
+            for item in reader.take(SLICE_LINES):
+                batch.take(_text(item))
+        finally:
+            batch.close()
+
+    def take(data: bytes) -> bool:
+        nonlocal heard_at
+        heard_at = trio.current_time()
         reader.feed(data)
+        take_slice()
+        return bool(data) and not (reader.has_lines or link.owes_much)
+
+    inlet = Inlet(connection, take)
+    while True:
+        take_slice()
+        is_more = reader.has_lines
+        if is_more or link.owes_much:  # whoever does not read what it is told is not read either
+            await link.outbox.wait_room(link.most_owed)
+        if is_more:
+            continue
+        if inlet.has_ended:
+            return "its connection ended"
+        if not await inlet.wait(lambda: heard_at + patience_s):
+            return f"silent for {patience_s:g} s"
 
 
 class Batch:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -18,10 +20,12 @@ from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Decision, Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
-from cronflowd.net import workers
+from cronflowd.net import poller, workers
+from cronflowd.net.listeners import Connection
 from cronflowd.net.workers import MAX_OWED_BYTES, SLICE_LINES, serve_worker
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock, Wire
+from tests.lib.steps import counted_steps
 
 
 class PickyJournal(MemoryJournal):
@@ -564,3 +568,64 @@ async def test_a_worker_that_does_not_read_its_answers_is_not_read_either(
     wire.say("HELLO name=a slots=1\n" + "DONE 7 1 0\n" * 20_000)
     await until_quiet()
     assert 50_000 < core.links["a"].outbox.pending_bytes < 60_000
+
+
+# --- reports, over sockets ------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def workers_over_sockets(
+    core: Core, connect: Connect, count: int
+) -> AsyncIterator[list[socket.socket]]:
+    """Their ends of as many connections; each has joined."""
+    pairs = [socket.socketpair() for _ in range(count)]
+    peers = [theirs for _, theirs in pairs]
+    connections = [Connection(ours) for ours, _ in pairs]
+    for number, (connection, peer) in enumerate(zip(connections, peers, strict=True)):
+        connect(connection)
+        peer.send(b"HELLO name=w%d slots=10\n" % number)
+    await until_quiet()
+    for number, peer in enumerate(peers):
+        assert peer.recv(1000).startswith(b"OK w%d " % number)
+    yield peers
+    for peer in peers:
+        peer.close()
+    await until_quiet()
+    for connection in connections:
+        connection.close()
+
+
+async def test_reports_cost_no_switch_of_tasks_and_share_a_commit(
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many workers report at one time: one turn of one task, and one commit."""
+    monkeypatch.setattr(poller, "ROUND_S", 60.0)  # or a slow machine would interrupt a round
+    async with workers_over_sockets(core, connect, 10) as peers:
+        for _ in range(100):
+            line(core, "NOW x")
+        core.wake()
+        await until_quiet()
+        commits: list[int] = []
+        core.journal.notify = lambda seq: commits.append(seq) or core.committed(seq)
+        orders = [[word.split()[1:3] for word in peer.recv(10_000).decode().splitlines()] for peer in peers]
+        assert sum(map(len, orders)) == 100
+        with counted_steps() as steps:
+            for peer, held in zip(peers, orders, strict=True):
+                peer.send("".join(f"DONE {run} {attempt} 0\n" for run, attempt in held).encode())
+            await until_quiet()
+        assert (steps["serve_worker"], len(commits), len(core.state.runs)) == (0, 1, 0)
+        for peer, held in zip(peers, orders, strict=True):
+            assert peer.recv(10_000).count(b"ACK") == len(held)
+
+
+async def test_a_connection_that_was_replaced_is_not_listened_to_any_more(
+    core: Core, connect: Connect
+) -> None:
+    """What it says would be taken for the word of the one that has its name now."""
+    async with workers_over_sockets(core, connect, 1) as (peer,):
+        told: list[f.Fact] = []
+        core.feeds.append(Listener(told))
+        peer.send(b"BYE\n")
+        core.links["w0"].scope.cancel()
+        await until_quiet()
+        assert [type(fact) for fact in told] == [f.WorkerLeft]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from math import inf
 
@@ -18,18 +17,9 @@ from cronflowd.net import clients, poller
 from cronflowd.net.listeners import Connection
 from cronflowd.net.poller import Inlet
 from tests.lib.client_peer import FakeCore, Peer, connected
+from tests.lib.steps import counted_steps
 
 PEERS = 20
-
-
-class Steps(trio.abc.Instrument):
-    """How often each task was given its turn, by its name."""
-
-    def __init__(self) -> None:
-        self.taken: Counter[str] = Counter()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.taken[task.name.rpartition(".")[2]] += 1
 
 
 @pytest.fixture
@@ -50,21 +40,13 @@ async def sessions(core: FakeCore) -> AsyncIterator[list[Peer]]:
         yield peers
 
 
-@contextmanager
-def counted() -> Iterator[Counter[str]]:
-    steps = Steps()
-    trio.lowlevel.add_instrument(steps)
-    yield steps.taken
-    trio.lowlevel.remove_instrument(steps)
-
-
 async def test_a_request_costs_no_switch_of_tasks(clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has come at one time is executed in one turn of one task, however many have sent it."""
     monkeypatch.setattr(poller, "ROUND_S", 60.0)  # or a slow machine would interrupt a round
     monkeypatch.setattr(clients, "SLICE_S", 60.0)
     core = FakeCore(ready={"PING": ("PONG", "{}")})
     async with sessions(core) as peers:
-        with counted() as steps:
+        with counted_steps() as steps:
             for seq in range(0, 10 * PEERS, PEERS):
                 for peer in peers:
                     peer.sock.send(b"PING\nADD 1\nECHO x\n")
@@ -103,7 +85,7 @@ async def test_requests_put_off_the_end_of_a_session_without_waking_its_task(clo
     async with connected(FakeCore()) as peer:
         await peer.send(b"HELLO\n")
         await peer.read(b"OK cronflowd\n")
-        with counted() as steps:
+        with counted_steps() as steps:
             for _ in range(100):
                 await trio.sleep(10)
                 peer.sock.send(b"ECHO x\n")
@@ -119,7 +101,7 @@ async def test_what_comes_while_the_task_is_at_work_stays_in_the_socket(clock: M
     async with sessions(core) as peers:
         peers[0].sock.send(b"SLOW 50\n")
         await trio.testing.wait_all_tasks_blocked()
-        with counted() as steps:
+        with counted_steps() as steps:
             for _ in range(20):
                 peers[0].sock.send(b"ECHO x\n")
                 await trio.testing.wait_all_tasks_blocked()
