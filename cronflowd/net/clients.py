@@ -43,6 +43,8 @@ from .telnet import IAC, SLICE_BYTES, Telnet
 MAX_LOCKED_LINE_BYTES = 1024  # before authentication, where that is required
 MAX_FIRST_WORD = 256  # bytes of an unfinished line that are read to know what it may be
 LEAST_OUTBOX_BYTES = 8 * PIECE_BYTES  # below this, our own pieces could cut a good reader
+BUFFER_BYTES = 1024  # netcats read and send a long input in some multiple of it
+LF = 0x0A
 MAX_OWED_BYTES = 1 << 20  # while this much is owed, no more is read
 SLICE_LINES = 500  # after so many lines, or so long, the others have their turn
 SLICE_S = 0.005
@@ -265,6 +267,7 @@ class _Client:
         self._replies: list[str] = []  # of this slice
         self._slow: Awaitable[Reply] | None = None  # the order that ended this slice
         self._ahead: bytes | None = None  # input that was there before the last answers left
+        self._goes_on = False  # what came last ended amid a line, or with a netcat's buffer: it was not all
 
     async def write(self, connection_scope: trio.CancelScope) -> None:
         await self._outbox.run()
@@ -361,8 +364,9 @@ class _Client:
             ending.input_ended = True
             return False
         ending.something_came = True
-        if self._outbox.has_sent and not at_once:
+        if self._outbox.has_sent and not (at_once or self._goes_on):
             ending.more_came = True
+        self._goes_on = data[-1] != LF or len(data) % BUFFER_BYTES == 0
         if not self.session.closing:
             self._raw = data
             self._turn()

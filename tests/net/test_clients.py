@@ -134,6 +134,17 @@ async def test_a_long_input_is_not_taken_for_a_conversation(clock: MockClock) ->
         await peer.ends_after(0.2)
 
 
+@pytest.mark.parametrize("first", [b"PING\nPI", b"PING   \n" * 128])
+async def test_the_rest_of_a_cut_input_is_no_reaction_to_an_answer(clock: MockClock, first: bytes) -> None:
+    """A netcat sends a file in pieces; we may have answered one before the next is on its way."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(first)
+        await peer.read(b"PONG\n" * first.count(b"\n"))
+        await peer.send(b"PING\n"[len(first.rpartition(b"\n")[2]) :])
+        await peer.read(b"PONG\n")
+        await peer.ends_after(0.2)
+
+
 async def test_a_first_byte_after_a_second_is_a_person(clock: MockClock) -> None:
     """Nobody types a line within a second; people are left alone for five minutes of silence."""
     async with connected(FakeCore()) as peer:
