@@ -31,6 +31,7 @@ from cronflowd.engine import slices
 from cronflowd.engine.engine import BIG_STEP_S, Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import Journal
+from cronflowd.net.outbox import Gate, Outbox
 from cronflowd.net.workers import Link
 from cronflowd.schedules.schedule import Schedule, parse_schedule
 from cronflowd.tasks.reasons import reason
@@ -503,7 +504,7 @@ def test_a_worker_s_clock_that_is_far_off_is_told_once_until_it_is_right(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A line at every heartbeat would hide all others."""
-    link = Link("pi", "here", cast(Any, None), cast(Any, None), START, cast(Any, None))
+    link = Link("pi", "here", Outbox(cast(Any, None), Gate(), 1), cast(Any, None), START, cast(Any, None))
     told = []
     for offset_s in (0.5, 3.0, 4.0, -1.0, -2.5):
         caplog.clear()
