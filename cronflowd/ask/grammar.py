@@ -79,7 +79,7 @@ _HEAD = re.compile(
 )
 _FIRST_WORD = re.compile("[ \t\ufeff]*([^ \t]*)[ \t]?")  # some editors begin a text with U+FEFF
 _BLANKS = re.compile(r"[ \t]*")
-is_plain = re.compile(r'[^ \t"=]+').fullmatch  # one word, without quotes
+is_plain = re.compile(r'(?!all$|ALL$)[^ \t"=*?\[]+').fullmatch  # one word, without quotes, and no pattern
 _WORD = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)|[^ \t"]+')
 
 
@@ -201,6 +201,7 @@ def refs(words: list[str]) -> tuple[str, ...] | None:
         raise WrongWords("no task")
     if [word.lower() for word in words] == ["all"]:
         return None
+    check_no_glob(words)
     if len(words) > MAX_REFS:
         raise Refusal("limit", f"more than {MAX_REFS} tasks in one line; `all` means every one")
     return tuple(words)
@@ -235,8 +236,17 @@ def asked_tag(tag: str) -> str:
 def ref(words: list[str], options: dict[str, str]) -> Ref:
     """One task; or all that tag= and name= choose, where no task is named."""
     if words or not (options.get("tag") or options.get("name")):
+        check_no_glob(words[:1] if len(words) == 1 else [])
         return one_word(words, "task")
     return pattern(options)
+
+
+def check_no_glob(words: list[str]) -> None:
+    """Several tasks are chosen by name=; a word is one task's."""
+    for word in words:
+        if re.search(r"[*?\[]", word) or word.lower() == "all":
+            glob = escape("*" if word.lower() == "all" else word[:40])
+            raise Refusal("not-found", f'no task is called "{escape(word[:40])}"; did you mean name={glob}?')
 
 
 def run_number(word: str) -> int:

@@ -20,7 +20,7 @@ from ..schedules.english import parse_moment
 from ..schedules.schedule import parse_event, settle_schedule, split_schedule
 from ..schedules.words import ADVERBS, named_zone
 from ..tasks.options import DEFAULTS, ELSEWHERE, RULES, no_option, parse_count, refuse_masks, set_options
-from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule
+from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule, check_phrase_rest
 from ..tasks.task import ENDED, TaskSpec, make_spec, parse_json, parse_record
 from . import grammar as g
 from . import questions as q
@@ -71,8 +71,11 @@ def add(text: str, context: Context) -> o.AddTask:
         schedule, command = split_schedule(rest)
     except Refusal as refusal:
         raise Refusal(refusal.code, refusal.message + _meant_option(options, rest)) from None
-    if rest[0] != '"' and SUSPECT.match(command) and options.get("type", "shell") in SHELLS:
-        check_command_word(schedule, command)
+    if SUSPECT.match(command) and options.get("type", "shell") in SHELLS:
+        if rest[0] != '"':
+            check_command_word(schedule, command)
+        elif schedule[:1].isalpha():
+            check_phrase_rest(schedule, command)
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
     zone = named_zone(schedule) or context.default_tz
     return o.AddTask(_spec(schedule, options, command, zone, context), **flags)
@@ -139,6 +142,8 @@ def _meant_option(options: dict[str, str], rest: str) -> str:
 
 def at(text: str, context: Context) -> o.AddTask:
     time, rest = g.time_word(text)
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", time) and (clock := re.match(r"[0-9]{1,2}:[0-9:]+", rest)):
+        raise WrongWords(f'a time with a blank stands in double quotes, as in AT "{time} {clock[0]}" COMMAND')
     if time[:1].isalpha() and '"' not in text[: len(time)]:
         raise WrongWords('a time in words stands in double quotes, as in AT "tomorrow at 8 AM" COMMAND')
     options, command = split_options(rest, True)
@@ -189,6 +194,10 @@ def set_task(text: str, context: Context) -> o.SetTask:
     ref = g.ref(words, options)
     if not options:
         raise WrongWords("nothing to set")
+    if not options.get("name", "-"):
+        raise Refusal(
+            "bad-option", "name= is empty; a task without a name of its own is task_<id>, so say that"
+        )
     for key in {"cron", "cmd", "id"} & options.keys():
         hint = {"cron": "schedule= is", "cmd": "command= is", "id": "a task keeps its number; name= is"}[key]
         raise Refusal("bad-option", f"there is no option {key}=; {hint} what SET takes")
@@ -248,7 +257,7 @@ def run(text: str, context: Context) -> o.RunTask:
         return o.RunTask(text, {})
     words, options = g.split_any(text)
     if not options:
-        return o.RunTask(g.one_word(words, "task"), {})
+        return o.RunTask(g.ref(words, options), {})
     return o.RunTask(_target(words, options), _arguments(options, "arg."))
 
 
@@ -301,7 +310,7 @@ def list_tasks(text: str, context: Context) -> q.ListTasks:
 def runs(text: str, context: Context) -> q.ListRuns:
     keys = ("state", "worker", "exit", "tag", *g.BOUNDS, "limit", "offset")
     words, options = g.split_words(text, *keys)
-    ref, state = g.one_or_none(words, "task"), g.choice(options, "state", RUN_STATES, **_STATES_ALSO)
+    ref, state = g.one_or_all(words), g.choice(options, "state", RUN_STATES, **_STATES_ALSO)
     if worker := options.get("worker", ""):
         check_worker_name(worker)
     tag, status = g.asked_tag(options.get("tag", "")), g.count(options, "exit", 0, 999)
@@ -325,7 +334,7 @@ def failed(text: str, context: Context) -> q.ListFailed:
 
 def history(text: str, context: Context) -> q.ShowHistory:
     words, options = g.split_words(text, "limit", "offset")
-    return q.ShowHistory(g.one_or_none(words, "task"), *g.page(options))
+    return q.ShowHistory(g.one_or_all(words), *g.page(options))
 
 
 def log(text: str, context: Context) -> q.ShowLog:

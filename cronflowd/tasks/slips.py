@@ -40,12 +40,13 @@ _UNIT = re.compile(
 _DAY = "(?:mon|tues|wednes|thurs|fri|satur|sun)days?"
 _TIME = re.compile(
     rf"(?:at[ \t]+)?[0-9]{{1,2}}(?::[0-9]{{2}}\b|[ \t]?[ap]m\b)|on[ \t]+(?:the|[0-9])"
-    rf"|(?:on[ \t]+)?{_DAY}[ \t]",
+    rf"|at[ \t]+[0-9]+[ \t]+[a-z]|(?:on[ \t]+)?{_DAY}[ \t]",
     re.IGNORECASE,
 )
 # What does not begin so is no slip.
 SUSPECT = re.compile(
-    rf"[ \t]*(?:[*?@0-9]|--|L|[smhd][ \t]|{_DAY}|{_NAME}|at|on|sec|min|hour|hr|day|week|[a-z]+=)",
+    rf"[ \t]*(?:[*?@0-9]|--|L|[smhd][ \t]|{_DAY}|{_NAME}|at|on|sec|min|hour|hr|day|week|[a-z]+="
+    r"|in[ \t]|from[ \t]|between[ \t]|every[ \t]|and[ \t]|utc\b|gmt\b|[a-z]+/[a-z])",
     re.IGNORECASE,
 )
 _KEY = re.compile(r"([a-z]+)=([^ \t;&|<>$`'\"()]*)[ \t]+[^ \t;&|]")
@@ -67,6 +68,36 @@ def check_command_word(schedule: str, command: str) -> None:
     elif is_field:
         how = _six_fields(schedule, word)
         _refuse(word, f"{how}; a program that is called so stands behind a schedule in quotes")
+    if _ZONE.fullmatch(word):
+        _refuse(word, f"a zone stands before the schedule, as tz={word}")
+    check_option_word(command)
+
+
+_ZONE = re.compile(
+    "UTC|GMT|(?:Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific|Etc)/[A-Z][A-Za-z_/+-]+"
+)
+
+
+def check_phrase_rest(phrase: str, command: str) -> None:
+    """Refuses a command that begins with more words of the phrase in quotes before it."""
+    words = command[:MAX_READ].split()
+    for count in range(min(len(words) - 1, MAX_PHRASE_WORDS) if _GOES_ON.match(command) else 0, 1, -1):
+        more = " ".join(words[:count])
+        try:
+            parse_schedule(f"{phrase} {more}", "UTC")
+        except Refusal:
+            continue
+        _refuse(words[0], f'the schedule goes on behind its quotes; say "{phrase} {more}"')
+    check_option_word(command)
+
+
+MAX_PHRASE_WORDS = 6
+_GOES_ON = re.compile(r"[ \t]*(?:on|at|from|in|of|between|every|and)[ \t]", re.IGNORECASE)
+
+
+def check_option_word(command: str) -> None:
+    """Refuses a command that begins with an option of ours, which stands before the schedule."""
+    command = command[:MAX_READ].lstrip(" \t")
     if match := _LONG_OPTION.match(command):
         _refuse(match[0], f"options stand before the schedule, as {match[1]}=VALUE")
     if (match := _KEY.match(command)) and _is_option(match[1], match[2]):
@@ -89,10 +120,25 @@ def _six_fields(schedule: str, word: str) -> str:
 
 def check_no_schedule(command: str) -> None:
     """Refuses what NOW and AT take for a command, and what was meant for ADD."""
-    if _FIVE.match(command[:MAX_READ]):
+    command = command[:MAX_READ]
+    if _FIVE.match(command) or _RHYTHM.match(command):
         raise Refusal(
             "syntax", f'"{escape(command[:40])}": a schedule belongs to ADD; here only a command follows'
         )
+    if _FROM_NOW.match(command):
+        raise Refusal(
+            "syntax", f'"{escape(command[:40])}": a time belongs to AT, as in AT "in 5 minutes" COMMAND'
+        )
+
+
+_RHYTHM = re.compile(
+    r'"?(?:(?:every|each)[ \t]+(?:[0-9]+|second|minute|hour|day|weekday|week|month|[a-z]+day)\b'
+    r'|(?:hourly|daily|weekly|monthly|yearly)(?:"|[ \t]+(?:at|on)\b))',
+    re.IGNORECASE,
+)
+_FROM_NOW = re.compile(
+    r'"?(?:in[ \t]+[0-9]+[ \t]*(?:s|m|h|sec|min|hour|day|week)|(?:tomorrow|today)[ \t]+at\b)', re.I
+)
 
 
 def _is_option(key: str, value: str) -> bool:
@@ -108,7 +154,11 @@ def _refuse(word: str, why: str) -> NoReturn:
 
 def remarks(command: str) -> Iterator[str]:
     """What a shell will make of a command otherwise than its writer thinks, as likely as not."""
-    if is_open(command):
+    if re.match(r"[ \t]*#", command):
+        yield "the command is a comment: the shell does nothing and ends well"
+    elif re.match(r"[ \t]*(?:&&?|\|\|?|;|\))", command):
+        yield "no command of the shell begins so: it will refuse it"
+    elif is_open(command):
         yield "a quote in the command is not closed: the shell will refuse it"
     elif (match := _ALL_QUOTED.fullmatch(command)) and re.search("[ \t]", match[1].strip(" \t")):
         yield "the whole command stands in quotes: to the shell it is one program's name, with blanks in it"
@@ -119,7 +169,7 @@ def remarks(command: str) -> Iterator[str]:
 
 
 # What holds none of these is not remarked on.
-DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root")
+DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]")
 _TYPESET = re.compile("[“”„‟«»‘’‚]")
 _ALL_QUOTED = re.compile(r"""["']((?<=")[^"\\$`]*+(?=")|(?<=')[^']*+(?='))["'][ \t]*+""")
 # Up to a comment, or to a quote that is not closed.

@@ -293,3 +293,9 @@ def test_log_follows_as_tail_does() -> None:
     """The program has -f; who learnt it there types it into netcat."""
     followed = commands.parse("LOG backup follow", CONTEXT)
     assert [commands.parse(f"LOG backup {word}", CONTEXT) for word in ("-f", "--follow")] == [followed] * 2
+
+
+@pytest.mark.parametrize("verb", ["RUNS", "HISTORY", "STATS", "DST"])
+def test_all_is_what_the_verb_alone_is(verb: str) -> None:
+    """No task is ever called so; `RUNS all` answered OK 0, as of a task that never ran."""
+    assert commands.parse(f"{verb} all", CONTEXT) == commands.parse(verb, CONTEXT)
