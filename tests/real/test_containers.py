@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.test_container_files import COMPOSE, last
+from tests.host.test_container_files import COMPOSE, WORKLOADS, last
 from tests.real.running import PATIENCE_S, ROOT, wait_until
 
 pytestmark = pytest.mark.real
@@ -36,6 +36,8 @@ mount -t tmpfs none /var/lib && mkdir -m 700 /var/lib/cronflowd && chown {USER} 
 mount -t tmpfs none /run && mkdir /run/secrets /run/bin /run/python
 printf a-secret-for-tests > /run/secrets/token
 chown {USER} /run/secrets/token && chmod 400 /run/secrets/token
+mkdir /run/secrets/cronflowd && cp /run/secrets/token /run/secrets/cronflowd/
+chgrp {USER} /run/secrets/cronflowd/token && chmod 440 /run/secrets/cronflowd/token
 printf '127.0.0.1 localhost cronflowd\n' > /run/hosts && mount --bind /run/hosts /etc/hosts
 printf %s {shlex.quote(PROGRAM)} > /run/bin/cronflowd && chmod 755 /run/bin/cronflowd
 mount --bind {sys.base_prefix} /run/python
@@ -59,13 +61,17 @@ class Engine:
         self.net = net
         self.started: dict[str, subprocess.Popen[str]] = {}
 
-    def up(self, name: str) -> int:
-        """Starts a service; the process that is its process 1."""
-        words = [*json.loads(last("ENTRYPOINT")), *COMPOSE["services"][name]["command"]]
+    def up(self, name: str, words: list[str], **variables: str) -> int:
+        """Starts a container with these arguments; the process that is its process 1."""
+        words = [*json.loads(last("ENTRYPOINT")), *words]
         command = ["nsenter", "-n", "-t", str(self.net), "unshare", "-m", "-p", "-f", "--mount-proc"]
         command += ["--kill-child", "sh", "-c", PREPARE, "sh", *AS_USER, *words]
         process = subprocess.Popen(
-            command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            command,
+            env=environment() | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.started[name] = process
         wait_until(lambda: self.children(process.pid))
@@ -137,13 +143,14 @@ def test_a_command_that_is_process_1_ends_at_term(engine: Engine) -> None:
 
 def test_compose_as_it_is_written(engine: Engine) -> None:
     """Daemon and workers find each other, jobs run as nobody special, and all end at TERM, as process 1."""
-    daemon = engine.up("cronflowd")
+    services = COMPOSE["services"]
+    daemon = engine.up("cronflowd", services["cronflowd"]["command"])
     stdout = engine.started["cronflowd"].stdout
     assert stdout
     assert stdout.readline() == "cronflowd ready control=0.0.0.0:5050 workers=0.0.0.0:5051 pid=1\n"
     healthy = json.loads(last("HEALTHCHECK").partition("CMD ")[2])
     assert engine.execute(daemon, *healthy).stdout == "PONG\n"
-    workers = {name: engine.up(name) for name in ("worker-1", "worker-2")}
+    workers = {name: engine.up(name, services[name]["command"]) for name in ("worker-1", "worker-2")}
     for name in workers:
         job = ["cronflowd", "run", "--on", name, "--", "sh", "-c", "id -u; (sleep 0.2 &)"]
         assert engine.execute(daemon, *job).stdout == f"{USER}\n"
@@ -152,4 +159,47 @@ def test_compose_as_it_is_written(engine: Engine) -> None:
     assert (locked.returncode, locked.stderr[:34]) == (77, "cronflowd: error: auth-required: A")
     for name, pid in workers.items():
         assert engine.stop(name, pid) == 0
+    assert engine.stop("cronflowd", daemon) == 0
+
+
+def test_the_image_s_own_command_runs_jobs_in_the_container(engine: Engine) -> None:
+    """As the Dockerfile's first lines say: one container, and `docker exec … cronflowd add`."""
+    daemon = engine.up("alone", json.loads(last("CMD")))
+    stdout = engine.started["alone"].stdout
+    assert stdout
+    assert stdout.readline().startswith("cronflowd ready ")
+    added = engine.execute(daemon, "cronflowd", "add", "name=hello", "* * * * *", "echo Hello")
+    assert (added.returncode, added.stdout[:7]) == (0, "1 hello")
+    ran = engine.execute(daemon, "cronflowd", "run", "--", "sh", "-c", "pwd; echo $HOME")
+    assert ran.stdout == "/var/lib/cronflowd\n" * 2
+    assert engine.stop("alone", daemon) == 0
+
+
+def test_kubernetes_as_it_is_written(engine: Engine) -> None:
+    """The secret's file is the group's to read, the state a directory of its own, and the probes answer."""
+    containers = {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"]["containers"][0] for each in WORKLOADS
+    }
+    set_up = {
+        name: {each["name"]: each["value"] for each in container["env"] if "value" in each}
+        for name, container in containers.items()
+    }
+    daemon = engine.up("cronflowd", containers["cronflowd"]["args"], **set_up["cronflowd"])
+    stdout = engine.started["cronflowd"].stdout
+    assert stdout
+    assert stdout.readline() == "cronflowd ready control=0.0.0.0:5050 workers=0.0.0.0:5051 pid=1\n"
+
+    def said(*words: str) -> str:
+        variables = [f"{name}={value}" for name, value in set_up["cronflowd"].items()]
+        return engine.execute(daemon, "env", *variables, *words).stdout
+
+    for probe in ("startupProbe", "livenessProbe"):
+        assert said(*containers["cronflowd"][probe]["exec"]["command"]) == "PONG\n"
+    pods = {}
+    for pod in ("cronflowd-worker-0", "cronflowd-worker-1"):
+        args = [word.replace("$(POD_NAME)", pod) for word in containers["cronflowd-worker"]["args"]]
+        pods[pod] = engine.up(pod, args, **set_up["cronflowd-worker"])
+    for pod in pods:
+        assert said("cronflowd", "run", "--on", pod, "--", "id", "-u") == f"{USER}\n"
+    assert [engine.stop(pod, pid) for pod, pid in pods.items()] == [0, 0]
     assert engine.stop("cronflowd", daemon) == 0
