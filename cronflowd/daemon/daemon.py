@@ -115,6 +115,7 @@ class Daemon:
             if count % PROGRESS_EVERY == 0:
                 log.info("replayed %d records of the journal", count)
         gc.freeze()
+        gc.set_threshold(10_000, 20, 20)  # what orders leave is hardly ever a circle
         gc.enable()
         return count == 0
 

@@ -50,7 +50,7 @@ def encode_open(last: int, at: bytes, facts: Sequence[f.Fact], more: int = 0) ->
     records = []
     more += len(facts)
     for fact in facts:
-        body = _encode(_with_record(fact) if type(fact) in _DEFINING else fact)
+        body = _encode_defining(fact) if type(fact) in _DEFINING else _encode(fact)
         last, more = last + 1, more - 1
         if more:
             named = body.index(b'"', len(_NAME)) + 1
@@ -60,13 +60,14 @@ def encode_open(last: int, at: bytes, facts: Sequence[f.Fact], more: int = 0) ->
     return records
 
 
-def _with_record(fact: Any) -> f.Fact:
-    """A fact that brings a definition, with what is written of it."""
+def _encode_defining(fact: Any) -> bytes:
+    """Of a fact that brings a definition, its record is written."""
     definition = fact.record
     if type(definition) is TaskSpec:
-        fact = msgspec.structs.replace(fact, record=definition.record)
-    written: f.Fact = fact
-    return written
+        fact.record = definition.record
+    body: bytes = _encode(fact)
+    fact.record = definition
+    return body
 
 
 def decode(record: bytes) -> tuple[int, datetime, f.Fact, bool]:

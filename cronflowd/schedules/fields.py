@@ -338,10 +338,15 @@ _LAST_DOW = re.compile(r"([0-9]|[a-z]{3})l")
 
 
 def make_fields(minutes: int, hours: int, seconds: int, days: Days) -> Fields:
+    return Fields(days, hours, minutes, seconds, days.every, *_times_of_day(minutes, hours, seconds))
+
+
+@lru_cache(maxsize=4096)
+def _times_of_day(minutes: int, hours: int, seconds: int) -> tuple[int, int, int]:
+    """The first and the last second that they name in a day, and how many."""
     first = low_bit(hours) * 3600 + low_bit(minutes) * 60 + low_bit(seconds)
     final = (hours.bit_length() - 1) * 3600 + (minutes.bit_length() - 1) * 60 + seconds.bit_length() - 1
-    per_day = hours.bit_count() * minutes.bit_count() * seconds.bit_count()
-    return Fields(days, hours, minutes, seconds, days.every, first, final, per_day)
+    return first, final, hours.bit_count() * minutes.bit_count() * seconds.bit_count()
 
 
 @lru_cache(maxsize=16_384)

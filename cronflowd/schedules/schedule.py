@@ -397,11 +397,11 @@ _held: WeakValueDictionary[tuple[str, str], Schedule] = WeakValueDictionary()
 @lru_cache(maxsize=MAX_RECENT_SCHEDULES)
 def _parse(text: str, tz: str) -> Schedule:
     zone = load_zone(tz)
-    if len(text.encode(errors="replace")) > MAX_SCHEDULE_BYTES:
+    if len(text) > MAX_SCHEDULE_BYTES // 4 and len(text.encode(errors="replace")) > MAX_SCHEDULE_BYTES:
         refuse(f"the schedule is longer than {MAX_SCHEDULE_BYTES} bytes")
-    if match := ODD_BLANK.search(text):
+    if not text.isascii() and (match := ODD_BLANK.search(text)):
         refuse(f"the schedule holds {match[0]!a}, which looks like a blank or a hyphen and is none")
-    if text.startswith("@"):
+    if text[:1] == "@":
         return _parse_word(text, tz, zone)
     if is_phrase(text):
         return _parse_words(text, tz)

@@ -115,7 +115,7 @@ class TaskSpec:
         if self.unread is not None:
             return dict(self.unread.record)
         record = {"schedule": self.schedule.text, "command": self.command, "jobName": self.name}
-        return record | format_options(self.options)
+        return record if self.options is DEFAULTS else record | format_options(self.options)
 
 
 @frozen

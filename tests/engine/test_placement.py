@@ -256,3 +256,57 @@ def test_the_end_of_a_run_looks_at_no_other_run_of_a_task_that_allows_many() -> 
         driver.do(o.ReportEnded("a", run, 1, 0, {}))
     assert len(task.runs) == 990
     assert looked <= 20
+
+
+def test_what_the_journal_refused_is_placed_by_the_next_step() -> None:
+    """They are taken out of their lanes when they are chosen; a full disk must not lose them there."""
+    driver = Driver()
+    for number in range(5):
+        driver.line(f"NOW type=custom name=n{number} job{number}")
+    driver.do(o.JoinWorker("a", 3, {}, ("custom",), "here", ()))
+    refused = driver.engine.next_step(driver.now)
+    assert refused == o.PlaceRuns([(1, "a"), (2, "a"), (3, "a")])
+    driver.line("CANCEL 2")
+    assert driver.engine.next_step(driver.now) == o.PlaceRuns([(1, "a"), (3, "a"), (4, "a")])
+    driver.pump()
+    assert [run.id for run in driver.state.runs.values() if run.state == "queued"] == [5]
+
+
+def test_orders_that_leave_together_are_few_where_they_are_long() -> None:
+    """Whether a worker reads what it is owed is looked at between decisions."""
+    driver = Driver()
+    for _ in range(5):
+        driver.line(f"NOW {'x' * 30_000}")
+    driver.do(o.JoinWorker("a", 10, {}, ("shell",), "here", ()))
+    sent = []
+    while step := driver.engine.next_step(driver.now):
+        sent.append(len(driver.do(step).messages))
+    assert sent == [3, 2]
+
+
+def test_a_moment_is_sent_in_the_decision_that_queues_it() -> None:
+    """One record and one step less a fire; and the order leaves before the next one is decided."""
+    driver = Driver()
+    driver.line("ADD name=due 0 13 * * * x")
+    driver.do(o.JoinWorker("a", 1, {}, ("shell",), "here", ()))
+    driver.now += timedelta(hours=1)
+    decision = driver.do(driver.engine.next_step(driver.now))
+    assert [(type(fact), getattr(fact, "worker", None)) for fact in decision.facts] == [(f.RunQueued, "a")]
+    assert [worker for worker, _ in decision.messages] == ["a"]
+    assert driver.engine.next_step(driver.now) is None
+
+
+def test_a_moment_passes_no_run_that_waits_for_the_same_worker() -> None:
+    """A slot that has just become free belongs to whoever has waited for it."""
+    driver = Driver()
+    driver.line("ADD name=late prio=low jitter=1h 0 13 * * * x")
+    driver.line("ADD name=due 0 14 * * * x")
+    driver.do(o.JoinWorker("a", 1, {}, ("shell",), "here", ()))
+    driver.now += timedelta(hours=1)
+    driver.pump()
+    driver.now += timedelta(hours=1)
+    assert type(driver.engine.next_step(driver.now)) is o.ReleaseRun
+    driver.do(o.ReleaseRun(1))
+    fired = driver.do(driver.engine.next_step(driver.now))
+    assert [(type(fact), fact.worker) for fact in fired.facts] == [(f.RunQueued, None)]
+    assert [run.id for run in driver.state.runs.values() if run.state == "queued"] == [1, 2]

@@ -280,3 +280,11 @@ def test_clients_see_three_states_of_a_run_that_has_not_ended(state: str) -> Non
     assert shown == (
         {"queued"} if state in WAITING else {"sent", "running"} if state == "stopping" else {state}
     )
+
+
+def test_writing_a_fact_leaves_it_as_it_was_decided() -> None:
+    """It is applied after it was written: a definition must not be read again from its own record."""
+    spec = read_record(RECORD, "UTC")
+    fact = f.TaskAdded(1, spec, NOW, None)
+    encoding.encode(1, NOW, fact, more=False)
+    assert fact.record is spec

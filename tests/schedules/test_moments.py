@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
 from cronflowd.schedules.english import parse_moment, parse_moment_phrase
-from cronflowd.schedules.schedule import settle_schedule
+from cronflowd.schedules.schedule import parse_schedule, settle_schedule
 from tests.schedules.test_english import ADDED_AT
 
 
@@ -92,3 +92,14 @@ def test_any_text_is_a_moment_or_a_refusal(text: str) -> None:
     for words in (text, "in " + text, "tomorrow at " + text):
         with suppress(Refusal):
             assert parse_moment(words, "Europe/Paris", ADDED_AT) >= ADDED_AT - timedelta(days=1)
+
+
+def test_what_was_asked_last_is_remembered_for_that_instant_and_that_schedule_alone() -> None:
+    """Of thousands that are due at one moment, a mix-up would have the wrong ones fire next."""
+    at, anchor_at = datetime(2030, 1, 1, 12, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
+    hourly, daily = parse_schedule("0 * * * *", "UTC"), parse_schedule("0 13 * * *", "Asia/Tokyo")
+    asked = [(schedule, at + timedelta(hours=n)) for n in (0, 0, 1, 0) for schedule in (hourly, daily)]
+    hours = [
+        (each.next_after(when, anchor_at) or at).astimezone(UTC).strftime("%d %H") for each, when in asked
+    ]
+    assert hours == ["01 13", "02 04", "01 13", "02 04", "01 14", "02 04", "01 13", "02 04"]
