@@ -33,30 +33,35 @@ def encode(seq: int, at: datetime, fact: f.Fact, more: bool) -> bytes:
     `more` marks every fact of a decision but its last: a decision is applied whole or not
     at all, also when power failed in the middle of writing it.
     """
-    return encode_open(seq - 1, encode_time(at), (fact,), int(more))[0] + b"}"
+    return encode_open(seq - 1, at, (fact,), int(more))[0] + b"}"
 
 
-def encode_time(at: datetime) -> bytes:
-    """A time for `encode_open`, which is told the same one again and again."""
-    text: bytes = _encode(at)
-    return text
+_TOLD: list[tuple[datetime | None, bytes]] = [
+    (None, b"")
+]  # the time of the last decision, and how it is written
 
 
-def encode_open(last: int, at: bytes, facts: Sequence[f.Fact], more: int = 0) -> list[bytes]:
+def encode_open(last: int, at: datetime, facts: Sequence[f.Fact], more: int = 0) -> list[bytes]:
     """The records that follow `last`, each without its last brace, since a CRC is to come.
 
     They are those of a decision, of which so many `more` are still to come.
     """
     records = []
+    told_at, text = _TOLD[0]
+    if told_at is not at:  # most decisions come at the same time as the one before
+        text = _encode(at)
+        _TOLD[0] = at, text
     more += len(facts)
     for fact in facts:
         body = _encode_defining(fact) if type(fact) in _DEFINING else _encode(fact)
         last, more = last + 1, more - 1
         if more:
             named = body.index(b'"', len(_NAME)) + 1
-            records.append(b'{"seq":%d,"at":%b,%b,"more":true%b' % (last, at, body[1:named], body[named:-1]))
+            records.append(
+                b'{"seq":%d,"at":%b,%b,"more":true%b' % (last, text, body[1:named], body[named:-1])
+            )
         else:
-            records.append(b'{"seq":%d,"at":%b,%b' % (last, at, body[1:-1]))
+            records.append(b'{"seq":%d,"at":%b,%b' % (last, text, body[1:-1]))
     return records
 
 

@@ -344,8 +344,11 @@ def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> 
     run = held_run(state, order.worker, order.run, order.attempt)
     if run is None:
         return Decision(_late(state, order), None, ack)
-    how: str = run.ends_as or _said_state(order)
-    why: Reason = "" if how == "ok" and not order.details else _said_why(state, run, how, order)
+    how: str = "ok"
+    why: Reason = ""
+    if order.exit or order.details or run.ends_as:
+        how = run.ends_as or _said_state(order)
+        why = _said_why(state, run, how, order)
     began = order.began and run.state == "sent"
     return Decision(_end(state, run, how, order.exit, why, now, began), None, ack)
 
@@ -377,11 +380,10 @@ def _late(state: State, order: o.ReportEnded) -> list[f.Fact]:
 
 def _said_state(order: o.ReportEnded) -> str:
     """How a run ended, as its worker tells it."""
-    if order.details:
-        if order.details.get("lost"):
-            return "lost"  # the worker was killed while it ran, and knows only that it began
-        if order.details.get("timeout"):
-            return "timeout"
+    if order.details.get("lost"):
+        return "lost"  # the worker was killed while it ran, and knows only that it began
+    if order.details.get("timeout"):
+        return "timeout"
     return "ok" if order.exit == 0 else "failed"
 
 

@@ -321,7 +321,10 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     if not fact.final:
         return
     del state.runs[fact.run]
-    _total(state, fact.state, 1)
+    try:
+        state.totals[fact.state] += 1
+    except KeyError:
+        _total(state, fact.state, 1)
     state.ledger.count_end(fact.state, fact.due_at, at)
     if task:
         task.runs.remove(fact.run)
@@ -400,10 +403,7 @@ def _take_from_worker(state: Tables, run: Run, task: Task | None) -> None:
 
 def _total(state: Tables, end: str, number: int) -> None:
     assert end in ENDED, end
-    try:
-        state.totals[end] += number
-    except KeyError:
-        state.totals[end] = number
+    state.totals[end] = state.totals.get(end, 0) + number
 
 
 def _remember(state: Tables, outcome: Outcome) -> None:

@@ -28,7 +28,7 @@ from typing import NoReturn, Protocol
 from attrs import define
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..engine.encoding import encode_open, encode_time
+from ..engine.encoding import encode_open
 from ..engine.facts import Fact
 from ..host import disk as d
 from ..host.disk import write_atomically
@@ -122,8 +122,6 @@ class _Lines:
         self._bodies: list[bytes] = []
         self._lines: list[bytes] = []  # sealed
         self._chain = 0  # of the last of them
-        self._at: datetime | None = None  # of the last decision
-        self._told_at = b""
         self.closed: list[Segment] = []
         self.set_aside = ""
 
@@ -139,12 +137,6 @@ class _Lines:
         # In place: the committer adds to the same list meanwhile.
         while self.closed and self.closed[0].last <= upto:
             del self.closed[0]
-
-    def _encode(self, facts: Sequence[Fact], at: datetime) -> list[bytes]:
-        """The records of one decision, not yet sealed; changes nothing."""
-        if at is not self._at:  # most decisions come at the same time as the one before
-            self._at, self._told_at = at, encode_time(at)
-        return encode_open(self._last, self._told_at, facts)
 
     def _seal(self, first_of_batch: bool) -> int:
         """Seals what was appended; how many bytes that gives."""
@@ -294,7 +286,7 @@ class FileJournal(_Lines):
         with self._lock:
             if self._failed:
                 raise self._failed
-            bodies = self._encode(facts, at)
+            bodies = encode_open(self._last, at, facts)
             size = len(bodies[0]) + _MOST_AROUND
             if len(bodies) > 1:
                 size += sum(map(len, bodies[1:])) + _SEAL_BYTES * (len(bodies) - 1)
@@ -579,7 +571,7 @@ class MemoryJournal(_Lines):
             raise self._failed
         if self.full and not all(fact.is_urgent() for fact in facts):
             raise Refusal("disk-full", "no space left in memory; nothing was changed")
-        self._bodies += self._encode(facts, at)
+        self._bodies += encode_open(self._last, at, facts)
         self._last += len(facts)
         return self._last
 
