@@ -28,7 +28,7 @@ import trio
 
 from .outbox import Bell
 
-ROUND_S = 0.005  # then other tasks have their turn before the rest of a round
+ROUND_S = 0.002  # then other tasks have their turn before the rest of a round
 
 
 class Poller:
