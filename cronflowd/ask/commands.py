@@ -16,6 +16,8 @@ from ..base.nearest import meant
 from ..base.replies import Reply
 from ..base.text import ODD_BLANK, escape
 from ..engine import orders as o
+from ..engine.access import RANK
+from . import accounts as a
 from . import parsers as p
 from . import questions as q
 from .grammar import Context, Parser, WrongWords, cut_word, nothing, one
@@ -35,6 +37,8 @@ class Verb:
     about_days: bool = False  # tells of days off, so calendars are looked at first
     looks: str = ""  # the words behind a verb that changes something with which it changes nothing
     surely: str = ""  # alone it concerns all there is: how it is said where it may be said by mistake
+    role: str = ""  # the least that may say it, or two: to read, and to change; empty: viewer, and user
+    own: str = ""  # the words behind it with which everybody may say it of himself
     reads: bool = field(init=False)  # changes nothing, so it counts even as an unfinished last line
 
     @reads.default
@@ -44,6 +48,13 @@ class Verb:
     def only_reads(self, rest: str) -> bool:
         """The same with these words."""
         return self.reads or bool(self.looks and re.match(self.looks, rest, re.IGNORECASE))
+
+    def rank(self, rest: str) -> int:
+        """What role it takes to say this, as a number that grows with the rights."""
+        if self.anybody or (self.own and re.match(self.own, rest, re.IGNORECASE)):
+            return 0
+        roles = self.role.split() or ["viewer", "user"]
+        return RANK[roles[0 if self.only_reads(rest) else -1]]
 
     def parse(self, rest: str, context: Context) -> Any:
         """The order or question; raises Refusal, which names the word that is wrong."""
@@ -134,7 +145,7 @@ ALSO_CALLED = {
     "STATUS": "stat uptime state sysinfo version", "CLOCK": "time date ntp",
     "SAVE": "backup dump bgsave write persist", "LOAD": "restore reload read source",
     "PAUSE": "suspend hold freeze deactivate off mute skip",
-    "RESUME": "unpause continue unfreeze activate on", "HISTORY": "audit changes changelog revisions",
+    "RESUME": "unpause continue unfreeze activate on", "HISTORY": "changes changelog revisions",
     "UNDO": "revert undelete",
     "RUN": "start trigger exec execute fire retry rerun force run-now launch",
     "NOW": "once batch immediately", "AT": "in later", "CANCEL": "kill stop abort terminate end",
@@ -146,7 +157,9 @@ ALSO_CALLED = {
     "TYPES": "kinds capabilities", "WORKERS": "nodes agents hosts servers", "DRAIN": "cordon",
     "UNDRAIN": "uncordon",
     "EMIT": "publish send notify signal event", "TEMPLATE": "templates profile preset",
-    "WATCH": "subscribe follow listen events", "AUTH": "login password token",
+    "WATCH": "subscribe follow listen events", "AUTH": "login token", "WHOAMI": "id me",
+    "USER": "account users accounts passwd password",
+    "TOKEN": "tokens key apikey", "AUDIT": "security accesslog",
     "HELLO": "hi ehlo helo client", "HELP": "? h man usage commands",
     "QUIT": "exit bye q logout close disconnect",
 }  # fmt: skip
@@ -161,16 +174,19 @@ def only_reads(line: str) -> bool:
 
 _ROWS = (
     Verb(p.add, "ADD [key=value …] SCHEDULE COMMAND", "adds a task; also ADD {JSON}"),
-    Verb(p.list_tasks, "LIST [state=STATE] [tag=TAG] [name=GLOB] [limit=N] [offset=N]", "all tasks", "list"),
+    Verb(
+        p.list_tasks, "LIST [state=STATE] [tag=TAG] [name=GLOB] [owner=NAME] [limit=N] [offset=N]",
+        "all tasks", "list",
+    ),
     Verb(p.get, "GET REF [@REV]", "everything about one task; or as it was at a revision", "get"),
     Verb(p.set_task, "SET REF|tag=TAG|name=GLOB key=value …", "changes tasks; schedule= command= name= too"),
     Verb(
         p.template, "TEMPLATE ADD NAME key=value …|REMOVE NAME|LIST",
         "options for tasks to come: ADD from=NAME", "template", changes=True,
-        looks=r"[ \t]*LIST\b",
+        looks=r"[ \t]*LIST\b", role="viewer operator",
     ),
     Verb(p.remove, "REMOVE REF|tag=TAG|name=GLOB [force=yes]", "removes a task, or some"),
-    Verb(p.clear, "CLEAR [all]", "removes all tasks", surely="CLEAR all"),
+    Verb(p.clear, "CLEAR [all]", "removes all tasks", surely="CLEAR all", role="operator"),
     Verb(nothing(q.Alone), "STATUS", "how the daemon is", "status", about_days=True),
     Verb(p.health, "HEALTH [late=1m] [queue=10000]", "whether all is well, or what is not", "health"),
     Verb(
@@ -178,12 +194,13 @@ _ROWS = (
         about_days=True,
     ),
     Verb(nothing(q.Alone), "CLOCK", "the time here, and how far off the workers' clocks are", "clock"),
-    Verb(p.file(q.SaveTasks), "SAVE [FILE]", "writes all tasks to a file (tasks.db)", "save", changes=True),
+    Verb(p.file(q.SaveTasks), "SAVE [FILE]", "writes all tasks to a file (tasks.db)", "save", changes=True,
+         role="operator"),
     Verb(p.file(q.LoadFile), "LOAD [FILE]", "replaces all tasks by those of a file", "load", changes=True,
-         surely="LOAD tasks.db"),
+         surely="LOAD tasks.db", role="operator"),
     Verb(
         p.file(q.BackUp, "backup.tar"), "BACKUP [FILE]", "writes the whole data directory to a file",
-        "backup", changes=True,
+        "backup", changes=True, role="admin",
     ),
     Verb(
         p.import_line, "IMPORT [--system] [--dry-run] [--replace] LINE", "adds a line of a crontab", "import",
@@ -238,22 +255,40 @@ _ROWS = (
     ),
     Verb(
         p.expect, 'EXPECT NAME every=TIME|"SCHEDULE" [grace=TIME] [notify=TARGET] [start=TIME] [desc=TEXT]',
-        "tells when NAME falls silent",
+        "tells when NAME falls silent", role="operator",
     ),
     Verb(p.beat, "BEAT NAME [ok|fail|STATUS [TEXT]]", "NAME shows life"),
     Verb(nothing(q.Alone), "EXPECTS", "who has to show life, and when", "expects"),
-    Verb(one(o.ForgetExpectation, "name"), "FORGET NAME", "expects nothing of NAME any more"),
+    Verb(one(o.ForgetExpectation, "name"), "FORGET NAME", "expects nothing of NAME any more",
+         role="operator"),
     Verb(nothing(q.Alone), "WORKERS", "who runs the jobs", "workers"),
     Verb(nothing(q.Alone), "TYPES", "the types of jobs, and who can do which", "types"),
-    Verb(p.drain(True), "DRAIN WORKER", "sends a worker no more runs"),
-    Verb(p.drain(False), "UNDRAIN WORKER", "sends it runs again"),
+    Verb(p.drain(True), "DRAIN WORKER", "sends a worker no more runs", role="operator"),
+    Verb(p.drain(False), "UNDRAIN WORKER", "sends it runs again", role="operator"),
     Verb(
         p.watch, "WATCH [tasks] [runs] [workers] [id=REF]", "a row for everything that happens", "watch"
     ),
     Verb(p.hello, "HELLO [name=NAME]", "keeps the connection open until QUIT", "hello", anybody=True),
     Verb(
-        p.authenticate, "AUTH TOKEN", "shows who you are, where that is asked for", "authenticate",
-        anybody=True,
+        a.authenticate, "AUTH TOKEN|USER PASSWORD", "shows who you are, where that is asked for",
+        "authenticate", anybody=True,
+    ),
+    Verb(nothing(q.Alone), "WHOAMI", "who you are here, and what you may do", "whoami"),
+    Verb(
+        a.user,
+        "USER ADD NAME [role=ROLE] [email=ADDRESS] [uid=N] [password=WORD]|LIST|SET NAME key=value …|"
+        "PASSWORD [NAME] [WORD]|REMOVE NAME",
+        "accounts: who may come in, and what each may do", "user", changes=True, role="admin",
+        looks=r"[ \t]*LIST\b", own=r"[ \t]*PASSWORD\b",
+    ),
+    Verb(
+        a.token, "TOKEN ADD [name=NAME] [role=ROLE] [user=NAME] [worker=GLOB] [ttl=30d]|LIST|REVOKE ID",
+        "words that let programs and workers in", "token", changes=True, role="admin",
+        looks=r"[ \t]*LIST\b",
+    ),
+    Verb(
+        a.audit, "AUDIT [since=TIME] [until=TIME] [last=TIME] [who=NAME] [verdict=ok|denied] [limit=100]",
+        "who came in, what was changed, and what was refused", "audit", role="admin",
     ),
     Verb(
         p.set_format, "FORMAT json|text|table [width=N]", "how replies look on this connection", "format",

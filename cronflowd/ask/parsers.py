@@ -292,19 +292,20 @@ def undo(text: str, context: Context) -> o.UndoChanges:
 
 
 def list_tasks(text: str, context: Context) -> q.ListTasks:
-    words, options = g.split_words(text, "state", "tag", "name", "limit", "offset")
+    words, options = g.split_words(text, "state", "tag", "name", "owner", "limit", "offset")
     if words:
         word, key = words[0], "state" if words[0].lower() in TASK_STATES else "name"
         is_glob = re.fullmatch(r"[A-Za-z0-9._*?!\[\]-]+", word) and word not in (
             "state",
             "tag",
             "name",
+            "owner",
             "limit",
         )
         hint = f"; did you mean {key}={word[:40]}?" if is_glob else ""
         raise WrongWords(f'options only are taken, not "{escape(word[:40])}"{escape(hint)}')
     state = g.choice(options, "state", TASK_STATES, **_STATES_ALSO)
-    return q.ListTasks(state, g.pattern(options), *g.page(options))
+    return q.ListTasks(state, g.pattern(options), *g.page(options), owner=options.get("owner", ""))
 
 
 def runs(text: str, context: Context) -> q.ListRuns:
@@ -469,12 +470,6 @@ def export(text: str, context: Context) -> q.ExportTasks:
 
 def hello(text: str, context: Context) -> q.Hello:
     return q.Hello(g.no_words(text, "name").get("name", ""))
-
-
-def authenticate(text: str, context: Context) -> q.Authenticate:
-    if not (token := text.strip()):
-        raise WrongWords("no token")
-    return q.Authenticate(token)
 
 
 def set_format(text: str, context: Context) -> q.SetFormat:

@@ -6,6 +6,7 @@ Names are imperatives. `ref` is a task's id or name as the client wrote it.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from attrs import field, frozen
 
@@ -23,6 +24,7 @@ class ListTasks:
     which: Pattern
     limit: int | None
     offset: int
+    owner: str = ""
 
 
 @frozen
@@ -182,7 +184,54 @@ class Hello:
 
 @frozen
 class Authenticate:
-    token: str = field(repr=False)
+    """AUTH: a token; or an account's name, and its password."""
+
+    word: str = field(repr=False)
+    password: str | None = field(default=None, repr=False)
+
+
+@frozen
+class SetUser:
+    """USER ADD and SET, whose password is not a hash yet; None = one is made, where it is new."""
+
+    name: str
+    changes: dict[str, Any]
+    password: str | None = field(repr=False)
+    is_new: bool
+
+
+@frozen
+class SetPassword:
+    name: str = ""  # empty = one's own
+    password: str = field(default="", repr=False)  # empty = one is made
+
+
+@frozen
+class AddToken:
+    name: str
+    role: str
+    user: str
+    worker: str
+    expires_at: datetime | None
+
+
+@frozen
+class ListUsers:
+    pass
+
+
+@frozen
+class ListTokens:
+    pass
+
+
+@frozen
+class Audit:
+    since_at: datetime | None
+    until_at: datetime | None
+    who: str
+    verdict: str
+    limit: int
 
 
 @frozen

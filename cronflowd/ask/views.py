@@ -80,6 +80,8 @@ def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
     def wanted(task: Task) -> bool:
         if (hides_notices and task.is_notice) or not is_chosen(task):
             return False
+        if query.owner and query.owner != (task.spec.options.owner or state.common.owner):
+            return False
         if query.state == "paused":  # also one that runs, or is unreadable besides
             return state.is_paused(task, now)
         return not query.state or task_state(state, task, now) == query.state

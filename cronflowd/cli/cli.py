@@ -200,7 +200,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         _check_local_worker(settings)
     if settings.check_config:
         # As the daemon does it when it starts.
-        secrets.check_doors(settings)
+        secrets.check_doors(settings, secrets.exposed(settings))
         if settings.token_file is not None:
             secrets.read_tokens(settings.token_file)
         print("cronflowd: the configuration is good")

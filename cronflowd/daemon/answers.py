@@ -21,7 +21,7 @@ import trio
 from msgspec.structs import replace
 
 from .. import __version__
-from ..ask import commands, grammar, manual, overview, stats, views, why
+from ..ask import accounts, commands, grammar, manual, overview, stats, views, why
 from ..ask import questions as q
 from ..ask.kept import Kept
 from ..ask.parsers import RUN_STATES
@@ -32,9 +32,9 @@ from ..base.replies import Reply, format_status
 from ..base.text import escape, format_time
 from ..engine import expectations
 from ..engine import orders as o
+from ..engine.access import ADMIN
 from ..engine.many import MAY_BE_LARGE
 from ..host.disk import plain_file
-from ..host.secrets import matches
 from ..journal import history
 from ..journal.backup import SUFFIX
 from ..net.clients import Session
@@ -45,6 +45,7 @@ from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
 from ..tasks.task import Outcome
 from . import crontab_orders
+from .access import Admission
 from .bulk import in_turns
 from .core import Core
 from .feeds import LogFeed, WatchHub
@@ -79,6 +80,7 @@ class Answers:
         self._context = grammar.Context(core.now(), self.default_tz, core.state.templates)  # of the last line
         self.files = Files(core, data)
         self.hub = WatchHub(core)
+        self.admission = Admission(core)
 
     @property
     def gate(self) -> Gate:
@@ -99,12 +101,13 @@ class Answers:
         return commands.only_reads(line)
 
     def enter(self, session: Session) -> None:
-        """A connection begins. The unix socket is guarded by its file's mode."""
-        session.must_authenticate = bool(self.core.tokens) and session.kind != "unix"
+        """A connection begins."""
+        self.admission.enter(session)
         session.data = []  # the feeds it has subscribed to
 
     def leave(self, session: Session) -> None:
         """It ends, and watches nothing any more."""
+        self.admission.leave(session)
         for feed in session.data:
             feed.leave()
 
@@ -117,6 +120,8 @@ class Answers:
             raise
         if session.must_authenticate and session.is_locked and not verb.anybody:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
+        if session.rank < ADMIN or session.until_at:
+            self.admission.check(verb, rest, session)
         if session.refused or session.is_script:
             commands.check_meant(line, session.refused, session.is_script)
         session.head_width = None
@@ -140,6 +145,8 @@ class Answers:
         return self._submit(question, session, now)
 
     def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Answer:
+        if session.account:
+            question = self.admission.own(question, session)
         if type(question) in MAY_BE_LARGE and self.files.large.is_large(question):
             return self.files.large.change(question, session.who)
         reply = self.core.submit(question, session.who, now).reply
@@ -164,12 +171,28 @@ class Answers:
         values = {"server": "cronflowd", "version": __version__, "protocol": 1}
         return Reply(f"cronflowd {__version__} protocol=1", values)
 
-    def _authenticate(self, question: q.Authenticate, session: Session) -> Reply:
-        if self.core.tokens and not matches(self.core.tokens, question.token.encode()):
-            log.warning("a wrong token from %s", session.address)
-            raise Refusal("denied", "the token is not the right one")
-        session.is_session = session.authenticated = True
-        return Reply("authenticated", {"authenticated": True})
+    async def _authenticate(self, question: q.Authenticate, session: Session) -> Reply:
+        return await self.admission.authenticate(question, session)
+
+    def _whoami(self, question: q.Alone, session: Session) -> Reply:
+        return self.admission.whoami(session)
+
+    def _user(self, question: Any, session: Session) -> Answer:
+        if isinstance(question, q.ListUsers):
+            return accounts.list_users(self.core.state.access)
+        if isinstance(question, o.RemoveAccount):
+            return self.admission.remove_user(question, session)
+        change = self.admission.set_user if isinstance(question, q.SetUser) else self.admission.set_password
+        return change(question, session)
+
+    def _token(self, question: Any, session: Session) -> Answer:
+        if isinstance(question, q.ListTokens):
+            return accounts.list_tokens(self.core.state.access)
+        change = self.admission.add_token if isinstance(question, q.AddToken) else self.admission.revoke_token
+        return change(question, session)
+
+    async def _audit(self, question: q.Audit, session: Session) -> Reply:
+        raise Refusal("internal", "to come")
 
     def _format(self, question: q.SetFormat, session: Session) -> Reply:
         session.is_session = True
@@ -284,7 +307,8 @@ class Answers:
     def _import(self, question: q.ImportLine, session: Session) -> Reply:
         if session.moving is None:
             session.moving = crontab_orders.Import()
-        reply: Reply = session.moving.take(self.core, question, session.who)
+        own = partial(self.admission.own, session=session)
+        reply: Reply = session.moving.take(self.core, question, session.who, own)
         return reply
 
     def _export(self, question: q.ExportTasks, session: Session) -> Reply:

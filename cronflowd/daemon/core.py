@@ -65,6 +65,9 @@ class Core:
         limits: Limits,
         *,
         tokens: tuple[bytes, ...] = (),
+        asks_tcp: bool = False,
+        asks_local: bool = False,
+        own_uids: frozenset[int] = frozenset({0}),
         heartbeat_s: float = 10.0,
         kill_grace_s: float = 10.0,
         max_outbox: int = 4 * 1024 * 1024,
@@ -77,6 +80,9 @@ class Core:
         self.last_seq = journal.last
         self._beaten = 0  # up to which records were decided when the heart last beat
         self.tokens = tokens  # any of them lets in over TCP; none are asked for if there are none
+        self.asks_tcp = asks_tcp  # whoever comes over TCP has to say who it is, also where there is no token
+        self.asks_local = asks_local  # whoever comes over the unix socket has to, too
+        self.own_uids = own_uids  # this machine's users who need no account there
         self.heartbeat_s = heartbeat_s
         self.kill_grace_s = kill_grace_s
         self.max_outbox = max_outbox

@@ -7,7 +7,7 @@ lines were mended can be sent a second time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -33,6 +33,9 @@ from .core import Core
 MAX_EXPORTED = 20_000  # tasks
 MAX_DRY_NAMES = 10_000  # remembered of a dry run, to number the names as they would be
 MAX_PROGRAMS = 1000  # of a crontab whose names are remembered
+
+
+Own = Callable[[o.AddTask], o.AddTask]
 
 
 class _Passed:
@@ -63,8 +66,10 @@ class Import:
         self._replaced: set[str] = set()  # names that lines with --replace have had,
         self._numbers: dict[str, int] = {}  # and the last of each program
 
-    def take(self, core: Core, question: q.ImportLine, who: str | None = None) -> Reply:
-        """What comes of the next line; raises Refusal, and then nothing does."""
+    def take(
+        self, core: Core, question: q.ImportLine, who: str | None = None, own: Own = lambda order: order
+    ) -> Reply:
+        """What comes of the next line; raises Refusal, and then nothing does. `own` says whose it is."""
         line = crontab.parse_line(question.line, self._settings, question.is_system)
         if isinstance(line, Nothing):
             self._about = line.about
@@ -72,7 +77,7 @@ class Import:
         if isinstance(line, Setting):
             return self._set(line)
         spec = self._spec(core, line, question.is_replace)
-        order = o.AddTask(spec, replace=question.is_replace)
+        order = own(o.AddTask(spec, replace=question.is_replace))
         if question.is_dry:
             reply = self._would_add(core, order)
         else:
@@ -181,7 +186,8 @@ def _refuse(task: Task) -> NoReturn:
 
 
 def _is_same(one: TaskSpec, other: TaskSpec) -> bool:
-    return evolve(one, name="") == evolve(other, name="")
+    owner = other.options.owner
+    return evolve(one, name="", options=evolve(one.options, owner=owner)) == evolve(other, name="")
 
 
 def _is_like(one: TaskSpec, other: TaskSpec) -> bool:

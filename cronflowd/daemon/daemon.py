@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import pwd
 import signal
 import socket
 import sys
@@ -66,8 +67,6 @@ async def _main(settings: Settings) -> int:
     inherited = {
         name: [listeners.adopt_listener(fd) for fd in fds] for name, fds in systemd.inherited().items()
     }
-    tcp = [each for each in chain(*inherited.values()) if each.kind == "tcp"]
-    secrets.check_doors(settings, [each.sock.getsockname()[:2] for each in tcp])
     tokens = secrets.read_tokens(settings.token_file) if settings.token_file else ()
     lock = lock_directory(settings.data)
     try:
@@ -88,12 +87,18 @@ class Daemon:
         self.journal = FileJournal(settings.data, settings.segment)
         self.state = State(settings.tz, settings.recent_runs, _common(settings))
         self.is_new = self._replay()
+        tcp = [each for each in chain(*inherited.values()) if each.kind == "tcp"]
+        exposed = secrets.exposed(settings, [each.sock.getsockname()[:2] for each in tcp])
+        secrets.check_doors(settings, exposed, self.state.access.lets_in)
         self.core = Core(
             self.state,
             self.journal,
             self.clock,
             _limits(settings),
             tokens=tokens,
+            asks_tcp=settings.require_auth or (exposed is not None and not settings.insecure),
+            asks_local=settings.require_auth,
+            own_uids=frozenset({0, os.geteuid()}),
             heartbeat_s=settings.heartbeat_s,
             kill_grace_s=settings.kill_grace_s,
             max_outbox=settings.max_outbox,
@@ -315,7 +320,11 @@ class Daemon:
 
 
 def _common(settings: Settings) -> Common:
-    return Common(settings.retry, settings.timeout_s, settings.overlap, settings.keep)
+    try:
+        owner = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        owner = f"uid-{os.geteuid()}"
+    return Common(settings.retry, settings.timeout_s, settings.overlap, settings.keep, owner)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -46,7 +46,9 @@ def carry(state: Tables) -> Iterator[f.Fact]:
         list(state.saved), dict(state.totals),
         state.last_step_s, state.last_step_at, state.beats.from_at, state.decided_upto_at,
         state.jumped_upto_at, state.jumped_by_s if state.jumped_upto_at else None,
+        state.access.next_token,
     )  # fmt: skip
+    yield from state.access.carry()
     yield from (f.TemplateSet(name, words) for name, words in state.templates.items())
     yield f.LedgerCarried(state.ledger.carry())
     yield from map(_task, state.tasks.values())
@@ -84,6 +86,7 @@ def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) 
     state.beats.give_grace(fact.beats_from_at or state.beats.from_at)
     state.decided_upto_at = fact.decided_upto_at or at
     state.jumped_upto_at, state.jumped_by_s = fact.jumped_upto_at, fact.jumped_by_s or 0.0
+    state.access.next_token = fact.next_token
     state.history_from_seq = seq
     state.ledger.take_totals(fact.totals, at)
 

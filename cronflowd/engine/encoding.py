@@ -14,15 +14,15 @@ from typing import Any, Union
 import msgspec
 
 from ..tasks.task import TaskSpec
+from . import access_facts  # noqa: F401  (the decoder knows what was defined by now)
 from . import facts as f
 
+KINDS = [kind for base in (f.Fact, f.Asked) for kind in base.__subclasses__() if kind is not f.Asked]
 # These keys of a record are the record's own; a field of that name would be lost in replay.
-assert not any(
-    {"seq", "at", "fact", "more", "batch", "crc"} & set(kind.__struct_fields__) for kind in f.KINDS
-)
+assert not any({"seq", "at", "fact", "more", "batch", "crc"} & set(kind.__struct_fields__) for kind in KINDS)
 _DEFINING = frozenset({f.TaskAdded, f.TaskChanged, f.TaskRestored})
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Union[tuple(f.KINDS)]).decode  # noqa: UP007  (made of a list)
+_decode = msgspec.json.Decoder(Union[tuple(KINDS)]).decode  # noqa: UP007  (made of a list)
 _HEAD = re.compile(rb'\{"seq":([0-9]{1,19}),"at":"([^"]+)",("fact":"[A-Za-z]+")(,"more":true)?')
 _NAME = b'{"fact":"'
 

@@ -22,6 +22,7 @@ from ..tasks.task import Run
 from . import expectations, notices
 from . import facts as f
 from . import orders as o
+from .accounts import ACCESS
 from .alarms import Alarms
 from .definitions import DEFINE, saved_fact, undecided_from
 from .dependencies import next_judgement
@@ -109,6 +110,7 @@ _RULES: Rules = {
     **MANY,
     **WORKERS,
     **expectations.EXPECT,
+    **ACCESS,
     o.StartDaemon: Rule(_start),
     o.NoticeStep: Rule(_step),
     o.RescheduleTasks: Rule(_reschedule_all),

@@ -382,6 +382,7 @@ class WorkerDrained(Fact):
     urgent: ClassVar[bool] = False
     name: str
     draining: bool
+    who: str | None = None
 
 
 # --- expectations, and what is told to whom ---
@@ -399,6 +400,7 @@ class ExpectationSet(Fact):
     start_at: datetime | None
     state: str  # `new`, `ok`, `late`, `failed`
     due_at: datetime | None  # a beat must have come by then
+    who: str | None = None
 
 
 class BeatReceived(Fact):
@@ -423,6 +425,7 @@ class ExpectationForgotten(Fact):
 
     urgent: ClassVar[bool] = False
     name: str
+    who: str | None = None
 
 
 class NoticeGiven(Fact):
@@ -504,6 +507,7 @@ class StateCarried(Fact):
     decided_upto_at: datetime | None = None
     jumped_upto_at: datetime | None = None
     jumped_by_s: float | None = None
+    next_token: int = 1
 
 
 class TaskCarried(Fact):
@@ -649,6 +653,3 @@ def named(row: Any, names: Iterable[str]) -> dict[str, Any]:
 def record_of(definition: Definition) -> dict[str, Any]:
     """A definition as the journal's lines tell it."""
     return definition.record if isinstance(definition, TaskSpec) else definition
-
-
-KINDS = [kind for base in (Fact, Asked) for kind in base.__subclasses__() if kind is not Asked]

@@ -32,13 +32,17 @@ class Pattern(Order):
     name: str  # a glob
     plan: Any = None  # which they are and what becomes of them, if that was worked out before
     staged: int = 0  # or so many were staged
+    owner: str = ""  # only those that belong to it
 
     def chooser(self) -> Callable[[Task], bool]:
         """Whether a task is one of them."""
-        tag, glob = self.tag, self.name
+        tag, glob, owner = self.tag, self.name, self.owner
 
         def chooses(task: Task) -> bool:
-            return (not tag or tag in task.spec.options.tags) and (not glob or fnmatchcase(task.name, glob))
+            options = task.spec.options
+            if owner and options.owner != owner:
+                return False
+            return (not tag or tag in options.tags) and (not glob or fnmatchcase(task.name, glob))
 
         return chooses
 
@@ -158,6 +162,57 @@ class ForgetExpectation(Order):
 class DrainWorker(Order):
     name: str
     draining: bool
+
+
+# --- who may come in ---
+
+
+class SetAccount(Order):
+    """USER ADD, SET and PASSWORD: what is given is so from now on, the rest stays."""
+
+    name: str
+    changes: dict[str, Any]  # fields of AccountSet
+    is_new: bool = False
+    shown: str = ""  # the password that was made, which its reply tells and nothing else
+
+
+class RemoveAccount(Order):
+    name: str
+
+
+class AddToken(Order):
+    digest: str
+    shown: str  # the token itself, for the reply
+    name: str = ""
+    role: str = ""
+    user: str = ""
+    worker: str = ""
+    expires_at: datetime | None = None
+
+
+class RevokeToken(Order):
+    token: int
+
+
+class SignIn(Order):
+    """Somebody has shown who it is."""
+
+    name: str
+    role: str
+    address: str
+    token: int
+    is_account: bool
+
+
+class NoteRefusal(Order):
+    """Somebody was refused for want of rights."""
+
+    who: str
+    address: str
+    verb: str
+    ref: str
+    why: str
+    untold: int = 0
 
 
 # --- from workers ---

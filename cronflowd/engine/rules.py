@@ -17,6 +17,7 @@ from attrs import define, frozen
 from ..base.replies import Reply
 from ..base.text import shorten
 from ..tasks.targets import Target
+from . import access_facts as af
 from . import facts as f
 from .state import State
 
@@ -77,6 +78,9 @@ class Rule:
                 what = None  # with the first one only
 
 
-_ASKED_FOR = frozenset({f.RunQueued, f.RunStopping, f.EventEmitted})
+_ASKED_FOR = frozenset({
+    f.RunQueued, f.RunStopping, f.EventEmitted, f.WorkerDrained, f.ExpectationSet, f.ExpectationForgotten,
+    af.AccountSet, af.AccountRemoved, af.TokenAdded, af.TokenRevoked, af.SecretPut, af.SecretRemoved,
+})  # fmt: skip
 
 Rules = dict[type, Rule]

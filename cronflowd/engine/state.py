@@ -19,7 +19,7 @@ from ..base.output import size_of
 from ..tasks.reasons import Reason, passed_on, reason, shortened
 from ..tasks.targets import OPPOSITE
 from ..tasks.task import ENDED, Failure, Outcome, Run, Task, Told, Worker
-from . import carried
+from . import access, carried
 from . import facts as f
 from .beats import FAR_S
 from .carried import whole_task
@@ -584,6 +584,7 @@ def _count(task: Task, outcome: Outcome) -> None:
 
 _APPLY: dict[type[f.Fact], Applier] = {
     **carried.APPLY,
+    **access.APPLY,
     f.TaskAdded: noted(_task_added),
     f.TaskChanged: noted(_task_changed),
     f.TaskRescheduled: _task_rescheduled,

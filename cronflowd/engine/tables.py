@@ -19,6 +19,7 @@ from ..tasks.options import COMMON, Common
 from ..tasks.targets import EVENTS
 from ..tasks.task import Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import facts as f
+from .access import Access
 from .alarms import Alarms
 from .beats import Beats
 from .changelog import ChangeLog
@@ -61,6 +62,7 @@ class Tables:
         self.notices: set[int] = set()  # tasks that the daemon made to tell somebody something
         self.unheard: dict[str, f.NoticeFailed] = {}  # the last that did not arrive, by whom it was to, if
         self.notice_failed: f.NoticeFailed | None = None  # none has arrived there since; and the last of all
+        self.access = Access()
         self.templates: dict[str, dict[str, str]] = {}  # options for tasks to come, by name
         self.beats = Beats()
         self.changes = ChangeLog()

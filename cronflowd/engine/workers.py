@@ -103,5 +103,5 @@ WORKERS: Rules = {
     o.DropWorker: Rule(_drop),
     o.UnsendRuns: Rule(_unsend_runs),
     o.DismissWorker: Rule(_dismiss),
-    o.DrainWorker: Rule(_drain),
+    o.DrainWorker: Rule(_drain, "DRAIN"),
 }

@@ -300,6 +300,9 @@ class Settings(Common):
         make=lambda _: machine_zone(),
     )
     insecure: bool = setting(SWITCH, "false", "listen beyond this machine without a secret")
+    require_auth: bool = setting(
+        SWITCH, "false", "whoever comes has to say who it is, also from this machine and over the unix socket"
+    )
     check_config: bool = setting(
         SWITCH, "false", "read the settings, tell what is wrong, exit", sources="flag"
     )

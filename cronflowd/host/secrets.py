@@ -129,15 +129,19 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def check_doors(settings: Settings, inherited: Iterable[Address] = ()) -> None:
-    """Refuse to listen beyond this machine without a secret; `inherited` are sockets from systemd."""
-    if settings.insecure or settings.token_file is not None:
+def exposed(settings: Settings, inherited: Iterable[Address] = ()) -> Address | None:
+    """An address that other machines can reach, if there is one; `inherited` are sockets from systemd."""
+    addresses = (*settings.listen, *settings.listen_workers, *inherited)
+    return next((address for address in addresses if not is_loopback(address[0])), None)
+
+
+def check_doors(settings: Settings, found: Address | None, has_accounts: bool = False) -> None:
+    """Refuses to listen beyond this machine, at `found`, where nobody would have to say who he is."""
+    if found is None or settings.insecure or settings.token_file is not None or has_accounts:
         return
-    for address in (*settings.listen, *settings.listen_workers, *inherited):
-        if not is_loopback(address[0]):
-            raise Fatal(
-                Exit.REFUSED,
-                f"{format_address(address)} can be reached from other machines, and whoever reaches it can"
-                " run any command; give a secret with --token-file (`cronflowd init` makes one),"
-                " or say --insecure",
-            )
+    raise Fatal(
+        Exit.REFUSED,
+        f"{format_address(found)} can be reached from other machines, and whoever reaches it can"
+        " run any command; give a secret with --token-file (`cronflowd init` makes one),"
+        " or say --insecure",
+    )

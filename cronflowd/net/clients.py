@@ -33,6 +33,7 @@ from attrs import define, field
 from ..base.errors import Fatal, Refusal
 from ..base.replies import Reply, format_refusal, format_rows, format_status
 from ..base.text import escape
+from ..engine.access import ADMIN, ROLES
 from ..host.config import Settings
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection, Kind
@@ -71,6 +72,11 @@ class Session:
     head_width: int | None = None  # HEAD=yes: the same for the order that is executed now
     must_authenticate: bool = False
     authenticated: bool = False
+    account: str = ""  # as it has shown to be; empty: it did not have to
+    name_shown: str = ""  # the same; or whose name it has where it did not have to
+    rank: int = ADMIN  # its role, as a number that grows with the rights; below 0: it has none
+    token: int = 0  # by which it came in, if that is one that may be revoked
+    until_at: datetime | None = None  # when that expires
     is_session: bool = False  # silence does not end it: HELLO, AUTH, FORMAT, WATCH, a person typing
     is_live: bool = False  # WATCH, LOG follow: it stays open without any input
     closing: bool = False  # QUIT: what is owed still leaves, no further line is executed
@@ -85,6 +91,16 @@ class Session:
         return self.must_authenticate and not self.authenticated
 
     @property
+    def role(self) -> str:
+        return ROLES[self.rank] if self.rank >= 0 else "none"
+
+    @property
+    def uid(self) -> int:
+        """Of this machine's user at the other end, as the kernel says; -1 where that is not known."""
+        local = _LOCAL_PEER.fullmatch(self.address) if self.kind == "unix" else None
+        return int(local[1]) if local else -1
+
+    @property
     def who(self) -> str:
         """Who gives its orders, as the journal and HISTORY tell it: `ann@192.0.2.7:40001`.
 
@@ -97,8 +113,9 @@ class Session:
 
     def _identity(self) -> str:
         # A process is gone when somebody reads of it; the kernel says whose it was.
-        local = _LOCAL_PEER.fullmatch(self.address) if self.kind == "unix" else None
-        where = f"unix:{_user_name(int(local[1]))}" if local else self.address
+        where = f"unix:{_user_name(self.uid)}" if self.uid >= 0 else self.address
+        if self.account:
+            return f"{self.account}@{where}"
         if not self.name:
             return where
         name = escape(self.name).replace('"', "'")[:MAX_NAME]

@@ -412,8 +412,8 @@ def is_written(line: Entry, spec: TaskSpec, settings: Mapping[str, str], tz: str
 
 
 def untold(spec: TaskSpec) -> TaskSpec:
-    """The same, of which nobody is told."""
-    return evolve(spec, options=evolve(spec.options, notify=UNSAID))
+    """The same, of which nobody is told, whosever it is."""
+    return evolve(spec, options=evolve(spec.options, notify=UNSAID, owner=None))
 
 
 def _meaning(line: Line) -> object:

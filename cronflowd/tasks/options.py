@@ -14,7 +14,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ..base.errors import Refusal
-from ..base.names import check_tag, check_worker_name, parse_label
+from ..base.names import check_account_name, check_tag, check_worker_name, parse_label
 from ..base.nearest import meant, one_of
 from ..base.text import escape, format_time
 from ..schedules.calendars import parse_calendar_names
@@ -208,6 +208,11 @@ def _parse_after(text: str) -> tuple[str, ...]:
     return refs
 
 
+def _parse_owner(text: str) -> str:
+    check_account_name(text)
+    return text
+
+
 def _parse_spread(text: str) -> int:
     if (seconds := parse_duration(text)) != int(seconds):
         raise Refusal("bad-option", f'"{escape(text)}" is not a number of whole seconds')
@@ -263,6 +268,7 @@ class Options:
     skip: tuple[str, ...] = ()  # names of calendars
     after: tuple[str, ...] = ()  # names of tasks that must have ended well
     notify: Notify = UNSAID
+    owner: str | None = None  # whose it is; None = nobody had to say who he is
 
 
 DEFAULTS = Options()
@@ -279,6 +285,7 @@ class Common:
     timeout_s: float = NO_TIMEOUT_S
     overlap: str = "skip"
     keep: Keep = KEEP
+    owner: str = ""  # the user that the daemon runs as
 
     def timeout_of(self, options: Options) -> float:
         """The other three are true when they are said, and `options.retry or common.retry` will do."""
@@ -418,6 +425,9 @@ RULES: dict[str, Rule] = {
         "notify", parse_notify, lambda notify: str(notify.text), "none|[EVENT+EVENT:]mailto:…|https://…|slack+https://…",
         "who is told when it fails, recovers, is missed or lost",
         "mail mailto email alert alerts on_failure on_error notification notifications webhook slack",
+    ),
+    "owner": Rule(
+        "owner", _parse_owner, lambda owner: owner or "", "ACCOUNT", "whose it is; who added it", "account"
     ),
 }  # fmt: skip
 # What is no option of the table, although it is often taken for one, and where it is said.

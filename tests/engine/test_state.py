@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
+from cronflowd.engine.encoding import KINDS
 from cronflowd.engine.state import State
 from cronflowd.tasks.task import HELD, WAITING, Failure, Run, read_record
 
@@ -230,7 +231,7 @@ def test_a_record_that_no_fact_explains_is_refused() -> None:
 
 def test_every_kind_of_fact_has_its_row() -> None:
     """A fact that no row shows could be forgotten in `apply` without anybody noticing."""
-    assert {type(fact).__name__ for _, fact, _, _ in ROWS} == {kind.__name__ for kind in f.KINDS}
+    assert {type(fact).__name__ for _, fact, _, _ in ROWS} == {kind.__name__ for kind in KINDS}
 
 
 def test_memory_of_the_past_is_bounded() -> None:

@@ -1,0 +1,196 @@
+"""USER, TOKEN, AUTH and AUDIT: what is made of their words, and the rows of their lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from ..base.errors import Refusal
+from ..base.names import check_account_name, check_mail_address
+from ..base.nearest import one_of
+from ..base.replies import Reply
+from ..base.text import escape
+from ..engine.access import ROLES, WORKER, Access
+from ..engine.orders import RemoveAccount, RevokeToken
+from ..schedules.zones import parse_duration
+from ..tasks.options import parse_count
+from . import grammar as g
+from . import questions as q
+from .grammar import Context, WrongWords
+
+MIN_PASSWORD, MAX_PASSWORD = 8, 256  # characters
+MAX_UID = 2**32 - 2
+MAX_TTL_S = 3660 * 86_400.0
+_ROLES_ALSO = {
+    "viewer": "read reader readonly guest view", "user": "member editor developer write",
+    "operator": "ops op maintainer", "admin": "root administrator owner superuser",
+    "worker": "agent node runner",
+}  # fmt: skip
+USER_COLUMNS = ("name", "role", "email", "disabled", "created", "last_seen", "uid")
+TOKEN_COLUMNS = ("id", "name", "role", "user", "worker", "created", "expires", "last_used")
+
+
+def authenticate(text: str, context: Context) -> q.Authenticate:
+    words = text.split()
+    if not words:
+        raise WrongWords("no token")
+    if len(words) > 2:
+        raise WrongWords("a token is one word; an account has a name and a password without blanks")
+    return q.Authenticate(*words)
+
+
+def user(text: str, context: Context) -> Any:
+    word, rest = g.cut_word(text)
+    read = _USER.get(word.upper())
+    if read is None:
+        raise WrongWords(_no_such(word, _USER))
+    return read(rest, context)
+
+
+def token(text: str, context: Context) -> Any:
+    word, rest = g.cut_word(text)
+    read = _TOKEN.get(word.upper())
+    if read is None:
+        raise WrongWords(_no_such(word, _TOKEN))
+    return read(rest, context)
+
+
+def _no_such(word: str, known: dict[str, Any]) -> str:
+    said = f'there is no "{escape(word[:40])}"' if word else "what of it"
+    return f"{said}; there are {', '.join(known)}"
+
+
+def _add_user(text: str, context: Context) -> q.SetUser:
+    words, options = g.split_words(text, "role", "email", "uid", "password")
+    name = g.one_word(words, "account")
+    check_account_name(name)
+    return q.SetUser(name, _account_changes(options), options.get("password"), True)
+
+
+def _set_user(text: str, context: Context) -> q.SetUser:
+    words, options = g.split_any(text)
+    g.check_known(options, ("role", "email", "uid", "disabled"))
+    name = g.one_word(words, "account")
+    if not options:
+        raise WrongWords("nothing to set")
+    return q.SetUser(name, _account_changes(options), None, False)
+
+
+def _account_changes(options: dict[str, str]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if role := _role(options, ROLES):
+        changes["role"] = role
+    if "email" in options:
+        if options["email"]:
+            check_mail_address(options["email"])
+        changes["email"] = options["email"]
+    if "uid" in options:
+        changes["uid"] = _uid(options["uid"])
+    if disabled := g.choice(options, "disabled", ("yes", "no"), yes="true 1 on", no="false 0 off"):
+        changes["disabled"] = disabled == "yes"
+    return changes
+
+
+def _role(options: dict[str, str], known: tuple[str, ...]) -> str:
+    also = {role: _ROLES_ALSO[role] for role in known}
+    return g.choice(options, "role", known, **also)
+
+
+def _uid(text: str) -> int | None:
+    """Empty takes it away."""
+    if not text:
+        return None
+    try:
+        return parse_count(text, 0, 999_999_999) if len(text) < 10 else _large_uid(text)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"uid=: {refusal.message}") from None
+
+
+def _large_uid(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or int(text[:11]) > MAX_UID:
+        raise Refusal("bad-option", f'"{escape(text[:40])}" is not a whole number from 0 to {MAX_UID}')
+    return int(text)
+
+
+def check_password(password: str) -> None:
+    """Raises Refusal unless it may be a password."""
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise Refusal("bad-option", f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+
+
+def _password(text: str, context: Context) -> q.SetPassword:
+    words = text.split()
+    if len(words) > 2:
+        raise WrongWords("an account and a password without blanks")
+    return q.SetPassword(*words)
+
+
+_USER = {
+    "ADD": _add_user,
+    "LIST": g.nothing(q.ListUsers),
+    "SET": _set_user,
+    "PASSWORD": _password,
+    "REMOVE": g.one(RemoveAccount, "account"),
+}
+
+
+def _add_token(text: str, context: Context) -> q.AddToken:
+    words, options = g.split_words(text, "name", "role", "user", "worker", "ttl")
+    if words:
+        raise WrongWords(f'options only are taken, not "{escape(words[0][:40])}"')
+    if name := options.get("name", ""):
+        check_account_name(name)
+    if len(worker := options.get("worker", "")) > g.MAX_PATTERN:
+        raise Refusal("bad-option", f"worker=: longer than {g.MAX_PATTERN} characters")
+    expires_at = None
+    if "ttl" in options:
+        seconds = parse_duration(options["ttl"])
+        if not 0 < seconds <= MAX_TTL_S:
+            raise Refusal("bad-option", "ttl=: longer than nothing, and at most ten years")
+        expires_at = context.now + timedelta(seconds=seconds)
+    role = _role(options, (*ROLES, WORKER))
+    return q.AddToken(name, role, options.get("user", ""), worker, expires_at)
+
+
+def _revoke(text: str, context: Context) -> RevokeToken:
+    word = g.one_word(g.split_words(text)[0], "token's id")
+    if not word.isdecimal() or not word.isascii() or len(word) > 18:
+        raise Refusal("syntax", f'"{escape(word[:40])}" is not the id of a token; TOKEN LIST shows them')
+    return RevokeToken(int(word))
+
+
+_TOKEN = {"ADD": _add_token, "LIST": g.nothing(q.ListTokens), "REVOKE": _revoke}
+VERDICTS = ("ok", "denied")
+
+
+def audit(text: str, context: Context) -> q.Audit:
+    options = g.no_words(text, "since", "until", "last", "who", "verdict", "limit")
+    since_at, until_at = g.bounds(options, context)
+    limit = g.count(options, "limit", 0, g.MAX_LIMIT)
+    verdict = one_of(options["verdict"], VERDICTS, {}) if "verdict" in options else ""
+    return q.Audit(since_at, until_at, options.get("who", ""), verdict, 100 if limit is None else limit)
+
+
+# --- rows ---
+
+
+def list_users(access: Access) -> Reply:
+    """USER LIST: the accounts, by name."""
+    rows = [
+        (each.name, each.role, each.email or None, each.disabled, each.created_at, each.seen_at, each.uid)
+        for _, each in sorted(access.accounts.items())
+    ]
+    return Reply(str(len(rows)), {"accounts": len(rows)}, USER_COLUMNS, rows)
+
+
+def list_tokens(access: Access) -> Reply:
+    """TOKEN LIST: the tokens, oldest first; never the words themselves."""
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for each in access.tokens.values():
+            whose = (each.name or None, each.role, each.user or None, each.worker or None)
+            yield (each.id, *whose, each.created_at, each.expires_at, each.used_at)
+
+    count = len(access.tokens)
+    return Reply(str(count), {"tokens": count}, TOKEN_COLUMNS, rows())

@@ -1,0 +1,121 @@
+"""The tables of who may come in, and what each of them may do.
+
+A role may do all that the one before it may, so rights are one comparison. Accounts, tokens and
+secrets come and go by facts, as tasks do. None of them is a password or a token: hashes stand
+here, and whoever is shown a word compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+from attrs import Factory, define
+
+from . import access_facts as af
+from . import facts as f
+
+ROLES = ("viewer", "user", "operator", "admin")  # each may do what the one before it may
+RANK = {role: rank for rank, role in enumerate(ROLES)}
+ADMIN = RANK["admin"]
+OPERATOR = RANK["operator"]
+WORKER = "worker"  # a token's role that opens the workers' port, and no other
+MAX_ACCOUNTS = 10_000
+MAX_TOKENS = 10_000
+MAX_SECRETS = 10_000
+
+
+@define
+class Access:
+    """The tables of who may come in."""
+
+    accounts: dict[str, af.AccountSet] = Factory(dict)
+    tokens: dict[int, af.TokenAdded] = Factory(dict)
+    secrets: dict[str, af.SecretPut] = Factory(dict)
+    by_digest: dict[str, int] = Factory(dict)  # tokens, by the SHA-256 of the word
+    by_uid: dict[int, str] = Factory(dict)
+    next_token: int = 1
+
+    @property
+    def lets_in(self) -> bool:
+        """Whether any account or token could open a door."""
+        return bool(self.accounts or self.tokens)
+
+    def rank_of(self, token: af.TokenAdded) -> int:
+        """What a token may do: never more than the account it speaks for may today."""
+        rank = RANK.get(token.role, -1)
+        account = self.accounts.get(token.user)
+        return rank if account is None else min(rank, RANK[account.role])
+
+    def is_valid(self, token: af.TokenAdded, now: datetime) -> bool:
+        """Whether a token lets in now."""
+        if token.expires_at is not None and token.expires_at <= now:
+            return False
+        account = self.accounts.get(token.user)
+        return not token.user or (account is not None and not account.disabled)
+
+    def carry(self) -> Iterator[f.Fact]:
+        """All of it as facts, for a checkpoint."""
+        yield from self.accounts.values()
+        yield from self.tokens.values()
+        yield from self.secrets.values()
+
+
+def may_bear(token: af.TokenAdded, name: str) -> bool:
+    """Whether a worker that shows this token may be called so."""
+    return token.role == WORKER and fnmatchcase(name, token.worker)
+
+
+# --- back ---
+
+
+def _account_set(state: Any, fact: af.AccountSet, at: datetime, seq: int) -> None:
+    access: Access = state.access
+    if (old := access.accounts.get(fact.name)) and old.uid is not None:
+        access.by_uid.pop(old.uid, None)
+    access.accounts[fact.name] = fact
+    if fact.uid is not None:
+        access.by_uid[fact.uid] = fact.name
+
+
+def _account_removed(state: Any, fact: af.AccountRemoved, at: datetime, seq: int) -> None:
+    access: Access = state.access
+    old = access.accounts.pop(fact.name)
+    if old.uid is not None:
+        access.by_uid.pop(old.uid, None)
+    for token in [token.id for token in access.tokens.values() if token.user == fact.name]:
+        _forget_token(access, token)
+
+
+def _token_added(state: Any, fact: af.TokenAdded, at: datetime, seq: int) -> None:
+    access: Access = state.access
+    access.tokens[fact.id] = fact
+    access.by_digest[fact.digest] = fact.id
+    access.next_token = max(access.next_token, fact.id + 1)
+
+
+def _forget_token(access: Access, token: int) -> None:
+    del access.by_digest[access.tokens.pop(token).digest]
+
+
+def _signed_in(state: Any, fact: af.SignedIn, at: datetime, seq: int) -> None:
+    access: Access = state.access
+    if fact.is_account and (account := access.accounts.get(fact.name)):
+        access.accounts[fact.name] = msgspec.structs.replace(account, seen_at=at)
+    if token := access.tokens.get(fact.token):
+        access.tokens[fact.token] = msgspec.structs.replace(token, used_at=at)
+
+
+APPLY: dict[type[f.Fact], Callable[[Any, Any, datetime, int], None]] = {
+    af.AccountSet: _account_set,
+    af.AccountRemoved: _account_removed,
+    af.TokenAdded: _token_added,
+    af.TokenRevoked: lambda state, fact, at, seq: _forget_token(state.access, fact.id),
+    af.SecretPut: lambda state, fact, at, seq: state.access.secrets.update({fact.name: fact}),
+    af.SecretRemoved: lambda state, fact, at, seq: state.access.secrets.pop(fact.name),
+    af.SignedIn: _signed_in,
+    af.Refused: lambda state, fact, at, seq: None,
+}

@@ -1,0 +1,98 @@
+"""Facts about who may come in: accounts, tokens, secrets, and what is told of those who tried.
+
+None of them holds what would let anybody in. Of a password its argon2id hash stands here, of a
+token its SHA-256, of a secret what AES-256-GCM made of it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from .facts import Fact
+
+
+class AccountSet(Fact):
+    """An account as it is from now on; new, or otherwise than before."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    role: str
+    created_at: datetime
+    email: str = ""
+    uid: int | None = None  # of this machine: who comes by the unix socket with it is this account
+    password: str = ""  # its hash; empty = none lets in
+    disabled: bool = False
+    seen_at: datetime | None = None  # in a checkpoint: when it came in last
+    who: str | None = None
+
+
+class AccountRemoved(Fact):
+    """An account is gone, and its tokens with it. Its tasks stay."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    who: str | None = None
+
+
+class TokenAdded(Fact):
+    """A word that lets in from now on."""
+
+    urgent: ClassVar[bool] = False
+    id: int
+    digest: str  # SHA-256 of the token, as hexadecimal digits
+    role: str
+    created_at: datetime
+    name: str = ""
+    user: str = ""  # the account it speaks for; empty = for none
+    worker: str = ""  # of a worker's: which names it may bear, a glob
+    expires_at: datetime | None = None
+    used_at: datetime | None = None  # in a checkpoint: when it let in last
+    who: str | None = None
+
+
+class TokenRevoked(Fact):
+    """It lets nobody in any more."""
+
+    urgent: ClassVar[bool] = False
+    id: int
+    who: str | None = None
+
+
+class SecretPut(Fact):
+    """A secret has a value from now on."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    sealed: str  # base64 of the nonce and what AES-256-GCM made of the value
+    set_at: datetime
+    who: str | None = None
+
+
+class SecretRemoved(Fact):
+    """It has none any more: what needs it fails."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    who: str | None = None
+
+
+class SignedIn(Fact):
+    """Somebody has shown who it is."""
+
+    name: str
+    role: str
+    address: str
+    token: int = 0  # by which; 0 = by its password, or a token that no fact tells of
+    is_account: bool = True  # False = the name is a token's, or that of the token file
+
+
+class Refused(Fact):
+    """Somebody wanted what it may not have."""
+
+    who: str
+    address: str
+    verb: str
+    ref: str
+    why: str
+    untold: int = 0  # and so many more times lately, of which nothing else is told
