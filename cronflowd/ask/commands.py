@@ -20,6 +20,7 @@ from ..engine.access import RANK
 from . import accounts as a
 from . import parsers as p
 from . import questions as q
+from . import secrets as s
 from .grammar import Context, Parser, WrongWords, cut_word, nothing, one
 
 
@@ -160,6 +161,7 @@ ALSO_CALLED = {
     "WATCH": "subscribe follow listen events", "AUTH": "login token", "WHOAMI": "id me",
     "USER": "account users accounts passwd password",
     "TOKEN": "tokens key apikey", "AUDIT": "security accesslog",
+    "SECRET": "secrets vault credential credentials",
     "HELLO": "hi ehlo helo client", "HELP": "? h man usage commands",
     "QUIT": "exit bye q logout close disconnect",
 }  # fmt: skip
@@ -285,6 +287,11 @@ _ROWS = (
         a.token, "TOKEN ADD [name=NAME] [role=ROLE] [user=NAME] [worker=GLOB] [ttl=30d]|LIST|REVOKE ID",
         "words that let programs and workers in", "token", changes=True, role="admin",
         looks=r"[ \t]*LIST\b",
+    ),
+    Verb(
+        s.secret, "SECRET PUT NAME VALUE|LIST|REMOVE NAME [force=yes]",
+        "values that jobs are given and nobody is shown", "secret", changes=True, role="admin",
+        looks=(q.ListSecrets,),
     ),
     Verb(
         a.audit, "AUDIT [since=TIME] [until=TIME] [last=TIME] [who=NAME] [verdict=ok|denied] [limit=100]",

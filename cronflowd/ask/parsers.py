@@ -19,7 +19,7 @@ from ..engine import orders as o
 from ..schedules.english import parse_moment
 from ..schedules.schedule import parse_event, settle_schedule, split_schedule
 from ..schedules.words import ADVERBS, named_zone
-from ..tasks.options import DEFAULTS, ELSEWHERE, RULES, no_option, parse_count, refuse_masks, set_options
+from ..tasks.options import DEFAULTS, ELSEWHERE, RULES, check_given, no_option, parse_count, set_options
 from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule, check_phrase_rest
 from ..tasks.task import ENDED, TaskSpec, make_spec, parse_json, parse_record
 from . import grammar as g
@@ -50,7 +50,7 @@ def add(text: str, context: Context) -> o.AddTask:
     if text[:1] == "{":
         record = parse_json(text, "the task")
         words = record if isinstance(record, dict) else {}
-        refuse_masks(words)
+        check_given(words)
         if "from" in words:
             record = words = _from_template(words, context)
         flags = _flags(words)
@@ -106,7 +106,7 @@ def template(text: str, context: Context) -> o.SetTemplate | q.Alone:
     for key in ("name", "from", "replace", "paused", *ELSEWHERE):
         if key in options:
             raise Refusal("bad-option", f"{key}= is said with each ADD; a template holds what several share")
-    refuse_masks(options)
+    check_given(options)
     set_options(DEFAULTS, options, context.default_tz, context.now)  # for its refusals
     return o.SetTemplate(name, options)
 
@@ -168,7 +168,7 @@ def _one_off(moment_at: datetime, options: dict[str, str], command: str, context
 
 def _spec(schedule: str, options: dict[str, str], command: str, zone: str, context: Context) -> TaskSpec:
     name = options.pop("name", "")
-    refuse_masks(options)
+    check_given(options)
     parsed = set_options(DEFAULTS, options, zone, context.now)
     return make_spec(name, schedule, command, parsed, context.default_tz)
 

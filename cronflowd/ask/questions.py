@@ -226,6 +226,17 @@ class ListTokens:
 
 
 @frozen
+class ListSecrets:
+    pass
+
+
+@frozen
+class PutSecret:
+    name: str
+    value: str = field(repr=False)
+
+
+@frozen
 class Audit:
     since_at: datetime | None
     until_at: datetime | None

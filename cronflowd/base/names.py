@@ -54,6 +54,11 @@ def check_account_name(name: str) -> None:
     _check_form(name, "account name")
 
 
+def check_secret_name(name: str) -> None:
+    """Raises Refusal (`bad-option`) unless a secret may be called so."""
+    _check_form(name, "secret's name")
+
+
 def check_mail_address(address: str) -> None:
     """Raises Refusal (`bad-option`) unless mail can be sent there; no names, quotes or comments around it."""
     if len(address) > MAX_MAIL_ADDRESS or not _MAIL_ADDRESS.fullmatch(address):

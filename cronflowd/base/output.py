@@ -15,12 +15,14 @@ from itertools import islice
 from typing import Any
 
 from .replies import JsonOnly, Verbatim
-from .text import length, readable, to_bytes, unescape
+from .text import escape, length, readable, to_bytes, unescape
 
 COLUMNS = ("fd", "text", "end", "base64")
 GOES_ON = "\\"
 NO_NEWLINE = "no-newline"
 _BYTE = re.compile(r"\\u[dD][cC]")  # what such a byte's escape begins with
+MAX_PIECE = 8192  # characters of a line that is cut here; of others the worker sees to it
+_ROW = re.compile(r"[^\r\n]*(?:\r?\n|\r)|[^\r\n]+")  # as the worker cuts them
 MAX_LAST, MAX_LOOKED_AT = 4096, 10_000  # characters of a last line; lines that it is looked for in
 
 Line = Sequence[Any]
@@ -34,6 +36,19 @@ def parse_line(fd: int, escaped: str) -> list[Any]:
     if is_whole and not _BYTE.search(escaped):
         return [fd, unescape(escaped)]
     return [fd, escaped if is_whole else escaped[:-1], is_whole]
+
+
+def cut_lines(fd: int, text: str) -> list[list[Any]]:
+    """Lines of a text whose newlines stand for themselves; what follows the last one goes on."""
+    lines: list[list[Any]] = []
+    for row in _ROW.findall(text):
+        end = row.endswith("\n")
+        line = row[:-1] if end else row
+        for at in range(0, max(1, len(line)), MAX_PIECE):
+            piece, is_last = line[at : at + MAX_PIECE], at + MAX_PIECE >= len(line)
+            is_plain = end and is_last and _is_utf8(piece)
+            lines.append([fd, piece] if is_plain else [fd, escape(piece), end and is_last])
+    return lines
 
 
 def text_of(line: Line) -> str:

@@ -67,7 +67,10 @@ _KEY = re.compile(r"[^ \t=\"]+=")
 _PLAIN_OPTION = re.compile(r"([^ \t=\"]+)=([^ \t\"{'`“”„‟«»‘’][^ \t\"]*+)(?:[ \t]++|$)")
 _PLAIN_VALUE = re.compile(r"[^ \t\"]*(?=[ \t]|$)")
 _QUOTED_VALUE = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)')
-_QUOTED_ESCAPE = re.compile(r'\\(["\\])')
+# As programs write it: what only a secret can hold, a control character, is escaped as in rows.
+QUOTED_VALUE = re.compile(r'"((?:[^"\\]|\\(?:["\\nrt]|x[0-9a-fA-F]{2}))*)"(?=[ \t]|$)')
+_WRITTEN_ESCAPE = re.compile(r'\\(?:["\\nrt]|x[0-9a-fA-F]{2})')
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _JSON = json.JSONDecoder()
 ODD_BLANK = re.compile("[\u00a0\u00ad\u2000-\u2015\u202f\u205f\u2060\u2212\u3000\ufeff]")  # or hyphen
 WRONG_QUOTES = "'`“”„‟«»‘’"  # of shells, and of typesetters
@@ -104,21 +107,29 @@ def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) ->
 
 def _option_value(key: str, text: str, at: int, is_typed: bool) -> tuple[str, int]:
     if text.startswith('"', at):
-        if match := _QUOTED_VALUE.match(text, at):
-            value = match[1]
-            return (_QUOTED_ESCAPE.sub(r"\1", value) if "\\" in value else value), match.end()
+        if match := (_QUOTED_VALUE if is_typed else QUOTED_VALUE).match(text, at):
+            return unquote(match[1]), match.end()
         raise Refusal(
             "syntax",
             f"the quoted value of {escape(key)}= has no closing quote before a blank or the line's end"
             ' (inside quotes write \\" and \\\\)',
         )
-    if text.startswith("{", at):
+    if text.startswith("{", at) and not text.startswith("{{", at):  # that is a secret's name, as a rule
         return _json_value(key, text, at)
     if is_typed and (text[at : at + 1] or "-") in WRONG_QUOTES:
         raise Refusal("syntax", f'the value of {escape(key)}= begins with {text[at]}, but quotes are " here')
     if match := _PLAIN_VALUE.match(text, at):
         return match[0], match.end()
     raise Refusal("syntax", f"the value of {escape(key)}= has a quote inside; quote the whole value")
+
+
+def unquote(value: str) -> str:
+    """What stands between the quotes of a value, without its escapes."""
+    return _WRITTEN_ESCAPE.sub(_unquote_one, value) if "\\" in value else value
+
+
+def _unquote_one(match: re.Match[str]) -> str:
+    return match[0][1] if match[0][1] in '"\\' else _unescape_one(match)
 
 
 def _json_value(key: str, text: str, at: int) -> tuple[str, int]:
@@ -135,10 +146,13 @@ def _json_value(key: str, text: str, at: int) -> tuple[str, int]:
 
 
 def format_option(key: str, value: str) -> str:
-    """One `key=value` word that `split_options` reads back; the value must be free of control characters."""
-    if value and " " not in value and "\t" not in value and '"' not in value and value[0] not in _QUOTED:
+    """One `key=value` word that `split_options` reads back; with control characters, of programs only."""
+    is_plain = value and not _CONTROL.search(value)
+    if is_plain and " " not in value and "\t" not in value and '"' not in value and value[0] not in _QUOTED:
         return f"{key}={value}"
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    if not is_plain:
+        quoted = _CONTROL.sub(_escape_one, quoted)
     return f'{key}="{quoted}"'
 
 

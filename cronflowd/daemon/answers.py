@@ -21,7 +21,7 @@ import trio
 from msgspec.structs import replace
 
 from .. import __version__
-from ..ask import accounts, commands, grammar, manual, overview, stats, views, why
+from ..ask import accounts, commands, grammar, manual, overview, secrets, stats, views, why
 from ..ask import questions as q
 from ..ask.kept import Kept
 from ..ask.parsers import RUN_STATES
@@ -191,6 +191,25 @@ class Answers:
         change = self.admission.add_token if isinstance(question, q.AddToken) else self.admission.revoke_token
         return change(question, session)
 
+    async def _secret(self, question: Any, session: Session) -> Reply:
+        if isinstance(question, q.ListSecrets):
+            return secrets.list_secrets(self.core.state)
+        if isinstance(question, q.PutSecret):
+            sealed = await self._sealed(question)
+            question = o.PutSecret(question.name, sealed)
+        reply = self.core.submit(question, session.who).reply
+        assert reply
+        return reply
+
+    async def _sealed(self, question: q.PutSecret) -> str:
+        access, vault = self.core.state.access, self.core.state.access.vault
+        if vault.why and not access.secrets:
+            await trio.to_thread.run_sync(vault.make_key)
+        try:
+            return vault.seal(question.name, question.value.encode())
+        except ValueError:
+            raise Refusal("internal", vault.why) from None
+
     async def _audit(self, question: q.Audit, session: Session) -> Reply:
         raise Refusal("internal", "to come")
 
@@ -259,6 +278,11 @@ class Answers:
             ("set-aside", journal.set_aside),
             ("clock-step-s", core.state.last_step_s),
         ]
+        if core.state.access.secrets:
+            rows += [
+                ("secrets", len(core.state.access.secrets)),
+                ("key", core.state.access.vault.why or "ok"),
+            ]
         count = core.state.count_own()
         known = views.status_rows(core.state, core.now())
         return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))

@@ -30,6 +30,7 @@ from ..host import config, logs, secrets, systemd
 from ..host.clock import Clock
 from ..host.config import Settings
 from ..host.disk import lock_directory
+from ..host.vault import Vault
 from ..journal import tasks_file
 from ..journal.backup import RESTORED
 from ..journal.journal import FileJournal
@@ -86,6 +87,7 @@ class Daemon:
         self.clock = Clock()
         self.journal = FileJournal(settings.data, settings.segment)
         self.state = State(settings.tz, settings.recent_runs, _common(settings))
+        self.state.access.vault = Vault(settings.data)
         self.is_new = self._replay()
         tcp = [each for each in chain(*inherited.values()) if each.kind == "tcp"]
         exposed = secrets.exposed(settings, [each.sock.getsockname()[:2] for each in tcp])
@@ -178,6 +180,7 @@ class Daemon:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
         await self.answers.files.large.finish_alone()
         self._warn_of_unread()
+        self._warn_of_key()
         path = self.settings.data / tasks_file.TASKS_NAME
         if self.is_new and path.exists():
             try:
@@ -205,6 +208,17 @@ class Daemon:
             )
         if len(unread) > MAX_WARNINGS:
             log.warning("and %d more tasks cannot be read: LIST state=unreadable", len(unread) - MAX_WARNINGS)
+
+    def _warn_of_key(self) -> None:
+        access = self.state.access
+        why, name = access.vault.why, next(iter(access.secrets), "")
+        if name and not why:
+            try:
+                access.vault.open(name, access.secrets[name].sealed)
+            except ValueError as error:
+                why = str(error)
+        if name and why:
+            log.error("no secret can be opened, and the runs that need one fail: %s", why)
 
     def _say_ready(self, control: list[Listener], workers: list[Listener]) -> None:
         where = f"control={_first_tcp(control)} workers={_first_tcp(workers)} pid={os.getpid()}"

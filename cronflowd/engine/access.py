@@ -7,14 +7,15 @@ here, and whoever is shown a word compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
-from attrs import Factory, define
+from attrs import Factory, define, field
 
+from ..base.errors import Refusal
 from . import access_facts as af
 from . import facts as f
 
@@ -28,6 +29,31 @@ MAX_TOKENS = 10_000
 MAX_SECRETS = 10_000
 
 
+class Vault(Protocol):
+    """Who has the key; host/vault.py."""
+
+    why: str  # nothing can be sealed or opened; empty = it can
+
+    def make_key(self) -> None: ...
+    def seal(self, name: str, value: bytes) -> str: ...
+    def open(self, name: str, sealed: str) -> bytes: ...
+
+
+class NoVault:
+    """Where there is none, as while a journal is only looked at."""
+
+    why = "there is no key"
+
+    def make_key(self) -> None:
+        raise Refusal("internal", "there is no place for a key")
+
+    def seal(self, name: str, value: bytes) -> str:
+        raise ValueError(self.why)
+
+    def open(self, name: str, sealed: str) -> bytes:
+        raise ValueError(self.why)
+
+
 @define
 class Access:
     """The tables of who may come in."""
@@ -38,6 +64,12 @@ class Access:
     by_digest: dict[str, int] = Factory(dict)  # tokens, by the SHA-256 of the word
     by_uid: dict[int, str] = Factory(dict)
     next_token: int = 1
+    vault: Vault = field(factory=NoVault, eq=False)
+
+    def given(self, names: Iterable[str], before: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """The secrets of these names as they are now, with those that were given before."""
+        now = [(name, self.secrets[name].sealed) for name in names if name in self.secrets]
+        return tuple(dict.fromkeys([*before, *now]))
 
     @property
     def lets_in(self) -> bool:

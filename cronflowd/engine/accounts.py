@@ -17,7 +17,7 @@ from ..base.replies import Reply
 from ..base.text import escape
 from . import access_facts as af
 from . import orders as o
-from .access import MAX_ACCOUNTS, MAX_TOKENS, RANK, WORKER, Access
+from .access import MAX_ACCOUNTS, MAX_SECRETS, MAX_TOKENS, RANK, WORKER, Access
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
@@ -100,6 +100,25 @@ def _revoke_token(state: State, order: o.RevokeToken, now: datetime, limits: Lim
     return Decision([af.TokenRevoked(order.token)], reply)
 
 
+def _put_secret(state: State, order: o.PutSecret, now: datetime, limits: Limits) -> Decision:
+    known = state.access.secrets
+    if order.name not in known and len(known) >= MAX_SECRETS:
+        raise Refusal("limit", f"there are {MAX_SECRETS} secrets already, which is the limit")
+    reply = Reply(order.name, {"secret": order.name})
+    return Decision([af.SecretPut(order.name, order.sealed, now)], reply)
+
+
+def _remove_secret(state: State, order: o.RemoveSecret, now: datetime, limits: Limits) -> Decision:
+    if order.name not in state.access.secrets:
+        raise Refusal("not-found", f'no secret "{escape(order.name[:80])}"')
+    if (used := state.wanted.get(order.name)) and not order.force:
+        first = state.tasks[min(used)].name
+        who = f'"{first}" names it' if len(used) == 1 else f'"{first}" and {len(used) - 1} more name it'
+        raise Refusal("busy", f"{who}; with force=yes their runs fail until it is put again")
+    reply = Reply(f"{order.name} removed", {"secret": order.name, "removed": True})
+    return Decision([af.SecretRemoved(order.name)], reply)
+
+
 def _sign_in(state: State, order: o.SignIn, now: datetime, limits: Limits) -> Decision:
     return Decision([af.SignedIn(order.name, order.role, order.address, order.token, order.is_account)])
 
@@ -113,6 +132,8 @@ ACCESS: Rules = {
     o.RemoveAccount: Rule(_remove_account, "USER"),
     o.AddToken: Rule(_add_token, "TOKEN"),
     o.RevokeToken: Rule(_revoke_token, "TOKEN"),
+    o.PutSecret: Rule(_put_secret, "SECRET"),
+    o.RemoveSecret: Rule(_remove_secret, "SECRET"),
     o.SignIn: Rule(_sign_in),
     o.NoteRefusal: Rule(_refuse),
 }

@@ -16,7 +16,7 @@ from .tables import Tables
 
 _RUN = (
     "due_at", "queued_at", "by", "args", "attempt", "delayed_until_at", "worker", "sent_at", "started_at",
-    "lease_until_at", "output_bytes", "nth", "target", "blame", "unsent", "instance", "who", "fire",
+    "lease_until_at", "output_bytes", "nth", "target", "blame", "unsent", "instance", "who", "fire", "held",
 )  # fmt: skip
 _WORKER = (
     "name", "slots", "labels", "address", "since_at", "draining", "connected", "leaving", "instance",
@@ -35,6 +35,7 @@ def _run(run: Run) -> f.RunCarried:
     return f.RunCarried(
         run=run.id, task=run.task_id, record=run.spec.record, state=run.shown, stopping=run.ends_as,
         parked=run.state == "parked", awaits=run.state == "awaiting", renewed=run.lease_renewed,
+        given=list(map(list, run.given)) or None,
         **f.named(run, _RUN),
     )  # fmt: skip
 
@@ -108,6 +109,7 @@ def _run_carried(state: Tables, fact: f.RunCarried, at: datetime, seq: int) -> N
     task = state.tasks.get(fact.task)
     run = Run(
         fact.run, fact.task, state.read(fact.record), ends_as=fact.stopping, lease_renewed=fact.renewed,
+        given=tuple((name, sealed) for name, sealed in fact.given or ()),
         has_output=True,  # perhaps; what it was is in the journal, not in a checkpoint
         **f.named(fact, _RUN),
     )  # fmt: skip

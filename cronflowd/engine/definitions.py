@@ -20,7 +20,7 @@ from ..base.text import escape, format_option, format_time
 from ..base.walks import Numbered, Parted
 from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
-from ..tasks.options import masked, refuse_masks, set_options
+from ..tasks.options import check_given, masked, set_options
 from ..tasks.reasons import Reason, in_words, reason
 from ..tasks.task import (
     WAITING,
@@ -190,7 +190,7 @@ def _defined(state: State, task: Task, spec: TaskSpec, asks_notify: bool, now: d
 def set_spec(state: State, task: Task, given: dict[str, str], now: datetime) -> TaskSpec:
     """The definition of a task as these words of SET change it."""
     words, old = dict(given), task.spec
-    refuse_masks(words)
+    check_given(words)
     name = words.pop("name", old.name) or f"task_{task.id}"
     if name != old.name:
         check_name(name)

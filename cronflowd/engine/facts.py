@@ -299,6 +299,8 @@ class OutputReceived(Fact):
     attempt: int
     lines: list[list[Any]]  # as in base/output.py
     omitted: int = 0  # bytes beyond the limit, not kept
+    taken: int | None = None  # characters that the worker sent, where they are not those of `lines`
+    held: str | None = None  # sealed: what was sent and waits for more; None = as before
 
     def is_urgent(self) -> bool:
         return all(line[0] == 0 for line in self.lines)
@@ -579,6 +581,8 @@ class RunCarried(Fact):
     instance: str = ""
     who: str | None = None
     fire: int = 0
+    given: list[list[str]] | None = None
+    held: str = ""
 
 
 class ExpectationCarried(Fact):

@@ -75,6 +75,11 @@ def notes(
         _, label, name = spec.options.on.rpartition("label:")
         whose = f"with the label {name}" if label else f"called {name}"
         rows.append(("note", f"no connected worker {whose} can do {spec.work}: its runs wait for one"))
+    rows += [
+        ("note", f"the secret {name} has no value yet: runs that need it fail until SECRET PUT {name}")
+        for name in spec.options.secrets
+        if name not in state.access.secrets
+    ]
     if is_notify and spec.options.notify.targets:
         rows += notify_notes(state, spec.options.notify)
     return rows
@@ -214,7 +219,9 @@ class _Writer:
 
     def _send(self, notice: Notice, target: Target) -> None:
         kind, command, payload = _FORMS[target.form](notice, target.address)
-        options = evolve(OPTIONS, type=kind, payload=orjson.dumps(payload).decode())
+        # What a run wrote may look like a reference, and must not become one.
+        text = orjson.dumps(payload).decode().replace("{{secret:", "{\\u007bsecret:")
+        options = evolve(OPTIONS, type=kind, payload=text)
         name = f"notify_{self._task}"
         if name in self._state.names or name in self._state.beats.expected:
             name = f"task_{self._task}"  # which nobody else can have

@@ -194,6 +194,16 @@ class RevokeToken(Order):
     token: int
 
 
+class PutSecret(Order):
+    name: str
+    sealed: str
+
+
+class RemoveSecret(Order):
+    name: str
+    force: bool = False
+
+
 class SignIn(Order):
     """Somebody has shown who it is."""
 

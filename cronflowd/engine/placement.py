@@ -14,15 +14,18 @@ from typing import Any
 
 from ..base.text import format_option, format_time
 from ..tasks.options import DEFAULTS
+from ..tasks.reasons import reason
 from ..tasks.task import Run, Task, TaskSpec, Worker
 from . import facts as f
 from .dependencies import standing
 from .lanes import accepts
 from .rules import Decision
+from .secrets import Unready, filled
 from .state import State
 
 PLACED_TOGETHER = 50  # in one decision
 _told: list[tuple[datetime | None, str]] = [(None, "")]  # the last moment that was told, and how
+MAX_ORDER = 250_000  # characters of an order with secrets; a worker takes a MiB
 
 
 def choose(state: State) -> list[tuple[int, str]]:
@@ -73,6 +76,8 @@ def send_at_once(state: State, task: Task, decision: Decision, now: datetime) ->
     if queued.parked or queued.awaits or queued.not_before_at or queued.target:
         return
     spec = task.spec
+    if spec.options.wants:
+        return  # whether they can be had is looked at when it is placed
     if worker := best_worker(spec.work, spec.options.on, state.lanes.free.values()):
         queued.worker = worker.name
         line = _order(state, queued.run, 1, task.id, spec, queued, task)
@@ -80,7 +85,7 @@ def send_at_once(state: State, task: Task, decision: Decision, now: datetime) ->
 
 
 def order_line(state: State, run: Run, task: Task | None) -> str:
-    """What its worker reads; `task` is its task, if that is still there."""
+    """What its worker reads; `task` is its task, if that is still there. Raises Unready."""
     return _order(state, run.id, run.attempt, run.task_id, run.spec, run, task)
 
 
@@ -98,10 +103,19 @@ def _order(
         raise AssertionError(f"run {run} of a record that cannot be read was to be sent")
     # Most of the line is the same at every run of a task, and is kept with the task.
     head = task.run_head if task and task.spec is spec else ""
+    wants: tuple[str, ...] = ()
     if not head:
+        own = task if task and task.spec is spec else None
+        if spec.options.wants or fire.by == "notice":
+            wants = spec.wants(fire.by)
+        if wants:
+            spec = filled(state.access, spec, wants)
         head = _run_head(task_id, spec, state.common.timeout_of(spec.options))
-        if task and task.spec is spec:
-            task.run_head = head
+        # With secrets it stands nowhere but in the order; and they may be others at the next one.
+        if wants:
+            head += f" secrets={','.join(wants)}"
+        elif own:
+            own.run_head = head
     told_at, due = _told[0]
     if told_at is not fire.due_at:  # as it mostly is, where many fire at once
         due = format_time(fire.due_at)
@@ -116,7 +130,10 @@ def _order(
     args = ""
     for key, value in fire.args.items() if fire.args else ():
         args += f" {format_option(f'arg.{key}', value)}"
-    return f"RUN {run} {attempt} due={due} fire={moment}{args} {head} :{spec.command}"
+    line = f"RUN {run} {attempt} due={due} fire={moment}{args} {head} :{spec.command}"
+    if wants and len(line) > MAX_ORDER:
+        raise Unready(reason("secret-long", most=MAX_ORDER))
+    return line
 
 
 def _run_head(task_id: int, spec: TaskSpec, timeout_s: float) -> str:

@@ -152,6 +152,7 @@ from .fires import (
 )
 from .placement import order_line, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
+from .secrets import Unready, hidden, hide_output, let_go
 from .state import State
 from .tables import wait_ends
 
@@ -215,8 +216,16 @@ def _place(state: State, order: o.PlaceRuns, now: datetime, limits: Limits) -> D
     size = 0
     for number, worker in order.places:
         run = state.runs[number]
-        facts.append(f.RunSent(number, run.attempt, worker))
-        line = order_line(state, run, state.tasks.get(run.task_id))
+        sent = f.RunSent(number, run.attempt, worker)
+        try:
+            line = order_line(state, run, state.tasks.get(run.task_id))
+        except Unready as unready:
+            if facts:
+                break  # its end is a decision of its own
+            # It never runs with less than it asks for; and what retry= says of a failure holds.
+            run = replace(run, worker=worker, sent_at=now)
+            return Decision([sent, *_end(state, run, "failed", None, unready.why, now)])
+        facts.append(sent)
         messages.append((worker, line))
         size += len(line)
         if size > MAX_PLACED_CHARS:
@@ -277,7 +286,7 @@ def _end(
     if began:
         end.started_at, end.began = now, True
     # Before the end: what comes after it would be late.
-    told: list[f.Fact] = []
+    told: list[f.Fact] = [*let_go(state.access, run)] if run.held else []
     if why and code_of(why) != "stderr" and not (run.ends_as and code_of(why) == "timeout"):
         told.append(remark(run, in_words(why)))
     if delay_s is None:
@@ -336,7 +345,8 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
         is_told = True
         omitted += size
         room = 0
-    return Decision([f.OutputReceived(run.id, run.attempt, lines, omitted)])
+    received = f.OutputReceived(run.id, run.attempt, lines, omitted)
+    return Decision([hide_output(state.access, run, received) if run.given else received])
 
 
 def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> Decision:
@@ -391,7 +401,7 @@ def _said_why(state: State, run: Run, how: str, order: o.ReportEnded) -> Reason:
     """Why it ended so: as its worker knows, else as its exit code or its own last words tell."""
     details, limit_s = order.details, run.spec.options.timeout_s
     if why := details.get("why"):
-        return why
+        return hidden(state.access, run, why) if run.given else why
     if how == "timeout" and limit_s is not None:
         return reason("timeout", limit_s=limit_s)
     if how != "failed":
@@ -399,7 +409,9 @@ def _said_why(state: State, run: Run, how: str, order: o.ReportEnded) -> Reason:
     if (number := details.get("signal", "")).isdecimal():
         return reason("signal", number=int(number[:3]))
     if output := state.outputs.get(run.id):
-        for text in reversed(last_lines(output.lines, (2,), MAX_LAST_WORDS, output.attempt_from)):
+        held = let_go(state.access, run) if run.held else []
+        lines = [*output.lines, *(line for fact in held for line in fact.lines)]
+        for text in reversed(last_lines(lines, (2,), MAX_LAST_WORDS, output.attempt_from)):
             if text.strip():
                 return shortened(reason("stderr", text=text.strip()))
     codes = {126: "not-executable", 127: "not-found"}

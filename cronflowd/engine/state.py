@@ -268,6 +268,8 @@ def _send(state: Tables, run: Run, task: Task | None, name: str, at: datetime) -
             state.lanes.recount(worker)
     if run.spec.options.timeout_s or state.common.timeout_s:
         state.timeouts.set(run.id, run)
+    if run.spec.options.wants or run.by == "notice":
+        run.given = state.access.given(run.spec.wants(run.by), run.given)
 
 
 def _run_unsent(state: Tables, fact: f.RunUnsent, at: datetime, seq: int) -> None:
@@ -298,7 +300,10 @@ def _output_received(state: Tables, fact: f.OutputReceived, at: datetime, seq: i
         run.has_output = True
         if run.attempt == fact.attempt:
             # Remarks are not the job's; and after a gap nothing may follow.
-            run.output_bytes += size_of(line for line in fact.lines if line[0]) + fact.omitted
+            if (taken := fact.taken) is None:
+                taken = size_of(line for line in fact.lines if line[0])
+            run.output_bytes += taken + fact.omitted
+            run.held = run.held if fact.held is None else fact.held
     while state.output_size > MAX_OUTPUT_IN_MEMORY or len(state.outputs) > state.recent_runs:
         _, evicted = state.outputs.popitem(last=False)
         state.output_size -= evicted.size

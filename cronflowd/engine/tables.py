@@ -91,6 +91,7 @@ class Tables:
         self.names: Parted[str, int] = Parted()
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
         self.listeners: dict[str, set[int]] = {}  # by the event of their @on
+        self.wanted: dict[str, set[int]] = {}  # by the name of a secret that they name
         self.emitted: list[f.EventEmitted] = []  # those that some tasks have yet to fire for, oldest first
         self.unanswered: dict[int, list[f.EventEmitted]] = {}  # the same, by task
         # Tasks whose dependencies, or runs, may let them go on. Taken from the front, as two more below:
@@ -144,6 +145,8 @@ class Tables:
             self.dependents.setdefault(name, set()).add(task.id)
         if event := task.spec.schedule.event:
             self.listeners.setdefault(event, set()).add(task.id)
+        for name in task.spec.options.secrets:
+            self.wanted.setdefault(name, set()).add(task.id)
         if task.spec.options.after or task.runs:
             self.to_judge[task.id] = None
         if task.spec.unread:
@@ -168,6 +171,10 @@ class Tables:
             self.listeners[event].discard(task.id)
             if not self.listeners[event]:
                 del self.listeners[event]
+        for name in task.spec.options.secrets:
+            self.wanted[name].discard(task.id)
+            if not self.wanted[name]:
+                del self.wanted[name]
 
     def set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
         """When a task is due next, and how many of the moments at that instant have been decided."""

@@ -46,7 +46,7 @@ def matches(tokens: Iterable[bytes], offered: bytes) -> bool:
 
 def read_tokens(path: Path) -> tuple[bytes, ...]:
     """The secrets in a file that nobody but its owner may read: a line each, between them `#` remarks."""
-    lines = (line.strip() for line in _read_secret(path, "token").splitlines())
+    lines = (line.strip() for line in read_secret(path, "token").splitlines())
     tokens = tuple(_checked(path, line) for line in lines if line and not line.startswith(b"#"))
     if not tokens:
         raise Fatal(Exit.CONFIG, f"{path}: the token is empty; `cronflowd init` makes one")
@@ -58,7 +58,7 @@ def read_tokens(path: Path) -> tuple[bytes, ...]:
 def read_password(path: Path) -> str:
     """A password for somewhere else: the file's one line."""
     try:
-        password = _read_secret(path, "password").decode().removesuffix("\n").removesuffix("\r")
+        password = read_secret(path, "password").decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise Fatal(Exit.CONFIG, f"{path}: the password is not UTF-8") from error
     if not password or not password.isprintable():
@@ -66,7 +66,8 @@ def read_password(path: Path) -> str:
     return password
 
 
-def _read_secret(path: Path, what: str) -> bytes:
+def read_secret(path: Path, what: str) -> bytes:
+    """What a file holds that nobody but its owner may read. Raises Fatal."""
     try:
         # Not to wait for the other end, should it be a pipe.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
@@ -100,18 +101,23 @@ def _checked(path: Path, token: bytes) -> bytes:
 
 
 def make_token(path: Path) -> None:
-    """A new secret in a new file; one that is there already is never replaced."""
+    """A new token in a new file; one that is there already is never replaced."""
+    make_secret(path, secrets.token_hex(TOKEN_BITS // 8), CHANGE)
+
+
+def make_secret(path: Path, secret: str, change: str) -> None:
+    """A new file with one line that nobody else may read; `change` is told of one that is there already."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
         raise Fatal(
-            Exit.CANNOT_CREATE, f"{path}: it is there already, and stays as it is; {CHANGE}"
+            Exit.CANNOT_CREATE, f"{path}: it is there already, and stays as it is; {change}"
         ) from error
     except OSError as error:
         raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
     with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_hex(TOKEN_BITS // 8).encode() + b"\n")
+        file.write(secret.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
     sync_directory(path.parent)

@@ -21,6 +21,7 @@ from ..base.errors import Refusal
 from ..base.names import check_mail_address
 from ..base.text import escape
 from . import arithmetic
+from .references import is_whole
 
 MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line
 MAX_RECIPIENTS = 100
@@ -170,6 +171,8 @@ _COMMANDS: dict[str, Callable[[str], None]] = {
 
 def parse_payload(text: str) -> str:
     """One JSON value, kept as it was written. Refusal (`bad-option`) for anything else."""
+    if is_whole(text):
+        return text  # looked at when the secret takes its place
     try:
         value = orjson.loads(text)
         # The decoder lets the last of two equal keys win; a slip must not pass so quietly.
@@ -217,7 +220,9 @@ def expects(text: str, status: int) -> bool:
 
 
 def parse_stdin(text: str) -> str:
-    """Bytes in base64."""
+    """Bytes in base64; or a secret, whose value they are."""
+    if is_whole(text):
+        return text
     try:
         b64decode(text, validate=True)
     except ValueError as error:
@@ -262,6 +267,8 @@ def check_request(kind: str, payload: str, body: str, headers: Iterable[str]) ->
         for name in headers:
             if name.lower() in _WEBHOOK_HEADERS:
                 raise Refusal("bad-option", f"header.{name}: a webhook writes this header itself")
+    if is_whole(payload):
+        return
     if payload and kind != "http" and not payload.lstrip().startswith("{"):
         raise Refusal("bad-option", f"payload=: type={kind} wants a JSON object")
     if kind == "email":

@@ -30,6 +30,7 @@ from ..schedules.zones import (
     parse_zone,
 )
 from .kinds import CONTROL, TYPES, check_header_name, parse_expect, parse_payload, parse_secret, parse_stdin
+from .references import INSIDE, TAKES, check_references, is_whole, names_in
 from .targets import UNSAID, Notify, parse_notify
 
 MAX_TAGS = 32
@@ -269,6 +270,8 @@ class Options:
     after: tuple[str, ...] = ()  # names of tasks that must have ended well
     notify: Notify = UNSAID
     owner: str | None = None  # whose it is; None = nobody had to say who he is
+    wants: tuple[str, ...] = ()  # secrets that its runs need, sorted; derived from the rest
+    secrets: tuple[str, ...] = ()  # and those that stand in notify= besides
 
 
 DEFAULTS = Options()
@@ -488,8 +491,19 @@ def set_options(
     for field_name, pairs in (("env", env), ("headers", dict(headers.values()))):
         if pairs != dict(getattr(options, field_name)):
             changes[field_name] = tuple(sorted(pairs.items()))
+    if options.secrets or any("secret:" in text for text in words.values()):
+        new = evolve(options, **changes)
+        texts = [text for _, text in referring(new)]
+        changes["wants"], changes["secrets"] = names_in(texts), names_in([*texts, new.notify.text])
     # Most tasks have no options of their own and share one object.
     return evolve(options, **changes) if changes else options
+
+
+def referring(options: Options) -> list[tuple[str, str]]:
+    """The values that may name a secret, by key."""
+    texts = [(f"env.{name}", text) for name, text in options.env]
+    texts += [(f"header.{name}", text) for name, text in options.headers]
+    return texts + [(key, getattr(options, key)) for key in TAKES]
 
 
 def no_option(key: str) -> str:
@@ -572,11 +586,20 @@ def is_secret(key: str) -> bool:
 
 def masked(key: str, text: str) -> str:
     """A value for those who ask: a secret is told to be there, and not what it is."""
-    return MASK if text and is_secret(key) else text
+    return MASK if is_hidden(key, text) else text
 
 
-def refuse_masks(words: dict[str, str]) -> None:
-    """What was copied from an answer must not take the place of the secret that it hides."""
+def is_hidden(key: str, text: str) -> bool:
+    """Whether this is a secret itself, and not the name of one."""
+    return bool(text) and is_secret(key) and not (is_whole(text) or INSIDE.search(text))
+
+
+def check_given(words: dict[str, str]) -> None:
+    """What only whoever writes a definition can do wrong. Raises Refusal (`bad-option`).
+
+    What was copied from an answer must not take the place of the secret that it hides.
+    """
+    check_references(words)
     for key, text in words.items():
         if text == MASK and is_secret(key):
             why = "stands for a value that is not shown; leave it out, and it stays as it is"

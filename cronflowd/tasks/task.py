@@ -37,6 +37,7 @@ from ..schedules.zones import EPOCH, load_zone, parse_time
 from .kinds import WHOSE, check_command, check_options, check_request, refuse_duplicates
 from .options import DEFAULTS, RULES, Options, format_options, set_options
 from .reasons import Reason, reason
+from .references import INSIDE
 
 # Command and all options of any length together; bounds tasks.db's lines and RUN lines.
 MAX_TEXT_BYTES = 65_536
@@ -103,6 +104,10 @@ class TaskSpec:
         if options.stdin:
             return f"{options.type}+stdin"
         return f"custom:{self.command.strip()}" if options.type == "custom" else options.type
+
+    def wants(self, by: str) -> tuple[str, ...]:
+        """The secrets that its order holds. What is told to somebody is no definition: its URL alone is."""
+        return tuple(INSIDE.findall(self.command)) if by == "notice" else self.options.wants
 
     @property
     def bare(self) -> TaskSpec:
@@ -417,6 +422,8 @@ class Run(msgspec.Struct, gc=False):
     ends_as: str = ""  # while stopping: `cancelled` or `timeout`
     output_bytes: int = 0  # journaled so far, of this attempt
     has_output: bool = False  # whether any attempt wrote something
+    given: tuple[tuple[str, str], ...] = ()  # (name, sealed) of each secret that its orders held
+    held: str = ""  # sealed: what of its output may be the beginning of one of them
 
     @property
     def on(self) -> str:

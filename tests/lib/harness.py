@@ -44,6 +44,7 @@ from cronflowd.engine.orders import StartDaemon
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
+from cronflowd.host.vault import Vault
 from cronflowd.journal import tasks_file
 from cronflowd.journal.audit import Audit
 from cronflowd.journal.journal import FileJournal
@@ -201,6 +202,7 @@ class World:
         """What cronflowd.daemon does, without doors and signals."""
         journal = FileJournal(self.data)
         state = State(ZONE, int(self._settings.get("recent", 10_000)))
+        state.access.vault = Vault(self.data)
         count = 0
         for seq, at, fact in journal.replay():
             state.apply(fact, at, seq)

@@ -1,0 +1,78 @@
+"""The key that secrets are kept under, and what it makes of them.
+
+AES-256-GCM by `cryptography`. What a value is sealed for, the secret's name, is bound to it: a
+sealed value that is put in another's place opens nothing. The key is a file of its own, so that
+whoever has the journal alone, or a backup, has no secret.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from base64 import b64decode, b64encode
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from ..base.errors import Fatal, Refusal
+from .secrets import make_secret, read_secret
+
+KEY_NAME = "key"  # of the file, in the data directory; and of the systemd credential
+KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+
+class Vault:
+    """Seals and opens values, if there is a key."""
+
+    def __init__(self, data: Path) -> None:
+        given = os.environ.get("CREDENTIALS_DIRECTORY")
+        credential = Path(given, KEY_NAME) if given else None
+        self._path = credential if credential and credential.exists() else data / KEY_NAME
+        self._cipher: AESGCM | None = None
+        self.why = f"there is no key: {self._path}"  # why nothing can be opened
+        if self._path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            key = bytes.fromhex(read_secret(self._path, "key").decode().strip())
+            if len(key) != KEY_BYTES:
+                raise ValueError
+        except Fatal as fatal:
+            self.why = fatal.message
+        except ValueError:
+            self.why = f"{self._path}: the key is not {2 * KEY_BYTES} hexadecimal digits"
+        else:
+            self._cipher, self.why = AESGCM(key), ""
+
+    def make_key(self) -> None:
+        """A new key, where there is none. Blocking, for a thread. Raises Refusal."""
+        try:
+            make_key(self._path)
+        except Fatal as fatal:
+            raise Refusal("internal", f"no key could be made: {fatal.message}") from None
+        self._read()
+
+    def seal(self, name: str, value: bytes) -> str:
+        """Base64 of a nonce and what the key makes of the value. Raises ValueError, which says why not."""
+        if self._cipher is None:
+            raise ValueError(self.why)
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return b64encode(nonce + self._cipher.encrypt(nonce, value, name.encode())).decode()
+
+    def open(self, name: str, sealed: str) -> bytes:
+        """The value. Raises ValueError, which says why not."""
+        if self._cipher is None:
+            raise ValueError(self.why)
+        try:
+            data = b64decode(sealed)
+            return self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], name.encode())
+        except (InvalidTag, ValueError):
+            raise ValueError("it was sealed under another key than this one") from None
+
+
+def make_key(path: Path) -> None:
+    """A new key in a new file; one that is there already stays. Raises Fatal."""
+    make_secret(path, secrets.token_hex(KEY_BYTES), "without it no secret could be opened any more")
