@@ -24,8 +24,10 @@ class Mask:
     def __init__(self, values: Iterable[tuple[str, bytes]]) -> None:
         self._words: dict[bytes, bytes] = {}
         for name, value in values:
+            word = f"[secret:{name}]".encode()
+            self._words[word] = word  # as whoever masked it before has written it
             for form in forms_of(value):
-                self._words.setdefault(form, f"[secret:{name}]".encode())
+                self._words.setdefault(form, word)
         forms = sorted(self._words, key=len, reverse=True)
         self._find = re.compile(b"|".join(map(re.escape, forms)))
         self._longest = len(forms[0])

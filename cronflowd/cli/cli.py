@@ -123,7 +123,7 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
     restore = add("restore", _restore, help="take back a BACKUP")
     restore.add_argument("file", metavar="FILE", type=Path, help="what BACKUP has written")
     restore.add_argument("--force", action="store_true", help="move aside what stands in the directory")
-    init = add("init", _init, help="make the secret for --token-file")
+    init = add("init", _init, help="make the secret for --token-file, and the key of secrets")
     for each in (restore, init):
         _add_flag(each, next(row for row in config.table(Settings) if row.field == "data"))
     take = add("import", _import, help="take over a crontab")
@@ -240,9 +240,13 @@ def _restore(parsed: argparse.Namespace) -> int:
 
 
 def _init(parsed: argparse.Namespace) -> int:
-    path = _load(Settings, parsed).data / TOKEN_NAME
-    secrets.make_token(path)
-    print(path)
+    from ..host import vault
+
+    data = _load(Settings, parsed).data
+    secrets.make_token(data / TOKEN_NAME)
+    if not (data / vault.KEY_NAME).exists():  # the first SECRET PUT may have made it
+        vault.make_key(data / vault.KEY_NAME)
+    print(data / TOKEN_NAME)
     return Exit.OK
 
 

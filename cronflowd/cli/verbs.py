@@ -12,12 +12,13 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from getpass import getpass
 
 from ..ask.commands import VERBS, only_reads
-from ..base.errors import Exit
+from ..base.errors import Exit, Fatal
 from ..base.text import format_option
 from ..host.config import ClientSettings
-from .client import BROKEN_PIPE, REPLY_S, Connection, Out, refuse, written
+from .client import BROKEN_PIPE, MAX_STDIN_BYTES, REPLY_S, Connection, Out, refuse, written
 
 ALIASES = {"ls": "LIST"}
 _OF_A_CONNECTION = ("HELLO", "AUTH", "FORMAT", "QUIT")
@@ -66,10 +67,26 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
 
 def order(name: str, words: Sequence[str]) -> str:
     """The line; as in a shell, what holds a blank is one word."""
+    if name == "SECRET" and len(words) > 1 and words[0].upper() == "PUT":
+        if len(words) > 3:
+            raise Fatal(Exit.USAGE, "a name and one value, in quotes; better none, which asks for it")
+        return (
+            f"SECRET PUT {words[1]} {format_option('', words[2] if words[2:] else _read_value(words[1]))[1:]}"
+        )
     quoted = [_quoted(word) for word in words]
     if words and name in _VERBATIM:
         quoted[-1] = words[-1]
     return " ".join([name, *quoted])
+
+
+def _read_value(name: str) -> str:
+    """A value that stands in no list of processes, and in no shell's history."""
+    if sys.stdin.isatty():
+        return getpass(f"{name}: ")
+    try:
+        return sys.stdin.buffer.read(MAX_STDIN_BYTES).decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise Fatal(Exit.USAGE, "the value on standard input is not UTF-8") from error
 
 
 def _quoted(word: str) -> str:

@@ -109,11 +109,11 @@ def _order(
         if spec.options.wants or fire.by == "notice":
             wants = spec.wants(fire.by)
         if wants:
-            spec = filled(state.access, spec, wants)
+            spec, values = filled(state.access, spec, wants)
         head = _run_head(task_id, spec, state.common.timeout_of(spec.options))
         # With secrets it stands nowhere but in the order; and they may be others at the next one.
         if wants:
-            head += f" secrets={','.join(wants)}"
+            head += "".join([f" {format_option(f'secret.{name}', value)}" for name, value in values])
         elif own:
             own.run_head = head
     told_at, due = _told[0]

@@ -45,15 +45,15 @@ class Unready(Exception):
 # --- into orders --------------------------------------------------------------------------------
 
 
-def filled(access: Access, spec: TaskSpec, wants: Iterable[str]) -> TaskSpec:
-    """The definition with the values that it names. Raises Unready."""
+def filled(access: Access, spec: TaskSpec, wants: Iterable[str]) -> tuple[TaskSpec, list[tuple[str, str]]]:
+    """The definition with the values that it names, and these by name. Raises Unready."""
     values = {name: _value(access, name) for name in wants}
     if not spec.options.wants:  # so it is told to somebody
         command = _put_into("a URL", spec.command, values)
         if any(char.isspace() for char in command):
             raise Unready(reason("secret-unfit", key="notify"))
-        return evolve(spec, command=command)
-    return evolve(spec, options=_fill(spec.options, values))
+        return evolve(spec, command=command), list(values.items())
+    return evolve(spec, options=_fill(spec.options, values)), list(values.items())
 
 
 def _value(access: Access, name: str) -> str:

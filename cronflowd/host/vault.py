@@ -11,9 +11,7 @@ import os
 import secrets
 from base64 import b64decode, b64encode
 from pathlib import Path
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import Any
 
 from ..base.errors import Fatal, Refusal
 from .secrets import make_secret, read_secret
@@ -30,7 +28,7 @@ class Vault:
         given = os.environ.get("CREDENTIALS_DIRECTORY")
         credential = Path(given, KEY_NAME) if given else None
         self._path = credential if credential and credential.exists() else data / KEY_NAME
-        self._cipher: AESGCM | None = None
+        self._cipher: Any = None
         self.why = f"there is no key: {self._path}"  # why nothing can be opened
         if self._path.exists():
             self._read()
@@ -45,6 +43,9 @@ class Vault:
         except ValueError:
             self.why = f"{self._path}: the key is not {2 * KEY_BYTES} hexadecimal digits"
         else:
+            # Only where there is a key: it takes 30 ms and some MiB.
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
             self._cipher, self.why = AESGCM(key), ""
 
     def make_key(self) -> None:
@@ -60,15 +61,19 @@ class Vault:
         if self._cipher is None:
             raise ValueError(self.why)
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return b64encode(nonce + self._cipher.encrypt(nonce, value, name.encode())).decode()
+        sealed: bytes = nonce + self._cipher.encrypt(nonce, value, name.encode())
+        return b64encode(sealed).decode()
 
     def open(self, name: str, sealed: str) -> bytes:
         """The value. Raises ValueError, which says why not."""
         if self._cipher is None:
             raise ValueError(self.why)
+        from cryptography.exceptions import InvalidTag
+
         try:
             data = b64decode(sealed)
-            return self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], name.encode())
+            opened: bytes = self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], name.encode())
+            return opened
         except (InvalidTag, ValueError):
             raise ValueError("it was sealed under another key than this one") from None
 

@@ -3,8 +3,8 @@
 A backup is a plain tar file: what people keep in the directory (tasks.db, calendars, the secret),
 then the journal as far as it was on disk at one moment, and last of all `MANIFEST`, a line for
 each file with its size and CRC. So a file that was cut short, or changed, is known for one before
-anything is restored from it. Not in it: the lock, sockets, other backups, and the local worker's
-reports on their way, which belong to jobs of this machine.
+anything is restored from it. Not in it: the lock, sockets, the key of the secrets, other backups, and
+the local worker's reports on their way, which belong to jobs of this machine.
 
 Journal files are only ever replaced by others that tell the same; whoever calls `archive` sees to
 it that none is removed meanwhile.
@@ -36,6 +36,7 @@ from ..host.disk import (
     sync_directory,
     write_atomically,
 )
+from ..host.vault import KEY_NAME
 from .check import examine
 from .records import JOURNAL_NAME, journal_dir, list_all
 from .replay import Segment
@@ -87,7 +88,8 @@ def _members(data: Path, upto: Segment) -> Iterator[_Member]:
 
 
 def _is_taken(path: Path) -> bool:
-    return path.name != LOCK_NAME and path.suffix != SUFFIX
+    # What the key opens is in the journal: whoever has both has all secrets.
+    return path.name not in (LOCK_NAME, KEY_NAME) and path.suffix != SUFFIX
 
 
 def _pack(members: list[_Member], about: dict[str, str | int]) -> Iterator[bytes]:

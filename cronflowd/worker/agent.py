@@ -42,7 +42,7 @@ from .executors.job import (
     format_done,
     parse_order,
 )
-from .executors.output import REMARK, Output, format_output
+from .executors.output import Output, format_output
 from .executors.processes import become_subreaper, own_descriptors, reap_adopted
 from .silence import Silence
 from .spool import Spool
@@ -66,7 +66,6 @@ MIN_SHARE_BYTES = 4 * 1024  # of it, for one run
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
 MAX_HELLO_BYTES = 65_000  # a line of HELLO or HELD; running= takes what the rest of HELLO leaves of it
 KILLED = "its worker was killed while it ran; what it wrote last may be missing"
-NOT_KEPT = b"its last output could not be sent, and was not kept: secrets may stand in it\n"
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
 
@@ -118,7 +117,6 @@ class Agent:
         self.terms = Terms()
         self.jobs: dict[str, Job] = {}  # by `<run> <attempt>`, as everything below
         self.reports: dict[str, str] = {}  # DONE lines that were not acknowledged yet
-        self.discreet: dict[str, str] = {}  # of those whose orders held secrets: what the spool may know
         self.sent: dict[str, Output] = {}  # output of which the daemon may not have all
         self.waiting: dict[str, Output] = {}  # output that can be sent; its DONE goes after it
         self.outbox: list[str] = []  # all other lines that can be sent
@@ -165,7 +163,6 @@ class Agent:
             elif verb == "ACK":
                 self.sent.pop(rest, None)
                 if self.reports.pop(rest, None):
-                    self.discreet.pop(rest, None)
                     self.spool.acknowledge(rest)
             elif verb == "KILL":
                 self._kill(rest)
@@ -175,7 +172,7 @@ class Agent:
                 self._confirm(taken)
             elif verb == "ERR":
                 log.warning("the daemon says: %s", escape(item))
-        self._flush()
+        self.spool.flush(self.reports, self.jobs)
         self._wake_writer()
         self._go_if_possible()
 
@@ -232,6 +229,7 @@ class Agent:
             lambda: self._has_output(key, output),
             lambda: self._nursery.start_soon(self._show_unfinished, output),
             trio.current_time,
+            order.mask,
         )
         job = Job(order, output, self.terms.grace_s, lambda: self._say(f"STARTED {key}\n"))
         self.jobs[key] = job
@@ -243,23 +241,15 @@ class Agent:
         ended = await _carry_out(job, self.table[job.order.type])
         del self.jobs[key]
         job.output.end()
+        if job.order.mask:
+            ended = evolve(ended, why=job.order.mask.hide_text(ended.why))
         line = format_done(key, ended, job.output.omitted)
         self.reports[key] = line
-        if "secrets" in job.order.options:
-            # Why it ended may quote one, and a file is no place for that.
-            self.discreet[key] = line = format_done(key, evolve(ended, why=""), job.output.omitted)
         self.spool.report(line)
-        self._flush()
+        self.spool.flush(self.reports, self.jobs)
         if key not in self.waiting:
-            self._say(self.reports[key])
+            self._say(line)
         self._go_if_possible()
-
-    def _flush(self) -> None:
-        self.spool.flush(self._spooled, self.jobs)
-
-    @property
-    def _spooled(self) -> dict[str, str]:
-        return self.reports | self.discreet if self.discreet else self.reports
 
     def _has_output(self, key: str, output: Output) -> None:
         self.waiting[key] = output
@@ -547,11 +537,9 @@ class Agent:
     def _keep_for_later(self) -> None:
         """Leaves in the spool whatever was not acknowledged, with the output that was not sent."""
         for key, output in self.waiting.items():
-            if key in self.discreet:
-                self.discreet[key] = format_output(output.run, REMARK, NOT_KEPT) + self.discreet[key]
-            elif key in self.reports:
+            if key in self.reports:
                 self.reports[key] = output.take_all() + self.reports[key]
-        self.spool.rewrite(self._spooled, self.jobs)
+        self.spool.rewrite(self.reports, self.jobs)
 
 
 def _packed(words: list[str], room: int) -> list[str]:

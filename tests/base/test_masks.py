@@ -67,6 +67,14 @@ def test_it_is_found_in_base64_wherever_it_stands(before: str, encode: object) -
     assert len(hidden) - len("[secret:x]") < len(text) - len(value)
 
 
+def test_what_is_masked_already_stays_as_it_is() -> None:
+    """The worker does it, for its own files, and the daemon again, for workers that do not."""
+    mask = Mask([("db", b"db"), ("secret", b"secret:")])
+    once = mask.hide_text("db secret: x")
+    assert once == "[secret:db] [secret:secret] x"
+    assert mask.hide_text(once) == once
+
+
 def test_the_longest_goes_first() -> None:
     """Of two values of which one begins the other, the rest of the longer would be left."""
     mask = Mask([("short", b"hunter"), ("long", b"hunter2-again")])

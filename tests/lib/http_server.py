@@ -73,6 +73,10 @@ class Handler(BaseHTTPRequestHandler):
     def _echo(self) -> None:
         self._say(200, b"hello\nworld")
 
+    def _mirror(self) -> None:
+        asked = self.owner.asked[-1]
+        self._say(400, f"Bad request: {asked.headers}\n".encode() + asked.body + b"\n")
+
     def _status(self) -> None:
         self._say(int(self.path.partition("?")[2]), b"as you like it\n")
 
@@ -122,6 +126,7 @@ class Handler(BaseHTTPRequestHandler):
 
 PATHS: dict[str, Callable[[Handler], None]] = {
     "/status": Handler._status,
+    "/mirror": Handler._mirror,
     "/redirect": Handler._redirect,
     "/silent": Handler._silent,
     "/endless": Handler._endless,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 
 import trio
 from attrs import define, field, frozen
 
 from ...base.errors import Refusal
+from ...base.masks import Mask
 from ...base.text import escape, format_option, split_command, split_options
 from .output import Output
 
@@ -42,6 +44,12 @@ class Order:
     @property
     def type(self) -> str:
         return self.options.get("type", "shell")
+
+    @cached_property
+    def mask(self) -> Mask | None:
+        """What hides the secrets that stand in it, if there are any."""
+        values = [(key[7:], text.encode()) for key, text in self.options.items() if key.startswith("secret.")]
+        return Mask(values) if values else None
 
     @property
     def timeout_s(self) -> float:

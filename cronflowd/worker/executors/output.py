@@ -18,6 +18,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from ...base.masks import Mask
 from ...base.output import GOES_ON
 from ...base.text import escape
 
@@ -43,6 +44,7 @@ class Output:
         on_waiting: Callable[[], None] = lambda: None,
         on_unfinished: Callable[[], None] = lambda: None,
         now: Callable[[], float] = lambda: 0.0,
+        mask: Mask | None = None,
     ) -> None:
         self.run = run
         self.omitted = 0  # bytes forgotten
@@ -50,6 +52,8 @@ class Output:
         self._on_unfinished = on_unfinished  # called when there is something to `show` later,
         self.is_watched = False  # if nobody sees to that yet
         self._now = now
+        self._mask = mask
+        self._held: dict[int, bytes] = {}  # by fd: what may be the beginning of a secret
         self._head_left = limit - limit // 2  # bytes that may still be sent as they come
         self._tail_limit = limit // 2
         self._waiting: deque[Chunk] = deque()  # to be sent
@@ -69,6 +73,11 @@ class Output:
 
     def feed(self, fd: int, data: bytes) -> None:
         """Takes what the job wrote; never waits and never refuses."""
+        if self._mask:
+            data, self._held[fd] = self._mask.hide(self._held.get(fd, b"") + data, False)
+        self._feed(fd, data)
+
+    def _feed(self, fd: int, data: bytes) -> None:
         data = self._unfinished[fd] + data
         # A carriage return at the very end may have its newline still to come.
         end = max(data.rfind(b"\n"), data.rfind(b"\r", 0, max(0, len(data) - 1))) + 1
@@ -92,10 +101,15 @@ class Output:
 
     def remark(self, text: str) -> None:
         """What the worker has to say of it, after all that the job wrote."""
+        text = self._mask.hide_text(text) if self._mask else text
         self._remarks.append((REMARK, bytearray(text.encode() + b"\n")))
 
     def end(self) -> None:
         """No more will come: what was held back may go out."""
+        if self._mask:
+            for fd, rest in self._held.items():
+                self._feed(fd, self._mask.hide(rest, True)[0])
+            self._held.clear()
         for fd, rest in self._unfinished.items():
             self._cut(fd, rest, len(rest))
         self._head_left = 0
