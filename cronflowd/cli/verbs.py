@@ -40,8 +40,8 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
     form = "text"
     if sys.stdout.isatty():
         form = f"table width={shutil.get_terminal_size().columns}"
+    said = order(name, words)  # before there is somebody who waits: a person may be asked
     with closing(out), closing(Connection(settings, form)) as connection:
-        said = order(name, words)
         reads = only_reads(said)
         # What reads answers soon. What changes very many tasks, or writes a large file, takes its time.
         for line in connection.lines(said, REPLY_S if reads else None):

@@ -25,7 +25,7 @@ from .state import State
 
 PLACED_TOGETHER = 50  # in one decision
 _told: list[tuple[datetime | None, str]] = [(None, "")]  # the last moment that was told, and how
-MAX_ORDER = 250_000  # characters of an order with secrets; a worker takes a MiB
+MAX_ORDER_BYTES = 262_144  # as workers are told; only secrets can make one longer
 
 
 def choose(state: State) -> list[tuple[int, str]]:
@@ -131,8 +131,8 @@ def _order(
     for key, value in fire.args.items() if fire.args else ():
         args += f" {format_option(f'arg.{key}', value)}"
     line = f"RUN {run} {attempt} due={due} fire={moment}{args} {head} :{spec.command}"
-    if wants and len(line) > MAX_ORDER:
-        raise Unready(reason("secret-long", most=MAX_ORDER))
+    if wants and len(line.encode()) > MAX_ORDER_BYTES:
+        raise Unready(reason("secret-long", most=MAX_ORDER_BYTES))
     return line
 
 
