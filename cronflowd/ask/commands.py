@@ -290,8 +290,8 @@ _ROWS = (
     ),
     Verb(
         s.secret, "SECRET PUT NAME VALUE|LIST|REMOVE NAME [force=yes]",
-        "values that jobs are given and nobody is shown", "secret", changes=True, role="admin",
-        looks=(q.ListSecrets,),
+        "values that jobs are given and nobody is shown", "secret", changes=True, role="viewer admin",
+        looks=r"[ \t]*LIST\b",
     ),
     Verb(
         a.audit, "AUDIT [since=TIME] [until=TIME] [last=TIME] [who=NAME] [verdict=ok|denied] [limit=100]",

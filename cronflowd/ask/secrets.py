@@ -24,8 +24,8 @@ def secret(text: str, context: Context) -> Any:
     word, rest = g.cut_word(text)
     read = _SECRET.get(word.upper())
     if read is None:
-        # What stands there may be a value.
-        raise WrongWords(f"the first word is none of {', '.join(_SECRET)}")
+        # What stands there may be a value, so nothing of it is repeated.
+        raise Refusal("syntax", f"after SECRET stands one of {', '.join(_SECRET)}")
     return read(rest, context)
 
 

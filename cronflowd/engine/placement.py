@@ -25,7 +25,7 @@ from .state import State
 
 PLACED_TOGETHER = 50  # in one decision
 _told: list[tuple[datetime | None, str]] = [(None, "")]  # the last moment that was told, and how
-MAX_ORDER_BYTES = 262_144  # as workers are told; only secrets can make one longer
+MAX_FILLED_BYTES = 128 * 1024  # of options with secrets: the order is no longer than workers are told
 
 
 def choose(state: State) -> list[tuple[int, str]]:
@@ -102,20 +102,14 @@ def _order(
     if spec.unread:
         raise AssertionError(f"run {run} of a record that cannot be read was to be sent")
     # Most of the line is the same at every run of a task, and is kept with the task.
-    head = task.run_head if task and task.spec is spec else ""
-    wants: tuple[str, ...] = ()
-    if not head:
-        own = task if task and task.spec is spec else None
-        if spec.options.wants or fire.by == "notice":
-            wants = spec.wants(fire.by)
-        if wants:
-            spec, values = filled(state.access, spec, wants)
+    head, command = task.run_head if task and task.spec is spec else "", spec.command
+    if not head and (spec.options.wants or fire.by == "notice") and (wants := spec.wants(fire.by)):
+        # Which stands nowhere but in the order; and the secrets may be others at the next one.
+        head, command = _head_with(state, task_id, spec, wants)
+    elif not head:
         head = _run_head(task_id, spec, state.common.timeout_of(spec.options))
-        # With secrets it stands nowhere but in the order; and they may be others at the next one.
-        if wants:
-            head += "".join([f" {format_option(f'secret.{name}', value)}" for name, value in values])
-        elif own:
-            own.run_head = head
+        if task and task.spec is spec:
+            task.run_head = head
     told_at, due = _told[0]
     if told_at is not fire.due_at:  # as it mostly is, where many fire at once
         due = format_time(fire.due_at)
@@ -130,10 +124,17 @@ def _order(
     args = ""
     for key, value in fire.args.items() if fire.args else ():
         args += f" {format_option(f'arg.{key}', value)}"
-    line = f"RUN {run} {attempt} due={due} fire={moment}{args} {head} :{spec.command}"
-    if wants and len(line.encode()) > MAX_ORDER_BYTES:
-        raise Unready(reason("secret-long", most=MAX_ORDER_BYTES))
-    return line
+    return f"RUN {run} {attempt} due={due} fire={moment}{args} {head} :{command}"
+
+
+def _head_with(state: State, task_id: int, spec: TaskSpec, wants: tuple[str, ...]) -> tuple[str, str]:
+    """The same head and the command, with secrets in them. Raises Unready."""
+    spec, values = filled(state.access, spec, wants)
+    head = _run_head(task_id, spec, state.common.timeout_of(spec.options))
+    head += "".join([f" {format_option(f'secret.{name}', value)}" for name, value in values])
+    if len(head.encode()) > MAX_FILLED_BYTES:
+        raise Unready(reason("secret-long", most=MAX_FILLED_BYTES))
+    return head, spec.command
 
 
 def _run_head(task_id: int, spec: TaskSpec, timeout_s: float) -> str:

@@ -147,7 +147,7 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "secret-missing": "the secret {name} has no value; SECRET PUT gives it one",
     "secret-sealed": "the secret {name} cannot be opened: {text}",
     "secret-unfit": "a secret does not fit into {key}=",
-    "secret-long": "with its secrets the order is longer than {most} bytes",
+    "secret-long": "with its secrets its options are longer than {most} bytes",
     "not-found": "exit 127: as a shell says, the command was not found",
     "not-executable": "exit 126: as a shell says, the command cannot be executed",
     "stderr": "{text}",  # the last line that it wrote there
