@@ -126,6 +126,9 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
     init = add("init", _init, help="make the secret for --token-file, and the key of secrets")
     for each in (restore, init):
         _add_flag(each, next(row for row in config.table(Settings) if row.field == "data"))
+    certs = add("certs", _make_certs, help="make a private authority, and certificates for --tls-cert")
+    certs.add_argument("directory", metavar="DIR", type=Path, help="where they are written")
+    certs.add_argument("names", metavar="NAME", nargs="+", help="a host or address; of several names: A,B")
     take = add("import", _import, help="take over a crontab")
     take.add_argument("file", metavar="FILE", help="a crontab; - is standard input")
     take.add_argument(
@@ -247,6 +250,14 @@ def _init(parsed: argparse.Namespace) -> int:
     if not (data / vault.KEY_NAME).exists():  # the first SECRET PUT may have made it
         vault.make_key(data / vault.KEY_NAME)
     print(data / TOKEN_NAME)
+    return Exit.OK
+
+
+def _make_certs(parsed: argparse.Namespace) -> int:
+    from ..host import clock, tls
+
+    for path in tls.make_certificates(parsed.directory, parsed.names, clock.Clock().now()):
+        print(path)
     return Exit.OK
 
 

@@ -154,7 +154,8 @@ class Connection:
 def _connect(settings: ClientSettings) -> tuple[socket.socket, str]:
     """The server that was named; else the data directory's, else the one on this machine."""
     if settings.server is not None:
-        return _open(settings.server), _name(settings.server)
+        found = _open(settings.server)
+        return _sealed(found, settings) if settings.speaks_tls else found, _name(settings.server)
     here = settings.data / "control.sock"
     with suppress(Lost):
         return _open(here), _name(here)
@@ -179,6 +180,21 @@ def _open(server: Address | Path) -> socket.socket:
     except OSError as error:
         raise Lost(f"{_name(server)}: {error.strerror or error}") from error
     return found
+
+
+def _sealed(found: socket.socket, settings: ClientSettings) -> socket.socket:
+    """The same over TLS, with a server that is who it was said to be; a unix socket stays as it is."""
+    if isinstance(settings.server, Path) or settings.server is None:
+        return found
+    from ..host.tls import client_context
+
+    context = client_context(settings.tls_ca, settings.tls_cert, settings.tls_key)
+    try:
+        return context.wrap_socket(found, server_hostname=settings.server[0])
+    except OSError as error:
+        found.close()
+        why = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
+        raise Lost(f"{_name(settings.server)}: TLS: {why}") from error
 
 
 def _name(server: Address | Path) -> str:

@@ -277,6 +277,7 @@ class Answers:
             ("calendars", _troubles(core.state.calendars.troubles)),
             ("set-aside", journal.set_aside),
             ("clock-step-s", core.state.last_step_s),
+            ("tls-certificate-until", core.certificate_until_at),
         ]
         if core.state.access.secrets:
             rows += [

@@ -86,6 +86,7 @@ class Core:
         self.heartbeat_s = heartbeat_s
         self.kill_grace_s = kill_grace_s
         self.max_outbox = max_outbox
+        self.certificate_until_at: datetime | None = None  # where TLS is spoken
         self.links: dict[str, Link] = {}
         self.rivals = Rivals()
         self.feeds: list[Feed] = []

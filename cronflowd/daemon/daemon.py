@@ -15,8 +15,10 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -34,9 +36,9 @@ from ..host.vault import Vault
 from ..journal import tasks_file
 from ..journal.backup import RESTORED
 from ..journal.journal import FileJournal
-from ..net import listeners
+from ..net import listeners, tls
 from ..net.clients import serve_client
-from ..net.listeners import Door, Listener, share_descriptors
+from ..net.listeners import Connection, Door, Listener, share_descriptors
 from ..net.workers import serve_worker
 from ..schedules.schedule import reload_zones
 from ..schedules.zones import data_version
@@ -46,6 +48,9 @@ from .answers import Answers
 from .bulk import in_turns
 from .core import Core
 
+if TYPE_CHECKING:
+    from ..host.tls import ServerTls
+
 log = logging.getLogger("cronflowd")
 
 WORKERS_SOCKET = "workers.sock"  # in the data directory: the local worker's door
@@ -54,6 +59,7 @@ PROGRESS_EVERY = 250_000  # replayed records
 # a file with each call of the system; Python's 5 ms each time would be 20 ms for every reply.
 SWITCH_S = 0.0005
 PARTING_S = 1.0  # for workers to close their side when the daemon stops
+EXPIRES_SOON = timedelta(days=14)  # from then on the end of a certificate is warned of
 MAX_WARNINGS = 20  # of tasks that cannot be read
 LAST_WORDS_S = 5.0  # for replies on their way when the daemon stops
 
@@ -107,6 +113,7 @@ class Daemon:
         )
         self.answers = Answers(self.core, settings.data)
         self._doors: list[Door] = []
+        self._tls = _read_tls(settings)
         self._zones_read = trio.Event()
         self.compactor = upkeep.Compactor(
             self.core, settings.data, settings.history, self.answers.files.turn, settings.keep
@@ -239,12 +246,29 @@ class Daemon:
             nursery.start_soon(self._read_tasks_again)
             clients = Door(serve_one, settings.max_clients, "client connections")
             links = Door(partial(serve_worker, core=self.core), settings.max_workers, "worker connections")
+            if self._tls:
+                clients.greet = links.greet = self._greet
+                nursery.start_soon(self._watch_certificate)
             share_descriptors(clients, links)
             self._doors = [clients, links]
             nursery.start_soon(clients.serve, control)
             nursery.start_soon(links.serve, workers)
             if settings.local_worker:
                 nursery.start_soon(upkeep.keep_local_worker, settings, settings.data / WORKERS_SOCKET)
+
+    async def _greet(self, connection: Connection) -> Connection | None:
+        assert self._tls
+        return await tls.greet(connection, self._tls.context)
+
+    async def _watch_certificate(self) -> None:
+        """Says once a day that the certificate ends soon."""
+        while True:
+            assert self._tls
+            self.core.certificate_until_at = self._tls.expires_at
+            if self._tls.expires_at - self.core.now() < EXPIRES_SOON:
+                log.warning("the TLS certificate ends %s: renew it, and send HUP", self._tls.expires_at)
+            with trio.move_on_after(86_400.0):
+                await self._zones_read.wait()
 
     async def _feed_watchdog(self) -> None:
         """The loop itself feeds systemd's watchdog: one that hangs is started again."""
@@ -269,13 +293,16 @@ class Daemon:
         try:
             settings = config.reload(self.settings)
             tokens = secrets.read_tokens(settings.token_file) if settings.token_file else self.core.tokens
+            read = _read_tls(settings) if self._tls else None
         except Fatal as error:
             log.error("the settings stay as they were: %s", error.message)  # noqa: TRY400  # no bug, no traceback
         else:
             self.core.engine.limits, self.core.tokens = _limits(settings), tokens
+            self._tls = read or self._tls
             logs.set_up(settings.log_format, settings.log_level)
             log.info(
-                "settings read again: limits, notify, log, token are in force, the rest at the next start"
+                "settings read again: limits, notify, log, token, TLS are in force, the rest at the next"
+                " start"
             )
         reload_zones()
         log.info("zone data: %s", data_version())
@@ -331,6 +358,14 @@ class Daemon:
             await self.answers.files.save(self.settings.data / tasks_file.TASKS_NAME)
         except Refusal as refusal:
             log.warning("tasks.db was not written: %s (the journal has everything)", refusal)
+
+
+def _read_tls(settings: Settings) -> ServerTls | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    from ..host.tls import server_tls  # a daemon without it does not pay for the libraries
+
+    return server_tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
 def _common(settings: Settings) -> Common:

@@ -307,6 +307,12 @@ class Settings(Common):
         SWITCH, "false", "read the settings, tell what is wrong, exit", sources="flag"
     )
 
+    tls_cert: Path | None = setting(FILE, None, "both ports speak TLS, and show this certificate (PEM)")
+    tls_key: Path | None = setting(FILE, None, "its key")
+    tls_client_ca: Path | None = setting(
+        FILE, None, "whoever comes by TCP shows a certificate of this authority"
+    )
+
     heartbeat_s: float = setting(
         TIME("50ms", "1h"), "10s", "how often a worker shows life; three missed: gone"
     )
@@ -353,7 +359,23 @@ class Settings(Common):
 
 
 @frozen(kw_only=True)
-class WorkerSettings(Common):
+class Dialling(Common):
+    """What those have in common who dial the daemon."""
+
+    tls: bool = setting(SWITCH, "false", "speak TLS, and verify the daemon's name")
+    tls_ca: Path | None = setting(FILE, None, "the authority to believe, not the system's; implies --tls")
+    tls_cert: Path | None = setting(
+        FILE, None, "the certificate to show, where the daemon asks; implies --tls"
+    )
+    tls_key: Path | None = setting(FILE, None, "its key")
+
+    @property
+    def speaks_tls(self) -> bool:
+        return self.tls or self.tls_ca is not None or self.tls_cert is not None
+
+
+@frozen(kw_only=True)
+class WorkerSettings(Dialling):
     """What a worker was told; in the file, the table [worker]."""
 
     section: ClassVar[str] = "worker"
@@ -418,7 +440,7 @@ class WorkerSettings(Common):
 
 
 @frozen(kw_only=True)
-class ClientSettings(Common):
+class ClientSettings(Dialling):
     """What clients were told; in the file, the table [client]."""
 
     section: ClassVar[str] = "client"
@@ -556,6 +578,12 @@ def _value(row: Setting, given: Given) -> Any:
 
 def _check_together(settings: Common) -> None:
     """What no setting can know alone."""
+    if isinstance(settings, Settings | Dialling) and (settings.tls_cert is None) != (
+        settings.tls_key is None
+    ):
+        raise Fatal(Exit.CONFIG, "tls-cert and tls-key go together: a certificate, and its key")
+    if isinstance(settings, Settings) and settings.tls_client_ca is not None and settings.tls_cert is None:
+        raise Fatal(Exit.CONFIG, "tls-client-ca needs tls-cert and tls-key: without them nobody speaks TLS")
     if isinstance(settings, Settings) and settings.lease_s < settings.heartbeat_s:
         raise Fatal(
             Exit.CONFIG,

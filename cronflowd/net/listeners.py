@@ -302,6 +302,8 @@ class Door:
     handle: Callable[[Connection], Awaitable[None]]
     max_connections: int
     name: str = "connections"  # in the log and in refusals
+    # What is said before the first line, as TLS does; None: it was not what we speak.
+    greet: Callable[[Connection], Awaitable[Connection | None]] | None = None
     open: Counter[Kind] = Factory(Counter)  # the owner's own connections, on unix sockets, are counted apart
     _farewells: int = 0
     _told_at: float = -inf  # when the log last heard that we are full
@@ -360,7 +362,9 @@ class Door:
         """An error in one connection is logged and ends that connection only, unless it is fatal."""
         connection = Connection(sock)
         try:
-            await self.handle(connection)
+            greeted = await self.greet(connection) if self.greet and connection.kind == "tcp" else connection
+            if greeted is not None:
+                await self.handle(greeted)
         except Exception as error:
             for each in leaves(error):
                 if isinstance(each, Fatal):

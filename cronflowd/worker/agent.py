@@ -16,6 +16,7 @@ import math
 import os
 import random
 import signal
+import ssl
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,7 @@ from ..base.text import escape, format_option, format_time
 from ..host.clock import wall_now
 from ..host.config import WorkerSettings, format_address
 from ..host.secrets import read_tokens
+from ..host.tls import client_context
 from ..net.lines import Item, LineReader
 from ..tasks.kinds import WHOSE
 from .executors import custom, make_table
@@ -362,7 +364,7 @@ class Agent:
         """One connection from its beginning to its end; returns why it ended."""
         try:
             with trio.fail_after(ANSWER_WAIT_S):
-                stream = await _dial(self.settings.connect)
+                stream = await _dial(self.settings)
             async with stream:
                 reader = LineReader(MAX_ORDER_BYTES)
                 said_at = trio.current_time()
@@ -567,10 +569,30 @@ async def _carry_out(job: Job, executor: Executor) -> Ended:
         return Ended(NOT_RUNNABLE, why=f"a fault of the worker: {error!r}")
 
 
-async def _dial(address: tuple[str, int] | Path) -> trio.abc.Stream:
+async def _dial(settings: WorkerSettings) -> trio.abc.Stream:
+    """A connection to the daemon, over TLS where that was asked for. Raises OSError, and Fatal for files."""
+    address = settings.connect
     if isinstance(address, Path):
         return await trio.open_unix_socket(address)
-    return await trio.open_tcp_stream(*address)
+    stream = await trio.open_tcp_stream(*address)
+    if not settings.speaks_tls:
+        return stream
+    # Read at each try, as the token is: a certificate may have been renewed meanwhile.
+    context = client_context(settings.tls_ca, settings.tls_cert, settings.tls_key)
+    # A daemon that was killed says no end in TLS; every line has one of its own.
+    sealed = trio.SSLStream(stream, context, server_hostname=address[0], https_compatible=True)
+    try:
+        await sealed.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        raise ConnectionError(f"TLS: {_tls_reason(error.__cause__)}") from error
+    return sealed
+
+
+def _tls_reason(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return getattr(error, "reason", None) or str(error)
 
 
 def _reasons(error: OSError) -> str:

@@ -1,0 +1,163 @@
+"""TLS on an accepted socket: the same Connection, whose bytes are opened and sealed on the way.
+
+The library works on two buffers in memory, so nothing here waits but the handshake. A piece that
+was sealed counts as sent only when all of what became of it has left: until then the outbox offers
+it again, as it does whatever a socket did not take.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from contextlib import suppress
+
+import trio
+
+from .listeners import RECEIVE_BYTES, Connection
+
+HANDSHAKE_S = 10.0
+MAX_OPENED = 4 * RECEIVE_BYTES  # bytes that one look opens, before others have their turn
+
+log = logging.getLogger(__name__)
+
+
+async def greet(connection: Connection, context: ssl.SSLContext) -> Connection | None:
+    """Shakes hands on a connection that was accepted; None, and one line in the log, where that fails."""
+    sealed = TlsConnection(connection, context)
+    if why := await sealed.shake_hands():
+        log.warning(
+            "closed a connection of %s that does not speak TLS as it should: %s", connection.peer, why
+        )
+        return None
+    return sealed
+
+
+class TlsConnection(Connection):
+    """A connection whose bytes are sealed."""
+
+    def __init__(self, plain: Connection, context: ssl.SSLContext) -> None:
+        self.__dict__.update(plain.__dict__)  # the same socket, already tuned
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._sealer = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._is_over = False  # our end was said
+        self._sealed = 0  # bytes that were taken to be sealed and have not all left
+        self._left: bytes | memoryview = b""  # of what was sealed, what the socket did not take
+
+    async def shake_hands(self) -> str | None:
+        """None when both sides are sure of each other; else why they are not. Waits no longer than it may."""
+        with trio.move_on_after(HANDSHAKE_S):
+            try:
+                while not self._has_shaken():
+                    await self._let_out()
+                    await trio.lowlevel.wait_readable(self._sock)
+                    data = super().receive_now()
+                    if data == b"":
+                        return "it left before the handshake was done"
+                    self._incoming.write(data or b"")
+                await self._let_out()
+            except ssl.SSLError as error:
+                self._flush()  # the alert that says so
+                return _reason(error)
+            except OSError as error:
+                return error.strerror or str(error)
+            return None
+        return f"no handshake within {HANDSHAKE_S:g} s"
+
+    def _has_shaken(self) -> bool:
+        try:
+            self._sealer.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    async def _let_out(self) -> None:
+        while not self._flush():
+            await self.wait_writable()
+
+    def _flush(self) -> bool:
+        """Gives the socket what was sealed; whether all of it has left."""
+        while True:
+            self._left = self._left or self._outgoing.read()
+            if not self._left:
+                return True
+            sent = super().send_now(self._left)
+            if not sent:
+                return False
+            self._left = memoryview(self._left)[sent:]
+
+    # --- what a Connection does ---
+
+    def receive_now(self) -> bytes | None:
+        """What can be opened of what has arrived; None if nothing can, empty at the end."""
+        if self._is_over:  # what still comes cannot be opened any more, and nobody wants it
+            data = super().receive_now()
+            return None if data else data
+        pieces: list[bytes] = []
+        size = 0
+        while size < MAX_OPENED:
+            try:
+                piece = self._sealer.read(RECEIVE_BYTES)
+            except ssl.SSLWantReadError:
+                data = super().receive_now()
+                if data is None:
+                    break
+                if data:
+                    self._incoming.write(data)
+                    continue
+                # Many end without a word in TLS, and still want their answer; the library, if it knew, would
+                # seal nothing more. Somebody else may have cut them off as well, but then in the middle of a
+                # line, at worst, and by such a one nothing is changed.
+                piece = b""
+            except ssl.SSLZeroReturnError:
+                piece = b""
+            except ssl.SSLError as error:
+                raise ConnectionResetError(_reason(error)) from error
+            if not piece:
+                self._flush()
+                return b"".join(pieces) if pieces else b""
+            pieces.append(piece)
+            size += len(piece)
+        self._flush()
+        return b"".join(pieces) if pieces else None
+
+    async def receive_some(self) -> bytes:
+        """The next bytes, or none at the end of input. Raises OSError when the connection is broken."""
+        while True:
+            # What was opened already does not make the socket readable.
+            if self._sealer.pending() or self._incoming.pending:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._sock)
+            data = self.receive_now()
+            if data is not None:
+                return data
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        if self._left or self._outgoing.pending:
+            if not self._flush():
+                return 0
+            sent, self._sealed = self._sealed, 0
+            if sent:
+                return sent
+        try:
+            taken = self._sealer.write(data)
+        except ssl.SSLError as error:
+            raise ConnectionResetError(_reason(error)) from error
+        if not self._flush():
+            self._sealed = taken
+            return 0
+        return taken
+
+    def shutdown(self) -> None:
+        """Says our end in TLS, and then the socket's: the peer knows that nothing was cut off."""
+        self._is_over = True
+        with suppress(ssl.SSLError):  # the peer's own end is still to come, or never will
+            self._sealer.unwrap()
+        with suppress(OSError):  # it may have left for good already
+            self._flush()
+        super().shutdown()
+
+
+def _reason(error: ssl.SSLError) -> str:
+    reason = getattr(error, "reason", None) or str(error)
+    return str(reason).lower().replace("_", " ")
