@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ from .disk import write_atomically
 
 CA_NAME = "ca"
 CA_DAYS, DAYS = 3650, 825  # the latter is the most that some clients take
+_LABEL = re.compile("[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # of a host's name
 AHEAD = timedelta(minutes=5)  # certificates are valid from a little before: clocks differ
 
 
@@ -103,6 +105,7 @@ def make_certificates(directory: Path, names: Iterable[str], now: datetime) -> l
     One of several names is `a,b`, and its files are called by the first. What is there already stays.
     Returns the files that were made; raises Fatal.
     """
+    wanted = [_known_as(each) for each in names]  # all of them are names, or nothing is made
     made: list[Path] = []
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,8 +115,7 @@ def make_certificates(directory: Path, names: Iterable[str], now: datetime) -> l
         authority = x509.load_pem_x509_certificate(ca_cert.read_bytes())
         signer = serialization.load_pem_private_key(ca_key.read_bytes(), None)
         assert isinstance(signer, ec.EllipticCurvePrivateKey)
-        for name in names:
-            known = _known_as(name)
+        for known in wanted:
             cert, key = directory / f"{known[0]}.pem", directory / f"{known[0]}.key"
             if key.exists():
                 raise Fatal(Exit.CANNOT_CREATE, f"{key}: it is there already, and stays as it is")
@@ -128,8 +130,8 @@ def _known_as(names: str) -> list[str]:
     found = names.split(",")
     for name in found:
         labels = name.removeprefix("*.").split(".")
-        is_host = all(0 < len(each) < 64 and each.replace("-", "a").isalnum() for each in labels)
-        if not name.isascii() or len(name) > 253 or not (is_host or _address(name)):
+        is_host = all(map(_LABEL.fullmatch, labels))
+        if len(name) > 253 or not (is_host or _address(name)):
             raise Fatal(Exit.USAGE, f'"{name}" is neither a host\'s name nor an address')
     if found[0] == CA_NAME:
         raise Fatal(Exit.USAGE, f'"{CA_NAME}" is what the authority itself is called here')

@@ -16,7 +16,7 @@ import trio
 from .listeners import RECEIVE_BYTES, Connection
 
 HANDSHAKE_S = 10.0
-MAX_OPENED = 4 * RECEIVE_BYTES  # bytes that one look opens, before others have their turn
+MAX_READS = 4  # of the socket in one look, before others have their turn
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +93,14 @@ class TlsConnection(Connection):
             data = super().receive_now()
             return None if data else data
         pieces: list[bytes] = []
-        size = 0
-        while size < MAX_OPENED:
+        reads = 0
+        while True:
             try:
                 piece = self._sealer.read(RECEIVE_BYTES)
             except ssl.SSLWantReadError:
-                data = super().receive_now()
+                # Not while anything that has come could be opened: the socket would not tell of it.
+                data = super().receive_now() if reads < MAX_READS else None
+                reads += 1
                 if data is None:
                     break
                 if data:
@@ -116,7 +118,6 @@ class TlsConnection(Connection):
                 self._flush()
                 return b"".join(pieces) if pieces else b""
             pieces.append(piece)
-            size += len(piece)
         self._flush()
         return b"".join(pieces) if pieces else None
 
