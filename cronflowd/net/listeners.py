@@ -6,8 +6,8 @@ has run out of descriptors says so to whoever calls (`ERR too-many`), logs it on
 on when there are some again. One descriptor is kept in reserve for exactly that.
 
 A Connection takes and gives bytes without waiting where it can, because at 10,000 lines a
-second the waiting is what costs: trio's own streams yield to the scheduler in every call. TLS would
-stand here, behind `receive_now` and `send_now`; bytes may be there then though the socket has none.
+second the waiting is what costs: trio's own streams yield to the scheduler in every call. Of TLS
+it knows nothing: see tls.py.
 """
 
 from __future__ import annotations
@@ -362,9 +362,12 @@ class Door:
         """An error in one connection is logged and ends that connection only, unless it is fatal."""
         connection = Connection(sock)
         try:
-            greeted = await self.greet(connection) if self.greet and connection.kind == "tcp" else connection
-            if greeted is not None:
-                await self.handle(greeted)
+            if self.greet and connection.kind == "tcp":
+                greeted = await self.greet(connection)
+                if greeted is None:
+                    return
+                connection = greeted
+            await self.handle(connection)
         except Exception as error:
             for each in leaves(error):
                 if isinstance(each, Fatal):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -86,6 +87,11 @@ class TlsConnection(Connection):
             self._left = memoryview(self._left)[sent:]
 
     # --- what a Connection does ---
+
+    def watch(self, ready: Callable[[], None]) -> None:
+        super().watch(ready)
+        if self._incoming.pending:  # it came with the handshake, and the socket has nothing to tell
+            trio.lowlevel.current_trio_token().run_sync_soon(ready)
 
     def receive_now(self) -> bytes | None:
         """What can be opened of what has arrived; None if nothing can, empty at the end."""

@@ -162,6 +162,25 @@ async def test_what_comes_with_the_handshake_is_not_forgotten(ends: Ends) -> Non
         assert ours.receive_now() is None
 
 
+async def test_the_poller_is_told_of_what_came_with_the_handshake(ends: Ends) -> None:
+    """It waits for sockets, and this one has given all it had."""
+    async with ends.joined(b"a\n") as (ours, peer):
+        taken: list[bytes | None] = []
+        rung = trio.Event()
+
+        def ready() -> None:
+            taken.append(ours.receive_now())
+            rung.set()
+
+        ours.watch(ready)
+        with trio.fail_after(5):
+            await rung.wait()
+            rung = trio.Event()
+            await peer.send(b"b\n")
+            await rung.wait()
+        assert taken == [b"a\n", b"b\n"]
+
+
 async def test_no_look_reads_without_end(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever sends faster than we open would have the loop for itself."""
     async with ends.joined() as (ours, peer):
