@@ -206,6 +206,9 @@ def _serve(parsed: argparse.Namespace) -> int:
         secrets.check_doors(settings, secrets.exposed(settings))
         if settings.token_file is not None:
             secrets.read_tokens(settings.token_file)
+        from ..host.tls import read_tls
+
+        read_tls(settings)
         print("cronflowd: the configuration is good")
         return Exit.OK
     from ..daemon import daemon

@@ -361,11 +361,11 @@ class Daemon:
 
 
 def _read_tls(settings: Settings) -> ServerTls | None:
-    if settings.tls_cert is None or settings.tls_key is None:
+    if not (settings.tls_cert or settings.tls_key or settings.tls_client_ca):
         return None
-    from ..host.tls import server_tls  # a daemon without it does not pay for the libraries
+    from ..host.tls import read_tls  # a daemon without it does not pay for the libraries
 
-    return server_tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    return read_tls(settings)
 
 
 def _common(settings: Settings) -> Common:

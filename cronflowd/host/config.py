@@ -308,7 +308,7 @@ class Settings(Common):
     )
 
     tls_cert: Path | None = setting(FILE, None, "both ports speak TLS, and show this certificate (PEM)")
-    tls_key: Path | None = setting(FILE, None, "its key")
+    tls_key: Path | None = setting(FILE, None, "its key, where the same file does not hold it")
     tls_client_ca: Path | None = setting(
         FILE, None, "whoever comes by TCP shows a certificate of this authority"
     )
@@ -367,7 +367,7 @@ class Dialling(Common):
     tls_cert: Path | None = setting(
         FILE, None, "the certificate to show, where the daemon asks; implies --tls"
     )
-    tls_key: Path | None = setting(FILE, None, "its key")
+    tls_key: Path | None = setting(FILE, None, "its key, where the same file does not hold it")
 
     @property
     def speaks_tls(self) -> bool:
@@ -578,12 +578,6 @@ def _value(row: Setting, given: Given) -> Any:
 
 def _check_together(settings: Common) -> None:
     """What no setting can know alone."""
-    if isinstance(settings, Settings | Dialling) and (settings.tls_cert is None) != (
-        settings.tls_key is None
-    ):
-        raise Fatal(Exit.CONFIG, "tls-cert and tls-key go together: a certificate, and its key")
-    if isinstance(settings, Settings) and settings.tls_client_ca is not None and settings.tls_cert is None:
-        raise Fatal(Exit.CONFIG, "tls-client-ca needs tls-cert and tls-key: without them nobody speaks TLS")
     if isinstance(settings, Settings) and settings.lease_s < settings.heartbeat_s:
         raise Fatal(
             Exit.CONFIG,

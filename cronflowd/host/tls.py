@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..base.errors import Exit, Fatal
+from .config import Settings
 from .disk import write_atomically
 
 CA_NAME = "ca"
@@ -37,7 +38,16 @@ class ServerTls:
     expires_at: datetime  # of the certificate
 
 
-def server_tls(cert: Path, key: Path, client_ca: Path | None) -> ServerTls:
+def read_tls(settings: Settings) -> ServerTls | None:
+    """What both ports show; None where they speak no TLS. Raises Fatal."""
+    if settings.tls_cert is None:
+        if settings.tls_key or settings.tls_client_ca:
+            raise Fatal(Exit.CONFIG, "tls-key and tls-client-ca need tls-cert: without it nobody speaks TLS")
+        return None
+    return server_tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def server_tls(cert: Path, key: Path | None, client_ca: Path | None) -> ServerTls:
     """A server's side; with `client_ca`, whoever comes shows a certificate of that. Raises Fatal."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -56,6 +66,8 @@ def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         _load_authority(context, ca)
+    if key is not None and cert is None:
+        raise Fatal(Exit.CONFIG, f"{key}: a key alone shows nothing; tls-cert is missing")
     if cert is not None:
         _load_chain(context, cert, key)
     return context

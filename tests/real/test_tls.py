@@ -164,13 +164,14 @@ def test_who_has_no_certificate_stays_outside_where_one_is_asked_for(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--tls-cert", "x.pem"], "tls-cert and tls-key go together"),
-        (["--tls-client-ca", "x.pem"], "tls-client-ca needs tls-cert and tls-key"),
+        (["--tls-key", "x.pem"], "tls-key and tls-client-ca need tls-cert"),
+        (["--tls-client-ca", "x.pem"], "tls-key and tls-client-ca need tls-cert"),
         (["--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.key"], "/nowhere.pem: No such file"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_served(tmp_path: Path, given: list[str], said: str) -> None:
     """A daemon that spoke plain text after all would be worse than none."""
-    ended = cronflowd("--data", str(tmp_path), "--listen", "127.0.0.1:0", *given)
-    assert ended.returncode == 78
-    assert said in ended.stderr
+    for check in ([], ["--check-config"]):
+        ended = cronflowd("--data", str(tmp_path), "--listen", "127.0.0.1:0", *given, *check)
+        assert ended.returncode == 78
+        assert said in ended.stderr
