@@ -282,7 +282,7 @@ class Answers:
         if core.state.access.secrets:
             rows += [
                 ("secrets", len(core.state.access.secrets)),
-                ("key", core.state.access.vault.why or "ok"),
+                ("key", core.state.access.key_trouble or "ok"),
             ]
         count = core.state.count_own()
         known = views.status_rows(core.state, core.now())

@@ -217,14 +217,7 @@ class Daemon:
             log.warning("and %d more tasks cannot be read: LIST state=unreadable", len(unread) - MAX_WARNINGS)
 
     def _warn_of_key(self) -> None:
-        access = self.state.access
-        why, name = access.vault.why, next(iter(access.secrets), "")
-        if name and not why:
-            try:
-                access.vault.open(name, access.secrets[name].sealed)
-            except ValueError as error:
-                why = str(error)
-        if name and why:
+        if why := self.state.access.key_trouble:
             log.error("no secret can be opened, and the runs that need one fail: %s", why)
 
     def _say_ready(self, control: list[Listener], workers: list[Listener]) -> None:
@@ -304,6 +297,8 @@ class Daemon:
                 "settings read again: limits, notify, log, token, TLS are in force, the rest at the next"
                 " start"
             )
+        self.state.access.vault = Vault(self.settings.data)
+        self._warn_of_key()
         reload_zones()
         log.info("zone data: %s", data_version())
         self._zones_read.set()

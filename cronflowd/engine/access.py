@@ -76,6 +76,17 @@ class Access:
         """Whether any account or token could open a door."""
         return bool(self.accounts or self.tokens)
 
+    @property
+    def key_trouble(self) -> str:
+        """Why secrets cannot be opened; empty if there are none, or they can. The first stands for all."""
+        for name, secret in self.secrets.items():
+            try:
+                self.vault.open(name, secret.sealed)
+            except ValueError as error:
+                return str(error)
+            break
+        return ""
+
     def rank_of(self, token: af.TokenAdded) -> int:
         """What a token may do: never more than the account it speaks for may today."""
         rank = RANK.get(token.role, -1)

@@ -84,6 +84,12 @@ def test_a_value_arrives_as_it_is_whatever_it_holds(vault: Vault, value: str, ot
         'ADD name=h type=http payload={"a":"{{secret:a}}","b":["{{secret:b}}"]} @daily POST http://h/'
     )
     assert json.loads(place.run("RUN h").options["payload"]) == {"a": value, "b": [other]}
+    place.driver.line("ADD name=w type=webhook secret=<{{secret:a}}> @daily http://h/")
+    assert place.run("RUN w").options["secret"] == f"<{value}>"
+    place.driver.line('ADD name=m type=email payload={"text":"x {{secret:b}}"} @daily a@example.org')
+    bad = any((ord(char) < 32 and char not in "\t\n") or 126 < ord(char) < 160 for char in other)
+    if not bad:
+        assert json.loads(place.run("RUN m").options["payload"]) == {"text": f"x {other}"}
     journal = b"".join(place.driver.journal)
     assert len(value) < 6 or json.dumps(value)[1:-1].encode() not in journal
 
