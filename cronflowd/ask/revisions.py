@@ -15,7 +15,7 @@ from ..base.text import escape, format_time, shorten
 from ..base.walks import page
 from ..engine.changelog import Change, Step, Was, whole
 from ..engine.state import State
-from ..tasks.options import DEFAULTS, RULES, format_option_of, is_hidden
+from ..tasks.options import DEFAULTS, MASK, RULES, format_option_of, masked
 from . import questions as q
 
 MAX_VALUE = 200  # characters of each side of a difference
@@ -123,7 +123,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _difference(key: str, old: object, new: object) -> str:
-    if any(text is not None and is_hidden(key, str(text)) for text in (old, new)):
+    if any(text is not None and masked(key, str(text)) == MASK for text in (old, new)):
         return f"{key}: another one"
     texts = [shorten(_default(key) if text is None else str(text), MAX_VALUE) or "-" for text in (old, new)]
     return f"{key}: {texts[0]} -> {texts[1]}"

@@ -146,14 +146,19 @@ def _json_value(key: str, text: str, at: int) -> tuple[str, int]:
 
 
 def format_option(key: str, value: str) -> str:
-    """One `key=value` word that `split_options` reads back; with control characters, of programs only."""
-    is_plain = value and not _CONTROL.search(value)
-    if is_plain and " " not in value and "\t" not in value and '"' not in value and value[0] not in _QUOTED:
+    """One `key=value` word that `split_options` reads back; the value must be free of control characters."""
+    if value and " " not in value and "\t" not in value and '"' not in value and value[0] not in _QUOTED:
         return f"{key}={value}"
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    if not is_plain:
-        quoted = _CONTROL.sub(_escape_one, quoted)
     return f'{key}="{quoted}"'
+
+
+def format_written(key: str, value: str) -> str:
+    """The same for programs, of a value that may hold control characters, as a secret may."""
+    if not _CONTROL.search(value):
+        return format_option(key, value)
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{_CONTROL.sub(_escape_one, quoted)}"'
 
 
 _QUOTED = "{" + WRONG_QUOTES  # what begins so is put into quotes

@@ -16,7 +16,7 @@ from getpass import getpass
 
 from ..ask.commands import VERBS, only_reads
 from ..base.errors import Exit, Fatal
-from ..base.text import format_option
+from ..base.text import format_option, format_written
 from ..host.config import ClientSettings
 from .client import BROKEN_PIPE, MAX_STDIN_BYTES, REPLY_S, Connection, Out, refuse, written
 
@@ -70,9 +70,8 @@ def order(name: str, words: Sequence[str]) -> str:
     if name == "SECRET" and len(words) > 1 and words[0].upper() == "PUT":
         if len(words) > 3:
             raise Fatal(Exit.USAGE, "a name and one value, in quotes; better none, which asks for it")
-        return (
-            f"SECRET PUT {words[1]} {format_option('', words[2] if words[2:] else _read_value(words[1]))[1:]}"
-        )
+        value = words[2] if words[2:] else _read_value(words[1])
+        return f"SECRET PUT {words[1]} {format_written('', value)[1:]}"
     quoted = [_quoted(word) for word in words]
     if words and name in _VERBATIM:
         quoted[-1] = words[-1]

@@ -75,11 +75,10 @@ def notes(
         _, label, name = spec.options.on.rpartition("label:")
         whose = f"with the label {name}" if label else f"called {name}"
         rows.append(("note", f"no connected worker {whose} can do {spec.work}: its runs wait for one"))
-    rows += [
-        ("note", f"the secret {name} has no value yet: runs that need it fail until SECRET PUT {name}")
-        for name in spec.options.secrets
-        if name not in state.access.secrets
-    ]
+    for name in spec.options.secrets:
+        if name not in state.access.secrets:
+            text = f"the secret {name} has no value yet: runs that need it fail until SECRET PUT {name}"
+            rows.append(("note", text))
     if is_notify and spec.options.notify.targets:
         rows += notify_notes(state, spec.options.notify)
     return rows

@@ -8,11 +8,11 @@ wins, then the first by name, so the same state always gives the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..base.text import format_option, format_time
+from ..base.text import format_option, format_time, format_written
 from ..tasks.options import DEFAULTS
 from ..tasks.reasons import reason
 from ..tasks.task import Run, Task, TaskSpec, Worker
@@ -130,14 +130,16 @@ def _order(
 def _head_with(state: State, task_id: int, spec: TaskSpec, wants: tuple[str, ...]) -> tuple[str, str]:
     """The same head and the command, with secrets in them. Raises Unready."""
     spec, values = filled(state.access, spec, wants)
-    head = _run_head(task_id, spec, state.common.timeout_of(spec.options))
-    head += "".join([f" {format_option(f'secret.{name}', value)}" for name, value in values])
+    head = _run_head(task_id, spec, state.common.timeout_of(spec.options), format_written)
+    head += "".join([f" {format_written(f'secret.{name}', value)}" for name, value in values])
     if len(head.encode()) > MAX_FILLED_BYTES:
         raise Unready(reason("secret-long", most=MAX_FILLED_BYTES))
     return head, spec.command
 
 
-def _run_head(task_id: int, spec: TaskSpec, timeout_s: float) -> str:
+def _run_head(
+    task_id: int, spec: TaskSpec, timeout_s: float, form: Callable[[str, str], str] = format_option
+) -> str:
     options = spec.options
     words = [f"type={options.type}", f"task={task_id}", f"name={spec.name}"]
     if timeout_s:
@@ -145,11 +147,11 @@ def _run_head(task_id: int, spec: TaskSpec, timeout_s: float) -> str:
         words.append("timeout=" + f"{timeout_s:.3f}".rstrip("0").rstrip("."))
     if options.cwd:
         words.append(format_option("cwd", options.cwd))
-    words += [format_option(f"env.{name}", value) for name, value in options.env]
-    words += [format_option(f"header.{name}", value) for name, value in options.headers]
+    words += [form(f"env.{name}", value) for name, value in options.env]
+    words += [form(f"header.{name}", value) for name, value in options.headers]
     for key in ("payload", "body", "expect", "secret", "stdin"):
         if (value := getattr(options, key)) != getattr(DEFAULTS, key):
-            words.append(format_option(key, value))
+            words.append(form(key, value))
     return " ".join(words)
 
 

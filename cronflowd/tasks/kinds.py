@@ -267,7 +267,7 @@ def check_request(kind: str, payload: str, body: str, headers: Iterable[str]) ->
         for name in headers:
             if name.lower() in _WEBHOOK_HEADERS:
                 raise Refusal("bad-option", f"header.{name}: a webhook writes this header itself")
-    if is_whole(payload):
+    if payload and is_whole(payload):
         return
     if payload and kind != "http" and not payload.lstrip().startswith("{"):
         raise Refusal("bad-option", f"payload=: type={kind} wants a JSON object")

@@ -30,7 +30,7 @@ from ..schedules.zones import (
     parse_zone,
 )
 from .kinds import CONTROL, TYPES, check_header_name, parse_expect, parse_payload, parse_secret, parse_stdin
-from .references import INSIDE, TAKES, check_references, is_whole, names_in
+from .references import TAKES, check_reference, names_in
 from .targets import UNSAID, Notify, parse_notify
 
 MAX_TAGS = 32
@@ -477,8 +477,10 @@ def set_options(
     changes: dict[str, Any] = {}
     zone = words.get("tz", options.tz) or default_tz
     env, headers = dict(options.env), {name.lower(): (name, value) for name, value in options.headers}
+    is_about_secrets = bool(options.secrets)
     for key, text in words.items():
         _check_text(key, text)
+        is_about_secrets |= "secret:" in text
         if key.startswith("env."):
             _set_env(env, key[4:], text)
         elif key.startswith("header."):
@@ -491,7 +493,7 @@ def set_options(
     for field_name, pairs in (("env", env), ("headers", dict(headers.values()))):
         if pairs != dict(getattr(options, field_name)):
             changes[field_name] = tuple(sorted(pairs.items()))
-    if options.secrets or any("secret:" in text for text in words.values()):
+    if is_about_secrets:
         new = evolve(options, **changes)
         texts = [text for _, text in referring(new)]
         changes["wants"], changes["secrets"] = names_in(texts), names_in([*texts, new.notify.text])
@@ -586,12 +588,7 @@ def is_secret(key: str) -> bool:
 
 def masked(key: str, text: str) -> str:
     """A value for those who ask: a secret is told to be there, and not what it is."""
-    return MASK if is_hidden(key, text) else text
-
-
-def is_hidden(key: str, text: str) -> bool:
-    """Whether this is a secret itself, and not the name of one."""
-    return bool(text) and is_secret(key) and not (is_whole(text) or INSIDE.search(text))
+    return MASK if text and is_secret(key) and not names_in([text]) else text
 
 
 def check_given(words: dict[str, str]) -> None:
@@ -599,8 +596,9 @@ def check_given(words: dict[str, str]) -> None:
 
     What was copied from an answer must not take the place of the secret that it hides.
     """
-    check_references(words)
     for key, text in words.items():
+        if text.__class__ is not str or "secret:" in text:
+            check_reference(key, str(text))
         if text == MASK and is_secret(key):
             why = "stands for a value that is not shown; leave it out, and it stays as it is"
             raise Refusal("bad-option", f"{escape(key)}=: {MASK} {why}")

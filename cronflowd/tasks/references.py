@@ -7,7 +7,7 @@ place in the order that goes to the worker; see engine/secrets.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ..base.errors import Refusal
 from ..base.names import check_secret_name
@@ -34,15 +34,13 @@ def names_in(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def check_references(words: Mapping[str, object]) -> None:
+def check_reference(key: str, text: str) -> None:
     """Raises Refusal (`bad-option`) for a reference whose name no secret can have."""
-    for key, value in words.items():
-        if not (key in TAKES or key.startswith(("env.", "header."))):
-            continue
-        text = str(value)
-        meant = [text.removeprefix("secret:")] if text.startswith("secret:") else _MEANT.findall(text)
-        try:
-            for name in meant:
-                check_secret_name(name)
-        except Refusal as refusal:
-            raise Refusal(refusal.code, f"{escape(key)}=: {refusal.message}") from None
+    if not (key in TAKES or key.startswith(("env.", "header."))):
+        return
+    meant = [text.removeprefix("secret:")] if text.startswith("secret:") else _MEANT.findall(text)
+    try:
+        for name in meant:
+            check_secret_name(name)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{escape(key)}=: {refusal.message}") from None

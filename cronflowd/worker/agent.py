@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.text import escape, format_option, format_time
@@ -231,7 +231,6 @@ class Agent:
             lambda: self._has_output(key, output),
             lambda: self._nursery.start_soon(self._show_unfinished, output),
             trio.current_time,
-            order.mask,
         )
         job = Job(order, output, self.terms.grace_s, lambda: self._say(f"STARTED {key}\n"))
         self.jobs[key] = job
@@ -243,9 +242,7 @@ class Agent:
         ended = await _carry_out(job, self.table[job.order.type])
         del self.jobs[key]
         job.output.end()
-        if job.order.mask:
-            ended = evolve(ended, why=job.order.mask.hide_text(ended.why))
-        line = format_done(key, ended, job.output.omitted)
+        line = format_done(key, ended, job.output.omitted, job.order.mask)
         self.reports[key] = line
         self.spool.report(line)
         self.spool.flush(self.reports, self.jobs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cronflowd.worker.executors.job import parse_order
+from cronflowd.worker.executors.job import Ended, Job, format_done, parse_order
 from cronflowd.worker.executors.output import Output
 
 ORDER = '1 1 type=shell env.K="say \\"it\\"\\nagain" secret.k="say \\"it\\"\\nagain" :echo'
@@ -12,7 +12,10 @@ ORDER = '1 1 type=shell env.K="say \\"it\\"\\nagain" secret.k="say \\"it\\"\\nag
 
 def written(cuts: list[bytes], limit: int = 1000) -> list[str]:
     """OUT lines of a job that writes so."""
-    output = Output("1", limit, mask=parse_order(ORDER).mask)
+    output = Output("1", limit)
+    job = Job(parse_order(ORDER), output, 5.0)
+    why = 'exit 1: say "it"\nagain'
+    assert format_done("1 1", Ended(1, why), 0, job.order.mask) == 'DONE 1 1 1 why="exit 1: [secret:k]"\n'
     shown = []
     for cut in cuts:
         output.feed(1, cut)
@@ -43,3 +46,9 @@ def test_what_only_looks_like_its_beginning_comes_in_the_end() -> None:
 def test_an_order_without_them_costs_nothing() -> None:
     """Only runs that have secrets pay for them."""
     assert parse_order("1 1 type=shell secret=x :echo").mask is None
+
+
+def test_a_blank_that_is_none_is_part_of_a_value() -> None:
+    """Only blanks and tabs stand between words; a password may hold U+00A0, and a variable always could."""
+    order = parse_order("1 1 type=shell env.K=a\u00a0b\u2028c :echo")
+    assert order.options == {"type": "shell", "env.K": "a\u00a0b\u2028c"}

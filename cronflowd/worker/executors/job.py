@@ -75,7 +75,7 @@ def parse_order(text: str) -> Order:
 
 def _parse_order(text: str) -> Order:
     head, found, command = text.partition(" :")
-    if found and '"' not in head and "{" not in head:
+    if found and '"' not in head and "{" not in head and head.isascii():
         # By far the most orders: no quote, so every blank stands between two words.
         run, attempt, *words = head.split()
         return Order(f"{run} {attempt}", dict([word.split("=", 1) for word in words]), command)
@@ -108,8 +108,8 @@ def cannot_start(code: int, why: str) -> Ended:
     return Ended(code, why=f"cannot start: {why}")
 
 
-def format_done(key: str, ended: Ended, omitted: int = 0) -> str:
-    """The DONE line, with its line end."""
+def format_done(key: str, ended: Ended, omitted: int = 0, mask: Mask | None = None) -> str:
+    """The DONE line, with its line end, and without what the mask hides."""
     words = [f"DONE {key} {ended.exit}"]
     if ended.signal:
         words.append(f"signal={ended.signal}")
@@ -120,8 +120,9 @@ def format_done(key: str, ended: Ended, omitted: int = 0) -> str:
     if omitted:
         words.append(f"omitted={omitted}")
     if ended.why:
+        why = mask.hide_text(ended.why) if mask else ended.why
         # What somebody else's server says may be long, and the line must not be too long.
-        words.append(format_option("why", escape(ended.why[:MAX_WHY])))
+        words.append(format_option("why", escape(why[:MAX_WHY])))
     return " ".join(words) + "\n"
 
 
@@ -139,6 +140,9 @@ class Job:
     life: trio.CancelScope = field(factory=trio.CancelScope)
     # From TERM to KILL; cancelled to cut the wait short.
     grace: trio.CancelScope = field(factory=trio.CancelScope)
+
+    def __attrs_post_init__(self) -> None:
+        self.output.mask = self.order.mask
 
     def start(self) -> None:
         """Says that it has started, and lets its time run."""

@@ -44,7 +44,6 @@ class Output:
         on_waiting: Callable[[], None] = lambda: None,
         on_unfinished: Callable[[], None] = lambda: None,
         now: Callable[[], float] = lambda: 0.0,
-        mask: Mask | None = None,
     ) -> None:
         self.run = run
         self.omitted = 0  # bytes forgotten
@@ -52,7 +51,7 @@ class Output:
         self._on_unfinished = on_unfinished  # called when there is something to `show` later,
         self.is_watched = False  # if nobody sees to that yet
         self._now = now
-        self._mask = mask
+        self.mask: Mask | None = None  # hides what must not be shown
         self._held: dict[int, bytes] = {}  # by fd: what may be the beginning of a secret
         self._head_left = limit - limit // 2  # bytes that may still be sent as they come
         self._tail_limit = limit // 2
@@ -73,8 +72,8 @@ class Output:
 
     def feed(self, fd: int, data: bytes) -> None:
         """Takes what the job wrote; never waits and never refuses."""
-        if self._mask:
-            data, self._held[fd] = self._mask.hide(self._held.get(fd, b"") + data, False)
+        if self.mask:
+            data, self._held[fd] = self.mask.hide(self._held.get(fd, b"") + data, False)
         self._feed(fd, data)
 
     def _feed(self, fd: int, data: bytes) -> None:
@@ -101,14 +100,14 @@ class Output:
 
     def remark(self, text: str) -> None:
         """What the worker has to say of it, after all that the job wrote."""
-        text = self._mask.hide_text(text) if self._mask else text
+        text = self.mask.hide_text(text) if self.mask else text
         self._remarks.append((REMARK, bytearray(text.encode() + b"\n")))
 
     def end(self) -> None:
         """No more will come: what was held back may go out."""
-        if self._mask:
+        if self.mask:
             for fd, rest in self._held.items():
-                self._feed(fd, self._mask.hide(rest, True)[0])
+                self._feed(fd, self.mask.hide(rest, True)[0])
             self._held.clear()
         for fd, rest in self._unfinished.items():
             self._cut(fd, rest, len(rest))
