@@ -1,7 +1,7 @@
 """What must not be shown is found in a stream of bytes, however that is cut, and named instead.
 
 Found are a value without the blanks and line ends around it, the same with CRLF for its line ends, each
-of its lines that has eight bytes or more, and what encoders make of these: JSON, URLs and base64 (also
+of its lines that has eight bytes or more, and what encoders make of it: JSON, URLs and base64 (also
 in the middle of other bytes). The first that begins goes before the others, then the longest. What may
 be the beginning of one is held back until more has come, so the cuts make no difference.
 """
@@ -12,10 +12,12 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from urllib.parse import quote, quote_plus
 
 MIN_LINE = 8  # bytes of a line that is looked for alone, and of base64
-_QUICK = 16  # bytes that are compared first
+HEAD = 4  # bytes by which a form is looked for
 
 
 class Mask:
@@ -29,39 +31,51 @@ class Mask:
             for form in forms_of(value):
                 self._words.setdefault(form, word)
         forms = sorted(self._words, key=len, reverse=True)
-        self._find = re.compile(b"|".join(map(re.escape, forms)))
-        self._longest = len(forms[0])
-        self._by_first: dict[int, list[bytes]] = {}
+        size = min(HEAD, len(forms[-1]))
+        self._by_head: dict[bytes, list[bytes]] = {}  # the longest first
         for form in forms:
-            self._by_first.setdefault(form[0], []).append(form)
+            self._by_head.setdefault(form[:size], []).append(form)
+        self._head = re.compile(_tree(sorted(self._by_head), size))
+        self._begun = {head[:length] for head in self._by_head for length in range(1, size)}
+        self._most_begun = size - 1
 
     def hide(self, data: bytes, is_end: bool) -> tuple[bytes, bytes]:
         """(what may be shown, what has to wait for more)."""
         shown: list[bytes] = []
-        at, begun = 0, -1
-        while True:
-            if begun < at:
-                begun = len(data) if is_end else self._begun(data, at)
-            match = self._find.search(data, at)
-            if match is None or match.start() >= begun:
-                shown.append(data[at:begun])
-                return b"".join(shown), data[begun:]
-            shown += data[at : match.start()], self._words[match[0]]
-            at = match.end()
+        at = look_at = 0
+        while head := self._head.search(data, look_at):
+            start = head.start()
+            look_at = start + 1
+            for form in self._by_head[head[0]]:
+                if data.startswith(form, start):
+                    shown += data[at:start], self._words[form]
+                    at = look_at = start + len(form)
+                    break
+                if not is_end and len(form) > len(data) - start and _begins(form, data, start):
+                    return b"".join([*shown, data[at:start]]), data[start:]
+        until = len(data)
+        for start in range(max(at, until - self._most_begun), 0 if is_end else until):
+            if data[start:] in self._begun:
+                until = start
+                break
+        return b"".join([*shown, data[at:until]]), data[until:]
 
     def hide_text(self, text: str) -> str:
         """The same of a text that is whole."""
         data = text.encode(errors="surrogateescape")
         return self.hide(data, True)[0].decode(errors="surrogateescape")
 
-    def _begun(self, data: bytes, at: int) -> int:
-        """From where on the rest may be the beginning of a form; the end if there is no such place."""
-        for start in range(max(at, len(data) - self._longest + 1), len(data)):
-            for form in self._by_first.get(data[start], ()):
-                quick = data[start : start + _QUICK]
-                if len(form) > len(data) - start and form.startswith(quick) and form.startswith(data[start:]):
-                    return start
-        return len(data)
+
+def _begins(form: bytes, data: bytes, start: int) -> bool:
+    return form.startswith(data[start : start + 32]) and form.startswith(data[start:])
+
+
+def _tree(heads: list[bytes], size: int) -> bytes:
+    """A pattern for any of them, sorted and of one size: with very many it is tried a byte at a time."""
+    if not size:
+        return b""
+    ways = [(first, [head[1:] for head in group]) for first, group in groupby(heads, itemgetter(slice(1)))]
+    return b"(?:" + b"|".join([re.escape(first) + _tree(rest, size - 1) for first, rest in ways]) + b")"
 
 
 def forms_of(value: bytes) -> Iterator[bytes]:
@@ -70,14 +84,14 @@ def forms_of(value: bytes) -> Iterator[bytes]:
     lines = [line for each in bare.splitlines() if len(line := each.strip()) >= MIN_LINE]
     for plain in (bare, *lines):
         yield plain
-        yield plain.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         text = plain.decode(errors="surrogateescape")
         yield json.dumps(text, ensure_ascii=False)[1:-1].encode(errors="surrogateescape")
         yield json.dumps(text)[1:-1].encode()
-        yield quote(plain, safe="").encode()
-        yield quote_plus(plain).encode()
-        yield quote(plain).encode()
-        yield from _base64(plain)
+    yield bare.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    yield quote(bare, safe="").encode()
+    yield quote_plus(bare).encode()
+    yield quote(bare).encode()
+    yield from _base64(bare)
 
 
 def _base64(value: bytes) -> Iterator[bytes]:

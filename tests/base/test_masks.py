@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from base64 import b64encode, urlsafe_b64encode
 from urllib.parse import quote
 
@@ -80,3 +81,21 @@ def test_the_longest_goes_first() -> None:
     mask = Mask([("short", b"hunter"), ("long", b"hunter2-again")])
     assert mask.hide(b"hunter2-aga", False) == (b"", b"hunter2-aga")
     assert mask.hide(b"hunter2-again hunter", True) == (b"[secret:long] [secret:short]", b"")
+
+
+def test_a_key_file_makes_a_flood_of_output_no_dearer() -> None:
+    """The daemon looks through all that such jobs write, and nobody else is served meanwhile."""
+    value = b"\n".join(f"{number * 7919:064x}".encode() for number in range(200))
+    mask, text = Mask([("key", value)]), b"what a job writes, line by line\n" * 3000
+    calls = 0
+
+    def count(frame: object, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        assert mask.hide(text, False) == (text, b"")
+    finally:
+        sys.setprofile(None)
+    assert calls < 50
