@@ -9,7 +9,6 @@ sealed as the values are, so that it is told with what follows also after a star
 from __future__ import annotations
 
 import json
-import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -31,7 +30,6 @@ from ..tasks.task import Run, TaskSpec
 from . import facts as f
 from .access import Access
 
-_NOT_IN_URL = re.compile(r"[\s\\\x00-\x1f\x7f]")
 UNKNOWN = "a part is not kept: what must not be shown of it is not known, since "
 HELD = "what a run wrote"  # what its rest is sealed for
 
@@ -51,7 +49,7 @@ def filled(access: Access, spec: TaskSpec, wants: Iterable[str]) -> tuple[TaskSp
     """The definition with the values that it names, and these by name. Raises Unready."""
     values = {name: _value(access, name) for name in wants}
     if not spec.options.wants:  # so it is told to somebody
-        if any(_NOT_IN_URL.search(value) for value in values.values()):
+        if any(char.isspace() or char == "\\" for value in values.values() for char in value):
             raise Unready(reason("secret-unfit", key="notify"))
         return evolve(spec, command=_put_into("", spec.command, values)), list(values.items())
     return evolve(spec, options=_fill(spec.options, values)), list(values.items())
