@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from ..base.errors import Refusal
@@ -12,6 +13,7 @@ from ..base.nearest import one_of
 from ..base.replies import Reply
 from ..base.text import escape
 from ..engine.access import ROLES, WORKER, Access
+from ..engine.deeds import DENIED, OK, Deed, rows_of
 from ..engine.orders import RemoveAccount, RevokeToken
 from ..schedules.zones import parse_duration
 from ..tasks.options import parse_count
@@ -117,6 +119,8 @@ def check_password(password: str) -> None:
     """Raises Refusal unless it may be a password."""
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
         raise Refusal("bad-option", f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    if any(each.isspace() or not each.isprintable() for each in password):
+        raise Refusal("bad-option", "a password is one word, without blanks and control characters")
 
 
 def _password(text: str, context: Context) -> q.SetPassword:
@@ -161,7 +165,7 @@ def _revoke(text: str, context: Context) -> RevokeToken:
 
 
 _TOKEN = {"ADD": _add_token, "LIST": g.nothing(q.ListTokens), "REVOKE": _revoke}
-VERDICTS = ("ok", "denied")
+VERDICTS = (OK, DENIED)
 
 
 def audit(text: str, context: Context) -> q.Audit:
@@ -174,13 +178,31 @@ def audit(text: str, context: Context) -> q.Audit:
 
 # --- rows ---
 
+AUDIT_COLUMNS = ("time", "who", "address", "verb", "ref", "verdict")
+
+
+def audit_rows(past: Iterable[tuple[datetime, Deed]], asked: q.Audit, nobody: str) -> list[tuple[Any, ...]]:
+    """AUDIT: the newest that are asked for."""
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for at, deed in past:
+            if asked.until_at is None or at < asked.until_at:
+                for who, *rest, verdict in rows_of(deed, nobody):
+                    if asked.who in ("", who) and asked.verdict in ("", verdict):
+                        yield (at, who or None, *(text or None for text in rest), verdict)
+
+    return list(islice(rows(), asked.limit))
+
 
 def list_users(access: Access) -> Reply:
     """USER LIST: the accounts, by name."""
     rows = [
-        (each.name, each.role, each.email or None, each.disabled, each.created_at, each.seen_at, each.uid)
+        (
+            each.name, each.role, each.email or None, "yes" if each.disabled else "no", each.created_at,
+            each.seen_at, each.uid,
+        )
         for _, each in sorted(access.accounts.items())
-    ]
+    ]  # fmt: skip
     return Reply(str(len(rows)), {"accounts": len(rows)}, USER_COLUMNS, rows)
 
 

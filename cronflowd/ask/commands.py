@@ -52,10 +52,22 @@ class Verb:
 
     def rank(self, rest: str) -> int:
         """What role it takes to say this, as a number that grows with the rights."""
-        if self.anybody or (self.own and re.match(self.own, rest, re.IGNORECASE)):
+        if self.anybody:
+            return -1
+        if self.own and re.match(self.own, rest, re.IGNORECASE):
             return 0
-        roles = self.role.split() or ["viewer", "user"]
-        return RANK[roles[0 if self.only_reads(rest) else -1]]
+        return RANK[self.roles[0 if self.only_reads(rest) else -1]]
+
+    @property
+    def needs(self) -> list[str]:
+        """The roles, for people: the least that may say it, and where that only reads, another one."""
+        least = self.roles[0 if self.reads else -1]
+        return [least, f"{self.roles[0]} to look"] if self.looks and self.roles[0] != least else [least]
+
+    @property
+    def roles(self) -> list[str]:
+        """The least that may say it: to read, and to change."""
+        return self.role.split() or ["viewer", "user"]
 
     def parse(self, rest: str, context: Context) -> Any:
         """The order or question; raises Refusal, which names the word that is wrong."""
@@ -280,12 +292,12 @@ _ROWS = (
         a.user,
         "USER ADD NAME [role=ROLE] [email=ADDRESS] [uid=N] [password=WORD]|LIST|SET NAME key=value …|"
         "PASSWORD [NAME] [WORD]|REMOVE NAME",
-        "accounts: who may come in, and what each may do", "user", changes=True, role="admin",
+        "accounts: who may come in, and what each may do", "user", changes=True, role="viewer admin",
         looks=r"[ \t]*LIST\b", own=r"[ \t]*PASSWORD\b",
     ),
     Verb(
         a.token, "TOKEN ADD [name=NAME] [role=ROLE] [user=NAME] [worker=GLOB] [ttl=30d]|LIST|REVOKE ID",
-        "words that let programs and workers in", "token", changes=True, role="admin",
+        "words that let programs and workers in", "token", changes=True, role="viewer admin",
         looks=r"[ \t]*LIST\b",
     ),
     Verb(
@@ -295,7 +307,7 @@ _ROWS = (
     ),
     Verb(
         a.audit, "AUDIT [since=TIME] [until=TIME] [last=TIME] [who=NAME] [verdict=ok|denied] [limit=100]",
-        "who came in, what was changed, and what was refused", "audit", role="admin",
+        "who came in, what was changed, and what was refused", "audit",
     ),
     Verb(
         p.set_format, "FORMAT json|text|table [width=N]", "how replies look on this connection", "format",

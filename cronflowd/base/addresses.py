@@ -63,3 +63,17 @@ def _inner(address: ipaddress.IPv6Address) -> list[Address]:
         return [last]
     found = (address.ipv4_mapped, address.sixtofour, *(address.teredo or ()))
     return [each for each in found if each is not None]
+
+
+def origin(address: str) -> str:
+    """What an address is counted as: of IPv6 the /64, of which whoever has one address has all."""
+    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((found, 64), strict=False))
+    return host

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 SHELLS = ("bash", "zsh", "fish")
 _TASKS = "cronflowd ls 2>/dev/null | cut -f2"
+_FIRST = re.compile(r"(?:\] |\|)([A-Z]+)\b")
 _OPTION = re.compile(r"([a-z]+=)")
 
 
@@ -26,6 +27,8 @@ class _Command:
         flags = [flag for action in shown for flag in action.option_strings]
         usage = parser.usage or ""
         choices = [choice for action in shown for choice in action.choices or ()]
+        if "|LIST" in usage:  # it has words of its own
+            choices += map(str.lower, _FIRST.findall(usage))
         self.words = [*sorted(flags), *dict.fromkeys(_OPTION.findall(usage)), *choices]
         self.wants_task = "REF" in usage
 

@@ -22,6 +22,7 @@ from .client import BROKEN_PIPE, MAX_STDIN_BYTES, REPLY_S, Connection, Out, refu
 
 ALIASES = {"ls": "LIST"}
 _OF_A_CONNECTION = ("HELLO", "AUTH", "FORMAT", "QUIT")
+_MAKE = ("USER", "TOKEN")  # their rows show what was made for it
 _VERBATIM = ("ADD", "NOW", "AT", "BEAT")  # whose last word is a text of its own
 
 
@@ -40,9 +41,12 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
     form = "text"
     if sys.stdout.isatty():
         form = f"table width={shutil.get_terminal_size().columns}"
-    said = order(name, words)  # before there is somebody who waits: a person may be asked
+    said = order(name, words) + (
+        ask_password(words) if name == "USER" else ""
+    )  # before there is somebody who waits: a person may be asked
     with closing(out), closing(Connection(settings, form)) as connection:
         reads = only_reads(said)
+        shows = reads or name in _MAKE
         # What reads answers soon. What changes very many tasks, or writes a large file, takes its time.
         for line in connection.lines(said, REPLY_S if reads else None):
             word, _, rest = line.partition(" ")
@@ -50,7 +54,7 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
                 code, _, message = rest.partition(" ")
                 refuse({"code": code, "message": message})
             if word not in ("OK", "PONG"):
-                (out if reads else errors).say(line)
+                (out if shows else errors).say(line)
             elif word == "PONG" or not reads:
                 out.say(rest or word)
             elif rest and not rest.isdigit():  # more than how many rows there were
@@ -65,6 +69,28 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
     return Exit.OK
 
 
+def ask_password(words: Sequence[str]) -> str:
+    """What goes behind USER ADD and USER PASSWORD, asked for on the terminal, if that is one.
+
+    All users of a machine can read the words that a command was started with.
+    """
+    what, named = words[0].upper() if words else "", [word for word in words[1:] if "=" not in word]
+    if what not in ("ADD", "PASSWORD"):
+        return ""
+    if len(named) != 1:
+        raise Fatal(Exit.USAGE, f"one account is wanted: cronflowd user {what.lower()} NAME")
+    if any(word.startswith("password=") for word in words):
+        raise Fatal(Exit.USAGE, "others can read password= here; leave it out, and it is asked for")
+    if not sys.stdin.isatty():
+        return ""  # then one is made
+    password = getpass("password (empty: one is made): ")
+    if password and getpass("again: ") != password:
+        raise Fatal(Exit.USAGE, "the two passwords are not the same")
+    if not password:
+        return ""
+    return " " + (format_option("password", password) if what == "ADD" else password)
+
+
 def order(name: str, words: Sequence[str]) -> str:
     """The line; as in a shell, what holds a blank is one word."""
     if name == "SECRET" and len(words) > 1 and words[0].upper() == "PUT":
@@ -73,6 +99,8 @@ def order(name: str, words: Sequence[str]) -> str:
         value = words[2] if words[2:] else _read_value(words[1])
         return f"SECRET PUT {words[1]} {format_written('', value)[1:]}"
     quoted = [_quoted(word) for word in words]
+    if words and "|LIST" in VERBS[name].usage and words[0].lower() == "ls":
+        quoted[0] = "LIST"
     if words and name in _VERBATIM:
         quoted[-1] = words[-1]
     return " ".join([name, *quoted])

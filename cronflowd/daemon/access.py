@@ -1,19 +1,21 @@
 """Who is at the other end of a connection, and what it may do: signing in, roles, and what AUDIT tells.
 
-A wrong word costs its address a wait that doubles with each, before the next one is compared; and
-nobody else anything, so nobody can be locked out by a stranger. Passwords are compared in a thread,
-two at a time. Whatever is refused for want of rights is journaled, as every sign-in is, but not
-more of it than `NOTED` a minute from one address: of what a flood of it was, the number is told.
+What wrong words cost is told in strangers.py. Passwords are compared in a thread, two at a time,
+those of one address one after the other. Whatever is refused for want of rights is journaled, as
+every sign-in is, but not more of it than a disk can bear: of the rest the number is told.
+
+A session ends as soon as what let it in does: its account or token is changed, expires, or is
+gone, or its line is no longer in the token file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
-import secrets
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Protocol
 
 import msgspec
 import trio
@@ -22,50 +24,64 @@ from attrs import define, evolve
 from ..ask import questions as q
 from ..ask.accounts import check_password
 from ..ask.commands import Verb
+from ..base.addresses import origin
 from ..base.errors import Refusal
 from ..base.replies import Reply
-from ..base.text import escape
 from ..engine import orders as o
-from ..engine.access import ADMIN, OPERATOR, RANK, ROLES, WORKER
+from ..engine.access import ADMIN, FILE_ADMIN, OPERATOR, RANK, ROLES, WORKER, may_bear, name_of
+from ..engine.access_facts import TokenAdded
 from ..engine.accounts import keep_to_own
+from ..engine.rules import Decision, ref_of
+from ..engine.state import State
 from ..host.passwords import hash_password, is_password, make_password
-from ..host.secrets import matches
+from ..host.secrets import matches, new_token
 from ..net.clients import Session
+from .strangers import Stranger, Strangers
 
-if TYPE_CHECKING:
-    from .core import Core
-
-FILE_ADMIN = "admin"  # whose word the token file holds
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 10.0
-FORGIVEN_S = 600.0  # without another wrong word
-MAX_WAITING = 8  # of one address; more are refused at once
-MAX_KNOWN = 10_000  # addresses that gave a wrong word; the oldest are forgotten first
-NOTED = 60  # refusals a minute that are journaled of one address
+_PLAIN_REF = re.compile(r"[A-Za-z0-9._*-]{1,64}(?![^ \t])")  # a first word that gives no secret away
+COMPARING = 2  # passwords at a time; each takes a core and 64 MiB
+LOOK_S = 60.0  # at the latest so long after the wall clock was set a token's end is seen
 
 log = logging.getLogger("cronflowd.access")
 
 
-@define
-class Guesser:
-    """An address from which wrong words came."""
+class House(Protocol):
+    """The core, as far as it concerns who comes in."""
 
-    failures: int = 0
-    failed_at: float = 0.0
-    free_at: float = 0.0  # when its next word may be compared
-    waiting: int = 0
-    noted: int = 0  # in the minute since
-    noted_from: float = 0.0
-    untold: int = 0
+    state: State
+    tokens: tuple[bytes, ...]
+    asks_tcp: bool
+    asks_local: bool
+    own_uids: frozenset[int]
+
+    def now(self) -> datetime: ...
+    def submit(self, order: Any, who: str | None = None) -> Decision: ...
+
+
+@define
+class Known:
+    """Who has shown to be."""
+
+    name: str
+    rank: int
+    digest: str = ""  # of the token it showed
+    token: int = 0  # which that is, if the journal has it
+    until_at: datetime | None = None
+    is_account: bool = True
 
 
 class Admission:
     """Knows of every connection who it is."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: House) -> None:
         self.core = core
+        self.max_failures = 10  # wrong words of one address, after which each ends its connection
+        self.max_locked_lines = 100  # a second of one address, before anybody there is known
+        self.wrong_words = self.lines_refused = 0  # ever
         self._sessions: set[Session] = set()
-        self._guessers: OrderedDict[str, Guesser] = OrderedDict()
-        self._comparing = trio.CapacityLimiter(2)
+        self._strangers = Strangers()
+        self._comparing = trio.CapacityLimiter(COMPARING)
+        self._changed = trio.Event()  # some session has an end that is nearer, or a refusal was not told
 
     # --- coming and going ---
 
@@ -86,107 +102,165 @@ class Admission:
         if account is None or account.disabled:
             session.name_shown, session.rank = f"uid={session.uid}", -1
         else:
-            self._become(session, account.name, RANK[account.role])
+            self._become(session, Known(account.name, RANK[account.role]))
 
     def leave(self, session: Session) -> None:
         self._sessions.discard(session)
 
-    def _become(self, session: Session, name: str, rank: int, token: int = 0, until_at: Any = None) -> None:
-        session.account = session.name_shown = name
-        session.rank, session.token, session.until_at = rank, token, until_at
+    def hello(self, session: Session, name: str) -> None:
+        """A name that is only said; it is quoted where others have shown who they are."""
+        session.told_as = None
+        session.name, session.is_doubted = name, not self.core.state.access.is_empty or bool(self.core.tokens)
+
+    def _become(self, session: Session, known: Known) -> None:
+        session.account, session.name_shown, session.told_as = known.name, known.name, None
+        session.rank, session.digest, session.until_at = known.rank, known.digest, known.until_at
+        if known.until_at:
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Ends sessions whose token expires, and has AUDIT tell how much was refused untold."""
+        while True:
+            self._changed = trio.Event()
+            now = self.core.now()
+            ends = [each.until_at for each in self._sessions if each.until_at]
+            self._expire(now)
+            wait_s = min(((at - now).total_seconds() for at in ends if at > now), default=float("inf"))
+            untold = [(address, each) for address, each in self._strangers.addresses.items() if each.untold]
+            for address, each in untold:
+                if self._strangers.may_be_noted(each):
+                    self._note(o.NoteRefusal("", address, "", "", "", each.take_untold()))
+            with trio.move_on_after(min(wait_s, LOOK_S if ends or untold else float("inf"))):
+                await self._changed.wait()
+            if untold:  # not once for each line of a flood
+                await trio.sleep(min(wait_s, LOOK_S))
+
+    def _expire(self, now: datetime) -> None:
+        self._end(None, lambda each: each.until_at is not None and each.until_at <= now)
 
     # --- signing in ---
 
     async def authenticate(self, question: q.Authenticate, session: Session) -> Reply:
         """AUTH; raises Refusal, after a wait that grows."""
-        guesser = await self._take_turn(session)
-        if question.password is None:
-            found = self._find_token(question.word)
-        else:
-            found = await self._find_account(question.word, question.password)
-        if found is None:
-            self._failed(session, guesser, question)
-            raise Refusal("denied", "the token is not the right one" if question.password is None
-                          else "the name or the password is not the right one")  # fmt: skip
-        if guesser:
-            guesser.failures = 0
-        name, role, token, is_account = found
-        until_at = self.core.state.access.tokens[token].expires_at if token else None
-        self._become(session, name, RANK[role], token, until_at)
+        known = self._find_made(question) or await self._compare(question, session)
+        self._become(session, known)
         session.is_session = session.authenticated = True
-        self._note(o.SignIn(name, role, session.address, token, is_account))
-        return Reply(f"{name} role={role}", {"name": name, "role": role})
+        role = ROLES[known.rank]
+        self._note(o.SignIn(known.name, role, session.address, known.token, known.is_account))
+        return Reply(f"{known.name} role={role}", {"name": known.name, "role": role})
 
-    def _find_token(self, word: str) -> tuple[str, str, int, bool] | None:
-        """(name, role, token, whether the name is an account's)."""
-        core, access = self.core, self.core.state.access
-        offered = word.encode(errors="replace")
-        if core.tokens and matches(core.tokens, offered):
-            account = access.accounts.get(FILE_ADMIN)
-            return FILE_ADMIN, "admin", 0, account is not None
-        token = access.tokens.get(access.by_digest.get(hashlib.sha256(offered).hexdigest(), 0))
-        if token is None or token.role == WORKER or not access.is_valid(token, core.now()):
-            if not (core.tokens or access.lets_in or core.asks_tcp or core.asks_local):
-                return core.state.common.owner, "admin", 0, False  # where nobody asks, any is welcome
+    def _find_made(self, question: q.Authenticate) -> Known | None:
+        """Whoever shows a token that TOKEN ADD made, of 256 bits, has not guessed it: it need not wait."""
+        access = self.core.state.access
+        digest = _digest(question.word)
+        token = access.tokens.get(access.by_digest.get(digest, 0))
+        if question.password is not None or token is None or token.role == WORKER:
             return None
-        role = ROLES[access.rank_of(token)]
-        return token.user or token.name or f"token-{token.id}", role, token.id, bool(token.user)
+        if not access.is_valid(token, self.core.now()):
+            return None
+        rank = access.rank_of(token)
+        return Known(name_of(token), rank, digest, token.id, token.expires_at, bool(token.user))
 
-    async def _find_account(self, name: str, password: str) -> tuple[str, str, int, bool] | None:
+    async def _compare(self, question: q.Authenticate, session: Session) -> Known:
+        stranger = self._strangers.at(_address(session))
+        await self._strangers.take_turn(stranger)
+        try:
+            if question.password is None:
+                known = self._find_in_file(question.word)
+            else:
+                known = await self._find_account(question.word, question.password)
+            if known is None:
+                name = None if question.password is None else question.word
+                self._strangers.failed(stranger, name)
+                refusal = self._wrong(session, stranger, name)
+                await trio.sleep_until(stranger.free_at)
+                raise refusal
+            stranger.failures = 0
+            return known
+        finally:
+            stranger.turn.release()
+
+    def _find_in_file(self, word: str) -> Known | None:
+        core, access = self.core, self.core.state.access
+        if matches(core.tokens, word.encode(errors="replace")):
+            return Known(FILE_ADMIN, ADMIN, _digest(word), is_account=FILE_ADMIN in access.accounts)
+        if core.tokens or core.asks_tcp or core.asks_local or not access.is_empty:
+            return None
+        return Known(core.state.common.owner, ADMIN, is_account=False)  # where nobody asks, any is welcome
+
+    async def _find_account(self, name: str, password: str) -> Known | None:
         account = self.core.state.access.accounts.get(name)
         hashed = account.password if account and not account.disabled else ""
         is_right = await trio.to_thread.run_sync(is_password, hashed, password, limiter=self._comparing)
         # It may have been changed while the hash was made.
-        if not is_right or account is not self._as_known(name, account):
+        if not is_right or account is None or not self._is_still(account):
             return None
-        assert account
-        return account.name, account.role, 0, True
+        self._strangers.forget_name(name)
+        return Known(account.name, RANK[account.role])
 
-    def _as_known(self, name: str, account: Any) -> Any:
-        """The same account, if nothing but when it was seen has changed."""
-        now = self.core.state.access.accounts.get(name)
-        same = now and account and msgspec.structs.replace(now, seen_at=account.seen_at) == account
-        return account if same else None
+    def _is_still(self, account: Any) -> bool:
+        """Whether nothing of it has changed but when it was seen."""
+        now = self.core.state.access.accounts.get(account.name)
+        return now is not None and msgspec.structs.replace(now, seen_at=account.seen_at) == account
 
-    async def _take_turn(self, session: Session) -> Guesser | None:
-        guesser = self._guessers.get(_host(session))
-        if guesser is None:
-            return None
-        now = trio.current_time()
-        if now - guesser.failed_at > FORGIVEN_S:
-            guesser.failures = 0
-        if guesser.failures and guesser.free_at > now:
-            if guesser.waiting >= MAX_WAITING:
-                raise Refusal("too-many", "too many wrong words came from your address; try again later")
-            at, guesser.free_at = guesser.free_at, guesser.free_at + _wait_s(guesser.failures)
-            guesser.waiting += 1
-            try:
-                await trio.sleep_until(at)
-            finally:
-                guesser.waiting -= 1
-        return guesser
-
-    def _failed(self, session: Session, guesser: Guesser | None, question: q.Authenticate) -> None:
-        guesser = guesser or self._guesser(session)
-        now = trio.current_time()
-        guesser.failures += 1
-        guesser.failed_at = now
-        guesser.free_at = max(guesser.free_at, now + _wait_s(guesser.failures))
-        # A password typed in the name's place stands nowhere.
-        is_known = question.password is not None and question.word in self.core.state.access.accounts
-        who = question.word if is_known else ""
+    def _wrong(self, session: Session, stranger: Stranger, name: str | None) -> Refusal:
+        self.wrong_words += 1
+        # A password that was typed in the name's place stands nowhere.
+        who = name if name in self.core.state.access.accounts else ""
         log.warning("a wrong %s from %s", f"password of {who}" if who else "token or name", session.address)
-        self._refused(session, "AUTH", who, "wrong", who)
+        self._refused(session.address, _address(session), "AUTH", who or "", "wrong", who or "")
+        if stranger.failures >= self.max_failures:
+            session.closing = True
+            return Refusal("too-many", f"{stranger.failures} wrong words came from your address")
+        what = "token" if name is None else "name or the password"
+        return Refusal("denied", f"the {what} is not the right one")
 
-    def _guesser(self, session: Session) -> Guesser:
-        host = _host(session)
-        guesser = self._guessers.setdefault(host, Guesser())
-        self._guessers.move_to_end(host)
-        if len(self._guessers) > MAX_KNOWN:
-            oldest = next(iter(self._guessers))
-            if not self._guessers[oldest].waiting:
-                del self._guessers[oldest]
-        return guesser
+    def too_fast(self, session: Session) -> Refusal | None:
+        """Before anybody is known: why this line is one too many, if it is; then its connection ends."""
+        stranger, now = self._strangers.at(_address(session)), trio.current_time()
+        if now - stranger.lines_from > 1:
+            stranger.lines, stranger.lines_from = 0, now
+        stranger.lines += 1
+        if stranger.lines <= self.max_locked_lines:
+            return None
+        self.lines_refused += 1
+        session.closing = True
+        return Refusal("too-many", f"more than {self.max_locked_lines} lines a second before AUTH")
+
+    # --- workers ---
+
+    @property
+    def asks_workers(self) -> bool:
+        """Whether a worker that comes over TCP has to show a token."""
+        return self.core.asks_tcp or bool(self.core.tokens)
+
+    def worker_token(self, word: str) -> TokenAdded | bool:
+        """The token that this word is; True for one of the token file, whose worker may bear any name."""
+        access = self.core.state.access
+        token = access.tokens.get(access.by_digest.get(_digest(word), 0))
+        if token and token.role == WORKER and access.is_valid(token, self.core.now()):
+            return token
+        return matches(self.core.tokens, word.encode(errors="replace"))
+
+    def admit_worker(self, word: str | None, name: str, address: str) -> None:
+        """Raises Refusal unless a worker that shows this may come in and be called so."""
+        if word is None:
+            raise Refusal("auth-required", "HELLO needs token= here")
+        stranger, token = self._strangers.at(origin(address)), self.worker_token(word)
+        if not token:
+            self.wrong_words += 1
+            self._strangers.failed(stranger, None)
+            why, who = "the token is not the right one", ""
+        elif isinstance(token, TokenAdded) and not may_bear(token, name):
+            why, who = f"the token is for workers called {token.worker}", name_of(token)
+        else:
+            return
+        self._refused(address, origin(address), "HELLO", name, why, who)
+        raise Refusal("denied", why)
+
+    def penalty_s(self, address: str) -> float:
+        """How long an address waits to be told that it is refused."""
+        return max(0.0, self._strangers.at(origin(address)).free_at - trio.current_time())
 
     # --- rights ---
 
@@ -197,12 +271,13 @@ class Admission:
             raise Refusal("auth-required", "the token has expired")
         if session.rank >= verb.rank(rest):
             return
-        name = verb.usage.partition(" ")[0]
+        session.verb = verb
+        ref = plain[0] if (plain := _PLAIN_REF.match(rest)) else ""
         if session.rank < 0:
-            why = f"{session.name_shown} has no account here; an admin may give it one: USER ADD NAME uid="
-            raise self._deny(session, name, why.rstrip("=") + f"={session.uid}", "")
+            why = f"{session.name_shown} has no account here; an admin may give it one: USER ADD NAME "
+            raise self._deny(session, f"{why}uid={session.uid}", ref)
         needed = ROLES[verb.rank(rest)]
-        raise self._deny(session, name, f"{name} takes the role {needed}; you are {session.role}", "")
+        raise self._deny(session, f"this takes the role {needed}; you are {session.role}", ref)
 
     def own(self, order: Any, session: Session) -> Any:
         """An order as this session may give it; a task it adds is its own. Raises Refusal."""
@@ -210,12 +285,16 @@ class Admission:
         if isinstance(order, o.AddTask):
             order = self._owned(order, session)
         elif isinstance(order, o.SetTask | o.SetTemplate) and "owner" in (order.words or ()):
-            self._check_gives_away(session)
+            self._check_gives_away(session, order)
+        elif isinstance(order, o.RollBack) and session.rank < ADMIN and (task := state.find(order.ref)):
+            owner = task.spec.options.owner
+            record = {key: value for key, value in order.record.items() if key != "owner"}
+            order = msgspec.structs.replace(order, record=record | ({"owner": owner} if owner else {}))
         if session.rank < OPERATOR:
             try:
                 order = keep_to_own(state, order, session.account)
             except Refusal as refusal:
-                raise self._deny(session, _verb_of(order), refusal.message, _ref_of(order)) from None
+                raise self._deny(session, refusal.message, ref_of(order)) from None
         return order
 
     def _owned(self, order: o.AddTask, session: Session) -> o.AddTask:
@@ -224,45 +303,45 @@ class Admission:
         owner = old.spec.options.owner if old else session.account
         if spec.options.owner:
             if spec.options.owner != owner:
-                self._check_gives_away(session)
+                self._check_gives_away(session, order)
             return order
-        if not owner:
+        if old or not owner:
             return order
         options = evolve(spec.options, owner=owner)
         return msgspec.structs.replace(order, spec=evolve(spec, options=options))
 
-    def _check_gives_away(self, session: Session) -> None:
+    def _check_gives_away(self, session: Session, order: Any) -> None:
         if session.rank < ADMIN:
-            raise self._deny(session, "SET", "owner= may be said by an admin only", "")
+            needs = f"owner= takes the role admin; you are {session.role}"
+            raise self._deny(session, needs, ref_of(order))
 
-    def _deny(self, session: Session, verb: str, why: str, ref: str) -> Refusal:
-        self._refused(session, verb, ref, why, session.account or session.name_shown)
+    def _deny(self, session: Session, why: str, ref: str) -> Refusal:
+        verb = session.verb.usage.partition(" ")[0]
+        who = session.account or session.name_shown
+        self._refused(session.address, _address(session), verb, ref, why, who)
         return Refusal("denied", why)
 
-    def _refused(self, session: Session, verb: str, ref: str, why: str, who: str) -> None:
-        guesser, now = self._guesser(session), trio.current_time()
-        if now - guesser.noted_from > 60:
-            guesser.noted, guesser.noted_from = 0, now
-        if guesser.noted >= NOTED:
-            guesser.untold += 1
-            return
-        guesser.noted += 1
-        untold, guesser.untold = guesser.untold, 0
-        self._note(o.NoteRefusal(who, session.address, verb, ref, why[:200], untold))
+    def _refused(self, address: str, counted_as: str, verb: str, ref: str, why: str, who: str) -> None:
+        stranger = self._strangers.at(counted_as)
+        if self._strangers.may_be_noted(stranger):
+            untold = stranger.take_untold()
+            self._note(o.NoteRefusal(who, address, verb, ref[:200], why[:200], untold))
+        else:
+            stranger.untold += 1
+            self._changed.set()
 
-    def _note(self, order: Any) -> None:
+    def _note(self, order: Any, who: str | None = None) -> None:
         """Journals what AUDIT tells; who may come in does not hang on room on the disk."""
         try:
-            self.core.submit(order)
+            self.core.submit(order, who)
         except Refusal as refusal:
             log.warning("the audit misses a line: %s", refusal)
 
     # --- accounts and tokens ---
 
     def whoami(self, session: Session) -> Reply:
-        return Reply(
-            f"{session.name_shown} role={session.role}", {"name": session.name_shown, "role": session.role}
-        )
+        name, role = session.name_shown, session.role
+        return Reply(f"{name} role={role}", {"name": name, "role": role})
 
     async def set_user(self, question: q.SetUser, session: Session) -> Reply:
         """USER ADD and SET."""
@@ -275,96 +354,75 @@ class Admission:
             if question.name in self.core.state.access.accounts:
                 raise Refusal("exists", f'an account "{question.name}" exists already')
             changes["password"] = await self._hashed(password)
-        reply = self._changed(o.SetAccount(question.name, changes, question.is_new, shown), session)
-        if not question.is_new and changes.keys() & {"role", "disabled", "uid"}:
-            self._end(session, lambda each: each.account == question.name)
-        return reply
+        order = o.SetAccount(question.name, changes, question.is_new, shown)
+        ends = changes.keys() & {"role", "disabled", "uid"} and not question.is_new
+        return self._change(order, session, lambda each: bool(ends) and each.account == question.name)
 
     async def set_password(self, question: q.SetPassword, session: Session) -> Reply:
         """USER PASSWORD: an admin's for anybody, everybody's for itself."""
-        name = question.name or session.account
+        accounts = self.core.state.access.accounts
+        name, password = question.name or session.account, question.password
+        # One word is the name of an account; or the own new password, which no account is called.
+        is_own = session.rank < ADMIN and session.account in accounts
+        if name and not password and is_own and name not in accounts:
+            name, password = session.account, name
         if not name:
             raise Refusal("syntax", "whose? USER PASSWORD NAME")
         if name != session.account and session.rank < ADMIN:
-            raise self._deny(session, "USER", f"the password of {escape(name[:80])} is not yours", name)
-        if name not in self.core.state.access.accounts:
-            raise Refusal("not-found", f'no account "{escape(name[:80])}"')
-        shown = "" if question.password else make_password()
-        check_password(password := question.password or shown)
-        order = o.SetAccount(name, {"password": await self._hashed(password)}, shown=shown)
-        reply = self._changed(order, session)
-        self._end(session, lambda each: each.account == name)
-        return reply
+            raise self._deny(session, "the password of others takes the role admin", "PASSWORD")
+        if name not in accounts:
+            raise Refusal("not-found", "no such account")  # perhaps its name is a password
+        shown = "" if password else make_password()
+        check_password(password or shown)
+        order = o.SetAccount(name, {"password": await self._hashed(password or shown)}, shown=shown)
+        return self._change(order, session, lambda each: each.account == name)
 
     async def _hashed(self, password: str) -> str:
         return await trio.to_thread.run_sync(hash_password, password, limiter=self._comparing)
 
     def remove_user(self, order: o.RemoveAccount, session: Session) -> Reply:
-        reply = self._changed(order, session)
-        self._end(session, lambda each: each.account == order.name)
-        return reply
+        return self._change(order, session, lambda each: each.account == order.name)
 
     def add_token(self, asked: q.AddToken, session: Session) -> Reply:
-        word = secrets.token_hex(32)
-        digest = hashlib.sha256(word.encode()).hexdigest()
+        word = new_token()
         order = o.AddToken(
-            digest, word, asked.name, asked.role, asked.user, asked.worker, asked.expires_at
-        )  # fmt: skip
-        return self._changed(order, session)
+            _digest(word), word, asked.name, asked.role, asked.user, asked.worker, asked.expires_at
+        )
+        return self._change(order, session)
 
     def revoke_token(self, order: o.RevokeToken, session: Session) -> Reply:
-        reply = self._changed(order, session)
-        self._end(session, lambda each: each.token == order.token)
-        return reply
+        token = self.core.state.access.tokens.get(order.token)
+        return self._change(order, session, lambda each: token is not None and each.digest == token.digest)
 
-    def _changed(self, order: Any, session: Session) -> Reply:
+    def _change(
+        self, order: Any, session: Session, ends: Callable[[Session], bool] = lambda _: False
+    ) -> Reply:
         reply = self.core.submit(order, session.who).reply
         assert reply
+        for each in self._sessions:
+            each.is_doubted, each.told_as = True, None
+        self._end(session, ends)
         return reply
 
-    def _end(self, by: Session, concerns: Any) -> None:
+    def take_tokens(self, tokens: tuple[bytes, ...]) -> None:
+        """The token file was read again: whoever came in by a line that it has no more is sent away."""
+        gone = {hashlib.sha256(token).hexdigest() for token in set(self.core.tokens) - set(tokens)}
+        self.core.tokens = tokens
+        self._end(None, lambda each: each.digest in gone)
+
+    def _end(self, by: Session | None, concerns: Callable[[Session], bool]) -> None:
         """Ends the sessions that a change concerns; the one that made it after its answer."""
         for session in [each for each in self._sessions if concerns(each)]:
-            if session is by:
-                session.closing = True
-            else:
+            session.closing = True  # none of its lines that were read already counts
+            if session is not by:
+                session.rank = -1
                 session.outbox.cut("its account or token was changed")
 
 
-def _wait_s(failures: int) -> float:
-    return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 10)))
+def _digest(word: str) -> str:
+    return hashlib.sha256(word.encode(errors="replace")).hexdigest()
 
 
-def _host(session: Session) -> str:
-    """Whom a wrong word is counted against: of IPv6 the /64, of which whoever has one address has all."""
-    if session.kind == "unix":
-        return f"uid={session.uid}"
-    host = session.address.rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return host
-
-
-def _verb_of(order: Any) -> str:
-    return _VERBS.get(type(order), type(order).__name__)
-
-
-_VERBS: dict[type, str] = {
-    o.AddTask: "ADD", o.SetTask: "SET", o.RemoveTask: "REMOVE", o.PauseTasks: "PAUSE",
-    o.ResumeTasks: "RESUME", o.RunTask: "RUN", o.CancelRun: "CANCEL", o.UndoChanges: "UNDO",
-    o.EmitEvent: "EMIT", o.RollBack: "ROLLBACK",
-}  # fmt: skip
-
-
-def _ref_of(order: Any) -> str:
-    for name in ("ref", "refs", "run", "event", "count"):
-        if (value := getattr(order, name, None)) is not None:
-            return " ".join(value) if isinstance(value, tuple) else str(value)
-    spec = getattr(order, "spec", None)
-    return spec.name if spec else ""
+def _address(session: Session) -> str:
+    """Whom a wrong word is counted against."""
+    return f"uid={session.uid}" if session.kind == "unix" else origin(session.address)

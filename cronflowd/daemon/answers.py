@@ -38,6 +38,7 @@ from ..host.disk import plain_file
 from ..journal import history
 from ..journal.backup import SUFFIX
 from ..net.clients import Session
+from ..net.listeners import Door
 from ..net.outbox import Gate
 from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
@@ -45,7 +46,6 @@ from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
 from ..tasks.task import Outcome
 from . import crontab_orders
-from .access import Admission
 from .bulk import in_turns
 from .core import Core
 from .feeds import LogFeed, WatchHub
@@ -80,7 +80,8 @@ class Answers:
         self._context = grammar.Context(core.now(), self.default_tz, core.state.templates)  # of the last line
         self.files = Files(core, data)
         self.hub = WatchHub(core)
-        self.admission = Admission(core)
+        self.doors: list[Door] = []
+        self.admission = core.admission
 
     @property
     def gate(self) -> Gate:
@@ -95,6 +96,10 @@ class Answers:
 
     def end_batch(self) -> None:
         self.core.end_batch()
+
+    def too_fast(self, session: Session) -> Refusal | None:
+        """Why a line of somebody unknown is one too many, if it is."""
+        return self.admission.too_fast(session)
 
     def allows_unfinished(self, line: str) -> bool:
         """Whether a line whose newline never came may be taken for whole."""
@@ -124,7 +129,7 @@ class Answers:
             self.admission.check(verb, rest, session)
         if session.refused or session.is_script:
             commands.check_meant(line, session.refused, session.is_script)
-        session.head_width = None
+        session.verb, session.head_width = verb, None
         # A line of a crontab, behind IMPORT, may hold HEAD= itself.
         if "=" in rest and (verb.reads or (verb.answer == "template" and verb.only_reads(rest))):
             session.head_width, rest = grammar.take_head(rest)
@@ -167,7 +172,7 @@ class Answers:
 
     def _hello(self, question: q.Hello, session: Session) -> Reply:
         session.is_session = True
-        session.name = question.name
+        self.admission.hello(session, question.name)
         values = {"server": "cronflowd", "version": __version__, "protocol": 1}
         return Reply(f"cronflowd {__version__} protocol=1", values)
 
@@ -211,7 +216,13 @@ class Answers:
             raise Refusal("internal", vault.why) from None
 
     async def _audit(self, question: q.Audit, session: Session) -> Reply:
-        raise Refusal("internal", "to come")
+        """AUDIT: read backwards from the journal in a thread."""
+        core = self.core
+        upto = core.last_seq
+        await core.settled(upto)
+        past = history.deeds(self.data, upto + 1, question.since_at)
+        rows = await trio.to_thread.run_sync(accounts.audit_rows, past, question, core.state.common.owner)
+        return Reply("", {}, accounts.AUDIT_COLUMNS, rows, "rows")
 
     def _format(self, question: q.SetFormat, session: Session) -> Reply:
         session.is_session = True
@@ -278,6 +289,9 @@ class Answers:
             ("set-aside", journal.set_aside),
             ("clock-step-s", core.state.last_step_s),
             ("tls-certificate-until", core.certificate_until_at),
+            ("wrong-words", self.admission.wrong_words),
+            ("lines-refused", self.admission.lines_refused),
+            ("connections-refused", sum(door.turned_away for door in self.doors)),
         ]
         if core.state.access.secrets:
             rows += [

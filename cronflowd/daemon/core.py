@@ -39,6 +39,7 @@ from ..journal.journal import Journal
 from ..net.outbox import Gate
 from ..net.rivals import Rivals
 from ..net.workers import Link, order_in
+from .access import Admission
 
 log = logging.getLogger("cronflowd.core")
 
@@ -83,6 +84,7 @@ class Core:
         self.asks_tcp = asks_tcp  # whoever comes over TCP has to say who it is, also where there is no token
         self.asks_local = asks_local  # whoever comes over the unix socket has to, too
         self.own_uids = own_uids  # this machine's users who need no account there
+        self.admission = Admission(self)
         self.heartbeat_s = heartbeat_s
         self.kill_grace_s = kill_grace_s
         self.max_outbox = max_outbox
@@ -232,6 +234,7 @@ class Core:
         """Decides what comes due, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_clock)
+            nursery.start_soon(self.admission.run)
             while True:
                 self._more = trio.Event()
                 self.beat()

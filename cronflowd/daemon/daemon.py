@@ -97,7 +97,7 @@ class Daemon:
         self.is_new = self._replay()
         tcp = [each for each in chain(*inherited.values()) if each.kind == "tcp"]
         exposed = secrets.exposed(settings, [each.sock.getsockname()[:2] for each in tcp])
-        secrets.check_doors(settings, exposed, self.state.access.lets_in)
+        secrets.check_doors(settings, exposed, self.state.access.has_admin(self.clock.now()))
         self.core = Core(
             self.state,
             self.journal,
@@ -112,12 +112,19 @@ class Daemon:
             max_outbox=settings.max_outbox,
         )
         self.answers = Answers(self.core, settings.data)
-        self._doors: list[Door] = []
         self._tls = _read_tls(settings)
         self._zones_read = trio.Event()
         self.compactor = upkeep.Compactor(
             self.core, settings.data, settings.history, self.answers.files.turn, settings.keep
         )
+
+    def _set_limits(self, settings: Settings) -> None:
+        """Of strangers; they may change with HUP."""
+        admission = self.core.admission
+        admission.max_failures = settings.max_failures
+        admission.max_locked_lines = settings.max_locked_lines
+        for door in self.answers.doors:
+            door.max_per_address = settings.max_per_address
 
     def _replay(self) -> bool:
         """Reads the journal; True when there was nothing in it."""
@@ -170,7 +177,9 @@ class Daemon:
         control, workers = self.inherited.get("control", []), self.inherited.get("workers", [])
         control = control or listeners.open_listeners(settings.listen, config.OPTIONAL_LISTENERS)
         workers = workers or listeners.open_listeners(settings.listen_workers, config.OPTIONAL_LISTENERS)
-        control = [*control, listeners.open_unix(settings.socket)]
+        # Beyond the data directory others reach it, too: the kernel says who they are.
+        mode = 0o600 if settings.socket.is_relative_to(settings.data) else 0o666
+        control = [*control, listeners.open_unix(settings.socket, mode)]
         workers = [*workers, listeners.open_unix(settings.data / WORKERS_SOCKET)]
         return control, workers
 
@@ -243,7 +252,8 @@ class Daemon:
                 clients.greet = links.greet = self._greet
                 nursery.start_soon(self._watch_certificate)
             share_descriptors(clients, links)
-            self._doors = [clients, links]
+            self.answers.doors = [clients, links]
+            self._set_limits(settings)
             nursery.start_soon(clients.serve, control)
             nursery.start_soon(links.serve, workers)
             if settings.local_worker:
@@ -290,7 +300,9 @@ class Daemon:
         except Fatal as error:
             log.error("the settings stay as they were: %s", error.message)  # noqa: TRY400  # no bug, no traceback
         else:
-            self.core.engine.limits, self.core.tokens = _limits(settings), tokens
+            self.core.engine.limits = _limits(settings)
+            self.core.admission.take_tokens(tokens)
+            self._set_limits(settings)
             self._tls = read or self._tls
             logs.set_up(settings.log_format, settings.log_level)
             log.info(
@@ -319,7 +331,7 @@ class Daemon:
     async def _part(self) -> None:
         """Begins nothing more, lets what was decided leave, and journals what did not."""
         core = self.core
-        for door in self._doors:
+        for door in self.answers.doors:
             door.shut()
         core.stop_deciding()
         # Whoever waits for an answer gets it: it leaves with the commit it waits for.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from attrs import Factory, define, field
@@ -23,7 +23,9 @@ ROLES = ("viewer", "user", "operator", "admin")  # each may do what the one befo
 RANK = {role: rank for rank, role in enumerate(ROLES)}
 ADMIN = RANK["admin"]
 OPERATOR = RANK["operator"]
+FILE_ADMIN = "admin"  # whose word the token file holds
 WORKER = "worker"  # a token's role that opens the workers' port, and no other
+AnyFact = TypeVar("AnyFact", bound=f.Fact)
 MAX_ACCOUNTS = 10_000
 MAX_TOKENS = 10_000
 MAX_SECRETS = 10_000
@@ -72,9 +74,27 @@ class Access:
         return tuple(dict.fromkeys([*before, *now]))
 
     @property
-    def lets_in(self) -> bool:
-        """Whether any account or token could open a door."""
-        return bool(self.accounts or self.tokens)
+    def is_empty(self) -> bool:
+        return not (self.accounts or self.tokens)
+
+    def has_admin(self, now: datetime) -> bool:
+        """Whether an admin could come in by what stands here."""
+        accounts, tokens = self.accounts.values(), self.tokens.values()
+        return any(
+            each.role == "admin" and not each.disabled and (each.password or each.uid is not None)
+            for each in accounts
+        ) or any(self.is_valid(each, now) and self.rank_of(each) == ADMIN for each in tokens)
+
+    def created_at(self, name: str) -> datetime | None:
+        """Since when somebody may be called so; what was done before was done by others."""
+        account = self.accounts.get(name)
+        found = [account] if account else [each for each in self.tokens.values() if name_of(each) == name]
+        return min((each.created_at for each in found), default=None)
+
+    def check_free(self, name: str) -> None:
+        """Raises Refusal for a name that would be taken for somebody else's."""
+        if any(not each.user and name_of(each) == name for each in self.tokens.values()):
+            raise Refusal("exists", f'a token is called "{name}" already')
 
     @property
     def key_trouble(self) -> str:
@@ -107,6 +127,11 @@ class Access:
         yield from self.secrets.values()
 
 
+def name_of(token: af.TokenAdded) -> str:
+    """Who it is that shows this token."""
+    return token.user or token.name or f"token-{token.id}"
+
+
 def may_bear(token: af.TokenAdded, name: str) -> bool:
     """Whether a worker that shows this token may be called so."""
     return token.role == WORKER and fnmatchcase(name, token.worker)
@@ -115,11 +140,16 @@ def may_bear(token: af.TokenAdded, name: str) -> bool:
 # --- back ---
 
 
+def _unsigned(fact: AnyFact) -> AnyFact:
+    """As it stands in a table, which does not tell who put it there."""
+    return msgspec.structs.replace(fact, who=None)
+
+
 def _account_set(state: Any, fact: af.AccountSet, at: datetime, seq: int) -> None:
     access: Access = state.access
     if (old := access.accounts.get(fact.name)) and old.uid is not None:
         access.by_uid.pop(old.uid, None)
-    access.accounts[fact.name] = fact
+    access.accounts[fact.name] = _unsigned(fact)
     if fact.uid is not None:
         access.by_uid[fact.uid] = fact.name
 
@@ -135,7 +165,7 @@ def _account_removed(state: Any, fact: af.AccountRemoved, at: datetime, seq: int
 
 def _token_added(state: Any, fact: af.TokenAdded, at: datetime, seq: int) -> None:
     access: Access = state.access
-    access.tokens[fact.id] = fact
+    access.tokens[fact.id] = _unsigned(fact)
     access.by_digest[fact.digest] = fact.id
     access.next_token = max(access.next_token, fact.id + 1)
 
@@ -157,8 +187,9 @@ APPLY: dict[type[f.Fact], Callable[[Any, Any, datetime, int], None]] = {
     af.AccountRemoved: _account_removed,
     af.TokenAdded: _token_added,
     af.TokenRevoked: lambda state, fact, at, seq: _forget_token(state.access, fact.id),
-    af.SecretPut: lambda state, fact, at, seq: state.access.secrets.update({fact.name: fact}),
+    af.SecretPut: lambda state, fact, at, seq: state.access.secrets.update({fact.name: _unsigned(fact)}),
     af.SecretRemoved: lambda state, fact, at, seq: state.access.secrets.pop(fact.name),
     af.SignedIn: _signed_in,
+    af.Deed: lambda state, fact, at, seq: None,
     af.Refused: lambda state, fact, at, seq: None,
 }

@@ -80,6 +80,7 @@ class SecretRemoved(Fact):
 class SignedIn(Fact):
     """Somebody has shown who it is."""
 
+    urgent: ClassVar[bool] = False
     name: str
     role: str
     address: str
@@ -87,9 +88,19 @@ class SignedIn(Fact):
     is_account: bool = True  # False = the name is a token's, or that of the token file
 
 
+class Deed(Fact):
+    """Somebody did something that no other fact says who did; or, in history, what a longer one said."""
+
+    urgent: ClassVar[bool] = False
+    who: str
+    verb: str
+    ref: str = ""
+
+
 class Refused(Fact):
     """Somebody wanted what it may not have."""
 
+    urgent: ClassVar[bool] = False
     who: str
     address: str
     verb: str

@@ -15,9 +15,10 @@ import msgspec
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape
+from ..tasks.task import TaskSpec
 from . import access_facts as af
 from . import orders as o
-from .access import MAX_ACCOUNTS, MAX_SECRETS, MAX_TOKENS, RANK, WORKER, Access
+from .access import FILE_ADMIN, MAX_ACCOUNTS, MAX_SECRETS, MAX_TOKENS, RANK, WORKER, Access
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
@@ -31,12 +32,14 @@ def _set_account(state: State, order: o.SetAccount, now: datetime, limits: Limit
         raise Refusal("exists", f'an account "{order.name}" exists already')
     if not order.is_new and old is None:
         raise _no_account(order.name)
+    if order.is_new:
+        access.check_free(order.name)
     if old is None and len(access.accounts) >= MAX_ACCOUNTS:
         raise Refusal("limit", f"there are {MAX_ACCOUNTS} accounts already, which is the limit")
     if (uid := order.changes.get("uid")) is not None and access.by_uid.get(uid, order.name) != order.name:
         raise Refusal("exists", f'the uid {uid} is that of "{access.by_uid[uid]}" already')
     base = old or af.AccountSet(order.name, "user", now)
-    new = msgspec.structs.replace(base, **order.changes, who=None)
+    new = msgspec.structs.replace(base, **order.changes)
     if old and (new.disabled or new.role != "admin"):
         _keep_an_admin(access, old)
     reply = Reply(order.name, {"account": order.name})
@@ -72,6 +75,8 @@ def _add_token(state: State, order: o.AddToken, now: datetime, limits: Limits) -
     access = state.access
     if len(access.tokens) >= MAX_TOKENS:
         raise Refusal("limit", f"there are {MAX_TOKENS} tokens already, which is the limit")
+    if order.name and not order.user and (order.name in access.accounts or order.name == FILE_ADMIN):
+        raise Refusal("exists", f'an account is called "{order.name}"; say user={order.name} to speak for it')
     role = order.role or (WORKER if order.worker else "user")
     if order.user:
         if (account := access.accounts.get(order.user)) is None:
@@ -141,11 +146,12 @@ ACCESS: Rules = {
 
 # --- what is one's own ---
 
+Whose = tuple[str, str]  # whose a task is, and its name
+About = Iterable[str | o.Pattern | Whose | None]  # None = all tasks
 
-def owner_of(state: State, ref: str) -> tuple[str, str] | None:
-    """(whose a task is, its name); None where there is no such task."""
-    task = state.find(ref)
-    return None if task is None else (task.spec.options.owner or state.common.owner, task.name)
+
+def owner_of(state: State, spec: TaskSpec) -> str:
+    return spec.options.owner or state.common.owner
 
 
 def keep_to_own(state: State, order: Any, owner: str) -> Any:
@@ -154,49 +160,70 @@ def keep_to_own(state: State, order: Any, owner: str) -> Any:
     tag= and name= choose among those. Raises Refusal (`denied`) for what is another's; what is not
     there at all is left to whoever looks for it.
     """
-    if isinstance(order, o.UndoChanges):
-        for change in state.changes.newest(order.count):
-            if not (change.who or "").startswith(f"{owner}@"):
-                raise Refusal("denied", f"the change {change.number} was not made by {owner}: {change.what}")
     named = _NAMED.get(type(order))
-    if named is None:
-        return order
-    for ref in named(state, order):
+    if isinstance(order, o.UndoChanges):
+        _check_made_by(state, order, owner)
+    for ref in named(state, order) if named else ():
         if isinstance(ref, o.Pattern):
+            owners = (owner, None) if owner == state.common.owner else (owner,)
             field = "refs" if hasattr(order, "refs") else "ref"
-            return msgspec.structs.replace(order, **{field: msgspec.structs.replace(ref, owner=owner)})
+            return msgspec.structs.replace(order, **{field: msgspec.structs.replace(ref, owners=owners)})
         if ref is None:
             raise Refusal("denied", "all tasks are not yours; tag= and name= choose among those that are")
-        found = owner_of(state, ref)
-        if found and found[0] != owner:
-            raise Refusal("denied", f'"{found[1]}" belongs to {found[0]}')
+        task = state.find(ref) if isinstance(ref, str) else None
+        whose = ref if isinstance(ref, tuple) else task and (owner_of(state, task.spec), task.name)
+        if whose and whose[0] != owner:
+            raise Refusal("denied", f'"{whose[1]}" belongs to {whose[0]}')
     return order
 
 
-def _of_run(state: State, order: o.CancelRun) -> Iterable[str]:
-    run = state.runs.get(order.run)
-    return () if run is None else (str(run.task_id),)
+def _check_made_by(state: State, order: o.UndoChanges, owner: str) -> None:
+    since_at = state.access.created_at(owner)
+    for change in state.changes.newest(order.count):
+        is_own = (change.who or "").startswith(f"{owner}@") and since_at and change.at >= since_at
+        if not is_own:
+            raise Refusal("denied", f"the change {change.number} was not made by {owner}: {change.what}")
 
 
-def _added(state: State, order: o.AddTask) -> Iterable[str]:
+def _undone(state: State, order: o.UndoChanges) -> About:
+    """Whose the tasks are today, and whose they were and would be again."""
+    for change in state.changes.newest(order.count):
+        for step in change.steps:
+            if step.kind == "template":
+                raise Refusal("denied", "a template is changed by an operator only")
+            if task := state.tasks.get(step.id):
+                yield owner_of(state, task.spec), task.name
+            then = step.was.definition if step.was else None
+            if isinstance(then, TaskSpec):
+                yield owner_of(state, then), then.name
+            elif then is not None:
+                yield then.get("owner") or state.common.owner, str(then.get("jobName"))
+
+
+def _of_run(state: State, order: o.CancelRun) -> About:
+    """Its task may be gone."""
+    if run := state.runs.get(order.run):
+        yield str(run.task_id) if run.task_id in state.tasks else (owner_of(state, run.spec), run.spec.name)
+
+
+def _added(state: State, order: o.AddTask) -> About:
     return (order.spec.name,) if order.replace and order.spec.name else ()
 
 
-def _refs(state: State, order: Any) -> Iterable[str | o.Pattern | None]:
-    refs = order.refs
-    return refs if isinstance(refs, tuple) else (refs,)
+def _refs(state: State, order: Any) -> About:
+    return order.refs if isinstance(order.refs, tuple) else (order.refs,)
 
 
-def _ref(state: State, order: Any) -> Iterable[str | o.Pattern]:
+def _ref(state: State, order: Any) -> About:
     return (order.ref,)
 
 
-def _listening(state: State, order: o.EmitEvent) -> Iterable[str]:
+def _listening(state: State, order: o.EmitEvent) -> About:
     return map(str, state.listeners.get(order.event, ()))
 
 
 # The tasks that an order is about.
-_NAMED: dict[type, Callable[[State, Any], Iterable[str | o.Pattern | None]]] = {
+_NAMED: dict[type, Callable[[State, Any], About]] = {
     o.AddTask: _added,
     o.SetTask: _ref,
     o.RemoveTask: _ref,
@@ -206,4 +233,5 @@ _NAMED: dict[type, Callable[[State, Any], Iterable[str | o.Pattern | None]]] = {
     o.ResumeTasks: _refs,
     o.CancelRun: _of_run,
     o.EmitEvent: _listening,
+    o.UndoChanges: _undone,
 }

@@ -79,6 +79,8 @@ def _replace(state: State, order: o.AddTask, now: datetime, limits: Limits) -> D
     """ADD replace=yes: the task of that name becomes this one; if there is none, there is one from now on."""
     task, spec = _to_replace(state, order), read_today(order.spec.bare, state.default_tz)
     spec = _settled(state, spec, spec.name)
+    if task and spec.options.owner is None:  # whoever replaces it does not become its owner
+        spec = evolve(spec, options=evolve(spec.options, owner=task.spec.options.owner))
     if task is None:
         decision, rev, change = _add(state, structs.replace(order, replace=False), now, limits), 1, "added"
     elif spec.record == task.spec.record:

@@ -242,8 +242,8 @@ def show(state: State, now: datetime) -> Reply:
 
 
 EXPECT: Rules = {
-    o.SetExpectation: Rule(_expect, is_exclusive=True),
+    o.SetExpectation: Rule(_expect, "EXPECT", is_exclusive=True),
     o.ReceiveBeat: Rule(_beat),
     o.MissBeat: Rule(_miss),
-    o.ForgetExpectation: Rule(_forget),
+    o.ForgetExpectation: Rule(_forget, "FORGET"),
 }

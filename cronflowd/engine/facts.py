@@ -384,7 +384,6 @@ class WorkerDrained(Fact):
     urgent: ClassVar[bool] = False
     name: str
     draining: bool
-    who: str | None = None
 
 
 # --- expectations, and what is told to whom ---
@@ -402,7 +401,6 @@ class ExpectationSet(Fact):
     start_at: datetime | None
     state: str  # `new`, `ok`, `late`, `failed`
     due_at: datetime | None  # a beat must have come by then
-    who: str | None = None
 
 
 class BeatReceived(Fact):
@@ -427,7 +425,6 @@ class ExpectationForgotten(Fact):
 
     urgent: ClassVar[bool] = False
     name: str
-    who: str | None = None
 
 
 class NoticeGiven(Fact):

@@ -32,15 +32,15 @@ class Pattern(Order):
     name: str  # a glob
     plan: Any = None  # which they are and what becomes of them, if that was worked out before
     staged: int = 0  # or so many were staged
-    owner: str = ""  # only those that belong to it
+    owners: tuple[str | None, ...] = ()  # only of those, if any are named
 
     def chooser(self) -> Callable[[Task], bool]:
         """Whether a task is one of them."""
-        tag, glob, owner = self.tag, self.name, self.owner
+        tag, glob, owners = self.tag, self.name, self.owners
 
         def chooses(task: Task) -> bool:
             options = task.spec.options
-            if owner and options.owner != owner:
+            if owners and options.owner not in owners:
                 return False
             return (not tag or tag in options.tags) and (not glob or fnmatchcase(task.name, glob))
 

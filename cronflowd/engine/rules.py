@@ -19,6 +19,7 @@ from ..base.text import shorten
 from ..tasks.targets import Target
 from . import access_facts as af
 from . import facts as f
+from . import orders as o
 from .state import State
 
 MAX_WHAT = 200  # characters
@@ -60,27 +61,45 @@ class Rule:
     is_exclusive: bool = False  # not while very many tasks are being changed
 
     def sign(self, state: State, order: Any, facts: list[f.Fact], who: str | None) -> None:
-        """Says in the facts of a client's order who gave it, and that they are one change."""
+        """Says in the facts of a client's order who gave it, and that they are one change.
+
+        Where none of them has room for that, one more tells it, for AUDIT.
+        """
         rest = self.tell(state, order) if self.tell else None
         what = None if rest is None else f"{self.verb} {rest}" if rest else self.verb
         if what and len(what) > MAX_WHAT:
             what = shorten(what, MAX_WHAT)
         who = who and who[:MAX_WHO]
+        has_said = not facts
         number = None if what is None else state.changes.next_number
         fact: Any
         for fact in facts:
             if type(fact) in _ASKED_FOR:
-                fact.who = who
+                has_said, fact.who = True, who
             elif isinstance(fact, f.Asked):
+                has_said = True
                 fact.who, fact.change = who, number
                 if what is not None:
                     fact.what, fact.verb = what, self.verb
                 what = None  # with the first one only
+        if who and not has_said:
+            facts.append(af.Deed(who, self.verb, ref_of(order)))
+
+
+def ref_of(order: Any) -> str:
+    """What an order is about, in a word or a few, as AUDIT tells it."""
+    for name in ("ref", "refs", "run", "event", "name", "token", "count"):
+        value = getattr(order, name, None)
+        if isinstance(value, o.Pattern):
+            return " ".join(f"{key}={text}" for key in ("tag", "name") if (text := getattr(value, key)))
+        if value is not None:
+            return shorten(" ".join(value) if isinstance(value, tuple) else str(value), MAX_WHAT)
+    return order.spec.name if isinstance(order, o.AddTask) else ""
 
 
 _ASKED_FOR = frozenset({
-    f.RunQueued, f.RunStopping, f.EventEmitted, f.WorkerDrained, f.ExpectationSet, f.ExpectationForgotten,
-    af.AccountSet, af.AccountRemoved, af.TokenAdded, af.TokenRevoked, af.SecretPut, af.SecretRemoved,
+    f.RunQueued, f.RunStopping, f.EventEmitted, af.AccountSet, af.AccountRemoved, af.TokenAdded,
+    af.TokenRevoked, af.SecretPut, af.SecretRemoved, af.Deed,
 })  # fmt: skip
 
 Rules = dict[type, Rule]

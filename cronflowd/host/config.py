@@ -346,6 +346,17 @@ class Settings(Common):
 
     max_clients: int = setting(NUMBER("1", "1000000"), "1000", "control connections at a time")
     max_workers: int = setting(NUMBER("1", "1000000"), "1000", "worker connections at a time")
+    max_per_address: int = setting(
+        NUMBER("1", "1000000"), "250", "of them from one other machine, on each of the two ports"
+    )
+    max_failures: int = setting(
+        NUMBER("1", "1000000"),
+        "10",
+        "wrong tokens or passwords of one address, before each ends its connection",
+    )
+    max_locked_lines: int = setting(
+        NUMBER("1", "1000000"), "100", "lines a second of one address, before AUTH where that is asked for"
+    )
     max_tasks: int = setting(NUMBER("1", "100000000"), "2000000", "tasks")
     max_outbox: int = setting(
         SIZE("64K", "1024G"),

@@ -100,9 +100,14 @@ def _checked(path: Path, token: bytes) -> bytes:
     return token
 
 
+def new_token() -> str:
+    """A word that nobody guesses."""
+    return secrets.token_hex(TOKEN_BITS // 8)
+
+
 def make_token(path: Path) -> None:
     """A new token in a new file; one that is there already is never replaced."""
-    make_secret(path, secrets.token_hex(TOKEN_BITS // 8), CHANGE)
+    make_secret(path, new_token(), CHANGE)
 
 
 def make_secret(path: Path, secret: str, change: str) -> None:
@@ -141,13 +146,13 @@ def exposed(settings: Settings, inherited: Iterable[Address] = ()) -> Address | 
     return next((address for address in addresses if not is_loopback(address[0])), None)
 
 
-def check_doors(settings: Settings, found: Address | None, has_accounts: bool = False) -> None:
+def check_doors(settings: Settings, found: Address | None, has_admin: bool = False) -> None:
     """Refuses to listen beyond this machine, at `found`, where nobody would have to say who he is."""
-    if found is None or settings.insecure or settings.token_file is not None or has_accounts:
+    if found is None or settings.insecure or settings.token_file is not None or has_admin:
         return
     raise Fatal(
         Exit.REFUSED,
         f"{format_address(found)} can be reached from other machines, and whoever reaches it can"
-        " run any command; give a secret with --token-file (`cronflowd init` makes one),"
-        " or say --insecure",
+        " run any command; give a secret with --token-file (`cronflowd init` makes one), or have an admin"
+        " (`cronflowd user add NAME role=admin`), or say --insecure",
     )

@@ -32,7 +32,7 @@ from ..engine.state import State
 from ..host.disk import lock_directory, write_atomically
 from ..schedules.zones import EPOCH
 from ..tasks.options import KEEP, Common, Keep
-from .history import Source, sources
+from .history import Source, deed_in, sources
 from .records import (
     SEAL_BYTES,
     Header,
@@ -51,6 +51,8 @@ from .replay import Replay, checkpoint_end
 HISTORY_BYTES = 1024 * 1024 * 1024
 PIECES = 8  # all history is at least so many files, once it is as long as it may be
 MAX_PIECE_BYTES = 64 * 1024 * 1024  # bounds this process's memory, too
+DEEDS_FOR = timedelta(days=90)  # who did what is kept so long,
+DEEDS_SHARE = 8  # in at most such a part of all history
 SIFT_AGAIN_AFTER = timedelta(days=1)
 LOCK_NAME = "compaction.lock"
 _NICE = 10
@@ -60,6 +62,7 @@ _KEPT_KIND = re.compile(
     rb'(?:"more":true,)?"(?:run|task)":([0-9]+),'
 )
 _ENDED, _OUTPUT, _PASSED = b"RunEnded", b"OutputReceived", b"FiresPassed"
+_WHEN = re.compile(rb'\{"seq":([0-9]+),"at":"([^"]*)"')
 _DUE = re.compile(rb'"due_at":"([^"]*)"')
 _TASK = re.compile(rb'"task":([0-9]+),')
 
@@ -143,10 +146,14 @@ class Survey:
     ended: list[tuple[int, int, str, str]] = Factory(list)  # final ends: run, task, when, due when
     passed: list[tuple[int, int, str, int]] = Factory(list)  # fires that never ran: seq, task, when, bytes
     parts: defaultdict[tuple[int, bytes], Part] = Factory(lambda: defaultdict(Part))  # by run and kind
+    deeds: list[tuple[int, str, int]] = Factory(list)  # who did what: seq, when, bytes
 
     def add(self, line: bytes) -> None:
         match = _KEPT_KIND.match(line)
         if not match:
+            if deed := cut_to_deed(line):
+                seq, at = _WHEN.match(deed).groups()  # type: ignore[union-attr]
+                self.deeds.append((int(seq), at.decode(), len(deed)))
             return
         seq, at, kind, number = int(match[1]), match[2].decode(), match[3], int(match[4])
         self.begins_at = self.begins_at or at
@@ -169,6 +176,7 @@ class Sieve:
         self.now = now  # the last record's time: the past is as old as the journal says
         self.bytes = 0  # kept so far
         self._state, self._gone = state, state.changes.keeps(state.default_tz)
+        self._deed_bytes = 0
         self._tally: Counter[tuple[int, bytes]] = Counter()  # of each task: runs, bytes of output, fires
         # Runs whose end is kept and whose beginning may stand in an older piece than their end.
         self._long = set(product(state.runs, (_ENDED, _OUTPUT)))
@@ -185,6 +193,12 @@ class Sieve:
             if self._is_kept(task, _PASSED, at) and self._takes(size):
                 records.add(seq)
         records.update(seq for key in kept for seq in survey.parts[key].seqs)
+        oldest = _format(self.now - min(DEEDS_FOR, self.now - EPOCH))
+        for seq, at, size in reversed(survey.deeds):
+            fits = self._deed_bytes + size <= self.history_bytes // DEEDS_SHARE
+            if at >= oldest and fits and self._takes(size):
+                self._deed_bytes += size
+                records.add(seq)
         return records, {run for run, _ in kept}
 
     def _choose_run(self, run: int, task: int, at: str, survey: Survey) -> set[tuple[int, bytes]]:
@@ -305,7 +319,20 @@ def _sift(directory: Path, piece: Piece, sieve: Sieve) -> None:
     span = (min(runs), max(runs)) if runs else (0, 0)
     header = Header("history", piece.first, 0, sifted_at=_format(sieve.now), runs=span)
     path = history_path(directory, piece.first, piece.last)
-    write_atomically(path, _seal_again(header, (line for line in piece.lines() if seq_of(line) in kept)))
+    lines = (_short(line) for line in piece.lines() if seq_of(line) in kept)
+    write_atomically(path, _seal_again(header, lines))
+
+
+def cut_to_deed(line: bytes) -> bytes | None:
+    """Of a record that is not kept whole, who did what: a task's definition may be long."""
+    if (found := deed_in(line)) is None:
+        return None
+    at, deed = found
+    return seal(encode(seq_of(line), at, deed, more=False)[:-1], 0)[0][:-1]
+
+
+def _short(line: bytes) -> bytes:
+    return line if _KEPT_KIND.match(line) else cut_to_deed(line) or line
 
 
 def _seal_again(header: Header, lines: Iterator[bytes]) -> Iterator[bytes]:

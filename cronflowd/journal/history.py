@@ -11,12 +11,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from attrs import Factory, define, frozen
 
 from ..base.output import Line
+from ..engine.deeds import Deed, deed_of
 from ..engine.encoding import decode
 from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued
 from ..engine.ledger import outcome_of
@@ -28,6 +29,8 @@ _ENDED, _PASSED = b'"fact":"RunEnded"', b'"fact":"FiresPassed"'
 _WRITTEN = re.compile(
     rb'\{"seq":[0-9]+,"at":"[^"]*","fact":"OutputReceived",(?:"more":true,)?"run":([0-9]+),'
 )
+_AT = re.compile(rb'\{"seq":[0-9]+,"at":"([^"]*)"')
+_DEED = re.compile(rb'"who":"|"fact":"(?:SignedIn|Refused|WorkerJoined)"')
 _OUTPUT, _QUEUED = b'"fact":"OutputReceived"', b'"fact":"RunQueued"'
 
 
@@ -94,6 +97,26 @@ def output(data: Path, run: int, upto: int | None = None, met: Met | None = None
         elif isinstance(fact, RunQueued) and fact.run == run:
             break  # nothing of it can stand before this
     return [tuple(line) for fact in reversed(found) for line in fact.lines]
+
+
+def deeds(data: Path, before_seq: int, since_at: datetime | None) -> Iterator[tuple[datetime, Deed]]:
+    """Who did what before the record `before_seq`, newest first, no further back than `since_at`."""
+    since = b"" if since_at is None else since_at.astimezone(UTC).isoformat()[:19].encode()
+    for line in _lines_before(journal_dir(data), before_seq, lambda _: True):
+        if match := _AT.match(line):
+            if match[1][:19] < since:
+                return
+            if found := deed_in(line):
+                yield found
+
+
+def deed_in(line: bytes) -> tuple[datetime, Deed] | None:
+    """What of a record concerns AUDIT, if anything does."""
+    if not _DEED.search(line) or (decoded := _decode(line)) is None:
+        return None
+    _, at, fact = decoded
+    deed = deed_of(fact, at)
+    return (at, deed) if deed else None
 
 
 def _may_hold(source: Source, run: int) -> bool:

@@ -28,7 +28,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import trio
-from attrs import define, field
+from attrs import define
 
 from ..base.errors import Fatal, Refusal
 from ..base.replies import Reply, format_refusal, format_rows, format_status
@@ -75,16 +75,18 @@ class Session:
     account: str = ""  # as it has shown to be; empty: it did not have to
     name_shown: str = ""  # the same; or whose name it has where it did not have to
     rank: int = ADMIN  # its role, as a number that grows with the rights; below 0: it has none
-    token: int = 0  # by which it came in, if that is one that may be revoked
+    digest: str = ""  # of the token that it showed
     until_at: datetime | None = None  # when that expires
+    is_doubted: bool = False  # others have shown who they are; it has only said its name
     is_session: bool = False  # silence does not end it: HELLO, AUTH, FORMAT, WATCH, a person typing
     is_live: bool = False  # WATCH, LOG follow: it stays open without any input
     closing: bool = False  # QUIT: what is owed still leaves, no further line is executed
     refused: bool = False  # the line before the one that is being executed
     is_script: bool = False  # it has sent what is no command of ours, all at once
     data: Any = None  # the core's own
+    verb: Any = None  # the same: of the line that is executed
     moving: Any = None  # what IMPORT keeps of the lines before
-    _told_as: tuple[str, str] | None = field(default=None, init=False)  # `who`, and of which name it was made
+    told_as: str | None = None  # `who`; None where it has to be found anew
 
     @property
     def is_locked(self) -> bool:
@@ -105,11 +107,12 @@ class Session:
         """Who gives its orders, as the journal and HISTORY tell it: `ann@192.0.2.7:40001`.
 
         The name is a claim, so it never stands alone. One that is more than a plain word is
-        quoted: no name looks like an address, or like another one's name at another address.
+        quoted: no name looks like an address, or like another one's name at another address. Where
+        there are accounts, every claim is: what has no quotes was shown by AUTH.
         """
-        if self._told_as is None or self._told_as[0] is not self.name:
-            self._told_as = self.name, self._identity()
-        return self._told_as[1]
+        if self.told_as is None:
+            self.told_as = self._identity()
+        return self.told_as
 
     def _identity(self) -> str:
         # A process is gone when somebody reads of it; the kernel says whose it was.
@@ -119,7 +122,8 @@ class Session:
         if not self.name:
             return where
         name = escape(self.name).replace('"', "'")[:MAX_NAME]
-        return f"{name}@{where}" if _PLAIN_NAME.fullmatch(name) else f'"{name}"@{where}'
+        is_plain = _PLAIN_NAME.fullmatch(name) and not self.is_doubted
+        return f"{name}@{where}" if is_plain else f'"{name}"@{where}'
 
 
 _LOCAL_PEER = re.compile("unix:pid=[0-9]+,uid=([0-9]+)")
@@ -158,6 +162,9 @@ class Answering(Protocol):
 
     def end_batch(self) -> None:
         """Some lines were executed and others may have their turn: commit, and look what is due."""
+
+    def too_fast(self, session: Session) -> Refusal | None:
+        """Why one more line of somebody unknown is too many, if it is: then its connection ends."""
 
     def allows_unfinished(self, line: str) -> bool:
         """Whether the line only reads, so that executing it is safe even if its end is missing."""
@@ -430,7 +437,10 @@ class _Client:
             # follows it, and because the others then have their turn whatever it says.
             is_locked = self.session.is_locked
             self._lines.max_line_bytes = MAX_LOCKED_LINE_BYTES if is_locked else MAX_LINE_BYTES
-            self._items.extend(self._lines.take(1 if is_locked else SLICE_LINES))
+            if is_locked and self._lines.has_lines and (refusal := self._core.too_fast(self.session)):
+                self._add_refusal(refusal)
+            else:
+                self._items.extend(self._lines.take(1 if is_locked else SLICE_LINES))
         self._run_slice()
         # Input that is there before our answers leave was not sent because of them: it is the
         # rest of one long input, and no sign that somebody reads the answers and goes on.

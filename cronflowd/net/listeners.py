@@ -32,6 +32,7 @@ from typing import Literal, NoReturn
 import trio
 from attrs import Factory, define
 
+from ..base.addresses import origin
 from ..base.errors import Exit, Fatal, leaves
 from ..host.config import Address, format_address
 from . import poller
@@ -44,6 +45,7 @@ UNSENT_LOW_BYTES = 131_072  # the kernel holds about this much unsent before it 
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}  # a vanished peer is found in 2 min
 SPARE_DESCRIPTORS = 64  # for files, and for saying goodbye to connections beyond the limit
 MAX_LOCAL = 256  # connections on one port's unix sockets
+KEPT_NEAR = 8  # such a part of the places is kept for this machine
 MAX_FAREWELLS = 32
 FAREWELL_S = 1.0
 TELL_EVERY_S = 60.0
@@ -106,6 +108,9 @@ class Connection:
 
     async def wait_writable(self) -> None:
         await trio.lowlevel.wait_writable(self._sock)
+
+    def say_too_many(self, why: str) -> None:
+        _say_too_many(self._sock, why)
 
     def shutdown(self) -> None:
         """Ends our side; the peer reads an end of input and may still send."""
@@ -232,15 +237,15 @@ def _open_address(address: Address, is_optional: bool) -> list[Listener]:
     return listeners
 
 
-def open_unix(path: Path) -> Listener:
-    """Listens on a socket file of mode 0600; one that nobody answers on is replaced."""
+def open_unix(path: Path, mode: int = 0o600) -> Listener:
+    """Listens on a socket file; one that nobody answers on is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _short_name(path) as name:
             _remove_stale(path, name)
             sock.bind(name)
         # Before listen() nobody can connect, so there is no moment with a wider mode.
-        path.chmod(0o600)
+        path.chmod(mode)
         sock.listen(BACKLOG)
         return Listener(sock, path)
     except OSError as error:
@@ -304,7 +309,9 @@ class Door:
     name: str = "connections"  # in the log and in refusals
     # What is said before the first line, as TLS does; None: it was not what we speak.
     greet: Callable[[Connection], Awaitable[Connection | None]] | None = None
-    open: Counter[Kind] = Factory(Counter)  # the owner's own connections, on unix sockets, are counted apart
+    max_per_address: int = 1_000_000  # from one other machine
+    open: Counter[str] = Factory(Counter)  # by kind; and of other machines, by address
+    turned_away: int = 0  # ever
     _farewells: int = 0
     _told_at: float = -inf  # when the log last heard that we are full
     _spare: int = -1
@@ -345,22 +352,40 @@ class Door:
                 self._admit(sock, nursery)
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        # Strangers who hold all places of the network must not lock the owner out.
-        kind = kind_of(sock)
-        if self.open[kind] < (MAX_LOCAL if kind == "unix" else self.max_connections):
-            self.open[kind] += 1
-            nursery.start_soon(self._serve_one, sock)
-            return
-        self._tell_full(f"all {self.max_connections} {self.name} are taken")
-        if self._farewells < MAX_FAREWELLS:
-            self._farewells += 1
-            nursery.start_soon(self._refuse, sock)
-        else:
-            sock.close()
-
-    async def _serve_one(self, sock: socket.socket) -> None:
-        """An error in one connection is logged and ends that connection only, unless it is fatal."""
         connection = Connection(sock)
+        where = connection.peer.partition(",")[2] or origin(connection.peer)
+        kinds: list[str] = [connection.kind]
+        if not is_near(where):
+            kinds.append(where)
+        if why := self._why_full(kinds):
+            self.turned_away += 1
+            self._tell_full(why)
+            if self._farewells < MAX_FAREWELLS:
+                self._farewells += 1
+                nursery.start_soon(self._refuse, connection, why)
+            else:
+                connection.close()
+            return
+        self.open.update(kinds)
+        nursery.start_soon(self._serve_one, connection, kinds)
+
+    def _why_full(self, kinds: list[str]) -> str:
+        """Why nobody more comes in, if so.
+
+        Strangers who hold all places of the network must not lock the owner out, who comes by the
+        unix socket or from this machine; nor one machine all others.
+        """
+        kind, *others = kinds
+        most = MAX_LOCAL if kind == "unix" else self.max_connections
+        if self.open[kind] >= most - bool(others) * (most // KEPT_NEAR):
+            return f"all {most} {self.name} are taken"
+        most = most // KEPT_NEAR if kind == "unix" else self.max_per_address
+        if any(self.open[each] >= most for each in others):
+            return f"your address has {most} {self.name} already"
+        return ""
+
+    async def _serve_one(self, connection: Connection, kinds: list[str]) -> None:
+        """An error in one connection is logged and ends that connection only, unless it is fatal."""
         try:
             if self.greet and connection.kind == "tcp":
                 greeted = await self.greet(connection)
@@ -375,13 +400,15 @@ class Door:
             log.exception("the connection of %s ended by a bug", connection.peer)
         finally:
             connection.close()
-            self.open[connection.kind] -= 1
+            self.open.subtract(kinds)
+            for kind in kinds[1:]:
+                if not self.open[kind]:
+                    del self.open[kind]
 
-    async def _refuse(self, sock: socket.socket) -> None:
+    async def _refuse(self, connection: Connection, why: str) -> None:
         """Says why, and reads a little: closing on unread input would destroy what we said."""
-        connection = Connection(sock)
         try:
-            _say_too_many(sock, f"all {self.max_connections} {self.name} are taken")
+            connection.say_too_many(why)
             with trio.move_on_after(FAREWELL_S), suppress(OSError):
                 while await connection.receive_some():
                     pass
@@ -437,6 +464,11 @@ def max_descriptors() -> int:
     """How many descriptors this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def is_near(where: str) -> bool:
+    """Whether somebody is of this machine, or at the unix socket its owner."""
+    return where.startswith("127.") or where in ("::/64", "uid=0", f"uid={os.geteuid()}")
 
 
 def _say_too_many(sock: socket.socket, why: str) -> None:

@@ -31,7 +31,6 @@ from ..base.output import parse_line, size_of
 from ..base.replies import format_refusal
 from ..base.text import escape, readable, split_options, unescape
 from ..engine import orders as o
-from ..host.secrets import matches
 from ..tasks.options import parse_count
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection
@@ -55,6 +54,16 @@ SLICE_LINES = 200  # after so many reports the others have their turn
 MAX_OFFSET_S = 2.0  # a worker's clock that is less wrong is not worth a word
 
 
+class Admits(Protocol):
+    """Who may be a worker."""
+
+    @property
+    def asks_workers(self) -> bool: ...
+    def worker_token(self, word: str) -> object: ...
+    def admit_worker(self, word: str | None, name: str, address: str) -> None: ...
+    def penalty_s(self, address: str) -> float: ...
+
+
 class Dispatch(Protocol):
     """What the daemon lends to a worker's connection."""
 
@@ -62,7 +71,10 @@ class Dispatch(Protocol):
     links: dict[str, Link]
     rivals: Rivals
     last_seq: int
-    tokens: tuple[bytes, ...]
+
+    @property
+    def admission(self) -> Admits: ...
+
     heartbeat_s: float
     kill_grace_s: float
     max_outbox: int
@@ -194,6 +206,8 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
             why = f"refused: {refusal.message}"
             if link:
                 link.flush(core.last_seq)  # the answers to the lines before
+            if refusal.code == "denied":
+                await trio.sleep(core.admission.penalty_s(connection.peer))
             outbox.put(format_refusal(refusal, as_json=False).encode() + b"\n", core.last_seq)
             outbox.finish()
             with trio.move_on_after(FAREWELL_S):
@@ -211,12 +225,12 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
 
 async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tuple[Link, LineReader] | None:
     """Waits for HELLO and takes the worker in; None where the peer leaves before. Raises Refusal."""
-    tokens = () if connection.kind == "unix" else core.tokens
-    reader = LineReader(MAX_HELLO_BYTES if tokens else MAX_LINE_BYTES)
+    admits = core.admission if connection.kind != "unix" and core.admission.asks_workers else None
+    reader = LineReader(MAX_HELLO_BYTES if admits else MAX_LINE_BYTES)
     with trio.move_on_after(HELLO_WITHIN_S) as patience:
-        if (first := await _first_line(connection, reader, tokens)) is None:
+        if (first := await _first_line(connection, reader, admits)) is None:
             return None
-        order, more = parse_hello(_text(first), connection.peer, tokens)
+        order, more = parse_hello(_text(first), connection.peer, admits)
         reader.max_line_bytes = MAX_LINE_BYTES
         running = list(order.running)
         for number in range(more):
@@ -272,13 +286,14 @@ async def _serve(connection: Connection, core: Dispatch, link: Link, reader: Lin
             core.hold_back(link.name)
 
 
-async def _first_line(connection: Connection, reader: LineReader, tokens: tuple[bytes, ...]) -> Item | None:
+async def _first_line(connection: Connection, reader: LineReader, admits: Admits | None) -> Item | None:
     """The first line; None if the peer left or speaks something else."""
     first, look_at = bytearray(), 0
     with suppress(OSError):
         while data := await connection.receive_some():
             first += data
-            if len(first) > reader.max_line_bytes and _shows_token(first[:MAX_HELLO_BYTES], tokens):
+            is_long = len(first) > reader.max_line_bytes
+            if is_long and admits and _shows_token(first[:MAX_HELLO_BYTES], admits):
                 reader.max_line_bytes = MAX_LINE_BYTES  # a known worker may name many runs
             if b"\n" in data or len(first) >= look_at:  # not again for each byte of a line that comes so
                 look_at = 2 * len(first)
@@ -291,9 +306,9 @@ async def _first_line(connection: Connection, reader: LineReader, tokens: tuple[
     return None
 
 
-def _shows_token(first: bytearray, tokens: tuple[bytes, ...]) -> bool:
+def _shows_token(first: bytearray, admits: Admits) -> bool:
     words = first.decode(errors="replace").split()[:-1]  # the last one may be cut
-    return any(word.startswith("token=") and matches(tokens, word[6:].encode()) for word in words)
+    return any(word.startswith("token=") and admits.worker_token(word[6:]) for word in words)
 
 
 def _text(item: Item) -> str:
@@ -302,7 +317,7 @@ def _text(item: Item) -> str:
     return item
 
 
-def parse_hello(line: str, address: str, tokens: tuple[bytes, ...]) -> tuple[o.JoinWorker, int]:
+def parse_hello(line: str, address: str, admits: Admits | None) -> tuple[o.JoinWorker, int]:
     """`HELLO name=pi slots=4 …`, and how many HELD lines follow it. Raises Refusal naming what is wrong."""
     word, _, rest = line.strip().partition(" ")
     if word.upper() != "HELLO":
@@ -310,9 +325,9 @@ def parse_hello(line: str, address: str, tokens: tuple[bytes, ...]) -> tuple[o.J
     options, extra = split_options(rest.lstrip())
     if extra:
         raise Refusal("syntax", f'"{escape(extra[:40])}" is not key=value')
-    if tokens:
-        _check_token(tokens, options.get("token"))
     name = options.get("name", "")
+    if admits:
+        admits.admit_worker(options.get("token"), name, address)
     if not name:
         raise Refusal("syntax", "HELLO needs name=")
     check_worker_name(name)
@@ -327,13 +342,6 @@ def parse_hello(line: str, address: str, tokens: tuple[bytes, ...]) -> tuple[o.J
     running = _parse_running(options.get("running", ""))
     order = o.JoinWorker(name, slots, labels, can, address, running, "held" in options, instance)
     return order, _parse_more(options.get("more", "0"))
-
-
-def _check_token(tokens: tuple[bytes, ...], offered: str | None) -> None:
-    if offered is None:
-        raise Refusal("auth-required", "HELLO needs token= here")
-    if not matches(tokens, offered.encode()):
-        raise Refusal("denied", "the token is not the right one")
 
 
 def _parse_more(text: str) -> int:

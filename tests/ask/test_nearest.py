@@ -21,7 +21,10 @@ from tests.lib.lines import CONTEXT, refusal
      ("LSIT", "LIST"), ("EDIT", "SET"), ("START", "RUN"), ("STOP", "CANCEL"), ("CREATE", "ADD"),
      ("REMVOE", "REMOVE"),
      ("exit", "QUIT"), ("RESTORE", "LOAD"), ("SUSPEND", "PAUSE"), ("UNPAUSE", "RESUME"), ("REVERT", "UNDO"),
-     ("STATE", "STATUS"), ("AUDIT", "HISTORY"), ("HEARTBEAT", "BEAT"), ("NODES", "WORKERS"), ("?", "HELP")],
+     ("STATE", "STATUS"), ("CHANGELOG", "HISTORY"), ("SECURITY", "AUDIT"), ("ACCOUNTS", "USER"),
+     ("PASSWD", "USER"),
+     ("ME", "WHOAMI"), ("HEARTBEAT", "BEAT"),
+     ("NODES", "WORKERS"), ("?", "HELP")],
 )  # fmt: skip
 def test_an_unknown_verb_names_the_nearest(verb: str, meant: str) -> None:
     """People come from other systems, and nobody reads a manual for one word."""

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from cronflowd.ask.commands import VERBS
 from cronflowd.ask.grammar import split_any
+from cronflowd.base.errors import Exit, Fatal
 from cronflowd.base.text import split_options
-from cronflowd.cli import cli, completion
+from cronflowd.cli import cli, completion, verbs
 from cronflowd.cli.verbs import order
 
 SAFE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
@@ -40,6 +41,8 @@ SAFE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
         (["SET", "x", "schedule=0 4 * * *", "desc="], 'SET x schedule="0 4 * * *" desc='),
         (["NEXT", "every 5 minutes", "n=2"], 'NEXT "every 5 minutes" n=2'),
         (["NEXT", '"every 5 minutes"'], 'NEXT "every 5 minutes"'),
+        (["USER", "ls"], "USER LIST"),
+        (["TOKEN", "add", "name=ci"], "TOKEN add name=ci"),
         (["WHY", "x", "2030-01-01 10:00"], 'WHY x "2030-01-01 10:00"'),
     ],
 )
@@ -114,3 +117,49 @@ def test_other_shells_can_read_theirs(shell: str) -> None:
     script = completion.script(cli.parser(), shell)
     done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "line"),
+    [
+        (
+            ["add", "ann", "role=admin"],
+            ["correct-horse"] * 2,
+            "USER add ann role=admin password=correct-horse",
+        ),
+        (["ADD", "ann"], ['a "b'] * 2, 'USER ADD ann password="a \\"b"'),
+        (["password", "ann"], ["correct-horse"] * 2, "USER password ann correct-horse"),
+        (["add", "ann"], [""], "USER add ann"),
+        (["add", "ann"], [], "USER add ann"),
+        (["list"], [], "USER list"),
+    ],
+)
+def test_a_password_is_asked_for_on_the_terminal(
+    words: list[str], typed: list[str], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice, without being shown; where there is no terminal the daemon makes one."""
+    monkeypatch.setattr("sys.stdin.isatty", lambda: bool(typed), raising=False)
+    monkeypatch.setattr(verbs, "getpass", lambda prompt: typed.pop(0))
+    assert order("USER", words) + verbs.ask_password(words) == line
+    assert not typed
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["add", "ann", "password=correct-horse"], []),
+        (["password", "ann", "correct-horse"], []),
+        (["add"], []),
+        (["add", "ann"], ["correct-horse", "correct-house"]),
+    ],
+)
+def test_no_password_stands_among_the_words_of_a_command(
+    words: list[str], typed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every user of the machine could read it in `ps`; and one that was mistyped locks its owner out."""
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(verbs, "getpass", lambda prompt: typed.pop(0))
+    with pytest.raises(Fatal) as caught:
+        verbs.ask_password(words)
+    assert caught.value.status == Exit.USAGE
+    assert "correct" not in caught.value.message

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from cronflowd.net.clients import Session
 from tests.lib.harness import World, a_world, play
 
 RUNS = 12
@@ -33,7 +34,7 @@ async def _live(data: Path, monkeypatch: pytest.MonkeyPatch, question: str) -> l
         async with trio.open_nursery() as nursery:
 
             async def ask() -> None:
-                reply = await world.answers.handle(question, _Session(), world.core.now())
+                reply = await world.answers.handle(question, Session(None, "here", "tcp"), world.core.now())
                 answer.extend(map(repr, reply.rows))
 
             nursery.start_soon(ask)
@@ -45,11 +46,6 @@ async def _run(world: World, times: int) -> None:
         run = world.core.state.next_run
         await world.play("C", None, "RUN a")
         await world.play("w", None, f"DONE {run} 1 0")
-
-
-class _Session:
-    must_authenticate = is_locked = refused = is_script = False
-    who = None
 
 
 @pytest.mark.parametrize("question", ["RUNS", f"RUNS limit={RUNS + 1}", "RUNS a"])

@@ -110,10 +110,10 @@ SECTIONS = {
 
 def test_the_table_of_verbs_says_what_the_rows_say() -> None:
     """HELP and the document are two sights of one table, and a verb that is not told exists for nobody."""
-    head, marks = "| verb | what for | before `AUTH` | changes something |\n|---|---|---|---|\n", ("", " yes")
+    head, marks = "| verb | what for | role | changes something |\n|---|---|---|---|\n", ("", " yes")
     rows = "".join(
         f"| [`{name}`](#{SECTIONS[name].lower().replace(',', '').replace(' ', '-')}) | {verb.summary} "
-        f"|{marks[verb.anybody]} |{marks[not verb.reads]} |\n"
+        f"| {'none' if verb.anybody else '; '.join(verb.needs)} |{marks[not verb.reads]} |\n"
         for name, verb in VERBS.items()
     )
     told = PROTOCOL.partition(head)[2].partition("\n\n")[0] + "\n"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from cronflowd.engine import access_facts as af
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine.encoding import KINDS
@@ -31,6 +32,8 @@ DAWN = NOW + timedelta(hours=18)
 EXPECTED = f.ExpectationSet("b", "1m", 9.0, "", "", None, "new", LATER)
 BAD = Failure(NOW, 9, "failed", NOW, LATER, 7, "to a@x: no server")
 NOT_TOLD = f.NoticeFailed("email a@x", 7, "notify_7", BAD, 1)
+ANN = af.AccountSet("ann", "user", NOW, uid=7)
+KEY = af.TokenAdded(3, "digest", "user", NOW, user="ann")
 GIVEN: tuple[str, Any] = ("told['task:1', 'lost'].withheld", 4)
 
 # Each row: what came before, the fact, a look at the state, what it shows.
@@ -189,6 +192,25 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
         "timeouts.first()",
         (NOW + timedelta(seconds=5), 7),
     ),
+    ([], ANN, "access.by_uid", {7: "ann"}),
+    ([ANN], replace(ANN, uid=None, who="eve@here"), "access.accounts['ann'].who", None),
+    ([ANN], replace(ANN, uid=8), "access.by_uid", {8: "ann"}),
+    ([ANN, KEY], af.AccountRemoved("ann"), "access.by_digest", {}),
+    ([], KEY, "access.next_token", 4),
+    ([KEY], af.TokenRevoked(3), "access.tokens", {}),
+    (
+        [KEY, af.TokenRevoked(3)],
+        f.StateCarried(5, 6, False, None, "", "UTC", [], {}, next_token=4),
+        "access.next_token",
+        4,
+    ),
+    ([], af.SecretPut("s", "sealed", NOW), "access.secrets['s'].sealed", "sealed"),
+    ([af.SecretPut("s", "sealed", NOW)], af.SecretRemoved("s"), "access.secrets", {}),
+    ([ANN, KEY], af.SignedIn("ann", "user", "here", 3), "access.accounts['ann'].seen_at", NOW),
+    ([ANN, KEY], af.SignedIn("ann", "user", "here", 3), "access.tokens[3].used_at", NOW),
+    ([ANN], af.SignedIn("ann", "user", "here", 3, False), "access.accounts['ann'].seen_at", None),
+    ([ANN], af.Refused("ann", "here", "CLEAR", "", "why"), "access.accounts['ann'].seen_at", None),
+    ([ANN], af.Deed("ann@here", "DRAIN", "w1"), "access.accounts['ann'].seen_at", None),
     (
         [],
         f.WorkerCarried("w", 2, {}, ["shell"], "here", NOW, True, True, False),

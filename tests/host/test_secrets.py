@@ -180,13 +180,15 @@ def test_a_door_to_other_machines_wants_a_secret(which: str) -> None:
     away = (("127.0.0.1", 1), ("0.0.0.0", 5050))
     settings = Settings() if which == "inherited" else Settings(**{which: away})
     with pytest.raises(Fatal, match=r"^0\.0\.0\.0:5050 can be reached") as caught:
-        secrets.check_doors(settings, away if which == "inherited" else ())
+        secrets.check_doors(settings, secrets.exposed(settings, away if which == "inherited" else ()))
     assert caught.value.status == Exit.REFUSED
 
 
 def test_a_secret_or_an_explicit_word_opens_the_door() -> None:
     """And nothing is asked of somebody who stays on this machine."""
     away = (("0.0.0.0", 5050),)
-    secrets.check_doors(Settings())
-    secrets.check_doors(Settings(listen=away, token_file=Path("token")))
-    secrets.check_doors(Settings(listen=away, insecure=True))
+    assert secrets.exposed(Settings()) is None
+    secrets.check_doors(Settings(), None)
+    secrets.check_doors(Settings(token_file=Path("token")), away[0])
+    secrets.check_doors(Settings(insecure=True), away[0])
+    secrets.check_doors(Settings(), away[0], has_admin=True)

@@ -56,6 +56,9 @@ class FakeCore:
     def end_batch(self) -> None:
         self.batches.append(len(self.handled))
 
+    def too_fast(self, session: Session) -> None:
+        """Nobody is."""
+
     def allows_unfinished(self, line: str) -> bool:
         return line.split(" ", 1)[0] in ("PING", "ECHO", "SLOW", "GET")
 

@@ -17,7 +17,7 @@ What a line of a transcript begins with:
     X:  this client or worker is cut off
     f:  somebody writes this line to a file in the data directory (`f: new.db {…}`)
     F:  what such a file holds; its lines come as `F|`
-    O:  settings of the daemon (`O: token=secret tasks=2`), before anything else
+    O:  settings of the daemon (`O: token=secret tasks=2 ask=yes`), before anything else
     #   a remark
 """
 
@@ -27,12 +27,14 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import trio
 import trio.testing
+from argon2 import PasswordHasher
 
 from cronflowd import __version__
 from cronflowd.base.text import split_options
@@ -51,10 +53,12 @@ from cronflowd.journal.journal import FileJournal
 from cronflowd.net.clients import serve_client
 from cronflowd.net.workers import serve_worker
 from cronflowd.schedules.zones import data_version, parse_duration
+from cronflowd.tasks.options import Common
 from cronflowd.tasks.targets import parse_limit, parse_target
 
 START = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)  # a Tuesday
 ZONE = "UTC"
+OWNER = "cronflowd"  # the user that the daemon runs as
 DATA_AS_SHOWN = "/var/lib/cronflowd"
 ZONE_DATA_AS_SHOWN = "2030a /usr/share/zoneinfo"
 NEVER_S = 1e6  # the ends that silence brings are tests/net/test_clients.py's subject
@@ -201,12 +205,12 @@ class World:
     async def start(self) -> None:
         """What cronflowd.daemon does, without doors and signals."""
         journal = FileJournal(self.data)
-        state = State(ZONE, int(self._settings.get("recent", 10_000)))
+        state = State(ZONE, int(self._settings.get("recent", 10_000)), Common(owner=OWNER))
         state.access.vault = Vault(self.data)
-        count = 0
+        records = 0
         for seq, at, fact in journal.replay():
             state.apply(fact, at, seq)
-            count += 1
+            records += 1
         self.journal = journal
         self.core = Core(
             state,
@@ -214,13 +218,14 @@ class World:
             self.clock,
             self._limits(),
             tokens=tuple(filter(None, self._settings.get("token", "").encode().split(b","))),
+            asks_tcp=self._settings.get("ask") == "yes",
         )
         self.answers = Answers(self.core, self.data)
         finish(self.answers.files.find_calendars())
         self.core.submit(StartDaemon(__version__, ZONE))
         await self.answers.files.large.finish_alone()
         self._daemon = await self._nursery.start(self._serve)
-        if not count and (self.data / tasks_file.TASKS_NAME).exists():
+        if not records and (self.data / tasks_file.TASKS_NAME).exists():
             await self.answers.files.load(self.data / tasks_file.TASKS_NAME)
         self.answers.files.edited = await self.answers.files.is_edited()
         self.core.wake()
@@ -417,6 +422,12 @@ def play(lines: list[str], data: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     """`play_lines` in a trio of its own; the tests call this."""
     # A thread's work would go on unseen while everybody waits, so files are read and written here.
     monkeypatch.setattr(trio.to_thread, "run_sync", _run_here)
+    # What is different each time, and takes time for its own sake.
+    made = count(1)
+    monkeypatch.setattr("cronflowd.daemon.access.new_token", lambda: f"{next(made):064x}")
+    monkeypatch.setattr("cronflowd.daemon.access.make_password", lambda: f"made-{next(made):04d}")
+    monkeypatch.setattr("cronflowd.daemon.strangers.FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("cronflowd.host.passwords._hasher", PasswordHasher(1, 8, 1))
     return trio.run(play_lines, lines, data)
 
 

@@ -641,6 +641,6 @@ def test_over_the_unix_socket_it_is_the_user_who_is_told(uid: int, user: str) ->
     """A process number means nothing an hour later; that root did it still does."""
     session = Session(None, f"unix:pid=4242,uid={uid}", "unix")  # type: ignore[arg-type]
     assert session.who == user
-    session.name = "ann"
+    session.name, session.told_as = "ann", None
     assert session.who == f"ann@{user}"
     assert Session(None, "unix:pid=1,uid=0", "tcp").who == "unix:pid=1,uid=0"  # type: ignore[arg-type]

@@ -15,8 +15,10 @@ import pytest
 import trio
 import trio.testing
 
+from cronflowd.base.addresses import origin
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.net.listeners import (
+    KEPT_NEAR,
     MAX_LOCAL,
     MAX_UNIX_PATH_BYTES,
     Connection,
@@ -489,3 +491,32 @@ async def test_aborting_ends_our_reading_and_resets_the_peer(listener: Listener)
         while client.recv(100):
             pass
     client.close()
+
+
+def test_no_machine_takes_the_places_that_others_need() -> None:
+    """One that opens all it can is told so; this machine, and the owner at the unix socket, still come in."""
+    door = Door(echo, 16, "control connections", max_per_address=10)
+    for _ in range(10):
+        assert door._why_full(["tcp", "192.0.2.7"]) == ""
+        door.open.update(["tcp", "192.0.2.7"])
+    assert door._why_full(["tcp", "192.0.2.7"]) == "your address has 10 control connections already"
+    for number in range(4):
+        assert door._why_full(["tcp", f"192.0.2.{number}"]) == ""
+        door.open.update(["tcp", f"192.0.2.{number}"])
+    assert door._why_full(["tcp", "192.0.2.99"]) == "all 16 control connections are taken"
+    assert door._why_full(["tcp"]) == ""
+    door.open.update({"unix": MAX_LOCAL - MAX_LOCAL // KEPT_NEAR})
+    assert door._why_full(["unix", "uid=65534"])
+    assert door._why_full(["unix"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("192.0.2.7:40001", "192.0.2.7"), ("[2001:db8:1:2:3::4]:1", "2001:db8:1:2::/64"),
+        ("[::ffff:192.0.2.7]:1", "192.0.2.7"), ("[fe80::1%eth0]:1", "fe80::/64"), ("unknown", "unknown"),
+    ],
+)  # fmt: skip
+def test_an_address_is_counted_as_all_that_its_owner_has(peer: str, expected: str) -> None:
+    """Whoever has one of IPv6 has 2^64 of them."""
+    assert origin(peer) == expected

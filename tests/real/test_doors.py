@@ -34,7 +34,7 @@ def test_the_secret_is_asked_for_on_both_ports(guarded: tuple[Daemon, Path], tmp
         ["ERR", "auth-required"],
     ]
     assert daemon.ask("AUTH wrong", "LIST")[0].startswith("ERR denied")
-    assert daemon.ask(f"AUTH {token}", "LIST") == ["OK authenticated", "OK 0"]
+    assert daemon.ask(f"AUTH {token}", "LIST") == ["OK admin role=admin", "OK 0"]
     worker = Worker(daemon, "far", tmp_path / "spool", 1, "--token-file", str(token_file))
     worker.is_ready = lambda: any("far" in row for row in daemon.ask(f"AUTH {token}", "WORKERS"))  # type: ignore[method-assign]
     worker.start()

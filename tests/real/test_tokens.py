@@ -50,7 +50,7 @@ class Guarded:
         wait_until(lambda: self.daemon.log.read_text().count("settings read again") == self.hups)
 
     def lets_in(self, token: str) -> bool:
-        return self.daemon.ask(f"AUTH {token}") == ["OK authenticated"]
+        return self.daemon.ask(f"AUTH {token}") == ["OK admin role=admin"]
 
     def ask(self, line: str) -> str:
         """Over the unix socket, where no token is asked for."""

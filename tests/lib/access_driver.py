@@ -1,0 +1,113 @@
+"""Sessions of every role on one core without disk or sockets, and what was journaled of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import trio
+from attrs import define, field
+
+from cronflowd.base.errors import Refusal
+from cronflowd.base.replies import Reply
+from cronflowd.daemon.access import Known
+from cronflowd.daemon.answers import Answers
+from cronflowd.daemon.core import Core
+from cronflowd.engine import facts as f
+from cronflowd.engine.access import RANK
+from cronflowd.engine.orders import JoinWorker, StartDaemon
+from cronflowd.engine.rules import Limits
+from cronflowd.engine.state import State
+from cronflowd.host.vault import Vault
+from cronflowd.journal.journal import MemoryJournal
+from cronflowd.net.clients import Session
+from cronflowd.tasks.options import Common
+from tests.lib.harness import OWNER, START, HandClock
+
+
+@define
+class NoOutbox:
+    """Of a connection that nobody reads."""
+
+    why_cut: str | None = None
+
+    def cut(self, why: str) -> None:
+        self.why_cut = why
+
+
+@define(slots=False)
+class House:
+    """A core with ann, who is `user`, two tasks of hers and two of bob's, and a worker."""
+
+    data: Path
+    asks: bool = False
+    tokens: tuple[bytes, ...] = ()
+    facts: list[f.Fact] = field(factory=list)  # all that were journaled since
+
+    def __attrs_post_init__(self) -> None:
+        self.clock = HandClock(START)
+        self.journal = MemoryJournal()
+        state = State("UTC", common=Common(owner=OWNER))
+        state.access.vault = Vault(self.data)
+        clock = cast(Any, self.clock)
+        self.core = Core(
+            state, self.journal, clock, Limits(), asks_tcp=self.asks, asks_local=self.asks, tokens=self.tokens
+        )
+        self.journal.notify = self.core.committed
+        self.core.submit(StartDaemon("1", "UTC"))
+        self.core.submit(JoinWorker("w1", 9, {}, ("shell",), "here", ()))
+        self.answers = Answers(self.core, self.data)
+        self.core.feeds.append(self)
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        self.facts.append(fact)
+
+    @property
+    def state(self) -> State:
+        return self.core.state
+
+    def session(self, name: str = "", role: str = "", address: str = "192.0.2.7:40001") -> Session:
+        """A connection; of somebody who has shown who it is, where a name is given."""
+        outbox = cast(Any, NoOutbox())
+        session = Session(outbox, address, "unix" if address.startswith("unix") else "tcp")
+        self.answers.enter(session)
+        if name:
+            session.authenticated = True
+            self.core.admission._become(session, Known(name, RANK[role] if role else -1))
+        return session
+
+    async def ask(self, session: Session, line: str) -> Reply:
+        """What one line is answered; raises Refusal."""
+        answer = self.answers.handle(line, session, self.clock.now())
+        self.journal.flush()
+        if isinstance(answer, Reply):
+            return answer
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_beating)
+            found: Reply | Refusal
+            try:
+                found = await cast(Awaitable[Reply], answer)
+            except Refusal as refusal:
+                found = refusal
+            nursery.cancel_scope.cancel()
+        if isinstance(found, Refusal):
+            raise found
+        return found
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self.core.beat()
+            self.core.take_slice()
+            await trio.sleep(0.001)
+
+    async def says(self, session: Session, line: str) -> str:
+        """`OK …`, or `ERR …`, as it would be read."""
+        try:
+            return f"OK {(await self.ask(session, line)).text}".rstrip()
+        except Refusal as refusal:
+            return f"ERR {refusal.code} {refusal.message}"
+
+    def carried(self) -> list[f.Fact]:
+        return list(self.state.carry())
