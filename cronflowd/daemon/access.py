@@ -30,15 +30,17 @@ from ..base.replies import Reply
 from ..engine import orders as o
 from ..engine.access import ADMIN, FILE_ADMIN, OPERATOR, RANK, ROLES, WORKER, may_bear, name_of
 from ..engine.access_facts import TokenAdded
-from ..engine.accounts import keep_to_own
+from ..engine.accounts import keep_to_own, owner_of
 from ..engine.rules import Decision, ref_of
 from ..engine.state import State
 from ..host.passwords import hash_password, is_password, make_password
 from ..host.secrets import matches, new_token
 from ..net.clients import Session
+from ..tasks.task import TaskSpec
 from .strangers import Stranger, Strangers
 
 _PLAIN_REF = re.compile(r"[A-Za-z0-9._*-]{1,64}(?![^ \t])")  # a first word that gives no secret away
+WORKER_WAITS_S = 5.0
 COMPARING = 2  # passwords at a time; each takes a core and 64 MiB
 LOOK_S = 60.0  # at the latest so long after the wall clock was set a token's end is seen
 
@@ -259,8 +261,9 @@ class Admission:
         raise Refusal("denied", why)
 
     def penalty_s(self, address: str) -> float:
-        """How long an address waits to be told that it is refused."""
-        return max(0.0, self._strangers.at(origin(address)).free_at - trio.current_time())
+        """How long an address waits to be told that a worker is refused, which does not wait for ever."""
+        wait_s = self._strangers.at(origin(address)).free_at - trio.current_time()
+        return min(WORKER_WAITS_S, max(0.0, wait_s))
 
     # --- rights ---
 
@@ -296,6 +299,11 @@ class Admission:
             except Refusal as refusal:
                 raise self._deny(session, refusal.message, ref_of(order)) from None
         return order
+
+    def is_own(self, session: Session, spec: TaskSpec) -> bool:
+        """Whether somebody may change a task, and so be shown all of it."""
+        is_user = session.rank >= RANK["user"] and owner_of(self.core.state, spec) == session.account
+        return session.rank >= OPERATOR or is_user
 
     def _owned(self, order: o.AddTask, session: Session) -> o.AddTask:
         spec = order.spec

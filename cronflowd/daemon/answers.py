@@ -351,7 +351,8 @@ class Answers:
         return reply
 
     def _export(self, question: q.ExportTasks, session: Session) -> Reply:
-        return crontab_orders.export(self.core.state, question, self.core.now())
+        shows = partial(self.admission.is_own, session)
+        return crontab_orders.export(self.core.state, question, self.core.now(), shows)
 
     # --- history ---
 

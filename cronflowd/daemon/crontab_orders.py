@@ -26,7 +26,7 @@ from ..engine import orders as o
 from ..engine.state import State
 from ..tasks import crontab
 from ..tasks.crontab import Entry, Nothing, Setting
-from ..tasks.options import DEFAULTS, set_options
+from ..tasks.options import DEFAULTS, masked, set_options
 from ..tasks.task import Task, TaskSpec, make_spec
 from .core import Core
 
@@ -205,8 +205,8 @@ def _digest(spec: TaskSpec) -> bytes:
     return sha256(orjson.dumps(crontab.untold(evolve(spec, name="")).record)).digest()
 
 
-def export(state: State, question: q.ExportTasks, now: datetime) -> Reply:
-    """EXPORT: the lines of a crontab."""
+def export(state: State, question: q.ExportTasks, now: datetime, shows: Callable[[TaskSpec], bool]) -> Reply:
+    """EXPORT: the lines of a crontab, whose secrets are masked unless it `shows` them."""
     refs = question.refs
     if refs is None and (count := state.count_own()) > MAX_EXPORTED:
         raise Refusal("limit", f"there are {count} tasks, more than the {MAX_EXPORTED} of one crontab")
@@ -216,7 +216,7 @@ def export(state: State, question: q.ExportTasks, now: datetime) -> Reply:
     def tasks() -> Iterator[crontab.Task | None]:
         for task in state.tasks.walk() if refs is None else named:
             if task is None or not task.is_notice or refs is not None:
-                yield None if task is None else _described(state, task, now)
+                yield None if task is None else _described(state, task, now, shows)
 
     def rows() -> Iterator[tuple[str] | None]:
         writer = crontab.Writer(state.default_tz)
@@ -228,8 +228,12 @@ def export(state: State, question: q.ExportTasks, now: datetime) -> Reply:
     return Reply("", {}, ("line",), rows(), "rows")
 
 
-def _described(state: State, task: Task, now: datetime) -> crontab.Task:
+def _described(state: State, task: Task, now: datetime, shows: Callable[[TaskSpec], bool]) -> crontab.Task:
+    spec = task.spec
+    if not shows(spec):
+        env = tuple((name, masked(f"env.{name}", text)) for name, text in spec.options.env)
+        spec = evolve(spec, options=evolve(spec.options, env=env))
     if state.is_paused(task, now):
-        return crontab.Task(task.spec, "it is paused")
+        return crontab.Task(spec, "it is paused")
     is_over = task.due_at is None and task.spec.schedule.kind not in ("reboot", "unreadable", "at", "on")
-    return crontab.Task(task.spec, "it has no moment to come" if is_over else "")
+    return crontab.Task(spec, "it has no moment to come" if is_over else "")

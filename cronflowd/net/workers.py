@@ -207,6 +207,7 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
             if link:
                 link.flush(core.last_seq)  # the answers to the lines before
             if refusal.code == "denied":
+                core.wake()  # what AUDIT tells of it is journaled before it is told
                 await trio.sleep(core.admission.penalty_s(connection.peer))
             outbox.put(format_refusal(refusal, as_json=False).encode() + b"\n", core.last_seq)
             outbox.finish()

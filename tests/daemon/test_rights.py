@@ -13,6 +13,7 @@ import trio
 from cronflowd.ask.commands import VERBS
 from cronflowd.engine.access import ROLES
 from cronflowd.engine.access_facts import Refused
+from cronflowd.engine.definitions import AT_ONCE
 from cronflowd.engine.facts import RunSent
 from tests.lib.access_driver import House
 
@@ -140,3 +141,69 @@ async def _walk_roles(line: str, least: str, data: Path) -> None:
 def test_the_table_holds_every_verb() -> None:
     """One that is forgotten here may be open to everybody."""
     assert {line.split(" ")[0] for line, _ in LINES} == set(VERBS)
+
+
+def test_a_change_of_very_many_keeps_to_ones_own(tmp_path: Path) -> None:
+    """It is worked out in other functions than that of a few, and must not forget whose they are."""
+
+    async def change() -> None:
+        house = House(tmp_path)
+        ann, bob = house.session("ann", "user"), house.session("bob", "user")
+        await house.ask(house.session(), "USER ADD ann password=correct-horse")
+        for number in range(AT_ONCE + 5):
+            for session in (ann, bob):
+                await house.ask(session, f"ADD name={session.account}-{number} tags=t @daily x")
+        await house.ask(house.session(), "ADD name=nobodys tags=t @daily x")
+        assert await house.says(ann, "PAUSE tag=t") == f"OK {AT_ONCE + 5} paused"
+        assert await house.says(ann, "REMOVE name=*") == f"OK {AT_ONCE + 5} removed"
+        assert {task.spec.options.owner for task in house.state.tasks.values()} == {"bob", None}
+        assert not any(task.paused for task in house.state.tasks.values())
+        assert (await house.says(bob, "UNDO")).startswith("ERR denied the change ")
+        assert await house.says(ann, "UNDO 2") == "OK 2 undone"
+        assert len(house.state.tasks) == 2 * (AT_ONCE + 5) + 1
+
+    trio.run(change)
+
+
+def test_what_was_given_away_is_not_taken_back_by_its_former_owner(tmp_path: Path) -> None:
+    """UNDO and ROLLBACK of one's own change would be a way around owner=."""
+
+    async def change() -> None:
+        house = House(tmp_path)
+        ann, root = house.session("ann", "user"), house.session("root", "admin")
+        await house.ask(root, "USER ADD ann password=correct-horse")
+        await house.ask(ann, "ADD name=a @daily x")
+        await house.ask(root, "SET a owner=bob")
+        assert (await house.says(ann, "ROLLBACK a 1")).startswith('ERR denied "a" belongs to bob')
+        assert await house.says(house.session("bob", "user"), "ROLLBACK a 1") == "OK 1 rev=3"
+        assert house.state.tasks[1].spec.options.owner == "bob"
+        await house.ask(root, "SET a owner=ann")
+        await house.ask(ann, "SET a prio=high")
+        await house.ask(root, "SET a owner=bob")
+        await house.ask(root, "UNDO")
+        await house.ask(root, "SET a owner=bob")
+        await house.ask(ann, "ADD name=b @daily x")
+        assert await house.says(ann, "UNDO") == "OK 1 undone"
+        assert (await house.says(ann, "UNDO 3")).startswith("ERR denied the change")
+
+    trio.run(change)
+
+
+def test_whoever_only_reads_is_shown_no_secret(tmp_path: Path) -> None:
+    """A viewer is often a screen on a wall."""
+
+    async def look() -> None:
+        house = House(tmp_path)
+        ann, viewer = house.session("ann", "user"), house.session("eve", "viewer")
+        await house.ask(ann, "ADD name=a type=webhook secret=s3cr3t @daily https://x.example/")
+        await house.ask(ann, "ADD name=b env.PASSWORD=s3cr3t @daily x")
+        await house.ask(ann, "SET b env.PASSWORD=s3cr3t-2")
+        await house.ask(house.session(), "TEMPLATE ADD t env.PASSWORD=s3cr3t")
+        for line in (
+            "LIST", "GET a", "GET b", "GET b @1", "HISTORY", "HISTORY b", "EXPORT", "TEMPLATE LIST", "DEPS",
+            "WHY a",
+        ):  # fmt: skip
+            assert "s3cr3t" not in repr(list((await house.ask(viewer, line)).rows)), line
+        assert "s3cr3t-2" in repr(list((await house.ask(ann, "EXPORT")).rows))
+
+    trio.run(look)

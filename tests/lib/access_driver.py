@@ -39,11 +39,12 @@ class NoOutbox:
 
 @define(slots=False)
 class House:
-    """A core with ann, who is `user`, two tasks of hers and two of bob's, and a worker."""
+    """A core with a worker, and whoever comes."""
 
     data: Path
     asks: bool = False
     tokens: tuple[bytes, ...] = ()
+    is_bare: bool = False  # nothing has happened yet
     facts: list[f.Fact] = field(factory=list)  # all that were journaled since
 
     def __attrs_post_init__(self) -> None:
@@ -56,8 +57,9 @@ class House:
             state, self.journal, clock, Limits(), asks_tcp=self.asks, asks_local=self.asks, tokens=self.tokens
         )
         self.journal.notify = self.core.committed
-        self.core.submit(StartDaemon("1", "UTC"))
-        self.core.submit(JoinWorker("w1", 9, {}, ("shell",), "here", ()))
+        if not self.is_bare:
+            self.core.submit(StartDaemon("1", "UTC"))
+            self.core.submit(JoinWorker("w1", 9, {}, ("shell",), "here", ()))
         self.answers = Answers(self.core, self.data)
         self.core.feeds.append(self)
 
