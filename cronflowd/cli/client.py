@@ -71,7 +71,9 @@ class Connection:
         self.where = where
         self._lines: deque[bytes] = deque()
         self._rest = b""  # of a line that is still coming
-        if self._socket.family != socket.AF_UNIX and settings.token_file is not None:
+        # Over a unix socket the kernel says who we are, unless that is not enough there.
+        is_local = self._socket.family == socket.AF_UNIX
+        if settings.token_file is not None and not (is_local and self._ask_text(b"WHOAMI").startswith(b"OK")):
             # Before FORMAT, so their answers are the only ones in text.
             answers = (self._ask_text(b"AUTH " + token) for token in read_tokens(settings.token_file))
             if not any((answer := each).startswith(b"OK") for each in answers):

@@ -55,7 +55,7 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
                 refuse({"code": code, "message": message})
             if word not in ("OK", "PONG"):
                 (out if shows else errors).say(line)
-            elif word == "PONG" or not reads:
+            elif word == "PONG" or not reads or name == "WHOAMI":  # whose status is all there is
                 out.say(rest or word)
             elif rest and not rest.isdigit():  # more than how many rows there were
                 errors.say(rest)

@@ -7,6 +7,7 @@ old ones are still compared when they change.
 from __future__ import annotations
 
 import secrets
+from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -15,13 +16,17 @@ ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without those that are taken for
 MADE_CHARACTERS = 20  # about 99 bits
 
 _hasher = PasswordHasher()
-# What is compared where there is no such account, so that it takes as long.
-_NOBODY = _hasher.hash(secrets.token_hex(16))
 
 
 def make_password() -> str:
     """A new one, to be told once."""
     return "".join(secrets.choice(ALPHABET) for _ in range(MADE_CHARACTERS))
+
+
+@cache
+def hash_of_nobody() -> str:
+    """What is compared where there is no such account, so that it takes as long."""
+    return PasswordHasher().hash(secrets.token_hex(16))
 
 
 def hash_password(password: str) -> str:
@@ -32,7 +37,7 @@ def hash_password(password: str) -> str:
 def is_password(hashed: str, offered: str) -> bool:
     """Whether it is the one whose hash this is; an empty hash is nobody's, and takes as long."""
     try:
-        _hasher.verify(hashed or _NOBODY, offered)
+        _hasher.verify(hashed or hash_of_nobody(), offered)
     except (VerificationError, InvalidHashError):
         return False
     return bool(hashed)

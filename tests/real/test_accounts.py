@@ -111,3 +111,18 @@ def test_an_admin_in_the_journal_opens_the_door(start_daemon: Callable[..., Daem
     ]  # fmt: skip
     worker = ["worker", "--connect", f"127.0.0.1:{daemon.worker_port}", "--spool", str(tmp_path / "s")]
     assert _cronflowd(*worker).returncode == 77
+
+
+def test_with_require_auth_our_own_program_shows_its_token(
+    start_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """Over the unix socket, too; and without it nobody is let in there, not even root."""
+    data = tmp_path / "data"
+    token_file = _cronflowd("init", "--data", str(data)).stdout.strip()
+    daemon = start_daemon("--token-file", token_file, "--require-auth", data=data)
+    socket = f"unix:{daemon.unix_socket}"
+    assert _cronflowd("ls", "--connect", socket).returncode == 77
+    asked = _cronflowd("whoami", "--connect", socket, "--token-file", token_file)
+    assert (asked.returncode, asked.stdout) == (0, "admin role=admin\n")
+    made = _cronflowd("token", "--connect", socket, "--token-file", token_file, "add", "name=ci")
+    assert (made.stdout[:6], made.stdout[-3:]) == ("token\t", "\n1\n")
