@@ -6,7 +6,8 @@ their JSON form as well (see encoding.py).
 
 To change a fact's form: add a field with a default, so that old journals still read; or
 a new fact, keeping the old one's case in `state.apply`. Never rename or reuse. Then raise
-FACTS_VERSION and add a journal written by the release before to tests/data/.
+FACTS_VERSION and add a journal to tests/data/, as tests/lib/write_journal.py writes it with the change
+in it. Those that stand there stay: a test reads them for ever.
 """
 
 from __future__ import annotations
