@@ -48,11 +48,11 @@ def _troubles(state: State, query: q.AskHealth, now: datetime, is_full: bool) ->
     if longest and not any(worker.connected for worker in state.workers.values()):
         yield "workers", f"none is connected, and run {longest.id} of {longest.spec.name} waits for one"
     late = timedelta(seconds=query.late_s)
-    if (due := state.due.first()) and now - due[0] > late and not state.is_stale(due[0], due[-1]):
+    if (due := state.due.earliest()) and now - due[0] > late and not state.is_stale(due[0], due[-1]):
         late_s = (now - due[0]).total_seconds()
         yield "lateness", f"{state.tasks[due[-1]].name} was due {late_s:.0f} s ago, and nothing is decided"
-    if longest and now - longest.queued_at > late:
-        waited_s = (now - longest.queued_at).total_seconds()
+    if longest and (waited := now - state.set_by - longest.queued_at) > late:
+        waited_s = waited.total_seconds()
         yield "lateness", f"run {longest.id} of {longest.spec.name} has waited {waited_s:.0f} s for a worker"
     waiting = len(state.runs) - sum(len(worker.runs) for worker in state.workers.values())
     yield "queue", f"{waiting} runs wait" if waiting > query.queue else ""

@@ -204,10 +204,10 @@ def outcome_row(outcome: Outcome) -> Row:
     )  # fmt: skip
 
 
-def _active_row(run: Run) -> Row:
+def _active_row(state: State, run: Run) -> Row:
     return (
-        run.id, run.task_id, run.spec.name, run.attempt, run.shown, run.due_at, run.started_at, None,
-        run.worker, None, JsonOnly(""),
+        run.id, run.task_id, run.spec.name, run.attempt, run.shown, run.due_at,
+        state.shown(run.started_at), None, run.worker, None, JsonOnly(""),
     )  # fmt: skip
 
 
@@ -263,7 +263,7 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome], now: da
                 yield None
             elif run.id in state.runs or run.id not in state.outcomes:
                 if is_wanted(run):
-                    yield _active_row(run)
+                    yield _active_row(state, run)
             else:  # it has ended since the question was asked
                 yield from (outcome_row(end) for end in state.outcomes[run.id][-1:] if wanted(end))
         for outcome in in_slices(reversed(recent)):

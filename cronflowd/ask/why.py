@@ -78,7 +78,8 @@ def explain_found(
     rows += [(outcome.ended_at, f"{outcome.name}: {_tell_outcome(outcome)}") for outcome in other.outcomes]
     rows += [(None, f"{run.spec.name}: {_tell_run(state, run)}") for run in other.runs]
     if found.runs:
-        rows += [(run.started_at or run.sent_at, _tell_run(state, run)) for run in found.runs]
+        begun = ((state.shown(run.started_at or run.sent_at), run) for run in found.runs)
+        rows += [(at, _tell_run(state, run)) for at, run in begun]
         disposition = "pending"
     return rows, disposition
 
@@ -151,7 +152,8 @@ def _tell_run(state: State, run: Run) -> str:
     if run.shown == "queued":
         return f"{head}is queued and waits for {why_waiting(run, state)}"
     stopping = f"; it was told to stop ({run.ends_as})" if run.ends_as else ""
-    lease = f"; it is lost at {format_time(run.lease_until_at)}" if run.lease_until_at else ""
+    lost_at = state.shown(run.lease_until_at)
+    lease = f"; it is lost at {format_time(lost_at)}" if lost_at else ""
     return f"{head}is {run.shown} on worker {run.worker}{stopping}{lease}"
 
 

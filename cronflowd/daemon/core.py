@@ -46,6 +46,10 @@ STEPS_PER_BEAT = 500  # decisions about what is due, before connections get thei
 BEAT_S = 0.005  # the same in time; what is asserted is the number
 SLICES_AHEAD = 2  # of large changes that are on their way to the disk: replies wait behind them
 RETRY_S = 1.0  # what the journal refused is tried again so much later
+NO_ROOM = ("disk-full", "busy")
+MAX_REFUSED = 1000  # that are known to have been told of
+ASIDE_S = 10.0  # and what a rule refused
+IN_A_ROW = 3  # refusals of the journal, after which it is not asked again before that
 
 
 class Feed(Protocol):
@@ -88,6 +92,10 @@ class Core:
         self._touched: list[Link] = []
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
         self._insisted: list[Any] = []
+        self._aside: list[
+            tuple[float, int, Callable[[], object]]
+        ] = []  # a heap: when, and how, it comes back
+        self._refused: set[str] = set()  # what was told to be
         self._more = trio.Event()
         self.sliced = trio.Event()  # one more slice of what concerns very many tasks was taken
         self._armed: datetime | None = None
@@ -282,21 +290,15 @@ class Core:
         # One time for all: a step that was due must not be taken at another time than it was due at.
         now = self.look()
         state = self.state
+        while self._aside and self._aside[0][0] <= self._mark[1]:
+            heappop(self._aside)[2]()
         if state.to_judge or state.emitted or ((due := state.due.first()) and due[0] <= now):
             self.before_fires()
         try:
             # What cannot be taken back goes first, but does not keep what is due from being tried.
             waits = self._take_insisted(now)
-            until = perf_counter() + BEAT_S
-            for _ in range(0 if self._is_stopping else STEPS_PER_BEAT):
-                if (step := self.engine.next_step(now)) is None:
-                    break
-                self.submit(step, now=now)
-                if perf_counter() > until:
-                    return True
-            else:
-                if not self._is_stopping:
-                    return True
+            if not (self._is_stopping or self._take_steps(now)):
+                return True
         except Refusal as refusal:
             waits = refusal
         if waits:
@@ -304,8 +306,46 @@ class Core:
             self._arm(now + timedelta(seconds=RETRY_S))
         else:
             self._complained = False
-            self._arm(None if self._is_stopping else self.engine.next_due())
+            self._arm(None if self._is_stopping else self._next_look(now))
         return False
+
+    def _take_steps(self, now: datetime) -> bool:
+        """Takes what is due; False when there is more. Raises Refusal when the journal takes nothing.
+
+        Nothing that is refused may stop the others: it is set aside, and tried again later.
+        """
+        until, in_a_row = perf_counter() + BEAT_S, 0
+        for _ in range(STEPS_PER_BEAT):
+            if (step := self.engine.next_step(now)) is None:
+                return True
+            try:
+                self.submit(step, now=now)
+                in_a_row = 0
+                if self._refused:
+                    self._refused.discard(repr(step))
+            except Refusal as refusal:
+                is_full = refusal.code in NO_ROOM
+                self._set_aside(step, refusal, RETRY_S if is_full else ASIDE_S)
+                in_a_row += is_full
+                if in_a_row == IN_A_ROW:
+                    raise
+            if perf_counter() > until:
+                return False
+        return False
+
+    def _set_aside(self, step: Any, refusal: Refusal, for_s: float) -> None:
+        if (what := repr(step)) not in self._refused and len(self._refused) < MAX_REFUSED:
+            self._refused.add(what)
+            log.error("%s cannot be decided, and is tried again every %g s: %s", what, for_s, refusal)
+        back = self.engine.set_aside(step)
+        heappush(self._aside, (self._mark[1] + for_s, id(back), back))
+
+    def _next_look(self, now: datetime) -> datetime | None:
+        """When something is due again, or is tried again."""
+        times = [due] if (due := self.engine.next_due()) else []
+        if self._aside:
+            times.append(now + timedelta(seconds=self._aside[0][0] - self._mark[1]))
+        return min(times, default=None)
 
     def _take_insisted(self, now: datetime) -> Refusal | None:
         """Submits what is insisted on, in order; why some of it has to wait, though not what is behind it."""

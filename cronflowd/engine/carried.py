@@ -15,9 +15,10 @@ from .changelog import read_step, standing
 from .tables import Tables
 
 _RUN = (
-    "due_at", "queued_at", "by", "args", "attempt", "delayed_until_at", "worker", "sent_at", "started_at",
-    "lease_until_at", "output_bytes", "nth", "target", "blame", "unsent", "instance", "who", "fire",
+    "due_at", "by", "args", "attempt", "worker", "output_bytes", "nth", "target", "blame", "unsent",
+    "instance", "who", "fire",
 )  # fmt: skip
+_MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")
 _WORKER = (
     "name", "slots", "labels", "address", "since_at", "draining", "connected", "leaving", "instance",
     "connection",
@@ -31,11 +32,12 @@ def _task(task: Task) -> f.TaskCarried:
     )  # fmt: skip
 
 
-def _run(run: Run) -> f.RunCarried:
+def _run(state: Tables, run: Run) -> f.RunCarried:
+    measured: Any = {name: state.shown(at) for name, at in f.named(run, _MEASURED).items()}
     return f.RunCarried(
         run=run.id, task=run.task_id, record=run.spec.record, state=run.shown, stopping=run.ends_as,
         parked=run.state == "parked", awaits=run.state == "awaiting", renewed=run.lease_renewed,
-        **f.named(run, _RUN),
+        **f.named(run, _RUN), **measured,
     )  # fmt: skip
 
 
@@ -59,7 +61,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
     if (last := state.notice_failed) and last.to not in state.unheard:
         yield msgspec.structs.replace(last, over=True)
     for run_id in sorted(state.runs):
-        yield _run(state.runs[run_id])
+        yield _run(state, state.runs[run_id])
     yield from (msgspec.structs.replace(emitted, tasks=list(emitted.tasks)) for emitted in state.emitted)
     yield from state.unfinished.carry()
     yield from state.changes.carry()
@@ -103,10 +105,11 @@ def _task_carried(state: Tables, fact: f.TaskCarried, at: datetime, seq: int) ->
 
 def _run_carried(state: Tables, fact: f.RunCarried, at: datetime, seq: int) -> None:
     task = state.tasks.get(fact.task)
+    measured: Any = {name: at and at - state.set_by for name, at in f.named(fact, _MEASURED).items()}
     run = Run(
         fact.run, fact.task, state.read(fact.record), ends_as=fact.stopping, lease_renewed=fact.renewed,
         has_output=True,  # perhaps; what it was is in the journal, not in a checkpoint
-        **f.named(fact, _RUN),
+        **f.named(fact, _RUN), **measured,
     )  # fmt: skip
     state.put_run(run)
     state.ledger.take_run(run, at)

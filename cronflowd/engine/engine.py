@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from ..base.errors import Refusal
@@ -125,6 +126,7 @@ class Engine:
         self.state = state
         self.limits = limits or Limits()
         self.slices = Slices()
+        self._events_aside = set[int]()  # tasks that cannot fire now for what was emitted
         self._fired = 0  # tasks whose moment was decided since runs were last placed
         # What ends goes before what begins.
         self._alarms: tuple[tuple[Alarms[int, Run], Callable[[int], Any]], ...] = (
@@ -175,9 +177,10 @@ class Engine:
         state = self.state
         if (state.unread_runs or state.untold) and (unread := next_unread(state)):
             return unread
+        measured = now - state.set_by
         for alarms, order in self._alarms:
-            may_be = (alarms.heap and alarms.heap[0][0] <= now) or alarms.old
-            if may_be and (run := alarms.next_due(now)) is not None:
+            may_be = (alarms.heap and alarms.heap[0][0] <= measured) or alarms.old
+            if may_be and (run := alarms.next_due(measured)) is not None:
                 return order(run)
         if state.beats.late.heap and (silent := expectations.next_step(state, now)):
             return silent
@@ -185,15 +188,46 @@ class Engine:
             if (due := state.due.first()) and due[0] <= now:
                 self._fired += 1
                 return self._when_due(due[0], due[-1])
-            if state.emitted:
+            if state.emitted and (task_id := self._next_on()):
                 self._fired += 1
-                return o.FireOn(state.emitted[0].tasks[0])
+                return o.FireOn(task_id)
             if state.to_judge and (judged := next_judgement(state)):
                 return judged
         if (state.lanes.ready or state.lanes.leaving) and (places := choose(state)):
             return o.PlaceRuns(places)
         is_more_due, self._fired = self._fired >= FIRES_AHEAD, 0
         return self.next_step(now) if is_more_due else None
+
+    def _next_on(self) -> int | None:
+        """The next task to fire for an event."""
+        if not self._events_aside:
+            return self.state.emitted[0].tasks[0]
+        every = (task_id for emitted in self.state.emitted for task_id in emitted.tasks)
+        return next((task_id for task_id in every if task_id not in self._events_aside), None)
+
+    def set_aside(self, order: Any) -> Callable[[], object]:
+        """Lets all others go before what `next_step` gave; the answer brings it back."""
+        state = self.state
+        match order:
+            case o.FireOn(task=task_id):
+                self._events_aside.add(task_id)
+                return partial(self._events_aside.discard, task_id)
+            case o.PlaceRun(run=run_id):
+                found = state.lanes.next_ready()
+                assert found
+                assert found[0].id == run_id
+                return state.lanes.set_aside(*found)
+            case o.TellUnread(task=task_id):
+                del state.untold[task_id]
+                return lambda: task_id in state.unread and state.untold.setdefault(task_id)
+            case o.BreakRun(run=run_id) if run_id in state.unread_runs:
+                del state.unread_runs[run_id]
+                return partial(state.unread_runs.setdefault, run_id)
+            case o.AdmitRun() | o.BreakRun() | o.FireAfter():
+                judged, _ = state.to_judge.popitem(last=False)
+                return partial(state.to_judge.setdefault, judged)
+        alarms: Any = {kind: alarms for alarms, kind in self._alarms} | {o.MissBeat: state.beats.late}
+        return alarms.get(type(order), state.due).set_aside()  # type: ignore[no-any-return]
 
     def _when_due(self, due_at: datetime, task_id: int) -> Any:
         state = self.state
@@ -207,8 +241,9 @@ class Engine:
     def next_due(self) -> datetime | None:
         """When `next_step` has something again, if nothing else happens; None = never."""
         state = self.state
-        firsts = (state.due.first(), *(alarms.first() for alarms, _ in self._alarms))
-        times = [first[0] for first in firsts if first]
+        times = [first[0] + state.set_by for alarms, _ in self._alarms if (first := alarms.first())]
+        if first := state.due.first():
+            times.append(first[0])
         if late_at := expectations.next_due(state):
             times.append(late_at)
         return min(times, default=None)

@@ -216,7 +216,7 @@ def emit(state: State, order: o.EmitEvent, now: datetime, limits: Limits) -> Dec
 
 def _fire_on(state: State, order: o.FireOn, now: datetime, limits: Limits) -> Decision:
     """As it would have been when it was emitted: the daemon may have been killed just then."""
-    task, emitted = state.tasks[order.task], state.emitted[0]
+    task, emitted = state.tasks[order.task], state.unanswered[order.task][0]
     if task.is_used_up:
         decision = Decision(_passed_one(task, "skipped", emitted.due_at, reason("used-up"), None))
     else:
@@ -446,9 +446,13 @@ def ended_waiting(run: Run, state: str, why: Reason) -> list[f.Fact]:
 
 
 def ended(
-    run: Run, state: str, exit_code: int | None = None, why: Reason = "", final: bool = True
+    run: Run,
+    state: str,
+    exit_code: int | None = None,
+    why: Reason = "",
+    final: bool = True,
+    started_at: datetime | None = None,
 ) -> f.RunEnded:
-    started_at = run.started_at or run.sent_at
     # Of most there is little to tell, and each life ends here.
     plain: Reason = {"code": "asked", "who": run.who} if run.who else ""
     return f.RunEnded(

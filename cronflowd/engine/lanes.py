@@ -13,6 +13,7 @@ All of it is derived from the tables of runs and workers, and may be pruned at a
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush, heapreplace
 
@@ -133,6 +134,16 @@ class Lanes:
         """Nobody who is free takes the first of this lane: until a worker that would becomes free."""
         del self._ready_as[lane]
 
+    def set_aside(self, run: Run, lane: Lane) -> Callable[[], None]:
+        """Lets the others go before the first of this lane; the answer brings it back."""
+        heappop(self.heaps[lane[0]][lane[1]])
+
+        def come_back() -> None:
+            if self._stands((*_place(run), run.attempt)):
+                self.join(run)
+
+        return come_back
+
     def recount(self, worker: Worker) -> None:
         """Whether a worker would take a run may be otherwise now."""
         if worker.free <= 0 or worker.name in self.full:
@@ -162,15 +173,6 @@ class Lanes:
                 for work in works.keys() & worker.can:
                     if first := self.first_in((on, work)):
                         self._make_ready((on, work), first)
-
-    def step(self, by: timedelta) -> None:
-        """The clock was set: what waits has waited as long as before."""
-        # The same added to each leaves a heap a heap.
-        for works in self.heaps.values():
-            for heap in works.values():
-                heap[:] = [(at + by, run_id, attempt) for at, run_id, attempt in heap]
-        self.ready = [(at + by, run_id, lane) for at, run_id, lane in self.ready]
-        self._ready_as = {lane: (at + by, run_id) for lane, (at, run_id) in self._ready_as.items()}
 
 
 def accepts(worker: Worker, work: str, on: str) -> bool:

@@ -152,9 +152,9 @@ def why_waiting(run: Run, state: State) -> str:
         return "an earlier run of this task to end"
     if run.state == "awaiting" and (task := state.tasks.get(run.task_id)):
         return f"its dependencies: {', '.join(standing(state, task)[0])}"
-    if run.state == "delayed" and run.delayed_until_at:
+    if run.state == "delayed" and (until_at := state.shown(run.delayed_until_at)):
         why = "jitter" if run.attempt == 1 else "retry"
-        return f"{format_time(run.delayed_until_at)} ({why}=)"
+        return f"{format_time(until_at)} ({why}=)"
     able = [worker for worker in state.workers.values() if accepts(worker, run.spec.work, run.on)]
     if not able:
         where = "" if run.on == "any" else f" and is on={run.on}"

@@ -273,7 +273,8 @@ def _end(
     """The facts that end an attempt: for good, or with another one to follow."""
     again = not run.spec.unread and how in ("failed", "timeout", "lost")
     delay_s = _delay_s(state, run, how) if again else None
-    end = ended(run, how, exit_code, why, final=delay_s is None)
+    started_at = state.shown(run.started_at or run.sent_at)
+    end = ended(run, how, exit_code, why, delay_s is None, started_at)
     if began:
         end.started_at, end.began = now, True
     # Before the end: what comes after it would be late.
@@ -306,7 +307,7 @@ def unsent(state: State, run: Run, now: datetime) -> list[f.Fact]:
     why = reason("unreached", worker=run.worker)
     if run.state == "stopping":
         return _end(state, run, run.ends_as, None, why, now)
-    if wait_ends(run) <= now:
+    if wait_ends(run) + state.set_by <= now:
         again = replace(run, attempt=run.attempt + 1, worker=None, sent_at=None)
         return [f.RunUnsent(run.id, run.attempt), *_unused(state, again, "missed", why, now)]
     told = remark(run, f"attempt {run.attempt} never reached worker {run.worker}; it is queued again")

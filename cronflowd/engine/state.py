@@ -39,8 +39,6 @@ MAX_WORKERS_AWAY = 1000
 MAX_UNHEARD = 1000
 NOBODYS = "\n"  # no worker's memory is named so: none can know that it never got what a backup calls sent
 MAX_AHEAD = 10_000_000  # numbers of runs that are passed over because a worker holds one of them
-# From these something is counted, so a step of the clock moves them; `due_at` is a name and stays.
-_MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")
 
 
 # --- tasks ---
@@ -185,11 +183,11 @@ def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) ->
 def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> None:
     state.ledger.count_due(fact.due_at, at)
     task = state.tasks[fact.task]
-    run = Run(fact.run, fact.task, task.spec, fact.due_at, at, fact.by, fact.args)
+    run = Run(fact.run, fact.task, task.spec, fact.due_at, at - state.set_by, fact.by, fact.args)
     run.nth, run.target, run.who = fact.nth, fact.target, fact.who
     run.fire = _fire_of(state, task, run) if fact.target and task.runs else run.id
     if fact.not_before_at is not None:
-        run.delayed_until_at = run.queued_at = fact.not_before_at
+        run.delayed_until_at = run.queued_at = fact.not_before_at - state.set_by
     state.put_run(run)
     if fact.run >= state.next_run:
         state.next_run = fact.run + 1
@@ -238,6 +236,7 @@ def _run_admitted(state: Tables, fact: f.RunAdmitted, at: datetime, seq: int) ->
 
 def _go_on(state: Tables, run: Run, at: datetime) -> None:
     """Nothing of its own task holds it any more."""
+    at -= state.set_by
     run.queued_at = max(at, run.delayed_until_at or at)
     if run.queued_at == at:
         run.delayed_until_at = None
@@ -258,7 +257,7 @@ def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:
 
 def _send(state: Tables, run: Run, task: Task | None, name: str, at: datetime) -> None:
     run.move("sent")
-    run.worker, run.sent_at = name, at
+    run.worker, run.sent_at = name, at - state.set_by
     if task:
         task.held += 1
     if worker := state.workers.get(name):
@@ -282,7 +281,7 @@ def _run_started(state: Tables, fact: f.RunStarted, at: datetime, seq: int) -> N
     run = state.runs[fact.run]
     if run.state == "sent":  # or a KILL is on its way
         run.move("running")
-    run.started_at = at
+    run.started_at = at - state.set_by
 
 
 def _output_received(state: Tables, fact: f.OutputReceived, at: datetime, seq: int) -> None:
@@ -359,10 +358,10 @@ def _tell_of_end(state: Tables, task: Task, run: Run, how: Reason) -> None:
 
 def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    run.attempt, run.queued_at = fact.attempt, fact.not_before_at
+    run.attempt, run.queued_at = fact.attempt, fact.not_before_at - state.set_by
     run.worker = run.sent_at = run.started_at = run.lease_until_at = None
     run.lease_renewed = False
-    run.output_bytes, run.delayed_until_at = 0, fact.not_before_at
+    run.output_bytes, run.delayed_until_at = 0, run.queued_at
     if output := state.outputs.get(fact.run):
         output.attempt_from = len(output.lines)
     run.ends_as = ""  # that was the attempt before; this one may be stopped again
@@ -529,7 +528,7 @@ def _daemon_started(state: Tables, fact: f.DaemonStarted, at: datetime, seq: int
         # The clock stood still while no daemon ran: nobody loses a lease he could not renew. Once
         # only, or many starts would keep the slot of a run that nobody has taken for ever.
         if run.lease_until_at is not None and not run.lease_renewed:
-            state.lease(run, max(run.lease_until_at, fact.lease_until_at))
+            state.lease(run, max(run.lease_until_at + state.set_by, fact.lease_until_at))
             run.lease_renewed = True
 
 
@@ -546,17 +545,12 @@ def _clock_stepped(state: Tables, fact: f.ClockStepped, at: datetime, seq: int) 
     elif fact.by_s > BIG_STEP_S and at - timedelta(seconds=fact.by_s) >= OLDEST_TIME:
         state.jumped_upto_at, state.jumped_by_s = at, fact.by_s
     by = timedelta(seconds=fact.by_s)
-    for run in state.runs.values():
-        for name in _MEASURED:
-            if (moment_at := getattr(run, name)) is not None:
-                setattr(run, name, moment_at + by)
+    state.set_by += by
     state.beats.step(by)
     if fact.by_s > FAR_S:
         state.beats.give_grace(_beats_from(state, at))
     else:
         state.beats.give_grace(_beats_from(state, state.beats.from_at + by))
-    for moments in (state.delayed, state.leases, state.timeouts, state.missed, state.lanes):
-        moments.step(by)
 
 
 def _how_ended(fact: f.RunEnded) -> Reason:

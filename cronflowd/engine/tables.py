@@ -71,6 +71,9 @@ class Tables:
         # The daemon and its clock.
         self.tz = ""  # of the daemon that wrote last
         self.started_at: datetime | None = None
+        # By how much the clock was set, all in all. What is measured from one moment to a later one is kept
+        # without it, in runs and their indexes, so nothing has to be moved when the clock is.
+        self.set_by = timedelta(0)
         self.last_step_s: float | None = None
         self.last_step_at = _NO_TIME
         self.told_at = EPOCH  # of the newest fact: what the clock, as far as it was set since, showed last
@@ -179,7 +182,7 @@ class Tables:
         """A moment is new, however old its time: no jump of the clock went over it, unless one still does."""
         if self.jumped_upto_at is not None:
             # A replay must find the same, whatever counts no more in its heap.
-            while (first := self.due.first()) and self.is_stale(first[0], first[-1]):
+            while (first := self.due.earliest()) and self.is_stale(first[0], first[-1]):
                 pass
             if first is None or first[0] > self.jumped_upto_at:
                 self.jumped_upto_at = None
@@ -234,9 +237,13 @@ class Tables:
             self.missed.add((wait_ends(run), run.id))
             self.lanes.join(run)
 
+    def shown(self, at: datetime | None) -> datetime | None:
+        """What is measured as the clock shows it."""
+        return at and at + self.set_by
+
     def lease(self, run: Run, until_at: datetime) -> None:
         """From then on its worker is taken for lost."""
-        run.lease_until_at = until_at
+        run.lease_until_at = until_at - self.set_by
         self.leases.set(run.id, run)
 
     def _times_out(self, run: Run) -> datetime | None:

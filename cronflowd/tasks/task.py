@@ -390,7 +390,11 @@ def parse_json(text: str | bytes, what: str) -> object:
 
 
 class Run(msgspec.Struct, gc=False):
-    """One execution of a task that has not ended yet."""
+    """One execution of a task that has not ended yet.
+
+    What is measured (`queued_at`, `delayed_until_at`, `sent_at`, `started_at`, `lease_until_at`) is told by a
+    clock that was never set; `Tables.shown` is how the clock on the wall has it.
+    """
 
     id: int
     task_id: int
