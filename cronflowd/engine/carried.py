@@ -65,7 +65,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
     yield from (msgspec.structs.replace(emitted, tasks=list(emitted.tasks)) for emitted in state.emitted)
     yield from state.unfinished.carry()
     yield from state.changes.carry()
-    if again := state.unfinished.again:
+    for again in reversed(list(state.unfinished.each_again())):
         done = sorted(task_id for task_id in again.done if task_id > again.upto) or None
         yield f.RescheduleBegun(again.from_at, again.zoneless, again.upto or None, done)
 

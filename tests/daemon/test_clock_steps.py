@@ -392,6 +392,41 @@ def test_a_checkpoint_carries_what_was_moved(by_s: int) -> None:
     assert (again.last_step_s, again.last_step_at) == (by_s, life.clock.now())
 
 
+@pytest.mark.usefixtures("_one_by_one")
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize(("slept", "due"), [(0, [19]), (8 * HOUR, [22]), (2 * HOUR, [17, 18])])
+def test_what_shows_before_its_slice_is_due_though_all_is_looked_at_once_more(
+    slept: int, due: list[int], restarts: bool
+) -> None:
+    """HUP, or one more setting of the clock, after it was set back: nobody ever decided what had shown."""
+    life = Life(slices=0)
+    life.line("ADD overlap=allow 0 * * * * job")
+    life.wait(3 * HOUR + HOUR // 2)
+    life.step(-5 * HOUR)  # to 18:30
+    begin = len(life.journal.entries)
+    life.wait(HOUR)  # 19:00 shows, and the task has yet to be looked at
+    if slept:  # and the clock is set besides: one look sees both
+        life.clock.move(life.clock.now() + timedelta(seconds=slept))
+        life.clock.move(life.clock.now() - timedelta(hours=5), step=True)
+        life.look()
+    else:
+        life.core.submit(o.RescheduleTasks())
+    if restarts:
+        state = State("UTC")
+        for fact in life.core.state.carry():
+            state.apply(fact, life.clock.now())
+        assert list(state.carry()) == list(life.core.state.carry())
+        life.restart(0)
+    life.slices = None
+    life.look()
+    life.wait(2 * HOUR if slept == 2 * HOUR else 0)
+    found = [entry.fact for entry in life.journal.entries[begin:]]
+    assert [fact.due_at.hour for fact in found if isinstance(fact, f.RunQueued)] == due
+    assert sum(fact.count for fact in found if isinstance(fact, f.FiresPassed)) == (
+        3 if slept == 8 * HOUR else 0
+    )
+
+
 class Counting(dict[int, Any]):
     """A table that counts the rows that are looked at."""
 
