@@ -151,5 +151,5 @@ APPLY: dict[type[f.Fact], Callable[[Tables, Any, datetime, int], None]] = {
     f.WorkerCarried: _worker_carried,
     f.BulkCarried: lambda state, fact, at, seq: state.unfinished.bulk_carried(fact),
     f.ChangeCarried: lambda state, fact, at, seq: state.changes.open(fact.change, fact.made_at, fact),
-    f.StepCarried: lambda state, fact, at, seq: state.changes.add(read_step(fact)),
+    f.StepCarried: lambda state, fact, at, seq: state.changes.add(read_step(fact), True),
 }
