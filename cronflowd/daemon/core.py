@@ -47,6 +47,7 @@ BEAT_S = 0.005  # the same in time; what is asserted is the number
 SLICES_AHEAD = 2  # of large changes that are on their way to the disk: replies wait behind them
 RETRY_S = 1.0  # what the journal refused is tried again so much later
 NO_ROOM = ("disk-full", "busy")
+MAX_DROPPED = 1000  # runs whose output was dropped, before those that have ended are looked for
 MAX_REFUSED = 1000  # that are known to have been told of
 ASIDE_S = 10.0  # and what a rule refused
 IN_A_ROW = 3  # refusals of the journal, after which it is not asked again before that
@@ -86,6 +87,7 @@ class Core:
         self.max_outbox = max_outbox
         self.links: dict[str, Link] = {}
         self.rivals = Rivals()
+        self.dropped: dict[tuple[int, int], int] = {}  # characters of output, by run and attempt
         self.feeds: list[Feed] = []
         self.on_pass: Callable[[], object] = lambda: None  # called once a pass: feeds the watchdog
         self.before_fires: Callable[[], object] = lambda: None  # before moments that have come are decided
@@ -121,7 +123,20 @@ class Core:
     def output_of(self, worker: str, run: int, attempt: int) -> int | None:
         """Characters of output that are kept of an attempt; None where that worker does not hold it."""
         held = held_run(self.state, worker, run, attempt)
-        return held.output_bytes if held else None
+        return held.output_bytes + self.dropped.get((run, attempt), 0) if held else None
+
+    def drop_output(self, worker: str, run: int, size: int) -> None:
+        """So much that has come of a run's output could not be kept, and is not wanted again."""
+        if (held := self.state.runs.get(run)) and held.worker == worker:
+            if len(self.dropped) >= MAX_DROPPED:
+                runs = self.state.runs
+                self.dropped = {key: number for key, number in self.dropped.items() if key[0] in runs}
+            self.dropped[run, held.attempt] = size
+
+    def take_dropped(self, worker: str, run: int) -> int:
+        """How much that was; it is told now."""
+        held = self.state.runs.get(run)
+        return self.dropped.pop((run, held.attempt), 0) if held and held.worker == worker else 0
 
     def now(self) -> datetime:
         """The wall clock, as the core's one clock reads it."""

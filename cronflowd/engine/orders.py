@@ -207,6 +207,7 @@ class ReportOutput(Order):
     worker: str
     run: int
     lines: list[list[Any]]  # as in base/output.py
+    dropped: int = 0  # characters that came before these and could not be kept
 
 
 class ReportEnded(Order):

@@ -324,7 +324,7 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
     if run is None or run.worker != order.worker:
         return Decision()  # of a run that is over for us; its DONE will be told as late
     lines: list[list[Any]] = []
-    limit, omitted = limits.output_bytes, 0
+    limit, omitted = limits.output_bytes, order.dropped
     room, is_told = limit - run.output_bytes, run.output_bytes > limit
     for line in order.lines:
         size = size_of((line,))

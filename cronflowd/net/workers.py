@@ -66,12 +66,15 @@ class Dispatch(Protocol):
     heartbeat_s: float
     kill_grace_s: float
     max_outbox: int
+    dropped: dict[tuple[int, int], int]
 
     @property
     def lease_s(self) -> float: ...
     @property
     def output_limit(self) -> int: ...
     def output_of(self, worker: str, run: int, attempt: int) -> int | None: ...
+    def drop_output(self, worker: str, run: int, size: int) -> None: ...
+    def take_dropped(self, worker: str, run: int) -> int: ...
     def next_number(self) -> int: ...
     def submit(self, order: Any, who: str | None = None, now: datetime | None = None) -> Any: ...
     def insist(self, order: Any) -> None: ...
@@ -97,7 +100,6 @@ class Link:
     pending_bytes: int = 0
     given_bytes: int = 0  # to the outbox, ever
     orders: deque[tuple[int, str]] = field(factory=deque)  # (where it ends, the line)
-    dropped: dict[int, int] = field(factory=dict)  # characters of output that were not kept, by run
     is_held_back: bool = False  # it is given no more runs until it has taken what it is owed
     offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
     rtt_s: float | None = None  # what it measured from one BEAT to the answer
@@ -486,20 +488,22 @@ class Batch:
     def _flush_output(self) -> None:
         if self.output:
             lines, self.output = self.output, []
-            try:
-                self._submit(o.ReportOutput(self.link.name, self.output_run, lines))
-            except Refusal as refusal:
-                # Output is the first to go when the disk is full, so that ends can still be written.
-                if not (had := self.link.dropped.get(self.output_run, 0)):
-                    log.warning("output of run %d is dropped: %s", self.output_run, refusal)
-                self.link.dropped[self.output_run] = had + size_of(lines)
+            self._report_output(self.output_run, lines)
 
-    def _tell_dropped(self, run: int) -> None:
-        """Before a run's end, how much of its output no disk had room for; a remark may use the reserve."""
-        if number := self.link.dropped.pop(run, 0):
-            text = f"{number} characters of its output were not kept: the disk was full"
-            with suppress(Refusal):
-                self._submit(o.ReportOutput(self.link.name, run, [[0, text]]))
+    def _report_output(self, run: int, lines: list[list[Any]]) -> None:
+        """Output, and before it how much no disk had room for; a remark alone may use the reserve."""
+        worker = self.link.name
+        dropped = self.core.take_dropped(worker, run) if self.core.dropped else 0
+        if dropped:
+            text = f"{dropped} characters of its output were not kept: the disk was full"
+            lines = [[0, text], *lines]
+        try:
+            self._submit(o.ReportOutput(worker, run, lines, dropped))
+        except Refusal as refusal:
+            # Output is the first to go when the disk is full, so that ends can still be written.
+            if not dropped:
+                log.warning("output of run %d is dropped: %s", run, refusal)
+            self.core.drop_output(worker, run, dropped + size_of(line for line in lines if line[0]))
 
     def _out(self, rest: str) -> None:
         run, fd, text = _split(rest, 3, "OUT RUN FD TEXT")
@@ -524,8 +528,8 @@ class Batch:
         if "why" in details:
             details["why"] = readable(unescape(details["why"]))  # a line of output like those of OUT
         began = bool(self.begun) and self.begun.pop(which, False) is None
-        if self.link.dropped:
-            self._tell_dropped(int(run))
+        if self.core.dropped:
+            self._report_output(int(run), [])
         order = o.ReportEnded(self.link.name, int(run), int(attempt), int(exit_code), details, began)
         self.core.submit(order, None, self.now)
 
