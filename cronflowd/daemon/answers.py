@@ -47,7 +47,7 @@ from ..tasks.task import Outcome
 from . import crontab_orders
 from .bulk import in_turns
 from .core import Core
-from .feeds import LogFeed, WatchHub
+from .feeds import LogHub, WatchHub
 from .files import Files
 from .past import MAX_OLD_ROWS, Past
 
@@ -78,7 +78,7 @@ class Answers:
         self.default_tz = core.state.default_tz
         self._context = grammar.Context(core.now(), self.default_tz, core.state.templates)  # of the last line
         self.files = Files(core, data)
-        self.hub = WatchHub(core)
+        self.hub, self.logs = WatchHub(core), LogHub(core)
 
     @property
     def gate(self) -> Gate:
@@ -451,13 +451,12 @@ class Answers:
     async def _follow(self, run: int, session: Session, only_fd: int | None) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""
         self._have_place()
-        feed = LogFeed(self.core, session, run, only_fd)
+        feed = self.logs.follow(session, run, only_fd)
         session.data.append(feed)
-        self.core.feeds.append(feed)
         session.is_live = True  # and no session: a script that waits for a job gets its prompt back
         try:
             upto = self.core.last_seq
-            feed.past(await self._lines(run, upto), upto)
+            await feed.past(await self._lines(run, upto), upto)
             await feed.ended.wait()
         finally:
             session.is_live = False
@@ -474,8 +473,7 @@ class Answers:
 
     def _have_place(self) -> None:
         """Refuses one more that watches."""
-        # The hub, which is one of the feeds while anybody watches, stands for one of its watchers.
-        if len(self.core.feeds) + max(0, len(self.hub.watchers) - 1) >= MAX_FEEDS:
+        if self.logs.count + len(self.hub.watchers) >= MAX_FEEDS:
             raise Refusal("too-many", f"{MAX_FEEDS} connections are watching already")
 
 

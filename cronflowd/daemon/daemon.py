@@ -271,6 +271,7 @@ class Daemon:
             self._warn_of_unread()
             await in_turns(self.answers.files.find_calendars())
             self.core.insist(RescheduleTasks())
+            log.info("all tasks were read again")
             systemd.notify("READY=1")
 
     # --- ending ---

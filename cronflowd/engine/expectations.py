@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any
 
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.text import escape, format_time
+from ..base.walks import in_slices
 from ..schedules.english import parse_moment
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.zones import format_duration, parse_duration
@@ -29,6 +32,7 @@ from .state import State
 MAX_EXPECTATIONS = 10_000
 MAX_DESC_BYTES = 1024
 MIN_INTERVAL_S = 1.0
+Row = tuple[Any, ...]
 COLUMNS = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc", "start")
 NOBODY = ("note", "nobody is told: give notify=, or start the daemon with --notify")
 
@@ -230,15 +234,16 @@ def rescheduled(state: State, now: datetime) -> Iterator[f.Fact]:
 def show(state: State, now: datetime) -> Reply:
     """EXPECTS: in order of names."""
     is_paused = state.is_all_paused(now)
-    rows = [
-        (
-            each.name, "paused" if is_paused else each.state, each.beaten_at, state.beats.late_at(each),
-            each.every, format_duration(each.grace_s), each.text or None, each.notify or None,
-            each.desc or None, each.start_at,
-        )
-        for _, each in sorted(state.beats.expected.items())
-    ]  # fmt: skip
-    return Reply("", {}, COLUMNS, rows, "rows")
+
+    def rows() -> Iterator[Row | None]:
+        for each in in_slices(sorted(state.beats.expected.values(), key=attrgetter("name"))):
+            yield None if each is None else (
+                each.name, "paused" if is_paused else each.state, each.beaten_at, state.beats.late_at(each),
+                each.every, format_duration(each.grace_s), each.text or None, each.notify or None,
+                each.desc or None, each.start_at,
+            )  # fmt: skip
+
+    return Reply("", {}, COLUMNS, rows(), "rows")
 
 
 EXPECT: Rules = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from ..base.errors import Refusal
@@ -206,10 +207,11 @@ def fire_now(
 
 def emit(state: State, order: o.EmitEvent, now: datetime, limits: Limits) -> Decision:
     """EMIT: who waits for it fires, in steps of their own; nothing was missed by those who come later."""
-    waiting = sorted(state.listeners.get(order.event, ()))
-    tasks = [task_id for task_id in waiting if not state.tasks[task_id].is_used_up]
+    every = state.listeners.get(order.event, ())
+    waiting = (task_id for task_id in every if not state.tasks[task_id].is_used_up)
+    tasks = sorted(islice(waiting, MAX_LISTENERS + 1))
     if len(tasks) > MAX_LISTENERS:
-        raise Refusal("limit", f"{len(tasks)} tasks wait for {order.event}; at most {MAX_LISTENERS} can")
+        raise Refusal("limit", f"more than {MAX_LISTENERS} tasks wait for {order.event}; no more can")
     reply = Reply(f"{len(tasks)}", {"tasks": len(tasks)})
     return Decision([f.EventEmitted(order.event, now, tasks, order.args or None)] if tasks else [], reply)
 
@@ -390,10 +392,11 @@ def overlap(state: State, task: Task, run: int) -> Overlap:
     mode = task.spec.options.overlap or state.common.overlap
     if not task.runs or mode == "allow":
         return "", False, [], []
+    if mode == "skip":
+        first = state.runs[task.runs[0]]
+        return reason("overlap", run=first.id, state=first.shown), False, [], []
     active = [state.runs[run] for run in task.runs]
     waiting = sum(run.state == "parked" for run in active)
-    if mode == "skip":
-        return reason("overlap", run=active[0].id, state=active[0].shown), False, [], []
     if mode == "replace":
         facts, messages = _stop_all(active, reason("replaced", run=run))
         must_wait = any(run.state not in WAITING for run in active)

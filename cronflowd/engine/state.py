@@ -634,11 +634,6 @@ class State(Tables):
         """The whole state as facts; applied to an empty State they give this one again."""
         return carried.carry(self)
 
-    def _is_of_today(self, run: Run) -> bool:
-        """Whether its task is there, and was not changed since it was queued."""
-        task = self.tasks.get(run.task_id)
-        return task is not None and task.spec is run.spec
-
     def parse_again(self) -> Generator[None, None, None]:
         """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
         for task in self.tasks.walk():
@@ -647,8 +642,10 @@ class State(Tables):
             yield
         for run in list(self.runs.values()):
             yield
-            if run.id in self.runs and not self._is_of_today(run):
-                run.spec = self.read(run.spec.record)
+            task = self.tasks.get(run.task_id)
+            if run.id in self.runs and not (task and task.spec is run.spec):
+                is_its = task and task.spec.record == run.spec.record
+                run.spec = task.spec if task and is_its else self.read(run.spec.record)
                 self.put_run(run)
         yield from self.changes.forget_parsed()
 
@@ -659,7 +656,3 @@ class State(Tables):
             task.spec = new
             self.put(task)  # with all that may be read of it now, or no longer
         task.spec, task.run_head = new, ""
-        for run in [self.runs[number] for number in task.runs]:
-            if run.spec is old:
-                run.spec = new
-                self.put_run(run)
