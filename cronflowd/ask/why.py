@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 
 from ..base.text import format_time
+from ..base.walks import in_slices
 from ..engine.fires import cause_of, day_off, out_of_bounds
 from ..engine.placement import why_waiting
 from ..engine.state import State
@@ -47,16 +49,15 @@ def concerns(at: datetime, wanted: Callable[[Outcome], bool]) -> Callable[[Outco
     return is_about
 
 
-def newest_moment(runs: list[Run], newest: Outcome | None) -> datetime | None:
-    """The moment that WHY without a time is about: of the run under way, or else of the last one."""
-    return runs[0].due_at if runs else newest.due_at if newest else None
-
-
-def runs_of(state: State, ref: str) -> list[Run]:
-    """The runs of a task that have not ended, also if the task itself is gone."""
-    is_about = about(state, ref)
-    runs = (run for run in state.runs.values() if is_about(run.task_id, run.spec.name))
-    return sorted(runs, key=lambda run: -run.task_id)  # first those of the task that is, not of one that was
+def runs_of(state: State, ref: str) -> Iterator[Run | None]:
+    """The runs of a task that have not ended; then those of tasks that are gone."""
+    is_about, task = about(state, ref), state.find(ref)
+    gone = (list(runs) for runs in reversed(list(state.orphans.values())))
+    for number in in_slices(chain(list(task.runs) if task else (), chain.from_iterable(gone))):
+        if number is None:
+            yield None
+        elif (run := state.runs.get(number)) and is_about(run.task_id, run.spec.name):
+            yield run
 
 
 def explain_found(

@@ -49,7 +49,7 @@ from .bulk import in_turns
 from .core import Core
 from .feeds import LogHub, WatchHub
 from .files import Files
-from .past import MAX_OLD_ROWS, Past
+from .past import Past
 
 log = logging.getLogger("cronflowd.answers")
 
@@ -318,9 +318,7 @@ class Answers:
         wanted = views.wanted_outcomes(question, state, now)
         older: list[Outcome] = []
         reply = views.list_runs(state, question, older, now)  # now, though what is older comes later
-        most, have = MAX_OLD_ROWS, sum(map(wanted, past.recent))
-        if question.limit is not None:
-            most = min(most, question.offset + question.limit - have)
+        most = None if question.limit is None else question.offset + question.limit
         older += await past.older(wanted, most)
         return reply
 
@@ -351,13 +349,14 @@ class Answers:
         wanted = partial(views.wanted_outcomes, views.all_runs(question.ref), state, now)
         zone = task.spec.schedule.tz if task else self.default_tz
         at = parse_moment(question.time, zone, now, past=True) if question.time else None
-        # Copies: what ends while the journal is read is told as it was when this was asked.
-        past, active = self._past(), [copy(run) for run in why.runs_of(state, question.ref)]
         if at is None:
-            newest = await past.newest(wanted(), 1)
-            at = why.newest_moment(active, newest[0] if newest else None)
+            at = await self._newest_moment(question.ref, wanted())
+        # Copies: what ends while the journal is read is told as it was when this was asked.
+        its = (run and (copy(run) if run.due_at == at else None) for run in why.runs_of(state, question.ref))
+        active = await _in_turns(its)
+        past, runs = self._past(), [run for run in active if run.id in state.runs]
         outcomes = await past.newest(why.concerns(at, wanted())) if at else []
-        found = why.Found([run for run in active if run.due_at == at], outcomes[::-1])
+        found = why.Found(runs, outcomes[::-1])
         if at is None or not (found.runs or found.outcomes):
             task = views.find(state, question.ref)
             if at is None:
@@ -371,6 +370,15 @@ class Answers:
         if task and not (question.time or task.runs):
             rows += why.tell_waiting(state, task)  # what comes next
         return _why_reply(rows, disposition)
+
+    async def _newest_moment(self, ref: str, wanted: Callable[[Outcome], bool]) -> datetime | None:
+        """The moment that WHY without a time is about: of the run under way, or else of the last one."""
+        for run in why.runs_of(self.core.state, ref):
+            if run:
+                return run.due_at
+            await trio.lowlevel.checkpoint()
+        newest = await self._past().newest(wanted, 1)
+        return newest[0].due_at if newest else None
 
     async def _remarks(self, found: why.Found) -> list[str]:
         """The daemon's own lines in the LOG of these runs."""
@@ -392,7 +400,9 @@ class Answers:
     async def _log_of(self, asked: q.ShowLog, session: Session) -> Reply:
         """LOG REF: of its newest run, or of one before that."""
         ref, state = asked.ref, self.core.state
-        found = dict.fromkeys(sorted((run.id for run in why.runs_of(state, ref)), reverse=True))
+        runs: list[int] = []
+        await _in_turns(why.runs_of(state, ref), lambda run: runs.append(run.id))
+        found = dict.fromkeys(sorted(runs, reverse=True))
         wanted = views.wanted_outcomes(views.all_runs(ref), state, self.core.now())
 
         def is_next(outcome: Outcome) -> bool:
@@ -406,8 +416,8 @@ class Answers:
         if asked.back >= len(found):
             if not found:
                 views.find(state, ref)
-            runs = f"no run so far back is known, but {len(found)}" if found else "it has not run yet"
-            raise Refusal("not-found", f"{escape(ref[:80])}: {runs}")
+            known = f"no run so far back is known, but {len(found)}" if found else "it has not run yet"
+            raise Refusal("not-found", f"{escape(ref[:80])}: {known}")
         run = list(found)[asked.back]
         if asked.follow and run in state.runs:
             return await self._follow(run, session, asked.fd)
