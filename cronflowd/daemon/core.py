@@ -349,10 +349,11 @@ class Core:
         return False
 
     def _set_aside(self, step: Any, refusal: Refusal, for_s: float) -> None:
+        if (back := self.engine.set_aside(step)) is None:
+            return
         if (what := repr(step)) not in self._refused and len(self._refused) < MAX_REFUSED:
             self._refused.add(what)
             log.error("%s cannot be decided, and is tried again every %g s: %s", what, for_s, refusal)
-        back = self.engine.set_aside(step)
         heappush(self._aside, (self._mark[1] + for_s, id(back), back))
 
     def _next_look(self, now: datetime) -> datetime | None:

@@ -47,7 +47,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
         state.next_task, state.next_run, state.paused_all, state.paused_until_at, state.paused_why, state.tz,
         list(state.saved), dict(state.totals),
         state.last_step_s, state.last_step_at, state.beats.from_at, state.decided_upto_at,
-        state.jumped_upto_at, state.jumped_by_s if state.jumped_upto_at else None,
+        state.jumped_upto_at, state.jumped_by_s if state.jumped_upto_at else None, dict(state.leaving),
     )  # fmt: skip
     yield from (f.TemplateSet(name, words) for name, words in state.templates.items())
     yield f.LedgerCarried(state.ledger.carry())
@@ -86,6 +86,8 @@ def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) 
     state.beats.give_grace(fact.beats_from_at or state.beats.from_at)
     state.decided_upto_at = fact.decided_upto_at or at
     state.jumped_upto_at, state.jumped_by_s = fact.jumped_upto_at, fact.jumped_by_s or 0.0
+    for task_id, why in fact.leaving.items():
+        state.leave(task_id, why)
     state.history_from_seq = seq
     state.ledger.take_totals(fact.totals, at)
 

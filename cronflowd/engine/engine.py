@@ -26,9 +26,9 @@ from . import orders as o
 from .alarms import Alarms
 from .definitions import DEFINE, saved_fact, undecided_from
 from .dependencies import next_judgement
-from .fires import FIRES, fire_now, next_unread, out_of_bounds
+from .fires import FIRES, fire_now, next_orphan, next_unread, out_of_bounds
 from .many import MANY, is_planned
-from .placement import choose
+from .placement import PLACED_TOGETHER, choose
 from .rules import Decision, Limits, Rule, Rules
 from .runs import RUNS
 from .slices import SLICES, Slices, look_again, reschedule
@@ -126,6 +126,7 @@ class Engine:
         self.state = state
         self.limits = limits or Limits()
         self.slices = Slices()
+        self._alone = 0  # so many placings are to be of one run each
         self._events_aside = set[int]()  # tasks that cannot fire now for what was emitted
         self._fired = 0  # tasks whose moment was decided since runs were last placed
         # What ends goes before what begins.
@@ -177,6 +178,8 @@ class Engine:
         state = self.state
         if (state.unread_runs or state.untold) and (unread := next_unread(state)):
             return unread
+        if state.to_end:
+            return next_orphan(state)
         measured = now - state.set_by
         for alarms, order in self._alarms:
             may_be = (alarms.heap and alarms.heap[0][0] <= measured) or alarms.old
@@ -193,10 +196,20 @@ class Engine:
                 return o.FireOn(task_id)
             if state.to_judge and (judged := next_judgement(state)):
                 return judged
-        if (state.lanes.ready or state.lanes.leaving) and (places := choose(state)):
-            return o.PlaceRuns(places)
+        lanes = state.lanes
+        if (lanes.ready or lanes.leaving or lanes.tired) and (placing := self._next_places()):
+            return placing
         is_more_due, self._fired = self._fired >= FIRES_AHEAD, 0
         return self.next_step(now) if is_more_due else None
+
+    def _next_places(self) -> Any | None:
+        """Where the next runs go; several in one decision, unless one of those before was refused."""
+        if self.state.lanes.tired:
+            self.state.lanes.go_on()
+            return o.PassOver()
+        together, self._alone = 1 if self._alone else PLACED_TOGETHER, max(0, self._alone - 1)
+        places = choose(self.state, together)
+        return o.PlaceRuns(places) if places else None
 
     def _next_on(self) -> int | None:
         """The next task to fire for an event."""
@@ -205,24 +218,27 @@ class Engine:
         every = (task_id for emitted in self.state.emitted for task_id in emitted.tasks)
         return next((task_id for task_id in every if task_id not in self._events_aside), None)
 
-    def set_aside(self, order: Any) -> Callable[[], object]:
-        """Lets all others go before what `next_step` gave; the answer brings it back."""
+    def set_aside(self, order: Any) -> Callable[[], object] | None:
+        """Lets all others go before what `next_step` gave; the answer brings it back. None: it comes in parts."""
         state = self.state
         match order:
             case o.FireOn(task=task_id):
                 self._events_aside.add(task_id)
                 return partial(self._events_aside.discard, task_id)
-            case o.PlaceRun(run=run_id):
-                found = state.lanes.next_ready()
-                assert found
-                assert found[0].id == run_id
-                return state.lanes.set_aside(*found)
+            case o.PlaceRuns(places=[(run_id, _)]):
+                return state.lanes.set_aside(run_id)
+            case o.PlaceRuns():
+                self._alone = len(order.places)  # the next ones are placed one by one: some can be
+                return None
             case o.TellUnread(task=task_id):
                 del state.untold[task_id]
                 return lambda: task_id in state.unread and state.untold.setdefault(task_id)
             case o.BreakRun(run=run_id) if run_id in state.unread_runs:
                 del state.unread_runs[run_id]
                 return partial(state.unread_runs.setdefault, run_id)
+            case o.EndRun():
+                task_id, looked_at = state.to_end.popitem(last=False)
+                return partial(state.to_end.setdefault, task_id, looked_at)
             case o.AdmitRun() | o.BreakRun() | o.FireAfter():
                 judged, _ = state.to_judge.popitem(last=False)
                 return partial(state.to_judge.setdefault, judged)

@@ -505,6 +505,7 @@ class StateCarried(Fact):
     decided_upto_at: datetime | None = None
     jumped_upto_at: datetime | None = None
     jumped_by_s: float | None = None
+    leaving: dict[int, str] = msgspec.field(default_factory=dict)  # see `Tables`
 
 
 class TaskCarried(Fact):

@@ -8,6 +8,7 @@ meanwhile are judged in one step, whatever their number.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import islice
@@ -23,6 +24,7 @@ from ..tasks.reasons import Reason, in_words, reason, shortened
 from ..tasks.task import MAX_PARKED_RUNS, WAITING, Run, Task, TaskSpec
 from . import facts as f
 from . import orders as o
+from .alarms import MAX_STALE
 from .dependencies import standing
 from .placement import all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
@@ -185,6 +187,22 @@ def next_unread(state: State) -> Any | None:
             return o.BreakRun(run_id, run.spec.unread.reason)
         del state.unread_runs[run_id]
     return o.TellUnread(next(iter(state.untold))) if state.untold else None
+
+
+def next_orphan(state: State) -> Any | None:
+    """What still waits of a task that is gone, as the next order."""
+    task_id, looked_at = next(iter(state.to_end.items()))
+    if why := state.leaving.get(task_id):
+        runs = state.orphans[task_id]
+        begin = bisect_right(runs, looked_at)  # they stand in the order of their numbers
+        for run in runs[begin : begin + MAX_STALE]:
+            if state.runs[run].state in WAITING:
+                return o.EndRun(run, reason(why))
+            state.to_end[task_id] = run
+        if begin + MAX_STALE < len(runs):
+            return o.PassOver()
+    del state.to_end[task_id]
+    return o.PassOver()
 
 
 ANY = ("",)
@@ -482,6 +500,11 @@ FIRES: Rules = {
     o.EmitEvent: Rule(emit, "EMIT"),
     o.FireOn: Rule(_fire_on),
     o.FireTask: Rule(_fire_task),
+    o.EndRun: Rule(
+        lambda state, order, now, limits: Decision(
+            ended_waiting(state.runs[order.run], "cancelled", order.why)
+        )
+    ),
     o.FireAfter: Rule(
         lambda state, order, now, limits: fire_now(state, state.tasks[order.task], "after", now, order.broken)
     ),

@@ -334,6 +334,13 @@ class AdmitRun(Order):
     run: int
 
 
+class EndRun(Order):
+    """It waits, and its task is gone."""
+
+    run: int
+    why: Reason
+
+
 class BreakRun(Order):
     """One of them has not."""
 

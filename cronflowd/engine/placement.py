@@ -25,13 +25,13 @@ PLACED_TOGETHER = 50  # in one decision
 _told: list[tuple[datetime | None, str]] = [(None, "")]  # the last moment that was told, and how
 
 
-def choose(state: State) -> list[tuple[int, str]]:
+def choose(state: State, most: int = PLACED_TOGETHER) -> list[tuple[int, str]]:
     """The next runs to send and where to, as they would be chosen one after the other."""
     lanes = state.lanes
     lanes.take_back()
     places: list[tuple[int, str]] = []
     left = {worker.name: worker.free for worker in lanes.free.values()}
-    while len(places) < PLACED_TOGETHER and (found := lanes.next_ready()):
+    while len(places) < most and (found := lanes.next_ready()):
         run, (on, work) = found
         if worker := best_worker(work, on, lanes.free.values(), left):
             places.append((run.id, worker.name))

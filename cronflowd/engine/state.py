@@ -25,7 +25,7 @@ from .beats import FAR_S
 from .carried import whole_task
 from .ledger import judge, outcome_of
 from .steps import Applier, noted
-from .tables import WELL, Output, Tables, counts, of_one_fire, receiver
+from .tables import ENDED_AT_ONCE, WELL, Output, Tables, counts, of_one_fire, receiver
 
 # A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
 # just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
@@ -59,6 +59,7 @@ def _task_added(state: Tables, fact: f.TaskAdded, at: datetime, seq: int) -> Non
 
 def _take_back_runs(state: Tables, task: Task) -> None:
     """A task is brought back that was removed while it ran: what still runs is its own again."""
+    state.leaving.pop(task.id, None)
     task.runs = state.orphans.pop(task.id, [])
     task.held = sum(state.runs[run].worker is not None for run in task.runs)
 
@@ -115,6 +116,8 @@ def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) ->
         pass
     if task.runs:
         state.orphans[fact.id] = task.runs
+    if len(task.runs) > ENDED_AT_ONCE:
+        state.leave(fact.id, fact.why)
     state.forget_told(f"task:{fact.id}")
 
 
@@ -342,6 +345,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
         runs.remove(fact.run)
         if not runs:
             del state.orphans[fact.task]
+            state.leaving.pop(fact.task, None)
 
 
 def _tell_of_end(state: Tables, task: Task, run: Run, how: Reason) -> None:

@@ -30,6 +30,7 @@ from .unfinished import Unfinished
 RANK = {"high": 0, "medium": 1, "low": 2}
 MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
 SAVES_KEPT = 2  # the file on disk is one of the last two saves, whenever the power went
+ENDED_AT_ONCE = 20  # runs of a task that leaves, beyond which those that wait end one by one behind it
 WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
 
 
@@ -100,6 +101,8 @@ class Tables:
         self.due = Alarms(self.tasks, attrgetter("due_at"))
         self.paused: Numbered[None] = Numbered()  # those that are paused themselves, perhaps until a time
         self.orphans: dict[int, list[int]] = {}  # runs of tasks that were removed, which may come back
+        self.leaving: dict[int, str] = {}  # of these, whose runs that wait have yet to end; and why
+        self.to_end: OrderedDict[int, int] = OrderedDict()  # the same; and up to which run that was looked at
         self.unread: dict[int, None] = {}  # tasks whose records cannot be read
         self.untold: OrderedDict[int, None] = OrderedDict()  # those of which that has not been said
         # Indexes of runs.
@@ -203,6 +206,11 @@ class Tables:
         self.emitted.append(emitted)
         for task_id in emitted.tasks:
             self.unanswered.setdefault(task_id, []).append(emitted)
+
+    def leave(self, task_id: int, why: str) -> None:
+        """What still waits of a task that is gone ends one by one."""
+        self.leaving[task_id] = why
+        self.to_end[task_id] = 0
 
     def answer_event(self, task_id: int) -> bool:
         """A task has fired for the oldest event that it had not yet; False if there was none."""
