@@ -219,7 +219,7 @@ class Engine:
         return next((task_id for task_id in every if task_id not in self._events_aside), None)
 
     def set_aside(self, order: Any) -> Callable[[], object] | None:
-        """Lets all others go before what `next_step` gave; the answer brings it back. None: it comes in parts."""
+        """Lets all others go before what `next_step` gave; the answer brings it back. None: parts do."""
         state = self.state
         match order:
             case o.FireOn(task=task_id):
