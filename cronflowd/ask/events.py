@@ -71,7 +71,8 @@ def _describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
             row = (at, name, fact.task, fact.name, fact.run, fact.attempt, fact.worker, detail)
             return Event("runs", fact.task, row)
         case f.WorkerJoined() | f.WorkerLeft() | f.WorkerLeaving():
-            row = (at, name, None, None, None, None, fact.name, getattr(fact, "why", None))
+            why = in_words(fact.why) if isinstance(fact, f.WorkerLeft) else None
+            row = (at, name, None, None, None, None, fact.name, why)
             return Event("workers", None, row)
         case f.ExpectationSet() | f.ExpectationForgotten() | f.BeatReceived() | f.BeatMissed():
             return _task(at, name, None, fact.name, _about_beat(fact))

@@ -43,6 +43,7 @@ from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
 from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
+from ..tasks.reasons import in_words, worded
 from ..tasks.task import Outcome
 from . import crontab_orders
 from .bulk import in_turns
@@ -384,7 +385,8 @@ class Answers:
         """The daemon's own lines in the LOG of these runs."""
         runs = {row.run for row in found.outcomes if row.run} | {run.id for run in found.runs}
         upto = self.core.last_seq
-        return [line[1] for run in sorted(runs) for line in await self._lines(run, upto) if line[0] == 0]
+        lines = [line for run in sorted(runs) for line in await self._lines(run, upto)]
+        return [in_words(line[1]) for line in lines if line[0] == 0]
 
     def _log(self, question: q.ShowLog, session: Session) -> Answer:
         state = self.core.state
@@ -430,7 +432,7 @@ class Answers:
         lines = await self._lines(run, self.core.last_seq, met)
         if lines and run not in state.runs and not await self._is_kept(run, met):
             lines = []
-        shown = (output.row_of(line)[:columns] for line in lines if asked.fd in (None, line[0]))
+        shown = (output.row_of(worded(line))[:columns] for line in lines if asked.fd in (None, line[0]))
         return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
 
     async def _is_kept(self, run: int, met: history.Met) -> bool:

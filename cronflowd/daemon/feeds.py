@@ -26,6 +26,7 @@ from ..base.replies import format_row
 from ..engine import facts as f
 from ..net.clients import Session
 from ..net.outbox import PIECE_BYTES, Chunks
+from ..tasks.reasons import worded
 from .core import Core
 
 PIECES = 64  # of rows, that the next watcher may take as they are
@@ -314,7 +315,7 @@ class LogFeed:
             size, seq = 0, 0
             while self._lines and size < PIECE_BYTES:
                 line, seq = self._lines.popleft()
-                row = format_row(output.COLUMNS, output.row_of(line), self._session.as_json)
+                row = format_row(output.COLUMNS, output.row_of(worded(line)), self._session.as_json)
                 rows.append(row.encode(errors="backslashreplace") + b"\n")
                 size += len(rows[-1])
             yield b"".join(rows), seq

@@ -367,7 +367,7 @@ class WorkerLeft(Fact):
     """Its connection ended; what it holds stays its own until the lease ends."""
 
     name: str
-    why: str
+    why: Reason
     lease_until_at: datetime
 
 

@@ -20,7 +20,7 @@ from ..base.text import format_option, format_time
 from ..schedules.timetable import TICK, share_of
 from ..schedules.zones import SECOND
 from ..tasks.options import masked
-from ..tasks.reasons import Reason, in_words, reason, shortened
+from ..tasks.reasons import Reason, reason, shortened
 from ..tasks.task import MAX_PARKED_RUNS, WAITING, Run, Task, TaskSpec
 from . import facts as f
 from . import orders as o
@@ -441,7 +441,7 @@ def stop(run: Run, state: str, why: Reason) -> tuple[list[f.Fact], list[Message]
     if run.state == "stopping":
         return [], []
     assert run.worker is not None
-    told = remark(run, f"{in_words(why)}: worker {run.worker} is told to end it")
+    told = remark(run, reason("told-to-end", why=why, worker=run.worker))
     stopping = f.RunStopping(run.id, run.attempt, state)
     return [told, stopping], [(run.worker, f"KILL {run.id} {run.attempt}")]
 
@@ -456,14 +456,14 @@ def after_end(state: State, run: Run, facts: list[f.Fact]) -> list[f.Fact]:
     return [f.TaskRemoved(task.id, "done")] if task.runs == [run.id] else []
 
 
-def remark(run: Run, text: str) -> f.OutputReceived:
+def remark(run: Run, why: Reason) -> f.OutputReceived:
     """A line of the daemon's own in the run's LOG."""
-    return f.OutputReceived(run.id, run.attempt, [[0, text]])
+    return f.OutputReceived(run.id, run.attempt, [[0, why]])
 
 
 def ended_waiting(run: Run, state: str, why: Reason) -> list[f.Fact]:
     """The end of a run that no worker has."""
-    return [remark(run, in_words(why)), ended(run, state, why=why)]
+    return [remark(run, why), ended(run, state, why=why)]
 
 
 def ended(

@@ -179,7 +179,7 @@ class DropWorker(Order):
     """A connection has ended. If it is not the worker's last one, only `unsent` counts."""
 
     name: str
-    why: str
+    why: Reason
     connection: int = 0
     unsent: tuple[tuple[int, int], ...] = ()  # (run, attempt) of orders that never left
 

@@ -33,6 +33,7 @@ from ..base.text import escape, readable, split_options, unescape
 from ..engine import orders as o
 from ..host.secrets import matches
 from ..tasks.options import parse_count
+from ..tasks.reasons import Reason, in_words, reason
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection
 from .outbox import Gate, Outbox
@@ -182,7 +183,7 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
     """One connection, from HELLO to its end. On the unix socket no token is asked for."""
     outbox = Outbox(connection, core.gate, core.max_outbox)
     link: Link | None = None
-    why = "its connection ended"
+    why = reason("link-ended")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run)
         try:
@@ -193,7 +194,7 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
             # What two workers of one name do is told already, and again and again it would be noise.
             level = logging.INFO if refusal.code == "busy" else logging.WARNING
             log.log(level, "worker at %s refused: %s", connection.peer, refusal)
-            why = f"refused: {refusal.message}"
+            why = reason("link-refused", text=refusal.message)
             if link:
                 link.flush(core.last_seq)  # the answers to the lines before
             outbox.put(format_refusal(refusal, as_json=False).encode() + b"\n", core.last_seq)
@@ -201,7 +202,8 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
             with trio.move_on_after(FAREWELL_S):
                 await outbox.drained()
         finally:
-            why = outbox.why_cut or why  # that is what ended its connection
+            if outbox.why_cut:  # that is what ended its connection
+                why = reason("link-cut", text=outbox.why_cut)
             # Whoever has gone, or was replaced, is sent nothing any more: what left is known from now on.
             if outbox.is_owing:
                 outbox.cut("")
@@ -256,17 +258,15 @@ def _parse_held(line: str) -> tuple[tuple[int, int], ...]:
     return _parse_running(rest)
 
 
-async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> str:
+async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:
     """Reads reports until the connection ends; returns why it did. Raises Refusal."""
     try:
         with link.scope:
             return await _serve_link(connection, core, link, reader)
         is_replaced = core.links.get(link.name) is not link
-        return (
-            "a newer connection of the same name has taken its place" if is_replaced else "the daemon stops"
-        )
+        return reason("link-replaced" if is_replaced else "stopping")
     except OSError as error:
-        return error.strerror or str(error)
+        return reason("link-broken", text=error.strerror or str(error))
     finally:
         # From here on nothing is sent to it, whatever is still to be told of it.
         if core.links.get(link.name) is link:
@@ -407,12 +407,12 @@ def _outputs(core: Dispatch, order: o.JoinWorker) -> Iterator[str]:
             yield f"{run}:{attempt}:{had}"
 
 
-def _let_go(core: Dispatch, link: Link, why: str) -> None:
-    log.info("worker %s left: %s", link.name, why)
+def _let_go(core: Dispatch, link: Link, why: Reason) -> None:
+    log.info("worker %s left: %s", link.name, in_words(why))
     core.insist(o.DropWorker(link.name, why, link.number, link.unsent()))
 
 
-async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> str:
+async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:
     """Takes reports until the connection ends; returns why it did."""
     patience_s = BEATS_MISSED * core.heartbeat_s
     heard_at = trio.current_time()
@@ -442,9 +442,9 @@ async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader
         if is_more:
             continue
         if inlet.has_ended:
-            return "its connection ended"
+            return reason("link-ended")
         if not await inlet.wait(lambda: heard_at + patience_s):
-            return f"silent for {patience_s:g} s"
+            return reason("link-silent", seconds=patience_s)
 
 
 class Batch:
@@ -494,9 +494,6 @@ class Batch:
         """Output, and before it how much no disk had room for; a remark alone may use the reserve."""
         worker = self.link.name
         dropped = self.core.take_dropped(worker, run) if self.core.dropped else 0
-        if dropped:
-            text = f"{dropped} characters of its output were not kept: the disk was full"
-            lines = [[0, text], *lines]
         try:
             self._submit(o.ReportOutput(worker, run, lines, dropped))
         except Refusal as refusal:

@@ -23,6 +23,7 @@ from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net import poller, workers
 from cronflowd.net.listeners import Connection
 from cronflowd.net.workers import MAX_OWED_BYTES, SLICE_LINES, Link, serve_worker
+from cronflowd.tasks.reasons import in_words
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock, Wire
 from tests.lib.steps import counted_steps
@@ -371,13 +372,13 @@ class NarrowWire(Wire):
         return lines
 
 
-def reasons_told(core: Core) -> list[str]:
+def reasons_told(core: Core) -> list[Any]:
     """Why workers left, as the engine is told of it from now on."""
-    told: list[str] = []
+    told: list[Any] = []
     insist = core.insist
 
     def tell(order: Any) -> None:
-        told.append(order.why)
+        told.append(in_words(order.why))
         insist(order)
 
     core.insist = tell  # type: ignore[method-assign]

@@ -14,6 +14,7 @@ from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net.workers import Batch
+from cronflowd.tasks.reasons import in_words
 from cronflowd.worker.executors.output import Output
 from tests.lib.harness import HandClock
 
@@ -64,7 +65,7 @@ class Life:
         batch.close()
 
     def log(self, run: int) -> list[Any]:
-        return [text for _, text, *_ in self.core.state.outputs[run].lines]
+        return [in_words(text) for _, text, *_ in self.core.state.outputs[run].lines]
 
 
 TOLD = "{} characters of its output were not kept: the disk was full"
