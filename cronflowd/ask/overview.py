@@ -7,7 +7,7 @@ the others walk all tasks, and give way.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from itertools import islice
@@ -34,9 +34,12 @@ DAY = timedelta(days=1)
 NEXT_OF_ALL = 10
 
 
-def check_health(state: State, query: q.AskHealth, now: datetime, is_full: bool) -> Reply:
+def check_health(
+    state: State, query: q.AskHealth, now: datetime, is_full: bool, contested: Iterable[str] = ()
+) -> Reply:
     """HEALTH: Refusal (`unwell`) with all that is wrong; what is told of each begins with one word."""
     reasons = [f"{name}: {what}" for name, what in _troubles(state, query, now, is_full) if what]
+    reasons += [f"workers: two are named {name}, and throw each other off" for name in islice(contested, 3)]
     if reasons:
         raise Refusal("unwell", "; ".join(reasons))
     return Reply("healthy", {"healthy": True})

@@ -197,7 +197,9 @@ class Answers:
         return show(self.core.state, question, self.core.now())
 
     def _health(self, question: q.AskHealth, session: Session) -> Reply:
-        return overview.check_health(self.core.state, question, self.core.now(), self.core.journal.full)
+        core = self.core
+        now, contested = core.now(), core.rivals.contested()
+        return overview.check_health(core.state, question, now, core.journal.full, contested)
 
     def _summary(self, question: q.Alone, session: Session) -> Reply:
         return overview.summarize(self.core.state, self.core.now())
