@@ -119,7 +119,7 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         *_in_words(spec.schedule, spec.options.start_at),
         ("paused", _paused_text(state, task, now)),
         *(
-            (f"after-{name}", in_words(task.heard.get(name)) or "not since the last fire")
+            (f"after-{name}", in_words((task.heard or {}).get(name)) or "not since the last fire")
             for name in spec.options.after
         ),
         *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
@@ -405,7 +405,7 @@ def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) ->
 
     def row(line: Line) -> Row:
         task, above, drawing = line
-        heard = above and (in_words(task.heard.get(above.name)) or None)
+        heard = above and (in_words((task.heard or {}).get(above.name)) or None)
         return task.id, drawing, task_state(state, task, now), heard
 
     return Reply("", {}, ("id", "tree", "state", "heard"), map_rows(row, drawn), "rows")

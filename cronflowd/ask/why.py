@@ -127,7 +127,7 @@ def tell_waiting(state: State, task: Task) -> Iterator[Row]:
         yield None, f"count={task.spec.options.count} is used up: nothing starts any more"
     for name in task.spec.options.after:
         dependency = state.find(name)
-        heard = task.heard.get(name)
+        heard = (task.heard or {}).get(name)
         text = "has ended well" if heard == WELL else in_words(heard) or "has not ended since the last fire"
         runs = [state.runs[run] for run in dependency.runs] if dependency else []
         yield None, f"it waits for {name}: {text}"

@@ -34,6 +34,7 @@ from ..engine.orders import NoticeStep, UnsendRuns
 from ..engine.rules import Decision, Limits
 from ..engine.runs import held_run
 from ..engine.state import State
+from ..host import memory
 from ..host.clock import STEP_S, Clock
 from ..journal.journal import Journal
 from ..net.outbox import Gate
@@ -107,6 +108,7 @@ class Core:
         self._is_stopping = False
         self._parted = trio.Event()
         self._waits_for_disk = False
+        self._has_read_some = False
         self._slices = deque([0] * SLICES_AHEAD, SLICES_AHEAD)  # up to which records the newest ones went
         self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
 
@@ -265,7 +267,7 @@ class Core:
             return False
         now = self.look()
         if (order := self.engine.next_slice(now)) is None:
-            return self.state.changes.let_go()
+            return self._read_some() or self.state.changes.let_go()
         try:
             self.submit(order, now=now)
         except Refusal as refusal:
@@ -283,6 +285,15 @@ class Core:
         """Has the heart beat if anything was decided since it last did: a question changes nothing."""
         if self._touched or self.last_seq > self._beaten:
             self._more.set()
+
+    def _read_some(self) -> bool:
+        """Reads a few of the tasks that a checkpoint told of, before they are needed; False if all are."""
+        if some := self.state.tasks.make_some():
+            gc.freeze()
+        elif self._has_read_some:
+            memory.give_back()  # what they were read from
+        self._has_read_some = some
+        return some
 
     def wake(self) -> None:
         """Has the heart beat: something was submitted, or may be due."""

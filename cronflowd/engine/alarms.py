@@ -8,7 +8,7 @@ of a heap may always be taken away. So no step looks at more than some, however 
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic, TypeVar
@@ -50,6 +50,11 @@ class Alarms(Generic[Key, Row]):
                 if self._counts(entry):
                     heappush(self.heap, entry)
             del self.old[-MOVED:]
+
+    def add_all(self, entries: Iterable[tuple[Any, ...]]) -> None:
+        """Many at once, while the first is looked for perhaps: nothing moves over."""
+        for entry in entries:
+            heappush(self.heap, entry)
 
     def find_anew(self) -> None:
         """All moments may be others."""

@@ -31,7 +31,7 @@ def standing(state: State, task: Task) -> tuple[list[str], Reason]:
     waits: list[str] = []
     broken: Reason = ""
     for name in task.spec.options.after:
-        heard = task.heard.get(name)
+        heard = (task.heard or {}).get(name)
         if heard == WELL:
             continue
         dependency = state.find(name)

@@ -61,12 +61,12 @@ def _start(state: State, order: o.StartDaemon, now: datetime, limits: Limits) ->
     # Without a moment: one that could not be read at the last start, and can be now.
     facts += look_again(
         Again(undecided_from(state, now), False),
-        [task for task in state.tasks.values() if task.due_at is None],
+        [task for task in state.tasks.made() if task.due_at is None],
     )
     facts += expectations.rescheduled(state, now) if moved else ()
     messages: list[tuple[str, str]] = []
     first_run = state.next_run
-    for task in state.tasks.values():
+    for task in state.tasks.made():
         if task.spec.schedule.kind != "reboot" or task.is_used_up or out_of_bounds(task.spec, now):
             continue
         fired = fire_now(state, task, "reboot", now, first_run=first_run)

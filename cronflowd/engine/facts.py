@@ -529,6 +529,20 @@ class TaskCarried(Fact):
     last_ended_at: datetime | None = None
 
 
+class TasksCarried(Fact):
+    """Tasks of which nothing need be known before their moment: they are read when they are needed.
+
+    All of them could be read by the release that says so here, with these zones.
+    """
+
+    version: str
+    zones: list[str]
+    ids: list[int]
+    names: list[str]
+    first: tuple[datetime, int, int]  # the earliest moment of all: when, its rank, whose
+    rows: msgspec.Raw  # a list of TaskCarried, in the order of the ids
+
+
 class LedgerCarried(Fact):
     """The account of all fires. Each row: from, until (seconds since 1970), due, then ends by disposition."""
 

@@ -60,7 +60,7 @@ def _task_added(state: Tables, fact: f.TaskAdded, at: datetime, seq: int) -> Non
 def _take_back_runs(state: Tables, task: Task) -> None:
     """A task is brought back that was removed while it ran: what still runs is its own again."""
     state.leaving.pop(task.id, None)
-    task.runs = state.orphans.pop(task.id, [])
+    task.runs = state.orphans.pop(task.id, ())
     task.held = sum(state.runs[run].worker is not None for run in task.runs)
 
 
@@ -83,7 +83,8 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
     decided = task.decided if fact.due_at == task.due_at else 0
     same = (task.spec.schedule.text, task.spec.schedule.tz) == (old.schedule.text, old.schedule.tz)
     waits = same and state.unfinished.again is not None and state.unfinished.again.waits(task)
-    task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
+    if task.heard:
+        task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
     if task.name != old.name:
         # They still say the old name; their own facts follow.
         for dependent in state.dependents.get(old.name, ()):
@@ -96,7 +97,7 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
 
 
 def _rename_heard(state: Tables, dependent: Task, old: str, new: str) -> None:
-    if old in dependent.heard:
+    if dependent.heard and old in dependent.heard:
         how = dependent.heard.pop(old)
         # Two names that change places: rather nothing than what the other one did.
         if dependent.heard.pop(new, None) is None:
@@ -179,7 +180,7 @@ def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) ->
             again = fact.next_due_at == fact.last_due_at
             state.set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
         if fact.settles:
-            task.heard.clear()
+            task.heard = None
     _tell_dependents(state, fact.name, passed_on(fact.state, fact.why))
 
 
@@ -194,6 +195,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
     state.put_run(run)
     if fact.run >= state.next_run:
         state.next_run = fact.run + 1
+    task.runs = task.runs or []
     task.runs.append(fact.run)
     if fact.by != "manual" and task.spec.options.count and run.fire == run.id:
         task.fired += 1  # with on=all, once a fire
@@ -210,7 +212,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         return
     # What the clock starts waits for its dependencies when its turn comes; @after has had them.
     if task.heard and (fact.by == "after" or not (fact.parked or fact.by == "manual")):
-        task.heard.clear()
+        task.heard = None
     if fact.worker:
         _send(state, run, task, fact.worker, at)
     elif fact.parked:
@@ -221,6 +223,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
 
 def _fire_of(state: Tables, task: Task, run: Run) -> int:
     """With on=all, runs of one fire are queued together, in the order of their workers' names."""
+    assert task.runs
     before = state.runs[task.runs[-1]]
     is_more = (before.due_at, before.by, before.id + 1) == (run.due_at, run.by, run.id)
     return before.fire if is_more and before.target < run.target else run.id
@@ -233,7 +236,7 @@ def _event_emitted(state: Tables, fact: f.EventEmitted, at: datetime, seq: int) 
 def _run_admitted(state: Tables, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
     if task := state.tasks.get(run.task_id):
-        task.heard.clear()
+        task.heard = None
     _go_on(state, run, at)
 
 
@@ -249,7 +252,9 @@ def _go_on(state: Tables, run: Run, at: datetime) -> None:
 def _tell_dependents(state: Tables, name: str, how: Reason) -> None:
     """A run of a task has ended for good, or a moment of it has passed."""
     for task_id in state.dependents.get(name, ()):
-        state.tasks[task_id].heard[name] = how
+        task = state.tasks[task_id]
+        task.heard = task.heard or {}
+        task.heard[name] = how
         state.to_judge[task_id] = None
 
 
@@ -328,7 +333,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     except KeyError:
         _total(state, fact.state, 1)
     state.ledger.count_end(fact.state, fact.due_at, at)
-    if task:
+    if task and task.runs:
         task.runs.remove(fact.run)
         if fact.state in ("skipped", "missed") and counts(task, run):
             task.fired = max(0, task.fired - 1)
@@ -336,7 +341,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
         if state.unheard and task.is_notice and fact.state == WELL:
             state.unheard.pop(receiver(run.spec), None)
         if fact.state == "skipped":
-            task.heard.clear()
+            task.heard = None
         if task.runs:
             _unpark(state, task, at)
         if state.dependents or run.target:

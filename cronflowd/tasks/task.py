@@ -209,14 +209,12 @@ class Task(msgspec.Struct, gc=False):
     rev: int = 1
     due_at: datetime | None = None  # its next moment; None = no more, or not by the clock
     decided: int = 0  # of the moments that fall on due_at; a clock change may bring several to one
-    heard: dict[str, Reason] = msgspec.field(
-        default_factory=dict
-    )  # how its dependencies ended since its last fire, by name
+    heard: dict[str, Reason] | None = None  # how its dependencies ended since its last fire, by name, if any
     fired: int = 0  # runs of the schedule since count= was set; not counted without it
     paused: bool = False
     paused_until_at: datetime | None = None  # None while paused = until RESUME
     paused_why: str = ""
-    runs: list[int] = msgspec.field(default_factory=list)  # active runs, oldest first
+    runs: list[int] | tuple[()] = ()  # active runs, oldest first; most tasks have none
     held: int = 0  # of them, those that a worker has got
     counts: dict[str, int] | None = None  # fires by disposition, since it was added
     failure: Failure | None = None  # how its last fire ended, if that was not well
@@ -246,10 +244,17 @@ class Task(msgspec.Struct, gc=False):
         return self.paused and (self.paused_until_at is None or at < self.paused_until_at)
 
 
-def task_record(task_id: int, spec: TaskSpec) -> dict[str, str | int]:
-    """A task as tasks.db writes it: fixed key order, defaults left out, the id unless the name tells it."""
-    record: dict[str, str | int] = spec.record | (spec.pause.record if spec.pause else {})
-    if id_of_name(spec.name) == task_id:
+def task_record(task_id: int, definition: TaskSpec | dict[str, Any]) -> dict[str, str | int]:
+    """A task as tasks.db writes it: fixed key order, defaults left out, the id unless the name tells it.
+
+    What was not read yet is there as its record.
+    """
+    if isinstance(definition, TaskSpec):
+        name, pause = definition.name, definition.pause
+        record: dict[str, str | int] = definition.record | (pause.record if pause else {})
+    else:
+        name, record = definition["jobName"], definition
+    if id_of_name(name) == task_id:
         return record
     first = {key: record.pop(key) for key in ("schedule", "command", "jobName") if key in record}
     return first | {"id": task_id} | record

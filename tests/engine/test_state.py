@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from cronflowd import __version__
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
@@ -173,6 +174,19 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([], f.StateCarried(5, 6, False, None, "", "UTC", [], {}, None, None, DAWN), "beats.from_at", DAWN),
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {}, -5.0, NOW), "last_step_at", NOW),
     ([], f.TaskCarried(3, 2, RECORD, NOW, LATER, True, None, "why", {"ok": 2}), "tasks[3].paused_why", "why"),
+    (
+        [],
+        f.TasksCarried(
+            __version__,
+            ["UTC"],
+            [3],
+            ["a"],
+            (LATER, 1, 3),
+            encoding.encode_rows([encoding.encode_row(f.TaskCarried(3, 2, RECORD, NOW, LATER))]),
+        ),
+        "find('a').due_at",
+        LATER,
+    ),
     ([], f.LedgerCarried([[0, 3600, 2, 1, 0, 0, 0, 0, 0, 1]]), "ledger.account([]).ends['missed']", 1),
     (
         [f.TaskCarried(1, 1, RECORD, NOW, None)],
