@@ -55,6 +55,7 @@ async def test_a_request_costs_no_switch_of_tasks(clock: MockClock, monkeypatch:
                 told = {peer.sock.recv(1000) for peer in peers}
                 assert told == {b"PONG\nOK %d\nOK x\n" % (seq + 1 + number) for number in range(PEERS)}
         assert (steps["run"], steps["serve"], steps["write"]) == (10, 0, 0)
+    assert "PING" not in core.handled, "its answer stood ready"
 
 
 async def test_a_long_round_leaves_the_others_a_turn(
