@@ -63,15 +63,16 @@ T = TypeVar("T")
 Answer = Reply | Coroutine[Any, Any, Reply]
 
 
+def _always(as_json: bool) -> dict[str, str]:
+    """Lines that are always answered alike, and how."""
+    rows = [(name, verb.always) for name, verb in commands.VERBS.items() if verb.always]
+    return {said: format_status(reply, as_json) for name, reply in rows for said in (name, name.lower())}
+
+
 class Answers:
     """The core as clients see it."""
 
-    ready: ClassVar = {
-        said: (format_status(verb.always, as_json=False), format_status(verb.always, as_json=True))
-        for name, verb in commands.VERBS.items()
-        if verb.always
-        for said in (name, name.lower())
-    }
+    ready: ClassVar = (_always(as_json=False), _always(as_json=True))
 
     def __init__(self, core: Core, data: Path) -> None:
         self.core = core
