@@ -345,7 +345,7 @@ class Life(Driver):
         for fact in decision.facts:
             if isinstance(fact, f.RunEnded):
                 self.figures[fact.state] += 1
-            elif isinstance(fact, f.OutputReceived) and "late report" in fact.lines[0][1]:
+            elif isinstance(fact, f.OutputReceived) and "late-report" in str(fact.lines[0][1]):
                 self.figures["late"] += 1
         for worker, line in decision.messages:
             self._hears(self.workers[worker], line)
