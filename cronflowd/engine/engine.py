@@ -84,7 +84,8 @@ def _step(state: State, order: o.NoticeStep, now: datetime, limits: Limits) -> D
 
 def _reschedule_all(state: State, order: o.RescheduleTasks, now: datetime, limits: Limits) -> Decision:
     again = reschedule(state, undecided_from(state, now))
-    return Decision(again + list(expectations.rescheduled(state, now)))
+    are_few = len(state.beats.expected) <= expectations.AT_ONCE
+    return Decision(again + list(expectations.rescheduled(state, now) if are_few else ()))
 
 
 def _record_save(state: State, order: o.RecordSave, now: datetime, limits: Limits) -> Decision:

@@ -7,7 +7,7 @@ before any fact exists. When a beat is due is decided here, and written into the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
@@ -31,6 +31,7 @@ from .state import State
 
 MAX_EXPECTATIONS = 10_000
 MAX_DESC_BYTES = 1024
+AT_ONCE = 50  # whose moments are found anew in one decision
 MIN_INTERVAL_S = 1.0
 Row = tuple[Any, ...]
 COLUMNS = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc", "start")
@@ -216,9 +217,10 @@ def _find(state: State, name: str) -> Expectation:
     return expected
 
 
-def rescheduled(state: State, now: datetime) -> Iterator[f.Fact]:
+def rescheduled(state: State, now: datetime, names: Iterable[str] | None = None) -> Iterator[f.Fact]:
     """With other zone data, what a schedule says comes at another moment."""
-    for each in state.beats.expected.values():
+    expected = state.beats.expected
+    for each in expected.values() if names is None else filter(None, map(expected.get, names)):
         if each.due_at is None or each.due_at <= now or each.every_s is not None:
             continue
         due_at = _due_after(state, each, each.beaten_at)
@@ -247,6 +249,9 @@ def show(state: State, now: datetime) -> Reply:
 
 
 EXPECT: Rules = {
+    o.RescheduleBeats: Rule(
+        lambda state, order, now, limits: Decision(list(rescheduled(state, now, order.names)))
+    ),
     o.SetExpectation: Rule(_expect, is_exclusive=True),
     o.ReceiveBeat: Rule(_beat),
     o.MissBeat: Rule(_miss),

@@ -236,6 +236,12 @@ class RescheduleTasks(Order):
     """Zone data may have changed, so moments to come may be others."""
 
 
+class RescheduleBeats(Order):
+    """The same of some expectations, where there are very many."""
+
+    names: Sequence[str]
+
+
 class RecordCheckpoint(Order):
     file: str
     upto: int
