@@ -194,10 +194,6 @@ def set_task(text: str, context: Context) -> o.SetTask:
     ref = g.ref(words, options)
     if not options:
         raise WrongWords("nothing to set")
-    if not options.get("name", "-"):
-        raise Refusal(
-            "bad-option", "name= is empty; a task without a name of its own is task_<id>, so say that"
-        )
     for key in {"cron", "cmd", "id"} & options.keys():
         hint = {"cron": "schedule= is", "cmd": "command= is", "id": "a task keeps its number; name= is"}[key]
         raise Refusal("bad-option", f"there is no option {key}=; {hint} what SET takes")
