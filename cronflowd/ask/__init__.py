@@ -4,5 +4,5 @@ The one rule: it looks and never changes anything, and never waits.
 
 Read in this order: `questions`, `commands` (a row a verb), `parsers` (what each makes of its words),
 `grammar` (how words are read), `manual` (HELP), `kept` (what keep= still shows), `views` (rows), `tree`
-(DEPS), `revisions`, `why`, `stats`, `overview`, `events`.
+(DEPS), `flows`, `revisions`, `why`, `stats`, `overview`, `events`.
 """

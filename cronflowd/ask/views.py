@@ -239,6 +239,7 @@ def _matcher(query: q.ListRuns, state: State) -> Callable[[int, str, Run | Outco
         return (
             query.state in ("", word)
             and query.worker in ("", row.worker)
+            and query.flow in (None, row.flow)
             and (query.exit is None or (isinstance(row, Outcome) and row.exit == query.exit))
             and not (query.since_at and row.due_at < query.since_at)
             and not (query.until_at and row.due_at > query.until_at)

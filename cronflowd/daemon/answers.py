@@ -21,7 +21,7 @@ import trio
 from msgspec.structs import replace
 
 from .. import __version__
-from ..ask import commands, grammar, manual, overview, stats, views, why
+from ..ask import commands, flows, grammar, manual, overview, stats, views, why
 from ..ask import questions as q
 from ..ask.kept import Kept
 from ..ask.parsers import RUN_STATES
@@ -123,7 +123,7 @@ class Answers:
             commands.check_meant(line, session.refused, session.is_script)
         session.head_width = None
         # A line of a crontab, behind IMPORT, may hold HEAD= itself.
-        if "=" in rest and (verb.reads or (verb.answer == "template" and verb.only_reads(rest))):
+        if "=" in rest and (verb.reads or (verb.answer in ("template", "flow") and verb.only_reads(rest))):
             session.head_width, rest = grammar.take_head(rest)
         if now is not self._context.now:
             self._context = grammar.Context(now, self.default_tz, self.core.state.templates)
@@ -277,6 +277,19 @@ class Answers:
 
     async def _backup(self, question: q.BackUp, session: Session) -> Reply:
         return await self.files.backup(plain_file(self.data, question.file, SUFFIX))
+
+    # --- flows ---
+
+    def _flow(self, question: Any, session: Session) -> Answer:
+        state, now = self.core.state, self.core.now()
+        match question:
+            case q.ListFlows():
+                return flows.list_flows(state)
+            case q.ShowFlow():
+                return flows.show_flow(state, question, now)
+            case q.ListFlowRuns():
+                return flows.list_flow_runs(state, question)
+        return self._submit(question, session)
 
     # --- crontabs ---
 

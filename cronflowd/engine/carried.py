@@ -25,7 +25,7 @@ MAX_ROW_BYTES = 64 * 1024  # so that they fit into a line of the journal
 
 _RUN = (
     "due_at", "by", "args", "attempt", "worker", "output_bytes", "nth", "target", "blame", "unsent",
-    "instance", "who", "fire",
+    "instance", "who", "fire", "flow",
 )  # fmt: skip
 _MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")
 _WORKER = (
@@ -110,6 +110,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
         list(state.saved), dict(state.totals),
         state.last_step_s, state.last_step_at, state.beats.from_at, state.decided_upto_at,
         state.jumped_upto_at, state.jumped_by_s if state.jumped_upto_at else None, dict(state.leaving),
+        state.flows.next_number,
     )  # fmt: skip
     yield from (f.TemplateSet(name, words) for name, words in state.templates.items())
     yield f.LedgerCarried(state.ledger.carry())
@@ -122,6 +123,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
     yield from state.unheard.values()
     if (last := state.notice_failed) and last.to not in state.unheard:
         yield msgspec.structs.replace(last, over=True)
+    yield from state.flows.carry()
     for run_id in sorted(state.runs):
         yield _run(state, state.runs[run_id])
     yield from (msgspec.structs.replace(emitted, tasks=list(emitted.tasks)) for emitted in state.emitted)
@@ -150,6 +152,7 @@ def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) 
     state.jumped_upto_at, state.jumped_by_s = fact.jumped_upto_at, fact.jumped_by_s or 0.0
     for task_id, why in fact.leaving.items():
         state.leave(task_id, why)
+    state.flows.next_number = fact.next_flow
     state.history_from_seq = seq
     state.ledger.take_totals(fact.totals, at)
 
@@ -224,6 +227,7 @@ def _run_carried(state: Tables, fact: f.RunCarried, at: datetime, seq: int) -> N
         **f.named(fact, _RUN), **measured,
     )  # fmt: skip
     state.put_run(run)
+    state.flows.run_carried(run)
     state.ledger.take_run(run, at)
     run.fire = run.fire or run.id
     if task:

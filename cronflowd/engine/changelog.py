@@ -59,7 +59,7 @@ class Was(msgspec.Struct, gc=False):
     @property
     def record(self) -> dict[str, Any]:
         """The definition as facts carry it."""
-        return f.record_of(self.definition) if self.definition else {}
+        return record_of(self.definition) if self.definition else {}
 
     def read(self, default_tz: str) -> TaskSpec:
         """The definition, parsed."""
@@ -205,6 +205,11 @@ class ChangeLog:
             )
             for step in change.steps:
                 yield _carried(change.number, step)
+
+
+def record_of(definition: f.Definition) -> dict[str, Any]:
+    """A definition as the journal's lines tell it."""
+    return definition.record if isinstance(definition, TaskSpec) else definition
 
 
 def standing(row: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from attrs import evolve
 
 from ..base.errors import Refusal
 from ..base.text import escape
-from ..base.walks import Parted
+from ..base.walks import SLICE, Parted
 from ..tasks.reasons import Reason, reason
 from ..tasks.task import Task, TaskSpec
 from . import orders as o
@@ -63,6 +63,28 @@ def _judge(state: State, task: Task) -> Any | None:
     if task.spec.schedule.kind == "after" and task.spec.options.after and not waits and not task.is_used_up:
         return o.FireAfter(task.id, broken)
     return None
+
+
+# --- flows ---------------------------------------------------------------------------------------
+
+
+def hang_together(state: State, task: Task) -> Generator[None, None, dict[int, None]]:
+    """All tasks that hang together with this one, itself among them, in small steps."""
+    found, todo = {task.id: None}, [task.id]
+    while todo:
+        here = state.tasks.get(todo.pop())
+        near: list[int | None] = []
+        if here:
+            near += [state.names.get(name) for name in here.spec.options.after]
+            near += state.dependents.get(here.name, ())
+        yield
+        for number, other in enumerate(near, 1):
+            if other is not None and other not in found:
+                found[other] = None
+                todo.append(other)
+            if number % SLICE == 0:
+                yield
+    return found
 
 
 # --- what may be waited for ---------------------------------------------------------------------

@@ -27,6 +27,7 @@ from .alarms import Alarms
 from .definitions import DEFINE, saved_fact, undecided_from
 from .dependencies import next_judgement
 from .fires import FIRES, fire_now, next_orphan, next_unread, out_of_bounds
+from .flows import FLOWS, next_in_flows
 from .many import MANY, is_planned
 from .placement import PLACED_TOGETHER, choose
 from .rules import Decision, Limits, Rule, Rules
@@ -108,6 +109,7 @@ _RULES: Rules = {
     **SLICES,
     **FIRES,
     **RUNS,
+    **FLOWS,
     **MANY,
     **WORKERS,
     **expectations.EXPECT,
@@ -195,6 +197,10 @@ class Engine:
             if state.emitted and (task_id := self._next_on()):
                 self._fired += 1
                 return o.FireOn(task_id)
+            flows = state.flows
+            if (flows.todo or flows.fresh or flows.held) and (follows := next_in_flows(state, now)):
+                self._fired += 1
+                return follows
             if state.to_judge and (judged := next_judgement(state)):
                 return judged
         lanes = state.lanes
@@ -261,6 +267,8 @@ class Engine:
         times = [first[0] + state.set_by for alarms, _ in self._alarms if (first := alarms.first())]
         if first := state.due.first():
             times.append(first[0])
+        if pause := state.flows.pauses.first():
+            times.append(pause[0])
         if late_at := expectations.next_due(state):
             times.append(late_at)
         return min(times, default=None)

@@ -478,7 +478,8 @@ def ended(
     plain: Reason = {"code": "asked", "who": run.who} if run.who else ""
     return f.RunEnded(
         run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, started_at, run.worker,
-        exit_code, why or None, final, cause=cause_of(run) if run.args or run.by == "on" else plain,
+        exit_code, why or None, final, flow=run.flow,
+        cause=cause_of(run) if run.args or run.by == "on" else plain,
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ class Pattern(Order):
 
     tag: str
     name: str  # a glob
+    flow: str = ""  # or any task: all that hang together with it
     plan: Any = None  # which they are and what becomes of them, if that was worked out before
     staged: int = 0  # or so many were staged
 
@@ -43,7 +44,7 @@ class Pattern(Order):
         return chooses
 
     def __str__(self) -> str:
-        pairs = (("tag", self.tag), ("name", self.name))
+        pairs = (("tag", self.tag), ("name", self.name), ("flow", self.flow))
         return " ".join(format_option(key, value) for key, value in pairs if value)
 
 
@@ -127,6 +128,28 @@ class UndoChanges(Order):
 class RunTask(Order):
     ref: Ref
     args: dict[str, str]
+
+
+class StartFlow(Order):
+    """FLOW RUN."""
+
+    ref: str  # any task of it
+    args: dict[str, str]
+    plan: Any = None  # which tasks those are, if that was worked out before
+
+
+class RetryFlow(Order):
+    """What did not end well of a run of a flow runs again; None = of its newest."""
+
+    ref: str
+    number: int | None
+
+
+class StopFlow(Order):
+    """FLOW CANCEL."""
+
+    ref: str
+    number: int | None
 
 
 class EmitEvent(Order):
@@ -365,6 +388,34 @@ class FireAfter(Order):
 
     task: int
     broken: Reason
+
+
+class StartMember(Order):
+    """In a run of its flow, all that this task waits for has ended well."""
+
+    flow: int
+    task: int
+
+
+class SkipMember(Order):
+    """Something of that has not."""
+
+    flow: int
+    task: int
+    why: Reason
+
+
+class StopMember(Order):
+    """Its flow's run was cancelled, and it still runs."""
+
+    flow: int
+    task: int
+
+
+class EndFlow(Order):
+    """Nothing of it runs, waits or can still follow."""
+
+    flow: int
 
 
 class MissBeat(Order):

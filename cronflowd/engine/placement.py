@@ -111,7 +111,7 @@ def _order(
         moment += f"#{fire.nth}"  # a clock change brought several moments to this one
     if fire.target:
         moment += f"@{fire.target}"
-    if fire.by in ("manual", "after", "on"):
+    if fire.by in ("manual", "after", "on", "flow"):
         moment += f"/{run}"  # no moment names them: two may come in one millisecond, and are two fires
     args = ""
     for key, value in fire.args.items() if fire.args else ():

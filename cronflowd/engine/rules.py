@@ -77,6 +77,8 @@ class Rule:
                 what = None  # with the first one only
 
 
-_ASKED_FOR = frozenset({f.RunQueued, f.RunStopping, f.EventEmitted})
+_ASKED_FOR = frozenset(
+    {f.RunQueued, f.RunStopping, f.EventEmitted, f.FlowStarted, f.FlowRetried, f.FlowStopping}
+)
 
 Rules = dict[type, Rule]

@@ -18,7 +18,7 @@ import msgspec
 from ..base.output import size_of
 from ..tasks.reasons import Reason, passed_on, reason, shortened
 from ..tasks.targets import OPPOSITE
-from ..tasks.task import ENDED, Failure, Outcome, Run, Task, Told, Worker
+from ..tasks.task import BY_HAND, ENDED, Failure, Outcome, Run, Task, Told, Worker
 from . import carried
 from . import facts as f
 from .beats import FAR_S
@@ -83,6 +83,7 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
     decided = task.decided if fact.due_at == task.due_at else 0
     same = (task.spec.schedule.text, task.spec.schedule.tz) == (old.schedule.text, old.schedule.tz)
     waits = same and state.unfinished.again is not None and state.unfinished.again.waits(task)
+    state.flows.judge(fact.id)
     if task.heard:
         task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
     if task.name != old.name:
@@ -115,6 +116,8 @@ def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) ->
     state.take_out(task)
     while state.answer_event(fact.id):
         pass
+    if fact.id in state.flows.of:
+        state.flows.leave(fact.id)
     if task.runs:
         state.orphans[fact.id] = task.runs
     if len(task.runs) > ENDED_AT_ONCE:
@@ -138,6 +141,7 @@ def _task_paused(state: Tables, fact: f.TaskPaused, at: datetime, seq: int) -> N
         state.unfinished.note_before(fact.id, task.as_saved)
         task.paused, task.paused_until_at, task.paused_why = True, fact.until_at, fact.why
         state.paused[fact.id] = None
+    state.flows.judge(fact.id)
 
 
 def _task_resumed(state: Tables, fact: f.TaskResumed, at: datetime, seq: int) -> None:
@@ -148,6 +152,7 @@ def _task_resumed(state: Tables, fact: f.TaskResumed, at: datetime, seq: int) ->
     state.beats.give_grace(at)
     for task_id in list(state.paused) if not fact.own_stay else ():
         _lift(state, task_id)
+    state.flows.judge(None)
 
 
 def _lift(state: Tables, task_id: int) -> None:
@@ -155,6 +160,7 @@ def _lift(state: Tables, task_id: int) -> None:
     state.unfinished.note_before(task_id, task.as_saved)
     state.paused.pop(task_id, None)
     task.paused, task.paused_until_at, task.paused_why = False, None, ""
+    state.flows.judge(task_id)
 
 
 def _bulk_staged(state: Tables, fact: f.BulkStaged, at: datetime, seq: int) -> None:
@@ -168,7 +174,7 @@ def _bulk_staged(state: Tables, fact: f.BulkStaged, at: datetime, seq: int) -> N
 def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) -> None:
     state.decided_upto_at = max(at, state.decided_upto_at)
     outcome = outcome_of(fact, at, seq)
-    _remember(state, outcome)
+    state.remember(outcome)
     _total(state, fact.state, fact.count)
     state.ledger.count_due(fact.last_due_at, at, fact.count)
     state.ledger.count_end(fact.state, fact.last_due_at, at, fact.count)
@@ -176,12 +182,15 @@ def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) ->
         _count(task, outcome)
         if fact.emitted:
             state.answer_event(fact.task)
-        else:
+        elif not fact.flow:
             again = fact.next_due_at == fact.last_due_at
             state.set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
         if fact.settles:
             task.heard = None
-    _tell_dependents(state, fact.name, passed_on(fact.state, fact.why))
+    how = passed_on(fact.state, fact.why)
+    if fact.flow:
+        state.flows.passed(fact, how)
+    _tell_dependents(state, fact.name, how, fact.flow)
 
 
 def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> None:
@@ -197,7 +206,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         state.next_run = fact.run + 1
     task.runs = task.runs or []
     task.runs.append(fact.run)
-    if fact.by != "manual" and task.spec.options.count and run.fire == run.id:
+    if fact.by not in BY_HAND and task.spec.options.count and run.fire == run.id:
         task.fired += 1  # with on=all, once a fire
     if fact.by == "schedule":
         if at > state.decided_upto_at:
@@ -206,12 +215,14 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         state.set_due(task, fact.next_due_at, run.nth if again else 0)
     if fact.emitted:
         state.answer_event(fact.task)
+    if fact.flow:
+        state.flows.run_came(run, fact.flow)
     if fact.awaits:
         run.move("awaiting")
         state.to_judge[task.id] = None
         return
     # What the clock starts waits for its dependencies when its turn comes; @after has had them.
-    if task.heard and (fact.by == "after" or not (fact.parked or fact.by == "manual")):
+    if task.heard and (fact.by == "after" or not (fact.parked or fact.by in BY_HAND)):
         task.heard = None
     if fact.worker:
         _send(state, run, task, fact.worker, at)
@@ -237,6 +248,8 @@ def _run_admitted(state: Tables, fact: f.RunAdmitted, at: datetime, seq: int) ->
     run = state.runs[fact.run]
     if task := state.tasks.get(run.task_id):
         task.heard = None
+    if fact.flow:
+        state.flows.run_came(run, fact.flow)
     _go_on(state, run, at)
 
 
@@ -249,10 +262,14 @@ def _go_on(state: Tables, run: Run, at: datetime) -> None:
     state.enqueue(run)
 
 
-def _tell_dependents(state: Tables, name: str, how: Reason) -> None:
+def _tell_dependents(state: Tables, name: str, how: Reason, flow: int) -> None:
     """A run of a task has ended for good, or a moment of it has passed."""
     for task_id in state.dependents.get(name, ()):
         task = state.tasks[task_id]
+        if flow and state.flows.of.get(task_id) == flow:
+            state.flows.todo[flow, task_id] = None
+            if task.spec.schedule.kind == "after":
+                continue  # it has its turn there, and would fire twice
         task.heard = task.heard or {}
         task.heard[name] = how
         state.to_judge[task_id] = None
@@ -324,7 +341,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     run.move(fact.state)
     _take_from_worker(state, run, task)
     outcome = outcome_of(fact, at, seq)
-    _remember(state, outcome)
+    state.remember(outcome)
     if not fact.final:
         return
     del state.runs[fact.run]
@@ -333,6 +350,8 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     except KeyError:
         _total(state, fact.state, 1)
     state.ledger.count_end(fact.state, fact.due_at, at)
+    if run.flow:
+        state.flows.run_ended(run, fact.state, _how_ended(fact))
     if task and task.runs:
         task.runs.remove(fact.run)
         if fact.state in ("skipped", "missed") and counts(task, run):
@@ -359,7 +378,7 @@ def _tell_of_end(state: Tables, task: Task, run: Run, how: Reason) -> None:
     runs = [state.runs[other] for other in task.runs] if run.target else []
     others = [other for other in runs if other.fire == run.fire]
     if not others:
-        _tell_dependents(state, task.name, how)
+        _tell_dependents(state, task.name, how, run.flow)
     elif how != WELL:
         for other in others:
             other.blame = how
@@ -389,7 +408,7 @@ def _unpark(state: Tables, task: Task, at: datetime) -> None:
         if state.runs[number].state != "parked":
             return
     for run in of_one_fire([state.runs[number] for number in task.runs]):
-        if run.spec.options.after and run.by not in ("manual", "after"):
+        if run.spec.options.after and run.by not in ("manual", "after", "flow"):
             run.move("awaiting")
             state.to_judge[task.id] = None
         else:
@@ -412,24 +431,6 @@ def _take_from_worker(state: Tables, run: Run, task: Task | None) -> None:
 def _total(state: Tables, end: str, number: int) -> None:
     assert end in ENDED, end
     state.totals[end] = state.totals.get(end, 0) + number
-
-
-def _remember(state: Tables, outcome: Outcome) -> None:
-    state.recent.append(outcome)
-    if outcome.run is not None:
-        state.outcomes.setdefault(outcome.run, []).append(outcome)
-    while len(state.recent) > state.recent_runs:
-        old = state.recent.popleft()
-        state.history_from_seq = old.seq + 1
-        if old.run is not None:
-            _forget(state, old, old.run)
-
-
-def _forget(state: Tables, old: Outcome, run: int) -> None:
-    rows = state.outcomes[run]
-    rows.remove(old)
-    if not rows:
-        del state.outcomes[run]
 
 
 def _record_unread(state: Tables, fact: f.RecordUnread, at: datetime, seq: int) -> None:
@@ -614,6 +615,11 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.RunEnded: _run_ended,
     f.RunRetried: _run_retried,
     f.RunReleased: _run_released,
+    f.FlowStarted: lambda state, fact, at, seq: state.flows.started(fact, at),
+    f.FlowRetried: lambda state, fact, at, seq: state.flows.retried(fact),
+    f.FlowStopping: lambda state, fact, at, seq: state.flows.was_stopped(fact),
+    f.FlowEnded: lambda state, fact, at, seq: state.flows.has_ended(fact, at),
+    f.FlowCarried: lambda state, fact, at, seq: state.flows.carried(fact),
     f.WorkerJoined: _worker_joined,
     f.WorkerLeft: _worker_left,
     f.WorkerLeaving: _worker_leaving,

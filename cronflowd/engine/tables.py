@@ -17,11 +17,12 @@ from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
 from ..tasks.options import COMMON, Common
 from ..tasks.targets import EVENTS
-from ..tasks.task import Outcome, Run, Task, TaskSpec, Told, Worker, read_record
+from ..tasks.task import BY_HAND, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import facts as f
 from .alarms import Alarms
 from .beats import Beats
-from .changelog import ChangeLog
+from .changelog import ChangeLog, record_of
+from .flow_runs import Flows
 from .lanes import Lanes
 from .ledger import Ledger
 from .unfinished import Unfinished
@@ -66,6 +67,7 @@ class Tables:
         self.beats = Beats()
         self.changes = ChangeLog()
         self.unfinished = Unfinished(self.changes)  # what concerns very many tasks
+        self.flows = Flows()
         self.saved: deque[f.TasksSaved] = deque(maxlen=SAVES_KEPT)
         self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were
         self.ledger = Ledger()  # the same, and how many were due, by time
@@ -199,7 +201,7 @@ class Tables:
         """A definition, as a fact brings it."""
         if type(definition) is TaskSpec:
             return definition
-        return read_record(f.record_of(definition), self.default_tz)
+        return read_record(record_of(definition), self.default_tz)
 
     def emit(self, emitted: f.EventEmitted) -> None:
         """These tasks have to fire for one event more; the list of them is shortened as they do."""
@@ -266,6 +268,20 @@ class Tables:
         """The runs that a worker has got, in order."""
         return [self.runs[run] for run in sorted(worker.runs)]
 
+    def remember(self, outcome: Outcome) -> None:
+        """One more row of history; the oldest go."""
+        self.recent.append(outcome)
+        if outcome.run is not None:
+            self.outcomes.setdefault(outcome.run, []).append(outcome)
+        while len(self.recent) > self.recent_runs:
+            old = self.recent.popleft()
+            self.history_from_seq = old.seq + 1
+            if old.run is not None:
+                rows = self.outcomes[old.run]
+                rows.remove(old)
+                if not rows:
+                    del self.outcomes[old.run]
+
     def forget_told(self, about: str) -> None:
         """What was told of something that is gone."""
         if self.told:
@@ -306,7 +322,7 @@ def counts(task: Task, run: Run) -> bool:
     """Whether a run is one of those that count= counts, unless it is skipped or missed."""
     # One that was queued before count= was set does not: it was not counted then. With on=all a moment
     # counts once, and is not given back.
-    return run.by != "manual" and not run.target and 0 < run.spec.options.count == task.spec.options.count
+    return run.by not in BY_HAND and not run.target and 0 < run.spec.options.count == task.spec.options.count
 
 
 _NO_TIME: datetime | None = None

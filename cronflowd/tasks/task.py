@@ -45,6 +45,7 @@ MAX_PARKED_RUNS = 1000  # per task with overlap=queue
 ENDED = frozenset({"ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed"})
 WAITING = frozenset({"parked", "awaiting", "delayed", "queued"})
 HELD = frozenset({"sent", "running", "stopping"})  # a worker has it
+BY_HAND = frozenset({"manual", "flow"})  # whatever its schedule and its bounds say, and not counted by count=
 _UNUSED, _RAN = {"cancelled", "missed", "skipped"}, {"ok", "failed", "timeout", "cancelled", "lost"}
 # Every move a run may make, asserted by `Run.move`.
 MOVES = {
@@ -406,7 +407,7 @@ class Run(msgspec.Struct, gc=False):
     spec: TaskSpec  # as it was when the run was queued
     due_at: datetime  # when the schedule asked for it; never moves on retry
     queued_at: datetime  # when this attempt began to wait for a worker
-    by: str  # `schedule`, `manual`, `reboot`, `after`, `on`, `notice`
+    by: str  # `schedule`, `manual`, `reboot`, `after`, `on`, `flow`, `notice`
     args: dict[str, str] | None = None  # of RUN REF arg.K=V, or of EMIT
     who: str | None = None  # said RUN, NOW or EMIT
     fire: int = 0  # the first run of the fire that this one belongs to; with on=all there are several
@@ -426,6 +427,7 @@ class Run(msgspec.Struct, gc=False):
     ends_as: str = ""  # while stopping: `cancelled` or `timeout`
     output_bytes: int = 0  # journaled so far, of this attempt
     has_output: bool = False  # whether any attempt wrote something
+    flow: int = 0  # the run of its flow that it belongs to
 
     @property
     def on(self) -> str:
@@ -463,6 +465,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     cause: Reason = ""  # who asked for it; empty where nobody did
     count: int = 1  # fires this row stands for
     first_due_at: datetime | None = None  # of them; None = due_at
+    flow: int = 0  # the run of a flow that it belongs to
 
 
 @frozen

@@ -31,6 +31,9 @@ DAWN = NOW + timedelta(hours=18)
 EXPECTED = f.ExpectationSet("b", "1m", 9.0, "", "", None, "new", LATER)
 BAD = Failure(NOW, 9, "failed", NOW, LATER, 7, "to a@x: no server")
 NOT_TOLD = f.NoticeFailed("email a@x", 7, "notify_7", BAD, 1)
+FLOWING = f.FlowStarted(3, 1, "a", [1])
+FLOW_FAILED = f.FlowEnded(3, "failed")
+TURN = f.RunQueued(1, 1, NOW, "flow", flow=3)
 GIVEN: tuple[str, Any] = ("told['task:1', 'lost'].withheld", 4)
 
 # Each row: what came before, the fact, a look at the state, what it shows.
@@ -170,6 +173,17 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
         "beats.late.first()",
         (LATER, "b"),
     ),
+    ([ADDED], FLOWING, "flows.active[3].counts['waiting']", 1),
+    ([ADDED, FLOWING, f.FlowStopping(3)], f.FlowEnded(3, "cancelled"), "flows.ended[3].ended_at", NOW),
+    ([ADDED, FLOWING], f.FlowStopping(3, who="ann"), "flows.active[3].stopped_by", "ann"),
+    ([ADDED, JOINED, FLOWING, TURN, SENT], ENDED, "flows.active[3].open", 0),
+    (
+        [ADDED, FLOWING, f.FiresPassed(1, "a", "skipped", NOW, NOW, 1, "why", None, flow=3), FLOW_FAILED],
+        f.FlowRetried(3, [1]),
+        "flows.active[3].counts['waiting']",
+        1,
+    ),
+    ([], f.FlowCarried(FLOWING, NOW, [(1, "ok", 4, "", ""), (2, "waiting", 0, "", "")]), "flows.of[2]", 3),
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {"ok": 2}), "next_run", 6),
     ([], f.StateCarried(5, 6, False, None, "", "UTC", [], {}, None, None, DAWN), "beats.from_at", DAWN),
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {}, -5.0, NOW), "last_step_at", NOW),
