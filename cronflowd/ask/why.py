@@ -110,10 +110,10 @@ def _what_it_is(task: Task | None, at: datetime, found: Found, is_asked: bool) -
         by = "manual"
     if not by and has_run and task.spec.schedule.kind in ("cron", "every") and not _is_moment(task, at):
         by = "manual"
-    if any(outcome.flow for outcome in found.outcomes):
-        by = "flow"
+    flow = max([run.flow for run in found.runs] + [outcome.flow for outcome in found.outcomes])
+    if flow and (is_asked or by == "flow" or task.spec.options.after):
+        return f"{task.name} had its turn in flow run {flow}"
     return {
-        "flow": f"{task.name} had its turn in a run of its flow (FLOW)",
         "manual": f"{task.name} was started by hand (RUN)",
         "reboot": f"{task.name} starts with the daemon (@reboot)",
         "after": f"{task.name} fires when all that it waits for has ended (@after)",

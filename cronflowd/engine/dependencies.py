@@ -23,6 +23,7 @@ from . import orders as o
 from .state import State
 from .tables import WELL
 
+MAX_BEHIND = 200  # tasks of a flow that begins with a moment of its first one
 MAX_JUDGED = 1000  # tasks from which nothing follows, before the others have their turn
 
 
@@ -85,6 +86,26 @@ def hang_together(state: State, task: Task) -> Generator[None, None, dict[int, N
             if number % SLICE == 0:
                 yield
     return found
+
+
+def flow_behind(state: State, root: Task) -> list[int] | None:
+    """All that hangs together with this task, if it alone starts the others; None if more does."""
+    found, todo = {root.id: None}, [root]
+    while todo:
+        here = todo.pop()
+        for name in here.spec.options.after:
+            if (other := state.names.get(name)) not in found:
+                found[other or 0] = None
+                if other is None or state.tasks[other].spec.schedule.kind != "after":
+                    return None
+                todo.append(state.tasks[other])
+        for other in state.dependents.get(here.name, ()):
+            if other not in found:
+                found[other] = None
+                if state.tasks[other].spec.schedule.kind != "after" or len(found) > MAX_BEHIND:
+                    return None
+                todo.append(state.tasks[other])
+    return None if any(task_id in state.flows.of for task_id in found) else sorted(found)
 
 
 # --- what may be waited for ---------------------------------------------------------------------

@@ -328,7 +328,7 @@ class FlowStarted(Fact):
     name: str  # of that one
     tasks: list[int]
     args: dict[str, str] | None = None
-    who: str | None = None
+    who: str | None = None  # empty: nobody; a moment of its first task came
 
 
 class FlowRetried(Fact):

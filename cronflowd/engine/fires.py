@@ -25,7 +25,7 @@ from ..tasks.task import MAX_PARKED_RUNS, WAITING, Run, Task, TaskSpec
 from . import facts as f
 from . import orders as o
 from .alarms import MAX_STALE
-from .dependencies import standing
+from .dependencies import flow_behind, standing
 from .placement import all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
@@ -55,7 +55,21 @@ def _fire_task(state: State, order: o.FireTask, now: datetime, limits: Limits) -
     task = state.tasks[order.task]
     decision = come(state, task, now)
     send_at_once(state, task, decision, now)
+    if task.spec.name in state.dependents:
+        _begin_flow(state, task, decision.facts, None)
     return decision
+
+
+def _begin_flow(state: State, task: Task, facts: list[f.Fact], args: dict[str, str] | None) -> None:
+    """Where one task starts all others that hang together with it, its moments begin runs of that flow."""
+    queued = [fact for fact in facts if isinstance(fact, f.RunQueued)]
+    if task.spec.options.after or not queued or not (members := flow_behind(state, task)):
+        return
+    number = state.flows.next_number
+    facts.insert(0, f.FlowStarted(number, task.id, task.name, members, args, who=""))
+    for each in queued:
+        each.flow = number
+        facts.append(flow_remark(each.run, number))
 
 
 def fire(state: State, task: Task, now: datetime) -> Decision:
@@ -217,8 +231,7 @@ def fire_now(
     state: State, task: Task, by: str, now: datetime, broken: Reason = "", first_run: int = 0
 ) -> Decision:
     """What no clock starts (@after, @on, @reboot) fires now; `broken` is a dependency's failure."""
-    why = _why_held(state, task, now) or day_off(state, task.spec, now) or broken
-    if why := why or out_of_bounds(task.spec, now):
+    if why := why_unfit(state, task, now, broken):
         return Decision(_passed_one(task, "skipped", now, why, None, by == "after"))
     return _start(state, task, now, by, now, [], first_run=first_run)
 
@@ -249,6 +262,8 @@ def _fire_on(state: State, order: o.FireOn, now: datetime, limits: Limits) -> De
             fact.cause = cause("emitted", emitted.event, emitted.who, emitted.args)
         if isinstance(fact, f.RunQueued | f.FiresPassed):
             fact.emitted, is_first = is_first, False
+    if task.spec.name in state.dependents:
+        _begin_flow(state, task, decision.facts, emitted.args)
     return decision
 
 
@@ -263,6 +278,12 @@ def admit(state: State, first: Run) -> list[f.Fact]:
     """Its dependencies have ended well; with on=all that lets all runs of its fire go on."""
     runs = [state.runs[run] for run in state.tasks[first.task_id].runs]
     return [f.RunAdmitted(run.id) for run in of_one_fire(run for run in runs if run.state == "awaiting")]
+
+
+def why_unfit(state: State, task: Task, now: datetime, broken: Reason = "") -> Reason:
+    """Why what no clock starts must not start now; empty if it may."""
+    why = _why_held(state, task, now) or day_off(state, task.spec, now) or broken
+    return why or out_of_bounds(task.spec, now)
 
 
 def out_of_bounds(spec: TaskSpec, now: datetime) -> Reason:
@@ -459,6 +480,11 @@ def after_end(state: State, run: Run, facts: list[f.Fact]) -> list[f.Fact]:
 def remark(run: Run, why: Reason) -> f.OutputReceived:
     """A line of the daemon's own in the run's LOG."""
     return f.OutputReceived(run.id, run.attempt, [[0, why]])
+
+
+def flow_remark(run: int, flow: int) -> f.OutputReceived:
+    """That a run belongs to the run of a flow, in its LOG; behind RunQueued."""
+    return f.OutputReceived(run, 1, [[0, f"flow run {flow}"]])
 
 
 def ended_waiting(run: Run, state: str, why: Reason) -> list[f.Fact]:

@@ -65,6 +65,11 @@ class FlowRun:
     counts: Counter[str] = Factory(Counter)  # members by state
 
     @property
+    def is_by_hand(self) -> bool:
+        """Whether somebody asked for it, last; else pauses and bounds hold as for any moment."""
+        return self.who != ""
+
+    @property
     def open(self) -> int:
         """Members of which something is still to come."""
         return self.counts["running"] + (0 if self.stopping else self.counts["waiting"])
@@ -138,6 +143,7 @@ class Flows:
         members = [(key, _WAITING if key in again else each) for key, each in flow.members.items()]
         flow.members = {key: each for key, each in members if key in again or each.state in stays}
         flow.stopping, flow.stopped_by, flow.state, flow.ended_at = False, None, "", None
+        flow.who = fact.who
         self._begin(flow)
 
     def _take_ended(self, number: int) -> FlowRun:

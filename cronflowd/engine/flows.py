@@ -1,9 +1,12 @@
 """FLOW: the tasks that hang together by after=, started, retried from what failed, and cancelled as one.
 
-A run of a flow runs each of its tasks once, whatever their schedules say, as RUN does: first those that
+A run that somebody asks for runs each task once, whatever their schedules say, as RUN does: first those that
 wait for none, every other one when all that it waits for have ended well in this run. What overlap= lets
 not in, or whose dependency ended otherwise, is skipped; what is paused waits until it is not. A moment of
 its own that waits for the same dependencies is taken for its turn.
+
+Where one task alone starts all the others (each of which is @after), its moments begin runs of the flow, too
+(`fires`): what is paused, or has a day off, is skipped in these, as it would be without.
 
 One run of a flow at a time: no task is a member of two that are under way. Whatever may let a member go on
 puts it into `Flows.todo`; what follows is an order of its own, one small step each.
@@ -24,7 +27,7 @@ from . import facts as f
 from . import orders as o
 from .definitions import find_task, finish
 from .dependencies import hang_together
-from .fires import NO_WORKER, after_end, overlap, passed, remark, stop, targets_of
+from .fires import NO_WORKER, after_end, delay, flow_remark, overlap, passed, stop, targets_of, why_unfit
 from .flow_runs import FlowRun
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
@@ -163,7 +166,7 @@ def _follows(state: State, flow: FlowRun, task_id: int, now: datetime) -> Any | 
         if before.state not in ("waiting", "running"):
             return o.SkipMember(flow.number, task_id, reason("dependency", name=name, heard=before.heard))
         is_ready = False
-    if is_ready and state.is_paused(task, now):
+    if is_ready and flow.is_by_hand and state.is_paused(task, now):
         _hold(state, task)
     elif is_ready:
         return o.StartMember(flow.number, task_id)
@@ -191,22 +194,27 @@ def _running(state: State, flow: FlowRun, task_id: int) -> list[Run]:
 
 def _start_member(state: State, order: o.StartMember, now: datetime, limits: Limits) -> Decision:
     flow, task = state.flows.active[order.flow], state.tasks[order.task]
-    told = f"flow run {flow.number}"
     waiting = [run for number in task.runs if (run := state.runs[number]).state == "awaiting"]
     if taken := of_one_fire(waiting):
         admitted: list[f.Fact] = [f.RunAdmitted(run.id, flow.number) for run in taken]
-        return Decision(admitted + [remark(run, told) for run in taken])
+        return Decision(admitted + [flow_remark(run.id, flow.number) for run in taken])
     if task.spec.unread:
         return _skip(task, flow, task.spec.unread.reason, now)
+    unfit: Reason = ""
+    if not flow.is_by_hand:
+        unfit = reason("used-up") if task.is_used_up else why_unfit(state, task, now)
     why, parked, facts, messages = overlap(state, task, state.next_run)
-    if why:
+    if why := unfit or why:
         return _skip(task, flow, why, now)
     if not (targets := targets_of(state, task.spec, now)):
         return _skip(task, flow, NO_WORKER, now)
     for number, target in enumerate(targets, state.next_run):
         queued = f.RunQueued(number, task.id, now, "flow", None, flow.args, parked, target=target)
         queued.flow, queued.who = flow.number, flow.who
-        facts += [queued, f.OutputReceived(number, 1, [[0, told]])]
+        if not flow.is_by_hand:
+            queued.by, queued.who = "after", None
+            queued.not_before_at = delay(task, now, target, now)
+        facts += [queued, flow_remark(number, flow.number)]
     return Decision(facts, None, messages)
 
 

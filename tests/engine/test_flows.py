@@ -342,11 +342,13 @@ def test_tasks_are_shown_behind_those_they_wait_for() -> None:
 def test_why_and_the_log_say_whose_run_it_is() -> None:
     """Who finds a run of last night wants to know who wanted it."""
     life = Life()
-    life.says("FLOW a RUN")
+    plan = finish(plan_flow(life.state, "a"))
+    life.do(o.StartFlow("a", {}, plan))
+    life.pump()
     assert life.state.outputs[1].lines == [(0, "flow run 1")]
     found = why.Found(list(life.state.runs.values()), [])
     rows, _ = why.explain_found(life.state, life.state.tasks[1], life.now, found, [], why.Found([], []))
-    assert rows[0][1] == "a had its turn in a run of its flow (FLOW)"
+    assert rows[0][1] == "a had its turn in flow run 1"
 
 
 def test_clear_lets_what_runs_end_and_the_flow_with_it() -> None:
@@ -428,3 +430,63 @@ def test_how_many_are_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     life.ends("a", 1)
     assert list(life.state.flows.ended) == [5]
     assert snapshot(life.replay())
+
+
+CHAIN = ["ADD name=a 0 13 * * * a", "ADD name=b after=a @after b", "ADD name=c after=b @after c"]
+
+
+def test_a_moment_of_the_task_that_starts_all_others_begins_a_run_of_the_flow() -> None:
+    """The nightly chain has its row, and what failed of it is retried in the morning."""
+    life = Life(CHAIN)
+    life.wait(3600)
+    assert (life.row()["state"], life.row()["who"], life.running) == ("running", "", ["a"])
+    assert life.state.outputs[1].lines == [(0, "flow run 1")]
+    life.ends("a")
+    life.killed()
+    life.ends("b", 1)
+    assert (life.row()["state"], life.running) == ("failed", [])
+    assert life.says("FLOW a RETRY") == "1 tasks=2"
+    life.ends("b")
+    life.ends("c")
+    assert life.row()["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ADD name=d 0 14 * * * d", "ADD name=d after=a 0 14 * * * d", "ADD name=d @on deploy d"],
+)
+def test_where_several_start_it_no_moment_is_that_of_the_flow(line: str) -> None:
+    """They would be runs of a part of it, at times of their own; everything goes on as always."""
+    life = Life([*CHAIN, line])
+    life.line("SET c after=b,d")
+    life.wait(3600)
+    life.ends("a")
+    assert life.running == ["b"]
+    assert not life.state.flows.active
+
+
+def test_in_a_run_that_the_clock_began_what_is_paused_is_skipped() -> None:
+    """As always: nobody is there who would end the pause, and tomorrow's run must not wait for it."""
+    life = Life(CHAIN)
+    life.line("PAUSE b")
+    life.wait(3600)
+    life.ends("a")
+    assert life.stands() == {"a": "ok", "b": "skipped", "c": "skipped"}
+    assert life.row()["state"] == "failed"
+
+
+def test_a_moment_that_comes_while_it_runs_goes_on_as_always() -> None:
+    """One run of a flow at a time; but no moment is lost for that."""
+    life = Life(["ADD name=a */10 * * * * a", "ADD name=b after=a overlap=allow @after b"])
+    life.wait(600)
+    life.ends("a")
+    life.wait(600)
+    life.ends("a")
+    assert sorted((run.spec.name, run.flow) for run in life.state.runs.values()) == [("b", 0), ("b", 1)]
+
+
+def test_an_event_begins_it_with_its_words() -> None:
+    life = Life(["ADD name=a @on deploy a", *CHAIN[1:]])
+    life.says("EMIT deploy REV=7")
+    life.ends("a")
+    assert [(run.flow, run.args) for run in life.state.runs.values()] == [(1, {"REV": "7"})]
