@@ -10,6 +10,7 @@ fire is skipped, and is itself such an end for those who wait for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
+from datetime import datetime
 from typing import Any
 
 from attrs import evolve
@@ -88,8 +89,8 @@ def hang_together(state: State, task: Task) -> Generator[None, None, dict[int, N
     return found
 
 
-def flow_behind(state: State, root: Task) -> list[int] | None:
-    """All that hangs together with this task, if it alone starts the others; None if more does."""
+def flow_behind(state: State, root: Task, now: datetime) -> list[int] | None:
+    """All that hangs together with this task, if it alone starts the others, and none is paused; or None."""
     found, todo = {root.id: None}, [root]
     while todo:
         here = todo.pop()
@@ -105,7 +106,9 @@ def flow_behind(state: State, root: Task) -> list[int] | None:
                 if state.tasks[other].spec.schedule.kind != "after" or len(found) > MAX_BEHIND:
                     return None
                 todo.append(state.tasks[other])
-    return None if any(task_id in state.flows.of for task_id in found) else sorted(found)
+    if any(each in state.flows.of or state.is_paused(state.tasks[each], now) for each in found):
+        return None
+    return sorted(found)
 
 
 # --- what may be waited for ---------------------------------------------------------------------

@@ -56,14 +56,16 @@ def _fire_task(state: State, order: o.FireTask, now: datetime, limits: Limits) -
     decision = come(state, task, now)
     send_at_once(state, task, decision, now)
     if task.spec.name in state.dependents:
-        _begin_flow(state, task, decision.facts, None)
+        _begin_flow(state, task, decision.facts, None, now)
     return decision
 
 
-def _begin_flow(state: State, task: Task, facts: list[f.Fact], args: dict[str, str] | None) -> None:
+def _begin_flow(
+    state: State, task: Task, facts: list[f.Fact], args: dict[str, str] | None, now: datetime
+) -> None:
     """Where one task starts all others that hang together with it, its moments begin runs of that flow."""
     queued = [fact for fact in facts if isinstance(fact, f.RunQueued)]
-    if task.spec.options.after or not queued or not (members := flow_behind(state, task)):
+    if task.spec.options.after or not queued or not (members := flow_behind(state, task, now)):
         return
     number = state.flows.next_number
     facts.insert(0, f.FlowStarted(number, task.id, task.name, members, args, who=""))
@@ -263,7 +265,7 @@ def _fire_on(state: State, order: o.FireOn, now: datetime, limits: Limits) -> De
         if isinstance(fact, f.RunQueued | f.FiresPassed):
             fact.emitted, is_first = is_first, False
     if task.spec.name in state.dependents:
-        _begin_flow(state, task, decision.facts, emitted.args)
+        _begin_flow(state, task, decision.facts, emitted.args, now)
     return decision
 
 

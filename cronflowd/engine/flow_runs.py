@@ -66,7 +66,7 @@ class FlowRun:
 
     @property
     def is_by_hand(self) -> bool:
-        """Whether somebody asked for it, last; else pauses and bounds hold as for any moment."""
+        """Whether somebody asked for it, last; else bounds and days off hold as for any moment."""
         return self.who != ""
 
     @property

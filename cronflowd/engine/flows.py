@@ -6,7 +6,7 @@ not in, or whose dependency ended otherwise, is skipped; what is paused waits un
 its own that waits for the same dependencies is taken for its turn.
 
 Where one task alone starts all the others (each of which is @after), its moments begin runs of the flow, too
-(`fires`): what is paused, or has a day off, is skipped in these, as it would be without.
+(`fires`), unless one of them is paused then: what has a day off is skipped in these, as it would be without.
 
 One run of a flow at a time: no task is a member of two that are under way. Whatever may let a member go on
 puts it into `Flows.todo`; what follows is an order of its own, one small step each.
@@ -166,7 +166,7 @@ def _follows(state: State, flow: FlowRun, task_id: int, now: datetime) -> Any | 
         if before.state not in ("waiting", "running"):
             return o.SkipMember(flow.number, task_id, reason("dependency", name=name, heard=before.heard))
         is_ready = False
-    if is_ready and flow.is_by_hand and state.is_paused(task, now):
+    if is_ready and state.is_paused(task, now):
         _hold(state, task)
     elif is_ready:
         return o.StartMember(flow.number, task_id)

@@ -465,14 +465,36 @@ def test_where_several_start_it_no_moment_is_that_of_the_flow(line: str) -> None
     assert not life.state.flows.active
 
 
-def test_in_a_run_that_the_clock_began_what_is_paused_is_skipped() -> None:
-    """As always: nobody is there who would end the pause, and tomorrow's run must not wait for it."""
+def test_a_pause_meanwhile_holds_a_run_that_the_clock_began_too() -> None:
+    """Who stops the nightly chain to look at something wants it to go on afterwards."""
     life = Life(CHAIN)
-    life.line("PAUSE b")
+    life.wait(3600)
+    life.says("FLOW c PAUSE")
+    life.ends("a")
+    assert (life.running, life.row()["state"]) == ([], "paused")
+    life.says("FLOW c RESUME")
+    assert life.running == ["b"]
+
+
+def test_while_one_of_them_is_paused_no_moment_begins_it() -> None:
+    """It would wait for that one for ever, and tomorrow's run for it; so all is as it always is."""
+    life = Life(CHAIN)
+    life.says("PAUSE b")
     life.wait(3600)
     life.ends("a")
-    assert life.stands() == {"a": "ok", "b": "skipped", "c": "skipped"}
-    assert life.row()["state"] == "failed"
+    assert not life.state.flows.active
+    assert life.state.tasks[2].counts == {"skipped": 1}
+
+
+def test_in_a_run_that_the_clock_began_bounds_hold() -> None:
+    """They are part of what the clock may start; RUN and FLOW RUN ask nobody."""
+    life = Life([*CHAIN[:2], "ADD name=c after=b end=2030-01-01T12:30:00Z @after c"])
+    life.wait(3600)
+    life.ends("a")
+    life.ends("b")
+    assert life.stands() == {"a": "ok", "b": "ok", "c": "skipped"}
+    life.says("FLOW a RETRY")
+    assert life.running == ["c"]
 
 
 def test_a_moment_that_comes_while_it_runs_goes_on_as_always() -> None:
