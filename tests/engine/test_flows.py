@@ -225,6 +225,29 @@ def test_a_task_that_is_removed_before_its_turn_is_of_it_no_longer() -> None:
     assert (life.row()["state"], life.row()["tasks"]) == ("ok", 3)
 
 
+def test_retry_of_what_is_gone_is_of_what_is_left() -> None:
+    """Or it would wait for ever for the turn of a task that is not there."""
+    life = Life()
+    life.says("FLOW a RUN")
+    life.says("FLOW a CANCEL")
+    life.ends("a", 143)
+    life.says("REMOVE b force=yes")
+    assert life.says("FLOW #1 RETRY") == "1 tasks=3"
+    for name in ("a", "c", "d"):
+        life.ends(name)
+    assert (life.row()["state"], life.row()["tasks"]) == ("ok", 3)
+
+
+def test_what_runs_by_hand_counts_for_no_bound() -> None:
+    """As RUN: count= is about what the schedule brings."""
+    life = Life(["ADD name=a count=1 0 3 * * * a", "ADD name=b count=1 after=a @after b"])
+    life.says("FLOW a RUN")
+    life.ends("a")
+    life.ends("b")
+    assert [task.fired for task in life.state.tasks.values()] == [0, 0]
+    assert life.row()["state"] == "ok"
+
+
 def test_what_is_defined_anew_keeps_its_place() -> None:
     """ADD replace=yes is how deploy scripts say it; a run under way goes on by the new words."""
     life = Life()
@@ -268,6 +291,7 @@ def test_what_overlap_lets_not_in_is_told() -> None:
     life.ends("a")
     assert life.stands() == {"a": "ok", "b": "skipped", "c": "skipped", "d": "skipped"}
     assert life.row()["state"] == "failed"
+    assert life.state.tasks[4].due_at  # its own moment is still to come
 
 
 def test_with_on_all_a_task_has_ended_when_its_last_run_has() -> None:
