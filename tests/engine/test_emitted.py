@@ -273,7 +273,11 @@ def test_what_asked_for_a_run_is_known_when_it_has_ended() -> None:
 @pytest.mark.parametrize("fails", [1, 2, 3, 4])
 def test_two_fires_of_one_instant_are_told_apart_by_what_made_them(fails: int) -> None:
     """RUN just when the clock starts it: who waits hears of each when its own runs have ended."""
-    driver = driver_with("ADD name=a on=all overlap=allow * * * * * a", "ADD name=b after=a @after b")
+    # Another one starts tasks there too, or the moment would begin a run of the flow.
+    others = ("ADD name=c 0 3 1 1 * c", "ADD name=d after=a,c @after d")
+    driver = driver_with(
+        "ADD name=a on=all overlap=allow * * * * * a", "ADD name=b after=a @after b", *others
+    )
     driver.do(o.JoinWorker("v", 9, {}, ("shell",), "there", ()))
     driver.now += timedelta(minutes=1)
     driver.line("RUN a")  # two runs, and two by the clock
