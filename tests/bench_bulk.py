@@ -1,23 +1,29 @@
 """Changes of very many tasks: how long each takes, and how long another client's PING did meanwhile.
 
-    python -m tests.bench_bulk [TASKS]
+    python -m tests.bench_bulk [TASKS]          2,000,000 if none are given
+    python -m tests.bench_bulk --crowd [TASKS]  1,000,000
 
-LOAD, a restart with another zone, a clock set back by four hours, LOAD again, SAVE, CLEAR, UNDO, a reload
-of zone data (HUP), and the compaction that comes of it, on one daemon, one after another. Beside it stands
-how long the machine let a process sleep beyond what it asked for: no PING can be quicker.
+The first: LOAD, a restart with another zone, a clock set back by four hours, SAVE, CLEAR, UNDO, a reload of
+zone data (HUP), and the compaction that comes of it, on one daemon, one after another.
+The second: the same tasks in 5,000 queues, 1,000 connections that watch, and questions while some of
+the tasks fire each minute. Beside it stands how long the machine let a process sleep beyond what it asked
+for: no PING can be quicker.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,8 +35,12 @@ from tests.real.running import READY, Daemon
 QUIET_S = 2.0  # as long as the journal does not grow, nothing is under way
 PATIENCE_S = 3600.0
 PAUSE_S = 0.002  # between two PINGs
+QUEUES, WATCHERS, WORKERS, SLOTS = 5000, 1000, 20, 50
+EACH_MINUTE = 500  # one of so many tasks is due each minute, the others once a day
+FIRES_S = 150.0  # how long is looked at while they fire
 HEAD = (
-    f"{'':34} {'seconds':>8} {'longest':>9} {'p99 ms':>9} {'machine':>9} {'> 20 ms':>7} {'of':>7} {'MB':>6}"
+    f"{'':34} {'seconds':>8} {'longest':>9} {'p99 ms':>9} {'p50 ms':>7} {'machine':>9} {'> 20 ms':>7} "
+    f"{'of':>7} {'MB':>6}"
 )
 
 
@@ -91,7 +101,8 @@ class Pings:
         found = sorted(self.times_ms)
         long = sum(each > 20 for each in found)
         p99 = found[len(found) * 99 // 100]
-        return f"{found[-1]:9.1f} {p99:9.1f} {self.late_ms:9.1f} {long:7d} {len(found):7d}"
+        p50 = found[len(found) // 2]
+        return f"{found[-1]:9.1f} {p99:9.1f} {p50:7.2f} {self.late_ms:9.1f} {long:7d} {len(found):7d}"
 
 
 def start(daemon: Daemon) -> None:
@@ -103,18 +114,20 @@ def start(daemon: Daemon) -> None:
 
 
 def restart(name: str, daemon: Daemon) -> Client:
+    print(f"{name:34} ", end="", flush=True)  # so that whoever waits sees what it waits for
     began = time.perf_counter()
     start(daemon)
-    print(f"{name:34} {time.perf_counter() - began:8.1f}", flush=True)
+    print(f"{time.perf_counter() - began:8.1f}", flush=True)
     return Client(daemon.port)
 
 
 def measure(name: str, daemon: Daemon, do: Callable[[], object]) -> None:
+    print(f"{name:34} ", end="", flush=True)
     with Pings(daemon.port) as pings:
         began = time.perf_counter()
         told = do()
         took_s = time.perf_counter() - began
-    print(f"{name:34} {took_s:8.1f} {pings.figures()} {memory_mb(daemon.pid):6d}  {told}", flush=True)
+    print(f"{took_s:8.1f} {pings.figures()} {memory_mb(daemon.pid):6d}  {told}", flush=True)
 
 
 def until_quiet(client: Client, after: str = "") -> str:
@@ -132,7 +145,7 @@ def memory_mb(pid: int) -> int:
     return int(status.split("VmRSS:")[1].split()[0]) // 1024
 
 
-def write_file(path: Path, count: int) -> None:
+def write_file(path: Path, count: int, queues: int = 0) -> None:
     with path.open("w") as file:
         for number in range(count):
             record = {
@@ -140,6 +153,11 @@ def write_file(path: Path, count: int) -> None:
                 "command": f"backup --what {number}",
                 "jobName": f"job-{number}",
             }
+            if queues:
+                record["on"] = f"w{number % queues}" if number % 2 else f"label:queue=q{number % queues}"
+                record["grace"] = "30s"
+                if number // queues % EACH_MINUTE == 0:
+                    record["schedule"] = "* * * * *"
             file.write(json.dumps(record) + "\n")
 
 
@@ -165,7 +183,6 @@ def main(count: int) -> None:
             return until_quiet(client)
 
         measure("clock back 4 h", daemon, set_back)
-        measure("LOAD of the same", daemon, lambda: client.ask("LOAD big.db"))
         measure("SAVE", daemon, lambda: client.ask("SAVE saved.db"))
         measure("CLEAR", daemon, lambda: client.ask("CLEAR"))
         measure("UNDO", daemon, lambda: client.ask("UNDO"))
@@ -186,6 +203,87 @@ def main(count: int) -> None:
         daemon.kill9()
 
 
+# --- a crowd --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def beside(*command: str) -> Iterator[None]:
+    """A process that goes on until this is over."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def crowd(count: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        data = Path(directory) / "data"
+        data.mkdir(mode=0o700)
+        write_file(data / "tasks.db", count, QUEUES)
+        daemon = Daemon(data, "--local-worker", "0", "--max-clients", str(2 * WATCHERS))
+        print(HEAD)
+        client = restart(f"start with {count} tasks: ready", daemon)
+        port = str(daemon.port)
+        with (
+            beside("contrib.bench.watchers", port, str(WATCHERS)),
+            beside("tests.bench_bulk", "--crew", str(daemon.worker_port)),
+        ):
+            measure("fires", daemon, lambda: time.sleep(FIRES_S) or client.ask("STATUS"))
+            for line in (
+                "HEALTH", "LIST", "LIST state=running", "LIST tag=x", "NEXT all n=1000", "SUMMARY", "RUNS",
+                "RUNS state=missed limit=20", "FAILED", "STATUS", "PROVE", "WHY job-0", "EXPORT",
+            ):  # fmt: skip
+                measure(line, daemon, lambda line=line: client.ask(line)[:60])  # type: ignore[misc]
+
+            def reload() -> str:
+                before = client.rows("CLOCK")["zone-data"]
+                os.kill(daemon.pid, signal.SIGHUP)
+                time.sleep(QUIET_S)
+                while read_again(daemon) < 1:
+                    time.sleep(0.25)
+                return before
+
+            measure("HUP", daemon, reload)
+            measure("CLEAR", daemon, lambda: client.ask("CLEAR"))
+            measure("UNDO", daemon, lambda: client.ask("UNDO"))
+        daemon.kill9()
+
+
+def read_again(daemon: Daemon) -> int:
+    """How often all tasks were read again."""
+    return daemon.log.read_text().count("all tasks were read again")
+
+
+def work(port: int) -> None:
+    """Workers that end what they are given at once."""
+    poll, links = select.epoll(), dict[int, socket.socket]()
+    for number in range(WORKERS):
+        link = socket.create_connection(("127.0.0.1", port))
+        link.sendall(b"HELLO name=w%d slots=%d labels=queue=q%d\n" % (number, SLOTS, number))
+        links[link.fileno()] = link
+        poll.register(link, select.EPOLLIN)
+    print("ready", flush=True)
+    rests: dict[int, bytes] = dict.fromkeys(links, b"")
+    beaten = time.monotonic()
+    while True:
+        for fd, _ in poll.poll(1):
+            if not (read := links[fd].recv(262_144)):
+                sys.exit("a worker was cut")
+            *lines, rests[fd] = (rests[fd] + read).split(b"\n")
+            orders = (line.split(b" ", 3) for line in lines if line.startswith(b"RUN "))
+            links[fd].sendall(b"".join(b"DONE %s %s 0\n" % (run, attempt) for _, run, attempt, _ in orders))
+        if time.monotonic() - beaten > 5:
+            beaten = time.monotonic()
+            for link in links.values():
+                link.sendall(b"BEAT\n")
+
+
 def serve() -> int:
     """`cronflowd serve` with a clock that USR1 sets back."""
     now, by = Clock.now, timedelta(0)
@@ -202,4 +300,11 @@ def serve() -> int:
 if __name__ == "__main__":
     if "--data" in sys.argv:
         sys.exit(serve())
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000_000)
+    sys.setswitchinterval(0.0005)  # or the one who pings waits for the one who reads rows
+    match sys.argv[1:]:
+        case ["--crew", port]:
+            work(int(port))
+        case ["--crowd", *tasks]:
+            crowd(int(*tasks) if tasks else 1_000_000)
+        case tasks:
+            main(int(*tasks) if tasks else 2_000_000)

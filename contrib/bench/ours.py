@@ -55,12 +55,12 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(tree: Path, data: Path | None = None) -> Iterator[Daemon]:
+def daemon(tree: Path, data: Path | None = None, *flags: str) -> Iterator[Daemon]:
     """Without a worker of its own, on ports of its own; in a new directory if none is given."""
     with tempfile.TemporaryDirectory() as empty:
         command = [sys.executable, "-m", "cronflowd", "--data", str(data or empty), "--tz", "UTC"]
         command += ["--local-worker", "0", "--listen", "127.0.0.1:0", "--listen-workers", "127.0.0.1:0"]
-        command += ["--log-level", "error", "--max-clients", "2000"]
+        command += ["--log-level", "error", "--max-clients", "2000", *flags]
         with running(command, cwd=tree) as process:
             yield Daemon(process, data or Path(empty))
 
@@ -178,10 +178,14 @@ def due(tree: Path, tasks: int, count: int) -> Callable[[ExitStack], Measure]:
 
 
 def restart(tree: Path, tasks: int) -> Callable[[ExitStack], Measure]:
-    """From the process's start until it serves; and what a task holds in memory."""
+    """From the process's start until it serves, its journal short; what a task holds once read."""
 
     def open_it(stack: ExitStack) -> Measure:
         filled = Filled(tree, tasks, stack)
+        with daemon(tree, filled.data, "--segment", "64K"):
+            time.sleep(1)  # what stands in the journal by now is closed
+        compact = [sys.executable, "-m", "cronflowd", "compact", str(filled.data), "1000000000", "50,30d,10M"]
+        subprocess.run(compact, check=True, cwd=tree, stdout=subprocess.DEVNULL)
         with daemon(tree) as server:
             empty = resident_bytes(server.pid)
 
@@ -189,6 +193,7 @@ def restart(tree: Path, tasks: int) -> Callable[[ExitStack], Measure]:
             began = time.perf_counter()
             with daemon(tree, filled.data) as server:
                 took = time.perf_counter() - began
+                wait_until_still(server.pid)
                 return {"seconds": took, "bytes/task": (resident_bytes(server.pid) - empty) / tasks}
 
         return measure
@@ -221,9 +226,9 @@ def idle(tree: Path, tasks: int, seconds: float) -> Callable[[ExitStack], Measur
 
         def measure() -> Figures:
             with daemon(tree, filled.data) as server:
-                # What a start leaves to do: the journal is made short, and threads that have done their
-                # part go after ten seconds.
-                time.sleep(min(15, seconds))
+                # What a start leaves to do: tasks are read, the journal is made short, and threads that have
+                # done their part go after ten seconds.
+                wait_until_still(server.pid)
                 wait_until(lambda: not children(server.pid))
                 time.sleep(min(15, seconds))
                 before = switches(server.pid)
@@ -233,6 +238,17 @@ def idle(tree: Path, tasks: int, seconds: float) -> Callable[[ExitStack], Measur
         return measure
 
     return open_it
+
+
+def wait_until_still(pid: int) -> None:
+    """It has nothing left to do by itself."""
+
+    def is_still() -> bool:
+        before = cpu_s(pid)
+        time.sleep(1)
+        return cpu_s(pid) - before < 0.01
+
+    wait_until(is_still)
 
 
 def shell(tree: Path, count: int) -> Figures:

@@ -11,17 +11,27 @@ import sys
 
 def watch(port: int, count: int) -> None:
     """Until it is ended."""
-    poll = select.epoll()
-    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
-    for each in sockets:
-        each.sendall(b"WATCH runs\n")
-        each.recv(4096)
-        poll.register(each, select.EPOLLIN)
+    poll, sockets = select.epoll(), list[socket.socket]()
+
+    def read(wait_s: float | None) -> None:
+        for fd, _ in poll.poll(wait_s):
+            try:
+                data = os.read(fd, 262_144)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                poll.unregister(fd)
+                print("one was cut", file=sys.stderr, flush=True)
+
+    for _ in range(count):
+        sockets.append(socket.create_connection(("127.0.0.1", port)))
+        sockets[-1].sendall(b"WATCH runs\n")
+        sockets[-1].recv(4096)
+        poll.register(sockets[-1], select.EPOLLIN)
+        read(0)  # those that watch already are told of what happens
     print("ready", flush=True)
     while True:
-        for fd, _ in poll.poll():
-            if not os.read(fd, 262_144):
-                poll.unregister(fd)  # cut
+        read(None)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ ALSO_CALLED = {
     "RUNS": "executions results builds queue queues pending", "STATS": "metrics statistics report",
     "FAILED": "errors failures broken dead", "LOG": "logs output tail stdout journal",
     "WHY": "reason explain", "NEXT": "when preview upcoming forecast", "DEPS": "dependencies tree graph",
+    "FLOW": "flows dag dags pipeline pipelines workflow workflows",
     "DESCRIBE": "translate human", "EXPECT": "monitor deadman", "BEAT": "heartbeat alive",
     "HEALTH": "healthz healthcheck check probe", "SUMMARY": "overview dashboard totals",
     "TYPES": "kinds capabilities", "WORKERS": "nodes agents hosts servers", "DRAIN": "cordon",
@@ -221,23 +222,29 @@ _ROWS = (
         changes=True, looks=r"[ \t]*(--[a-z-]+[ \t]+)*--dry-run[ \t]",
     ),
     Verb(p.export, "EXPORT [REF…]", "tasks as a crontab", "export"),
-    Verb(p.pause, "PAUSE REF…|all|tag=TAG|name=GLOB [until=TIME] [why=TEXT]", "starts no new runs"),
-    Verb(p.resume, "RESUME REF…|all|tag=TAG|name=GLOB", "the opposite"),
-    Verb(p.pause, "DISABLE REF…|all|tag=TAG|name=GLOB [until=TIME] [why=TEXT]", "the same as PAUSE"),
-    Verb(p.resume, "ENABLE REF…|all|tag=TAG|name=GLOB", "the same as RESUME"),
+    Verb(p.pause, "PAUSE REF…|all|tag=TAG|name=GLOB|flow=REF [until=TIME] [why=TEXT]", "starts no new runs"),
+    Verb(p.resume, "RESUME REF…|all|tag=TAG|name=GLOB|flow=REF", "the opposite"),
+    Verb(p.pause, "DISABLE REF…|all|tag=TAG|name=GLOB|flow=REF [until=TIME] [why=TEXT]", "the same as PAUSE"),
+    Verb(p.resume, "ENABLE REF…|all|tag=TAG|name=GLOB|flow=REF", "the same as RESUME"),
     Verb(p.history, "HISTORY [REF] [limit=N] [offset=N]", "who changed what, newest first", "history"),
     Verb(
         p.roll_back, "ROLLBACK REF REV", "sets a task as it was at a revision", "roll_back", changes=True
     ),
     Verb(p.undo, "UNDO [N]", "takes back the last changes of tasks", surely="UNDO 1"),
     Verb(p.run, "RUN REF|tag=TAG|name=GLOB [arg.NAME=VALUE …]", "runs a task now, or some"),
+    Verb(
+        p.flow, "FLOW [REF|#N] [RUN|RUNS|RETRY [N]|CANCEL [N]|PAUSE|RESUME] [key=value …]",
+        "tasks that hang together by after=, as one", "flow", changes=True,
+        looks=r"[ \t]*[^ \t]*([ \t]+(runs|[^ \t]+=[^ \t]*))*[ \t]*$",
+    ),
     Verb(p.emit, "EMIT EVENT [NAME=VALUE …]", "starts the tasks that wait for an event (@on)"),
     Verb(p.now, "NOW [key=value …] COMMAND", "runs a command once, now"),
     Verb(p.at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time"),
     Verb(p.cancel, "CANCEL RUN", "ends a run"),
     Verb(
         p.runs,
-        "RUNS [REF] [state=STATE] [worker=NAME] [exit=N] [tag=TAG] [last=TIME] [since=TIME] [until=TIME]"
+        "RUNS [REF] [state=STATE] [worker=NAME] [exit=N] [tag=TAG] [flow=N]"
+        " [last=TIME] [since=TIME] [until=TIME]"
         " [limit=N] [offset=N]",
         "what ran, newest first", "runs",
     ),

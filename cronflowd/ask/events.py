@@ -15,6 +15,7 @@ from attrs import frozen
 
 from ..base.text import format_time
 from ..engine import facts as f
+from ..engine.changelog import record_of
 from ..engine.state import State
 from ..tasks.reasons import in_words
 
@@ -36,7 +37,7 @@ def describe(fact: f.Fact, at: datetime, state: State) -> Iterator[Event]:
         run = state.runs[fact.run]
         row = (at, "run-started", fact.task, fact.name, fact.run, fact.attempt, run.worker, None)
         yield Event("runs", fact.task, row)
-    if event := _describe(fact, at, state):
+    if event := _describe(fact, at, state) or _flow(fact, at, state):
         yield event
     if isinstance(fact, f.RunQueued) and fact.worker:
         row = (at, "run-sent", fact.task, state.tasks[fact.task].name, fact.run, 1, fact.worker, None)
@@ -48,7 +49,7 @@ def _describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
     row: tuple[Any, ...]
     match fact:
         case f.TaskAdded() | f.TaskChanged() | f.TaskRestored():
-            record = f.record_of(fact.record)
+            record = record_of(fact.record)
             return _task(at, name, fact.id, record["jobName"], f"{record['schedule']} {record['command']}")
         case f.TaskRemoved():
             return _task(at, name, fact.id, state.tasks[fact.id].name, fact.why)
@@ -71,7 +72,8 @@ def _describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
             row = (at, name, fact.task, fact.name, fact.run, fact.attempt, fact.worker, detail)
             return Event("runs", fact.task, row)
         case f.WorkerJoined() | f.WorkerLeft() | f.WorkerLeaving():
-            row = (at, name, None, None, None, None, fact.name, getattr(fact, "why", None))
+            why = in_words(fact.why) if isinstance(fact, f.WorkerLeft) else None
+            row = (at, name, None, None, None, None, fact.name, why)
             return Event("workers", None, row)
         case f.ExpectationSet() | f.ExpectationForgotten() | f.BeatReceived() | f.BeatMissed():
             return _task(at, name, None, fact.name, _about_beat(fact))
@@ -100,6 +102,20 @@ def _about_beat(fact: f.ExpectationSet | f.ExpectationForgotten | f.BeatReceived
         case f.BeatMissed():
             return f"due {format_time(fact.due_at)}"
     return ""
+
+
+def _flow(fact: f.Fact, at: datetime, state: State) -> Event | None:
+    """What becomes of a run of a flow; it stands under the first task of that."""
+    if not isinstance(fact, f.FlowStarted | f.FlowRetried | f.FlowStopping | f.FlowEnded):
+        return None
+    flow, more = fact if isinstance(fact, f.FlowStarted) else state.flows.find(fact.flow), ""
+    assert flow
+    if isinstance(fact, f.FlowStarted | f.FlowEnded):
+        more = f": {len(fact.tasks)} tasks" if isinstance(fact, f.FlowStarted) else f": {fact.state}"
+    detail = f"flow run {fact.flow}{more}"
+    return Event(
+        "runs", flow.root, (at, _name_of(type(fact)), flow.root, flow.name, None, None, None, detail)
+    )
 
 
 def _run(

@@ -40,7 +40,7 @@ class Kept:
 
     def __init__(self, state: State, now: datetime, sizes: Mapping[int, int] | None = None) -> None:
         self._state, self._now = state, now
-        self._gone: dict[int, Keep] | None = None  # of tasks that were removed
+        self._gone: dict[int, Keep] = {}  # of tasks that were removed
         self._going_on = frozenset(state.runs)
         self._rows: Counter[tuple[int, bool]] = Counter()  # seen, by task and whether it ran
         self._sizes = sizes or {}  # of outputs that memory does not hold, by run
@@ -73,6 +73,7 @@ class Kept:
     def _keep(self, task_id: int) -> Keep:
         if task := self._state.tasks.get(task_id):
             return task.spec.options.keep or self._state.common.keep
-        if self._gone is None:
-            self._gone = self._state.changes.keeps(self._state.default_tz)
-        return self._gone.get(task_id, self._state.common.keep)
+        if (keep := self._gone.get(task_id)) is None:
+            keep = self._state.changes.keep_of(task_id, self._state.default_tz) or self._state.common.keep
+            self._gone[task_id] = keep
+        return keep

@@ -7,7 +7,7 @@ the others walk all tasks, and give way.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from itertools import islice
@@ -34,9 +34,12 @@ DAY = timedelta(days=1)
 NEXT_OF_ALL = 10
 
 
-def check_health(state: State, query: q.AskHealth, now: datetime, is_full: bool) -> Reply:
+def check_health(
+    state: State, query: q.AskHealth, now: datetime, is_full: bool, contested: Iterable[str] = ()
+) -> Reply:
     """HEALTH: Refusal (`unwell`) with all that is wrong; what is told of each begins with one word."""
     reasons = [f"{name}: {what}" for name, what in _troubles(state, query, now, is_full) if what]
+    reasons += [f"workers: two are named {name}, and throw each other off" for name in islice(contested, 3)]
     if reasons:
         raise Refusal("unwell", "; ".join(reasons))
     return Reply("healthy", {"healthy": True})
@@ -48,11 +51,11 @@ def _troubles(state: State, query: q.AskHealth, now: datetime, is_full: bool) ->
     if longest and not any(worker.connected for worker in state.workers.values()):
         yield "workers", f"none is connected, and run {longest.id} of {longest.spec.name} waits for one"
     late = timedelta(seconds=query.late_s)
-    if (due := state.due.first()) and now - due[0] > late and not state.is_stale(due[0], due[-1]):
+    if (due := state.due.earliest()) and now - due[0] > late and not state.is_stale(due[0], due[-1]):
         late_s = (now - due[0]).total_seconds()
         yield "lateness", f"{state.tasks[due[-1]].name} was due {late_s:.0f} s ago, and nothing is decided"
-    if longest and now - longest.queued_at > late:
-        waited_s = (now - longest.queued_at).total_seconds()
+    if longest and (waited := now - state.set_by - longest.queued_at) > late:
+        waited_s = waited.total_seconds()
         yield "lateness", f"run {longest.id} of {longest.spec.name} has waited {waited_s:.0f} s for a worker"
     waiting = len(state.runs) - sum(len(worker.runs) for worker in state.workers.values())
     yield "queue", f"{waiting} runs wait" if waiting > query.queue else ""

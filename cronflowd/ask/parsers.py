@@ -194,10 +194,6 @@ def set_task(text: str, context: Context) -> o.SetTask:
     ref = g.ref(words, options)
     if not options:
         raise WrongWords("nothing to set")
-    if not options.get("name", "-"):
-        raise Refusal(
-            "bad-option", "name= is empty; a task without a name of its own is task_<id>, so say that"
-        )
     for key in {"cron", "cmd", "id"} & options.keys():
         hint = {"cron": "schedule= is", "cmd": "command= is", "id": "a task keeps its number; name= is"}[key]
         raise Refusal("bad-option", f"there is no option {key}=; {hint} what SET takes")
@@ -216,13 +212,18 @@ def clear(text: str, context: Context) -> o.ClearTasks:
 
 
 def pause(text: str, context: Context) -> o.PauseTasks:
-    words, options = g.split_words(text, "until", "why", "tag", "name")
+    words, options = g.split_words(text, "until", "why", "tag", "name", "flow")
     if _TASK_FIRST.match(text) and any(match[1] for match in _VALUE_AND_WORD.finditer(text)):
         raise WrongWords("what follows the tasks are options")
     if len(words) > 1 and re.fullmatch("[0-9]+(?:s|m|min|h|d|days?)", words[-1]):
         raise WrongWords(f'"{words[-1][:40]}" is hardly a task')
-    until_at = g.moment(options, "until", context)
-    return o.PauseTasks(_targets(words, options), until_at, options.get("why", ""))
+    return _paused(_targets(words, options), options, context)
+
+
+def _paused(
+    refs: tuple[str, ...] | o.Pattern | None, options: dict[str, str], context: Context
+) -> o.PauseTasks:
+    return o.PauseTasks(refs, g.moment(options, "until", context), options.get("why", ""))
 
 
 # `PAUSE x why=disk is full`: the rest of a text must not be taken for tasks.
@@ -233,7 +234,7 @@ _VALUE_AND_WORD = re.compile(
 
 
 def resume(text: str, context: Context) -> o.ResumeTasks:
-    return o.ResumeTasks(_targets(*g.split_words(text, "tag", "name")))
+    return o.ResumeTasks(_targets(*g.split_words(text, "tag", "name", "flow")))
 
 
 def _target(words: list[str], options: dict[str, str]) -> o.Ref:
@@ -245,6 +246,10 @@ def _target(words: list[str], options: dict[str, str]) -> o.Ref:
 
 
 def _targets(words: list[str], options: dict[str, str]) -> tuple[str, ...] | o.Pattern | None:
+    if flow := options.pop("flow", ""):
+        if words or "tag" in options or "name" in options:
+            raise WrongWords("flow= alone chooses all that hang together with a task")
+        return o.Pattern("", "", flow)
     if "tag" not in options and "name" not in options:
         return g.refs(words)
     found = _target(words, options)
@@ -259,6 +264,48 @@ def run(text: str, context: Context) -> o.RunTask:
     if not options:
         return o.RunTask(g.ref(words, options), {})
     return o.RunTask(_target(words, options), _arguments(options, "arg."))
+
+
+def flow(text: str, context: Context) -> Any:
+    """What is done with a flow stands behind the name of any of its tasks, or the number of its run."""
+    words, options = g.split_any(text)
+    if not words or [word.upper() for word in words] == ["LIST"]:
+        g.check_known(options, ())
+        return q.ListFlows()
+    ref, verb, *rest = *words[:2], *([""] * (len(words) < 2)), *words[2:]
+    known = _FLOW.get(verb := verb.upper())
+    if known is None:
+        hint = meant(verb, [*filter(None, _FLOW)], {"RUN": "start", "CANCEL": "stop kill", "RETRY": "rerun"})
+        raise WrongWords(f'"{escape(verb[:40])}" is nothing that can be done with a flow{hint}')
+    if len(rest) > (verb in ("RETRY", "CANCEL")):
+        raise WrongWords(f'"{escape(rest[-1][:40])}" says nothing there')
+    if verb != "RUN":
+        g.check_known(options, known[0])
+    if ref.startswith("#") and not (
+        re.fullmatch("#[0-9]{1,18}", ref) and verb in ("", "RETRY", "CANCEL") and not rest
+    ):
+        raise Refusal("syntax", f'"{escape(ref[:40])}" is no task; FLOW #N is one run of a flow')
+    return known[1](ref, rest, options, context)
+
+
+def _flow_number(words: list[str]) -> int | None:
+    if words and not re.fullmatch("#?[0-9]{1,18}", words[0]):
+        raise WrongWords(f'"{escape(words[0][:40])}" is not the number of a run of a flow')
+    return int(words[0].lstrip("#")) if words else None
+
+
+_FLOW: dict[str, tuple[tuple[str, ...], Callable[[str, list[str], dict[str, str], Context], Any]]] = {
+    "": ((), lambda ref, words, options, context: q.ShowFlow(ref)),
+    "RUN": ((), lambda ref, words, options, context: o.StartFlow(ref, _arguments(options, "arg."))),
+    "RUNS": (("limit", "offset"), lambda ref, words, options, context: q.ListFlowRuns(ref, *g.page(options))),
+    "RETRY": ((), lambda ref, words, options, context: o.RetryFlow(ref, _flow_number(words))),
+    "CANCEL": ((), lambda ref, words, options, context: o.StopFlow(ref, _flow_number(words))),
+    "PAUSE": (
+        ("until", "why"),
+        lambda ref, words, options, context: _paused(o.Pattern("", "", ref), options, context),
+    ),
+    "RESUME": ((), lambda ref, words, options, context: o.ResumeTasks(o.Pattern("", "", ref))),
+}
 
 
 def emit(text: str, context: Context) -> o.EmitEvent:
@@ -309,14 +356,15 @@ def list_tasks(text: str, context: Context) -> q.ListTasks:
 
 
 def runs(text: str, context: Context) -> q.ListRuns:
-    keys = ("state", "worker", "exit", "tag", *g.BOUNDS, "limit", "offset")
+    keys = ("state", "worker", "exit", "tag", "flow", *g.BOUNDS, "limit", "offset")
     words, options = g.split_words(text, *keys)
     ref, state = g.one_or_all(words), g.choice(options, "state", RUN_STATES, **_STATES_ALSO)
     if worker := options.get("worker", ""):
         check_worker_name(worker)
     tag, status = g.asked_tag(options.get("tag", "")), g.count(options, "exit", 0, 999)
     bounds, page = g.bounds(options, context), g.page(options)
-    return q.ListRuns(ref, state, *bounds, *page, worker=worker, exit=status, tag=tag)
+    flow = g.count(options, "flow", 1, g.MAX_LIMIT)
+    return q.ListRuns(ref, state, *bounds, *page, worker=worker, exit=status, tag=tag, flow=flow)
 
 
 def prove(text: str, context: Context) -> q.ProveLedger:

@@ -89,6 +89,7 @@ class ListRuns:
     worker: str = ""
     exit: int | None = None
     tag: str = ""  # of tasks as they are now
+    flow: int | None = None  # the run of a flow
 
 
 @frozen
@@ -146,6 +147,23 @@ class AskHealth:
 @frozen
 class ShowDependencies:
     ref: str | None
+
+
+@frozen
+class ListFlows:
+    """FLOW alone."""
+
+
+@frozen
+class ShowFlow:
+    ref: str  # any task of it; or `#7`, one of its runs
+
+
+@frozen
+class ListFlowRuns:
+    ref: str
+    limit: int | None
+    offset: int
 
 
 @frozen

@@ -121,7 +121,7 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         *_in_words(spec.schedule, spec.options.start_at),
         ("paused", _paused_text(state, task, now)),
         *(
-            (f"after-{name}", in_words(task.heard.get(name)) or "not since the last fire")
+            (f"after-{name}", in_words((task.heard or {}).get(name)) or "not since the last fire")
             for name in spec.options.after
         ),
         *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
@@ -206,10 +206,10 @@ def outcome_row(outcome: Outcome) -> Row:
     )  # fmt: skip
 
 
-def _active_row(run: Run) -> Row:
+def _active_row(state: State, run: Run) -> Row:
     return (
-        run.id, run.task_id, run.spec.name, run.attempt, run.shown, run.due_at, run.started_at, None,
-        run.worker, None, JsonOnly(""),
+        run.id, run.task_id, run.spec.name, run.attempt, run.shown, run.due_at,
+        state.shown(run.started_at), None, run.worker, None, JsonOnly(""),
     )  # fmt: skip
 
 
@@ -241,6 +241,7 @@ def _matcher(query: q.ListRuns, state: State) -> Callable[[int, str, Run | Outco
         return (
             query.state in ("", word)
             and query.worker in ("", row.worker)
+            and query.flow in (None, row.flow)
             and (query.exit is None or (isinstance(row, Outcome) and row.exit == query.exit))
             and not (query.since_at and row.due_at < query.since_at)
             and not (query.until_at and row.due_at > query.until_at)
@@ -265,7 +266,7 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome], now: da
                 yield None
             elif run.id in state.runs or run.id not in state.outcomes:
                 if is_wanted(run):
-                    yield _active_row(run)
+                    yield _active_row(state, run)
             else:  # it has ended since the question was asked
                 yield from (outcome_row(end) for end in state.outcomes[run.id][-1:] if wanted(end))
         for outcome in in_slices(reversed(recent)):
@@ -407,7 +408,7 @@ def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) ->
 
     def row(line: Line) -> Row:
         task, above, drawing = line
-        heard = above and (in_words(task.heard.get(above.name)) or None)
+        heard = above and (in_words((task.heard or {}).get(above.name)) or None)
         return task.id, drawing, task_state(state, task, now), heard
 
     return Reply("", {}, ("id", "tree", "state", "heard"), map_rows(row, drawn), "rows")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 
 from ..base.text import format_time
+from ..base.walks import in_slices
 from ..engine.fires import cause_of, day_off, out_of_bounds
 from ..engine.placement import why_waiting
 from ..engine.state import State
@@ -47,16 +49,15 @@ def concerns(at: datetime, wanted: Callable[[Outcome], bool]) -> Callable[[Outco
     return is_about
 
 
-def newest_moment(runs: list[Run], newest: Outcome | None) -> datetime | None:
-    """The moment that WHY without a time is about: of the run under way, or else of the last one."""
-    return runs[0].due_at if runs else newest.due_at if newest else None
-
-
-def runs_of(state: State, ref: str) -> list[Run]:
-    """The runs of a task that have not ended, also if the task itself is gone."""
-    is_about = about(state, ref)
-    runs = (run for run in state.runs.values() if is_about(run.task_id, run.spec.name))
-    return sorted(runs, key=lambda run: -run.task_id)  # first those of the task that is, not of one that was
+def runs_of(state: State, ref: str) -> Iterator[Run | None]:
+    """The runs of a task that have not ended; then those of tasks that are gone."""
+    is_about, task = about(state, ref), state.find(ref)
+    gone = (list(runs) for runs in reversed(list(state.orphans.values())))
+    for number in in_slices(chain(list(task.runs) if task else (), chain.from_iterable(gone))):
+        if number is None:
+            yield None
+        elif (run := state.runs.get(number)) and is_about(run.task_id, run.spec.name):
+            yield run
 
 
 def explain_found(
@@ -78,7 +79,8 @@ def explain_found(
     rows += [(outcome.ended_at, f"{outcome.name}: {_tell_outcome(outcome)}") for outcome in other.outcomes]
     rows += [(None, f"{run.spec.name}: {_tell_run(state, run)}") for run in other.runs]
     if found.runs:
-        rows += [(run.started_at or run.sent_at, _tell_run(state, run)) for run in found.runs]
+        begun = ((state.shown(run.started_at or run.sent_at), run) for run in found.runs)
+        rows += [(at, _tell_run(state, run)) for at, run in begun]
         disposition = "pending"
     return rows, disposition
 
@@ -108,6 +110,9 @@ def _what_it_is(task: Task | None, at: datetime, found: Found, is_asked: bool) -
         by = "manual"
     if not by and has_run and task.spec.schedule.kind in ("cron", "every") and not _is_moment(task, at):
         by = "manual"
+    flow = max([run.flow for run in found.runs] + [outcome.flow for outcome in found.outcomes])
+    if flow and (is_asked or by == "flow" or task.spec.options.after):
+        return f"{task.name} had its turn in flow run {flow}"
     return {
         "manual": f"{task.name} was started by hand (RUN)",
         "reboot": f"{task.name} starts with the daemon (@reboot)",
@@ -125,7 +130,7 @@ def tell_waiting(state: State, task: Task) -> Iterator[Row]:
         yield None, f"count={task.spec.options.count} is used up: nothing starts any more"
     for name in task.spec.options.after:
         dependency = state.find(name)
-        heard = task.heard.get(name)
+        heard = (task.heard or {}).get(name)
         text = "has ended well" if heard == WELL else in_words(heard) or "has not ended since the last fire"
         runs = [state.runs[run] for run in dependency.runs] if dependency else []
         yield None, f"it waits for {name}: {text}"
@@ -151,7 +156,8 @@ def _tell_run(state: State, run: Run) -> str:
     if run.shown == "queued":
         return f"{head}is queued and waits for {why_waiting(run, state)}"
     stopping = f"; it was told to stop ({run.ends_as})" if run.ends_as else ""
-    lease = f"; it is lost at {format_time(run.lease_until_at)}" if run.lease_until_at else ""
+    lost_at = state.shown(run.lease_until_at)
+    lease = f"; it is lost at {format_time(lost_at)}" if lost_at else ""
     return f"{head}is {run.shown} on worker {run.worker}{stopping}{lease}"
 
 

@@ -8,10 +8,17 @@ that matches nothing is as harmless as one that matches all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    MutableMapping,
+    Sequence,
+)
 from heapq import merge
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 SLICE_BITS = 9
 SLICE = 1 << SLICE_BITS
@@ -68,6 +75,17 @@ class Parted(MutableMapping[K, T]):
     def values(self) -> Iterator[T]:  # type: ignore[override]
         return chain.from_iterable(part.values() for part in self._parts.values())
 
+    def put_all(self, pairs: Iterable[tuple[K, T]]) -> None:
+        """Many at once, none of which is there yet."""
+        parts, shift, mask = self._parts, self._shift, self._mask
+        for key, value in pairs:
+            self._count += 1
+            number = hash(key) >> shift & mask
+            if number in parts:
+                parts[number][key] = value
+            else:
+                parts[number] = {key: value}
+
     def let_go(self) -> None:
         """Forgets some: what is large takes long to free."""
         if self._parts:
@@ -80,6 +98,56 @@ class Parted(MutableMapping[K, T]):
             yield
 
 
+class Later(dict[int, T]):
+    """A part of a Numbered some of whose rows are still to be made, when one of them is asked for.
+
+    Which ones those are, and what they are made of, may be asked from any thread.
+    """
+
+    def __init__(self, made: dict[int, T]) -> None:
+        super().__init__(made)
+        self.waiting: dict[int, Any] = {}  # of what each will be made: a Source
+
+    def made(self) -> list[T]:
+        """The rows that are made, in order."""
+        return [self[key] for key in sorted(super().__iter__())]
+
+    def make(self, source: Source) -> None:
+        """Has the rows made that come of it."""
+        source.make()
+        # Now, not before: a thread that asks meanwhile finds each of them, as it was or as it is.
+        self.waiting = {key: other for key, other in self.waiting.items() if other is not source}
+
+    def __missing__(self, key: int) -> T:
+        self.make(self.waiting[key])
+        return self[key]
+
+    # What is still to be made is there for everybody else.
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self.waiting)
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or key in self.waiting
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted((*self.waiting, *super().__iter__())))
+
+    def __delitem__(self, key: int) -> None:
+        self[key]  # it is made with others that stay
+        super().__delitem__(key)
+
+    def values(self) -> list[T]:  # type: ignore[override]
+        return [self[key] for key in self]
+
+
+class Source(Protocol):
+    """What rows of a Numbered are made of."""
+
+    def make(self) -> object:
+        """Sets these rows."""
+
+
 class Numbered(Parted[int, T]):
     """A table by number that can be walked in order of its numbers while it changes.
 
@@ -90,6 +158,10 @@ class Numbered(Parted[int, T]):
 
     _shift, _mask = SLICE_BITS, -1
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._laters: dict[int, Later[T]] = {}  # by part
+
     def get(self, key: int, default: Any = None) -> T | None:  # type: ignore[override]
         try:
             return self._parts[key >> SLICE_BITS][key]
@@ -98,6 +170,48 @@ class Numbered(Parted[int, T]):
 
     def __getitem__(self, key: int) -> T:
         return self._parts[key >> SLICE_BITS][key]
+
+    # --- rows that are made when they are needed ---
+
+    def put_later(self, ids: Sequence[int], source: Source) -> None:
+        """Rows of one part, which `source` makes when one of them is first asked for."""
+        number = ids[0] >> SLICE_BITS
+        if (later := self._laters.get(number)) is None:
+            later = self._parts[number] = self._laters[number] = Later(self._parts.get(number, {}))
+        later.waiting.update(dict.fromkeys(ids, source))
+        self._count += len(ids)
+
+    def make_some(self) -> bool:
+        """Makes some of what is still to be made; False where there is nothing."""
+        if self._laters:
+            number = next(reversed(self._laters))
+            later = self._laters[number]
+            if later.waiting:
+                later.make(next(iter(later.waiting.values())))
+            if not later.waiting:
+                del self._laters[number]
+            return True
+        return False
+
+    def waits(self, number: int) -> Any | None:
+        """What a row will be made of; None where it is made, or there is none. Another thread may ask."""
+        part = self._laters.get(number >> SLICE_BITS)
+        return part.waiting.get(number) if part is not None else None
+
+    def parts(self) -> Iterator[tuple[dict[int, Any], list[T]]]:
+        """In order: what is still to be made of a part, by number, and its rows that are."""
+        for number in sorted(self._parts):
+            part = self._parts.get(number, {})
+            if isinstance(part, Later):
+                yield part.waiting, part.made()
+            else:
+                yield {}, [part[key] for key in sorted(part)]
+
+    def made(self) -> Iterator[T]:
+        """The rows that are made, whatever comes and goes meanwhile."""
+        return chain.from_iterable(rows for _, rows in self.parts())
+
+    # --- walks ---
 
     def walk(self, after: int = -1) -> Iterator[T | None]:
         """What is there from the beginning to the end, and perhaps what comes and goes meanwhile."""

@@ -21,7 +21,7 @@ import trio
 from msgspec.structs import replace
 
 from .. import __version__
-from ..ask import accounts, commands, grammar, manual, overview, secrets, stats, views, why
+from ..ask import accounts, commands, flows, grammar, manual, overview, secrets, stats, views, why
 from ..ask import questions as q
 from ..ask.kept import Kept
 from ..ask.parsers import RUN_STATES
@@ -44,13 +44,14 @@ from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
 from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
+from ..tasks.reasons import in_words, worded
 from ..tasks.task import Outcome
 from . import crontab_orders
 from .bulk import in_turns
 from .core import Core
-from .feeds import LogFeed, WatchHub
+from .feeds import LogHub, WatchHub
 from .files import Files
-from .past import MAX_OLD_ROWS, Past
+from .past import Past
 
 log = logging.getLogger("cronflowd.answers")
 
@@ -63,15 +64,16 @@ T = TypeVar("T")
 Answer = Reply | Coroutine[Any, Any, Reply]
 
 
+def _always(as_json: bool) -> dict[str, str]:
+    """Lines that are always answered alike, and how."""
+    rows = [(name, verb.always) for name, verb in commands.VERBS.items() if verb.always]
+    return {said: format_status(reply, as_json) for name, reply in rows for said in (name, name.lower())}
+
+
 class Answers:
     """The core as clients see it."""
 
-    ready: ClassVar = {
-        said: (format_status(verb.always, as_json=False), format_status(verb.always, as_json=True))
-        for name, verb in commands.VERBS.items()
-        if verb.always
-        for said in (name, name.lower())
-    }
+    ready: ClassVar = (_always(as_json=False), _always(as_json=True))
 
     def __init__(self, core: Core, data: Path) -> None:
         self.core = core
@@ -79,7 +81,7 @@ class Answers:
         self.default_tz = core.state.default_tz
         self._context = grammar.Context(core.now(), self.default_tz, core.state.templates)  # of the last line
         self.files = Files(core, data)
-        self.hub = WatchHub(core)
+        self.hub, self.logs = WatchHub(core), LogHub(core)
         self.doors: list[Door] = []
         self.admission = core.admission
 
@@ -131,7 +133,7 @@ class Answers:
             commands.check_meant(line, session.refused, session.is_script)
         session.verb, session.head_width = verb, None
         # A line of a crontab, behind IMPORT, may hold HEAD= itself.
-        if "=" in rest and (verb.reads or (verb.answer == "template" and verb.only_reads(rest))):
+        if "=" in rest and (verb.reads or (verb.answer in ("template", "flow") and verb.only_reads(rest))):
             session.head_width, rest = grammar.take_head(rest)
         if now is not self._context.now:
             self._context = grammar.Context(now, self.default_tz, self.core.state.templates)
@@ -249,7 +251,9 @@ class Answers:
         return show(self.core.state, question, self.core.now())
 
     def _health(self, question: q.AskHealth, session: Session) -> Reply:
-        return overview.check_health(self.core.state, question, self.core.now(), self.core.journal.full)
+        core = self.core
+        now, contested = core.now(), core.rivals.contested()
+        return overview.check_health(core.state, question, now, core.journal.full, contested)
 
     def _summary(self, question: q.Alone, session: Session) -> Reply:
         return overview.summarize(self.core.state, self.core.now())
@@ -336,6 +340,19 @@ class Answers:
     async def _backup(self, question: q.BackUp, session: Session) -> Reply:
         return await self.files.backup(plain_file(self.data, question.file, SUFFIX))
 
+    # --- flows ---
+
+    def _flow(self, question: Any, session: Session) -> Answer:
+        state, now = self.core.state, self.core.now()
+        match question:
+            case q.ListFlows():
+                return flows.list_flows(state)
+            case q.ShowFlow():
+                return flows.show_flow(state, question, now)
+            case q.ListFlowRuns():
+                return flows.list_flow_runs(state, question)
+        return self._submit(question, session)
+
     # --- crontabs ---
 
     def _template(self, question: o.SetTemplate | q.Alone, session: Session) -> Answer:
@@ -382,9 +399,7 @@ class Answers:
         wanted = views.wanted_outcomes(question, state, now)
         older: list[Outcome] = []
         reply = views.list_runs(state, question, older, now)  # now, though what is older comes later
-        most, have = MAX_OLD_ROWS, sum(map(wanted, past.recent))
-        if question.limit is not None:
-            most = min(most, question.offset + question.limit - have)
+        most = None if question.limit is None else question.offset + question.limit
         older += await past.older(wanted, most)
         return reply
 
@@ -415,13 +430,14 @@ class Answers:
         wanted = partial(views.wanted_outcomes, views.all_runs(question.ref), state, now)
         zone = task.spec.schedule.tz if task else self.default_tz
         at = parse_moment(question.time, zone, now, past=True) if question.time else None
-        # Copies: what ends while the journal is read is told as it was when this was asked.
-        past, active = self._past(), [copy(run) for run in why.runs_of(state, question.ref)]
         if at is None:
-            newest = await past.newest(wanted(), 1)
-            at = why.newest_moment(active, newest[0] if newest else None)
+            at = await self._newest_moment(question.ref, wanted())
+        # Copies: what ends while the journal is read is told as it was when this was asked.
+        its = (run and (copy(run) if run.due_at == at else None) for run in why.runs_of(state, question.ref))
+        active = await _in_turns(its)
+        past, runs = self._past(), [run for run in active if run.id in state.runs]
         outcomes = await past.newest(why.concerns(at, wanted())) if at else []
-        found = why.Found([run for run in active if run.due_at == at], outcomes[::-1])
+        found = why.Found(runs, outcomes[::-1])
         if at is None or not (found.runs or found.outcomes):
             task = views.find(state, question.ref)
             if at is None:
@@ -436,11 +452,21 @@ class Answers:
             rows += why.tell_waiting(state, task)  # what comes next
         return _why_reply(rows, disposition)
 
+    async def _newest_moment(self, ref: str, wanted: Callable[[Outcome], bool]) -> datetime | None:
+        """The moment that WHY without a time is about: of the run under way, or else of the last one."""
+        for run in why.runs_of(self.core.state, ref):
+            if run:
+                return run.due_at
+            await trio.lowlevel.checkpoint()
+        newest = await self._past().newest(wanted, 1)
+        return newest[0].due_at if newest else None
+
     async def _remarks(self, found: why.Found) -> list[str]:
         """The daemon's own lines in the LOG of these runs."""
         runs = {row.run for row in found.outcomes if row.run} | {run.id for run in found.runs}
         upto = self.core.last_seq
-        return [line[1] for run in sorted(runs) for line in await self._lines(run, upto) if line[0] == 0]
+        lines = [line for run in sorted(runs) for line in await self._lines(run, upto)]
+        return [in_words(line[1]) for line in lines if line[0] == 0]
 
     def _log(self, question: q.ShowLog, session: Session) -> Answer:
         state = self.core.state
@@ -456,7 +482,9 @@ class Answers:
     async def _log_of(self, asked: q.ShowLog, session: Session) -> Reply:
         """LOG REF: of its newest run, or of one before that."""
         ref, state = asked.ref, self.core.state
-        found = dict.fromkeys(sorted((run.id for run in why.runs_of(state, ref)), reverse=True))
+        runs: list[int] = []
+        await _in_turns(why.runs_of(state, ref), lambda run: runs.append(run.id))
+        found = dict.fromkeys(sorted(runs, reverse=True))
         wanted = views.wanted_outcomes(views.all_runs(ref), state, self.core.now())
 
         def is_next(outcome: Outcome) -> bool:
@@ -470,8 +498,8 @@ class Answers:
         if asked.back >= len(found):
             if not found:
                 views.find(state, ref)
-            runs = f"no run so far back is known, but {len(found)}" if found else "it has not run yet"
-            raise Refusal("not-found", f"{escape(ref[:80])}: {runs}")
+            known = f"no run so far back is known, but {len(found)}" if found else "it has not run yet"
+            raise Refusal("not-found", f"{escape(ref[:80])}: {known}")
         run = list(found)[asked.back]
         if asked.follow and run in state.runs:
             return await self._follow(run, session, asked.fd)
@@ -484,7 +512,7 @@ class Answers:
         lines = await self._lines(run, self.core.last_seq, met)
         if lines and run not in state.runs and not await self._is_kept(run, met):
             lines = []
-        shown = (output.row_of(line)[:columns] for line in lines if asked.fd in (None, line[0]))
+        shown = (output.row_of(worded(line))[:columns] for line in lines if asked.fd in (None, line[0]))
         return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
 
     async def _is_kept(self, run: int, met: history.Met) -> bool:
@@ -515,13 +543,12 @@ class Answers:
     async def _follow(self, run: int, session: Session, only_fd: int | None) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""
         self._have_place()
-        feed = LogFeed(self.core, session, run, only_fd)
+        feed = self.logs.follow(session, run, only_fd)
         session.data.append(feed)
-        self.core.feeds.append(feed)
         session.is_live = True  # and no session: a script that waits for a job gets its prompt back
         try:
             upto = self.core.last_seq
-            feed.past(await self._lines(run, upto), upto)
+            await feed.past(await self._lines(run, upto), upto)
             await feed.ended.wait()
         finally:
             session.is_live = False
@@ -538,8 +565,7 @@ class Answers:
 
     def _have_place(self) -> None:
         """Refuses one more that watches."""
-        # The hub, which is one of the feeds while anybody watches, stands for one of its watchers.
-        if len(self.core.feeds) + max(0, len(self.hub.watchers) - 1) >= MAX_FEEDS:
+        if self.logs.count + len(self.hub.watchers) >= MAX_FEEDS:
             raise Refusal("too-many", f"{MAX_FEEDS} connections are watching already")
 
 

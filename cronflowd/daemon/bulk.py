@@ -20,6 +20,7 @@ from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE, plan_load
+from ..engine.flows import plan_flow
 from ..engine.many import kind_of, pattern_of, plan_many, reply_of, with_pattern
 from ..engine.undo import plan_undo
 from .core import Core
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 
 class LargeChanges:
-    """CLEAR, LOAD, RESUME and UNDO where they concern more tasks than one decision should."""
+    """CLEAR, LOAD, RESUME, UNDO and FLOW RUN where they concern more tasks than one decision should."""
 
     def __init__(self, core: Core) -> None:
         self.core = core
@@ -44,6 +45,8 @@ class LargeChanges:
         state, kind = self.core.state, type(order)
         if pattern_of(order):
             return len(state.tasks) > AT_ONCE
+        if kind is o.StartFlow:
+            return len(state.tasks) > AT_ONCE
         if kind is o.UndoChanges:
             return sum(len(change.steps) for change in state.changes.newest(order.count)) > AT_ONCE
         if kind is o.ResumeTasks:
@@ -51,7 +54,7 @@ class LargeChanges:
         return kind is o.ClearTasks and state.count_own() > AT_ONCE
 
     async def change(self, order: Any, who: str | None) -> Reply:
-        """CLEAR, RESUME and UNDO; and what a pattern chooses."""
+        """CLEAR, RESUME, UNDO and FLOW RUN; and what a pattern chooses."""
         engine = self.core.engine
         engine.check_free()
         if pattern := pattern_of(order):
@@ -60,6 +63,9 @@ class LargeChanges:
             with self._planning("UNDO"):
                 plan = plan_undo(engine.state, order.count, self.core.now(), engine.limits)
                 order = replace(order, plan=await in_turns(plan))
+        if isinstance(order, o.StartFlow):
+            with self._planning("FLOW"):
+                order = replace(order, plan=await in_turns(plan_flow(engine.state, order.ref)))
         reply = self.core.submit(order, who).reply
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan

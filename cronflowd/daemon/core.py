@@ -34,6 +34,7 @@ from ..engine.orders import NoticeStep, UnsendRuns
 from ..engine.rules import Decision, Limits
 from ..engine.runs import held_run
 from ..engine.state import State
+from ..host import memory
 from ..host.clock import STEP_S, Clock
 from ..journal.journal import Journal
 from ..net.outbox import Gate
@@ -47,6 +48,11 @@ STEPS_PER_BEAT = 500  # decisions about what is due, before connections get thei
 BEAT_S = 0.005  # the same in time; what is asserted is the number
 SLICES_AHEAD = 2  # of large changes that are on their way to the disk: replies wait behind them
 RETRY_S = 1.0  # what the journal refused is tried again so much later
+NO_ROOM = ("disk-full", "busy")
+MAX_DROPPED = 1000  # runs whose output was dropped, before those that have ended are looked for
+MAX_REFUSED = 1000  # that are known to have been told of
+ASIDE_S = 10.0  # and what a rule refused
+IN_A_ROW = 3  # refusals of the journal, after which it is not asked again before that
 
 
 class Feed(Protocol):
@@ -91,12 +97,17 @@ class Core:
         self.certificate_until_at: datetime | None = None  # where TLS is spoken
         self.links: dict[str, Link] = {}
         self.rivals = Rivals()
+        self.dropped: dict[tuple[int, int], int] = {}  # characters of output, by run and attempt
         self.feeds: list[Feed] = []
         self.on_pass: Callable[[], object] = lambda: None  # called once a pass: feeds the watchdog
         self.before_fires: Callable[[], object] = lambda: None  # before moments that have come are decided
         self._touched: list[Link] = []
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
         self._insisted: list[Any] = []
+        self._aside: list[
+            tuple[float, int, Callable[[], object]]
+        ] = []  # a heap: when, and how, it comes back
+        self._refused: set[str] = set()  # what was told to be
         self._more = trio.Event()
         self.sliced = trio.Event()  # one more slice of what concerns very many tasks was taken
         self._armed: datetime | None = None
@@ -106,6 +117,7 @@ class Core:
         self._is_stopping = False
         self._parted = trio.Event()
         self._waits_for_disk = False
+        self._has_read_some = False
         self._slices = deque([0] * SLICES_AHEAD, SLICES_AHEAD)  # up to which records the newest ones went
         self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
 
@@ -122,7 +134,20 @@ class Core:
     def output_of(self, worker: str, run: int, attempt: int) -> int | None:
         """Characters of output that are kept of an attempt; None where that worker does not hold it."""
         held = held_run(self.state, worker, run, attempt)
-        return held.output_bytes if held else None
+        return held.output_bytes + self.dropped.get((run, attempt), 0) if held else None
+
+    def drop_output(self, worker: str, run: int, size: int) -> None:
+        """So much that has come of a run's output could not be kept, and is not wanted again."""
+        if (held := self.state.runs.get(run)) and held.worker == worker:
+            if len(self.dropped) >= MAX_DROPPED:
+                runs = self.state.runs
+                self.dropped = {key: number for key, number in self.dropped.items() if key[0] in runs}
+            self.dropped[run, held.attempt] = size
+
+    def take_dropped(self, worker: str, run: int) -> int:
+        """How much that was; it is told now."""
+        held = self.state.runs.get(run)
+        return self.dropped.pop((run, held.attempt), 0) if held and held.worker == worker else 0
 
     def now(self) -> datetime:
         """The wall clock, as the core's one clock reads it."""
@@ -252,7 +277,7 @@ class Core:
             return False
         now = self.look()
         if (order := self.engine.next_slice(now)) is None:
-            return self.state.changes.let_go()
+            return self._read_some() or self.state.changes.let_go()
         try:
             self.submit(order, now=now)
         except Refusal as refusal:
@@ -270,6 +295,15 @@ class Core:
         """Has the heart beat if anything was decided since it last did: a question changes nothing."""
         if self._touched or self.last_seq > self._beaten:
             self._more.set()
+
+    def _read_some(self) -> bool:
+        """Reads a few of the tasks that a checkpoint told of, before they are needed; False if all are."""
+        if some := self.state.tasks.make_some():
+            gc.freeze()
+        elif self._has_read_some:
+            memory.give_back()  # what they were read from
+        self._has_read_some = some
+        return some
 
     def wake(self) -> None:
         """Has the heart beat: something was submitted, or may be due."""
@@ -292,21 +326,15 @@ class Core:
         # One time for all: a step that was due must not be taken at another time than it was due at.
         now = self.look()
         state = self.state
+        while self._aside and self._aside[0][0] <= self._mark[1]:
+            heappop(self._aside)[2]()
         if state.to_judge or state.emitted or ((due := state.due.first()) and due[0] <= now):
             self.before_fires()
         try:
             # What cannot be taken back goes first, but does not keep what is due from being tried.
             waits = self._take_insisted(now)
-            until = perf_counter() + BEAT_S
-            for _ in range(0 if self._is_stopping else STEPS_PER_BEAT):
-                if (step := self.engine.next_step(now)) is None:
-                    break
-                self.submit(step, now=now)
-                if perf_counter() > until:
-                    return True
-            else:
-                if not self._is_stopping:
-                    return True
+            if not (self._is_stopping or self._take_steps(now)):
+                return True
         except Refusal as refusal:
             waits = refusal
         if waits:
@@ -314,8 +342,47 @@ class Core:
             self._arm(now + timedelta(seconds=RETRY_S))
         else:
             self._complained = False
-            self._arm(None if self._is_stopping else self.engine.next_due())
+            self._arm(None if self._is_stopping else self._next_look(now))
         return False
+
+    def _take_steps(self, now: datetime) -> bool:
+        """Takes what is due; False when there is more. Raises Refusal when the journal takes nothing.
+
+        Nothing that is refused may stop the others: it is set aside, and tried again later.
+        """
+        until, in_a_row = perf_counter() + BEAT_S, 0
+        for _ in range(STEPS_PER_BEAT):
+            if (step := self.engine.next_step(now)) is None:
+                return True
+            try:
+                self.submit(step, now=now)
+                in_a_row = 0
+                if self._refused:
+                    self._refused.discard(repr(step))
+            except Refusal as refusal:
+                is_full = refusal.code in NO_ROOM
+                self._set_aside(step, refusal, RETRY_S if is_full else ASIDE_S)
+                in_a_row += is_full
+                if in_a_row == IN_A_ROW:
+                    raise
+            if perf_counter() > until:
+                return False
+        return False
+
+    def _set_aside(self, step: Any, refusal: Refusal, for_s: float) -> None:
+        if (back := self.engine.set_aside(step)) is None:
+            return
+        if (what := repr(step)) not in self._refused and len(self._refused) < MAX_REFUSED:
+            self._refused.add(what)
+            log.error("%s cannot be decided, and is tried again every %g s: %s", what, for_s, refusal)
+        heappush(self._aside, (self._mark[1] + for_s, id(back), back))
+
+    def _next_look(self, now: datetime) -> datetime | None:
+        """When something is due again, or is tried again."""
+        times = [due] if (due := self.engine.next_due()) else []
+        if self._aside:
+            times.append(now + timedelta(seconds=self._aside[0][0] - self._mark[1]))
+        return min(times, default=None)
 
     def _take_insisted(self, now: datetime) -> Refusal | None:
         """Submits what is insisted on, in order; why some of it has to wait, though not what is behind it."""

@@ -31,6 +31,7 @@ from ..tasks.task import Task, TaskSpec, make_spec
 from .core import Core
 
 MAX_EXPORTED = 20_000  # tasks
+TASKS_TOGETHER = 32  # of EXPORT, before the others have their turn
 MAX_DRY_NAMES = 10_000  # remembered of a dry run, to number the names as they would be
 MAX_PROGRAMS = 1000  # of a crontab whose names are remembered
 
@@ -221,7 +222,9 @@ def export(state: State, question: q.ExportTasks, now: datetime, shows: Callable
     def rows() -> Iterator[tuple[str] | None]:
         writer = crontab.Writer(state.default_tz)
         ordered = yield from in_order(tasks(), partial(crontab.weight, tz=state.default_tz))
-        for task in ordered:
+        for count, task in enumerate(ordered):
+            if count % TASKS_TOGETHER == 0:
+                yield None
             for line in writer.lines(task):
                 yield (line,)
 

@@ -25,7 +25,8 @@ import trio
 from .. import __version__
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine.definitions import finish
-from ..engine.orders import RescheduleTasks, StartDaemon
+from ..engine.expectations import AT_ONCE
+from ..engine.orders import RescheduleBeats, RescheduleTasks, StartDaemon
 from ..engine.rules import Limits
 from ..engine.state import State
 from ..host import config, logs, secrets, systemd
@@ -324,6 +325,11 @@ class Daemon:
             self._warn_of_unread()
             await in_turns(self.answers.files.find_calendars())
             self.core.insist(RescheduleTasks())
+            names = list(self.state.beats.expected)
+            for begin in range(0, len(names) if len(names) > AT_ONCE else 0, AT_ONCE):
+                self.core.insist(RescheduleBeats(names[begin : begin + AT_ONCE]))
+                await trio.lowlevel.checkpoint()
+            log.info("all tasks were read again")
             systemd.notify("READY=1")
 
     # --- ending ---

@@ -10,10 +10,12 @@ what nobody has to read any more is forgotten by itself.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any
+from weakref import ref
 
 import trio
 from attrs import define, field
@@ -24,8 +26,11 @@ from ..base.replies import format_row
 from ..engine import facts as f
 from ..net.clients import Session
 from ..net.outbox import PIECE_BYTES, Chunks
+from ..tasks.reasons import worded
 from .core import Core
 
+PIECES = 64  # of rows, that the next watcher may take as they are
+TAKEN_TOGETHER = 10_000  # lines of the past of a LOG, before the others have their turn
 MAX_BEHIND = 200_000  # events, about 150 MB; a watcher further behind is cut: they are kept for it alone
 LOOK_EVERY = 1000  # events, between two looks at who is behind
 EVENTS_A_PIECE = 500  # looked at in one go, by a watcher that may want none of them
@@ -59,6 +64,9 @@ class WatchHub:
         self._core = core
         self._last = _Entry(None, 0, 0)
         self._idle: dict[tuple[str, int | None], dict[Watcher, None]] = {}  # (kind, task or any)
+        # What was made for one watcher, for those that want the same and are as far: where it ends (it must
+        # not keep in memory what nobody has to read any more), the rows, their record.
+        self._pieces: OrderedDict[Any, tuple[ref[_Entry], bytes, int]] = OrderedDict()
 
     def watch(self, session: Session, kinds: frozenset[str], task_id: int | None) -> Watcher:
         """Begins a watch: a row for every event from now on."""
@@ -103,6 +111,20 @@ class WatchHub:
     def last(self) -> _Entry:
         """The newest event."""
         return self._last
+
+    def piece(self, key: Any, upto: _Entry) -> tuple[_Entry, bytes, int] | None:
+        """Rows that another watcher has made, if they go no further than this one wants."""
+        if known := self._pieces.get(key):
+            at, data, seq = known[0](), *known[1:]
+            if at and at.number <= upto.number:
+                return at, data, seq
+        return None
+
+    def keep(self, key: Any, at: _Entry, data: bytes, seq: int) -> None:
+        """Those that come may have these rows too."""
+        self._pieces[key] = ref(at), data, seq
+        if len(self._pieces) > PIECES:
+            self._pieces.popitem(last=False)
 
     def rest(self, watcher: Watcher) -> None:
         """It has caught up: the next event that concerns it calls it."""
@@ -169,7 +191,12 @@ class Watcher:
             self._hub.rest(self)
 
     def _rows(self, place: _Place, as_json: bool) -> Chunks:
-        while place.at is not (place.end or self._hub.last):
+        while place.at is not (upto := place.end or self._hub.last):
+            key = place.at.number, self._kinds, self._task_id, as_json
+            if known := self._hub.piece(key, upto):
+                place.at, data, seq = known
+                yield data, seq
+                continue
             rows: list[bytes] = []
             size, seq = 0, 0
             for entry in self._wanted(place):
@@ -178,7 +205,9 @@ class Watcher:
                 seq = entry.seq
                 if size >= PIECE_BYTES:
                     break
-            yield b"".join(rows), seq
+            data = b"".join(rows)
+            self._hub.keep(key, place.at, data, seq)
+            yield data, seq
         if self._places:
             self._places.popleft()
         self._end(place)
@@ -197,13 +226,48 @@ class Watcher:
                 yield place.at
 
 
+class LogHub:
+    """All that follow a LOG: each fact is shown to those that follow its run, not to a thousand others."""
+
+    def __init__(self, core: Core) -> None:
+        self.count = 0
+        self._core = core
+        self._feeds: dict[int, list[LogFeed]] = {}  # by run
+
+    def follow(self, session: Session, run: int, only_fd: int | None) -> LogFeed:
+        """The lines of a run from now on."""
+        feed = LogFeed(self, session, run, only_fd)
+        if not self._feeds:
+            self._core.feeds.append(self)
+        self._feeds.setdefault(run, []).append(feed)
+        self.count += 1
+        return feed
+
+    def leave(self, feed: LogFeed) -> None:
+        """Sees no more."""
+        if feed in (feeds := self._feeds.get(feed.run, [])):
+            self.count -= 1
+            feeds.remove(feed)
+            if not feeds:
+                del self._feeds[feed.run]
+            if not self._feeds and self in self._core.feeds:
+                self._core.feeds.remove(self)
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        """Tells those whom it concerns."""
+        if isinstance(fact, f.OutputReceived | f.RunEnded):
+            for feed in list(self._feeds.get(fact.run, ())):
+                feed.see(fact, seq)
+
+
 class LogFeed:
     """LOG … follow: the lines of one run until it has ended."""
 
-    def __init__(self, core: Core, session: Session, run: int, only_fd: int | None = None) -> None:
-        self._core = core
+    def __init__(self, hub: LogHub, session: Session, run: int, only_fd: int | None = None) -> None:
+        self.run = run
+        self._hub = hub
         self._session = session
-        self._run, self._only_fd = run, only_fd
+        self._only_fd = only_fd
         # (line, record) that are not worded yet; an output's limit bounds it.
         self._lines: deque[tuple[output.Line, int]] = deque()
         self._waits = True  # for the past
@@ -211,30 +275,34 @@ class LogFeed:
         self.count = 0
         self.ended = trio.Event()
 
-    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
-        if isinstance(fact, f.OutputReceived) and fact.run == self._run:
-            self._take(fact.lines, seq)
+    def see(self, fact: f.OutputReceived | f.RunEnded, seq: int) -> None:
+        """One more fact about its run."""
+        if isinstance(fact, f.OutputReceived):
+            found = self._wanted(fact.lines, seq)
+            self._lines += found
+            self.count += len(found)
             self._tell()
-        elif isinstance(fact, f.RunEnded) and fact.run == self._run and fact.final:
+        elif fact.final:
             self.ended.set()
 
-    def past(self, lines: Iterable[output.Line], seq: int) -> None:
+    async def past(self, lines: Sequence[output.Line], seq: int) -> None:
         """The lines there were when it began; those that came meanwhile follow."""
-        early, self._lines = self._lines, deque()
-        self._take(lines, seq)
-        self._lines += early
+        known: deque[tuple[output.Line, int]] = deque()
+        for start in range(0, len(lines), TAKEN_TOGETHER):
+            known += self._wanted(lines[start : start + TAKEN_TOGETHER], seq)
+            await trio.lowlevel.checkpoint()
+        self.count += len(known)
+        known += self._lines
+        self._lines = known
         self._waits = False
         self._tell()
 
-    def _take(self, lines: Iterable[output.Line], seq: int) -> None:
-        before = len(self._lines)
-        self._lines.extend((line, seq) for line in lines if self._only_fd in (None, line[0]))
-        self.count += len(self._lines) - before
+    def _wanted(self, lines: Iterable[output.Line], seq: int) -> list[tuple[output.Line, int]]:
+        return [(line, seq) for line in lines if self._only_fd in (None, line[0])]
 
     def leave(self) -> None:
         """Sees no more; the lines it has still leave."""
-        if self in self._core.feeds:
-            self._core.feeds.remove(self)
+        self._hub.leave(self)
 
     def _tell(self) -> None:
         if self._lines and not self._waits and not self._is_making:
@@ -247,7 +315,7 @@ class LogFeed:
             size, seq = 0, 0
             while self._lines and size < PIECE_BYTES:
                 line, seq = self._lines.popleft()
-                row = format_row(output.COLUMNS, output.row_of(line), self._session.as_json)
+                row = format_row(output.COLUMNS, output.row_of(worded(line)), self._session.as_json)
                 rows.append(row.encode(errors="backslashreplace") + b"\n")
                 size += len(rows[-1])
             yield b"".join(rows), seq

@@ -18,6 +18,7 @@ from ..base.text import format_time
 from ..base.walks import Numbered
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE
+from ..engine.facts import Definition
 from ..host.calendar_files import read_calendars, refresh_calendars
 from ..host.disk import Prepared
 from ..journal import tasks_file
@@ -77,11 +78,18 @@ class Files:
 
         count, tasks = 0, self.core.state.tasks
 
-        def definitions() -> Iterator[tuple[int, TaskSpec]]:
+        def definitions() -> Iterator[tuple[int, Definition]]:
             nonlocal count
+            spec: Definition | None
+            source, records = None, {}
             for number in tasks_file.with_pauses(tasks.numbers_beside(before), breathe):
-                task = tasks.get(number)
-                spec = None if task is None or task.is_notice else task.as_saved
+                if (waiting := tasks.waits(number)) is not None:  # it is made in the daemon's thread alone
+                    if waiting is not source:
+                        source, records = waiting, waiting.records()
+                    spec = records[number]
+                else:
+                    task = tasks.get(number)
+                    spec = None if task is None or task.is_notice else task.as_saved
                 if number in before:  # which is looked at last
                     spec = before[number]
                 if spec:
@@ -162,8 +170,8 @@ class Files:
     def find_calendars(self) -> Generator[None, None, None]:
         """Those that tasks name now, and no others; at the start, and at HUP."""
         calendars, names = self.core.state.calendars, set[str]()
-        for task in self.core.state.tasks.walk():
-            names |= set(task.spec.options.skip if task else ())
+        for task in self.core.state.tasks.made():
+            names |= set(task.spec.options.skip)
             yield
         calendars.known = {name: each for name, each in calendars.known.items() if name in names}
         calendars.troubles.clear()

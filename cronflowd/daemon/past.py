@@ -33,14 +33,24 @@ class Past:
         self._before_seq = core.state.history_from_seq
         self.recent = list(reversed(core.state.recent))
 
-    async def older(self, wanted: Wanted, most: int = MAX_OLD_ROWS) -> list[Outcome]:
-        """Of what memory does not hold, the newest that are wanted."""
-        return await self._read(lambda: list(self._older(wanted, most)))
+    async def older(self, wanted: Wanted, most: int | None) -> list[Outcome]:
+        """Of the newest that are wanted, those that memory does not hold; `most` counts all."""
+
+        def read() -> list[Outcome]:
+            have = sum(map(wanted, self.recent))  # each has to be asked for, in order
+            left = MAX_OLD_ROWS if most is None else min(MAX_OLD_ROWS, most - have)
+            return list(self._older(wanted, left))
+
+        return await self._read(read)
 
     async def newest(self, wanted: Wanted, most: int = MAX_OLD_ROWS) -> list[Outcome]:
         """Of all, the newest that are wanted."""
-        found = list(islice(filter(wanted, self.recent), most))
-        return found + await self.older(wanted, most - len(found))
+
+        def read() -> list[Outcome]:
+            found = list(islice(filter(wanted, self.recent), most))
+            return found + list(self._older(wanted, most - len(found)))
+
+        return await self._read(read)
 
     async def each(self, wanted: Wanted, see: Callable[[Outcome], object]) -> None:
         """Has all of them looked at, in a thread."""

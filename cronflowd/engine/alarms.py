@@ -8,8 +8,8 @@ of a heap may always be taken away. So no step looks at more than some, however 
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, MutableMapping
+from datetime import datetime
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +29,7 @@ class Alarms(Generic[Key, Row]):
         self._moment = moment
         self.heap: list[tuple[Any, ...]] = []  # the moment, the rank if there is one, the key
         self.old: list[tuple[Any, ...]] = []  # the heap before, as far as it has not moved over
+        self.aside: list[tuple[Any, ...]] = []  # what cannot be decided now, and lets the others go before
 
     def __len__(self) -> int:
         return len(self.heap) + len(self.old)
@@ -50,9 +51,14 @@ class Alarms(Generic[Key, Row]):
                     heappush(self.heap, entry)
             del self.old[-MOVED:]
 
+    def add_all(self, entries: Iterable[tuple[Any, ...]]) -> None:
+        """Many at once, while the first is looked for perhaps: nothing moves over."""
+        for entry in entries:
+            heappush(self.heap, entry)
+
     def find_anew(self) -> None:
         """All moments may be others."""
-        self.heap, self.old = [], []
+        self.heap, self.old, self.aside = [], [], []
         pairs = ((self._moment(row), key) for key, row in self._rows.items())
         self.heap += [(at, key) for at, key in pairs if at is not None]
         heapify(self.heap)
@@ -84,6 +90,22 @@ class Alarms(Generic[Key, Row]):
         first = self.first()
         return first[-1] if first and first[0] <= now and self._counts(first) else None
 
+    def set_aside(self) -> Callable[[], None]:
+        """Lets the others go before the one that `first` gave; the answer brings it back."""
+        entry = heappop(min(filter(None, (self.heap, self.old))))
+        self.aside.append(entry)
+
+        def come_back() -> None:
+            if entry in self.aside:  # and not found anew
+                self.aside.remove(entry)
+                self.add(entry)
+
+        return come_back
+
+    def earliest(self) -> tuple[Any, ...] | None:
+        """The first, or one that was set aside and would be."""
+        return min([*filter(None, [self.first()]), *self.aside], default=None)
+
     def drop_last(self) -> None:
         """Lets entries go that count no more, where that costs nothing."""
         for heap in (self.heap, self.old):
@@ -91,9 +113,3 @@ class Alarms(Generic[Key, Row]):
                 if not heap or self._counts(heap[-1]):
                     break
                 heap.pop()
-
-    def step(self, by: timedelta) -> None:
-        """The clock was set, and every row has moved with it."""
-        # The same added to each leaves a heap a heap.
-        for heap in (self.heap, self.old):
-            heap[:] = [(at + by, *rest) for at, *rest in heap]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from attrs import define
+from attrs import define, field
 
 from ..base.errors import Refusal
 from ..schedules.zones import EPOCH, parse_duration
@@ -38,15 +38,14 @@ class Expectation:
     set_at: datetime
     beaten_at: datetime | None = None
     text: str = ""  # what the last beat said
+    every_s: float | None = field(init=False)  # the time between two beats; None for a schedule
+
+    def __attrs_post_init__(self) -> None:
+        self.every_s = interval_s(self.every)
 
     @property
     def grace(self) -> timedelta:
         return timedelta(seconds=self.grace_s)
-
-    @property
-    def every_s(self) -> float | None:
-        """The time between two beats; None for a schedule."""
-        return interval_s(self.every)
 
 
 def interval_s(every: str) -> float | None:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from attrs import frozen
 
+from .. import __version__
+from ..base.errors import Refusal
+from ..schedules.zones import EPOCH, load_zone
 from ..tasks.task import Failure, Run, Task, Worker
 from . import beats
 from . import facts as f
 from .changelog import read_step, standing
-from .tables import Tables
+from .encoding import decode_rows, encode_row, encode_rows
+from .tables import RANK, Tables
+
+TOGETHER_BITS = 7  # of ids: so many tasks are read in one go
+MAX_ROW_BYTES = 64 * 1024  # so that they fit into a line of the journal
 
 _RUN = (
-    "due_at", "queued_at", "by", "args", "attempt", "delayed_until_at", "worker", "sent_at", "started_at",
-    "lease_until_at", "output_bytes", "nth", "target", "blame", "unsent", "instance", "who", "fire", "held",
+    "due_at", "by", "args", "attempt", "worker", "output_bytes", "nth", "target", "blame", "unsent",
+    "instance", "who", "fire", "flow", "held",
 )  # fmt: skip
+_MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")
 _WORKER = (
     "name", "slots", "labels", "address", "since_at", "draining", "connected", "leaving", "instance",
     "connection",
@@ -31,12 +41,66 @@ def _task(task: Task) -> f.TaskCarried:
     )  # fmt: skip
 
 
-def _run(run: Run) -> f.RunCarried:
+def _tasks(state: Tables) -> Iterator[f.Fact]:
+    for waiting, tasks in state.tasks.parts():
+        sources = {task_id >> TOGETHER_BITS: source for task_id, source in waiting.items()}
+        groups: dict[int, list[Task]] = {number: [] for number in sources}
+        for task in tasks:
+            groups.setdefault(task.id >> TOGETHER_BITS, []).append(task)
+        for number, group in sorted(groups.items()):
+            source = sources.get(number)
+            if source and not any(map(_can_wait, group)):
+                yield source.fact
+                yield from map(_task, group)
+            else:
+                # Where more can wait than did: of the same tasks the same is told, always.
+                ids = sorted({task.id for task in group}.union(source.fact.ids if source else ()))
+                yield from _together([state.tasks[task_id] for task_id in ids])
+
+
+def _together(tasks: list[Task]) -> Iterator[f.Fact]:
+    """Of tasks that stand together, those that can wait for their moment as one fact, then all others."""
+    rows = {
+        task.id: row
+        for task in tasks
+        if _can_wait(task) and len(row := encode_row(_task(task))) <= MAX_ROW_BYTES
+    }
+    if waiting := [task for task in tasks if task.id in rows]:
+        yield f.TasksCarried(
+            __version__,
+            sorted({task.spec.schedule.tz for task in waiting}),
+            list(rows),
+            [task.name for task in waiting],
+            min(map(_entry, waiting)),
+            encode_rows(rows.values()),
+        )
+    yield from (_task(task) for task in tasks if task.id not in rows)
+
+
+def _can_wait(task: Task) -> bool:
+    """Whether nobody asks for a task before its moment: what no other table and no start looks for."""
+    options, schedule = task.spec.options, task.spec.schedule
+    return (
+        task.due_at is not None
+        and schedule.kind in ("cron", "every", "at")
+        and not (
+            task.spec.unread or task.paused or task.is_notice or task.runs or options.after or options.skip
+        )
+    )
+
+
+def _entry(task: Task) -> tuple[datetime, int, int]:
+    assert task.due_at
+    return task.due_at, RANK[task.spec.options.prio], task.id
+
+
+def _run(state: Tables, run: Run) -> f.RunCarried:
+    measured: Any = {name: state.shown(at) for name, at in f.named(run, _MEASURED).items()}
     return f.RunCarried(
         run=run.id, task=run.task_id, record=run.spec.record, state=run.shown, stopping=run.ends_as,
         parked=run.state == "parked", awaits=run.state == "awaiting", renewed=run.lease_renewed,
         given=list(map(list, run.given)) or None,
-        **f.named(run, _RUN),
+        **f.named(run, _RUN), **measured,
     )  # fmt: skip
 
 
@@ -46,13 +110,13 @@ def carry(state: Tables) -> Iterator[f.Fact]:
         state.next_task, state.next_run, state.paused_all, state.paused_until_at, state.paused_why, state.tz,
         list(state.saved), dict(state.totals),
         state.last_step_s, state.last_step_at, state.beats.from_at, state.decided_upto_at,
-        state.jumped_upto_at, state.jumped_by_s if state.jumped_upto_at else None,
-        state.access.next_token,
+        state.jumped_upto_at, state.jumped_by_s if state.jumped_upto_at else None, dict(state.leaving),
+        state.flows.next_number, state.access.next_token,
     )  # fmt: skip
     yield from state.access.carry()
     yield from (f.TemplateSet(name, words) for name, words in state.templates.items())
     yield f.LedgerCarried(state.ledger.carry())
-    yield from map(_task, state.tasks.values())
+    yield from _tasks(state)
     for worker in state.workers.values():
         yield f.WorkerCarried(can=sorted(worker.can), **f.named(worker, _WORKER))
     yield from map(beats.carried, state.beats.expected.values())
@@ -61,12 +125,13 @@ def carry(state: Tables) -> Iterator[f.Fact]:
     yield from state.unheard.values()
     if (last := state.notice_failed) and last.to not in state.unheard:
         yield msgspec.structs.replace(last, over=True)
+    yield from state.flows.carry()
     for run_id in sorted(state.runs):
-        yield _run(state.runs[run_id])
+        yield _run(state, state.runs[run_id])
     yield from (msgspec.structs.replace(emitted, tasks=list(emitted.tasks)) for emitted in state.emitted)
     yield from state.unfinished.carry()
     yield from state.changes.carry()
-    if again := state.unfinished.again:
+    for again in reversed(list(state.unfinished.each_again())):
         done = sorted(task_id for task_id in again.done if task_id > again.upto) or None
         yield f.RescheduleBegun(again.from_at, again.zoneless, again.upto or None, done)
 
@@ -88,6 +153,9 @@ def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) 
     state.decided_upto_at = fact.decided_upto_at or at
     state.jumped_upto_at, state.jumped_by_s = fact.jumped_upto_at, fact.jumped_by_s or 0.0
     state.access.next_token = fact.next_token
+    for task_id, why in fact.leaving.items():
+        state.leave(task_id, why)
+    state.flows.next_number = fact.next_flow
     state.history_from_seq = seq
     state.ledger.take_totals(fact.totals, at)
 
@@ -105,18 +173,69 @@ def _task_carried(state: Tables, fact: f.TaskCarried, at: datetime, seq: int) ->
     state.set_due(task, fact.due_at, fact.decided)
 
 
+def _tasks_carried(state: Tables, fact: f.TasksCarried, at: datetime, seq: int) -> None:
+    if _can_be_read(fact):
+        state.tasks.put_later(fact.ids, _Waiting(state, fact))
+        state.names.put_all(zip(fact.names, fact.ids, strict=True))
+        state.due.add(fact.first)
+    else:
+        for row in decode_rows(fact):
+            _task_carried(state, row, at, seq)
+
+
+def _can_be_read(fact: f.TasksCarried) -> bool:
+    """Whether what could be read when this was written can be now: the same rules, and no zone is gone."""
+    with suppress(Refusal):
+        for name in fact.zones:
+            load_zone(name)
+        return fact.version == __version__
+    return False
+
+
+@frozen(eq=False)
+class _Waiting:
+    """Tasks that are made when they are needed. By name and by moment they are found meanwhile."""
+
+    state: Tables
+    fact: f.TasksCarried
+
+    def records(self) -> dict[int, dict[str, Any]]:
+        return {row.id: row.record for row in decode_rows(self.fact)}
+
+    def make(self) -> None:
+        state, fact, entries = self.state, self.fact, list[tuple[datetime, int, int]]()
+        texts, anchor_at = dict[str, str](), EPOCH
+        for row, task_id, name in zip(decode_rows(fact), fact.ids, fact.names, strict=True):
+            # Very many tasks are made of the objects that other tables, or others of them, have already.
+            record = row.record
+            row.id, record["jobName"] = task_id, name
+            record["command"] = texts.setdefault(record["command"], record["command"])
+            row.anchor_at = anchor_at = anchor_at if row.anchor_at == anchor_at else row.anchor_at
+            task = whole_task(state, row)
+            task.due_at, task.decided = row.due_at, row.decided
+            state.tasks[task_id] = task
+            entries.append(_entry(task))
+            if task.spec.unread:  # the rules have changed under the same version: better told now than never
+                state.put(task)
+        entries.remove(fact.first)
+        state.due.add_all(entries)
+
+
 def _run_carried(state: Tables, fact: f.RunCarried, at: datetime, seq: int) -> None:
     task = state.tasks.get(fact.task)
+    measured: Any = {name: at and at - state.set_by for name, at in f.named(fact, _MEASURED).items()}
     run = Run(
         fact.run, fact.task, state.read(fact.record), ends_as=fact.stopping, lease_renewed=fact.renewed,
         given=tuple((name, sealed) for name, sealed in fact.given or ()),
         has_output=True,  # perhaps; what it was is in the journal, not in a checkpoint
-        **f.named(fact, _RUN),
+        **f.named(fact, _RUN), **measured,
     )  # fmt: skip
     state.put_run(run)
+    state.flows.run_carried(run)
     state.ledger.take_run(run, at)
     run.fire = run.fire or run.id
     if task:
+        task.runs = task.runs or []
         task.runs.append(run.id)  # in order, as they are carried
         task.held += fact.worker is not None
     else:
@@ -147,11 +266,12 @@ APPLY: dict[type[f.Fact], Callable[[Tables, Any, datetime, int], None]] = {
     f.StateCarried: _state_carried,
     f.LedgerCarried: lambda state, fact, at, seq: state.ledger.take(fact.rows),
     f.TaskCarried: _task_carried,
+    f.TasksCarried: _tasks_carried,
     f.FailureCarried: _failure_carried,
     f.RunCarried: _run_carried,
     f.ExpectationCarried: lambda state, fact, at, seq: state.beats.take(fact),
     f.WorkerCarried: _worker_carried,
     f.BulkCarried: lambda state, fact, at, seq: state.unfinished.bulk_carried(fact),
     f.ChangeCarried: lambda state, fact, at, seq: state.changes.open(fact.change, fact.made_at, fact),
-    f.StepCarried: lambda state, fact, at, seq: state.changes.add(read_step(fact)),
+    f.StepCarried: lambda state, fact, at, seq: state.changes.add(read_step(fact), True),
 }

@@ -59,13 +59,20 @@ class Was(msgspec.Struct, gc=False):
     @property
     def record(self) -> dict[str, Any]:
         """The definition as facts carry it."""
-        return f.record_of(self.definition) if self.definition else {}
+        return record_of(self.definition) if self.definition else {}
 
     def read(self, default_tz: str) -> TaskSpec:
         """The definition, parsed."""
         if isinstance(self.definition, TaskSpec):
             return self.definition
         return read_record(self.record, default_tz)
+
+    @property
+    def has_keep(self) -> bool:
+        """Whether it says keep=."""
+        if isinstance(self.definition, TaskSpec):
+            return self.definition.options.keep is not None
+        return "keep" in self.record
 
     @property
     def name(self) -> str:
@@ -110,6 +117,8 @@ class ChangeLog:
         self.is_held = False  # nothing is forgotten
         # What is no longer needed: freeing much of it at once would take long.
         self.leftovers: list[list[Step] | Parted[Any, Any]] = []
+        # Tasks that were removed and had a keep= of their own: their history is kept by it still.
+        self._keepers: dict[int, Was] = {}
         self._steps = 0
 
     @property
@@ -123,11 +132,15 @@ class ChangeLog:
             verb = fact.verb or what.partition(" ")[0]  # which it is, in journals of before
             self.changes.append(Change(number, at, fact.who, what, verb, fact.undone or ""))
 
-    def add(self, step: Step) -> None:
-        """One more step of the newest change."""
+    def add(self, step: Step, is_carried: bool = False) -> None:
+        """One more step of the newest change; a checkpoint holds what is known, and no start forgets more."""
         self.changes[-1].steps.append(step)
         self._steps += 1
-        if not self.is_held and (len(self.changes) > MAX_CHANGES or self._steps > MAX_STEPS):
+        if step.kind == "removed" and step.was and step.was.has_keep:
+            self._keepers[step.id] = step.was
+        if is_carried or self.is_held:
+            return
+        if len(self.changes) > MAX_CHANGES or self._steps > MAX_STEPS:
             self.trim()
 
     def trim(self) -> None:
@@ -139,6 +152,13 @@ class ChangeLog:
             self._steps -= len(steps)
             if len(steps) > LET_GO:
                 self.leftovers.append(steps)
+            else:
+                self._forget_keepers(steps)
+
+    def _forget_keepers(self, steps: list[Step]) -> None:
+        for step in steps if self._keepers else ():
+            if self._keepers.get(step.id) is step.was:
+                self._keepers.pop(step.id, None)
 
     def let_go(self) -> bool:
         """Frees a little of what is no longer needed; whether there is more."""
@@ -147,6 +167,7 @@ class ChangeLog:
             if isinstance(last, Parted):
                 last.let_go()
             else:
+                self._forget_keepers(last[-LET_GO:])
                 del last[-LET_GO:]
             if not last:
                 self.leftovers.pop()
@@ -171,18 +192,10 @@ class ChangeLog:
             for step in in_slices(reversed(change.steps)):
                 yield None if step is None else (change, step)
 
-    def keeps(self, default_tz: str) -> dict[int, Keep]:
-        """The keep= of tasks that were removed, where they had one: their history is kept by it still."""
-        found: dict[int, Keep] = {}
-        # Copies, since who reads the past asks in a thread.
-        for change in list(self.changes):
-            for step in list(change.steps):
-                if step.kind == "removed" and step.was:
-                    definition = step.was.definition
-                    if isinstance(definition, TaskSpec) or (definition and "keep" in definition):
-                        keep = step.was.read(default_tz).options.keep
-                        found |= {step.id: keep} if keep else {}
-        return found
+    def keep_of(self, task_id: int, default_tz: str) -> Keep | None:
+        """The keep= of a task that was removed, if it had one; who reads the past asks in a thread."""
+        was = self._keepers.get(task_id)
+        return was.read(default_tz).options.keep if was else None
 
     def carry(self) -> Iterator[f.Fact]:
         """All of it as facts."""
@@ -192,6 +205,11 @@ class ChangeLog:
             )
             for step in change.steps:
                 yield _carried(change.number, step)
+
+
+def record_of(definition: f.Definition) -> dict[str, Any]:
+    """A definition as the journal's lines tell it."""
+    return definition.record if isinstance(definition, TaskSpec) else definition
 
 
 def standing(row: Any) -> dict[str, Any]:

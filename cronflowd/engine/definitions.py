@@ -40,6 +40,7 @@ from .notices import Row, notes
 from .placement import send_at_once
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
+from .tables import ENDED_AT_ONCE
 
 AT_ONCE = 200  # tasks that are dealt with in one decision; more in slices
 MAX_TEMPLATES = 1000
@@ -318,8 +319,11 @@ def _clear(state: State, order: o.ClearTasks, now: datetime, limits: Limits) -> 
 
 
 def cancel_queued(state: State, task: Task, why: Reason) -> list[f.Fact]:
-    """What has not been sent ends with its task, events too; running ones go on to their end."""
-    runs = [state.runs[run] for run in task.runs]
+    """What has not been sent ends with its task, events too; running ones go on to their end.
+
+    Very many end in steps of their own, once the task is gone.
+    """
+    runs = [state.runs[run] for run in task.runs] if len(task.runs) <= ENDED_AT_ONCE else []
     queued = [run for run in runs if run.state in WAITING]
     facts = [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
     for due_at in (emitted.due_at for emitted in state.unanswered.get(task.id, ())):

@@ -10,19 +10,21 @@ fire is skipped, and is itself such an end for those who wait for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
+from datetime import datetime
 from typing import Any
 
 from attrs import evolve
 
 from ..base.errors import Refusal
 from ..base.text import escape
-from ..base.walks import Parted
+from ..base.walks import SLICE, Parted
 from ..tasks.reasons import Reason, reason
 from ..tasks.task import Task, TaskSpec
 from . import orders as o
 from .state import State
 from .tables import WELL
 
+MAX_BEHIND = 200  # tasks of a flow that begins with a moment of its first one
 MAX_JUDGED = 1000  # tasks from which nothing follows, before the others have their turn
 
 
@@ -31,7 +33,7 @@ def standing(state: State, task: Task) -> tuple[list[str], Reason]:
     waits: list[str] = []
     broken: Reason = ""
     for name in task.spec.options.after:
-        heard = task.heard.get(name)
+        heard = (task.heard or {}).get(name)
         if heard == WELL:
             continue
         dependency = state.find(name)
@@ -63,6 +65,50 @@ def _judge(state: State, task: Task) -> Any | None:
     if task.spec.schedule.kind == "after" and task.spec.options.after and not waits and not task.is_used_up:
         return o.FireAfter(task.id, broken)
     return None
+
+
+# --- flows ---------------------------------------------------------------------------------------
+
+
+def hang_together(state: State, task: Task) -> Generator[None, None, dict[int, None]]:
+    """All tasks that hang together with this one, itself among them, in small steps."""
+    found, todo = {task.id: None}, [task.id]
+    while todo:
+        here = state.tasks.get(todo.pop())
+        near: list[int | None] = []
+        if here:
+            near += [state.names.get(name) for name in here.spec.options.after]
+            near += state.dependents.get(here.name, ())
+        yield
+        for number, other in enumerate(near, 1):
+            if other is not None and other not in found:
+                found[other] = None
+                todo.append(other)
+            if number % SLICE == 0:
+                yield
+    return found
+
+
+def flow_behind(state: State, root: Task, now: datetime) -> list[int] | None:
+    """All that hangs together with this task, if it alone starts the others, and none is paused; or None."""
+    found, todo = {root.id: None}, [root]
+    while todo:
+        here = todo.pop()
+        for name in here.spec.options.after:
+            if (other := state.names.get(name)) not in found:
+                found[other or 0] = None
+                if other is None or state.tasks[other].spec.schedule.kind != "after":
+                    return None
+                todo.append(state.tasks[other])
+        for other in state.dependents.get(here.name, ()):
+            if other not in found:
+                found[other] = None
+                if state.tasks[other].spec.schedule.kind != "after" or len(found) > MAX_BEHIND:
+                    return None
+                todo.append(state.tasks[other])
+    if any(each in state.flows.of or state.is_paused(state.tasks[each], now) for each in found):
+        return None
+    return sorted(found)
 
 
 # --- what may be waited for ---------------------------------------------------------------------

@@ -7,7 +7,7 @@ refuses what no field explains.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Union
 
@@ -23,6 +23,7 @@ assert not any({"seq", "at", "fact", "more", "batch", "crc"} & set(kind.__struct
 _DEFINING = frozenset({f.TaskAdded, f.TaskChanged, f.TaskRestored})
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Union[tuple(KINDS)]).decode  # noqa: UP007  (made of a list)
+_decode_rows = msgspec.json.Decoder(list[f.TaskCarried]).decode
 _HEAD = re.compile(rb'\{"seq":([0-9]{1,19}),"at":"([^"]+)",("fact":"[A-Za-z]+")(,"more":true)?')
 _NAME = b'{"fact":"'
 
@@ -73,6 +74,22 @@ def _encode_defining(fact: Any) -> bytes:
     body: bytes = _encode(fact)
     fact.record = definition
     return body
+
+
+def encode_row(row: f.TaskCarried) -> bytes:
+    """One of those that TasksCarried holds."""
+    text: bytes = _encode(row)
+    return text
+
+
+def encode_rows(rows: Iterable[bytes]) -> msgspec.Raw:
+    """All of them."""
+    return msgspec.Raw(b"[%b]" % b",".join(rows))
+
+
+def decode_rows(fact: f.TasksCarried) -> list[f.TaskCarried]:
+    """The inverse."""
+    return _decode_rows(fact.rows)
 
 
 def decode(record: bytes) -> tuple[int, datetime, f.Fact, bool]:

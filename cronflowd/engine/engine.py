@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from ..base.errors import Refusal
@@ -26,9 +27,10 @@ from .accounts import ACCESS
 from .alarms import Alarms
 from .definitions import DEFINE, saved_fact, undecided_from
 from .dependencies import next_judgement
-from .fires import FIRES, fire_now, next_unread, out_of_bounds
+from .fires import FIRES, fire_now, next_orphan, next_unread, out_of_bounds
+from .flows import FLOWS, next_in_flows
 from .many import MANY, is_planned
-from .placement import choose
+from .placement import PLACED_TOGETHER, choose
 from .rules import Decision, Limits, Rule, Rules
 from .runs import RUNS
 from .slices import SLICES, Slices, look_again, reschedule
@@ -61,12 +63,12 @@ def _start(state: State, order: o.StartDaemon, now: datetime, limits: Limits) ->
     # Without a moment: one that could not be read at the last start, and can be now.
     facts += look_again(
         Again(undecided_from(state, now), False),
-        [task for task in state.tasks.values() if task.due_at is None],
+        [task for task in state.tasks.made() if task.due_at is None],
     )
     facts += expectations.rescheduled(state, now) if moved else ()
     messages: list[tuple[str, str]] = []
     first_run = state.next_run
-    for task in state.tasks.values():
+    for task in state.tasks.made():
         if task.spec.schedule.kind != "reboot" or task.is_used_up or out_of_bounds(task.spec, now):
             continue
         fired = fire_now(state, task, "reboot", now, first_run=first_run)
@@ -84,7 +86,8 @@ def _step(state: State, order: o.NoticeStep, now: datetime, limits: Limits) -> D
 
 def _reschedule_all(state: State, order: o.RescheduleTasks, now: datetime, limits: Limits) -> Decision:
     again = reschedule(state, undecided_from(state, now))
-    return Decision(again + list(expectations.rescheduled(state, now)))
+    are_few = len(state.beats.expected) <= expectations.AT_ONCE
+    return Decision(again + list(expectations.rescheduled(state, now) if are_few else ()))
 
 
 def _record_save(state: State, order: o.RecordSave, now: datetime, limits: Limits) -> Decision:
@@ -107,6 +110,7 @@ _RULES: Rules = {
     **SLICES,
     **FIRES,
     **RUNS,
+    **FLOWS,
     **MANY,
     **WORKERS,
     **expectations.EXPECT,
@@ -127,6 +131,8 @@ class Engine:
         self.state = state
         self.limits = limits or Limits()
         self.slices = Slices()
+        self._alone = 0  # so many placings are to be of one run each
+        self._events_aside = set[int]()  # tasks that cannot fire now for what was emitted
         self._fired = 0  # tasks whose moment was decided since runs were last placed
         # What ends goes before what begins.
         self._alarms: tuple[tuple[Alarms[int, Run], Callable[[int], Any]], ...] = (
@@ -177,9 +183,12 @@ class Engine:
         state = self.state
         if (state.unread_runs or state.untold) and (unread := next_unread(state)):
             return unread
+        if state.to_end:
+            return next_orphan(state)
+        measured = now - state.set_by
         for alarms, order in self._alarms:
-            may_be = (alarms.heap and alarms.heap[0][0] <= now) or alarms.old
-            if may_be and (run := alarms.next_due(now)) is not None:
+            may_be = (alarms.heap and alarms.heap[0][0] <= measured) or alarms.old
+            if may_be and (run := alarms.next_due(measured)) is not None:
                 return order(run)
         if state.beats.late.heap and (silent := expectations.next_step(state, now)):
             return silent
@@ -187,15 +196,63 @@ class Engine:
             if (due := state.due.first()) and due[0] <= now:
                 self._fired += 1
                 return self._when_due(due[0], due[-1])
-            if state.emitted:
+            if state.emitted and (task_id := self._next_on()):
                 self._fired += 1
-                return o.FireOn(state.emitted[0].tasks[0])
+                return o.FireOn(task_id)
+            flows = state.flows
+            if (flows.todo or flows.fresh or flows.held) and (follows := next_in_flows(state, now)):
+                self._fired += 1
+                return follows
             if state.to_judge and (judged := next_judgement(state)):
                 return judged
-        if (state.lanes.ready or state.lanes.leaving) and (places := choose(state)):
-            return o.PlaceRuns(places)
+        lanes = state.lanes
+        if (lanes.ready or lanes.leaving or lanes.tired) and (placing := self._next_places()):
+            return placing
         is_more_due, self._fired = self._fired >= FIRES_AHEAD, 0
         return self.next_step(now) if is_more_due else None
+
+    def _next_places(self) -> Any | None:
+        """Where the next runs go; several in one decision, unless one of those before was refused."""
+        if self.state.lanes.tired:
+            self.state.lanes.go_on()
+            return o.PassOver()
+        together, self._alone = 1 if self._alone else PLACED_TOGETHER, max(0, self._alone - 1)
+        places = choose(self.state, together)
+        return o.PlaceRuns(places) if places else None
+
+    def _next_on(self) -> int | None:
+        """The next task to fire for an event."""
+        if not self._events_aside:
+            return self.state.emitted[0].tasks[0]
+        every = (task_id for emitted in self.state.emitted for task_id in emitted.tasks)
+        return next((task_id for task_id in every if task_id not in self._events_aside), None)
+
+    def set_aside(self, order: Any) -> Callable[[], object] | None:
+        """Lets all others go before what `next_step` gave; the answer brings it back. None: parts do."""
+        state = self.state
+        match order:
+            case o.FireOn(task=task_id):
+                self._events_aside.add(task_id)
+                return partial(self._events_aside.discard, task_id)
+            case o.PlaceRuns(places=[(run_id, _)]):
+                return state.lanes.set_aside(run_id)
+            case o.PlaceRuns():
+                self._alone = len(order.places)  # the next ones are placed one by one: some can be
+                return None
+            case o.TellUnread(task=task_id):
+                del state.untold[task_id]
+                return lambda: task_id in state.unread and state.untold.setdefault(task_id)
+            case o.BreakRun(run=run_id) if run_id in state.unread_runs:
+                del state.unread_runs[run_id]
+                return partial(state.unread_runs.setdefault, run_id)
+            case o.EndRun():
+                task_id, looked_at = state.to_end.popitem(last=False)
+                return partial(state.to_end.setdefault, task_id, looked_at)
+            case o.AdmitRun() | o.BreakRun() | o.FireAfter():
+                judged, _ = state.to_judge.popitem(last=False)
+                return partial(state.to_judge.setdefault, judged)
+        alarms: Any = {kind: alarms for alarms, kind in self._alarms} | {o.MissBeat: state.beats.late}
+        return alarms.get(type(order), state.due).set_aside()  # type: ignore[no-any-return]
 
     def _when_due(self, due_at: datetime, task_id: int) -> Any:
         state = self.state
@@ -209,8 +266,11 @@ class Engine:
     def next_due(self) -> datetime | None:
         """When `next_step` has something again, if nothing else happens; None = never."""
         state = self.state
-        firsts = (state.due.first(), *(alarms.first() for alarms, _ in self._alarms))
-        times = [first[0] for first in firsts if first]
+        times = [first[0] + state.set_by for alarms, _ in self._alarms if (first := alarms.first())]
+        if first := state.due.first():
+            times.append(first[0])
+        if pause := state.flows.pauses.first():
+            times.append(pause[0])
         if late_at := expectations.next_due(state):
             times.append(late_at)
         return min(times, default=None)

@@ -7,13 +7,16 @@ before any fact exists. When a beat is due is decided here, and written into the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any
 
 from ..base.errors import Refusal
 from ..base.names import check_name, id_of_name
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.text import escape, format_time
+from ..base.walks import in_slices
 from ..schedules.english import parse_moment
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.zones import format_duration, parse_duration
@@ -28,7 +31,9 @@ from .state import State
 
 MAX_EXPECTATIONS = 10_000
 MAX_DESC_BYTES = 1024
+AT_ONCE = 50  # whose moments are found anew in one decision
 MIN_INTERVAL_S = 1.0
+Row = tuple[Any, ...]
 COLUMNS = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc", "start")
 NOBODY = ("note", "nobody is told: give notify=, or start the daemon with --notify")
 
@@ -212,9 +217,10 @@ def _find(state: State, name: str) -> Expectation:
     return expected
 
 
-def rescheduled(state: State, now: datetime) -> Iterator[f.Fact]:
+def rescheduled(state: State, now: datetime, names: Iterable[str] | None = None) -> Iterator[f.Fact]:
     """With other zone data, what a schedule says comes at another moment."""
-    for each in state.beats.expected.values():
+    expected = state.beats.expected
+    for each in expected.values() if names is None else filter(None, map(expected.get, names)):
         if each.due_at is None or each.due_at <= now or each.every_s is not None:
             continue
         due_at = _due_after(state, each, each.beaten_at)
@@ -230,18 +236,22 @@ def rescheduled(state: State, now: datetime) -> Iterator[f.Fact]:
 def show(state: State, now: datetime) -> Reply:
     """EXPECTS: in order of names."""
     is_paused = state.is_all_paused(now)
-    rows = [
-        (
-            each.name, "paused" if is_paused else each.state, each.beaten_at, state.beats.late_at(each),
-            each.every, format_duration(each.grace_s), each.text or None, each.notify or None,
-            each.desc or None, each.start_at,
-        )
-        for _, each in sorted(state.beats.expected.items())
-    ]  # fmt: skip
-    return Reply("", {}, COLUMNS, rows, "rows")
+
+    def rows() -> Iterator[Row | None]:
+        for each in in_slices(sorted(state.beats.expected.values(), key=attrgetter("name"))):
+            yield None if each is None else (
+                each.name, "paused" if is_paused else each.state, each.beaten_at, state.beats.late_at(each),
+                each.every, format_duration(each.grace_s), each.text or None, each.notify or None,
+                each.desc or None, each.start_at,
+            )  # fmt: skip
+
+    return Reply("", {}, COLUMNS, rows(), "rows")
 
 
 EXPECT: Rules = {
+    o.RescheduleBeats: Rule(
+        lambda state, order, now, limits: Decision(list(rescheduled(state, now, order.names)))
+    ),
     o.SetExpectation: Rule(_expect, "EXPECT", is_exclusive=True),
     o.ReceiveBeat: Rule(_beat),
     o.MissBeat: Rule(_miss),

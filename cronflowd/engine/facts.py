@@ -6,57 +6,27 @@ their JSON form as well (see encoding.py).
 
 To change a fact's form: add a field with a default, so that old journals still read; or
 a new fact, keeping the old one's case in `state.apply`. Never rename or reuse. Then raise
-FACTS_VERSION and add a journal written by the release before to tests/data/.
+FACTS_VERSION and add a journal to tests/data/, as tests/lib/write_journal.py writes it with the change
+in it. Those that stand there stay: a test reads them for ever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from ..tasks.reasons import Reason
-from ..tasks.task import Failure, TaskSpec
+from ..tasks.task import Failure
+from .fact import Asked as Asked  # noqa: PLC0414  (others say f.Asked)
+from .fact import Definition as Definition  # noqa: PLC0414  (others say f.Definition)
+from .fact import Fact as Fact  # noqa: PLC0414  (others say f.Fact)
 
 FACTS_VERSION = 1
 
-# A fact that was just decided carries the task itself. The record is made when it is written, and
-# read when it is read back: a dict stands there then, which is what the decoder knows of.
-if TYPE_CHECKING:
-    Definition = TaskSpec | dict[str, Any]
-else:
-    Definition = dict[str, Any]
-
-
-class Fact(
-    msgspec.Struct, tag_field="fact", tag=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
-):
-    """Base of all facts. `urgent` says how the journal may treat it when the disk is full."""
-
-    urgent: ClassVar[bool] = True  # may use the reserve; False = asked for by a client, can be refused
-
-    def is_urgent(self) -> bool:
-        """Whether this one may be written when only the reserve is left."""
-        return self.urgent
-
-
 # --- tasks ---
-
-
-class Asked(Fact, kw_only=True):
-    """Base of the facts about tasks, which are mostly what somebody asked for.
-
-    All facts of one order bear the number of the same change; what UNDO does not take
-    back (NOW, AT, what the daemon does itself) has none.
-    """
-
-    who: str | None = None  # the connection's name or address; None = the daemon itself
-    change: int | None = None
-    what: str | None = None  # with the first fact of a change: the order, as HISTORY tells it
-    verb: str | None = None  # with that: which order it was, `SET` or `UNDO`
-    undone: str | None = None  # with that: the one change that an UNDO took back, as HISTORY tells that
 
 
 class TaskAdded(Asked):
@@ -221,6 +191,7 @@ class FiresPassed(Fact):
     settles: bool = False  # True = for its dependencies' sake: what was heard of them is used up
     emitted: bool = False  # True = of an event: the oldest that this task has not answered yet
     cause: Reason = ""  # who said EMIT, and how
+    flow: int = 0  # it was its turn in that run of its flow; it has no moment then
 
 
 class RecordUnread(Fact):
@@ -237,7 +208,7 @@ class RunQueued(Fact):
     run: int
     task: int
     due_at: datetime
-    by: str  # `schedule`, `manual`, `reboot`, `after`, `on`, `notice`
+    by: str  # `schedule`, `manual`, `reboot`, `after`, `on`, `flow`, `notice`
     next_due_at: datetime | None = None  # the task's next moment; only meaningful by schedule
     args: dict[str, str] | None = None
     parked: bool = False  # True = behind an earlier run of its task
@@ -248,6 +219,7 @@ class RunQueued(Fact):
     who: str | None = None  # asked for it, by RUN, NOW or EMIT
     emitted: bool = False  # as in FiresPassed; of several runs of one fire, with the first
     worker: str | None = None  # it was sent to at once; on disk before the order leaves, as RunSent
+    flow: int = 0  # the run of its flow that it belongs to
 
     def is_urgent(self) -> bool:
         return self.by != "manual"
@@ -268,6 +240,7 @@ class RunAdmitted(Fact):
     """Its task's dependencies have ended well: it waits for nothing but a worker now."""
 
     run: int
+    flow: int = 0  # they did so in that run of its flow, which it belongs to from now on
 
 
 class RunSent(Fact):
@@ -331,6 +304,7 @@ class RunEnded(Fact):
     final: bool  # False = another attempt follows
     began: bool = False  # True = that it had started came with this, and has no fact of its own
     cause: Reason = ""  # who said RUN, NOW or EMIT, and how
+    flow: int = 0
 
 
 class RunRetried(Fact):
@@ -345,6 +319,52 @@ class RunReleased(Fact):
     """A retry's wait is over."""
 
     run: int
+
+
+class FlowStarted(Fact):
+    """All tasks that hang together by after= are to run once, each behind those it waits for."""
+
+    urgent: ClassVar[bool] = False
+    flow: int
+    root: int  # of its tasks, the first that waits for none
+    name: str  # of that one
+    tasks: list[int]
+    args: dict[str, str] | None = None
+    who: str | None = None  # empty: nobody; a moment of its first task came
+
+
+class FlowRetried(Fact):
+    """What did not end well of it has another turn; of what is gone meanwhile nothing is known there."""
+
+    urgent: ClassVar[bool] = False
+    flow: int
+    tasks: list[int]
+    who: str | None = None
+
+
+class FlowStopping(Fact):
+    """Somebody cancelled it: nothing of it begins any more, and what runs is to be killed."""
+
+    flow: int
+    who: str | None = None
+
+
+class FlowEnded(Fact):
+    """Nothing of it runs, waits or can still follow."""
+
+    flow: int
+    state: str  # `ok`, `failed` or `cancelled`
+
+
+class FlowCarried(Fact):
+    """In a checkpoint, one run of a flow as it was. A row for each task: its id, and what `Member` holds."""
+
+    started: FlowStarted  # without its tasks
+    begun_at: datetime
+    rows: list[tuple[int, str, int, str, Reason]]
+    stopped_by: str | None = None
+    state: str = ""
+    ended_at: datetime | None = None
 
 
 # --- workers ---
@@ -368,7 +388,7 @@ class WorkerLeft(Fact):
     """Its connection ended; what it holds stays its own until the lease ends."""
 
     name: str
-    why: str
+    why: Reason
     lease_until_at: datetime
 
 
@@ -506,6 +526,8 @@ class StateCarried(Fact):
     decided_upto_at: datetime | None = None
     jumped_upto_at: datetime | None = None
     jumped_by_s: float | None = None
+    leaving: dict[int, str] = msgspec.field(default_factory=dict)  # see `Tables`
+    next_flow: int = 1
     next_token: int = 1
 
 
@@ -528,6 +550,20 @@ class TaskCarried(Fact):
     failure: Failure | None = None
     last_state: str = ""
     last_ended_at: datetime | None = None
+
+
+class TasksCarried(Fact):
+    """Tasks of which nothing need be known before their moment: they are read when they are needed.
+
+    All of them could be read by the release that says so here, with these zones.
+    """
+
+    version: str
+    zones: list[str]
+    ids: list[int]
+    names: list[str]
+    first: tuple[datetime, int, int]  # the earliest moment of all: when, its rank, whose
+    rows: msgspec.Raw  # a list of TaskCarried, in the order of the ids
 
 
 class LedgerCarried(Fact):
@@ -578,6 +614,7 @@ class RunCarried(Fact):
     instance: str = ""
     who: str | None = None
     fire: int = 0
+    flow: int = 0
     given: list[list[str]] | None = None
     held: str = ""
 
@@ -649,8 +686,3 @@ class StepCarried(Fact):
 def named(row: Any, names: Iterable[str]) -> dict[str, Any]:
     """What a row of a table and a fact call the same."""
     return {name: getattr(row, name) for name in names}
-
-
-def record_of(definition: Definition) -> dict[str, Any]:
-    """A definition as the journal's lines tell it."""
-    return definition.record if isinstance(definition, TaskSpec) else definition

@@ -8,8 +8,10 @@ meanwhile are judged in one step, whatever their number.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from ..base.errors import Refusal
@@ -18,11 +20,12 @@ from ..base.text import format_option, format_time
 from ..schedules.timetable import TICK, share_of
 from ..schedules.zones import SECOND
 from ..tasks.options import masked
-from ..tasks.reasons import Reason, in_words, reason, shortened
+from ..tasks.reasons import Reason, reason, shortened
 from ..tasks.task import MAX_PARKED_RUNS, WAITING, Run, Task, TaskSpec
 from . import facts as f
 from . import orders as o
-from .dependencies import standing
+from .alarms import MAX_STALE
+from .dependencies import flow_behind, standing
 from .placement import all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
@@ -52,7 +55,23 @@ def _fire_task(state: State, order: o.FireTask, now: datetime, limits: Limits) -
     task = state.tasks[order.task]
     decision = come(state, task, now)
     send_at_once(state, task, decision, now)
+    if task.spec.name in state.dependents:
+        _begin_flow(state, task, decision.facts, None, now)
     return decision
+
+
+def _begin_flow(
+    state: State, task: Task, facts: list[f.Fact], args: dict[str, str] | None, now: datetime
+) -> None:
+    """Where one task starts all others that hang together with it, its moments begin runs of that flow."""
+    queued = [fact for fact in facts if isinstance(fact, f.RunQueued)]
+    if task.spec.options.after or not queued or not (members := flow_behind(state, task, now)):
+        return
+    number = state.flows.next_number
+    facts.insert(0, f.FlowStarted(number, task.id, task.name, members, args, who=""))
+    for each in queued:
+        each.flow = number
+        facts.append(flow_remark(each.run, number))
 
 
 def fire(state: State, task: Task, now: datetime) -> Decision:
@@ -186,6 +205,22 @@ def next_unread(state: State) -> Any | None:
     return o.TellUnread(next(iter(state.untold))) if state.untold else None
 
 
+def next_orphan(state: State) -> Any | None:
+    """What still waits of a task that is gone, as the next order."""
+    task_id, looked_at = next(iter(state.to_end.items()))
+    if why := state.leaving.get(task_id):
+        runs = state.orphans[task_id]
+        begin = bisect_right(runs, looked_at)  # they stand in the order of their numbers
+        for run in runs[begin : begin + MAX_STALE]:
+            if state.runs[run].state in WAITING:
+                return o.EndRun(run, reason(why))
+            state.to_end[task_id] = run
+        if begin + MAX_STALE < len(runs):
+            return o.PassOver()
+    del state.to_end[task_id]
+    return o.PassOver()
+
+
 ANY = ("",)
 
 
@@ -198,25 +233,25 @@ def fire_now(
     state: State, task: Task, by: str, now: datetime, broken: Reason = "", first_run: int = 0
 ) -> Decision:
     """What no clock starts (@after, @on, @reboot) fires now; `broken` is a dependency's failure."""
-    why = _why_held(state, task, now) or day_off(state, task.spec, now) or broken
-    if why := why or out_of_bounds(task.spec, now):
+    if why := why_unfit(state, task, now, broken):
         return Decision(_passed_one(task, "skipped", now, why, None, by == "after"))
     return _start(state, task, now, by, now, [], first_run=first_run)
 
 
 def emit(state: State, order: o.EmitEvent, now: datetime, limits: Limits) -> Decision:
     """EMIT: who waits for it fires, in steps of their own; nothing was missed by those who come later."""
-    waiting = sorted(state.listeners.get(order.event, ()))
-    tasks = [task_id for task_id in waiting if not state.tasks[task_id].is_used_up]
+    every = state.listeners.get(order.event, ())
+    waiting = (task_id for task_id in every if not state.tasks[task_id].is_used_up)
+    tasks = sorted(islice(waiting, MAX_LISTENERS + 1))
     if len(tasks) > MAX_LISTENERS:
-        raise Refusal("limit", f"{len(tasks)} tasks wait for {order.event}; at most {MAX_LISTENERS} can")
+        raise Refusal("limit", f"more than {MAX_LISTENERS} tasks wait for {order.event}; no more can")
     reply = Reply(f"{len(tasks)}", {"tasks": len(tasks)})
     return Decision([f.EventEmitted(order.event, now, tasks, order.args or None)] if tasks else [], reply)
 
 
 def _fire_on(state: State, order: o.FireOn, now: datetime, limits: Limits) -> Decision:
     """As it would have been when it was emitted: the daemon may have been killed just then."""
-    task, emitted = state.tasks[order.task], state.emitted[0]
+    task, emitted = state.tasks[order.task], state.unanswered[order.task][0]
     if task.is_used_up:
         decision = Decision(_passed_one(task, "skipped", emitted.due_at, reason("used-up"), None))
     else:
@@ -229,6 +264,8 @@ def _fire_on(state: State, order: o.FireOn, now: datetime, limits: Limits) -> De
             fact.cause = cause("emitted", emitted.event, emitted.who, emitted.args)
         if isinstance(fact, f.RunQueued | f.FiresPassed):
             fact.emitted, is_first = is_first, False
+    if task.spec.name in state.dependents:
+        _begin_flow(state, task, decision.facts, emitted.args, now)
     return decision
 
 
@@ -243,6 +280,12 @@ def admit(state: State, first: Run) -> list[f.Fact]:
     """Its dependencies have ended well; with on=all that lets all runs of its fire go on."""
     runs = [state.runs[run] for run in state.tasks[first.task_id].runs]
     return [f.RunAdmitted(run.id) for run in of_one_fire(run for run in runs if run.state == "awaiting")]
+
+
+def why_unfit(state: State, task: Task, now: datetime, broken: Reason = "") -> Reason:
+    """Why what no clock starts must not start now; empty if it may."""
+    why = _why_held(state, task, now) or day_off(state, task.spec, now) or broken
+    return why or out_of_bounds(task.spec, now)
 
 
 def out_of_bounds(spec: TaskSpec, now: datetime) -> Reason:
@@ -390,10 +433,11 @@ def overlap(state: State, task: Task, run: int) -> Overlap:
     mode = task.spec.options.overlap or state.common.overlap
     if not task.runs or mode == "allow":
         return "", False, [], []
+    if mode == "skip":
+        first = state.runs[task.runs[0]]
+        return reason("overlap", run=first.id, state=first.shown), False, [], []
     active = [state.runs[run] for run in task.runs]
     waiting = sum(run.state == "parked" for run in active)
-    if mode == "skip":
-        return reason("overlap", run=active[0].id, state=active[0].shown), False, [], []
     if mode == "replace":
         facts, messages = _stop_all(active, reason("replaced", run=run))
         must_wait = any(run.state not in WAITING for run in active)
@@ -420,7 +464,7 @@ def stop(run: Run, state: str, why: Reason) -> tuple[list[f.Fact], list[Message]
     if run.state == "stopping":
         return [], []
     assert run.worker is not None
-    told = remark(run, f"{in_words(why)}: worker {run.worker} is told to end it")
+    told = remark(run, reason("told-to-end", why=why, worker=run.worker))
     stopping = f.RunStopping(run.id, run.attempt, state)
     return [told, stopping], [(run.worker, f"KILL {run.id} {run.attempt}")]
 
@@ -435,25 +479,35 @@ def after_end(state: State, run: Run, facts: list[f.Fact]) -> list[f.Fact]:
     return [f.TaskRemoved(task.id, "done")] if task.runs == [run.id] else []
 
 
-def remark(run: Run, text: str) -> f.OutputReceived:
+def remark(run: Run, why: Reason) -> f.OutputReceived:
     """A line of the daemon's own in the run's LOG."""
-    return f.OutputReceived(run.id, run.attempt, [[0, text]])
+    return f.OutputReceived(run.id, run.attempt, [[0, why]])
+
+
+def flow_remark(run: int, flow: int) -> f.OutputReceived:
+    """That a run belongs to the run of a flow, in its LOG; behind RunQueued."""
+    return f.OutputReceived(run, 1, [[0, f"flow run {flow}"]])
 
 
 def ended_waiting(run: Run, state: str, why: Reason) -> list[f.Fact]:
     """The end of a run that no worker has."""
-    return [remark(run, in_words(why)), ended(run, state, why=why)]
+    return [remark(run, why), ended(run, state, why=why)]
 
 
 def ended(
-    run: Run, state: str, exit_code: int | None = None, why: Reason = "", final: bool = True
+    run: Run,
+    state: str,
+    exit_code: int | None = None,
+    why: Reason = "",
+    final: bool = True,
+    started_at: datetime | None = None,
 ) -> f.RunEnded:
-    started_at = run.started_at or run.sent_at
     # Of most there is little to tell, and each life ends here.
     plain: Reason = {"code": "asked", "who": run.who} if run.who else ""
     return f.RunEnded(
         run.id, run.attempt, run.task_id, run.spec.name, state, run.due_at, started_at, run.worker,
-        exit_code, why or None, final, cause=cause_of(run) if run.args or run.by == "on" else plain,
+        exit_code, why or None, final, flow=run.flow,
+        cause=cause_of(run) if run.args or run.by == "on" else plain,
     )  # fmt: skip
 
 
@@ -475,6 +529,11 @@ FIRES: Rules = {
     o.EmitEvent: Rule(emit, "EMIT"),
     o.FireOn: Rule(_fire_on),
     o.FireTask: Rule(_fire_task),
+    o.EndRun: Rule(
+        lambda state, order, now, limits: Decision(
+            ended_waiting(state.runs[order.run], "cancelled", order.why)
+        )
+    ),
     o.FireAfter: Rule(
         lambda state, order, now, limits: fire_now(state, state.tasks[order.task], "after", now, order.broken)
     ),

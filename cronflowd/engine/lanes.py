@@ -13,11 +13,13 @@ All of it is derived from the tables of runs and workers, and may be pruned at a
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from heapq import heapify, heappop, heappush, heapreplace
 
 from ..tasks.task import Run, Worker
-from .alarms import FEW
+from .alarms import FEW, MAX_STALE
 
 # A run that waits counts as younger by this much: an old low one passes a new high one.
 HANDICAP = {"high": timedelta(0), "medium": timedelta(seconds=60), "low": timedelta(seconds=300)}
@@ -40,8 +42,10 @@ class Lanes:
             OrderedDict()
         )  # lanes, those first that were looked at longest ago
         self.ready: list[tuple[datetime, int, Lane]] = []
+        self.tired: dict[Lane, None] = {}  # whose first is still looked for, behind many that do not count
         self._ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts
         self.leaving: set[int] = set()  # runs that were chosen last, and were sent unless the journal refused
+        self.aside: set[int] = set()  # those of them that wait for others to go before them
 
     def join(self, run: Run) -> None:
         """A run waits for a worker from now on."""
@@ -57,21 +61,39 @@ class Lanes:
             heap = works[lane[1]] = []
             self._made[lane] = None
         heappush(heap, (*place, run.attempt))
-        if not len(heap) % FEW and len(heap) > FEW + 2 * len(self._runs):
+        is_long = not len(heap) % FEW and len(heap) > FEW + 2 * len(self._runs)
+        if is_long and not self._trim(heap):
             heap[:] = [entry for entry in heap if self._stands(entry)]
             heapify(heap)
         if len(self._made) > FEW:
             self._forget_some()
-        if not self.free or self.first_in(lane) != place:
-            return
+        if self.free and self.first_in(lane) == place:
+            self._offer_first(lane, place)
+
+    def _offer_first(self, lane: Lane, place: Place) -> None:
         if any(accepts(worker, lane[1], lane[0]) for worker in self.free.values()):
             self._make_ready(lane, place)
+
+    def _trim(self, heap: list[tuple[datetime, int, int]]) -> bool:
+        """Takes away some that count no more, where that costs nothing; whether there were any."""
+        before = len(heap)
+        while heap and before - len(heap) < MAX_STALE and not self._stands(heap[-1]):
+            heap.pop()
+        while heap and before - len(heap) < MAX_STALE and not self._stands(heap[0]):
+            heappop(heap)
+        return len(heap) < before
+
+    def go_on(self) -> None:
+        """Looks on for the first of a lane."""
+        lane, _ = self.tired.popitem()
+        if first := self.first_in(lane):
+            self._offer_first(lane, first)
 
     def _forget_some(self) -> None:
         """Lanes that no worker ever asks for are dropped too: two are looked at whenever one may be made."""
         for _ in range(2):
             lane, _ = self._made.popitem(last=False)
-            if self.first_in(lane):
+            if self.first_in(lane) or lane in self.tired:
                 self._made[lane] = None
 
     def _make_ready(self, lane: Lane, place: Place) -> None:
@@ -88,16 +110,24 @@ class Lanes:
         return run_id not in self.leaving
 
     def first_in(self, lane: Lane) -> Place | None:
-        """The place of the run that has waited longest in a lane; empty lanes are dropped."""
+        """The place of the run that has waited longest in a lane; empty lanes are dropped.
+
+        None also while it is behind very many that count no more: then `go_on` finds it.
+        """
         on, work = lane
         works = self.heaps.get(on, {})
         heap = works.get(work)
         if heap is None:
             return None
-        while heap:
+        for _ in range(MAX_STALE):
+            if not heap:
+                break
             if self._stands(heap[0]):
                 return heap[0][:2]
             heappop(heap)
+        else:
+            self.tired[lane] = None
+            return None
         del works[work]
         if not works:
             del self.heaps[on]
@@ -124,7 +154,7 @@ class Lanes:
     def take_back(self) -> None:
         """Those that were chosen last and still wait do so where they did."""
         if self.leaving:
-            leaving, self.leaving = sorted(self.leaving), set()
+            leaving, self.leaving = sorted(self.leaving - self.aside), set(self.aside)
             for run_id in leaving:
                 if (run := self._runs.get(run_id)) and run.state == "queued":
                     self.join(run)
@@ -132,6 +162,12 @@ class Lanes:
     def put_off(self, lane: Lane) -> None:
         """Nobody who is free takes the first of this lane: until a worker that would becomes free."""
         del self._ready_as[lane]
+
+    def set_aside(self, run_id: int) -> Callable[[], object]:
+        """Lets the others go before one that was chosen; the answer brings it back."""
+        self.aside.add(run_id)
+
+        return partial(self.aside.discard, run_id)
 
     def recount(self, worker: Worker) -> None:
         """Whether a worker would take a run may be otherwise now."""
@@ -162,15 +198,6 @@ class Lanes:
                 for work in works.keys() & worker.can:
                     if first := self.first_in((on, work)):
                         self._make_ready((on, work), first)
-
-    def step(self, by: timedelta) -> None:
-        """The clock was set: what waits has waited as long as before."""
-        # The same added to each leaves a heap a heap.
-        for works in self.heaps.values():
-            for heap in works.values():
-                heap[:] = [(at + by, run_id, attempt) for at, run_id, attempt in heap]
-        self.ready = [(at + by, run_id, lane) for at, run_id, lane in self.ready]
-        self._ready_as = {lane: (at + by, run_id) for lane, (at, run_id) in self._ready_as.items()}
 
 
 def accepts(worker: Worker, work: str, on: str) -> bool:

@@ -207,9 +207,9 @@ def outcome_of(fact: f.RunEnded | f.FiresPassed, at: datetime, seq: int) -> Outc
     if isinstance(fact, f.RunEnded):
         return Outcome(
             seq, fact.run, fact.task, fact.name, fact.attempt, fact.state, fact.due_at,
-            fact.started_at, at, fact.worker, fact.exit, fact.why or "", fact.cause,
+            fact.started_at, at, fact.worker, fact.exit, fact.why or "", fact.cause, flow=fact.flow,
         )  # fmt: skip
     return Outcome(
         seq, None, fact.task, fact.name, None, fact.state, fact.last_due_at, None, at, None, None,
-        fact.why, fact.cause, fact.count, fact.first_due_at,
+        fact.why, fact.cause, fact.count, fact.first_due_at, fact.flow,
     )  # fmt: skip

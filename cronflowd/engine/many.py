@@ -22,6 +22,7 @@ from ..tasks.task import Task, TaskSpec
 from . import facts as f
 from . import orders as o
 from .definitions import DEFINE, check_leaving, finish, reload, removed, set_spec
+from .flows import members_of
 from .notices import Row
 from .rules import Decision, Limits, Rule, Rules
 from .runs import RUNS, ask
@@ -73,12 +74,7 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
         raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
     if kind == "resume" and state.is_all_paused(now):
         raise Refusal("busy", "everything is paused; RESUME all lifts that")
-    chooses = pattern.chooser()
-    found = Numbered[Task]()
-    for task in state.tasks.walk():
-        yield
-        if task and not task.is_notice and chooses(task):
-            found[task.id] = task
+    found = yield from _chosen(state, pattern)
     if not found:
         raise Refusal("not-found", f"no task has {pattern}")
     plan: Plan = []
@@ -92,6 +88,19 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
             plan.append((task.id, spec))
     yield from found.let_all_go()
     return plan
+
+
+def _chosen(state: State, pattern: o.Pattern) -> Generator[None, None, Numbered[Task]]:
+    found, chooses = Numbered[Task](), pattern.chooser()
+    tasks: Iterable[Task | None] = state.tasks.walk()
+    if pattern.flow:
+        members = yield from members_of(state, pattern.flow)
+        tasks = map(state.tasks.get, members)
+    for task in tasks:
+        yield
+        if task and not task.is_notice and chooses(task):
+            found[task.id] = task
+    return found
 
 
 @contextmanager

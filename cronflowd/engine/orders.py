@@ -30,6 +30,7 @@ class Pattern(Order):
 
     tag: str
     name: str  # a glob
+    flow: str = ""  # or any task: all that hang together with it
     plan: Any = None  # which they are and what becomes of them, if that was worked out before
     staged: int = 0  # or so many were staged
     owners: tuple[str | None, ...] = ()  # only of those, if any are named
@@ -47,7 +48,7 @@ class Pattern(Order):
         return chooses
 
     def __str__(self) -> str:
-        pairs = (("tag", self.tag), ("name", self.name))
+        pairs = (("tag", self.tag), ("name", self.name), ("flow", self.flow))
         return " ".join(format_option(key, value) for key, value in pairs if value)
 
 
@@ -131,6 +132,28 @@ class UndoChanges(Order):
 class RunTask(Order):
     ref: Ref
     args: dict[str, str]
+
+
+class StartFlow(Order):
+    """FLOW RUN."""
+
+    ref: str  # any task of it
+    args: dict[str, str]
+    plan: Any = None  # which tasks those are, if that was worked out before
+
+
+class RetryFlow(Order):
+    """What did not end well of a run of a flow runs again; None = of its newest."""
+
+    ref: str
+    number: int | None
+
+
+class StopFlow(Order):
+    """FLOW CANCEL."""
+
+    ref: str
+    number: int | None
 
 
 class EmitEvent(Order):
@@ -244,7 +267,7 @@ class DropWorker(Order):
     """A connection has ended. If it is not the worker's last one, only `unsent` counts."""
 
     name: str
-    why: str
+    why: Reason
     connection: int = 0
     unsent: tuple[tuple[int, int], ...] = ()  # (run, attempt) of orders that never left
 
@@ -272,6 +295,7 @@ class ReportOutput(Order):
     worker: str
     run: int
     lines: list[list[Any]]  # as in base/output.py
+    dropped: int = 0  # characters that came before these and could not be kept
 
 
 class ReportEnded(Order):
@@ -298,6 +322,12 @@ class NoticeStep(Order):
 
 class RescheduleTasks(Order):
     """Zone data may have changed, so moments to come may be others."""
+
+
+class RescheduleBeats(Order):
+    """The same of some expectations, where there are very many."""
+
+    names: Sequence[str]
 
 
 class RecordCheckpoint(Order):
@@ -398,6 +428,13 @@ class AdmitRun(Order):
     run: int
 
 
+class EndRun(Order):
+    """It waits, and its task is gone."""
+
+    run: int
+    why: Reason
+
+
 class BreakRun(Order):
     """One of them has not."""
 
@@ -416,6 +453,34 @@ class FireAfter(Order):
 
     task: int
     broken: Reason
+
+
+class StartMember(Order):
+    """In a run of its flow, all that this task waits for has ended well."""
+
+    flow: int
+    task: int
+
+
+class SkipMember(Order):
+    """Something of that has not."""
+
+    flow: int
+    task: int
+    why: Reason
+
+
+class StopMember(Order):
+    """Its flow's run was cancelled, and it still runs."""
+
+    flow: int
+    task: int
+
+
+class EndFlow(Order):
+    """Nothing of it runs, waits or can still follow."""
+
+    flow: int
 
 
 class MissBeat(Order):

@@ -28,13 +28,13 @@ _told: list[tuple[datetime | None, str]] = [(None, "")]  # the last moment that 
 MAX_FILLED_BYTES = 128 * 1024  # of options with secrets: the order is no longer than workers are told
 
 
-def choose(state: State) -> list[tuple[int, str]]:
+def choose(state: State, most: int = PLACED_TOGETHER) -> list[tuple[int, str]]:
     """The next runs to send and where to, as they would be chosen one after the other."""
     lanes = state.lanes
     lanes.take_back()
     places: list[tuple[int, str]] = []
     left = {worker.name: worker.free for worker in lanes.free.values()}
-    while len(places) < PLACED_TOGETHER and (found := lanes.next_ready()):
+    while len(places) < most and (found := lanes.next_ready()):
         run, (on, work) = found
         if worker := best_worker(work, on, lanes.free.values(), left):
             places.append((run.id, worker.name))
@@ -119,7 +119,7 @@ def _order(
         moment += f"#{fire.nth}"  # a clock change brought several moments to this one
     if fire.target:
         moment += f"@{fire.target}"
-    if fire.by in ("manual", "after", "on"):
+    if fire.by in ("manual", "after", "on", "flow"):
         moment += f"/{run}"  # no moment names them: two may come in one millisecond, and are two fires
     args = ""
     for key, value in fire.args.items() if fire.args else ():
@@ -172,9 +172,9 @@ def why_waiting(run: Run, state: State) -> str:
         return "an earlier run of this task to end"
     if run.state == "awaiting" and (task := state.tasks.get(run.task_id)):
         return f"its dependencies: {', '.join(standing(state, task)[0])}"
-    if run.state == "delayed" and run.delayed_until_at:
+    if run.state == "delayed" and (until_at := state.shown(run.delayed_until_at)):
         why = "jitter" if run.attempt == 1 else "retry"
-        return f"{format_time(run.delayed_until_at)} ({why}=)"
+        return f"{format_time(until_at)} ({why}=)"
     able = [worker for worker in state.workers.values() if accepts(worker, run.spec.work, run.on)]
     if not able:
         where = "" if run.on == "any" else f" and is on={run.on}"

@@ -98,8 +98,8 @@ def ref_of(order: Any) -> str:
 
 
 _ASKED_FOR = frozenset({
-    f.RunQueued, f.RunStopping, f.EventEmitted, af.AccountSet, af.AccountRemoved, af.TokenAdded,
-    af.TokenRevoked, af.SecretPut, af.SecretRemoved, af.Deed,
+    f.RunQueued, f.RunStopping, f.EventEmitted, f.FlowStarted, f.FlowRetried, f.FlowStopping, af.AccountSet,
+    af.AccountRemoved, af.TokenAdded, af.TokenRevoked, af.SecretPut, af.SecretRemoved, af.Deed,
 })  # fmt: skip
 
 Rules = dict[type, Rule]

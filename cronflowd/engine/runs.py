@@ -282,18 +282,18 @@ def _end(
     """The facts that end an attempt: for good, or with another one to follow."""
     again = not run.spec.unread and how in ("failed", "timeout", "lost")
     delay_s = _delay_s(state, run, how) if again else None
-    end = ended(run, how, exit_code, why, final=delay_s is None)
+    started_at = state.shown(run.started_at or run.sent_at)
+    end = ended(run, how, exit_code, why, delay_s is None, started_at)
     if began:
         end.started_at, end.began = now, True
     # Before the end: what comes after it would be late.
     told: list[f.Fact] = [*let_go(state.access, run)] if run.held else []
     if why and code_of(why) != "stderr" and not (run.ends_as and code_of(why) == "timeout"):
-        told.append(remark(run, in_words(why)))
+        told.append(remark(run, why))
     if delay_s is None:
         return [*told, end, *after_end(state, run, [end])]
     again_at = now + timedelta(seconds=delay_s)
-    words = f"attempt {run.attempt} ended: {how}{'' if exit_code is None else f', exit {exit_code}'}"
-    follows = f"{words}; attempt {run.attempt + 1} follows at {format_time(again_at)}"
+    follows = reason("follows", attempt=run.attempt, state=how, exit=exit_code, at=format_time(again_at))
     return [*told, end, remark(run, follows), f.RunRetried(run.id, run.attempt + 1, again_at)]
 
 
@@ -315,10 +315,10 @@ def unsent(state: State, run: Run, now: datetime) -> list[f.Fact]:
     why = reason("unreached", worker=run.worker)
     if run.state == "stopping":
         return _end(state, run, run.ends_as, None, why, now)
-    if wait_ends(run) <= now:
+    if wait_ends(run) + state.set_by <= now:
         again = replace(run, attempt=run.attempt + 1, worker=None, sent_at=None)
         return [f.RunUnsent(run.id, run.attempt), *_unused(state, again, "missed", why, now)]
-    told = remark(run, f"attempt {run.attempt} never reached worker {run.worker}; it is queued again")
+    told = remark(run, reason("unsent", attempt=run.attempt, worker=run.worker))
     return [told, f.RunUnsent(run.id, run.attempt)]
 
 
@@ -332,7 +332,9 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
     if run is None or run.worker != order.worker:
         return Decision()  # of a run that is over for us; its DONE will be told as late
     lines: list[list[Any]] = []
-    limit, omitted = limits.output_bytes, 0
+    limit, omitted = limits.output_bytes, order.dropped
+    if omitted:
+        lines.append([0, reason("output-dropped", number=omitted)])
     room, is_told = limit - run.output_bytes, run.output_bytes > limit
     for line in order.lines:
         size = size_of((line,))
@@ -341,7 +343,7 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
             room -= size if line[0] else 0
             continue
         if not is_told:
-            lines.append([0, f"more output is not kept: {limit} bytes are the limit"])
+            lines.append([0, reason("output-limit", limit=limit)])
         is_told = True
         omitted += size
         room = 0
@@ -378,14 +380,11 @@ def _late(state: State, order: o.ReportEnded) -> list[f.Fact]:
         row.worker == order.worker and row.attempt == order.attempt and row.exit is not None for row in rows
     ):
         return []  # the same report again: only its ACK was lost
-    what = f"attempt {order.attempt} ended with exit {order.exit}"
-    text = (
-        f"late report from {order.worker}: {what}; it does not count, and what it wrote meanwhile is not kept"
-    )
+    late = reason("late-report", worker=order.worker, attempt=order.attempt, exit=order.exit)
     told = state.outputs.get(order.run)
-    if told and (0, text) in told.lines[-MAX_TAIL:]:
+    if told and (0, late) in told.lines[-MAX_TAIL:]:
         return []  # and the same late report again
-    return [f.OutputReceived(order.run, order.attempt, [[0, text]])]
+    return [f.OutputReceived(order.run, order.attempt, [[0, late]])]
 
 
 def _said_state(order: o.ReportEnded) -> str:

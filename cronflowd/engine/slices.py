@@ -210,7 +210,7 @@ def reschedule(state: State, from_at: datetime, zoneless: bool = False) -> list[
         zoneless = False
     if len(state.tasks) > AT_ONCE:
         return [f.RescheduleBegun(from_at, zoneless)]
-    again = Again(from_at, zoneless)
+    again = Again(from_at, zoneless, before=state.unfinished.earlier(from_at))
     facts = look_again(again, state.tasks.values())
     return [*facts, f.RescheduleStepped(None)] if old else facts
 
@@ -218,10 +218,8 @@ def reschedule(state: State, from_at: datetime, zoneless: bool = False) -> list[
 def look_again(again: Again, tasks: Iterable[Task]) -> list[f.Fact]:
     facts: list[f.Fact] = []
     for task in tasks:
-        if again.waits(task):
-            due_at = task.spec.moments.next_after(again.from_at, task.anchor_at)
-            if due_at != task.due_at:
-                facts.append(f.TaskRescheduled(task.id, due_at))
+        if again.waits(task) and (due_at := again.next_of(task)) != task.due_at:
+            facts.append(f.TaskRescheduled(task.id, due_at))
     return facts
 
 
@@ -234,7 +232,7 @@ def _reschedule_slice(state: State, order: o.RescheduleSlice, now: datetime, lim
 def _reschedule_task(state: State, order: o.RescheduleTask, now: datetime, limits: Limits) -> Decision:
     task, again = state.tasks[order.task], state.unfinished.again
     assert again
-    return Decision([f.TaskRescheduled(task.id, task.spec.moments.next_after(again.from_at, task.anchor_at))])
+    return Decision([f.TaskRescheduled(task.id, again.next_of(task))])
 
 
 SLICES: Rules = {

@@ -18,14 +18,14 @@ import msgspec
 from ..base.output import size_of
 from ..tasks.reasons import Reason, passed_on, reason, shortened
 from ..tasks.targets import OPPOSITE
-from ..tasks.task import ENDED, Failure, Outcome, Run, Task, Told, Worker
+from ..tasks.task import BY_HAND, ENDED, Failure, Outcome, Run, Task, Told, Worker
 from . import access, carried
 from . import facts as f
 from .beats import FAR_S
 from .carried import whole_task
 from .ledger import judge, outcome_of
 from .steps import Applier, noted
-from .tables import WELL, Output, Tables, counts, of_one_fire, receiver
+from .tables import ENDED_AT_ONCE, WELL, Output, Tables, counts, of_one_fire, receiver
 
 # A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
 # just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
@@ -39,8 +39,6 @@ MAX_WORKERS_AWAY = 1000
 MAX_UNHEARD = 1000
 NOBODYS = "\n"  # no worker's memory is named so: none can know that it never got what a backup calls sent
 MAX_AHEAD = 10_000_000  # numbers of runs that are passed over because a worker holds one of them
-# From these something is counted, so a step of the clock moves them; `due_at` is a name and stays.
-_MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")
 
 
 # --- tasks ---
@@ -61,7 +59,8 @@ def _task_added(state: Tables, fact: f.TaskAdded, at: datetime, seq: int) -> Non
 
 def _take_back_runs(state: Tables, task: Task) -> None:
     """A task is brought back that was removed while it ran: what still runs is its own again."""
-    task.runs = state.orphans.pop(task.id, [])
+    state.leaving.pop(task.id, None)
+    task.runs = state.orphans.pop(task.id, ())
     task.held = sum(state.runs[run].worker is not None for run in task.runs)
 
 
@@ -84,7 +83,9 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
     decided = task.decided if fact.due_at == task.due_at else 0
     same = (task.spec.schedule.text, task.spec.schedule.tz) == (old.schedule.text, old.schedule.tz)
     waits = same and state.unfinished.again is not None and state.unfinished.again.waits(task)
-    task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
+    state.flows.judge(fact.id)
+    if task.heard:
+        task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
     if task.name != old.name:
         # They still say the old name; their own facts follow.
         for dependent in state.dependents.get(old.name, ()):
@@ -97,7 +98,7 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
 
 
 def _rename_heard(state: Tables, dependent: Task, old: str, new: str) -> None:
-    if old in dependent.heard:
+    if dependent.heard and old in dependent.heard:
         how = dependent.heard.pop(old)
         # Two names that change places: rather nothing than what the other one did.
         if dependent.heard.pop(new, None) is None:
@@ -115,8 +116,12 @@ def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) ->
     state.take_out(task)
     while state.answer_event(fact.id):
         pass
+    if fact.id in state.flows.of:
+        state.flows.leave(fact.id)
     if task.runs:
         state.orphans[fact.id] = task.runs
+    if len(task.runs) > ENDED_AT_ONCE:
+        state.leave(fact.id, fact.why)
     state.forget_told(f"task:{fact.id}")
 
 
@@ -136,6 +141,7 @@ def _task_paused(state: Tables, fact: f.TaskPaused, at: datetime, seq: int) -> N
         state.unfinished.note_before(fact.id, task.as_saved)
         task.paused, task.paused_until_at, task.paused_why = True, fact.until_at, fact.why
         state.paused[fact.id] = None
+    state.flows.judge(fact.id)
 
 
 def _task_resumed(state: Tables, fact: f.TaskResumed, at: datetime, seq: int) -> None:
@@ -146,6 +152,7 @@ def _task_resumed(state: Tables, fact: f.TaskResumed, at: datetime, seq: int) ->
     state.beats.give_grace(at)
     for task_id in list(state.paused) if not fact.own_stay else ():
         _lift(state, task_id)
+    state.flows.judge(None)
 
 
 def _lift(state: Tables, task_id: int) -> None:
@@ -153,6 +160,7 @@ def _lift(state: Tables, task_id: int) -> None:
     state.unfinished.note_before(task_id, task.as_saved)
     state.paused.pop(task_id, None)
     task.paused, task.paused_until_at, task.paused_why = False, None, ""
+    state.flows.judge(task_id)
 
 
 def _bulk_staged(state: Tables, fact: f.BulkStaged, at: datetime, seq: int) -> None:
@@ -166,7 +174,7 @@ def _bulk_staged(state: Tables, fact: f.BulkStaged, at: datetime, seq: int) -> N
 def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) -> None:
     state.decided_upto_at = max(at, state.decided_upto_at)
     outcome = outcome_of(fact, at, seq)
-    _remember(state, outcome)
+    state.remember(outcome)
     _total(state, fact.state, fact.count)
     state.ledger.count_due(fact.last_due_at, at, fact.count)
     state.ledger.count_end(fact.state, fact.last_due_at, at, fact.count)
@@ -174,27 +182,31 @@ def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) ->
         _count(task, outcome)
         if fact.emitted:
             state.answer_event(fact.task)
-        else:
+        elif not fact.flow:
             again = fact.next_due_at == fact.last_due_at
             state.set_due(task, fact.next_due_at, task.decided + 1 if again else 0)
         if fact.settles:
-            task.heard.clear()
-    _tell_dependents(state, fact.name, passed_on(fact.state, fact.why))
+            task.heard = None
+    how = passed_on(fact.state, fact.why)
+    if fact.flow:
+        state.flows.passed(fact, how)
+    _tell_dependents(state, fact.name, how, fact.flow)
 
 
 def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> None:
     state.ledger.count_due(fact.due_at, at)
     task = state.tasks[fact.task]
-    run = Run(fact.run, fact.task, task.spec, fact.due_at, at, fact.by, fact.args)
+    run = Run(fact.run, fact.task, task.spec, fact.due_at, at - state.set_by, fact.by, fact.args)
     run.nth, run.target, run.who = fact.nth, fact.target, fact.who
     run.fire = _fire_of(state, task, run) if fact.target and task.runs else run.id
     if fact.not_before_at is not None:
-        run.delayed_until_at = run.queued_at = fact.not_before_at
+        run.delayed_until_at = run.queued_at = fact.not_before_at - state.set_by
     state.put_run(run)
     if fact.run >= state.next_run:
         state.next_run = fact.run + 1
+    task.runs = task.runs or []
     task.runs.append(fact.run)
-    if fact.by != "manual" and task.spec.options.count and run.fire == run.id:
+    if fact.by not in BY_HAND and task.spec.options.count and run.fire == run.id:
         task.fired += 1  # with on=all, once a fire
     if fact.by == "schedule":
         if at > state.decided_upto_at:
@@ -203,13 +215,15 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         state.set_due(task, fact.next_due_at, run.nth if again else 0)
     if fact.emitted:
         state.answer_event(fact.task)
+    if fact.flow:
+        state.flows.run_came(run, fact.flow)
     if fact.awaits:
         run.move("awaiting")
         state.to_judge[task.id] = None
         return
     # What the clock starts waits for its dependencies when its turn comes; @after has had them.
-    if task.heard and (fact.by == "after" or not (fact.parked or fact.by == "manual")):
-        task.heard.clear()
+    if task.heard and (fact.by == "after" or not (fact.parked or fact.by in BY_HAND)):
+        task.heard = None
     if fact.worker:
         _send(state, run, task, fact.worker, at)
     elif fact.parked:
@@ -220,6 +234,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
 
 def _fire_of(state: Tables, task: Task, run: Run) -> int:
     """With on=all, runs of one fire are queued together, in the order of their workers' names."""
+    assert task.runs
     before = state.runs[task.runs[-1]]
     is_more = (before.due_at, before.by, before.id + 1) == (run.due_at, run.by, run.id)
     return before.fire if is_more and before.target < run.target else run.id
@@ -232,22 +247,31 @@ def _event_emitted(state: Tables, fact: f.EventEmitted, at: datetime, seq: int) 
 def _run_admitted(state: Tables, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
     if task := state.tasks.get(run.task_id):
-        task.heard.clear()
+        task.heard = None
+    if fact.flow:
+        state.flows.run_came(run, fact.flow)
     _go_on(state, run, at)
 
 
 def _go_on(state: Tables, run: Run, at: datetime) -> None:
     """Nothing of its own task holds it any more."""
+    at -= state.set_by
     run.queued_at = max(at, run.delayed_until_at or at)
     if run.queued_at == at:
         run.delayed_until_at = None
     state.enqueue(run)
 
 
-def _tell_dependents(state: Tables, name: str, how: Reason) -> None:
+def _tell_dependents(state: Tables, name: str, how: Reason, flow: int) -> None:
     """A run of a task has ended for good, or a moment of it has passed."""
     for task_id in state.dependents.get(name, ()):
-        state.tasks[task_id].heard[name] = how
+        task = state.tasks[task_id]
+        if flow and state.flows.of.get(task_id) == flow:
+            state.flows.todo[flow, task_id] = None
+            if task.spec.schedule.kind == "after":
+                continue  # it has its turn there, and would fire twice
+        task.heard = task.heard or {}
+        task.heard[name] = how
         state.to_judge[task_id] = None
 
 
@@ -258,7 +282,7 @@ def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:
 
 def _send(state: Tables, run: Run, task: Task | None, name: str, at: datetime) -> None:
     run.move("sent")
-    run.worker, run.sent_at = name, at
+    run.worker, run.sent_at = name, at - state.set_by
     if task:
         task.held += 1
     if worker := state.workers.get(name):
@@ -284,7 +308,7 @@ def _run_started(state: Tables, fact: f.RunStarted, at: datetime, seq: int) -> N
     run = state.runs[fact.run]
     if run.state == "sent":  # or a KILL is on its way
         run.move("running")
-    run.started_at = at
+    run.started_at = at - state.set_by
 
 
 def _output_received(state: Tables, fact: f.OutputReceived, at: datetime, seq: int) -> None:
@@ -322,7 +346,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     run.move(fact.state)
     _take_from_worker(state, run, task)
     outcome = outcome_of(fact, at, seq)
-    _remember(state, outcome)
+    state.remember(outcome)
     if not fact.final:
         return
     del state.runs[fact.run]
@@ -331,7 +355,9 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     except KeyError:
         _total(state, fact.state, 1)
     state.ledger.count_end(fact.state, fact.due_at, at)
-    if task:
+    if run.flow:
+        state.flows.run_ended(run, fact.state, _how_ended(fact))
+    if task and task.runs:
         task.runs.remove(fact.run)
         if fact.state in ("skipped", "missed") and counts(task, run):
             task.fired = max(0, task.fired - 1)
@@ -339,7 +365,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
         if state.unheard and task.is_notice and fact.state == WELL:
             state.unheard.pop(receiver(run.spec), None)
         if fact.state == "skipped":
-            task.heard.clear()
+            task.heard = None
         if task.runs:
             _unpark(state, task, at)
         if state.dependents or run.target:
@@ -348,6 +374,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
         runs.remove(fact.run)
         if not runs:
             del state.orphans[fact.task]
+            state.leaving.pop(fact.task, None)
 
 
 def _tell_of_end(state: Tables, task: Task, run: Run, how: Reason) -> None:
@@ -356,7 +383,7 @@ def _tell_of_end(state: Tables, task: Task, run: Run, how: Reason) -> None:
     runs = [state.runs[other] for other in task.runs] if run.target else []
     others = [other for other in runs if other.fire == run.fire]
     if not others:
-        _tell_dependents(state, task.name, how)
+        _tell_dependents(state, task.name, how, run.flow)
     elif how != WELL:
         for other in others:
             other.blame = how
@@ -364,10 +391,10 @@ def _tell_of_end(state: Tables, task: Task, run: Run, how: Reason) -> None:
 
 def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    run.attempt, run.queued_at = fact.attempt, fact.not_before_at
+    run.attempt, run.queued_at = fact.attempt, fact.not_before_at - state.set_by
     run.worker = run.sent_at = run.started_at = run.lease_until_at = None
     run.lease_renewed = False
-    run.output_bytes, run.delayed_until_at = 0, fact.not_before_at
+    run.output_bytes, run.delayed_until_at = 0, run.queued_at
     if output := state.outputs.get(fact.run):
         output.attempt_from = len(output.lines)
     run.ends_as = ""  # that was the attempt before; this one may be stopped again
@@ -386,7 +413,7 @@ def _unpark(state: Tables, task: Task, at: datetime) -> None:
         if state.runs[number].state != "parked":
             return
     for run in of_one_fire([state.runs[number] for number in task.runs]):
-        if run.spec.options.after and run.by not in ("manual", "after"):
+        if run.spec.options.after and run.by not in ("manual", "after", "flow"):
             run.move("awaiting")
             state.to_judge[task.id] = None
         else:
@@ -409,24 +436,6 @@ def _take_from_worker(state: Tables, run: Run, task: Task | None) -> None:
 def _total(state: Tables, end: str, number: int) -> None:
     assert end in ENDED, end
     state.totals[end] = state.totals.get(end, 0) + number
-
-
-def _remember(state: Tables, outcome: Outcome) -> None:
-    state.recent.append(outcome)
-    if outcome.run is not None:
-        state.outcomes.setdefault(outcome.run, []).append(outcome)
-    while len(state.recent) > state.recent_runs:
-        old = state.recent.popleft()
-        state.history_from_seq = old.seq + 1
-        if old.run is not None:
-            _forget(state, old, old.run)
-
-
-def _forget(state: Tables, old: Outcome, run: int) -> None:
-    rows = state.outcomes[run]
-    rows.remove(old)
-    if not rows:
-        del state.outcomes[run]
 
 
 def _record_unread(state: Tables, fact: f.RecordUnread, at: datetime, seq: int) -> None:
@@ -534,7 +543,7 @@ def _daemon_started(state: Tables, fact: f.DaemonStarted, at: datetime, seq: int
         # The clock stood still while no daemon ran: nobody loses a lease he could not renew. Once
         # only, or many starts would keep the slot of a run that nobody has taken for ever.
         if run.lease_until_at is not None and not run.lease_renewed:
-            state.lease(run, max(run.lease_until_at, fact.lease_until_at))
+            state.lease(run, max(run.lease_until_at + state.set_by, fact.lease_until_at))
             run.lease_renewed = True
 
 
@@ -551,17 +560,12 @@ def _clock_stepped(state: Tables, fact: f.ClockStepped, at: datetime, seq: int) 
     elif fact.by_s > BIG_STEP_S and at - timedelta(seconds=fact.by_s) >= OLDEST_TIME:
         state.jumped_upto_at, state.jumped_by_s = at, fact.by_s
     by = timedelta(seconds=fact.by_s)
-    for run in state.runs.values():
-        for name in _MEASURED:
-            if (moment_at := getattr(run, name)) is not None:
-                setattr(run, name, moment_at + by)
+    state.set_by += by
     state.beats.step(by)
     if fact.by_s > FAR_S:
         state.beats.give_grace(_beats_from(state, at))
     else:
         state.beats.give_grace(_beats_from(state, state.beats.from_at + by))
-    for moments in (state.delayed, state.leases, state.timeouts, state.missed, state.lanes):
-        moments.step(by)
 
 
 def _how_ended(fact: f.RunEnded) -> Reason:
@@ -617,6 +621,11 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.RunEnded: _run_ended,
     f.RunRetried: _run_retried,
     f.RunReleased: _run_released,
+    f.FlowStarted: lambda state, fact, at, seq: state.flows.started(fact, at),
+    f.FlowRetried: lambda state, fact, at, seq: state.flows.retried(fact),
+    f.FlowStopping: lambda state, fact, at, seq: state.flows.was_stopped(fact),
+    f.FlowEnded: lambda state, fact, at, seq: state.flows.has_ended(fact, at),
+    f.FlowCarried: lambda state, fact, at, seq: state.flows.carried(fact),
     f.WorkerJoined: _worker_joined,
     f.WorkerLeft: _worker_left,
     f.WorkerLeaving: _worker_leaving,
@@ -646,11 +655,6 @@ class State(Tables):
         """The whole state as facts; applied to an empty State they give this one again."""
         return carried.carry(self)
 
-    def _is_of_today(self, run: Run) -> bool:
-        """Whether its task is there, and was not changed since it was queued."""
-        task = self.tasks.get(run.task_id)
-        return task is not None and task.spec is run.spec
-
     def parse_again(self) -> Generator[None, None, None]:
         """Reads every definition with today's zone data; facts hold texts, so no fact is needed for that."""
         for task in self.tasks.walk():
@@ -659,8 +663,10 @@ class State(Tables):
             yield
         for run in list(self.runs.values()):
             yield
-            if run.id in self.runs and not self._is_of_today(run):
-                run.spec = self.read(run.spec.record)
+            task = self.tasks.get(run.task_id)
+            if run.id in self.runs and not (task and task.spec is run.spec):
+                is_its = task and task.spec.record == run.spec.record
+                run.spec = task.spec if task and is_its else self.read(run.spec.record)
                 self.put_run(run)
         yield from self.changes.forget_parsed()
 
@@ -671,7 +677,3 @@ class State(Tables):
             task.spec = new
             self.put(task)  # with all that may be read of it now, or no longer
         task.spec, task.run_head = new, ""
-        for run in [self.runs[number] for number in task.runs]:
-            if run.spec is old:
-                run.spec = new
-                self.put_run(run)

@@ -17,12 +17,13 @@ from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
 from ..tasks.options import COMMON, Common
 from ..tasks.targets import EVENTS
-from ..tasks.task import Outcome, Run, Task, TaskSpec, Told, Worker, read_record
+from ..tasks.task import BY_HAND, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import facts as f
 from .access import Access
 from .alarms import Alarms
 from .beats import Beats
-from .changelog import ChangeLog
+from .changelog import ChangeLog, record_of
+from .flow_runs import Flows
 from .lanes import Lanes
 from .ledger import Ledger
 from .unfinished import Unfinished
@@ -31,6 +32,7 @@ from .unfinished import Unfinished
 RANK = {"high": 0, "medium": 1, "low": 2}
 MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
 SAVES_KEPT = 2  # the file on disk is one of the last two saves, whenever the power went
+ENDED_AT_ONCE = 20  # runs of a task that leaves, beyond which those that wait end one by one behind it
 WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
 
 
@@ -67,12 +69,16 @@ class Tables:
         self.beats = Beats()
         self.changes = ChangeLog()
         self.unfinished = Unfinished(self.changes)  # what concerns very many tasks
+        self.flows = Flows()
         self.saved: deque[f.TasksSaved] = deque(maxlen=SAVES_KEPT)
         self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were
         self.ledger = Ledger()  # the same, and how many were due, by time
         # The daemon and its clock.
         self.tz = ""  # of the daemon that wrote last
         self.started_at: datetime | None = None
+        # By how much the clock was set, all in all. What is measured from one moment to a later one is kept
+        # without it, in runs and their indexes, so nothing has to be moved when the clock is.
+        self.set_by = timedelta(0)
         self.last_step_s: float | None = None
         self.last_step_at = _NO_TIME
         self.told_at = EPOCH  # of the newest fact: what the clock, as far as it was set since, showed last
@@ -100,6 +106,8 @@ class Tables:
         self.due = Alarms(self.tasks, attrgetter("due_at"))
         self.paused: Numbered[None] = Numbered()  # those that are paused themselves, perhaps until a time
         self.orphans: dict[int, list[int]] = {}  # runs of tasks that were removed, which may come back
+        self.leaving: dict[int, str] = {}  # of these, whose runs that wait have yet to end; and why
+        self.to_end: OrderedDict[int, int] = OrderedDict()  # the same; and up to which run that was looked at
         self.unread: dict[int, None] = {}  # tasks whose records cannot be read
         self.untold: OrderedDict[int, None] = OrderedDict()  # those of which that has not been said
         # Indexes of runs.
@@ -188,7 +196,7 @@ class Tables:
         """A moment is new, however old its time: no jump of the clock went over it, unless one still does."""
         if self.jumped_upto_at is not None:
             # A replay must find the same, whatever counts no more in its heap.
-            while (first := self.due.first()) and self.is_stale(first[0], first[-1]):
+            while (first := self.due.earliest()) and self.is_stale(first[0], first[-1]):
                 pass
             if first is None or first[0] > self.jumped_upto_at:
                 self.jumped_upto_at = None
@@ -202,13 +210,18 @@ class Tables:
         """A definition, as a fact brings it."""
         if type(definition) is TaskSpec:
             return definition
-        return read_record(f.record_of(definition), self.default_tz)
+        return read_record(record_of(definition), self.default_tz)
 
     def emit(self, emitted: f.EventEmitted) -> None:
         """These tasks have to fire for one event more; the list of them is shortened as they do."""
         self.emitted.append(emitted)
         for task_id in emitted.tasks:
             self.unanswered.setdefault(task_id, []).append(emitted)
+
+    def leave(self, task_id: int, why: str) -> None:
+        """What still waits of a task that is gone ends one by one."""
+        self.leaving[task_id] = why
+        self.to_end[task_id] = 0
 
     def answer_event(self, task_id: int) -> bool:
         """A task has fired for the oldest event that it had not yet; False if there was none."""
@@ -243,9 +256,13 @@ class Tables:
             self.missed.add((wait_ends(run), run.id))
             self.lanes.join(run)
 
+    def shown(self, at: datetime | None) -> datetime | None:
+        """What is measured as the clock shows it."""
+        return at and at + self.set_by
+
     def lease(self, run: Run, until_at: datetime) -> None:
         """From then on its worker is taken for lost."""
-        run.lease_until_at = until_at
+        run.lease_until_at = until_at - self.set_by
         self.leases.set(run.id, run)
 
     def _times_out(self, run: Run) -> datetime | None:
@@ -259,6 +276,20 @@ class Tables:
     def held(self, worker: Worker) -> list[Run]:
         """The runs that a worker has got, in order."""
         return [self.runs[run] for run in sorted(worker.runs)]
+
+    def remember(self, outcome: Outcome) -> None:
+        """One more row of history; the oldest go."""
+        self.recent.append(outcome)
+        if outcome.run is not None:
+            self.outcomes.setdefault(outcome.run, []).append(outcome)
+        while len(self.recent) > self.recent_runs:
+            old = self.recent.popleft()
+            self.history_from_seq = old.seq + 1
+            if old.run is not None:
+                rows = self.outcomes[old.run]
+                rows.remove(old)
+                if not rows:
+                    del self.outcomes[old.run]
 
     def forget_told(self, about: str) -> None:
         """What was told of something that is gone."""
@@ -300,7 +331,7 @@ def counts(task: Task, run: Run) -> bool:
     """Whether a run is one of those that count= counts, unless it is skipped or missed."""
     # One that was queued before count= was set does not: it was not counted then. With on=all a moment
     # counts once, and is not given back.
-    return run.by != "manual" and not run.target and 0 < run.spec.options.count == task.spec.options.count
+    return run.by not in BY_HAND and not run.target and 0 < run.spec.options.count == task.spec.options.count
 
 
 _NO_TIME: datetime | None = None

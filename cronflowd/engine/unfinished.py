@@ -32,16 +32,27 @@ class Again:
     zoneless: bool  # only of those without a zone of their own
     upto: int = 0  # tasks with ids up to this one are done
     done: Numbered[None] = Factory(Numbered)  # and these, whose moments had to be known before their turn
+    before: Again | None = None  # was still under way, as of an earlier moment: what waits there waits here
 
     def waits(self, task: Task) -> bool:
         """Whether a task's moment is still the old one. What had come by then is due, whatever it is now."""
-        if task.id <= self.upto or task.id in self.done or (self.zoneless and task.spec.options.tz):
+        if task.id <= self.upto or task.id in self.done:
+            return False
+        if self.before and self.before.waits(task):
+            return True
+        if self.zoneless and task.spec.options.tz:
             return False
         return task.spec.schedule.kind in ("cron", "every") and not task.is_used_up and not self.had(task)
 
     def had(self, task: Task) -> bool:
         """Whether its moment had come by then, so that it fires."""
         return task.due_at is not None and task.due_at <= self.from_at
+
+    def next_of(self, task: Task) -> datetime | None:
+        """The moment of a task that waits: what the clock has shown since the first of these is due."""
+        if self.before and self.before.waits(task):
+            return self.before.next_of(task)
+        return task.spec.moments.next_after(self.from_at, task.anchor_at)
 
 
 @define
@@ -80,25 +91,40 @@ class Unfinished:
 
     def note_due(self, task: Task) -> None:
         """A task's moment has been found anew, by whatever is known now."""
-        if self.again and task.id > self.again.upto:
-            self.again.done[task.id] = None
+        for again in self.each_again():
+            if task.id > again.upto:
+                again.done[task.id] = None
+
+    def each_again(self) -> Iterator[Again]:
+        """The newest first."""
+        again = self.again
+        while again:
+            yield again
+            again = again.before
+
+    def earlier(self, than_at: datetime) -> Again | None:
+        """What is under way as of a moment before this one; the rest is as well done as of this one."""
+        return next((again for again in self.each_again() if again.from_at < than_at), None)
 
     def reschedule_begun(self, fact: f.RescheduleBegun) -> None:
-        self._let_go_of_again()
-        self.again = Again(fact.from_at, fact.zoneless, fact.upto or 0)
+        before = self.earlier(fact.from_at)
+        self._let_go_of_agains(before)
+        self.again = Again(fact.from_at, fact.zoneless, fact.upto or 0, before=before)
         self.again.done.update(dict.fromkeys(fact.done or ()))
 
     def reschedule_stepped(self, fact: f.RescheduleStepped) -> None:
         self.slices += 1
-        if fact.upto is None or self.again is None:
-            self._let_go_of_again()
-        else:
-            self.again.upto = fact.upto
+        if fact.upto is None:
+            self._let_go_of_agains(None)
+            self.again = None
+        for again in self.each_again():
+            again.upto = max(again.upto, fact.upto or 0)
 
-    def _let_go_of_again(self) -> None:
-        if self.again:
-            self._changes.leftovers.append(self.again.done)
-        self.again = None
+    def _let_go_of_agains(self, until: Again | None) -> None:
+        for again in self.each_again():
+            if again is until:
+                break
+            self._changes.leftovers.append(again.done)
 
     # --- a change of very many tasks ---
 

@@ -8,7 +8,6 @@ invalid is no tail: that is Fatal (65), because to go on would drop what was ack
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -106,9 +105,10 @@ class Replay:
 
     def _read_checkpoint(self) -> Iterator[Record]:
         for _, path in reversed(list_checkpoints(self.directory)):
-            reader, problem = check_checkpoint(path)
+            lines: list[bytes] = []
+            reader, problem = check_checkpoint(path, lines)
             if reader.header and not problem:
-                yield from read_checkpoint(path)
+                yield from read_checkpoint(reader, lines)
                 self.last, self.chain = reader.header.seq, reader.header.chain
                 return
             self.problem = f"{path}: {problem}"
@@ -183,32 +183,32 @@ def _decode(line: bytes, reader: Reader, expected: int) -> tuple[datetime, Fact,
 # --- checkpoints ------------------------------------------------------------------------------
 
 
-_END = re.compile(rb'\{"seq":[0-9]+,"end":')
-
-
 def checkpoint_end(upto: int, records: int, chain: int) -> bytes:
     """The last line; a checkpoint without it is not whole."""
     return seal(b'{"seq":%d,"end":%d' % (upto, records), chain)[0]
 
 
-def check_checkpoint(path: Path) -> tuple[Reader, str]:
-    """Its reader, and what is wrong with it; empty = it can be used."""
+def check_checkpoint(path: Path, kept: list[bytes] | None = None) -> tuple[Reader, str]:
+    """Its reader, and what is wrong with it; empty = it can be used. Its lines are `kept` on the way."""
     reader, ended = Reader(path), False
     for records, line in enumerate(reader):
         if ended:
             return reader, "records after its last line"
         ended = line.startswith(b'{"seq":%d,"end":%d,' % (seq_of(line), records))
+        if kept is not None:
+            kept.append(line)
     if reader.damage:
         return reader, f"at byte {reader.offset}: {reader.damage}"
     return reader, "" if ended else "its last line is missing"
 
 
-def read_checkpoint(path: Path) -> Iterator[Record]:
-    """The state as facts, with the number of the record that comes next; `check_checkpoint` came first."""
-    reader = Reader(path)
-    for line in reader:
-        offset = reader.offset - len(line) - 1
-        if _END.match(line):
-            return
-        seq, at, fact, _ = read_line(line, path, offset)
+def read_checkpoint(reader: Reader, lines: list[bytes]) -> Iterator[Record]:
+    """The state as facts, with the number of the record that comes next; frees the lines on the way."""
+    offset = reader.offset - sum(map(len, lines)) - len(lines)
+    lines.pop()
+    lines.reverse()
+    while lines:
+        line = lines.pop()
+        seq, at, fact, _ = read_line(line, reader.path, offset)
+        offset += len(line) + 1
         yield seq + 1, at, fact

@@ -18,6 +18,7 @@ from ..base.errors import Refusal
 from ..base.names import id_of_name
 from ..base.text import escape
 from ..base.walks import Numbered, Parted
+from ..engine.facts import Definition
 from ..host.disk import Prepared, free_name, open_regular, prepare, write_atomically
 from ..tasks.task import TaskSpec, parse_json, parse_record, task_record
 
@@ -138,7 +139,7 @@ class _Seen:
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def format_tasks(tasks: Iterable[tuple[int, TaskSpec]]) -> Iterator[bytes]:
+def format_tasks(tasks: Iterable[tuple[int, Definition]]) -> Iterator[bytes]:
     """The file's lines: `{"schedule": "* * * * *", "command": "echo Hello", "jobName": "task_1"}`."""
     return (format_line(task_record(task_id, spec)) for task_id, spec in tasks)
 
@@ -152,7 +153,7 @@ def format_line(record: dict[str, str | int]) -> bytes:
 
 
 def prepare_tasks(
-    path: Path, tasks: Iterable[tuple[int, TaskSpec]], pause: Callable[[], object] = bool
+    path: Path, tasks: Iterable[tuple[int, Definition]], pause: Callable[[], object] = bool
 ) -> Prepared:
     """The first half of SAVE: size and CRC are journaled before `publish` makes the file count."""
     if path.is_dir():

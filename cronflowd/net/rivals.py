@@ -43,6 +43,10 @@ class Rivals:
         found = self._found.get(name)
         return bool(found and found.times > 1 and trio.current_time() < found.tried_at + QUIET_S)
 
+    def contested(self) -> list[str]:
+        """The names of which that is so, in the order in which it began."""
+        return [name for name in self._found if self.is_contested(name)]
+
     def change_hands(self, name: str, older: str, newer: str, longest_s: float) -> None:
         """Another worker comes under the name; raises Refusal if it has to wait first."""
         now, found = trio.current_time(), self._found.get(name)

@@ -32,6 +32,7 @@ from ..base.replies import format_refusal
 from ..base.text import escape, readable, split_options, unescape
 from ..engine import orders as o
 from ..tasks.options import parse_count
+from ..tasks.reasons import Reason, in_words, reason
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection
 from .outbox import Gate, Outbox
@@ -78,12 +79,15 @@ class Dispatch(Protocol):
     heartbeat_s: float
     kill_grace_s: float
     max_outbox: int
+    dropped: dict[tuple[int, int], int]
 
     @property
     def lease_s(self) -> float: ...
     @property
     def output_limit(self) -> int: ...
     def output_of(self, worker: str, run: int, attempt: int) -> int | None: ...
+    def drop_output(self, worker: str, run: int, size: int) -> None: ...
+    def take_dropped(self, worker: str, run: int) -> int: ...
     def next_number(self) -> int: ...
     def submit(self, order: Any, who: str | None = None, now: datetime | None = None) -> Any: ...
     def insist(self, order: Any) -> None: ...
@@ -109,7 +113,6 @@ class Link:
     pending_bytes: int = 0
     given_bytes: int = 0  # to the outbox, ever
     orders: deque[tuple[int, str]] = field(factory=deque)  # (where it ends, the line)
-    dropped: dict[int, int] = field(factory=dict)  # characters of output that were not kept, by run
     is_held_back: bool = False  # it is given no more runs until it has taken what it is owed
     offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
     rtt_s: float | None = None  # what it measured from one BEAT to the answer
@@ -192,7 +195,7 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
     """One connection, from HELLO to its end. On the unix socket no token is asked for."""
     outbox = Outbox(connection, core.gate, core.max_outbox)
     link: Link | None = None
-    why = "its connection ended"
+    why = reason("link-ended")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run)
         try:
@@ -203,7 +206,7 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
             # What two workers of one name do is told already, and again and again it would be noise.
             level = logging.INFO if refusal.code == "busy" else logging.WARNING
             log.log(level, "worker at %s refused: %s", connection.peer, refusal)
-            why = f"refused: {refusal.message}"
+            why = reason("link-refused", text=refusal.message)
             if link:
                 link.flush(core.last_seq)  # the answers to the lines before
             if refusal.code == "denied":
@@ -214,7 +217,8 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
             with trio.move_on_after(FAREWELL_S):
                 await outbox.drained()
         finally:
-            why = outbox.why_cut or why  # that is what ended its connection
+            if outbox.why_cut:  # that is what ended its connection
+                why = reason("link-cut", text=outbox.why_cut)
             # Whoever has gone, or was replaced, is sent nothing any more: what left is known from now on.
             if outbox.is_owing:
                 outbox.cut("")
@@ -269,17 +273,15 @@ def _parse_held(line: str) -> tuple[tuple[int, int], ...]:
     return _parse_running(rest)
 
 
-async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> str:
+async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:
     """Reads reports until the connection ends; returns why it did. Raises Refusal."""
     try:
         with link.scope:
             return await _serve_link(connection, core, link, reader)
         is_replaced = core.links.get(link.name) is not link
-        return (
-            "a newer connection of the same name has taken its place" if is_replaced else "the daemon stops"
-        )
+        return reason("link-replaced" if is_replaced else "stopping")
     except OSError as error:
-        return error.strerror or str(error)
+        return reason("link-broken", text=error.strerror or str(error))
     finally:
         # From here on nothing is sent to it, whatever is still to be told of it.
         if core.links.get(link.name) is link:
@@ -414,12 +416,12 @@ def _outputs(core: Dispatch, order: o.JoinWorker) -> Iterator[str]:
             yield f"{run}:{attempt}:{had}"
 
 
-def _let_go(core: Dispatch, link: Link, why: str) -> None:
-    log.info("worker %s left: %s", link.name, why)
+def _let_go(core: Dispatch, link: Link, why: Reason) -> None:
+    log.info("worker %s left: %s", link.name, in_words(why))
     core.insist(o.DropWorker(link.name, why, link.number, link.unsent()))
 
 
-async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> str:
+async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:
     """Takes reports until the connection ends; returns why it did."""
     patience_s = BEATS_MISSED * core.heartbeat_s
     heard_at = trio.current_time()
@@ -449,9 +451,9 @@ async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader
         if is_more:
             continue
         if inlet.has_ended:
-            return "its connection ended"
+            return reason("link-ended")
         if not await inlet.wait(lambda: heard_at + patience_s):
-            return f"silent for {patience_s:g} s"
+            return reason("link-silent", seconds=patience_s)
 
 
 class Batch:
@@ -495,20 +497,19 @@ class Batch:
     def _flush_output(self) -> None:
         if self.output:
             lines, self.output = self.output, []
-            try:
-                self._submit(o.ReportOutput(self.link.name, self.output_run, lines))
-            except Refusal as refusal:
-                # Output is the first to go when the disk is full, so that ends can still be written.
-                if not (had := self.link.dropped.get(self.output_run, 0)):
-                    log.warning("output of run %d is dropped: %s", self.output_run, refusal)
-                self.link.dropped[self.output_run] = had + size_of(lines)
+            self._report_output(self.output_run, lines)
 
-    def _tell_dropped(self, run: int) -> None:
-        """Before a run's end, how much of its output no disk had room for; a remark may use the reserve."""
-        if number := self.link.dropped.pop(run, 0):
-            text = f"{number} characters of its output were not kept: the disk was full"
-            with suppress(Refusal):
-                self._submit(o.ReportOutput(self.link.name, run, [[0, text]]))
+    def _report_output(self, run: int, lines: list[list[Any]]) -> None:
+        """Output, and before it how much no disk had room for; a remark alone may use the reserve."""
+        worker = self.link.name
+        dropped = self.core.take_dropped(worker, run) if self.core.dropped else 0
+        try:
+            self._submit(o.ReportOutput(worker, run, lines, dropped))
+        except Refusal as refusal:
+            # Output is the first to go when the disk is full, so that ends can still be written.
+            if not dropped:
+                log.warning("output of run %d is dropped: %s", run, refusal)
+            self.core.drop_output(worker, run, dropped + size_of(line for line in lines if line[0]))
 
     def _out(self, rest: str) -> None:
         run, fd, text = _split(rest, 3, "OUT RUN FD TEXT")
@@ -533,8 +534,8 @@ class Batch:
         if "why" in details:
             details["why"] = readable(unescape(details["why"]))  # a line of output like those of OUT
         began = bool(self.begun) and self.begun.pop(which, False) is None
-        if self.link.dropped:
-            self._tell_dropped(int(run))
+        if self.core.dropped:
+            self._report_output(int(run), [])
         order = o.ReportEnded(self.link.name, int(run), int(attempt), int(exit_code), details, began)
         self.core.submit(order, None, self.now)
 

@@ -139,6 +139,8 @@ def _read_every(reader: Reader, parts: _Parts) -> None:
         w.refuse_unknown(word, "it is not a day, and not one of seconds, minutes, hours, days and weeks")
     else:
         _read_month_days(reader, parts)
+        if parts.dates:
+            parts.said.add("of")  # every 15th is that of every month, or of the months named behind it
 
 
 def _read_unit(reader: Reader, parts: _Parts, head: str, n: int) -> None:
@@ -241,7 +243,7 @@ def _read_month_days(reader: Reader, parts: _Parts, head: bool = True) -> None:
             reader.peek(),
             "of these, only the first and the last weekday are known; or name a day of the week",
         )
-    is_count = reader.peek() in (*w.SECONDS, "week") or (reader.peek() == "day" and reader.peek(1) == "at")
+    is_count = reader.peek() in (*w.SECONDS, "week") or (reader.peek() == "day" and reader.peek(1) != "of")
     if head and is_count and LAST not in numbers:
         refuse_word(word, f"say every {min(numbers)} {reader.peek()}s, or end with of every month")
     parts.dates = numbers

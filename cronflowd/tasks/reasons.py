@@ -8,7 +8,7 @@ place that makes English of one. To add a reason: a row in `_WORDS`.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..base.text import escape
@@ -43,6 +43,11 @@ def in_words(why: Reason | None) -> str:
         return escape(
             " ".join(f"{name}={value}" if name != "code" else f"{value}" for name, value in why.items())
         )
+
+
+def worded(line: Sequence[Any]) -> Sequence[Any]:
+    """A line of a LOG, where a remark of the daemon's own is a reason, as people read it."""
+    return (line[0], in_words(line[1])) if line[1].__class__ is dict else line
 
 
 def shortened(why: Reason) -> Reason:
@@ -102,6 +107,11 @@ def _unused(why: dict[str, Any]) -> str:
     return f"{head} ({in_words(why['why'])})"
 
 
+def _follows(why: dict[str, Any]) -> str:
+    how = f"{why['state']}, exit {why['exit']}" if "exit" in why else why["state"]
+    return f"attempt {why['attempt']} ended: {how}; attempt {why['attempt'] + 1} follows at {why['at']}"
+
+
 def _signal(why: dict[str, Any]) -> str:
     number = int(why["number"])
     name = signal.Signals(number).name if number in set(signal.Signals) else ""
@@ -134,6 +144,7 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     # Of a run that ends.
     "replaced": "replaced by run {run}",
     "cancelled": "cancelled by a client",
+    "flow-cancelled": "flow run {flow} was cancelled",
     "removed": "its task was removed",
     "cleared": "its task was removed by CLEAR",
     "loaded": "its task was not in the file loaded",
@@ -154,6 +165,22 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     # Of one that somebody asked for.
     "asked": _asked,
     "emitted": _asked,
+    # Remarks in the LOG of a run.
+    "told-to-end": lambda why: f"{in_words(why['why'])}: worker {why['worker']} is told to end it",
+    "follows": _follows,
+    "unsent": "attempt {attempt} never reached worker {worker}; it is queued again",
+    "output-limit": "more output is not kept: {limit} bytes are the limit",
+    "output-dropped": "{number} characters of its output were not kept: the disk was full",
+    "late-report": "late report from {worker}: attempt {attempt} ended with exit {exit}; it does not count, "
+    "and what it wrote meanwhile is not kept",
+    # Why a worker left.
+    "link-ended": "its connection ended",
+    "link-broken": "{text}",
+    "link-cut": "{text}",
+    "link-replaced": "a newer connection of the same name has taken its place",
+    "link-silent": "silent for {seconds:g} s",
+    "link-refused": "refused: {text}",
+    "stopping": "the daemon stops",
     # What a dependency's end is to those who wait for it.
     "ended": "run {run} {state}",
     "unused": _unused,

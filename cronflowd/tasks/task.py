@@ -46,6 +46,7 @@ MAX_PARKED_RUNS = 1000  # per task with overlap=queue
 ENDED = frozenset({"ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed"})
 WAITING = frozenset({"parked", "awaiting", "delayed", "queued"})
 HELD = frozenset({"sent", "running", "stopping"})  # a worker has it
+BY_HAND = frozenset({"manual", "flow"})  # whatever its schedule and its bounds say, and not counted by count=
 _UNUSED, _RAN = {"cancelled", "missed", "skipped"}, {"ok", "failed", "timeout", "cancelled", "lost"}
 # Every move a run may make, asserted by `Run.move`.
 MOVES = {
@@ -214,14 +215,12 @@ class Task(msgspec.Struct, gc=False):
     rev: int = 1
     due_at: datetime | None = None  # its next moment; None = no more, or not by the clock
     decided: int = 0  # of the moments that fall on due_at; a clock change may bring several to one
-    heard: dict[str, Reason] = msgspec.field(
-        default_factory=dict
-    )  # how its dependencies ended since its last fire, by name
+    heard: dict[str, Reason] | None = None  # how its dependencies ended since its last fire, by name, if any
     fired: int = 0  # runs of the schedule since count= was set; not counted without it
     paused: bool = False
     paused_until_at: datetime | None = None  # None while paused = until RESUME
     paused_why: str = ""
-    runs: list[int] = msgspec.field(default_factory=list)  # active runs, oldest first
+    runs: list[int] | tuple[()] = ()  # active runs, oldest first; most tasks have none
     held: int = 0  # of them, those that a worker has got
     counts: dict[str, int] | None = None  # fires by disposition, since it was added
     failure: Failure | None = None  # how its last fire ended, if that was not well
@@ -251,10 +250,17 @@ class Task(msgspec.Struct, gc=False):
         return self.paused and (self.paused_until_at is None or at < self.paused_until_at)
 
 
-def task_record(task_id: int, spec: TaskSpec) -> dict[str, str | int]:
-    """A task as tasks.db writes it: fixed key order, defaults left out, the id unless the name tells it."""
-    record: dict[str, str | int] = spec.record | (spec.pause.record if spec.pause else {})
-    if id_of_name(spec.name) == task_id:
+def task_record(task_id: int, definition: TaskSpec | dict[str, Any]) -> dict[str, str | int]:
+    """A task as tasks.db writes it: fixed key order, defaults left out, the id unless the name tells it.
+
+    What was not read yet is there as its record.
+    """
+    if isinstance(definition, TaskSpec):
+        name, pause = definition.name, definition.pause
+        record: dict[str, str | int] = definition.record | (pause.record if pause else {})
+    else:
+        name, record = definition["jobName"], definition
+    if id_of_name(name) == task_id:
         return record
     first = {key: record.pop(key) for key in ("schedule", "command", "jobName") if key in record}
     return first | {"id": task_id} | record
@@ -395,14 +401,18 @@ def parse_json(text: str | bytes, what: str) -> object:
 
 
 class Run(msgspec.Struct, gc=False):
-    """One execution of a task that has not ended yet."""
+    """One execution of a task that has not ended yet.
+
+    What is measured (`queued_at`, `delayed_until_at`, `sent_at`, `started_at`, `lease_until_at`) is told by a
+    clock that was never set; `Tables.shown` is how the clock on the wall has it.
+    """
 
     id: int
     task_id: int
     spec: TaskSpec  # as it was when the run was queued
     due_at: datetime  # when the schedule asked for it; never moves on retry
     queued_at: datetime  # when this attempt began to wait for a worker
-    by: str  # `schedule`, `manual`, `reboot`, `after`, `on`, `notice`
+    by: str  # `schedule`, `manual`, `reboot`, `after`, `on`, `flow`, `notice`
     args: dict[str, str] | None = None  # of RUN REF arg.K=V, or of EMIT
     who: str | None = None  # said RUN, NOW or EMIT
     fire: int = 0  # the first run of the fire that this one belongs to; with on=all there are several
@@ -424,6 +434,7 @@ class Run(msgspec.Struct, gc=False):
     has_output: bool = False  # whether any attempt wrote something
     given: tuple[tuple[str, str], ...] = ()  # (name, sealed) of each secret that its orders held
     held: str = ""  # sealed: what of its output may be the beginning of one of them
+    flow: int = 0  # the run of its flow that it belongs to
 
     @property
     def on(self) -> str:
@@ -461,6 +472,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     cause: Reason = ""  # who asked for it; empty where nobody did
     count: int = 1  # fires this row stands for
     first_due_at: datetime | None = None  # of them; None = due_at
+    flow: int = 0  # the run of a flow that it belongs to
 
 
 @frozen

@@ -15,9 +15,11 @@ import pytest
 from cronflowd.ask import commands, views
 from cronflowd.ask.revisions import show_history
 from cronflowd.ask.tree import draw_tree
+from cronflowd.ask.why import runs_of
 from cronflowd.base.walks import SLICE, Numbered, in_order, in_slices, page
 from cronflowd.daemon.crontab_orders import export
 from cronflowd.engine import facts as f
+from cronflowd.engine import orders as o
 from cronflowd.schedules.fields import Fields
 from cronflowd.tasks.task import Failure
 from tests.lib.engine_driver import START, Driver
@@ -170,6 +172,35 @@ def test_a_crontab_is_sorted_in_slices() -> None:
     rows = list(ask(driver, "EXPORT"))
     assert rows[: MANY // SLICE].count(None) >= MANY // SLICE - 1
     assert sum(row is not None for row in rows) >= MANY
+
+
+class Unwalked(dict[int, Any]):
+    """A table of which rows are only looked up."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("all rows were asked for")
+
+    keys = values = items = __iter__
+
+
+def test_the_runs_of_a_task_are_found_without_looking_at_all_runs() -> None:
+    """WHY and LOG NAME looked at each of 100,000 runs to find the one of their task."""
+    driver = Driver()
+    for name in ("a", "b", "gone"):
+        driver.line(f"ADD name={name} overlap=allow on=nobody @daily x")
+    driver.do(o.JoinWorker("nobody", 1, {}, ("shell",), "here", ()))
+    driver.line("RUN gone")
+    driver.pump()
+    driver.line("REMOVE gone")
+    driver.line("RUN b")
+    for _ in range(3 * SLICE):
+        driver.line("RUN a")
+    driver.state.runs = Unwalked(driver.state.runs)
+    runs = list(runs_of(driver.state, "a"))
+    assert [run.id for run in runs if run] == list(range(3, 3 * SLICE + 3))
+    assert runs.count(None) == 3
+    found = [[run.id for run in runs_of(driver.state, ref) if run] for ref in ("b", "2", "gone", "3")]
+    assert found == [[2], [2], [1], [1]]
 
 
 def test_moments_that_lie_years_apart_are_looked_for_one_at_a_time() -> None:

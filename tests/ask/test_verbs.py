@@ -103,9 +103,10 @@ def test_what_only_reads_is_known_by_all_of_its_words(line: str, reads: bool) ->
 
 def test_what_is_always_answered_alike_is_told_as_if_it_were_asked() -> None:
     """The line skips all that is done for other lines, so nothing of that may matter to it."""
-    for line, told in Answers.ready.items():
-        verb, rest = find_verb(line)
-        assert (verb.anybody, verb.reads, verb.surely, rest) == (True, True, "", "")
-        assert verb.always
-        assert told == tuple(format_status(verb.always, as_json) for as_json in (False, True))
-    assert Answers.ready["ping"] == ("PONG", '{"ok":true,"pong":true}')
+    for as_json, answers in enumerate(Answers.ready):
+        for line, told in answers.items():
+            verb, rest = find_verb(line)
+            assert (verb.anybody, verb.reads, verb.surely, rest) == (True, True, "", "")
+            assert verb.always
+            assert told == format_status(verb.always, bool(as_json))
+    assert [answers["ping"] for answers in Answers.ready] == ["PONG", '{"ok":true,"pong":true}']

@@ -116,7 +116,7 @@ def _life() -> float:
 
 
 @pytest.mark.parametrize(
-    ("what", "at_most"), [(_add, 110), (_fire, 69), (_life, 114)], ids=["ADD", "fire", "life"]
+    ("what", "at_most"), [(_add, 109), (_fire, 68), (_life, 111)], ids=["ADD", "fire", "life"]
 )
 def test_calls_stay_few(what: Callable[[], float], at_most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of a microsecond here and there is how the price of a job doubled before anybody saw it."""

@@ -386,8 +386,73 @@ def test_a_checkpoint_carries_what_was_moved(by_s: int) -> None:
     for fact in state.carry():
         again.apply(fact, life.clock.now())
     assert list(again.carry()) == list(state.carry())
-    assert (again.timeouts.first(), again.leases.first()) == (state.timeouts.first(), state.leases.first())
+    for name in ("timeouts", "leases"):
+        firsts = [each.shown(getattr(each, name).first()[0]) for each in (state, again)]
+        assert firsts[0] == firsts[1]
     assert (again.last_step_s, again.last_step_at) == (by_s, life.clock.now())
+
+
+@pytest.mark.usefixtures("_one_by_one")
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize(("slept", "due"), [(0, [19]), (8 * HOUR, [22]), (2 * HOUR, [17, 18])])
+def test_what_shows_before_its_slice_is_due_though_all_is_looked_at_once_more(
+    slept: int, due: list[int], restarts: bool
+) -> None:
+    """HUP, or one more setting of the clock, after it was set back: nobody ever decided what had shown."""
+    life = Life(slices=0)
+    life.line("ADD overlap=allow 0 * * * * job")
+    life.wait(3 * HOUR + HOUR // 2)
+    life.step(-5 * HOUR)  # to 18:30
+    begin = len(life.journal.entries)
+    life.wait(HOUR)  # 19:00 shows, and the task has yet to be looked at
+    if slept:  # and the clock is set besides: one look sees both
+        life.clock.move(life.clock.now() + timedelta(seconds=slept))
+        life.clock.move(life.clock.now() - timedelta(hours=5), step=True)
+        life.look()
+    else:
+        life.core.submit(o.RescheduleTasks())
+    if restarts:
+        state = State("UTC")
+        for fact in life.core.state.carry():
+            state.apply(fact, life.clock.now())
+        assert list(state.carry()) == list(life.core.state.carry())
+        life.restart(0)
+    life.slices = None
+    life.look()
+    life.wait(2 * HOUR if slept == 2 * HOUR else 0)
+    found = [entry.fact for entry in life.journal.entries[begin:]]
+    assert [fact.due_at.hour for fact in found if isinstance(fact, f.RunQueued)] == due
+    assert sum(fact.count for fact in found if isinstance(fact, f.FiresPassed)) == (
+        3 if slept == 8 * HOUR else 0
+    )
+
+
+class Counting(dict[int, Any]):
+    """A table that counts the rows that are looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key: int) -> Any:
+        self.looks += 1
+        return super().__getitem__(key)
+
+    def __iter__(self) -> Any:
+        raise AssertionError("all rows were walked")
+
+    keys = values = items = __iter__
+
+
+def test_setting_the_clock_touches_no_run() -> None:
+    """With 100,000 runs under way a laptop that woke up stood still for half a second."""
+    life = Life()
+    life.line("ADD name=a overlap=allow timeout=20m @every 1d job")
+    for _ in range(50):
+        life.line("RUN a")
+    state = life.core.state
+    state.runs = Counting(state.runs)
+    life.core.submit(o.NoticeStep(3600.0))
+    assert state.runs.looks == 0
+    assert state.shown(state.runs[1].sent_at) == START + timedelta(hours=1)
 
 
 @pytest.mark.parametrize("catchup", ["once", "all", "skip"])

@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import trio
@@ -14,7 +14,7 @@ import trio.testing
 
 from cronflowd.ask import commands
 from cronflowd.base.errors import Exit, Fatal, Refusal
-from cronflowd.daemon.core import RETRY_S, STEPS_PER_BEAT, Core
+from cronflowd.daemon.core import ASIDE_S, RETRY_S, STEPS_PER_BEAT, Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Decision, Limits
@@ -22,7 +22,8 @@ from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net import poller, workers
 from cronflowd.net.listeners import Connection
-from cronflowd.net.workers import MAX_OWED_BYTES, SLICE_LINES, serve_worker
+from cronflowd.net.workers import MAX_OWED_BYTES, SLICE_LINES, Link, serve_worker
+from cronflowd.tasks.reasons import in_words
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock, Wire
 from tests.lib.steps import counted_steps
@@ -44,6 +45,18 @@ def make_core(journal: MemoryJournal | None = None) -> Core:
     core.journal.notify = core.committed
     core.submit(o.StartDaemon("1", "UTC"))
     return core
+
+
+class Reader:
+    """A worker's connection that takes whatever it is given."""
+
+    owes_much = False
+
+    def send(self, line: str) -> None:
+        """It reads everything at once."""
+
+    def flush(self, seq: int) -> None:
+        """And owes nothing."""
 
 
 class Listener:
@@ -124,6 +137,131 @@ def test_what_insists_and_is_refused_for_ever_holds_up_no_other_order() -> None:
         PickyJournal.refused = ()
     core.beat()
     assert core.state.workers["a"].leaving
+
+
+class Strict(PickyJournal):
+    """Takes nothing that is about these runs, tasks and expectations."""
+
+    code = "too-long"
+    about: ClassVar[tuple[object, ...]] = ()
+
+    def append(self, facts: Sequence[f.Fact], at: datetime) -> int:
+        for fact in facts:
+            for name in ("run", "task", "name"):
+                if (name, getattr(fact, name, None)) in self.about:
+                    raise Refusal(self.code, "it is told so by this test")
+        return super().append(facts, at)
+
+
+def hour(core: Core, hours: float) -> None:
+    """It is so late now."""
+    core.clock.move(START + timedelta(hours=hours))  # type: ignore[attr-defined]
+    for _ in range(10):
+        core.beat()
+
+
+def fired(state: State) -> object:
+    return {run.task_id for run in state.runs.values()}
+
+
+def ended(state: State) -> object:
+    return {1, 2} - {run.id for run in state.runs.values() if run.state != "stopping"}
+
+
+WAITING = [
+    "ADD name=x @every 5h x", "ADD name=y @every 5h y", "ADD after=x @every 1h a", "ADD after=y @every 1h b",
+    1.0, "RUN x", "RUN y",
+]  # fmt: skip
+# How two come to be due of which one is refused, what it is about, and when; then who has got through.
+DUE: dict[str, tuple[list[Any], tuple[str, object], float, Callable[[State], object]]] = {
+    "FireTask": (["ADD @every 1h a", "ADD @every 1h b"], ("task", 1), 1, fired),
+    "PlaceRuns": (
+        ["ADD prio=high @every 1d a", "ADD @every 1d b", "DRAIN w", "RUN 1", "RUN 2", "UNDRAIN w"],
+        ("run", 1), 0, lambda s: {r.id for r in s.runs.values() if r.worker},
+    ),
+    "ReleaseRun": (
+        ["ADD retry=fixed:1:1h @every 1d a", "ADD retry=fixed:1:1h @every 1d b", "RUN 1", "RUN 2",
+         o.ReportEnded("w", 1, 1, 1, {}), o.ReportEnded("w", 2, 1, 1, {})],
+        ("run", 1), 1, lambda s: {r.id for r in s.runs.values() if r.state != "delayed"},
+    ),
+    "ExpireRun": (
+        ["ADD on=x grace=30m @every 1d a", "ADD on=x grace=30m @every 1d b", "RUN 1", "RUN 2"],
+        ("run", 1), 1, ended,
+    ),
+    "TimeoutRun": (
+        ["ADD timeout=30m @every 1d a", "ADD timeout=30m @every 1d b", "RUN 1", "RUN 2"],
+        ("run", 1), 1, ended,
+    ),
+    "LoseRun": (
+        ["ADD @every 1d a", "ADD @every 1d b", "RUN 1", "RUN 2", o.DropWorker("w", "cut", 1)],
+        ("run", 1), 1, ended,
+    ),
+    "FireOn": (
+        ["ADD @on e a", "ADD @on e b", "EMIT e"], ("task", 1), 0, fired
+    ),
+    "FireAfter": (
+        ["ADD name=x @every 1d x", "ADD name=y @every 1d y", "ADD after=x @after a", "ADD after=y @after b",
+         "RUN x", "RUN y", o.ReportEnded("w", 1, 1, 0, {}), o.ReportEnded("w", 2, 1, 0, {})],
+        ("task", 3), 0, fired,
+    ),
+    "BreakRun": (
+        [*WAITING, o.ReportEnded("w", 3, 1, 1, {}), o.ReportEnded("w", 4, 1, 1, {})],
+        ("run", 1), 1, ended,
+    ),
+    "AdmitRun": (
+        [*WAITING, o.ReportEnded("w", 3, 1, 0, {}), o.ReportEnded("w", 4, 1, 0, {})],
+        ("run", 1), 1, lambda s: {r.id for r in s.runs.values() if r.worker and r.id < 3},
+    ),
+    "MissBeat": (
+        ["EXPECT a every=10m grace=0s", "EXPECT b every=10m grace=0s"],
+        ("name", "a"), 1, lambda s: {each.name for each in s.beats.expected.values() if each.state == "late"},
+    ),
+    "TellUnread": (
+        [f.TaskAdded(1, {"jobName": "a", "schedule": "x", "command": "a"}, START, None),
+         f.TaskAdded(2, {"jobName": "b", "schedule": "x", "command": "b"}, START, None)],
+        ("name", "a"), 0, lambda s: {t.id for t in s.tasks.values() if t.failure},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", ["too-long", "disk-full"])
+@pytest.mark.parametrize("kind", DUE)
+def test_what_is_due_and_refused_stops_nobody_and_is_tried_again(
+    kind: str, code: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One task whose record the journal does not take stood in front of everything that came due after it."""
+    lines, about, hours, through = DUE[kind]
+    monkeypatch.setattr(Strict, "code", code)
+    core = make_core(Strict())
+    core.links["w"] = cast(Link, Reader())
+    core.submit(o.JoinWorker("w", 9, {}, ("shell",), "here", (), connection=1))
+    every = {"a", "b"} if kind == "MissBeat" else {3, 4} if kind == "FireAfter" else {1, 2}
+    refused = "a" if kind == "MissBeat" else min(cast(set[int], every))
+    seen: list[str] = []
+    decide = core.engine.decide
+    monkeypatch.setattr(
+        core.engine,
+        "decide",
+        lambda order, *rest: (seen.append(type(order).__name__), decide(order, *rest))[1],
+    )
+    for step in lines:
+        if isinstance(step, float):
+            hour(core, step)
+        elif isinstance(step, f.Fact):
+            core.state.apply(step, START)
+        elif isinstance(step, str):
+            line(core, step)
+        else:
+            core.submit(step)
+    monkeypatch.setattr(Strict, "about", (about,))
+    hour(core, hours)
+    assert (kind in seen, through(core.state)) == (True, every - {refused})
+    assert core._armed is not None
+    assert core._armed <= core.now() + timedelta(seconds=ASIDE_S)
+    assert caplog.text.count("cannot be decided") == 1
+    monkeypatch.setattr(Strict, "about", ())
+    hour(core, hours + 0.01)
+    assert through(core.state) == every
 
 
 def test_one_beat_takes_a_bounded_number_of_steps() -> None:
@@ -234,13 +372,13 @@ class NarrowWire(Wire):
         return lines
 
 
-def reasons_told(core: Core) -> list[str]:
+def reasons_told(core: Core) -> list[Any]:
     """Why workers left, as the engine is told of it from now on."""
-    told: list[str] = []
+    told: list[Any] = []
     insist = core.insist
 
     def tell(order: Any) -> None:
-        told.append(order.why)
+        told.append(in_words(order.why))
         insist(order)
 
     core.insist = tell  # type: ignore[method-assign]

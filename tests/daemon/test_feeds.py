@@ -6,13 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import pytest
 
 from cronflowd.ask import commands, events
 from cronflowd.daemon import feeds
 from cronflowd.daemon.core import Core
-from cronflowd.daemon.feeds import LogFeed, WatchHub
+from cronflowd.daemon.feeds import LogFeed, LogHub, WatchHub
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Limits
@@ -93,6 +94,46 @@ def test_an_event_is_worded_once_for_a_thousand_watchers(
         assert names(sink) == [f"t{number}" for number in range(10)]
     assert described[f.TaskAdded] == 10
     assert worded.total() == 10
+
+
+def test_rows_are_put_together_once_for_all_that_are_as_far(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand watchers of one burst looked at each of its events a thousand times."""
+    looked = counted(monkeypatch, feeds._Entry, "row")
+    peers = [watching.session() for _ in range(100)]
+    for session, _ in peers:
+        watching.hub.watch(session, ALL, None)
+    watching.do(*(f"ADD name=t{number} @daily x" for number in range(3000)))
+    for _ in range(10):
+        for session, _ in peers:
+            watching.read(session, 1)
+    for _, sink in peers:
+        assert names(sink) == [f"t{number}" for number in range(3000)]
+    # The first event alone was put together while it was the only one.
+    assert looked.total() < 3000 + 100
+    entry = ref(watching.hub.last)
+    watching.do("ADD name=last @daily x")
+    for session, _ in peers:
+        watching.read(session, 1)
+    watching.do("PAUSE all", "RESUME all")
+    assert entry() is None
+
+
+async def test_a_record_is_shown_to_those_that_follow_its_run(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a thousand that follow some LOG each line of any job was shown to all of them."""
+    logs = LogHub(watching.core)
+    shown = counted(monkeypatch, LogFeed, "see")
+    followed = [logs.follow(watching.session()[0], run, None) for run in range(1, 101)]
+    for number in range(10):
+        logs.see(f.OutputReceived(run=7, attempt=1, lines=[[1, f"{number}"]]), START, 0)
+    assert (shown.total(), followed[6].count, logs.count) == (10, 10, 100)
+    for feed in followed:
+        feed.leave()
+        feed.leave()
+    assert (logs.count, logs._feeds, watching.core.feeds) == (0, {}, [])
 
 
 def test_both_forms_are_worded_once_each(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,24 +260,25 @@ def test_the_last_to_leave_ends_the_describing(watching: Watching, monkeypatch: 
     assert (described.total(), watching.core.feeds) == (0, [])
 
 
-def test_a_followed_log_is_made_row_by_row_and_in_order(watching: Watching) -> None:
+async def test_a_followed_log_is_made_row_by_row_and_in_order(watching: Watching) -> None:
     """A past of megabytes is worded while the socket takes it; the lines that come meanwhile follow it."""
     session, sink = watching.session()
-    feed = LogFeed(watching.core, session, 1)
+    logs = LogHub(watching.core)
+    feed = logs.follow(session, 1, None)
 
     def live(number: int) -> f.OutputReceived:
         return f.OutputReceived(run=1, attempt=1, lines=[[1, f"{number:099d}"]])
 
     past = [(1, f"{number:099d}") for number in range(50_000)]
-    feed.see(live(50_000), START, 0)
-    feed.past(past, 0)
+    logs.see(live(50_000), START, 0)
+    await feed.past(past, 0)
     assert session.outbox.pending_bytes == PIECE_BYTES
     sink.room = 100_000
     watching.read(session, 5)
-    feed.see(live(50_001), START, 0)
+    logs.see(live(50_001), START, 0)
     sink.room = 1 << 30
     watching.read(session, 200)
-    feed.see(live(50_002), START, 0)
+    logs.see(live(50_002), START, 0)
     watching.read(session, 3)
     assert sink.sent == b"".join(b"1\t%099d\n" % number for number in range(50_003))
     assert feed.count == 50_003

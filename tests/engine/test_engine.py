@@ -18,7 +18,7 @@ from cronflowd.engine.definitions import finish
 from cronflowd.engine.dependencies import MAX_JUDGED
 from cronflowd.engine.rules import Limits
 from cronflowd.schedules.schedule import reload_zones
-from cronflowd.tasks.reasons import reason
+from cronflowd.tasks.reasons import in_words, reason
 from tests.lib.engine_driver import LIMITS, START, Driver, snapshot
 
 ZONES = Path(str(files("tzdata").joinpath("zoneinfo")))
@@ -158,7 +158,7 @@ def test_a_late_report_from_a_lost_worker_changes_nothing_and_is_told_in_the_log
     driver.wait(31)
     assert done(driver, "w1", 1) == [("w1", "ACK 1 1")]
     assert states(driver) == [(1, "lost")]
-    assert any(fd == 0 and "late" in text for fd, text in driver.state.outputs[1].lines)
+    assert any(fd == 0 and "late" in in_words(text) for fd, text in driver.state.outputs[1].lines)
 
 
 def test_a_report_repeated_because_its_ack_was_lost_is_only_acknowledged() -> None:
@@ -315,7 +315,7 @@ def test_output_beyond_the_limit_is_counted_not_kept() -> None:
     """A worker that does not cut its output itself cannot fill the journal."""
     driver = running("0 0 1 1 * x", Limits(output_bytes=10))
     (fact,) = driver.do(o.ReportOutput("w1", 1, [[1, "12345"], [1, "123456"], [2, "9"]])).facts
-    remark = [0, "more output is not kept: 10 bytes are the limit"]
+    remark = [0, reason("output-limit", limit=10)]
     assert fact == f.OutputReceived(1, 1, [[1, "12345"], remark], 9)
     (fact,) = driver.do(o.ReportOutput("w1", 1, [[1, "x"]])).facts
     assert fact == f.OutputReceived(1, 1, [], 2)

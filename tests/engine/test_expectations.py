@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import expectations
 from cronflowd.engine import orders as o
+from cronflowd.engine.beats import Expectation
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.tasks.targets import parse_target
@@ -295,3 +296,24 @@ def test_whatever_happens_the_journal_tells_it_again(story: list[tuple[str, int]
                 state.beats.expected,
                 state.beats.late.first(),
             )
+
+
+def test_the_moments_of_very_many_expectations_are_found_anew_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """HUP with 10,000 of them looked for the next moment of each in one go."""
+    driver = Driver()
+    for number in range(3 * expectations.AT_ONCE):
+        driver.line(f'EXPECT e{number} every="0 3 * * *"')
+    looked: list[str] = []
+    later = driver.now + timedelta(days=9)
+
+    def found(state: State, each: Expectation, beaten_at: datetime | None) -> datetime:
+        looked.append(each.name)
+        return later
+
+    monkeypatch.setattr(expectations, "_due_after", found)
+    assert (driver.do(o.RescheduleTasks()).facts, looked) == ([], [])
+    assert len(driver.do(o.RescheduleBeats(["e1", "e7", "gone"])).facts) == 2
+    assert looked == ["e1", "e7"]
+    assert [driver.state.beats.expected[name].due_at for name in looked] == [later, later]

@@ -13,6 +13,7 @@ from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import AT_ONCE, finish
 from cronflowd.engine.many import pattern_of, plan_many, with_pattern
 from cronflowd.engine.rules import Decision
+from cronflowd.tasks.reasons import reason
 from tests.lib.engine_driver import Driver, snapshot
 
 MANY = AT_ONCE + 50
@@ -117,9 +118,9 @@ def test_each_run_that_is_replaced_is_told_by_which() -> None:
         driver.line("RUN tag=web")
         driver.pump()
     remarks = {number: output.lines[0][1] for number, output in driver.state.outputs.items()}
-    assert [remarks[number].partition(":")[0] for number in (1, 2)] == [
-        "replaced by run 3",
-        "replaced by run 4",
+    assert [remarks[number]["why"] for number in (1, 2)] == [
+        reason("replaced", run=3),
+        reason("replaced", run=4),
     ]
 
 

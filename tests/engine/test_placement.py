@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from cronflowd.engine import facts as f
 from cronflowd.engine import lanes
 from cronflowd.engine import orders as o
-from cronflowd.engine.lanes import HANDICAP
+from cronflowd.engine.alarms import MAX_STALE
+from cronflowd.engine.lanes import HANDICAP, Lanes
 from cronflowd.engine.placement import accepts, choose
 from cronflowd.engine.state import State
 from cronflowd.tasks.task import Worker
@@ -173,6 +174,36 @@ def test_heaps_of_what_is_over_are_tidied() -> None:
     state = driver.state
     lengths = [len(lane) for works in state.lanes.heaps.values() for lane in works.values()]
     assert max(len(state.timeouts.heap), len(state.missed.heap), len(state.lanes.ready), *lengths, 0) < 200
+
+
+def test_no_step_looks_at_more_than_some_runs_that_do_not_wait_any_more(monkeypatch: Any) -> None:
+    """The queue of a task that was removed with 100,000 runs was emptied in one go by whoever came next."""
+    driver = Driver()
+    driver.line("ADD name=a overlap=allow 0 0 1 1 * x")
+    driver.line("ADD name=b 0 0 1 1 * x")
+    for _ in range(2000):
+        driver.line("RUN a")
+    driver.line("REMOVE a")
+    driver.pump()
+    looks = most = 0
+    real = Lanes._stands
+
+    def stands(lanes: Lanes, entry: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return real(lanes, entry)
+
+    monkeypatch.setattr(Lanes, "_stands", stands)
+    driver.do(o.JoinWorker("w", 1, {}, ("shell",), "here", ()))
+    most, looks = looks, 0
+    decision = driver.line("RUN b")
+    most, looks = max(most, looks), 0
+    orders = list(decision.messages)
+    while (step := driver.engine.next_step(driver.now)) is not None:
+        orders += driver.do(step).messages
+        most, looks = max(most, looks), 0
+    assert [worker for worker, _ in orders] == ["w"]
+    assert most <= 2 * MAX_STALE + 10
 
 
 def test_a_lane_that_no_worker_ever_asks_for_is_forgotten() -> None:

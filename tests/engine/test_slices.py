@@ -22,7 +22,7 @@ from cronflowd.engine.dependencies import check_circles
 from cronflowd.engine.engine import Engine
 from cronflowd.engine.slices import SLICE
 from cronflowd.engine.state import State
-from cronflowd.tasks.reasons import in_words
+from cronflowd.tasks.reasons import in_words, reason
 from cronflowd.tasks.task import Run, TaskSpec, parse_record
 from tests.lib.engine_driver import Driver, snapshot
 
@@ -317,6 +317,51 @@ def test_runs_of_a_task_that_is_gone_are_found_without_looking_at_all_runs(drive
     driver.line("REMOVE n1")
     driver.do(o.ReportEnded("w", run, 1, 0, {}))
     assert driver.state.orphans == {}
+
+
+@pytest.mark.parametrize("verb", ["REMOVE n1", "CLEAR"])
+@pytest.mark.parametrize("restarts", [None, "journal", "checkpoint"])
+def test_no_step_is_large_when_a_task_leaves_that_has_very_many_runs(
+    driver: Driver, verb: str, restarts: str | None
+) -> None:
+    """REMOVE of a task with 100,000 runs in the queue ended all of them in one go."""
+    driver.line("SET n1 overlap=allow on=nobody")
+    for _ in range(600):
+        driver.line("RUN n1")
+    sizes = [len(driver.line(verb).facts)]
+    while 1 in driver.state.tasks:
+        sizes.append(len(driver.do(driver.engine.next_slice(driver.now)).facts))
+    for _ in range(300):
+        sizes.append(len(driver.do(driver.engine.next_step(driver.now)).facts))
+    if restarts == "journal":
+        driver.restart()
+    elif restarts:
+        state = State("UTC")
+        for fact in driver.state.carry():
+            state.apply(fact, driver.now)
+        driver.take_over(state)
+    while (step := driver.engine.next_step(driver.now)) is not None:
+        sizes.append(len(driver.do(step).facts))
+    assert (len(driver.state.runs), driver.state.orphans, driver.state.leaving) == (0, {}, {})
+    assert max(sizes) <= 2 * SLICE + 1
+    assert driver.state.totals == {"cancelled": 600}
+    why = "cleared" if verb == "CLEAR" else "removed"
+    assert {in_words(row.why) for row in driver.state.recent} == {in_words(reason(why))}
+
+
+def test_the_runs_of_a_task_that_is_back_before_they_ended_are_its_own(driver: Driver) -> None:
+    """REMOVE, and UNDO at once: what had not been ended goes on."""
+    driver.line("SET n1 overlap=allow on=w")
+    for _ in range(100):
+        driver.line("RUN n1")
+    driver.line("REMOVE n1")
+    for _ in range(10):
+        driver.do(driver.engine.next_step(driver.now))
+    driver.line("UNDO")
+    driver.pump()
+    assert (len(driver.state.tasks[1].runs), driver.state.leaving) == (90, {})
+    driver.do(o.JoinWorker("w", 100, {}, ("shell",), "here", ()))
+    assert len(driver.pump()) == 90
 
 
 def test_a_slice_that_had_to_wait_finds_a_task_gone(driver: Driver) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from cronflowd import __version__
 from cronflowd.engine import access_facts as af
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
@@ -34,6 +35,9 @@ BAD = Failure(NOW, 9, "failed", NOW, LATER, 7, "to a@x: no server")
 NOT_TOLD = f.NoticeFailed("email a@x", 7, "notify_7", BAD, 1)
 ANN = af.AccountSet("ann", "user", NOW, uid=7)
 KEY = af.TokenAdded(3, "digest", "user", NOW, user="ann")
+FLOWING = f.FlowStarted(3, 1, "a", [1])
+FLOW_FAILED = f.FlowEnded(3, "failed")
+TURN = f.RunQueued(1, 1, NOW, "flow", flow=3)
 GIVEN: tuple[str, Any] = ("told['task:1', 'lost'].withheld", 4)
 
 # Each row: what came before, the fact, a look at the state, what it shows.
@@ -132,19 +136,19 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([], f.ClockStepped(-5.0), "last_step_s", -5.0),
     ([], f.ClockStepped(-5.0), "last_step_at", NOW),
     ([], f.ClockStepped(11_000.0), "jumped_upto_at", NOW),
-    ([ADDED, QUEUED], f.ClockStepped(60.0), "runs[1].queued_at", LATER),
-    ([ADDED, JOINED, QUEUED, SENT], f.ClockStepped(60.0), "runs[1].sent_at", LATER),
+    ([ADDED, QUEUED], f.ClockStepped(60.0), "shown(state.runs[1].queued_at)", LATER),
+    ([ADDED, JOINED, QUEUED, SENT], f.ClockStepped(60.0), "shown(state.runs[1].sent_at)", LATER),
     (
         [ADDED, JOINED, QUEUED, SENT, f.WorkerLeft("w", "cut", NOW)],
         f.ClockStepped(60.0),
-        "leases.first()",
-        (LATER, 1),
+        "shown(state.leases.first()[0])",
+        LATER,
     ),
     (
         [ADDED, JOINED, QUEUED, SENT, FAILED, f.RunRetried(1, 2, NOW)],
         f.ClockStepped(60.0),
-        "delayed.first()",
-        (LATER, 1),
+        "shown(state.delayed.first()[0])",
+        LATER,
     ),
     ([], f.TasksSaved("tasks.db", 1, 2, 3, 4), "saved[0].file_crc", 3),
     ([], f.CheckpointWritten("checkpoint", 1, 2, 3), "tasks", {}),
@@ -173,10 +177,34 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
         "beats.late.first()",
         (LATER, "b"),
     ),
+    ([ADDED], FLOWING, "flows.active[3].counts['waiting']", 1),
+    ([ADDED, FLOWING, f.FlowStopping(3)], f.FlowEnded(3, "cancelled"), "flows.ended[3].ended_at", NOW),
+    ([ADDED, FLOWING], f.FlowStopping(3, who="ann"), "flows.active[3].stopped_by", "ann"),
+    ([ADDED, JOINED, FLOWING, TURN, SENT], ENDED, "flows.active[3].open", 0),
+    (
+        [ADDED, FLOWING, f.FiresPassed(1, "a", "skipped", NOW, NOW, 1, "why", None, flow=3), FLOW_FAILED],
+        f.FlowRetried(3, [1]),
+        "flows.active[3].counts['waiting']",
+        1,
+    ),
+    ([], f.FlowCarried(FLOWING, NOW, [(1, "ok", 4, "", ""), (2, "waiting", 0, "", "")]), "flows.of[2]", 3),
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {"ok": 2}), "next_run", 6),
     ([], f.StateCarried(5, 6, False, None, "", "UTC", [], {}, None, None, DAWN), "beats.from_at", DAWN),
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {}, -5.0, NOW), "last_step_at", NOW),
     ([], f.TaskCarried(3, 2, RECORD, NOW, LATER, True, None, "why", {"ok": 2}), "tasks[3].paused_why", "why"),
+    (
+        [],
+        f.TasksCarried(
+            __version__,
+            ["UTC"],
+            [3],
+            ["a"],
+            (LATER, 1, 3),
+            encoding.encode_rows([encoding.encode_row(f.TaskCarried(3, 2, RECORD, NOW, LATER))]),
+        ),
+        "find('a').due_at",
+        LATER,
+    ),
     ([], f.LedgerCarried([[0, 3600, 2, 1, 0, 0, 0, 0, 0, 1]]), "ledger.account([]).ends['missed']", 1),
     (
         [f.TaskCarried(1, 1, RECORD, NOW, None)],

@@ -17,6 +17,7 @@ from cronflowd.ask import questions as q
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import changelog, definitions, encoding, facts, undo
 from cronflowd.engine import orders as o
+from cronflowd.engine.changelog import ChangeLog
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import START, Driver, snapshot
 
@@ -179,6 +180,45 @@ def test_the_log_is_bounded_and_its_newest_change_stays(monkeypatch: pytest.Monk
     driver.line("UNDO")
     assert len(driver.state.tasks) == 12
     assert snapshot(driver.replay()) == snapshot(driver.state)
+
+
+def test_a_start_from_a_checkpoint_forgets_no_change_that_was_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a large UNDO the log is trimmed bit by bit: a restart then showed less of HISTORY."""
+    driver = Driver()
+    for number in range(30):
+        driver.line(f"ADD name=n{number} keep=3 @daily x")
+    for number in range(20):
+        driver.line(f"REMOVE n{number}")
+    monkeypatch.setattr(changelog, "MAX_STEPS", 8)
+    monkeypatch.setattr(changelog, "FORGET", 3)
+    driver.line("SET n25 command=y")
+    known = [change.number for change in driver.state.changes.changes]
+    assert len(known) > 8
+    again = State("UTC")
+    for fact in driver.state.carry():
+        again.apply(fact, driver.now)
+    assert [change.number for change in again.changes.changes] == known
+    assert [again.changes.keep_of(number, "UTC") for number in range(1, 31)] == [
+        driver.state.changes.keep_of(number, "UTC") for number in range(1, 31)
+    ]
+
+
+def test_the_keep_of_a_removed_task_is_found_without_a_walk_and_leaves_with_its_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """RUNS after a CLEAR of a million tasks walked all its steps for the first row of a task that is gone."""
+    monkeypatch.setattr(changelog, "MAX_CHANGES", 3)
+    driver = Driver()
+    driver.line("ADD name=a keep=7 @daily x")
+    driver.line("ADD name=b @daily x")
+    for name in "ab":
+        driver.line(f"REMOVE {name}")
+    monkeypatch.setattr(ChangeLog, "walk", None)
+    keeps = driver.state.changes.keep_of
+    assert [keep and keep.runs for keep in (keeps(1, "UTC"), keeps(2, "UTC"))] == [7, None]
+    for name in "cde":
+        driver.line(f"ADD name={name} @daily x")
+    assert (keeps(1, "UTC"), driver.state.changes._keepers) == (None, {})
 
 
 def test_a_task_that_is_back_takes_its_running_runs_back() -> None:

@@ -44,7 +44,7 @@ class FakeCore:
     left: int = 0
     made_rows: int = 0
     must_authenticate: bool = False
-    ready: dict[str, tuple[str, str]] = field(factory=dict)
+    ready: tuple[dict[str, str], dict[str, str]] = ({}, {})
 
     def enter(self, session: Session) -> None:
         session.must_authenticate = self.must_authenticate

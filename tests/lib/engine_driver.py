@@ -10,6 +10,7 @@ from msgspec import structs
 
 from cronflowd.ask import commands
 from cronflowd.engine import encoding, facts
+from cronflowd.engine.changelog import record_of
 from cronflowd.engine.engine import Engine
 from cronflowd.engine.orders import StartDaemon
 from cronflowd.engine.rules import Decision, Limits
@@ -30,7 +31,7 @@ def must_be_same(fact: facts.Fact, again: facts.Fact, default_tz: str) -> None:
     """A fact and what is read back of it: a task's definition is the value here, its record there."""
     if isinstance(spec := getattr(fact, "record", None), TaskSpec):
         assert isinstance(again, facts.TaskAdded | facts.TaskChanged | facts.TaskRestored)
-        read = read_record(facts.record_of(again.record), default_tz)
+        read = read_record(record_of(again.record), default_tz)
         # Schedules are equal where they are the same object; of those nobody can read, each is its own.
         assert spec == read or (spec.unread and spec.unread == read.unread)
         again = structs.replace(again, record=spec)

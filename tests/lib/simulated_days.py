@@ -210,7 +210,7 @@ class Ledger:
         must(accepts(worker, run.spec.work, run.on), worker, "was not asked for by", run)
         self._check_overlap(run)
         grace = timedelta(seconds=max(run.spec.options.grace_s, 1.0))
-        must(now < run.queued_at + grace, run, "starts later than its grace at", now)
+        must(now - state.set_by < run.queued_at + grace, run, "starts later than its grace at", now)
         for other in state.runs.values():
             if other.state == "queued" and accepts(worker, other.spec.work, other.on):
                 must(_place(run) <= _place(other), run, "passes", other)
@@ -345,7 +345,7 @@ class Life(Driver):
         for fact in decision.facts:
             if isinstance(fact, f.RunEnded):
                 self.figures[fact.state] += 1
-            elif isinstance(fact, f.OutputReceived) and "late report" in fact.lines[0][1]:
+            elif isinstance(fact, f.OutputReceived) and "late-report" in str(fact.lines[0][1]):
                 self.figures["late"] += 1
         for worker, line in decision.messages:
             self._hears(self.workers[worker], line)

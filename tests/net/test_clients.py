@@ -323,6 +323,17 @@ async def test_replies_come_in_order_however_the_lines_arrive(clock: MockClock, 
         )
 
 
+async def test_half_a_line_does_not_make_good_what_was_refused_before_it(clock: MockClock) -> None:
+    """`clear` behind a refused line wants to be said in full, however the network cuts it."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"nonsense\n")
+        await peer.read(b"ERR unknown-command nonsense is no verb\n")
+        await peer.send(b"ECH")
+        await trio.testing.wait_all_tasks_blocked()
+        assert core.sessions[0].refused
+
+
 async def test_a_bug_in_one_order_is_told_to_the_log(
     clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -44,17 +44,22 @@ async def test_a_request_costs_no_switch_of_tasks(clock: MockClock, monkeypatch:
     """What has come at one time is executed in one turn of one task, however many have sent it."""
     monkeypatch.setattr(poller, "ROUND_S", 60.0)  # or a slow machine would interrupt a round
     monkeypatch.setattr(clients, "SLICE_S", 60.0)
-    core = FakeCore(ready={"PING": ("PONG", "{}")})
+    core = FakeCore(ready=({"PING": "PONG"}, {}))
     async with sessions(core) as peers:
         with counted_steps() as steps:
             for seq in range(0, 10 * PEERS, PEERS):
                 for peer in peers:
-                    peer.sock.send(b"PING\nADD 1\nECHO x\n")
+                    peer.sock.send(b"ADD 1\nECHO x\n")
                 await trio.testing.wait_all_tasks_blocked()
                 core.gate.open(core.last_seq)
                 told = {peer.sock.recv(1000) for peer in peers}
-                assert told == {b"PONG\nOK %d\nOK x\n" % (seq + 1 + number) for number in range(PEERS)}
-        assert (steps["run"], steps["serve"], steps["write"]) == (10, 0, 0)
+                assert told == {b"OK %d\nOK x\n" % (seq + 1 + number) for number in range(PEERS)}
+            for peer in peers:
+                peer.sock.send(b"PING\nPING\n")
+            await trio.testing.wait_all_tasks_blocked()
+            assert {peer.sock.recv(1000) for peer in peers} == {b"PONG\nPONG\n"}
+        assert (steps["run"], steps["serve"], steps["write"]) == (11, 0, 0)
+    assert "PING" not in core.handled, "its answer stood ready"
 
 
 async def test_a_long_round_leaves_the_others_a_turn(

@@ -110,6 +110,7 @@ REFUSED = [
     ("5 minutes", "5", "say every 5 minutes"),
     ("every second day", "second", "say every 2 days"),
     ("every 2nd day at 9:00", "2nd", "say every 2 days"),
+    ("every 2nd day", "2nd", "say every 2 days"),
     ("every third hour", "third", "say every 3 hours"),
     ("every tuesday of the month", "every tuesday", "say first tuesday"),
     ("every hour at :10 and :20", "every hour", "10,20 * * * *"),

@@ -23,6 +23,7 @@ from cronflowd.tasks.reasons import (
     reason,
     runs_in,
     shortened,
+    worded,
 )
 
 from ..lib.engine_driver import START, Driver, snapshot
@@ -144,3 +145,18 @@ def test_no_decision_and_no_replay_looks_for_words_with_a_pattern() -> None:
             for name in node.names
         }
         assert "re" not in imported or path.name in ("beats.py", "encoding.py"), path
+
+
+def test_remarks_of_a_log_are_codes_whose_words_may_become_better() -> None:
+    """WHY and replay must not depend on English; what an old journal says in English stays as it is."""
+    assert worded((0, reason("unsent", attempt=2, worker="w"))) == (
+        0,
+        "attempt 2 never reached worker w; it is queued again",
+    )
+    follows = reason("follows", attempt=1, state="failed", exit=7, at="2030-01-01T12:00:00Z")
+    words = "attempt 1 ended: failed, exit 7; attempt 2 follows at 2030-01-01T12:00:00Z"
+    assert worded((0, follows)) == (0, words)
+    del follows["exit"]
+    assert in_words(follows) == words.replace(", exit 7", "")
+    assert worded((0, "a sentence")) == (0, "a sentence")
+    assert worded((1, "{}", True)) == (1, "{}", True)

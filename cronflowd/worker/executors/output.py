@@ -145,6 +145,8 @@ class Output:
         taken, self._taken = self._taken, deque()
         if arrived is None:
             return
+        # It may know of less than it said had come: it was killed when its disk was full.
+        self._arrived = min(self._arrived, arrived)
         for fd, row in ((fd, row) for fd, chunk in taken for row in _cut_rows(bytes(chunk))):
             size = _size(row) if fd else 0
             if again or self._arrived + size > arrived or (not fd and self._arrived == arrived):

@@ -1,0 +1,147 @@
+"""FLOW: the tasks that hang together by after=, and how far the runs of such flows have got."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Iterator
+from datetime import datetime
+from heapq import heapify, heappop, heappush
+
+from ..base.replies import Reply
+from ..base.walks import SLICE, in_slices, page
+from ..engine.dependencies import hang_together
+from ..engine.flow_runs import FlowRun
+from ..engine.flows import check_in_flow, find_flow_run
+from ..engine.state import State
+from . import questions as q
+from .views import Row, find, map_rows, task_state
+
+FLOW_COLUMNS = ("id", "jobName", "tasks", "flow", "state", "begun", "ended")
+TASK_COLUMNS = ("id", "jobName", "state", "after", "last", "ended", "turn", "run")
+RUN_COLUMNS = (
+    "flow", "id", "jobName", "state", "begun", "ended", "tasks", "ok", "failed", "skipped", "running",
+    "waiting", "who",
+)  # fmt: skip
+
+
+def list_flows(state: State) -> Reply:
+    """FLOW: every flow there is, by the first of its tasks that waits for none, with its newest run."""
+
+    def rows() -> Iterator[Row | None]:
+        seen: set[int] = set()
+        newest: dict[int, FlowRun] = {}
+        for flow in in_slices(state.flows.newest_first()):
+            if flow is None:
+                yield None
+            else:
+                newest.setdefault(flow.root, flow)
+        for task in state.tasks.walk():
+            if task is None:
+                yield None
+            elif task.id not in seen and (task.spec.options.after or task.name in state.dependents):
+                found = yield from _in_turns(hang_together(state, task))
+                seen.update(found)
+                if members := [each for each in sorted(found) if each in state.tasks]:
+                    yield _flow_row(state, members, newest)
+
+    return Reply("", {}, FLOW_COLUMNS, rows(), "rows")
+
+
+def _flow_row(state: State, members: list[int], newest: dict[int, FlowRun]) -> Row:
+    roots = (each for each in members if not state.tasks[each].spec.options.after)
+    root = state.tasks[next(roots, members[0])]
+    number = state.flows.of.get(root.id)
+    flow = state.flows.active[number] if number else newest.get(root.id)
+    about = (flow.number, shown_state(state, flow), flow.begun_at, flow.ended_at) if flow else (None,) * 4
+    return root.id, root.name, len(members), *about
+
+
+def _in_turns(steps: Generator[None, None, dict[int, None]]) -> Generator[None, None, dict[int, None]]:
+    """The same in fewer steps."""
+    while True:
+        for _ in range(SLICE):
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: dict[int, None] = end.value
+                return found
+        yield
+
+
+def shown_state(state: State, flow: FlowRun) -> str:
+    """One word: how it ended, or how it goes on."""
+    if flow.state or flow.stopping:
+        return flow.state or "stopping"
+    return "paused" if state.flows.is_paused(flow) else "running"
+
+
+def show_flow(state: State, query: q.ShowFlow, now: datetime) -> Reply:
+    """FLOW REF: its tasks, each behind those it waits for, and where they stand in its newest run."""
+    task, flow = None, None
+    if query.ref.startswith("#"):
+        flow = find_flow_run(state, query.ref)
+    else:
+        task = check_in_flow(state, query.ref)
+        flow = next((each for each in state.flows.newest_first() if task.id in each.members), None)
+    values = {"flow": flow.number if flow else None, "state": shown_state(state, flow) if flow else None}
+    reply = Reply("", {}, TASK_COLUMNS)
+
+    def rows() -> Iterator[Row | None]:
+        members = (yield from _in_turns(hang_together(state, task))) if task else flow.members if flow else ()
+        yield from map_rows(row, _each_behind(state, list(members)))
+        reply.text = f"{len(members)} flow={values['flow'] or '-'} state={values['state'] or '-'}"
+        reply.values = {"rows": len(members)} | values
+
+    def row(task_id: int) -> Row:
+        member, task = flow.members.get(task_id) if flow else None, state.tasks.get(task_id)
+        turn = (member.state, member.run or None) if member else (None, None)
+        if task is None:
+            return task_id, None, None, None, None, None, *turn
+        after, word = ",".join(task.spec.options.after), task_state(state, task, now)
+        return task.id, task.name, word, after, task.last_state, task.last_ended_at, *turn
+
+    reply.rows = rows()
+    return reply
+
+
+def _each_behind(state: State, members: list[int]) -> Iterator[int | None]:
+    """In order: each behind those it waits for, by ids where that leaves a choice; then what is gone."""
+    left: dict[int, int] = {}
+    for task_id in in_slices(members):
+        if task_id is None:
+            yield None
+        elif task := state.tasks.get(task_id):
+            left[task_id] = len(task.spec.options.after)
+    ready = [task_id for task_id, number in left.items() if not number]
+    heapify(ready)
+    done: set[int] = set()
+    while ready:
+        task_id = heappop(ready)
+        done.add(task_id)
+        yield task_id
+        task = state.tasks.get(task_id)
+        for each in in_slices(list(state.dependents.get(task.name, ()))) if task else ():
+            if each is None:
+                yield None
+            elif each in left:
+                left[each] -= 1
+                if not left[each]:
+                    heappush(ready, each)
+    yield from (None if each in done else each for each in members)
+
+
+def list_flow_runs(state: State, query: q.ListFlowRuns) -> Reply:
+    """FLOW REF RUNS: the runs of this flow, newest first."""
+    task = find(state, query.ref)
+
+    def row(flow: FlowRun) -> Row:
+        counts = Counter(flow.counts)
+        known = [counts.pop(word, 0) for word in ("ok", "skipped", "running", "waiting")]
+        return (
+            flow.number, flow.root, flow.name, shown_state(state, flow), flow.begun_at, flow.ended_at,
+            len(flow.members), known[0], counts.total(), *known[1:], flow.who,
+        )  # fmt: skip
+
+    flows = in_slices(state.flows.newest_first())
+    found = (flow if flow is None or task.id in flow.members else None for flow in flows)
+    return Reply("", {}, RUN_COLUMNS, map_rows(row, page(found, query.limit, query.offset)), "rows")
