@@ -7,6 +7,7 @@ tasks it is about.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,8 @@ from ..tasks.task import TaskSpec
 from . import access_facts as af
 from . import orders as o
 from .access import FILE_ADMIN, MAX_ACCOUNTS, MAX_SECRETS, MAX_TOKENS, RANK, WORKER, Access
+from .definitions import finish
+from .flows import find_flow_run, members_of
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
 
@@ -164,11 +167,13 @@ def keep_to_own(state: State, order: Any, owner: str) -> Any:
     if isinstance(order, o.UndoChanges):
         _check_made_by(state, order, owner)
     for ref in named(state, order) if named else ():
-        if isinstance(ref, o.Pattern):
+        if isinstance(ref, o.Pattern) and ref.flow:
+            keep_to_own(state, o.StopFlow(ref.flow, None), owner)
+        elif isinstance(ref, o.Pattern):
             owners = (owner, None) if owner == state.common.owner else (owner,)
             field = "refs" if hasattr(order, "refs") else "ref"
             return msgspec.structs.replace(order, **{field: msgspec.structs.replace(ref, owners=owners)})
-        if ref is None:
+        elif ref is None:
             raise Refusal("denied", "all tasks are not yours; tag= and name= choose among those that are")
         task = state.find(ref) if isinstance(ref, str) else None
         whose = ref if isinstance(ref, tuple) else task and (owner_of(state, task.spec), task.name)
@@ -222,6 +227,19 @@ def _listening(state: State, order: o.EmitEvent) -> About:
     return map(str, state.listeners.get(order.event, ()))
 
 
+def _flow(state: State, order: Any) -> About:
+    """A run of a flow is a run of every task of it."""
+    return _members(state, order.ref)
+
+
+def _members(state: State, ref: str) -> About:
+    with suppress(Refusal):  # it is not there, and whoever looks for it says so
+        if ref.startswith("#"):
+            return map(str, find_flow_run(state, ref).members)
+        return map(str, finish(members_of(state, ref)))
+    return ()
+
+
 # The tasks that an order is about.
 _NAMED: dict[type, Callable[[State, Any], About]] = {
     o.AddTask: _added,
@@ -233,5 +251,8 @@ _NAMED: dict[type, Callable[[State, Any], About]] = {
     o.ResumeTasks: _refs,
     o.CancelRun: _of_run,
     o.EmitEvent: _listening,
+    o.StartFlow: _flow,
+    o.RetryFlow: _flow,
+    o.StopFlow: _flow,
     o.UndoChanges: _undone,
 }

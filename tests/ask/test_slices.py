@@ -68,7 +68,7 @@ def ask(driver: Driver, line: str) -> Iterable[Any]:
         "DEPS": lambda: views.show_dependencies(driver.state, question, driver.now).rows,
         "HISTORY": lambda: show_history(driver.state, question).rows,
         "GET": lambda: views.get_task(driver.state, question, driver.now).rows,
-        "EXPORT": lambda: export(driver.state, question, driver.now).rows,
+        "EXPORT": lambda: export(driver.state, question, driver.now, lambda spec: True).rows,
         "STATUS": lambda: views.status_rows(driver.state, driver.now),
         "DST": lambda: views.clock_changes(driver.state, question, driver.now),
     }
