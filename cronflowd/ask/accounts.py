@@ -16,7 +16,6 @@ from ..engine.access import ROLES, WORKER, Access
 from ..engine.deeds import DENIED, OK, Deed, rows_of
 from ..engine.orders import RemoveAccount, RevokeToken
 from ..schedules.zones import parse_duration
-from ..tasks.options import parse_count
 from . import grammar as g
 from . import questions as q
 from .grammar import Context, WrongWords
@@ -103,15 +102,8 @@ def _uid(text: str) -> int | None:
     """Empty takes it away."""
     if not text:
         return None
-    try:
-        return parse_count(text, 0, 999_999_999) if len(text) < 10 else _large_uid(text)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"uid=: {refusal.message}") from None
-
-
-def _large_uid(text: str) -> int:
     if not text.isdecimal() or not text.isascii() or int(text[:11]) > MAX_UID:
-        raise Refusal("bad-option", f'"{escape(text[:40])}" is not a whole number from 0 to {MAX_UID}')
+        raise Refusal("bad-option", f'uid=: "{escape(text[:40])}" is not a whole number from 0 to {MAX_UID}')
     return int(text)
 
 

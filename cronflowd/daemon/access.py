@@ -297,7 +297,8 @@ class Admission:
             try:
                 order = keep_to_own(state, order, session.account)
             except Refusal as refusal:
-                raise self._deny(session, refusal.message, ref_of(order)) from None
+                why = f"{refusal.message}; that takes the role operator"
+                raise self._deny(session, why, ref_of(order)) from None
         return order
 
     def is_own(self, session: Session, spec: TaskSpec) -> bool:

@@ -195,7 +195,7 @@ def _undone(state: State, order: o.UndoChanges) -> About:
     for change in state.changes.newest(order.count):
         for step in change.steps:
             if step.kind == "template":
-                raise Refusal("denied", "a template is changed by an operator only")
+                raise Refusal("denied", f"the change {change.number} was of a template")
             if task := state.tasks.get(step.id):
                 yield owner_of(state, task.spec), task.name
             then = step.was.definition if step.was else None

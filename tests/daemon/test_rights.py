@@ -18,7 +18,7 @@ from cronflowd.engine.facts import RunSent
 from tests.lib.access_driver import House
 
 NOBODY = ""
-OWNED = "takes the role|belongs to|not made by|all tasks are not yours|by an operator only"
+OWNED = "takes the role (user|operator|admin)"
 
 # A line that ann says, and the least role that may. Of a pair the first is what she may do with her own.
 LINES: list[tuple[str, str]] = [
