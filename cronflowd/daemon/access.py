@@ -36,6 +36,7 @@ from ..engine.state import State
 from ..host.passwords import hash_password, is_password, make_password
 from ..host.secrets import matches, new_token
 from ..net.clients import Session
+from ..net.workers import Link
 from ..tasks.task import TaskSpec
 from .strangers import Stranger, Strangers
 
@@ -55,6 +56,7 @@ class House(Protocol):
     asks_tcp: bool
     asks_local: bool
     own_uids: frozenset[int]
+    links: dict[str, Link]
 
     def now(self) -> datetime: ...
     def submit(self, order: Any, who: str | None = None) -> Decision: ...
@@ -82,6 +84,7 @@ class Admission:
         self.wrong_words = self.lines_refused = 0  # ever
         self._sessions: set[Session] = set()
         self._strangers = Strangers()
+        self._bearers: dict[str, str] = {}  # of workers: the digest of the token that each came in by
         self._comparing = trio.CapacityLimiter(COMPARING)
         self._changed = trio.Event()  # some session has an end that is nearer, or a refusal was not told
 
@@ -256,6 +259,9 @@ class Admission:
         elif isinstance(token, TokenAdded) and not may_bear(token, name):
             why, who = f"the token is for workers called {token.worker}", name_of(token)
         else:
+            links = self.core.links
+            self._bearers = {each: digest for each, digest in self._bearers.items() if each in links}
+            self._bearers[name] = _digest(word)
             return
         self._refused(address, origin(address), "HELLO", name, why, who)
         raise Refusal("denied", why)
@@ -401,7 +407,12 @@ class Admission:
 
     def revoke_token(self, order: o.RevokeToken, session: Session) -> Reply:
         token = self.core.state.access.tokens.get(order.token)
-        return self._change(order, session, lambda each: token is not None and each.digest == token.digest)
+        reply = self._change(order, session, lambda each: token is not None and each.digest == token.digest)
+        for name in [name for name, digest in self._bearers.items() if token and digest == token.digest]:
+            if link := self.core.links.get(name):
+                link.outbox.cut("its token was revoked")
+                link.scope.cancel()
+        return reply
 
     def _change(
         self, order: Any, session: Session, ends: Callable[[Session], bool] = lambda _: False
