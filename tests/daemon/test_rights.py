@@ -53,6 +53,7 @@ LINES: list[tuple[str, str]] = [
     ("ROLLBACK hers 1", "user"), ("ROLLBACK his 1", "operator"),
     ("UNDO", "user"), ("UNDO 2", "operator"),
     ("RUN hers", "user"), ("RUN his", "operator"), ("RUN tag=both", "user"),
+    ("FLOW", "viewer"), ("FLOW hers", "viewer"), ("FLOW hers RUNS", "viewer"), ("FLOW hers RUN", "user"),
     ("EMIT hers", "user"), ("EMIT both", "operator"), ("EMIT nobody", "user"),
     ("NOW x", "user"), ("NOW owner=bob x", "admin"), ('AT "in 1 hour" x', "user"),
     ("CANCEL 1", "user"), ("CANCEL 2", "operator"), ("CANCEL 3", "operator"),
@@ -141,6 +142,27 @@ async def _walk_roles(line: str, least: str, data: Path) -> None:
 def test_the_table_holds_every_verb() -> None:
     """One that is forgotten here may be open to everybody."""
     assert {line.split(" ")[0] for line, _ in LINES} == set(VERBS)
+
+
+def test_a_flow_belongs_to_whom_all_of_its_tasks_belong(tmp_path: Path) -> None:
+    """A run of it runs them all; and what hangs together with one's own may be another's."""
+
+    async def flow() -> None:
+        house = House(tmp_path)
+        ann, bob = house.session("ann", "user"), house.session("bob", "user")
+        await house.ask(ann, "ADD name=a @daily x")
+        await house.ask(ann, "ADD name=b after=a @after x")
+        assert await house.says(ann, "FLOW b PAUSE") == "OK 2 paused"
+        assert await house.says(ann, "FLOW b RESUME") == "OK 2 resumed"
+        assert await house.says(ann, "FLOW b RUN") == "OK 1 tasks=2"
+        for line in ("FLOW a RUN", "FLOW a CANCEL", "FLOW #1 CANCEL", "FLOW a RETRY", "FLOW a PAUSE"):
+            assert (await house.says(bob, line)).startswith("ERR denied "), line
+        await house.ask(bob, "ADD name=c after=b @after x")
+        for line in ("FLOW a PAUSE", "PAUSE flow=a", "RESUME flow=c"):
+            assert (await house.says(ann, line)).startswith("ERR denied "), line
+        assert await house.says(ann, "FLOW #1 CANCEL") == "OK 1 cancelled"  # its tasks were hers alone
+
+    trio.run(flow)
 
 
 def test_a_change_of_very_many_keeps_to_ones_own(tmp_path: Path) -> None:
