@@ -113,22 +113,7 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
     for each in (top, serve):
         each.add_argument("--version", action="version", version=f"cronflowd {__version__}")
     worker = add("worker", _work, help="an agent that runs jobs", description=_SETTINGS)
-    check = add("check", _check, help="examine a data directory")
-    check.add_argument(
-        "directory", metavar="DIR", type=Path, help="the data directory of a daemon that is not running"
-    )
-    check.add_argument(
-        "--fix", action="store_true", help="mend what can be mended; what is cut off is kept aside"
-    )
-    restore = add("restore", _restore, help="take back a BACKUP")
-    restore.add_argument("file", metavar="FILE", type=Path, help="what BACKUP has written")
-    restore.add_argument("--force", action="store_true", help="move aside what stands in the directory")
-    init = add("init", _init, help="make the secret for --token-file, and the key of secrets")
-    for each in (restore, init):
-        _add_flag(each, next(row for row in config.table(Settings) if row.field == "data"))
-    certs = add("certs", _make_certs, help="make a private authority, and certificates for --tls-cert")
-    certs.add_argument("directory", metavar="DIR", type=Path, help="where they are written")
-    certs.add_argument("names", metavar="NAME", nargs="+", help="a host or address; of several names: A,B")
+    _add_upkeep(add)
     take = add("import", _import, help="take over a crontab")
     take.add_argument("file", metavar="FILE", help="a crontab; - is standard input")
     take.add_argument(
@@ -146,12 +131,8 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
     )
     for key in _RUN_KEYS:
         run.add_argument(f"--{key}", metavar=key.upper(), help=f"the same as {key}={key.upper()}")
-    compact = add("compact", _compact)  # no help: it is for the daemon's own use, and does not show
-    compact.add_argument("directory", metavar="DIR", type=Path)
-    compact.add_argument("history", metavar="BYTES", type=int)
     completion = add("completion", _complete, help="what a shell reads to complete these commands")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
-    compact.add_argument("keep", nargs="?", default=KEEP.text)
     clients = [(each, ClientSettings) for each in (take, export, run)]
     if with_verbs:
         from . import verbs
@@ -166,6 +147,30 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
             if kind is not ClientSettings or not row.field.startswith("log_"):  # a client says all on stderr
                 _add_flag(flags, row)
     return top
+
+
+def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """What is done with files, beside a daemon or without one."""
+    check = add("check", _check, help="examine a data directory")
+    check.add_argument(
+        "directory", metavar="DIR", type=Path, help="the data directory of a daemon that is not running"
+    )
+    check.add_argument(
+        "--fix", action="store_true", help="mend what can be mended; what is cut off is kept aside"
+    )
+    restore = add("restore", _restore, help="take back a BACKUP")
+    restore.add_argument("file", metavar="FILE", type=Path, help="what BACKUP has written")
+    restore.add_argument("--force", action="store_true", help="move aside what stands in the directory")
+    init = add("init", _init, help="make the secret for --token-file, and the key of secrets")
+    for each in (restore, init):
+        _add_flag(each, next(row for row in config.table(Settings) if row.field == "data"))
+    certs = add("certs", _make_certs, help="make a private authority, and certificates for --tls-cert")
+    certs.add_argument("directory", metavar="DIR", type=Path, help="where they are written")
+    certs.add_argument("names", metavar="NAME", nargs="+", help="a host or address; of several names: A,B")
+    compact = add("compact", _compact)  # no help: it is for the daemon's own use, and does not show
+    compact.add_argument("directory", metavar="DIR", type=Path)
+    compact.add_argument("history", metavar="BYTES", type=int)
+    compact.add_argument("keep", nargs="?", default=KEEP.text)
 
 
 _PROGRAMS = ("serve", "worker", "compact", "--version")
