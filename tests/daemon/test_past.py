@@ -99,7 +99,7 @@ def test_output_that_memory_still_holds_is_kept_no_longer_than_its_run(
 def test_a_log_is_not_followed_for_ever_when_its_run_ended_before_the_answer_had_its_turn(
     tmp_path: Path,
 ) -> None:
-    """The run of `cronflowd run` may take a millisecond: its end was reported first, and no other end came."""
+    """The run of `cronflowd run` may take a millisecond: its end came first, and no other one came."""
 
     async def follow() -> None:
         async with a_world(tmp_path, {}) as world:
