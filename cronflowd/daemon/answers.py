@@ -476,7 +476,7 @@ class Answers:
         if run is None and not 0 < question.run < state.next_run:
             raise Refusal("not-found", f"no run {question.run}")
         if question.follow and run is not None:
-            return self._follow(question.run, session, question.fd)
+            return self._follow(question, question.run, session)
         return self._past_log(question, question.run, session)
 
     async def _log_of(self, asked: q.ShowLog, session: Session) -> Reply:
@@ -502,7 +502,7 @@ class Answers:
             raise Refusal("not-found", f"{escape(ref[:80])}: {known}")
         run = list(found)[asked.back]
         if asked.follow and run in state.runs:
-            return await self._follow(run, session, asked.fd)
+            return await self._follow(asked, run, session)
         return await self._past_log(asked, run, session)
 
     async def _past_log(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
@@ -540,10 +540,13 @@ class Answers:
         await self.core.settled(upto)  # files hold what is committed
         return await trio.to_thread.run_sync(history.output, self.data, run, upto, met)
 
-    async def _follow(self, run: int, session: Session, only_fd: int | None) -> Reply:
+    async def _follow(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""
+        # It may have ended since this was asked: an answer that is awaited has its turn a little later.
+        if run not in self.core.state.runs:
+            return await self._past_log(asked, run, session)
         self._have_place()
-        feed = self.logs.follow(session, run, only_fd)
+        feed = self.logs.follow(session, run, asked.fd)
         session.data.append(feed)
         session.is_live = True  # and no session: a script that waits for a job gets its prompt back
         try:

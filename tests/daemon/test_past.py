@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
 
+from cronflowd.base.replies import Reply
 from cronflowd.net.clients import Session
 from tests.lib.harness import World, a_world, play
 
@@ -88,3 +89,25 @@ def test_output_that_memory_still_holds_is_kept_no_longer_than_its_run(
         lines += ["C: RUN a", *(["w: OUT 1 1 first"] if run == 1 else []), f"w: DONE {run} 1 0"]
     said = play([*lines, "C: LOG 1"], tmp_path, monkeypatch)
     assert said[-1] == "S: OK 0"
+
+
+def test_a_log_is_not_followed_for_ever_when_its_run_ended_before_the_answer_had_its_turn(
+    tmp_path: Path,
+) -> None:
+    """The run of `cronflowd run` may take a millisecond: its end came first, and no other one came."""
+
+    async def follow() -> None:
+        async with a_world(tmp_path, {}) as world:
+            await world.play("w", None, "HELLO name=w1 slots=1")
+            await world.play("C", None, "NOW job")
+            session = Session(cast(Any, None), "here", "unix")
+            world.answers.enter(session)
+            answer = world.answers.handle("LOG 1 follow", session, world.core.now())
+            assert not isinstance(answer, Reply)
+            await world.play("w", None, "OUT 1 1 hello")
+            await world.play("w", None, "DONE 1 1 0")
+            with trio.fail_after(10):
+                reply = await answer
+            assert [row[1] for row in reply.rows if row] == ["hello"]
+
+    trio.run(follow)

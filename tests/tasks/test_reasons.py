@@ -90,7 +90,7 @@ def test_facts_carry_a_reason_through_json_and_checkpoints() -> None:
     driver.wait(60)
     assert b'"why":{"code":"paused","text":"no power"}' in b"".join(driver.journal)
     heard = driver.state.tasks[3].heard
-    assert heard == {}  # used up: its own fire was skipped for it
+    assert not heard  # used up: its own fire was skipped for it
     found = [(row.name, in_words(row.why)) for row in driver.state.recent]
     assert found == [
         ("a", "paused: no power"),
