@@ -100,7 +100,7 @@ def test_a_log_is_not_followed_for_ever_when_its_run_ended_before_the_answer_had
         async with a_world(tmp_path, {}) as world:
             await world.play("w", None, "HELLO name=w1 slots=1")
             await world.play("C", None, "NOW job")
-            session = Session(cast(Any, None), "here", "unix")
+            session = Session(cast(Any, None), "unix:pid=1,uid=0", "unix")
             world.answers.enter(session)
             answer = world.answers.handle("LOG 1 follow", session, world.core.now())
             assert not isinstance(answer, Reply)
