@@ -16,6 +16,7 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
+from functools import partial
 from heapq import merge
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -101,12 +102,13 @@ class Parted(MutableMapping[K, T]):
 class Later(dict[int, T]):
     """A part of a Numbered some of whose rows are still to be made, when one of them is asked for.
 
-    Which ones those are, and what they are made of, may be asked from any thread.
+    Any thread may ask, but they are made `home`: twice made, what became of a row meanwhile would be lost.
     """
 
-    def __init__(self, made: dict[int, T]) -> None:
+    def __init__(self, made: dict[int, T], table: Numbered[T]) -> None:
         super().__init__(made)
         self.waiting: dict[int, Any] = {}  # of what each will be made: a Source
+        self._table = table
 
     def made(self) -> list[T]:
         """The rows that are made, in order."""
@@ -119,8 +121,15 @@ class Later(dict[int, T]):
         self.waiting = {key: other for key, other in self.waiting.items() if other is not source}
 
     def __missing__(self, key: int) -> T:
-        self.make(self.waiting[key])
-        return self[key]
+        if key in self.waiting:
+            self._table.home(partial(self._make_one, key))
+        if (row := self.get(key)) is None:
+            raise KeyError(key)
+        return row
+
+    def _make_one(self, key: int) -> None:
+        if (source := self.waiting.get(key)) is not None:  # or it was made since another thread asked
+            self.make(source)
 
     # What is still to be made is there for everybody else.
 
@@ -128,7 +137,7 @@ class Later(dict[int, T]):
         return super().__len__() + len(self.waiting)
 
     def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or key in self.waiting
+        return key in self.waiting or super().__contains__(key)  # in the order in which it changes
 
     def __iter__(self) -> Iterator[int]:
         return iter(sorted((*self.waiting, *super().__iter__())))
@@ -161,6 +170,7 @@ class Numbered(Parted[int, T]):
     def __init__(self) -> None:
         super().__init__()
         self._laters: dict[int, Later[T]] = {}  # by part
+        self.home: Callable[[Callable[[], None]], object] = _call  # in the thread that changes the table
 
     def get(self, key: int, default: Any = None) -> T | None:  # type: ignore[override]
         try:
@@ -177,7 +187,7 @@ class Numbered(Parted[int, T]):
         """Rows of one part, which `source` makes when one of them is first asked for."""
         number = ids[0] >> SLICE_BITS
         if (later := self._laters.get(number)) is None:
-            later = self._parts[number] = self._laters[number] = Later(self._parts.get(number, {}))
+            later = self._parts[number] = self._laters[number] = Later(self._parts.get(number, {}), self)
         later.waiting.update(dict.fromkeys(ids, source))
         self._count += len(ids)
 
@@ -232,6 +242,10 @@ class Numbered(Parted[int, T]):
         for part in sorted({*self._parts, *other._parts}):
             # In this order: what leaves is there before it has left here.
             yield from sorted({*self._parts.get(part, ()), *other._parts.get(part, ())})
+
+
+def _call(function: Callable[[], None]) -> None:
+    function()
 
 
 def in_slices(items: Iterable[T]) -> Iterator[T | None]:

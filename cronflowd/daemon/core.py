@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
+from threading import get_ident
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -80,6 +81,7 @@ class Core:
         max_outbox: int = 4 * 1024 * 1024,
     ) -> None:
         self.state = state
+        state.tasks.home = _in_this_thread()
         self.engine = Engine(state, limits)
         self.journal = journal
         self.clock = clock
@@ -445,3 +447,13 @@ class Core:
             self.submit(step, now=self._mark[0])
         except Refusal:  # as everything that is due, it has to wait for the journal
             self.insist(step)
+
+
+def _in_this_thread() -> Callable[[Callable[[], None]], None]:
+    """Calls a function in this thread, from whichever one: tables are changed nowhere else."""
+    here = get_ident()
+
+    def call(function: Callable[[], None]) -> None:
+        function() if get_ident() == here else trio.from_thread.run_sync(function)
+
+    return call

@@ -109,9 +109,8 @@ def _retry_flow(state: State, order: o.RetryFlow, now: datetime, limits: Limits)
     bad = [each for each, member in flow.members.items() if member.state not in states]
     if not (again := [each for each in bad if each in state.tasks]):
         raise Refusal("busy", f"flow run {flow.number}: nothing of it that is still there has failed")
-    for task_id in () if flow.number in state.flows.active else again:
-        if state.flows.of.get(task_id):
-            _check_no_other(state, task_id)
+    for task_id in flow.members if flow.state else ():
+        _check_no_other(state, task_id)
     reply = Reply(f"{flow.number} tasks={len(again)}", {"flow": flow.number, "tasks": len(again)})
     return Decision([f.FlowRetried(flow.number, again)], reply)
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import get_ident
 from typing import Any, cast
 
 import pytest
 import trio
 
 from cronflowd.base.replies import Reply
+from cronflowd.daemon.answers import Answers
+from cronflowd.daemon.core import Core
+from cronflowd.engine import carried
+from cronflowd.engine.rules import Limits
 from cronflowd.net.clients import Session
+from tests.engine.test_waiting_tasks import from_checkpoint
 from tests.lib.harness import World, a_world, play
 
 RUNS = 12
@@ -111,3 +117,31 @@ def test_a_log_is_not_followed_for_ever_when_its_run_ended_before_the_answer_had
             assert [row[1] for row in reply.rows if row] == ["hello"]
 
     trio.run(follow)
+
+
+async def _who_makes(data: Path, monkeypatch: pytest.MonkeyPatch, question: str) -> tuple[int, set[int]]:
+    """How many rows a daemon answers with right after its start, and which threads made tasks."""
+    async with a_world(data, {}) as world:
+        await world.play("w", None, "HELLO name=w1")
+        await world.play("C", None, "ADD name=a tags=x @daily job")
+        await _run(world, 1)
+        state = from_checkpoint(world.core.state)
+        state.history_from_seq = world.core.last_seq + 1
+        world.answers = Answers(Core(state, world.journal, world.clock, Limits()), data)
+        threads, make = set[int](), carried._Waiting.make
+
+        def note(source: Any) -> None:
+            threads.add(get_ident())
+            make(source)
+
+        monkeypatch.setattr(carried._Waiting, "make", note)
+        reply = await world.answers.handle(question, _Session(), world.core.now())
+        return len(list(reply.rows)), threads
+
+
+@pytest.mark.parametrize("question", ["RUNS", "RUNS tag=x", "STATS"])
+def test_a_thread_that_reads_the_past_makes_no_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """Where two threads make one, what it has become meanwhile is lost: a moment would come twice."""
+    assert trio.run(_who_makes, tmp_path, monkeypatch, question) == (1, {get_ident()})

@@ -536,3 +536,20 @@ def test_an_event_begins_it_with_its_words() -> None:
     life.says("EMIT deploy REV=7")
     life.ends("a")
     assert [(run.flow, run.args) for run in life.state.runs.values()] == [(1, {"REV": "7"})]
+
+
+def test_a_task_that_is_in_another_run_meanwhile_is_not_taken_into_an_older_one_again() -> None:
+    """RETRY took it out of the run that waits for it, which then never went on nor ended."""
+    life = Life(["ADD name=a @on e a", "ADD name=b after=a @after b", "ADD name=c after=b @after c"])
+    life.says("FLOW a RUN")
+    life.ends("a")
+    life.ends("b")
+    life.ends("c", 1)
+    life.says("ADD name=x @on e x")
+    life.says("SET c after=x")
+    life.says("FLOW a RUN")
+    life.ends("a")
+    with pytest.raises(Refusal, match="flow run 2"):
+        life.says("FLOW c RETRY 1")
+    life.ends("b")
+    assert life.stands(2) == {"a": "ok", "b": "ok"}
