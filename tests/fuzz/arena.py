@@ -29,7 +29,7 @@ from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.host import passwords
 from cronflowd.net.clients import Session
-from tests.fuzz.scripts import CLIENTS, Step, format_step
+from tests.fuzz.scripts import CLIENTS, WORKERS, Step, format_step
 from tests.lib.harness import World, _run_here
 
 FILE_TOKEN = "file-token"
@@ -88,6 +88,9 @@ class Arena(World):
             self.core.submit(o.SetAccount(name, {"role": name, "password": password}, True))
             digest = hashlib.sha256(f"token-{name}".encode()).hexdigest()
             self.core.submit(o.AddToken(digest, "", name, "", name))
+        for name in WORKERS[:-1]:
+            digest = hashlib.sha256(f"token-{name}".encode()).hexdigest()
+            self.core.submit(o.AddToken(digest, "", name, "worker", "", name))
 
     def _count_calls(self) -> None:
         handle = self.answers.handle
@@ -160,7 +163,10 @@ class Arena(World):
         told = f"{kind.__name__} by {who}"
         if isinstance(fact, f.RunStarted | f.RunEnded | f.OutputReceived) and who == "worker":
             late = isinstance(fact, f.OutputReceived) and all(line[0] == 0 for line in fact.lines)
-            assert late or self.held.get(fact.run) in (None, *self.names[self.name]), told
+            names = {self.name} if self.asks else self.names[self.name]
+            assert late or self.held.get(fact.run) in (None, *names), told
+        if isinstance(fact, f.WorkerJoined) and self.asks:
+            assert fact.name == self.name, told
         if not self.asks:
             return
         if who == "stranger":

@@ -24,7 +24,7 @@ from cronflowd.tasks.kinds import TYPES
 from cronflowd.tasks.options import RULES
 
 CLIENTS = ("stranger", "viewer", "user", "operator", "admin")
-WORKERS = ("w1", "w2", "nobody")  # the last one has no token
+WORKERS = ("w1", "w2", "nobody")  # the last one has no token, the others one for their name
 MOST_STEPS = 40
 
 
@@ -205,15 +205,13 @@ def report(rng: Random) -> str:
 
 def hello(rng: Random, name: str) -> str:
     """How a worker comes in, mostly as itself."""
-    is_nobody = name == "nobody"
+    word_of = "wrong" if name == "nobody" else f"token-{name}"
     if rng.random() < 0.1:
         name = rng.choice(("w1", "w2", rng.choice(ODD)))
     line = f"HELLO name={quoted(rng, name)} slots={rng.choice(('1', '4', '10000', '0', 'x'))}"
     line += rng.choice(
-        ("", " token=file-token", " token=file-token", " token=file-token", " nonce=" + "0f" * 16)
+        ("", f" token={word_of}", f" token={word_of}", f" token={word_of}", " nonce=" + "0f" * 16)
     )
-    if is_nobody:
-        line = line.replace("file-token", "wrong")
     for more in (
         "can=shell,sleep,echo,http,calculate", "labels=k=v", "running=1:1,2:1", "running=1:9,7:1", "held=all",
         "instance=i", "more=1", "labels=" + "k=v," * 100, "can=" + "x," * 300,
