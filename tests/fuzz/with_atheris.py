@@ -34,10 +34,10 @@ def main() -> None:
         return
     with atheris.instrument_imports(include=["cronflowd"]):
         from tests.fuzz.scripts import make_script
-        from tests.fuzz.test_fuzz import play_anew
+        from tests.fuzz.test_fuzz import look_at
 
     def look(data: bytes) -> None:
-        play_anew(make_script(Choices(data)))
+        look_at(make_script(Choices(data)))
 
     atheris.Setup(sys.argv, look)
     atheris.Fuzz()
