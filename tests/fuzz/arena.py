@@ -8,6 +8,7 @@ worker ends only what it was given, and no line takes more than so many calls.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import logging
 import re
 import sys
@@ -33,7 +34,7 @@ from cronflowd.host import passwords
 from cronflowd.net import workers
 from cronflowd.net.clients import Session
 from tests.fuzz.scripts import CLIENTS, WORKERS, Step, format_step
-from tests.lib.harness import World, _run_here
+from tests.lib.harness import Wire, World, _run_here
 
 FILE_TOKEN = "file-token"
 SETTINGS = {"token": FILE_TOKEN, "ask": "yes", "tasks": "200", "output": "20000"}
@@ -69,6 +70,7 @@ class Arena(World):
         self.speaker = ""
         self.held: dict[int, str | None] = {}  # which worker had which run before the step
         self.owned: dict[int, str] = {}
+        self.nonces: dict[str, str] = {}  # that a worker said last
         self.names: dict[str, set[str]] = {}  # that a connection may bear, by what it has said
         self.calls = 0  # of the most expensive line, less what its length may cost
 
@@ -138,7 +140,9 @@ class Arena(World):
             self.check_replay()
             await self.start()
         await self.settle()
-        return self._heard()
+        said = self._heard()
+        await self.settle()  # a challenge was answered
+        return said + self._heard()
 
     def _says_bytes(self, step: Step) -> None:
         is_new = (step.kind, step.who) not in self._wires
@@ -148,15 +152,26 @@ class Arena(World):
         wire = self._wire(step.kind, step.who)
         if is_new and step.kind == "C" and step.who != "stranger" and step.data[:1].isalpha():
             wire.say(f"AUTH token-{step.who}")
+        if match := re.search(rb"nonce=([0-9a-f]+)", step.data):
+            self.nonces[step.who] = match[1].decode()
         if step.data:
             wire._to_server += step.data
             wire._arrive()
 
+    def _prove(self, wire: Wire, name: str, nonce: str) -> None:
+        """As a worker does that has the token of this name."""
+        key = hashlib.sha256(f"token-{name}".encode()).digest()
+        text = f"worker {name} {self.nonces.get(name, '')} {nonce}"
+        wire.say(f"PROVE {hmac.digest(key, text.encode(), 'sha256').hex()}")
+
     def _heard(self) -> str:
         said = ""
         for key, wire in list(self._wires.items()):
-            said += bytes(wire._to_peer).decode("latin-1")
+            heard = bytes(wire._to_peer).decode("latin-1")
             wire._to_peer.clear()
+            if key[0] == "w" and (match := re.match(r"CHALLENGE (\w+) ", heard)):
+                self._prove(wire, key[1], match[1])
+            said += heard
             if wire.is_over:
                 wire.leave()
                 del self._wires[key]

@@ -13,6 +13,7 @@ in `corpus/` and edited by hand:
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from random import Random
@@ -198,6 +199,7 @@ def report(rng: Random) -> str:
         f"DONE {run} {attempt} 0 why={quoted(rng, word(rng, 'TEXT'))}",
         f"OUT {run} {rng.choice('0123')} {word(rng, 'TEXT')}", f"OUT {run} 1", "BEAT", "BYE",
         f"BEAT now={rng.choice(TIMES)} rtt={word(rng, 'N')}", f"REFUSED {run} {attempt} no", "PROVE ff",
+        f"REFUSED {run} {attempt} altered held=yes why=x",
         f"HELD {run}:{attempt}", f"RUN {run} 1 type=shell :x", f"KILL {run} {attempt}",
         f"ACK {run} {attempt}",
     ))  # fmt: skip
@@ -209,9 +211,9 @@ def hello(rng: Random, name: str) -> str:
     if rng.random() < 0.1:
         name = rng.choice(("w1", "w2", rng.choice(ODD)))
     line = f"HELLO name={quoted(rng, name)} slots={rng.choice(('1', '4', '10000', '0', 'x'))}"
-    line += rng.choice(
-        ("", f" token={word_of}", f" token={word_of}", f" token={word_of}", " nonce=" + "0f" * 16)
-    )
+    key = hashlib.sha256(hashlib.sha256(word_of.encode()).hexdigest().encode()).hexdigest()[:16]
+    proof = f" key={key} nonce={rng.randrange(1 << 128):032x}"  # the arena answers the challenge
+    line += rng.choice(("", " nonce=0f", f" token={word_of}", f" token={word_of}", proof, proof))
     for more in (
         "can=shell,sleep,echo,http,calculate", "labels=k=v", "running=1:1,2:1", "running=1:9,7:1", "held=all",
         "instance=i", "more=1", "labels=" + "k=v," * 100, "can=" + "x," * 300,
@@ -240,6 +242,8 @@ def say(rng: Random, who: str, is_worker: bool, is_new: bool) -> Step:
         return Step("w" if is_worker else "C", who, rng.choice(GREETINGS))
     lines = [hello(rng, who)] if is_worker and (is_new or rng.random() < 0.03) else []
     lines += [report(rng) if is_worker else order(rng) for _ in range(rng.choice((1, 1, 1, 2, 5)))]
+    if "nonce=" in lines[0] and rng.random() < 0.8:
+        del lines[1:]  # what is said next is the proof
     data = "".join(f"{line}\n" for line in lines).encode()
     while rng.random() < 0.2:
         data = spoil(rng, data)
