@@ -10,7 +10,7 @@ SIDE_BY_SIDE := -n auto --dist loadfile
 PYTHONS ?= $(foreach minor,11 12 13 14,$(firstword $(wildcard $(HOME)/.pyenv/versions/3.$(minor).*/bin/python3.$(minor)) \
 	$(shell command -v python3.$(minor))))
 
-.PHONY: run test check lint test-all test-long golden bench bench-two bench-peers clean
+.PHONY: run test check lint test-all test-long fuzz fuzz-atheris golden bench bench-two bench-peers clean
 
 # The daemon on ports 5050 and 5051 with a worker of its own; Ctrl-C ends it, ./var keeps its tasks.
 run: .venv/run.stamp
@@ -39,6 +39,17 @@ lint: .venv/test.stamp
 
 test-long: .venv/test.stamp
 	CRONFLOWD_LONG=1 CRONFLOWD_PROBES=100000 CRONFLOWD_EXAMPLES=5000 CRONFLOWD_KILLS=300 $(PYTEST) -m "long or not long" --timeout 900
+
+# Looks so long for lines that break something, on both ports: what is found is left in tests/fuzz/corpus/found.
+FUZZ_S ?= 120
+fuzz: .venv/test.stamp
+	CRONFLOWD_FUZZ_S=$(FUZZ_S) $(PYTEST) -s tests/fuzz
+
+# The same led by what is reached in the code, where atheris can be had.
+fuzz-atheris: .venv/test.stamp
+	-test -d .bench/atheris || $(BIN)/python -m pip install --quiet --disable-pip-version-check --target .bench/atheris atheris
+	mkdir -p .bench/corpus
+	PYTHONPATH=.bench/atheris $(BIN)/python -m tests.fuzz.with_atheris .bench/corpus -max_total_time=$(FUZZ_S) -max_len=4096 -len_control=0
 
 # Writes the transcripts, those in protocol.md, and the man page anew from what the program does now; read the diff like code.
 golden: .venv/test.stamp

@@ -220,6 +220,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         return Exit.OK
     from ..daemon import daemon
 
+    secrets.hide_memory()
     return daemon.run(settings)
 
 
@@ -250,6 +251,7 @@ def _work(parsed: argparse.Namespace) -> int:
     logs.set_up(settings.log_format, settings.log_level)
     from ..worker import agent
 
+    secrets.hide_memory()
     return agent.run(settings)
 
 

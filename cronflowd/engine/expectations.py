@@ -172,14 +172,17 @@ def due_after(
         max(each for each in (beaten_at or set_at, start_at) if each),
         timedelta(seconds=grace_s),
     )
-    if (seconds := interval_s(every)) is not None:
-        return since_at + timedelta(seconds=seconds) + grace
-    schedule, anchor_at = _schedule(every, tz), set_at.replace(microsecond=0)
-    following = schedule.next_after(since_at, anchor_at)
-    if following and since_at == beaten_at and (ahead := following - since_at) <= grace:
-        is_early = schedule.next_after(since_at - ahead, anchor_at) == following
-        following = schedule.next_after(following, anchor_at) if is_early else following
-    return following and following + grace
+    try:
+        if (seconds := interval_s(every)) is not None:
+            return since_at + timedelta(seconds=seconds) + grace
+        schedule, anchor_at = _schedule(every, tz), set_at.replace(microsecond=0)
+        following = schedule.next_after(since_at, anchor_at)
+        if following and since_at == beaten_at and (ahead := following - since_at) <= grace:
+            is_early = schedule.next_after(since_at - ahead, anchor_at) == following
+            following = schedule.next_after(following, anchor_at) if is_early else following
+        return following and following + grace
+    except OverflowError:  # beyond the year 9999
+        return None
 
 
 def _due_after(state: State, each: Expectation, beaten_at: datetime | None) -> datetime | None:

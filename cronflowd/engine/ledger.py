@@ -128,7 +128,8 @@ class Ledger:
             _add(sums, self._rows[span])
         pending = sum(since <= run.due_at.timestamp() < until for run in runs)
         ends = dict(zip(DISPOSITIONS, sums[1:], strict=True))
-        return Account(sums[0], ends, pending, since_at and _moment(since), until_at and _moment(until))
+        until_at = until_at and _moment(min(until, _LAST))
+        return Account(sums[0], ends, pending, since_at and _moment(since), until_at)
 
 
 @frozen
@@ -172,6 +173,9 @@ def _span(begin: int, day: int) -> Span:
     first = _moment(begin).replace(day=1, hour=0)
     following = (first + timedelta(days=31)).replace(day=1)
     return int(first.timestamp()), int(following.timestamp())
+
+
+_LAST = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 
 def _moment(seconds: float) -> datetime:

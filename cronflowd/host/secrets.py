@@ -9,6 +9,7 @@ now: they too answer who it is that offers a word, and nobody outside this file 
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import hmac
 import ipaddress
@@ -26,6 +27,8 @@ from .disk import sync_directory
 log = logging.getLogger(__name__)
 
 TOKEN_BITS = 256
+STANDARD_INPUT = Path("/dev/stdin")
+PR_SET_DUMPABLE = 4
 MAX_TOKENS = 16
 MAX_FILE_BYTES = 16 * 1024
 MAX_TOKEN_BYTES = 512  # well under the 1 KiB that a stranger may send before the secret
@@ -69,15 +72,28 @@ def read_password(path: Path) -> str:
 def read_secret(path: Path, what: str) -> bytes:
     """What a file holds that nobody but its owner may read. Raises Fatal."""
     try:
-        # Not to wait for the other end, should it be a pipe.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            _check_mode(path, os.fstat(file.fileno()), what)
-            secret = file.read(MAX_FILE_BYTES + 1)
+        # Not to wait for the other end, should it be a pipe; and what systemd opened for us as standard
+        # input, of a file that neither we nor our jobs may open, is read where it is.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        file = os.dup(0) if path == STANDARD_INPUT else os.open(path, flags)
+        try:
+            _check_mode(path, os.fstat(file), what)
+            secret = os.pread(file, MAX_FILE_BYTES + 1, 0)
+        finally:
+            os.close(file)
     except OSError as error:
         raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: {error.strerror}") from error
     if len(secret) > MAX_FILE_BYTES:
         raise Fatal(Exit.CONFIG, f"{path}: the {what}'s file is longer than {MAX_FILE_BYTES} bytes")
     return secret
+
+
+def hide_memory() -> None:
+    """From now on nobody of the same user reads this process's memory, and it leaves no core file.
+
+    A worker's jobs are of its user, and those of a local worker of the daemon's.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _check_mode(path: Path, found: os.stat_result, what: str) -> None:

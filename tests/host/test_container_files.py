@@ -112,7 +112,10 @@ def test_compose_has_a_daemon_and_two_workers() -> None:
         assert understood(whole["command"])
         assert {volume.partition(":")[0] for volume in whole["volumes"]} <= set(COMPOSE["volumes"])
         assert set(whole["secrets"]) <= set(COMPOSE["secrets"])
-        assert "/run/secrets/token" in whole["command"]
+        # Jobs can read it: what lets in whoever gives orders is not among a worker's.
+        secret = "token" if service is services["cronflowd"] else "worker-token"
+        assert whole["secrets"] == [secret]
+        assert f"/run/secrets/{secret}" in whole["command"]
     mounted = [services[name]["volumes"] for name in services]
     assert len(mounted) == len({str(each) for each in mounted}), "each has a state of its own"
     assert (
@@ -148,6 +151,7 @@ def test_a_workload_is_whole(each: dict[str, Any]) -> None:
     token = container["args"][container["args"].index("--token-file") + 1]
     assert str(Path(token).parent) in [mount["mountPath"] for mount in container["volumeMounts"]]
     assert [volume["secret"]["defaultMode"] for volume in pod["volumes"]] == [0o440]
+    assert [volume["secret"]["secretName"] for volume in pod["volumes"]] == [each["metadata"]["name"]]
 
 
 def test_the_daemon_is_one_and_its_probes_are_commands_of_the_program() -> None:

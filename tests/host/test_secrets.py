@@ -131,7 +131,7 @@ def test_a_token_that_others_can_read_is_told_of(
 
 def test_a_token_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
     """Also where the name is that of a directory."""
-    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "it is not a file")):
         with pytest.raises(Fatal, match=f"{path}: cannot read the token: {why}"):
             secrets.read_tokens(path)
 
@@ -192,3 +192,18 @@ def test_a_secret_or_an_explicit_word_opens_the_door() -> None:
     secrets.check_doors(Settings(token_file=Path("token")), away[0])
     secrets.check_doors(Settings(insecure=True), away[0])
     secrets.check_doors(Settings(), away[0], has_admin=True)
+
+
+def test_a_token_on_standard_input_is_read_where_it_is_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd opens it as root: a worker has it so, and again at HUP, though it may not open it."""
+    path = tmp_path / "token"
+    path.touch(0o600)
+    path.write_text("old\n")
+    dup = os.dup
+    with path.open("rb") as file:
+        monkeypatch.setattr("os.dup", lambda _: dup(file.fileno()))
+        assert secrets.read_tokens(Path("/dev/stdin")) == (b"old",)
+        path.write_text("new\n")
+        assert secrets.read_tokens(Path("/dev/stdin")) == (b"new",)

@@ -292,7 +292,10 @@ def test_the_daemon_s_unit_says_what_the_daemon_does() -> None:
         "NotifyAccess": ["main"],
         "StateDirectory": ["cronflowd"],
         "StateDirectoryMode": ["0700"],
-        "ExecStart": [f"{PROGRAM} serve --local-worker 0"],
+        "ExecStart": [
+            f"{PROGRAM} serve --local-worker 0 --require-auth --token-file ${{CREDENTIALS_DIRECTORY}}/token"
+        ],
+        "LoadCredential": ["token:/etc/cronflowd/token", "key:/etc/cronflowd/key"],
         "WatchdogSec": ["30"],
     }
     assert {name: unit[name] for name in expected} == expected

@@ -34,8 +34,9 @@ PREPARE = f"""
 set -e
 mount -t tmpfs none /var/lib && mkdir -m 700 /var/lib/cronflowd && chown {USER} /var/lib/cronflowd
 mount -t tmpfs none /run && mkdir /run/secrets /run/bin /run/python
-printf a-secret-for-tests > /run/secrets/token
+printf %s "$TOKEN" > /run/secrets/token && unset TOKEN
 chown {USER} /run/secrets/token && chmod 400 /run/secrets/token
+cp -p /run/secrets/token /run/secrets/worker-token
 mkdir /run/secrets/cronflowd && cp /run/secrets/token /run/secrets/cronflowd/
 chgrp {USER} /run/secrets/cronflowd/token && chmod 440 /run/secrets/cronflowd/token
 printf '127.0.0.1 localhost cronflowd\n' > /run/hosts && mount --bind /run/hosts /etc/hosts
@@ -68,7 +69,7 @@ class Engine:
         command += ["--kill-child", "sh", "-c", PREPARE, "sh", *AS_USER, *words]
         process = subprocess.Popen(
             command,
-            env=environment() | variables,
+            env=environment() | {"TOKEN": "a-secret-for-tests"} | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -150,13 +151,21 @@ def test_compose_as_it_is_written(engine: Engine) -> None:
     assert stdout.readline() == "cronflowd ready control=0.0.0.0:5050 workers=0.0.0.0:5051 pid=1\n"
     healthy = json.loads(last("HEALTHCHECK").partition("CMD ")[2])
     assert engine.execute(daemon, *healthy).stdout == "PONG\n"
-    workers = {name: engine.up(name, services[name]["command"]) for name in ("worker-1", "worker-2")}
+    made = engine.execute(daemon, "cronflowd", "token", "add", "role=worker", "worker=worker-*").stdout
+    token = made.removeprefix("token\t").strip()
+    workers = {
+        name: engine.up(name, services[name]["command"], TOKEN=token) for name in ("worker-1", "worker-2")
+    }
     for name in workers:
         job = ["cronflowd", "run", "--on", name, "--", "sh", "-c", "id -u; (sleep 0.2 &)"]
         assert engine.execute(daemon, *job).stdout == f"{USER}\n"
     wait_until(lambda: not any(engine.zombies(pid) for pid in workers.values()))
     locked = engine.execute(daemon, "cronflowd", "ls", "--server", "127.0.0.1:5050")
     assert (locked.returncode, locked.stderr[:34]) == (77, "cronflowd: error: auth-required: A")
+    # A job reads its worker's token, and gives no orders with it.
+    his = ["--server", "cronflowd:5050", "--token-file", "/run/secrets/worker-token"]
+    tried = engine.execute(daemon, "cronflowd", "run", "--on", "worker-1", "--", "cronflowd", "ls", *his)
+    assert "denied" in tried.stdout + tried.stderr
     for name, pid in workers.items():
         assert engine.stop(name, pid) == 0
     assert engine.stop("cronflowd", daemon) == 0
@@ -198,7 +207,9 @@ def test_kubernetes_as_it_is_written(engine: Engine) -> None:
     pods = {}
     for pod in ("cronflowd-worker-0", "cronflowd-worker-1"):
         args = [word.replace("$(POD_NAME)", pod) for word in containers["cronflowd-worker"]["args"]]
-        pods[pod] = engine.up(pod, args, **set_up["cronflowd-worker"])
+        made = said("cronflowd", "token", "add", "role=worker", "worker=cronflowd-worker-*")
+        token = made.removeprefix("token\t").strip()
+        pods[pod] = engine.up(pod, args, TOKEN=token, **set_up["cronflowd-worker"])
     for pod in pods:
         assert said("cronflowd", "run", "--on", pod, "--", "id", "-u") == f"{USER}\n"
     assert [engine.stop(pod, pid) for pod, pid in pods.items()] == [0, 0]
