@@ -135,7 +135,9 @@ async def _who_makes(data: Path, monkeypatch: pytest.MonkeyPatch, question: str)
             make(source)
 
         monkeypatch.setattr(carried._Waiting, "make", note)
-        reply = await world.answers.handle(question, _Session(), world.core.now())
+        reply = await world.answers.handle(
+            question, Session(cast(Any, None), "here", "tcp"), world.core.now()
+        )
         return len(list(reply.rows)), threads
 
 
