@@ -11,10 +11,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cache
 
 from ..base.errors import Refusal
 from ..engine.state import State
-from ..tasks.options import KEEP, Keep
+from ..tasks.options import KEEP
 from ..tasks.task import Outcome
 
 
@@ -40,7 +41,7 @@ class Kept:
 
     def __init__(self, state: State, now: datetime, sizes: Mapping[int, int] | None = None) -> None:
         self._state, self._now = state, now
-        self._gone: dict[int, Keep] = {}  # of tasks that were removed
+        self._keep = cache(state.keep_of)
         self._going_on = frozenset(state.runs)
         self._rows: Counter[tuple[int, bool]] = Counter()  # seen, by task and whether it ran
         self._sizes = sizes or {}  # of outputs that memory does not hold, by run
@@ -69,11 +70,3 @@ class Kept:
     def is_limited(self, task_id: int) -> bool:
         """Whether anything of this task may be hidden."""
         return self._keep(task_id) != KEEP
-
-    def _keep(self, task_id: int) -> Keep:
-        if task := self._state.tasks.get(task_id):
-            return task.spec.options.keep or self._state.common.keep
-        if (keep := self._gone.get(task_id)) is None:
-            keep = self._state.changes.keep_of(task_id, self._state.default_tz) or self._state.common.keep
-            self._gone[task_id] = keep
-        return keep

@@ -251,6 +251,9 @@ class Engine:
             case o.AdmitRun() | o.BreakRun() | o.FireAfter():
                 judged, _ = state.to_judge.popitem(last=False)
                 return partial(state.to_judge.setdefault, judged)
+            case o.StartMember() | o.SkipMember() | o.StopMember() | o.EndFlow():
+                member, _ = state.flows.todo.popitem(last=False)
+                return partial(state.flows.todo.setdefault, member)
         alarms: Any = {kind: alarms for alarms, kind in self._alarms} | {o.MissBeat: state.beats.late}
         return alarms.get(type(order), state.due).set_aside()  # type: ignore[no-any-return]
 

@@ -15,7 +15,7 @@ from ..base.output import Line
 from ..base.walks import Numbered, Parted
 from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
-from ..tasks.options import COMMON, Common
+from ..tasks.options import COMMON, Common, Keep
 from ..tasks.targets import EVENTS
 from ..tasks.task import BY_HAND, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import facts as f
@@ -140,6 +140,12 @@ class Tables:
 
     def count_own(self) -> int:
         return len(self.tasks) - len(self.notices)
+
+    def keep_of(self, task_id: int) -> Keep:
+        """How much is kept of the history of a task; also of one that was removed, if that said so."""
+        task = self.tasks.get(task_id)
+        own = task.spec.options.keep if task else self.changes.keep_of(task_id, self.default_tz)
+        return own or self.common.keep
 
     def put(self, task: Task) -> None:
         """A task and its definition, into the tables by name."""

@@ -21,6 +21,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -175,7 +176,7 @@ class Sieve:
         self.history_bytes = history_bytes
         self.now = now  # the last record's time: the past is as old as the journal says
         self.bytes = 0  # kept so far
-        self._state, self._gone = state, dict[int, Keep]()  # of tasks that were removed
+        self._keep = cache(state.keep_of)
         self._deed_bytes = 0
         self._tally: Counter[tuple[int, bytes]] = Counter()  # of each task: runs, bytes of output, fires
         # Runs whose end is kept and whose beginning may stand in an older piece than their end.
@@ -220,15 +221,6 @@ class Sieve:
         fits = self.bytes + size <= self.history_bytes
         self.bytes += size * fits
         return fits
-
-    def _keep(self, task_id: int) -> Keep:
-        task = self._state.tasks.get(task_id)
-        if task:
-            return task.spec.options.keep or self._state.common.keep
-        if (keep := self._gone.get(task_id)) is None:
-            keep = self._state.changes.keep_of(task_id, self._state.default_tz) or self._state.common.keep
-            self._gone[task_id] = keep
-        return keep
 
 
 # --- writing history ------------------------------------------------------------------------------

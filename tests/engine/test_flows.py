@@ -553,3 +553,14 @@ def test_a_task_that_is_in_another_run_meanwhile_is_not_taken_into_an_older_one_
         life.says("FLOW c RETRY 1")
     life.ends("b")
     assert life.stands(2) == {"a": "ok", "b": "ok"}
+
+
+def test_what_follows_in_a_flow_and_is_refused_is_set_aside_alone() -> None:
+    """A full disk had the next moment of some other task set aside; without one, it ended the daemon."""
+    life = Life(["ADD name=a @on e a", "ADD name=b after=a @after b"])
+    life.line("FLOW a RUN")
+    back = life.engine.set_aside(life.engine.next_step(life.now))
+    assert back
+    assert life.pump() == []
+    back()
+    assert [line.split()[0] for _, line in life.pump()] == ["RUN"]

@@ -41,6 +41,7 @@ SAID: dict[str, list[str]] = {
     "SUMMARY": ["SUMMARY"],
     "GET": ["GET paris", "GET odd"],
     "RUN": ["RUN odd"],
+    "FLOW": ["FLOW last RUN", "FLOW", "FLOW last", "FLOW last RUNS"],
     "EMIT": ['EMIT deploy X="a \\" b"'],
     "TEMPLATE": ["TEMPLATE ADD nightly timeout=1h", "TEMPLATE LIST", "TEMPLATE REMOVE nightly"],
     "NOW": ["NOW name=sleeper type=sleep 60"],
