@@ -26,12 +26,13 @@ def deed_of(fact: Fact, at: datetime) -> Deed | None:
     if isinstance(fact, f.WorkerJoined):
         return af.SignedIn(fact.name, WORKER, fact.address, is_account=False)
     who = getattr(fact, "who", None)
-    if not who or isinstance(fact, f.BulkCarried | f.ChangeCarried):
+    if not who:
         return None
     if isinstance(fact, Asked):
         return _asked(fact, who, at)
-    verb, ref = _VERBS[type(fact)]
-    return af.Deed(who, verb, str(getattr(fact, ref)))
+    if row := _VERBS.get(type(fact)):  # others tell again what was done before
+        return af.Deed(who, row[0], str(getattr(fact, row[1])))
+    return None
 
 
 def _asked(fact: Asked, who: str, at: datetime) -> af.Deed | None:
@@ -46,6 +47,7 @@ def _asked(fact: Asked, who: str, at: datetime) -> af.Deed | None:
 
 _VERBS: dict[type[Fact], tuple[str, str]] = {
     f.RunQueued: ("RUN", "task"), f.RunStopping: ("CANCEL", "run"), f.EventEmitted: ("EMIT", "event"),
+    f.FlowStarted: ("FLOW", "name"), f.FlowRetried: ("FLOW", "flow"), f.FlowStopping: ("FLOW", "flow"),
     af.AccountSet: ("USER", "name"), af.AccountRemoved: ("USER", "name"),
     af.TokenAdded: ("TOKEN", "id"), af.TokenRevoked: ("TOKEN", "id"),
     af.SecretPut: ("SECRET", "name"), af.SecretRemoved: ("SECRET", "name"),
