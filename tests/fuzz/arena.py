@@ -33,7 +33,7 @@ from cronflowd.engine import orders as o
 from cronflowd.host import passwords
 from cronflowd.net import workers
 from cronflowd.net.clients import Session
-from tests.fuzz.scripts import CLIENTS, WORKERS, Step, format_step
+from tests.fuzz.scripts import ROLES, WORKERS, Step, format_step
 from tests.lib.harness import Wire, World, _run_here
 
 FILE_TOKEN = "file-token"
@@ -59,6 +59,12 @@ class Bugs(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info or "bug" in record.getMessage():
             self.found.append(logging.Formatter().format(record))
+
+
+class LocalWire(Wire):
+    """A connection on the unix socket."""
+
+    kind = "unix"
 
 
 class Arena(World):
@@ -88,7 +94,7 @@ class Arena(World):
 
     def _let_in(self) -> None:
         """Accounts and tokens of every role."""
-        for name in CLIENTS[1:]:
+        for name in ROLES:
             password = CHEAP.hash(f"password-{name}")
             self.core.submit(o.SetAccount(name, {"role": name, "password": password}, True))
             digest = hashlib.sha256(f"token-{name}".encode()).hexdigest()
@@ -149,14 +155,22 @@ class Arena(World):
         if is_new:
             self.names[step.who] = set()
         self.names[step.who].update(re.findall(r'name="?([\w.-]+)', step.data.decode("latin-1")))
-        wire = self._wire(step.kind, step.who)
-        if is_new and step.kind == "C" and step.who != "stranger" and step.data[:1].isalpha():
+        wire = self._local_wire() if step.who == "somebody" else self._wire(step.kind, step.who)
+        if is_new and step.who in ROLES and step.data[:1].isalpha():
             wire.say(f"AUTH token-{step.who}")
         if match := re.search(rb"nonce=([0-9a-f]+)", step.data):
             self.nonces[step.who] = match[1].decode()
         if step.data:
             wire._to_server += step.data
             wire._arrive()
+
+    def _local_wire(self) -> Wire:
+        """The end of somebody whom the kernel knows and we do not."""
+        if found := self._wires.get(("C", "somebody")):
+            return found
+        wire = self._wires["C", "somebody"] = LocalWire("unix:pid=1,uid=4711")
+        self._connections.start_soon(self._serve_client, wire)
+        return wire
 
     def _prove(self, wire: Wire, name: str, nonce: str) -> None:
         """As a worker does that has the token of this name."""
@@ -189,6 +203,8 @@ class Arena(World):
             assert late or self.held.get(fact.run) in (None, *names), told
         if isinstance(fact, f.WorkerJoined) and self.asks:
             assert fact.name == self.name, told
+        if who == "somebody":
+            assert kind in SEEN, told
         if not self.asks:
             return
         if who == "stranger":

@@ -24,7 +24,8 @@ from cronflowd.ask.parsers import RUN_STATES, TASK_STATES
 from cronflowd.tasks.kinds import TYPES
 from cronflowd.tasks.options import RULES
 
-CLIENTS = ("stranger", "viewer", "user", "operator", "admin")
+ROLES = ("viewer", "user", "operator", "admin")
+CLIENTS = ("stranger", "somebody", *ROLES)  # the second is a user of the machine, on the unix socket
 WORKERS = ("w1", "w2", "nobody")  # the last one has no token, the others one for their name
 MOST_STEPS = 40
 
@@ -90,13 +91,13 @@ ZONES = ["UTC", "Europe/Paris", "Etc/GMT+12", "../UTC", "Nowhere/Land", "Asia/Ka
 RUNS = ["1", "2", "3", "4", "5", "12", "999999"]
 WORDS: dict[str, list[str]] = {
     "REF": [*NAMES, "1", "2", "3", "4", "tag=t", "name=*"], "STATE": [*RUN_STATES, *TASK_STATES],
-    "TAG": ["t", "u"], "NAME": NAMES, "GLOB": ["*", "a*", "[ab]", "w*", "[" * 50], "OWNER": CLIENTS,
+    "TAG": ["t", "u"], "NAME": NAMES, "GLOB": ["*", "a*", "[ab]", "w*", "[" * 50], "OWNER": [*ROLES],
     "N": ["0", "1", "2", "5", "100", "1000", "1000000"], "TIME": TIMES, "DURATION": TIMES, "ZONE": ZONES,
     "WORKER": ["w1", "w2", "local"], "RUN": RUNS, "FILE": ["tasks.db", "x.db", "../x.db", "a.tar", "journal"],
     "LINE": ["* * * * * x", "@daily y", "A=1", "MAILTO=a@b.c", "5 4 * * sun root z"], "EVENT": ["e", "f"],
     "SCHEDULE": SCHEDULES, "COMMAND": COMMANDS, "TEXT": ["hello", '"a b"'], "STATUS": ["0", "1", "255"],
-    "TARGET": ["mail:a@b.c", "http://127.0.0.1:1/", "shell:x", "file:///etc/passwd"], "ROLE": list(CLIENTS),
-    "TOKEN": ["file-token", "token-viewer", "token-admin", "secret", "f" * 64], "USER": list(CLIENTS),
+    "TARGET": ["mail:a@b.c", "http://127.0.0.1:1/", "shell:x", "file:///etc/passwd"], "ROLE": list(ROLES),
+    "TOKEN": ["file-token", "token-viewer", "token-admin", "secret", "f" * 64], "USER": list(ROLES),
     "PASSWORD": ["password-user", "password-admin", "wrong"], "WORD": ["password-new", "short"],
     "ADDRESS": ["a@b.c"], "ID": ["1", "2", "9"], "REV": ["1", "2"], "@REV": ["@1", "@2", "@0"],
     "VALUE": ["v", "secret value"], "DIRECTORY": ["/usr/share/zoneinfo", "/", "."], "VERB": list(VERBS),
@@ -110,7 +111,7 @@ OPTIONS: dict[str, list[str]] = {
     "after": ["a", "b", "a,b", "c", "a,a", ",".join("abc" * 60)], "type": list(TYPES), "tz": ZONES,
     "payload": JSON, "notify": WORDS["TARGET"], "count": WORDS["N"],
     "tags": ["t", "t,u", ",".join(["t"] * 40)],
-    "owner": list(CLIENTS), "from": ["a", "tpl"], "paused": ["yes", "no"], "replace": ["yes", "no"],
+    "owner": list(ROLES), "from": ["a", "tpl"], "paused": ["yes", "no"], "replace": ["yes", "no"],
     "timeout": TIMES, "grace": TIMES, "jitter": TIMES, "spread": TIMES, "start": TIMES, "end": TIMES,
     "env.A": ["1", "secret:a", "{{secret:a}}"], "header.X": ["1", "{{secret:a}}"], "name": NAMES,
 }  # fmt: skip

@@ -66,7 +66,7 @@ def test_what_was_found_once_is_never_found_again(path: Path, tmp_path: Path) ->
 
 
 @seed(1)
-@settings(max_examples=12, database=None, phases=[Phase.generate], suppress_health_check=QUIETLY)
+@settings(max_examples=8, database=None, phases=[Phase.generate], suppress_health_check=QUIETLY)
 @given(st.integers(0, 1 << 32))
 def test_whatever_is_said_on_either_port_breaks_nothing(number: int) -> None:
     """As every role, before and after AUTH, over restarts: the same few each time, so green stays green."""

@@ -24,7 +24,8 @@ class Choices(Random):
         return int.from_bytes(taken) & ((1 << bits) - 1)
 
     def random(self) -> float:
-        return self.getrandbits(16) / 65_536
+        # What happens seldom never happens where there is nothing left to choose by.
+        return self.getrandbits(16) / 65_536 if self._left else 0.99
 
 
 def main() -> None:

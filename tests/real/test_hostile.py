@@ -18,8 +18,8 @@ from tests.real.running import PATIENCE_S, ROOT, Daemon, StartDaemon, wait_until
 
 pytestmark = pytest.mark.real
 LONG = bool(os.environ.get("CRONFLOWD_LONG"))
-LINES = 1_000_000 if LONG else 20_000
-WARM_UP = 10_000
+LINES = 1_000_000 if LONG else 10_000
+WARM_UP = 5_000
 MOST_GROWTH_KIB = 16 * 1024
 TOKEN = "f00d" * 16
 
