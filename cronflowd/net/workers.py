@@ -546,7 +546,8 @@ class Batch:
         rtt_s = _parse_rtt(values["rtt"]) if "rtt" in values else None
         if "now" in values:
             self.link.compare_clocks(_parse_now(values["now"]), rtt_s)
-        self.link.send("OK")
+        seal = self.link.seal
+        self.link.send(f"OK n={seal.count}" if seal else "OK")
 
     def _bye(self, rest: str) -> None:
         self._submit(o.DismissWorker(self.link.name))

@@ -166,6 +166,8 @@ class Agent:
                 self._kill(rest)
             elif verb == "OK" and self.link and self.link.unanswered:
                 said_at, taken = self.link.unanswered.popleft()
+                if self.link.check and rest.startswith("n="):
+                    self.link.is_doubtful |= rest != f"n={self.link.check.last}"
                 self.link.rtt_s = max(0.0, self.link.heard_at - said_at)
                 self._confirm(taken)
             elif verb == "ERR":
