@@ -321,6 +321,7 @@ class Admission:
             record = {key: value for key, value in order.record.items() if key != "owner"}
             order = msgspec.structs.replace(order, record=record | ({"owner": owner} if owner else {}))
         if session.rank < OPERATOR:
+            self._check_user(session, order)
             try:
                 order = keep_to_own(state, order, session.account)
             except Refusal as refusal:
@@ -349,6 +350,16 @@ class Admission:
     def _check_gives_away(self, session: Session, order: Any) -> None:
         if session.rank < ADMIN:
             needs = f"owner= takes the role admin; you are {session.role}"
+            raise self._deny(session, needs, ref_of(order))
+
+    def _check_user(self, session: Session, order: Any) -> None:
+        """Raises Refusal where somebody would run as another user, who may see and do what he may not."""
+        if isinstance(order, o.AddTask):
+            user = order.spec.options.user
+        else:
+            user = (getattr(order, "words", None) or getattr(order, "record", None) or {}).get("user", "")
+        if user and user != session.account:
+            needs = f"user= with another name than yours takes the role operator; you are {session.role}"
             raise self._deny(session, needs, ref_of(order))
 
     def _deny(self, session: Session, why: str, ref: str) -> Refusal:

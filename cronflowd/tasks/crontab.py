@@ -403,6 +403,8 @@ def is_written(line: Entry, spec: TaskSpec, settings: Mapping[str, str], tz: str
 
     Who is mailed does not count: nobody wants a command to run twice because somebody else is told.
     """
+    if line.options.get("user", "") != spec.options.user:
+        return False
     before = {name: value for name, value in settings.items() if name != "MAILTO"}
     _, *texts = Writer(tz, before).lines(Task(untold(spec)))
     found = [parse_line(text, before) for text in texts]
@@ -418,7 +420,8 @@ def untold(spec: TaskSpec) -> TaskSpec:
 def _meaning(line: Line) -> object:
     if not isinstance(line, Entry):
         return line
-    return line.schedule, line.command, {key: text for key, text in line.options.items() if key != "notify"}
+    options = {key: text for key, text in line.options.items() if key not in ("notify", "user")}
+    return line.schedule, line.command, options
 
 
 _BOUNDS = ("start", "end", "count", "spread", "skip", "after")  # without them it would run at other times
