@@ -32,7 +32,18 @@ from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
 from ..tasks.kinds import TYPES
 from ..tasks.options import Common, format_options, masked
 from ..tasks.reasons import in_words
-from ..tasks.task import HELD, RECORD_TEXTS, WAITING, Failure, Outcome, Run, Task, TaskSpec, read_record
+from ..tasks.task import (
+    HELD,
+    RECORD_TEXTS,
+    WAITING,
+    Failure,
+    Outcome,
+    Run,
+    Task,
+    TaskSpec,
+    Worker,
+    read_record,
+)
 from . import questions as q
 from .kept import Kept, about
 from .revisions import find_revision
@@ -537,11 +548,17 @@ def list_workers(
             worker.slots, len(worker.runs),
             ",".join(f"{key}={value}" for key, value in sorted(worker.labels.items())),
             worker.since_at, last_seen(worker.name) or worker.since_at, worker.address,
-            ",".join(sorted(worker.can)),
+            ",".join(_told_can(worker)),
         )
         for worker in workers
     ]  # fmt: skip
     return Reply("", {}, WORKER_COLUMNS, rows, "rows")
+
+
+def _told_can(worker: Worker) -> Iterator[str]:
+    """What it can do, and then as whom besides: not each with each."""
+    yield from sorted(work for work in worker.can if "@" not in work)
+    yield from sorted({f"user:{work.partition('@')[0]}" for work in worker.can if "@" in work})
 
 
 def list_types(state: State) -> Reply:
@@ -549,7 +566,7 @@ def list_types(state: State) -> Reply:
     here = sorted(
         (worker for worker in state.workers.values() if worker.connected), key=lambda each: each.name
     )
-    named = sorted({work for worker in here for work in worker.can} - set(TYPES))
+    named = sorted({work for worker in here for work in worker.can if "@" not in work} - set(TYPES))
 
     def rows() -> Iterator[Row | None]:
         for kind in in_slices((*TYPES, *named)):

@@ -8,6 +8,7 @@ from .errors import Refusal
 from .text import escape
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_USER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,63}")
 _LABEL = re.compile(r"([A-Za-z0-9._/-]{1,64})=([A-Za-z0-9._/-]{1,64})")
 _MAIL_ADDRESS = re.compile(
     r"(?!\.)[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*"
@@ -52,6 +53,13 @@ def check_tag(tag: str) -> None:
 def check_account_name(name: str) -> None:
     """Raises Refusal (`bad-option`) unless an account or a token may be called so."""
     _check_form(name, "account name")
+
+
+def check_user_name(name: str) -> None:
+    """Raises Refusal (`bad-option`) unless a user of a machine may be called so."""
+    if not _USER_NAME.fullmatch(name):
+        what = "a user's name: a letter or `_`, then letters, digits, `.`, `_` or `-`"
+        raise Refusal("bad-option", f'"{escape(name[:80])}" is not {what}')
 
 
 def check_secret_name(name: str) -> None:

@@ -162,7 +162,8 @@ def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
     restore.add_argument("file", metavar="FILE", type=Path, help="what BACKUP has written")
     restore.add_argument("--force", action="store_true", help="move aside what stands in the directory")
     init = add("init", _init, help="make the secret for --token-file, and the key of secrets")
-    for each in (restore, init):
+    key = add("key", _show_key, help="show the public key of --sign-orders, for --order-key of workers")
+    for each in (restore, init, key):
         _add_flag(each, next(row for row in config.table(Settings) if row.field == "data"))
     certs = add("certs", _make_certs, help="make a private authority, and certificates for --tls-cert")
     certs.add_argument("directory", metavar="DIR", type=Path, help="where they are written")
@@ -275,6 +276,13 @@ def _init(parsed: argparse.Namespace) -> int:
     if not (data / vault.KEY_NAME).exists():  # the first SECRET PUT may have made it
         vault.make_key(data / vault.KEY_NAME)
     print(data / TOKEN_NAME)
+    return Exit.OK
+
+
+def _show_key(parsed: argparse.Namespace) -> int:
+    from ..host import order_key
+
+    print(order_key.public_key(_load(Settings, parsed).data))
     return Exit.OK
 
 

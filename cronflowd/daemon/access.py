@@ -26,16 +26,17 @@ from ..ask.accounts import check_password
 from ..ask.commands import Verb
 from ..base.addresses import origin
 from ..base.errors import Refusal
+from ..base.proofs import Sign, key_name, key_of
 from ..base.replies import Reply
 from ..engine import orders as o
 from ..engine.access import ADMIN, FILE_ADMIN, OPERATOR, RANK, ROLES, WORKER, may_bear, name_of
-from ..engine.access_facts import TokenAdded
 from ..engine.accounts import keep_to_own, owner_of
 from ..engine.rules import Decision, ref_of
 from ..engine.state import State
 from ..host.passwords import hash_password, is_password, make_password
 from ..host.secrets import matches, new_token
 from ..net.clients import Session
+from ..net.hello import Bearer
 from ..net.workers import Link
 from ..tasks.task import TaskSpec
 from .strangers import Stranger, Strangers
@@ -81,10 +82,11 @@ class Admission:
         self.core = core
         self.max_failures = 10  # wrong words of one address, after which each ends its connection
         self.max_locked_lines = 100  # a second of one address, before anybody there is known
+        self.requires_proof = False  # workers prove that they have a token; token= is not taken
+        self.sign: Sign | None = None  # what signs orders, where they are
         self.wrong_words = self.lines_refused = 0  # ever
         self._sessions: set[Session] = set()
         self._strangers = Strangers()
-        self._bearers: dict[str, str] = {}  # of workers: the digest of the token that each came in by
         self._comparing = trio.CapacityLimiter(COMPARING)
         self._changed = trio.Event()  # some session has an end that is nearer, or a refusal was not told
 
@@ -237,34 +239,53 @@ class Admission:
     @property
     def asks_workers(self) -> bool:
         """Whether a worker that comes over TCP has to show a token."""
-        return self.core.asks_tcp or bool(self.core.tokens)
+        return self.core.asks_tcp or bool(self.core.tokens) or self.requires_proof
 
-    def worker_token(self, word: str) -> TokenAdded | bool:
-        """The token that this word is; True for one of the token file, whose worker may bear any name."""
+    def worker_token(self, word: str) -> Bearer | None:
+        """Whose token this word is, if it counts; one of the token file lets in under any name."""
+        if matches(self.core.tokens, word.encode(errors="replace")):
+            return Bearer(key_of(word.encode()))
+        return self._made_for_worker(self.core.state.access.by_digest.get(_digest(word), 0))
+
+    def worker_key(self, name: str) -> Bearer | None:
+        """Whose token a proof is meant to be of, if it counts."""
+        for key in map(key_of, self.core.tokens):
+            if key_name(key) == name:
+                return Bearer(key)
+        return self._made_for_worker(self.core.state.access.by_key.get(name, 0))
+
+    def _made_for_worker(self, token_id: int) -> Bearer | None:
         access = self.core.state.access
-        token = access.tokens.get(access.by_digest.get(_digest(word), 0))
-        if token and token.role == WORKER and access.is_valid(token, self.core.now()):
-            return token
-        return matches(self.core.tokens, word.encode(errors="replace"))
+        token = access.tokens.get(token_id)
+        if token is None or token.role != WORKER or not access.is_valid(token, self.core.now()):
+            return None
+        return Bearer(bytes.fromhex(token.digest), token)
 
-    def admit_worker(self, word: str | None, name: str, address: str) -> None:
-        """Raises Refusal unless a worker that shows this may come in and be called so."""
-        if word is None:
-            raise Refusal("auth-required", "HELLO needs token= here")
-        stranger, token = self._strangers.at(origin(address)), self.worker_token(word)
-        if not token:
+    def admit_worker(self, bearer: Bearer | None, name: str, address: str) -> None:
+        """Raises Refusal unless a worker that has shown this may come in and be called so."""
+        stranger, who = self._strangers.at(origin(address)), ""
+        if bearer is None:
             self.wrong_words += 1
             self._strangers.failed(stranger, None)
-            why, who = "the token is not the right one", ""
-        elif isinstance(token, TokenAdded) and not may_bear(token, name):
-            why, who = f"the token is for workers called {token.worker}", name_of(token)
+            why = "the token is not the right one"
+        elif bearer.token and not may_bear(bearer.token, name):
+            why, who = f"the token is for workers called {bearer.token.worker}", name_of(bearer.token)
         else:
-            links = self.core.links
-            self._bearers = {each: digest for each, digest in self._bearers.items() if each in links}
-            self._bearers[name] = _digest(word)
             return
         self._refused(address, origin(address), "HELLO", name, why, who)
         raise Refusal("denied", why)
+
+    def worker_came(self, bearer: Bearer, name: str, address: str) -> None:
+        self._note(o.SignIn(name, WORKER, address, bearer.token.id if bearer.token else 0, False))
+
+    def order_refused(self, name: str, address: str, run: str, why: str) -> None:
+        """A worker did not take an order for ours, or for one that it carries out."""
+        self._refused(address, origin(address), "ORDER", run, why, name)
+
+    def _end_workers(self, keys: set[bytes]) -> None:
+        """Ends the connections that these tokens let in; their runs have their lease."""
+        for link in [each for each in self.core.links.values() if each.bearer and each.bearer.key in keys]:
+            link.end("its token counts no more")
 
     def penalty_s(self, address: str) -> float:
         """How long an address waits to be told that a worker is refused, which does not wait for ever."""
@@ -300,6 +321,7 @@ class Admission:
             record = {key: value for key, value in order.record.items() if key != "owner"}
             order = msgspec.structs.replace(order, record=record | ({"owner": owner} if owner else {}))
         if session.rank < OPERATOR:
+            self._check_user(session, order)
             try:
                 order = keep_to_own(state, order, session.account)
             except Refusal as refusal:
@@ -328,6 +350,16 @@ class Admission:
     def _check_gives_away(self, session: Session, order: Any) -> None:
         if session.rank < ADMIN:
             needs = f"owner= takes the role admin; you are {session.role}"
+            raise self._deny(session, needs, ref_of(order))
+
+    def _check_user(self, session: Session, order: Any) -> None:
+        """Raises Refusal where somebody would run as another user, who may see and do what he may not."""
+        if isinstance(order, o.AddTask):
+            user = order.spec.options.user
+        else:
+            user = (getattr(order, "words", None) or getattr(order, "record", None) or {}).get("user", "")
+        if user and user != session.account:
+            needs = f"user= with another name than yours takes the role operator; you are {session.role}"
             raise self._deny(session, needs, ref_of(order))
 
     def _deny(self, session: Session, why: str, ref: str) -> Refusal:
@@ -408,10 +440,8 @@ class Admission:
     def revoke_token(self, order: o.RevokeToken, session: Session) -> Reply:
         token = self.core.state.access.tokens.get(order.token)
         reply = self._change(order, session, lambda each: token is not None and each.digest == token.digest)
-        for name in [name for name, digest in self._bearers.items() if token and digest == token.digest]:
-            if link := self.core.links.get(name):
-                link.outbox.cut("its token was revoked")
-                link.scope.cancel()
+        if token:
+            self._end_workers({bytes.fromhex(token.digest)})
         return reply
 
     def _change(
@@ -426,9 +456,10 @@ class Admission:
 
     def take_tokens(self, tokens: tuple[bytes, ...]) -> None:
         """The token file was read again: whoever came in by a line that it has no more is sent away."""
-        gone = {hashlib.sha256(token).hexdigest() for token in set(self.core.tokens) - set(tokens)}
+        gone = {key_of(token) for token in set(self.core.tokens) - set(tokens)}
         self.core.tokens = tokens
-        self._end(None, lambda each: each.digest in gone)
+        self._end(None, lambda each: bytes.fromhex(each.digest) in gone)
+        self._end_workers(gone)
 
     def _end(self, by: Session | None, concerns: Callable[[Session], bool]) -> None:
         """Ends the sessions that a change concerns; the one that made it after its answer."""

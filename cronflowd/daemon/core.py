@@ -155,6 +155,10 @@ class Core:
         """The wall clock, as the core's one clock reads it."""
         return self.clock.now()
 
+    def steady_s(self) -> float:
+        """Seconds since some moment, whatever the wall clock is set to."""
+        return self.clock.steady_s()
+
     def submit(self, order: Any, who: str | None = None, now: datetime | None = None) -> Decision:
         """Decides and applies one order; `who` gave it. Raises Refusal, and then nothing has changed.
 

@@ -86,7 +86,7 @@ class Import:
         if question.is_replace:
             self._replaced.add(spec.name)
         notes = [("differs", text) for text in line.differences]
-        notes += self._differs(spec.name, crontab.common_differences(self._settings))
+        notes += self._differs(spec.name, crontab.common_differences(self._settings, bool(spec.options.user)))
         notes += [("warning", text) for text in line.warnings]
         return _with(reply, notes + [("command", spec.command)] * question.is_dry)
 

@@ -113,6 +113,11 @@ class Daemon:
             max_outbox=settings.max_outbox,
         )
         self.answers = Answers(self.core, settings.data)
+        self.core.admission.requires_proof = settings.require_proof
+        if settings.sign_orders:
+            from ..host.order_key import read_signer  # its library takes 30 ms and some MiB
+
+            self.core.admission.sign = read_signer(settings.data)
         self._tls = _read_tls(settings)
         self._zones_read = trio.Event()
         self.compactor = upkeep.Compactor(

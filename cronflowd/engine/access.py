@@ -16,6 +16,7 @@ import msgspec
 from attrs import Factory, define, field
 
 from ..base.errors import Refusal
+from ..base.proofs import name_of_digest
 from . import access_facts as af
 from . import facts as f
 
@@ -64,6 +65,7 @@ class Access:
     tokens: dict[int, af.TokenAdded] = Factory(dict)
     secrets: dict[str, af.SecretPut] = Factory(dict)
     by_digest: dict[str, int] = Factory(dict)  # tokens, by the SHA-256 of the word
+    by_key: dict[str, int] = Factory(dict)  # and by which of them a proof is meant to be of
     by_uid: dict[int, str] = Factory(dict)
     next_token: int = 1
     vault: Vault = field(factory=NoVault, eq=False)
@@ -169,11 +171,13 @@ def _token_added(state: Any, fact: af.TokenAdded, at: datetime, seq: int) -> Non
     access: Access = state.access
     access.tokens[fact.id] = _unsigned(fact)
     access.by_digest[fact.digest] = fact.id
+    access.by_key[name_of_digest(fact.digest)] = fact.id
     access.next_token = max(access.next_token, fact.id + 1)
 
 
 def _forget_token(access: Access, token: int) -> None:
-    del access.by_digest[access.tokens.pop(token).digest]
+    digest = access.tokens.pop(token).digest
+    del access.by_digest[digest], access.by_key[name_of_digest(digest)]
 
 
 def _signed_in(state: Any, fact: af.SignedIn, at: datetime, seq: int) -> None:

@@ -28,7 +28,7 @@ from ..tasks.kinds import CONTROL
 from ..tasks.options import DEFAULTS, set_options
 from ..tasks.reasons import code_of, in_words, shortened
 from ..tasks.targets import AT_EACH_END, BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
-from ..tasks.task import Failure, Task, TaskSpec, Told, make_spec
+from ..tasks.task import Failure, Task, TaskSpec, Told, make_spec, tell_work
 from . import facts as f
 from .lanes import accepts
 from .ledger import RAN
@@ -70,11 +70,12 @@ def notes(
     """What whoever defines a task is told at once: that no connected worker is one for it, or its notify=."""
     rows: list[Row] = []
     if is_work and not _can(state, spec.work):
-        rows.append(("note", f"no connected worker can do {spec.work}: its runs wait for one"))
+        rows.append(("note", f"no connected worker can do {tell_work(spec.work)}: its runs wait for one"))
     elif is_on and spec.options.on not in ("any", "all") and not _is_here(state, spec):
         _, label, name = spec.options.on.rpartition("label:")
         whose = f"with the label {name}" if label else f"called {name}"
-        rows.append(("note", f"no connected worker {whose} can do {spec.work}: its runs wait for one"))
+        work = tell_work(spec.work)
+        rows.append(("note", f"no connected worker {whose} can do {work}: its runs wait for one"))
     for name in spec.options.secrets:
         if name not in state.access.secrets:
             text = f"the secret {name} has no value yet: runs that need it fail until SECRET PUT {name}"

@@ -307,6 +307,17 @@ class ReportEnded(Order):
     began: bool = False  # that it had started was reported with it
 
 
+class ReportRefused(Order):
+    """A worker does not carry out an order: it is not as it was sent, or against that worker's rules."""
+
+    worker: str
+    run: int
+    attempt: int
+    code: str
+    why: str
+    holds: bool  # it has that attempt from another order, and goes on with it
+
+
 # --- from the daemon ---
 
 

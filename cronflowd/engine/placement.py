@@ -15,7 +15,7 @@ from typing import Any
 from ..base.text import format_option, format_time, format_written
 from ..tasks.options import DEFAULTS
 from ..tasks.reasons import reason
-from ..tasks.task import Run, Task, TaskSpec, Worker
+from ..tasks.task import Run, Task, TaskSpec, Worker, tell_work
 from . import facts as f
 from .dependencies import standing
 from .lanes import accepts
@@ -145,6 +145,8 @@ def _run_head(
     if timeout_s:
         # Not `g`: a shell cannot count with 1.2e+06.
         words.append("timeout=" + f"{timeout_s:.3f}".rstrip("0").rstrip("."))
+    if options.user:
+        words.append(f"user={options.user}")
     if options.cwd:
         words.append(format_option("cwd", options.cwd))
     words += [form(f"env.{name}", value) for name, value in options.env]
@@ -178,7 +180,7 @@ def why_waiting(run: Run, state: State) -> str:
     able = [worker for worker in state.workers.values() if accepts(worker, run.spec.work, run.on)]
     if not able:
         where = "" if run.on == "any" else f" and is on={run.on}"
-        return f"a worker that can do {run.spec.work}{where} (none is known)"
+        return f"a worker that can do {tell_work(run.spec.work)}{where} (none is known)"
     if not any(worker.connected for worker in able):
         return f"worker {able[-1].name}, which is away" if len(able) == 1 else "a worker; all are away"
     if not any(worker.takes_runs for worker in able):

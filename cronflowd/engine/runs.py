@@ -365,6 +365,18 @@ def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> 
     return Decision(_end(state, run, how, order.exit, why, now, began), None, ack)
 
 
+def _refused(state: State, order: o.ReportRefused, now: datetime, limits: Limits) -> Decision:
+    ack = [] if order.holds else [(order.worker, f"ACK {order.run} {order.attempt}")]
+    run = held_run(state, order.worker, order.run, order.attempt)
+    if run is None:
+        return Decision([], None, ack)
+    text = hidden(state.access, run, order.why) if run.given else order.why
+    why = shortened(reason("refused", worker=order.worker, how=order.code, text=text))
+    if order.holds:
+        return Decision([remark(run, in_words(why))])
+    return Decision(_end(state, run, run.ends_as or "failed", None, why, now), None, ack)
+
+
 def held_run(state: State, worker: str, run_id: int, attempt: int) -> Run | None:
     run = state.runs.get(run_id)
     held = run and run.state in HELD and run.attempt == attempt and run.worker == worker
@@ -438,4 +450,5 @@ RUNS: Rules = {
     o.ReportStarted: Rule(_started),
     o.ReportOutput: Rule(_output),
     o.ReportEnded: Rule(_done),
+    o.ReportRefused: Rule(_refused),
 }

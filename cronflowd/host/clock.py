@@ -33,6 +33,12 @@ def wall_now() -> datetime:
     return EPOCH + timedelta(milliseconds=time.time_ns() // 1_000_000)
 
 
+def steady_now() -> float:
+    """Seconds since some moment that nobody can set; those in suspend are counted."""
+    # Slewed just as the wall clock is, so that the two part only when that one is set.
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class _Itimerspec(ctypes.Structure):
     """struct itimerspec: the interval, which stays zero, and the moment."""
 
@@ -58,9 +64,8 @@ class Clock:
         return wall_now()
 
     def steady_s(self) -> float:
-        """Seconds since some moment that nobody can set; those in suspend are counted."""
-        # Slewed just as the wall clock is, so that the two part only when that one is set.
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        """As `steady_now`."""
+        return steady_now()
 
     async def wait_until(self, at: datetime | None) -> bool:
         """Wait for a time, None for ever; True when the clock was set. One task waits at a time."""

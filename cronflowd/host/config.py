@@ -25,8 +25,9 @@ import attrs
 from attrs import evolve, field, frozen
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..base.names import check_mail_address, check_worker_name, parse_label
+from ..base.names import check_mail_address, check_user_name, check_worker_name, parse_label
 from ..schedules.zones import parse_duration, parse_zone
+from ..tasks.kinds import TYPES
 from ..tasks.options import Keep, Retry, parse_keep, parse_retry, parse_timeout
 from ..tasks.targets import Target, parse_limit, parse_target
 
@@ -303,6 +304,12 @@ class Settings(Common):
     require_auth: bool = setting(
         SWITCH, "false", "whoever comes has to say who it is, also from this machine and over the unix socket"
     )
+    require_proof: bool = setting(
+        SWITCH, "false", "workers prove that they have a token (nonce=); token= is not taken"
+    )
+    sign_orders: bool = setting(
+        SWITCH, "false", "sign orders with DATA/order.key, made at first use; see `cronflowd key`"
+    )
     check_config: bool = setting(
         SWITCH, "false", "read the settings, tell what is wrong, exit", sources="flag"
     )
@@ -439,6 +446,21 @@ class WorkerSettings(Dialling):
         "cronflowd@ and the host's name",
         "the sender of emails",
         make=lambda _: f"cronflowd@{_host_name().replace('_', '-')}",
+    )
+    order_key: Path | None = setting(
+        FILE, None, "what `cronflowd key` shows: no order runs that is not signed by that key"
+    )
+    allow_command: tuple[str, ...] = setting(
+        Kind("GLOB", str), "none", "commands that it runs, and no others; repeatable", many=True
+    )
+    allow_type: tuple[str, ...] = setting(
+        _one_of("TYPE", *TYPES), "none", "types that it runs, and no others; repeatable", many=True
+    )
+    users: tuple[str, ...] = setting(
+        _checked("USER", check_user_name),
+        "none",
+        "whom tasks may run as with user=, where the worker is root; else its own user alone",
+        many=True,
     )
     silent_after_s: float = setting(
         TIME("50ms", "30d"), "5m", "a daemon that is silent for so long has --silent-hook run"

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -26,13 +27,25 @@ from attrs import define, field
 from msgspec.structs import replace
 
 from ..base.errors import Refusal
-from ..base.names import check_worker_name, parse_label
 from ..base.output import parse_line, size_of
+from ..base.proofs import DAEMON, WORKER, Seal
 from ..base.replies import format_refusal
 from ..base.text import escape, readable, split_options, unescape
 from ..engine import orders as o
-from ..tasks.options import parse_count
 from ..tasks.reasons import Reason, in_words, reason
+from .hello import (
+    MAX_RUNNING,
+    MAX_SLOTS,
+    Admits,
+    Bearer,
+    challenge,
+    name_in,
+    parse_held,
+    parse_hello,
+    shows_proof,
+    split_hello,
+    split_proof,
+)
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection
 from .outbox import Gate, Outbox
@@ -43,26 +56,11 @@ log = logging.getLogger("cronflowd.workers")
 
 HELLO_WITHIN_S = 10.0
 MAX_HELLO_BYTES = 1024  # before authentication, where that is asked for
-MAX_SLOTS = 10_000
-MAX_LABELS = 64
-MAX_INSTANCE = 64
 FAREWELL_S = 1.0
-MAX_RUNNING = 1_000_000
-MAX_HELD_LINES = 1000  # that follow HELLO with more of running=
 MAX_OWED_BYTES = 1 << 20  # a worker that is owed more is given no more runs until it has taken that
 BEATS_MISSED = 3
 SLICE_LINES = 200  # after so many reports the others have their turn
 MAX_OFFSET_S = 2.0  # a worker's clock that is less wrong is not worth a word
-
-
-class Admits(Protocol):
-    """Who may be a worker."""
-
-    @property
-    def asks_workers(self) -> bool: ...
-    def worker_token(self, word: str) -> object: ...
-    def admit_worker(self, word: str | None, name: str, address: str) -> None: ...
-    def penalty_s(self, address: str) -> float: ...
 
 
 class Dispatch(Protocol):
@@ -72,15 +70,13 @@ class Dispatch(Protocol):
     links: dict[str, Link]
     rivals: Rivals
     last_seq: int
-
-    @property
-    def admission(self) -> Admits: ...
-
     heartbeat_s: float
     kill_grace_s: float
     max_outbox: int
     dropped: dict[tuple[int, int], int]
 
+    @property
+    def admission(self) -> Admits: ...
     @property
     def lease_s(self) -> float: ...
     @property
@@ -94,6 +90,7 @@ class Dispatch(Protocol):
     def wake(self) -> None: ...
     def hold_back(self, worker: str, full: bool = True) -> None: ...
     def look(self) -> datetime: ...
+    def steady_s(self) -> float: ...
     def touch(self, link: Link) -> None: ...
 
 
@@ -116,12 +113,16 @@ class Link:
     is_held_back: bool = False  # it is given no more runs until it has taken what it is owed
     offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
     rtt_s: float | None = None  # what it measured from one BEAT to the answer
+    bearer: Bearer | None = None  # whose token it showed, if it did
+    seal: Seal | None = None  # puts on its orders what shows that they are ours, where it proved itself
     most_owed: int = field(init=False)  # bytes that may wait for it while it is given runs, and listened to
 
     def send(self, line: str) -> None:
         """Queues a line; it leaves when all that was decided up to now is on disk."""
         if not self.pending:
             self.core.touch(self)
+        if self.seal and line.startswith(("RUN ", "KILL ")):
+            line = self.seal.seal(line, self.core.steady_s())
         data = line.encode() + b"\n"
         self.pending.append(data)
         self.pending_bytes += len(data)
@@ -142,6 +143,11 @@ class Link:
         """Forgets what was not given to the writer yet."""
         self.pending.clear()
         self.pending_bytes = 0
+
+    def end(self, why: str) -> None:
+        """Nothing is sent to it any more, nor taken from it."""
+        self.outbox.cut(why)
+        self.scope.cancel()
 
     @most_owed.default
     def _most_owed(self) -> int:
@@ -230,18 +236,23 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
 
 async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tuple[Link, LineReader] | None:
     """Waits for HELLO and takes the worker in; None where the peer leaves before. Raises Refusal."""
-    admits = core.admission if connection.kind != "unix" and core.admission.asks_workers else None
-    reader = LineReader(MAX_HELLO_BYTES if admits else MAX_LINE_BYTES)
+    admits, asks = core.admission, connection.kind != "unix" and core.admission.asks_workers
+    reader = LineReader(MAX_HELLO_BYTES if asks else MAX_LINE_BYTES)
     with trio.move_on_after(HELLO_WITHIN_S) as patience:
-        if (first := await _first_line(connection, reader, admits)) is None:
+        if (line := await _guarded_line(connection, reader, partial(_shows_token, admits))) is None:
             return None
-        order, more = parse_hello(_text(first), connection.peer, admits)
+        options = split_hello(line)
+        shown = await _show_token(connection, core, outbox, reader, options, asks)
+        if shown is None:
+            return None
+        bearer, seal = shown
         reader.max_line_bytes = MAX_LINE_BYTES
+        order, more = parse_hello(options, connection.peer)
         running = list(order.running)
         for number in range(more):
             if (line := await _next_line(connection, reader)) is None:
                 raise Refusal("syntax", f"HELLO said that {more} HELD lines follow; {number} came")
-            running += _parse_held(line)
+            running += parse_held(line)
             if len(running) > MAX_RUNNING:
                 raise Refusal("limit", f"running= and HELD name more than {MAX_RUNNING} runs")
         order = replace(order, running=tuple(running))
@@ -249,11 +260,47 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
         raise Refusal("syntax", f"no HELLO within {HELLO_WITHIN_S:g} s")
     link = Link(
         order.name, connection.peer, outbox, core, core.look(), trio.CancelScope(), order.instance,
-        core.next_number(),
+        core.next_number(), bearer=bearer, seal=seal,
     )  # fmt: skip
     outbox.on_drained = link.drained
     _take_over(core, link, order)
     return link, reader
+
+
+Shown = tuple[Bearer | None, Seal | None]  # whose token it is; and what seals orders, where it was proved
+
+
+async def _show_token(
+    connection: Connection, core: Dispatch, outbox: Outbox, reader: LineReader, options: dict[str, str],
+    asks: bool,
+) -> Shown | None:  # fmt: skip
+    """Whose token is shown; None if the peer leaves. What comes with a proof is put to the `options`.
+
+    Raises Refusal.
+    """
+    admits, word, seal = core.admission, options.get("token"), None
+    name = name_in(options)
+    if "nonce" in options:
+        bearer = admits.worker_key(options.get("key", ""))
+        handshake = challenge(options, bearer)
+        seal = Seal(handshake, core.steady_s(), admits.sign)
+        outbox.put(f"CHALLENGE {handshake.our_nonce} {handshake.proof(DAEMON)}\n".encode(), 0)
+        line = await _guarded_line(connection, reader, partial(shows_proof, handshake))
+        if line is None and bearer:
+            return None
+        proof, more = split_proof(line or "PROVE")
+        options |= more | options
+        if not handshake.is_proof(WORKER, proof):
+            bearer = None
+    elif asks and (word is None or admits.requires_proof):
+        what = "nonce= here, and PROVE" if admits.requires_proof else "token= here"
+        raise Refusal("auth-required", f"HELLO needs {what}")
+    else:
+        bearer = admits.worker_token(word) if word is not None else None
+        if bearer is None and not asks:
+            return None, None
+    admits.admit_worker(bearer, name, connection.peer)
+    return bearer, seal
 
 
 async def _next_line(connection: Connection, reader: LineReader) -> str | None:
@@ -266,18 +313,13 @@ async def _next_line(connection: Connection, reader: LineReader) -> str | None:
     return _text(items[0])
 
 
-def _parse_held(line: str) -> tuple[tuple[int, int], ...]:
-    word, _, rest = line.partition(" ")
-    if word != "HELD":
-        raise Refusal("syntax", f'HELLO said that HELD follows, not "{escape(word[:40])}"')
-    return _parse_running(rest)
-
-
 async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:
     """Reads reports until the connection ends; returns why it did. Raises Refusal."""
     try:
         with link.scope:
             return await _serve_link(connection, core, link, reader)
+        if trio.current_time() >= link.scope.deadline:
+            link.outbox.cut("its token has expired")
         is_replaced = core.links.get(link.name) is not link
         return reason("link-replaced" if is_replaced else "stopping")
     except OSError as error:
@@ -289,14 +331,20 @@ async def _serve(connection: Connection, core: Dispatch, link: Link, reader: Lin
             core.hold_back(link.name)
 
 
-async def _first_line(connection: Connection, reader: LineReader, admits: Admits | None) -> Item | None:
-    """The first line; None if the peer left or speaks something else."""
+async def _guarded_line(
+    connection: Connection, reader: LineReader, is_known: Callable[[bytes], bool]
+) -> str | None:
+    """A line of somebody who may be a stranger; None if he left or speaks something else. Raises Refusal.
+
+    It may be long where what stands first shows that he is none.
+    """
     first, look_at = bytearray(), 0
     with suppress(OSError):
-        while data := await connection.receive_some():
+        while not (items := reader.take(1)):
+            if not (data := await connection.receive_some()):
+                return None
             first += data
-            is_long = len(first) > reader.max_line_bytes
-            if is_long and admits and _shows_token(first[:MAX_HELLO_BYTES], admits):
+            if len(first) > reader.max_line_bytes and is_known(bytes(first[:MAX_HELLO_BYTES])):
                 reader.max_line_bytes = MAX_LINE_BYTES  # a known worker may name many runs
             if b"\n" in data or len(first) >= look_at:  # not again for each byte of a line that comes so
                 look_at = 2 * len(first)
@@ -304,12 +352,11 @@ async def _first_line(connection: Connection, reader: LineReader, admits: Admits
                     log.warning("closed a connection that speaks %s on the worker port", what)
                     return None
             reader.feed(data)
-            if items := reader.take(1):
-                return items[0]
+        return _text(items[0])
     return None
 
 
-def _shows_token(first: bytearray, admits: Admits) -> bool:
+def _shows_token(admits: Admits, first: bytes) -> bool:
     words = first.decode(errors="replace").split()[:-1]  # the last one may be cut
     return any(word.startswith("token=") and admits.worker_token(word[6:]) for word in words)
 
@@ -318,68 +365,6 @@ def _text(item: Item) -> str:
     if isinstance(item, Refusal):
         raise item
     return item
-
-
-def parse_hello(line: str, address: str, admits: Admits | None) -> tuple[o.JoinWorker, int]:
-    """`HELLO name=pi slots=4 …`, and how many HELD lines follow it. Raises Refusal naming what is wrong."""
-    word, _, rest = line.strip().partition(" ")
-    if word.upper() != "HELLO":
-        raise Refusal("syntax", f'the first line must be HELLO name=… slots=…, not "{escape(word[:40])}"')
-    options, extra = split_options(rest.lstrip())
-    if extra:
-        raise Refusal("syntax", f'"{escape(extra[:40])}" is not key=value')
-    name = options.get("name", "")
-    if admits:
-        admits.admit_worker(options.get("token"), name, address)
-    if not name:
-        raise Refusal("syntax", "HELLO needs name=")
-    check_worker_name(name)
-    slots = _parse_slots(options.get("slots", "1"))
-    can = tuple(kind for kind in options.get("can", "shell").split(",") if kind)
-    labels = _parse_labels(options.get("labels", ""))
-    if (held := options.get("held", "all")) != "all":
-        raise Refusal("bad-option", f'held="{escape(held[:40])}" is not all')
-    instance = options.get("instance", "")
-    if len(instance) > MAX_INSTANCE:
-        raise Refusal("too-long", f"instance= is longer than {MAX_INSTANCE} characters")
-    running = _parse_running(options.get("running", ""))
-    order = o.JoinWorker(name, slots, labels, can, address, running, "held" in options, instance)
-    return order, _parse_more(options.get("more", "0"))
-
-
-def _parse_more(text: str) -> int:
-    try:
-        return parse_count(text, 0, MAX_HELD_LINES)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"more=: {refusal.message}") from None
-
-
-def _parse_slots(text: str) -> int:
-    try:
-        return parse_count(text, 1, MAX_SLOTS)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"slots=: {refusal.message}") from None
-
-
-def _parse_labels(text: str) -> dict[str, str]:
-    words = [word for word in text.split(",") if word]
-    if len(words) > MAX_LABELS:
-        raise Refusal("limit", f"more than {MAX_LABELS} labels")
-    return dict(map(parse_label, words))
-
-
-def _parse_running(text: str) -> tuple[tuple[int, int], ...]:
-    words = [word for word in text.split(",") if word]
-    if len(words) > MAX_RUNNING:
-        raise Refusal("limit", f"running= names more than {MAX_RUNNING} runs")
-    return tuple(_parse_pair(word) for word in words)
-
-
-def _parse_pair(word: str) -> tuple[int, int]:
-    if not re.fullmatch(r"[0-9]{1,15}:[0-9]{1,9}", word):
-        raise Refusal("syntax", f'running=: "{escape(word[:40])}" is not RUN:ATTEMPT')
-    run, _, attempt = word.partition(":")
-    return int(run), int(attempt)
 
 
 def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
@@ -406,6 +391,10 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
         raise
     if older is not None:
         older.scope.cancel()
+    if bearer := link.bearer:
+        core.admission.worker_came(bearer, link.name, link.address)
+        if bearer.until_at:
+            link.scope.deadline = trio.current_time() + (bearer.until_at - core.look()).total_seconds()
     core.wake()
     log.info("worker %s joined from %s with %d slots", link.name, link.address, order.slots)
 
@@ -539,6 +528,17 @@ class Batch:
         order = o.ReportEnded(self.link.name, int(run), int(attempt), int(exit_code), details, began)
         self.core.submit(order, None, self.now)
 
+    def _refused(self, rest: str) -> None:
+        match = _REFUSED.fullmatch(rest)
+        if match is None:
+            raise Refusal("syntax", f'REFUSED: "{escape(rest[:40])}" is not RUN ATTEMPT CODE [key=value …]')
+        run, attempt, code, more = match.groups()
+        details, link = split_options(more)[0] if more else {}, self.link
+        why = readable(unescape(details.get("why", "")))
+        self._flush()
+        self._submit(o.ReportRefused(link.name, int(run), int(attempt), code, why, "held" in details))
+        self.core.admission.order_refused(link.name, link.address, run, f"{code}: {why}")
+
     def _beat(self, rest: str) -> None:
         values, extra = split_options(rest)
         if extra:
@@ -546,7 +546,8 @@ class Batch:
         rtt_s = _parse_rtt(values["rtt"]) if "rtt" in values else None
         if "now" in values:
             self.link.compare_clocks(_parse_now(values["now"]), rtt_s)
-        self.link.send("OK")
+        seal = self.link.seal
+        self.link.send(f"OK n={seal.count}" if seal else "OK")
 
     def _bye(self, rest: str) -> None:
         self._submit(o.DismissWorker(self.link.name))
@@ -555,6 +556,7 @@ class Batch:
 _REPORTS: dict[str, Callable[[Batch, str], None]] = {
     "DONE": Batch._done,
     "OUT": Batch._out,
+    "REFUSED": Batch._refused,
     "STARTED": Batch._started,
     "BEAT": Batch._beat,
     "BYE": Batch._bye,
@@ -585,6 +587,7 @@ def _parse_rtt(text: str) -> float:
 
 
 _DONE = re.compile(r"(([0-9]{1,15}) ([0-9]{1,15})) (-[0-9]{1,3}|[0-9]{1,15})(?: (.*))?", re.DOTALL)
+_REFUSED = re.compile(r"([0-9]{1,15}) ([0-9]{1,15}) ([a-z][a-z-]{0,31})(?: (.*))?", re.DOTALL)
 _WHOLE = re.compile(r"[0-9]{1,15}")
 
 

@@ -171,7 +171,7 @@ def _entry(text: str, settings: Mapping[str, str], is_system: bool) -> Entry:
     parse_schedule(schedule, tz or "UTC")
     if why := _cron_schedules(parse_schedule(schedule, "UTC"))[1]:
         raise Refusal("bad-schedule", f'"{schedule}": {why}; ADD takes it')
-    differences, warnings = [], []
+    user, differences, warnings = "", [], []
     if schedule == "@reboot":
         differences.append("it runs at each start of the daemon, not only of the machine")
     if is_system:
@@ -181,7 +181,6 @@ def _entry(text: str, settings: Mapping[str, str], is_system: bool) -> Entry:
             raise Refusal(
                 "bad-line", f'{form}, and "{escape(user[:64])}" is none; without --system there is no user'
             )
-        differences.append(f"it runs as the worker's user, not as {user}")
     elif re.match(r"(?:root|nobody|daemon|www-data|postgres|mysql)[ \t]+(?!-)", rest):
         warnings.append(f'the command begins with "{rest.split()[0]}": the system form wants IMPORT --system')
     if not rest.strip():
@@ -193,7 +192,7 @@ def _entry(text: str, settings: Mapping[str, str], is_system: bool) -> Entry:
     if has_collapsed:
         differences.append("a doubled backslash is one, as in Debian's cron; cronie keeps both")
     shell = settings.get("SHELL", SH)
-    options = _options(settings) | ({"tz": tz} if tz else {})
+    options = _options(settings) | ({"tz": tz} if tz else {}) | ({"user": user} if user else {})
     name = name_of(command) or FALLBACK_NAME
     return Entry(schedule, wrap(command, lines, shell), options, name, tuple(differences), tuple(warnings))
 
@@ -261,14 +260,14 @@ def _options(settings: Mapping[str, str]) -> dict[str, str]:
     return options
 
 
-def common_differences(settings: Mapping[str, str]) -> tuple[str, ...]:
+def common_differences(settings: Mapping[str, str], has_user: bool = False) -> tuple[str, ...]:
     """What is otherwise than in cron for every entry under these settings."""
     found = [
         "a moment that comes while it still runs is skipped (overlap=)",
         "one that was missed while the daemon was down is caught up (catchup=)",
     ]
     found += differences(settings)
-    if "HOME" not in settings:
+    if not ("HOME" in settings or has_user):
         found.append("it starts in the worker's directory, where cron starts it in the user's home")
     if "MAILTO" not in settings:
         found.append("LOG keeps what it writes, where cron mails it")
@@ -404,6 +403,8 @@ def is_written(line: Entry, spec: TaskSpec, settings: Mapping[str, str], tz: str
 
     Who is mailed does not count: nobody wants a command to run twice because somebody else is told.
     """
+    if line.options.get("user", "") != spec.options.user:
+        return False
     before = {name: value for name, value in settings.items() if name != "MAILTO"}
     _, *texts = Writer(tz, before).lines(Task(untold(spec)))
     found = [parse_line(text, before) for text in texts]
@@ -419,7 +420,8 @@ def untold(spec: TaskSpec) -> TaskSpec:
 def _meaning(line: Line) -> object:
     if not isinstance(line, Entry):
         return line
-    return line.schedule, line.command, {key: text for key, text in line.options.items() if key != "notify"}
+    options = {key: text for key, text in line.options.items() if key not in ("notify", "user")}
+    return line.schedule, line.command, options
 
 
 _BOUNDS = ("start", "end", "count", "spread", "skip", "after")  # without them it would run at other times

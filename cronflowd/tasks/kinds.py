@@ -36,6 +36,7 @@ WHOSE: dict[str, tuple[str, ...]] = {
     "expect": ("http", "webhook"),
     "secret": ("webhook",),
     "stdin": ("shell", "script"),
+    "user": ("shell", "script", "custom"),
     "cwd": ("shell", "script", "custom", "echo", "sleep"),
     "env.X": ("shell", "script", "custom", "echo", "sleep"),
 }

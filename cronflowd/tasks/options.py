@@ -14,7 +14,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ..base.errors import Refusal
-from ..base.names import check_account_name, check_tag, check_worker_name, parse_label
+from ..base.names import check_account_name, check_tag, check_user_name, check_worker_name, parse_label
 from ..base.nearest import meant, one_of
 from ..base.text import escape, format_time
 from ..schedules.calendars import parse_calendar_names
@@ -209,6 +209,11 @@ def _parse_after(text: str) -> tuple[str, ...]:
     return refs
 
 
+def _parse_user(text: str) -> str:
+    check_user_name(text)
+    return text
+
+
 def _parse_owner(text: str) -> str:
     check_account_name(text)
     return text
@@ -245,7 +250,8 @@ class Options:
     tz: str = ""  # IANA zone; empty = the daemon's
     type: str = "shell"
     stdin: str = ""  # what the job reads, in base64
-    cwd: str = ""  # absolute; empty = the worker's own
+    cwd: str = ""  # absolute; empty = the worker's own, or the user's home
+    user: str = ""  # whom it runs as; empty = as the worker does
     env: tuple[tuple[str, str], ...] = ()  # sorted by name
     payload: str = ""  # one JSON value, as it was written
     headers: tuple[tuple[str, str], ...] = ()  # sorted by name; no two differ in case alone
@@ -333,8 +339,13 @@ RULES: dict[str, Rule] = {
         "stdin", parse_stdin, form="BASE64", what="what the job reads on standard input", also="input"
     ),
     "cwd": Rule(
-        "cwd", _parse_cwd, form="/DIR", what="where the job starts; the worker's directory without",
+        "cwd", _parse_cwd, form="/DIR",
+        what="where the job starts; without, the home of user=, or the worker's directory",
         also="dir directory workdir working_dir working_directory chdir home path",
+    ),
+    "user": Rule(
+        "user", _parse_user, form="NAME", what="whom it runs as, with that user's groups and home",
+        also="run_as runas as uid become sudo username login",
     ),
     "payload": Rule("payload", parse_payload, form="{JSON}", what="its data", also="data json args params"),
     "body": Rule("body", str, what="a request's body, as text"),
@@ -447,7 +458,6 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("replace", "upsert", "overwrite", "force"), "ADD replace=yes replaces the task of that name"
     ),
-    "user": "a task runs as its worker's user; choose a worker with on=",
     "env": "write env.NAME=VALUE",
     "header": "write header.NAME=VALUE",
     "headers": "write header.NAME=VALUE",

@@ -152,6 +152,7 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "unplaced": "no worker took it within its grace",
     "gone": "worker {worker} did not come back with it",
     "unanswered": "the worker did not answer",
+    "refused": "worker {worker} refused the order ({how}): {text}",
     "unreached": "its order never reached worker {worker}",
     "timeout": lambda why: f"its timeout of {format_duration(float(why['limit_s']))} is over",
     "signal": _signal,

@@ -90,7 +90,7 @@ class TaskSpec:
     unread: Unread | None = None  # set: this release cannot read the record, which is kept as it was
     pause: Pause | None = field(default=None, eq=False)  # on the way from a file, or into one
     # Derived from the above: when it is due; and what a worker must be able to do, that is the type,
-    # with its input, or of which handler it is the name.
+    # with its input, or of which handler it is the name; and before that, whom it may run as.
     moments: Moments = field(init=False, eq=False)
     work: str = field(init=False, eq=False)
 
@@ -102,9 +102,12 @@ class TaskSpec:
     @work.default
     def _work(self) -> str:
         options = self.options
+        work = options.type
         if options.stdin:
-            return f"{options.type}+stdin"
-        return f"custom:{self.command.strip()}" if options.type == "custom" else options.type
+            work += "+stdin"
+        elif work == "custom":
+            work += f":{self.command.strip()}"
+        return f"{options.user}@{work}" if options.user else work
 
     def wants(self, by: str) -> tuple[str, ...]:
         """The secrets that its order holds. What is told to somebody is no definition: its URL alone is."""
@@ -122,6 +125,12 @@ class TaskSpec:
             return dict(self.unread.record)
         record = {"schedule": self.schedule.text, "command": self.command, "jobName": self.name}
         return record if self.options is DEFAULTS else record | format_options(self.options)
+
+
+def tell_work(work: str) -> str:
+    """What a worker must be able to do, for people."""
+    user, _, kind = work.rpartition("@")
+    return f"{kind} as {user}" if user else kind
 
 
 @frozen

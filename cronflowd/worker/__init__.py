@@ -3,5 +3,5 @@
 The one rule: a report is kept until the daemon has acknowledged it.
 
 Read in this order: `spool` (reports that outlive a kill), `silence` (nobody answers), `executors/`
-(one module a type), `agent`.
+(one module a type), `rules` (what it refuses), `welcome` (the way to the daemon), `agent`.
 """

@@ -15,21 +15,23 @@ import logging
 import math
 import os
 import random
+import re
 import signal
-import ssl
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import trio
 from attrs import define, field
 
 from ..base.errors import Exit, Fatal, Refusal
+from ..base.proofs import WORKER, Check, Forged, Handshake, key_name, key_of, make_nonce
 from ..base.text import escape, format_option, format_time
-from ..host.clock import wall_now
+from ..host.clock import steady_now, wall_now
 from ..host.config import WorkerSettings, format_address
+from ..host.order_key import read_verifier
 from ..host.secrets import read_tokens
-from ..host.tls import client_context
 from ..net.lines import Item, LineReader
 from ..tasks.kinds import WHOSE
 from .executors import custom, make_table
@@ -46,8 +48,10 @@ from .executors.job import (
 )
 from .executors.output import Output, format_output
 from .executors.processes import become_subreaper, own_descriptors, reap_adopted
+from .rules import make_rules
 from .silence import Silence
 from .spool import Spool
+from .welcome import NotWelcomeError, Terms, believe, dial, parse_terms, reasons
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +60,6 @@ MAX_DELAY_S = 5.0
 MAX_BUSY_DELAY_S = 20.0  # where another one of this name is connected
 ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
-KILL_GRACE_S = 10.0  # unless the daemon says grace=
 BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
 ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
@@ -71,21 +74,6 @@ KILLED = "its worker was killed while it ran; what it wrote last may be missing"
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
 
-class NotWelcomeError(Exception):
-    """There was no OK this time; the message says why."""
-
-
-@define
-class Terms:
-    """What the daemon said in its first answer."""
-
-    heartbeat_s: float = 10.0
-    lease_s: float = 30.0  # how long what it holds is kept for it when it is away
-    output: int = 1024 * 1024  # bytes of output kept of a run
-    grace_s: float = KILL_GRACE_S
-    had: dict[str, int] = field(factory=dict)  # characters of output that it has of each run, if it says so
-
-
 @define(eq=False)
 class Link:
     """A connection that was answered OK."""
@@ -93,6 +81,8 @@ class Link:
     stream: trio.abc.Stream
     heard_at: float  # on trio's clock
     rtt_s: float  # from the last HELLO or BEAT to its OK
+    check: Check | None = None  # what every order has to stand, where the daemon has proved itself
+    is_doubtful: bool = False  # an order of the daemon's may not have come as it was sent
     beaten_at: float = -math.inf
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     work: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)  # the writer sleeps here
@@ -127,6 +117,8 @@ class Agent:
         self.gone = trio.Event()
         self.fatal: Fatal | None = None  # why the daemon will have none of us
         self.was_welcome = False
+        self.rules = make_rules(settings)
+        self._check: Check | None = None  # of the session that begins
         self._tokens: tuple[bytes, ...] = ()  # as their file holds them at this try
         self._denied = 0  # of them, in a row
         self._is_busy = False  # its name is, as the daemon says
@@ -160,6 +152,10 @@ class Agent:
                 log.error("the daemon sent a line that cannot be read: %s", item)
                 continue
             verb, _, rest = item.partition(" ")
+            if verb in ("RUN", "KILL") and self.link and self.link.check:
+                rest = self._opened(item, self.link, self.link.check)
+                if not rest:
+                    continue
             if verb == "RUN":
                 self._take(rest)
             elif verb == "ACK":
@@ -170,6 +166,8 @@ class Agent:
                 self._kill(rest)
             elif verb == "OK" and self.link and self.link.unanswered:
                 said_at, taken = self.link.unanswered.popleft()
+                if self.link.check and rest.startswith("n="):
+                    self.link.is_doubtful |= rest != f"n={self.link.check.last}"
                 self.link.rtt_s = max(0.0, self.link.heard_at - said_at)
                 self._confirm(taken)
             elif verb == "ERR":
@@ -178,6 +176,29 @@ class Agent:
         self._wake_writer()
         self._go_if_possible()
 
+    def _opened(self, line: str, link: Link, check: Check) -> str:
+        """An order without its seal; empty where it is refused."""
+        try:
+            return check.open(line, steady_now())
+        except Forged as forged:
+            # What the daemon believes to have sent, and did not come, is found out by a new HELLO.
+            link.is_doubtful |= forged.is_gap
+            if match := _KEY.match(line):
+                self._refuse(match[1], forged.code, str(forged))
+            else:
+                log.error("the daemon sent an order without a run: %s", forged)  # noqa: TRY400  # no bug
+            return ""
+
+    def _refuse(self, key: str, code: str, why: str) -> None:
+        """Says that an order is not carried out; of a run that it has already, beside that."""
+        log.error("an order for run %s, attempt %s is refused (%s): %s", *key.split(), code, why)
+        held = " held=yes" * (key in self.jobs or key in self.reports)
+        text = f"REFUSED {key} {code}{held} {format_option('why', escape(why))}\n"
+        if not held:
+            self.reports[key] = text
+            self.spool.report(text)
+        self.outbox.append(text)
+
     def _take(self, text: str) -> None:
         """One RUN line: begin the job, or be done with it right away."""
         try:
@@ -185,6 +206,9 @@ class Agent:
             key = order.key
             if key in self.jobs or key in self.reports:
                 return  # the daemon asks again for what we already have
+            if against := self.rules.against(order):
+                self._refuse(key, *against)
+                return
             executor = self.table.get(order.type)
             if executor is None:
                 self._report(key, cannot_start(NOT_RUNNABLE, f"this worker runs no {order.type} jobs"))
@@ -301,15 +325,12 @@ class Agent:
                 texts.append(self.reports[key])
         return "".join(texts)
 
-    def hello(self) -> str:
-        """The first line, and at once the last order of a worker that takes none any more."""
+    def hello(self, *head: str) -> str:
+        """All that it is and holds, behind `head`; and at once BYE of one that takes no runs any more."""
         settings = self.settings
-        words = ["HELLO", format_option("name", settings.name), f"slots={settings.slots}"]
-        # The secret goes before what may be long: it has to stand at the line's beginning.
-        if settings.token_file:
-            self._tokens = read_tokens(settings.token_file)
-            words.append(format_option("token", self._tokens[self._denied % len(self._tokens)].decode()))
-        words.append("can=" + ",".join(self._abilities()))
+        words = [*head, f"slots={settings.slots}", "can=" + ",".join(self._abilities())]
+        if users := self.rules.users:
+            words.append("users=" + ",".join(users))
         if settings.label:
             words.append("labels=" + ",".join(f"{key}={value}" for key, value in settings.label))
         words += ["held=all", f"instance={self.spool.instance}"]
@@ -325,9 +346,10 @@ class Agent:
 
     def _abilities(self) -> list[str]:
         """The types it can do, with stdin= and without; of `custom`, each handler by its name."""
-        handlers = [f"custom:{name}" for name in custom.names(self.settings.handlers)]
+        names = custom.names(self.settings.handlers) if "custom" in self.table else ()
         kinds = [kind for kind in self.table if kind != "custom"]
-        return [*kinds, *(f"{kind}+stdin" for kind in WHOSE["stdin"]), *handlers]
+        with_stdin = [f"{kind}+stdin" for kind in WHOSE["stdin"] if kind in self.table]
+        return [*kinds, *with_stdin, *(f"custom:{name}" for name in names)]
 
     # --- the link ---------------------------------------------------------------------
 
@@ -361,18 +383,18 @@ class Agent:
         """One connection from its beginning to its end; returns why it ended."""
         try:
             with trio.fail_after(ANSWER_WAIT_S):
-                stream = await _dial(self.settings)
+                stream = await dial(self.settings)
             async with stream:
                 reader = LineReader(MAX_ORDER_BYTES)
-                said_at = trio.current_time()
+                self._check, said_at = None, trio.current_time()
                 with trio.fail_after(ANSWER_WAIT_S):
                     items = await self._greet(stream, reader)
                 now = trio.current_time()
-                return await self._talk(Link(stream, now, now - said_at), reader, items)
+                return await self._talk(Link(stream, now, now - said_at, self._check), reader, items)
         except trio.TooSlowError:
             return f"no answer within {ANSWER_WAIT_S:g} s"
         except OSError as error:
-            return f"cannot connect: {_reasons(error)}"
+            return f"cannot connect: {reasons(error)}"
         except trio.BrokenResourceError:
             return "the connection broke"
         except NotWelcomeError as reason:
@@ -391,28 +413,54 @@ class Agent:
 
     async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
         """HELLO and its answer; returns the lines that came after. Raises NotWelcomeError and Fatal."""
-        await stream.send_all(self.hello().encode())
-        items: list[Item] = []
-        while not items:
-            data = await stream.receive_some(READ_BYTES)
-            if not data:
-                raise NotWelcomeError("the daemon closed the connection without an answer")
-            items = reader.receive(bytes(data))
+        name = format_option("name", self.settings.name)
+        if self.settings.token_file:
+            handshake = await self._prove(stream, reader, name)
+            hello = self.hello("PROVE", handshake.proof(WORKER))
+        else:
+            hello = self.hello("HELLO", name)
+        await stream.send_all(hello.encode())
+        items = await _answer(stream, reader)
         first = str(items[0])
         word, _, rest = first.partition(" ")
-        if word == "ERR":
-            why = f"the daemon refuses this worker: {escape(rest)}"
-            self._is_busy = rest.startswith("busy ")
-            if rest.partition(" ")[0] in REFUSED_FOR_GOOD:
-                self._denied += 1
-                if self._denied >= len(self._tokens):
-                    raise Fatal(Exit.REFUSED, f"{self._address}: {why}")
-            raise NotWelcomeError(why)
+        self._check_refusal(word, rest)
         if word != "OK":
             raise NotWelcomeError(f'the first answer was "{escape(first[:40])}", neither OK nor ERR')
         self.terms, self.fatal, self.was_welcome, self._denied = parse_terms(rest), None, True, 0
         self._is_busy = False
         return items[1:]
+
+    async def _prove(self, stream: trio.abc.Stream, reader: LineReader, name: str) -> Handshake:
+        """Has the daemon show that it knows the token; what it orders from then on has to show it too."""
+        settings = self.settings
+        assert settings.token_file
+        self._tokens = read_tokens(settings.token_file)
+        key = key_of(self._tokens[self._denied % len(self._tokens)])
+        nonce, begun_s = make_nonce(), steady_now()
+        await stream.send_all(f"HELLO {name} key={key_name(key)} nonce={nonce}\n".encode())
+        answer = str((await _answer(stream, reader))[0])
+        word, _, rest = answer.partition(" ")
+        self._check_refusal(word, rest)
+        if (handshake := believe(settings.name, key, nonce, answer)) is None:
+            self._denied_once("the daemon does not know this worker's token, or it is another daemon")
+        is_signed = read_verifier(settings.order_key) if settings.order_key else None
+        self._check = Check(handshake, begun_s, is_signed)
+        return handshake
+
+    def _check_refusal(self, word: str, rest: str) -> None:
+        if word == "ERR":
+            why = f"the daemon refuses this worker: {escape(rest)}"
+            self._is_busy = rest.startswith("busy ")
+            if rest.partition(" ")[0] in REFUSED_FOR_GOOD:
+                self._denied_once(why)
+            raise NotWelcomeError(why)
+
+    def _denied_once(self, why: str) -> NoReturn:
+        """With this token; the next one is tried next. Raises NotWelcomeError, and Fatal after the last."""
+        self._denied += 1
+        if self._denied >= len(self._tokens):
+            raise Fatal(Exit.REFUSED, f"{self._address}: {why}")
+        raise NotWelcomeError(why)
 
     async def _talk(self, link: Link, reader: LineReader, items: list[Item]) -> str:
         """Orders in and reports out, until the connection is lost; returns why it was."""
@@ -450,6 +498,8 @@ class Agent:
         try:
             while True:
                 while not (self.outbox or self.waiting):
+                    if link.is_doubtful:
+                        link.lose("an order did not come as it was sent")
                     await link.work.park()
                 text = self.gather()
                 link.room.unpark_all()
@@ -541,6 +591,19 @@ class Agent:
         self.spool.rewrite(self.reports, self.jobs)
 
 
+_KEY = re.compile("(?:RUN|KILL) ([0-9]{1,15} [0-9]{1,15})(?= |$)")
+
+
+async def _answer(stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
+    """The lines that come next. Raises NotWelcomeError where none does."""
+    while True:
+        data = await stream.receive_some(READ_BYTES)
+        if not data:
+            raise NotWelcomeError("the daemon closed the connection without an answer")
+        if items := reader.receive(bytes(data)):
+            return items
+
+
 def _packed(words: list[str], room: int) -> list[str]:
     """The words with commas between, in texts of which the first is no longer than `room`."""
     texts: list[str] = []
@@ -566,86 +629,15 @@ async def _carry_out(job: Job, executor: Executor) -> Ended:
         return Ended(NOT_RUNNABLE, why=f"a fault of the worker: {error!r}")
 
 
-async def _dial(settings: WorkerSettings) -> trio.abc.Stream:
-    """A connection to the daemon, over TLS where that was asked for. Raises OSError, and Fatal for files."""
-    address = settings.connect
-    if isinstance(address, Path):
-        return await trio.open_unix_socket(address)
-    stream = await trio.open_tcp_stream(*address)
-    if not settings.speaks_tls:
-        return stream
-    # Read at each try, as the token is: a certificate may have been renewed meanwhile.
-    context = client_context(settings.tls_ca, settings.tls_cert, settings.tls_key)
-    # A daemon that was killed says no end in TLS; every line has one of its own.
-    sealed = trio.SSLStream(stream, context, server_hostname=address[0], https_compatible=True)
-    try:
-        await sealed.do_handshake()
-    except trio.BrokenResourceError as error:
-        await trio.aclose_forcefully(stream)
-        raise ConnectionError(f"TLS: {_tls_reason(error.__cause__)}") from error
-    return sealed
-
-
-def _tls_reason(error: BaseException | None) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    return getattr(error, "reason", None) or str(error)
-
-
-def _reasons(error: OSError) -> str:
-    """Each different reason once: a name may stand for several addresses."""
-    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
-    return ", ".join(dict.fromkeys(_reason(each) for each in causes))
-
-
-def _reason(error: Exception) -> str:
-    # A name that cannot be looked up has a negative number of its own, and trio puts the
-    # address into the text of every other error.
-    if isinstance(error, OSError) and error.errno and error.errno > 0:
-        return os.strerror(error.errno)
-    return str(error)
-
-
-def parse_terms(text: str) -> Terms:
-    """What follows the OK: a name and key=value words; what is unknown or no number is left out."""
-    terms = Terms()
-    for word in text.split():
-        key, _, value = word.partition("=")
-        if key == "had":
-            terms.had = dict(map(_parse_had, value.split(",")))
-        number = _parse_number(value)
-        if number is None:
-            continue
-        if key == "heartbeat" and number > 0:
-            terms.heartbeat_s = number
-        elif key == "lease":
-            terms.lease_s = number
-        elif key == "output":
-            terms.output = int(number)
-        elif key == "grace":
-            terms.grace_s = number
-    return terms
-
-
-def _parse_had(text: str) -> tuple[str, int]:
-    key, _, number = text.rpartition(":")
-    return key.replace(":", " "), int(number) if number.isdecimal() else 0
-
-
-def _parse_number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if 0 <= number < math.inf else None
-
-
 # --- the program ----------------------------------------------------------------------
 
 
 def run(settings: WorkerSettings) -> int:
     """Works until told to leave; returns the exit code. Raises Fatal."""
     custom.check(settings.handlers)
+    if settings.order_key and not settings.token_file:
+        why = "order_key: it takes token_file, whose proof begins the session that is signed"
+        raise Fatal(Exit.CONFIG, why)
     become_subreaper()
     own_descriptors()
     return trio.run(_main, settings)

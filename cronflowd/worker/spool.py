@@ -181,7 +181,7 @@ def _replay(text: str) -> tuple[dict[str, str], list[str]]:
         key = " ".join(rest.split(None, 2)[:2])
         if verb == "RUN":
             running[key] = None
-        elif verb == "DONE":
+        elif verb in ("DONE", "REFUSED"):
             running.pop(key, None)
             reports[key] = "".join(owed) + line + "\n"
         elif verb == "ACK":

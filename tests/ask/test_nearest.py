@@ -68,7 +68,7 @@ def test_an_unknown_option_or_value_names_the_nearest(words: str, meant: str) ->
     ("words", "hint"),
     [("PATH=/bin", "env.PATH="), ("NAME=x", "did you mean name=?"), ("TIMEOUT=5s", "env.TIMEOUT="),
      ("state=paused", "ADD paused=yes"),
-     ("enabled=no", "paused=yes"), ("jobName=x", "name="), ("user=root", "on="),
+     ("enabled=no", "paused=yes"), ("jobName=x", "name="),
      ("env=A", "env.NAME="), ("cmd=x", "after the schedule")],
 )  # fmt: skip
 def test_what_is_said_elsewhere_is_told_where(words: str, hint: str) -> None:

@@ -88,7 +88,7 @@ SAMPLES = {  # a text for each kind of value, and for the settings that are part
     "silent_hook": "x",
     "pass_env": "AWS_*",
     "smtp_tls": "required", "retry": "fixed:3:1s", "overlap": "queue", "keep": "9",
-    "smtp_from": "cron@example.org",
+    "smtp_from": "cron@example.org", "allow_command": "x *", "allow_type": "http", "users": "ann",
 }  # fmt: skip
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import trio
 
+from cronflowd.base.proofs import DAEMON, Handshake, Seal, key_name, key_of, make_nonce
+from cronflowd.base.text import split_options
+from cronflowd.host.clock import steady_now
 from tests.lib.waiting import PATIENCE_S
 
 
@@ -21,7 +24,8 @@ class Visitor:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
-        self.hello = ""
+        self.hello = ""  # and what came with its proof, if it gave one
+        self.seal: Seal | None = None  # puts on orders what such a worker asks for
         self.lines: list[str] = []  # all lines read so far, HELLO left out
         self.reads = 0  # pieces they came in
         self.first_beat = ""
@@ -88,6 +92,8 @@ class FakeDaemon:
     def __init__(self, listener: trio.SocketListener) -> None:
         self.listener = listener
         self.visitors: list[Visitor] = []
+        self.tokens: tuple[str, ...] = ()  # that it knows
+        self.offered: list[str] = []  # which of those that a test knows was meant; by its key's name
         self.answer = "OK {name} heartbeat=10 lease=30 output=1048576"
 
     @property
@@ -101,8 +107,22 @@ class FakeDaemon:
             visitor = Visitor(await self.listener.accept())
         self.visitors.append(visitor)
         visitor.hello = await visitor.line()
+        if " nonce=" in visitor.hello:
+            await self._prove(visitor)
         visitor.forget()
         return visitor
+
+    async def _prove(self, visitor: Visitor) -> None:
+        """Shows a worker that the token it means is known, if so; whoever hears a wrong proof leaves."""
+        options = split_options(visitor.hello.removeprefix("HELLO "))[0]
+        self.offered.append(options["key"])
+        keys = {key_name(key): key for key in (key_of(token.encode()) for token in self.tokens)}
+        key = keys.get(options["key"])
+        handshake = Handshake(key or bytes(32), options["name"], options["nonce"], make_nonce())
+        visitor.seal = Seal(handshake, steady_now())
+        await visitor.say(f"CHALLENGE {handshake.our_nonce} {handshake.proof(DAEMON)}")
+        if key:
+            visitor.hello += " " + await visitor.line()
 
     async def worker(self) -> Visitor:
         """The next connection, welcomed."""

@@ -96,7 +96,7 @@ def test_a_worker_that_is_told_last_keeps_its_jobs_and_its_reports(guarded: Guar
     guarded.hup(NEW)
     guarded.daemon.kill9()
     guarded.daemon.start()
-    wait_until(lambda: "refuses this worker: denied" in guarded.daemon.log.read_text())
+    wait_until(lambda: "the daemon does not know this worker's token" in guarded.daemon.log.read_text())
     gate.touch()
     assert guarded.worker.process
     wait_until(lambda: "DONE 1 1 0" in (guarded.worker.spool / "reports").read_text())

@@ -224,15 +224,15 @@ def test_what_a_line_is(text: str, is_system: bool, expected: Line | str) -> Non
     assert read(text, is_system) == expected
 
 
-def test_the_user_of_a_system_crontab_is_told() -> None:
-    """The command would otherwise run as somebody else without a word."""
+def test_the_user_of_a_system_crontab_is_kept() -> None:
+    """The command would otherwise run as somebody else."""
     found = read("17 *\t* * *\twww-data\tcd / && run-parts x", True)
     assert found == Entry(
         "17 * * * *",
         "cd / && run-parts x",
-        {},
+        {"user": "www-data"},
         "run-parts",
-        ("it runs as the worker's user, not as www-data",),
+        (),
     )
 
 

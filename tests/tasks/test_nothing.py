@@ -24,7 +24,7 @@ NOTHING = [
     "none", "null",
 ]  # fmt: skip
 TEXTS = {"desc", "body"}  # any text is one
-NAMES = {"tags", "on", "after", "owner"}  # what looks like a number may be a name
+NAMES = {"tags", "on", "after", "owner", "user"}  # what looks like a number may be a name
 # What is taken, and the words of protocol.md that say what it means.
 MEANT = {
     "grace": (r"0|0s|0d", "at least 1 s"),

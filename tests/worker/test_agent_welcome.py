@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import logging
 import os
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import trio
 
 from cronflowd.base.errors import Exit
+from cronflowd.base.proofs import WORKER, key_name, key_of
+from cronflowd.host.clock import steady_now
 from cronflowd.host.config import Address, WorkerSettings
 from cronflowd.net.lines import MAX_LINE_BYTES
 from cronflowd.worker import agent as agents
@@ -36,28 +39,28 @@ async def test_hello_tells_what_the_worker_is_and_can(spool_dir: Path, tmp_path:
     token = write_token(tmp_path / "token", "s3cret-s3cret\n")
     more = {"slots": 3, "label": (("arch", "arm"), ("site", "kitchen")), "token_file": token}
     async with fake_daemon() as daemon, working(daemon, spool_dir, **more):
+        daemon.tokens = ("s3cret-s3cret",)
         visitor = await daemon.worker()
+    assert visitor.seal
+    handshake = visitor.seal.handshake
     assert visitor.hello == (
-        "HELLO name=w1 slots=3 token=s3cret-s3cret can=shell,script,echo,sleep,calculate,http,webhook"
-        ",shell+stdin,script+stdin labels=arch=arm,site=kitchen held=all"
+        f"HELLO name=w1 key={key_name(handshake.key)} nonce={handshake.its_nonce}"
+        f" PROVE {handshake.proof(WORKER)} slots=3 can=shell,script,echo,sleep,calculate,http,webhook"
+        f",shell+stdin,script+stdin users={getpass.getuser()} labels=arch=arm,site=kitchen held=all"
         f" instance={visitor.hello.rpartition('=')[2]}"
     )
 
 
-async def test_hello_names_the_handlers_after_the_secret_and_all_that_is_held(
-    spool_dir: Path, tmp_path: Path
-) -> None:
-    """A daemon reads 1,024 bytes of a stranger; and a run that is not named would be started once more."""
-    token = write_token(tmp_path / "token", "s3cret-s3cret\n")
+async def test_hello_names_the_handlers_and_all_that_is_held(spool_dir: Path, tmp_path: Path) -> None:
+    """A run that is not named would be started once more."""
     handlers = tmp_path / "handlers"
     handlers.mkdir(mode=0o755)
     for number in range(custom.MAX_HANDLERS + 1):
         (handlers / f"{number:04d}{'x' * 60}.py").touch()
-    settings = WorkerSettings(name="w" * 64, handlers=handlers, token_file=token)
+    settings = WorkerSettings(name="w" * 64, handlers=handlers)
     agent = Agent(settings, Spool(spool_dir), os.getppid())
     agent.reports = {f"{number} 1": "" for number in range(10**8, 10**8 + 9000)}
-    hello = agent.hello()
-    assert hello.index("token=s3cret-s3cret") < 1000
+    hello = agent.hello("HELLO", "name=w")
     assert hello.count("custom:") == custom.MAX_HANDLERS
     assert "custom," not in hello
     first, *more, nothing = hello.split("\n")
@@ -76,6 +79,7 @@ async def test_the_token_is_never_logged(
     token = write_token(tmp_path / "token", "s3cret-s3cret")
     caplog.set_level(logging.DEBUG)
     async with fake_daemon() as daemon, working(daemon, spool_dir, token_file=token) as agent:
+        daemon.tokens = ("s3cret-s3cret",)
         await (await daemon.knock()).say("ERR busy come back")
         await (await daemon.worker()).close()
         await (await daemon.knock()).say("ERR denied the token is not the right one")
@@ -115,11 +119,10 @@ async def test_a_refusal_after_a_restart_does_not_end_the_jobs(spool_dir: Path) 
         assert not agent.gone.is_set()
 
 
-async def turned_away(daemon: FakeDaemon) -> str:
-    """The token that the next visitor offers, in vain."""
-    visitor = await daemon.knock()
-    await visitor.say("ERR denied no")
-    return visitor.hello.partition(" token=")[2].partition(" ")[0]
+def offered(daemon: FakeDaemon, *tokens: str) -> list[str]:
+    """Which of these tokens were meant, in their order."""
+    names = {key_name(key_of(token.encode())): token for token in tokens}
+    return [names[key] for key in daemon.offered]
 
 
 async def test_each_token_of_the_file_is_offered_before_the_worker_gives_up(
@@ -128,13 +131,15 @@ async def test_each_token_of_the_file_is_offered_before_the_worker_gives_up(
     """Which of the two the daemon knows by now depends on who was told first."""
     token = write_token(tmp_path / "token", "# soon\nnew\n\nold\n")
     async with fake_daemon() as daemon, working(daemon, spool_dir, token_file=token) as agent:
-        assert await turned_away(daemon) == "new"
-        visitor = await daemon.worker()
-        assert " token=old " in visitor.hello
-        await visitor.close()
+        daemon.tokens = ("old",)
+        await daemon.knock()
+        await (await daemon.worker()).close()
         write_token(token, "old\nnewer\n")
-        assert [await turned_away(daemon), await turned_away(daemon)] == ["old", "newer"]
+        daemon.tokens = ("newest",)
+        await daemon.knock()
+        await daemon.knock()
         await gone(agent)
+        assert offered(daemon, "new", "old", "newer") == ["new", "old", "old", "newer"]
 
 
 async def test_what_is_not_acknowledged_keeps_a_refused_worker_trying(
@@ -143,8 +148,10 @@ async def test_what_is_not_acknowledged_keeps_a_refused_worker_trying(
     """Its job ended with 0 while the token was changed: it would count as lost."""
     token = write_token(tmp_path / "token", "old\n")
     async with fake_daemon() as daemon, working(daemon, spool_dir, token_file=token) as agent:
+        daemon.tokens = ("old", "new")
         visitor = await daemon.worker()
-        await visitor.say("RUN 7 1 type=echo :hi")
+        assert visitor.seal
+        await visitor.say(visitor.seal.seal("RUN 7 1 type=echo :hi", steady_now()))
         await visitor.expect("DONE 7 1 0")
         await visitor.close()
         for _ in range(2):
@@ -152,7 +159,7 @@ async def test_what_is_not_acknowledged_keeps_a_refused_worker_trying(
             assert "running=7:1" in visitor.hello
             await visitor.say("ERR denied no")
         write_token(token, "new\n")
-        while " token=new " not in (visitor := await daemon.knock()).hello:
+        while (visitor := await daemon.knock()) and offered(daemon, "old", "new")[-1] == "old":
             await visitor.say("ERR denied no")
         await visitor.say("OK w1")
         await visitor.expect("DONE 7 1 0")
@@ -169,6 +176,7 @@ async def test_a_token_file_that_is_empty_for_a_moment_ends_no_worker(
     """An editor or `echo >` empties the file before it writes it; 78 is for good under systemd."""
     token = write_token(tmp_path / "token", "old\n")
     async with fake_daemon() as daemon, working(daemon, spool_dir, token_file=token) as agent:
+        daemon.tokens = ("old", "new")
         visitor = await daemon.worker()
         write_token(token, "")
         await visitor.close()
@@ -178,7 +186,7 @@ async def test_a_token_file_that_is_empty_for_a_moment_ends_no_worker(
         while not hello:
             with contextlib.suppress(EOFError):  # of tries before
                 hello = (await daemon.knock()).hello
-        assert (" token=new " in hello, agent.fatal) == (True, None)
+        assert (offered(daemon, "old", "new"), agent.fatal) == (["old", "new"], None)
 
 
 async def test_where_its_name_is_taken_a_worker_without_runs_comes_back_later_each_time(
@@ -220,14 +228,14 @@ async def test_an_unreachable_daemon_is_told_of_once_and_tried_for_ever(
     monkeypatch.setattr(agents, "FIRST_DELAY_S", 0.001)
     monkeypatch.setattr(agents, "MAX_DELAY_S", 0.001)
     tries = 0
-    dial = agents._dial
+    dial = agents.dial
 
     async def counting(address: Address | Path) -> trio.abc.Stream:
         nonlocal tries
         tries += 1
         return await dial(address)
 
-    monkeypatch.setattr(agents, "_dial", counting)
+    monkeypatch.setattr(agents, "dial", counting)
     async with fake_daemon() as daemon:
         address = daemon.address
         await daemon.close()

@@ -2,6 +2,7 @@
 
 job         what an executor is given and gives back
 output      what a job writes, bounded
+users       whom they run as
 processes   processes as jobs
 shell       shell and script
 builtin     echo, sleep and calculate
@@ -46,4 +47,4 @@ def make_table(settings: WorkerSettings) -> dict[str, Executor]:
         from .email import Mailer  # what reads and writes mail is large, and most workers send none
 
         table["email"] = Executor(Mailer(settings).run)
-    return table
+    return {kind: table[kind] for kind in table if kind in (settings.allow_type or table)}

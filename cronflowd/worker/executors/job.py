@@ -18,6 +18,7 @@ from ...base.errors import Refusal
 from ...base.masks import Mask
 from ...base.text import escape, format_option, split_command, split_options
 from .output import Output
+from .users import Account, find_account
 
 NOT_RUNNABLE = 126  # the shell's code for: found, but it cannot be run
 NOT_FOUND = 127  # the shell's code for: there is no such command
@@ -50,6 +51,17 @@ class Order:
         """What hides the secrets that stand in it, if there are any."""
         values = [(key[7:], text.encode()) for key, text in self.options.items() if key.startswith("secret.")]
         return Mask(values) if values else None
+
+    @cached_property
+    def account(self) -> Account | None:
+        """Whose it is, where user= says so. Raises OSError where there is no such user."""
+        user = self.options.get("user")
+        return find_account(user) if user else None
+
+    @property
+    def cwd(self) -> str:
+        """Where it starts; empty = where the worker is. As with cron, that is the user's home."""
+        return self.options.get("cwd") or (self.account.home if self.account else "")
 
     @property
     def timeout_s(self) -> float:

@@ -19,12 +19,13 @@ import select
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import trio
 from attrs import define, evolve, field, frozen
 
 from ...tasks.reasons import in_words, reason
-from .job import NOT_FOUND, NOT_RUNNABLE, SIGNAL_BASE, Ended, Job, cannot_start
+from .job import NOT_FOUND, NOT_RUNNABLE, SIGNAL_BASE, Ended, Job, Order, cannot_start
 from .output import Output
 
 READ_BYTES = 64 * 1024  # all that a pipe holds
@@ -111,7 +112,7 @@ async def run_process(
     pass_fds: tuple[int, ...] = (),
 ) -> Ended:
     """Starts a process and sees to it until it has ended, by itself or not; `data` is what it reads."""
-    cwd = job.order.options.get("cwd") or ""
+    cwd = job.order.cwd
     oom_kills = _oom_kills()
     try:
         child = _spawn(job, argv, environ, data, pass_fds)
@@ -182,7 +183,7 @@ def _spawn(
             os.pwrite(stdin, data, 0)
         else:
             stdin = _nothing()
-        pid = _start(argv, environ, order.options.get("cwd"), (stdin, out, err), pass_fds)
+        pid = _start(order, argv, environ, (stdin, out, err), pass_fds)
         _own.add(pid)
         pidfd = _watch(pid)
         kept.pop_all()
@@ -195,8 +196,14 @@ def _nothing() -> int:
 
 
 def _start(
-    argv: list[str], environ: dict[str, str], cwd: str | None, fds: tuple[int, ...], pass_fds: tuple[int, ...]
+    order: Order, argv: list[str], environ: dict[str, str], fds: tuple[int, ...], pass_fds: tuple[int, ...]
 ) -> int:
+    cwd, account = order.cwd, order.account
+    identity: dict[str, Any] = {}
+    if account and account.is_other:
+        identity = {"user": account.uid, "group": account.gid, "extra_groups": account.groups}
+        for fd in fds[1:]:
+            os.fchown(fd, account.uid, account.gid)  # or it could not open its own /dev/stdout
     if not cwd and "/" in argv[0]:
         # Much cheaper, and it neither looks along PATH nor changes the directory.
         given = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
@@ -211,7 +218,7 @@ def _start(
         )
     popen = subprocess.Popen(
         argv, env=environ, cwd=cwd or None, stdin=fds[0], stdout=fds[1], stderr=fds[2],
-        start_new_session=True, pass_fds=pass_fds,
+        start_new_session=True, pass_fds=pass_fds, **identity,
     )  # fmt: skip
     popen.returncode = 0  # it is waited for here
     return popen.pid

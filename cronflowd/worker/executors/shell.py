@@ -50,6 +50,8 @@ async def _run(job: Job, argv: list[str], environ: Mapping[str, str]) -> Ended:
 def job_environ(order: Order, inherited: Mapping[str, str]) -> dict[str, str]:
     """What the process finds in its environment; the run's own names go before all others."""
     environ, options = dict(inherited), order.options
+    if order.account:
+        environ |= order.account.environ
     for key, value in options.items():
         if key.startswith("env."):
             environ[key[4:]] = value

@@ -1,0 +1,55 @@
+"""What this worker does not do, whoever orders it: its own rules, which no daemon can change.
+
+A rule is looked at before anything is begun, and tells why. What a worker may run as is in its HELLO,
+so that a daemon that means well sends it nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+from contextlib import suppress
+from fnmatch import fnmatchcase
+
+from attrs import frozen
+
+from ..host.config import WorkerSettings
+from .executors.job import Order
+
+log = logging.getLogger(__name__)
+
+
+@frozen
+class Rules:
+    """Of one worker."""
+
+    commands: tuple[str, ...]  # globs of those that are run; none: all
+    types: tuple[str, ...]  # the same of types
+    users: tuple[str, ...]  # whom user= may name
+
+    def against(self, order: Order) -> tuple[str, str] | None:
+        """Why an order is refused: a code, and words for people."""
+        if self.types and order.type not in self.types:
+            return "type", f"this worker runs no {order.type} jobs (--allow-type)"
+        if self.commands and not any(fnmatchcase(order.command, glob) for glob in self.commands):
+            return "command", "its command is none of those that this worker runs (--allow-command)"
+        user = order.options.get("user")
+        if user is not None and user not in self.users:
+            return "user", f"this worker runs nothing as {user} (--users)"
+        try:
+            _ = order.account
+        except OSError as error:
+            return "user", str(error)
+        return None
+
+
+def make_rules(settings: WorkerSettings) -> Rules:
+    """The rules of a worker; root runs as those that it was told, anybody else as himself alone."""
+    users = settings.users if os.geteuid() == 0 else ()
+    if settings.users and not users:
+        log.warning("this worker is not root, so it runs everything as its own user; --users means nothing")
+    if not users:
+        with suppress(KeyError):  # a user without a name, as in a container
+            users = (pwd.getpwuid(os.geteuid()).pw_name,)
+    return Rules(settings.allow_command, settings.allow_type, users)

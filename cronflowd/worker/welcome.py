@@ -1,0 +1,122 @@
+"""The way to the daemon: dialling, showing each other who one is, and what the daemon's first answer says.
+
+A worker that has a token never says it. It proves that it has it, after the daemon has, so whoever
+stands in the daemon's place is told a name and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import ssl
+from pathlib import Path
+
+import trio
+from attrs import define, field
+
+from ..base.proofs import DAEMON, NONCE, Handshake
+from ..host.config import WorkerSettings
+from ..host.tls import client_context
+
+KILL_GRACE_S = 10.0  # unless the daemon says grace=
+
+
+class NotWelcomeError(Exception):
+    """There was no OK this time; the message says why."""
+
+
+@define
+class Terms:
+    """What the daemon said in its first answer."""
+
+    heartbeat_s: float = 10.0
+    lease_s: float = 30.0  # how long what it holds is kept for it when it is away
+    output: int = 1024 * 1024  # bytes of output kept of a run
+    grace_s: float = KILL_GRACE_S
+    had: dict[str, int] = field(factory=dict)  # characters of output that it has of each run, if it says so
+
+
+def believe(name: str, key: bytes, nonce: str, answer: str) -> Handshake | None:
+    """What the daemon's CHALLENGE begins; None where it proves the wrong thing. Raises NotWelcomeError."""
+    word, _, rest = answer.partition(" ")
+    its_nonce, _, proof = rest.partition(" ")
+    if word != "CHALLENGE" or not NONCE.fullmatch(its_nonce):
+        raise NotWelcomeError(
+            "the daemon did not prove that it knows the token: it is of an older release, or another one"
+        )
+    handshake = Handshake(key, name, nonce, its_nonce)
+    return handshake if handshake.is_proof(DAEMON, proof) else None
+
+
+async def dial(settings: WorkerSettings) -> trio.abc.Stream:
+    """A connection to the daemon, over TLS where that was asked for. Raises OSError, and Fatal for files."""
+    address = settings.connect
+    if isinstance(address, Path):
+        return await trio.open_unix_socket(address)
+    stream = await trio.open_tcp_stream(*address)
+    if not settings.speaks_tls:
+        return stream
+    # Read at each try, as the token is: a certificate may have been renewed meanwhile.
+    context = client_context(settings.tls_ca, settings.tls_cert, settings.tls_key)
+    # A daemon that was killed says no end in TLS; every line has one of its own.
+    sealed = trio.SSLStream(stream, context, server_hostname=address[0], https_compatible=True)
+    try:
+        await sealed.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        raise ConnectionError(f"TLS: {_tls_reason(error.__cause__)}") from error
+    return sealed
+
+
+def _tls_reason(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return getattr(error, "reason", None) or str(error)
+
+
+def reasons(error: OSError) -> str:
+    """Each different reason once: a name may stand for several addresses."""
+    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
+    return ", ".join(dict.fromkeys(_reason(each) for each in causes))
+
+
+def _reason(error: Exception) -> str:
+    # A name that cannot be looked up has a negative number of its own, and trio puts the
+    # address into the text of every other error.
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error)
+
+
+def parse_terms(text: str) -> Terms:
+    """What follows the OK: a name and key=value words; what is unknown or no number is left out."""
+    terms = Terms()
+    for word in text.split():
+        key, _, value = word.partition("=")
+        if key == "had":
+            terms.had = dict(map(_parse_had, value.split(",")))
+        number = _parse_number(value)
+        if number is None:
+            continue
+        if key == "heartbeat" and number > 0:
+            terms.heartbeat_s = number
+        elif key == "lease":
+            terms.lease_s = number
+        elif key == "output":
+            terms.output = int(number)
+        elif key == "grace":
+            terms.grace_s = number
+    return terms
+
+
+def _parse_had(text: str) -> tuple[str, int]:
+    key, _, number = text.rpartition(":")
+    return key.replace(":", " "), int(number) if number.isdecimal() else 0
+
+
+def _parse_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 <= number < math.inf else None
