@@ -3,7 +3,7 @@
 A backup is a plain tar file: what people keep in the directory (tasks.db, calendars, the secret),
 then the journal as far as it was on disk at one moment, and last of all `MANIFEST`, a line for
 each file with its size and CRC. So a file that was cut short, or changed, is known for one before
-anything is restored from it. Not in it: the lock, sockets, the key of the secrets, other backups, and
+anything is restored from it. Not in it: the lock, sockets, both keys, other backups, and
 the local worker's reports on their way, which belong to jobs of this machine.
 
 Journal files are only ever replaced by others that tell the same; whoever calls `archive` sees to
@@ -36,6 +36,7 @@ from ..host.disk import (
     sync_directory,
     write_atomically,
 )
+from ..host.order_key import ORDER_KEY_NAME
 from ..host.vault import KEY_NAME
 from .check import examine
 from .records import JOURNAL_NAME, journal_dir, list_all
@@ -88,8 +89,9 @@ def _members(data: Path, upto: Segment) -> Iterator[_Member]:
 
 
 def _is_taken(path: Path) -> bool:
-    # What the key opens is in the journal: whoever has both has all secrets.
-    return path.name not in (LOCK_NAME, KEY_NAME) and path.suffix != SUFFIX
+    # What the key opens is in the journal, and what sessions are sealed with: whoever had the keys as well
+    # would have all secrets, and could sign orders.
+    return path.name not in (LOCK_NAME, KEY_NAME, ORDER_KEY_NAME) and path.suffix != SUFFIX
 
 
 def _pack(members: list[_Member], about: dict[str, str | int]) -> Iterator[bytes]:
