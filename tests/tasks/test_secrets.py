@@ -101,7 +101,7 @@ def test_an_export_has_what_cron_needs() -> None:
     driver = Driver()
     driver.line(f"ADD name=a env.PASSWORD={VALUE} 0 3 * * * x")
     question = commands.parse("EXPORT a", commands.Context(driver.now, "UTC"))
-    lines = [row[0] for row in export(driver.state, question, driver.now).rows if row]
+    lines = [row[0] for row in export(driver.state, question, driver.now, lambda _: True).rows if row]
     assert f"PASSWORD={VALUE}" in lines
 
 
