@@ -1,7 +1,7 @@
 """Facts about who may come in: accounts, tokens, secrets, and what is told of those who tried.
 
-None of them holds what would let anybody in. Of a password its argon2id hash stands here, of a
-token its SHA-256, of a secret what AES-256-GCM made of it.
+Of a password its argon2id hash stands here, of a token its SHA-256, of a secret what AES-256-GCM made of it.
+None of them lets a client in. A worker's token is proved by its SHA-256, though: see SECURITY.md.
 """
 
 from __future__ import annotations
