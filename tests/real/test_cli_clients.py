@@ -59,9 +59,9 @@ def test_a_system_crontab_moves_in(daemon: Daemon) -> None:
     assert said[0] == "line 2: set SHELL"
     mailto = "differs: nothing is mailed to root, which is no address such as ops@example.org"
     assert said[2] == f"line 4: set MAILTO; {mailto}"
-    assert re.match(
-        r"line 7: added run-parts \(id 1\), next \S+Z; differs: it runs as the worker's user", said[3]
-    )
+    assert re.match(r"line 7: added run-parts \(id 1\), next \S+Z", said[3])
+    assert "worker's user" not in done.stdout
+    assert "user\tnobody" in daemon.ask("GET tee")
     assert said[-3] == 'line 20: refused: minute field "*/0": the step in "*/0" is 0'
     assert said[-1] == "10 added, 0 there already, 2 refused"
     names = [row.split("\t")[1] for row in daemon.ask("LIST")[:-1]]
@@ -95,7 +95,7 @@ def test_what_went_in_comes_out_and_goes_in_again(daemon: Daemon, start_daemon: 
         return sorted(row.split("\t")[4:6] for row in which.ask("LIST")[:-1])
 
     assert meanings(daemon) == meanings(other)
-    assert cronflowd(daemon, "export", "tee").stdout.startswith("# tee\nPATH=")
+    assert cronflowd(daemon, "export", "tee").stdout.startswith("# tee; not in cron: user=nobody\nPATH=")
 
 
 def test_what_comes_back_to_where_it_was_is_there_already(daemon: Daemon, tmp_path: Path) -> None:
