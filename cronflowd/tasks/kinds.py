@@ -34,7 +34,7 @@ WHOSE: dict[str, tuple[str, ...]] = {
     "header.X": ("http", "webhook"),
     "body": ("http",),
     "expect": ("http", "webhook"),
-    "secret": ("webhook",),
+    "secret": ("webhook", "email"),
     "stdin": ("shell", "script"),
     "user": ("shell", "script", "custom"),
     "cwd": ("shell", "script", "custom", "echo", "sleep"),

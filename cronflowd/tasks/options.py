@@ -353,7 +353,9 @@ RULES: dict[str, Rule] = {
         "expect", parse_expect, form="200-299,404", what="statuses that are a success",
         also="status statuses expected",
     ),
-    "secret": Rule("secret", parse_secret, what="signs a webhook", also="token signature hmac"),
+    "secret": Rule(
+        "secret", parse_secret, what="signs a webhook; logs in for an email", also="token signature hmac"
+    ),
     "prio": Rule(
         "prio",
         _one_of(

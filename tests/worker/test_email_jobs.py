@@ -348,12 +348,26 @@ async def test_a_password_that_cannot_be_read_is_told(port: int, login: dict[str
     assert "cannot read the password" in ended.why
 
 
-def test_half_a_login_is_a_bad_configuration(tmp_path: Path) -> None:
+async def test_a_task_may_bring_the_password_of_the_login(
+    box: Box, authority: trustme.CA, login: dict[str, Any]
+) -> None:
+    """So it can be a secret of the daemon's, and the worker's disk need not hold it."""
+    options = {"tls_context": server_context(authority), "require_starttls": True}
+    del login["smtp_password_file"]
+    with smtp_server(box, authenticator=check_login, auth_required=True, **options) as port:
+        job = make_job("a@b", secret="pass word")
+        assert (await carry_out(job, port, smtp_tls="required", **login)).exit == 0
+        ended = await carry_out(make_job("a@b"), port, smtp_tls="required", **login)
+        assert "the login me has no password" in ended.why
+        ended = await carry_out(job, port, smtp_tls="required")
+        assert "secret= is the password of smtp_user" in ended.why
+
+
+def test_a_password_without_a_login_is_a_bad_configuration(tmp_path: Path) -> None:
     """Better at the start than at the first mail."""
-    for half in ({"smtp_user": "me"}, {"smtp_password_file": tmp_path}):
-        with pytest.raises(Fatal) as caught:
-            make_table(WorkerSettings(smtp=("localhost", 25), **half))
-        assert caught.value.status == Exit.CONFIG
+    with pytest.raises(Fatal) as caught:
+        make_table(WorkerSettings(smtp=("localhost", 25), smtp_password_file=tmp_path))
+    assert caught.value.status == Exit.CONFIG
 
 
 def test_without_a_server_the_worker_offers_no_mail() -> None:

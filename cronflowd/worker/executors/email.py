@@ -52,14 +52,24 @@ class Mailer:
     limiter: trio.CapacityLimiter = Factory(lambda: trio.CapacityLimiter(MAX_AT_A_TIME))
 
     def __attrs_post_init__(self) -> None:
-        if bool(self.settings.smtp_user) != bool(self.settings.smtp_password_file):
-            raise Fatal(Exit.CONFIG, "a login is smtp_user and smtp_password_file; one of them is missing")
+        if self.settings.smtp_password_file and not self.settings.smtp_user:
+            raise Fatal(Exit.CONFIG, "smtp_password_file is the password of smtp_user, which is missing")
+
+    def _password(self, secret: str) -> str:
+        """Of smtp_user: the task's, or that of the file, which is read anew for each mail."""
+        user, file = self.settings.smtp_user, self.settings.smtp_password_file
+        if secret and not user:
+            raise ValueError("secret= is the password of smtp_user, which this worker was not given")
+        if user and not (secret or file):
+            raise ValueError(
+                f"the login {user} has no password: give smtp_password_file, or the task secret="
+            )
+        return secret or (read_password(file) if file else "")
 
     async def run(self, job: Job) -> Ended:
         """The command is the recipients, the payload what they read."""
         try:
-            file = self.settings.smtp_password_file  # read anew for each mail
-            password = read_password(file) if file else ""
+            password = self._password(job.order.options.get("secret", ""))
             message = make_message(job.order, self.settings.smtp_from, self.now())
         except (Fatal, ValueError) as error:
             return cannot_start(NOT_RUNNABLE, str(error))
