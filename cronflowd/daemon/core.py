@@ -106,10 +106,9 @@ class Core:
         self._touched: list[Link] = []
         self._waiters: list[tuple[int, int, trio.Event]] = []  # a heap by sequence number
         self._insisted: list[Any] = []
-        self._aside: list[
-            tuple[float, int, Callable[[], object]]
-        ] = []  # a heap: when, and how, it comes back
-        self._refused: set[str] = set()  # what was told to be
+        # A heap: when what was refused comes back, and how.
+        self._aside: list[tuple[float, int, Callable[[], object]]] = []
+        self._refused: set[str] = set()  # what was told to be, until nothing is any more
         self._more = trio.Event()
         self.sliced = trio.Event()  # one more slice of what concerns very many tasks was taken
         self._armed: datetime | None = None
@@ -359,12 +358,12 @@ class Core:
         until, in_a_row = perf_counter() + BEAT_S, 0
         for _ in range(STEPS_PER_BEAT):
             if (step := self.engine.next_step(now)) is None:
+                if not self._aside:
+                    self._refused.clear()
                 return True
             try:
                 self.submit(step, now=now)
                 in_a_row = 0
-                if self._refused:
-                    self._refused.discard(repr(step))
             except Refusal as refusal:
                 is_full = refusal.code in NO_ROOM
                 self._set_aside(step, refusal, RETRY_S if is_full else ASIDE_S)

@@ -486,7 +486,7 @@ def remark(run: Run, why: Reason) -> f.OutputReceived:
 
 def flow_remark(run: int, flow: int) -> f.OutputReceived:
     """That a run belongs to the run of a flow, in its LOG; behind RunQueued."""
-    return f.OutputReceived(run, 1, [[0, f"flow run {flow}"]])
+    return f.OutputReceived(run, 1, [[0, reason("flow", flow=flow)]])
 
 
 def ended_waiting(run: Run, state: str, why: Reason) -> list[f.Fact]:

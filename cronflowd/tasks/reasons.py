@@ -144,6 +144,7 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     # Of a run that ends.
     "replaced": "replaced by run {run}",
     "cancelled": "cancelled by a client",
+    "flow": "flow run {flow}",
     "flow-cancelled": "flow run {flow} was cancelled",
     "removed": "its task was removed",
     "cleared": "its task was removed by CLEAR",
