@@ -84,7 +84,13 @@ def _can_wait(task: Task) -> bool:
         task.due_at is not None
         and schedule.kind in ("cron", "every", "at")
         and not (
-            task.spec.unread or task.paused or task.is_notice or task.runs or options.after or options.skip
+            task.spec.unread
+            or task.paused
+            or task.is_notice
+            or task.runs
+            or options.after
+            or options.skip
+            or options.secrets
         )
     )
 

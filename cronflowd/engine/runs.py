@@ -373,7 +373,7 @@ def _refused(state: State, order: o.ReportRefused, now: datetime, limits: Limits
     text = hidden(state.access, run, order.why) if run.given else order.why
     why = shortened(reason("refused", worker=order.worker, how=order.code, text=text))
     if order.holds:
-        return Decision([remark(run, in_words(why))])
+        return Decision([remark(run, why)])
     return Decision(_end(state, run, run.ends_as or "failed", None, why, now), None, ack)
 
 

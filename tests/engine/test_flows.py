@@ -369,7 +369,7 @@ def test_why_and_the_log_say_whose_run_it_is() -> None:
     plan = finish(plan_flow(life.state, "a"))
     life.do(o.StartFlow("a", {}, plan))
     life.pump()
-    assert life.state.outputs[1].lines == [(0, "flow run 1")]
+    assert life.state.outputs[1].lines == [(0, {"code": "flow", "flow": 1})]
     found = why.Found(list(life.state.runs.values()), [])
     rows, _ = why.explain_found(life.state, life.state.tasks[1], life.now, found, [], why.Found([], []))
     assert rows[0][1] == "a had its turn in flow run 1"
@@ -464,7 +464,7 @@ def test_a_moment_of_the_task_that_starts_all_others_begins_a_run_of_the_flow() 
     life = Life(CHAIN)
     life.wait(3600)
     assert (life.row()["state"], life.row()["who"], life.running) == ("running", "", ["a"])
-    assert life.state.outputs[1].lines == [(0, "flow run 1")]
+    assert life.state.outputs[1].lines == [(0, {"code": "flow", "flow": 1})]
     life.ends("a")
     life.killed()
     life.ends("b", 1)

@@ -173,3 +173,28 @@ async def test_a_file_of_tasks_is_written_of_what_waits(reads: list[str], tmp_pa
     prepared.publish()
     assert (tmp_path / "a.db").read_bytes() == expected
     assert (count, reads) == (SLICE + 5, [])
+
+
+def test_every_table_by_which_tasks_are_found_is_whole_after_a_start() -> None:
+    """A task that such a table misses is not found by it, and cannot even be removed."""
+    driver = Driver()
+    for line in (
+        "ADD name=plain @daily x",
+        "ADD name=root env.PASSWORD=secret:db @daily x",
+        'ADD name=hook type=webhook payload={"key":"{{secret:hook}}"} @daily https://h.example/x',
+        "ADD name=behind after=root @daily x",
+        "ADD name=listener @on deploy x",
+        "ADD name=still @daily x",
+        "PAUSE still",
+    ):
+        driver.line(line)
+    state = from_checkpoint(driver.state)
+    while state.tasks.make_some():
+        pass
+    for name in ("dependents", "listeners", "wanted", "unread", "notices"):
+        assert getattr(state, name) == getattr(driver.state, name), name
+    assert [*state.paused] == [*driver.state.paused]
+    driver.take_over(from_checkpoint(driver.state))
+    driver.line("SET root command=y")
+    driver.line("REMOVE hook")
+    assert driver.state.wanted == {"db": {2}}
