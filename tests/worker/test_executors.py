@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -28,7 +30,8 @@ from cronflowd.worker.executors import make_table, processes
 from cronflowd.worker.executors.job import Ended, Job, Order, format_done, parse_order
 from cronflowd.worker.executors.output import CHUNK_BYTES, MAX_TEXT_BYTES, Output, format_output
 from cronflowd.worker.executors.shell import job_environ, worker_environ
-from tests.lib.job_processes import is_alive
+from cronflowd.worker.executors.users import find_account
+from tests.lib.job_processes import is_alive, wait_for
 from tests.lib.waiting import PATIENCE_S, until
 
 MEBIBYTE = 1024 * 1024
@@ -653,3 +656,46 @@ def _peak_kib() -> int:
     match = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
     assert match
     return int(match[1])
+
+
+@pytest.mark.parametrize("home", ["", "not-there", "/not/there"])
+def test_a_user_without_a_home_starts_at_the_root(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty field of passwd is no directory, though it would be taken for the one we are in."""
+    nobody = pwd.getpwnam("nobody")
+    monkeypatch.setattr("pwd.getpwnam", lambda _: pwd.struct_passwd([*nobody[:5], home, nobody[6]]))
+    assert find_account("nobody").home == "/"
+
+
+@pytest.mark.parametrize("kind", ["shell", "script"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_who_runs_as_another_does_so_wherever_he_starts(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is begun in the cheap way stays root's."""
+    nobody = pwd.getpwnam("nobody")
+    monkeypatch.setattr(Order, "cwd", "")
+    job = make_job("/usr/bin/id -u", kind, user="nobody")
+    assert await carry_out(job) == Ended(0)
+    assert said(job) == [f"1 {nobody.pw_uid}"]
+
+
+async def test_what_may_not_be_killed_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that has become sudo is root's: it is waited for, and this worker's others go on meanwhile."""
+    signals, gate = list[int](), tmp_path / "gate"
+
+    def refuse(_: int, number: int) -> None:
+        signals.append(number)
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    async def let_it_end() -> None:
+        await until(lambda: signal.SIGKILL in signals)
+        gate.touch()
+
+    monkeypatch.setattr("os.kill", refuse)
+    job = make_job(f"exec timeout 5 sh -c '{wait_for(gate)}'", timeout="0.01")
+    job.grace_s = 0.01
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(let_it_end)
+        assert await carry_out(job) == Ended(0, timed_out=True)

@@ -204,8 +204,8 @@ def _start(
         identity = {"user": account.uid, "group": account.gid, "extra_groups": account.groups}
         for fd in fds[1:]:
             os.fchown(fd, account.uid, account.gid)  # or it could not open its own /dev/stdout
-    if not cwd and "/" in argv[0]:
-        # Much cheaper, and it neither looks along PATH nor changes the directory.
+    if not (cwd or identity) and "/" in argv[0]:
+        # Much cheaper, and it neither looks along PATH nor changes the directory or the user.
         given = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
         given += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in pass_fds]
         return os.posix_spawn(
@@ -277,9 +277,10 @@ async def _end(job: Job, child: Child) -> None:
 
 
 def _signal(child: Child, members: list[int], number: int) -> None:
-    # First the group; its leader is not reaped yet, so that number still means this group.
+    # First the group; its leader is not reaped yet, so that number still means this group. What has become
+    # another user's, as sudo does, is only waited for.
     for pid in (-child.pid, *members):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 

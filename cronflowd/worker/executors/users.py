@@ -36,5 +36,5 @@ def find_account(name: str) -> Account:
     except KeyError:
         raise FileNotFoundError(f"there is no user {name} here") from None
     groups = tuple(os.getgrouplist(name, found.pw_gid))
-    home = found.pw_dir if Path(found.pw_dir).is_dir() else "/"
-    return Account(name, found.pw_uid, found.pw_gid, groups, home)
+    home = Path("/", found.pw_dir)  # without the root, an empty one would be where the worker is
+    return Account(name, found.pw_uid, found.pw_gid, groups, str(home) if home.is_dir() else "/")
