@@ -51,6 +51,8 @@ def server_tls(cert: Path, key: Path | None, client_ca: Path | None) -> ServerTl
     """A server's side; with `client_ca`, whoever comes shows a certificate of that. Raises Fatal."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Nobody resumes a session here, and what a peer that only sends has not read resets its connection.
+    context.num_tickets = 0
     _load_chain(context, cert, key)
     if client_ca is not None:
         _load_authority(context, client_ca)

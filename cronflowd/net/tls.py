@@ -1,8 +1,9 @@
 """TLS on an accepted socket: the same Connection, whose bytes are opened and sealed on the way.
 
-The library works on two buffers in memory, so nothing here waits but the handshake. A piece that
-was sealed counts as sent only when all of what became of it has left: until then the outbox offers
-it again, as it does whatever a socket did not take.
+The library works on two buffers in memory, so nothing here waits but the handshake. What is sent is
+sealed a record at a time, and a record counts as sent when all of it has left: until then nobody can
+open any of it, and the outbox offers it again, as it does whatever a socket did not take. So what
+counts as not sent was read by nobody, whenever the connection breaks.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from .listeners import RECEIVE_BYTES, Connection
 
 HANDSHAKE_S = 10.0
 MAX_READS = 4  # of the socket in one look, before others have their turn
+RECORD_BYTES = 16_384  # the most that TLS seals as one
+MAX_UNASKED_BYTES = 65_536  # that the library itself wants to say, to a peer that does not read
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +40,12 @@ class TlsConnection(Connection):
     """A connection whose bytes are sealed."""
 
     def __init__(self, plain: Connection, context: ssl.SSLContext) -> None:
-        self.__dict__.update(plain.__dict__)  # the same socket, already tuned
+        super().__init__(plain._sock)
+        self.peer = plain.peer  # it may have left since
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._sealer = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._is_over = False  # our end was said
-        self._sealed = 0  # bytes that were taken to be sealed and have not all left
+        self._sealed = 0  # bytes of the record that has not left to its end
         self._left: bytes | memoryview = b""  # of what was sealed, what the socket did not take
 
     async def shake_hands(self) -> str | None:
@@ -56,11 +60,10 @@ class TlsConnection(Connection):
                         return "it left before the handshake was done"
                     self._incoming.write(data or b"")
                 await self._let_out()
-            except ssl.SSLError as error:
-                self._flush()  # the alert that says so
-                return _reason(error)
             except OSError as error:
-                return error.strerror or str(error)
+                with suppress(OSError):
+                    self._flush()  # the alert that says so
+                return _reason(error)
             return None
         return f"no handshake within {HANDSHAKE_S:g} s"
 
@@ -99,6 +102,19 @@ class TlsConnection(Connection):
             data = super().receive_now()
             return None if data else data
         pieces: list[bytes] = []
+        has_ended = False
+        try:
+            has_ended = self._open(pieces)
+            self._flush()
+        except OSError as error:
+            if not pieces:  # else that goes first, as from a socket
+                raise ConnectionResetError(_reason(error)) from error
+        if self._outgoing.pending > MAX_UNASKED_BYTES:
+            raise ConnectionResetError("it asks, and does not read the answers")
+        return b"".join(pieces) if pieces or has_ended else None
+
+    def _open(self, pieces: list[bytes]) -> bool:
+        """Adds what can be opened to the pieces; whether nothing will come any more."""
         reads = 0
         while True:
             try:
@@ -107,25 +123,18 @@ class TlsConnection(Connection):
                 # Not while anything that has come could be opened: the socket would not tell of it.
                 data = super().receive_now() if reads < MAX_READS else None
                 reads += 1
-                if data is None:
-                    break
-                if data:
-                    self._incoming.write(data)
-                    continue
-                # Many end without a word in TLS, and still want their answer; the library, if it knew, would
-                # seal nothing more. Somebody else may have cut them off as well, but then in the middle of a
-                # line, at worst, and by such a one nothing is changed.
-                piece = b""
+                if not data:
+                    # Many end without a word in TLS, and still want their answer; the library, if it knew,
+                    # would seal nothing more. Somebody else may have cut them off as well, but then in the
+                    # middle of a line, at worst, and by such a one nothing is changed.
+                    return data is not None
+                self._incoming.write(data)
             except ssl.SSLZeroReturnError:
-                piece = b""
-            except ssl.SSLError as error:
-                raise ConnectionResetError(_reason(error)) from error
-            if not piece:
-                self._flush()
-                return b"".join(pieces) if pieces else b""
-            pieces.append(piece)
-        self._flush()
-        return b"".join(pieces) if pieces else None
+                return True
+            else:
+                if not piece:
+                    return True
+                pieces.append(piece)
 
     async def receive_some(self) -> bytes:
         """The next bytes, or none at the end of input. Raises OSError when the connection is broken."""
@@ -140,20 +149,18 @@ class TlsConnection(Connection):
                 return data
 
     def send_now(self, data: bytes | memoryview) -> int:
-        if self._left or self._outgoing.pending:
-            if not self._flush():
-                return 0
-            sent, self._sealed = self._sealed, 0
-            if sent:
-                return sent
+        view, sent = memoryview(data), 0
         try:
-            taken = self._sealer.write(data)
-        except ssl.SSLError as error:
-            raise ConnectionResetError(_reason(error)) from error
-        if not self._flush():
-            self._sealed = taken
-            return 0
-        return taken
+            while self._flush():
+                sent += self._sealed
+                self._sealed = 0
+                if sent == len(view):
+                    break
+                self._sealed = self._sealer.write(view[sent : sent + RECORD_BYTES])
+        except OSError:
+            if not sent:  # else the next call finds it out, too
+                raise
+        return sent
 
     def shutdown(self) -> None:
         """Says our end in TLS, and then the socket's: the peer knows that nothing was cut off."""
@@ -165,6 +172,6 @@ class TlsConnection(Connection):
         super().shutdown()
 
 
-def _reason(error: ssl.SSLError) -> str:
-    reason = getattr(error, "reason", None) or str(error)
+def _reason(error: OSError) -> str:
+    reason = getattr(error, "reason", None) or error.strerror or error
     return str(reason).lower().replace("_", " ")

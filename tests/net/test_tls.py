@@ -229,3 +229,66 @@ async def test_bytes_that_were_tampered_with_break_the_connection(ends: Ends) ->
         await peer.sock.send(sealed)
         with pytest.raises(ConnectionResetError):
             await ours.receive_some()
+
+
+async def test_what_left_is_counted_as_the_peer_can_read_it(ends: Ends) -> None:
+    """An order that counts as not sent goes to another worker, so it must not have been carried out."""
+    async with ends.joined() as (ours, peer):
+        data, counted, read = memoryview(b"x" * 200_000), 0, 0
+        for _ in range(100):
+            counted += ours.send_now(data[counted:])
+            with suppress(ssl.SSLWantReadError, BlockingIOError):
+                peer._incoming.write(peer.sock._sock.recv(3000))  # type: ignore[attr-defined]
+                read += len(peer.sealer.read(65_536))
+            assert read <= counted
+        assert read > 50_000
+
+
+async def test_what_came_before_a_reset_is_taken(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends an order and leaves at once resets the connection; without TLS the order counts."""
+    async with ends.joined() as (ours, peer):
+        came: list[bytes] = [peer.seal(b"RUN nightly\n")]
+
+        def reset(self: Connection) -> bytes:
+            if came:
+                return came.pop()
+            raise ConnectionResetError
+
+        monkeypatch.setattr(Connection, "receive_now", reset)
+        assert ours.receive_now() == b"RUN nightly\n"
+        with pytest.raises(ConnectionResetError):
+            ours.receive_now()
+
+
+async def test_nothing_is_left_unread_by_who_only_sends(ends: Ends) -> None:
+    """To close with something unread resets the connection, and what was on its way is lost."""
+    async with ends.joined() as (ours, peer):
+        await peer.send(b"RUN nightly\n")
+        assert await ours.receive_some() == b"RUN nightly\n"
+        with pytest.raises(BlockingIOError):
+            peer.sock._sock.recv(1)
+
+
+async def test_who_has_left_when_he_is_told_why_is_no_bug(
+    ends: Ends, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Scanners do so all day, and each would have written its traceback into the log."""
+    here, there = socket.socketpair()
+    with here:
+        there.sendall(b"\x16\x03\x01\x00\x05hello")
+        there.close()
+        assert await tls.greet(Connection(here), ends.server) is None
+    (record,) = caplog.records
+    assert "does not speak TLS as it should" in record.getMessage()
+
+
+async def test_what_the_library_says_by_itself_does_not_pile_up(ends: Ends) -> None:
+    """A peer may ask for answers that it never reads (KeyUpdate), before it is known to anybody."""
+    async with ends.joined() as (ours, _):
+        assert isinstance(ours, tls.TlsConnection)
+        while ours.send_now(b"x" * 10_000):
+            pass
+        with pytest.raises(ConnectionResetError):
+            for _ in range(100):
+                ours._outgoing.write(b"y" * 1000)
+                ours.receive_now()
