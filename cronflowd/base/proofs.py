@@ -113,8 +113,9 @@ class Forged(Exception):
     def __init__(self, code: str) -> None:
         super().__init__(WHY[code])
         self.code = code
-        # Whether an order of the daemon's may be missing: one that was changed, or left out.
-        self.is_gap = code in ("unsealed", "altered", "out-of-order")
+        # Whether the session is to begin anew: an order of the daemon's may be missing, one that was changed
+        # or left out; or the two clocks have parted.
+        self.needs_hello = code in ("unsealed", "altered", "out-of-order", "expired")
 
 
 WHY = {

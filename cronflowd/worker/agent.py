@@ -182,7 +182,7 @@ class Agent:
             return check.open(line, steady_now())
         except Forged as forged:
             # What the daemon believes to have sent, and did not come, is found out by a new HELLO.
-            link.is_doubtful |= forged.is_gap
+            link.is_doubtful |= forged.needs_hello
             if match := _KEY.match(line):
                 self._refuse(match[1], forged.code, str(forged))
             else:

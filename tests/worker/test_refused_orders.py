@@ -73,6 +73,17 @@ async def test_of_a_thousand_wrong_orders_none_runs_and_each_is_told(spool_dir: 
     assert agent.link.is_doubtful
 
 
+async def test_an_order_that_came_too_late_has_the_clocks_compared_anew(spool_dir: Path) -> None:
+    """Two clocks part by a minute in weeks: every order, KILL too, would be refused from then on."""
+    ours = Handshake(key_of(TOKEN.encode()), "w1", "0" * 32, "1" * 32)
+    now_s = steady_now()
+    agent = Agent(WorkerSettings(name="w1", spool=spool_dir), Spool(spool_dir), os.getppid())
+    agent.link = Link(cast(Any, None), 0.0, 0.0, Check(ours, now_s - 100))
+    agent.act([Seal(ours, now_s - 100).seal("KILL 7 1", now_s - 61)])
+    assert [line.split(" ")[3] for line in agent.outbox] == ["expired"]
+    assert agent.link.is_doubtful
+
+
 async def test_what_was_altered_is_refused_until_the_daemon_has_heard_it(
     spool_dir: Path, token_file: Path
 ) -> None:
