@@ -306,11 +306,13 @@ async def _show_token(
 async def _next_line(connection: Connection, reader: LineReader) -> str | None:
     """The line after those that were taken; None if the peer leaves. A checkpoint in any case."""
     await trio.lowlevel.checkpoint()
-    while not (items := reader.take(1)):
-        if not (data := await connection.receive_some()):
-            return None
-        reader.feed(data)
-    return _text(items[0])
+    with suppress(OSError):
+        while not (items := reader.take(1)):
+            if not (data := await connection.receive_some()):
+                return None
+            reader.feed(data)
+        return _text(items[0])
+    return None
 
 
 async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:

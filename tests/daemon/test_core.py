@@ -674,6 +674,24 @@ async def test_hello_that_promises_more_than_comes_is_refused(core: Core, connec
     assert wire.take_lines() == ["ERR syntax HELLO said that 3 HELD lines follow; 1 came"]
 
 
+async def test_who_is_cut_off_amid_his_first_words_is_no_bug(
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was killed then would have left its traceback in our log."""
+
+    def broken() -> bytes:
+        raise ConnectionResetError
+
+    wire = Wire("192.0.2.9:1")
+    connect(wire)
+    wire.say("HELLO name=a held=all more=3")
+    await until_quiet()
+    monkeypatch.setattr(wire, "receive_now", broken)
+    wire.leave()
+    await until_quiet()
+    assert wire.take_lines() == ["ERR syntax HELLO said that 3 HELD lines follow; 0 came"]
+
+
 async def test_reports_that_come_all_at_once_are_taken_a_few_in_a_turn(
     core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
