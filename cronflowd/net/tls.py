@@ -44,7 +44,6 @@ class TlsConnection(Connection):
         self.peer = plain.peer  # it may have left since
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._sealer = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._is_over = False  # our end was said
         self._sealed = 0  # bytes of the record that has not left to its end
         self._left: bytes | memoryview = b""  # of what was sealed, what the socket did not take
 
@@ -98,9 +97,6 @@ class TlsConnection(Connection):
 
     def receive_now(self) -> bytes | None:
         """What can be opened of what has arrived; None if nothing can, empty at the end."""
-        if self._is_over:  # what still comes cannot be opened any more, and nobody wants it
-            data = super().receive_now()
-            return None if data else data
         pieces: list[bytes] = []
         has_ended = False
         try:
@@ -164,7 +160,6 @@ class TlsConnection(Connection):
 
     def shutdown(self) -> None:
         """Says our end in TLS, and then the socket's: the peer knows that nothing was cut off."""
-        self._is_over = True
         with suppress(ssl.SSLError):  # the peer's own end is still to come, or never will
             self._sealer.unwrap()
         with suppress(OSError):  # it may have left for good already

@@ -292,3 +292,17 @@ async def test_what_the_library_says_by_itself_does_not_pile_up(ends: Ends) -> N
             for _ in range(100):
                 ours._outgoing.write(b"y" * 1000)
                 ours.receive_now()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_what_crosses_our_end_is_still_taken(ends: Ends, version: ssl.TLSVersion) -> None:
+    """Silence was taken for the end of a conversation, and then the next order came after all."""
+    ends.client.maximum_version = version
+    async with ends.joined() as (ours, peer):
+        ours.shutdown()
+        await peer.send(b"ADD @daily x\n")
+        with trio.fail_after(5):
+            assert await ours.receive_some() == b"ADD @daily x\n"
+            await peer.send(b"ADD @daily y\n")
+            peer.sock.shutdown(socket.SHUT_WR)
+            assert await _all(ours) == b"ADD @daily y\n"
