@@ -44,6 +44,8 @@ class TlsConnection(Connection):
         self.peer = plain.peer  # it may have left since
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._sealer = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._has_ended = False  # nothing more will come, or the way is broken; the next look tells of it
+        self._ready: Callable[[], None] = lambda: None  # called where the socket has nothing to tell
         self._sealed = 0  # bytes of the record that has not left to its end
         self._left: bytes | memoryview = b""  # of what was sealed, what the socket did not take
 
@@ -92,22 +94,30 @@ class TlsConnection(Connection):
 
     def watch(self, ready: Callable[[], None]) -> None:
         super().watch(ready)
-        if self._incoming.pending:  # it came with the handshake, and the socket has nothing to tell
+        self._ready = ready
+        if self._is_readable:
             trio.lowlevel.current_trio_token().run_sync_soon(ready)
+
+    @property
+    def _is_readable(self) -> bool:
+        """Whether there is what the socket does not tell of: what came with the handshake, or an end."""
+        return self._has_ended or self._incoming.pending > 0
 
     def receive_now(self) -> bytes | None:
         """What can be opened of what has arrived; None if nothing can, empty at the end."""
         pieces: list[bytes] = []
-        has_ended = False
         try:
-            has_ended = self._open(pieces)
+            self._has_ended = self._open(pieces)
             self._flush()
         except OSError as error:
             if not pieces:  # else that goes first, as from a socket
                 raise ConnectionResetError(_reason(error)) from error
+            self._has_ended = True
         if self._outgoing.pending > MAX_UNASKED_BYTES:
             raise ConnectionResetError("it asks, and does not read the answers")
-        return b"".join(pieces) if pieces or has_ended else None
+        if pieces and self._has_ended:
+            trio.lowlevel.current_trio_token().run_sync_soon(self._ready)
+        return b"".join(pieces) if pieces or self._has_ended else None
 
     def _open(self, pieces: list[bytes]) -> bool:
         """Adds what can be opened to the pieces; whether nothing will come any more."""
@@ -135,8 +145,7 @@ class TlsConnection(Connection):
     async def receive_some(self) -> bytes:
         """The next bytes, or none at the end of input. Raises OSError when the connection is broken."""
         while True:
-            # What was opened already does not make the socket readable.
-            if self._sealer.pending() or self._incoming.pending:
+            if self._is_readable:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._sock)

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from cronflowd.host.tls import client_context, make_certificates, server_tls
 from cronflowd.net import tls
 from cronflowd.net.listeners import Connection
 from cronflowd.net.outbox import Gate, Outbox
+from cronflowd.net.poller import Inlet
 
 
 class Peer:
@@ -306,3 +308,22 @@ async def test_what_crosses_our_end_is_still_taken(ends: Ends, version: ssl.TLSV
             await peer.send(b"ADD @daily y\n")
             peer.sock.shutdown(socket.SHUT_WR)
             assert await _all(ours) == b"ADD @daily y\n"
+
+
+@pytest.mark.parametrize("by", ["task", "poller"])
+async def test_an_end_that_is_said_in_tls_alone_is_heard(ends: Ends, by: str) -> None:
+    """Whoever waits for our end before he leaves sends nothing more, and a session would wait for minutes."""
+    async with ends.joined() as (ours, peer):
+        await peer.sock.send(peer.seal(b"PING\n") + peer.end())
+        with trio.fail_after(2):
+            if by == "task":
+                assert await _all(ours) == b"PING\n"
+                return
+            taken: list[bytes] = []
+
+            def take(data: bytes) -> bool:
+                taken.append(data)
+                return bool(data)
+
+            assert await Inlet(ours, take).wait(lambda: inf)
+            assert taken == [b"PING\n", b""]
