@@ -53,17 +53,19 @@ async def dial(settings: WorkerSettings) -> trio.abc.Stream:
     address = settings.connect
     if isinstance(address, Path):
         return await trio.open_unix_socket(address)
-    stream = await trio.open_tcp_stream(*address)
     if not settings.speaks_tls:
-        return stream
+        return await trio.open_tcp_stream(*address)
     # Read at each try, as the token is: a certificate may have been renewed meanwhile.
     context = client_context(settings.tls_ca, settings.tls_cert, settings.tls_key)
+    stream = await trio.open_tcp_stream(*address)
     # A daemon that was killed says no end in TLS; every line has one of its own.
     sealed = trio.SSLStream(stream, context, server_hostname=address[0], https_compatible=True)
     try:
         await sealed.do_handshake()
-    except trio.BrokenResourceError as error:
+    except BaseException as error:
         await trio.aclose_forcefully(stream)
+        if not isinstance(error, trio.BrokenResourceError):
+            raise
         raise ConnectionError(f"TLS: {_tls_reason(error.__cause__)}") from error
     return sealed
 

@@ -20,6 +20,7 @@ from cronflowd.worker import agent as agents
 from cronflowd.worker.agent import Agent, parse_terms
 from cronflowd.worker.executors import custom
 from cronflowd.worker.spool import Spool
+from cronflowd.worker.welcome import dial
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
 from tests.lib.waiting import until
 from tests.lib.working_agent import SLEEPER, gone, working
@@ -228,7 +229,6 @@ async def test_an_unreachable_daemon_is_told_of_once_and_tried_for_ever(
     monkeypatch.setattr(agents, "FIRST_DELAY_S", 0.001)
     monkeypatch.setattr(agents, "MAX_DELAY_S", 0.001)
     tries = 0
-    dial = agents.dial
 
     async def counting(address: Address | Path) -> trio.abc.Stream:
         nonlocal tries
@@ -244,6 +244,21 @@ async def test_an_unreachable_daemon_is_told_of_once_and_tried_for_ever(
     assert [record.getMessage() for record in caplog.records] == [
         f"127.0.0.1:{address[1]}: cannot connect: Connection refused; trying again until it works"
     ]
+
+
+async def test_a_handshake_that_is_given_up_leaves_no_connection() -> None:
+    """A daemon that hangs would be held by one more at each try."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        settings = WorkerSettings(connect=listener.socket.getsockname()[:2], tls=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dial, settings)
+            stream = await listener.accept()
+            assert await stream.receive_some()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(2):
+            assert await stream.receive_some() == b""
+        await stream.aclose()
 
 
 def test_the_terms_are_read_whatever_else_stands_there() -> None:
