@@ -202,9 +202,10 @@ def list_tokens(access: Access) -> Reply:
     """TOKEN LIST: the tokens, oldest first; never the words themselves."""
 
     def rows() -> Iterator[tuple[Any, ...]]:
-        for each in access.tokens.values():
+        for each in tokens:
             whose = (each.name or None, each.role, each.user or None, each.worker or None)
             yield (each.id, *whose, each.created_at, each.expires_at, each.used_at)
 
-    count = len(access.tokens)
+    tokens = list(access.tokens.values())  # others come and go while the rows are made
+    count = len(tokens)
     return Reply(str(count), {"tokens": count}, TOKEN_COLUMNS, rows())

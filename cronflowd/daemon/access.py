@@ -309,8 +309,14 @@ class Admission:
         needed = ROLES[verb.rank(rest)]
         raise self._deny(session, f"this takes the role {needed}; you are {session.role}", ref)
 
+    def check_still(self, session: Session) -> None:
+        """Raises Refusal where somebody was sent away while his line waited for a file, or a hash."""
+        if session.rank < 0:
+            raise Refusal("denied", "your account or token was changed meanwhile")
+
     def own(self, order: Any, session: Session) -> Any:
         """An order as this session may give it; a task it adds is its own. Raises Refusal."""
+        self.check_still(session)
         state = self.core.state
         if isinstance(order, o.AddTask):
             order = self._owned(order, session)
@@ -417,6 +423,8 @@ class Admission:
             raise Refusal("syntax", "whose? USER PASSWORD NAME")
         if name != session.account and session.rank < ADMIN:
             raise self._deny(session, "the password of others takes the role admin", "PASSWORD")
+        if session.digest and session.rank < ADMIN:  # it may be for less than its account may, or for a day
+            raise self._deny(session, "a token takes the role admin for that; AUTH USER PASSWORD", "PASSWORD")
         if name not in accounts:
             raise Refusal("not-found", "no such account")  # perhaps its name is a password
         shown = "" if password else make_password()
@@ -447,6 +455,7 @@ class Admission:
     def _change(
         self, order: Any, session: Session, ends: Callable[[Session], bool] = lambda _: False
     ) -> Reply:
+        self.check_still(session)
         reply = self.core.submit(order, session.who).reply
         assert reply
         for each in self._sessions:

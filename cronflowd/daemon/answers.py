@@ -152,10 +152,10 @@ class Answers:
         return self._submit(question, session, now)
 
     def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Answer:
+        if type(question) in MAY_BE_LARGE and self.files.large.is_large(question):
+            return self._change_many(question, session)
         if session.account:
             question = self.admission.own(question, session)
-        if type(question) in MAY_BE_LARGE and self.files.large.is_large(question):
-            return self.files.large.change(question, session.who)
         reply = self.core.submit(question, session.who, now).reply
         assert reply is not None
         if question.__class__ is o.AddTask and slips.DOUBTFUL.search(question.spec.command):
@@ -163,6 +163,12 @@ class Answers:
             notes = [("note", text) for text in slips.remarks(question.spec.command) if is_shell]
             return replace(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply
         return reply
+
+    async def _change_many(self, order: Any, session: Session) -> Reply:
+        """What very many tasks become; whose they are is looked at when others have no turn between."""
+        if session.account:
+            order = self.admission.own(order, session)
+        return await self.files.large.change(order, session.who)
 
     async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:
         """An order that names calendars: they are read anew, and refused if they are none."""
@@ -204,6 +210,7 @@ class Answers:
         if isinstance(question, q.PutSecret):
             sealed = await self._sealed(question)
             question = o.PutSecret(question.name, sealed)
+            self.admission.check_still(session)
         reply = self.core.submit(question, session.who).reply
         assert reply
         return reply

@@ -6,7 +6,7 @@ tasks it is about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ import msgspec
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape
-from ..tasks.task import TaskSpec
+from ..tasks.task import Task, TaskSpec
 from . import access_facts as af
 from . import orders as o
 from .access import FILE_ADMIN, MAX_ACCOUNTS, MAX_SECRETS, MAX_TOKENS, RANK, WORKER, Access
@@ -160,13 +160,15 @@ def owner_of(state: State, spec: TaskSpec) -> str:
 def keep_to_own(state: State, order: Any, owner: str) -> Any:
     """The order, as somebody may give it who has rights to its own tasks only.
 
-    tag= and name= choose among those. Raises Refusal (`denied`) for what is another's; what is not
-    there at all is left to whoever looks for it.
+    tag= and name= choose among those. Raises Refusal (`denied`) for what is another's, and for an order
+    of which `_NAMED` does not say what it is about; what is not there at all is left to whoever looks for it.
     """
     named = _NAMED.get(type(order))
+    if named is None:
+        raise Refusal("denied", "it is not about tasks of your own alone")
     if isinstance(order, o.UndoChanges):
         _check_made_by(state, order, owner)
-    for ref in named(state, order) if named else ():
+    for ref in named(state, order):
         if isinstance(ref, o.Pattern) and ref.flow:
             keep_to_own(state, o.StopFlow(ref.flow, None), owner)
         elif isinstance(ref, o.Pattern):
@@ -179,7 +181,24 @@ def keep_to_own(state: State, order: Any, owner: str) -> Any:
         whose = ref if isinstance(ref, tuple) else task and (owner_of(state, task.spec), task.name)
         if whose and whose[0] != owner:
             raise Refusal("denied", f'"{whose[1]}" belongs to {whose[0]}')
+        if task:
+            check_reach(state, order, task, owner)
     return order
+
+
+def check_reach(state: State, order: Any, task: Task, owner: str, leaving: Container[int] = ()) -> None:
+    """Raises Refusal (`denied`) where an order about somebody's own task does what he may not elsewhere."""
+    if isinstance(order, o.SetTask) and "user" not in order.words:  # who says another user is refused anyway
+        user = task.spec.record.get("user", owner)
+        if user != owner:
+            raise Refusal(
+                "denied", f'"{task.name}" runs as {user}, so it stays as it is; or say user= as well'
+            )
+    if isinstance(order, o.RemoveTask) and order.force:
+        for waiting in sorted(state.dependents.get(task.name, ())):
+            spec = state.tasks[waiting].spec
+            if waiting not in leaving and owner_of(state, spec) != owner:
+                raise Refusal("denied", f'"{spec.name}" waits for it, and belongs to {owner_of(state, spec)}')
 
 
 def _check_made_by(state: State, order: o.UndoChanges, owner: str) -> None:
@@ -242,6 +261,7 @@ def _members(state: State, ref: str) -> About:
 
 # The tasks that an order is about.
 _NAMED: dict[type, Callable[[State, Any], About]] = {
+    o.ReceiveBeat: lambda state, order: (),
     o.AddTask: _added,
     o.SetTask: _ref,
     o.RemoveTask: _ref,

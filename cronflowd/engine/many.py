@@ -21,6 +21,7 @@ from ..base.walks import Numbered
 from ..tasks.task import Task, TaskSpec
 from . import facts as f
 from . import orders as o
+from .accounts import check_reach
 from .definitions import DEFINE, check_leaving, finish, reload, removed, set_spec
 from .flows import members_of
 from .notices import Row
@@ -36,7 +37,7 @@ _KINDS: dict[type, str] = {
     o.ResumeTasks: "resume",
     o.RunTask: "run",
 }
-MAY_BE_LARGE = frozenset({*_KINDS, o.UndoChanges, o.ClearTasks})
+MAY_BE_LARGE = frozenset({*_KINDS, o.UndoChanges, o.ClearTasks, o.StartFlow})
 _OF_SEVERAL = (o.PauseTasks, o.ResumeTasks)
 ENDS = {"set": "changed", "remove": "removed", "pause": "paused", "resume": "resumed", "run": "started"}
 
@@ -81,6 +82,8 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
     for task in found.values():
         yield
         with _named(task):
+            if pattern.owners:
+                check_reach(state, order, task, str(pattern.owners[0]), found)
             spec = set_spec(state, task, order.words, now) if kind == "set" else None
             if kind == "remove":
                 check_leaving(state, task, order.force, found, lambda name: state.names.get(name) in found)

@@ -8,6 +8,7 @@ import pytest
 
 from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
+from cronflowd.base.replies import Reply
 from cronflowd.daemon import bulk, files
 from cronflowd.daemon.core import SLICES_AHEAD, Core
 from cronflowd.engine import orders as o
@@ -18,6 +19,7 @@ from cronflowd.journal.journal import MemoryJournal
 from cronflowd.journal.tasks_file import read_tasks
 from cronflowd.net.outbox import LONG_A_PASS, Outbox
 from cronflowd.tasks.task import parse_record
+from tests.lib.access_driver import House
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
 from tests.lib.sinks import SmallSink
@@ -186,3 +188,14 @@ async def test_very_many_that_a_pattern_chooses_are_one_change(monkeypatch: pyte
     ]
     assert await say("UNDO") == "1 undone"
     assert core.state.count_own() == MANY
+
+
+async def test_a_run_of_a_flow_is_worked_out_in_turns_where_there_are_very_many_tasks(tmp_path: Path) -> None:
+    """Asked as clients ask: an order that the verbs' table of large ones has forgotten holds everybody up."""
+    house = House(tmp_path)
+    for number in range(AT_ONCE + 1):
+        await house.ask(house.session(), f"ADD name=t{number} @daily x")
+    await house.ask(house.session(), "ADD name=last after=t1 @after x")
+    answer = house.answers.handle("FLOW t1 RUN", house.session(), house.clock.now())
+    assert not isinstance(answer, Reply)
+    assert (await answer).text == "1 tasks=2"

@@ -11,10 +11,15 @@ import pytest
 import trio
 
 from cronflowd.ask.commands import VERBS
+from cronflowd.base.errors import Refusal
+from cronflowd.base.replies import Reply
 from cronflowd.engine.access import ROLES
 from cronflowd.engine.access_facts import Refused
+from cronflowd.engine.accounts import keep_to_own
 from cronflowd.engine.definitions import AT_ONCE
 from cronflowd.engine.facts import RunSent
+from cronflowd.engine.orders import ClearTasks
+from cronflowd.engine.state import State
 from tests.lib.access_driver import House
 
 NOBODY = ""
@@ -229,3 +234,128 @@ def test_whoever_only_reads_is_shown_no_secret(tmp_path: Path) -> None:
         assert "s3cr3t-2" in repr(list((await house.ask(ann, "EXPORT")).rows))
 
     trio.run(look)
+
+
+def test_a_token_does_not_give_itself_a_password(tmp_path: Path) -> None:
+    """One that may only read, or for a day, would become all that its account may, for ever."""
+
+    async def change() -> None:
+        house = House(tmp_path)
+        root = house.session("root", "admin")
+        await house.ask(root, "USER ADD ann role=admin password=correct-horse")
+        made = await house.ask(root, "TOKEN ADD user=ann role=viewer ttl=1d")
+        token = house.session()
+        await house.ask(token, f"AUTH {next(iter(made.rows))[1]}")
+        for line in ("USER PASSWORD", "USER PASSWORD another-one", "USER PASSWORD ann another-one"):
+            assert (await house.says(token, line)).startswith("ERR denied "), line
+        assert await house.says(house.session(), "AUTH ann correct-horse") == "OK ann role=admin"
+
+    trio.run(change)
+
+
+def test_who_may_not_choose_a_user_does_not_change_what_runs_as_one(tmp_path: Path) -> None:
+    """An operator has her task run as root; another command in it would be root's as well."""
+
+    async def change() -> None:
+        house = House(tmp_path)
+        ann, operator = house.session("ann", "user"), house.session("otto", "operator")
+        await house.ask(ann, "ADD name=a tags=t @daily x")
+        await house.ask(operator, "SET a user=root")
+        for line in ("SET a command=y", "SET tag=t env.PATH=/tmp", "SET a prio=high"):
+            assert (await house.says(ann, line)).startswith("ERR denied "), line
+        assert await house.says(ann, "PAUSE a") == "OK 1 paused"
+        assert await house.says(operator, "SET a command=y") == "OK 1 rev=3"
+        assert await house.says(ann, "SET a command=z user=ann") == "OK 1 rev=4"
+        assert await house.says(ann, "SET tag=t command=z2") == "OK 1 changed"
+
+    trio.run(change)
+
+
+def test_what_waits_for_ones_own_task_stays_as_its_owner_made_it(tmp_path: Path) -> None:
+    """REMOVE force=yes has others wait no longer, so it changes them."""
+
+    async def remove() -> None:
+        house = House(tmp_path)
+        ann, bob = house.session("ann", "user"), house.session("bob", "user")
+        await house.ask(ann, "ADD name=a tags=t @daily x")
+        await house.ask(ann, "ADD name=a2 after=a tags=t @daily x")
+        await house.ask(bob, "ADD name=b after=a @daily x")
+        for line in ("REMOVE a force=yes", "REMOVE tag=t force=yes"):
+            assert "ERR denied" in (said := await house.says(ann, line)) and '"b"' in said, line
+        assert await house.says(ann, "REMOVE a2 force=yes") == "OK 2 removed"
+        assert await house.says(house.session("otto", "operator"), "REMOVE a force=yes") == "OK 1 removed"
+
+    trio.run(remove)
+
+
+def test_an_order_of_which_nothing_is_known_is_nobodys_own() -> None:
+    """Whoever makes a new one, and forgets to say whose tasks it is about, opens nothing."""
+    with pytest.raises(Refusal, match="denied"):
+        keep_to_own(State("UTC"), ClearTasks(), "ann")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ADD name=b skip=file:days @daily x", "USER ADD eve password=eve-knows-it", "ROLLBACK a 1",
+     "USER PASSWORD bob other-one", "SECRET PUT s value", "SET name=* prio=low"],
+)  # fmt: skip
+def test_what_was_awaited_is_not_done_for_whom_was_sent_away(line: str, tmp_path: Path) -> None:
+    """A thread reads, or hashes, and meanwhile an account is disabled: what it asked last does not count."""
+
+    async def change() -> None:
+        house = House(tmp_path)
+        (tmp_path / "days").write_text("2030-01-01\n")
+        root, ann = house.session(), house.session("ann", "admin")
+        for before in (
+            "USER ADD root role=admin password=correct-horse",
+            "USER ADD ann role=admin password=correct-horse", "USER ADD bob password=correct-horse",
+            "SECRET PUT first value", "ADD name=a owner=ann @daily x",
+        ):  # fmt: skip
+            await house.ask(root, before)
+        for number in range(AT_ONCE if "SET" in line else 1):
+            await house.ask(root, f"ADD name=t{number} owner=ann @daily x")
+        await house.ask(root, "SET a prio=high")
+        asked = house.answers.handle(line, ann, house.clock.now())
+        assert not isinstance(asked, Reply)
+        await house.ask(root, "USER SET ann role=user")
+        before_it = house.carried()
+        with pytest.raises(Refusal, match="denied"):
+            await asked
+        assert house.carried() == before_it
+
+    trio.run(change)
+
+
+def test_what_was_another_change_when_it_was_asked_is_looked_at_again(tmp_path: Path) -> None:
+    """UNDO of very many begins a little later, and the newest change may be somebody else's then."""
+
+    async def change() -> None:
+        house = House(tmp_path)
+        ann, bob = house.session("ann", "user"), house.session("bob", "user")
+        await house.ask(house.session(), "USER ADD ann password=correct-horse")
+        for number in range(AT_ONCE + 5):
+            await house.ask(ann, f"ADD name=a{number} @daily x")
+        await house.ask(ann, "PAUSE name=*")
+        asked = house.answers.handle("UNDO", ann, house.clock.now())
+        assert not isinstance(asked, Reply)
+        await house.ask(bob, "ADD name=b @daily x")
+        with pytest.raises(Refusal, match="was not made by ann"):
+            await asked
+        assert house.state.find("b")
+
+    trio.run(change)
+
+
+def test_a_list_that_is_being_read_bears_what_is_revoked_meanwhile(tmp_path: Path) -> None:
+    """The rows of a long one are made while its reader takes them."""
+
+    async def read() -> None:
+        house = House(tmp_path)
+        for _ in range(3):
+            await house.ask(house.session(), "TOKEN ADD name=ci")
+        rows = iter((await house.ask(house.session(), "TOKEN LIST")).rows)
+        assert next(rows)[0] == 1
+        await house.ask(house.session(), "TOKEN REVOKE 2")
+        assert [row[0] for row in rows] == [2, 3]
+
+    trio.run(read)
