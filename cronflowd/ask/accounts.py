@@ -41,27 +41,6 @@ def authenticate(text: str, context: Context) -> q.Authenticate:
     return q.Authenticate(*words)
 
 
-def user(text: str, context: Context) -> Any:
-    word, rest = g.cut_word(text)
-    read = _USER.get(word.upper())
-    if read is None:
-        raise WrongWords(_no_such(word, _USER))
-    return read(rest, context)
-
-
-def token(text: str, context: Context) -> Any:
-    word, rest = g.cut_word(text)
-    read = _TOKEN.get(word.upper())
-    if read is None:
-        raise WrongWords(_no_such(word, _TOKEN))
-    return read(rest, context)
-
-
-def _no_such(word: str, known: dict[str, Any]) -> str:
-    said = f'there is no "{escape(word[:40])}"' if word else "what of it"
-    return f"{said}; there are {', '.join(known)}"
-
-
 def _add_user(text: str, context: Context) -> q.SetUser:
     words, options = g.split_words(text, "role", "email", "uid", "password")
     name = g.one_word(words, "account")
@@ -122,13 +101,16 @@ def _password(text: str, context: Context) -> q.SetPassword:
     return q.SetPassword(*words)
 
 
-_USER = {
-    "ADD": _add_user,
-    "LIST": g.nothing(q.ListUsers),
-    "SET": _set_user,
-    "PASSWORD": _password,
-    "REMOVE": g.one(RemoveAccount, "account"),
-}
+user = g.by_word(
+    "USER",
+    {
+        "ADD": _add_user,
+        "LIST": g.nothing(q.ListUsers),
+        "SET": _set_user,
+        "PASSWORD": _password,
+        "REMOVE": g.one(RemoveAccount, "account"),
+    },
+)
 
 
 def _add_token(text: str, context: Context) -> q.AddToken:
@@ -152,11 +134,11 @@ def _add_token(text: str, context: Context) -> q.AddToken:
 def _revoke(text: str, context: Context) -> RevokeToken:
     word = g.one_word(g.split_words(text)[0], "token's id")
     if not word.isdecimal() or not word.isascii() or len(word) > 18:
-        raise Refusal("syntax", f'"{escape(word[:40])}" is not the id of a token; TOKEN LIST shows them')
+        raise Refusal("syntax", "that is not the id of a token; TOKEN LIST shows them")  # but perhaps one
     return RevokeToken(int(word))
 
 
-_TOKEN = {"ADD": _add_token, "LIST": g.nothing(q.ListTokens), "REVOKE": _revoke}
+token = g.by_word("TOKEN", {"ADD": _add_token, "LIST": g.nothing(q.ListTokens), "REVOKE": _revoke})
 VERDICTS = (OK, DENIED)
 
 

@@ -58,6 +58,10 @@ class Verb:
             return 0
         return RANK[self.roles[0 if self.only_reads(rest) else -1]]
 
+    def may_tell(self, word: str) -> bool:
+        """Whether AUDIT may hold its first word: behind USER, TOKEN and SECRET it may let in."""
+        return self.role != "viewer admin" or word.upper() in re.split("[^A-Z]+", self.usage)
+
     @property
     def needs(self) -> list[str]:
         """The roles, for people: the least that may say it, and where that only reads, another one."""

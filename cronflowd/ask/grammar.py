@@ -190,6 +190,20 @@ def nothing(make: Callable[[], Any]) -> Parser:
     return parse_nothing
 
 
+def by_word(verb: str, known: Mapping[str, Parser]) -> Parser:
+    """For a verb of what lets in, or must not be shown, behind which a word says what is done."""
+
+    def parse_by_word(text: str, context: Context) -> Any:
+        word, rest = cut_word(text)
+        read = known.get(word.upper())
+        if read is None:
+            # What stands there may be a token or a value, so nothing of it is repeated.
+            raise Refusal("syntax", f"after {verb} stands one of {', '.join(known)}")
+        return read(rest, context)
+
+    return parse_by_word
+
+
 def one(make: Callable[[str], Any], what: str) -> Parser:
     """For a verb that takes one word and no options."""
     return lambda text, context: make(one_word(split_words(text)[0], what))

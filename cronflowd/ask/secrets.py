@@ -20,15 +20,6 @@ MAX_USERS = 20  # tasks that are named in a row
 COLUMNS = ("name", "updated", "used_by")
 
 
-def secret(text: str, context: Context) -> Any:
-    word, rest = g.cut_word(text)
-    read = _SECRET.get(word.upper())
-    if read is None:
-        # What stands there may be a value, so nothing of it is repeated.
-        raise Refusal("syntax", f"after SECRET stands one of {', '.join(_SECRET)}")
-    return read(rest, context)
-
-
 def _put(text: str, context: Context) -> q.PutSecret:
     name, value = g.cut_word(text.lstrip(" \t"))
     if not value:
@@ -53,7 +44,7 @@ def _remove(text: str, context: Context) -> RemoveSecret:
     return RemoveSecret(g.one_word(words, "secret"), g.choice(options, "force", ("yes", "no")) == "yes")
 
 
-_SECRET = {"PUT": _put, "LIST": g.nothing(q.ListSecrets), "REMOVE": _remove}
+secret = g.by_word("SECRET", {"PUT": _put, "LIST": g.nothing(q.ListSecrets), "REMOVE": _remove})
 
 
 def list_secrets(state: State) -> Reply:

@@ -302,7 +302,7 @@ class Admission:
         if session.rank >= verb.rank(rest):
             return
         session.verb = verb
-        ref = plain[0] if (plain := _PLAIN_REF.match(rest)) else ""
+        ref = plain[0] if (plain := _PLAIN_REF.match(rest)) and verb.may_tell(plain[0]) else ""
         if session.rank < 0:
             why = f"{session.name_shown} has no account here; an admin may give it one: USER ADD NAME "
             raise self._deny(session, f"{why}uid={session.uid}", ref)

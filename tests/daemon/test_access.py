@@ -404,6 +404,7 @@ def test_no_secret_stands_where_others_read(
         for line in (
             "USER PASSWORD s3cr3t-pa55", "USER PASSWORD root s3cr3t-pa55", "USER ADD x password=s3cr3t-pa55",
             "USER PASSWORD a s3cr3t-pa55 b", "USER ADD x y password=s3cr3t-pa55",
+            "TOKEN s3cr3t-pa55", "USER s3cr3t-pa55", "SECRET s3cr3t-pa55 x", "TOKEN REVOKE s3cr3t-pa55",
         ):  # fmt: skip
             said += [
                 await house.says(session, line) for session in (nobody, house.session("root", "admin"), ann)
