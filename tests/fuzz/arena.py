@@ -272,7 +272,7 @@ def play(script: list[Step], data: Path) -> int:
         # A thread's work would go on unseen while everybody waits; a slow machine would do less in a beat.
         patch.setattr(trio.to_thread, "run_sync", _run_here)
         patch.setattr(core_module, "BEAT_S", 60.0)
-        patch.setattr(passwords, "_hasher", CHEAP)
+        patch.setattr(passwords, "_hasher", lambda: CHEAP)
         try:
             return trio.run(_play, script, data, patch.setattr, clock=trio.testing.MockClock())
         except BaseException as error:
