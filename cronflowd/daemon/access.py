@@ -29,7 +29,7 @@ from ..base.errors import Refusal
 from ..base.proofs import Sign, key_name, key_of
 from ..base.replies import Reply
 from ..engine import orders as o
-from ..engine.access import ADMIN, FILE_ADMIN, OPERATOR, RANK, ROLES, WORKER, may_bear, name_of
+from ..engine.access import ADMIN, FILE_ADMIN, OPERATOR, RANK, ROLES, USER, WORKER, may_bear, name_of
 from ..engine.accounts import keep_to_own, owner_of
 from ..engine.rules import Decision, ref_of
 from ..engine.state import State
@@ -314,6 +314,10 @@ class Admission:
         if session.rank < 0:
             raise Refusal("denied", "your account or token was changed meanwhile")
 
+    def only_looks(self, session: Session, order: Any) -> Refusal:
+        """For an order that was let through as a look, or of somebody who was sent away meanwhile."""
+        return self._deny(session, f"this takes the role user; you are {session.role}", ref_of(order))
+
     def own(self, order: Any, session: Session) -> Any:
         """An order as this session may give it; a task it adds is its own. Raises Refusal."""
         self.check_still(session)
@@ -337,7 +341,7 @@ class Admission:
 
     def is_own(self, session: Session, spec: TaskSpec) -> bool:
         """Whether somebody may change a task, and so be shown all of it."""
-        is_user = session.rank >= RANK["user"] and owner_of(self.core.state, spec) == session.account
+        is_user = session.rank >= USER and owner_of(self.core.state, spec) == session.account
         return session.rank >= OPERATOR or is_user
 
     def _owned(self, order: o.AddTask, session: Session) -> o.AddTask:

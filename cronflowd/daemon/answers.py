@@ -32,7 +32,7 @@ from ..base.replies import Reply, format_status
 from ..base.text import escape, format_time
 from ..engine import expectations
 from ..engine import orders as o
-from ..engine.access import ADMIN
+from ..engine.access import ADMIN, USER
 from ..engine.many import MAY_BE_LARGE
 from ..host.disk import plain_file
 from ..journal import history
@@ -152,6 +152,8 @@ class Answers:
         return self._submit(question, session, now)
 
     def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Answer:
+        if session.rank < USER:
+            raise self.admission.only_looks(session, question)
         if type(question) in MAY_BE_LARGE and self.files.large.is_large(question):
             return self._change_many(question, session)
         if session.account:
@@ -370,6 +372,8 @@ class Answers:
     def _import(self, question: q.ImportLine, session: Session) -> Reply:
         if session.moving is None:
             session.moving = crontab_orders.Import()
+        if session.rank < USER and not question.is_dry:
+            raise self.admission.only_looks(session, question)
         own = partial(self.admission.own, session=session)
         reply: Reply = session.moving.take(self.core, question, session.who, own)
         return reply

@@ -24,6 +24,7 @@ ROLES = ("viewer", "user", "operator", "admin")  # each may do what the one befo
 RANK = {role: rank for rank, role in enumerate(ROLES)}
 ADMIN = RANK["admin"]
 OPERATOR = RANK["operator"]
+USER = RANK["user"]  # the least that changes anything
 FILE_ADMIN = "admin"  # whose word the token file holds
 WORKER = "worker"  # a token's role that opens the workers' port, and no other
 AnyFact = TypeVar("AnyFact", bound=f.Fact)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from cronflowd.ask.commands import VERBS
+from cronflowd.ask.commands import VERBS, Verb
 from cronflowd.base.errors import Refusal
 from cronflowd.base.replies import Reply
 from cronflowd.engine.access import ROLES
@@ -142,6 +142,37 @@ async def _walk_roles(line: str, least: str, data: Path) -> None:
             assert (house.carried(), house.facts) == (before, denied)
             house.facts.clear()
     raise AssertionError("nobody may")
+
+
+@pytest.mark.parametrize("blank", ["\x0b", "\xa0", "\u3000"])
+def test_no_odd_blank_makes_an_order_of_a_look(blank: str, tmp_path: Path) -> None:
+    """What words only read is told by a pattern, and the words are read by something else."""
+
+    async def say() -> None:
+        async with a_house(tmp_path) as house:
+            line = f'FLOW 1{blank}"RUN"'
+            assert not VERBS["FLOW"].only_reads(line.removeprefix("FLOW "))
+            assert (await house.says(house.session("ann", "viewer"), line)).startswith("ERR denied ")
+
+    trio.run(say)
+
+
+def test_an_order_that_was_taken_for_a_look_is_refused_to_whom_only_looks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A pattern that lets too much through must not be all that stands between a viewer and a task."""
+
+    async def say() -> None:
+        async with a_house(tmp_path) as house:
+            monkeypatch.setattr(Verb, "only_reads", lambda verb, rest: True)
+            for line in ("FLOW hers RUN", "TEMPLATE REMOVE plain", "RUN hers", "IMPORT 0 9 * * * /bin/new"):
+                before = house.carried()
+                assert (await house.says(house.session("ann", "viewer"), line)).startswith("ERR denied "), (
+                    line
+                )
+                assert house.carried() == before
+
+    trio.run(say)
 
 
 def test_the_table_holds_every_verb() -> None:
