@@ -239,7 +239,7 @@ _ROWS = (
     Verb(
         p.flow, "FLOW [REF|#N] [RUN|RUNS|RETRY [N]|CANCEL [N]|PAUSE|RESUME] [key=value …]",
         "tasks that hang together by after=, as one", "flow", changes=True,
-        looks=r"[ \t]*\S*([ \t]+(runs|\S+=\S*))*[ \t]*$",
+        looks=r"[ \t]*+\S*+([ \t]++(runs|[^\s=]++=\S*+))*+[ \t]*+$",  # in one pass, however long it is
     ),
     Verb(p.emit, "EMIT EVENT [NAME=VALUE …]", "starts the tasks that wait for an event (@on)"),
     Verb(p.now, "NOW [key=value …] COMMAND", "runs a command once, now"),

@@ -110,3 +110,10 @@ def test_what_is_always_answered_alike_is_told_as_if_it_were_asked() -> None:
             assert verb.always
             assert told == format_status(verb.always, bool(as_json))
     assert [answers["ping"] for answers in Answers.ready] == ["PONG", '{"ok":true,"pong":true}']
+
+
+@pytest.mark.parametrize("rest", ["a " + "=" * 65_000 + " x", " " * 32_000 + "a" + " " * 32_000 + "x y"])
+def test_the_longest_line_is_looked_at_in_one_pass(rest: str) -> None:
+    """A pattern that tries again from each of its bytes took two minutes, in which nobody else had a turn."""
+    for verb in VERBS.values():
+        assert verb.only_reads(rest) == verb.reads
