@@ -1,0 +1,504 @@
+"""What the loop and its workers promise each other: orders that leave, reports that come, places that change."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from cronflowd.daemon.core import Core
+from cronflowd.engine import facts as f
+from cronflowd.engine import orders as o
+from cronflowd.net import poller, workers
+from cronflowd.net.listeners import Connection
+from cronflowd.net.workers import MAX_OWED_BYTES, SLICE_LINES, serve_worker
+from cronflowd.tasks.reasons import in_words
+from tests.lib.core_driver import PickyJournal, line, make_core
+from tests.lib.engine_driver import START
+from tests.lib.harness import Wire
+from tests.lib.steps import counted_steps
+
+
+class Listener:
+    """Hears all that happens."""
+
+    def __init__(self, told: list[f.Fact]) -> None:
+        self.told = told
+
+    def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        self.told.append(fact)
+
+
+Connect = Callable[[Wire], None]
+
+
+@pytest.fixture
+def core(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> Core:
+    """One whose heart beats, on time that leaps."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    return core
+
+
+@pytest.fixture
+def connect(nursery: trio.Nursery, core: Core) -> Connect:
+    """Has a worker served at this end of a wire."""
+    return lambda wire: nursery.start_soon(serve_worker, wire, core)
+
+
+async def until_quiet() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+class NarrowWire(Wire):
+    """A worker whose socket takes so many bytes; its reads make room again."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__("192.0.2.9:1")
+        self.room = room
+        self._room_came = trio.Event()
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        taken = bytes(data[: self.room])
+        self.room -= len(taken)
+        super().send_now(taken)
+        return len(taken)
+
+    async def wait_writable(self) -> None:
+        while not self.room:
+            await self._room_came.wait()
+
+    def abort(self) -> None:
+        super().abort()
+        self.leave()  # the reader finds an end of input
+
+    def make_room(self, size: int) -> None:
+        self.room += size
+        self._room_came.set()
+        self._room_came = trio.Event()
+
+    def whole_lines(self) -> list[str]:
+        lines = self._to_peer.decode().split("\n")
+        self._to_peer = bytearray(lines.pop().encode())
+        return lines
+
+
+def reasons_told(core: Core) -> list[Any]:
+    """Why workers left, as the engine is told of it from now on."""
+    told: list[Any] = []
+    insist = core.insist
+
+    def tell(order: Any) -> None:
+        told.append(in_words(order.why))
+        insist(order)
+
+    core.insist = tell  # type: ignore[method-assign]
+    return told
+
+
+async def reader_of_large_orders(core: Core, connect: Connect, count: int) -> NarrowWire:
+    """A worker with room for all of these runs, of which it has taken nearly nothing yet."""
+    wire = NarrowWire(1000)
+    connect(wire)
+    wire.say("HELLO name=a slots=500")
+    await until_quiet()
+    for _ in range(count):
+        line(core, "NOW " + "x" * 50_000)
+    core.wake()
+    await until_quiet()
+    return wire
+
+
+async def test_a_worker_that_takes_little_is_given_no_more_than_it_takes(
+    core: Core, connect: Connect
+) -> None:
+    """Hundreds of large orders for a worker that reads all the time: none is lost, nobody is cut."""
+    wire = await reader_of_large_orders(core, connect, 120)
+    assert core.links["a"].outbox.pending_bytes < 2 * MAX_OWED_BYTES
+    assert core.state.lanes.free == {}
+    got: list[str] = []
+    for _ in range(1000):
+        wire.make_room(64 * 1024)
+        await until_quiet()
+        got += [text.split(" ")[1] for text in wire.whole_lines() if text.startswith("RUN ")]
+        if len(got) == 120:
+            break
+    assert sorted(map(int, got)) == list(range(1, 121))
+    assert core.state.totals == {}
+
+
+async def test_a_worker_that_reports_while_it_still_reads_is_given_runs_again(
+    core: Core, connect: Connect
+) -> None:
+    """An ACK that goes out when it owes less must not make us forget that it was held back."""
+    wire = await reader_of_large_orders(core, connect, 30)
+    assert core.state.lanes.full == {"a"}
+    wire.make_room(800_000)
+    await until_quiet()
+    wire.say("DONE 1 1 0")
+    await until_quiet()
+    wire.make_room(1 << 30)
+    await until_quiet()
+    assert core.state.lanes.full == set()
+    assert {run.state for run in core.state.runs.values()} == {"sent"}
+
+
+async def test_orders_that_have_not_left_when_a_link_ends_wait_for_the_next_worker(
+    core: Core, connect: Connect
+) -> None:
+    """Only what left to its last byte may have begun."""
+    wire = NarrowWire(1000)
+    connect(wire)
+    wire.say("HELLO name=a slots=10")
+    await until_quiet()
+    for _ in range(5):
+        line(core, "NOW " + "x" * 400)
+    core.wake()
+    await until_quiet()
+    whole = [int(text.split(" ")[1]) for text in wire.whole_lines() if text.startswith("RUN ")]
+    assert 0 < len(whole) < 5
+    wire.leave()
+    await until_quiet()
+    assert {run.id for run in core.state.runs.values() if run.state == "sent"} == set(whole)
+    assert {run.attempt for run in core.state.runs.values() if run.state == "queued"} == {2}
+
+
+async def test_a_worker_that_was_cut_is_told_of_as_that(core: Core, connect: Connect) -> None:
+    """Whoever looks for the fault would search the network, when the worker is it."""
+    wire = NarrowWire(100)
+    connect(wire)
+    wire.say("HELLO name=a slots=10")
+    await until_quiet()
+    told = reasons_told(core)
+    line(core, "NOW " + "x" * 400)
+    core.wake()
+    await trio.sleep(15)
+    assert told == ["it took nothing for 10 s"]
+
+
+@pytest.mark.parametrize(
+    ("is_replaced", "why"),
+    [(True, "a newer connection of the same name has taken its place"), (False, "the daemon stops")],
+)
+async def test_a_worker_that_is_let_go_is_told_of_with_the_reason(
+    core: Core, connect: Connect, is_replaced: bool, why: str
+) -> None:
+    """One that does not close when the daemon stops has no second worker of its name."""
+    wire = Wire("192.0.2.9:1")
+    connect(wire)
+    wire.say("HELLO name=a slots=1")
+    await until_quiet()
+    told = reasons_told(core)
+    if is_replaced:
+        second = Wire("192.0.2.9:2")
+        connect(second)
+        second.say("HELLO name=a slots=1")
+    else:
+        core.links["a"].scope.cancel()
+    await until_quiet()
+    assert told == [why]
+
+
+@pytest.mark.parametrize(
+    ("said", "facts"),
+    [
+        ("STARTED 1 1\nDONE 1 1 0", ["RunEnded"]),
+        ("STARTED 1 1\nSTARTED 2 1\nDONE 1 1 0", ["RunEnded", "RunStarted"]),
+        ("STARTED 1 1\nOUT 1 1 hello\nDONE 1 1 0", ["RunStarted", "OutputReceived", "RunEnded"]),
+        ("STARTED 1 1", ["RunStarted"]),
+        ("STARTED 1 1\nDONE 1 2 0", ["OutputReceived", "RunStarted"]),
+    ],
+)
+async def test_a_start_that_is_reported_with_its_end_needs_no_fact_of_its_own(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, said: str, facts: list[str]
+) -> None:
+    """Short jobs are most jobs; but whatever is reported in between has its place after the start."""
+    core = make_core()
+    nursery.start_soon(core.run)
+    wire = Wire("192.0.2.9:1")
+    nursery.start_soon(serve_worker, wire, core)
+    wire.say("HELLO name=a slots=2")
+    await until_quiet()
+    line(core, "NOW x")
+    line(core, "NOW x")
+    told: list[f.Fact] = []
+    core.feeds.append(Listener(told))
+    wire.say(said)
+    await until_quiet()
+    assert [type(fact).__name__ for fact in told if not isinstance(fact, f.TaskRemoved)] == facts
+    ended = [fact for fact in told if isinstance(fact, f.RunEnded)]
+    assert [(fact.state, fact.started_at) for fact in ended] == [("ok", START)] * len(ended)
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_was_answered_before_a_wrong_line_is_said_before_the_refusal(
+    core: Core, connect: Connect
+) -> None:
+    """Whoever writes a worker by hand sees that its HELLO was right, and which line was not."""
+    wire = Wire("192.0.2.9:1")
+    wire.say("HELLO name=a slots=1\nDONE 7 1 0\nNONSENSE")
+    connect(wire)
+    await until_quiet()
+    assert [text.split(" ")[0] for text in wire.take_lines()] == ["OK", "ACK", "ERR"]
+
+
+async def test_a_hello_that_the_journal_refuses_leaves_the_older_connection_in_place(
+    core: Core, connect: Connect
+) -> None:
+    """Else the worker would be connected to nobody, and its next run would wait for ever."""
+    first, second = Wire("192.0.2.9:1"), Wire("192.0.2.9:2")
+    connect(first)
+    first.say("HELLO name=a slots=1")
+    await until_quiet()
+    PickyJournal.refused = (f.WorkerJoined,)
+    try:
+        connect(second)
+        second.say("HELLO name=a slots=1")
+        await until_quiet()
+    finally:
+        PickyJournal.refused = ()
+    assert second.take_lines() == ["ERR disk-full no space left"]
+    line(core, "NOW x")
+    core.wake()
+    await until_quiet()
+    assert [text.split(" ")[0] for text in first.take_lines()] == ["OK", "RUN"]
+
+
+async def test_a_run_for_a_worker_whose_end_waits_for_the_disk_goes_to_another_one(
+    core: Core, connect: Connect
+) -> None:
+    """The state still says that it is connected; no order may be given to nobody."""
+    first, second = Wire("192.0.2.9:1"), Wire("192.0.2.9:2")
+    connect(first)
+    first.say("HELLO name=a slots=1")
+    await until_quiet()
+    PickyJournal.refused = (f.WorkerLeft,)
+    try:
+        first.leave()
+        await until_quiet()
+        assert core.state.workers["a"].connected
+        connect(second)
+        second.say("HELLO name=b slots=1")
+        await until_quiet()
+        line(core, "NOW x")
+        core.wake()
+        await until_quiet()
+        assert [text.split(" ")[0] for text in second.take_lines()] == ["OK", "RUN"]
+    finally:
+        PickyJournal.refused = ()
+
+
+async def test_hello_may_be_followed_by_more_of_what_is_held(core: Core, connect: Connect) -> None:
+    """A worker with ten thousand reports to give names them all, or those left out would run twice."""
+    first = Wire("192.0.2.9:1")
+    connect(first)
+    first.say("HELLO name=a slots=3 held=all")
+    await until_quiet()
+    for _ in range(3):
+        line(core, "NOW x")
+    core.wake()
+    await until_quiet()
+    second = Wire("192.0.2.9:2")
+    connect(second)
+    second.say("HELLO name=a slots=3 held=all more=2 running=1:1")
+    second.say("HELD 2:1")
+    await until_quiet()
+    assert second.take_lines() == []
+    second.say("HELD 3:1")
+    await until_quiet()
+    assert [text.split(" ")[0] for text in second.take_lines()] == ["OK"]
+    assert {run.attempt for run in core.state.runs.values()} == {1}
+
+
+async def test_what_is_held_is_taken_a_line_in_a_turn(core: Core, connect: Connect) -> None:
+    """A million runs are a thousand lines: read in one go they would hold everybody up."""
+    wire, turns = Wire("192.0.2.9:1"), 0
+    connect(wire)
+    await until_quiet()
+    wire.say("\n".join(["HELLO name=a held=all more=100", *(f"HELD {number}:1" for number in range(1, 101))]))
+    while "a" not in core.links:
+        await trio.lowlevel.checkpoint()
+        turns += 1
+    assert turns > 100
+    await until_quiet()
+    assert wire.take_lines()[0].startswith("OK a ")
+
+
+class Pieces(Wire):
+    """What is said arrives in small pieces."""
+
+    def receive_now(self) -> bytes | None:
+        data = bytes(self._to_server[:100])
+        if not data:
+            return super().receive_now()
+        del self._to_server[:100]
+        return data
+
+
+async def test_a_hello_in_small_pieces_is_not_looked_at_again_for_each(
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work for it grows with its length, not with the square of it: a stranger chooses the pieces."""
+    looked: list[int] = []
+    monkeypatch.setattr(workers, "looks_foreign", lambda first: looked.append(len(first)))
+    wire = Pieces("192.0.2.9:1")
+    connect(wire)
+    hello = "HELLO name=a running=" + ",".join(f"{run}:1" for run in range(1, 8000))
+    wire.say(hello)
+    await until_quiet()
+    assert [text.split(" ")[0] for text in wire.take_lines()] == ["OK"]
+    assert sum(looked) < 4 * len(hello)
+
+
+async def test_http_on_the_worker_port_is_known_however_it_arrives(core: Core, connect: Connect) -> None:
+    """Any web page can make a browser send lines to a local port."""
+    wire = Pieces("192.0.2.9:1")
+    connect(wire)
+    wire.say(f"POST-LIKE /{'x' * 3000} HTTP/1.1")
+    wire.say("HELLO name=a")
+    await until_quiet()
+    assert (wire.take_lines(), core.links) == ([], {})
+
+
+@pytest.mark.parametrize(("token", "code"), [("s3cret", "OK"), ("guess", "ERR too-long")])
+async def test_who_knows_the_secret_may_say_a_long_hello(
+    core: Core, connect: Connect, token: str, code: str
+) -> None:
+    """A stranger has 1,024 bytes; a worker with many reports needs more, and shows first who it is."""
+    core.tokens = (b"old", b"s3cret")
+    wire = Pieces("192.0.2.9:1")
+    connect(wire)
+    wire.say(f"HELLO name=a token={token} running=" + ",".join(f"{run}:1" for run in range(1, 1000)))
+    await until_quiet()
+    [told] = wire.take_lines()
+    assert told.startswith(f"{code} ")
+
+
+async def test_hello_that_promises_more_than_comes_is_refused(core: Core, connect: Connect) -> None:
+    """What was not named would be started once more."""
+    wire = Wire("192.0.2.9:1")
+    connect(wire)
+    wire.say("HELLO name=a held=all more=3")
+    wire.say("HELD 1:1")
+    wire.leave()
+    await until_quiet()
+    assert wire.take_lines() == ["ERR syntax HELLO said that 3 HELD lines follow; 1 came"]
+
+
+async def test_who_is_cut_off_amid_his_first_words_is_no_bug(
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was killed then would have left its traceback in our log."""
+
+    def broken() -> bytes:
+        raise ConnectionResetError
+
+    wire = Wire("192.0.2.9:1")
+    connect(wire)
+    wire.say("HELLO name=a held=all more=3")
+    await until_quiet()
+    monkeypatch.setattr(wire, "receive_now", broken)
+    wire.leave()
+    await until_quiet()
+    assert wire.take_lines() == ["ERR syntax HELLO said that 3 HELD lines follow; 0 came"]
+
+
+async def test_reports_that_come_all_at_once_are_taken_a_few_in_a_turn(
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was away for a night has thousands; everybody else waits for no more than a slice."""
+    turns = [0]
+    monkeypatch.setattr(core, "on_pass", lambda: turns.append(0))
+    submit = core.submit
+
+    def count(order: Any, *args: Any, **more: Any) -> Any:
+        turns[-1] += isinstance(order, o.ReportEnded)
+        return submit(order, *args, **more)
+
+    monkeypatch.setattr(core, "submit", count)
+    wire = Wire("192.0.2.9:1")
+    connect(wire)
+    wire.say("HELLO name=a slots=1\n" + "DONE 7 1 0\n" * 5000 + "BYE")
+    await until_quiet()
+    assert wire.take_lines()[1:] == ["ACK 7 1"] * 5000
+    assert core.state.workers["a"].leaving
+    assert 0 < max(turns) <= 4 * SLICE_LINES  # a beat takes a few turns of the loop
+
+
+async def test_a_worker_that_does_not_read_its_answers_is_not_read_either(
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that repeats its reports for ever would fill our memory until it is cut."""
+    monkeypatch.setattr(workers, "MAX_OWED_BYTES", 50_000)
+    wire = NarrowWire(1000)
+    connect(wire)
+    wire.say("HELLO name=a slots=1\n" + "DONE 7 1 0\n" * 20_000)
+    await until_quiet()
+    assert 50_000 < core.links["a"].outbox.pending_bytes < 60_000
+
+
+# --- reports, over sockets ------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def workers_over_sockets(
+    core: Core, connect: Connect, count: int
+) -> AsyncIterator[list[socket.socket]]:
+    """Their ends of as many connections; each has joined."""
+    pairs = [socket.socketpair() for _ in range(count)]
+    peers = [theirs for _, theirs in pairs]
+    connections = [Connection(ours) for ours, _ in pairs]
+    for number, (connection, peer) in enumerate(zip(connections, peers, strict=True)):
+        connect(connection)
+        peer.send(b"HELLO name=w%d slots=10\n" % number)
+    await until_quiet()
+    for number, peer in enumerate(peers):
+        assert peer.recv(1000).startswith(b"OK w%d " % number)
+    yield peers
+    for peer in peers:
+        peer.close()
+    await until_quiet()
+    for connection in connections:
+        connection.close()
+
+
+async def test_reports_cost_no_switch_of_tasks_and_share_a_commit(
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many workers report at one time: one turn of one task, and one commit."""
+    monkeypatch.setattr(poller, "ROUND_S", 60.0)  # or a slow machine would interrupt a round
+    async with workers_over_sockets(core, connect, 10) as peers:
+        for _ in range(100):
+            line(core, "NOW x")
+        core.wake()
+        await until_quiet()
+        commits: list[int] = []
+        core.journal.notify = lambda seq: commits.append(seq) or core.committed(seq)
+        orders = [[word.split()[1:3] for word in peer.recv(10_000).decode().splitlines()] for peer in peers]
+        assert sum(map(len, orders)) == 100
+        with counted_steps() as steps:
+            for peer, held in zip(peers, orders, strict=True):
+                peer.send("".join(f"DONE {run} {attempt} 0\n" for run, attempt in held).encode())
+            await until_quiet()
+        assert (steps["serve_worker"], len(commits), len(core.state.runs)) == (0, 1, 0)
+        for peer, held in zip(peers, orders, strict=True):
+            assert peer.recv(10_000).count(b"ACK") == len(held)
+
+
+async def test_a_connection_that_was_replaced_is_not_listened_to_any_more(
+    core: Core, connect: Connect
+) -> None:
+    """What it says would be taken for the word of the one that has its name now."""
+    async with workers_over_sockets(core, connect, 1) as (peer,):
+        told: list[f.Fact] = []
+        core.feeds.append(Listener(told))
+        peer.send(b"BYE\n")
+        core.links["w0"].scope.cancel()
+        await until_quiet()
+        assert [type(fact) for fact in told] == [f.WorkerLeft]

@@ -1,0 +1,40 @@
+"""A core on a journal in memory, some of whose facts are refused as a full disk refuses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+from cronflowd.ask import commands
+from cronflowd.base.errors import Refusal
+from cronflowd.daemon.core import Core
+from cronflowd.engine import facts as f
+from cronflowd.engine import orders as o
+from cronflowd.engine.rules import Limits
+from cronflowd.engine.state import State
+from cronflowd.journal.journal import MemoryJournal
+from tests.lib.engine_driver import START
+from tests.lib.harness import HandClock
+
+
+class PickyJournal(MemoryJournal):
+    """Refuses decisions that hold one of these facts."""
+
+    refused: ClassVar[tuple[type[f.Fact], ...]] = ()
+
+    def append(self, facts: Sequence[f.Fact], at: datetime) -> int:
+        if any(isinstance(fact, self.refused) for fact in facts):
+            raise Refusal("disk-full", "no space left")
+        return super().append(facts, at)
+
+
+def make_core(journal: MemoryJournal | None = None) -> Core:
+    core = Core(State("UTC"), journal or PickyJournal(), HandClock(START), Limits())
+    core.journal.notify = core.committed
+    core.submit(o.StartDaemon("1", "UTC"))
+    return core
+
+
+def line(core: Core, text: str) -> Any:
+    return core.submit(commands.parse(text, commands.Context(core.now(), "UTC")))
