@@ -1,4 +1,4 @@
-"""What the loop and its workers promise each other: orders that leave, reports that come, places that change."""
+"""What the loop and its workers promise each other: orders that leave, reports that come, who is let go."""
 
 from __future__ import annotations
 
