@@ -436,9 +436,9 @@ class _Watch:
         self._told = ""
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """A signal: waited for until there is a run that can be cancelled."""
-        self._signal = number
-        if self._runs:
+        """A signal: waited for until there is a run that can be cancelled. timeout(1) sends two at once."""
+        is_first, self._signal = not self._signal, number
+        if self._runs and is_first:
             raise _Interrupted
 
     def close(self) -> None:
@@ -532,8 +532,8 @@ class _Watch:
         return {"timeout": TIMED_OUT, "cancelled": CANCELLED}.get(state, Exit.TRY_AGAIN)
 
     def cancel(self) -> int:
-        """Over a connection of its own: the other one waits for the LOG's end."""
-        for number in SIGNALS:
+        """Over a connection of its own: the other one waits for the LOG's end. Ctrl-C once more ends us."""
+        for number in (signal.SIGINT, signal.SIGQUIT):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         for run in self._runs[len(self._exits) :]:

@@ -531,7 +531,7 @@ def no_option(key: str) -> str:
     else:
         also = {f"{word}=": rule.also for word, rule in RULES.items()}
         also |= {"name=": "jobname job_name task title id"}
-        hint = meant(key.replace("-", "_"), list(also), also)
+        hint = meant(key.replace("-", "_"), {each[:-1]: each for each in also}, also)
     return f'there is no option "{escape(key[:80])}"{hint}'
 
 

@@ -43,6 +43,7 @@ def test_what_is_near_to_nothing_gets_no_guess(word: str) -> None:
     ("words", "meant"),
     [("retries=3", "retry="), ("priority=high", "prio="), ("timezone=UTC", "tz="), ("overlap=forbid", "skip"),
      ("depends_on=a", "after="), ("tag=a", "tags="), ("timout=5m", "timeout="), ("description=x", "desc="),
+     ("nmae=x", "name="),
      ("concurrency=1", "overlap="), ("workdir=/x", "cwd="), ("max_runs=3", "count="), ("host=pi", "on="),
      ("prio=urgent", "high"), ("prio=normal", "medium"), ("catchup=no", "skip"), ("lost=retry", "rerun"),
      ("type=bash", "shell"), ("type=curl", ""), ("type=htpp", "http"), ("overlap=parallel", "allow"),

@@ -211,6 +211,23 @@ def test_a_signal_cancels_the_run(busy: Daemon, number: signal.Signals) -> None:
     busy.until("RUNS sleeper", lambda said: "\tcancelled\t" in said)
 
 
+def sockets(pid: int) -> int:
+    return sum(each.readlink().name.startswith("socket:") for each in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_a_signal_that_comes_twice_cancels_the_run_once(busy: Daemon) -> None:
+    """timeout(1) sends TERM to the process and to its group: the second one ended us before the CANCEL."""
+    process = start_sleeper(busy)
+    busy.process.send_signal(signal.SIGSTOP)  # so that the second one comes before there is an answer
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: sockets(process.pid) == 2)  # the connection of the CANCEL
+    process.send_signal(signal.SIGTERM)
+    busy.process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said.count("is cancelled"), said.count("Traceback")) == (143, 1, 0)
+    busy.until("RUNS sleeper", lambda said: "\tcancelled\t" in said)
+
+
 def test_a_run_that_somebody_else_cancels_ends_with_130(busy: Daemon) -> None:
     """The script sees that it did not end by itself."""
     process = start_sleeper(busy)
