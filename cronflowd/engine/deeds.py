@@ -39,6 +39,8 @@ def _asked(fact: Asked, who: str, at: datetime) -> af.Deed | None:
     """An order is told once, by the first of its facts; what runs once is no change that has a number."""
     if fact.what:
         verb, _, rest = fact.what.partition(" ")
+        if isinstance(fact, f.TemplateSet) and verb == "TEMPLATE":
+            rest = fact.name
         return af.Deed(who, fact.verb or verb, rest.removeprefix("replace=yes ").partition(" ")[0])
     if isinstance(fact, f.TaskAdded) and fact.change is None:
         return af.Deed(who, "NOW" if fact.due_at is None or fact.due_at <= at else "AT", str(fact.id))

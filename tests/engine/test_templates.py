@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from cronflowd.ask import views
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import definitions, encoding
+from cronflowd.engine.access_facts import Deed
+from cronflowd.engine.deeds import deed_of
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import Driver, snapshot
 
@@ -50,6 +53,14 @@ def test_an_empty_value_has_the_task_say_nothing() -> None:
     made = record(driver_with(NIGHTLY, "ADD from=nightly name=a retry= tags= @daily x"), "a")
     assert "retry" not in made
     assert "tags" not in made
+
+
+def test_audit_tells_which_template_it_was() -> None:
+    """The word behind the verb is not what was changed: all of them were called ADD."""
+    driver = driver_with(NIGHTLY, "TEMPLATE REMOVE nightly")
+    facts = [encoding.decode(line)[2] for line in driver.journal[-2:]]
+    deeds = [deed_of(msgspec.structs.replace(fact, who="ann@here"), driver.now) for fact in facts]
+    assert deeds == [Deed("ann@here", "TEMPLATE", "nightly")] * 2
 
 
 def test_a_template_may_change_and_go_without_its_tasks() -> None:
