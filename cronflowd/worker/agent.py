@@ -362,10 +362,10 @@ class Agent:
             tried_at = trio.current_time()
             why = await self._connect_once()
             had_link, self.link = self.link is not None, None
-            if why != last_why:
+            self._after_loss(had_link)
+            if why != last_why and not self.gone.is_set():
                 log.warning("%s: %s; trying again until it works", self._address, why)
             last_why = "" if had_link else why  # told once a change, however often it is tried
-            self._after_loss(had_link)
             # A daemon that takes us and drops us at once is no reason to hurry.
             if trio.current_time() - tried_at > MAX_DELAY_S:
                 delay_s = FIRST_DELAY_S

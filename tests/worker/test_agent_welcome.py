@@ -93,14 +93,17 @@ async def test_the_token_is_never_logged(
 
 
 @pytest.mark.parametrize("code", ["denied", "auth-required"])
-async def test_a_worker_that_may_not_come_in_ends_with_77(spool_dir: Path, code: str) -> None:
-    """To knock again would not make the token right; systemd shows the failed unit."""
+async def test_a_worker_that_may_not_come_in_ends_with_77(
+    spool_dir: Path, caplog: pytest.LogCaptureFixture, code: str
+) -> None:
+    """To knock again would not make the token right, and is not announced; systemd shows the failed unit."""
     async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
         await (await daemon.knock()).say(f"ERR {code} no")
         await gone(agent)
     assert agent.fatal is not None
     assert agent.fatal.status == Exit.REFUSED
     assert f"{code} no" in agent.fatal.message
+    assert "trying again" not in caplog.text
 
 
 async def test_a_refusal_after_a_restart_does_not_end_the_jobs(spool_dir: Path) -> None:
