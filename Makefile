@@ -12,9 +12,9 @@ PYTHONS ?= $(foreach minor,11 12 13 14,$(firstword $(wildcard $(HOME)/.pyenv/ver
 
 .PHONY: run test check lint test-all test-long fuzz fuzz-atheris golden bench bench-two bench-peers clean
 
-# The daemon on ports 5050 and 5051 with a worker of its own; Ctrl-C ends it, ./var keeps its tasks.
+# The daemon on ports 5050 and 5051, a browser's on 3000, with a worker of its own; Ctrl-C ends it, ./var keeps its tasks.
 run: .venv/run.stamp
-	exec $(BIN)/cronflowd --data ./var
+	exec $(BIN)/cronflowd --data ./var --http 127.0.0.1:3000
 
 test: .venv/test.stamp
 	$(PYTEST) $(SIDE_BY_SIDE)

@@ -22,8 +22,9 @@ MAY_IMPORT = {
     "ask": "base schedules tasks engine",
     "net": "base tasks engine host",
     "worker": "base tasks host net",
+    "web": "base host net",
     "daemon": "base schedules tasks engine host journal ask net",
-    "cli": "base schedules tasks engine host journal ask net worker daemon",
+    "cli": "base schedules tasks engine host journal ask net worker web daemon",
 }
 
 # These are plain functions of their arguments: nothing in them may wait.

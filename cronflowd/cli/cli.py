@@ -8,6 +8,7 @@ not pay for the daemon.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import signal
@@ -21,7 +22,8 @@ from .. import __version__
 from ..base.errors import Exit, Fatal, leaves
 from ..base.nearest import meant
 from ..host import config, logs, secrets
-from ..host.config import AnySettings, ClientSettings, Setting, Settings, WorkerSettings
+from ..host.config import AnySettings, ClientSettings, Settings, WebSettings, WorkerSettings
+from ..host.setting import Setting
 from ..tasks.options import KEEP, parse_keep
 
 TOKEN_NAME = "token"  # noqa: S105  # a file's name, in the data directory, made by `init`
@@ -113,6 +115,7 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
     for each in (top, serve):
         each.add_argument("--version", action="version", version=f"cronflowd {__version__}")
     worker = add("worker", _work, help="an agent that runs jobs", description=_SETTINGS)
+    web = add("web", _serve_web, help="REST and a dashboard for a daemon", description=_SETTINGS)
     _add_upkeep(add)
     take = add("import", _import, help="take over a crontab")
     take.add_argument("file", metavar="FILE", help="a crontab; - is standard input")
@@ -142,7 +145,7 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
             asked.set_defaults(verb=verb)
             asked.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
             clients.append((asked, ClientSettings))
-    for flags, kind in (serve, Settings), (worker, WorkerSettings), *clients:
+    for flags, kind in (serve, Settings), (worker, WorkerSettings), (web, WebSettings), *clients:
         for row in config.table(kind):
             if kind is not ClientSettings or not row.field.startswith("log_"):  # a client says all on stderr
                 _add_flag(flags, row)
@@ -174,7 +177,7 @@ def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
     compact.add_argument("keep", nargs="?", default=KEEP.text)
 
 
-_PROGRAMS = ("serve", "worker", "compact", "--version")
+_PROGRAMS = ("serve", "worker", "web", "compact", "--version")
 _RUN_KEYS = ("name", "timeout", "retry", "on")
 _SETTINGS = (
     "Every flag is also a variable (--max-tasks: CRONFLOWD_MAX_TASKS) and a key of the file that"
@@ -207,6 +210,8 @@ def _serve(parsed: argparse.Namespace) -> int:
     logs.set_up(settings.log_format, settings.log_level)
     if settings.local_worker:
         _check_local_worker(settings)
+    if settings.http:
+        _check_web()  # now, since its process would only die of it, again and again
     if settings.check_config:
         # As the daemon does it when it starts.
         found = secrets.exposed(settings)
@@ -254,6 +259,24 @@ def _work(parsed: argparse.Namespace) -> int:
 
     secrets.hide_memory()
     return agent.run(settings)
+
+
+def _serve_web(parsed: argparse.Namespace) -> int:
+    settings = _load(WebSettings, parsed)
+    logs.set_up(settings.log_format, settings.log_level)
+    _check_web()
+    from ..web import serve
+
+    secrets.hide_memory()
+    return serve.run(settings)
+
+
+def _check_web() -> None:
+    """Raises Fatal where the HTTP door's packages are not installed."""
+    for name in ("litestar", "hypercorn", "joserfc", "jinja2"):
+        if importlib.util.find_spec(name) is None:
+            why = f"the HTTP door needs the package {name}: pip install 'cronflowd[web]'"
+            raise Fatal(Exit.CONFIG, why)
 
 
 def _check(parsed: argparse.Namespace) -> int:

@@ -32,8 +32,9 @@ import orjson
 from ..base.errors import Exit, Fatal
 from ..base.output import NO_NEWLINE
 from ..base.text import format_option
-from ..host.config import CONTROL_PORT, Address, ClientSettings, format_address
+from ..host.config import ClientSettings
 from ..host.secrets import read_tokens
+from ..host.setting import CONTROL_PORT, Address, format_address
 from ..tasks.kinds import WHOSE
 
 CONNECT_S = 10.0

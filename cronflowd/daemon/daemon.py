@@ -33,6 +33,7 @@ from ..host import config, logs, secrets, systemd
 from ..host.clock import Clock
 from ..host.config import Settings
 from ..host.disk import lock_directory
+from ..host.setting import OPTIONAL_LISTENERS
 from ..host.vault import Vault
 from ..journal import tasks_file
 from ..journal.backup import RESTORED
@@ -98,7 +99,8 @@ class Daemon:
         self.is_new = self._replay()
         tcp = [each for each in chain(*inherited.values()) if each.kind == "tcp"]
         exposed = secrets.exposed(settings, [each.sock.getsockname()[:2] for each in tcp])
-        secrets.check_doors(settings, exposed, self.state.access.has_admin(self.clock.now()))
+        has_admin = self.state.access.has_admin(self.clock.now())
+        secrets.check_doors(settings, exposed or secrets.first_exposed(settings.http), has_admin)
         self.core = Core(
             self.state,
             self.journal,
@@ -119,6 +121,7 @@ class Daemon:
 
             self.core.admission.sign = read_signer(settings.data)
         self._tls = _read_tls(settings)
+        self._http: list[Listener] = []
         self._zones_read = trio.Event()
         self.compactor = upkeep.Compactor(
             self.core, settings.data, settings.history, self.answers.files.turn, settings.keep
@@ -181,8 +184,9 @@ class Daemon:
     def _open_doors(self) -> tuple[list[Listener], list[Listener]]:
         settings = self.settings
         control, workers = self.inherited.get("control", []), self.inherited.get("workers", [])
-        control = control or listeners.open_listeners(settings.listen, config.OPTIONAL_LISTENERS)
-        workers = workers or listeners.open_listeners(settings.listen_workers, config.OPTIONAL_LISTENERS)
+        control = control or listeners.open_listeners(settings.listen, OPTIONAL_LISTENERS)
+        workers = workers or listeners.open_listeners(settings.listen_workers, OPTIONAL_LISTENERS)
+        self._http = self.inherited.get("http", []) or listeners.open_listeners(settings.http)
         # Beyond the data directory others reach it, too: the kernel says who they are.
         mode = 0o600 if settings.socket.is_relative_to(settings.data) else 0o666
         control = [*control, listeners.open_unix(settings.socket, mode)]
@@ -237,6 +241,7 @@ class Daemon:
 
     def _say_ready(self, control: list[Listener], workers: list[Listener]) -> None:
         where = f"control={_first_tcp(control)} workers={_first_tcp(workers)} pid={os.getpid()}"
+        where += f" http={_first_tcp(self._http)}" if self._http else ""
         print(f"cronflowd ready {where}", flush=True)
         systemd.notify(f"READY=1\nSTATUS={self.state.count_own()} tasks")
         log.info("serving %d tasks from %s", len(self.state.tasks), self.settings.data)
@@ -264,6 +269,10 @@ class Daemon:
             nursery.start_soon(links.serve, workers)
             if settings.local_worker:
                 nursery.start_soon(upkeep.keep_local_worker, settings, settings.data / WORKERS_SOCKET)
+            if self._http:
+                token = self.core.admission.gateway_token
+                sockets = [each.sock for each in self._http]
+                nursery.start_soon(upkeep.keep_gateway, settings, sockets, token)
 
     async def _greet(self, connection: Connection) -> Connection | None:
         assert self._tls

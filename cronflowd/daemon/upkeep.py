@@ -1,4 +1,4 @@
-"""What the daemon has done by child processes: running jobs on this machine, and compaction.
+"""What the daemon has done by child processes: running jobs on this machine, HTTP, and compaction.
 
 The daemon itself executes nothing. The local worker is an ordinary worker that dials in
 over a unix socket; it is started in a session of its own, so that a daemon that stops or
@@ -11,15 +11,18 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
 
 from ..base.errors import Refusal
 from ..engine.orders import RecordCheckpoint
-from ..host.config import Settings
+from ..host import config
+from ..host.config import HttpDoor, Settings
 from ..journal import compaction
 from ..tasks.options import KEEP, Keep
 from .core import Core
@@ -30,33 +33,84 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0  # between starts of a local worker t
 STEADY_S = 30.0  # one that lived so long is started again at once
 CANNOT_START = (OSError, subprocess.SubprocessError)  # no process, no memory, no program; and its pipes
 SEGMENTS_BEFORE_COMPACTION = 4
+HANDED_ON = ("config",)  # said to the HTTP door in words of its own
 COMPACTION_LIMIT_S = 3600.0
 FIRST_REST_S, LONGEST_REST_S = 5.0, 1800.0  # before the next compaction, after one that failed
 
 
-async def keep_local_worker(settings: Settings, socket: Path) -> None:
+async def keep_local_worker(settings: Settings, door: Path) -> None:
     """Keeps a worker running on this machine until cancelled; leaves it to itself then.
 
     It has this process's variables and the file's table [worker]; flags say what is ours to say.
     """
     command = [sys.executable, "-m", "cronflowd", "worker", "--local", str(os.getpid()), "--name", "local"]
-    command += ["--connect", f"unix:{socket}", "--slots", str(settings.local_worker)]
+    command += ["--connect", f"unix:{door}", "--slots", str(settings.local_worker)]
     command += ["--spool", str(settings.data / "local-worker")]
     command += ["--config", str(settings.config)] if settings.config else []
+
+    async def start() -> trio.Process:
+        # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
+        return await trio.lowlevel.open_process(
+            command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+        )
+
+    await _keep("local worker", start)
+
+
+async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], token: bytes) -> None:
+    """Keeps the HTTP door running until cancelled; it ends with us, since its leash does then.
+
+    The sockets are ours, so whoever comes while it is started again waits, and is served. It shows
+    `token` at the control socket, which stands on no disk and in no list of processes.
+    """
+    handed = [each.fileno() for each in sockets]
+    command = [sys.executable, "-m", "cronflowd", "web", "--handed", ",".join(map(str, handed))]
+    command += ["--data", str(settings.data), "--control", f"unix:{settings.socket}"]
+    command += ["--config", str(settings.config)] if settings.config else []
+    for row in config.table(HttpDoor):
+        if row.field not in (*HANDED_ON, "http") and (texts := settings.flags.get(row.field)):
+            command += [word for text in texts for word in ((row.flag, text) if row.metavar else (row.flag,))]
+    for flag, path in ("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key):
+        command += [flag, str(path)] if path else []
+    leash: list[int] = []
+
+    async def start() -> trio.Process:
+        for each in leash:
+            os.close(each)
+        theirs, ours = os.pipe()
+        leash[:] = [ours]
+        try:
+            os.write(ours, token + b"\n")
+            return await trio.lowlevel.open_process(
+                [*command, "--leash", str(theirs)],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+                start_new_session=True,
+                pass_fds=[*handed, theirs],
+            )
+        finally:
+            os.close(theirs)
+
+    try:
+        await _keep("HTTP door", start)
+    finally:
+        for each in leash:
+            os.close(each)
+
+
+async def _keep(what: str, start: Callable[[], Awaitable[trio.Process]]) -> None:
+    """Starts a program again whenever it has ended, until cancelled."""
     pause_s = FIRST_PAUSE_S
     while True:
         began = trio.current_time()
         try:
-            # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
-            process = await trio.lowlevel.open_process(
-                command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
-            )
+            process = await start()
             how = f"ended with status {await process.wait()}"
         except CANNOT_START as error:
             how = f"cannot be started: {error}"
         if trio.current_time() - began > STEADY_S:
             pause_s = FIRST_PAUSE_S
-        log.warning("the local worker %s; it is started again in %g s", how, pause_s)
+        log.warning("the %s %s; it is started again in %g s", what, how, pause_s)
         await trio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

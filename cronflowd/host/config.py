@@ -1,6 +1,6 @@
 """Settings as one frozen value, read from flags, variables, a file, and defaults.
 
-The two classes at the end are the table, and there is no other: a field made with `setting`
+The classes below are the tables, and there is no other: a field made with `setting`
 is a flag (`heartbeat_s`: `--heartbeat 10s`), a variable (`CRONFLOWD_HEARTBEAT=10s`) and a key
 of the TOML file (`heartbeat = "10s"`), has its default, and tells its help. To add a setting,
 add a field; to read one, name the field.
@@ -13,11 +13,8 @@ with the name of the place.
 from __future__ import annotations
 
 import os
-import re
-import socket
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -26,224 +23,35 @@ from attrs import evolve, field, frozen
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.names import check_mail_address, check_user_name, check_worker_name, parse_label
-from ..schedules.zones import parse_duration, parse_zone
+from ..schedules.zones import parse_zone
 from ..tasks.kinds import TYPES
 from ..tasks.options import Keep, Retry, parse_keep, parse_retry, parse_timeout
 from ..tasks.targets import Target, parse_limit, parse_target
-
-Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
-
-CONTROL_PORT, WORKERS_PORT = 5050, 5051
-# Listened on by default, and quietly left out where the machine has no IPv6.
-OPTIONAL_LISTENERS: frozenset[Address] = frozenset({("::1", CONTROL_PORT), ("::1", WORKERS_PORT)})
-
-VARIABLE_PREFIX = "CRONFLOWD_"
-MAX_CONFIG_BYTES = 1 << 20
-
-# --- from text to value; each parser says in a ValueError what it cannot take -------------------
-
-
-@frozen
-class Kind:
-    """What sort of value a setting has: what help writes for it, and how it is read."""
-
-    metavar: str  # empty for a switch
-    parse: Callable[[str], Any]
-
-
-def _bounded(metavar: str, parse: Callable[[str], float]) -> Callable[[str, str], Kind]:
-    """A kind of numbers, each setting with its own bounds."""
-
-    def between(low: str, high: str) -> Kind:
-        def parse_one(text: str) -> float:
-            if not parse(low) <= (value := parse(text)) <= parse(high):
-                raise ValueError(f"is not between {low} and {high}")
-            return value
-
-        return Kind(metavar, parse_one)
-
-    return between
-
-
-def _whole(text: str) -> int:
-    if not re.fullmatch("[0-9]+", text):
-        raise ValueError("is not a whole number")
-    return int(text[:19])  # beyond every limit in any case
-
-
-def parse_size(text: str) -> int:
-    """Bytes, from `512`, `512K`, `16M` or `1G`; a K is 1024."""
-    match = re.fullmatch("([0-9]+)([KMG]?)", text)
-    if not match:
-        raise ValueError("is not a size such as 512K, 16M or 1G")
-    return int(match[1][:19]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
-
-
-def _path(text: str) -> Path:
-    """A path that stays right when the program changes its directory."""
-    return Path(text).expanduser().absolute()
-
-
-def _switch(text: str) -> bool:
-    if text.lower() in ("true", "yes", "on", "1"):
-        return True
-    if text.lower() in ("false", "no", "off", "0"):
-        return False
-    raise ValueError("is neither true nor false")
-
-
-def _one_of(metavar: str, *words: str) -> Kind:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"is none of {', '.join(words)}")
-        return text
-
-    return Kind(metavar, parse)
-
-
-def _address(text: str) -> Address:
-    """`HOST:PORT`, with an IPv6 host in brackets: `[::1]:5050`."""
-    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})", text)
-    if not match:
-        raise ValueError("is not HOST:PORT, or [IPV6]:PORT")
-    if int(match[3]) > 65535:
-        raise ValueError(f"has port {match[3]}, and ports end at 65535")
-    return match[1] or match[2], int(match[3])
-
-
-def format_address(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _address_or_socket(text: str) -> Address | Path:
-    if text.startswith("unix:") and text != "unix:":
-        return _path(text.removeprefix("unix:"))
-    return _address(text)
-
-
-def _checked(metavar: str, check: Callable[[str], None]) -> Kind:
-    def parse(text: str) -> str:
-        check(text)
-        return text
-
-    return Kind(metavar, parse)
-
-
-def _variable(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\*?", text):
-        raise ValueError("is no variable's name, or the beginning of one and *")
-    return text
-
-
-NUMBER, TIME, SIZE = _bounded("N", _whole), _bounded("TIME", parse_duration), _bounded("SIZE", parse_size)
-FILE, DIR, ADDRESS, SWITCH = (
-    Kind("FILE", _path),
-    Kind("DIR", _path),
-    Kind("HOST:PORT", _address),
-    Kind("", _switch),
+from .setting import (
+    ADDRESS,
+    DIR,
+    FILE,
+    MAX_CONFIG_BYTES,
+    NUMBER,
+    SIZE,
+    SWITCH,
+    TIME,
+    Address,
+    Kind,
+    Setting,
+    bounded,
+    checked,
+    host_name,
+    machine_zone,
+    one_of,
+    parse_path,
+    parse_server,
+    parse_variable,
+    parse_web_url,
+    parse_whole,
+    setting,
+    state_dir,
 )
-
-# --- defaults that depend on the machine --------------------------------------------------------
-
-
-def _state_dir(name: str) -> Path:
-    """Where this user's programs keep what must survive; systemd's StateDirectory= goes first."""
-    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if given:
-        return Path(given)
-    home = os.environ.get("XDG_STATE_HOME", "")
-    # The XDG specification asks that a relative path here be ignored.
-    return (Path(home) if home.startswith("/") else _path("~/.local/state")) / name
-
-
-def machine_zone(etc: Path = Path("/etc")) -> str:
-    """The zone this machine's own cron would use: $TZ, /etc/localtime, /etc/timezone, else UTC.
-
-    /etc/localtime goes before /etc/timezone because the C library reads only the former, and
-    the latter is left behind when somebody moves the link by hand.
-    """
-    if given := os.environ.get("TZ", "").removeprefix(":"):
-        try:
-            return _zone_name(given)
-        except Refusal:
-            # A rule such as CET-1CEST has no zone's history behind it, and to take UTC instead
-            # would run every task at a wrong hour without a word.
-            why = f"TZ: {given!r} is not the name of a time zone; give one with --tz"
-            raise Fatal(Exit.CONFIG, why) from None
-    with suppress(OSError, Refusal):
-        return _zone_name(str((etc / "localtime").readlink()))
-    with suppress(OSError, UnicodeDecodeError, Refusal):
-        return _zone_name((etc / "timezone").read_text(encoding="ascii").strip())
-    return "UTC"
-
-
-def _zone_name(text: str) -> str:
-    """The IANA name in `Europe/Berlin` or `/usr/share/zoneinfo/Europe/Berlin`; Refusal for no zone."""
-    return parse_zone(text.rpartition("zoneinfo/")[2].removeprefix("posix/"))
-
-
-def _host_name() -> str:
-    return re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "worker"
-
-
-# --- what a setting is --------------------------------------------------------------------------
-
-
-@frozen
-class Setting:
-    """One row of the table: all that flags, variables, keys and help are made from."""
-
-    field: str  # its name in Settings: "heartbeat_s"
-    parse: Callable[[str], Any]
-    default: str  # as help tells it
-    metavar: str  # what help writes for the value; empty for a switch
-    help: str  # empty for a flag that is not for people
-    many: bool  # a tuple: the flag may be repeated, and commas separate
-    sources: frozenset[str]  # where it may stand: "flag", "variable", "file"
-
-    @property
-    def key(self) -> str:
-        return self.field.removesuffix("_s")
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.key.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        return VARIABLE_PREFIX + self.key.upper()
-
-    def read(self, texts: tuple[str, ...], parse: Callable[[str], Any]) -> Any:
-        """The value of the texts of one source, each of whose parts `parse` reads."""
-        if not self.many:
-            return parse(texts[-1])
-        return () if texts == ("none",) else tuple(parse(part) for text in texts for part in text.split(","))
-
-
-def setting(
-    kind: Kind,
-    default: str | None,
-    told: str,
-    *,
-    make: Callable[[Any], Any] | None = None,
-    many: bool = False,
-    sources: str = "flag variable file",
-) -> Any:
-    """A field of the table. `make` computes a default that the text `default` only describes."""
-    row = Setting("", kind.parse, default or "", kind.metavar, told, many, frozenset(sources.split()))
-    value = attrs.Factory(make, takes_self=True) if make else None
-    if default is not None and not make:
-        value = row.read((default,), row.parse)
-    return field(default=value, metadata={"row": row})
-
-
-def table(kind: type[Common]) -> Iterator[Setting]:
-    """The settings of one program, in the order in which help tells them."""
-    for each in sorted(attrs.fields(kind), key=lambda each: bool(each.inherited)):
-        if row := each.metadata.get("row"):
-            yield evolve(row, field=each.name)
-
 
 # --- the table ----------------------------------------------------------------------------------
 
@@ -255,24 +63,51 @@ class Common:
     section: ClassVar[str] = ""  # the table of the TOML file that holds this program's keys
 
     token_file: Path | None = setting(FILE, None, "the secret that both sides know; see `cronflowd init`")
-    log_format: str = setting(_one_of("FORM", "text", "json"), "text", "text (logfmt) or json, on stderr")
+    log_format: str = setting(one_of("FORM", "text", "json"), "text", "text (logfmt) or json, on stderr")
     log_level: str = setting(
-        _one_of("LEVEL", "debug", "info", "warning", "error"), "info", "debug, info, warning or error"
+        one_of("LEVEL", "debug", "info", "warning", "error"), "info", "debug, info, warning or error"
     )
     config: Path | None = setting(FILE, None, "a TOML file of settings", sources="flag variable")
     # What the command line gave, kept so that a reload can put it on top of the file again.
     flags: Mapping[str, tuple[str, ...]] = field(factory=dict, eq=False, repr=False)
 
 
+@frozen(kw_only=True, slots=False)  # others come beside it
+class HttpDoor(Common):
+    """What the HTTP door was told, by the daemon that starts it or on its own command line."""
+
+    http: tuple[Address, ...] = setting(
+        ADDRESS, "none", "browsers and REST come in here, by a process of its own; repeatable", many=True
+    )
+    http_name: tuple[str, ...] = setting(
+        Kind("NAME", str),
+        "none",
+        "a name by which browsers may call the door, besides its addresses; repeatable",
+        many=True,
+    )
+    http_url: str | None = setting(
+        Kind("URL", parse_web_url),
+        None,
+        "where people reach it, for links in mails",
+    )
+    cors_origin: tuple[str, ...] = setting(
+        Kind("ORIGIN", parse_web_url),
+        "none",
+        "pages of this origin may use the API; repeatable",
+        many=True,
+    )
+    allow_registration: bool = setting(SWITCH, "false", "whoever comes by HTTP may make himself an account")
+
+
 @frozen(kw_only=True)
-class Settings(Common):
+class Settings(HttpDoor):
     """What the daemon was told. Seconds end in `_s`; sizes are bytes."""
 
     data: Path = setting(
         DIR,
         "$STATE_DIRECTORY, else $XDG_STATE_HOME/cronflowd, else ~/.local/state/cronflowd",
         "where tasks.db and the journal live",
-        make=lambda _: _state_dir("cronflowd"),
+        make=lambda _: state_dir("cronflowd"),
     )
     listen: tuple[Address, ...] = setting(
         ADDRESS,
@@ -284,13 +119,13 @@ class Settings(Common):
         ADDRESS, "127.0.0.1:5051,[::1]:5051", "the worker port; repeatable; `none` for none", many=True
     )
     socket: Path = setting(
-        Kind("PATH", _path),
+        Kind("PATH", parse_path),
         "DATA/control.sock",
         "the control protocol on a unix socket",
         make=lambda self: self.data / "control.sock",
     )
     local_worker: int = setting(
-        _bounded("SLOTS", _whole)("0", "10000"),
+        bounded("SLOTS", parse_whole)("0", "10000"),
         "4",
         "a child process that runs so many jobs at a time; 0 for none",
     )
@@ -347,7 +182,7 @@ class Settings(Common):
     retry: Retry = setting(Kind("RETRY", parse_retry), "none", "the retry= of tasks that say nothing of it")
     timeout_s: float = setting(Kind("TIME", parse_timeout), "none", "their timeout=")
     overlap: str = setting(
-        _one_of("WORD", "skip", "queue1", "queue", "allow", "replace"), "skip", "their overlap="
+        one_of("WORD", "skip", "queue1", "queue", "allow", "replace"), "skip", "their overlap="
     )
     keep: Keep = setting(Kind("KEEP", parse_keep), "50,30d,10M", "their keep=")
 
@@ -376,7 +211,7 @@ class Settings(Common):
     recent_runs: int = setting(NUMBER("0", "10000000"), "10000", "ended runs kept in memory")
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)  # others come beside it
 class Dialling(Common):
     """What those have in common who dial the daemon."""
 
@@ -392,20 +227,43 @@ class Dialling(Common):
         return self.tls or self.tls_ca is not None or self.tls_cert is not None
 
 
+@frozen(kw_only=True, slots=False)  # others come beside it
+class Mailing(Common):
+    """How mail leaves."""
+
+    smtp: Address | None = setting(
+        ADDRESS, None, "the mail server, for jobs of type email and forgotten passwords"
+    )
+    smtp_tls: str = setting(
+        one_of("WORD", "required", "auto", "off", "implicit"),
+        "auto",
+        "required (STARTTLS), auto (where the server offers it; required for a login), off, or"
+        " implicit (TLS from the first byte)",
+    )
+    smtp_user: str | None = setting(Kind("NAME", str), None, "the login at the mail server")
+    smtp_password_file: Path | None = setting(FILE, None, "what holds its password")
+    smtp_from: str = setting(
+        checked("ADDRESS", check_mail_address),
+        "cronflowd@ and the host's name",
+        "the sender of emails",
+        make=lambda _: f"cronflowd@{host_name().replace('_', '-')}",
+    )
+
+
 @frozen(kw_only=True)
-class WorkerSettings(Dialling):
+class WorkerSettings(Dialling, Mailing):
     """What a worker was told; in the file, the table [worker]."""
 
     section: ClassVar[str] = "worker"
 
     connect: Address | Path = setting(
-        Kind("HOST:PORT", _address_or_socket), "127.0.0.1:5051", "the daemon's worker port, or unix:PATH"
+        Kind("HOST:PORT", parse_server), "127.0.0.1:5051", "the daemon's worker port, or unix:PATH"
     )
     name: str = setting(
-        _checked("NAME", check_worker_name),
+        checked("NAME", check_worker_name),
         "the host's name",
         "how on= and WORKERS call it",
-        make=lambda _: _host_name(),
+        make=lambda _: host_name(),
     )
     slots: int = setting(NUMBER("1", "10000"), "4", "jobs at a time")
     label: tuple[tuple[str, str], ...] = setting(
@@ -419,33 +277,18 @@ class WorkerSettings(Dialling):
         "cronflowd-worker/NAME in $STATE_DIRECTORY, else $XDG_STATE_HOME, else ~/.local/state",
         "where reports wait for their acknowledgement",
         # Each name has its own place, since two workers cannot share one.
-        make=lambda self: _state_dir("") / "cronflowd-worker" / self.name,
+        make=lambda self: state_dir("") / "cronflowd-worker" / self.name,
     )
     pass_env: tuple[str, ...] = setting(
-        Kind("NAME", _variable),
+        Kind("NAME", parse_variable),
         "none",
         "a variable of the worker's own that jobs find too, NAME or PREFIX*; repeatable",
         many=True,
     )
     http_private: str = setting(
-        _one_of("WORD", "allow", "refuse"),
+        one_of("WORD", "allow", "refuse"),
         "allow",
         "allow or refuse: whether http and webhook jobs reach this machine and private networks",
-    )
-    smtp: Address | None = setting(ADDRESS, None, "the mail server for jobs of type email")
-    smtp_tls: str = setting(
-        _one_of("WORD", "required", "auto", "off", "implicit"),
-        "auto",
-        "required (STARTTLS), auto (where the server offers it; required for a login), off, or"
-        " implicit (TLS from the first byte)",
-    )
-    smtp_user: str | None = setting(Kind("NAME", str), None, "the login at the mail server")
-    smtp_password_file: Path | None = setting(FILE, None, "what holds its password")
-    smtp_from: str = setting(
-        _checked("ADDRESS", check_mail_address),
-        "cronflowd@ and the host's name",
-        "the sender of emails",
-        make=lambda _: f"cronflowd@{_host_name().replace('_', '-')}",
     )
     order_key: Path | None = setting(
         FILE, None, "what `cronflowd key` shows: no order runs that is not signed by that key"
@@ -454,10 +297,10 @@ class WorkerSettings(Dialling):
         Kind("GLOB", str), "none", "commands that it runs, and no others; repeatable", many=True
     )
     allow_type: tuple[str, ...] = setting(
-        _one_of("TYPE", *TYPES), "none", "types that it runs, and no others; repeatable", many=True
+        one_of("TYPE", *TYPES), "none", "types that it runs, and no others; repeatable", many=True
     )
     users: tuple[str, ...] = setting(
-        _checked("USER", check_user_name),
+        checked("USER", check_user_name),
         "none",
         "whom tasks may run as with user=, where the worker is root; else its own user alone",
         many=True,
@@ -479,7 +322,7 @@ class ClientSettings(Dialling):
     section: ClassVar[str] = "client"
 
     server: Address | Path | None = setting(
-        Kind("HOST:PORT|unix:PATH", _address_or_socket),
+        Kind("HOST:PORT|unix:PATH", parse_server),
         None,
         "the daemon's control port (default: unix:DATA/control.sock, else 127.0.0.1:5050)",
     )
@@ -487,12 +330,62 @@ class ClientSettings(Dialling):
         DIR,
         "as the daemon's",
         "the data directory of a daemon on this machine",
-        make=lambda _: _state_dir("cronflowd"),
+        make=lambda _: state_dir("cronflowd"),
     )
 
 
-PROGRAMS: tuple[type[Common], ...] = (Settings, WorkerSettings, ClientSettings)
+@frozen(kw_only=True)
+class WebSettings(HttpDoor, Mailing):
+    """What the HTTP door was told; in the file, the table [web]."""
+
+    section: ClassVar[str] = "web"
+
+    http: tuple[Address, ...] = setting(
+        ADDRESS, "127.0.0.1:3000", "browsers and REST come in here; repeatable", many=True
+    )
+    data: Path = setting(
+        DIR,
+        "as the daemon's",
+        "the data directory of a daemon on this machine, and of the key that signs sessions",
+        make=lambda _: state_dir("cronflowd"),
+    )
+    control: Address | Path = setting(
+        Kind("HOST:PORT|unix:PATH", parse_server),
+        "unix:DATA/control.sock",
+        "the daemon's control port",
+        make=lambda self: self.data / "control.sock",
+    )
+    worker_door: Address | Path = setting(
+        Kind("HOST:PORT|unix:PATH", parse_server),
+        "127.0.0.1:5051",
+        "the daemon's worker port, for workers that come by WebSocket",
+    )
+    insecure: bool = setting(SWITCH, "false", "listen beyond this machine where nobody has an account")
+    tls: bool = setting(SWITCH, "false", "speak TLS with the daemon, and verify its name")
+    tls_ca: Path | None = setting(FILE, None, "the authority to believe then; implies --tls")
+    tls_cert: Path | None = setting(FILE, None, "speak HTTPS, and show this certificate (PEM)")
+    tls_key: Path | None = setting(FILE, None, "its key, where the same file does not hold it")
+    max_http: int = setting(NUMBER("1", "1000000"), "2000", "HTTP connections at a time")
+    max_http_per_address: int = setting(NUMBER("1", "1000000"), "250", "of them from one other machine")
+    # Of the daemon that started it: a pipe that ends when it ends, and the sockets it has opened.
+    leash: int = setting(NUMBER("0", "999999999"), "0", "", sources="flag")
+    handed: tuple[int, ...] = setting(NUMBER("0", "999999999"), "none", "", sources="flag", many=True)
+
+    @property
+    def speaks_tls(self) -> bool:
+        return self.tls or self.tls_ca is not None
+
+
+PROGRAMS: tuple[type[Common], ...] = (Settings, WorkerSettings, WebSettings, ClientSettings)
 AnySettings = TypeVar("AnySettings", bound=Common)
+
+
+def table(kind: type[Common]) -> Iterator[Setting]:
+    """The settings of one program, in the order in which help tells them."""
+    for each in sorted(attrs.fields(kind), key=lambda each: bool(each.inherited)):
+        if row := each.metadata.get("row"):
+            yield evolve(row, field=each.name)
+
 
 # --- from sources to value ----------------------------------------------------------------------
 

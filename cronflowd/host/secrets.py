@@ -21,8 +21,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..base.errors import Exit, Fatal
-from .config import Address, Settings, format_address
+from .config import Settings, WebSettings
 from .disk import sync_directory
+from .setting import Address, format_address
 
 log = logging.getLogger(__name__)
 
@@ -158,11 +159,15 @@ def is_loopback(host: str) -> bool:
 
 def exposed(settings: Settings, inherited: Iterable[Address] = ()) -> Address | None:
     """An address that other machines can reach, if there is one; `inherited` are sockets from systemd."""
-    addresses = (*settings.listen, *settings.listen_workers, *inherited)
+    return first_exposed((*settings.listen, *settings.listen_workers, *inherited))
+
+
+def first_exposed(addresses: Iterable[Address]) -> Address | None:
+    """The first of them that other machines can reach."""
     return next((address for address in addresses if not is_loopback(address[0])), None)
 
 
-def check_doors(settings: Settings, found: Address | None, has_admin: bool = False) -> None:
+def check_doors(settings: Settings | WebSettings, found: Address | None, has_admin: bool = False) -> None:
     """Refuses to listen beyond this machine, at `found`, where nobody would have to say who he is."""
     if found is None or settings.insecure or settings.token_file is not None or has_admin:
         return

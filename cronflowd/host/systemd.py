@@ -13,7 +13,7 @@ import socket
 from ..base.errors import Exit, Fatal
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
-SOCKET_NAMES = ("control", "workers")  # FileDescriptorName= in the socket units
+SOCKET_NAMES = ("control", "workers", "http")  # FileDescriptorName= in the socket units
 
 
 def notify(message: str) -> bool:
@@ -57,7 +57,7 @@ def _names(text: str, count: int) -> list[str]:
     if count and (len(names) != count or not set(names) <= set(SOCKET_NAMES)):
         raise Fatal(
             Exit.CONFIG,
-            f"systemd handed over {count} sockets with the names {text!r}, and a name must be control or"
-            " workers (FileDescriptorName= in the socket unit)",
+            f"systemd handed over {count} sockets with the names {text!r}, and a name must be control,"
+            " workers or http (FileDescriptorName= in the socket unit)",
         )
     return names[:count]

@@ -34,7 +34,7 @@ from attrs import Factory, define
 
 from ..base.addresses import origin
 from ..base.errors import Exit, Fatal, leaves
-from ..host.config import Address, format_address
+from ..host.setting import Address, format_address
 from . import poller
 
 Kind = Literal["tcp", "unix"]

@@ -29,9 +29,10 @@ from ..base.errors import Exit, Fatal, Refusal
 from ..base.proofs import WORKER, Check, Forged, Handshake, key_name, key_of, make_nonce
 from ..base.text import escape, format_option, format_time
 from ..host.clock import steady_now, wall_now
-from ..host.config import WorkerSettings, format_address
+from ..host.config import WorkerSettings
 from ..host.order_key import read_verifier
 from ..host.secrets import read_tokens
+from ..host.setting import format_address
 from ..net.lines import Item, LineReader
 from ..tasks.kinds import WHOSE
 from .executors import custom, make_table

@@ -15,7 +15,8 @@ import pytest
 
 from cronflowd import __version__
 from cronflowd.ask.commands import VERBS
-from cronflowd.host.config import ClientSettings, Common, Setting, Settings, WorkerSettings, table
+from cronflowd.host.config import ClientSettings, Common, Settings, WebSettings, WorkerSettings, table
+from cronflowd.host.setting import Setting
 
 PAGE = Path(__file__).parents[2] / "contrib" / "cronflowd.1"
 
@@ -205,6 +206,7 @@ def page() -> str:
             [
                 *_section("THE DAEMON", Settings),
                 *_section("A WORKER", WorkerSettings),
+                *_section("THE HTTP DOOR", WebSettings),
                 *_section("CLIENTS", ClientSettings),
                 ".SH LINES ON PORT 5050\n",
                 *(f".TP\n.B {_plain(verb.usage)}\n{_plain(verb.summary)}\n" for verb in VERBS.values()),

@@ -10,6 +10,7 @@ import pytest
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.host import config
 from cronflowd.host.config import Settings, WorkerSettings
+from cronflowd.host.setting import OPTIONAL_LISTENERS, format_address, machine_zone
 
 
 def write(tmp_path: Path, text: str) -> dict[str, tuple[str, ...]]:
@@ -66,7 +67,7 @@ def test_the_defaults_are_those_that_scripts_rely_on(tmp_path: Path, monkeypatch
 def test_what_is_optional_among_the_default_listeners_is_a_default_listener() -> None:
     """The two are written in two places, and only ::1 may be missing without a word."""
     optional = {address for address in Settings().listen + Settings().listen_workers if address[0] == "::1"}
-    assert optional == config.OPTIONAL_LISTENERS
+    assert optional == OPTIONAL_LISTENERS
 
 
 def test_flag_goes_before_variable_before_file_before_default(
@@ -84,7 +85,7 @@ def test_flag_goes_before_variable_before_file_before_default(
 SAMPLES = {  # a text for each kind of value, and for the settings that are particular
     "int": "7", "bool": "true", "float": "3s", "str": "x", "tz": "Asia/Tokyo", "log_format": "json",
     "log_level": "debug", "label": "a=b", "lease_s": "40s", "max_outbox": "1M", "segment": "1M",
-    "http_private": "refuse", "notify": "lost:https://example.org/", "notify_limit": "3/1d",
+    "http_private": "refuse", "http_url": "http://x", "cors_origin": "http://x", "handed": "7", "notify": "lost:https://example.org/", "notify_limit": "3/1d",
     "silent_hook": "x",
     "pass_env": "AWS_*",
     "smtp_tls": "required", "retry": "fixed:3:1s", "overlap": "queue", "keep": "9",
@@ -335,7 +336,7 @@ def test_the_machine_s_zone_is_what_its_own_cron_goes_by(
         (tmp_path / "localtime").symlink_to(f"/usr/share/zoneinfo/{link}")
     if file:
         (tmp_path / "timezone").write_text(file, encoding="ascii")
-    assert config.machine_zone(tmp_path) == expected
+    assert machine_zone(tmp_path) == expected
 
 
 def test_a_rule_in_tz_is_refused_rather_than_taken_for_utc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,5 +349,5 @@ def test_a_rule_in_tz_is_refused_rather_than_taken_for_utc(monkeypatch: pytest.M
 
 def test_an_address_is_written_as_it_is_read() -> None:
     """The ready line is read by scripts, and an IPv6 host keeps its brackets there."""
-    assert config.format_address(("::1", 5050)) == "[::1]:5050"
-    assert config.format_address(("127.0.0.1", 5050)) == "127.0.0.1:5050"
+    assert format_address(("::1", 5050)) == "[::1]:5050"
+    assert format_address(("127.0.0.1", 5050)) == "127.0.0.1:5050"

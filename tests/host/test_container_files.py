@@ -88,9 +88,11 @@ def test_what_people_install_has_all_kinds_of_jobs_and_the_core_stays_slim() -> 
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = setup["options.extras_require"]
-    assert extras["all"].split() == ["cronflowd[holidays,http]"]
+    assert extras["all"].split() == ["cronflowd[holidays,http,web]"]
     assert "cronflowd[all]" in extras["test"].split()
-    assert not {"httpx2", "holidays"} & set(re.findall(r"\w+", setup["options"]["install_requires"]))
+    assert not {"httpx2", "holidays", "litestar"} & set(
+        re.findall(r"\w+", setup["options"]["install_requires"])
+    )
     run = (ROOT / "Makefile").read_text().partition(".venv/run.stamp: ")[2].partition("\n\n")[0]
     assert "--editable '.[all]'" in run
     assert "pip install '.[all]'" in (ROOT / "README.md").read_text()

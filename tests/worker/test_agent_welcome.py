@@ -14,7 +14,8 @@ import trio
 from cronflowd.base.errors import Exit
 from cronflowd.base.proofs import WORKER, key_name, key_of
 from cronflowd.host.clock import steady_now
-from cronflowd.host.config import Address, WorkerSettings
+from cronflowd.host.config import WorkerSettings
+from cronflowd.host.setting import Address
 from cronflowd.net.lines import MAX_LINE_BYTES
 from cronflowd.worker import agent as agents
 from cronflowd.worker.agent import Agent, parse_terms

@@ -1,0 +1,234 @@
+"""What a setting is: a row from which its flag, variable, key, default and help are made, and its parser.
+
+Every source gives text, and every text goes through the same parser, which says in a ValueError
+or a Refusal what it cannot take. The tables of settings stand in config.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+
+from ..base.errors import Exit, Fatal, Refusal
+from ..schedules.zones import parse_duration, parse_zone
+
+Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
+
+CONTROL_PORT, WORKERS_PORT = 5050, 5051
+# Listened on by default, and quietly left out where the machine has no IPv6.
+OPTIONAL_LISTENERS: frozenset[Address] = frozenset({("::1", CONTROL_PORT), ("::1", WORKERS_PORT)})
+
+VARIABLE_PREFIX = "CRONFLOWD_"
+MAX_CONFIG_BYTES = 1 << 20
+
+# --- from text to value; each parser says in a ValueError what it cannot take -------------------
+
+
+@frozen
+class Kind:
+    """What sort of value a setting has: what help writes for it, and how it is read."""
+
+    metavar: str  # empty for a switch
+    parse: Callable[[str], Any]
+
+
+def bounded(metavar: str, parse: Callable[[str], float]) -> Callable[[str, str], Kind]:
+    """A kind of numbers, each setting with its own bounds."""
+
+    def between(low: str, high: str) -> Kind:
+        def parse_one(text: str) -> float:
+            if not parse(low) <= (value := parse(text)) <= parse(high):
+                raise ValueError(f"is not between {low} and {high}")
+            return value
+
+        return Kind(metavar, parse_one)
+
+    return between
+
+
+def parse_whole(text: str) -> int:
+    if not re.fullmatch("[0-9]+", text):
+        raise ValueError("is not a whole number")
+    return int(text[:19])  # beyond every limit in any case
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from `512`, `512K`, `16M` or `1G`; a K is 1024."""
+    match = re.fullmatch("([0-9]+)([KMG]?)", text)
+    if not match:
+        raise ValueError("is not a size such as 512K, 16M or 1G")
+    return int(match[1][:19]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
+
+
+def parse_path(text: str) -> Path:
+    """A path that stays right when the program changes its directory."""
+    return Path(text).expanduser().absolute()
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise ValueError("is neither true nor false")
+
+
+def one_of(metavar: str, *words: str) -> Kind:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"is none of {', '.join(words)}")
+        return text
+
+    return Kind(metavar, parse)
+
+
+def _address(text: str) -> Address:
+    """`HOST:PORT`, with an IPv6 host in brackets: `[::1]:5050`."""
+    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})", text)
+    if not match:
+        raise ValueError("is not HOST:PORT, or [IPV6]:PORT")
+    if int(match[3]) > 65535:
+        raise ValueError(f"has port {match[3]}, and ports end at 65535")
+    return match[1] or match[2], int(match[3])
+
+
+def format_address(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_server(text: str) -> Address | Path:
+    if text.startswith("unix:") and text != "unix:":
+        return parse_path(text.removeprefix("unix:"))
+    return _address(text)
+
+
+def parse_web_url(text: str) -> str:
+    """`https://cron.example.net`, without a path or with one, and no slash at its end."""
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
+        raise ValueError("is not an address such as https://cron.example.net")
+    return text.rstrip("/")
+
+
+def checked(metavar: str, check: Callable[[str], None]) -> Kind:
+    def parse(text: str) -> str:
+        check(text)
+        return text
+
+    return Kind(metavar, parse)
+
+
+def parse_variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\*?", text):
+        raise ValueError("is no variable's name, or the beginning of one and *")
+    return text
+
+
+NUMBER, TIME, SIZE = bounded("N", parse_whole), bounded("TIME", parse_duration), bounded("SIZE", parse_size)
+FILE, DIR, ADDRESS, SWITCH = (
+    Kind("FILE", parse_path),
+    Kind("DIR", parse_path),
+    Kind("HOST:PORT", _address),
+    Kind("", _switch),
+)
+
+# --- defaults that depend on the machine --------------------------------------------------------
+
+
+def state_dir(name: str) -> Path:
+    """Where this user's programs keep what must survive; systemd's StateDirectory= goes first."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    home = os.environ.get("XDG_STATE_HOME", "")
+    # The XDG specification asks that a relative path here be ignored.
+    return (Path(home) if home.startswith("/") else parse_path("~/.local/state")) / name
+
+
+def machine_zone(etc: Path = Path("/etc")) -> str:
+    """The zone this machine's own cron would use: $TZ, /etc/localtime, /etc/timezone, else UTC.
+
+    /etc/localtime goes before /etc/timezone because the C library reads only the former, and
+    the latter is left behind when somebody moves the link by hand.
+    """
+    if given := os.environ.get("TZ", "").removeprefix(":"):
+        try:
+            return _zone_name(given)
+        except Refusal:
+            # A rule such as CET-1CEST has no zone's history behind it, and to take UTC instead
+            # would run every task at a wrong hour without a word.
+            why = f"TZ: {given!r} is not the name of a time zone; give one with --tz"
+            raise Fatal(Exit.CONFIG, why) from None
+    with suppress(OSError, Refusal):
+        return _zone_name(str((etc / "localtime").readlink()))
+    with suppress(OSError, UnicodeDecodeError, Refusal):
+        return _zone_name((etc / "timezone").read_text(encoding="ascii").strip())
+    return "UTC"
+
+
+def _zone_name(text: str) -> str:
+    """The IANA name in `Europe/Berlin` or `/usr/share/zoneinfo/Europe/Berlin`; Refusal for no zone."""
+    return parse_zone(text.rpartition("zoneinfo/")[2].removeprefix("posix/"))
+
+
+def host_name() -> str:
+    return re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "worker"
+
+
+# --- what a setting is --------------------------------------------------------------------------
+
+
+@frozen
+class Setting:
+    """One row of the table: all that flags, variables, keys and help are made from."""
+
+    field: str  # its name in Settings: "heartbeat_s"
+    parse: Callable[[str], Any]
+    default: str  # as help tells it
+    metavar: str  # what help writes for the value; empty for a switch
+    help: str  # empty for a flag that is not for people
+    many: bool  # a tuple: the flag may be repeated, and commas separate
+    sources: frozenset[str]  # where it may stand: "flag", "variable", "file"
+
+    @property
+    def key(self) -> str:
+        return self.field.removesuffix("_s")
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return VARIABLE_PREFIX + self.key.upper()
+
+    def read(self, texts: tuple[str, ...], parse: Callable[[str], Any]) -> Any:
+        """The value of the texts of one source, each of whose parts `parse` reads."""
+        if not self.many:
+            return parse(texts[-1])
+        return () if texts == ("none",) else tuple(parse(part) for text in texts for part in text.split(","))
+
+
+def setting(
+    kind: Kind,
+    default: str | None,
+    told: str,
+    *,
+    make: Callable[[Any], Any] | None = None,
+    many: bool = False,
+    sources: str = "flag variable file",
+) -> Any:
+    """A field of the table. `make` computes a default that the text `default` only describes."""
+    row = Setting("", kind.parse, default or "", kind.metavar, told, many, frozenset(sources.split()))
+    value = attrs.Factory(make, takes_self=True) if make else None
+    if default is not None and not make:
+        value = row.read((default,), row.parse)
+    return field(default=value, metadata={"row": row})

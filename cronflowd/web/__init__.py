@@ -1,0 +1,8 @@
+"""The HTTP door: REST, metrics, events and a dashboard, by a process of its own.
+
+The one rule: it translates and decides nothing. All it knows it asks over the line protocol, and it
+keeps nothing that must outlive it.
+
+Read in this order: `line` (the way to the daemon), `envelope` (what answers look like), `guard` (what every
+request passes), `health`, `app` (puts it together), `serve` (the process).
+"""

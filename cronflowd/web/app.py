@@ -1,0 +1,32 @@
+"""The application: every handler, and what they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+
+from ..base.errors import Refusal
+from ..host.config import WebSettings
+from . import envelope, health
+from .line import Daemon, Unreachable
+
+HANDLERS: list[Any] = [health.healthz, health.readyz]
+
+
+def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
+    """All of it, ready to be served; `daemon` is its only source."""
+    return Litestar(
+        route_handlers=HANDLERS,
+        state=State({"daemon": daemon, "settings": settings}),
+        exception_handlers={
+            Refusal: envelope.on_refusal,
+            envelope.Refused: envelope.on_refused,
+            Unreachable: envelope.on_unreachable,
+            HTTPException: envelope.on_http,
+        },
+        openapi_config=None,
+        logging_config=None,
+    )

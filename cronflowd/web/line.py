@@ -1,0 +1,280 @@
+"""The gateway's way to the daemon: the line protocol over a few connections that are kept.
+
+Every request of HTTP becomes one or more lines, sent together, whose answers come back in order as
+JSON. A connection belongs to one request at a time; the line before the request's own says for whom
+it speaks (`AS ann from=192.0.2.7`), so nothing of one request is left for the next. Where somebody
+shows an API token, the connection that has shown it to the daemon is his alone.
+
+The daemon decides everything, also who may do what. One that cannot be reached is `Unreachable`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+import trio
+from attrs import define, field, frozen
+
+from ..base.errors import Refusal
+from ..host.config import WebSettings
+from ..host.setting import format_address
+from ..host.tls import client_context
+
+CONNECT_S = 5.0
+REPLY_S = 30.0  # for all answers of one request
+MAX_CONNECTIONS = 32  # for requests; those that follow something have theirs besides
+MAX_FOLLOWING = 256  # connections that carry WATCH or LOG follow
+IDLE_S = 60.0  # after which a connection that nobody used is closed; the daemon ends it after 300
+MAX_REPLY_BYTES = 64 * 1024 * 1024  # of all rows of one answer: no request asks for more
+RECEIVE_BYTES = 65_536
+
+Row = dict[str, Any]
+
+
+class Unreachable(Exception):  # it is said of the daemon, and no fault of whoever asked
+    """The daemon does not answer; the message says how."""
+
+
+@frozen
+class Caller:
+    """For whom a line is said."""
+
+    words: tuple[bytes, ...] = ()  # said before it; none: for the gateway itself
+    key: bytes = b""  # not empty: said once, on connections that are kept for this caller
+
+
+GATEWAY = Caller()
+
+
+def account(name: str, address: str, session: int | None = None) -> Caller:
+    """Somebody whose session the gateway has seen."""
+    alive = f" session={session}" if session is not None else ""
+    return Caller((f"AS {name} from={address}{alive}".encode(),))
+
+
+def stranger(address: str) -> Caller:
+    """Somebody who has shown nothing yet: AUTH comes first."""
+    return Caller((f"AS from={address}".encode(),))
+
+
+def bearer(token: str, address: str) -> Caller:
+    """Somebody with a token of TOKEN ADD."""
+    words = (f"AS from={address}".encode(), b"AUTH " + token.encode())
+    return Caller(words, b" ".join(words))
+
+
+@frozen
+class Answer:
+    """What came back for one line."""
+
+    rows: list[Row]
+    status: Row  # `ok`, then what OK has, or `code` and `message`
+
+    def check(self) -> Answer:
+        """Itself; raises Refusal, with the daemon's code, where it was refused."""
+        if not self.status["ok"]:
+            raise Refusal(self.status["code"], self.status["message"])
+        return self
+
+    @property
+    def pairs(self) -> Row:
+        """Rows of `key, value`, as of GET and STATUS."""
+        return {row["key"]: row["value"] for row in self.rows}
+
+
+@define
+class Connection:
+    """One conversation; FORMAT json holds on it."""
+
+    stream: trio.abc.Stream
+    lines: deque[bytes] = field(factory=deque)
+    rest: bytes = b""
+    idle_since: float = 0.0
+
+    async def send(self, lines: Sequence[bytes]) -> None:
+        await self.stream.send_all(b"".join(line + b"\n" for line in lines))
+
+    async def read_row(self) -> Row:
+        """The next row or status. Raises Unreachable where nothing more comes."""
+        while not self.lines:
+            data = await self.stream.receive_some(RECEIVE_BYTES)
+            if not data:
+                raise Unreachable("the daemon has closed the connection")
+            *lines, self.rest = (self.rest + data).split(b"\n")
+            self.lines += lines
+        try:
+            row: Row = orjson.loads(self.lines.popleft())
+        except ValueError as error:
+            raise Unreachable(f"the daemon says what is no JSON: {error}") from error
+        return row
+
+    async def read(self) -> Answer:
+        """A whole answer."""
+        rows: list[Row] = []
+        while "ok" not in (row := await self.read_row()):
+            rows.append(row)
+        return Answer(rows, row)
+
+    async def converse(self, lines: Sequence[bytes]) -> list[Answer]:
+        await self.send(lines)
+        return [await self.read() for _ in lines]
+
+
+class Daemon:
+    """The daemon, as the handlers of requests see it."""
+
+    def __init__(self, settings: WebSettings, tokens: Sequence[bytes] = ()) -> None:
+        self._settings = settings
+        self._tokens = tokens  # each is tried: of a token file, or what the daemon gave its own gateway
+        self._idle: dict[bytes, list[Connection]] = {}
+        self._places = trio.CapacityLimiter(MAX_CONNECTIONS)
+        self._following = trio.CapacityLimiter(MAX_FOLLOWING)
+
+    @property
+    def where(self) -> str:
+        """How to call it."""
+        at = self._settings.control
+        return f"unix:{at}" if isinstance(at, Path) else format_address(at)
+
+    # --- questions ---
+
+    async def ask(self, line: str, caller: Caller = GATEWAY) -> Answer:
+        """One line's answer; raises Refusal, and Unreachable."""
+        return (await self.ask_all([line], caller))[0].check()
+
+    async def ask_all(self, lines: Sequence[str], caller: Caller = GATEWAY) -> list[Answer]:
+        """Every line's answer, in order, be it a refusal; raises Refusal where the caller is not let in.
+
+        The lines are sent together and executed one after the other; others' may come between.
+        """
+        said = [_encode(line) for line in lines]
+        with trio.move_on_after(REPLY_S):
+            async with self._places, self._borrowed(caller) as connection:
+                words = () if caller.key else caller.words
+                answers = await connection.converse([*words, *said])
+                for answer in answers[: len(words)]:
+                    answer.check()
+                return answers[len(words) :]
+        raise Unreachable(f"{self.where}: no answer within {REPLY_S:g} s")
+
+    @asynccontextmanager
+    async def follow(self, line: str, caller: Caller = GATEWAY) -> AsyncIterator[Connection]:
+        """A connection on which `line` was said and whose rows are the caller's to read."""
+        async with self._following:
+            with trio.fail_after(CONNECT_S):
+                connection = await self._open(caller)
+            try:
+                with _as_unreachable(self.where):
+                    words = () if caller.key else caller.words
+                    for word in words:
+                        (answer,) = await connection.converse([word])
+                        answer.check()
+                    await connection.send([_encode(line)])
+                    yield connection
+            finally:
+                await trio.aclose_forcefully(connection.stream)
+
+    async def close_idle(self) -> None:
+        """Closes connections that nobody has used, until cancelled."""
+        while True:
+            await trio.sleep(IDLE_S / 2)
+            old = trio.current_time() - IDLE_S
+            for key, connections in list(self._idle.items()):
+                for connection in [each for each in connections if each.idle_since < old]:
+                    connections.remove(connection)
+                    await trio.aclose_forcefully(connection.stream)
+                if not connections:
+                    del self._idle[key]
+
+    # --- connections ---
+
+    @asynccontextmanager
+    async def _borrowed(self, caller: Caller) -> AsyncIterator[Connection]:
+        connection = await self._take_idle(caller.key) or await self._open(caller)
+        try:
+            with _as_unreachable(self.where):
+                yield connection
+        except BaseException:
+            # It may be amid an answer, or somebody else by now.
+            await trio.aclose_forcefully(connection.stream)
+            raise
+        connection.idle_since = trio.current_time()
+        self._idle.setdefault(caller.key, []).append(connection)
+
+    async def _take_idle(self, key: bytes) -> Connection | None:
+        """One that is still open: the daemon may have been started anew, or may have ended it."""
+        while connections := self._idle.get(key):
+            connection = connections.pop()
+            with trio.move_on_after(0) as at_once:
+                with suppress(trio.BrokenResourceError, OSError):
+                    await connection.stream.receive_some(1)
+            if at_once.cancelled_caught:  # nothing to read, not even its end
+                return connection
+            await trio.aclose_forcefully(connection.stream)
+        return None
+
+    async def _open(self, caller: Caller) -> Connection:
+        """A new connection, which the daemon knows as its gateway's; Unreachable, or Refusal."""
+        with _as_unreachable(self.where), trio.move_on_after(CONNECT_S):
+            connection = Connection(await self._dial())
+            try:
+                await self._begin(connection, caller)
+            except BaseException:
+                await trio.aclose_forcefully(connection.stream)
+                raise
+            return connection
+        raise Unreachable(f"{self.where}: no connection within {CONNECT_S:g} s")
+
+    async def _begin(self, connection: Connection, caller: Caller) -> None:
+        (answer,) = await connection.converse([b"FORMAT json"])
+        for token in self._tokens:
+            (answer,) = await connection.converse([b"AUTH " + token])
+            if answer.status["ok"]:
+                (answer,) = await connection.converse([b"FORMAT json"])
+                break
+        answer.check()
+        if caller.key:
+            for answer in await connection.converse(caller.words):
+                answer.check()
+
+    async def _dial(self) -> trio.abc.Stream:
+        settings = self._settings
+        if isinstance(settings.control, Path):
+            return await trio.open_unix_socket(settings.control)
+        stream = await trio.open_tcp_stream(*settings.control)
+        if not settings.speaks_tls:
+            return stream
+        context = client_context(settings.tls_ca, None, None)
+        return trio.SSLStream(stream, context, server_hostname=settings.control[0], https_compatible=True)
+
+
+class _as_unreachable:  # noqa: N801  # a context, said like a function
+    """Whatever goes wrong with a connection means that the daemon cannot be reached."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Unreachable):
+            raise Unreachable(f"{self._where}: {error}") from error
+        if isinstance(error, OSError | trio.BrokenResourceError | trio.ClosedResourceError):
+            why = getattr(error, "strerror", None) or error.__cause__ or error
+            raise Unreachable(f"{self._where}: {why}") from error
+
+
+def _encode(line: str) -> bytes:
+    """One line and no more: what a request says can never become a second order."""
+    if "\n" in line or "\r" in line:
+        raise Refusal("syntax", "a newline cannot stand in an order")
+    try:
+        return line.encode()
+    except UnicodeEncodeError:
+        raise Refusal("syntax", "half of a surrogate pair is no character") from None

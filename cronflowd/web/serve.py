@@ -1,0 +1,220 @@
+"""The process: sockets, connections within bounds, and its end.
+
+Hypercorn speaks HTTP and WebSocket on each connection. Accepting is ours, so that an error in one connection
+ends that connection and nobody can take every place. Started by the daemon, it serves the sockets
+that the daemon has opened, so what comes while it is started again waits, and it ends with the daemon:
+the pipe it was given ends then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.utils import wrap_app
+
+from ..base.addresses import origin
+from ..base.errors import Exit
+from ..host import secrets, systemd
+from ..host.config import WebSettings
+from ..host.setting import format_address
+from ..host.tls import server_tls
+from ..net.listeners import is_near, open_listeners
+from .app import make_app
+from .guard import MAX_BODY_BYTES, Guard
+from .line import GATEWAY, Daemon, Unreachable
+
+log = logging.getLogger("cronflowd.web")
+
+BACKLOG = 1024
+GRACEFUL_S = 3.0  # for requests that are under way when it ends
+HANDSHAKE_S = 10.0
+KEEP_ALIVE_S = 60.0
+READ_S = 120  # a connection that sends nothing for so long is closed, unless something is sent to it
+MAX_HEADER_BYTES = 32 * 1024
+KEPT_NEAR = 8  # such a part of the places is kept for this machine
+MAX_TOKEN_BYTES = 256
+
+
+def run(settings: WebSettings) -> int:
+    """Until TERM, INT, or the end of the daemon that started it; returns the exit code."""
+    sockets = _open(settings)
+    token = _read_leash(settings.leash) if settings.leash else b""
+    tokens = (
+        [token] if token else list(secrets.read_tokens(settings.token_file) if settings.token_file else ())
+    )
+    return trio.run(partial(_serve, settings, sockets, tokens))
+
+
+async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens: Sequence[bytes]) -> int:
+    daemon = Daemon(settings, tokens)
+    if not settings.handed:
+        await _check_doors(settings, sockets, daemon)
+    tls = server_tls(settings.tls_cert, settings.tls_key, None).context if settings.tls_cert else None
+    app = Guard(make_app(settings, daemon), settings.http_name, _addresses(sockets), tls is not None)
+    house = House(app, settings, tls)
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            nursery.start_soon(daemon.close_idle)
+            nursery.start_soon(house.serve, sockets)
+            where = ",".join(format_address(each.getsockname()[:2]) for each in sockets)
+            print(f"cronflowd web ready http={where} pid={os.getpid()}", flush=True)
+            systemd.notify("READY=1")
+            if settings.leash:
+                nursery.start_soon(_wait_for_end_of, settings.leash, house)
+            nursery.start_soon(_wait_for_signal, signals, house)
+            await house.ended.wait()
+        systemd.notify("STOPPING=1")
+        nursery.cancel_scope.cancel()
+    return Exit.OK
+
+
+async def _wait_for_signal(signals: Any, house: House) -> None:
+    async for number in signals:
+        log.info("%s: stopping", signal.Signals(number).name)
+        await house.end()
+
+
+async def _wait_for_end_of(leash: int, house: House) -> None:
+    """The daemon holds the other end, and writes nothing more."""
+    await trio.lowlevel.wait_readable(leash)
+    log.info("the daemon has ended")
+    await house.end()
+
+
+def _read_leash(leash: int) -> bytes:
+    """What the daemon tells its own gateway alone: the word by which it knows it."""
+    word = b""
+    while not word.endswith(b"\n") and len(word) < MAX_TOKEN_BYTES:
+        if not (data := os.read(leash, 1)):
+            break
+        word += data
+    os.set_inheritable(leash, False)
+    return word.strip()
+
+
+async def _check_doors(settings: WebSettings, sockets: Sequence[socket.socket], daemon: Daemon) -> None:
+    """Refuses to listen beyond this machine where nobody has an account."""
+    addresses = [each.getsockname()[:2] for each in sockets]
+    exposed = next((each for each in addresses if not secrets.is_loopback(each[0])), None)
+    if exposed is None or settings.insecure:
+        return
+    try:
+        accounts = (await daemon.ask("USER LIST", GATEWAY)).rows
+    except Unreachable:
+        log.warning("whether anybody has an account cannot be asked yet: the daemon is not there")
+        return
+    secrets.check_doors(settings, exposed, any(row["role"] == "admin" for row in accounts))
+
+
+# --- sockets ------------------------------------------------------------------------------------
+
+
+def _open(settings: WebSettings) -> list[socket.socket]:
+    """What listens: handed over by the daemon, or by systemd, or opened here."""
+    handed = settings.handed or systemd.inherited().get("http", ())
+    if handed:
+        return [socket.socket(fileno=each) for each in handed]
+    return [each.sock for each in open_listeners(settings.http)]
+
+
+def _addresses(sockets: Sequence[socket.socket]) -> list[str]:
+    return [each.getsockname()[0] for each in sockets]
+
+
+# --- connections --------------------------------------------------------------------------------
+
+
+class House:
+    """Every connection there is."""
+
+    def __init__(self, app: Any, settings: WebSettings, tls: ssl.SSLContext | None) -> None:
+        self.ended = trio.Event()
+        self.turned_away = 0
+        self._app = wrap_app(app, MAX_BODY_BYTES, "asgi")
+        self._settings, self._tls = settings, tls
+        self._config = _config()
+        self._context = WorkerContext(None)
+        self._scope = trio.CancelScope()
+        self._accepting = trio.CancelScope()
+        self._by_host: Counter[str] = Counter()
+
+    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Serves until `end`."""
+        for each in sockets:
+            each.setblocking(False)
+            each.listen(BACKLOG)
+        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                with self._accepting:
+                    await trio.serve_listeners(self._serve_one, listeners, handler_nursery=nursery)
+        self.ended.set()
+
+    async def end(self) -> None:
+        """Accepts nobody more, lets what is under way finish for a moment, and cuts the rest."""
+        self._accepting.cancel()
+        await self._context.terminated.set()
+        self._scope.deadline = trio.current_time() + GRACEFUL_S
+
+    async def _serve_one(self, stream: trio.SocketStream) -> None:
+        host = _host_of(stream)
+        if not self._has_place(host):
+            self.turned_away += 1
+            await trio.aclose_forcefully(stream)
+            return
+        self._by_host[host] += 1
+        try:
+            found: Any = stream
+            if self._tls:
+                found = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
+            await TCPServer(self._app, self._config, self._context, {}, found)
+        except Exception:  # an error in one connection must not end the others
+            log.exception("a connection from %s", host)
+        finally:
+            self._by_host[host] -= 1
+            if not self._by_host[host]:
+                del self._by_host[host]
+            with suppress(Exception):
+                await trio.aclose_forcefully(stream)
+
+    def _has_place(self, host: str) -> bool:
+        """No address takes what others need, and this machine always has some left."""
+        most, taken = self._settings.max_http, self._by_host.total()
+        if is_near(host):
+            return taken < most
+        return taken < most - most // KEPT_NEAR and self._by_host[host] < self._settings.max_http_per_address
+
+
+def _host_of(stream: trio.SocketStream) -> str:
+    try:
+        return origin(format_address(stream.socket.getpeername()[:2]))
+    except OSError:
+        return "gone"
+
+
+def _config() -> Config:
+    config = Config()
+    config.alpn_protocols = ["http/1.1"]  # one connection is one place; browsers need no more
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = logging.getLogger("cronflowd.web.http")
+    config.h11_max_incomplete_size = MAX_HEADER_BYTES
+    config.keep_alive_timeout = KEEP_ALIVE_S
+    config.read_timeout = READ_S
+    config.ssl_handshake_timeout = HANDSHAKE_S
+    config.websocket_max_message_size = 2 * 65_536
+    config.websocket_ping_interval = 20.0
+    return config
