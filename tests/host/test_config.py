@@ -85,7 +85,8 @@ def test_flag_goes_before_variable_before_file_before_default(
 SAMPLES = {  # a text for each kind of value, and for the settings that are particular
     "int": "7", "bool": "true", "float": "3s", "str": "x", "tz": "Asia/Tokyo", "log_format": "json",
     "log_level": "debug", "label": "a=b", "lease_s": "40s", "max_outbox": "1M", "segment": "1M",
-    "http_private": "refuse", "http_url": "http://x", "cors_origin": "http://x", "handed": "7", "notify": "lost:https://example.org/", "notify_limit": "3/1d",
+    "http_private": "refuse", "http_url": "http://x", "cors_origin": "http://x", "handed": "7",
+    "notify": "lost:https://example.org/", "notify_limit": "3/1d",
     "silent_hook": "x",
     "pass_env": "AWS_*",
     "smtp_tls": "required", "retry": "fixed:3:1s", "overlap": "queue", "keep": "9",
