@@ -10,9 +10,10 @@ The daemon decides everything, also who may do what. One that cannot be reached 
 
 from __future__ import annotations
 
+import select
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -179,17 +180,15 @@ class Daemon:
             finally:
                 await trio.aclose_forcefully(connection.stream)
 
-    async def close_idle(self) -> None:
-        """Closes connections that nobody has used, until cancelled."""
-        while True:
-            await trio.sleep(IDLE_S / 2)
-            old = trio.current_time() - IDLE_S
-            for key, connections in list(self._idle.items()):
-                for connection in [each for each in connections if each.idle_since < old]:
-                    connections.remove(connection)
-                    await trio.aclose_forcefully(connection.stream)
-                if not connections:
-                    del self._idle[key]
+    async def close_idle(self, older_than_s: float = IDLE_S) -> None:
+        """Closes connections that nobody has used for so long."""
+        old = trio.current_time() - older_than_s
+        for key, connections in list(self._idle.items()):
+            for connection in [each for each in connections if each.idle_since <= old]:
+                connections.remove(connection)
+                await trio.aclose_forcefully(connection.stream)
+            if not connections:
+                self._idle.pop(key, None)
 
     # --- connections ---
 
@@ -210,10 +209,7 @@ class Daemon:
         """One that is still open: the daemon may have been started anew, or may have ended it."""
         while connections := self._idle.get(key):
             connection = connections.pop()
-            with trio.move_on_after(0) as at_once:
-                with suppress(trio.BrokenResourceError, OSError):
-                    await connection.stream.receive_some(1)
-            if at_once.cancelled_caught:  # nothing to read, not even its end
+            if _is_quiet(connection.stream):
                 return connection
             await trio.aclose_forcefully(connection.stream)
         return None
@@ -251,6 +247,15 @@ class Daemon:
             return stream
         context = client_context(settings.tls_ca, None, None)
         return trio.SSLStream(stream, context, server_hostname=settings.control[0], https_compatible=True)
+
+
+def _is_quiet(stream: trio.abc.Stream) -> bool:
+    """Whether there is nothing to read, not even an end: the daemon says nothing unasked."""
+    inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    assert isinstance(inner, trio.SocketStream)
+    poll = select.poll()
+    poll.register(inner.socket.fileno(), select.POLLIN | select.POLLRDHUP)
+    return not poll.poll(0)
 
 
 class _as_unreachable:  # noqa: N801  # a context, said like a function

@@ -34,7 +34,7 @@ from ..host.tls import server_tls
 from ..net.listeners import is_near, open_listeners
 from .app import make_app
 from .guard import MAX_BODY_BYTES, Guard
-from .line import GATEWAY, Daemon, Unreachable
+from .line import GATEWAY, IDLE_S, Daemon, Unreachable
 
 log = logging.getLogger("cronflowd.web")
 
@@ -67,7 +67,7 @@ async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens
     house = House(app, settings, tls)
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            nursery.start_soon(daemon.close_idle)
+            nursery.start_soon(_tidy, daemon)
             nursery.start_soon(house.serve, sockets)
             where = ",".join(format_address(each.getsockname()[:2]) for each in sockets)
             print(f"cronflowd web ready http={where} pid={os.getpid()}", flush=True)
@@ -79,6 +79,12 @@ async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens
         systemd.notify("STOPPING=1")
         nursery.cancel_scope.cancel()
     return Exit.OK
+
+
+async def _tidy(daemon: Daemon) -> None:
+    while True:
+        await trio.sleep(IDLE_S / 2)
+        await daemon.close_idle()
 
 
 async def _wait_for_signal(signals: Any, house: House) -> None:

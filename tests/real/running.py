@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PATIENCE_S = 20.0
-READY = re.compile(r"cronflowd ready control=\S+:(\d+) workers=\S+:(\d+) pid=(\d+)\n")
+READY = re.compile(r"cronflowd ready control=\S+:(\d+) workers=\S+:(\d+) pid=(\d+)(?: http=\S+:(\d+))?\n")
 StartDaemon = Callable[..., "Daemon"]
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +37,7 @@ class Daemon:
         self.module = "cronflowd"
         self.host = "127.0.0.1"
         self.port = self.worker_port = 0  # any; the same ones again after the first start
+        self.http_port = 0  # of --http, if that is among the flags
         self.log = data.with_name(data.name + ".log")
         self.process: subprocess.Popen[str] | None = None
 
@@ -75,7 +76,7 @@ class Daemon:
         line = process.stdout.readline() if ready else "nothing in time"
         match = READY.fullmatch(line)
         assert match, f"instead of the ready line: {line!r}; its log:\n{self.log.read_text()}"
-        self.port, self.worker_port, pid = (int(text) for text in match.groups())
+        self.port, self.worker_port, pid, self.http_port = (int(text or 0) for text in match.groups())
         assert pid == process.pid
 
     def start_and_fail(self) -> tuple[int, str]:
@@ -123,6 +124,10 @@ class Daemon:
             threads = Path(f"/proc/{self.pid}/task").glob("*/children")
             return [int(pid) for thread in threads for pid in thread.read_text().split()]
         return []
+
+    def gateway(self) -> int:
+        """The process that serves HTTP, which it has started; 0 while there is none."""
+        return next((child for child in self.children() if " web " in _command_of(child)), 0)
 
     def _ended(self) -> int:
         process, self.process = self.process, None

@@ -1,0 +1,185 @@
+"""The gateway's connections to the daemon: whose they are, how long, and what becomes of broken ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+import trio
+
+from cronflowd.base.errors import Refusal
+from cronflowd.host.config import WebSettings
+from cronflowd.web import line
+from cronflowd.web.line import Daemon, Unreachable, account, bearer, stranger
+
+
+class Scripted:
+    """A daemon's control socket that answers as it was told, and remembers what each connection said."""
+
+    def __init__(self) -> None:
+        self.said: list[list[str]] = []  # by connection
+        self.answers: dict[str, list[object]] = {}  # of a line; else OK
+        self.ends_after = ""  # this line it ends the connection, without an answer
+        self.streams: list[trio.SocketStream] = []
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        lines: list[str] = []
+        self.said.append(lines)
+        self.streams.append(stream)
+        rest = b""
+        try:
+            async for data in stream:
+                *found, rest = (rest + data).split(b"\n")
+                for each in found:
+                    lines.append(each.decode())
+                    if self.ends_after and lines[-1].startswith(self.ends_after):
+                        await stream.aclose()
+                        return
+                    rows = self.answers.get(lines[-1], [{"ok": True}])
+                    await stream.send_all(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+
+@asynccontextmanager
+async def scripted(tmp_path: Path) -> AsyncIterator[tuple[Scripted, Daemon]]:
+    path = tmp_path / "control.sock"
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(str(path))
+    sock.listen()
+    server = Scripted()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, server.serve, [trio.SocketListener(sock)])
+        daemon = Daemon(WebSettings(control=path))
+        try:
+            yield server, daemon
+        finally:
+            await daemon.close_idle(0)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_request_says_for_whom_it_speaks_each_time(tmp_path: Path) -> None:
+    """One connection serves many people, and nothing of one is left for the next."""
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers["LIST"] = [{"id": 1}, {"id": 2}, {"ok": True, "rows": 2}]
+        answer = await daemon.ask("LIST", account("ann", "192.0.2.7"))
+        await daemon.ask_all(["GET 1", "GET 2"], account("bob", "192.0.2.8", 7))
+        assert [row["id"] for row in answer.rows] == [1, 2]
+        ann, bob = "AS ann from=192.0.2.7", "AS bob from=192.0.2.8 session=7"
+        assert server.said == [["FORMAT json", ann, "LIST", bob, "GET 1", "GET 2"]]
+
+
+async def test_a_token_is_shown_once_and_its_connection_is_nobody_elses(tmp_path: Path) -> None:
+    """A sign-in a request would fill AUDIT; and nobody else may speak with what it lets in."""
+    async with scripted(tmp_path) as (server, daemon):
+        for _ in range(2):
+            await daemon.ask("PING", bearer("abc", "192.0.2.7"))
+        await daemon.ask("PING", stranger("192.0.2.7"))
+        assert server.said == [
+            ["FORMAT json", "AS from=192.0.2.7", "AUTH abc", "PING", "PING"],
+            ["FORMAT json", "AS from=192.0.2.7", "PING"],
+        ]
+
+
+async def test_who_is_not_let_in_asks_nothing(tmp_path: Path) -> None:
+    """What the daemon says to AS goes before what it would have said to the rest."""
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers["AS ann from=x"] = [{"ok": False, "code": "denied", "message": "disabled"}]
+        with pytest.raises(Refusal, match="disabled"):
+            await daemon.ask("REMOVE 1", account("ann", "x"))
+
+
+async def test_refusals_of_many_lines_are_each_ones_own(tmp_path: Path) -> None:
+    """A page asks several things, and shows what it got."""
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers["GET 2"] = [{"ok": False, "code": "not-found", "message": "no"}]
+        answers = await daemon.ask_all(["GET 1", "GET 2", "GET 3"])
+        assert [each.status["ok"] for each in answers] == [True, False, True]
+
+
+@pytest.mark.parametrize("said", ["GET 1\nCLEAR", "GET 1\rCLEAR", "GET \ud800"])
+async def test_a_request_is_never_two_orders(tmp_path: Path, said: str) -> None:
+    """A newline in a name would let anybody say anything in somebody's name."""
+    async with scripted(tmp_path) as (server, daemon):
+        with pytest.raises(Refusal):
+            await daemon.ask(said)
+        assert server.said == []
+
+
+async def test_a_connection_that_ended_while_nobody_used_it_is_not_used_again(tmp_path: Path) -> None:
+    """The daemon was started anew: the next request must not fail for that."""
+    async with scripted(tmp_path) as (server, daemon):
+        await daemon.ask("PING")
+        await server.streams[0].aclose()
+        await daemon.ask("PING")
+        assert len(server.said) == 2
+
+
+async def test_an_order_that_was_cut_off_is_not_said_twice(tmp_path: Path) -> None:
+    """Whether it was carried out is not known, so whoever asked is told."""
+    async with scripted(tmp_path) as (server, daemon):
+        server.ends_after = "RUN"
+        with pytest.raises(Unreachable, match="closed"):
+            await daemon.ask("RUN 1")
+        assert [lines[-1] for lines in server.said] == ["RUN 1"]
+
+
+async def test_a_daemon_that_is_not_there_is_said(tmp_path: Path) -> None:
+    """With the place where it should be."""
+    daemon = Daemon(WebSettings(control=tmp_path / "none.sock"))
+    with pytest.raises(Unreachable, match=r"none\.sock: No such file"):
+        await daemon.ask("PING")
+
+
+async def test_a_daemon_that_does_not_answer_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its connection, on which an answer may still come, is used no more."""
+    monkeypatch.setattr(line, "REPLY_S", 0.05)
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers["WHY 1"] = []
+        with pytest.raises(Unreachable, match="no answer"):
+            await daemon.ask("WHY 1")
+        await daemon.ask("PING")
+        assert server.said == [["FORMAT json", "WHY 1"], ["FORMAT json", "PING"]]
+
+
+async def test_no_more_than_so_many_connections_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests wait for one another; the daemon's places are for people with netcat, too."""
+    monkeypatch.setattr(line, "MAX_CONNECTIONS", 3)
+    async with scripted(tmp_path) as (server, daemon), trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(_ask, daemon.ask)
+    assert len(server.said) <= 3
+    assert sum(said.count("PING") for said in server.said) == 20
+
+
+async def _ask(ask: Callable[[str], Awaitable[object]]) -> None:
+    await ask("PING")
+
+
+async def test_connections_that_nobody_uses_are_closed(tmp_path: Path) -> None:
+    """The daemon's places are few; those of a token would stay for each that was ever shown."""
+    async with scripted(tmp_path) as (server, daemon):
+        await daemon.ask("PING")
+        await daemon.ask("PING", bearer("abc", "x"))
+        await daemon.close_idle(3600)
+        await daemon.ask("PING")
+        assert len(server.said) == 2
+        await daemon.close_idle(0)
+        await daemon.ask("PING")
+        assert len(server.said) == 3
+
+
+async def test_what_is_followed_has_a_connection_of_its_own(tmp_path: Path) -> None:
+    """And leaves it behind when nobody reads any more."""
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers["WATCH"] = [{"ok": True}, {"seq": 1}]
+        async with daemon.follow("WATCH", account("ann", "x")) as connection:
+            assert [await connection.read_row(), await connection.read_row()] == [{"ok": True}, {"seq": 1}]
+        assert server.said == [["FORMAT json", "AS ann from=x", "WATCH"]]
