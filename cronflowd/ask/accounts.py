@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
+from ..base.addresses import parse_peer
 from ..base.errors import Refusal
 from ..base.names import check_account_name, check_mail_address
 from ..base.nearest import one_of
@@ -39,6 +40,18 @@ def authenticate(text: str, context: Context) -> q.Authenticate:
     if len(words) > 2:
         raise WrongWords("a token is one word; an account has a name and a password without blanks")
     return q.Authenticate(*words)
+
+
+def act_as(text: str, context: Context) -> q.ActAs:
+    words, options = g.split_words(text, "from")
+    name = g.one_or_none(words, "account") or ""
+    if "from" not in options:
+        return q.ActAs(name)
+    try:
+        return q.ActAs(name, parse_peer(options["from"]))
+    except ValueError:
+        shown = escape(options["from"][:80])
+        raise Refusal("bad-option", f'from=: "{shown}" is not an address, or one with a port') from None
 
 
 def _add_user(text: str, context: Context) -> q.SetUser:

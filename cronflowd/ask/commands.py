@@ -40,6 +40,7 @@ class Verb:
     surely: str = ""  # alone it concerns all there is: how it is said where it may be said by mistake
     role: str = ""  # the least that may say it, or two: to read, and to change; empty: viewer, and user
     own: str = ""  # the words behind it with which everybody may say it of himself
+    gateway: str | None = None  # the words behind it that a gateway may say, whoever it speaks for
     reads: bool = field(init=False)  # changes nothing, so it counts even as an unfinished last line
 
     @reads.default
@@ -57,6 +58,9 @@ class Verb:
         if self.own and re.match(self.own, rest, re.IGNORECASE):
             return 0
         return RANK[self.roles[0 if self.only_reads(rest) else -1]]
+
+    def is_for_gateway(self, rest: str) -> bool:
+        return self.gateway is not None and bool(re.match(self.gateway, rest, re.IGNORECASE))
 
     def may_tell(self, word: str) -> bool:
         """Whether AUDIT may hold its first word: behind USER, TOKEN and SECRET it may let in."""
@@ -176,6 +180,7 @@ ALSO_CALLED = {
     "UNDRAIN": "uncordon",
     "EMIT": "publish send notify signal event", "TEMPLATE": "templates profile preset",
     "WATCH": "subscribe follow listen events", "AUTH": "login token", "WHOAMI": "id me",
+    "AS": "su sudo impersonate",
     "USER": "account users accounts passwd password",
     "TOKEN": "tokens key apikey", "AUDIT": "security accesslog",
     "SECRET": "secrets vault credential credentials",
@@ -297,6 +302,10 @@ _ROWS = (
     Verb(
         a.authenticate, "AUTH TOKEN|USER PASSWORD", "shows who you are, where that is asked for",
         "authenticate", anybody=True,
+    ),
+    Verb(
+        a.act_as, "AS [NAME] [from=ADDRESS]", "a gateway speaks for an account, or for nobody yet", "act_as",
+        role="admin", gateway="",
     ),
     Verb(nothing(q.Alone), "WHOAMI", "who you are here, and what you may do", "whoami"),
     Verb(

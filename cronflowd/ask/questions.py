@@ -225,6 +225,14 @@ class SetPassword:
 
 
 @frozen
+class ActAs:
+    """AS; with neither, the gateway is itself again."""
+
+    name: str = ""  # empty = nobody, from an address
+    address: str = ""  # empty = the gateway's own
+
+
+@frozen
 class AddToken:
     name: str
     role: str

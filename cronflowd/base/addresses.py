@@ -8,6 +8,7 @@ translated IPv4 one) is looked at as well.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -67,13 +68,30 @@ def _inner(address: ipaddress.IPv6Address) -> list[Address]:
 
 def origin(address: str) -> str:
     """What an address is counted as: of IPv6 the /64, of which whoever has one address has all."""
-    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
     try:
-        found = ipaddress.ip_address(host)
+        found, _ = _host_and_port(address)
     except ValueError:
         return address
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped:
             return str(found.ipv4_mapped)
         return str(ipaddress.ip_network((found, 64), strict=False))
-    return host
+    return str(found)
+
+
+def parse_peer(text: str) -> str:
+    """Where somebody is, `ADDRESS` or `ADDRESS:PORT`, as it is told of others. Raises ValueError."""
+    host, port = _host_and_port(text)
+    host = (host.version == 6 and host.ipv4_mapped) or host
+    shown = f"[{host}]" if isinstance(host, ipaddress.IPv6Address) else str(host)
+    return f"{shown}:{port}" if port else shown
+
+
+def _host_and_port(text: str) -> tuple[Address, str]:
+    """An IPv6 address with a port stands in brackets; the port is empty where there is none."""
+    if match := _WITH_PORT.fullmatch(text):
+        return ipaddress.ip_address(match[1].strip("[]").partition("%")[0]), match[2]
+    return ipaddress.ip_address(text.strip("[]").partition("%")[0]), ""
+
+
+_WITH_PORT = re.compile(r"(\[.*\]|[^:]*):([0-9]{1,5})", re.ASCII)

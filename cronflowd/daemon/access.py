@@ -5,7 +5,8 @@ those of one address one after the other. Whatever is refused for want of rights
 every sign-in is, but not more of it than a disk can bear: of the rest the number is told.
 
 A session ends as soon as what let it in does: its account or token is changed, expires, or is
-gone, or its line is no longer in the token file.
+gone, or its line is no longer in the token file. A gateway speaks for others (AS), and its connection
+outlives them: it is nobody from then on, until it says for whom it goes on.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
 import trio
-from attrs import define, evolve
+from attrs import define, evolve, frozen
 
 from ..ask import questions as q
 from ..ask.accounts import check_password
 from ..ask.commands import Verb
 from ..base.addresses import origin
 from ..base.errors import Refusal
-from ..base.proofs import Sign, key_name, key_of
+from ..base.proofs import Sign, key_name, key_of, make_nonce
 from ..base.replies import Reply
+from ..base.text import escape
 from ..engine import orders as o
 from ..engine.access import ADMIN, FILE_ADMIN, OPERATOR, RANK, ROLES, USER, WORKER, may_bear, name_of
 from ..engine.accounts import keep_to_own, owner_of
@@ -75,6 +77,16 @@ class Known:
     is_account: bool = True
 
 
+@frozen
+class Gateway:
+    """Who a gateway is itself, while it speaks for others."""
+
+    account: str
+    name_shown: str
+    digest: str
+    address: str
+
+
 class Admission:
     """Knows of every connection who it is."""
 
@@ -85,6 +97,7 @@ class Admission:
         self.max_locked_lines = 100  # a second of one address, before anybody there is known
         self.requires_proof = False  # workers prove that they have a token; token= is not taken
         self.sign: Sign | None = None  # what signs orders, where they are
+        self.gateway_token = make_nonce().encode()  # of the daemon's own child, and of this process only
         self.wrong_words = self.lines_refused = 0  # ever
         self._sessions: set[Session] = set()
         self._strangers = Strangers()
@@ -148,14 +161,19 @@ class Admission:
 
     # --- signing in ---
 
-    async def authenticate(self, question: q.Authenticate, session: Session) -> Reply:
-        """AUTH; raises Refusal, after a wait that grows."""
-        known = self._find_made(question) or await self._compare(question, session)
+    def authenticate(self, question: q.Authenticate, session: Session) -> Reply | Coroutine[Any, Any, Reply]:
+        """AUTH; what is compared with others takes its time."""
+        known = self._find_made(question)
+        return self._let_in(known, session) if known else self._compare(question, session)
+
+    def _let_in(self, known: Known, session: Session) -> Reply:
         self._become(session, known)
         session.is_session = session.authenticated = True
-        role = ROLES[known.rank]
-        self._note(o.SignIn(known.name, role, session.address, known.token, known.is_account))
-        return Reply(f"{known.name} role={role}", {"name": known.name, "role": role})
+        if not (session.gateway and known.digest) or self._strangers.is_news(_address(session), known.digest):
+            self._note(
+                o.SignIn(known.name, ROLES[known.rank], session.address, known.token, known.is_account)
+            )
+        return self.whoami(session)
 
     def _find_made(self, question: q.Authenticate) -> Known | None:
         """Whoever shows a token that TOKEN ADD made, of 256 bits, has not guessed it: it need not wait."""
@@ -169,7 +187,8 @@ class Admission:
         rank = access.rank_of(token)
         return Known(name_of(token), rank, digest, token.id, token.expires_at, bool(token.user))
 
-    async def _compare(self, question: q.Authenticate, session: Session) -> Known:
+    async def _compare(self, question: q.Authenticate, session: Session) -> Reply:
+        """Raises Refusal, after a wait that grows."""
         stranger = self._strangers.at(_address(session))
         await self._strangers.take_turn(stranger)
         try:
@@ -184,13 +203,13 @@ class Admission:
                 await trio.sleep_until(stranger.free_at)
                 raise refusal
             stranger.failures = 0
-            return known
+            return self._let_in(known, session)
         finally:
             stranger.turn.release()
 
     def _find_in_file(self, word: str) -> Known | None:
         core, access = self.core, self.core.state.access
-        if matches(core.tokens, word.encode(errors="replace")):
+        if matches((*core.tokens, self.gateway_token), word.encode(errors="replace")):
             return Known(FILE_ADMIN, ADMIN, _digest(word), is_account=FILE_ADMIN in access.accounts)
         if core.tokens or core.asks_tcp or core.asks_local or not access.is_empty:
             return None
@@ -218,7 +237,7 @@ class Admission:
         log.warning("a wrong %s from %s", f"password of {who}" if who else "token or name", session.address)
         self._refused(session.address, _address(session), "AUTH", who or "", "wrong", who or "")
         if stranger.failures >= self.max_failures:
-            session.closing = True
+            session.closing = session.gateway is None  # whose other lines are not of whoever guessed
             return Refusal("too-many", f"{stranger.failures} wrong words came from your address")
         what = "token" if name is None else "name or the password"
         return Refusal("denied", f"the {what} is not the right one")
@@ -296,12 +315,18 @@ class Admission:
     # --- rights ---
 
     def check(self, verb: Verb, rest: str, session: Session) -> None:
-        """Raises Refusal unless its role is enough; called where it is not that of an admin."""
+        """Raises Refusal unless its role is enough; called where that of an admin would not do by itself."""
+        if verb.is_for_gateway(rest) and self._is_gateway(session):
+            if verb.answer == "act_as":  # what follows must not be done for the one before if it is refused
+                self._be_nobody(session)
+            return
         if session.until_at is not None and session.until_at <= self.core.now():
-            session.closing = True
+            self._send_away(session)
             raise Refusal("auth-required", "the token has expired")
         if session.rank >= verb.rank(rest):
             return
+        if session.gateway and session.rank < 0:
+            raise Refusal("auth-required", "AUTH comes first, or AS NAME: you are nobody here")
         session.verb = verb
         ref = plain[0] if (plain := _PLAIN_REF.match(rest)) and verb.may_tell(plain[0]) else ""
         if session.rank < 0:
@@ -395,6 +420,55 @@ class Admission:
         except Refusal as refusal:
             log.warning("the audit misses a line: %s", refusal)
 
+    # --- who speaks for others ---
+
+    def _is_gateway(self, session: Session) -> bool:
+        """Whether it is an admin by right of the machine; an account or a made token gives no such right."""
+        if session.gateway:
+            return True
+        if session.digest:
+            mine = (*self.core.tokens, self.gateway_token)
+            return bytes.fromhex(session.digest) in map(key_of, mine)
+        is_local = session.kind == "unix" and session.uid in self.core.own_uids
+        return is_local and not (session.account or session.must_authenticate)
+
+    def act_as(self, asked: q.ActAs, session: Session) -> Reply:
+        """AS."""
+        self._check_gateway(session)
+        session.is_session = True
+        if asked.name:
+            session.address = asked.address or session.address
+            account = self.core.state.access.accounts.get(asked.name)
+            if account is None or account.disabled:
+                why = f'no account "{escape(asked.name[:80])}" that may come in'
+                self._refused(session.address, _address(session), "AS", asked.name, why, "")
+                raise Refusal("denied", why)
+            self._become(session, Known(account.name, RANK[account.role]))
+        elif asked.address:
+            session.address = asked.address
+        else:
+            self._be_itself(session)
+        return self.whoami(session)
+
+    def _check_gateway(self, session: Session) -> None:
+        """Raises Refusal."""
+        if not self._is_gateway(session):
+            why = "this takes the role admin by right of the machine: the unix socket, or the token file"
+            raise self._deny(session, why, "")
+
+    def _be_nobody(self, session: Session) -> None:
+        if session.gateway is None:
+            own = Gateway(session.account, session.name_shown, session.digest, session.address)
+            session.gateway = own
+        session.address, session.account, session.name_shown = session.gateway.address, "", "nobody"
+        session.rank, session.digest, session.until_at, session.told_as = -1, "", None, None
+        session.moving = None
+
+    def _be_itself(self, session: Session) -> None:
+        own: Gateway = session.gateway
+        self._become(session, Known(own.account, ADMIN, own.digest))
+        session.gateway, session.name_shown, session.address = None, own.name_shown, own.address
+
     # --- accounts and tokens ---
 
     def whoami(self, session: Session) -> Reply:
@@ -472,16 +546,26 @@ class Admission:
         """The token file was read again: whoever came in by a line that it has no more is sent away."""
         gone = {key_of(token) for token in set(self.core.tokens) - set(tokens)}
         self.core.tokens = tokens
+        for each in self._sessions:
+            if each.gateway and bytes.fromhex(each.gateway.digest) in gone:
+                self._be_itself(each)
         self._end(None, lambda each: bytes.fromhex(each.digest) in gone)
         self._end_workers(gone)
 
     def _end(self, by: Session | None, concerns: Callable[[Session], bool]) -> None:
         """Ends the sessions that a change concerns; the one that made it after its answer."""
         for session in [each for each in self._sessions if concerns(each)]:
-            session.closing = True  # none of its lines that were read already counts
-            if session is not by:
+            self._send_away(session)
+            if session.closing and session is not by:
                 session.rank = -1
                 session.outbox.cut("its account or token was changed")
+
+    def _send_away(self, session: Session) -> None:
+        """None of its lines that were read already counts."""
+        if session.gateway and not session.is_live:
+            self._be_nobody(session)
+        else:
+            session.closing = True
 
 
 def _digest(word: str) -> str:
@@ -490,4 +574,4 @@ def _digest(word: str) -> str:
 
 def _address(session: Session) -> str:
     """Whom a wrong word is counted against."""
-    return f"uid={session.uid}" if session.kind == "unix" else origin(session.address)
+    return f"uid={session.uid}" if session.uid >= 0 else origin(session.address)

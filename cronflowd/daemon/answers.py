@@ -127,7 +127,7 @@ class Answers:
             raise
         if session.must_authenticate and session.is_locked and not verb.anybody:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
-        if session.rank < ADMIN or session.until_at:
+        if session.rank < ADMIN or session.until_at or verb.gateway is not None:
             self.admission.check(verb, rest, session)
         if session.refused or session.is_script:
             commands.check_meant(line, session.refused, session.is_script)
@@ -186,8 +186,11 @@ class Answers:
         values = {"server": "cronflowd", "version": __version__, "protocol": 1}
         return Reply(f"cronflowd {__version__} protocol=1", values)
 
-    async def _authenticate(self, question: q.Authenticate, session: Session) -> Reply:
-        return await self.admission.authenticate(question, session)
+    def _authenticate(self, question: q.Authenticate, session: Session) -> Answer:
+        return self.admission.authenticate(question, session)
+
+    def _act_as(self, question: q.ActAs, session: Session) -> Reply:
+        return self.admission.act_as(question, session)
 
     def _whoami(self, question: q.Alone, session: Session) -> Reply:
         return self.admission.whoami(session)

@@ -9,6 +9,7 @@ bounded, and names that do not exist stand in them like those that do.
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import inf
 
 import trio
 from attrs import Factory, define
@@ -36,6 +37,8 @@ class Stranger:
     noted: int = 0  # in the minute
     noted_from: float = 0.0  # that began then
     untold: int = 0  # refusals that were not journaled
+    shown: str = ""  # of the token that was shown there last through a gateway
+    shown_at: float = -inf
 
     def forgive(self, now: float) -> None:
         if now - self.failed_at > FORGIVEN_S:
@@ -89,6 +92,14 @@ class Strangers:
 
     def forget_name(self, name: str) -> None:
         self.names.pop(name[:64], None)
+
+    def is_news(self, address: str, digest: str) -> bool:
+        """Whether AUDIT tells of a token that a gateway shows with each request: once a minute."""
+        found, now = self.at(address), trio.current_time()
+        if found.shown == digest and now - found.shown_at < 60:
+            return False
+        found.shown, found.shown_at = digest, now
+        return True
 
     def may_be_noted(self, stranger: Stranger) -> bool:
         """Whether one more refusal is journaled: a flood must not fill the disk."""

@@ -84,6 +84,7 @@ class Session:
     refused: bool = False  # the line before the one that is being executed
     is_script: bool = False  # it has sent what is no command of ours, all at once
     data: Any = None  # the core's own
+    gateway: Any = None  # the same: who it is itself, while it speaks for others (AS)
     verb: Any = None  # the same: of the line that is executed
     moving: Any = None  # what IMPORT keeps of the lines before
     told_as: str | None = None  # `who`; None where it has to be found anew

@@ -22,7 +22,7 @@ from cronflowd.engine.orders import ClearTasks
 from cronflowd.engine.state import State
 from tests.lib.access_driver import House
 
-NOBODY = ""
+NOBODY, GATEWAY = "", "gateway"  # whoever comes; root by the unix socket
 OWNED = "takes the role (user|operator|admin)"
 
 # A line that ann says, and the least role that may. Of a pair the first is what she may do with her own.
@@ -73,6 +73,7 @@ LINES: list[tuple[str, str]] = [
     ("USER PASSWORD ann other-one", "viewer"),
     ("TOKEN ADD user=ann", "admin"), ("TOKEN LIST", "viewer"), ("TOKEN REVOKE 1", "admin"),
     ("AUDIT", "viewer"),
+    ("AS ann", GATEWAY), ("AS from=192.0.2.9", GATEWAY), ("AS", GATEWAY),
     # These may be said by anybody, of whom nothing is known.
     ("HELLO", NOBODY), ("FORMAT json", NOBODY), ("HELP", NOBODY), ("PING", NOBODY), ("QUIT", NOBODY),
     ("AUTH ann correct-horse", NOBODY),
@@ -123,10 +124,13 @@ def test_a_verb_takes_the_role_that_the_table_says(line: str, least: str, tmp_pa
     trio.run(_walk_roles, line, least, tmp_path)
 
 
+_UNIX = {"": "unix:pid=9,uid=4711", GATEWAY: "unix:pid=9,uid=0"}
+
+
 async def _walk_roles(line: str, least: str, data: Path) -> None:
     async with a_house(data) as house:
-        for role in ("", *ROLES):  # the first: a user of this machine without account
-            asking = house.session("ann", role) if role else house.session(address="unix:pid=9,uid=4711")
+        for role in ("", *ROLES, GATEWAY):  # the first: a user of this machine without account
+            asking = house.session("ann", role) if role in ROLES else house.session(address=_UNIX[role])
             before = house.carried()
             said = await house.says(asking, line)
             denied = [fact for fact in house.facts if isinstance(fact, Refused)]

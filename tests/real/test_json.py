@@ -76,6 +76,7 @@ SAID: dict[str, list[str]] = {
     "LOAD": ["LOAD"],
     "BACKUP": ["BACKUP"],
     "WHOAMI": ["WHOAMI"],
+    "AS": ["AS ann"],
     "USER": [
         "USER ADD ann role=user password=correct-horse",
         "USER SET ann email=ann@example.org",
@@ -91,7 +92,7 @@ SAID: dict[str, list[str]] = {
     "QUIT": ["QUIT"],
 }
 # Without a token asked for, and without zone data at that place, these are refused.
-MAY_BE_REFUSED = ("AUTH", "TZDIFF")
+MAY_BE_REFUSED = ("AUTH", "TZDIFF", "AS")
 WRONG = ['"', "\x7f \u2028 nobody", "no such thing here", "x=\ud7ff y=\u202e"]
 
 pytestmark = pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")

@@ -1,0 +1,222 @@
+"""A gateway speaks for others, line by line on one connection, and none of them becomes another."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from cronflowd.base.addresses import origin, parse_peer
+from cronflowd.engine.access_facts import Refused, SignedIn
+from cronflowd.net.clients import Session
+from tests.lib.access_driver import House
+
+ROOT = "unix:pid=9,uid=0"
+RIGHT, WRONG = "AUTH ann correct-horse", "AUTH ann incorrect-horse"
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes that take no time, and no thread."""
+
+    async def here(function: Any, *args: Any, **_: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
+
+    monkeypatch.setattr("cronflowd.daemon.access.hash_password", lambda password: f"hash of {password}")
+    monkeypatch.setattr(
+        "cronflowd.daemon.access.is_password", lambda hashed, offered: hashed == f"hash of {offered}"
+    )
+    monkeypatch.setattr(trio.to_thread, "run_sync", here)
+
+
+async def a_house(data: Path, **settings: Any) -> House:
+    house = House(data, **settings)
+    root = house.session("root", "admin")
+    for line in "USER ADD root role=admin password=battery-staple", "USER ADD ann password=correct-horse":
+        await house.ask(root, line)
+    house.facts.clear()
+    return house
+
+
+async def said(house: House, session: Session, *lines: str) -> list[str]:
+    return [await house.says(session, line) for line in lines]
+
+
+def test_it_is_whom_it_says_to_be_until_it_says_otherwise(tmp_path: Path) -> None:
+    """Rights, names and addresses are those of whoever sits before the browser."""
+
+    async def speak() -> None:
+        house = await a_house(tmp_path)
+        await house.ask(house.session("bob", "user"), "ADD name=his @daily x")
+        gateway = house.session(address=ROOT)
+        assert await said(
+            house, gateway,
+            "AS ann from=198.51.100.7", "WHOAMI", "ADD name=hers @daily x", "SET his prio=high",
+            "AS root from=[2001:db8::7]:443", "SET his prio=high", "AS", "WHOAMI", "SET his prio=low",
+        ) == [
+            "OK ann role=user", "OK ann role=user", "OK 2 hers next=2030-01-02T00:00:00Z",
+            'ERR denied "his" belongs to bob; that takes the role operator',
+            "OK root role=admin", "OK 1 rev=2", "OK cronflowd role=admin", "OK cronflowd role=admin",
+            "OK 1 rev=3",
+        ]  # fmt: skip
+        assert [row[2] for row in (await house.ask(gateway, "HISTORY")).rows][:4] == [
+            "unix:root", "root@[2001:db8::7]:443", "ann@198.51.100.7", "bob@192.0.2.7:40001",
+        ]  # fmt: skip
+        refused = [fact for fact in house.facts if isinstance(fact, Refused)]
+        assert [(fact.who, fact.address) for fact in refused] == [("ann", "198.51.100.7")]
+        assert house.state.find("hers").spec.options.owner == "ann"  # type: ignore[union-attr]
+
+    trio.run(speak)
+
+
+@pytest.mark.parametrize(
+    "line", ["AS eve", "AS ann bob", "AS ann from=nowhere", "AS gone", 'AS "ann', "AS ann to=x", "AS from="]
+)
+def test_what_follows_a_refused_as_is_done_for_nobody(line: str, tmp_path: Path) -> None:
+    """The lines behind it are on their way already, and must not be done for the one before."""
+
+    async def speak() -> None:
+        for before in "AS", "AS root":
+            house = await a_house(tmp_path)
+            await house.ask(house.session("root", "admin"), "USER ADD gone password=correct-horse")
+            await house.ask(house.session("root", "admin"), "USER SET gone disabled=yes")
+            gateway = house.session(address=ROOT)
+            found = await said(house, gateway, before, line, "ADD name=a @daily x", "WHOAMI", "AS ann")
+            assert found[1].split(" ")[:2] in (["ERR", "denied"], ["ERR", "syntax"], ["ERR", "bad-option"])
+            assert [text.split(" ")[1] for text in found[2:4]] == ["auth-required"] * 2
+            assert (found[4], gateway.closing, house.state.tasks) == ("OK ann role=user", False, {})
+
+    trio.run(speak)
+
+
+def test_only_right_of_the_machine_makes_a_gateway(tmp_path: Path) -> None:
+    """An admin's account, or a token of his, must not speak as another one."""
+
+    async def speak() -> None:
+        house = await a_house(tmp_path, asks=True, tokens=(b"of-the-file",))
+        root = house.session()
+        await house.ask(root, "AUTH root battery-staple")
+        token = next(iter((await house.ask(root, "TOKEN ADD role=admin")).rows))[1]
+        own = house.core.admission.gateway_token.decode()
+        for auth, may in (
+            ("AUTH root battery-staple", False), (f"AUTH {token}", False), ("AUTH of-the-file", True),
+            (f"AUTH {own}", True),
+        ):  # fmt: skip
+            asking = house.session()
+            assert (await house.says(asking, "AS ann")).startswith("ERR auth-required")
+            await house.ask(asking, auth)
+            assert await house.says(asking, "AS ann") == (
+                "OK ann role=user" if may
+                else "ERR denied this takes the role admin by right of the machine: the unix socket, or the"
+                " token file"
+            )  # fmt: skip
+            assert await house.says(asking, "WHOAMI") == (
+                "OK ann role=user" if may else asking.name_shown and f"OK {asking.name_shown} role=admin"
+            )
+        assert house.core.admission.worker_token(own) is None
+
+    trio.run(speak)
+
+
+def test_an_account_that_changes_leaves_nobody_behind(tmp_path: Path) -> None:
+    """Its lines count no more at once; those of others, which come by the same connection, do."""
+
+    async def change() -> None:
+        house = await a_house(tmp_path)
+        root, gateway, watching = house.session(), house.session(address=ROOT), house.session(address=ROOT)
+        for line in (
+            "USER SET ann role=viewer", "USER PASSWORD ann another-one", "USER SET ann disabled=yes",
+            "USER SET ann disabled=no", "USER REMOVE ann",
+        ):  # fmt: skip
+            await house.says(gateway, "AS ann")
+            await house.ask(root, line)
+            assert (await house.says(gateway, "WHOAMI")).startswith("ERR auth-required ")
+            assert await house.says(gateway, "AS root") == "OK root role=admin"
+            assert not gateway.closing
+        await house.ask(watching, "AS root")
+        await house.ask(watching, "WATCH")
+        await house.ask(root, "USER SET root uid=12")
+        assert watching.closing  # it would go on seeing
+
+    trio.run(change)
+
+
+def test_a_line_that_the_token_file_has_no_more_ends_its_gateway(tmp_path: Path) -> None:
+    """Whomever it speaks for at that moment."""
+
+    async def change() -> None:
+        house = await a_house(tmp_path, tokens=(b"old",))
+        gateway = house.session()
+        await house.ask(gateway, "AUTH old")
+        await house.ask(gateway, "AS ann")
+        house.core.admission.take_tokens((b"new",))
+        assert gateway.closing
+        assert gateway.outbox.why_cut == "its account or token was changed"
+
+    trio.run(change)
+
+
+def test_a_wrong_word_costs_the_browser_that_it_came_from(tmp_path: Path) -> None:
+    """All of them come by one address, and none may be made to wait for another's guesses."""
+
+    async def guess() -> None:
+        house = await a_house(tmp_path)
+        house.core.admission.max_failures = 3
+        gateway = house.session(address=ROOT)
+        await house.ask(gateway, "AS from=198.51.100.7")
+        waits = []
+        for _ in range(3):
+            began = trio.current_time()
+            waits.append(((await house.says(gateway, WRONG)).split(" ")[1], trio.current_time() - began))
+            assert (await house.says(gateway, "LIST")).startswith("ERR auth-required ")
+        assert waits == [("denied", 0.25), ("denied", 0.5), ("too-many", 1.0)]
+        assert not gateway.closing
+        began = trio.current_time()
+        assert await said(house, gateway, "AS from=198.51.100.8", RIGHT, "WHOAMI", "AS") == [
+            "OK nobody role=none", "OK ann role=user", "OK ann role=user", "OK cronflowd role=admin",
+        ]  # fmt: skip
+        assert trio.current_time() == began
+        told = [fact for fact in house.facts if isinstance(fact, SignedIn | Refused)]
+        assert [fact.address for fact in told] == ["198.51.100.7"] * 3 + ["198.51.100.8"]
+
+    trio.run(guess, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_token_that_is_shown_with_each_request_is_told_once_a_minute(tmp_path: Path) -> None:
+    """A commit each would be what a request costs; and AS itself journals nothing at all."""
+
+    async def ask() -> None:
+        house = await a_house(tmp_path)
+        made = await house.ask(house.session(), "TOKEN ADD name=ci role=viewer ttl=1d")
+        token, gateway = next(iter(made.rows))[1], house.session(address=ROOT)
+        house.facts.clear()
+        for _ in range(5):
+            await said(house, gateway, "AS from=198.51.100.7", f"AUTH {token}", "AS ann", "AS")
+        assert [type(fact) for fact in house.facts] == [SignedIn]
+        await trio.sleep(60)
+        await said(house, gateway, "AS from=198.51.100.7", f"AUTH {token}")
+        assert len(house.facts) == 2
+        house.clock.move(house.clock.now() + timedelta(days=2))
+        assert (await house.says(gateway, "LIST")).startswith("ERR auth-required the token has expired")
+        assert not gateway.closing
+
+    trio.run(ask, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_where_a_browser_is_is_counted_as_other_addresses_are() -> None:
+    """Whoever has one IPv6 address has 2^64."""
+    for text, shown, counted in (
+        ("192.0.2.7", "192.0.2.7", "192.0.2.7"), ("192.0.2.7:80", "192.0.2.7:80", "192.0.2.7"),
+        ("2001:DB8::1", "[2001:db8::1]", "2001:db8::/64"), ("[2001:db8::2]:9",) * 2 + ("2001:db8::/64",),
+        ("[2001:db8::2]", "[2001:db8::2]", "2001:db8::/64"), ("fe80::1%eth0", "[fe80::1]", "fe80::/64"),
+        ("::ffff:192.0.2.7",) + ("192.0.2.7",) * 2,
+    ):  # fmt: skip
+        assert (parse_peer(text), origin(shown)) == (shown, counted)
+    for text in ("", "here", "1.2.3", "1.2.3.4:x", ":80", "1.2.3.4:5:6"):
+        with pytest.raises(ValueError, match="does not appear"):
+            parse_peer(text)
