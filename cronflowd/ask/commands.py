@@ -199,7 +199,9 @@ def only_reads(line: str) -> bool:
 _ROWS = (
     Verb(p.add, "ADD [key=value …] SCHEDULE COMMAND", "adds a task; also ADD {JSON}"),
     Verb(
-        p.list_tasks, "LIST [state=STATE] [tag=TAG] [name=GLOB] [owner=NAME] [limit=N] [offset=N]",
+        p.list_tasks,
+        "LIST [state=STATE,…] [tag=TAG] [name=GLOB] [owner=NAME] [type=TYPE] [search=TEXT]"
+        " [sort=[-]id|name|next|state|last] [limit=N] [offset=N] [count=yes]",
         "all tasks", "list",
     ),
     Verb(p.get, "GET REF [@REV]", "everything about one task; or as it was at a revision", "get"),
@@ -252,9 +254,9 @@ _ROWS = (
     Verb(p.cancel, "CANCEL RUN", "ends a run"),
     Verb(
         p.runs,
-        "RUNS [REF] [state=STATE] [worker=NAME] [exit=N] [tag=TAG] [flow=N]"
+        "RUNS [REF] [run=N] [state=STATE,…] [worker=NAME] [exit=N] [tag=TAG] [flow=N]"
         " [last=TIME] [since=TIME] [until=TIME]"
-        " [limit=N] [offset=N]",
+        " [limit=N] [offset=N] [count=yes]",
         "what ran, newest first", "runs",
     ),
     Verb(

@@ -100,6 +100,8 @@ _ALSO_CALLED = {
     "last=": "past within", "why=": "reason comment message", "tz=": "zone timezone",
     "by=": "per group", "every=": "interval period", "worker=": "node host agent on",
     "exit=": "exitcode exit_code code rc", "fd=": "stream stdout stderr",
+    "search=": "text find q query grep match contains", "sort=": "order order_by sort_by orderby",
+    "count=": "total", "type=": "kind", "run=": "number",
 }  # fmt: skip
 
 
@@ -303,6 +305,17 @@ def choice(options: dict[str, str], key: str, known: tuple[str, ...], **also: st
         return ""
     with _naming(key):
         return one_of(options[key], known, also)
+
+
+def is_yes(options: dict[str, str], key: str) -> bool:
+    """Whether an option that is yes or no says yes."""
+    return choice(options, key, ("yes", "no"), yes="true 1 on", no="false 0 off") == "yes"
+
+
+def choices(options: dict[str, str], key: str, known: tuple[str, ...], **also: str) -> frozenset[str]:
+    """The same, several of them with commas between."""
+    words = options[key].split(",") if key in options else ()
+    return frozenset(choice({key: word}, key, known, **also) for word in words)
 
 
 def page(options: dict[str, str]) -> tuple[int | None, int]:

@@ -19,6 +19,7 @@ from ..engine import orders as o
 from ..schedules.english import parse_moment
 from ..schedules.schedule import parse_event, settle_schedule, split_schedule
 from ..schedules.words import ADVERBS, named_zone
+from ..tasks.kinds import TYPES
 from ..tasks.options import DEFAULTS, ELSEWHERE, RULES, check_given, no_option, parse_count, set_options
 from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule, check_phrase_rest
 from ..tasks.task import ENDED, TaskSpec, make_spec, parse_json, parse_record
@@ -202,7 +203,7 @@ def set_task(text: str, context: Context) -> o.SetTask:
 
 def remove(text: str, context: Context) -> o.RemoveTask:
     words, options = g.split_words(text, "force", "tag", "name")
-    return o.RemoveTask(_target(words, options), g.choice(options, "force", ("yes", "no")) == "yes")
+    return o.RemoveTask(_target(words, options), g.is_yes(options, "force"))
 
 
 def clear(text: str, context: Context) -> o.ClearTasks:
@@ -339,32 +340,37 @@ def undo(text: str, context: Context) -> o.UndoChanges:
 
 
 def list_tasks(text: str, context: Context) -> q.ListTasks:
-    words, options = g.split_words(text, "state", "tag", "name", "owner", "limit", "offset")
+    words, options = g.split_words(text, *_LIST_KEYS)
     if words:
         word, key = words[0], "state" if words[0].lower() in TASK_STATES else "name"
-        is_glob = re.fullmatch(r"[A-Za-z0-9._*?!\[\]-]+", word) and word not in (
-            "state",
-            "tag",
-            "name",
-            "owner",
-            "limit",
-        )
+        is_glob = re.fullmatch(r"[A-Za-z0-9._*?!\[\]-]+", word) and word not in _LIST_KEYS
         hint = f"; did you mean {key}={word[:40]}?" if is_glob else ""
         raise WrongWords(f'options only are taken, not "{escape(word[:40])}"{escape(hint)}')
-    state = g.choice(options, "state", TASK_STATES, **_STATES_ALSO)
-    return q.ListTasks(state, g.pattern(options), *g.page(options), owner=options.get("owner", ""))
+    sort = g.choice(options, "sort", (*SORTS, *(f"-{word}" for word in SORTS))) or "id"
+    return q.ListTasks(
+        g.choices(options, "state", TASK_STATES, **_STATES_ALSO), g.pattern(options), *g.page(options),
+        options.get("owner", ""), g.choice(options, "type", TYPES), options.get("search", "").casefold(),
+        sort.lstrip("-"), sort[0] == "-", g.is_yes(options, "count"),
+    )  # fmt: skip
+
+
+SORTS = ("id", "name", "next", "state", "last")
+_LIST_KEYS = ("state", "tag", "name", "owner", "type", "search", "sort", "limit", "offset", "count")
 
 
 def runs(text: str, context: Context) -> q.ListRuns:
-    keys = ("state", "worker", "exit", "tag", "flow", *g.BOUNDS, "limit", "offset")
+    keys = ("run", "state", "worker", "exit", "tag", "flow", *g.BOUNDS, "limit", "offset", "count")
     words, options = g.split_words(text, *keys)
-    ref, state = g.one_or_all(words), g.choice(options, "state", RUN_STATES, **_STATES_ALSO)
+    ref, states = g.one_or_all(words), g.choices(options, "state", RUN_STATES, **_STATES_ALSO)
     if worker := options.get("worker", ""):
         check_worker_name(worker)
     tag, status = g.asked_tag(options.get("tag", "")), g.count(options, "exit", 0, 999)
     bounds, page = g.bounds(options, context), g.page(options)
-    flow = g.count(options, "flow", 1, g.MAX_LIMIT)
-    return q.ListRuns(ref, state, *bounds, *page, worker=worker, exit=status, tag=tag, flow=flow)
+    flow, run = g.count(options, "flow", 1, g.MAX_LIMIT), g.count(options, "run", 1, 10**18)
+    counts = g.is_yes(options, "count")
+    return q.ListRuns(
+        ref, states, *bounds, *page, worker=worker, exit=status, tag=tag, flow=flow, run=run, counts=counts
+    )
 
 
 def prove(text: str, context: Context) -> q.ProveLedger:

@@ -5,12 +5,15 @@ Names are imperatives. `ref` is a task's id or name as the client wrote it.
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import field, frozen
 
 from ..engine.orders import Pattern
+
+MAX_COUNTED = 10_000  # rows of RUNS behind a page, to tell how many there are
 
 
 @frozen
@@ -20,11 +23,22 @@ class Alone:
 
 @frozen
 class ListTasks:
-    state: str
+    states: frozenset[str]  # empty = any
     which: Pattern
     limit: int | None
     offset: int
     owner: str = ""
+    type: str = ""
+    search: str = ""  # in any case
+    sort: str = "id"
+    reverse: bool = False
+    counts: bool = False  # also how many there are without limit and offset
+
+    @property
+    def is_all(self) -> bool:
+        """Whether it leaves no task out."""
+        which = self.which
+        return not (self.states or which.tag or which.name or self.owner or self.type or self.search)
 
 
 @frozen
@@ -81,7 +95,7 @@ class ExportTasks:
 @frozen
 class ListRuns:
     ref: str | None
-    state: str
+    states: frozenset[str]  # empty = any
     since_at: datetime | None  # of the due moment
     until_at: datetime | None
     limit: int | None
@@ -90,6 +104,14 @@ class ListRuns:
     exit: int | None = None
     tag: str = ""  # of tasks as they are now
     flow: int | None = None  # the run of a flow
+    run: int | None = None
+    counts: bool = False  # also how many there are without limit and offset, if there are no more than:
+
+    @property
+    def count_to(self) -> int:
+        """How many are met to know how many there are; the last of them says that there are more."""
+        end = sys.maxsize if self.limit is None else self.offset + self.limit
+        return max(end, MAX_COUNTED) + 1 if self.counts else 0
 
 
 @frozen

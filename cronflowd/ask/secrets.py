@@ -41,7 +41,7 @@ def _put(text: str, context: Context) -> q.PutSecret:
 
 def _remove(text: str, context: Context) -> RemoveSecret:
     words, options = g.split_words(text, "force")
-    return RemoveSecret(g.one_word(words, "secret"), g.choice(options, "force", ("yes", "no")) == "yes")
+    return RemoveSecret(g.one_word(words, "secret"), g.is_yes(options, "force"))
 
 
 secret = g.by_word("SECRET", {"PUT": _put, "LIST": g.nothing(q.ListSecrets), "REMOVE": _remove})

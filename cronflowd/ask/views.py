@@ -6,6 +6,7 @@ Long answers are generators: a row is made when the socket has room for it.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import chain, islice, takewhile
@@ -28,7 +29,7 @@ from ..schedules.forecast import ClockChanges, Comparison, Moment
 from ..schedules.schedule import Row as MomentRow
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.timetable import Timetable
-from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
+from ..schedules.zones import EPOCH, FIRST_S, Zone, load_zone, to_instant
 from ..tasks.kinds import TYPES
 from ..tasks.options import Common, format_options, masked
 from ..tasks.reasons import in_words
@@ -91,11 +92,19 @@ def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
     def wanted(task: Task) -> bool:
         if (hides_notices and task.is_notice) or not is_chosen(task):
             return False
-        if query.owner and query.owner != (task.spec.options.owner or state.common.owner):
+        options = task.spec.options
+        if query.owner and query.owner != (options.owner or state.common.owner):
             return False
-        if query.state == "paused":  # also one that runs, or is unreadable besides
-            return state.is_paused(task, now)
-        return not query.state or task_state(state, task, now) == query.state
+        if query.type not in ("", options.type) or query.search not in text_of(task):
+            return False
+        if "paused" in query.states and state.is_paused(task, now):  # also one that runs besides
+            return True
+        return not query.states or task_state(state, task, now) in query.states
+
+    def text_of(task: Task) -> str:
+        options = task.spec.options
+        texts = (task.name, options.desc, task.spec.command, *options.tags) if query.search else ()
+        return "\n".join(texts).casefold()
 
     def row(task: Task) -> Row:
         word, spec = task_state(state, task, now), task.spec
@@ -103,8 +112,43 @@ def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
         last = task.last_state, task.last_ended_at, paused
         return task.id, task.name, word, task.due_at, spec.schedule.text, spec.command, *last
 
-    tasks = (task for task in state.tasks.walk() if task is None or wanted(task))
-    return Reply("", {}, LIST_COLUMNS, map_rows(row, page(tasks, query.limit, query.offset)), "rows")
+    reply = Reply("", {}, LIST_COLUMNS, (), "rows")
+
+    def rows() -> Iterator[Row | None]:
+        tasks: Iterable[Task | None] = (task for task in state.tasks.walk() if task is None or wanted(task))
+        if query.sort != "id" or query.reverse:
+            tasks = in_slices((yield from in_order(tasks, _order(state, query, now), query.reverse)))
+        count_to = sys.maxsize if query.counts and not query.is_all else 0
+        yield from map_rows(row, page(tasks, query.limit, query.offset, count_to, tell))
+
+    def tell(total: int) -> None:
+        if query.counts:
+            _tell_total(reply, state.count_own() if query.is_all else total)
+
+    reply.rows = rows()
+    return reply
+
+
+def _order(state: State, query: q.ListTasks, now: datetime) -> Callable[[Task], Any]:
+    """What LIST is sorted by; what has no such time comes last, whichever way round."""
+
+    def by_time(at: datetime | None) -> tuple[bool, datetime]:
+        return (at is None) is not query.reverse, at or EPOCH
+
+    by: dict[str, Callable[[Task], Any]] = {
+        "id": lambda task: task.id,
+        "name": lambda task: (task.name.casefold(), task.name),
+        "next": lambda task: by_time(task.due_at),
+        "state": lambda task: task_state(state, task, now),
+        "last": lambda task: by_time(task.last_ended_at),
+    }
+    return by[query.sort]
+
+
+def _tell_total(reply: Reply, total: int, more: bool = False) -> None:
+    """Adds to the status line how many rows there are without limit and offset; `more`: at least."""
+    reply.text = f"total={total}" + (" more=yes" if more else "")
+    reply.values = {"total": total} | ({"more": True} if more else {})
 
 
 def map_rows(make: Callable[[T], Row], items: Iterable[T | None]) -> Iterator[Row | None]:
@@ -238,7 +282,7 @@ def wanted_outcomes(query: q.ListRuns, state: State, now: datetime) -> Callable[
 
 def all_runs(ref: str) -> q.ListRuns:
     """RUNS REF, all of them."""
-    return q.ListRuns(ref, "", None, None, None, 0)
+    return q.ListRuns(ref, frozenset(), None, None, None, 0)
 
 
 def _matcher(query: q.ListRuns, state: State) -> Callable[[int, str, Run | Outcome], bool]:
@@ -250,7 +294,8 @@ def _matcher(query: q.ListRuns, state: State) -> Callable[[int, str, Run | Outco
             if task is None or query.tag not in task.spec.options.tags:
                 return False
         return (
-            query.state in ("", word)
+            (not query.states or word in query.states)
+            and query.run in (None, row.run if isinstance(row, Outcome) else row.id)
             and query.worker in ("", row.worker)
             and query.flow in (None, row.flow)
             and (query.exit is None or (isinstance(row, Outcome) and row.exit == query.exit))
@@ -261,8 +306,17 @@ def _matcher(query: q.ListRuns, state: State) -> Callable[[int, str, Run | Outco
     return matches
 
 
-def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome], now: datetime) -> Reply:
-    """RUNS: what is active, then what memory holds, then `older` from the journal; newest first."""
+def list_runs(
+    state: State,
+    query: q.ListRuns,
+    older: Iterable[Outcome],
+    now: datetime,
+    more: Callable[[], bool] = lambda: False,
+) -> Reply:
+    """RUNS: what is active, then what memory holds, then `older` from the journal; newest first.
+
+    `more` says, when all are told, whether there may be others that were not looked for.
+    """
     wanted, is_about = wanted_outcomes(query, state, now), about(state, query.ref)
     matches = _matcher(query, state)
     active = list(state.runs.values())  # in the order in which they came
@@ -287,7 +341,13 @@ def list_runs(state: State, query: q.ListRuns, older: Iterable[Outcome], now: da
                 yield outcome_row(outcome)
         yield from map_rows(outcome_row, in_slices(older))
 
-    return Reply("", {}, RUN_COLUMNS, page(rows(), query.limit, query.offset), "rows")
+    def tell(total: int) -> None:
+        if query.counts:
+            _tell_total(reply, min(total, query.count_to - 1), total == query.count_to or more())
+
+    reply = Reply("", {}, RUN_COLUMNS, (), "rows")
+    reply.rows = page(rows(), query.limit, query.offset, query.count_to, tell)
+    return reply
 
 
 def list_templates(state: State) -> Reply:

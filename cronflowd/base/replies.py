@@ -31,7 +31,7 @@ class Reply(msgspec.Struct):
     values: dict[str, Any] = msgspec.field(default_factory=dict)
     columns: Sequence[str] = ()
     rows: Iterable[Sequence[Any] | None] = ()  # None: nothing yet, others first
-    count_key: str = ""  # set: the status line is `OK <rows>`, counted while they are written
+    count_key: str = ""  # set: the status line begins with `OK <rows>`, counted while they are written
 
 
 class Verbatim(str):
@@ -117,11 +117,11 @@ def format_status(reply: Reply, as_json: bool, rows: int = 0) -> str:
     """The status line without its end."""
     if reply.text == "PONG":
         return to_json({"ok": True, "pong": True}) if as_json else "PONG"
-    if reply.count_key:
-        return to_json({"ok": True, reply.count_key: rows}) if as_json else f"OK {rows}"
+    counted = {reply.count_key: rows} if reply.count_key else {}
     if as_json:
-        return to_json({"ok": True} | {key: _json_value(value) for key, value in reply.values.items()})
-    return f"OK {reply.text}" if reply.text else "OK"
+        values = {key: _json_value(value) for key, value in reply.values.items()}
+        return to_json({"ok": True} | counted | values)
+    return " ".join(["OK", *map(str, counted.values()), *([reply.text] if reply.text else [])])
 
 
 def format_refusal(refusal: Refusal, as_json: bool) -> str:

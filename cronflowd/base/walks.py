@@ -8,6 +8,7 @@ that matches nothing is as harmless as one that matches all.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import (
     Callable,
     Generator,
@@ -274,18 +275,27 @@ def in_order(
     return merge(*parts, key=key, reverse=reverse)
 
 
-def page(items: Iterable[T | None], limit: int | None, offset: int) -> Iterator[T | None]:
-    """So many items from `offset` on; a None counts for nothing."""
-    if limit == 0:
-        return
-    stop = None if limit is None else offset + limit
+def page(
+    items: Iterable[T | None],
+    limit: int | None,
+    offset: int,
+    count_to: int = 0,
+    tell: Callable[[int], object] = lambda count: None,
+) -> Iterator[T | None]:
+    """So many items from `offset` on; a None counts for nothing. `tell` is given how many were met.
+
+    Those behind the page are met too, without being given out, until there are `count_to`.
+    """
+    stop = sys.maxsize if limit is None else offset + limit
+    last = max(stop if limit != 0 else 0, count_to)
     count = 0
-    for item in items:
+    for item in items if last else ():
         if item is None:
             yield None
             continue
         count += 1
-        if count > offset:
+        if offset < count <= stop:
             yield item
-        if count == stop:
-            return
+        if count == last:
+            break
+    tell(count)

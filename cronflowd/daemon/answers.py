@@ -8,7 +8,7 @@ which that connection waits and nobody else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from copy import copy
 from datetime import datetime
 from functools import partial
@@ -34,6 +34,7 @@ from ..engine import expectations
 from ..engine import orders as o
 from ..engine.access import ADMIN, USER
 from ..engine.many import MAY_BE_LARGE
+from ..engine.state import State
 from ..host.disk import plain_file
 from ..journal import history
 from ..journal.backup import SUFFIX
@@ -412,9 +413,12 @@ class Answers:
         state, past, now = self.core.state, self._past(), self.core.now()
         wanted = views.wanted_outcomes(question, state, now)
         older: list[Outcome] = []
-        reply = views.list_runs(state, question, older, now)  # now, though what is older comes later
-        most = None if question.limit is None else question.offset + question.limit
-        older += await past.older(wanted, most)
+        # Now, though what is older comes later.
+        reply = views.list_runs(state, question, older, now, lambda: past.was_cut)
+        if (run := question.run) is None:
+            older += await past.older(wanted, question)
+        elif run < state.next_run and 1 not in _attempts_known(state, run):
+            older += await past.of_run(run, wanted)
         return reply
 
     def _past(self) -> Past:
@@ -423,7 +427,7 @@ class Answers:
     async def _stats(self, question: q.ShowStats, session: Session) -> Reply:
         """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
         state = self.core.state
-        rows = q.ListRuns(question.ref, "", question.since_at, question.until_at, None, 0)
+        rows = q.ListRuns(question.ref, frozenset(), question.since_at, question.until_at, None, 0)
         found = stats.Stats(question.by, frozenset(state.runs))
         await self._past().each(views.wanted_outcomes(rows, state, self.core.now()), found.see)
         periods = list(found.rows())
@@ -584,6 +588,13 @@ class Answers:
         """Refuses one more that watches."""
         if self.logs.count + len(self.hub.watchers) >= MAX_FEEDS:
             raise Refusal("too-many", f"{MAX_FEEDS} connections are watching already")
+
+
+def _attempts_known(state: State, run: int) -> Iterator[int | None]:
+    """Those of a run that memory holds."""
+    yield from (row.attempt for row in state.outcomes.get(run, ()))
+    if run in state.runs:
+        yield state.runs[run].attempt
 
 
 def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:

@@ -7,6 +7,7 @@ seen once, as of the moment of asking.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -14,11 +15,14 @@ from typing import TypeVar
 
 import trio
 
+from ..ask.questions import ListRuns
 from ..journal import history
+from ..tasks.options import KEEP
 from ..tasks.task import Outcome
 from .core import Core
 
 MAX_OLD_ROWS = 100_000  # that one question reads from the journal
+MAX_PASSED = 20_000  # rows of the journal that are looked at behind a page, to tell how many there are
 # More at once would not be quicker, and each holds its rows in memory.
 _READERS = trio.CapacityLimiter(2)
 
@@ -34,14 +38,39 @@ class Past:
         self._data = data
         self._before_seq = core.state.history_from_seq
         self.recent = list(reversed(core.state.recent))
+        self.was_cut = False  # not all that is older was looked at
 
-    async def older(self, wanted: Wanted, most: int | None) -> list[Outcome]:
-        """Of the newest that are wanted, those that memory does not hold; `most` counts all."""
+    async def older(self, wanted: Wanted, query: ListRuns) -> list[Outcome]:
+        """Of the newest that are wanted, those that memory does not hold."""
+        end = MAX_OLD_ROWS if query.limit is None else query.offset + query.limit
 
         def read() -> list[Outcome]:
             have = sum(map(wanted, self.recent))  # each has to be asked for, in order
-            left = MAX_OLD_ROWS if most is None else min(MAX_OLD_ROWS, most - have)
-            return list(self._older(wanted, left))
+            left = min(MAX_OLD_ROWS, max(end, query.count_to) - have)
+            return list(self._counted(wanted, left, end - have))
+
+        return await self._read(read)
+
+    def _counted(self, wanted: Wanted, most: int, page: int) -> Iterator[Outcome]:
+        """So many, as far as they are found behind those of the page at no great cost."""
+        passed = met = 0
+        for outcome in self._older(lambda _: True, sys.maxsize) if most > 0 else ():
+            if wanted(outcome):
+                yield outcome
+                met += 1
+            if met == most or (passed := passed + (met >= page)) > MAX_PASSED:
+                self.was_cut = True
+                return
+
+    async def of_run(self, run: int, wanted: Wanted) -> list[Outcome]:
+        """All rows of a run that memory does not hold."""
+
+        def read() -> list[Outcome]:
+            if not (found := list(history.outcomes(self._data, self._before_seq, lambda _: True, run))):
+                return []
+            # How far back it is kept is known when all that came after it was looked at.
+            is_limited = self._core.state.keep_of(found[0].task_id) != KEEP
+            return list(self._older(wanted, MAX_OLD_ROWS)) if is_limited else list(filter(wanted, found))
 
         return await self._read(read)
 

@@ -60,9 +60,16 @@ def sources(directory: Path) -> list[Source]:
     return found
 
 
-def outcomes(data: Path, before_seq: int, wanted: Callable[[Outcome], bool]) -> Iterator[Outcome]:
-    """What ended, newest first, of the records before `before_seq`."""
-    for line in _lines_before(journal_dir(data), before_seq, lambda _: True):
+def outcomes(
+    data: Path, before_seq: int, wanted: Callable[[Outcome], bool], run: int | None = None
+) -> Iterator[Outcome]:
+    """What ended, newest first, of the records before `before_seq`; of one run alone, if it is named."""
+    needle = b"" if run is None else b'"run":%d,' % run
+    for line in _lines_before(journal_dir(data), before_seq, lambda source: _may_hold(source, run)):
+        if needle not in line:
+            continue
+        if needle and _QUEUED in line:
+            return  # nothing of it can stand before this
         if _ENDED in line or _PASSED in line:
             outcome = _outcome(line)
             if outcome and wanted(outcome):
@@ -119,8 +126,8 @@ def deed_in(line: bytes) -> tuple[datetime, Deed] | None:
     return (at, deed) if deed else None
 
 
-def _may_hold(source: Source, run: int) -> bool:
-    if not source.is_history:
+def _may_hold(source: Source, run: int | None) -> bool:
+    if run is None or not source.is_history:
         return True
     header = Reader(source.path).header
     return header is None or header.runs[0] <= run <= header.runs[1]

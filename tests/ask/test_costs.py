@@ -114,8 +114,8 @@ KEYS = {
     "ADD": "name desc tags tz type payload body prio after retry timeout overlap catchup grace lost jitter"
     " spread on skip start end count keep notify cwd expect secret header.X env.K",
     "SET": "schedule command name tags after retry skip start notify on",
-    "LIST": "state tag name limit offset",
-    "RUNS": "state since until limit offset",
+    "LIST": "state tag name search sort limit offset",
+    "RUNS": "state run since until limit offset",
     "PAUSE": "until why",
     "NEXT": "n tz from",
     "DESCRIBE": "tz",

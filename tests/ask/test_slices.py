@@ -79,6 +79,7 @@ def ask(driver: Driver, line: str) -> Iterable[Any]:
 @pytest.mark.parametrize(
     "line",
     ["LIST", "LIST name=nobody*", "LIST tag=x", "LIST state=running", "LIST offset=10000 limit=3", "FAILED",
+     "LIST sort=-name offset=10000", "LIST sort=next limit=1 count=yes", "LIST search=none count=yes limit=1",
      "DEPS", "DEPS t1", "DEPS t9", "STATUS", "DST until=2030-02-01T00:00:00Z"],
 )  # fmt: skip
 @pytest.mark.parametrize("after", ["", "t1"])

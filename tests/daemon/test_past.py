@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from cronflowd.ask import questions
 from cronflowd.base.replies import Reply
 from cronflowd.daemon import past
 from cronflowd.daemon.answers import Answers
@@ -161,3 +162,33 @@ async def test_few_read_the_past_at_once(tmp_path: Path) -> None:
         waiting = past._READERS.statistics().tasks_waiting
         go_on.set()
         assert waiting == 4
+
+
+def test_how_many_rows_there_are_is_counted_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million runs nobody may have to wait for the last one to see the first page."""
+    lines = ["O: recent=2", "w: HELLO name=w1 slots=9", "C: ADD name=a 0 0 1 1 * a"]
+    for run in range(1, 11):
+        lines += ["C: RUN a", f"w: DONE {run} 1 {run % 2}"]
+
+    def totals(*asked: str) -> list[str]:
+        questions = [f"C: RUNS {words} count=yes" for words in asked]
+        said = play([*lines, *questions], tmp_path / str(len(asked)), monkeypatch)
+        return [line for line in said if "total=" in line]
+
+    assert totals("limit=3", "exit=1 limit=1") == ["S: OK 3 total=10", "S: OK 1 total=5"]
+    monkeypatch.setattr(questions, "MAX_COUNTED", 5)
+    assert totals("limit=3", "limit=7", "limit=2 offset=8", "exit=1 limit=1", "") == [
+        "S: OK 3 total=5 more=yes",
+        "S: OK 7 total=7 more=yes",
+        "S: OK 2 total=10",
+        "S: OK 1 total=5",
+        "S: OK 10 total=10",
+    ]
+    monkeypatch.setattr(past, "MAX_PASSED", 2)
+    assert totals("exit=1 limit=2", "exit=1 limit=5", "run=1") == [
+        "S: OK 2 total=3 more=yes",
+        "S: OK 5 total=5",
+        "S: OK 1 total=1",
+    ]
