@@ -92,7 +92,6 @@ class Admission:
 
     def __init__(self, core: House) -> None:
         self.core = core
-        self.gateway_token = new_token().encode()  # of the HTTP door that the daemon starts
         self.max_failures = 10  # wrong words of one address, after which each ends its connection
         self.max_locked_lines = 100  # a second of one address, before anybody there is known
         self.requires_proof = False  # workers prove that they have a token; token= is not taken
