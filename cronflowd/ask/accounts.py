@@ -24,13 +24,16 @@ from .grammar import Context, WrongWords
 MIN_PASSWORD, MAX_PASSWORD = 8, 256  # characters
 MAX_UID = 2**32 - 2
 MAX_TTL_S = 3660 * 86_400.0
+MAX_DESC = 200  # characters
+MAX_ID = 10**18 - 1
 _ROLES_ALSO = {
     "viewer": "read reader readonly guest view", "user": "member editor developer write",
     "operator": "ops op maintainer", "admin": "root administrator owner superuser",
     "worker": "agent node runner",
 }  # fmt: skip
-USER_COLUMNS = ("name", "role", "email", "disabled", "created", "last_seen", "uid")
+USER_COLUMNS = ("name", "role", "email", "disabled", "created", "last_seen", "uid", "desc")
 TOKEN_COLUMNS = ("id", "name", "role", "user", "worker", "created", "expires", "last_used")
+LOGIN_COLUMNS = ("id", "user", "created", "renewed", "expires", "address")
 
 
 def authenticate(text: str, context: Context) -> q.Authenticate:
@@ -43,27 +46,29 @@ def authenticate(text: str, context: Context) -> q.Authenticate:
 
 
 def act_as(text: str, context: Context) -> q.ActAs:
-    words, options = g.split_words(text, "from")
+    words, options = g.split_words(text, "from", "session")
     name = g.one_or_none(words, "account") or ""
-    if "from" not in options:
-        return q.ActAs(name)
+    login = g.count(options, "session", 1, MAX_ID)
+    if login and not name:
+        raise WrongWords("session= is of an account: AS NAME session=ID")
     try:
-        return q.ActAs(name, parse_peer(options["from"]))
+        return q.ActAs(name, parse_peer(options["from"]) if "from" in options else "", login)
     except ValueError:
         shown = escape(options["from"][:80])
         raise Refusal("bad-option", f'from=: "{shown}" is not an address, or one with a port') from None
 
 
 def _add_user(text: str, context: Context) -> q.SetUser:
-    words, options = g.split_words(text, "role", "email", "uid", "password")
+    words, options = g.split_words(text, "role", "email", "uid", "password", "desc", "first")
     name = g.one_word(words, "account")
     check_account_name(name)
-    return q.SetUser(name, _account_changes(options), options.get("password"), True)
+    is_first = g.choice(options, "first", ("yes", "no")) == "yes"
+    return q.SetUser(name, _account_changes(options), options.get("password"), True, is_first)
 
 
 def _set_user(text: str, context: Context) -> q.SetUser:
     words, options = g.split_any(text)
-    g.check_known(options, ("role", "email", "uid", "disabled"))
+    g.check_known(options, ("role", "email", "uid", "disabled", "desc"))
     name = g.one_word(words, "account")
     if not options:
         raise WrongWords("nothing to set")
@@ -78,6 +83,10 @@ def _account_changes(options: dict[str, str]) -> dict[str, Any]:
         if options["email"]:
             check_mail_address(options["email"])
         changes["email"] = options["email"]
+    if "desc" in options:
+        if len(options["desc"]) > MAX_DESC:
+            raise Refusal("bad-option", f"desc=: longer than {MAX_DESC} characters")
+        changes["desc"] = options["desc"]
     if "uid" in options:
         changes["uid"] = _uid(options["uid"])
     if disabled := g.choice(options, "disabled", ("yes", "no"), yes="true 1 on", no="false 0 off"):
@@ -114,6 +123,13 @@ def _password(text: str, context: Context) -> q.SetPassword:
     return q.SetPassword(*words)
 
 
+def _reset(text: str, context: Context) -> q.Reset:
+    words = text.split()
+    if not 1 <= len(words) <= 2:
+        raise WrongWords("the word that FORGOT gave, and a password without blanks")
+    return q.Reset(*words)
+
+
 user = g.by_word(
     "USER",
     {
@@ -122,6 +138,8 @@ user = g.by_word(
         "SET": _set_user,
         "PASSWORD": _password,
         "REMOVE": g.one(RemoveAccount, "account"),
+        "FORGOT": g.one(q.Forgot, "account"),
+        "RESET": _reset,
     },
 )
 
@@ -134,14 +152,16 @@ def _add_token(text: str, context: Context) -> q.AddToken:
         check_account_name(name)
     if len(worker := options.get("worker", "")) > g.MAX_PATTERN:
         raise Refusal("bad-option", f"worker=: longer than {g.MAX_PATTERN} characters")
-    expires_at = None
-    if "ttl" in options:
-        seconds = parse_duration(options["ttl"])
-        if not 0 < seconds <= MAX_TTL_S:
-            raise Refusal("bad-option", "ttl=: longer than nothing, and at most ten years")
-        expires_at = context.now + timedelta(seconds=seconds)
+    expires_at = _end_of_ttl(options["ttl"], context) if "ttl" in options else None
     role = _role(options, (*ROLES, WORKER))
     return q.AddToken(name, role, options.get("user", ""), worker, expires_at)
+
+
+def _end_of_ttl(text: str, context: Context) -> datetime:
+    seconds = parse_duration(text)
+    if not 0 < seconds <= MAX_TTL_S:
+        raise Refusal("bad-option", "ttl=: longer than nothing, and at most ten years")
+    return context.now + timedelta(seconds=seconds)
 
 
 def _revoke(text: str, context: Context) -> RevokeToken:
@@ -152,6 +172,22 @@ def _revoke(text: str, context: Context) -> RevokeToken:
 
 
 token = g.by_word("TOKEN", {"ADD": _add_token, "LIST": g.nothing(q.ListTokens), "REVOKE": _revoke})
+
+
+def _add_login(text: str, context: Context) -> q.AddLogin:
+    words, options = g.split_words(text, "ttl")
+    return q.AddLogin(g.one_word(words, "account"), _end_of_ttl(options.get("ttl", "7d"), context))
+
+
+session = g.by_word(
+    "SESSION",
+    {
+        "ADD": _add_login,
+        "RENEW": g.one(q.RenewLogin, "token"),
+        "END": g.one(q.EndLogin, "token"),
+        "LIST": lambda text, context: q.ListLogins(g.no_words(text, "user").get("user", "")),
+    },
+)
 VERDICTS = (OK, DENIED)
 
 
@@ -186,7 +222,7 @@ def list_users(access: Access) -> Reply:
     rows = [
         (
             each.name, each.role, each.email or None, "yes" if each.disabled else "no", each.created_at,
-            each.seen_at, each.uid,
+            each.seen_at, each.uid, each.desc or None,
         )
         for _, each in sorted(access.accounts.items())
     ]  # fmt: skip
@@ -204,3 +240,13 @@ def list_tokens(access: Access) -> Reply:
     tokens = list(access.tokens.values())  # others come and go while the rows are made
     count = len(tokens)
     return Reply(str(count), {"tokens": count}, TOKEN_COLUMNS, rows())
+
+
+def list_logins(access: Access, user: str, now: datetime) -> Reply:
+    """SESSION LIST: who stays signed in, oldest first; never the words themselves."""
+    rows = [
+        (each.id, each.user, each.created_at, each.renewed_at, each.expires_at, each.address or None)
+        for each in sorted(access.logins.values(), key=lambda each: each.id)
+        if user in ("", each.user) and each.expires_at > now
+    ]
+    return Reply(str(len(rows)), {"sessions": len(rows)}, LOGIN_COLUMNS, rows)

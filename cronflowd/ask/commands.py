@@ -182,7 +182,7 @@ ALSO_CALLED = {
     "WATCH": "subscribe follow listen events", "AUTH": "login token", "WHOAMI": "id me",
     "AS": "su sudo impersonate",
     "USER": "account users accounts passwd password",
-    "TOKEN": "tokens key apikey", "AUDIT": "security accesslog",
+    "TOKEN": "tokens key apikey", "SESSION": "sessions signin", "AUDIT": "security accesslog",
     "SECRET": "secrets vault credential credentials",
     "HELLO": "hi ehlo helo client", "HELP": "? h man usage commands",
     "QUIT": "exit bye q logout close disconnect",
@@ -306,21 +306,26 @@ _ROWS = (
         "authenticate", anybody=True,
     ),
     Verb(
-        a.act_as, "AS [NAME] [from=ADDRESS]", "a gateway speaks for an account, or for nobody yet", "act_as",
-        role="admin", gateway="",
+        a.act_as, "AS [NAME] [from=ADDRESS] [session=ID]",
+        "a gateway speaks for an account, or for nobody yet", "act_as", role="admin", gateway="",
     ),
     Verb(nothing(q.Alone), "WHOAMI", "who you are here, and what you may do", "whoami"),
     Verb(
         a.user,
-        "USER ADD NAME [role=ROLE] [email=ADDRESS] [uid=N] [password=WORD]|LIST|SET NAME key=value …|"
-        "PASSWORD [NAME] [WORD]|REMOVE NAME",
+        "USER ADD NAME [role=ROLE] [email=ADDRESS] [uid=N] [password=WORD] [desc=TEXT] [first=yes]|LIST|"
+        "SET NAME key=value …|PASSWORD [NAME] [WORD]|REMOVE NAME|FORGOT NAME|RESET TOKEN [WORD]",
         "accounts: who may come in, and what each may do", "user", changes=True, role="viewer admin",
-        looks=r"[ \t]*LIST\b", own=r"[ \t]*PASSWORD\b",
+        looks=r"[ \t]*LIST\b", own=r"[ \t]*PASSWORD\b", gateway=r"[ \t]*(?:FORGOT|RESET)\b",
     ),
     Verb(
         a.token, "TOKEN ADD [name=NAME] [role=ROLE] [user=NAME] [worker=GLOB] [ttl=30d]|LIST|REVOKE ID",
         "words that let programs and workers in", "token", changes=True, role="viewer admin",
         looks=r"[ \t]*LIST\b",
+    ),
+    Verb(
+        a.session, "SESSION ADD NAME [ttl=7d]|RENEW TOKEN|END TOKEN|END ID|LIST [user=NAME]",
+        "who stays signed in through a gateway", "login", changes=True, role="viewer admin",
+        looks=r"[ \t]*LIST\b", own=r"[ \t]*END\b", gateway=r"[ \t]*(?:ADD|RENEW|END)\b",
     ),
     Verb(
         s.secret, "SECRET PUT NAME VALUE|LIST|REMOVE NAME [force=yes]",

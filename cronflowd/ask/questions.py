@@ -238,6 +238,7 @@ class SetUser:
     changes: dict[str, Any]
     password: str | None = field(repr=False)
     is_new: bool
+    is_first: bool = False
 
 
 @frozen
@@ -252,6 +253,45 @@ class ActAs:
 
     name: str = ""  # empty = nobody, from an address
     address: str = ""  # empty = the gateway's own
+    login: int | None = None  # only as long as that one has not ended
+
+
+@frozen
+class Forgot:
+    """USER FORGOT."""
+
+    word: str  # its name, or its address for mail
+
+
+@frozen
+class Reset:
+    """USER RESET."""
+
+    token: str = field(repr=False)
+    password: str = field(default="", repr=False)  # empty = one is made
+
+
+@frozen
+class AddLogin:
+    """SESSION ADD."""
+
+    name: str
+    expires_at: datetime
+
+
+@frozen
+class RenewLogin:
+    token: str = field(repr=False)
+
+
+@frozen
+class EndLogin:
+    token: str = field(repr=False)  # or its id
+
+
+@frozen
+class ListLogins:
+    user: str  # empty = everybody's
 
 
 @frozen

@@ -3,8 +3,8 @@
 The one rule: decide, append, apply, commit, send; nothing waits in between, and nothing leaves
 before it is on disk.
 
-Read in this order: `core` (the loop), `strangers` and `access` (who may do what), `feeds` (WATCH, LOG
-follow), `bulk` (changes of very many tasks), `files` (tasks.db, calendars), `past` (what has ended),
+Read in this order: `core` (the loop), `strangers`, `access` and `logins` (who may do what), `feeds` (WATCH,
+LOG follow), `bulk` (changes of very many tasks), `files` (tasks.db, calendars), `past` (what has ended),
 `answers` (questions), `crontab_orders`, `upkeep` (what is done now and then), `daemon` (starts and stops it
 all).
 """

@@ -96,7 +96,7 @@ class Admission:
         self.max_locked_lines = 100  # a second of one address, before anybody there is known
         self.requires_proof = False  # workers prove that they have a token; token= is not taken
         self.sign: Sign | None = None  # what signs orders, where they are
-        self.gateway_token = make_nonce().encode()  # of the daemon's own child, and of this process only
+        self.gateway_token = make_nonce().encode()  # of the HTTP door that the daemon starts
         self.wrong_words = self.lines_refused = 0  # ever
         self._sessions: set[Session] = set()
         self._strangers = Strangers()
@@ -134,6 +134,7 @@ class Admission:
 
     def _become(self, session: Session, known: Known) -> None:
         session.account, session.name_shown, session.told_as = known.name, known.name, None
+        session.login = 0
         session.rank, session.digest, session.until_at = known.rank, known.digest, known.until_at
         if known.until_at:
             self._changed.set()
@@ -168,7 +169,9 @@ class Admission:
     def _let_in(self, known: Known, session: Session) -> Reply:
         self._become(session, known)
         session.is_session = session.authenticated = True
-        if not (session.gateway and known.digest) or self._strangers.is_news(_address(session), known.digest):
+        if not (session.gateway and known.digest) or self._strangers.is_news(
+            counted_as(session), known.digest
+        ):
             self._note(
                 o.SignIn(known.name, ROLES[known.rank], session.address, known.token, known.is_account)
             )
@@ -177,7 +180,7 @@ class Admission:
     def _find_made(self, question: q.Authenticate) -> Known | None:
         """Whoever shows a token that TOKEN ADD made, of 256 bits, has not guessed it: it need not wait."""
         access = self.core.state.access
-        digest = _digest(question.word)
+        digest = digest_of(question.word)
         token = access.tokens.get(access.by_digest.get(digest, 0))
         if question.password is not None or token is None or token.role == WORKER:
             return None
@@ -188,15 +191,17 @@ class Admission:
 
     async def _compare(self, question: q.Authenticate, session: Session) -> Reply:
         """Raises Refusal, after a wait that grows."""
-        stranger = self._strangers.at(_address(session))
+        stranger, name = self._strangers.at(counted_as(session)), None
+        if question.password is not None:
+            account = self.core.state.access.find_account(question.word)
+            name = account.name if account else question.word
         await self._strangers.take_turn(stranger)
         try:
-            if question.password is None:
+            if name is None or question.password is None:
                 known = self._find_in_file(question.word)
             else:
-                known = await self._find_account(question.word, question.password)
+                known = await self._find_account(name, question.password)
             if known is None:
-                name = None if question.password is None else question.word
                 self._strangers.failed(stranger, name)
                 refusal = self._wrong(session, stranger, name)
                 await trio.sleep_until(stranger.free_at)
@@ -209,7 +214,7 @@ class Admission:
     def _find_in_file(self, word: str) -> Known | None:
         core, access = self.core, self.core.state.access
         if matches((*core.tokens, self.gateway_token), word.encode(errors="replace")):
-            return Known(FILE_ADMIN, ADMIN, _digest(word), is_account=FILE_ADMIN in access.accounts)
+            return Known(FILE_ADMIN, ADMIN, digest_of(word), is_account=FILE_ADMIN in access.accounts)
         if core.tokens or core.asks_tcp or core.asks_local or not access.is_empty:
             return None
         return Known(core.state.common.owner, ADMIN, is_account=False)  # where nobody asks, any is welcome
@@ -234,7 +239,7 @@ class Admission:
         # A password that was typed in the name's place stands nowhere.
         who = name if name in self.core.state.access.accounts else ""
         log.warning("a wrong %s from %s", f"password of {who}" if who else "token or name", session.address)
-        self._refused(session.address, _address(session), "AUTH", who or "", "wrong", who or "")
+        self.refused(session.address, counted_as(session), "AUTH", who or "", "wrong", who or "")
         if stranger.failures >= self.max_failures:
             session.closing = session.gateway is None  # whose other lines are not of whoever guessed
             return Refusal("too-many", f"{stranger.failures} wrong words came from your address")
@@ -243,7 +248,7 @@ class Admission:
 
     def too_fast(self, session: Session) -> Refusal | None:
         """Before anybody is known: why this line is one too many, if it is; then its connection ends."""
-        stranger, now = self._strangers.at(_address(session)), trio.current_time()
+        stranger, now = self._strangers.at(counted_as(session)), trio.current_time()
         if now - stranger.lines_from > 1:
             stranger.lines, stranger.lines_from = 0, now
         stranger.lines += 1
@@ -264,7 +269,7 @@ class Admission:
         """Whose token this word is, if it counts; one of the token file lets in under any name."""
         if matches(self.core.tokens, word.encode(errors="replace")):
             return Bearer(key_of(word.encode()))
-        return self._made_for_worker(self.core.state.access.by_digest.get(_digest(word), 0))
+        return self._made_for_worker(self.core.state.access.by_digest.get(digest_of(word), 0))
 
     def worker_key(self, name: str) -> Bearer | None:
         """Whose token a proof is meant to be of, if it counts."""
@@ -291,7 +296,7 @@ class Admission:
             why, who = f"the token is for workers called {bearer.token.worker}", name_of(bearer.token)
         else:
             return
-        self._refused(address, origin(address), "HELLO", name, why, who)
+        self.refused(address, origin(address), "HELLO", name, why, who)
         raise Refusal("denied", why)
 
     def worker_came(self, bearer: Bearer, name: str, address: str) -> None:
@@ -299,7 +304,7 @@ class Admission:
 
     def order_refused(self, name: str, address: str, run: str, why: str) -> None:
         """A worker did not take an order for ours, or for one that it carries out."""
-        self._refused(address, origin(address), "ORDER", run, why, name)
+        self.refused(address, origin(address), "ORDER", run, why, name)
 
     def _end_workers(self, keys: set[bytes]) -> None:
         """Ends the connections that these tokens let in; their runs have their lease."""
@@ -330,9 +335,9 @@ class Admission:
         ref = plain[0] if (plain := _PLAIN_REF.match(rest)) and verb.may_tell(plain[0]) else ""
         if session.rank < 0:
             why = f"{session.name_shown} has no account here; an admin may give it one: USER ADD NAME "
-            raise self._deny(session, f"{why}uid={session.uid}", ref)
+            raise self.deny(session, f"{why}uid={session.uid}", ref)
         needed = ROLES[verb.rank(rest)]
-        raise self._deny(session, f"this takes the role {needed}; you are {session.role}", ref)
+        raise self.deny(session, f"this takes the role {needed}; you are {session.role}", ref)
 
     def check_still(self, session: Session) -> None:
         """Raises Refusal where somebody was sent away while his line waited for a file, or a hash."""
@@ -341,7 +346,7 @@ class Admission:
 
     def only_looks(self, session: Session, order: Any) -> Refusal:
         """For an order that was let through as a look, or of somebody who was sent away meanwhile."""
-        return self._deny(session, f"this takes the role user; you are {session.role}", ref_of(order))
+        return self.deny(session, f"this takes the role user; you are {session.role}", ref_of(order))
 
     def own(self, order: Any, session: Session) -> Any:
         """An order as this session may give it; a task it adds is its own. Raises Refusal."""
@@ -361,7 +366,7 @@ class Admission:
                 order = keep_to_own(state, order, session.account)
             except Refusal as refusal:
                 why = f"{refusal.message}; that takes the role operator"
-                raise self._deny(session, why, ref_of(order)) from None
+                raise self.deny(session, why, ref_of(order)) from None
         return order
 
     def is_own(self, session: Session, spec: TaskSpec) -> bool:
@@ -385,7 +390,7 @@ class Admission:
     def _check_gives_away(self, session: Session, order: Any) -> None:
         if session.rank < ADMIN:
             needs = f"owner= takes the role admin; you are {session.role}"
-            raise self._deny(session, needs, ref_of(order))
+            raise self.deny(session, needs, ref_of(order))
 
     def _check_user(self, session: Session, order: Any) -> None:
         """Raises Refusal where somebody would run as another user, who may see and do what he may not."""
@@ -395,15 +400,15 @@ class Admission:
             user = (getattr(order, "words", None) or getattr(order, "record", None) or {}).get("user", "")
         if user and user != session.account:
             needs = f"user= with another name than yours takes the role operator; you are {session.role}"
-            raise self._deny(session, needs, ref_of(order))
+            raise self.deny(session, needs, ref_of(order))
 
-    def _deny(self, session: Session, why: str, ref: str) -> Refusal:
+    def deny(self, session: Session, why: str, ref: str) -> Refusal:
         verb = session.verb.usage.partition(" ")[0]
         who = session.account or session.name_shown
-        self._refused(session.address, _address(session), verb, ref, why, who)
+        self.refused(session.address, counted_as(session), verb, ref, why, who)
         return Refusal("denied", why)
 
-    def _refused(self, address: str, counted_as: str, verb: str, ref: str, why: str, who: str) -> None:
+    def refused(self, address: str, counted_as: str, verb: str, ref: str, why: str, who: str) -> None:
         stranger = self._strangers.at(counted_as)
         if self._strangers.may_be_noted(stranger):
             untold = stranger.take_untold()
@@ -433,27 +438,32 @@ class Admission:
 
     def act_as(self, asked: q.ActAs, session: Session) -> Reply:
         """AS."""
-        self._check_gateway(session)
+        self.check_gateway(session)
         session.is_session = True
         if asked.name:
             session.address = asked.address or session.address
             account = self.core.state.access.accounts.get(asked.name)
             if account is None or account.disabled:
                 why = f'no account "{escape(asked.name[:80])}" that may come in'
-                self._refused(session.address, _address(session), "AS", asked.name, why, "")
+                self.refused(session.address, counted_as(session), "AS", asked.name, why, "")
                 raise Refusal("denied", why)
+            login = self.core.state.access.logins.get(asked.login or 0)
+            is_over = login is None or login.user != account.name or login.expires_at <= self.core.now()
+            if asked.login and is_over:
+                raise Refusal("denied", f"the session {asked.login} is over")
             self._become(session, Known(account.name, RANK[account.role]))
+            session.login = asked.login or 0
         elif asked.address:
             session.address = asked.address
         else:
             self._be_itself(session)
         return self.whoami(session)
 
-    def _check_gateway(self, session: Session) -> None:
+    def check_gateway(self, session: Session) -> None:
         """Raises Refusal."""
         if not self._is_gateway(session):
             why = "this takes the role admin by right of the machine: the unix socket, or the token file"
-            raise self._deny(session, why, "")
+            raise self.deny(session, why, "")
 
     def _be_nobody(self, session: Session) -> None:
         if session.gateway is None:
@@ -461,7 +471,7 @@ class Admission:
             session.gateway = own
         session.address, session.account, session.name_shown = session.gateway.address, "", "nobody"
         session.rank, session.digest, session.until_at, session.told_as = -1, "", None, None
-        session.moving = None
+        session.login, session.moving = 0, None
 
     def _be_itself(self, session: Session) -> None:
         own: Gateway = session.gateway
@@ -484,10 +494,10 @@ class Admission:
             check_password(password)
             if question.name in self.core.state.access.accounts:
                 raise Refusal("exists", f'an account "{question.name}" exists already')
-            changes["password"] = await self._hashed(password)
-        order = o.SetAccount(question.name, changes, question.is_new, shown)
+            changes["password"] = await self.hashed(password)
+        order = o.SetAccount(question.name, changes, question.is_new, question.is_first, shown=shown)
         ends = changes.keys() & {"role", "disabled", "uid"} and not question.is_new
-        return self._change(order, session, lambda each: bool(ends) and each.account == question.name)
+        return self.change(order, session, lambda each: bool(ends) and each.account == question.name)
 
     async def set_password(self, question: q.SetPassword, session: Session) -> Reply:
         """USER PASSWORD: an admin's for anybody, everybody's for itself."""
@@ -500,41 +510,47 @@ class Admission:
         if not name:
             raise Refusal("syntax", "whose? USER PASSWORD NAME")
         if name != session.account and session.rank < ADMIN:
-            raise self._deny(session, "the password of others takes the role admin", "PASSWORD")
+            raise self.deny(session, "the password of others takes the role admin", "PASSWORD")
         if session.digest and session.rank < ADMIN:  # it may be for less than its account may, or for a day
-            raise self._deny(session, "a token takes the role admin for that; AUTH USER PASSWORD", "PASSWORD")
+            raise self.deny(session, "a token takes the role admin for that; AUTH USER PASSWORD", "PASSWORD")
         if name not in accounts:
             raise Refusal("not-found", "no such account")  # perhaps its name is a password
         shown = "" if password else make_password()
         check_password(password or shown)
-        order = o.SetAccount(name, {"password": await self._hashed(password or shown)}, shown=shown)
-        return self._change(order, session, lambda each: each.account == name)
+        order = o.SetAccount(name, {"password": await self.hashed(password or shown)}, shown=shown)
+        return self.change(order, session, lambda each: each.account == name)
 
-    async def _hashed(self, password: str) -> str:
+    async def hashed(self, password: str) -> str:
         return await trio.to_thread.run_sync(hash_password, password, limiter=self._comparing)
 
     def remove_user(self, order: o.RemoveAccount, session: Session) -> Reply:
-        return self._change(order, session, lambda each: each.account == order.name)
+        return self.change(order, session, lambda each: each.account == order.name)
 
     def add_token(self, asked: q.AddToken, session: Session) -> Reply:
         word = new_token()
         order = o.AddToken(
-            _digest(word), word, asked.name, asked.role, asked.user, asked.worker, asked.expires_at
+            digest_of(word), word, asked.name, asked.role, asked.user, asked.worker, asked.expires_at
         )
-        return self._change(order, session)
+        return self.change(order, session)
 
     def revoke_token(self, order: o.RevokeToken, session: Session) -> Reply:
         token = self.core.state.access.tokens.get(order.token)
-        reply = self._change(order, session, lambda each: token is not None and each.digest == token.digest)
+        reply = self.change(order, session, lambda each: token is not None and each.digest == token.digest)
         if token:
             self._end_workers({bytes.fromhex(token.digest)})
         return reply
 
-    def _change(
-        self, order: Any, session: Session, ends: Callable[[Session], bool] = lambda _: False
+    def change(
+        self,
+        order: Any,
+        session: Session,
+        ends: Callable[[Session], bool] = lambda _: False,
+        who: str | None = None,
     ) -> Reply:
-        self.check_still(session)
-        reply = self.core.submit(order, session.who).reply
+        """Whatever concerns who may come in; `who`: by somebody else's right than the session's."""
+        if who is None:
+            self.check_still(session)
+        reply = self.core.submit(order, who or session.who).reply
         assert reply
         for each in self._sessions:
             each.is_doubted, each.told_as = True, None
@@ -567,10 +583,10 @@ class Admission:
             session.closing = True
 
 
-def _digest(word: str) -> str:
+def digest_of(word: str) -> str:
     return hashlib.sha256(word.encode(errors="replace")).hexdigest()
 
 
-def _address(session: Session) -> str:
+def counted_as(session: Session) -> str:
     """Whom a wrong word is counted against."""
     return f"uid={session.uid}" if session.uid >= 0 else origin(session.address)

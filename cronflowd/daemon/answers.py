@@ -52,6 +52,7 @@ from .bulk import in_turns
 from .core import Core
 from .feeds import LogHub, WatchHub
 from .files import Files
+from .logins import Logins
 from .past import Past
 
 log = logging.getLogger("cronflowd.answers")
@@ -85,6 +86,7 @@ class Answers:
         self.hub, self.logs = WatchHub(core), LogHub(core)
         self.doors: list[Door] = []
         self.admission = core.admission
+        self.logins = Logins(core.admission)
 
     @property
     def gate(self) -> Gate:
@@ -201,6 +203,10 @@ class Answers:
             return accounts.list_users(self.core.state.access)
         if isinstance(question, o.RemoveAccount):
             return self.admission.remove_user(question, session)
+        if isinstance(question, q.Forgot):
+            return self.logins.offer_reset(question, session)
+        if isinstance(question, q.Reset):
+            return self.logins.reset(question, session)
         change = self.admission.set_user if isinstance(question, q.SetUser) else self.admission.set_password
         return change(question, session)
 
@@ -209,6 +215,11 @@ class Answers:
             return accounts.list_tokens(self.core.state.access)
         change = self.admission.add_token if isinstance(question, q.AddToken) else self.admission.revoke_token
         return change(question, session)
+
+    def _login(self, question: Any, session: Session) -> Reply:
+        if isinstance(question, q.ListLogins):
+            return accounts.list_logins(self.core.state.access, question.user, self.core.now())
+        return self.logins.change(question, session)
 
     async def _secret(self, question: Any, session: Session) -> Reply:
         if isinstance(question, q.ListSecrets):

@@ -31,6 +31,8 @@ AnyFact = TypeVar("AnyFact", bound=f.Fact)
 MAX_ACCOUNTS = 10_000
 MAX_TOKENS = 10_000
 MAX_SECRETS = 10_000
+MAX_LOGINS = 10_000
+MAX_LOGINS_EACH = 100  # of one account: its oldest ends where another one begins
 
 
 class Vault(Protocol):
@@ -68,7 +70,11 @@ class Access:
     by_digest: dict[str, int] = Factory(dict)  # tokens, by the SHA-256 of the word
     by_key: dict[str, int] = Factory(dict)  # and by which of them a proof is meant to be of
     by_uid: dict[int, str] = Factory(dict)
+    logins: dict[int, af.LoginSet] = Factory(dict)
+    by_family: dict[str, int] = Factory(dict)  # those, by the digest of the half that stays
+    resets: dict[str, af.ResetOffered] = Factory(dict)  # by account
     next_token: int = 1
+    next_login: int = 1
     vault: Vault = field(factory=NoVault, eq=False)
 
     def given(self, names: Iterable[str], before: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
@@ -101,6 +107,18 @@ class Access:
         if any(not each.user and name_of(each) == name for each in self.tokens.values()):
             raise Refusal("exists", f'a token is called "{name}" already')
 
+    def find_account(self, word: str) -> af.AccountSet | None:
+        """By its name; or by its address for mail, where that is of one account only."""
+        if "@" not in word:
+            return self.accounts.get(word)
+        found = self.mailed_at(word)
+        return found[0] if len(found) == 1 else None
+
+    def mailed_at(self, email: str) -> list[af.AccountSet]:
+        """The accounts of an address for mail."""
+        email = email.lower()
+        return [each for each in self.accounts.values() if each.email.lower() == email]
+
     @property
     def key_trouble(self) -> str:
         """Why secrets cannot be opened; empty if there are none, or they can. The first stands for all."""
@@ -129,6 +147,8 @@ class Access:
         """All of it as facts, for a checkpoint."""
         yield from self.accounts.values()
         yield from self.tokens.values()
+        yield from self.logins.values()
+        yield from self.resets.values()
         yield from self.secrets.values()
 
 
@@ -152,8 +172,11 @@ def _unsigned(fact: AnyFact) -> AnyFact:
 
 def _account_set(state: Any, fact: af.AccountSet, at: datetime, seq: int) -> None:
     access: Access = state.access
-    if (old := access.accounts.get(fact.name)) and old.uid is not None:
-        access.by_uid.pop(old.uid, None)
+    if old := access.accounts.get(fact.name):
+        if old.uid is not None:
+            access.by_uid.pop(old.uid, None)
+        if (old.role, old.password) != (fact.role, fact.password) or fact.disabled:
+            _end_logins(access, fact.name)
     access.accounts[fact.name] = _unsigned(fact)
     if fact.uid is not None:
         access.by_uid[fact.uid] = fact.name
@@ -166,6 +189,27 @@ def _account_removed(state: Any, fact: af.AccountRemoved, at: datetime, seq: int
         access.by_uid.pop(old.uid, None)
     for token in [token.id for token in access.tokens.values() if token.user == fact.name]:
         _forget_token(access, token)
+    _end_logins(access, fact.name)
+
+
+def _end_logins(access: Access, user: str) -> None:
+    """Also what was offered to whoever would not know its password."""
+    for login in [each.id for each in access.logins.values() if each.user == user]:
+        _end_login(access, login)
+    access.resets.pop(user, None)
+
+
+def _end_login(access: Access, login: int) -> None:
+    del access.by_family[access.logins.pop(login).family]
+
+
+def _login_set(state: Any, fact: af.LoginSet, at: datetime, seq: int) -> None:
+    access: Access = state.access
+    for login in fact.over:
+        _end_login(access, login)
+    access.logins[fact.id] = msgspec.structs.replace(fact, over=[], who=None)
+    access.by_family[fact.family] = fact.id
+    access.next_login = max(access.next_login, fact.id + 1)
 
 
 def _token_added(state: Any, fact: af.TokenAdded, at: datetime, seq: int) -> None:
@@ -194,6 +238,9 @@ APPLY: dict[type[f.Fact], Callable[[Any, Any, datetime, int], None]] = {
     af.AccountRemoved: _account_removed,
     af.TokenAdded: _token_added,
     af.TokenRevoked: lambda state, fact, at, seq: _forget_token(state.access, fact.id),
+    af.LoginSet: _login_set,
+    af.LoginEnded: lambda state, fact, at, seq: _end_login(state.access, fact.id),
+    af.ResetOffered: lambda state, fact, at, seq: state.access.resets.update({fact.name: _unsigned(fact)}),
     af.SecretPut: lambda state, fact, at, seq: state.access.secrets.update({fact.name: _unsigned(fact)}),
     af.SecretRemoved: lambda state, fact, at, seq: state.access.secrets.pop(fact.name),
     af.SignedIn: _signed_in,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar
 
+import msgspec
+
 from .facts import Fact
 
 
@@ -25,6 +27,7 @@ class AccountSet(Fact):
     disabled: bool = False
     seen_at: datetime | None = None  # in a checkpoint: when it came in last
     who: str | None = None
+    desc: str = ""  # its name for people
 
 
 class AccountRemoved(Fact):
@@ -56,6 +59,43 @@ class TokenRevoked(Fact):
 
     urgent: ClassVar[bool] = False
     id: int
+    who: str | None = None
+
+
+class LoginSet(Fact):
+    """Somebody stays signed in, until it expires or ends; the same again with each token that follows.
+
+    A token is of two halves. By the first, which stays, one that was used up is told from a guess.
+    """
+
+    urgent: ClassVar[bool] = False
+    id: int
+    user: str
+    family: str  # SHA-256 of the half that stays, as hexadecimal digits
+    digest: str  # and of the half that counts now
+    created_at: datetime
+    expires_at: datetime
+    address: str = ""  # from where
+    renewed_at: datetime | None = None
+    over: list[int] = msgspec.field(default_factory=list)  # these have expired, or are too many
+    who: str | None = None
+
+
+class LoginEnded(Fact):
+    """None of its tokens counts any more."""
+
+    urgent: ClassVar[bool] = False
+    id: int
+    who: str | None = None
+
+
+class ResetOffered(Fact):
+    """Who shows a word may give an account another password, once; it takes the place of the one before."""
+
+    urgent: ClassVar[bool] = False
+    name: str
+    digest: str
+    expires_at: datetime
     who: str | None = None
 
 

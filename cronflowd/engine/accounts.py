@@ -19,7 +19,17 @@ from ..base.text import escape
 from ..tasks.task import Task, TaskSpec
 from . import access_facts as af
 from . import orders as o
-from .access import FILE_ADMIN, MAX_ACCOUNTS, MAX_SECRETS, MAX_TOKENS, RANK, WORKER, Access
+from .access import (
+    FILE_ADMIN,
+    MAX_ACCOUNTS,
+    MAX_LOGINS,
+    MAX_LOGINS_EACH,
+    MAX_SECRETS,
+    MAX_TOKENS,
+    RANK,
+    WORKER,
+    Access,
+)
 from .definitions import finish
 from .flows import find_flow_run, members_of
 from .rules import Decision, Limits, Rule, Rules
@@ -35,12 +45,15 @@ def _set_account(state: State, order: o.SetAccount, now: datetime, limits: Limit
         raise Refusal("exists", f'an account "{order.name}" exists already')
     if not order.is_new and old is None:
         raise _no_account(order.name)
+    if order.is_first and access.accounts:
+        raise Refusal("exists", "there is an account already, so this is not the first")
+    if order.reset:
+        check_offered(access, order.name, order.reset, now)
     if order.is_new:
         access.check_free(order.name)
     if old is None and len(access.accounts) >= MAX_ACCOUNTS:
         raise Refusal("limit", f"there are {MAX_ACCOUNTS} accounts already, which is the limit")
-    if (uid := order.changes.get("uid")) is not None and access.by_uid.get(uid, order.name) != order.name:
-        raise Refusal("exists", f'the uid {uid} is that of "{access.by_uid[uid]}" already')
+    _check_unshared(access, order)
     base = old or af.AccountSet(order.name, "user", now)
     new = msgspec.structs.replace(base, **order.changes)
     if old and (new.disabled or new.role != "admin"):
@@ -49,6 +62,16 @@ def _set_account(state: State, order: o.SetAccount, now: datetime, limits: Limit
     if order.shown:
         reply = Reply(order.name, {"account": order.name}, ("key", "value"), [("password", order.shown)])
     return Decision([new] if new != old else [], reply)
+
+
+def _check_unshared(access: Access, order: o.SetAccount) -> None:
+    """Raises Refusal where what tells whose an account is would be that of two."""
+    uid, email = order.changes.get("uid"), order.changes.get("email")
+    if uid is not None and access.by_uid.get(uid, order.name) != order.name:
+        raise Refusal("exists", f'the uid {uid} is that of "{access.by_uid[uid]}" already')
+    for other in access.mailed_at(email) if email else ():
+        if other.name != order.name:
+            raise Refusal("exists", f'the address {email} is that of "{other.name}" already')
 
 
 def _remove_account(state: State, order: o.RemoveAccount, now: datetime, limits: Limits) -> Decision:
@@ -108,6 +131,57 @@ def _revoke_token(state: State, order: o.RevokeToken, now: datetime, limits: Lim
     return Decision([af.TokenRevoked(order.token)], reply)
 
 
+def _begin_login(state: State, order: o.BeginLogin, now: datetime, limits: Limits) -> Decision:
+    access = state.access
+    account = access.accounts.get(order.name)
+    if account is None or account.disabled:
+        raise _no_account(order.name)
+    over = [each.id for each in access.logins.values() if each.expires_at <= now]
+    if len(access.logins) - len(over) >= MAX_LOGINS:
+        raise Refusal("limit", f"there are {MAX_LOGINS} sessions already, which is the limit")
+    own = [each for each in access.logins.values() if each.user == order.name and each.expires_at > now]
+    if len(own) >= MAX_LOGINS_EACH:
+        over.append(min(own, key=lambda each: each.renewed_at or each.created_at).id)
+    fact = af.LoginSet(
+        access.next_login, order.name, order.family, order.digest, now, order.expires_at, order.address,
+        over=over,
+    )  # fmt: skip
+    reply = Reply(str(fact.id), {"id": fact.id}, ("key", "value"), [("token", order.shown)])
+    return Decision([fact], reply)
+
+
+def _renew_login(state: State, order: o.RenewLogin, now: datetime, limits: Limits) -> Decision:
+    old = state.access.logins[order.login]
+    role = state.access.accounts[old.user].role
+    expires_at = now + (old.expires_at - (old.renewed_at or old.created_at))
+    fact = msgspec.structs.replace(
+        old, digest=order.digest, expires_at=expires_at, renewed_at=now, address=order.address
+    )
+    values = {"id": old.id, "name": old.user, "role": role}
+    reply = Reply(f"{old.id} {old.user} role={role}", values, ("key", "value"), [("token", order.shown)])
+    return Decision([fact], reply)
+
+
+def _end_login(state: State, order: o.EndLogin, now: datetime, limits: Limits) -> Decision:
+    if order.token not in state.access.logins:
+        raise Refusal("not-found", f"no session {order.token}")
+    reply = Reply(f"{order.token} ended", {"id": order.token, "ended": True})
+    return Decision([af.LoginEnded(order.token)], reply)
+
+
+def _offer_reset(state: State, order: o.OfferReset, now: datetime, limits: Limits) -> Decision:
+    rows = [("token", order.shown), ("email", state.access.accounts[order.name].email or None)]
+    reply = Reply(order.name, {"account": order.name}, ("key", "value"), rows)
+    return Decision([af.ResetOffered(order.name, order.digest, order.expires_at)], reply)
+
+
+def check_offered(access: Access, name: str, digest: str, now: datetime) -> None:
+    """Raises Refusal unless this is the word that was offered for it, and it counts yet."""
+    offered = access.resets.get(name)
+    if offered is None or offered.digest != digest or offered.expires_at <= now:
+        raise Refusal("denied", "the word is not the right one, was used, or has expired")
+
+
 def _put_secret(state: State, order: o.PutSecret, now: datetime, limits: Limits) -> Decision:
     known = state.access.secrets
     if order.name not in known and len(known) >= MAX_SECRETS:
@@ -140,6 +214,10 @@ ACCESS: Rules = {
     o.RemoveAccount: Rule(_remove_account, "USER"),
     o.AddToken: Rule(_add_token, "TOKEN"),
     o.RevokeToken: Rule(_revoke_token, "TOKEN"),
+    o.BeginLogin: Rule(_begin_login, "SESSION"),
+    o.RenewLogin: Rule(_renew_login),
+    o.EndLogin: Rule(_end_login, "SESSION"),
+    o.OfferReset: Rule(_offer_reset, "USER"),
     o.PutSecret: Rule(_put_secret, "SECRET"),
     o.RemoveSecret: Rule(_remove_secret, "SECRET"),
     o.SignIn: Rule(_sign_in),

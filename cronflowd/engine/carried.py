@@ -117,7 +117,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
         list(state.saved), dict(state.totals),
         state.last_step_s, state.last_step_at, state.beats.from_at, state.decided_upto_at,
         state.jumped_upto_at, state.jumped_by_s if state.jumped_upto_at else None, dict(state.leaving),
-        state.flows.next_number, state.access.next_token,
+        state.flows.next_number, state.access.next_token, state.access.next_login,
     )  # fmt: skip
     yield from state.access.carry()
     yield from (f.TemplateSet(name, words) for name, words in state.templates.items())
@@ -158,7 +158,7 @@ def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) 
     state.beats.give_grace(fact.beats_from_at or state.beats.from_at)
     state.decided_upto_at = fact.decided_upto_at or at
     state.jumped_upto_at, state.jumped_by_s = fact.jumped_upto_at, fact.jumped_by_s or 0.0
-    state.access.next_token = fact.next_token
+    state.access.next_token, state.access.next_login = fact.next_token, fact.next_login
     for task_id, why in fact.leaving.items():
         state.leave(task_id, why)
     state.flows.next_number = fact.next_flow

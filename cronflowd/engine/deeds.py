@@ -52,6 +52,7 @@ _VERBS: dict[type[Fact], tuple[str, str]] = {
     f.FlowStarted: ("FLOW", "name"), f.FlowRetried: ("FLOW", "flow"), f.FlowStopping: ("FLOW", "flow"),
     af.AccountSet: ("USER", "name"), af.AccountRemoved: ("USER", "name"),
     af.TokenAdded: ("TOKEN", "id"), af.TokenRevoked: ("TOKEN", "id"),
+    af.LoginSet: ("SESSION", "id"), af.LoginEnded: ("SESSION", "id"), af.ResetOffered: ("USER", "name"),
     af.SecretPut: ("SECRET", "name"), af.SecretRemoved: ("SECRET", "name"),
 }  # fmt: skip
 

@@ -529,6 +529,7 @@ class StateCarried(Fact):
     leaving: dict[int, str] = msgspec.field(default_factory=dict)  # see `Tables`
     next_flow: int = 1
     next_token: int = 1
+    next_login: int = 1
 
 
 class TaskCarried(Fact):

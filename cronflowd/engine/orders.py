@@ -196,6 +196,8 @@ class SetAccount(Order):
     name: str
     changes: dict[str, Any]  # fields of AccountSet
     is_new: bool = False
+    is_first: bool = False  # only if there is none yet
+    reset: str = ""  # the digest of the word that was offered for it, and counts once
     shown: str = ""  # the password that was made, which its reply tells and nothing else
 
 
@@ -215,6 +217,39 @@ class AddToken(Order):
 
 class RevokeToken(Order):
     token: int
+
+
+class BeginLogin(Order):
+    """SESSION ADD."""
+
+    name: str
+    family: str
+    digest: str
+    shown: str  # the token, for the reply
+    expires_at: datetime
+    address: str
+
+
+class RenewLogin(Order):
+    """SESSION RENEW, with the token that counts; it is told as no deed of anybody."""
+
+    login: int
+    digest: str
+    shown: str
+    address: str
+
+
+class EndLogin(Order):
+    token: int  # its id
+
+
+class OfferReset(Order):
+    """USER FORGOT."""
+
+    name: str
+    digest: str
+    shown: str
+    expires_at: datetime
 
 
 class PutSecret(Order):

@@ -99,7 +99,8 @@ def ref_of(order: Any) -> str:
 
 _ASKED_FOR = frozenset({
     f.RunQueued, f.RunStopping, f.EventEmitted, f.FlowStarted, f.FlowRetried, f.FlowStopping, af.AccountSet,
-    af.AccountRemoved, af.TokenAdded, af.TokenRevoked, af.SecretPut, af.SecretRemoved, af.Deed,
+    af.AccountRemoved, af.TokenAdded, af.TokenRevoked, af.SecretPut, af.SecretRemoved, af.LoginSet,
+    af.LoginEnded, af.ResetOffered, af.Deed,
 })  # fmt: skip
 
 Rules = dict[type, Rule]

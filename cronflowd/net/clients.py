@@ -85,6 +85,7 @@ class Session:
     is_script: bool = False  # it has sent what is no command of ours, all at once
     data: Any = None  # the core's own
     gateway: Any = None  # the same: who it is itself, while it speaks for others (AS)
+    login: int = 0  # by which they stay signed in, where it said so
     verb: Any = None  # the same: of the line that is executed
     moving: Any = None  # what IMPORT keeps of the lines before
     told_as: str | None = None  # `who`; None where it has to be found anew
@@ -115,15 +116,19 @@ class Session:
             self.told_as = self._identity()
         return self.told_as
 
+    @property
+    def where(self) -> str:
+        """A process is gone when somebody reads of it; the kernel says whose it was."""
+        return f"unix:{_user_name(self.uid)}" if self.uid >= 0 else self.address
+
     def _identity(self) -> str:
-        # A process is gone when somebody reads of it; the kernel says whose it was.
-        where = f"unix:{_user_name(self.uid)}" if self.uid >= 0 else self.address
+        where = self.where
         if self.account:
             return f"{self.account}@{where}"
-        if not self.name:
+        if not self.name and not self.gateway:
             return where
-        name = escape(self.name).replace('"', "'")[:MAX_NAME]
-        is_plain = _PLAIN_NAME.fullmatch(name) and not self.is_doubted
+        name = escape(self.name or "nobody").replace('"', "'")[:MAX_NAME]
+        is_plain = _PLAIN_NAME.fullmatch(name) and not (self.is_doubted or self.gateway)
         return f"{name}@{where}" if is_plain else f'"{name}"@{where}'
 
 

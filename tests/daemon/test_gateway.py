@@ -11,7 +11,12 @@ import trio
 import trio.testing
 
 from cronflowd.base.addresses import origin, parse_peer
+from cronflowd.base.replies import Reply
+from cronflowd.engine import access_facts as af
+from cronflowd.engine.access import MAX_LOGINS_EACH
 from cronflowd.engine.access_facts import Refused, SignedIn
+from cronflowd.engine.deeds import deed_of, rows_of
+from cronflowd.engine.encoding import encode
 from cronflowd.net.clients import Session
 from tests.lib.access_driver import House
 
@@ -41,6 +46,11 @@ async def a_house(data: Path, **settings: Any) -> House:
         await house.ask(root, line)
     house.facts.clear()
     return house
+
+
+def tokens_of(reply: Reply) -> str:
+    """The word that a reply shows once."""
+    return dict(reply.rows)["token"]  # type: ignore[arg-type]
 
 
 async def said(house: House, session: Session, *lines: str) -> list[str]:
@@ -220,3 +230,242 @@ def test_where_a_browser_is_is_counted_as_other_addresses_are() -> None:
     for text in ("", "here", "1.2.3", "1.2.3.4:x", ":80", "1.2.3.4:5:6"):
         with pytest.raises(ValueError, match="does not appear"):
             parse_peer(text)
+
+
+# --- who stays signed in ---
+
+
+def told(house: House) -> list[tuple[str, ...]]:
+    """What AUDIT tells of all that was journaled since."""
+    deeds = [deed_of(fact, house.clock.now()) for fact in house.facts]
+    return [row for deed in deeds if deed for row in rows_of(deed, "owner")]
+
+
+def test_each_token_of_a_session_counts_once_and_an_old_one_ends_it(tmp_path: Path) -> None:
+    """Of a thief and whom he stole from, one shows an old one sooner or later."""
+
+    async def renew() -> None:
+        house = await a_house(tmp_path)
+        gateway = house.session(address=ROOT)
+        await house.ask(gateway, "AS from=198.51.100.7")
+        first = tokens_of(await house.ask(gateway, "SESSION ADD ann ttl=1h"))
+        house.clock.move(house.clock.now() + timedelta(minutes=59))
+        renewed = await house.ask(gateway, f"SESSION RENEW {first}")
+        second = tokens_of(renewed)
+        assert renewed.text == "1 ann role=user"
+        house.clock.move(house.clock.now() + timedelta(minutes=59))
+        third = tokens_of(await house.ask(gateway, f"SESSION RENEW {second}"))
+        assert len({first, second, third}) == 3
+        assert await said(house, gateway, "AS ann session=1", "AS from=198.51.100.8") == [
+            "OK ann role=user", "OK nobody role=none",
+        ]  # fmt: skip
+        assert await said(
+            house, gateway, f"SESSION RENEW {first}", f"SESSION RENEW {third}", "AS ann session=1"
+        ) == [
+            "ERR denied a token of the session 1 was shown again; the session has ended",
+            "ERR denied the session is over, or there was none",
+            "ERR denied the session 1 is over",
+        ]
+        assert told(house) == [
+            ("ann", "198.51.100.7", "SESSION", "1", "ok"), ("ann", "198.51.100.8", "SESSION", "1", "denied"),
+            ("ann", "198.51.100.8", "SESSION", "1", "ok"), ("", "198.51.100.8", "SESSION", "RENEW", "denied"),
+        ]  # fmt: skip
+
+    trio.run(renew)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["USER SET ann role=viewer", "USER PASSWORD ann another-one", "USER SET ann disabled=yes",
+     "USER REMOVE ann", "SESSION END 1",],
+)  # fmt: skip
+def test_a_session_ends_with_what_let_it_in(line: str, tmp_path: Path) -> None:
+    """Or whoever has its token would come back with it."""
+
+    async def end() -> None:
+        house = await a_house(tmp_path)
+        gateway, live, root = house.session(address=ROOT), house.session(address=ROOT), house.session()
+        token = tokens_of(await house.ask(gateway, "SESSION ADD ann"))
+        for each in gateway, live:
+            await house.ask(each, "AS ann session=1")
+        await house.ask(live, "WATCH")
+        await house.ask(root, line)
+        assert (await house.says(gateway, "WHOAMI")).startswith("ERR auth-required ")
+        assert (live.closing, gateway.closing) == (True, False)
+        assert (await house.ask(root, "SESSION LIST")).text == "0"
+        assert (await house.says(gateway, f"SESSION RENEW {token}")).startswith("ERR denied ")
+        assert (await house.says(gateway, "AS ann session=1")).startswith("ERR denied ")
+
+    trio.run(end)
+
+
+def test_a_session_ends_for_who_has_it(tmp_path: Path) -> None:
+    """By its token, also an old one or one of which nothing else is known; by its id it is one's own."""
+
+    async def end() -> None:
+        house = await a_house(tmp_path)
+        gateway = house.session(address=ROOT)
+        await house.ask(gateway, "AS from=198.51.100.7")
+        token = tokens_of(await house.ask(gateway, "SESSION ADD ann"))
+        for name in "ann", "root", "eve":
+            await house.says(gateway, f"SESSION ADD {name}")
+        assert await said(
+            house, gateway, f"SESSION END {token}", f"SESSION END {token}", "AS ann", "SESSION END 3",
+            "SESSION END 2", "SESSION LIST user=ann", "SESSION LIST", "AS root", "SESSION END 2",
+            "SESSION END 3",
+        ) == [
+            "OK 1 ended", "ERR denied the session is over, or there was none", "OK ann role=user",
+            "ERR denied the session of others takes the role admin", "OK 2 ended", "OK 0", "OK 1",
+            "OK root role=admin", "ERR not-found no session 2", "OK 3 ended",
+        ]  # fmt: skip
+
+    trio.run(end)
+
+
+def test_no_more_sessions_are_kept_than_are_of_use(tmp_path: Path) -> None:
+    """Whoever signs in ten thousand times a day must not keep others from it."""
+
+    async def begin() -> None:
+        house = await a_house(tmp_path)
+        gateway, access = house.session(address=ROOT), house.state.access
+        for _ in range(MAX_LOGINS_EACH + 2):
+            await house.ask(gateway, "SESSION ADD ann")
+        assert min(access.logins) == 3
+        assert len(access.logins) == len(access.by_family) == MAX_LOGINS_EACH
+        house.clock.move(house.clock.now() + timedelta(days=7))
+        assert (await house.ask(gateway, "SESSION LIST")).text == "0"
+        assert await house.says(gateway, "AS ann session=3") == "ERR denied the session 3 is over"
+        await house.ask(gateway, "SESSION ADD root ttl=1h")
+        assert list(access.logins) == [MAX_LOGINS_EACH + 3]
+
+    trio.run(begin)
+
+
+def test_a_forgotten_password_is_set_once(tmp_path: Path) -> None:
+    """The word comes by mail, which others read as well."""
+
+    async def reset() -> None:
+        house = await a_house(tmp_path)
+        root, gateway = house.session(), house.session(address=ROOT)
+        await house.ask(root, "USER SET ann email=Ann@example.org")
+        await house.ask(gateway, "AS from=198.51.100.7")
+        await house.ask(gateway, "SESSION ADD ann")
+        before, late = (
+            await house.ask(gateway, "USER FORGOT ann"),
+            await house.ask(gateway, "USER FORGOT ann@EXAMPLE.org"),
+        )
+        assert list(late.rows)[1] == ("email", "Ann@example.org")
+        assert (late.text, await house.says(gateway, "USER FORGOT nobody@example.org")) == (
+            "ann", "ERR not-found no such account that may come in",
+        )  # fmt: skip
+        word = tokens_of(late)
+        wrong = "ERR denied the word is not the right one, was used, or has expired"
+        lines = f"USER RESET {tokens_of(before)} chosen-one", f"USER RESET {word} short"
+        assert await said(house, gateway, *lines) == [
+            wrong, "ERR bad-option a password has 8 to 256 characters",
+        ]  # fmt: skip
+        found: list[str] = []
+
+        async def race(number: int) -> None:
+            other = house.session(address=ROOT)
+            found.append(await house.says(other, f"USER RESET {word} chosen-one-{number}"))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(2):
+                nursery.start_soon(race, number)
+        assert sorted(found) == [wrong, "OK ann"]
+        assert (await house.ask(root, "SESSION LIST")).text == "0"
+        number = found.index("OK ann")
+        assert (await house.says(house.session(), f"AUTH ann chosen-one-{number}")) == "OK ann role=user"
+        again = tokens_of(await house.ask(gateway, "USER FORGOT ann"))
+        house.clock.move(house.clock.now() + timedelta(minutes=30))
+        assert await house.says(gateway, f"USER RESET {again}") == wrong
+
+    trio.run(reset, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_an_account_is_found_by_its_address_for_mail(tmp_path: Path) -> None:
+    """People know it better than a name; but it must be one account's, and guesses count for that one."""
+
+    async def find() -> None:
+        house = await a_house(tmp_path)
+        root = house.session()
+        assert await said(
+            house, root, "USER SET ann email=ann@example.org", "USER SET root email=ANN@example.org",
+            "USER ADD eve email=ann@Example.org password=correct-horse",
+        ) == [
+            "OK ann", 'ERR exists the address ANN@example.org is that of "ann" already',
+            'ERR exists the address ann@Example.org is that of "ann" already',
+        ]  # fmt: skip
+        assert await house.says(house.session(), "AUTH Ann@example.org correct-horse") == "OK ann role=user"
+        waits = []
+        for address, name in (
+            ("192.0.2.1:1", "ann"),
+            ("192.0.2.2:1", "ann@example.org"),
+            ("192.0.2.3:1", "ann"),
+        ):
+            began = trio.current_time()
+            assert (await house.says(house.session(address=address), f"AUTH {name} wrong")).startswith(
+                "ERR denied"
+            )
+            waits.append(trio.current_time() - began)
+        assert waits == [0.25, 0.5, 1.0]
+        # A journal of before may hold an address twice.
+        twice = af.AccountSet(
+            "eve", "user", house.clock.now(), "ann@example.org", password="hash of correct-horse"
+        )
+        house.state.apply(twice, house.clock.now(), 99)
+        assert (await house.says(house.session(), "AUTH ann@example.org correct-horse")).startswith(
+            "ERR denied"
+        )
+
+    trio.run(find, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_of_two_first_visits_one_makes_the_admin(tmp_path: Path) -> None:
+    """Both found no account, and each hashes its password meanwhile."""
+
+    async def visit() -> None:
+        house, found = House(tmp_path), []
+
+        async def one(name: str) -> None:
+            line = f"USER ADD {name} role=admin first=yes password=correct-horse"
+            found.append(await house.says(house.session(address=ROOT), line))
+
+        async with trio.open_nursery() as nursery:
+            for name in "ann", "eve":
+                nursery.start_soon(one, name)
+        assert sorted(text[:10].rstrip() for text in found) == [
+            "ERR exists",
+            f"OK {next(iter(house.state.access.accounts))}",
+        ]
+
+    trio.run(visit)
+
+
+def test_nothing_that_lets_in_is_journaled(tmp_path: Path) -> None:
+    """Backups hold the journal, and everybody reads AUDIT."""
+
+    async def look() -> None:
+        house = await a_house(tmp_path)
+        gateway = house.session(address=ROOT)
+        first = tokens_of(await house.ask(gateway, "SESSION ADD ann"))
+        second = tokens_of(await house.ask(gateway, f"SESSION RENEW {first}"))
+        word = tokens_of(await house.ask(gateway, "USER FORGOT ann"))
+        for line in (
+            f"SESSION RENEW {first}", f"SESSION END {second}", f"SESSION RENEW {second} x",
+            f"USER RESET {word} {word} x",
+            f"USER RESET {word} {word}", f"USER FORGOT {word}",
+        ):  # fmt: skip
+            for session in house.session("ann", "viewer"), gateway:
+                await house.says(session, line)
+        written = b"".join(encode(1, house.clock.now(), fact, False) for fact in house.facts).decode()
+        written = written.replace(f"hash of {word}", "")
+        assert not [
+            half
+            for each in (first, second, word)
+            for half in (each[:64], each[64:])
+            if half and half in written
+        ]
+
+    trio.run(look)

@@ -28,6 +28,11 @@ token = st.builds("TOKEN ADD user={} role={}".format, name, role) | st.one_of(
     st.just("TOKEN ADD worker=web*"),
     st.builds("TOKEN REVOKE {}".format, st.integers(1, 4)),
 )
+login = st.builds("SESSION ADD {} ttl={}".format, name, st.sampled_from(("1h", "7d"))) | st.one_of(
+    st.builds("SESSION END {}".format, st.integers(1, 4)),
+    st.builds("USER FORGOT {}".format, name),
+    st.builds("USER PASSWORD {} another-one".format, name),
+)  # fmt: skip
 tasks = st.builds("ADD name={} tags=t @on {} x".format, task, task) | st.one_of(
     st.builds("SET {} owner={}".format, task, name),
     st.builds("SET {} prio=high".format, task),
@@ -41,8 +46,10 @@ tasks = st.builds("ADD name={} tags=t @on {} x".format, task, task) | st.one_of(
     st.builds("ROLLBACK {} 1".format, task),
     st.builds("EMIT {}".format, task),
 )
-steps = st.lists(st.tuples(st.sampled_from((*NAMES, "root")), role, account | token | tasks), max_size=25)
-ASKED = ("USER LIST", "TOKEN LIST", "LIST", "LIST owner=ann", "GET a", "GET b", "HISTORY")
+steps = st.lists(
+    st.tuples(st.sampled_from((*NAMES, "root")), role, account | token | login | tasks), max_size=25
+)
+ASKED = ("USER LIST", "TOKEN LIST", "SESSION LIST", "LIST", "LIST owner=ann", "GET a", "GET b", "HISTORY")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -88,7 +95,9 @@ async def _check(said: list[tuple[str, str, str]], last: str) -> None:
         house = House(Path(directory))
         await house.ask(house.session(), "USER ADD root role=admin password=battery-staple")
         for who, as_role, line in said:
-            await house.says(house.session(who, as_role), line)
+            is_for_gateway = line.startswith(("SESSION", "USER FORGOT"))
+            by = house.session(address="unix:pid=9,uid=0") if is_for_gateway else house.session(who, as_role)
+            await house.says(by, line)
         restarted = again(house, Path(directory))
         assert restarted.carried() == house.carried()
         assert await answers(restarted) == await answers(house)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,9 @@ LINES: list[tuple[str, str]] = [
     ("USER PASSWORD ann other-one", "viewer"),
     ("TOKEN ADD user=ann", "admin"), ("TOKEN LIST", "viewer"), ("TOKEN REVOKE 1", "admin"),
     ("AUDIT", "viewer"),
+    ("SESSION ADD ann", GATEWAY), ("SESSION RENEW word1word2", GATEWAY), ("SESSION END 1", "viewer"),
+    ("SESSION END 2", "admin"), ("SESSION END word3word4", GATEWAY), ("SESSION LIST", "viewer"),
+    ("USER FORGOT ann", GATEWAY), ("USER RESET word5 other-one", GATEWAY),
     ("AS ann", GATEWAY), ("AS from=192.0.2.9", GATEWAY), ("AS", GATEWAY),
     # These may be said by anybody, of whom nothing is known.
     ("HELLO", NOBODY), ("FORMAT json", NOBODY), ("HELP", NOBODY), ("PING", NOBODY), ("QUIT", NOBODY),
@@ -101,6 +105,8 @@ async def a_house(data: Path) -> AsyncIterator[House]:
     await house.ask(bob, "ADD name=gone @daily x")
     for session, ref in (ann, "hers"), (bob, "his"), (bob, "gone"):
         await house.ask(session, f"RUN {ref}")
+    for line in "SESSION ADD ann", "SESSION ADD bob", "USER FORGOT bob":
+        await house.ask(house.session(address=_UNIX[GATEWAY]), line)
     house.state.apply(RunSent(3, 1, "w1"), house.clock.now(), house.core.last_seq)
     await house.ask(bob, "REMOVE gone force=yes")
     await house.ask(ann, "PAUSE hers")
@@ -113,6 +119,8 @@ async def a_house(data: Path) -> AsyncIterator[House]:
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hash takes its time, and so does the wait for a wrong word; that is another test's subject."""
     monkeypatch.setattr("cronflowd.daemon.access.hash_password", lambda password: f"hash of {password}")
+    words = map("word{}".format, count(1))
+    monkeypatch.setattr("cronflowd.daemon.logins.new_token", lambda: next(words))
     monkeypatch.setattr(
         "cronflowd.daemon.access.is_password", lambda hashed, offered: hashed == f"hash of {offered}"
     )

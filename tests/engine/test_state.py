@@ -34,6 +34,8 @@ EXPECTED = f.ExpectationSet("b", "1m", 9.0, "", "", None, "new", LATER)
 BAD = Failure(NOW, 9, "failed", NOW, LATER, 7, "to a@x: no server")
 NOT_TOLD = f.NoticeFailed("email a@x", 7, "notify_7", BAD, 1)
 ANN = af.AccountSet("ann", "user", NOW, uid=7)
+LOGIN = af.LoginSet(3, "ann", "family", "digest", NOW, LATER, "here")
+RESET = af.ResetOffered("ann", "digest", LATER)
 KEY = af.TokenAdded(3, "digest", "user", NOW, user="ann")
 FLOWING = f.FlowStarted(3, 1, "a", [1])
 FLOW_FAILED = f.FlowEnded(3, "failed")
@@ -232,6 +234,24 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
         "access.next_token",
         4,
     ),
+    ([ANN], replace(ANN, desc="Ann Other"), "access.accounts['ann'].desc", "Ann Other"),
+    ([ANN], LOGIN, "access.next_login", 4),
+    (
+        [LOGIN],
+        f.StateCarried(5, 6, False, None, "", "UTC", [], {}, next_login=4),
+        "access.next_login",
+        4,
+    ),
+    ([LOGIN], replace(LOGIN, digest="next", renewed_at=LATER), "access.logins[3].digest", "next"),
+    ([LOGIN], replace(LOGIN, id=4, family="other", over=[3]), "access.by_family", {"other": 4}),
+    ([LOGIN], af.LoginEnded(3), "access.by_family", {}),
+    ([ANN, LOGIN], replace(ANN, role="viewer"), "access.logins", {}),
+    ([ANN, LOGIN], replace(ANN, password="another"), "access.logins", {}),
+    ([ANN, LOGIN], replace(ANN, disabled=True), "access.logins", {}),
+    ([ANN, LOGIN], replace(ANN, desc="Ann"), "access.logins", {3: LOGIN}),
+    ([ANN, LOGIN], af.AccountRemoved("ann"), "access.by_family", {}),
+    ([ANN], RESET, "access.resets", {"ann": RESET}),
+    ([ANN, RESET], replace(ANN, password="another"), "access.resets", {}),
     ([], af.SecretPut("s", "sealed", NOW), "access.secrets['s'].sealed", "sealed"),
     ([af.SecretPut("s", "sealed", NOW)], af.SecretRemoved("s"), "access.secrets", {}),
     ([ANN, KEY], af.SignedIn("ann", "user", "here", 3), "access.accounts['ann'].seen_at", NOW),

@@ -424,8 +424,9 @@ def play(lines: list[str], data: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     monkeypatch.setattr(trio.to_thread, "run_sync", _run_here)
     # What is different each time, and takes time for its own sake.
     made = count(1)
-    monkeypatch.setattr("cronflowd.daemon.access.new_token", lambda: f"{next(made):064x}")
-    monkeypatch.setattr("cronflowd.daemon.access.make_password", lambda: f"made-{next(made):04d}")
+    for module in "access", "logins":
+        monkeypatch.setattr(f"cronflowd.daemon.{module}.new_token", lambda: f"{next(made):064x}")
+        monkeypatch.setattr(f"cronflowd.daemon.{module}.make_password", lambda: f"made-{next(made):04d}")
     monkeypatch.setattr("cronflowd.daemon.strangers.FIRST_WAIT_S", 0.0)
     monkeypatch.setattr("cronflowd.host.passwords._hasher", lambda: PasswordHasher(1, 8, 1))
     return trio.run(play_lines, lines, data)

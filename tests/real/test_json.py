@@ -77,6 +77,7 @@ SAID: dict[str, list[str]] = {
     "BACKUP": ["BACKUP"],
     "WHOAMI": ["WHOAMI"],
     "AS": ["AS ann"],
+    "SESSION": ["SESSION LIST"],
     "USER": [
         "USER ADD ann role=user password=correct-horse",
         "USER SET ann email=ann@example.org",
