@@ -50,7 +50,7 @@ from ..tasks.task import Outcome
 from . import crontab_orders
 from .bulk import in_turns
 from .core import Core
-from .feeds import LogHub, WatchHub
+from .feeds import LogHub, Watcher, WatchHub
 from .files import Files
 from .past import Past
 
@@ -577,12 +577,18 @@ class Answers:
             feed.leave()
         return Reply(str(feed.count), {"rows": feed.count})
 
-    def _watch(self, question: q.Watch, session: Session) -> Reply:
+    def _watch(self, question: q.Watch, session: Session) -> Answer:
         task_id = None if question.ref is None else views.find(self.core.state, question.ref).id
         self._have_place()
-        session.data.append(self.hub.watch(session, question.kinds, task_id))
+        watcher = self.hub.watch(session, question.kinds, task_id, waits=question.since is not None)
+        session.data.append(watcher)
         session.is_session = session.is_live = True
-        return Reply("watching", {"watching": True})
+        reply = Reply("watching", {"watching": True, "seq": self.core.last_seq})
+        return self._watch_on(watcher, question.since, reply) if question.since else reply
+
+    async def _watch_on(self, watcher: Watcher, since: q.Since, reply: Reply) -> Reply:
+        await self.hub.go_on(watcher, since, self.data)
+        return reply
 
     def _have_place(self) -> None:
         """Refuses one more that watches."""

@@ -88,7 +88,7 @@ SAID: dict[str, list[str]] = {
     "AUDIT": ["AUDIT"],
     "REMOVE": ["REMOVE record", "REMOVE paris"],
     "CLEAR": ["CLEAR"],
-    "WATCH": ["WATCH tasks runs id=nobody", "WATCH", "QUIT"],
+    "WATCH": ["WATCH tasks runs id=nobody", "WATCH", "WATCH since=9999999", "QUIT"],
     "QUIT": ["QUIT"],
 }
 # Without a token asked for, and without zone data at that place, these are refused.
