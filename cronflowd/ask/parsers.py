@@ -428,6 +428,11 @@ def health(text: str, context: Context) -> q.AskHealth:
     return q.AskHealth(late.total_seconds() if late else LATE_S, MAX_WAITING if queue is None else queue)
 
 
+def metrics(text: str, context: Context) -> q.ShowMetrics:
+    name = g.one_or_none(g.split_words(text)[0], "name") or ""
+    return q.ShowMetrics(name.removeprefix("cronflowd_"))
+
+
 def describe(text: str, context: Context) -> q.DescribeSchedule:
     words, options = g.split_words(text, "tz")
     ref, schedule = g.ref_or_schedule(text, words)

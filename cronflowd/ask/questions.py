@@ -131,6 +131,11 @@ class ShowStats:
 
 
 @frozen
+class ShowMetrics:
+    name: str  # how those begin that are asked for
+
+
+@frozen
 class ListFailed:
     since_at: datetime | None  # of the end
 

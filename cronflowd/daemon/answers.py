@@ -21,7 +21,7 @@ import trio
 from msgspec.structs import replace
 
 from .. import __version__
-from ..ask import accounts, commands, flows, grammar, manual, overview, secrets, stats, views, why
+from ..ask import accounts, commands, flows, grammar, manual, metrics, overview, secrets, stats, views, why
 from ..ask import questions as q
 from ..ask.kept import Kept
 from ..ask.parsers import RUN_STATES
@@ -51,6 +51,7 @@ from . import crontab_orders
 from .bulk import in_turns
 from .core import Core
 from .feeds import LogHub, Watcher, WatchHub
+from .figures import figures
 from .files import Files
 from .past import Past
 
@@ -84,6 +85,7 @@ class Answers:
         self.files = Files(core, data)
         self.hub, self.logs = WatchHub(core), LogHub(core)
         self.doors: list[Door] = []
+        self._tally: metrics.Tally | None = None  # from the first METRICS on
         self.admission = core.admission
 
     @property
@@ -318,6 +320,14 @@ class Answers:
         count = core.state.count_own()
         known = views.status_rows(core.state, core.now())
         return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
+
+    def _metrics(self, question: q.ShowMetrics, session: Session) -> Reply:
+        core = self.core
+        if self._tally is None:
+            self._tally = metrics.Tally()
+            core.state.tally = self._tally.see
+        more = figures(core, self.doors, self.logs.count + len(self.hub.watchers))
+        return metrics.show_metrics(core.state, question, self._tally, more, core.now())
 
     def _clock(self, question: q.Alone, session: Session) -> Reply:
         core = self.core

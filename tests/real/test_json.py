@@ -51,6 +51,7 @@ SAID: dict[str, list[str]] = {
     "RESUME": ["RESUME all"],
     "STATUS": ["STATUS"],
     "CLOCK": ["CLOCK"],
+    "METRICS": ["METRICS tasks", "METRICS"],
     "WHY": ["WHY paris 2026-03-29T02:30", "WHY last", "WHY odd"],
     "NEXT": ['NEXT "* * * * * *" n=3', "NEXT paris n=400", "NEXT last"],
     "DEPS": ["DEPS last", "DEPS"],
