@@ -4,5 +4,5 @@ The one rule: it translates and decides nothing. All it knows it asks over the l
 keeps nothing that must outlive it.
 
 Read in this order: `line` (the way to the daemon), `envelope` (what answers look like), `guard` (what every
-request passes), `health`, `app` (puts it together), `serve` (the process).
+request passes), `identity` (who asks), `health`, `app` (puts it together), `serve` (the process).
 """
