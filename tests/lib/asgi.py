@@ -6,11 +6,12 @@ gateway's own connections.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlencode
 
 import orjson
@@ -19,8 +20,9 @@ from attrs import define, field, frozen
 
 from cronflowd.base.errors import Refusal
 from cronflowd.host.config import WebSettings
+from cronflowd.net.listeners import Connection
 from cronflowd.web.line import GATEWAY, Answer, Caller, Daemon, Row
-from tests.lib.harness import Wire, World, a_world
+from tests.lib.harness import World, a_world
 from tests.lib.waiting import PATIENCE_S
 
 
@@ -216,75 +218,22 @@ class Scripted(Daemon):
 
 
 class InMemory(Daemon):
-    """Speaks with a whole daemon of this process, by whose unix socket root has come."""
+    """Speaks with a whole daemon of this process, as its own user by the unix socket."""
 
-    def __init__(self, world: World, settings: WebSettings, uid: int = 0) -> None:
+    def __init__(self, world: World, settings: WebSettings) -> None:
         super().__init__(settings)
-        self.world, self._uid = world, uid
+        self.world = world
         self.dialled = 0
 
     async def _dial(self) -> trio.abc.Stream:
         self.dialled += 1
-        wire = _Local(f"unix:pid={self.dialled},uid={self._uid}")
-        self.world._connections.start_soon(self.world._serve_client, wire)
-        return _Stream(wire)
+        ours, theirs = socket.socketpair()
+        self.world._connections.start_soon(self.world._serve_client, Connection(theirs))
+        return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
 
     async def say(self, line: str, caller: Caller = GATEWAY) -> list[Row]:
         """Rows, for a test that sets the scene."""
         return (await self.ask(line, caller)).rows
-
-
-class _Local(Wire):
-    kind: ClassVar[str] = "unix"
-
-    def __init__(self, peer: str) -> None:
-        super().__init__(peer)
-        self.changed = trio.Event()
-
-    def send_now(self, data: bytes | memoryview) -> int:
-        sent = super().send_now(data)
-        self._tell_peer()
-        return sent
-
-    def _tell_peer(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self._tell_peer()
-
-    abort = close = shutdown
-
-
-class _Stream(trio.abc.Stream):
-    """The gateway's end of it."""
-
-    def __init__(self, wire: _Local) -> None:
-        self._wire = wire
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        if self._wire.is_over:
-            raise trio.BrokenResourceError
-        self._wire._to_server += data
-        self._wire._arrive()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while not (found := bytes(self._wire._to_peer)):
-            if self._wire.is_over:
-                return b""
-            await self._wire.changed.wait()
-        self._wire._to_peer.clear()
-        return found
-
-    async def aclose(self) -> None:
-        self._wire.leave()
-        await trio.lowlevel.checkpoint()
 
 
 @asynccontextmanager
@@ -298,4 +247,7 @@ async def a_door(
     settings = WebSettings(data=data, **told)
     async with a_world(data, daemon or {}) as world:
         line = InMemory(world, settings)
-        yield make_app(settings, line), line
+        try:
+            yield make_app(settings, line), line
+        finally:
+            await line.close_idle(0)
