@@ -31,6 +31,7 @@ from ..host.clock import wall_now
 from ..host.config import WebSettings
 from ..host.secrets import make_secret, new_token, read_secret
 from .envelope import Refused
+from .guard import SAFE
 from .line import Caller, account, bearer
 
 COOKIE = "cronflowd"
@@ -40,7 +41,6 @@ KEY_NAME = "web.key"
 MIN_KEY_BYTES = 32
 MAX_SHOWN_BYTES = 4096  # of what somebody shows
 ALGORITHM = "HS256"  # the one that is taken: what a token says of itself chooses nothing
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*){2}")
