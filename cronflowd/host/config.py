@@ -367,6 +367,12 @@ class WebSettings(HttpDoor, Mailing):
     tls_key: Path | None = setting(FILE, None, "its key, where the same file does not hold it")
     max_http: int = setting(NUMBER("1", "1000000"), "2000", "HTTP connections at a time")
     max_http_per_address: int = setting(NUMBER("1", "1000000"), "250", "of them from one other machine")
+    max_requests: int = setting(
+        NUMBER("1", "1000000"), "500", "requests a second of one address, and of one account"
+    )
+    max_sign_ins: int = setting(
+        NUMBER("1", "1000000"), "30", "passwords and new accounts a minute that come from one address"
+    )
     # Of the daemon that started it: a pipe that ends when it ends, and the sockets it has opened.
     leash: int = setting(NUMBER("0", "999999999"), "0", "", sources="flag")
     handed: tuple[int, ...] = setting(NUMBER("0", "999999999"), "none", "", sources="flag", many=True)

@@ -3,6 +3,6 @@
 The one rule: it translates and decides nothing. All it knows it asks over the line protocol, and it
 keeps nothing that must outlive it.
 
-Read in this order: `line` (the way to the daemon), `envelope` (what answers look like), `guard` (what every
-request passes), `health`, `app` (puts it together), `serve` (the process).
+Read in this order: `line` (the way to the daemon), `envelope` (what answers look like), `limits` and `guard`
+(what every request passes), `identity` (who asks), `health`, `app` (puts it together), `serve` (the process).
 """

@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 from ..base.errors import Refusal
 from ..host.config import WebSettings
 from . import envelope, health
+from .identity import make_identity
 from .line import Daemon, Unreachable
 
 HANDLERS: list[Any] = [health.healthz, health.readyz]
@@ -20,7 +21,7 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
     """All of it, ready to be served; `daemon` is its only source."""
     return Litestar(
         route_handlers=HANDLERS,
-        state=State({"daemon": daemon, "settings": settings}),
+        state=State({"daemon": daemon, "settings": settings, "identity": make_identity(settings)}),
         exception_handlers={
             Refusal: envelope.on_refusal,
             envelope.Refused: envelope.on_refused,

@@ -1,18 +1,25 @@
 """What every request passes before anybody handles it, and every answer after: plain ASGI.
 
 A name in `Host` that is none of ours is refused, since a page of another site can make a browser
-believe that its own name is our address (DNS rebinding). Bodies are bounded while they come.
+believe that its own name is our address (DNS rebinding). What a browser sends for a page of another site
+changes nothing, unless that site is one of --cors-origin; and even then no cookie goes with it.
+Bodies are bounded while they come.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..host.config import WebSettings
 from ..host.secrets import is_loopback
+from .limits import Limits
+from .line import origin_of
 
 MAX_BODY_BYTES = 1024 * 1024
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
@@ -30,6 +37,14 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 HSTS = "max-age=31536000"
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+PREFLIGHT = {
+    "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+    "access-control-allow-headers": "Authorization, Content-Type, If-Match, Idempotency-Key, Last-Event-ID",
+    "access-control-max-age": "600",
+}
+EXPOSED = "ETag, Location, Retry-After"  # headers that a page of another origin may read
+_CODES = {403: "denied", 413: "too-long", 421: "denied", 429: "too-many"}
 
 
 class TooLong(Exception):  # what it is about is the body
@@ -39,26 +54,33 @@ class TooLong(Exception):  # what it is about is the body
 class Guard:
     """Wraps the application."""
 
-    def __init__(self, app: ASGIApp, names: Iterable[str], addresses: Iterable[str], is_tls: bool) -> None:
+    def __init__(self, app: ASGIApp, settings: WebSettings, addresses: Iterable[str]) -> None:
         self._app = app
-        self._names = {name.lower() for name in (*names, *addresses, "localhost")}
+        self._names = {name.lower() for name in (*settings.http_name, *addresses, "localhost")}
+        self._own_names = {name.lower() for name in settings.http_name}
+        self._own_origins = {_origin(settings.http_url)} if settings.http_url else set()
+        self._others = set(map(_origin, settings.cors_origin))
+        self._limits = Limits(settings.max_requests, 2 * settings.max_requests)
         self._headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-        if is_tls:
+        if settings.tls_cert:
             self._headers.append((b"strict-transport-security", HSTS.encode()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind: str = scope["type"]
         if kind == "lifespan":
             return
-        if not self._is_ours(_header(scope, b"host")):
-            why = "the name in Host is none of this server's; --http-name tells it more"
-            await self._refuse(kind, send, 421, why)
+        headers = list(self._headers)
+        came_from = _header(scope, b"origin").lower()
+        if came_from in self._others:
+            headers += _pairs({"access-control-allow-origin": came_from, "vary": "Origin"})
+            if scope.get("method") == "OPTIONS" and _header(scope, b"access-control-request-method"):
+                await _answer(send, 204, [*headers, *_pairs(PREFLIGHT)])
+                return
+            headers += _pairs({"access-control-expose-headers": EXPOSED})
+        if refusal := self._why_not(kind, scope, came_from):
+            await self._refuse(kind, send, headers, *refusal)
             return
         left = MAX_BODY_BYTES
-        length = _header(scope, b"content-length")
-        if length.isdecimal() and int(length) > left:
-            await self._refuse(kind, send, 413, f"a body has at most {MAX_BODY_BYTES} bytes")
-            return
         has_begun = False
 
         async def receive_bounded() -> Any:
@@ -75,7 +97,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 has_begun = True
                 known = {name.lower() for name, _ in message["headers"]}
-                more = [(name, value) for name, value in self._headers if name not in known]
+                more = [(name, value) for name, value in headers if name not in known]
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
@@ -83,25 +105,80 @@ class Guard:
             await self._app(scope, receive_bounded, send_guarded)
         except TooLong:
             if not has_begun:
-                await self._refuse(kind, send, 413, f"a body has at most {MAX_BODY_BYTES} bytes")
+                await self._refuse(kind, send, headers, 413, _TOO_LONG)
+
+    def _why_not(
+        self, kind: str, scope: Scope, came_from: str
+    ) -> tuple[int, str, float] | tuple[int, str] | None:
+        """Status and words where a request goes no further; and when to come again."""
+        host = _header(scope, b"host").lower()
+        if not self._is_ours(host):
+            return 421, "the name in Host is none of this server's; --http-name tells it more"
+        is_order = kind == "websocket" or scope.get("method") not in SAFE
+        if is_order and not self._may_order(came_from, host, _header(scope, b"sec-fetch-site")):
+            return 403, "pages of another site may change nothing here; --cors-origin tells which may"
+        client = scope.get("client")
+        if client and (wait_s := self._limits.take(origin_of(client[0]))):
+            return 429, "too many requests from your address", wait_s
+        length = _header(scope, b"content-length")
+        if length.isdecimal() and int(length[:19]) > MAX_BODY_BYTES:
+            return 413, _TOO_LONG
+        return None
 
     def _is_ours(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
         if not match:
             return False
-        name = (match[1] or match[2]).lower()
+        name = match[1] or match[2]
         return name in self._names or bool(match[1]) or is_loopback(name) or _is_address(name)
 
-    async def _refuse(self, kind: str, send: Send, status: int, why: str) -> None:
+    def _may_order(self, came_from: str, host: str, site: str) -> bool:
+        """Whether it is no page of another site that has a browser ask."""
+        where = came_from.partition("://")[2]
+        if where == host or came_from in self._own_origins or came_from in self._others:
+            return True
+        # A form of our own pages says `null`, since they tell nobody where they are.
+        if came_from in ("", "null"):
+            return site in ("", "same-origin", "none")
+        match = _HOST.fullmatch(where)
+        return match is not None and match[2] in self._own_names  # a proxy may have said another Host
+
+    async def _refuse(
+        self,
+        kind: str,
+        send: Send,
+        headers: list[tuple[bytes, bytes]],
+        status: int,
+        why: str,
+        wait_s: float = 0,
+    ) -> None:
         if kind == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": why})
             return
-        code = {413: "too-long", 421: "denied"}[status]
-        body = f'{{"success":false,"error":{{"code":"{code}","message":"{why}"}}}}'.encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        headers += [*self._headers, (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        more = {"content-type": "application/json", "connection": "close"}
+        if wait_s:
+            more["retry-after"] = str(math.ceil(wait_s))
+        body = orjson.dumps({"success": False, "error": {"code": _CODES[status], "message": why}})
+        await _answer(send, status, [*headers, *_pairs(more)], body)
+
+
+_TOO_LONG = f"a body has at most {MAX_BODY_BYTES} bytes"
+
+
+async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
+    length = _pairs({"content-length": str(len(body))}) if status != 204 else []
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _pairs(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+def _origin(url: str) -> str:
+    """Of a page's address, as browsers tell it: without path, and without the port that is usual."""
+    scheme, _, rest = url.lower().partition("://")
+    return f"{scheme}://{rest.partition('/')[0].removesuffix({'http': ':80', 'https': ':443'}[scheme])}"
 
 
 def _header(scope: Scope, name: bytes) -> str:

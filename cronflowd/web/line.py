@@ -5,6 +5,9 @@ JSON. A connection belongs to one request at a time; the line before the request
 it speaks (`AS ann from=192.0.2.7`), so nothing of one request is left for the next. Where somebody
 shows an API token, the connection that has shown it to the daemon is his alone.
 
+Whoever shows a word that may be wrong is made to wait by the daemon if it is. He does so in places
+of his own, of which no address has many, so that those who have signed in already never wait for him.
+
 The daemon decides everything, also who may do what. One that cannot be reached is `Unreachable`.
 """
 
@@ -21,6 +24,7 @@ import orjson
 import trio
 from attrs import define, field, frozen
 
+from ..base.addresses import origin
 from ..base.errors import Refusal
 from ..host.config import WebSettings
 from ..host.setting import format_address
@@ -29,6 +33,8 @@ from ..host.tls import client_context
 CONNECT_S = 5.0
 REPLY_S = 30.0  # for all answers of one request
 MAX_CONNECTIONS = 32  # for requests; those that follow something have theirs besides
+MAX_KNOCKING, MAX_KNOCKING_EACH = 64, 8  # the same for words that may be wrong; those of one address
+MAX_WAITING_EACH = 32  # requests of one address that wait for such a place
 MAX_FOLLOWING = 256  # connections that carry WATCH or LOG follow
 IDLE_S = 60.0  # after which a connection that nobody used is closed; the daemon ends it after 300
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # of all rows of one answer: no request asks for more
@@ -45,11 +51,12 @@ class Unreachable(Exception):  # it is said of the daemon, and no fault of whoev
 class Caller:
     """For whom a line is said."""
 
-    words: tuple[bytes, ...] = ()  # said before it; none: for the gateway itself
+    words: tuple[bytes, ...]  # said before it
     key: bytes = b""  # not empty: said once, on connections that are kept for this caller
+    knocks: str = ""  # from where a word comes that may be wrong
 
 
-GATEWAY = Caller()
+GATEWAY = Caller((b"AS",))
 
 
 def account(name: str, address: str, session: int | None = None) -> Caller:
@@ -60,13 +67,13 @@ def account(name: str, address: str, session: int | None = None) -> Caller:
 
 def stranger(address: str) -> Caller:
     """Somebody who has shown nothing yet: AUTH comes first."""
-    return Caller((f"AS from={address}".encode(),))
+    return Caller((f"AS from={address}".encode(),), knocks=origin_of(address))
 
 
 def bearer(token: str, address: str) -> Caller:
     """Somebody with a token of TOKEN ADD."""
     words = (f"AS from={address}".encode(), b"AUTH " + token.encode())
-    return Caller(words, b" ".join(words))
+    return Caller(words, b" ".join(words), origin_of(address))
 
 
 @frozen
@@ -134,6 +141,8 @@ class Daemon:
         self._tokens = tokens  # each is tried: of a token file, or what the daemon gave its own gateway
         self._idle: dict[bytes, list[Connection]] = {}
         self._places = trio.CapacityLimiter(MAX_CONNECTIONS)
+        self._knocking = trio.CapacityLimiter(MAX_KNOCKING)
+        self._by_address: dict[str, trio.CapacityLimiter] = {}  # of those who knock
         self._following = trio.CapacityLimiter(MAX_FOLLOWING)
 
     @property
@@ -155,12 +164,13 @@ class Daemon:
         """
         said = [_encode(line) for line in lines]
         with trio.move_on_after(REPLY_S):
-            async with self._places, self._borrowed(caller) as connection:
+            async with self._place(caller), self._borrowed(caller) as connection:
                 words = () if caller.key else caller.words
                 answers = await connection.converse([*words, *said])
-                for answer in answers[: len(words)]:
-                    answer.check()
+                _check_known(answers[: len(words)])
                 return answers[len(words) :]
+        if caller.knocks:
+            raise Refusal("too-many", _TOO_MANY)
         raise Unreachable(f"{self.where}: no answer within {REPLY_S:g} s")
 
     @asynccontextmanager
@@ -171,10 +181,8 @@ class Daemon:
                 connection = await self._open(caller)
             try:
                 with _as_unreachable(self.where):
-                    words = () if caller.key else caller.words
-                    for word in words:
-                        (answer,) = await connection.converse([word])
-                        answer.check()
+                    for word in () if caller.key else caller.words:
+                        _check_known(await connection.converse([word]))
                     await connection.send([_encode(line)])
                     yield connection
             finally:
@@ -191,6 +199,23 @@ class Daemon:
                 self._idle.pop(key, None)
 
     # --- connections ---
+
+    @asynccontextmanager
+    async def _place(self, caller: Caller) -> AsyncIterator[None]:
+        """One of those that there are for such callers; raises Refusal."""
+        if not caller.knocks or (caller.key and self._idle.get(caller.key)):
+            async with self._places:
+                yield
+            return
+        of_address = self._by_address.setdefault(caller.knocks, trio.CapacityLimiter(MAX_KNOCKING_EACH))
+        if of_address.statistics().tasks_waiting >= MAX_WAITING_EACH:
+            raise Refusal("too-many", _TOO_MANY)
+        try:
+            async with of_address, self._knocking:
+                yield
+        finally:
+            if not of_address.borrowed_tokens and not of_address.statistics().tasks_waiting:
+                self._by_address.pop(caller.knocks, None)
 
     @asynccontextmanager
     async def _borrowed(self, caller: Caller) -> AsyncIterator[Connection]:
@@ -235,8 +260,7 @@ class Daemon:
                 break
         answer.check()
         if caller.key:
-            for answer in await connection.converse(caller.words):
-                answer.check()
+            _check_known(await connection.converse(caller.words))
 
     async def _dial(self) -> trio.abc.Stream:
         settings = self._settings
@@ -247,6 +271,24 @@ class Daemon:
             return stream
         context = client_context(settings.tls_ca, None, None)
         return trio.SSLStream(stream, context, server_hostname=settings.control[0], https_compatible=True)
+
+
+_TOO_MANY = "too many words from your address wait to be compared; try again later"
+
+
+def origin_of(host: str) -> str:
+    """What an address is counted as."""
+    return origin(format_address((host, 0)))
+
+
+def _check_known(answers: Sequence[Answer]) -> None:
+    """Raises Refusal where the daemon does not take somebody for whom he says he is, or any more."""
+    for answer in answers:
+        try:
+            answer.check()
+        except Refusal as refusal:
+            code = "auth-required" if refusal.code == "denied" else refusal.code
+            raise Refusal(code, refusal.message) from None
 
 
 def _is_quiet(stream: trio.abc.Stream) -> bool:

@@ -63,7 +63,7 @@ async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens
     if not settings.handed:
         await _check_doors(settings, sockets, daemon)
     tls = server_tls(settings.tls_cert, settings.tls_key, None).context if settings.tls_cert else None
-    app = Guard(make_app(settings, daemon), settings.http_name, _addresses(sockets), tls is not None)
+    app = Guard(make_app(settings, daemon), settings, _addresses(sockets))
     house = House(app, settings, tls)
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

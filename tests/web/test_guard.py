@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from cronflowd.host.config import WebSettings
+from cronflowd.web import limits
 from cronflowd.web.guard import MAX_BODY_BYTES, Guard
 
 
 async def answered(
-    host: str, body: bytes = b"", length: int | None = None, kind: str = "http", is_tls: bool = False
+    host: str,
+    body: bytes = b"",
+    length: int | None = None,
+    kind: str = "http",
+    method: str = "GET",
+    said: dict[str, str] | None = None,
+    **told: Any,
 ) -> list[dict[str, Any]]:
     """What leaves for one request whose application reads the body whole, and says how long it was."""
 
@@ -23,7 +32,7 @@ async def answered(
         await send({"type": "http.response.start", "status": 200, "headers": [(b"referrer-policy", b"x")]})
         await send({"type": "http.response.body", "body": b"%d" % size})
 
-    guard = Guard(app, ["cron.example.net"], ["192.0.2.1"], is_tls)
+    guard = Guard(app, WebSettings(http_name=("cron.example.net",), **told), ["192.0.2.1"])
     sent: list[dict[str, Any]] = []
     pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)] or [b""]
 
@@ -38,7 +47,9 @@ async def answered(
 
     headers = [(b"host", host.encode())]
     headers += [(b"content-length", str(length).encode())] if length is not None else []
-    await guard({"type": kind, "headers": headers}, receive, send)  # type: ignore[arg-type]
+    headers += [(name.encode(), value.encode()) for name, value in (said or {}).items()]
+    scope: Any = {"type": kind, "method": method, "headers": headers, "client": ("198.51.100.7", 9)}
+    await guard(scope, receive, send)  # type: ignore[arg-type]
     return sent
 
 
@@ -87,10 +98,109 @@ async def test_a_longer_body_is_refused_as_it_comes(length: int | None) -> None:
 
 async def test_headers_forbid_what_no_page_of_ours_needs() -> None:
     """A handler's own go before; HSTS only where it can be kept."""
-    plain, sealed = await answered("localhost"), await answered("localhost", is_tls=True)
+    plain, sealed = await answered("localhost"), await answered("localhost", tls_cert=Path("x"))
     policy = header(plain, b"content-security-policy") or b""
     assert b"unsafe" not in policy
     assert b"frame-ancestors 'none'" in policy
     assert header(plain, b"referrer-policy") == b"x"
     assert header(plain, b"strict-transport-security") is None
     assert header(sealed, b"strict-transport-security")
+
+
+# --- pages of other sites -----------------------------------------------------------------------
+
+OURS = "http://localhost:3000"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"origin": "http://evil.example"}, {"origin": "http://localhost:5173"}, {"origin": "http://192.0.2.1"},
+        {"origin": "http://evil.example/localhost:3000"}, {"origin": "null", "sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "http://x@localhost:3000"},
+        {"origin": "https://cron.example.net.evil.example"}, {"origin": "https://front.example.net:8443"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "websocket"])
+async def test_a_page_of_another_site_orders_nothing(method: str, said: dict[str, str]) -> None:
+    """The browser would send what it knows of us along, and reach what this machine alone can."""
+    kind = "websocket" if method == "websocket" else "http"
+    sent = await answered("localhost:3000", kind=kind, method=method, said=said)
+    assert sent[0].get("status", sent[0].get("code")) == (1008 if kind == "websocket" else 403)
+    assert header(sent, b"access-control-allow-origin") is None if kind == "http" else True
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {}, {"origin": OURS}, {"origin": "null"}, {"origin": "null", "sec-fetch-site": "same-origin"},
+        {"sec-fetch-site": "none"}, {"origin": "https://cron.example.net"}, {"origin": "https://a.example"},
+        {"origin": "https://Front.example.net", "sec-fetch-site": "cross-site"},
+    ],
+)  # fmt: skip
+async def test_our_own_pages_and_programs_order(said: dict[str, str]) -> None:
+    """Behind a proxy too, which may say its own idea of Host."""
+    told = {"http_url": "https://A.example:443/cron", "cors_origin": ("https://front.example.net",)}
+    sent = await answered("localhost:3000", method="POST", said=said, **told)
+    assert sent[0]["status"] == 200
+
+
+async def test_looking_needs_no_origin_and_gives_none_away() -> None:
+    """Without the header that lets it, no page of another site reads the answer."""
+    sent = await answered("localhost", said={"origin": "http://evil.example", "sec-fetch-site": "cross-site"})
+    assert (sent[0]["status"], header(sent, b"access-control-allow-origin")) == (200, None)
+
+
+async def test_an_origin_that_was_named_reads_and_orders_without_cookies() -> None:
+    """Its pages show a token; what the browser remembers of a person stays out."""
+    told = {"cors_origin": ("https://front.example.net",)}
+    said = {"origin": "https://front.example.net"}
+    asked = said | {"access-control-request-method": "PUT", "access-control-request-headers": "if-match"}
+    before = await answered("localhost", method="OPTIONS", said=asked, **told)
+    after = await answered("localhost", method="PUT", said=said, **told)
+    assert (before[0]["status"], after[0]["status"]) == (204, 200)
+    for sent in before, after:
+        assert header(sent, b"access-control-allow-origin") == b"https://front.example.net"
+        assert header(sent, b"vary") == b"Origin"
+        assert header(sent, b"access-control-allow-credentials") is None
+    assert b"If-Match" in (header(before, b"access-control-allow-headers") or b"")
+    assert b"ETag" in (header(after, b"access-control-expose-headers") or b"")
+    refused = await answered("localhost", method="OPTIONS", said=asked)
+    assert header(refused, b"access-control-allow-origin") is None
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+
+async def test_an_address_asks_so_often_and_no_other_waits_for_it(autojump_clock: object) -> None:
+    """A page that asks in a loop must not take what others need; and it is told when to come again."""
+    statuses: list[int] = []
+    waits: list[bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+            waits.extend(value for name, value in message["headers"] if name == b"retry-after")
+
+    guard: Any = Guard(app, WebSettings(max_requests=2), [])
+    scope = {"type": "http", "method": "GET", "headers": [(b"host", b"localhost")]}
+    for address in ("192.0.2.7",) * 5 + ("192.0.2.8", "2001:db8::1") + ("2001:db8::2",) * 4:
+        await guard(scope | {"client": (address, 1)}, None, send)
+    assert statuses == [200] * 4 + [429] + [200, 200] + [200] * 3 + [429]
+    assert waits == [b"1", b"1"]
+    await trio.sleep(1)
+    for _ in range(3):
+        await guard(scope | {"client": ("192.0.2.7", 1)}, None, send)
+    assert statuses[-3:] == [200, 200, 429]
+
+
+async def test_what_is_remembered_of_those_who_ask_is_bounded(autojump_clock: object) -> None:
+    """There are more addresses than memory."""
+    buckets = limits.Limits(1, 1)
+    for number in range(limits.MAX_KNOWN + 100):
+        assert buckets.take(str(number)) == 0
+    assert len(buckets._left) == limits.MAX_KNOWN
+    assert buckets.take(str(number)) == 1

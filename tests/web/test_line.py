@@ -9,6 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 import trio
+import trio.testing
 
 from cronflowd.base.errors import Refusal
 from cronflowd.host.config import WebSettings
@@ -144,7 +145,7 @@ async def test_a_daemon_that_does_not_answer_is_given_up(
         with pytest.raises(Unreachable, match="no answer"):
             await daemon.ask("WHY 1")
         await daemon.ask("PING")
-        assert server.said == [["FORMAT json", "WHY 1"], ["FORMAT json", "PING"]]
+        assert server.said == [["FORMAT json", "AS", "WHY 1"], ["FORMAT json", "AS", "PING"]]
 
 
 async def test_no_more_than_so_many_connections_are_opened(
@@ -183,3 +184,61 @@ async def test_what_is_followed_has_a_connection_of_its_own(tmp_path: Path) -> N
         async with daemon.follow("WATCH", account("ann", "x")) as connection:
             assert [await connection.read_row(), await connection.read_row()] == [{"ok": True}, {"seq": 1}]
         assert server.said == [["FORMAT json", "AS ann from=x", "WATCH"]]
+
+
+# --- words that may be wrong --------------------------------------------------------------------
+
+
+async def test_the_gateway_is_itself_again_after_it_spoke_for_others(tmp_path: Path) -> None:
+    """What it asks for itself would be asked by whoever came before, or by nobody."""
+    async with scripted(tmp_path) as (server, daemon):
+        await daemon.ask("PING", account("ann", "x"))
+        await daemon.ask("STATUS")
+        assert server.said == [["FORMAT json", "AS ann from=x", "PING", "AS", "STATUS"]]
+
+
+@pytest.mark.parametrize("caller", [account("ann", "192.0.2.7", 3), bearer("abc", "192.0.2.7")])
+async def test_who_is_not_taken_for_whom_he_says_signs_in_first(tmp_path: Path, caller: line.Caller) -> None:
+    """Which is something else than a right that he has not: 401, not 403."""
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers[caller.words[-1].decode()] = [{"ok": False, "code": "denied", "message": "over"}]
+        with pytest.raises(Refusal, match="over") as caught:
+            await daemon.ask("PING", caller)
+        assert caught.value.code == "auth-required"
+        with pytest.raises(Refusal, match="over") as caught:
+            async with daemon.follow("WATCH", caller):
+                pass
+        assert caught.value.code == "auth-required"
+
+
+async def test_whoever_waits_for_a_wrong_word_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are sent: the places of those who have signed in, and of other addresses, are theirs."""
+    monkeypatch.setattr(line, "MAX_CONNECTIONS", 1)
+    async with scripted(tmp_path) as (server, daemon), trio.open_nursery() as nursery:
+        server.answers["AUTH wrong"] = server.answers["AUTH ann wrong"] = []  # the daemon takes its time
+        for number in range(50):
+            nursery.start_soon(_be_refused, daemon, bearer("wrong", "192.0.2.7"), f"GET {number}")
+            nursery.start_soon(_be_refused, daemon, stranger("192.0.2.7"), "AUTH ann wrong")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.said) == line.MAX_KNOCKING_EACH
+        for other in account("bob", "192.0.2.7", 1), bearer("right", "192.0.2.8"), stranger("192.0.2.8"):
+            assert (await daemon.ask("PING", other)).status == {"ok": True}
+        nursery.cancel_scope.cancel()
+
+
+async def _be_refused(daemon: Daemon, caller: line.Caller, said: str) -> None:
+    with pytest.raises(Refusal, match="too many"):
+        await daemon.ask(said, caller)
+
+
+async def test_who_waits_too_long_to_be_compared_is_told_to_come_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is well: it is his own guesses that he waits for."""
+    monkeypatch.setattr(line, "REPLY_S", 0.05)
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers["AUTH ann wrong"] = []
+        await _be_refused(daemon, stranger("192.0.2.7"), "AUTH ann wrong")
+        assert not daemon._by_address

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email
 import json
 import socket
 import ssl
@@ -10,78 +9,27 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from email.message import EmailMessage
-from email.policy import default
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trustme
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
 from cronflowd.base.errors import Exit, Fatal
+from cronflowd.host import mail
 from cronflowd.host.config import WorkerSettings
-from cronflowd.worker.executors import email as mails
 from cronflowd.worker.executors import make_table
 from cronflowd.worker.executors.email import make_message
 from cronflowd.worker.executors.job import Ended, Job, Order
 from cronflowd.worker.executors.output import Output
+from tests.lib.mail_server import Box, smtp_server
 from tests.lib.waiting import PATIENCE_S, until
 
 AT = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 OPTIONS = {"type": "email", "task": "17", "name": "report", "fire": "17/2030-01-01T12:00:00Z"}
 TEXT = '{"subject": "Good morning", "text": "All is well."}'
-
-
-class Box:
-    """The server's memory, and its manners."""
-
-    def __init__(self) -> None:
-        self.mails: list[tuple[Any, EmailMessage]] = []
-        self.is_hanging = threading.Event()
-
-    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
-        if address.startswith("nobody"):
-            return "550 no such user"
-        if address.startswith("later"):
-            return "451 try again later"
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
-        if address.startswith("banned"):
-            return "550 go away"
-        envelope.mail_from = address
-        return "250 OK"
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        message = email.message_from_bytes(envelope.content, policy=default)
-        assert isinstance(message, EmailMessage)
-        if message["Subject"] == "too much":
-            return "552 mailbox full"
-        self.mails.append((envelope, message))
-        return "250 OK"
-
-
-class AnyPort(Controller):
-    """Says hello to itself on the port that the system chose, which the library does not look up."""
-
-    def _trigger_server(self) -> None:
-        self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
-
-
-@contextmanager
-def smtp_server(box: Box, **options: Any) -> Iterator[int]:
-    """Its port."""
-    controller = AnyPort(box, hostname="127.0.0.1", port=0, **options)
-    controller.start()
-    try:
-        yield controller.port
-    finally:
-        controller.stop()
 
 
 @pytest.fixture
@@ -236,7 +184,7 @@ async def test_a_server_that_says_nothing_meets_the_timeout() -> None:
 
 async def test_without_a_timeout_every_wait_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mail server that hangs must not hold a slot for ever."""
-    monkeypatch.setattr(mails, "WAIT_S", 0.1)
+    monkeypatch.setattr(mail, "WAIT_S", 0.1)
     with silent_server(b"220 hello\r\n") as (port, _, _):
         ended = await carry_out(make_job("a@b"), port)
     assert (ended.exit, ended.timed_out) == (28, False)

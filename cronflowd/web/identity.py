@@ -1,0 +1,187 @@
+"""Who asks: what a request shows of itself, and for whom its lines are said to the daemon.
+
+A person who has signed in shows a JWT, as `Authorization: Bearer` or in a cookie: it names his account
+and his session, which the daemon keeps, and is asked about with every request, so that signing out
+counts at once. A program shows a token of TOKEN ADD, which is the daemon's to know.
+
+A browser sends its cookie whoever made it ask. So with the cookie, what changes something needs
+a second word besides, which pages of other sites cannot read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+from litestar import Request
+from litestar.datastructures import Cookie
+
+from ..base.errors import Exit, Fatal
+from ..host.clock import wall_now
+from ..host.config import WebSettings
+from ..host.secrets import make_secret, new_token, read_secret
+from .envelope import Refused
+from .guard import SAFE
+from .line import Caller, account, bearer
+
+COOKIE = "cronflowd"
+CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf"
+ACCESS_S, COOKIE_S = 15 * 60, 7 * 86_400
+KEY_NAME = "web.key"
+MIN_KEY_BYTES = 32
+MAX_SHOWN_BYTES = 4096  # of what somebody shows
+ALGORITHM = "HS256"  # the one that is taken: what a token says of itself chooses nothing
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+_JWT = re.compile(r"eyJ[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*){2}")
+_WORD = re.compile(r"[!-~]+")  # of AUTH: with a blank in it, it would be a name and a password
+
+AnyRequest = Request[Any, Any, Any]
+
+
+@frozen
+class SignedIn:
+    """Whose session a request has shown."""
+
+    name: str  # of the account
+    session: int
+
+
+class Identity:
+    """Makes and reads what people show."""
+
+    def __init__(self, key: bytes, is_tls: bool) -> None:
+        self._key, self._is_tls = key, is_tls
+        self._jwk = OctKey.import_key(key)
+
+    def sign(self, who: SignedIn, for_s: float, now: datetime) -> str:
+        """What shows for so long who somebody is."""
+        at = int(now.timestamp())
+        claims = {"sub": who.name, "sid": who.session, "iat": at, "exp": at + int(for_s)}
+        return jwt.encode({"alg": ALGORITHM}, claims, self._jwk)
+
+    def read(self, shown: str, now: datetime) -> SignedIn | None:
+        """Whose it is; None where we have not made it, or its time is over."""
+        if len(shown) > MAX_SHOWN_BYTES:
+            return None
+        try:
+            claims = jwt.decode(shown, self._jwk, algorithms=[ALGORITHM]).claims
+        except (JoseError, ValueError):
+            return None
+        name, session, until = claims.get("sub"), claims.get("sid"), claims.get("exp")
+        # A bool is an int, and a time without end is no time.
+        if type(name) is not str or type(session) is not int or type(until) is not int:
+            return None
+        return SignedIn(name, session) if now.timestamp() < until else None
+
+    def csrf(self, who: SignedIn) -> str:
+        """What a page of ours says besides the cookie of this session."""
+        return hmac.new(self._key, f"csrf {who.session}".encode(), hashlib.sha256).hexdigest()
+
+    def cookie(self, who: SignedIn | None, now: datetime) -> Cookie:
+        """For the browser of somebody; None: takes it from it."""
+        value, age = (self.sign(who, COOKIE_S, now), COOKIE_S) if who else ("", 0)
+        return Cookie(
+            key=COOKIE,
+            value=value,
+            max_age=age,
+            path="/",
+            secure=self._is_tls,
+            httponly=True,
+            samesite="strict",
+        )
+
+
+def make_identity(settings: WebSettings) -> Identity:
+    """With the key in the data directory, made at first need. Raises Fatal."""
+    is_tls = settings.tls_cert is not None or (settings.http_url or "").startswith("https:")
+    return Identity(_read_key(settings.data / KEY_NAME), is_tls)
+
+
+def _read_key(path: Path) -> bytes:
+    if not path.exists():
+        _make_key(path)
+    key = read_secret(path, "key").strip()
+    if len(key) < MIN_KEY_BYTES:
+        raise Fatal(Exit.CONFIG, f"{path}: the key is shorter than {MIN_KEY_BYTES} bytes")
+    return key
+
+
+def _make_key(path: Path) -> None:
+    """Another process may make one at the same moment: the first that is whole stays."""
+    made = path.with_name(f"{path.name}.{os.getpid()}.new")
+    made.unlink(missing_ok=True)
+    make_secret(made, new_token(), "")
+    with suppress(FileExistsError):
+        os.link(made, path)
+    made.unlink()
+
+
+# --- requests -----------------------------------------------------------------------------------
+
+
+def identity_of(request: AnyRequest) -> Identity:
+    found: Identity = request.app.state.identity
+    return found
+
+
+def address_of(request: AnyRequest) -> str:
+    """Of the browser."""
+    return request.client.host if request.client else "127.0.0.1"
+
+
+async def caller_of(request: AnyRequest) -> Caller:
+    """For whom the lines of this request are said; raises Refused where nobody is shown."""
+    address = address_of(request)
+    if word := _bearer_word(request):
+        if not _JWT.fullmatch(word):
+            return bearer(word, address)
+        who = identity_of(request).read(word, wall_now())
+        if who is None:
+            raise Refused(401, "auth-required", "the access token has expired, or is none of ours")
+    else:
+        who = by_cookie(request)
+        if who is None:
+            raise Refused(401, "auth-required", "sign in first: Authorization: Bearer TOKEN")
+        await check_csrf(request, who)
+    return account(who.name, address, who.session)
+
+
+def _bearer_word(request: AnyRequest) -> str:
+    """What `Authorization` shows; empty where there is none. Raises Refused."""
+    header = request.headers.get("authorization", "")
+    if not header:
+        return ""
+    scheme, _, word = header.strip().partition(" ")
+    word = word.strip(" ")
+    if scheme.lower() != "bearer" or not _WORD.fullmatch(word) or len(word) > MAX_SHOWN_BYTES:
+        raise Refused(401, "auth-required", "Authorization: Bearer and one word are taken, nothing else")
+    return word
+
+
+def by_cookie(request: AnyRequest) -> SignedIn | None:
+    """Whose cookie a browser sends, if any; whether his session goes on is the daemon's to say."""
+    return identity_of(request).read(request.cookies.get(COOKIE, ""), wall_now())
+
+
+async def check_csrf(request: AnyRequest, who: SignedIn) -> None:
+    """Raises Refused where a page of another site may have made the browser ask."""
+    if request.method in SAFE:
+        return
+    said = request.headers.get(CSRF_HEADER, "")
+    if not said and request.headers.get("content-type", "").partition(";")[0].strip().lower() in FORMS:
+        said = str((await request.form()).get(CSRF_FIELD, ""))
+    if not hmac.compare_digest(said.encode(), identity_of(request).csrf(who).encode()):
+        raise Refused(
+            403, "denied", f"with a cookie, a change needs the header {CSRF_HEADER} of this session"
+        )

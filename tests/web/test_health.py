@@ -1,0 +1,33 @@
+"""Whether the door, and the daemon behind it, are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from cronflowd.host.config import WebSettings
+from cronflowd.web.app import make_app
+from cronflowd.web.line import Unreachable
+from tests.lib.asgi import Browser, Scripted, a_door
+
+
+def test_it_is_ready_when_its_daemon_answers(tmp_path: Path) -> None:
+    """Through the gateway's own connection, which is kept."""
+
+    async def look() -> None:
+        async with a_door(tmp_path, make_app) as (app, daemon):
+            for _ in range(3):
+                assert (await Browser(app).get("/readyz")).status == 200
+            assert daemon.dialled == 1
+
+    trio.run(look)
+
+
+def test_it_is_not_ready_without_daemon_or_room(tmp_path: Path) -> None:
+    """The process itself goes on: whoever watches it must not start it again for that."""
+    full = [{"key": "disk", "value": "full"}]
+    for said in Unreachable("nobody there"), full:
+        browser = Browser(make_app(WebSettings(data=tmp_path), Scripted({"STATUS": said})))
+        assert trio.run(browser.get, "/readyz").status == 503
+        assert trio.run(browser.get, "/healthz").text == "ok\n"
