@@ -206,13 +206,16 @@ _ROWS = (
         "all tasks", "list",
     ),
     Verb(p.get, "GET REF [@REV]", "everything about one task; or as it was at a revision", "get"),
-    Verb(p.set_task, "SET REF|tag=TAG|name=GLOB key=value …", "changes tasks; schedule= command= name= too"),
+    Verb(
+        p.set_task, "SET REF|tag=TAG|name=GLOB [rev=N] key=value …",
+        "changes tasks; schedule= command= name= too",
+    ),
     Verb(
         p.template, "TEMPLATE ADD NAME key=value …|REMOVE NAME|LIST",
         "options for tasks to come: ADD from=NAME", "template", changes=True,
         looks=r"[ \t]*LIST\b", role="viewer operator",
     ),
-    Verb(p.remove, "REMOVE REF|tag=TAG|name=GLOB [force=yes]", "removes a task, or some"),
+    Verb(p.remove, "REMOVE REF|tag=TAG|name=GLOB [force=yes] [rev=N]", "removes a task, or some"),
     Verb(p.clear, "CLEAR [all]", "removes all tasks", surely="CLEAR all", role="operator"),
     Verb(nothing(q.Alone), "STATUS", "how the daemon is", "status", about_days=True),
     Verb(p.health, "HEALTH [late=1m] [queue=10000]", "whether all is well, or what is not", "health"),
@@ -251,7 +254,7 @@ _ROWS = (
         looks=r"[ \t]*+\S*+([ \t]++(runs|[^\s=]++=\S*+))*+[ \t]*+$",  # in one pass, however long it is
     ),
     Verb(p.emit, "EMIT EVENT [NAME=VALUE …]", "starts the tasks that wait for an event (@on)"),
-    Verb(p.now, "NOW [key=value …] COMMAND", "runs a command once, now"),
+    Verb(p.now, "NOW [key=value …] COMMAND", "runs a command once, now; also NOW {JSON}"),
     Verb(p.at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time"),
     Verb(p.cancel, "CANCEL RUN", "ends a run"),
     Verb(

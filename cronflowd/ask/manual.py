@@ -28,11 +28,12 @@ _MORE_OPTIONS: dict[str, Row] = {
     "env": ("env.NAME=", "TEXT", "a variable of the job"),
     "header": ("header.NAME=", "TEXT", "a header of a request"),
     "schedule": ("schedule=", '"SCHEDULE"', "SET only; in ADD it stands after the options"),
+    "rev": ("rev=", "N", "SET, REMOVE: refused (busy) if the task's revision is another by now"),
     "command": ("command=", '"COMMAND"', "SET only; in ADD it stands after the schedule"),
 }
 _WITH_OPTIONS = {
     "ADD": ("name", "from", "paused", "replace"),
-    "SET": ("name", "schedule", "command"),
+    "SET": ("name", "schedule", "command", "rev"),
     "AT": ("name", "from"),
     "NOW": ("name", "from"),
 }

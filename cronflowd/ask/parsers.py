@@ -156,9 +156,25 @@ def at(text: str, context: Context) -> o.AddTask:
 
 
 def now(text: str, context: Context) -> o.AddTask:
-    options, command = split_options(text.lstrip(" \t"), True)
+    text = text.lstrip(" \t")
+    if re.match(r'\{[ \t]*"', text):  # a shell's group has a blank there, and no quote behind it
+        return _now_json(text, context)
+    options, command = split_options(text, True)
     options = _from_template(options, context)
     return o.AddTask(_one_off(context.now, options, command, context), now=True)
+
+
+def _now_json(text: str, context: Context) -> o.AddTask:
+    """The record of a task that has no schedule."""
+    record = parse_json(text, "the task")
+    words = record if isinstance(record, dict) else {}
+    check_given(words)
+    words = _from_template(words, context)
+    for key in ("schedule", "id", "paused", "replace"):
+        if key in words:
+            raise Refusal("bad-option", f'"{key}" means nothing for what runs now')
+    record = {"schedule": f"@at {format_time(context.now)}"} | words
+    return o.AddTask(parse_record(record, context.default_tz)[1], now=True)
 
 
 def _one_off(moment_at: datetime, options: dict[str, str], command: str, context: Context) -> TaskSpec:
@@ -198,12 +214,25 @@ def set_task(text: str, context: Context) -> o.SetTask:
     for key in {"cron", "cmd", "id"} & options.keys():
         hint = {"cron": "schedule= is", "cmd": "command= is", "id": "a task keeps its number; name= is"}[key]
         raise Refusal("bad-option", f"there is no option {key}=; {hint} what SET takes")
-    return o.SetTask(ref, options)
+    rev = _rev(ref, options)
+    if not options:
+        raise WrongWords("nothing to set")
+    return o.SetTask(ref, options, rev)
+
+
+def _rev(ref: o.Ref, options: dict[str, str]) -> int | None:
+    """rev=, which is taken out: the revision that whoever changes a task has seen."""
+    if "rev" in options and not isinstance(ref, str):
+        raise Refusal("bad-option", "rev= is of one task; tag= and name= choose some")
+    rev = g.count(options, "rev", 1, g.MAX_LIMIT)
+    options.pop("rev", None)
+    return rev
 
 
 def remove(text: str, context: Context) -> o.RemoveTask:
-    words, options = g.split_words(text, "force", "tag", "name")
-    return o.RemoveTask(_target(words, options), g.is_yes(options, "force"))
+    words, options = g.split_words(text, "force", "rev", "tag", "name")
+    ref = _target(words, options)
+    return o.RemoveTask(ref, g.is_yes(options, "force"), _rev(ref, options))
 
 
 def clear(text: str, context: Context) -> o.ClearTasks:

@@ -103,7 +103,9 @@ def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
 
     def text_of(task: Task) -> str:
         options = task.spec.options
-        texts = (task.name, options.desc, task.spec.command, *options.tags) if query.search else ()
+        texts = (
+            (task.name, options.title, options.desc, task.spec.command, *options.tags) if query.search else ()
+        )
         return "\n".join(texts).casefold()
 
     def row(task: Task) -> Row:

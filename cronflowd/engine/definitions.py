@@ -160,7 +160,7 @@ def _settled(state: State, spec: TaskSpec, old_name: str = "") -> TaskSpec:
 
 def _set(state: State, order: o.SetTask, now: datetime, limits: Limits) -> Decision:
     assert isinstance(order.ref, str)
-    task = find_task(state, order.ref)
+    task = _find_seen(state, order.ref, order.rev)
     return _defined(state, task, set_spec(state, task, order.words, now), "notify" in order.words, now)
 
 
@@ -281,7 +281,7 @@ def _template(state: State, order: o.SetTemplate, now: datetime, limits: Limits)
 
 def _remove(state: State, order: o.RemoveTask, now: datetime, limits: Limits) -> Decision:
     assert isinstance(order.ref, str)
-    task = find_task(state, order.ref)
+    task = _find_seen(state, order.ref, order.rev)
     check_leaving(state, task, order.force, {task.id}, lambda name: name == task.name)
     reply = Reply(f"{task.id} removed", {"id": task.id, "removed": True})
     return Decision(removed(state, [task], {task.id}, now), reply)
@@ -452,6 +452,14 @@ def find_task(state: State, ref: str) -> Task:
     task = state.find(ref)
     if task is None:
         raise Refusal("not-found", f'no task "{escape(ref[:80])}"')
+    return task
+
+
+def _find_seen(state: State, ref: str, rev: int | None) -> Task:
+    """A task that is still as whoever changes it has seen it, if he says so."""
+    task = find_task(state, ref)
+    if rev not in (None, task.rev):
+        raise Refusal("busy", f"{task.name} was changed meanwhile: its revision is {task.rev}, not {rev}")
     return task
 
 

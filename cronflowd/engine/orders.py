@@ -70,6 +70,7 @@ class SetTask(Order):
 
     ref: Ref
     words: dict[str, str]
+    rev: int | None = None  # refused where the task's is another by now
 
 
 class SetTemplate(Order):
@@ -90,6 +91,7 @@ class RollBack(Order):
 class RemoveTask(Order):
     ref: Ref
     force: bool = False  # also if others wait for it: they do so no longer
+    rev: int | None = None  # refused where the task's is another by now
 
 
 class ClearTasks(Order):

@@ -186,6 +186,13 @@ def parse_payload(text: str) -> str:
     return text
 
 
+def parse_meta(text: str) -> str:
+    """The same of a JSON object, in which no secret takes a place."""
+    if is_whole(text) or not parse_payload(text).lstrip().startswith("{"):
+        raise Refusal("bad-option", f'"{escape(text[:40])}" is not a JSON object')
+    return text
+
+
 def refuse_duplicates(code: str) -> Callable[[list[tuple[str, Any]]], None]:
     """What json.loads is to be given, so that no key of an object stands in it twice."""
 

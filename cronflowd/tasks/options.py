@@ -29,7 +29,16 @@ from ..schedules.zones import (
     parse_time,
     parse_zone,
 )
-from .kinds import CONTROL, TYPES, check_header_name, parse_expect, parse_payload, parse_secret, parse_stdin
+from .kinds import (
+    CONTROL,
+    TYPES,
+    check_header_name,
+    parse_expect,
+    parse_meta,
+    parse_payload,
+    parse_secret,
+    parse_stdin,
+)
 from .references import TAKES, check_reference, names_in
 from .targets import UNSAID, Notify, parse_notify
 
@@ -245,6 +254,7 @@ def _format_timeout(seconds: float) -> str:
 class Options:
     """Everything about a task that has a default, parsed."""
 
+    title: str = ""  # what people call it, where that can be no name
     desc: str = ""
     tags: tuple[str, ...] = ()
     tz: str = ""  # IANA zone; empty = the daemon's
@@ -275,6 +285,7 @@ class Options:
     skip: tuple[str, ...] = ()  # names of calendars
     after: tuple[str, ...] = ()  # names of tasks that must have ended well
     notify: Notify = UNSAID
+    meta: str = ""  # one JSON object that means nothing here, as it was written
     owner: str | None = None  # whose it is; None = nobody had to say who he is
     wants: tuple[str, ...] = ()  # secrets that its runs need, sorted; derived from the rest
     secrets: tuple[str, ...] = ()  # and those that stand in notify= besides
@@ -322,7 +333,8 @@ _TYPES_ALSO = {
     "sleep": "wait", "calculate": "math calc",
 }  # fmt: skip
 RULES: dict[str, Rule] = {
-    "desc": Rule("desc", str, what="what it is for", also="description comment note title"),
+    "title": Rule("title", str, what="what people call it, where name= cannot say it", also="caption"),
+    "desc": Rule("desc", str, what="what it is for", also="description comment note"),
     "tags": Rule(
         "tags", _parse_tags, ",".join, "a,b", "words by which LIST finds it", "tag label labels group groups"
     ),
@@ -442,6 +454,10 @@ RULES: dict[str, Rule] = {
         "who is told when it fails, recovers, is missed or lost",
         "mail mailto email alert alerts on_failure on_error notification notifications webhook slack",
     ),
+    "meta": Rule(
+        "meta", parse_meta, form="{JSON}", what="what programs keep with it; it means nothing here",
+        also="metadata annotations extra custom_data",
+    ),
     "owner": Rule(
         "owner", _parse_owner, lambda owner: owner or "", "ACCOUNT", "whose it is; who added it", "account"
     ),
@@ -530,7 +546,7 @@ def no_option(key: str) -> str:
         hint = f"; {ELSEWHERE[key]}"
     else:
         also = {f"{word}=": rule.also for word, rule in RULES.items()}
-        also |= {"name=": "jobname job_name task title id"}
+        also |= {"name=": "jobname job_name task id"}
         hint = meant(key.replace("-", "_"), {each[:-1]: each for each in also}, also)
     return f'there is no option "{escape(key[:80])}"{hint}'
 

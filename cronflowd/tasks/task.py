@@ -196,7 +196,8 @@ def _check_size(command: str, options: Options) -> None:
     if options is DEFAULTS and len(command) <= MAX_TEXT_BYTES // 4:
         return
     # SET adds variables one line after the other; the whole must still go into one line of a file.
-    texts = [command, options.desc, options.cwd, options.payload, options.body, options.secret, options.stdin]
+    texts = [command, options.title, options.desc, options.cwd, options.payload, options.body]
+    texts += [options.secret, options.stdin, options.meta]
     texts += [text for pair in options.env + options.headers for text in pair]
     if sum(len(text.encode()) for text in texts) > MAX_TEXT_BYTES:
         raise Refusal("too-long", f"the command and its options are longer than {MAX_TEXT_BYTES} bytes")
@@ -370,7 +371,7 @@ def _text(words: dict[str, Any], key: str, default: str | None) -> str:
 def _option_text(key: str, value: object) -> str:
     if key not in RULES and not key.startswith(("env.", "header.")):
         also = {
-            "jobName": "name title job task",
+            "jobName": "name job task",
             "schedule": "cron crontab when",
             "command": "cmd run exec shell",
         }
@@ -378,7 +379,7 @@ def _option_text(key: str, value: object) -> str:
         raise Refusal("bad-line", f'there is no key "{escape(key[:80])}"{meant(key, list(also), also)}')
     if isinstance(value, str):
         return value
-    if key == "payload":
+    if key in ("payload", "meta"):
         return orjson.dumps(value).decode()
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)

@@ -10,11 +10,11 @@ from litestar.exceptions import HTTPException
 
 from ..base.errors import Refusal
 from ..host.config import WebSettings
-from . import envelope, health
+from . import envelope, executions, health, jobs
 from .identity import make_identity
 from .line import Daemon, Unreachable
 
-HANDLERS: list[Any] = [health.healthz, health.readyz]
+HANDLERS: list[Any] = [health.healthz, health.readyz, jobs.JOBS, executions.EXECUTIONS]
 
 
 def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
@@ -27,6 +27,7 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
             envelope.Refused: envelope.on_refused,
             Unreachable: envelope.on_unreachable,
             HTTPException: envelope.on_http,
+            Exception: envelope.on_fault,
         },
         openapi_config=None,
         logging_config=None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import Any
 
 from litestar import MediaType, Request, Response
@@ -9,6 +11,8 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from ..base.errors import Refusal
 from .line import Unreachable
+
+log = logging.getLogger("cronflowd.web")
 
 # The daemon's codes as HTTP says them; whatever begins with `bad-` is 400.
 STATUS = {
@@ -64,11 +68,29 @@ def on_unreachable(_: Request[Any, Any, Any], error: Unreachable) -> Response[di
     return failure(503, "unwell", f"the daemon cannot be reached: {error}")
 
 
+def on_fault(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """A fault of ours: the log tells what, whoever asked only that."""
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return failure(500, "internal", "a fault of this server's; its log tells more")
+
+
 def on_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
     """What the framework refuses: no such path, no such method, no JSON, a field that is none."""
     status, field = error.status_code, None
     message = error.detail
+    code = CODES.get(status, "syntax")
     if isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra:
-        first = error.extra[0]
-        message, field = str(first.get("message", message)), first.get("key")
-    return failure(status, CODES.get(status, "syntax"), message, field)
+        code, message, field = _invalid(error.extra[0])
+    return failure(status, code, message, field)
+
+
+def _invalid(found: dict[str, Any]) -> tuple[str, str, str | None]:
+    """What the framework says of a field; of the body as a whole it says `data`."""
+    message, field = str(found.get("message", "")), found.get("key")
+    field = None if field == "data" else field
+    if message == "'data'":
+        return "syntax", "a body of JSON is wanted", None
+    if match := re.search("unknown field `(.*)`", message):
+        field = f"{field}.{match[1]}" if field else match[1]
+        message = f'there is no field "{field}"'
+    return "bad-option", message, field

@@ -23,7 +23,7 @@ NOTHING = [
     "-5m", ",",
     "none", "null",
 ]  # fmt: skip
-TEXTS = {"desc", "body"}  # any text is one
+TEXTS = {"title", "desc", "body"}  # any text is one
 NAMES = {"tags", "on", "after", "owner", "user"}  # what looks like a number may be a name
 # What is taken, and the words of protocol.md that say what it means.
 MEANT = {

@@ -1,0 +1,126 @@
+"""Runs: what ran, how it ended, what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from litestar import get, post
+from litestar.params import Parameter
+from msgspec import Struct
+
+from .envelope import Refused
+from .line import Caller, Daemon, Row
+from .rest import ERRORS, Limit, Listing, Page, Success, line, pages, ref_of, routes, run_of, slice_of
+
+Level = Literal["info", "error", "system"]
+LEVELS: dict[str, int] = {"system": 0, "info": 1, "error": 2}
+_LEVEL_OF = {fd: level for level, fd in LEVELS.items()}
+
+
+class Execution(Struct, rename="camel"):
+    """One attempt; a moment that was skipped or missed has none, and no id."""
+
+    id: int | None
+    job_id: int
+    job_name: str
+    attempt: int | None
+    state: str
+    due_at: str
+    started_at: str | None
+    ended_at: str | None
+    duration_ms: int | None
+    worker: str | None
+    exit_code: int | None
+    why: str | None
+
+
+class LogLine(Struct):
+    """What a run wrote: `info` to standard output, `error` to standard error; `system` are our remarks."""
+
+    level: Level
+    text: str
+
+
+def to_execution(row: Row) -> Execution:
+    started, ended = row["started"], row["ended"]
+    took = None
+    if started and ended:
+        took = datetime.fromisoformat(ended) - datetime.fromisoformat(started)
+    return Execution(
+        row["run"], row["id"], row["jobName"], row["attempt"], row["state"], row["due"], started, ended,
+        round(took.total_seconds() * 1000) if took else None, row["worker"], row["exit"], row.get("why"),
+    )  # fmt: skip
+
+
+def to_lines(rows: Iterable[Row]) -> list[LogLine]:
+    """Whole lines, each put together from its rows."""
+    lines: list[LogLine] = []
+    open_at: dict[int, int] = {}  # of each fd, the line that goes on
+    for row in rows:
+        fd, text = row["fd"], row["text"]
+        if fd in open_at:
+            lines[open_at[fd]].text += text
+        else:
+            lines.append(LogLine(_LEVEL_OF[fd], text))  # type: ignore[arg-type]
+        if row.get("end") == "no-newline":
+            open_at.setdefault(fd, len(lines) - 1)
+        else:
+            open_at.pop(fd, None)
+    return lines
+
+
+async def find(daemon: Daemon, caller: Caller, **options: Any) -> tuple[list[Execution], Any]:
+    """Rows of RUNS, and its status line."""
+    words = [ref_of(str(ref))] if (ref := options.pop("ref", None)) is not None else []
+    answer = await daemon.ask(line("RUNS", *words, **options), caller)
+    return [to_execution(row) for row in answer.rows], answer.status
+
+
+async def newest_attempt(daemon: Daemon, caller: Caller, run: int) -> Execution:
+    """A run as it is now; raises Refused where there was none."""
+    found, _ = await find(daemon, caller, run=run, limit=1)
+    if not found:
+        raise Refused(404, "not-found", f"there is no execution {run}")
+    return found[0]
+
+
+State = Annotated[str | None, Parameter(description="One or several, comma between")]
+
+
+@get("/executions", summary="What ran, newest first", responses=ERRORS)
+async def list_executions(
+    caller: Caller,
+    daemon: Daemon,
+    job_id: Annotated[str | None, Parameter(query="jobId")] = None,
+    job_state: Annotated[str | None, Parameter(query="state", description="One or several")] = None,
+    worker: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    page: Page = 1,
+    limit: Limit = 20,
+) -> Listing[Execution]:
+    """Every attempt; moments that were skipped or missed among them."""
+    asked = {"ref": job_id or None, "state": job_state or None, "worker": worker or None}
+    asked |= {"since": since or None, "until": until or None}
+    rows, status = await find(daemon, caller, **asked, **slice_of(page, limit))
+    return Listing(rows, pages(status, page, limit))
+
+
+@get("/executions/{run:str}", summary="One run, its newest attempt", responses=ERRORS)
+async def get_execution(caller: Caller, daemon: Daemon, run: str) -> Success[Execution]:
+    """As it is now."""
+    return Success(await newest_attempt(daemon, caller, run_of(run)))
+
+
+@post("/executions/{run:str}/cancel", summary="End a run", status_code=200, responses=ERRORS)
+async def cancel_execution(caller: Caller, daemon: Daemon, run: str) -> Success[Execution]:
+    """One that waits ends at once; one that runs has ended when its worker says so."""
+    number = run_of(run)
+    await newest_attempt(daemon, caller, number)
+    await daemon.ask(line("CANCEL", number), caller)
+    return Success(await newest_attempt(daemon, caller, number))
+
+
+EXECUTIONS = routes("/api/v1", [list_executions, get_execution, cancel_execution])

@@ -1,0 +1,588 @@
+"""A job as JSON has it, and the record or the words that the daemon takes for it; and back from GET.
+
+The daemon decides what is right. Here it is only said which field of the request its refusal is about:
+`bad-schedule` is about `cronExpression`, if that is what was sent.
+
+What names cannot say stands in `title=`: "Send Weekly Report" is the name that people give, and
+`send-weekly-report` the one by which the daemon knows the job.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from ..base.errors import Refusal
+from .envelope import Refused, status_of
+from .line import Row
+
+MASK = "***"  # what GET shows of a secret; sent back, it leaves the secret as it is
+DEFAULT_BACKOFF = "5s:x5"  # of maxRetries by itself: 5 s, 25 s, 125 s
+MAX_RETRIES = 1000
+
+Type = Literal["shell", "script", "http", "webhook", "email", "custom", "echo", "sleep", "calculate"]
+ScheduleType = Literal["immediate", "scheduled", "recurring"]
+Priority = Literal["HIGH", "MEDIUM", "LOW"]
+Count = Annotated[int, Meta(ge=0, le=MAX_RETRIES)]
+Millis = Annotated[int, Meta(ge=0, le=30 * 86_400_000)]
+Text = str | None | UnsetType
+Ref = Annotated[int, Meta(ge=1)] | str
+
+
+class RetryPolicy(Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """After a failed attempt. EXPONENTIAL multiplies the delay by `factor` each time, up to `maxDelayMs`."""
+
+    type: Literal["FIXED", "EXPONENTIAL", "NONE"]
+    max_retries: Count | UnsetType = UNSET
+    delay_ms: Millis | UnsetType = UNSET
+    max_delay_ms: Millis | UnsetType = UNSET
+    factor: Annotated[float, Meta(ge=1, le=999)] | UnsetType = UNSET
+    jitter_percent: Annotated[int, Meta(ge=0, le=100)] | UnsetType = UNSET
+
+
+class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
+    """What may be said of a job. What is left out has its default, or stays as it is; null is the default."""
+
+    name: Text = UNSET
+    description: Text = UNSET
+    tags: list[str] | UnsetType | None = UNSET
+    enabled: bool | UnsetType = UNSET
+    type: Type | UnsetType = UNSET
+    schedule_type: ScheduleType | UnsetType = UNSET
+    cron_expression: Text = UNSET
+    schedule: Text = UNSET
+    timezone: Text = UNSET
+    scheduled_at: Text = UNSET
+    payload: dict[str, Any] | UnsetType | None = UNSET
+    command: Text = UNSET
+    priority: Priority | UnsetType | None = UNSET
+    dependencies: list[Ref] | UnsetType | None = UNSET
+    retry_policy: RetryPolicy | UnsetType | None = UNSET
+    max_retries: Count | UnsetType | None = UNSET
+    timeout: Millis | UnsetType | None = UNSET
+    overlap: Text = UNSET
+    catchup: Text = UNSET
+    grace: Millis | UnsetType | None = UNSET
+    on_worker: Text = UNSET
+    notify: Text = UNSET
+    metadata: dict[str, Any] | UnsetType | None = UNSET
+    owner: Text = UNSET
+    # What a job tells of itself; it may be sent back, and says nothing then.
+    id: Ref | UnsetType = UNSET
+    job_name: Text = UNSET
+    rev: Any = UNSET
+    status: Any = UNSET
+    state: Any = UNSET
+    means: Any = UNSET
+    next_run_at: Any = UNSET
+    last_run: Any = UNSET
+    created_at: Any = UNSET
+    updated_at: Any = UNSET
+
+
+class LastRun(Struct, rename="camel"):
+    """How and when its last run ended."""
+
+    status: str
+    ended_at: str | None
+
+
+class Job(Struct, rename="camel"):
+    """A job, every field."""
+
+    id: int
+    job_name: str
+    name: str
+    description: str | None
+    tags: list[str]
+    enabled: bool
+    status: Literal["active", "paused", "idle", "completed", "unreadable"]
+    state: str
+    type: str
+    schedule_type: ScheduleType
+    schedule: str
+    cron_expression: str | None
+    scheduled_at: str | None
+    timezone: str
+    means: str | None
+    payload: dict[str, Any]
+    command: str
+    priority: Priority
+    dependencies: list[str]
+    retry_policy: RetryPolicy
+    max_retries: int
+    timeout: int | None
+    overlap: str
+    catchup: str
+    grace: int
+    on_worker: str
+    notify: str | None
+    metadata: dict[str, Any]
+    owner: str | None
+    rev: int
+    next_run_at: str | None
+    last_run: LastRun | None
+    created_at: str | None
+    updated_at: str | None
+
+
+# --- from JSON --------------------------------------------------------------------------------------
+
+
+class Words(dict[str, Any]):
+    """What the daemon is told, by its own names; and which field each was said by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields: dict[str, str] = {}
+
+    def say(self, key: str, value: Any, field: str) -> None:
+        self[key], self.fields[key] = value, field
+
+
+def to_words(body: JobBody, old: Job | None = None) -> Words:
+    """What is said of a job, as option words, and `schedule`, `command` and `jobName` among them.
+
+    `old` is the job as it was, of which only some is changed. Raises Refused naming the field.
+    """
+    words = Words()
+    for field, key, make in _PLAIN:
+        value = getattr(body, field)
+        if value is UNSET or (old and value == getattr(old, field)):
+            continue
+        if isinstance(value, list) and any(not each or "," in str(each) for each in value):
+            raise Refused(400, "bad-option", "one of them is empty, or several in one", field)
+        words.say(key, "" if value is None else make(value), _camel(field))
+    _say_name(words, body, old)
+    _say_retry(words, body, old)
+    _say_work(words, body, old)
+    _say_schedule(words, body, old)
+    return words
+
+
+_PLAIN: tuple[tuple[str, str, Any], ...] = (
+    ("description", "desc", str),
+    ("tags", "tags", ",".join),
+    ("timezone", "tz", str),
+    ("priority", "prio", str.lower),
+    ("dependencies", "after", lambda refs: ",".join(map(str, refs))),
+    ("timeout", "timeout", lambda ms: f"{ms}ms" if ms else "none"),
+    ("overlap", "overlap", str),
+    ("catchup", "catchup", str),
+    ("grace", "grace", lambda ms: f"{ms}ms"),
+    ("on_worker", "on", str),
+    ("notify", "notify", str),
+    ("metadata", "meta", lambda value: _json(value) if value else ""),
+    ("owner", "owner", str),
+)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
+
+
+_NAME = re.compile(r"(?!task_[0-9])(?![0-9]+$)(?!all$)[A-Za-z0-9._-]{1,64}", re.IGNORECASE)
+
+
+def _say_name(words: Words, body: JobBody, old: Job | None) -> None:
+    """A name that can be one is the job's own; any other is its title, and the first one makes its name."""
+    if old:
+        for field, known in (("id", (old.id, str(old.id), old.job_name)), ("job_name", (old.job_name,))):
+            if (value := getattr(body, field)) is not UNSET and value not in known:
+                raise Refused(400, "bad-option", "that is for ever; name can be changed", _camel(field))
+    elif isinstance(body.id, int) or (isinstance(body.id, str) and body.id.isdecimal()):
+        words.say("id", int(body.id), "id")
+    own = body.id if isinstance(body.id, str) and _NAME.fullmatch(body.id) else body.job_name
+    if isinstance(own, str) and own and not old:
+        words.say("jobName", own, "id" if own == body.id else "jobName")
+    if body.name is UNSET or (old and body.name == old.name):
+        return
+    name = (body.name or "").strip()
+    if body.name is not None and not name:
+        raise Refused(400, "bad-option", "a name is not empty", "name")
+    is_name = "jobName" not in words and _NAME.fullmatch(name)
+    words.say("title", "" if is_name else name, "name")
+    if is_name or ("jobName" not in words and name and not old):
+        words.say("jobName", name if is_name else slug(name), "name")
+
+
+def slug(name: str) -> str:
+    """A name of the daemon's for one that people gave: letters, digits and hyphens."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    found = re.sub("[^a-z0-9._]+", "-", plain).strip("-.")[:48].strip("-.")
+    return found if _NAME.fullmatch(found) else f"job-{found}".strip("-")
+
+
+def _say_retry(words: Words, body: JobBody, old: Job | None) -> None:
+    policy, most = body.retry_policy, body.max_retries
+    if old and policy == old.retry_policy:
+        policy = UNSET
+    if old and most == old.max_retries:
+        most = UNSET
+    if policy is UNSET and most is UNSET:
+        return
+    if policy is UNSET and most and old and old.retry_policy.type != "NONE":
+        policy = msgspec.structs.replace(old.retry_policy, max_retries=most)
+    if not isinstance(policy, RetryPolicy):
+        field = "retryPolicy" if most is UNSET else "maxRetries"
+        words.say("retry", _exponential(most) if isinstance(most, int) else "", field)
+        return
+    said = policy.max_retries
+    if isinstance(said, int) and isinstance(most, int) and said != most:
+        raise Refused(400, "bad-option", f"retryPolicy.maxRetries says {said}", "maxRetries")
+    times = said if isinstance(said, int) else most if isinstance(most, int) else 3
+    if policy.type == "NONE" and isinstance(said, int) and said:
+        raise Refused(400, "bad-option", "NONE retries nothing", "retryPolicy.maxRetries")
+    words.say("retry", _retry_text(policy, times), "retryPolicy")
+
+
+def _exponential(times: int) -> str:
+    return f"exp:{times}:{DEFAULT_BACKOFF}" if times else "none"
+
+
+def _retry_text(policy: RetryPolicy, times: int) -> str:
+    if policy.type == "NONE" or not times:
+        return "none"
+    delay = policy.delay_ms if isinstance(policy.delay_ms, int) else None
+    if policy.type == "FIXED":
+        parts = ["fixed", str(times), f"{1000 if delay is None else delay}ms"]
+    elif delay is None and policy.factor is UNSET:
+        parts = _exponential(times).split(":")
+    else:
+        parts = ["exp", str(times), f"{5000 if delay is None else delay}ms"]
+    if isinstance(policy.factor, int | float) and policy.type == "EXPONENTIAL":
+        parts.append(f"x{policy.factor:.3f}".rstrip("0").rstrip("."))
+    if isinstance(policy.max_delay_ms, int) and policy.type == "EXPONENTIAL":
+        parts.append(f"{policy.max_delay_ms}ms")
+    if isinstance(policy.jitter_percent, int):
+        parts.append(f"~{policy.jitter_percent}%")
+    return ":".join(parts)
+
+
+# --- what it does -----------------------------------------------------------------------------------
+
+# The fields of each type's payload; `timeout` may stand in all of them.
+_PAYLOADS: dict[str, tuple[str, ...]] = {
+    "shell": ("command", "cwd", "env", "stdin", "user"),
+    "script": ("command", "args", "cwd", "env", "stdin", "user"),
+    "http": ("url", "method", "headers", "body", "expect"),
+    "webhook": ("url", "data", "secret", "headers", "expect"),
+    "email": ("to", "subject", "text", "html", "secret"),
+    "custom": ("handler", "data", "cwd", "env", "user"),
+    "echo": ("command", "cwd", "env"), "sleep": ("command", "cwd", "env"), "calculate": ("command",),
+}  # fmt: skip
+_OF_PAYLOAD = ("payload", "body", "expect", "secret", "stdin", "user", "cwd")  # options that a payload says
+
+
+def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
+    kind = body.type if isinstance(body.type, str) else old.type if old else "shell"
+    if isinstance(body.type, str):
+        words.say("type", kind, "type")
+    is_new_type = old is not None and kind != old.type
+    if isinstance(body.command, str) and not (old and body.command == old.command):
+        words.say("command", body.command, "command")
+    if is_new_type:
+        for key in _OF_PAYLOAD:
+            words.say(key, "", "type")
+    if isinstance(body.payload, dict) and (is_new_type or old is None or body.payload != old.payload):
+        _say_payload(words, kind, body.payload, old)
+    if "command" not in words and (is_new_type or not old):
+        field = "command" if kind in ("shell", "echo", "sleep", "calculate") else "payload"
+        raise Refused(400, "syntax", f"what is a job of type {kind} to do?", field)
+
+
+def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | None) -> None:
+    for field in payload:
+        if field not in (*_PAYLOADS[kind], "timeout"):
+            raise Refused(400, "bad-option", f'a payload of type {kind} has no "{field}"', f"payload.{field}")
+    given = {field: value for field, value in payload.items() if value is not None}
+    command = _command_of(kind, given)
+    if command is not None and words.get("command", command) != command:
+        raise Refused(400, "bad-option", "command and payload say different things", "command")
+    if command is not None:
+        words.say("command", command, f"payload.{_PAYLOADS[kind][0]}")
+    for key in _OF_PAYLOAD:
+        if old and kind == old.type and _is_option_of(kind, key):
+            words.say(key, "", "payload")
+    for field in ("expect", "secret", "stdin", "user", "cwd"):
+        if field in given:
+            _say_text(words, field, given, old)
+    if words.get("cwd") in (".", "./"):  # where the worker is
+        words["cwd"] = ""
+    _say_data(words, kind, given)
+    _say_pairs(words, "headers", "header.", given, old)
+    _say_pairs(words, "env", "env.", given, old)
+    if "timeout" in given and "timeout" not in words:
+        timeout = given["timeout"]
+        if type(timeout) is not int or not 0 <= timeout <= 30 * 86_400_000:
+            raise Refused(400, "bad-option", "not a number of milliseconds", "payload.timeout")
+        words.say("timeout", f"{timeout}ms" if timeout else "none", "payload.timeout")
+
+
+def _is_option_of(kind: str, key: str) -> bool:
+    fields = _PAYLOADS[kind]
+    if key == "payload":
+        return kind in ("http", "webhook", "email", "custom")
+    return key in fields and key != "secret"  # a secret that is not said again stays
+
+
+def _say_text(words: Words, field: str, given: Mapping[str, Any], old: Job | None) -> None:
+    text = _text(given, field)
+    if text == MASK and old and old.payload.get(field) == MASK:
+        return
+    words.say(field, text, f"payload.{field}")
+
+
+def _text(given: Mapping[str, Any], field: str) -> str:
+    value = given[field]
+    if type(value) not in (str, int, float):
+        raise Refused(400, "bad-option", "not a text", f"payload.{field}")
+    return str(value)
+
+
+def _command_of(kind: str, given: Mapping[str, Any]) -> str | None:
+    """What is done, as COMMAND of its type; None where the payload does not say it."""
+    main = _PAYLOADS[kind][0]
+    if main not in given:
+        return None
+    if kind == "http":
+        method = _text(given, "method") if "method" in given else "GET"
+        if not method or set(" \t") & {*method}:
+            raise Refused(400, "syntax", f'"{method[:40]}" is no method', "payload.method")
+        return f"{method} {_text(given, 'url')}"
+    if kind == "email" and isinstance(given["to"], list):
+        if not all(isinstance(each, str) for each in given["to"]):
+            raise Refused(400, "bad-option", "not addresses", "payload.to")
+        return ", ".join(given["to"])
+    if kind == "script" and "args" in given:
+        args = given["args"]
+        if not isinstance(args, list) or not all(isinstance(each, str | int | float) for each in args):
+            raise Refused(400, "bad-option", "not a list of texts", "payload.args")
+        return shlex.join([_text(given, "command"), *map(str, args)])
+    return _text(given, main)
+
+
+def _say_data(words: Words, kind: str, given: Mapping[str, Any]) -> None:
+    """payload= and body=."""
+    if kind == "http" and "body" in given:
+        body = given["body"]
+        if isinstance(body, str) and not body.isprintable():
+            # JSON on several lines is the same on one; other texts cannot travel so.
+            with suppress(msgspec.DecodeError):
+                body = msgspec.json.decode(body)
+        is_text = isinstance(body, str)
+        words.say("body" if is_text else "payload", body if is_text else _json(body), "payload.body")
+    if kind in ("webhook", "custom") and "data" in given:
+        words.say("payload", _json(given["data"]), "payload.data")
+    if kind == "email" and (mail := {key: given[key] for key in ("subject", "text", "html") if key in given}):
+        words.say("payload", _json(mail), "payload")
+
+
+def _say_pairs(words: Words, field: str, prefix: str, given: Mapping[str, Any], old: Job | None) -> None:
+    before: dict[str, str] = old.payload.get(field, {}) if old else {}
+    pairs = given.get(field, {})
+    if not isinstance(pairs, dict):
+        raise Refused(400, "bad-option", "not an object", f"payload.{field}")
+    if field == "headers":
+        for name in before.keys() - pairs.keys():
+            words.say(f"{prefix}{name}", "", "payload.headers")
+    for name, value in pairs.items():
+        if type(value) not in (str, int, float):
+            raise Refused(400, "bad-option", "not a text", f"payload.{field}.{name}")
+        if re.search(r'[\s"=]', name) or not name:
+            raise Refused(400, "bad-option", f'"{name[:80]}" is no name', f"payload.{field}")
+        if value != MASK or before.get(name) != MASK:
+            words.say(f"{prefix}{name}", str(value), f"payload.{field}.{name}")
+
+
+# --- when -------------------------------------------------------------------------------------------
+
+
+def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
+    said = {
+        field: text
+        for field in ("cron_expression", "schedule", "scheduled_at")
+        if isinstance(text := getattr(body, field), str)
+    }
+    if old:  # what was got and is sent back says nothing
+        said = {field: text for field, text in said.items() if text != getattr(old, field)}
+    texts = {f"@at {text}" if field == "scheduled_at" else text for field, text in said.items()}
+    kind = body.schedule_type if body.schedule_type is not UNSET else None
+    if len(texts) > 1:
+        raise Refused(400, "bad-option", "that is said twice, and not the same", _camel(list(said)[-1]))
+    if texts:
+        (text,), field = texts, next(iter(said))
+        is_once = field == "scheduled_at" or text.startswith("@at")
+        if kind == "immediate" or (kind and (kind == "scheduled") != is_once):
+            raise Refused(400, "bad-option", f"{_camel(field)} is not for {kind}", "scheduleType")
+        words.say("schedule", text, _camel(field))
+    elif kind == "immediate" and not old:
+        words.say("now", True, "scheduleType")
+    elif not old:
+        if kind is None and body.dependencies:
+            words.say("schedule", "@after", "dependencies")
+            return
+        field = "scheduledAt" if kind == "scheduled" else "cronExpression"
+        raise Refused(400, "bad-schedule", f"no {field}: when is it to run?", field)
+    elif kind not in (None, old.schedule_type):
+        raise Refused(400, "bad-schedule", f"{old.schedule_type} it was; {kind} when?", "scheduleType")
+
+
+# --- refusals ---------------------------------------------------------------------------------------
+
+_KEY = re.compile(r'"?([A-Za-z_][A-Za-z0-9_.-]*)"?(?:=?:|=)')
+_BY_CODE = {
+    "bad-schedule": ("schedule",), "exists": ("jobName",), "cycle": ("after",), "syntax": ("command",),
+    "not-found": ("after",),
+}  # fmt: skip
+
+
+def about(refusal: Refusal, words: Words) -> Refused:
+    """A refusal of what these words were for, with the field that it is about."""
+    match = _KEY.match(refusal.message)
+    keys: Iterable[str] = (match[1], *_BY_CODE.get(refusal.code, ())) if match else ()
+    keys = [*keys, *_BY_CODE.get(refusal.code, ())]
+    field = next((words.fields[key] for key in keys if key in words.fields), None)
+    return Refused(status_of(refusal.code), refusal.code, refusal.message, field)
+
+
+# --- to JSON ----------------------------------------------------------------------------------------
+
+
+def to_job(rows: Iterable[Row], last: Row | None = None, changed_at: str | None = None) -> Job:
+    """A job, of the rows of GET; `last` is its row of LIST."""
+    pairs: dict[str, Any] = {row["key"]: row["value"] for row in rows}
+    texts = {key: "" if value is None else str(value) for key, value in pairs.items()}
+    schedule, is_paused = texts["schedule"], texts.get("paused", "no") != "no"
+    is_once = schedule.startswith("@at ")
+    retry = _retry_of(texts.get("retry", ""))
+    ended = (last or {}).get("last")
+    return Job(
+        id=pairs["id"],
+        job_name=texts["jobName"],
+        name=texts.get("title") or texts["jobName"],
+        description=texts.get("desc") or None,
+        tags=_split(texts.get("tags", "")),
+        enabled=not is_paused,
+        status=_status(texts, is_paused),
+        state=texts.get("state") or "ended",
+        type=texts.get("type") or "shell",
+        schedule_type="scheduled" if is_once else "recurring",
+        schedule=schedule,
+        cron_expression=None if is_once else schedule,
+        scheduled_at=schedule.removeprefix("@at ") if is_once else None,
+        timezone=texts.get("zone") or texts.get("tz", ""),
+        means=texts.get("means") or None,
+        payload=_payload_of(texts),
+        command=texts["command"],
+        priority=texts.get("prio", "medium").upper(),  # type: ignore[arg-type]
+        dependencies=_split(texts.get("after", "")),
+        retry_policy=retry,
+        max_retries=retry.max_retries if isinstance(retry.max_retries, int) else 0,
+        timeout=None if texts.get("timeout") in ("none", "", None) else _ms(texts["timeout"]),
+        overlap=texts.get("overlap", "skip"),
+        catchup=texts.get("catchup", "once"),
+        grace=_ms(texts.get("grace", "1h")),
+        on_worker=texts.get("on", "any"),
+        notify=texts.get("notify") or None,
+        metadata=msgspec.json.decode(texts["meta"]) if texts.get("meta") else {},
+        owner=texts.get("owner") or None,
+        rev=pairs["rev"],
+        next_run_at=texts.get("next") or None,
+        last_run=LastRun(ended, (last or {}).get("ended")) if ended else None,
+        created_at=texts.get("added") or texts.get("changed") or None,
+        updated_at=changed_at or texts.get("added") or texts.get("changed") or None,
+    )
+
+
+def _status(texts: Mapping[str, str], is_paused: bool) -> Any:
+    state = texts.get("state", "")
+    if state in ("", "unreadable"):
+        return state or "completed"
+    return "paused" if is_paused or state == "paused" else "idle" if state == "idle" else "active"
+
+
+def _split(text: str) -> list[str]:
+    return text.split(",") if text else []
+
+
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def _ms(text: str) -> int:
+    """`1h30m`, `250ms`: as milliseconds."""
+    return sum(int(n) * _UNIT_MS[unit] for n, unit in re.findall("([0-9]+)(ms|[smhd])", text))
+
+
+def _retry_of(text: str) -> RetryPolicy:
+    kind, *parts = text.split(":")
+    if kind not in ("fixed", "exp") or len(parts) < 2:
+        return RetryPolicy("NONE", 0)
+    policy = RetryPolicy("FIXED" if kind == "fixed" else "EXPONENTIAL", int(parts[0]), _any_ms(parts[1]))
+    for part in parts[2:]:
+        if part.startswith("x"):
+            policy.factor = float(part[1:])
+        elif part.startswith("~"):
+            policy.jitter_percent = int(part[1:-1])
+        else:
+            policy.max_delay_ms = _any_ms(part)
+    return policy
+
+
+def _any_ms(text: str) -> int:
+    """As it was written: also a bare number of seconds."""
+    return round(float(text) * 1000) if re.fullmatch("[0-9.]+", text) else _ms(text)
+
+
+def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
+    """What a job does, by the fields of its type."""
+    kind, command = texts.get("type") or "shell", texts["command"]
+    fields = _PAYLOADS.get(kind, ("command",))
+    found: dict[str, Any] = {fields[0]: command}
+    if kind == "http":
+        method, _, url = command.strip().partition(" ")
+        found = {"url": url.strip(), "method": method}
+    elif kind == "script":
+        try:
+            program, *args = shlex.split(command)
+            found = {"command": program, "args": args}
+        except ValueError:
+            pass
+    elif kind == "email":
+        addresses = [each.strip() for each in command.split(",")]
+        found = {"to": addresses if addresses[1:] else addresses[0]}
+    for field, prefix in (("headers", "header."), ("env", "env.")):
+        pairs = {key.removeprefix(prefix): text for key, text in texts.items() if key.startswith(prefix)}
+        if pairs:
+            found[field] = pairs
+    found |= _data_of(kind, texts)
+    defaults = {"expect": "200-299"}
+    for key in ("expect", "secret", "stdin", "user", "cwd"):
+        if key in fields and texts.get(key) and texts[key] != defaults.get(key):
+            found[key] = texts[key]
+    return found
+
+
+def _data_of(kind: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    data = texts.get("payload", "")
+    if not data:
+        return {"body": texts["body"]} if kind == "http" and texts.get("body") else {}
+    try:
+        value = msgspec.json.decode(data)
+    except msgspec.DecodeError:  # a secret takes its place
+        value = data
+    if kind == "email":
+        return value if isinstance(value, dict) else {"text": value}
+    return {"body" if kind == "http" else "data": value}

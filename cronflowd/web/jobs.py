@@ -1,0 +1,485 @@
+"""Jobs: what there is to run, and what is done with it.
+
+A job is changed as it was seen: what is said of it is made words against one revision, and SET is told
+which. If somebody was quicker, whoever said `If-Match` is refused, and for anybody else it is done
+again with the job as it is now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from typing import Annotated, Any, Literal
+
+from litestar import Request, Response, delete, get, patch, post, put
+from litestar.params import Parameter
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.json import encode
+
+from ..base.errors import Refusal
+from .envelope import Refused
+from .executions import LEVELS, Execution, Level, LogLine, find, newest_attempt, to_lines
+from .fields import Job, JobBody, Words, about, to_job, to_words
+from .line import Caller, Daemon, Row
+from .rest import (
+    ERRORS,
+    Limit,
+    Listing,
+    Page,
+    Pages,
+    Success,
+    line,
+    once,
+    pages,
+    ref_of,
+    routes,
+    run_of,
+    slice_of,
+    with_options,
+)
+
+MAX_TRIES = 8  # to change what others change, too
+AnyRequest = Request[Any, Any, Any]
+
+STATES = {"active": "scheduled,queued,running", "enabled": "scheduled,queued,running"}
+SORTS = {"createdAt": "id", "nextRunAt": "next", "lastRun": "last", "status": "state"}
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+async def read_job(daemon: Daemon, caller: Caller, ref: str) -> Job:
+    """A job as it is now; one that ran once and is gone as it was. Raises Refusal."""
+    got, changes = await daemon.ask_all([line("GET", ref), line("HISTORY", ref, limit=1)], caller)
+    if not got.status["ok"] and got.status["code"] == "not-found":
+        return await _read_completed(daemon, caller, ref, got.status["message"])
+    name = got.check().pairs["jobName"]
+    listed = await daemon.ask(line("LIST", name=name, limit=1), caller)
+    return to_job(got.rows, next(iter(listed.rows), None), _changed_at(changes.rows))
+
+
+def _changed_at(rows: list[Row]) -> str | None:
+    return rows[0]["time"] if rows else None
+
+
+async def _read_completed(daemon: Daemon, caller: Caller, ref: str, why: str) -> Job:
+    """What was to run once and has is gone; whoever made it still asks for it."""
+    got, runs = await daemon.ask_all([line("GET", ref, "@1"), line("RUNS", ref, limit=1)], caller)
+    is_once = got.status["ok"] and str(got.pairs.get("schedule", "")).startswith("@at ")
+    if not is_once or not runs.rows or runs.rows[0]["state"] == "cancelled":
+        raise Refusal("not-found", why)
+    row = runs.rows[0]
+    return to_job(got.rows, {"last": row["state"], "ended": row["ended"]}, row["ended"])
+
+
+async def read_jobs(daemon: Daemon, caller: Caller, rows: list[Row]) -> list[Job]:
+    """Those of the rows of LIST that are still there."""
+    asked = [line(verb, row["id"], **more) for row in rows for verb, more in _TWO]
+    answers = await daemon.ask_all(asked, caller) if asked else []
+    return [
+        to_job(got.rows, row, _changed_at(changes.rows))
+        for row, got, changes in zip(rows, answers[::2], answers[1::2], strict=True)
+        if got.status["ok"]
+    ]
+
+
+_TWO: tuple[tuple[str, dict[str, Any]], ...] = (("GET", {}), ("HISTORY", {"limit": 1}))
+
+
+def answer(job: Job, status: int = 200) -> Response[Success[Job]]:
+    headers = {"ETag": f'"{job.rev}"'} | ({"Location": f"/api/v1/jobs/{job.id}"} if status == 201 else {})
+    return Response(Success(job), status_code=status, headers=headers)
+
+
+@get("/jobs", summary="The jobs", responses=ERRORS)
+async def list_jobs(
+    caller: Caller,
+    daemon: Daemon,
+    page: Page = 1,
+    limit: Limit = 20,
+    status: Annotated[str | None, Parameter(description="active, paused, idle, queued, running …")] = None,
+    type_: Annotated[str | None, Parameter(query="type")] = None,
+    tag: str | None = None,
+    owner: str | None = None,
+    search: Annotated[str | None, Parameter(description="In name, title, description, command, tags")] = None,
+    sort: Annotated[str | None, Parameter(description="id, name, nextRunAt, status, lastRun; -name")] = None,
+) -> Listing[Job]:
+    """Those that match, a page of them."""
+    rows, meta = await list_rows(
+        daemon, caller, page, limit, status=status, type=type_, tag=tag, owner=owner, search=search, sort=sort
+    )
+    return Listing(await read_jobs(daemon, caller, rows), meta)
+
+
+async def list_rows(
+    daemon: Daemon, caller: Caller, page: int, limit: int, **asked: str | None
+) -> tuple[list[Row], Pages]:
+    """Rows of LIST, and how many there are; raises Refused naming the parameter."""
+    if asked.get("status") == "completed":  # they are gone, and found by their executions
+        return [], Pages(page, limit, 0)
+    status, sort = asked.pop("status", None), asked.pop("sort", None)
+    options = {key: value for key, value in asked.items() if value}
+    if status:
+        options["state"] = STATES.get(status, status)
+    if sort:
+        word = sort.removeprefix("-")
+        options["sort"] = "-" * (word != sort) + SORTS.get(word, word)
+    try:
+        found = await daemon.ask(line("LIST", **options, **slice_of(page, limit)), caller)
+    except Refusal as refusal:
+        words = Words()
+        words.fields = {key: {"state": "status"}.get(key, key) for key in options}
+        raise about(refusal, words) from None
+    return found.rows, pages(found.status, page, limit)
+
+
+@get("/jobs/{job_id:str}", summary="One job, by id or name", responses=ERRORS)
+async def get_job(caller: Caller, daemon: Daemon, job_id: str) -> Response[Success[Job]]:
+    """Every field; `ETag` is its revision."""
+    return answer(await read_job(daemon, caller, ref_of(job_id)))
+
+
+# --- making and changing ----------------------------------------------------------------------------
+
+
+@post("/jobs", summary="Make a job", responses=ERRORS)
+async def create_job(
+    request: AnyRequest, caller: Caller, daemon: Daemon, data: JobBody
+) -> Response[Success[Job]]:
+    """With `Idempotency-Key`, the same request makes one job, however often it comes."""
+    return answer(await make_job(request, daemon, caller, data), 201)
+
+
+async def make_job(request: AnyRequest, daemon: Daemon, caller: Caller, body: JobBody) -> Job:
+    words = to_words(body)
+    is_now = words.pop("now", False)
+    if body.enabled is False:
+        if is_now:
+            raise Refused(400, "bad-option", "what is to run at once cannot wait", "enabled")
+        words.say("paused", True, "enabled")
+    made: Row = {}
+    for name in _names(request, words):
+        record = {key: value for key, value in words.items() if value != ""} | name
+        try:
+            said = once(request, f"{'NOW' if is_now else 'ADD'} {encode(record).decode()}")
+            made = (await daemon.ask(said, caller)).status
+            break
+        except Refusal as refusal:
+            is_taken = refusal.code == "exists" and bool(words.get("title"))
+            if not is_taken or name != {"jobName": words["jobName"]}:
+                raise about(refusal, words) from None
+    return await read_job(daemon, caller, str(made["id"]))
+
+
+def _names(request: AnyRequest, words: Words) -> list[dict[str, str]]:
+    """Of a title two jobs may have the same, and their names differ; the same request makes the same."""
+    if "jobName" not in words:
+        return [{}]
+    first = {"jobName": words["jobName"]}
+    if not words.get("title"):
+        return [first]
+    key = request.headers.get("Idempotency-Key")
+    suffix = hashlib.sha256(key.encode()).hexdigest()[:8] if key else secrets.token_hex(4)
+    return [first, {"jobName": f"{words['jobName']}-{suffix}"}]
+
+
+@put("/jobs/{job_id:str}", summary="Change a job", responses=ERRORS)
+async def put_job(
+    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: JobBody
+) -> Response[Success[Job]]:
+    """What is not named stays as it is. `If-Match`: only if the job is still as it was seen."""
+    return answer(await change_job(request, daemon, caller, ref_of(job_id), data))
+
+
+@patch("/jobs/{job_id:str}", summary="Change some of a job", responses=ERRORS)
+async def patch_job(
+    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: JobBody
+) -> Response[Success[Job]]:
+    """The same as PUT."""
+    return answer(await change_job(request, daemon, caller, ref_of(job_id), data))
+
+
+async def change_job(request: AnyRequest, daemon: Daemon, caller: Caller, ref: str, body: JobBody) -> Job:
+    wanted = seen_rev(request)
+    for tried in range(MAX_TRIES):
+        old = await read_job(daemon, caller, ref)
+        if wanted not in (None, old.rev):
+            raise Refused(409, "busy", f"its revision is {old.rev} by now, not {wanted}", "If-Match")
+        words = to_words(body, old)
+        try:
+            await _set(daemon, caller, old, words)
+            break
+        except Refusal as refusal:
+            now = await read_job(daemon, caller, str(old.id))
+            if refusal.code != "busy" or now.rev == old.rev or wanted or tried == MAX_TRIES - 1:
+                raise about(refusal, words) from None
+    if body.enabled is not UNSET and body.enabled != old.enabled:
+        await daemon.ask(line("RESUME" if body.enabled else "PAUSE", old.id), caller)
+    return await read_job(daemon, caller, str(old.id))
+
+
+async def _set(daemon: Daemon, caller: Caller, old: Job, words: Words) -> None:
+    if old.status == "completed":
+        raise Refusal("not-found", f"job {old.id} has run once and is over")
+    names = {"jobName": "name"}
+    options = {names.get(key, key): str(value) for key, value in words.items()}
+    if options:
+        await daemon.ask(with_options(line("SET", old.id, rev=old.rev), options), caller)
+
+
+def seen_rev(request: AnyRequest) -> int | None:
+    """The revision of If-Match; None where any will do."""
+    text = request.headers.get("if-match", "*").strip()
+    if text == "*":
+        return None
+    if match := re.fullmatch('(?:W/)?"([0-9]{1,9})"', text):
+        return int(match[1])
+    raise Refused(
+        409, "busy", f'{text[:40]} is no revision\'s ETag: those are "1", "2" …', "If-Match"
+    )
+
+
+class Removed(Struct):
+    """What is gone."""
+
+    id: int
+    removed: bool = True
+
+
+@delete("/jobs/{job_id:str}", summary="Remove a job", status_code=200, responses=ERRORS)
+async def delete_job(
+    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, force: bool = False
+) -> Success[Removed]:
+    """Its history stays. `force`: also if others wait for it."""
+    said = line("REMOVE", ref_of(job_id), force="yes" if force else None, rev=seen_rev(request))
+    return Success(Removed((await daemon.ask(said, caller)).status["id"]))
+
+
+# --- doing something with one -----------------------------------------------------------------------
+
+
+class PauseBody(Struct, forbid_unknown_fields=True):
+    """Until when, and why; both are shown to whoever looks."""
+
+    until: str | None = None
+    why: str | None = None
+
+
+class TriggerBody(Struct, forbid_unknown_fields=True):
+    """What the run finds in its environment, as CRONFLOW_ARG_NAME."""
+
+    args: dict[str, str | int | float | bool] = {}
+
+
+class RescheduleBody(Struct, rename="camel", forbid_unknown_fields=True):
+    """When it is to run from now on."""
+
+    cron_expression: str | UnsetType = UNSET
+    schedule: str | UnsetType = UNSET
+    scheduled_at: str | UnsetType = UNSET
+    timezone: str | UnsetType = UNSET
+
+
+class UndoBody(Struct, forbid_unknown_fields=True):
+    """To which revision; without it, to the one before."""
+
+    rev: Annotated[int, Parameter(ge=1)] | None = None
+
+
+class Cancelled(Struct):
+    """The runs that were told to end."""
+
+    cancelled: list[int]
+
+
+@post("/jobs/{job_id:str}/pause", summary="Start nothing any more", status_code=200, responses=ERRORS)
+async def pause_job(
+    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: PauseBody | None = None
+) -> Response[Success[Job]]:
+    """What runs already goes on."""
+    ref, body = ref_of(job_id), data or PauseBody()
+    said = line("PAUSE", ref, until=body.until or None, why=body.why or None)
+    await daemon.ask(once(request, said), caller)
+    return answer(await read_job(daemon, caller, ref))
+
+
+@post("/jobs/{job_id:str}/resume", summary="The opposite of pause", status_code=200, responses=ERRORS)
+async def resume_job(
+    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str
+) -> Response[Success[Job]]:
+    """Its next moment is the next to come."""
+    await daemon.ask(once(request, line("RESUME", ref_of(job_id))), caller)
+    return answer(await read_job(daemon, caller, job_id))
+
+
+@post("/jobs/{job_id:str}/cancel", summary="End its runs", status_code=200, responses=ERRORS)
+async def cancel_job(caller: Caller, daemon: Daemon, job_id: str) -> Success[Cancelled]:
+    """All that have not ended yet."""
+    await daemon.ask(line("GET", ref_of(job_id)), caller)
+    rows, _ = await find(daemon, caller, ref=job_id, state="queued,sent,running", limit=1000)
+    runs = list(dict.fromkeys(row.id for row in rows if row.id))
+    answers = await daemon.ask_all([line("CANCEL", run) for run in runs], caller) if runs else []
+    for each in answers:
+        if not each.status["ok"] and each.status["code"] != "not-found":  # it has ended meanwhile
+            each.check()
+    return Success(Cancelled([run for run, each in zip(runs, answers, strict=True) if each.status["ok"]]))
+
+
+@post("/jobs/{job_id:str}/trigger", summary="Run it now", status_code=200, responses=ERRORS)
+async def trigger_job(
+    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: TriggerBody | None = None
+) -> Success[Execution]:
+    """Whatever its schedule says, paused or not."""
+    return Success(await run_now(request, daemon, caller, ref_of(job_id), data.args if data else {}))
+
+
+async def run_now(
+    request: AnyRequest, daemon: Daemon, caller: Caller, ref: str, args: dict[str, Any]
+) -> Execution:
+    words = {}
+    for name, value in args.items():
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            raise Refused(400, "bad-option", f'"{name[:80]}" is not a variable\'s name', f"args.{name[:80]}")
+        words[f"arg.{name}"] = str(value).lower() if isinstance(value, bool) else str(value)
+    started = await daemon.ask(once(request, with_options(line("RUN", ref), words)), caller)
+    return await newest_attempt(daemon, caller, started.status["run"])
+
+
+@post("/jobs/{job_id:str}/reschedule", summary="Run it at other times", status_code=200, responses=ERRORS)
+async def reschedule_job(
+    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: RescheduleBody
+) -> Response[Success[Job]]:
+    """From now on."""
+    body = JobBody(
+        cron_expression=data.cron_expression, schedule=data.schedule, scheduled_at=data.scheduled_at,
+        timezone=data.timezone,
+    )  # fmt: skip
+    if all(each is UNSET for each in (data.cron_expression, data.schedule, data.scheduled_at, data.timezone)):
+        raise Refused(400, "bad-schedule", "no cronExpression: when is it to run?", "cronExpression")
+    return answer(await change_job(request, daemon, caller, ref_of(job_id), body))
+
+
+@post("/jobs/{job_id:str}/undo", summary="As it was before", status_code=200, responses=ERRORS)
+async def undo_job(
+    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: UndoBody | None = None
+) -> Response[Success[Job]]:
+    """A new revision, which is as that one was; once more takes that back."""
+    old = await read_job(daemon, caller, ref_of(job_id))
+    rev = (data.rev if data else None) or old.rev - 1
+    if not rev:
+        raise Refused(409, "not-found", "it is as it was made: there is nothing to take back")
+    await daemon.ask(once(request, line("ROLLBACK", old.id, rev)), caller)
+    return answer(await read_job(daemon, caller, str(old.id)))
+
+
+# --- looking ----------------------------------------------------------------------------------------
+
+
+class Change(Struct):
+    """Who changed what."""
+
+    rev: int
+    time: str
+    who: str | None
+    change: str
+
+
+class Occurrence(Struct):
+    """A moment; `remark` tells what is special: moved, repeated-hour, skipped …"""
+
+    local: str
+    utc: str
+    remark: str | None
+
+
+class Cause(Struct):
+    """What happened, and when, if it has a time of its own."""
+
+    time: str | None
+    what: str
+
+
+class Why(Struct):
+    """How it ended, and the chain of causes."""
+
+    disposition: str
+    chain: list[Cause]
+
+
+Number = Annotated[int, Parameter(ge=1, le=1000)]
+
+
+@get("/jobs/{job_id:str}/executions", summary="What ran of it", responses=ERRORS)
+async def job_executions(
+    caller: Caller,
+    daemon: Daemon,
+    job_id: str,
+    job_state: Annotated[str | None, Parameter(query="state")] = None,
+    page: Page = 1,
+    limit: Limit = 20,
+) -> Listing[Execution]:
+    """Newest first, also of a job that is gone."""
+    rows, status = await find(daemon, caller, ref=job_id, state=job_state or None, **slice_of(page, limit))
+    return Listing(rows, pages(status, page, limit))
+
+
+@get("/jobs/{job_id:str}/logs", summary="What it wrote", responses=ERRORS)
+async def job_logs(
+    caller: Caller, daemon: Daemon, job_id: str, level: Level | None = None, run: str | None = None
+) -> Success[list[LogLine]]:
+    """Of its newest run, or of one of its runs."""
+    ref, number = ref_of(job_id), run_of(run) if run else None
+    rows, _ = await find(daemon, caller, ref=ref, run=number, limit=100)
+    if number is None:
+        number = next((row.id for row in rows if row.id), None)
+    if number is None or not rows:
+        if run:
+            raise Refused(404, "not-found", f"job {ref} has no execution {run}", "run")
+        return Success([])
+    found = await daemon.ask(line("LOG", number, fd=LEVELS[level] if level else None), caller)
+    return Success(to_lines(found.rows))
+
+
+@get("/jobs/{job_id:str}/history", summary="Who changed it", responses=ERRORS)
+async def job_history(
+    caller: Caller, daemon: Daemon, job_id: str, page: Page = 1, limit: Limit = 20
+) -> Listing[Change]:
+    """Newest first."""
+    rows = (await daemon.ask(line("HISTORY", ref_of(job_id)), caller)).rows
+    found = [Change(row["rev"], row["time"], row["who"], row["change"]) for row in rows]
+    return Listing(found[(page - 1) * limit :][:limit], Pages(page, limit, len(found)))
+
+
+def to_occurrences(rows: list[Row]) -> list[Occurrence]:
+    return [Occurrence(row["local_time_with_offset"], row["UTC"], row["remark"]) for row in rows]
+
+
+@get("/jobs/{job_id:str}/next", summary="When it runs next", responses=ERRORS)
+async def job_next(
+    caller: Caller, daemon: Daemon, job_id: str, count: Number = 5, timezone: str | None = None
+) -> Success[list[Occurrence]]:
+    """Moments to come; `timezone` says in which zone they are shown."""
+    asked = line("NEXT", ref_of(job_id), n=count, tz=timezone or None)
+    return Success(to_occurrences((await daemon.ask(asked, caller)).rows))
+
+
+@get("/jobs/{job_id:str}/why", summary="Why it ran, or did not", responses=ERRORS)
+async def job_why(caller: Caller, daemon: Daemon, job_id: str, at: str | None = None) -> Success[Why]:
+    """At a moment, or lately."""
+    if at and re.search(r'["\\]', at):
+        raise Refused(400, "bad-schedule", "no time has quotes", "at")
+    words = [ref_of(job_id), *([f'"{at}"'] if at else [])]
+    found = await daemon.ask(line("WHY", *words), caller)
+    chain = [Cause(row["time"], row["what"]) for row in found.rows]
+    return Success(Why(found.status["disposition"], chain))
+
+
+JOBS = routes(
+    "/api/v1",
+    [
+        list_jobs, create_job, get_job, put_job, patch_job, delete_job, pause_job, resume_job, cancel_job,
+        trigger_job, reschedule_job, undo_job, job_executions, job_logs, job_history, job_next, job_why,
+    ],
+)  # fmt: skip
+_ = Literal

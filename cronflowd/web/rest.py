@@ -1,0 +1,149 @@
+"""What the handlers of the API share: who asks, the forms of answers, and words that cannot become others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Generic, TypeVar
+
+from litestar import Request, Router
+from litestar.connection import ASGIConnection
+from litestar.di import Provide
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+from msgspec import UNSET, Struct, UnsetType
+
+from ..base.text import format_option
+from .envelope import Refused
+from .identity import AnyRequest, caller_of
+from .line import Daemon
+
+T = TypeVar("T")
+MAX_PAGE, MAX_LIMIT = 1_000_000, 100
+KEY_HEADER = "Idempotency-Key"
+
+
+class Pages(Struct):
+    """Where in a list this is; `more` says that `total` is a number that is surely exceeded."""
+
+    page: int
+    limit: int
+    total: int
+    more: bool | UnsetType = UNSET
+
+
+class Success(Struct, Generic[T]):
+    """What was asked for."""
+
+    data: T
+    success: bool = True
+
+
+class Listing(Struct, Generic[T]):
+    """Some of what was asked for, and how much there is."""
+
+    data: list[T]
+    meta: Pages
+    success: bool = True
+
+
+class ErrorBody(Struct):
+    """Why it was refused: a word for programs, a sentence for people, and which field it is about."""
+
+    code: str
+    message: str
+    field: str | UnsetType = UNSET
+
+
+class Failure(Struct):
+    """What comes instead of a success."""
+
+    error: ErrorBody
+    success: bool = False
+
+
+_WHY = {
+    400: "The request is not understood, or asks for what cannot be",
+    401: "Sign in first",
+    403: "Not yours to see or do",
+    404: "There is no such thing",
+    409: "It is taken, was changed meanwhile, or something is in the way",
+    413: "Too long",
+    415: "Only JSON is read",
+    429: "Too many; Retry-After says when to come again",
+    500: "A fault of ours",
+    503: "The daemon cannot be reached, or its disk is full",
+}
+ERRORS = {status: ResponseSpec(Failure, description=why) for status, why in _WHY.items()}
+Page = Annotated[int, Parameter(ge=1, le=MAX_PAGE, description="From 1 on")]
+Limit = Annotated[int, Parameter(ge=1, le=MAX_LIMIT, description="How many on a page")]
+
+
+async def _daemon_of(request: AnyRequest) -> Daemon:
+    daemon: Daemon = request.app.state.daemon
+    return daemon
+
+
+def _json_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """A form that a browser sends for a page of another site is no request of the API."""
+    kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_body = connection.headers.get("content-length", "0") != "0"
+    if has_body and kind and kind != "application/json" and not kind.endswith("+json"):
+        raise Refused(415, "media-type", f"send JSON, as application/json, not {kind[:80]}")
+
+
+def routes(path: str, handlers: Sequence[Any]) -> Router:
+    """Handlers below a path, which are given `caller` and `daemon`."""
+    found = {"caller": Provide(caller_of), "daemon": Provide(_daemon_of)}
+    return Router(path, route_handlers=handlers, dependencies=found, guards=[_json_only])
+
+
+# --- lines ------------------------------------------------------------------------------------------
+
+_REF = re.compile(r"(?!all$)[A-Za-z0-9._-]{1,64}", re.IGNORECASE)
+
+
+def ref_of(text: str, what: str = "job") -> str:
+    """A word that names one thing, and can be no other word of a line. Raises Refused."""
+    if not _REF.fullmatch(text):
+        raise Refused(404, "not-found", f'there is no {what} "{text[:80]}"')
+    return text
+
+
+def run_of(text: str) -> int:
+    """The number of a run."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise Refused(404, "not-found", f'there is no execution "{text[:80]}"')
+    return int(text)
+
+
+def line(verb: str, *words: str | int, **options: Any) -> str:
+    """A line of the protocol: options that are None are not said; `tz_` is `tz`."""
+    said = [format_option(key.rstrip("_"), str(value)) for key, value in options.items() if value is not None]
+    return " ".join([verb, *map(str, words), *said])
+
+
+def with_options(start: str, options: Mapping[str, str]) -> str:
+    """The same where keys are no identifiers."""
+    return " ".join([start, *(format_option(key, value) for key, value in options.items())])
+
+
+def once(request: Request[Any, Any, Any], said: str) -> str:
+    """With an Idempotency-Key, a line that is done once, however often it is sent."""
+    key = request.headers.get(KEY_HEADER)
+    if key is None:
+        return said
+    if not re.fullmatch("[!#-~]{1,128}", key):
+        raise Refused(400, "bad-option", "1 to 128 printable characters, no blanks or quotes", KEY_HEADER)
+    return f"ONCE {key} {said}"
+
+
+def pages(status: Mapping[str, Any], page: int, limit: int) -> Pages:
+    """Of a status line that was asked for with count=yes."""
+    return Pages(page, limit, status["total"], True if status.get("more") else UNSET)
+
+
+def slice_of(page: int, limit: int) -> dict[str, Any]:
+    """limit= and offset=, with the number of all."""
+    return {"limit": limit, "offset": (page - 1) * limit, "count": "yes"}
