@@ -159,7 +159,7 @@ async def test_few_read_the_past_at_once(tmp_path: Path) -> None:
         for _ in range(6):
             nursery.start_soon(past.Past(world.core, tmp_path)._read, go_on.wait)
         await trio.testing.wait_all_tasks_blocked()
-        waiting = past._READERS.statistics().tasks_waiting
+        waiting = past.READERS.statistics().tasks_waiting
         go_on.set()
         assert waiting == 4
 
