@@ -164,13 +164,14 @@ ALSO_CALLED = {
     "REMOVE": "delete rm del drop unschedule erase destroy unregister remove-job",
     "CLEAR": "flush truncate purge reset wipe flushall",
     "STATUS": "stat uptime state sysinfo version", "CLOCK": "time date ntp",
+    "METRICS": "prometheus openmetrics metric",
     "SAVE": "backup dump bgsave write persist", "LOAD": "restore reload read source",
     "PAUSE": "suspend hold freeze deactivate off mute skip",
     "RESUME": "unpause continue unfreeze activate on", "HISTORY": "changes changelog revisions",
     "UNDO": "revert undelete",
     "RUN": "start trigger exec execute fire retry rerun force run-now launch",
     "NOW": "once batch immediately", "AT": "in later", "CANCEL": "kill stop abort terminate end",
-    "RUNS": "executions results builds queue queues pending", "STATS": "metrics statistics report",
+    "RUNS": "executions results builds queue queues pending", "STATS": "statistics report",
     "FAILED": "errors failures broken dead", "LOG": "logs output tail stdout journal",
     "WHY": "reason explain", "NEXT": "when preview upcoming forecast", "DEPS": "dependencies tree graph",
     "FLOW": "flows dag dags pipeline pipelines workflow workflows",
@@ -222,6 +223,7 @@ _ROWS = (
         nothing(q.Alone), "SUMMARY", "the tasks, the last day and the next moments in figures", "summary",
         about_days=True,
     ),
+    Verb(p.metrics, "METRICS [NAME]", "figures for Prometheus, a line of its text a row", "metrics"),
     Verb(nothing(q.Alone), "CLOCK", "the time here, and how far off the workers' clocks are", "clock"),
     Verb(p.file(q.SaveTasks), "SAVE [FILE]", "writes all tasks to a file (tasks.db)", "save", changes=True,
          role="operator"),
@@ -301,7 +303,8 @@ _ROWS = (
     Verb(p.drain(True), "DRAIN WORKER", "sends a worker no more runs", role="operator"),
     Verb(p.drain(False), "UNDRAIN WORKER", "sends it runs again", role="operator"),
     Verb(
-        p.watch, "WATCH [tasks] [runs] [workers] [id=REF]", "a row for everything that happens", "watch"
+        p.watch, "WATCH [tasks] [runs] [workers] [id=REF] [since=SEQ]", "a row for everything that happens",
+        "watch",
     ),
     Verb(p.hello, "HELLO [name=NAME]", "keeps the connection open until QUIT", "hello", anybody=True),
     Verb(

@@ -1,15 +1,16 @@
 """Facts as WATCH shows them: one row an event, in words a person reads.
 
-Described before the fact is applied, while what it takes away can still be named.
+Described before the fact is applied, while what it takes away can still be named; or, of facts
+that were applied long ago, by what stands beside them in the journal.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 
@@ -19,32 +20,154 @@ from ..engine.changelog import record_of
 from ..engine.state import State
 from ..tasks.reasons import in_words
 
-COLUMNS = ("time", "event", "id", "jobName", "run", "attempt", "worker", "detail")
+COLUMNS = ("time", "event", "id", "jobName", "run", "attempt", "worker", "detail", "seq")
 
 
 @frozen
 class Event:
-    """One row of WATCH, and what decides who sees it."""
+    """One row of WATCH but for its last column, and what decides who sees it."""
 
     kind: str  # `tasks`, `runs` or `workers`
     task_id: int | None
     row: tuple[Any, ...]
 
 
-def describe(fact: f.Fact, at: datetime, state: State) -> Iterator[Event]:
+class Known(Protocol):
+    """Names for what a fact tells by its number alone."""
+
+    def task(self, task_id: int) -> str: ...
+
+    def run(self, run: int, attempt: int) -> tuple[int | None, str, str | None]:
+        """Whose it is (id and name), and which worker has this attempt."""
+
+    def flow(self, number: int) -> tuple[int | None, str]:
+        """Its first task."""
+
+
+@frozen
+class Present:
+    """What is so, before the fact is applied."""
+
+    state: State
+
+    def task(self, task_id: int) -> str:
+        return self.state.tasks[task_id].name
+
+    def run(self, run: int, attempt: int) -> tuple[int | None, str, str | None]:
+        found = self.state.runs[run]
+        return found.task_id, found.spec.name, found.worker
+
+    def flow(self, number: int) -> tuple[int | None, str]:
+        flow = self.state.flows.find(number)
+        assert flow
+        return flow.root, flow.name
+
+
+Replaced = Mapping[tuple[int, int | None], str]  # names, by task and the change that may have ended them
+Record = tuple[int, datetime, f.Fact]
+
+
+class Past:
+    """What was so while these records were written; `state` is later than all of them.
+
+    A run has ended in one of them, or later, or has not: its name is there. A task says its name when it
+    is defined, and `replaced` what it was before. A thread may ask.
+    """
+
+    def __init__(self, records: Sequence[Record], state: State, replaced: Replaced) -> None:
+        self._state = state
+        self._names: dict[int, str] = {}  # as far as `see` has come
+        self._hints: dict[int, str] = {}
+        self._ended: dict[int, f.RunEnded] = {}
+        self._workers: dict[tuple[int, int], str | None] = {}
+        self._flows: dict[int, tuple[int | None, str]] = {}
+        for row in list(state.recent):
+            self._hints[row.task_id] = row.name
+        for _, _, fact in reversed(records):
+            self._learn(fact, replaced)
+
+    def _learn(self, fact: f.Fact, replaced: Replaced) -> None:
+        """From the newest to the oldest, so that the oldest name of a task stays."""
+        match fact:
+            case f.RunEnded():
+                self._ended[fact.run] = fact
+                self._workers[fact.run, fact.attempt] = fact.worker
+                self._hints[fact.task] = fact.name
+            case f.RunSent():
+                self._workers[fact.run, fact.attempt] = fact.worker
+            case f.RunQueued() if fact.worker:
+                self._workers[fact.run, 1] = fact.worker
+            case f.FlowStarted():
+                self._flows[fact.flow] = fact.root, fact.name
+            case f.TaskChanged() | f.TaskRemoved() if name := replaced.get((fact.id, fact.change)):
+                self._names[fact.id] = name
+            case f.TaskAdded() | f.TaskRestored():
+                self._names.pop(fact.id, None)
+                self._hints[fact.id] = record_of(fact.record)["jobName"]
+
+    def see(self, fact: f.Fact) -> None:
+        """It has been told: what comes after it is named as it says."""
+        if isinstance(fact, f.TaskAdded | f.TaskChanged | f.TaskRestored):
+            self._names[fact.id] = record_of(fact.record)["jobName"]
+
+    def task(self, task_id: int) -> str:
+        if name := self._names.get(task_id):
+            return name
+        task = self._state.tasks.get(task_id)
+        return task.name if task else self._hints.get(task_id, "")
+
+    def run(self, run: int, attempt: int) -> tuple[int | None, str, str | None]:
+        worker = self._workers.get((run, attempt))
+        if ended := self._ended.get(run):
+            return ended.task, ended.name, worker
+        if found := self._state.runs.get(run):
+            return found.task_id, found.spec.name, worker or found.worker
+        rows = self._state.outcomes.get(run)
+        return (rows[-1].task_id, rows[-1].name, worker or rows[-1].worker) if rows else (None, "", worker)
+
+    def flow(self, number: int) -> tuple[int | None, str]:
+        if found := self._flows.get(number):
+            return found
+        flow = self._state.flows.find(number)
+        return (flow.root, flow.name) if flow else (None, "")
+
+
+def names_replaced(state: State) -> Generator[None, None, Replaced]:
+    """The names that tasks had before the changes that are known."""
+    found: dict[tuple[int, int | None], str] = {}
+    for each in state.changes.walk():
+        if each is None:
+            yield None
+            continue
+        change, step = each
+        if step.kind in ("changed", "removed") and step.was:
+            found[step.id, change.number] = step.was.name
+    return found
+
+
+def of_the_past(
+    records: Sequence[Record], state: State, replaced: Replaced
+) -> Iterator[tuple[int, list[Event]]]:
+    """What these records were: each one's number, and its events."""
+    known = Past(records, state, replaced)
+    for seq, at, fact in records:
+        yield seq, list(describe(fact, at, known))
+        known.see(fact)
+
+
+def describe(fact: f.Fact, at: datetime, known: Known) -> Iterator[Event]:
     """The events a fact is; none for what concerns nobody outside (saves, checkpoints, output)."""
     if isinstance(fact, f.RunEnded) and fact.began:
-        run = state.runs[fact.run]
-        row = (at, "run-started", fact.task, fact.name, fact.run, fact.attempt, run.worker, None)
+        row = (at, "run-started", fact.task, fact.name, fact.run, fact.attempt, fact.worker, None)
         yield Event("runs", fact.task, row)
-    if event := _describe(fact, at, state) or _flow(fact, at, state):
+    if event := _describe(fact, at, known) or _flow(fact, at, known):
         yield event
     if isinstance(fact, f.RunQueued) and fact.worker:
-        row = (at, "run-sent", fact.task, state.tasks[fact.task].name, fact.run, 1, fact.worker, None)
+        row = (at, "run-sent", fact.task, known.task(fact.task), fact.run, 1, fact.worker, None)
         yield Event("runs", fact.task, row)
 
 
-def _describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
+def _describe(fact: f.Fact, at: datetime, known: Known) -> Event | None:
     name = _name_of(type(fact))
     row: tuple[Any, ...]
     match fact:
@@ -52,9 +175,9 @@ def _describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
             record = record_of(fact.record)
             return _task(at, name, fact.id, record["jobName"], f"{record['schedule']} {record['command']}")
         case f.TaskRemoved():
-            return _task(at, name, fact.id, state.tasks[fact.id].name, fact.why)
+            return _task(at, name, fact.id, known.task(fact.id), fact.why)
         case f.TaskPaused() | f.TaskResumed():
-            label = state.tasks[fact.id].name if fact.id is not None else "all"
+            label = known.task(fact.id) if fact.id is not None else "all"
             return _task(at, name, fact.id, label, getattr(fact, "why", ""))
         case f.RecordUnread():
             return _task(at, name, fact.task, fact.name, fact.why)
@@ -63,10 +186,10 @@ def _describe(fact: f.Fact, at: datetime, state: State) -> Event | None:
             row = (at, f"fire-{fact.state}", fact.task, fact.name, None, None, None, detail)
             return Event("runs", fact.task, row)
         case f.RunQueued():
-            row = (at, name, fact.task, state.tasks[fact.task].name, fact.run, 1, None, fact.by)
+            row = (at, name, fact.task, known.task(fact.task), fact.run, 1, None, fact.by)
             return Event("runs", fact.task, row)
         case f.RunAdmitted() | f.RunSent() | f.RunStarted() | f.RunStopping() | f.RunRetried():
-            return _run(at, name, fact, state)
+            return _run(at, name, fact, known)
         case f.RunEnded():
             detail = fact.state if fact.exit is None else f"{fact.state} exit={fact.exit}"
             row = (at, name, fact.task, fact.name, fact.run, fact.attempt, fact.worker, detail)
@@ -104,31 +227,31 @@ def _about_beat(fact: f.ExpectationSet | f.ExpectationForgotten | f.BeatReceived
     return ""
 
 
-def _flow(fact: f.Fact, at: datetime, state: State) -> Event | None:
+def _flow(fact: f.Fact, at: datetime, known: Known) -> Event | None:
     """What becomes of a run of a flow; it stands under the first task of that."""
     if not isinstance(fact, f.FlowStarted | f.FlowRetried | f.FlowStopping | f.FlowEnded):
         return None
-    flow, more = fact if isinstance(fact, f.FlowStarted) else state.flows.find(fact.flow), ""
-    assert flow
+    more = ""
+    root, label = (fact.root, fact.name) if isinstance(fact, f.FlowStarted) else known.flow(fact.flow)
     if isinstance(fact, f.FlowStarted | f.FlowEnded):
         more = f": {len(fact.tasks)} tasks" if isinstance(fact, f.FlowStarted) else f": {fact.state}"
     detail = f"flow run {fact.flow}{more}"
-    return Event(
-        "runs", flow.root, (at, _name_of(type(fact)), flow.root, flow.name, None, None, None, detail)
-    )
+    return Event("runs", root, (at, _name_of(type(fact)), root, label, None, None, None, detail))
 
 
 def _run(
     at: datetime,
     name: str,
     fact: f.RunAdmitted | f.RunSent | f.RunStarted | f.RunStopping | f.RunRetried,
-    state: State,
+    known: Known,
 ) -> Event:
-    run = state.runs[fact.run]
-    worker = fact.worker if isinstance(fact, f.RunSent) else run.worker
+    attempt = 1 if isinstance(fact, f.RunAdmitted) else fact.attempt
+    task_id, label, worker = known.run(fact.run, attempt)
     detail = getattr(fact, "why", None)
-    if isinstance(fact, f.RunRetried):
+    if isinstance(fact, f.RunSent):
+        worker = fact.worker
+    elif isinstance(fact, f.RunAdmitted):
+        worker = None
+    elif isinstance(fact, f.RunRetried):
         worker, detail = None, f"not before {format_time(fact.not_before_at)}"
-    attempt = fact.attempt if hasattr(fact, "attempt") else run.attempt
-    row = (at, name, run.task_id, run.spec.name, run.id, attempt, worker, detail)
-    return Event("runs", run.task_id, row)
+    return Event("runs", task_id, (at, name, task_id, label, fact.run, attempt, worker, detail))

@@ -82,13 +82,7 @@ def summarize(state: State, now: datetime) -> Reply:
     account = state.ledger.account((), now - DAY, now)
 
     def rows() -> Iterator[Row | None]:
-        states, failed = Counter[str](), 0
-        for task in state.tasks.walk():
-            if task is None:
-                yield None
-            elif not task.is_notice:
-                states[task_state(state, task, now)] += 1
-                failed += task.failure is not None
+        states, failed = yield from count_states(state, now)
         yield "tasks", states.total()
         yield from ((f"tasks-{word}", number) for word, number in sorted(states.items()))
         yield "failed-now", failed
@@ -99,6 +93,18 @@ def summarize(state: State, now: datetime) -> Reply:
             yield None if found is None else ("next", f"{format_time(found[1][1])} {found[0].name}")
 
     return Reply("", {}, PAIR_COLUMNS, rows(), "rows")
+
+
+def count_states(state: State, now: datetime) -> Generator[None, None, tuple[Counter[str], int]]:
+    """How many tasks are in which state, and how many have failed."""
+    states, failed = Counter[str](), 0
+    for task in state.tasks.walk():
+        if task is None:
+            yield None
+        elif not task.is_notice:
+            states[task_state(state, task, now)] += 1
+            failed += task.failure is not None
+    return states, failed
 
 
 def next_of_all(state: State, query: q.ShowNext, now: datetime) -> Reply:

@@ -457,6 +457,11 @@ def health(text: str, context: Context) -> q.AskHealth:
     return q.AskHealth(late.total_seconds() if late else LATE_S, MAX_WAITING if queue is None else queue)
 
 
+def metrics(text: str, context: Context) -> q.ShowMetrics:
+    name = g.one_or_none(g.split_words(text)[0], "name") or ""
+    return q.ShowMetrics(name.removeprefix("cronflowd_"))
+
+
 def describe(text: str, context: Context) -> q.DescribeSchedule:
     words, options = g.split_words(text, "tz")
     ref, schedule = g.ref_or_schedule(text, words)
@@ -474,12 +479,16 @@ def dependencies(text: str, context: Context) -> q.ShowDependencies:
 
 
 def watch(text: str, context: Context) -> q.Watch:
-    words, options = g.split_words(text, "id")
+    words, options = g.split_words(text, "id", "since")
     kinds = frozenset(word.lower() for word in words)
     if unknown := kinds - {"tasks", "runs", "workers"}:
         hint = meant(min(unknown), ("tasks", "runs", "workers"), {"tasks": "jobs", "workers": "nodes"})
         raise WrongWords(f'"{escape(min(unknown)[:40])}" cannot be watched{hint}')
-    return q.Watch(kinds or frozenset({"tasks", "runs", "workers"}), options.get("id"))
+    since = re.fullmatch(r"([0-9]{1,18})(?:\.([0-9]))?", options.get("since", "0"))
+    if since is None:
+        raise Refusal("bad-option", "since=: this is the last column of a row of WATCH, as in since=1234")
+    place = q.Since(int(since[1]), int(since[2] or 0)) if "since" in options else None
+    return q.Watch(kinds or frozenset({"tasks", "runs", "workers"}), options.get("id"), place)
 
 
 def clock_changes(text: str, context: Context) -> q.ShowClockChanges:

@@ -131,6 +131,11 @@ class ShowStats:
 
 
 @frozen
+class ShowMetrics:
+    name: str  # how those begin that are asked for
+
+
+@frozen
 class ListFailed:
     since_at: datetime | None  # of the end
 
@@ -212,9 +217,23 @@ class CompareZones:
 
 
 @frozen
+class Since:
+    """A place behind which WATCH goes on: the last column of the row that was read last."""
+
+    seq: int
+    part: int  # of the events of this record, so many are known; 0 = all
+
+    @property
+    def known(self) -> int:
+        """The last record all of whose events are."""
+        return self.seq - 1 if self.part else self.seq
+
+
+@frozen
 class Watch:
     kinds: frozenset[str]  # of `tasks`, `runs`, `workers`
     ref: str | None
+    since: Since | None = None
 
 
 @frozen

@@ -5,5 +5,6 @@ The one rule: it imports nothing of ours, and knows no task, schedule, socket or
 Read in this order: `errors` (a refusal, and an exit), `text` (escapes, options, times), `names`
 (what things may be called), `addresses` (where requests may go), `replies` (what a client reads
 back), `output` (what a run wrote), `masks` (what must not be shown of it), `proofs` (who has a token,
-and whose an order is), `nearest` (what was probably meant), `walks` (a million rows, a slice at a time).
+and whose an order is), `nearest` (what was probably meant), `histograms`, `walks` (a million rows, a slice at
+a time).
 """

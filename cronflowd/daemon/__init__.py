@@ -5,6 +5,6 @@ before it is on disk.
 
 Read in this order: `core` (the loop), `strangers`, `access` and `logins` (who may do what), `feeds` (WATCH,
 LOG follow), `bulk` (changes of very many tasks), `files` (tasks.db, calendars), `past` (what has ended),
-`answers` (questions), `crontab_orders`, `upkeep` (what is done now and then), `daemon` (starts and stops it
-all).
+`figures` (METRICS), `answers` (questions), `crontab_orders`, `upkeep` (what is done now and then), `daemon`
+(starts and stops it all).
 """

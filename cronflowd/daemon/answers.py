@@ -21,7 +21,7 @@ import trio
 from msgspec.structs import replace
 
 from .. import __version__
-from ..ask import accounts, commands, flows, grammar, manual, overview, secrets, stats, views, why
+from ..ask import accounts, commands, flows, grammar, manual, metrics, overview, secrets, stats, views, why
 from ..ask import questions as q
 from ..ask.kept import Kept
 from ..ask.parsers import RUN_STATES
@@ -50,7 +50,8 @@ from ..tasks.task import Outcome
 from . import crontab_orders
 from .bulk import in_turns
 from .core import Core
-from .feeds import LogHub, WatchHub
+from .feeds import LogHub, Watcher, WatchHub
+from .figures import figures
 from .files import Files
 from .logins import Logins
 from .past import Past
@@ -85,6 +86,7 @@ class Answers:
         self.files = Files(core, data)
         self.hub, self.logs = WatchHub(core), LogHub(core)
         self.doors: list[Door] = []
+        self._tally: metrics.Tally | None = None  # from the first METRICS on
         self.admission = core.admission
         self.logins = Logins(core.admission)
 
@@ -329,6 +331,14 @@ class Answers:
         count = core.state.count_own()
         known = views.status_rows(core.state, core.now())
         return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
+
+    def _metrics(self, question: q.ShowMetrics, session: Session) -> Reply:
+        core = self.core
+        if self._tally is None:
+            self._tally = metrics.Tally()
+            core.state.tally = self._tally.see
+        more = figures(core, self.doors, self.logs.count + len(self.hub.watchers))
+        return metrics.show_metrics(core.state, question, self._tally, more, core.now())
 
     def _clock(self, question: q.Alone, session: Session) -> Reply:
         core = self.core
@@ -588,12 +598,18 @@ class Answers:
             feed.leave()
         return Reply(str(feed.count), {"rows": feed.count})
 
-    def _watch(self, question: q.Watch, session: Session) -> Reply:
+    def _watch(self, question: q.Watch, session: Session) -> Answer:
         task_id = None if question.ref is None else views.find(self.core.state, question.ref).id
         self._have_place()
-        session.data.append(self.hub.watch(session, question.kinds, task_id))
+        watcher = self.hub.watch(session, question.kinds, task_id, waits=question.since is not None)
+        session.data.append(watcher)
         session.is_session = session.is_live = True
-        return Reply("watching", {"watching": True})
+        reply = Reply("watching", {"watching": True, "seq": self.core.last_seq})
+        return self._watch_on(watcher, question.since, reply) if question.since else reply
+
+    async def _watch_on(self, watcher: Watcher, since: q.Since, reply: Reply) -> Reply:
+        await self.hub.go_on(watcher, since, self.data)
+        return reply
 
     def _have_place(self) -> None:
         """Refuses one more that watches."""

@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import ref
 
@@ -21,13 +22,17 @@ import trio
 from attrs import define, field
 
 from ..ask import events
+from ..ask import questions as q
 from ..base import output
 from ..base.replies import format_row
 from ..engine import facts as f
+from ..journal import history
 from ..net.clients import Session
 from ..net.outbox import PIECE_BYTES, Chunks
 from ..tasks.reasons import worded
+from .bulk import in_turns
 from .core import Core
+from .past import READERS
 
 PIECES = 64  # of rows, that the next watcher may take as they are
 TAKEN_TOGETHER = 10_000  # lines of the past of a LOG, before the others have their turn
@@ -39,19 +44,22 @@ log = logging.getLogger(__name__)
 
 
 @define(eq=False)
-class _Entry:
+class Entry:
     """One event in the list."""
 
     event: events.Event | None  # None: the place before the first
     seq: int
     number: int
-    next: _Entry | None = None
+    next: Entry | None = None
+    part: int = 0  # of several of one record, the how manieth; 0: the last one
+    is_past: bool = False  # read from the journal, for one watcher alone
     rows: list[bytes | None] = field(factory=lambda: [None, None])  # as text and as JSON, once worded
 
     def row(self, as_json: bool) -> bytes:
         if (row := self.rows[as_json]) is None:
             assert self.event
-            text = format_row(events.COLUMNS, self.event.row, as_json)
+            at = float(f"{self.seq}.{self.part}") if self.part else self.seq
+            text = format_row(events.COLUMNS, (*self.event.row, at), as_json)
             row = self.rows[as_json] = text.encode(errors="backslashreplace") + b"\n"
         return row
 
@@ -62,20 +70,53 @@ class WatchHub:
     def __init__(self, core: Core) -> None:
         self.watchers: set[Watcher] = set()
         self._core = core
-        self._last = _Entry(None, 0, 0)
+        self.state = core.state
+        self._present = events.Present(core.state)
+        self._last = Entry(None, 0, 0)
         self._idle: dict[tuple[str, int | None], dict[Watcher, None]] = {}  # (kind, task or any)
         # What was made for one watcher, for those that want the same and are as far: where it ends (it must
         # not keep in memory what nobody has to read any more), the rows, their record.
-        self._pieces: OrderedDict[Any, tuple[ref[_Entry], bytes, int]] = OrderedDict()
+        self._pieces: OrderedDict[Any, tuple[ref[Entry], bytes, int]] = OrderedDict()
 
-    def watch(self, session: Session, kinds: frozenset[str], task_id: int | None) -> Watcher:
-        """Begins a watch: a row for every event from now on."""
+    def watch(
+        self, session: Session, kinds: frozenset[str], task_id: int | None, waits: bool = False
+    ) -> Watcher:
+        """Begins a watch: a row for every event from now on; or, when it `waits`, from `begin` on."""
         watcher = Watcher(self, session, kinds, task_id)
         if not self.watchers:
             self._core.feeds.append(self)
         self.watchers.add(watcher)
-        self.rest(watcher)
+        if not waits:
+            self.rest(watcher)
         return watcher
+
+    def mark(self) -> Entry:
+        """A place behind all that has happened, where what is told of the past joins it."""
+        before = self._last
+        self._last = before.next = Entry(None, self._core.last_seq, before.number + 1)
+        return self._last
+
+    async def go_on(self, watcher: Watcher, since: q.Since, data: Path) -> None:
+        """WATCH since=: the journal tells what happened up to now, and the list what happens meanwhile.
+
+        Its rows are put in the next turn, behind the answer.
+        """
+        core = self._core
+        replaced = await in_turns(events.names_replaced(core.state))
+        end, upto = self.mark(), core.last_seq
+
+        def read() -> Entry:
+            known = 0 <= upto - since.known <= MAX_BEHIND
+            records = history.facts(data, since.known, upto) if known else None
+            return watcher.past(since, records, replaced, end, core.now())
+
+        await core.settled(upto)
+        try:
+            place: Entry = await trio.to_thread.run_sync(read, limiter=READERS)
+        except OSError as error:
+            watcher.cut(f"the journal cannot be read: {error}")
+            raise
+        trio.lowlevel.current_trio_token().run_sync_soon(watcher.begin_past, place, upto)
 
     def leave(self, watcher: Watcher) -> None:
         """Ends a watch."""
@@ -87,19 +128,19 @@ class WatchHub:
     def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
         """Adds the event that a fact is, and calls who has waited for such a one."""
         try:
-            found = list(events.describe(fact, at, self._core.state))
+            found = list(events.describe(fact, at, self._present))
         except Exception:
             # A watcher that goes on without it would believe that it did not happen.
             log.exception("an event could not be told")
             for watcher in list(self.watchers):
                 watcher.cut("an event could not be told")
             return
-        for event in found:
-            self._add(event, seq)
+        for part, event in enumerate(found, 1):
+            self._add(event, seq, part % len(found))
 
-    def _add(self, event: events.Event, seq: int) -> None:
+    def _add(self, event: events.Event, seq: int, part: int) -> None:
         before = self._last
-        self._last = before.next = _Entry(event, seq, before.number + 1)
+        self._last = before.next = Entry(event, seq, before.number + 1, part=part)
         for task_id in {None, event.task_id}:
             for watcher in list(self._idle.get((event.kind, task_id), ())):
                 self._call(watcher)
@@ -108,11 +149,11 @@ class WatchHub:
             self._cut_who_is_behind()
 
     @property
-    def last(self) -> _Entry:
+    def last(self) -> Entry:
         """The newest event."""
         return self._last
 
-    def piece(self, key: Any, upto: _Entry) -> tuple[_Entry, bytes, int] | None:
+    def piece(self, key: Any, upto: Entry) -> tuple[Entry, bytes, int] | None:
         """Rows that another watcher has made, if they go no further than this one wants."""
         if known := self._pieces.get(key):
             at, data, seq = known[0](), *known[1:]
@@ -120,7 +161,7 @@ class WatchHub:
                 return at, data, seq
         return None
 
-    def keep(self, key: Any, at: _Entry, data: bytes, seq: int) -> None:
+    def keep(self, key: Any, at: Entry, data: bytes, seq: int) -> None:
         """Those that come may have these rows too."""
         self._pieces[key] = ref(at), data, seq
         if len(self._pieces) > PIECES:
@@ -148,8 +189,8 @@ class WatchHub:
 class _Place:
     """Where some rows that are being made have got to in the list."""
 
-    at: _Entry  # the last event that is done with
-    end: _Entry | None = None  # the last event of these rows; None: they go on
+    at: Entry  # the last event that is done with
+    end: Entry | None = None  # the last event of these rows; None: they go on
 
 
 class Watcher:
@@ -163,12 +204,46 @@ class Watcher:
         self._kinds = kinds
         self._task_id = task_id
 
-    def begin(self, before: _Entry, seq: int) -> None:
+    def begin(self, before: Entry, seq: int) -> None:
         """The event after this one concerns it."""
         place = _Place(before)
         self._places.append(place)
         rows = self._rows(place, self._session.as_json)
         self._session.outbox.put_rows(rows, seq, seal=partial(self._end, place))
+
+    def past(
+        self,
+        since: q.Since,
+        records: Sequence[events.Record] | None,
+        replaced: events.Replaced,
+        end: Entry,
+        now: datetime,
+    ) -> Entry:
+        """The place before the first event behind `since`, up to `end`; None: they are not all known.
+
+        A list of its own, that goes on at `end`. A thread may make it.
+        """
+        told: Iterable[tuple[int, list[events.Event]]]
+        if records is None:
+            detail = f"what followed {since.seq} is not known any more, up to {end.seq}"
+            row = (now, "gap", None, None, None, None, None, detail)
+            told = [(end.seq, [events.Event(min(self._kinds), self._task_id, row)])]
+            since = q.Since(0, 0)
+        else:
+            told = events.of_the_past(records, self._hub.state, replaced)
+        first = last = Entry(None, since.seq, end.number, is_past=True)
+        for seq, found in told:
+            for part, event in enumerate(found, 1):
+                if seq > since.seq or part > since.part > 0:
+                    last.next = Entry(event, seq, end.number, part=part % len(found), is_past=True)
+                    last = last.next
+        last.next = end
+        return first
+
+    def begin_past(self, before: Entry, seq: int) -> None:
+        """What was told of the past, and all that has happened since, is told; if it still watches."""
+        if self in self._hub.watchers:
+            self.begin(before, seq)
 
     def is_behind(self, number: int) -> bool:
         """Whether it has not taken this event yet."""
@@ -192,8 +267,9 @@ class Watcher:
 
     def _rows(self, place: _Place, as_json: bool) -> Chunks:
         while place.at is not (upto := place.end or self._hub.last):
+            is_past = place.at.is_past
             key = place.at.number, self._kinds, self._task_id, as_json
-            if known := self._hub.piece(key, upto):
+            if not is_past and (known := self._hub.piece(key, upto)):
                 place.at, data, seq = known
                 yield data, seq
                 continue
@@ -206,13 +282,14 @@ class Watcher:
                 if size >= PIECE_BYTES:
                     break
             data = b"".join(rows)
-            self._hub.keep(key, place.at, data, seq)
+            if not is_past:
+                self._hub.keep(key, place.at, data, seq)
             yield data, seq
         if self._places:
             self._places.popleft()
         self._end(place)
 
-    def _wanted(self, place: _Place) -> Iterator[_Entry]:
+    def _wanted(self, place: _Place) -> Iterator[Entry]:
         """Goes on to events that concern it, but not past many that do not."""
         end = place.end or self._hub.last
         for _ in range(EVENTS_A_PIECE):
@@ -221,8 +298,7 @@ class Watcher:
             assert place.at.next
             place.at = place.at.next
             event = place.at.event
-            assert event
-            if event.kind in self._kinds and self._task_id in (None, event.task_id):
+            if event and event.kind in self._kinds and self._task_id in (None, event.task_id):
                 yield place.at
 
 

@@ -24,7 +24,7 @@ from .core import Core
 MAX_OLD_ROWS = 100_000  # that one question reads from the journal
 MAX_PASSED = 20_000  # rows of the journal that are looked at behind a page, to tell how many there are
 # More at once would not be quicker, and each holds its rows in memory.
-_READERS = trio.CapacityLimiter(2)
+READERS = trio.CapacityLimiter(2)
 
 T = TypeVar("T")
 Wanted = Callable[[Outcome], bool]
@@ -100,4 +100,4 @@ class Past:
     async def _read(self, function: Callable[[], T]) -> T:
         # A row may have left memory before its record is on the disk, which is where it is looked for.
         await self._core.settled(self._before_seq - 1)
-        return await trio.to_thread.run_sync(function, limiter=_READERS)
+        return await trio.to_thread.run_sync(function, limiter=READERS)

@@ -174,7 +174,7 @@ def _bulk_staged(state: Tables, fact: f.BulkStaged, at: datetime, seq: int) -> N
 def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) -> None:
     state.decided_upto_at = max(at, state.decided_upto_at)
     outcome = outcome_of(fact, at, seq)
-    state.remember(outcome)
+    state.remember(outcome, True)
     _total(state, fact.state, fact.count)
     state.ledger.count_due(fact.last_due_at, at, fact.count)
     state.ledger.count_end(fact.state, fact.last_due_at, at, fact.count)
@@ -346,7 +346,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
     run.move(fact.state)
     _take_from_worker(state, run, task)
     outcome = outcome_of(fact, at, seq)
-    state.remember(outcome)
+    state.remember(outcome, fact.final)
     if not fact.final:
         return
     del state.runs[fact.run]

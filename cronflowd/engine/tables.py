@@ -7,7 +7,7 @@ pruned at any time. Read freely; only the functions that `State.apply` calls cha
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from operator import attrgetter
 
@@ -93,6 +93,8 @@ class Tables:
         self.outputs: OrderedDict[int, Output] = OrderedDict()
         self.output_size = 0
         self.history_from_seq = 0  # outcomes of records before this one are not in memory
+        # Told of each row of history as it comes; None: nobody counts.
+        self.tally: Callable[[Outcome, bool], object] | None = None
         # Indexes of tasks.
         self.names: Parted[str, int] = Parted()
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
@@ -283,8 +285,10 @@ class Tables:
         """The runs that a worker has got, in order."""
         return [self.runs[run] for run in sorted(worker.runs)]
 
-    def remember(self, outcome: Outcome) -> None:
-        """One more row of history; the oldest go."""
+    def remember(self, outcome: Outcome, is_final: bool) -> None:
+        """One more row of history, with which its fire has ended or not; the oldest go."""
+        if self.tally is not None:
+            self.tally(outcome, is_final)
         self.recent.append(outcome)
         if outcome.run is not None:
             self.outcomes.setdefault(outcome.run, []).append(outcome)

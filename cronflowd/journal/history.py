@@ -76,6 +76,17 @@ def outcomes(
                 yield outcome
 
 
+def facts(data: Path, after: int, upto: int) -> list[tuple[int, datetime, Fact]] | None:
+    """All records behind `after`, up to `upto`; None where they are not all there any more."""
+    found: list[tuple[int, datetime, Fact]] = []
+    for line in _lines_before(journal_dir(data), upto + 1, lambda source: not source.is_history):
+        decoded = _decode(line)
+        if decoded is None or decoded[0] != upto - len(found) or decoded[0] <= after:
+            break
+        found.append(decoded)
+    return found[::-1] if len(found) == upto - after else None
+
+
 @define
 class Met:
     """What was learned on the way to a run's output."""

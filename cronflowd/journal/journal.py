@@ -28,6 +28,7 @@ from typing import NoReturn, Protocol
 from attrs import define
 
 from ..base.errors import Exit, Fatal, Refusal
+from ..base.histograms import Histogram
 from ..engine.encoding import encode_open
 from ..engine.facts import Fact
 from ..host import disk as d
@@ -52,6 +53,7 @@ MIN_CHUNK_BYTES = 16 * 1024
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024  # while so much waits for the disk, nothing more is taken
 ALLOCATE_AGAIN_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0  # between two tries of a write that finds no space
+COMMITS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)  # bounds that are counted
 CLOSE_PATIENCE_S = 10.0  # how long the end of the process waits for space
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Journal(Protocol):
     notify: Callable[[int], None]  # told, from any thread, the number up to which all is on disk
     closed: list[Segment]  # segments that take no more records, oldest first
     set_aside: str  # what start-up had to cut off, in words; empty as a rule
+    commit_s: Histogram  # how long it took to have batches on the disk
 
     @property
     def last(self) -> int:
@@ -124,6 +127,7 @@ class _Lines:
         self._chain = 0  # of the last of them
         self.closed: list[Segment] = []
         self.set_aside = ""
+        self.commit_s = Histogram(*COMMITS_S)
 
     @property
     def last(self) -> int:
@@ -409,9 +413,10 @@ class FileJournal(_Lines):
         return batch
 
     def _commit(self, batch: _Batch) -> None:
-        data = b"".join(batch.lines)
+        data, began_s = b"".join(batch.lines), time.monotonic()
         self._write(data, batch.offset)
         self._disk.fdatasync(self._fd)
+        self.commit_s.add(time.monotonic() - began_s)
         with self._lock:
             self._committed, self._synced_end = batch.last, batch.offset + len(data)
         self._committed_chain = batch.chain

@@ -126,7 +126,7 @@ KEYS = {
     "STATS": "by since until",
     "FAILED": "since",
     "RUN": "arg.K",
-    "WATCH": "id",
+    "WATCH": "id since",
     "REMOVE": "force",
     "IMPORT": "--system --dry-run",
 }

@@ -47,6 +47,7 @@ LINES: list[tuple[str, str]] = [
     ("REMOVE hers", "user"), ("REMOVE his", "operator"), ("REMOVE tag=both", "user"),
     ("CLEAR all", "operator"),
     ("STATUS", "viewer"), ("HEALTH late=1h", "viewer"), ("SUMMARY", "viewer"), ("CLOCK", "viewer"),
+    ("METRICS", "viewer"),
     ("SAVE", "operator"), ("LOAD tasks.db", "operator"), ("BACKUP", "admin"),
     ("IMPORT 0 9 * * * /bin/new", "user"), ("IMPORT --dry-run 0 9 * * * /bin/new", "viewer"),
     ("EXPORT", "viewer"), ("EXPORT his", "viewer"),

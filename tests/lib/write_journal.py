@@ -14,6 +14,7 @@ from pathlib import Path
 
 import attrs
 
+from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Decision, Limits
@@ -45,7 +46,7 @@ class Life(Driver):
     def say(self, *facts: f.Fact) -> None:
         """What no order leads to any more, or only with very many tasks."""
         for fact in facts:
-            self.journal.append(f.encode(len(self.journal) + 1, self.now, fact, False))
+            self.journal.append(encoding.encode(len(self.journal) + 1, self.now, fact, False))
             self.state.apply(fact, self.now, len(self.journal))
         self.decisions.append((self.now, list(facts)))
 

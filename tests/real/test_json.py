@@ -51,6 +51,7 @@ SAID: dict[str, list[str]] = {
     "RESUME": ["RESUME all"],
     "STATUS": ["STATUS"],
     "CLOCK": ["CLOCK"],
+    "METRICS": ["METRICS tasks", "METRICS"],
     "WHY": ["WHY paris 2026-03-29T02:30", "WHY last", "WHY odd"],
     "NEXT": ['NEXT "* * * * * *" n=3', "NEXT paris n=400", "NEXT last"],
     "DEPS": ["DEPS last", "DEPS"],
@@ -89,7 +90,7 @@ SAID: dict[str, list[str]] = {
     "AUDIT": ["AUDIT"],
     "REMOVE": ["REMOVE record", "REMOVE paris"],
     "CLEAR": ["CLEAR"],
-    "WATCH": ["WATCH tasks runs id=nobody", "WATCH", "QUIT"],
+    "WATCH": ["WATCH tasks runs id=nobody", "WATCH", "WATCH since=9999999", "QUIT"],
     "QUIT": ["QUIT"],
 }
 # Without a token asked for, and without zone data at that place, these are refused.
