@@ -7,12 +7,26 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from litestar import get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
 
 from .envelope import Refused
 from .line import Caller, Daemon, Row
-from .rest import ERRORS, Limit, Listing, Page, Success, line, pages, ref_of, routes, run_of, slice_of
+from .rest import (
+    ERRORS,
+    Limit,
+    Listing,
+    Page,
+    Success,
+    ToDaemon,
+    Who,
+    line,
+    pages,
+    ref_of,
+    routes,
+    run_of,
+    slice_of,
+)
 
 Level = Literal["info", "error", "system"]
 LEVELS: dict[str, int] = {"system": 0, "info": 1, "error": 2}
@@ -86,18 +100,18 @@ async def newest_attempt(daemon: Daemon, caller: Caller, run: int) -> Execution:
     return found[0]
 
 
-State = Annotated[str | None, Parameter(description="One or several, comma between")]
+State = Annotated[str | None, QueryParameter(description="One or several, comma between")]
 
 
 @get("/executions", summary="What ran, newest first", responses=ERRORS)
 async def list_executions(
-    caller: Caller,
-    daemon: Daemon,
-    job_id: Annotated[str | None, Parameter(query="jobId")] = None,
-    job_state: Annotated[str | None, Parameter(query="state", description="One or several")] = None,
-    worker: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
+    caller: Who,
+    daemon: ToDaemon,
+    job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
+    job_state: Annotated[str | None, QueryParameter(name="state", description="One or several")] = None,
+    worker: FromQuery[str | None] = None,
+    since: FromQuery[str | None] = None,
+    until: FromQuery[str | None] = None,
     page: Page = 1,
     limit: Limit = 20,
 ) -> Listing[Execution]:
@@ -109,13 +123,13 @@ async def list_executions(
 
 
 @get("/executions/{run:str}", summary="One run, its newest attempt", responses=ERRORS)
-async def get_execution(caller: Caller, daemon: Daemon, run: str) -> Success[Execution]:
+async def get_execution(caller: Who, daemon: ToDaemon, run: FromPath[str]) -> Success[Execution]:
     """As it is now."""
     return Success(await newest_attempt(daemon, caller, run_of(run)))
 
 
 @post("/executions/{run:str}/cancel", summary="End a run", status_code=200, responses=ERRORS)
-async def cancel_execution(caller: Caller, daemon: Daemon, run: str) -> Success[Execution]:
+async def cancel_execution(caller: Who, daemon: ToDaemon, run: FromPath[str]) -> Success[Execution]:
     """One that waits ends at once; one that runs has ended when its worker says so."""
     number = run_of(run)
     await newest_attempt(daemon, caller, number)

@@ -167,16 +167,20 @@ def to_words(body: JobBody, old: Job | None = None) -> Words:
     return words
 
 
+def _duration(ms: int) -> str:
+    return f"{ms}ms" if ms % 1000 else f"{ms // 1000}s"
+
+
 _PLAIN: tuple[tuple[str, str, Any], ...] = (
     ("description", "desc", str),
     ("tags", "tags", ",".join),
     ("timezone", "tz", str),
     ("priority", "prio", str.lower),
     ("dependencies", "after", lambda refs: ",".join(map(str, refs))),
-    ("timeout", "timeout", lambda ms: f"{ms}ms" if ms else "none"),
+    ("timeout", "timeout", lambda ms: _duration(ms) if ms else "none"),
     ("overlap", "overlap", str),
     ("catchup", "catchup", str),
-    ("grace", "grace", lambda ms: f"{ms}ms"),
+    ("grace", "grace", _duration),
     ("on_worker", "on", str),
     ("notify", "notify", str),
     ("metadata", "meta", lambda value: _json(value) if value else ""),
@@ -257,15 +261,15 @@ def _retry_text(policy: RetryPolicy, times: int) -> str:
         return "none"
     delay = policy.delay_ms if isinstance(policy.delay_ms, int) else None
     if policy.type == "FIXED":
-        parts = ["fixed", str(times), f"{1000 if delay is None else delay}ms"]
+        parts = ["fixed", str(times), _duration(1000 if delay is None else delay)]
     elif delay is None and policy.factor is UNSET:
         parts = _exponential(times).split(":")
     else:
-        parts = ["exp", str(times), f"{5000 if delay is None else delay}ms"]
+        parts = ["exp", str(times), _duration(5000 if delay is None else delay)]
     if isinstance(policy.factor, int | float) and policy.type == "EXPONENTIAL":
         parts.append(f"x{policy.factor:.3f}".rstrip("0").rstrip("."))
     if isinstance(policy.max_delay_ms, int) and policy.type == "EXPONENTIAL":
-        parts.append(f"{policy.max_delay_ms}ms")
+        parts.append(_duration(policy.max_delay_ms))
     if isinstance(policy.jitter_percent, int):
         parts.append(f"~{policy.jitter_percent}%")
     return ":".join(parts)
@@ -288,9 +292,9 @@ _OF_PAYLOAD = ("payload", "body", "expect", "secret", "stdin", "user", "cwd")  #
 
 def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
     kind = body.type if isinstance(body.type, str) else old.type if old else "shell"
-    if isinstance(body.type, str):
-        words.say("type", kind, "type")
     is_new_type = old is not None and kind != old.type
+    if is_new_type or (not old and isinstance(body.type, str)):
+        words.say("type", kind, "type")
     if isinstance(body.command, str) and not (old and body.command == old.command):
         words.say("command", body.command, "command")
     if is_new_type:
@@ -328,7 +332,7 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
         timeout = given["timeout"]
         if type(timeout) is not int or not 0 <= timeout <= 30 * 86_400_000:
             raise Refused(400, "bad-option", "not a number of milliseconds", "payload.timeout")
-        words.say("timeout", f"{timeout}ms" if timeout else "none", "payload.timeout")
+        words.say("timeout", _duration(timeout) if timeout else "none", "payload.timeout")
 
 
 def _is_option_of(kind: str, key: str) -> bool:
@@ -455,7 +459,9 @@ def about(refusal: Refusal, words: Words) -> Refused:
     keys: Iterable[str] = (match[1], *_BY_CODE.get(refusal.code, ())) if match else ()
     keys = [*keys, *_BY_CODE.get(refusal.code, ())]
     field = next((words.fields[key] for key in keys if key in words.fields), None)
-    return Refused(status_of(refusal.code), refusal.code, refusal.message, field)
+    # What was asked for by its address is there; what the body speaks of is not.
+    status = 422 if field and refusal.code == "not-found" else status_of(refusal.code)
+    return Refused(status, refusal.code, refusal.message, field)
 
 
 # --- to JSON ----------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from litestar import Request, Response, delete, get, patch, post, put
-from litestar.params import Parameter
-from msgspec import UNSET, Struct, UnsetType
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import encode
 
 from ..base.errors import Refusal
@@ -29,6 +29,8 @@ from .rest import (
     Page,
     Pages,
     Success,
+    ToDaemon,
+    Who,
     line,
     once,
     pages,
@@ -50,9 +52,9 @@ SORTS = {"createdAt": "id", "nextRunAt": "next", "lastRun": "last", "status": "s
 
 
 async def read_job(daemon: Daemon, caller: Caller, ref: str) -> Job:
-    """A job as it is now; one that ran once and is gone as it was. Raises Refusal."""
+    """A job as it is now; of one that ran once and is gone, what is known. Raises Refusal."""
     got, changes = await daemon.ask_all([line("GET", ref), line("HISTORY", ref, limit=1)], caller)
-    if not got.status["ok"] and got.status["code"] == "not-found":
+    if not got.status["ok"] and got.status["code"] == "not-found" and not changes.rows:
         return await _read_completed(daemon, caller, ref, got.status["message"])
     name = got.check().pairs["jobName"]
     listed = await daemon.ask(line("LIST", name=name, limit=1), caller)
@@ -64,13 +66,18 @@ def _changed_at(rows: list[Row]) -> str | None:
 
 
 async def _read_completed(daemon: Daemon, caller: Caller, ref: str, why: str) -> Job:
-    """What was to run once and has is gone; whoever made it still asks for it."""
-    got, runs = await daemon.ask_all([line("GET", ref, "@1"), line("RUNS", ref, limit=1)], caller)
-    is_once = got.status["ok"] and str(got.pairs.get("schedule", "")).startswith("@at ")
-    if not is_once or not runs.rows or runs.rows[0]["state"] == "cancelled":
-        raise Refusal("not-found", why)
-    row = runs.rows[0]
-    return to_job(got.rows, {"last": row["state"], "ended": row["ended"]}, row["ended"])
+    """What was to run once and has: the daemon keeps its runs alone, and whoever made it asks how it went."""
+    try:
+        (run,) = (await daemon.ask(line("RUNS", ref, limit=1), caller)).rows
+    except (Refusal, ValueError):
+        raise Refusal("not-found", why) from None
+    rows = {"id": run["id"], "jobName": run["jobName"], "schedule": f"@at {run['due']}"}
+    return to_job(_as_rows(rows), {"last": run["state"], "ended": run["ended"]}, run["ended"])
+
+
+def _as_rows(pairs: dict[str, Any]) -> list[Row]:
+    """As GET has them, of what is known."""
+    return [{"key": key, "value": value} for key, value in ({"command": "", "rev": 1} | pairs).items()]
 
 
 async def read_jobs(daemon: Daemon, caller: Caller, rows: list[Row]) -> list[Job]:
@@ -94,16 +101,22 @@ def answer(job: Job, status: int = 200) -> Response[Success[Job]]:
 
 @get("/jobs", summary="The jobs", responses=ERRORS)
 async def list_jobs(
-    caller: Caller,
-    daemon: Daemon,
+    caller: Who,
+    daemon: ToDaemon,
     page: Page = 1,
     limit: Limit = 20,
-    status: Annotated[str | None, Parameter(description="active, paused, idle, queued, running …")] = None,
-    type_: Annotated[str | None, Parameter(query="type")] = None,
-    tag: str | None = None,
-    owner: str | None = None,
-    search: Annotated[str | None, Parameter(description="In name, title, description, command, tags")] = None,
-    sort: Annotated[str | None, Parameter(description="id, name, nextRunAt, status, lastRun; -name")] = None,
+    status: Annotated[
+        str | None, QueryParameter(description="active, paused, idle, queued, running …")
+    ] = None,
+    type_: Annotated[str | None, QueryParameter(name="type")] = None,
+    tag: FromQuery[str | None] = None,
+    owner: FromQuery[str | None] = None,
+    search: Annotated[
+        str | None, QueryParameter(description="In name, title, description, command, tags")
+    ] = None,
+    sort: Annotated[
+        str | None, QueryParameter(description="id, name, nextRunAt, status, lastRun; -name")
+    ] = None,
 ) -> Listing[Job]:
     """Those that match, a page of them."""
     rows, meta = await list_rows(
@@ -135,7 +148,7 @@ async def list_rows(
 
 
 @get("/jobs/{job_id:str}", summary="One job, by id or name", responses=ERRORS)
-async def get_job(caller: Caller, daemon: Daemon, job_id: str) -> Response[Success[Job]]:
+async def get_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> Response[Success[Job]]:
     """Every field; `ETag` is its revision."""
     return answer(await read_job(daemon, caller, ref_of(job_id)))
 
@@ -145,7 +158,7 @@ async def get_job(caller: Caller, daemon: Daemon, job_id: str) -> Response[Succe
 
 @post("/jobs", summary="Make a job", responses=ERRORS)
 async def create_job(
-    request: AnyRequest, caller: Caller, daemon: Daemon, data: JobBody
+    request: AnyRequest, caller: Who, daemon: ToDaemon, data: JSONBody[JobBody]
 ) -> Response[Success[Job]]:
     """With `Idempotency-Key`, the same request makes one job, however often it comes."""
     return answer(await make_job(request, daemon, caller, data), 201)
@@ -169,7 +182,16 @@ async def make_job(request: AnyRequest, daemon: Daemon, caller: Caller, body: Jo
             is_taken = refusal.code == "exists" and bool(words.get("title"))
             if not is_taken or name != {"jobName": words["jobName"]}:
                 raise about(refusal, words) from None
-    return await read_job(daemon, caller, str(made["id"]))
+    job = await read_job(daemon, caller, str(made["id"]))
+    if job.status == "completed":  # it was quick
+        known = {"id": made["id"], "schedule": job.schedule} | {"jobName": made["jobName"]}
+        job = to_job(_as_rows({**words, **known}), *_last_of(job))
+    return job
+
+
+def _last_of(job: Job) -> tuple[Row, str | None]:
+    last = job.last_run
+    return {"last": last and last.status, "ended": last and last.ended_at}, job.updated_at
 
 
 def _names(request: AnyRequest, words: Words) -> list[dict[str, str]]:
@@ -186,7 +208,7 @@ def _names(request: AnyRequest, words: Words) -> list[dict[str, str]]:
 
 @put("/jobs/{job_id:str}", summary="Change a job", responses=ERRORS)
 async def put_job(
-    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: JobBody
+    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[JobBody]
 ) -> Response[Success[Job]]:
     """What is not named stays as it is. `If-Match`: only if the job is still as it was seen."""
     return answer(await change_job(request, daemon, caller, ref_of(job_id), data))
@@ -194,7 +216,7 @@ async def put_job(
 
 @patch("/jobs/{job_id:str}", summary="Change some of a job", responses=ERRORS)
 async def patch_job(
-    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: JobBody
+    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[JobBody]
 ) -> Response[Success[Job]]:
     """The same as PUT."""
     return answer(await change_job(request, daemon, caller, ref_of(job_id), data))
@@ -235,9 +257,7 @@ def seen_rev(request: AnyRequest) -> int | None:
         return None
     if match := re.fullmatch('(?:W/)?"([0-9]{1,9})"', text):
         return int(match[1])
-    raise Refused(
-        409, "busy", f'{text[:40]} is no revision\'s ETag: those are "1", "2" …', "If-Match"
-    )
+    raise Refused(409, "busy", f'{text[:40]} is no revision\'s ETag: those are "1", "2" …', "If-Match")
 
 
 class Removed(Struct):
@@ -249,7 +269,7 @@ class Removed(Struct):
 
 @delete("/jobs/{job_id:str}", summary="Remove a job", status_code=200, responses=ERRORS)
 async def delete_job(
-    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, force: bool = False
+    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], force: FromQuery[bool] = False
 ) -> Success[Removed]:
     """Its history stays. `force`: also if others wait for it."""
     said = line("REMOVE", ref_of(job_id), force="yes" if force else None, rev=seen_rev(request))
@@ -284,7 +304,7 @@ class RescheduleBody(Struct, rename="camel", forbid_unknown_fields=True):
 class UndoBody(Struct, forbid_unknown_fields=True):
     """To which revision; without it, to the one before."""
 
-    rev: Annotated[int, Parameter(ge=1)] | None = None
+    rev: Annotated[int, Meta(ge=1)] | None = None
 
 
 class Cancelled(Struct):
@@ -295,7 +315,11 @@ class Cancelled(Struct):
 
 @post("/jobs/{job_id:str}/pause", summary="Start nothing any more", status_code=200, responses=ERRORS)
 async def pause_job(
-    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: PauseBody | None = None
+    request: AnyRequest,
+    caller: Who,
+    daemon: ToDaemon,
+    job_id: FromPath[str],
+    data: JSONBody[PauseBody | None] = None,
 ) -> Response[Success[Job]]:
     """What runs already goes on."""
     ref, body = ref_of(job_id), data or PauseBody()
@@ -306,7 +330,7 @@ async def pause_job(
 
 @post("/jobs/{job_id:str}/resume", summary="The opposite of pause", status_code=200, responses=ERRORS)
 async def resume_job(
-    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str
+    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str]
 ) -> Response[Success[Job]]:
     """Its next moment is the next to come."""
     await daemon.ask(once(request, line("RESUME", ref_of(job_id))), caller)
@@ -314,7 +338,7 @@ async def resume_job(
 
 
 @post("/jobs/{job_id:str}/cancel", summary="End its runs", status_code=200, responses=ERRORS)
-async def cancel_job(caller: Caller, daemon: Daemon, job_id: str) -> Success[Cancelled]:
+async def cancel_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> Success[Cancelled]:
     """All that have not ended yet."""
     await daemon.ask(line("GET", ref_of(job_id)), caller)
     rows, _ = await find(daemon, caller, ref=job_id, state="queued,sent,running", limit=1000)
@@ -328,7 +352,11 @@ async def cancel_job(caller: Caller, daemon: Daemon, job_id: str) -> Success[Can
 
 @post("/jobs/{job_id:str}/trigger", summary="Run it now", status_code=200, responses=ERRORS)
 async def trigger_job(
-    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: TriggerBody | None = None
+    request: AnyRequest,
+    caller: Who,
+    daemon: ToDaemon,
+    job_id: FromPath[str],
+    data: JSONBody[TriggerBody | None] = None,
 ) -> Success[Execution]:
     """Whatever its schedule says, paused or not."""
     return Success(await run_now(request, daemon, caller, ref_of(job_id), data.args if data else {}))
@@ -348,7 +376,7 @@ async def run_now(
 
 @post("/jobs/{job_id:str}/reschedule", summary="Run it at other times", status_code=200, responses=ERRORS)
 async def reschedule_job(
-    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: RescheduleBody
+    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[RescheduleBody]
 ) -> Response[Success[Job]]:
     """From now on."""
     body = JobBody(
@@ -362,7 +390,11 @@ async def reschedule_job(
 
 @post("/jobs/{job_id:str}/undo", summary="As it was before", status_code=200, responses=ERRORS)
 async def undo_job(
-    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: UndoBody | None = None
+    request: AnyRequest,
+    caller: Who,
+    daemon: ToDaemon,
+    job_id: FromPath[str],
+    data: JSONBody[UndoBody | None] = None,
 ) -> Response[Success[Job]]:
     """A new revision, which is as that one was; once more takes that back."""
     old = await read_job(daemon, caller, ref_of(job_id))
@@ -407,15 +439,15 @@ class Why(Struct):
     chain: list[Cause]
 
 
-Number = Annotated[int, Parameter(ge=1, le=1000)]
+Number = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 @get("/jobs/{job_id:str}/executions", summary="What ran of it", responses=ERRORS)
 async def job_executions(
-    caller: Caller,
-    daemon: Daemon,
-    job_id: str,
-    job_state: Annotated[str | None, Parameter(query="state")] = None,
+    caller: Who,
+    daemon: ToDaemon,
+    job_id: FromPath[str],
+    job_state: Annotated[str | None, QueryParameter(name="state")] = None,
     page: Page = 1,
     limit: Limit = 20,
 ) -> Listing[Execution]:
@@ -426,7 +458,11 @@ async def job_executions(
 
 @get("/jobs/{job_id:str}/logs", summary="What it wrote", responses=ERRORS)
 async def job_logs(
-    caller: Caller, daemon: Daemon, job_id: str, level: Level | None = None, run: str | None = None
+    caller: Who,
+    daemon: ToDaemon,
+    job_id: FromPath[str],
+    level: FromQuery[Level | None] = None,
+    run: FromQuery[str | None] = None,
 ) -> Success[list[LogLine]]:
     """Of its newest run, or of one of its runs."""
     ref, number = ref_of(job_id), run_of(run) if run else None
@@ -443,7 +479,7 @@ async def job_logs(
 
 @get("/jobs/{job_id:str}/history", summary="Who changed it", responses=ERRORS)
 async def job_history(
-    caller: Caller, daemon: Daemon, job_id: str, page: Page = 1, limit: Limit = 20
+    caller: Who, daemon: ToDaemon, job_id: FromPath[str], page: Page = 1, limit: Limit = 20
 ) -> Listing[Change]:
     """Newest first."""
     rows = (await daemon.ask(line("HISTORY", ref_of(job_id)), caller)).rows
@@ -457,7 +493,11 @@ def to_occurrences(rows: list[Row]) -> list[Occurrence]:
 
 @get("/jobs/{job_id:str}/next", summary="When it runs next", responses=ERRORS)
 async def job_next(
-    caller: Caller, daemon: Daemon, job_id: str, count: Number = 5, timezone: str | None = None
+    caller: Who,
+    daemon: ToDaemon,
+    job_id: FromPath[str],
+    count: Number = 5,
+    timezone: FromQuery[str | None] = None,
 ) -> Success[list[Occurrence]]:
     """Moments to come; `timezone` says in which zone they are shown."""
     asked = line("NEXT", ref_of(job_id), n=count, tz=timezone or None)
@@ -465,7 +505,9 @@ async def job_next(
 
 
 @get("/jobs/{job_id:str}/why", summary="Why it ran, or did not", responses=ERRORS)
-async def job_why(caller: Caller, daemon: Daemon, job_id: str, at: str | None = None) -> Success[Why]:
+async def job_why(
+    caller: Who, daemon: ToDaemon, job_id: FromPath[str], at: FromQuery[str | None] = None
+) -> Success[Why]:
     """At a moment, or lately."""
     if at and re.search(r'["\\]', at):
         raise Refused(400, "bad-schedule", "no time has quotes", "at")
@@ -482,4 +524,3 @@ JOBS = routes(
         trigger_job, reschedule_job, undo_job, job_executions, job_logs, job_history, job_next, job_why,
     ],
 )  # fmt: skip
-_ = Literal

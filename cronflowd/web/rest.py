@@ -8,18 +8,20 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from litestar import Request, Router
 from litestar.connection import ASGIConnection
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
 from ..base.text import format_option
 from .envelope import Refused
 from .identity import AnyRequest, caller_of
-from .line import Daemon
+from .line import Caller, Daemon
 
 T = TypeVar("T")
+Who = NamedDependency[Caller]
+ToDaemon = NamedDependency[Daemon]
 MAX_PAGE, MAX_LIMIT = 1_000_000, 100
 KEY_HEADER = "Idempotency-Key"
 
@@ -71,13 +73,14 @@ _WHY = {
     409: "It is taken, was changed meanwhile, or something is in the way",
     413: "Too long",
     415: "Only JSON is read",
+    422: "What the body speaks of is not there",
     429: "Too many; Retry-After says when to come again",
     500: "A fault of ours",
     503: "The daemon cannot be reached, or its disk is full",
 }
 ERRORS = {status: ResponseSpec(Failure, description=why) for status, why in _WHY.items()}
-Page = Annotated[int, Parameter(ge=1, le=MAX_PAGE, description="From 1 on")]
-Limit = Annotated[int, Parameter(ge=1, le=MAX_LIMIT, description="How many on a page")]
+Page = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="From 1 on")]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many on a page")]
 
 
 async def _daemon_of(request: AnyRequest) -> Daemon:

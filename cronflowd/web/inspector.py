@@ -1,0 +1,67 @@
+"""When a schedule comes, before anybody makes a job of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import get, post
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta, Struct
+
+from ..base.errors import Refusal
+from .fields import Words, about
+from .jobs import Number, Occurrence, to_occurrences
+from .line import Caller, Daemon
+from .rest import ERRORS, Success, ToDaemon, Who, line, ref_of, routes
+
+
+class PreviewBody(Struct, forbid_unknown_fields=True):
+    """A schedule: cron fields, `@every 90s`, or a phrase."""
+
+    cron: str
+    timezone: str | None = None
+    count: Annotated[int, Meta(ge=1, le=1000)] = 10
+
+
+class Preview(Struct, rename="camel"):
+    """What it means, and its next moments."""
+
+    cron: str
+    timezone: str
+    means: str
+    clock_changes: str | None
+    occurrences: list[Occurrence]
+
+
+async def look_ahead(daemon: Daemon, caller: Caller, body: PreviewBody) -> Preview:
+    """Raises Refused naming the field."""
+    words = Words()
+    words.fields = {"schedule": "cron", "tz": "timezone", "command": "cron"}
+    quoted = '"' + body.cron.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    zone = body.timezone or None
+    try:
+        asked = [line("NEXT", quoted, n=body.count, tz=zone), line("DESCRIBE", quoted, tz=zone)]
+        moments, meaning = await daemon.ask_all(asked, caller)
+        told = meaning.check().pairs
+        found = to_occurrences(moments.check().rows)
+    except Refusal as refusal:
+        raise about(refusal, words) from None
+    return Preview(body.cron, told["zone"], told["means"], told.get("clock-changes"), found)
+
+
+@post("/inspector/preview", summary="When a schedule would come", status_code=200, responses=ERRORS)
+async def preview(caller: Who, daemon: ToDaemon, data: JSONBody[PreviewBody]) -> Success[Preview]:
+    """In its zone and in UTC; `remark` tells what a clock change does to a moment."""
+    return Success(await look_ahead(daemon, caller, data))
+
+
+@get("/inspector/job/{job_id:str}", summary="When a job comes", responses=ERRORS)
+async def inspect_job(
+    caller: Who, daemon: ToDaemon, job_id: FromPath[str], count: Number = 10
+) -> Success[list[Occurrence]]:
+    """The same of a job that is there."""
+    asked = line("NEXT", ref_of(job_id), n=count)
+    return Success(to_occurrences((await daemon.ask(asked, caller)).rows))
+
+
+INSPECTOR = routes("/api/v1", [preview, inspect_job])

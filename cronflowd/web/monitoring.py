@@ -1,0 +1,188 @@
+"""How the whole is: for a load balancer, for a page, for a graph."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from litestar import MediaType, Response, get
+from litestar.openapi.datastructures import ResponseSpec
+from msgspec import Struct
+
+from ..host.secrets import is_loopback
+from .executions import Execution, find
+from .identity import AnyRequest, address_of, caller_of
+from .line import GATEWAY, Caller, Daemon, Row, Unreachable
+from .rest import ERRORS, Success, ToDaemon, Who, line, routes
+
+UPCOMING = 10
+RECENT = 10
+
+
+class Health(Struct, rename="camel"):
+    """Whether all is well, and what is not."""
+
+    status: Literal["healthy", "unwell", "unreachable"]
+    daemon: Literal["up", "down"]
+    journal: Literal["ok", "unknown"]
+    disk: str
+    workers: int
+    uptime_s: int
+    version: str | None
+    reasons: list[str]
+
+
+async def read_health(daemon: Daemon) -> Health:
+    """Asked by the gateway itself: anybody may know whether it is well, and nothing else."""
+    try:
+        status, health = await daemon.ask_all(["STATUS", "HEALTH"], GATEWAY)
+    except Unreachable:
+        return Health("unreachable", "down", "unknown", "unknown", 0, 0, None, ["the daemon does not answer"])
+    pairs, is_well = status.check().pairs, health.status["ok"]
+    reasons = [] if is_well else [each.strip() for each in health.status["message"].split(";")]
+    # Names of jobs and workers are for those who may see them.
+    words = [reason.partition(":")[0] for reason in reasons]
+    return Health(
+        "healthy" if is_well and pairs["disk"] == "ok" else "unwell", "up", "ok", pairs["disk"],
+        pairs["workers"], _seconds_between(pairs["started"], pairs["now"]), pairs["version"], words,
+    )  # fmt: skip
+
+
+def _seconds_between(one: str, other: str) -> int:
+    from datetime import datetime
+
+    return int((datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds())
+
+
+_HEALTH = {
+    503: ResponseSpec(Success[Health], description="Unwell; `reasons` says why", generate_examples=False)
+}
+
+
+@get("/monitoring/health", summary="Whether all is well", responses=_HEALTH)
+async def health(daemon: ToDaemon) -> Response[Success[Health]]:
+    """For everybody. 503 where something is wrong."""
+    found = await read_health(daemon)
+    return Response(Success(found), status_code=200 if found.status == "healthy" else 503)
+
+
+class Day(Struct, rename="camel"):
+    """What became of a day's moments, UTC."""
+
+    day: str
+    fires: int
+    ok: int
+    failed: int
+    success_rate: float | None
+
+
+class Upcoming(Struct, rename="camel"):
+    """A job that comes soon."""
+
+    job_id: int
+    job_name: str
+    at: str
+
+
+class Failing(Struct, rename="camel"):
+    """A job whose last run did not end well."""
+
+    job_id: int
+    job_name: str
+    run: int | None
+    state: str
+    ended_at: str
+    exit_code: int | None
+    why: str | None
+    since: str
+
+
+class Dashboard(Struct, rename="camel"):
+    """What a person looks for first."""
+
+    total_jobs: int
+    jobs_by_status: dict[str, int]
+    last24h: dict[str, int]
+    success_rate: float | None
+    upcoming: list[Upcoming]
+    failed_jobs: list[Failing]
+    recent: list[Execution]
+    daily: list[Day]
+
+
+@get("/monitoring/dashboard", summary="Figures for a page", responses=ERRORS)
+async def dashboard(caller: Who, daemon: ToDaemon) -> Success[Dashboard]:
+    """Jobs by state, the last 24 hours, what comes, what fails, and each of the last 14 days."""
+    asked = ["SUMMARY", line("NEXT", "all", n=UPCOMING), "FAILED", line("STATS", by="day", last="14d")]
+    summary, moments, failed, days = await daemon.ask_all(asked, caller)
+    recent, _ = await find(daemon, caller, limit=RECENT)
+    pairs = summary.check().pairs
+    by_state = {key[6:]: value for key, value in pairs.items() if key.startswith("tasks-")}
+    return Success(
+        Dashboard(
+            pairs["tasks"], by_state,
+            {key[6:]: value for key, value in pairs.items() if key.startswith("fires-")},
+            _rate(pairs["success"]),
+            [Upcoming(row["id"], row["jobName"], row["UTC"]) for row in moments.check().rows],
+            [_failing(row) for row in failed.check().rows],
+            recent,
+            [_day(row) for row in days.check().rows],
+        )
+    )  # fmt: skip
+
+
+def _rate(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _failing(row: Row) -> Failing:
+    keys = ("id", "jobName", "run", "state", "ended", "exit", "why", "since")
+    return Failing(*(row[key] for key in keys))
+
+
+def _day(row: Row) -> Day:
+    bad = row["failed"] + row["timeout"] + row["lost"]
+    return Day(row["period"], row["fires"], row["ok"], bad, _rate(row["success"]))
+
+
+@get("/monitoring/metrics", summary="Figures of the whole system", responses=ERRORS)
+async def metrics_json(caller: Who, daemon: ToDaemon) -> Success[dict[str, Any]]:
+    """For admins: what STATUS tells, and the same figures as `/metrics`, by name and labels."""
+    samples = await read_metrics(daemon, await _admin(daemon, caller))
+    status = (await daemon.ask("STATUS", caller)).pairs
+    return Success({"status": status, "metrics": _as_json(samples)})
+
+
+async def _admin(daemon: Daemon, caller: Caller) -> Caller:
+    """Raises Refusal for anybody else, by asking what only an admin may ask."""
+    from .envelope import Refused
+
+    role = (await daemon.ask("WHOAMI", caller)).status["role"]
+    if role != "admin":
+        raise Refused(403, "denied", f"this takes the role admin; you are {role}")
+    return caller
+
+
+async def read_metrics(daemon: Daemon, caller: Caller) -> list[str]:
+    """Lines of Prometheus' text format."""
+    return [row["line"] for row in (await daemon.ask("METRICS", caller)).rows]
+
+
+def _as_json(lines: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in lines:
+        if each and not each.startswith("#"):
+            name, _, value = each.rpartition(" ")
+            found[name] = float(value)
+    return found
+
+
+@get("/metrics", media_type=MediaType.TEXT, include_in_schema=False)
+async def metrics_text(request: AnyRequest, daemon: ToDaemon) -> Response[str]:
+    """For a Prometheus of this machine, or one that shows a token: names of jobs stand in it."""
+    is_near = is_loopback(address_of(request)) and "authorization" not in request.headers
+    caller = GATEWAY if is_near else await caller_of(request)
+    text = "\n".join([*await read_metrics(daemon, caller), ""])
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+MONITORING = [routes("/api/v1", [health, dashboard, metrics_json]), routes("/", [metrics_text])]

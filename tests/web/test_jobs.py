@@ -1,0 +1,348 @@
+"""Jobs by REST: every request that the documents show, as it is written, and what goes wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.lib.asgi import Browser, InMemory
+from tests.lib.web_api import API, an_api, somebody
+
+WEEKLY = {
+    "name": "Send Weekly Report",
+    "type": "http",
+    "scheduleType": "recurring",
+    "cronExpression": "0 9 * * 1",
+    "timezone": "America/New_York",
+    "payload": {
+        "url": "https://api.example.com/reports",
+        "method": "POST",
+        "headers": {"Authorization": "Bearer api-key"},
+        "body": {"type": "weekly"},
+    },
+    "maxRetries": 3,
+    "timeout": 30000,
+}
+HOURLY = {"cronExpression": "0 * * * *"}
+
+
+def test_a_job_lives_as_the_documents_tell(tmp_path: Path) -> None:
+    """Made, listed, got, changed, paused, resumed, triggered, cancelled, rescheduled, removed."""
+
+    async def live() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            answer = await browser.post(f"{API}/jobs", WEEKLY)
+            job = answer.data
+            hidden = WEEKLY | {"payload": WEEKLY["payload"] | {"headers": {"Authorization": "***"}}}  # type: ignore[operator]
+            assert answer.status == 201 and answer.headers["location"] == f"{API}/jobs/{job['id']}"
+            assert {key: job[key] for key in hidden} == hidden
+            assert job["nextRunAt"] == "2030-01-07T14:00:00Z"
+            assert job["retryPolicy"] == {
+                "type": "EXPONENTIAL", "maxRetries": 3, "delayMs": 5000, "factor": 5.0,
+            }  # fmt: skip
+            listed = await browser.get(f"{API}/jobs?page=1&limit=20&status=active")
+            assert listed.data == [job]
+            assert listed.json["meta"] == {"page": 1, "limit": 20, "total": 1}
+            at = f"{API}/jobs/{job['id']}"
+            assert (await browser.get(at)).data == job
+            assert (await browser.get(f"{API}/jobs/send-weekly-report")).data == job
+            changed = await browser.ask("PUT", at, {"name": "Updated Job Name", "maxRetries": 5})
+            assert changed.headers["etag"] == '"2"'
+            assert (changed.data["name"], changed.data["maxRetries"]) == ("Updated Job Name", 5)
+            assert changed.data["payload"] == job["payload"]
+            assert (await browser.post(f"{at}/pause")).data["status"] == "paused"
+            assert (await browser.get(f"{API}/jobs?status=active")).data == []
+            assert (await browser.post(f"{at}/resume")).data["enabled"] is True
+            run = (await browser.post(f"{at}/trigger")).data
+            assert (run["jobId"], run["state"]) == (job["id"], "queued")
+            assert (await browser.post(f"{at}/cancel")).data == {"cancelled": [run["id"]]}
+            moved = (await browser.post(f"{at}/reschedule", {"cronExpression": "0 */2 * * *"})).data
+            assert moved["cronExpression"] == "0 */2 * * *"
+            (ran,) = (await browser.get(f"{at}/executions?page=1&limit=20")).data
+            assert (ran["id"], ran["state"]) == (run["id"], "cancelled")
+            assert (await browser.get(f"{at}/logs?level=error")).data == []
+            assert (await browser.ask("DELETE", at)).data == {"id": job["id"], "removed": True}
+            assert (await browser.get(at)).error == (404, "not-found")
+
+    trio.run(live)
+
+
+PAYLOADS: list[dict[str, Any]] = [
+    {
+        "type": "http",
+        "payload": {
+            "url": "https://api.example.com/webhook", "method": "POST",
+            "headers": {"Content-Type": "application/json"}, "body": {"data": "value"}, "timeout": 30000,
+        },
+    },
+    {
+        "type": "webhook",
+        "payload": {
+            "url": "https://api.example.com/webhook", "data": {"event": "job.completed"},
+            "secret": "webhook-secret-key",
+        },
+    },
+    {
+        "type": "script",
+        "payload": {
+            "command": "node", "args": ["scripts/process-data.js"], "cwd": "/app", "timeout": 60000,
+        },
+    },
+    {
+        "type": "email",
+        "payload": {
+            "to": "user@example.com", "subject": "Weekly Report", "text": "Your weekly report is ready.",
+            "html": "<h1>Weekly Report</h1><p>Your report is ready.</p>",
+        },
+    },
+    {"type": "custom", "payload": {"handler": "processData", "data": {"input": "value"}}},
+]  # fmt: skip
+SCHEDULES: list[dict[str, Any]] = [
+    {"scheduleType": "immediate"},
+    {"scheduleType": "scheduled", "scheduledAt": "2030-12-31T23:59:59Z"},
+    {"scheduleType": "recurring", "cronExpression": "0 9 * * 1-5", "timezone": "America/New_York"},
+    *(
+        {"cronExpression": each}
+        for each in ("* * * * *", "0 9 * * *", "0 9 * * 1", "0 0 1 * *", "0 9 * * MON")
+    ),
+    *(
+        {"schedule": each}
+        for each in (
+            "every 5 minutes",
+            "every 30 minutes",
+            "daily at 3 AM",
+            "daily at 6 PM",
+            "weekly on monday",
+        )
+    ),
+]
+
+
+def test_every_type_and_schedule_of_the_documents_is_taken(tmp_path: Path) -> None:
+    """And told again as it was said; what a secret is, is told to nobody."""
+
+    async def make() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            for said in PAYLOADS:
+                job = (await browser.post(f"{API}/jobs", said | HOURLY)).data
+                payload = {key: value for key, value in said["payload"].items() if key != "timeout"}
+                payload |= {"secret": "***"} if "secret" in payload else {}
+                assert (job["type"], job["payload"]) == (said["type"], payload)
+                assert job["timeout"] == said["payload"].get("timeout")
+            for said in SCHEDULES:
+                job = (await browser.post(f"{API}/jobs", {"command": "true"} | said)).data
+                told = {key: value for key, value in said.items() if value != "immediate"}
+                assert {key: job[key] for key in told} == told
+
+    trio.run(make)
+
+
+S002 = {
+    "id": "unique-job-id",
+    "name": "Job Name",
+    "description": "Job description",
+    "schedule": "every 5 minutes",
+    "command": "command_name",
+    "priority": "HIGH",
+    "dependencies": ["job-id-1"],
+    "retryPolicy": {"type": "FIXED", "maxRetries": 3, "delayMs": 1000},
+    "enabled": True,
+    "metadata": {"commandArgs": {"a": 1}},
+}
+
+
+def test_a_job_may_bring_its_own_id_and_what_programs_keep_with_it(tmp_path: Path) -> None:
+    """As the library that others come from has it."""
+
+    async def make() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            missing = await browser.post(f"{API}/jobs", S002)
+            assert missing.error == (422, "not-found") and missing.json["error"]["field"] == "dependencies"
+            await browser.post(f"{API}/jobs", {"id": "job-id-1", "name": "First", "command": "x", **HOURLY})
+            job = (await browser.post(f"{API}/jobs", S002)).data
+            assert {key: job[key] for key in S002 if key != "id"} == {
+                key: value for key, value in S002.items() if key != "id"
+            }
+            assert (await browser.get(f"{API}/jobs/unique-job-id")).data == job
+            circle = await browser.ask("PATCH", f"{API}/jobs/job-id-1", {"dependencies": [job["id"]]})
+            assert circle.error == (400, "cycle") and circle.json["error"]["field"] == "dependencies"
+            for policy in (
+                {"type": "EXPONENTIAL", "maxRetries": 5, "delayMs": 1000, "maxDelayMs": 300000},
+                {"type": "NONE", "maxRetries": 0},
+            ):
+                put = await browser.ask("PUT", f"{API}/jobs/unique-job-id", {"retryPolicy": policy})
+                assert put.data["retryPolicy"] == policy
+
+    trio.run(make)
+
+
+def test_nobody_undoes_unseen_what_another_has_changed(tmp_path: Path) -> None:
+    """With If-Match; without it both changes hold, since each says one thing alone."""
+
+    async def change() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            at = await make(browser)
+            await browser.ask("PATCH", at, {"priority": "HIGH"}, if_match='"1"')
+            stale = await browser.ask("PUT", at, {"priority": "LOW"}, if_match='"1"')
+            assert stale.error == (409, "busy") and stale.json["error"]["field"] == "If-Match"
+            assert (await browser.ask("DELETE", at, if_match='"1"')).error == (409, "busy")
+            assert (await browser.ask("PATCH", at, {"timeout": 5}, if_match="nonsense")).status == 409
+            assert (await browser.get(at)).data["priority"] == "HIGH"
+
+            async with trio.open_nursery() as nursery:
+                for field, value in {"timeout": 9000, "priority": "LOW", "description": "d"}.items():
+                    nursery.start_soon(browser.ask, "PATCH", at, {field: value})
+            job = (await browser.get(at)).data
+            assert (job["timeout"], job["priority"], job["description"]) == (9000, "LOW", "d")
+            assert (await browser.ask("DELETE", at, if_match=f'"{job["rev"]}"')).status == 200
+
+    trio.run(change)
+
+
+def test_what_is_refused_names_its_field_and_changes_nothing(tmp_path: Path) -> None:
+    """The daemon's word, at the field of the request."""
+
+    async def refuse() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            base: dict[str, Any] = {"name": "a", "command": "x"} | HOURLY
+            await browser.post(f"{API}/jobs", base)
+            for said, status, code, field in (
+                (base | {"name": "b", "cronExpression": "61 * * * *"}, 400, "bad-schedule", "cronExpression"),
+                (base, 409, "exists", "name"),
+                (base | {"color": "red"}, 400, "bad-option", "color"),
+                (base | {"retryPolicy": {"type": "SOME"}}, 400, "bad-option", "retryPolicy.type"),
+                (base | {"name": 7}, 400, "bad-option", "name"),
+                (base | {"name": "b", "scheduledAt": "2020-01-01T00:00:00Z", "cronExpression": None}, 400,
+                 "bad-schedule", "scheduledAt"),
+                (base | {"scheduleType": "sometimes"}, 400, "bad-option", "scheduleType"),
+            ):  # fmt: skip
+                answer = await browser.post(f"{API}/jobs", said)
+                error = answer.json["error"]
+                assert (answer.status, error["code"], error.get("field")) == (status, code, field), said
+            assert (await daemon.ask("LIST count=yes")).status["total"] == 1
+            assert (
+                await browser.ask("POST", f"{API}/jobs", body=b"{", content_type="application/json")
+            ).status == 400
+            form = await browser.ask("POST", f"{API}/jobs", form={"command": "x"})
+            assert form.error == (415, "media-type")
+            assert (await browser.get(f"{API}/jobs?status=nonsense")).json["error"]["field"] == "status"
+            assert (await browser.get(f"{API}/jobs?limit=0")).error == (400, "bad-option")
+            for ref in ("all", "tag=a", "a%20b", "name=*", "%0aCLEAR", "9"):
+                assert (await browser.post(f"{API}/jobs/{ref}/pause")).status == 404, ref
+                assert (await browser.ask("DELETE", f"{API}/jobs/{ref}")).status == 404, ref
+            assert (await daemon.ask("STATUS")).pairs["paused"] == 0
+
+    trio.run(refuse)
+
+
+def test_a_list_is_searched_sorted_and_paged(tmp_path: Path) -> None:
+    """With the number of all that match."""
+
+    async def look() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            for n, name in enumerate(("Night Report", "day", "Morning Report")):
+                said = {"name": name, "command": f"x{n}", "tags": ["t", f"t{n}"], "type": "echo"} | HOURLY
+                await browser.post(f"{API}/jobs", said | {"type": "shell" if n == 1 else "echo"})
+
+            async def names(query: str) -> list[str]:
+                return [job["name"] for job in (await browser.get(f"{API}/jobs?{query}")).data]
+
+            assert await names("search=report&sort=-name") == ["Night Report", "Morning Report"]
+            assert await names("type=shell") == ["day"]
+            assert await names("tag=t2") == ["Morning Report"]
+            assert await names("limit=1&page=2") == ["day"]
+            page = await browser.get(f"{API}/jobs?limit=2&page=2&tag=t")
+            assert page.json["meta"] == {"page": 2, "limit": 2, "total": 3}
+            assert await names("search=" + "%22%20limit%3D1") == []
+
+    trio.run(look)
+
+
+async def make(browser: Browser, **said: Any) -> str:
+    """The address of a job."""
+    job = (await browser.post(f"{API}/jobs", {"name": "a", "command": "x"} | HOURLY | said)).data
+    return f"{API}/jobs/{job['id']}"
+
+
+async def work(daemon: InMemory, *lines: str) -> None:
+    """A worker comes and says this."""
+    for line in ("HELLO name=w1 slots=4", *lines):
+        await daemon.world.play("w", None, line)
+
+
+def test_what_ran_is_told_with_what_it_wrote(tmp_path: Path) -> None:
+    """Output by level, the reason, who changed what, and the way back."""
+
+    async def run() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            at = await make(browser)
+            run = (
+                await browser.post(f"{at}/trigger", {"args": {"MONTH": "2029-12", "N": 3, "DRY": True}})
+            ).data
+            why = (await browser.get(f"{at}/why")).data
+            assert why["disposition"] == "pending" and "MONTH=2029-12" in why["chain"][0]["what"]
+            assert "DRY=true" in why["chain"][0]["what"]
+            assert (await browser.post(f"{at}/trigger")).error == (409, "busy")
+            wrong = await browser.post(f"{at}/trigger", {"args": {"a b": "1"}})
+            assert wrong.json["error"]["field"] == "args.a b"
+            assert (await browser.get(f"{API}/executions/{run['id']}")).data == run
+            (listed,) = (await browser.get(f"{API}/executions?state=queued,running&jobId=a")).data
+            assert listed == run
+            assert (await browser.post(f"{API}/executions/{run['id']}/cancel")).data["state"] == "cancelled"
+            assert (await browser.post(f"{API}/executions/{run['id']}/cancel")).error == (404, "not-found")
+            assert (await browser.get(f"{API}/executions/99")).error == (404, "not-found")
+            assert (await browser.get(f"{at}/logs?run=99")).error == (404, "not-found")
+            await browser.ask("PATCH", at, {"timeout": 1000})
+            (first, second) = (await browser.get(f"{at}/history")).data
+            assert (first["rev"], second["change"]) == (2, "added")
+            assert first["who"] == "test-admin@127.0.0.1"
+            assert (await browser.post(f"{at}/undo")).data["timeout"] is None
+            moments = (await browser.get(f"{at}/next?count=2&timezone=Europe/Paris")).data
+            assert moments[0] == {
+                "local": "2030-01-01T14:00:00+01:00", "utc": "2030-01-01T13:00:00Z", "remark": None,
+            }  # fmt: skip
+
+    trio.run(run)
+
+
+def test_a_viewer_looks_and_a_user_changes_its_own(tmp_path: Path) -> None:
+    """The daemon decides, by the token that was shown."""
+
+    async def ask() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            await browser.post(f"{API}/jobs", {"name": "a", "command": "x"} | HOURLY)
+            viewer = await somebody(browser.app, daemon, "viewer")
+            user = await somebody(browser.app, daemon, "user")
+            assert (await viewer.get(f"{API}/jobs/a")).status == 200
+            assert (await viewer.post(f"{API}/jobs", {"command": "x"} | HOURLY)).error == (403, "denied")
+            assert (await user.post(f"{API}/jobs/a/trigger")).error == (403, "denied")
+            assert (await user.post(f"{API}/jobs", {"command": "x"} | HOURLY)).data["owner"] == "test-user"
+            nobody = Browser(browser.app)
+            assert (await nobody.get(f"{API}/jobs")).error == (401, "auth-required")
+
+    trio.run(ask)
+
+
+@pytest.mark.parametrize("state", ["ok", "failed"])
+def test_what_was_to_run_once_is_still_told_when_it_has_run(tmp_path: Path, state: str) -> None:
+    """Whoever made it asks how it went; the daemon has let it go."""
+
+    async def run() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            job = (
+                await browser.post(
+                    f"{API}/jobs", {"name": "Now", "command": "x", "scheduleType": "immediate"}
+                )
+            ).data
+            assert job["status"] == "active"
+            await work(daemon, f"DONE 1 1 {0 if state == 'ok' else 1}")
+            while (told := (await browser.get(f"{API}/jobs/{job['id']}")).data)["status"] == "active":
+                await trio.sleep(0)
+            assert (told["name"], told["status"], told["lastRun"]["status"]) == ("Now", "completed", state)
+            assert (await browser.ask("PATCH", f"{API}/jobs/{job['id']}", {"timeout": 1})).status == 404
+            assert (await browser.ask("DELETE", f"{API}/jobs/{job['id']}")).status == 404
+
+    trio.run(run)
