@@ -281,8 +281,8 @@ _ROWS = (
         "log",
     ),
     Verb(
-        p.next_moments, 'NEXT REF|all|"SCHEDULE" [n=5] [last=DURATION] [tz=ZONE] [from=TIME]',
-        "the next moments", "next",
+        p.next_moments, 'NEXT REF|all|"SCHEDULE" [n=5] [last=DURATION] [tz=ZONE] [from=TIME] [by=hour]',
+        "the next moments, or how many", "next",
         about_days=True,
     ),
     Verb(p.dependencies, "DEPS [REF]", "which tasks wait for which", "dependencies"),

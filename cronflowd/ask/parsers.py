@@ -451,14 +451,17 @@ def why(text: str, context: Context) -> q.AskWhy:
 
 
 def next_moments(text: str, context: Context) -> q.ShowNext:
-    words, options = g.split_words(text, "n", "last", "tz", "from")
+    words, options = g.split_words(text, "n", "last", "tz", "from", "by")
     ref, schedule = g.ref_or_schedule(text, words)
     within = g.duration(options, "last")
     count = g.count(options, "n", 1, MAX_NEXT) or (MAX_NEXT if within else 5)
     zone = _asked_zone(options, context)
     from_at = g.moment(options, "from", context, zone)
     ref = "all" if ref.lower() == "all" else ref
-    return q.ShowNext(ref, schedule, zone, count, from_at, within)
+    by_hour = g.choice(options, "by", ("hour",)) == "hour"
+    if by_hour and "n" in options:
+        raise Refusal("bad-option", "n= is for moments; of by=hour, last= says how many hours")
+    return q.ShowNext(ref, schedule, zone, count, from_at, within, by_hour)
 
 
 def health(text: str, context: Context) -> q.AskHealth:

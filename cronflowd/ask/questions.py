@@ -163,6 +163,7 @@ class ShowNext:
     count: int
     from_at: datetime | None
     within: timedelta | None = None  # no moment that is later
+    by_hour: bool = False  # only how many
 
 
 @frozen

@@ -21,7 +21,20 @@ import trio
 from msgspec.structs import replace
 
 from .. import __version__
-from ..ask import accounts, commands, flows, grammar, manual, metrics, overview, secrets, stats, views, why
+from ..ask import (
+    accounts,
+    commands,
+    flows,
+    grammar,
+    load,
+    manual,
+    metrics,
+    overview,
+    secrets,
+    stats,
+    views,
+    why,
+)
 from ..ask import questions as q
 from ..ask.kept import Kept
 from ..ask.parsers import RUN_STATES
@@ -303,7 +316,10 @@ class Answers:
         return views.get_task(self.core.state, question, self.core.now())
 
     def _next(self, question: q.ShowNext, session: Session) -> Reply:
-        show = overview.next_of_all if question.ref == "all" else views.show_next
+        if question.by_hour:
+            show = load.show_load
+        else:
+            show = overview.next_of_all if question.ref == "all" else views.show_next
         return show(self.core.state, question, self.core.now())
 
     def _health(self, question: q.AskHealth, session: Session) -> Reply:

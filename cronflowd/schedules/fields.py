@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
+from itertools import pairwise
 from typing import NoReturn
 
 from attrs import Factory, frozen
@@ -177,6 +178,21 @@ class Fields:
         if late and self._next_day(last) == last:
             total += self._count_before(late)
         return total
+
+    def counts(self, marks: Sequence[int]) -> list[int]:
+        """The same of each stretch between two marks, which ascend: the times of day mostly come again."""
+        today, is_on, passed = marks[0] // DAY_S, False, 0
+        before: dict[int, int] = {}
+        sums: list[int] = []
+        for mark in marks:
+            day, second = divmod(mark, DAY_S)
+            if day != today or not sums:
+                passed += (is_on + self._count_days(today + 1, day)) * self.per_day if sums else 0
+                today, is_on = day, self._next_day(day) == day
+            if is_on and second not in before:
+                before[second] = self._count_before(second)
+            sums.append(passed + before[second] if is_on else passed)
+        return [late - early for early, late in pairwise(sums)]
 
     def _next_day(self, day: int) -> int | None:
         if self.every_day:

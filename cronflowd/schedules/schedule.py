@@ -26,9 +26,10 @@ anchor than `@every` has, or times and days laid over the zone as cron's are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
+from itertools import pairwise
 from typing import ClassVar, Literal
 from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
@@ -113,6 +114,11 @@ class Schedule:
         """
         return int(self.latest(after, upto, anchor_at) is not None)
 
+    def counts(self, marks: Sequence[int], anchor_at: datetime) -> list[int]:
+        """The same of each stretch between two marks, in order; they are seconds since 1970, and ascend."""
+        instants = map(to_instant, marks)
+        return [self.count(after, upto, anchor_at) for after, upto in pairwise(instants)]
+
     def times_at(self, at: datetime, anchor_at: datetime) -> int:
         """How many moments come together at an instant that is due; 1 but at a leap of the clock."""
         return 1
@@ -184,6 +190,11 @@ class Every(Schedule):
     def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
         anchor = self._anchor(anchor_at)
         return max(0, self._steps(upto, anchor) - self._steps(after, anchor))
+
+    def counts(self, marks: Sequence[int], anchor_at: datetime) -> list[int]:
+        anchor = self._anchor(anchor_at)
+        steps = [(mark - anchor) // self.period_s for mark in marks]
+        return [late - early for early, late in pairwise(steps)]
 
     def _anchor(self, anchor_at: datetime) -> int:
         return to_seconds(anchor_at)
@@ -275,6 +286,16 @@ class Cron(Schedule):
             total += self.fields.count(begin, min(end, high + segment.offset + 1))
         return total
 
+    def counts(self, marks: Sequence[int], anchor_at: datetime) -> list[int]:
+        first, *others = self.zone.forward(marks[0], marks[-1])
+        begin = marks[0] + first.offset + 1
+        is_steady = first.run[0] <= begin and all(
+            (each.offset, each.run[0]) == (first.offset, each.wall[0]) for each in others
+        )
+        if not is_steady:  # the clock is changed meanwhile, or what that did is not over
+            return Schedule.counts(self, marks, anchor_at)
+        return self.fields.counts([mark + first.offset + 1 for mark in marks])
+
     def times_at(self, at: datetime, anchor_at: datetime) -> int:
         second = to_seconds(at)
         if self.zone.at(second).start != second:
@@ -343,6 +364,9 @@ class _Cycle(Schedule):
 
     def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
         return self._from(anchor_at).count(after, upto, anchor_at)
+
+    def counts(self, marks: Sequence[int], anchor_at: datetime) -> list[int]:
+        return self._from(anchor_at).counts(marks, anchor_at)
 
     def times_at(self, at: datetime, anchor_at: datetime) -> int:
         return self._from(anchor_at).times_at(at, anchor_at)

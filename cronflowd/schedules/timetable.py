@@ -7,12 +7,13 @@ zone; most tasks have none of the three options and use their schedule as it is.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from attrs import frozen
 
 from .schedule import Row, Schedule
+from .zones import FIRST_S, LAST_S, to_seconds
 
 TICK = timedelta(milliseconds=1)  # what the clock counts in: start= is included
 
@@ -45,6 +46,14 @@ class Timetable:
         if high <= low:
             return 0
         return self.schedule.count(low - self.shift, high - self.shift, self.anchor(anchor_at))
+
+    def counts(self, marks: Sequence[int], anchor_at: datetime) -> list[int]:
+        """As a Schedule's."""
+        shift = round(self.shift.total_seconds())
+        low = FIRST_S if self.start_at is None else to_seconds(self.start_at - TICK)
+        high = LAST_S if self.end_at is None else to_seconds(self.end_at)
+        within = [min(max(mark, low), high) - shift for mark in marks]
+        return self.schedule.counts(within, self.anchor(anchor_at))
 
     def times_at(self, at: datetime, anchor_at: datetime) -> int:
         """How many moments fall on this one."""

@@ -117,7 +117,7 @@ KEYS = {
     "LIST": "state tag name search sort limit offset",
     "RUNS": "state run since until limit offset",
     "PAUSE": "until why",
-    "NEXT": "n tz from",
+    "NEXT": "n tz from by last",
     "DESCRIBE": "tz",
     "DST": "until",
     "TZDIFF": "until n",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cronflowd.ask import commands, views
+from cronflowd.ask.load import show_load
 from cronflowd.ask.metrics import Tally, show_metrics
 from cronflowd.ask.revisions import show_history
 from cronflowd.ask.tree import draw_tree
@@ -70,6 +71,7 @@ def ask(driver: Driver, line: str) -> Iterable[Any]:
         "HISTORY": lambda: show_history(driver.state, question).rows,
         "GET": lambda: views.get_task(driver.state, question, driver.now).rows,
         "EXPORT": lambda: export(driver.state, question, driver.now, lambda spec: True).rows,
+        "NEXT": lambda: show_load(driver.state, question, driver.now).rows,
         "METRICS": lambda: show_metrics(driver.state, question, Tally(), (), driver.now).rows,
         "STATUS": lambda: views.status_rows(driver.state, driver.now),
         "DST": lambda: views.clock_changes(driver.state, question, driver.now),
@@ -82,7 +84,7 @@ def ask(driver: Driver, line: str) -> Iterable[Any]:
     "line",
     ["LIST", "LIST name=nobody*", "LIST tag=x", "LIST state=running", "LIST offset=10000 limit=3", "FAILED",
      "LIST sort=-name offset=10000", "LIST sort=next limit=1 count=yes", "LIST search=none count=yes limit=1",
-     "DEPS", "DEPS t1", "DEPS t9", "STATUS", "METRICS", "DST until=2030-02-01T00:00:00Z"],
+     "DEPS", "DEPS t1", "DEPS t9", "STATUS", "METRICS", "NEXT all by=hour", "DST until=2030-02-01T00:00:00Z"],
 )  # fmt: skip
 @pytest.mark.parametrize("after", ["", "t1"])
 def test_no_question_looks_at_more_than_a_slice_at_a_time(line: str, after: str) -> None:

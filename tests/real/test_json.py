@@ -53,7 +53,7 @@ SAID: dict[str, list[str]] = {
     "CLOCK": ["CLOCK"],
     "METRICS": ["METRICS tasks", "METRICS"],
     "WHY": ["WHY paris 2026-03-29T02:30", "WHY last", "WHY odd"],
-    "NEXT": ['NEXT "* * * * * *" n=3', "NEXT paris n=400", "NEXT last"],
+    "NEXT": ['NEXT "* * * * * *" n=3', "NEXT paris n=400", "NEXT all by=hour last=2d", "NEXT last"],
     "DEPS": ["DEPS last", "DEPS"],
     "DESCRIBE": ['DESCRIBE "weekdays at 9"', "DESCRIBE odd"],
     "DST": ["DST all", "DST paris"],

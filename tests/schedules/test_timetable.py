@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from cronflowd.schedules.schedule import parse_schedule
 from cronflowd.schedules.timetable import TICK, Timetable, make_moments, share_of
+from cronflowd.schedules.zones import to_seconds
 from tests.lib.rows import first_rows
 
 BEGIN = datetime(2030, 3, 29, tzinfo=UTC)  # Paris leaps two days later
@@ -53,6 +55,11 @@ def test_a_timetable_is_its_schedule_shifted_and_cut(
     assert nearest == (later[0] if later else nearest if end_at is None else None)
     assert table.latest(after, upto, BEGIN) == (within[-1] if within else None)
     assert table.count(after, upto, BEGIN) == len(within)
+    if after < upto:
+        begin, end = to_seconds(after), to_seconds(upto)
+        marks = [begin, *range(begin + 1800, end, 3600), end]
+        counts = [sum(a < to_seconds(at) <= b for at in listed) for a, b in pairwise(marks)]
+        assert table.counts(marks, BEGIN) == counts
     shown = [at for _, at, remark in first_rows(table, after, 5, BEGIN) if remark != "skipped"]
     assert shown[: len(later)] == later[:5]
     for due_at in set(later[:3]):
