@@ -4,5 +4,6 @@ The one rule: it translates and decides nothing. All it knows it asks over the l
 keeps nothing that must outlive it.
 
 Read in this order: `line` (the way to the daemon), `envelope` (what answers look like), `limits` and `guard`
-(what every request passes), `identity` (who asks), `health`, `app` (puts it together), `serve` (the process).
+(what every request passes), `identity` (who asks), `health`, `worker_door` (workers by WebSocket), `app`
+(puts it together), `bounds` (of the server), `serve` (the process).
 """
