@@ -116,7 +116,7 @@ def _families(state: State, tally: Tally, now: datetime) -> Iterator[Family]:
     ends = [({"disposition": word}, state.totals.get(word, 0)) for word in DISPOSITIONS]
     yield Family("fires_total", "counter", "Fires that have ended, by what became of them.", ends)
     jobs = in_slices(
-        ({"job": name, "disposition": word}, number)
+        ({"name": name, "disposition": word}, number)
         for name, found in list(tally.jobs.items())
         for word, number in list(found.items())
     )

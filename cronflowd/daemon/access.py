@@ -98,6 +98,7 @@ class Admission:
         self.max_failures = 10  # wrong words of one address, after which each ends its connection
         self.max_locked_lines = 100  # a second of one address, before anybody there is known
         self.requires_proof = False  # workers prove that they have a token; token= is not taken
+        self.is_open = False  # to workers of other machines without any, as --insecure has it
         self.sign: Sign | None = None  # what signs orders, where they are
         self.gateway_token = make_nonce().encode()  # of the HTTP door that the daemon starts
         self.wrong_words = self.lines_refused = 0  # ever

@@ -116,6 +116,7 @@ class Daemon:
         )
         self.answers = Answers(self.core, settings.data)
         self.core.admission.requires_proof = settings.require_proof
+        self.core.admission.is_open = settings.insecure
         if settings.sign_orders:
             from ..host.order_key import read_signer  # its library takes 30 ms and some MiB
 

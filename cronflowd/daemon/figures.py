@@ -24,6 +24,9 @@ def figures(core: Core, doors: Sequence[Door], watching: int) -> Iterator[Family
         "disk_full", "gauge", "Whether changes are refused for want of space.", int(journal.full)
     )
     offsets = [({"worker": link.name}, link.offset_s) for link in core.links.values()]
+    if core.certificate_until_at:
+        what, at = "When the TLS certificate ends.", core.certificate_until_at.timestamp()
+        yield Family.one("tls_certificate_end_timestamp_seconds", "gauge", what, at)
     what = "By how much the worker's clock is ahead of ours."
     yield Family("worker_clock_offset_seconds", "gauge", what, offsets)
     is_open = [

@@ -36,9 +36,11 @@ from .setting import (
     SIZE,
     SWITCH,
     TIME,
+    WORKERS_PORT,
     Address,
     Kind,
     Setting,
+    WebAddress,
     bounded,
     checked,
     host_name,
@@ -49,6 +51,7 @@ from .setting import (
     parse_variable,
     parse_web_url,
     parse_whole,
+    parse_worker_port,
     setting,
     state_dir,
 )
@@ -256,8 +259,10 @@ class WorkerSettings(Dialling, Mailing):
 
     section: ClassVar[str] = "worker"
 
-    connect: Address | Path = setting(
-        Kind("HOST:PORT", parse_server), "127.0.0.1:5051", "the daemon's worker port, or unix:PATH"
+    connect: Address | Path | WebAddress = setting(
+        Kind("HOST:PORT", parse_worker_port),
+        "127.0.0.1:5051",
+        "the daemon's worker port; or unix:PATH; or ws://HOST:PORT, wss://HOST:PORT of its HTTP door",
     )
     name: str = setting(
         checked("NAME", check_worker_name),
@@ -357,8 +362,11 @@ class WebSettings(HttpDoor, Mailing):
     )
     worker_door: Address | Path = setting(
         Kind("HOST:PORT|unix:PATH", parse_server),
-        "127.0.0.1:5051",
+        "unix:DATA/workers.sock, or port 5051 of --control",
         "the daemon's worker port, for workers that come by WebSocket",
+        make=lambda self: (
+            self.data / "workers.sock" if isinstance(self.control, Path) else (self.control[0], WORKERS_PORT)
+        ),
     )
     insecure: bool = setting(SWITCH, "false", "listen beyond this machine where nobody has an account")
     tls: bool = setting(SWITCH, "false", "speak TLS with the daemon, and verify its name")
@@ -516,3 +524,6 @@ def _check_together(settings: Common) -> None:
             f"lease: {settings.lease_s:g} s is shorter than a heartbeat ({settings.heartbeat_s:g} s),"
             " so every run would be taken for lost",
         )
+    match settings:
+        case WorkerSettings(speaks_tls=True, connect=WebAddress(is_tls=False) as where):
+            raise Fatal(Exit.CONFIG, f"connect: {where} speaks no TLS; with it, say wss://")

@@ -23,6 +23,7 @@ from ..schedules.zones import parse_duration, parse_zone
 Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
 
 CONTROL_PORT, WORKERS_PORT = 5050, 5051
+WORKERS_PATH = "/agents/ws"  # of the HTTP door: where workers come in by WebSocket
 # Listened on by default, and quietly left out where the machine has no IPv6.
 OPTIONAL_LISTENERS: frozenset[Address] = frozenset({("::1", CONTROL_PORT), ("::1", WORKERS_PORT)})
 
@@ -116,6 +117,35 @@ def parse_web_url(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
         raise ValueError("is not an address such as https://cron.example.net")
     return text.rstrip("/")
+
+
+@frozen
+class WebAddress:
+    """Where a worker comes in by WebSocket."""
+
+    host: str
+    port: int
+    path: str
+    is_tls: bool
+
+    @property
+    def authority(self) -> str:
+        return format_address((self.host, self.port))
+
+    def __str__(self) -> str:
+        return f"{'wss' if self.is_tls else 'ws'}://{self.authority}{self.path}"
+
+
+def parse_worker_port(text: str) -> Address | Path | WebAddress:
+    """The daemon's worker port, or the HTTP door before it."""
+    if not text.startswith(("ws://", "wss://")):
+        return parse_server(text)
+    match = re.fullmatch("(wss?)://([^/@ ]+?)(?::([0-9]+))?(?:/([A-Za-z0-9._~%/-]*))?", text)
+    if not match:
+        raise ValueError("is not ws://HOST:PORT or wss://HOST:PORT, perhaps with a path behind it")
+    scheme, host, port, path = match.groups()
+    address = _address(f"{host}:{port or (443 if scheme == 'wss' else 80)}")
+    return WebAddress(*address, f"/{path}" if path else WORKERS_PATH, scheme == "wss")
 
 
 def checked(metavar: str, check: Callable[[str], None]) -> Kind:

@@ -13,6 +13,7 @@ from typing import Any
 from ..base.errors import Refusal
 
 MAX_LINE_BYTES = 65_536  # without its line ending
+MAX_ORDER_BYTES = 1024 * 1024  # to a worker: more than any daemon sends, for an unread order is a lost run
 
 Item = str | Refusal
 
@@ -94,6 +95,10 @@ class LineReader:
             return rest.decode()
         except UnicodeDecodeError as error:
             return not_utf8(rest, error)
+
+    def start(self, size: int) -> bytes:
+        """The first bytes of what was not taken yet."""
+        return bytes((self._whole or self._rest)[:size])
 
     def unfinished_start(self, size: int) -> bytes:
         """The first bytes of the line that is still coming."""

@@ -25,6 +25,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -33,7 +34,7 @@ import trio
 from attrs import Factory, define
 
 from ..base.addresses import origin
-from ..base.errors import Exit, Fatal, leaves
+from ..base.errors import Exit, Fatal, Refusal, leaves
 from ..host.setting import Address, format_address
 from . import poller
 
@@ -68,8 +69,9 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self.kind = kind_of(sock)
+        self.kind: Kind = kind_of(sock)
         self.peer = _peer_name(sock)
+        self.count_as: Callable[[str], None] = lambda _: None  # its door's, below
         self._is_watched = False
         if self.kind == "tcp":
             _tune(sock)
@@ -353,10 +355,7 @@ class Door:
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         connection = Connection(sock)
-        where = connection.peer.partition(",")[2] or origin(connection.peer)
-        kinds: list[str] = [connection.kind]
-        if not is_near(where):
-            kinds.append(where)
+        kinds = _counted_as(connection.kind, connection.peer)
         if why := self._why_full(kinds):
             self.turned_away += 1
             self._tell_full(why)
@@ -392,6 +391,7 @@ class Door:
                 if greeted is None:
                     return
                 connection = greeted
+            connection.count_as = partial(self._count_as, connection, kinds)
             await self.handle(connection)
         except Exception as error:
             for each in leaves(error):
@@ -400,10 +400,25 @@ class Door:
             log.exception("the connection of %s ended by a bug", connection.peer)
         finally:
             connection.close()
-            self.open.subtract(kinds)
-            for kind in kinds[1:]:
-                if not self.open[kind]:
-                    del self.open[kind]
+            self._leave(kinds)
+
+    def _leave(self, kinds: list[str]) -> None:
+        self.open.subtract(kinds)
+        for kind in kinds[1:]:
+            if not self.open[kind]:
+                del self.open[kind]
+
+    def _count_as(self, connection: Connection, kinds: list[str], peer: str) -> None:
+        """From now on it is somebody's at `peer`, who came through another program. Raises Refusal."""
+        carried = _counted_as("tcp", peer)
+        if why := self._why_full(carried):
+            self.turned_away += 1
+            self._tell_full(why)
+            raise Refusal("too-many", f"{why}; try again later")
+        self._leave(kinds)
+        self.open.update(carried)
+        kinds[:] = carried
+        connection.kind, connection.peer = "tcp", peer
 
     async def _refuse(self, connection: Connection, why: str) -> None:
         """Says why, and reads a little: closing on unread input would destroy what we said."""
@@ -464,6 +479,12 @@ def max_descriptors() -> int:
     """How many descriptors this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def _counted_as(kind: Kind, peer: str) -> list[str]:
+    """What takes up a place with it: its kind and, of another machine or user, whose it is."""
+    where = peer.partition(",")[2] or origin(peer)
+    return [kind] if is_near(where) else [kind, where]
 
 
 def is_near(where: str) -> bool:

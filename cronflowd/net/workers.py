@@ -26,6 +26,7 @@ import trio
 from attrs import define, field
 from msgspec.structs import replace
 
+from ..base.addresses import origin
 from ..base.errors import Refusal
 from ..base.output import parse_line, size_of
 from ..base.proofs import DAEMON, WORKER, Seal
@@ -47,7 +48,7 @@ from .hello import (
     split_proof,
 )
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
-from .listeners import Connection
+from .listeners import Connection, is_near
 from .outbox import Gate, Outbox
 from .poller import Inlet
 from .rivals import Rivals
@@ -198,7 +199,7 @@ def order_in(line: str) -> tuple[int, int] | None:
 
 
 async def serve_worker(connection: Connection, core: Dispatch) -> None:
-    """One connection, from HELLO to its end. On the unix socket no token is asked for."""
+    """One connection, from HELLO to its end. On the unix socket no token is asked for, but after FROM."""
     outbox = Outbox(connection, core.gate, core.max_outbox)
     link: Link | None = None
     why = reason("link-ended")
@@ -239,7 +240,12 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
     admits, asks = core.admission, connection.kind != "unix" and core.admission.asks_workers
     reader = LineReader(MAX_HELLO_BYTES if asks else MAX_LINE_BYTES)
     with trio.move_on_after(HELLO_WITHIN_S) as patience:
-        if (line := await _guarded_line(connection, reader, partial(_shows_token, admits))) is None:
+        line = await _guarded_line(connection, reader, partial(_shows_token, admits))
+        if line is not None and line.startswith("FROM "):
+            asks = _carries(connection, admits, line.removeprefix("FROM "))
+            reader.max_line_bytes = MAX_HELLO_BYTES if asks else MAX_LINE_BYTES
+            line = await _guarded_line(connection, reader, partial(_shows_token, admits))
+        if line is None:
             return None
         options = split_hello(line)
         shown = await _show_token(connection, core, outbox, reader, options, asks)
@@ -267,6 +273,20 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
     return link, reader
 
 
+def _carries(connection: Connection, admits: Admits, address: str) -> bool:
+    """Takes a connection for one that was made for a worker at `address`; whether that is asked for a token.
+
+    Nobody gains by saying so: over TCP, where anybody could name anybody, it goes on counting as that
+    of whoever made it. Raises Refusal.
+    """
+    if (where := origin(address)) == address or not _WITH_PORT.fullmatch(address):
+        raise Refusal("syntax", f'FROM takes an address and port, not "{escape(address[:60])}"')
+    if connection.kind == "unix":
+        connection.count_as(address)
+    return admits.asks_workers or not (is_near(where) or admits.is_open)
+
+
+_WITH_PORT = re.compile(r"[^\s,]+:[0-9]{1,5}")
 Shown = tuple[Bearer | None, Seal | None]  # whose token it is; and what seals orders, where it was proved
 
 
@@ -340,21 +360,22 @@ async def _guarded_line(
 
     It may be long where what stands first shows that he is none.
     """
-    first, look_at = bytearray(), 0
+    first, look_at = bytearray(reader.start(MAX_HELLO_BYTES + 1)), 0
     with suppress(OSError):
-        while not (items := reader.take(1)):
+        while True:
+            if len(first) > reader.max_line_bytes and is_known(bytes(first[:MAX_HELLO_BYTES])):
+                reader.max_line_bytes = MAX_LINE_BYTES  # a known worker may name many runs
+            if items := reader.take(1):
+                return _text(items[0])
             if not (data := await connection.receive_some()):
                 return None
             first += data
-            if len(first) > reader.max_line_bytes and is_known(bytes(first[:MAX_HELLO_BYTES])):
-                reader.max_line_bytes = MAX_LINE_BYTES  # a known worker may name many runs
             if b"\n" in data or len(first) >= look_at:  # not again for each byte of a line that comes so
                 look_at = 2 * len(first)
                 if what := looks_foreign(first):
                     log.warning("closed a connection that speaks %s on the worker port", what)
                     return None
             reader.feed(data)
-        return _text(items[0])
     return None
 
 

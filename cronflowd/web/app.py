@@ -10,11 +10,11 @@ from litestar.exceptions import HTTPException
 
 from ..base.errors import Refusal
 from ..host.config import WebSettings
-from . import envelope, executions, health, jobs
+from . import envelope, executions, health, jobs, worker_door
 from .identity import make_identity
 from .line import Daemon, Unreachable
 
-HANDLERS: list[Any] = [health.healthz, health.readyz, jobs.JOBS, executions.EXECUTIONS]
+HANDLERS: list[Any] = [health.healthz, health.readyz, jobs.JOBS, executions.EXECUTIONS, worker_door.agents]
 
 
 def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:

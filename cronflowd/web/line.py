@@ -27,7 +27,7 @@ from attrs import define, field, frozen
 from ..base.addresses import origin
 from ..base.errors import Refusal
 from ..host.config import WebSettings
-from ..host.setting import format_address
+from ..host.setting import Address, format_address
 from ..host.tls import client_context
 
 CONNECT_S = 5.0
@@ -242,7 +242,7 @@ class Daemon:
     async def _open(self, caller: Caller) -> Connection:
         """A new connection, which the daemon knows as its gateway's; Unreachable, or Refusal."""
         with _as_unreachable(self.where), trio.move_on_after(CONNECT_S):
-            connection = Connection(await self._dial())
+            connection = Connection(await dial(self._settings, self._settings.control))
             try:
                 await self._begin(connection, caller)
             except BaseException:
@@ -262,15 +262,16 @@ class Daemon:
         if caller.key:
             _check_known(await connection.converse(caller.words))
 
-    async def _dial(self) -> trio.abc.Stream:
-        settings = self._settings
-        if isinstance(settings.control, Path):
-            return await trio.open_unix_socket(settings.control)
-        stream = await trio.open_tcp_stream(*settings.control)
-        if not settings.speaks_tls:
-            return stream
-        context = client_context(settings.tls_ca, None, None)
-        return trio.SSLStream(stream, context, server_hostname=settings.control[0], https_compatible=True)
+
+async def dial(settings: WebSettings, where: Address | Path) -> trio.abc.Stream:
+    """A connection to the daemon."""
+    if isinstance(where, Path):
+        return await trio.open_unix_socket(where)
+    stream = await trio.open_tcp_stream(*where)
+    if not settings.speaks_tls:
+        return stream
+    context = client_context(settings.tls_ca, None, None)
+    return trio.SSLStream(stream, context, server_hostname=where[0], https_compatible=True)
 
 
 _TOO_MANY = "too many words from your address wait to be compared; try again later"

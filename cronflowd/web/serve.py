@@ -21,7 +21,6 @@ from typing import Any
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
@@ -31,8 +30,10 @@ from ..host import secrets, systemd
 from ..host.config import WebSettings
 from ..host.setting import format_address
 from ..host.tls import server_tls
+from ..net.lines import MAX_LINE_BYTES
 from ..net.listeners import is_near, open_listeners
 from .app import make_app
+from .bounds import Server, bound_websockets
 from .guard import MAX_BODY_BYTES, Guard
 from .line import GATEWAY, IDLE_S, Daemon, Unreachable
 
@@ -186,7 +187,8 @@ class House:
             found: Any = stream
             if self._tls:
                 found = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
-            await TCPServer(self._app, self._config, self._context, {}, found)
+            state: Any = {"cut": partial(trio.aclose_forcefully, stream)}
+            await Server(self._app, self._config, self._context, state, found)
         except Exception:  # an error in one connection must not end the others
             log.exception("a connection from %s", host)
         finally:
@@ -212,6 +214,7 @@ def _host_of(stream: trio.SocketStream) -> str:
 
 
 def _config() -> Config:
+    bound_websockets()
     config = Config()
     config.alpn_protocols = ["http/1.1"]  # one connection is one place; browsers need no more
     config.include_server_header = False
@@ -221,6 +224,5 @@ def _config() -> Config:
     config.keep_alive_timeout = KEEP_ALIVE_S
     config.read_timeout = READ_S
     config.ssl_handshake_timeout = HANDSHAKE_S
-    config.websocket_max_message_size = 2 * 65_536
-    config.websocket_ping_interval = 20.0
+    config.websocket_max_message_size = MAX_LINE_BYTES  # what is longer comes cut, and is refused
     return config

@@ -33,7 +33,7 @@ from ..host.config import WorkerSettings
 from ..host.order_key import read_verifier
 from ..host.secrets import read_tokens
 from ..host.setting import format_address
-from ..net.lines import Item, LineReader
+from ..net.lines import MAX_ORDER_BYTES, Item, LineReader
 from ..tasks.kinds import WHOSE
 from .executors import custom, make_table
 from .executors.job import (
@@ -65,7 +65,6 @@ BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
 ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
 READ_BYTES = 256 * 1024
-MAX_ORDER_BYTES = 1024 * 1024  # more than any daemon sends: an unread order would be a lost run
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
 MAX_BATCH_BYTES = 128 * 1024  # of output, in one send
 MIN_SHARE_BYTES = 4 * 1024  # of it, for one run
@@ -410,7 +409,9 @@ class Agent:
     @property
     def _address(self) -> str:
         connect = self.settings.connect
-        return f"unix:{connect}" if isinstance(connect, Path) else format_address(connect)
+        if isinstance(connect, tuple):
+            return format_address(connect)
+        return f"unix:{connect}" if isinstance(connect, Path) else str(connect)
 
     async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
         """HELLO and its answer; returns the lines that came after. Raises NotWelcomeError and Fatal."""

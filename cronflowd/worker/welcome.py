@@ -14,8 +14,10 @@ from pathlib import Path
 import trio
 from attrs import define, field
 
+from ..base.errors import Exit, Fatal
 from ..base.proofs import DAEMON, NONCE, Handshake
 from ..host.config import WorkerSettings
+from ..host.setting import WebAddress
 from ..host.tls import client_context
 
 KILL_GRACE_S = 10.0  # unless the daemon says grace=
@@ -49,17 +51,34 @@ def believe(name: str, key: bytes, nonce: str, answer: str) -> Handshake | None:
 
 
 async def dial(settings: WorkerSettings) -> trio.abc.Stream:
-    """A connection to the daemon, over TLS where that was asked for. Raises OSError, and Fatal for files."""
+    """A connection to the daemon, as --connect and --tls ask for it. Raises OSError, and Fatal for files."""
     address = settings.connect
     if isinstance(address, Path):
         return await trio.open_unix_socket(address)
-    if not settings.speaks_tls:
-        return await trio.open_tcp_stream(*address)
+    if not isinstance(address, WebAddress):
+        return await _dial_tcp(settings, *address, is_sealed=settings.speaks_tls)
+    try:
+        from .websocket import WebSocketStream  # a worker that needs none does not need the package
+    except ImportError as error:
+        why = f"connect: {address} takes the Python package {error.name}: pip install 'cronflowd[web]'"
+        raise Fatal(Exit.CONFIG, why) from error
+    stream = WebSocketStream(await _dial_tcp(settings, address.host, address.port, is_sealed=address.is_tls))
+    try:
+        await stream.open(address)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+async def _dial_tcp(settings: WorkerSettings, host: str, port: int, is_sealed: bool) -> trio.abc.Stream:
+    if not is_sealed:
+        return await trio.open_tcp_stream(host, port)
     # Read at each try, as the token is: a certificate may have been renewed meanwhile.
     context = client_context(settings.tls_ca, settings.tls_cert, settings.tls_key)
-    stream = await trio.open_tcp_stream(*address)
+    stream = await trio.open_tcp_stream(host, port)
     # A daemon that was killed says no end in TLS; every line has one of its own.
-    sealed = trio.SSLStream(stream, context, server_hostname=address[0], https_compatible=True)
+    sealed = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
     try:
         await sealed.do_handshake()
     except BaseException as error:

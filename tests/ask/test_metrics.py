@@ -63,8 +63,8 @@ def test_every_line_is_of_the_text_form_and_the_figures_are_right(
     found = parse(asked(LIFE, tmp_path, monkeypatch))
     wanted = {
         'tasks{state="scheduled"}': 2, 'fires_total{disposition="ok"}': 2,
-        'fires_total{disposition="failed"}': 1, 'job_fires_total{job="a",disposition="ok"}': 2,
-        'job_fires_total{job="b",disposition="failed"}': 1, 'run_duration_seconds_bucket{le="1"}': 0,
+        'fires_total{disposition="failed"}': 1, 'job_fires_total{name="a",disposition="ok"}': 2,
+        'job_fires_total{name="b",disposition="failed"}': 1, 'run_duration_seconds_bucket{le="1"}': 0,
         'run_duration_seconds_bucket{le="5"}': 3, 'run_duration_seconds_bucket{le="+Inf"}': 4,
         "run_duration_seconds_sum": 3 + 3 + 3 + 60, "run_duration_seconds_count": 4,
         "run_lateness_seconds_count": 3, 'worker_up{worker="w1"}': 1, 'worker_slots{worker="w1"}': 9,
@@ -95,9 +95,9 @@ def test_names_beyond_a_thousand_are_told_together(monkeypatch: pytest.MonkeyPat
     found = parse(asked(lines, tmp_path, monkeypatch))
     jobs = {key: number for key, number in found.items() if "job_fires_total" in key}
     assert jobs == {
-        'cronflowd_job_fires_total{job="one",disposition="ok"}': 1,
-        'cronflowd_job_fires_total{job="two",disposition="ok"}': 2,
-        'cronflowd_job_fires_total{job="other",disposition="ok"}': 3,
+        'cronflowd_job_fires_total{name="one",disposition="ok"}': 1,
+        'cronflowd_job_fires_total{name="two",disposition="ok"}': 2,
+        'cronflowd_job_fires_total{name="other",disposition="ok"}': 3,
     }
 
 

@@ -380,6 +380,95 @@ async def test_who_knows_the_secret_may_say_a_long_hello(
     assert told.startswith(f"{code} ")
 
 
+class Carried(Pieces):
+    """A connection that another program of this machine has made, over the unix socket or TCP."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__("unix:pid=1,uid=0" if kind == "unix" else "127.0.0.1:9")
+        self.kind = kind  # type: ignore[misc]  # of this one alone
+        self.counted: list[str] = []
+
+    def count_as(self, peer: str) -> None:
+        self.counted.append(peer)
+        self.kind, self.peer = "tcp", peer  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+@pytest.mark.parametrize(
+    ("address", "is_asked"),
+    [
+        ("192.0.2.7:1", True), ("[2001:db8::1]:1", True), ("0.0.0.0:0", True),
+        ("127.0.0.1:5", False), ("[::1]:5", False),
+    ],
+)  # fmt: skip
+async def test_whoever_is_carried_from_another_machine_shows_a_token(
+    core: Core, connect: Connect, kind: str, address: str, is_asked: bool
+) -> None:
+    """A daemon that listens on this machine alone asks for none; through the HTTP door the world comes in."""
+    wire = Carried(kind)
+    connect(wire)
+    wire.say(f"FROM {address}")
+    wire.say("HELLO name=a")
+    await until_quiet()
+    [told] = wire.take_lines()
+    assert told.startswith("ERR auth-required HELLO needs token=" if is_asked else "OK a ")
+    assert wire.counted == [address] * (kind == "unix"), "anybody can say it over TCP, and would name others"
+
+
+async def test_whoever_is_carried_needs_the_token_that_tcp_needs(core: Core, connect: Connect) -> None:
+    """The local worker comes in by its socket without any; nobody else is let in by the same way."""
+    core.tokens = (b"s3cret",)
+    for first, code in ("HELLO name=a", "OK"), ("FROM 127.0.0.1:1", "ERR auth-required"):
+        wire = Carried("unix")
+        connect(wire)
+        wire.say(first)
+        wire.say("HELLO name=b" if first.startswith("FROM") else "BEAT")
+        await until_quiet()
+        assert wire.take_lines()[0].startswith(f"{code} ")
+
+
+async def test_a_daemon_that_lets_anybody_in_lets_in_whoever_is_carried(core: Core, connect: Connect) -> None:
+    """--insecure is said by its owner, and means the same by every way."""
+    core.admission.is_open = True
+    wire = Carried("unix")
+    connect(wire)
+    wire.say("FROM 192.0.2.7:1")
+    wire.say("HELLO name=a")
+    await until_quiet()
+    assert wire.take_lines()[0].startswith("OK a ")
+    assert core.links["a"].address == "192.0.2.7:1"
+
+
+@pytest.mark.parametrize(("token", "code"), [("s3cret", "OK"), ("guess", "ERR too-long")])
+async def test_who_is_carried_and_known_may_say_a_long_hello(
+    core: Core, connect: Connect, token: str, code: str
+) -> None:
+    """Its beginning may have come with the line before; it is as well known by it."""
+    core.tokens = (b"s3cret",)
+    wire = Wire("unix:pid=1,uid=0")
+    wire.kind, wire.count_as = "unix", lambda _: None  # type: ignore[misc, attr-defined]
+    connect(wire)
+    hello = f"HELLO name=a token={token} running=" + ",".join(f"{run}:1" for run in range(1, 1000))
+    wire.say(f"FROM 192.0.2.7:1\n{hello}")
+    await until_quiet()
+    [told] = wire.take_lines()
+    assert told.startswith(f"{code} ")
+
+
+@pytest.mark.parametrize(
+    "address", ["uid=0", "", "192.0.2.7", "192.0.2.7:1,uid=0", "unix:pid=1,uid=0", "x:1"]
+)
+async def test_from_takes_nothing_but_an_address(core: Core, connect: Connect, address: str) -> None:
+    """What is no address could look like this machine's owner."""
+    wire = Carried("unix")
+    connect(wire)
+    wire.say(f"FROM {address}")
+    wire.say("HELLO name=a")
+    await until_quiet()
+    assert wire.take_lines()[0].startswith("ERR syntax FROM takes an address and port")
+    assert wire.counted == []
+
+
 async def test_hello_that_promises_more_than_comes_is_refused(core: Core, connect: Connect) -> None:
     """What was not named would be started once more."""
     wire = Wire("192.0.2.9:1")

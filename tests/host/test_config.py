@@ -10,7 +10,7 @@ import pytest
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.host import config
 from cronflowd.host.config import Settings, WorkerSettings
-from cronflowd.host.setting import OPTIONAL_LISTENERS, format_address, machine_zone
+from cronflowd.host.setting import OPTIONAL_LISTENERS, WebAddress, format_address, machine_zone
 
 
 def write(tmp_path: Path, text: str) -> dict[str, tuple[str, ...]]:
@@ -209,6 +209,37 @@ def test_a_worker_cannot_take_a_name_that_on_would_misread(text: str) -> None:
 def test_a_worker_connects_to_an_address_or_a_socket(text: str, expected: object) -> None:
     """The local worker comes through a unix socket, everybody else over TCP."""
     assert config.load(WorkerSettings, {"connect": (text,)}).connect == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ws://cron.example:3000", WebAddress("cron.example", 3000, "/agents/ws", False)),
+        ("wss://cron.example", WebAddress("cron.example", 443, "/agents/ws", True)),
+        ("ws://[::1]/", WebAddress("::1", 80, "/agents/ws", False)),
+        ("wss://[::1]:8443/cron/ws", WebAddress("::1", 8443, "/cron/ws", True)),
+    ],
+)
+def test_a_worker_comes_in_by_websocket(text: str, expected: WebAddress) -> None:
+    """Where a proxy lets nothing else through; the path is the one that the HTTP door has."""
+    assert config.load(WorkerSettings, {"connect": (text,)}).connect == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["ws://", "wss:///x", "ws://a:70000", "ws://a:1/?x=1", "ws://a b", "http://a:1"]
+)
+def test_what_is_no_address_of_a_websocket_is_refused(text: str) -> None:
+    """A worker that dialled somewhere else would look like one that finds no daemon."""
+    status, why = refused(WorkerSettings, {"connect": (text,)})
+    assert (status, why.partition(":")[0]) == (Exit.USAGE, "--connect")
+
+
+def test_a_worker_that_was_told_of_certificates_does_not_speak_in_the_clear() -> None:
+    """`ws://` and `--tls-ca` contradict each other; whoever wrote both believes that it is sealed."""
+    flags = {"connect": ("ws://a:1",), "tls_ca": ("/ca.pem",)}
+    why = "connect: ws://a:1/agents/ws speaks no TLS; with it, say wss://"
+    assert refused(WorkerSettings, flags) == (Exit.CONFIG, why)
+    assert config.load(WorkerSettings, flags | {"connect": ("wss://a:1",)}).tls_ca == Path("/ca.pem")
 
 
 def test_a_bad_variable_is_bad_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

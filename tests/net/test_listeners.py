@@ -8,7 +8,7 @@ import resource
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ import trio
 import trio.testing
 
 from cronflowd.base.addresses import origin
-from cronflowd.base.errors import Exit, Fatal
+from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.net.listeners import (
     KEPT_NEAR,
     MAX_LOCAL,
@@ -508,6 +508,30 @@ def test_no_machine_takes_the_places_that_others_need() -> None:
     door.open.update({"unix": MAX_LOCAL - MAX_LOCAL // KEPT_NEAR})
     assert door._why_full(["unix", "uid=65534"])
     assert door._why_full(["unix"]) == ""
+
+
+async def test_who_is_carried_takes_a_place_of_those_it_belongs_to(tmp_path: Path) -> None:
+    """Workers that come through the HTTP door must not take the places of this machine's own."""
+    taken: list[Connection] = []
+
+    async def carry(connection: Connection) -> None:
+        with pytest.raises(Refusal) if len(taken) == 2 else nullcontext():
+            connection.count_as("192.0.2.7:1")
+            taken.append(connection)
+        await connection.receive_some()
+
+    door = Door(carry, 16, "worker connections", max_per_address=2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve, [open_unix(tmp_path / "s")])
+        clients = [await trio.open_unix_socket(tmp_path / "s") for _ in range(3)]
+        await until(lambda: door.turned_away)
+        assert +door.open == {"tcp": 2, "192.0.2.7": 2, "unix": 1}
+        assert [(each.kind, each.peer) for each in taken] == [("tcp", "192.0.2.7:1")] * 2
+        for client in clients:
+            await client.aclose()
+        await until(lambda: not +door.open)
+        assert door.open.keys() == {"tcp", "unix"}, "nothing is kept of an address that has gone"
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""Hypercorn within bounds where it has none: whoever takes nothing is cut, what is too long is not kept."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import trio
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol import ws_stream
+from hypercorn.trio.tcp_server import TCPServer
+from wsproto.extensions import PerMessageDeflate
+
+STALLED_S = 20.0  # whoever does not take a piece within this is cut
+PIECE_BYTES = 65_536
+
+
+class Server(TCPServer):
+    """One connection. Theirs sends behind a shield, for ever: neither its application nor we could end."""
+
+    async def protocol_send(self, event: Event) -> None:
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            try:
+                for start in range(0, len(event.data), PIECE_BYTES):
+                    # Not cancelled amid a piece, whose rest would be made of whatever came next.
+                    with trio.fail_after(STALLED_S, shield=True):
+                        await self.stream.send_all(event.data[start : start + PIECE_BYTES])
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                await trio.aclose_forcefully(self.stream)
+                await self.protocol.handle(Closed())
+
+    async def _close(self) -> None:
+        with trio.move_on_after(STALLED_S):  # TLS has a last word, which somebody would have to take
+            await super()._close()
+
+
+class _Buffer(ws_stream.WebsocketBuffer):
+    """Keeps of a message what shows that it is too long, and no more, for the application to refuse it.
+
+    Theirs keeps all that comes, and when it refuses, nobody is told.
+    """
+
+    def extend(self, event: Any) -> None:
+        if self.length <= self.max_length:
+            with suppress(ws_stream.FrameTooLargeError):
+                super().extend(event)
+
+
+class _NoDeflate(PerMessageDeflate):
+    """No compression: 64 KiB that come would be 64 MiB before anybody counts them."""
+
+    def accept(self, offer: str) -> bool | str | None:
+        return None
+
+
+def bound_websockets() -> None:
+    """For this whole process, since there is no setting for either."""
+    ws_stream.WebsocketBuffer = _Buffer  # type: ignore[misc]
+    ws_stream.PerMessageDeflate = _NoDeflate  # type: ignore[attr-defined]
