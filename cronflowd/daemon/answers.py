@@ -62,11 +62,10 @@ from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
 from ..tasks.reasons import in_words, worded
 from ..tasks.task import Outcome
-from . import crontab_orders
+from . import crontab_orders, figures
 from .bulk import in_turns
 from .core import Core
 from .feeds import LogHub, Watcher, WatchHub
-from .figures import figures
 from .files import Files
 from .logins import Logins
 from .past import Past
@@ -351,31 +350,9 @@ class Answers:
         return expectations.show(self.core.state, self.core.now())
 
     def _status(self, question: q.Alone, session: Session) -> Reply:
-        core, journal = self.core, self.core.journal
-        rows: list[views.Row] = [
-            ("version", __version__),
-            ("zone", self.default_tz),
-            ("zone-data", data_version()),
-            ("data", str(self.data)),
-            ("journal-seq", core.last_seq),
-            ("journal-files", len(journal.closed) + 1),
-            ("disk", "full: changes are refused, schedules go on" if journal.full else "ok"),
-            ("tasks.db", "edited by hand; LOAD takes it over" if self.files.edited else "ok"),
-            ("calendars", _troubles(core.state.calendars.troubles)),
-            ("set-aside", journal.set_aside),
-            ("clock-step-s", core.state.last_step_s),
-            ("tls-certificate-until", core.certificate_until_at),
-            ("wrong-words", self.admission.wrong_words),
-            ("lines-refused", self.admission.lines_refused),
-            ("connections-refused", sum(door.turned_away for door in self.doors)),
-        ]
-        if core.state.access.secrets:
-            rows += [
-                ("secrets", len(core.state.access.secrets)),
-                ("key", core.state.access.key_trouble or "ok"),
-            ]
-        count = core.state.count_own()
+        core, count = self.core, self.core.state.count_own()
         known = views.status_rows(core.state, core.now())
+        rows = figures.status(core, self.doors, self.data, self.files.edited)
         return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
 
     def _metrics(self, question: q.ShowMetrics, session: Session) -> Reply:
@@ -383,7 +360,7 @@ class Answers:
         if self._tally is None:
             self._tally = metrics.Tally()
             core.state.tally = self._tally.see
-        more = figures(core, self.doors, self.logs.count + len(self.hub.watchers))
+        more = figures.families(core, self.doors, self.logs.count + len(self.hub.watchers))
         return metrics.show_metrics(core.state, question, self._tally, more, core.now())
 
     def _clock(self, question: q.Alone, session: Session) -> Reply:
@@ -683,10 +660,6 @@ def _calendars_of(order: Any) -> tuple[str, ...]:
     if isinstance(order, o.AddTask):
         return order.spec.options.skip
     return parse_calendar_names(order.words.get("skip", "")) if isinstance(order, o.SetTask) else ()
-
-
-def _troubles(troubles: dict[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in troubles.items()) or "ok"
 
 
 _ASK_LESS = "name a task, or an earlier until="

@@ -1,17 +1,20 @@
-"""What METRICS tells of the daemon itself, beside what the state knows."""
+"""What METRICS and STATUS tell of the daemon itself, beside what the state knows."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..ask.metrics import Family
 from ..net.listeners import Door
+from ..schedules.zones import data_version
 from .core import Core
 
 
-def figures(core: Core, doors: Sequence[Door], watching: int) -> Iterator[Family]:
+def families(core: Core, doors: Sequence[Door], watching: int) -> Iterator[Family]:
     """The journal, the connections, and what was refused."""
     journal, admission = core.journal, core.admission
     about = {"version": __version__, "python": platform.python_version()}
@@ -42,3 +45,27 @@ def figures(core: Core, doors: Sequence[Door], watching: int) -> Iterator[Family
     yield Family.one("lines_refused_total", "counter", what, admission.lines_refused)
     what = "Tokens and passwords that were wrong."
     yield Family.one("wrong_words_total", "counter", what, admission.wrong_words)
+
+
+def status(core: Core, doors: Sequence[Door], data: Path, is_edited: bool) -> Iterator[tuple[str, Any]]:
+    """Rows of STATUS; `is_edited`: tasks.db, by hand."""
+    journal, state = core.journal, core.state
+    troubles = "; ".join(f"{name}: {why}" for name, why in state.calendars.troubles.items())
+    yield "version", __version__
+    yield "zone", state.default_tz
+    yield "zone-data", data_version()
+    yield "data", str(data)
+    yield "journal-seq", core.last_seq
+    yield "journal-files", len(journal.closed) + 1
+    yield "disk", "full: changes are refused, schedules go on" if journal.full else "ok"
+    yield "tasks.db", "edited by hand; LOAD takes it over" if is_edited else "ok"
+    yield "calendars", troubles or "ok"
+    yield "set-aside", journal.set_aside
+    yield "clock-step-s", state.last_step_s
+    yield "tls-certificate-until", core.certificate_until_at
+    yield "wrong-words", core.admission.wrong_words
+    yield "lines-refused", core.admission.lines_refused
+    yield "connections-refused", sum(door.turned_away for door in doors)
+    if state.access.secrets:
+        yield "secrets", len(state.access.secrets)
+        yield "key", state.access.key_trouble or "ok"

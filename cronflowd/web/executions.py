@@ -64,7 +64,8 @@ def to_execution(row: Row) -> Execution:
         took = datetime.fromisoformat(ended) - datetime.fromisoformat(started)
     return Execution(
         row["run"], row["id"], row["jobName"], row["attempt"], row["state"], row["due"], started, ended,
-        None if took is None else round(took.total_seconds() * 1000), row["worker"], row["exit"], row.get("why"),
+        None if took is None else round(took.total_seconds() * 1000), row["worker"], row["exit"],
+        row.get("why"),
     )  # fmt: skip
 
 

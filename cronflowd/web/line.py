@@ -247,7 +247,7 @@ class Daemon:
     async def _open(self, caller: Caller) -> Connection:
         """A new connection, which the daemon knows as its gateway's; Unreachable, or Refusal."""
         with _as_unreachable(self.where), trio.move_on_after(CONNECT_S):
-            connection = Connection(await dial(self._settings, self._settings.control))
+            connection = Connection(await self._dial())
             try:
                 await self._begin(connection, caller)
             except BaseException:
@@ -255,6 +255,9 @@ class Daemon:
                 raise
             return connection
         raise Unreachable(f"{self.where}: no connection within {CONNECT_S:g} s")
+
+    async def _dial(self) -> trio.abc.Stream:
+        return await dial(self._settings, self._settings.control)
 
     async def _begin(self, connection: Connection, caller: Caller) -> None:
         (answer,) = await connection.converse([b"FORMAT json"])
