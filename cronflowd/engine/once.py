@@ -23,9 +23,7 @@ from .facts import Fact
 
 KEPT_FOR = timedelta(hours=24)
 MAX_KEPT, MAX_KEPT_EACH = 100_000, 10_000
-DROPPED = (
-    2  # with each that comes, of all and of its account: so a table that is full of old ones is not full
-)
+DROPPED = 2  # with each that comes, of all and of its account: what is full of old ones is not full
 
 Name = tuple[str, str]  # an account, and its key
 

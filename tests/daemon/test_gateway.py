@@ -129,6 +129,9 @@ def test_only_right_of_the_machine_makes_a_gateway(tmp_path: Path) -> None:
                 "OK ann role=user" if may else asking.name_shown and f"OK {asking.name_shown} role=admin"
             )
         assert house.core.admission.worker_token(own) is None
+        plain = await a_house(tmp_path)  # where nobody has to say who he is, over TCP
+        for asking in plain.session(), plain.session(address="unix:pid=9,uid=4711"):
+            assert (await plain.says(asking, "AS ann")).startswith("ERR denied ")
 
     trio.run(speak)
 

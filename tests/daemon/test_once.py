@@ -136,6 +136,26 @@ def test_who_may_no_more_is_told_so_and_not_what_it_was_answered(tmp_path: Path)
     trio.run(ask)
 
 
+def test_what_is_full_of_old_keys_is_not_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody looks after the table but who adds to it; and one account leaves room for the others."""
+    monkeypatch.setattr(once, "MAX_KEPT", 6)
+    monkeypatch.setattr(once, "MAX_KEPT_EACH", 3)
+
+    async def ask() -> None:
+        house = House(tmp_path)
+        sessions = [house.session(name, "user") for name in ("ann", "bob", "eve")]
+        said = [await house.says(each, f"ONCE k{n} ADD @daily x") for each in sessions for n in range(4)]
+        assert [text.split(" ")[0] for text in said] == [*("OK", "OK", "OK", "ERR") * 2, *("ERR",) * 4]
+        assert said[3] == "ERR limit 3 keys of yours are kept already; each for 24 hours"
+        house.clock.move(house.clock.now() + timedelta(hours=24))
+        for number in range(3):
+            assert (await house.says(sessions[2], f"ONCE n{number} ADD @daily x")).startswith("OK ")
+        assert list(house.state.once.kept) == [("eve", f"n{number}") for number in range(3)]
+        assert list(house.state.once.of) == ["eve"]
+
+    trio.run(ask)
+
+
 # --- whatever comes, and a crash between ---
 
 KEYS, ACCOUNTS = ("k1", "k2", "k3", "k4"), ("ann", "bob", "eve")

@@ -28,9 +28,10 @@ token = st.builds("TOKEN ADD user={} role={}".format, name, role) | st.one_of(
     st.just("TOKEN ADD worker=web*"),
     st.builds("TOKEN REVOKE {}".format, st.integers(1, 4)),
 )
-login = st.builds("SESSION ADD {} ttl={}".format, name, st.sampled_from(("1h", "7d"))) | st.one_of(
+has_come = st.sampled_from((*NAMES, "root"))
+login = st.builds("SESSION ADD {} ttl={}".format, has_come, st.sampled_from(("1h", "7d"))) | st.one_of(
     st.builds("SESSION END {}".format, st.integers(1, 4)),
-    st.builds("USER FORGOT {}".format, name),
+    st.builds("USER FORGOT {}".format, has_come),
     st.builds("USER PASSWORD {} another-one".format, name),
 )  # fmt: skip
 tasks = st.builds("ADD name={} tags=t @on {} x".format, task, task) | st.one_of(
