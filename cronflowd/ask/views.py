@@ -6,7 +6,6 @@ Long answers are generators: a row is made when the socket has room for it.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import chain, islice, takewhile
@@ -29,7 +28,7 @@ from ..schedules.forecast import ClockChanges, Comparison, Moment
 from ..schedules.schedule import Row as MomentRow
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.timetable import Timetable
-from ..schedules.zones import EPOCH, FIRST_S, Zone, load_zone, to_instant
+from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
 from ..tasks.kinds import TYPES
 from ..tasks.options import Common, format_options, masked
 from ..tasks.reasons import in_words
@@ -50,7 +49,6 @@ from .kept import Kept, about
 from .revisions import find_revision
 from .tree import Line, draw_tree
 
-LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command", "last", "ended", "paused")
 RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit", "why")
 WORKER_COLUMNS = ("name", "state", "slots", "busy", "labels", "since", "last-seen", "address", "can")
 CHANGE_COLUMNS = ("id", "jobName", "change", "what", "old", "new")
@@ -85,69 +83,7 @@ def task_state(state: State, task: Task, now: datetime) -> str:
     return "scheduled" if task.due_at else "idle"
 
 
-def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
-    """LIST: in order of ids; notifications under way only where they are asked for by name."""
-    is_chosen, hides_notices = query.which.chooser(), not query.which.name.startswith("notify")
-
-    def wanted(task: Task) -> bool:
-        if (hides_notices and task.is_notice) or not is_chosen(task):
-            return False
-        options = task.spec.options
-        if query.owner and query.owner != (options.owner or state.common.owner):
-            return False
-        if query.type not in ("", options.type) or query.search not in text_of(task):
-            return False
-        if "paused" in query.states and state.is_paused(task, now):  # also one that runs besides
-            return True
-        return not query.states or task_state(state, task, now) in query.states
-
-    def text_of(task: Task) -> str:
-        options = task.spec.options
-        texts = (
-            (task.name, options.title, options.desc, task.spec.command, *options.tags) if query.search else ()
-        )
-        return "\n".join(texts).casefold()
-
-    def row(task: Task) -> Row:
-        word, spec = task_state(state, task, now), task.spec
-        paused = "paused" if state.is_paused(task, now) else None
-        last = task.last_state, task.last_ended_at, paused
-        return task.id, task.name, word, task.due_at, spec.schedule.text, spec.command, *last
-
-    reply = Reply("", {}, LIST_COLUMNS, (), "rows")
-
-    def rows() -> Iterator[Row | None]:
-        tasks: Iterable[Task | None] = (task for task in state.tasks.walk() if task is None or wanted(task))
-        if query.sort != "id" or query.reverse:
-            tasks = in_slices((yield from in_order(tasks, _order(state, query, now), query.reverse)))
-        count_to = sys.maxsize if query.counts and not query.is_all else 0
-        yield from map_rows(row, page(tasks, query.limit, query.offset, count_to, tell))
-
-    def tell(total: int) -> None:
-        if query.counts:
-            _tell_total(reply, state.count_own() if query.is_all else total)
-
-    reply.rows = rows()
-    return reply
-
-
-def _order(state: State, query: q.ListTasks, now: datetime) -> Callable[[Task], Any]:
-    """What LIST is sorted by; what has no such time comes last, whichever way round."""
-
-    def by_time(at: datetime | None) -> tuple[bool, datetime]:
-        return (at is None) is not query.reverse, at or EPOCH
-
-    by: dict[str, Callable[[Task], Any]] = {
-        "id": lambda task: task.id,
-        "name": lambda task: (task.name.casefold(), task.name),
-        "next": lambda task: by_time(task.due_at),
-        "state": lambda task: task_state(state, task, now),
-        "last": lambda task: by_time(task.last_ended_at),
-    }
-    return by[query.sort]
-
-
-def _tell_total(reply: Reply, total: int, more: bool = False) -> None:
+def tell_total(reply: Reply, total: int, more: bool = False) -> None:
     """Adds to the status line how many rows there are without limit and offset; `more`: at least."""
     reply.text = f"total={total}" + (" more=yes" if more else "")
     reply.values = {"total": total} | ({"more": True} if more else {})
@@ -173,10 +109,11 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         ("next", task.due_at),
         ("rev", task.rev),
         ("added", task.anchor_at),
+        ("updated", task.anchor_at if task.rev == 1 else task.changed_at),
         *_options(spec, state.common),
         ("zone", spec.schedule.tz),
         *_in_words(spec.schedule, spec.options.start_at),
-        ("paused", _paused_text(state, task, now)),
+        *_pause(state, task, now),
         *(
             (f"after-{name}", in_words((task.heard or {}).get(name)) or "not since the last fire")
             for name in spec.options.after
@@ -185,9 +122,11 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         *([("unreadable", spec.unread.why)] if spec.unread else []),
         *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
     ]
+    if task.last_ended_at:
+        rows += [("last-state", task.last_state), ("last-ended", task.last_ended_at)]
     runs = (state.runs[run] for run in list(task.runs) if run in state.runs)
     run_rows = map_rows(lambda run: (f"run-{run.id}", _run_text(state, run)), in_slices(runs))
-    return Reply(str(task.id), {"id": task.id}, PAIR_COLUMNS, chain(rows, run_rows))
+    return Reply(str(task.id), {"id": task.id}, PAIR_COLUMNS, chain(rows, _last_run(state, task), run_rows))
 
 
 def _get_revision(state: State, ref: str, rev: int) -> Reply:
@@ -235,9 +174,11 @@ def _in_words(schedule: Schedule, start_at: datetime | None = None) -> list[Row]
     return [row for row in rows if row[1]]
 
 
-def _paused_text(state: State, task: Task, now: datetime) -> str:
+def _pause(state: State, task: Task, now: datetime) -> Iterator[Row]:
+    """In words, and in parts for programs."""
     if not state.is_paused(task, now):
-        return "no"
+        yield "paused", "no"
+        return
     own = task.is_paused(now)
     until_at, why = (
         (task.paused_until_at, task.paused_why) if own else (state.paused_until_at, state.paused_why)
@@ -245,7 +186,23 @@ def _paused_text(state: State, task: Task, now: datetime) -> str:
     words = ["yes" if own else "yes, like all"]
     if until_at:
         words.append(f"until {format_time(until_at)}")
-    return " ".join(words) + (f": {why}" if why else "")
+    yield "paused", " ".join(words) + (f": {why}" if why else "")
+    yield from (row for row in (("paused-until", until_at), ("paused-why", why)) if row[1])
+
+
+def _last_run(state: State, task: Task) -> Iterator[Row | None]:
+    """More about the run that ended last, as long as memory has its row."""
+    if not task.last_ended_at:
+        return
+    for outcome in in_slices(reversed(list(state.recent))):
+        if outcome is None:
+            yield None
+        elif outcome.task_id == task.id and outcome.run is not None:
+            yield "last-run", outcome.run
+            yield "last-started", outcome.started_at
+            yield "last-exit", outcome.exit
+            yield "last-worker", outcome.worker
+            return
 
 
 def _run_text(state: State, run: Run) -> str:
@@ -345,7 +302,7 @@ def list_runs(
 
     def tell(total: int) -> None:
         if query.counts:
-            _tell_total(reply, min(total, query.count_to - 1), total == query.count_to or more())
+            tell_total(reply, min(total, query.count_to - 1), total == query.count_to or more())
 
     reply = Reply("", {}, RUN_COLUMNS, (), "rows")
     reply.rows = page(rows(), query.limit, query.offset, query.count_to, tell)

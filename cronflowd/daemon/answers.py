@@ -26,6 +26,7 @@ from ..ask import (
     commands,
     flows,
     grammar,
+    listing,
     load,
     manual,
     metrics,
@@ -309,7 +310,7 @@ class Answers:
     # --- the present ---
 
     def _list(self, question: q.ListTasks, session: Session) -> Reply:
-        return views.list_tasks(self.core.state, question, self.core.now())
+        return listing.list_tasks(self.core.state, question, self.core.now())
 
     def _get(self, question: q.GetTask, session: Session) -> Reply:
         return views.get_task(self.core.state, question, self.core.now())

@@ -37,7 +37,7 @@ _WORKER = (
 def _task(task: Task) -> f.TaskCarried:
     return f.TaskCarried(
         task.id, task.rev, task.spec.record, task.anchor_at, task.due_at, decided=task.decided,
-        notice=task.is_notice, **standing(task),
+        notice=task.is_notice, changed_at=task.changed_at, **standing(task),
     )  # fmt: skip
 
 
@@ -147,7 +147,10 @@ def carry(state: Tables) -> Iterator[f.Fact]:
 
 
 def whole_task(state: Tables, fact: f.TaskCarried | f.TaskRestored) -> Task:
-    return Task(fact.id, state.read(fact.record), fact.anchor_at, fact.rev, **standing(fact))
+    changed_at = None if isinstance(fact, f.TaskRestored) else fact.changed_at
+    return Task(
+        fact.id, state.read(fact.record), fact.anchor_at, fact.rev, changed_at=changed_at, **standing(fact)
+    )
 
 
 def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) -> None:

@@ -551,6 +551,7 @@ class TaskCarried(Fact):
     failure: Failure | None = None
     last_state: str = ""
     last_ended_at: datetime | None = None
+    changed_at: datetime | None = None
 
 
 class TasksCarried(Fact):

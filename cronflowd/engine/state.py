@@ -66,6 +66,7 @@ def _take_back_runs(state: Tables, task: Task) -> None:
 
 def _task_restored(state: Tables, fact: f.TaskRestored, at: datetime, seq: int) -> None:
     task = whole_task(state, fact)
+    task.changed_at = at
     _take_back_runs(state, task)
     state.unfinished.note_before(fact.id, None)
     state.put(task)
@@ -78,6 +79,7 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
     state.take_out(task)
     state.unfinished.note_before(fact.id, task.as_saved)
     old, task.spec, task.rev, task.run_head = task.spec, state.read(fact.record), fact.rev, ""
+    task.changed_at = at
     if task.spec.options.count != old.options.count:
         task.fired = 0
     decided = task.decided if fact.due_at == task.due_at else 0

@@ -236,6 +236,7 @@ class Task(msgspec.Struct, gc=False):
     failure: Failure | None = None  # how its last fire ended, if that was not well
     last_state: str = ""  # how its last run ended; empty = none has
     last_ended_at: datetime | None = None
+    changed_at: datetime | None = None  # when it became this revision; None = not known, or as it was added
     is_notice: bool = False  # made by the daemon to tell somebody something; see notices.py
     run_head: str = ""  # the part of its RUN line that never changes; derived from spec
 

@@ -12,7 +12,7 @@ from time import thread_time
 
 import pytest
 
-from cronflowd.ask import commands, grammar, views
+from cronflowd.ask import commands, grammar, listing, views
 from cronflowd.ask import questions as q
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
@@ -154,7 +154,7 @@ class Asked:
         if type(order).__module__ == o.__name__:
             driver.engine.decide(order, driver.now)
         elif isinstance(order, q.ListTasks):
-            list(views.list_tasks(driver.state, order, driver.now).rows)
+            list(listing.list_tasks(driver.state, order, driver.now).rows)
         elif isinstance(order, q.GetTask):
             views.get_task(driver.state, order, driver.now)
         elif isinstance(order, q.ShowNext):
@@ -209,5 +209,5 @@ def test_a_pattern_of_many_stars_is_cheap_for_every_name() -> None:
         driver.line(f"ADD name={'a' * 60}{n:04} * * * * * echo")
     question = commands.parse(f"LIST name={'*a' * 60}b", commands.Context(driver.now, "UTC"))
     began = thread_time()
-    assert not [row for row in views.list_tasks(driver.state, question, driver.now).rows if row]
+    assert not [row for row in listing.list_tasks(driver.state, question, driver.now).rows if row]
     assert thread_time() - began < 0.05

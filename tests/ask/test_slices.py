@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cronflowd.ask import commands, views
+from cronflowd.ask import commands, listing, views
 from cronflowd.ask.load import show_load
 from cronflowd.ask.metrics import Tally, show_metrics
 from cronflowd.ask.revisions import show_history
@@ -65,7 +65,7 @@ def many(after: str = "", tasks: int = MANY) -> Driver:
 def ask(driver: Driver, line: str) -> Iterable[Any]:
     question = commands.parse(line, commands.Context(driver.now, "UTC"))
     answer: dict[str, Callable[[], Any]] = {
-        "LIST": lambda: views.list_tasks(driver.state, question, driver.now).rows,
+        "LIST": lambda: listing.list_tasks(driver.state, question, driver.now).rows,
         "FAILED": lambda: views.list_failed(driver.state, question).rows,
         "DEPS": lambda: views.show_dependencies(driver.state, question, driver.now).rows,
         "HISTORY": lambda: show_history(driver.state, question).rows,

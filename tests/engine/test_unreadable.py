@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
-from cronflowd.ask import commands, views, why
+from cronflowd.ask import commands, listing, views, why
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
@@ -441,7 +441,7 @@ def test_whoever_asks_sees_it(zone: Path, go: Going) -> None:
     go(driver, zone)
     driver.pump()
     state, context = driver.state, commands.Context(driver.now, "UTC")
-    listed = views.list_tasks(state, commands.parse("LIST state=unreadable", context), driver.now).rows
+    listed = listing.list_tasks(state, commands.parse("LIST state=unreadable", context), driver.now).rows
     assert [row[1] for row in listed] == ["a"]
     shown = dict(views.get_task(state, commands.parse("GET a", context), driver.now).rows)
     assert (shown["type"], shown["on"], shown["tz"]) == ("echo", "w9", "Test/Zone")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cronflowd.ask import commands, views
+from cronflowd.ask import commands, listing, views
 from cronflowd.ask.revisions import show_history
 from cronflowd.base.replies import format_row
 from cronflowd.engine.expectations import show
@@ -38,7 +38,7 @@ def answers(state: State, data: Path) -> Iterator[tuple[str, Iterable[tuple[Any,
     def ask(line: str) -> Any:
         return commands.parse(line, commands.Context(now, "UTC"))
 
-    yield "LIST", views.list_tasks(state, ask("LIST"), now).rows
+    yield "LIST", listing.list_tasks(state, ask("LIST"), now).rows
     older = list(history.outcomes(data, state.history_from_seq, lambda _: True))
     yield "RUNS", views.list_runs(state, ask("RUNS"), older, now).rows
     yield "HISTORY", show_history(state, ask("HISTORY")).rows

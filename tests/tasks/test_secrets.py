@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from cronflowd.ask import commands, views
+from cronflowd.ask import commands, listing, views
 from cronflowd.ask.revisions import show_history
 from cronflowd.base.errors import Refusal
 from cronflowd.daemon.crontab_orders import export
@@ -34,7 +34,7 @@ def answers(driver: Driver) -> str:
         *views.get_task(state, commands.parse("GET a @1", context), driver.now).rows,
         *show_history(state, commands.parse("HISTORY", context)).rows,
         *show_history(state, commands.parse("HISTORY a", context)).rows,
-        *views.list_tasks(state, commands.parse("LIST", context), driver.now).rows,
+        *listing.list_tasks(state, commands.parse("LIST", context), driver.now).rows,
     ]
     return "\n".join(map(str, rows))
 
