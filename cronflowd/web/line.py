@@ -270,6 +270,9 @@ class Daemon:
         if caller.key:
             _check_known(await connection.converse(caller.words))
 
+    async def _dial(self) -> trio.abc.Stream:
+        return await dial(self._settings, self._settings.control)
+
 
 async def dial(settings: WebSettings, where: Address | Path) -> trio.abc.Stream:
     """A connection to the daemon."""

@@ -32,7 +32,7 @@ from ..host.clock import steady_now, wall_now
 from ..host.config import WorkerSettings
 from ..host.order_key import read_verifier
 from ..host.secrets import read_tokens
-from ..host.setting import format_address
+from ..host.setting import WebAddress, format_address
 from ..net.lines import MAX_ORDER_BYTES, Item, LineReader
 from ..tasks.kinds import WHOSE
 from .executors import custom, make_table
@@ -61,6 +61,7 @@ MAX_DELAY_S = 5.0
 MAX_BUSY_DELAY_S = 20.0  # where another one of this name is connected
 ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
+PROXY_HEARTBEAT_S = 30.0  # at least so often through proxies, which end what is silent for a minute
 BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
 ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
@@ -429,6 +430,8 @@ class Agent:
         if word != "OK":
             raise NotWelcomeError(f'the first answer was "{escape(first[:40])}", neither OK nor ERR')
         self.terms, self.fatal, self.was_welcome, self._denied = parse_terms(rest), None, True, 0
+        if isinstance(self.settings.connect, WebAddress):
+            self.terms.heartbeat_s = min(self.terms.heartbeat_s, PROXY_HEARTBEAT_S)
         self._is_busy = False
         return items[1:]
 

@@ -455,6 +455,17 @@ async def test_who_is_carried_and_known_may_say_a_long_hello(
     assert told.startswith(f"{code} ")
 
 
+async def test_whoever_is_carried_cannot_say_where_from(core: Core, connect: Connect) -> None:
+    """The HTTP door has said it already; what its guest says after that is no second FROM."""
+    wire = Carried("unix")
+    connect(wire)
+    for said in ("FROM 192.0.2.7:1", "FROM 127.0.0.1:1", "HELLO name=a"):
+        wire.say(said)
+    await until_quiet()
+    assert wire.take_lines() == ['ERR syntax the first line must be HELLO name=… slots=…, not "FROM"']
+    assert core.links == {}
+
+
 @pytest.mark.parametrize(
     "address", ["uid=0", "", "192.0.2.7", "192.0.2.7:1,uid=0", "unix:pid=1,uid=0", "x:1"]
 )

@@ -102,10 +102,10 @@ def test_what_people_install_has_all_kinds_of_jobs_and_the_core_stays_slim() -> 
 # --- compose -------------------------------------------------------------------------------------
 
 
-def test_compose_has_a_daemon_and_two_workers() -> None:
+def test_compose_has_a_daemon_its_http_door_and_two_workers() -> None:
     """Whose commands the program takes, and whose volumes and secrets are declared."""
     services = COMPOSE["services"]
-    assert list(services) == ["cronflowd", "worker-1", "worker-2"]
+    assert list(services) == ["cronflowd", "web", "worker-1", "worker-2"]
     for service in services.values():
         base = services[service["extends"]["service"]] if "extends" in service else {}
         whole = base | service
@@ -115,7 +115,7 @@ def test_compose_has_a_daemon_and_two_workers() -> None:
         assert {volume.partition(":")[0] for volume in whole["volumes"]} <= set(COMPOSE["volumes"])
         assert set(whole["secrets"]) <= set(COMPOSE["secrets"])
         # Jobs can read it: what lets in whoever gives orders is not among a worker's.
-        secret = "token" if service is services["cronflowd"] else "worker-token"
+        secret = "worker-token" if whole["command"][0] == "worker" else "token"
         assert whole["secrets"] == [secret]
         assert f"/run/secrets/{secret}" in whole["command"]
     mounted = [services[name]["volumes"] for name in services]
@@ -125,9 +125,22 @@ def test_compose_has_a_daemon_and_two_workers() -> None:
     ).exists()
 
 
-def test_the_control_port_is_open_to_this_machine_alone() -> None:
-    """Whoever reaches it can run commands."""
+def test_the_ports_are_open_to_this_machine_alone() -> None:
+    """Whoever reaches them can run commands, or guess who may."""
     assert COMPOSE["services"]["cronflowd"]["ports"] == ["127.0.0.1:5050:5050"]
+    assert COMPOSE["services"]["web"]["ports"] == ["127.0.0.1:3000:3000"]
+
+
+def test_the_http_door_finds_the_daemon_and_is_asked_whether_it_lives() -> None:
+    """The image's own check asks the daemon's socket, which is not there."""
+    daemon, web = COMPOSE["services"]["cronflowd"]["command"], COMPOSE["services"]["web"]
+    listens = [word.rpartition(":")[2] for word in daemon if word.startswith("0.0.0.0:")]
+    said = dict(zip(web["command"][1::2], web["command"][2::2], strict=True))
+    assert [said["--control"], said["--worker-door"]] == [f"cronflowd:{port}" for port in listens]
+    kind, program, _, script = web["healthcheck"]["test"]
+    assert (kind, program) == ("CMD", "python")
+    compile(script, "healthcheck", "exec")
+    assert f"http://127.0.0.1:{said['--http'].rpartition(':')[2]}/healthz" in script
 
 
 # --- kubernetes ----------------------------------------------------------------------------------

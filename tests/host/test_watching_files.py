@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cronflowd.ask.metrics import Family
-from cronflowd.daemon.figures import figures
+from cronflowd.daemon.figures import families
 from tests.ask.test_metrics import LIFE, asked
 from tests.lib.core_driver import make_core
 
@@ -38,7 +38,7 @@ async def of_the_daemon() -> list[Family]:
     """The figures of one that speaks TLS, which the harness does not."""
     core = make_core()
     core.certificate_until_at = datetime(2030, 1, 1, tzinfo=UTC)
-    return list(figures(core, (), 0))
+    return list(families(core, (), 0))
 
 
 @pytest.mark.parametrize("text", [ALERTS, json.dumps(BOARD)], ids=["alerts", "board"])

@@ -143,7 +143,7 @@ def test_a_command_that_is_process_1_ends_at_term(engine: Engine) -> None:
 
 
 def test_compose_as_it_is_written(engine: Engine) -> None:
-    """Daemon and workers find each other, jobs run as nobody special, and all end at TERM, as process 1."""
+    """All find each other, jobs run as nobody special, and all end at TERM, as process 1."""
     services = COMPOSE["services"]
     daemon = engine.up("cronflowd", services["cronflowd"]["command"])
     stdout = engine.started["cronflowd"].stdout
@@ -151,6 +151,14 @@ def test_compose_as_it_is_written(engine: Engine) -> None:
     assert stdout.readline() == "cronflowd ready control=0.0.0.0:5050 workers=0.0.0.0:5051 pid=1\n"
     healthy = json.loads(last("HEALTHCHECK").partition("CMD ")[2])
     assert engine.execute(daemon, *healthy).stdout == "PONG\n"
+    door = engine.up("web", services["web"]["command"])
+    stdout = engine.started["web"].stdout
+    assert stdout
+    assert stdout.readline() == "cronflowd web ready http=0.0.0.0:3000 pid=1\n"
+    _, _, *check = services["web"]["healthcheck"]["test"]
+    assert engine.execute(door, sys.executable, *check).returncode == 0
+    ready = check[-1].replace("healthz", "readyz")
+    assert engine.execute(door, sys.executable, "-c", ready).returncode == 0
     made = engine.execute(daemon, "cronflowd", "token", "add", "role=worker", "worker=worker-*").stdout
     token = made.removeprefix("token\t").strip()
     workers = {
@@ -168,6 +176,7 @@ def test_compose_as_it_is_written(engine: Engine) -> None:
     assert "denied" in tried.stdout + tried.stderr
     for name, pid in workers.items():
         assert engine.stop(name, pid) == 0
+    assert engine.stop("web", door) == 0
     assert engine.stop("cronflowd", daemon) == 0
 
 

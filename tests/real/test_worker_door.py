@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import ssl
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -117,6 +119,44 @@ def test_the_token_is_proved_through_the_door_and_asked_for(
     wait_until(is_there)
     daemon.ask(auth, "NOW name=a echo hi")
     wait_until(lambda: "\tok\t" in daemon.nc(auth, "RUNS a"))
+
+
+def test_a_door_of_its_own_finds_the_daemon_over_tcp(
+    start_daemon: StartDaemon, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """As the units have it: another user than the daemon's, who reaches none of its files."""
+    token = tmp_path / "token"
+    token.write_text("s3cret-s3cret-s3cret\n")
+    token.chmod(0o600)
+    daemon = start_daemon("--require-auth", "--token-file", str(token))
+    command = [
+        sys.executable,
+        "-m",
+        "cronflowd",
+        "web",
+        "--http",
+        "127.0.0.1:0",
+        "--data",
+        str(tmp_path / "web"),
+    ]
+    command += ["--control", f"127.0.0.1:{daemon.port}", "--worker-door", f"127.0.0.1:{daemon.worker_port}"]
+    with subprocess.Popen(
+        [*command, "--token-file", str(token)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as door:
+        try:
+            assert door.stdout
+            ready = re.match(r"cronflowd web ready http=(\S+) ", door.stdout.readline())
+            assert ready
+            with urllib.request.urlopen(f"http://{ready[1]}/readyz", timeout=PATIENCE_S) as answer:
+                assert answer.read() == b"ok\n"
+            start_worker(daemon, f"ws://{ready[1]}", "--token-file", str(token))
+            auth = "AUTH s3cret-s3cret-s3cret"
+            wait_until(lambda: "\nws\tready\t" in daemon.nc(auth, "WORKERS"))
+            daemon.ask(auth, "NOW name=a echo hi")
+            wait_until(lambda: "\tok\t" in daemon.nc(auth, "RUNS a"))
+        finally:
+            door.terminate()
+        assert door.wait(PATIENCE_S) == 0
 
 
 def test_over_tls_the_name_is_verified(

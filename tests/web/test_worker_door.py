@@ -35,6 +35,7 @@ from cronflowd.web.worker_door import address_of
 from cronflowd.worker.websocket import WebSocketStream
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
 from tests.lib.waiting import PATIENCE_S, until
+from tests.lib.working_agent import working
 
 AT = WebAddress("127.0.0.1", 80, "/agents/ws", False)
 
@@ -140,6 +141,20 @@ async def test_lines_go_both_ways_and_the_daemon_is_told_first_for_whom(tmp_path
         assert got.decode() == "OK w1\nRUN 1 1 :" + "é" * 300_000 + "\n"
         await worker.send_all(f"OUT 1 1 {'x' * 65_000}\n".encode())
         assert await visitor.expect("OUT") == "OUT 1 1 " + "x" * 65_000
+
+
+async def test_a_worker_shows_life_before_a_proxy_takes_it_for_dead(tmp_path: Path) -> None:
+    """A daemon may be content to hear of it once an hour; what stands between ends a silent minute."""
+    async with placed(tmp_path) as place:
+        at = WebAddress("127.0.0.1", place.port, "/agents/ws", False)
+        async with working(place.daemon, tmp_path / "spool", connect=at) as agent:
+            visitor = await place.daemon.knock()
+            await visitor.expect("HELLO name=w1")
+            await visitor.say("OK w1 heartbeat=3600 lease=7200")
+            await until(lambda: agent.link)
+            assert agent.terms.heartbeat_s == 30
+            await visitor.say("RUN 1 1 type=echo :hi")
+            assert (await visitor.until_done(1))[-1] == "DONE 1 1 0"
 
 
 async def test_the_daemon_s_end_is_the_worker_s_and_half_a_line_is_not_passed_on(tmp_path: Path) -> None:
