@@ -134,7 +134,7 @@ user = g.by_word(
     "USER",
     {
         "ADD": _add_user,
-        "LIST": g.nothing(q.ListUsers),
+        "LIST": lambda text, context: q.ListUsers(g.one_or_none(g.split_words(text)[0], "account") or ""),
         "SET": _set_user,
         "PASSWORD": _password,
         "REMOVE": g.one(RemoveAccount, "account"),
@@ -192,11 +192,12 @@ VERDICTS = (OK, DENIED)
 
 
 def audit(text: str, context: Context) -> q.Audit:
-    options = g.no_words(text, "since", "until", "last", "who", "verdict", "limit")
+    options = g.no_words(text, "since", "until", "last", "who", "verdict", "limit", "offset")
     since_at, until_at = g.bounds(options, context)
-    limit = g.count(options, "limit", 0, g.MAX_LIMIT)
+    limit, offset = g.page(options)
     verdict = one_of(options["verdict"], VERDICTS, {}) if "verdict" in options else ""
-    return q.Audit(since_at, until_at, options.get("who", ""), verdict, 100 if limit is None else limit)
+    limit = 100 if limit is None else limit
+    return q.Audit(since_at, until_at, options.get("who", ""), verdict, limit, offset)
 
 
 # --- rows ---
@@ -214,17 +215,19 @@ def audit_rows(past: Iterable[tuple[datetime, Deed]], asked: q.Audit, nobody: st
                     if asked.who in ("", who) and asked.verdict in ("", verdict):
                         yield (at, who or None, *(text or None for text in rest), verdict)
 
-    return list(islice(rows(), asked.limit))
+    return list(islice(rows(), asked.offset, asked.offset + asked.limit))
 
 
-def list_users(access: Access) -> Reply:
-    """USER LIST: the accounts, by name."""
+def list_users(access: Access, name: str) -> Reply:
+    """USER LIST: the accounts, by name; or one of them."""
+    one = access.accounts.get(name)
+    found = ([one] if one else []) if name else [each for _, each in sorted(access.accounts.items())]
     rows = [
         (
             each.name, each.role, each.email or None, "yes" if each.disabled else "no", each.created_at,
             each.seen_at, each.uid, each.desc or None,
         )
-        for _, each in sorted(access.accounts.items())
+        for each in found
     ]  # fmt: skip
     return Reply(str(len(rows)), {"accounts": len(rows)}, USER_COLUMNS, rows)
 

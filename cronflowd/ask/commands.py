@@ -323,8 +323,8 @@ _ROWS = (
     Verb(nothing(q.Alone), "WHOAMI", "who you are here, and what you may do", "whoami"),
     Verb(
         a.user,
-        "USER ADD NAME [role=ROLE] [email=ADDRESS] [uid=N] [password=WORD] [desc=TEXT] [first=yes]|LIST|"
-        "SET NAME key=value …|PASSWORD [NAME] [WORD]|REMOVE NAME|FORGOT NAME|RESET TOKEN [WORD]",
+        "USER ADD NAME [role=ROLE] [email=ADDRESS] [uid=N] [password=WORD] [desc=TEXT] [first=yes]|"
+        "LIST [NAME]|SET NAME key=value …|PASSWORD [NAME] [WORD]|REMOVE NAME|FORGOT NAME|RESET TOKEN [WORD]",
         "accounts: who may come in, and what each may do", "user", changes=True, role="viewer admin",
         looks=r"[ \t]*LIST\b", own=r"[ \t]*PASSWORD\b", gateway=r"[ \t]*(?:FORGOT|RESET)\b",
     ),
@@ -344,7 +344,8 @@ _ROWS = (
         looks=r"[ \t]*LIST\b",
     ),
     Verb(
-        a.audit, "AUDIT [since=TIME] [until=TIME] [last=TIME] [who=NAME] [verdict=ok|denied] [limit=100]",
+        a.audit,
+        "AUDIT [since=TIME] [until=TIME] [last=TIME] [who=NAME] [verdict=ok|denied] [limit=100] [offset=0]",
         "who came in, what was changed, and what was refused", "audit",
     ),
     Verb(

@@ -331,7 +331,7 @@ class AddToken:
 
 @frozen
 class ListUsers:
-    pass
+    name: str = ""  # that one; empty: all
 
 
 @frozen
@@ -357,6 +357,7 @@ class Audit:
     who: str
     verdict: str
     limit: int
+    offset: int
 
 
 @frozen

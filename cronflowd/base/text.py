@@ -155,10 +155,12 @@ def format_option(key: str, value: str) -> str:
 
 def format_written(key: str, value: str) -> str:
     """The same for programs, of a value that may hold control characters, as a secret may."""
-    if not _CONTROL.search(value):
-        return format_option(key, value)
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{key}="{_CONTROL.sub(_escape_one, quoted)}"'
+    return f"{key}={quote(value)}" if _CONTROL.search(value) else format_option(key, value)
+
+
+def quote(value: str) -> str:
+    """A value in quotes, whatever it holds."""
+    return '"' + _CONTROL.sub(_escape_one, value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 _QUOTED = "{" + WRONG_QUOTES  # what begins so is put into quotes

@@ -491,6 +491,10 @@ class Admission:
     async def set_user(self, question: q.SetUser, session: Session) -> Reply:
         """USER ADD and SET."""
         changes, shown = dict(question.changes), ""
+        core = self.core
+        if question.is_first and (core.tokens or core.asks_tcp or core.asks_local):
+            why = "who comes has to say who he is, so nobody is an admin for being the first"
+            raise self.deny(session, why, question.name)
         if question.is_new:
             password = question.password
             if password is None:

@@ -245,7 +245,7 @@ class Answers:
 
     def _user(self, question: Any, session: Session) -> Answer:
         if isinstance(question, q.ListUsers):
-            return accounts.list_users(self.core.state.access)
+            return accounts.list_users(self.core.state.access, question.name)
         if isinstance(question, o.RemoveAccount):
             return self.admission.remove_user(question, session)
         if isinstance(question, q.Forgot):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Request
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from ..base.errors import Refusal
 from ..host.config import WebSettings
-from . import envelope, events, executions, health, inspector, jobs, monitoring, worker_door, workers
-from .identity import make_identity
+from . import auth, envelope, events, executions, health, inspector, jobs, monitoring, worker_door, workers
+from .identity import FORMS, make_identity
+from .limits import Limits
 from .line import Daemon, Unreachable
+from .mails import Postman
 
 HANDLERS: list[Any] = [
-    health.healthz, health.readyz, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR, workers.WORKERS,
-    *monitoring.MONITORING, events.EVENTS, worker_door.agents,
+    health.healthz, health.readyz, auth.ROUTES, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR,
+    workers.WORKERS, *monitoring.MONITORING, events.EVENTS, worker_door.agents,
 ]  # fmt: skip
 
 
@@ -24,14 +26,8 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
     """All of it, ready to be served; `daemon` is its only source."""
     return Litestar(
         route_handlers=HANDLERS,
-        state=State(
-            {
-                "daemon": daemon,
-                "settings": settings,
-                "identity": make_identity(settings),
-                "feed": events.Feed(daemon),
-            }
-        ),
+        state=_state(settings, daemon),
+        before_request=check_body,
         exception_handlers={
             Refusal: envelope.on_refusal,
             envelope.Refused: envelope.on_refused,
@@ -42,3 +38,29 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
         openapi_config=None,
         logging_config=None,
     )
+
+
+def _state(settings: WebSettings, daemon: Daemon) -> State:
+    """What handlers share; nothing of it must outlive this process."""
+    return State({
+        "daemon": daemon,
+        "settings": settings,
+        "identity": make_identity(settings),
+        "feed": events.Feed(daemon),
+        "postman": Postman(settings, daemon),
+        "sign_ins": Limits(settings.max_sign_ins / 60, settings.max_sign_ins),
+        "account_limits": Limits(settings.max_requests, 2 * settings.max_requests),
+    })  # fmt: skip
+
+
+async def check_body(request: Request[Any, Any, Any]) -> None:
+    """Raises Refused where a body is not said to be JSON: a page of another site can send any but that.
+
+    Outside the API it may be a form, which has a second word beside the cookie.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    is_form = kind in FORMS and not request.url.path.startswith("/api/")
+    is_json = kind == "application/json" or kind.endswith("+json")
+    if has_body and not is_json and not is_form:
+        raise envelope.Refused(415, "media-type", "a body is JSON here: Content-Type: application/json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from typing import Any
 
@@ -31,9 +32,17 @@ CODES = {
 class Refused(Exception):  # as Refusal
     """An answer that is not a success, and no word of the daemon's."""
 
-    def __init__(self, status: int, code: str, message: str, field: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        field: str | None = None,
+        retry_after_s: float = RETRY_AFTER_S,  # of 429 and 503
+    ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.field = status, code, message, field
+        self.retry_after_s = retry_after_s
 
 
 def status_of(code: str) -> int:
@@ -46,10 +55,12 @@ def success(data: Any, meta: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"success": True, "data": data} | ({"meta": meta} if meta else {})
 
 
-def failure(status: int, code: str, message: str, field: str | None = None) -> Response[dict[str, Any]]:
+def failure(
+    status: int, code: str, message: str, field: str | None = None, retry_after_s: float = RETRY_AFTER_S
+) -> Response[dict[str, Any]]:
     """The body of everything else, with the headers that belong to it."""
     error = {"code": code, "message": message} | ({"field": field} if field else {})
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    headers = {"Retry-After": str(math.ceil(retry_after_s))} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     body = {"success": False, "error": error}
@@ -61,7 +72,7 @@ def on_refusal(_: Request[Any, Any, Any], error: Refusal) -> Response[dict[str, 
 
 
 def on_refused(_: Request[Any, Any, Any], error: Refused) -> Response[dict[str, Any]]:
-    return failure(error.status, error.code, error.message, error.field)
+    return failure(error.status, error.code, error.message, error.field, error.retry_after_s)
 
 
 def on_unreachable(_: Request[Any, Any, Any], error: Unreachable) -> Response[dict[str, Any]]:
@@ -70,6 +81,8 @@ def on_unreachable(_: Request[Any, Any, Any], error: Unreachable) -> Response[di
 
 def on_fault(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """A fault of ours: the log tells what, whoever asked only that."""
+    if isinstance(error, RecursionError):  # of the framework's parser, which does not catch its own
+        return failure(400, "syntax", "the JSON is nested too deeply")
     log.error("%s %s", request.method, request.url.path, exc_info=error)
     return failure(500, "internal", "a fault of this server's; its log tells more")
 
@@ -93,4 +106,6 @@ def _invalid(found: dict[str, Any]) -> tuple[str, str, str | None]:
     if match := re.search("unknown field `(.*)`", message):
         field = f"{field}.{match[1]}" if field else match[1]
         message = f'there is no field "{field}"'
+    elif match := re.search("missing required field `(.*)`", message):
+        field = f"{field}.{match[1]}" if field else match[1]
     return "bad-option", message, field

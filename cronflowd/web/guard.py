@@ -22,7 +22,7 @@ from .limits import Limits
 from .line import origin_of
 
 MAX_BODY_BYTES = 1024 * 1024
-_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+))(?::([0-9]{1,5}))?")
 
 HEADERS = {
     "content-security-policy": (
@@ -126,11 +126,8 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        match = _HOST.fullmatch(host)
-        if not match:
-            return False
-        name = match[1] or match[2]
-        return name in self._names or bool(match[1]) or is_loopback(name) or _is_address(name)
+        name, _ = split_host(host)
+        return bool(name) and (name in self._names or ":" in name or is_loopback(name) or _is_address(name))
 
     def _may_order(self, came_from: str, host: str, site: str) -> bool:
         """Whether it is no page of another site that has a browser ask."""
@@ -140,8 +137,7 @@ class Guard:
         # A form of our own pages says `null`, since they tell nobody where they are.
         if came_from in ("", "null"):
             return site in ("", "same-origin", "none")
-        match = _HOST.fullmatch(where)
-        return match is not None and match[2] in self._own_names  # a proxy may have said another Host
+        return split_host(where)[0] in self._own_names  # a proxy may have said another Host
 
     async def _refuse(
         self,
@@ -179,6 +175,12 @@ def _origin(url: str) -> str:
     """Of a page's address, as browsers tell it: without path, and without the port that is usual."""
     scheme, _, rest = url.lower().partition("://")
     return f"{scheme}://{rest.partition('/')[0].removesuffix({'http': ':80', 'https': ':443'}[scheme])}"
+
+
+def split_host(host: str) -> tuple[str, str]:
+    """Name, or address without brackets, and port of `Host`; both empty where it is none."""
+    match = _HOST.fullmatch(host.lower())
+    return (match[1] or match[2], match[3] or "") if match else ("", "")
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -66,23 +66,40 @@ class Identity:
 
     def sign(self, who: SignedIn, for_s: float, now: datetime) -> str:
         """What shows for so long who somebody is."""
-        at = int(now.timestamp())
-        claims = {"sub": who.name, "sid": who.session, "iat": at, "exp": at + int(for_s)}
-        return jwt.encode({"alg": ALGORITHM}, claims, self._jwk)
+        return self._sign({"sub": who.name, "sid": who.session}, for_s, now)
 
     def read(self, shown: str, now: datetime) -> SignedIn | None:
         """Whose it is; None where we have not made it, or its time is over."""
+        claims = self._read(shown, now)
+        name, session = claims.get("sub"), claims.get("sid")
+        # A bool is an int.
+        return SignedIn(name, session) if type(name) is str and type(session) is int else None
+
+    def sign_refresh(self, word: str, now: datetime) -> str:
+        """What the daemon gave by which a session goes on; we take none back that we have not given."""
+        return self._sign({"refresh": word}, COOKIE_S, now)
+
+    def read_refresh(self, shown: str, now: datetime) -> str:
+        """That word again. Raises Refused."""
+        word = self._read(shown, now).get("refresh")
+        if type(word) is not str:
+            raise Refused(401, "auth-required", "the refresh token has expired, or is none of ours")
+        return word
+
+    def _sign(self, claims: dict[str, Any], for_s: float, now: datetime) -> str:
+        at = int(now.timestamp())
+        return jwt.encode({"alg": ALGORITHM}, claims | {"iat": at, "exp": at + int(for_s)}, self._jwk)
+
+    def _read(self, shown: str, now: datetime) -> dict[str, Any]:
+        """Its claims; none where it is not ours, or its time is over."""
         if len(shown) > MAX_SHOWN_BYTES:
-            return None
+            return {}
         try:
             claims = jwt.decode(shown, self._jwk, algorithms=[ALGORITHM]).claims
         except (JoseError, ValueError):
-            return None
-        name, session, until = claims.get("sub"), claims.get("sid"), claims.get("exp")
-        # A bool is an int, and a time without end is no time.
-        if type(name) is not str or type(session) is not int or type(until) is not int:
-            return None
-        return SignedIn(name, session) if now.timestamp() < until else None
+            return {}
+        until = claims.get("exp")  # a time without end is no time
+        return claims if type(until) is int and now.timestamp() < until else {}
 
     def csrf(self, who: SignedIn) -> str:
         """What a page of ours says besides the cookie of this session."""
@@ -143,18 +160,27 @@ def address_of(request: AnyRequest) -> str:
 async def caller_of(request: AnyRequest) -> Caller:
     """For whom the lines of this request are said; raises Refused where nobody is shown."""
     address = address_of(request)
+    who = await shown_by(request)
+    whose = who.name if isinstance(who, SignedIn) else hashlib.sha256(who.encode()).hexdigest()
+    if wait_s := request.app.state.account_limits.take(whose):
+        raise Refused(429, "too-many", "too many requests of one account", retry_after_s=wait_s)
+    return account(who.name, address, who.session) if isinstance(who, SignedIn) else bearer(who, address)
+
+
+async def shown_by(request: AnyRequest) -> SignedIn | str:
+    """Whose session a request shows, or which API token; raises Refused."""
     if word := _bearer_word(request):
         if not _JWT.fullmatch(word):
-            return bearer(word, address)
+            return word
         who = identity_of(request).read(word, wall_now())
         if who is None:
             raise Refused(401, "auth-required", "the access token has expired, or is none of ours")
-    else:
-        who = by_cookie(request)
-        if who is None:
-            raise Refused(401, "auth-required", "sign in first: Authorization: Bearer TOKEN")
-        await check_csrf(request, who)
-    return account(who.name, address, who.session)
+        return who
+    who = by_cookie(request)
+    if who is None:
+        raise Refused(401, "auth-required", "sign in first: Authorization: Bearer TOKEN")
+    await check_csrf(request, who)
+    return who
 
 
 def _bearer_word(request: AnyRequest) -> str:

@@ -20,7 +20,7 @@ class Limits:
         """0 where he may, which counts; else the seconds until he may again."""
         now = trio.current_time()
         left, at = self._left.pop(whose, (self._at_once, now))
-        left = min(self._at_once, left + (now - at) * self._per_s)
+        left = min(self._at_once, left + max(0.0, now - at) * self._per_s)
         wait_s = 0.0 if left >= 1 else (1 - left) / self._per_s
         self._left[whose] = (left if wait_s else left - 1, now)
         if len(self._left) > MAX_KNOWN:

@@ -65,9 +65,14 @@ def account(name: str, address: str, session: int | None = None) -> Caller:
     return Caller((f"AS {name} from={address}{alive}".encode(),))
 
 
+def nobody(address: str) -> Caller:
+    """The gateway, for somebody there: he comes in by what it says, if at all."""
+    return Caller((f"AS from={address}".encode(),))
+
+
 def stranger(address: str) -> Caller:
     """Somebody who has shown nothing yet: AUTH comes first."""
-    return Caller((f"AS from={address}".encode(),), knocks=origin_of(address))
+    return Caller(nobody(address).words, knocks=origin_of(address))
 
 
 def bearer(token: str, address: str) -> Caller:

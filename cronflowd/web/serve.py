@@ -64,11 +64,12 @@ async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens
     if not settings.handed:
         await _check_doors(settings, sockets, daemon)
     tls = server_tls(settings.tls_cert, settings.tls_key, None).context if settings.tls_cert else None
-    app = Guard(make_app(settings, daemon), settings, _addresses(sockets))
-    house = House(app, settings, tls)
+    app = make_app(settings, daemon)
+    house = House(Guard(app, settings, _addresses(sockets)), settings, tls)
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             nursery.start_soon(_tidy, daemon)
+            nursery.start_soon(app.state.postman.run)
             nursery.start_soon(house.serve, sockets)
             where = ",".join(format_address(each.getsockname()[:2]) for each in sockets)
             print(f"cronflowd web ready http={where} pid={os.getpid()}", flush=True)

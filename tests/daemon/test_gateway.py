@@ -445,6 +445,38 @@ def test_of_two_first_visits_one_makes_the_admin(tmp_path: Path) -> None:
     trio.run(visit)
 
 
+def test_nobody_is_the_first_where_he_has_to_say_who_he_is(tmp_path: Path) -> None:
+    """Whoever set a secret has not left the machine to whoever visits it first."""
+
+    async def visit() -> None:
+        for number, told in enumerate(({"asks": True, "tokens": (b"word",)}, {"tokens": (b"word",)})):
+            house = House(tmp_path / str(number), **told)
+            gateway = house.session(address=ROOT)
+            await house.says(gateway, "AUTH word")
+            line = "USER ADD eve role=admin password=correct-horse"
+            assert (await house.says(gateway, f"{line} first=yes")).startswith("ERR denied who comes has to")
+            assert await house.says(gateway, line) == "OK eve"
+
+    trio.run(visit)
+
+
+def test_one_account_alone_is_listed(tmp_path: Path) -> None:
+    """A gateway shows who has signed in, and there may be thousands."""
+
+    async def look() -> None:
+        house = await a_house(tmp_path)
+        root = house.session("root", "admin")
+        for line, names in (
+            ("USER LIST ann", ["ann"]),
+            ("USER LIST eve", []),
+            ("USER LIST", ["ann", "root"]),
+        ):
+            assert [row[0] for row in (await house.ask(root, line)).rows] == names
+        assert (await house.says(root, "USER LIST ann root")).startswith("ERR syntax")
+
+    trio.run(look)
+
+
 def test_nothing_that_lets_in_is_journaled(tmp_path: Path) -> None:
     """Backups hold the journal, and everybody reads AUDIT."""
 

@@ -228,8 +228,14 @@ class InMemory(Daemon):
     async def _dial(self) -> trio.abc.Stream:
         self.dialled += 1
         ours, theirs = socket.socketpair()
-        self.world._connections.start_soon(self.world._serve_client, Connection(theirs))
+        self.world._connections.start_soon(self._serve, Connection(theirs))
         return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            await self.world._serve_client(connection)
+        finally:
+            connection.close()
 
     async def say(self, line: str, caller: Caller = GATEWAY) -> list[Row]:
         """Rows, for a test that sets the scene."""
@@ -245,9 +251,12 @@ async def a_door(
 ) -> AsyncIterator[tuple[Any, InMemory]]:
     """The application in front of a whole daemon in memory."""
     settings = WebSettings(data=data, **told)
-    async with a_world(data, daemon or {}) as world:
+    async with a_world(data, daemon or {}) as world, trio.open_nursery() as nursery:
         line = InMemory(world, settings)
+        app = make_app(settings, line)
+        nursery.start_soon(app.state.postman.run)
         try:
-            yield make_app(settings, line), line
+            yield app, line
         finally:
             await line.close_idle(0)
+            nursery.cancel_scope.cancel()

@@ -23,6 +23,7 @@ from cronflowd.host.clock import wall_now
 from cronflowd.host.config import WebSettings
 from cronflowd.web import envelope
 from cronflowd.web.identity import COOKIE, Identity, SignedIn, caller_of, make_identity
+from cronflowd.web.limits import Limits
 from tests.lib.asgi import Browser, Response
 
 KEY = b"k" * 64
@@ -35,7 +36,11 @@ async def who(request: Request[Any, Any, Any]) -> str:
 
 
 def a_browser(key: bytes = KEY, **cookies: str) -> Browser:
-    app = Litestar([who], state=State({"identity": Identity(key, False)}), openapi_config=None)
+    app = Litestar(
+        [who],
+        state=State({"identity": Identity(key, False), "account_limits": Limits(99, 99)}),
+        openapi_config=None,
+    )
     app.exception_handlers[envelope.Refused] = envelope.on_refused  # type: ignore[assignment]
     return Browser(app, "192.0.2.7", cookies=cookies)
 

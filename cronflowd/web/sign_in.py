@@ -1,0 +1,260 @@
+"""Signing in and out, new accounts, and passwords that were forgotten, whoever's form they come from.
+
+The daemon compares passwords and keeps sessions. What programs get is an access token for a quarter
+of an hour, and a refresh token that is good once and gives both anew; what browsers get is a cookie.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Annotated, Any
+
+import msgspec
+from attrs import frozen
+from litestar import Request
+
+from ..base.errors import Refusal
+from ..base.names import check_mail_address
+from ..base.text import format_option
+from ..host.clock import wall_now
+from ..host.config import WebSettings
+from ..host.secrets import is_loopback
+from ..host.setting import format_address
+from . import identity as i
+from .envelope import Refused, status_of
+from .guard import split_host
+from .limits import Limits
+from .line import Daemon, Row, account, nobody, origin_of, stranger
+from .mails import Forgotten, Postman
+
+SESSION_TTL = "7d"
+MAX_TRIES = 20  # names for an account, where others have the first ones
+PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+Text = Annotated[str, msgspec.Meta(max_length=256)]
+AnyRequest = Request[Any, Any, Any]
+
+
+class Credentials(msgspec.Struct, forbid_unknown_fields=True):
+    """Who, by mail address or by name, and the password."""
+
+    password: Text
+    email: Text = ""
+    name: Text = ""
+    username: Text = ""
+
+    @property
+    def who(self) -> str:
+        return self.email or self.username or self.name
+
+
+class Registration(msgspec.Struct, forbid_unknown_fields=True):
+    email: Text
+    password: Text
+    name: Annotated[str, msgspec.Meta(max_length=200)] = ""  # for people
+
+
+@frozen
+class Entered:
+    """Somebody has come in."""
+
+    user: dict[str, Any]
+    who: i.SignedIn
+    refresh_word: str
+
+    def tokens(self, identity: i.Identity) -> dict[str, Any]:
+        """As the API gives them."""
+        now = wall_now()
+        return {
+            "user": self.user,
+            "accessToken": identity.sign(self.who, i.ACCESS_S, now),
+            "refreshToken": identity.sign_refresh(self.refresh_word, now),
+            "expiresIn": i.ACCESS_S,
+        }
+
+
+async def enter(request: AnyRequest, who: str, password: str) -> Entered:
+    """Signs somebody in, by an account's name or mail address; raises Refused, after a wait that grows."""
+    _limit(request)
+    if who.split() != [who] or password.split() != [password]:
+        # No name and no password has a blank in it, and a line with one would mean something else.
+        raise Refused(401, "denied", "the name or the password is not the right one")
+    daemon: Daemon = request.app.state.daemon
+    try:
+        answer = await daemon.ask(f"AUTH {who} {password}", stranger(i.address_of(request)))
+    except Refusal as refusal:
+        raise _as_sign_in(refusal) from None
+    return await begin(request, answer.status["name"])
+
+
+async def begin(request: AnyRequest, name: str) -> Entered:
+    """A session of an account that has shown who it is."""
+    said = [f"SESSION ADD {name} ttl={SESSION_TTL}", f"USER LIST {name}"]
+    daemon: Daemon = request.app.state.daemon
+    session, users = await daemon.ask_all(said, account(name, i.address_of(request)))
+    who = i.SignedIn(name, session.check().status["id"])
+    return Entered(person(users.check().rows[0]), who, session.pairs["token"])
+
+
+async def register(request: AnyRequest, new: Registration) -> Entered:
+    """Makes an account and signs it in: the first one as admin, others where the settings let them."""
+    _limit(request)
+    _check(new)
+    name = await _make(request, new, "role=admin first=yes") if is_at_home(request) else None
+    if name is None and request.app.state.settings.allow_registration:
+        name = await _make(request, new, "role=user")
+        if name is None:
+            raise Refused(409, "exists", "there is an account with this mail address already", "email")
+    if name is None:
+        raise Refused(
+            403, "denied", "nobody registers here; an admin adds accounts: USER ADD NAME email=ADDRESS"
+        )
+    return await begin(request, name)
+
+
+def is_at_home(request: AnyRequest) -> bool:
+    """Whether it is a browser on this machine, and no proxy on it that speaks for somebody else."""
+    name, _ = split_host(request.headers.get("host", ""))
+    is_direct = not any(name in request.headers for name in PROXIED)
+    return is_direct and is_loopback(i.address_of(request)) and is_loopback(name)
+
+
+async def may_be_first(request: AnyRequest) -> bool:
+    """Whether whoever asks is offered to make the first account."""
+    return is_at_home(request) and not (await request.app.state.daemon.ask("USER LIST")).rows
+
+
+def _check(new: Registration) -> None:
+    try:
+        check_mail_address(new.email)
+    except Refusal as refusal:
+        raise Refused(400, refusal.code, refusal.message, "email") from None
+    if not new.name.isprintable():
+        raise Refused(400, "bad-option", "a name is one line", "name")
+    if new.password.split() != [new.password]:
+        raise Refused(400, "bad-option", "a password is one word, without blanks", "password")
+
+
+async def _make(request: AnyRequest, new: Registration, kind: str) -> str | None:
+    """The account's name; None where it is not the first, or has another one's mail address."""
+    daemon: Daemon = request.app.state.daemon
+    options = [format_option("desc", new.name)] if new.name else []
+    options += [format_option("email", new.email), format_option("password", new.password)]
+    base = account_name(new.name) or account_name(new.email.partition("@")[0]) or "user"
+    for name in (base, *(f"{base[:60]}-{number}" for number in range(2, MAX_TRIES))):
+        try:
+            await daemon.ask(f"USER ADD {name} {kind} {' '.join(options)}")
+        except Refusal as refusal:
+            if refusal.code == "bad-option":  # of all that it says, only this was not looked at
+                raise Refused(400, refusal.code, refusal.message, "password") from None
+            if refusal.code not in ("exists", "denied"):
+                raise
+            if "first" in kind or not (await daemon.ask(f"USER LIST {name}")).rows:
+                return None
+        else:
+            return name
+    return None
+
+
+def account_name(text: str) -> str:
+    """What an account may be called after somebody's own name: `jose.munoz` of `José Muñoz`."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub("[^a-z0-9_-]+", ".", plain).strip(".-")[:64]
+
+
+def person(row: Row) -> dict[str, Any]:
+    """An account, as people are shown it."""
+    return {
+        "id": row["name"], "name": row["desc"] or row["name"], "email": row["email"], "role": row["role"],
+        "disabled": row["disabled"] == "yes", "createdAt": row["created"], "lastSeenAt": row["last_seen"],
+        "uid": row["uid"],
+    }  # fmt: skip
+
+
+async def renew(request: AnyRequest, shown: str) -> Entered:
+    """A session goes on by its refresh token, which is good once: shown again, it ends the session."""
+    word = i.identity_of(request).read_refresh(shown, wall_now())
+    daemon: Daemon = request.app.state.daemon
+    try:
+        answer = await daemon.ask(f"SESSION RENEW {word}", nobody(i.address_of(request)))
+    except Refusal as refusal:
+        raise _as_sign_in(refusal) from None
+    name = answer.status["name"]
+    users = await daemon.ask(f"USER LIST {name}")
+    return Entered(person(users.rows[0]), i.SignedIn(name, answer.status["id"]), answer.pairs["token"])
+
+
+async def leave(request: AnyRequest, shown: str = "") -> None:
+    """Ends the session whose refresh token this is; or that which the request shows."""
+    daemon: Daemon = request.app.state.daemon
+    if shown:
+        word = i.identity_of(request).read_refresh(shown, wall_now())
+        try:
+            await daemon.ask(f"SESSION END {word}", nobody(i.address_of(request)))
+        except Refusal as refusal:
+            raise _as_sign_in(refusal) from None
+        return
+    who = await i.shown_by(request)
+    if not isinstance(who, i.SignedIn):
+        raise Refused(400, "bad-option", "an API token is no session; TOKEN REVOKE ends it")
+    await daemon.ask(f"SESSION END {who.session}", account(who.name, i.address_of(request), who.session))
+
+
+def _as_sign_in(refusal: Refusal) -> Refused:
+    """Who is not let in by what he shows may sign in again, which is something else than to have no right."""
+    return Refused(
+        401 if refusal.code == "denied" else status_of(refusal.code), refusal.code, refusal.message
+    )
+
+
+async def whoami(request: AnyRequest) -> dict[str, Any]:
+    """The account of whoever asks, and the role that he has here: a token's may be less."""
+    daemon: Daemon = request.app.state.daemon
+    found = (await daemon.ask("WHOAMI", await i.caller_of(request))).status
+    rows = (await daemon.ask(f"USER LIST {found['name']}")).rows
+    row = rows[0] if rows else dict.fromkeys(("email", "desc", "created", "last_seen", "uid", "disabled"))
+    return person(row | {"name": found["name"], "role": found["role"]})
+
+
+def forget(request: AnyRequest, who: str) -> None:
+    """Has a mail sent, if there is such an account; nobody is told whether."""
+    _limit(request)
+    if who.split() == [who]:
+        postman: Postman = request.app.state.postman
+        postman.take(Forgotten(who, i.address_of(request), own_url(request)))
+
+
+async def set_anew(request: AnyRequest, token: str, password: str) -> None:
+    """Another password, by the word of the mail; ends all sessions of the account."""
+    _limit(request)
+    if token.split() != [token]:
+        raise Refused(403, "denied", "the word is not the right one, was used, or has expired", "token")
+    if password.split() != [password]:
+        raise Refused(400, "bad-option", "a password is one word, without blanks", "password")
+    try:
+        await request.app.state.daemon.ask(f"USER RESET {token} {password}", nobody(i.address_of(request)))
+    except Refusal as refusal:
+        if refusal.code == "bad-option":
+            raise Refused(400, refusal.code, refusal.message, "password") from None
+        raise
+
+
+def own_url(request: AnyRequest) -> str:
+    """How browsers reach us, for a link that must not lead anywhere else, whatever the request says."""
+    settings: WebSettings = request.app.state.settings
+    if settings.http_url:
+        return settings.http_url
+    scheme = "https" if settings.tls_cert else "http"
+    address, own_port = request.scope.get("server") or ("localhost", 80)
+    name, port = split_host(request.headers.get("host", ""))
+    # Any address may stand in Host, and at another port somebody else may wait for the link.
+    if name in map(str.lower, settings.http_name) and port in ("", str(own_port)):
+        return f"{scheme}://{name}:{port}".rstrip(":")
+    return f"{scheme}://{format_address((address, own_port or 80))}"
+
+
+def _limit(request: AnyRequest) -> None:
+    sign_ins: Limits = request.app.state.sign_ins
+    if wait_s := sign_ins.take(origin_of(i.address_of(request))):
+        raise Refused(429, "too-many", "too many passwords from your address", retry_after_s=wait_s)
