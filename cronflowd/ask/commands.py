@@ -170,7 +170,8 @@ ALSO_CALLED = {
     "RESUME": "unpause continue unfreeze activate on", "HISTORY": "changes changelog revisions",
     "UNDO": "revert undelete",
     "RUN": "start trigger exec execute fire retry rerun force run-now launch",
-    "NOW": "once batch immediately", "AT": "in later", "CANCEL": "kill stop abort terminate end",
+    "NOW": "batch immediately", "AT": "in later", "ONCE": "idempotent unique",
+    "CANCEL": "kill stop abort terminate end",
     "RUNS": "executions results builds queue queues pending", "STATS": "statistics report",
     "FAILED": "errors failures broken dead", "LOG": "logs output tail stdout journal",
     "WHY": "reason explain", "NEXT": "when preview upcoming forecast", "DEPS": "dependencies tree graph",
@@ -257,6 +258,10 @@ _ROWS = (
     Verb(p.now, "NOW [key=value …] COMMAND", "runs a command once, now; also NOW {JSON}"),
     Verb(p.at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time"),
     Verb(p.cancel, "CANCEL RUN", "ends a run"),
+    Verb(
+        p.once, "ONCE KEY LINE", "does a line that changes something, once: not again with the same key",
+        "once", changes=True,
+    ),
     Verb(
         p.runs,
         "RUNS [REF] [run=N] [state=STATE,…] [worker=NAME] [exit=N] [tag=TAG] [flow=N]"

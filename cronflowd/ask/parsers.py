@@ -30,6 +30,7 @@ from .grammar import Context, Parser, WrongWords
 MAX_NEXT = 1000
 LATE_S, MAX_WAITING = 60.0, 10_000  # from where on HEALTH is unwell
 MAX_UNDONE = 100
+MAX_KEY = 128  # characters of ONCE
 MAX_BEAT_TEXT = 500  # characters kept of what a BEAT says
 TASK_STATES = ("scheduled", "running", "queued", "paused", "idle", "unreadable")
 _STATES_ALSO = {
@@ -336,6 +337,15 @@ _FLOW: dict[str, tuple[tuple[str, ...], Callable[[str, list[str], dict[str, str]
     ),
     "RESUME": ((), lambda ref, words, options, context: o.ResumeTasks(o.Pattern("", "", ref))),
 }
+
+
+def once(text: str, context: Context) -> q.Once:
+    key, _, line = text.lstrip(" \t").partition(" ")
+    if not line.strip():
+        raise WrongWords("a key, and the line that it is for")
+    if len(key) > MAX_KEY or not key.isprintable():
+        raise Refusal("bad-option", f"a key is one word of at most {MAX_KEY} printable characters")
+    return q.Once(key, line.strip(" \t"))
 
 
 def emit(text: str, context: Context) -> o.EmitEvent:

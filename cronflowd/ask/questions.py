@@ -267,6 +267,12 @@ class SetPassword:
 
 
 @frozen
+class Once:
+    key: str
+    line: str = field(repr=False)
+
+
+@frozen
 class ActAs:
     """AS; with neither, the gateway is itself again."""
 

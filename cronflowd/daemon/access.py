@@ -33,6 +33,7 @@ from ..base.text import escape
 from ..engine import orders as o
 from ..engine.access import ADMIN, FILE_ADMIN, OPERATOR, RANK, ROLES, USER, WORKER, may_bear, name_of
 from ..engine.accounts import keep_to_own, owner_of
+from ..engine.once import Asked
 from ..engine.rules import Decision, ref_of
 from ..engine.state import State
 from ..host.passwords import hash_password, is_password, make_password
@@ -62,7 +63,9 @@ class House(Protocol):
     links: dict[str, Link]
 
     def now(self) -> datetime: ...
-    def submit(self, order: Any, who: str | None = None) -> Decision: ...
+    def submit(
+        self, order: Any, who: str | None = None, now: datetime | None = None, once: Asked | None = None
+    ) -> Decision: ...
 
 
 @define
@@ -550,7 +553,7 @@ class Admission:
         """Whatever concerns who may come in; `who`: by somebody else's right than the session's."""
         if who is None:
             self.check_still(session)
-        reply = self.core.submit(order, who or session.who).reply
+        reply = self.core.submit(order, who or session.who, once=session.once).reply
         assert reply
         for each in self._sessions:
             each.is_doubted, each.told_as = True, None

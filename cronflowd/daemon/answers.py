@@ -28,12 +28,14 @@ from ..ask.parsers import RUN_STATES
 from ..ask.revisions import find_revision, show_history
 from ..base import output
 from ..base.errors import Refusal
+from ..base.proofs import key_of
 from ..base.replies import Reply, format_status
 from ..base.text import escape, format_time
 from ..engine import expectations
 from ..engine import orders as o
 from ..engine.access import ADMIN, USER
 from ..engine.many import MAY_BE_LARGE
+from ..engine.once import Asked
 from ..engine.state import State
 from ..host.disk import plain_file
 from ..journal import history
@@ -160,10 +162,12 @@ class Answers:
         if session.rank < USER:
             raise self.admission.only_looks(session, question)
         if type(question) in MAY_BE_LARGE and self.files.large.is_large(question):
+            if session.once:
+                raise Refusal("limit", "ONCE is for one decision, and so many tasks take more")
             return self._change_many(question, session)
         if session.account:
             question = self.admission.own(question, session)
-        reply = self.core.submit(question, session.who, now).reply
+        reply = self.core.submit(question, session.who, now, session.once).reply
         assert reply is not None
         if question.__class__ is o.AddTask and slips.DOUBTFUL.search(question.spec.command):
             is_shell = question.spec.options.type in slips.SHELLS
@@ -182,6 +186,34 @@ class Answers:
         await self.files.learn(calendars)
         answer = self._submit(question, session)
         return answer if isinstance(answer, Reply) else await answer
+
+    def _once(self, question: q.Once, session: Session) -> Answer:
+        verb, rest = commands.find_verb(question.line)
+        if session.rank < ADMIN or session.until_at:
+            self.admission.check(verb, rest, session)
+        if verb.always or verb.only_reads(rest) or verb.answer not in _IN_ONE_DECISION:
+            word = verb.usage.split(" ")[0]
+            raise Refusal("syntax", f"ONCE is for what changes tasks or tokens in one decision, not {word}")
+        asked = Asked(session.account, question.key, key_of(question.line.encode()).hex())
+        now = self._context.now
+        if known := self.core.state.once.find(asked, now):
+            return known
+        session.once = asked
+        try:
+            answer = self.handle(question.line, session, now)
+        except BaseException:
+            session.once = None
+            raise
+        if isinstance(answer, Reply):
+            session.once = None
+            return answer
+        return self._await_once(answer, session)
+
+    async def _await_once(self, answer: Coroutine[Any, Any, Reply], session: Session) -> Reply:
+        try:
+            return await answer
+        finally:
+            session.once = None
 
     # --- one connection ---
 
@@ -628,6 +660,7 @@ def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:
     return Reply(disposition, {"disposition": disposition}, ("time", "what"), rows)
 
 
+_IN_ONE_DECISION = {"", "flow", "template", "roll_back", "token"}  # what answers them; "" are orders
 _SLOW = {o.AddTask, o.SetTask, o.ClearTasks, o.UndoChanges}  # they may be, by what they say
 
 

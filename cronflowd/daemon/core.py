@@ -31,6 +31,7 @@ import trio
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine import facts as f
 from ..engine.engine import Engine
+from ..engine.once import Asked
 from ..engine.orders import NoticeStep, UnsendRuns
 from ..engine.rules import Decision, Limits
 from ..engine.runs import held_run
@@ -158,14 +159,20 @@ class Core:
         """Seconds since some moment, whatever the wall clock is set to."""
         return self.clock.steady_s()
 
-    def submit(self, order: Any, who: str | None = None, now: datetime | None = None) -> Decision:
+    def submit(
+        self, order: Any, who: str | None = None, now: datetime | None = None, once: Asked | None = None
+    ) -> Decision:
         """Decides and applies one order; `who` gave it. Raises Refusal, and then nothing has changed.
 
         `now` is what `look` gave to whoever has several orders.
         """
         if now is None:
             now = self.look()
+        if once and (known := self.state.once.find(once, now)):
+            return Decision(reply=known)
         decision = self.engine.decide(order, now, who)
+        if once and decision.reply:
+            decision.facts.append(self.state.once.keep(once, decision.reply, now))
         if facts := decision.facts:
             last = self.journal.append(facts, now)
             seq = last - len(facts)

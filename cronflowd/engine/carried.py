@@ -120,6 +120,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
         state.flows.next_number, state.access.next_token, state.access.next_login,
     )  # fmt: skip
     yield from state.access.carry()
+    yield from state.once.carry()
     yield from (f.TemplateSet(name, words) for name, words in state.templates.items())
     yield f.LedgerCarried(state.ledger.carry())
     yield from _tasks(state)

@@ -19,7 +19,7 @@ from ..base.output import size_of
 from ..tasks.reasons import Reason, passed_on, reason, shortened
 from ..tasks.targets import OPPOSITE
 from ..tasks.task import BY_HAND, ENDED, Failure, Outcome, Run, Task, Told, Worker
-from . import access, carried
+from . import access, carried, once
 from . import facts as f
 from .beats import FAR_S
 from .carried import whole_task
@@ -594,6 +594,7 @@ def _count(task: Task, outcome: Outcome) -> None:
 _APPLY: dict[type[f.Fact], Applier] = {
     **carried.APPLY,
     **access.APPLY,
+    **once.APPLY,
     f.TaskAdded: noted(_task_added),
     f.TaskChanged: noted(_task_changed),
     f.TaskRescheduled: _task_rescheduled,

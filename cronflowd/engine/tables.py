@@ -26,6 +26,7 @@ from .changelog import ChangeLog, record_of
 from .flow_runs import Flows
 from .lanes import Lanes
 from .ledger import Ledger
+from .once import Once
 from .unfinished import Unfinished
 
 # At one moment high ones are decided first, so that what is placed at once is placed in order.
@@ -65,6 +66,7 @@ class Tables:
         self.unheard: dict[str, f.NoticeFailed] = {}  # the last that did not arrive, by whom it was to, if
         self.notice_failed: f.NoticeFailed | None = None  # none has arrived there since; and the last of all
         self.access = Access()
+        self.once = Once()
         self.templates: dict[str, dict[str, str]] = {}  # options for tasks to come, by name
         self.beats = Beats()
         self.changes = ChangeLog()

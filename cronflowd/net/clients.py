@@ -88,6 +88,7 @@ class Session:
     login: int = 0  # by which they stay signed in, where it said so
     verb: Any = None  # the same: of the line that is executed
     moving: Any = None  # what IMPORT keeps of the lines before
+    once: Any = None  # the core's own: of the line that is executed, where it is not to be done again
     told_as: str | None = None  # `who`; None where it has to be found anew
 
     @property

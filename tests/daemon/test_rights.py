@@ -14,7 +14,7 @@ import trio
 from cronflowd.ask.commands import VERBS, Verb
 from cronflowd.base.errors import Refusal
 from cronflowd.base.replies import Reply
-from cronflowd.engine.access import ROLES
+from cronflowd.engine.access import RANK, ROLES
 from cronflowd.engine.access_facts import Refused
 from cronflowd.engine.accounts import keep_to_own
 from cronflowd.engine.definitions import AT_ONCE
@@ -59,6 +59,7 @@ LINES: list[tuple[str, str]] = [
     ("HISTORY", "viewer"), ("HISTORY his", "viewer"),
     ("ROLLBACK hers 1", "user"), ("ROLLBACK his 1", "operator"),
     ("UNDO", "user"), ("UNDO 2", "operator"),
+    ("ONCE k RUN hers", "user"), ("ONCE k RUN his", "operator"), ("ONCE k CLEAR all", "operator"),
     ("RUN hers", "user"), ("RUN his", "operator"), ("RUN tag=both", "user"),
     ("FLOW", "viewer"), ("FLOW hers", "viewer"), ("FLOW hers RUNS", "viewer"), ("FLOW hers RUN", "user"),
     ("EMIT hers", "user"), ("EMIT both", "operator"), ("EMIT nobody", "user"),
@@ -150,7 +151,10 @@ async def _walk_roles(line: str, least: str, data: Path) -> None:
             assert said.startswith("ERR denied ")
             assert re.search("has no account here.*uid=4711" if not role else OWNED, said)
             assert [(fact.verb, fact.who) for fact in denied] == [
-                (line.split(maxsplit=1)[0], "ann" if role else "uid=4711")
+                (
+                    line.removeprefix("ONCE k " if RANK.get(role, 0) else "").split(maxsplit=1)[0],
+                    "ann" if role else "uid=4711",
+                )
             ]
             assert (house.carried(), house.facts) == (before, denied)
             house.facts.clear()

@@ -13,6 +13,7 @@ from cronflowd.engine import access_facts as af
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine.encoding import KINDS
+from cronflowd.engine.once import OnceKept
 from cronflowd.engine.state import State
 from cronflowd.tasks.task import HELD, WAITING, Failure, Run, read_record
 
@@ -35,6 +36,7 @@ BAD = Failure(NOW, 9, "failed", NOW, LATER, 7, "to a@x: no server")
 NOT_TOLD = f.NoticeFailed("email a@x", 7, "notify_7", BAD, 1)
 ANN = af.AccountSet("ann", "user", NOW, uid=7)
 LOGIN = af.LoginSet(3, "ann", "family", "digest", NOW, LATER, "here")
+KEPT = OnceKept("ann", "k", "digest", "1", {"id": 1}, LATER)
 RESET = af.ResetOffered("ann", "digest", LATER)
 KEY = af.TokenAdded(3, "digest", "user", NOW, user="ann")
 FLOWING = f.FlowStarted(3, 1, "a", [1])
@@ -252,6 +254,14 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([ANN, LOGIN], af.AccountRemoved("ann"), "access.by_family", {}),
     ([ANN], RESET, "access.resets", {"ann": RESET}),
     ([ANN, RESET], replace(ANN, password="another"), "access.resets", {}),
+    ([], KEPT, "once.of", {"ann": {("ann", "k"): None}}),
+    (
+        [KEPT],
+        replace(KEPT, key="k2", over=[("ann", "k")]),
+        "once.kept",
+        {("ann", "k2"): replace(KEPT, key="k2")},
+    ),
+    ([KEPT], replace(KEPT, text="2"), "once.kept['ann', 'k'].text", "2"),
     ([], af.SecretPut("s", "sealed", NOW), "access.secrets['s'].sealed", "sealed"),
     ([af.SecretPut("s", "sealed", NOW)], af.SecretRemoved("s"), "access.secrets", {}),
     ([ANN, KEY], af.SignedIn("ann", "user", "here", 3), "access.accounts['ann'].seen_at", NOW),

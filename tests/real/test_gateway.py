@@ -1,80 +1,51 @@
-"""The HTTP door as a process: it comes with the daemon, goes with it, and is started again."""
+"""A gateway over the real unix socket, by netcat; and what it was promised is there after a kill -9."""
 
 from __future__ import annotations
 
-import http.client
-import os
-import signal
-import time
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.real.running import Daemon, StartDaemon, wait_until
+from tests.real.running import Daemon
+
+PASSWORD = "correct-horse-battery"
 
 
-def get(daemon: Daemon, path: str = "/readyz", timeout_s: float = 20.0) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.http_port, timeout=timeout_s)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()
+def _says(socket: Path, *lines: str) -> list[str]:
+    said = "".join(line + "\n" for line in (*lines, "QUIT"))
+    command = ["nc", "-U", str(socket)]
+    found = subprocess.run(command, input=said, capture_output=True, text=True, timeout=20, check=True)
+    return found.stdout.splitlines()[:-1]
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
-    except OSError:
-        return False
-
-
-def test_it_is_started_again_and_nobody_is_refused_meanwhile(start_daemon: StartDaemon) -> None:
-    """The daemon holds the socket: whoever comes in between waits for a moment."""
-    daemon = start_daemon("--http", "127.0.0.1:0")
-    assert get(daemon) == (200, "ok\n")
-    first = daemon.gateway()
-    os.kill(first, signal.SIGKILL)
-    assert get(daemon) == (200, "ok\n")
-    assert daemon.gateway() not in (0, first)
-    assert daemon.nc("PING") == "PONG\n"
-
-
-def test_it_ends_with_the_daemon_however_that_ends(start_daemon: StartDaemon) -> None:
-    """One that stayed would hold the port, and answer for nobody."""
-    daemon = start_daemon("--http", "127.0.0.1:0")
-    get(daemon)
-    for end in daemon.stop, daemon.kill9:
-        gateway = daemon.gateway()
-        end()
-        wait_until(lambda gateway=gateway: not is_alive(gateway))  # type: ignore[misc]
-        daemon.start()
-        get(daemon)
-
-
-def test_one_that_stands_still_holds_up_nobody(start_daemon: StartDaemon) -> None:
-    """Jobs run, netcat is answered, and the daemon ends when it is told to."""
-    daemon = start_daemon("--http", "127.0.0.1:0", "--local-worker", "2")
-    get(daemon)
-    os.kill(daemon.gateway(), signal.SIGSTOP)
-    gateway = daemon.gateway()
-    try:
-        daemon.ask('ADD name=a "every 1 seconds" true')
-        wait_until(lambda: "\tok\t" in daemon.nc("RUNS a"))
-        began = time.monotonic()
-        assert daemon.stop() == 0
-        assert time.monotonic() - began < 10
-    finally:
-        os.kill(gateway, signal.SIGCONT)
-    wait_until(lambda: not is_alive(gateway))
-
-
-def test_a_daemon_that_is_gone_is_said(start_daemon: StartDaemon) -> None:
-    """A load balancer must not send people here while nobody can answer them."""
-    daemon = start_daemon("--http", "127.0.0.1:0")
-    get(daemon)
-    os.kill(daemon.pid, signal.SIGSTOP)
-    try:
-        assert get(daemon, "/healthz") == (200, "ok\n")
-    finally:
-        os.kill(daemon.pid, signal.SIGCONT)
-    assert get(daemon) == (200, "ok\n")
+def test_what_a_gateway_was_promised_outlives_a_kill(
+    start_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """A session goes on, its old token ends it, and what was done once is not done again."""
+    socket = tmp_path / "s"
+    daemon = start_daemon("--socket", str(socket), data=tmp_path / "data")
+    once = "ONCE order-4711 ADD name=report @daily make report"
+    first = _says(
+        socket, f"USER ADD root role=admin first=yes password={PASSWORD}",
+        f"USER ADD eve role=admin first=yes password={PASSWORD}", "USER ADD ann email=ann@example.org",
+        "AS ann",
+        once, "AS from=198.51.100.7", "SESSION ADD ann",
+    )  # fmt: skip
+    assert first[:2] == ["OK root", "ERR exists there is an account already, so this is not the first"]
+    assert first[4:7] == ["OK ann role=user", first[5], "OK nobody role=none"]
+    token, answered = first[7].partition("\t")[2], first[5]
+    assert answered.startswith("OK 1 report ")
+    daemon.kill9()
+    daemon.start()
+    second = _says(socket, "AS ann session=1", once, "LIST", "AS from=198.51.100.7", f"SESSION RENEW {token}")
+    assert second[1] == answered
+    assert second[3] == "OK 1"
+    assert second[6] == "OK 1 ann role=user"
+    daemon.kill9()
+    daemon.start()
+    assert _says(socket, f"SESSION RENEW {token}", f"SESSION RENEW {second[5][6:]}", "SESSION LIST") == [
+        "ERR denied a token of the session 1 was shown again; the session has ended",
+        "ERR denied the session is over, or there was none", "OK 0",
+    ]  # fmt: skip
+    written = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())
+    assert not [word for word in (token[:64], token[64:], PASSWORD) if word.encode() in written]

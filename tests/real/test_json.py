@@ -76,6 +76,7 @@ SAID: dict[str, list[str]] = {
     "SAVE": ["SAVE"],
     "LOAD": ["LOAD"],
     "BACKUP": ["BACKUP"],
+    "ONCE": ["ONCE k NOW true", "ONCE k NOW true"],
     "WHOAMI": ["WHOAMI"],
     "AS": ["AS ann"],
     "SESSION": ["SESSION LIST"],
