@@ -162,8 +162,6 @@ class Answers:
         if session.rank < USER:
             raise self.admission.only_looks(session, question)
         if type(question) in MAY_BE_LARGE and self.files.large.is_large(question):
-            if session.once:
-                raise Refusal("limit", "ONCE is for one decision, and so many tasks take more")
             return self._change_many(question, session)
         if session.account:
             question = self.admission.own(question, session)
@@ -179,7 +177,7 @@ class Answers:
         """What very many tasks become; whose they are is looked at when others have no turn between."""
         if session.account:
             order = self.admission.own(order, session)
-        return await self.files.large.change(order, session.who)
+        return await self.files.large.change(order, session.who, session.once)
 
     async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:
         """An order that names calendars: they are read anew, and refused if they are none."""

@@ -22,6 +22,7 @@ from ..engine import orders as o
 from ..engine.definitions import AT_ONCE, plan_load
 from ..engine.flows import plan_flow
 from ..engine.many import kind_of, pattern_of, plan_many, reply_of, with_pattern
+from ..engine.once import Asked
 from ..engine.undo import plan_undo
 from .core import Core
 
@@ -53,12 +54,12 @@ class LargeChanges:
             return order.refs is None and len(state.paused) > AT_ONCE
         return kind is o.ClearTasks and state.count_own() > AT_ONCE
 
-    async def change(self, order: Any, who: str | None) -> Reply:
+    async def change(self, order: Any, who: str | None, once: Asked | None = None) -> Reply:
         """CLEAR, RESUME, UNDO and FLOW RUN; and what a pattern chooses."""
         engine = self.core.engine
         engine.check_free()
         if pattern := pattern_of(order):
-            return await self._done(await self._change_chosen(order, pattern, who), who)
+            return await self._done(await self._change_chosen(order, pattern, who, once), who)
         if isinstance(order, o.UndoChanges):
             with self._planning("UNDO"):
                 plan = plan_undo(engine.state, order.count, self.core.now(), engine.limits)
@@ -66,21 +67,25 @@ class LargeChanges:
         if isinstance(order, o.StartFlow):
             with self._planning("FLOW"):
                 order = replace(order, plan=await in_turns(plan_flow(engine.state, order.ref)))
-        reply = self.core.submit(order, who).reply
+        reply = self.core.submit(order, who, once=once).reply
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan
         return await self._done(reply, who)
 
-    async def _change_chosen(self, order: Any, pattern: o.Pattern, who: str | None) -> Reply | None:
+    async def _change_chosen(
+        self, order: Any, pattern: o.Pattern, who: str | None, once: Asked | None
+    ) -> Reply | None:
         core = self.core
         with self._planning(kind_of(order).upper()):
             plan = await in_turns(plan_many(core.state, order, core.now()))
             if (count := len(plan)) <= AT_ONCE:
-                return core.submit(with_pattern(order, replace(pattern, plan=plan)), who).reply
+                return core.submit(with_pattern(order, replace(pattern, plan=plan)), who, once=once).reply
+            if once and isinstance(order, o.RunTask):  # how many could start is known at the end alone
+                raise Refusal("limit", f"ONCE runs at most {AT_ONCE} tasks, and these are {count}")
             with self._dropped_unless_decided():
                 core.submit(o.StageTasks([], core.state.next_task))
                 await self._stage(plan)
-                return core.submit(with_pattern(order, replace(pattern, staged=count)), who).reply
+                return core.submit(with_pattern(order, replace(pattern, staged=count)), who, once=once).reply
 
     async def load(self, order: o.LoadTasks, who: str | None) -> Reply:
         """LOAD; the records are taken out of the order one by one, since to free them at once takes long."""

@@ -210,6 +210,9 @@ def _login_set(state: Any, fact: af.LoginSet, at: datetime, seq: int) -> None:
     access.logins[fact.id] = msgspec.structs.replace(fact, over=[], who=None)
     access.by_family[fact.family] = fact.id
     access.next_login = max(access.next_login, fact.id + 1)
+    if (account := access.accounts.get(fact.user)) and (seen := fact.renewed_at):
+        last = max(seen, account.seen_at or seen)
+        access.accounts[fact.user] = msgspec.structs.replace(account, seen_at=last)
 
 
 def _token_added(state: Any, fact: af.TokenAdded, at: datetime, seq: int) -> None:

@@ -78,7 +78,7 @@ def test_a_key_is_for_one_line_of_one_account(tmp_path: Path) -> None:
     "line",
     ["LIST", "PING", "TOKEN LIST", "FLOW", "USER ADD eve password=correct-horse", "SECRET PUT s value",
      "QUIT", "AS ann", "AUTH ann correct-horse", "IMPORT * * * * * x", "ONCE k2 ADD @daily x", "SAVE",
-     "WATCH", "SESSION ADD ann", "nonsense", "ADD", "PAUSE tag=t"],
+     "WATCH", "SESSION ADD ann", "nonsense", "ADD", "RUN tag=t"],
 )  # fmt: skip
 def test_once_is_for_one_decision(line: str, tmp_path: Path) -> None:
     """What is read can be read again; what a password or a secret is of leaves no trace of it."""
@@ -94,6 +94,30 @@ def test_once_is_for_one_decision(line: str, tmp_path: Path) -> None:
         assert (house.facts, root.closing) == ([], False)
         await house.ask(root, "ADD @daily x")
         assert [type(fact) for fact in house.facts] == [f.TaskAdded]
+
+    trio.run(ask)
+
+
+@pytest.mark.parametrize("line", ["PAUSE tag=t", "PAUSE tag=few", "FLOW few RUN", "CLEAR all", "UNDO"])
+def test_a_change_of_very_many_is_known_from_its_decision_on(line: str, tmp_path: Path) -> None:
+    """It is carried out in slices, also after a crash; asked for again, it is not begun again."""
+
+    async def ask() -> None:
+        house = House(tmp_path)
+        root = house.session()
+        for number in range(AT_ONCE + 5):
+            await house.ask(root, f"ADD name=t{number} tags=t @daily x")
+        for name in "few", "more after=few":
+            await house.ask(root, f"ADD name={name} tags=few @daily x")
+        if line == "UNDO":
+            await house.ask(root, "CLEAR all")
+        house.facts.clear()
+        first = await house.says(root, f"ONCE k {line}")
+        assert sum(type(fact) is OnceKept for fact in house.facts) == 1
+        found = len(house.facts)
+        assert first.startswith("OK ")
+        assert await house.says(root, f"ONCE k {line}") == first
+        assert len(house.facts) == found
 
     trio.run(ask)
 

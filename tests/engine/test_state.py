@@ -245,6 +245,7 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
         4,
     ),
     ([LOGIN], replace(LOGIN, digest="next", renewed_at=LATER), "access.logins[3].digest", "next"),
+    ([ANN, LOGIN], replace(LOGIN, renewed_at=LATER), "access.accounts['ann'].seen_at", LATER),
     ([LOGIN], replace(LOGIN, id=4, family="other", over=[3]), "access.by_family", {"other": 4}),
     ([LOGIN], af.LoginEnded(3), "access.by_family", {}),
     ([ANN, LOGIN], replace(ANN, role="viewer"), "access.logins", {}),
