@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -79,6 +80,7 @@ def origin(address: str) -> str:
     return str(found)
 
 
+@lru_cache(1000)  # a gateway says it before each line
 def parse_peer(text: str) -> str:
     """Where somebody is, `ADDRESS` or `ADDRESS:PORT`, as it is told of others. Raises ValueError."""
     host, port = _host_and_port(text)
