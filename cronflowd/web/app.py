@@ -10,18 +10,28 @@ from litestar.exceptions import HTTPException
 
 from ..base.errors import Refusal
 from ..host.config import WebSettings
-from . import envelope, executions, health, jobs
+from . import envelope, events, executions, health, inspector, jobs, monitoring, workers
 from .identity import make_identity
 from .line import Daemon, Unreachable
 
-HANDLERS: list[Any] = [health.healthz, health.readyz, jobs.JOBS, executions.EXECUTIONS]
+HANDLERS: list[Any] = [
+    health.healthz, health.readyz, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR, workers.WORKERS,
+    *monitoring.MONITORING, events.EVENTS,
+]  # fmt: skip
 
 
 def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
     """All of it, ready to be served; `daemon` is its only source."""
     return Litestar(
         route_handlers=HANDLERS,
-        state=State({"daemon": daemon, "settings": settings, "identity": make_identity(settings)}),
+        state=State(
+            {
+                "daemon": daemon,
+                "settings": settings,
+                "identity": make_identity(settings),
+                "feed": events.Feed(daemon),
+            }
+        ),
         exception_handlers={
             Refusal: envelope.on_refusal,
             envelope.Refused: envelope.on_refused,

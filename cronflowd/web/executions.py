@@ -30,7 +30,7 @@ from .rest import (
 
 Level = Literal["info", "error", "system"]
 LEVELS: dict[str, int] = {"system": 0, "info": 1, "error": 2}
-_LEVEL_OF = {fd: level for level, fd in LEVELS.items()}
+LEVEL_OF = {fd: level for level, fd in LEVELS.items()}
 
 
 class Execution(Struct, rename="camel"):
@@ -64,7 +64,7 @@ def to_execution(row: Row) -> Execution:
         took = datetime.fromisoformat(ended) - datetime.fromisoformat(started)
     return Execution(
         row["run"], row["id"], row["jobName"], row["attempt"], row["state"], row["due"], started, ended,
-        round(took.total_seconds() * 1000) if took else None, row["worker"], row["exit"], row.get("why"),
+        None if took is None else round(took.total_seconds() * 1000), row["worker"], row["exit"], row.get("why"),
     )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def to_lines(rows: Iterable[Row]) -> list[LogLine]:
         if fd in open_at:
             lines[open_at[fd]].text += text
         else:
-            lines.append(LogLine(_LEVEL_OF[fd], text))  # type: ignore[arg-type]
+            lines.append(LogLine(LEVEL_OF[fd], text))  # type: ignore[arg-type]
         if row.get("end") == "no-newline":
             open_at.setdefault(fd, len(lines) - 1)
         else:

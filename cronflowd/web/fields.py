@@ -446,7 +446,7 @@ def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
 
 # --- refusals ---------------------------------------------------------------------------------------
 
-_KEY = re.compile(r'"?([A-Za-z_][A-Za-z0-9_.-]*)"?(?:=?:|=)')
+_KEY = re.compile(r'"?([A-Za-z_][A-Za-z0-9_.-]*)"?(?:=?:|=| ")')
 _BY_CODE = {
     "bad-schedule": ("schedule",), "exists": ("jobName",), "cycle": ("after",), "syntax": ("command",),
     "not-found": ("after",),

@@ -121,10 +121,15 @@ class Connection:
             raise Unreachable(f"the daemon says what is no JSON: {error}") from error
         return row
 
+    async def begin(self) -> None:
+        """The status line of what is followed, behind which its rows come; raises Refusal."""
+        Answer([], await self.read_row()).check()
+
     async def read(self) -> Answer:
         """A whole answer."""
         rows: list[Row] = []
-        while "ok" not in (row := await self.read_row()):
+        # A row of STATS has a column `ok`, too, which is a number.
+        while type((row := await self.read_row()).get("ok")) is not bool:
             rows.append(row)
         return Answer(rows, row)
 

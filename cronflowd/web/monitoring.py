@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from litestar import MediaType, Response, get
@@ -9,6 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
 from ..host.secrets import is_loopback
+from .envelope import Refused
 from .executions import Execution, find
 from .identity import AnyRequest, address_of, caller_of
 from .line import GATEWAY, Caller, Daemon, Row, Unreachable
@@ -48,8 +50,6 @@ async def read_health(daemon: Daemon) -> Health:
 
 
 def _seconds_between(one: str, other: str) -> int:
-    from datetime import datetime
-
     return int((datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds())
 
 
@@ -154,8 +154,6 @@ async def metrics_json(caller: Who, daemon: ToDaemon) -> Success[dict[str, Any]]
 
 async def _admin(daemon: Daemon, caller: Caller) -> Caller:
     """Raises Refusal for anybody else, by asking what only an admin may ask."""
-    from .envelope import Refused
-
     role = (await daemon.ask("WHOAMI", caller)).status["role"]
     if role != "admin":
         raise Refused(403, "denied", f"this takes the role admin; you are {role}")
@@ -176,10 +174,14 @@ def _as_json(lines: list[str]) -> dict[str, Any]:
     return found
 
 
+# Somebody who is let in by it, or a proxy of this machine that speaks for somebody elsewhere.
+_SHOWS = frozenset({"authorization", "forwarded", "x-forwarded-for", "x-real-ip"})
+
+
 @get("/metrics", media_type=MediaType.TEXT, include_in_schema=False)
 async def metrics_text(request: AnyRequest, daemon: ToDaemon) -> Response[str]:
     """For a Prometheus of this machine, or one that shows a token: names of jobs stand in it."""
-    is_near = is_loopback(address_of(request)) and "authorization" not in request.headers
+    is_near = is_loopback(address_of(request)) and _SHOWS.isdisjoint(request.headers.keys())
     caller = GATEWAY if is_near else await caller_of(request)
     text = "\n".join([*await read_metrics(daemon, caller), ""])
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -242,3 +242,10 @@ async def test_who_waits_too_long_to_be_compared_is_told_to_come_later(
         server.answers["AUTH ann wrong"] = []
         await _be_refused(daemon, stranger("192.0.2.7"), "AUTH ann wrong")
         assert not daemon._by_address
+
+
+async def test_a_row_that_tells_how_many_were_ok_is_no_status(tmp_path: Path) -> None:
+    """STATS has a column `ok`; taken for the end, what is left of it would be the next one's answer."""
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers["STATS"] = [{"period": "all", "fires": 2, "ok": 1}, {"ok": True, "rows": 1}]
+        assert (await daemon.ask("STATS")).rows == [{"period": "all", "fires": 2, "ok": 1}]

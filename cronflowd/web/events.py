@@ -1,0 +1,292 @@
+"""What happens, to everybody who looks: one WATCH of the daemon's, and as many readers as there are.
+
+Each event is read once and made the text of server-sent events once; every reader is given the same
+bytes. The newest are kept, so one who was cut off (`Last-Event-ID`) goes on where it was. If that is
+longer ago, the reader has a WATCH of its own until it meets what comes to all. A reader that does not
+keep up is cut off: it comes again, and misses nothing. Nor does anybody when the daemon is started anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated, Any
+
+import orjson
+import trio
+from attrs import define, field, frozen
+from litestar import MediaType, Response, get
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
+from litestar.response import Stream
+from msgspec.json import encode
+
+from ..base.errors import Refusal
+from .envelope import Refused
+from .executions import LEVEL_OF, newest_attempt, to_lines
+from .identity import AnyRequest
+from .line import GATEWAY, Caller, Daemon, Row, Unreachable
+from .rest import ERRORS, Success, ToDaemon, Who, line, ref_of, routes, run_of
+
+log = logging.getLogger("cronflowd.web.events")
+
+KEPT = 10_000  # events, for those who come again
+MAX_BEHIND = 1_000  # of one reader, before it is cut off
+MAX_READERS = 2_000
+MOST_AT_ONCE = 100  # events in one piece of an answer
+PIECES_PER_S = 2_500  # to all readers together: what comes meanwhile is in the next piece
+BEAT_S = 15.0  # a comment, so that nobody on the way takes it for dead; and is he still who he was?
+BEGIN_S = 5.0
+AGAIN_S = 1.0  # when the daemon does not answer
+BEAT = b": beat\n\n"
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+KIND = "text/event-stream"
+
+
+@frozen(slots=True)
+class Event:
+    """One, as it is sent."""
+
+    seq: str
+    job: int | None
+    data: bytes
+
+
+def to_event(row: Row) -> Event:
+    seq = str(row["seq"] or "")
+    head = b"id: %b\n" % seq.encode() if seq else b""
+    return Event(seq, row["id"], b"%bdata: %b\n\n" % (head, orjson.dumps(row)))
+
+
+@define(eq=False)
+class Reader:
+    """Somebody's place."""
+
+    job: int | None = None  # only what is about it
+    events: deque[Event] = field(factory=deque)
+    is_cut: bool = False
+    _woken: trio.Event = field(factory=trio.Event)
+
+    def tell(self, event: Event) -> None:
+        if self.job not in (None, event.job):
+            return
+        self.events.append(event)
+        self.is_cut |= len(self.events) > MAX_BEHIND
+        self._woken.set()
+
+    async def wait(self, for_s: float) -> None:
+        """Until there is something to send, or so long."""
+        with trio.move_on_after(for_s):
+            await self._woken.wait()
+        self._woken = trio.Event()
+
+
+class Feed:
+    """Follows the daemon while somebody reads, and tells everybody."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.kept: deque[Event] = deque(maxlen=KEPT)
+        self.readers: set[Reader] = set()
+        self._after = ""  # what is kept begins right after this one; empty = it is not known
+        self._begun: trio.Event | None = None  # set: WATCH is answered, and nothing is missed from here on
+
+    async def join(self, reader: Reader, since: str | None) -> None:
+        """From now on it is told. Raises Refused where there are too many, and Unreachable."""
+        if len(self.readers) >= MAX_READERS:
+            raise Refused(429, "too-many", f"{MAX_READERS} are reading already")
+        self.readers.add(reader)
+        if self._begun is None:
+            self._begun = trio.Event()
+            self._after = since or ""
+            # It outlives the request that began it, and ends with the last reader.
+            trio.lowlevel.spawn_system_task(self._run, self._begun)
+        begun = self._begun
+        with trio.move_on_after(BEGIN_S):
+            await begun.wait()
+        if not begun.is_set():
+            self.readers.discard(reader)
+            raise Unreachable("it does not say what happens")
+
+    def since(self, seq: str) -> list[Event] | None:
+        """What came after that event; None where it is not known here."""
+        kept = [*self.kept]
+        if seq == self._after and len(kept) < KEPT:
+            return kept
+        at = next((at for at in range(len(kept) - 1, -1, -1) if kept[at].seq == seq), None)
+        return None if at is None else kept[at + 1 :]
+
+    async def _run(self, begun: trio.Event) -> None:
+        try:
+            while self.readers:
+                try:
+                    await self._follow(begun)
+                except (Unreachable, Refusal, trio.TooSlowError) as error:
+                    log.info("what happens is not known now: %s", error)
+                    await trio.sleep(AGAIN_S)
+        except Exception:
+            log.exception("what happens")
+        self._begun = None
+        self.kept.clear()
+        for reader in self.readers:  # none, but for a fault of ours
+            reader.is_cut = True
+
+    async def _follow(self, begun: trio.Event) -> None:
+        last = self.kept[-1].seq if self.kept else self._after
+        async with self._daemon.follow(line("WATCH", since=last or None), GATEWAY) as connection:
+            await connection.begin()
+            begun.set()
+            while self.readers:
+                event = to_event(await connection.read_row())
+                self.kept.append(event)
+                for reader in self.readers:
+                    reader.tell(event)
+
+
+# --- one reader -------------------------------------------------------------------------------------
+
+
+async def read(
+    feed: Feed, daemon: Daemon, caller: Caller, reader: Reader, since: str | None
+) -> AsyncGenerator[bytes, None]:
+    """The text of the answer, as long as the reader keeps up and may look."""
+    check_at = trio.current_time() + BEAT_S
+    try:
+        yield b"retry: 1000\n\n"
+        if since:
+            async for piece in _catch_up(feed, daemon, caller, reader, since):
+                yield piece
+        while not reader.is_cut:
+            await reader.wait(check_at - trio.current_time())
+            if reader.events:
+                yield _take(reader)
+                await trio.sleep(len(feed.readers) / PIECES_PER_S)
+            if trio.current_time() >= check_at:
+                await daemon.ask("WHOAMI", caller)  # who was let in may have been sent away
+                check_at = trio.current_time() + BEAT_S
+                yield BEAT
+    except (Refusal, Unreachable, trio.TooSlowError):
+        return  # it comes again, and is told then
+    finally:
+        feed.readers.discard(reader)
+
+
+def _take(reader: Reader) -> bytes:
+    events = reader.events
+    return b"".join([events.popleft().data for _ in range(min(len(events), MOST_AT_ONCE))])
+
+
+async def _catch_up(
+    feed: Feed, daemon: Daemon, caller: Caller, reader: Reader, since: str
+) -> AsyncIterator[bytes]:
+    """What came after an event, until the reader's own queue goes on without a gap."""
+    if (found := feed.since(since)) is not None:
+        reader.events.clear()  # they are among those
+        found = [event for event in found if reader.job in (None, event.job)]
+        for at in range(0, len(found), MOST_AT_ONCE):
+            yield b"".join([event.data for event in found[at : at + MOST_AT_ONCE]])
+        return
+    told: dict[str, None] = {}  # the last ones, in order
+    async with daemon.follow(line("WATCH", since=since, id=reader.job), caller) as connection:
+        await connection.begin()
+        while not reader.is_cut:
+            event = None
+            with trio.move_on_after(BEAT_S):
+                event = to_event(await connection.read_row())
+            if event is None:
+                yield BEAT
+                continue
+            if _drop_told(reader, told) or (reader.events and reader.events[0].seq == event.seq):
+                return  # from here on the queue has it, or will
+            yield event.data
+            told[event.seq] = None
+            if len(told) > 2 * MAX_BEHIND:
+                del told[next(iter(told))]
+
+
+def _drop_told(reader: Reader, told: dict[str, None]) -> bool:
+    """Takes out of the queue what the reader has been sent already."""
+    before = len(reader.events)
+    while reader.events and reader.events[0].seq in told:
+        reader.events.popleft()
+    return len(reader.events) < before
+
+
+Since = Annotated[str | None, HeaderParameter(name="Last-Event-ID")]
+_STREAM = {
+    200: ResponseSpec(None, media_type=KIND, description="Server-sent events", generate_examples=False)
+}
+
+
+@get("/events", summary="What happens", responses=_STREAM | ERRORS)
+async def events(
+    request: AnyRequest,
+    caller: Who,
+    daemon: ToDaemon,
+    job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
+    last: Since = None,
+) -> Stream:
+    """Server-sent events, each a row of WATCH as JSON. `Last-Event-ID` goes on behind that event."""
+    await daemon.ask("WHOAMI", caller)
+    job = None
+    if job_id:
+        job = (await daemon.ask(line("GET", ref_of(job_id)), caller)).pairs["id"]
+    if last is not None and not re.fullmatch("[0-9]{1,18}([.][0-9]{1,9})?", last):
+        raise Refused(400, "bad-option", "it is the id of no event", "Last-Event-ID")
+    feed: Feed = request.app.state.feed
+    reader = Reader(job)
+    await feed.join(reader, last)
+    return Stream(read(feed, daemon, caller, reader, last), media_type=KIND, headers=HEADERS)
+
+
+# --- what a run writes ------------------------------------------------------------------------------
+
+
+@get("/executions/{run:str}/log", summary="What a run wrote", responses=ERRORS)
+async def execution_log(
+    request: AnyRequest,
+    caller: Who,
+    daemon: ToDaemon,
+    run: FromPath[str],
+    follow: FromQuery[bool] = False,
+    last: Since = None,
+) -> Response[Any]:
+    """As JSON, as text if that is asked for (`Accept: text/plain`), or with `follow=1` as it is written."""
+    number = run_of(run)
+    if follow:
+        await newest_attempt(daemon, caller, number)
+        seen = int(last) if last and last.isdecimal() else 0
+        return Stream(_follow_log(daemon, caller, number, seen), media_type=KIND, headers=HEADERS)
+    rows = (await daemon.ask(line("LOG", number), caller)).rows
+    if "text/plain" in request.headers.get("accept", ""):
+        text = "".join(each.text + "\n" for each in to_lines(rows))
+        return Response(text, media_type="text/plain; charset=utf-8")
+    return Response(Success(to_lines(rows)), media_type=MediaType.JSON)
+
+
+async def _follow_log(daemon: Daemon, caller: Caller, run: int, seen: int) -> AsyncGenerator[bytes, None]:
+    """Rows of LOG, each an event whose id is how many there were; at the end `event: end`, with the run."""
+    at = 0
+    try:
+        yield b"retry: 1000\n\n"
+        async with daemon.follow(line("LOG", run, "follow"), caller) as connection:
+            while True:
+                row: Row | None = None
+                with trio.move_on_after(BEAT_S):
+                    row = await connection.read_row()
+                if row is None:
+                    yield BEAT
+                elif "ok" in row:
+                    break
+                elif (at := at + 1) > seen:
+                    row["level"] = LEVEL_OF[row["fd"]]
+                    yield b"id: %d\ndata: %b\n\n" % (at, orjson.dumps(row))
+        ended = await newest_attempt(daemon, caller, run)
+        yield b"event: end\ndata: %b\n\n" % encode(ended)
+    except (Refusal, Unreachable, Refused, trio.TooSlowError):
+        return
+
+
+EVENTS = routes("/api/v1", [events, execution_log])

@@ -1,0 +1,205 @@
+"""What happens is told to everybody who looks: once each, in order, and behind where he was."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import trio
+
+from cronflowd.web import events
+from tests.lib.asgi import Browser
+from tests.lib.web_api import API, an_api
+
+LINES = [f"ADD name=t{n} @daily x" for n in range(3)]
+
+
+class Listening:
+    """What one reader has been sent, as it comes."""
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self._parts, self._text = parts, b""
+        self.ids: list[str] = []
+
+    async def next(self) -> dict[str, Any]:
+        """The next event; comments are passed over."""
+        while True:
+            block, found, rest = self._text.partition(b"\n\n")
+            if not found:
+                self._text += await anext(self._parts)
+                continue
+            self._text = rest
+            fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if not line.startswith(b":"))
+            if b"data" in fields:
+                self.ids.append(fields.get(b"id", b"").decode())
+                row: dict[str, Any] = orjson.loads(fields[b"data"])
+                return row
+
+    async def names(self, n: int) -> list[str]:
+        with trio.fail_after(20):
+            return [(await self.next())["jobName"] for _ in range(n)]
+
+
+@asynccontextmanager
+async def listening(browser: Browser, where: str = "/events", **headers: str) -> AsyncIterator[Listening]:
+    async with (
+        browser.open("GET", f"{API}{where}", **headers) as answer,
+        aclosing(answer.parts()) as parts,  # type: ignore[type-var]
+    ):
+        assert answer.status == 200 and answer.headers["content-type"].startswith("text/event-stream")
+        yield Listening(parts)
+
+
+def test_everybody_is_told_everything_by_one_watch(tmp_path: Path) -> None:
+    """However many look, the daemon has one connection for it, and each event is made once."""
+
+    async def look() -> None:
+        async with (
+            an_api(tmp_path) as (browser, daemon),
+            listening(browser) as one,
+            listening(browser) as two,
+            listening(browser) as three,
+        ):
+            before = daemon.dialled
+            for line in LINES:
+                await daemon.say(line)
+            for each in (one, two, three):
+                assert await each.names(3) == ["t0", "t1", "t2"]
+            assert one.ids == two.ids == three.ids and len(set(one.ids)) == 3
+            assert daemon.dialled <= before + 1
+
+    trio.run(look)
+
+
+@pytest.mark.parametrize("kept", [10_000, 1], ids=["what is kept", "a watch of its own"])
+def test_who_was_cut_off_goes_on_without_a_gap(
+    tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each event once, whatever came between, and on into what comes then."""
+    monkeypatch.setattr(events, "KEPT", kept)
+
+    async def look() -> None:
+        async with an_api(tmp_path) as (browser, daemon), listening(browser) as stays:
+            async with listening(browser) as first:
+                await daemon.say("ADD name=seen @daily x")
+                assert await first.names(1) == ["seen"]
+            for line in LINES:
+                await daemon.say(line)
+            assert await stays.names(4) == ["seen", "t0", "t1", "t2"]
+            async with listening(browser, last_event_id=first.ids[-1]) as again:
+                assert await again.names(3) == ["t0", "t1", "t2"]
+                for n in range(3, 9):
+                    await daemon.say(f"ADD name=t{n} @daily x")
+                assert await again.names(6) == [f"t{n}" for n in range(3, 9)]
+                assert [*first.ids, *again.ids] == sorted({*first.ids, *again.ids}, key=float)
+
+    trio.run(look)
+
+
+def test_the_first_to_come_back_gets_what_nobody_followed(tmp_path: Path) -> None:
+    """After this process was started anew, every browser comes back, and the daemon tells what was."""
+
+    async def look() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            await daemon.say("ADD name=seen @daily x")
+            seq = (await daemon.ask("STATUS")).pairs["journal-seq"]
+            for line in LINES:
+                await daemon.say(line)
+            async with listening(browser, last_event_id=str(seq)) as one:
+                assert await one.names(3) == ["t0", "t1", "t2"]
+                async with listening(browser, last_event_id=str(seq)) as two:
+                    assert await two.names(3) == ["t0", "t1", "t2"]
+            assert (await browser.get(f"{API}/events", last_event_id="a b")).status == 400
+
+    trio.run(look)
+
+
+def test_one_who_does_not_read_is_cut_off_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """His place is bounded; the others go on."""
+    monkeypatch.setattr(events, "MAX_BEHIND", 5)
+
+    async def look() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            feed: events.Feed = browser.app.state.feed
+            slow = events.Reader()
+            async with listening(browser) as quick:
+                await feed.join(slow, None)
+                for n in range(8):
+                    await daemon.say(f"ADD name=t{n} @daily x")
+                    assert await quick.names(1) == [f"t{n}"]
+                assert slow.is_cut and len(slow.events) <= 8
+                pieces = [piece async for piece in events.read(feed, daemon, events.GATEWAY, slow, None)]
+                assert len(pieces) == 1 and slow not in feed.readers
+
+    trio.run(look)
+
+
+def test_what_happens_to_one_job_alone(tmp_path: Path) -> None:
+    """And nobody looks who may not."""
+
+    async def look() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            for line in LINES:
+                await daemon.say(line)
+            async with listening(browser, "/events?jobId=t1") as one:
+                for name in ("t0", "t1", "t2", "t1"):
+                    await daemon.say(f"SET {name} timeout=5s")
+                    await daemon.say(f"SET {name} timeout=")
+                assert await one.names(4) == ["t1"] * 4
+            assert (await browser.get(f"{API}/events?jobId=zz")).error == (404, "not-found")
+            assert (await Browser(browser.app).get(f"{API}/events")).error == (401, "auth-required")
+
+    trio.run(look)
+
+
+def test_who_may_look_no_longer_is_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Revoking a token ends what it opened, within a beat."""
+    monkeypatch.setattr(events, "BEAT_S", 0.05)
+
+    async def look() -> None:
+        async with (
+            an_api(tmp_path) as (browser, daemon),
+            browser.open("GET", f"{API}/events") as answer,
+        ):
+            await daemon.say("TOKEN REVOKE 1")
+            with trio.fail_after(10):
+                assert b"".join([part async for part in answer.parts()]).startswith(b"retry")
+
+    trio.run(look)
+
+
+def test_output_is_read_while_it_is_written(tmp_path: Path) -> None:
+    """Line by line, on from where somebody was, and the end with how it went."""
+
+    async def look() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            await daemon.say("ADD name=a @daily x")
+            await daemon.say("RUN a")
+            await daemon.world.play("w", None, "HELLO name=w1 slots=4")
+            await daemon.world.play("w", None, "OUT 1 1 one")
+            async with listening(browser, "/executions/1/log?follow=1") as reader:
+                assert (await reader.next())["text"] == "one"
+                await daemon.world.play("w", None, "OUT 1 2 oh")
+                told = await reader.next()
+                assert (told["text"], told["level"]) == ("oh", "error")
+                await daemon.world.play("w", None, "DONE 1 1 3")
+                assert (await reader.next())["exitCode"] == 3
+            async with listening(browser, "/executions/1/log?follow=1", last_event_id="1") as reader:
+                assert (await reader.next())["text"] == "oh"
+            at = f"{API}/executions/1/log"
+            assert (await browser.get(at)).data == [
+                {"level": "info", "text": "one"}, {"level": "error", "text": "oh"},
+            ]  # fmt: skip
+            assert (await browser.get(at, accept="text/plain")).text == "one\noh\n"
+            assert (await browser.get(f"{API}/executions/9/log?follow=1")).error == (404, "not-found")
+            assert (await browser.get(f"{API}/jobs/a/logs?level=error")).data == [
+                {"level": "error", "text": "oh"}
+            ]
+
+    trio.run(look)
