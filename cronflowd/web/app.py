@@ -10,13 +10,13 @@ from litestar.exceptions import HTTPException
 
 from ..base.errors import Refusal
 from ..host.config import WebSettings
-from . import envelope, events, executions, health, inspector, jobs, monitoring, workers
+from . import envelope, events, executions, health, inspector, jobs, monitoring, openapi, workers
 from .identity import make_identity
 from .line import Daemon, Unreachable
 
 HANDLERS: list[Any] = [
     health.healthz, health.readyz, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR, workers.WORKERS,
-    *monitoring.MONITORING, events.EVENTS,
+    *monitoring.MONITORING, events.EVENTS, *openapi.DOCS,
 ]  # fmt: skip
 
 
@@ -39,6 +39,6 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
             HTTPException: envelope.on_http,
             Exception: envelope.on_fault,
         },
-        openapi_config=None,
+        openapi_config=openapi.config(),
         logging_config=None,
     )

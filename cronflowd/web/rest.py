@@ -78,7 +78,9 @@ _WHY = {
     500: "A fault of ours",
     503: "The daemon cannot be reached, or its disk is full",
 }
-ERRORS = {status: ResponseSpec(Failure, description=why) for status, why in _WHY.items()}
+ERRORS = {
+    status: ResponseSpec(Failure, description=why, generate_examples=False) for status, why in _WHY.items()
+}
 Page = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="From 1 on")]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many on a page")]
 
