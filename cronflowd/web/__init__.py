@@ -6,5 +6,6 @@ keeps nothing that must outlive it.
 Read in this order: `line` (the way to the daemon), `envelope` (what answers look like), `limits` and
 `guard` (what every request passes), `identity` (who asks), `health`; of the API `rest` (what its handlers
 share), `fields` (a job in JSON and in the daemon's words), `jobs`, `executions`, `inspector`, `workers`,
-`monitoring`, `events`, `openapi`; `app` (puts it together), `serve` (the process).
+`monitoring`, `events`, `openapi`, `older`
+(paths of older clients); `app` (puts it together), `serve` (the process).
 """
