@@ -7,10 +7,24 @@ from typing import Any
 from litestar import Litestar, Request
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.types import LifeSpanScope, Scope
 
 from ..base.errors import Refusal
 from ..host.config import WebSettings
-from . import auth, envelope, events, executions, health, inspector, jobs, monitoring, worker_door, workers
+from . import (
+    auth,
+    envelope,
+    events,
+    executions,
+    health,
+    inspector,
+    jobs,
+    monitoring,
+    older,
+    openapi,
+    worker_door,
+    workers,
+)
 from .identity import FORMS, make_identity
 from .limits import Limits
 from .line import Daemon, Unreachable
@@ -18,13 +32,21 @@ from .mails import Postman
 
 HANDLERS: list[Any] = [
     health.healthz, health.readyz, auth.ROUTES, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR,
-    workers.WORKERS, *monitoring.MONITORING, events.EVENTS, worker_door.agents,
+    workers.WORKERS, *monitoring.MONITORING, events.EVENTS, worker_door.agents, *openapi.DOCS, *older.OLDER,
 ]  # fmt: skip
+
+
+class App(Litestar):
+    """Older clients' paths lead elsewhere, before anything is looked up."""
+
+    async def __call__(self, scope: Scope | LifeSpanScope, receive: Any, send: Any) -> None:
+        older.rename(scope)
+        await super().__call__(scope, receive, send)
 
 
 def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
     """All of it, ready to be served; `daemon` is its only source."""
-    return Litestar(
+    return App(
         route_handlers=HANDLERS,
         state=_state(settings, daemon),
         before_request=check_body,
@@ -35,7 +57,7 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
             HTTPException: envelope.on_http,
             Exception: envelope.on_fault,
         },
-        openapi_config=None,
+        openapi_config=openapi.config(),
         logging_config=None,
     )
 

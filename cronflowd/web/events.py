@@ -25,7 +25,7 @@ from msgspec.json import encode
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .executions import LEVEL_OF, newest_attempt, to_lines
+from .executions import LEVEL_OF, LogLine, newest_attempt, to_lines
 from .identity import AnyRequest
 from .line import GATEWAY, Caller, Daemon, Row, Unreachable
 from .rest import ERRORS, Success, ToDaemon, Who, line, ref_of, routes, run_of
@@ -244,7 +244,10 @@ async def events(
 # --- what a run writes ------------------------------------------------------------------------------
 
 
-@get("/executions/{run:str}/log", summary="What a run wrote", responses=ERRORS)
+_LOG = {200: ResponseSpec(Success[list[LogLine]], description="Its lines", generate_examples=False)}
+
+
+@get("/executions/{run:str}/log", summary="What a run wrote", responses=_LOG | ERRORS)
 async def execution_log(
     request: AnyRequest,
     caller: Who,

@@ -59,13 +59,13 @@ class LogLine(Struct):
 
 def to_execution(row: Row) -> Execution:
     started, ended = row["started"], row["ended"]
-    took = None
+    took_ms = None
     if started and ended:
         took = datetime.fromisoformat(ended) - datetime.fromisoformat(started)
+        took_ms = round(took.total_seconds() * 1000)
     return Execution(
         row["run"], row["id"], row["jobName"], row["attempt"], row["state"], row["due"], started, ended,
-        None if took is None else round(took.total_seconds() * 1000), row["worker"], row["exit"],
-        row.get("why"),
+        took_ms, row["worker"], row["exit"], row.get("why"),
     )  # fmt: skip
 
 

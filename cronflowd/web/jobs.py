@@ -24,6 +24,7 @@ from .fields import Job, JobBody, Words, about, to_job, to_words
 from .line import Caller, Daemon, Row
 from .rest import (
     ERRORS,
+    KEY_HEADER,
     Limit,
     Listing,
     Page,
@@ -180,6 +181,8 @@ async def make_job(request: AnyRequest, daemon: Daemon, caller: Caller, body: Jo
             break
         except Refusal as refusal:
             is_taken = refusal.code == "exists" and bool(words.get("title"))
+            if refusal.code == "exists" and refusal.message.startswith("the key"):
+                words.fields["jobName"] = KEY_HEADER
             if not is_taken or name != {"jobName": words["jobName"]}:
                 raise about(refusal, words) from None
     job = await read_job(daemon, caller, str(made["id"]))
@@ -201,7 +204,7 @@ def _names(request: AnyRequest, words: Words) -> list[dict[str, str]]:
     first = {"jobName": words["jobName"]}
     if not words.get("title"):
         return [first]
-    key = request.headers.get("Idempotency-Key")
+    key = request.headers.get(KEY_HEADER)
     suffix = hashlib.sha256(key.encode()).hexdigest()[:8] if key else secrets.token_hex(4)
     return [first, {"jobName": f"{words['jobName']}-{suffix}"}]
 

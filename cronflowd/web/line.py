@@ -261,9 +261,6 @@ class Daemon:
             return connection
         raise Unreachable(f"{self.where}: no connection within {CONNECT_S:g} s")
 
-    async def _dial(self) -> trio.abc.Stream:
-        return await dial(self._settings, self._settings.control)
-
     async def _begin(self, connection: Connection, caller: Caller) -> None:
         (answer,) = await connection.converse([b"FORMAT json"])
         for token in self._tokens:

@@ -78,17 +78,19 @@ _WHY = {
     500: "A fault of ours",
     503: "The daemon cannot be reached, or its disk is full",
 }
-ERRORS = {status: ResponseSpec(Failure, description=why) for status, why in _WHY.items()}
+ERRORS = {
+    status: ResponseSpec(Failure, description=why, generate_examples=False) for status, why in _WHY.items()
+}
 Page = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="From 1 on")]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many on a page")]
 
 
-async def _daemon_of(request: AnyRequest) -> Daemon:
+async def daemon_of(request: AnyRequest) -> Daemon:
     daemon: Daemon = request.app.state.daemon
     return daemon
 
 
-def _json_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+def json_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """A form that a browser sends for a page of another site is no request of the API."""
     kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
     has_body = connection.headers.get("content-length", "0") != "0"
@@ -98,8 +100,8 @@ def _json_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandl
 
 def routes(path: str, handlers: Sequence[Any]) -> Router:
     """Handlers below a path, which are given `caller` and `daemon`."""
-    found = {"caller": Provide(caller_of), "daemon": Provide(_daemon_of)}
-    return Router(path, route_handlers=handlers, dependencies=found, guards=[_json_only])
+    found = {"caller": Provide(caller_of), "daemon": Provide(daemon_of)}
+    return Router(path, route_handlers=handlers, dependencies=found, guards=[json_only])
 
 
 # --- lines ------------------------------------------------------------------------------------------

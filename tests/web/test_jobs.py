@@ -346,3 +346,30 @@ def test_what_was_to_run_once_is_still_told_when_it_has_run(tmp_path: Path, stat
             assert (await browser.ask("DELETE", f"{API}/jobs/{job['id']}")).status == 404
 
     trio.run(run)
+
+
+def test_a_request_that_comes_twice_is_done_once(tmp_path: Path) -> None:
+    """Whoever lost the answer asks again with the same key; another request with it is refused."""
+
+    async def ask() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            for said in ({"name": "a", "command": "x"} | HOURLY, WEEKLY):
+                first = await browser.post(f"{API}/jobs", said, idempotency_key=f"k-{said['name'][0]}")
+                again = await browser.post(f"{API}/jobs", said, idempotency_key=f"k-{said['name'][0]}")
+                assert (first.status, again.status, again.data) == (201, 201, first.data)
+            # The name that people gave is taken by then, so the job has another for the daemon.
+            twin = [await browser.post(f"{API}/jobs", WEEKLY, idempotency_key="twin") for _ in range(2)]
+            assert twin[0].data == twin[1].data and twin[0].data["id"] == 3
+            other = await browser.post(
+                f"{API}/jobs", {"name": "c", "command": "y"} | HOURLY, idempotency_key="k-a"
+            )
+            assert other.error == (409, "exists") and other.json["error"]["field"] == "Idempotency-Key"
+            runs = [await browser.post(f"{API}/jobs/a/trigger", idempotency_key="run") for _ in range(2)]
+            assert runs[0].data["id"] == runs[1].data["id"]
+            assert len((await browser.get(f"{API}/executions")).data) == 1
+            assert (await browser.get(f"{API}/jobs")).json["meta"]["total"] == 3
+            for key in ("", "a b", "x" * 129, 'a"b'):
+                wrong = await browser.post(f"{API}/jobs", WEEKLY, idempotency_key=key)
+                assert wrong.json["error"]["field"] == "Idempotency-Key", key
+
+    trio.run(ask)

@@ -1,0 +1,251 @@
+"""Paths and shapes that older clients know: the same jobs and runs, without an envelope around them.
+
+`/api/…` is as one of them had it, `/jobs` and `/agents` as another. Some of these are pages for a browser,
+which asks for HTML; for anybody else they are what they were. Nothing is done here that `/api/v1` cannot.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Response, Router, delete, get, patch, post, put
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.params import FromPath, JSONBody, QueryParameter
+
+from ..base.errors import Refusal
+from .envelope import Refused, on_fault, on_http, on_refusal, on_refused, on_unreachable
+from .executions import Execution, find
+from .fields import Job, JobBody
+from .identity import AnyRequest, caller_of
+from .inspector import Preview, PreviewBody, look_ahead
+from .jobs import Number, change_job, list_rows, make_job, read_job, read_jobs, to_occurrences
+from .line import Caller, Daemon, Unreachable
+from .monitoring import Health, read_health
+from .rest import ToDaemon, Who, daemon_of, json_only, line, ref_of
+from .workers import Worker, read_workers
+
+MAX_ROWS = 1000
+CHUNK = 100
+PREFIX = "/older"
+# What is meant for these, and not for a page of the same path.
+_RENAMED = re.compile(
+    "GET /(?:jobs|agents)|POST /(?:jobs|agents|agents/heartbeat)|(?:PATCH|PUT|DELETE) /jobs/[^/]+"
+)
+_OURS = b"x-live"  # a page of ours that looks for what is new of itself
+_PAUSED = {"paused": False, "inactive": False, "disabled": False, "stopped": False}
+_STATUS = _PAUSED | {"active": True, "enabled": True, "scheduled": True, "running": True, "pending": True}
+_ALSO = {
+    "cron": "cronExpression", "agentId": "onWorker", "agent": "onWorker", "retries": "maxRetries",
+    "_id": "id",
+}  # fmt: skip
+
+
+def rename(scope: Any) -> None:
+    """A request of an older client goes where its handler is; one of a browser stays a page's."""
+    if scope["type"] != "http" or not _RENAMED.fullmatch(f"{scope['method']} {scope['path']}"):
+        return
+    headers = dict(scope["headers"])
+    if b"text/html" not in headers.get(b"accept", b"") and _OURS not in headers:
+        scope["path"] = PREFIX + scope["path"]
+        scope["raw_path"] = scope["path"].encode()
+
+
+# --- shapes -----------------------------------------------------------------------------------------
+
+
+def as_job(job: Job) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(job)
+    found |= {"_id": job.id, "agentId": None if job.on_worker == "any" else job.on_worker}
+    return found | ({job.type: job.payload} if job.type in ("script", "http") else {})
+
+
+def as_run(run: Execution) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(run)
+    return found | {"_id": run.id, "status": run.state, "finishedAt": run.ended_at}
+
+
+def as_agent(worker: Worker) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(worker)
+    status = "offline" if worker.state == "away" else "online"
+    return found | {"id": worker.name, "status": status, "lastHeartbeat": worker.last_seen_at}
+
+
+def from_body(said: dict[str, Any]) -> JobBody:
+    """Their names for what a job is; raises Refused naming the field."""
+    found = {_ALSO.get(key, key): value for key, value in said.items()}
+    for kind in ("script", "http"):
+        if kind in found:
+            found["payload"] = found.pop(kind)
+            found.setdefault("type", kind)
+    if "status" in found and "enabled" not in found:
+        word = str(found.pop("status")).lower()
+        if word not in _STATUS:
+            raise Refused(400, "bad-option", f'"{word[:40]}" is none of {", ".join(_STATUS)}', "status")
+        found["enabled"] = _STATUS[word]
+    try:
+        return msgspec.convert(found, JobBody)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$.")
+        unknown = re.search("unknown field `(.*)`", text)
+        field = unknown[1] if unknown else path.rstrip("`")
+        raise Refused(400, "bad-option", text, field or None) from None
+
+
+def _bare(handler: Any) -> Any:
+    """The same refusal without an envelope."""
+
+    def answer(request: AnyRequest, error: Any) -> Response[dict[str, Any]]:
+        found: Response[dict[str, Any]] = handler(request, error)
+        told = found.content["error"]
+        found.content = told | {"error": told["message"]}
+        return found
+
+    return answer
+
+
+# --- handlers ---------------------------------------------------------------------------------------
+
+
+@get("/jobs")
+async def list_jobs(
+    caller: Who,
+    daemon: ToDaemon,
+    status: Annotated[str | None, QueryParameter()] = None,
+    tag: Annotated[str | None, QueryParameter()] = None,
+) -> list[dict[str, Any]]:
+    """All of them, so far as a page can hold them."""
+    rows, _ = await list_rows(daemon, caller, 1, MAX_ROWS, status=status, tag=tag)
+    found = []
+    for at in range(0, len(rows), CHUNK):
+        found += await read_jobs(daemon, caller, rows[at : at + CHUNK])
+    return [as_job(job) for job in found]
+
+
+@post("/jobs")
+async def create_job(
+    request: AnyRequest, caller: Who, daemon: ToDaemon, data: JSONBody[dict[str, Any]]
+) -> dict[str, Any]:
+    return as_job(await make_job(request, daemon, caller, from_body(data)))
+
+
+@get("/jobs/{job_id:str}")
+async def get_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> dict[str, Any]:
+    return as_job(await read_job(daemon, caller, ref_of(job_id)))
+
+
+async def _change(
+    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: dict[str, Any]
+) -> dict[str, Any]:
+    return as_job(await change_job(request, daemon, caller, ref_of(job_id), from_body(data)))
+
+
+@patch("/jobs/{job_id:str}")
+async def patch_job(
+    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[dict[str, Any]]
+) -> dict[str, Any]:
+    """`status` pauses and resumes."""
+    return await _change(request, caller, daemon, job_id, data)
+
+
+@put("/jobs/{job_id:str}")
+async def put_job(
+    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[dict[str, Any]]
+) -> dict[str, Any]:
+    return await _change(request, caller, daemon, job_id, data)
+
+
+@delete("/jobs/{job_id:str}", status_code=200)
+async def delete_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> dict[str, Any]:
+    status = (await daemon.ask(line("REMOVE", ref_of(job_id)), caller)).status
+    return {"id": status["id"], "message": "removed"}
+
+
+@get("/runs")
+async def list_runs(
+    caller: Who,
+    daemon: ToDaemon,
+    job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_ROWS)] = 100,
+) -> list[dict[str, Any]]:
+    """Newest first."""
+    rows, _ = await find(daemon, caller, ref=job_id or None, limit=limit)
+    return [as_run(row) for row in rows]
+
+
+@post("/inspector/preview", status_code=200)
+async def preview(caller: Who, daemon: ToDaemon, data: JSONBody[PreviewBody]) -> Preview:
+    return await look_ahead(daemon, caller, data)
+
+
+@get("/inspector/job/{job_id:str}")
+async def inspect_job(
+    caller: Who, daemon: ToDaemon, job_id: FromPath[str], count: Number = 10
+) -> dict[str, Any]:
+    rows = (await daemon.ask(line("NEXT", ref_of(job_id), n=count), caller)).rows
+    return {"jobId": job_id, "occurrences": to_occurrences(rows)}
+
+
+@get("/health")
+async def health(daemon: ToDaemon) -> Response[Health]:
+    found = await read_health(daemon)
+    return Response(found, status_code=200 if found.status == "healthy" else 503)
+
+
+@get("/agents")
+async def list_agents(caller: Who, daemon: ToDaemon) -> list[dict[str, Any]]:
+    return [as_agent(worker) for worker in await read_workers(daemon, caller)]
+
+
+@post("/agents")
+async def register_agent(caller: Who, daemon: ToDaemon, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
+    """A token by which a worker of that name comes in, shown this once."""
+    name = _agent_name(data)
+    found = await daemon.ask(line("TOKEN ADD", name=f"worker-{name}", role="worker", worker=name), caller)
+    return {"id": name, "name": name, "token": found.pairs["token"], "status": "offline"}
+
+
+@post("/agents/heartbeat", status_code=200)
+async def heartbeat(caller: Who, daemon: ToDaemon, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
+    """Of what is expected, a beat; a worker that is connected shows life by itself."""
+    name = _agent_name(data)
+    try:
+        await daemon.ask(line("BEAT", name), caller)
+    except Refusal as refusal:
+        known = {worker.name for worker in await read_workers(daemon, caller)}
+        if refusal.code != "not-found" or name not in known:
+            raise
+    return {"id": name, "status": "ok"}
+
+
+def _agent_name(said: dict[str, Any]) -> str:
+    for field in ("name", "agentId", "id"):
+        if isinstance(name := said.get(field), str):
+            return ref_of(name, "agent")
+    raise Refused(400, "bad-option", "which agent?", "name")
+
+
+def _routes(path: str, handlers: list[Any]) -> Router:
+    return Router(
+        path,
+        route_handlers=handlers,
+        dependencies={"caller": Provide(caller_of), "daemon": Provide(daemon_of)},
+        guards=[json_only],
+        exception_handlers={
+            Refusal: _bare(on_refusal),
+            Refused: _bare(on_refused),
+            Unreachable: _bare(on_unreachable),
+            HTTPException: _bare(on_http),
+            Exception: _bare(on_fault),
+        },
+        include_in_schema=False,
+    )
+
+
+_JOBS = [list_jobs, create_job, get_job, patch_job, put_job, delete_job]
+OLDER = [
+    _routes("/api", [*_JOBS, list_runs, preview, inspect_job, health]),
+    _routes(PREFIX, [*_JOBS, list_agents, register_agent, heartbeat]),
+]
