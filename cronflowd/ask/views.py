@@ -183,11 +183,12 @@ def _pause(state: State, task: Task, now: datetime) -> Iterator[Row]:
     until_at, why = (
         (task.paused_until_at, task.paused_why) if own else (state.paused_until_at, state.paused_why)
     )
-    words = ["yes" if own else "yes, like all"]
-    if until_at:
-        words.append(f"until {format_time(until_at)}")
-    yield "paused", " ".join(words) + (f": {why}" if why else "")
+    yield "paused", _pause_words("yes" if own else "yes, like all", until_at, why)
     yield from (row for row in (("paused-until", until_at), ("paused-why", why)) if row[1])
+
+
+def _pause_words(yes: str, until_at: datetime | None, why: str) -> str:
+    return yes + (f" until {format_time(until_at)}" if until_at else "") + (f": {why}" if why else "")
 
 
 def _last_run(state: State, task: Task) -> Iterator[Row | None]:
@@ -610,6 +611,7 @@ def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
     next_due, totals = state.due.first(), sorted(state.totals.items())
     yield "tasks", state.count_own()
     queued = running = paused = 0
+    is_all = state.is_all_paused(now)
     for run in in_slices(list(state.runs.values())):
         if run is None:
             yield None
@@ -626,7 +628,8 @@ def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
         ("running", running),
         ("workers", sum(worker.connected for worker in state.workers.values())),
         ("slots-free", sum(worker.free for worker in state.lanes.free.values())),
-        ("paused", "all" if state.is_all_paused(now) else paused),
+        ("paused", "all" if is_all else paused),
+        *([("paused-all", _pause_words("yes", state.paused_until_at, state.paused_why))] if is_all else []),
         *([("unreadable", len(state.unread))] if state.unread else []),
         *_notices_failed(state.notice_failed),
         ("next", next_due[0] if next_due else None),

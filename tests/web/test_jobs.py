@@ -352,7 +352,7 @@ def test_a_request_that_comes_twice_is_done_once(tmp_path: Path) -> None:
     """Whoever lost the answer asks again with the same key; another request with it is refused."""
 
     async def ask() -> None:
-        async with an_api(tmp_path) as (browser, daemon):
+        async with an_api(tmp_path) as (browser, _):
             for said in ({"name": "a", "command": "x"} | HOURLY, WEEKLY):
                 first = await browser.post(f"{API}/jobs", said, idempotency_key=f"k-{said['name'][0]}")
                 again = await browser.post(f"{API}/jobs", said, idempotency_key=f"k-{said['name'][0]}")
