@@ -442,8 +442,7 @@ class Answers:
         record = found.record or {}
         await self.files.learn(parse_calendar_names(str(record.get("skip", ""))))
         answer = self._submit(o.RollBack(str(task_id), question.rev, record), session)
-        assert isinstance(answer, Reply)
-        return answer
+        return answer if isinstance(answer, Reply) else await answer
 
     def _runs(self, question: q.ListRuns, session: Session) -> Answer:
         state = self.core.state

@@ -17,11 +17,11 @@ import trio
 from msgspec.structs import replace
 
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import NOTE_COLUMNS, Reply
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE, plan_load
 from ..engine.flows import plan_flow
-from ..engine.many import kind_of, pattern_of, plan_many, reply_of, with_pattern
+from ..engine.many import ENDS, kind_of, pattern_of, plan_many, reply_of, with_pattern
 from ..engine.once import Asked
 from ..engine.undo import plan_undo
 from .core import Core
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class LargeChanges:
-    """CLEAR, LOAD, RESUME, UNDO and FLOW RUN where they concern more tasks than one decision should."""
+    """Changes that concern more tasks than one decision should."""
 
     def __init__(self, core: Core) -> None:
         self.core = core
@@ -50,12 +50,15 @@ class LargeChanges:
             return len(state.tasks) > AT_ONCE
         if kind is o.UndoChanges:
             return sum(len(change.steps) for change in state.changes.newest(order.count)) > AT_ONCE
+        if kind in (o.SetTask, o.RollBack, o.RemoveTask):
+            task = state.find(order.ref)
+            return task is not None and len(state.dependents.get(task.name, ())) > AT_ONCE
         if kind is o.ResumeTasks:
             return order.refs is None and len(state.paused) > AT_ONCE
         return kind is o.ClearTasks and state.count_own() > AT_ONCE
 
     async def change(self, order: Any, who: str | None, once: Asked | None = None) -> Reply:
-        """CLEAR, RESUME, UNDO and FLOW RUN; and what a pattern chooses."""
+        """All of them but LOAD."""
         engine = self.core.engine
         engine.check_free()
         if pattern := pattern_of(order):
@@ -138,7 +141,17 @@ class LargeChanges:
         # The daemon's own LOAD comes before anybody is served.
         await (self.finish() if who else self.finish_alone())
         assert reply is not None
-        return reply_of("run", reply.values["started"] - bulk.refused) if bulk and bulk.refused else reply
+        if not (bulk and bulk.refused):
+            return reply
+        if bulk.kind in ENDS:
+            reply = reply_of(bulk.kind, reply.values[ENDS[bulk.kind]] - bulk.refused)
+        if bulk.kind != "run":  # of which that is told task by task
+            what = (
+                "1 task stays as it was" if bulk.refused == 1 else f"{bulk.refused} tasks stay as they were"
+            )
+            reply.columns = reply.columns or NOTE_COLUMNS
+            reply.rows = [*reply.rows, ("note", f"{what}; the log says which, and why")]
+        return reply
 
     async def finish(self) -> None:
         """Waits until what is decided is so."""

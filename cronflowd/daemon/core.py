@@ -19,7 +19,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from threading import get_ident
@@ -32,7 +32,7 @@ from ..base.errors import Exit, Fatal, Refusal
 from ..engine import facts as f
 from ..engine.engine import Engine
 from ..engine.once import Asked
-from ..engine.orders import NoticeStep, UnsendRuns
+from ..engine.orders import BulkSlice, NoticeStep, UnsendRuns
 from ..engine.rules import Decision, Limits
 from ..engine.runs import held_run
 from ..engine.state import State
@@ -293,6 +293,9 @@ class Core:
         try:
             self.submit(order, now=now)
         except Refusal as refusal:
+            if refusal.code == "too-long" and isinstance(order, BulkSlice):
+                self._leave_out(self.engine.slices.try_singly(order), refusal)
+                return True
             self._complain(refusal)
             again_at = now + timedelta(seconds=RETRY_S)
             self._arm(min(self._armed or again_at, again_at))
@@ -302,6 +305,10 @@ class Core:
         self.sliced.set()
         self.sliced = trio.Event()
         return True
+
+    def _leave_out(self, tasks: Sequence[int], refusal: Refusal) -> None:
+        for task_id in tasks:
+            log.error("task %d stays as it was: %s", task_id, refusal)
 
     def end_batch(self) -> None:
         """Has the heart beat if anything was decided since it last did: a question changes nothing."""

@@ -272,6 +272,12 @@ def _worker_carried(state: Tables, fact: f.WorkerCarried, at: datetime, seq: int
     state.workers[fact.name] = Worker(can=frozenset(fact.can), **f.named(fact, _WORKER))
 
 
+def _bulk_carried(state: Tables, fact: f.BulkCarried, at: datetime, seq: int) -> None:
+    state.unfinished.bulk_carried(fact)
+    for name, task_id in (fact.former or {}).items():
+        state.go_by_both(name, state.tasks[task_id])
+
+
 APPLY: dict[type[f.Fact], Callable[[Tables, Any, datetime, int], None]] = {
     f.StateCarried: _state_carried,
     f.LedgerCarried: lambda state, fact, at, seq: state.ledger.take(fact.rows),
@@ -281,7 +287,7 @@ APPLY: dict[type[f.Fact], Callable[[Tables, Any, datetime, int], None]] = {
     f.RunCarried: _run_carried,
     f.ExpectationCarried: lambda state, fact, at, seq: state.beats.take(fact),
     f.WorkerCarried: _worker_carried,
-    f.BulkCarried: lambda state, fact, at, seq: state.unfinished.bulk_carried(fact),
+    f.BulkCarried: _bulk_carried,
     f.ChangeCarried: lambda state, fact, at, seq: state.changes.open(fact.change, fact.made_at, fact),
     f.StepCarried: lambda state, fact, at, seq: state.changes.add(read_step(fact), True),
 }

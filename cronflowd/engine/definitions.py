@@ -6,8 +6,9 @@ never touch; refuse before any fact exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Generator, Iterable, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Any, TypeVar
 
 from attrs import evolve
@@ -185,8 +186,11 @@ def _defined(state: State, task: Task, spec: TaskSpec, asks_notify: bool, now: d
     is_where = is_work or spec.options.on != old.options.on
     decision.reply.rows = notes(state, spec, is_work, asks_notify, is_where)
     if spec.name != old.name:
-        for task_id in sorted(state.dependents.get(old.name, ())):
-            decision.facts.append(_replaced(state.tasks[task_id], {old.name: spec.name}))
+        waiting = state.dependents.get(old.name, ())
+        if len(waiting) > AT_ONCE:
+            decision.facts.insert(0, f.BulkDecided("rename"))
+        else:
+            decision.facts += [replaced(state.tasks[each], {old.name: spec.name}) for each in sorted(waiting)]
     return decision
 
 
@@ -212,7 +216,7 @@ def set_spec(state: State, task: Task, given: dict[str, str], now: datetime) -> 
     return spec
 
 
-def _replaced(task: Task, new: Mapping[str, str]) -> f.Fact:
+def replaced(task: Task, new: Mapping[str, str]) -> f.Fact:
     """A task that waits for others, which have new names, or none any more (empty)."""
     after = tuple(filter(None, (new.get(name, name) for name in task.spec.options.after)))
     definition: f.Definition = evolve(task.spec, options=evolve(task.spec.options, after=after))
@@ -223,9 +227,9 @@ def _replaced(task: Task, new: Mapping[str, str]) -> f.Fact:
     return f.TaskChanged(task.id, task.rev + 1, definition, task.due_at)
 
 
-def _names(state: State, tasks: Iterable[int]) -> str:
-    first, *more = sorted(state.tasks[task].name for task in tasks)
-    return f'"{first}" and {len(more)} more wait' if more else f'"{first}" waits'
+def _names(state: State, tasks: Collection[int]) -> str:
+    first, more = min(state.tasks[task].name for task in tasks), len(tasks) - 1
+    return f'"{first}" and {more} more wait' if more else f'"{first}" waits'
 
 
 def _changed(state: State, task: Task, spec: TaskSpec, now: datetime) -> Decision:
@@ -291,10 +295,11 @@ def check_leaving(
     state: State, task: Task, force: bool, leaving: Container[int], is_leaving: Callable[[str], bool]
 ) -> None:
     """Refuses that a task leaves for which others wait that stay, or that nothing else would start."""
-    waiting = sorted(each for each in state.dependents.get(task.name, ()) if each not in leaving)
+    waiting = [each for each in state.dependents.get(task.name, ()) if each not in leaving]
     if waiting and not force:
         raise Refusal("busy", f"{_names(state, waiting)} for it (after=); force=yes has them wait no longer")
-    for spec in (state.tasks[task_id].spec for task_id in waiting):
+    for task_id in waiting:
+        spec = state.tasks[task_id].spec
         if spec.schedule.kind == "after" and all(map(is_leaving, spec.options.after)):
             raise Refusal("busy", f'nothing else would ever start "{spec.name}" (@after); remove it first')
 
@@ -303,8 +308,12 @@ def removed(state: State, tasks: Iterable[Task], leaving: Container[int], now: d
     """Tasks go, and those that stay wait for them no longer."""
     tasks = list(tasks)
     gone = dict.fromkeys((task.name for task in tasks), "")
-    waiting = {each for name in gone for each in state.dependents.get(name, ()) if each not in leaving}
-    facts = [_replaced(state.tasks[task_id], gone) for task_id in sorted(waiting)]
+    all_waiting = (each for name in gone for each in state.dependents.get(name, ()) if each not in leaving)
+    waiting = set(islice(all_waiting, AT_ONCE + 1))
+    if len(waiting) > AT_ONCE:
+        ids = [task.id for task in tasks]
+        return [f.BulkStaged(ids, [""] * len(ids), state.next_task), f.BulkDecided("remove")]
+    facts = [replaced(state.tasks[task_id], gone) for task_id in sorted(waiting)]
     return facts + [fact for task in tasks for fact in leave_task(state, task, "removed", now)]
 
 

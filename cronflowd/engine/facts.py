@@ -152,7 +152,7 @@ class BulkStepped(Fact):
     """One slice more has been made true."""
 
     done: int  # of the tasks that were staged
-    refused: int = 0  # of this slice: tasks of which RUN could start none
+    refused: int = 0  # of this slice: tasks that stay as they were
 
 
 class BulkEnded(Fact):
@@ -172,6 +172,7 @@ class BulkCarried(Fact):
     undoes: list[int]
     args: dict[str, str] | None = None
     until_at: datetime | None = None
+    former: dict[str, int] | None = None  # names that its tasks had
 
 
 # --- fires and runs ---

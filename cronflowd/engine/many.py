@@ -37,7 +37,7 @@ _KINDS: dict[type, str] = {
     o.ResumeTasks: "resume",
     o.RunTask: "run",
 }
-MAY_BE_LARGE = frozenset({*_KINDS, o.UndoChanges, o.ClearTasks, o.StartFlow})
+MAY_BE_LARGE = frozenset({*_KINDS, o.RollBack, o.UndoChanges, o.ClearTasks, o.StartFlow})
 _OF_SEVERAL = (o.PauseTasks, o.ResumeTasks)
 ENDS = {"set": "changed", "remove": "removed", "pause": "paused", "resume": "resumed", "run": "started"}
 

@@ -414,6 +414,7 @@ class BulkSlice(Order):
     tasks: Sequence[int]
     done: int = 0
     plan: Any = None  # of UNDO
+    left_out: int = 0  # tasks that the journal does not take as they would be
 
 
 class EndBulk(Order):

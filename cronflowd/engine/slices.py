@@ -7,19 +7,29 @@ before: a task whose moment comes is looked at first, however far the slices hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 import orjson
+from msgspec import structs
 
 from ..tasks.task import Task, read_record
 from . import facts as f
 from . import orders as o
 from .changelog import ALL
-from .definitions import AT_ONCE, define_task, finish, leave_task, loaded, loaded_words, saved_fact
+from .definitions import (
+    AT_ONCE,
+    define_task,
+    finish,
+    leave_task,
+    loaded,
+    loaded_words,
+    replaced,
+    saved_fact,
+)
 from .many import ENDS, take
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
@@ -52,6 +62,21 @@ class Slices:
                 return piece
             self._waiting = what, state.unfinished.slices, piece
         return self._waiting[2]
+
+    def try_singly(self, piece: o.BulkSlice) -> Sequence[int]:
+        """What will never be taken is tried task by task; a single one is left out, and told."""
+        what, taken, _ = self._waiting
+        if len(piece.tasks) == 1:
+            self._waiting = what, taken, structs.replace(piece, tasks=(), left_out=1)
+            return piece.tasks
+        self._waiting = (None, 0, None)
+        first = piece.done and piece.done - len(piece.tasks) + 1
+        each = [
+            structs.replace(piece, tasks=(task_id,), done=first and first + place)
+            for place, task_id in enumerate(piece.tasks)
+        ]
+        self._pieces = what, chain(each, self._pieces[1])
+        return ()
 
     def _next_piece(self, state: State, what: Again | Bulk, now: datetime) -> Any:
         if self._pieces[0] is not what:
@@ -100,6 +125,8 @@ def _changes(state: State, bulk: Bulk) -> Iterator[o.BulkSlice]:
     if bulk.kind == "resume" and not bulk.entries:
         paused = filter(None, state.paused.walk_numbers())
         yield from (o.BulkSlice("resume", some) for some in _in_slices(paused))
+    elif bulk.kind in ("rename", "remove") and not bulk.done:
+        yield from (o.BulkSlice("named", some) for some in _in_slices(_named_else(state, bulk)))
     elif bulk.kind in ("load", "clear") and not bulk.done:
         leave = "loaded" if bulk.kind == "load" else "cleared"
         for ids in (_from_the_last_due(state), state.tasks.walk_numbers()):
@@ -107,7 +134,19 @@ def _changes(state: State, bulk: Bulk) -> Iterator[o.BulkSlice]:
     done = bulk.done
     for some in _in_slices(islice(filter(None, bulk.entries.walk_numbers()), done, None)):
         done += len(some)
-        yield o.BulkSlice("define" if bulk.kind == "load" else bulk.kind, some, done)
+        yield o.BulkSlice({"load": "define", "remove": "removed"}.get(bulk.kind, bulk.kind), some, done)
+
+
+def _named_else(state: State, bulk: Bulk) -> Iterator[int | None]:
+    """Those that wait for a task which has another name now, or leaves while they stay."""
+
+    def is_waited_for(task_id: int) -> bool:
+        return task_id in state.tasks and state.tasks[task_id].name in state.dependents
+
+    ids = chain(list(state.unfinished.former.values()), bulk.entries.walk_numbers())
+    for task_id in filter_in_turns(ids, is_waited_for):
+        waiting = list(state.dependents[state.tasks[task_id].name]) if task_id else [None]
+        yield from filter_in_turns(waiting, lambda each: each not in bulk.entries)
 
 
 def _from_the_last_due(state: State) -> Iterator[int]:
@@ -168,7 +207,8 @@ def _drop_staged(state: State, order: o.DropStaged, now: datetime, limits: Limit
 
 
 def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits) -> Decision:
-    bulk, facts, messages, refused = state.unfinished.bulk, list[f.Fact](), list[Message](), 0
+    bulk, facts, messages = state.unfinished.bulk, list[f.Fact](), list[Message]()
+    refused = order.left_out
     assert bulk
     if order.kind in ENDS:
         lines = ((task_id, bulk.entries.get(task_id)) for task_id in order.tasks)
@@ -178,12 +218,14 @@ def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits)
         ]
         taken = take(state, order.kind, entries, bulk.args, bulk.until_at, bulk.entries, now)
         facts, messages = taken.facts, taken.messages
-        refused = len(list(taken.reply.rows)) if taken.reply else 0
+        refused += len(list(taken.reply.rows)) if taken.reply else 0
     for task_id in order.tasks if order.kind not in ENDS else ():
         if order.plan and has_part(state, order.plan, order.kind, task_id):  # it may have left by itself
             facts += take_part(state, order.plan, order.kind, task_id, now)
         elif order.plan:
             continue
+        elif order.kind == "named":
+            facts += _named_anew(state, bulk, task_id)
         elif order.kind == "define":
             spec = read_record(orjson.loads(bulk.entries[task_id]), state.default_tz)
             facts += define_task(state, task_id, spec, now)
@@ -195,6 +237,17 @@ def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits)
         elif isinstance(fact, f.RunQueued | f.RunStopping):
             fact.who = bulk.who
     return Decision([*facts, f.BulkStepped(order.done, refused)], None, messages)
+
+
+def _named_anew(state: State, bulk: Bulk, task_id: int) -> list[f.Fact]:
+    """A task that waits for others says their new names, and waits for none that leaves."""
+    new: dict[str, str] = {}
+    task = state.tasks.get(task_id)
+    for name in task.spec.options.after if task else ():
+        here = state.find(name)
+        if here and (here.id in bulk.entries or here.name != name):
+            new[name] = "" if here.id in bulk.entries else here.name
+    return [replaced(task, new)] if task and new else []
 
 
 def _end_bulk(state: State, order: o.EndBulk, now: datetime, limits: Limits) -> Decision:

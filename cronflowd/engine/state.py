@@ -9,7 +9,7 @@ tests/engine/test_state.py. `carry` tells the whole state as facts again; a chec
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -87,11 +87,16 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
     waits = same and state.unfinished.again is not None and state.unfinished.again.waits(task)
     state.flows.judge(fact.id)
     if task.heard:
+        for name, task_id in state.unfinished.former.items():
+            _rename_heard(task, name, state.tasks[task_id].name)
         task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
-    if task.name != old.name:
+    if task.name != old.name and old.name in state.dependents:
         # They still say the old name; their own facts follow.
-        for dependent in state.dependents.get(old.name, ()):
-            _rename_heard(state, state.tasks[dependent], old.name, task.name)
+        if state.unfinished.bulk and state.unfinished.bulk.is_decided and task.name not in state.names:
+            state.go_by_both(old.name, task)
+        else:
+            for dependent in state.dependents[old.name]:
+                _rename_heard(state.tasks[dependent], old.name, task.name)
     state.put(task)
     state.end_jump()
     state.set_due(task, fact.due_at, decided)
@@ -99,7 +104,13 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
         state.unfinished.again.done.pop(task.id, None)
 
 
-def _rename_heard(state: Tables, dependent: Task, old: str, new: str) -> None:
+def _bulk_ended(state: Tables, fact: f.BulkEnded, at: datetime, seq: int) -> None:
+    for name in list(state.unfinished.former):
+        state.go_by_one(name)
+    state.unfinished.bulk_ended(fact)
+
+
+def _rename_heard(dependent: Task, old: str, new: str) -> None:
     if dependent.heard and old in dependent.heard:
         how = dependent.heard.pop(old)
         # Two names that change places: rather nothing than what the other one did.
@@ -114,6 +125,8 @@ def _task_rescheduled(state: Tables, fact: f.TaskRescheduled, at: datetime, seq:
 def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) -> None:
     task = state.tasks[fact.id]
     state.unfinished.note_before(fact.id, None if task.is_notice else task.as_saved)
+    for name in [name for name, task_id in state.unfinished.former.items() if task_id == fact.id]:
+        state.go_by_one(name)
     del state.tasks[fact.id]
     state.take_out(task)
     while state.answer_event(fact.id):
@@ -266,6 +279,8 @@ def _go_on(state: Tables, run: Run, at: datetime) -> None:
 
 def _tell_dependents(state: Tables, name: str, how: Reason, flow: int) -> None:
     """A run of a task has ended for good, or a moment of it has passed."""
+    former = state.unfinished.former
+    said = {old for old, task_id in former.items() if state.names.get(name) == task_id} if former else ()
     for task_id in state.dependents.get(name, ()):
         task = state.tasks[task_id]
         if flow and state.flows.of.get(task_id) == flow:
@@ -273,8 +288,13 @@ def _tell_dependents(state: Tables, name: str, how: Reason, flow: int) -> None:
             if task.spec.schedule.kind == "after":
                 continue  # it has its turn there, and would fire twice
         task.heard = task.heard or {}
-        task.heard[name] = how
+        task.heard[_as_said(task, said, name) if said else name] = how
         state.to_judge[task_id] = None
+
+
+def _as_said(task: Task, former: Iterable[str], name: str) -> str:
+    """How a task says the name of another one that has a new one."""
+    return next((old for old in former if old in task.spec.options.after), name)
 
 
 def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:
@@ -610,7 +630,7 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.BulkStaged: _bulk_staged,
     f.BulkDecided: noted(lambda state, fact, at, seq: state.unfinished.bulk_decided(fact)),
     f.BulkStepped: lambda state, fact, at, seq: state.unfinished.bulk_stepped(fact),
-    f.BulkEnded: lambda state, fact, at, seq: state.unfinished.bulk_ended(fact),
+    f.BulkEnded: _bulk_ended,
     f.FiresPassed: _fires_passed,
     f.RecordUnread: _record_unread,
     f.RunQueued: _run_queued,

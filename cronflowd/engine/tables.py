@@ -154,6 +154,8 @@ class Tables:
     def put(self, task: Task) -> None:
         """A task and its definition, into the tables by name."""
         self.tasks[task.id] = task
+        if task.spec.name in self.unfinished.former:
+            self.go_by_one(task.spec.name)
         self.names[task.spec.name] = task.id
         if task.is_notice:
             self.notices.add(task.id)
@@ -193,6 +195,25 @@ class Tables:
             self.wanted[name].discard(task.id)
             if not self.wanted[name]:
                 del self.wanted[name]
+
+    def go_by_both(self, old: str, task: Task) -> None:
+        """Very many wait for a task, and say its new name one after the other: until then it has both."""
+        self.unfinished.former[old] = self.names[old] = task.id
+        # One table, so that by either name all are found.
+        waiting = self.dependents.setdefault(old, set())
+        waiting |= self.dependents.get(task.name, set())
+        self.dependents[task.name] = waiting
+
+    def go_by_one(self, old: str) -> None:
+        """The opposite: all say the new name, or the old one becomes another's."""
+        task = self.tasks[self.unfinished.former.pop(old)]
+        del self.names[old]
+        waiting = self.dependents.pop(old, set())
+        if still := {each for each in waiting if old in self.tasks[each].spec.options.after}:
+            self.dependents[old] = still
+            waiting -= still
+        if not waiting:
+            self.dependents.pop(task.name, None)
 
     def set_due(self, task: Task, due_at: datetime | None, decided: int = 0) -> None:
         """When a task is due next, and how many of the moments at that instant have been decided."""

@@ -59,8 +59,8 @@ class Again:
 class Bulk:
     """A change of very many tasks."""
 
-    # `clear`, `load`, `undo`, `resume` of all; or what is done to those that were staged: `set`, `remove`,
-    # `pause`, `resume`, `run`.
+    # `clear`, `load`, `undo`, `resume` of all, `rename` of one that very many wait for; or what is done to
+    # those that were staged: `set`, `remove`, `pause`, `resume`, `run`.
     kind: str
     is_decided: bool = False
     done: int = 0  # of the entries
@@ -69,7 +69,7 @@ class Bulk:
     undoes: list[int] = Factory(list)
     args: dict[str, str] = Factory(dict)
     until_at: datetime | None = None
-    refused: int = 0  # tasks of which RUN could start none, counted for its reply alone
+    refused: int = 0  # tasks that stay as they were, counted for the reply alone
     entries: Numbered[str] = Factory(Numbered)  # what was staged: records as JSON, by id
 
 
@@ -82,6 +82,8 @@ class Unfinished:
         self.bulk: Bulk | None = None
         # While a file is written of the tasks as they were: the definitions that others replaced since.
         self.before: Numbered[TaskSpec | None] | None = None
+        # Names that tasks had before this change, by which they are still waited for.
+        self.former: dict[str, int] = {}
         self.slices = 0  # taken by this process: a slice that was refused is known by it, and made again
 
     def note_before(self, task_id: int, spec: TaskSpec | None) -> None:
@@ -166,7 +168,7 @@ class Unfinished:
         if bulk := self.bulk:
             yield f.BulkCarried(
                 bulk.kind, bulk.is_decided, bulk.done, bulk.who, bulk.change, bulk.undoes,
-                bulk.args or None, bulk.until_at,
+                bulk.args or None, bulk.until_at, dict(self.former) or None,
             )  # fmt: skip
             pairs = iter(bulk.entries.items())
             while some := dict(islice(pairs, STAGED_TOGETHER)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.base.replies import Reply
 from cronflowd.daemon import bulk, files
 from cronflowd.daemon.core import SLICES_AHEAD, Core
+from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import AT_ONCE
 from cronflowd.engine.rules import Limits
@@ -199,3 +202,50 @@ async def test_a_run_of_a_flow_is_worked_out_in_turns_where_there_are_very_many_
     answer = house.answers.handle("FLOW t1 RUN", house.session(), house.clock.now())
     assert not isinstance(answer, Reply)
     assert (await answer).text == "1 tasks=2"
+
+
+@pytest.mark.parametrize("line", ["SET a name=b", "REMOVE a force=yes"])
+async def test_who_changes_what_very_many_wait_for_is_answered_when_all_is_so(
+    tmp_path: Path, line: str
+) -> None:
+    """OK means that it is so: the next line may rely on what those that wait say."""
+    house = House(tmp_path)
+
+    def waits() -> set[tuple[str, ...]]:
+        assert house.state.unfinished.bulk is None
+        return {task.spec.options.after for task in house.state.tasks.values() if task.id > 1}
+
+    await house.ask(house.session(), "ADD name=a @daily x")
+    for number in range(AT_ONCE + 1):
+        await house.ask(house.session(), f"ADD name=t{number} after=a @daily x")
+    if line == "REMOVE a force=yes":
+        assert await house.says(house.session(), line) == "OK 1 removed"
+        assert waits() == {()}
+    else:
+        assert await house.says(house.session(), line) == "OK 1 rev=2"
+        assert waits() == {("b",)}
+        assert await house.says(house.session(), "ROLLBACK b 1") == "OK 1 rev=3"
+        assert waits() == {("a",)}
+
+
+async def test_a_slice_that_is_refused_for_good_leaves_that_task_out_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The change of all the others waited for it for ever, and with it everybody who changes tasks."""
+    core, journal = make_core()
+    append = journal.append
+
+    def refuse(facts: Sequence[f.Fact], at: datetime) -> int:
+        if any(isinstance(fact, f.TaskPaused) and fact.id == 777 for fact in facts):
+            raise Refusal("too-long", "a record of more than 1 bytes")
+        return append(facts, at)
+
+    monkeypatch.setattr(journal, "append", refuse)
+    monkeypatch.setattr(journal, "flush", journal.arrive)
+    monkeypatch.setattr(core, "wake", lambda: None)
+    order = commands.parse("PAUSE name=n*", commands.Context(START, "UTC"))
+    reply = await bulk.LargeChanges(core).change(order, None)
+    assert [row[1] for row in reply.rows] == ["1 task stays as it was; the log says which, and why"]
+    assert (reply.text, len(core.state.paused)) == (f"{MANY - 1} paused", MANY - 1)
+    assert (core.state.tasks[777].paused, core.state.unfinished.bulk) == (False, None)
+    assert "task 777 stays as it was: too-long a record of more than 1 bytes" in caplog.text
