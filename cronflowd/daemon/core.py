@@ -231,7 +231,7 @@ class Core:
     def beat(self) -> None:
         """Decides what is due by now, then starts one commit for all that was decided."""
         self.gate.let_some()
-        if self._decide_due() or self.gate.owes_rows:
+        if self._decide_due() or self.gate.owes_some:
             self.wake()
         for link in self._touched:
             link.flush(self.last_seq)
@@ -253,7 +253,7 @@ class Core:
     def committed(self, seq: int) -> None:
         """The journal is on disk up to `seq`; called in the trio thread."""
         self.gate.open(seq)
-        if self._waits_for_disk or self.gate.owes_rows:
+        if self._waits_for_disk or self.gate.owes_some:
             self._waits_for_disk = False
             self._more.set()
         while self._waiters and self._waiters[0][0] <= seq:
@@ -282,7 +282,7 @@ class Core:
 
     def take_slice(self) -> bool:
         """One small part of what concerns very many tasks; False when nothing is left, or it has to wait."""
-        if self.gate.owes_rows:
+        if self.gate.owes_some:
             return False  # the next pass asks again: whoever watches has to see what there is
         if self._slices[0] > self.gate.committed:
             self._waits_for_disk = True  # `committed` goes on

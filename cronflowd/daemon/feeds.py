@@ -14,8 +14,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from weakref import ref
 
 import trio
@@ -28,7 +29,7 @@ from ..base.replies import format_row
 from ..engine import facts as f
 from ..journal import history
 from ..net.clients import Session
-from ..net.outbox import PIECE_BYTES, Chunks
+from ..net.outbox import A_PASS, PIECE_BYTES, Chunks, Gate
 from ..tasks.reasons import worded
 from .bulk import in_turns
 from .core import Core
@@ -73,7 +74,8 @@ class WatchHub:
         self.state = core.state
         self._present = events.Present(core.state)
         self._last = Entry(None, 0, 0)
-        self._idle: dict[tuple[str, int | None], dict[Watcher, None]] = {}  # (kind, task or any)
+        # Those that have caught up, by task (None: any) and by what they want to see.
+        self._idle: dict[int | None, dict[frozenset[str], _Group]] = {}
         # What was made for one watcher, for those that want the same and are as far: where it ends (it must
         # not keep in memory what nobody has to read any more), the rows, their record.
         self._pieces: OrderedDict[Any, tuple[ref[Entry], bytes, int]] = OrderedDict()
@@ -120,7 +122,8 @@ class WatchHub:
 
     def leave(self, watcher: Watcher) -> None:
         """Ends a watch."""
-        self._call(watcher)
+        if watcher.group:
+            watcher.group.members.pop(watcher, None)
         self.watchers.discard(watcher)
         if not self.watchers and self in self._core.feeds:
             self._core.feeds.remove(self)
@@ -142,9 +145,11 @@ class WatchHub:
         before = self._last
         self._last = before.next = Entry(event, seq, before.number + 1, part=part)
         for task_id in {None, event.task_id}:
-            for watcher in list(self._idle.get((event.kind, task_id), ())):
-                self._call(watcher)
-                watcher.begin(before, seq)
+            groups = self._idle.get(task_id, {})
+            for kinds in [kinds for kinds in groups if event.kind in kinds]:
+                groups.pop(kinds).call(before, seq)
+            if not groups:
+                self._idle.pop(task_id, None)
         if self._last.number % LOOK_EVERY == 0:
             self._cut_who_is_behind()
 
@@ -169,20 +174,40 @@ class WatchHub:
 
     def rest(self, watcher: Watcher) -> None:
         """It has caught up: the next event that concerns it calls it."""
-        for key in watcher.keys if watcher in self.watchers else ():
-            self._idle.setdefault(key, {})[watcher] = None
-
-    def _call(self, watcher: Watcher) -> None:
-        for key in watcher.keys:
-            waiting = self._idle.get(key, {})
-            waiting.pop(watcher, None)
-            if not waiting:
-                self._idle.pop(key, None)
+        if watcher in self.watchers:
+            groups = self._idle.setdefault(watcher.task_id, {})
+            if (group := groups.get(watcher.kinds)) is None:
+                group = groups[watcher.kinds] = _Group(self._core.gate)
+            watcher.group = group
+            group.members[watcher] = None
 
     def _cut_who_is_behind(self) -> None:
         for watcher in list(self.watchers):
             if watcher.is_behind(self._last.number - MAX_BEHIND):
                 watcher.cut(f"it fell more than {MAX_BEHIND} events behind")
+
+
+@define(eq=False)
+class _Group:
+    """Watchers of the same that have caught up; once an event has called them, whose turn is to come."""
+
+    gate: Gate
+    members: dict[Watcher, None] = field(factory=dict)
+    before: Entry | None = None  # the place before that event; None: they rest
+    seq: int = 0
+    is_long: ClassVar[bool] = True
+
+    def call(self, before: Entry, seq: int) -> None:
+        self.before, self.seq = before, seq
+        self.gate.hold(self)
+
+    def pass_gate(self) -> int:
+        called = list(islice(self.members, A_PASS))
+        for watcher in called:
+            watcher.come(now=True)
+        if self.members:
+            self.gate.let(self)
+        return len(called)
 
 
 @define(eq=False)
@@ -197,19 +222,37 @@ class Watcher:
     """WATCH on one connection: what it wants to see, and its places in the list."""
 
     def __init__(self, hub: WatchHub, session: Session, kinds: frozenset[str], task_id: int | None) -> None:
-        self.keys = [(kind, task_id) for kind in kinds]
+        self.kinds = kinds
+        self.task_id = task_id
+        self.group: _Group | None = None  # that it rests with, or rested until it was called
         self._places: deque[_Place] = deque()  # a reply that was put ends one, so there may be several
         self._hub = hub
         self._session = session
-        self._kinds = kinds
-        self._task_id = task_id
+        self._before_put = session.outbox.before_put  # of another one of this connection
+        session.outbox.before_put = self._come_first
 
-    def begin(self, before: Entry, seq: int) -> None:
-        """The event after this one concerns it."""
+    def come(self, now: bool = False) -> None:
+        """An event that concerns it has called it, and its turn has come."""
+        group = self.group
+        if group is None or (before := group.before) is None or self not in group.members:
+            return
+        del group.members[self]
+        if not group.members:
+            group.before = None  # what comes behind it is kept by nobody any more
+        self.begin(before, group.seq, now)
+
+    def begin(self, before: Entry, seq: int, now: bool = False) -> None:
+        """What stands behind this place is told."""
         place = _Place(before)
         self._places.append(place)
         rows = self._rows(place, self._session.as_json)
-        self._session.outbox.put_rows(rows, seq, seal=partial(self._end, place))
+        self._session.outbox.put_rows(rows, seq, partial(self._end, place), now)
+
+    def _come_first(self) -> None:
+        """Something is put: what happened before comes before that."""
+        if self._before_put:
+            self._before_put()
+        self.come()
 
     def past(
         self,
@@ -227,7 +270,7 @@ class Watcher:
         if records is None:
             detail = f"what followed {since.seq} is not known any more, up to {end.seq}"
             row = (now, "gap", None, None, None, None, None, detail)
-            told = [(end.seq, [events.Event(min(self._kinds), self._task_id, row)])]
+            told = [(end.seq, [events.Event(min(self.kinds), self.task_id, row)])]
             since = q.Since(0, 0)
         else:
             told = events.of_the_past(records, self._hub.state, replaced)
@@ -268,7 +311,7 @@ class Watcher:
     def _rows(self, place: _Place, as_json: bool) -> Chunks:
         while place.at is not (upto := place.end or self._hub.last):
             is_past = place.at.is_past
-            key = place.at.number, self._kinds, self._task_id, as_json
+            key = place.at.number, self.kinds, self.task_id, as_json
             if not is_past and (known := self._hub.piece(key, upto)):
                 place.at, data, seq = known
                 yield data, seq
@@ -298,7 +341,7 @@ class Watcher:
             assert place.at.next
             place.at = place.at.next
             event = place.at.event
-            if event and event.kind in self._kinds and self._task_id in (None, event.task_id):
+            if event and event.kind in self.kinds and self.task_id in (None, event.task_id):
                 yield place.at
 
 

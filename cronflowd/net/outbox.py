@@ -17,13 +17,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Protocol
 
 import trio
 
 PIECE_BYTES = 65_536  # one send takes about this much, and rows are made this much ahead
 MAX_MADE = 8  # pieces of rows made in one turn, however little each gives
-LONG_A_PASS = 100  # connections whose rows are made in one pass of the loop, when a commit lets them leave
+A_PASS = 100  # connections that a commit lets something leave on, in one pass of the loop
 STALL_S = 10.0
 CHANCE_S = 1.0  # the time in which a peer that is owed more than the limit must take something
 
@@ -49,38 +50,52 @@ class Sink(Protocol):
         """Makes the reader find an end of input, and the coming close a reset."""
 
 
+class Waiting(Protocol):
+    """Who waits for the gate."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether others may go first."""
+
+    def pass_gate(self) -> int:
+        """The gate has opened; perhaps not far enough. On how many connections something may have left."""
+
+
 class Gate:
     """How far the journal is on disk. Messages about later facts wait here."""
 
     def __init__(self, committed: int = 0) -> None:
         self.committed = committed
-        self._waiting: list[Outbox] = []
-        self._long: deque[Outbox] = deque()
+        self._waiting: list[Waiting] = []
+        self._short: deque[Waiting] = deque()  # the gate has opened for them, and their turn comes
+        self._long: deque[Waiting] = deque()  # the same, behind those
 
     @property
-    def owes_rows(self) -> bool:
-        """Whether rows that may leave are still to be made."""
-        return bool(self._long)
+    def owes_some(self) -> bool:
+        """Whether something that may leave has not had its turn."""
+        return bool(self._short or self._long)
 
     def open(self, seq: int) -> None:
         """Everything up to `seq` is on disk: what waited for it leaves. Called in trio's thread."""
         self.committed = seq
         waiting, self._waiting = self._waiting, []
-        for outbox in waiting:
-            if outbox.is_long:
-                self._long.append(outbox)
-            else:
-                outbox.pass_gate()
+        for each in waiting:
+            self.let(each)
         self.let_some()
 
-    def let_some(self) -> None:
-        """Of the rows that waited, some are made in each pass of the loop: a thousand may watch."""
-        for _ in range(min(len(self._long), LONG_A_PASS)):
-            self._long.popleft().pass_gate()
+    def let(self, waiting: Waiting) -> None:
+        """It may leave when its turn comes."""
+        (self._long if waiting.is_long else self._short).append(waiting)
 
-    def hold(self, outbox: Outbox) -> None:
-        """Calls the outbox's `pass_gate` at the next opening."""
-        self._waiting.append(outbox)
+    def let_some(self) -> None:
+        """Some leave in each pass of the loop: a thousand may watch."""
+        room = A_PASS
+        while room > 0 and (waiting := self._short or self._long):
+            room -= waiting.popleft().pass_gate()
+
+    def hold(self, waiting: Waiting) -> None:
+        """Calls its `pass_gate` after the next opening."""
+        self._waiting.append(waiting)
 
 
 class Bell:
@@ -129,6 +144,7 @@ class Outbox:
         self._gate = gate
         self._queue: deque[tuple[int, bytes | Chunks]] = deque()
         self._unsent: bytes | memoryview = b""  # may leave, but the socket did not take it yet
+        self.before_put: Callable[[], None] | None = None  # has what comes before it put first
         self._seal: Callable[[], None] = _nothing  # of the rows that were put last
         self._is_held = False  # the gate will call
         self._is_finishing = False
@@ -147,7 +163,9 @@ class Outbox:
         if self._add(data, len(data), seq) and not self._is_held:
             self._leave_or_hold(self.flush)
 
-    def put_rows(self, chunks: Chunks, seq: int, seal: Callable[[], None] | None = None) -> None:
+    def put_rows(
+        self, chunks: Chunks, seq: int, seal: Callable[[], None] | None = None, now: bool = False
+    ) -> None:
         """Leaves like any message, but is made piece by piece while the socket takes it.
 
         Rows that go on as things happen are told by `seal`, once, that something is put after
@@ -156,7 +174,7 @@ class Outbox:
         if self._add(chunks, PIECE_BYTES, seq):
             self._seal = seal or _nothing
             if not self._is_held:
-                self._leave_or_hold(self._bell.ring)
+                self._leave_or_hold(self.flush if now else self._bell.ring)
 
     def finish(self) -> None:
         """Says our end after all that is owed; what is put later is dropped."""
@@ -181,8 +199,8 @@ class Outbox:
 
     @property
     def is_long(self) -> bool:
-        """Whether rows are to be made next."""
-        return bool(self._queue) and not isinstance(self._queue[0][1], bytes)
+        """Whether rows are to be made next, or a piece of them has been."""
+        return any(not isinstance(what, bytes) for _, what in islice(self._queue, 2))
 
     @property
     def is_owing(self) -> bool:
@@ -220,11 +238,12 @@ class Outbox:
         """Waits until nothing is owed, or the connection is cut."""
         await self.wait_room(0)
 
-    def pass_gate(self) -> None:
+    def pass_gate(self) -> int:
         """The gate has opened; perhaps not far enough for us."""
         self._is_held = False
         if self._queue:
             self._leave_or_hold(self.flush)
+        return 1
 
     def flush(self) -> None:
         """Hands one piece of what may leave to the socket; the writer goes on from there."""
@@ -267,6 +286,8 @@ class Outbox:
     def _add(self, what: bytes | Chunks, size: int, seq: int) -> bool:
         if self._is_finishing or self.is_finished:
             return False
+        if self.before_put:
+            self.before_put()
         seal, self._seal = self._seal, _nothing
         seal()
         self._queue.append((seq, what))

@@ -20,7 +20,7 @@ from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.journal.tasks_file import read_tasks
-from cronflowd.net.outbox import LONG_A_PASS, Outbox
+from cronflowd.net.outbox import A_PASS, Outbox
 from cronflowd.tasks.task import parse_record
 from tests.lib.access_driver import House
 from tests.lib.engine_driver import START
@@ -55,13 +55,13 @@ def make_core(tasks: int = MANY) -> tuple[Core, SlowJournal]:
 def test_slices_wait_for_those_who_watch() -> None:
     """A thousand who watch are told of a slice in several passes, and of the next one only then."""
     core, journal = make_core()
-    sinks = [SmallSink() for _ in range(3 * LONG_A_PASS)]
+    sinks = [SmallSink() for _ in range(3 * A_PASS)]
     for sink in sinks:
         Outbox(sink, core.gate, 1000).put_rows(iter([(b"row\n", core.last_seq + 1)]), core.last_seq + 1)
     core.submit(o.ClearTasks())
     journal.arrive()
     passes = 0
-    while core.gate.owes_rows:
+    while core.gate.owes_some:
         assert not core.take_slice()
         core.beat()
         passes += 1

@@ -20,7 +20,7 @@ from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net.clients import Session
-from cronflowd.net.outbox import PIECE_BYTES, Outbox
+from cronflowd.net.outbox import A_PASS, PIECE_BYTES, Outbox
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
 from tests.lib.sinks import SmallSink
@@ -50,6 +50,8 @@ class Watching:
     def do(self, *lines: str) -> None:
         self.decide(*lines)
         self.core.journal.flush()
+        while self.core.gate.owes_some:
+            self.core.gate.let_some()
 
     def read(self, session: Session, turns: int = 10_000) -> None:
         """The peer reads all there is."""
@@ -179,6 +181,22 @@ def test_who_has_caught_up_costs_nothing_and_holds_nothing(watching: Watching) -
     assert first.number + 100 == watching.hub.last.number
 
 
+def test_an_event_calls_some_of_those_who_watch_and_the_others_in_the_next_passes(watching: Watching) -> None:
+    """Each event that a thousand had waited for made a thousand rows, and as many sends, in one step."""
+    peers = [watching.session() for _ in range(2 * A_PASS + 10)]
+    for session, _ in peers:
+        watching.hub.watch(session, ALL, None)
+    watching.decide("ADD name=a @daily x", "ADD name=b @daily x")
+    assert not any(session.outbox.is_owing for session, _ in peers)
+    watching.core.journal.flush()
+    sent = []
+    while watching.core.gate.owes_some:
+        sent.append(sum(bool(sink.sends) for _, sink in peers))
+        watching.core.gate.let_some()
+    assert sent == [A_PASS, 2 * A_PASS]
+    assert {tuple(names(sink)) for _, sink in peers} == {("a", "b")}
+
+
 def test_each_watcher_sees_what_it_asked_for_and_nothing_else(watching: Watching) -> None:
     """WATCH runs tea: neither the tasks' rows nor another task's runs."""
     watching.do("ADD name=tea @daily x", "ADD name=other @daily x")
@@ -199,6 +217,8 @@ def test_a_watcher_that_passes_over_much_does_so_in_slices(watching: Watching) -
     watching.hub.watch(session, ALL, 1)
     many = 10 * feeds.EVENTS_A_PIECE
     watching.decide("RUN tea", *(f"ADD name=t{number} @daily x" for number in range(many)), "PAUSE tea")
+    assert session.outbox.before_put
+    session.outbox.before_put()
     (source,) = [what for _, what in session.outbox._queue if not isinstance(what, bytes)]
     pieces = [data for data, _ in source]
     assert len(pieces) > many // feeds.EVENTS_A_PIECE

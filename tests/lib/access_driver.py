@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,7 @@ class NoOutbox:
     """Of a connection that nobody reads."""
 
     why_cut: str | None = None
+    before_put: Callable[[], None] | None = None
 
     def cut(self, why: str) -> None:
         self.why_cut = why
