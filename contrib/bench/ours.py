@@ -144,6 +144,7 @@ class Filled:
         self.data = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data"
         with daemon(tree, self.data) as server:
             exchange(server.port, adds(count), 16, 100, hello=HELLO)
+            Client(server.port).do("SAVE")  # a stop has not the time to write very many
 
     @contextlib.contextmanager
     def daemon(self) -> Iterator[Daemon]:

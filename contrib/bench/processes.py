@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ PEERS = ROOT / ".bench"  # where `make bench-peers` puts what is not Debian's
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PATIENCE_S = 600.0
+COMPILED = tempfile.TemporaryDirectory()
 
 
 @contextlib.contextmanager
@@ -31,7 +33,13 @@ def running(
         stdout=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        # As whoever installs it has it: compiled once, and not at each start.
+        env={
+            **os.environ,
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": COMPILED.name,
+            **(env or {}),
+        },
     )
     try:
         yield process
