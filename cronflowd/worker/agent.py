@@ -688,10 +688,11 @@ async def _listen_to_signals(agent: Agent) -> None:
 
 
 async def _reap_adopted() -> None:
-    with trio.open_signal_receiver(signal.SIGCHLD) as signals:
-        async for _ in signals:
-            is_done = False
-            while not is_done:
-                # Every job's end sends the signal too; nobody minds a zombie for a second.
-                await trio.sleep(ADOPTED_PAUSE_S)
-                is_done = reap_adopted()
+    while True:
+        # Every job's end sends the signal too, and to hear it costs as much as to read what a job writes.
+        # So nobody listens for a second after one: nobody minds a zombie for so long.
+        if reap_adopted():
+            with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+                if reap_adopted():  # again: what ended before somebody listened
+                    await anext(aiter(signals))
+        await trio.sleep(ADOPTED_PAUSE_S)

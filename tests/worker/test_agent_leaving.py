@@ -269,3 +269,22 @@ async def test_a_signal_makes_it_leave_with_exit_code_0(spool_dir: Path, number:
         await visitor.say("ACK 7 1")
         with trio.fail_after(PATIENCE_S):
             assert await process.wait() == 0
+
+
+async def test_nobody_hears_of_a_child_that_ends_for_a_while_after_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each job's end woke the worker for a look that it takes once a second, whoever ends meanwhile."""
+    looked = []
+    monkeypatch.setattr(agents, "reap_adopted", lambda: looked.append(is_heard()) is None)
+
+    def is_heard() -> bool:
+        return signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(agents._reap_adopted)
+        await until(is_heard)
+        signal.raise_signal(signal.SIGCHLD)
+        await until(lambda: not is_heard())
+        nursery.cancel_scope.cancel()
+    assert looked == [False, True]  # what ended before somebody listened is found, too

@@ -166,28 +166,29 @@ def _spawn(
 ) -> Child:
     order = job.order
     marks = (f"CRONFLOW_RUN_ID={order.run}".encode(), f"CRONFLOW_ATTEMPT={order.attempt}".encode())
-    with contextlib.ExitStack() as stack, contextlib.ExitStack() as kept:
-
-        def pipe() -> tuple[int, int]:
-            ours, its = os.pipe()
-            kept.callback(os.close, ours)
-            stack.callback(os.close, its)
-            os.set_blocking(ours, False)
-            return ours, its
-
-        (stdout, out), (stderr, err) = pipe(), pipe()
+    ours, its = list[int](), list[int]()
+    try:
+        for _ in range(2):
+            reads, writes = os.pipe()
+            ours.append(reads)
+            its.append(writes)
+            os.set_blocking(reads, False)
+        stdin = _nothing()
         if data:
             # Not a pipe: nobody has to stand by until the job has read it.
             stdin = os.memfd_create("input")
-            stack.callback(os.close, stdin)
+            its.append(stdin)
             os.pwrite(stdin, data, 0)
-        else:
-            stdin = _nothing()
-        pid = _start(order, argv, environ, (stdin, out, err), pass_fds)
+        pid = _start(order, argv, environ, (stdin, its[0], its[1]), pass_fds)
         _own.add(pid)
-        pidfd = _watch(pid)
-        kept.pop_all()
-    return Child(pid, pidfd, {stdout: 1, stderr: 2}, job.output, marks)
+        return Child(pid, _watch(pid), {ours[0]: 1, ours[1]: 2}, job.output, marks)
+    except BaseException:
+        for fd in ours:
+            os.close(fd)
+        raise
+    finally:
+        for fd in its:
+            os.close(fd)
 
 
 @functools.cache
