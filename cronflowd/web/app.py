@@ -22,6 +22,7 @@ from . import (
     monitoring,
     older,
     openapi,
+    people,
     worker_door,
     workers,
 )
@@ -32,7 +33,8 @@ from .mails import Postman
 
 HANDLERS: list[Any] = [
     health.healthz, health.readyz, auth.ROUTES, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR,
-    workers.WORKERS, *monitoring.MONITORING, events.EVENTS, worker_door.agents, *openapi.DOCS, *older.OLDER,
+    workers.WORKERS, people.PEOPLE, *monitoring.MONITORING, events.EVENTS, worker_door.agents, *openapi.DOCS,
+    *older.OLDER,
 ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from .inspector import Preview, PreviewBody, look_ahead
 from .jobs import Number, change_job, list_rows, make_job, read_job, read_jobs, to_occurrences
 from .line import Caller, Daemon, Unreachable
 from .monitoring import Health, read_health
+from .older_auth import SIGN_IN
 from .rest import ToDaemon, Who, daemon_of, json_only, line, ref_of
 from .workers import Worker, read_workers
 
@@ -32,7 +33,7 @@ CHUNK = 100
 PREFIX = "/older"
 # What is meant for these, and not for a page of the same path.
 _RENAMED = re.compile(
-    "GET /(?:jobs|agents)|POST /(?:jobs|agents|agents/heartbeat)|(?:PATCH|PUT|DELETE) /jobs/[^/]+"
+    "GET /(?:jobs|agents)|POST /(?:jobs|agents|agents/heartbeat|login|users)|(?:PATCH|PUT|DELETE) /jobs/[^/]+"
 )
 _OURS = b"x-live"  # a page of ours that looks for what is new of itself
 _PAUSED = {"paused": False, "inactive": False, "disabled": False, "stopped": False}
@@ -244,8 +245,8 @@ def _routes(path: str, handlers: list[Any]) -> Router:
     )
 
 
-_JOBS = [list_jobs, create_job, get_job, patch_job, put_job, delete_job]
+_BOTH = [*SIGN_IN, list_jobs, create_job, get_job, patch_job, put_job, delete_job]
 OLDER = [
-    _routes("/api", [*_JOBS, list_runs, preview, inspect_job, health]),
-    _routes(PREFIX, [*_JOBS, list_agents, register_agent, heartbeat]),
+    _routes("/api", [*_BOTH, list_runs, preview, inspect_job, health]),
+    _routes(PREFIX, [*_BOTH, list_agents, register_agent, heartbeat]),
 ]

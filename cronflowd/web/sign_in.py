@@ -15,7 +15,7 @@ from attrs import frozen
 from litestar import Request
 
 from ..base.errors import Refusal
-from ..base.names import check_mail_address
+from ..base.names import check_account_name, check_mail_address
 from ..base.text import format_option
 from ..host.clock import wall_now
 from ..host.config import WebSettings
@@ -50,16 +50,32 @@ class Credentials(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Registration(msgspec.Struct, forbid_unknown_fields=True):
-    email: Text
+    """`username` is what the account is called; without it, it is made of the other names."""
+
     password: Text
+    email: Text = ""
+    username: Text = ""
     name: Annotated[str, msgspec.Meta(max_length=200)] = ""  # for people
+
+
+class Person(msgspec.Struct, rename="camel"):
+    """An account, as people are shown it."""
+
+    id: str  # what it is called
+    name: str  # its owner's own
+    email: str | None
+    role: str
+    disabled: bool
+    created_at: str | None
+    last_seen_at: str | None
+    uid: int | None
 
 
 @frozen
 class Entered:
     """Somebody has come in."""
 
-    user: dict[str, Any]
+    user: Person
     who: i.SignedIn
     refresh_word: str
 
@@ -105,7 +121,7 @@ async def register(request: AnyRequest, new: Registration) -> Entered:
     if name is None and request.app.state.settings.allow_registration:
         name = await _make(request, new, "role=user")
         if name is None:
-            raise Refused(409, "exists", "there is an account with this mail address already", "email")
+            raise Refused(409, "exists", "there is such an account already")
     if name is None:
         raise Refused(
             403, "denied", "nobody registers here; an admin adds accounts: USER ADD NAME email=ADDRESS"
@@ -126,13 +142,23 @@ async def may_be_first(request: AnyRequest) -> bool:
 
 
 def _check(new: Registration) -> None:
+    field = "email"
     try:
-        check_mail_address(new.email)
+        if new.email or not new.username:
+            check_mail_address(new.email)
+        field = "username"
+        if new.username:
+            check_account_name(new.username)
     except Refusal as refusal:
-        raise Refused(400, refusal.code, refusal.message, "email") from None
+        raise Refused(400, refusal.code, refusal.message, field) from None
     if not new.name.isprintable():
         raise Refused(400, "bad-option", "a name is one line", "name")
-    if new.password.split() != [new.password]:
+    check_word(new.password)
+
+
+def check_word(password: str) -> None:
+    """Raises Refused where a line would mean something else with it."""
+    if password.split() != [password] or not password.isprintable():
         raise Refused(400, "bad-option", "a password is one word, without blanks", "password")
 
 
@@ -140,9 +166,11 @@ async def _make(request: AnyRequest, new: Registration, kind: str) -> str | None
     """The account's name; None where it is not the first, or has another one's mail address."""
     daemon: Daemon = request.app.state.daemon
     options = [format_option("desc", new.name)] if new.name else []
-    options += [format_option("email", new.email), format_option("password", new.password)]
-    base = account_name(new.name) or account_name(new.email.partition("@")[0]) or "user"
-    for name in (base, *(f"{base[:60]}-{number}" for number in range(2, MAX_TRIES))):
+    options += [format_option("email", new.email)] if new.email else []
+    options += [format_option("password", new.password)]
+    base = new.username or account_name(new.name) or account_name(new.email.partition("@")[0]) or "user"
+    others = [] if new.username else [f"{base[:60]}-{number}" for number in range(2, MAX_TRIES)]
+    for name in [base, *others]:
         try:
             await daemon.ask(f"USER ADD {name} {kind} {' '.join(options)}")
         except Refusal as refusal:
@@ -163,13 +191,11 @@ def account_name(text: str) -> str:
     return re.sub("[^a-z0-9_-]+", ".", plain).strip(".-")[:64]
 
 
-def person(row: Row) -> dict[str, Any]:
-    """An account, as people are shown it."""
-    return {
-        "id": row["name"], "name": row["desc"] or row["name"], "email": row["email"], "role": row["role"],
-        "disabled": row["disabled"] == "yes", "createdAt": row["created"], "lastSeenAt": row["last_seen"],
-        "uid": row["uid"],
-    }  # fmt: skip
+def person(row: Row) -> Person:
+    return Person(
+        row["name"], row["desc"] or row["name"], row["email"], row["role"], row["disabled"] == "yes",
+        row["created"], row["last_seen"], row["uid"],
+    )  # fmt: skip
 
 
 async def renew(request: AnyRequest, shown: str) -> Entered:
@@ -208,7 +234,7 @@ def _as_sign_in(refusal: Refusal) -> Refused:
     )
 
 
-async def whoami(request: AnyRequest) -> dict[str, Any]:
+async def whoami(request: AnyRequest) -> Person:
     """The account of whoever asks, and the role that he has here: a token's may be less."""
     daemon: Daemon = request.app.state.daemon
     found = (await daemon.ask("WHOAMI", await i.caller_of(request))).status
@@ -230,8 +256,7 @@ async def set_anew(request: AnyRequest, token: str, password: str) -> None:
     _limit(request)
     if token.split() != [token]:
         raise Refused(403, "denied", "the word is not the right one, was used, or has expired", "token")
-    if password.split() != [password]:
-        raise Refused(400, "bad-option", "a password is one word, without blanks", "password")
+    check_word(password)
     try:
         await request.app.state.daemon.ask(f"USER RESET {token} {password}", nobody(i.address_of(request)))
     except Refusal as refusal:

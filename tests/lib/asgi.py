@@ -251,12 +251,14 @@ async def a_door(
 ) -> AsyncIterator[tuple[Any, InMemory]]:
     """The application in front of a whole daemon in memory."""
     settings = WebSettings(data=data, **told)
-    async with a_world(data, daemon or {}) as world, trio.open_nursery() as nursery:
+    async with a_world(data, daemon or {}) as world:
         line = InMemory(world, settings)
         app = make_app(settings, line)
-        nursery.start_soon(app.state.postman.run)
         try:
-            yield app, line
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(app.state.postman.run)
+                yield app, line
+                nursery.cancel_scope.cancel()
         finally:
-            await line.close_idle(0)
-            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await line.close_idle(0)

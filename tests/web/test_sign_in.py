@@ -410,7 +410,7 @@ def box() -> Box:
     return Box()
 
 
-def _link(box: Box) -> tuple[str, str]:
+def link_of(box: Box) -> tuple[str, str]:
     """How browsers reach us as the last mail says, and its token."""
     match = re.search(r"^(\S+)/reset\?token=(\S+)\r?$", box.mails[-1][1].get_content(), re.MULTILINE)
     assert match
@@ -430,7 +430,7 @@ async def test_a_forgotten_password_is_replaced_by_mail(
             await until(lambda: box.mails)
             envelope, message = box.mails[0]
             assert (envelope.rcpt_tos, message["To"]) == (["Ann@example.com"], "Ann@example.com")
-            where, token = _link(box)
+            where, token = link_of(box)
             assert where == "http://127.0.0.1:3000"
             browser, new = Browser(app), {"token": token, "password": "another-horse"}
             short = await browser.post("/api/v1/auth/reset", new | {"password": "short"})
