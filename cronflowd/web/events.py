@@ -25,9 +25,10 @@ from msgspec.json import encode
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .executions import LEVEL_OF, LogLine, newest_attempt, to_lines
+from .executions import newest_attempt
 from .identity import AnyRequest
 from .line import GATEWAY, Caller, Daemon, Row, Unreachable
+from .outcomes import LEVEL_OF, LogLine, to_lines
 from .rest import ERRORS, Success, ToDaemon, Who, line, ref_of, routes, run_of
 
 log = logging.getLogger("cronflowd.web.events")
