@@ -23,9 +23,13 @@ MAY_IMPORT = {
     "net": "base tasks engine host",
     "worker": "base tasks host net",
     "web": "base host net",
+    "client": "base host web",
     "daemon": "base schedules tasks engine host journal ask net",
     "cli": "base schedules tasks engine host journal ask net worker web daemon",
 }
+
+# What other programs import says in its own file what that is.
+IMPORTED_BY_OTHERS = frozenset({"client"})
 
 # These are plain functions of their arguments: nothing in them may wait.
 NEVER_WAITS = frozenset("base schedules tasks engine ask journal".split())
@@ -180,7 +184,7 @@ def test_a_folder_tells_what_it_is_for(folder: str) -> None:
     page = ast.get_docstring(tree) or ""
     files = [path.stem for path in FILES[folder].parent.glob("*.py") if path.stem != "__init__"]
     assert [name for name in files if f"`{name}`" not in page] == []
-    assert len(tree.body) == 1
+    assert len(tree.body) == 1 or folder in IMPORTED_BY_OTHERS
 
 
 def test_imports_are_found_wherever_they_stand() -> None:

@@ -68,7 +68,10 @@ def failure(
 
 
 def on_refusal(_: Request[Any, Any, Any], error: Refusal) -> Response[dict[str, Any]]:
-    return failure(status_of(error.code), error.code, error.message)
+    field = getattr(error, "field", None)
+    # What was asked for by its address is there; what the body speaks of is not.
+    status = 422 if field and error.code == "not-found" else status_of(error.code)
+    return failure(status, error.code, error.message, field)
 
 
 def on_refused(_: Request[Any, Any, Any], error: Refused) -> Response[dict[str, Any]]:

@@ -25,9 +25,10 @@ from msgspec.json import encode
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .executions import LEVEL_OF, LogLine, newest_attempt, to_lines
+from .executions import newest_attempt
 from .identity import AnyRequest
 from .line import GATEWAY, Caller, Daemon, Row, Unreachable
+from .outcomes import LEVEL_OF, LogLine, to_lines
 from .rest import ERRORS, Success, ToDaemon, Who, line, ref_of, routes, run_of
 
 log = logging.getLogger("cronflowd.web.events")
@@ -90,6 +91,7 @@ class Feed:
         self._daemon = daemon
         self.kept: deque[Event] = deque(maxlen=KEPT)
         self.readers: set[Reader] = set()
+        self._checked: dict[Caller, float] = {}  # when each was last found to be let in
         self._after = ""  # what is kept begins right after this one; empty = it is not known
         self._begun: trio.Event | None = None  # set: WATCH is answered, and nothing is missed from here on
 
@@ -109,6 +111,20 @@ class Feed:
         if not begun.is_set():
             self.readers.discard(reader)
             raise Unreachable("it does not say what happens")
+
+    async def check(self, caller: Caller, is_new: bool = False) -> None:
+        """Raises Refusal where he may look no longer; later on it is asked once for all that he has open."""
+        now = trio.current_time()
+        if not is_new and now - self._checked.get(caller, now - BEAT_S) < BEAT_S / 2:
+            return
+        if len(self._checked) >= MAX_READERS:
+            self._checked.clear()
+        self._checked[caller] = now
+        try:
+            await self._daemon.ask("WHOAMI", caller)
+        except BaseException:
+            self._checked.pop(caller, None)
+            raise
 
     def since(self, seq: str) -> list[Event] | None:
         """What came after that event; None where it is not known here."""
@@ -159,16 +175,17 @@ async def read(
             async for piece in _catch_up(feed, daemon, caller, reader, since):
                 yield piece
         while not reader.is_cut:
-            await reader.wait(check_at - trio.current_time())
+            if not reader.events:
+                await reader.wait(check_at - trio.current_time())
             if reader.events:
                 yield _take(reader)
                 await trio.sleep(len(feed.readers) / PIECES_PER_S)
             if trio.current_time() >= check_at:
-                await daemon.ask("WHOAMI", caller)  # who was let in may have been sent away
+                await feed.check(caller)
                 check_at = trio.current_time() + BEAT_S
                 yield BEAT
-    except (Refusal, Unreachable, trio.TooSlowError):
-        return  # it comes again, and is told then
+    except (Refusal, Unreachable, trio.TooSlowError) as error:
+        log.info("a reader is sent away: %s", error)  # it comes again, and is told then
     finally:
         feed.readers.discard(reader)
 
@@ -229,13 +246,13 @@ async def events(
     last: Since = None,
 ) -> Stream:
     """Server-sent events, each a row of WATCH as JSON. `Last-Event-ID` goes on behind that event."""
-    await daemon.ask("WHOAMI", caller)
+    feed: Feed = request.app.state.feed
+    await feed.check(caller, is_new=True)
     job = None
     if job_id:
         job = (await daemon.ask(line("GET", ref_of(job_id)), caller)).pairs["id"]
     if last is not None and not re.fullmatch("[0-9]{1,18}([.][0-9]{1,9})?", last):
         raise Refused(400, "bad-option", "it is the id of no event", "Last-Event-ID")
-    feed: Feed = request.app.state.feed
     reader = Reader(job)
     await feed.join(reader, last)
     return Stream(read(feed, daemon, caller, reader, last), media_type=KIND, headers=HEADERS)

@@ -20,7 +20,6 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
-from .envelope import Refused, status_of
 from .line import Row
 
 MASK = "***"  # what GET shows of a secret; sent back, it leaves the secret as it is
@@ -34,6 +33,14 @@ Count = Annotated[int, Meta(ge=0, le=MAX_RETRIES)]
 Millis = Annotated[int, Meta(ge=0, le=30 * 86_400_000)]
 Text = str | None | UnsetType
 Ref = Annotated[int, Meta(ge=1)] | str
+
+
+class Wrong(Refusal):
+    """A refusal, with the field of the request that it is about, if that is known."""
+
+    def __init__(self, code: str, message: str, field: str | None) -> None:
+        super().__init__(code, message)
+        self.field = field
 
 
 class RetryPolicy(Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
@@ -150,7 +157,7 @@ class Words(dict[str, Any]):
 def to_words(body: JobBody, old: Job | None = None) -> Words:
     """What is said of a job, as option words, and `schedule`, `command` and `jobName` among them.
 
-    `old` is the job as it was, of which only some is changed. Raises Refused naming the field.
+    `old` is the job as it was, of which only some is changed. Raises Wrong.
     """
     words = Words()
     for field, key, make in _PLAIN:
@@ -158,7 +165,7 @@ def to_words(body: JobBody, old: Job | None = None) -> Words:
         if value is UNSET or (old and value == getattr(old, field)):
             continue
         if isinstance(value, list) and any(not each or "," in str(each) for each in value):
-            raise Refused(400, "bad-option", "one of them is empty, or several in one", field)
+            raise Wrong("bad-option", "one of them is empty, or several in one", field)
         words.say(key, "" if value is None else make(value), _camel(field))
     _say_name(words, body, old)
     _say_retry(words, body, old)
@@ -205,7 +212,7 @@ def _say_name(words: Words, body: JobBody, old: Job | None) -> None:
     if old:
         for field, known in (("id", (old.id, str(old.id), old.job_name)), ("job_name", (old.job_name,))):
             if (value := getattr(body, field)) is not UNSET and value not in known:
-                raise Refused(400, "bad-option", "that is for ever; name can be changed", _camel(field))
+                raise Wrong("bad-option", "that is for ever; name can be changed", _camel(field))
     elif isinstance(body.id, int) or (isinstance(body.id, str) and body.id.isdecimal()):
         words.say("id", int(body.id), "id")
     own = body.id if isinstance(body.id, str) and _NAME.fullmatch(body.id) else body.job_name
@@ -215,7 +222,7 @@ def _say_name(words: Words, body: JobBody, old: Job | None) -> None:
         return
     name = (body.name or "").strip()
     if body.name is not None and not name:
-        raise Refused(400, "bad-option", "a name is not empty", "name")
+        raise Wrong("bad-option", "a name is not empty", "name")
     is_name = "jobName" not in words and _NAME.fullmatch(name)
     words.say("title", "" if is_name else name, "name")
     if is_name or ("jobName" not in words and name and not old):
@@ -245,10 +252,10 @@ def _say_retry(words: Words, body: JobBody, old: Job | None) -> None:
         return
     said = policy.max_retries
     if isinstance(said, int) and isinstance(most, int) and said != most:
-        raise Refused(400, "bad-option", f"retryPolicy.maxRetries says {said}", "maxRetries")
+        raise Wrong("bad-option", f"retryPolicy.maxRetries says {said}", "maxRetries")
     times = said if isinstance(said, int) else most if isinstance(most, int) else 3
     if policy.type == "NONE" and isinstance(said, int) and said:
-        raise Refused(400, "bad-option", "NONE retries nothing", "retryPolicy.maxRetries")
+        raise Wrong("bad-option", "NONE retries nothing", "retryPolicy.maxRetries")
     words.say("retry", _retry_text(policy, times), "retryPolicy")
 
 
@@ -304,17 +311,17 @@ def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
         _say_payload(words, kind, body.payload, old)
     if "command" not in words and (is_new_type or not old):
         field = "command" if kind in ("shell", "echo", "sleep", "calculate") else "payload"
-        raise Refused(400, "syntax", f"what is a job of type {kind} to do?", field)
+        raise Wrong("syntax", f"what is a job of type {kind} to do?", field)
 
 
 def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | None) -> None:
     for field in payload:
         if field not in (*_PAYLOADS[kind], "timeout"):
-            raise Refused(400, "bad-option", f'a payload of type {kind} has no "{field}"', f"payload.{field}")
+            raise Wrong("bad-option", f'a payload of type {kind} has no "{field}"', f"payload.{field}")
     given = {field: value for field, value in payload.items() if value is not None}
     command = _command_of(kind, given)
     if command is not None and words.get("command", command) != command:
-        raise Refused(400, "bad-option", "command and payload say different things", "command")
+        raise Wrong("bad-option", "command and payload say different things", "command")
     if command is not None:
         words.say("command", command, f"payload.{_PAYLOADS[kind][0]}")
     for key in _OF_PAYLOAD:
@@ -331,7 +338,7 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
     if "timeout" in given and "timeout" not in words:
         timeout = given["timeout"]
         if type(timeout) is not int or not 0 <= timeout <= 30 * 86_400_000:
-            raise Refused(400, "bad-option", "not a number of milliseconds", "payload.timeout")
+            raise Wrong("bad-option", "not a number of milliseconds", "payload.timeout")
         words.say("timeout", _duration(timeout) if timeout else "none", "payload.timeout")
 
 
@@ -352,7 +359,7 @@ def _say_text(words: Words, field: str, given: Mapping[str, Any], old: Job | Non
 def _text(given: Mapping[str, Any], field: str) -> str:
     value = given[field]
     if type(value) not in (str, int, float):
-        raise Refused(400, "bad-option", "not a text", f"payload.{field}")
+        raise Wrong("bad-option", "not a text", f"payload.{field}")
     return str(value)
 
 
@@ -364,16 +371,16 @@ def _command_of(kind: str, given: Mapping[str, Any]) -> str | None:
     if kind == "http":
         method = _text(given, "method") if "method" in given else "GET"
         if not method or set(" \t") & {*method}:
-            raise Refused(400, "syntax", f'"{method[:40]}" is no method', "payload.method")
+            raise Wrong("syntax", f'"{method[:40]}" is no method', "payload.method")
         return f"{method} {_text(given, 'url')}"
     if kind == "email" and isinstance(given["to"], list):
         if not all(isinstance(each, str) for each in given["to"]):
-            raise Refused(400, "bad-option", "not addresses", "payload.to")
+            raise Wrong("bad-option", "not addresses", "payload.to")
         return ", ".join(given["to"])
     if kind == "script" and "args" in given:
         args = given["args"]
         if not isinstance(args, list) or not all(isinstance(each, str | int | float) for each in args):
-            raise Refused(400, "bad-option", "not a list of texts", "payload.args")
+            raise Wrong("bad-option", "not a list of texts", "payload.args")
         return shlex.join([_text(given, "command"), *map(str, args)])
     return _text(given, main)
 
@@ -398,15 +405,15 @@ def _say_pairs(words: Words, field: str, prefix: str, given: Mapping[str, Any], 
     before: dict[str, str] = old.payload.get(field, {}) if old else {}
     pairs = given.get(field, {})
     if not isinstance(pairs, dict):
-        raise Refused(400, "bad-option", "not an object", f"payload.{field}")
+        raise Wrong("bad-option", "not an object", f"payload.{field}")
     if field == "headers":
         for name in before.keys() - pairs.keys():
             words.say(f"{prefix}{name}", "", "payload.headers")
     for name, value in pairs.items():
         if type(value) not in (str, int, float):
-            raise Refused(400, "bad-option", "not a text", f"payload.{field}.{name}")
+            raise Wrong("bad-option", "not a text", f"payload.{field}.{name}")
         if re.search(r'[\s"=]', name) or not name:
-            raise Refused(400, "bad-option", f'"{name[:80]}" is no name', f"payload.{field}")
+            raise Wrong("bad-option", f'"{name[:80]}" is no name', f"payload.{field}")
         if value != MASK or before.get(name) != MASK:
             words.say(f"{prefix}{name}", str(value), f"payload.{field}.{name}")
 
@@ -425,12 +432,12 @@ def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
     texts = {f"@at {text}" if field == "scheduled_at" else text for field, text in said.items()}
     kind = body.schedule_type if body.schedule_type is not UNSET else None
     if len(texts) > 1:
-        raise Refused(400, "bad-option", "that is said twice, and not the same", _camel(list(said)[-1]))
+        raise Wrong("bad-option", "that is said twice, and not the same", _camel(list(said)[-1]))
     if texts:
         (text,), field = texts, next(iter(said))
         is_once = field == "scheduled_at" or text.startswith("@at")
         if kind == "immediate" or (kind and (kind == "scheduled") != is_once):
-            raise Refused(400, "bad-option", f"{_camel(field)} is not for {kind}", "scheduleType")
+            raise Wrong("bad-option", f"{_camel(field)} is not for {kind}", "scheduleType")
         words.say("schedule", text, _camel(field))
     elif kind == "immediate" and not old:
         words.say("now", True, "scheduleType")
@@ -439,9 +446,9 @@ def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
             words.say("schedule", "@after", "dependencies")
             return
         field = "scheduledAt" if kind == "scheduled" else "cronExpression"
-        raise Refused(400, "bad-schedule", f"no {field}: when is it to run?", field)
+        raise Wrong("bad-schedule", f"no {field}: when is it to run?", field)
     elif kind not in (None, old.schedule_type):
-        raise Refused(400, "bad-schedule", f"{old.schedule_type} it was; {kind} when?", "scheduleType")
+        raise Wrong("bad-schedule", f"{old.schedule_type} it was; {kind} when?", "scheduleType")
 
 
 # --- refusals ---------------------------------------------------------------------------------------
@@ -453,15 +460,13 @@ _BY_CODE = {
 }  # fmt: skip
 
 
-def about(refusal: Refusal, words: Words) -> Refused:
+def about(refusal: Refusal, words: Words) -> Wrong:
     """A refusal of what these words were for, with the field that it is about."""
     match = _KEY.match(refusal.message)
-    keys: Iterable[str] = (match[1], *_BY_CODE.get(refusal.code, ())) if match else ()
+    keys: Iterable[str] = [match[1]] if match else []
     keys = [*keys, *_BY_CODE.get(refusal.code, ())]
     field = next((words.fields[key] for key in keys if key in words.fields), None)
-    # What was asked for by its address is there; what the body speaks of is not.
-    status = 422 if field and refusal.code == "not-found" else status_of(refusal.code)
-    return Refused(status, refusal.code, refusal.message, field)
+    return Wrong(refusal.code, refusal.message, field)
 
 
 # --- to JSON ----------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ from msgspec.json import encode
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .executions import LEVELS, Execution, Level, LogLine, find, newest_attempt, to_lines
+from .executions import find, newest_attempt
 from .fields import Job, JobBody, Words, about, to_job, to_words
 from .line import Caller, Daemon, Row
+from .outcomes import LEVELS, Execution, Level, LogLine, to_lines
 from .rest import (
     ERRORS,
     KEY_HEADER,

@@ -11,9 +11,10 @@ from msgspec import Struct
 
 from ..host.secrets import is_loopback
 from .envelope import Refused
-from .executions import Execution, find
+from .executions import find
 from .identity import AnyRequest, address_of, caller_of
 from .line import GATEWAY, Caller, Daemon, Row, Unreachable
+from .outcomes import Execution
 from .rest import ERRORS, Success, ToDaemon, Who, line, routes
 
 UPCOMING = 10

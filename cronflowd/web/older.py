@@ -17,7 +17,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from ..base.errors import Refusal
 from .envelope import Refused, on_fault, on_http, on_refusal, on_refused, on_unreachable
-from .executions import Execution, find
+from .executions import find
 from .fields import Job, JobBody
 from .identity import AnyRequest, caller_of
 from .inspector import Preview, PreviewBody, look_ahead
@@ -25,6 +25,7 @@ from .jobs import Number, change_job, list_rows, make_job, read_job, read_jobs, 
 from .line import Caller, Daemon, Unreachable
 from .monitoring import Health, read_health
 from .older_auth import SIGN_IN
+from .outcomes import Execution
 from .rest import ToDaemon, Who, daemon_of, json_only, line, ref_of
 from .workers import Worker, read_workers
 

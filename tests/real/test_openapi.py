@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 from typing import Any
 
@@ -11,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.real.running import Daemon, StartDaemon
-from tests.real.test_gateway import get
 
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -23,6 +24,13 @@ ENDLESS = "/api/v1/events"  # an answer that does not end is read by tests/web/t
 # What makes a body a job's, and what may stand beside it whatever it says.
 WHOLE: dict[str, Any] = {"type": "shell", "command": "true", "cronExpression": "0 3 * * *"}
 FREE = {"name", "description", "tags", "metadata", "priority", "timeout", "enabled"}
+
+
+def get(daemon: Daemon, path: str) -> tuple[int, str]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", daemon.http_port, timeout=20)) as door:
+        door.request("GET", path)
+        answer = door.getresponse()
+        return answer.status, answer.read().decode()
 
 
 def token_of(daemon: Daemon) -> str:

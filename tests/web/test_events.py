@@ -54,8 +54,17 @@ async def listening(browser: Browser, where: str = "/events", **headers: str) ->
         yield Listening(parts)
 
 
-def test_everybody_is_told_everything_by_one_watch(tmp_path: Path) -> None:
+def test_everybody_is_told_everything_by_one_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many look, the daemon has one connection for it, and each event is made once."""
+    made: list[events.Event] = []
+
+    def make(row: dict[str, Any]) -> events.Event:
+        made.append(to_event(row))
+        return made[-1]
+
+    to_event = events.to_event
+    monkeypatch.setattr(events, "to_event", make)
+    monkeypatch.setattr(events, "BEAT_S", 1000.0)
 
     async def look() -> None:
         async with (
@@ -65,11 +74,12 @@ def test_everybody_is_told_everything_by_one_watch(tmp_path: Path) -> None:
             listening(browser) as three,
         ):
             before = daemon.dialled
-            for line in LINES:
-                await daemon.say(line)
+            names = [f"t{n}" for n in range(3 * events.MOST_AT_ONCE)]
+            await daemon.ask_all([f"ADD name={name} @daily x" for name in names])
             for each in (one, two, three):
-                assert await each.names(3) == ["t0", "t1", "t2"]
-            assert one.ids == two.ids == three.ids and len(set(one.ids)) == 3
+                assert await each.names(len(names)) == names
+            assert one.ids == two.ids == three.ids
+            assert len(made) == len(set(one.ids)) == len(names)
             assert daemon.dialled <= before + 1
 
     trio.run(look)

@@ -1,0 +1,164 @@
+"""The calls, each under the name that Python has for it and the one that JavaScript has.
+
+A job is a dictionary with the fields of the HTTP door (`/docs` tells them); so is a run. What is refused
+raises CronflowError; where nobody answers, it is an OSError.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Any, Self
+
+import trio
+
+from ..host.setting import parse_server
+from ..host.tls import client_context
+from .doors import HttpDoor, LineDoor
+from .over_http import OverHttp
+from .over_lines import OverLines
+
+Json = dict[str, Any]
+
+
+class Client:
+    """Speaks to one server, from one thread at a time.
+
+    `where` is `http://HOST:PORT` or `https://…`, or the control port, `HOST:PORT` or `unix:PATH`.
+    """
+
+    def __init__(
+        self, where: str, token: str | None = None, *, tls: ssl.SSLContext | bool | None = None
+    ) -> None:
+        """`token`: one of TOKEN ADD. `tls`: True, or a context, for a control port that speaks it."""
+        context = client_context(None, None, None) if tls is True else tls or None
+        if where.startswith(("http://", "https://")):
+            self._calls: OverHttp | OverLines = OverHttp(HttpDoor(where, token, context))
+        else:
+            self._calls = OverLines(LineDoor(parse_server(where), token, context))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection; the next call begins another."""
+        self._calls.door.close()
+
+    # --- jobs ---
+
+    def create_job(self, job: Json, *, key: str | None = None) -> Json:
+        """Makes a job. With a `key`, asking again makes no second one, however the first answer was lost."""
+        return self._calls.create_job(job, key)
+
+    def get_job(self, ref: int | str) -> Json:
+        """A job, by id or name."""
+        return self._calls.get_job(str(ref))
+
+    def list_jobs(self, *, page: int = 1, limit: int = 100, **asked: str) -> list[Json]:
+        """A page of jobs: status=, type=, tag=, search=, sort=."""
+        return self._calls.list_jobs(page, limit, asked)
+
+    def update_job(self, ref: int | str, changes: Json) -> Json:
+        """Changes what is named."""
+        return self._calls.update_job(str(ref), changes)
+
+    def delete_job(self, ref: int | str) -> Json:
+        """Removes a job; its history stays."""
+        return self._calls.delete_job(str(ref))
+
+    def pause_job(self, ref: int | str, *, until: str | None = None, why: str | None = None) -> Json:
+        """It starts nothing until it is resumed, or until then."""
+        return self._calls.pause_job(str(ref), until, why)
+
+    def resume_job(self, ref: int | str) -> Json:
+        """The opposite."""
+        return self._calls.resume_job(str(ref))
+
+    def get_job_status(self, ref: int | str) -> Json:
+        """How a job is: status, nextRunAt, lastRun, and the runs that have not ended."""
+        job = self.get_job(ref)
+        runs = self.get_executions(job["id"], state="queued,sent,running")
+        keys = ("id", "name", "status", "state", "nextRunAt", "lastRun")
+        return {key: job[key] for key in keys} | {"running": runs}
+
+    # --- runs ---
+
+    def execute_job_now(self, ref: int | str, args: Json | None = None) -> Json:
+        """Runs a job now, whatever its schedule; the job finds each argument as CRONFLOW_ARG_NAME."""
+        return self._calls.execute_job_now(str(ref), args or {})
+
+    def cancel_execution(self, run: int) -> Json:
+        """Ends a run."""
+        return self._calls.cancel_execution(run)
+
+    def get_executions(
+        self, ref: int | str | None = None, *, state: str | None = None, limit: int = 100
+    ) -> list[Json]:
+        """What ran, newest first; of one job, or of all."""
+        return self._calls.get_executions(None if ref is None else str(ref), state, limit)
+
+    def get_execution(self, run: int) -> Json:
+        """One run, as it is now."""
+        return self._calls.get_execution(run)
+
+    def get_log(self, run: int) -> list[Json]:
+        """The lines that a run wrote: `level` and `text`."""
+        return self._calls.get_log(run)
+
+    # --- the rest ---
+
+    def preview_schedule(self, cron: str, *, timezone: str | None = None, count: int = 5) -> list[Json]:
+        """When a schedule would come: `local`, `utc` and `remark` of each moment."""
+        return self._calls.preview_schedule(cron, timezone, count)
+
+    def get_system_status(self) -> Json:
+        """The jobs by state, the last 24 hours, the workers, and what comes next."""
+        return self._calls.get_system_status()
+
+    createJob, getJob, listJobs, updateJob, deleteJob = (  # noqa: N815  # as JavaScript has them
+        create_job, get_job, list_jobs, update_job, delete_job,
+    )  # fmt: skip
+    pauseJob, resumeJob, getJobStatus, executeJobNow = (  # noqa: N815
+        pause_job, resume_job, get_job_status, execute_job_now,
+    )  # fmt: skip
+    cancelExecution, getExecutions, getExecution, getLog = (  # noqa: N815
+        cancel_execution, get_executions, get_execution, get_log,
+    )  # fmt: skip
+    previewSchedule, getSystemStatus = preview_schedule, get_system_status  # noqa: N815
+
+
+class AsyncClient:
+    """The same for trio: each call of Client may be awaited here, under the same names.
+
+    A call that is cancelled may still be carried out; the connection is given up then.
+    """
+
+    def __init__(
+        self, where: str, token: str | None = None, *, tls: ssl.SSLContext | bool | None = None
+    ) -> None:
+        self._client = Client(where, token, tls=tls)
+        self._one = trio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._client.close()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._client, name)
+
+        async def wait(*args: Any, **options: Any) -> Any:
+            async with self._one:
+                try:
+                    return await trio.to_thread.run_sync(
+                        lambda: call(*args, **options), abandon_on_cancel=True
+                    )
+                except trio.Cancelled:
+                    self._client.close()
+                    raise
+
+        return wait

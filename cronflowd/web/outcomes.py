@@ -1,0 +1,68 @@
+"""Runs, and what they wrote, as JSON has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from .line import Row
+
+Level = Literal["info", "error", "system"]
+LEVELS: dict[str, int] = {"system": 0, "info": 1, "error": 2}
+LEVEL_OF = {fd: level for level, fd in LEVELS.items()}
+
+
+class Execution(Struct, rename="camel"):
+    """One attempt; a moment that was skipped or missed has none, and no id."""
+
+    id: int | None
+    job_id: int
+    job_name: str
+    attempt: int | None
+    state: str
+    due_at: str
+    started_at: str | None
+    ended_at: str | None
+    duration_ms: int | None
+    worker: str | None
+    exit_code: int | None
+    why: str | None
+
+
+class LogLine(Struct):
+    """What a run wrote: `info` to standard output, `error` to standard error; `system` are our remarks."""
+
+    level: Level
+    text: str
+
+
+def to_execution(row: Row) -> Execution:
+    started, ended = row["started"], row["ended"]
+    took_ms = None
+    if started and ended:
+        took = datetime.fromisoformat(ended) - datetime.fromisoformat(started)
+        took_ms = round(took.total_seconds() * 1000)
+    return Execution(
+        row["run"], row["id"], row["jobName"], row["attempt"], row["state"], row["due"], started, ended,
+        took_ms, row["worker"], row["exit"], row.get("why"),
+    )  # fmt: skip
+
+
+def to_lines(rows: Iterable[Row]) -> list[LogLine]:
+    """Whole lines, each put together from its rows."""
+    lines: list[LogLine] = []
+    open_at: dict[int, int] = {}  # of each fd, the line that goes on
+    for row in rows:
+        fd, text = row["fd"], row["text"]
+        if fd in open_at:
+            lines[open_at[fd]].text += text
+        else:
+            lines.append(LogLine(LEVEL_OF[fd], text))  # type: ignore[arg-type]
+        if row.get("end") == "no-newline":
+            open_at.setdefault(fd, len(lines) - 1)
+        else:
+            open_at.pop(fd, None)
+    return lines

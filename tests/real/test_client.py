@@ -1,0 +1,114 @@
+"""The Python client says the same through either door."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from cronflowd.client import AsyncClient, Client, CronflowError
+from tests.real.running import Daemon, StartDaemon, wait_until
+from tests.real.test_openapi import token_of
+
+REPORT = {
+    "name": "Weekly Report",
+    "description": "Job description",
+    "schedule": "every 5 minutes",
+    "command": "echo $CRONFLOW_ARG_WHO; echo oh >&2",
+    "priority": "HIGH",
+    "retryPolicy": {"type": "FIXED", "maxRetries": 3, "delayMs": 1000},
+    "enabled": True,
+    "metadata": {"commandArgs": {"a": 1}},
+}
+
+
+@pytest.fixture
+def daemon(start_daemon: StartDaemon) -> Daemon:
+    return start_daemon("--http", "127.0.0.1:0", "--local-worker", "2")
+
+
+@pytest.fixture(params=["http", "port", "socket"])
+def client(daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[Client]:
+    where = {
+        "http": f"http://127.0.0.1:{daemon.http_port}", "port": f"127.0.0.1:{daemon.port}",
+        "socket": f"unix:{daemon.unix_socket}",
+    }[request.param]  # fmt: skip
+    with Client(where, token_of(daemon) if request.param == "http" else None) as found:
+        yield found
+
+
+def test_a_job_is_made_run_and_removed(client: Client) -> None:
+    """By the names of the library that people come from."""
+    job = client.create_job(REPORT, key="order-1")
+    assert {key: job[key] for key in REPORT} == REPORT
+    assert client.createJob(REPORT, key="order-1")["id"] == job["id"]
+    assert client.get_job("weekly-report") == job
+    assert [each["id"] for each in client.list_jobs(search="weekly", sort="name")] == [job["id"]]
+    run = client.executeJobNow(job["id"], {"WHO": "world"})
+    wait_until(lambda: client.get_execution(run["id"])["state"] == "ok")
+    assert client.get_log(run["id"]) == [
+        {"level": "info", "text": "world"}, {"level": "error", "text": "oh"},
+    ]  # fmt: skip
+    status = client.getJobStatus(job["id"])
+    assert (status["lastRun"]["status"], status["running"]) == ("ok", [])
+    assert client.update_job(job["id"], {"maxRetries": 5, "enabled": False})["status"] == "paused"
+    assert client.resume_job(job["id"])["retryPolicy"]["maxRetries"] == 5
+    assert client.pause_job(job["id"], why="a new release")["enabled"] is False
+    assert [each["id"] for each in client.get_executions(job["id"], state="ok")] == [run["id"]]
+    assert client.preview_schedule("0 9 * * 1", count=2)[0]["local"].endswith("T09:00:00+00:00")
+    system = client.getSystemStatus()
+    assert system["jobs"]["total"] == 1 and system["workers"][0]["state"] == "ready"
+    assert client.delete_job(job["id"]) == {"id": job["id"], "removed": True}
+
+
+def test_a_refusal_has_a_code_and_a_field(client: Client) -> None:
+    """And the connection is good for what comes then."""
+    for said, code, field in (
+        ({"command": "x", "cronExpression": "61 * * * *"}, "bad-schedule", "cronExpression"),
+        ({"command": "x", "color": "red"}, "bad-option", "color"),
+        ({"command": "x", "schedule": "@daily", "dependencies": ["nope"]}, "not-found", "dependencies"),
+    ):
+        with pytest.raises(CronflowError) as caught:
+            client.create_job(said)
+        assert (caught.value.code, caught.value.field) == (code, field)
+    for ref in ("nope", "all", "a b", "x\nCLEAR"):
+        with pytest.raises(CronflowError) as caught:
+            client.pause_job(ref)
+        assert caught.value.code == "not-found"
+    assert client.list_jobs() == []
+
+
+def test_the_connection_is_made_anew_after_the_daemon(
+    client: Client, daemon: Daemon, request: pytest.FixtureRequest
+) -> None:
+    """One call may fail, the next does not."""
+    client.create_job({"name": "a", "command": "true", "schedule": "@daily"})
+    if "http" in request.node.name:
+        os.kill(daemon.gateway(), signal.SIGKILL)
+    else:
+        daemon.restart()
+
+    def look() -> bool:
+        try:
+            return [job["name"] for job in client.list_jobs()] == ["a"]
+        except (OSError, CronflowError):
+            return False
+
+    wait_until(look)
+
+
+def test_it_may_be_awaited_under_trio(daemon: Daemon) -> None:
+    """Each call, and several at once take turns."""
+
+    async def use() -> None:
+        async with AsyncClient(f"unix:{daemon.unix_socket}") as client:
+            async with trio.open_nursery() as nursery:
+                for n in range(3):
+                    said = {"name": f"j{n}", "command": "true", "schedule": "@daily"}
+                    nursery.start_soon(client.create_job, said)
+            assert sorted(job["name"] for job in await client.listJobs()) == ["j0", "j1", "j2"]
+
+    trio.run(use)
