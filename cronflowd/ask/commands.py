@@ -277,8 +277,8 @@ _ROWS = (
     Verb(p.prove, "PROVE [last=TIME] [since=TIME] [until=TIME]", "that every fire is accounted for", "prove"),
     Verb(p.why, "WHY REF [TIME]", "why a task ran, or did not", "why", about_days=True),
     Verb(
-        p.log, "LOG RUN|REF [-N] [follow] [fd=N]", "what a run wrote; or a task's newest, or one before",
-        "log",
+        p.log, "LOG RUN|REF [-N] [follow] [fd=N] [tail=N]",
+        "what a run wrote; or a task's newest, or one before", "log",
     ),
     Verb(
         p.next_moments, 'NEXT REF|all|"SCHEDULE" [n=5] [last=DURATION] [tz=ZONE] [from=TIME] [by=hour]',

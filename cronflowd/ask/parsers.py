@@ -432,15 +432,15 @@ def history(text: str, context: Context) -> q.ShowHistory:
 
 
 def log(text: str, context: Context) -> q.ShowLog:
-    words, options = g.split_words(text, "fd")
-    fd = g.count(options, "fd", 0, 2)
+    words, options = g.split_words(text, "fd", "tail")
+    fd, tail = g.count(options, "fd", 0, 2), g.count(options, "tail", 0, g.MAX_LIMIT)
     follow = [word.lower() for word in words[1:]][-1:] in (["follow"], ["-f"], ["--follow"])
     ref, *back = words[: len(words) - follow] or [""]
     if ref.isdecimal() and not back:
-        return q.ShowLog(g.run_number(ref), follow, fd=fd)
+        return q.ShowLog(g.run_number(ref), follow, fd=fd, tail=tail)
     if not ref or len(back) > 1 or not re.fullmatch("-[0-9]{1,4}|", "".join(back)):
         raise WrongWords("a run is wanted, or a task and how many runs back, and `follow` if you like")
-    return q.ShowLog(0, follow, ref, -int("".join(back) or 0), fd)
+    return q.ShowLog(0, follow, ref, -int("".join(back) or 0), fd, tail)
 
 
 def why(text: str, context: Context) -> q.AskWhy:

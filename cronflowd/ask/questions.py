@@ -147,6 +147,7 @@ class ShowLog:
     ref: str = ""
     back: int = 0
     fd: int | None = None  # None = all
+    tail: int | None = None  # so many rows of the end; None = all
 
 
 @frozen

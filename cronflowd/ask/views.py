@@ -242,10 +242,11 @@ def _paused_text(state: State, task: Task, now: datetime) -> str:
     until_at, why = (
         (task.paused_until_at, task.paused_why) if own else (state.paused_until_at, state.paused_why)
     )
-    words = ["yes" if own else "yes, like all"]
-    if until_at:
-        words.append(f"until {format_time(until_at)}")
-    return " ".join(words) + (f": {why}" if why else "")
+    return _pause_words("yes" if own else "yes, like all", until_at, why)
+
+
+def _pause_words(yes: str, until_at: datetime | None, why: str) -> str:
+    return yes + (f" until {format_time(until_at)}" if until_at else "") + (f": {why}" if why else "")
 
 
 def _run_text(state: State, run: Run) -> str:
@@ -653,6 +654,7 @@ def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
     next_due, totals = state.due.first(), sorted(state.totals.items())
     yield "tasks", state.count_own()
     queued = running = paused = 0
+    is_all = state.is_all_paused(now)
     for run in in_slices(list(state.runs.values())):
         if run is None:
             yield None
@@ -669,7 +671,8 @@ def status_rows(state: State, now: datetime) -> Iterator[Row | None]:
         ("running", running),
         ("workers", sum(worker.connected for worker in state.workers.values())),
         ("slots-free", sum(worker.free for worker in state.lanes.free.values())),
-        ("paused", "all" if state.is_all_paused(now) else paused),
+        ("paused", "all" if is_all else paused),
+        *([("paused-all", _pause_words("yes", state.paused_until_at, state.paused_why))] if is_all else []),
         *([("unreadable", len(state.unread))] if state.unread else []),
         *_notices_failed(state.notice_failed),
         ("next", next_due[0] if next_due else None),

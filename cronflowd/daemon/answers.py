@@ -8,7 +8,7 @@ which that connection waits and nobody else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from copy import copy
 from datetime import datetime
 from functools import partial
@@ -574,7 +574,7 @@ class Answers:
         lines = await self._lines(run, self.core.last_seq, met)
         if lines and run not in state.runs and not await self._is_kept(run, met):
             lines = []
-        shown = (output.row_of(worded(line))[:columns] for line in lines if asked.fd in (None, line[0]))
+        shown = (output.row_of(worded(line))[:columns] for line in _tail(lines, asked))
         return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
 
     async def _is_kept(self, run: int, met: history.Met) -> bool:
@@ -613,7 +613,7 @@ class Answers:
         session.is_live = True  # and no session: a script that waits for a job gets its prompt back
         try:
             upto = self.core.last_seq
-            await feed.past(await self._lines(run, upto), upto)
+            await feed.past(_tail(await self._lines(run, upto), asked), upto)
             await feed.ended.wait()
         finally:
             session.is_live = False
@@ -660,6 +660,12 @@ def _calendars_of(order: Any) -> tuple[str, ...]:
     if isinstance(order, o.AddTask):
         return order.spec.options.skip
     return parse_calendar_names(order.words.get("skip", "")) if isinstance(order, o.SetTask) else ()
+
+
+def _tail(lines: Sequence[output.Line], asked: q.ShowLog) -> Sequence[output.Line]:
+    """Those of LOG's fd= and tail=."""
+    wanted = lines if asked.fd is None else [line for line in lines if line[0] == asked.fd]
+    return wanted if asked.tail is None else wanted[max(0, len(wanted) - asked.tail) :]
 
 
 _ASK_LESS = "name a task, or an earlier until="
