@@ -100,6 +100,11 @@ class Answer:
         return {row["key"]: row["value"] for row in self.rows}
 
 
+def is_status(row: Row) -> bool:
+    """Whether it ends an answer; STATS has a column `ok`, too, which is a number."""
+    return type(row.get("ok")) is bool
+
+
 @define
 class Connection:
     """One conversation; FORMAT json holds on it."""
@@ -133,8 +138,7 @@ class Connection:
     async def read(self) -> Answer:
         """A whole answer."""
         rows: list[Row] = []
-        # A row of STATS has a column `ok`, too, which is a number.
-        while type((row := await self.read_row()).get("ok")) is not bool:
+        while not is_status(row := await self.read_row()):
             rows.append(row)
         return Answer(rows, row)
 

@@ -1,0 +1,66 @@
+"""Who changed what, and taking it back; what is paused, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import get, post
+from litestar.response import Redirect
+
+from .jobs import tell_pauses
+from .visit import ROWS, Page, Visit, inner
+
+
+@get("/changes", include_in_schema=False)
+async def changes(visit: Visit) -> Page:
+    """All changes, newest first; a page of them at a time."""
+    offset = (visit.number - 1) * ROWS
+    (answer,) = await visit.look(f"HISTORY limit={ROWS + 1} offset={offset}")
+    rows = answer.check().rows
+    return visit.page("changes.html", "HISTORY", "UNDO", rows=rows[:ROWS], is_more=len(rows) > ROWS)
+
+
+@get("/undo", include_in_schema=False)
+async def ask_undo(visit: Visit) -> Page:
+    """Shows what would be taken back, and asks."""
+    text = visit.query("n", "1")
+    many = min(max(int(text), 1), 100) if text.isdecimal() and len(text) < 4 else 1
+    (answer,) = await visit.look(f"HISTORY limit={many}")
+    return visit.page("undo.html", f"UNDO {many}", rows=answer.rows, many=many)
+
+
+@post("/undo", include_in_schema=False)
+async def undo(visit: Visit) -> Redirect:
+    """Takes back what was shown; another change that came meanwhile is not what was meant."""
+    form = await visit.form()
+    many, newest = form.get("n", "1"), form.get("newest", "")
+    rows = (await visit.order("HISTORY limit=1")).rows
+    if many.isdecimal() and rows and str(rows[0]["change"]) == newest:
+        await visit.order(f"UNDO {int(many)}")
+        return visit.go("/changes", "undone")
+    return visit.go(f"/undo?n={many if many.isdecimal() else 1}")
+
+
+@get("/pauses", include_in_schema=False)
+async def pauses(visit: Visit) -> Page:
+    """What is paused, why and until when; and pausing more."""
+    (answer,) = await visit.look(f"LIST state=paused {visit.span}")
+    rows = answer.check().rows
+    await tell_pauses(visit, rows)
+    return visit.page(
+        "pauses.html",
+        "LIST state=paused", 'PAUSE tag=night until=2h why="…"', "RESUME all",
+        rows=rows,
+        total=answer.status.get("total"),
+    )  # fmt: skip
+
+
+@post("/resume", include_in_schema=False)
+async def resume(visit: Visit) -> Redirect:
+    """Everything."""
+    form = await visit.form()
+    await visit.order("RESUME all")
+    return visit.go(inner(form.get("next") or "/pauses"), "resumed")
+
+
+HANDLERS: list[Any] = [changes, ask_undo, undo, pauses, resume]

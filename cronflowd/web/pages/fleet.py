@@ -1,0 +1,81 @@
+"""Who runs the jobs, who has to show life, and what clock changes will do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import get, post
+from litestar.response import Redirect
+
+from .visit import Page, Visit, ref_of
+
+MAX_ROWS = 100
+
+
+@get("/workers", include_in_schema=False)
+async def workers(visit: Visit) -> Page:
+    """Each worker with its slots, labels, clock, and what it can do."""
+    found, clocks, types, running = await visit.look(
+        "WORKERS", "CLOCK", "TYPES", f"RUNS state=running,sent limit={MAX_ROWS}"
+    )
+    by_worker: dict[str, list[dict[str, Any]]] = {}
+    for row in running.rows:
+        by_worker.setdefault(row["worker"], []).append(row)
+    return visit.page(
+        "workers.html",
+        "WORKERS", "TYPES", "DRAIN NAME",
+        rows=found.check().rows,
+        clocks=clocks.pairs,
+        types=[row for row in types.rows if row["count"] or row["type"] in ("shell", "http", "email")],
+        running=by_worker,
+    )  # fmt: skip
+
+
+@post("/workers/{worker:str}/{deed:str}", include_in_schema=False)
+async def act(visit: Visit, worker: str, deed: str) -> Redirect:
+    """DRAIN or UNDRAIN."""
+    done = {"drain": "draining", "undrain": "ready"}
+    if deed in done:
+        await visit.order(f"{deed.upper()} {ref_of(worker)}")
+    return visit.go("/workers", done.get(deed, ""))
+
+
+@get("/heartbeats", include_in_schema=False)
+async def heartbeats(visit: Visit) -> Page:
+    """What has to show life from elsewhere, the silent ones first."""
+    (answer,) = await visit.look("EXPECTS")
+    order = {"late": 0, "failed": 1, "new": 3, "ok": 4, "paused": 2}
+    rows = sorted(answer.check().rows, key=lambda row: order.get(row["state"], 5))
+    return visit.page(
+        "heartbeats.html", "EXPECTS", "BEAT NAME", rows=rows[:MAX_ROWS], more=len(rows) - MAX_ROWS
+    )
+
+
+@post("/heartbeats", include_in_schema=False)
+async def expect(visit: Visit) -> Redirect:
+    """EXPECT of a name, or FORGET."""
+    form = await visit.form()
+    name = ref_of(form.get("name", ""))
+    if "forget" in form:
+        await visit.order(f"FORGET {name}")
+        return visit.go("/heartbeats", "forgotten")
+    words = visit.options(**{key: form.get(key, "") for key in ("every", "grace", "notify", "desc")})
+    await visit.order(f"EXPECT {name} {words}")
+    return visit.go("/heartbeats", "saved")
+
+
+@get("/clock-changes", include_in_schema=False)
+async def clock_changes(visit: Visit) -> Page:
+    """What the next changes of the clock do to which job."""
+    (answer,) = await visit.look("DST all")
+    rows = answer.rows if answer.status["ok"] else []
+    return visit.page(
+        "clock_changes.html",
+        "DST",
+        rows=rows[:MAX_ROWS],
+        more=len(rows) - MAX_ROWS,
+        refused=answer.status.get("message"),
+    )
+
+
+HANDLERS: list[Any] = [workers, act, heartbeats, expect, clock_changes]

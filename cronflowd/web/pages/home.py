@@ -1,0 +1,116 @@
+"""The first page: whether last night went well, what did not, why, and what it said."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from litestar import get
+
+from ...base.text import format_time
+from . import wording
+from .visit import Page, Visit
+
+LOGS = 6  # failures whose last lines stand on the page; of the others there is a link
+TAIL = 8
+MOST = 50  # failures on the page; the others are counted, and stand in the list of runs
+HOURS = 24
+BAR = 68  # of 78, so that parts of 4 have place
+DISPOSITIONS = ("ok", "failed", "timeout", "lost", "missed", "skipped", "cancelled")
+WRONG = ",".join(wording.BAD)
+
+Row = dict[str, Any]
+
+
+@get("/", include_in_schema=False)
+async def home(visit: Visit) -> Page:
+    """Last night in one sentence, then in the order in which somebody has to act."""
+    (failed, expects, running, upcoming) = await visit.look(
+        "FAILED", "EXPECTS", "RUNS state=running,sent,queued limit=8 count=yes", "NEXT all n=8"
+    )
+    now, zone = visit.frame["now"], visit.frame["zone"]
+    since = wording.evening_before(now, zone).astimezone(UTC)
+    proof, wrong, *hours = await visit.ask(
+        f"PROVE since={format_time(since)}",
+        f"RUNS state={WRONG} since={format_time(since)} limit=200",
+        *hour_lines(now),
+    )
+    rows = sorted(failed.rows, key=lambda row: row["ended"] or "", reverse=True)
+    is_new = [(wording.parse_time(row["ended"]) or since) >= since for row in rows]
+    problems = [row for row, new in zip(rows, is_new, strict=True) if new]
+    before = [row for row, new in zip(rows, is_new, strict=True) if not new]
+    for row, log in zip(problems, await visit.ask(*(log_line(row) for row in problems[:LOGS])), strict=False):
+        row["log"] = log.rows if log.status["ok"] else []
+    late = [row for row in expects.rows if row["state"] in ("late", "failed")]
+    counts = {key: int(proof.pairs.get(key) or 0) for key in (*DISPOSITIONS, "pending")}
+    jobs = visit.frame["status"]["tasks"]
+    tone, sentence = wording.verdict(problems, counts["ok"], counts["pending"], len(late), jobs)
+    return visit.page(
+        "home.html",
+        f"FAILED since={format_time(since)}", "PROVE last=1d", "NEXT all n=8",
+        tone=tone,
+        sentence=sentence,
+        since=format_time(since),
+        problems=problems[:MOST],
+        more=len(problems) - MOST,
+        before=before,
+        late=late,
+        recovered=recovered(wrong.rows, {row["id"] for row in rows}),
+        counts=counts,
+        jobs=jobs,
+        running=running,
+        upcoming=upcoming.rows,
+        hours=bars(now, zone, [answer.pairs for answer in hours]),
+    )  # fmt: skip
+
+
+def log_line(row: Row) -> str:
+    """The end of what it wrote; a fire that was missed has written nothing."""
+    return f"LOG {row['run']} tail={TAIL}" if row["run"] else "LOG 0"
+
+
+def hour_lines(now: datetime) -> list[str]:
+    """PROVE of each of the last hours: the daemon keeps these counts, however much has run."""
+    starts = _hours(now)
+    ends = [*starts[1:], starts[-1] + timedelta(hours=1)]
+    return [
+        f"PROVE since={format_time(start)} until={format_time(end)}"
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _hours(now: datetime) -> list[datetime]:
+    last = now.replace(minute=0, second=0, microsecond=0)
+    return [last - timedelta(hours=ago) for ago in range(HOURS - 1, -1, -1)]
+
+
+def bars(now: datetime, zone: ZoneInfo, hours: list[Row]) -> list[Row]:
+    """For each hour how many fires ended how, and how high each part stands."""
+    rows: list[Row] = []
+    for at, pairs in zip(_hours(now), hours, strict=True):
+        counts = {key: int(pairs.get(key) or 0) for key in DISPOSITIONS}
+        bad = counts["failed"] + counts["timeout"] + counts["lost"]
+        rows.append(
+            {
+                "label": f"{at.astimezone(zone):%H:%M}",
+                "good": counts["ok"],
+                "bad": bad,
+                "missed": counts["missed"],
+            }
+        )
+    most = max((row["good"] + row["bad"] + row["missed"] for row in rows), default=0) or 1
+    for row in rows:
+        for key in ("good", "bad", "missed"):
+            # What happened at all is seen: one failure beside ten thousand that went well, too.
+            row[f"{key}_height"] = max(4, round(row[key] / most * BAR)) if row[key] else 0
+    return rows
+
+
+def recovered(rows: list[Row], still: set[int]) -> list[Row]:
+    """Jobs of which something went wrong, and the next went well: each once, with how often."""
+    found: dict[int, Row] = {}
+    for row in rows:
+        if row["id"] not in still and not row["jobName"].startswith("notify_"):
+            found.setdefault(row["id"], row | {"times": 0})["times"] += 1
+    return list(found.values())

@@ -1,0 +1,264 @@
+"""Making and changing a job: what it means is told while it is typed, and a refusal stands at its field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from litestar import get, post
+
+from ...base.errors import Refusal
+from ...base.text import format_option
+from .jobs import DEFAULTS, TYPES
+from .visit import Page, Visit, ref_of
+
+# The fields that are options of the same name; `command`, `schedule` and what repeats stand apart.
+OPTIONS = tuple(
+    "name desc tags tz type payload body expect secret cwd user prio after retry timeout overlap catchup"
+    " grace lost on skip start end count spread jitter keep notify stdin owner".split()
+)
+REPEATED = ("env", "header")  # a line each, NAME=VALUE
+CHOICES = {
+    "prio": ("high", "medium", "low"),
+    "overlap": ("skip", "queue1", "queue", "allow", "replace"),
+    "catchup": ("once", "all", "skip"),
+    "lost": ("fail", "rerun"),
+    "type": TYPES,
+}
+FIELD_OF_CODE = {"bad-schedule": "schedule", "exists": "name", "cycle": "after", "not-found": "after"}
+IDEAS = (
+    ("every 5 minutes", "every 5 minutes"),
+    ("daily at 3 AM", "every night"),
+    ("0 9 * * 1-5", "weekdays at 9"),
+    ("weekly on monday", "every Monday"),
+    ("0 0 1 * *", "first of the month"),
+    ("@at tomorrow at 8 AM", "once, tomorrow"),
+    ("@after", "after other jobs"),
+)
+COMMANDS = {
+    "shell": ("Command line", "/usr/local/bin/backup --all", "A line for /bin/sh -c."),
+    "script": ("Program and arguments", "/usr/local/bin/backup --all", "Words, without a shell."),
+    "http": ("Method and URL", "POST https://example.org/hook", "GET, POST, PUT …, a blank, and the URL."),
+    "webhook": ("URL", "https://example.org/hook", "Data goes as JSON, signed where there is a secret."),
+    "email": ("Recipients", "ann@example.org, bob@example.org", 'Data: {"subject": "…", "text": "…"}'),
+    "custom": ("Handler", "import-orders", "The name of a handler that a worker has; data goes to it."),
+    "echo": ("Text", "hello", "Is written to the output."),
+    "sleep": ("Seconds", "10", "Waits so long."),
+    "calculate": ("Expression", "2 * (3 + 4)", "Its value is written to the output."),
+}  # fmt: skip
+
+
+@get("/jobs/new", include_in_schema=False)
+async def new(visit: Visit) -> Page:
+    """An empty form, or one that an address has filled in: `?schedule=…&command=…`, or `?like=JOB`."""
+    like = visit.query("like")
+    filled = {
+        key: visit.query(key) for key in ("schedule", "command", "type", "name", "tags") if visit.query(key)
+    }
+    answers = await visit.look("TYPES", *([f"GET {ref_of(like)}"] if like else []))
+    if like:
+        filled = fields_of(answers[1].check().pairs) | {"name": ""} | filled
+    return await _form(visit, filled, types=answers[0].rows)
+
+
+@get("/jobs/{ref:str}/edit", include_in_schema=False)
+async def edit(visit: Visit, ref: str) -> Page:
+    """The form with what the job is now."""
+    got, types = await visit.look(f"GET {ref_of(ref)}", "TYPES")
+    return await _form(visit, fields_of(got.check().pairs), types=types.rows, ref=ref)
+
+
+def fields_of(job: Mapping[str, Any]) -> dict[str, str]:
+    """The form's fields as GET has them; what is a default stays empty."""
+    fields = {
+        key: str(job[key]) for key in OPTIONS if job.get(key) is not None and DEFAULTS.get(key) != job[key]
+    }
+    fields |= {"name": job["jobName"], "schedule": job["schedule"], "command": job["command"]}
+    fields["type"] = str(job.get("type") or "shell")
+    for kind in REPEATED:
+        found = [
+            f"{key.partition('.')[2]}={value}" for key, value in job.items() if key.startswith(f"{kind}.")
+        ]
+        if found:
+            fields[kind] = "\n".join(found)
+    return fields
+
+
+async def _form(
+    visit: Visit,
+    fields: Mapping[str, str],
+    types: list[dict[str, Any]],
+    ref: str = "",
+    error: Refusal | None = None,
+    tried: dict[str, Any] | None = None,
+) -> Page:
+    preview = await preview_of(visit, fields.get("schedule", ""), fields.get("tz", ""), ref)
+    kind = fields.get("type") or "shell"
+    here = {row["type"]: row["count"] for row in types}
+    return visit.page(
+        "job_form.html",
+        f"SET {ref} key=value …" if ref else "ADD [key=value …] SCHEDULE COMMAND",
+        "HELP ADD",
+        status=422 if error else 200,
+        ref=ref,
+        fields=fields,
+        error=error,
+        wrong=field_of(error) if error else "",
+        kind=kind if kind in COMMANDS else "shell",
+        types=[(each, here.get(each, 0)) for each in TYPES],
+        commands=COMMANDS,
+        choices=CHOICES,
+        ideas=IDEAS,
+        preview=preview,
+        tried=tried,
+    )
+
+
+def field_of(error: Refusal) -> str:
+    """Which field a refusal is about: the daemon names the option it stumbled on."""
+    match = re.match(r"\"?([a-z]+)(?:\.[^=\s]+)?=", error.message)
+    if match and (match[1] in OPTIONS or match[1] in REPEATED):
+        return match[1]
+    if re.search(r"\bcommand\b", error.message):
+        return "command"
+    return FIELD_OF_CODE.get(error.code, "")
+
+
+# --- the preview ----------------------------------------------------------------------------------
+
+
+async def preview_of(visit: Visit, schedule: str, tz: str, ref: str = "") -> dict[str, Any]:
+    """What a schedule means, its next moments, and what clock changes do to it; or why it is none."""
+    if not schedule or "\n" in schedule:
+        return {}
+    zone = f" {format_option('tz', tz)}" if tz else ""
+    quoted = quote(schedule)
+    described, moments = await visit.ask(f"DESCRIBE {quoted}{zone}", f"NEXT {quoted} n=5{zone}")
+    if not described.status["ok"]:
+        return {"refused": described.status["message"]}
+    return described.pairs | {"moments": moments.rows}
+
+
+def quote(text: str) -> str:
+    """A schedule as one word of a line."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+@get("/jobs/preview", include_in_schema=False)
+async def preview(visit: Visit) -> Page:
+    """The part of the form that changes while a schedule is typed."""
+    await visit.look()
+    return visit.page(
+        "preview.html", preview=await preview_of(visit, visit.query("schedule"), visit.query("tz"))
+    )
+
+
+# --- saving ---------------------------------------------------------------------------------------
+
+
+@post("/jobs/new", include_in_schema=False)
+async def add(visit: Visit) -> Any:
+    """Adds it, or tries it once; a refusal comes back with the form as it was filled in."""
+    form = await visit.form()
+    try:
+        if "try" in form:
+            return await _try(visit, form)
+        answer = await visit.order("ADD " + record(form))
+    except Refusal as error:
+        if error.code in ("auth-required", "denied"):
+            raise
+        return await _again(visit, form, error)
+    return visit.go(f"/jobs/{answer.status['id']}", "added")
+
+
+@post("/jobs/{ref:str}/edit", include_in_schema=False)
+async def change(visit: Visit, ref: str) -> Any:
+    """Says to the daemon what differs from what the job is, and nothing else."""
+    form = await visit.form()
+    try:
+        if "try" in form:
+            return await _try(visit, form, ref_of(ref))
+        before = fields_of((await visit.order(f"GET {ref_of(ref)}")).pairs)
+        words = changes(before, form)
+        if not words:
+            return visit.go(f"/jobs/{ref}", "unchanged")
+        await visit.order(f"SET {ref} {' '.join(words)}")
+    except Refusal as error:
+        if error.code in ("auth-required", "denied"):
+            raise
+        return await _again(visit, form, error, ref)
+    return visit.go(f"/jobs/{ref}", "changed")
+
+
+async def _again(visit: Visit, form: dict[str, str], error: Refusal, ref: str = "") -> Page:
+    (types,) = await visit.look("TYPES")
+    return await _form(visit, form, types.rows, ref, error)
+
+
+async def _try(visit: Visit, form: dict[str, str], ref: str = "") -> Page:
+    """Runs what is in the form once, as a job of its own, and shows the form with it."""
+    once = {key: value for key, value in form.items() if key not in ("name", *NOT_ONCE)}
+    words = " ".join(changes({"type": "shell"}, {**once, "schedule": "", "command": ""}))
+    answer = await visit.order(f"NOW {words} {once.get('command', '')}".replace("NOW  ", "NOW "))
+    types, runs = await visit.look("TYPES", f"RUNS {answer.status['id']} limit=1")
+    tried = {"id": answer.status["id"], "run": runs.rows[0]["run"] if runs.rows else None}
+    return await _form(visit, form, types.rows, ref, tried=tried)
+
+
+NOT_ONCE = "tags after skip start end count spread jitter catchup keep notify retry overlap".split()
+
+
+def repeated(kind: str, text: str) -> dict[str, str]:
+    """Lines NAME=VALUE as options; raises Refusal where one is none."""
+    found = {}
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        name, sign, value = line.partition("=")
+        if not sign or not re.fullmatch(r"[^\s=\"]+", name):
+            raise Refusal("bad-option", f'{kind}= wants NAME=VALUE, one a line; "{line[:60]}" is none')
+        found[f"{kind}.{name}"] = value
+    return found
+
+
+def record(form: Mapping[str, str]) -> str:
+    """The filled-in form as the record of ADD {…}."""
+    fields: dict[str, str] = {"schedule": form.get("schedule", ""), "command": form.get("command", "")}
+    for key in OPTIONS:
+        if form.get(key) and DEFAULTS.get(key) != form[key] and (key, form[key]) != ("type", "shell"):
+            fields["jobName" if key == "name" else key] = form[key]
+    for kind in REPEATED:
+        fields |= repeated(kind, form.get(kind, ""))
+    if form.get("paused"):
+        return orjson.dumps(fields | {"paused": True}).decode()
+    return orjson.dumps(fields).decode()
+
+
+def changes(before: Mapping[str, str], form: Mapping[str, str]) -> list[str]:
+    """Words of SET: what the form says otherwise. A secret that shows as `***` was not touched."""
+    words = []
+    for key in ("schedule", "command", *OPTIONS):
+        now = form.get(key)
+        if (
+            now is None
+            or now == before.get(key, "")
+            or now == DEFAULTS.get(key) == before.get(key, DEFAULTS.get(key))
+        ):
+            continue
+        if now != "***":
+            words.append(format_option(key, now) if now else f"{key}=")
+    for kind in REPEATED:
+        if kind not in form:
+            continue
+        old, new = repeated(kind, before.get(kind, "")), repeated(kind, form[kind])
+        words += [
+            format_option(key, value)
+            for key, value in new.items()
+            if old.get(key) != value and value != "***"
+        ]
+        words += [f"{key}=" for key in old if key not in new]
+    return words
+
+
+HANDLERS: list[Any] = [new, edit, preview, add, change]

@@ -1,0 +1,248 @@
+"""Jobs: the list, one job with its past and its next moments, and what is done to it by a button."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from litestar import get, post
+from litestar.response import Redirect
+
+from ...base.text import format_option
+from . import drawing, wording
+from .home import DISPOSITIONS
+from .runs import may_change
+from .visit import ROWS, Page, Visit, inner, ref_of
+
+STATES = {
+    "": "All",
+    "running,queued": "Under way",
+    "scheduled": "Scheduled",
+    "paused": "Paused",
+    "idle": "Idle",
+    "unreadable": "Unreadable",
+}
+SORTS = {"": "Oldest first", "name": "Name", "next": "Next run", "-last": "Last run", "-id": "Newest first"}
+TYPES = ("shell", "script", "http", "webhook", "email", "custom", "echo", "sleep", "calculate")
+WEEKS = 26
+LAST_RUNS = 15
+MAX_PAUSED = 100  # whose reasons are asked for
+# GET's rows that have a place of their own on the page, or say nothing new.
+PLACED = frozenset(
+    "id jobName schedule command state next rev desc tags type owner zone means counts-from cron paused after"
+    " tz".split()
+)
+DEFAULTS = {
+    "prio": "medium", "retry": "none", "timeout": "none", "overlap": "skip", "catchup": "once", "grace": "1h",
+    "lost": "fail", "on": "any", "keep": "50,30d,10M", "spread": "0s", "jitter": "0s", "expect": "200-299",
+}  # fmt: skip
+
+
+@get("/jobs", include_in_schema=False)
+async def jobs(visit: Visit) -> Page:
+    """All jobs, or those that are looked for."""
+    state, sort, kind = visit.query("state"), visit.query("sort"), visit.query("type")
+    search, tag = visit.query("search"), visit.query("tag")
+    words = visit.options(
+        state=state if state in STATES else "",
+        sort=sort if sort in SORTS else "",
+        type=kind if kind in TYPES else "",
+        search=search,
+        tag=tag,
+    )
+    line = f"LIST {words}".strip()
+    (answer,) = await visit.look(f"{line} {visit.span}")
+    rows = answer.check().rows
+    await tell_pauses(visit, rows)
+    return visit.page(
+        "jobs.html",
+        line,
+        rows=rows,
+        total=answer.status.get("total"),
+        state=state,
+        sort=sort,
+        kind=kind,
+        search=search,
+        tag=tag,
+        states=STATES,
+        sorts=SORTS,
+        types=TYPES,
+    )
+
+
+async def tell_pauses(visit: Visit, rows: list[dict[str, Any]]) -> None:
+    """Adds to each row of a paused task why it is, and until when."""
+    paused = [row for row in rows if row["paused"]][:MAX_PAUSED]
+    for row, answer in zip(paused, await visit.ask(*(f"GET {row['id']}" for row in paused)), strict=True):
+        row["pause"] = wording.pause_of(answer.pairs.get("paused")) if answer.status["ok"] else None
+
+
+@get("/jobs/{ref:str}", include_in_schema=False)
+async def job_page(visit: Visit, ref: str) -> Page:
+    """One job: what it does, whether it went well, when it comes next, and why it did what it did."""
+    ref = ref_of(ref)
+    at = visit.query("at")
+    why = f"WHY {ref} " + (f'"{at}"' if re.fullmatch("[0-9 :TZ.+-]{5,40}", at) else "")
+    got, moments, runs, stats, days, causes, history, waiting, describe = await visit.look(
+        f"GET {ref}",
+        f"NEXT {ref} n=5",
+        f"RUNS {ref} limit={LAST_RUNS}",
+        f"STATS {ref}",
+        f"STATS {ref} by=day last={WEEKS * 7}d",
+        why.strip(),
+        f"HISTORY {ref} limit=4",
+        f"DEPS {ref}",
+        f"DESCRIBE {ref}",
+    )
+    job = got.check().pairs
+    last = visit.frame["now"].astimezone(visit.frame["zone"]).date()
+    by_day = {date.fromisoformat(row["period"]): row for row in days.rows}
+    return visit.page(
+        "job.html",
+        f"GET {ref}", f"RUNS {ref}", why.strip(),
+        job=job,
+        pause=wording.pause_of(job.get("paused")),
+        options=options_of(job),
+        waits=[(key, value) for key, value in job.items() if re.fullmatch("run-[0-9]+|after-.*", key)],
+        moments=moments.rows,
+        runs=runs.rows,
+        stats=stats.rows[0] if stats.rows else {},
+        calendar=drawing.calendar(by_day, last, WEEKS),
+        days=days.rows,
+        causes=causes,
+        at=at,
+        history=history.rows,
+        waiting=waiting.rows if len(waiting.rows) > 1 else [],
+        clock_changes=describe.pairs.get("clock-changes") if describe.status["ok"] else None,
+        is_own=may_change(visit, job),
+        dispositions=DISPOSITIONS,
+    )  # fmt: skip
+
+
+def options_of(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said of it beyond the defaults."""
+    return {
+        key: value
+        for key, value in job.items()
+        if key not in PLACED
+        and value is not None
+        and DEFAULTS.get(key) != value
+        and not re.match("fires-|run-|after-|added", key)
+    }
+
+
+# --- buttons --------------------------------------------------------------------------------------
+
+
+@post("/jobs/{ref:str}/run", include_in_schema=False)
+async def run(visit: Visit, ref: str) -> Redirect:
+    """Now; then to the run's page, where its output comes."""
+    answer = await visit.order(f"RUN {ref_of(ref)}")
+    return visit.go(f"/runs/{answer.status['run']}", "started")
+
+
+@get("/jobs/{ref:str}/pause", include_in_schema=False)
+async def ask_pause(visit: Visit, ref: str) -> Page:
+    """Until when, and why."""
+    (got,) = await visit.look(f"GET {ref_of(ref)}")
+    job = got.check().pairs
+    return visit.page(
+        "pause.html",
+        f'PAUSE {ref} until=2h why="…"',
+        title=f"Pause {job['jobName']}",
+        what=str(job["id"]),
+        back=f"/jobs/{ref}",
+    )
+
+
+@post("/jobs/{ref:str}/resume", include_in_schema=False)
+async def resume(visit: Visit, ref: str) -> Redirect:
+    await visit.order(f"RESUME {ref_of(ref)}")
+    return visit.go(inner((await visit.form()).get("next") or f"/jobs/{ref}"), "resumed")
+
+
+@get("/jobs/{ref:str}/remove", include_in_schema=False)
+async def ask_remove(visit: Visit, ref: str) -> Page:
+    """Asks before anything is gone."""
+    (got,) = await visit.look(f"GET {ref_of(ref)}")
+    job = got.check().pairs
+    return visit.page(
+        "sure.html",
+        f"REMOVE {ref}",
+        title=f"Remove {job['jobName']}?",
+        text="It runs no more. What it did stays in the history, and UNDO brings it back as it was.",
+        action=f"/jobs/{ref}/remove",
+        button="Remove the job",
+        back=f"/jobs/{ref}",
+    )
+
+
+@post("/jobs/{ref:str}/remove", include_in_schema=False)
+async def remove(visit: Visit, ref: str) -> Redirect:
+    await visit.order(f"REMOVE {ref_of(ref)}")
+    return visit.go("/jobs", "removed")
+
+
+# --- who changed what -----------------------------------------------------------------------------
+
+
+@get("/jobs/{ref:str}/history", include_in_schema=False)
+async def history(visit: Visit, ref: str) -> Page:
+    """Each revision, and any two of them beside each other."""
+    ref = ref_of(ref)
+    one, two = visit.query("from"), visit.query("to")
+    is_compared = one.isdecimal() and two.isdecimal() and len(one + two) < 20
+    wanted = [f"GET {ref} @{one}", f"GET {ref} @{two}"] if is_compared else []
+    answers = await visit.look(f"HISTORY {ref} limit={ROWS}", f"GET {ref}", *wanted)
+    rows, job = answers[0].check().rows, answers[1].pairs if answers[1].status["ok"] else {}
+    old, new = (answer.check().pairs for answer in answers[2:4]) if is_compared else ({}, {})
+    return visit.page(
+        "history.html",
+        f"HISTORY {ref}", *wanted, f"ROLLBACK {ref} REV",
+        ref=ref,
+        rows=rows,
+        job=job,
+        revs=sorted({row["rev"] for row in rows}, reverse=True),
+        old=old,
+        new=new,
+        one=one,
+        two=two,
+        differs=differences(old, new),
+        is_own=may_change(visit, job),
+    )  # fmt: skip
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Keys of two revisions whose values are not the same."""
+    keys = dict.fromkeys([*old, *new])
+    return [
+        (key, old.get(key), new.get(key))
+        for key in keys
+        if key not in ("rev", "changed", "who") and old.get(key) != new.get(key)
+    ]
+
+
+@post("/jobs/{ref:str}/rollback", include_in_schema=False)
+async def rollback(visit: Visit, ref: str) -> Redirect:
+    rev = (await visit.form()).get("rev", "")
+    await visit.order(f"ROLLBACK {ref_of(ref)} {ref_of(rev)}")
+    return visit.go(f"/jobs/{ref}", "rolled-back")
+
+
+@post("/pause", include_in_schema=False)
+async def pause(visit: Visit) -> Redirect:
+    """One, a tag, or all: until a time, with a reason."""
+    form = await visit.form()
+    what = form.get("what", "")
+    until = form.get("until") or form.get("for", "")
+    words = visit.options(until=until, why=form.get("why", ""))
+    chosen = format_option("tag", form["tag"]) if form.get("tag") else ref_of(what or "all")
+    await visit.order(f"PAUSE {chosen} {words}".strip())
+    return visit.go(inner(form.get("next") or "/changes"), "paused")
+
+
+HANDLERS: list[Any] = [
+    jobs, job_page, run, ask_pause, resume, ask_remove, remove, history, rollback, pause,
+]  # fmt: skip

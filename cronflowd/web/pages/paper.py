@@ -1,0 +1,114 @@
+"""What pages are made of: templates, and the static files beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from litestar import MediaType, Request, Response, get
+from markupsafe import Markup
+
+from . import drawing, wording
+from .terminal import lines_of
+
+HERE = Path(__file__).parent
+TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+A_YEAR = "public, max-age=31536000, immutable"
+
+
+def _finalize(value: Any) -> Any:
+    """Whatever stands in a page shows what it is: no control character, nothing that turns a line round."""
+    if value is None:
+        return ""
+    return wording.visible(value) if type(value) is str else value
+
+
+@pass_context
+def _when(context: Context, text: str | None, style: str = "clock") -> Markup | str:
+    """An instant as `<time>`: as the clock has it where the daemon is, or how long ago."""
+    at = wording.parse_time(text)
+    if at is None:
+        return "–"
+    now, zone = context["now"], context["zone"]
+    shown = wording.ago(at, now) if style == "ago" else wording.clock(at, now, zone)
+    exact = f"{at.astimezone(zone):%A %-d %B %Y %H:%M:%S %Z}"
+    if style == "both":
+        shown = f"{wording.clock(at, now, zone)} ({wording.ago(at, now)})"
+    stamp = f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(stamp, exact, shown)
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """The templates, parsed once."""
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+    )
+    made.filters |= {
+        "when": _when,
+        "duration": wording.duration,
+        "took": wording.took,
+        "local": wording.local,
+        "cause": wording.cause,
+        "output": lines_of,
+        "day_colour": drawing.colour_of_day,
+    }
+    made.globals |= {"static": static_url, "plural": wording.plural, "level": drawing.level}
+    return made
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    return environment().get_template(template).render(context)
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """The daemon's zone, or UTC where this machine has no such data."""
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError):
+        return ZoneInfo("UTC")
+
+
+# --- static files ---------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def static_files() -> dict[str, tuple[bytes, str, str]]:
+    """Those there are: bytes, type, and the tag that changes with them."""
+    found = {}
+    for path in sorted((HERE / "static").iterdir()):
+        if path.suffix in TYPES:
+            data = path.read_bytes()
+            found[path.name] = (data, TYPES[path.suffix], hashlib.sha256(data).hexdigest()[:16])
+    return found
+
+
+def static_url(name: str) -> str:
+    """The address of a file as it is now: what a browser keeps of it is never out of date."""
+    return f"/static/{name}?v={static_files()[name][2]}"
+
+
+@get("/static/{name:str}", sync_to_thread=False, include_in_schema=False)
+def static(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    """A file; kept for a year where its address has its tag."""
+    if name not in static_files():
+        return Response(b"no such file\n", status_code=404, media_type=MediaType.TEXT)
+    data, kind, tag = static_files()[name]
+    kept = A_YEAR if request.query_params.get("v") == tag else "no-cache"
+    headers = {"Cache-Control": kept, "ETag": f'"{tag}"'}
+    if request.headers.get("if-none-match") == f'"{tag}"':
+        return Response(b"", status_code=304, headers=headers, media_type=kind)
+    return Response(data, headers=headers, media_type=f"{kind}; charset=utf-8")

@@ -1,0 +1,120 @@
+"""Accounts, tokens, secrets by name, and what was done and refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import get, post
+
+from ...base.errors import Refusal
+from .visit import ROLES, ROWS, Page, Visit, ref_of
+
+VERDICTS = {"": "All", "denied": "Refused", "ok": "Done"}
+
+
+async def _page(visit: Visit, topic: str, shown: str = "", error: Refusal | None = None) -> Page:
+    """One of the three lists, with what was just made, which is shown this once."""
+    line = {"users": "USER LIST", "tokens": "TOKEN LIST", "secrets": "SECRET LIST"}[topic]
+    (answer,) = await visit.look(line)
+    return visit.page(
+        f"{topic}.html",
+        line,
+        status=422 if error else 200,
+        rows=answer.check().rows[:200],
+        shown=shown,
+        error=error,
+        roles=ROLES,
+    )
+
+
+@get("/users", include_in_schema=False)
+async def users(visit: Visit) -> Page:
+    return await _page(visit, "users")
+
+
+@get("/tokens", include_in_schema=False)
+async def tokens(visit: Visit) -> Page:
+    return await _page(visit, "tokens")
+
+
+@get("/secrets", include_in_schema=False)
+async def secrets(visit: Visit) -> Page:
+    return await _page(visit, "secrets")
+
+
+@post("/users", include_in_schema=False)
+async def change_user(visit: Visit) -> Any:
+    """USER ADD, SET, PASSWORD or REMOVE."""
+    form = await visit.form()
+    words = visit.options(**{key: form.get(key, "") for key in ("role", "email")})
+    return await _order(visit, "users", form, {
+        "add": "USER ADD {name} " + words,
+        "role": "USER SET {name} " + words,
+        "disable": "USER SET {name} disabled=yes",
+        "enable": "USER SET {name} disabled=no",
+        "password": "USER PASSWORD {name}",
+        "remove": "USER REMOVE {name}",
+    })  # fmt: skip
+
+
+@post("/tokens", include_in_schema=False)
+async def change_token(visit: Visit) -> Any:
+    """TOKEN ADD or REVOKE."""
+    form = await visit.form()
+    words = visit.options(**{key: form.get(key, "") for key in ("name", "role", "user", "worker", "ttl")})
+    return await _order(visit, "tokens", form, {"add": "TOKEN ADD " + words, "revoke": "TOKEN REVOKE {name}"})
+
+
+@post("/secrets", include_in_schema=False)
+async def change_secret(visit: Visit) -> Any:
+    """SECRET PUT or REMOVE; the value is never shown again."""
+    form = await visit.form()
+    value = form.get("value", "").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return await _order(
+        visit,
+        "secrets",
+        form,
+        {
+            "put": f'SECRET PUT {{name}} "{value.replace("{", "{{").replace("}", "}}")}"',
+            "remove": "SECRET REMOVE {name}",
+        },
+    )
+
+
+async def _order(visit: Visit, topic: str, form: dict[str, str], lines: dict[str, str]) -> Any:
+    line = lines.get(form.get("deed", ""), "")
+    name = form.get("name", "")
+    try:
+        if "{name}" in line:
+            line = line.format(name=ref_of(name))
+        answer = await visit.order(line.strip() or "PING")
+    except Refusal as error:
+        if error.code == "auth-required":
+            raise
+        return await _page(visit, topic, error=error)
+    made = [row["value"] if "value" in row else next(iter(row.values())) for row in answer.rows]
+    if made:
+        return await _page(visit, topic, shown=str(made[0]))
+    return visit.go(f"/{topic}", "saved")
+
+
+@get("/audit", include_in_schema=False)
+async def audit(visit: Visit) -> Page:
+    """Who came in, what was changed, and what was refused."""
+    who, verdict = visit.query("who"), visit.query("verdict")
+    words = visit.options(who=who, verdict=verdict if verdict in ("ok", "denied") else "")
+    line = f"AUDIT {words} limit={ROWS * 2}".replace("  ", " ")
+    (answer,) = await visit.look(line)
+    return visit.page(
+        "audit.html", line, rows=answer.check().rows, who=who, verdict=verdict, verdicts=VERDICTS
+    )
+
+
+@get("/more", include_in_schema=False)
+async def more(visit: Visit) -> Page:
+    """What a telephone's five buttons have no place for."""
+    await visit.look()
+    return visit.page("more.html", "HELP")
+
+
+HANDLERS: list[Any] = [users, tokens, secrets, change_user, change_token, change_secret, audit, more]

@@ -1,0 +1,144 @@
+"""What ran: the list, one run with its output as it is written, and its end by hand."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from litestar import Response, get, post
+from litestar.response import Redirect, ServerSentEvent, ServerSentEventMessage
+
+from ...base.errors import Refusal
+from ..line import is_status
+from .terminal import Terminal
+from .visit import ROWS, Page, Visit, ref_of
+
+SHOWN = 1000  # rows of output on a page; the file has all
+STATES = ("queued", "sent", "running", "ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed")
+UNDER_WAY = ("queued", "sent", "running")
+FILTERS = {
+    "": "All",
+    "failed,timeout,lost,missed": "Went wrong",
+    "running,sent,queued": "Under way",
+    "ok": "Went well",
+    "skipped": "Skipped",
+    "cancelled": "Cancelled",
+}
+_SINCE = re.compile(r"[0-9TZ:.+-]{1,35}|[0-9]{1,5}[smhd]")
+
+
+@get("/runs", include_in_schema=False)
+async def runs(visit: Visit) -> Page:
+    """Attempts, newest first, of whichever state, job, worker or day."""
+    state, job, worker = visit.query("state"), visit.query("job"), visit.query("worker")
+    since, until = visit.query("since"), visit.query("until")
+    words = visit.options(
+        state=",".join(word for word in state.split(",") if word in STATES),
+        worker=worker,
+        since=since if _SINCE.fullmatch(since) else "",
+        until=until if _SINCE.fullmatch(until) else "",
+    )
+    line = " ".join(filter(None, ("RUNS", ref_of(job) if job else "", words)))
+    (answer,) = await visit.look(f"{line} {visit.span}")
+    answer.check()
+    return visit.page(
+        "runs.html",
+        f"{line} limit={ROWS}",
+        rows=answer.rows,
+        total=answer.status.get("total"),
+        more=answer.status.get("more"),
+        state=state,
+        job=job,
+        worker=worker,
+        since=since,
+        filters=FILTERS,
+    )
+
+
+@get("/runs/{run:int}", include_in_schema=False)
+async def run_page(visit: Visit, run: int) -> Page:
+    """One run: how it went, why, and what it wrote."""
+    attempts, log = await visit.look(f"RUNS run={run} limit=100", f"LOG {run} tail={SHOWN}")
+    rows = attempts.check().rows
+    if not rows:
+        raise Refusal("not-found", f"no run {run} is known any more")
+    row = rows[0]
+    (job,) = await visit.ask(f"GET {row['id']}")
+    return visit.page(
+        "run.html",
+        f"LOG {run}" + (" follow" if row["state"] in UNDER_WAY else ""),
+        f"RUNS run={run}",
+        run=run,
+        row=row,
+        attempts=rows,
+        job=job.pairs if job.status["ok"] else {},
+        log=log.rows,
+        is_cut=len(log.rows) == SHOWN,
+        is_live=row["state"] in UNDER_WAY,
+        is_own=may_change(visit, job.pairs),
+    )
+
+
+def may_change(visit: Visit, job: dict[str, Any]) -> bool:
+    """Whether buttons that change this job are for this person."""
+    may = visit.frame["may"]
+    return bool(may("operator") or (may("user") and job.get("owner") == visit.frame["name"]))
+
+
+@get("/runs/{run:int}/log", include_in_schema=False)
+async def download(visit: Visit, run: int, fd: int | None = None) -> Response[bytes]:
+    """All that is kept of its output, byte for byte, as a file."""
+    only = f" fd={fd}" if fd in (1, 2) else ""
+    answer = await visit.order(f"LOG {run}{only}")
+    data = b"".join(_bytes_of(row) for row in answer.rows if row["fd"] or not only)
+    headers = {"Content-Disposition": f'attachment; filename="run-{run}.log"', "Cache-Control": "no-store"}
+    return Response(data, headers=headers, media_type="text/plain; charset=utf-8")
+
+
+def _bytes_of(row: dict[str, Any]) -> bytes:
+    whole = base64.b64decode(row["base64"]) if "base64" in row else row["text"].encode()
+    return whole if row.get("end") == "no-newline" else whole + b"\n"
+
+
+@get("/runs/{run:int}/stream", include_in_schema=False)
+async def stream(visit: Visit, run: int) -> ServerSentEvent:
+    """Its output as it comes; then `end`, with how it ended."""
+    return ServerSentEvent(_follow(visit, run))
+
+
+async def _follow(visit: Visit, run: int) -> AsyncIterator[ServerSentEventMessage]:
+    terminal = Terminal()
+    async with visit.daemon.follow(f"LOG {run} follow tail={SHOWN}", visit.caller) as connection:
+        while not is_status(row := await connection.read_row()):
+            yield ServerSentEventMessage(data=orjson.dumps(terminal.show(row)).decode(), event="line")
+    yield ServerSentEventMessage(data="-", event="end")
+
+
+@get("/runs/{run:int}/cancel", include_in_schema=False)
+async def ask_cancel(visit: Visit, run: int) -> Page:
+    """Asks before anything is ended."""
+    (attempts,) = await visit.look(f"RUNS run={run} limit=1")
+    rows = attempts.check().rows
+    if not rows:
+        raise Refusal("not-found", f"no run {run} is known any more")
+    return visit.page(
+        "sure.html",
+        f"CANCEL {run}",
+        title=f"Cancel run {run} of {rows[0]['jobName']}?",
+        text="Its processes get TERM, and KILL if they do not end. A cancelled run is not tried again.",
+        action=f"/runs/{run}/cancel",
+        button="Cancel the run",
+        back=f"/runs/{run}",
+    )
+
+
+@post("/runs/{run:int}/cancel", include_in_schema=False)
+async def cancel(visit: Visit, run: int) -> Redirect:
+    await visit.order(f"CANCEL {run}")
+    return visit.go(f"/runs/{run}", "cancelled")
+
+
+HANDLERS: list[Any] = [runs, run_page, download, stream, ask_cancel, cancel]

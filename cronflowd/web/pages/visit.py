@@ -1,0 +1,258 @@
+"""One request for a page: who asks, what the frame around every page tells, and the way on.
+
+The frame is asked together with what the page itself wants, in one turn: who this is and what he
+may do, whether everything is paused, and whether the daemon is well.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from attrs import define, field
+from litestar import MediaType, Request, Response
+from litestar.datastructures import FormMultiDict
+from litestar.exceptions import HTTPException
+from litestar.response import Redirect
+
+from ...base.errors import Refusal
+from ...base.text import format_option
+from ..envelope import Refused, status_of
+from ..identity import by_cookie, caller_of, identity_of
+from ..line import Answer, Caller, Daemon, Unreachable
+from . import paper, wording
+
+log = logging.getLogger("cronflowd.web")
+
+AnyRequest = Request[Any, Any, Any]
+Page = Response[str]
+
+ROLES = ("viewer", "user", "operator", "admin")
+THEMES = ("auto", "light", "dark")
+FRAME = ("WHOAMI", "STATUS", "HEALTH")
+ROWS = 50  # of a list, on one page
+MAX_PAGE = 1_000_000
+
+_REF = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_INNER = re.compile(r"/(?![/\\])[^\x00-\x20\\]{0,500}")
+
+# What a page may be asked to say when something was done; nobody else's words come in by an address.
+DONE = {
+    "added": "The job is added.",
+    "changed": "The change is saved.",
+    "unchanged": "Nothing was changed.",
+    "removed": "The job is removed. Its history stays.",
+    "paused": "Paused.",
+    "resumed": "Resumed.",
+    "started": "Started.",
+    "cancelled": "Cancelled: the worker is told to end it.",
+    "undone": "Taken back.",
+    "rolled-back": "The job is as it was at that revision.",
+    "draining": "The worker finishes what it has and takes nothing more.",
+    "ready": "The worker takes runs again.",
+    "saved": "Saved.",
+    "forgotten": "Nothing is expected of it any more.",
+    "revoked": "The token opens nothing any more.",
+    "mailed": "If there is such an account, a mail with a link is on its way.",
+    "reset": "The new password holds. Sign in with it.",
+}
+
+
+@define
+class Visit:
+    """What handlers are given."""
+
+    request: AnyRequest
+    daemon: Daemon
+    caller: Caller
+    csrf: str
+    frame: dict[str, Any] = field(factory=dict)
+
+    # --- questions ---
+
+    async def look(self, *lines: str) -> list[Answer]:
+        """The answers to these lines; those for the frame are asked with them."""
+        answers = await self.daemon.ask_all([*FRAME, *lines], self.caller)
+        who, status, health = answers[: len(FRAME)]
+        self.frame = frame_of(who, status, health)
+        return answers[len(FRAME) :]
+
+    async def ask(self, *lines: str) -> list[Answer]:
+        """More answers, of what could not be asked before."""
+        return await self.daemon.ask_all(list(lines), self.caller) if lines else []
+
+    async def order(self, line: str) -> Answer:
+        """Something is to be done; raises Refusal where it is not."""
+        return await self.daemon.ask(line, self.caller)
+
+    # --- what was asked for ---
+
+    def query(self, key: str, default: str = "") -> str:
+        return str(self.request.query_params.get(key, default)).strip()
+
+    @property
+    def number(self) -> int:
+        """Of the page of a list, from 1."""
+        text = self.query("page", "1")
+        return max(1, min(int(text), MAX_PAGE)) if text.isdecimal() and len(text) < 9 else 1
+
+    @property
+    def span(self) -> str:
+        """limit= and offset= of this page, and the wish to know how many there are."""
+        return f"limit={ROWS} offset={(self.number - 1) * ROWS} count=yes"
+
+    def options(self, **values: str) -> str:
+        """Words of a line: those that say something."""
+        return " ".join(format_option(key, value) for key, value in values.items() if value)
+
+    async def form(self) -> dict[str, str]:
+        """What was filled in, without blanks around it; CR LF of text areas as newlines."""
+        form: FormMultiDict = await self.request.form()
+        return {
+            key: value.replace("\r\n", "\n").strip() for key, value in form.items() if isinstance(value, str)
+        }
+
+    # --- answers ---
+
+    def page(self, template: str, *nc: str, status: int = 200, **context: Any) -> Page:
+        """The page; `nc`: the lines that tell the same to netcat."""
+        whole = self._context(nc) | self.frame | context
+        headers = {"Cache-Control": "no-store"}
+        return Response(
+            paper.render(template, whole), status_code=status, media_type=MediaType.HTML, headers=headers
+        )
+
+    def go(self, path: str, done: str = "") -> Redirect:
+        """On to another page, which says what was done."""
+        mark = "&" if "?" in path else "?"
+        return Redirect(path + (f"{mark}{urlencode({'done': done})}" if done else ""), status_code=303)
+
+    def _context(self, nc: tuple[str, ...]) -> dict[str, Any]:
+        theme = self.request.cookies.get("theme", "auto")
+        query = [(key, value) for key, value in self.request.query_params.multi_items() if key != "done"]
+        return {
+            "path": self.request.url.path,
+            "here": self.request.url.path + (f"?{urlencode(query)}" if query else ""),
+            "csrf": self.csrf,
+            "theme": theme if theme in THEMES else "auto",
+            "nc": nc,
+            "nc_of": self.netcat,
+            "done": DONE.get(self.query("done"), ""),
+            "link": self.link,
+            "rows_a_page": ROWS,
+            "number": self.number,
+            "name": "",
+            "role": "",
+            "may": lambda _: False,
+            "health": "",
+            "paused_all": None,
+        }
+
+    def netcat(self, line: str) -> str:
+        """What a shell is told to say the same."""
+        path = self.daemon.where.removeprefix("unix:")
+        where = f"-NU {shlex.quote(path)}" if path != self.daemon.where else " ".join(path.rsplit(":", 1))
+        return f"echo {shlex.quote(line)} | nc {where}"
+
+    def link(self, **changes: Any) -> str:
+        """This page with other words in its address; an empty one takes the word away."""
+        query = {
+            key: value for key, value in self.request.query_params.items() if key not in ("done", "page")
+        }
+        query |= changes
+        words = urlencode({key: value for key, value in query.items() if value not in ("", None)})
+        return self.request.url.path + (f"?{words}" if words else "")
+
+
+def frame_of(who: Answer, status: Answer, health: Answer) -> dict[str, Any]:
+    """What every page tells around what it is about."""
+    role = str(who.status.get("role", ""))
+    rank = ROLES.index(role) if role in ROLES else -1
+    pairs = status.check().pairs
+    return {
+        "name": who.status.get("name", ""),
+        "role": role,
+        "may": lambda wanted: rank >= ROLES.index(wanted),
+        "status": pairs,
+        "now": wording.parse_time(pairs["now"]),
+        "zone": paper.zone_of(pairs["zone"]),
+        "zone_name": pairs["zone"],
+        "paused_all": wording.pause_of(pairs.get("paused-all")),
+        "health": "" if health.status["ok"] else health.status["message"],
+    }
+
+
+def ref_of(text: str) -> str:
+    """A task's id or name, from an address: one word, and no other words of a line."""
+    if not _REF.fullmatch(text):
+        raise Refusal("not-found", f"{text[:80]} is no name")
+    return text
+
+
+def inner(path: str) -> str:
+    """Where to go on: a path of ours, and nobody else's address."""
+    return path if _INNER.fullmatch(path) else "/"
+
+
+async def make_visit(request: AnyRequest) -> Visit:
+    """The visit of whoever is signed in; raises Refused."""
+    caller = await caller_of(request)
+    who = by_cookie(request)
+    return Visit(request, request.app.state.daemon, caller, identity_of(request).csrf(who) if who else "")
+
+
+def make_guest(request: AnyRequest) -> Visit:
+    """The visit of somebody who has not signed in yet."""
+    return Visit(request, request.app.state.daemon, Caller((b"",)), "")
+
+
+# --- what went wrong ------------------------------------------------------------------------------
+
+
+def _sorry(request: AnyRequest, status: int, title: str, message: str) -> Page:
+    visit = make_guest(request)
+    back = inner(request.headers.get("x-page", "")) if request.method == "GET" else ""
+    return visit.page("sorry.html", status=status, title=title, message=message, code=status, back=back)
+
+
+TITLES = {
+    400: "That cannot be done as it was said", 403: "You may not do this", 404: "There is no such thing",
+    405: "There is no such thing", 409: "Something is in the way", 503: "The daemon takes no changes now",
+}  # fmt: skip
+
+
+def on_refusal(request: AnyRequest, error: Refusal) -> Response[Any]:
+    status = status_of(error.code)
+    if status == 401:
+        return to_sign_in(request)
+    return _sorry(request, status, TITLES.get(status, "That did not work"), error.message)
+
+
+def on_refused(request: AnyRequest, error: Refused) -> Response[Any]:
+    if error.status == 401:
+        return to_sign_in(request)
+    return _sorry(request, error.status, TITLES.get(error.status, "That did not work"), error.message)
+
+
+def on_unreachable(request: AnyRequest, error: Unreachable) -> Response[Any]:
+    return _sorry(request, 503, "The daemon does not answer", f"{error}. This page looks again by itself.")
+
+
+def to_sign_in(request: AnyRequest) -> Redirect:
+    """First who you are, then back here."""
+    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    to = "/login" if request.method != "GET" or path == "/" else f"/login?next={quote(path, safe='')}"
+    return Redirect(to, status_code=303)
+
+
+def on_http(request: AnyRequest, error: HTTPException) -> Response[Any]:
+    status = error.status_code
+    return _sorry(request, status, TITLES.get(status, "That did not work"), error.detail)
+
+
+def on_bug(request: AnyRequest, error: Exception) -> Response[Any]:
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return _sorry(request, 500, "That is a fault of ours", "The log of the web process tells more.")

@@ -1,0 +1,79 @@
+"""The week to come as a map of load by hour, what comes next, and the days that were."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from litestar import get
+
+from ...base.text import format_time
+from .home import DISPOSITIONS
+from .visit import Page, Visit
+from .wording import parse_time
+
+DAYS = 7
+PAST_DAYS = 60
+
+
+@get("/week", include_in_schema=False)
+async def week(visit: Visit) -> Page:
+    """Hours of the coming seven days, each as dark as the slots are busy in it."""
+    load, upcoming, changes, workers = await visit.look(
+        f"NEXT all by=hour last={DAYS}d", "NEXT all n=20", "DST all", "WORKERS"
+    )
+    now, zone = visit.frame["now"], visit.frame["zone"]
+    slots = sum(row["slots"] for row in workers.rows if row["state"] in ("ready", "draining"))
+    cells: dict[tuple[date, int], dict[str, Any]] = {}
+    for row in load.rows:
+        local = (parse_time(row["hour"]) or now).astimezone(zone)
+        cell = cells.setdefault((local.date(), local.hour), {"fires": 0, "busy": 0.0})
+        cell["fires"] += row["fires"]
+        cell["busy"] += float(row["busy-s"] or 0)
+    first = now.astimezone(zone).date()
+    return visit.page(
+        "week.html",
+        f"NEXT all by=hour last={DAYS}d", "NEXT all n=20",
+        days=[first + timedelta(days=at) for at in range(DAYS + 1)],
+        cells=cells,
+        most=max((cell["fires"] for cell in cells.values()), default=0),
+        busiest=sorted(cells.items(), key=lambda item: (-item[1]["busy"], -item[1]["fires"]))[:3],
+        slots=slots,
+        load=load.status,
+        upcoming=upcoming.rows,
+        changes=[row for row in changes.rows if _is_soon(row["change"], now)][:20],
+    )  # fmt: skip
+
+
+def _is_soon(text: str, now: datetime) -> bool:
+    at = parse_time(text)
+    return at is not None and at - now < timedelta(days=45)
+
+
+@get("/statistics", include_in_schema=False)
+async def statistics(visit: Visit) -> Page:
+    """Each day's fires and how they ended, from counts that are kept for ever."""
+    await visit.look()
+    zone = visit.frame["zone"]
+    today = visit.frame["now"].astimezone(zone).date()
+    days = [today - timedelta(days=at) for at in range(PAST_DAYS - 1, -1, -1)]
+    # Counts stand by the hour in UTC: a day of the daemon's zone begins at an hour, nearly everywhere.
+    edges = [
+        datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+        for day in [*days, today + timedelta(days=1)]
+    ]
+    lines = [f"PROVE since={format_time(one)} until={format_time(two)}" for one, two in pairwise(edges)]
+    answers = await visit.ask(*lines)
+    rows = [
+        {"day": day} | {key: int(answer.pairs.get(key) or 0) for key in DISPOSITIONS}
+        for day, answer in zip(days, answers, strict=True)
+    ]
+    while len(rows) > 7 and not any(rows[0][key] for key in DISPOSITIONS):
+        rows.pop(0)
+    return visit.page(
+        "statistics.html", "PROVE last=1d", "STATS by=day last=30d", rows=rows, dispositions=DISPOSITIONS
+    )
+
+
+HANDLERS: list[Any] = [week, statistics]
