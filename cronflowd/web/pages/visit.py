@@ -136,7 +136,7 @@ class Visit:
         return {
             "path": self.request.url.path,
             "here": self.request.url.path + (f"?{urlencode(query)}" if query else ""),
-            "csrf": self.csrf,
+            "second_word": self.csrf,
             "theme": theme if theme in THEMES else "auto",
             "nc": nc,
             "nc_of": self.netcat,

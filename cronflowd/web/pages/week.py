@@ -32,18 +32,23 @@ async def week(visit: Visit) -> Page:
         cell["fires"] += row["fires"]
         cell["busy"] += float(row["busy-s"] or 0)
     first = now.astimezone(zone).date()
+    # Where nobody knows yet how long things take, their number tells.
+    measure = "busy" if any(cell["busy"] for cell in cells.values()) else "fires"
+    busiest = sorted(cells.items(), key=lambda item: (-item[1][measure], item[0]))[:3]
     return visit.page(
         "week.html",
-        f"NEXT all by=hour last={DAYS}d", "NEXT all n=20",
+        f"NEXT all by=hour last={DAYS}d",
+        "NEXT all n=20",
         days=[first + timedelta(days=at) for at in range(DAYS + 1)],
         cells=cells,
-        most=max((cell["fires"] for cell in cells.values()), default=0),
-        busiest=sorted(cells.items(), key=lambda item: (-item[1]["busy"], -item[1]["fires"]))[:3],
+        measure=measure,
+        most=busiest[0][1][measure] if busiest else 0,
+        busiest=busiest,
         slots=slots,
         load=load.status,
         upcoming=upcoming.rows,
         changes=[row for row in changes.rows if _is_soon(row["change"], now)][:20],
-    )  # fmt: skip
+    )
 
 
 def _is_soon(text: str, now: datetime) -> bool:
