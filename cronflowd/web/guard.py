@@ -8,6 +8,7 @@ Bodies are bounded while they come.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Iterable
@@ -37,6 +38,7 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 HSTS = "max-age=31536000"
+NOBODY = ("0.0.0.0", 0)  # noqa: S104  # no address to listen on: one that is nobody's
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 PREFLIGHT = {
     "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
@@ -69,6 +71,7 @@ class Guard:
         kind: str = scope["type"]
         if kind == "lifespan":
             return
+        scope["client"] = client_of(scope)
         headers = list(self._headers)
         came_from = _header(scope, b"origin").lower()
         if came_from in self._others:
@@ -190,3 +193,15 @@ def _header(scope: Scope, name: bytes) -> str:
 def _is_address(name: str) -> bool:
     """A bare address: no name server answers for it, so it cannot be made to mean us."""
     return bool(re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){3}", name))
+
+
+def client_of(scope: Scope) -> tuple[str, int]:
+    """Who is at the other end, as far as can be known: a proxy of this machine is asked, nobody else."""
+    host, port = scope.get("client") or NOBODY
+    proxied = _header(scope, b"x-forwarded-for").rpartition(",")[2].strip().strip("[]")
+    if not (proxied and is_loopback(host)):
+        return host, port
+    try:
+        return str(ipaddress.ip_address(proxied)), 0
+    except ValueError:
+        return NOBODY

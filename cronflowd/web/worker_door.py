@@ -19,7 +19,6 @@ from litestar.types import Receive, Scope, Send
 
 from ..base.errors import Refusal
 from ..host.config import WebSettings
-from ..host.secrets import is_loopback
 from ..host.setting import WORKERS_PATH, format_address
 from ..net.lines import MAX_LINE_BYTES, MAX_ORDER_BYTES, LineReader
 from .bounds import STALLED_S
@@ -60,7 +59,7 @@ async def carry(scope: Any, receive: Any, send: Any, dial_daemon: Dial) -> None:
     if (page := headers.get("origin")) and page.partition("://")[2] != headers.get("host"):
         await _refuse(send, 403, "a page of another site is no worker")
         return
-    address = address_of(scope.get("client"), headers)
+    address = format_address(scope["client"])
     try:
         daemon = await _reach(dial_daemon, address)
     except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
@@ -86,13 +85,6 @@ async def _reach(dial_daemon: Dial, address: str) -> trio.abc.Stream:
             await trio.aclose_forcefully(daemon)
             raise
         return daemon
-
-
-def address_of(client: tuple[str, int] | None, headers: dict[str, str]) -> str:
-    """Who is at the other end, as far as can be known: a proxy of this machine is asked, nobody else."""
-    host, port = client or ("0.0.0.0", 0)  # noqa: S104  # no address to listen on: one that is nobody's
-    proxied = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    return format_address((proxied, 0) if proxied and is_loopback(host) else (host, port))
 
 
 async def _refuse(send: Any, status: int, why: str) -> None:

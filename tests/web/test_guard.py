@@ -10,7 +10,7 @@ import trio
 
 from cronflowd.host.config import WebSettings
 from cronflowd.web import limits
-from cronflowd.web.guard import MAX_BODY_BYTES, Guard
+from cronflowd.web.guard import MAX_BODY_BYTES, NOBODY, Guard, client_of
 
 
 async def answered(
@@ -204,3 +204,28 @@ async def test_what_is_remembered_of_those_who_ask_is_bounded(autojump_clock: ob
         assert buckets.take(str(number)) == 0
     assert len(buckets._left) == limits.MAX_KNOWN
     assert buckets.take(str(number)) == 1
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "expected"),
+    [
+        (("192.0.2.7", 40_000), "", ("192.0.2.7", 40_000)),
+        (("127.0.0.1", 40_000), "198.51.100.1, 192.0.2.7", ("192.0.2.7", 0)),
+        (("::1", 40_000), "2001:db8::1", ("2001:db8::1", 0)),
+        (("::1", 40_000), "[2001:db8::1]", ("2001:db8::1", 0)),
+        (("192.0.2.7", 40_000), "127.0.0.1", ("192.0.2.7", 40_000)),
+        (("127.0.0.1", 40_000), "", ("127.0.0.1", 40_000)),
+        (("127.0.0.1", 40_000), "unknown", NOBODY),
+        (None, "", NOBODY),
+    ],
+)
+def test_a_proxy_of_this_machine_says_for_whom_it_asks(
+    client: tuple[str, int] | None, forwarded: str, expected: tuple[str, int]
+) -> None:
+    """The last word of it is the proxy's own; anybody else's says nothing but lies.
+
+    Else one who guesses passwords through the proxy would make everybody behind it wait.
+    """
+    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    scope: Any = {"type": "http", "headers": headers, "client": client}
+    assert client_of(scope) == expected

@@ -31,7 +31,6 @@ from cronflowd.net.lines import MAX_LINE_BYTES
 from cronflowd.web import bounds, worker_door
 from cronflowd.web.guard import Guard
 from cronflowd.web.serve import House
-from cronflowd.web.worker_door import address_of
 from cronflowd.worker.websocket import WebSocketStream
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
 from tests.lib.waiting import PATIENCE_S, until
@@ -330,22 +329,3 @@ async def test_a_browser_is_told_what_it_is(tmp_path: Path) -> None:
             answer += data
         assert answer.startswith(b"HTTP/1.1 426 ")
         assert answer.endswith(b"workers come in here, by WebSocket\n")
-
-
-@pytest.mark.parametrize(
-    ("client", "forwarded", "expected"),
-    [
-        (("192.0.2.7", 40_000), "", "192.0.2.7:40000"),
-        (("2001:db8::1", 40_000), "", "[2001:db8::1]:40000"),
-        (("127.0.0.1", 40_000), "198.51.100.1, 192.0.2.7", "192.0.2.7:0"),
-        (("::1", 40_000), "2001:db8::1", "[2001:db8::1]:0"),
-        (("192.0.2.7", 40_000), "127.0.0.1", "192.0.2.7:40000"),
-        (("127.0.0.1", 40_000), "", "127.0.0.1:40000"),
-        (None, "", "0.0.0.0:0"),
-    ],
-)
-def test_a_proxy_of_this_machine_says_for_whom_it_asks(
-    client: tuple[str, int] | None, forwarded: str, expected: str
-) -> None:
-    """The last word of it is the proxy's own; anybody else's says nothing but lies."""
-    assert address_of(client, {"x-forwarded-for": forwarded}) == expected
