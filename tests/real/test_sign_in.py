@@ -98,4 +98,20 @@ def test_over_tls_a_browser_is_told_to_come_by_it_always(start_daemon: StartDaem
     except (OSError, http.client.HTTPException) as error:
         refused.append(error)
     assert refused
-    wait_until(lambda: ask(daemon, "GET", "/api/v1/auth/me", tls=context)[0] == 401)
+    # A renewed certificate is shown without anybody being cut off; one that is none changes nothing.
+    other = trustme.CA()
+    newer = ssl.create_default_context()
+    other.configure_trust(newer)
+    for text in b"no certificate", other.issue_cert("localhost").private_key_and_cert_chain_pem.bytes():
+        assert ask(daemon, "GET", "/api/v1/auth/me", tls=context)[0] == 401
+        pem.write_bytes(text)
+        os.kill(daemon.gateway(), signal.SIGHUP)
+        wait_until(lambda: "the certificate stays as it is" in daemon.log.read_text())
+
+    def is_taken() -> bool:
+        try:
+            return ask(daemon, "GET", "/api/v1/auth/me", tls=newer)[0] == 401
+        except ssl.SSLCertVerificationError:
+            return False
+
+    wait_until(is_taken)
