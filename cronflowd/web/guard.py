@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
+from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..host.config import WebSettings
@@ -49,8 +50,10 @@ EXPOSED = "ETag, Location, Retry-After"  # headers that a page of another origin
 _CODES = {403: "denied", 413: "too-long", 421: "denied", 429: "too-many"}
 
 
-class TooLong(Exception):  # what it is about is the body
+class TooLong(HTTPException):  # so that the framework answers, amid whose reading it is raised
     """More came than a body may hold."""
+
+    status_code = 413
 
 
 class Guard:
@@ -92,7 +95,7 @@ class Guard:
             if message["type"] == "http.request":
                 left -= len(message.get("body", b""))
                 if left < 0:
-                    raise TooLong
+                    raise TooLong(_TOO_LONG)
             return message
 
         async def send_guarded(message: Message) -> None:

@@ -25,7 +25,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
 from ..base.addresses import origin
-from ..base.errors import Exit
+from ..base.errors import Exit, Fatal
 from ..host import secrets, systemd
 from ..host.config import WebSettings
 from ..host.setting import format_address
@@ -63,12 +63,11 @@ async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens
     daemon = Daemon(settings, tokens)
     if not settings.handed:
         await _check_doors(settings, sockets, daemon)
-    tls = server_tls(settings.tls_cert, settings.tls_key, None).context if settings.tls_cert else None
     app = make_app(settings, daemon)
-    house = House(Guard(app, settings, _addresses(sockets)), settings, tls)
+    house = House(Guard(app, settings, _addresses(sockets)), settings)
     async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            nursery.start_soon(_tidy, daemon)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            nursery.start_soon(_tidy, daemon, house)
             nursery.start_soon(app.state.postman.run)
             nursery.start_soon(house.serve, sockets)
             where = ",".join(format_address(each.getsockname()[:2]) for each in sockets)
@@ -83,14 +82,18 @@ async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens
     return Exit.OK
 
 
-async def _tidy(daemon: Daemon) -> None:
+async def _tidy(daemon: Daemon, house: House) -> None:
     while True:
         await trio.sleep(IDLE_S / 2)
         await daemon.close_idle()
+        house.read_certificate()  # the daemon, which is told by HUP that there is another, tells nobody
 
 
 async def _wait_for_signal(signals: Any, house: House) -> None:
     async for number in signals:
+        if number == signal.SIGHUP:
+            house.read_certificate()
+            continue
         log.info("%s: stopping", signal.Signals(number).name)
         await house.end()
 
@@ -148,16 +151,24 @@ def _addresses(sockets: Sequence[socket.socket]) -> list[str]:
 class House:
     """Every connection there is."""
 
-    def __init__(self, app: Any, settings: WebSettings, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, app: Any, settings: WebSettings) -> None:
         self.ended = trio.Event()
         self.turned_away = 0
         self._app = wrap_app(app, MAX_BODY_BYTES, "asgi")
-        self._settings, self._tls = settings, tls
+        self._settings = settings
+        self._tls = _read_tls(settings)
         self._config = _config()
         self._context = WorkerContext(None)
         self._scope = trio.CancelScope()
         self._accepting = trio.CancelScope()
         self._by_host: Counter[str] = Counter()
+
+    def read_certificate(self) -> None:
+        """That of the files as they are now; what is wrong with them leaves it as it was."""
+        try:
+            self._tls = _read_tls(self._settings)
+        except Fatal as error:
+            log.warning("the certificate stays as it is: %s", error)
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Serves until `end`."""
@@ -205,6 +216,11 @@ class House:
         if is_near(host):
             return taken < most
         return taken < most - most // KEPT_NEAR and self._by_host[host] < self._settings.max_http_per_address
+
+
+def _read_tls(settings: WebSettings) -> ssl.SSLContext | None:
+    """Raises Fatal."""
+    return server_tls(settings.tls_cert, settings.tls_key, None).context if settings.tls_cert else None
 
 
 def _host_of(stream: trio.SocketStream) -> str:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from attrs import frozen
-from litestar import Request
 
 from ..base.errors import Refusal
 from ..base.names import check_account_name, check_mail_address
@@ -24,6 +23,7 @@ from ..host.setting import format_address
 from . import identity as i
 from .envelope import Refused, status_of
 from .guard import split_host
+from .identity import AnyRequest
 from .limits import Limits
 from .line import Daemon, Row, account, nobody, origin_of, stranger
 from .mails import Forgotten, Postman
@@ -33,7 +33,6 @@ MAX_TRIES = 20  # names for an account, where others have the first ones
 PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 Text = Annotated[str, msgspec.Meta(max_length=256)]
-AnyRequest = Request[Any, Any, Any]
 
 
 class Credentials(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,6 +70,15 @@ class Person(msgspec.Struct, rename="camel"):
     uid: int | None
 
 
+class Tokens(msgspec.Struct, rename="camel"):
+    """By which a program shows who has signed in; the second is good once, for both anew."""
+
+    user: Person
+    access_token: str
+    refresh_token: str
+    expires_in: int  # seconds, of the first
+
+
 @frozen
 class Entered:
     """Somebody has come in."""
@@ -79,15 +87,10 @@ class Entered:
     who: i.SignedIn
     refresh_word: str
 
-    def tokens(self, identity: i.Identity) -> dict[str, Any]:
-        """As the API gives them."""
+    def tokens(self, identity: i.Identity) -> Tokens:
         now = wall_now()
-        return {
-            "user": self.user,
-            "accessToken": identity.sign(self.who, i.ACCESS_S, now),
-            "refreshToken": identity.sign_refresh(self.refresh_word, now),
-            "expiresIn": i.ACCESS_S,
-        }
+        shown = identity.sign(self.who, i.ACCESS_S, now), identity.sign_refresh(self.refresh_word, now)
+        return Tokens(self.user, *shown, i.ACCESS_S)
 
 
 async def enter(request: AnyRequest, who: str, password: str) -> Entered:

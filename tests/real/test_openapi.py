@@ -20,6 +20,7 @@ IS_LONG = bool(os.environ.get("CRONFLOWD_LONG"))
 EXAMPLES = 300 if IS_LONG else 8  # of each operation
 ENDLESS = "/api/v1/events"  # an answer that does not end is read by tests/web/test_events.py
 
+UNTRIED = (ENDLESS, "/api/v1/auth/login")  # where guesses wait, longer each time
 
 # What makes a body a job's, and what may stand beside it whatever it says.
 WHOLE: dict[str, Any] = {"type": "shell", "command": "true", "cronExpression": "0 3 * * *"}
@@ -66,7 +67,7 @@ def test_whatever_is_sent_the_answer_is_as_the_document_says(start_daemon: Start
     met: set[int] = set()
     for found in schema.get_all_operations():
         operation = found.ok()
-        if operation.path == ENDLESS:
+        if operation.path in UNTRIED:
             continue
 
         @given(case=operation.as_strategy(), real=st.sampled_from(["a", "b", "c", None, None]))
@@ -76,7 +77,7 @@ def test_whatever_is_sent_the_answer_is_as_the_document_says(start_daemon: Start
         )  # fmt: skip
         def ask(case: Any, real: str | None) -> None:
             if real:
-                here = {"job_id": real, "run": "1", "name": "e"}
+                here = {"job_id": real, "run": "1", "name": "e", "number": "999"}
                 case.path_parameters = {key: here[key] for key in case.path_parameters or {}}
             if real and case.method == "POST" and case.path == "/api/v1/jobs" and isinstance(case.body, dict):
                 case.body = {key: case.body[key] for key in FREE & case.body.keys()} | WHOLE
