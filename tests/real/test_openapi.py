@@ -20,8 +20,8 @@ IS_LONG = bool(os.environ.get("CRONFLOWD_LONG"))
 EXAMPLES = 300 if IS_LONG else 8  # of each operation
 ENDLESS = "/api/v1/events"  # an answer that does not end is read by tests/web/test_events.py
 
+UNTRIED = (ENDLESS, "/api/v1/auth/login")  # where guesses wait, longer each time
 
-SIGNING_IN = "/api/v1/auth/"  # where each wrong word costs a wait
 # What makes a body a job's, and what may stand beside it whatever it says.
 WHOLE: dict[str, Any] = {"type": "shell", "command": "true", "cronExpression": "0 3 * * *"}
 FREE = {"name", "description", "tags", "metadata", "priority", "timeout", "enabled"}
@@ -67,7 +67,7 @@ def test_whatever_is_sent_the_answer_is_as_the_document_says(start_daemon: Start
     met: set[int] = set()
     for found in schema.get_all_operations():
         operation = found.ok()
-        if operation.path == ENDLESS or (not IS_LONG and operation.path.startswith(SIGNING_IN)):
+        if operation.path in UNTRIED:
             continue
 
         @given(case=operation.as_strategy(), real=st.sampled_from(["a", "b", "c", None, None]))
