@@ -38,20 +38,13 @@ class OverLines:
         return self.get_job(str(status["id"]))
 
     def get_job(self, ref: str) -> Json:
-        ref = _word(ref)
-        (got, status), (changes, _) = self.door.ask(f"GET {ref}", f"HISTORY {ref} limit=1")
-        _check(status)
-        name = next(row["value"] for row in got if row["key"] == "jobName")
-        listed = self._rows(f"LIST name={name} limit=1")
-        return _plain(to_job(got, listed[0] if listed else None, changes[0]["time"] if changes else None))
+        return _plain(to_job(self._rows(f"GET {_word(ref)}")))
 
     def list_jobs(self, page: int, limit: int, asked: dict[str, str]) -> list[Json]:
         options = [format_option({"status": "state"}.get(key, key), value) for key, value in asked.items()]
         rows = self._rows(" ".join(["LIST", *options, f"limit={limit}", f"offset={(page - 1) * limit}"]))
         answers = self.door.ask(*(f"GET {row['id']}" for row in rows)) if rows else []
-        return [
-            _plain(to_job(got, row)) for row, (got, status) in zip(rows, answers, strict=True) if status["ok"]
-        ]
+        return [_plain(to_job(got)) for got, status in answers if status["ok"]]
 
     def update_job(self, ref: str, changes: Json) -> Json:
         body = _body(changes)

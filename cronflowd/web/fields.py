@@ -472,14 +472,14 @@ def about(refusal: Refusal, words: Words) -> Wrong:
 # --- to JSON ----------------------------------------------------------------------------------------
 
 
-def to_job(rows: Iterable[Row], last: Row | None = None, changed_at: str | None = None) -> Job:
-    """A job, of the rows of GET; `last` is its row of LIST."""
+def to_job(rows: Iterable[Row]) -> Job:
+    """A job, of the rows of GET."""
     pairs: dict[str, Any] = {row["key"]: row["value"] for row in rows}
     texts = {key: "" if value is None else str(value) for key, value in pairs.items()}
     schedule, is_paused = texts["schedule"], texts.get("paused", "no") != "no"
     is_once = schedule.startswith("@at ")
     retry = _retry_of(texts.get("retry", ""))
-    ended = (last or {}).get("last")
+    last = texts.get("last-state")
     return Job(
         id=pairs["id"],
         job_name=texts["jobName"],
@@ -512,9 +512,9 @@ def to_job(rows: Iterable[Row], last: Row | None = None, changed_at: str | None 
         owner=texts.get("owner") or None,
         rev=pairs["rev"],
         next_run_at=texts.get("next") or None,
-        last_run=LastRun(ended, (last or {}).get("ended")) if ended else None,
+        last_run=LastRun(last, pairs.get("last-ended")) if last else None,
         created_at=texts.get("added") or texts.get("changed") or None,
-        updated_at=changed_at or texts.get("added") or texts.get("changed") or None,
+        updated_at=texts.get("updated") or texts.get("changed") or None,
     )
 
 

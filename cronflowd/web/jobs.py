@@ -55,26 +55,20 @@ SORTS = {"createdAt": "id", "nextRunAt": "next", "lastRun": "last", "status": "s
 
 async def read_job(daemon: Daemon, caller: Caller, ref: str) -> Job:
     """A job as it is now; of one that ran once and is gone, what is known. Raises Refusal."""
-    got, changes = await daemon.ask_all([line("GET", ref), line("HISTORY", ref, limit=1)], caller)
-    if not got.status["ok"] and got.status["code"] == "not-found" and not changes.rows:
+    (got,) = await daemon.ask_all([line("GET", ref)], caller)
+    if not got.status["ok"] and got.status["code"] == "not-found":
         return await _read_completed(daemon, caller, ref, got.status["message"])
-    name = got.check().pairs["jobName"]
-    listed = await daemon.ask(line("LIST", name=name, limit=1), caller)
-    return to_job(got.rows, next(iter(listed.rows), None), _changed_at(changes.rows))
-
-
-def _changed_at(rows: list[Row]) -> str | None:
-    return rows[0]["time"] if rows else None
+    return to_job(got.check().rows)
 
 
 async def _read_completed(daemon: Daemon, caller: Caller, ref: str, why: str) -> Job:
     """What was to run once and has: the daemon keeps its runs alone, and whoever made it asks how it went."""
-    try:
-        (run,) = (await daemon.ask(line("RUNS", ref, limit=1), caller)).rows
-    except (Refusal, ValueError):
-        raise Refusal("not-found", why) from None
-    rows = {"id": run["id"], "jobName": run["jobName"], "schedule": f"@at {run['due']}"}
-    return to_job(_as_rows(rows), {"last": run["state"], "ended": run["ended"]}, run["ended"])
+    changes, runs = await daemon.ask_all([line("HISTORY", ref, limit=1), line("RUNS", ref, limit=1)], caller)
+    if changes.rows or not runs.rows:  # somebody removed it
+        raise Refusal("not-found", why)
+    run = runs.rows[0]
+    pairs = {"id": run["id"], "jobName": run["jobName"], "schedule": f"@at {run['due']}"}
+    return to_job(_as_rows(pairs | {"last-state": run["state"], "last-ended": run["ended"]}))
 
 
 def _as_rows(pairs: dict[str, Any]) -> list[Row]:
@@ -84,16 +78,8 @@ def _as_rows(pairs: dict[str, Any]) -> list[Row]:
 
 async def read_jobs(daemon: Daemon, caller: Caller, rows: list[Row]) -> list[Job]:
     """Those of the rows of LIST that are still there."""
-    asked = [line(verb, row["id"], **more) for row in rows for verb, more in _TWO]
-    answers = await daemon.ask_all(asked, caller) if asked else []
-    return [
-        to_job(got.rows, row, _changed_at(changes.rows))
-        for row, got, changes in zip(rows, answers[::2], answers[1::2], strict=True)
-        if got.status["ok"]
-    ]
-
-
-_TWO: tuple[tuple[str, dict[str, Any]], ...] = (("GET", {}), ("HISTORY", {"limit": 1}))
+    answers = await daemon.ask_all([line("GET", row["id"]) for row in rows], caller) if rows else []
+    return [to_job(got.rows) for got in answers if got.status["ok"]]
 
 
 def answer(job: Job, status: int = 200) -> Response[Success[Job]]:
@@ -187,15 +173,11 @@ async def make_job(request: AnyRequest, daemon: Daemon, caller: Caller, body: Jo
             if not is_taken or name != {"jobName": words["jobName"]}:
                 raise about(refusal, words) from None
     job = await read_job(daemon, caller, str(made["id"]))
-    if job.status == "completed":  # it was quick
-        known = {"id": made["id"], "schedule": job.schedule} | {"jobName": made["jobName"]}
-        job = to_job(_as_rows({**words, **known}), *_last_of(job))
+    if job.status == "completed" and job.last_run:  # it was quick
+        known = {"id": made["id"], "jobName": made["jobName"], "schedule": job.schedule}
+        known |= {"last-state": job.last_run.status, "last-ended": job.last_run.ended_at}
+        job = to_job(_as_rows({**words, **known}))
     return job
-
-
-def _last_of(job: Job) -> tuple[Row, str | None]:
-    last = job.last_run
-    return {"last": last and last.status, "ended": last and last.ended_at}, job.updated_at
 
 
 def _names(request: AnyRequest, words: Words) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from .. import __version__
 from .identity import COOKIE, CSRF_HEADER, AnyRequest
-from .rest import KEY_HEADER
+from .rest import ERRORS, KEY_HEADER
 
 PATH = "/api/v1"
 WHAT = (
@@ -78,8 +78,10 @@ def schema_of(app: Litestar) -> dict[str, Any]:
     for path, method, operation in operations(schema):
         operation["tags"] = [path.removeprefix(PATH).split("/")[1]]
         operation["operationId"] = f"{method} {path.removeprefix(PATH)}"
+        # Whatever it is about, it may be refused, and always in this form.
+        operation["responses"] |= {status: each for status, each in _failures().items() if path not in PUBLIC}
         parameters = operation.setdefault("parameters", [])
-        if path in PUBLIC:
+        if path in PUBLIC or (path.startswith(f"{PATH}/auth/") and method == "post"):
             operation["security"] = []
         if method == "post":
             parameters.append(_header(KEY_HEADER, "Done once, however often it is sent"))
@@ -88,6 +90,13 @@ def schema_of(app: Litestar) -> dict[str, Any]:
     log = schema["paths"][f"{PATH}/executions/{{run}}/log"]["get"]["responses"]["200"]["content"]
     log |= {"text/plain": {"schema": {"type": "string"}}, "text/event-stream": {"schema": {"type": "string"}}}
     return schema
+
+
+def _failures() -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}
+    return {
+        str(status): {"description": spec.description, "content": content} for status, spec in ERRORS.items()
+    }
 
 
 PUBLIC = (f"{PATH}/monitoring/health",)

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 import trio
 
-from tests.lib.asgi import Browser, InMemory
+from cronflowd.base.errors import Refusal
+from cronflowd.host.config import WebSettings
+from cronflowd.web.app import make_app
+from cronflowd.web.line import Answer
+from tests.lib.asgi import Browser, InMemory, Scripted
 from tests.lib.web_api import API, an_api, somebody
 
 WEEKLY = {
@@ -373,3 +377,21 @@ def test_a_request_that_comes_twice_is_done_once(tmp_path: Path) -> None:
                 assert wrong.json["error"]["field"] == "Idempotency-Key", key
 
     trio.run(ask)
+
+
+def test_what_ran_before_it_was_asked_about_is_told_as_it_was_made(tmp_path: Path) -> None:
+    """`echo` is over sooner than the next question; the answer is still the job, and 201."""
+    row = {
+        "run": 1, "id": 1, "jobName": "greet", "attempt": 1, "state": "ok", "due": "2030-01-01T12:00:00Z",
+        "started": None, "ended": "2030-01-01T12:00:00.100Z", "worker": "w1", "exit": 0, "why": None,
+    }  # fmt: skip
+    gone = Refusal("not-found", 'no task "1"')
+    made = Answer([], {"ok": True, "id": 1, "jobName": "greet", "next": "2030-01-01T12:00:00Z"})
+    daemon = Scripted({"NOW": made, "GET": gone, "HISTORY": gone, "RUNS": [row]})
+    browser = Browser(make_app(WebSettings(data=tmp_path), daemon), headers={"authorization": "Bearer t"})
+    said = {"name": "greet", "scheduleType": "immediate", "type": "echo", "command": "hi", "tags": ["a"]}
+    answer = trio.run(browser.post, f"{API}/jobs", said)
+    job = answer.data
+    assert (answer.status, job["status"], job["lastRun"]["status"]) == (201, "completed", "ok")
+    assert (job["type"], job["payload"], job["tags"]) == ("echo", {"command": "hi"}, ["a"])
+    assert daemon.asked[0][1] == 'NOW {"tags":"a","jobName":"greet","type":"echo","command":"hi"}'
