@@ -428,7 +428,7 @@ class Answers:
         return reply
 
     def _export(self, question: q.ExportTasks, session: Session) -> Reply:
-        shows = partial(self.admission.is_own, session)
+        shows = self.admission.owns(session)
         return crontab_orders.export(self.core.state, question, self.core.now(), shows)
 
     # --- history ---
