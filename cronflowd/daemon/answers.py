@@ -359,7 +359,7 @@ class Answers:
     def _metrics(self, question: q.ShowMetrics, session: Session) -> Reply:
         core = self.core
         if self._tally is None:
-            self._tally = metrics.Tally()
+            self._tally = metrics.Tally(core.state)
             core.state.tally = self._tally.see
         more = figures.families(core, self.doors, self.logs.count + len(self.hub.watchers))
         return metrics.show_metrics(core.state, question, self._tally, more, core.now())
