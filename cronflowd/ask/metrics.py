@@ -30,6 +30,7 @@ LATENESSES_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 3600)
 class Tally:
     """What has ended since somebody first asked: nobody pays for it before."""
 
+    state: State
     jobs: dict[str, Counter[str]] = Factory(dict)  # fires by disposition, by name of the job
     durations: Histogram = Factory(lambda: Histogram(*DURATIONS_S))
     latenesses: Histogram = Factory(lambda: Histogram(*LATENESSES_S))
@@ -41,8 +42,16 @@ class Tally:
             if outcome.attempt == 1:
                 self.latenesses.add((outcome.started_at - outcome.due_at).total_seconds())
         if is_final:
-            name = outcome.name if outcome.name in self.jobs or len(self.jobs) < MAX_JOBS else OTHER
+            has_place = outcome.name in self.jobs or len(self.jobs) < MAX_JOBS
+            name = outcome.name if has_place and not self._is_only_once(outcome) else OTHER
             self.jobs.setdefault(name, Counter())[outcome.state] += outcome.count
+
+    def _is_only_once(self, outcome: Outcome) -> bool:
+        """Whether nothing else will ever bear its name; a thousand such would leave the others no place."""
+        if outcome.name.partition("_")[2] != str(outcome.task_id):
+            return False
+        task = self.state.tasks.get(outcome.task_id)
+        return task is None or task.spec.schedule.kind == "at"
 
 
 Sample = tuple[Mapping[str, str], float | Histogram | None]  # labels and value, if there is one

@@ -345,7 +345,7 @@ def once(text: str, context: Context) -> q.Once:
         raise WrongWords("a key, and the line that it is for")
     if len(key) > MAX_KEY or not key.isprintable():
         raise Refusal("bad-option", f"a key is one word of at most {MAX_KEY} printable characters")
-    return q.Once(key, line.strip(" \t"))
+    return q.Once(key, line.lstrip(" \t"))
 
 
 def emit(text: str, context: Context) -> o.EmitEvent:

@@ -373,10 +373,13 @@ class Admission:
                 raise self.deny(session, why, ref_of(order)) from None
         return order
 
-    def is_own(self, session: Session, spec: TaskSpec) -> bool:
-        """Whether somebody may change a task, and so be shown all of it."""
-        is_user = session.rank >= USER and owner_of(self.core.state, spec) == session.account
-        return session.rank >= OPERATOR or is_user
+    def owns(self, session: Session) -> Callable[[TaskSpec], bool]:
+        """What tells whether somebody may change a task, and so be shown all of it.
+
+        Of whoever asks now: rows are made later, when the connection may be another one's (AS).
+        """
+        state, rank, account = self.core.state, session.rank, session.account
+        return lambda spec: rank >= OPERATOR or (rank >= USER and owner_of(state, spec) == account)
 
     def _owned(self, order: o.AddTask, session: Session) -> o.AddTask:
         spec = order.spec

@@ -359,7 +359,7 @@ class Answers:
     def _metrics(self, question: q.ShowMetrics, session: Session) -> Reply:
         core = self.core
         if self._tally is None:
-            self._tally = metrics.Tally()
+            self._tally = metrics.Tally(core.state)
             core.state.tally = self._tally.see
         more = figures.families(core, self.doors, self.logs.count + len(self.hub.watchers))
         return metrics.show_metrics(core.state, question, self._tally, more, core.now())
@@ -428,7 +428,7 @@ class Answers:
         return reply
 
     def _export(self, question: q.ExportTasks, session: Session) -> Reply:
-        shows = partial(self.admission.is_own, session)
+        shows = self.admission.owns(session)
         return crontab_orders.export(self.core.state, question, self.core.now(), shows)
 
     # --- history ---

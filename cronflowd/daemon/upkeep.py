@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import trio
@@ -72,13 +73,11 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
             command += [word for text in texts for word in ((row.flag, text) if row.metavar else (row.flag,))]
     for flag, path in ("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key):
         command += [flag, str(path)] if path else []
-    leash: list[int] = []
 
     async def start() -> trio.Process:
-        for each in leash:
-            os.close(each)
+        leash.close()
         theirs, ours = os.pipe()
-        leash[:] = [ours]
+        leash.callback(os.close, ours)
         try:
             os.write(ours, token + b"\n")
             return await trio.lowlevel.open_process(
@@ -91,11 +90,8 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
         finally:
             os.close(theirs)
 
-    try:
+    with ExitStack() as leash:
         await _keep("HTTP door", start)
-    finally:
-        for each in leash:
-            os.close(each)
 
 
 async def _keep(what: str, start: Callable[[], Awaitable[trio.Process]]) -> None:

@@ -101,6 +101,28 @@ def test_names_beyond_a_thousand_are_told_together(monkeypatch: pytest.MonkeyPat
     }
 
 
+def test_what_runs_once_and_has_no_name_takes_no_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A thousand NOWs, or mails that something failed, and no job that is added later had a figure."""
+    monkeypatch.setattr(metrics, "MAX_JOBS", 3)
+    lines = [
+        "C: METRICS",
+        "w: HELLO name=w1 slots=9 can=shell,email",
+        "C: NOW x",
+        "w: DONE 1 1 0",
+        "C: NOW x",
+    ]
+    lines += ["w: DONE 2 1 0", "C: ADD @daily x", "C: RUN 3", "w: DONE 3 1 0"]
+    lines += ["C: ADD name=a notify=mailto:o@x.org @daily x", "C: RUN a", "w: DONE 4 1 1", "w: DONE 5 1 0"]
+    found = parse(asked(lines, tmp_path, monkeypatch))
+    assert {key: number for key, number in found.items() if "job_fires_total" in key} == {
+        'cronflowd_job_fires_total{name="other",disposition="ok"}': 3,
+        'cronflowd_job_fires_total{name="task_3",disposition="ok"}': 1,
+        'cronflowd_job_fires_total{name="a",disposition="failed"}': 1,
+    }
+
+
 def test_what_a_label_or_a_help_says_is_escaped() -> None:
     """One quote in a name must not end the scrape."""
     family = Family("x", "gauge", "a\\b\nc", [({"job": 'a"b\\c\nd'}, 1)])

@@ -136,6 +136,21 @@ def test_only_right_of_the_machine_makes_a_gateway(tmp_path: Path) -> None:
     trio.run(speak)
 
 
+def test_rows_that_are_made_later_are_of_who_asked_for_them(tmp_path: Path) -> None:
+    """AS is behind it in the pipe, and the crontab of a viewer would hold what only the next one may see."""
+
+    async def export() -> None:
+        house = await a_house(tmp_path)
+        gateway = house.session(address=ROOT)
+        await said(house, gateway, "ADD name=a env.TOKEN=s3cr3t @daily x", "AS ann")
+        asked = await house.ask(gateway, "EXPORT")
+        await said(house, gateway, "AS root")
+        assert "***" in repr(rows := list(asked.rows))
+        assert "s3cr3t" not in repr(rows)
+
+    trio.run(export)
+
+
 def test_an_account_that_changes_leaves_nobody_behind(tmp_path: Path) -> None:
     """Its lines count no more at once; those of others, which come by the same connection, do."""
 

@@ -44,7 +44,7 @@ def test_the_same_key_is_answered_the_same_and_does_nothing(
             first, found = await house.ask(root, line), len(house.facts)
             assert type(appended[-1][-1]) is OnceKept, line
             assert len(appended[-1]) > 1 or line == "ONCE k11 PAUSE 1", line  # which changes nothing any more
-            second = await house.ask(root, f"  {line} ")
+            second = await house.ask(root, f"  {line}")
             assert len(house.facts) == found, line
             for as_json in (False, True):
                 assert format_status(first, as_json) == format_status(second, as_json), line
@@ -70,6 +70,18 @@ def test_a_key_is_for_one_line_of_one_account(tmp_path: Path) -> None:
         assert (await house.says(ann, "ONCE k2 ADD name=a @daily x")).startswith("OK 3 a ")
         house.clock.move(house.clock.now() + timedelta(hours=24))
         assert (await house.says(ann, "ONCE k ADD name=c @daily x")).startswith("OK 4 c ")
+
+    trio.run(ask)
+
+
+def test_the_line_is_what_it_is_without_a_key(tmp_path: Path) -> None:
+    """A command is taken byte for byte: blanks at its end may be a file's name."""
+
+    async def ask() -> None:
+        house = House(tmp_path)
+        for line in "ADD name=a @daily x  ", "ONCE k   ADD name=b @daily x  ":
+            await house.ask(house.session(), line)
+        assert [task.spec.command for task in house.state.tasks.values()] == ["x  "] * 2
 
     trio.run(ask)
 

@@ -82,3 +82,27 @@ async def test_a_local_worker_that_cannot_be_started_is_tried_again(
         await upkeep.keep_local_worker(Settings(data=tmp_path, tz="UTC"), tmp_path / "socket")
     assert _pauses(refused) == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10]
     assert "the local worker cannot be started" in caplog.text
+
+
+async def test_an_http_door_without_a_pipe_is_tried_again_and_nothing_is_closed_twice(
+    refused: list[float],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The number of what was closed may be another file's by then, even the journal's."""
+    open_fds, pipes = set[int](), [(1001, 1002), None, (1003, 1004), (1005, 1006)]
+
+    def pipe() -> tuple[int, int]:
+        if (found := pipes.pop(0)) is None:
+            raise OSError(errno.EMFILE, "Too many open files")
+        open_fds.update(found)
+        return found
+
+    monkeypatch.setattr(upkeep.os, "pipe", pipe)
+    monkeypatch.setattr(upkeep.os, "close", open_fds.remove)
+    monkeypatch.setattr(upkeep.os, "write", lambda fd, data: len(data))
+    with trio.move_on_after(1.5), caplog.at_level(logging.WARNING):
+        await upkeep.keep_gateway(Settings(data=tmp_path, tz="UTC"), [], b"word")
+    assert (pipes, open_fds, len(refused)) == ([], set(), 3)
