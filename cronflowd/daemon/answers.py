@@ -62,7 +62,7 @@ from ..schedules.english import parse_moment
 from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
 from ..tasks.reasons import in_words, worded
-from ..tasks.task import Outcome
+from ..tasks.task import ENDED, Outcome
 from . import crontab_orders, figures
 from .bulk import in_turns
 from .core import Core
@@ -448,7 +448,7 @@ class Answers:
         state = self.core.state
         if (ref := question.ref) in RUN_STATES and state.find(ref) is None:
             raise Refusal("not-found", f'no task "{ref}"; did you mean state={ref}?')
-        if not state.history_from_seq:
+        if not state.history_from_seq or (question.states and question.states.isdisjoint(ENDED)):
             return views.list_runs(state, question, (), self.core.now())
         return self._old_runs(question)
 

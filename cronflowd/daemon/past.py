@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ from .core import Core
 
 MAX_OLD_ROWS = 100_000  # that one question reads from the journal
 MAX_PASSED = 20_000  # rows of the journal that are looked at behind a page, to tell how many there are
+MAX_SET_BACK = timedelta(days=1)  # a clock; RUNS since= looks no further back behind that moment
 # More at once would not be quicker, and each holds its rows in memory.
 READERS = trio.CapacityLimiter(2)
 
@@ -47,14 +49,16 @@ class Past:
         def read() -> list[Outcome]:
             have = sum(map(wanted, self.recent))  # each has to be asked for, in order
             left = min(MAX_OLD_ROWS, max(end, query.count_to) - have)
-            return list(self._counted(wanted, left, end - have))
+            return list(self._counted(wanted, left, end - have, query.since_at))
 
         return await self._read(read)
 
-    def _counted(self, wanted: Wanted, most: int, page: int) -> Iterator[Outcome]:
+    def _counted(self, wanted: Wanted, most: int, page: int, since_at: datetime | None) -> Iterator[Outcome]:
         """So many, as far as they are found behind those of the page at no great cost."""
         passed = met = 0
         for outcome in self._older(lambda _: True, sys.maxsize) if most > 0 else ():
+            if since_at and outcome.ended_at < since_at - MAX_SET_BACK:
+                return  # nothing ends before it is due, unless the clock is set back meanwhile
             if wanted(outcome):
                 yield outcome
                 met += 1

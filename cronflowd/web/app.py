@@ -30,11 +30,12 @@ from .identity import FORMS, make_identity
 from .limits import Limits
 from .line import Daemon, Unreachable
 from .mails import Postman
+from .pages.router import PAGES
 
 HANDLERS: list[Any] = [
     health.healthz, health.readyz, auth.ROUTES, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR,
     workers.WORKERS, people.PEOPLE, *monitoring.MONITORING, events.EVENTS, worker_door.agents, *openapi.DOCS,
-    *older.OLDER,
+    *older.OLDER, *PAGES,
 ]  # fmt: skip
 
 

@@ -192,3 +192,32 @@ def test_how_many_rows_there_are_is_counted_to_a_bound(
         "S: OK 5 total=5",
         "S: OK 1 total=1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("question", "most"),
+    [
+        ("RUNS state=running,sent,queued count=yes", 0),
+        ("RUNS since=2030-01-06T00:00:00Z count=yes", 3),
+        ("RUNS", 20),
+    ],
+)
+def test_what_cannot_stand_in_old_files_is_not_looked_for_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, most: int
+) -> None:
+    """A page that asks what runs now, or what failed since yesterday, read a year of history each time."""
+    looked: list[Any] = []
+    real = past.history.outcomes
+
+    def counted(*args: Any) -> Any:
+        for outcome in real(*args):
+            looked.append(outcome)
+            yield outcome
+
+    monkeypatch.setattr(past.history, "outcomes", counted)
+    lines = ["O: recent=1", "w: HELLO name=w1", "C: ADD name=a @daily a"]
+    for day in range(2, 8):
+        lines += [f"T: 2030-01-0{day}T00:00:00Z", f"w: DONE {day - 1} 1 0"]
+    play([*lines, f"C: {question}"], tmp_path, monkeypatch)
+    assert len(looked) <= most
+    assert looked or not most

@@ -8,5 +8,5 @@ Pure functions of what the daemon answered: `wording` (times, sentences), `termi
 What every page shares: `paper` (templates, static files), `visit` (one request: who asks, the frame, forms).
 One module a topic: `entrance` (signing in), `home`, `jobs`, `job_form`, `runs`, `week`, `flows`, `changes`
 (pauses, history, undo), `fleet` (workers, expectations, clock changes), `people` (users, tokens, secrets,
-audit). `live` streams what makes a page fresh, `router` puts them together.
+audit). `router` puts them together.
 """

@@ -8,11 +8,11 @@ from litestar import get, post
 from litestar.response import Redirect
 
 from .jobs import tell_pauses
-from .visit import ROWS, Page, Visit, inner
+from .visit import ROWS, Page, Visitor, inner
 
 
 @get("/changes", include_in_schema=False)
-async def changes(visit: Visit) -> Page:
+async def changes(visit: Visitor) -> Page:
     """All changes, newest first; a page of them at a time."""
     offset = (visit.number - 1) * ROWS
     (answer,) = await visit.look(f"HISTORY limit={ROWS + 1} offset={offset}")
@@ -21,7 +21,7 @@ async def changes(visit: Visit) -> Page:
 
 
 @get("/undo", include_in_schema=False)
-async def ask_undo(visit: Visit) -> Page:
+async def ask_undo(visit: Visitor) -> Page:
     """Shows what would be taken back, and asks."""
     text = visit.query("n", "1")
     many = min(max(int(text), 1), 100) if text.isdecimal() and len(text) < 4 else 1
@@ -30,7 +30,7 @@ async def ask_undo(visit: Visit) -> Page:
 
 
 @post("/undo", include_in_schema=False)
-async def undo(visit: Visit) -> Redirect:
+async def undo(visit: Visitor) -> Redirect:
     """Takes back what was shown; another change that came meanwhile is not what was meant."""
     form = await visit.form()
     many, newest = form.get("n", "1"), form.get("newest", "")
@@ -42,7 +42,7 @@ async def undo(visit: Visit) -> Redirect:
 
 
 @get("/pauses", include_in_schema=False)
-async def pauses(visit: Visit) -> Page:
+async def pauses(visit: Visitor) -> Page:
     """What is paused, why and until when; and pausing more."""
     (answer,) = await visit.look(f"LIST state=paused {visit.span}")
     rows = answer.check().rows
@@ -56,7 +56,7 @@ async def pauses(visit: Visit) -> Page:
 
 
 @post("/resume", include_in_schema=False)
-async def resume(visit: Visit) -> Redirect:
+async def resume(visit: Visitor) -> Redirect:
     """Everything."""
     form = await visit.form()
     await visit.order("RESUME all")

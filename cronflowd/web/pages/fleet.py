@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import get, post
+from litestar.params import FromPath
 from litestar.response import Redirect
 
-from .visit import Page, Visit, ref_of
+from .visit import Page, Visitor, ref_of
 
 MAX_ROWS = 100
 
 
 @get("/workers", include_in_schema=False)
-async def workers(visit: Visit) -> Page:
+async def workers(visit: Visitor) -> Page:
     """Each worker with its slots, labels, clock, and what it can do."""
     found, clocks, types, running = await visit.look(
         "WORKERS", "CLOCK", "TYPES", f"RUNS state=running,sent limit={MAX_ROWS}"
@@ -32,7 +33,7 @@ async def workers(visit: Visit) -> Page:
 
 
 @post("/workers/{worker:str}/{deed:str}", include_in_schema=False)
-async def act(visit: Visit, worker: str, deed: str) -> Redirect:
+async def act(visit: Visitor, worker: FromPath[str], deed: FromPath[str]) -> Redirect:
     """DRAIN or UNDRAIN."""
     done = {"drain": "draining", "undrain": "ready"}
     if deed in done:
@@ -41,7 +42,7 @@ async def act(visit: Visit, worker: str, deed: str) -> Redirect:
 
 
 @get("/heartbeats", include_in_schema=False)
-async def heartbeats(visit: Visit) -> Page:
+async def heartbeats(visit: Visitor) -> Page:
     """What has to show life from elsewhere, the silent ones first."""
     (answer,) = await visit.look("EXPECTS")
     order = {"late": 0, "failed": 1, "new": 3, "ok": 4, "paused": 2}
@@ -52,7 +53,7 @@ async def heartbeats(visit: Visit) -> Page:
 
 
 @post("/heartbeats", include_in_schema=False)
-async def expect(visit: Visit) -> Redirect:
+async def expect(visit: Visitor) -> Redirect:
     """EXPECT of a name, or FORGET."""
     form = await visit.form()
     name = ref_of(form.get("name", ""))
@@ -65,7 +66,7 @@ async def expect(visit: Visit) -> Redirect:
 
 
 @get("/clock-changes", include_in_schema=False)
-async def clock_changes(visit: Visit) -> Page:
+async def clock_changes(visit: Visitor) -> Page:
     """What the next changes of the clock do to which job."""
     (answer,) = await visit.look("DST all")
     rows = answer.rows if answer.status["ok"] else []

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import get, post
+from litestar.params import FromPath
 from litestar.response import Redirect
 
 from . import drawing
-from .visit import Page, Visit, ref_of
+from .visit import Page, Visitor, ref_of
 
 DRAWN = 4  # flows on the list's page
 MAX_BOXES = 150  # more are a list
@@ -17,7 +18,7 @@ Row = dict[str, Any]
 
 
 @get("/flows", include_in_schema=False)
-async def flows(visit: Visit) -> Page:
+async def flows(visit: Visitor) -> Page:
     """Every flow with its newest run; the first few drawn."""
     (answer,) = await visit.look("FLOW")
     rows = answer.check().rows
@@ -30,7 +31,7 @@ async def flows(visit: Visit) -> Page:
 
 
 @get("/flows/{ref:str}", include_in_schema=False)
-async def flow(visit: Visit, ref: str) -> Page:
+async def flow(visit: Visitor, ref: FromPath[str]) -> Page:
     """One flow: the drawing, each job's turn in the newest run, and the runs before."""
     ref = ref_of(ref)
     shown, runs = await visit.look(f"FLOW {ref}", f"FLOW {ref} RUNS limit=20")
@@ -58,7 +59,7 @@ def graph_of(rows: list[Row]) -> drawing.Graph:
 
 
 @post("/flows/{ref:str}/{deed:str}", include_in_schema=False)
-async def act(visit: Visit, ref: str, deed: str) -> Redirect:
+async def act(visit: Visitor, ref: FromPath[str], deed: FromPath[str]) -> Redirect:
     """RUN, RETRY or CANCEL of a flow."""
     done = {"run": "started", "retry": "started", "cancel": "cancelled"}
     if deed in done:

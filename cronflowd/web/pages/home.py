@@ -7,10 +7,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from litestar import get
+from litestar.response import Stream
 
 from ...base.text import format_time
 from . import wording
-from .visit import Page, Visit
+from .visit import Visit, Visitor
 
 LOGS = 6  # failures whose last lines stand on the page; of the others there is a link
 TAIL = 8
@@ -24,45 +25,60 @@ Row = dict[str, Any]
 
 
 @get("/", include_in_schema=False)
-async def home(visit: Visit) -> Page:
+async def home(visit: Visitor) -> Stream:
     """Last night in one sentence, then in the order in which somebody has to act."""
-    (failed, expects, running, upcoming) = await visit.look(
-        "FAILED", "EXPECTS", "RUNS state=running,sent,queued limit=8 count=yes", "NEXT all n=8"
-    )
+    failed, expects = await visit.look("FAILED", "EXPECTS")
     now, zone = visit.frame["now"], visit.frame["zone"]
     since = wording.evening_before(now, zone).astimezone(UTC)
-    proof, wrong, *hours = await visit.ask(
-        f"PROVE since={format_time(since)}",
-        f"RUNS state={WRONG} since={format_time(since)} limit=200",
-        *hour_lines(now),
-    )
+    (proof,) = await visit.ask(f"PROVE since={format_time(since)}")
     rows = sorted(failed.rows, key=lambda row: row["ended"] or "", reverse=True)
     is_new = [(wording.parse_time(row["ended"]) or since) >= since for row in rows]
     problems = [row for row, new in zip(rows, is_new, strict=True) if new]
     before = [row for row, new in zip(rows, is_new, strict=True) if not new]
-    for row, log in zip(problems, await visit.ask(*(log_line(row) for row in problems[:LOGS])), strict=False):
-        row["log"] = log.rows if log.status["ok"] else []
     late = [row for row in expects.rows if row["state"] in ("late", "failed")]
     counts = {key: int(proof.pairs.get(key) or 0) for key in (*DISPOSITIONS, "pending")}
     jobs = visit.frame["status"]["tasks"]
     tone, sentence = wording.verdict(problems, counts["ok"], counts["pending"], len(late), jobs)
-    return visit.page(
+
+    async def later() -> dict[str, Any]:
+        return {"problems": problems[:MOST], "before": before, "late": late} | await details(
+            visit, problems, {row["id"] for row in rows}, since
+        )
+
+    return visit.stream(
         "home.html",
-        f"FAILED since={format_time(since)}", "PROVE last=1d", "NEXT all n=8",
+        f"FAILED since={format_time(since)}",
+        "PROVE last=1d",
+        "NEXT all n=8",
+        later=later,
         tone=tone,
         sentence=sentence,
         since=format_time(since),
-        problems=problems[:MOST],
-        more=len(problems) - MOST,
-        before=before,
-        late=late,
-        recovered=recovered(wrong.rows, {row["id"] for row in rows}),
         counts=counts,
         jobs=jobs,
-        running=running,
-        upcoming=upcoming.rows,
-        hours=bars(now, zone, [answer.pairs for answer in hours]),
-    )  # fmt: skip
+        more=len(problems) - MOST,
+    )
+
+
+async def details(visit: Visit, problems: list[Row], still: set[int], since: datetime) -> dict[str, Any]:
+    """The last lines of what failed, what went well again, and what is going on."""
+    now = visit.frame["now"]
+    running, upcoming, wrong, *answers = await visit.ask(
+        "RUNS state=running,sent,queued limit=8 count=yes",
+        "NEXT all n=8",
+        f"RUNS state={WRONG} since={format_time(since)} limit={MOST}",
+        *(log_line(row) for row in problems[:LOGS]),
+        *hour_lines(now),
+    )
+    hours = answers[-HOURS:]
+    for row, log in zip(problems, answers[:-HOURS], strict=False):
+        row["log"] = log.rows if log.status["ok"] else []
+    return {
+        "running": running,
+        "upcoming": upcoming.rows,
+        "recovered": recovered(wrong.rows, still),
+        "hours": bars(now, visit.frame["zone"], [answer.pairs for answer in hours]),
+    }
 
 
 def log_line(row: Row) -> str:

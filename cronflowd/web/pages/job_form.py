@@ -8,11 +8,12 @@ from typing import Any
 
 import orjson
 from litestar import get, post
+from litestar.params import FromPath
 
 from ...base.errors import Refusal
 from ...base.text import format_option
 from .jobs import DEFAULTS, TYPES
-from .visit import Page, Visit, ref_of
+from .visit import Page, Visit, Visitor, ref_of
 
 # The fields that are options of the same name; `command`, `schedule` and what repeats stand apart.
 OPTIONS = tuple(
@@ -51,7 +52,7 @@ COMMANDS = {
 
 
 @get("/jobs/new", include_in_schema=False)
-async def new(visit: Visit) -> Page:
+async def new(visit: Visitor) -> Page:
     """An empty form, or one that an address has filled in: `?schedule=…&command=…`, or `?like=JOB`."""
     like = visit.query("like")
     filled = {
@@ -64,7 +65,7 @@ async def new(visit: Visit) -> Page:
 
 
 @get("/jobs/{ref:str}/edit", include_in_schema=False)
-async def edit(visit: Visit, ref: str) -> Page:
+async def edit(visit: Visitor, ref: FromPath[str]) -> Page:
     """The form with what the job is now."""
     got, types = await visit.look(f"GET {ref_of(ref)}", "TYPES")
     return await _form(visit, fields_of(got.check().pairs), types=types.rows, ref=ref)
@@ -148,7 +149,7 @@ def quote(text: str) -> str:
 
 
 @get("/jobs/preview", include_in_schema=False)
-async def preview(visit: Visit) -> Page:
+async def preview(visit: Visitor) -> Page:
     """The part of the form that changes while a schedule is typed."""
     await visit.look()
     return visit.page(
@@ -160,7 +161,7 @@ async def preview(visit: Visit) -> Page:
 
 
 @post("/jobs/new", include_in_schema=False)
-async def add(visit: Visit) -> Any:
+async def add(visit: Visitor) -> Any:
     """Adds it, or tries it once; a refusal comes back with the form as it was filled in."""
     form = await visit.form()
     try:
@@ -175,7 +176,7 @@ async def add(visit: Visit) -> Any:
 
 
 @post("/jobs/{ref:str}/edit", include_in_schema=False)
-async def change(visit: Visit, ref: str) -> Any:
+async def change(visit: Visitor, ref: FromPath[str]) -> Any:
     """Says to the daemon what differs from what the job is, and nothing else."""
     form = await visit.form()
     try:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
+from functools import partial
 from typing import Any
 
 from litestar import get, post
-from litestar.response import Redirect
+from litestar.params import FromPath
+from litestar.response import Redirect, Stream
 
 from ...base.text import format_option
 from . import drawing, wording
-from .home import DISPOSITIONS
 from .runs import may_change
-from .visit import ROWS, Page, Visit, inner, ref_of
+from .visit import ROWS, Page, Visit, Visitor, inner, ref_of
 
 STATES = {
     "": "All",
@@ -41,7 +42,7 @@ DEFAULTS = {
 
 
 @get("/jobs", include_in_schema=False)
-async def jobs(visit: Visit) -> Page:
+async def jobs(visit: Visitor) -> Page:
     """All jobs, or those that are looked for."""
     state, sort, kind = visit.query("state"), visit.query("sort"), visit.query("type")
     search, tag = visit.query("search"), visit.query("tag")
@@ -80,45 +81,52 @@ async def tell_pauses(visit: Visit, rows: list[dict[str, Any]]) -> None:
 
 
 @get("/jobs/{ref:str}", include_in_schema=False)
-async def job_page(visit: Visit, ref: str) -> Page:
+async def job_page(visit: Visitor, ref: FromPath[str]) -> Stream:
     """One job: what it does, whether it went well, when it comes next, and why it did what it did."""
     ref = ref_of(ref)
+    (got,) = await visit.look(f"GET {ref}")
+    job = got.check().pairs
     at = visit.query("at")
-    why = f"WHY {ref} " + (f'"{at}"' if re.fullmatch("[0-9 :TZ.+-]{5,40}", at) else "")
-    got, moments, runs, stats, days, causes, history, waiting, describe = await visit.look(
+    why = f"WHY {ref}" + (f' "{at}"' if re.fullmatch("[0-9 :TZ.+-]{5,40}", at) else "")
+    return visit.stream(
+        "job.html",
         f"GET {ref}",
+        f"RUNS {ref}",
+        why,
+        later=partial(details, visit, ref, why),
+        job=job,
+        at=at,
+        pause=wording.pause_of(job.get("paused")),
+        options=options_of(job),
+        waits=[(key, value) for key, value in job.items() if re.fullmatch("run-[0-9]+|after-.*", key)],
+        is_own=may_change(visit, job),
+    )
+
+
+async def details(visit: Visit, ref: str, why: str) -> dict[str, Any]:
+    """What is to come, and what was: as far back as files hold it."""
+    moments, runs, stats, days, causes, history, waiting, describe = await visit.ask(
         f"NEXT {ref} n=5",
         f"RUNS {ref} limit={LAST_RUNS}",
         f"STATS {ref}",
         f"STATS {ref} by=day last={WEEKS * 7}d",
-        why.strip(),
+        why,
         f"HISTORY {ref} limit=4",
         f"DEPS {ref}",
         f"DESCRIBE {ref}",
     )
-    job = got.check().pairs
-    last = visit.frame["now"].astimezone(visit.frame["zone"]).date()
+    today = visit.frame["now"].astimezone(visit.frame["zone"]).date()
     by_day = {date.fromisoformat(row["period"]): row for row in days.rows}
-    return visit.page(
-        "job.html",
-        f"GET {ref}", f"RUNS {ref}", why.strip(),
-        job=job,
-        pause=wording.pause_of(job.get("paused")),
-        options=options_of(job),
-        waits=[(key, value) for key, value in job.items() if re.fullmatch("run-[0-9]+|after-.*", key)],
-        moments=moments.rows,
-        runs=runs.rows,
-        stats=stats.rows[0] if stats.rows else {},
-        calendar=drawing.calendar(by_day, last, WEEKS),
-        days=days.rows,
-        causes=causes,
-        at=at,
-        history=history.rows,
-        waiting=waiting.rows if len(waiting.rows) > 1 else [],
-        clock_changes=describe.pairs.get("clock-changes") if describe.status["ok"] else None,
-        is_own=may_change(visit, job),
-        dispositions=DISPOSITIONS,
-    )  # fmt: skip
+    return {
+        "moments": moments.rows,
+        "runs": runs.rows,
+        "stats": stats.rows[0] if stats.rows else {"fires": 0},
+        "calendar": drawing.calendar(by_day, today, WEEKS),
+        "causes": causes,
+        "history": history.rows,
+        "waiting": waiting.rows if len(waiting.rows) > 1 else [],
+        "clock_changes": describe.pairs.get("clock-changes") if describe.status["ok"] else None,
+    }
 
 
 def options_of(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,14 +145,14 @@ def options_of(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @post("/jobs/{ref:str}/run", include_in_schema=False)
-async def run(visit: Visit, ref: str) -> Redirect:
+async def run(visit: Visitor, ref: FromPath[str]) -> Redirect:
     """Now; then to the run's page, where its output comes."""
     answer = await visit.order(f"RUN {ref_of(ref)}")
     return visit.go(f"/runs/{answer.status['run']}", "started")
 
 
 @get("/jobs/{ref:str}/pause", include_in_schema=False)
-async def ask_pause(visit: Visit, ref: str) -> Page:
+async def ask_pause(visit: Visitor, ref: FromPath[str]) -> Page:
     """Until when, and why."""
     (got,) = await visit.look(f"GET {ref_of(ref)}")
     job = got.check().pairs
@@ -158,13 +166,13 @@ async def ask_pause(visit: Visit, ref: str) -> Page:
 
 
 @post("/jobs/{ref:str}/resume", include_in_schema=False)
-async def resume(visit: Visit, ref: str) -> Redirect:
+async def resume(visit: Visitor, ref: FromPath[str]) -> Redirect:
     await visit.order(f"RESUME {ref_of(ref)}")
     return visit.go(inner((await visit.form()).get("next") or f"/jobs/{ref}"), "resumed")
 
 
 @get("/jobs/{ref:str}/remove", include_in_schema=False)
-async def ask_remove(visit: Visit, ref: str) -> Page:
+async def ask_remove(visit: Visitor, ref: FromPath[str]) -> Page:
     """Asks before anything is gone."""
     (got,) = await visit.look(f"GET {ref_of(ref)}")
     job = got.check().pairs
@@ -180,7 +188,7 @@ async def ask_remove(visit: Visit, ref: str) -> Page:
 
 
 @post("/jobs/{ref:str}/remove", include_in_schema=False)
-async def remove(visit: Visit, ref: str) -> Redirect:
+async def remove(visit: Visitor, ref: FromPath[str]) -> Redirect:
     await visit.order(f"REMOVE {ref_of(ref)}")
     return visit.go("/jobs", "removed")
 
@@ -189,7 +197,7 @@ async def remove(visit: Visit, ref: str) -> Redirect:
 
 
 @get("/jobs/{ref:str}/history", include_in_schema=False)
-async def history(visit: Visit, ref: str) -> Page:
+async def history(visit: Visitor, ref: FromPath[str]) -> Page:
     """Each revision, and any two of them beside each other."""
     ref = ref_of(ref)
     one, two = visit.query("from"), visit.query("to")
@@ -225,14 +233,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
 
 
 @post("/jobs/{ref:str}/rollback", include_in_schema=False)
-async def rollback(visit: Visit, ref: str) -> Redirect:
+async def rollback(visit: Visitor, ref: FromPath[str]) -> Redirect:
     rev = (await visit.form()).get("rev", "")
     await visit.order(f"ROLLBACK {ref_of(ref)} {ref_of(rev)}")
     return visit.go(f"/jobs/{ref}", "rolled-back")
 
 
 @post("/pause", include_in_schema=False)
-async def pause(visit: Visit) -> Redirect:
+async def pause(visit: Visitor) -> Redirect:
     """One, a tag, or all: until a time, with a reason."""
     form = await visit.form()
     what = form.get("what", "")

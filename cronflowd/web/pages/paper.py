@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from litestar import MediaType, Request, Response, get
+from litestar.params import FromPath
 from markupsafe import Markup
 
 from . import drawing, wording
@@ -61,6 +62,7 @@ def environment() -> Environment:
         "when": _when,
         "duration": wording.duration,
         "took": wording.took,
+        "later": Markup,
         "local": wording.local,
         "cause": wording.cause,
         "output": lines_of,
@@ -102,7 +104,7 @@ def static_url(name: str) -> str:
 
 
 @get("/static/{name:str}", sync_to_thread=False, include_in_schema=False)
-def static(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+def static(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
     """A file; kept for a year where its address has its tag."""
     if name not in static_files():
         return Response(b"no such file\n", status_code=404, media_type=MediaType.TEXT)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import get, post
+from litestar.response import Stream
 
 from ...base.errors import Refusal
-from .visit import ROLES, ROWS, Page, Visit, ref_of
+from .visit import ROLES, ROWS, Page, Visit, Visitor, ref_of
 
 VERDICTS = {"": "All", "denied": "Refused", "ok": "Done"}
 
@@ -28,22 +29,22 @@ async def _page(visit: Visit, topic: str, shown: str = "", error: Refusal | None
 
 
 @get("/users", include_in_schema=False)
-async def users(visit: Visit) -> Page:
+async def users(visit: Visitor) -> Page:
     return await _page(visit, "users")
 
 
 @get("/tokens", include_in_schema=False)
-async def tokens(visit: Visit) -> Page:
+async def tokens(visit: Visitor) -> Page:
     return await _page(visit, "tokens")
 
 
 @get("/secrets", include_in_schema=False)
-async def secrets(visit: Visit) -> Page:
+async def secrets(visit: Visitor) -> Page:
     return await _page(visit, "secrets")
 
 
 @post("/users", include_in_schema=False)
-async def change_user(visit: Visit) -> Any:
+async def change_user(visit: Visitor) -> Any:
     """USER ADD, SET, PASSWORD or REMOVE."""
     form = await visit.form()
     words = visit.options(**{key: form.get(key, "") for key in ("role", "email")})
@@ -58,7 +59,7 @@ async def change_user(visit: Visit) -> Any:
 
 
 @post("/tokens", include_in_schema=False)
-async def change_token(visit: Visit) -> Any:
+async def change_token(visit: Visitor) -> Any:
     """TOKEN ADD or REVOKE."""
     form = await visit.form()
     words = visit.options(**{key: form.get(key, "") for key in ("name", "role", "user", "worker", "ttl")})
@@ -66,7 +67,7 @@ async def change_token(visit: Visit) -> Any:
 
 
 @post("/secrets", include_in_schema=False)
-async def change_secret(visit: Visit) -> Any:
+async def change_secret(visit: Visitor) -> Any:
     """SECRET PUT or REMOVE; the value is never shown again."""
     form = await visit.form()
     value = form.get("value", "").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
@@ -99,19 +100,21 @@ async def _order(visit: Visit, topic: str, form: dict[str, str], lines: dict[str
 
 
 @get("/audit", include_in_schema=False)
-async def audit(visit: Visit) -> Page:
+async def audit(visit: Visitor) -> Stream:
     """Who came in, what was changed, and what was refused."""
     who, verdict = visit.query("who"), visit.query("verdict")
     words = visit.options(who=who, verdict=verdict if verdict in ("ok", "denied") else "")
     line = f"AUDIT {words} limit={ROWS * 2}".replace("  ", " ")
-    (answer,) = await visit.look(line)
-    return visit.page(
-        "audit.html", line, rows=answer.check().rows, who=who, verdict=verdict, verdicts=VERDICTS
-    )
+    await visit.look()
+
+    async def later() -> dict[str, Any]:
+        return {"rows": (await visit.ask(line))[0].check().rows}
+
+    return visit.stream("audit.html", line, later=later, who=who, verdict=verdict, verdicts=VERDICTS)
 
 
 @get("/more", include_in_schema=False)
-async def more(visit: Visit) -> Page:
+async def more(visit: Visitor) -> Page:
     """What a telephone's five buttons have no place for."""
     await visit.look()
     return visit.page("more.html", "HELP")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import orjson
+import trio
 from litestar import Response, get, post
-from litestar.response import Redirect, ServerSentEvent, ServerSentEventMessage
+from litestar.params import FromPath, FromQuery
+from litestar.response import Redirect, Stream
 
 from ...base.errors import Refusal
-from ..line import is_status
+from ..events import BEAT, BEAT_S, HEADERS, KIND
+from ..line import Unreachable, is_status
 from .terminal import Terminal
-from .visit import ROWS, Page, Visit, ref_of
+from .visit import ROWS, Page, Visit, Visitor, ref_of
 
 SHOWN = 1000  # rows of output on a page; the file has all
 STATES = ("queued", "sent", "running", "ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed")
@@ -31,7 +35,7 @@ _SINCE = re.compile(r"[0-9TZ:.+-]{1,35}|[0-9]{1,5}[smhd]")
 
 
 @get("/runs", include_in_schema=False)
-async def runs(visit: Visit) -> Page:
+async def runs(visit: Visitor) -> Stream:
     """Attempts, newest first, of whichever state, job, worker or day."""
     state, job, worker = visit.query("state"), visit.query("job"), visit.query("worker")
     since, until = visit.query("since"), visit.query("until")
@@ -42,14 +46,17 @@ async def runs(visit: Visit) -> Page:
         until=until if _SINCE.fullmatch(until) else "",
     )
     line = " ".join(filter(None, ("RUNS", ref_of(job) if job else "", words)))
-    (answer,) = await visit.look(f"{line} {visit.span}")
-    answer.check()
-    return visit.page(
+    await visit.look()
+
+    async def later() -> dict[str, Any]:
+        (answer,) = await visit.ask(f"{line} {visit.span}")
+        status = answer.check().status
+        return {"rows": answer.rows, "total": status.get("total"), "more": status.get("more")}
+
+    return visit.stream(
         "runs.html",
         f"{line} limit={ROWS}",
-        rows=answer.rows,
-        total=answer.status.get("total"),
-        more=answer.status.get("more"),
+        later=later,
         state=state,
         job=job,
         worker=worker,
@@ -59,27 +66,29 @@ async def runs(visit: Visit) -> Page:
 
 
 @get("/runs/{run:int}", include_in_schema=False)
-async def run_page(visit: Visit, run: int) -> Page:
+async def run_page(visit: Visitor, run: FromPath[int]) -> Stream:
     """One run: how it went, why, and what it wrote."""
-    attempts, log = await visit.look(f"RUNS run={run} limit=100", f"LOG {run} tail={SHOWN}")
+    await visit.look()
+    lines = f"LOG {run} follow", f"RUNS run={run}"
+    return visit.stream("run.html", *lines, later=partial(details, visit, run), run=run)
+
+
+async def details(visit: Visit, run: int) -> dict[str, Any]:
+    """Its attempts and its output, wherever they stand. Raises Refusal where nothing is known of it."""
+    attempts, log = await visit.ask(f"RUNS run={run} limit=100", f"LOG {run} tail={SHOWN}")
     rows = attempts.check().rows
     if not rows:
         raise Refusal("not-found", f"no run {run} is known any more")
-    row = rows[0]
-    (job,) = await visit.ask(f"GET {row['id']}")
-    return visit.page(
-        "run.html",
-        f"LOG {run}" + (" follow" if row["state"] in UNDER_WAY else ""),
-        f"RUNS run={run}",
-        run=run,
-        row=row,
-        attempts=rows,
-        job=job.pairs if job.status["ok"] else {},
-        log=log.rows,
-        is_cut=len(log.rows) == SHOWN,
-        is_live=row["state"] in UNDER_WAY,
-        is_own=may_change(visit, job.pairs),
-    )
+    (job,) = await visit.ask(f"GET {rows[0]['id']}")
+    return {
+        "row": rows[0],
+        "attempts": rows,
+        "job": job.pairs if job.status["ok"] else {},
+        "log": log.rows,
+        "is_cut": len(log.rows) == SHOWN,
+        "is_live": rows[0]["state"] in UNDER_WAY,
+        "is_own": may_change(visit, job.pairs),
+    }
 
 
 def may_change(visit: Visit, job: dict[str, Any]) -> bool:
@@ -89,7 +98,7 @@ def may_change(visit: Visit, job: dict[str, Any]) -> bool:
 
 
 @get("/runs/{run:int}/log", include_in_schema=False)
-async def download(visit: Visit, run: int, fd: int | None = None) -> Response[bytes]:
+async def download(visit: Visitor, run: FromPath[int], fd: FromQuery[int | None] = None) -> Response[bytes]:
     """All that is kept of its output, byte for byte, as a file."""
     only = f" fd={fd}" if fd in (1, 2) else ""
     answer = await visit.order(f"LOG {run}{only}")
@@ -104,21 +113,34 @@ def _bytes_of(row: dict[str, Any]) -> bytes:
 
 
 @get("/runs/{run:int}/stream", include_in_schema=False)
-async def stream(visit: Visit, run: int) -> ServerSentEvent:
-    """Its output as it comes; then `end`, with how it ended."""
-    return ServerSentEvent(_follow(visit, run))
+async def stream(visit: Visitor, run: FromPath[int]) -> Stream:
+    """Its output as it comes; then `end`, and the page fetches itself anew."""
+    await visit.order(f"LOG {run} tail=0")  # a refusal is an answer, and no stream
+    return Stream(_follow(visit, run), media_type=KIND, headers=HEADERS)
 
 
-async def _follow(visit: Visit, run: int) -> AsyncIterator[ServerSentEventMessage]:
+async def _follow(visit: Visit, run: int) -> AsyncGenerator[bytes, None]:
+    """Rows as a page shows them. Who comes again is given what there is from the beginning."""
     terminal = Terminal()
-    async with visit.daemon.follow(f"LOG {run} follow tail={SHOWN}", visit.caller) as connection:
-        while not is_status(row := await connection.read_row()):
-            yield ServerSentEventMessage(data=orjson.dumps(terminal.show(row)).decode(), event="line")
-    yield ServerSentEventMessage(data="-", event="end")
+    try:
+        async with visit.daemon.follow(f"LOG {run} follow tail={SHOWN}", visit.caller) as connection:
+            while True:
+                row = None
+                with trio.move_on_after(BEAT_S):
+                    row = await connection.read_row()
+                if row is None:
+                    yield BEAT
+                elif is_status(row):
+                    break
+                else:
+                    yield b"event: line\ndata: %b\n\n" % orjson.dumps(terminal.show(row))
+        yield b"event: end\ndata: -\n\n"
+    except (Refusal, Unreachable, trio.TooSlowError):
+        return  # it comes again, and is told then
 
 
 @get("/runs/{run:int}/cancel", include_in_schema=False)
-async def ask_cancel(visit: Visit, run: int) -> Page:
+async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page:
     """Asks before anything is ended."""
     (attempts,) = await visit.look(f"RUNS run={run} limit=1")
     rows = attempts.check().rows
@@ -136,7 +158,7 @@ async def ask_cancel(visit: Visit, run: int) -> Page:
 
 
 @post("/runs/{run:int}/cancel", include_in_schema=False)
-async def cancel(visit: Visit, run: int) -> Redirect:
+async def cancel(visit: Visitor, run: FromPath[int]) -> Redirect:
     await visit.order(f"CANCEL {run}")
     return visit.go(f"/runs/{run}", "cancelled")
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import re
 import shlex
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from attrs import define, field
 from litestar import MediaType, Request, Response
 from litestar.datastructures import FormMultiDict
+from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
-from litestar.response import Redirect
+from litestar.response import Redirect, Stream
 
 from ...base.errors import Refusal
 from ...base.text import format_option
@@ -32,6 +34,7 @@ Page = Response[str]
 
 ROLES = ("viewer", "user", "operator", "admin")
 THEMES = ("auto", "light", "dark")
+LATER = "<!-- the rest -->"
 FRAME = ("WHOAMI", "STATUS", "HEALTH")
 ROWS = 50  # of a list, on one page
 MAX_PAGE = 1_000_000
@@ -125,6 +128,30 @@ class Visit:
             paper.render(template, whole), status_code=status, media_type=MediaType.HTML, headers=headers
         )
 
+    def stream(
+        self, template: str, *nc: str, later: Callable[[], Awaitable[dict[str, Any]]], **context: Any
+    ) -> Stream:
+        """The page in two pieces: its beginning at once, and the rest when the daemon has looked for it.
+
+        What stands in old files takes as long as it takes. `x.html` is followed by `x_later.html`, within the
+        same main part, and by the frame's end.
+        """
+        whole = self._context(nc) | self.frame | context
+        begin, _, end = paper.render(template, whole | {"later": LATER}).partition(LATER)
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            yield begin.encode()
+            try:
+                rest = paper.render(template.replace(".", "_later."), whole | await later())
+            except (Refusal, Unreachable) as error:
+                rest = paper.render("refused.html", whole | {"message": str(error)})
+            except Exception:
+                log.exception("%s", self.request.url.path)
+                rest = paper.render("refused.html", whole | {"message": "a fault of ours"})
+            yield (rest + end).encode()
+
+        return Stream(pieces(), media_type=MediaType.HTML, headers={"Cache-Control": "no-store"})
+
     def go(self, path: str, done: str = "") -> Redirect:
         """On to another page, which says what was done."""
         mark = "&" if "?" in path else "?"
@@ -144,6 +171,7 @@ class Visit:
             "link": self.link,
             "rows_a_page": ROWS,
             "number": self.number,
+            "later": "",
             "name": "",
             "role": "",
             "may": lambda _: False,
@@ -195,6 +223,9 @@ def ref_of(text: str) -> str:
 def inner(path: str) -> str:
     """Where to go on: a path of ours, and nobody else's address."""
     return path if _INNER.fullmatch(path) else "/"
+
+
+Visitor = NamedDependency[Visit]
 
 
 async def make_visit(request: AnyRequest) -> Visit:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from litestar import get
+from litestar.response import Stream
 
 from ...base.text import format_time
 from .home import DISPOSITIONS
-from .visit import Page, Visit
+from .visit import Page, Visit, Visitor
 from .wording import parse_time
 
 DAYS = 7
 PAST_DAYS = 60
+LOAD = f"NEXT all by=hour last={DAYS}d"
 
 
 @get("/week", include_in_schema=False)
-async def week(visit: Visit) -> Page:
-    """Hours of the coming seven days, each as dark as the slots are busy in it."""
-    load, upcoming, changes, workers = await visit.look(
-        f"NEXT all by=hour last={DAYS}d", "NEXT all n=20", "DST all", "WORKERS"
-    )
+async def week(visit: Visitor) -> Stream:
+    """Hours of the coming seven days, each as dark as workers will be busy in it."""
+    await visit.look()
+    lines = LOAD, "NEXT all n=20"
+    return visit.stream("week.html", *lines, later=partial(details, visit))
+
+
+async def details(visit: Visit) -> dict[str, Any]:
+    """What the clock will start, and how much that is."""
+    load, upcoming, changes, workers = await visit.ask(LOAD, "NEXT all n=20", "DST all", "WORKERS")
     now, zone = visit.frame["now"], visit.frame["zone"]
-    slots = sum(row["slots"] for row in workers.rows if row["state"] in ("ready", "draining"))
     cells: dict[tuple[date, int], dict[str, Any]] = {}
     for row in load.rows:
         local = (parse_time(row["hour"]) or now).astimezone(zone)
@@ -35,20 +42,17 @@ async def week(visit: Visit) -> Page:
     # Where nobody knows yet how long things take, their number tells.
     measure = "busy" if any(cell["busy"] for cell in cells.values()) else "fires"
     busiest = sorted(cells.items(), key=lambda item: (-item[1][measure], item[0]))[:3]
-    return visit.page(
-        "week.html",
-        f"NEXT all by=hour last={DAYS}d",
-        "NEXT all n=20",
-        days=[first + timedelta(days=at) for at in range(DAYS + 1)],
-        cells=cells,
-        measure=measure,
-        most=busiest[0][1][measure] if busiest else 0,
-        busiest=busiest,
-        slots=slots,
-        load=load.status,
-        upcoming=upcoming.rows,
-        changes=[row for row in changes.rows if _is_soon(row["change"], now)][:20],
-    )
+    return {
+        "days": [first + timedelta(days=at) for at in range(DAYS + 1)],
+        "cells": cells,
+        "measure": measure,
+        "most": busiest[0][1][measure] if busiest else 0,
+        "busiest": busiest,
+        "slots": sum(row["slots"] for row in workers.rows if row["state"] in ("ready", "draining")),
+        "load": load.status,
+        "upcoming": upcoming.rows,
+        "changes": [row for row in changes.rows if _is_soon(row["change"], now)][:20],
+    }
 
 
 def _is_soon(text: str, now: datetime) -> bool:
@@ -57,7 +61,7 @@ def _is_soon(text: str, now: datetime) -> bool:
 
 
 @get("/statistics", include_in_schema=False)
-async def statistics(visit: Visit) -> Page:
+async def statistics(visit: Visitor) -> Page:
     """Each day's fires and how they ended, from counts that are kept for ever."""
     await visit.look()
     zone = visit.frame["zone"]

@@ -41,9 +41,9 @@
   function listen() {
     const wanted = !document.hidden && one("[data-live]") && one(".live");
     if (wanted && !source) {
-      source = new EventSource("/live");
-      source.addEventListener("hello", () => { one(".live").hidden = false; });
-      source.addEventListener("change", refresh);
+      source = new EventSource("/api/v1/events");
+      source.onopen = () => { one(".live").hidden = false; };
+      source.onmessage = refresh;
       source.onerror = () => { one(".live").hidden = true; };
     } else if (!wanted && source) {
       // A browser has six connections to one place for all its tabs: those that nobody sees give theirs back.

@@ -1,0 +1,65 @@
+"""All pages together, with what they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Router, post
+from litestar.datastructures import Cookie
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.response import Redirect
+
+from ...base.errors import Refusal
+from ..envelope import Refused
+from ..line import Unreachable
+from . import changes, entrance, fleet, flows, home, job_form, jobs, people, runs, week
+from .paper import static
+from .visit import (
+    THEMES,
+    AnyRequest,
+    inner,
+    make_visit,
+    on_bug,
+    on_http,
+    on_refusal,
+    on_refused,
+    on_unreachable,
+)
+
+A_YEAR_S = 365 * 86_400
+
+
+@post("/theme", include_in_schema=False)
+async def theme(request: AnyRequest) -> Redirect:
+    """Light, dark, or as the system has it: kept by the browser, and by nobody else."""
+    form = await request.form()
+    wanted = str(form.get("theme", "auto"))
+    answer = Redirect(inner(str(form.get("next", "/"))), status_code=303)
+    value = wanted if wanted in THEMES else "auto"
+    answer.set_cookie(
+        Cookie(key="theme", value=value, max_age=A_YEAR_S, path="/", samesite="strict", httponly=True)
+    )
+    return answer
+
+
+REFUSALS: dict[Any, Any] = {
+    Refusal: on_refusal,
+    Refused: on_refused,
+    Unreachable: on_unreachable,
+    HTTPException: on_http,
+    Exception: on_bug,
+}
+
+# The form before the page of one job: `new` is no job.
+MODULES: tuple[Any, ...] = (home, job_form, jobs, runs, week, flows, changes, fleet, people)
+
+PAGES = [
+    Router(
+        path="/",
+        route_handlers=[home.home, *(each for module in MODULES[1:] for each in module.HANDLERS)],
+        dependencies={"visit": Provide(make_visit)},
+        exception_handlers=REFUSALS,
+    ),
+    Router(path="/", route_handlers=[static, theme, *entrance.HANDLERS], exception_handlers=REFUSALS),
+]
