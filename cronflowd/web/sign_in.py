@@ -133,10 +133,17 @@ async def register(request: AnyRequest, new: Registration) -> Entered:
 
 
 def is_at_home(request: AnyRequest) -> bool:
-    """Whether it is a browser on this machine, and no proxy on it that speaks for somebody else."""
+    """Whether it is a browser on this machine, and no proxy on it that speaks for somebody else.
+
+    Some proxies tell nothing of those they speak for, but they say HTTP 1.0, as no browser does; and who
+    has one tells by which name people reach it.
+    """
+    settings: WebSettings = request.app.state.settings
     name, _ = split_host(request.headers.get("host", ""))
-    is_direct = not any(name in request.headers for name in PROXIED)
-    return is_direct and is_loopback(i.address_of(request)) and is_loopback(name)
+    is_proxied = any(each in request.headers for each in PROXIED) or request.scope["http_version"] == "1.0"
+    if is_proxied or settings.http_name or settings.http_url:
+        return False
+    return is_loopback(i.address_of(request)) and is_loopback(name)
 
 
 async def may_be_first(request: AnyRequest) -> bool:

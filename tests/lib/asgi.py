@@ -67,6 +67,7 @@ class Browser:
     host: str = "localhost:3000"
     headers: dict[str, str] = field(factory=dict)
     cookies: dict[str, str] = field(factory=dict)
+    version: str = "1.1"
 
     async def ask(
         self,
@@ -112,9 +113,10 @@ class Browser:
         where, _, query = path.partition("?")
         answering = Answering(body)
         scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method,
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": self.version, "method": method,
             "scheme": "http", "path": where, "raw_path": where.encode(), "query_string": query.encode(),
-            "root_path": "", "client": (self.address, 50_000), "server": ("127.0.0.1", 3000),
+            "root_path": "", "client": (self.address, 50_000) if self.address else None,
+            "server": ("127.0.0.1", 3000),
             "headers": [(name.lower().encode(), value.encode()) for name, value in said.items()],
             "extensions": {}, "state": {},
         }  # fmt: skip

@@ -307,15 +307,19 @@ async def test_the_first_visit_on_this_machine_makes_the_admin(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "browser",
+    ("browser", "told"),
     [
-        {"address": AWAY}, {"host": "cron.example.net"}, {"host": "192.0.2.1:3000"},
-        {"headers": {"x-forwarded-for": AWAY}}, {"headers": {"forwarded": "for=x"}}, {"host": ""},
+        ({"address": AWAY}, {}), ({"host": "cron.example.net"}, {}), ({"host": "192.0.2.1:3000"}, {}),
+        ({"headers": {"x-forwarded-for": AWAY}}, {}), ({"headers": {"forwarded": "for=x"}}, {}),
+        ({"host": ""}, {}), ({"version": "1.0"}, {}), ({"address": ""}, {}),
+        ({}, {"http_url": "https://cron.example.net"}), ({}, {"http_name": ("cron.example.net",)}),
     ],
 )  # fmt: skip
-async def test_a_first_visit_from_elsewhere_makes_nobody(tmp_path: Path, browser: dict[str, Any]) -> None:
-    """Nor one that a proxy on this machine passes on for somebody."""
-    async with a_door(tmp_path, make_app) as (app, daemon):
+async def test_a_first_visit_from_elsewhere_makes_nobody(
+    tmp_path: Path, browser: dict[str, Any], told: dict[str, Any]
+) -> None:
+    """Nor one that a proxy on this machine passes on for somebody, though it may tell nothing of him."""
+    async with a_door(tmp_path, make_app, **told) as (app, daemon):
         answer = await Browser(app, **browser).post("/api/v1/auth/register", JOHN)
         assert answer.error == (403, "denied")
         assert not await daemon.say("USER LIST")
