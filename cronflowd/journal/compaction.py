@@ -115,13 +115,16 @@ def checkpoint_lines(state: State, upto: int, chain: int, at: datetime) -> Itera
 
 
 def remove_superseded(data: Path, upto: int) -> int:
-    """Deletes what the checkpoint `upto` and the history files replace; how many files that were."""
+    """Deletes what the checkpoint `upto` and the history files replace; how many files that were.
+
+    But for its newest segment: who watches and was cut off goes on by records that are whole.
+    """
     directory = journal_dir(data)
     if not checkpoint_path(directory, upto).exists():
         return 0
     segments = list_segments(directory)
     gone = [path for number, path in list_checkpoints(directory) if number < upto]
-    gone += [path for (_, path), (following, _) in pairwise(segments) if following <= upto + 1]
+    gone += [path for (_, path), (following, _) in pairwise(segments) if following <= upto + 1][:-1]
     gone += list_swallowed(directory)
     for path in gone:
         path.unlink(missing_ok=True)

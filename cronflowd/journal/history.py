@@ -51,13 +51,18 @@ def sources(directory: Path) -> list[Source]:
     """The files that together hold each ended run once, oldest first."""
     history = list_history(directory)
     covered = max((file.last for file in history), default=0)
-    segments = list_segments(directory)
-    ends = [first - 1 for first, _ in segments[1:]]
-    found = [Source(file.path, file.first, file.last, True) for file in history]
-    for (first, path), last in zip(segments, [*ends, None], strict=False):
-        if last is None or last > covered:
-            found.append(Source(path, max(first, covered + 1), last, False))
-    return found
+    return [Source(file.path, file.first, file.last, True) for file in history] + segments(directory, covered)
+
+
+def segments(directory: Path, covered: int = 0) -> list[Source]:
+    """Those with records behind `covered`, oldest first."""
+    found = list_segments(directory)
+    ends = [first - 1 for first, _ in found[1:]]
+    return [
+        Source(path, max(first, covered + 1), last, False)
+        for (first, path), last in zip(found, [*ends, None], strict=False)
+        if last is None or last > covered
+    ]
 
 
 def outcomes(
@@ -79,7 +84,7 @@ def outcomes(
 def facts(data: Path, after: int, upto: int) -> list[tuple[int, datetime, Fact]] | None:
     """All records behind `after`, up to `upto`; None where they are not all there any more."""
     found: list[tuple[int, datetime, Fact]] = []
-    for line in _lines_before(journal_dir(data), upto + 1, lambda source: not source.is_history):
+    for line in _lines_before(journal_dir(data), upto + 1, lambda _: True, is_whole=True):
         decoded = _decode(line)
         if decoded is None or decoded[0] != upto - len(found) or decoded[0] <= after:
             break
@@ -144,12 +149,17 @@ def _may_hold(source: Source, run: int | None) -> bool:
     return header is None or header.runs[0] <= run <= header.runs[1]
 
 
-def _lines_before(directory: Path, before_seq: int, wanted: Callable[[Source], bool]) -> Iterator[bytes]:
-    """Lines newest first, each record once, though files come and go meanwhile."""
+def _lines_before(
+    directory: Path,
+    before_seq: int,
+    wanted: Callable[[Source], bool],
+    is_whole: bool = False,
+) -> Iterator[bytes]:
+    """Lines newest first, each record once, though files come and go meanwhile; `is_whole`: no history."""
     cursor, lost = before_seq, True
     while lost:
         lost = False
-        for source in reversed(sources(directory)):
+        for source in reversed(segments(directory) if is_whole else sources(directory)):
             if source.first >= cursor:
                 continue
             try:

@@ -193,7 +193,7 @@ def test_damage_right_after_a_checkpoint_keeps_the_checkpoint(
 ) -> None:
     """A journal always has a file to go on in, so a new one is made."""
     compacted(life)
-    [path] = segments(life)
+    *_, path = segments(life)
     life.journal = life._open()
     life.run(1)
     life.close()

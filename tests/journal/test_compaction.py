@@ -70,7 +70,18 @@ def test_a_start_finds_the_same_state_and_less_to_read(life: Life) -> None:
     state, journal = restarted(life.data)
     assert told(state) == told(life.state)
     assert journal.last == before
-    assert names(path for _, path in list_segments(journal_dir(life.data))) == [f"{upto + 1:020d}.jsonl"]
+    assert [first for first, _ in list_segments(journal_dir(life.data))][1:] == [upto + 1]
+
+
+def test_the_newest_of_what_was_closed_is_still_told_whole(life: Life) -> None:
+    """Or whoever was cut off from WATCH for a second at that moment would have a gap."""
+    newest = life.journal.closed[-1]
+    known = newest.first - 1
+    before = history.facts(life.data, known, life.journal.last)
+    assert compact(life) == newest.last
+    assert before
+    assert history.facts(life.data, known, life.journal.last) == before
+    assert history.facts(life.data, known - 1, life.journal.last) is None
 
 
 def test_a_run_whose_worker_never_comes_back_has_a_lease_either_way(life: Life) -> None:
