@@ -7,17 +7,18 @@
   const one = (selector, within = document) => within.querySelector(selector);
 
   // --- parts that fetch themselves anew when something has happened ---
-  let fetching = false, again = false, last = 0;
-  const PAUSE_MS = 1500;
+  let fetching = false, again = false, last = 0, pause = 1500;
   async function refresh() {
     if (fetching) { again = true; return; }
     fetching = true;
     try {
-      await new Promise((done) => setTimeout(done, Math.max(0, last + PAUSE_MS - Date.now())));
+      await new Promise((done) => setTimeout(done, Math.max(0, last + pause - Date.now())));
       last = Date.now();
       const answer = await fetch(location.href, { headers: { "X-Live": "1" } });
       if (!answer.ok || answer.redirected) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      // What takes long is asked for seldom: a page on a wall is no load.
+      pause = Math.max(1500, 10 * (Date.now() - last));
       for (const old of all("[data-live]")) {
         const fresh = page.getElementById(old.id);
         // Nothing is taken from under somebody's hands.

@@ -1,0 +1,215 @@
+"""Pages before a whole daemon: what hostile values become, what is refused, and who is shown which button."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from cronflowd.web.app import make_app
+from cronflowd.web.line import Unreachable
+from tests.lib.asgi import Browser, InMemory, Response, a_door
+
+HTML = {"accept": "text/html"}
+BAD = "<script>alert(1)</script>\u202e\"'&"
+SECOND_WORD = re.compile('name="csrf" value="([0-9a-f]+)"')
+
+
+@asynccontextmanager
+async def _house(data: Path, role: str = "admin") -> AsyncIterator[tuple[Browser, InMemory]]:
+    """Somebody of this role who has signed in as `ann`."""
+    async with a_door(data, make_app) as (app, daemon):
+        await daemon.say("USER ADD root role=admin password=correct-horse")
+        await daemon.say(f"USER ADD ann role={role} password=correct-horse")
+        browser = Browser(app, headers=dict(HTML))
+        answer = await browser.ask("POST", "/login", form={"user": "ann", "password": "correct-horse"})
+        assert (answer.status, answer.headers["location"]) == (303, "/")
+        yield browser, daemon
+
+
+async def _send(browser: Browser, path: str, **form: str) -> Response:
+    """A form, with the second word that the page before it had."""
+    word = SECOND_WORD.search((await browser.get("/more")).text)
+    assert word
+    return await browser.ask("POST", path, form={"csrf": word[1], **form})
+
+
+async def test_hostile_names_commands_and_reasons_are_text_on_every_page(tmp_path: Path) -> None:
+    """Who may add a job must not become whoever looks at it."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say(
+            f'ADD name=bad tags=x title="{_quoted(BAD)}" desc="{_quoted(BAD)}" @daily echo {BAD}'
+        )
+        await daemon.say(f'PAUSE bad why="{_quoted(BAD)}"')
+        await daemon.say(f'EXPECT beat every=1d desc="{_quoted(BAD)}"')
+        await daemon.say(f'USER SET ann desc="{_quoted(BAD)}"')
+        for path in (
+            "/", "/jobs", "/jobs/bad", "/jobs/bad/edit", "/jobs/bad/history", "/jobs/bad/pause", "/pauses",
+            "/changes", "/heartbeats", "/users", "/audit", f"/jobs?search={'%3Cscript%3E%22'}",
+            "/jobs/new?schedule=%3Cscript%3E&command=%22%3E%3Cscript%3E",
+        ):  # fmt: skip
+            answer = await browser.get(path)
+            assert answer.status == 200, path
+            assert "<script>" not in answer.text.replace("<script src=", ""), path
+            assert "\u202e" not in answer.text, path
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/jobs/a%20limit=1", "/jobs/a%0aCLEAR%20all", "/jobs/..%2f", "/jobs/nobody", "/runs?job=a%20state=ok"],
+)
+async def test_an_address_never_becomes_other_words_of_a_line(tmp_path: Path, path: str) -> None:
+    """What stands behind /jobs/ is said to the daemon: it is one word, or nothing at all."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily a")
+        where, _, query = path.partition("?")
+        answer = await browser.get(unquote(where) + (f"?{query}" if query else ""))
+        assert answer.status == 404
+        assert len(await daemon.say("LIST")) == 1
+
+
+async def test_nobody_is_let_in_without_a_session_and_comes_back_to_where_he_was_going(
+    tmp_path: Path,
+) -> None:
+    """A link in a mail leads to its page by way of the sign-in, and to no other host."""
+    async with a_door(tmp_path, make_app) as (app, daemon):
+        await daemon.say("USER ADD ann role=viewer password=correct-horse")
+        browser = Browser(app, headers=dict(HTML))
+        answer = await browser.get("/runs/7?x=1")
+        assert answer.headers["location"] == "/login?next=%2Fruns%2F7%3Fx%3D1"
+        who = {"user": "ann", "password": "correct-horse"}
+        for said, led in (
+            ("/runs/7?x=1", "/runs/7?x=1"),
+            ("//evil.example", "/"),
+            ("https://evil.example", "/"),
+        ):
+            answer = await Browser(app, headers=dict(HTML)).ask("POST", "/login", form=who | {"next": said})
+            assert (answer.status, answer.headers["location"]) == (303, led)
+        answer = await browser.ask("POST", "/login", form=who | {"password": "wrong-one"})
+        assert answer.status == 401
+        assert "not the right one" in answer.text
+
+
+async def test_a_form_of_another_site_changes_nothing(tmp_path: Path) -> None:
+    """The browser sends the cookie with it; the second word it cannot know."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily a")
+        answer = await browser.ask("POST", "/jobs/a/remove", form={"csrf": "0" * 64})
+        assert answer.status == 403
+        assert len(await daemon.say("LIST")) == 1
+        assert (await _send(browser, "/jobs/a/remove")).status == 303
+        assert await daemon.say("LIST") == []
+
+
+async def test_a_refusal_stands_at_its_field_and_nothing_that_was_filled_in_is_lost(tmp_path: Path) -> None:
+    """Whoever typed twenty fields types one again."""
+    async with _house(tmp_path) as (browser, daemon):
+        form = {"schedule": "@daily", "command": "a", "name": "job", "timeout": "soon", "env": "A=1\nB=x y"}
+        answer = await _send(browser, "/jobs/new", **form)
+        assert answer.status == 422
+        field = re.search(r'<input id="f-timeout"[^>]*>', answer.text)
+        assert field
+        assert 'aria-invalid="true" aria-describedby="wrong-timeout"' in field[0]
+        assert 'value="soon"' in field[0]
+        assert ">A=1\nB=x y</textarea>" in answer.text
+        for change, wrong in (
+            ({"timeout": "", "schedule": "61 * * * *"}, "schedule"),
+            ({"timeout": "", "after": "nobody"}, "after"),
+            ({"timeout": "", "env": "no sign"}, "env"),
+            ({"timeout": "", "command": ""}, "command"),
+        ):
+            answer = await _send(browser, "/jobs/new", **(form | change))
+            assert f'id="wrong-{wrong}"' in answer.text, wrong
+        assert (await _send(browser, "/jobs/new", **(form | {"timeout": ""}))).status == 303
+        job = {row["key"]: row["value"] for row in await daemon.say("GET job")}
+        assert (job["env.A"], job["env.B"]) == ("1", "x y")
+
+
+async def test_only_what_was_changed_in_the_form_is_said_to_the_daemon(tmp_path: Path) -> None:
+    """A secret that is shown as stars stays what it is, and so does what somebody else changes meanwhile."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say(
+            'ADD name=job type=webhook secret=hunter2 header.X-A="1 2" timeout=5m @daily http://x/'
+        )
+        page = (await browser.get("/jobs/job/edit")).text
+        assert "hunter2" not in page
+        form = {
+            "schedule": "@daily", "command": "http://x/", "name": "job", "type": "webhook", "secret": "***",
+            "header": "X-A=1 3", "timeout": "", "overlap": "skip", "prio": "medium", "desc": "",
+        }  # fmt: skip
+        assert (await _send(browser, "/jobs/job/edit", **form)).status == 303
+        (newest, *_) = await daemon.say("HISTORY job limit=1")
+        assert newest["change"] == "header.X-A: 1 2 -> 1 3; timeout: 5m -> none"
+        answer = await _send(browser, "/jobs/job/edit", **form)
+        assert answer.headers["location"] == "/jobs/job?done=unchanged"
+
+
+async def test_who_may_change_only_his_own_jobs_is_shown_buttons_for_these_alone(tmp_path: Path) -> None:
+    """A button that answers `denied` teaches people not to press buttons."""
+    async with _house(tmp_path, "user") as (browser, daemon):
+        await daemon.say("ADD name=other @daily a")
+        await _send(browser, "/jobs/new", schedule="@daily", command="a", name="own")
+        for name, is_shown in (("own", True), ("other", False)):
+            page = (await browser.get(f"/jobs/{name}")).text
+            assert ("Run now" in page, "/remove" in page, "/edit" in page) == (is_shown,) * 3
+        assert "Pause more" not in (await browser.get("/pauses")).text
+        assert (await _send(browser, "/jobs/other/run")).status == 403
+
+
+async def test_taking_back_takes_back_what_was_shown_and_nothing_that_came_since(tmp_path: Path) -> None:
+    """Between the look and the button somebody else may have changed something."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily a")
+        page = (await browser.get("/undo")).text
+        shown = re.search(r'name="newest" value="(\d+)"', page)
+        assert shown
+        await daemon.say("ADD name=b @daily b")
+        answer = await _send(browser, "/undo", n="1", newest=shown[1])
+        assert answer.headers["location"] == "/undo?n=1"
+        assert len(await daemon.say("LIST")) == 2
+
+
+async def test_a_daemon_that_does_not_answer_is_said_and_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a white page: the process of the pages is well."""
+    async with _house(tmp_path) as (browser, daemon):
+
+        async def nobody(*_: Any) -> Any:
+            raise Unreachable("unix:/x: no such file")
+
+        monkeypatch.setattr(daemon, "ask_all", nobody)
+        answer = await browser.get("/")
+        assert answer.status == 503
+        assert "The daemon does not answer" in answer.text
+        assert '<meta http-equiv="refresh"' in answer.text
+
+
+async def test_the_beginning_of_a_page_does_not_wait_for_old_files(tmp_path: Path) -> None:
+    """The sentence on top is there while a year of history is still being read; a refusal there is told."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily a")
+        async with browser.open("GET", "/") as answer:
+            parts = [part async for part in answer.parts()]
+        assert b"<h1>" in parts[0]
+        assert b'id="needs"' in parts[1]
+        assert parts[1].rstrip().endswith(b"</html>")
+        assert "no run 99" in (await browser.get("/runs/99")).text
+
+
+async def test_a_theme_is_kept_by_the_browser(tmp_path: Path) -> None:
+    """Also for whoever has not signed in."""
+    async with a_door(tmp_path, make_app) as (app, _):
+        browser = Browser(app, headers=dict(HTML))
+        answer = await browser.ask("POST", "/theme", form={"theme": "dark", "next": "/login"})
+        assert (answer.status, answer.headers["location"]) == (303, "/login")
+        assert '<html lang="en" data-theme="dark">' in (await browser.get("/forgot")).text
