@@ -297,6 +297,8 @@ class Answers:
 
     def _format(self, question: q.SetFormat, session: Session) -> Reply:
         session.is_session = True
+        if session.outbox.before_put:
+            session.outbox.before_put()  # what happened before is told in the form that was asked for then
         session.as_json, session.width = question.as_json, question.width
         return Reply("")
 

@@ -48,6 +48,7 @@ log = logging.getLogger("cronflowd.core")
 
 STEPS_PER_BEAT = 500  # decisions about what is due, before connections get their turn again
 BEAT_S = 0.005  # the same in time; what is asserted is the number
+PASSES_FOR_OTHERS = 20  # between two slices: in each a hundred of those who watch are told what there is
 SLICES_AHEAD = 2  # of large changes that are on their way to the disk: replies wait behind them
 RETRY_S = 1.0  # what the journal refused is tried again so much later
 NO_ROOM = ("disk-full", "busy")
@@ -121,6 +122,7 @@ class Core:
         self._waits_for_disk = False
         self._has_read_some = False
         self._slices = deque([0] * SLICES_AHEAD, SLICES_AHEAD)  # up to which records the newest ones went
+        self._passes = 0  # since the newest of them, in which others were owed something
         self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
 
     @property
@@ -282,7 +284,8 @@ class Core:
 
     def take_slice(self) -> bool:
         """One small part of what concerns very many tasks; False when nothing is left, or it has to wait."""
-        if self.gate.owes_some:
+        if self.gate.owes_some and self._passes < PASSES_FOR_OTHERS:
+            self._passes += 1
             return False  # the next pass asks again: whoever watches has to see what there is
         if self._slices[0] > self.gate.committed:
             self._waits_for_disk = True  # `committed` goes on
@@ -301,6 +304,7 @@ class Core:
             self._arm(min(self._armed or again_at, again_at))
             return False
         self._slices.append(self.last_seq)
+        self._passes = 0
         gc.freeze()  # what very many tasks are made of is no garbage, and looking at all of it takes long
         self.sliced.set()
         self.sliced = trio.Event()

@@ -9,7 +9,7 @@ tests/engine/test_state.py. `carry` tells the whole state as facts again; a chec
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -32,7 +32,9 @@ from .tables import ENDED_AT_ONCE, WELL, Output, Tables, counts, of_one_fire, re
 OLDEST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
 BIG_STEP_S = 3 * 3600.0  # a clock set by more: take the new time, and catch nothing up (as Debian's cron)
-MAX_OUTPUT_IN_MEMORY = 1 << 24  # characters, all runs together; older output is read from the journal
+MAX_OUTPUT_IN_MEMORY = (
+    16 * 1024 * 1024
+)  # characters, all runs together; older output is read from the journal
 MAX_WORKERS_AWAY = 1000
 MAX_UNHEARD = 1000
 NOBODYS = "\n"  # no worker's memory is named so: none can know that it never got what a backup calls sent
@@ -278,7 +280,6 @@ def _go_on(state: Tables, run: Run, at: datetime) -> None:
 def _tell_dependents(state: Tables, name: str, how: Reason, flow: int) -> None:
     """A run of a task has ended for good, or a moment of it has passed."""
     former = state.unfinished.former
-    said = {old for old, task_id in former.items() if state.names.get(name) == task_id} if former else ()
     for task_id in state.dependents.get(name, ()):
         task = state.tasks[task_id]
         if flow and state.flows.of.get(task_id) == flow:
@@ -286,13 +287,8 @@ def _tell_dependents(state: Tables, name: str, how: Reason, flow: int) -> None:
             if task.spec.schedule.kind == "after":
                 continue  # it has its turn there, and would fire twice
         task.heard = task.heard or {}
-        task.heard[_as_said(task, said, name) if said else name] = how
+        task.heard[state.said(name, task) if former else name] = how
         state.to_judge[task_id] = None
-
-
-def _as_said(task: Task, former: Iterable[str], name: str) -> str:
-    """How a task says the name of another one that has a new one."""
-    return next((old for old in former if old in task.spec.options.after), name)
 
 
 def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:

@@ -204,6 +204,13 @@ class Tables:
         waiting |= self.dependents.get(task.name, set())
         self.dependents[task.name] = waiting
 
+    def said(self, name: str, task: Task) -> str:
+        """The name by which a task still waits for the one that has this name now."""
+        after, named = task.spec.options.after, self.names.get(name)
+        return next(
+            (old for old, each in self.unfinished.former.items() if each == named and old in after), name
+        )
+
     def go_by_one(self, old: str) -> None:
         """The opposite: all say the new name, or the old one becomes another's."""
         task = self.tasks[self.unfinished.former.pop(old)]

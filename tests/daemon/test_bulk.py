@@ -12,7 +12,7 @@ from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.base.replies import Reply
 from cronflowd.daemon import bulk, files
-from cronflowd.daemon.core import SLICES_AHEAD, Core
+from cronflowd.daemon.core import PASSES_FOR_OTHERS, SLICES_AHEAD, Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import AT_ONCE
@@ -20,7 +20,7 @@ from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.journal.tasks_file import read_tasks
-from cronflowd.net.outbox import A_PASS, Outbox
+from cronflowd.net.outbox import A_PASS, Gate, Outbox
 from cronflowd.tasks.task import parse_record
 from tests.lib.access_driver import House
 from tests.lib.engine_driver import START
@@ -68,6 +68,21 @@ def test_slices_wait_for_those_who_watch() -> None:
     assert passes == 2
     assert all(sink.sent for sink in sinks)
     assert core.take_slice()
+
+
+def test_slices_go_on_while_jobs_end_all_the_time_and_a_thousand_watch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody was always owed a row: CLEAR of 300,000 tasks took minutes, and all changes waited for it."""
+    core, journal = make_core()
+    core.submit(o.ClearTasks())
+    journal.arrive()
+    monkeypatch.setattr(Gate, "owes_some", True)
+    for _ in range(3):
+        assert [core.take_slice() for _ in range(PASSES_FOR_OTHERS + 1)] == [False] * PASSES_FOR_OTHERS + [
+            True
+        ]
+        journal.arrive()
 
 
 async def test_a_file_holds_the_tasks_as_they_were_when_it_was_begun(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from weakref import ref
 
@@ -12,6 +13,7 @@ import pytest
 
 from cronflowd.ask import commands, events
 from cronflowd.daemon import feeds
+from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
 from cronflowd.daemon.feeds import LogFeed, LogHub, WatchHub
 from cronflowd.engine import facts as f
@@ -238,6 +240,22 @@ def test_a_reply_stands_between_what_was_before_and_after_it(watching: Watching)
     watching.do("ADD name=last @daily x")
     watching.read(session, 20)
     assert names(sink) == ["t0", "OK", "t1", "OK", "t2", "OK", "t3", "OK", "t4", "OK", "last"]
+
+
+def test_what_happened_before_another_form_was_asked_for_is_told_in_that_of_before(
+    watching: Watching,
+) -> None:
+    """A row in front of the answer to FORMAT json would be the first that nobody expects to be JSON."""
+    answers = Answers(watching.core, Path("/nowhere"))
+    session, sink = watching.session()
+    answers.hub.watch(session, ALL, None)
+    watching.decide("ADD name=tea @daily x")
+    answers.handle("FORMAT json", session, watching.core.now())
+    session.outbox.put(b"OK\n", watching.core.last_seq)
+    watching.do("ADD name=cup @daily x")
+    watching.read(session, 20)
+    before, answer, after = sink.sent.decode().splitlines()
+    assert (before.split("\t")[3], answer, json.loads(after)["jobName"]) == ("tea", "OK", "cup")
 
 
 def test_a_watcher_too_far_behind_is_cut_with_the_reason(
