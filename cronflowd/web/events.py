@@ -282,7 +282,7 @@ async def execution_log(
     rows = (await daemon.ask(line("LOG", number), caller)).rows
     if "text/plain" in request.headers.get("accept", ""):
         text = "".join(each.text + "\n" for each in to_lines(rows))
-        return Response(text, media_type="text/plain; charset=utf-8")
+        return Response(text, media_type=MediaType.TEXT)
     return Response(Success(to_lines(rows)), media_type=MediaType.JSON)
 
 

@@ -185,7 +185,7 @@ async def metrics_text(request: AnyRequest, daemon: ToDaemon) -> Response[str]:
     is_near = is_loopback(address_of(request)) and _SHOWS.isdisjoint(request.headers.keys())
     caller = GATEWAY if is_near else await caller_of(request)
     text = "\n".join([*await read_metrics(daemon, caller), ""])
-    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(text, media_type="text/plain; version=0.0.4")
 
 
 MONITORING = [routes("/api/v1", [health, dashboard, metrics_json]), routes("/", [metrics_text])]

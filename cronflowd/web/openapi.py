@@ -55,12 +55,12 @@ def config() -> OpenAPIConfig:
         title="cronflowd",
         version=__version__,
         description=WHAT,
-        path=PATH,
+        path=f"{PATH}/openapi.json",  # below it, what is not found is answered by the framework
         create_examples=False,
         use_handler_docstrings=True,
         components=Components(security_schemes=schemes),
         security=[{"bearer": []}, {"cookie": []}],
-        render_plugins=[_Schema(path="/openapi.json", media_type=OpenAPIMediaType.OPENAPI_JSON)],
+        render_plugins=[_Schema(path="/", media_type=OpenAPIMediaType.OPENAPI_JSON)],
     )
 
 

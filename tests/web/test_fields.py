@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
@@ -121,6 +121,7 @@ def jobs(draw: st.DrawFn) -> dict[str, Any]:
     return said | {"type": kind, "payload": draw(PAYLOADS[kind])}
 
 
+@settings(max_examples=settings.default.max_examples // 3)
 @given(jobs())
 def test_what_was_sent_is_what_is_told(said: dict[str, Any]) -> None:
     """Every field that was said is answered as it was said."""
@@ -128,6 +129,7 @@ def test_what_was_sent_is_what_is_told(said: dict[str, Any]) -> None:
     assert {key: told[key] for key in said} == said
 
 
+@settings(max_examples=settings.default.max_examples // 3)
 @given(jobs())
 def test_what_is_told_and_sent_back_changes_nothing(said: dict[str, Any]) -> None:
     """A form that is loaded and saved unseen must not make another revision."""

@@ -234,6 +234,9 @@ def test_what_is_refused_names_its_field_and_changes_nothing(tmp_path: Path) -> 
             assert form.error == (415, "media-type")
             assert (await browser.get(f"{API}/jobs?status=nonsense")).json["error"]["field"] == "status"
             assert (await browser.get(f"{API}/jobs?limit=0")).error == (400, "bad-option")
+            for path in ("/nothing", "/jobs/a/nothing", "/openapi.json/nothing"):
+                assert (await browser.get(f"{API}{path}")).status == 404
+            assert (await browser.get(f"{API}/nothing")).error == (404, "not-found")
             for ref in ("all", "tag=a", "a%20b", "name=*", "%0aCLEAR", "9"):
                 assert (await browser.post(f"{API}/jobs/{ref}/pause")).status == 404, ref
                 assert (await browser.ask("DELETE", f"{API}/jobs/{ref}")).status == 404, ref
