@@ -477,7 +477,7 @@ def test_a_page_is_readable_by_everybody_in_both_colours_and_widths(gallery: Pag
 @pytest.mark.skipif(not ALL_PICTURES, reason="the README's picture is taken on demand")
 def test_the_picture_for_the_readme(house: House) -> None:
     """docs/dashboard.png, small enough to be looked at everywhere."""
-    context = house.context(viewport={"width": 1180, "height": 760}, color_scheme="light")
+    context = house.context(viewport={"width": 1100, "height": 690}, color_scheme="light")
     page = context.new_page()
     page.goto("/")
     page.screenshot(path=ROOT / "docs" / "dashboard.png")

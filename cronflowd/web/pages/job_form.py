@@ -17,8 +17,8 @@ from .visit import Page, Visit, Visitor, ref_of
 
 # The fields that are options of the same name; `command`, `schedule` and what repeats stand apart.
 OPTIONS = tuple(
-    "name desc tags tz type payload body expect secret cwd user prio after retry timeout overlap catchup"
-    " grace lost on skip start end count spread jitter keep notify stdin owner".split()
+    "name title desc tags tz type payload body expect secret cwd user prio after retry timeout overlap"
+    " catchup grace lost on skip start end count spread jitter keep notify stdin owner".split()
 )
 REPEATED = ("env", "header")  # a line each, NAME=VALUE
 CHOICES = {
@@ -77,7 +77,7 @@ def fields_of(job: Mapping[str, Any]) -> dict[str, str]:
         key: str(job[key]) for key in OPTIONS if job.get(key) is not None and DEFAULTS.get(key) != job[key]
     }
     fields |= {"name": job["jobName"], "schedule": job["schedule"], "command": job["command"]}
-    fields["type"] = str(job.get("type") or "shell")
+    fields["type"], fields["rev"] = str(job.get("type") or "shell"), str(job.get("rev", ""))
     for kind in REPEATED:
         found = [
             f"{key.partition('.')[2]}={value}" for key, value in job.items() if key.startswith(f"{kind}.")
@@ -186,7 +186,8 @@ async def change(visit: Visitor, ref: FromPath[str]) -> Any:
         words = changes(before, form)
         if not words:
             return visit.go(f"/jobs/{ref}", "unchanged")
-        await visit.order(f"SET {ref} {' '.join(words)}")
+        seen = form.get("rev", "")
+        await visit.order(f"SET {ref} {f'rev={seen} ' if seen.isdecimal() else ''}{' '.join(words)}")
     except Refusal as error:
         if error.code in ("auth-required", "denied"):
             raise

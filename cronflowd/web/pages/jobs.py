@@ -33,7 +33,7 @@ MAX_PAUSED = 100  # whose reasons are asked for
 # GET's rows that have a place of their own on the page, or say nothing new.
 PLACED = frozenset(
     "id jobName schedule command state next rev desc tags type owner zone means counts-from cron paused after"
-    " tz".split()
+    " tz title meta updated".split()
 )
 DEFAULTS = {
     "prio": "medium", "retry": "none", "timeout": "none", "overlap": "skip", "catchup": "once", "grace": "1h",
@@ -137,7 +137,7 @@ def options_of(job: Mapping[str, Any]) -> dict[str, Any]:
         if key not in PLACED
         and value is not None
         and DEFAULTS.get(key) != value
-        and not re.match("fires-|run-|after-|added", key)
+        and not re.match("fires-|run-|after-|added|last-|paused-", key)
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,16 @@ def _when(context: Context, text: str | None, style: str = "clock") -> Markup | 
     return Markup('<time datetime="{}" title="{}">{}</time>').format(stamp, exact, shown)
 
 
+@pass_context
+def _moment(context: Context, row: dict[str, Any]) -> Markup:
+    """A row of NEXT: by the clock of the job's own zone, with its offset where that is not the daemon's."""
+    at = datetime.fromisoformat(row["local_time_with_offset"])
+    assert at.tzinfo
+    shown = wording.clock(at, context["now"], at.tzinfo)
+    offset = "" if at.utcoffset() == at.astimezone(context["zone"]).utcoffset() else f" {at:%z}"
+    return Markup('<time datetime="{}">{}{}</time>').format(row["local_time_with_offset"], shown, offset)
+
+
 @lru_cache(maxsize=1)
 def environment() -> Environment:
     """The templates, parsed once."""
@@ -61,6 +71,7 @@ def environment() -> Environment:
     made.filters |= {
         "when": _when,
         "duration": wording.duration,
+        "moment": _moment,
         "took": wording.took,
         "later": Markup,
         "local": wording.local,

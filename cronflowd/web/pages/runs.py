@@ -69,7 +69,7 @@ async def runs(visit: Visitor) -> Stream:
 async def run_page(visit: Visitor, run: FromPath[int]) -> Stream:
     """One run: how it went, why, and what it wrote."""
     await visit.look()
-    lines = f"LOG {run} follow", f"RUNS run={run}"
+    lines = f"LOG {run}", f"LOG {run} follow", f"RUNS run={run}"
     return visit.stream("run.html", *lines, later=partial(details, visit, run), run=run)
 
 

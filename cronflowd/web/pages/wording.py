@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -63,7 +63,7 @@ def ago(at: datetime, now: datetime) -> str:
     return f"{number} {unit} ago" if seconds > 0 else f"in {number} {unit}"
 
 
-def clock(at: datetime, now: datetime, zone: ZoneInfo) -> str:
+def clock(at: datetime, now: datetime, zone: tzinfo) -> str:
     """`02:30`, `yesterday 02:30`, `Mon 2 Nov 02:30`: as much of the day as is needed."""
     local, today = at.astimezone(zone), now.astimezone(zone)
     days = (local.date() - today.date()).days
