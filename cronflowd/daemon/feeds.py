@@ -14,10 +14,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
-from weakref import ref
+from weakref import finalize, ref
 
 import trio
 from attrs import define, field
@@ -38,6 +38,7 @@ from .past import READERS
 PIECES = 64  # of rows, that the next watcher may take as they are
 TAKEN_TOGETHER = 10_000  # lines of the past of a LOG, before the others have their turn
 MAX_BEHIND = 200_000  # events, about 150 MB; a watcher further behind is cut: they are kept for it alone
+MAX_PAST = 2 * MAX_BEHIND  # of all watchers, each with a list of its own; a record is two events at most
 LOOK_EVERY = 1000  # events, between two looks at who is behind
 EVENTS_A_PIECE = 500  # looked at in one go, by a watcher that may want none of them
 
@@ -79,6 +80,7 @@ class WatchHub:
         # What was made for one watcher, for those that want the same and are as far: where it ends (it must
         # not keep in memory what nobody has to read any more), the rows, their record.
         self._pieces: OrderedDict[Any, tuple[ref[Entry], bytes, int]] = OrderedDict()
+        self.past = 0  # events that were read from the journal, and not by those for whom
 
     def watch(
         self, session: Session, kinds: frozenset[str], task_id: int | None, waits: bool = False
@@ -107,18 +109,25 @@ class WatchHub:
         replaced = await in_turns(events.names_replaced(core.state))
         end, upto = self.mark(), core.last_seq
 
-        def read() -> Entry:
+        def read() -> list[Entry]:
             known = 0 <= upto - since.known <= MAX_BEHIND
             records = history.facts(data, since.known, upto) if known else None
             return watcher.past(since, records, replaced, end, core.now())
 
         await core.settled(upto)
         try:
-            place: Entry = await trio.to_thread.run_sync(read, limiter=READERS)
+            found: list[Entry] = await trio.to_thread.run_sync(read, limiter=READERS)
         except OSError as error:
             watcher.cut(f"the journal cannot be read: {error}")
             raise
-        trio.lowlevel.current_trio_token().run_sync_soon(watcher.begin_past, place, upto)
+        if self.past + len(found) > MAX_PAST + 1:  # the first one is a place
+            found = watcher.past(since, None, replaced, end, core.now())
+        self.past += len(found)
+        finalize(found[-1], self._forget_past, len(found))
+        trio.lowlevel.current_trio_token().run_sync_soon(watcher.begin_past, found[0], upto)
+
+    def _forget_past(self, count: int) -> None:
+        self.past -= count
 
     def leave(self, watcher: Watcher) -> None:
         """Ends a watch."""
@@ -261,10 +270,10 @@ class Watcher:
         replaced: events.Replaced,
         end: Entry,
         now: datetime,
-    ) -> Entry:
-        """The place before the first event behind `since`, up to `end`; None: they are not all known.
+    ) -> list[Entry]:
+        """The place before the first event behind `since`, and those that concern it; None: not all known.
 
-        A list of its own, that goes on at `end`. A thread may make it.
+        Each leads to the next one, and the last to `end`. A thread may make them.
         """
         told: Iterable[tuple[int, list[events.Event]]]
         if records is None:
@@ -274,14 +283,14 @@ class Watcher:
             since = q.Since(0, 0)
         else:
             told = events.of_the_past(records, self._hub.state, replaced)
-        first = last = Entry(None, since.seq, end.number, is_past=True)
+        past = [Entry(None, since.seq, end.number, is_past=True)]
         for seq, found in told:
             for part, event in enumerate(found, 1):
-                if seq > since.seq or part > since.part > 0:
-                    last.next = Entry(event, seq, end.number, part=part % len(found), is_past=True)
-                    last = last.next
-        last.next = end
-        return first
+                if self._wants(event) and (seq > since.seq or part > since.part > 0):
+                    past.append(Entry(event, seq, end.number, part=part % len(found), is_past=True))
+        for entry, following in pairwise([*past, end]):
+            entry.next = following
+        return past
 
     def begin_past(self, before: Entry, seq: int) -> None:
         """What was told of the past, and all that has happened since, is told; if it still watches."""
@@ -340,9 +349,11 @@ class Watcher:
                 return
             assert place.at.next
             place.at = place.at.next
-            event = place.at.event
-            if event and event.kind in self.kinds and self.task_id in (None, event.task_id):
+            if (event := place.at.event) and self._wants(event):
                 yield place.at
+
+    def _wants(self, event: events.Event) -> bool:
+        return event.kind in self.kinds and self.task_id in (None, event.task_id)
 
 
 class LogHub:

@@ -24,7 +24,7 @@ from .fact import Asked as Asked  # noqa: PLC0414  (others say f.Asked)
 from .fact import Definition as Definition  # noqa: PLC0414  (others say f.Definition)
 from .fact import Fact as Fact  # noqa: PLC0414  (others say f.Fact)
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 
 # --- tasks ---
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from weakref import ref
 
 import pytest
+import trio
+import trio.testing
 
 from cronflowd.ask import commands, events
+from cronflowd.ask.questions import Since
 from cronflowd.daemon import feeds
 from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
@@ -81,6 +86,46 @@ def counted(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> Counter[A
 
 def names(sink: SmallSink) -> list[str]:
     return [row.split("\t")[3] for row in sink.sent.decode().splitlines()]
+
+
+async def test_what_is_told_of_the_past_is_bounded_for_all_together(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a list of its own: a thousand that read nothing would hold a thousand times the journal."""
+    records: list[Any] = []
+
+    class Spy:
+        def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+            records.append((seq, at, fact))
+
+    async def here(function: Callable[[], Any], **_: Any) -> Any:
+        return function()
+
+    watching.core.feeds.append(Spy())
+    watching.do(*["PAUSE all", "RESUME all"] * 10)
+    monkeypatch.setattr(trio.to_thread, "run_sync", here)
+    monkeypatch.setattr(feeds.history, "facts", lambda data, after, upto: records)
+    monkeypatch.setattr(feeds, "MAX_PAST", 30)
+
+    async def watch(kinds: frozenset[str] = ALL) -> tuple[Session, SmallSink]:
+        session, sink = watching.session()
+        watcher = watching.hub.watch(session, kinds, None, waits=True)
+        await watching.hub.go_on(watcher, Since(records[0][0] - 1, 0), Path())
+        await trio.testing.wait_all_tasks_blocked()
+        return session, sink
+
+    others = [await watch(frozenset({"workers"})) for _ in range(5)]  # who hear nothing, and hold nothing
+    first, second = await watch(), await watch()
+    for session, _ in (*others, first, second):
+        watching.read(session)
+    third = await watch()
+    watching.read(third[0])
+    heard = [
+        [row.split("\t")[1] for row in sink.sent.decode().splitlines()] for _, sink in (first, second, third)
+    ]
+    assert heard == [["task-paused", "task-resumed"] * 10, ["gap"], ["task-paused", "task-resumed"] * 10]
+    gc.collect()
+    assert watching.hub.past == 0
 
 
 def test_an_event_is_worded_once_for_a_thousand_watchers(

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import attrs
 
+from cronflowd.engine import access_facts as af
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
+from cronflowd.engine.once import OnceKept
 from cronflowd.engine.rules import Decision, Limits
 from cronflowd.journal import compaction
 from cronflowd.journal.journal import FileJournal
@@ -73,6 +75,8 @@ def live() -> Life:
         life.line(line)
     _run_some(life)
     _change_some(life)
+    _run_flows(life)
+    _let_in(life)
     _change_many(life)
     life.now += timedelta(hours=4)
     life.do(o.NoticeStep(4 * 3600.0))
@@ -148,6 +152,50 @@ def _change_many(life: Life) -> None:
     life.pump()
 
 
+def _run_flows(life: Life) -> None:
+    """One that fails, is tried again and given up; and one that is under way."""
+    life.do(o.JoinWorker("w3", 9, {}, ("shell",), "192.0.2.9:1", (), True, "i3", 3))
+    life.line("ADD name=plain title=Plain meta={} 7 7 * * * make plain")
+    life.line("ADD name=begin @daily make begin")
+    life.line("ADD name=ending after=begin @after make ending")
+    life.line("FLOW begin RUN arg.what=x")
+    _end_flow_run(life, 3)
+    life.line("FLOW begin RETRY")
+    life.pump()
+    life.line("FLOW begin CANCEL")
+    _end_flow_run(life, 143)
+    life.line("FLOW begin RUN")
+    life.pump()
+
+
+def _end_flow_run(life: Life, code: int) -> None:
+    life.pump()
+    run = next(run for run in life.state.runs.values() if run.flow)
+    life.do(o.ReportEnded("w3", run.id, run.attempt, code, {}))
+    life.pump()
+
+
+def _let_in(life: Life) -> None:
+    """Who may come in, what nobody is shown, and what is not done again."""
+    at, later = life.now, life.now + timedelta(days=7)
+    for name in ("ann", "bob", "eve"):
+        life.say(
+            af.AccountSet(name, "admin", at, f"{name}@example.org", password=f"of {name}", desc="a name")
+        )
+    life.say(af.AccountSet("bob", "user", at, "bob@example.org", 1001, "of bob", who="ann@192.0.2.7:9"))
+    life.say(af.AccountRemoved("eve", "ann@192.0.2.7:9"))
+    for number, word in (1, "aa" * 32), (2, "bb" * 32):
+        life.say(af.TokenAdded(number, word, "user", at, f"t{number}", "bob", expires_at=later))
+    life.say(af.TokenRevoked(1))
+    for number, word in (1, "aa" * 32), (2, "bb" * 32):
+        life.say(af.LoginSet(number, "bob", word, word, at, later, "192.0.2.7", who="bob@192.0.2.7"))
+    life.say(af.LoginEnded(1), af.ResetOffered("bob", "cc" * 32, at + timedelta(minutes=30)))
+    life.say(af.SecretPut("kept", "sealed", at), af.SecretPut("gone", "sealed", at), af.SecretRemoved("gone"))
+    life.say(af.SignedIn("bob", "user", "192.0.2.7:9", 2), af.Deed("ann@192.0.2.7:9", "SAVE", "tasks.db"))
+    life.say(af.Refused("bob", "192.0.2.7:9", "CLEAR", "", "this takes the role operator; you are user"))
+    life.say(OnceKept("bob", "key", "dd" * 32, "7 paused", {"paused": 7}, at + timedelta(hours=24)))
+
+
 def write(data: Path) -> None:
     """The same life twice: as it was written, and compacted, which holds all that a checkpoint may."""
     for name in ("whole", "compacted"):
@@ -155,7 +203,7 @@ def write(data: Path) -> None:
         seen = {type(fact) for _, facts in life.decisions for fact in facts} | set(
             map(type, life.state.carry())
         )
-        assert not (missing := set(f.KINDS) - seen), f"no fact of these kinds: {missing}"
+        assert not (missing := set(encoding.KINDS) - seen), f"no fact of these kinds: {missing}"
         journal = FileJournal(data / name, SEGMENT_BYTES, reserve_bytes=0)
         assert not list(journal.replay()), f"{data / name} is a journal already"
         for now, facts in life.decisions:
