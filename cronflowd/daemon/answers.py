@@ -65,6 +65,7 @@ from ..tasks.reasons import in_words, worded
 from ..tasks.task import ENDED, Outcome
 from . import crontab_orders, figures
 from .bulk import in_turns
+from .cluster import Node
 from .core import Core
 from .feeds import LogHub, Watcher, WatchHub
 from .files import Files
@@ -103,6 +104,7 @@ class Answers:
         self.doors: list[Door] = []
         self._tally: metrics.Tally | None = None  # from the first METRICS on
         self.admission = core.admission
+        self.node: Node | None = None  # where it is one of several
         self.logins = Logins(core.admission)
 
     @property
@@ -352,11 +354,17 @@ class Answers:
     def _expects(self, question: q.Alone, session: Session) -> Reply:
         return expectations.show(self.core.state, self.core.now())
 
-    def _status(self, question: q.Alone, session: Session) -> Reply:
+    def _status(self, question: q.Alone, session: Session) -> Answer:
         core, count = self.core, self.core.state.count_own()
         known = views.status_rows(core.state, core.now())
         rows = figures.status(core, self.doors, self.data, self.files.edited)
-        return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
+        reply = Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
+        return self.node.tell_status(reply) if self.node else reply
+
+    def _cluster(self, question: Any, session: Session) -> Answer:
+        if self.node is None:
+            raise Refusal("not-found", "this daemon is no node of a cluster; see --etcd")
+        return self.node.answer(question, session, self.core)
 
     def _metrics(self, question: q.ShowMetrics, session: Session) -> Reply:
         core = self.core

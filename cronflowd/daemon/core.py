@@ -96,6 +96,7 @@ class Core:
         self.own_uids = own_uids  # this machine's users who need no account there
         self.admission = Admission(self)
         self.heartbeat_s = heartbeat_s
+        self.epoch = 0  # in which this node of a cluster leads
         self.kill_grace_s = kill_grace_s
         self.max_outbox = max_outbox
         self.certificate_until_at: datetime | None = None  # where TLS is spoken
@@ -455,6 +456,10 @@ class Core:
         if abs(by_s) >= STEP_S and abs(by_s := self._moved_since(mark)) >= STEP_S:
             self._notice_step(by_s)
         return self._mark[0]
+
+    def look_anew(self) -> None:
+        """What the clock did up to now was somebody else's to notice."""
+        self._moved_since(self._mark)
 
     def _moved_since(self, mark: tuple[datetime, float]) -> float:
         """Marks both clocks anew; by how much one was set since then. A suspend moves both alike."""

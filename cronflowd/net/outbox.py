@@ -43,6 +43,8 @@ class Sink(Protocol):
 
     async def wait_writable(self) -> None: ...
 
+    def fileno(self) -> int: ...
+
     def shutdown(self) -> None:
         """Says that nothing more will come."""
 
@@ -63,6 +65,8 @@ class Waiting(Protocol):
 
 class Gate:
     """How far the journal is on disk. Messages about later facts wait here."""
+
+    is_shut = False  # nothing leaves at all, ever again: see daemon/cluster.py
 
     def __init__(self, committed: int = 0) -> None:
         self.committed = committed
@@ -198,6 +202,11 @@ class Outbox:
         self._room.ring()
 
     @property
+    def descriptor(self) -> int:
+        """Of the connection: it may outlive this process."""
+        return self._sink.fileno()
+
+    @property
     def is_long(self) -> bool:
         """Whether rows are to be made next, or a piece of them has been."""
         return any(not isinstance(what, bytes) for _, what in islice(self._queue, 2))
@@ -247,7 +256,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Hands one piece of what may leave to the socket; the writer goes on from there."""
-        if self.is_finished:
+        if self.is_finished or self._gate.is_shut:
             return
         try:
             self._send_piece()
