@@ -177,6 +177,8 @@ def _account_set(state: Any, fact: af.AccountSet, at: datetime, seq: int) -> Non
             access.by_uid.pop(old.uid, None)
         if (old.role, old.password) != (fact.role, fact.password) or fact.disabled:
             _end_logins(access, fact.name)
+        if old.email != fact.email:
+            access.resets.pop(fact.name, None)  # the word was mailed to the one before
     access.accounts[fact.name] = _unsigned(fact)
     if fact.uid is not None:
         access.by_uid[fact.uid] = fact.name

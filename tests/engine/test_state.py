@@ -255,6 +255,8 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([ANN, LOGIN], af.AccountRemoved("ann"), "access.by_family", {}),
     ([ANN], RESET, "access.resets", {"ann": RESET}),
     ([ANN, RESET], replace(ANN, password="another"), "access.resets", {}),
+    ([ANN, RESET], replace(ANN, email="new@x.org"), "access.resets", {}),  # it was mailed to the old one
+    ([ANN, RESET], replace(ANN, desc="Ann"), "access.resets", {"ann": RESET}),
     ([], KEPT, "once.of", {"ann": {("ann", "k"): None}}),
     (
         [KEPT],
