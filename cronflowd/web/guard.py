@@ -205,6 +205,7 @@ def client_of(scope: Scope) -> tuple[str, int]:
     if not (proxied and is_loopback(host)):
         return host, port
     try:
-        return str(ipaddress.ip_address(proxied)), 0
+        # Without a zone, which may hold anything: the daemon is told of it in a line, among other words.
+        return str(ipaddress.ip_address(proxied.partition("%")[0])), 0
     except ValueError:
         return NOBODY
