@@ -151,6 +151,18 @@ def test_rows_that_are_made_later_are_of_who_asked_for_them(tmp_path: Path) -> N
     trio.run(export)
 
 
+def test_our_own_gateway_is_told_of_once_a_minute(tmp_path: Path) -> None:
+    """It has a connection for each stranger, who would fill the disk by asking."""
+
+    async def come() -> None:
+        house = await a_house(tmp_path, tokens=(b"of-the-file",))
+        for word in [house.core.admission.gateway_token.decode()] * 5 + ["of-the-file"] * 2:
+            assert await house.says(house.session(address=ROOT), f"AUTH {word}") == "OK admin role=admin"
+        assert len([fact for fact in house.facts if isinstance(fact, SignedIn)]) == 3
+
+    trio.run(come)
+
+
 def test_an_account_that_changes_leaves_nobody_behind(tmp_path: Path) -> None:
     """Its lines count no more at once; those of others, which come by the same connection, do."""
 
