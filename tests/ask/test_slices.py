@@ -72,7 +72,7 @@ def ask(driver: Driver, line: str) -> Iterable[Any]:
         "GET": lambda: views.get_task(driver.state, question, driver.now).rows,
         "EXPORT": lambda: export(driver.state, question, driver.now, lambda spec: True).rows,
         "NEXT": lambda: show_load(driver.state, question, driver.now).rows,
-        "METRICS": lambda: show_metrics(driver.state, question, Tally(), (), driver.now).rows,
+        "METRICS": lambda: show_metrics(driver.state, question, Tally(driver.state), (), driver.now).rows,
         "STATUS": lambda: views.status_rows(driver.state, driver.now),
         "DST": lambda: views.clock_changes(driver.state, question, driver.now),
     }
