@@ -31,6 +31,7 @@ from .limits import Limits
 from .line import Daemon, Unreachable
 from .mails import Postman
 from .pages.router import PAGES
+from .pages.visit import on_http
 
 HANDLERS: list[Any] = [
     health.healthz, health.readyz, auth.ROUTES, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR,
@@ -57,7 +58,7 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
             Refusal: envelope.on_refusal,
             envelope.Refused: envelope.on_refused,
             Unreachable: envelope.on_unreachable,
-            HTTPException: envelope.on_http,
+            HTTPException: on_http,
             Exception: envelope.on_fault,
         },
         openapi_config=openapi.config(),

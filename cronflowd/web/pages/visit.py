@@ -22,6 +22,7 @@ from litestar.response import Redirect, Stream
 
 from ...base.errors import Refusal
 from ...base.text import format_option
+from .. import envelope
 from ..envelope import Refused, status_of
 from ..identity import by_cookie, caller_of, identity_of
 from ..line import Answer, Caller, Daemon, Unreachable
@@ -182,7 +183,8 @@ class Visit:
     def netcat(self, line: str) -> str:
         """What a shell is told to say the same."""
         path = self.daemon.where.removeprefix("unix:")
-        where = f"-NU {shlex.quote(path)}" if path != self.daemon.where else " ".join(path.rsplit(":", 1))
+        host, _, port = path.rpartition(":")
+        where = f"-NU {shlex.quote(path)}" if path != self.daemon.where else f"{host.strip('[]')} {port}"
         return f"echo {shlex.quote(line)} | nc {where}"
 
     def link(self, **changes: Any) -> str:
@@ -280,6 +282,10 @@ def to_sign_in(request: AnyRequest) -> Redirect:
 
 
 def on_http(request: AnyRequest, error: HTTPException) -> Response[Any]:
+    """What the framework refuses, in the form that is read: a page for browsers, the API's for all else."""
+    is_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    if not is_page:
+        return envelope.on_http(request, error)
     status = error.status_code
     return _sorry(request, status, TITLES.get(status, "That did not work"), error.detail)
 

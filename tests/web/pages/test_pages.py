@@ -206,6 +206,15 @@ async def test_the_beginning_of_a_page_does_not_wait_for_old_files(tmp_path: Pat
         assert "no run 99" in (await browser.get("/runs/99")).text
 
 
+async def test_what_is_not_there_is_said_in_the_form_of_whoever_asks(tmp_path: Path) -> None:
+    """A person is led back to a page, a program has its error as JSON."""
+    async with a_door(tmp_path, make_app) as (app, _):
+        answer = await Browser(app, headers=dict(HTML)).get("/no/such/page")
+        assert (answer.status, "To last night" in answer.text) == (404, True)
+        for path, headers in (("/no/such/page", {}), ("/api/nothing", HTML)):
+            assert (await Browser(app, headers=dict(headers)).get(path)).error == (404, "not-found")
+
+
 async def test_a_theme_is_kept_by_the_browser(tmp_path: Path) -> None:
     """Also for whoever has not signed in."""
     async with a_door(tmp_path, make_app) as (app, _):
