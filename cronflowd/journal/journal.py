@@ -392,6 +392,8 @@ class FileJournal(_Lines):
         except OSError as error:
             reason = error.strerror or str(error)
             self._fail(Fatal(Exit.IO, f"{self.directory}: {reason}: the journal cannot be written"))
+        except Fatal as error:
+            self._fail(error)
         except Exception as error:  # noqa: BLE001  # a daemon without its committer would answer nobody, for ever
             self._fail(Fatal(Exit.BUG, f"the committer stopped: {error!r}"))
 
@@ -399,7 +401,7 @@ class FileJournal(_Lines):
         self._failed = error
         self.on_fatal(error)
 
-    def _next_batch(self) -> _Batch | None:
+    def _next_batch(self) -> Batch | None:
         """All that is sealed; None when closed and done."""
         with self._lock:
             while not self._lines:
@@ -407,12 +409,12 @@ class FileJournal(_Lines):
                     return None
                 self._wake.wait()
             lines, self._lines = self._lines, []
-            batch = _Batch(lines, self._end, self._last - len(self._bodies), self._chain)
+            batch = Batch(lines, self._end, self._last - len(self._bodies), self._chain)
             size = self._buffered - self._unsealed
             self._end, self._buffered = self._end + size, self._unsealed
         return batch
 
-    def _commit(self, batch: _Batch) -> None:
+    def _commit(self, batch: Batch) -> None:
         data, began_s = b"".join(batch.lines), time.monotonic()
         self._write(data, batch.offset)
         self._disk.fdatasync(self._fd)
@@ -494,7 +496,7 @@ class FileJournal(_Lines):
 
 
 @define
-class _Batch:
+class Batch:
     """What is written and synced as one."""
 
     lines: list[bytes]

@@ -23,7 +23,9 @@ from cronflowd.host.disk import lock_directory
 from cronflowd.journal import journal as journal_module
 from cronflowd.journal.journal import FileJournal, MemoryJournal
 from cronflowd.journal.records import Corrupt, Header, Reader, journal_dir, list_segments, parse_header
+from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.open_journal import NOW, PATIENCE_S, Committed, Open, only_segment, replay
+from tests.lib.shared_driver import Leading
 from tests.lib.simulated_disk import IO_ERROR, NO_SPACE, FaultyDisk, PowerDisk, error
 
 
@@ -32,16 +34,17 @@ def decision(number: int, size: int = 1) -> list[f.Fact]:
     return [f.OutputReceived(number, part, [[0, f"line {number}.{part} é"]]) for part in range(size)]
 
 
-# --- one suite for files and for memory ----------------------------------------------------
+# --- one suite for files, for memory, and for a node that leads ------------------------------
 
 
 Restart = Callable[[], Any]
 
 
-@pytest.fixture(params=["files", "memory"])
+@pytest.fixture(params=["files", "memory", "etcd"])
 def restart(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Restart]:
     """Gives a journal; called again, the one that a new process would find. Not replayed yet."""
     made: list[Any] = []
+    etcd = FakeEtcd()
 
     def next_one() -> Any:
         before = made[-1] if made else None
@@ -49,6 +52,8 @@ def restart(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Restart]
             before.close()
         if request.param == "files":
             made.append(FileJournal(tmp_path))
+        elif request.param == "etcd":
+            made.append(Leading(tmp_path, etcd))
         else:
             made.append(MemoryJournal(before.lines if before else ()))
         made[-1].notify = Committed()

@@ -1,0 +1,112 @@
+"""The journal of a node: etcd decides what is true, and the files are this node's copy of it.
+
+Whoever leads writes each batch to etcd first, in a transaction that holds for its epoch alone, and
+then the same bytes into its own segment; only then is anybody told. Whoever follows takes the lines
+that others wrote, one value after the other. Numbers, CRC chain, files, checkpoints and history are
+those of a journal without a cluster, so that history, LOG, `check` and a way back need nothing new.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import Exit, Fatal
+from ..host.disk import make_directory, prepare, write_atomically
+from .journal import Batch, FileJournal
+from .records import SEAL_BYTES, Header, checkpoint_path, journal_dir, read_line, segment_path
+from .replay import Record, check_checkpoint
+from .shared import Shared, seq_in, split
+
+JOINING = "joining"  # names the snapshot that is being put in place
+
+
+class SharedJournal(FileJournal):
+    """Follows until `lead`."""
+
+    def __init__(self, data: Path, *args: Any, shared: Shared, **options: Any) -> None:
+        super().__init__(data, *args, **options)
+        self._shared = shared
+        self._epoch = 0  # in which we lead; 0 = another does, or nobody
+        self._synced = threading.Condition(self._lock)
+
+    def lead(self, epoch: int) -> None:
+        """From now on what is appended counts, in this epoch."""
+        self._epoch = epoch
+
+    def _commit(self, batch: Batch) -> None:
+        if not self._epoch:
+            super()._commit(batch)
+            with self._lock:
+                self._synced.notify_all()
+            return
+        offset = batch.offset
+        for lines in split(batch.lines):
+            self._shared.commit(self._epoch, lines)
+            super()._commit(Batch(lines, offset, seq_in(lines[-1]), _chain_of(lines[-1])))
+            offset += sum(map(len, lines))
+
+    def take(self, lines: list[bytes]) -> list[Record]:
+        """Copies what a leader wrote, and says what it is; returns when it is on the disk.
+
+        Raises Fatal where it does not go on from what stands here.
+        """
+        lines = [line for line in lines if seq_in(line) > self._last]
+        records, chain, expected = list[Record](), self._chain, self._last + 1
+        for line in lines:
+            seq, at, fact, _ = read_line(line[:-1], self.directory, 0)
+            chain = zlib.crc32(line[: -SEAL_BYTES - 1], chain)
+            if seq != expected or chain != _chain_of(line):
+                raise Fatal(
+                    Exit.CONFIG,
+                    f"{self.directory}: record {seq} of the cluster does not go on from record"
+                    f" {expected - 1} here: this directory has another history. --rejoin sets it aside",
+                )
+            records.append((seq, at, fact))
+            expected += 1
+        if lines:
+            with self._lock:
+                self._lines += lines
+                self._buffered += sum(map(len, lines))
+                self._last, self._chain = expected - 1, chain
+                self._wake.notify()
+                # One sync for each value, as its leader had: see records.py on what a batch is.
+                while self._committed < self._last and not self._failed:
+                    self._synced.wait()
+        return records
+
+
+def _chain_of(line: bytes) -> int:
+    return int(line[-11:-3], 16)
+
+
+def install(data: Path, upto: int, chunks: Iterable[bytes]) -> None:
+    """Makes a directory begin with the whole state up to a record; its next start goes on from there."""
+    directory = journal_dir(data)
+    make_directory(directory)
+    joining = data / JOINING
+    write_atomically(joining, [b"%d\n" % upto])
+    checkpoint = prepare(checkpoint_path(directory, upto), chunks)
+    reader, problem = check_checkpoint(checkpoint.made)
+    if problem or not reader.header or reader.header.seq != upto:
+        checkpoint.discard()
+        joining.unlink()
+        raise Fatal(Exit.CORRUPT, f"the cluster's snapshot of record {upto} is damaged: {problem}")
+    checkpoint.publish()
+    write_atomically(
+        segment_path(directory, upto + 1), [Header("segment", upto + 1, reader.header.chain).line()]
+    )
+    joining.unlink()
+
+
+def clear_unfinished(data: Path) -> None:
+    """Takes back what `install` did not get to its end with."""
+    joining, directory = data / JOINING, journal_dir(data)
+    if joining.exists():
+        upto = int(joining.read_bytes() or b"0")
+        checkpoint_path(directory, upto).unlink(missing_ok=True)
+        segment_path(directory, upto + 1).unlink(missing_ok=True)
+        joining.unlink()
