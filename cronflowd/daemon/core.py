@@ -456,6 +456,10 @@ class Core:
             self._notice_step(by_s)
         return self._mark[0]
 
+    def look_anew(self) -> None:
+        """What the clock did up to now was somebody else's to notice."""
+        self._moved_since(self._mark)
+
     def _moved_since(self, mark: tuple[datetime, float]) -> float:
         """Marks both clocks anew; by how much one was set since then. A suspend moves both alike."""
         self._mark = now, steady_s = self.clock.now(), self.clock.steady_s()

@@ -38,6 +38,7 @@ from ..host.vault import Vault
 from ..journal import tasks_file
 from ..journal.backup import RESTORED
 from ..journal.journal import FileJournal
+from ..journal.shared_journal import SharedJournal
 from ..net import listeners, tls
 from ..net.clients import serve_client
 from ..net.listeners import Connection, Door, Listener, share_descriptors
@@ -48,7 +49,10 @@ from ..tasks.options import Common
 from . import upkeep
 from .answers import Answers
 from .bulk import in_turns
+from .cluster import Node, check_alone
 from .core import Core
+from .relay import meet
+from .standby import Standby
 
 if TYPE_CHECKING:
     from ..host.tls import ServerTls
@@ -93,7 +97,8 @@ class Daemon:
         self.settings = settings
         self.inherited = inherited
         self.clock = Clock()
-        self.journal = FileJournal(settings.data, settings.segment)
+        self.node = Node(settings) if settings.etcd else None
+        self.journal = self._make_journal()
         self.state = State(settings.tz, settings.recent_runs, _common(settings))
         self.state.access.vault = Vault(settings.data)
         self.is_new = self._replay()
@@ -114,6 +119,9 @@ class Daemon:
             kill_grace_s=settings.kill_grace_s,
             max_outbox=settings.max_outbox,
         )
+        if self.node:
+            self.core.gate = self.node.gate
+            self.core.gate.committed = self.journal.last
         self.answers = Answers(self.core, settings.data)
         self.core.admission.requires_proof = settings.require_proof
         self.core.admission.is_open = settings.insecure
@@ -127,6 +135,15 @@ class Daemon:
         self.compactor = upkeep.Compactor(
             self.core, settings.data, settings.history, self.answers.files.turn, settings.keep
         )
+        self.compactor.is_copy = self.node is not None
+
+    def _make_journal(self) -> FileJournal:
+        settings = self.settings
+        if self.node is None:
+            check_alone(settings.data)
+            return FileJournal(settings.data, settings.segment)
+        shared, on_fatal = self.node.committing, self.node.on_fatal
+        return SharedJournal(settings.data, settings.segment, shared=shared, on_fatal=on_fatal)
 
     def _set_limits(self, settings: Settings) -> None:
         """Of strangers; they may change with HUP."""
@@ -154,6 +171,8 @@ class Daemon:
         """From ready to the end."""
         self._listen_for_commits()
         control, workers = self._open_doors()
+        if self.node and not await self._stand_by(self.node, control, workers):
+            return Exit.OK
         await self._begin()
         self._say_ready(control, workers)
         async with trio.open_nursery() as nursery:
@@ -165,6 +184,42 @@ class Daemon:
                 nursery.cancel_scope.cancel()
         await self._end()
         return Exit.OK
+
+    async def _stand_by(self, node: Node, control: list[Listener], workers: list[Listener]) -> bool:
+        """Follows until this node leads; False: it was told to end."""
+        assert isinstance(self.journal, SharedJournal)
+        doors = control, workers
+        node.set_addresses(*map(_first_tcp, doors))
+        found = {"control": control, "workers": workers, "http": self._http}
+        node.sockets = {
+            name: [each.sock.fileno() for each in some if each.kind == "tcp"] for name, some in found.items()
+        }
+        standby = Standby(node, self.answers, self.settings)
+        has_won = False
+        async with trio.open_nursery() as nursery:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+                again = [[each.again() for each in some] for some in doors]
+                nursery.start_soon(standby.serve, again[0], again[1])
+                nursery.start_soon(self.compactor.run)
+                nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
+                where = f"{self._where(control, workers)} node={node.name} leader=none"
+                print(f"cronflowd standby {where}", flush=True)
+                systemd.notify("READY=1\nSTATUS=standby")
+                await node.stand_by(self.core, self.journal)
+                has_won = True
+                nursery.cancel_scope.cancel()
+        if has_won:
+            self.is_new = self.is_new and not self.journal.last
+            self.core.look_anew()
+        else:
+            self.journal.close()
+            node.resign()
+        return has_won
+
+    async def _end_standby(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        await self._wait_for_end(signals)
+        systemd.notify("STOPPING=1")
+        scope.cancel()
 
     def _listen_for_commits(self) -> None:
         token = trio.lowlevel.current_trio_token()
@@ -202,7 +257,8 @@ class Daemon:
         finish(self.answers.files.find_calendars())
         restored = self.settings.data / RESTORED
         try:
-            self.core.submit(StartDaemon(__version__, self.settings.tz, restored.exists()))
+            is_reboot = self.node is None or await self.node.is_cold()
+            self.core.submit(StartDaemon(__version__, self.settings.tz, restored.exists(), is_reboot))
         except Refusal as refusal:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
         await self.answers.files.large.finish_alone()
@@ -241,12 +297,16 @@ class Daemon:
             log.error("no secret can be opened, and the runs that need one fail: %s", why)
 
     def _say_ready(self, control: list[Listener], workers: list[Listener]) -> None:
-        where = f"control={_first_tcp(control)} workers={_first_tcp(workers)} pid={os.getpid()}"
+        where = self._where(control, workers)
         where += f" http={_first_tcp(self._http)}" if self._http else ""
+        where += f" node={self.node.name} epoch={self.node.epoch}" if self.node else ""
         print(f"cronflowd ready {where}", flush=True)
         systemd.notify(f"READY=1\nSTATUS={self.state.count_own()} tasks")
         log.info("serving %d tasks from %s", len(self.state.tasks), self.settings.data)
         log.info("zone data: %s", data_version())
+
+    def _where(self, control: list[Listener], workers: list[Listener]) -> str:
+        return f"control={_first_tcp(control)} workers={_first_tcp(workers)} pid={os.getpid()}"
 
     # --- the long middle ---
 
@@ -263,6 +323,10 @@ class Daemon:
             if self._tls:
                 clients.greet = links.greet = self._greet
                 nursery.start_soon(self._watch_certificate)
+            if self.node:
+                assert isinstance(self.journal, SharedJournal)
+                clients.greet = links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
+                nursery.start_soon(self.node.keep_etcd, self.journal)
             share_descriptors(clients, links)
             self.answers.doors = [clients, links]
             self._set_limits(settings)
@@ -382,6 +446,8 @@ class Daemon:
         if patience.cancelled_caught:
             log.warning("tasks.db was not written in time; the journal has everything, and SAVE writes it")
         self.journal.close()
+        if self.node:
+            self.node.resign()
 
     async def _save(self) -> None:
         try:

@@ -44,7 +44,8 @@ async def keep_local_worker(settings: Settings, door: Path) -> None:
 
     It has this process's variables and the file's table [worker]; flags say what is ours to say.
     """
-    command = [sys.executable, "-m", "cronflowd", "worker", "--local", str(os.getpid()), "--name", "local"]
+    name = settings.node if settings.etcd else "local"
+    command = [sys.executable, "-m", "cronflowd", "worker", "--local", str(os.getpid()), "--name", name]
     command += ["--connect", f"unix:{door}", "--slots", str(settings.local_worker)]
     command += ["--spool", str(settings.data / "local-worker")]
     command += ["--config", str(settings.config)] if settings.config else []
@@ -122,6 +123,7 @@ class Compactor:
         self._turn = turn  # of whoever else needs the journal's files
         self._history_bytes, self._keep = history_bytes, keep
         self._wanted = trio.Event()
+        self.is_copy = False  # the files are a node's own: what becomes of them is no fact of all nodes
 
     def look(self) -> None:
         """Called after each commit; cheap."""
@@ -161,7 +163,8 @@ class Compactor:
         try:
             told = json.loads(stdout)
             order = RecordCheckpoint(told["file"], told["upto"], told["size"], told["crc"])
-            self._core.submit(order)
+            if not self.is_copy:
+                self._core.submit(order)
         except (Refusal, ValueError, KeyError) as error:
             log.warning("the checkpoint cannot be journaled: %s", error)
             return False

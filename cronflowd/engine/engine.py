@@ -68,7 +68,7 @@ def _start(state: State, order: o.StartDaemon, now: datetime, limits: Limits) ->
     facts += expectations.rescheduled(state, now) if moved else ()
     messages: list[tuple[str, str]] = []
     first_run = state.next_run
-    for task in state.tasks.made():
+    for task in state.tasks.made() if order.is_reboot else ():
         if task.spec.schedule.kind != "reboot" or task.is_used_up or out_of_bounds(task.spec, now):
             continue
         fired = fire_now(state, task, "reboot", now, first_run=first_run)

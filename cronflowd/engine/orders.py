@@ -362,6 +362,7 @@ class StartDaemon(Order):
     version: str
     tz: str
     restored: bool = False  # the directory was made of a backup, and this is its first start
+    is_reboot: bool = True  # @reboot fires; False where other nodes were there all the time
 
 
 class NoticeStep(Order):

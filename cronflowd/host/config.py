@@ -102,8 +102,47 @@ class HttpDoor(Common):
     allow_registration: bool = setting(SWITCH, "false", "whoever comes by HTTP may make himself an account")
 
 
+@frozen(kw_only=True, slots=False)  # others come beside it
+class Clustered(Common):
+    """What a node of a cluster was told."""
+
+    etcd: tuple[Address, ...] = setting(
+        ADDRESS,
+        "none",
+        "an etcd member: several daemons with the same --cluster there are one, of which one decides;"
+        " repeatable",
+        many=True,
+    )
+    cluster: str = setting(checked("NAME", check_worker_name), "main", "which of the clusters on that etcd")
+    node: str = setting(
+        checked("NAME", check_worker_name),
+        "the host's name",
+        "this daemon's name in the cluster",
+        make=lambda _: host_name(),
+    )
+    leader_lease_s: float = setting(
+        TIME("2s", "60s"),
+        "3s",
+        "how long a leader that is not heard of leads; the cluster's first one counts",
+    )
+    advertise: Address | None = setting(
+        ADDRESS, None, "where the other nodes reach the control port (default: the first --listen)"
+    )
+    advertise_workers: Address | None = setting(
+        ADDRESS, None, "where workers reach this node (default: the first --listen-workers)"
+    )
+    etcd_ca: Path | None = setting(FILE, None, "speak TLS with etcd, and believe this authority")
+    etcd_cert: Path | None = setting(FILE, None, "the certificate to show to etcd")
+    etcd_key: Path | None = setting(FILE, None, "its key, where the same file does not hold it")
+    etcd_user: str | None = setting(Kind("NAME", str), None, "the login at etcd")
+    etcd_password_file: Path | None = setting(FILE, None, "what holds its password")
+    rejoin: bool = setting(
+        SWITCH, "false", "a journal with another history is set aside as journal.aside, once"
+    )
+
+
 @frozen(kw_only=True)
-class Settings(HttpDoor):
+class Settings(HttpDoor, Clustered):
     """What the daemon was told. Seconds end in `_s`; sizes are bytes."""
 
     data: Path = setting(
@@ -159,7 +198,10 @@ class Settings(HttpDoor):
     )
 
     heartbeat_s: float = setting(
-        TIME("50ms", "1h"), "10s", "how often a worker shows life; three missed: gone"
+        TIME("50ms", "1h"),
+        "10s; with --etcd a third of --leader-lease",
+        "how often a worker shows life; three missed: gone",
+        make=lambda self: self.leader_lease_s / 3 if self.etcd else 10.0,
     )
     lease_s: float = setting(TIME("50ms", "1d"), "30s", "how long a silent worker keeps its runs")
     kill_grace_s: float = setting(TIME("0s", "1d"), "10s", "from TERM to KILL for a job that must end")

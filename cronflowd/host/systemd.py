@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
 
 from ..base.errors import Exit, Fatal
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 SOCKET_NAMES = ("control", "workers", "http")  # FileDescriptorName= in the socket units
+HANDED = "CRONFLOWD_HANDED_SOCKETS"  # the same from ourselves: see `begin_anew`
 
 
 def notify(message: str) -> bool:
@@ -42,14 +46,32 @@ def watchdog_interval_s() -> float | None:
 
 def inherited() -> dict[str, list[int]]:
     """Descriptors of the sockets that systemd opened for us, by name; asked once, at the start."""
+    if handed := os.environ.pop(HANDED, ""):
+        return _taken((name, int(fd)) for name, fd in (word.split(":") for word in handed.split(",")))
     pid, count, names = (os.environ.pop(f"LISTEN_{each}", "") for each in ("PID", "FDS", "FDNAMES"))
     if pid != str(os.getpid()) or not count.isdecimal():
         return {}
+    return _taken((name, fd) for fd, name in enumerate(_names(names, int(count)), FIRST_FD))
+
+
+def _taken(named: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
-    for fd, name in enumerate(_names(names, int(count)), FIRST_FD):
+    for name, fd in named:
         os.set_inheritable(fd, False)
         found.setdefault(name, []).append(fd)
     return found
+
+
+def begin_anew(sockets: Mapping[str, Sequence[int]], **variables: str) -> NoReturn:
+    """This program from its beginning, in the same process, with the same ports; from any thread.
+
+    All that it remembers is gone, and every connection: nothing else forgets as surely.
+    """
+    handed = [(name, fd) for name, fds in sockets.items() for fd in fds]
+    for _, fd in handed:
+        os.set_inheritable(fd, True)
+    os.environ.update(variables, **{HANDED: ",".join(f"{name}:{fd}" for name, fd in handed)})
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # it is what we are
 
 
 def _names(text: str, count: int) -> list[str]:

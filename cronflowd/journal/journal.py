@@ -109,7 +109,7 @@ def _tell_nobody(seq: int) -> None:
     pass
 
 
-def _exit(error: Fatal) -> NoReturn:
+def exit_at_once(error: Fatal) -> NoReturn:
     # Not sys.exit: this is a thread, and nothing may be written or answered any more.
     print(f"cronflowd: {error.message}", file=sys.stderr, flush=True)
     os._exit(error.status)
@@ -178,7 +178,7 @@ class FileJournal(_Lines):
         *,
         reserve_bytes: int = RESERVE_BYTES,
         notify: Callable[[int], None] = _tell_nobody,
-        on_fatal: Callable[[Fatal], object] = _exit,
+        on_fatal: Callable[[Fatal], object] = exit_at_once,
         disk: d.Disk = d.DISK,
     ) -> None:
         super().__init__()

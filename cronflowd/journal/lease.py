@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 from ..host.clock import steady_now
 from .etcd import NOT_FOUND, Caller, EtcdError, Unreachable
@@ -19,11 +18,13 @@ MARGIN = 0.1  # of its length: by so much we let go before etcd does
 RENEWALS = 6  # in the time of one lease
 
 
-class Certain(Protocol):
-    """What the gate asks."""
-
-    @property
-    def is_certain(self) -> bool: ...
+def revoke(etcd: Caller, lease: int) -> None:
+    """Ends a lease, and all that hangs on it. Raises Unreachable."""
+    try:
+        etcd.call("lease/revoke", {"ID": str(lease)})
+    except EtcdError as error:
+        if error.code != NOT_FOUND:
+            raise Unreachable(str(error)) from error
 
 
 class Lease:
@@ -73,16 +74,6 @@ class Lease:
     def _count_from(self, sent_s: float, length_s: int) -> None:
         self.certain_until_s = sent_s + min(length_s, self.length_s) * (1 - MARGIN)
 
-    def revoke(self) -> None:
-        """Lets go of it, and of all that hangs on it. Raises Unreachable."""
-        self.end()
-        self.certain_until_s = float("-inf")
-        try:
-            self._etcd.call("lease/revoke", {"ID": str(self.id)})
-        except EtcdError as error:
-            if error.code != NOT_FOUND:
-                raise Unreachable(str(error)) from error
-
     # --- the thread ---
 
     def keep(self) -> None:
@@ -92,6 +83,7 @@ class Lease:
     def end(self) -> None:
         """Renews it no more, and tells nobody that it is lost."""
         self._ended.set()
+        self.certain_until_s = float("-inf")
 
     def _keep(self) -> None:
         why = ""

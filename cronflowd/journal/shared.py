@@ -205,6 +205,12 @@ class Shared:
         end = after(self.prefix + b"r/")
         return [self._lines(entry) for entry in self.range(self.record_key(first), end, FETCHED)]
 
+    def last(self) -> int:
+        """The number of the newest record; 0 where there is none."""
+        body: Op = {"key": quote(self.prefix + b"r/"), "range_end": quote(after(self.prefix + b"r/"))}
+        newest = _entries(self.etcd.call("kv/range", body | {"limit": "1", "sort_order": "DESCEND"}))
+        return max(seq_in(self._lines(newest[0])[-1]) if newest else 0, self.snapshot_upto())
+
     def _lines(self, entry: Entry) -> list[bytes]:
         value = entry.value
         if value.startswith(b"parts "):
@@ -217,11 +223,13 @@ class Shared:
 
     # --- the whole state ---
 
-    def put_snapshot(self, upto: int, name: str, chunks: Iterable[bytes], guard: list[Op]) -> bool:
+    def put_snapshot(
+        self, upto: int, name: str, chunks: Iterable[bytes], guard: list[Op], also: Sequence[Op] = ()
+    ) -> bool:
         """Puts the state up to a record there, made of `chunks`; False where it is too long.
 
-        It holds only where `guard` does, and then takes the place of the one before. `name` is nobody
-        else's.
+        It holds only where `guard` does, and then takes the place of the one before, and `also` is
+        done. `name` is nobody else's. Raises Deposed where it does not hold.
         """
         prefix = self.prefix + b"s/%0*d/%s/" % (_SEQ_DIGITS, upto, name.encode())
         count, size = 0, 0
@@ -232,9 +240,9 @@ class Shared:
                 self.delete(prefix, after(prefix))
                 return False
         told_of = orjson.dumps({"upto": upto, "at": prefix.decode(), "parts": count})
-        if not self.transact(guard, [put(self.snapshot_key, told_of)]).done:
+        if not self.transact(guard, [put(self.snapshot_key, told_of), *also]).done:
             self.delete(prefix, after(prefix))
-            raise Deposed("another node leads")
+            raise Deposed("another node was there first")
         self.delete(self.prefix + b"s/", prefix)
         return True
 

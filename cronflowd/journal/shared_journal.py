@@ -33,6 +33,11 @@ class SharedJournal(FileJournal):
         self._epoch = 0  # in which we lead; 0 = another does, or nobody
         self._synced = threading.Condition(self._lock)
 
+    @property
+    def chain(self) -> int:
+        """The CRC of the last record, from which the next one's goes on."""
+        return self._chain
+
     def lead(self, epoch: int) -> None:
         """From now on what is appended counts, in this epoch."""
         self._epoch = epoch

@@ -102,6 +102,17 @@ class Connection:
             if data is not None:
                 return data
 
+    async def peek(self) -> bytes:
+        """What comes next, or none at the end of input; it stays to be read. Raises OSError."""
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            with suppress(BlockingIOError):
+                return self._sock.recv(RECEIVE_BYTES, socket.MSG_PEEK)
+
+    def drop(self, size: int) -> None:
+        """Reads so much of what `peek` has shown."""
+        self._sock.recv(size)
+
     def send_now(self, data: bytes | memoryview) -> int:
         try:
             return self._sock.send(data)
@@ -192,6 +203,10 @@ class Listener:
         if self.kind == "tcp":
             return format_address(self.sock.getsockname()[:2])
         return f"unix:{self._path or os.fsdecode(self.sock.getsockname())}"
+
+    def again(self) -> Listener:
+        """The same socket to accept on, which may be closed alone."""
+        return Listener(self.sock.dup())
 
     def close(self) -> None:
         """Stops listening; a socket file goes too, if it is still the one we made."""

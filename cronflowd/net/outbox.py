@@ -64,6 +64,8 @@ class Waiting(Protocol):
 class Gate:
     """How far the journal is on disk. Messages about later facts wait here."""
 
+    is_shut = False  # nothing leaves at all, ever again: see daemon/cluster.py
+
     def __init__(self, committed: int = 0) -> None:
         self.committed = committed
         self._waiting: list[Waiting] = []
@@ -247,7 +249,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Hands one piece of what may leave to the socket; the writer goes on from there."""
-        if self.is_finished:
+        if self.is_finished or self._gate.is_shut:
             return
         try:
             self._send_piece()

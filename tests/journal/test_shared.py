@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from cronflowd.base.errors import Fatal
 from cronflowd.engine import facts as f
 from cronflowd.journal.etcd import Unreachable
-from cronflowd.journal.lease import Lease
+from cronflowd.journal.lease import Lease, revoke
 from cronflowd.journal.records import seal
 from cronflowd.journal.replay import Replay
 from cronflowd.journal.shared import (
@@ -396,7 +396,7 @@ class Lives(RuleBasedStateMachine):
     def leave(self, number: int, politely: bool) -> None:
         if node := self._one(number, leading=True):
             if politely:
-                node.lease.revoke()
+                revoke(self.etcd, node.lease.id)
             node.begin_anew()
 
     @invariant()

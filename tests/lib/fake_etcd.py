@@ -85,6 +85,8 @@ class FakeEtcd:
 
     def _kv_range(self, body: dict[str, Any]) -> dict[str, Any]:
         keys = self._keys(body)
+        if body.get("sort_order") == "DESCEND":
+            keys.reverse()
         limit = int(body.get("limit", 0))
         kvs = [self._kv(key, keys_only=body.get("keys_only", False)) for key in keys[: limit or None]]
         return {"kvs": kvs, "count": str(len(keys))} if kvs else {}

@@ -1,0 +1,522 @@
+"""One of several daemons on one etcd: it follows whoever leads, and leads when nobody does.
+
+A node begins as a standby. It copies the records that a leader wrote, applies them, and so knows at any
+moment what the leader knew; its doors carry everything to the leader (relay.py). When nobody leads it
+claims to, in one transaction, and then reads what the last leader may still have written: nobody can
+write any more but itself. From there on it is the daemon that it would be without a cluster, with two
+differences: the journal asks etcd before it tells anybody, and nothing leaves unless the lease is
+certain.
+
+A leader that is not certain of its lease any more begins anew: the same process, the same ports, but no
+memory and no connection. What it had decided and etcd had not taken never was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import orjson
+import trio
+from attrs import frozen
+
+from .. import __version__
+from ..base.errors import Exit, Fatal
+from ..engine.state import State
+from ..host import systemd
+from ..host.config import Settings
+from ..host.disk import free_name, write_atomically
+from ..host.secrets import read_password
+from ..host.setting import Address, format_address, parse_server
+from ..host.tls import client_context
+from ..journal.compaction import checkpoint_lines
+from ..journal.etcd import Etcd, EtcdError, Unreachable, why_old
+from ..journal.journal import exit_at_once
+from ..journal.lease import Lease, revoke
+from ..journal.records import journal_dir, list_checkpoints, list_segments
+from ..journal.replay import Record
+from ..journal.shared import Deposed, Entry, Shared, created_at, put, seq_in
+from ..journal.shared_journal import SharedJournal, clear_unfinished, install
+from ..net.outbox import Gate
+from .core import Core
+
+log = logging.getLogger("cronflowd.cluster")
+
+MARK = "cluster"  # of the data directory: which cluster it belongs to
+AGAIN = "CRONFLOWD_BEGUN_ANEW"  # in the environment of a process that was a node before
+AGAIN_S = 0.2  # between two tries to reach etcd
+BELL_S = 5.0  # a watch that tells nothing for so long is begun anew
+LOOK_S = 1.0  # how often a node looks without being told to, and tells how far it is
+APPLIED_AT_ONCE = 500  # facts, before others have their turn
+LOOPBACK = ("127.", "::1", "localhost")
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # to refuse them
+
+T = TypeVar("T")
+
+
+@frozen
+class Leader:
+    """Who leads."""
+
+    node: str
+    control: Address
+    workers: Address
+
+    @property
+    def text(self) -> str:
+        return format_address(self.control)
+
+
+class FencedGate(Gate):
+    """A gate that is shut as soon as this node cannot be sure that it leads."""
+
+    lease: Lease | None = None  # while it leads
+    on_shut: Callable[[str], object]
+
+    @property
+    def is_shut(self) -> bool:  # type: ignore[override]
+        if self.lease is None or self.lease.is_certain:
+            return False
+        self.on_shut("it stood still for longer than its lease")
+        return True
+
+
+class Node:
+    """This daemon's place in the cluster."""
+
+    def __init__(self, settings: Settings) -> None:
+        check_settings(settings)
+        self.settings = settings
+        self.name = settings.node
+        self.token = secrets.token_hex(8)  # of this process's life, and nobody else's
+        self.has_seen_leader = bool(os.environ.pop(AGAIN, ""))
+        self._context = None
+        if settings.etcd_ca or settings.etcd_cert:
+            self._context = client_context(settings.etcd_ca, settings.etcd_cert, settings.etcd_key)
+        self._password = read_password(settings.etcd_password_file) if settings.etcd_password_file else ""
+        self.shared = self._new_shared()
+        self.committing = self._new_shared()  # the committer's own
+        self.gate = FencedGate()
+        self.gate.on_shut = self.begin_anew
+        self.leader: Leader | None = None
+        self.has_looked = trio.Event()  # who leads is known, if anybody does
+        self.epoch = 0
+        self.secret = b""
+        self.sockets: dict[str, list[int]] = {}
+        self.lease: Lease | None = None
+        self._lease_s = settings.leader_lease_s
+        self._bell = trio.Event()
+        self._told = (0, 0)  # lease and record: what stands in etcd of us
+        self._is_over = False  # this process ends
+        self.known_last = 0  # the newest record that etcd has told of
+        self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
+        self._mark = read_mark(settings.data)
+        self._directory = self._mark.get("directory") or secrets.token_hex(8)
+        clear_unfinished(settings.data)
+        self._fill_empty()
+
+    def _new_etcd(self) -> Etcd:
+        user = self.settings.etcd_user or ""
+        return Etcd(self.settings.etcd, context=self._context, user=user, password=self._password)
+
+    def _new_shared(self) -> Shared:
+        return Shared(self._new_etcd(), self.settings.cluster)
+
+    def _fill_empty(self) -> None:
+        """A directory without a journal begins with the state that etcd has, before it is read."""
+        data = self.settings.data
+        if list_segments(journal_dir(data)):
+            return
+        try:
+            entry = self.shared.get(self.shared.cluster_key)
+            if entry is None or not self.shared.snapshot_upto():
+                return
+            upto, chunks = self.shared.get_snapshot()
+            self._write_mark(orjson.loads(entry.value)["id"])
+            install(data, upto, chunks)
+        except (Unreachable, EtcdError) as error:
+            log.info("etcd: %s; the state is fetched later", error)
+            clear_unfinished(data)
+
+    # --- the end of a role ---
+
+    def begin_anew(self, why: str) -> NoReturn:
+        """Forgets everything, and is a standby; from any thread."""
+        log.warning("%s: this node begins anew", why)
+        if self.lease:
+            self.lease.end()
+        systemd.begin_anew(self.sockets, **{AGAIN: self.name})
+
+    def on_fatal(self, error: Fatal) -> None:
+        """The committer's last word."""
+        if isinstance(error, Deposed):
+            self.begin_anew(error.message)
+        exit_at_once(error)
+
+    def _on_lost(self, why: str) -> None:
+        """The lease's thread's."""
+        if self.epoch:
+            self.begin_anew(why)
+        log.warning("%s", why)
+
+    def resign(self) -> None:
+        """All is committed: another may lead."""
+        self._is_over = True
+        if self.lease:
+            self.lease.end()
+            try:
+                revoke(self._new_etcd(), self.lease.id)
+            except Unreachable as error:
+                log.warning("the lease stays until it ends by itself: %s", error)
+
+    # --- a standby ---
+
+    async def stand_by(self, core: Core, journal: SharedJournal) -> None:
+        """Returns when this node leads, and knows all that was."""
+        await self._join(core.state, journal)
+        self._ring_when_changed()
+        while not await self._try_round(core, journal):
+            with trio.move_on_after(LOOK_S):
+                await self._bell.wait()
+            self._bell = trio.Event()
+        journal.lead(self.epoch)
+        self.gate.lease = self.lease
+        self.gate.on_shut = self.begin_anew
+
+    async def _try_round(self, core: Core, journal: SharedJournal) -> bool:
+        try:
+            return await self._round(core, journal)
+        except (Unreachable, EtcdError) as error:
+            self._set_leader(None)
+            log.debug("etcd: %s", error)
+            await trio.sleep(AGAIN_S)
+            return False
+
+    async def _round(self, core: Core, journal: SharedJournal) -> bool:
+        """Takes what is new; True: this node leads."""
+        await self._follow(core, journal)
+        if self.epoch:  # won in a round whose last question was not answered
+            return True
+        if self.lease is None or not self.lease.is_certain:
+            await _in_thread(self._enter)
+        assert self.lease
+        await _in_thread(partial(self._tell, journal.committed))
+        value = orjson.dumps(self._about() | {"token": self.token})
+        leader = await _in_thread(partial(self.shared.get, self.shared.leader_key))
+        if leader and (leader.value, leader.lease) != (value, self.lease.id):
+            self._set_leader(leader)
+            return False
+        self._set_leader(None)
+        epoch = await _in_thread(partial(self.shared.claim, self.lease.id, value))
+        if epoch is None:
+            return False
+        # Set before the lease is asked: from now on its loss is the end of all we remember.
+        self.epoch = epoch
+        if not self.lease.is_certain:
+            self.begin_anew("the lease ended as it was won")
+        await self._follow(core, journal)
+        return True
+
+    async def _follow(self, core: Core, journal: SharedJournal) -> None:
+        """Copies and applies what this node does not know yet."""
+        while values := await _in_thread(partial(self.shared.fetch, journal.last + 1)):
+            self.known_last = seq_in(values[-1][-1])
+            for lines in values:
+                if seq_in(lines[0]) > journal.last + 1:
+                    await self._begin_with_snapshot(journal.last)
+                await self._apply(core, await self._take(journal, lines))
+        self.followed_at_s = trio.current_time()
+
+    async def _take(self, journal: SharedJournal, lines: list[bytes]) -> list[Record]:
+        try:
+            return await _in_thread(partial(journal.take, lines))
+        except Fatal as error:
+            if error.status == Exit.CONFIG:
+                self._set_aside(error.message)
+            raise
+
+    async def _apply(self, core: Core, records: list[Record]) -> None:
+        for number, (seq, at, fact) in enumerate(records, 1):
+            core.state.apply(fact, at, seq)
+            core.last_seq = seq
+            if number % APPLIED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def _begin_with_snapshot(self, last: int) -> NoReturn:
+        """etcd does not have what follows the last record here any more, but a state that is newer."""
+        upto, chunks = await _in_thread(self.shared.get_snapshot)
+        if upto <= last:
+            raise Fatal(Exit.CORRUPT, f"etcd lacks the records from {last + 1} on")
+        log.info("this node begins with the cluster's state of record %d", upto)
+        await _in_thread(partial(install, self.settings.data, upto, chunks))
+        self.begin_anew("the state was fetched")
+
+    def _set_leader(self, entry: Entry | None) -> None:
+        leader = None
+        if entry:
+            told = orjson.loads(entry.value)
+            leader = Leader(told["node"], _address(told["control"]), _address(told["workers"]))
+            self.has_seen_leader = True
+        self.has_looked.set()
+        if leader != self.leader:
+            log.info("%s leads", leader.node if leader else "nobody")
+        self.leader = leader
+
+    def _ring_when_changed(self) -> None:
+        token, etcd, prefix = trio.lowlevel.current_trio_token(), self._new_etcd(), self.shared.prefix
+
+        def watch() -> None:
+            while not (self.epoch or self._is_over):
+                try:
+                    for _ in etcd.watch(prefix, BELL_S):
+                        token.run_sync_soon(self._ring)
+                except (Unreachable, EtcdError):
+                    time.sleep(AGAIN_S)
+                except trio.RunFinishedError:
+                    return
+
+        threading.Thread(target=watch, name="bell", daemon=True).start()
+
+    def _ring(self) -> None:
+        self._bell.set()
+
+    # --- joining ---
+
+    async def _join(self, state: State, journal: SharedJournal) -> None:
+        """Becomes one of this cluster, as soon as etcd answers. Raises Fatal where it cannot."""
+        why = ""
+        while True:
+            try:
+                await _in_thread(partial(self._belong, state, journal))
+                await _in_thread(self._enter)
+                return
+            except (Unreachable, EtcdError, Deposed) as error:
+                if str(error) != why:
+                    log.warning("etcd: %s; trying again until it works", error)
+                why = str(error)
+            await trio.sleep(AGAIN_S)
+
+    def _belong(self, state: State, journal: SharedJournal) -> None:
+        self._warn_of_old()
+        if (entry := self.shared.get(self.shared.cluster_key)) is None:
+            self._found(state, journal)
+            entry = self.shared.get(self.shared.cluster_key)
+            if entry is None:
+                raise Unreachable("the cluster's key is gone")
+        told = orjson.loads(entry.value)
+        ours = self._mark.get("cluster")
+        if (ours and ours != told["id"]) or (not ours and journal.last):
+            self._set_aside(
+                f"{self.settings.data}: it belongs to another history than the cluster"
+                f" {self.settings.cluster} on {', '.join(map(format_address, self.settings.etcd))}."
+                " --rejoin sets its journal aside"
+            )
+        self._check_tz(told)
+        last = self.shared.last()
+        if journal.last > last:
+            raise Fatal(
+                Exit.CORRUPT,
+                f"{self.settings.data} knows record {journal.last}, and etcd only record {last}: it was"
+                " restored to an older state",
+            )
+        self._write_mark(told["id"])
+        if self.shared.snapshot_upto() > journal.last and not self._has_next(journal.last):
+            trio.from_thread.run(self._begin_with_snapshot, journal.last)
+        self.secret, self._lease_s = told["secret"].encode(), told["lease_s"]
+
+    def _has_next(self, last: int) -> bool:
+        values = self.shared.fetch(last + 1)
+        return bool(values) and seq_in(values[0][0]) <= last + 1
+
+    def _found(self, state: State, journal: SharedJournal) -> None:
+        """The first node of all: what it knows is what the cluster begins with."""
+        identity = secrets.token_hex(16)
+        about = {
+            "id": identity,
+            "secret": secrets.token_hex(32),
+            "tz": self.settings.tz,
+            "lease_s": self.settings.leader_lease_s,
+            "node": self.name,
+        }
+        key = self.shared.cluster_key
+        guard, first = [created_at(key, 0)], [put(key, orjson.dumps(about))]
+        if not journal.last:
+            self.shared.transact(guard, first)
+            self._mark.pop("cluster", None)
+            return
+        chunks = checkpoint_lines(state, journal.last, journal.chain, state.told_at)
+        if not self.shared.put_snapshot(journal.last, self.token, chunks, guard, first):
+            raise Fatal(Exit.CONFIG, f"{self.settings.data}: its state is too long for etcd")
+        # Only now: what was said by another first stands against what this directory says.
+        self._write_mark(identity)
+
+    def _check_tz(self, told: dict[str, Any]) -> None:
+        if told["tz"] == self.settings.tz:
+            return
+        others = [entry for entry in self._nodes() if not self._is_ours(entry)]
+        if others:
+            raise Fatal(
+                Exit.CONFIG,
+                f"node {self.name} has --tz {self.settings.tz}, and node {told['node']} began the cluster"
+                f" with {told['tz']}: it must be the same on all",
+            )
+        told |= {"tz": self.settings.tz, "node": self.name}
+        self.shared.transact([], [put(self.shared.cluster_key, orjson.dumps(told))])
+
+    def _set_aside(self, why: str) -> NoReturn:
+        """Another history stands here: the end, unless --rejoin was said."""
+        if not self.settings.rejoin:
+            raise Fatal(Exit.CONFIG, why)
+        journal = journal_dir(self.settings.data)
+        aside = free_name(journal.with_name("journal.aside"))
+        journal.rename(aside)
+        (self.settings.data / MARK).unlink(missing_ok=True)
+        self.begin_anew(f"{journal} is set aside as {aside.name}")
+
+    def _write_mark(self, identity: str) -> None:
+        mark = {"cluster": identity, "directory": self._directory, "name": self.settings.cluster}
+        if mark != self._mark:
+            write_atomically(self.settings.data / MARK, [orjson.dumps(mark) + b"\n"])
+            self._mark = mark
+
+    def _warn_of_old(self) -> None:
+        version = self.shared.etcd.call("maintenance/status", {}).get("version", "")
+        if why := why_old(version):
+            log.warning("%s", why)
+
+    # --- being there ---
+
+    def _is_ours(self, entry: Entry) -> bool:
+        return bool(orjson.loads(entry.value).get("directory") == self._directory)
+
+    def _enter(self) -> None:
+        """Takes a lease, and puts this node's name on it. Raises Fatal where another one has the name."""
+        shared, key = self.shared, self.shared.node_key(self.name)
+        if (before := shared.get(key)) is not None:
+            if not self._is_ours(before):
+                other = orjson.loads(before.value)["control"]
+                raise Fatal(
+                    Exit.CONFIG,
+                    f"node {self.name} at {self._control} and one at {other} have the same --node",
+                )
+            # This directory is locked: whoever put it there is no more, and leads no more.
+            revoke(shared.etcd, before.lease)
+        lease = Lease(self._new_etcd(), self._lease_s, self._on_lost)
+        lease.grant()
+        self._told = (0, 0)
+        told = shared.transact([created_at(key, 0)], [put(key, orjson.dumps(self._about()), lease.id)])
+        if not told.done:
+            raise Unreachable(f"the name {self.name} was taken this moment")
+        lease.keep()
+        self.lease = lease
+
+    def _about(self) -> dict[str, Any]:
+        return {"node": self.name, "control": self._control, "workers": self._workers}
+
+    def _tell(self, seq: int) -> None:
+        """Says in etcd how far this node's own files are."""
+        assert self.lease
+        if self._told == (self.lease.id, seq):
+            return
+        about = self._about() | {
+            "version": __version__,
+            "seq": seq,
+            "directory": self._directory,
+            "token": self.token,
+        }
+        self.shared.etcd.call(
+            "kv/put", put(self.shared.node_key(self.name), orjson.dumps(about), self.lease.id)["request_put"]
+        )
+        self._told = (self.lease.id, seq)
+
+    async def is_cold(self) -> bool:
+        """Whether nobody was there before this process: then the cluster starts, as one daemon does."""
+        return not self.has_seen_leader and len(await _in_thread(self._nodes)) <= 1
+
+    def _nodes(self) -> list[Entry]:
+        return self.shared.below(self.shared.nodes_prefix)
+
+    def set_addresses(self, control: str, workers: str) -> None:
+        """What others are told to dial."""
+        settings = self.settings
+        self._control = format_address(settings.advertise) if settings.advertise else control
+        self._workers = format_address(settings.advertise_workers) if settings.advertise_workers else workers
+        for flag, address in ("--advertise", self._control), ("--advertise-workers", self._workers):
+            if address == "none" or _address(address)[0] in ANY_ADDRESS:
+                raise Fatal(Exit.CONFIG, f"{flag} is needed: others cannot dial {address}")
+
+    # --- the leader's upkeep ---
+
+    async def keep_etcd(self, journal: SharedJournal) -> NoReturn:
+        """Tells how far we are, and lets etcd forget what a newer state and enough nodes hold."""
+        while True:
+            await trio.sleep(LOOK_S)
+            try:
+                await _in_thread(partial(self._tell, journal.committed))
+                await _in_thread(self._shorten)
+            except (Unreachable, EtcdError) as error:
+                log.debug("etcd: %s", error)
+
+    def _shorten(self) -> None:
+        checkpoints = list_checkpoints(journal_dir(self.settings.data))
+        if not checkpoints:
+            return
+        upto, path = checkpoints[-1]
+        if upto <= self.shared.snapshot_upto():
+            return
+        synced = sorted(orjson.loads(each.value).get("seq", 0) for each in self._nodes())
+        if (synced[-2] if len(synced) > 1 else synced[-1]) < upto:
+            return
+        guard = [created_at(self.shared.leader_key, self.epoch)]
+        with path.open("rb") as file:
+            chunks = iter(partial(file.read, 1 << 20), b"")
+            if self.shared.put_snapshot(upto, self.token, chunks, guard):
+                self.shared.truncate(upto)
+                log.info("etcd holds the state of record %d, and the records since", upto)
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises Fatal (77) where what is said to etcd could be read on the way."""
+    is_plain = not (settings.etcd_ca or settings.etcd_cert)
+    far = [format_address(each) for each in settings.etcd if not each[0].startswith(LOOPBACK)]
+    if is_plain and far and not settings.insecure:
+        why = f"etcd at {far[0]} would be spoken to in plain text: --etcd-ca, or --insecure"
+        raise Fatal(Exit.REFUSED, why)
+
+
+def read_mark(data: Path) -> dict[str, str]:
+    """Which cluster a data directory belongs to; empty where it belongs to none."""
+    try:
+        found = orjson.loads((data / MARK).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise Fatal(Exit.CORRUPT, f"{data / MARK}: {error}") from error
+    return dict(found)
+
+
+def check_alone(data: Path) -> None:
+    """A directory of a cluster is no single daemon's. Raises Fatal (78)."""
+    if mark := read_mark(data):
+        raise Fatal(
+            Exit.CONFIG,
+            f"{data} belongs to the cluster {mark.get('name')}: it starts with --etcd,"
+            " or after `cronflowd cluster leave`",
+        )
+
+
+def _address(text: str) -> Address:
+    found = parse_server(text)
+    assert isinstance(found, tuple)
+    return found
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    return await trio.to_thread.run_sync(function, abandon_on_cancel=True)

@@ -1,0 +1,126 @@
+"""A standby's doors: what comes in there is carried to whoever leads, byte for byte, and back.
+
+The standby reads nothing of it but the first bytes, to know whether they are meant for itself
+(LOCAL). Each end of input is carried on as such, so that a netcat comes back to its prompt as it does
+at the leader's own door. Who is at the other end is said in one line before all that, sealed with a
+secret of the cluster's: a unix socket here counts as one there.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from hashlib import sha256
+
+import trio
+
+from ..host.clock import wall_now
+from ..host.setting import Address
+from ..net.listeners import Connection, Kind
+
+DIAL_S = 1.0
+LINGER_S = 12.0  # after the leader's end; it reads on for 10 s itself
+MAX_INTRODUCTION_BYTES = 512
+INTRODUCED_WITHIN_S = 0.5  # whoever relays speaks at once
+VALID_S = 30.0  # so far two nodes' clocks may be apart
+READ_BYTES = 65_536
+_INTRODUCTION = re.compile(rb"RELAY (tcp|unix) (\S+) (\d+) ([0-9a-f]{64})\n")
+
+log = logging.getLogger(__name__)
+
+
+class Unreached(Exception):
+    """The leader cannot be dialled."""
+
+
+def introduce(secret: bytes, kind: Kind, peer: str) -> bytes:
+    """The line before all else: for whom we speak."""
+    text = f"RELAY {kind} {peer} {int(wall_now().timestamp())}"
+    return f"{text} {hmac.new(secret, text.encode(), sha256).hexdigest()}\n".encode()
+
+
+Greet = Callable[[Connection], Awaitable[Connection | None]]
+
+
+async def meet(connection: Connection, secret: bytes, greet: Greet | None) -> Connection | None:
+    """Takes an introduction, if there is one, and greets then; None where it is forged."""
+    if not await _believe(connection, secret):
+        return None
+    return await greet(connection) if greet and connection.kind == "tcp" else connection
+
+
+async def _believe(connection: Connection, secret: bytes) -> bool:
+    """False where somebody claims to be a node. Nothing else is read."""
+    begun, wanted = b"", b"RELAY "
+    with trio.move_on_after(INTRODUCED_WITHIN_S):
+        while len(begun) < MAX_INTRODUCTION_BYTES and b"\n" not in begun:
+            before, begun = begun, await connection.peek()
+            if not begun or begun[: len(wanted)] != wanted[: len(begun)]:
+                return True  # somebody else, who speaks for himself
+            if begun == before:
+                await trio.sleep(0.005)  # the rest of the line is under way
+    match = _INTRODUCTION.match(begun)
+    if match is None:
+        return not begun.startswith(wanted)
+    text = match[0].rpartition(b" ")[0]
+    fresh = abs(int(match[3]) - wall_now().timestamp()) <= VALID_S
+    if not fresh or not hmac.compare_digest(hmac.new(secret, text, sha256).hexdigest().encode(), match[4]):
+        log.warning("closed a connection of %s that claims to come from another node", connection.peer)
+        return False
+    connection.drop(len(match[0]))
+    connection.kind = "unix" if match[1] == b"unix" else "tcp"
+    connection.peer = match[2].decode()
+    return True
+
+
+async def relay(
+    connection: Connection, leader: Address, introduction: bytes, is_ours: Callable[[], Awaitable[bool]]
+) -> bool:
+    """Carries both ways until both ends are said; False where what comes first is meant for us.
+
+    The leader is dialled at once, since it is the one that looks how fast somebody speaks. Raises
+    Unreached before anything was read.
+    """
+    try:
+        with trio.fail_after(DIAL_S):
+            there = await trio.open_tcp_stream(*leader)
+            await there.send_all(introduction)
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+        raise Unreached(str(error)) from error
+    async with there, trio.open_nursery() as nursery:
+        nursery.start_soon(_carry_out, there, connection, nursery.cancel_scope)
+        with suppress(OSError):
+            if await is_ours():
+                nursery.cancel_scope.cancel()
+                return False
+        nursery.start_soon(_carry_in, connection, there, nursery.cancel_scope)
+    return True
+
+
+async def _carry_in(connection: Connection, there: trio.SocketStream, scope: trio.CancelScope) -> None:
+    try:
+        while data := await connection.receive_some():
+            await there.send_all(data)
+        await there.send_eof()
+    except (OSError, trio.BrokenResourceError):
+        scope.cancel()
+
+
+async def _carry_out(there: trio.SocketStream, connection: Connection, scope: trio.CancelScope) -> None:
+    try:
+        while data := await there.receive_some(READ_BYTES):
+            view = memoryview(data)
+            while view:
+                if not (sent := connection.send_now(view)):
+                    await connection.wait_writable()
+                view = view[sent:]
+        connection.shutdown()
+        scope.deadline = trio.current_time() + LINGER_S
+    except (OSError, trio.BrokenResourceError):
+        # The leader was cut off in the middle: what was read must not look complete.
+        with suppress(OSError):
+            connection.abort()
+        scope.cancel()

@@ -1,0 +1,168 @@
+"""What a standby answers by itself: LOCAL, and what needs nobody who leads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import Any, ClassVar
+
+import trio
+from msgspec.structs import replace
+
+from ..ask import commands
+from ..base.errors import Refusal
+from ..base.replies import Reply, format_refusal
+from ..host.config import Settings
+from ..host.setting import Address, format_address
+from ..net.clients import Session, serve_client
+from ..net.listeners import Connection, Door, Listener, share_descriptors
+from ..net.outbox import Gate
+from .answers import Answers
+from .cluster import Node
+from .relay import Unreached, introduce, relay
+
+LOCAL = "LOCAL"
+ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI".split())
+FROM_MEMORY = frozenset("STATUS LIST GET RUNS LOG NEXT WHY PROVE WORKERS HISTORY".split())
+FAREWELL_S = 1.0
+LOOK_S = 1.0  # for a node that has just begun to see who leads
+
+log = logging.getLogger("cronflowd.cluster")
+
+
+class LocalAnswers:
+    """The daemon's answers as this node knows them by itself."""
+
+    ready: ClassVar[tuple[dict[Any, str], dict[Any, str]]] = ({}, {})
+
+    def __init__(self, answers: Answers, node: Node) -> None:
+        self._answers = answers
+        self._node = node
+        self.gate = Gate()  # nothing here waits for a commit, nor for a lease
+        self.last_seq = 0
+        self._local: set[int] = set()  # sessions that said LOCAL, by id
+
+    def enter(self, session: Session) -> None:
+        self._answers.enter(session)
+
+    def leave(self, session: Session) -> None:
+        self._local.discard(id(session))
+        self._answers.leave(session)
+
+    def look(self) -> datetime:
+        return self._answers.core.now()
+
+    def end_batch(self) -> None:
+        pass
+
+    def too_fast(self, session: Session) -> Refusal | None:
+        return self._answers.too_fast(session)
+
+    def allows_unfinished(self, line: str) -> bool:
+        return line.strip().upper() == LOCAL or self._answers.allows_unfinished(line)
+
+    def handle(self, line: str, session: Session, now: datetime) -> Reply | Awaitable[Reply]:
+        """One line, as far as it changes nothing. Raises Refusal."""
+        if line.strip().upper() == LOCAL:
+            session.is_session = True
+            self._local.add(id(session))
+            return Reply("standby", {"role": "standby"})
+        commands.find_verb(line)
+        name = line.split(None, 1)[0].upper()
+        if name in ANYTIME:
+            return self._answers.handle(line, session, now)
+        if name not in FROM_MEMORY or id(session) not in self._local:
+            leader = self._node.leader
+            if id(session) in self._local:
+                where = leader.text if leader else "none"
+                raise Refusal("not-leader", f"{where}: only who leads takes this")
+            why = f"{leader.node} at {leader.text} leads, and cannot be reached" if leader else "nobody leads"
+            raise Refusal("not-leader", f"none: {why}; nothing was changed")
+        answer = self._answers.handle(line, session, now)
+        return self._as_of(answer) if isinstance(answer, Reply) else self._as_of_later(answer)
+
+    async def _as_of_later(self, answer: Awaitable[Reply]) -> Reply:
+        return self._as_of(await answer)
+
+    def _as_of(self, reply: Reply) -> Reply:
+        stale_s = max(0.0, trio.current_time() - self._node.followed_at_s)
+        behind = max(0, self._node.known_last - self._answers.core.last_seq)
+        values = reply.values | {"stale": round(stale_s, 1), "behind": behind}
+        return replace(reply, text=f"{reply.text} stale={stale_s:.1f} behind={behind}".strip(), values=values)
+
+
+class Standby:
+    """Both doors while another node leads, or nobody."""
+
+    def __init__(self, node: Node, answers: Answers, settings: Settings) -> None:
+        self._node = node
+        self._settings = settings
+        self._local = LocalAnswers(answers, node)
+
+    async def serve(self, control: list[Listener], workers: list[Listener]) -> None:
+        """Until cancelled."""
+        clients = Door(self._serve_client, self._settings.max_clients, "client connections")
+        links = Door(self._serve_worker, self._settings.max_workers, "worker connections")
+        clients.max_per_address = links.max_per_address = self._settings.max_per_address
+        share_descriptors(clients, links)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clients.serve, control)
+            nursery.start_soon(links.serve, workers)
+
+    async def _serve_client(self, connection: Connection) -> None:
+        with trio.move_on_after(LOOK_S):
+            await self._node.has_looked.wait()
+        if leader := self._node.leader:
+            try:
+                if await self._relay(connection, leader.control, partial(_is_for_us, connection)):
+                    return
+            except Unreached as error:
+                log.debug("the leader %s cannot be reached: %s", leader.text, error)
+        await serve_client(connection, self._local, self._settings)
+
+    async def _relay(
+        self, connection: Connection, leader: Address, is_ours: Callable[[], Awaitable[bool]]
+    ) -> bool:
+        introduction = introduce(self._node.secret, connection.kind, connection.peer)
+        return await relay(connection, leader, introduction, is_ours)
+
+    async def _serve_worker(self, connection: Connection) -> None:
+        """A worker of this machine is led to the leader; any other is told where that is."""
+        with trio.move_on_after(LOOK_S):
+            await self._node.has_looked.wait()
+        leader = self._node.leader
+        if connection.kind == "unix" and leader:
+            try:
+                await self._relay(connection, leader.workers, _never)
+            except Unreached as error:
+                log.debug("the leader %s cannot be reached: %s", leader.text, error)
+            else:
+                return
+        with trio.move_on_after(FAREWELL_S), suppress(OSError):
+            await connection.receive_some()
+            where = format_address(leader.workers) if leader else "none"
+            refusal = Refusal("not-leader", where)
+            connection.send_now(format_refusal(refusal, as_json=False).encode() + b"\n")
+            connection.shutdown()
+            while await connection.receive_some():
+                pass
+
+
+async def _is_for_us(connection: Connection) -> bool:
+    """Whether LOCAL comes first."""
+    wanted, begun = LOCAL.encode(), b""
+    while True:
+        before, begun = begun, (await connection.peek())[: len(wanted) + 1].upper()
+        if not wanted.startswith(begun[: len(wanted)]) or not begun:
+            return False
+        if len(begun) > len(wanted):
+            return begun[-1:] in b"\r\n "
+        if begun == before:
+            await trio.sleep(0.005)  # the rest of the line is under way, or a person types
+
+
+async def _never() -> bool:
+    return False

@@ -1,0 +1,136 @@
+"""Real etcds and real nodes, for tests of several daemons that are one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable
+from cronflowd.journal.shared import Shared
+from tests.real.running import Daemon, wait_until
+
+LINE = re.compile(
+    r"cronflowd (standby|ready) control=\S+:(\d+) workers=\S+:(\d+) pid=(\d+).*?"
+    r" node=\S+ (?:epoch|leader)=(\S+)\n"
+)
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in held]
+    for each in held:
+        each.close()
+    return ports
+
+
+class Etcds:
+    """One etcd, or a quorum of them."""
+
+    def __init__(self, directory: Path, count: int) -> None:
+        if shutil.which("etcd") is None:
+            pytest.skip("no etcd here (Debian: etcd-server)")
+        self.directory = directory
+        self.ports = free_ports(2 * count)
+        self.clients, self.peers = self.ports[:count], self.ports[count:]
+        self.client = Etcd([("127.0.0.1", port) for port in self.clients])
+        self.processes: list[subprocess.Popen[bytes] | None] = [None] * count
+        for number in range(count):
+            self.start(number)
+        wait_until(self.answers)
+
+    @property
+    def flags(self) -> tuple[str, str]:
+        return "--etcd", ",".join(f"127.0.0.1:{port}" for port in self.clients)
+
+    def shared(self, cluster: str = "main") -> Shared:
+        return Shared(self.client, cluster)
+
+    def start(self, number: int) -> None:
+        names = [f"e{each}=http://127.0.0.1:{port}" for each, port in enumerate(self.peers)]
+        client, peer = (f"http://127.0.0.1:{ports[number]}" for ports in (self.clients, self.peers))
+        command = ["etcd", "--name", f"e{number}", "--data-dir", str(self.directory / f"etcd{number}")]
+        command += ["--listen-client-urls", client, "--advertise-client-urls", client]
+        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+        command += ["--initial-cluster", ",".join(names), "--logger", "zap"]
+        with (self.directory / f"etcd{number}.log").open("ab") as log:
+            self.processes[number] = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def kill(self, number: int) -> None:
+        process, self.processes[number] = self.processes[number], None
+        if process:
+            process.kill()
+            process.wait()
+
+    def answers(self) -> bool:
+        try:
+            self.shared().get(b"x")
+        except (Unreachable, EtcdError):
+            return False
+        return True
+
+    def close(self) -> None:
+        self.client.close()
+        for number in range(len(self.processes)):
+            self.kill(number)
+
+
+class Node(Daemon):
+    """A daemon with --etcd, and the lines that it has said."""
+
+    def __init__(self, data: Path, name: str, etcds: Etcds, *flags: str) -> None:
+        super().__init__(data, "--node", name, "--local-worker", "0", *etcds.flags, *flags)
+        self.name = name
+        self.said: list[tuple[str, str]] = []  # standby and leader's address, or ready and epoch
+
+    def start(self) -> None:
+        """Starts it, and waits until its doors are open."""
+        process = self.launch()
+        self.said.clear()
+        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        wait_until(lambda: self.said or process.poll() is not None)
+        assert self.said, self.log.read_text()
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout
+        with process.stdout:
+            for line in process.stdout:
+                match = LINE.fullmatch(line)
+                assert match and int(match[4]) == process.pid, line
+                self.port, self.worker_port = int(match[2]), int(match[3])
+                self.said.append((match[1], match[5]))
+
+    def start_and_fail(self) -> tuple[int, str]:
+        """Starts one that may be a standby for a moment, and cannot stay: (exit status, its stderr)."""
+        process = self.launch()
+        assert process.stdout
+        process.stdout.read()
+        return self._ended(), self.log.read_text()
+
+    @property
+    def leads(self) -> bool:
+        return self.process is not None and bool(self.said) and self.said[-1][0] == "ready"
+
+    @property
+    def epoch(self) -> int:
+        return int(self.said[-1][1])
+
+    def freeze(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
+
+
+def leader_of(nodes: list[Node]) -> Node:
+    """The one that leads, as soon as one does."""
+    wait_until(lambda: any(node.leads for node in nodes))
+    return next(node for node in nodes if node.leads)

@@ -1,0 +1,223 @@
+"""Several daemons on a real etcd: one decides and nothing acknowledged is lost, whatever is killed."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from cronflowd.journal.records import journal_dir, list_segments
+from tests.real.clusters import Etcds, Node, leader_of
+from tests.real.running import Daemon, wait_until
+
+StartNode = Callable[..., Node]
+LEASE_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def etcds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcds]:
+    """One etcd for all of these tests; each has a cluster of its own on it."""
+    found = Etcds(tmp_path_factory.mktemp("etcd"), 1)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def start_node(etcds: Etcds, tmp_path: Path) -> Iterator[StartNode]:
+    """Starts a node: `start_node("a")`."""
+    made: list[Node] = []
+
+    def start(name: str, *flags: str, data: str = "", on: Etcds = etcds, run: bool = True) -> Node:
+        common = ("--cluster", tmp_path.name, "--leader-lease", f"{LEASE_S:g}s")
+        made.append(Node(tmp_path / (data or name), name, on, *common, *flags))
+        if run:
+            made[-1].start()
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.kill9()
+
+
+def names_in(rows: list[str]) -> list[str]:
+    return [row.split("\t")[1] for row in rows[:-1]]
+
+
+def records_of(data: Path) -> list[bytes]:
+    """The lines of a journal, without the headers of its files."""
+    paths = [path for _, path in list_segments(journal_dir(data))]
+    return [line for path in paths for line in path.read_bytes().splitlines()[1:]]
+
+
+def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None:
+    """The whole of it: two doors, one set of tasks, a leader that is killed, and one that comes back."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    other = start_node("b")
+    assert other.said == [("standby", "none")]
+    assert one.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK 1 first ")
+    assert other.ask("ADD name=second 0 0 1 1 * true", "PING")[1] == "PONG"
+    assert names_in(other.ask("LIST")) == ["first", "second"]
+    rows = other.ask("LOCAL", "LIST", "ADD 0 0 1 1 * true", "QUIT")
+    assert (rows[0], names_in(rows[1:4])) == ("OK standby", ["first", "second"])
+    assert re.fullmatch(r"OK 2 stale=\d\.\d behind=0", rows[3])
+    assert rows[4:] == [f"ERR not-leader 127.0.0.1:{one.port}: only who leads takes this", "OK bye"]
+
+    epoch, begun = one.epoch, time.monotonic()
+    one.kill9()
+    assert other.until("ADD name=third 0 0 1 1 * true", lambda text: "not-leader" not in text).startswith(
+        "OK 3"
+    )
+    assert (other.leads, other.epoch > epoch, time.monotonic() - begun < LEASE_S + 3) == (True, True, True)
+    one.start()
+    assert names_in(one.ask("LIST")) == ["first", "second", "third"]
+    assert one.said == [("standby", "none")]
+    other.stop()
+    wait_until(lambda: one.leads)
+    assert records_of(other.data) == records_of(one.data)[: len(records_of(other.data))]
+
+
+def test_a_leader_that_stood_still_answers_nothing(start_node: StartNode) -> None:
+    """It does not know how long it slept: what it would say may be false by now."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    assert one.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK")
+    other = start_node("b")
+    wait_until(lambda: names_in(other.ask("LOCAL", "LIST")[1:]) == ["first"])
+    with one.connect() as client:
+        client.sendall(b"HELLO\n")
+        assert client.recv(100).startswith(b"OK")
+        pid = one.pid
+        one.freeze()
+        wait_until(lambda: other.leads)
+        assert other.ask("REMOVE first") == ["OK 1 removed"]
+        client.sendall(b"LIST\nADD name=late 0 0 1 1 * true\n")
+        one.thaw()
+        with suppress(ConnectionResetError):
+            assert client.recv(100) == b""
+    wait_until(lambda: one.said[-1][0] == "standby")
+    assert (one.pid, one.ask("LIST")) == (pid, ["OK 0"])
+
+
+def test_a_leader_that_ends_hands_over(start_node: StartNode) -> None:
+    """At once: whoever updates a machine does not wait for a lease."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    other = start_node("b")
+    wait_until(lambda: "n" in "".join(other.ask("LIST")) or other.ask("LIST") == ["OK 0"])
+    assert one.stop() == 0
+    begun = time.monotonic()
+    wait_until(lambda: other.leads)
+    assert time.monotonic() - begun < LEASE_S / 2
+
+
+def test_a_journal_becomes_the_cluster(start_node: StartNode, start_daemon: Callable[..., Daemon]) -> None:
+    """Its tasks, its ids, its record numbers; and then it is no single daemon's any more."""
+    single = start_daemon()
+    assert single.ask("ADD name=old 0 0 1 1 * true", "ADD name=gone 0 0 1 1 * true", "REMOVE gone")[-1]
+    single.stop()
+    before = records_of(single.data)
+    one = start_node("a", data=str(single.data))
+    wait_until(lambda: one.leads)
+    other = start_node("b")
+    assert other.ask("ADD name=new 0 0 1 1 * true")[0].startswith("OK 3 new")
+    wait_until(lambda: names_in(other.ask("LOCAL", "LIST")[1:]) == ["old", "new"])
+    one.stop()
+    assert records_of(one.data)[: len(before)] == before
+    assert "belongs to the cluster" in single.start_and_fail()[1]
+
+
+def test_who_cannot_belong_is_told_why(start_node: StartNode, start_daemon: Callable[..., Daemon]) -> None:
+    """A start that would mix two sets of tasks, or two zones, ends with 78 and both names."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    status, said = start_node("b", "--tz", "Europe/Berlin", run=False).start_and_fail()
+    assert (status, "node b has --tz Europe/Berlin, and node a began" in said) == (78, True)
+    status, said = start_node("a", data="another", run=False).start_and_fail()
+    assert (status, "have the same --node" in said) == (78, True)
+    single = start_daemon()
+    assert single.ask("ADD name=other 0 0 1 1 * true")
+    single.stop()
+    stranger = start_node("c", data=str(single.data), run=False)
+    status, said = stranger.start_and_fail()
+    assert (status, "another history" in said) == (78, True)
+    stranger.flags += ("--rejoin",)
+    stranger.start()
+    wait_until(lambda: stranger.ask("LOCAL", "LIST")[1:] == ["OK 0 stale=0.0 behind=0"] or None)
+    assert (single.data / "journal.aside").exists()
+
+
+def test_plain_text_beyond_this_machine_is_refused(tmp_path: Path) -> None:
+    """Whoever listens on the way would read every task, and could write them."""
+    daemon = Daemon(tmp_path / "data", "--etcd", "192.0.2.1:2379")
+    status, said = daemon.start_and_fail()
+    assert (status, "plain text" in said) == (77, True)
+
+
+def test_an_etcd_that_knows_less_than_a_node_is_no_cluster(start_node: StartNode, etcds: Etcds) -> None:
+    """It was restored: what has been acknowledged since would be gone without a word."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    one.ask("ADD name=first 0 0 1 1 * true")
+    one.stop()
+    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    last = shared.last()
+    shared.delete(shared.record_key(last))
+    one.process = None
+    status, said = one.start_and_fail()
+    assert (status, f"knows record {last}, and etcd only record {last - 1}" in said) == (65, True)
+
+
+def test_an_empty_directory_begins_with_the_newest_state(start_node: StartNode, etcds: Etcds) -> None:
+    """etcd keeps no more records than it must, and no less: what is gone there stands in a snapshot."""
+    one = start_node("a", "--segment", "4K")
+    wait_until(lambda: one.leads)
+    wide = "x" * 500
+    one.ask(*(f"ADD name=t{number} 0 0 1 1 * echo {wide}" for number in range(40)))
+    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    for number in range(60):
+        if shared.snapshot_upto():
+            break
+        one.ask(f"SET t1 command={number}{wide}")
+    wait_until(lambda: not shared.range(shared.record_key(1)))
+    other = start_node("b")
+    wait_until(lambda: other.ask("LOCAL", "LIST", "QUIT")[-2].startswith("OK 40 "))
+    assert list_segments(journal_dir(other.data))[0][0] > 1
+    one.stop()
+    wait_until(lambda: other.leads)
+    assert len(other.ask("LIST")) == 41
+
+
+def test_without_a_quorum_nobody_leads(start_node: StartNode, tmp_path: Path) -> None:
+    """And with it the same tasks are there again, without anybody's help."""
+    three = Etcds(tmp_path, 3)
+    try:
+        nodes = [start_node(name, on=three) for name in "ab"]
+        leader = leader_of(nodes)
+        assert leader.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK")
+        three.kill(0)
+        assert leader.until("ADD name=second 0 0 1 1 * true", lambda text: text.startswith("OK"))
+        three.kill(1)
+        wait_until(lambda: not any(node.leads for node in nodes))
+        for node in nodes:
+            assert node.ask("ADD name=third 0 0 1 1 * true", "PING")[0].startswith("ERR not-leader none")
+        three.start(0)
+        leader = leader_of(nodes)
+        assert names_in(leader.ask("LIST")) == ["first", "second"]
+    finally:
+        three.close()
+
+
+def test_a_stranger_cannot_claim_to_be_a_node(start_node: StartNode) -> None:
+    """Whoever is introduced by a node is believed to be whom it says, its own root for one."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    with socket.create_connection(("127.0.0.1", one.port)) as client:
+        client.sendall(b"RELAY unix unix:pid=1,uid=0 1795971433 " + b"0" * 64 + b"\nLIST\n")
+        with suppress(ConnectionResetError):
+            assert client.recv(100) == b""
