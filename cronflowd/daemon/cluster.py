@@ -187,6 +187,7 @@ class Node:
                 await self._bell.wait()
             self._bell = trio.Event()
         journal.lead(self.epoch)
+        core.epoch = self.epoch
         self.gate.lease = self.lease
         self.gate.on_shut = self.begin_anew
 

@@ -96,6 +96,7 @@ class Core:
         self.own_uids = own_uids  # this machine's users who need no account there
         self.admission = Admission(self)
         self.heartbeat_s = heartbeat_s
+        self.epoch = 0  # in which this node of a cluster leads
         self.kill_grace_s = kill_grace_s
         self.max_outbox = max_outbox
         self.certificate_until_at: datetime | None = None  # where TLS is spoken

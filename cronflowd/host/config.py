@@ -301,10 +301,12 @@ class WorkerSettings(Dialling, Mailing):
 
     section: ClassVar[str] = "worker"
 
-    connect: Address | Path | WebAddress = setting(
+    connect: tuple[Address | Path | WebAddress, ...] = setting(
         Kind("HOST:PORT", parse_worker_port),
         "127.0.0.1:5051",
-        "the daemon's worker port; or unix:PATH; or ws://HOST:PORT, wss://HOST:PORT of its HTTP door",
+        "the daemon's worker port; or unix:PATH; or ws://HOST:PORT, wss://HOST:PORT of its HTTP door;"
+        " of several nodes, each: repeatable",
+        many=True,
     )
     name: str = setting(
         checked("NAME", check_worker_name),
@@ -566,6 +568,7 @@ def _check_together(settings: Common) -> None:
             f"lease: {settings.lease_s:g} s is shorter than a heartbeat ({settings.heartbeat_s:g} s),"
             " so every run would be taken for lost",
         )
-    match settings:
-        case WorkerSettings(speaks_tls=True, connect=WebAddress(is_tls=False) as where):
-            raise Fatal(Exit.CONFIG, f"connect: {where} speaks no TLS; with it, say wss://")
+    if isinstance(settings, WorkerSettings) and settings.speaks_tls:
+        for where in settings.connect:
+            if isinstance(where, WebAddress) and not where.is_tls:
+                raise Fatal(Exit.CONFIG, f"connect: {where} speaks no TLS; with it, say wss://")

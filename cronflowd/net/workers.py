@@ -72,6 +72,7 @@ class Dispatch(Protocol):
     rivals: Rivals
     last_seq: int
     heartbeat_s: float
+    epoch: int
     kill_grace_s: float
     max_outbox: int
     dropped: dict[tuple[int, int], int]
@@ -399,6 +400,7 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
     core.links[link.name] = link
     terms = f"heartbeat={core.heartbeat_s:g} lease={core.lease_s:g}"
     terms += f" output={core.output_limit} grace={core.kill_grace_s:g}"
+    terms += f" epoch={core.epoch}" * bool(core.epoch)
     if order.holds_all and (had := ",".join(_outputs(core, order))):
         terms += f" had={had}"
     link.send(f"OK {link.name} {terms}")

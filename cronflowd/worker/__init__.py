@@ -3,6 +3,6 @@
 The one rule: a report is kept until the daemon has acknowledged it.
 
 Read in this order: `spool` (reports that outlive a kill), `silence` (nobody answers), `executors/`
-(one module a type), `rules` (what it refuses), `websocket` (lines through a proxy), `welcome` (the way
-to the daemon), `agent`.
+(one module a type), `rules` (what it refuses), `ways` (where the daemon is), `websocket` (lines through a
+proxy), `welcome` (the way to the daemon), `agent`.
 """

@@ -19,7 +19,6 @@ import re
 import signal
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NoReturn
 
 import trio
@@ -32,7 +31,7 @@ from ..host.clock import steady_now, wall_now
 from ..host.config import WorkerSettings
 from ..host.order_key import read_verifier
 from ..host.secrets import read_tokens
-from ..host.setting import WebAddress, format_address
+from ..host.setting import WebAddress
 from ..net.lines import MAX_ORDER_BYTES, Item, LineReader
 from ..tasks.kinds import WHOSE
 from .executors import custom, make_table
@@ -52,6 +51,7 @@ from .executors.processes import become_subreaper, own_descriptors, reap_adopted
 from .rules import make_rules
 from .silence import Silence
 from .spool import Spool
+from .ways import Ways
 from .welcome import NotWelcomeError, Terms, believe, dial, parse_terms, reasons
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_S = 0.2  # between two attempts to connect; doubles with each, chosen at random below
 MAX_DELAY_S = 5.0
 MAX_BUSY_DELAY_S = 20.0  # where another one of this name is connected
+OTHERS_WAIT_S = 2.0  # the same where another node may answer
 ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
 PROXY_HEARTBEAT_S = 30.0  # at least so often through proxies, which end what is silent for a minute
@@ -104,6 +105,7 @@ class Agent:
 
     def __init__(self, settings: WorkerSettings, spool: Spool, parent: int) -> None:
         self.settings = settings
+        self.ways = Ways(settings.connect)
         self.spool = spool
         self.table = make_table(settings)
         self.parent = parent  # the process that started this one; matters to a local worker
@@ -124,7 +126,7 @@ class Agent:
         self._denied = 0  # of them, in a row
         self._is_busy = False  # its name is, as the daemon says
         self._pause = trio.CancelScope()  # between two attempts to connect
-        self.silence = Silence(settings.silent_after_s, settings.silent_hook, self._address)
+        self.silence = Silence(settings.silent_after_s, settings.silent_hook, self.ways.text)
         self._is_impatient = False
         self._nursery: trio.Nursery
 
@@ -356,7 +358,7 @@ class Agent:
 
     async def _keep_connected(self) -> None:
         """Connects, again and again; ends only with the worker."""
-        delay_s, last_why = FIRST_DELAY_S, ""
+        delay_s, told = FIRST_DELAY_S, set[str]()
         while True:
             if self._is_orphan and not self.jobs:
                 self.leave()
@@ -364,11 +366,14 @@ class Agent:
             why = await self._connect_once()
             had_link, self.link = self.link is not None, None
             self._after_loss(had_link)
-            if why != last_why and not self.gone.is_set():
-                log.warning("%s: %s; trying again until it works", self._address, why)
-            last_why = "" if had_link else why  # told once a change, however often it is tried
+            told = told if not had_link else set()
+            if (what := f"{self.ways.text}: {why}") not in told and not self.gone.is_set():
+                log.warning("%s; trying again until it works", what)
+            told.add(what)  # once, however often it is tried
+            if not had_link and self.ways.go_on() and not self.gone.is_set():
+                continue
             # A daemon that takes us and drops us at once is no reason to hurry.
-            if trio.current_time() - tried_at > MAX_DELAY_S:
+            if trio.current_time() - tried_at > MAX_DELAY_S or self.ways.are_many:
                 delay_s = FIRST_DELAY_S
             # The whole delay is random, so that a thousand workers do not come back as one.
             with trio.CancelScope() as self._pause:
@@ -383,17 +388,18 @@ class Agent:
     async def _connect_once(self) -> str:
         """One connection from its beginning to its end; returns why it ended."""
         try:
-            with trio.fail_after(ANSWER_WAIT_S):
-                stream = await dial(self.settings)
+            wait_s = OTHERS_WAIT_S if self.ways.are_many else ANSWER_WAIT_S
+            with trio.fail_after(wait_s):
+                stream = await dial(self.settings, self.ways.at)
             async with stream:
                 reader = LineReader(MAX_ORDER_BYTES)
                 self._check, said_at = None, trio.current_time()
-                with trio.fail_after(ANSWER_WAIT_S):
+                with trio.fail_after(wait_s):
                     items = await self._greet(stream, reader)
                 now = trio.current_time()
                 return await self._talk(Link(stream, now, now - said_at, self._check), reader, items)
         except trio.TooSlowError:
-            return f"no answer within {ANSWER_WAIT_S:g} s"
+            return f"no answer within {wait_s:g} s"
         except OSError as error:
             return f"cannot connect: {reasons(error)}"
         except trio.BrokenResourceError:
@@ -406,13 +412,6 @@ class Agent:
             if fatal.status == Exit.REFUSED or not self.was_welcome:
                 self.fatal = fatal
             return fatal.message
-
-    @property
-    def _address(self) -> str:
-        connect = self.settings.connect
-        if isinstance(connect, tuple):
-            return format_address(connect)
-        return f"unix:{connect}" if isinstance(connect, Path) else str(connect)
 
     async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
         """HELLO and its answer; returns the lines that came after. Raises NotWelcomeError and Fatal."""
@@ -429,8 +428,11 @@ class Agent:
         self._check_refusal(word, rest)
         if word != "OK":
             raise NotWelcomeError(f'the first answer was "{escape(first[:40])}", neither OK nor ERR')
-        self.terms, self.fatal, self.was_welcome, self._denied = parse_terms(rest), None, True, 0
-        if isinstance(self.settings.connect, WebAddress):
+        terms = parse_terms(rest)
+        if not self.ways.welcome(terms.epoch):
+            raise NotWelcomeError(f"it leads in epoch {terms.epoch}, and epoch {self.ways.epoch} has begun")
+        self.terms, self.fatal, self.was_welcome, self._denied = terms, None, True, 0
+        if isinstance(self.ways.at, WebAddress):
             self.terms.heartbeat_s = min(self.terms.heartbeat_s, PROXY_HEARTBEAT_S)
         self._is_busy = False
         return items[1:]
@@ -456,6 +458,8 @@ class Agent:
         if word == "ERR":
             why = f"the daemon refuses this worker: {escape(rest)}"
             self._is_busy = rest.startswith("busy ")
+            if rest.startswith("not-leader "):
+                self.ways.hear(rest.split()[1])
             if rest.partition(" ")[0] in REFUSED_FOR_GOOD:
                 self._denied_once(why)
             raise NotWelcomeError(why)
@@ -464,12 +468,12 @@ class Agent:
         """With this token; the next one is tried next. Raises NotWelcomeError, and Fatal after the last."""
         self._denied += 1
         if self._denied >= len(self._tokens):
-            raise Fatal(Exit.REFUSED, f"{self._address}: {why}")
+            raise Fatal(Exit.REFUSED, f"{self.ways.text}: {why}")
         raise NotWelcomeError(why)
 
     async def _talk(self, link: Link, reader: LineReader, items: list[Item]) -> str:
         """Orders in and reports out, until the connection is lost; returns why it was."""
-        log.info("%s: connected as %s", self._address, self.settings.name)
+        log.info("%s: connected as %s", self.ways.text, self.settings.name)
         self.link = link
         self.silence.end()
         self._resume()

@@ -19,6 +19,7 @@ from ..base.proofs import DAEMON, NONCE, Handshake
 from ..host.config import WorkerSettings
 from ..host.setting import WebAddress
 from ..host.tls import client_context
+from .ways import Where
 
 KILL_GRACE_S = 10.0  # unless the daemon says grace=
 
@@ -35,6 +36,7 @@ class Terms:
     lease_s: float = 30.0  # how long what it holds is kept for it when it is away
     output: int = 1024 * 1024  # bytes of output kept of a run
     grace_s: float = KILL_GRACE_S
+    epoch: int = 0  # of the daemon that leads, where it is one of several
     had: dict[str, int] = field(factory=dict)  # characters of output that it has of each run, if it says so
 
 
@@ -50,9 +52,8 @@ def believe(name: str, key: bytes, nonce: str, answer: str) -> Handshake | None:
     return handshake if handshake.is_proof(DAEMON, proof) else None
 
 
-async def dial(settings: WorkerSettings) -> trio.abc.Stream:
+async def dial(settings: WorkerSettings, address: Where) -> trio.abc.Stream:
     """A connection to the daemon, as --connect and --tls ask for it. Raises OSError, and Fatal for files."""
-    address = settings.connect
     if isinstance(address, Path):
         return await trio.open_unix_socket(address)
     if not isinstance(address, WebAddress):
@@ -127,6 +128,8 @@ def parse_terms(text: str) -> Terms:
             terms.output = int(number)
         elif key == "grace":
             terms.grace_s = number
+        elif key == "epoch":
+            terms.epoch = int(number)
     return terms
 
 

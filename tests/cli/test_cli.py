@@ -102,7 +102,7 @@ def test_the_worker_gets_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(words.split()) == 0
     expected = WorkerSettings(
         name="local",
-        connect=Path("/run/w.sock"),
+        connect=(Path("/run/w.sock"),),
         slots=2,
         spool=Path("/spool"),
         label=(("a", "b"),),

@@ -35,7 +35,7 @@ async def working(daemon: FakeDaemon, spool_dir: Path, **settings: Any) -> Async
     """An agent that works while the block runs, in this process."""
     values: dict[str, Any] = {"name": "w1", "spool": spool_dir, **settings}
     if "connect" not in values:
-        values["connect"] = daemon.address
+        values["connect"] = (daemon.address,)
     spool = Spool(spool_dir)
     agent = WatchedAgent(WorkerSettings(**values), spool, os.getppid())
     try:

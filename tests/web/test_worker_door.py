@@ -146,7 +146,7 @@ async def test_a_worker_shows_life_before_a_proxy_takes_it_for_dead(tmp_path: Pa
     """A daemon may be content to hear of it once an hour; what stands between ends a silent minute."""
     async with placed(tmp_path) as place:
         at = WebAddress("127.0.0.1", place.port, "/agents/ws", False)
-        async with working(place.daemon, tmp_path / "spool", connect=at) as agent:
+        async with working(place.daemon, tmp_path / "spool", connect=(at,)) as agent:
             visitor = await place.daemon.knock()
             await visitor.expect("HELLO name=w1")
             await visitor.say("OK w1 heartbeat=3600 lease=7200")

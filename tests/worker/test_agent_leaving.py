@@ -102,7 +102,7 @@ async def test_without_a_daemon_it_leaves_its_reports_to_its_successor(
 async def test_a_local_worker_with_nothing_to_do_ends_with_its_daemon(tmp_path: Path) -> None:
     """Its daemon is dead, and the next one brings its own."""
     sock, spool_dir = tmp_path / "sock", tmp_path / "spool"
-    async with fake_daemon(sock) as daemon, working(daemon, spool_dir, connect=sock, local=True) as agent:
+    async with fake_daemon(sock) as daemon, working(daemon, spool_dir, connect=(sock,), local=True) as agent:
         visitor = await daemon.worker()
         await visitor.say("RUN 7 1 type=echo :x")
         await visitor.expect("DONE 7 1 0")
@@ -115,7 +115,7 @@ async def test_an_orphaned_local_worker_works_for_the_next_daemon_until_it_is_id
     """A job of eight hours must not keep all others off this machine after the daemon was restarted."""
     sock, spool_dir = tmp_path / "sock", tmp_path / "spool"
     nobody = 0  # no process has this number, so the worker sees that its parent has gone
-    async with fake_daemon(sock) as daemon, working(daemon, spool_dir, connect=sock, local=True) as agent:
+    async with fake_daemon(sock) as daemon, working(daemon, spool_dir, connect=(sock,), local=True) as agent:
         visitor = await daemon.worker()
         await visitor.say(f"RUN 7 1 {SLEEPER}")
         await visitor.expect("STARTED 7 1")
@@ -174,7 +174,7 @@ import sys
 from pathlib import Path
 from cronflowd.worker.agent import run
 from cronflowd.host.config import WorkerSettings
-sys.exit(run(WorkerSettings(connect=("127.0.0.1", int(sys.argv[1])), name="w1", spool=Path(sys.argv[2]))))
+sys.exit(run(WorkerSettings(connect=(("127.0.0.1", int(sys.argv[1])),), name="w1", spool=Path(sys.argv[2]))))
 """
 
 

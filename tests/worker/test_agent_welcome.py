@@ -15,12 +15,12 @@ from cronflowd.base.errors import Exit
 from cronflowd.base.proofs import WORKER, key_name, key_of
 from cronflowd.host.clock import steady_now
 from cronflowd.host.config import WorkerSettings
-from cronflowd.host.setting import Address
 from cronflowd.net.lines import MAX_LINE_BYTES
 from cronflowd.worker import agent as agents
 from cronflowd.worker.agent import Agent, parse_terms
 from cronflowd.worker.executors import custom
 from cronflowd.worker.spool import Spool
+from cronflowd.worker.ways import Where
 from cronflowd.worker.welcome import dial
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
 from tests.lib.waiting import until
@@ -234,16 +234,16 @@ async def test_an_unreachable_daemon_is_told_of_once_and_tried_for_ever(
     monkeypatch.setattr(agents, "MAX_DELAY_S", 0.001)
     tries = 0
 
-    async def counting(address: Address | Path) -> trio.abc.Stream:
+    async def counting(settings: WorkerSettings, address: Where) -> trio.abc.Stream:
         nonlocal tries
         tries += 1
-        return await dial(address)
+        return await dial(settings, address)
 
     monkeypatch.setattr(agents, "dial", counting)
     async with fake_daemon() as daemon:
         address = daemon.address
         await daemon.close()
-        async with working(daemon, spool_dir, connect=address):
+        async with working(daemon, spool_dir, connect=(address,)):
             await until(lambda: tries > 5)
     assert [record.getMessage() for record in caplog.records] == [
         f"127.0.0.1:{address[1]}: cannot connect: Connection refused; trying again until it works"
@@ -254,9 +254,9 @@ async def test_a_handshake_that_is_given_up_leaves_no_connection() -> None:
     """A daemon that hangs would be held by one more at each try."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
-        settings = WorkerSettings(connect=listener.socket.getsockname()[:2], tls=True)
+        settings = WorkerSettings(connect=(listener.socket.getsockname()[:2],), tls=True)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(dial, settings)
+            nursery.start_soon(dial, settings, settings.connect[0])
             stream = await listener.accept()
             assert await stream.receive_some()
             nursery.cancel_scope.cancel()

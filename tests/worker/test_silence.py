@@ -45,7 +45,7 @@ async def test_a_worker_that_never_found_its_daemon_says_so_too(spool_dir: Path,
     async with fake_daemon() as daemon:
         address = daemon.address
     async with working(
-        daemon, spool_dir, connect=address, silent_after_s=0.05, silent_hook=f"{HOOK} {told}; exit 3"
+        daemon, spool_dir, connect=(address,), silent_after_s=0.05, silent_hook=f"{HOOK} {told}; exit 3"
     ) as agent:
         await until(lambda: len(lines(told)) == 1)
         assert not agent.gone.is_set()

@@ -222,6 +222,6 @@ async def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delitem(sys.modules, "cronflowd.worker.websocket")
     monkeypatch.setitem(sys.modules, "wsproto", None)
     with pytest.raises(Fatal) as caught:
-        await welcome.dial(WorkerSettings(connect=ADDRESS))
+        await welcome.dial(WorkerSettings(), ADDRESS)
     why = "takes the Python package wsproto: pip install 'cronflowd[web]'"
     assert (caught.value.status, caught.value.message) == (Exit.CONFIG, f"connect: {ADDRESS} {why}")

@@ -1,0 +1,64 @@
+"""Where the daemon is: several of its nodes may be told, and each tells who leads.
+
+One is tried after the other, whoever was named as the leader first. What a worker has once been told
+by a newer leader it does not forget: one of the past, that does not know yet, is left again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..host.setting import Address, WebAddress, format_address, parse_server
+
+Where = Address | Path | WebAddress
+
+
+class Ways:
+    """Which address is tried next."""
+
+    def __init__(self, known: Sequence[Where]) -> None:
+        self._known = known
+        self.at: Where = known[0]
+        self.epoch = 0  # the highest that a leader has told
+        self._told: Where | None = None  # who leads, as a node has just said
+        self._tried: set[Where] = set()  # in this round
+
+    @property
+    def are_many(self) -> bool:
+        """Whether this is a cluster, as far as we know: somebody else may answer at once."""
+        return len(self._known) > 1 or self.epoch > 0
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.at, tuple):
+            return format_address(self.at)
+        return f"unix:{self.at}" if isinstance(self.at, Path) else str(self.at)
+
+    def hear(self, leader: str) -> None:
+        """A node has said who leads; `none` and what is no address tell nothing."""
+        try:
+            where = parse_server(leader)
+        except ValueError:
+            return
+        self._told = where if isinstance(where, tuple) else None
+
+    def welcome(self, epoch: int) -> bool:
+        """Somebody leads here; False where it leads no more, and does not know."""
+        if 0 < epoch < self.epoch:
+            return False
+        self.epoch = max(self.epoch, epoch)
+        self._tried.clear()
+        return True
+
+    def go_on(self) -> bool:
+        """Chooses the next address; False: all were tried, so there is time to wait."""
+        self._tried.add(self.at)
+        told, self._told = self._told, None
+        untried = [each for each in ((told,) if told else ()) + tuple(self._known) if each not in self._tried]
+        if untried:
+            self.at = untried[0]
+            return True
+        self._tried.clear()
+        self.at = self._known[0]
+        return False
