@@ -178,7 +178,8 @@ ALSO_CALLED = {
     "FLOW": "flows dag dags pipeline pipelines workflow workflows",
     "DESCRIBE": "translate human", "EXPECT": "monitor deadman", "BEAT": "heartbeat alive",
     "HEALTH": "healthz healthcheck check probe", "SUMMARY": "overview dashboard totals",
-    "TYPES": "kinds capabilities", "WORKERS": "nodes agents hosts servers", "DRAIN": "cordon",
+    "TYPES": "kinds capabilities", "WORKERS": "agents hosts servers", "DRAIN": "cordon",
+    "NODES": "cluster members leader peers", "STEPDOWN": "failover handover",
     "UNDRAIN": "uncordon",
     "EMIT": "publish send notify signal event", "TEMPLATE": "templates profile preset",
     "WATCH": "subscribe follow listen events", "AUTH": "login token", "WHOAMI": "id me",
@@ -304,6 +305,11 @@ _ROWS = (
     Verb(one(o.ForgetExpectation, "name"), "FORGET NAME", "expects nothing of NAME any more",
          role="operator"),
     Verb(nothing(q.Alone), "WORKERS", "who runs the jobs", "workers"),
+    Verb(nothing(q.Alone), "NODES", "the daemons that are one, and which of them leads", "nodes"),
+    Verb(
+        p.step_down, "STEPDOWN [NODE]", "has another node lead", "step_down", changes=True, role="admin"
+    ),
+    Verb(nothing(q.Alone), "LOCAL", "first: this node answers by itself", "local"),
     Verb(nothing(q.Alone), "TYPES", "the types of jobs, and who can do which", "types"),
     Verb(p.drain(True), "DRAIN WORKER", "sends a worker no more runs", role="operator"),
     Verb(p.drain(False), "UNDRAIN WORKER", "sends it runs again", role="operator"),

@@ -593,5 +593,12 @@ def help_about(text: str, context: Context) -> q.Help:
     return q.Help(text.strip())
 
 
+def step_down(text: str, context: Context) -> q.StepDown:
+    words = text.split()
+    if len(words) > 1:
+        raise WrongWords("one node can lead")
+    return q.StepDown("".join(words))
+
+
 def drain(draining: bool) -> Parser:
     return g.one(lambda name: o.DrainWorker(name, draining), "worker")

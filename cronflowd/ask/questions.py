@@ -22,6 +22,11 @@ class Alone:
 
 
 @frozen
+class StepDown:
+    node: str  # empty = whichever knows most
+
+
+@frozen
 class ListTasks:
     states: frozenset[str]  # empty = any
     which: Pattern

@@ -63,8 +63,9 @@ from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
 from ..tasks.reasons import in_words, worded
 from ..tasks.task import ENDED, Outcome
-from . import crontab_orders, figures
+from . import crontab_orders, figures, roster
 from .bulk import in_turns
+from .cluster import Node
 from .core import Core
 from .feeds import LogHub, Watcher, WatchHub
 from .files import Files
@@ -103,6 +104,7 @@ class Answers:
         self.doors: list[Door] = []
         self._tally: metrics.Tally | None = None  # from the first METRICS on
         self.admission = core.admission
+        self.node: Node | None = None  # where it is one of several
         self.logins = Logins(core.admission)
 
     @property
@@ -352,11 +354,38 @@ class Answers:
     def _expects(self, question: q.Alone, session: Session) -> Reply:
         return expectations.show(self.core.state, self.core.now())
 
-    def _status(self, question: q.Alone, session: Session) -> Reply:
+    def _status(self, question: q.Alone, session: Session) -> Answer:
         core, count = self.core, self.core.state.count_own()
         known = views.status_rows(core.state, core.now())
         rows = figures.status(core, self.doors, self.data, self.files.edited)
-        return Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
+        reply = Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
+        return self._with_cluster(reply, self.node) if self.node else reply
+
+    async def _with_cluster(self, reply: Reply, node: Node) -> Reply:
+        more = await trio.to_thread.run_sync(node.status_rows)
+        return replace(reply, rows=chain(reply.rows, more))
+
+    # --- a cluster ---
+
+    def _ours(self) -> Node:
+        if self.node is None:
+            raise Refusal("not-found", "this daemon is no node of a cluster; see --etcd")
+        return self.node
+
+    async def _nodes(self, question: q.Alone, session: Session) -> Reply:
+        found = await trio.to_thread.run_sync(self._ours().rows)
+        return Reply("", {}, roster.COLUMNS, found, "rows")
+
+    def _local(self, question: q.Alone, session: Session) -> Reply:
+        self._ours()
+        session.is_session = True
+        return Reply("leader", {"role": "leader"})
+
+    async def _step_down(self, question: q.StepDown, session: Session) -> Reply:
+        def answer(heir: str) -> str:
+            return format_status(Reply(heir, {"node": heir}), session.as_json)
+
+        await self._ours().step_down(question.node, self.core, session.outbox.descriptor, answer)
 
     def _metrics(self, question: q.ShowMetrics, session: Session) -> Reply:
         core = self.core

@@ -16,9 +16,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -28,9 +30,11 @@ import trio
 from attrs import frozen
 
 from .. import __version__
-from ..base.errors import Exit, Fatal
+from ..base.errors import Exit, Fatal, Refusal
+from ..base.text import format_time
 from ..engine.state import State
 from ..host import systemd
+from ..host.clock import wall_now
 from ..host.config import Settings
 from ..host.disk import free_name, write_atomically
 from ..host.secrets import read_password
@@ -45,12 +49,18 @@ from ..journal.replay import Record
 from ..journal.shared import Deposed, Entry, Shared, created_at, put, seq_in
 from ..journal.shared_journal import SharedJournal, clear_unfinished, install
 from ..net.outbox import Gate
+from . import roster
 from .core import Core
+from .relay import ask_clock, introduce
 
 log = logging.getLogger("cronflowd.cluster")
 
 MARK = "cluster"  # of the data directory: which cluster it belongs to
 AGAIN = "CRONFLOWD_BEGUN_ANEW"  # in the environment of a process that was a node before
+OWED = "CRONFLOWD_OWED_ANSWER"
+HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is waited for
+CLOCK_S = 10.0  # how often clocks are compared
+MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 AGAIN_S = 0.2  # between two tries to reach etcd
 BELL_S = 5.0  # a watch that tells nothing for so long is begun anew
 LOOK_S = 1.0  # how often a node looks without being told to, and tells how far it is
@@ -97,6 +107,7 @@ class Node:
         self.name = settings.node
         self.token = secrets.token_hex(8)  # of this process's life, and nobody else's
         self.has_seen_leader = bool(os.environ.pop(AGAIN, ""))
+        self._owed = os.environ.pop(OWED, "")  # a connection, and who is to lead before it is answered
         self._context = None
         if settings.etcd_ca or settings.etcd_cert:
             self._context = client_context(settings.etcd_ca, settings.etcd_cert, settings.etcd_key)
@@ -106,6 +117,7 @@ class Node:
         self.gate = FencedGate()
         self.gate.on_shut = self.begin_anew
         self.leader: Leader | None = None
+        self._leader_changed = trio.Event()
         self.has_looked = trio.Event()  # who leads is known, if anybody does
         self.epoch = 0
         self.secret = b""
@@ -113,7 +125,10 @@ class Node:
         self.lease: Lease | None = None
         self._lease_s = settings.leader_lease_s
         self._bell = trio.Event()
-        self._told = (0, 0)  # lease and record: what stands in etcd of us
+        self._told: tuple[Any, ...] = ()  # lease, record, clock: what stands in etcd of us
+        self.clock_s: float | None = None  # how far ours is ahead of the leader's
+        self._since = format_time(wall_now())
+        self._leaderless_s = 0.0  # on trio's clock: since when
         self._is_over = False  # this process ends
         self.known_last = 0  # the newest record that etcd has told of
         self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
@@ -122,9 +137,9 @@ class Node:
         clear_unfinished(settings.data)
         self._fill_empty()
 
-    def _new_etcd(self) -> Etcd:
+    def _new_etcd(self, members: tuple[Address, ...] = ()) -> Etcd:
         user = self.settings.etcd_user or ""
-        return Etcd(self.settings.etcd, context=self._context, user=user, password=self._password)
+        return Etcd(members or self.settings.etcd, context=self._context, user=user, password=self._password)
 
     def _new_shared(self) -> Shared:
         return Shared(self._new_etcd(), self.settings.cluster)
@@ -176,6 +191,46 @@ class Node:
             except Unreachable as error:
                 log.warning("the lease stays until it ends by itself: %s", error)
 
+    async def step_down(
+        self, wanted: str, core: Core, connection: int, format_answer: Callable[[str], str]
+    ) -> NoReturn:
+        """Lets another lead, and begins anew; the answer leaves when the other does. Raises Refusal.
+
+        The connection that asked outlives all others: it is handed to what we become.
+        """
+        if not self.epoch or self.lease is None:
+            raise Refusal("not-leader", "none: this node does not lead")
+        try:
+            heir = await _in_thread(partial(roster.heir, self.shared, self.name, wanted, core.last_seq))
+            await _in_thread(partial(self._name_heir, heir))
+        except (Unreachable, EtcdError) as error:
+            raise Refusal("busy", f"etcd: {error}") from None
+        log.info("%s is to lead", heir)
+        await core.settled(core.last_seq)
+        core.journal.close()
+        self.resign()
+        os.set_inheritable(connection, True)
+        owed = f"{connection} {heir} {format_answer(heir)}"
+        systemd.begin_anew(self.sockets, **{AGAIN: self.name, OWED: owed})
+
+    def _name_heir(self, heir: str) -> None:
+        lease = Lease(self.shared.etcd, HEIR_S, lambda why: None)
+        lease.grant()
+        self.shared.transact([], [put(self.shared.prefix + HEIR, heir.encode(), lease.id)])
+
+    async def pay_owed(self) -> None:
+        """Answers a STEPDOWN as soon as the other leads; else the connection closes without a word."""
+        if not self._owed:
+            return
+        fd, heir, answer = self._owed.split(" ", 2)
+        with socket.socket(fileno=int(fd)) as owed:
+            owed.setblocking(False)
+            with trio.move_on_after(HEIR_S):
+                while self.leader is None or self.leader.node != heir:
+                    await self._leader_changed.wait()
+                with suppress(OSError):
+                    owed.send(f"{answer}\n".encode())
+
     # --- a standby ---
 
     async def stand_by(self, core: Core, journal: SharedJournal) -> None:
@@ -192,6 +247,7 @@ class Node:
         self.gate.on_shut = self.begin_anew
 
     async def _try_round(self, core: Core, journal: SharedJournal) -> bool:
+        systemd.notify("WATCHDOG=1")  # no heart beats here that could
         try:
             return await self._round(core, journal)
         except (Unreachable, EtcdError) as error:
@@ -215,6 +271,8 @@ class Node:
             self._set_leader(leader)
             return False
         self._set_leader(None)
+        if not await self._may_lead():
+            return False
         epoch = await _in_thread(partial(self.shared.claim, self.lease.id, value))
         if epoch is None:
             return False
@@ -225,9 +283,17 @@ class Node:
         await self._follow(core, journal)
         return True
 
+    async def _may_lead(self) -> bool:
+        """Whether nobody else should rather."""
+        if self.is_clock_off and trio.current_time() < self._leaderless_s + self._lease_s:
+            return False
+        heir = await _in_thread(partial(self.shared.get, self.shared.prefix + HEIR))
+        return heir is None or heir.value.decode() == self.name
+
     async def _follow(self, core: Core, journal: SharedJournal) -> None:
         """Copies and applies what this node does not know yet."""
         while values := await _in_thread(partial(self.shared.fetch, journal.last + 1)):
+            systemd.notify("WATCHDOG=1")
             self.known_last = seq_in(values[-1][-1])
             for lines in values:
                 if seq_in(lines[0]) > journal.last + 1:
@@ -266,9 +332,13 @@ class Node:
             leader = Leader(told["node"], _address(told["control"]), _address(told["workers"]))
             self.has_seen_leader = True
         self.has_looked.set()
+        if leader is None and (self.leader or not self._leaderless_s):
+            self._leaderless_s = trio.current_time()
         if leader != self.leader:
             log.info("%s leads", leader.node if leader else "nobody")
-        self.leader = leader
+        self.leader, changed = leader, self._leader_changed
+        self._leader_changed = trio.Event()
+        changed.set()
 
     def _ring_when_changed(self) -> None:
         token, etcd, prefix = trio.lowlevel.current_trio_token(), self._new_etcd(), self.shared.prefix
@@ -411,10 +481,12 @@ class Node:
             revoke(shared.etcd, before.lease)
         lease = Lease(self._new_etcd(), self._lease_s, self._on_lost)
         lease.grant()
-        self._told = (0, 0)
-        told = shared.transact([created_at(key, 0)], [put(key, orjson.dumps(self._about()), lease.id)])
+        self._told = ()
+        about = self._told_of(0)
+        told = shared.transact([created_at(key, 0)], [put(key, orjson.dumps(about), lease.id)])
         if not told.done:
             raise Unreachable(f"the name {self.name} was taken this moment")
+        roster.remember(shared, about)
         lease.keep()
         self.lease = lease
 
@@ -422,20 +494,52 @@ class Node:
         return {"node": self.name, "control": self._control, "workers": self._workers}
 
     def _tell(self, seq: int) -> None:
-        """Says in etcd how far this node's own files are."""
+        """Says in etcd how far this node's own files are, and what time it is here."""
         assert self.lease
-        if self._told == (self.lease.id, seq):
-            return
-        about = self._about() | {
+        told = (self.lease.id, seq, self.clock_s)
+        if self._told != told:
+            body = put(self.shared.node_key(self.name), orjson.dumps(self._told_of(seq)), self.lease.id)
+            self.shared.etcd.call("kv/put", body["request_put"])
+            self._told = told
+
+    def _told_of(self, seq: int) -> dict[str, Any]:
+        return self._about() | {
             "version": __version__,
             "seq": seq,
             "directory": self._directory,
-            "token": self.token,
+            "since": self._since,
+            "clock": self.clock_s,
         }
-        self.shared.etcd.call(
-            "kv/put", put(self.shared.node_key(self.name), orjson.dumps(about), self.lease.id)["request_put"]
-        )
-        self._told = (self.lease.id, seq)
+
+    async def compare_clocks(self) -> NoReturn:
+        """Measures now and then how far this node's clock is from the leader's."""
+        while True:
+            leader = self.leader
+            if leader:
+                introduction = introduce(self.secret, "unix", f"unix:pid={os.getpid()},uid={os.geteuid()}")
+                self.clock_s = await ask_clock(leader.control, introduction)
+                if self.is_clock_off:
+                    log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
+            await trio.sleep(CLOCK_S if leader else LOOK_S)
+
+    @property
+    def is_clock_off(self) -> bool:
+        return self.clock_s is not None and abs(self.clock_s) > MAX_CLOCK_S
+
+    def rows(self) -> list[roster.Row]:
+        """NODES. Raises Refusal where etcd does not answer."""
+        try:
+            with closing(self._new_etcd()) as etcd:
+                return roster.rows(Shared(etcd, self.settings.cluster))
+        except (Unreachable, EtcdError) as error:
+            raise Refusal("not-leader", f"none: etcd: {error}") from None
+
+    def status_rows(self) -> list[tuple[str, Any]]:
+        """What STATUS tells of the cluster."""
+        with ExitStack() as stack:
+            every = [stack.enter_context(closing(self._new_etcd((each,)))) for each in self.settings.etcd]
+            shared = Shared(stack.enter_context(closing(self._new_etcd())), self.settings.cluster)
+            return list(roster.status_rows(shared, self.name, self.settings.cluster, self.epoch, every))
 
     async def is_cold(self) -> bool:
         """Whether nobody was there before this process: then the cluster starts, as one daemon does."""
@@ -462,6 +566,7 @@ class Node:
             try:
                 await _in_thread(partial(self._tell, journal.committed))
                 await _in_thread(self._shorten)
+                await _in_thread(partial(roster.note_gone, self.shared, self.epoch, wall_now()))
             except (Unreachable, EtcdError) as error:
                 log.debug("etcd: %s", error)
 

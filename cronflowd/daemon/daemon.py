@@ -123,6 +123,7 @@ class Daemon:
             self.core.gate = self.node.gate
             self.core.gate.committed = self.journal.last
         self.answers = Answers(self.core, settings.data)
+        self.answers.node = self.node
         self.core.admission.requires_proof = settings.require_proof
         self.core.admission.is_open = settings.insecure
         if settings.sign_orders:
@@ -171,8 +172,21 @@ class Daemon:
         """From ready to the end."""
         self._listen_for_commits()
         control, workers = self._open_doors()
-        if self.node and not await self._stand_by(self.node, control, workers):
+        if self.node is None:
+            await self._lead(control, workers)
             return Exit.OK
+        async with trio.open_nursery() as nursery:
+            if self.settings.local_worker:  # it goes on when another leads
+                nursery.start_soon(
+                    upkeep.keep_local_worker, self.settings, self.settings.data / WORKERS_SOCKET
+                )
+            if await self._stand_by(self.node, control, workers):
+                await self._lead(control, workers)
+            nursery.cancel_scope.cancel()
+        return Exit.OK
+
+    async def _lead(self, control: list[Listener], workers: list[Listener]) -> None:
+        """From ready to the end of one that decides."""
         await self._begin()
         self._say_ready(control, workers)
         async with trio.open_nursery() as nursery:
@@ -183,7 +197,6 @@ class Daemon:
                 await self._part()
                 nursery.cancel_scope.cancel()
         await self._end()
-        return Exit.OK
 
     async def _stand_by(self, node: Node, control: list[Listener], workers: list[Listener]) -> bool:
         """Follows until this node leads; False: it was told to end."""
@@ -202,6 +215,8 @@ class Daemon:
                 nursery.start_soon(standby.serve, again[0], again[1])
                 nursery.start_soon(self.compactor.run)
                 nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
+                nursery.start_soon(node.compare_clocks)
+                nursery.start_soon(node.pay_owed)
                 where = f"{self._where(control, workers)} node={node.name} leader=none"
                 print(f"cronflowd standby {where}", flush=True)
                 systemd.notify("READY=1\nSTATUS=standby")
@@ -332,7 +347,7 @@ class Daemon:
             self._set_limits(settings)
             nursery.start_soon(clients.serve, control)
             nursery.start_soon(links.serve, workers)
-            if settings.local_worker:
+            if settings.local_worker and self.node is None:
                 nursery.start_soon(upkeep.keep_local_worker, settings, settings.data / WORKERS_SOCKET)
             if self._http:
                 token = self.core.admission.gateway_token

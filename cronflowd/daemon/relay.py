@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 from hashlib import sha256
 
 import trio
@@ -98,6 +99,22 @@ async def relay(
                 return False
         nursery.start_soon(_carry_in, connection, there, nursery.cancel_scope)
     return True
+
+
+async def ask_clock(leader: Address, introduction: bytes) -> float | None:
+    """By how much our clock is ahead of the leader's; None where it does not tell."""
+    answer = b""
+    with suppress(OSError, trio.BrokenResourceError, ValueError), trio.move_on_after(DIAL_S):
+        async with await trio.open_tcp_stream(*leader) as there:
+            sent_at = wall_now()
+            await there.send_all(introduction + b"CLOCK\nQUIT\n")
+            while b"\n" not in answer and (data := await there.receive_some(READ_BYTES)):
+                answer += data
+        ours_at = sent_at + (wall_now() - sent_at) / 2
+        if answer.startswith(b"now\t"):
+            theirs_at = datetime.fromisoformat(answer.split(b"\n")[0].removeprefix(b"now\t").decode())
+            return round((ours_at - theirs_at).total_seconds(), 3)
+    return None
 
 
 async def _carry_in(connection: Connection, there: trio.SocketStream, scope: trio.CancelScope) -> None:

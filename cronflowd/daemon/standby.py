@@ -25,7 +25,7 @@ from .cluster import Node
 from .relay import Unreached, introduce, relay
 
 LOCAL = "LOCAL"
-ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI".split())
+ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI NODES".split())
 FROM_MEMORY = frozenset("STATUS LIST GET RUNS LOG NEXT WHY PROVE WORKERS HISTORY".split())
 FAREWELL_S = 1.0
 LOOK_S = 1.0  # for a node that has just begun to see who leads

@@ -13,6 +13,7 @@ from __future__ import annotations
 import http.client
 import re
 import ssl
+import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -66,7 +67,7 @@ def after(prefix: bytes) -> bytes:
 
 
 class Etcd:
-    """A client of one thread's."""
+    """A client; of several threads one asks at a time."""
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class Etcd:
         self._token = ""
         self._at = 0  # which of them is asked first
         self._connection: http.client.HTTPConnection | None = None
+        self._turn = threading.Lock()
 
     @property
     def member(self) -> str:
@@ -90,6 +92,10 @@ class Etcd:
 
     def call(self, path: str, body: dict[str, Any], timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         """Asks one member after the other, each for so long, until one answers."""
+        with self._turn:
+            return self._call(path, body, timeout_s)
+
+    def _call(self, path: str, body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         why = ""
         for _ in self.members:
             try:

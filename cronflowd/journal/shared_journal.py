@@ -11,13 +11,16 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import Exit, Fatal
+from ..engine.encoding import decode
+from ..engine.facts import Fact
 from ..host.disk import make_directory, prepare, write_atomically
 from .journal import Batch, FileJournal
-from .records import SEAL_BYTES, Header, checkpoint_path, journal_dir, read_line, segment_path
+from .records import SEAL_BYTES, Header, checkpoint_path, journal_dir, segment_path, unseal
 from .replay import Record, check_checkpoint
 from .shared import Shared, seq_in, split
 
@@ -62,7 +65,7 @@ class SharedJournal(FileJournal):
         lines = [line for line in lines if seq_in(line) > self._last]
         records, chain, expected = list[Record](), self._chain, self._last + 1
         for line in lines:
-            seq, at, fact, _ = read_line(line[:-1], self.directory, 0)
+            seq, at, fact, _ = _read(line)
             chain = zlib.crc32(line[: -SEAL_BYTES - 1], chain)
             if seq != expected or chain != _chain_of(line):
                 raise Fatal(
@@ -82,6 +85,15 @@ class SharedJournal(FileJournal):
                 while self._committed < self._last and not self._failed:
                     self._synced.wait()
         return records
+
+
+def _read(line: bytes) -> tuple[int, datetime, Fact, bool]:
+    """Raises Fatal (70) for what only a newer release understands: it must never lead."""
+    try:
+        return decode(unseal(line[:-1]))
+    except ValueError as error:
+        why = f"record {seq_in(line)} of the cluster cannot be understood: {error}; another node is newer"
+        raise Fatal(Exit.BUG, why) from error
 
 
 def _chain_of(line: bytes) -> int:

@@ -119,6 +119,9 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return 0
 
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
     async def wait_writable(self) -> None:
         await trio.lowlevel.wait_writable(self._sock)
 

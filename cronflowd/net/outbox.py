@@ -43,6 +43,8 @@ class Sink(Protocol):
 
     async def wait_writable(self) -> None: ...
 
+    def fileno(self) -> int: ...
+
     def shutdown(self) -> None:
         """Says that nothing more will come."""
 
@@ -198,6 +200,11 @@ class Outbox:
         self._stall.cancel()
         self._bell.ring()
         self._room.ring()
+
+    @property
+    def descriptor(self) -> int:
+        """Of the connection: it may outlive this process."""
+        return self._sink.fileno()
 
     @property
     def is_long(self) -> bool:

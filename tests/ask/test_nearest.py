@@ -24,7 +24,7 @@ from tests.lib.lines import CONTEXT, refusal
      ("STATE", "STATUS"), ("CHANGELOG", "HISTORY"), ("SECURITY", "AUDIT"), ("ACCOUNTS", "USER"),
      ("PASSWD", "USER"),
      ("ME", "WHOAMI"), ("HEARTBEAT", "BEAT"),
-     ("NODES", "WORKERS"), ("?", "HELP")],
+     ("AGENTS", "WORKERS"), ("?", "HELP")],
 )  # fmt: skip
 def test_an_unknown_verb_names_the_nearest(verb: str, meant: str) -> None:
     """People come from other systems, and nobody reads a manual for one word."""

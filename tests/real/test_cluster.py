@@ -221,3 +221,44 @@ def test_a_stranger_cannot_claim_to_be_a_node(start_node: StartNode) -> None:
         client.sendall(b"RELAY unix unix:pid=1,uid=0 1795971433 " + b"0" * 64 + b"\nLIST\n")
         with suppress(ConnectionResetError):
             assert client.recv(100) == b""
+
+
+def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
+    """Whoever works on a machine moves the leader first, and sees where it went."""
+    nodes = [start_node("a")]
+    wait_until(lambda: nodes[0].leads)
+    nodes += [start_node("b"), start_node("c")]
+    wait_until(lambda: len(nodes[0].ask("NODES")) == 4)
+    columns = [row.split("\t") for row in nodes[1].ask("NODES")[:-1]]
+    assert [row[:3] for row in columns] == [
+        ["a", "leader", f"127.0.0.1:{nodes[0].port}"],
+        ["b", "standby", f"127.0.0.1:{nodes[1].port}"],
+        ["c", "standby", f"127.0.0.1:{nodes[2].port}"],
+    ]
+    assert nodes[0].ask("STEPDOWN d")[0].startswith("ERR not-found")
+    assert nodes[0].ask("LOCAL", "QUIT")[0] == "OK leader"
+    assert nodes[1].ask("STEPDOWN c") == ["OK c"]
+    assert nodes[2].leads
+    status = dict(row.split("\t") for row in nodes[0].ask("STATUS")[:-1])
+    assert (status["role"], status["node"], status["standbys"]) == ("leader", "c", "2")
+    assert (status["epoch"], status["etcd"][:6]) == (str(nodes[2].epoch), "ok 1/1")
+    nodes[1].kill9()
+    wait_until(lambda: "b\tgone\t" in nodes[0].nc("NODES"))
+    nodes[0].stop()
+    assert nodes[2].ask("STEPDOWN") == ["ERR busy no other node is there"]
+
+
+def test_jobs_of_a_start_are_the_clusters(start_node: StartNode) -> None:
+    """@reboot fires once when the first node comes, and not when another one leads."""
+    one = start_node("a", "--local-worker", "2")
+    wait_until(lambda: one.leads)
+    one.ask("ADD name=boot @reboot echo $CRONFLOW_RUN_ID")
+    one.stop()
+    one.start()
+    wait_until(lambda: one.leads)
+    one.until("RUNS boot", lambda text: "\tok\t" in text)
+    other = start_node("b", "--local-worker", "2")
+    wait_until(lambda: other.ask("WORKERS")[-1] == "OK 2")
+    assert sorted(row.split("\t")[0] for row in other.ask("WORKERS")[:-1]) == ["a", "b"]
+    assert one.ask("STEPDOWN") == ["OK b"]
+    assert len(other.ask("RUNS boot")) == 2

@@ -1,0 +1,128 @@
+"""Who is there: NODES, what STATUS tells of the cluster, and to whom STEPDOWN can hand over.
+
+Each node tells of itself in etcd, so every node can show all of them, also while nobody leads. What
+outlives a node's lease is what it was, for a day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+
+from ..base.errors import Refusal
+from ..base.text import format_time
+from ..journal.etcd import Etcd, EtcdError, Unreachable
+from ..journal.shared import Shared, created_at, put
+
+COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "clock", "since")
+GONE_FOR = timedelta(days=1)
+CLOSE_BY = 1000  # records: who lacks no more has them at once
+
+Row = tuple[Any, ...]
+About = dict[str, Any]
+
+
+def known_prefix(shared: Shared) -> bytes:
+    return shared.prefix + b"known/"
+
+
+def present(shared: Shared) -> dict[str, About]:
+    """What the nodes that are there tell of themselves, by name."""
+    return _read(shared, shared.nodes_prefix)
+
+
+def _read(shared: Shared, prefix: bytes) -> dict[str, About]:
+    found = (orjson.loads(entry.value) for entry in shared.below(prefix))
+    return {about["node"]: about for about in found}
+
+
+def remember(shared: Shared, about: About) -> None:
+    """A node has come: what is to be told of it when it has gone."""
+    key = known_prefix(shared) + about["node"].encode()
+    shared.transact([], [put(key, orjson.dumps(about))])
+
+
+def note_gone(shared: Shared, epoch: int, now: datetime) -> None:
+    """The leader's: since when those have gone that are not there, and who is forgotten."""
+    here, guard = present(shared), [created_at(shared.leader_key, epoch)]
+    for name, about in _read(shared, known_prefix(shared)).items():
+        key = known_prefix(shared) + name.encode()
+        gone_at = about.get("gone_at")
+        if name in here:
+            continue
+        if gone_at is None:
+            shared.transact(guard, [put(key, orjson.dumps(about | {"gone_at": format_time(now)}))])
+        elif now - datetime.fromisoformat(gone_at) > GONE_FOR:
+            shared.delete(key)
+
+
+def rows(shared: Shared) -> list[Row]:
+    """NODES."""
+    leader = shared.get(shared.leader_key)
+    leads = orjson.loads(leader.value)["node"] if leader else ""
+    here = present(shared)
+    last = max((about["seq"] for about in here.values()), default=0)
+    order = sorted(here, key=lambda name: (name != leads, name))
+    found = [_row(here[name], "leader" if name == leads else "standby", last) for name in order]
+    gone = [about for name, about in _read(shared, known_prefix(shared)).items() if name not in here]
+    return found + [_row(about | {"since": about.get("gone_at")}, "gone", last) for about in gone]
+
+
+def _row(about: About, role: str, last: int) -> Row:
+    clock = about.get("clock")
+    is_gone = role == "gone"
+    return (
+        about["node"], role, about["control"], about["workers"], about["version"],
+        None if is_gone else about["seq"], None if is_gone else last - about["seq"],
+        None if clock is None or is_gone else f"{clock:+.3f}", about["since"],
+    )  # fmt: skip
+
+
+def heir(shared: Shared, us: str, wanted: str, last: int) -> str:
+    """Who can lead in our place. Raises Refusal."""
+    others = {name: about["seq"] for name, about in present(shared).items() if name != us}
+    if wanted and wanted not in others:
+        raise Refusal("not-found", f'no node "{wanted}" is there to lead; NODES lists them')
+    if wanted:
+        others = {wanted: others[wanted]}
+    best = max(others, key=lambda name: others[name], default="")
+    if not best or others[best] < last - CLOSE_BY:
+        raise Refusal("busy", "no other node is up to date" if others else "no other node is there")
+    return best
+
+
+def etcd_text(clients: list[Etcd]) -> str:
+    """How etcd is: `ok 3/3 12.0M`, or what is wrong."""
+    sizes, wrong = [], []
+    for client in clients:
+        try:
+            told = client.call("maintenance/status", {})
+            sizes.append(int(told["dbSize"]))
+            wrong += told.get("errors", [])
+        except (Unreachable, EtcdError) as error:
+            wrong.append(str(error))
+    count = f"{len(sizes)}/{len(clients)} {max(sizes, default=0) / (1 << 20):.1f}M"
+    return f"{count}: {wrong[0]}" if wrong else f"ok {count}"
+
+
+def status_rows(
+    shared: Shared, name: str, cluster: str, epoch: int, clients: list[Etcd]
+) -> Iterator[tuple[str, Any]]:
+    """What STATUS tells beside the daemon's own."""
+    yield "cluster", cluster
+    yield "node", name
+    yield "role", "leader" if epoch else "standby"
+    yield "epoch", epoch or None
+    try:
+        found = rows(shared)
+        others = [row for row in found if row[1] == "standby"]
+        leads = next((row for row in found if row[1] == "leader"), None)
+        yield "leader", f"{leads[0]} {leads[2]}" if leads else "none"
+        yield "standbys", len(others)
+        yield "behind", max((row[6] for row in others), default=0)
+    except (Unreachable, EtcdError):
+        yield "leader", "unknown"
+    yield "etcd", etcd_text(clients)
