@@ -305,11 +305,11 @@ _ROWS = (
     Verb(one(o.ForgetExpectation, "name"), "FORGET NAME", "expects nothing of NAME any more",
          role="operator"),
     Verb(nothing(q.Alone), "WORKERS", "who runs the jobs", "workers"),
-    Verb(nothing(q.Alone), "NODES", "the daemons that are one, and which of them leads", "nodes"),
+    Verb(nothing(q.ShowNodes), "NODES", "the daemons that are one, and which of them leads", "cluster"),
     Verb(
-        p.step_down, "STEPDOWN [NODE]", "has another node lead", "step_down", changes=True, role="admin"
+        p.step_down, "STEPDOWN [NODE]", "has another node lead", "cluster", changes=True, role="admin"
     ),
-    Verb(nothing(q.Alone), "LOCAL", "first: this node answers by itself", "local"),
+    Verb(nothing(q.AnswerAlone), "LOCAL", "first: this node answers by itself", "cluster"),
     Verb(nothing(q.Alone), "TYPES", "the types of jobs, and who can do which", "types"),
     Verb(p.drain(True), "DRAIN WORKER", "sends a worker no more runs", role="operator"),
     Verb(p.drain(False), "UNDRAIN WORKER", "sends it runs again", role="operator"),

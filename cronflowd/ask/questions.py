@@ -22,6 +22,16 @@ class Alone:
 
 
 @frozen
+class ShowNodes:
+    """Who there is, of several daemons that are one."""
+
+
+@frozen
+class AnswerAlone:
+    """LOCAL: this node answers, and carries nothing to another."""
+
+
+@frozen
 class StepDown:
     node: str  # empty = whichever knows most
 

@@ -63,7 +63,7 @@ from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
 from ..tasks.reasons import in_words, worded
 from ..tasks.task import ENDED, Outcome
-from . import crontab_orders, figures, roster
+from . import crontab_orders, figures
 from .bulk import in_turns
 from .cluster import Node
 from .core import Core
@@ -359,33 +359,12 @@ class Answers:
         known = views.status_rows(core.state, core.now())
         rows = figures.status(core, self.doors, self.data, self.files.edited)
         reply = Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
-        return self._with_cluster(reply, self.node) if self.node else reply
+        return self.node.tell_status(reply) if self.node else reply
 
-    async def _with_cluster(self, reply: Reply, node: Node) -> Reply:
-        more = await trio.to_thread.run_sync(node.status_rows)
-        return replace(reply, rows=chain(reply.rows, more))
-
-    # --- a cluster ---
-
-    def _ours(self) -> Node:
+    def _cluster(self, question: Any, session: Session) -> Answer:
         if self.node is None:
             raise Refusal("not-found", "this daemon is no node of a cluster; see --etcd")
-        return self.node
-
-    async def _nodes(self, question: q.Alone, session: Session) -> Reply:
-        found = await trio.to_thread.run_sync(self._ours().rows)
-        return Reply("", {}, roster.COLUMNS, found, "rows")
-
-    def _local(self, question: q.Alone, session: Session) -> Reply:
-        self._ours()
-        session.is_session = True
-        return Reply("leader", {"role": "leader"})
-
-    async def _step_down(self, question: q.StepDown, session: Session) -> Reply:
-        def answer(heir: str) -> str:
-            return format_status(Reply(heir, {"node": heir}), session.as_json)
-
-        await self._ours().step_down(question.node, self.core, session.outbox.descriptor, answer)
+        return self.node.answer(question, session, self.core)
 
     def _metrics(self, question: q.ShowMetrics, session: Session) -> Reply:
         core = self.core

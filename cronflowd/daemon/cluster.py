@@ -19,18 +19,22 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import orjson
 import trio
 from attrs import frozen
+from msgspec.structs import replace
 
 from .. import __version__
+from ..ask import questions as q
 from ..base.errors import Exit, Fatal, Refusal
+from ..base.replies import Reply, format_status
 from ..base.text import format_time
 from ..engine.state import State
 from ..host import systemd
@@ -48,6 +52,7 @@ from ..journal.records import journal_dir, list_checkpoints, list_segments
 from ..journal.replay import Record
 from ..journal.shared import Deposed, Entry, Shared, created_at, put, seq_in
 from ..journal.shared_journal import SharedJournal, clear_unfinished, install
+from ..net.clients import Session
 from ..net.outbox import Gate
 from . import roster
 from .core import Core
@@ -191,9 +196,7 @@ class Node:
             except Unreachable as error:
                 log.warning("the lease stays until it ends by itself: %s", error)
 
-    async def step_down(
-        self, wanted: str, core: Core, connection: int, format_answer: Callable[[str], str]
-    ) -> NoReturn:
+    async def _step_down(self, question: q.StepDown, session: Session, core: Core) -> NoReturn:
         """Lets another lead, and begins anew; the answer leaves when the other does. Raises Refusal.
 
         The connection that asked outlives all others: it is handed to what we become.
@@ -201,7 +204,9 @@ class Node:
         if not self.epoch or self.lease is None:
             raise Refusal("not-leader", "none: this node does not lead")
         try:
-            heir = await _in_thread(partial(roster.heir, self.shared, self.name, wanted, core.last_seq))
+            heir = await _in_thread(
+                partial(roster.heir, self.shared, self.name, question.node, core.last_seq)
+            )
             await _in_thread(partial(self._name_heir, heir))
         except (Unreachable, EtcdError) as error:
             raise Refusal("busy", f"etcd: {error}") from None
@@ -209,8 +214,9 @@ class Node:
         await core.settled(core.last_seq)
         core.journal.close()
         self.resign()
+        connection = session.outbox.descriptor
         os.set_inheritable(connection, True)
-        owed = f"{connection} {heir} {format_answer(heir)}"
+        owed = f"{connection} {heir} {format_status(Reply(heir, {'node': heir}), session.as_json)}"
         systemd.begin_anew(self.sockets, **{AGAIN: self.name, OWED: owed})
 
     def _name_heir(self, heir: str) -> None:
@@ -526,16 +532,29 @@ class Node:
     def is_clock_off(self) -> bool:
         return self.clock_s is not None and abs(self.clock_s) > MAX_CLOCK_S
 
-    def rows(self) -> list[roster.Row]:
+    def answer(self, question: Any, session: Session, core: Core) -> Reply | Coroutine[Any, Any, Reply]:
+        """NODES, LOCAL and STEPDOWN, as the one that leads has them. Raises Refusal."""
+        if isinstance(question, q.AnswerAlone):
+            session.is_session = True
+            return Reply("leader", {"role": "leader"})
+        return self.show() if isinstance(question, q.ShowNodes) else self._step_down(question, session, core)
+
+    async def show(self) -> Reply:
         """NODES. Raises Refusal where etcd does not answer."""
+        return Reply("", {}, roster.COLUMNS, await _in_thread(self._rows), "rows")
+
+    def _rows(self) -> list[roster.Row]:
         try:
             with closing(self._new_etcd()) as etcd:
                 return roster.rows(Shared(etcd, self.settings.cluster))
         except (Unreachable, EtcdError) as error:
             raise Refusal("not-leader", f"none: etcd: {error}") from None
 
-    def status_rows(self) -> list[tuple[str, Any]]:
-        """What STATUS tells of the cluster."""
+    async def tell_status(self, reply: Reply) -> Reply:
+        """STATUS, with what there is to tell of the cluster."""
+        return replace(reply, rows=chain(reply.rows, await _in_thread(self._status_rows)))
+
+    def _status_rows(self) -> list[tuple[str, Any]]:
         with ExitStack() as stack:
             every = [stack.enter_context(closing(self._new_etcd((each,)))) for each in self.settings.etcd]
             shared = Shared(stack.enter_context(closing(self._new_etcd())), self.settings.cluster)

@@ -59,7 +59,6 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_S = 0.2  # between two attempts to connect; doubles with each, chosen at random below
 MAX_DELAY_S = 5.0
 MAX_BUSY_DELAY_S = 20.0  # where another one of this name is connected
-OTHERS_WAIT_S = 2.0  # the same where another node may answer
 ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
 PROXY_HEARTBEAT_S = 30.0  # at least so often through proxies, which end what is silent for a minute
@@ -375,7 +374,7 @@ class Agent:
             # A daemon that takes us and drops us at once is no reason to hurry.
             if trio.current_time() - tried_at > MAX_DELAY_S or self.ways.are_many:
                 delay_s = FIRST_DELAY_S
-            # The whole delay is random, so that a thousand workers do not come back as one.
+            # All of it is random, so that a thousand workers do not come back as one.
             with trio.CancelScope() as self._pause:
                 await trio.sleep(random.uniform(0, delay_s))
             delay_s = min(2 * delay_s, self._longest_delay_s())
@@ -388,7 +387,7 @@ class Agent:
     async def _connect_once(self) -> str:
         """One connection from its beginning to its end; returns why it ended."""
         try:
-            wait_s = OTHERS_WAIT_S if self.ways.are_many else ANSWER_WAIT_S
+            wait_s = self.ways.patience_s(ANSWER_WAIT_S)
             with trio.fail_after(wait_s):
                 stream = await dial(self.settings, self.ways.at)
             async with stream:

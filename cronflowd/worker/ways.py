@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ..host.setting import Address, WebAddress, format_address, parse_server
 
+OTHERS_WAIT_S = 2.0
+
 Where = Address | Path | WebAddress
 
 
@@ -28,6 +30,10 @@ class Ways:
     def are_many(self) -> bool:
         """Whether this is a cluster, as far as we know: somebody else may answer at once."""
         return len(self._known) > 1 or self.epoch > 0
+
+    def patience_s(self, alone_s: float) -> float:
+        """How long an answer is waited for: less where another node may have one."""
+        return min(alone_s, OTHERS_WAIT_S) if self.are_many else alone_s
 
     @property
     def text(self) -> str:

@@ -70,6 +70,7 @@ LINES: list[tuple[str, str]] = [
     ("DST", "viewer"), ("TZDIFF /usr/share/zoneinfo", "viewer"),
     ("EXPECT new every=1d", "operator"), ("BEAT e", "user"), ("EXPECTS", "viewer"), ("FORGET e", "operator"),
     ("WORKERS", "viewer"), ("TYPES", "viewer"), ("DRAIN w1", "operator"), ("UNDRAIN w1", "operator"),
+    ("NODES", "viewer"), ("LOCAL", "viewer"), ("STEPDOWN", "admin"),
     ("WATCH", "viewer"), ("WHOAMI", "viewer"),
     ("USER ADD eve password=eve-knows-it", "admin"), ("USER SET bob email=b@example.org", "admin"),
     ("USER REMOVE bob", "admin"), ("USER LIST", "viewer"), ("USER PASSWORD bob other-one", "admin"),

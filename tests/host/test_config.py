@@ -208,7 +208,7 @@ def test_a_worker_cannot_take_a_name_that_on_would_misread(text: str) -> None:
 )
 def test_a_worker_connects_to_an_address_or_a_socket(text: str, expected: object) -> None:
     """The local worker comes through a unix socket, everybody else over TCP."""
-    assert config.load(WorkerSettings, {"connect": (text,)}).connect == expected
+    assert config.load(WorkerSettings, {"connect": (text,)}).connect == (expected,)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_worker_connects_to_an_address_or_a_socket(text: str, expected: object
 )
 def test_a_worker_comes_in_by_websocket(text: str, expected: WebAddress) -> None:
     """Where a proxy lets nothing else through; the path is the one that the HTTP door has."""
-    assert config.load(WorkerSettings, {"connect": (text,)}).connect == expected
+    assert config.load(WorkerSettings, {"connect": (text,)}).connect == (expected,)
 
 
 @pytest.mark.parametrize(
