@@ -171,13 +171,18 @@ def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
     certs = add("certs", _make_certs, help="make a private authority, and certificates for --tls-cert")
     certs.add_argument("directory", metavar="DIR", type=Path, help="where they are written")
     certs.add_argument("names", metavar="NAME", nargs="+", help="a host or address; of several names: A,B")
+    cluster = add("cluster", _cluster, help="end a cluster, and go on with one of its directories alone")
+    cluster.add_argument("what", choices=("leave",), help="all nodes are stopped; DATA fetches what it lacks")
+    for row in config.table(Settings):
+        if row.field in ("data", "cluster", "insecure") or row.field.startswith("etcd"):
+            _add_flag(cluster, row)
     compact = add("compact", _compact)  # no help: it is for the daemon's own use, and does not show
     compact.add_argument("directory", metavar="DIR", type=Path)
     compact.add_argument("history", metavar="BYTES", type=int)
     compact.add_argument("keep", nargs="?", default=KEEP.text)
 
 
-_PROGRAMS = ("serve", "worker", "web", "compact", "--version")
+_PROGRAMS = ("serve", "worker", "web", "compact", "cluster", "--version")
 _RUN_KEYS = ("name", "timeout", "retry", "on")
 _SETTINGS = (
     "Every flag is also a variable (--max-tasks: CRONFLOWD_MAX_TASKS) and a key of the file that"
@@ -289,6 +294,12 @@ def _restore(parsed: argparse.Namespace) -> int:
     from ..journal import backup
 
     return backup.restore(parsed.file, _load(Settings, parsed).data, parsed.force)
+
+
+def _cluster(parsed: argparse.Namespace) -> int:
+    from ..journal import leave
+
+    return leave.leave(_load(Settings, parsed))
 
 
 def _init(parsed: argparse.Namespace) -> int:

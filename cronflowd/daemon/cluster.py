@@ -23,7 +23,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import orjson
@@ -40,18 +39,16 @@ from ..engine.state import State
 from ..host import systemd
 from ..host.clock import wall_now
 from ..host.config import Settings
-from ..host.disk import free_name, write_atomically
-from ..host.secrets import read_password
+from ..host.disk import free_name
 from ..host.setting import Address, format_address, parse_server
-from ..host.tls import client_context
 from ..journal.compaction import checkpoint_lines
-from ..journal.etcd import Etcd, EtcdError, Unreachable, why_old
+from ..journal.etcd import Etcd, EtcdError, Unreachable, make_client, why_old
 from ..journal.journal import exit_at_once
 from ..journal.lease import Lease, revoke
 from ..journal.records import journal_dir, list_checkpoints, list_segments
 from ..journal.replay import Record
 from ..journal.shared import Deposed, Entry, Shared, created_at, put, seq_in
-from ..journal.shared_journal import SharedJournal, clear_unfinished, install
+from ..journal.shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark, write_mark
 from ..net.clients import Session
 from ..net.outbox import Gate
 from . import roster
@@ -60,7 +57,6 @@ from .relay import ask_clock, introduce
 
 log = logging.getLogger("cronflowd.cluster")
 
-MARK = "cluster"  # of the data directory: which cluster it belongs to
 AGAIN = "CRONFLOWD_BEGUN_ANEW"  # in the environment of a process that was a node before
 OWED = "CRONFLOWD_OWED_ANSWER"
 HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is waited for
@@ -70,7 +66,6 @@ AGAIN_S = 0.2  # between two tries to reach etcd
 BELL_S = 5.0  # a watch that tells nothing for so long is begun anew
 LOOK_S = 1.0  # how often a node looks without being told to, and tells how far it is
 APPLIED_AT_ONCE = 500  # facts, before others have their turn
-LOOPBACK = ("127.", "::1", "localhost")
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # to refuse them
 
 T = TypeVar("T")
@@ -107,16 +102,11 @@ class Node:
     """This daemon's place in the cluster."""
 
     def __init__(self, settings: Settings) -> None:
-        check_settings(settings)
         self.settings = settings
         self.name = settings.node
         self.token = secrets.token_hex(8)  # of this process's life, and nobody else's
         self.has_seen_leader = bool(os.environ.pop(AGAIN, ""))
         self._owed = os.environ.pop(OWED, "")  # a connection, and who is to lead before it is answered
-        self._context = None
-        if settings.etcd_ca or settings.etcd_cert:
-            self._context = client_context(settings.etcd_ca, settings.etcd_cert, settings.etcd_key)
-        self._password = read_password(settings.etcd_password_file) if settings.etcd_password_file else ""
         self.shared = self._new_shared()
         self.committing = self._new_shared()  # the committer's own
         self.gate = FencedGate()
@@ -143,8 +133,7 @@ class Node:
         self._fill_empty()
 
     def _new_etcd(self, members: tuple[Address, ...] = ()) -> Etcd:
-        user = self.settings.etcd_user or ""
-        return Etcd(members or self.settings.etcd, context=self._context, user=user, password=self._password)
+        return make_client(self.settings, members)
 
     def _new_shared(self) -> Shared:
         return Shared(self._new_etcd(), self.settings.cluster)
@@ -388,6 +377,10 @@ class Node:
             if entry is None:
                 raise Unreachable("the cluster's key is gone")
         told = orjson.loads(entry.value)
+        if told.get("closed"):
+            raise Fatal(
+                Exit.CONFIG, f"the cluster {self.settings.cluster} was ended by `cronflowd cluster leave`"
+            )
         ours = self._mark.get("cluster")
         if (ours and ours != told["id"]) or (not ours and journal.last):
             self._set_aside(
@@ -460,7 +453,7 @@ class Node:
     def _write_mark(self, identity: str) -> None:
         mark = {"cluster": identity, "directory": self._directory, "name": self.settings.cluster}
         if mark != self._mark:
-            write_atomically(self.settings.data / MARK, [orjson.dumps(mark) + b"\n"])
+            write_mark(self.settings.data, mark)
             self._mark = mark
 
     def _warn_of_old(self) -> None:
@@ -605,36 +598,6 @@ class Node:
             if self.shared.put_snapshot(upto, self.token, chunks, guard):
                 self.shared.truncate(upto)
                 log.info("etcd holds the state of record %d, and the records since", upto)
-
-
-def check_settings(settings: Settings) -> None:
-    """Raises Fatal (77) where what is said to etcd could be read on the way."""
-    is_plain = not (settings.etcd_ca or settings.etcd_cert)
-    far = [format_address(each) for each in settings.etcd if not each[0].startswith(LOOPBACK)]
-    if is_plain and far and not settings.insecure:
-        why = f"etcd at {far[0]} would be spoken to in plain text: --etcd-ca, or --insecure"
-        raise Fatal(Exit.REFUSED, why)
-
-
-def read_mark(data: Path) -> dict[str, str]:
-    """Which cluster a data directory belongs to; empty where it belongs to none."""
-    try:
-        found = orjson.loads((data / MARK).read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise Fatal(Exit.CORRUPT, f"{data / MARK}: {error}") from error
-    return dict(found)
-
-
-def check_alone(data: Path) -> None:
-    """A directory of a cluster is no single daemon's. Raises Fatal (78)."""
-    if mark := read_mark(data):
-        raise Fatal(
-            Exit.CONFIG,
-            f"{data} belongs to the cluster {mark.get('name')}: it starts with --etcd,"
-            " or after `cronflowd cluster leave`",
-        )
 
 
 def _address(text: str) -> Address:

@@ -38,7 +38,7 @@ from ..host.vault import Vault
 from ..journal import tasks_file
 from ..journal.backup import RESTORED
 from ..journal.journal import FileJournal
-from ..journal.shared_journal import SharedJournal
+from ..journal.shared_journal import SharedJournal, check_alone
 from ..net import listeners, tls
 from ..net.clients import serve_client
 from ..net.listeners import Connection, Door, Listener, share_descriptors
@@ -49,7 +49,7 @@ from ..tasks.options import Common
 from . import upkeep
 from .answers import Answers
 from .bulk import in_turns
-from .cluster import Node, check_alone
+from .cluster import Node
 from .core import Core
 from .relay import meet
 from .standby import Standby

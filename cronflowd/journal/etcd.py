@@ -21,11 +21,16 @@ from typing import Any, Protocol
 
 import orjson
 
+from ..base.errors import Exit, Fatal
+from ..host.config import Settings
+from ..host.secrets import read_password
 from ..host.setting import Address, format_address
+from ..host.tls import client_context
 
 TIMEOUT_S = 1.0  # for one member to answer
 DIAL_S = 0.5
 UNAUTHENTICATED, NOT_FOUND, NO_SPACE = 16, 5, 8  # of gRPC's codes
+LOOPBACK = ("127.", "::1", "localhost")
 _ELSEWHERE = {4, 14}  # it took too long, or this member is on its own: another one may know more
 
 
@@ -179,6 +184,19 @@ def _check(answer: Any, status: int) -> dict[str, Any]:
         raise EtcdError(answer.get("code", 2), answer.get("message", "") or f"HTTP status {status}")
     found = answer.get("result", answer)
     return found if isinstance(found, dict) else {}
+
+
+def make_client(settings: Settings, members: Sequence[Address] = ()) -> Etcd:
+    """A client as the settings say. Raises Fatal, 77 where it could be listened to."""
+    context, is_plain = None, not (settings.etcd_ca or settings.etcd_cert)
+    far = [format_address(each) for each in settings.etcd if not each[0].startswith(LOOPBACK)]
+    if is_plain and far and not settings.insecure:
+        why = f"etcd at {far[0]} would be spoken to in plain text: --etcd-ca, or --insecure"
+        raise Fatal(Exit.REFUSED, why)
+    if not is_plain:
+        context = client_context(settings.etcd_ca, settings.etcd_cert, settings.etcd_key)
+    password = read_password(settings.etcd_password_file) if settings.etcd_password_file else ""
+    return Etcd(members or settings.etcd, context=context, user=settings.etcd_user or "", password=password)
 
 
 # --- its release ------------------------------------------------------------------------------------

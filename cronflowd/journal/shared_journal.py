@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ..base.errors import Exit, Fatal
 from ..engine.encoding import decode
 from ..engine.facts import Fact
@@ -24,6 +26,7 @@ from .records import SEAL_BYTES, Header, checkpoint_path, journal_dir, segment_p
 from .replay import Record, check_checkpoint
 from .shared import Shared, seq_in, split
 
+MARK = "cluster"  # of the data directory: which cluster it belongs to
 JOINING = "joining"  # names the snapshot that is being put in place
 
 
@@ -127,3 +130,31 @@ def clear_unfinished(data: Path) -> None:
         checkpoint_path(directory, upto).unlink(missing_ok=True)
         segment_path(directory, upto + 1).unlink(missing_ok=True)
         joining.unlink()
+
+
+# --- whose it is --------------------------------------------------------------------------------
+
+
+def read_mark(data: Path) -> dict[str, str]:
+    """Which cluster a data directory belongs to; empty where it belongs to none."""
+    try:
+        found = orjson.loads((data / MARK).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise Fatal(Exit.CORRUPT, f"{data / MARK}: {error}") from error
+    return dict(found)
+
+
+def write_mark(data: Path, mark: dict[str, str]) -> None:
+    write_atomically(data / MARK, [orjson.dumps(mark) + b"\n"])
+
+
+def check_alone(data: Path) -> None:
+    """A directory of a cluster is no single daemon's. Raises Fatal (78)."""
+    if mark := read_mark(data):
+        raise Fatal(
+            Exit.CONFIG,
+            f"{data} belongs to the cluster {mark.get('name')}: it starts with --etcd,"
+            " or after `cronflowd cluster leave`",
+        )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,7 +15,7 @@ import pytest
 
 from cronflowd.journal.records import journal_dir, list_segments
 from tests.real.clusters import Etcds, Node, leader_of
-from tests.real.running import Daemon, wait_until
+from tests.real.running import ROOT, Daemon, wait_until
 
 StartNode = Callable[..., Node]
 LEASE_S = 2.0
@@ -148,7 +150,8 @@ def test_who_cannot_belong_is_told_why(start_node: StartNode, start_daemon: Call
     assert (status, "another history" in said) == (78, True)
     stranger.flags += ("--rejoin",)
     stranger.start()
-    wait_until(lambda: stranger.ask("LOCAL", "LIST")[1:] == ["OK 0 stale=0.0 behind=0"] or None)
+    wait_until(lambda: len(stranger.said) == 2)  # it has begun anew, without its journal
+    wait_until(lambda: stranger.ask("LOCAL", "LIST")[-1].startswith("OK 0 stale="))
     assert (single.data / "journal.aside").exists()
 
 
@@ -262,3 +265,34 @@ def test_jobs_of_a_start_are_the_clusters(start_node: StartNode) -> None:
     assert sorted(row.split("\t")[0] for row in other.ask("WORKERS")[:-1]) == ["a", "b"]
     assert one.ask("STEPDOWN") == ["OK b"]
     assert len(other.ask("RUNS boot")) == 2
+
+
+def leave(node: Node) -> subprocess.CompletedProcess[str]:
+    name = node.flags[node.flags.index("--cluster") + 1]
+    etcd = node.flags[node.flags.index("--etcd") + 1]
+    command = [sys.executable, "-m", "cronflowd", "cluster", "leave", "--data", str(node.data)]
+    return subprocess.run(
+        [*command, "--etcd", etcd, "--cluster", name], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_cluster_ends_and_one_directory_goes_on_alone(
+    start_node: StartNode, start_daemon: Callable[..., Daemon]
+) -> None:
+    """The way back: with all that any node knew, and without a second life of the cluster."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    other = start_node("b")
+    assert other.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK 1")
+    wait_until(lambda: names_in(other.ask("LOCAL", "LIST")[1:]) == ["first"])
+    other.stop()
+    assert one.ask("ADD name=second 0 0 1 1 * true")[0].startswith("OK 2")
+    assert leave(other).returncode == 75
+    one.stop()
+    done = leave(other)
+    assert (done.returncode, done.stdout) == (0, f"OK {len(records_of(one.data))}\n"), done.stderr
+    assert records_of(other.data) == records_of(one.data)
+    status, said = one.start_and_fail()
+    assert (status, "was ended" in said) == (78, True)
+    single = start_daemon(data=other.data)
+    assert names_in(single.ask("LIST")) == ["first", "second"]

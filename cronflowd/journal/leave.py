@@ -1,0 +1,96 @@
+"""`cronflowd cluster leave`: a node's directory becomes a single daemon's again, and the cluster ends.
+
+All nodes are stopped. The command leads for a moment, so that nobody else can; it fetches what the
+directory lacks, closes the cluster, and takes the cluster's mark off the directory.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from secrets import token_hex
+from typing import Any
+
+import orjson
+
+from ..base.errors import Exit, Fatal
+from ..host.config import Settings
+from ..host.disk import lock_directory
+from .etcd import EtcdError, Unreachable, make_client
+from .lease import Lease, revoke
+from .shared import Shared, created_at, put, seq_in
+from .shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark
+
+LEASE_S = 20.0
+
+
+def leave(settings: Settings) -> int:
+    """Prints `OK <seq>`: the last record. Raises Fatal: 75 while anybody leads, 69 without etcd."""
+    if not settings.etcd:
+        raise Fatal(Exit.USAGE, "cluster leave needs --etcd")
+    etcd = make_client(settings)
+    shared, lock = Shared(etcd, settings.cluster), lock_directory(settings.data)
+    try:
+        mark = read_mark(settings.data)
+        entry = shared.get(shared.cluster_key)
+        if entry is None or orjson.loads(entry.value)["id"] != mark.get("cluster"):
+            raise Fatal(
+                Exit.CONFIG, f"{settings.data} is no directory of the cluster {settings.cluster} there"
+            )
+        last = _end(settings, shared, orjson.loads(entry.value))
+    except (Unreachable, EtcdError) as error:
+        raise Fatal(Exit.UNREACHABLE, f"etcd: {error}") from error
+    finally:
+        etcd.close()
+        os.close(lock)
+    print(f"OK {last}")
+    return Exit.OK
+
+
+def _end(settings: Settings, shared: Shared, told: dict[str, Any]) -> int:
+    lease = Lease(shared.etcd, LEASE_S, lambda why: None)
+    lease.grant()
+    try:
+        who = {"node": "leave", "control": "none:0", "workers": "none:0", "token": token_hex(8)}
+        epoch = shared.claim(lease.id, orjson.dumps(who))
+        if epoch is None:
+            raise Fatal(
+                Exit.TRY_AGAIN, f"a node of the cluster {settings.cluster} leads: stop all of them first"
+            )
+        last = _fetch(settings, shared, lease)
+        # Only while this lease holds: nobody else can have led in between.
+        closed = orjson.dumps(told | {"closed": True})
+        guard = [created_at(shared.leader_key, epoch)]
+        if not shared.transact(guard, [put(shared.cluster_key, closed)]).done:
+            raise Fatal(Exit.TRY_AGAIN, "it took too long; nothing was changed")
+        (settings.data / MARK).unlink()
+        return last
+    finally:
+        revoke(shared.etcd, lease.id)
+
+
+def _fetch(settings: Settings, shared: Shared, lease: Lease) -> int:
+    """What the directory lacks; the number of its last record then."""
+    data, renewed_s = settings.data, time.monotonic()
+    clear_unfinished(data)
+    while True:
+        journal = SharedJournal(data, settings.segment, shared=shared)
+        for _ in journal.replay():
+            pass
+        try:
+            while values := shared.fetch(journal.last + 1):
+                if seq_in(values[0][0]) > journal.last + 1:
+                    break
+                for lines in values:
+                    journal.take(lines)
+                if time.monotonic() - renewed_s > LEASE_S / 4:
+                    lease.renew()
+                    renewed_s = time.monotonic()
+            upto = shared.snapshot_upto()
+            if upto <= journal.last:
+                if values:
+                    raise Fatal(Exit.CORRUPT, f"etcd lacks the records from {journal.last + 1} on")
+                return journal.last
+        finally:
+            journal.close()
+        install(data, *shared.get_snapshot())
