@@ -10,11 +10,15 @@ SIDE_BY_SIDE := -n auto --dist loadfile
 PYTHONS ?= $(foreach minor,11 12 13 14,$(firstword $(wildcard $(HOME)/.pyenv/versions/3.$(minor).*/bin/python3.$(minor)) \
 	$(shell command -v python3.$(minor))))
 
-.PHONY: run test check lint test-all test-long fuzz fuzz-atheris golden bench bench-two bench-peers clean
+.PHONY: run cluster test check lint test-all test-long fuzz fuzz-atheris golden bench bench-two bench-peers clean
 
 # The daemon on ports 5050 and 5051, a browser's on 3000, with a worker of its own; Ctrl-C ends it, ./var keeps its tasks.
 run: .venv/run.stamp
 	exec $(BIN)/cronflowd --data ./var --http 127.0.0.1:3000
+
+# Three etcds, two daemons that are one, on ports 5050 and 5060, and two workers; Ctrl-C ends them. See docs/cluster.md.
+cluster: .venv/run.stamp
+	contrib/cluster.sh
 
 test: .venv/test.stamp
 	$(PYTEST) $(SIDE_BY_SIDE)

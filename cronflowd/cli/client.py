@@ -207,7 +207,9 @@ def _name(server: Address | Path) -> str:
 def refuse(status: Row) -> NoReturn:
     code = status["code"]
     exits = {"denied": Exit.REFUSED, "auth-required": Exit.REFUSED, "internal": Exit.BUG}
-    exits |= dict.fromkeys(("busy", "disk-full", "read-only", "too-many", "limit", "unwell"), Exit.TRY_AGAIN)
+    exits |= dict.fromkeys(
+        ("busy", "disk-full", "read-only", "too-many", "limit", "unwell", "not-leader"), Exit.TRY_AGAIN
+    )
     hint = " (--token-file FILE shows who you are)" if code == "auth-required" else ""
     raise Fatal(exits.get(code, Exit.USAGE), f"{code}: {status['message']}{hint}")
 

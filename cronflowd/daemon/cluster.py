@@ -125,6 +125,7 @@ class Node:
         self._since = format_time(wall_now())
         self._leaderless_s = 0.0  # on trio's clock: since when
         self._is_over = False  # this process ends
+        self.is_stopping = False  # it was told to
         self.known_last = 0  # the newest record that etcd has told of
         self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
         self._mark = read_mark(settings.data)
@@ -158,6 +159,9 @@ class Node:
 
     def begin_anew(self, why: str) -> NoReturn:
         """Forgets everything, and is a standby; from any thread."""
+        if self.is_stopping:
+            log.warning("%s: this node ends", why)
+            os._exit(Exit.OK)
         log.warning("%s: this node begins anew", why)
         if self.lease:
             self.lease.end()

@@ -382,6 +382,8 @@ class Daemon:
         async for number in signals:
             if number != signal.SIGHUP:
                 log.info("%s: stopping", signal.Signals(number).name)
+                if self.node:
+                    self.node.is_stopping = True
                 return
             self._reload()
 

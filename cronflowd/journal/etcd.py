@@ -31,7 +31,7 @@ TIMEOUT_S = 1.0  # for one member to answer
 DIAL_S = 0.5
 UNAUTHENTICATED, NOT_FOUND, NO_SPACE = 16, 5, 8  # of gRPC's codes
 LOOPBACK = ("127.", "::1", "localhost")
-_ELSEWHERE = {4, 14}  # it took too long, or this member is on its own: another one may know more
+_ELSEWHERE = {1, 2, 4, 13, 14}  # this member ends, is on its own, or cannot say: another one may know more
 
 
 class Unreachable(Exception):
@@ -49,6 +49,11 @@ class EtcdError(Exception):
     def is_full(self) -> bool:
         """Whether etcd takes nothing any more until somebody makes room."""
         return self.code == NO_SPACE and "space" in str(self)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it takes the same a little later."""
+        return self.code == NO_SPACE and not self.is_full
 
 
 class Caller(Protocol):

@@ -170,6 +170,9 @@ class Shared:
             except Unreachable:
                 self._sleep(RETRY_S)
             except EtcdError as error:
+                if error.is_busy:
+                    self._sleep(RETRY_S)
+                    continue
                 raise Deposed(f"etcd takes no records: {error}") from error
 
     def _put_record(self, epoch: int, first: int, value: bytes) -> None:

@@ -30,7 +30,7 @@ from cronflowd.journal.shared import (
 from cronflowd.journal.shared_journal import SharedJournal, clear_unfinished, install
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.open_journal import NOW, Committed
-from tests.lib.shared_driver import Leading, begin
+from tests.lib.shared_driver import Leading
 
 LEASE_S = 3
 
@@ -130,7 +130,7 @@ def test_a_leader_of_the_past_writes_nothing() -> None:
     assert fetch_all(other.shared) == []
 
 
-@pytest.mark.parametrize("fault", ["no answer", "lost", "twice"])
+@pytest.mark.parametrize("fault", ["no answer", "lost", "twice", "busy"])
 def test_a_lost_answer_is_found_out(fault: str) -> None:
     """The record was written, once, and whoever wrote it may say so."""
     etcd = FakeEtcd()
@@ -417,11 +417,3 @@ TestLives = Lives.TestCase
 TestLives.settings = settings(
     max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
 )
-
-
-def test_a_node_begins_only_with_what_is_written() -> None:
-    """The test's own helper: what it claims, it knows."""
-    etcd = FakeEtcd()
-    node = Node(etcd, "a")
-    node.lease.grant()
-    assert begin(node.shared, node.lease.id)

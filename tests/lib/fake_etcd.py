@@ -38,6 +38,8 @@ class FakeEtcd:
 
     def call(self, path: str, body: dict[str, Any], timeout_s: float = 1.0) -> dict[str, Any]:
         fault = self.wrong.pop(0) if self.wrong else ""
+        if fault == "busy":
+            raise EtcdError(8, "etcdserver: too many requests")
         self.asked.append(path)
         if fault == "lost":
             raise Unreachable("lost on its way")
