@@ -41,6 +41,7 @@ from ..host.clock import wall_now
 from ..host.config import Settings
 from ..host.disk import free_name
 from ..host.setting import Address, format_address, parse_server
+from ..journal import room
 from ..journal.compaction import checkpoint_lines
 from ..journal.etcd import Etcd, EtcdError, Unreachable, make_client, why_old
 from ..journal.journal import exit_at_once
@@ -60,6 +61,7 @@ log = logging.getLogger("cronflowd.cluster")
 AGAIN = "CRONFLOWD_BEGUN_ANEW"  # in the environment of a process that was a node before
 OWED = "CRONFLOWD_OWED_ANSWER"
 HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is waited for
+ROOM_S = 10.0  # how often is looked how much room etcd has
 CLOCK_S = 10.0  # how often clocks are compared
 MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 AGAIN_S = 0.2  # between two tries to reach etcd
@@ -553,7 +555,7 @@ class Node:
 
     def _status_rows(self) -> list[tuple[str, Any]]:
         with ExitStack() as stack:
-            every = [stack.enter_context(closing(self._new_etcd((each,)))) for each in self.settings.etcd]
+            every = self._each_member(stack)
             shared = Shared(stack.enter_context(closing(self._new_etcd())), self.settings.cluster)
             return list(roster.status_rows(shared, self.name, self.settings.cluster, self.epoch, every))
 
@@ -577,14 +579,34 @@ class Node:
 
     async def keep_etcd(self, journal: SharedJournal) -> NoReturn:
         """Tells how far we are, and lets etcd forget what a newer state and enough nodes hold."""
+        looked_s = 0.0
         while True:
             await trio.sleep(LOOK_S)
             try:
                 await _in_thread(partial(self._tell, journal.committed))
+                if trio.current_time() - looked_s > ROOM_S:
+                    looked_s = trio.current_time()
+                    await _in_thread(partial(self._look_for_room, journal))
                 await _in_thread(self._shorten)
                 await _in_thread(partial(roster.note_gone, self.shared, self.epoch, wall_now()))
             except (Unreachable, EtcdError) as error:
                 log.debug("etcd: %s", error)
+
+    def _look_for_room(self, journal: SharedJournal) -> None:
+        """At 80 % of etcd's quota what is no more is given back; at 90 % orders are refused, no fires."""
+        with ExitStack() as stack:
+            every = self._each_member(stack)
+            found = room.look(every)
+            if found.is_scarce and found.answered == found.members:
+                log.warning("etcd is %s", found.text)
+                room.make_room(self.shared, every)
+                found = room.look(every)
+        if found.is_full and not journal.etcd_is_full:
+            log.error("etcd is %s: orders are refused", found.text)
+        journal.etcd_is_full = found.text if found.is_full else ""
+
+    def _each_member(self, stack: ExitStack) -> list[Etcd]:
+        return [stack.enter_context(closing(self._new_etcd((each,)))) for each in self.settings.etcd]
 
     def _shorten(self) -> None:
         checkpoints = list_checkpoints(journal_dir(self.settings.data))

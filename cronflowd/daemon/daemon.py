@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cronflowd")
 
+SAVED_HERE = "tasks.db.saved"  # in the directory of a node: which tasks.db it wrote last
 WORKERS_SOCKET = "workers.sock"  # in the data directory: the local worker's door
 PROGRESS_EVERY = 250_000  # replayed records
 # A commit takes the interpreter from a busy loop four times, and the loop takes it from a thread that reads
@@ -123,6 +124,7 @@ class Daemon:
             self.core.gate = self.node.gate
             self.core.gate.committed = self.journal.last
         self.answers = Answers(self.core, settings.data)
+        self.answers.files.memory = settings.data / SAVED_HERE if self.node else None
         self.answers.node = self.node
         self.core.admission.requires_proof = settings.require_proof
         self.core.admission.is_open = settings.insecure

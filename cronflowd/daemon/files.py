@@ -20,7 +20,7 @@ from ..engine import orders as o
 from ..engine.definitions import AT_ONCE
 from ..engine.facts import Definition
 from ..host.calendar_files import read_calendars, refresh_calendars
-from ..host.disk import Prepared
+from ..host.disk import Prepared, write_atomically
 from ..journal import tasks_file
 from ..journal.backup import archive
 from ..tasks.task import TaskSpec
@@ -39,6 +39,9 @@ class Files:
         self.data = data
         self.large = LargeChanges(core)
         self.edited = False  # tasks.db was changed by hand since we wrote it
+        self.memory: Path | None = (
+            None  # a node's own: which tasks.db it wrote last, as others may have led since
+        )
         self.turn = trio.Lock()
         core.before_fires = self.look_at_calendars
 
@@ -65,6 +68,9 @@ class Files:
             raise
         core.wake()
         await core.settled(core.last_seq)
+        if self.memory and path.name == tasks_file.TASKS_NAME:
+            said = f"{prepared.size} {prepared.crc}\n".encode()
+            await trio.to_thread.run_sync(write_atomically, self.memory, [said])
         await trio.to_thread.run_sync(prepared.publish)
         self.edited = self.edited and path.name != tasks_file.TASKS_NAME
         assert reply is not None
@@ -119,6 +125,9 @@ class Files:
             return True  # whatever somebody put there, it is not ours
         saves = self.core.state.saved
         known = [(saved.size, saved.file_crc) for saved in saves if saved.file == tasks_file.TASKS_NAME]
+        if self.memory and self.memory.exists():
+            size, crc = map(int, self.memory.read_bytes().split())
+            known.append((size, crc))
         return found is not None and found not in known
 
     async def load(self, path: Path, who: str | None = None) -> Reply:

@@ -14,6 +14,7 @@ import orjson
 
 from ..base.errors import Refusal
 from ..base.text import format_time
+from ..journal import room
 from ..journal.etcd import Etcd, EtcdError, Unreachable
 from ..journal.shared import Shared, created_at, put
 
@@ -94,20 +95,6 @@ def heir(shared: Shared, us: str, wanted: str, last: int) -> str:
     return best
 
 
-def etcd_text(clients: list[Etcd]) -> str:
-    """How etcd is: `ok 3/3 12.0M`, or what is wrong."""
-    sizes, wrong = [], []
-    for client in clients:
-        try:
-            told = client.call("maintenance/status", {})
-            sizes.append(int(told["dbSize"]))
-            wrong += told.get("errors", [])
-        except (Unreachable, EtcdError) as error:
-            wrong.append(str(error))
-    count = f"{len(sizes)}/{len(clients)} {max(sizes, default=0) / (1 << 20):.1f}M"
-    return f"{count}: {wrong[0]}" if wrong else f"ok {count}"
-
-
 def status_rows(
     shared: Shared, name: str, cluster: str, epoch: int, clients: list[Etcd]
 ) -> Iterator[tuple[str, Any]]:
@@ -125,4 +112,4 @@ def status_rows(
         yield "behind", max((row[6] for row in others), default=0)
     except (Unreachable, EtcdError):
         yield "leader", "unknown"
-    yield "etcd", etcd_text(clients)
+    yield "etcd", room.look(clients).text

@@ -30,6 +30,7 @@ from ..host.tls import client_context
 TIMEOUT_S = 1.0  # for one member to answer
 DIAL_S = 0.5
 UNAUTHENTICATED, NOT_FOUND, NO_SPACE = 16, 5, 8  # of gRPC's codes
+_QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes ([0-9.e+]+)$", re.MULTILINE)
 LOOPBACK = ("127.", "::1", "localhost")
 _ELSEWHERE = {1, 2, 4, 13, 14}  # this member ends, is on its own, or cannot say: another one may know more
 
@@ -147,6 +148,15 @@ class Etcd:
         if self._context is None:
             return http.client.HTTPConnection(host, port)
         return http.client.HTTPSConnection(host, port, context=self._context)
+
+    def quota(self) -> int:
+        """How large etcd may become, in bytes; 0 where it does not tell. Raises OSError and HTTPException."""
+        with self._turn:
+            connection = self._connection = self._connection or self._dial()
+            connection.timeout = TIMEOUT_S
+            connection.request("GET", "/metrics")
+            match = _QUOTA.search(connection.getresponse().read())
+            return int(float(match[1])) if match else 0
 
     def watch(self, prefix: bytes, patience_s: float) -> Iterator[None]:
         """Tells that something has changed below `prefix`, until nothing has for so long.

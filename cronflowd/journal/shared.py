@@ -275,6 +275,10 @@ class Shared:
         """Removes the records up to one: a snapshot holds them, and enough nodes have them."""
         for kind in (b"r/", b"p/"):
             self.delete(self.prefix + kind, self.prefix + kind + b"%0*d" % (_SEQ_DIGITS, upto + 1))
+        self.compact()
+
+    def compact(self) -> None:
+        """Has etcd forget what was overwritten and removed up to now."""
         revision = self.etcd.call("kv/range", {"key": quote(self.leader_key)})["header"]["revision"]
         try:
             self.etcd.call("kv/compaction", {"revision": revision})

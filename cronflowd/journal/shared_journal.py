@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from ..base.errors import Exit, Fatal
+from ..base.errors import Exit, Fatal, Refusal
 from ..engine.encoding import decode
 from ..engine.facts import Fact
 from ..host.disk import make_directory, prepare, write_atomically
@@ -37,6 +37,7 @@ class SharedJournal(FileJournal):
         super().__init__(data, *args, **options)
         self._shared = shared
         self._epoch = 0  # in which we lead; 0 = another does, or nobody
+        self.etcd_is_full = ""  # how large it is, where only what cannot be put off is taken
         self._synced = threading.Condition(self._lock)
 
     @property
@@ -47,6 +48,11 @@ class SharedJournal(FileJournal):
     def lead(self, epoch: int) -> None:
         """From now on what is appended counts, in this epoch."""
         self._epoch = epoch
+
+    def append(self, facts: Sequence[Fact], at: datetime) -> int:
+        if self.etcd_is_full and not all(fact.is_urgent() for fact in facts):
+            raise Refusal("disk-full", f"etcd has {self.etcd_is_full}; nothing was changed")
+        return super().append(facts, at)
 
     def _commit(self, batch: Batch) -> None:
         if not self._epoch:

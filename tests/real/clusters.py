@@ -33,10 +33,10 @@ def free_ports(count: int) -> list[int]:
 class Etcds:
     """One etcd, or a quorum of them."""
 
-    def __init__(self, directory: Path, count: int) -> None:
+    def __init__(self, directory: Path, count: int, *flags: str) -> None:
         if shutil.which("etcd") is None:
             pytest.skip("no etcd here (Debian: etcd-server)")
-        self.directory = directory
+        self.directory, self.more = directory, flags
         self.ports = free_ports(2 * count)
         self.clients, self.peers = self.ports[:count], self.ports[count:]
         self.client = Etcd([("127.0.0.1", port) for port in self.clients])
@@ -58,7 +58,7 @@ class Etcds:
         command = ["etcd", "--name", f"e{number}", "--data-dir", str(self.directory / f"etcd{number}")]
         command += ["--listen-client-urls", client, "--advertise-client-urls", client]
         command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        command += ["--initial-cluster", ",".join(names), "--logger", "zap"]
+        command += ["--initial-cluster", ",".join(names), "--logger", "zap", *self.more]
         with (self.directory / f"etcd{number}.log").open("ab") as log:
             self.processes[number] = subprocess.Popen(command, stdout=log, stderr=log)
 

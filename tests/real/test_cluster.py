@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from cronflowd.journal import room
 from cronflowd.journal.records import journal_dir, list_segments
+from cronflowd.journal.shared import put
 from tests.real.clusters import Etcds, Node, leader_of
 from tests.real.running import ROOT, Daemon, wait_until
 
@@ -65,6 +68,7 @@ def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None
     assert one.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK 1 first ")
     assert other.ask("ADD name=second 0 0 1 1 * true", "PING")[1] == "PONG"
     assert names_in(other.ask("LIST")) == ["first", "second"]
+    wait_until(lambda: len(other.ask("LOCAL", "LIST")) == 4)  # its copy comes a moment later
     rows = other.ask("LOCAL", "LIST", "ADD 0 0 1 1 * true", "QUIT")
     assert (rows[0], names_in(rows[1:4])) == ("OK standby", ["first", "second"])
     assert re.fullmatch(r"OK 2 stale=\d\.\d behind=0", rows[3])
@@ -79,9 +83,17 @@ def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None
     one.start()
     assert names_in(one.ask("LIST")) == ["first", "second", "third"]
     assert one.said == [("standby", "none")]
+    for _ in range(3):  # each writes its tasks.db when it stops, and the cluster remembers two
+        other.ask("SAVE")
     other.stop()
     wait_until(lambda: one.leads)
     assert records_of(other.data) == records_of(one.data)[: len(records_of(other.data))]
+    for _ in range(3):
+        one.ask("ADD 0 0 1 1 * true", "SAVE")
+    other.start()
+    one.stop()
+    wait_until(lambda: other.leads)
+    assert "tasks.db\tok" in other.ask("STATUS"), "what another leader wrote since was no edit by hand"
 
 
 def test_a_leader_that_stood_still_answers_nothing(start_node: StartNode) -> None:
@@ -296,3 +308,21 @@ def test_a_cluster_ends_and_one_directory_goes_on_alone(
     assert (status, "was ended" in said) == (78, True)
     single = start_daemon(data=other.data)
     assert names_in(single.ask("LIST")) == ["first", "second"]
+
+
+@pytest.mark.long
+def test_room_is_made_in_etcd_before_it_takes_nothing_any_more(tmp_path: Path) -> None:
+    """Its quota is what ends a cluster that nobody looks after."""
+    quota = 48 << 20
+    small = Etcds(tmp_path, 1, "--quota-backend-bytes", str(quota))
+    try:
+        shared = small.shared()
+        while not (before := room.look([small.client])).is_scarce:
+            for _ in range(5):
+                shared.transact([], [put(b"x", os.urandom(500_000))])
+        assert (before.quota, before.text[:6]) == (quota, "ok 1/1")
+        room.make_room(shared, [small.client])
+        after = room.look([small.client])
+        assert (after.is_scarce, after.size < before.size // 4) == (False, True)
+    finally:
+        small.close()
