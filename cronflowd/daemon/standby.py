@@ -22,7 +22,7 @@ from ..net.listeners import Connection, Door, Listener, share_descriptors
 from ..net.outbox import Gate
 from .answers import Answers
 from .cluster import Node
-from .relay import Unreached, introduce, relay
+from .relay import Greet, Unreached, introduce, relay
 
 LOCAL = "LOCAL"
 ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI".split())
@@ -99,8 +99,9 @@ class LocalAnswers:
 class Standby:
     """Both doors while another node leads, or nobody."""
 
-    def __init__(self, node: Node, answers: Answers, settings: Settings) -> None:
+    def __init__(self, node: Node, answers: Answers, settings: Settings, greet: Greet | None) -> None:
         self._node = node
+        self._greet = greet  # what is said of itself over TLS; what is carried is carried sealed
         self._settings = settings
         self._local = LocalAnswers(answers, node)
 
@@ -117,13 +118,17 @@ class Standby:
     async def _serve_client(self, connection: Connection) -> None:
         with trio.move_on_after(LOOK_S):
             await self._node.has_looked.wait()
+        is_sealed = self._greet is not None and connection.kind == "tcp"
         if leader := self._node.leader:
             try:
-                if await self._relay(connection, leader.control, partial(_is_for_us, connection)):
+                is_ours = _never if is_sealed else partial(_is_for_us, connection)
+                if await self._relay(connection, leader.control, is_ours):
                     return
             except Unreached as error:
                 log.debug("the leader %s cannot be reached: %s", leader.text, error)
-        await serve_client(connection, self._local, self._settings)
+        greeted = await self._greet(connection) if self._greet and is_sealed else connection
+        if greeted:
+            await serve_client(greeted, self._local, self._settings)
 
     async def _relay(
         self, connection: Connection, leader: Address, is_ours: Callable[[], Awaitable[bool]]

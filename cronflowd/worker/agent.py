@@ -31,7 +31,6 @@ from ..host.clock import steady_now, wall_now
 from ..host.config import WorkerSettings
 from ..host.order_key import read_verifier
 from ..host.secrets import read_tokens
-from ..host.setting import WebAddress
 from ..net.lines import MAX_ORDER_BYTES, Item, LineReader
 from ..tasks.kinds import WHOSE
 from .executors import custom, make_table
@@ -61,7 +60,6 @@ MAX_DELAY_S = 5.0
 MAX_BUSY_DELAY_S = 20.0  # where another one of this name is connected
 ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
-PROXY_HEARTBEAT_S = 30.0  # at least so often through proxies, which end what is silent for a minute
 BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
 ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
@@ -431,8 +429,7 @@ class Agent:
         if not self.ways.welcome(terms.epoch):
             raise NotWelcomeError(f"it leads in epoch {terms.epoch}, and epoch {self.ways.epoch} has begun")
         self.terms, self.fatal, self.was_welcome, self._denied = terms, None, True, 0
-        if isinstance(self.ways.at, WebAddress):
-            self.terms.heartbeat_s = min(self.terms.heartbeat_s, PROXY_HEARTBEAT_S)
+        terms.heartbeat_s = self.ways.heartbeat_s(terms.heartbeat_s)
         self._is_busy = False
         return items[1:]
 

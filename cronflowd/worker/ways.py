@@ -12,6 +12,7 @@ from pathlib import Path
 from ..host.setting import Address, WebAddress, format_address, parse_server
 
 OTHERS_WAIT_S = 2.0
+PROXY_HEARTBEAT_S = 30.0  # at least so often through proxies, which end what is silent for a minute
 
 Where = Address | Path | WebAddress
 
@@ -34,6 +35,10 @@ class Ways:
     def patience_s(self, alone_s: float) -> float:
         """How long an answer is waited for: less where another node may have one."""
         return min(alone_s, OTHERS_WAIT_S) if self.are_many else alone_s
+
+    def heartbeat_s(self, wanted_s: float) -> float:
+        """How often life is shown on this way."""
+        return min(wanted_s, PROXY_HEARTBEAT_S) if isinstance(self.at, WebAddress) else wanted_s
 
     @property
     def text(self) -> str:
