@@ -86,19 +86,20 @@ class Lease:
         self.certain_until_s = float("-inf")
 
     def _keep(self) -> None:
-        why = ""
-        while not self._ended.wait(max(0.0, self._pause_s())):
-            if not self.is_certain:
-                break
+        why = "it was not renewed in time"
+        while not self._ended.wait(max(0.0, self._pause_s())) and self.is_certain:
             try:
                 if not self.renew():
                     why = "etcd let it end"
                     break
             except Unreachable as error:
                 why = str(error)
+            except Exception as error:  # noqa: BLE001  # a lease that nobody renews is lost, whatever the reason
+                why = repr(error)
+                break
         if not self._ended.is_set():
             self.certain_until_s = float("-inf")
-            self._on_lost(f"the lease is lost: {why or 'it was not renewed in time'}")
+            self._on_lost(f"the lease is lost: {why}")
 
     def _pause_s(self) -> float:
         return min(self.length_s / RENEWALS, self.certain_until_s - self._now())

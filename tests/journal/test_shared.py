@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -417,3 +418,49 @@ TestLives = Lives.TestCase
 TestLives.settings = settings(
     max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+# --- the lease's thread ---------------------------------------------------------------------------
+
+
+def kept(etcd: Any, length_s: float = 2.0) -> tuple[Lease, list[str], threading.Event]:
+    """A lease that is renewed by its thread, on the real clock."""
+    told, lost = list[str](), threading.Event()
+    lease = Lease(etcd, length_s, lambda why: (told.append(why), lost.set()))
+    lease.grant()
+    lease.keep()
+    return lease, told, lost
+
+
+def test_a_lease_is_renewed_while_etcd_answers() -> None:
+    """For longer than its length."""
+    etcd = FakeEtcd()
+    lease, told, _ = kept(etcd, 0.3)
+    renewed = threading.Event()
+    while etcd.asked.count("lease/keepalive") < 12:  # two lengths
+        renewed.wait(0.01)
+    assert (lease.is_certain, told) == (True, [])
+    lease.end()
+    assert not lease.is_certain
+
+
+@pytest.mark.parametrize(
+    ("renewal", "why"),
+    [({"ID": "1"}, "etcd let it end"), (Unreachable("gone"), "gone"), (ValueError("odd"), "odd")],
+)
+def test_a_lost_lease_is_told_of_once(renewal: Any, why: str) -> None:
+    """Before it has ended at etcd; and whatever the answer is made of."""
+
+    class Odd(FakeEtcd):
+        def call(self, path: str, body: dict[str, Any], timeout_s: float = 1.0) -> dict[str, Any]:
+            if path != "lease/keepalive":
+                return super().call(path, body, timeout_s)
+            if isinstance(renewal, Exception):
+                raise renewal
+            return dict(renewal)
+
+    lease, told, lost = kept(Odd(), 0.3)
+    assert lost.wait(20)
+    assert not lease.is_certain
+    (said,) = told
+    assert why in said
