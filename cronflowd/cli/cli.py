@@ -174,7 +174,10 @@ def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
     cluster = add("cluster", _cluster, help="end a cluster, and go on with one of its directories alone")
     cluster.add_argument("what", choices=("leave",), help="all nodes are stopped; DATA fetches what it lacks")
     for row in config.table(Settings):
-        if row.field in ("data", "cluster", "insecure") or row.field.startswith("etcd"):
+        if row.field in ("cluster", "insecure") or row.field.startswith("etcd"):
+            _add_flag(cluster, row)
+            _add_flag(check, row)
+        elif row.field == "data":
             _add_flag(cluster, row)
     compact = add("compact", _compact)  # no help: it is for the daemon's own use, and does not show
     compact.add_argument("directory", metavar="DIR", type=Path)
@@ -287,7 +290,13 @@ def _check_web() -> None:
 def _check(parsed: argparse.Namespace) -> int:
     from ..journal import check
 
-    return check.check(parsed.directory, parsed.fix)
+    status = check.check(parsed.directory, parsed.fix)
+    settings = _load(Settings, parsed)
+    if status == Exit.OK and settings.etcd:
+        from ..journal import compare
+
+        return compare.compare(parsed.directory, settings)
+    return status
 
 
 def _restore(parsed: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ memory and no connection. What it had decided and etcd had not taken never was.
 
 from __future__ import annotations
 
+import hmac
 import logging
 import os
 import secrets
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing, suppress
 from functools import partial
+from hashlib import sha256
 from itertools import chain
 from typing import Any, NoReturn, TypeVar
 
@@ -115,6 +117,7 @@ class Node:
         self.gate.on_shut = self.begin_anew
         self.leader: Leader | None = None
         self._leader_changed = trio.Event()
+        self.has_joined = trio.Event()
         self.has_looked = trio.Event()  # who leads is known, if anybody does
         self.epoch = 0
         self.secret = b""
@@ -237,6 +240,7 @@ class Node:
     async def stand_by(self, core: Core, journal: SharedJournal) -> None:
         """Returns when this node leads, and knows all that was."""
         await self._join(core.state, journal)
+        self.has_joined.set()
         self._ring_when_changed()
         while not await self._try_round(core, journal):
             with trio.move_on_after(LOOK_S):
@@ -358,6 +362,11 @@ class Node:
 
     def _ring(self) -> None:
         self._bell.set()
+
+    @property
+    def gateway_token(self) -> bytes:
+        """What the HTTP door of any node shows to whoever leads."""
+        return hmac.new(self.secret, b"gateway", sha256).hexdigest().encode()
 
     # --- joining ---
 

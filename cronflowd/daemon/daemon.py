@@ -183,6 +183,8 @@ class Daemon:
                 nursery.start_soon(
                     upkeep.keep_local_worker, self.settings, self.settings.data / WORKERS_SOCKET
                 )
+            if self._http:
+                nursery.start_soon(self._keep_gateway_of, self.node)
             if await self._stand_by(self.node, control, workers):
                 await self._lead(control, workers)
             nursery.cancel_scope.cancel()
@@ -200,6 +202,11 @@ class Daemon:
                 await self._part()
                 nursery.cancel_scope.cancel()
         await self._end()
+
+    async def _keep_gateway_of(self, node: Node) -> None:
+        """The HTTP door of a node: over its control socket it speaks to whoever leads."""
+        await node.has_joined.wait()
+        await upkeep.keep_gateway(self.settings, [each.sock for each in self._http], node.gateway_token)
 
     async def _stand_by(self, node: Node, control: list[Listener], workers: list[Listener]) -> bool:
         """Follows until this node leads; False: it was told to end."""
@@ -227,6 +234,7 @@ class Daemon:
                 has_won = True
                 nursery.cancel_scope.cancel()
         if has_won:
+            self.core.admission.gateway_token = node.gateway_token
             self.is_new = self.is_new and not self.journal.last
             self.core.look_anew()
         else:
@@ -352,7 +360,7 @@ class Daemon:
             nursery.start_soon(links.serve, workers)
             if settings.local_worker and self.node is None:
                 nursery.start_soon(upkeep.keep_local_worker, settings, settings.data / WORKERS_SOCKET)
-            if self._http:
+            if self._http and self.node is None:
                 token = self.core.admission.gateway_token
                 sockets = [each.sock for each in self._http]
                 nursery.start_soon(upkeep.keep_gateway, settings, sockets, token)

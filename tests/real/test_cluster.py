@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from cronflowd.journal import room
 from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared import put
-from tests.real.clusters import Etcds, Node, leader_of
+from tests.real.clusters import Etcds, Node, free_ports, leader_of
 from tests.real.running import ROOT, Daemon, wait_until
 
 StartNode = Callable[..., Node]
@@ -279,13 +280,16 @@ def test_jobs_of_a_start_are_the_clusters(start_node: StartNode) -> None:
     assert len(other.ask("RUNS boot")) == 2
 
 
-def leave(node: Node) -> subprocess.CompletedProcess[str]:
+def tool(node: Node, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command about a node's directory and its cluster."""
     name = node.flags[node.flags.index("--cluster") + 1]
     etcd = node.flags[node.flags.index("--etcd") + 1]
-    command = [sys.executable, "-m", "cronflowd", "cluster", "leave", "--data", str(node.data)]
-    return subprocess.run(
-        [*command, "--etcd", etcd, "--cluster", name], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "cronflowd", *words, "--etcd", etcd, "--cluster", name]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def leave(node: Node) -> subprocess.CompletedProcess[str]:
+    return tool(node, "cluster", "leave", "--data", str(node.data))
 
 
 def test_a_cluster_ends_and_one_directory_goes_on_alone(
@@ -301,6 +305,13 @@ def test_a_cluster_ends_and_one_directory_goes_on_alone(
     assert one.ask("ADD name=second 0 0 1 1 * true")[0].startswith("OK 2")
     assert leave(other).returncode == 75
     one.stop()
+    checked = tool(other, "check", str(other.data))
+    assert (checked.returncode, "are still to come here" in checked.stdout) == (0, True), checked.stdout
+    checked = tool(one, "check", str(one.data))
+    assert (checked.returncode, f"; {len(records_of(one.data))} are the same here" in checked.stdout) == (
+        0,
+        True,
+    )
     done = leave(other)
     assert (done.returncode, done.stdout) == (0, f"OK {len(records_of(one.data))}\n"), done.stderr
     assert records_of(other.data) == records_of(one.data)
@@ -326,3 +337,19 @@ def test_room_is_made_in_etcd_before_it_takes_nothing_any_more(tmp_path: Path) -
         assert (after.is_scarce, after.size < before.size // 4) == (False, True)
     finally:
         small.close()
+
+
+def test_browsers_come_in_at_any_node(start_node: StartNode) -> None:
+    """Whoever has a node's page open need not know who leads."""
+    pytest.importorskip("litestar")
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    (port,) = free_ports(1)
+    start_node("b", "--http", f"127.0.0.1:{port}")
+
+    def look() -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as page:
+            return bool(page.status == 200)
+        return False
+
+    wait_until(look)
