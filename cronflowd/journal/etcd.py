@@ -164,6 +164,8 @@ class Etcd:
         What it was has to be asked for: this is a bell. Raises Unreachable and EtcdError.
         """
         key, end = quote(prefix), quote(after(prefix))
+        if self._login and not self._token:
+            self.call("kv/range", {"key": key})  # which logs in
         try:
             answer = self._post("watch", {"create_request": {"key": key, "range_end": end}}, patience_s)
             while line := answer.readline():
@@ -171,6 +173,9 @@ class Etcd:
                 yield
         except TimeoutError:
             pass
+        except EtcdError:
+            self._token = ""
+            raise
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._at = (self._at + 1) % len(self.members)
             raise Unreachable(str(error)) from error

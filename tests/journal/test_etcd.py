@@ -142,6 +142,21 @@ def test_a_login_is_renewed_when_its_token_is_no_more(member: Callable[[Answer],
     client.close()
 
 
+def test_a_watch_logs_in_first(member: Callable[[Answer], Gateway]) -> None:
+    """It would never ring, and the others would find out a second later than they could."""
+
+    def answer(path: str, body: Any, token: str) -> tuple[int, bytes]:
+        if path == "/v3/auth/authenticate":
+            return 200, b'{"token":"good"}'
+        if token != "good":
+            return 401, b'{"code":16,"message":"etcdserver: user name is empty"}'
+        return 200, b'{"result":{"created":true}}'
+
+    client = Etcd([member(answer).address], user="cron", password="secret")
+    assert list(client.watch(b"/a/", 0.2)) == [None]
+    client.close()
+
+
 def test_a_stream_wraps_its_answers(member: Callable[[Answer], Gateway]) -> None:
     """Renewing a lease is one, and its errors come with status 200."""
     answer, _ = ask(member(always(200, {"result": {"TTL": "3"}})))
