@@ -596,8 +596,8 @@ class Node:
                 if trio.current_time() - looked_s > ROOM_S:
                     looked_s = trio.current_time()
                     await _in_thread(partial(self._look_for_room, journal))
+                    await _in_thread(partial(roster.note_gone, self.shared, self.epoch, wall_now()))
                 await _in_thread(self._shorten)
-                await _in_thread(partial(roster.note_gone, self.shared, self.epoch, wall_now()))
             except (Unreachable, EtcdError) as error:
                 log.debug("etcd: %s", error)
 

@@ -458,8 +458,9 @@ class Core:
         return self._mark[0]
 
     def look_anew(self) -> None:
-        """What the clock did up to now was somebody else's to notice."""
+        """What happened up to now was somebody else's to notice, the clock's steps too."""
         self._moved_since(self._mark)
+        self._insisted.clear()
 
     def _moved_since(self, mark: tuple[datetime, float]) -> float:
         """Marks both clocks anew; by how much one was set since then. A suspend moves both alike."""

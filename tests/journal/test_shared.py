@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cronflowd.base.errors import Fatal
+from cronflowd.base.errors import Fatal, Refusal
 from cronflowd.engine import facts as f
 from cronflowd.journal.etcd import Unreachable
 from cronflowd.journal.lease import Lease, revoke
@@ -268,6 +268,15 @@ def test_a_follower_has_the_same_bytes(tmp_path: Path) -> None:
     assert journal.committed == 10
     journal.close()
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
+def test_a_follower_decides_nothing(tmp_path: Path) -> None:
+    """Not even who came in, or what the clock did: it would be a record that nobody else has."""
+    journal = follower(tmp_path, FakeEtcd())
+    with pytest.raises(Refusal, match="not-leader"):
+        journal.append([f.TaskResumed(None)], NOW)
+    journal.close()
+    assert follower(tmp_path, FakeEtcd()).last == 0
 
 
 def test_another_history_is_refused(tmp_path: Path) -> None:

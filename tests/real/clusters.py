@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ class Etcds:
 class Node(Daemon):
     """A daemon with --etcd, and the lines that it has said."""
 
-    def __init__(self, data: Path, name: str, etcds: Etcds, *flags: str) -> None:
+    def __init__(self, data: Path, name: str, etcds: Etcds | Wire, *flags: str) -> None:
         super().__init__(data, "--node", name, "--local-worker", "0", *etcds.flags, *flags)
         self.name = name
         self.said: list[tuple[str, str]] = []  # standby and leader's address, or ready and epoch
@@ -134,3 +135,42 @@ def leader_of(nodes: list[Node]) -> Node:
     """The one that leads, as soon as one does."""
     wait_until(lambda: any(node.leads for node in nodes))
     return next(node for node in nodes if node.leads)
+
+
+class Wire:
+    """The way from one node to etcd, which can be cut: then nothing comes through, and nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        self._there = port
+        self._is_cut = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def flags(self) -> tuple[str, str]:
+        return "--etcd", f"127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        self._is_cut.set()
+
+    def mend(self) -> None:
+        self._is_cut.clear()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                here, _ = self._listener.accept()
+                there = socket.create_connection(("127.0.0.1", self._there))
+                for pair in ((here, there), (there, here)):
+                    threading.Thread(target=self._carry, args=pair, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with source, suppress(OSError):
+            while data := source.recv(65_536):
+                if not self._is_cut.is_set():  # what was under way is lost
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_WR)

@@ -18,7 +18,7 @@ import pytest
 from cronflowd.journal import room
 from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared import put
-from tests.real.clusters import Etcds, Node, free_ports, leader_of
+from tests.real.clusters import Etcds, Node, Wire, free_ports, leader_of
 from tests.real.running import ROOT, Daemon, wait_until
 
 StartNode = Callable[..., Node]
@@ -38,7 +38,7 @@ def start_node(etcds: Etcds, tmp_path: Path) -> Iterator[StartNode]:
     """Starts a node: `start_node("a")`."""
     made: list[Node] = []
 
-    def start(name: str, *flags: str, data: str = "", on: Etcds = etcds, run: bool = True) -> Node:
+    def start(name: str, *flags: str, data: str = "", on: Etcds | Wire = etcds, run: bool = True) -> Node:
         common = ("--cluster", tmp_path.name, "--leader-lease", f"{LEASE_S:g}s")
         made.append(Node(tmp_path / (data or name), name, on, *common, *flags))
         if run:
@@ -353,3 +353,26 @@ def test_browsers_come_in_at_any_node(start_node: StartNode) -> None:
         return False
 
     wait_until(look)
+
+
+def test_a_leader_that_is_cut_off_from_etcd_lets_another_lead(start_node: StartNode, etcds: Etcds) -> None:
+    """Clients and workers still reach it: it must not answer them, since another does."""
+    wire = Wire(etcds.clients[0])
+    one = start_node("a", on=wire)
+    try:
+        wait_until(lambda: one.leads)
+        other = start_node("b")
+        assert one.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK")
+        with one.connect() as client:
+            wire.cut()
+            client.sendall(b"HELLO\nADD name=doubtful 0 0 1 1 * true\n")
+            with suppress(ConnectionResetError):
+                said = b"".join(iter(lambda: client.recv(4096), b""))
+                assert b"doubtful" not in said
+        wait_until(lambda: other.leads)
+        assert one.ask("ADD name=nowhere 0 0 1 1 * true")[0].startswith("ERR not-leader none")
+        wire.mend()
+        wait_until(lambda: len(one.ask("LIST")) > 1)  # by way of the other
+        assert "nowhere" not in str(names_in(one.ask("LIST")))
+    finally:
+        wire.close()
