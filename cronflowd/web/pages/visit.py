@@ -24,8 +24,8 @@ from ...base.errors import Refusal
 from ...base.text import format_option
 from .. import envelope
 from ..envelope import Refused, status_of
-from ..identity import by_cookie, caller_of, identity_of
-from ..line import Answer, Caller, Daemon, Unreachable
+from ..identity import address_of, by_cookie, caller_of, identity_of
+from ..line import Answer, Caller, Daemon, Unreachable, nobody
 from . import paper, wording
 
 log = logging.getLogger("cronflowd.web")
@@ -239,7 +239,7 @@ async def make_visit(request: AnyRequest) -> Visit:
 
 def make_guest(request: AnyRequest) -> Visit:
     """The visit of somebody who has not signed in yet."""
-    return Visit(request, request.app.state.daemon, Caller((b"",)), "")
+    return Visit(request, request.app.state.daemon, nobody(address_of(request)), "")
 
 
 # --- what went wrong ------------------------------------------------------------------------------
@@ -247,8 +247,7 @@ def make_guest(request: AnyRequest) -> Visit:
 
 def _sorry(request: AnyRequest, status: int, title: str, message: str) -> Page:
     visit = make_guest(request)
-    back = inner(request.headers.get("x-page", "")) if request.method == "GET" else ""
-    return visit.page("sorry.html", status=status, title=title, message=message, code=status, back=back)
+    return visit.page("sorry.html", status=status, title=title, message=message, code=status)
 
 
 TITLES = {

@@ -253,6 +253,18 @@ async def test_what_is_not_there_is_said_in_the_form_of_whoever_asks(tmp_path: P
             assert (await Browser(app, headers=dict(headers)).get(path)).error == (404, "not-found")
 
 
+async def test_a_list_is_told_a_page_at_a_time(tmp_path: Path) -> None:
+    """Ten thousand jobs are no page; what was looked for is looked for on the next one, too."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.ask_all([f"ADD name=job-{number} tags=t @daily a" for number in range(112)])
+        for number, rows, others in ((1, 50, "next"), (2, 50, "prev next"), (3, 12, "prev")):
+            page = (await browser.get(f"/jobs?tag=t&page={number}")).text
+            assert page.count('<th scope="row"') == rows
+            assert "of 112" in page
+            found = re.findall(r'rel="(\w+)" href="/jobs\?tag=t&amp;page=(\d)"', page)
+            assert found == [(word, str(number + (1 if word == "next" else -1))) for word in others.split()]
+
+
 async def test_a_theme_is_kept_by_the_browser(tmp_path: Path) -> None:
     """Also for whoever has not signed in."""
     async with a_door(tmp_path, make_app) as (app, _):
