@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -163,7 +164,7 @@ async def preview(visit: Visitor) -> Page:
 @post("/jobs/new", include_in_schema=False)
 async def add(visit: Visitor) -> Any:
     """Adds it, or tries it once; a refusal comes back with the form as it was filled in."""
-    form = await visit.form()
+    form = await _filled_in(visit)
     try:
         if "try" in form:
             return await _try(visit, form)
@@ -178,7 +179,7 @@ async def add(visit: Visitor) -> Any:
 @post("/jobs/{ref:str}/edit", include_in_schema=False)
 async def change(visit: Visitor, ref: FromPath[str]) -> Any:
     """Says to the daemon what differs from what the job is, and nothing else."""
-    form = await visit.form()
+    form = await _filled_in(visit)
     try:
         if "try" in form:
             return await _try(visit, form, ref_of(ref))
@@ -195,6 +196,16 @@ async def change(visit: Visitor, ref: FromPath[str]) -> Any:
     return visit.go(f"/jobs/{ref}", "changed")
 
 
+async def _filled_in(visit: Visit) -> dict[str, str]:
+    """The form; JSON that somebody wrote on several lines is the same on one, as which it can travel."""
+    form = await visit.form()
+    for key in ("payload", "body"):
+        with suppress(orjson.JSONDecodeError):
+            orjson.loads(form.get(key, ""))  # no newline stands within its texts
+            form[key] = form[key].replace("\n", " ")
+    return form
+
+
 async def _again(visit: Visit, form: dict[str, str], error: Refusal, ref: str = "") -> Page:
     (types,) = await visit.look("TYPES")
     return await _form(visit, form, types.rows, ref, error)
@@ -202,15 +213,16 @@ async def _again(visit: Visit, form: dict[str, str], error: Refusal, ref: str = 
 
 async def _try(visit: Visit, form: dict[str, str], ref: str = "") -> Page:
     """Runs what is in the form once, as a job of its own, and shows the form with it."""
-    once = {key: value for key, value in form.items() if key not in ("name", *NOT_ONCE)}
-    words = " ".join(changes({"type": "shell"}, {**once, "schedule": "", "command": ""}))
-    answer = await visit.order(f"NOW {words} {once.get('command', '')}".replace("NOW  ", "NOW "))
+    once = {key: value for key, value in form.items() if key not in NOT_ONCE}
+    answer = await visit.order("NOW " + record(once))
     types, runs = await visit.look("TYPES", f"RUNS {answer.status['id']} limit=1")
     tried = {"id": answer.status["id"], "run": runs.rows[0]["run"] if runs.rows else None}
     return await _form(visit, form, types.rows, ref, tried=tried)
 
 
-NOT_ONCE = "tags after skip start end count spread jitter catchup keep notify retry overlap".split()
+NOT_ONCE = (
+    "name paused schedule tags after skip start end count spread jitter catchup keep notify retry overlap"
+).split()
 
 
 def repeated(kind: str, text: str) -> dict[str, str]:
@@ -225,8 +237,9 @@ def repeated(kind: str, text: str) -> dict[str, str]:
 
 
 def record(form: Mapping[str, str]) -> str:
-    """The filled-in form as the record of ADD {…}."""
-    fields: dict[str, str] = {"schedule": form.get("schedule", ""), "command": form.get("command", "")}
+    """The filled-in form as the record of ADD {…}; of NOW, where there is no schedule."""
+    fields = {"schedule": form["schedule"]} if "schedule" in form else {}
+    fields["command"] = form.get("command", "")
     for key in OPTIONS:
         if form.get(key) and DEFAULTS.get(key) != form[key] and (key, form[key]) != ("type", "shell"):
             fields["jobName" if key == "name" else key] = form[key]

@@ -8,6 +8,7 @@ from litestar import get, post
 from litestar.response import Stream
 
 from ...base.errors import Refusal
+from ...base.text import quote
 from .visit import ROLES, ROWS, Page, Visit, Visitor, ref_of
 
 VERDICTS = {"": "All", "denied": "Refused", "ok": "Done"}
@@ -49,12 +50,12 @@ async def change_user(visit: Visitor) -> Any:
     form = await visit.form()
     words = visit.options(**{key: form.get(key, "") for key in ("role", "email")})
     return await _order(visit, "users", form, {
-        "add": "USER ADD {name} " + words,
-        "role": "USER SET {name} " + words,
-        "disable": "USER SET {name} disabled=yes",
-        "enable": "USER SET {name} disabled=no",
-        "password": "USER PASSWORD {name}",
-        "remove": "USER REMOVE {name}",
+        "add": ("USER ADD", words),
+        "role": ("USER SET", words),
+        "disable": ("USER SET", "disabled=yes"),
+        "enable": ("USER SET", "disabled=no"),
+        "password": ("USER PASSWORD", ""),
+        "remove": ("USER REMOVE", ""),
     })  # fmt: skip
 
 
@@ -63,32 +64,27 @@ async def change_token(visit: Visitor) -> Any:
     """TOKEN ADD or REVOKE."""
     form = await visit.form()
     words = visit.options(**{key: form.get(key, "") for key in ("name", "role", "user", "worker", "ttl")})
-    return await _order(visit, "tokens", form, {"add": "TOKEN ADD " + words, "revoke": "TOKEN REVOKE {name}"})
+    return await _order(visit, "tokens", form, {"add": ("TOKEN ADD", words), "revoke": ("TOKEN REVOKE", "")})
 
 
 @post("/secrets", include_in_schema=False)
 async def change_secret(visit: Visitor) -> Any:
     """SECRET PUT or REMOVE; the value is never shown again."""
     form = await visit.form()
-    value = form.get("value", "").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    value = quote(form.get("value", ""))
     return await _order(
-        visit,
-        "secrets",
-        form,
-        {
-            "put": f'SECRET PUT {{name}} "{value.replace("{", "{{").replace("}", "}}")}"',
-            "remove": "SECRET REMOVE {name}",
-        },
+        visit, "secrets", form, {"put": ("SECRET PUT", value), "remove": ("SECRET REMOVE", "")}
     )
 
 
-async def _order(visit: Visit, topic: str, form: dict[str, str], lines: dict[str, str]) -> Any:
-    line = lines.get(form.get("deed", ""), "")
-    name = form.get("name", "")
+async def _order(visit: Visit, topic: str, form: dict[str, str], deeds: dict[str, tuple[str, str]]) -> Any:
+    """A deed's verb, whom it is about, and the words behind that; a token that is made is called by these."""
     try:
-        if "{name}" in line:
-            line = line.format(name=ref_of(name))
-        answer = await visit.order(line.strip() or "PING")
+        verb, words = deeds.get(form.get("deed", ""), ("", ""))
+        if not verb:
+            raise Refusal("bad-option", f"one of these is to be done: {', '.join(deeds)}")
+        whom = "" if verb == "TOKEN ADD" else ref_of(form.get("name", ""))
+        answer = await visit.order(" ".join(filter(None, (verb, whom, words))))
     except Refusal as error:
         if error.code == "auth-required":
             raise

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import orjson
 import pytest
 
 from cronflowd.web.app import make_app
@@ -132,6 +133,43 @@ async def test_a_refusal_stands_at_its_field_and_nothing_that_was_filled_in_is_l
         assert (await _send(browser, "/jobs/new", **(form | {"timeout": ""}))).status == 303
         job = {row["key"]: row["value"] for row in await daemon.say("GET job")}
         assert (job["env.A"], job["env.B"]) == ("1", "x y")
+
+
+async def test_what_is_tried_is_the_command_that_stands_in_the_form(tmp_path: Path) -> None:
+    """`A=1 env` sets a variable for the shell; before a command of NOW it was an option, or none."""
+    async with _house(tmp_path) as (browser, daemon):
+        form = {"type": "shell", "schedule": "@daily", "name": "job", "env": "B=x y", "try": "yes"}
+        for at, command in enumerate(("A=1 env", "on=nowhere echo hi")):
+            page = await _send(browser, "/jobs/new", **form, command=command)
+            assert page.status == 200, page.text
+            tried = (await daemon.say("LIST"))[at]
+            job = {row["key"]: row["value"] for row in await daemon.say(f"GET {tried['id']}")}
+            assert (job["command"], job["env.B"], job["on"]) == (command, "x y", "any")
+
+
+async def test_braces_in_a_form_are_braces(tmp_path: Path) -> None:
+    """What somebody fills in is no pattern that is filled in again."""
+    async with _house(tmp_path) as (browser, _):
+        for form in ({"email": "{x}@e.org"}, {"email": "{name.__class__}@e.org"}):
+            answer = await _send(browser, "/users", deed="add", name="bob", role="user", **form)
+            assert answer.status in (303, 422, 200), answer.text
+            assert "class &#39;str&#39;" not in answer.text
+        answer = await _send(browser, "/secrets", deed="put", name="key", value='{name} \\ "x"\r\n{')
+        assert answer.status == 303, answer.text
+
+
+async def test_json_on_several_lines_is_taken(tmp_path: Path) -> None:
+    """The field has four lines and asks for JSON; a line of the protocol, and of tasks.db, is one."""
+    async with _house(tmp_path) as (browser, daemon):
+        form = {"type": "webhook", "command": "http://x/", "schedule": "@daily", "name": "hook"}
+        answer = await _send(browser, "/jobs/new", **form, payload='{\r\n "a": 1,\r\n "b": "x  y"\r\n}')
+        assert answer.status == 303, answer.text
+        job = {row["key"]: row["value"] for row in await daemon.say("GET hook")}
+        assert orjson.loads(job["payload"]) == {"a": 1, "b": "x  y"}
+        answer = await _send(browser, "/jobs/hook/edit", **form, payload='{"a":\n2}')
+        assert answer.status == 303, answer.text
+        answer = await _send(browser, "/jobs/new", **form | {"name": "bad"}, payload="no\nJSON")
+        assert 'id="wrong-payload"' in answer.text
 
 
 async def test_only_what_was_changed_in_the_form_is_said_to_the_daemon(tmp_path: Path) -> None:
