@@ -18,6 +18,7 @@ from .wording import visible
 _ESCAPE = re.compile(
     "\x1b(?:\\[([0-?]*)[ -/]*([@-~])|[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[ -/]*[0-~])|\x1b|\x08|\x07"
 )
+MAX_NUMBERS = 32  # of one change of colours; terminals take as many, and of four digits
 _FLAGS = {1: "b", 2: "dim", 3: "i", 4: "u", 7: "inv", 9: "s"}
 _OFF = {22: ("b", "dim"), 23: ("i",), 24: ("u",), 27: ("inv",), 29: ("s",)}
 
@@ -98,7 +99,8 @@ class Terminal:
             parts.append(pen.write(text[at : match.start()]))
             at = match.end()
             if match[2] == "m":
-                pen.change([int(word) if word.isdecimal() else 0 for word in re.split("[;:]", match[1])])
+                words = re.split("[;:]", match[1])[:MAX_NUMBERS]
+                pen.change([int(word[:4]) if word.isdecimal() else 0 for word in words])
         return "".join([*parts, pen.write(text[at:])])
 
 

@@ -29,6 +29,8 @@ def _html(*texts: str, fd: int = 1) -> list[str]:
         ("\x1b]0;title\x07shown", "shown"),
         ("\x1b]8;;javascript:alert(1)\x07link\x1b]8;;\x07", "link"),
         ("\x1b[2Jshown\x1b[10;10H", "shown"),
+        (f"\x1b[{'1' * 5000}mshown", "shown"),
+        (f"\x1b[{'1;' * 30_000}31mshown", '<span class="b">shown</span>'),
         ('\x1b[31"onload="x"m', "nload=&#34;x&#34;m"),
         ("a\x08b\x00", "ab\\u0000"),
         ("10%\r20%\r100%", "100%"),
