@@ -31,6 +31,7 @@ HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
         " font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
+    "cache-control": "no-store",  # what one is shown, the next at the same screen is not
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
@@ -201,10 +202,13 @@ def _is_address(name: str) -> bool:
 def client_of(scope: Scope) -> tuple[str, int]:
     """Who is at the other end, as far as can be known: a proxy of this machine is asked, nobody else."""
     host, port = scope.get("client") or NOBODY
-    proxied = _header(scope, b"x-forwarded-for").rpartition(",")[2].strip().strip("[]")
+    # Some proxies add a word to the line that there is, others a line; either way theirs is the last.
+    lines = [value for name, value in scope["headers"] if name.lower() == b"x-forwarded-for"]
+    proxied = lines[-1].decode("latin-1").rpartition(",")[2].strip().strip("[]") if lines else ""
     if not (proxied and is_loopback(host)):
         return host, port
     try:
-        return str(ipaddress.ip_address(proxied)), 0
+        # Without the zone of a link, which may be any text, and would be words of a line.
+        return str(ipaddress.ip_address(proxied.partition("%")[0])), 0
     except ValueError:
         return NOBODY

@@ -103,6 +103,7 @@ async def test_headers_forbid_what_no_page_of_ours_needs() -> None:
     assert b"unsafe" not in policy
     assert b"frame-ancestors 'none'" in policy
     assert header(plain, b"referrer-policy") == b"x"
+    assert header(plain, b"cache-control") == b"no-store"
     assert header(plain, b"strict-transport-security") is None
     assert header(sealed, b"strict-transport-security")
 
@@ -215,6 +216,8 @@ async def test_what_is_remembered_of_those_who_ask_is_bounded(autojump_clock: ob
         (("::1", 40_000), "[2001:db8::1]", ("2001:db8::1", 0)),
         (("192.0.2.7", 40_000), "127.0.0.1", ("192.0.2.7", 40_000)),
         (("127.0.0.1", 40_000), "", ("127.0.0.1", 40_000)),
+        (("127.0.0.1", 40_000), "192.0.2.7\n198.51.100.1", ("198.51.100.1", 0)),
+        (("127.0.0.1", 40_000), "fe80::1%x admin", ("fe80::1", 0)),
         (("127.0.0.1", 40_000), "unknown", NOBODY),
         (None, "", NOBODY),
     ],
@@ -222,10 +225,10 @@ async def test_what_is_remembered_of_those_who_ask_is_bounded(autojump_clock: ob
 def test_a_proxy_of_this_machine_says_for_whom_it_asks(
     client: tuple[str, int] | None, forwarded: str, expected: tuple[str, int]
 ) -> None:
-    """The last word of it is the proxy's own; anybody else's says nothing but lies.
+    """The last word of it, or of its last line, is the proxy's own; anybody else's says nothing but lies.
 
     Else one who guesses passwords through the proxy would make everybody behind it wait.
     """
-    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    headers = [(b"x-forwarded-for", line.encode()) for line in forwarded.splitlines()]
     scope: Any = {"type": "http", "headers": headers, "client": client}
     assert client_of(scope) == expected
