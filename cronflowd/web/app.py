@@ -43,8 +43,14 @@ class App(Litestar):
     """Older clients' paths lead elsewhere, before anything is looked up."""
 
     async def __call__(self, scope: Scope | LifeSpanScope, receive: Any, send: Any) -> None:
+        scope = _head_as_get(scope)
         older.rename(scope)
         await super().__call__(scope, receive, send)
+
+
+def _head_as_get(scope: Any) -> Any:
+    """HEAD is GET; the server, whose own scope stays as it is, leaves the body out."""
+    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
 
 
 def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
