@@ -84,8 +84,10 @@ def on_unreachable(_: Request[Any, Any, Any], error: Unreachable) -> Response[di
 
 def on_fault(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """A fault of ours: the log tells what, whoever asked only that."""
-    if isinstance(error, RecursionError):  # of the framework's parser, which does not catch its own
+    if isinstance(error, RecursionError):  # both are of the framework's parser, which does not catch its own
         return failure(400, "syntax", "the JSON is nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        return failure(400, "syntax", "a body is UTF-8")
     log.error("%s %s", request.method, request.url.path, exc_info=error)
     return failure(500, "internal", "a fault of this server's; its log tells more")
 

@@ -277,7 +277,7 @@ async def execution_log(
     number = run_of(run)
     if follow:
         await newest_attempt(daemon, caller, number)
-        seen = int(last) if last and last.isdecimal() else 0
+        seen = int(last) if last and re.fullmatch("[0-9]{1,18}", last) else 0
         return Stream(_follow_log(daemon, caller, number, seen), media_type=KIND, headers=HEADERS)
     rows = (await daemon.ask(line("LOG", number), caller)).rows
     if "text/plain" in request.headers.get("accept", ""):

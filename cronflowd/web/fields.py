@@ -213,8 +213,11 @@ def _say_name(words: Words, body: JobBody, old: Job | None) -> None:
         for field, known in (("id", (old.id, str(old.id), old.job_name)), ("job_name", (old.job_name,))):
             if (value := getattr(body, field)) is not UNSET and value not in known:
                 raise Wrong("bad-option", "that is for ever; name can be changed", _camel(field))
-    elif isinstance(body.id, int) or (isinstance(body.id, str) and body.id.isdecimal()):
-        words.say("id", int(body.id), "id")
+    elif body.id is not UNSET:
+        if re.fullmatch("[0-9]{1,18}", str(body.id)):
+            words.say("id", int(body.id), "id")
+        elif not _NAME.fullmatch(str(body.id)):
+            raise Wrong("bad-option", "an id is a number, or letters, digits, . _ and -", "id")
     own = body.id if isinstance(body.id, str) and _NAME.fullmatch(body.id) else body.job_name
     if isinstance(own, str) and own and not old:
         words.say("jobName", own, "id" if own == body.id else "jobName")

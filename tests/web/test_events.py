@@ -202,6 +202,8 @@ def test_output_is_read_while_it_is_written(tmp_path: Path) -> None:
                 assert (await reader.next())["exitCode"] == 3
             async with listening(browser, "/executions/1/log?follow=1", last_event_id="1") as reader:
                 assert (await reader.next())["text"] == "oh"
+            async with listening(browser, "/executions/1/log?follow=1", last_event_id="9" * 5000) as reader:
+                assert (await reader.next())["text"] == "one"
             at = f"{API}/executions/1/log"
             assert (await browser.get(at)).data == [
                 {"level": "info", "text": "one"}, {"level": "error", "text": "oh"},
