@@ -10,8 +10,19 @@ from msgspec.json import encode
 
 from ..base.errors import Refusal
 from ..base.text import format_option
-from ..web.fields import JobBody, Words, Wrong, about, to_job, to_words
-from ..web.outcomes import to_execution, to_lines
+from ..web.fields import (
+    JobBody,
+    Words,
+    Wrong,
+    about,
+    names_of,
+    to_arg,
+    to_ended_job,
+    to_job,
+    to_list_options,
+    to_words,
+)
+from ..web.outcomes import to_execution, to_lines, to_worker
 from .doors import CronflowError, LineDoor
 
 Json = dict[str, Any]
@@ -32,16 +43,34 @@ class OverLines:
         is_now = words.pop("now", False)
         if body.enabled is False:
             words["paused"] = True
-        record = {name: value for name, value in words.items() if value != ""}
-        said = f"{'NOW' if is_now else 'ADD'} {encode(record).decode()}"
-        status = self._tell(f"ONCE {key} {said}" if key else said, words)
-        return self.get_job(str(status["id"]))
+        names = names_of(words, key)
+        for name in names:
+            record = {option: value for option, value in words.items() if value != ""} | name
+            said = f"{'NOW' if is_now else 'ADD'} {encode(record).decode()}"
+            try:
+                status = self._tell(f"ONCE {key} {said}" if key else said, words)
+                break
+            except CronflowError as error:
+                if error.code != "exists" or name == names[-1]:
+                    raise
+        return self._read(str(status["id"]), words)
 
     def get_job(self, ref: str) -> Json:
-        return _plain(to_job(self._rows(f"GET {_word(ref)}")))
+        return self._read(ref, {})
+
+    def _read(self, ref: str, words: Json) -> Json:
+        ((rows, status),) = self.door.ask(f"GET {_word(ref)}")
+        if not status["ok"] and status["code"] == "not-found":
+            (changes, _), (runs, _) = self.door.ask(f"HISTORY {ref} limit=1", f"RUNS {ref} limit=1")
+            if runs and not changes:  # nobody removed it
+                return _plain(to_ended_job(runs[0], words))
+        _check(status)
+        return _plain(to_job(rows))
 
     def list_jobs(self, page: int, limit: int, asked: dict[str, str]) -> list[Json]:
-        options = [format_option({"status": "state"}.get(key, key), value) for key, value in asked.items()]
+        if asked.get("status") == "completed":  # they are gone, and found by their executions
+            return []
+        options = [format_option(key, value) for key, value in to_list_options(asked).items()]
         rows = self._rows(" ".join(["LIST", *options, f"limit={limit}", f"offset={(page - 1) * limit}"]))
         answers = self.door.ask(*(f"GET {row['id']}" for row in rows)) if rows else []
         return [_plain(to_job(got)) for got, status in answers if status["ok"]]
@@ -79,7 +108,7 @@ class OverLines:
     # --- runs ---
 
     def execute_job_now(self, ref: str, args: dict[str, Any]) -> Json:
-        options = [format_option(f"arg.{key}", str(value)) for key, value in args.items()]
+        options = [format_option(f"arg.{key}", to_arg(value)) for key, value in args.items()]
         return self.get_execution(self._tell(" ".join(["RUN", _word(ref), *options]))["run"])
 
     def cancel_execution(self, run: int) -> Json:
@@ -117,7 +146,7 @@ class OverLines:
             "jobs": {"total": pairs["tasks"]}
             | {key[6:]: value for key, value in pairs.items() if key.startswith("tasks-")},
             "last24h": {key[6:]: value for key, value in pairs.items() if key.startswith("fires-")},
-            "workers": workers[0],
+            "workers": [_plain(to_worker(row)) for row in workers[0]],
             "upcoming": [
                 {"jobId": row["id"], "jobName": row["jobName"], "at": row["UTC"]} for row in moments[0]
             ],

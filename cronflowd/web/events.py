@@ -78,8 +78,8 @@ class Reader:
         self._woken.set()
 
     async def wait(self, for_s: float) -> None:
-        """Until there is something to send, or so long."""
-        with trio.move_on_after(for_s):
+        """Until there is something to send, or so long; not at all where the time is over already."""
+        with trio.move_on_after(max(0.0, for_s)):
             await self._woken.wait()
         self._woken = trio.Event()
 

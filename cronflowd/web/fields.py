@@ -9,7 +9,9 @@ What names cannot say stands in `title=`: "Send Weekly Report" is the name that 
 
 from __future__ import annotations
 
+import hashlib
 import re
+import secrets
 import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -237,6 +239,37 @@ def slug(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     found = re.sub("[^a-z0-9._]+", "-", plain).strip("-.")[:48].strip("-.")
     return found if _NAME.fullmatch(found) else f"job-{found}".strip("-")
+
+
+def names_of(words: Words, key: str | None) -> list[dict[str, str]]:
+    """Of a title two jobs may have the same, and their names differ; the same request makes the same."""
+    if "jobName" not in words:
+        return [{}]
+    first = {"jobName": words["jobName"]}
+    if not words.get("title"):
+        return [first]
+    suffix = hashlib.sha256(key.encode()).hexdigest()[:8] if key else secrets.token_hex(4)
+    return [first, {"jobName": f"{words['jobName']}-{suffix}"}]
+
+
+def to_arg(value: Any) -> str:
+    """An argument of a run, as the job finds it in its environment."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_STATES = {"active": "scheduled,queued,running", "enabled": "scheduled,queued,running"}
+_SORTS = {"createdAt": "id", "nextRunAt": "next", "lastRun": "last", "status": "state"}
+
+
+def to_list_options(asked: Mapping[str, str | None]) -> dict[str, str]:
+    """What is looked for among the jobs, as LIST has it."""
+    options = {{"status": "state"}.get(key, key): value for key, value in asked.items() if value}
+    if state := options.get("state"):
+        options["state"] = _STATES.get(state, state)
+    if sort := options.get("sort"):
+        word = sort.removeprefix("-")
+        options["sort"] = "-" * (word != sort) + _SORTS.get(word, word)
+    return options
 
 
 def _say_retry(words: Words, body: JobBody, old: Job | None) -> None:
@@ -519,6 +552,13 @@ def to_job(rows: Iterable[Row]) -> Job:
         created_at=texts.get("added") or texts.get("changed") or None,
         updated_at=texts.get("updated") or texts.get("changed") or None,
     )
+
+
+def to_ended_job(run: Row, words: Mapping[str, Any]) -> Job:
+    """What was to run once and has: the daemon keeps its run alone; `words` is what was said of it."""
+    told = {"command": "", "rev": 1, **words, "id": run["id"], "jobName": run["jobName"]}
+    told |= {"schedule": f"@at {run['due']}", "last-state": run["state"], "last-ended": run["ended"]}
+    return to_job({"key": key, "value": value} for key, value in told.items())
 
 
 def _status(texts: Mapping[str, str], is_paused: bool) -> Any:

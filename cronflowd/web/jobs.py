@@ -7,9 +7,7 @@ again with the job as it is now.
 
 from __future__ import annotations
 
-import hashlib
 import re
-import secrets
 from typing import Annotated, Any
 
 from litestar import Request, Response, delete, get, patch, post, put
@@ -20,7 +18,18 @@ from msgspec.json import encode
 from ..base.errors import Refusal
 from .envelope import Refused
 from .executions import find, newest_attempt
-from .fields import Job, JobBody, Words, about, to_job, to_words
+from .fields import (
+    Job,
+    JobBody,
+    Words,
+    about,
+    names_of,
+    to_arg,
+    to_ended_job,
+    to_job,
+    to_list_options,
+    to_words,
+)
 from .line import Caller, Daemon, Row
 from .outcomes import LEVELS, Execution, Level, LogLine, to_lines
 from .rest import (
@@ -46,34 +55,19 @@ from .rest import (
 MAX_TRIES = 8  # to change what others change, too
 AnyRequest = Request[Any, Any, Any]
 
-STATES = {"active": "scheduled,queued,running", "enabled": "scheduled,queued,running"}
-SORTS = {"createdAt": "id", "nextRunAt": "next", "lastRun": "last", "status": "state"}
-
 
 # --- reading ----------------------------------------------------------------------------------------
 
 
-async def read_job(daemon: Daemon, caller: Caller, ref: str) -> Job:
+async def read_job(daemon: Daemon, caller: Caller, ref: str, words: Words | None = None) -> Job:
     """A job as it is now; of one that ran once and is gone, what is known. Raises Refusal."""
     (got,) = await daemon.ask_all([line("GET", ref)], caller)
     if not got.status["ok"] and got.status["code"] == "not-found":
-        return await _read_completed(daemon, caller, ref, got.status["message"])
+        asked = [line("HISTORY", ref, limit=1), line("RUNS", ref, limit=1)]
+        changes, runs = await daemon.ask_all(asked, caller)
+        if runs.rows and not changes.rows:  # nobody removed it
+            return to_ended_job(runs.rows[0], words or {})
     return to_job(got.check().rows)
-
-
-async def _read_completed(daemon: Daemon, caller: Caller, ref: str, why: str) -> Job:
-    """What was to run once and has: the daemon keeps its runs alone, and whoever made it asks how it went."""
-    changes, runs = await daemon.ask_all([line("HISTORY", ref, limit=1), line("RUNS", ref, limit=1)], caller)
-    if changes.rows or not runs.rows:  # somebody removed it
-        raise Refusal("not-found", why)
-    run = runs.rows[0]
-    pairs = {"id": run["id"], "jobName": run["jobName"], "schedule": f"@at {run['due']}"}
-    return to_job(_as_rows(pairs | {"last-state": run["state"], "last-ended": run["ended"]}))
-
-
-def _as_rows(pairs: dict[str, Any]) -> list[Row]:
-    """As GET has them, of what is known."""
-    return [{"key": key, "value": value} for key, value in ({"command": "", "rev": 1} | pairs).items()]
 
 
 async def read_jobs(daemon: Daemon, caller: Caller, rows: list[Row]) -> list[Job]:
@@ -119,13 +113,7 @@ async def list_rows(
     """Rows of LIST, and how many there are; raises Refused naming the parameter."""
     if asked.get("status") == "completed":  # they are gone, and found by their executions
         return [], Pages(page, limit, 0)
-    status, sort = asked.pop("status", None), asked.pop("sort", None)
-    options = {key: value for key, value in asked.items() if value}
-    if status:
-        options["state"] = STATES.get(status, status)
-    if sort:
-        word = sort.removeprefix("-")
-        options["sort"] = "-" * (word != sort) + SORTS.get(word, word)
+    options = to_list_options(asked)
     try:
         found = await daemon.ask(line("LIST", **options, **slice_of(page, limit)), caller)
     except Refusal as refusal:
@@ -160,7 +148,7 @@ async def make_job(request: AnyRequest, daemon: Daemon, caller: Caller, body: Jo
             raise Refused(400, "bad-option", "what is to run at once cannot wait", "enabled")
         words.say("paused", True, "enabled")
     made: Row = {}
-    for name in _names(request, words):
+    for name in names_of(words, request.headers.get(KEY_HEADER)):
         record = {key: value for key, value in words.items() if value != ""} | name
         try:
             said = once(request, f"{'NOW' if is_now else 'ADD'} {encode(record).decode()}")
@@ -172,24 +160,7 @@ async def make_job(request: AnyRequest, daemon: Daemon, caller: Caller, body: Jo
                 words.fields["jobName"] = KEY_HEADER
             if not is_taken or name != {"jobName": words["jobName"]}:
                 raise about(refusal, words) from None
-    job = await read_job(daemon, caller, str(made["id"]))
-    if job.status == "completed" and job.last_run:  # it was quick
-        known = {"id": made["id"], "jobName": made["jobName"], "schedule": job.schedule}
-        known |= {"last-state": job.last_run.status, "last-ended": job.last_run.ended_at}
-        job = to_job(_as_rows({**words, **known}))
-    return job
-
-
-def _names(request: AnyRequest, words: Words) -> list[dict[str, str]]:
-    """Of a title two jobs may have the same, and their names differ; the same request makes the same."""
-    if "jobName" not in words:
-        return [{}]
-    first = {"jobName": words["jobName"]}
-    if not words.get("title"):
-        return [first]
-    key = request.headers.get(KEY_HEADER)
-    suffix = hashlib.sha256(key.encode()).hexdigest()[:8] if key else secrets.token_hex(4)
-    return [first, {"jobName": f"{words['jobName']}-{suffix}"}]
+    return await read_job(daemon, caller, str(made["id"]), words)
 
 
 @put("/jobs/{job_id:str}", summary="Change a job", responses=ERRORS)
@@ -355,7 +326,7 @@ async def run_now(
     for name, value in args.items():
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
             raise Refused(400, "bad-option", f'"{name[:80]}" is not a variable\'s name', f"args.{name[:80]}")
-        words[f"arg.{name}"] = str(value).lower() if isinstance(value, bool) else str(value)
+        words[f"arg.{name}"] = to_arg(value)
     started = await daemon.ask(once(request, with_options(line("RUN", ref), words)), caller)
     return await newest_attempt(daemon, caller, started.status["run"])
 

@@ -25,9 +25,9 @@ from .jobs import Number, change_job, list_rows, make_job, read_job, read_jobs, 
 from .line import Caller, Daemon, Unreachable
 from .monitoring import Health, read_health
 from .older_auth import SIGN_IN
-from .outcomes import Execution
+from .outcomes import Execution, Worker
 from .rest import ToDaemon, Who, daemon_of, json_only, line, ref_of
-from .workers import Worker, read_workers
+from .workers import read_workers
 
 MAX_ROWS = 1000
 CHUNK = 100

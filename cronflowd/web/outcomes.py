@@ -1,4 +1,4 @@
-"""Runs, and what they wrote, as JSON has them."""
+"""Runs, what they wrote, and who runs them, as JSON has them."""
 
 from __future__ import annotations
 
@@ -39,6 +39,20 @@ class LogLine(Struct):
     text: str
 
 
+class Worker(Struct, rename="camel"):
+    """A machine that runs jobs."""
+
+    name: str
+    state: str
+    slots: int
+    busy: int
+    labels: dict[str, str]
+    can: list[str]
+    since: str | None
+    last_seen_at: str | None
+    address: str | None
+
+
 def to_execution(row: Row) -> Execution:
     started, ended = row["started"], row["ended"]
     took_ms = None
@@ -66,3 +80,12 @@ def to_lines(rows: Iterable[Row]) -> list[LogLine]:
         else:
             open_at.pop(fd, None)
     return lines
+
+
+def to_worker(row: Row) -> Worker:
+    labels = dict(each.split("=", 1) for each in (row["labels"] or "").split(",") if each)
+    can = (row["can"] or "").split(",")
+    return Worker(
+        row["name"], row["state"], row["slots"], row["busy"], labels, can, row["since"], row["last-seen"],
+        row["address"],
+    )  # fmt: skip

@@ -7,22 +7,9 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from .identity import AnyRequest
-from .line import Caller, Daemon, Row
+from .line import Caller, Daemon
+from .outcomes import Worker, to_worker
 from .rest import ERRORS, Success, ToDaemon, Who, line, once, ref_of, routes
-
-
-class Worker(Struct, rename="camel"):
-    """A machine that runs jobs."""
-
-    name: str
-    state: str
-    slots: int
-    busy: int
-    labels: dict[str, str]
-    can: list[str]
-    since: str | None
-    last_seen_at: str | None
-    address: str | None
 
 
 class Drained(Struct):
@@ -58,15 +45,6 @@ class Beat(Struct, rename="camel"):
 
     name: str
     due_at: str | None
-
-
-def to_worker(row: Row) -> Worker:
-    labels = dict(each.split("=", 1) for each in (row["labels"] or "").split(",") if each)
-    can = (row["can"] or "").split(",")
-    return Worker(
-        row["name"], row["state"], row["slots"], row["busy"], labels, can, row["since"], row["last-seen"],
-        row["address"],
-    )  # fmt: skip
 
 
 async def read_workers(daemon: Daemon, caller: Caller) -> list[Worker]:

@@ -64,6 +64,23 @@ def test_a_job_is_made_run_and_removed(client: Client) -> None:
     assert client.delete_job(job["id"]) == {"id": job["id"], "removed": True}
 
 
+def test_the_same_words_mean_the_same_at_either_door(client: Client) -> None:
+    """The names are those of the API; two jobs may have one title; what ran at once is still told."""
+    first, second = (client.create_job(REPORT) for _ in range(2))
+    assert second["name"] == first["name"] and second["jobName"].startswith(f"{first['jobName']}-")
+    found = client.list_jobs(status="active", sort="-createdAt")
+    assert [each["id"] for each in found] == [second["id"], first["id"]]
+    assert client.list_jobs(status="completed") == []
+    run = client.execute_job_now(first["id"], {"WHO": True})
+    wait_until(lambda: client.get_execution(run["id"])["state"] == "ok")
+    assert client.get_log(run["id"])[0]["text"] == "true"
+    job = client.create_job({"scheduleType": "immediate", "command": "true", "tags": ["t"]})
+    wait_until(lambda: client.get_job(job["id"])["status"] == "completed")
+    assert client.get_job(job["id"])["lastRun"]["status"] == "ok" and job["tags"] == ["t"]
+    (worker,) = client.get_system_status()["workers"]
+    assert {"lastSeenAt", "slots"} <= worker.keys() and isinstance(worker["can"], list)
+
+
 def test_a_refusal_has_a_code_and_a_field(client: Client) -> None:
     """And the connection is good for what comes then."""
     for said, code, field in (

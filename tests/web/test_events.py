@@ -150,6 +150,13 @@ def test_one_who_does_not_read_is_cut_off_and_nobody_else(
     trio.run(look)
 
 
+async def test_who_was_long_in_catching_up_goes_on(autojump_clock: object) -> None:
+    """By then it is past the time of the next beat, which is no fault: the stream ended with a traceback."""
+    reader = events.Reader()
+    with trio.fail_after(1):
+        await reader.wait(-60.0)
+
+
 def test_what_happens_to_one_job_alone(tmp_path: Path) -> None:
     """And nobody looks who may not."""
 
