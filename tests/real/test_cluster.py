@@ -65,7 +65,7 @@ def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None
     one = start_node("a")
     wait_until(lambda: one.leads)
     other = start_node("b")
-    assert other.said == [("standby", "none")]
+    assert other.said == [("standby", f"127.0.0.1:{one.port}")]
     assert one.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK 1 first ")
     assert other.ask("ADD name=second 0 0 1 1 * true", "PING")[1] == "PONG"
     assert names_in(other.ask("LIST")) == ["first", "second"]
@@ -83,7 +83,7 @@ def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None
     assert (other.leads, other.epoch > epoch, time.monotonic() - begun < LEASE_S + 3) == (True, True, True)
     one.start()
     assert names_in(one.ask("LIST")) == ["first", "second", "third"]
-    assert one.said == [("standby", "none")]
+    assert one.said == [("standby", f"127.0.0.1:{other.port}")]
     for _ in range(3):  # each writes its tasks.db when it stops, and the cluster remembers two
         other.ask("SAVE")
     other.stop()
