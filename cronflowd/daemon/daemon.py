@@ -227,7 +227,8 @@ class Daemon:
                 nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
                 nursery.start_soon(node.compare_clocks)
                 nursery.start_soon(node.pay_owed)
-                where = f"{self._where(control, workers)} node={node.name} leader=none"
+                leader = await node.look_first()
+                where = f"{self._where(control, workers)} node={node.name} leader={leader}"
                 print(f"cronflowd standby {where}", flush=True)
                 systemd.notify("READY=1\nSTATUS=standby")
                 await node.stand_by(self.core, self.journal)

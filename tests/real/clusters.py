@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -135,6 +136,17 @@ def leader_of(nodes: list[Node]) -> Node:
     """The one that leads, as soon as one does."""
     wait_until(lambda: any(node.leads for node in nodes))
     return next(node for node in nodes if node.leads)
+
+
+def ask_until(nodes: list[Node], line: str, is_wanted: Callable[[str], object]) -> None:
+    """Asks whoever leads until the answer is the one wanted; a connection that closes is asked again."""
+
+    def look() -> bool:
+        with suppress(OSError):
+            return any(node.leads and bool(is_wanted(node.nc(line))) for node in nodes)
+        return False
+
+    wait_until(look)
 
 
 class Wire:

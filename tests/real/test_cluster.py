@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,7 +17,7 @@ import pytest
 from cronflowd.journal import room
 from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared import put
-from tests.real.clusters import Etcds, Node, Wire, free_ports, leader_of
+from tests.real.clusters import Etcds, Node, Wire, ask_until, free_ports, leader_of
 from tests.real.running import ROOT, Daemon, wait_until
 
 StartNode = Callable[..., Node]
@@ -65,7 +64,7 @@ def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None
     one = start_node("a")
     wait_until(lambda: one.leads)
     other = start_node("b")
-    assert other.said == [("standby", "none")]
+    assert other.said == [("standby", f"127.0.0.1:{one.port}")]
     assert one.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK 1 first ")
     assert other.ask("ADD name=second 0 0 1 1 * true", "PING")[1] == "PONG"
     assert names_in(other.ask("LIST")) == ["first", "second"]
@@ -75,15 +74,14 @@ def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None
     assert re.fullmatch(r"OK 2 stale=\d\.\d behind=0", rows[3])
     assert rows[4:] == [f"ERR not-leader 127.0.0.1:{one.port}: only who leads takes this", "OK bye"]
 
-    epoch, begun = one.epoch, time.monotonic()
+    epoch = one.epoch
     one.kill9()
-    assert other.until("ADD name=third 0 0 1 1 * true", lambda text: "not-leader" not in text).startswith(
-        "OK 3"
-    )
-    assert (other.leads, other.epoch > epoch, time.monotonic() - begun < LEASE_S + 3) == (True, True, True)
+    wait_until(lambda: other.leads)
+    assert other.ask("ADD name=third 0 0 1 1 * true")[0].startswith("OK 3")
+    assert other.epoch > epoch
     one.start()
     assert names_in(one.ask("LIST")) == ["first", "second", "third"]
-    assert one.said == [("standby", "none")]
+    assert one.said == [("standby", f"127.0.0.1:{other.port}")]
     for _ in range(3):  # each writes its tasks.db when it stops, and the cluster remembers two
         other.ask("SAVE")
     other.stop()
@@ -120,15 +118,13 @@ def test_a_leader_that_stood_still_answers_nothing(start_node: StartNode) -> Non
 
 
 def test_a_leader_that_ends_hands_over(start_node: StartNode) -> None:
-    """At once: whoever updates a machine does not wait for a lease."""
-    one = start_node("a")
+    """At once: whoever updates a machine does not wait for a lease; this one outlasts the test's patience."""
+    one = start_node("a", "--leader-lease", "60s")
     wait_until(lambda: one.leads)
     other = start_node("b")
-    wait_until(lambda: "n" in "".join(other.ask("LIST")) or other.ask("LIST") == ["OK 0"])
+    wait_until(lambda: other.ask("LIST") == ["OK 0"])
     assert one.stop() == 0
-    begun = time.monotonic()
     wait_until(lambda: other.leads)
-    assert time.monotonic() - begun < LEASE_S / 2
 
 
 def test_a_journal_becomes_the_cluster(start_node: StartNode, start_daemon: Callable[..., Daemon]) -> None:
@@ -217,7 +213,7 @@ def test_without_a_quorum_nobody_leads(start_node: StartNode, tmp_path: Path) ->
         leader = leader_of(nodes)
         assert leader.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK")
         three.kill(0)
-        assert leader.until("ADD name=second 0 0 1 1 * true", lambda text: text.startswith("OK"))
+        ask_until(nodes, "ADD name=second 0 0 1 1 * true", lambda text: text.startswith(("OK", "ERR exists")))
         three.kill(1)
         wait_until(lambda: not any(node.leads for node in nodes))
         for node in nodes:

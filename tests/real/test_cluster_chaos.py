@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.clusters import Etcds, Node, leader_of
+from tests.real.clusters import Etcds, Node, ask_until, leader_of
 from tests.real.running import PATIENCE_S, ROOT, wait_until
 
 BLOWS = min(100, int(os.environ.get("CRONFLOWD_KILLS", "4")))
@@ -123,11 +123,10 @@ def test_nothing_is_lost_and_nothing_starts_twice(tmp_path: Path) -> None:
                 strike(nodes, etcds, blows[number % 4])
             clients.ended.set()
             clients.join(PATIENCE_S)
-            leader = leader_of(nodes)
-            assert leader.until("PAUSE tick", lambda text: text.startswith("OK"))
-            ended = re.compile(r"^running\t0$", re.MULTILINE)
-            leader.until("STATUS", lambda text: "queued\t0" in text and bool(ended.search(text)))
-        check(leader, clients, marks, doubled)
+            ask_until(nodes, "PAUSE tick", lambda text: text.startswith("OK"))
+            idle = re.compile(r"^queued\t0\nrunning\t0\n", re.MULTILINE)
+            ask_until(nodes, "STATUS", idle.search)
+        check(leader_of(nodes), clients, marks, doubled)
     except AssertionError as error:
         raise AssertionError(f"seed {seed}") from error
     finally:
