@@ -81,6 +81,7 @@ async def test_a_node_says_for_whom_it_speaks() -> None:
      introduce(SECRET, "tcp", "192.0.2.8:1").replace(b"tcp", b"unix"),
      introduce(SECRET, "unix", "unix:pid=9,uid=0").replace(b" 1", b" 2", 1),
      b"RELAY unix unix:pid=9,uid=0 1 00\n", b"RELAY " + b"x" * 600],
+    ids=["another secret", "another kind", "another time", "no secret", "too long"],
 )  # fmt: skip
 async def test_whoever_only_says_so_is_not_believed(said: bytes) -> None:
     """Anybody can dial the port."""
