@@ -156,11 +156,16 @@ async def make_job(request: AnyRequest, daemon: Daemon, caller: Caller, body: Jo
             break
         except Refusal as refusal:
             is_taken = refusal.code == "exists" and bool(words.get("title"))
-            if refusal.code == "exists" and refusal.message.startswith("the key"):
+            if _is_key_taken(refusal):
                 words.fields["jobName"] = KEY_HEADER
             if not is_taken or name != {"jobName": words["jobName"]}:
                 raise about(refusal, words) from None
     return await read_job(daemon, caller, str(made["id"]), words)
+
+
+def _is_key_taken(refusal: Refusal) -> bool:
+    """Whether it was the Idempotency-Key, which was for another line: nothing was done then."""
+    return refusal.code == "exists" and refusal.message.startswith("the key")
 
 
 @put("/jobs/{job_id:str}", summary="Change a job", responses=ERRORS)
@@ -355,10 +360,17 @@ async def undo_job(
 ) -> Response[Success[Job]]:
     """A new revision, which is as that one was; once more takes that back."""
     old = await read_job(daemon, caller, ref_of(job_id))
-    rev = (data.rev if data else None) or old.rev - 1
+    wanted = data.rev if data else None
+    rev = wanted or old.rev - 1
     if not rev:
         raise Refused(409, "not-found", "it is as it was made: there is nothing to take back")
-    await daemon.ask(once(request, line("ROLLBACK", old.id, rev)), caller)
+    try:
+        await daemon.ask(once(request, line("ROLLBACK", old.id, rev)), caller)
+    except Refusal as refusal:
+        if wanted or not _is_key_taken(refusal):
+            raise
+        # Where this request was done before, that was a revision, too: the one that it meant is before it.
+        await daemon.ask(once(request, line("ROLLBACK", old.id, rev - 1)), caller)
     return answer(await read_job(daemon, caller, str(old.id)))
 
 

@@ -14,9 +14,9 @@ The daemon decides everything, also who may do what. One that cannot be reached 
 from __future__ import annotations
 
 import select
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ REPLY_S = 30.0  # for all answers of one request
 MAX_CONNECTIONS = 32  # for requests; those that follow something have theirs besides
 MAX_KNOCKING, MAX_KNOCKING_EACH = 64, 8  # the same for words that may be wrong; those of one address
 MAX_WAITING_EACH = 32  # requests of one address that wait for such a place
-MAX_FOLLOWING = 256  # connections that carry WATCH or LOG follow
+MAX_FOLLOWING, MAX_FOLLOWING_EACH = 256, 64  # connections that carry WATCH or LOG follow; one account's
 IDLE_S = 60.0  # after which a connection that nobody used is closed; the daemon ends it after 300
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # of all rows of one answer: no request asks for more
 RECEIVE_BYTES = 65_536
@@ -157,7 +157,7 @@ class Daemon:
         self._places = trio.CapacityLimiter(MAX_CONNECTIONS)
         self._knocking = trio.CapacityLimiter(MAX_KNOCKING)
         self._by_address: dict[str, trio.CapacityLimiter] = {}  # of those who knock
-        self._following = trio.CapacityLimiter(MAX_FOLLOWING)
+        self._following: Counter[bytes] = Counter()  # by account, or by the address of a token
 
     @property
     def where(self) -> str:
@@ -189,8 +189,8 @@ class Daemon:
 
     @asynccontextmanager
     async def follow(self, line: str, caller: Caller = GATEWAY) -> AsyncIterator[Connection]:
-        """A connection on which `line` was said and whose rows are the caller's to read."""
-        async with self._following:
+        """A connection on which `line` was said and whose rows are the caller's to read. Raises Refusal."""
+        with self._counted(caller):
             with trio.fail_after(CONNECT_S):
                 connection = await self._open(caller)
             try:
@@ -201,6 +201,21 @@ class Daemon:
                     yield connection
             finally:
                 await trio.aclose_forcefully(connection.stream)
+
+    @contextmanager
+    def _counted(self, caller: Caller) -> Iterator[None]:
+        """One more that somebody follows, unless that is too much; the gateway's own always finds a place."""
+        whose = b"".join(caller.words[0].split()[1:2])
+        if whose and (
+            self._following[whose] >= MAX_FOLLOWING_EACH or self._following.total() >= MAX_FOLLOWING
+        ):
+            raise Refusal("too-many", "so many follow something already that there is no place for one more")
+        self._following[whose] += 1
+        try:
+            yield
+        finally:
+            self._following[whose] -= 1
+            self._following += Counter()  # without those that are 0
 
     async def close_idle(self, older_than_s: float = IDLE_S) -> None:
         """Closes connections that nobody has used for so long."""

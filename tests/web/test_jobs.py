@@ -377,6 +377,11 @@ def test_a_request_that_comes_twice_is_done_once(tmp_path: Path) -> None:
             assert runs[0].data["id"] == runs[1].data["id"]
             assert len((await browser.get(f"{API}/executions")).data) == 1
             assert (await browser.get(f"{API}/jobs")).json["meta"]["total"] == 3
+            await browser.ask("PATCH", f"{API}/jobs/a", {"command": "z"})
+            undone = [await browser.post(f"{API}/jobs/a/undo", idempotency_key="undo") for _ in range(2)]
+            assert undone[0].data == undone[1].data and undone[0].data["command"] == "x"
+            await browser.ask("PATCH", f"{API}/jobs/a", {"command": "z"})
+            assert (await browser.post(f"{API}/jobs/a/undo", idempotency_key="undo")).error == (409, "exists")
             for key in ("", "a b", "x" * 129, 'a"b'):
                 wrong = await browser.post(f"{API}/jobs", WEEKLY, idempotency_key=key)
                 assert wrong.json["error"]["field"] == "Idempotency-Key", key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import orjson
@@ -184,6 +184,29 @@ async def test_what_is_followed_has_a_connection_of_its_own(tmp_path: Path) -> N
         async with daemon.follow("WATCH", account("ann", "x")) as connection:
             assert [await connection.read_row(), await connection.read_row()] == [{"ok": True}, {"seq": 1}]
         assert server.said == [["FORMAT json", "AS ann from=x", "WATCH"]]
+
+
+async def test_nobody_follows_so_much_that_others_find_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One account took all; then every other reader, and the gateway's own WATCH, waited for ever."""
+    monkeypatch.setattr(line, "MAX_FOLLOWING_EACH", 2)
+    monkeypatch.setattr(line, "MAX_FOLLOWING", 3)
+    async with scripted(tmp_path) as (server, daemon), AsyncExitStack() as open_:
+
+        async def follow(caller: line.Caller) -> None:
+            await open_.enter_async_context(daemon.follow("WATCH", caller))
+
+        ann, bob = account("ann", "192.0.2.7", 3), account("bob", "192.0.2.7", 4)
+        for caller in (ann, account("ann", "192.0.2.8", 5), bob):
+            await follow(caller)
+        for caller in (ann, bob):
+            with pytest.raises(Refusal, match="no place"):
+                await follow(caller)
+        await follow(line.GATEWAY)
+        await open_.aclose()
+        await follow(bob)
+        assert len(server.said) == 5
 
 
 # --- words that may be wrong --------------------------------------------------------------------

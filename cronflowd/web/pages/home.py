@@ -11,6 +11,7 @@ from litestar.response import Stream
 
 from ...base.text import format_time
 from . import wording
+from .runs import tell_own
 from .visit import Visit, Visitor
 
 LOGS = 6  # failures whose last lines stand on the page; of the others there is a link
@@ -70,6 +71,7 @@ async def details(visit: Visit, problems: list[Row], still: set[int], since: dat
         *(log_line(row) for row in problems[:LOGS]),
         *hour_lines(now),
     )
+    await tell_own(visit, problems[:MOST])
     hours = answers[-HOURS:]
     for row, log in zip(problems, answers[:-HOURS], strict=False):
         row["log"] = log.rows if log.status["ok"] else []

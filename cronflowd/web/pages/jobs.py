@@ -74,10 +74,11 @@ async def jobs(visit: Visitor) -> Page:
 
 
 async def tell_pauses(visit: Visit, rows: list[dict[str, Any]]) -> None:
-    """Adds to each row of a paused task why it is, and until when."""
+    """Adds to each row of a paused task why it is, until when, and whether this person may resume it."""
     paused = [row for row in rows if row["paused"]][:MAX_PAUSED]
     for row, answer in zip(paused, await visit.ask(*(f"GET {row['id']}" for row in paused)), strict=True):
-        row["pause"] = wording.pause_of(answer.pairs.get("paused")) if answer.status["ok"] else None
+        job = answer.pairs if answer.status["ok"] else {}
+        row |= {"pause": wording.pause_of(job.get("paused")), "is_own": may_change(visit, job)}
 
 
 @get("/jobs/{ref:str}", include_in_schema=False)

@@ -97,6 +97,15 @@ def may_change(visit: Visit, job: dict[str, Any]) -> bool:
     return bool(may("operator") or (may("user") and job.get("owner") == visit.frame["name"]))
 
 
+async def tell_own(visit: Visit, rows: list[dict[str, Any]]) -> None:
+    """Adds to each row of a task whether buttons that change it are for this person."""
+    may = visit.frame["may"]
+    asked = rows if may("user") and not may("operator") else []
+    answers = await visit.ask(*(f"GET {row['id']}" for row in asked))
+    for at, row in enumerate(rows):
+        row["is_own"] = may_change(visit, answers[at].pairs if asked and answers[at].status["ok"] else {})
+
+
 @get("/runs/{run:int}/log", include_in_schema=False)
 async def download(visit: Visitor, run: FromPath[int], fd: FromQuery[int | None] = None) -> Response[bytes]:
     """All that is kept of its output, byte for byte, as a file."""

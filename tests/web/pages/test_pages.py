@@ -199,7 +199,18 @@ async def test_who_may_change_only_his_own_jobs_is_shown_buttons_for_these_alone
         for name, is_shown in (("own", True), ("other", False)):
             page = (await browser.get(f"/jobs/{name}")).text
             assert ("Run now" in page, "/remove" in page, "/edit" in page) == (is_shown,) * 3
-        assert "Pause more" not in (await browser.get("/pauses")).text
+        await daemon.say("PAUSE other own")
+        page = (await browser.get("/pauses")).text
+        assert "Pause more" not in page
+        assert ("Resume own" in page, "Resume other" in page) == (True, False)
+        await daemon.say("RESUME all")
+        await daemon.world.play("w", None, "HELLO name=w1 slots=4")
+        for run, name in enumerate(("other", "own"), 1):
+            await daemon.say(f"RUN {name}")
+            await daemon.world.play("w", None, f"DONE {run} 1 3")
+        page = (await browser.get("/")).text
+        buttons = [f"/jobs/{row['id']}/run" in page for row in await daemon.say("LIST sort=name")]
+        assert ("other" in page, buttons) == (True, [False, True])
         assert (await _send(browser, "/jobs/other/run")).status == 403
 
 
