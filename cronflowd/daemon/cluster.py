@@ -132,6 +132,7 @@ class Node:
         self._leaderless_s = 0.0  # on trio's clock: since when
         self._is_over = False  # this process ends
         self.is_stopping = False  # it was told to
+        self.is_named = False  # STEPDOWN has named us: who asked for it here is still to be answered
         self.known_last = 0  # the newest record that etcd has told of
         self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
         self._mark = read_mark(settings.data)
@@ -310,7 +311,8 @@ class Node:
         if self.is_clock_off and trio.current_time() < self._leaderless_s + self._lease_s:
             return False
         heir = await _in_thread(partial(self.shared.get, self.shared.prefix + HEIR))
-        return heir is None or heir.value.decode() == self.name
+        self.is_named = heir is not None and heir.value.decode() == self.name
+        return heir is None or self.is_named
 
     async def _follow(self, core: Core, journal: SharedJournal) -> None:
         """Copies and applies what this node does not know yet."""

@@ -251,6 +251,8 @@ def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
     assert nodes[0].ask("LOCAL", "QUIT")[0] == "OK leader"
     assert nodes[1].ask("STEPDOWN c") == ["OK c"]
     assert nodes[2].leads
+    assert nodes[0].ask("STEPDOWN a") == ["OK a"], "also by way of the node that is to lead"
+    assert nodes[0].ask("STEPDOWN c") == ["OK c"]
     status = dict(row.split("\t") for row in nodes[0].ask("STATUS")[:-1])
     assert (status["role"], status["node"], status["standbys"]) == ("leader", "c", "2")
     assert (status["epoch"], status["etcd"][:6]) == (str(nodes[2].epoch), "ok 1/1")
