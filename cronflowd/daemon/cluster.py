@@ -126,12 +126,13 @@ class Node:
         self.lease: Lease | None = None
         self._lease_s = settings.leader_lease_s
         self._bell = trio.Event()
-        self._told: tuple[Any, ...] = ()  # lease, record, clock: what stands in etcd of us
+        self._told: tuple[Any, ...] = ()  # lease, record, room, clock: what stands in etcd of us
         self.clock_s: float | None = None  # how far ours is ahead of the leader's
         self._since = format_time(wall_now())
         self._leaderless_s = 0.0  # on trio's clock: since when
         self._is_over = False  # this process ends
         self.is_stopping = False  # it was told to
+        self.is_named = False  # STEPDOWN has named us: who asked for it here is still to be answered
         self.known_last = 0  # the newest record that etcd has told of
         self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
         self._mark = read_mark(settings.data)
@@ -218,6 +219,18 @@ class Node:
         owed = f"{connection} {heir} {format_status(Reply(heir, {'node': heir}), session.as_json)}"
         systemd.begin_anew(self.sockets, **{AGAIN: self.name, OWED: owed})
 
+    def _roomy(self) -> list[str]:
+        """Other nodes whose disks take more."""
+        others = roster.present(self.shared)
+        return [name for name, about in others.items() if name != self.name and about.get("has_room")]
+
+    async def _leave_to_one_with_room(self) -> None:
+        """Lets another lead while this node's disk is full, if that one's is not."""
+        if roomy := await _in_thread(self._roomy):
+            await _in_thread(partial(self._name_heir, roomy[0]))
+            self.resign()
+            self.begin_anew(f"the disk of {self.settings.data} is full, and {roomy[0]} is to lead")
+
     def _name_heir(self, heir: str) -> None:
         lease = Lease(self.shared.etcd, HEIR_S, lambda why: None)
         lease.grant()
@@ -270,14 +283,14 @@ class Node:
         if self.lease is None or not self.lease.is_certain:
             await _in_thread(self._enter)
         assert self.lease
-        await _in_thread(partial(self._tell, journal.committed))
+        await _in_thread(partial(self._tell, journal.committed, not journal.full))
         value = orjson.dumps(self._about() | {"token": self.token})
         leader = await _in_thread(partial(self.shared.get, self.shared.leader_key))
         if leader and (leader.value, leader.lease) != (value, self.lease.id):
             self._set_leader(leader)
             return False
         self._set_leader(None)
-        if not await self._may_lead():
+        if not await self._may_lead(journal):
             return False
         epoch = await _in_thread(partial(self.shared.claim, self.lease.id, value))
         if epoch is None:
@@ -289,12 +302,17 @@ class Node:
         await self._follow(core, journal)
         return True
 
-    async def _may_lead(self) -> bool:
+    async def _may_lead(self, journal: SharedJournal) -> bool:
         """Whether nobody else should rather."""
+        if journal.full:
+            roomy = await _in_thread(self._roomy)
+            if roomy:
+                return False
         if self.is_clock_off and trio.current_time() < self._leaderless_s + self._lease_s:
             return False
         heir = await _in_thread(partial(self.shared.get, self.shared.prefix + HEIR))
-        return heir is None or heir.value.decode() == self.name
+        self.is_named = heir is not None and heir.value.decode() == self.name
+        return heir is None or self.is_named
 
     async def _follow(self, core: Core, journal: SharedJournal) -> None:
         """Copies and applies what this node does not know yet."""
@@ -518,12 +536,13 @@ class Node:
     def _about(self) -> dict[str, Any]:
         return {"node": self.name, "control": self._control, "workers": self._workers}
 
-    def _tell(self, seq: int) -> None:
-        """Says in etcd how far this node's own files are, and what time it is here."""
+    def _tell(self, seq: int, has_room: bool) -> None:
+        """Says in etcd how far this node's own files are, whether they can grow, and what time it is here."""
         assert self.lease
-        told = (self.lease.id, seq, self.clock_s)
+        told = (self.lease.id, seq, has_room, self.clock_s)
         if self._told != told:
-            body = put(self.shared.node_key(self.name), orjson.dumps(self._told_of(seq)), self.lease.id)
+            about = self._told_of(seq) | {"has_room": has_room}
+            body = put(self.shared.node_key(self.name), orjson.dumps(about), self.lease.id)
             self.shared.etcd.call("kv/put", body["request_put"])
             self._told = told
 
@@ -603,7 +622,9 @@ class Node:
         while True:
             await trio.sleep(LOOK_S)
             try:
-                await _in_thread(partial(self._tell, journal.committed))
+                await _in_thread(partial(self._tell, journal.committed, not journal.full))
+                if journal.full:
+                    await self._leave_to_one_with_room()
                 if trio.current_time() - looked_s > ROOM_S:
                     looked_s = trio.current_time()
                     await _in_thread(partial(self._look_for_room, journal))

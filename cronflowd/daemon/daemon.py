@@ -49,7 +49,7 @@ from ..tasks.options import Common
 from . import upkeep
 from .answers import Answers
 from .bulk import in_turns
-from .cluster import Node
+from .cluster import HEIR_S, Node
 from .core import Core
 from .relay import meet
 from .standby import Standby
@@ -185,7 +185,7 @@ class Daemon:
                 )
             if self._http:
                 nursery.start_soon(self._keep_gateway_of, self.node)
-            if await self._stand_by(self.node, control, workers):
+            if await self._stand_by(self.node, control, workers, nursery):
                 await self._lead(control, workers)
             nursery.cancel_scope.cancel()
         return Exit.OK
@@ -208,8 +208,10 @@ class Daemon:
         await node.has_joined.wait()
         await upkeep.keep_gateway(self.settings, [each.sock for each in self._http], node.gateway_token)
 
-    async def _stand_by(self, node: Node, control: list[Listener], workers: list[Listener]) -> bool:
-        """Follows until this node leads; False: it was told to end."""
+    async def _stand_by(
+        self, node: Node, control: list[Listener], workers: list[Listener], parting: trio.Nursery
+    ) -> bool:
+        """Follows until this node leads; False: it was told to end. Its connections end in `parting`."""
         assert isinstance(self.journal, SharedJournal)
         doors = control, workers
         node.set_addresses(*map(_first_tcp, doors))
@@ -222,7 +224,7 @@ class Daemon:
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
                 again = [[each.again() for each in some] for some in doors]
-                nursery.start_soon(standby.serve, again[0], again[1])
+                parting.start_soon(standby.serve, again[0], again[1])
                 nursery.start_soon(self.compactor.run)
                 nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
                 nursery.start_soon(node.compare_clocks)
@@ -233,6 +235,7 @@ class Daemon:
                 systemd.notify("READY=1\nSTATUS=standby")
                 await node.stand_by(self.core, self.journal)
                 has_won = True
+                standby.part(HEIR_S if node.is_named else 0.0)
                 nursery.cancel_scope.cancel()
         if has_won:
             self.core.admission.gateway_token = node.gateway_token

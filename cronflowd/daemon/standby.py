@@ -104,16 +104,25 @@ class Standby:
         self._greet = greet  # what is said of itself over TLS; what is carried is carried sealed
         self._settings = settings
         self._local = LocalAnswers(answers, node)
+        self._scope = trio.CancelScope()
+        clients = Door(self._serve_client, settings.max_clients, "client connections")
+        links = Door(self._serve_worker, settings.max_workers, "worker connections")
+        clients.max_per_address = links.max_per_address = settings.max_per_address
+        self._doors = clients, links
 
     async def serve(self, control: list[Listener], workers: list[Listener]) -> None:
-        """Until cancelled."""
-        clients = Door(self._serve_client, self._settings.max_clients, "client connections")
-        links = Door(self._serve_worker, self._settings.max_workers, "worker connections")
-        clients.max_per_address = links.max_per_address = self._settings.max_per_address
-        share_descriptors(clients, links)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(clients.serve, control)
-            nursery.start_soon(links.serve, workers)
+        """Until it parts."""
+        share_descriptors(*self._doors)
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                for door, listeners in zip(self._doors, (control, workers), strict=True):
+                    nursery.start_soon(door.serve, listeners)
+
+    def part(self, grace_s: float) -> None:
+        """Another role begins: nobody comes in here any more, and whoever is in has so long to end."""
+        for door in self._doors:
+            door.shut()
+        self._scope.deadline = trio.current_time() + grace_s
 
     async def _serve_client(self, connection: Connection) -> None:
         with trio.move_on_after(LOOK_S):

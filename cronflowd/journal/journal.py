@@ -414,8 +414,8 @@ class FileJournal(_Lines):
             self._end, self._buffered = self._end + size, self._unsealed
         return batch
 
-    def _commit(self, batch: Batch) -> None:
-        data, began_s = b"".join(batch.lines), time.monotonic()
+    def _commit(self, batch: Batch, agreed_s: float = 0.0) -> None:
+        data, began_s = b"".join(batch.lines), time.monotonic() - agreed_s
         self._write(data, batch.offset)
         self._disk.fdatasync(self._fd)
         self.commit_s.add(time.monotonic() - began_s)

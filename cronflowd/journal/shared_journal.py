@@ -9,6 +9,7 @@ those of a journal without a cluster, so that history, LOG, `check` and a way ba
 from __future__ import annotations
 
 import threading
+import time
 import zlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -56,7 +57,7 @@ class SharedJournal(FileJournal):
             raise Refusal("disk-full", f"etcd has {self.etcd_is_full}; nothing was changed")
         return super().append(facts, at)
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: Batch, agreed_s: float = 0.0) -> None:
         if not self._epoch:
             super()._commit(batch)
             with self._lock:
@@ -64,8 +65,10 @@ class SharedJournal(FileJournal):
             return
         offset = batch.offset
         for lines in split(batch.lines):
+            asked_s = time.monotonic()
             self._shared.commit(self._epoch, lines)
-            super()._commit(Batch(lines, offset, seq_in(lines[-1]), _chain_of(lines[-1])))
+            part = Batch(lines, offset, seq_in(lines[-1]), _chain_of(lines[-1]))
+            super()._commit(part, time.monotonic() - asked_s)
             offset += sum(map(len, lines))
 
     def take(self, lines: list[bytes]) -> list[Record]:

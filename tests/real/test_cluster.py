@@ -251,6 +251,8 @@ def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
     assert nodes[0].ask("LOCAL", "QUIT")[0] == "OK leader"
     assert nodes[1].ask("STEPDOWN c") == ["OK c"]
     assert nodes[2].leads
+    assert nodes[0].ask("STEPDOWN a") == ["OK a"], "also by way of the node that is to lead"
+    assert nodes[0].ask("STEPDOWN c") == ["OK c"]
     status = dict(row.split("\t") for row in nodes[0].ask("STATUS")[:-1])
     assert (status["role"], status["node"], status["standbys"]) == ("leader", "c", "2")
     assert (status["epoch"], status["etcd"][:6]) == (str(nodes[2].epoch), "ok 1/1")
@@ -372,3 +374,25 @@ def test_a_leader_that_is_cut_off_from_etcd_lets_another_lead(start_node: StartN
         assert "nowhere" not in str(names_in(one.ask("LIST")))
     finally:
         wire.close()
+
+
+def test_a_leader_whose_disk_is_full_lets_another_lead(start_node: StartNode, small: Path) -> None:
+    """Orders go on; and when there is room again, it has what came meanwhile."""
+    one = start_node("a", data=str(small / "data"))
+    wait_until(lambda: one.leads)
+    other = start_node("b")
+    wait_until(lambda: len(one.ask("NODES")) == 3)
+    ballast = small / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)) == 4096:
+            pass
+    number = 0
+    while one.leads:  # until what was set aside is used up
+        number += 1
+        with suppress(OSError):
+            one.nc(*(f"ADD 0 0 1 1 * {'x' * 5000}" for _ in range(20)))
+        assert number < 300
+    wait_until(lambda: other.leads)
+    assert other.ask("ADD name=more 0 0 1 1 * true")[0].startswith("OK")
+    ballast.unlink()
+    wait_until(lambda: "more" in one.nc("LOCAL", "LIST name=more"))
