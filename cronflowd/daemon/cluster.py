@@ -116,6 +116,7 @@ class Node:
         self.committing = self._new_shared()  # the committer's own
         self.gate = FencedGate()
         self.gate.on_shut = self.begin_anew
+        self.is_cold = False  # nobody has led before us, as far as anybody knows who is there
         self.leader: Leader | None = None
         self._leader_changed = trio.Event()
         self.has_joined = trio.Event()
@@ -126,7 +127,7 @@ class Node:
         self.lease: Lease | None = None
         self._lease_s = settings.leader_lease_s
         self._bell = trio.Event()
-        self._told: tuple[Any, ...] = ()  # lease, record, room, clock: what stands in etcd of us
+        self._told: tuple[Any, ...] = ()  # what stands in etcd of us
         self.clock_s: float | None = None  # how far ours is ahead of the leader's
         self._since = format_time(wall_now())
         self._leaderless_s = 0.0  # on trio's clock: since when
@@ -292,11 +293,12 @@ class Node:
         self._set_leader(None)
         if not await self._may_lead(journal):
             return False
+        self.is_cold = await self._is_first()
         epoch = await _in_thread(partial(self.shared.claim, self.lease.id, value))
         if epoch is None:
             return False
         # Set before the lease is asked: from now on its loss is the end of all we remember.
-        self.epoch = epoch
+        self.epoch, self.has_seen_leader = epoch, True
         if not self.lease.is_certain:
             self.begin_anew("the lease ended as it was won")
         await self._follow(core, journal)
@@ -539,7 +541,7 @@ class Node:
     def _tell(self, seq: int, has_room: bool) -> None:
         """Says in etcd how far this node's own files are, whether they can grow, and what time it is here."""
         assert self.lease
-        told = (self.lease.id, seq, has_room, self.clock_s)
+        told = (self.lease.id, seq, has_room, self.has_seen_leader, self.clock_s)
         if self._told != told:
             about = self._told_of(seq) | {"has_room": has_room}
             body = put(self.shared.node_key(self.name), orjson.dumps(about), self.lease.id)
@@ -552,6 +554,7 @@ class Node:
             "seq": seq,
             "directory": self._directory,
             "since": self._since,
+            "seen": self.has_seen_leader,
             "clock": self.clock_s,
         }
 
@@ -598,9 +601,10 @@ class Node:
             shared = Shared(stack.enter_context(closing(self._new_etcd())), self.settings.cluster)
             return list(roster.status_rows(shared, self.name, self.settings.cluster, self.epoch, every))
 
-    async def is_cold(self) -> bool:
-        """Whether nobody was there before this process: then the cluster starts, as one daemon does."""
-        return not self.has_seen_leader and len(await _in_thread(self._nodes)) <= 1
+    async def _is_first(self) -> bool:
+        """Whether no node that is there has seen a leader: then the cluster starts, as one daemon does."""
+        others = await _in_thread(partial(roster.present, self.shared))
+        return not (self.has_seen_leader or any(about.get("seen") for about in others.values()))
 
     def _nodes(self) -> list[Entry]:
         return self.shared.below(self.shared.nodes_prefix)

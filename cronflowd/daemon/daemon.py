@@ -287,7 +287,7 @@ class Daemon:
         finish(self.answers.files.find_calendars())
         restored = self.settings.data / RESTORED
         try:
-            is_reboot = self.node is None or await self.node.is_cold()
+            is_reboot = self.node is None or self.node.is_cold
             self.core.submit(StartDaemon(__version__, self.settings.tz, restored.exists(), is_reboot))
         except Refusal as refusal:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None

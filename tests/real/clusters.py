@@ -93,11 +93,16 @@ class Node(Daemon):
 
     def start(self) -> None:
         """Starts it, and waits until its doors are open."""
+        process = self.launch_and_listen()
+        wait_until(lambda: self.said or process.poll() is not None)
+        assert self.said, self.log.read_text()
+
+    def launch_and_listen(self) -> subprocess.Popen[str]:
+        """Starts it, and waits for nothing."""
         process = self.launch()
         self.said.clear()
         threading.Thread(target=self._listen, args=(process,), daemon=True).start()
-        wait_until(lambda: self.said or process.poll() is not None)
-        assert self.said, self.log.read_text()
+        return process
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout

@@ -276,6 +276,11 @@ def test_jobs_of_a_start_are_the_clusters(start_node: StartNode) -> None:
     assert sorted(row.split("\t")[0] for row in other.ask("WORKERS")[:-1]) == ["a", "b"]
     assert one.ask("STEPDOWN") == ["OK b"]
     assert len(other.ask("RUNS boot")) == 2
+    for node in (one, other):
+        node.stop()
+    for node in (one, other):  # all at once, as after a power cut: each finds the other there
+        node.launch_and_listen()
+    ask_until([one, other], "RUNS boot", lambda text: text.count("\tok\t") == 2)
 
 
 def tool(node: Node, *words: str) -> subprocess.CompletedProcess[str]:
