@@ -26,7 +26,7 @@ from . import (
     worker_door,
     workers,
 )
-from .identity import FORMS, make_identity
+from .identity import FORM, make_identity
 from .limits import Limits
 from .line import Daemon, Unreachable
 from .mails import Postman
@@ -92,7 +92,7 @@ async def check_body(request: Request[Any, Any, Any]) -> None:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    is_form = kind in FORMS and not request.url.path.startswith("/api/")
+    is_form = kind == FORM and not request.url.path.startswith("/api/")
     is_json = kind == "application/json" or kind.endswith("+json")
     if has_body and not is_json and not is_form:
         raise envelope.Refused(415, "media-type", "a body is JSON here: Content-Type: application/json")

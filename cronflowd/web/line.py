@@ -112,6 +112,7 @@ class Connection:
     stream: trio.abc.Stream
     lines: deque[bytes] = field(factory=deque)
     rest: bytes = b""
+    taken: int = 0  # bytes of rows
     idle_since: float = 0.0
 
     async def send(self, lines: Sequence[bytes]) -> None:
@@ -126,7 +127,9 @@ class Connection:
             *lines, self.rest = (self.rest + data).split(b"\n")
             self.lines += lines
         try:
-            row: Row = orjson.loads(self.lines.popleft())
+            found = self.lines.popleft()
+            self.taken += len(found)
+            row: Row = orjson.loads(found)
         except ValueError as error:
             raise Unreachable(f"the daemon says what is no JSON: {error}") from error
         return row
@@ -136,10 +139,13 @@ class Connection:
         Answer([], await self.read_row()).check()
 
     async def read(self) -> Answer:
-        """A whole answer."""
+        """A whole answer. Raises Unreachable where it is longer than any that is asked for."""
         rows: list[Row] = []
+        end = self.taken + MAX_REPLY_BYTES
         while not is_status(row := await self.read_row()):
             rows.append(row)
+            if self.taken > end:
+                raise Unreachable(f"an answer of more than {MAX_REPLY_BYTES} bytes")
         return Answer(rows, row)
 
     async def converse(self, lines: Sequence[bytes]) -> list[Answer]:

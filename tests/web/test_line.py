@@ -209,6 +209,19 @@ async def test_nobody_follows_so_much_that_others_find_no_place(
         assert len(server.said) == 5
 
 
+async def test_an_answer_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All its rows would be kept before anybody sees one; those of one answer after the other are no such."""
+    monkeypatch.setattr(line, "MAX_REPLY_BYTES", 100)
+    async with scripted(tmp_path) as (server, daemon):
+        row = {"fd": 1, "text": "x" * 40}
+        server.answers["LOG 1"] = [row, {"ok": True}]
+        server.answers["LOG 2"] = [row, row, {"ok": True}]
+        for _ in range(5):
+            assert (await daemon.ask("LOG 1")).rows == [row]
+        with pytest.raises(Unreachable, match="more than 100 bytes"):
+            await daemon.ask("LOG 2")
+
+
 # --- words that may be wrong --------------------------------------------------------------------
 
 

@@ -111,6 +111,14 @@ async def test_a_form_of_another_site_changes_nothing(tmp_path: Path) -> None:
         assert await daemon.say("LIST") == []
 
 
+async def test_a_form_in_parts_is_not_read(tmp_path: Path) -> None:
+    """No page of ours sends one, and what is no text in it was a fault of ours."""
+    async with a_door(tmp_path, make_app) as (app, _):
+        body = b'--x\r\nContent-Disposition: form-data; name="user"\r\n\r\n\xff\r\n--x--\r\n'
+        said = {"content_type": "multipart/form-data; boundary=x", **HTML}
+        assert (await Browser(app).ask("POST", "/login", body=body, **said)).status == 415
+
+
 async def test_a_refusal_stands_at_its_field_and_nothing_that_was_filled_in_is_lost(tmp_path: Path) -> None:
     """Whoever typed twenty fields types one again."""
     async with _house(tmp_path) as (browser, daemon):
