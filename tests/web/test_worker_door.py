@@ -97,17 +97,20 @@ class Peer:
 
 @asynccontextmanager
 async def placed(tmp_path: Path, is_sealed: bool = False) -> AsyncIterator[Place]:
-    tls = trusting = None
+    trusting, settings = None, WebSettings(data=tmp_path)
     if is_sealed:
-        authority = trustme.CA()
-        tls, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        authority.issue_cert("127.0.0.1").configure_cert(tls)
+        authority, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+        issued = authority.issue_cert("127.0.0.1")
+        key.touch(mode=0o600)
+        issued.private_key_pem.write_to_path(str(key))
+        issued.cert_chain_pems[0].write_to_path(str(cert))
         authority.configure_trust(trusting)
+        settings = WebSettings(data=tmp_path, tls_cert=cert, tls_key=key)
     async with fake_daemon(tmp_path / "workers.sock") as daemon, trio.open_nursery() as nursery:
-        settings = WebSettings(data=tmp_path)
         handlers = Litestar([worker_door.agents], state=State({"settings": settings}), openapi_config=None)
         app = Guard(handlers, settings, ())
-        house = House(app, settings, tls)
+        house = House(app, settings)
         sock = trio.socket.socket()
         await sock.bind(("127.0.0.1", 0))
         nursery.start_soon(house.serve, [sock._sock])  # type: ignore[attr-defined]
