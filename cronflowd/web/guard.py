@@ -12,9 +12,11 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import orjson
+import trio
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +26,7 @@ from .limits import Limits
 from .line import origin_of
 
 MAX_BODY_BYTES = 1024 * 1024
+MORE_BYTES, MORE_S = 4 * 1024 * 1024, 5.0  # of one that is too long, before it is refused
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+))(?::([0-9]{1,5}))?")
 
 HEADERS = {
@@ -48,13 +51,41 @@ PREFLIGHT = {
     "access-control-max-age": "600",
 }
 EXPOSED = "ETag, Location, Retry-After"  # headers that a page of another origin may read
-_CODES = {403: "denied", 413: "too-long", 421: "denied", 429: "too-many"}
+TOO_LONG = 413
+_CODES = {403: "denied", TOO_LONG: "too-long", 421: "denied", 429: "too-many"}
 
 
 class TooLong(HTTPException):  # so that the framework answers, amid whose reading it is raised
     """More came than a body may hold."""
 
     status_code = 413
+
+
+class Body:
+    """What a request brings, as far as it may be long."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = MAX_BODY_BYTES
+        self._is_whole = False
+
+    async def take(self) -> Any:
+        """The next message; raises TooLong."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._left -= len(message.get("body", b""))
+            self._is_whole = not message.get("more_body")
+            if self._left < 0:
+                raise TooLong
+        return message
+
+    async def read_on(self) -> None:
+        """Reads a while longer: whoever is still sending when the connection ends never sees why."""
+        with trio.move_on_after(MORE_S):
+            while not self._is_whole and self._left > -MORE_BYTES:
+                with suppress(TooLong):
+                    if (await self.take())["type"] != "http.request":
+                        return
 
 
 class Guard:
@@ -84,20 +115,11 @@ class Guard:
                 await _answer(send, 204, [*headers, *_pairs(PREFLIGHT)])
                 return
             headers += _pairs({"access-control-expose-headers": EXPOSED})
+        body = Body(receive)
         if refusal := self._why_not(kind, scope, came_from):
-            await self._refuse(kind, send, headers, *refusal)
+            await self._refuse(kind, body, send, headers, *refusal)
             return
-        left = MAX_BODY_BYTES
         has_begun = False
-
-        async def receive_bounded() -> Any:
-            nonlocal left
-            message = await receive()
-            if message["type"] == "http.request":
-                left -= len(message.get("body", b""))
-                if left < 0:
-                    raise TooLong(_TOO_LONG)
-            return message
 
         async def send_guarded(message: Message) -> None:
             nonlocal has_begun
@@ -109,10 +131,10 @@ class Guard:
             await send(message)
 
         try:
-            await self._app(scope, receive_bounded, send_guarded)
+            await self._app(scope, body.take, send_guarded)
         except TooLong:
             if not has_begun:
-                await self._refuse(kind, send, headers, 413, _TOO_LONG)
+                await self._refuse(kind, body, send, headers, TOO_LONG, _TOO_LONG)
 
     def _why_not(
         self, kind: str, scope: Scope, came_from: str
@@ -129,7 +151,7 @@ class Guard:
             return 429, "too many requests from your address", wait_s
         length = _header(scope, b"content-length")
         if length.isdecimal() and int(length[:19]) > MAX_BODY_BYTES:
-            return 413, _TOO_LONG
+            return TOO_LONG, _TOO_LONG
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -149,6 +171,7 @@ class Guard:
     async def _refuse(
         self,
         kind: str,
+        body: Body,
         send: Send,
         headers: list[tuple[bytes, bytes]],
         status: int,
@@ -161,8 +184,10 @@ class Guard:
         more = {"content-type": "application/json", "connection": "close"}
         if wait_s:
             more["retry-after"] = str(math.ceil(wait_s))
-        body = orjson.dumps({"success": False, "error": {"code": _CODES[status], "message": why}})
-        await _answer(send, status, [*headers, *_pairs(more)], body)
+        said = orjson.dumps({"success": False, "error": {"code": _CODES[status], "message": why}})
+        if status == TOO_LONG:
+            await body.read_on()
+        await _answer(send, status, [*headers, *_pairs(more)], said)
 
 
 _TOO_LONG = f"a body has at most {MAX_BODY_BYTES} bytes"

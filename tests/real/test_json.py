@@ -22,6 +22,9 @@ SAID: dict[str, list[str]] = {
     "HELLO": ["HELLO name=jq"],
     "AUTH": ["AUTH secret"],
     "FORMAT": ["FORMAT json"],
+    "LOCAL": ["LOCAL"],
+    "NODES": ["NODES"],
+    "STEPDOWN": ["STEPDOWN n2"],
     "HELP": ["HELP ADD", "HELP"],
     "PING": ["PING"],
     "ADD": [
@@ -95,7 +98,7 @@ SAID: dict[str, list[str]] = {
     "QUIT": ["QUIT"],
 }
 # Without a token asked for, and without zone data at that place, these are refused.
-MAY_BE_REFUSED = ("AUTH", "TZDIFF", "AS")
+MAY_BE_REFUSED = ("AUTH", "TZDIFF", "AS", "LOCAL", "NODES", "STEPDOWN")
 WRONG = ['"', "\x7f \u2028 nobody", "no such thing here", "x=\ud7ff y=\u202e"]
 
 pytestmark = pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
