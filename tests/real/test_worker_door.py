@@ -88,7 +88,7 @@ def test_a_worker_that_is_killed_says_what_became_of_its_job(
     daemon = start_daemon("--http", "127.0.0.1:0")
     worker = start_worker(daemon, address(daemon))
     daemon.until("WORKERS", lambda said: said.startswith("ws\tready\t"))
-    _, job = held(tmp_path, "gone")
+    gate, job = held(tmp_path, "gone")
     daemon.ask(f"NOW name=gone {job}")
     daemon.until("RUNS gone", lambda said: "\trunning\t" in said)
     worker.kill()
@@ -97,6 +97,7 @@ def test_a_worker_that_is_killed_says_what_became_of_its_job(
     daemon.ask("NOW name=next echo hi")
     daemon.until("RUNS next", lambda said: "\tok\t" in said)
     assert "balanced" in daemon.nc("PROVE")
+    gate.touch()  # nobody's job now, which would look for it for ever
 
 
 def test_the_token_is_proved_through_the_door_and_asked_for(
