@@ -43,6 +43,7 @@ from .rest import (
     ToDaemon,
     Who,
     line,
+    listing,
     once,
     pages,
     ref_of,
@@ -453,7 +454,7 @@ async def job_history(
     """Newest first."""
     rows = (await daemon.ask(line("HISTORY", ref_of(job_id)), caller)).rows
     found = [Change(row["rev"], row["time"], row["who"], row["change"]) for row in rows]
-    return Listing(found[(page - 1) * limit :][:limit], Pages(page, limit, len(found)))
+    return listing(found, page, limit)
 
 
 def to_occurrences(rows: list[Row]) -> list[Occurrence]:

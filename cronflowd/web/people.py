@@ -12,7 +12,21 @@ from ..base.text import quote
 from .envelope import Refused
 from .identity import AnyRequest
 from .line import GATEWAY, Caller, Daemon, Row
-from .rest import ERRORS, Limit, Listing, Page, Pages, Success, ToDaemon, Who, line, once, ref_of, routes
+from .rest import (
+    ERRORS,
+    Limit,
+    Listing,
+    Page,
+    Pages,
+    Success,
+    ToDaemon,
+    Who,
+    line,
+    listing,
+    once,
+    ref_of,
+    routes,
+)
 from .sign_in import Person, account_name, check_word, person
 
 Text = Annotated[str, Meta(max_length=256)]
@@ -56,7 +70,7 @@ class Gone(Struct):
 @get("/users", summary="The accounts", responses=ERRORS)
 async def list_users(caller: Who, daemon: ToDaemon, page: Page = 1, limit: Limit = 20) -> Listing[Person]:
     """By name."""
-    return _listing([person(row) for row in (await daemon.ask("USER LIST", caller)).rows], page, limit)
+    return listing([person(row) for row in (await daemon.ask("USER LIST", caller)).rows], page, limit)
 
 
 @get("/users/{name:str}", summary="An account", responses=ERRORS)
@@ -125,10 +139,6 @@ def _one_line(value: Any) -> Any:
     return value
 
 
-def _listing(found: list[Any], page: int, limit: int) -> Listing[Any]:
-    return Listing(found[(page - 1) * limit : page * limit], Pages(page, limit, len(found)))
-
-
 # --- API tokens ---------------------------------------------------------------------------------
 
 
@@ -161,7 +171,7 @@ class MadeToken(Struct):
 @get("/tokens", summary="The API tokens", responses=ERRORS)
 async def list_tokens(caller: Who, daemon: ToDaemon, page: Page = 1, limit: Limit = 20) -> Listing[Token]:
     """Oldest first."""
-    return _listing([_token(row) for row in (await daemon.ask("TOKEN LIST", caller)).rows], page, limit)
+    return listing([_token(row) for row in (await daemon.ask("TOKEN LIST", caller)).rows], page, limit)
 
 
 def _token(row: Row) -> Token:
@@ -209,7 +219,7 @@ class SecretValue(Struct, forbid_unknown_fields=True):
 @get("/secrets", summary="The secrets' names", responses=ERRORS)
 async def list_secrets(caller: Who, daemon: ToDaemon, page: Page = 1, limit: Limit = 20) -> Listing[Secret]:
     """By name, with the tasks that are given them."""
-    return _listing([_secret(row) for row in (await daemon.ask("SECRET LIST", caller)).rows], page, limit)
+    return listing([_secret(row) for row in (await daemon.ask("SECRET LIST", caller)).rows], page, limit)
 
 
 def _secret(row: Row) -> Secret:

@@ -50,6 +50,11 @@ class Listing(Struct, Generic[T]):
     success: bool = True
 
 
+def listing(found: list[T], page: int, limit: int) -> Listing[T]:
+    """A page of what is all there."""
+    return Listing(found[(page - 1) * limit :][:limit], Pages(page, limit, len(found)))
+
+
 class ErrorBody(Struct):
     """Why it was refused: a word for programs, a sentence for people, and which field it is about."""
 

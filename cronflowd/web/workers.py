@@ -9,7 +9,21 @@ from msgspec import Struct
 from .identity import AnyRequest
 from .line import Caller, Daemon
 from .outcomes import Worker, to_worker
-from .rest import ERRORS, Success, ToDaemon, Who, line, once, ref_of, routes
+from .rest import (
+    ERRORS,
+    MAX_LIMIT,
+    Limit,
+    Listing,
+    Page,
+    Success,
+    ToDaemon,
+    Who,
+    line,
+    listing,
+    once,
+    ref_of,
+    routes,
+)
 
 
 class Drained(Struct):
@@ -52,9 +66,11 @@ async def read_workers(daemon: Daemon, caller: Caller) -> list[Worker]:
 
 
 @get("/workers", summary="Who runs the jobs", responses=ERRORS)
-async def list_workers(caller: Who, daemon: ToDaemon) -> Success[list[Worker]]:
+async def list_workers(
+    caller: Who, daemon: ToDaemon, page: Page = 1, limit: Limit = MAX_LIMIT
+) -> Listing[Worker]:
     """Connected or away."""
-    return Success(await read_workers(daemon, caller))
+    return listing(await read_workers(daemon, caller), page, limit)
 
 
 async def _drain(verb: str, request: AnyRequest, caller: Caller, daemon: Daemon, name: str) -> Drained:
@@ -80,11 +96,13 @@ async def undrain_worker(
 
 
 @get("/expectations", summary="Who has to show life", responses=ERRORS)
-async def list_expectations(caller: Who, daemon: ToDaemon) -> Success[list[Expectation]]:
+async def list_expectations(
+    caller: Who, daemon: ToDaemon, page: Page = 1, limit: Limit = MAX_LIMIT
+) -> Listing[Expectation]:
     """By name."""
     keys = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc")
     rows = (await daemon.ask("EXPECTS", caller)).rows
-    return Success([Expectation(*(row[key] for key in keys)) for row in rows])
+    return listing([Expectation(*(row[key] for key in keys)) for row in rows], page, limit)
 
 
 @post("/beats/{name:str}", summary="Show life", status_code=200, responses=ERRORS)

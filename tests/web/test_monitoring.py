@@ -126,3 +126,14 @@ def test_workers_and_what_shows_life(tmp_path: Path) -> None:
             assert (await browser.post(f"{API}/beats/nothing")).error == (404, "not-found")
 
     trio.run(ask)
+
+
+async def test_lists_of_workers_and_of_who_shows_life_have_pages(tmp_path: Path) -> None:
+    """As every list: whoever reads one reads them all."""
+    async with an_api(tmp_path) as (browser, daemon):
+        for name in "abc":
+            await daemon.ask(f"EXPECT {name} every=1h")
+        found = await browser.get("/api/v1/expectations?page=2&limit=2")
+        assert [each["name"] for each in found.data] == ["c"]
+        assert found.json["meta"] == {"page": 2, "limit": 2, "total": 3}
+        assert (await browser.get("/api/v1/workers")).json["meta"]["total"] == 0
