@@ -51,7 +51,9 @@ from .revisions import find_revision
 from .tree import Line, draw_tree
 
 RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit", "why")
-WORKER_COLUMNS = ("name", "state", "slots", "busy", "labels", "since", "last-seen", "address", "can")
+WORKER_COLUMNS = (
+    "name", "state", "slots", "busy", "labels", "since", "last-seen", "address", "can", "version",
+)  # fmt: skip
 CHANGE_COLUMNS = ("id", "jobName", "change", "what", "old", "new")
 DIFFERENCE_COLUMNS = ("id", "jobName", "zone", "old", "new", "remark")
 MAX_COUNTED = 5000  # moments that are looked through for the end that count= sets
@@ -562,9 +564,11 @@ def _asked_tasks(state: State, ref: str | None) -> Iterator[Task]:
 
 
 def list_workers(
-    state: State, last_seen: Callable[[str], datetime | None], is_contested: Callable[[str], bool]
+    state: State,
+    seen: Callable[[str], tuple[datetime | None, str]],
+    is_contested: Callable[[str], bool],
 ) -> Reply:
-    """WORKERS, connected ones first."""
+    """WORKERS, connected ones first; `seen` tells of one when it was last heard, and its release."""
     workers = sorted(state.workers.values(), key=lambda worker: (not worker.connected, worker.name))
     rows = [
         (
@@ -572,8 +576,8 @@ def list_workers(
             "contested" if worker.state == "ready" and is_contested(worker.name) else worker.state,
             worker.slots, len(worker.runs),
             ",".join(f"{key}={value}" for key, value in sorted(worker.labels.items())),
-            worker.since_at, last_seen(worker.name) or worker.since_at, worker.address,
-            ",".join(_told_can(worker)),
+            worker.since_at, seen(worker.name)[0] or worker.since_at, worker.address,
+            ",".join(_told_can(worker)), seen(worker.name)[1] or None,
         )
         for worker in workers
     ]  # fmt: skip

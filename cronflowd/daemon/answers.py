@@ -343,10 +343,10 @@ class Answers:
     def _workers(self, question: q.Alone, session: Session) -> Reply:
         links = self.core.links
 
-        def last_seen(name: str) -> datetime | None:
-            return links[name].last_seen_at if name in links else None
+        def seen(name: str) -> tuple[datetime | None, str]:
+            return (links[name].last_seen_at, links[name].version) if name in links else (None, "")
 
-        return views.list_workers(self.core.state, last_seen, self.core.rivals.is_contested)
+        return views.list_workers(self.core.state, seen, self.core.rivals.is_contested)
 
     def _types(self, question: q.Alone, session: Session) -> Reply:
         return views.list_types(self.core.state)

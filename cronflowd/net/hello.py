@@ -26,6 +26,7 @@ MAX_SLOTS = 10_000
 MAX_LABELS = 64
 MAX_USERS = 64
 MAX_INSTANCE = 64
+MAX_VERSION = 64
 MAX_RUNNING = 1_000_000
 MAX_HELD_LINES = 1000  # that follow HELLO with more of running=
 
@@ -81,6 +82,14 @@ def name_in(options: dict[str, str]) -> str:
         raise Refusal("syntax", "HELLO needs name=")
     check_worker_name(name)
     return name
+
+
+def version_in(options: dict[str, str]) -> str:
+    """Which release it is, for people; empty where it does not say. Raises Refusal."""
+    version = options.get("version", "")
+    if len(version) > MAX_VERSION:
+        raise Refusal("too-long", f"version= is longer than {MAX_VERSION} characters")
+    return version
 
 
 def challenge(options: dict[str, str], bearer: Bearer | None) -> Handshake:

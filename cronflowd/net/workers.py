@@ -46,6 +46,7 @@ from .hello import (
     shows_proof,
     split_hello,
     split_proof,
+    version_in,
 )
 from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
 from .listeners import Connection, is_near
@@ -107,6 +108,7 @@ class Link:
     last_seen_at: datetime
     scope: trio.CancelScope
     instance: str = ""  # as HELLO says it: of which memory
+    version: str = ""  # the same: which release it is
     number: int = 0  # of the connection: orders about it must not be taken for the next one's
     pending: list[bytes] = field(factory=list)  # lines of the batch that is being decided
     pending_bytes: int = 0
@@ -267,7 +269,7 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
         raise Refusal("syntax", f"no HELLO within {HELLO_WITHIN_S:g} s")
     link = Link(
         order.name, connection.peer, outbox, core, core.look(), trio.CancelScope(), order.instance,
-        core.next_number(), bearer=bearer, seal=seal,
+        version_in(options), core.next_number(), bearer=bearer, seal=seal,
     )  # fmt: skip
     outbox.on_drained = link.drained
     _take_over(core, link, order)

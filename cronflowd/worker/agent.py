@@ -24,6 +24,7 @@ from typing import NoReturn
 import trio
 from attrs import define, field
 
+from .. import __version__
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.proofs import WORKER, Check, Forged, Handshake, key_name, key_of, make_nonce
 from ..base.text import escape, format_option, format_time
@@ -333,7 +334,7 @@ class Agent:
             words.append("users=" + ",".join(users))
         if settings.label:
             words.append("labels=" + ",".join(f"{key}={value}" for key, value in settings.label))
-        words += ["held=all", f"instance={self.spool.instance}"]
+        words += ["held=all", f"instance={self.spool.instance}", f"version={__version__}"]
         held = [key.replace(" ", ":") for key in [*self.jobs, *self.reports]]
         room = MAX_HELLO_BYTES - len(" ".join(words)) - len(" more=1000 running=")
         first, *more = _packed(held, room) or [""]

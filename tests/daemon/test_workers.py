@@ -602,3 +602,18 @@ async def test_a_connection_that_was_replaced_is_not_listened_to_any_more(
         core.links["w0"].scope.cancel()
         await until_quiet()
         assert [type(fact) for fact in told] == [f.WorkerLeft]
+
+
+async def test_a_worker_tells_which_release_it_is(core: Core, connect: Connect) -> None:
+    """Whoever updates many machines sees which one was forgotten; one that does not say is none."""
+    new, old, long = Wire("192.0.2.9:1"), Wire("192.0.2.9:2"), Wire("192.0.2.9:3")
+    for wire, said in (
+        (new, "name=new version=0.1.0"),
+        (old, "name=old"),
+        (long, f"name=l version={'1' * 65}"),
+    ):
+        connect(wire)
+        wire.say(f"HELLO {said}")
+    await until_quiet()
+    assert {name: link.version for name, link in core.links.items()} == {"new": "0.1.0", "old": ""}
+    assert long.take_lines() == ["ERR too-long version= is longer than 64 characters"]

@@ -51,7 +51,7 @@ def answers(state: State, data: Path) -> Iterator[tuple[str, Iterable[tuple[Any,
     yield "FAILED", views.list_failed(state, ask("FAILED")).rows
     yield "PROVE", views.prove(state, ask("PROVE")).rows
     yield "EXPECTS", show(state, now).rows
-    yield "WORKERS", views.list_workers(state, lambda name: None, lambda name: False).rows
+    yield "WORKERS", views.list_workers(state, lambda name: (None, ""), lambda name: False).rows
     yield "TEMPLATE LIST", views.list_templates(state).rows
     yield "STATUS", views.status_rows(state, now)
     yield "LOG 1", history.output(data, 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from cronflowd import __version__
 from cronflowd.base.errors import Exit
 from cronflowd.base.proofs import WORKER, key_name, key_of
 from cronflowd.host.clock import steady_now
@@ -49,7 +50,7 @@ async def test_hello_tells_what_the_worker_is_and_can(spool_dir: Path, tmp_path:
         f"HELLO name=w1 key={key_name(handshake.key)} nonce={handshake.its_nonce}"
         f" PROVE {handshake.proof(WORKER)} slots=3 can=shell,script,echo,sleep,calculate,http,webhook"
         f",shell+stdin,script+stdin users={getpass.getuser()} labels=arch=arm,site=kitchen held=all"
-        f" instance={visitor.hello.rpartition('=')[2]}"
+        f" instance={visitor.hello.partition('instance=')[2].partition(' ')[0]} version={__version__}"
     )
 
 
