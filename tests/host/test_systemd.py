@@ -21,6 +21,7 @@ from cronflowd.cli import cli
 from cronflowd.host import systemd
 from cronflowd.host.config import Settings
 from cronflowd.host.setting import format_address
+from tests.lib.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "contrib" / "systemd"
@@ -142,6 +143,7 @@ REPORT_SOCKETS = """
 import os, socket, sys
 sys.path.insert(0, {root!r})
 from cronflowd.host import systemd
+from tests.lib.ports import free_ports
 found = {{}}
 for name, fds in systemd.inherited().items():
     for fd in fds:
@@ -175,14 +177,6 @@ def test_systemd_s_own_tool_hands_over_named_sockets(tmp_path: Path) -> None:
         "workers": [(5, ports[2], False)],
     }
     assert (left, again) == ([], {})
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 def knock(port: int) -> None:

@@ -16,20 +16,13 @@ import pytest
 
 from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable
 from cronflowd.journal.shared import Shared
+from tests.lib.ports import free_ports
 from tests.real.running import Daemon, wait_until
 
 LINE = re.compile(
     r"cronflowd (standby|ready) control=\S+:(\d+) workers=\S+:(\d+) pid=(\d+).*?"
     r" node=\S+ (?:epoch|leader)=(\S+)\n"
 )
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 class Etcds:

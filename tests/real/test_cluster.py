@@ -17,7 +17,8 @@ import pytest
 from cronflowd.journal import room
 from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared import put
-from tests.real.clusters import Etcds, Node, Wire, ask_until, free_ports, leader_of
+from tests.lib.ports import free_ports
+from tests.real.clusters import Etcds, Node, Wire, ask_until, leader_of
 from tests.real.running import ROOT, Daemon, wait_until
 
 StartNode = Callable[..., Node]
