@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.lib.job_processes import wait_for
 from tests.real.running import PATIENCE_S, ROOT, Daemon, StartDaemon, wait_until
 
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
@@ -47,7 +48,7 @@ def held(tmp_path: Path, name: str) -> tuple[Path, str]:
     gate = tmp_path / f"{name}.gate"
     return (
         gate,
-        f"while ! test -e {gate}; do sleep 0.02; done; echo {name} >> {tmp_path}/done; echo said-{name}",
+        f"{wait_for(gate)}; echo {name} >> {tmp_path}/done; echo said-{name}",
     )
 
 
