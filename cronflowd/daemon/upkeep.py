@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import attrs
 import trio
 
 from ..base.errors import Refusal
@@ -34,7 +35,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0  # between starts of a local worker t
 STEADY_S = 30.0  # one that lived so long is started again at once
 CANNOT_START = (OSError, subprocess.SubprocessError)  # no process, no memory, no program; and its pipes
 SEGMENTS_BEFORE_COMPACTION = 4
-HANDED_ON = ("config",)  # said to the HTTP door in words of its own
 COMPACTION_LIMIT_S = 3600.0
 FIRST_REST_S, LONGEST_REST_S = 5.0, 1800.0  # before the next compaction, after one that failed
 
@@ -66,14 +66,7 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
     `token` at the control socket, which stands on no disk and in no list of processes.
     """
     handed = [each.fileno() for each in sockets]
-    command = [sys.executable, "-m", "cronflowd", "web", "--handed", ",".join(map(str, handed))]
-    command += ["--data", str(settings.data), "--control", f"unix:{settings.socket}"]
-    command += ["--config", str(settings.config)] if settings.config else []
-    for row in config.table(HttpDoor):
-        if row.field not in (*HANDED_ON, "http") and (texts := settings.flags.get(row.field)):
-            command += [word for text in texts for word in ((row.flag, text) if row.metavar else (row.flag,))]
-    for flag, path in ("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key):
-        command += [flag, str(path)] if path else []
+    command = gateway_command(settings, handed)
 
     async def start() -> trio.Process:
         leash.close()
@@ -93,6 +86,19 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
 
     with ExitStack() as leash:
         await _keep("HTTP door", start)
+
+
+def gateway_command(settings: Settings, handed: Sequence[int]) -> list[str]:
+    """How the HTTP door is started. What the daemon was told of it, it was told too, wherever that stood."""
+    command = [sys.executable, "-m", "cronflowd", "web", "--handed", ",".join(map(str, handed))]
+    command += ["--data", str(settings.data), "--control", f"unix:{settings.socket}"]
+    shared = {*attrs.fields_dict(HttpDoor), "tls_cert", "tls_key"} - {"http"}
+    for row in config.table(Settings):
+        value = getattr(settings, row.field)
+        if row.field in shared and value != attrs.fields_dict(Settings)[row.field].default:
+            for each in value if row.many else (value,):
+                command += [row.flag, str(each)] if row.metavar else [row.flag]
+    return command
 
 
 async def _keep(what: str, start: Callable[[], Awaitable[trio.Process]]) -> None:

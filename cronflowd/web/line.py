@@ -197,8 +197,7 @@ class Daemon:
     async def follow(self, line: str, caller: Caller = GATEWAY) -> AsyncIterator[Connection]:
         """A connection on which `line` was said and whose rows are the caller's to read. Raises Refusal."""
         with self._counted(caller):
-            with trio.fail_after(CONNECT_S):
-                connection = await self._open(caller)
+            connection = await self._open(caller)
             try:
                 with _as_unreachable(self.where):
                     for word in () if caller.key else caller.words:

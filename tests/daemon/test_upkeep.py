@@ -13,8 +13,10 @@ import pytest
 import trio
 import trio.testing
 
+from cronflowd.cli import cli
 from cronflowd.daemon import upkeep
 from cronflowd.daemon.core import Core
+from cronflowd.host import config
 from cronflowd.host.config import Settings
 
 REFUSALS = [
@@ -106,3 +108,25 @@ async def test_an_http_door_without_a_pipe_is_tried_again_and_nothing_is_closed_
     with trio.move_on_after(1.5), caplog.at_level(logging.WARNING):
         await upkeep.keep_gateway(Settings(data=tmp_path, tz="UTC"), [], b"word")
     assert (pipes, open_fds, len(refused)) == ([], set(), 3)
+
+
+def test_the_http_door_is_told_what_the_daemon_was_told_of_it(tmp_path: Path) -> None:
+    """Also where it stands in the file, outside [web]: a name or an origin there was passed over."""
+    file = tmp_path / "cronflowd.toml"
+    file.write_text(
+        'allow_registration = true\nhttp_name = ["a.example", "b.example"]\ntls_cert = "/c.pem"\n'
+    )
+    flags = {"config": (str(file),), "data": (str(tmp_path),), "cors_origin": ("https://x.example",)}
+    settings = config.load(Settings, flags | {"http": ("127.0.0.1:3000",)})
+    told = upkeep.gateway_command(settings, [7, 8])
+    web = config.load(config.WebSettings, flags_of(told))
+    assert (web.handed, web.data, web.control) == ((7, 8), tmp_path, tmp_path / "control.sock")
+    assert (web.allow_registration, web.http_name) == (True, ("a.example", "b.example"))
+    assert (web.tls_cert, web.cors_origin) == (Path("/c.pem"), ("https://x.example",))
+
+
+def flags_of(command: list[str]) -> dict[str, tuple[str, ...]]:
+    """As the command line reads them."""
+    parsed = cli.parser(with_verbs=False).parse_args(command[3:])
+    given = {row.field: getattr(parsed, row.field) for row in config.table(config.WebSettings)}
+    return {name: tuple(texts) for name, texts in given.items() if texts}
