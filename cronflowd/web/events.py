@@ -139,7 +139,7 @@ class Feed:
             while self.readers:
                 try:
                     await self._follow(begun)
-                except (Unreachable, Refusal, trio.TooSlowError) as error:
+                except (Unreachable, Refusal) as error:
                     log.info("what happens is not known now: %s", error)
                     await trio.sleep(AGAIN_S)
         except Exception:
@@ -184,7 +184,7 @@ async def read(
                 await feed.check(caller)
                 check_at = trio.current_time() + BEAT_S
                 yield BEAT
-    except (Refusal, Unreachable, trio.TooSlowError) as error:
+    except (Refusal, Unreachable) as error:
         log.info("a reader is sent away: %s", error)  # it comes again, and is told then
     finally:
         feed.readers.discard(reader)
