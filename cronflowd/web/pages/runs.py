@@ -144,7 +144,7 @@ async def _follow(visit: Visit, run: int) -> AsyncGenerator[bytes, None]:
                 else:
                     yield b"event: line\ndata: %b\n\n" % orjson.dumps(terminal.show(row))
         yield b"event: end\ndata: -\n\n"
-    except (Refusal, Unreachable, trio.TooSlowError):
+    except (Refusal, Unreachable):
         return  # it comes again, and is told then
 
 
