@@ -99,7 +99,9 @@ def on_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[st
     code = CODES.get(status, "syntax")
     if isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra:
         code, message, field = _invalid(error.extra[0])
-    return failure(status, code, message, field)
+    answer = failure(status, code, message, field)
+    answer.headers |= error.headers or {}  # of 405, which methods there are
+    return answer
 
 
 def _invalid(found: dict[str, Any]) -> tuple[str, str, str | None]:

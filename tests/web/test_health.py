@@ -39,3 +39,11 @@ def test_head_is_get_without_a_body(tmp_path: Path) -> None:
     for path, status in (("/healthz", 200), ("/docs.css", 200), ("/api/v1/nowhere", 404)):
         assert trio.run(browser.ask, "HEAD", path).status == status
     assert trio.run(browser.ask, "HEAD", "/api/v1/auth/login").status == 405
+
+
+def test_who_asks_by_the_wrong_method_is_told_the_right_ones(tmp_path: Path) -> None:
+    """It is the commonest slip of all, and HTTP wants the answer to name them."""
+    browser = Browser(make_app(WebSettings(data=tmp_path), Scripted()))
+    answer = trio.run(browser.ask, "DELETE", "/api/v1/jobs")
+    assert answer.error == (405, "method")
+    assert {"GET", "POST"} <= {*answer.headers["allow"].split(", ")}
