@@ -88,11 +88,11 @@ def _state(settings: WebSettings, daemon: Daemon) -> State:
 async def check_body(request: Request[Any, Any, Any]) -> None:
     """Raises Refused where a body is not said to be JSON: a page of another site can send any but that.
 
-    Outside the API it may be a form, which has a second word beside the cookie.
+    Of a page it may be a form, which has a second word beside the cookie.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    is_form = kind == FORM and not request.url.path.startswith("/api/")
+    is_form = kind == FORM and not request.url.path.startswith(("/api/", older.PREFIX))
     is_json = kind == "application/json" or kind.endswith("+json")
     if has_body and not is_json and not is_form:
         raise envelope.Refused(415, "media-type", "a body is JSON here: Content-Type: application/json")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from litestar import Request, Response, delete, get, patch, post, put
+from litestar import Response, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import encode
@@ -30,6 +30,7 @@ from .fields import (
     to_list_options,
     to_words,
 )
+from .identity import AnyRequest
 from .line import Caller, Daemon, Row
 from .outcomes import LEVELS, Execution, Level, LogLine, to_lines
 from .rest import (
@@ -54,7 +55,6 @@ from .rest import (
 )
 
 MAX_TRIES = 8  # to change what others change, too
-AnyRequest = Request[Any, Any, Any]
 
 
 # --- reading ----------------------------------------------------------------------------------------

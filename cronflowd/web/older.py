@@ -26,7 +26,7 @@ from .line import Caller, Daemon, Unreachable
 from .monitoring import Health, read_health
 from .older_auth import SIGN_IN
 from .outcomes import Execution, Worker
-from .rest import ToDaemon, Who, daemon_of, json_only, line, ref_of
+from .rest import ToDaemon, Who, daemon_of, line, ref_of
 from .workers import read_workers
 
 MAX_ROWS = 1000
@@ -234,7 +234,6 @@ def _routes(path: str, handlers: list[Any]) -> Router:
         path,
         route_handlers=handlers,
         dependencies={"caller": Provide(caller_of), "daemon": Provide(daemon_of)},
-        guards=[json_only],
         exception_handlers={
             Refusal: _bare(on_refusal),
             Refused: _bare(on_refused),

@@ -6,10 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
-from litestar import Request, Router
-from litestar.connection import ASGIConnection
+from litestar import Router
 from litestar.di import NamedDependency, Provide
-from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
@@ -95,18 +93,10 @@ async def daemon_of(request: AnyRequest) -> Daemon:
     return daemon
 
 
-def json_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """A form that a browser sends for a page of another site is no request of the API."""
-    kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-    has_body = connection.headers.get("content-length", "0") != "0"
-    if has_body and kind and kind != "application/json" and not kind.endswith("+json"):
-        raise Refused(415, "media-type", f"send JSON, as application/json, not {kind[:80]}")
-
-
 def routes(path: str, handlers: Sequence[Any]) -> Router:
     """Handlers below a path, which are given `caller` and `daemon`."""
     found = {"caller": Provide(caller_of), "daemon": Provide(daemon_of)}
-    return Router(path, route_handlers=handlers, dependencies=found, guards=[json_only])
+    return Router(path, route_handlers=handlers, dependencies=found)
 
 
 # --- lines ------------------------------------------------------------------------------------------
@@ -139,7 +129,7 @@ def with_options(start: str, options: Mapping[str, str]) -> str:
     return " ".join([start, *(format_option(key, value) for key, value in options.items())])
 
 
-def once(request: Request[Any, Any, Any], said: str) -> str:
+def once(request: AnyRequest, said: str) -> str:
     """With an Idempotency-Key, a line that is done once, however often it is sent."""
     key = request.headers.get(KEY_HEADER)
     if key is None:

@@ -102,3 +102,12 @@ def test_jobs_and_agents_of_the_other_one(tmp_path: Path) -> None:
             assert (await browser.ask("DELETE", f"/jobs/{job['id']}")).status == 200
 
     trio.run(live)
+
+
+async def test_a_form_is_no_request_of_a_program(tmp_path: Path) -> None:
+    """A page of another site can have a browser send one, wherever it is that JSON is read."""
+    async with an_api(tmp_path) as (browser, daemon):
+        for path in ("/api/jobs", "/jobs", "/agents", "/login"):
+            answer = await browser.ask("POST", path, form={"name": "x", "command": "x"})
+            assert (answer.status, answer.json["code"]) == (415, "media-type"), path
+        assert (await daemon.ask("LIST count=yes")).status["total"] == 0
