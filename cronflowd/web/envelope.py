@@ -25,7 +25,7 @@ STATUS = {
 RETRY_AFTER_S = 5
 CODES = {
     401: "auth-required", 403: "denied", 404: "not-found", 405: "method", 409: "exists", 412: "conflict",
-    413: "too-long", 415: "media-type", 422: "unprocessable", 429: "too-many", 503: "unwell",
+    413: "too-long", 415: "media-type", 421: "denied", 422: "unprocessable", 429: "too-many", 503: "unwell",
 }  # fmt: skip
 
 
@@ -48,11 +48,6 @@ class Refused(Exception):  # as Refusal
 def status_of(code: str) -> int:
     """Which status of HTTP a code of the line protocol is."""
     return STATUS.get(code, 400)
-
-
-def success(data: Any, meta: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The body of a success."""
-    return {"success": True, "data": data} | ({"meta": meta} if meta else {})
 
 
 def failure(

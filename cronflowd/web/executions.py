@@ -42,7 +42,7 @@ async def newest_attempt(daemon: Daemon, caller: Caller, run: int) -> Execution:
     return found[0]
 
 
-State = Annotated[str | None, QueryParameter(description="One or several, comma between")]
+State = Annotated[str | None, QueryParameter(name="state", description="One or several, comma between")]
 
 
 @get("/executions", summary="What ran, newest first", responses=ERRORS)
@@ -50,7 +50,7 @@ async def list_executions(
     caller: Who,
     daemon: ToDaemon,
     job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
-    job_state: Annotated[str | None, QueryParameter(name="state", description="One or several")] = None,
+    job_state: State = None,
     worker: FromQuery[str | None] = None,
     since: FromQuery[str | None] = None,
     until: FromQuery[str | None] = None,

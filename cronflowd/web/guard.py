@@ -22,6 +22,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..host.config import WebSettings
 from ..host.secrets import is_loopback
+from .envelope import CODES
 from .limits import Limits
 from .line import origin_of
 
@@ -52,7 +53,6 @@ PREFLIGHT = {
 }
 EXPOSED = "ETag, Location, Retry-After"  # headers that a page of another origin may read
 TOO_LONG = 413
-_CODES = {403: "denied", TOO_LONG: "too-long", 421: "denied", 429: "too-many"}
 
 
 class TooLong(HTTPException):  # so that the framework answers, amid whose reading it is raised
@@ -184,7 +184,7 @@ class Guard:
         more = {"content-type": "application/json", "connection": "close"}
         if wait_s:
             more["retry-after"] = str(math.ceil(wait_s))
-        said = orjson.dumps({"success": False, "error": {"code": _CODES[status], "message": why}})
+        said = orjson.dumps({"success": False, "error": {"code": CODES[status], "message": why}})
         if status == TOO_LONG:
             await body.read_on()
         await _answer(send, status, [*headers, *_pairs(more)], said)

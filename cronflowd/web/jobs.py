@@ -17,7 +17,7 @@ from msgspec.json import encode
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .executions import find, newest_attempt
+from .executions import State, find, newest_attempt
 from .fields import (
     Job,
     JobBody,
@@ -417,7 +417,7 @@ async def job_executions(
     caller: Who,
     daemon: ToDaemon,
     job_id: FromPath[str],
-    job_state: Annotated[str | None, QueryParameter(name="state")] = None,
+    job_state: State = None,
     page: Page = 1,
     limit: Limit = 20,
 ) -> Listing[Execution]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from ..base.text import quote
 from .envelope import Refused
@@ -27,9 +27,7 @@ from .rest import (
     ref_of,
     routes,
 )
-from .sign_in import Person, account_name, check_word, person
-
-Text = Annotated[str, Meta(max_length=256)]
+from .sign_in import Person, Text, account_name, check_word, person
 
 
 class NewUser(Struct, forbid_unknown_fields=True):

@@ -24,7 +24,6 @@ from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
-from ..base.addresses import origin
 from ..base.errors import Exit, Fatal
 from ..host import secrets, systemd
 from ..host.config import WebSettings
@@ -35,7 +34,7 @@ from ..net.listeners import is_near, open_listeners
 from .app import make_app
 from .bounds import Server, bound_websockets
 from .guard import MAX_BODY_BYTES, Guard
-from .line import GATEWAY, IDLE_S, Daemon, Unreachable
+from .line import GATEWAY, IDLE_S, Daemon, Unreachable, origin_of
 
 log = logging.getLogger("cronflowd.web")
 
@@ -225,7 +224,7 @@ def _read_tls(settings: WebSettings) -> ssl.SSLContext | None:
 
 def _host_of(stream: trio.SocketStream) -> str:
     try:
-        return origin(format_address(stream.socket.getpeername()[:2]))
+        return origin_of(stream.socket.getpeername()[0])
     except OSError:
         return "gone"
 
