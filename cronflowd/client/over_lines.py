@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from msgspec.json import encode
 
 from ..base.errors import Refusal
 from ..base.text import format_option
 from ..web.fields import (
-    JobBody,
     Words,
     Wrong,
     about,
-    names_of,
     to_arg,
+    to_body,
     to_ended_job,
     to_job,
     to_list_options,
+    to_options,
+    to_orders,
     to_words,
 )
 from ..web.outcomes import to_execution, to_lines, to_worker
@@ -38,20 +40,16 @@ class OverLines:
     # --- jobs ---
 
     def create_job(self, job: Json, key: str | None) -> Json:
-        body = _body(job)
-        words = _words(body)
-        is_now = words.pop("now", False)
-        if body.enabled is False:
-            words["paused"] = True
-        names = names_of(words, key)
-        for name in names:
-            record = {option: value for option, value in words.items() if value != ""} | name
-            said = f"{'NOW' if is_now else 'ADD'} {encode(record).decode()}"
+        with _refusing():
+            body = to_body(job)
+            words = to_words(body)
+            orders = to_orders(words, body, key)
+        for order in orders:
             try:
-                status = self._tell(f"ONCE {key} {said}" if key else said, words)
+                status = self._tell(f"ONCE {key} {order}" if key else order, words)
                 break
             except CronflowError as error:
-                if error.code != "exists" or name == names[-1]:
+                if error.code != "exists" or order == orders[-1]:
                     raise
         return self._read(str(status["id"]), words)
 
@@ -76,13 +74,15 @@ class OverLines:
         return [_plain(to_job(got)) for got, status in answers if status["ok"]]
 
     def update_job(self, ref: str, changes: Json) -> Json:
-        body = _body(changes)
+        with _refusing():
+            body = to_body(changes)
         for tried in range(MAX_TRIES):
             old = to_job(self._rows(f"GET {_word(ref)}"))
-            words = _words(body, old)
-            options = [format_option(_ALSO.get(key, key), str(value)) for key, value in words.items()]
-            if not options:
+            with _refusing():
+                words = to_words(body, old)
+            if not words:
                 break
+            options = [format_option(key, value) for key, value in to_options(words).items()]
             try:
                 self._tell(" ".join([f"SET {old.id} rev={old.rev}", *options]), words)
                 break
@@ -162,9 +162,6 @@ class OverLines:
         return _check(status, words)
 
 
-_ALSO = {"jobName": "name"}
-
-
 def _word(ref: str) -> str:
     """One that can be no other word of a line."""
     if not _REF.fullmatch(ref):
@@ -172,27 +169,19 @@ def _word(ref: str) -> str:
     return ref
 
 
-def _body(said: Json) -> JobBody:
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What is refused, as callers are told of it."""
     try:
-        return msgspec.convert(said, JobBody)
-    except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$.")
-        unknown = re.search("unknown field `(.*)`", text)
-        field = unknown[1] if unknown else path.rstrip("`")
-        raise CronflowError("bad-option", text, field or None) from None
-
-
-def _words(body: JobBody, old: Any = None) -> Words:
-    try:
-        return to_words(body, old)
+        yield
     except Wrong as wrong:
         raise CronflowError(wrong.code, wrong.message, wrong.field) from None
 
 
 def _check(status: Json, words: Words | None = None) -> Json:
     if not status["ok"]:
-        wrong = about(Refusal(status["code"], status["message"]), words or Words())
-        raise CronflowError(wrong.code, wrong.message, wrong.field)
+        with _refusing():
+            raise about(Refusal(status["code"], status["message"]), words or Words())
     return status
 
 

@@ -145,6 +145,17 @@ class Job(Struct, rename="camel"):
 # --- from JSON --------------------------------------------------------------------------------------
 
 
+def to_body(said: Mapping[str, Any]) -> JobBody:
+    """What a dictionary says of a job. Raises Wrong."""
+    try:
+        return msgspec.convert(said, JobBody)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$.")
+        unknown = re.search("unknown field `(.*)`", text)
+        field = unknown[1] if unknown else path.rstrip("`")
+        raise Wrong("bad-option", text, field or None) from None
+
+
 class Words(dict[str, Any]):
     """What the daemon is told, by its own names; and which field each was said by."""
 
@@ -241,7 +252,23 @@ def slug(name: str) -> str:
     return found if _NAME.fullmatch(found) else f"job-{found}".strip("-")
 
 
-def names_of(words: Words, key: str | None) -> list[dict[str, str]]:
+def to_orders(words: Words, body: JobBody, key: str | None) -> list[str]:
+    """ADD or NOW with each name that the job may have, to be tried in turn. Raises Wrong."""
+    verb = "NOW" if words.pop("now", False) else "ADD"
+    if body.enabled is False:
+        if verb == "NOW":
+            raise Wrong("bad-option", "what is to run at once cannot wait", "enabled")
+        words.say("paused", True, "enabled")
+    record = {option: value for option, value in words.items() if value != ""}
+    return [f"{verb} {_json(record | name)}" for name in _names_of(words, key)]
+
+
+def to_options(words: Words) -> dict[str, str]:
+    """The same as options of SET."""
+    return {"name" if key == "jobName" else key: str(value) for key, value in words.items()}
+
+
+def _names_of(words: Words, key: str | None) -> list[dict[str, str]]:
     """Of a title two jobs may have the same, and their names differ; the same request makes the same."""
     if "jobName" not in words:
         return [{}]

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from litestar import Response, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, Struct, UnsetType
-from msgspec.json import encode
 
 from ..base.errors import Refusal
 from .envelope import Refused
@@ -23,11 +22,12 @@ from .fields import (
     JobBody,
     Words,
     about,
-    names_of,
     to_arg,
     to_ended_job,
     to_job,
     to_list_options,
+    to_options,
+    to_orders,
     to_words,
 )
 from .identity import AnyRequest
@@ -143,23 +143,16 @@ async def create_job(
 
 async def make_job(request: AnyRequest, daemon: Daemon, caller: Caller, body: JobBody) -> Job:
     words = to_words(body)
-    is_now = words.pop("now", False)
-    if body.enabled is False:
-        if is_now:
-            raise Refused(400, "bad-option", "what is to run at once cannot wait", "enabled")
-        words.say("paused", True, "enabled")
+    orders = to_orders(words, body, request.headers.get(KEY_HEADER))
     made: Row = {}
-    for name in names_of(words, request.headers.get(KEY_HEADER)):
-        record = {key: value for key, value in words.items() if value != ""} | name
+    for order in orders:
         try:
-            said = once(request, f"{'NOW' if is_now else 'ADD'} {encode(record).decode()}")
-            made = (await daemon.ask(said, caller)).status
+            made = (await daemon.ask(once(request, order), caller)).status
             break
         except Refusal as refusal:
-            is_taken = refusal.code == "exists" and bool(words.get("title"))
             if _is_key_taken(refusal):
                 words.fields["jobName"] = KEY_HEADER
-            if not is_taken or name != {"jobName": words["jobName"]}:
+            if refusal.code != "exists" or order == orders[-1]:
                 raise about(refusal, words) from None
     return await read_job(daemon, caller, str(made["id"]), words)
 
@@ -207,10 +200,8 @@ async def change_job(request: AnyRequest, daemon: Daemon, caller: Caller, ref: s
 async def _set(daemon: Daemon, caller: Caller, old: Job, words: Words) -> None:
     if old.status == "completed":
         raise Refusal("not-found", f"job {old.id} has run once and is over")
-    names = {"jobName": "name"}
-    options = {names.get(key, key): str(value) for key, value in words.items()}
-    if options:
-        await daemon.ask(with_options(line("SET", old.id, rev=old.rev), options), caller)
+    if words:
+        await daemon.ask(with_options(line("SET", old.id, rev=old.rev), to_options(words)), caller)
 
 
 def seen_rev(request: AnyRequest) -> int | None:

@@ -18,7 +18,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from ..base.errors import Refusal
 from .envelope import Refused, on_fault, on_http, on_refusal, on_refused, on_unreachable
 from .executions import find
-from .fields import Job, JobBody
+from .fields import Job, JobBody, to_body
 from .identity import AnyRequest, caller_of
 from .inspector import Preview, PreviewBody, look_ahead
 from .jobs import Number, change_job, list_rows, make_job, read_job, read_jobs, to_occurrences
@@ -87,13 +87,7 @@ def from_body(said: dict[str, Any]) -> JobBody:
         if word not in _STATUS:
             raise Refused(400, "bad-option", f'"{word[:40]}" is none of {", ".join(_STATUS)}', "status")
         found["enabled"] = _STATUS[word]
-    try:
-        return msgspec.convert(found, JobBody)
-    except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$.")
-        unknown = re.search("unknown field `(.*)`", text)
-        field = unknown[1] if unknown else path.rstrip("`")
-        raise Refused(400, "bad-option", text, field or None) from None
+    return to_body(found)
 
 
 def _bare(handler: Any) -> Any:

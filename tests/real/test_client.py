@@ -86,6 +86,7 @@ def test_a_refusal_has_a_code_and_a_field(client: Client) -> None:
     for said, code, field in (
         ({"command": "x", "cronExpression": "61 * * * *"}, "bad-schedule", "cronExpression"),
         ({"command": "x", "color": "red"}, "bad-option", "color"),
+        ({"command": "x", "scheduleType": "immediate", "enabled": False}, "bad-option", "enabled"),
         ({"command": "x", "schedule": "@daily", "dependencies": ["nope"]}, "not-found", "dependencies"),
     ):
         with pytest.raises(CronflowError) as caught:
