@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ..base.errors import Refusal
+from ..base.names import REF
 from ..base.text import format_option
 from ..web.fields import (
     Words,
@@ -30,7 +30,6 @@ from .doors import CronflowError, LineDoor
 Json = dict[str, Any]
 Rows = list[dict[str, Any]]
 MAX_TRIES = 8
-_REF = re.compile(r"(?!all$)[A-Za-z0-9._-]{1,64}", re.IGNORECASE)
 
 
 class OverLines:
@@ -164,7 +163,7 @@ class OverLines:
 
 def _word(ref: str) -> str:
     """One that can be no other word of a line."""
-    if not _REF.fullmatch(ref):
+    if not REF.fullmatch(ref):
         raise CronflowError("not-found", f'there is no job "{ref[:80]}"')
     return ref
 

@@ -12,6 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
+from ..base.names import REF
 from ..base.text import format_option
 from .envelope import Refused
 from .identity import AnyRequest, caller_of
@@ -101,12 +102,10 @@ def routes(path: str, handlers: Sequence[Any]) -> Router:
 
 # --- lines ------------------------------------------------------------------------------------------
 
-_REF = re.compile(r"(?!all$)[A-Za-z0-9._-]{1,64}", re.IGNORECASE)
-
 
 def ref_of(text: str, what: str = "job") -> str:
     """A word that names one thing, and can be no other word of a line. Raises Refused."""
-    if not _REF.fullmatch(text):
+    if not REF.fullmatch(text):
         raise Refused(404, "not-found", f'there is no {what} "{text[:80]}"')
     return text
 
