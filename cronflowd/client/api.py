@@ -35,7 +35,11 @@ class Client:
         if where.startswith(("http://", "https://")):
             self._calls: OverHttp | OverLines = OverHttp(HttpDoor(where, token, context))
         else:
-            self._calls = OverLines(LineDoor(parse_server(where), token, context))
+            try:
+                server = parse_server(where)
+            except ValueError as error:
+                raise ValueError(f'"{where}" {error}') from None
+            self._calls = OverLines(LineDoor(server, token, context))
 
     def __enter__(self) -> Self:
         return self

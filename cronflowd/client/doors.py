@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from ..host.setting import format_address
+
 TIMEOUT_S = 60.0
 RECEIVE_BYTES = 65_536
 
@@ -45,12 +47,17 @@ class HttpDoor:
         try:
             answer = self._send(method, f"{self._base}/api/v1{path}", data, said)
             found = orjson.loads(answer.read())
-        except (OSError, http.client.HTTPException):
+            is_done = found["success"]
+        except (http.client.HTTPException, orjson.JSONDecodeError, LookupError, TypeError) as error:
+            self.close()
+            where = format_address((self._host, self._port))
+            raise ConnectionError(f"{where} does not answer as the HTTP door does: {error!r}") from error
+        except OSError:
             self.close()
             raise
-        if not found["success"]:
-            error = found["error"]
-            raise CronflowError(error["code"], error["message"], error.get("field"))
+        if not is_done:
+            why = found["error"]
+            raise CronflowError(why["code"], why["message"], why.get("field"))
         return found["data"]
 
     def _send(
@@ -85,6 +92,7 @@ class LineDoor:
 
     def __init__(self, where: tuple[str, int] | Path, token: str | None, tls: ssl.SSLContext | None) -> None:
         self._where, self._token, self._tls = where, token, tls
+        self._name = str(where) if isinstance(where, Path) else format_address(where)
         self._socket: socket.socket | None = None
         self._rest = b""
 
@@ -100,6 +108,9 @@ class LineDoor:
         except OSError:
             self.close()
             raise
+        except orjson.JSONDecodeError as error:
+            self.close()
+            raise ConnectionError(f"{self._name} does not answer as the control port does") from error
 
     def _begin(self) -> None:
         if isinstance(self._where, Path):
@@ -134,7 +145,7 @@ class LineDoor:
         while b"\n" not in self._rest:
             data = self._socket.recv(RECEIVE_BYTES)
             if not data:
-                raise ConnectionError(f"{self._where} has ended the connection")
+                raise ConnectionError(f"{self._name} has ended the connection")
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         row: dict[str, Any] = orjson.loads(line)

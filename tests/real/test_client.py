@@ -99,6 +99,15 @@ def test_a_refusal_has_a_code_and_a_field(client: Client) -> None:
     assert client.list_jobs() == []
 
 
+def test_the_wrong_door_is_named(daemon: Daemon) -> None:
+    """Whoever mixes up the ports, or writes half of an address, is told which one it was."""
+    for where in f"http://127.0.0.1:{daemon.port}", f"127.0.0.1:{daemon.worker_port}":
+        with Client(where) as client, pytest.raises(ConnectionError, match=where.removeprefix("http://")):
+            client.list_jobs()
+    with pytest.raises(ValueError, match='"localhost" is not HOST:PORT'):
+        Client("localhost")
+
+
 def test_the_connection_is_made_anew_after_the_daemon(
     client: Client, daemon: Daemon, request: pytest.FixtureRequest
 ) -> None:
