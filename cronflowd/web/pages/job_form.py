@@ -12,7 +12,7 @@ from litestar import get, post
 from litestar.params import FromPath
 
 from ...base.errors import Refusal
-from ...base.text import format_option
+from ...base.text import format_option, quote
 from .jobs import DEFAULTS, TYPES
 from .visit import Page, Visit, Visitor, ref_of
 
@@ -112,6 +112,7 @@ async def _form(
         types=[(each, here.get(each, 0)) for each in TYPES],
         commands=COMMANDS,
         choices=CHOICES,
+        defaults=DEFAULTS,
         ideas=IDEAS,
         preview=preview,
         tried=tried,
@@ -141,12 +142,6 @@ async def preview_of(visit: Visit, schedule: str, tz: str, ref: str = "") -> dic
     if not described.status["ok"]:
         return {"refused": described.status["message"]}
     return described.pairs | {"moments": moments.rows}
-
-
-def quote(text: str) -> str:
-    """A schedule as one word of a line."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 @get("/jobs/preview", include_in_schema=False)

@@ -182,7 +182,6 @@ async def ask_remove(visit: Visitor, ref: FromPath[str]) -> Page:
         f"REMOVE {ref}",
         title=f"Remove {job['jobName']}?",
         text="It runs no more. What it did stays in the history, and UNDO brings it back as it was.",
-        action=f"/jobs/{ref}/remove",
         button="Remove the job",
         back=f"/jobs/{ref}",
     )

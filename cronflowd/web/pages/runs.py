@@ -160,7 +160,6 @@ async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page:
         f"CANCEL {run}",
         title=f"Cancel run {run} of {rows[0]['jobName']}?",
         text="Its processes get TERM, and KILL if they do not end. A cancelled run is not tried again.",
-        action=f"/runs/{run}/cancel",
         button="Cancel the run",
         back=f"/runs/{run}",
     )

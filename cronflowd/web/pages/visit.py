@@ -59,7 +59,6 @@ DONE = {
     "ready": "The worker takes runs again.",
     "saved": "Saved.",
     "forgotten": "Nothing is expected of it any more.",
-    "revoked": "The token opens nothing any more.",
     "mailed": "If there is such an account, a mail with a link is on its way.",
     "reset": "The new password holds. Sign in with it.",
 }

@@ -58,6 +58,7 @@ async def test_hostile_names_commands_and_reasons_are_text_on_every_page(tmp_pat
             assert answer.status == 200, path
             assert "<script>" not in answer.text.replace("<script src=", ""), path
             assert "\u202e" not in answer.text, path
+            assert "a fault of ours" not in answer.text, path
 
 
 def _quoted(text: str) -> str:
