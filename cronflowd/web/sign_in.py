@@ -148,7 +148,11 @@ def is_at_home(request: AnyRequest) -> bool:
 
 async def may_be_first(request: AnyRequest) -> bool:
     """Whether whoever asks is offered to make the first account."""
-    return is_at_home(request) and not (await request.app.state.daemon.ask("USER LIST")).rows
+    if not is_at_home(request):
+        return False
+    daemon: Daemon = request.app.state.daemon
+    users, status = await daemon.ask_all(["USER LIST", "STATUS"])
+    return not users.check().rows and "auth" not in status.check().pairs
 
 
 def _check(new: Registration) -> None:
