@@ -29,6 +29,7 @@ from .line import Daemon, Row, account, nobody, origin_of, stranger
 from .mails import Forgotten, Postman
 
 SESSION_TTL = "7d"
+MAX_NAME = 200  # characters, of what people are shown
 MAX_TRIES = 20  # names for an account, where others have the first ones
 PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
@@ -54,7 +55,7 @@ class Registration(msgspec.Struct, forbid_unknown_fields=True):
     password: Text
     email: Text = ""
     username: Text = ""
-    name: Annotated[str, msgspec.Meta(max_length=200)] = ""  # for people
+    name: Annotated[str, msgspec.Meta(max_length=MAX_NAME)] = ""  # for people
 
 
 class Person(msgspec.Struct, rename="camel"):
@@ -165,8 +166,8 @@ def _check(new: Registration) -> None:
             check_account_name(new.username)
     except Refusal as refusal:
         raise Refused(400, refusal.code, refusal.message, field) from None
-    if not new.name.isprintable():
-        raise Refused(400, "bad-option", "a name is one line", "name")
+    if len(new.name) > MAX_NAME or not new.name.isprintable():
+        raise Refused(400, "bad-option", f"a name is one line of at most {MAX_NAME} characters", "name")
     check_word(new.password)
 
 

@@ -384,6 +384,10 @@ async def test_an_account_that_cannot_be_is_told_at_its_field(
     async with a_house(tmp_path, allow_registration=True) as (app, daemon):
         answer = await Browser(app, AWAY).post("/api/v1/auth/register", JOHN | change)
         assert (answer.error[0], answer.json["error"]["field"]) == (400, field)
+        if field != "role":
+            page = await Browser(app, AWAY).ask("POST", "/welcome", form=JOHN | change)
+            assert page.status == 400
+            assert re.search(rf'name="{field}"[^>]* aria-invalid="true"', page.text), page.text
         assert len(await daemon.say("USER LIST")) == 2
 
 
