@@ -155,6 +155,8 @@ async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page:
     rows = attempts.check().rows
     if not rows:
         raise Refusal("not-found", f"no run {run} is known any more")
+    await tell_own(visit, rows)
+    visit.only(rows[0]["is_own"])
     return visit.page(
         "sure.html",
         f"CANCEL {run}",

@@ -91,6 +91,11 @@ class Visit:
         """Something is to be done; raises Refusal where it is not."""
         return await self.daemon.ask(line, self.caller)
 
+    def only(self, is_allowed: bool) -> None:
+        """Raises Refusal: nobody fills in a form that would be refused."""
+        if not is_allowed:
+            raise Refusal("denied", f"the role {self.frame['role']} does not change this")
+
     # --- what was asked for ---
 
     def query(self, key: str, default: str = "") -> str:
