@@ -220,7 +220,7 @@ class Admission:
         core, access = self.core, self.core.state.access
         if matches((*core.tokens, self.gateway_token), word.encode(errors="replace")):
             return Known(FILE_ADMIN, ADMIN, digest_of(word), is_account=FILE_ADMIN in access.accounts)
-        if core.tokens or core.asks_tcp or core.asks_local or not access.is_empty:
+        if self.is_guarded or not access.is_empty:
             return None
         return Known(core.state.common.owner, ADMIN, is_account=False)  # where nobody asks, any is welcome
 
@@ -264,6 +264,11 @@ class Admission:
         return Refusal("too-many", f"more than {self.max_locked_lines} lines a second before AUTH")
 
     # --- workers ---
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether there is a way in on which everybody has to say who he is."""
+        return bool(self.core.tokens) or self.core.asks_tcp or self.core.asks_local
 
     @property
     def asks_workers(self) -> bool:
@@ -495,8 +500,7 @@ class Admission:
     async def set_user(self, question: q.SetUser, session: Session) -> Reply:
         """USER ADD and SET."""
         changes, shown = dict(question.changes), ""
-        core = self.core
-        if question.is_first and (core.tokens or core.asks_tcp or core.asks_local):
+        if question.is_first and self.is_guarded:
             why = "who comes has to say who he is, so nobody is an admin for being the first"
             raise self.deny(session, why, question.name)
         if question.is_new:

@@ -66,6 +66,8 @@ def status(core: Core, doors: Sequence[Door], data: Path, is_edited: bool) -> It
     yield "wrong-words", core.admission.wrong_words
     yield "lines-refused", core.admission.lines_refused
     yield "connections-refused", sum(door.turned_away for door in doors)
+    if core.admission.is_guarded:
+        yield "auth", "required"
     if state.access.secrets:
         yield "secrets", len(state.access.secrets)
         yield "key", state.access.key_trouble or "ok"

@@ -29,6 +29,7 @@ from .line import Daemon, Row, account, nobody, origin_of, stranger
 from .mails import Forgotten, Postman
 
 SESSION_TTL = "7d"
+MAX_NAME = 200  # characters, of what people are shown
 MAX_TRIES = 20  # names for an account, where others have the first ones
 PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
@@ -54,7 +55,7 @@ class Registration(msgspec.Struct, forbid_unknown_fields=True):
     password: Text
     email: Text = ""
     username: Text = ""
-    name: Annotated[str, msgspec.Meta(max_length=200)] = ""  # for people
+    name: Annotated[str, msgspec.Meta(max_length=MAX_NAME)] = ""  # for people
 
 
 class Person(msgspec.Struct, rename="camel"):
@@ -148,7 +149,11 @@ def is_at_home(request: AnyRequest) -> bool:
 
 async def may_be_first(request: AnyRequest) -> bool:
     """Whether whoever asks is offered to make the first account."""
-    return is_at_home(request) and not (await request.app.state.daemon.ask("USER LIST")).rows
+    if not is_at_home(request):
+        return False
+    daemon: Daemon = request.app.state.daemon
+    users, status = await daemon.ask_all(["USER LIST", "STATUS"])
+    return not users.check().rows and "auth" not in status.check().pairs
 
 
 def _check(new: Registration) -> None:
@@ -161,8 +166,8 @@ def _check(new: Registration) -> None:
             check_account_name(new.username)
     except Refusal as refusal:
         raise Refused(400, refusal.code, refusal.message, field) from None
-    if not new.name.isprintable():
-        raise Refused(400, "bad-option", "a name is one line", "name")
+    if len(new.name) > MAX_NAME or not new.name.isprintable():
+        raise Refused(400, "bad-option", f"a name is one line of at most {MAX_NAME} characters", "name")
     check_word(new.password)
 
 

@@ -22,6 +22,7 @@ import pytest
 
 from cronflowd.cli.client import run_command
 from cronflowd.host.config import ClientSettings
+from tests.lib.job_processes import wait_for
 from tests.real.running import PATIENCE_S, ROOT, Daemon, StartDaemon, Worker, wait_until
 
 pytestmark = pytest.mark.real
@@ -170,7 +171,7 @@ def test_what_has_no_end_yet_is_shown(busy: Daemon) -> None:
 def test_the_rest_of_a_line_that_was_shown_follows_it(busy: Daemon, tmp_path: Path) -> None:
     """In follow and in `cronflowd run`, and in LOG later: nothing twice, nothing in between."""
     gate = tmp_path / "gate"
-    program = f"printf 'Password: '; until [ -e {gate} ]; do sleep 0.05; done; printf 'ok\\nlast'"
+    program = f"printf 'Password: '; {wait_for(gate)}; printf 'ok\\nlast'"
     number = now(busy, program)
     with subprocess.Popen(
         words(busy, "--", "sh", "-c", program), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT
@@ -376,7 +377,7 @@ def test_no_line_is_lost_or_doubled_when_the_daemon_is_killed(
     """What it had not read is sent to the next one, and what it had is not."""
     daemon, gate, done = start_daemon(), tmp_path / "gate", tmp_path / "done"
     start_worker(daemon, "w1")
-    first, second = (f"until [ -e {each} ]; do sleep 0.02; done" for each in (gate, f"{gate}2"))
+    first, second = map(wait_for, (gate, tmp_path / "gate2"))
     rest = f"seq 9; echo; printf half; touch {done}; {second}; echo end"
     number = now(daemon, f"echo read; {first}; {rest}")
     daemon.until(f"LOG {number}", lambda said: "read" in said)

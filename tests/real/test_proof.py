@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.job_processes import wait_for
 from tests.real.running import ROOT, Daemon, StartDaemon, Worker, wait_until
 
 TOKEN = "correct-horse-battery-staple"
@@ -207,7 +208,7 @@ def test_a_kill_of_both_loses_no_job_and_orders_go_on(guarded: Guarded, tmp_path
     """Sessions are made anew, with keys of their own, and what ran is reported in the new one."""
     guarded.start()
     gate = tmp_path / "gate"
-    guarded.ask(f"NOW on=far until [ -e {gate} ]; do sleep 0.02; done")
+    guarded.ask(f"NOW on=far {wait_for(gate)}")
     wait_until(lambda: "\trunning\t" in guarded.ask("RUNS"))
     guarded.daemon.kill9()
     guarded.daemon.start()

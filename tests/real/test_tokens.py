@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.job_processes import wait_for
 from tests.real.running import ROOT, Daemon, StartDaemon, Worker, wait_until
 
 OLD, NEW = "0ld-secret", "new-secret"
@@ -91,7 +92,7 @@ def test_a_token_is_changed_under_load_and_no_run_is_lost(guarded: Guarded) -> N
 def test_a_worker_that_is_told_last_keeps_its_jobs_and_its_reports(guarded: Guarded, tmp_path: Path) -> None:
     """The order of the steps was wrong, and a job ran: it was called lost though it ended well."""
     gate = tmp_path / "gate"
-    guarded.ask(f"NOW until [ -e {gate} ]; do sleep 0.02; done")
+    guarded.ask(f"NOW {wait_for(gate)}")
     wait_until(lambda: "\trunning\t" in guarded.ask("RUNS"))
     guarded.hup(NEW)
     guarded.daemon.kill9()

@@ -46,10 +46,7 @@ def address(daemon: Daemon) -> str:
 def held(tmp_path: Path, name: str) -> tuple[Path, str]:
     """A file that lets a job end, and the job: it waits for the file, and leaves a line behind."""
     gate = tmp_path / f"{name}.gate"
-    return (
-        gate,
-        f"{wait_for(gate)}; echo {name} >> {tmp_path}/done; echo said-{name}",
-    )
+    return gate, f"{wait_for(gate)}; echo {name} >> {tmp_path}/done; echo said-{name}"
 
 
 def test_jobs_outlive_everything_on_the_way(
@@ -98,7 +95,7 @@ def test_a_worker_that_is_killed_says_what_became_of_its_job(
     daemon.ask("NOW name=next echo hi")
     daemon.until("RUNS next", lambda said: "\tok\t" in said)
     assert "balanced" in daemon.nc("PROVE")
-    gate.touch()  # nobody's job now, which would look for it for ever
+    gate.touch()  # nobody's job now
 
 
 def test_the_token_is_proved_through_the_door_and_asked_for(

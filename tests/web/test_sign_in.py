@@ -333,6 +333,8 @@ async def test_where_somebody_must_say_who_he_is_no_visit_makes_an_admin(
     async with a_door(tmp_path, make_app, asks) as (app, daemon):
         assert (await Browser(app).post("/api/v1/auth/register", JOHN)).error == (403, "denied")
         assert not await daemon.say("USER LIST")
+        assert (await Browser(app).get("/login")).status == 200, "and no page offers it"
+        assert (await Browser(app).get("/welcome")).headers["location"] == "/login"
 
 
 async def test_of_many_first_visits_one_makes_the_admin(tmp_path: Path) -> None:
@@ -382,6 +384,10 @@ async def test_an_account_that_cannot_be_is_told_at_its_field(
     async with a_house(tmp_path, allow_registration=True) as (app, daemon):
         answer = await Browser(app, AWAY).post("/api/v1/auth/register", JOHN | change)
         assert (answer.error[0], answer.json["error"]["field"]) == (400, field)
+        if field != "role":
+            page = await Browser(app, AWAY).ask("POST", "/welcome", form=JOHN | change)
+            assert page.status == 400
+            assert re.search(rf'name="{field}"[^>]* aria-invalid="true"', page.text), page.text
         assert len(await daemon.say("USER LIST")) == 2
 
 

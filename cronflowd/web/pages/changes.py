@@ -26,6 +26,7 @@ async def ask_undo(visit: Visitor) -> Page:
     text = visit.query("n", "1")
     many = min(max(int(text), 1), 100) if text.isdecimal() and len(text) < 4 else 1
     (answer,) = await visit.look(f"HISTORY limit={many}")
+    visit.only(visit.frame["may"]("user"))
     return visit.page("undo.html", f"UNDO {many}", rows=answer.rows, many=many)
 
 

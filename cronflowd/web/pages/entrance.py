@@ -10,7 +10,7 @@ from litestar.response import Redirect
 from ...base.errors import Refusal
 from ...host.clock import wall_now
 from .. import sign_in
-from ..envelope import Refused
+from ..envelope import Refused, status_of
 from ..identity import identity_of
 from .visit import AnyRequest, Page, Visit, inner, make_guest
 
@@ -92,11 +92,8 @@ async def register(request: AnyRequest) -> Any:
     try:
         new = sign_in.Registration(email=form["email"], password=form["password"], name=form["name"])
         return _let_in(visit, await sign_in.register(request, new), "/")
-    except Refused as error:
-        return _welcome(visit, await sign_in.may_be_first(request), form, error)
-    except Refusal as error:
-        refused = Refused(400, error.code, error.message)
-        return _welcome(visit, await sign_in.may_be_first(request), form, refused)
+    except (Refused, Refusal) as error:
+        return _welcome(visit, await sign_in.may_be_first(request), form, _as_refused(error))
 
 
 @get("/forgot", include_in_schema=False)
@@ -130,11 +127,15 @@ async def set_anew(request: AnyRequest) -> Any:
     visit, form = make_guest(request), await _form(request)
     try:
         await sign_in.set_anew(request, form["token"], form["password"])
-    except Refused as error:
-        return _reset(visit, form["token"], error)
-    except Refusal as error:
-        return _reset(visit, form["token"], Refused(403, error.code, error.message))
+    except (Refused, Refusal) as error:
+        return _reset(visit, form["token"], _as_refused(error))
     return visit.go("/login", "reset")
+
+
+def _as_refused(error: Refused | Refusal) -> Refused:
+    if isinstance(error, Refused):
+        return error
+    return Refused(status_of(error.code), error.code, error.message)
 
 
 async def _form(request: AnyRequest) -> dict[str, str]:

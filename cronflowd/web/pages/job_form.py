@@ -12,8 +12,9 @@ from litestar import get, post
 from litestar.params import FromPath
 
 from ...base.errors import Refusal
-from ...base.text import format_option
+from ...base.text import format_option, quote
 from .jobs import DEFAULTS, TYPES
+from .runs import may_change
 from .visit import Page, Visit, Visitor, ref_of
 
 # The fields that are options of the same name; `command`, `schedule` and what repeats stand apart.
@@ -60,6 +61,7 @@ async def new(visit: Visitor) -> Page:
         key: visit.query(key) for key in ("schedule", "command", "type", "name", "tags") if visit.query(key)
     }
     answers = await visit.look("TYPES", *([f"GET {ref_of(like)}"] if like else []))
+    visit.only(visit.frame["may"]("user"))
     if like:
         filled = fields_of(answers[1].check().pairs) | {"name": ""} | filled
     return await _form(visit, filled, types=answers[0].rows)
@@ -69,7 +71,9 @@ async def new(visit: Visitor) -> Page:
 async def edit(visit: Visitor, ref: FromPath[str]) -> Page:
     """The form with what the job is now."""
     got, types = await visit.look(f"GET {ref_of(ref)}", "TYPES")
-    return await _form(visit, fields_of(got.check().pairs), types=types.rows, ref=ref)
+    job = got.check().pairs
+    visit.only(may_change(visit, job))
+    return await _form(visit, fields_of(job), types=types.rows, ref=ref)
 
 
 def fields_of(job: Mapping[str, Any]) -> dict[str, str]:
@@ -112,6 +116,7 @@ async def _form(
         types=[(each, here.get(each, 0)) for each in TYPES],
         commands=COMMANDS,
         choices=CHOICES,
+        defaults=DEFAULTS,
         ideas=IDEAS,
         preview=preview,
         tried=tried,
@@ -141,12 +146,6 @@ async def preview_of(visit: Visit, schedule: str, tz: str, ref: str = "") -> dic
     if not described.status["ok"]:
         return {"refused": described.status["message"]}
     return described.pairs | {"moments": moments.rows}
-
-
-def quote(text: str) -> str:
-    """A schedule as one word of a line."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 @get("/jobs/preview", include_in_schema=False)

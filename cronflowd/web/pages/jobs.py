@@ -155,8 +155,7 @@ async def run(visit: Visitor, ref: FromPath[str]) -> Redirect:
 @get("/jobs/{ref:str}/pause", include_in_schema=False)
 async def ask_pause(visit: Visitor, ref: FromPath[str]) -> Page:
     """Until when, and why."""
-    (got,) = await visit.look(f"GET {ref_of(ref)}")
-    job = got.check().pairs
+    job = await _own(visit, ref)
     return visit.page(
         "pause.html",
         f'PAUSE {ref} until=2h why="…"',
@@ -175,14 +174,12 @@ async def resume(visit: Visitor, ref: FromPath[str]) -> Redirect:
 @get("/jobs/{ref:str}/remove", include_in_schema=False)
 async def ask_remove(visit: Visitor, ref: FromPath[str]) -> Page:
     """Asks before anything is gone."""
-    (got,) = await visit.look(f"GET {ref_of(ref)}")
-    job = got.check().pairs
+    job = await _own(visit, ref)
     return visit.page(
         "sure.html",
         f"REMOVE {ref}",
         title=f"Remove {job['jobName']}?",
         text="It runs no more. What it did stays in the history, and UNDO brings it back as it was.",
-        action=f"/jobs/{ref}/remove",
         button="Remove the job",
         back=f"/jobs/{ref}",
     )
@@ -192,6 +189,14 @@ async def ask_remove(visit: Visitor, ref: FromPath[str]) -> Page:
 async def remove(visit: Visitor, ref: FromPath[str]) -> Redirect:
     await visit.order(f"REMOVE {ref_of(ref)}")
     return visit.go("/jobs", "removed")
+
+
+async def _own(visit: Visit, ref: str) -> dict[str, Any]:
+    """The job, for whoever may change it; raises Refusal."""
+    (got,) = await visit.look(f"GET {ref_of(ref)}")
+    job = got.check().pairs
+    visit.only(may_change(visit, job))
+    return job
 
 
 # --- who changed what -----------------------------------------------------------------------------

@@ -57,7 +57,7 @@ MODULES: tuple[Any, ...] = (home, job_form, jobs, runs, week, flows, changes, fl
 PAGES = [
     Router(
         path="/",
-        route_handlers=[home.home, *(each for module in MODULES[1:] for each in module.HANDLERS)],
+        route_handlers=[each for module in MODULES for each in module.HANDLERS],
         dependencies={"visit": Provide(make_visit)},
         exception_handlers=REFUSALS,
     ),

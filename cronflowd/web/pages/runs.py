@@ -155,12 +155,13 @@ async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page:
     rows = attempts.check().rows
     if not rows:
         raise Refusal("not-found", f"no run {run} is known any more")
+    await tell_own(visit, rows)
+    visit.only(rows[0]["is_own"])
     return visit.page(
         "sure.html",
         f"CANCEL {run}",
         title=f"Cancel run {run} of {rows[0]['jobName']}?",
         text="Its processes get TERM, and KILL if they do not end. A cancelled run is not tried again.",
-        action=f"/runs/{run}/cancel",
         button="Cancel the run",
         back=f"/runs/{run}",
     )

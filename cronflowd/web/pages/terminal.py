@@ -104,9 +104,9 @@ class Terminal:
         return "".join([*parts, pen.write(text[at:])])
 
 
-def lines_of(rows: list[dict[str, Any]], terminal: Terminal | None = None) -> list[dict[str, Any]]:
+def lines_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Whole lines of what rows of LOG hold: `fd`, `html`; the last of a descriptor may still be `open`."""
-    terminal = terminal or Terminal()
+    terminal = Terminal()
     lines: list[dict[str, Any]] = []
     last: dict[int, dict[str, Any]] = {}
     for row in rows:

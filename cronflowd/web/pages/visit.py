@@ -59,7 +59,6 @@ DONE = {
     "ready": "The worker takes runs again.",
     "saved": "Saved.",
     "forgotten": "Nothing is expected of it any more.",
-    "revoked": "The token opens nothing any more.",
     "mailed": "If there is such an account, a mail with a link is on its way.",
     "reset": "The new password holds. Sign in with it.",
 }
@@ -91,6 +90,11 @@ class Visit:
     async def order(self, line: str) -> Answer:
         """Something is to be done; raises Refusal where it is not."""
         return await self.daemon.ask(line, self.caller)
+
+    def only(self, is_allowed: bool) -> None:
+        """Raises Refusal: nobody fills in a form that would be refused."""
+        if not is_allowed:
+            raise Refusal("denied", f"the role {self.frame['role']} does not change this")
 
     # --- what was asked for ---
 

@@ -15,7 +15,6 @@ _UNSEEN = re.compile(
 )
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 BAD = ("failed", "timeout", "lost", "missed")  # how a fire ends that somebody has to look at
-ENDED = (*BAD, "ok", "cancelled", "skipped")
 SECONDS_SHOWN_S = 600  # near now, seconds tell things apart; later they are in the way
 EVENING_HOUR = 18  # when last night begins
 

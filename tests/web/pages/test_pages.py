@@ -58,6 +58,7 @@ async def test_hostile_names_commands_and_reasons_are_text_on_every_page(tmp_pat
             assert answer.status == 200, path
             assert "<script>" not in answer.text.replace("<script src=", ""), path
             assert "\u202e" not in answer.text, path
+            assert "a fault of ours" not in answer.text, path
 
 
 def _quoted(text: str) -> str:
@@ -207,6 +208,9 @@ async def test_who_may_change_only_his_own_jobs_is_shown_buttons_for_these_alone
         for name, is_shown in (("own", True), ("other", False)):
             page = (await browser.get(f"/jobs/{name}")).text
             assert ("Run now" in page, "/remove" in page, "/edit" in page) == (is_shown,) * 3
+            for form in "edit", "pause", "remove":
+                answer = await browser.get(f"/jobs/{name}/{form}")
+                assert answer.status == (200 if is_shown else 403), "nor is it found by its address"
         await daemon.say("PAUSE other own")
         page = (await browser.get("/pauses")).text
         assert "Pause more" not in page
@@ -215,6 +219,7 @@ async def test_who_may_change_only_his_own_jobs_is_shown_buttons_for_these_alone
         await daemon.world.play("w", None, "HELLO name=w1 slots=4")
         for run, name in enumerate(("other", "own"), 1):
             await daemon.say(f"RUN {name}")
+            assert (await browser.get(f"/runs/{run}/cancel")).status == (200 if name == "own" else 403)
             await daemon.world.play("w", None, f"DONE {run} 1 3")
         page = (await browser.get("/")).text
         buttons = [f"/jobs/{row['id']}/run" in page for row in await daemon.say("LIST sort=name")]
