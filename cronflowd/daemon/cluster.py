@@ -135,6 +135,7 @@ class Node:
         self.is_stopping = False  # it was told to
         self.is_named = False  # STEPDOWN has named us: who asked for it here is still to be answered
         self.known_last = 0  # the newest record that etcd has told of
+        self._too_long = 0  # the record whose state etcd does not take
         self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
         self._mark = read_mark(settings.data)
         self._directory = self._mark.get("directory") or secrets.token_hex(8)
@@ -660,7 +661,7 @@ class Node:
         if not checkpoints:
             return
         upto, path = checkpoints[-1]
-        if upto <= self.shared.snapshot_upto():
+        if upto <= max(self._too_long, self.shared.snapshot_upto()):
             return
         synced = sorted(orjson.loads(each.value).get("seq", 0) for each in self._nodes())
         if (synced[-2] if len(synced) > 1 else synced[-1]) < upto:
@@ -671,6 +672,9 @@ class Node:
             if self.shared.put_snapshot(upto, self.token, chunks, guard):
                 self.shared.truncate(upto)
                 log.info("etcd holds the state of record %d, and the records since", upto)
+            else:
+                self._too_long = upto
+                log.error("the state of record %d is too long for etcd, which keeps all records", upto)
 
 
 def _address(text: str) -> Address:
