@@ -135,9 +135,11 @@ class Node:
         self.is_stopping = False  # it was told to
         self.is_named = False  # STEPDOWN has named us: who asked for it here is still to be answered
         self.known_last = 0  # the newest record that etcd has told of
+        self._too_long = 0  # the record whose state etcd does not take
         self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
         self._mark = read_mark(settings.data)
         self._directory = self._mark.get("directory") or secrets.token_hex(8)
+        self._offered = secrets.token_hex(16)  # the cluster's identity, if it begins with this node
         clear_unfinished(settings.data)
         self._fill_empty()
 
@@ -279,7 +281,8 @@ class Node:
     async def _round(self, core: Core, journal: SharedJournal) -> bool:
         """Takes what is new; True: this node leads."""
         await self._follow(core, journal)
-        if self.epoch:  # won in a round whose last question was not answered
+        if self.epoch:  # nobody else writes any more, and while we were cut off all may have changed
+            await _in_thread(partial(self._check_cluster, journal.last))
             return True
         if self.lease is None or not self.lease.is_certain:
             await _in_thread(self._enter)
@@ -301,8 +304,7 @@ class Node:
         self.epoch, self.has_seen_leader = epoch, True
         if not self.lease.is_certain:
             self.begin_anew("the lease ended as it was won")
-        await self._follow(core, journal)
-        return True
+        return await self._round(core, journal)
 
     async def _may_lead(self, journal: SharedJournal) -> bool:
         """Whether nobody else should rather."""
@@ -417,35 +419,39 @@ class Node:
 
     def _belong(self, state: State, journal: SharedJournal) -> None:
         self._warn_of_old()
-        if (entry := self.shared.get(self.shared.cluster_key)) is None:
+        if self.shared.get(self.shared.cluster_key) is None:
             self._found(state, journal)
-            entry = self.shared.get(self.shared.cluster_key)
-            if entry is None:
-                raise Unreachable("the cluster's key is gone")
-        told = orjson.loads(entry.value)
-        if told.get("closed"):
-            raise Fatal(
-                Exit.CONFIG, f"the cluster {self.settings.cluster} was ended by `cronflowd cluster leave`"
-            )
-        ours = self._mark.get("cluster")
-        if (ours and ours != told["id"]) or (not ours and journal.last):
-            self._set_aside(
-                f"{self.settings.data}: it belongs to another history than the cluster"
-                f" {self.settings.cluster} on {', '.join(map(format_address, self.settings.etcd))}."
-                " --rejoin sets its journal aside"
-            )
+        told = self._check_cluster(journal.last)
         self._check_tz(told)
-        last = self.shared.last()
-        if journal.last > last:
-            raise Fatal(
-                Exit.CORRUPT,
-                f"{self.settings.data} knows record {journal.last}, and etcd only record {last}: it was"
-                " restored to an older state",
-            )
         self._write_mark(told["id"])
         if self.shared.snapshot_upto() > journal.last and not self._has_next(journal.last):
             trio.from_thread.run(self._begin_with_snapshot, journal.last)
         self.secret, self._lease_s = told["secret"].encode(), told["lease_s"]
+
+    def _check_cluster(self, last: int) -> dict[str, Any]:
+        """What all nodes have in common. Raises Fatal where it is not ours, or not any more."""
+        settings = self.settings
+        entry = self.shared.get(self.shared.cluster_key)
+        told: dict[str, Any] = orjson.loads(entry.value) if entry else {}
+        if told.get("closed"):
+            raise Fatal(Exit.CONFIG, f"the cluster {settings.cluster} was ended by `cronflowd cluster leave`")
+        ours = self._mark.get("cluster")
+        if told and told["id"] != self._offered and (ours != told["id"] if ours else last):
+            self._set_aside(
+                f"{settings.data}: it belongs to another history than the cluster"
+                f" {settings.cluster} on {', '.join(map(format_address, settings.etcd))}."
+                " --rejoin sets its journal aside"
+            )
+        known = self.shared.last()
+        if last > known:
+            raise Fatal(
+                Exit.CORRUPT,
+                f"{settings.data} knows record {last}, and etcd only record {known}: it was"
+                " restored to an older state",
+            )
+        if not told:
+            raise Unreachable("the cluster's key is gone")
+        return told
 
     def _has_next(self, last: int) -> bool:
         values = self.shared.fetch(last + 1)
@@ -453,9 +459,8 @@ class Node:
 
     def _found(self, state: State, journal: SharedJournal) -> None:
         """The first node of all: what it knows is what the cluster begins with."""
-        identity = secrets.token_hex(16)
         about = {
-            "id": identity,
+            "id": self._offered,
             "secret": secrets.token_hex(32),
             "tz": self.settings.tz,
             "lease_s": self.settings.leader_lease_s,
@@ -470,8 +475,6 @@ class Node:
         chunks = checkpoint_lines(state, journal.last, journal.chain, state.told_at)
         if not self.shared.put_snapshot(journal.last, self.token, chunks, guard, first):
             raise Fatal(Exit.CONFIG, f"{self.settings.data}: its state is too long for etcd")
-        # Only now: what was said by another first stands against what this directory says.
-        self._write_mark(identity)
 
     def _check_tz(self, told: dict[str, Any]) -> None:
         if told["tz"] == self.settings.tz:
@@ -658,7 +661,7 @@ class Node:
         if not checkpoints:
             return
         upto, path = checkpoints[-1]
-        if upto <= self.shared.snapshot_upto():
+        if upto <= max(self._too_long, self.shared.snapshot_upto()):
             return
         synced = sorted(orjson.loads(each.value).get("seq", 0) for each in self._nodes())
         if (synced[-2] if len(synced) > 1 else synced[-1]) < upto:
@@ -669,6 +672,9 @@ class Node:
             if self.shared.put_snapshot(upto, self.token, chunks, guard):
                 self.shared.truncate(upto)
                 log.info("etcd holds the state of record %d, and the records since", upto)
+            else:
+                self._too_long = upto
+                log.error("the state of record %d is too long for etcd, which keeps all records", upto)
 
 
 def _address(text: str) -> Address:

@@ -25,7 +25,6 @@ from ..base.errors import Exit, Fatal
 from ..host.config import Settings
 from ..host.secrets import read_password
 from ..host.setting import Address, format_address
-from ..host.tls import client_context
 
 TIMEOUT_S = 1.0  # for one member to answer
 DIAL_S = 0.5
@@ -214,6 +213,8 @@ def make_client(settings: Settings, members: Sequence[Address] = ()) -> Etcd:
         why = f"etcd at {far[0]} would be spoken to in plain text: --etcd-ca, or --insecure"
         raise Fatal(Exit.REFUSED, why)
     if not is_plain:
+        from ..host.tls import client_context  # its library takes 30 ms and some MiB
+
         context = client_context(settings.etcd_ca, settings.etcd_cert, settings.etcd_key)
     password = read_password(settings.etcd_password_file) if settings.etcd_password_file else ""
     return Etcd(members or settings.etcd, context=context, user=settings.etcd_user or "", password=password)

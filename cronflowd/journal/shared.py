@@ -96,6 +96,7 @@ class Shared:
         self.snapshot_key = self.prefix + b"snapshot"
         self.nodes_prefix = self.prefix + b"nodes/"
         self._sleep = sleep
+        self._value_at = 0  # the record after those fetched: a value begins there, or will
 
     def record_key(self, first: int) -> bytes:
         return self.prefix + b"r/%0*d" % (_SEQ_DIGITS, first)
@@ -204,15 +205,29 @@ class Shared:
         return b"parts %d %d" % (epoch, len(pieces))
 
     def fetch(self, first: int) -> list[list[bytes]]:
-        """The lines of some values from the record `first` on; none while there are none."""
+        """The lines of some values from the record `first` on; none while there are none.
+
+        The first of them may begin before it: a copy that lost its power while it wrote ends anywhere.
+        """
+        found = []
+        if first != self._value_at:
+            before = self._newest_before(self.record_key(first))
+            found = [before] if before and seq_in(before[-1]) >= first else []
         end = after(self.prefix + b"r/")
-        return [self._lines(entry) for entry in self.range(self.record_key(first), end, FETCHED)]
+        found += [self._lines(entry) for entry in self.range(self.record_key(first), end, FETCHED)]
+        self._value_at = seq_in(found[-1][-1]) + 1 if found else first
+        return found
 
     def last(self) -> int:
         """The number of the newest record; 0 where there is none."""
-        body: Op = {"key": quote(self.prefix + b"r/"), "range_end": quote(after(self.prefix + b"r/"))}
+        newest = self._newest_before(after(self.prefix + b"r/"))
+        return max(seq_in(newest[-1]) if newest else 0, self.snapshot_upto())
+
+    def _newest_before(self, end: bytes) -> list[bytes]:
+        """The lines of the last value whose key stands before `end`."""
+        body: Op = {"key": quote(self.prefix + b"r/"), "range_end": quote(end)}
         newest = _entries(self.etcd.call("kv/range", body | {"limit": "1", "sort_order": "DESCEND"}))
-        return max(seq_in(self._lines(newest[0])[-1]) if newest else 0, self.snapshot_upto())
+        return self._lines(newest[0]) if newest else []
 
     def _lines(self, entry: Entry) -> list[bytes]:
         value = entry.value

@@ -18,7 +18,6 @@ from ..base.errors import Exit, Fatal
 from ..base.proofs import DAEMON, NONCE, Handshake
 from ..host.config import WorkerSettings
 from ..host.setting import WebAddress
-from ..host.tls import client_context
 from .ways import Where
 
 KILL_GRACE_S = 10.0  # unless the daemon says grace=
@@ -75,6 +74,8 @@ async def dial(settings: WorkerSettings, address: Where) -> trio.abc.Stream:
 async def _dial_tcp(settings: WorkerSettings, host: str, port: int, is_sealed: bool) -> trio.abc.Stream:
     if not is_sealed:
         return await trio.open_tcp_stream(host, port)
+    from ..host.tls import client_context  # its library takes 30 ms and some MiB
+
     # Read at each try, as the token is: a certificate may have been renewed meanwhile.
     context = client_context(settings.tls_ca, settings.tls_cert, settings.tls_key)
     stream = await trio.open_tcp_stream(host, port)

@@ -335,6 +335,16 @@ def test_the_command_line_does_not_load_the_daemon() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("program", ["cronflowd.daemon.daemon", "cronflowd.worker.agent"])
+def test_certificates_cost_only_who_has_some(program: str) -> None:
+    """The library takes 10 MiB, and many daemons are alone and most workers near them."""
+    script = f"import sys, {program}; print('cryptography' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == "False\n"
+
+
 def test_the_example_of_tasks_db_is_as_a_daemon_writes_it() -> None:
     """It is what people copy from, so it is read without complaint and already in canonical form."""
     path = ROOT / "tasks.db.example"

@@ -270,6 +270,40 @@ def test_a_follower_has_the_same_bytes(tmp_path: Path) -> None:
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
 
 
+def test_a_copy_that_ends_inside_a_value_goes_on_from_there(tmp_path: Path) -> None:
+    """Power went while it was written: what is missing stands in etcd below a smaller number.
+
+    Whoever overlooked it would lead without records that were acknowledged, and write its own beside them.
+    """
+    etcd = FakeEtcd()
+    journal = Leading(tmp_path / "one", etcd)
+    list(journal.replay())
+    for number in range(5):
+        journal.append([f.OutputReceived(number, 1, [[0, "x"]]), f.RunStarted(number, 1)], NOW)
+    journal.close()  # one batch, and one value
+    assert len(Shared(etcd).fetch(1)) == 1
+    whole = bytes_of(tmp_path / "one")
+    (path,) = (tmp_path / "one/journal").glob("*.jsonl")
+    path.write_bytes(b"".join(whole[0].splitlines(keepends=True)[:5]))  # the header, two decisions
+    behind, shared = follower(tmp_path / "one", etcd), Shared(etcd)
+    assert behind.last == 4
+    taken = [record for lines in shared.fetch(5) for record in behind.take(lines)]
+    behind.close()
+    assert ([seq for seq, *_ in taken], shared.fetch(11)) == ([5, 6, 7, 8, 9, 10], [])
+    assert bytes_of(tmp_path / "one") == whole
+
+
+def test_whoever_has_all_asks_once_for_what_is_new(tmp_path: Path) -> None:
+    """A standby asks at every change there is."""
+    etcd = FakeEtcd()
+    write(tmp_path, etcd, 3)
+    shared = Shared(etcd)
+    assert [shared.fetch(1), shared.fetch(7), shared.fetch(7)][1:] == [[], []]
+    etcd.asked.clear()
+    assert shared.fetch(7) == []
+    assert len(etcd.asked) == 1
+
+
 def test_a_follower_decides_nothing(tmp_path: Path) -> None:
     """Not even who came in, or what the clock did: it would be a record that nobody else has."""
     journal = follower(tmp_path, FakeEtcd())

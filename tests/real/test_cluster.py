@@ -186,6 +186,24 @@ def test_an_etcd_that_knows_less_than_a_node_is_no_cluster(start_node: StartNode
     assert (status, f"knows record {last}, and etcd only record {last - 1}" in said) == (65, True)
 
 
+def test_a_standby_looks_again_before_it_leads(start_node: StartNode, etcds: Etcds) -> None:
+    """While it was cut off etcd may have been restored: to lead would drop what has been acknowledged."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    other = start_node("b")
+    one.ask("ADD name=first 0 0 1 1 * true")
+    wait_until(lambda: names_in(other.ask("LOCAL", "LIST")[1:]) == ["first"])
+    other.freeze()
+    one.kill9()
+    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    last = shared.last()
+    shared.delete(shared.record_key(last))
+    other.thaw()
+    assert other._ended() == 65
+    assert f"knows record {last}, and etcd only record {last - 1}" in other.log.read_text()
+    assert {role for role, _ in other.said} == {"standby"}
+
+
 def test_an_empty_directory_begins_with_the_newest_state(start_node: StartNode, etcds: Etcds) -> None:
     """etcd keeps no more records than it must, and no less: what is gone there stands in a snapshot."""
     one = start_node("a", "--segment", "4K")
@@ -323,6 +341,21 @@ def test_a_cluster_ends_and_one_directory_goes_on_alone(
     assert (status, "was ended" in said) == (78, True)
     single = start_daemon(data=other.data)
     assert names_in(single.ask("LIST")) == ["first", "second"]
+
+
+def test_who_was_forgotten_when_the_cluster_ended_does_not_lead_it(start_node: StartNode) -> None:
+    """It stood still the whole time: every job would be started there, too."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    other = start_node("b")
+    wait_until(lambda: other.said == [("standby", f"127.0.0.1:{one.port}")])
+    other.freeze()
+    one.stop()
+    assert leave(one).returncode == 0
+    other.thaw()
+    assert other._ended() == 78
+    assert "was ended" in other.log.read_text()
+    assert {role for role, _ in other.said} == {"standby"}
 
 
 @pytest.mark.long

@@ -1,0 +1,86 @@
+"""A node's place in its cluster, on a model of etcd: what real ones show only by chance."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cronflowd.daemon import cluster
+from cronflowd.engine import facts as f
+from cronflowd.engine.state import State
+from cronflowd.host.config import Settings
+from cronflowd.journal.etcd import Unreachable
+from cronflowd.journal.journal import FileJournal
+from cronflowd.journal.records import checkpoint_path, journal_dir
+from cronflowd.journal.shared import Shared, put
+from cronflowd.journal.shared_journal import SharedJournal, read_mark
+from tests.lib.fake_etcd import FakeEtcd
+from tests.lib.open_journal import NOW
+
+
+class Etcd(FakeEtcd):
+    """As a node asks for one."""
+
+    def _maintenance_status(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"version": "3.5.9"}
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def etcd(monkeypatch: pytest.MonkeyPatch) -> Etcd:
+    found = Etcd()
+    monkeypatch.setattr(cluster, "make_client", lambda *_: found)
+    return found
+
+
+def node_on(data: Path, lines: int = 1) -> tuple[cluster.Node, SharedJournal]:
+    """A node whose directory has a journal of its own."""
+    journal = FileJournal(data)
+    list(journal.replay())
+    journal.append([f.TaskResumed(None)] * lines, NOW)
+    journal.close()
+    node = cluster.Node(Settings(data=data, tz="UTC", etcd=(("127.0.0.1", 1),), node="a"))
+    copy = SharedJournal(data, shared=node.committing)
+    assert len(list(copy.replay())) == lines
+    return node, copy
+
+
+def test_who_began_the_cluster_and_was_not_answered_belongs_to_it(etcd: Etcd, tmp_path: Path) -> None:
+    """It would be told that its own tasks are another history, and lay them aside."""
+    node, journal = node_on(tmp_path)
+    etcd.wrong = ["", "", "", "no answer"]  # its release, the key, the state; the transaction
+    with pytest.raises(Unreachable):
+        node._belong(State("UTC"), journal)
+    assert etcd.wrong == []
+    assert read_mark(tmp_path) == {}
+    node._belong(State("UTC"), journal)
+    told = Shared(etcd).get(node.shared.cluster_key)
+    assert told
+    assert read_mark(tmp_path)["cluster"].encode() in told.value
+    journal.close()
+
+
+def test_a_state_that_is_too_long_for_etcd_is_tried_once(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader looks every second; the records stay there, since nothing takes their place."""
+    node, journal = node_on(tmp_path)
+    node._belong(State("UTC"), journal)
+    node.epoch = node.shared.claim(int(etcd.call("lease/grant", {"TTL": "3"})["ID"]), b"{}") or 0
+    etcd.call("kv/put", put(node.shared.node_key("a"), b'{"seq":9}')["request_put"])
+    checkpoint_path(journal_dir(tmp_path), 7).write_bytes(os.urandom(5000))
+    monkeypatch.setattr("cronflowd.journal.shared.MAX_SNAPSHOT_BYTES", 1000)
+    kept = sorted(etcd.entries)
+    node._shorten()
+    assert sorted(etcd.entries) == kept
+    etcd.asked.clear()
+    node._shorten()
+    assert "kv/put" not in etcd.asked
+    checkpoint_path(journal_dir(tmp_path), 9).write_bytes(os.urandom(500))
+    node._shorten()
+    assert node.shared.snapshot_upto() == 9
+    journal.close()
