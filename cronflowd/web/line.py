@@ -25,7 +25,7 @@ import trio
 from attrs import define, field, frozen
 
 from ..base.addresses import origin
-from ..base.errors import Refusal
+from ..base.errors import Refusal, reasons
 from ..host.config import WebSettings
 from ..host.setting import Address, format_address
 from ..host.tls import client_context
@@ -352,7 +352,7 @@ class _as_unreachable:  # noqa: N801  # a context, said like a function
         if isinstance(error, Unreachable):
             raise Unreachable(f"{self._where}: {error}") from error
         if isinstance(error, OSError | trio.BrokenResourceError | trio.ClosedResourceError):
-            why = getattr(error, "strerror", None) or error.__cause__ or error
+            why = reasons(error) if isinstance(error, OSError) else error.__cause__ or error
             raise Unreachable(f"{self._where}: {why}") from error
 
 

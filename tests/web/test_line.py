@@ -15,6 +15,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.host.config import WebSettings
 from cronflowd.web import line
 from cronflowd.web.line import Daemon, Unreachable, account, bearer, stranger
+from tests.lib.ports import free_ports
 
 
 class Scripted:
@@ -132,6 +133,13 @@ async def test_a_daemon_that_is_not_there_is_said(tmp_path: Path) -> None:
     """With the place where it should be."""
     daemon = Daemon(WebSettings(control=tmp_path / "none.sock"))
     with pytest.raises(Unreachable, match=r"none\.sock: No such file"):
+        await daemon.ask("PING")
+
+
+async def test_why_nobody_is_there_is_said_in_the_systems_words() -> None:
+    """Not in those of the library, which say how often was tried."""
+    daemon = Daemon(WebSettings(control=("127.0.0.1", *free_ports(1))))
+    with pytest.raises(Unreachable, match=r"^127\.0\.0\.1:[0-9]+: Connection refused$"):
         await daemon.ask("PING")
 
 
