@@ -47,6 +47,10 @@ class Unreachable(Exception):  # it is said of the daemon, and no fault of whoev
     """The daemon does not answer; the message says how."""
 
 
+class NoGateway(Unreachable):
+    """It answers, and lets this process speak for nobody."""
+
+
 @frozen
 class Caller:
     """For whom a line is said."""
@@ -293,7 +297,14 @@ class Daemon:
             if answer.status["ok"]:
                 (answer,) = await connection.converse([b"FORMAT json"])
                 break
-        answer.check()
+        if answer.status["ok"]:
+            (answer,) = await connection.converse([b"AS"])
+        try:
+            answer.check()
+        except Refusal as refusal:
+            if refusal.code not in ("denied", "auth-required"):
+                raise
+            raise NoGateway(f"it takes this for no gateway: {refusal.message}") from None
         if caller.key:
             _check_known(await connection.converse(caller.words))
 
@@ -350,7 +361,7 @@ class _as_unreachable:  # noqa: N801  # a context, said like a function
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Unreachable):
-            raise Unreachable(f"{self._where}: {error}") from error
+            raise type(error)(f"{self._where}: {error}") from error
         if isinstance(error, OSError | trio.BrokenResourceError | trio.ClosedResourceError):
             why = reasons(error) if isinstance(error, OSError) else error.__cause__ or error
             raise Unreachable(f"{self._where}: {why}") from error
