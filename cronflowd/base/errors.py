@@ -8,6 +8,7 @@ a bad configuration from a broken disk).
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 
 CODES = frozenset(
@@ -55,3 +56,17 @@ def leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for each in error.exceptions for leaf in leaves(each)]
     return [error]
+
+
+def reasons(error: OSError) -> str:
+    """Why nobody could be reached, each different reason once: a name may stand for several addresses."""
+    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
+    return ", ".join(dict.fromkeys(_reason(each) for each in causes))
+
+
+def _reason(error: Exception) -> str:
+    # A name that cannot be looked up has a negative number of its own, and trio puts the
+    # address into the text of every other error.
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error)

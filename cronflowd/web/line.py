@@ -25,7 +25,7 @@ import trio
 from attrs import define, field, frozen
 
 from ..base.addresses import origin
-from ..base.errors import Refusal
+from ..base.errors import Refusal, reasons
 from ..host.config import WebSettings
 from ..host.setting import Address, format_address
 from ..host.tls import client_context
@@ -45,6 +45,10 @@ Row = dict[str, Any]
 
 class Unreachable(Exception):  # it is said of the daemon, and no fault of whoever asked
     """The daemon does not answer; the message says how."""
+
+
+class NoGateway(Unreachable):
+    """It answers, and lets this process speak for nobody."""
 
 
 @frozen
@@ -292,7 +296,14 @@ class Daemon:
             if answer.status["ok"]:
                 (answer,) = await connection.converse([b"FORMAT json"])
                 break
-        answer.check()
+        if answer.status["ok"]:
+            (answer,) = await connection.converse([b"AS"])
+        try:
+            answer.check()
+        except Refusal as refusal:
+            if refusal.code not in ("denied", "auth-required"):
+                raise
+            raise NoGateway(f"it takes this for no gateway: {refusal.message}") from None
         if caller.key:
             _check_known(await connection.converse(caller.words))
 
@@ -349,9 +360,9 @@ class _as_unreachable:  # noqa: N801  # a context, said like a function
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Unreachable):
-            raise Unreachable(f"{self._where}: {error}") from error
+            raise type(error)(f"{self._where}: {error}") from error
         if isinstance(error, OSError | trio.BrokenResourceError | trio.ClosedResourceError):
-            why = getattr(error, "strerror", None) or error.__cause__ or error
+            why = reasons(error) if isinstance(error, OSError) else error.__cause__ or error
             raise Unreachable(f"{self._where}: {why}") from error
 
 

@@ -24,7 +24,7 @@ from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
-from ..base.errors import Exit, Fatal
+from ..base.errors import Exit, Fatal, Refusal
 from ..host import secrets, systemd
 from ..host.config import WebSettings
 from ..host.setting import format_address
@@ -34,7 +34,7 @@ from ..net.listeners import is_near, open_listeners
 from .app import make_app
 from .bounds import Server, bound_websockets
 from .guard import MAX_BODY_BYTES, Guard
-from .line import GATEWAY, IDLE_S, Daemon, Unreachable, origin_of
+from .line import GATEWAY, IDLE_S, Daemon, NoGateway, Unreachable, origin_of
 
 log = logging.getLogger("cronflowd.web")
 
@@ -61,7 +61,7 @@ def run(settings: WebSettings) -> int:
 async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens: Sequence[bytes]) -> int:
     daemon = Daemon(settings, tokens)
     if not settings.handed:
-        await _check_doors(settings, sockets, daemon)
+        await _check_daemon(settings, sockets, daemon)
     app = make_app(settings, daemon)
     house = House(Guard(app, settings, _addresses(sockets)), settings)
     async with trio.open_nursery() as nursery:
@@ -115,18 +115,19 @@ def _read_leash(leash: int) -> bytes:
     return word.strip()
 
 
-async def _check_doors(settings: WebSettings, sockets: Sequence[socket.socket], daemon: Daemon) -> None:
-    """Refuses to listen beyond this machine where nobody has an account."""
-    addresses = [each.getsockname()[:2] for each in sockets]
-    exposed = next((each for each in addresses if not secrets.is_loopback(each[0])), None)
-    if exposed is None or settings.insecure:
-        return
+async def _check_daemon(settings: WebSettings, sockets: Sequence[socket.socket], daemon: Daemon) -> None:
+    """Refuses a daemon that refuses us, and to listen beyond this machine where nobody has an account."""
     try:
         accounts = (await daemon.ask("USER LIST", GATEWAY)).rows
-    except Unreachable:
-        log.warning("whether anybody has an account cannot be asked yet: the daemon is not there")
+    except NoGateway as error:
+        raise Fatal(Exit.REFUSED, f"--control {error}") from error
+    except (Unreachable, Refusal) as error:
+        log.warning("the daemon, and whether anybody has an account, cannot be asked yet: %s", error)
         return
-    secrets.check_doors(settings, exposed, any(row["role"] == "admin" for row in accounts))
+    addresses = [each.getsockname()[:2] for each in sockets]
+    exposed = next((each for each in addresses if not secrets.is_loopback(each[0])), None)
+    if exposed and not settings.insecure:
+        secrets.check_doors(settings, exposed, any(row["role"] == "admin" for row in accounts))
 
 
 # --- sockets ------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ import trio
 from attrs import define, field
 
 from .. import __version__
-from ..base.errors import Exit, Fatal, Refusal
+from ..base.errors import Exit, Fatal, Refusal, reasons
 from ..base.proofs import WORKER, Check, Forged, Handshake, key_name, key_of, make_nonce
 from ..base.text import escape, format_option, format_time
 from ..host.clock import steady_now, wall_now
@@ -52,7 +52,7 @@ from .rules import make_rules
 from .silence import Silence
 from .spool import Spool
 from .ways import Ways
-from .welcome import NotWelcomeError, Terms, believe, dial, parse_terms, reasons
+from .welcome import NotWelcomeError, Terms, believe, dial, parse_terms
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ stands in the daemon's place is told a name and nothing else.
 from __future__ import annotations
 
 import math
-import os
 import ssl
 from pathlib import Path
 
@@ -95,20 +94,6 @@ def _tls_reason(error: BaseException | None) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     return getattr(error, "reason", None) or str(error)
-
-
-def reasons(error: OSError) -> str:
-    """Each different reason once: a name may stand for several addresses."""
-    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
-    return ", ".join(dict.fromkeys(_reason(each) for each in causes))
-
-
-def _reason(error: Exception) -> str:
-    # A name that cannot be looked up has a negative number of its own, and trio puts the
-    # address into the text of every other error.
-    if isinstance(error, OSError) and error.errno and error.errno > 0:
-        return os.strerror(error.errno)
-    return str(error)
 
 
 def parse_terms(text: str) -> Terms:

@@ -182,3 +182,20 @@ def test_over_tls_the_name_is_verified(
     wait_until(lambda: ask("WORKERS").startswith("ws\tready\t"))
     ask("NOW name=a echo hi")
     wait_until(lambda: "\tok\t" in ask("RUNS a"))
+
+
+def test_a_door_of_its_own_that_the_daemon_takes_for_no_gateway_ends_at_once(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """It began to serve, and sent everybody to sign in where nobody could."""
+    daemon = start_daemon()
+    words = ["web", "--http", "127.0.0.1:0", "--data", str(tmp_path / "web")]
+    door = subprocess.run(
+        [sys.executable, "-m", "cronflowd", *words, "--control", f"127.0.0.1:{daemon.port}"],
+        capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE_S,
+    )  # fmt: skip
+    where = f"--control 127.0.0.1:{daemon.port}"
+    assert door.returncode == 77
+    assert re.fullmatch(
+        f"cronflowd: error: {where}: it takes this for no gateway: .*token file\n", door.stderr
+    )

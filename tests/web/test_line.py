@@ -14,7 +14,8 @@ import trio.testing
 from cronflowd.base.errors import Refusal
 from cronflowd.host.config import WebSettings
 from cronflowd.web import line
-from cronflowd.web.line import Daemon, Unreachable, account, bearer, stranger
+from cronflowd.web.line import Daemon, NoGateway, Unreachable, account, bearer, stranger
+from tests.lib.ports import free_ports
 
 
 class Scripted:
@@ -70,7 +71,7 @@ async def test_a_request_says_for_whom_it_speaks_each_time(tmp_path: Path) -> No
         await daemon.ask_all(["GET 1", "GET 2"], account("bob", "192.0.2.8", 7))
         assert [row["id"] for row in answer.rows] == [1, 2]
         ann, bob = "AS ann from=192.0.2.7", "AS bob from=192.0.2.8 session=7"
-        assert server.said == [["FORMAT json", ann, "LIST", bob, "GET 1", "GET 2"]]
+        assert server.said == [["FORMAT json", "AS", ann, "LIST", bob, "GET 1", "GET 2"]]
 
 
 async def test_a_token_is_shown_once_and_its_connection_is_nobody_elses(tmp_path: Path) -> None:
@@ -80,8 +81,8 @@ async def test_a_token_is_shown_once_and_its_connection_is_nobody_elses(tmp_path
             await daemon.ask("PING", bearer("abc", "192.0.2.7"))
         await daemon.ask("PING", stranger("192.0.2.7"))
         assert server.said == [
-            ["FORMAT json", "AS from=192.0.2.7", "AUTH abc", "PING", "PING"],
-            ["FORMAT json", "AS from=192.0.2.7", "PING"],
+            ["FORMAT json", "AS", "AS from=192.0.2.7", "AUTH abc", "PING", "PING"],
+            ["FORMAT json", "AS", "AS from=192.0.2.7", "PING"],
         ]
 
 
@@ -135,6 +136,26 @@ async def test_a_daemon_that_is_not_there_is_said(tmp_path: Path) -> None:
         await daemon.ask("PING")
 
 
+async def test_why_nobody_is_there_is_said_in_the_systems_words() -> None:
+    """Not in those of the library, which say how often was tried."""
+    daemon = Daemon(WebSettings(control=("127.0.0.1", *free_ports(1))))
+    with pytest.raises(Unreachable, match=r"^127\.0\.0\.1:[0-9]+: Connection refused$"):
+        await daemon.ask("PING")
+
+
+@pytest.mark.parametrize("code", ["denied", "auth-required"])
+async def test_a_daemon_that_lets_us_speak_for_nobody_is_no_fault_of_whoever_asks(
+    tmp_path: Path, code: str
+) -> None:
+    """A wrong --control or token sent everybody to sign in, round and round."""
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers["AS"] = [{"ok": False, "code": code, "message": "this takes the token file"}]
+        for caller in account("ann", "x"), bearer("abc", "x"), stranger("x"):
+            with pytest.raises(NoGateway, match=r"control\.sock: .* no gateway: this takes the token file"):
+                await daemon.ask("PING", caller)
+        assert server.said == [["FORMAT json", "AS"]] * 3
+
+
 async def test_a_daemon_that_does_not_answer_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +166,7 @@ async def test_a_daemon_that_does_not_answer_is_given_up(
         with pytest.raises(Unreachable, match="no answer"):
             await daemon.ask("WHY 1")
         await daemon.ask("PING")
-        assert server.said == [["FORMAT json", "AS", "WHY 1"], ["FORMAT json", "AS", "PING"]]
+        assert server.said == [["FORMAT json", "AS", "AS", "WHY 1"], ["FORMAT json", "AS", "AS", "PING"]]
 
 
 async def test_no_more_than_so_many_connections_are_opened(
@@ -183,7 +204,7 @@ async def test_what_is_followed_has_a_connection_of_its_own(tmp_path: Path) -> N
         server.answers["WATCH"] = [{"ok": True}, {"seq": 1}]
         async with daemon.follow("WATCH", account("ann", "x")) as connection:
             assert [await connection.read_row(), await connection.read_row()] == [{"ok": True}, {"seq": 1}]
-        assert server.said == [["FORMAT json", "AS ann from=x", "WATCH"]]
+        assert server.said == [["FORMAT json", "AS", "AS ann from=x", "WATCH"]]
 
 
 async def test_nobody_follows_so_much_that_others_find_no_place(
@@ -230,7 +251,7 @@ async def test_the_gateway_is_itself_again_after_it_spoke_for_others(tmp_path: P
     async with scripted(tmp_path) as (server, daemon):
         await daemon.ask("PING", account("ann", "x"))
         await daemon.ask("STATUS")
-        assert server.said == [["FORMAT json", "AS ann from=x", "PING", "AS", "STATUS"]]
+        assert server.said == [["FORMAT json", "AS", "AS ann from=x", "PING", "AS", "STATUS"]]
 
 
 @pytest.mark.parametrize("caller", [account("ann", "192.0.2.7", 3), bearer("abc", "192.0.2.7")])
