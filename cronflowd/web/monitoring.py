@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from litestar import MediaType, Response, get
+from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
@@ -180,12 +181,12 @@ _SHOWS = frozenset({"authorization", "forwarded", "x-forwarded-for", "x-real-ip"
 
 
 @get("/metrics", media_type=MediaType.TEXT, include_in_schema=False)
-async def metrics_text(request: AnyRequest, daemon: ToDaemon) -> Response[str]:
+async def metrics_text(request: AnyRequest, state: State) -> Response[str]:
     """For a Prometheus of this machine, or one that shows a token: names of jobs stand in it."""
     is_near = is_loopback(address_of(request)) and _SHOWS.isdisjoint(request.headers.keys())
     caller = GATEWAY if is_near else await caller_of(request)
-    text = "\n".join([*await read_metrics(daemon, caller), ""])
+    text = "\n".join([*await read_metrics(state.daemon, caller), ""])
     return Response(text, media_type="text/plain; version=0.0.4")
 
 
-MONITORING = [routes("/api/v1", [health, dashboard, metrics_json]), routes("/", [metrics_text])]
+MONITORING = [routes("/api/v1", [health, dashboard, metrics_json]), metrics_text]

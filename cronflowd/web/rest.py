@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Generic, TypeVar
 
 from litestar import Router
+from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
+from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
@@ -23,6 +26,7 @@ Who = NamedDependency[Caller]
 ToDaemon = NamedDependency[Daemon]
 MAX_PAGE, MAX_LIMIT = 1_000_000, 100
 KEY_HEADER = "Idempotency-Key"
+ADDED = "lastEventId"  # by some libraries for server-sent events, to whatever they are told to read
 
 
 class Pages(Struct):
@@ -94,10 +98,27 @@ async def daemon_of(request: AnyRequest) -> Daemon:
     return daemon
 
 
+def known_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """A parameter that is misspelt is refused: without it, a list would be one of everything."""
+    if not connection.scope["query_string"]:
+        return
+    known = _query_of(handler)
+    for name in connection.query_params:
+        if name not in known and name != ADDED:
+            there_are = f"; there are {', '.join(sorted(known))}" if known else ""
+            raise Refused(400, "bad-option", f'there is no parameter "{name[:80]}"{there_are}', name[:80])
+
+
+@cache
+def _query_of(handler: BaseRouteHandler) -> frozenset[str]:
+    model = handler.create_kwargs_model(path_parameters={})
+    return frozenset(each.field_alias for each in model.expected_query_params)
+
+
 def routes(path: str, handlers: Sequence[Any]) -> Router:
     """Handlers below a path, which are given `caller` and `daemon`."""
     found = {"caller": Provide(caller_of), "daemon": Provide(daemon_of)}
-    return Router(path, route_handlers=handlers, dependencies=found)
+    return Router(path, route_handlers=handlers, dependencies=found, guards=[known_query])
 
 
 # --- lines ------------------------------------------------------------------------------------------

@@ -236,6 +236,10 @@ def test_what_is_refused_names_its_field_and_changes_nothing(tmp_path: Path) -> 
             assert form.error == (415, "media-type")
             assert (await browser.get(f"{API}/jobs?status=nonsense")).json["error"]["field"] == "status"
             assert (await browser.get(f"{API}/jobs?limit=0")).error == (400, "bad-option")
+            for misspelt in ("/jobs?stauts=active", "/executions?limit=1&job=5", "/jobs/1?full=1"):
+                answer = await browser.get(f"{API}{misspelt}")
+                field = misspelt.rpartition("=")[0].rpartition("&")[2].rpartition("?")[2]
+                assert (answer.error, answer.json["error"]["field"]) == ((400, "bad-option"), field)
             for path in ("/nothing", "/jobs/a/nothing", "/openapi.json/nothing"):
                 assert (await browser.get(f"{API}{path}")).status == 404
             assert (await browser.get(f"{API}/nothing")).error == (404, "not-found")
