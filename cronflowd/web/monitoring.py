@@ -14,7 +14,7 @@ from ..host.secrets import is_loopback
 from .envelope import Refused
 from .executions import find
 from .identity import AnyRequest, address_of, caller_of
-from .line import GATEWAY, Caller, Daemon, Row, Unreachable
+from .line import GATEWAY, Answer, Daemon, Row, Unreachable
 from .outcomes import Execution
 from .rest import ERRORS, Success, ToDaemon, Who, line, routes
 
@@ -149,22 +149,16 @@ def _day(row: Row) -> Day:
 @get("/monitoring/metrics", summary="Figures of the whole system", responses=ERRORS)
 async def metrics_json(caller: Who, daemon: ToDaemon) -> Success[dict[str, Any]]:
     """For admins: what STATUS tells, and the same figures as `/metrics`, by name and labels."""
-    samples = await read_metrics(daemon, await _admin(daemon, caller))
-    status = (await daemon.ask("STATUS", caller)).pairs
-    return Success({"status": status, "metrics": _as_json(samples)})
-
-
-async def _admin(daemon: Daemon, caller: Caller) -> Caller:
-    """Raises Refusal for anybody else, by asking what only an admin may ask."""
-    role = (await daemon.ask("WHOAMI", caller)).status["role"]
+    who, metrics, status = await daemon.ask_all(["WHOAMI", "METRICS", "STATUS"], caller)
+    role = who.check().status["role"]
     if role != "admin":
         raise Refused(403, "denied", f"this takes the role admin; you are {role}")
-    return caller
+    return Success({"status": status.check().pairs, "metrics": _as_json(_lines(metrics))})
 
 
-async def read_metrics(daemon: Daemon, caller: Caller) -> list[str]:
-    """Lines of Prometheus' text format."""
-    return [row["line"] for row in (await daemon.ask("METRICS", caller)).rows]
+def _lines(metrics: Answer) -> list[str]:
+    """Of Prometheus' text format."""
+    return [row["line"] for row in metrics.check().rows]
 
 
 def _as_json(lines: list[str]) -> dict[str, Any]:
@@ -185,7 +179,7 @@ async def metrics_text(request: AnyRequest, state: State) -> Response[str]:
     """For a Prometheus of this machine, or one that shows a token: names of jobs stand in it."""
     is_near = is_loopback(address_of(request)) and _SHOWS.isdisjoint(request.headers.keys())
     caller = GATEWAY if is_near else await caller_of(request)
-    text = "\n".join([*await read_metrics(state.daemon, caller), ""])
+    text = "\n".join([*_lines(await state.daemon.ask("METRICS", caller)), ""])
     return Response(text, media_type="text/plain; version=0.0.4")
 
 
