@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.job_processes import wait_for
 from tests.real.running import PATIENCE_S, ROOT, Daemon, StartDaemon, wait_until
 
 pytestmark = pytest.mark.real
@@ -240,7 +241,7 @@ def test_run_outlives_the_daemon(start_daemon: StartDaemon, tmp_path: Path) -> N
     """Jobs do, so whoever waits for one must too; and nothing is shown twice."""
     daemon = start_daemon("--local-worker", "2")
     go = tmp_path / "go"
-    job = f"echo before; while ! test -e {go}; do sleep 0.1; done; echo after; exit 4"
+    job = f"echo before; {wait_for(go)}; echo after; exit 4"
     words = command(daemon, "run", "--", "sh", "-c", job)
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.job_processes import wait_for
 from tests.real.running import Daemon, StartDaemon, Worker, wait_until
 
 KILLS = int(os.environ.get("CRONFLOWD_KILLS", "100"))
@@ -128,7 +129,7 @@ def test_a_daemon_that_is_told_to_stop_leaves_running_jobs_alone(
     """TERM and a new start in the middle of a job: it ends well, once, and is told as such."""
     daemon = start_daemon("--local-worker", "2")
     gate = tmp_path / "gate"
-    job = f"while ! test -e {gate}; do sleep 0.02; done; echo through"
+    job = f"{wait_for(gate)}; echo through"
     daemon.ask(f"ADD name=job 0 0 1 1 * {job}")
     wait_until(lambda: len(daemon.ask("WORKERS")) == 2)
     daemon.ask("RUN job")

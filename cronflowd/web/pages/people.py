@@ -11,6 +11,7 @@ from ...base.errors import Refusal
 from ...base.text import quote
 from .visit import ROLES, ROWS, Page, Visit, Visitor, ref_of
 
+MAX_ROWS = 200
 VERDICTS = {"": "All", "denied": "Refused", "ok": "Done"}
 
 
@@ -18,11 +19,13 @@ async def _page(visit: Visit, topic: str, shown: str = "", error: Refusal | None
     """One of the three lists, with what was just made, which is shown this once."""
     line = {"users": "USER LIST", "tokens": "TOKEN LIST", "secrets": "SECRET LIST"}[topic]
     (answer,) = await visit.look(line)
+    rows = answer.check().rows
     return visit.page(
         f"{topic}.html",
         line,
         status=422 if error else 200,
-        rows=answer.check().rows[:200],
+        rows=rows[:MAX_ROWS],
+        more=len(rows) - MAX_ROWS,
         shown=shown,
         error=error,
         roles=ROLES,

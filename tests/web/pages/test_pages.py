@@ -289,6 +289,15 @@ async def test_a_list_is_told_a_page_at_a_time(tmp_path: Path) -> None:
             assert found == [(word, str(number + (1 if word == "next" else -1))) for word in others.split()]
 
 
+async def test_a_list_that_is_cut_says_so(tmp_path: Path) -> None:
+    """Who does not find a secret there must not believe that there is none."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.ask_all([f"SECRET PUT s{number} x" for number in range(203)])
+        page = (await browser.get("/secrets")).text
+        assert page.count('<th scope="row">') == 200
+        assert "and 3 more: SECRET LIST tells all" in page
+
+
 async def test_a_theme_is_kept_by_the_browser(tmp_path: Path) -> None:
     """Also for whoever has not signed in."""
     async with a_door(tmp_path, make_app) as (app, _):
