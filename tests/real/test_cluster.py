@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import orjson
 import pytest
 
+from cronflowd.daemon.relay import introduce
 from cronflowd.journal import room
 from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared import put
@@ -252,6 +254,29 @@ def test_a_stranger_cannot_claim_to_be_a_node(start_node: StartNode) -> None:
         client.sendall(b"RELAY unix unix:pid=1,uid=0 1795971433 " + b"0" * 64 + b"\nLIST\n")
         with suppress(ConnectionResetError):
             assert client.recv(100) == b""
+
+
+def test_whoever_was_carried_to_a_node_that_leads_no_more_is_answered_once(
+    start_node: StartNode, etcds: Etcds
+) -> None:
+    """Not with a refusal of what the node said first: whoever takes that for his gives his order again."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    other = start_node("b")
+    wait_until(lambda: other.ask("LOCAL", "STATUS")[-1].endswith("behind=0"))
+    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    entry = shared.get(shared.cluster_key)
+    assert entry
+    secret = orjson.loads(entry.value)["secret"].encode()
+
+    def carried_there() -> bytes:
+        with socket.create_connection(("127.0.0.1", other.port)) as carried:
+            carried.sendall(introduce(secret, "tcp", "192.0.2.7:1") + b"ADD name=n 0 0 1 1 * true\nPING\n")
+            carried.shutdown(socket.SHUT_WR)
+            return carried.makefile("rb").read()
+
+    assert re.fullmatch(rb"ERR not-leader none: [^\n]*nothing was changed\n", carried_there())
+    assert one.ask("LIST") == ["OK 0"]
 
 
 def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
