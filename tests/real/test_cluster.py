@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 import pytest
 
 from cronflowd.daemon.relay import introduce
+from cronflowd.host.tls import client_context, make_certificates
 from cronflowd.journal import room
 from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared import put
@@ -304,6 +307,26 @@ def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
     wait_until(lambda: "b\tgone\t" in nodes[0].nc("NODES"))
     nodes[0].stop()
     assert nodes[2].ask("STEPDOWN") == ["ERR busy no other node is there"]
+
+
+def test_nothing_is_said_in_plain_text_on_a_sealed_connection(start_node: StartNode, tmp_path: Path) -> None:
+    """What TLS knows of a connection ends with the process that hands over: so does the connection."""
+    make_certificates(tmp_path / "tls", ["localhost"], datetime.now(UTC))
+    files = [str(tmp_path / "tls" / name) for name in ("localhost.pem", "localhost.key", "ca.pem")]
+    flags = ("--tls-cert", files[0], "--tls-key", files[1])
+    one = start_node("a", *flags)
+    wait_until(lambda: one.leads)
+    other = start_node("b", *flags)
+    wait_until(lambda: other.said == [("standby", f"127.0.0.1:{one.port}")])
+    context = client_context(Path(files[2]), None, None)
+    with (
+        socket.create_connection(("localhost", one.port), 10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as sealed,
+    ):
+        sealed.sendall(b"STEPDOWN b\n")
+        with suppress(ssl.SSLEOFError, ConnectionError):
+            assert sealed.recv(1000) == b""
+    wait_until(lambda: other.leads)
 
 
 def test_jobs_of_a_start_are_the_clusters(start_node: StartNode) -> None:
