@@ -25,7 +25,7 @@ from .cluster import Node
 from .relay import Greet, Unreached, introduce, relay
 
 LOCAL, RELAY = "LOCAL", "RELAY"
-ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI".split())
+ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI NODES".split())
 FROM_MEMORY = frozenset("STATUS LIST GET RUNS LOG NEXT WHY PROVE WORKERS HISTORY".split())
 FAREWELL_S = 1.0
 LOOK_S = 1.0  # for a node that has just begun to see who leads
@@ -77,8 +77,6 @@ class LocalAnswers:
             session.closing = True
         else:
             commands.find_verb(line)
-        if name == "NODES":
-            return self._node.show()
         if name in ANYTIME:
             return self._answers.handle(line, session, now)
         if name not in FROM_MEMORY or id(session) not in self._local:

@@ -309,6 +309,17 @@ def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
     assert nodes[2].ask("STEPDOWN") == ["ERR busy no other node is there"]
 
 
+def test_a_standby_asks_who_comes_too(start_node: StartNode, etcds: Etcds) -> None:
+    """NODES tells addresses and releases: who may not see them at the leader may not here."""
+    wire = Wire(etcds.clients[0])
+    wire.cut()
+    one = start_node("a", "--require-auth", on=wire)
+    assert [answer.split()[1] for answer in one.ask("NODES", "LOCAL", "STATUS")] == [
+        "auth-required", "standby", "auth-required",
+    ]  # fmt: skip
+    wire.close()
+
+
 def test_nothing_is_said_in_plain_text_on_a_sealed_connection(start_node: StartNode, tmp_path: Path) -> None:
     """What TLS knows of a connection ends with the process that hands over: so does the connection."""
     make_certificates(tmp_path / "tls", ["localhost"], datetime.now(UTC))
