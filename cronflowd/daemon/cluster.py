@@ -202,7 +202,7 @@ class Node:
     async def _step_down(self, question: q.StepDown, session: Session, core: Core) -> NoReturn:
         """Lets another lead, and begins anew; the answer leaves when the other does. Raises Refusal.
 
-        The connection that asked outlives all others: it is handed to what we become.
+        The connection that asked outlives all others: it is handed to what we become, if it is not sealed.
         """
         if not self.epoch or self.lease is None:
             raise Refusal("not-leader", "none: this node does not lead")
@@ -218,6 +218,8 @@ class Node:
         core.journal.close()
         self.resign()
         connection = session.outbox.descriptor
+        if connection < 0:
+            self.begin_anew(f"{heir} is to lead")
         os.set_inheritable(connection, True)
         owed = f"{connection} {heir} {format_status(Reply(heir, {'node': heir}), session.as_json)}"
         systemd.begin_anew(self.sockets, **{AGAIN: self.name, OWED: owed})
@@ -266,7 +268,6 @@ class Node:
         journal.lead(self.epoch)
         core.epoch = self.epoch
         self.gate.lease = self.lease
-        self.gate.on_shut = self.begin_anew
 
     async def _try_round(self, core: Core, journal: SharedJournal) -> bool:
         systemd.notify("WATCHDOG=1")  # no heart beats here that could

@@ -24,8 +24,8 @@ from .answers import Answers
 from .cluster import Node
 from .relay import Greet, Unreached, introduce, relay
 
-LOCAL = "LOCAL"
-ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI".split())
+LOCAL, RELAY = "LOCAL", "RELAY"
+ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI NODES".split())
 FROM_MEMORY = frozenset("STATUS LIST GET RUNS LOG NEXT WHY PROVE WORKERS HISTORY".split())
 FAREWELL_S = 1.0
 LOOK_S = 1.0  # for a node that has just begun to see who leads
@@ -70,10 +70,13 @@ class LocalAnswers:
             session.is_session = True
             self._local.add(id(session))
             return Reply("standby", {"role": "standby"})
-        commands.find_verb(line)
         name = line.split(None, 1)[0].upper()
-        if name == "NODES":
-            return self._node.show()
+        if (
+            name == RELAY
+        ):  # of a node that does not know yet: its client is refused, and what follows is not read
+            session.closing = True
+        else:
+            commands.find_verb(line)
         if name in ANYTIME:
             return self._answers.handle(line, session, now)
         if name not in FROM_MEMORY or id(session) not in self._local:
@@ -130,7 +133,8 @@ class Standby:
         is_sealed = self._greet is not None and connection.kind == "tcp"
         if leader := self._node.leader:
             try:
-                is_ours = _never if is_sealed else partial(_is_for_us, connection)
+                words = (RELAY,) if is_sealed else (LOCAL, RELAY)
+                is_ours = partial(_begins_with, connection, [word.encode() for word in words])
                 if await self._relay(connection, leader.control, is_ours):
                     return
             except Unreached as error:
@@ -167,14 +171,15 @@ class Standby:
                 pass
 
 
-async def _is_for_us(connection: Connection) -> bool:
-    """Whether LOCAL comes first."""
-    wanted, begun = LOCAL.encode(), b""
+async def _begins_with(connection: Connection, words: list[bytes]) -> bool:
+    """Whether one of them comes first."""
+    begun = b""
     while True:
-        before, begun = begun, (await connection.peek())[: len(wanted) + 1].upper()
-        if not wanted.startswith(begun[: len(wanted)]) or not begun:
+        before, begun = begun, (await connection.peek())[: len(RELAY) + 1].upper()
+        words = [word for word in words if word.startswith(begun[: len(word)])]
+        if not words or not begun:
             return False
-        if len(begun) > len(wanted):
+        if len(begun) > len(words[0]):
             return begun[-1:] in b"\r\n "
         if begun == before:
             await trio.sleep(0.005)  # the rest of the line is under way, or a person types

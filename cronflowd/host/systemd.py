@@ -71,7 +71,12 @@ def begin_anew(sockets: Mapping[str, Sequence[int]], **variables: str) -> NoRetu
     for _, fd in handed:
         os.set_inheritable(fd, True)
     os.environ.update(variables, **{HANDED: ",".join(f"{name}:{fd}" for name, fd in handed)})
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # it is what we are
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # it is what we are
+    except OSError as error:  # to go on as we are would be to lead on
+        why = f"{sys.executable}: {error.strerror}"
+        print(f"cronflowd: it cannot begin anew: {why}", file=sys.stderr, flush=True)
+        os._exit(Exit.TRY_AGAIN)
 
 
 def _names(text: str, count: int) -> list[str]:

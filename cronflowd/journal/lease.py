@@ -47,7 +47,7 @@ class Lease:
 
     @property
     def is_certain(self) -> bool:
-        return self._now() < self.certain_until_s
+        return not self._ended.is_set() and self._now() < self.certain_until_s
 
     def grant(self) -> None:
         """A new one. Raises Unreachable and EtcdError."""
@@ -83,7 +83,6 @@ class Lease:
     def end(self) -> None:
         """Renews it no more, and tells nobody that it is lost."""
         self._ended.set()
-        self.certain_until_s = float("-inf")
 
     def _keep(self) -> None:
         why = "it was not renewed in time"

@@ -21,7 +21,7 @@ import orjson
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine.encoding import decode
 from ..engine.facts import Fact
-from ..host.disk import make_directory, prepare, write_atomically
+from ..host.disk import make_directory, prepare, sync_directory, write_atomically
 from .journal import Batch, FileJournal
 from .records import SEAL_BYTES, Header, checkpoint_path, journal_dir, segment_path, unseal
 from .replay import Record, check_checkpoint
@@ -131,6 +131,7 @@ def install(data: Path, upto: int, chunks: Iterable[bytes]) -> None:
         segment_path(directory, upto + 1), [Header("segment", upto + 1, reader.header.chain).line()]
     )
     joining.unlink()
+    sync_directory(data)
 
 
 def clear_unfinished(data: Path) -> None:

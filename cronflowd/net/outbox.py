@@ -203,7 +203,7 @@ class Outbox:
 
     @property
     def descriptor(self) -> int:
-        """Of the connection: it may outlive this process."""
+        """Of the connection: it may outlive this process; -1 where it cannot."""
         return self._sink.fileno()
 
     @property

@@ -49,6 +49,9 @@ class TlsConnection(Connection):
         self._sealed = 0  # bytes of the record that has not left to its end
         self._left: bytes | memoryview = b""  # of what was sealed, what the socket did not take
 
+    def fileno(self) -> int:
+        return -1  # only this process knows how to speak on it
+
     async def shake_hands(self) -> str | None:
         """None when both sides are sure of each other; else why they are not. Waits no longer than it may."""
         with trio.move_on_after(HANDSHAKE_S):

@@ -33,6 +33,20 @@ activate = pytest.mark.skipif(
 )
 
 
+def test_a_program_that_cannot_begin_anew_ends() -> None:
+    """Its package was removed meanwhile, say: a thread alone would end, and the rest go on as it was."""
+    script = (
+        "import sys, threading; from cronflowd.host import systemd; sys.executable = '/nowhere'\n"
+        "thread = threading.Thread(target=systemd.begin_anew, args=({},)); thread.start(); thread.join()\n"
+        "print('it goes on')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (Exit.TRY_AGAIN, "")
+    assert done.stderr == "cronflowd: it cannot begin anew: /nowhere: No such file or directory\n"
+
+
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     """systemd's end of NOTIFY_SOCKET."""

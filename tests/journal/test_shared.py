@@ -15,6 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cronflowd.base.errors import Fatal, Refusal
 from cronflowd.engine import facts as f
+from cronflowd.engine.state import State
+from cronflowd.journal import shared_journal
+from cronflowd.journal.compaction import checkpoint_lines
 from cronflowd.journal.etcd import Unreachable
 from cronflowd.journal.lease import Lease, revoke
 from cronflowd.journal.records import seal
@@ -333,14 +336,26 @@ def test_an_empty_directory_begins_with_a_snapshot(tmp_path: Path) -> None:
     write(tmp_path / "one", FakeEtcd(), 5)
     replay = Replay(tmp_path / "one/journal")
     assert len(list(replay)) == 10
-    from cronflowd.engine.state import State
-    from cronflowd.journal.compaction import checkpoint_lines
-
     whole = list(checkpoint_lines(State("UTC"), 10, replay.chain, NOW))
     install(tmp_path / "two", 10, whole)
     journal = follower(tmp_path / "two", FakeEtcd())
     assert (journal.last, journal._chain) == (10, replay.chain)
     journal.close()
+
+
+def test_a_join_that_is_done_stays_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If power brought its mark back, the next start would take away what was written since."""
+    write(tmp_path / "one", FakeEtcd(), 5)
+    replay = Replay(tmp_path / "one/journal")
+    assert len(list(replay)) == 10
+    synced = list[tuple[Path, bool]]()
+    data = tmp_path / "two"
+    monkeypatch.setattr(
+        shared_journal, "sync_directory",
+        lambda path: synced.append((path, (data / shared_journal.JOINING).exists())), raising=False,
+    )  # fmt: skip
+    install(data, 10, list(checkpoint_lines(State("UTC"), 10, replay.chain, NOW)))
+    assert synced == [(data, False)]
 
 
 def test_a_join_that_was_cut_short_begins_anew(tmp_path: Path) -> None:
@@ -484,6 +499,22 @@ def test_a_lease_is_renewed_while_etcd_answers() -> None:
         renewed.wait(0.01)
     assert (lease.is_certain, told) == (True, [])
     lease.end()
+    assert not lease.is_certain
+
+
+def test_a_renewal_that_is_answered_after_the_end_makes_nothing_certain() -> None:
+    """Another may lead from then on."""
+
+    class Slow(FakeEtcd):
+        def call(self, path: str, body: dict[str, Any], timeout_s: float = 1.0) -> dict[str, Any]:
+            if path == "lease/keepalive":
+                lease.end()
+            return super().call(path, body, timeout_s)
+
+    lease = Lease(Slow(), 3, lambda why: None, lambda: 0.0)
+    lease.grant()
+    assert lease.is_certain
+    assert lease.renew()
     assert not lease.is_certain
 
 

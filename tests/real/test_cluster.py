@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
 import pytest
 
+from cronflowd.daemon.relay import introduce
+from cronflowd.host.tls import client_context, make_certificates
 from cronflowd.journal import room
 from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared import put
@@ -254,6 +259,29 @@ def test_a_stranger_cannot_claim_to_be_a_node(start_node: StartNode) -> None:
             assert client.recv(100) == b""
 
 
+def test_whoever_was_carried_to_a_node_that_leads_no_more_is_answered_once(
+    start_node: StartNode, etcds: Etcds
+) -> None:
+    """Not with a refusal of what the node said first: whoever takes that for his gives his order again."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    other = start_node("b")
+    wait_until(lambda: other.ask("LOCAL", "STATUS")[-1].endswith("behind=0"))
+    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    entry = shared.get(shared.cluster_key)
+    assert entry
+    secret = orjson.loads(entry.value)["secret"].encode()
+
+    def carried_there() -> bytes:
+        with socket.create_connection(("127.0.0.1", other.port)) as carried:
+            carried.sendall(introduce(secret, "tcp", "192.0.2.7:1") + b"ADD name=n 0 0 1 1 * true\nPING\n")
+            carried.shutdown(socket.SHUT_WR)
+            return carried.makefile("rb").read()
+
+    assert re.fullmatch(rb"ERR not-leader none: [^\n]*nothing was changed\n", carried_there())
+    assert one.ask("LIST") == ["OK 0"]
+
+
 def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
     """Whoever works on a machine moves the leader first, and sees where it went."""
     nodes = [start_node("a")]
@@ -279,6 +307,37 @@ def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
     wait_until(lambda: "b\tgone\t" in nodes[0].nc("NODES"))
     nodes[0].stop()
     assert nodes[2].ask("STEPDOWN") == ["ERR busy no other node is there"]
+
+
+def test_a_standby_asks_who_comes_too(start_node: StartNode, etcds: Etcds) -> None:
+    """NODES tells addresses and releases: who may not see them at the leader may not here."""
+    wire = Wire(etcds.clients[0])
+    wire.cut()
+    one = start_node("a", "--require-auth", on=wire)
+    assert [answer.split()[1] for answer in one.ask("NODES", "LOCAL", "STATUS")] == [
+        "auth-required", "standby", "auth-required",
+    ]  # fmt: skip
+    wire.close()
+
+
+def test_nothing_is_said_in_plain_text_on_a_sealed_connection(start_node: StartNode, tmp_path: Path) -> None:
+    """What TLS knows of a connection ends with the process that hands over: so does the connection."""
+    make_certificates(tmp_path / "tls", ["localhost"], datetime.now(UTC))
+    files = [str(tmp_path / "tls" / name) for name in ("localhost.pem", "localhost.key", "ca.pem")]
+    flags = ("--tls-cert", files[0], "--tls-key", files[1])
+    one = start_node("a", *flags)
+    wait_until(lambda: one.leads)
+    other = start_node("b", *flags)
+    wait_until(lambda: other.said == [("standby", f"127.0.0.1:{one.port}")])
+    context = client_context(Path(files[2]), None, None)
+    with (
+        socket.create_connection(("localhost", one.port), 10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as sealed,
+    ):
+        sealed.sendall(b"STEPDOWN b\n")
+        with suppress(ssl.SSLEOFError, ConnectionError):
+            assert sealed.recv(1000) == b""
+    wait_until(lambda: other.leads)
 
 
 def test_jobs_of_a_start_are_the_clusters(start_node: StartNode) -> None:
