@@ -2,7 +2,7 @@
 # Several daemons that are one, to try it: three etcds, two nodes and two workers on this machine, until Ctrl-C.
 #   nc localhost 5050   and   nc localhost 5060   are the nodes; kill -9 one, and ask the other.
 set -euo pipefail
-var=${1:-var/cluster}
+var=${1:-var/nodes}  # `cluster` would be a file of the daemon that `make run` starts
 cronflowd=${CRONFLOWD:-.venv/bin/cronflowd}
 command -v etcd >/dev/null || { echo "cluster: there is no etcd here (Debian: etcd-server)" >&2; exit 69; }
 mkdir -p "$var"

@@ -28,7 +28,7 @@ def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
         options = task.spec.options
         if query.owner and query.owner != (options.owner or state.common.owner):
             return False
-        if query.type not in ("", options.type) or query.search not in text_of(task):
+        if query.type not in ("", options.type) or (query.search and query.search not in text_of(task)):
             return False
         if "paused" in query.states and state.is_paused(task, now):  # also one that runs besides
             return True
@@ -36,9 +36,7 @@ def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
 
     def text_of(task: Task) -> str:
         options = task.spec.options
-        texts = (
-            (task.name, options.title, options.desc, task.spec.command, *options.tags) if query.search else ()
-        )
+        texts = task.name, options.title, options.desc, task.spec.command, *options.tags
         return "\n".join(texts).casefold()
 
     def row(task: Task) -> Row:

@@ -150,12 +150,11 @@ def clear_unfinished(data: Path) -> None:
 def read_mark(data: Path) -> dict[str, str]:
     """Which cluster a data directory belongs to; empty where it belongs to none."""
     try:
-        found = orjson.loads((data / MARK).read_bytes())
+        return dict(orjson.loads((data / MARK).read_bytes()))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise Fatal(Exit.CORRUPT, f"{data / MARK}: {error}") from error
-    return dict(found)
+    except (OSError, ValueError, TypeError) as error:
+        raise Fatal(Exit.CORRUPT, f"{data / MARK}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def write_mark(data: Path, mark: dict[str, str]) -> None:

@@ -178,25 +178,28 @@ class Guard:
         why: str,
         wait_s: float = 0,
     ) -> None:
-        if kind == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": why})
-            return
         more = {"content-type": "application/json", "connection": "close"}
         if wait_s:
             more["retry-after"] = str(math.ceil(wait_s))
         said = orjson.dumps({"success": False, "error": {"code": CODES[status], "message": why}})
-        if status == TOO_LONG:
+        if status == TOO_LONG and kind == "http":
             await body.read_on()
-        await _answer(send, status, [*headers, *_pairs(more)], said)
+        await _answer(send, status, [*headers, *_pairs(more)], said, kind)
 
 
 _TOO_LONG = f"a body has at most {MAX_BODY_BYTES} bytes"
 
 
-async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
+async def _answer(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"", kind: str = "http"
+) -> None:
+    """To whoever wants a WebSocket, too, whose log then tells why there is none."""
+    name = "websocket.http.response" if kind == "websocket" else "http.response"
     length = _pairs({"content-length": str(len(body))}) if status != 204 else []
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    start: Any = {"type": f"{name}.start", "status": status, "headers": [*headers, *length]}
+    rest: Any = {"type": f"{name}.body", "body": body, "more_body": False}
+    await send(start)
+    await send(rest)
 
 
 def _pairs(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from base64 import b64encode, urlsafe_b64encode
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cronflowd.base.masks import Mask
+from tests.lib.calls import counting
 
 VALUES = st.text(min_size=1, max_size=40).map(str.encode).filter(bytes.strip)
 SOME = st.sampled_from([b"a", b"aab", b"abaab", b".*", b"\n", b"line 1\nline 2\n", b'say "x"\\', b"\xc3\xbc"])
@@ -87,15 +87,6 @@ def test_a_key_file_makes_a_flood_of_output_no_dearer() -> None:
     """The daemon looks through all that such jobs write, and nobody else is served meanwhile."""
     value = b"\n".join(f"{number * 7919:064x}".encode() for number in range(200))
     mask, text = Mask([("key", value)]), b"what a job writes, line by line\n" * 3000
-    calls = 0
-
-    def count(frame: object, event: str, arg: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
+    with counting() as calls:
         assert mask.hide(text, False) == (text, b"")
-    finally:
-        sys.setprofile(None)
-    assert calls < 50
+    assert calls[0] < 50

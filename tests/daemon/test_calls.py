@@ -6,11 +6,10 @@ calls of our own functions and of the interpreter's are what grew before, a few 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -23,25 +22,10 @@ from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net.clients import Session
 from cronflowd.net.workers import Batch
+from tests.lib.calls import calls_of
 from tests.lib.harness import START, HandClock
 
 ROUNDS = 50
-
-
-def calls_of(work: Callable[[], object]) -> float:
-    """Calls of Python functions and of built-in ones, in a round of ROUNDS."""
-    counted = 0
-
-    def count(frame: FrameType, event: str, arg: object) -> None:
-        nonlocal counted
-        counted += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return counted / ROUNDS
 
 
 class Bench:
@@ -85,7 +69,7 @@ class Bench:
 def _add() -> float:
     bench = Bench()
     bench.say("ADD name=first 0 9 * * * true")
-    return calls_of(lambda: [bench.say(f"ADD name=t{n} 0 9 * * * true") for n in range(ROUNDS)])
+    return calls_of(lambda: [bench.say(f"ADD name=t{n} 0 9 * * * true") for n in range(ROUNDS)]) / ROUNDS
 
 
 def _fire() -> float:
@@ -97,7 +81,7 @@ def _fire() -> float:
     bench.place()
     bench.end_all()
     bench.clock.move(START + timedelta(minutes=2))
-    return calls_of(bench.place)
+    return calls_of(bench.place) / ROUNDS
 
 
 def _life() -> float:
@@ -112,7 +96,7 @@ def _life() -> float:
         bench.end_all()
 
     live()
-    return calls_of(live)
+    return calls_of(live) / ROUNDS
 
 
 @pytest.mark.parametrize(

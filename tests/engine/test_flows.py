@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from functools import partial
-from types import FrameType
 
 import pytest
 
@@ -19,6 +16,7 @@ from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import finish
 from cronflowd.engine.flows import next_in_flows, plan_flow
 from cronflowd.engine.state import State
+from tests.lib.calls import OURS, calls_of
 from tests.lib.engine_driver import Driver, snapshot
 
 DIAMOND = [
@@ -393,11 +391,11 @@ def test_a_flow_of_thousands_goes_on_in_small_steps() -> None:
     for number in range(count):
         life.line(f"ADD name=t{number} after=root @after true")
     plan = finish(plan_flow(life.state, "t7"))
-    assert calls_of(lambda: life.do(o.StartFlow("t7", {}, plan))) < count
+    assert calls_of(lambda: life.do(o.StartFlow("t7", {}, plan)), OURS) < count
     steps = small_steps(life)
     life.do(o.ReportEnded("w", 1, 1, 0, {}))
     assert steps + small_steps(life) > count
-    assert calls_of(lambda: life.line("FLOW root CANCEL")) < count
+    assert calls_of(lambda: life.line("FLOW root CANCEL"), OURS) < count
     small_steps(life)
     for run in list(life.state.runs.values()):
         life.do(o.ReportEnded("w", run.id, 1, 143, {}))
@@ -408,29 +406,13 @@ def test_a_flow_of_thousands_goes_on_in_small_steps() -> None:
 def small_steps(life: Life) -> int:
     """Takes what is due, however many steps those are, each of which calls few functions."""
     steps, begun = 0, len(life.journal)
-    while calls_of(lambda: next_in_flows(life.state, life.now)) < 1500:
+    while calls_of(lambda: next_in_flows(life.state, life.now), OURS) < 1500:
         if (step := life.engine.next_step(life.now)) is None:
             assert len(life.journal) - begun <= 3 * len(life.state.tasks)
             return steps
-        assert calls_of(partial(life.do, step)) < 1500
+        assert calls_of(partial(life.do, step), OURS) < 1500
         steps += 1
     raise AssertionError("it looks at very many in one go")
-
-
-def calls_of(work: Callable[[], object]) -> int:
-    """Calls of Python functions."""
-    calls = 0
-
-    def count(frame: FrameType, event: str, arg: object) -> None:
-        nonlocal calls
-        calls += event == "call"
-
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return calls
 
 
 def test_a_flow_has_at_most_so_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:

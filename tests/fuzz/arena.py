@@ -13,11 +13,9 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -34,6 +32,7 @@ from cronflowd.host import passwords
 from cronflowd.net import workers
 from cronflowd.net.clients import Session
 from tests.fuzz.scripts import ROLES, WORKERS, Step, format_step
+from tests.lib.calls import counting
 from tests.lib.harness import Wire, World, _run_here
 
 FILE_TOKEN = "file-token"
@@ -223,21 +222,6 @@ class Arena(World):
 
 
 CHEAP = PasswordHasher(1, 8, 1)
-
-
-@contextmanager
-def counting() -> Iterator[list[int]]:
-    """How many functions were called until the profile is taken away."""
-    calls = [0]
-
-    def count(frame: FrameType, event: str, arg: object) -> None:
-        calls[0] += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        yield calls
-    finally:
-        sys.setprofile(None)
 
 
 async def _play(script: list[Step], data: Path, patch: Callable[..., None]) -> int:

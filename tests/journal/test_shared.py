@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -31,10 +32,12 @@ from cronflowd.journal.shared import (
     seq_in,
     split,
 )
-from cronflowd.journal.shared_journal import SharedJournal, clear_unfinished, install
+from cronflowd.journal.shared_journal import MARK, SharedJournal, check_alone, clear_unfinished, install
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.open_journal import NOW, Committed
 from tests.lib.shared_driver import Leading
+
+ROOT = Path(__file__).parents[2]
 
 LEASE_S = 3
 
@@ -329,6 +332,22 @@ def test_another_history_is_refused(tmp_path: Path) -> None:
         journal.take(Shared(etcd).fetch(5)[0])
     assert refused.value.status == 78
     journal.close()
+
+
+@pytest.mark.parametrize("mark", [None, b"", b"3"], ids=["a directory", "nothing", "no object"])
+def test_what_is_no_mark_of_a_cluster_is_told_in_one_line(tmp_path: Path, mark: bytes | None) -> None:
+    """Whoever kept something of his own under that name read a traceback."""
+    path = tmp_path / "cluster"
+    path.mkdir() if mark is None else path.write_bytes(mark)
+    with pytest.raises(Fatal, match=f"^{path}: "):
+        check_alone(tmp_path)
+
+
+def test_the_cluster_to_try_is_in_no_single_daemons_way() -> None:
+    """`make run` after `make cluster`: both in ./var, where `cluster` is a file."""
+    script = (ROOT / "contrib" / "cluster.sh").read_text()
+    (where,) = re.findall(r"^var=\$\{1:-var/(\S+)\}", script, re.MULTILINE)
+    assert where not in (MARK, "journal")
 
 
 def test_an_empty_directory_begins_with_a_snapshot(tmp_path: Path) -> None:
