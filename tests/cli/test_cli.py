@@ -19,6 +19,7 @@ from cronflowd.host.config import Settings, WorkerSettings
 from cronflowd.journal import check, compaction, tasks_file
 from cronflowd.tasks.options import parse_keep
 from cronflowd.worker import agent
+from tests.lib.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -318,7 +319,7 @@ def test_python_m_cronflowd_is_the_program() -> None:
     """The daemon starts its worker this way, wherever the package lies."""
     done = subprocess.run(
         [sys.executable, "-m", "cronflowd", "--version"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=30,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, f"cronflowd {__version__}\n", "")
 

@@ -21,6 +21,7 @@ from cronflowd.engine.rules import Limits
 from cronflowd.net.clients import Session
 from tests.engine.test_waiting_tasks import from_checkpoint
 from tests.lib.harness import World, a_world, play
+from tests.lib.waiting import PATIENCE_S
 
 RUNS = 12
 KEPT = 4  # in memory
@@ -115,7 +116,7 @@ def test_a_log_is_not_followed_for_ever_when_its_run_ended_before_the_answer_had
             assert not isinstance(answer, Reply)
             await world.play("w", None, "OUT 1 1 hello")
             await world.play("w", None, "DONE 1 1 0")
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 reply = await answer
             assert [row[1] for row in reply.rows if row] == ["hello"]
 

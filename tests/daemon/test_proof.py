@@ -23,6 +23,7 @@ from cronflowd.net.workers import serve_worker
 from cronflowd.tasks.reasons import in_words
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock, Wire
+from tests.lib.waiting import PATIENCE_S
 
 NONCE = "ab" * 16
 FILE, WEB, OLD, CLIENT = "of-the-file", "for-web", "expired", "an-admin's"
@@ -226,7 +227,7 @@ async def test_a_token_that_counts_no_more_ends_its_connections_at_once(world: W
     elif how == "file":
         world.core.admission.take_tokens((b"another",))
     else:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             while world.core.links:
                 await trio.sleep(0.01)
     await settle()

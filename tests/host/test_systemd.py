@@ -22,6 +22,7 @@ from cronflowd.host import systemd
 from cronflowd.host.config import Settings
 from cronflowd.host.setting import format_address
 from tests.lib.ports import free_ports
+from tests.lib.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "contrib" / "systemd"
@@ -51,7 +52,7 @@ def test_a_program_that_cannot_begin_anew_ends() -> None:
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     """systemd's end of NOTIFY_SOCKET."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.settimeout(10)
+        receiver.settimeout(PATIENCE_S)
         yield receiver
 
 
@@ -198,7 +199,7 @@ def knock(port: int) -> None:
     deadline = time.monotonic() + 10
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()
         except ConnectionRefusedError:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -228,7 +229,7 @@ def test_a_whole_life_under_systemd(manager: socket.socket, tmp_path: Path) -> N
             assert wait_message(manager, "READY=1")
             assert wait_message(manager, "WATCHDOG=1")
             assert wait_message(manager, "WATCHDOG=1")
-            with socket.create_connection(("127.0.0.1", control), timeout=10) as client:
+            with socket.create_connection(("127.0.0.1", control), timeout=PATIENCE_S) as client:
                 client.sendall(b"PING\nQUIT\n")
                 assert client.makefile().read() == "PONG\nOK bye\n"
             process.send_signal(signal.SIGHUP)
@@ -236,7 +237,7 @@ def test_a_whole_life_under_systemd(manager: socket.socket, tmp_path: Path) -> N
             assert wait_message(manager, "READY=1")
             process.send_signal(signal.SIGTERM)
             assert wait_message(manager, "STOPPING=1")
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=PATIENCE_S) == 0
         finally:
             process.kill()
     assert (tmp_path / "data" / "tasks.db").exists()
@@ -262,7 +263,7 @@ def units(tmp_path: Path) -> Path:
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -16,6 +16,7 @@ from cronflowd.ask.metrics import Family
 from cronflowd.daemon.figures import families
 from tests.ask.test_metrics import LIFE, asked
 from tests.lib.core_driver import make_core
+from tests.lib.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "contrib" / "prometheus"
@@ -29,7 +30,7 @@ needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promto
 
 def promtool(*arguments: str, cwd: Path) -> str:
     command = ["promtool", *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -16,6 +16,7 @@ from cronflowd.base.errors import Fatal
 from cronflowd.host.config import Settings
 from cronflowd.journal import room
 from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable, after, make_client, why_old
+from tests.lib.waiting import PATIENCE_S
 
 Answer = Callable[[str, Any, str], tuple[int, bytes]]
 
@@ -93,7 +94,7 @@ def test_a_member_that_hangs_is_not_waited_for(member: Callable[[Answer], Gatewa
     until = threading.Event()
 
     def hang(path: str, body: Any, token: str) -> tuple[int, bytes]:
-        until.wait(5)
+        until.wait(PATIENCE_S)
         return 200, b"{}"
 
     begun = time.monotonic()

@@ -36,6 +36,7 @@ from cronflowd.journal.shared_journal import MARK, SharedJournal, check_alone, c
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.open_journal import NOW, Committed
 from tests.lib.shared_driver import Leading
+from tests.lib.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -553,7 +554,7 @@ def test_a_lost_lease_is_told_of_once(renewal: Any, why: str) -> None:
             return dict(renewal)
 
     lease, told, lost = kept(Odd(), 0.3)
-    assert lost.wait(20)
+    assert lost.wait(PATIENCE_S)
     assert not lease.is_certain
     (said,) = told
     assert why in said

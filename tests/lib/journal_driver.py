@@ -14,6 +14,7 @@ from cronflowd.engine.state import State
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import journal_dir, list_checkpoints
 from cronflowd.tasks.task import Outcome
+from tests.lib.waiting import PATIENCE_S
 
 BEGIN = datetime(2026, 11, 21, 10, tzinfo=UTC)
 
@@ -48,7 +49,7 @@ class Life:
         while self.journal.committed < self.journal.last:
             self._told.clear()
             self.journal.flush()
-            assert self._told.wait(20)
+            assert self._told.wait(PATIENCE_S)
         settle(self.journal)
 
     def add_task(self, **options: str) -> int:

@@ -12,9 +12,9 @@ from cronflowd.engine import facts as f
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import journal_dir, list_segments
 from tests.lib.journal_driver import settle
+from tests.lib.waiting import PATIENCE_S
 
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
-PATIENCE_S = 20.0
 
 
 class Committed:

@@ -30,7 +30,7 @@ from cronflowd.net.listeners import (
     open_unix,
     share_descriptors,
 )
-from tests.lib.waiting import until
+from tests.lib.waiting import PATIENCE_S, until
 
 ANY = ("127.0.0.1", 0)
 NOT_OURS = ("2001:db8::1", 0)  # no machine has this address
@@ -250,7 +250,7 @@ async def test_who_is_in_stays_when_the_door_is_shut_and_nobody_else_comes() -> 
 
 
 async def read_all(stream: trio.SocketStream) -> bytes:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         return b"".join([data async for data in stream])
 
 

@@ -19,6 +19,7 @@ from cronflowd.net import tls
 from cronflowd.net.listeners import Connection
 from cronflowd.net.outbox import Gate, Outbox
 from cronflowd.net.poller import Inlet
+from tests.lib.waiting import PATIENCE_S
 
 
 class Peer:
@@ -159,7 +160,7 @@ async def test_who_ends_his_input_still_gets_his_answer(ends: Ends, says_so: boo
 async def test_what_comes_with_the_handshake_is_not_forgotten(ends: Ends) -> None:
     """A client's first line may come with its last word; the socket has nothing more to tell then."""
     async with ends.joined(b"a\n") as (ours, _):
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             assert await ours.receive_some() == b"a\n"
         assert ours.receive_now() is None
 
@@ -175,7 +176,7 @@ async def test_the_poller_is_told_of_what_came_with_the_handshake(ends: Ends) ->
             rung.set()
 
         ours.watch(ready)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await rung.wait()
             rung = trio.Event()
             await peer.send(b"b\n")
@@ -303,7 +304,7 @@ async def test_what_crosses_our_end_is_still_taken(ends: Ends, version: ssl.TLSV
     async with ends.joined() as (ours, peer):
         ours.shutdown()
         await peer.send(b"ADD @daily x\n")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             assert await ours.receive_some() == b"ADD @daily x\n"
             await peer.send(b"ADD @daily y\n")
             peer.sock.shutdown(socket.SHUT_WR)
@@ -315,7 +316,7 @@ async def test_an_end_that_is_said_in_tls_alone_is_heard(ends: Ends, by: str) ->
     """Whoever waits for our end before he leaves sends nothing more, and a session would wait for minutes."""
     async with ends.joined() as (ours, peer):
         await peer.sock.send(peer.seal(b"PING\n") + peer.end())
-        with trio.fail_after(2):
+        with trio.fail_after(PATIENCE_S):
             if by == "task":
                 assert await _all(ours) == b"PING\n"
                 return

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE_S = 20.0
+from tests.lib.waiting import PATIENCE_S
+
 READY = re.compile(r"cronflowd ready control=\S+:(\d+) workers=\S+:(\d+) pid=(\d+)(?: http=\S+:(\d+))?\n")
 StartDaemon = Callable[..., "Daemon"]
 ROOT = Path(__file__).parents[2]

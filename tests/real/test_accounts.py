@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import ROOT, Daemon
 
 PASSWORD = "correct-horse-battery"
@@ -48,7 +49,9 @@ def _as_nobody(socket: Path, *lines: str) -> list[str]:
     """The answers that another user of this machine gets over the unix socket."""
     said = "".join(line + "\n" for line in (*lines, "QUIT"))
     command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "nc", "-U", str(socket)]
-    return subprocess.run(command, input=said, capture_output=True, text=True, timeout=20).stdout.splitlines()
+    return subprocess.run(
+        command, input=said, capture_output=True, text=True, timeout=PATIENCE_S
+    ).stdout.splitlines()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")

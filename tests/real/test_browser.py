@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.lib.busy_month import write
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import ROOT, Daemon
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
 pytestmark = [
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no chromium on this machine"),
-    pytest.mark.timeout(120),
 ]
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -34,7 +34,7 @@ ALL_PICTURES = bool(os.environ.get("CRONFLOWD_PICTURES"))
 SHOTS = ROOT / "build" / "screenshots"
 AXE = ROOT / "tests" / "data" / "axe" / "axe.min.js"
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 360, "height": 740}
-PATIENCE_MS = 15_000
+PATIENCE_MS = 1000 * PATIENCE_S
 EMAIL, PASSWORD = "ann@example.org", "correct-horse-battery"
 PAGES = {
     "home": "/", "jobs": "/jobs", "job": "/jobs/1", "new": "/jobs/new?schedule=30+2+*+*+*&command=echo+hi",

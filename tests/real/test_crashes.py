@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib.job_processes import wait_for
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import Daemon, StartDaemon, Worker, wait_until
 
 KILLS = int(os.environ.get("CRONFLOWD_KILLS", "100"))
@@ -32,7 +33,7 @@ class Stream(threading.Thread):
 
     def run(self) -> None:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as connection:
                 self._talk(connection)
         except OSError:
             pass  # the daemon was killed, as it should be
@@ -70,7 +71,7 @@ def test_no_acknowledged_command_is_lost_and_none_invented_over_a_hundred_kills(
         time.sleep(chance.uniform(0, 0.02))
         daemon.kill9()
         for stream in streams:
-            stream.join(10)
+            stream.join(PATIENCE_S)
             acknowledged |= stream.acknowledged
             asked |= set(stream.asked)
         daemon.start()

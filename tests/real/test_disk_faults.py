@@ -24,6 +24,7 @@ from cronflowd.engine import facts as f
 from cronflowd.host.disk import write_atomically
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import journal_dir
+from tests.lib.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.real
 
@@ -68,7 +69,7 @@ def write(data: Path, *prefix: str) -> tuple[int, list[str], str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE_S,
         check=False,
     )
     return done.returncode, done.stdout.split(), done.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import ROOT, Daemon, StartDaemon, Worker, wait_until
 
 
@@ -48,7 +49,11 @@ def test_a_worker_without_the_secret_is_told_so_and_gives_up(
     daemon, _ = guarded
     command = [sys.executable, "-m", "cronflowd", "worker", "--connect", f"127.0.0.1:{daemon.worker_port}"]
     ended = subprocess.run(
-        [*command, "--spool", str(tmp_path / "spool")], capture_output=True, text=True, timeout=30, cwd=ROOT
+        [*command, "--spool", str(tmp_path / "spool")],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        cwd=ROOT,
     )
     assert (ended.returncode, "auth-required" in ended.stderr) == (77, True)
 
@@ -71,7 +76,7 @@ def test_the_unix_socket_speaks_the_same_protocol(start_daemon: StartDaemon) -> 
     """For scripts on the same machine; no silence ends it."""
     daemon = start_daemon()
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE_S)
         connection.connect(str(daemon.data / "control.sock"))
         connection.sendall(b"PING\nQUIT\n")
         assert connection.makefile("r").read() == "PONG\nOK bye\n"
@@ -94,7 +99,7 @@ def test_http_and_tls_are_closed_and_nothing_they_say_is_executed(
     daemon = start_daemon()
     daemon.ask("ADD @daily true")
     number = daemon.port if port == "control" else daemon.worker_port
-    with socket.create_connection(("127.0.0.1", number), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", number), timeout=PATIENCE_S) as connection:
         connection.sendall(first)
         assert b"OK" not in connection.makefile("rb").read()  # the worker port may say ERR
     assert daemon.ask("LIST")[-1] == "OK 1"
@@ -143,7 +148,7 @@ def test_a_worker_that_speaks_nonsense_is_told_so_and_closed(
 ) -> None:
     """One line that names what was wrong; the daemon and everybody else go on."""
     daemon = start_daemon()
-    with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=PATIENCE_S) as connection:
         connection.sendall(said)
         lines = connection.makefile("r").read().splitlines()
     assert lines[-1].startswith(answer), lines

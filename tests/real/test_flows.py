@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.waiting import PATIENCE_S
+
 from .running import Daemon, StartDaemon, Worker, wait_until
 
 pytestmark = pytest.mark.real
@@ -20,7 +22,7 @@ def nc(daemon: Daemon, line: str) -> list[str]:
     if program is None:
         pytest.skip("no netcat here")
     words = [program, daemon.host, str(daemon.port)]
-    reply = subprocess.run(words, input=f"{line}\n", capture_output=True, text=True, timeout=30)
+    reply = subprocess.run(words, input=f"{line}\n", capture_output=True, text=True, timeout=PATIENCE_S)
     return reply.stdout.splitlines()
 
 

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import Daemon
 
 PASSWORD = "correct-horse-battery"
@@ -14,7 +15,9 @@ PASSWORD = "correct-horse-battery"
 def _says(socket: Path, *lines: str) -> list[str]:
     said = "".join(line + "\n" for line in (*lines, "QUIT"))
     command = ["nc", "-U", str(socket)]
-    found = subprocess.run(command, input=said, capture_output=True, text=True, timeout=20, check=True)
+    found = subprocess.run(
+        command, input=said, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     return found.stdout.splitlines()[:-1]
 
 

@@ -108,7 +108,7 @@ def _objects(text: str) -> list[str]:
     """What jq makes of all lines, one object a line; a line that it cannot read fails."""
     lines = text.split("\n")[:-1]
     filter_ = 'if type == "object" then . else error("no object") end'
-    jq = subprocess.run(["jq", "-ce", filter_], input=text, capture_output=True, text=True, timeout=30)
+    jq = subprocess.run(["jq", "-ce", filter_], input=text, capture_output=True, text=True, timeout=60)
     assert (jq.returncode, jq.stderr) == (0, ""), text
     objects = jq.stdout.split("\n")[:-1]
     assert len(objects) == len(lines), text

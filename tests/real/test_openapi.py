@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import Daemon, StartDaemon
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -28,7 +29,9 @@ FREE = {"name", "description", "tags", "metadata", "priority", "timeout", "enabl
 
 
 def get(daemon: Daemon, path: str) -> tuple[int, str]:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", daemon.http_port, timeout=20)) as door:
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", daemon.http_port, timeout=PATIENCE_S)
+    ) as door:
         door.request("GET", path)
         answer = door.getresponse()
         return answer.status, answer.read().decode()
@@ -85,7 +88,7 @@ def test_whatever_is_sent_the_answer_is_as_the_document_says(start_daemon: Start
             if real and case.method == "POST" and case.path == "/api/v1/jobs" and isinstance(case.body, dict):
                 case.body = {key: case.body[key] for key in FREE & case.body.keys()} | WHOLE
             (case.query or {}).pop("follow", None)
-            answer = case.call(base_url=base_url, headers=headers, timeout=20)
+            answer = case.call(base_url=base_url, headers=headers, timeout=PATIENCE_S)
             met.add(answer.status_code)
             case.validate_response(answer, checks=wanted)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib.job_processes import wait_for
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import ROOT, Daemon, StartDaemon, Worker, wait_until
 
 TOKEN = "correct-horse-battery-staple"
@@ -138,7 +139,7 @@ def test_a_token_is_proved_and_never_said(guarded: Guarded) -> None:
     for pid in (guarded.daemon.pid, guarded.worker.process.pid):
         for name in ("cmdline", "environ"):
             assert TOKEN.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
-    with socket.create_connection(("127.0.0.1", guarded.daemon.worker_port), timeout=20) as stranger:
+    with socket.create_connection(("127.0.0.1", guarded.daemon.worker_port), timeout=PATIENCE_S) as stranger:
         stranger.sendall(f"HELLO name=w1 token={TOKEN}\n".encode())
         assert stranger.makefile().readline() == "ERR auth-required HELLO needs nonce= here, and PROVE\n"
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.lib.http_server import http_server
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import ROOT, Daemon, StartDaemon, wait_until
 
 VALUE = "hunter2 'and \"more\\ of $it* ünd"
@@ -28,7 +29,7 @@ def put(daemon: Daemon, name: str, value: str) -> str:
         "put",
         name,
     ]
-    made = subprocess.run(command, input=value, capture_output=True, text=True, timeout=30, cwd=ROOT)
+    made = subprocess.run(command, input=value, capture_output=True, text=True, timeout=PATIENCE_S, cwd=ROOT)
     return made.stdout + made.stderr
 
 
@@ -112,7 +113,9 @@ def test_without_its_key_others_run_and_it_is_told(start_daemon: StartDaemon, tm
     daemon.stop()
     data = tmp_path / "restored"
     command = [sys.executable, "-m", "cronflowd", "restore", str(daemon.data / "backup.tar")]
-    subprocess.run([*command, "--data", str(data)], capture_output=True, check=True, timeout=30, cwd=ROOT)
+    subprocess.run(
+        [*command, "--data", str(data)], capture_output=True, check=True, timeout=PATIENCE_S, cwd=ROOT
+    )
     assert not (data / "key").exists()
     again = start_daemon("--local-worker", "2", data=data)
     assert again.process

@@ -13,6 +13,7 @@ from typing import Any
 
 import trustme
 
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import Daemon, StartDaemon, wait_until
 
 JOHN = {"email": "user@example.com", "password": "SecurePass123", "name": "John Doe"}
@@ -29,9 +30,11 @@ def ask(
 ) -> Answer:
     """Status, what the JSON says, and the headers."""
     if tls:
-        connection = http.client.HTTPSConnection("localhost", daemon.http_port, timeout=30, context=tls)
+        connection = http.client.HTTPSConnection(
+            "localhost", daemon.http_port, timeout=PATIENCE_S, context=tls
+        )
     else:
-        connection = http.client.HTTPConnection("127.0.0.1", daemon.http_port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.http_port, timeout=PATIENCE_S)
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     try:
         said = json.dumps(body).encode() if body is not None and not callable(body) else body and body()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import Daemon, StartDaemon, Worker, wait_until
 
 STOPS = 20 if os.environ.get("CRONFLOWD_LONG") else 5
@@ -27,7 +28,7 @@ class Client(threading.Thread):
     def __init__(self, daemon: Daemon, orders: bytes = b"NOW true\n" * 50, times: int = 100_000) -> None:
         super().__init__(daemon=True)
         self.orders, self.times = orders, times
-        self.connection = socket.create_connection(("127.0.0.1", daemon.port), timeout=10)
+        self.connection = socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE_S)
 
     def run(self) -> None:
         with self.connection, suppress(OSError):
@@ -44,7 +45,7 @@ class Taker(threading.Thread):
 
     def __init__(self, daemon: Daemon, held: set[str]) -> None:
         super().__init__(daemon=True)
-        self.connection = socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=10)
+        self.connection = socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=PATIENCE_S)
         running = ",".join(sorted(held))
         self.connection.sendall(f"HELLO name=w slots=1000 running={running}\n".encode())
         self.held = held
@@ -82,7 +83,7 @@ def test_no_stop_loses_a_run_that_never_began(start_daemon: StartDaemon) -> None
         client.start()
         wait_until(lambda taker=taker: len(taker.orders) > 300)
         assert daemon.stop() == 0
-        taker.join(10)
+        taker.join(PATIENCE_S)
         orders.update(taker.orders)
         daemon.start()
     taker = Taker(daemon, held)
@@ -112,7 +113,7 @@ def test_no_kill_of_the_daemon_loses_a_run_or_starts_one_twice(
         wait_until(lambda begun=begun: len(list(marks.iterdir())) > begun + 20)
         time.sleep(chance.uniform(0, 0.05))  # any moment will do; this one is only not always the same
         daemon.kill9()
-        client.join(10)
+        client.join(PATIENCE_S)
         daemon.start()
     wait_until(lambda: all(daemon.ask(f"RUNS state={state}") == ["OK 0"] for state in WAITING), 120)
     assert daemon.ask("RUNS state=lost limit=10") == ["OK 0"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import ROOT, Daemon, StartDaemon, wait_until
 
 NETCATS = {
@@ -24,7 +25,7 @@ NETCATS = {
 
 def cronflowd(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cronflowd", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=ROOT, check=False)
 
 
 @pytest.fixture
@@ -51,9 +52,13 @@ def test_an_answer_comes_back_whole_and_the_prompt_with_it(daemon: Daemon, certs
     command = NETCATS[name].format(ca=certs / "ca.pem", port=daemon.port).split()
     assert shutil.which(command[0]), f"{command[0]} is used here"
     orders = "".join(f"ADD name=t{n} 0 9 * * * echo {'x' * 200}\n" for n in range(500))
-    added = subprocess.run(command, input=orders, capture_output=True, text=True, timeout=30, check=False)
+    added = subprocess.run(
+        command, input=orders, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert added.stdout.count("OK ") == 500, added.stderr
-    listed = subprocess.run(command, input="LIST\n", capture_output=True, text=True, timeout=30, check=False)
+    listed = subprocess.run(
+        command, input="LIST\n", capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert listed.stdout.splitlines()[-1] == "OK 500"
     assert len(listed.stdout) > 100_000
 
@@ -87,7 +92,7 @@ def test_plain_text_on_a_tls_port_and_tls_on_a_plain_one_are_told_in_the_log(
     for port in (daemon.port, daemon.worker_port):
         with socket.create_connection(("127.0.0.1", port), 10) as plain:
             plain.sendall(b"HELLO name=x slots=1\n")
-            plain.settimeout(10)
+            plain.settimeout(PATIENCE_S)
             while plain.recv(1000):  # the alert, in TLS
                 pass
     wait_until(lambda: daemon.log.read_text().count("does not speak TLS as it should: ") == 2)

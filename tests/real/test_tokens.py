@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib.job_processes import wait_for
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import ROOT, Daemon, StartDaemon, Worker, wait_until
 
 OLD, NEW = "0ld-secret", "new-secret"
@@ -56,7 +57,9 @@ class Guarded:
     def ask(self, line: str) -> str:
         """Over the unix socket, where no token is asked for."""
         command = ["nc", "-N", "-U", str(self.daemon.unix_socket)]
-        return subprocess.run(command, input=line + "\n", capture_output=True, text=True, timeout=20).stdout
+        return subprocess.run(
+            command, input=line + "\n", capture_output=True, text=True, timeout=PATIENCE_S
+        ).stdout
 
     def states(self) -> list[tuple[str, str, str]]:
         """(run, state, exit) of all attempts."""
@@ -129,5 +132,5 @@ def test_clients_offer_each_token_of_their_file(guarded: Guarded, tmp_path: Path
     command = [sys.executable, "-m", "cronflowd", "run", "--server", server, "--token-file"]
     for file, status in (("both", 0), ("wrong", 77)):
         guarded.write(tmp_path / "wrong", NEW, "else")
-        ran = subprocess.run([*command, str(tmp_path / file), "--", "true"], cwd=ROOT, timeout=30)
+        ran = subprocess.run([*command, str(tmp_path / file), "--", "true"], cwd=ROOT, timeout=PATIENCE_S)
         assert ran.returncode == status

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.waiting import PATIENCE_S
 from tests.real.running import ROOT, Daemon, StartDaemon, wait_until
 
 MEBIBYTE = 1024 * 1024
@@ -97,7 +98,7 @@ def test_a_job_that_leaves_something_behind_ends_all_the_same(start_daemon: Star
 def test_a_worker_that_falls_silent_is_found_out(start_daemon: StartDaemon) -> None:
     """A machine without power sends no FIN; three heartbeats tell, and its run is lost after the lease."""
     daemon = start_daemon("--heartbeat", "100ms", "--lease", "300ms")
-    with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=20) as silent:
+    with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=PATIENCE_S) as silent:
         silent.sendall(b"HELLO name=gone slots=1\n")
         lines = silent.makefile("r")
         assert lines.readline().startswith("OK gone heartbeat=0.1 ")
@@ -151,6 +152,6 @@ def test_hup_puts_new_limits_in_force_everywhere(start_daemon: StartDaemon, tmp_
     daemon.process.send_signal(signal.SIGHUP)
     daemon.until("ADD @daily true", lambda answer: answer.startswith("ERR limit"))
     assert daemon.ask("LOAD") == ["ERR limit tasks.db line 2: more than 1 tasks"]
-    with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=20) as worker:
+    with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=PATIENCE_S) as worker:
         worker.sendall(b"HELLO name=w slots=1\n")
         assert " output=2097152 " in worker.makefile("r").readline()

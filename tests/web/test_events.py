@@ -13,6 +13,7 @@ import trio
 
 from cronflowd.web import events
 from tests.lib.asgi import Browser
+from tests.lib.waiting import PATIENCE_S
 from tests.lib.web_api import API, an_api
 
 LINES = [f"ADD name=t{n} @daily x" for n in range(3)]
@@ -40,7 +41,7 @@ class Listening:
                 return row
 
     async def names(self, n: int) -> list[str]:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             return [(await self.next())["jobName"] for _ in range(n)]
 
 
@@ -153,7 +154,7 @@ def test_one_who_does_not_read_is_cut_off_and_nobody_else(
 async def test_who_was_long_in_catching_up_goes_on(autojump_clock: object) -> None:
     """By then it is past the time of the next beat, which is no fault: the stream ended with a traceback."""
     reader = events.Reader()
-    with trio.fail_after(1):
+    with trio.fail_after(PATIENCE_S):
         await reader.wait(-60.0)
 
 
@@ -185,7 +186,7 @@ def test_who_may_look_no_longer_is_sent_away(tmp_path: Path, monkeypatch: pytest
             browser.open("GET", f"{API}/events") as answer,
         ):
             await daemon.say("TOKEN REVOKE 1")
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 assert b"".join([part async for part in answer.parts()]).startswith(b"retry")
 
     trio.run(look)

@@ -24,7 +24,7 @@ from cronflowd.worker.spool import Spool
 from cronflowd.worker.ways import Where
 from cronflowd.worker.welcome import dial
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
-from tests.lib.waiting import until
+from tests.lib.waiting import PATIENCE_S, until
 from tests.lib.working_agent import SLEEPER, gone, working
 
 
@@ -261,7 +261,7 @@ async def test_a_handshake_that_is_given_up_leaves_no_connection() -> None:
             stream = await listener.accept()
             assert await stream.receive_some()
             nursery.cancel_scope.cancel()
-        with trio.fail_after(2):
+        with trio.fail_after(PATIENCE_S):
             assert await stream.receive_some() == b""
         await stream.aclose()
 
