@@ -26,7 +26,7 @@ from ..tasks.task import ENDED, Outcome
 from .core import Core
 
 MAX_OLD_ROWS = 100_000  # that one question reads from the journal
-MAX_PASSED = 20_000  # rows of the journal that are looked at behind a page, to tell how many there are
+MAX_PASSED = 4_000  # rows of the journal that are looked at behind a page, to tell how many there are
 MAX_SET_BACK = timedelta(days=1)  # a clock; RUNS since= looks no further back behind that moment
 # More at once would not be quicker, and each holds its rows in memory.
 READERS = trio.CapacityLimiter(2)
