@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 
@@ -39,12 +39,12 @@ def about(state: State, ref: str | None) -> Callable[[int, str], bool]:
 class Kept:
     """Whether a row still counts as kept. Must be asked newest first, of every row of a task."""
 
-    def __init__(self, state: State, now: datetime, sizes: Mapping[int, int] | None = None) -> None:
+    def __init__(self, state: State, now: datetime, sizes: Callable[[int], int] | None = None) -> None:
         self._state, self._now = state, now
         self._keep = cache(state.keep_of)
         self._going_on = frozenset(state.runs)
         self._rows: Counter[tuple[int, bool]] = Counter()  # seen, by task and whether it ran
-        self._sizes = sizes or {}  # of outputs that memory does not hold, by run
+        self._sizes = sizes or (lambda _: 0)  # of outputs that memory does not hold, by run
         self._written: Counter[int] = Counter()  # by runs seen, by task
         self._runs: dict[int, bool] = {}
         self.outputs: set[int] = set()  # the runs whose LOG is kept
@@ -62,7 +62,7 @@ class Kept:
         if run is not None:
             self._runs[run] = is_kept
             output = self._state.outputs.get(run)
-            self._written[task_id] += self._sizes.get(run, 0) or (output.size if output else 0)
+            self._written[task_id] += self._sizes(run) or (output.size if output else 0)
             if is_kept and self._written[task_id] <= keep.output_bytes:
                 self.outputs.add(run)
         return is_kept

@@ -37,7 +37,6 @@ from ..ask import (
     why,
 )
 from ..ask import questions as q
-from ..ask.kept import Kept
 from ..ask.parsers import RUN_STATES
 from ..ask.revisions import find_revision, show_history
 from ..base import output
@@ -54,6 +53,7 @@ from ..engine.state import State
 from ..host.disk import plain_file
 from ..journal import history
 from ..journal.backup import SUFFIX
+from ..journal.index import Index
 from ..net.clients import Session
 from ..net.listeners import Door
 from ..net.outbox import Gate
@@ -61,6 +61,7 @@ from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
 from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
+from ..tasks.options import KEEP
 from ..tasks.reasons import in_words, worded
 from ..tasks.task import ENDED, Outcome
 from . import crontab_orders, figures
@@ -100,6 +101,7 @@ class Answers:
         self.default_tz = core.state.default_tz
         self._context = grammar.Context(core.now(), self.default_tz, core.state.templates)  # of the last line
         self.files = Files(core, data)
+        self._index = Index()
         self.hub, self.logs = WatchHub(core), LogHub(core)
         self.doors: list[Door] = []
         self._tally: metrics.Tally | None = None  # from the first METRICS on
@@ -293,7 +295,7 @@ class Answers:
         core = self.core
         upto = core.last_seq
         await core.settled(upto)
-        past = history.deeds(self.data, upto + 1, question.since_at)
+        past = history.deeds(self.data, upto + 1, question.since_at, self._index)
         rows = await trio.to_thread.run_sync(accounts.audit_rows, past, question, core.state.common.owner)
         return Reply("", {}, accounts.AUDIT_COLUMNS, rows, "rows")
 
@@ -464,7 +466,7 @@ class Answers:
 
     async def _old_runs(self, question: q.ListRuns) -> Reply:
         """RUNS, when there is more than memory holds and the question wants it."""
-        state, past, now = self.core.state, self._past(), self.core.now()
+        state, past, now = self.core.state, self._past(question), self.core.now()
         wanted = views.wanted_outcomes(question, state, now)
         older: list[Outcome] = []
         # Now, though what is older comes later.
@@ -475,15 +477,15 @@ class Answers:
             older += await past.of_run(run, wanted)
         return reply
 
-    def _past(self) -> Past:
-        return Past(self.core, self.data)
+    def _past(self, about: q.ListRuns | None = None) -> Past:
+        return Past(self.core, self.data, self._index, about)
 
     async def _stats(self, question: q.ShowStats, session: Session) -> Reply:
         """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
         state = self.core.state
         rows = q.ListRuns(question.ref, frozenset(), question.since_at, question.until_at, None, 0)
         found = stats.Stats(question.by, frozenset(state.runs))
-        await self._past().each(views.wanted_outcomes(rows, state, self.core.now()), found.see)
+        await self._past(rows).each(views.wanted_outcomes(rows, state, self.core.now()), found.see)
         periods = list(found.rows())
         since = format_time(found.since_at) if found.since_at else "-"
         values = {"rows": len(periods), "since": found.since_at}
@@ -507,7 +509,7 @@ class Answers:
         # Copies: what ends while the journal is read is told as it was when this was asked.
         its = (run and (copy(run) if run.due_at == at else None) for run in why.runs_of(state, question.ref))
         active = await _in_turns(its)
-        past, runs = self._past(), [run for run in active if run.id in state.runs]
+        past, runs = self._past(views.all_runs(question.ref)), [run for run in active if run.id in state.runs]
         outcomes = await past.newest(why.concerns(at, wanted())) if at else []
         found = why.Found(runs, outcomes[::-1])
         if at is None or not (found.runs or found.outcomes):
@@ -530,7 +532,7 @@ class Answers:
             if run:
                 return run.due_at
             await trio.lowlevel.checkpoint()
-        newest = await self._past().newest(wanted, 1)
+        newest = await self._past(views.all_runs(ref)).newest(wanted, 1)
         return newest[0].due_at if newest else None
 
     async def _remarks(self, found: why.Found) -> list[str]:
@@ -566,7 +568,7 @@ class Answers:
             return True
 
         if (more := asked.back + 1 - len(found)) > 0:
-            await self._past().newest(is_next, more)
+            await self._past(views.all_runs(ref)).newest(is_next, more)
         if asked.back >= len(found):
             if not found:
                 views.find(state, ref)
@@ -580,27 +582,14 @@ class Answers:
     async def _past_log(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
         columns = 4 if session.as_json else 3
         state, rows = self.core.state, self.core.state.outcomes.get(run)
-        met = history.Met(rows[0].task_id if rows else 0)
-        lines = await self._lines(run, self.core.last_seq, met)
-        if lines and run not in state.runs and not await self._is_kept(run, met):
+        lines = await self._lines(run, self.core.last_seq)
+        is_all_shown = run in state.runs or (rows and state.keep_of(rows[0].task_id) == KEEP)
+        if lines and not is_all_shown and not await self._past().keeps_output(run):
             lines = []
         shown = (output.row_of(worded(line))[:columns] for line in _tail(lines, asked))
         return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
 
-    async def _is_kept(self, run: int, met: history.Met) -> bool:
-        """Whether the output of a run that has ended is still shown: no further back than `keep=` says."""
-        kept = Kept(self.core.state, self.core.now(), met.sizes)
-
-        def is_found(outcome: Outcome) -> bool:
-            is_its = met.task in (0, outcome.task_id)
-            return is_its and kept(outcome) is not None and outcome.run == run
-
-        if met.task and not kept.is_limited(met.task):
-            return True
-        found = await self._past().newest(is_found, 1)
-        return not found or not kept.is_limited(found[0].task_id) or run in kept.outputs
-
-    async def _lines(self, run: int, upto: int, met: history.Met | None = None) -> list[output.Line]:
+    async def _lines(self, run: int, upto: int) -> list[output.Line]:
         """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
         state = self.core.state
         known = state.outputs.get(run)
@@ -610,7 +599,7 @@ class Answers:
         if active is not None and not active.has_output:
             return []
         await self.core.settled(upto)  # files hold what is committed
-        return await trio.to_thread.run_sync(history.output, self.data, run, upto, met)
+        return await trio.to_thread.run_sync(history.output, self.data, run, upto, self._index)
 
     async def _follow(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""

@@ -3,7 +3,7 @@
 The one rule: what was acknowledged is on disk, and only an invalid tail is ever cut.
 
 Read in this order: `records` (a line and its seal), `replay` (files to facts), `journal` (append
-and commit), `compaction`, `history` (old runs), `tasks_file`, `audit`, `check` and
-`backup`; then, for several daemons, `etcd` (the client), `shared` (keys and transactions), `lease`,
-`shared_journal`, `room` (how full etcd is), `leave` and `compare`.
+and commit), `compaction`, `index` (where what stands), `history` (old runs), `tasks_file`, `audit`,
+`check` and `backup`; then, for several daemons, `etcd` (the client), `shared` (keys and
+transactions), `lease`, `shared_journal`, `room` (how full etcd is), `leave` and `compare`.
 """

@@ -34,6 +34,7 @@ from ..host.disk import lock_directory, write_atomically
 from ..schedules.zones import EPOCH
 from ..tasks.options import KEEP, Common, Keep
 from .history import Source, deed_in, sources
+from .index import make_all, remove_orphans
 from .records import (
     SEAL_BYTES,
     Header,
@@ -100,6 +101,7 @@ def compact(directory: Path, history_bytes: int, keep: Keep = KEEP) -> dict[str,
     write_history(directory, Sieve(state, history_bytes, last_at), replay.last)
     path = checkpoint_path(directory, replay.last)
     size, crc = write_atomically(path, checkpoint_lines(state, replay.last, replay.chain, state.told_at))
+    make_all(directory)
     return {"file": path.name, "upto": replay.last, "size": size, "crc": crc}
 
 
@@ -128,6 +130,7 @@ def remove_superseded(data: Path, upto: int) -> int:
     gone += list_swallowed(directory)
     for path in gone:
         path.unlink(missing_ok=True)
+    remove_orphans(directory)
     return len(gone)
 
 

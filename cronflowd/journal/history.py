@@ -9,29 +9,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from attrs import Factory, define, frozen
+from attrs import frozen
 
 from ..base.output import Line
 from ..engine.deeds import Deed, deed_of
 from ..engine.encoding import decode
-from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded, RunQueued
+from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded
 from ..engine.ledger import outcome_of
 from ..tasks.task import Outcome
-from .records import Reader, journal_dir, list_history, list_segments, seq_of, unseal
+from .index import DEED, Index, is_deed, key
+from .records import journal_dir, list_history, list_segments, seq_of, unseal
 
 _BLOCK_BYTES = 256 * 1024
-_ENDED, _PASSED = b'"fact":"RunEnded"', b'"fact":"FiresPassed"'
+_OUTPUT, _ENDED, _PASSED = b'"fact":"OutputReceived"', b'"fact":"RunEnded"', b'"fact":"FiresPassed"'
 _WRITTEN = re.compile(
     rb'\{"seq":[0-9]+,"at":"[^"]*","fact":"OutputReceived",(?:"more":true,)?"run":([0-9]+),'
 )
 _AT = re.compile(rb'\{"seq":[0-9]+,"at":"([^"]*)"')
-_DEED = re.compile(rb'"who":"|"fact":"(?:SignedIn|Refused|WorkerJoined)"')
-_OUTPUT, _QUEUED = b'"fact":"OutputReceived"', b'"fact":"RunQueued"'
 
 
 @frozen
@@ -66,15 +64,14 @@ def segments(directory: Path, covered: int = 0) -> list[Source]:
 
 
 def outcomes(
-    data: Path, before_seq: int, wanted: Callable[[Outcome], bool], run: int | None = None
+    data: Path,
+    before_seq: int,
+    wanted: Callable[[Outcome], bool],
+    keys: Sequence[int] = (),
+    index: Index | None = None,
 ) -> Iterator[Outcome]:
-    """What ended, newest first, of the records before `before_seq`; of one run alone, if it is named."""
-    needle = b"" if run is None else b'"run":%d,' % run
-    for line in _lines_before(journal_dir(data), before_seq, lambda source: _may_hold(source, run)):
-        if needle not in line:
-            continue
-        if needle and _QUEUED in line:
-            return  # nothing of it can stand before this
+    """What ended, newest first, of the records before `before_seq`; with `keys`: about one of these."""
+    for line in _lines_before(journal_dir(data), before_seq, keys, index):
         if _ENDED in line or _PASSED in line:
             outcome = _outcome(line)
             if outcome and wanted(outcome):
@@ -84,7 +81,7 @@ def outcomes(
 def facts(data: Path, after: int, upto: int) -> list[tuple[int, datetime, Fact]] | None:
     """All records behind `after`, up to `upto`; None where they are not all there any more."""
     found: list[tuple[int, datetime, Fact]] = []
-    for line in _lines_before(journal_dir(data), upto + 1, lambda _: True, is_whole=True):
+    for line in _lines_before(journal_dir(data), upto + 1, is_whole=True):
         decoded = _decode(line)
         if decoded is None or decoded[0] != upto - len(found) or decoded[0] <= after:
             break
@@ -92,40 +89,37 @@ def facts(data: Path, after: int, upto: int) -> list[tuple[int, datetime, Fact]]
     return found[::-1] if len(found) == upto - after else None
 
 
-@define
-class Met:
-    """What was learned on the way to a run's output."""
-
-    task: int = 0  # whose run it was
-    sizes: Counter[int] = Factory(Counter)  # of what it and later runs have written, as keep= counts it
-
-
-def output(data: Path, run: int, upto: int | None = None, met: Met | None = None) -> list[Line]:
+def output(data: Path, run: int, upto: int | None = None, index: Index | None = None) -> list[Line]:
     """All lines of a run, of all its attempts, in order; up to the record `upto`."""
-    met = met or Met()
     found: list[OutputReceived] = []
-    needle = b'"run":%d,' % run
     before = 2**63 if upto is None else upto + 1
-    for line in _lines_before(journal_dir(data), before, lambda source: _may_hold(source, run)):
-        if match := _WRITTEN.match(line):
-            met.sizes[int(match[1])] += len(line)
-        if needle not in line:
-            continue
-        decoded = _decode(line) if _OUTPUT in line or _QUEUED in line or _ENDED in line else None
+    for line in _lines_before(journal_dir(data), before, [key("run", run)], index):
+        decoded = _decode(line) if _OUTPUT in line else None
         fact = decoded[2] if decoded else None
-        if isinstance(fact, RunEnded) and fact.run == run:
-            met.task = fact.task
         if isinstance(fact, OutputReceived) and fact.run == run:
             found.append(fact)
-        elif isinstance(fact, RunQueued) and fact.run == run:
-            break  # nothing of it can stand before this
     return [tuple(line) for fact in reversed(found) for line in fact.lines]
 
 
-def deeds(data: Path, before_seq: int, since_at: datetime | None) -> Iterator[tuple[datetime, Deed]]:
+@frozen
+class Sizes:
+    """How much each run has written, as keep= counts it."""
+
+    data: Path
+    before_seq: int
+    index: Index
+
+    def __call__(self, run: int) -> int:
+        lines = _lines_before(journal_dir(self.data), self.before_seq, [key("run", run)], self.index)
+        return sum(len(line) for line in lines if (match := _WRITTEN.match(line)) and int(match[1]) == run)
+
+
+def deeds(
+    data: Path, before_seq: int, since_at: datetime | None, index: Index | None = None
+) -> Iterator[tuple[datetime, Deed]]:
     """Who did what before the record `before_seq`, newest first, no further back than `since_at`."""
     since = b"" if since_at is None else since_at.astimezone(UTC).isoformat()[:19].encode()
-    for line in _lines_before(journal_dir(data), before_seq, lambda _: True):
+    for line in _lines_before(journal_dir(data), before_seq, [DEED], index):
         if match := _AT.match(line):
             if match[1][:19] < since:
                 return
@@ -135,35 +129,29 @@ def deeds(data: Path, before_seq: int, since_at: datetime | None) -> Iterator[tu
 
 def deed_in(line: bytes) -> tuple[datetime, Deed] | None:
     """What of a record concerns AUDIT, if anything does."""
-    if not _DEED.search(line) or (decoded := _decode(line)) is None:
+    if not is_deed(line) or (decoded := _decode(line)) is None:
         return None
     _, at, fact = decoded
     deed = deed_of(fact, at)
     return (at, deed) if deed else None
 
 
-def _may_hold(source: Source, run: int | None) -> bool:
-    if run is None or not source.is_history:
-        return True
-    header = Reader(source.path).header
-    return header is None or header.runs[0] <= run <= header.runs[1]
-
-
 def _lines_before(
     directory: Path,
     before_seq: int,
-    wanted: Callable[[Source], bool],
+    keys: Sequence[int] = (),
+    index: Index | None = None,
     is_whole: bool = False,
 ) -> Iterator[bytes]:
     """Lines newest first, each record once, though files come and go meanwhile; `is_whole`: no history."""
-    cursor, lost = before_seq, True
+    cursor, lost, index = before_seq, True, index or Index()
     while lost:
         lost = False
         for source in reversed(segments(directory) if is_whole else sources(directory)):
             if source.first >= cursor:
                 continue
             try:
-                for seq, line in _numbered(source) if wanted(source) else ():
+                for seq, line in _about(source, cursor, keys, index) if keys else _numbered(source):
                     if seq < cursor:
                         cursor = seq
                         yield line
@@ -171,6 +159,11 @@ def _lines_before(
                 lost = True  # compacted since it was listed
                 break
             cursor = min(cursor, source.first)
+
+
+def _about(source: Source, before: int, keys: Sequence[int], index: Index) -> Iterator[tuple[int, bytes]]:
+    end = before if source.last is None else min(before, source.last + 1)
+    return index.lines(source.path, keys, source.first, end, grows=source.last is None)
 
 
 def _numbered(source: Source) -> Iterator[tuple[int, bytes]]:

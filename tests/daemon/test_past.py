@@ -18,6 +18,7 @@ from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
 from cronflowd.engine import carried
 from cronflowd.engine.rules import Limits
+from cronflowd.journal.index import Index
 from cronflowd.net.clients import Session
 from tests.engine.test_waiting_tasks import from_checkpoint
 from tests.lib.harness import World, a_world, play
@@ -158,7 +159,7 @@ async def test_few_read_the_past_at_once(tmp_path: Path) -> None:
     async with a_world(tmp_path, {}) as world, trio.open_nursery() as nursery:
         go_on = Event()
         for _ in range(6):
-            nursery.start_soon(past.Past(world.core, tmp_path)._read, go_on.wait)
+            nursery.start_soon(past.Past(world.core, tmp_path, Index())._read, go_on.wait)
         await trio.testing.wait_all_tasks_blocked()
         waiting = past.READERS.statistics().tasks_waiting
         go_on.set()
@@ -222,3 +223,59 @@ def test_what_cannot_stand_in_old_files_is_not_looked_for_there(
     play([*lines, f"C: {question}"], tmp_path, monkeypatch)
     assert len(looked) <= most
     assert looked or not most
+
+
+@pytest.mark.parametrize(
+    ("question", "most"),
+    [
+        ("RUNS run=3", 1),
+        ("RUNS b limit=15", 2),
+        ("RUNS state=failed,timeout count=yes", 2),
+        ("RUNS worker=w2 count=yes", 2),
+        ("STATS b", 2),
+        ("WHY b", 3),
+        ("LOG b", 2),
+        ("LOG 3", 1),
+    ],
+)
+def test_a_page_about_one_thing_looks_at_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, most: int
+) -> None:
+    """A million others stood between: each page of a job, or of a run, read them all."""
+    looked: list[Any] = []
+    real = past.history._outcome
+
+    def counted(line: bytes) -> Any:
+        looked.append(line)
+        return real(line)
+
+    monkeypatch.setattr(past.history, "_outcome", counted)
+    lines = ["O: recent=1", "w: HELLO name=w1", "C: ADD name=a overlap=allow 0 0 1 1 * a"]
+    lines += ["C: ADD name=b on=w2 0 0 1 1 * b", "C: ADD name=c 0 0 1 1 * c"]
+    for run in range(1, 9):
+        name, code = ("b", 7) if run in (3, 6) else ("ac"[run % 2], 0)
+        if run == 3:
+            lines += ["w w2: HELLO name=w2"]
+        lines += [f"C: RUN {name}"]
+        lines += [f"{'w w2' if name == 'b' else 'w'}: OUT {run} 1 of {run}"]
+        lines += [f"{'w w2' if name == 'b' else 'w'}: DONE {run} 1 {code}"]
+    said = play([*lines, f"C: {question}"], tmp_path, monkeypatch)
+    assert said[-1].startswith("S: OK")
+    assert 1 <= len(looked) <= most
+
+
+@pytest.mark.parametrize("recent", [0, 1, 3, 20])
+@pytest.mark.parametrize("filters", ["state=failed", "worker=w2", "run=2", "run=4", "state=failed limit=2"])
+def test_a_filter_sees_no_more_of_a_task_than_its_keep_lets_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recent: int, filters: str
+) -> None:
+    """Which rows are the newest is known from all of a task's, though most are not asked for."""
+    lines = [f"O: recent={recent}", "w: HELLO name=w1", "w w2: HELLO name=w2"]
+    lines += ["C: ADD name=a keep=3 on=w1 0 0 1 1 * a", "C: ADD name=b keep=3 on=w2 0 0 1 1 * b"]
+    for run in range(1, 13):
+        code = 7 if run in (1, 2, 4, 7, 8, 10) else 0
+        lines += [f"C: RUN {'ba'[run % 2]}", f"{('w w2', 'w')[run % 2]}: DONE {run} 1 {code}"]
+    said = play([*lines, f"C: RUNS {filters}"], tmp_path, monkeypatch)
+    shown = [int(line.split("\t")[0].removeprefix("S: ")) for line in said[-7:] if "\t" in line]
+    expected = {"state=failed": [10, 8, 7], "worker=w2": [12, 10, 8], "state=failed limit=2": [10, 8]}
+    assert shown == expected.get(filters, [])

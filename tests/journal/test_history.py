@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cronflowd.journal import compaction, history
-from cronflowd.journal.records import journal_dir, list_history
+from cronflowd.journal.records import journal_dir
 from tests.lib.journal_driver import Life, newest_checkpoint
 
 ALL = 2**62
@@ -155,35 +155,3 @@ def test_lines_backwards_whatever_the_block(
     for content in (b"", b"no newline"):
         path.write_bytes(content)
         assert list(history.lines_backwards(path)) == []
-
-
-def test_a_history_file_that_cannot_hold_a_run_is_not_read(life: Life) -> None:
-    """LOG of an old run must not read all of history; the header tells."""
-    compaction.compact(journal_dir(life.data), 10**9)
-    compaction.remove_superseded(life.data, newest_checkpoint(life.data))
-    [file] = list_history(journal_dir(life.data))
-    source = history.Source(file.path, file.first, file.last, True)
-    assert history._may_hold(source, 1)
-    assert not history._may_hold(source, 10_000)
-
-
-@pytest.mark.parametrize("compacted", [False, True])
-def test_the_rows_of_one_run_are_found_without_reading_others(
-    life: Life, monkeypatch: pytest.MonkeyPatch, compacted: bool
-) -> None:
-    """A page about one run must not decode a million others, nor look for it before it began."""
-    if compacted:
-        compaction.compact(journal_dir(life.data), 10**9)
-        compaction.remove_superseded(life.data, newest_checkpoint(life.data))
-    decoded: list[int] = []
-    decode = history._decode
-
-    def counting(line: bytes) -> object:
-        decoded.append(1)
-        return decode(line)
-
-    monkeypatch.setattr(history, "_decode", counting)
-    rows = list(history.outcomes(life.data, ALL, lambda _: True, 30))
-    assert rows == [row for row in life.expected() if row.run == 30]
-    assert rows
-    assert len(decoded) == len(rows)

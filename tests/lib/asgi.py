@@ -226,6 +226,11 @@ class InMemory(Daemon):
         super().__init__(settings)
         self.world = world
         self.dialled = 0
+        self.lines: list[str] = []  # all that was asked
+
+    async def ask_all(self, lines: Sequence[str], caller: Caller = GATEWAY) -> list[Answer]:
+        self.lines += lines
+        return await super().ask_all(lines, caller)
 
     async def _dial(self) -> trio.abc.Stream:
         self.dialled += 1

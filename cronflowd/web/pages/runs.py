@@ -68,18 +68,17 @@ async def runs(visit: Visitor) -> Stream:
 @get("/runs/{run:int}", include_in_schema=False)
 async def run_page(visit: Visitor, run: FromPath[int]) -> Stream:
     """One run: how it went, why, and what it wrote."""
-    await visit.look()
-    lines = f"LOG {run}", f"LOG {run} follow", f"RUNS run={run}"
-    return visit.stream("run.html", *lines, later=partial(details, visit, run), run=run)
-
-
-async def details(visit: Visit, run: int) -> dict[str, Any]:
-    """Its attempts and its output, wherever they stand. Raises Refusal where nothing is known of it."""
-    attempts, log = await visit.ask(f"RUNS run={run} limit=100", f"LOG {run} tail={SHOWN}")
+    (attempts,) = await visit.look(f"RUNS run={run} limit=100")
     rows = attempts.check().rows
     if not rows:
         raise Refusal("not-found", f"no run {run} is known any more")
-    (job,) = await visit.ask(f"GET {rows[0]['id']}")
+    lines = f"LOG {run}", f"LOG {run} follow", f"RUNS run={run}"
+    return visit.stream("run.html", *lines, later=partial(details, visit, run, rows), run=run)
+
+
+async def details(visit: Visit, run: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Its job and its output, wherever that stands."""
+    job, log = await visit.ask(f"GET {rows[0]['id']}", f"LOG {run} tail={SHOWN}")
     return {
         "row": rows[0],
         "attempts": rows,
@@ -151,10 +150,11 @@ async def _follow(visit: Visit, run: int) -> AsyncGenerator[bytes, None]:
 @get("/runs/{run:int}/cancel", include_in_schema=False)
 async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page:
     """Asks before anything is ended."""
-    (attempts,) = await visit.look(f"RUNS run={run} limit=1")
+    # Of what has ended there is nothing to cancel: it is not looked for.
+    (attempts,) = await visit.look(f"RUNS run={run} state={','.join(UNDER_WAY)} limit=1")
     rows = attempts.check().rows
     if not rows:
-        raise Refusal("not-found", f"no run {run} is known any more")
+        raise Refusal("not-found", f"no run {run} is under way")
     await tell_own(visit, rows)
     visit.only(rows[0]["is_own"])
     return visit.page(

@@ -21,6 +21,7 @@ from litestar.exceptions import HTTPException
 from litestar.response import Redirect, Stream
 
 from ...base.errors import Refusal
+from ...base.names import REF
 from ...base.text import format_option
 from .. import envelope
 from ..envelope import Refused, status_of
@@ -40,7 +41,6 @@ FRAME = ("WHOAMI", "STATUS", "HEALTH")
 ROWS = 50  # of a list, on one page
 MAX_PAGE = 1_000_000
 
-_REF = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _INNER = re.compile(r"/(?![/\\])[^\x00-\x20\\]{0,500}")
 
 # What a page may be asked to say when something was done; nobody else's words come in by an address.
@@ -221,7 +221,7 @@ def frame_of(who: Answer, status: Answer, health: Answer) -> dict[str, Any]:
 
 def ref_of(text: str) -> str:
     """A task's id or name, from an address: one word, and no other words of a line."""
-    if not _REF.fullmatch(text):
+    if not REF.fullmatch(text):
         raise Refusal("not-found", f"{text[:80]} is no name")
     return text
 

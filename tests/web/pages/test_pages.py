@@ -265,7 +265,27 @@ async def test_the_beginning_of_a_page_does_not_wait_for_old_files(tmp_path: Pat
         assert b"<h1>" in parts[0]
         assert b'id="needs"' in parts[1]
         assert parts[1].rstrip().endswith(b"</html>")
-        assert "no run 99" in (await browser.get("/runs/99")).text
+
+
+async def test_a_run_that_is_not_known_has_no_page_and_one_that_is_over_is_not_cancelled(
+    tmp_path: Path,
+) -> None:
+    """A link into the past said 200, and what asks before it cancels read all of history for it."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily a")
+        await daemon.say("RUN a")
+        assert (await browser.get("/runs/1")).status == 200
+        assert "Cancel run 1 of a?" in (await browser.get("/runs/1/cancel")).text
+        await daemon.say("CANCEL 1")
+        asked = daemon.lines
+        asked.clear()
+        answer = await browser.get("/runs/1/cancel")
+        assert (answer.status, "run 1 is under way" in answer.text) == (404, True)
+        assert [line for line in asked if line.startswith("RUNS")] == [
+            "RUNS run=1 state=queued,sent,running limit=1"
+        ]
+        answer = await browser.get("/runs/99")
+        assert (answer.status, "no run 99" in answer.text) == (404, True)
 
 
 async def test_what_is_not_there_is_said_in_the_form_of_whoever_asks(tmp_path: Path) -> None:

@@ -1,0 +1,201 @@
+"""Where in a file stands what is about one run, task, worker or end: nobody reads a gigabyte for a row.
+
+For all that a record may be looked for by there is one number: a hash of it, and the byte at which the
+record's line begins. Sorted, they stand in a file beside each file of the journal that grows no more, and
+in memory for the one that does. Two things may have one hash, so whoever asks looks at what he is given.
+
+All of it follows from the files: what is missing, or belongs to a file that was replaced, is made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import mmap
+import os
+import re
+import zlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+
+from ..host.disk import write_atomically
+from .records import SEAL_BYTES, list_history, list_segments, seq_of
+
+SUFFIX = ".index"
+DEED = zlib.crc32(b"deed")  # of every record that AUDIT tells
+_MAGIC = 0x31786564_6E69_6663  # of numbers as this machine writes them
+_HEAD = 3  # numbers before the sorted ones: that, and of which file they are: its bytes, its last CRC
+_OFFSET = 2**32 - 1
+_BLOCK_BYTES = 1024 * 1024
+_LINE_BYTES = 4096  # more than most lines are long
+_SEQ_BYTES = 32
+# These depend on the order in which encoding.encode writes.
+_BEGIN = rb'\{"seq":[0-9]+,"at":"[^"]*","fact":'
+_RUN = re.compile(
+    _BEGIN + rb'"(?:RunEnded|OutputReceived)",(?:"more":true,)?"run":([0-9]+),"attempt":[0-9]+,'
+    rb'(?:"task":([0-9]+),"name":"([^"]*)","state":"([a-z]+)")?'
+)
+_PASSED = re.compile(
+    _BEGIN + rb'"FiresPassed",(?:"more":true,)?"task":([0-9]+),"name":"([^"]*)","state":"([a-z]+)"'
+)
+_WORKER = re.compile(rb'"worker":"([^"]*)"')
+_FLOW = re.compile(rb'"flow":([0-9]+)')
+_DEED = re.compile(rb'"who":"|"fact":"(?:SignedIn|Refused|WorkerJoined)"')
+
+
+def key(what: str, value: object) -> int:
+    """The hash of what a record may be looked for by: `run`, `task`, `name`, `state`, `worker` or `flow`."""
+    return _hash(what.encode(), str(value).encode())
+
+
+def _hash(what: bytes, value: bytes) -> int:
+    return zlib.crc32(b"%b %b" % (what, value))
+
+
+def keys_of(line: bytes) -> Iterator[int]:
+    """All that a record may be looked for by."""
+    if is_deed(line):
+        yield DEED
+    if match := _RUN.match(line):
+        yield _hash(b"run", match[1])
+        task, name, state = match.groups()[1:]
+    elif match := _PASSED.match(line):
+        task, name, state = match.groups()
+    else:
+        return
+    if not task:
+        return  # what a run wrote
+    yield _hash(b"task", task)
+    yield _hash(b"name", name)
+    yield _hash(b"state", state)
+    if worker := _WORKER.search(line, match.end()):
+        yield _hash(b"worker", worker[1])
+    if flow := _FLOW.search(line, match.end()):
+        yield _hash(b"flow", flow[1])
+
+
+def is_deed(line: bytes) -> bool:
+    """Whether a record may concern AUDIT."""
+    return bool(_DEED.search(line))
+
+
+class Index:
+    """Finds lines in the journal's files; for several threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._path: Path | None = None  # of the file that grows,
+        self._upto = 0  # how many of its bytes were looked at,
+        self._numbers: Sequence[int] = []  # and what was found there
+
+    def lines(
+        self, path: Path, keys: Sequence[int], first: int, before: int, grows: bool
+    ) -> Iterator[tuple[int, bytes]]:
+        """Those of a file about any of these things, newest first; records `first` to `before`."""
+        with path.open("rb", buffering=0) as file:
+            at = file.fileno()
+            numbers = self._grown(path, at, before) if grows else _of_file(path, at)
+            found = [_range(numbers, each, first, before, at) for each in keys]
+            last = -1
+            for offset in heapq.merge(*found, reverse=True):
+                if offset != last:
+                    last = offset
+                    line = _line_at(at, offset)
+                    yield _seq_of(line), line
+
+    def _grown(self, path: Path, at: int, before: int) -> Sequence[int]:
+        """Of the file that is being written: only what is surely written, for the rest may be again."""
+        with self._lock:
+            if path != self._path:
+                self._path, self._upto, self._numbers = path, 0, []
+            found: list[int] = []
+            for offset, line in _lines(at, self._upto):
+                with contextlib.suppress(ValueError):
+                    if seq_of(line) >= before:
+                        break
+                    found += [each << 32 | offset for each in keys_of(line)]
+                self._upto = offset + len(line) + 1
+            if found:
+                self._numbers = sorted([*self._numbers, *found])  # a new one: others are reading the old
+            return self._numbers
+
+
+def make_all(directory: Path) -> None:
+    """Those that are missing, of all files that grow no more: what their readers need not do then."""
+    segments, history = list_segments(directory)[:-1], list_history(directory)
+    for path in [path for _, path in segments] + [file.path for file in history]:
+        with path.open("rb", buffering=0) as file:
+            _of_file(path, file.fileno())
+
+
+def remove_orphans(directory: Path) -> None:
+    """Those whose files are gone."""
+    for path in directory.glob(f"*{SUFFIX}"):
+        if not path.with_suffix(".jsonl").exists():
+            path.unlink(missing_ok=True)
+
+
+def _of_file(path: Path, at: int) -> Sequence[int]:
+    """The sorted numbers of a file that grows no more."""
+    size = os.fstat(at).st_size
+    end = os.pread(at, SEAL_BYTES, max(0, size - SEAL_BYTES - 1))
+    head = (_MAGIC, size, zlib.crc32(end))
+    beside = path.with_suffix(SUFFIX)
+    with contextlib.suppress(OSError, ValueError, TypeError), beside.open("rb") as file:
+        known = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)).cast("Q")
+        if tuple(known[:_HEAD]) == head:
+            return known[_HEAD:]
+    last, numbers = -1, []
+    for offset, line in _lines(at, 0):
+        with contextlib.suppress(ValueError):
+            if (seq := seq_of(line)) >= last:  # or it is damaged
+                last = seq
+                numbers += [each << 32 | offset for each in keys_of(line)]
+    numbers.sort()
+    with contextlib.suppress(OSError):  # a full disk keeps nobody from reading
+        write_atomically(beside, [array("Q", [*head, *numbers]).tobytes()])
+    return numbers
+
+
+def _range(numbers: Sequence[int], wanted: int, first: int, before: int, at: int) -> Iterator[int]:
+    """Where the lines about one thing begin, the last first; a file has its lines in the order of theirs."""
+    low, high = (bisect_left(numbers, each << 32) for each in (wanted, wanted + 1))
+    high = bisect_left(numbers, before, low, high, key=lambda number: _seq_at(at, number))
+    low = bisect_left(numbers, first, low, high, key=lambda number: _seq_at(at, number))
+    return (numbers[each] & _OFFSET for each in range(high - 1, low - 1, -1))
+
+
+def _seq_at(at: int, number: int) -> int:
+    return _seq_of(os.pread(at, _SEQ_BYTES, number & _OFFSET))
+
+
+def _seq_of(line: bytes) -> int:
+    """0 where the line was damaged since."""
+    try:
+        return seq_of(line)
+    except ValueError:
+        return 0
+
+
+def _line_at(at: int, offset: int) -> bytes:
+    data, size = b"", _LINE_BYTES
+    while more := os.pread(at, size, offset + len(data)):
+        line, newline, _ = more.partition(b"\n")
+        data += line
+        if newline:
+            break
+        size = _BLOCK_BYTES
+    return data
+
+
+def _lines(at: int, offset: int) -> Iterator[tuple[int, bytes]]:
+    """The whole lines from there on, each with where it begins."""
+    rest = b""
+    while chunk := os.pread(at, _BLOCK_BYTES, offset + len(rest)):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield offset, line
+            offset += len(line) + 1
