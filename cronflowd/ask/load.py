@@ -17,7 +17,7 @@ from ..base.replies import Reply
 from ..base.walks import in_slices
 from ..engine.state import State
 from ..schedules.schedule import Cron
-from ..schedules.timetable import TICK, Moments
+from ..schedules.timetable import Moments
 from ..schedules.zones import to_instant, to_seconds
 from ..tasks.task import Task
 from . import questions as q
@@ -95,11 +95,8 @@ def _counts(
 
 def _counts_of(state: State, task: Task, marks: Sequence[int]) -> Counts:
     """Of a task that does not fire at all its moments."""
-    moments, options, begin = task.spec.moments, task.spec.options, marks[0]
-    pauses = (task.paused, task.paused_until_at), (state.paused_all, state.paused_until_at)
-    for is_paused, until_at in pauses:
-        if is_paused:
-            begin = max(begin, marks[-1] if until_at is None else to_seconds(until_at - TICK))
+    moments, options = task.spec.moments, task.spec.options
+    begin = to_seconds(state.paused_upto(task, to_instant(marks[0])))
 
     def within(begin: int, end: int) -> list[int]:
         return moments.counts([min(max(mark, begin), end) for mark in marks], task.anchor_at)

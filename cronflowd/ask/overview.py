@@ -120,7 +120,6 @@ def next_of_all(state: State, query: q.ShowNext, now: datetime) -> Reply:
                 yield None
                 continue
             task, (local, at, remark) = found
-            remark = remark or ("paused" if state.is_paused(task, at) else "")
             yield at.astimezone(zone).isoformat() if zone else local, at, remark, task.id, task.name
 
     return Reply("", {}, (*MOMENT_COLUMNS, "id", "jobName"), rows(), "rows")

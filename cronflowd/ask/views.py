@@ -429,15 +429,17 @@ def describe_schedule(state: State, query: q.DescribeSchedule, now: datetime) ->
 
 
 def moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[MomentRow]:
-    """A task's moments until count= is used up, with the days that skip= takes out told."""
+    """A task's moments until count= is used up, told which of them skip= or a pause takes out."""
     spec = task.spec
     left = spec.options.count - task.fired if spec.options.count else math.inf
     for local, at, remark in spec.moments.rows(from_at, task.anchor_at):
         if left <= 0:
             return
         is_off = remark != "skipped" and day_off(state, spec, at) is not None
-        left -= not (is_off or remark == "skipped")
-        yield local, at, "skipped-by-calendar" if is_off else "skipped-unreadable" if spec.unread else remark
+        is_paused = state.is_paused(task, at)
+        left -= not (is_off or is_paused or remark == "skipped")
+        told = "skipped-by-calendar" if is_off else "skipped-unreadable" if spec.unread else remark
+        yield local, at, told or ("paused" if is_paused else "")
 
 
 def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) -> Reply:
@@ -506,15 +508,15 @@ def _last_counted(
     left = task.spec.options.count - task.fired
     if not task.spec.options.count or left > MAX_COUNTED:
         return end
-    at = begin
-    while left > 0:
+    at = state.paused_upto(task, begin)
+    while left > 0 and at < end:
         found = task.spec.moments.next_after(at, task.anchor_at)
         if found is None or found > end:
             return end
         left -= day_off(state, task.spec, found) is None
         at = found
         yield None
-    return at
+    return min(at, end)
 
 
 def zones_asked(state: State, query: q.CompareZones) -> Iterator[str | None]:

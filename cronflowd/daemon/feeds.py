@@ -156,7 +156,7 @@ class WatchHub:
         for task_id in {None, event.task_id}:
             groups = self._idle.get(task_id, {})
             for kinds in [kinds for kinds in groups if event.kind in kinds]:
-                groups.pop(kinds).call(before, seq)
+                groups.pop(kinds).call(seq, before)
             if not groups:
                 self._idle.pop(task_id, None)
         if self._last.number % LOOK_EVERY == 0:
@@ -198,22 +198,22 @@ class WatchHub:
 
 @define(eq=False)
 class _Group:
-    """Watchers of the same that have caught up; once an event has called them, whose turn is to come."""
+    """Those that wait for the same and have caught up; once that has called them, whose turn is to come."""
 
     gate: Gate
-    members: dict[Watcher, None] = field(factory=dict)
-    before: Entry | None = None  # the place before that event; None: they rest
+    members: dict[Watcher | LogFeed, None] = field(factory=dict)
+    before: Entry | None = None  # the place before an event; None: they rest
     seq: int = 0
     is_long: ClassVar[bool] = True
 
-    def call(self, before: Entry, seq: int) -> None:
+    def call(self, seq: int, before: Entry | None = None) -> None:
         self.before, self.seq = before, seq
         self.gate.hold(self)
 
     def pass_gate(self) -> int:
         called = list(islice(self.members, A_PASS))
-        for watcher in called:
-            watcher.come(now=True)
+        for each in called:
+            each.come(now=True)
         if self.members:
             self.gate.let(self)
         return len(called)
@@ -356,97 +356,146 @@ class Watcher:
         return event.kind in self.kinds and self.task_id in (None, event.task_id)
 
 
+@define(eq=False)
+class Said:
+    """Some lines that a run wrote, of one record."""
+
+    lines: Sequence[output.Line]
+    seq: int
+    next: Said | None = None
+    told: dict[tuple[int | None, bool], tuple[bytes, int]] = field(factory=dict)  # as rows, and how many
+
+    def rows(self, only_fd: int | None, as_json: bool) -> tuple[bytes, int]:
+        """Worded once for all that follow, of one file descriptor or of all."""
+        if (told := self.told.get((only_fd, as_json))) is None:
+            rows = [
+                format_row(output.COLUMNS, output.row_of(worded(line)), as_json)
+                for line in self.lines
+                if only_fd in (None, line[0])
+            ]
+            data = "".join(f"{row}\n" for row in rows).encode(errors="backslashreplace")
+            told = self.told[only_fd, as_json] = data, len(rows)
+        return told
+
+
+@define(eq=False)
+class Stream:
+    """What one run writes, as a list of which each part knows the next, and those that follow it."""
+
+    group: _Group  # those that have caught up
+    last: Said = field(factory=lambda: Said((), 0))  # the place before what comes next
+    feeds: set[LogFeed] = field(factory=set)
+    has_ended: bool = False
+
+    def add(self, lines: Iterable[output.Line], seq: int) -> None:
+        for some in _by_size(lines):
+            self.last.next = self.last = Said(some, seq)
+
+
+def _by_size(lines: Iterable[output.Line]) -> Iterator[list[output.Line]]:
+    """Parts of about PIECE_BYTES."""
+    some: list[output.Line] = []
+    size = 0
+    for line in lines:
+        some.append(line)
+        size += len(line[1]) + 2
+        if size >= PIECE_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
 class LogHub:
-    """All that follow a LOG: each fact is shown to those that follow its run, not to a thousand others."""
+    """All that follow a LOG: what a run writes is worded once, and told to some of them in each pass."""
 
     def __init__(self, core: Core) -> None:
         self.count = 0
         self._core = core
-        self._feeds: dict[int, list[LogFeed]] = {}  # by run
+        self._streams: dict[int, Stream] = {}  # by run
 
     def follow(self, session: Session, run: int, only_fd: int | None) -> LogFeed:
         """The lines of a run from now on."""
-        feed = LogFeed(self, session, run, only_fd)
-        if not self._feeds:
+        if not self._streams:
             self._core.feeds.append(self)
-        self._feeds.setdefault(run, []).append(feed)
+        stream = self._streams.setdefault(run, Stream(_Group(self._core.gate)))
+        feed = LogFeed(self, session, run, only_fd, stream)
+        stream.feeds.add(feed)
         self.count += 1
         return feed
 
     def leave(self, feed: LogFeed) -> None:
         """Sees no more."""
-        if feed in (feeds := self._feeds.get(feed.run, [])):
+        if feed in feed.stream.feeds:
             self.count -= 1
-            feeds.remove(feed)
-            if not feeds:
-                del self._feeds[feed.run]
-            if not self._feeds and self in self._core.feeds:
+            feed.stream.feeds.remove(feed)
+            if not feed.stream.feeds:
+                del self._streams[feed.run]
+            if not self._streams and self in self._core.feeds:
                 self._core.feeds.remove(self)
 
     def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
-        """Tells those whom it concerns."""
-        if isinstance(fact, f.OutputReceived | f.RunEnded):
-            for feed in list(self._feeds.get(fact.run, ())):
-                feed.see(fact, seq)
+        """Calls those whom it concerns."""
+        if not isinstance(fact, f.OutputReceived | f.RunEnded) or not (stream := self._streams.get(fact.run)):
+            return
+        if isinstance(fact, f.OutputReceived):
+            stream.add(fact.lines, seq)
+        elif fact.final:
+            stream.has_ended = True
+        else:
+            return
+        if stream.group.members:
+            stream.group.call(seq)
+            stream.group = _Group(self._core.gate)
 
 
 class LogFeed:
     """LOG … follow: the lines of one run until it has ended."""
 
-    def __init__(self, hub: LogHub, session: Session, run: int, only_fd: int | None = None) -> None:
+    def __init__(self, hub: LogHub, session: Session, run: int, only_fd: int | None, stream: Stream) -> None:
         self.run = run
+        self.stream = stream
+        self.count = 0  # of its rows
+        self.ended = trio.Event()  # its run has, and all rows are made
         self._hub = hub
         self._session = session
         self._only_fd = only_fd
-        # (line, record) that are not worded yet; an output's limit bounds it.
-        self._lines: deque[tuple[output.Line, int]] = deque()
-        self._waits = True  # for the past
-        self._is_making = False  # the outbox will ask for more
-        self.count = 0
-        self.ended = trio.Event()
-
-    def see(self, fact: f.OutputReceived | f.RunEnded, seq: int) -> None:
-        """One more fact about its run."""
-        if isinstance(fact, f.OutputReceived):
-            found = self._wanted(fact.lines, seq)
-            self._lines += found
-            self.count += len(found)
-            self._tell()
-        elif fact.final:
-            self.ended.set()
+        self._group: _Group | None = None  # it rests with, or rested until it was called
+        # What comes from now on stands behind this place, and that behind the past.
+        stream.last.next = stream.last = self._begin = Said((), 0)
+        self._at = self._begin
 
     async def past(self, lines: Sequence[output.Line], seq: int) -> None:
         """The lines there were when it began; those that came meanwhile follow."""
-        known: deque[tuple[output.Line, int]] = deque()
+        known = Stream(self.stream.group)
+        self._at = known.last
         for start in range(0, len(lines), TAKEN_TOGETHER):
-            known += self._wanted(lines[start : start + TAKEN_TOGETHER], seq)
+            known.add(lines[start : start + TAKEN_TOGETHER], seq)
             await trio.lowlevel.checkpoint()
-        self.count += len(known)
-        known += self._lines
-        self._lines = known
-        self._waits = False
-        self._tell()
+        known.last.next = self._begin
+        self._session.outbox.put_rows(self._rows(), seq)
 
-    def _wanted(self, lines: Iterable[output.Line], seq: int) -> list[tuple[output.Line, int]]:
-        return [(line, seq) for line in lines if self._only_fd in (None, line[0])]
+    def come(self, now: bool) -> None:
+        """Something stands behind its place, or nothing ever will, and its turn has come."""
+        assert self._group
+        del self._group.members[self]
+        self._session.outbox.put_rows(self._rows(), self._group.seq, now=now)
 
     def leave(self) -> None:
         """Sees no more; the lines it has still leave."""
+        if self._group:
+            self._group.members.pop(self, None)
         self._hub.leave(self)
 
-    def _tell(self) -> None:
-        if self._lines and not self._waits and not self._is_making:
-            self._is_making = True
-            self._session.outbox.put_rows(self._rows(), self._lines[0][1])
-
     def _rows(self) -> Chunks:
-        while self._lines:
-            rows: list[bytes] = []
-            size, seq = 0, 0
-            while self._lines and size < PIECE_BYTES:
-                line, seq = self._lines.popleft()
-                row = format_row(output.COLUMNS, output.row_of(worded(line)), self._session.as_json)
-                rows.append(row.encode(errors="backslashreplace") + b"\n")
-                size += len(rows[-1])
-            yield b"".join(rows), seq
-        self._is_making = False
+        while self._at.next:
+            self._at = self._at.next
+            if self._at.lines:
+                data, count = self._at.rows(self._only_fd, self._session.as_json)
+                self.count += count
+                yield data, self._at.seq
+        if self.stream.has_ended:
+            self.ended.set()
+        else:
+            self._group = self.stream.group
+            self._group.members[self] = None

@@ -31,7 +31,7 @@ RAN = ("ok", "failed", "timeout", "cancelled", "lost")  # it ran, or may have
 DISPOSITIONS = (*RAN, "skipped", "missed")
 _PLACES = {state: place for place, state in enumerate(DISPOSITIONS, 1)}
 _BAD = frozenset({"failed", "timeout", "lost", "missed"})
-_NEVER = datetime.max.replace(tzinfo=UTC)
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 Span = tuple[int, int]  # seconds since 1970: from the first to before the second
 Counts = list[int]  # due, then the dispositions in their order
@@ -44,7 +44,7 @@ class Ledger:
         self._rows: dict[Span, Counts] = {}
         self._is_carried = False  # it came with a checkpoint that knows ledgers
         self._folded_day = -1  # the day on which rows were folded last
-        self._begin_at = self._end_at = _NEVER
+        self._begin_at = self._end_at = NEVER
         self._row: Counts = []  # that of the moments between these two; most are in the hour of the last
 
     def count_due(self, due_at: datetime, at: datetime, number: int = 1) -> None:
@@ -76,7 +76,7 @@ class Ledger:
     def _fold(self, day: int) -> None:
         """Once a day: what is old stands in longer rows from now on."""
         self._folded_day = day
-        self._begin_at = self._end_at = _NEVER
+        self._begin_at = self._end_at = NEVER
         for span in list(self._rows):
             length = span[1] - span[0]
             longer = _span(span[0], day) if length in (HOUR_S, DAY_S) else span
@@ -92,7 +92,7 @@ class Ledger:
     def take(self, rows: Iterable[list[int]]) -> None:
         """The opposite."""
         self._is_carried = True
-        self._begin_at = self._end_at = _NEVER
+        self._begin_at = self._end_at = NEVER
         self._rows = {(begin, end): [*counts] for begin, end, *counts in rows}
 
     def take_totals(self, totals: dict[str, int], at: datetime) -> None:

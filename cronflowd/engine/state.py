@@ -285,6 +285,8 @@ def _tell_dependents(state: Tables, name: str, how: Reason, flow: int) -> None:
         if flow and state.flows.of.get(task_id) == flow:
             state.flows.todo[flow, task_id] = None
             if task.spec.schedule.kind == "after":
+                if task.heard:  # what it has heard otherwise may have waited for this end
+                    state.to_judge[task_id] = None
                 continue  # it has its turn there, and would fire twice
         task.heard = task.heard or {}
         task.heard[state.said(name, task) if former else name] = how

@@ -25,7 +25,7 @@ from .beats import Beats
 from .changelog import ChangeLog, record_of
 from .flow_runs import Flows
 from .lanes import Lanes
-from .ledger import Ledger
+from .ledger import NEVER, Ledger
 from .once import Once
 from .unfinished import Unfinished
 
@@ -135,6 +135,16 @@ class Tables:
     def is_all_paused(self, at: datetime) -> bool:
         """Whether PAUSE all is in force."""
         return self.paused_all and (self.paused_until_at is None or at < self.paused_until_at)
+
+    def paused_upto(self, task: Task, at: datetime) -> datetime:
+        """`at`, or the end of what pauses `task` then; NEVER where only RESUME ends it."""
+        pauses = (task.paused, task.paused_until_at), (self.paused_all, self.paused_until_at)
+        ends = [
+            until_at - timedelta.resolution if until_at else NEVER
+            for is_paused, until_at in pauses
+            if is_paused
+        ]
+        return max(at, *ends) if ends else at
 
     # --- tasks ---
 

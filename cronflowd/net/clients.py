@@ -35,14 +35,13 @@ from ..base.replies import Reply, format_refusal, format_rows, format_status
 from ..base.text import escape
 from ..engine.access import ADMIN, ROLES
 from ..host.config import Settings
-from .lines import MAX_LINE_BYTES, Item, LineReader, looks_foreign
+from .lines import MAX_LINE_BYTES, MAX_START, Item, LineReader, Unread, looks_foreign
 from .listeners import Connection, Kind
 from .outbox import PIECE_BYTES, Gate, Outbox
 from .poller import Inlet
 from .telnet import IAC, SLICE_BYTES, Telnet
 
 MAX_LOCKED_LINE_BYTES = 1024  # before authentication, where that is required
-MAX_FIRST_WORD = 256  # bytes of an unfinished line that are read to know what it may be
 LEAST_OUTBOX_BYTES = 8 * PIECE_BYTES  # below this, our own pieces could cut a good reader
 BUFFER_BYTES = 1024  # netcats read and send a long input in some multiple of it
 LF = 0x0A
@@ -342,7 +341,7 @@ class _Client:
 
     def _is_half_line(self) -> bool:
         # The first word decides, and this is asked before each wait: not the whole line again.
-        start = self._lines.unfinished_start(MAX_FIRST_WORD)
+        start = self._lines.unfinished_start(MAX_START)
         return bool(start) and not self._core.allows_unfinished(start.decode(errors="replace"))
 
     async def _take_step(self, step: Step) -> bool:
@@ -507,6 +506,8 @@ class _Client:
             item = items.popleft()
             if isinstance(item, Refusal):
                 self._add_refusal(item)
+                # Nobody knows whom it was to speak for: what follows must not be done for the one before.
+                session.closing |= isinstance(item, Unread) and bool(_AS.match(item.start))
             elif _is_order(item):
                 now = now or self._core.look()
                 self._run_line(item, now)
@@ -597,6 +598,8 @@ class _Client:
 
 
 _NO_ORDERS = re.compile(rb"(?:[ \t\r\f\v]*+\n|#[^\n]*+\n)++")  # in one pass: a stranger may send thousands
+
+_AS = re.compile(rb"[ \t]*AS(?![^ \t])", re.IGNORECASE)
 
 
 def _is_order(line: str) -> bool:

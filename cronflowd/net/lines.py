@@ -14,8 +14,17 @@ from ..base.errors import Refusal
 
 MAX_LINE_BYTES = 65_536  # without its line ending
 MAX_ORDER_BYTES = 1024 * 1024  # to a worker: more than any daemon sends, for an unread order is a lost run
+MAX_START = 256  # bytes of a line that tell what it is
 
 Item = str | Refusal
+
+
+class Unread(Refusal):
+    """Of a line that could not be read; `start` is how it began."""
+
+    def __init__(self, code: str, message: str, start: bytes) -> None:
+        super().__init__(code, message)
+        self.start = start[:MAX_START]
 
 
 class LineReader:
@@ -73,7 +82,7 @@ class LineReader:
         limit = self.max_line_bytes
         for piece in pieces:
             if len(piece) > limit and len(piece.removesuffix(b"\r")) > limit:
-                items.append(self._too_long())
+                items.append(self._too_long(piece))
             else:
                 try:
                     items.append(piece.removesuffix(b"\r").decode())
@@ -110,22 +119,24 @@ class LineReader:
         # One byte more than the limit may still be the CR of a CRLF.
         if len(self._rest) <= self.max_line_bytes + 1:
             return []
+        start = self.start(MAX_START)
         self._rest.clear()
         self._skipping = True
-        return [self._too_long()]
+        return [self._too_long(start)]
 
-    def _too_long(self) -> Refusal:
-        return Refusal("too-long", f"the line is longer than {self.max_line_bytes} bytes; it was not read")
+    def _too_long(self, start: bytes) -> Unread:
+        why = f"the line is longer than {self.max_line_bytes} bytes; it was not read"
+        return Unread("too-long", why, start)
 
 
-def not_utf8(piece: bytes, error: UnicodeDecodeError) -> Refusal:
+def not_utf8(piece: bytes, error: UnicodeDecodeError) -> Unread:
     """Names the first byte that does not belong and where it stands (columns count from 1).
 
     Of a crontab's line, the place is the one in the crontab.
     """
     match = _IMPORT.match(piece)
     column = error.start + 1 - (match.end() if match else 0)
-    return Refusal("bad-line", f"byte 0x{piece[error.start]:02x} at column {column} is not UTF-8")
+    return Unread("bad-line", f"byte 0x{piece[error.start]:02x} at column {column} is not UTF-8", piece)
 
 
 _IMPORT = re.compile(rb"[ \t]*IMPORT[ \t](?:--[a-z-]+[ \t])*", re.IGNORECASE)

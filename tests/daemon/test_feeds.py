@@ -20,7 +20,7 @@ from cronflowd.ask.questions import Since
 from cronflowd.daemon import feeds
 from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
-from cronflowd.daemon.feeds import LogFeed, LogHub, WatchHub
+from cronflowd.daemon.feeds import LogHub, WatchHub
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Limits
@@ -169,20 +169,71 @@ def test_rows_are_put_together_once_for_all_that_are_as_far(
     assert entry() is None
 
 
-async def test_a_record_is_shown_to_those_that_follow_its_run(
+async def test_a_record_calls_those_that_follow_its_run_and_is_worded_once_for_each_form(
     watching: Watching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a thousand that follow some LOG each line of any job was shown to all of them."""
+    """A thousand may follow one LOG, and another thousand others: each line of any job is no step for all."""
+    worded: list[Any] = []
+    real = feeds.format_row
+
+    def count(columns: Any, row: Any, as_json: bool) -> str:
+        worded.append(row)
+        return real(columns, row, as_json)
+
+    monkeypatch.setattr(feeds, "format_row", count)
+    logs, peers = LogHub(watching.core), []
+    for number in range(2 * A_PASS + 50):
+        session, sink = watching.session(as_json=number % 2 == 1)
+        feed = logs.follow(session, 7, None)
+        await feed.past([], 0)
+        watching.read(session, 1)
+        peers.append((sink, feed))
+    other = watching.session()
+    await logs.follow(other[0], 8, None).past([], 0)
+    gate = watching.core.gate
+
+    def passes() -> list[int]:
+        """How many have been told what there is, after each pass."""
+        gate.open(gate.committed)
+        told = [sum(bool(sink.sends) for sink, _ in peers)]
+        while gate.owes_some:
+            gate.let_some()
+            told.append(sum(bool(sink.sends) for sink, _ in peers))
+        return told
+
+    logs.see(f.OutputReceived(run=7, attempt=1, lines=[[1, "a"], [2, "b"]]), START, 0)
+    assert passes() == [100, 200, 250]
+    assert (len(worded), other[1].sent) == (4, b"")
+    assert [sink.sent for sink, _ in peers[:2]] == [
+        b"1\ta\n2\tb\n",
+        b'{"fd":1,"text":"a"}\n{"fd":2,"text":"b"}\n',
+    ]
+    logs.see(f.OutputReceived(run=7, attempt=1, lines=[[1, "c"]]), START, 0)
+    logs.see(f.OutputReceived(run=7, attempt=1, lines=[[1, "d"]]), START, 0)
+    end = f.RunEnded(7, 1, 1, "a", "ok", START, START, "w1", 0, None, True)
+    logs.see(end, START, 0)
+    gate.open(0)
+    assert sum(feed.ended.is_set() for _, feed in peers) == 100
+    passes()
+    assert {feed.count for _, feed in peers if feed.ended.is_set()} == {4}
+    assert all(feed.ended.is_set() for _, feed in peers)
+    assert (peers[0][0].sent, logs.count) == (b"1\ta\n2\tb\n1\tc\n1\td\n", 251)
+
+
+async def test_who_follows_holds_nothing_when_it_has_left(watching: Watching) -> None:
+    """Each of two that leave does so once, whether it has been called meanwhile or not."""
     logs = LogHub(watching.core)
-    shown = counted(monkeypatch, LogFeed, "see")
     followed = [logs.follow(watching.session()[0], run, None) for run in range(1, 101)]
-    for number in range(10):
-        logs.see(f.OutputReceived(run=7, attempt=1, lines=[[1, f"{number}"]]), START, 0)
-    assert (shown.total(), followed[6].count, logs.count) == (10, 10, 100)
+    for feed in followed[:50]:
+        await feed.past([(1, "x")], 0)
+        watching.read(feed._session, 2)
+    logs.see(f.OutputReceived(run=7, attempt=1, lines=[[1, "y"]]), START, 0)
+    assert logs.count == 100
     for feed in followed:
         feed.leave()
         feed.leave()
-    assert (logs.count, logs._feeds, watching.core.feeds) == (0, {}, [])
+    watching.core.gate.open(0)
+    assert (logs.count, logs._streams, watching.core.feeds, followed[6].count) == (0, {}, [], 1)
 
 
 def test_both_forms_are_worded_once_each(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,6 +413,7 @@ async def test_a_followed_log_is_made_row_by_row_and_in_order(watching: Watching
     sink.room = 1 << 30
     watching.read(session, 200)
     logs.see(live(50_002), START, 0)
+    watching.core.gate.open(0)
     watching.read(session, 3)
     assert sink.sent == b"".join(b"1\t%099d\n" % number for number in range(50_003))
     assert feed.count == 50_003

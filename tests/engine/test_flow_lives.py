@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cronflowd.base.errors import Refusal
+from cronflowd.engine import dependencies
 from cronflowd.engine import orders as o
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import Driver, snapshot
@@ -228,6 +229,13 @@ class FlowMachine(RuleBasedStateMachine):
         assert {number for number, is_open in self.is_open.items() if is_open} == set(flows.active)
         for task_id in flows.held:
             assert self.driver.state.is_paused(self.driver.state.tasks[task_id], self.driver.now)
+
+    @invariant()
+    def nothing_is_left_unjudged(self) -> None:
+        """What follows from what was heard has followed; of any task, in a run of a flow or not."""
+        state = self.driver.state
+        for task in state.tasks.values():
+            assert task.id in state.to_judge or dependencies._judge(state, task) is None, task.name
 
     @invariant()
     def no_task_is_of_two(self) -> None:

@@ -278,6 +278,23 @@ def test_what_runs_beside_it_is_not_of_it() -> None:
     assert sorted((run.spec.name, run.flow) for run in life.state.runs.values()) == [("b", 0), ("b", 1)]
 
 
+def test_what_failed_beside_it_is_judged_when_its_own_run_ends() -> None:
+    """That could still have mended it, and does not: the skipped fire is told now, and not at some time."""
+    life = Life(["ADD name=a overlap=allow 0 3 * * * a", "ADD name=b after=a overlap=allow @after b"])
+    life.says("RUN a")
+    life.says("FLOW a RUN")
+    life.ends("a", 1)  # the one by hand
+    assert life.state.tasks[2].heard
+    life.ends("a")
+    assert life.state.tasks[2].heard is None
+    assert [(end.task_id, end.state) for end in life.state.recent] == [
+        (1, "failed"),
+        (1, "ok"),
+        (2, "skipped"),
+    ]
+    assert [(run.spec.name, run.flow) for run in life.state.runs.values()] == [("b", 1)]
+
+
 def test_what_overlap_lets_not_in_is_told() -> None:
     """At once, where it is the first task; in its place, where it is another."""
     life = Life()

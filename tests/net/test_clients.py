@@ -452,6 +452,28 @@ async def test_a_watcher_that_does_not_read_is_cut(clock: MockClock) -> None:
         assert core.left == 1
 
 
+@pytest.mark.parametrize("line", [b"AS ann from=\xff", b" as\tann \xc3", b"AS " + b"x" * 70_000])
+async def test_an_as_that_cannot_be_read_ends_the_connection(clock: MockClock, line: bytes) -> None:
+    """Whom the lines behind it are for is not known: they must not be done for the one before."""
+    core = FakeCore()
+    async with connected(core, "unix") as peer:
+        await peer.send(b"ECHO 1\n" + line + b"\nECHO 2\n")
+        got, _ = await peer.read_all()
+    assert [each.split(b" ")[0] for each in got.splitlines()] == [b"OK", b"ERR"]
+    assert core.handled == ["ECHO 1"]
+
+
+@pytest.mark.parametrize("line", [b"ADD \xff", b"ASK \xff", b"ECHO AS \xff", b"ADD " + b"x" * 70_000])
+async def test_another_line_that_cannot_be_read_ends_nothing(clock: MockClock, line: bytes) -> None:
+    """A refused line changes nothing, and the connection stays of use."""
+    core = FakeCore()
+    async with connected(core, "unix") as peer:
+        await peer.send(line + b"\nECHO 2\nQUIT\n")
+        got, _ = await peer.read_all()
+    assert [each.split(b" ")[0] for each in got.splitlines()] == [b"ERR", b"OK", b"OK"]
+    assert core.handled == ["ECHO 2", "QUIT"]
+
+
 # --- who is let in ----------------------------------------------------------------------------
 
 HTTP = b"POST / HTTP/1.1\r\nHost: localhost:5050\r\n\r\nADD 1\r\n"
@@ -601,7 +623,7 @@ async def test_a_line_in_tiny_pieces_is_not_read_again_for_each(monkeypatch: pyt
         await trio.testing.wait_all_tasks_blocked()
         assert len(core.handled) == 1
     assert len(asked) >= pieces
-    assert max(asked) <= clients.MAX_FIRST_WORD
+    assert max(asked) <= clients.MAX_START
     assert sum(looked) <= 4 * pieces * size
 
 
