@@ -416,6 +416,7 @@ class Node:
                 if str(error) != why:
                     log.warning("etcd: %s; trying again until it works", error)
                 why = str(error)
+            self.has_looked.set()  # nobody leads, as far as can be said
             await trio.sleep(AGAIN_S)
 
     def _belong(self, state: State, journal: SharedJournal) -> None:

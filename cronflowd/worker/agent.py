@@ -368,7 +368,7 @@ class Agent:
             if (what := f"{self.ways.text}: {why}") not in told and not self.gone.is_set():
                 log.warning("%s; trying again until it works", what)
             told.add(what)  # once, however often it is tried
-            if not had_link and self.ways.go_on() and not self.gone.is_set():
+            if self.ways.go_on(had_link) and not self.gone.is_set():
                 continue
             # A daemon that takes us and drops us at once is no reason to hurry.
             if trio.current_time() - tried_at > MAX_DELAY_S or self.ways.are_many:

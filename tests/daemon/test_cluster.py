@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from cronflowd.daemon import cluster
 from cronflowd.engine import facts as f
@@ -83,4 +84,20 @@ def test_a_state_that_is_too_long_for_etcd_is_tried_once(
     checkpoint_path(journal_dir(tmp_path), 9).write_bytes(os.urandom(500))
     node._shorten()
     assert node.shared.snapshot_upto() == 9
+    journal.close()
+
+
+async def test_whoever_asks_a_node_without_etcd_does_not_wait(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each PING, and each worker that looks for the leader, took a second for as long as etcd was away."""
+    node, journal = node_on(tmp_path)
+    etcd.wrong = ["no answer"] * 1000
+    with trio.move_on_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node._join, State("UTC"), journal)
+            await node.has_looked.wait()
+            nursery.cancel_scope.cancel()
+    assert node.has_looked.is_set()
+    assert (node.leader, node.has_joined.is_set()) == (None, False)
     journal.close()

@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import pytest
 from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable
 from cronflowd.journal.shared import Shared
 from tests.lib.ports import free_ports
+from tests.real.machines import Machine
 from tests.real.running import Daemon, wait_until
 
 LINE = re.compile(
@@ -26,15 +27,17 @@ LINE = re.compile(
 
 
 class Etcds:
-    """One etcd, or a quorum of them."""
+    """One etcd, or a quorum of them; each on a machine of its own where there are such."""
 
-    def __init__(self, directory: Path, count: int, *flags: str) -> None:
+    def __init__(self, directory: Path, count: int, *flags: str, machines: Sequence[Machine] = ()) -> None:
         if shutil.which("etcd") is None:
             pytest.skip("no etcd here (Debian: etcd-server)")
-        self.directory, self.more = directory, flags
+        self.directory, self.more, self.machines = directory, flags, machines
         self.ports = free_ports(2 * count)
         self.clients, self.peers = self.ports[:count], self.ports[count:]
-        self.client = Etcd([("127.0.0.1", port) for port in self.clients])
+        self.hosts = [machine.address for machine in machines] or ["127.0.0.1"] * count
+        self.members = list(zip(self.hosts, self.clients, strict=True))
+        self.client = Etcd(self.members)
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * count
         for number in range(count):
             self.start(number)
@@ -42,15 +45,23 @@ class Etcds:
 
     @property
     def flags(self) -> tuple[str, str]:
-        return "--etcd", ",".join(f"127.0.0.1:{port}" for port in self.clients)
+        return "--etcd", ",".join(f"{host}:{port}" for host, port in self.members)
 
     def shared(self, cluster: str = "main") -> Shared:
         return Shared(self.client, cluster)
 
     def start(self, number: int) -> None:
-        names = [f"e{each}=http://127.0.0.1:{port}" for each, port in enumerate(self.peers)]
-        client, peer = (f"http://127.0.0.1:{ports[number]}" for ports in (self.clients, self.peers))
-        command = ["etcd", "--name", f"e{number}", "--data-dir", str(self.directory / f"etcd{number}")]
+        hosts = self.hosts
+        names = [f"e{each}=http://{hosts[each]}:{port}" for each, port in enumerate(self.peers)]
+        client, peer = (f"http://{hosts[number]}:{ports[number]}" for ports in (self.clients, self.peers))
+        command = [
+            *(self.machines[number].within if self.machines else ()),
+            "etcd",
+            "--name",
+            f"e{number}",
+            "--data-dir",
+            str(self.directory / f"etcd{number}"),
+        ]
         command += ["--listen-client-urls", client, "--advertise-client-urls", client]
         command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
         command += ["--initial-cluster", ",".join(names), "--logger", "zap", *self.more]
@@ -69,6 +80,23 @@ class Etcds:
         except (Unreachable, EtcdError):
             return False
         return True
+
+    def leader(self) -> int:
+        """Which of them leads the others."""
+        for number, member in enumerate(self.members):
+            with suppress(Unreachable, EtcdError), closing(Etcd([member])) as etcd:
+                told = etcd.call("maintenance/status", {})
+                if told.get("leader") == told["header"]["member_id"]:
+                    return number
+        return 0
+
+    def members_up(self) -> int:
+        """How many of them answer."""
+        found = 0
+        for member in self.members:
+            with suppress(Unreachable, EtcdError), closing(Etcd([member])) as etcd:
+                found += bool(etcd.call("kv/range", {"key": "eA=="}))
+        return found
 
     def close(self) -> None:
         self.client.close()

@@ -36,6 +36,7 @@ class Daemon:
         self.data = data
         self.flags = flags
         self.module = "cronflowd"
+        self.within: tuple[str, ...] = ()  # what starts it elsewhere: see machines.py
         self.host = "127.0.0.1"
         self.port = self.worker_port = 0  # any; the same ones again after the first start
         self.http_port = 0  # of --http, if that is among the flags
@@ -55,7 +56,7 @@ class Daemon:
 
     def launch(self) -> subprocess.Popen[str]:
         """Starts the process without waiting for it."""
-        command = [sys.executable, "-m", self.module, "--data", str(self.data), "--tz", "UTC"]
+        command = [*self.within, sys.executable, "-m", self.module, "--data", str(self.data), "--tz", "UTC"]
         command += ["--listen", f"{self.host}:{self.port}"]
         command += ["--listen-workers", f"{self.host}:{self.worker_port}"]
         with self.log.open("a") as log:

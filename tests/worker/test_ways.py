@@ -52,6 +52,31 @@ def test_an_epoch_of_the_past_is_refused() -> None:
     assert ways.welcome(0), "a daemon that is alone has none"
 
 
+def test_whoever_has_gone_is_asked_last_and_soon_left_alone() -> None:
+    """A leader that is frozen takes connections and says nothing, while another one waits for workers."""
+    ways = Ways((A, B, C))
+    ways.welcome(7)
+    assert (ways.go_on(had_link=True), ways.at, ways.patience_s(10.0)) == (False, B, 2.0)
+    ways.hear("a:1")  # B has not seen yet that A is away
+    assert (ways.go_on(), ways.at, ways.patience_s(10.0)) == (True, A, 0.5)
+    assert (ways.go_on(), ways.at) == (True, C)
+    assert (ways.go_on(), ways.at) == (False, B)
+    assert [ways.at for _ in range(2) if ways.go_on()] == [C, A]
+    assert ways.patience_s(10.0) == 1.0, "it may be slow, and well"
+    for _ in range(6):
+        ways.go_on()
+    assert (ways.at, ways.patience_s(10.0)) == (A, 2.0)
+    ways.welcome(7)
+    assert (ways.go_on(), ways.at, ways.patience_s(10.0)) == (True, B, 2.0)
+
+
+def test_the_only_address_is_dialled_again() -> None:
+    """There is nobody else to ask."""
+    ways = Ways((A,))
+    ways.welcome(0)
+    assert (ways.go_on(had_link=True), ways.at, ways.patience_s(10.0)) == (False, A, 10.0)
+
+
 async def greet(daemon: FakeDaemon, answer: str) -> Visitor:
     visitor = await daemon.knock()
     await visitor.say(answer)
@@ -78,7 +103,6 @@ async def test_a_worker_leaves_a_leader_of_the_past(spool_dir: Path, monkeypatch
             visitor = await greet(new, "OK w1 heartbeat=10 epoch=9")
             await until(lambda: agent.link)
             await visitor.close()
-            await (await greet(new, "ERR not-leader none")).close()
             visitor = await greet(old, "OK w1 heartbeat=10 epoch=8")
             await until(lambda: not agent.link)
             with pytest.raises(EOFError):
