@@ -8,6 +8,7 @@ which that connection waits and nobody else.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from copy import copy
 from datetime import datetime
@@ -539,7 +540,8 @@ class Answers:
         """The daemon's own lines in the LOG of these runs."""
         runs = {row.run for row in found.outcomes if row.run} | {run.id for run in found.runs}
         upto = self.core.last_seq
-        lines = [line for run in sorted(runs) for line in await self._lines(run, upto)]
+        asked = q.ShowLog(0, follow=False)
+        lines = [line for run in sorted(runs) for line in await self._lines(asked, run, upto)]
         return [in_words(line[1]) for line in lines if line[0] == 0]
 
     def _log(self, question: q.ShowLog, session: Session) -> Answer:
@@ -582,24 +584,23 @@ class Answers:
     async def _past_log(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
         columns = 4 if session.as_json else 3
         state, rows = self.core.state, self.core.state.outcomes.get(run)
-        lines = await self._lines(run, self.core.last_seq)
+        lines = await self._lines(asked, run, self.core.last_seq)
         is_all_shown = run in state.runs or (rows and state.keep_of(rows[0].task_id) == KEEP)
         if lines and not is_all_shown and not await self._past().keeps_output(run):
             lines = []
-        shown = (output.row_of(worded(line))[:columns] for line in _tail(lines, asked))
+        shown = (output.row_of(worded(line))[:columns] for line in lines)
         return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
 
-    async def _lines(self, run: int, upto: int) -> list[output.Line]:
+    async def _lines(self, asked: q.ShowLog, run: int, upto: int) -> list[output.Line]:
         """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
-        state = self.core.state
-        known = state.outputs.get(run)
+        active, known = self.core.state.runs.get(run), self.core.state.outputs.get(run)
+        found, lacking = list[output.Line](), Counter[str]()
         if known is not None and known.whole:
-            return list(known.lines)
-        active = state.runs.get(run)
-        if active is not None and not active.has_output:
-            return []
-        await self.core.settled(upto)  # files hold what is committed
-        return await trio.to_thread.run_sync(history.output, self.data, run, upto, self._index)
+            found = known.lines
+        elif active is None or active.has_output:
+            await self.core.settled(upto)  # files hold what is committed
+            found = await trio.to_thread.run_sync(history.output, self.data, run, upto, self._index, lacking)
+        return [*_tail(found, asked), *history.remarks(lacking)]
 
     async def _follow(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""
@@ -612,7 +613,7 @@ class Answers:
         session.is_live = True  # and no session: a script that waits for a job gets its prompt back
         try:
             upto = self.core.last_seq
-            await feed.past(_tail(await self._lines(run, upto), asked), upto)
+            await feed.past(await self._lines(asked, run, upto), upto)
             await feed.ended.wait()
         finally:
             session.is_live = False

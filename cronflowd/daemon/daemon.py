@@ -36,8 +36,10 @@ from ..host.disk import lock_directory
 from ..host.setting import OPTIONAL_LISTENERS
 from ..host.vault import Vault
 from ..journal import tasks_file
+from ..journal.apart import Apart
 from ..journal.backup import RESTORED
 from ..journal.journal import FileJournal
+from ..journal.records import journal_dir
 from ..journal.shared_journal import SharedJournal, check_alone
 from ..net import listeners, tls
 from ..net.clients import serve_client
@@ -124,6 +126,8 @@ class Daemon:
         if self.node:
             self.core.gate = self.node.gate
             self.core.gate.committed = self.journal.last
+            assert isinstance(self.journal, SharedJournal)
+            self.journal.had = self._had
         self.answers = Answers(self.core, settings.data)
         self.answers.files.memory = settings.data / SAVED_HERE if self.node else None
         self.answers.node = self.node
@@ -147,7 +151,11 @@ class Daemon:
             check_alone(settings.data)
             return FileJournal(settings.data, settings.segment)
         shared, on_fatal = self.node.committing, self.node.on_fatal
-        return SharedJournal(settings.data, settings.segment, shared=shared, on_fatal=on_fatal)
+        apart = Apart(journal_dir(settings.data), settings.node, settings.output_copied)
+        return SharedJournal(settings.data, settings.segment, shared=shared, apart=apart, on_fatal=on_fatal)
+
+    def _had(self, run: int) -> int:
+        return self.state.runs[run].output_bytes if run in self.state.runs else 0
 
     def _set_limits(self, settings: Settings) -> None:
         """Of strangers; they may change with HUP."""

@@ -275,9 +275,12 @@ class OutputReceived(Fact):
     omitted: int = 0  # bytes beyond the limit, not kept
     taken: int | None = None  # characters that the worker sent, where they are not those of `lines`
     held: str | None = None  # sealed: what was sent and waits for more; None = as before
+    apart: tuple[int, int, str] | None = (
+        None  # more lines, beside the journal: bytes, CRC, which node took them
+    )
 
     def is_urgent(self) -> bool:
-        return all(line[0] == 0 for line in self.lines)
+        return self.apart is None and all(line[0] == 0 for line in self.lines)
 
 
 class RunStopping(Fact):

@@ -335,6 +335,9 @@ def _output_received(state: Tables, fact: f.OutputReceived, at: datetime, seq: i
     if output is None:
         output = state.outputs[fact.run] = Output(whole=run is not None and not run.has_output)
     size = size_of(fact.lines)
+    if fact.apart:
+        output.whole = False
+        size += fact.apart[0]
     output.lines += map(tuple, fact.lines)
     output.size += size
     state.output_size += size

@@ -120,6 +120,11 @@ class Clustered(Common):
         "this daemon's name in the cluster",
         make=lambda _: host_name(),
     )
+    output_copied: int = setting(
+        SIZE("0", "1G"),
+        "4K",
+        "of an attempt's output, what goes through etcd; the rest goes from node to node",
+    )
     leader_lease_s: float = setting(
         TIME("2s", "60s"),
         "3s",

@@ -38,6 +38,7 @@ from ..host.disk import (
 )
 from ..host.order_key import ORDER_KEY_NAME
 from ..host.vault import KEY_NAME
+from . import apart
 from .check import examine
 from .records import JOURNAL_NAME, journal_dir, list_all
 from .replay import Segment
@@ -46,6 +47,7 @@ MANIFEST = "MANIFEST"
 SUFFIX = ".tar"
 CHUNK_BYTES = 1024 * 1024
 RESTORED = ".restored"  # in a directory that was made of a backup, until a daemon has started there
+OUTPUT_NAME = f"{JOURNAL_NAME}/{apart.FOLDER}"
 UNPACKED = ".restoring"  # in the data directory: what is not known to be good yet
 
 
@@ -59,6 +61,7 @@ class _Member:
     name: str
     path: Path
     most: int | None = None  # bytes that count; None: all
+    may_go: bool = False  # a compaction may remove it meanwhile
 
 
 def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) -> tuple[Prepared, int]:
@@ -67,7 +70,8 @@ def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) 
     `upto` is the file that the journal is written to, as far as it counts. Blocking, for a thread.
     """
     members = list(_members(data, upto))
-    needed, free = sum(member.path.stat().st_size for member in members), shutil.disk_usage(data).free
+    needed = sum(member.path.stat().st_size for member in members if not member.may_go)
+    needed, free = needed + sum(apart.sizes(journal_dir(data)).values()), shutil.disk_usage(data).free
     if needed > free:
         raise Refusal(
             "disk-full", f"{path.name} takes {needed} bytes, and {free} are free; nothing was written"
@@ -86,6 +90,8 @@ def _members(data: Path, upto: Segment) -> Iterator[_Member]:
         # What has come since stands in later files: the last number in a name tells where it ends.
         elif number < upto.first:
             yield _Member(name, path)
+    for run in apart.sizes(journal_dir(data)):
+        yield _Member(f"{OUTPUT_NAME}/{run}", apart.path_of(journal_dir(data), run), may_go=True)
 
 
 def _is_taken(path: Path) -> bool:
@@ -97,7 +103,13 @@ def _is_taken(path: Path) -> bool:
 def _pack(members: list[_Member], about: dict[str, str | int]) -> Iterator[bytes]:
     lines = [about]
     for member in members:
-        with open_regular(member.path) as file:
+        try:
+            opened = open_regular(member.path)
+        except Refusal as refusal:
+            if member.may_go and refusal.code == "not-found":
+                continue
+            raise
+        with opened as file:
             # Looked at now that it is open: whatever takes its name meanwhile is another file.
             found, crc = os.fstat(file.fileno()), 0
             size = found.st_size if member.most is None else member.most
@@ -192,8 +204,10 @@ def _unpack(file: Path, into: Path) -> tuple[dict[str, str | int], int]:
 def _unpack_one(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path) -> tuple[str, tuple[int, str]]:
     folder, _, name = member.name.rpartition("/")
     content = tar.extractfile(member) if member.isreg() else None
-    if content is None or folder not in ("", JOURNAL_NAME) or name.startswith(".") or not name:
+    if content is None or folder not in ("", JOURNAL_NAME, OUTPUT_NAME) or name.startswith(".") or not name:
         raise ValueError(f"{escape(member.name)} has no place in one")
+    if folder == OUTPUT_NAME:
+        make_directory(into / folder)
     with content:
         size, crc = write_atomically(into / folder / name, iter(lambda: content.read(CHUNK_BYTES), b""))
     return member.name, (size, f"{crc:08x}")

@@ -33,7 +33,8 @@ from ..engine.state import State
 from ..host.disk import lock_directory, write_atomically
 from ..schedules.zones import EPOCH
 from ..tasks.options import KEEP, Common, Keep
-from .history import Source, deed_in, sources
+from . import apart
+from .history import Source, deed_in, size_of_output, sources
 from .index import make_all, remove_orphans
 from .records import (
     SEAL_BYTES,
@@ -169,7 +170,7 @@ class Survey:
             return
         part = self.parts[number, kind]
         part.seqs.append(seq)
-        part.size += len(line)
+        part.size += size_of_output(line) if kind == _OUTPUT else len(line)
         is_final = kind == _ENDED and b'"final":true' in line
         if is_final and (task := _TASK.search(line)) and (due := _DUE.search(line)):
             self.ended.append((number, int(task[1]), at, due[1].decode()))
@@ -184,6 +185,7 @@ class Sieve:
         self.bytes = 0  # kept so far
         self._keep = cache(state.keep_of)
         self._deed_bytes = 0
+        self.gone: set[int] = set()  # runs whose end was met and whose output is not kept
         self._tally: Counter[tuple[int, bytes]] = Counter()  # of each task: runs, bytes of output, fires
         # Runs whose end is kept and whose beginning may stand in an older piece than their end.
         self._long = set(product(state.runs, (_ENDED, _OUTPUT)))
@@ -196,6 +198,7 @@ class Sieve:
             kept |= new
             if due_at[:19] <= survey.begins_at[:19]:  # to the second: fractions may be left out
                 self._long |= new
+        self.gone.update(run for run, *_ in survey.ended if (run, _OUTPUT) not in kept)
         for seq, task, at, size in reversed(survey.passed):
             if self._is_kept(task, _PASSED, at) and self._takes(size):
                 records.add(seq)
@@ -266,18 +269,22 @@ def _keep_damaged(reader: Reader) -> None:
 
 def write_history(directory: Path, sieve: Sieve, upto: int) -> None:
     """Brings history up to the record `upto`, newest first; older files are touched only where it pays."""
-    for piece, changes in plan(directory, sieve, upto):
+    pieces = plan(directory, sieve, upto)
+    for number, (piece, changes) in enumerate(pieces):
         if changes:
             _sift(directory, piece, sieve)
         elif sieve.bytes + piece.size <= sieve.history_bytes:
             sieve.bytes += piece.size
         else:
+            for old, _ in pieces[number:] if apart.sizes(directory) else ():
+                sieve.gone.update(run for run, *_ in _survey(old).ended)
             # One empty file in the place of this and all that is older.
             write_atomically(
                 history_path(directory, 1, piece.last),
                 [Header("history", 1, 0, sifted_at=_format(sieve.now)).line()],
             )
-            return
+            break
+    apart.remove(directory, sieve.gone)
 
 
 def plan(directory: Path, sieve: Sieve, upto: int) -> list[tuple[Piece, bool]]:
@@ -312,11 +319,16 @@ def _format(at: datetime) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _sift(directory: Path, piece: Piece, sieve: Sieve) -> None:
-    """Reads a piece twice: to decide, and to copy."""
+def _survey(piece: Piece) -> Survey:
     survey = Survey()
     for line in piece.lines():
         survey.add(line)
+    return survey
+
+
+def _sift(directory: Path, piece: Piece, sieve: Sieve) -> None:
+    """Reads a piece twice: to decide, and to copy."""
+    survey = _survey(piece)
     kept, runs = sieve.choose(survey)
     span = (min(runs), max(runs)) if runs else (0, 0)
     header = Header("history", piece.first, 0, sifted_at=_format(sieve.now), runs=span)

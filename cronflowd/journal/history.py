@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from pathlib import Path
 
 from attrs import frozen
@@ -20,7 +22,9 @@ from ..engine.deeds import Deed, deed_of
 from ..engine.encoding import decode
 from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded
 from ..engine.ledger import outcome_of
+from ..tasks.reasons import reason
 from ..tasks.task import Outcome
+from . import apart
 from .index import DEED, Index, is_deed, key
 from .records import journal_dir, list_history, list_segments, seq_of, unseal
 
@@ -30,6 +34,7 @@ _WRITTEN = re.compile(
     rb'\{"seq":[0-9]+,"at":"[^"]*","fact":"OutputReceived",(?:"more":true,)?"run":([0-9]+),'
 )
 _AT = re.compile(rb'\{"seq":[0-9]+,"at":"([^"]*)"')
+_APART = re.compile(rb'"apart":\[([0-9]+),')  # nowhere else: in a text its quotes would be escaped
 
 
 @frozen
@@ -89,16 +94,54 @@ def facts(data: Path, after: int, upto: int) -> list[tuple[int, datetime, Fact]]
     return found[::-1] if len(found) == upto - after else None
 
 
-def output(data: Path, run: int, upto: int | None = None, index: Index | None = None) -> list[Line]:
-    """All lines of a run, of all its attempts, in order; up to the record `upto`."""
-    found: list[OutputReceived] = []
+def output(
+    data: Path,
+    run: int,
+    upto: int | None = None,
+    index: Index | None = None,
+    lacking: Counter[str] | None = None,
+) -> list[Line]:
+    """All lines of a run, of all its attempts, in order; up to the record `upto`.
+
+    `lacking` is told how many bytes are not here, by who has them.
+    """
+    found: list[tuple[int, OutputReceived]] = []
     before = 2**63 if upto is None else upto + 1
     for line in _lines_before(journal_dir(data), before, [key("run", run)], index):
         decoded = _decode(line) if _OUTPUT in line else None
         fact = decoded[2] if decoded else None
         if isinstance(fact, OutputReceived) and fact.run == run:
-            found.append(fact)
-    return [tuple(line) for fact in reversed(found) for line in fact.lines]
+            found.append((seq_of(line), fact))
+    lines, missing = apart.join(journal_dir(data), run, found[::-1])
+    if lacking is not None:
+        lacking.update(missing)
+    return lines
+
+
+def remarks(lacking: Counter[str]) -> list[Line]:
+    """What the LOG of an output ends with that is not all here."""
+    return [(0, reason("output-apart", number=size, node=node)) for node, size in lacking.items()]
+
+
+def size_of_output(line: bytes) -> int:
+    """Of a record of output, as keep= counts it: with what stands beside the journal."""
+    match = _APART.search(line)
+    return len(line) + (int(match[1]) if match else 0)
+
+
+def lacking(data: Path) -> set[int]:
+    """The runs of which records tell more than stands here."""
+    directory, found = journal_dir(data), set[int]()
+    read = lru_cache(maxsize=8)(partial(apart.read, directory))  # several runs go on at one time
+    for line in _lines_before(directory, 2**63):
+        if not _APART.search(line) or (decoded := _decode(line)) is None:
+            continue
+        seq, _, fact = decoded
+        if not isinstance(fact, OutputReceived) or fact.apart is None or fact.run in found:
+            continue
+        if apart.find(read(fact.run), seq, fact) is None:
+            found.add(fact.run)
+    return found
 
 
 @frozen
@@ -111,7 +154,9 @@ class Sizes:
 
     def __call__(self, run: int) -> int:
         lines = _lines_before(journal_dir(self.data), self.before_seq, [key("run", run)], self.index)
-        return sum(len(line) for line in lines if (match := _WRITTEN.match(line)) and int(match[1]) == run)
+        return sum(
+            size_of_output(line) for line in lines if (match := _WRITTEN.match(line)) and int(match[1]) == run
+        )
 
 
 def deeds(

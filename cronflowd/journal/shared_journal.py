@@ -1,7 +1,8 @@
 """The journal of a node: etcd decides what is true, and the files are this node's copy of it.
 
 Whoever leads writes each batch to etcd first, in a transaction that holds for its epoch alone, and
-then the same bytes into its own segment; only then is anybody told. Whoever follows takes the lines
+then the same bytes into its own segment; only then is anybody told. What is long of a job's output it
+writes before all that, beside the journal (apart.py). Whoever follows takes the lines
 that others wrote, one value after the other. Numbers, CRC chain, files, checkpoints and history are
 those of a journal without a cluster, so that history, LOG, `check` and a way back need nothing new.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ import orjson
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine.encoding import decode
-from ..engine.facts import Fact
+from ..engine.facts import Fact, OutputReceived
 from ..host.disk import make_directory, prepare, sync_directory, write_atomically
-from .journal import Batch, FileJournal
+from .apart import Apart
+from .journal import MAX_BUFFERED_BYTES, Batch, FileJournal
 from .records import SEAL_BYTES, Header, checkpoint_path, journal_dir, segment_path, unseal
 from .replay import Record, check_checkpoint
 from .shared import Shared, seq_in, split
@@ -34,8 +36,10 @@ JOINING = "joining"  # names the snapshot that is being put in place
 class SharedJournal(FileJournal):
     """Follows until `lead`."""
 
-    def __init__(self, data: Path, *args: Any, shared: Shared, **options: Any) -> None:
+    def __init__(self, data: Path, *args: Any, shared: Shared, apart: Apart | None = None, **options: Any):
         super().__init__(data, *args, **options)
+        self.apart = apart
+        self.had: Callable[[int], int] = lambda run: 0  # how much of a run's attempt is kept so far
         self._shared = shared
         self._epoch = 0  # in which we lead; 0 = another does, or nobody
         self.etcd_is_full = ""  # how large it is, where only what cannot be put off is taken
@@ -55,7 +59,20 @@ class SharedJournal(FileJournal):
             raise Refusal("not-leader", "none: this node does not lead; nothing was changed")
         if self.etcd_is_full and not all(fact.is_urgent() for fact in facts):
             raise Refusal("disk-full", f"etcd has {self.etcd_is_full}; nothing was changed")
-        return super().append(facts, at)
+        if self.apart is None or not any(type(fact) is OutputReceived for fact in facts):
+            return super().append(facts, at)
+        if self.apart.waiting_bytes > MAX_BUFFERED_BYTES:
+            raise Refusal("busy", "the disk and etcd take no more; nothing was changed")
+        first = self._last + 1
+        told = [
+            self.apart.take(fact, seq, self.had(fact.run)) if type(fact) is OutputReceived else fact
+            for seq, fact in enumerate(facts, first)
+        ]
+        try:
+            return super().append(told, at)
+        except Refusal:
+            self.apart.forget(first)
+            raise
 
     def _commit(self, batch: Batch, agreed_s: float = 0.0) -> None:
         if not self._epoch:
@@ -63,6 +80,8 @@ class SharedJournal(FileJournal):
             with self._lock:
                 self._synced.notify_all()
             return
+        if self.apart:
+            self.apart.write(batch.last)
         offset = batch.offset
         for lines in split(batch.lines):
             asked_s = time.monotonic()

@@ -172,6 +172,7 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "follows": _follows,
     "unsent": "attempt {attempt} never reached worker {worker}; it is queued again",
     "output-limit": "more output is not kept: {limit} bytes are the limit",
+    "output-apart": "{number} bytes are on node {node} only",
     "output-dropped": "{number} characters of its output were not kept: the disk was full",
     "late-report": "late report from {worker}: attempt {attempt} ended with exit {exit}; it does not count, "
     "and what it wrote meanwhile is not kept",
