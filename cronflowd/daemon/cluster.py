@@ -37,6 +37,7 @@ from ..ask import questions as q
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.replies import Reply, format_status
 from ..base.text import format_time
+from ..engine.facts import OutputReceived
 from ..engine.state import State
 from ..host import systemd
 from ..host.clock import wall_now
@@ -56,6 +57,7 @@ from ..net.clients import Session
 from ..net.outbox import Gate
 from . import roster
 from .core import Core
+from .peers import Copies, Peers
 from .relay import ask_clock, introduce
 
 log = logging.getLogger("cronflowd.cluster")
@@ -124,6 +126,8 @@ class Node:
         self.epoch = 0
         self.secret = b""
         self.sockets: dict[str, list[int]] = {}
+        self.copies = Copies(settings.data, self.name)
+        self.peers: Peers | None = None  # while it leads
         self.lease: Lease | None = None
         self._lease_s = settings.leader_lease_s
         self._bell = trio.Event()
@@ -342,6 +346,8 @@ class Node:
         for number, (seq, at, fact) in enumerate(records, 1):
             core.state.apply(fact, at, seq)
             core.last_seq = seq
+            if type(fact) is OutputReceived and fact.apart:
+                self.copies.want(fact.run)
             if number % APPLIED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -574,6 +580,11 @@ class Node:
                     log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
             await trio.sleep(CLOCK_S if leader else LOOK_S)
 
+    async def copy_output(self) -> NoReturn:
+        """Has long output copied from whoever leads."""
+        await self.has_joined.wait()
+        await self.copies.run(lambda: self.leader.control if self.leader else None, self.secret)
+
     @property
     def is_clock_off(self) -> bool:
         return self.clock_s is not None and abs(self.clock_s) > MAX_CLOCK_S
@@ -604,7 +615,8 @@ class Node:
         with ExitStack() as stack:
             every = self._each_member(stack)
             shared = Shared(stack.enter_context(closing(self._new_etcd())), self.settings.cluster)
-            return list(roster.status_rows(shared, self.name, self.settings.cluster, self.epoch, every))
+            found = list(roster.status_rows(shared, self.name, self.settings.cluster, self.epoch, every))
+        return [*found, ("output-uncopied", self.peers.uncopied())] if self.peers else found
 
     async def _is_first(self) -> bool:
         """Whether no node that is there has seen a leader: then the cluster starts, as one daemon does."""

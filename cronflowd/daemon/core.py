@@ -104,6 +104,7 @@ class Core:
         self.rivals = Rivals()
         self.dropped: dict[tuple[int, int], int] = {}  # characters of output, by run and attempt
         self.feeds: list[Feed] = []
+        self.holds: Callable[[str, str], bool] | None = None  # whether a line to a worker is sent later
         self.on_pass: Callable[[], object] = lambda: None  # called once a pass: feeds the watchdog
         self.before_fires: Callable[[], object] = lambda: None  # before moments that have come are decided
         self._touched: list[Link] = []
@@ -194,10 +195,11 @@ class Core:
         if decision.warning:
             log.warning("%s", decision.warning)
         for worker, line in decision.messages:
-            self._send(worker, line)
+            if self.holds is None or not self.holds(worker, line):
+                self.send(worker, line)
         return decision
 
-    def _send(self, worker: str, line: str) -> None:
+    def send(self, worker: str, line: str) -> None:
         """Gives a worker's connection a line, and the worker no more runs while that owes it much."""
         link = self.links.get(worker)
         if link is None:

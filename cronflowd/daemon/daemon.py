@@ -53,6 +53,7 @@ from .answers import Answers
 from .bulk import in_turns
 from .cluster import HEIR_S, Node
 from .core import Core
+from .peers import Peers
 from .relay import meet
 from .standby import Standby
 
@@ -236,6 +237,7 @@ class Daemon:
                 nursery.start_soon(self.compactor.run)
                 nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
                 nursery.start_soon(node.compare_clocks)
+                nursery.start_soon(node.copy_output)
                 nursery.start_soon(node.pay_owed)
                 leader = await node.look_first()
                 where = f"{self._where(control, workers)} node={node.name} leader={leader}"
@@ -363,7 +365,11 @@ class Daemon:
                 nursery.start_soon(self._watch_certificate)
             if self.node:
                 assert isinstance(self.journal, SharedJournal)
-                clients.greet = links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
+                assert self.journal.apart
+                peers = self.node.peers = Peers(self.core, settings.data, self.journal.apart)
+                links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
+                clients.greet = partial(links.greet, serve=peers.serve)
+                nursery.start_soon(peers.run)
                 nursery.start_soon(self.node.keep_etcd, self.journal)
             share_descriptors(clients, links)
             self.answers.doors = [clients, links]
@@ -473,6 +479,8 @@ class Daemon:
             await core.parted()
         for link in list(core.links.values()):
             link.scope.cancel()
+        if self.node and self.node.peers:
+            await self.node.peers.copied()
         with trio.move_on_after(LAST_WORDS_S):
             await core.parted()
 

@@ -3,7 +3,8 @@
 The standby reads nothing of it but the first bytes, to know whether they are meant for itself
 (LOCAL). Each end of input is carried on as such, so that a netcat comes back to its prompt as it does
 at the leader's own door. Who is at the other end is said in one line before all that, sealed with a
-secret of the cluster's: a unix socket here counts as one there.
+secret of the cluster's: a unix socket here counts as one there. What a node has to ask for itself begins
+alike (peers.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
+from typing import Literal
 
 import trio
 
@@ -28,7 +30,7 @@ MAX_INTRODUCTION_BYTES = 512
 INTRODUCED_WITHIN_S = 0.5  # whoever relays speaks at once
 VALID_S = 30.0  # so far two nodes' clocks may be apart
 READ_BYTES = 65_536
-_INTRODUCTION = re.compile(rb"RELAY (tcp|unix) (\S+) (\d+) ([0-9a-f]{64})\n")
+_INTRODUCTION = re.compile(rb"RELAY (tcp|unix|node) (\S+) (\d+) ([0-9a-f]{64})\n")
 
 log = logging.getLogger(__name__)
 
@@ -37,44 +39,53 @@ class Unreached(Exception):
     """The leader cannot be dialled."""
 
 
-def introduce(secret: bytes, kind: Kind, peer: str) -> bytes:
+def introduce(secret: bytes, kind: Kind | Literal["node"], peer: str) -> bytes:
     """The line before all else: for whom we speak."""
     text = f"RELAY {kind} {peer} {int(wall_now().timestamp())}"
     return f"{text} {hmac.new(secret, text.encode(), sha256).hexdigest()}\n".encode()
 
 
 Greet = Callable[[Connection], Awaitable[Connection | None]]
+Serve = Callable[[Connection, bytes, bytes], Awaitable[None]]
 
 
-async def meet(connection: Connection, secret: bytes, greet: Greet | None) -> Connection | None:
-    """Takes an introduction, if there is one, and greets then; None where it is forged."""
-    if not await _believe(connection, secret):
+async def meet(
+    connection: Connection, secret: bytes, greet: Greet | None, serve: Serve | None = None
+) -> Connection | None:
+    """Takes an introduction, if there is one, and greets then; None where it is forged.
+
+    A node that speaks for itself is served here.
+    """
+    said = await _believe(connection, secret)
+    if said is None or said.startswith(b"RELAY node "):
+        if said and serve:
+            await serve(connection, secret, said)
         return None
     return await greet(connection) if greet and connection.kind == "tcp" else connection
 
 
-async def _believe(connection: Connection, secret: bytes) -> bool:
-    """False where somebody claims to be a node. Nothing else is read."""
+async def _believe(connection: Connection, secret: bytes) -> bytes | None:
+    """The introduction; None where somebody claims to be a node. Nothing else is read."""
     begun, wanted = b"", b"RELAY "
     with trio.move_on_after(INTRODUCED_WITHIN_S):
         while len(begun) < MAX_INTRODUCTION_BYTES and b"\n" not in begun:
             before, begun = begun, await connection.peek()
             if not begun or begun[: len(wanted)] != wanted[: len(begun)]:
-                return True  # somebody else, who speaks for himself
+                return b""  # somebody else, who speaks for himself
             if begun == before:
                 await trio.sleep(0.005)  # the rest of the line is under way
     match = _INTRODUCTION.match(begun)
     if match is None:
-        return not begun.startswith(wanted)
+        return None if begun.startswith(wanted) else b""
     text = match[0].rpartition(b" ")[0]
     fresh = abs(int(match[3]) - wall_now().timestamp()) <= VALID_S
     if not fresh or not hmac.compare_digest(hmac.new(secret, text, sha256).hexdigest().encode(), match[4]):
         log.warning("closed a connection of %s that claims to come from another node", connection.peer)
-        return False
+        return None
     connection.drop(len(match[0]))
     connection.kind = "unix" if match[1] == b"unix" else "tcp"
     connection.peer = match[2].decode()
-    return True
+    return match[0]
 
 
 async def relay(

@@ -24,7 +24,7 @@ from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared import put
 from tests.lib.ports import free_ports
 from tests.real.clusters import Etcds, Node, Wire, ask_until, leader_of
-from tests.real.running import ROOT, Daemon, wait_until
+from tests.real.running import PATIENCE_S, ROOT, Daemon, wait_until
 
 StartNode = Callable[..., Node]
 LEASE_S = 2.0
@@ -494,3 +494,63 @@ def test_a_leader_whose_disk_is_full_lets_another_lead(start_node: StartNode, sm
     assert other.ask("ADD name=more 0 0 1 1 * true")[0].startswith("OK")
     ballast.unlink()
     wait_until(lambda: "more" in one.nc("LOCAL", "LIST name=more"))
+
+
+def run_long(node: Node, run: int) -> list[str]:
+    """A run that writes much more than etcd is given, up to its ACK; what LOG shows of it."""
+    rows = [f"{run}: {number} {'x' * 500}" for number in range(40)]
+    with socket.create_connection(("127.0.0.1", node.worker_port), PATIENCE_S) as sock:
+        lines = sock.makefile("r")
+        sock.sendall(b"HELLO name=w1 slots=4 held=all\n")
+        assert lines.readline().startswith("OK w1 ")
+        assert node.ask("RUN long") == [f"OK {run}"]
+        assert lines.readline().startswith(f"RUN {run} 1 ")
+        sock.sendall("".join([f"OUT {run} 1 {row}\n" for row in rows] + [f"DONE {run} 1 0\n"]).encode())
+        assert lines.readline() == f"ACK {run} 1\n"
+    return [f"1\t{row}" for row in rows]
+
+
+def test_what_a_job_wrote_outlives_the_leader_that_took_it(start_node: StartNode, etcds: Etcds) -> None:
+    """etcd is given the beginning only; once the worker has its ACK, another node has the rest."""
+    one = start_node("a", "--output-copied", "1K")
+    wait_until(lambda: one.leads)
+    other = start_node("b", "--output-copied", "1K")
+    assert one.ask("ADD name=long 0 0 1 1 * x")[0].startswith("OK 1 ")
+    first = run_long(one, 1)
+    wait_until(lambda: other.ask("LOCAL", "LOG 1")[1:-1] == first)
+    wait_until(lambda: "output-uncopied\t0" in one.ask("STATUS"))
+    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    assert len(b"".join(line for value in shared.fetch(1) for line in value)) < 10_000
+    second = run_long(one, 2)
+    wait_until(lambda: "output-uncopied\t0" in one.ask("STATUS"))  # the ACK waits for it, but only a second
+    one.kill9()
+    wait_until(lambda: other.leads)
+    assert other.ask("LOG 1", "LOG 2 tail=3") == [*first, "OK 40", *second[-3:], "OK 3"]
+
+
+@pytest.mark.long
+def test_what_only_a_dead_leader_had_of_an_output_is_told(start_node: StartNode) -> None:
+    """An ACK waits a second for a standby that stands still, not for ever."""
+    one = start_node("a", "--output-copied", "1K")
+    wait_until(lambda: one.leads)
+    other = start_node("b", "--output-copied", "1K")
+    assert one.ask("ADD name=long 0 0 1 1 * x")[0].startswith("OK 1 ")
+    first = run_long(one, 1)
+    wait_until(lambda: other.ask("LOCAL", "LOG 1")[1:-1] == first)
+    one, other = other, one
+    one.freeze()
+    second = run_long(other, 2)
+    uncopied = next(row for row in other.ask("STATUS") if row.startswith("output-uncopied"))
+    assert int(uncopied.split("\t")[1]) > 15_000
+    other.kill9()
+    one.thaw()
+    wait_until(lambda: one.leads)
+    known = one.ask("LOG 2")
+    bytes_kept = sum(len(row) - 1 for row in known[:-2])
+    lacking = sum(len(row) - 1 for row in second) - bytes_kept
+    assert known == [
+        *second[: len(known) - 2],
+        f"0\t{lacking} bytes are on node a only",
+        f"OK {len(known) - 1}",
+    ]
+    assert one.ask("LOG 1") == [*first, "OK 40"]

@@ -1,0 +1,287 @@
+"""What nodes tell each other beside etcd: the rest of long output.
+
+A node dials the leader's control port and introduces itself, as one that carries a client does
+(relay.py), but as a `node`. The leader answers with some random bytes, and from there on both send
+frames, sealed with a key made of the cluster's secret and of what both have said. Whoever dialled
+asks, and each question has one answer:
+
+    BEAT                  nothing
+    HAVE run:size …       nothing; so long a part of these files is on the other's disk
+    OUTPUT run offset     whole lines of a run's file from there on; empty where there are no more
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import socket
+from collections.abc import Callable, Collection
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from secrets import token_bytes, token_hex
+from typing import NoReturn, TypeVar
+
+import trio
+
+from ..host.setting import Address
+from ..journal import apart, history
+from ..journal.apart import MAX_PIECE_BYTES, Apart
+from ..journal.records import journal_dir
+from ..net.listeners import Connection
+from .core import Core
+from .relay import DIAL_S, introduce
+
+CHALLENGE_BYTES, LENGTH_BYTES, TAG_BYTES = 16, 4, 16
+MAX_FRAME_BYTES = MAX_PIECE_BYTES + 1024
+ANSWER_S = 10.0  # to a question
+COPIED_S = 1.0  # that an ACK waits for a standby
+LOOK_S = 1.0  # between two looks whether the leader is still there
+TOLD_TOGETHER = 10_000
+
+log = logging.getLogger("cronflowd.cluster")
+
+T = TypeVar("T")
+
+
+class Sealed:
+    """One side of a connection between nodes: each frame is read once, in order, by the other side alone."""
+
+    def __init__(self, secret: bytes, said: bytes, challenge: bytes, *, is_asking: bool) -> None:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # some MiB that a single daemon saves
+
+        self._cipher = AESGCM(hmac.new(secret, said + challenge, sha256).digest())
+        self._ours, self._theirs = (b"?", b"!") if is_asking else (b"!", b"?")
+        self._sent = self._read = 0
+
+    def seal(self, data: bytes) -> bytes:
+        self._sent += 1
+        sealed: bytes = self._cipher.encrypt(self._ours + self._sent.to_bytes(11, "big"), data, None)
+        return len(sealed).to_bytes(LENGTH_BYTES, "big") + sealed
+
+    def open(self, sealed: bytes) -> bytes:
+        """Raises OSError for what the other side did not seal."""
+        from cryptography.exceptions import InvalidTag
+
+        self._read += 1
+        try:
+            opened: bytes = self._cipher.decrypt(self._theirs + self._read.to_bytes(11, "big"), sealed, None)
+        except InvalidTag as error:
+            raise OSError("it does not speak as a node of this cluster") from error
+        return opened
+
+
+def length_of(head: bytes | bytearray) -> int:
+    """Of the frame that begins so, where so much has come. Raises OSError."""
+    length = int.from_bytes(head[:LENGTH_BYTES], "big")
+    if len(head) >= LENGTH_BYTES and not TAG_BYTES <= length <= MAX_FRAME_BYTES:
+        raise OSError("it does not speak as a node does")
+    return length
+
+
+class Peer:
+    """The leader, as another node sees it. Blocking, for a thread; each question may raise OSError."""
+
+    def __init__(self, leader: Address, secret: bytes, name: str) -> None:
+        self._sock = socket.create_connection(leader, DIAL_S)
+        self._sock.settimeout(ANSWER_S)
+        said = introduce(secret, "node", f"{name}/{token_hex(8)}")
+        try:
+            self._sock.sendall(said)
+            self._sealed = Sealed(secret, said, self._receive(CHALLENGE_BYTES), is_asking=True)
+        except OSError:
+            self.close()
+            raise
+
+    def ask(self, question: str) -> bytes:
+        self._sock.sendall(self._sealed.seal(question.encode()))
+        return self._sealed.open(self._receive(length_of(self._receive(LENGTH_BYTES))))
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _receive(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            if not (more := self._sock.recv(size - len(data))):
+                raise OSError("it left")
+            data += more
+        return bytes(data)
+
+
+class Copies:
+    """A standby's: has the rest of long output copied from whoever leads."""
+
+    def __init__(self, data: Path, name: str) -> None:
+        self._data, self._name = data, name
+        self._wants: set[int] = set()  # runs
+        self._wanted = trio.Event()
+        self._peer: Peer | None = None  # who leads
+        self._offsets: dict[int, int] = {}  # in its files, of runs of which more may come
+
+    def want(self, run: int) -> None:
+        """A record tells of output that does not stand in it."""
+        self._wants.add(run)
+        self._wanted.set()
+
+    async def run(self, leader: Callable[[], Address | None], secret: bytes) -> NoReturn:
+        """Until cancelled."""
+        self._wants |= await _in_thread(partial(history.lacking, self._data))
+        try:
+            await self._go_on(leader, secret)
+        finally:
+            self._part()
+
+    async def _go_on(self, leader: Callable[[], Address | None], secret: bytes) -> NoReturn:
+        dialled, why = None, ""
+        while True:
+            self._wanted, there = trio.Event(), leader()
+            wants, self._wants = self._wants, set()
+            try:
+                if self._peer is None or there != dialled:
+                    self._part()
+                    dialled = there
+                    await _in_thread(partial(self._dial, there, secret))
+                await _in_thread(partial(self._fetch, wants))
+                why = ""
+            except OSError as error:
+                self._wants |= wants
+                if there and str(error) != why:
+                    log.warning("output cannot be copied from the leader: %s", error)
+                why = str(error)
+                self._part()
+            with trio.move_on_after(LOOK_S):
+                if self._peer:
+                    await self._wanted.wait()
+                else:
+                    await trio.sleep_forever()
+
+    def _part(self) -> None:
+        if self._peer:
+            self._peer.close()
+        self._peer = None
+
+    def _dial(self, leader: Address | None, secret: bytes) -> None:
+        if leader is None:
+            raise OSError("nobody leads")
+        self._peer = Peer(leader, secret, self._name)
+        self._offsets.clear()
+        here = [f"{run}:{size}" for run, size in apart.sizes(journal_dir(self._data)).items()]
+        for begin in range(0, len(here), TOLD_TOGETHER):
+            self._peer.ask(f"HAVE {' '.join(here[begin : begin + TOLD_TOGETHER])}")
+
+    def _fetch(self, runs: Collection[int]) -> None:
+        peer = self._peer
+        assert peer
+        if len(self._offsets) > TOLD_TOGETHER:
+            self._offsets.clear()
+        for run in runs:
+            offset = self._offsets.get(run, 0)
+            while data := peer.ask(f"OUTPUT {run} {offset}"):
+                apart.merge(journal_dir(self._data), run, data)
+                offset = self._offsets[run] = offset + len(data)
+            peer.ask(f"HAVE {run}:{offset}")
+        if not runs:
+            peer.ask("BEAT")
+
+
+class Peers:
+    """The leader's: gives what standbys ask for, and lets the ACK of a run wait until one has its output."""
+
+    def __init__(self, core: Core, data: Path, ends: Apart) -> None:
+        self._core, self._directory, self._ends = core, journal_dir(data), ends.ends
+        self._have: dict[int, int] = {}  # by run: how much of its file some standby has
+        self._forget_at = TOLD_TOGETHER
+        self._heard = trio.Event()  # that one has more
+        self._standbys = 0
+        core.holds = self._holds
+
+    async def run(self) -> NoReturn:
+        """Until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            await trio.sleep_forever()
+        raise AssertionError
+
+    async def copied(self) -> None:
+        """Returns when some standby has all there is, or none is there; or after a second."""
+        with trio.move_on_after(COPIED_S):
+            while self._standbys and any(map(self._lacks, self._ends)):
+                await self._heard.wait()
+
+    def uncopied(self) -> int:
+        """How many bytes no other node is known to have. Blocking, for a thread."""
+        sizes = apart.sizes(self._directory)
+        return sum(max(0, size - self._have.get(run, 0)) for run, size in sizes.items())
+
+    def _lacks(self, run: int) -> bool:
+        return self._ends.get(run, 0) > self._have.get(run, 0)
+
+    def _holds(self, worker: str, line: str) -> bool:
+        """Whether a line to a worker leaves later."""
+        if not line.startswith("ACK "):
+            return False
+        run = int(line.split(" ")[1])
+        if self._standbys and self._lacks(run):
+            self._nursery.start_soon(self._send_later, worker, line, run)
+            return True
+        self._ends.pop(run, None)
+        return False
+
+    async def _send_later(self, worker: str, line: str, run: int) -> None:
+        with trio.move_on_after(COPIED_S):
+            while self._standbys and self._lacks(run):
+                await self._heard.wait()
+        self._ends.pop(run, None)
+        self._core.send(worker, line)
+        self._core.wake()
+
+    def _tell(self) -> None:
+        heard, self._heard = self._heard, trio.Event()
+        heard.set()
+
+    async def serve(self, connection: Connection, secret: bytes, said: bytes) -> None:
+        """Answers a node until it leaves."""
+        challenge = token_bytes(CHALLENGE_BYTES)
+        sealed = Sealed(secret, said, challenge, is_asking=False)
+        received = bytearray()
+        self._standbys += 1
+        try:
+            await _send(connection, challenge)
+            while data := await connection.receive_some():
+                received += data
+                while len(received) >= (end := LENGTH_BYTES + length_of(received)):
+                    question = sealed.open(bytes(received[LENGTH_BYTES:end])).decode()
+                    del received[:end]
+                    await _send(connection, sealed.seal(await self._answer(question)))
+        except OSError as error:
+            log.debug("a node left: %s", error)
+        finally:
+            self._standbys -= 1
+            self._tell()
+
+    async def _answer(self, question: str) -> bytes:
+        word, *more = question.split(" ")
+        if word == "HAVE":
+            for each in more:
+                run, size = map(int, each.split(":"))
+                self._have[run] = max(size, self._have.get(run, 0))
+            self._tell()
+            if len(self._have) > self._forget_at:
+                sizes = await _in_thread(partial(apart.sizes, self._directory))
+                self._have = {run: size for run, size in self._have.items() if run in sizes}
+                self._forget_at = 2 * len(self._have) + TOLD_TOGETHER
+        if word == "OUTPUT":
+            return await _in_thread(partial(apart.piece, self._directory, *map(int, more)))
+        return b""
+
+
+async def _send(connection: Connection, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        if not (sent := connection.send_now(view)):
+            await connection.wait_writable()
+        view = view[sent:]
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    return await trio.to_thread.run_sync(function, abandon_on_cancel=True)

@@ -1,0 +1,216 @@
+"""What nodes ask each other: output is copied, an ACK waits until one has it; strangers are told nothing."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import trio
+
+from cronflowd.daemon import peers
+from cronflowd.daemon.peers import Copies, Peer, Peers, Sealed
+from cronflowd.daemon.relay import introduce, meet
+from cronflowd.engine import facts as f
+from cronflowd.host.setting import Address
+from cronflowd.journal import apart, history
+from cronflowd.journal.apart import Apart
+from cronflowd.journal.records import journal_dir
+from cronflowd.net.clients import Session
+from cronflowd.net.listeners import Connection, Door, open_listeners
+from tests.lib.harness import a_world
+from tests.lib.waiting import until
+
+SECRET = b"the cluster's"
+LONG = [[1, "beginning"], [1, "y" * 100_000], [2, "end"]]
+
+
+class Leader:
+    """The node that took the output of run 7, and its door."""
+
+    def __init__(self, data: Path) -> None:
+        self.data, self.sent, self.woken = data, list[tuple[str, str]](), 0
+        self.apart = Apart(journal_dir(data), "a", 10)
+        self.core: Any = SimpleNamespace(
+            send=lambda *line: self.sent.append(line), wake=lambda: None, holds=None
+        )
+        journal_dir(data).mkdir(parents=True)
+        self.peers = Peers(self.core, data, self.apart)
+        self.address: Address = ("", 0)
+
+    def write(self, run: int = 7, seq: int = 1) -> None:
+        self.apart.take(f.OutputReceived(run, 1, LONG), seq, 0)
+        self.apart.write(seq)
+
+    def acknowledge(self, run: int = 7) -> bool:
+        """Whether the ACK waits."""
+        assert self.core.holds
+        return bool(self.core.holds("w1", f"ACK {run} 1"))
+
+
+@asynccontextmanager
+async def a_leader(data: Path) -> AsyncIterator[Leader]:
+    leader = Leader(data)
+
+    async def refuse(connection: Connection) -> None:
+        raise AssertionError("a client was served")
+
+    door = Door(refuse, 10)
+    door.greet = partial(meet, secret=SECRET, greet=None, serve=leader.peers.serve)
+    (listener,) = open_listeners([("127.0.0.1", 0)])
+    leader.address = listener.sock.getsockname()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve, [listener])
+        nursery.start_soon(leader.peers.run)
+        yield leader
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_ack_waits_until_another_node_has_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker forgets what it has an ACK for; from then on one disk alone must not hold it."""
+    monkeypatch.setattr(peers, "COPIED_S", 600.0)
+    async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
+        leader.write()
+        copies = Copies(tmp_path / "b", "b")
+        nursery.start_soon(copies.run, lambda: leader.address, SECRET)
+        await until(lambda: leader.peers._standbys)
+        assert leader.peers.uncopied() > 100_000
+        assert leader.acknowledge()
+        assert leader.acknowledge(8) is False, "what wrote nothing long need not wait"
+        copies.want(7)
+        await until(lambda: leader.sent)
+        assert leader.sent == [("w1", "ACK 7 1")]
+        assert apart.read(journal_dir(tmp_path / "b"), 7) == apart.read(journal_dir(tmp_path / "a"), 7)
+        leader.write(seq=2)  # of its next attempt
+        copies.want(7)
+        await until(lambda: not leader.peers.uncopied())
+        assert apart.read(journal_dir(tmp_path / "b"), 7) == apart.read(journal_dir(tmp_path / "a"), 7)
+        assert not leader.acknowledge()
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_ack_waits_for_nobody_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader that is alone goes on at once, and one whose standby stands still goes on, too."""
+    monkeypatch.setattr(peers, "COPIED_S", 0.01)
+    async with a_leader(tmp_path / "a") as leader:
+        leader.write()
+        assert not leader.acknowledge()
+        standby = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        leader.write()
+        assert leader.acknowledge()
+        await leader.peers.copied()
+        await until(lambda: leader.sent)
+        leader.write()
+        monkeypatch.setattr(peers, "COPIED_S", 600.0)
+        assert leader.acknowledge()
+        standby.close()
+        await until(lambda: len(leader.sent) == 2)
+
+
+async def test_a_node_that_comes_later_fetches_what_its_records_tell_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says what it has, so that the leader knows; a leader that restarts is found again."""
+    monkeypatch.setattr(peers, "LOOK_S", 0.01)
+    monkeypatch.setattr(history, "lacking", lambda data: {7})
+    copies = Copies(tmp_path / "b", "b")
+    apart.merge(journal_dir(tmp_path / "b"), 8, b"1 []\n")
+    async with trio.open_nursery() as nursery:
+        leads: list[Address] = []
+        nursery.start_soon(copies.run, lambda: leads[-1] if leads else None, SECRET)
+        async with a_leader(tmp_path / "a") as leader:
+            leader.write()
+            leads.append(leader.address)
+            await until(lambda: leader.peers._have.get(7))
+            assert leader.peers._have[8] == apart.sizes(journal_dir(tmp_path / "b"))[8]
+        async with a_leader(tmp_path / "c") as leader:
+            leader.write(9)
+            leads.append(leader.address)
+            copies.want(9)
+            await until(lambda: not leader.peers.uncopied())
+        nursery.cancel_scope.cancel()
+    assert set(apart.sizes(journal_dir(tmp_path / "b"))) == {7, 8, 9}
+
+
+@pytest.mark.parametrize("secret", [SECRET, b"another"])
+async def test_a_stranger_learns_nothing(tmp_path: Path, secret: bytes) -> None:
+    """Who only knows what was said before cannot ask, and cannot have an ACK sent."""
+    async with a_leader(tmp_path) as leader:
+        leader.write()
+
+        def ask() -> bytes:
+            with socket.create_connection(leader.address[:2], 10) as sock:
+                sock.sendall(introduce(secret, "node", "b/1"))
+                said = sock.makefile("rb").read(peers.CHALLENGE_BYTES)
+                sock.sendall(len(b"x" * 40).to_bytes(4, "big") + b"x" * 40)
+                return said[peers.CHALLENGE_BYTES :] + sock.makefile("rb").read()
+
+        try:
+            assert await trio.to_thread.run_sync(ask) == b""
+        except ConnectionResetError:
+            assert secret != SECRET
+        await until(lambda: not leader.peers._standbys)
+
+
+def test_a_frame_is_opened_once_in_its_place_by_the_other_side() -> None:
+    """What was recorded, turned round or changed on the way means nothing."""
+
+    def both() -> tuple[Sealed, Sealed]:
+        return (
+            Sealed(SECRET, b"said", b"challenge", is_asking=True),
+            Sealed(SECRET, b"said", b"challenge", is_asking=False),
+        )
+
+    asking, answering = both()
+    frames = [asking.seal(b"one"), asking.seal(b"two")]
+    assert [answering.open(frame[4:]) for frame in frames] == [b"one", b"two"]
+    for wrong in (
+        lambda ours, theirs: ours.open(ours.seal(b"one")[4:]),
+        lambda ours, theirs: theirs.open(frames[1][4:]),
+        lambda ours, theirs: theirs.open(frames[0][4:-1] + b"x"),
+        lambda ours, theirs: Sealed(SECRET, b"said", b"x", is_asking=False).open(frames[0][4:]),
+    ):
+        with pytest.raises(OSError, match="does not speak"):
+            wrong(*both())
+    for head in (b"\xff" * 4, b"\0" * 4):
+        with pytest.raises(OSError, match="as a node"):
+            peers.length_of(head)
+
+
+async def _log(data: Path, *questions: str) -> list[list[str]]:
+    async with a_world(data, {"recent": "0"}) as world:
+        await world.play("w", None, "HELLO name=w1 slots=100")
+        await world.play("C", None, "ADD name=a @reboot job")
+        await world.play("C", None, "RUN a")
+        fact = f.OutputReceived(1, 1, [[1, "one"]], 0, 9, None, (5, 1, "b"))
+        core, now = world.core, world.core.now()
+        core.last_seq = core.journal.append([fact], now)
+        core.state.apply(fact, now, core.last_seq)
+        await world.play("w", None, "OUT 1 2 two")
+        await world.play("w", None, "DONE 1 1 0")
+        session = Session(None, "here", "tcp")
+        found = []
+        for question in questions:
+            reply = await cast(Any, world.answers.handle(question, session, core.now()))
+            found.append([f"{fd} {text}" for fd, text, *_ in reply.rows])
+        return found
+
+
+def test_log_ends_with_what_is_not_here(tmp_path: Path) -> None:
+    """Whichever part was asked for: a script must not take half of it for the whole."""
+    told = "0 5 bytes are on node b only"
+    assert trio.run(_log, tmp_path, "LOG 1", "LOG 1 fd=2", "LOG 1 tail=1", "LOG a") == [
+        ["1 one", "2 two", told],
+        ["2 two", told],
+        ["2 two", told],
+        ["1 one", "2 two", told],
+    ]
