@@ -25,7 +25,7 @@ from contextlib import ExitStack, closing, suppress
 from functools import partial
 from hashlib import sha256
 from itertools import chain
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import orjson
 import trio
@@ -44,12 +44,11 @@ from ..host.clock import wall_now
 from ..host.config import Settings
 from ..host.disk import free_name
 from ..host.setting import Address, format_address, parse_server
-from ..journal import room
 from ..journal.compaction import checkpoint_lines
 from ..journal.etcd import Etcd, EtcdError, Unreachable, make_client, why_old
 from ..journal.journal import exit_at_once
 from ..journal.lease import Lease, revoke
-from ..journal.records import journal_dir, list_checkpoints, list_segments
+from ..journal.records import journal_dir, list_segments
 from ..journal.replay import Record
 from ..journal.shared import Deposed, Entry, Shared, created_at, put, seq_in
 from ..journal.shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark, write_mark
@@ -57,7 +56,7 @@ from ..net.clients import Session
 from ..net.outbox import Gate
 from . import roster
 from .core import Core
-from .peers import Copies, Peers
+from .peers import Copies, Peers, in_thread
 from .relay import ask_clock, introduce
 
 log = logging.getLogger("cronflowd.cluster")
@@ -65,7 +64,6 @@ log = logging.getLogger("cronflowd.cluster")
 AGAIN = "CRONFLOWD_BEGUN_ANEW"  # in the environment of a process that was a node before
 OWED = "CRONFLOWD_OWED_ANSWER"
 HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is waited for
-ROOM_S = 10.0  # how often is looked how much room etcd has
 CLOCK_S = 10.0  # how often clocks are compared
 MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 AGAIN_S = 0.2  # between two tries to reach etcd
@@ -74,8 +72,6 @@ LOOK_S = 1.0  # how often a node looks without being told to, and tells how far 
 FIRST_LOOK_S = 0.5
 APPLIED_AT_ONCE = 500  # facts, before others have their turn
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # to refuse them
-
-T = TypeVar("T")
 
 
 @frozen
@@ -139,7 +135,6 @@ class Node:
         self.is_stopping = False  # it was told to
         self.is_named = False  # STEPDOWN has named us: who asked for it here is still to be answered
         self.known_last = 0  # the newest record that etcd has told of
-        self._too_long = 0  # the record whose state etcd does not take
         self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
         self._mark = read_mark(settings.data)
         self._directory = self._mark.get("directory") or secrets.token_hex(8)
@@ -211,13 +206,13 @@ class Node:
         if not self.epoch or self.lease is None:
             raise Refusal("not-leader", "none: this node does not lead")
         try:
-            heir = await _in_thread(
-                partial(roster.heir, self.shared, self.name, question.node, core.last_seq)
-            )
-            await _in_thread(partial(self._name_heir, heir))
+            heir = await in_thread(partial(roster.heir, self.shared, self.name, question.node, core.last_seq))
+            await in_thread(partial(self._name_heir, heir))
         except (Unreachable, EtcdError) as error:
             raise Refusal("busy", f"etcd: {error}") from None
         log.info("%s is to lead", heir)
+        if self.peers:
+            await self.peers.copied()
         await core.settled(core.last_seq)
         core.journal.close()
         self.resign()
@@ -233,10 +228,10 @@ class Node:
         others = roster.present(self.shared)
         return [name for name, about in others.items() if name != self.name and about.get("has_room")]
 
-    async def _leave_to_one_with_room(self) -> None:
+    async def leave_to_one_with_room(self) -> None:
         """Lets another lead while this node's disk is full, if that one's is not."""
-        if roomy := await _in_thread(self._roomy):
-            await _in_thread(partial(self._name_heir, roomy[0]))
+        if roomy := await in_thread(self._roomy):
+            await in_thread(partial(self._name_heir, roomy[0]))
             self.resign()
             self.begin_anew(f"the disk of {self.settings.data} is full, and {roomy[0]} is to lead")
 
@@ -287,14 +282,14 @@ class Node:
         """Takes what is new; True: this node leads."""
         await self._follow(core, journal)
         if self.epoch:  # nobody else writes any more, and while we were cut off all may have changed
-            await _in_thread(partial(self._check_cluster, journal.last))
+            await in_thread(partial(self._check_cluster, journal.last))
             return True
         if self.lease is None or not self.lease.is_certain:
-            await _in_thread(self._enter)
+            await in_thread(self._enter)
         assert self.lease
-        await _in_thread(partial(self._tell, journal.committed, not journal.full))
+        await in_thread(partial(self.tell, journal.committed, not journal.full))
         value = orjson.dumps(self._about() | {"token": self.token})
-        leader = await _in_thread(partial(self.shared.get, self.shared.leader_key))
+        leader = await in_thread(partial(self.shared.get, self.shared.leader_key))
         if leader and (leader.value, leader.lease) != (value, self.lease.id):
             self._set_leader(leader)
             return False
@@ -302,7 +297,7 @@ class Node:
         if not await self._may_lead(journal):
             return False
         self.is_cold = await self._is_first()
-        epoch = await _in_thread(partial(self.shared.claim, self.lease.id, value))
+        epoch = await in_thread(partial(self.shared.claim, self.lease.id, value))
         if epoch is None:
             return False
         # Set before the lease is asked: from now on its loss is the end of all we remember.
@@ -314,18 +309,18 @@ class Node:
     async def _may_lead(self, journal: SharedJournal) -> bool:
         """Whether nobody else should rather."""
         if journal.full:
-            roomy = await _in_thread(self._roomy)
+            roomy = await in_thread(self._roomy)
             if roomy:
                 return False
         if self.is_clock_off and trio.current_time() < self._leaderless_s + self._lease_s:
             return False
-        heir = await _in_thread(partial(self.shared.get, self.shared.prefix + HEIR))
+        heir = await in_thread(partial(self.shared.get, self.shared.prefix + HEIR))
         self.is_named = heir is not None and heir.value.decode() == self.name
         return heir is None or self.is_named
 
     async def _follow(self, core: Core, journal: SharedJournal) -> None:
         """Copies and applies what this node does not know yet."""
-        while values := await _in_thread(partial(self.shared.fetch, journal.last + 1)):
+        while values := await in_thread(partial(self.shared.fetch, journal.last + 1)):
             systemd.notify("WATCHDOG=1")
             self.known_last = seq_in(values[-1][-1])
             for lines in values:
@@ -336,7 +331,7 @@ class Node:
 
     async def _take(self, journal: SharedJournal, lines: list[bytes]) -> list[Record]:
         try:
-            return await _in_thread(partial(journal.take, lines))
+            return await in_thread(partial(journal.take, lines))
         except Fatal as error:
             if error.status == Exit.CONFIG:
                 self._set_aside(error.message)
@@ -353,11 +348,11 @@ class Node:
 
     async def _begin_with_snapshot(self, last: int) -> NoReturn:
         """etcd does not have what follows the last record here any more, but a state that is newer."""
-        upto, chunks = await _in_thread(self.shared.get_snapshot)
+        upto, chunks = await in_thread(self.shared.get_snapshot)
         if upto <= last:
             raise Fatal(Exit.CORRUPT, f"etcd lacks the records from {last + 1} on")
         log.info("this node begins with the cluster's state of record %d", upto)
-        await _in_thread(partial(install, self.settings.data, upto, chunks))
+        await in_thread(partial(install, self.settings.data, upto, chunks))
         self.begin_anew("the state was fetched")
 
     def _set_leader(self, entry: Entry | None) -> None:
@@ -375,7 +370,7 @@ class Node:
     async def look_first(self) -> str:
         """Who leads, for the first line, if etcd says it at once. Nobody is carried there before we join."""
         with trio.move_on_after(FIRST_LOOK_S), suppress(Unreachable, EtcdError):
-            if leader := self._read(await _in_thread(partial(self.shared.get, self.shared.leader_key))):
+            if leader := self._read(await in_thread(partial(self.shared.get, self.shared.leader_key))):
                 return leader.text
         return "none"
 
@@ -415,8 +410,8 @@ class Node:
         why = ""
         while True:
             try:
-                await _in_thread(partial(self._belong, state, journal))
-                await _in_thread(self._enter)
+                await in_thread(partial(self._belong, state, journal))
+                await in_thread(self._enter)
                 return
             except (Unreachable, EtcdError, Deposed) as error:
                 if str(error) != why:
@@ -487,7 +482,7 @@ class Node:
     def _check_tz(self, told: dict[str, Any]) -> None:
         if told["tz"] == self.settings.tz:
             return
-        others = [entry for entry in self._nodes() if not self._is_ours(entry)]
+        others = [entry for entry in self.nodes() if not self._is_ours(entry)]
         if others:
             raise Fatal(
                 Exit.CONFIG,
@@ -549,7 +544,7 @@ class Node:
     def _about(self) -> dict[str, Any]:
         return {"node": self.name, "control": self._control, "workers": self._workers}
 
-    def _tell(self, seq: int, has_room: bool) -> None:
+    def tell(self, seq: int, has_room: bool) -> None:
         """Says in etcd how far this node's own files are, whether they can grow, and what time it is here."""
         assert self.lease
         told = (self.lease.id, seq, has_room, self.has_seen_leader, self.clock_s)
@@ -598,7 +593,7 @@ class Node:
 
     async def show(self) -> Reply:
         """NODES. Raises Refusal where etcd does not answer."""
-        return Reply("", {}, roster.COLUMNS, await _in_thread(self._rows), "rows")
+        return Reply("", {}, roster.COLUMNS, await in_thread(self._rows), "rows")
 
     def _rows(self) -> list[roster.Row]:
         try:
@@ -609,21 +604,26 @@ class Node:
 
     async def tell_status(self, reply: Reply) -> Reply:
         """STATUS, with what there is to tell of the cluster."""
-        return replace(reply, rows=chain(reply.rows, await _in_thread(self._status_rows)))
+        return replace(reply, rows=chain(reply.rows, await in_thread(self._status_rows)))
 
     def _status_rows(self) -> list[tuple[str, Any]]:
         with ExitStack() as stack:
-            every = self._each_member(stack)
+            every = self.each_member(stack)
             shared = Shared(stack.enter_context(closing(self._new_etcd())), self.settings.cluster)
             found = list(roster.status_rows(shared, self.name, self.settings.cluster, self.epoch, every))
         return [*found, ("output-uncopied", self.peers.uncopied())] if self.peers else found
 
+    def each_member(self, stack: ExitStack) -> list[Etcd]:
+        """A client of each of etcd's members, while the stack is open."""
+        return [stack.enter_context(closing(self._new_etcd((each,)))) for each in self.settings.etcd]
+
     async def _is_first(self) -> bool:
         """Whether no node that is there has seen a leader: then the cluster starts, as one daemon does."""
-        others = await _in_thread(partial(roster.present, self.shared))
+        others = await in_thread(partial(roster.present, self.shared))
         return not (self.has_seen_leader or any(about.get("seen") for about in others.values()))
 
-    def _nodes(self) -> list[Entry]:
+    def nodes(self) -> list[Entry]:
+        """What the nodes that are there say of themselves."""
         return self.shared.below(self.shared.nodes_prefix)
 
     def set_addresses(self, control: str, workers: str) -> None:
@@ -635,67 +635,8 @@ class Node:
             if address == "none" or _address(address)[0] in ANY_ADDRESS:
                 raise Fatal(Exit.CONFIG, f"{flag} is needed: others cannot dial {address}")
 
-    # --- the leader's upkeep ---
-
-    async def keep_etcd(self, journal: SharedJournal) -> NoReturn:
-        """Tells how far we are, and lets etcd forget what a newer state and enough nodes hold."""
-        looked_s = 0.0
-        while True:
-            await trio.sleep(LOOK_S)
-            try:
-                await _in_thread(partial(self._tell, journal.committed, not journal.full))
-                if journal.full:
-                    await self._leave_to_one_with_room()
-                if trio.current_time() - looked_s > ROOM_S:
-                    looked_s = trio.current_time()
-                    await _in_thread(partial(self._look_for_room, journal))
-                    await _in_thread(partial(roster.note_gone, self.shared, self.epoch, wall_now()))
-                await _in_thread(self._shorten)
-            except (Unreachable, EtcdError) as error:
-                log.debug("etcd: %s", error)
-
-    def _look_for_room(self, journal: SharedJournal) -> None:
-        """At 80 % of etcd's quota what is no more is given back; at 90 % orders are refused, no fires."""
-        with ExitStack() as stack:
-            every = self._each_member(stack)
-            found = room.look(every)
-            if found.is_scarce and found.answered == found.members:
-                log.warning("etcd is %s", found.text)
-                room.make_room(self.shared, every)
-                found = room.look(every)
-        if found.is_full and not journal.etcd_is_full:
-            log.error("etcd is %s: orders are refused", found.text)
-        journal.etcd_is_full = found.text if found.is_full else ""
-
-    def _each_member(self, stack: ExitStack) -> list[Etcd]:
-        return [stack.enter_context(closing(self._new_etcd((each,)))) for each in self.settings.etcd]
-
-    def _shorten(self) -> None:
-        checkpoints = list_checkpoints(journal_dir(self.settings.data))
-        if not checkpoints:
-            return
-        upto, path = checkpoints[-1]
-        if upto <= max(self._too_long, self.shared.snapshot_upto()):
-            return
-        synced = sorted(orjson.loads(each.value).get("seq", 0) for each in self._nodes())
-        if (synced[-2] if len(synced) > 1 else synced[-1]) < upto:
-            return
-        guard = [created_at(self.shared.leader_key, self.epoch)]
-        with path.open("rb") as file:
-            chunks = iter(partial(file.read, 1 << 20), b"")
-            if self.shared.put_snapshot(upto, self.token, chunks, guard):
-                self.shared.truncate(upto)
-                log.info("etcd holds the state of record %d, and the records since", upto)
-            else:
-                self._too_long = upto
-                log.error("the state of record %d is too long for etcd, which keeps all records", upto)
-
 
 def _address(text: str) -> Address:
     found = parse_server(text)
     assert isinstance(found, tuple)
     return found
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    return await trio.to_thread.run_sync(function, abandon_on_cancel=True)

@@ -53,6 +53,7 @@ from .answers import Answers
 from .bulk import in_turns
 from .cluster import HEIR_S, Node
 from .core import Core
+from .keeper import Keeper
 from .peers import Peers
 from .relay import meet
 from .standby import Standby
@@ -370,7 +371,7 @@ class Daemon:
                 links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
                 clients.greet = partial(links.greet, serve=peers.serve)
                 nursery.start_soon(peers.run)
-                nursery.start_soon(self.node.keep_etcd, self.journal)
+                nursery.start_soon(Keeper(self.node, self.journal).run)
             share_descriptors(clients, links)
             self.answers.doors = [clients, links]
             self._set_limits(settings)

@@ -126,7 +126,7 @@ class Copies:
 
     async def run(self, leader: Callable[[], Address | None], secret: bytes) -> NoReturn:
         """Until cancelled."""
-        self._wants |= await _in_thread(partial(history.lacking, self._data))
+        self._wants |= await in_thread(partial(history.lacking, self._data))
         try:
             await self._go_on(leader, secret)
         finally:
@@ -141,8 +141,8 @@ class Copies:
                 if self._peer is None or there != dialled:
                     self._part()
                     dialled = there
-                    await _in_thread(partial(self._dial, there, secret))
-                await _in_thread(partial(self._fetch, wants))
+                    await in_thread(partial(self._dial, there, secret))
+                await in_thread(partial(self._fetch, wants))
                 why = ""
             except OSError as error:
                 self._wants |= wants
@@ -267,11 +267,11 @@ class Peers:
                 self._have[run] = max(size, self._have.get(run, 0))
             self._tell()
             if len(self._have) > self._forget_at:
-                sizes = await _in_thread(partial(apart.sizes, self._directory))
+                sizes = await in_thread(partial(apart.sizes, self._directory))
                 self._have = {run: size for run, size in self._have.items() if run in sizes}
                 self._forget_at = 2 * len(self._have) + TOLD_TOGETHER
         if word == "OUTPUT":
-            return await _in_thread(partial(apart.piece, self._directory, *map(int, more)))
+            return await in_thread(partial(apart.piece, self._directory, *map(int, more)))
         return b""
 
 
@@ -283,5 +283,6 @@ async def _send(connection: Connection, data: bytes) -> None:
         view = view[sent:]
 
 
-async def _in_thread(function: Callable[[], T]) -> T:
+async def in_thread(function: Callable[[], T]) -> T:
+    """What blocks; whoever is cancelled waits for it no longer."""
     return await trio.to_thread.run_sync(function, abandon_on_cancel=True)

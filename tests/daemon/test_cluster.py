@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from cronflowd.daemon import cluster
+from cronflowd.daemon.keeper import Keeper
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
@@ -75,14 +76,14 @@ def test_a_state_that_is_too_long_for_etcd_is_tried_once(
     etcd.call("kv/put", put(node.shared.node_key("a"), b'{"seq":9}')["request_put"])
     checkpoint_path(journal_dir(tmp_path), 7).write_bytes(os.urandom(5000))
     monkeypatch.setattr("cronflowd.journal.shared.MAX_SNAPSHOT_BYTES", 1000)
-    kept = sorted(etcd.entries)
-    node._shorten()
+    kept, keeper = sorted(etcd.entries), Keeper(node, journal)
+    keeper.shorten()
     assert sorted(etcd.entries) == kept
     etcd.asked.clear()
-    node._shorten()
+    keeper.shorten()
     assert "kv/put" not in etcd.asked
     checkpoint_path(journal_dir(tmp_path), 9).write_bytes(os.urandom(500))
-    node._shorten()
+    keeper.shorten()
     assert node.shared.snapshot_upto() == 9
     journal.close()
 
