@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from ..base.walks import Numbered
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE
 from ..engine.facts import Definition
-from ..host.calendar_files import read_calendars, refresh_calendars
+from ..host.calendar_files import pass_over_old, read_calendars, refresh_calendars
 from ..host.disk import Prepared, write_atomically
 from ..journal import tasks_file
 from ..journal.backup import archive
+from ..schedules.calendars import FILE, Calendar
 from ..tasks.task import TaskSpec
 from .bulk import LargeChanges
 from .core import Core
@@ -166,15 +168,28 @@ class Files:
     async def learn(self, calendars: Iterable[str]) -> None:
         """Has these calendars known; raises Refusal naming the first that is none."""
         found = await trio.to_thread.run_sync(read_calendars, self.data, calendars)
-        self.core.state.calendars.known |= found
+        self._know(found)
         for name in found:
             self.core.state.calendars.troubles.pop(name, None)
+
+    def _know(self, found: dict[str, Calendar], dropped: Collection[str] = ()) -> None:
+        """Has them be true; raises Refusal where that cannot be journaled."""
+        if found or dropped:
+            self.core.submit(o.LearnCalendars(found, dropped))
+            self.core.state.calendars.known |= found
 
     def look_at_calendars(self) -> None:
         """Whoever writes a date into a file expects the next moment, and the next answer, to know it."""
         calendars = self.core.state.calendars
-        if calendars.known or calendars.troubles:
-            refresh_calendars(self.data, calendars, calendars.known.keys() | calendars.troubles)
+        if not (calendars.known or calendars.troubles or calendars.read_at):
+            return
+        names = {*calendars.known, *calendars.troubles, *calendars.read_at}
+        if self.memory and not self.core.epoch:  # another node leads, whose files count
+            names = {name for name in names if not name.startswith(FILE)}
+            calendars.known |= refresh_calendars(self.data, calendars, names)
+            return
+        with suppress(Refusal):  # the journal takes nothing: it is read again when it does
+            self._know(refresh_calendars(self.data, calendars, names))
 
     def find_calendars(self) -> Generator[None, None, None]:
         """Those that tasks name now, and no others; at the start, and at HUP."""
@@ -182,9 +197,12 @@ class Files:
         for task in self.core.state.tasks.made():
             names |= set(task.spec.options.skip)
             yield
-        calendars.known = {name: each for name, each in calendars.known.items() if name in names}
         calendars.troubles.clear()
-        refresh_calendars(self.data, calendars, names)
+        if self.memory:
+            pass_over_old(self.data, calendars)
+        with suppress(Refusal):
+            found = refresh_calendars(self.data, calendars, names)
+            self._know(found, sorted((calendars.read_at.keys() | calendars.known) - names))
 
 
 def breathe() -> None:

@@ -14,7 +14,7 @@ from .. import __version__
 from ..base.errors import Refusal
 from ..schedules.zones import EPOCH, load_zone
 from ..tasks.task import Failure, Run, Task, Worker
-from . import beats
+from . import beats, calendars
 from . import facts as f
 from .changelog import read_step, standing
 from .encoding import decode_rows, encode_row, encode_rows
@@ -122,6 +122,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
     yield from state.access.carry()
     yield from state.once.carry()
     yield from (f.TemplateSet(name, words) for name, words in state.templates.items())
+    yield from calendars.carry(state)
     yield f.LedgerCarried(state.ledger.carry())
     yield from _tasks(state)
     for worker in state.workers.values():
@@ -279,6 +280,7 @@ def _bulk_carried(state: Tables, fact: f.BulkCarried, at: datetime, seq: int) ->
 
 
 APPLY: dict[type[f.Fact], Callable[[Tables, Any, datetime, int], None]] = {
+    **calendars.APPLY,
     f.StateCarried: _state_carried,
     f.LedgerCarried: lambda state, fact, at, seq: state.ledger.take(fact.rows),
     f.TaskCarried: _task_carried,

@@ -14,7 +14,7 @@ from typing import Any, Union
 import msgspec
 
 from ..tasks.task import TaskSpec
-from . import access_facts, once  # noqa: F401  (the decoder knows what was defined by now)
+from . import access_facts, calendars, once  # noqa: F401  (the decoder knows what was defined by now)
 from . import facts as f
 
 KINDS = [kind for base in (f.Fact, f.Asked) for kind in base.__subclasses__() if kind is not f.Asked]

@@ -20,7 +20,7 @@ from typing import Any
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..tasks.task import Run
-from . import expectations, notices
+from . import calendars, expectations, notices
 from . import facts as f
 from . import orders as o
 from .accounts import ACCESS
@@ -90,6 +90,11 @@ def _reschedule_all(state: State, order: o.RescheduleTasks, now: datetime, limit
     return Decision(again + list(expectations.rescheduled(state, now) if are_few else ()))
 
 
+def _learn(state: State, order: o.LearnCalendars, now: datetime, limits: Limits) -> Decision:
+    facts: list[f.Fact] = [calendars.CalendarDropped(name) for name in order.dropped]
+    return Decision([*facts, *calendars.learned(state.calendars, order.found, now)])
+
+
 def _record_save(state: State, order: o.RecordSave, now: datetime, limits: Limits) -> Decision:
     return Decision([saved_fact(order)], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
 
@@ -118,6 +123,7 @@ _RULES: Rules = {
     o.StartDaemon: Rule(_start),
     o.NoticeStep: Rule(_step),
     o.RescheduleTasks: Rule(_reschedule_all),
+    o.LearnCalendars: Rule(_learn),
     o.RecordSave: Rule(_record_save),
     o.RecordCheckpoint: Rule(_record_checkpoint),
     o.TellUnread: Rule(_tell_unread),

@@ -6,7 +6,7 @@ An order is a request and may be refused; only facts change anything. Names are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ..base.text import format_option
+from ..schedules.calendars import Calendar
 from ..tasks.reasons import Reason
 from ..tasks.task import Task, TaskSpec
 
@@ -367,6 +368,13 @@ class StartDaemon(Order):
 
 class NoticeStep(Order):
     by_s: float
+
+
+class LearnCalendars(Order):
+    """So the days off of skip= were read just now; and these are not needed."""
+
+    found: Mapping[str, Calendar]
+    dropped: Collection[str] = ()
 
 
 class RescheduleTasks(Order):

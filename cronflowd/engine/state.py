@@ -32,9 +32,7 @@ from .tables import ENDED_AT_ONCE, WELL, Output, Tables, counts, of_one_fire, re
 OLDEST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 STOP_LEASE = timedelta(seconds=60)  # a KILL that is not answered by then: the run is ended without its worker
 BIG_STEP_S = 3 * 3600.0  # a clock set by more: take the new time, and catch nothing up (as Debian's cron)
-MAX_OUTPUT_IN_MEMORY = (
-    16 * 1024 * 1024
-)  # characters, all runs together; older output is read from the journal
+MAX_OUTPUT_IN_MEMORY = 16 * 1024 * 1024  # characters of all runs; older output is read from the journal
 MAX_WORKERS_AWAY = 1000
 MAX_UNHEARD = 1000
 NOBODYS = "\n"  # no worker's memory is named so: none can know that it never got what a backup calls sent

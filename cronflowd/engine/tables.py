@@ -55,7 +55,7 @@ class Tables:
     def __init__(self, default_tz: str = "UTC", recent_runs: int = 10_000, common: Common = COMMON) -> None:
         self.default_tz = default_tz
         self.common = common  # today's settings too
-        self.calendars = Calendars()  # what today's files and packages say; facts tell what came of it
+        self.calendars = Calendars()  # what files said, as facts tell, and what packages say
         self.tasks: Numbered[Task] = Numbered()
         self.runs: dict[int, Run] = {}  # not ended
         self.workers: dict[str, Worker] = {}

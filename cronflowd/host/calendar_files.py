@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from attrs import evolve
+
 from ..base.errors import Refusal
 from ..schedules.calendars import FILE, Calendar, Calendars, find_holidays, parse_dates
 from .disk import open_regular
@@ -37,22 +39,32 @@ def _read_dates(data: Path, name: str) -> Calendar:
         return parse_dates(file, path.name, (stamp.st_mtime_ns, stamp.st_size))
 
 
-def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) -> None:
+def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) -> dict[str, Calendar]:
     """Reads again what is not known, or was edited since; what cannot be read stays as it was known."""
+    found = dict[str, Calendar]()
     for name in names:
         known, stamp = calendars.known.get(name), _stamp(data, name)
         # A file that could not be read is read once more when it is another one.
-        if (known and known.stamp in (None, stamp[:2])) or (
+        if (known and (known.stamp == stamp[:2] or not name.startswith(FILE))) or (
             name in calendars.troubles and calendars.failed.get(name) == stamp
         ):
             continue
         try:
-            calendars.known |= read_calendars(data, [name])
+            found |= read_calendars(data, [name])
             calendars.troubles.pop(name, None)
         except Refusal as refusal:
             if calendars.troubles.get(name) != refusal.message:
                 log.warning("calendar %s: %s", name, refusal.message)
             calendars.troubles[name], calendars.failed[name] = refusal.message, stamp
+    return found
+
+
+def pass_over_old(data: Path, calendars: Calendars) -> None:
+    """Files that are older than what is known of them count as read: another node has read a newer one."""
+    for name, read_at in calendars.read_at.items():
+        known, stamp = calendars.known.get(name), _stamp(data, name)
+        if known and stamp and stamp[0] <= read_at.timestamp() * 1e9:
+            calendars.known[name] = evolve(known, stamp=(stamp[0], stamp[1]))
 
 
 def _stamp(data: Path, name: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,7 @@ class Calendar:
     """Days off, and what each is called."""
 
     names: Mapping[date, str]  # of public holidays, one that grows by the years that are asked for
-    stamp: tuple[int, int] | None = None  # the file's time and size, by which an edit is known
+    stamp: tuple[int, int] | None = None  # of the file that was read here: its time and size
 
     def days(self, first: date, last: date) -> list[date]:
         """The days off from first to last, both included."""
@@ -103,6 +103,7 @@ class Calendars:
 
     def __init__(self) -> None:
         self.known: dict[str, Calendar] = {}
+        self.read_at: dict[str, datetime] = {}  # as facts tell, of those that tasks name
         self.troubles: dict[str, str] = {}  # why one is not known, or not as its file says now
         self.failed: dict[str, tuple[int, ...]] = {}  # the stamps of the files that could not be read
 

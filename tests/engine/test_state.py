@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from cronflowd import __version__
 from cronflowd.engine import access_facts as af
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
+from cronflowd.engine.calendars import CalendarDropped, CalendarRead
 from cronflowd.engine.encoding import KINDS
 from cronflowd.engine.once import OnceKept
 from cronflowd.engine.state import State
@@ -28,6 +29,8 @@ QUEUED = f.RunQueued(1, 1, NOW, "schedule", LATER)
 EMITTED = f.EventEmitted("e", NOW, [1, 2])
 AWAITING = f.RunQueued(1, 1, NOW, "schedule", LATER, awaits=True)
 SENT = f.RunSent(1, 1, "w")
+APART = f.OutputReceived(1, 1, [[1, "x"]], 0, 12, None, (10, 7, "n1"))
+NOEL = date(2030, 12, 25)
 ENDED = f.RunEnded(1, 1, 1, "a", "ok", NOW, NOW, "w", 0, None, True)
 FAILED = f.RunEnded(1, 1, 1, "a", "failed", NOW, NOW, "w", 1, None, False)
 DAWN = NOW + timedelta(hours=18)
@@ -122,6 +125,17 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([ADDED, JOINED, QUEUED], SENT, "workers['w'].free", 1),
     ([ADDED, JOINED, QUEUED, SENT], f.RunStarted(1, 1), "runs[1].state", "running"),
     ([ADDED, JOINED, QUEUED, SENT], f.OutputReceived(1, 1, [[1, "x"]]), "outputs[1].lines", [(1, "x")]),
+    ([ADDED, JOINED, QUEUED, SENT], f.OutputReceived(1, 1, [[1, "x"]]), "outputs[1].whole", True),
+    ([ADDED, JOINED, QUEUED, SENT], APART, "outputs[1].whole", False),
+    ([ADDED, JOINED, QUEUED, SENT], APART, "runs[1].output_bytes", 12),
+    (
+        [],
+        CalendarRead("file:a", NOW, {"2030-12-25": "ours"}),
+        "calendars.known['file:a'].names",
+        {NOEL: "ours"},
+    ),
+    ([], CalendarRead("holidays:FR", NOW), "calendars.read_at", {"holidays:FR": NOW}),
+    ([CalendarRead("file:a", NOW, {})], CalendarDropped("file:a"), "calendars.known", {}),
     ([ADDED, JOINED, QUEUED, SENT], f.RunStopping(1, 1, "timeout"), "runs[1].ends_as", "timeout"),
     ([ADDED, JOINED, QUEUED, SENT], ENDED, "tasks[1].counts", {"ok": 1}),
     ([ADDED, JOINED, QUEUED, SENT, FAILED], f.RunRetried(1, 2, LATER), "delayed.first()", (LATER, 1)),

@@ -18,6 +18,7 @@ from cronflowd.engine import access_facts as af
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
+from cronflowd.engine.calendars import CalendarDropped, CalendarRead
 from cronflowd.engine.once import OnceKept
 from cronflowd.engine.rules import Decision, Limits
 from cronflowd.journal import compaction
@@ -193,6 +194,9 @@ def _let_in(life: Life) -> None:
     life.say(af.SecretPut("kept", "sealed", at), af.SecretPut("gone", "sealed", at), af.SecretRemoved("gone"))
     life.say(af.SignedIn("bob", "user", "192.0.2.7:9", 2), af.Deed("ann@192.0.2.7:9", "SAVE", "tasks.db"))
     life.say(af.Refused("bob", "192.0.2.7:9", "CLEAR", "", "this takes the role operator; you are user"))
+    life.say(f.OutputReceived(1, 1, [], 0, 5000, None, (5000, 7, "n1")))
+    life.say(CalendarRead("file:closed.txt", at, {"2030-12-25": "Christmas", "2030-12-31": ""}))
+    life.say(CalendarRead("holidays:FR", at), CalendarRead("file:gone", at, {}), CalendarDropped("file:gone"))
     life.say(OnceKept("bob", "key", "dd" * 32, "7 paused", {"paused": 7}, at + timedelta(hours=24)))
 
 

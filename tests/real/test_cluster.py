@@ -80,9 +80,15 @@ def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None
     assert re.fullmatch(r"OK 2 stale=\d\.\d behind=0", rows[3])
     assert rows[4:] == [f"ERR not-leader 127.0.0.1:{one.port}: only who leads takes this", "OK bye"]
 
+    days = "".join(f"{datetime.now(UTC).year + each}-01-01\n" for each in range(1, 4))
+    (one.data / "closed.txt").write_text(days)  # the other machine has no such file
+    assert one.ask("SET first skip=file:closed.txt") == ["OK 1 rev=2"]
+    wait_until(lambda: "skipped-by-calendar" in other.ask("LOCAL", "NEXT first n=1")[1])
+
     epoch = one.epoch
     one.kill9()
     wait_until(lambda: other.leads)
+    assert "skipped-by-calendar" in other.ask("NEXT first n=1")[0]
     assert other.ask("ADD name=third 0 0 1 1 * true")[0].startswith("OK 3")
     assert other.epoch > epoch
     one.start()

@@ -127,17 +127,17 @@ def test_an_edited_file_is_read_again_and_a_broken_one_stays_as_it_was(tmp_path:
     """A day off must not come to life again because somebody slipped while editing."""
     file, calendars = tmp_path / "closed.txt", Calendars()
     name = ["file:closed.txt"]
-    refresh_calendars(tmp_path, calendars, name)
+    calendars.known |= refresh_calendars(tmp_path, calendars, name)
     assert calendars.troubles == {"file:closed.txt": f"skip=: there is no closed.txt in {tmp_path}"}
     file.write_text("2026-12-24\n")
-    refresh_calendars(tmp_path, calendars, name)
+    calendars.known |= refresh_calendars(tmp_path, calendars, name)
     assert not calendars.troubles
     file.write_text("2026-12-24\nnonsense\n")
-    refresh_calendars(tmp_path, calendars, name)
+    calendars.known |= refresh_calendars(tmp_path, calendars, name)
     assert "line 2" in calendars.troubles["file:closed.txt"]
     assert calendars.day_off(name, date(2026, 12, 24))
     file.unlink()
-    refresh_calendars(tmp_path, calendars, name)
+    calendars.known |= refresh_calendars(tmp_path, calendars, name)
     assert calendars.day_off(name, date(2026, 12, 24))
     assert "there is no" in calendars.troubles["file:closed.txt"]
 
@@ -157,10 +157,10 @@ def test_a_file_that_cannot_be_read_is_not_read_again_before_it_changes(
 
     monkeypatch.setattr(calendar_files, "read_calendars", counting)
     for _ in range(100):
-        refresh_calendars(tmp_path, calendars, name)
+        calendars.known |= refresh_calendars(tmp_path, calendars, name)
     assert len(reads) == 1
     file.write_text("2026-12-24\n")
-    refresh_calendars(tmp_path, calendars, name)
+    calendars.known |= refresh_calendars(tmp_path, calendars, name)
     assert not calendars.troubles
     assert len(reads) == 2
 
