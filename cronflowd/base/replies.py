@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
@@ -60,8 +61,12 @@ def format_row(columns: Sequence[str], row: Sequence[Any], as_json: bool) -> str
     """One row: tab-separated columns, or an object whose keys are the column names."""
     if not as_json:
         return "\t".join([_column(value) for value in row if type(value) is not JsonOnly])
-    keys = (name.replace(" ", "_") for name in columns)
-    return to_json(dict(zip(keys, map(_json_value, row), strict=False)))
+    return to_json(dict(zip(_keys_of(tuple(columns)), map(_json_value, row), strict=False)))
+
+
+@lru_cache(maxsize=256)
+def _keys_of(columns: tuple[str, ...]) -> list[str]:
+    return [name.replace(" ", "_") for name in columns]
 
 
 def _table(reply: Reply, width: int) -> Iterator[str | None]:
@@ -145,6 +150,8 @@ def _column(value: Any) -> str:
 
 
 def _json_value(value: Any) -> Any:
+    if type(value) is str:
+        return value or None  # the same as below, for most, at less cost
     if isinstance(value, Verbatim):
         return readable(value)
     if value == "":
@@ -155,7 +162,7 @@ def _json_value(value: Any) -> Any:
 def to_json(value: dict[str, Any]) -> str:
     """One line of JSON; the line separators JSON leaves alone are escaped as everywhere."""
     text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
-    return escape_json(text)
+    return text if text.isascii() and "\x7f" not in text else escape_json(text)
 
 
 # What JSON leaves alone of what is escaped everywhere.

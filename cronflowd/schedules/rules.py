@@ -7,6 +7,7 @@ writes what english.py reads back as the very same value.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import groupby
 
 from attrs import frozen
@@ -62,6 +63,7 @@ Rule = Interval | Calendar
 # --- cron's form -------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def cron_lines(rule: Rule) -> tuple[str, ...]:
     """The cron schedules that together fire as the rule does; empty if cron cannot say it.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from attrs import evolve, frozen
@@ -608,6 +609,7 @@ def format_option_of(options: Options, key: str, common: Common = COMMON) -> str
     return rule.format(getattr(common, rule.field, None) if value is None else value)
 
 
+@lru_cache(maxsize=1024)
 def is_secret(key: str) -> bool:
     """Whether an option's value is shown to nobody: secret=, and variables and headers that are called so."""
     kind, dot, name = key.partition(".")

@@ -109,6 +109,13 @@ def is_status(row: Row) -> bool:
     return type(row.get("ok")) is bool
 
 
+def _parse(said: bytes) -> Any:
+    try:
+        return orjson.loads(said)
+    except ValueError as error:
+        raise Unreachable(f"the daemon says what is no JSON: {error}") from error
+
+
 @define
 class Connection:
     """One conversation; FORMAT json holds on it."""
@@ -124,19 +131,19 @@ class Connection:
 
     async def read_row(self) -> Row:
         """The next row or status. Raises Unreachable where nothing more comes."""
+        row: Row = _parse(await self._read_line())
+        return row
+
+    async def _read_line(self) -> bytes:
         while not self.lines:
             data = await self.stream.receive_some(RECEIVE_BYTES)
             if not data:
                 raise Unreachable("the daemon has closed the connection")
             *lines, self.rest = (self.rest + data).split(b"\n")
             self.lines += lines
-        try:
-            found = self.lines.popleft()
-            self.taken += len(found)
-            row: Row = orjson.loads(found)
-        except ValueError as error:
-            raise Unreachable(f"the daemon says what is no JSON: {error}") from error
-        return row
+        found = self.lines.popleft()
+        self.taken += len(found)
+        return found
 
     async def begin(self) -> None:
         """The status line of what is followed, behind which its rows come; raises Refusal."""
@@ -144,13 +151,16 @@ class Connection:
 
     async def read(self) -> Answer:
         """A whole answer. Raises Unreachable where it is longer than any that is asked for."""
-        rows: list[Row] = []
+        lines: list[bytes] = []
         end = self.taken + MAX_REPLY_BYTES
-        while not is_status(row := await self.read_row()):
-            rows.append(row)
+        while True:
+            lines.append(line := await self._read_line())
+            if line.startswith((b'{"ok":true', b'{"ok":false')):
+                break
             if self.taken > end:
                 raise Unreachable(f"an answer of more than {MAX_REPLY_BYTES} bytes")
-        return Answer(rows, row)
+        *rows, status = _parse(b"[%b]" % b",".join(lines))  # parsed together they cost half as much
+        return Answer(rows, status)
 
     async def converse(self, lines: Sequence[bytes]) -> list[Answer]:
         await self.send(lines)

@@ -98,8 +98,11 @@ async def daemon_of(request: AnyRequest) -> Daemon:
     return daemon
 
 
-def known_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """A parameter that is misspelt is refused: without it, a list would be one of everything."""
+async def known_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """A parameter that is misspelt is refused: without it, a list would be one of everything.
+
+    It waits for nothing; but what is not `async` is asked in a thread, which costs as much as all the rest.
+    """
     if not connection.scope["query_string"]:
         return
     known = _query_of(handler)

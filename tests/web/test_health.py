@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from cronflowd.host.config import WebSettings
@@ -47,3 +48,18 @@ def test_who_asks_by_the_wrong_method_is_told_the_right_ones(tmp_path: Path) -> 
     answer = trio.run(browser.ask, "DELETE", "/api/v1/jobs")
     assert answer.error == (405, "method")
     assert {"GET", "POST"} <= {*answer.headers["allow"].split(", ")}
+
+
+def test_no_request_waits_for_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What checks a request was asked in one each time, which cost as much as all the rest."""
+    started: list[object] = []
+
+    async def start(function: object, *_: object, **__: object) -> None:
+        started.append(function)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", start)
+    settings = WebSettings(data=tmp_path)
+    browser = Browser(make_app(settings, Scripted()), headers={"authorization": "Bearer word"})
+    for path in ("/api/v1/jobs?limit=20", "/api/v1/workers", "/healthz", "/", "/static/app.css"):
+        assert trio.run(browser.get, path).status
+    assert not started
