@@ -154,8 +154,7 @@ class Link:
             await self.send({"type": "websocket.close", "code": code, "reason": why})
             await self._drain()
         await self.cut()
-        with trio.move_on_after(PARTING_S):
-            await self._drain()
+        await self._drain()  # to the end: what the server has read, it waits for somebody to take
 
     async def _drain(self) -> None:
         while not self.is_gone:

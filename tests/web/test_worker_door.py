@@ -257,8 +257,12 @@ async def test_a_daemon_that_takes_nothing_is_left(tmp_path: Path, monkeypatch: 
         await until(lambda: not place.guests)
 
 
-async def test_who_goes_on_talking_after_the_end_holds_no_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize("patience_s", [1.0, 0.0])
+async def test_who_goes_on_talking_after_the_end_holds_no_place(
+    tmp_path: Path, patience_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody reads what he says any more, and that must not leave the server waiting for a reader."""
+    monkeypatch.setattr("cronflowd.web.worker_door.PARTING_S", patience_s)
     async with placed(tmp_path) as place:
         peer = await place.peer()
         visitor = await place.daemon.knock()
