@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NoReturn
 
 import orjson
@@ -50,13 +50,13 @@ from ..journal.journal import exit_at_once
 from ..journal.lease import Lease, revoke
 from ..journal.records import journal_dir, list_segments
 from ..journal.replay import Record
-from ..journal.shared import Deposed, Entry, Shared, created_at, put, seq_in
+from ..journal.shared import MAX_RECORDS, Deposed, Entry, Shared, created_at, put, seq_in
 from ..journal.shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark, write_mark
 from ..net.clients import Session
 from ..net.outbox import Gate
 from . import roster
 from .core import Core
-from .peers import Copies, Peers, in_thread
+from .peers import Copies, Peer, Peers, in_thread
 from .relay import ask_clock, introduce
 
 log = logging.getLogger("cronflowd.cluster")
@@ -157,9 +157,8 @@ class Node:
             entry = self.shared.get(self.shared.cluster_key)
             if entry is None or not self.shared.snapshot_upto():
                 return
-            upto, chunks = self.shared.get_snapshot()
             self._write_mark(orjson.loads(entry.value)["id"])
-            install(data, upto, chunks)
+            self._fetch_state()
         except (Unreachable, EtcdError) as error:
             log.info("etcd: %s; the state is fetched later", error)
             clear_unfinished(data)
@@ -325,7 +324,7 @@ class Node:
             self.known_last = seq_in(values[-1][-1])
             for lines in values:
                 if seq_in(lines[0]) > journal.last + 1:
-                    await self._begin_with_snapshot(journal.last)
+                    await self._begin_with_snapshot(journal)
                 await self._apply(core, await self._take(journal, lines))
         self.followed_at_s = trio.current_time()
 
@@ -346,14 +345,35 @@ class Node:
             if number % APPLIED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
-    async def _begin_with_snapshot(self, last: int) -> NoReturn:
+    async def _begin_with_snapshot(self, journal: SharedJournal) -> NoReturn:
         """etcd does not have what follows the last record here any more, but a state that is newer."""
-        upto, chunks = await in_thread(self.shared.get_snapshot)
+        await in_thread(partial(self._fetch_state, journal))
+        self.begin_anew("the state was fetched")
+
+    def _fetch_state(self, journal: SharedJournal | None = None) -> None:
+        """Has this directory begin with the cluster's newest state, or, behind it, go on to there."""
+        upto, chunks = self.shared.get_snapshot()
+        last = journal.last if journal else 0
         if upto <= last:
             raise Fatal(Exit.CORRUPT, f"etcd lacks the records from {last + 1} on")
         log.info("this node begins with the cluster's state of record %d", upto)
-        await in_thread(partial(install, self.settings.data, upto, chunks))
-        self.begin_anew("the state was fetched")
+        if chunks is not None:
+            install(self.settings.data, upto, chunks)
+            return
+        leader, cluster = (self.shared.get(key) for key in (self.shared.leader_key, self.shared.cluster_key))
+        if (there := self._read(leader)) is None or cluster is None:
+            raise Unreachable("the state is too long for etcd, and no node leads that would give it")
+        secret = orjson.loads(cluster.value)["secret"].encode()
+        try:
+            with closing(Peer(there.control, secret, self.name)) as peer:
+                upto, chunks, lines = peer.state()
+                if journal is None or upto > journal.last:
+                    install(self.settings.data, upto, chunks, lines)
+                else:
+                    while some := list(islice(lines, MAX_RECORDS)):
+                        journal.take(some)
+        except OSError as error:
+            raise Unreachable(f"{there.node} at {there.text} does not give its state: {error}") from error
 
     def _set_leader(self, entry: Entry | None) -> None:
         leader = self._read(entry)
@@ -428,7 +448,7 @@ class Node:
         self._check_tz(told)
         self._write_mark(told["id"])
         if self.shared.snapshot_upto() > journal.last and not self._has_next(journal.last):
-            trio.from_thread.run(self._begin_with_snapshot, journal.last)
+            trio.from_thread.run(self._begin_with_snapshot, journal)
         self.secret, self._lease_s = told["secret"].encode(), told["lease_s"]
 
     def _check_cluster(self, last: int) -> dict[str, Any]:
@@ -477,7 +497,8 @@ class Node:
             return
         chunks = checkpoint_lines(state, journal.last, journal.chain, state.told_at)
         if not self.shared.put_snapshot(journal.last, self.token, chunks, guard, first):
-            raise Fatal(Exit.CONFIG, f"{self.settings.data}: its state is too long for etcd")
+            log.warning("the state is too long for etcd: other nodes are given it by this one")
+            self.shared.leave_snapshot(journal.last, guard, first)
 
     def _check_tz(self, told: dict[str, Any]) -> None:
         if told["tz"] == self.settings.tz:

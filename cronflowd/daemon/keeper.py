@@ -69,17 +69,21 @@ class Keeper:
         if not checkpoints:
             return
         upto, path = checkpoints[-1]
-        if upto <= max(self._too_long, shared.snapshot_upto()):
+        if upto <= shared.snapshot_upto():
             return
         synced = sorted(orjson.loads(each.value).get("seq", 0) for each in node.nodes())
         if (synced[-2] if len(synced) > 1 else synced[-1]) < upto:
             return
         guard = [created_at(shared.leader_key, node.epoch)]
-        with path.open("rb") as file:
-            chunks = iter(partial(file.read, 1 << 20), b"")
-            if shared.put_snapshot(upto, node.token, chunks, guard):
-                shared.truncate(upto)
-                log.info("etcd holds the state of record %d, and the records since", upto)
-            else:
-                self._too_long = upto
-                log.error("the state of record %d is too long for etcd, which keeps all records", upto)
+        if upto != self._too_long:
+            with path.open("rb") as file:
+                chunks = iter(partial(file.read, 1 << 20), b"")
+                if not shared.put_snapshot(upto, node.token, chunks, guard):
+                    log.warning("the state of record %d is too long for etcd: it stands on nodes alone", upto)
+                    self._too_long = upto
+        if upto == self._too_long:
+            if len(synced) == 1:  # etcd's records are the only other copy
+                return
+            shared.leave_snapshot(upto, guard)
+        shared.truncate(upto)
+        log.info("etcd holds the records since the state of record %d", upto)

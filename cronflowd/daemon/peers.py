@@ -1,4 +1,4 @@
-"""What nodes tell each other beside etcd: the rest of long output.
+"""What nodes tell each other beside etcd: the rest of long output, and a state that is too long for etcd.
 
 A node dials the leader's control port and introduces itself, as one that carries a client does
 (relay.py), but as a `node`. The leader answers with some random bytes, and from there on both send
@@ -8,6 +8,9 @@ asks, and each question has one answer:
     BEAT                  nothing
     HAVE run:size …       nothing; so long a part of these files is on the other's disk
     OUTPUT run offset     whole lines of a run's file from there on; empty where there are no more
+    STATE                 JSON: up to which record the checkpoint goes (0: there is none), and how long the
+                          files are that hold the state: it, and the segments since
+    READ file offset      bytes of one of these, by its place among them
 """
 
 from __future__ import annotations
@@ -15,19 +18,23 @@ from __future__ import annotations
 import hmac
 import logging
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import NoReturn, TypeVar
 
+import orjson
 import trio
+from attrs import Factory, define
 
 from ..host.setting import Address
 from ..journal import apart, history
 from ..journal.apart import MAX_PIECE_BYTES, Apart
 from ..journal.records import journal_dir
+from ..journal.shared import seq_in
+from ..journal.whole import Part, close, lines_of, open_whole
 from ..net.listeners import Connection
 from .core import Core
 from .relay import DIAL_S, introduce
@@ -100,6 +107,22 @@ class Peer:
     def close(self) -> None:
         self._sock.close()
 
+    def state(self) -> tuple[int, Iterator[bytes], Iterator[bytes]]:
+        """Up to which record its checkpoint goes, the checkpoint, and the lines of all records since."""
+        told = orjson.loads(self.ask("STATE"))
+        upto, sizes = told["upto"], list(enumerate(told["sizes"]))
+        later = sizes[1:] if upto else sizes
+        lines = (line for number, size in later for line in lines_of(self._read(number, size)))
+        return upto, self._read(*sizes[0]), (line for line in lines if seq_in(line) > upto)
+
+    def _read(self, number: int, size: int) -> Iterator[bytes]:
+        offset = 0
+        while offset < size:
+            if not (piece := self.ask(f"READ {number} {offset}")):
+                raise OSError("it has become shorter")
+            offset += len(piece)
+            yield piece
+
     def _receive(self, size: int) -> bytes:
         data = bytearray()
         while len(data) < size:
@@ -117,6 +140,7 @@ class Copies:
         self._wants: set[int] = set()  # runs
         self._wanted = trio.Event()
         self._peer: Peer | None = None  # who leads
+        self._is_over = False
         self._offsets: dict[int, int] = {}  # in its files, of runs of which more may come
 
     def want(self, run: int) -> None:
@@ -130,6 +154,7 @@ class Copies:
         try:
             await self._go_on(leader, secret)
         finally:
+            self._is_over = True
             self._part()
 
     async def _go_on(self, leader: Callable[[], Address | None], secret: bytes) -> NoReturn:
@@ -147,7 +172,7 @@ class Copies:
             except OSError as error:
                 self._wants |= wants
                 if there and str(error) != why:
-                    log.warning("output cannot be copied from the leader: %s", error)
+                    log.info("output cannot be copied from the leader: %s", error)
                 why = str(error)
                 self._part()
             with trio.move_on_after(LOOK_S):
@@ -157,14 +182,17 @@ class Copies:
                     await trio.sleep_forever()
 
     def _part(self) -> None:
-        if self._peer:
-            self._peer.close()
-        self._peer = None
+        peer, self._peer = self._peer, None
+        if peer:
+            peer.close()
 
     def _dial(self, leader: Address | None, secret: bytes) -> None:
         if leader is None:
             raise OSError("nobody leads")
         self._peer = Peer(leader, secret, self._name)
+        if self._is_over:  # nobody waits for this thread any more
+            self._part()
+            return
         self._offsets.clear()
         here = [f"{run}:{size}" for run, size in apart.sizes(journal_dir(self._data)).items()]
         for begin in range(0, len(here), TOLD_TOGETHER):
@@ -183,6 +211,14 @@ class Copies:
             peer.ask(f"HAVE {run}:{offset}")
         if not runs:
             peer.ask("BEAT")
+
+
+@define
+class Asker:
+    """Another node, on one connection."""
+
+    follows: bool = False  # a standby, that has long output copied
+    state: list[Part] = Factory(list)  # what it is reading
 
 
 class Peers:
@@ -243,8 +279,7 @@ class Peers:
         """Answers a node until it leaves."""
         challenge = token_bytes(CHALLENGE_BYTES)
         sealed = Sealed(secret, said, challenge, is_asking=False)
-        received = bytearray()
-        self._standbys += 1
+        received, asker = bytearray(), Asker()
         try:
             await _send(connection, challenge)
             while data := await connection.receive_some():
@@ -252,15 +287,27 @@ class Peers:
                 while len(received) >= (end := LENGTH_BYTES + length_of(received)):
                     question = sealed.open(bytes(received[LENGTH_BYTES:end])).decode()
                     del received[:end]
-                    await _send(connection, sealed.seal(await self._answer(question)))
+                    await _send(connection, sealed.seal(await self._answer(question, asker)))
         except OSError as error:
             log.debug("a node left: %s", error)
         finally:
-            self._standbys -= 1
+            close(asker.state)
+            self._standbys -= asker.follows
             self._tell()
 
-    async def _answer(self, question: str) -> bytes:
+    async def _answer(self, question: str, asker: Asker) -> bytes:
         word, *more = question.split(" ")
+        if word in ("BEAT", "HAVE") and not asker.follows:
+            asker.follows = True
+            self._standbys += 1
+        if word == "STATE":
+            close(asker.state)
+            written = self._core.journal.open_segment
+            upto, asker.state = await in_thread(partial(open_whole, self._directory, written))
+            return orjson.dumps({"upto": upto, "sizes": [part.size for part in asker.state]})
+        if word == "READ":
+            number, offset = map(int, more)
+            return await in_thread(partial(asker.state[number].piece, offset))
         if word == "HAVE":
             for each in more:
                 run, size = map(int, each.split(":"))

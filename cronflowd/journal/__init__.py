@@ -5,6 +5,6 @@ The one rule: what was acknowledged is on disk, and only an invalid tail is ever
 Read in this order: `records` (a line and its seal), `replay` (files to facts), `journal` (append
 and commit), `compaction`, `index` (where what stands), `history` (old runs), `tasks_file`, `audit`,
 `check` and `backup`; then, for several daemons, `etcd` (the client), `shared` (keys and
-transactions), `lease`, `apart` (long output beside the journal), `shared_journal`, `room` (how full
-etcd is), `leave` and `compare`.
+transactions), `lease`, `apart` (long output beside the journal), `shared_journal`, `whole` (a state for
+another node), `room` (how full etcd is), `leave` and `compare`.
 """

@@ -93,4 +93,8 @@ def _fetch(settings: Settings, shared: Shared, lease: Lease) -> int:
                 return journal.last
         finally:
             journal.close()
-        install(data, *shared.get_snapshot())
+        upto, chunks = shared.get_snapshot()
+        if chunks is None:
+            why = f"{data} lacks the state of record {upto}, which is too long for etcd"
+            raise Fatal(Exit.CONFIG, f"{why}: leave on the machine of a node that has it")
+        install(data, upto, chunks)

@@ -7,7 +7,8 @@ Below /cronflowd/NAME/ stand
     nodes/<name>     who is there, on a lease of its own
     r/<first>        the records from number `first` on: the journal's own lines, zlib; see below
     p/<first>/…      their parts, where one value would be too long
-    snapshot, s/…    the whole state up to a record; older records need not stand there any more
+    snapshot, s/…    the whole state up to a record; older records need not stand there any more. A state
+                     that is too long for etcd stands on the nodes alone
 
 An epoch grows with every change of leader and is never used twice, since etcd's revisions are not.
 Records are written by a transaction that holds only for the epoch of whoever writes, and only where
@@ -250,33 +251,43 @@ class Shared:
         done. `name` is nobody else's. Raises Deposed where it does not hold.
         """
         prefix = self.prefix + b"s/%0*d/%s/" % (_SEQ_DIGITS, upto, name.encode())
-        count, size = 0, 0
+        pieces, size = list[bytes](), 0
         for piece in _deflated(chunks):
-            self.etcd.call("kv/put", {"key": quote(prefix + b"%06d" % count), "value": quote(piece)})
-            count, size = count + 1, size + len(piece)
+            pieces.append(piece)
+            size += len(piece)
             if size > MAX_SNAPSHOT_BYTES:
-                self.delete(prefix, after(prefix))
                 return False
-        told_of = orjson.dumps({"upto": upto, "at": prefix.decode(), "parts": count})
+        for number, piece in enumerate(pieces):
+            self.etcd.call("kv/put", {"key": quote(prefix + b"%06d" % number), "value": quote(piece)})
+        self._tell_snapshot(upto, prefix, len(pieces), guard, also)
+        return True
+
+    def leave_snapshot(self, upto: int, guard: list[Op], also: Sequence[Op] = ()) -> None:
+        """Says that the state up to a record stands on nodes alone. Raises Deposed as `put_snapshot`."""
+        self._tell_snapshot(upto, self.prefix + b"s/%0*d/" % (_SEQ_DIGITS, upto), 0, guard, also)
+
+    def _tell_snapshot(
+        self, upto: int, prefix: bytes, parts: int, guard: list[Op], also: Sequence[Op]
+    ) -> None:
+        told_of = orjson.dumps({"upto": upto, "at": prefix.decode(), "parts": parts})
         if not self.transact(guard, [put(self.snapshot_key, told_of), *also]).done:
             self.delete(prefix, after(prefix))
             raise Deposed("another node was there first")
         self.delete(self.prefix + b"s/", prefix)
-        return True
 
     def snapshot_upto(self) -> int:
         """Up to which record the newest whole state goes; 0 = there is none."""
         entry = self.get(self.snapshot_key)
         return int(orjson.loads(entry.value)["upto"]) if entry else 0
 
-    def get_snapshot(self) -> tuple[int, Iterator[bytes]]:
-        """The newest one: up to which record, and its bytes."""
+    def get_snapshot(self) -> tuple[int, Iterator[bytes] | None]:
+        """The newest one: up to which record, and its bytes; None where they stand on nodes alone."""
         entry = self.get(self.snapshot_key)
         if entry is None:
             raise Unreachable("there is no snapshot")
         told_of = orjson.loads(entry.value)
-        prefix = told_of["at"].encode()
-        return told_of["upto"], self._inflated(prefix, told_of["parts"])
+        prefix, parts = told_of["at"].encode(), told_of["parts"]
+        return told_of["upto"], self._inflated(prefix, parts) if parts else None
 
     def _inflated(self, prefix: bytes, parts: int) -> Iterator[bytes]:
         inflate = zlib.decompressobj()

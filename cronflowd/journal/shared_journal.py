@@ -9,6 +9,7 @@ those of a journal without a cluster, so that history, LOG, `check` and a way ba
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import zlib
@@ -133,12 +134,24 @@ def _chain_of(line: bytes) -> int:
     return int(line[-11:-3], 16)
 
 
-def install(data: Path, upto: int, chunks: Iterable[bytes]) -> None:
-    """Makes a directory begin with the whole state up to a record; its next start goes on from there."""
+def install(data: Path, upto: int, chunks: Iterable[bytes], lines: Iterable[bytes] = ()) -> None:
+    """Makes a directory begin with the whole state up to a record, 0 = none, and the records that follow.
+
+    Its next start goes on from there.
+    """
     directory = journal_dir(data)
     make_directory(directory)
     joining = data / JOINING
     write_atomically(joining, [b"%d\n" % upto])
+    chain = _put_checkpoint(directory, upto, chunks, joining) if upto else 0
+    header = Header("segment", upto + 1, chain).line()
+    write_atomically(segment_path(directory, upto + 1), itertools.chain([header], lines))
+    joining.unlink()
+    sync_directory(data)
+
+
+def _put_checkpoint(directory: Path, upto: int, chunks: Iterable[bytes], joining: Path) -> int:
+    """The CRC that records go on from."""
     checkpoint = prepare(checkpoint_path(directory, upto), chunks)
     reader, problem = check_checkpoint(checkpoint.made)
     if problem or not reader.header or reader.header.seq != upto:
@@ -146,11 +159,7 @@ def install(data: Path, upto: int, chunks: Iterable[bytes]) -> None:
         joining.unlink()
         raise Fatal(Exit.CORRUPT, f"the cluster's snapshot of record {upto} is damaged: {problem}")
     checkpoint.publish()
-    write_atomically(
-        segment_path(directory, upto + 1), [Header("segment", upto + 1, reader.header.chain).line()]
-    )
-    joining.unlink()
-    sync_directory(data)
+    return reader.header.chain
 
 
 def clear_unfinished(data: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import trio
 
@@ -16,9 +19,10 @@ from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
 from cronflowd.journal.etcd import Unreachable
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import checkpoint_path, journal_dir
+from cronflowd.journal.records import checkpoint_path, journal_dir, list_segments
 from cronflowd.journal.shared import Shared, put
 from cronflowd.journal.shared_journal import SharedJournal, read_mark
+from cronflowd.journal.whole import lines_of
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.open_journal import NOW
 
@@ -66,26 +70,100 @@ def test_who_began_the_cluster_and_was_not_answered_belongs_to_it(etcd: Etcd, tm
     journal.close()
 
 
-def test_a_state_that_is_too_long_for_etcd_is_tried_once(
+def test_a_state_that_is_too_long_for_etcd_stands_on_nodes(
     etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The leader looks every second; the records stay there, since nothing takes their place."""
+    """It is made short once, not every second; and etcd forgets nothing that one disk alone has."""
     node, journal = node_on(tmp_path)
     node._belong(State("UTC"), journal)
     node.epoch = node.shared.claim(int(etcd.call("lease/grant", {"TTL": "3"})["ID"]), b"{}") or 0
     etcd.call("kv/put", put(node.shared.node_key("a"), b'{"seq":9}')["request_put"])
     checkpoint_path(journal_dir(tmp_path), 7).write_bytes(os.urandom(5000))
     monkeypatch.setattr("cronflowd.journal.shared.MAX_SNAPSHOT_BYTES", 1000)
+    node.shared._put_record(node.epoch, 2, zlib.compress(b'{"seq":2,'))
     kept, keeper = sorted(etcd.entries), Keeper(node, journal)
-    keeper.shorten()
-    assert sorted(etcd.entries) == kept
     etcd.asked.clear()
     keeper.shorten()
-    assert "kv/put" not in etcd.asked
-    checkpoint_path(journal_dir(tmp_path), 9).write_bytes(os.urandom(500))
     keeper.shorten()
-    assert node.shared.snapshot_upto() == 9
+    assert (sorted(etcd.entries), "kv/put" in etcd.asked) == (kept, False)
+    etcd.call("kv/put", put(node.shared.node_key("b"), b'{"seq":8}')["request_put"])
+    keeper.shorten()
+    assert (node.shared.get_snapshot(), node.shared.fetch(1)) == ((7, None), [])
+    monkeypatch.setattr("cronflowd.journal.shared.MAX_SNAPSHOT_BYTES", 100_000)
+    checkpoint_path(journal_dir(tmp_path), 8).write_bytes(os.urandom(500))
+    keeper.shorten()
+    upto, chunks = node.shared.get_snapshot()
+    assert (upto, chunks is None) == (8, False)
     journal.close()
+
+
+class GivesState:
+    """The leader as another node sees it, whose files are these."""
+
+    def __init__(self, data: Path) -> None:
+        self.data, self.asked = data, list[tuple[Any, ...]]()
+
+    def __call__(self, *about: Any) -> GivesState:
+        self.asked.append(about)
+        return self
+
+    def state(self) -> tuple[int, Iterator[bytes], Iterator[bytes]]:
+        (_, path), *_ = list_segments(journal_dir(self.data))
+        return 0, iter(()), lines_of(iter([path.read_bytes()]))
+
+    def close(self) -> None: ...
+
+
+def test_a_journal_that_is_too_long_for_etcd_becomes_a_cluster_all_the_same(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever joins an empty directory to it is given the state by the node that leads, once one does."""
+    monkeypatch.setattr("cronflowd.journal.shared.MAX_SNAPSHOT_BYTES", 10)
+    node, journal = node_on(tmp_path / "a", 3)
+    node._belong(State("UTC"), journal)
+    assert node.shared.get_snapshot() == (3, None)
+    gives = GivesState(tmp_path / "a")
+    monkeypatch.setattr(cluster, "Peer", gives)
+    settings = Settings(data=tmp_path / "b", tz="UTC", etcd=(("127.0.0.1", 1),), node="b")
+    settings.data.mkdir()
+    other = cluster.Node(settings)
+    empty = SharedJournal(settings.data, shared=other.committing)
+    assert (list(empty.replay()), gives.asked) == ([], [])
+    with pytest.raises(Unreachable, match="too long for etcd, and no node leads"):
+        other._fetch_state(empty)
+    empty.close()
+    for _, path in list_segments(journal_dir(settings.data)):
+        path.unlink()
+    leads = {"node": "a", "control": "192.0.2.1:5050", "workers": "192.0.2.1:5051"}
+    etcd.call("kv/put", put(node.shared.leader_key, orjson.dumps(leads))["request_put"])
+    other = cluster.Node(settings)
+    assert [about[0] for about in gives.asked] == [("192.0.2.1", 5050)]
+    assert gives.asked[0][1] == node.secret
+    copy = SharedJournal(settings.data, shared=other.committing)
+    assert (len(list(copy.replay())), copy.chain) == (3, journal.chain)
+    other._belong(State("UTC"), copy)
+    copy.close()
+    journal.close()
+
+
+def test_a_node_that_is_behind_such_a_state_goes_on_to_it(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own history stays."""
+    node, journal = node_on(tmp_path / "a", 3)
+    node._belong(State("UTC"), journal)
+    journal.close()
+    behind = SharedJournal(tmp_path / "b", shared=node.committing)
+    list(behind.replay())
+    lines = list(GivesState(tmp_path / "a").state()[2])
+    behind.take(lines[:1])
+    leads = {"node": "c", "control": "192.0.2.1:5050", "workers": "192.0.2.1:5051"}
+    etcd.call("kv/put", put(node.shared.leader_key, orjson.dumps(leads))["request_put"])
+    node.shared.leave_snapshot(3, [])
+    monkeypatch.setattr(cluster, "Peer", GivesState(tmp_path / "a"))
+    node._fetch_state(behind)
+    assert (behind.last, behind.chain) == (3, journal.chain)
+    behind.close()
 
 
 async def test_whoever_asks_a_node_without_etcd_does_not_wait(

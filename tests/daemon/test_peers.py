@@ -18,12 +18,14 @@ from cronflowd.daemon.peers import Copies, Peer, Peers, Sealed
 from cronflowd.daemon.relay import introduce, meet
 from cronflowd.engine import facts as f
 from cronflowd.host.setting import Address
-from cronflowd.journal import apart, history
+from cronflowd.journal import apart, compaction, history
 from cronflowd.journal.apart import Apart
 from cronflowd.journal.records import journal_dir
+from cronflowd.journal.shared_journal import install
 from cronflowd.net.clients import Session
 from cronflowd.net.listeners import Connection, Door, open_listeners
 from tests.lib.harness import a_world
+from tests.lib.journal_driver import Life, restarted, told
 from tests.lib.waiting import until
 
 SECRET = b"the cluster's"
@@ -105,6 +107,7 @@ async def test_an_ack_waits_for_nobody_and_not_for_ever(
         leader.write()
         assert not leader.acknowledge()
         standby = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        await trio.to_thread.run_sync(standby.ask, "BEAT")
         leader.write()
         assert leader.acknowledge()
         await leader.peers.copied()
@@ -184,6 +187,40 @@ def test_a_frame_is_opened_once_in_its_place_by_the_other_side() -> None:
     for head in (b"\xff" * 4, b"\0" * 4):
         with pytest.raises(OSError, match="as a node"):
             peers.length_of(head)
+
+
+@pytest.mark.parametrize("how", ["compacted", "never compacted", "compacted meanwhile"])
+async def test_a_state_goes_over_whole(tmp_path: Path, how: str) -> None:
+    """What is too long for etcd is given by the leader: its checkpoint, and each record behind it once."""
+    async with a_leader(tmp_path / "a") as leader:
+        life = Life(tmp_path / "a", 3000)
+        leader.core.journal = life.journal
+        life.join()
+        for number in range(30):
+            life.run(life.add_task(), f"line {number}")
+            if number == 15 and how == "compacted":
+                compact(life)
+        peer = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+
+        def fetch() -> int:
+            upto, chunks, lines = peer.state()
+            if how == "compacted meanwhile":
+                compact(life)
+            install(tmp_path / "b", upto, chunks, lines)
+            return upto
+
+        assert (await trio.to_thread.run_sync(fetch) > 0) == (how == "compacted")
+        assert leader.peers._standbys == 0, "who only reads a state copies no output"
+        peer.close()
+        life.close()
+    state, journal = restarted(tmp_path / "b")
+    assert (told(state), journal.last) == (told(life.state), life.journal.last)
+
+
+def compact(life: Life) -> None:
+    done = compaction.compact(journal_dir(life.data), 1 << 30)
+    compaction.remove_superseded(life.data, int(done["upto"]))
+    life.journal.forget_closed(int(done["upto"]))
 
 
 async def _log(data: Path, *questions: str) -> list[list[str]]:

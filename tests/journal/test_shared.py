@@ -8,16 +8,18 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cronflowd.base.errors import Fatal, Refusal
+from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
-from cronflowd.journal import shared_journal
+from cronflowd.host.config import Settings
+from cronflowd.journal import leave, shared_journal
 from cronflowd.journal.compaction import checkpoint_lines
 from cronflowd.journal.etcd import Unreachable
 from cronflowd.journal.lease import Lease, revoke
@@ -389,6 +391,15 @@ def test_a_join_that_was_cut_short_begins_anew(tmp_path: Path) -> None:
         install(tmp_path, 10, chunks())
     clear_unfinished(tmp_path)
     assert follower(tmp_path, FakeEtcd()).last == 0
+
+
+def test_who_lacks_a_state_that_is_too_long_for_etcd_does_not_leave(tmp_path: Path) -> None:
+    """The directory would go on as a single daemon without its tasks."""
+    shared = Shared(FakeEtcd())
+    shared.leave_snapshot(7, [])
+    with pytest.raises(Fatal, match="lacks the state of record 7") as caught:
+        leave._fetch(Settings(data=tmp_path), shared, Mock())
+    assert caught.value.status == Exit.CONFIG
 
 
 # --- all of it, in any order ----------------------------------------------------------------------

@@ -502,6 +502,39 @@ def test_a_leader_whose_disk_is_full_lets_another_lead(start_node: StartNode, sm
     wait_until(lambda: "more" in one.nc("LOCAL", "LIST name=more"))
 
 
+@pytest.mark.long
+def test_a_state_that_is_too_long_for_etcd_goes_from_node_to_node(
+    start_node: StartNode, start_daemon: Callable[..., Daemon]
+) -> None:
+    """A journal of a million tasks becomes a cluster, too; it did not start (78), nor could others join."""
+    single = start_daemon()
+    single.ask(*(f"ADD name=t{number} 0 0 1 1 * {'x' * 1000}" for number in range(40)))
+    single.stop()
+    nodes = [
+        start_node("a", "--segment", "4K", data=str(single.data), run=False),
+        start_node("b", "--segment", "4K", run=False),
+    ]
+    for node in nodes:
+        node.module = "tests.lib.small_states"
+        node.start()
+        wait_until(lambda: nodes[0].leads)
+    one, other = nodes
+    wait_until(lambda: other.ask("LOCAL", "LIST")[-1].startswith("OK 40 "))
+    for word in "abcdef":  # so much that a checkpoint is made
+        one.ask(*(f"SET t{number} command={word * 500}" for number in range(40)))
+    wait_until(lambda: "stands on nodes alone" in one.log.read_text())
+    one.ask("ADD name=last 0 0 1 1 * true")
+    third = start_node("c", run=False)
+    third.module = "tests.lib.small_states"
+    third.start()
+    wait_until(lambda: third.ask("LOCAL", "LIST")[-1].startswith("OK 41 "))
+    assert list_segments(journal_dir(third.data))[0][0] > 1
+    for node in (one, other):
+        node.kill9()
+    wait_until(lambda: third.leads)
+    assert len(third.ask("LIST")) == 42
+
+
 def run_long(node: Node, run: int) -> list[str]:
     """A run that writes much more than etcd is given, up to its ACK; what LOG shows of it."""
     rows = [f"{run}: {number} {'x' * 500}" for number in range(40)]
