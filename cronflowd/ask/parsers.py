@@ -20,7 +20,16 @@ from ..schedules.english import parse_moment
 from ..schedules.schedule import parse_event, settle_schedule, split_schedule
 from ..schedules.words import ADVERBS, named_zone
 from ..tasks.kinds import TYPES
-from ..tasks.options import DEFAULTS, ELSEWHERE, RULES, check_given, no_option, parse_count, set_options
+from ..tasks.options import (
+    DEFAULTS,
+    ELSEWHERE,
+    RULES,
+    check_given,
+    check_variable,
+    no_option,
+    parse_count,
+    set_options,
+)
 from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule, check_phrase_rest
 from ..tasks.task import ENDED, TaskSpec, make_spec, parse_json, parse_record
 from . import grammar as g
@@ -218,6 +227,8 @@ def set_task(text: str, context: Context) -> o.SetTask:
     rev = _rev(ref, options)
     if not options:
         raise WrongWords("nothing to set")
+    for name in options.get("unset", "A").split(","):
+        check_variable(name, "unset=")
     return o.SetTask(ref, options, rev)
 
 

@@ -207,11 +207,8 @@ class Answers:
         verb, rest = commands.find_verb(question.line)
         if session.rank < ADMIN or session.until_at:
             self.admission.check(verb, rest, session)
-        if verb.always or verb.only_reads(rest) or verb.answer not in _IN_ONE_DECISION:
-            word = verb.usage.split(" ")[0]
-            raise Refusal("syntax", f"ONCE is for what changes tasks or tokens in one decision, not {word}")
-        asked = Asked(session.account, question.key, key_of(question.line.encode()).hex())
         now = self._context.now
+        asked = Asked(session.account, question.key, key_of(self._once_known_by(question, verb, rest)).hex())
         if known := self.core.state.once.find(asked, now):
             return known
         session.once = asked
@@ -224,6 +221,18 @@ class Answers:
             session.once = None
             return answer
         return self._await_once(answer, session)
+
+    def _once_known_by(self, question: q.Once, verb: commands.Verb, rest: str) -> bytes:
+        """What a line is known by, which is kept: without passwords and secrets, which can be guessed."""
+        if not (verb.always or verb.only_reads(rest)):
+            if verb.answer in _IN_ONE_DECISION:
+                return question.line.encode()
+            if verb.answer in ("user", "secret"):
+                meant = verb.parse(rest, self._context)
+                if isinstance(meant, q.SetUser | q.PutSecret):
+                    return repr(meant).encode()
+        word = verb.usage.split(" ")[0]
+        raise Refusal("syntax", f"ONCE is for what changes tasks or tokens in one decision, not {word}")
 
     async def _await_once(self, answer: Coroutine[Any, Any, Reply], session: Session) -> Reply:
         try:
@@ -278,7 +287,7 @@ class Answers:
             sealed = await self._sealed(question)
             question = o.PutSecret(question.name, sealed)
             self.admission.check_still(session)
-        reply = self.core.submit(question, session.who).reply
+        reply = self.core.submit(question, session.who, once=session.once).reply
         assert reply
         return reply
 

@@ -198,18 +198,21 @@ def set_spec(state: State, task: Task, given: dict[str, str], now: datetime) -> 
     """The definition of a task as these words of SET change it."""
     words, old = dict(given), task.spec
     check_given(words)
+    unset = {f"env.{name}" for name in words.pop("unset", "").split(",")}
     name = words.pop("name", old.name) or f"task_{task.id}"
     if name != old.name:
         check_name(name)
         _check_free(state, name, task.id)
     if old.unread is not None:  # whole again with these words, or still refused
-        _, spec = parse_record(old.unread.record | words | {"jobName": name}, state.default_tz)
+        kept = {key: value for key, value in old.unread.record.items() if key not in unset}
+        _, spec = parse_record(kept | words | {"jobName": name}, state.default_tz)
         return _settled(state, spec, old.name)
     command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
     zone = old.schedule.tz
     if text != old.schedule.text or "tz" in words:
         zone = named_zone(text) or state.default_tz
-    options = set_options(old.options, words, zone, now)
+    env = tuple(pair for pair in old.options.env if f"env.{pair[0]}" not in unset)
+    options = set_options(evolve(old.options, env=env), words, zone, now)
     spec = make_spec(name, text, command, options, state.default_tz)
     spec = _settled(state, spec, old.name)
     _check_waiting(state, spec, old.name)

@@ -478,6 +478,7 @@ ELSEWHERE = {
         ("replace", "upsert", "overwrite", "force"), "ADD replace=yes replaces the task of that name"
     ),
     "env": "write env.NAME=VALUE",
+    "unset": "SET takes variables away with it",
     "header": "write header.NAME=VALUE",
     "headers": "write header.NAME=VALUE",
     **dict.fromkeys(("environment", "vars", "envs", "variables"), "write env.NAME=VALUE"),
@@ -571,9 +572,13 @@ def _whole_second(at: datetime) -> datetime:
 
 
 def _set_env(env: dict[str, str], name: str, text: str) -> None:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise Refusal("bad-option", f'env.{escape(name)}: "{escape(name)}" is not a variable name')
+    check_variable(name, f"env.{escape(name)}")
     env[name] = text
+
+
+def check_variable(name: str, where: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise Refusal("bad-option", f'{where}: "{escape(name)}" is not a variable name')
 
 
 def _set_header(headers: dict[str, tuple[str, str]], name: str, text: str) -> None:

@@ -469,9 +469,13 @@ def _say_pairs(words: Words, field: str, prefix: str, given: Mapping[str, Any], 
     pairs = given.get(field, {})
     if not isinstance(pairs, dict):
         raise Wrong("bad-option", "not an object", f"payload.{field}")
-    if field == "headers":
-        for name in before.keys() - pairs.keys():
-            words.say(f"{prefix}{name}", "", "payload.headers")
+    pairs = {name: value for name, value in pairs.items() if value is not None}
+    if gone := sorted(before.keys() - pairs.keys()):
+        if field == "env":
+            words.say("unset", ",".join(gone), "payload.env")
+        else:
+            for name in gone:
+                words.say(f"{prefix}{name}", "", f"payload.{field}")
     for name, value in pairs.items():
         if type(value) not in (str, int, float):
             raise Wrong("bad-option", "not a text", f"payload.{field}.{name}")

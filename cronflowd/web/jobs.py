@@ -55,6 +55,7 @@ from .rest import (
 )
 
 MAX_TRIES = 8  # to change what others change, too
+CANCELLED_AT_ONCE = 1000  # runs, in one turn
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -295,13 +296,18 @@ async def resume_job(
 async def cancel_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> Success[Cancelled]:
     """All that have not ended yet."""
     await daemon.ask(line("GET", ref_of(job_id)), caller)
-    rows, _ = await find(daemon, caller, ref=job_id, state="queued,sent,running", limit=1000)
-    runs = list(dict.fromkeys(row.id for row in rows if row.id))
-    answers = await daemon.ask_all([line("CANCEL", run) for run in runs], caller) if runs else []
-    for each in answers:
-        if not each.status["ok"] and each.status["code"] != "not-found":  # it has ended meanwhile
-            each.check()
-    return Success(Cancelled([run for run, each in zip(runs, answers, strict=True) if each.status["ok"]]))
+    asked = line("RUNS", job_id, state="queued,sent,running")
+    runs = list(dict.fromkeys(row["run"] for row in (await daemon.ask(asked, caller)).rows))
+    ended: list[int] = []
+    for start in range(0, len(runs), CANCELLED_AT_ONCE):
+        some = runs[start : start + CANCELLED_AT_ONCE]
+        answers = await daemon.ask_all([line("CANCEL", run) for run in some], caller)
+        for run, each in zip(some, answers, strict=True):
+            if each.status["ok"]:
+                ended.append(run)
+            elif each.status["code"] != "not-found":  # it has ended meanwhile
+                each.check()
+    return Success(Cancelled(ended))
 
 
 @post("/jobs/{job_id:str}/trigger", summary="Run it now", status_code=200, responses=ERRORS)

@@ -78,8 +78,10 @@ async def get_user(caller: Who, daemon: ToDaemon, name: FromPath[str]) -> Succes
 
 
 @post("/users", summary="Make an account", status_code=201, responses=ERRORS)
-async def add_user(caller: Who, daemon: ToDaemon, data: JSONBody[NewUser]) -> Success[MadeUser]:
-    """Without a password one is made, and shown once; who asks again is told that the name is taken."""
+async def add_user(
+    request: AnyRequest, caller: Who, daemon: ToDaemon, data: JSONBody[NewUser]
+) -> Success[MadeUser]:
+    """Without a password one is made, and shown once, also where it is asked for again with the same key."""
     if data.password is not None:
         check_word(data.password)
     name = data.id or account_name(data.name or (data.email or "").partition("@")[0])
@@ -87,7 +89,7 @@ async def add_user(caller: Who, daemon: ToDaemon, data: JSONBody[NewUser]) -> Su
         "USER ADD", ref_of(name, "account name"), role=data.role, email=data.email, uid=data.uid,
         desc=_one_line(data.name), password=data.password,
     )  # fmt: skip
-    answer = await daemon.ask(said, caller)
+    answer = await daemon.ask(once(request, said), caller)
     found = await _find(daemon, caller, answer.status["account"])
     made = answer.pairs.get("password", UNSET)
     return Success(MadeUser(**{key: getattr(found, key) for key in found.__struct_fields__}, password=made))
@@ -225,9 +227,12 @@ def _secret(row: Row) -> Secret:
 
 
 @post("/secrets", summary="Put a secret", status_code=201, responses=ERRORS)
-async def add_secret(caller: Who, daemon: ToDaemon, data: JSONBody[NewSecret]) -> Success[Gone]:
+async def add_secret(
+    request: AnyRequest, caller: Who, daemon: ToDaemon, data: JSONBody[NewSecret]
+) -> Success[Gone]:
     """In the place of the one before, if there is one."""
-    return Success(await _put(caller, daemon, data.name, data.value))
+    await daemon.ask(once(request, _put(data.name, data.value)), caller)
+    return Success(Gone(data.name))
 
 
 @put("/secrets/{name:str}", summary="Put a secret", responses=ERRORS)
@@ -235,12 +240,12 @@ async def put_secret(
     caller: Who, daemon: ToDaemon, name: FromPath[str], data: JSONBody[SecretValue]
 ) -> Success[Gone]:
     """In the place of the one before, if there is one."""
-    return Success(await _put(caller, daemon, name, data.value))
+    await daemon.ask(_put(name, data.value), caller)
+    return Success(Gone(name))
 
 
-async def _put(caller: Caller, daemon: Daemon, name: str, value: str) -> Gone:
-    await daemon.ask(f"SECRET PUT {ref_of(name, 'secret')} {quote(value)}", caller)
-    return Gone(name)
+def _put(name: str, value: str) -> str:
+    return f"SECRET PUT {ref_of(name, 'secret')} {quote(value)}"
 
 
 @delete("/secrets/{name:str}", summary="Remove a secret", status_code=200, responses=ERRORS)

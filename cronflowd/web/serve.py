@@ -39,6 +39,7 @@ from .line import GATEWAY, IDLE_S, Daemon, NoGateway, Unreachable, origin_of
 log = logging.getLogger("cronflowd.web")
 
 BACKLOG = 1024
+NICE = 5
 GRACEFUL_S = 3.0  # for requests that are under way when it ends
 HANDSHAKE_S = 10.0
 KEEP_ALIVE_S = 60.0
@@ -52,6 +53,9 @@ def run(settings: WebSettings) -> int:
     """Until TERM, INT, or the end of the daemon that started it; returns the exit code."""
     sockets = _open(settings)
     token = _read_leash(settings.leash) if settings.leash else b""
+    if settings.leash:
+        with suppress(OSError):
+            os.nice(NICE)  # where both want a core, it is the daemon's, which has jobs that are due
     tokens = (
         [token] if token else list(secrets.read_tokens(settings.token_file) if settings.token_file else ())
     )

@@ -11,6 +11,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cronflowd.base.errors import Refusal
+from cronflowd.base.proofs import key_of
 from cronflowd.base.replies import format_status
 from cronflowd.engine import facts as f
 from cronflowd.engine import once
@@ -88,12 +90,12 @@ def test_the_line_is_what_it_is_without_a_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["LIST", "PING", "TOKEN LIST", "FLOW", "USER ADD eve password=correct-horse", "SECRET PUT s value",
-     "QUIT", "AS ann", "AUTH ann correct-horse", "IMPORT * * * * * x", "ONCE k2 ADD @daily x", "SAVE",
-     "WATCH", "SESSION ADD ann", "nonsense", "ADD", "RUN tag=t"],
+    ["LIST", "PING", "TOKEN LIST", "FLOW", "USER REMOVE eve", "SECRET REMOVE s", "QUIT", "AS ann",
+     "AUTH ann correct-horse", "IMPORT * * * * * x", "ONCE k2 ADD @daily x", "SAVE", "WATCH",
+     "SESSION ADD ann", "nonsense", "ADD", "RUN tag=t"],
 )  # fmt: skip
 def test_once_is_for_one_decision(line: str, tmp_path: Path) -> None:
-    """What is read can be read again; what a password or a secret is of leaves no trace of it."""
+    """What is read can be read again, and what concerns one connection is nobody else's."""
 
     async def ask() -> None:
         house = House(tmp_path)
@@ -229,3 +231,38 @@ def _again(facts: list[tuple[datetime, f.Fact]], before: House, data: Path) -> H
         found.state.apply(decode(encode(seq, at, fact, more=False))[2], at, seq)
     assert found.state.once == before.state.once
     return found
+
+
+def test_an_account_or_a_secret_is_put_once_and_neither_word_can_be_guessed_by_what_is_kept(
+    tmp_path: Path,
+) -> None:
+    """Who does not hear the answer asks again; a digest of the whole line would be one of the password."""
+
+    async def ask() -> None:
+        house = House(tmp_path)
+        root = house.session()
+        for line, other in (
+            (
+                "USER ADD ann role=user password=correct-horse",
+                "USER ADD ann role=user password=battery-staple",
+            ),
+            ("SECRET PUT db hunter2", "SECRET PUT db hunter3"),
+            ("USER SET ann desc=Ann", "USER SET ann desc=Ann"),
+        ):
+            key = f"k-{line.split()[1]}-{line.split()[0]}"
+            first, found = await house.ask(root, f"ONCE {key} {line}"), len(house.facts)
+            kept = house.facts[-1]
+            assert type(kept) is OnceKept
+            assert format_status(await house.ask(root, f"ONCE {key} {other}"), True) == format_status(
+                first, True
+            )
+            assert len(house.facts) == found
+            for digest in (key_of(line.encode()), key_of(line.split()[-1].encode())):
+                assert kept.line != digest.hex() or "desc" in line
+        with pytest.raises(Refusal, match="another line"):
+            await house.ask(root, "ONCE k-ADD-USER USER ADD bob role=user password=correct-horse")
+        for line in ("USER LIST", "USER REMOVE ann", "SECRET LIST", "USER PASSWORD ann correct-horse-2"):
+            with pytest.raises(Refusal, match="one decision"):
+                await house.ask(root, f"ONCE k {line}")
+
+    trio.run(ask)

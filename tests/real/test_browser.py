@@ -43,8 +43,9 @@ PAGES = {
     "statistics": "/statistics", "flows": "/flows", "flow": "/flows/2", "workers": "/workers",
     "heartbeats": "/heartbeats", "pauses": "/pauses", "changes": "/changes", "undo": "/undo",
     "clock-changes": "/clock-changes", "users": "/users", "tokens": "/tokens", "secrets": "/secrets",
-    "audit": "/audit", "more": "/more", "nothing": "/jobs?search=nothing-like-that", "login": "/login",
-    "forgot": "/forgot", "reset": "/reset?token=x",
+    "audit": "/audit", "sessions": "/sessions", "more": "/more",
+    "nothing": "/jobs?search=nothing-like-that", "login": "/login", "forgot": "/forgot",
+    "reset": "/reset?token=x",
 }  # fmt: skip
 
 Page = Any

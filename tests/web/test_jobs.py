@@ -409,3 +409,45 @@ def test_what_ran_before_it_was_asked_about_is_told_as_it_was_made(tmp_path: Pat
     assert (answer.status, job["status"], job["lastRun"]["status"]) == (201, "completed", "ok")
     assert (job["type"], job["payload"], job["tags"]) == ("echo", {"command": "hi"}, ["a"])
     assert daemon.asked[0][1] == 'NOW {"tags":"a","jobName":"greet","type":"echo","command":"hi"}'
+
+
+def test_all_runs_of_a_job_are_ended_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of them was ended, and the rest went on."""
+    monkeypatch.setattr("cronflowd.web.jobs.CANCELLED_AT_ONCE", 2)
+
+    async def cancel() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            await daemon.say("ADD name=a overlap=allow @daily x")
+            await daemon.say("ADD name=b overlap=allow @daily x")
+            await daemon.ask_all([*["RUN a"] * 7, "RUN b"])
+            found = (await browser.post(f"{API}/jobs/a/cancel")).data["cancelled"]
+            assert sorted(found) == [1, 2, 3, 4, 5, 6, 7]
+            assert [row["run"] for row in (await daemon.ask("RUNS state=queued")).rows] == [8]
+            assert (await browser.post(f"{API}/jobs/a/cancel")).data == {"cancelled": []}
+
+    trio.run(cancel)
+
+
+def test_variables_of_a_job_are_taken_away(tmp_path: Path) -> None:
+    """By null, or by a payload without them; the others stay, and one may be empty."""
+
+    async def change() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            env = {"A": "1", "B": "2", "TOKEN": "x"}
+            job = {"name": "a", "schedule": "@daily", "payload": {"command": "x", "env": env | {"C": None}}}
+            made = (await browser.post(f"{API}/jobs", job)).data
+            assert made["payload"]["env"] == env | {"TOKEN": "***"}
+            for given, left in (
+                ({"A": None, "B": "", "TOKEN": "***"}, {"B": None, "TOKEN": "x"}),
+                ({"TOKEN": "***", "D": "4"}, {"TOKEN": "x", "D": "4"}),
+                (None, {}),
+            ):
+                change = {"payload": {"command": "x"} | ({"env": given} if given else {})}
+                assert (await browser.ask("PATCH", f"{API}/jobs/a", change)).status == 200
+                pairs = (await daemon.ask("GET a")).pairs
+                found = {key[4:]: value for key, value in pairs.items() if key.startswith("env.")}
+                assert found == {key: "***" if key == "TOKEN" else value for key, value in left.items()}
+
+    trio.run(change)

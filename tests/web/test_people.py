@@ -57,6 +57,22 @@ async def test_a_password_that_was_made_is_shown_once(tmp_path: Path) -> None:
         assert (await admin.post(f"{API}/users", {"id": "jose.munoz"})).error == (409, "exists")
 
 
+async def test_an_account_and_a_secret_are_made_once_with_the_same_key(tmp_path: Path) -> None:
+    """Whoever did not hear the answer asks again, and is neither refused nor makes two."""
+    async with an_api(tmp_path) as (admin, _):
+        for path, body in (
+            ("users", ANN),
+            ("users", {"name": "Bob"}),
+            ("secrets", {"name": "db", "value": "x"}),
+        ):
+            key = f"key-{path}-{len(body)}"
+            first, again = [await admin.post(f"{API}/{path}", body, idempotency_key=key) for _ in range(2)]
+            shown = {key: value for key, value in first.data.items() if key != "password"}
+            assert (first.status, again.status, again.data) == (201, 201, shown)
+        answer = await admin.post(f"{API}/users", {"name": "Eve"}, idempotency_key=f"key-users-{len(ANN)}")
+        assert answer.error == (409, "exists")
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [

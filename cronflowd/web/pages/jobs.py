@@ -249,10 +249,10 @@ async def rollback(visit: Visitor, ref: FromPath[str]) -> Redirect:
 async def pause(visit: Visitor) -> Redirect:
     """One, a tag, or all: until a time, with a reason."""
     form = await visit.form()
-    what = form.get("what", "")
+    what = form.get("what") or "all"
     until = form.get("until") or form.get("for", "")
     words = visit.options(until=until, why=form.get("why", ""))
-    chosen = format_option("tag", form["tag"]) if form.get("tag") else ref_of(what or "all")
+    chosen = format_option("tag", form["tag"]) if form.get("tag") else what if what == "all" else ref_of(what)
     await visit.order(f"PAUSE {chosen} {words}".strip())
     return visit.go(inner(form.get("next") or "/changes"), "paused")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import get, post
-from litestar.response import Stream
+from litestar.response import Redirect, Stream
 
 from ...base.errors import Refusal
 from ...base.text import quote
+from ..identity import by_cookie
 from .visit import ROLES, ROWS, Page, Visit, Visitor, ref_of
 
 MAX_ROWS = 200
@@ -98,6 +99,38 @@ async def _order(visit: Visit, topic: str, form: dict[str, str], deeds: dict[str
     return visit.go(f"/{topic}", "saved")
 
 
+@get("/sessions", include_in_schema=False)
+async def sessions(visit: Visitor) -> Page:
+    """Where one is signed in oneself; of others, SESSION LIST tells."""
+    rows = await _own_sessions(visit)
+    line = f"SESSION LIST user={visit.frame['name']}"
+    return visit.page("sessions.html", line, "SESSION END ID", rows=rows, mine=_session_of(visit))
+
+
+@post("/sessions", include_in_schema=False)
+async def end_sessions(visit: Visitor) -> Redirect:
+    """One of them, or all but the one that asks."""
+    wanted = (await visit.form()).get("session", "")
+    known = [str(row["id"]) for row in await _own_sessions(visit)]
+    if wanted != "others" and wanted not in known:
+        raise Refusal("not-found", "no session of yours")
+    ends = [each for each in known if each != str(_session_of(visit))] if wanted == "others" else [wanted]
+    await visit.ask(*(f"SESSION END {each}" for each in ends))
+    return visit.go("/sessions", "ended")
+
+
+async def _own_sessions(visit: Visit) -> list[dict[str, Any]]:
+    await visit.look()
+    (answer,) = await visit.ask(f"SESSION LIST user={ref_of(visit.frame['name'])}")
+    return answer.check().rows
+
+
+def _session_of(visit: Visit) -> int:
+    """That of the browser that asks; 0 = somebody with a token."""
+    who = by_cookie(visit.request)
+    return who.session if who else 0
+
+
 @get("/audit", include_in_schema=False)
 async def audit(visit: Visitor) -> Stream:
     """Who came in, what was changed, and what was refused."""
@@ -119,4 +152,6 @@ async def more(visit: Visitor) -> Page:
     return visit.page("more.html", "HELP")
 
 
-HANDLERS: list[Any] = [users, tokens, secrets, change_user, change_token, change_secret, audit, more]
+HANDLERS: list[Any] = [
+    users, tokens, secrets, change_user, change_token, change_secret, sessions, end_sessions, audit, more,
+]  # fmt: skip

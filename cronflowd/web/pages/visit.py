@@ -58,6 +58,7 @@ DONE = {
     "draining": "The worker finishes what it has and takes nothing more.",
     "ready": "The worker takes runs again.",
     "saved": "Saved.",
+    "ended": "Ended: whoever was signed in there has to sign in again.",
     "forgotten": "Nothing is expected of it any more.",
     "mailed": "If there is such an account, a mail with a link is on its way.",
     "reset": "The new password holds. Sign in with it.",
@@ -290,7 +291,9 @@ def on_http(request: AnyRequest, error: HTTPException) -> Response[Any]:
     if not is_page:
         return envelope.on_http(request, error)
     status = error.status_code
-    return _sorry(request, status, TITLES.get(status, "That did not work"), error.detail)
+    answer = _sorry(request, status, TITLES.get(status, "That did not work"), error.detail)
+    answer.headers |= error.headers or {}  # of 405, which methods there are
+    return answer
 
 
 def on_bug(request: AnyRequest, error: Exception) -> Response[Any]:

@@ -325,3 +325,61 @@ async def test_a_theme_is_kept_by_the_browser(tmp_path: Path) -> None:
         answer = await browser.ask("POST", "/theme", form={"theme": "dark", "next": "/login"})
         assert (answer.status, answer.headers["location"]) == (303, "/login")
         assert '<html lang="en" data-theme="dark">' in (await browser.get("/forgot")).text
+
+
+async def test_one_sees_where_one_is_signed_in_and_ends_one_session_or_all_others(tmp_path: Path) -> None:
+    """A browser that was left open somewhere must not need an admin to be signed out."""
+    async with _house(tmp_path, "viewer") as (browser, daemon):
+        others = [Browser(browser.app, headers=dict(HTML)) for _ in range(3)]
+        for other in others:
+            await other.ask("POST", "/login", form={"user": "ann", "password": "correct-horse"})
+        await browser.ask("POST", "/login", form={"user": "root", "password": "correct-horse"})
+        assert (await browser.get("/sessions")).text.count("End session") == 1  # root's
+        first = others[0]
+        page = (await first.get("/sessions")).text
+        assert (page.count("End session"), page.count("this one"), "End all others" in page) == (4, 1, True)
+        mine = int(re.findall(r'<th scope="row">(\d+) <span', page)[0])
+        assert (await _send(first, "/sessions", session=str(mine + 1))).status == 303
+        assert [(await each.get("/sessions")).status for each in others] == [200, 303, 200]
+        root = str((await daemon.ask("SESSION LIST user=root")).rows[0]["id"])
+        assert (await _send(first, "/sessions", session=root)).status == 404
+        await _send(first, "/sessions", session="others")
+        assert [(await each.get("/sessions")).status for each in others] == [200, 303, 303]
+        assert (await browser.get("/sessions")).status == 200
+
+
+async def test_no_form_is_shown_to_whoever_may_only_look(tmp_path: Path) -> None:
+    """What would be refused is not offered; but for what is one's own: sessions, colours, signing out."""
+    async with _house(tmp_path, "viewer") as (browser, daemon):
+        await daemon.ask_all(
+            ["ADD name=a tags=t @daily a", "SET a prio=high", "PAUSE a why=w", "EXPECT b every=1d"]
+        )
+        await daemon.ask_all(["RUN a", "NOW x", "ADD name=b after=a @after b", "SECRET PUT s x"])
+        await daemon.world.play("w", None, "HELLO name=w1 slots=1")
+        pages = (
+            "/ /jobs /jobs/a /jobs/a/history?from=1&to=2 /jobs/new /jobs/a/edit /jobs/a/pause /jobs/a/remove"
+        )
+        pages += " /runs /runs/1 /runs/1/cancel /week /statistics /flows /workers /heartbeats /pauses"
+        for path in f"{pages} /changes /undo /clock-changes /users /tokens /secrets /audit /more".split():
+            answer = await browser.get(path)
+            forms = set(re.findall(r'<form method="post" action="([^"]*)"', answer.text))
+            assert forms <= {"/theme", "/logout"}, path
+            assert answer.status in (200, 403), path
+
+
+async def test_a_method_that_there_is_not_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    """Whoever asks for a page learns as much as whoever asks for JSON."""
+    async with _house(tmp_path) as (browser, _):
+        answer = await browser.ask("DELETE", "/theme", x_csrf_token="x")
+        assert (answer.status, "POST" in answer.headers.get("allow", "")) == (405, True)
+
+
+async def test_all_are_paused_by_the_form_and_a_word_that_is_no_name_is_refused(tmp_path: Path) -> None:
+    """`all` is no job's name, and means all only where that was asked for."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily a")
+        for what, paused in (("a", "yes"), ("all", "yes, like all"), ("", "yes, like all")):
+            assert (await _send(browser, "/pause", what=what)).status == 303
+            assert (await daemon.ask("GET a")).pairs["paused"] == paused
+            await daemon.ask_all(["RESUME a", "RESUME all"])
+        assert (await _send(browser, "/jobs/all/run")).status == 404
