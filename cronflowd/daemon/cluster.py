@@ -37,7 +37,7 @@ from ..ask import questions as q
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.replies import Reply, format_status
 from ..base.text import format_time
-from ..engine.facts import OutputReceived
+from ..engine.facts import FACTS_VERSION, OutputReceived
 from ..engine.state import State
 from ..host import systemd
 from ..host.clock import wall_now
@@ -138,6 +138,7 @@ class Node:
         self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
         self._mark = read_mark(settings.data)
         self._directory = self._mark.get("directory") or secrets.token_hex(8)
+        self._form = FACTS_VERSION  # of the cluster's records
         self._offered = secrets.token_hex(16)  # the cluster's identity, if it begins with this node
         clear_unfinished(settings.data)
         self._fill_empty()
@@ -263,7 +264,7 @@ class Node:
             with trio.move_on_after(LOOK_S):
                 await self._bell.wait()
             self._bell = trio.Event()
-        journal.lead(self.epoch)
+        journal.lead(self.epoch, self._form)
         core.epoch = self.epoch
         self.gate.lease = self.lease
 
@@ -329,12 +330,28 @@ class Node:
         self.followed_at_s = trio.current_time()
 
     async def _take(self, journal: SharedJournal, lines: list[bytes]) -> list[Record]:
-        try:
-            return await in_thread(partial(journal.take, lines))
-        except Fatal as error:
-            if error.status == Exit.CONFIG:
-                self._set_aside(error.message)
-            raise
+        taken: list[Record] | Fatal
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_meanwhile, journal)
+            try:
+                taken = await in_thread(partial(journal.take, lines))
+            except Fatal as error:  # a nursery would wrap it
+                taken = error
+            nursery.cancel_scope.cancel()
+        if isinstance(taken, list):
+            return taken
+        if taken.status == Exit.CONFIG:
+            self._set_aside(taken.message)
+        raise taken
+
+    async def _look_meanwhile(self, journal: SharedJournal) -> None:
+        """While the disk takes nothing: others must know that, and we who leads."""
+        while True:
+            await trio.sleep(LOOK_S)
+            systemd.notify("WATCHDOG=1")
+            with suppress(Unreachable, EtcdError):
+                await in_thread(partial(self.tell, journal.committed, not journal.full))
+                self._set_leader(await in_thread(partial(self.shared.get, self.shared.leader_key)))
 
     async def _apply(self, core: Core, records: list[Record]) -> None:
         for number, (seq, at, fact) in enumerate(records, 1):
@@ -474,6 +491,7 @@ class Node:
             )
         if not told:
             raise Unreachable("the cluster's key is gone")
+        self._form = roster.form_of(told)
         return told
 
     def _has_next(self, last: int) -> bool:
@@ -488,6 +506,7 @@ class Node:
             "tz": self.settings.tz,
             "lease_s": self.settings.leader_lease_s,
             "node": self.name,
+            "form": FACTS_VERSION,
         }
         key = self.shared.cluster_key
         guard, first = [created_at(key, 0)], [put(key, orjson.dumps(about))]
@@ -578,6 +597,7 @@ class Node:
     def _told_of(self, seq: int) -> dict[str, Any]:
         return self._about() | {
             "version": __version__,
+            "form": FACTS_VERSION,
             "seq": seq,
             "directory": self._directory,
             "since": self._since,

@@ -10,10 +10,11 @@ from typing import NoReturn
 import orjson
 import trio
 
+from ..engine.facts import FACTS_VERSION
 from ..host.clock import wall_now
 from ..journal import room
 from ..journal.etcd import EtcdError, Unreachable
-from ..journal.records import journal_dir, list_checkpoints
+from ..journal.records import in_form, journal_dir, list_checkpoints
 from ..journal.shared import created_at
 from ..journal.shared_journal import SharedJournal
 from . import roster
@@ -46,6 +47,9 @@ class Keeper:
                     await in_thread(self._look_for_room)
                     await in_thread(partial(roster.note_gone, self._shared, node.epoch, wall_now()))
                 await in_thread(self.shorten)
+                if journal.form < FACTS_VERSION:
+                    raised = partial(roster.raise_form, self._shared, node.epoch, journal.form)
+                    journal.form = await in_thread(raised)
             except (Unreachable, EtcdError) as error:
                 log.debug("etcd: %s", error)
 
@@ -77,7 +81,7 @@ class Keeper:
         guard = [created_at(shared.leader_key, node.epoch)]
         if upto != self._too_long:
             with path.open("rb") as file:
-                chunks = iter(partial(file.read, 1 << 20), b"")
+                chunks = in_form(self._journal.form, iter(partial(file.read, 1 << 20), b""))
                 if not shared.put_snapshot(upto, node.token, chunks, guard):
                     log.warning("the state of record %d is too long for etcd: it stands on nodes alone", upto)
                     self._too_long = upto

@@ -12,13 +12,15 @@ from typing import Any
 
 import orjson
 
-from ..base.errors import Refusal
+from ..base.errors import Exit, Fatal, Refusal
 from ..base.text import format_time
+from ..engine.facts import FACTS_VERSION
 from ..journal import room
 from ..journal.etcd import Etcd, EtcdError, Unreachable
 from ..journal.shared import Shared, created_at, put
 
 COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "clock", "since")
+FIRST_FORM = 2  # of records, when there first were clusters
 GONE_FOR = timedelta(days=1)
 CLOSE_BY = 1000  # records: who lacks no more has them at once
 
@@ -58,6 +60,27 @@ def note_gone(shared: Shared, epoch: int, now: datetime) -> None:
             shared.transact(guard, [put(key, orjson.dumps(about | {"gone_at": format_time(now)}))])
         elif now - datetime.fromisoformat(gone_at) > GONE_FOR:
             shared.delete(key)
+
+
+def form_of(cluster: About) -> int:
+    """The form of the cluster's records. Raises Fatal where this release does not know it."""
+    form: int = cluster.get("form", FIRST_FORM)
+    if form > FACTS_VERSION:
+        why = f"the cluster's records have form {form}, and this release knows form {FACTS_VERSION}"
+        raise Fatal(Exit.BUG, f"{why}: all other nodes are newer")
+    return form
+
+
+def raise_form(shared: Shared, epoch: int, form: int) -> int:
+    """The leader's: the form of records that all nodes know, those too that have gone and may come back."""
+    every = [*_read(shared, known_prefix(shared)).values(), *present(shared).values()]
+    lowest = min(FACTS_VERSION, *(about.get("form", FIRST_FORM) for about in every))
+    entry = shared.get(shared.cluster_key)
+    if entry is None or lowest <= form:
+        return form
+    told = orjson.dumps(orjson.loads(entry.value) | {"form": lowest})
+    guard = [created_at(shared.leader_key, epoch)]
+    return lowest if shared.transact(guard, [put(shared.cluster_key, told)]).done else form
 
 
 def rows(shared: Shared) -> list[Row]:

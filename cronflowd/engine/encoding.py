@@ -66,6 +66,14 @@ def encode_open(last: int, at: datetime, facts: Sequence[f.Fact], more: int = 0)
     return records
 
 
+def newest_in(body: bytes) -> tuple[int, str]:
+    """The form that a record needs, and what in it needs that; (0, "") = any form."""
+    told = msgspec.json.decode(body + b"}")
+    kind, record = told["fact"], told.get("record", {})
+    names = [kind, *(f"{kind}.{field}" for field in told), *(f"{option}=" for option in record)]
+    return max(((f.SINCE[name], name) for name in names if name in f.SINCE), default=(0, ""))
+
+
 def _encode_defining(fact: Any) -> bytes:
     """Of a fact that brings a definition, its record is written."""
     definition = fact.record

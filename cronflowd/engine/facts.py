@@ -8,6 +8,9 @@ To change a fact's form: add a field with a default, so that old journals still 
 a new fact, keeping the old one's case in `state.apply`. Never rename or reuse. Then raise
 FACTS_VERSION and add a journal to tests/data/, as tests/lib/write_journal.py writes it with the change
 in it. Those that stand there stay: a test reads them for ever.
+
+And say in SINCE what is new, options of tasks too: in a cluster it is refused while a node is there that
+would not understand it. So what is decided without being asked for must not need it before FACTS_VERSION + 1.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ from .fact import Definition as Definition  # noqa: PLC0414  (others say f.Defin
 from .fact import Fact as Fact  # noqa: PLC0414  (others say f.Fact)
 
 FACTS_VERSION = 2
+SINCE: dict[
+    str, int
+] = {}  # what came after form 2: `Fact`, `Fact.field`, or `option=` of a task; and the form
 
 # --- tasks ---
 

@@ -28,10 +28,16 @@ from ..host.setting import Address, format_address
 
 TIMEOUT_S = 1.0  # for one member to answer
 DIAL_S = 0.5
-UNAUTHENTICATED, NOT_FOUND, NO_SPACE = 16, 5, 8  # of gRPC's codes
+UNAUTHENTICATED, NOT_FOUND, NO_SPACE, REFUSED, UNAVAILABLE = 16, 5, 8, 9, 14  # of gRPC's codes
 _QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes ([0-9.e+]+)$", re.MULTILINE)
 LOOPBACK = ("127.", "::1", "localhost")
-_ELSEWHERE = {1, 2, 4, 13, 14}  # this member ends, is on its own, or cannot say: another one may know more
+_ELSEWHERE = {
+    1,
+    2,
+    4,
+    13,
+    UNAVAILABLE,
+}  # this member ends, is on its own, or cannot say: another one may know more
 
 
 class Unreachable(Exception):
@@ -127,6 +133,7 @@ class Etcd:
             if not self._login or not (error.code == UNAUTHENTICATED or "user name is empty" in str(error)):
                 raise
         # A token lasts five minutes, and dies with the member that gave it.
+        self._token = ""  # with the old one not even this is answered
         self._token = _result(self._post("auth/authenticate", self._login, timeout_s))["token"]
         return _result(self._post(path, body, timeout_s))
 
@@ -136,7 +143,8 @@ class Etcd:
         if connection.sock is None:
             connection.connect()
         connection.sock.settimeout(timeout_s)
-        headers = {"Content-Type": "application/json"}
+        # By Accept etcd knows its gateway, whose certificate it would take for ours: see --client-cert-auth.
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = self._token
         connection.request("POST", f"/v3/{path}", orjson.dumps(body), headers)
@@ -189,7 +197,11 @@ class Etcd:
 
 
 def _result(response: http.client.HTTPResponse) -> dict[str, Any]:
-    return _check(orjson.loads(response.read()), response.status)
+    body = response.read()
+    if response.status != 200 and not body.startswith(b"{"):  # not from where all else is answered
+        code = UNAVAILABLE if response.status >= 500 else REFUSED
+        raise EtcdError(code, body.decode(errors="replace").strip() or f"HTTP status {response.status}")
+    return _check(orjson.loads(body), response.status)
 
 
 def _check(answer: Any, status: int) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 import orjson
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from ..base.errors import Exit, Fatal
 from ..engine.encoding import decode
@@ -192,6 +192,15 @@ def parse_header(line: bytes) -> Header | None:
         return header if header.line() == line + b"\n" else None
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         return None
+
+
+def in_form(form: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A file whose header names an older form, in which all of it can be read as well."""
+    following = iter(chunks)
+    line, newline, rest = next(following, b"").partition(b"\n")
+    header = parse_header(line)
+    yield (evolve(header, version=min(form, header.version)).line() if header else line + newline) + rest
+    yield from following
 
 
 # --- reading ------------------------------------------------------------------------------

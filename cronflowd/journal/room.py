@@ -78,4 +78,7 @@ def make_room(shared: Shared, clients: Sequence[Etcd]) -> None:
     shared.compact()
     for client in clients:
         log.warning("etcd at %s is defragmented", client.member)
-        client.call("maintenance/defragment", {}, DEFRAGMENT_S)
+        try:
+            client.call("maintenance/defragment", {}, DEFRAGMENT_S)
+        except (Unreachable, EtcdError) as error:  # it takes etcd's role `root`, for one
+            log.warning("etcd at %s could not be defragmented: %s", client.member, error)

@@ -21,8 +21,8 @@ from typing import Any
 import orjson
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..engine.encoding import decode
-from ..engine.facts import Fact, OutputReceived
+from ..engine.encoding import decode, encode_open, newest_in
+from ..engine.facts import FACTS_VERSION, Fact, OutputReceived
 from ..host.disk import make_directory, prepare, sync_directory, write_atomically
 from .apart import Apart
 from .journal import MAX_BUFFERED_BYTES, Batch, FileJournal
@@ -43,6 +43,7 @@ class SharedJournal(FileJournal):
         self.had: Callable[[int], int] = lambda run: 0  # how much of a run's attempt is kept so far
         self._shared = shared
         self._epoch = 0  # in which we lead; 0 = another does, or nobody
+        self.form = FACTS_VERSION  # that all nodes know, while we lead
         self.etcd_is_full = ""  # how large it is, where only what cannot be put off is taken
         self._synced = threading.Condition(self._lock)
 
@@ -51,15 +52,19 @@ class SharedJournal(FileJournal):
         """The CRC of the last record, from which the next one's goes on."""
         return self._chain
 
-    def lead(self, epoch: int) -> None:
+    def lead(self, epoch: int, form: int = FACTS_VERSION) -> None:
         """From now on what is appended counts, in this epoch."""
-        self._epoch = epoch
+        self._epoch, self.form = epoch, form
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
         if not self._epoch:  # a record of this node's own would be another history
             raise Refusal("not-leader", "none: this node does not lead; nothing was changed")
         if self.etcd_is_full and not all(fact.is_urgent() for fact in facts):
             raise Refusal("disk-full", f"etcd has {self.etcd_is_full}; nothing was changed")
+        if self.form < FACTS_VERSION:
+            form, what = max(map(newest_in, encode_open(0, at, facts)))
+            if form > self.form:
+                raise Refusal("busy", f"a node is older than {what} (see NODES): bring it up to date first")
         if self.apart is None or not any(type(fact) is OutputReceived for fact in facts):
             return super().append(facts, at)
         if self.apart.waiting_bytes > MAX_BUFFERED_BYTES:

@@ -12,7 +12,8 @@ import orjson
 import pytest
 import trio
 
-from cronflowd.daemon import cluster
+from cronflowd.base.errors import Exit, Fatal, Refusal
+from cronflowd.daemon import cluster, roster
 from cronflowd.daemon.keeper import Keeper
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
@@ -179,4 +180,50 @@ async def test_whoever_asks_a_node_without_etcd_does_not_wait(
             nursery.cancel_scope.cancel()
     assert node.has_looked.is_set()
     assert (node.leader, node.has_joined.is_set()) == (None, False)
+    journal.close()
+
+
+def test_the_form_of_records_rises_when_all_nodes_know_it(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those too that have gone and may come back: what they cannot read they could not lead with."""
+    node, journal = node_on(tmp_path)
+    node._belong(State("UTC"), journal)
+    shared, lease = node.shared, int(etcd.call("lease/grant", {"TTL": "3"})["ID"])
+    epoch = shared.claim(lease, b'{"node":"a"}') or 0
+    monkeypatch.setattr(roster, "FACTS_VERSION", 3)
+    for name, form in (("a", {"form": 3}), ("b", {})):
+        roster.remember(shared, {"node": name, **form})
+    assert roster.raise_form(shared, epoch, 2) == 2
+    roster.remember(shared, {"node": "b", "form": 4})
+    assert roster.raise_form(shared, epoch + 1, 2) == 2, "it leads no more"
+    assert roster.raise_form(shared, epoch, 2) == 3
+    told = orjson.loads(shared.below(shared.cluster_key)[0].value)
+    assert (roster.form_of(told), told["tz"]) == (3, "UTC")
+    monkeypatch.setattr(roster, "FACTS_VERSION", 2)
+    with pytest.raises(Fatal, match="form 3, and this release knows form 2") as caught:
+        node._check_cluster(journal.last)
+    assert caught.value.status == Exit.BUG
+    journal.close()
+
+
+def test_what_an_older_node_does_not_know_is_refused(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would end with the first such record, or run such a task as if the option were not there."""
+    node, journal = node_on(tmp_path)
+    monkeypatch.setattr("cronflowd.journal.shared_journal.FACTS_VERSION", 3)
+    news = {"TaskResumed": 3, "TaskPaused.until_at": 3, "title=": 3}
+    monkeypatch.setattr(f, "SINCE", news)
+    added = f.TaskAdded(1, {"schedule": "0 0 1 1 *", "command": "true"}, NOW, None)
+    titled = f.TaskAdded(2, {**added.record, "title": "x"}, NOW, None)
+    epoch = node.shared.claim(int(etcd.call("lease/grant", {"TTL": "3"})["ID"]), b"{}") or 0
+    journal.lead(epoch, 2)
+    paused = f.TaskPaused(1, NOW, "")
+    for fact, what in (f.TaskResumed(1), "TaskResumed"), (paused, "TaskPaused.until_at"), (titled, "title="):
+        with pytest.raises(Refusal, match=f"busy a node is older than {what} "):
+            journal.append([added, fact], NOW)
+    assert journal.append([added], NOW) == 2
+    journal.lead(epoch, 3)
+    assert journal.append([titled, f.TaskResumed(1)], NOW) == 4
     journal.close()

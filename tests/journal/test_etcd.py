@@ -16,6 +16,7 @@ from cronflowd.base.errors import Fatal
 from cronflowd.host.config import Settings
 from cronflowd.journal import room
 from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable, after, make_client, why_old
+from cronflowd.journal.shared import Shared
 from tests.lib.waiting import PATIENCE_S
 
 Answer = Callable[[str, Any, str], tuple[int, bytes]]
@@ -112,6 +113,31 @@ def test_what_etcd_refuses_is_asked_nobody_else(member: Callable[[Answer], Gatew
     assert (refused.value.is_full, refused.value.is_busy, other.asked) == (True, False, [])
 
 
+def test_an_answer_that_is_no_json_is_told_as_it_is(member: Callable[[Answer], Gateway]) -> None:
+    """etcd refuses certificates that way, and proxies say so who is away."""
+    other = member(always(200, {"count": "1"}))
+    with pytest.raises(EtcdError, match=r"^CommonName will be ignored$"):
+        ask(member(always(400, b"CommonName will be ignored\n")), other)
+    assert other.asked == []
+    assert ask(member(always(502, b"<h1>Bad gateway</h1>")), other)[0] == {"count": "1"}
+
+
+def test_a_member_that_is_not_defragmented_is_told_of(
+    member: Callable[[Answer], Gateway], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes an administrator of etcd; orders must be refused all the same before there is no room."""
+
+    def answer(path: str, body: Any, token: str) -> tuple[int, bytes]:
+        if path == "/v3/maintenance/defragment":
+            return 403, b'{"code":7,"message":"etcdserver: permission denied"}'
+        return 200, b'{"header":{"revision":"7"}}'
+
+    client = Etcd([member(answer).address])
+    room.make_room(Shared(client), [client])
+    assert "could not be defragmented: etcdserver: permission denied" in caplog.text
+    client.close()
+
+
 def test_where_nobody_answers_is_said(member: Callable[[Answer], Gateway]) -> None:
     """The last one's reason, with its address."""
     gone = member(always(200, {}))
@@ -130,6 +156,8 @@ def test_a_login_is_renewed_when_its_token_is_no_more(member: Callable[[Answer],
         nonlocal good
         if path == "/v3/auth/authenticate":
             assert body == {"name": "cron", "password": "secret"}
+            if token:
+                return 401, b'{"code":16,"message":"etcdserver: invalid auth token"}'
             good = next(tokens)
             return 200, json.dumps({"token": good}).encode()
         if token != good or not good:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from cronflowd.host.tls import client_context
 from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable
 from cronflowd.journal.shared import Shared
 from tests.lib.ports import free_ports
@@ -27,9 +28,19 @@ LINE = re.compile(
 
 
 class Etcds:
-    """One etcd, or a quorum of them; each on a machine of its own where there are such."""
+    """One etcd, or a quorum of them; each on a machine of its own where there are such.
 
-    def __init__(self, directory: Path, count: int, *flags: str, machines: Sequence[Machine] = ()) -> None:
+    `certs`: whoever asks shows a certificate of the authority there, and so do they.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        count: int,
+        *flags: str,
+        machines: Sequence[Machine] = (),
+        certs: Path | None = None,
+    ) -> None:
         if shutil.which("etcd") is None:
             pytest.skip("no etcd here (Debian: etcd-server)")
         self.directory, self.more, self.machines = directory, flags, machines
@@ -37,7 +48,13 @@ class Etcds:
         self.clients, self.peers = self.ports[:count], self.ports[count:]
         self.hosts = [machine.address for machine in machines] or ["127.0.0.1"] * count
         self.members = list(zip(self.hosts, self.clients, strict=True))
-        self.client = Etcd(self.members)
+        self.scheme = "https" if certs else "http"
+        if certs:
+            ca, cert, key = (str(certs / name) for name in ("ca.pem", "localhost.pem", "localhost.key"))
+            sealed = "--cert-file", cert, "--key-file", key, "--trusted-ca-file", ca, "--client-cert-auth"
+            self.more += sealed
+            self.context = client_context(Path(ca), Path(cert), Path(key))
+        self.client = Etcd(self.members, context=self.context if certs else None)
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * count
         for number in range(count):
             self.start(number)
@@ -53,7 +70,8 @@ class Etcds:
     def start(self, number: int) -> None:
         hosts = self.hosts
         names = [f"e{each}=http://{hosts[each]}:{port}" for each, port in enumerate(self.peers)]
-        client, peer = (f"http://{hosts[number]}:{ports[number]}" for ports in (self.clients, self.peers))
+        client = f"{self.scheme}://{hosts[number]}:{self.clients[number]}"
+        peer = f"http://{hosts[number]}:{self.peers[number]}"
         command = [
             *(self.machines[number].within if self.machines else ()),
             "etcd",

@@ -36,6 +36,7 @@ class Daemon:
         self.data = data
         self.flags = flags
         self.module = "cronflowd"
+        self.environment: dict[str, str] = {}  # beside ours
         self.within: tuple[str, ...] = ()  # what starts it elsewhere: see machines.py
         self.host = "127.0.0.1"
         self.port = self.worker_port = 0  # any; the same ones again after the first start
@@ -67,6 +68,7 @@ class Daemon:
                 stderr=log,
                 text=True,
                 cwd=ROOT,
+                env=os.environ | self.environment,
             )
         return self.process
 

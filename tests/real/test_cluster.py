@@ -17,6 +17,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from cronflowd.daemon import roster
 from cronflowd.daemon.relay import introduce
 from cronflowd.host.tls import client_context, make_certificates
 from cronflowd.journal import room
@@ -423,6 +424,37 @@ def test_who_was_forgotten_when_the_cluster_ended_does_not_lead_it(start_node: S
     assert {role for role, _ in other.said} == {"standby"}
 
 
+def test_nodes_are_upgraded_one_after_the_other(start_node: StartNode, etcds: Etcds) -> None:
+    """What only the newer release knows waits until all know it, all else goes on; none older leads then."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    newer = start_node("b", "--segment", "4K", run=False)
+    newer.environment = {"PYTHONPATH": str(ROOT / "tests" / "lib" / "newer_release")}
+    newer.start()
+    wait_until(lambda: newer.ask("LOCAL", "STATUS")[-1].endswith("behind=0"))
+    assert one.ask("STEPDOWN b") == ["OK b"]
+    titled = "ADD name=titled title=x 0 0 1 1 * true"
+    assert newer.ask(titled)[0].startswith("ERR busy a node is older than title=")
+    wide = "x" * 500
+    newer.ask(*(f"ADD name=t{number} 0 0 1 1 * echo {wide}" for number in range(40)))
+    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    wait_until(lambda: newer.ask(f"SET t1 command={os.urandom(250).hex()}") and shared.snapshot_upto())
+    third = start_node("c")  # begins with the state that the newer one put there
+    for node in (one, third):
+        wait_until(lambda: node.ask("LOCAL", "LIST", "QUIT")[-2].startswith("OK 40 "))  # noqa: B023
+        node.stop()
+    assert newer.ask(titled)[0].startswith("ERR busy a node is older"), "who is gone may come back"
+    for node in (one, third):
+        node.environment = newer.environment
+        node.start()
+    ask_until([newer], titled, lambda text: text.startswith("OK 41 titled"))
+    assert newer.ask("STEPDOWN a") == ["OK a"]
+    third.stop()
+    third.environment = {}
+    status, said = third.start_and_fail()
+    assert (status, "this release knows form 2" in said) == (70, True), said
+
+
 @pytest.mark.long
 def test_room_is_made_in_etcd_before_it_takes_nothing_any_more(tmp_path: Path) -> None:
     """Its quota is what ends a cluster that nobody looks after."""
@@ -593,3 +625,31 @@ def test_what_only_a_dead_leader_had_of_an_output_is_told(start_node: StartNode)
         f"OK {len(known) - 1}",
     ]
     assert one.ask("LOG 1") == [*first, "OK 40"]
+
+
+def test_a_standby_whose_disk_is_full_holds_nobody_up(
+    start_node: StartNode, etcds: Etcds, small: Path
+) -> None:
+    """Orders go on without it; and when there is room again it has them all, and may lead."""
+    one = start_node("a")
+    wait_until(lambda: one.leads)
+    other = start_node("b", data=str(small / "data"))
+    wait_until(lambda: len(one.ask("NODES")) == 3)
+    ballast = small / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)) == 4096:
+            pass
+    number = 0
+    while "disk\tfull" not in other.nc("LOCAL", "STATUS"):
+        number += 1
+        assert one.ask(*(f"ADD 0 0 1 1 * {'x' * 5000}" for _ in range(20)))[-1].startswith("OK")
+        assert number < 300
+    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    wait_until(lambda: not roster.present(shared)["b"]["has_room"])  # nobody hands over to it
+    assert one.ask("ADD name=last 0 0 1 1 * true")[0].startswith("OK")
+    assert int(dict(row.split("\t") for row in one.ask("STATUS")[:-1])["behind"]) > 0
+    ballast.unlink()
+    wait_until(lambda: "last" in other.nc("LOCAL", "LIST name=last"))
+    one.kill9()
+    wait_until(lambda: other.leads)
+    assert other.ask("LIST name=last")[-1].startswith("OK 1")

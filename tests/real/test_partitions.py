@@ -199,7 +199,7 @@ def busy(directory: Path) -> Iterator[Place]:
         net.close()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_leader_is_cut_off_from_each_of_the_others(tmp_path: Path) -> None:
     """A switch fails, a rule of a firewall is wrong: who is alone must know it, and who is not goes on."""
     with busy(tmp_path) as place:
