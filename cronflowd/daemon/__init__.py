@@ -5,8 +5,8 @@ before it is on disk.
 
 Read in this order: `core` (the loop), `strangers`, `access` and `logins` (who may do what), `feeds` (WATCH,
 LOG follow), `bulk` (changes of very many tasks), `files` (tasks.db, calendars), `past` (what has ended),
-`figures` (METRICS), `answers` (questions), `crontab_orders`, `upkeep` (what is done now and then), `daemon`
-(starts and stops it all); and where several are one: `relay`, `peers` (what nodes ask each other),
-`roster` (who is there), `cluster` (a node), `keeper` (what a leader does for etcd) and `standby`
-(its doors while another leads).
+`hindsight` (RUNS, STATS, WHY, LOG), `ahead` (what takes long), `figures` (METRICS), `answers` (questions),
+`crontab_orders`, `upkeep` (what is done now and then), `daemon` (starts and stops it all); and where several
+are one: `relay`, `peers` (what nodes ask each other), `roster` (who is there), `cluster` (a node), `keeper`
+(what a leader does for etcd) and `standby` (its doors while another leads).
 """

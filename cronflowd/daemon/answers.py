@@ -8,14 +8,11 @@ which that connection waits and nobody else.
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from copy import copy
+from collections.abc import Coroutine
 from datetime import datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from time import perf_counter
 from typing import Any, ClassVar, TypeVar
 
 import trio
@@ -33,53 +30,40 @@ from ..ask import (
     metrics,
     overview,
     secrets,
-    stats,
     views,
-    why,
 )
 from ..ask import questions as q
-from ..ask.parsers import RUN_STATES
 from ..ask.revisions import find_revision, show_history
-from ..base import output
 from ..base.errors import Refusal
 from ..base.proofs import key_of
 from ..base.replies import Reply, format_status
-from ..base.text import escape, format_time
 from ..engine import expectations
 from ..engine import orders as o
 from ..engine.access import ADMIN, USER
 from ..engine.many import MAY_BE_LARGE
 from ..engine.once import Asked
-from ..engine.state import State
 from ..host.disk import plain_file
 from ..journal import history
 from ..journal.backup import SUFFIX
-from ..journal.index import Index
 from ..net.clients import Session
 from ..net.listeners import Door
 from ..net.outbox import Gate
 from ..schedules.calendars import parse_calendar_names
-from ..schedules.english import parse_moment
 from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
-from ..tasks.options import KEEP
-from ..tasks.reasons import in_words, worded
-from ..tasks.task import ENDED, Outcome
 from . import crontab_orders, figures
+from .ahead import gather
 from .bulk import in_turns
 from .cluster import Node
 from .core import Core
-from .feeds import LogHub, Watcher, WatchHub
+from .feeds import Watcher, WatchHub
 from .files import Files
+from .hindsight import Hindsight
 from .logins import Logins
-from .past import Past
 
 log = logging.getLogger("cronflowd.answers")
 
 MAX_FEEDS = 1000
-MAX_ROWS_AHEAD = 100_000  # of DST and TZDIFF
-MAX_AHEAD_S = 60.0  # the same; usually 200,000 tasks take a second or two
-SLICE_S = 0.002  # of looking ahead, before the others have their turn
 
 T = TypeVar("T")
 Answer = Reply | Coroutine[Any, Any, Reply]
@@ -106,8 +90,8 @@ class Answers:
         self.default_tz = core.state.default_tz
         self._context = grammar.Context(core.now(), self.default_tz, core.state.templates)  # of the last line
         self.files = Files(core, data)
-        self._index = Index()
-        self.hub, self.logs = WatchHub(core), LogHub(core)
+        self.hub = WatchHub(core)
+        self.past = Hindsight(core, data, self._have_place)
         self.doors: list[Door] = []
         self._tally: metrics.Tally | None = None  # from the first METRICS on
         self.admission = core.admission
@@ -309,7 +293,7 @@ class Answers:
         core = self.core
         upto = core.last_seq
         await core.settled(upto)
-        past = history.deeds(self.data, upto + 1, question.since_at, self._index)
+        past = history.deeds(self.data, upto + 1, question.since_at, self.past.index)
         rows = await trio.to_thread.run_sync(accounts.audit_rows, past, question, core.state.common.owner)
         return Reply("", {}, accounts.AUDIT_COLUMNS, rows, "rows")
 
@@ -387,7 +371,7 @@ class Answers:
         if self._tally is None:
             self._tally = metrics.Tally(core.state)
             core.state.tally = self._tally.see
-        more = figures.families(core, self.doors, self.logs.count + len(self.hub.watchers))
+        more = figures.families(core, self.doors, self.past.logs.count + len(self.hub.watchers))
         return metrics.show_metrics(core.state, question, self._tally, more, core.now())
 
     def _clock(self, question: q.Alone, session: Session) -> Reply:
@@ -401,15 +385,15 @@ class Answers:
 
     async def _dst(self, question: q.ShowClockChanges, session: Session) -> Reply:
         rows = views.clock_changes(self.core.state, question, self.core.now())
-        return Reply("", {}, views.CHANGE_COLUMNS, await _in_turns(rows), "rows")
+        return Reply("", {}, views.CHANGE_COLUMNS, await gather(rows), "rows")
 
     async def _tzdiff(self, question: q.CompareZones, session: Session) -> Reply:
         state, now = self.core.state, self.core.now()
         names: set[str] = set()
-        await _in_turns(views.zones_asked(state, question), names.add)
+        await gather(views.zones_asked(state, question), names.add)
         others = await trio.to_thread.run_sync(read_zones, question.directory, names)
         rows = views.zone_differences(state, question, others, now)
-        return Reply("", {}, views.DIFFERENCE_COLUMNS, await _in_turns(rows), "rows")
+        return Reply("", {}, views.DIFFERENCE_COLUMNS, await gather(rows), "rows")
 
     # --- files ---
 
@@ -471,39 +455,10 @@ class Answers:
         return answer if isinstance(answer, Reply) else await answer
 
     def _runs(self, question: q.ListRuns, session: Session) -> Answer:
-        state = self.core.state
-        if (ref := question.ref) in RUN_STATES and state.find(ref) is None:
-            raise Refusal("not-found", f'no task "{ref}"; did you mean state={ref}?')
-        if not state.history_from_seq or (question.states and question.states.isdisjoint(ENDED)):
-            return views.list_runs(state, question, (), self.core.now())
-        return self._old_runs(question)
-
-    async def _old_runs(self, question: q.ListRuns) -> Reply:
-        """RUNS, when there is more than memory holds and the question wants it."""
-        state, past, now = self.core.state, self._past(question), self.core.now()
-        wanted = views.wanted_outcomes(question, state, now)
-        older: list[Outcome] = []
-        # Now, though what is older comes later.
-        reply = views.list_runs(state, question, older, now, lambda: past.was_cut)
-        if (run := question.run) is None:
-            older += await past.older(wanted, question)
-        elif run < state.next_run and 1 not in _attempts_known(state, run):
-            older += await past.of_run(run, wanted)
-        return reply
-
-    def _past(self, about: q.ListRuns | None = None) -> Past:
-        return Past(self.core, self.data, self._index, about)
+        return self.past.runs(question)
 
     async def _stats(self, question: q.ShowStats, session: Session) -> Reply:
-        """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
-        state = self.core.state
-        rows = q.ListRuns(question.ref, frozenset(), question.since_at, question.until_at, None, 0)
-        found = stats.Stats(question.by, frozenset(state.runs))
-        await self._past(rows).each(views.wanted_outcomes(rows, state, self.core.now()), found.see)
-        periods = list(found.rows())
-        since = format_time(found.since_at) if found.since_at else "-"
-        values = {"rows": len(periods), "since": found.since_at}
-        return Reply(f"{len(periods)} since={since}", values, stats.COLUMNS, periods)
+        return await self.past.statistics(question)
 
     def _failed(self, question: q.ListFailed, session: Session) -> Reply:
         return views.list_failed(self.core.state, question)
@@ -512,127 +467,10 @@ class Answers:
         return views.prove(self.core.state, question)
 
     async def _why(self, question: q.AskWhy, session: Session) -> Reply:
-        """WHY: what is known of a moment, wherever it stands; or what the task's definition says of it."""
-        state, now = self.core.state, self.core.now()
-        task = state.find(question.ref)
-        wanted = partial(views.wanted_outcomes, views.all_runs(question.ref), state, now)
-        zone = task.spec.schedule.tz if task else self.default_tz
-        at = parse_moment(question.time, zone, now, past=True) if question.time else None
-        if at is None:
-            at = await self._newest_moment(question.ref, wanted())
-        # Copies: what ends while the journal is read is told as it was when this was asked.
-        its = (run and (copy(run) if run.due_at == at else None) for run in why.runs_of(state, question.ref))
-        active = await _in_turns(its)
-        past, runs = self._past(views.all_runs(question.ref)), [run for run in active if run.id in state.runs]
-        outcomes = await past.newest(why.concerns(at, wanted())) if at else []
-        found = why.Found(runs, outcomes[::-1])
-        if at is None or not (found.runs or found.outcomes):
-            task = views.find(state, question.ref)
-            if at is None:
-                return _why_reply(why.explain_never(state, task), "not-due")
-            return _why_reply(*why.explain_unknown(state, task, at, now))
-        blamed = why.blamed_runs(found.outcomes)
-        others = [row for run in blamed for row in state.outcomes.get(run, [])]
-        other = why.Found([state.runs[run] for run in blamed if run in state.runs], others)
-        remarks = await self._remarks(found)
-        rows, disposition = why.explain_found(state, task, at, found, remarks, other)
-        if task and not (question.time or task.runs):
-            rows += why.tell_waiting(state, task)  # what comes next
-        return _why_reply(rows, disposition)
-
-    async def _newest_moment(self, ref: str, wanted: Callable[[Outcome], bool]) -> datetime | None:
-        """The moment that WHY without a time is about: of the run under way, or else of the last one."""
-        for run in why.runs_of(self.core.state, ref):
-            if run:
-                return run.due_at
-            await trio.lowlevel.checkpoint()
-        newest = await self._past(views.all_runs(ref)).newest(wanted, 1)
-        return newest[0].due_at if newest else None
-
-    async def _remarks(self, found: why.Found) -> list[str]:
-        """The daemon's own lines in the LOG of these runs."""
-        runs = {row.run for row in found.outcomes if row.run} | {run.id for run in found.runs}
-        upto = self.core.last_seq
-        asked = q.ShowLog(0, follow=False)
-        lines = [line for run in sorted(runs) for line in await self._lines(asked, run, upto)]
-        return [in_words(line[1]) for line in lines if line[0] == 0]
+        return await self.past.explain(question)
 
     def _log(self, question: q.ShowLog, session: Session) -> Answer:
-        state = self.core.state
-        if question.ref:
-            return self._log_of(question, session)
-        run = state.runs.get(question.run)
-        if run is None and not 0 < question.run < state.next_run:
-            raise Refusal("not-found", f"no run {question.run}")
-        if question.follow and run is not None:
-            return self._follow(question, question.run, session)
-        return self._past_log(question, question.run, session)
-
-    async def _log_of(self, asked: q.ShowLog, session: Session) -> Reply:
-        """LOG REF: of its newest run, or of one before that."""
-        ref, state = asked.ref, self.core.state
-        runs: list[int] = []
-        await _in_turns(why.runs_of(state, ref), lambda run: runs.append(run.id))
-        found = dict.fromkeys(sorted(runs, reverse=True))
-        wanted = views.wanted_outcomes(views.all_runs(ref), state, self.core.now())
-
-        def is_next(outcome: Outcome) -> bool:
-            if outcome.run is None or outcome.run in found or not wanted(outcome):
-                return False
-            found[outcome.run] = None
-            return True
-
-        if (more := asked.back + 1 - len(found)) > 0:
-            await self._past(views.all_runs(ref)).newest(is_next, more)
-        if asked.back >= len(found):
-            if not found:
-                views.find(state, ref)
-            known = f"no run so far back is known, but {len(found)}" if found else "it has not run yet"
-            raise Refusal("not-found", f"{escape(ref[:80])}: {known}")
-        run = list(found)[asked.back]
-        if asked.follow and run in state.runs:
-            return await self._follow(asked, run, session)
-        return await self._past_log(asked, run, session)
-
-    async def _past_log(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
-        columns = 4 if session.as_json else 3
-        state, rows = self.core.state, self.core.state.outcomes.get(run)
-        lines = await self._lines(asked, run, self.core.last_seq)
-        is_all_shown = run in state.runs or (rows and state.keep_of(rows[0].task_id) == KEEP)
-        if lines and not is_all_shown and not await self._past().keeps_output(run):
-            lines = []
-        shown = (output.row_of(worded(line))[:columns] for line in lines)
-        return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
-
-    async def _lines(self, asked: q.ShowLog, run: int, upto: int) -> list[output.Line]:
-        """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
-        active, known = self.core.state.runs.get(run), self.core.state.outputs.get(run)
-        found, lacking = list[output.Line](), Counter[str]()
-        if known is not None and known.whole:
-            found = known.lines
-        elif active is None or active.has_output:
-            await self.core.settled(upto)  # files hold what is committed
-            found = await trio.to_thread.run_sync(history.output, self.data, run, upto, self._index, lacking)
-        return [*_tail(found, asked), *history.remarks(lacking)]
-
-    async def _follow(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
-        """LOG … follow: what there is, then every line as it comes, then the status line."""
-        # It may have ended since this was asked: an answer that is awaited has its turn a little later.
-        if run not in self.core.state.runs:
-            return await self._past_log(asked, run, session)
-        self._have_place()
-        feed = self.logs.follow(session, run, asked.fd)
-        session.data.append(feed)
-        session.is_live = True  # and no session: a script that waits for a job gets its prompt back
-        try:
-            upto = self.core.last_seq
-            await feed.past(await self._lines(asked, run, upto), upto)
-            await feed.ended.wait()
-        finally:
-            session.is_live = False
-            session.data.remove(feed)
-            feed.leave()
-        return Reply(str(feed.count), {"rows": feed.count})
+        return self.past.log(question, session)
 
     def _watch(self, question: q.Watch, session: Session) -> Answer:
         task_id = None if question.ref is None else views.find(self.core.state, question.ref).id
@@ -649,19 +487,8 @@ class Answers:
 
     def _have_place(self) -> None:
         """Refuses one more that watches."""
-        if self.logs.count + len(self.hub.watchers) >= MAX_FEEDS:
+        if self.past.logs.count + len(self.hub.watchers) >= MAX_FEEDS:
             raise Refusal("too-many", f"{MAX_FEEDS} connections are watching already")
-
-
-def _attempts_known(state: State, run: int) -> Iterator[int | None]:
-    """Those of a run that memory holds."""
-    yield from (row.attempt for row in state.outcomes.get(run, ()))
-    if run in state.runs:
-        yield state.runs[run].attempt
-
-
-def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:
-    return Reply(disposition, {"disposition": disposition}, ("time", "what"), rows)
 
 
 _IN_ONE_DECISION = {"", "flow", "template", "roll_back", "token"}  # what answers them; "" are orders
@@ -673,31 +500,3 @@ def _calendars_of(order: Any) -> tuple[str, ...]:
     if isinstance(order, o.AddTask):
         return order.spec.options.skip
     return parse_calendar_names(order.words.get("skip", "")) if isinstance(order, o.SetTask) else ()
-
-
-def _tail(lines: Sequence[output.Line], asked: q.ShowLog) -> Sequence[output.Line]:
-    """Those of LOG's fd= and tail=."""
-    wanted = lines if asked.fd is None else [line for line in lines if line[0] == asked.fd]
-    return wanted if asked.tail is None else wanted[max(0, len(wanted) - asked.tail) :]
-
-
-_ASK_LESS = "name a task, or an earlier until="
-
-
-async def _in_turns(items: Iterable[T | None], take: Callable[[T], object] | None = None) -> list[T]:
-    """All that is there, found in slices with everybody else's turns in between; None is nothing."""
-    found: list[T] = []
-    began = perf_counter()
-    until = began + SLICE_S
-    await trio.lowlevel.checkpoint()
-    for item in items:
-        if item is not None:
-            (take or found.append)(item)
-        if len(found) > MAX_ROWS_AHEAD:
-            raise Refusal("limit", f"more than {MAX_ROWS_AHEAD} rows; {_ASK_LESS}")
-        if perf_counter() > until:
-            await trio.lowlevel.checkpoint()
-            until = perf_counter() + SLICE_S
-        if until > began + MAX_AHEAD_S:
-            raise Refusal("limit", f"it takes longer than {MAX_AHEAD_S:g} s; {_ASK_LESS}")
-    return found

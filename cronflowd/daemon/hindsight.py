@@ -1,0 +1,226 @@
+"""What has been: RUNS, STATS, WHY and LOG, from memory and from the journal.
+
+Each of them reads files, where memory does not hold all that is asked for; the connection that asked
+waits for them, and nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from copy import copy
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ..ask import questions as q
+from ..ask import stats, views, why
+from ..ask.parsers import RUN_STATES
+from ..base import output
+from ..base.errors import Refusal
+from ..base.replies import Reply
+from ..base.text import escape, format_time
+from ..engine.state import State
+from ..journal import history
+from ..journal.index import Index
+from ..net.clients import Session
+from ..schedules.english import parse_moment
+from ..tasks.options import KEEP
+from ..tasks.reasons import in_words, worded
+from ..tasks.task import ENDED, Outcome
+from .ahead import gather
+from .core import Core
+from .feeds import LogHub
+from .past import Past
+
+Answer = Reply | Coroutine[Any, Any, Reply]
+
+
+class Hindsight:
+    """The past as clients ask for it."""
+
+    def __init__(self, core: Core, data: Path, have_place: Callable[[], None]) -> None:
+        self._core = core
+        self._data = data
+        self._default_tz = core.state.default_tz
+        self._have_place = have_place  # refuses one more that watches
+        self.logs = LogHub(core)
+        self.index = Index()
+
+    def runs(self, question: q.ListRuns) -> Answer:
+        state = self._core.state
+        if (ref := question.ref) in RUN_STATES and state.find(ref) is None:
+            raise Refusal("not-found", f'no task "{ref}"; did you mean state={ref}?')
+        if not state.history_from_seq or (question.states and question.states.isdisjoint(ENDED)):
+            return views.list_runs(state, question, (), self._core.now())
+        return self._old_runs(question)
+
+    async def _old_runs(self, question: q.ListRuns) -> Reply:
+        """RUNS, when there is more than memory holds and the question wants it."""
+        state, past, now = self._core.state, self._past(question), self._core.now()
+        wanted = views.wanted_outcomes(question, state, now)
+        older: list[Outcome] = []
+        # Now, though what is older comes later.
+        reply = views.list_runs(state, question, older, now, lambda: past.was_cut)
+        if (run := question.run) is None:
+            older += await past.older(wanted, question)
+        elif run < state.next_run and 1 not in _attempts_known(state, run):
+            older += await past.of_run(run, wanted)
+        return reply
+
+    def _past(self, about: q.ListRuns | None = None) -> Past:
+        return Past(self._core, self._data, self.index, about)
+
+    async def statistics(self, question: q.ShowStats) -> Reply:
+        """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
+        state = self._core.state
+        rows = q.ListRuns(question.ref, frozenset(), question.since_at, question.until_at, None, 0)
+        found = stats.Stats(question.by, frozenset(state.runs))
+        await self._past(rows).each(views.wanted_outcomes(rows, state, self._core.now()), found.see)
+        periods = list(found.rows())
+        since = format_time(found.since_at) if found.since_at else "-"
+        values = {"rows": len(periods), "since": found.since_at}
+        return Reply(f"{len(periods)} since={since}", values, stats.COLUMNS, periods)
+
+    async def explain(self, question: q.AskWhy) -> Reply:
+        """WHY: what is known of a moment, wherever it stands; or what the task's definition says of it."""
+        state, now = self._core.state, self._core.now()
+        task = state.find(question.ref)
+        wanted = partial(views.wanted_outcomes, views.all_runs(question.ref), state, now)
+        zone = task.spec.schedule.tz if task else self._default_tz
+        at = parse_moment(question.time, zone, now, past=True) if question.time else None
+        if at is None:
+            at = await self._newest_moment(question.ref, wanted())
+        # Copies: what ends while the journal is read is told as it was when this was asked.
+        its = (run and (copy(run) if run.due_at == at else None) for run in why.runs_of(state, question.ref))
+        active = await gather(its)
+        past, runs = self._past(views.all_runs(question.ref)), [run for run in active if run.id in state.runs]
+        outcomes = await past.newest(why.concerns(at, wanted())) if at else []
+        found = why.Found(runs, outcomes[::-1])
+        if at is None or not (found.runs or found.outcomes):
+            task = views.find(state, question.ref)
+            if at is None:
+                return _why_reply(why.explain_never(state, task), "not-due")
+            return _why_reply(*why.explain_unknown(state, task, at, now))
+        blamed = why.blamed_runs(found.outcomes)
+        others = [row for run in blamed for row in state.outcomes.get(run, [])]
+        other = why.Found([state.runs[run] for run in blamed if run in state.runs], others)
+        remarks = await self._remarks(found)
+        rows, disposition = why.explain_found(state, task, at, found, remarks, other)
+        if task and not (question.time or task.runs):
+            rows += why.tell_waiting(state, task)  # what comes next
+        return _why_reply(rows, disposition)
+
+    async def _newest_moment(self, ref: str, wanted: Callable[[Outcome], bool]) -> datetime | None:
+        """The moment that WHY without a time is about: of the run under way, or else of the last one."""
+        for run in why.runs_of(self._core.state, ref):
+            if run:
+                return run.due_at
+            await trio.lowlevel.checkpoint()
+        newest = await self._past(views.all_runs(ref)).newest(wanted, 1)
+        return newest[0].due_at if newest else None
+
+    async def _remarks(self, found: why.Found) -> list[str]:
+        """The daemon's own lines in the LOG of these runs."""
+        runs = {row.run for row in found.outcomes if row.run} | {run.id for run in found.runs}
+        upto = self._core.last_seq
+        asked = q.ShowLog(0, follow=False)
+        lines = [line for run in sorted(runs) for line in await self._lines(asked, run, upto)]
+        return [in_words(line[1]) for line in lines if line[0] == 0]
+
+    def log(self, question: q.ShowLog, session: Session) -> Answer:
+        state = self._core.state
+        if question.ref:
+            return self._log_of(question, session)
+        run = state.runs.get(question.run)
+        if run is None and not 0 < question.run < state.next_run:
+            raise Refusal("not-found", f"no run {question.run}")
+        if question.follow and run is not None:
+            return self._follow(question, question.run, session)
+        return self._past_log(question, question.run, session)
+
+    async def _log_of(self, asked: q.ShowLog, session: Session) -> Reply:
+        """LOG REF: of its newest run, or of one before that."""
+        ref, state = asked.ref, self._core.state
+        runs: list[int] = []
+        await gather(why.runs_of(state, ref), lambda run: runs.append(run.id))
+        found = dict.fromkeys(sorted(runs, reverse=True))
+        wanted = views.wanted_outcomes(views.all_runs(ref), state, self._core.now())
+
+        def is_next(outcome: Outcome) -> bool:
+            if outcome.run is None or outcome.run in found or not wanted(outcome):
+                return False
+            found[outcome.run] = None
+            return True
+
+        if (more := asked.back + 1 - len(found)) > 0:
+            await self._past(views.all_runs(ref)).newest(is_next, more)
+        if asked.back >= len(found):
+            if not found:
+                views.find(state, ref)
+            known = f"no run so far back is known, but {len(found)}" if found else "it has not run yet"
+            raise Refusal("not-found", f"{escape(ref[:80])}: {known}")
+        run = list(found)[asked.back]
+        if asked.follow and run in state.runs:
+            return await self._follow(asked, run, session)
+        return await self._past_log(asked, run, session)
+
+    async def _past_log(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
+        columns = 4 if session.as_json else 3
+        state, rows = self._core.state, self._core.state.outcomes.get(run)
+        lines = await self._lines(asked, run, self._core.last_seq)
+        is_all_shown = run in state.runs or (rows and state.keep_of(rows[0].task_id) == KEEP)
+        if lines and not is_all_shown and not await self._past().keeps_output(run):
+            lines = []
+        shown = (output.row_of(worded(line))[:columns] for line in lines)
+        return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
+
+    async def _lines(self, asked: q.ShowLog, run: int, upto: int) -> list[output.Line]:
+        """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
+        active, known = self._core.state.runs.get(run), self._core.state.outputs.get(run)
+        found, lacking = list[output.Line](), Counter[str]()
+        if known is not None and known.whole:
+            found = known.lines
+        elif active is None or active.has_output:
+            await self._core.settled(upto)  # files hold what is committed
+            found = await trio.to_thread.run_sync(history.output, self._data, run, upto, self.index, lacking)
+        return [*_tail(found, asked), *history.remarks(lacking)]
+
+    async def _follow(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
+        """LOG … follow: what there is, then every line as it comes, then the status line."""
+        # It may have ended since this was asked: an answer that is awaited has its turn a little later.
+        if run not in self._core.state.runs:
+            return await self._past_log(asked, run, session)
+        self._have_place()
+        feed = self.logs.follow(session, run, asked.fd)
+        session.data.append(feed)
+        session.is_live = True  # and no session: a script that waits for a job gets its prompt back
+        try:
+            upto = self._core.last_seq
+            await feed.past(await self._lines(asked, run, upto), upto)
+            await feed.ended.wait()
+        finally:
+            session.is_live = False
+            session.data.remove(feed)
+            feed.leave()
+        return Reply(str(feed.count), {"rows": feed.count})
+
+
+def _attempts_known(state: State, run: int) -> Iterator[int | None]:
+    """Those of a run that memory holds."""
+    yield from (row.attempt for row in state.outcomes.get(run, ()))
+    if run in state.runs:
+        yield state.runs[run].attempt
+
+
+def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:
+    return Reply(disposition, {"disposition": disposition}, ("time", "what"), rows)
+
+
+def _tail(lines: Sequence[output.Line], asked: q.ShowLog) -> Sequence[output.Line]:
+    """Those of LOG's fd= and tail=."""
+    wanted = lines if asked.fd is None else [line for line in lines if line[0] == asked.fd]
+    return wanted if asked.tail is None else wanted[max(0, len(wanted) - asked.tail) :]
