@@ -40,6 +40,7 @@ from ..host import memory
 from ..host.clock import STEP_S, Clock
 from ..journal.journal import Journal
 from ..net.outbox import Gate
+from ..net.poller import Poller, here
 from ..net.rivals import Rivals
 from ..net.workers import Link, order_in
 from .access import Admission
@@ -125,6 +126,8 @@ class Core:
         self._has_read_some = False
         self._slices = deque([0] * SLICES_AHEAD, SLICES_AHEAD)  # up to which records the newest ones went
         self._passes = 0  # since the newest of them, in which others were owed something
+        self._poller: Poller | None = None
+        self._broken: Exception | None = None  # what a beat of the poller's met
         self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
 
     @property
@@ -236,6 +239,9 @@ class Core:
     def beat(self) -> None:
         """Decides what is due by now, then starts one commit for all that was decided."""
         self.gate.let_some()
+        self._decide_and_commit()
+
+    def _decide_and_commit(self) -> None:
         if self._decide_due() or self.gate.owes_some:
             self.wake()
         for link in self._touched:
@@ -274,11 +280,15 @@ class Core:
 
     async def run(self) -> None:
         """Decides what comes due, until cancelled."""
+        self._poller = here()
+        self._poller.after_round = self._end_round
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_clock)
             nursery.start_soon(self.admission.run)
             while True:
                 self._more = trio.Event()
+                if self._broken:
+                    raise self._broken
                 self.beat()
                 if self.take_slice():
                     self.wake()
@@ -319,8 +329,19 @@ class Core:
 
     def end_batch(self) -> None:
         """Has the heart beat if anything was decided since it last did: a question changes nothing."""
-        if self._touched or self.last_seq > self._beaten:
+        if (self._touched or self.last_seq > self._beaten) and not (
+            self._poller and self._poller.is_in_round  # whose end is near
+        ):
             self._more.set()
+
+    def _end_round(self) -> None:
+        """The same for all that one round of connections has decided, without a turn of another task."""
+        if self._touched or self.last_seq > self._beaten:
+            try:
+                self._decide_and_commit()
+            except Exception as error:  # noqa: BLE001 - it ends `run`, which ends the process as it should
+                self._broken = error
+                self.wake()
 
     def _read_some(self) -> bool:
         """Reads a few of the tasks that a checkpoint told of, before they are needed; False if all are."""

@@ -24,7 +24,7 @@ import trio
 
 PIECE_BYTES = 65_536  # one send takes about this much, and rows are made this much ahead
 MAX_MADE = 8  # pieces of rows made in one turn, however little each gives
-A_PASS = 100  # connections that a commit lets something leave on, in one pass of the loop
+A_PASS = 50  # connections that a commit, or a beat, lets something leave on; a send takes 0.1 ms under load
 STALL_S = 10.0
 CHANCE_S = 1.0  # the time in which a peer that is owed more than the limit must take something
 

@@ -14,10 +14,13 @@ A deadline costs nothing a request either: the sleeper wakes at the one that hel
 asks again. So whoever makes one earlier, and only then, has to set it (`Inlet.sleep`).
 
 A round that takes long is interrupted after a connection's slice, so others wait for a slice or two at most.
+Whoever has something to do for all of a round at once, a commit most of all, does so in `after_round`, and
+threads take part in rounds by a `Knock`: either way of trio's would cost one more pass of its loop.
 """
 
 from __future__ import annotations
 
+import os
 import selectors
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,6 +41,8 @@ class Poller:
         self._selector = selectors.DefaultSelector()
         self.watch = self._selector.register
         self.unwatch = self._selector.unregister
+        self.is_in_round = False
+        self.after_round: Callable[[], object] = lambda: None  # also before others have their turn amid one
 
     async def run(self) -> NoReturn:
         """The rounds. What is called must not raise."""
@@ -46,11 +51,15 @@ class Poller:
             while True:
                 await trio.lowlevel.wait_readable(fileno)
                 until = perf_counter() + ROUND_S
+                self.is_in_round = True
                 for key, _ in selector.select(0):
                     if perf_counter() > until:
+                        self.after_round()
                         await trio.lowlevel.checkpoint()
                         until = perf_counter() + ROUND_S
                     key.data()
+                self.is_in_round = False
+                self.after_round()
 
 
 _HERE: trio.lowlevel.RunVar[Poller] = trio.lowlevel.RunVar("poller")
@@ -64,6 +73,24 @@ def here() -> Poller:
     _HERE.set(poller)
     trio.lowlevel.spawn_system_task(poller.run)
     return poller
+
+
+class Knock:
+    """Has `ready` called in a round, soon after any thread has called this; once for several calls."""
+
+    def __init__(self, ready: Callable[[], object]) -> None:
+        self._fd, self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), ready
+        here().watch(self._fd, selectors.EVENT_READ, self._called)
+
+    def __call__(self) -> None:
+        os.eventfd_write(self._fd, 1)
+
+    def _called(self) -> None:
+        os.eventfd_read(self._fd)
+        self._ready()
+
+    def __del__(self) -> None:
+        os.close(self._fd)  # only now: a thread that wrote to it later might write into another file
 
 
 class Source(Protocol):

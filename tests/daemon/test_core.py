@@ -7,14 +7,17 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
 
 import pytest
+import trio
+import trio.testing
 
-from cronflowd.base.errors import Exit, Fatal, Refusal
+from cronflowd.base.errors import Exit, Fatal, Refusal, leaves
 from cronflowd.daemon.core import ASIDE_S, RETRY_S, STEPS_PER_BEAT, Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Decision
 from cronflowd.engine.state import State
 from cronflowd.journal.journal import MemoryJournal
+from cronflowd.net import poller
 from cronflowd.net.workers import Link
 from tests.lib.core_driver import PickyJournal, line, make_core
 from tests.lib.engine_driver import START
@@ -57,6 +60,23 @@ def test_what_was_appended_and_cannot_be_applied_is_the_end_before_it_is_committ
         monkeypatch.undo()
         again.apply(fact, at, seq)
     assert [task.spec.command for task in again.tasks.values()] == ["good"]
+
+
+async def test_what_breaks_behind_a_round_of_connections_ends_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The poller would end the process as if the event loop had a bug, and nobody would see the exit code."""
+    core = make_core()
+    with pytest.raises(ExceptionGroup) as found:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.run)
+            await trio.testing.wait_all_tasks_blocked()
+            line(core, "ADD * * * * * x")
+            broken = Fatal(Exit.IO, "the disk is gone")
+            monkeypatch.setattr(core, "_decide_due", lambda: (_ for _ in ()).throw(broken))
+            poller.here().after_round()
+            await trio.sleep_forever()
+    assert [str(each) for each in leaves(found.value)] == ["the disk is gone"]
 
 
 # --- what insists, what is due --------------------------------------------------------------------

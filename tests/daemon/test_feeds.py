@@ -202,7 +202,7 @@ async def test_a_record_calls_those_that_follow_its_run_and_is_worded_once_for_e
         return told
 
     logs.see(f.OutputReceived(run=7, attempt=1, lines=[[1, "a"], [2, "b"]]), START, 0)
-    assert passes() == [100, 200, 250]
+    assert passes() == [A_PASS, 2 * A_PASS, 2 * A_PASS + 50]
     assert (len(worded), other[1].sent) == (4, b"")
     assert [sink.sent for sink, _ in peers[:2]] == [
         b"1\ta\n2\tb\n",
@@ -213,11 +213,11 @@ async def test_a_record_calls_those_that_follow_its_run_and_is_worded_once_for_e
     end = f.RunEnded(7, 1, 1, "a", "ok", START, START, "w1", 0, None, True)
     logs.see(end, START, 0)
     gate.open(0)
-    assert sum(feed.ended.is_set() for _, feed in peers) == 100
+    assert sum(feed.ended.is_set() for _, feed in peers) == A_PASS
     passes()
     assert {feed.count for _, feed in peers if feed.ended.is_set()} == {4}
     assert all(feed.ended.is_set() for _, feed in peers)
-    assert (peers[0][0].sent, logs.count) == (b"1\ta\n2\tb\n1\tc\n1\td\n", 251)
+    assert (peers[0][0].sent, logs.count) == (b"1\ta\n2\tb\n1\tc\n1\td\n", len(peers) + 1)
 
 
 async def test_who_follows_holds_nothing_when_it_has_left(watching: Watching) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
@@ -15,9 +16,10 @@ from trio.testing import MockClock
 
 from cronflowd.net import clients, poller
 from cronflowd.net.listeners import Connection
-from cronflowd.net.poller import Inlet
+from cronflowd.net.poller import Inlet, Knock
 from tests.lib.client_peer import FakeCore, Peer, connected
 from tests.lib.steps import counted_steps
+from tests.lib.waiting import until
 
 PEERS = 20
 
@@ -60,6 +62,41 @@ async def test_a_request_costs_no_switch_of_tasks(clock: MockClock, monkeypatch:
             assert {peer.sock.recv(1000) for peer in peers} == {b"PONG\nPONG\n"}
         assert (steps["run"], steps["serve"], steps["write"]) == (11, 0, 0)
     assert "PING" not in core.handled, "its answer stood ready"
+
+
+async def test_what_a_round_has_decided_is_seen_to_once_at_its_end_and_before_others_have_a_turn(
+    clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit for all that came together, without waiting for one more pass of the loop."""
+    monkeypatch.setattr(poller, "ROUND_S", 60.0)
+    core, ends = FakeCore(), list[int]()
+    async with sessions(core) as peers:
+        here = poller.here()
+        here.after_round = lambda: ends.append(len(core.handled))
+        for round_s in 60.0, 0.0:
+            monkeypatch.setattr(poller, "ROUND_S", round_s)
+            ends.clear()
+            core.handled.clear()
+            for peer in peers:
+                peer.sock.send(b"ECHO x\n")
+            await trio.testing.wait_all_tasks_blocked()
+            assert ends == ([PEERS] if round_s else [*range(PEERS + 1)])
+            assert not here.is_in_round
+
+
+async def test_a_thread_has_something_called_in_a_round() -> None:
+    """Once for several calls, and also when it calls behind the end of all: its file is no other one then."""
+    heard: list[str] = []
+    knock = Knock(lambda: heard.append(threading.current_thread().name))
+    knock()
+    knock()
+    await trio.testing.wait_all_tasks_blocked()
+    here = [threading.current_thread().name]
+    assert heard == here
+    await trio.to_thread.run_sync(knock)
+    await until(lambda: len(heard) == 2)
+    assert heard == 2 * here
+    knock()
 
 
 async def test_a_long_round_leaves_the_others_a_turn(
