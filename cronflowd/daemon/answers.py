@@ -85,10 +85,14 @@ T = TypeVar("T")
 Answer = Reply | Coroutine[Any, Any, Reply]
 
 
-def _always(as_json: bool) -> dict[str, str]:
-    """Lines that are always answered alike, and how."""
+def _always(as_json: bool) -> dict[Any, str]:
+    """Lines that are always answered alike, and how; also as they come when nothing comes with them."""
     rows = [(name, verb.always) for name, verb in commands.VERBS.items() if verb.always]
-    return {said: format_status(reply, as_json) for name, reply in rows for said in (name, name.lower())}
+    known: dict[Any, str] = {}
+    for name, reply in rows:
+        for said in name, name.lower():
+            known[said] = known[f"{said}\n".encode()] = format_status(reply, as_json)
+    return known
 
 
 class Answers:

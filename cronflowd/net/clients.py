@@ -397,11 +397,23 @@ class _Client:
         if self._outbox.has_sent and not (at_once or self._goes_on):
             ending.more_came = True
         self._goes_on = data[-1] != LF or len(data) % BUFFER_BYTES == 0
+        if (told := self._core.ready[self.session.as_json].get(data)) and self._is_plain():
+            self.session.refused = False
+            self._outbox.put_now(_encode(told), self._core.last_seq)
+            return True
         if not self.session.closing:
             self._raw = data
             self._turn()
         self._hurry()
         return not self._is_at_work()
+
+    def _is_plain(self) -> bool:
+        """Whether what has come is lines and nothing but that, of a session where nothing is under way."""
+        session = self.session
+        is_amid = self._lines.is_within_line or self._skips_line or self._is_at_work()
+        return session.is_session and not (
+            is_amid or session.is_locked or self._telnet or self._first is not None
+        )
 
     def _is_at_work(self) -> bool:
         """Whether something is left to do, or has to be waited for."""

@@ -95,6 +95,11 @@ class LineReader:
         """Whether there are lines to take."""
         return bool(self._whole)
 
+    @property
+    def is_within_line(self) -> bool:
+        """Whether one has begun that has not ended."""
+        return bool(self._rest or self._skipping)
+
     def end(self) -> Item | None:
         """The last line when input ended without its newline, or None if there is none."""
         rest, self._rest = bytes(self._rest).removesuffix(b"\r"), bytearray()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -472,6 +473,47 @@ async def test_another_line_that_cannot_be_read_ends_nothing(clock: MockClock, l
         got, _ = await peer.read_all()
     assert [each.split(b" ")[0] for each in got.splitlines()] == [b"ERR", b"OK", b"OK"]
     assert core.handled == ["ECHO 2", "QUIT"]
+
+
+@pytest.mark.parametrize(
+    ("before", "answers"),
+    [
+        (b"", b"PONG\n"),
+        (b"ECHO PI", b"OK PIPING\n"),  # it is no line of its own
+        (b"x" * 70_000, b"ERR too-long the line is longer than 65536 bytes; it was not read\n"),
+        (b"SLOW\n", b"OK slow\nPONG\n"),
+        (b"FORMAT json\n", b'{"ok":true}\nPONG as JSON\n'),
+        (b"WATCH\n", b"OK watching\nPONG\n"),
+        (b"QUIT\n", b"OK bye\n"),
+    ],
+    ids=str,
+)
+async def test_an_answer_that_stands_ready_comes_in_its_place(
+    clock: MockClock, before: bytes, answers: bytes
+) -> None:
+    """A line that comes alone is looked up as it is; what has come before it decides whether it is one."""
+    ready: Any = {"PING": "PONG", b"PING\n": "PONG"}, {"PING": "PONG as JSON", b"PING\n": "PONG as JSON"}
+    core = FakeCore(ready=ready)
+    async with connected(core) as peer:
+        await peer.send(b"HELLO\n")
+        await peer.read(b"OK cronflowd\n")
+        if before:
+            await peer.send(before)
+            await trio.testing.wait_all_tasks_blocked()
+        await peer.send(b"PING\n")
+        await peer.read(answers)
+        await trio.testing.wait_all_tasks_blocked()
+        with suppress(BlockingIOError):
+            assert peer.sock.recv(100) == b""
+    assert "PING" not in core.handled
+
+
+async def test_who_is_not_known_has_no_answer_ready(clock: MockClock) -> None:
+    """Nor is it looked up without counting the line: a stranger could send as many as he likes."""
+    core = FakeCore(must_authenticate=True, ready=({b"PING\n": "PONG"}, {}))
+    async with connected(core, "unix") as peer:
+        await peer.send(b"PING\n")
+        await peer.read(b"ERR auth-required AUTH first\n")
 
 
 # --- who is let in ----------------------------------------------------------------------------
