@@ -150,15 +150,19 @@ class Copies:
 
     async def run(self, leader: Callable[[], Address | None], secret: bytes) -> NoReturn:
         """Until cancelled."""
-        self._wants |= await in_thread(partial(history.lacking, self._data))
         try:
-            await self._go_on(leader, secret)
+            async with trio.open_nursery() as nursery:
+                await self._go_on(leader, secret, nursery)
         finally:
             self._is_over = True
             self._part()
+        raise AssertionError
 
-    async def _go_on(self, leader: Callable[[], Address | None], secret: bytes) -> NoReturn:
-        dialled, why = None, ""
+    async def _go_on(
+        self, leader: Callable[[], Address | None], secret: bytes, nursery: trio.Nursery
+    ) -> NoReturn:
+        dialled = asked = None
+        why = ""
         while True:
             self._wanted, there = trio.Event(), leader()
             wants, self._wants = self._wants, set()
@@ -167,6 +171,9 @@ class Copies:
                     self._part()
                     dialled = there
                     await in_thread(partial(self._dial, there, secret))
+                if there != asked:  # this one may have what others had not
+                    asked = there
+                    nursery.start_soon(self._look_back)
                 await in_thread(partial(self._fetch, wants))
                 why = ""
             except OSError as error:
@@ -180,6 +187,14 @@ class Copies:
                     await self._wanted.wait()
                 else:
                     await trio.sleep_forever()
+
+    async def _look_back(self) -> None:
+        """Wants what records of before tell of."""
+        try:
+            for run in await in_thread(partial(history.lacking, self._data)):
+                self.want(run)
+        except OSError as error:
+            log.warning("what is lacking of long output is not known: %s", error)
 
     def _part(self) -> None:
         peer, self._peer = self._peer, None
@@ -257,6 +272,9 @@ class Peers:
         if not line.startswith("ACK "):
             return False
         run = int(line.split(" ")[1])
+        if len(self._ends) > TOLD_TOGETHER:  # some were lost, and no report came
+            for gone in self._ends.keys() - self._core.state.runs.keys():
+                del self._ends[gone]
         if self._standbys and self._lacks(run):
             self._nursery.start_soon(self._send_later, worker, line, run)
             return True

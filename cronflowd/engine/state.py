@@ -333,8 +333,8 @@ def _output_received(state: Tables, fact: f.OutputReceived, at: datetime, seq: i
     if output is None:
         output = state.outputs[fact.run] = Output(whole=run is not None and not run.has_output)
     size = size_of(fact.lines)
-    if fact.apart:
-        output.whole = False
+    if fact.apart:  # its last words are not here, and no earlier ones may be taken for them
+        output.whole, output.lines, output.attempt_from = False, [], 0
         size += fact.apart[0]
     output.lines += map(tuple, fact.lines)
     output.size += size

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from ..base.output import Line, is_whole, size_of, text_of
 from ..base.text import to_bytes
 from ..engine.facts import OutputReceived
-from ..host.disk import NO_SPACE, make_directory, sync_directory
+from ..host.disk import NO_SPACE, sync_directory
 
 FOLDER = "output"
 MAX_PIECE_BYTES = 16 * 1024 * 1024  # that another node is given at once; no line of a file is longer
@@ -86,6 +86,9 @@ def append(directory: Path, run: int, lines: Iterable[bytes]) -> None:
     """Adds lines to a run's file, for good."""
     path = path_of(directory, run)
     is_new = not path.exists()
+    if is_new and not path.parent.exists():
+        path.parent.mkdir(mode=0o700, parents=True)
+        sync_directory(directory)
     # A newline goes first, too: what stands there may have been cut short.
     data = memoryview(b"".join([b"\n%b\n" % line for line in lines]))
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -101,7 +104,6 @@ def append(directory: Path, run: int, lines: Iterable[bytes]) -> None:
 
 def merge(directory: Path, run: int, data: bytes) -> None:
     """Adds what another node's file has and ours has not."""
-    make_directory(directory / FOLDER)
     known = read(directory, run).values()
     if new := [line for line in data.split(b"\n") if line and line not in known]:
         append(directory, run, new)
@@ -163,8 +165,6 @@ class Apart:
             _, run, line = self._waiting.popleft()
             self._written += len(line)
             by_run[run].append(line)
-        if by_run:
-            make_directory(self._directory / FOLDER)
         for run, lines in by_run.items():
             try:
                 append(self._directory, run, lines)

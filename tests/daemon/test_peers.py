@@ -124,7 +124,7 @@ async def test_a_node_that_comes_later_fetches_what_its_records_tell_of(
 ) -> None:
     """And says what it has, so that the leader knows; a leader that restarts is found again."""
     monkeypatch.setattr(peers, "LOOK_S", 0.01)
-    monkeypatch.setattr(history, "lacking", lambda data: {7})
+    monkeypatch.setattr(history, "lacking", lambda data: {7, 9})
     copies = Copies(tmp_path / "b", "b")
     apart.merge(journal_dir(tmp_path / "b"), 8, b"1 []\n")
     async with trio.open_nursery() as nursery:
@@ -138,7 +138,6 @@ async def test_a_node_that_comes_later_fetches_what_its_records_tell_of(
         async with a_leader(tmp_path / "c") as leader:
             leader.write(9)
             leads.append(leader.address)
-            copies.want(9)
             await until(lambda: not leader.peers.uncopied())
         nursery.cancel_scope.cancel()
     assert set(apart.sizes(journal_dir(tmp_path / "b"))) == {7, 8, 9}

@@ -30,6 +30,7 @@ EMITTED = f.EventEmitted("e", NOW, [1, 2])
 AWAITING = f.RunQueued(1, 1, NOW, "schedule", LATER, awaits=True)
 SENT = f.RunSent(1, 1, "w")
 APART = f.OutputReceived(1, 1, [[1, "x"]], 0, 12, None, (10, 7, "n1"))
+EARLIER = f.OutputReceived(1, 1, [[2, "a warning, and not what it failed of"]])
 NOEL = date(2030, 12, 25)
 ENDED = f.RunEnded(1, 1, 1, "a", "ok", NOW, NOW, "w", 0, None, True)
 FAILED = f.RunEnded(1, 1, 1, "a", "failed", NOW, NOW, "w", 1, None, False)
@@ -127,6 +128,7 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([ADDED, JOINED, QUEUED, SENT], f.OutputReceived(1, 1, [[1, "x"]]), "outputs[1].lines", [(1, "x")]),
     ([ADDED, JOINED, QUEUED, SENT], f.OutputReceived(1, 1, [[1, "x"]]), "outputs[1].whole", True),
     ([ADDED, JOINED, QUEUED, SENT], APART, "outputs[1].whole", False),
+    ([ADDED, JOINED, QUEUED, SENT, EARLIER], replace(APART, lines=[]), "outputs[1].lines", []),
     ([ADDED, JOINED, QUEUED, SENT], APART, "runs[1].output_bytes", 12),
     (
         [],
