@@ -34,6 +34,7 @@ from ..tasks.kinds import TYPES
 from ..tasks.options import Common, format_options, masked
 from ..tasks.reasons import in_words
 from ..tasks.task import (
+    ENDED,
     HELD,
     RECORD_TEXTS,
     WAITING,
@@ -238,6 +239,8 @@ def _active_row(state: State, run: Run) -> Row:
 def wanted_outcomes(query: q.ListRuns, state: State, now: datetime) -> Callable[[Outcome], bool]:
     """The filter that RUNS asks for, for memory and journal alike; newest first, and once, as `Kept` is."""
     is_about, kept, matches = about(state, query.ref), Kept(state, now), _matcher(query, state)
+    if query.is_for_all:
+        return kept
 
     def wanted(outcome: Outcome) -> bool:
         if not (is_about(outcome.task_id, outcome.name) and kept(outcome)):
@@ -287,7 +290,7 @@ def list_runs(
     wanted, is_about = wanted_outcomes(query, state, now), about(state, query.ref)
     matches = _matcher(query, state)
     active = list(state.runs.values())  # in the order in which they came
-    recent = list(state.recent)
+    recent = _recent(state, query)
 
     def is_wanted(run: Run) -> bool:
         return is_about(run.task_id, run.spec.name) and matches(run.task_id, run.shown, run)
@@ -315,6 +318,16 @@ def list_runs(
     reply = Reply("", {}, RUN_COLUMNS, (), "rows")
     reply.rows = page(rows(), query.limit, query.offset, query.count_to, tell)
     return reply
+
+
+def _recent(state: State, query: q.ListRuns) -> list[Outcome]:
+    """Of what has ended and stands in memory, at least all that may be asked for, and what is above that."""
+    if query.states and query.states.isdisjoint(ENDED):
+        return []
+    if query.run is None:
+        return list(state.recent)
+    rows = state.outcomes.get(query.run, [])
+    return [row for row in state.recent if row.task_id == rows[0].task_id] if rows else []
 
 
 def list_templates(state: State) -> Reply:
