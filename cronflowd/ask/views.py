@@ -295,28 +295,30 @@ def list_runs(
     def is_wanted(run: Run) -> bool:
         return is_about(run.task_id, run.spec.name) and matches(run.task_id, run.shown, run)
 
-    def rows() -> Iterator[Row | None]:
+    def found() -> Iterator[Run | Outcome | None]:
         for run in in_slices(reversed(active)):
             if run is None:
                 yield None
             elif run.id in state.runs or run.id not in state.outcomes:
                 if is_wanted(run):
-                    yield _active_row(state, run)
+                    yield run
             else:  # it has ended since the question was asked
-                yield from (outcome_row(end) for end in state.outcomes[run.id][-1:] if wanted(end))
+                yield from (end for end in state.outcomes[run.id][-1:] if wanted(end))
         for outcome in in_slices(reversed(recent)):
-            if outcome is None:
-                yield None
-            elif wanted(outcome):
-                yield outcome_row(outcome)
-        yield from map_rows(outcome_row, in_slices(older))
+            if outcome is None or wanted(outcome):
+                yield outcome
+        yield from in_slices(older)
+
+    def row(each: Any) -> Row:
+        return outcome_row(each) if isinstance(each, Outcome) else _active_row(state, each)
 
     def tell(total: int) -> None:
         if query.counts:
             tell_total(reply, min(total, query.count_to - 1), total == query.count_to or more())
 
     reply = Reply("", {}, RUN_COLUMNS, (), "rows")
-    reply.rows = page(rows(), query.limit, query.offset, query.count_to, tell)
+    # What is only counted is not made a row.
+    reply.rows = map_rows(row, page(found(), query.limit, query.offset, query.count_to, tell))
     return reply
 
 
