@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 
 from ..base.errors import Refusal
 from ..engine.state import State
-from ..tasks.options import KEEP
+from ..schedules.zones import EPOCH
+from ..tasks.options import KEEP, Keep
 from ..tasks.task import Outcome
 
 
@@ -41,32 +42,42 @@ class Kept:
 
     def __init__(self, state: State, now: datetime, sizes: Callable[[int], int] | None = None) -> None:
         self._state, self._now = state, now
-        self._keep = cache(state.keep_of)
+        self._limit = cache(self._find_limit)
         self._going_on = frozenset(state.runs)
         self._rows: Counter[tuple[int, bool]] = Counter()  # seen, by task and whether it ran
-        self._sizes = sizes or (lambda _: 0)  # of outputs that memory does not hold, by run
-        self._written: Counter[int] = Counter()  # by runs seen, by task
         self._runs: dict[int, bool] = {}
-        self.outputs: set[int] = set()  # the runs whose LOG is kept
+        # For LOG alone:
+        self._sizes = sizes  # what a run has written that memory does not hold
+        self._written: Counter[int] = Counter()  # by the runs seen, by task
+        self.outputs: set[int] = set()  # the runs whose output is kept
 
     def __call__(self, outcome: Outcome) -> bool:
         run, task_id = outcome.run, outcome.task_id
-        if run in self._going_on or not self.is_limited(task_id):
+        if run in self._going_on or (limit := self._limit(task_id)) is None:
             return True
         if run is not None and (found := self._runs.get(run)) is not None:
             return found  # an earlier attempt of it
-        keep = self._keep(task_id)
-        self._rows[task_id, run is None] += 1
-        is_kept = self._rows[task_id, run is None] <= keep.runs
-        is_kept = is_kept and (self._now - outcome.ended_at).total_seconds() <= keep.age_s
+        keep, since_at = limit
+        name = task_id, run is None
+        self._rows[name] += 1
+        is_kept = self._rows[name] <= keep.runs and (since_at is None or outcome.ended_at >= since_at)
         if run is not None:
             self._runs[run] = is_kept
-            output = self._state.outputs.get(run)
-            self._written[task_id] += self._sizes(run) or (output.size if output else 0)
-            if is_kept and self._written[task_id] <= keep.output_bytes:
-                self.outputs.add(run)
+            if self._sizes:
+                output = self._state.outputs.get(run)
+                self._written[task_id] += self._sizes(run) or (output.size if output else 0)
+                if is_kept and self._written[task_id] <= keep.output_bytes:
+                    self.outputs.add(run)
         return is_kept
 
     def is_limited(self, task_id: int) -> bool:
         """Whether anything of this task may be hidden."""
-        return self._keep(task_id) != KEEP
+        return self._limit(task_id) is not None
+
+    def _find_limit(self, task_id: int) -> tuple[Keep, datetime | None] | None:
+        """Its keep= and how far back that reaches; None where it has none."""
+        keep = self._state.keep_of(task_id)
+        if keep == KEEP:
+            return None
+        is_finite = keep.age_s < (self._now - EPOCH).total_seconds()
+        return keep, self._now - timedelta(seconds=keep.age_s) if is_finite else None

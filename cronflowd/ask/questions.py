@@ -123,6 +123,12 @@ class ListRuns:
     counts: bool = False  # also how many there are without limit and offset, if there are no more than:
 
     @property
+    def is_for_all(self) -> bool:
+        """Whether nothing is left out, but by limit and offset."""
+        said = (self.ref, self.states, self.since_at, self.until_at, self.worker, self.exit, self.tag)
+        return not any(said) and self.exit is None and self.flow is None and self.run is None
+
+    @property
     def count_to(self) -> int:
         """How many are met to know how many there are; the last of them says that there are more."""
         end = sys.maxsize if self.limit is None else self.offset + self.limit

@@ -34,6 +34,7 @@ from ..tasks.kinds import TYPES
 from ..tasks.options import Common, format_options, masked
 from ..tasks.reasons import in_words
 from ..tasks.task import (
+    ENDED,
     HELD,
     RECORD_TEXTS,
     WAITING,
@@ -238,6 +239,8 @@ def _active_row(state: State, run: Run) -> Row:
 def wanted_outcomes(query: q.ListRuns, state: State, now: datetime) -> Callable[[Outcome], bool]:
     """The filter that RUNS asks for, for memory and journal alike; newest first, and once, as `Kept` is."""
     is_about, kept, matches = about(state, query.ref), Kept(state, now), _matcher(query, state)
+    if query.is_for_all:
+        return kept
 
     def wanted(outcome: Outcome) -> bool:
         if not (is_about(outcome.task_id, outcome.name) and kept(outcome)):
@@ -287,34 +290,46 @@ def list_runs(
     wanted, is_about = wanted_outcomes(query, state, now), about(state, query.ref)
     matches = _matcher(query, state)
     active = list(state.runs.values())  # in the order in which they came
-    recent = list(state.recent)
+    recent = _recent(state, query)
 
     def is_wanted(run: Run) -> bool:
         return is_about(run.task_id, run.spec.name) and matches(run.task_id, run.shown, run)
 
-    def rows() -> Iterator[Row | None]:
+    def found() -> Iterator[Run | Outcome | None]:
         for run in in_slices(reversed(active)):
             if run is None:
                 yield None
             elif run.id in state.runs or run.id not in state.outcomes:
                 if is_wanted(run):
-                    yield _active_row(state, run)
+                    yield run
             else:  # it has ended since the question was asked
-                yield from (outcome_row(end) for end in state.outcomes[run.id][-1:] if wanted(end))
+                yield from (end for end in state.outcomes[run.id][-1:] if wanted(end))
         for outcome in in_slices(reversed(recent)):
-            if outcome is None:
-                yield None
-            elif wanted(outcome):
-                yield outcome_row(outcome)
-        yield from map_rows(outcome_row, in_slices(older))
+            if outcome is None or wanted(outcome):
+                yield outcome
+        yield from in_slices(older)
+
+    def row(each: Any) -> Row:
+        return outcome_row(each) if isinstance(each, Outcome) else _active_row(state, each)
 
     def tell(total: int) -> None:
         if query.counts:
             tell_total(reply, min(total, query.count_to - 1), total == query.count_to or more())
 
     reply = Reply("", {}, RUN_COLUMNS, (), "rows")
-    reply.rows = page(rows(), query.limit, query.offset, query.count_to, tell)
+    # What is only counted is not made a row.
+    reply.rows = map_rows(row, page(found(), query.limit, query.offset, query.count_to, tell))
     return reply
+
+
+def _recent(state: State, query: q.ListRuns) -> list[Outcome]:
+    """Of what has ended and stands in memory, at least all that may be asked for, and what is above that."""
+    if query.states and query.states.isdisjoint(ENDED):
+        return []
+    if query.run is None:
+        return list(state.recent)
+    rows = state.outcomes.get(query.run, [])
+    return [row for row in state.recent if row.task_id == rows[0].task_id] if rows else []
 
 
 def list_templates(state: State) -> Reply:

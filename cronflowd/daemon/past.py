@@ -26,7 +26,7 @@ from ..tasks.task import ENDED, Outcome
 from .core import Core
 
 MAX_OLD_ROWS = 100_000  # that one question reads from the journal
-MAX_PASSED = 4_000  # rows of the journal that are looked at behind a page, to tell how many there are
+MAX_PASSED = 2_000  # rows of the journal that are looked at behind a page, to tell how many there are
 MAX_SET_BACK = timedelta(days=1)  # a clock; RUNS since= looks no further back behind that moment
 # More at once would not be quicker, and each holds its rows in memory.
 READERS = trio.CapacityLimiter(2)
@@ -107,8 +107,9 @@ class Past:
             if not found or self._core.state.keep_of(found[0].task_id) == KEEP:
                 return list(filter(wanted, found))
             # How far back it is kept is known when all of its task that came after it was looked at.
-            for _ in filter(wanted, self.recent):
-                pass
+            for row in self.recent:
+                if row.task_id == found[0].task_id:
+                    wanted(row)
             return list(filter(self._in_order(wanted), found))
 
         return await self._read(read)

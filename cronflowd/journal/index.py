@@ -21,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 
+from attrs import frozen
+
 from ..host.disk import write_atomically
 from .records import SEAL_BYTES, list_history, list_segments, seq_of
 
@@ -32,6 +34,7 @@ _OFFSET = 2**32 - 1
 _BLOCK_BYTES = 1024 * 1024
 _LINE_BYTES = 4096  # more than most lines are long
 _SEQ_BYTES = 32
+MAX_SEALED = 256  # files; what is in them is read from the disk as it is needed
 # These depend on the order in which encoding.encode writes.
 _BEGIN = rb'\{"seq":[0-9]+,"at":"[^"]*","fact":'
 _RUN = re.compile(
@@ -82,6 +85,14 @@ def is_deed(line: bytes) -> bool:
     return bool(_DEED.search(line))
 
 
+@frozen
+class Sealed:
+    """A file that grows no more: which, and what is in it."""
+
+    mark: tuple[int, int, int]  # inode, bytes, when it was written
+    numbers: Sequence[int]
+
+
 class Index:
     """Finds lines in the journal's files; for several threads."""
 
@@ -90,21 +101,42 @@ class Index:
         self._path: Path | None = None  # of the file that grows,
         self._upto = 0  # how many of its bytes were looked at,
         self._numbers: Sequence[int] = []  # and what was found there
+        self._sealed: dict[Path, Sealed] = {}  # those that grow no more, as they were found
 
     def lines(
         self, path: Path, keys: Sequence[int], first: int, before: int, grows: bool
     ) -> Iterator[tuple[int, bytes]]:
         """Those of a file about any of these things, newest first; records `first` to `before`."""
+        known = None if grows else self._of(path)
+        if known and not any(_span(known.numbers, each) for each in keys):
+            return
         with path.open("rb", buffering=0) as file:
             at = file.fileno()
-            numbers = self._grown(path, at, before) if grows else _of_file(path, at)
-            found = [_range(numbers, each, first, before, at) for each in keys]
+            if known and os.fstat(at).st_ino != known.mark[0]:
+                raise FileNotFoundError(path)  # it was replaced just now; who is told so looks again
+            numbers = known.numbers if known else self._grown(path, at, before)
+            found = [_offsets(numbers, each, first, before, at) for each in keys]
             last = -1
             for offset in heapq.merge(*found, reverse=True):
                 if offset != last:
                     last = offset
                     line = _line_at(at, offset)
                     yield _seq_of(line), line
+
+    def _of(self, path: Path) -> Sealed:
+        """Of a file that grows no more: looked at once, as long as it is the same."""
+        stat = path.stat()
+        mark = stat.st_ino, stat.st_size, stat.st_mtime_ns
+        known = self._sealed.get(path)
+        if known is None or known.mark != mark:
+            with path.open("rb", buffering=0) as file:
+                known = Sealed(mark, _of_file(path, file.fileno()))
+            with self._lock:
+                self._sealed.pop(path, None)
+                self._sealed[path] = known
+                if len(self._sealed) > MAX_SEALED:
+                    del self._sealed[next(iter(self._sealed))]
+        return known
 
     def _grown(self, path: Path, at: int, before: int) -> Sequence[int]:
         """Of the file that is being written: only what is surely written, for the rest may be again."""
@@ -160,11 +192,19 @@ def _of_file(path: Path, at: int) -> Sequence[int]:
     return numbers
 
 
-def _range(numbers: Sequence[int], wanted: int, first: int, before: int, at: int) -> Iterator[int]:
+def _span(numbers: Sequence[int], wanted: int) -> range:
+    """Which of the numbers are of one thing."""
+    low = bisect_left(numbers, wanted << 32)
+    return range(low, bisect_left(numbers, (wanted + 1) << 32, low))
+
+
+def _offsets(numbers: Sequence[int], wanted: int, first: int, before: int, at: int) -> Iterator[int]:
     """Where the lines about one thing begin, the last first; a file has its lines in the order of theirs."""
-    low, high = (bisect_left(numbers, each << 32) for each in (wanted, wanted + 1))
-    high = bisect_left(numbers, before, low, high, key=lambda number: _seq_at(at, number))
-    low = bisect_left(numbers, first, low, high, key=lambda number: _seq_at(at, number))
+    span = _span(numbers, wanted)
+    low, high = (
+        bisect_left(numbers, seq, span.start, span.stop, key=lambda number: _seq_at(at, number))
+        for seq in (first, before)
+    )
     return (numbers[each] & _OFFSET for each in range(high - 1, low - 1, -1))
 
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from cronflowd.ask import questions
+from cronflowd.ask import questions, views
 from cronflowd.base.replies import Reply
 from cronflowd.daemon import past
 from cronflowd.daemon.answers import Answers
@@ -279,3 +279,14 @@ def test_a_filter_sees_no_more_of_a_task_than_its_keep_lets_be_seen(
     shown = [int(line.split("\t")[0].removeprefix("S: ")) for line in said[-7:] if "\t" in line]
     expected = {"state=failed": [10, 8, 7], "worker=w2": [12, 10, 8], "state=failed limit=2": [10, 8]}
     assert shown == expected.get(filters, [])
+
+
+def test_what_is_only_counted_is_not_made_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page of a list counts ten thousand behind it."""
+    made: list[Any] = []
+    real = views.outcome_row
+    monkeypatch.setattr(views, "outcome_row", lambda outcome: (made.append(outcome), real(outcome))[1])
+    lines = ["w: HELLO name=w1 slots=9", "C: ADD name=a 0 0 1 1 * a"]
+    lines += [line for run in range(1, 11) for line in ("C: RUN a", f"w: DONE {run} 1 0")]
+    said = play([*lines, "C: RUNS limit=2 offset=3 count=yes"], tmp_path, monkeypatch)
+    assert (said[-1], len(made)) == ("S: OK 2 total=10", 2)
