@@ -82,7 +82,13 @@ def idle_worker(port: int, slots: int = SLOTS) -> Iterator[Callable[[int], Calla
 
 def life(tree: Path, count: int) -> Figures:
     """From RUN to the acknowledged report, everything on disk: lives a second, and the daemon's part."""
-    with daemon(tree) as server, idle_worker(server.worker_port) as expect:
+    with daemon(tree) as server:
+        return lives(server, count)
+
+
+def lives(server: Daemon, count: int) -> Figures:
+    """The same of a daemon that runs."""
+    with idle_worker(server.worker_port) as expect:
         client = Client(server.port)
         client.do(NOOP)
         came = expect(count)
@@ -178,15 +184,21 @@ def due(tree: Path, tasks: int, count: int) -> Callable[[ExitStack], Measure]:
     return open_it
 
 
+def compacted(tree: Path, tasks: int, stack: ExitStack) -> Filled:
+    """A directory whose journal is short."""
+    filled = Filled(tree, tasks, stack)
+    with daemon(tree, filled.data, "--segment", "64K"):
+        time.sleep(1)  # what stands in the journal by now is closed
+    compact = [sys.executable, "-m", "cronflowd", "compact", str(filled.data), "1000000000", "50,30d,10M"]
+    subprocess.run(compact, check=True, cwd=tree, stdout=subprocess.DEVNULL)
+    return filled
+
+
 def restart(tree: Path, tasks: int) -> Callable[[ExitStack], Measure]:
     """From the process's start until it serves, its journal short; what a task holds once read."""
 
     def open_it(stack: ExitStack) -> Measure:
-        filled = Filled(tree, tasks, stack)
-        with daemon(tree, filled.data, "--segment", "64K"):
-            time.sleep(1)  # what stands in the journal by now is closed
-        compact = [sys.executable, "-m", "cronflowd", "compact", str(filled.data), "1000000000", "50,30d,10M"]
-        subprocess.run(compact, check=True, cwd=tree, stdout=subprocess.DEVNULL)
+        filled = compacted(tree, tasks, stack)
         with daemon(tree) as server:
             empty = resident_bytes(server.pid)
 

@@ -139,9 +139,12 @@ class Standby:
                     return
             except Unreached as error:
                 log.debug("the leader %s cannot be reached: %s", leader.text, error)
-        greeted = await self._greet(connection) if self._greet and is_sealed else connection
-        if greeted:
+        if greeted := await self._greeted(connection):
             await serve_client(greeted, self._local, self._settings)
+
+    async def _greeted(self, connection: Connection) -> Connection | None:
+        """Over TLS, where these doors speak it; None where that came to nothing."""
+        return await self._greet(connection) if self._greet and connection.kind == "tcp" else connection
 
     async def _relay(
         self, connection: Connection, leader: Address, is_ours: Callable[[], Awaitable[bool]]
@@ -161,13 +164,15 @@ class Standby:
                 log.debug("the leader %s cannot be reached: %s", leader.text, error)
             else:
                 return
+        if (greeted := await self._greeted(connection)) is None:
+            return
         with trio.move_on_after(FAREWELL_S), suppress(OSError):
-            await connection.receive_some()
+            await greeted.receive_some()
             where = format_address(leader.workers) if leader else "none"
             refusal = Refusal("not-leader", where)
-            connection.send_now(format_refusal(refusal, as_json=False).encode() + b"\n")
-            connection.shutdown()
-            while await connection.receive_some():
+            greeted.send_now(format_refusal(refusal, as_json=False).encode() + b"\n")
+            greeted.shutdown()
+            while await greeted.receive_some():
                 pass
 
 

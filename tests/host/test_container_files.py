@@ -42,6 +42,7 @@ def kubernetes() -> list[dict[str, Any]]:
     ]
 
 
+HOST = documents((PLACE / "compose-host.yaml").read_text())[0]
 COMPOSE = documents((PLACE / "compose.yaml").read_text())[0]
 WORKLOADS = [each for each in kubernetes() if each["kind"] == "StatefulSet"]
 
@@ -141,6 +142,35 @@ def test_the_http_door_finds_the_daemon_and_is_asked_whether_it_lives() -> None:
     assert (kind, program) == ("CMD", "python")
     compile(script, "healthcheck", "exec")
     assert f"http://127.0.0.1:{said['--http'].rpartition(':')[2]}/healthz" in script
+
+
+def test_a_host_of_three_has_an_etcd_a_daemon_and_a_worker() -> None:
+    """All that is declared is used, and the other way round; each host says who it is in the same words."""
+    services, text = HOST["services"], (PLACE / "compose-host.yaml").read_text()
+    assert list(services) == ["etcd", "cronflowd", "worker"]
+    used = [secret for service in services.values() for secret in service["secrets"]]
+    assert set(used) == set(HOST["secrets"])
+    assert [service["volumes"][0].partition(":")[0] for service in services.values()] == list(HOST["volumes"])
+    assert set(re.findall(r"\$\{(\w+)\}", text)) == set(
+        re.findall(r"(\w+)=", text.partition("export ")[2].split("\n")[0])
+    )
+    for service in services.values():
+        named = {word.rpartition("/")[2] for word in service["command"] if word.startswith("/run/secrets/")}
+        assert named | {"key"} == {*service["secrets"], "key"}
+        assert service["network_mode"] == "host"
+    assert services["worker"]["secrets"] == ["tls-ca", "worker-token"], "jobs can read them"
+    for name in ("cronflowd", "worker"):
+        assert services[name]["image"] == IMAGE
+        assert services[name]["cap_drop"] == ["ALL"]
+        filled = [
+            re.sub(r"\$\{(HOST\d?|TZ|N)\}", lambda m: {"TZ": "UTC", "N": "1"}.get(m[1], "10.0.0.1"), word)
+            for word in services[name]["command"]
+        ]
+        assert understood(filled)
+    assert "key" in services["cronflowd"]["secrets"]
+    assert services["cronflowd"]["environment"] == {"CREDENTIALS_DIRECTORY": "/run/secrets"}
+    for words in re.findall(r"#   compose exec cronflowd cronflowd ([a-z]+)", text):
+        assert understood([words])
 
 
 # --- kubernetes ----------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.cli import cli
 from cronflowd.host import systemd
-from cronflowd.host.config import Settings
+from cronflowd.host.config import Settings, WorkerSettings
 from cronflowd.host.setting import format_address
 from tests.lib.ports import free_ports
 from tests.lib.waiting import PATIENCE_S
@@ -256,9 +257,12 @@ def wait_message(manager: socket.socket, wanted: str) -> bool:
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """The units, but with a program that exists on every machine: the checks look for it."""
-    for path in UNITS.iterdir():
-        text = path.read_text(encoding="utf-8").replace(PROGRAM, "/bin/true")
-        (tmp_path / path.name).write_text(text, encoding="utf-8")
+    for path in UNITS.rglob("*.*"):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8").replace(PROGRAM, "/bin/true")
+            there = tmp_path / path.relative_to(UNITS)
+            there.parent.mkdir(exist_ok=True)
+            there.write_text(text, encoding="utf-8")
     return tmp_path
 
 
@@ -271,7 +275,7 @@ def run(*command: str) -> str:
 @analyze
 def test_systemd_finds_no_fault_with_the_units(units: Path) -> None:
     """A misspelled directive is only a warning in the journal, and the sandbox has a hole."""
-    said = run("systemd-analyze", "verify", "--man=no", *map(str, sorted(units.iterdir())))
+    said = run("systemd-analyze", "verify", "--man=no", *map(str, sorted(units.glob("*.s*t*"))))
     # What the machine's own units have to answer for is none of our business.
     assert [line for line in said.splitlines() if "cronflowd" in line] == []
 
@@ -363,6 +367,21 @@ def test_the_socket_units_open_the_default_doors(
     ports = {address[1] for address in addresses}
     assert found["ListenStream"] == [f"{host}:{port}" for host in ("127.0.0.1", "[::1]") for port in ports]
     assert found["Service"] == ["cronflowd.service"]
+
+
+def test_a_host_of_a_cluster_is_told_by_settings_that_there_are() -> None:
+    """A misspelt variable is no error to anybody: the node would begin a cluster of its own."""
+    text = (UNITS / "cronflowd.service.d" / "cluster.conf").read_text(encoding="utf-8")
+    daemons, _, workers = text.partition("/etc/default/cronflowd-worker")
+    here, _, rest = workers.partition("#   /etc/cronflowd\n")
+    for names, settings in ((daemons + rest, Settings), (here, WorkerSettings)):
+        found = set(re.findall("CRONFLOWD_([A-Z_]+)=", names))
+        assert found
+        assert found <= {field.name.upper() for field in attrs.fields(settings)}
+    unit = directives("cronflowd.service.d/cluster.conf")
+    handed = {credential.partition(":")[0] for credential in unit["LoadCredential"]}
+    assert handed == set(re.findall(r"%d/(\S+)", text)) == {"ca.pem", "host.pem", "host.key"}
+    assert int(unit["RestartPreventExitStatus"][0]) == Exit.BUG
 
 
 @analyze

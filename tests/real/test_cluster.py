@@ -338,6 +338,12 @@ def test_nothing_is_said_in_plain_text_on_a_sealed_connection(start_node: StartN
     wait_until(lambda: other.said == [("standby", f"127.0.0.1:{one.port}")])
     context = client_context(Path(files[2]), None, None)
     with (
+        socket.create_connection(("localhost", other.worker_port), 10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as sealed,
+    ):
+        sealed.sendall(b"HELLO name=w1 slots=1\n")
+        assert sealed.recv(1000) == b"ERR not-leader 127.0.0.1:%d\n" % one.worker_port
+    with (
         socket.create_connection(("localhost", one.port), 10) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as sealed,
     ):
