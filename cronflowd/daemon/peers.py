@@ -7,6 +7,8 @@ asks, and each question has one answer:
 
     BEAT                  nothing
     HAVE run:size …       nothing; so long a part of these files is on the other's disk
+    HERE run:size …       the same at the beginning, of all its files; which of them the leader lacks
+    GIVE run, data        nothing; lines of one of these
     OUTPUT run offset     whole lines of a run's file from there on; empty where there are no more
     STATE                 JSON: up to which record the checkpoint goes (0: there is none), and how long the
                           files are that hold the state: it, and the segments since
@@ -32,6 +34,7 @@ from attrs import Factory, define
 from ..host.setting import Address
 from ..journal import apart, history
 from ..journal.apart import MAX_PIECE_BYTES, Apart
+from ..journal.index import Index
 from ..journal.records import journal_dir
 from ..journal.shared import seq_in
 from ..journal.whole import Part, close, lines_of, open_whole
@@ -100,8 +103,8 @@ class Peer:
             self.close()
             raise
 
-    def ask(self, question: str) -> bytes:
-        self._sock.sendall(self._sealed.seal(question.encode()))
+    def ask(self, question: str, data: bytes = b"") -> bytes:
+        self._sock.sendall(self._sealed.seal(question.encode() + b"\n" + data))
         return self._sealed.open(self._receive(length_of(self._receive(LENGTH_BYTES))))
 
     def close(self) -> None:
@@ -209,9 +212,15 @@ class Copies:
             self._part()
             return
         self._offsets.clear()
-        here = [f"{run}:{size}" for run, size in apart.sizes(journal_dir(self._data)).items()]
+        directory = journal_dir(self._data)
+        here = [f"{run}:{size}" for run, size in apart.sizes(directory).items()]
         for begin in range(0, len(here), TOLD_TOGETHER):
-            self._peer.ask(f"HAVE {' '.join(here[begin : begin + TOLD_TOGETHER])}")
+            lacks = self._peer.ask(f"HERE {' '.join(here[begin : begin + TOLD_TOGETHER])}")
+            for run in map(int, lacks.split()):
+                offset = 0
+                while data := apart.piece(directory, run, offset):
+                    self._peer.ask(f"GIVE {run}", data)
+                    offset += len(data)
 
     def _fetch(self, runs: Collection[int]) -> None:
         peer = self._peer
@@ -267,6 +276,12 @@ class Peers:
     def _lacks(self, run: int) -> bool:
         return self._ends.get(run, 0) > self._have.get(run, 0)
 
+    def _lacks_of(self, theirs: dict[int, int]) -> list[int]:
+        """Of another's files those that hold what records here tell of, and ours do not."""
+        index, sizes = Index(), apart.sizes(self._directory)
+        longer = [run for run, size in theirs.items() if size > sizes.get(run, 0)]
+        return [run for run in longer if history.lacks(self._directory.parent, run, index)]
+
     def _holds(self, worker: str, line: str) -> bool:
         """Whether a line to a worker leaves later."""
         if not line.startswith("ACK "):
@@ -303,7 +318,7 @@ class Peers:
             while data := await connection.receive_some():
                 received += data
                 while len(received) >= (end := LENGTH_BYTES + length_of(received)):
-                    question = sealed.open(bytes(received[LENGTH_BYTES:end])).decode()
+                    question = sealed.open(bytes(received[LENGTH_BYTES:end]))
                     del received[:end]
                     await _send(connection, sealed.seal(await self._answer(question, asker)))
         except OSError as error:
@@ -313,9 +328,10 @@ class Peers:
             self._standbys -= asker.follows
             self._tell()
 
-    async def _answer(self, question: str, asker: Asker) -> bytes:
-        word, *more = question.split(" ")
-        if word in ("BEAT", "HAVE") and not asker.follows:
+    async def _answer(self, question: bytes, asker: Asker) -> bytes:
+        head, _, data = question.partition(b"\n")
+        word, *more = head.decode().split(" ")
+        if word in ("BEAT", "HAVE", "HERE") and not asker.follows:
             asker.follows = True
             self._standbys += 1
         if word == "STATE":
@@ -326,15 +342,20 @@ class Peers:
         if word == "READ":
             number, offset = map(int, more)
             return await in_thread(partial(asker.state[number].piece, offset))
-        if word == "HAVE":
-            for each in more:
-                run, size = map(int, each.split(":"))
+        if word in ("HAVE", "HERE"):
+            theirs = {int(run): int(size) for run, _, size in (each.partition(":") for each in more)}
+            for run, size in theirs.items():
                 self._have[run] = max(size, self._have.get(run, 0))
             self._tell()
             if len(self._have) > self._forget_at:
                 sizes = await in_thread(partial(apart.sizes, self._directory))
                 self._have = {run: size for run, size in self._have.items() if run in sizes}
                 self._forget_at = 2 * len(self._have) + TOLD_TOGETHER
+            if word == "HERE":
+                lacks = await in_thread(partial(self._lacks_of, theirs))
+                return " ".join(map(str, lacks)).encode()
+        if word == "GIVE":
+            await in_thread(partial(apart.merge, self._directory, int(more[0]), data))
         if word == "OUTPUT":
             return await in_thread(partial(apart.piece, self._directory, *map(int, more)))
         return b""

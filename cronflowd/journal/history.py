@@ -129,6 +129,13 @@ def size_of_output(line: bytes) -> int:
     return len(line) + (int(match[1]) if match else 0)
 
 
+def lacks(data: Path, run: int, index: Index) -> bool:
+    """Whether records tell of more of a run's output than stands here."""
+    missing = Counter[str]()
+    output(data, run, index=index, lacking=missing)
+    return bool(missing)
+
+
 def lacking(data: Path) -> set[int]:
     """The runs of which records tell more than stands here."""
     directory, found = journal_dir(data), set[int]()

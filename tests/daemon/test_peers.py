@@ -20,11 +20,12 @@ from cronflowd.engine import facts as f
 from cronflowd.host.setting import Address
 from cronflowd.journal import apart, compaction, history
 from cronflowd.journal.apart import Apart
+from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import journal_dir
 from cronflowd.journal.shared_journal import install
 from cronflowd.net.clients import Session
 from cronflowd.net.listeners import Connection, Door, open_listeners
-from tests.lib.harness import a_world
+from tests.lib.harness import START, a_world
 from tests.lib.journal_driver import Life, restarted, told
 from tests.lib.waiting import until
 
@@ -141,6 +142,27 @@ async def test_a_node_that_comes_later_fetches_what_its_records_tell_of(
             await until(lambda: not leader.peers.uncopied())
         nursery.cancel_scope.cancel()
     assert set(apart.sizes(journal_dir(tmp_path / "b"))) == {7, 8, 9}
+
+
+async def test_a_leader_is_given_what_only_the_one_before_had(tmp_path: Path) -> None:
+    """It comes back as a standby; but nobody is given what has been let go of."""
+    fact = Apart(journal_dir(tmp_path / "b"), "b", 10)
+    record = fact.take(f.OutputReceived(7, 1, LONG), 1, 0)
+    fact.write(1)
+    apart.merge(journal_dir(tmp_path / "b"), 8, b"1 []\n")
+    async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
+        journal = FileJournal(tmp_path / "a")
+        list(journal.replay())
+        journal.append([record], START)
+        journal.close()
+        copies = Copies(tmp_path / "b", "b")
+        nursery.start_soon(copies.run, lambda: leader.address, SECRET)
+        await until(lambda: apart.sizes(journal_dir(tmp_path / "a")))
+        assert history.output(tmp_path / "a", 7) == [tuple(line) for line in LONG]
+        copies.want(99)
+        await until(lambda: 99 in leader.peers._have)  # all that was to be given has come before
+        assert set(apart.sizes(journal_dir(tmp_path / "a"))) == {7}
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("secret", [SECRET, b"another"])

@@ -631,6 +631,8 @@ def test_what_only_a_dead_leader_had_of_an_output_is_told(start_node: StartNode)
         f"OK {len(known) - 1}",
     ]
     assert one.ask("LOG 1") == [*first, "OK 40"]
+    other.start()
+    wait_until(lambda: one.ask("LOG 2") == [*second, "OK 40"])
 
 
 def test_a_standby_whose_disk_is_full_holds_nobody_up(
