@@ -145,11 +145,13 @@ def adds(count: int) -> list[bytes]:
 class Filled:
     """A data directory with many tasks, made once and copied for who would change it."""
 
-    def __init__(self, tree: Path, count: int, stack: ExitStack) -> None:
+    def __init__(
+        self, tree: Path, count: int, stack: ExitStack, make: Callable[[int], list[bytes]] = adds
+    ) -> None:
         self.tree, self.count = tree, count
         self.data = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data"
         with daemon(tree, self.data) as server:
-            exchange(server.port, adds(count), 16, 100, hello=HELLO)
+            exchange(server.port, make(count), 16, 100, hello=HELLO)
             Client(server.port).do("SAVE")  # a stop has not the time to write very many
 
     @contextlib.contextmanager
@@ -184,9 +186,9 @@ def due(tree: Path, tasks: int, count: int) -> Callable[[ExitStack], Measure]:
     return open_it
 
 
-def compacted(tree: Path, tasks: int, stack: ExitStack) -> Filled:
+def compacted(tree: Path, tasks: int, stack: ExitStack, make: Callable[[int], list[bytes]] = adds) -> Filled:
     """A directory whose journal is short."""
-    filled = Filled(tree, tasks, stack)
+    filled = Filled(tree, tasks, stack, make)
     with daemon(tree, filled.data, "--segment", "64K"):
         time.sleep(1)  # what stands in the journal by now is closed
     compact = [sys.executable, "-m", "cronflowd", "compact", str(filled.data), "1000000000", "50,30d,10M"]

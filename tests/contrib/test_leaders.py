@@ -37,5 +37,5 @@ def test_leaders_on_one_etcd_share_what_it_takes() -> None:
     rates = [leaders.row(HERE, 4_000_000, count, 1)[6] for count in (1, 4, 10, 20)]
     assert rates == ["5,000", "5,000", "5,000", "2,500"]
     assert leaders.row(HERE, 4_000_000, 20, 4)[6] == "5,000"
-    assert "too much" in leaders.row(HERE, 4_000_000, 1, 1)[5]
-    assert "too much" not in leaders.row(HERE, 4_000_000, 10, 1)[5]
+    assert "too long" in leaders.row(HERE, 4_000_000, 1, 1)[5]
+    assert "too long" not in leaders.row(HERE, 4_000_000, 10, 1)[5]
