@@ -20,6 +20,12 @@ class Refresh(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     refresh_token: str
 
 
+class Leaving(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """Without it, the session is that whose token or cookie is shown."""
+
+    refresh_token: str = ""
+
+
 class Forgot(msgspec.Struct, forbid_unknown_fields=True):
     email: s.Text
 
@@ -60,7 +66,7 @@ async def logout(request: AnyRequest) -> Response[Success[Said]]:
     """Ends the session whose token or cookie is shown; or, in a body, `refreshToken`."""
     body = await request.body()
     try:
-        shown = msgspec.json.decode(body, type=Refresh).refresh_token if body else ""
+        shown = msgspec.json.decode(body, type=Leaving).refresh_token if body else ""
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Refused(400, "syntax", str(error), "refreshToken") from None
     await s.leave(request, shown)

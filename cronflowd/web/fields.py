@@ -15,7 +15,6 @@ import secrets
 import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -454,8 +453,11 @@ def _say_data(words: Words, kind: str, given: Mapping[str, Any]) -> None:
         body = given["body"]
         if isinstance(body, str) and not body.isprintable():
             # JSON on several lines is the same on one; other texts cannot travel so.
-            with suppress(msgspec.DecodeError):
+            try:
                 body = msgspec.json.decode(body)
+            except msgspec.DecodeError:
+                why = "it is JSON, or a text of one line: an order has no place for more"
+                raise Wrong("bad-option", why, "payload.body") from None
         is_text = isinstance(body, str)
         words.say("body" if is_text else "payload", body if is_text else _json(body), "payload.body")
     if kind in ("webhook", "custom") and "data" in given:
@@ -557,7 +559,7 @@ def to_job(rows: Iterable[Row]) -> Job:
         status=_status(texts, is_paused),
         state=texts.get("state") or "ended",
         type=texts.get("type") or "shell",
-        schedule_type="scheduled" if is_once else "recurring",
+        schedule_type=_schedule_type(schedule, texts.get("added", "")),
         schedule=schedule,
         cron_expression=None if is_once else schedule,
         scheduled_at=schedule.removeprefix("@at ") if is_once else None,
@@ -590,6 +592,13 @@ def to_ended_job(run: Row, words: Mapping[str, Any]) -> Job:
     told = {"command": "", "rev": 1, **words, "id": run["id"], "jobName": run["jobName"]}
     told |= {"schedule": f"@at {run['due']}", "last-state": run["state"], "last-ended": run["ended"]}
     return to_job({"key": key, "value": value} for key, value in told.items())
+
+
+def _schedule_type(schedule: str, added: str) -> Literal["immediate", "scheduled", "recurring"]:
+    """What was to run at once has the moment at which it was added, which is told to the second."""
+    if not schedule.startswith("@at "):
+        return "recurring"
+    return "immediate" if added and schedule[4:23] == added[:19] else "scheduled"
 
 
 def _status(texts: Mapping[str, str], is_paused: bool) -> Any:

@@ -451,3 +451,43 @@ def test_variables_of_a_job_are_taken_away(tmp_path: Path) -> None:
                 assert found == {key: "***" if key == "TOKEN" else value for key, value in left.items()}
 
     trio.run(change)
+
+
+def test_when_a_job_runs_is_told_as_it_was_said(tmp_path: Path) -> None:
+    """What was to run at once came back as one that had been scheduled."""
+
+    async def make() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            for said in SCHEDULES[:3]:
+                made = (await browser.post(f"{API}/jobs", said | {"command": "x"})).data
+                assert made["scheduleType"] == said["scheduleType"]
+                again = {
+                    "scheduleType": made["scheduleType"],
+                    "scheduledAt": made["scheduledAt"],
+                    "priority": "LOW",
+                }
+                changed = await browser.ask("PATCH", f"{API}/jobs/{made['id']}", again)
+                assert (changed.data["scheduleType"], changed.data["priority"]) == (
+                    said["scheduleType"],
+                    "LOW",
+                )
+
+    trio.run(make)
+
+
+def test_a_text_of_several_lines_is_refused_at_its_field(tmp_path: Path) -> None:
+    """What cannot travel in a line is said in words, and where."""
+
+    async def make() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            for body, status in (("one\ntwo", 400), ('{"a":\n1}', 201), ("one", 201)):
+                payload = {"url": "http://localhost/", "method": "POST", "body": body}
+                job = {"name": f"b{len(body)}", "type": "http", "schedule": "@daily", "payload": payload}
+                answer = await browser.post(f"{API}/jobs", job)
+                assert answer.status == status
+                if status == 400:
+                    assert answer.json["error"]["field"] == "payload.body"
+                    assert "a text of one line" in answer.json["error"]["message"]
+            assert len((await daemon.ask("LIST")).rows) == 2
+
+    trio.run(make)

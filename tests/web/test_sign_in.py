@@ -221,7 +221,7 @@ async def test_signing_out_counts_at_once(tmp_path: Path, how: str) -> None:
         ann, given = await sign_in_as(app)
         other, _ = await sign_in_as(app)
         if how == "access":
-            out = await ann.post("/api/v1/auth/logout")
+            out = await ann.post("/api/v1/auth/logout", {})
         elif how == "refresh":
             out = await Browser(app).post("/api/v1/auth/logout", {"refreshToken": given["refreshToken"]})
         else:

@@ -348,25 +348,6 @@ async def test_one_sees_where_one_is_signed_in_and_ends_one_session_or_all_other
         assert (await browser.get("/sessions")).status == 200
 
 
-async def test_no_form_is_shown_to_whoever_may_only_look(tmp_path: Path) -> None:
-    """What would be refused is not offered; but for what is one's own: sessions, colours, signing out."""
-    async with _house(tmp_path, "viewer") as (browser, daemon):
-        await daemon.ask_all(
-            ["ADD name=a tags=t @daily a", "SET a prio=high", "PAUSE a why=w", "EXPECT b every=1d"]
-        )
-        await daemon.ask_all(["RUN a", "NOW x", "ADD name=b after=a @after b", "SECRET PUT s x"])
-        await daemon.world.play("w", None, "HELLO name=w1 slots=1")
-        pages = (
-            "/ /jobs /jobs/a /jobs/a/history?from=1&to=2 /jobs/new /jobs/a/edit /jobs/a/pause /jobs/a/remove"
-        )
-        pages += " /runs /runs/1 /runs/1/cancel /week /statistics /flows /workers /heartbeats /pauses"
-        for path in f"{pages} /changes /undo /clock-changes /users /tokens /secrets /audit /more".split():
-            answer = await browser.get(path)
-            forms = set(re.findall(r'<form method="post" action="([^"]*)"', answer.text))
-            assert forms <= {"/theme", "/logout"}, path
-            assert answer.status in (200, 403), path
-
-
 async def test_a_method_that_there_is_not_is_answered_with_those_there_are(tmp_path: Path) -> None:
     """Whoever asks for a page learns as much as whoever asks for JSON."""
     async with _house(tmp_path) as (browser, _):
