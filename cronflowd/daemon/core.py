@@ -348,6 +348,7 @@ class Core:
         if some := self.state.tasks.make_some():
             gc.freeze()
         elif self._has_read_some:
+            self.state.moments.clear()
             memory.give_back()  # what they were read from
         self._has_read_some = some
         return some

@@ -20,6 +20,7 @@ from .changelog import read_step, standing
 from .encoding import decode_rows, encode_row, encode_rows
 from .tables import RANK, Tables
 
+MAX_MOMENTS = 65_536  # that are held to be those of other tasks, too
 TOGETHER_BITS = 7  # of ids: so many tasks are read in one go
 MAX_ROW_BYTES = 64 * 1024  # so that they fit into a line of the journal
 
@@ -222,6 +223,8 @@ class _Waiting:
             row.id, record["jobName"] = task_id, name
             record["command"] = texts.setdefault(record["command"], record["command"])
             row.anchor_at = anchor_at = anchor_at if row.anchor_at == anchor_at else row.anchor_at
+            if (at := row.due_at) and (at in state.moments or len(state.moments) < MAX_MOMENTS):
+                row.due_at = state.moments.setdefault(at, at)
             task = whole_task(state, row)
             task.due_at, task.decided = row.due_at, row.decided
             state.tasks[task_id] = task

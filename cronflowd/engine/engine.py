@@ -19,6 +19,7 @@ from typing import Any
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
+from ..tasks.reasons import reason
 from ..tasks.task import Run
 from . import calendars, expectations, notices
 from . import facts as f
@@ -53,6 +54,8 @@ def _start(state: State, order: o.StartDaemon, now: datetime, limits: Limits) ->
     if state.unfinished.bulk and not state.unfinished.bulk.is_decided:
         facts.append(f.BulkEnded("dropped"))
     lease_until_at = now + timedelta(seconds=limits.lease_s)
+    here = (worker.name for worker in state.workers.values() if worker.connected)
+    facts += [f.WorkerLeft(name, reason("daemon-ended"), lease_until_at) for name in here]
     facts.append(f.DaemonStarted(order.version, order.tz, lease_until_at, order.restored))
     moved = bool(state.tz) and state.tz != order.tz
     # One that shows a time before this program was written has not been set yet: see OLDEST_TIME.

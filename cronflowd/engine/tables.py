@@ -108,6 +108,7 @@ class Tables:
         # of a dict the first one is found the more slowly the more stood before it.
         self.to_judge: OrderedDict[int, None] = OrderedDict()
         self.due = Alarms(self.tasks, attrgetter("due_at"))
+        self.moments: dict[datetime, datetime] = {}  # of tasks read since a start; empty once all are
         self.paused: Numbered[None] = Numbered()  # those that are paused themselves, perhaps until a time
         self.orphans: dict[int, list[int]] = {}  # runs of tasks that were removed, which may come back
         self.leaving: dict[int, str] = {}  # of these, whose runs that wait have yet to end; and why

@@ -184,6 +184,7 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "link-silent": "silent for {seconds:g} s",
     "link-refused": "refused: {text}",
     "stopping": "the daemon stops",
+    "daemon-ended": "the daemon has ended, and another one has begun",
     # What a dependency's end is to those who wait for it.
     "ended": "run {run} {state}",
     "unused": _unused,
