@@ -363,8 +363,7 @@ class Daemon:
                 nursery.start_soon(self._watch_certificate)
             if self.node:
                 assert isinstance(self.journal, SharedJournal)
-                assert self.journal.apart
-                peers = self.node.peers = Peers(self.core, settings.data, self.journal.apart)
+                peers = self.node.peers = Peers(self.core, self.journal)
                 links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
                 clients.greet = partial(links.greet, serve=peers.serve)
                 nursery.start_soon(peers.run)

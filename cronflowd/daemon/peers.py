@@ -33,10 +33,11 @@ from attrs import Factory, define
 
 from ..host.setting import Address
 from ..journal import apart, history
-from ..journal.apart import MAX_PIECE_BYTES, Apart
+from ..journal.apart import MAX_PIECE_BYTES
 from ..journal.index import Index
 from ..journal.records import journal_dir
 from ..journal.shared import seq_in
+from ..journal.shared_journal import SharedJournal
 from ..journal.whole import Part, close, lines_of, open_whole
 from ..net.listeners import Connection
 from .core import Core
@@ -248,8 +249,10 @@ class Asker:
 class Peers:
     """The leader's: gives what standbys ask for, and lets the ACK of a run wait until one has its output."""
 
-    def __init__(self, core: Core, data: Path, ends: Apart) -> None:
-        self._core, self._directory, self._ends = core, journal_dir(data), ends.ends
+    def __init__(self, core: Core, journal: SharedJournal) -> None:
+        assert journal.apart
+        self._core, self._journal = core, journal
+        self._directory, self._ends = journal.directory, journal.apart.ends
         self._have: dict[int, int] = {}  # by run: how much of its file some standby has
         self._forget_at = TOLD_TOGETHER
         self._heard = trio.Event()  # that one has more
@@ -336,8 +339,9 @@ class Peers:
             self._standbys += 1
         if word == "STATE":
             close(asker.state)
-            written = self._core.journal.open_segment
-            upto, asker.state = await in_thread(partial(open_whole, self._directory, written))
+            journal = self._journal
+            opening = partial(open_whole, self._directory, journal.open_segment, journal.form)
+            upto, asker.state = await in_thread(opening)
             return orjson.dumps({"upto": upto, "sizes": [part.size for part in asker.state]})
         if word == "READ":
             number, offset = map(int, more)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from attrs import frozen
 
 from .history import segments
-from .records import list_checkpoints
+from .records import in_form, list_checkpoints
 from .replay import Segment
 
 PIECE_BYTES = 1024 * 1024
@@ -22,18 +22,30 @@ TRIES = 5  # a compaction may remove a file between the look and its opening
 
 @frozen
 class Part:
-    """A file, as far as it counts."""
+    """A file, as far as it counts, with a header that others can read."""
 
     file: BinaryIO
-    size: int
+    end: int  # in the file
+    was: bytes  # its own header,
+    head: bytes  # and what stands in that's place
+
+    @property
+    def size(self) -> int:
+        return self.end - len(self.was) + len(self.head)
 
     def piece(self, offset: int) -> bytes:
-        self.file.seek(offset)
-        return self.file.read(min(PIECE_BYTES, self.size - offset))
+        """So many bytes as go at once, from one on."""
+        if offset < len(self.head):
+            return self.head[offset:]
+        at = self.file.seek(offset - len(self.head) + len(self.was))
+        return self.file.read(min(PIECE_BYTES, self.end - at))
 
 
-def open_whole(directory: Path, written: Segment) -> tuple[int, list[Part]]:
-    """Up to which record the checkpoint goes, 0 = there is none; it, then all segments behind it."""
+def open_whole(directory: Path, written: Segment, form: int) -> tuple[int, list[Part]]:
+    """Up to which record the checkpoint goes, 0 = there is none; it, then all segments behind it.
+
+    `form` is that of records which all nodes know.
+    """
     for _ in range(TRIES):
         parts: list[Part] = []
         try:
@@ -43,7 +55,8 @@ def open_whole(directory: Path, written: Segment) -> tuple[int, list[Part]]:
             for each in [*(path for _, path in checkpoints), *later]:
                 file = each.open("rb")
                 is_written = each.name == written.path.name
-                parts.append(Part(file, written.size if is_written else each.stat().st_size))
+                end, was = written.size if is_written else each.stat().st_size, file.readline()
+                parts.append(Part(file, end, was, b"".join(in_form(form, [was]))))
             return upto, parts
         except FileNotFoundError:
             close(parts)

@@ -17,11 +17,12 @@ from cronflowd.daemon import peers
 from cronflowd.daemon.peers import Copies, Peer, Peers, Sealed
 from cronflowd.daemon.relay import introduce, meet
 from cronflowd.engine import facts as f
+from cronflowd.engine.facts import FACTS_VERSION
 from cronflowd.host.setting import Address
 from cronflowd.journal import apart, compaction, history
 from cronflowd.journal.apart import Apart
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import journal_dir
+from cronflowd.journal.records import Reader, journal_dir, list_checkpoints
 from cronflowd.journal.shared_journal import install
 from cronflowd.net.clients import Session
 from cronflowd.net.listeners import Connection, Door, open_listeners
@@ -43,7 +44,10 @@ class Leader:
             send=lambda *line: self.sent.append(line), wake=lambda: None, holds=None
         )
         journal_dir(data).mkdir(parents=True)
-        self.peers = Peers(self.core, data, self.apart)
+        self.journal: Any = SimpleNamespace(
+            apart=self.apart, directory=journal_dir(data), form=FACTS_VERSION - 1
+        )
+        self.peers = Peers(self.core, self.journal)
         self.address: Address = ("", 0)
 
     def write(self, run: int = 7, seq: int = 1) -> None:
@@ -215,7 +219,6 @@ async def test_a_state_goes_over_whole(tmp_path: Path, how: str) -> None:
     """What is too long for etcd is given by the leader: its checkpoint, and each record behind it once."""
     async with a_leader(tmp_path / "a") as leader:
         life = Life(tmp_path / "a", 3000)
-        leader.core.journal = life.journal
         life.join()
         for number in range(30):
             life.run(life.add_task(), f"line {number}")
@@ -224,6 +227,7 @@ async def test_a_state_goes_over_whole(tmp_path: Path, how: str) -> None:
         peer = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
 
         def fetch() -> int:
+            leader.journal.open_segment = life.journal.open_segment
             upto, chunks, lines = peer.state()
             if how == "compacted meanwhile":
                 compact(life)
@@ -234,6 +238,10 @@ async def test_a_state_goes_over_whole(tmp_path: Path, how: str) -> None:
         assert leader.peers._standbys == 0, "who only reads a state copies no output"
         peer.close()
         life.close()
+    for _, path in list_checkpoints(journal_dir(tmp_path / "b")):
+        header = Reader(path).header
+        assert header, "it says which form of records all nodes know"
+        assert header.version == leader.journal.form
     state, journal = restarted(tmp_path / "b")
     assert (told(state), journal.last) == (told(life.state), life.journal.last)
 
