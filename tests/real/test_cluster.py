@@ -573,6 +573,9 @@ def test_a_state_that_is_too_long_for_etcd_goes_from_node_to_node(
     assert len(third.ask("LIST")) == 42
 
 
+FEW = ("--output-copied", "1K", "--heartbeat", "20s")  # the worker below shows no life
+
+
 def run_long(node: Node, run: int) -> list[str]:
     """A run that writes much more than etcd is given, up to its ACK; what LOG shows of it."""
     rows = [f"{run}: {number} {'x' * 500}" for number in range(40)]
@@ -589,9 +592,9 @@ def run_long(node: Node, run: int) -> list[str]:
 
 def test_what_a_job_wrote_outlives_the_leader_that_took_it(start_node: StartNode, etcds: Etcds) -> None:
     """etcd is given the beginning only; once the worker has its ACK, another node has the rest."""
-    one = start_node("a", "--output-copied", "1K")
+    one = start_node("a", *FEW)
     wait_until(lambda: one.leads)
-    other = start_node("b", "--output-copied", "1K")
+    other = start_node("b", *FEW)
     assert one.ask("ADD name=long 0 0 1 1 * x")[0].startswith("OK 1 ")
     first = run_long(one, 1)
     wait_until(lambda: other.ask("LOCAL", "LOG 1")[1:-1] == first)
@@ -608,9 +611,9 @@ def test_what_a_job_wrote_outlives_the_leader_that_took_it(start_node: StartNode
 @pytest.mark.long
 def test_what_only_a_dead_leader_had_of_an_output_is_told(start_node: StartNode) -> None:
     """An ACK waits a second for a standby that stands still, not for ever."""
-    one = start_node("a", "--output-copied", "1K")
+    one = start_node("a", *FEW)
     wait_until(lambda: one.leads)
-    other = start_node("b", "--output-copied", "1K")
+    other = start_node("b", *FEW)
     assert one.ask("ADD name=long 0 0 1 1 * x")[0].startswith("OK 1 ")
     first = run_long(one, 1)
     wait_until(lambda: other.ask("LOCAL", "LOG 1")[1:-1] == first)
