@@ -16,6 +16,7 @@ from .etcd import NOT_FOUND, Caller, EtcdError, Unreachable
 
 MARGIN = 0.1  # of its length: by so much we let go before etcd does
 RENEWALS = 6  # in the time of one lease
+AGAIN_S = 0.05  # after one that nobody answered: etcd elects a leader of its own, say, and a lease is short
 
 
 def revoke(etcd: Caller, lease: int) -> None:
@@ -59,7 +60,7 @@ class Lease:
     def renew(self) -> bool:
         """Whether it goes on; False: etcd knows it no more. Raises Unreachable where nobody answers."""
         sent_s = self._now()
-        left_s = min(self.certain_until_s - sent_s, self.length_s / RENEWALS)
+        left_s = min(self._left_s(), self.length_s / RENEWALS)
         try:
             answer = self._etcd.call("lease/keepalive", {"ID": str(self.id)}, max(left_s, 0.01))
         except EtcdError as error:
@@ -85,14 +86,15 @@ class Lease:
         self._ended.set()
 
     def _keep(self) -> None:
-        why = "it was not renewed in time"
-        while not self._ended.wait(max(0.0, self._pause_s())) and self.is_certain:
+        why, pause_s = "it was not renewed in time", self.length_s / RENEWALS
+        while not self._ended.wait(max(0.0, min(pause_s, self._left_s()))) and self.is_certain:
+            pause_s = self.length_s / RENEWALS
             try:
                 if not self.renew():
                     why = "etcd let it end"
                     break
             except Unreachable as error:
-                why = str(error)
+                why, pause_s = str(error), AGAIN_S
             except Exception as error:  # noqa: BLE001  # a lease that nobody renews is lost, whatever the reason
                 why = repr(error)
                 break
@@ -100,5 +102,5 @@ class Lease:
             self.certain_until_s = float("-inf")
             self._on_lost(f"the lease is lost: {why}")
 
-    def _pause_s(self) -> float:
-        return min(self.length_s / RENEWALS, self.certain_until_s - self._now())
+    def _left_s(self) -> float:
+        return self.certain_until_s - self._now()

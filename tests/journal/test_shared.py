@@ -533,6 +533,29 @@ def test_a_lease_is_renewed_while_etcd_answers() -> None:
     assert not lease.is_certain
 
 
+def test_a_renewal_that_nobody_answered_is_asked_for_again_at_once() -> None:
+    """etcd elects a leader for as long as half a lease: what comes late then comes too late."""
+
+    class Electing(FakeEtcd):
+        def call(self, path: str, body: dict[str, Any], timeout_s: float = 1.0) -> dict[str, Any]:
+            if path == "lease/keepalive" and self.asked.count(path) in (1, 2):
+                self.asked.append(path)
+                raise Unreachable("no leader")
+            return super().call(path, body, timeout_s)
+
+    class Waits(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout)
+            return len(pauses) > 6
+
+    pauses = list[float | None]()
+    lease = Lease(Electing(), 3, lambda why: None, lambda: 0.0)
+    lease._ended = Waits()
+    lease.grant()
+    lease._keep()
+    assert pauses == [0.5, 0.5, 0.05, 0.05, 0.5, 0.5, 0.5]
+
+
 def test_a_renewal_that_is_answered_after_the_end_makes_nothing_certain() -> None:
     """Another may lead from then on."""
 
