@@ -18,11 +18,13 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from threading import Lock
 
 from attrs import frozen
 
+from ..base.errors import Refusal
 from ..host.disk import write_atomically
 from .records import SEAL_BYTES, list_history, list_segments, seq_of
 
@@ -34,6 +36,7 @@ _OFFSET = 2**32 - 1
 _BLOCK_BYTES = 1024 * 1024
 _LINE_BYTES = 4096  # more than most lines are long
 _SEQ_BYTES = 32
+READ_TOGETHER = 16  # lines
 MAX_SEALED = 256  # files; what is in them is read from the disk as it is needed
 # These depend on the order in which encoding.encode writes.
 _BEGIN = rb'\{"seq":[0-9]+,"at":"[^"]*","fact":'
@@ -110,18 +113,24 @@ class Index:
         known = None if grows else self._of(path)
         if known and not any(_span(known.numbers, each) for each in keys):
             return
-        with path.open("rb", buffering=0) as file:
-            at = file.fileno()
-            if known and os.fstat(at).st_ino != known.mark[0]:
-                raise FileNotFoundError(path)  # it was replaced just now; who is told so looks again
-            numbers = known.numbers if known else self._grown(path, at, before)
-            found = [_offsets(numbers, each, first, before, at) for each in keys]
-            last = -1
-            for offset in heapq.merge(*found, reverse=True):
-                if offset != last:
-                    last = offset
-                    line = _line_at(at, offset)
-                    yield _seq_of(line), line
+        inode = known.mark[0] if known else path.stat().st_ino
+        offsets: Iterator[int] | None = None
+        while True:
+            # It is closed before anybody is given a line: a thousand of these may be under way at one time.
+            with path.open("rb", buffering=0) as file:
+                at = file.fileno()
+                if os.fstat(at).st_ino != inode:
+                    raise FileNotFoundError(path)  # it was replaced just now; who is told so looks again
+                if offsets is None:
+                    numbers = known.numbers if known else self._grown(path, at, before)
+                    found = [_offsets(numbers, each, first, before, at) for each in keys]
+                    offsets = (offset for offset, _ in groupby(heapq.merge(*found, reverse=True)))
+                lines = [_line_at(at, offset) for offset in islice(offsets, READ_TOGETHER)]
+            if not lines:
+                return
+            for line in lines:
+                if first <= (seq := _seq_of(line)) < before:
+                    yield seq, line
 
     def _of(self, path: Path) -> Sealed:
         """Of a file that grows no more: looked at once, as long as it is the same."""
@@ -132,7 +141,10 @@ class Index:
             with path.open("rb", buffering=0) as file:
                 known = Sealed(mark, _of_file(path, file.fileno()))
             with self._lock:
-                self._sealed.pop(path, None)
+                # What is held of a file that is gone stays on the disk.
+                self._sealed = {
+                    each: it for each, it in self._sealed.items() if each != path and each.exists()
+                }
                 self._sealed[path] = known
                 if len(self._sealed) > MAX_SEALED:
                     del self._sealed[next(iter(self._sealed))]
@@ -176,20 +188,24 @@ def _of_file(path: Path, at: int) -> Sequence[int]:
     end = os.pread(at, SEAL_BYTES, max(0, size - SEAL_BYTES - 1))
     head = (_MAGIC, size, zlib.crc32(end))
     beside = path.with_suffix(SUFFIX)
+    if (known := _mapped(beside, head)) is not None:
+        return known
+    numbers = array(
+        "Q", sorted(each << 32 | offset for offset, line in _lines(at, 0) for each in keys_of(line))
+    )
+    with contextlib.suppress(OSError, Refusal):  # a disk that takes nothing keeps nobody from reading
+        write_atomically(beside, [array("Q", head).tobytes(), numbers.tobytes()])
+        return _mapped(beside, head) or numbers
+    return numbers
+
+
+def _mapped(beside: Path, head: tuple[int, ...]) -> Sequence[int] | None:
+    """What is written there, if it is of that file."""
     with contextlib.suppress(OSError, ValueError, TypeError), beside.open("rb") as file:
         known = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)).cast("Q")
         if tuple(known[:_HEAD]) == head:
             return known[_HEAD:]
-    last, numbers = -1, []
-    for offset, line in _lines(at, 0):
-        with contextlib.suppress(ValueError):
-            if (seq := seq_of(line)) >= last:  # or it is damaged
-                last = seq
-                numbers += [each << 32 | offset for each in keys_of(line)]
-    numbers.sort()
-    with contextlib.suppress(OSError):  # a full disk keeps nobody from reading
-        write_atomically(beside, [array("Q", [*head, *numbers]).tobytes()])
-    return numbers
+    return None
 
 
 def _span(numbers: Sequence[int], wanted: int) -> range:
@@ -201,15 +217,17 @@ def _span(numbers: Sequence[int], wanted: int) -> range:
 def _offsets(numbers: Sequence[int], wanted: int, first: int, before: int, at: int) -> Iterator[int]:
     """Where the lines about one thing begin, the last first; a file has its lines in the order of theirs."""
     span = _span(numbers, wanted)
-    low, high = (
-        bisect_left(numbers, seq, span.start, span.stop, key=lambda number: _seq_at(at, number))
-        for seq in (first, before)
-    )
+    low, high = span.start, span.stop
+    with contextlib.suppress(ValueError):  # one was damaged since: so each is looked at
+        low, high = (
+            bisect_left(numbers, seq, low, high, key=lambda number: _seq_at(at, number))
+            for seq in (first, before)
+        )
     return (numbers[each] & _OFFSET for each in range(high - 1, low - 1, -1))
 
 
 def _seq_at(at: int, number: int) -> int:
-    return _seq_of(os.pread(at, _SEQ_BYTES, number & _OFFSET))
+    return seq_of(os.pread(at, _SEQ_BYTES, number & _OFFSET))
 
 
 def _seq_of(line: bytes) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 
 from cronflowd.engine import facts as f
 from cronflowd.engine.encoding import encode
+from cronflowd.host.disk import write_atomically
 from cronflowd.journal import compaction, history, index
 from cronflowd.journal.index import SUFFIX, Index, key
 from cronflowd.journal.records import journal_dir
 from cronflowd.tasks.task import Outcome
 from tests.lib.journal_driver import BEGIN, Life, newest_checkpoint
+from tests.lib.simulated_disk import FaultyDisk, error
 
 ALL = 2**62
 ASKED: list[tuple[str, Any, Callable[[Outcome], bool]]] = [
@@ -192,15 +196,66 @@ def test_an_index_that_is_not_of_this_file_is_made_anew(life: Life, damage: str)
     assert [path.read_bytes() for path in paths] == contents
 
 
-def test_a_full_disk_keeps_nobody_from_reading(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What helps to read is no reason to refuse an answer."""
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(index, "write_atomically", full)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_disk_that_takes_nothing_keeps_nobody_from_reading(
+    life: Life, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """What helps to read is no reason to refuse an answer, or to throw away a checkpoint that stands."""
+    disk = FaultyDisk()
+    disk.faults = {("fsync", call): error(number) for call in range(1, 1000)}
+    monkeypatch.setattr(index, "write_atomically", partial(write_atomically, disk=disk))
     compare(life, Index())
+    compact(life)
+    compare(life, Index())
+    assert disk.calls["fsync"] > 2
     assert not list(journal_dir(life.data).glob(f"*{SUFFIX}"))
+
+
+def test_numbers_are_in_memory_no_longer_than_they_are_written(life: Life) -> None:
+    """A gigabyte of history from before there was an index: its numbers would take half as much again."""
+    known = Index()
+    compare(life, known)
+    sealed = known._sealed
+    assert len(sealed) > 2
+    assert {type(each.numbers) for each in sealed.values()} == {memoryview}
+
+
+def test_nothing_is_held_of_files_that_are_gone(life: Life) -> None:
+    """Each segment is gone some day, and what is held of it stays on the disk."""
+    known = Index()
+    compare(life, known)
+    compact(life)
+    compare(life, known)
+    assert all(path.exists() for path in known._sealed)
+
+
+@pytest.mark.parametrize("seq", [b"x", b"9"])
+def test_a_damaged_line_hides_no_other(life: Life, seq: bytes) -> None:
+    """A sector goes bad under an index that was made before, or under one that is made now."""
+    compact(life)
+    compare(life, Index())
+    path = max(journal_dir(life.data).glob("history-*.jsonl"), key=lambda each: each.stat().st_size)
+    lines = path.read_bytes().split(b"\n")
+    at, row = [(at, row) for at, line in enumerate(lines) if (row := history._outcome(line))][-10]
+    lines[at] = re.sub(b"[0-9]+", seq * len(str(row.seq)), lines[at], count=1)
+    with path.open("r+b") as file:  # the same file, for all that is known of it
+        file.write(b"\n".join(lines))
+    for is_new in False, True:
+        if is_new:
+            path.with_suffix(SUFFIX).unlink()
+        rows = list(history.outcomes(life.data, ALL, lambda _: True, [key("task", row.task_id)], Index()))
+        expected = [each for each in life.expected() if each.task_id == row.task_id and each.seq != row.seq]
+        assert [each for each in rows if each.run != row.run] == expected
+
+
+def test_no_file_stays_open_between_two_lines(life: Life) -> None:
+    """What keep= asks of a thousand tasks is under way at one time, and so are their clients' connections."""
+    known = Index()
+    compare(life, known)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    some = [history.outcomes(life.data, ALL, lambda _: True, [key("task", 1)], known) for _ in range(20)]
+    assert all(map(next, some))
+    assert len(list(Path("/proc/self/fd").iterdir())) < before + 10
 
 
 def test_what_is_not_surely_written_is_not_remembered(life: Life) -> None:
