@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,14 +25,16 @@ class Machine:
     """A network namespace; `within` begins a command that runs there."""
 
     def __init__(self, address: str = "") -> None:
+        if missing := [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]:
+            pytest.skip(f"no {missing[0]} here (Debian: util-linux, iproute2)")
         command = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec cat"]
         self._holder = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert self._holder.stdout
-        assert self._holder.stderr
         if self._holder.stdout.readline() != "up\n":
-            pytest.skip(f"network namespaces are not allowed here: {self._holder.stderr.read().strip()}")
+            _, why = self._holder.communicate()
+            pytest.skip(f"network namespaces are not allowed here: {why.strip()}")
         self.address = address
         self.pid = self._holder.pid
         self.within = ("nsenter", f"--net=/proc/{self.pid}/ns/net")
@@ -64,13 +67,20 @@ class Net:
     """So many machines that reach each other."""
 
     def __init__(self, count: int) -> None:
+        self.machines: list[Machine] = []
         self._router = Machine()
-        self._router.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
-        self.machines = [self._add(number) for number in range(count)]
+        try:
+            self._router.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
+            for number in range(count):
+                self._add(number)
+        except BaseException:
+            self.close()
+            raise
 
-    def _add(self, number: int) -> Machine:
+    def _add(self, number: int) -> None:
         there, here = f"10.0.{number}.2", f"10.0.{number}.1"
         machine = Machine(there)
+        self.machines.append(machine)
         self._router.run(
             f"ip link add m{number} type veth peer name eth0 netns {machine.pid}; "
             f"ip address add {here}/24 dev m{number}; ip link set m{number} up"
@@ -78,7 +88,6 @@ class Net:
         machine.run(
             f"ip address add {there}/24 dev eth0; ip link set eth0 up; ip route add default via {here}"
         )
-        return machine
 
     def cut(self, source: Machine, targets: list[Machine], *, both: bool = True) -> None:
         """Nothing comes through from one to the others any more; nor back, unless only this way is meant."""

@@ -13,7 +13,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
@@ -155,6 +155,13 @@ class Place:
             node.until("WORKERS", lambda text: text.count("\tready\t") == 2)
         wait_until(lambda: self.other(leader).ask("LOCAL", "STATUS", "QUIT")[-2].endswith("behind=0"))
 
+    def close(self) -> None:
+        self.asking.ended.set()
+        for node in self.nodes:
+            with suppress(OSError):
+                node.kill9()
+        self.etcds.close()
+
     def tell(self) -> Iterator[str]:
         for what, took in sorted(self.pauses.items()):
             yield f"{what}: {len(took)} times, median {median(took):.2f} s, longest {max(took):.2f} s"
@@ -166,37 +173,33 @@ def busy(directory: Path) -> Iterator[Place]:
     """A cluster at work; what it did is looked through at the end."""
     seed = random.randrange(1 << 30)
     random.seed(seed)
-    net = Net(7)
-    place = Place(directory, net)
-    try:
-        for node in place.nodes:
-            node.start()
-        leader, marks = place.leader(), place.marks
-        marks.mkdir()
-        job = f"f={marks}/$CRONFLOW_RUN_ID; (set -C; : > $f) 2>/dev/null || echo $f >> {place.doubled}; "
-        leader.ask(f"ADD name=job overlap=allow keep=100000 0 0 1 1 * {job} sleep 0.2")
-        leader.ask(f'ADD name=tick overlap=allow keep=100000 "every 1 second" {job} sleep 0.2')
-        with working(list[Node](place.nodes), directory, place.workers.within):
-            place.mended()
-            place.asking.start()
-            yield place
-            place.asking.ended.set()
-            place.asking.join(PATIENCE_S)
-            nodes = list[Node](place.nodes)
-            ask_until(nodes, "PAUSE tick", lambda text: text.startswith("OK"))
-            idle = re.compile(r"^queued\t0\nrunning\t0\n", re.MULTILINE)
-            ask_until(nodes, "STATUS", idle.search)
-            print("", *place.tell(), sep="\n")
-            check(place.leader(), place.asking, marks, place.doubled)
-    except AssertionError as error:
-        raise AssertionError(f"seed {seed}: {error}") from error
-    finally:
-        place.asking.ended.set()
-        for node in place.nodes:
-            with suppress(OSError):
-                node.kill9()
-        place.etcds.close()
-        net.close()
+    with ExitStack() as stack:
+        net = Net(7)
+        stack.callback(net.close)
+        place = Place(directory, net)
+        stack.callback(place.close)
+        try:
+            for node in place.nodes:
+                node.start()
+            leader, marks = place.leader(), place.marks
+            marks.mkdir()
+            job = f"f={marks}/$CRONFLOW_RUN_ID; (set -C; : > $f) 2>/dev/null || echo $f >> {place.doubled}; "
+            leader.ask(f"ADD name=job overlap=allow keep=100000 0 0 1 1 * {job} sleep 0.2")
+            leader.ask(f'ADD name=tick overlap=allow keep=100000 "every 1 second" {job} sleep 0.2')
+            with working(list[Node](place.nodes), directory, place.workers.within):
+                place.mended()
+                place.asking.start()
+                yield place
+                place.asking.ended.set()
+                place.asking.join(PATIENCE_S)
+                nodes = list[Node](place.nodes)
+                ask_until(nodes, "PAUSE tick", lambda text: text.startswith("OK"))
+                idle = re.compile(r"^queued\t0\nrunning\t0\n", re.MULTILINE)
+                ask_until(nodes, "STATUS", idle.search)
+                print("", *place.tell(), sep="\n")
+                check(place.leader(), place.asking, marks, place.doubled)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
 
 
 @pytest.mark.timeout(600)
