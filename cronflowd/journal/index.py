@@ -23,6 +23,7 @@ from threading import Lock
 
 from attrs import frozen
 
+from ..base.errors import Refusal
 from ..host.disk import write_atomically
 from .records import SEAL_BYTES, list_history, list_segments, seq_of
 
@@ -187,7 +188,7 @@ def _of_file(path: Path, at: int) -> Sequence[int]:
                 last = seq
                 numbers += [each << 32 | offset for each in keys_of(line)]
     numbers.sort()
-    with contextlib.suppress(OSError):  # a full disk keeps nobody from reading
+    with contextlib.suppress(OSError, Refusal):  # a full disk keeps nobody from reading
         write_atomically(beside, [array("Q", [*head, *numbers]).tobytes()])
     return numbers
 

@@ -11,6 +11,7 @@ import pytest
 
 from cronflowd.engine import facts as f
 from cronflowd.engine.encoding import encode
+from cronflowd.host import disk
 from cronflowd.journal import compaction, history, index
 from cronflowd.journal.index import SUFFIX, Index, key
 from cronflowd.journal.records import journal_dir
@@ -192,13 +193,16 @@ def test_an_index_that_is_not_of_this_file_is_made_anew(life: Life, damage: str)
     assert [path.read_bytes() for path in paths] == contents
 
 
-def test_a_full_disk_keeps_nobody_from_reading(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_full_disk_keeps_nobody_from_reading(
+    life: Life, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     """What helps to read is no reason to refuse an answer."""
 
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "full")
+        raise OSError(number, "full")
 
-    monkeypatch.setattr(index, "write_atomically", full)
+    monkeypatch.setattr(disk, "_write_chunks", full)
     compare(life, Index())
     assert not list(journal_dir(life.data).glob(f"*{SUFFIX}"))
 
