@@ -462,17 +462,17 @@ class LogFeed:
         self._only_fd = only_fd
         self._group: _Group | None = None  # it rests with, or rested until it was called
         # What comes from now on stands behind this place, and that behind the past.
-        stream.last.next = stream.last = self._begin = Said((), 0)
-        self._at = self._begin
+        stream.last.next = stream.last = Said((), 0)
+        self._at = stream.last
 
     async def past(self, lines: Sequence[output.Line], seq: int) -> None:
         """The lines there were when it began; those that came meanwhile follow."""
-        known = Stream(self.stream.group)
+        known, begin = Stream(self.stream.group), self._at
         self._at = known.last
         for start in range(0, len(lines), TAKEN_TOGETHER):
             known.add(lines[start : start + TAKEN_TOGETHER], seq)
             await trio.lowlevel.checkpoint()
-        known.last.next = self._begin
+        known.last.next = begin
         self._session.outbox.put_rows(self._rows(), seq)
 
     def come(self, now: bool) -> None:

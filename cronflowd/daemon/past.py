@@ -177,7 +177,7 @@ def _keys_of(state: State, asked: ListRuns) -> list[int]:
         return [key("run", asked.run)]
     if (ref := asked.ref) is not None:
         task = state.find(ref)
-        return [key("task", task.id if task else ref), key("name", ref)]
+        return [key("task", task.id if task else ref.lstrip("0")), key("name", ref)]
     if asked.flow is not None:
         return [key("flow", asked.flow)]
     if asked.worker:

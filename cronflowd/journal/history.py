@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
 
-from attrs import frozen
+from attrs import define, frozen
 
 from ..base.output import Line
 from ..engine.deeds import Deed, deed_of
@@ -29,6 +29,7 @@ from .index import DEED, Index, is_deed, key
 from .records import journal_dir, list_history, list_segments, seq_of, unseal
 
 _BLOCK_BYTES = 256 * 1024
+MAX_LOOKED_UP = 1000  # runs; each takes a millisecond, and a hundred megabytes take a second
 _OUTPUT, _ENDED, _PASSED = b'"fact":"OutputReceived"', b'"fact":"RunEnded"', b'"fact":"FiresPassed"'
 _WRITTEN = re.compile(
     rb'\{"seq":[0-9]+,"at":"[^"]*","fact":"OutputReceived",(?:"more":true,)?"run":([0-9]+),'
@@ -151,19 +152,30 @@ def lacking(data: Path) -> set[int]:
     return found
 
 
-@frozen
+@define
 class Sizes:
-    """How much each run has written, as keep= counts it."""
+    """How much each run has written, as keep= counts it: looked up, or of very many, all read at once."""
 
     data: Path
     before_seq: int
     index: Index
+    _looked_up: int = 0
+    _all: Counter[int] | None = None
 
     def __call__(self, run: int) -> int:
-        lines = _lines_before(journal_dir(self.data), self.before_seq, [key("run", run)], self.index)
-        return sum(
-            size_of_output(line) for line in lines if (match := _WRITTEN.match(line)) and int(match[1]) == run
-        )
+        self._looked_up += 1
+        if self._looked_up <= MAX_LOOKED_UP:
+            return self._read([key("run", run)])[run]
+        if self._all is None:
+            self._all = self._read([])
+        return self._all[run]
+
+    def _read(self, keys: Sequence[int]) -> Counter[int]:
+        found = Counter[int]()
+        for line in _lines_before(journal_dir(self.data), self.before_seq, keys, self.index):
+            if match := _WRITTEN.match(line):
+                found[int(match[1])] += size_of_output(line)
+        return found
 
 
 def deeds(

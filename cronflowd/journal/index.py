@@ -168,8 +168,8 @@ class Index:
 
 
 def make_all(directory: Path) -> None:
-    """Those that are missing, of all files that grow no more: what their readers need not do then."""
-    segments, history = list_segments(directory)[:-1], list_history(directory)
+    """Those that are missing, of the files that a compaction leaves: what their readers need not do then."""
+    segments, history = list_segments(directory)[-2:-1], list_history(directory)
     for path in [path for _, path in segments] + [file.path for file in history]:
         with path.open("rb", buffering=0) as file:
             _of_file(path, file.fileno())

@@ -220,6 +220,22 @@ async def test_a_record_calls_those_that_follow_its_run_and_is_worded_once_for_e
     assert (peers[0][0].sent, logs.count) == (b"1\ta\n2\tb\n1\tc\n1\td\n", len(peers) + 1)
 
 
+async def test_who_follows_and_has_caught_up_holds_nothing_of_what_it_was_told(watching: Watching) -> None:
+    """A run may write for a month."""
+    logs = LogHub(watching.core)
+    feed = logs.follow(watching.session()[0], 1, None)
+    await feed.past([(1, "x")], 0)
+    places = []
+    for _ in range(5):
+        logs.see(f.OutputReceived(run=1, attempt=1, lines=[[1, "y"]]), START, 0)
+        places.append(ref(feed.stream.last))
+        watching.core.gate.open(0)
+        watching.read(feed._session, 2)
+    assert feed.count == 6
+    gc.collect()
+    assert [each() is None for each in places] == [True] * 4 + [False]
+
+
 async def test_who_follows_holds_nothing_when_it_has_left(watching: Watching) -> None:
     """Each of two that leave does so once, whether it has been called meanwhile or not."""
     logs = LogHub(watching.core)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from random import Random
 from threading import Event, get_ident
 from typing import Any, cast
 
@@ -18,10 +20,12 @@ from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
 from cronflowd.engine import carried
 from cronflowd.engine.rules import Limits
+from cronflowd.journal import index
 from cronflowd.journal.index import Index
+from cronflowd.journal.journal import FileJournal
 from cronflowd.net.clients import Session
 from tests.engine.test_waiting_tasks import from_checkpoint
-from tests.lib.harness import World, a_world, play
+from tests.lib.harness import World, _run_here, a_world, play
 from tests.lib.waiting import PATIENCE_S
 
 RUNS = 12
@@ -290,3 +294,72 @@ def test_what_is_only_counted_is_not_made_a_row(tmp_path: Path, monkeypatch: pyt
     lines += [line for run in range(1, 11) for line in ("C: RUN a", f"w: DONE {run} 1 0")]
     said = play([*lines, "C: RUNS limit=2 offset=3 count=yes"], tmp_path, monkeypatch)
     assert (said[-1], len(made)) == ("S: OK 2 total=10", 2)
+
+
+async def _ask_in_three_ways(data: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Of a life by chance: by the index, by reading every line, and as if nothing could be looked up."""
+    chance = Random(seed)
+    async with a_world(data, {"recent": str(chance.choice([0, 2, 5]))}) as world:
+        for worker in "w1", "w2":
+            await world.play("w", worker, f"HELLO name={worker} slots=100")
+        names = ["a", "b", "c"]
+        for name, keep in zip(names, chance.sample(["2", "3", "1000", "1M"], 3), strict=True):
+            given = f"keep={keep}" if keep != "1M" else ""
+            on = chance.choice(["on=w2", "on=w1"])
+            await world.play("C", None, f"ADD name={name} {given} {on} overlap=skip 0 0 1 1 * {name}")
+        for _ in range(40):
+            name = chance.choice(names)
+            run = world.core.state.next_run
+            await world.play("C", None, f"RUN {name}")
+            if run in world.core.state.runs and (worker := world.core.state.runs[run].worker):
+                if chance.random() < 0.2:
+                    await world.play("C", None, f"RUN {name}")  # which is skipped
+                if chance.random() < 0.5:
+                    await world.play("w", worker, f"OUT {run} 1 of {run}")
+                await world.play("w", worker, f"DONE {run} 1 {chance.choice([0, 0, 7])}")
+            if chance.random() < 0.1:
+                names[names.index(name)] = new = f"{name}{len(name)}"
+                await world.play("C", None, f"SET {name} name={new}")
+            elif chance.random() < 0.05:
+                await world.play("C", None, f"REMOVE {name}")
+                await world.play("C", None, f"ADD name={name} keep=2 0 0 1 1 * {name}")
+        asked = [f"RUNS {words}" for words in FILTERS]
+        for ref in {"a", "b", "c", "2", "02", *names}:
+            asked += [f"RUNS {ref} count=yes", f"RUNS {ref} state=failed limit=2", f"STATS {ref}"]
+            asked += [f"WHY {ref}", f"LOG {ref}", f"LOG {ref} back=2"]
+        asked += [f"{verb}{run}" for run in range(1, 12) for verb in ("LOG ", "RUNS run=")]
+
+        asked += ["STATS", "AUDIT"]
+
+        async def answers() -> dict[str, list[str]]:
+            return {each: await world.play("C", None, each) for each in asked}
+
+        found = await answers()
+        with monkeypatch.context() as patch:
+            patch.setattr(past.history, "_about", lambda source, *_: past.history._numbered(source))
+            assert await answers() == found
+            patch.setattr(past, "_keys_of", lambda *_: [])
+            others = await answers()
+        assert {each: others[each] for each in asked if "run=" not in each} == {
+            each: found[each] for each in asked if "run=" not in each
+        }
+
+
+FILTERS = [
+    "", "limit=3", "limit=3 offset=5 count=yes", "state=failed", "state=skipped", "state=ok,failed",
+    "worker=w2", "worker=w1 state=failed count=yes", "exit=7 limit=4 count=yes",
+    "state=failed limit=2 offset=1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(each, marks=pytest.mark.long) for each in range(2, 12))])
+@pytest.mark.parametrize("hashes", [2**32 - 1, 1])
+def test_what_is_found_by_the_index_is_what_is_found_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, hashes: int
+) -> None:
+    """It may cost less, and say nothing else; also where all that can be looked for has one of two hashes."""
+    monkeypatch.setattr(trio.to_thread, "run_sync", _run_here)
+    monkeypatch.setattr("tests.lib.harness.FileJournal", partial(FileJournal, segment_bytes=4000))
+    real = index._hash
+    monkeypatch.setattr(index, "_hash", lambda what, value: real(what, value) & hashes)
+    trio.run(_ask_in_three_ways, tmp_path, monkeypatch, seed)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cronflowd.journal import compaction, history
+from cronflowd.journal.index import Index
 from cronflowd.journal.records import journal_dir
 from tests.lib.journal_driver import Life, newest_checkpoint
 
@@ -155,3 +157,29 @@ def test_lines_backwards_whatever_the_block(
     for content in (b"", b"no newline"):
         path.write_bytes(content)
         assert list(history.lines_backwards(path)) == []
+
+
+def test_how_much_very_many_have_written_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LOG of an old run asks it of each newer one of its task: with keep=100000 that took minutes."""
+    life = Life(tmp_path)
+    life.join()
+    life.add_task()
+    runs = [life.run(1, *["x" * number] * (number % 3)) for number in range(1, 13)]
+    one = history.Sizes(tmp_path, 2**62, Index())
+    reads, real = list[Any](), history._lines_before
+
+    def counted(*args: Any) -> Any:
+        reads.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(history, "_lines_before", counted)
+    monkeypatch.setattr(history, "MAX_LOOKED_UP", 2)
+    many = history.Sizes(tmp_path, 2**62, Index())
+    found = [many(run) for run in runs]
+    assert len(reads) == 3
+    monkeypatch.setattr(history, "MAX_LOOKED_UP", 100)
+    assert found == [one(run) for run in runs]
+    assert 0 in found and max(found) > 100
+    life.close()

@@ -155,7 +155,9 @@ def test_of_a_file_that_grows_only_what_has_come_is_passed_through(
 def test_compaction_leaves_nothing_to_do_for_who_reads_first(
     life: Life, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new daemon on a gigabyte of history answers at once."""
+    """A new daemon on a gigabyte of history answers at once; and what is to go is not read for it."""
+    compaction.compact(journal_dir(life.data), 10**9)
+    assert len(list(journal_dir(life.data).glob(f"0*{SUFFIX}"))) == 1
     compact(life)
     _, passes = count_lines(monkeypatch)
     list(history.outcomes(life.data, ALL, lambda _: True, [key("run", 1)], Index()))

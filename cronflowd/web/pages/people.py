@@ -115,7 +115,9 @@ async def end_sessions(visit: Visitor) -> Redirect:
     if wanted != "others" and wanted not in known:
         raise Refusal("not-found", "no session of yours")
     ends = [each for each in known if each != str(_session_of(visit))] if wanted == "others" else [wanted]
-    await visit.ask(*(f"SESSION END {each}" for each in ends))
+    for answer in await visit.ask(*(f"SESSION END {each}" for each in ends)):
+        if answer.status.get("code") not in ("not-found", "denied"):  # it has ended meanwhile
+            answer.check()
     return visit.go("/sessions", "ended")
 
 

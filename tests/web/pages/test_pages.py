@@ -12,6 +12,8 @@ from urllib.parse import unquote
 import orjson
 import pytest
 
+from cronflowd.base.errors import Refusal
+from cronflowd.journal.journal import FileJournal
 from cronflowd.web.app import make_app
 from cronflowd.web.line import Unreachable
 from tests.lib.asgi import Browser, InMemory, Response, a_door
@@ -327,8 +329,14 @@ async def test_a_theme_is_kept_by_the_browser(tmp_path: Path) -> None:
         assert '<html lang="en" data-theme="dark">' in (await browser.get("/forgot")).text
 
 
-async def test_one_sees_where_one_is_signed_in_and_ends_one_session_or_all_others(tmp_path: Path) -> None:
-    """A browser that was left open somewhere must not need an admin to be signed out."""
+def _full(*_: object) -> int:
+    raise Refusal("disk-full", "no space")
+
+
+async def test_one_sees_where_one_is_signed_in_and_ends_one_session_or_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser left open somewhere needs no admin to be signed out, and is not only said to be."""
     async with _house(tmp_path, "viewer") as (browser, daemon):
         others = [Browser(browser.app, headers=dict(HTML)) for _ in range(3)]
         for other in others:
@@ -343,6 +351,9 @@ async def test_one_sees_where_one_is_signed_in_and_ends_one_session_or_all_other
         assert [(await each.get("/sessions")).status for each in others] == [200, 303, 200]
         root = str((await daemon.ask("SESSION LIST user=root")).rows[0]["id"])
         assert (await _send(first, "/sessions", session=root)).status == 404
+        with monkeypatch.context() as patch:
+            patch.setattr(FileJournal, "append", _full)
+            assert (await _send(first, "/sessions", session="others")).status == 503
         await _send(first, "/sessions", session="others")
         assert [(await each.get("/sessions")).status for each in others] == [200, 303, 303]
         assert (await browser.get("/sessions")).status == 200
