@@ -29,10 +29,10 @@ from ..host.disk import write_atomically
 from .records import SEAL_BYTES, list_history, list_segments, seq_of
 
 SUFFIX = ".index"
-DEED = zlib.crc32(b"deed")  # of every record that AUDIT tells
-_MAGIC = 0x31786564_6E69_6663  # of numbers as this machine writes them
+_MAGIC = 0x32786564_6E69_6663  # of numbers as this machine writes them
 _HEAD = 3  # numbers before the sorted ones: that, and of which file they are: its bytes, its last CRC
-_OFFSET = 2**32 - 1
+_OFFSET_BITS = 40  # of each number; the rest is the hash
+_OFFSET = 2**_OFFSET_BITS - 1
 _BLOCK_BYTES = 1024 * 1024
 _LINE_BYTES = 4096  # more than most lines are long
 _SEQ_BYTES = 32
@@ -58,7 +58,10 @@ def key(what: str, value: object) -> int:
 
 
 def _hash(what: bytes, value: bytes) -> int:
-    return zlib.crc32(b"%b %b" % (what, value))
+    return zlib.crc32(b"%b %b" % (what, value)) >> _OFFSET_BITS - 32
+
+
+DEED = _hash(b"deed", b"")  # of every record that AUDIT tells
 
 
 def keys_of(line: bytes) -> Iterator[int]:
@@ -160,7 +163,7 @@ class Index:
                 with contextlib.suppress(ValueError):
                     if seq_of(line) >= before:
                         break
-                    found += [each << 32 | offset for each in keys_of(line)]
+                    found += [each << _OFFSET_BITS | offset for each in keys_of(line)]
                 self._upto = offset + len(line) + 1
             if found:
                 self._numbers = sorted([*self._numbers, *found])  # a new one: others are reading the old
@@ -191,7 +194,7 @@ def _of_file(path: Path, at: int) -> Sequence[int]:
     if (known := _mapped(beside, head)) is not None:
         return known
     numbers = array(
-        "Q", sorted(each << 32 | offset for offset, line in _lines(at, 0) for each in keys_of(line))
+        "Q", sorted(each << _OFFSET_BITS | offset for offset, line in _lines(at, 0) for each in keys_of(line))
     )
     with contextlib.suppress(OSError, Refusal):  # a disk that takes nothing keeps nobody from reading
         write_atomically(beside, [array("Q", head).tobytes(), numbers.tobytes()])
@@ -210,8 +213,8 @@ def _mapped(beside: Path, head: tuple[int, ...]) -> Sequence[int] | None:
 
 def _span(numbers: Sequence[int], wanted: int) -> range:
     """Which of the numbers are of one thing."""
-    low = bisect_left(numbers, wanted << 32)
-    return range(low, bisect_left(numbers, (wanted + 1) << 32, low))
+    low = bisect_left(numbers, wanted << _OFFSET_BITS)
+    return range(low, bisect_left(numbers, (wanted + 1) << _OFFSET_BITS, low))
 
 
 def _offsets(numbers: Sequence[int], wanted: int, first: int, before: int, at: int) -> Iterator[int]:
