@@ -66,9 +66,15 @@ class Place:
         return b"".join(to_bytes(text_of(line) + "\n" * is_whole(line)) for line in lines if line[0] == fd)
 
 
+def unlike_all(value: str) -> str:
+    """No word that the journal holds anyway, as `schedule` is one."""
+    return f"{value[: len(value) // 2]}☃{value[len(value) // 2 :]}"
+
+
 @given(value=VALUES, other=VALUES)
 def test_a_value_arrives_as_it_is_whatever_it_holds(vault: Vault, value: str, other: str) -> None:
     """A password with a quote must neither break the line nor arrive as another one."""
+    value = unlike_all(value)
     place = Place(vault)
     place.put("a", value)
     place.put("b", other)
@@ -91,7 +97,7 @@ def test_a_value_arrives_as_it_is_whatever_it_holds(vault: Vault, value: str, ot
     if not bad:
         assert json.loads(place.run("RUN m").options["payload"]) == {"text": f"x {other}"}
     journal = b"".join(place.driver.journal)
-    assert len(value) < 6 or json.dumps(value)[1:-1].encode() not in journal
+    assert json.dumps(value, ensure_ascii=False)[1:-1].encode() not in journal
 
 
 @settings(max_examples=40)
@@ -100,6 +106,7 @@ def test_what_a_run_writes_is_kept_without_them_and_else_unchanged(vault: Vault,
     """Whatever cuts the link makes, over starts of the daemon, and with values that change meanwhile."""
     draw = data.draw
     values = draw(st.lists(VALUES.filter(lambda value: len(value.strip()) > 3), min_size=2, max_size=2))
+    values[0] = unlike_all(values[0])
     place = Place(vault)
     place.put("a", values[0])
     place.put("b", values[1])
