@@ -166,7 +166,8 @@ class Index:
                     found += [each << _OFFSET_BITS | offset for each in keys_of(line)]
                 self._upto = offset + len(line) + 1
             if found:
-                self._numbers = sorted([*self._numbers, *found])  # a new one: others are reading the old
+                # A new one: others are reading the old.
+                self._numbers = array("Q", sorted([*self._numbers, *found]))
             return self._numbers
 
 

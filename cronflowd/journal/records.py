@@ -164,7 +164,7 @@ class Header:
     version: int = FACTS_VERSION
     # Of history alone:
     sifted_at: str = ""  # when what need not be kept was last left out, RFC 3339
-    runs: tuple[int, int] = (0, 0)  # the lowest and the highest run in it, so that LOG skips the file
+    runs: tuple[int, int] = (0, 0)  # the lowest and the highest run in it; the index tells more
 
     def line(self) -> bytes:
         body = b'{"seq":%d,"%b":1,"version":%d,"chain":"%08x"' % (

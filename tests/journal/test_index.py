@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -220,6 +221,7 @@ def test_numbers_are_in_memory_no_longer_than_they_are_written(life: Life) -> No
     sealed = known._sealed
     assert len(sealed) > 2
     assert {type(each.numbers) for each in sealed.values()} == {memoryview}
+    assert type(known._numbers) is array
 
 
 def test_nothing_is_held_of_files_that_are_gone(life: Life) -> None:
