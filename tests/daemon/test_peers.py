@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -124,6 +125,60 @@ async def test_an_ack_waits_for_nobody_and_not_for_ever(
         await until(lambda: len(leader.sent) == 2)
 
 
+async def test_what_a_standby_has_of_another_leaders_is_not_taken_for_what_this_one_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who led before and comes back has lines of the same run that nobody has: its file may be longer."""
+    monkeypatch.setattr(peers, "COPIED_S", 600.0)
+    here = journal_dir(tmp_path / "b")
+    apart.append(here, 7, [b"1 " + b"z" * 500_000])
+    async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
+        copies = Copies(tmp_path / "b", "b")
+        nursery.start_soon(copies.run, lambda: leader.address, SECRET)
+        await until(lambda: leader.peers._standbys)
+        leader.write(seq=2)
+        assert leader.acknowledge()
+        copies.want(7)
+        await until(lambda: leader.sent)
+        assert apart.read(here, 7).items() >= apart.read(journal_dir(tmp_path / "a"), 7).items()
+        assert leader.peers.uncopied() == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_of_all_acks_that_wait_one_copy_wakes_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a thousand runs that end at one time each copy would have the leader look a thousand times."""
+    monkeypatch.setattr(peers, "COPIED_S", 600.0)
+    async with a_leader(tmp_path / "a") as leader:
+        standby = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        await trio.to_thread.run_sync(standby.ask, "BEAT")
+        for run in range(100):
+            leader.write(run, run + 1)
+            assert leader.acknowledge(run)
+        await until(lambda: len(leader.peers._waiting) == 100)
+        looks = Mock(side_effect=leader.peers._lacks)
+        monkeypatch.setattr(leader.peers, "_lacks", looks)
+        for run in range(100):
+            await trio.to_thread.run_sync(standby.ask, f"HAVE {run}:{leader.apart.ends.get(run)}")
+        await until(lambda: len(leader.sent) == 100)
+        assert (looks.call_count, leader.peers._waiting) == (100, {})
+        standby.close()
+
+
+async def test_a_node_that_is_silent_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standby that is frozen keeps no ACK waiting for ever, and no removed file on the leader's disk."""
+    async with a_leader(tmp_path / "a") as leader:
+        standby = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        await trio.to_thread.run_sync(standby.ask, "BEAT")
+        assert leader.peers._standbys == 1
+        monkeypatch.setattr(peers, "SILENT_S", 0.05)
+        with suppress(OSError):  # where this machine is as slow as one that is frozen
+            await trio.to_thread.run_sync(standby.ask, "BEAT")
+        await until(lambda: leader.peers._standbys == 0)
+        standby.close()
+
+
 async def test_a_node_that_comes_later_fetches_what_its_records_tell_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +194,7 @@ async def test_a_node_that_comes_later_fetches_what_its_records_tell_of(
             leader.write()
             leads.append(leader.address)
             await until(lambda: leader.peers._have.get(7))
-            assert leader.peers._have[8] == apart.sizes(journal_dir(tmp_path / "b"))[8]
+            assert leader.peers._theirs[8] == apart.sizes(journal_dir(tmp_path / "b"))[8]
         async with a_leader(tmp_path / "c") as leader:
             leader.write(9)
             leads.append(leader.address)
@@ -164,7 +219,7 @@ async def test_a_leader_is_given_what_only_the_one_before_had(tmp_path: Path) ->
         await until(lambda: apart.sizes(journal_dir(tmp_path / "a")))
         assert history.output(tmp_path / "a", 7) == [tuple(line) for line in LONG]
         copies.want(99)
-        await until(lambda: 99 in leader.peers._have)  # all that was to be given has come before
+        await until(lambda: 99 in leader.peers._theirs)  # all that was to be given has come before
         assert set(apart.sizes(journal_dir(tmp_path / "a"))) == {7}
         nursery.cancel_scope.cancel()
 
