@@ -20,7 +20,7 @@ from ..base.walks import Numbered
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE
 from ..engine.facts import Definition
-from ..host.calendar_files import pass_over_old, read_calendars, refresh_calendars
+from ..host.calendar_files import is_read, pass_over_old, read_calendars, refresh_calendars
 from ..host.disk import Prepared, write_atomically
 from ..journal import tasks_file
 from ..journal.backup import archive
@@ -167,7 +167,8 @@ class Files:
 
     async def learn(self, calendars: Iterable[str]) -> None:
         """Has these calendars known; raises Refusal naming the first that is none."""
-        found = await trio.to_thread.run_sync(read_calendars, self.data, calendars)
+        new = [each for each in calendars if not is_read(self.data, self.core.state.calendars, each)]
+        found = await trio.to_thread.run_sync(read_calendars, self.data, new)
         self._know(found)
         for name in found:
             self.core.state.calendars.troubles.pop(name, None)
@@ -194,6 +195,7 @@ class Files:
     def find_calendars(self) -> Generator[None, None, None]:
         """Those that tasks name now, and no others; at the start, and at HUP."""
         calendars, names = self.core.state.calendars, set[str]()
+        before = {*calendars.read_at, *calendars.known}  # ADD may name one where this has looked already
         for task in self.core.state.tasks.made():
             names |= set(task.spec.options.skip)
             yield
@@ -202,7 +204,7 @@ class Files:
             pass_over_old(self.data, calendars)
         with suppress(Refusal):
             found = refresh_calendars(self.data, calendars, names)
-            self._know(found, sorted((calendars.read_at.keys() | calendars.known) - names))
+            self._know(found, sorted(before - names))
 
 
 def breathe() -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_bytes, token_hex
+from secrets import token_bytes
 from typing import NoReturn, TypeVar
 
 import orjson
@@ -98,7 +98,7 @@ class Peer:
     def __init__(self, leader: Address, secret: bytes, name: str) -> None:
         self._sock = socket.create_connection(leader, DIAL_S)
         self._sock.settimeout(ANSWER_S)
-        said = introduce(secret, "node", f"{name}/{token_hex(8)}")
+        said = introduce(secret, "node", name)
         try:
             self._sock.sendall(said)
             self._sealed = Sealed(secret, said, self._receive(CHALLENGE_BYTES), is_asking=True)

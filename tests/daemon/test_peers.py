@@ -69,7 +69,7 @@ async def a_leader(data: Path) -> AsyncIterator[Leader]:
         raise AssertionError("a client was served")
 
     door = Door(refuse, 10)
-    door.greet = partial(meet, secret=SECRET, greet=None, serve=leader.peers.serve)
+    door.greet = partial(meet, secret=SECRET, greet=None, taken={}, serve=leader.peers.serve)
     (listener,) = open_listeners([("127.0.0.1", 0)])
     leader.address = listener.sock.getsockname()
     async with trio.open_nursery() as nursery:
