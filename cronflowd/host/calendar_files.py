@@ -63,7 +63,7 @@ def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) ->
 def is_read(data: Path, calendars: Calendars, name: str) -> bool:
     """Whether what is known is what stands there, or counts as such."""
     known = calendars.known.get(name)
-    return bool(known) and (not name.startswith(FILE) or known.stamp == _stamp(data, name)[:2])
+    return known is not None and (not name.startswith(FILE) or known.stamp == _stamp(data, name)[:2])
 
 
 def pass_over_old(data: Path, calendars: Calendars) -> None:

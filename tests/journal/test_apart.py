@@ -186,6 +186,27 @@ def test_what_stands_apart_goes_when_the_output_goes(tmp_path: Path) -> None:
     life.close()
 
 
+def test_a_compaction_that_is_killed_leaves_no_output_that_no_record_tells_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records go for good; a file that stands there then would stand there for ever."""
+    life = Life(tmp_path, 2_000)
+    life.join()
+    life.add_task(keep="2")
+    for _ in range(10):
+        life.end(write_apart(life, life.start(1)))
+        life.commit()
+    with monkeypatch.context() as killed:
+        killed.setattr(apart, "remove", Mock(side_effect=EOFError))
+        with pytest.raises(EOFError):
+            compaction.compact(journal_dir(tmp_path), 1 << 30)
+    compaction.compact(journal_dir(tmp_path), 1 << 30)
+    assert len(history.lacking(tmp_path)) == 0
+    assert set(apart.sizes(journal_dir(tmp_path))) == {r for r in range(1, 11) if history.output(tmp_path, r)}
+    assert 0 < len(apart.sizes(journal_dir(tmp_path))) < 10
+    life.close()
+
+
 def write_apart(life: Life, run: int) -> int:
     line = b'%d [[1,"%b"]]' % (life.journal.last + 1, b"x" * 999)
     life.say(f.OutputReceived(run, 1, [], 0, 1000, None, (1000, zlib.crc32(line), "a")))
