@@ -278,7 +278,9 @@ class Peers:
     def uncopied(self) -> int:
         """How many bytes no other node is known to have. Blocking, for a thread."""
         sizes = apart.sizes(self._directory)
-        return sum(max(0, size - self._have.get(run, self._theirs.get(run, 0))) for run, size in sizes.items())
+        return sum(
+            max(0, size - self._have.get(run, self._theirs.get(run, 0))) for run, size in sizes.items()
+        )
 
     def _lacks(self, run: int) -> bool:
         return self._ends.get(run, 0) > self._have.get(run, 0)

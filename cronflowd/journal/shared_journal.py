@@ -153,7 +153,7 @@ def install(data: Path, upto: int, chunks: Iterable[bytes], lines: Iterable[byte
         header = Header("segment", upto + 1, chain).line()
         write_atomically(segment_path(directory, upto + 1), itertools.chain([header], lines))
     except Refusal as refusal:
-        raise Fatal(Exit.CANNOT_CREATE, refusal.message) from None
+        raise Fatal(Exit.IO, refusal.message) from None
     joining.unlink()
     sync_directory(data)
 

@@ -219,9 +219,39 @@ async def test_a_leader_is_given_what_only_the_one_before_had(tmp_path: Path) ->
         await until(lambda: apart.sizes(journal_dir(tmp_path / "a")))
         assert history.output(tmp_path / "a", 7) == [tuple(line) for line in LONG]
         copies.want(99)
-        await until(lambda: 99 in leader.peers._theirs)  # all that was to be given has come before
+        await until(lambda: 99 in leader.peers._have)  # all that was to be given has come before
         assert set(apart.sizes(journal_dir(tmp_path / "a"))) == {7}
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_leader_is_given_does_not_stand_for_what_it_took(tmp_path: Path) -> None:
+    """A standby counts bytes of the leader's file, in which the given ones may stand first."""
+    async with a_leader(tmp_path / "a") as leader:
+        peer = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        await trio.to_thread.run_sync(peer.ask, "BEAT")
+        leader.apart.take(f.OutputReceived(7, 1, LONG), 2, 0)
+        await trio.to_thread.run_sync(peer.ask, "GIVE 7", b"1 " + b"z" * 500_000)
+        leader.apart.write(2)
+        assert leader.apart.ends == apart.sizes(journal_dir(tmp_path / "a"))
+        await trio.to_thread.run_sync(peer.ask, "HAVE 7:500004")
+        assert leader.acknowledge()
+        peer.close()
+
+
+async def test_a_node_asks_of_a_hundred_files_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is looked for in the journal; of ten thousand the answer came too late, again and again."""
+    for run in range(250):
+        apart.append(journal_dir(tmp_path / "b"), run, [b"1 []"])
+    looks = Mock(return_value=[])
+    async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
+        monkeypatch.setattr(leader.peers, "_lacks_of", looks)
+        copies = Copies(tmp_path / "b", "b")
+        nursery.start_soon(copies.run, lambda: leader.address, SECRET)
+        await until(lambda: looks.call_count == 3)
+        nursery.cancel_scope.cancel()
+    assert [len(each.args[0]) for each in looks.call_args_list] == [100, 100, 50]
 
 
 @pytest.mark.parametrize("secret", [SECRET, b"another"])
