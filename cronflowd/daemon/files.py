@@ -44,6 +44,7 @@ class Files:
         self.memory: Path | None = (
             None  # a node's own: which tasks.db it wrote last, as others may have led since
         )
+        self.are_ours = False  # the calendars: we have begun to decide, and know which files are new
         self.turn = trio.Lock()
         core.before_fires = self.look_at_calendars
 
@@ -185,7 +186,7 @@ class Files:
         if not (calendars.known or calendars.troubles or calendars.read_at):
             return
         names = {*calendars.known, *calendars.troubles, *calendars.read_at}
-        if self.memory and not self.core.epoch:  # another node leads, whose files count
+        if self.memory and not self.are_ours:  # another node leads, whose files count
             names = {name for name in names if not name.startswith(FILE)}
             calendars.known |= refresh_calendars(self.data, calendars, names)
             return
@@ -202,6 +203,7 @@ class Files:
         calendars.troubles.clear()
         if self.memory:
             pass_over_old(self.data, calendars)
+        self.are_ours = True
         with suppress(Refusal):
             found = refresh_calendars(self.data, calendars, names)
             self._know(found, sorted(before - names))

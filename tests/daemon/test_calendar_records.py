@@ -164,6 +164,7 @@ def test_a_task_that_names_an_older_file_changes_nothing(leader: Machine, tmp_pa
     """ADD on the machine that leads now would bring last year's days back, for all tasks that name them."""
     other = again(leader, data=tmp_path / "b", epoch=2)
     other.write(hours=-1)
+    assert other.look() == f"{NAME} (a)", "it leads, and somebody said LOCAL before it has begun"
     other.start()
     trio.run(other.files.learn, [NAME])
     assert other.look() == f"{NAME} (a)"
