@@ -364,7 +364,7 @@ class Daemon:
             if self.node:
                 assert isinstance(self.journal, SharedJournal)
                 peers = self.node.peers = Peers(self.core, self.journal)
-                links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
+                links.greet = partial(meet, secret=self.node.secret, greet=clients.greet, taken={})
                 clients.greet = partial(links.greet, serve=peers.serve)
                 nursery.start_soon(peers.run)
                 nursery.start_soon(Keeper(self.node, self.journal).run)

@@ -20,7 +20,7 @@ from ..base.walks import Numbered
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE
 from ..engine.facts import Definition
-from ..host.calendar_files import pass_over_old, read_calendars, refresh_calendars
+from ..host.calendar_files import is_read, pass_over_old, read_calendars, refresh_calendars
 from ..host.disk import Prepared, write_atomically
 from ..journal import tasks_file
 from ..journal.backup import archive
@@ -44,6 +44,7 @@ class Files:
         self.memory: Path | None = (
             None  # a node's own: which tasks.db it wrote last, as others may have led since
         )
+        self.are_ours = False  # the calendars: we have begun to decide, and know which files are new
         self.turn = trio.Lock()
         core.before_fires = self.look_at_calendars
 
@@ -167,7 +168,8 @@ class Files:
 
     async def learn(self, calendars: Iterable[str]) -> None:
         """Has these calendars known; raises Refusal naming the first that is none."""
-        found = await trio.to_thread.run_sync(read_calendars, self.data, calendars)
+        new = [each for each in calendars if not is_read(self.data, self.core.state.calendars, each)]
+        found = await trio.to_thread.run_sync(read_calendars, self.data, new)
         self._know(found)
         for name in found:
             self.core.state.calendars.troubles.pop(name, None)
@@ -184,7 +186,7 @@ class Files:
         if not (calendars.known or calendars.troubles or calendars.read_at):
             return
         names = {*calendars.known, *calendars.troubles, *calendars.read_at}
-        if self.memory and not self.core.epoch:  # another node leads, whose files count
+        if self.memory and not self.are_ours:  # another node leads, whose files count
             names = {name for name in names if not name.startswith(FILE)}
             calendars.known |= refresh_calendars(self.data, calendars, names)
             return
@@ -194,15 +196,17 @@ class Files:
     def find_calendars(self) -> Generator[None, None, None]:
         """Those that tasks name now, and no others; at the start, and at HUP."""
         calendars, names = self.core.state.calendars, set[str]()
+        before = {*calendars.read_at, *calendars.known}  # ADD may name one where this has looked already
         for task in self.core.state.tasks.made():
             names |= set(task.spec.options.skip)
             yield
         calendars.troubles.clear()
         if self.memory:
             pass_over_old(self.data, calendars)
+        self.are_ours = True
         with suppress(Refusal):
             found = refresh_calendars(self.data, calendars, names)
-            self._know(found, sorted((calendars.read_at.keys() | calendars.known) - names))
+            self._know(found, sorted(before - names))
 
 
 def breathe() -> None:

@@ -15,7 +15,7 @@ from ..host.clock import wall_now
 from ..journal import room
 from ..journal.etcd import EtcdError, Unreachable
 from ..journal.records import in_form, journal_dir, list_checkpoints
-from ..journal.shared import created_at
+from ..journal.shared import Deposed, created_at
 from ..journal.shared_journal import SharedJournal
 from . import roster
 from .cluster import LOOK_S, Node
@@ -50,7 +50,9 @@ class Keeper:
                 if journal.form < FACTS_VERSION:
                     raised = partial(roster.raise_form, self._shared, node.epoch, journal.form)
                     journal.form = await in_thread(raised)
-            except (Unreachable, EtcdError) as error:
+            except Deposed as error:
+                node.on_fatal(error)
+            except (Unreachable, EtcdError, FileNotFoundError) as error:  # a newer checkpoint, meanwhile
                 log.debug("etcd: %s", error)
 
     def _look_for_room(self) -> None:

@@ -6,9 +6,9 @@ frames, sealed with a key made of the cluster's secret and of what both have sai
 asks, and each question has one answer:
 
     BEAT                  nothing
-    HAVE run:size …       nothing; so long a part of these files is on the other's disk
-    HERE run:size …       the same at the beginning, of all its files; which of them the leader lacks
+    HERE run:size …       which of these files, the other's own, hold what the leader lacks
     GIVE run, data        nothing; lines of one of these
+    HAVE run:size …       nothing; so long a part of the leader's files is on the other's disk
     OUTPUT run offset     whole lines of a run's file from there on; empty where there are no more
     STATE                 JSON: up to which record the checkpoint goes (0: there is none), and how long the
                           files are that hold the state: it, and the segments since
@@ -20,11 +20,11 @@ from __future__ import annotations
 import hmac
 import logging
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_bytes, token_hex
+from secrets import token_bytes
 from typing import NoReturn, TypeVar
 
 import orjson
@@ -48,6 +48,8 @@ MAX_FRAME_BYTES = MAX_PIECE_BYTES + 1024
 ANSWER_S = 10.0  # to a question
 COPIED_S = 1.0  # that an ACK waits for a standby
 LOOK_S = 1.0  # between two looks whether the leader is still there
+SILENT_S = 60.0  # a node that asks nothing for so long, or reads no answer, is frozen or cut off
+ASKED_TOGETHER = 100  # files, each of which is looked for in the journal before the answer is late
 TOLD_TOGETHER = 10_000
 
 log = logging.getLogger("cronflowd.cluster")
@@ -96,7 +98,7 @@ class Peer:
     def __init__(self, leader: Address, secret: bytes, name: str) -> None:
         self._sock = socket.create_connection(leader, DIAL_S)
         self._sock.settimeout(ANSWER_S)
-        said = introduce(secret, "node", f"{name}/{token_hex(8)}")
+        said = introduce(secret, "node", name)
         try:
             self._sock.sendall(said)
             self._sealed = Sealed(secret, said, self._receive(CHALLENGE_BYTES), is_asking=True)
@@ -215,8 +217,8 @@ class Copies:
         self._offsets.clear()
         directory = journal_dir(self._data)
         here = [f"{run}:{size}" for run, size in apart.sizes(directory).items()]
-        for begin in range(0, len(here), TOLD_TOGETHER):
-            lacks = self._peer.ask(f"HERE {' '.join(here[begin : begin + TOLD_TOGETHER])}")
+        for begin in range(0, len(here), ASKED_TOGETHER):
+            lacks = self._peer.ask(f"HERE {' '.join(here[begin : begin + ASKED_TOGETHER])}")
             for run in map(int, lacks.split()):
                 offset = 0
                 while data := apart.piece(directory, run, offset):
@@ -254,8 +256,10 @@ class Peers:
         self._core, self._journal = core, journal
         self._directory, self._ends = journal.directory, journal.apart.ends
         self._have: dict[int, int] = {}  # by run: how much of its file some standby has
-        self._forget_at = TOLD_TOGETHER
-        self._heard = trio.Event()  # that one has more
+        self._theirs: dict[int, int] = {}  # and how long a standby's own is: good enough for STATUS
+        self._index = Index()
+        self._forget_at = self._look_at = TOLD_TOGETHER
+        self._waiting: dict[int, trio.Event] = {}  # by run: that one has more of it
         self._standbys = 0
         core.holds = self._holds
 
@@ -268,31 +272,34 @@ class Peers:
     async def copied(self) -> None:
         """Returns when some standby has all there is, or none is there; or after a second."""
         with trio.move_on_after(COPIED_S):
-            while self._standbys and any(map(self._lacks, self._ends)):
-                await self._heard.wait()
+            for run in list(self._ends):
+                await self._until_copied(run)
 
     def uncopied(self) -> int:
         """How many bytes no other node is known to have. Blocking, for a thread."""
         sizes = apart.sizes(self._directory)
-        return sum(max(0, size - self._have.get(run, 0)) for run, size in sizes.items())
+        return sum(
+            max(0, size - self._have.get(run, self._theirs.get(run, 0))) for run, size in sizes.items()
+        )
 
     def _lacks(self, run: int) -> bool:
         return self._ends.get(run, 0) > self._have.get(run, 0)
 
     def _lacks_of(self, theirs: dict[int, int]) -> list[int]:
         """Of another's files those that hold what records here tell of, and ours do not."""
-        index, sizes = Index(), apart.sizes(self._directory)
+        sizes = apart.sizes(self._directory)
         longer = [run for run, size in theirs.items() if size > sizes.get(run, 0)]
-        return [run for run in longer if history.lacks(self._directory.parent, run, index)]
+        return [run for run in longer if history.lacks(self._directory.parent, run, self._index)]
 
     def _holds(self, worker: str, line: str) -> bool:
         """Whether a line to a worker leaves later."""
         if not line.startswith("ACK "):
             return False
         run = int(line.split(" ")[1])
-        if len(self._ends) > TOLD_TOGETHER:  # some were lost, and no report came
+        if len(self._ends) > self._look_at:  # some were lost, and no report came
             for gone in self._ends.keys() - self._core.state.runs.keys():
                 del self._ends[gone]
+            self._look_at = 2 * len(self._ends) + TOLD_TOGETHER
         if self._standbys and self._lacks(run):
             self._nursery.start_soon(self._send_later, worker, line, run)
             return True
@@ -300,16 +307,22 @@ class Peers:
         return False
 
     async def _send_later(self, worker: str, line: str, run: int) -> None:
-        with trio.move_on_after(COPIED_S):
-            while self._standbys and self._lacks(run):
-                await self._heard.wait()
+        await self._until_copied(run)
         self._ends.pop(run, None)
         self._core.send(worker, line)
         self._core.wake()
 
-    def _tell(self) -> None:
-        heard, self._heard = self._heard, trio.Event()
-        heard.set()
+    async def _until_copied(self, run: int) -> None:
+        with trio.move_on_after(COPIED_S):
+            while self._standbys and self._lacks(run):
+                await self._waiting.setdefault(run, trio.Event()).wait()
+        self._tell([run])
+
+    def _tell(self, runs: Iterable[int]) -> None:
+        """Wakes who waits for these: they look again."""
+        for run in runs:
+            if run in self._waiting:
+                self._waiting.pop(run).set()
 
     async def serve(self, connection: Connection, secret: bytes, said: bytes) -> None:
         """Answers a node until it leaves."""
@@ -317,19 +330,21 @@ class Peers:
         sealed = Sealed(secret, said, challenge, is_asking=False)
         received, asker = bytearray(), Asker()
         try:
-            await _send(connection, challenge)
-            while data := await connection.receive_some():
-                received += data
-                while len(received) >= (end := LENGTH_BYTES + length_of(received)):
-                    question = sealed.open(bytes(received[LENGTH_BYTES:end]))
-                    del received[:end]
-                    await _send(connection, sealed.seal(await self._answer(question, asker)))
+            with trio.move_on_after(SILENT_S) as patience:
+                await _send(connection, challenge)
+                while data := await connection.receive_some():
+                    received += data
+                    while len(received) >= (end := LENGTH_BYTES + length_of(received)):
+                        question = sealed.open(bytes(received[LENGTH_BYTES:end]))
+                        del received[:end]
+                        patience.deadline = trio.current_time() + SILENT_S
+                        await _send(connection, sealed.seal(await self._answer(question, asker)))
         except OSError as error:
             log.debug("a node left: %s", error)
         finally:
             close(asker.state)
             self._standbys -= asker.follows
-            self._tell()
+            self._tell(list(self._waiting))
 
     async def _answer(self, question: bytes, asker: Asker) -> bytes:
         head, _, data = question.partition(b"\n")
@@ -346,23 +361,32 @@ class Peers:
         if word == "READ":
             number, offset = map(int, more)
             return await in_thread(partial(asker.state[number].piece, offset))
-        if word in ("HAVE", "HERE"):
-            theirs = {int(run): int(size) for run, _, size in (each.partition(":") for each in more)}
-            for run, size in theirs.items():
-                self._have[run] = max(size, self._have.get(run, 0))
-            self._tell()
-            if len(self._have) > self._forget_at:
-                sizes = await in_thread(partial(apart.sizes, self._directory))
-                self._have = {run: size for run, size in self._have.items() if run in sizes}
-                self._forget_at = 2 * len(self._have) + TOLD_TOGETHER
-            if word == "HERE":
-                lacks = await in_thread(partial(self._lacks_of, theirs))
-                return " ".join(map(str, lacks)).encode()
+        if word == "HERE":
+            lacks = await in_thread(partial(self._lacks_of, _note(self._theirs, more)))
+            return " ".join(map(str, lacks)).encode()
         if word == "GIVE":
-            await in_thread(partial(apart.merge, self._directory, int(more[0]), data))
+            run = int(more[0])
+            added = await in_thread(partial(apart.merge, self._directory, run, data))
+            if run in self._ends:  # what is taken meanwhile stands behind that
+                self._ends[run] += added
+        if word == "HAVE":
+            self._tell(_note(self._have, more))
+        if len(self._have) + len(self._theirs) > self._forget_at:
+            sizes = await in_thread(partial(apart.sizes, self._directory))
+            for table in self._have, self._theirs:
+                for run in table.keys() - sizes.keys():
+                    del table[run]
+            self._forget_at = 2 * (len(self._have) + len(self._theirs)) + TOLD_TOGETHER
         if word == "OUTPUT":
             return await in_thread(partial(apart.piece, self._directory, *map(int, more)))
         return b""
+
+
+def _note(table: dict[int, int], words: Iterable[str]) -> dict[int, int]:
+    """The sizes that a node tells of; the largest that any has told stand in the table then."""
+    told = {int(run): int(size) for run, _, size in (each.partition(":") for each in words)}
+    table.update((run, max(size, table.get(run, 0))) for run, size in told.items())
+    return told
 
 
 async def _send(connection: Connection, data: bytes) -> None:

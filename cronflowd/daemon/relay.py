@@ -3,8 +3,8 @@
 The standby reads nothing of it but the first bytes, to know whether they are meant for itself
 (LOCAL). Each end of input is carried on as such, so that a netcat comes back to its prompt as it does
 at the leader's own door. Who is at the other end is said in one line before all that, sealed with a
-secret of the cluster's: a unix socket here counts as one there. What a node has to ask for itself begins
-alike (peers.py).
+secret of the cluster's and good for one connection: a unix socket here counts as one there. What a
+node has to ask for itself begins alike (peers.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
+from secrets import token_hex
 from typing import Literal
 
 import trio
@@ -30,7 +31,7 @@ MAX_INTRODUCTION_BYTES = 512
 INTRODUCED_WITHIN_S = 0.5  # whoever relays speaks at once
 VALID_S = 30.0  # so far two nodes' clocks may be apart
 READ_BYTES = 65_536
-_INTRODUCTION = re.compile(rb"RELAY (tcp|unix|node) (\S+) (\d+) ([0-9a-f]{64})\n")
+_INTRODUCTION = re.compile(rb"RELAY (tcp|unix|node) (\S+) (\d+)\.[0-9a-f]{16} ([0-9a-f]{64})\n")
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Unreached(Exception):
 
 def introduce(secret: bytes, kind: Kind | Literal["node"], peer: str) -> bytes:
     """The line before all else: for whom we speak."""
-    text = f"RELAY {kind} {peer} {int(wall_now().timestamp())}"
+    text = f"RELAY {kind} {peer} {int(wall_now().timestamp())}.{token_hex(8)}"
     return f"{text} {hmac.new(secret, text.encode(), sha256).hexdigest()}\n".encode()
 
 
@@ -50,13 +51,17 @@ Serve = Callable[[Connection, bytes, bytes], Awaitable[None]]
 
 
 async def meet(
-    connection: Connection, secret: bytes, greet: Greet | None, serve: Serve | None = None
+    connection: Connection,
+    secret: bytes,
+    greet: Greet | None,
+    taken: dict[bytes, float],
+    serve: Serve | None = None,
 ) -> Connection | None:
-    """Takes an introduction, if there is one, and greets then; None where it is forged.
+    """Takes an introduction, if there is one, and greets then; None where it is forged, or in `taken`.
 
     A node that speaks for itself is served here.
     """
-    said = await _believe(connection, secret)
+    said = await _believe(connection, secret, taken)
     if said is None or said.startswith(b"RELAY node "):
         if said and serve:
             await serve(connection, secret, said)
@@ -64,7 +69,7 @@ async def meet(
     return await greet(connection) if greet and connection.kind == "tcp" else connection
 
 
-async def _believe(connection: Connection, secret: bytes) -> bytes | None:
+async def _believe(connection: Connection, secret: bytes, taken: dict[bytes, float]) -> bytes | None:
     """The introduction; None where somebody claims to be a node. Nothing else is read."""
     begun, wanted = b"", b"RELAY "
     with trio.move_on_after(INTRODUCED_WITHIN_S):
@@ -78,10 +83,15 @@ async def _believe(connection: Connection, secret: bytes) -> bytes | None:
     if match is None:
         return None if begun.startswith(wanted) else b""
     text = match[0].rpartition(b" ")[0]
-    fresh = abs(int(match[3]) - wall_now().timestamp()) <= VALID_S
+    now_s = wall_now().timestamp()
+    # It travels in plain text: whoever has heard one must not come in with it, too.
+    fresh = abs(int(match[3]) - now_s) <= VALID_S and match[4] not in taken
     if not fresh or not hmac.compare_digest(hmac.new(secret, text, sha256).hexdigest().encode(), match[4]):
         log.warning("closed a connection of %s that claims to come from another node", connection.peer)
         return None
+    taken[match[4]] = now_s
+    while taken[oldest := next(iter(taken))] < now_s - 2 * VALID_S:
+        del taken[oldest]
     connection.drop(len(match[0]))
     connection.kind = "unix" if match[1] == b"unix" else "tcp"
     connection.peer = match[2].decode()

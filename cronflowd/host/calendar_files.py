@@ -43,11 +43,12 @@ def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) ->
     """Reads again what is not known, or was edited since; what cannot be read stays as it was known."""
     found = dict[str, Calendar]()
     for name in names:
-        known, stamp = calendars.known.get(name), _stamp(data, name)
+        stamp = _stamp(data, name)
+        if is_read(data, calendars, name):
+            calendars.troubles.pop(name, None)  # it was away, and is the same again
+            continue
         # A file that could not be read is read once more when it is another one.
-        if (known and (known.stamp == stamp[:2] or not name.startswith(FILE))) or (
-            name in calendars.troubles and calendars.failed.get(name) == stamp
-        ):
+        if name in calendars.troubles and calendars.failed.get(name) == stamp:
             continue
         try:
             found |= read_calendars(data, [name])
@@ -57,6 +58,12 @@ def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) ->
                 log.warning("calendar %s: %s", name, refusal.message)
             calendars.troubles[name], calendars.failed[name] = refusal.message, stamp
     return found
+
+
+def is_read(data: Path, calendars: Calendars, name: str) -> bool:
+    """Whether what is known is what stands there, or counts as such."""
+    known = calendars.known.get(name)
+    return known is not None and (not name.startswith(FILE) or known.stamp == _stamp(data, name)[:2])
 
 
 def pass_over_old(data: Path, calendars: Calendars) -> None:

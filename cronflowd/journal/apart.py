@@ -18,10 +18,12 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 import orjson
 from msgspec.structs import replace
 
+from ..base.errors import Exit, Fatal
 from ..base.output import Line, is_whole, size_of, text_of
 from ..base.text import to_bytes
 from ..engine.facts import OutputReceived
@@ -39,23 +41,28 @@ def path_of(directory: Path, run: int) -> Path:
 
 def sizes(directory: Path) -> dict[int, int]:
     """How long each run's file is."""
-    with suppress(FileNotFoundError), os.scandir(directory / FOLDER) as found:
-        return {int(each.name): each.stat().st_size for each in found if each.name.isdecimal()}
-    return {}
+    found = dict[int, int]()
+    with suppress(FileNotFoundError), os.scandir(directory / FOLDER) as files:
+        for each in files:
+            with suppress(FileNotFoundError):  # a compaction may remove it meanwhile; the others are there
+                if each.name.isdecimal():
+                    found[int(each.name)] = each.stat().st_size
+    return found
 
 
-def read(directory: Path, run: int) -> dict[int, bytes]:
-    """The lines of a run's file, by their CRC."""
+def read(directory: Path, run: int) -> dict[tuple[bytes, int], bytes]:
+    """The lines of a run's file, by the number that they begin with and their CRC."""
     with suppress(FileNotFoundError):
-        return {zlib.crc32(line): line for line in path_of(directory, run).read_bytes().split(b"\n")}
+        lines = path_of(directory, run).read_bytes().split(b"\n")
+        return {(line.partition(b" ")[0], zlib.crc32(line)): line for line in lines}
     return {}
 
 
-def find(known: dict[int, bytes], seq: int, fact: OutputReceived) -> list[Line] | None:
+def find(known: dict[tuple[bytes, int], bytes], seq: int, fact: OutputReceived) -> list[Line] | None:
     """What a record has apart, where it is there."""
     assert fact.apart
-    number, _, lines = known.get(fact.apart[1], b"").partition(b" ")
-    return [tuple(line) for line in orjson.loads(lines)] if number == b"%d" % seq else None
+    line = known.get((b"%d" % seq, fact.apart[1]))
+    return [tuple(each) for each in orjson.loads(line.partition(b" ")[2])] if line else None
 
 
 def join(
@@ -82,8 +89,8 @@ def piece(directory: Path, run: int, offset: int) -> bytes:
     return b""
 
 
-def append(directory: Path, run: int, lines: Iterable[bytes]) -> None:
-    """Adds lines to a run's file, for good."""
+def append(directory: Path, run: int, lines: Iterable[bytes]) -> int:
+    """Adds lines to a run's file, for good; how many bytes that is."""
     path = path_of(directory, run)
     is_new = not path.exists()
     if is_new and not path.parent.exists():
@@ -91,22 +98,32 @@ def append(directory: Path, run: int, lines: Iterable[bytes]) -> None:
         sync_directory(directory)
     # A newline goes first, too: what stands there may have been cut short.
     data = memoryview(b"".join([b"\n%b\n" % line for line in lines]))
+    size = len(data)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         while data:
             data = data[os.write(fd, data) :]
-        os.fdatasync(fd)
+        _sync(fd, path)
     finally:
         os.close(fd)
     if is_new:
         sync_directory(path.parent)
+    return size
 
 
-def merge(directory: Path, run: int, data: bytes) -> None:
-    """Adds what another node's file has and ours has not."""
-    known = read(directory, run).values()
-    if new := [line for line in data.split(b"\n") if line and line not in known]:
-        append(directory, run, new)
+def _sync(fd: int, path: Path) -> None:
+    # Never tried again: whoever reads the file then is told that it is there, and the disk need not have it.
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        raise Fatal(Exit.IO, f"{path}: {error.strerror}: it cannot be synced") from error
+
+
+def merge(directory: Path, run: int, data: bytes) -> int:
+    """Adds what another node's file has and ours has not; how many bytes that is."""
+    known = set(read(directory, run).values())
+    new = [line for line in data.split(b"\n") if line and line not in known]
+    return append(directory, run, new) if new else 0
 
 
 def remove(directory: Path, runs: Iterable[int]) -> None:
@@ -121,6 +138,7 @@ class Apart:
 
     def __init__(self, directory: Path, node: str, copied: int) -> None:
         self._directory, self._node, self._copied = directory, node, copied
+        self._lock = Lock()  # for microseconds: what is looked at first must be what is taken then
         self._waiting: deque[tuple[int, int, bytes]] = deque()  # record, run, line
         self._taken = self._written = 0  # bytes ever; each is one thread's
         self.ends: dict[int, int] = {}  # by run: how long its file is, with what waits; of those that go on
@@ -153,18 +171,20 @@ class Apart:
 
     def forget(self, seq: int) -> None:
         """The records from this one on were refused."""
-        while self._waiting and self._waiting[-1][0] >= seq:
-            _, run, line = self._waiting.pop()
-            self._taken -= len(line)
-            self.ends[run] -= len(line) + 2
+        with self._lock:
+            while self._waiting and self._waiting[-1][0] >= seq:
+                _, run, line = self._waiting.pop()
+                self._taken -= len(line)
+                self.ends[run] -= len(line) + 2
 
     def write(self, upto: int) -> None:
         """The committer's: what records up to this one have apart."""
         by_run = defaultdict[int, list[bytes]](list)
-        while self._waiting and self._waiting[0][0] <= upto:
-            _, run, line = self._waiting.popleft()
-            self._written += len(line)
-            by_run[run].append(line)
+        with self._lock:
+            while self._waiting and self._waiting[0][0] <= upto:
+                _, run, line = self._waiting.popleft()
+                self._written += len(line)
+                by_run[run].append(line)
         for run, lines in by_run.items():
             try:
                 append(self._directory, run, lines)

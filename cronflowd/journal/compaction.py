@@ -278,13 +278,19 @@ def write_history(directory: Path, sieve: Sieve, upto: int) -> None:
         else:
             for old, _ in pieces[number:] if apart.sizes(directory) else ():
                 sieve.gone.update(run for run, *_ in _survey(old).ended)
+            _remove_gone(directory, sieve)
             # One empty file in the place of this and all that is older.
             write_atomically(
                 history_path(directory, 1, piece.last),
                 [Header("history", 1, 0, sifted_at=_format(sieve.now)).line()],
             )
-            break
+            return
+
+
+def _remove_gone(directory: Path, sieve: Sieve) -> None:
+    """Before the records: after a crash these are met again, and nothing else tells of the files."""
     apart.remove(directory, sieve.gone)
+    sieve.gone.clear()
 
 
 def plan(directory: Path, sieve: Sieve, upto: int) -> list[tuple[Piece, bool]]:
@@ -330,6 +336,7 @@ def _sift(directory: Path, piece: Piece, sieve: Sieve) -> None:
     """Reads a piece twice: to decide, and to copy."""
     survey = _survey(piece)
     kept, runs = sieve.choose(survey)
+    _remove_gone(directory, sieve)
     span = (min(runs), max(runs)) if runs else (0, 0)
     header = Header("history", piece.first, 0, sifted_at=_format(sieve.now), runs=span)
     path = history_path(directory, piece.first, piece.last)

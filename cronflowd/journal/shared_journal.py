@@ -147,10 +147,13 @@ def install(data: Path, upto: int, chunks: Iterable[bytes], lines: Iterable[byte
     directory = journal_dir(data)
     make_directory(directory)
     joining = data / JOINING
-    write_atomically(joining, [b"%d\n" % upto])
-    chain = _put_checkpoint(directory, upto, chunks, joining) if upto else 0
-    header = Header("segment", upto + 1, chain).line()
-    write_atomically(segment_path(directory, upto + 1), itertools.chain([header], lines))
+    try:
+        write_atomically(joining, [b"%d\n" % upto])
+        chain = _put_checkpoint(directory, upto, chunks, joining) if upto else 0
+        header = Header("segment", upto + 1, chain).line()
+        write_atomically(segment_path(directory, upto + 1), itertools.chain([header], lines))
+    except Refusal as refusal:
+        raise Fatal(Exit.IO, refusal.message) from None
     joining.unlink()
     sync_directory(data)
 

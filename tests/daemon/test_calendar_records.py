@@ -160,6 +160,37 @@ def test_a_new_leader_takes_a_file_that_is_newer_and_tells_of_one_that_is_not_th
     assert "there is no closed.txt" in without.state.calendars.troubles[NAME]
 
 
+def test_a_task_that_names_an_older_file_changes_nothing(leader: Machine, tmp_path: Path) -> None:
+    """ADD on the machine that leads now would bring last year's days back, for all tasks that name them."""
+    other = again(leader, data=tmp_path / "b", epoch=2)
+    other.write(hours=-1)
+    assert other.look() == f"{NAME} (a)", "it leads, and somebody said LOCAL before it has begun"
+    other.start()
+    trio.run(other.files.learn, [NAME])
+    assert other.look() == f"{NAME} (a)"
+
+
+def test_a_file_that_was_away_and_is_back_is_no_trouble_any_more(leader: Machine) -> None:
+    """It is the same, so nobody reads it; STATUS would tell of it to the end of the process."""
+    path = leader.data / "closed.txt"
+    path.rename(leader.data / "away")
+    assert leader.look() == f"{NAME} (a)"
+    assert NAME in leader.state.calendars.troubles
+    (leader.data / "away").rename(path)
+    assert leader.look() == f"{NAME} (a)"
+    assert not leader.state.calendars.troubles
+
+
+def test_what_is_added_while_all_tasks_are_looked_through_is_kept(leader: Machine) -> None:
+    """Of a million tasks that takes seconds; the new task would run on its days off."""
+    looking = leader.files.find_calendars()
+    next(looking)
+    (leader.data / "new.txt").write_text(f"{DAY}\n")
+    trio.run(leader.files.learn, ["file:new.txt"])
+    finish(looking)
+    assert leader.state.calendars.day_off(["file:new.txt"], DAY)
+
+
 def test_public_holidays_are_known_where_another_leads(leader: Machine, tmp_path: Path) -> None:
     """LOCAL NEXT of a standby leaves out the same days; the package is on its machine, too."""
     pytest.importorskip("holidays")

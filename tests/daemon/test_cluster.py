@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import orjson
 import pytest
@@ -21,7 +22,7 @@ from cronflowd.host.config import Settings
 from cronflowd.journal.etcd import Unreachable
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import checkpoint_path, journal_dir, list_segments
-from cronflowd.journal.shared import Shared, put
+from cronflowd.journal.shared import Deposed, Shared, put
 from cronflowd.journal.shared_journal import SharedJournal, read_mark
 from cronflowd.journal.whole import lines_of
 from tests.lib.fake_etcd import FakeEtcd
@@ -95,6 +96,23 @@ def test_a_state_that_is_too_long_for_etcd_stands_on_nodes(
     keeper.shorten()
     upto, chunks = node.shared.get_snapshot()
     assert (upto, chunks is None) == (8, False)
+    journal.close()
+
+
+async def test_who_looks_after_etcd_outlives_a_compaction_and_begins_anew_when_another_leads(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a look at the checkpoints and the opening of one it may go: that must not end the leader."""
+    node, journal = node_on(tmp_path)
+    monkeypatch.setattr("cronflowd.daemon.keeper.LOOK_S", 0.0)
+    monkeypatch.setattr(node, "tell", Mock())
+    monkeypatch.setattr(node, "begin_anew", Mock(side_effect=EOFError))
+    keeper = Keeper(node, journal)
+    gone = FileNotFoundError("checkpoint")
+    monkeypatch.setattr(keeper, "shorten", Mock(side_effect=[gone, Deposed("another node leads")]))
+    monkeypatch.setattr(keeper, "_look_for_room", Mock())
+    with pytest.raises(EOFError):
+        await keeper.run()
     journal.close()
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -68,7 +69,7 @@ async def a_leader(data: Path) -> AsyncIterator[Leader]:
         raise AssertionError("a client was served")
 
     door = Door(refuse, 10)
-    door.greet = partial(meet, secret=SECRET, greet=None, serve=leader.peers.serve)
+    door.greet = partial(meet, secret=SECRET, greet=None, taken={}, serve=leader.peers.serve)
     (listener,) = open_listeners([("127.0.0.1", 0)])
     leader.address = listener.sock.getsockname()
     async with trio.open_nursery() as nursery:
@@ -124,6 +125,60 @@ async def test_an_ack_waits_for_nobody_and_not_for_ever(
         await until(lambda: len(leader.sent) == 2)
 
 
+async def test_what_a_standby_has_of_another_leaders_is_not_taken_for_what_this_one_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who led before and comes back has lines of the same run that nobody has: its file may be longer."""
+    monkeypatch.setattr(peers, "COPIED_S", 600.0)
+    here = journal_dir(tmp_path / "b")
+    apart.append(here, 7, [b"1 " + b"z" * 500_000])
+    async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
+        copies = Copies(tmp_path / "b", "b")
+        nursery.start_soon(copies.run, lambda: leader.address, SECRET)
+        await until(lambda: leader.peers._standbys)
+        leader.write(seq=2)
+        assert leader.acknowledge()
+        copies.want(7)
+        await until(lambda: leader.sent)
+        assert apart.read(here, 7).items() >= apart.read(journal_dir(tmp_path / "a"), 7).items()
+        assert leader.peers.uncopied() == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_of_all_acks_that_wait_one_copy_wakes_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a thousand runs that end at one time each copy would have the leader look a thousand times."""
+    monkeypatch.setattr(peers, "COPIED_S", 600.0)
+    async with a_leader(tmp_path / "a") as leader:
+        standby = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        await trio.to_thread.run_sync(standby.ask, "BEAT")
+        for run in range(100):
+            leader.write(run, run + 1)
+            assert leader.acknowledge(run)
+        await until(lambda: len(leader.peers._waiting) == 100)
+        looks = Mock(side_effect=leader.peers._lacks)
+        monkeypatch.setattr(leader.peers, "_lacks", looks)
+        for run in range(100):
+            await trio.to_thread.run_sync(standby.ask, f"HAVE {run}:{leader.apart.ends.get(run)}")
+        await until(lambda: len(leader.sent) == 100)
+        assert (looks.call_count, leader.peers._waiting) == (100, {})
+        standby.close()
+
+
+async def test_a_node_that_is_silent_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standby that is frozen keeps no ACK waiting for ever, and no removed file on the leader's disk."""
+    async with a_leader(tmp_path / "a") as leader:
+        standby = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        await trio.to_thread.run_sync(standby.ask, "BEAT")
+        assert leader.peers._standbys == 1
+        monkeypatch.setattr(peers, "SILENT_S", 0.05)
+        with suppress(OSError):  # where this machine is as slow as one that is frozen
+            await trio.to_thread.run_sync(standby.ask, "BEAT")
+        await until(lambda: leader.peers._standbys == 0)
+        standby.close()
+
+
 async def test_a_node_that_comes_later_fetches_what_its_records_tell_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +194,7 @@ async def test_a_node_that_comes_later_fetches_what_its_records_tell_of(
             leader.write()
             leads.append(leader.address)
             await until(lambda: leader.peers._have.get(7))
-            assert leader.peers._have[8] == apart.sizes(journal_dir(tmp_path / "b"))[8]
+            assert leader.peers._theirs[8] == apart.sizes(journal_dir(tmp_path / "b"))[8]
         async with a_leader(tmp_path / "c") as leader:
             leader.write(9)
             leads.append(leader.address)
@@ -167,6 +222,36 @@ async def test_a_leader_is_given_what_only_the_one_before_had(tmp_path: Path) ->
         await until(lambda: 99 in leader.peers._have)  # all that was to be given has come before
         assert set(apart.sizes(journal_dir(tmp_path / "a"))) == {7}
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_leader_is_given_does_not_stand_for_what_it_took(tmp_path: Path) -> None:
+    """A standby counts bytes of the leader's file, in which the given ones may stand first."""
+    async with a_leader(tmp_path / "a") as leader:
+        peer = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        await trio.to_thread.run_sync(peer.ask, "BEAT")
+        leader.apart.take(f.OutputReceived(7, 1, LONG), 2, 0)
+        await trio.to_thread.run_sync(peer.ask, "GIVE 7", b"1 " + b"z" * 500_000)
+        leader.apart.write(2)
+        assert leader.apart.ends == apart.sizes(journal_dir(tmp_path / "a"))
+        await trio.to_thread.run_sync(peer.ask, "HAVE 7:500004")
+        assert leader.acknowledge()
+        peer.close()
+
+
+async def test_a_node_asks_of_a_hundred_files_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is looked for in the journal; of ten thousand the answer came too late, again and again."""
+    for run in range(250):
+        apart.append(journal_dir(tmp_path / "b"), run, [b"1 []"])
+    looks = Mock(return_value=[])
+    async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
+        monkeypatch.setattr(leader.peers, "_lacks_of", looks)
+        copies = Copies(tmp_path / "b", "b")
+        nursery.start_soon(copies.run, lambda: leader.address, SECRET)
+        await until(lambda: looks.call_count == 3)
+        nursery.cancel_scope.cancel()
+    assert [len(each.args[0]) for each in looks.call_args_list] == [100, 100, 50]
 
 
 @pytest.mark.parametrize("secret", [SECRET, b"another"])

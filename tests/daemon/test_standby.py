@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from cronflowd.daemon import relay
 from cronflowd.daemon.cluster import FencedGate
-from cronflowd.daemon.relay import introduce, meet
+from cronflowd.daemon.relay import VALID_S, introduce, meet
+from cronflowd.host.clock import wall_now
 from cronflowd.journal.lease import Lease
 from cronflowd.net.outbox import Outbox
 from tests.lib.fake_etcd import FakeEtcd
@@ -63,9 +67,10 @@ class Comer:
         self.said = self.said[size:]
 
 
-async def met(said: bytes) -> Comer | None:
+async def met(said: bytes, taken: dict[bytes, float] | None = None) -> Comer | None:
     comer = Comer(said)
-    return comer if await meet(comer, SECRET, None) else None  # type: ignore[arg-type]
+    found = await meet(comer, SECRET, None, {} if taken is None else taken)  # type: ignore[arg-type]
+    return comer if found else None
 
 
 async def test_a_node_says_for_whom_it_speaks() -> None:
@@ -86,6 +91,18 @@ async def test_a_node_says_for_whom_it_speaks() -> None:
 async def test_whoever_only_says_so_is_not_believed(said: bytes) -> None:
     """Anybody can dial the port."""
     assert await met(said) is None
+
+
+async def test_what_was_overheard_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standby says it all the time, in plain text: for half a minute anybody could be its root."""
+    taken, said = dict[bytes, float](), introduce(SECRET, "unix", "unix:pid=9,uid=0")
+    assert await met(said, taken)
+    assert await met(said, taken) is None
+    assert await met(introduce(SECRET, "unix", "unix:pid=9,uid=0"), taken), "the same process again"
+    later = wall_now() + timedelta(seconds=3 * VALID_S)
+    monkeypatch.setattr(relay, "wall_now", lambda: later)
+    assert await met(introduce(SECRET, "tcp", "192.0.2.8:1"), taken)
+    assert len(taken) == 1, "what is too old anyway is not remembered"
 
 
 @pytest.mark.parametrize("said", [b"PING\n", b"", b"R", b"RELAX\n", b"\x16\x03\x01"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import random
+import threading
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cronflowd.base.errors import Refusal
+from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.base.output import size_of
 from cronflowd.engine import facts as f
 from cronflowd.journal import apart, compaction, history
@@ -185,6 +186,27 @@ def test_what_stands_apart_goes_when_the_output_goes(tmp_path: Path) -> None:
     life.close()
 
 
+def test_a_compaction_that_is_killed_leaves_no_output_that_no_record_tells_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records go for good; a file that stands there then would stand there for ever."""
+    life = Life(tmp_path, 2_000)
+    life.join()
+    life.add_task(keep="2")
+    for _ in range(10):
+        life.end(write_apart(life, life.start(1)))
+        life.commit()
+    with monkeypatch.context() as killed:
+        killed.setattr(apart, "remove", Mock(side_effect=EOFError))
+        with pytest.raises(EOFError):
+            compaction.compact(journal_dir(tmp_path), 1 << 30)
+    compaction.compact(journal_dir(tmp_path), 1 << 30)
+    assert len(history.lacking(tmp_path)) == 0
+    assert set(apart.sizes(journal_dir(tmp_path))) == {r for r in range(1, 11) if history.output(tmp_path, r)}
+    assert 0 < len(apart.sizes(journal_dir(tmp_path))) < 10
+    life.close()
+
+
 def write_apart(life: Life, run: int) -> int:
     line = b'%d [[1,"%b"]]' % (life.journal.last + 1, b"x" * 999)
     life.say(f.OutputReceived(run, 1, [], 0, 1000, None, (1000, zlib.crc32(line), "a")))
@@ -215,3 +237,46 @@ def test_a_backup_holds_it_too(tmp_path: Path) -> None:
     journal.close()
     restore(tmp_path / "a.tar", tmp_path / "b")
     assert history.output(tmp_path / "b", 7) == WHOLE
+
+
+def test_a_file_that_goes_while_all_are_counted_hides_no_other(tmp_path: Path) -> None:
+    """A compaction removes them at any moment; a backup of that moment would have had no output at all."""
+    apart.append(tmp_path, 7, [b"1 []"])
+    (tmp_path / apart.FOLDER / "8").symlink_to("gone")
+    assert apart.sizes(tmp_path) == {7: 6}
+
+
+def test_two_pieces_of_one_crc_are_both_found(tmp_path: Path) -> None:
+    """Of ten thousand pieces of one job's output two have the same CRC once in a hundred jobs."""
+    keeper, both = Apart(tmp_path, "a", 0), [(94_919, "xxxxxx"), (184_324, "")]
+    records = [(seq, keeper.take(f.OutputReceived(7, 1, [[1, text]]), seq, 0)) for seq, text in both]
+    keeper.write(200_000)
+    assert len({fact.apart and fact.apart[1] for _, fact in records}) == 1
+    assert apart.join(tmp_path, 7, records) == ([(1, text) for _, text in both], Counter())
+
+
+def test_what_is_refused_is_not_taken_from_under_the_committer(tmp_path: Path) -> None:
+    """It looks what comes first, and takes it: between the two nothing may go."""
+    keeper = Apart(tmp_path, "a", 0)
+    keeper.take(f.OutputReceived(7, 1, [[1, "refused"]]), 2, 0)
+
+    class Looked(deque[Any]):
+        def __getitem__(self, at: Any) -> Any:
+            refusing = threading.Thread(target=keeper.forget, args=[2])
+            keeper._waiting = deque(self)  # that thread's own
+            refusing.start()
+            refusing.join(0.05)
+            if not keeper._waiting:
+                self.clear()
+            return super().__getitem__(at)
+
+    keeper._waiting = Looked(keeper._waiting)
+    keeper.write(1)
+
+
+def test_a_sync_that_fails_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a standby, too: what is read back then may be on no disk, and would be said to be."""
+    monkeypatch.setattr(os, "fdatasync", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(Fatal, match=r"output/7: Input/output error") as caught:
+        apart.merge(tmp_path, 7, b"1 []\n")
+    assert caught.value.status == Exit.IO

@@ -393,6 +393,16 @@ def test_a_join_that_was_cut_short_begins_anew(tmp_path: Path) -> None:
     assert follower(tmp_path, FakeEtcd()).last == 0
 
 
+def test_a_join_on_a_full_disk_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 70 or 73 its unit is not started again, and stays down when there is room."""
+    monkeypatch.setattr(
+        shared_journal, "prepare", Mock(side_effect=Refusal("disk-full", "no space left for it"))
+    )
+    with pytest.raises(Fatal, match="no space left for it") as caught:
+        install(tmp_path, 10, [])
+    assert caught.value.status == Exit.IO
+
+
 def test_who_lacks_a_state_that_is_too_long_for_etcd_does_not_leave(tmp_path: Path) -> None:
     """The directory would go on as a single daemon without its tasks."""
     shared = Shared(FakeEtcd())
