@@ -169,7 +169,9 @@ async def test_orders_that_have_not_left_when_a_link_ends_wait_for_the_next_work
     assert {run.attempt for run in core.state.runs.values() if run.state == "queued"} == {2}
 
 
-async def test_a_worker_that_was_cut_is_told_of_as_that(core: Core, connect: Connect) -> None:
+async def test_a_worker_that_was_cut_is_told_of_as_that(
+    core: Core, connect: Connect, autojump_clock: trio.testing.MockClock
+) -> None:
     """Whoever looks for the fault would search the network, when the worker is it."""
     wire = NarrowWire(100)
     connect(wire)
