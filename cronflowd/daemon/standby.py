@@ -71,9 +71,8 @@ class LocalAnswers:
             self._local.add(id(session))
             return Reply("standby", {"role": "standby"})
         name = line.split(None, 1)[0].upper()
-        if (
-            name == RELAY
-        ):  # of a node that does not know yet: its client is refused, and what follows is not read
+        if name == RELAY:
+            # Of a node that does not know yet: its client is refused, and what follows is not read.
             session.closing = True
         else:
             commands.find_verb(line)
