@@ -29,7 +29,7 @@ from ..base.replies import format_row
 from ..engine import facts as f
 from ..journal import history
 from ..net.clients import Session
-from ..net.outbox import A_PASS, PIECE_BYTES, Chunks, Gate
+from ..net.outbox import PIECE_BYTES, Chunks, Gate
 from ..tasks.reasons import worded
 from .bulk import in_turns
 from .core import Core
@@ -210,13 +210,15 @@ class _Group:
         self.before, self.seq = before, seq
         self.gate.hold(self)
 
-    def pass_gate(self) -> int:
-        called = list(islice(self.members, A_PASS))
-        for each in called:
+    def pass_gate(self) -> None:
+        self.gate.room += 1  # it is those who are called that send
+        for each in list(islice(self.members, self.gate.room)):
+            if self.gate.room <= 0:
+                break
+            self.gate.room -= 1
             each.come(now=True)
         if self.members:
             self.gate.let(self)
-        return len(called)
 
 
 @define(eq=False)

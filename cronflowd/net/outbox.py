@@ -24,7 +24,8 @@ import trio
 
 PIECE_BYTES = 65_536  # one send takes about this much, and rows are made this much ahead
 MAX_MADE = 8  # pieces of rows made in one turn, however little each gives
-A_PASS = 50  # connections that a commit, or a beat, lets something leave on; a send takes 0.1 ms under load
+A_PASS = 50  # sends that a commit, or a beat, allows; one takes 0.1 ms under load, and more if it is long
+A_SEND_BYTES = 16_384  # what is sent beyond this counts as another one
 STALL_S = 10.0
 CHANCE_S = 1.0  # the time in which a peer that is owed more than the limit must take something
 
@@ -59,8 +60,8 @@ class Waiting(Protocol):
     def is_long(self) -> bool:
         """Whether others may go first."""
 
-    def pass_gate(self) -> int:
-        """The gate has opened; perhaps not far enough. On how many connections something may have left."""
+    def pass_gate(self) -> None:
+        """The gate has opened; perhaps not far enough. What is sent is taken from its `room`."""
 
 
 class Gate:
@@ -70,6 +71,7 @@ class Gate:
 
     def __init__(self, committed: int = 0) -> None:
         self.committed = committed
+        self.room = 0  # for how many more sends in this pass of the loop; below zero: there is none
         self._waiting: list[Waiting] = []
         self._short: deque[Waiting] = deque()  # the gate has opened for them, and their turn comes
         self._long: deque[Waiting] = deque()  # the same, behind those
@@ -93,9 +95,10 @@ class Gate:
 
     def let_some(self) -> None:
         """Some leave in each pass of the loop: a thousand may watch."""
-        room = A_PASS
-        while room > 0 and (waiting := self._short or self._long):
-            room -= waiting.popleft().pass_gate()
+        self.room = A_PASS
+        while self.room > 0 and (waiting := self._short or self._long):
+            self.room -= 1
+            waiting.popleft().pass_gate()
 
     def hold(self, waiting: Waiting) -> None:
         """Calls its `pass_gate` after the next opening."""
@@ -247,12 +250,11 @@ class Outbox:
         """Waits until nothing is owed, or the connection is cut."""
         await self.wait_room(0)
 
-    def pass_gate(self) -> int:
+    def pass_gate(self) -> None:
         """The gate has opened; perhaps not far enough for us."""
         self._is_held = False
         if self._queue:
             self._leave_or_hold(self.flush)
-        return 1
 
     def flush(self) -> None:
         """Hands one piece of what may leave to the socket; the writer goes on from there."""
@@ -276,6 +278,7 @@ class Outbox:
             sent = self._sink.send_now(data)
             self.pending_bytes -= sent
             self.sent_bytes += sent
+            self._gate.room -= sent // A_SEND_BYTES
             self._unsent = memoryview(data)[sent:] if sent < len(data) else b""
         self._room.ring()
         if self._unsent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import trio
@@ -88,6 +89,21 @@ def test_one_commit_lets_replies_leave_on_some_connections_and_on_the_others_in_
             break
         gate.let_some()
     assert counts == [0, A_PASS, 2 * A_PASS, len(sinks)]
+
+
+@pytest.mark.parametrize(("size", "a_pass"), [(10, A_PASS), (PIECE_BYTES, A_PASS // 5)])
+def test_fewer_leave_in_a_pass_if_each_sends_much(size: int, a_pass: int) -> None:
+    """Fifty pieces of rows, for those who watched a CLEAR, were a step of 60 ms; fifty rows are none."""
+    gate = Gate()
+    sinks = [SmallSink() for _ in range(3 * A_PASS)]
+    for sink in sinks:
+        Outbox(sink, gate, LIMIT).put_now(bytes(size), 1)
+    gate.open(1)
+    counts = [sum(bool(sink.sends) for sink in sinks)]
+    while gate.owes_some:
+        gate.let_some()
+        counts.append(sum(bool(sink.sends) for sink in sinks))
+    assert {later - earlier for earlier, later in pairwise(counts)} == {a_pass}
 
 
 def test_put_now_leaves_at_once_if_it_may() -> None:
