@@ -114,6 +114,18 @@ def _window(days: Days, number: int) -> int:
     return mask & 0xFFFF_FFFF
 
 
+@lru_cache(maxsize=4096)
+def _day_from(days: Days, day: int) -> int | None:
+    """The first matching day from this one on; many ask for the same one, which may be far."""
+    number = day >> 5
+    if mask := _window(days, number) >> (day & 31):
+        return day + low_bit(mask)
+    for later in range(number + 1, min(number + _MANY_WINDOWS, _LAST_WINDOW)):
+        if mask := _window(days, later):
+            return later * 32 + low_bit(mask)
+    return None
+
+
 @frozen(eq=False)
 class Fields:
     """What the fields name, as a calendar without zones: next, last and count in local seconds."""
@@ -195,15 +207,7 @@ class Fields:
         return [late - early for early, late in pairwise(sums)]
 
     def _next_day(self, day: int) -> int | None:
-        if self.every_day:
-            return day
-        number = day >> 5
-        if mask := _window(self.days, number) >> (day & 31):
-            return day + low_bit(mask)
-        for later in range(number + 1, min(number + _MANY_WINDOWS, _LAST_WINDOW)):
-            if mask := _window(self.days, later):
-                return later * 32 + low_bit(mask)
-        return None
+        return day if self.every_day else _day_from(self.days, day)
 
     def _last_day(self, day: int) -> int | None:
         if self.every_day:

@@ -407,11 +407,7 @@ MACROS = {
 
 def parse_schedule(text: str, tz: str) -> Schedule:
     """The schedule that a text means in a zone; raises Refusal naming the field and the reason."""
-    key = text.strip(" \t"), tz
-    schedule = _held.get(key)
-    if schedule is None:
-        schedule = _held[key] = _parse(*key)
-    return schedule
+    return _parsed(text.strip(" \t"), tz)
 
 
 # What any task holds is parsed once, however many tasks there are, and forgotten with the last of them.
@@ -419,6 +415,13 @@ _held: WeakValueDictionary[tuple[str, str], Schedule] = WeakValueDictionary()
 
 
 @lru_cache(maxsize=MAX_RECENT_SCHEDULES)
+def _parsed(text: str, tz: str) -> Schedule:
+    schedule = _held.get((text, tz))
+    if schedule is None:
+        schedule = _held[text, tz] = _parse(text, tz)
+    return schedule
+
+
 def _parse(text: str, tz: str) -> Schedule:
     zone = load_zone(tz)
     if len(text) > MAX_SCHEDULE_BYTES // 4 and len(text.encode(errors="replace")) > MAX_SCHEDULE_BYTES:
@@ -534,7 +537,7 @@ def reload_zones() -> None:
     load_zone.cache_clear()
     data_version.cache_clear()
     _held.clear()
-    _parse.cache_clear()
+    _parsed.cache_clear()
 
 
 # --- taking a schedule off a line -----------------------------------------------------------
@@ -560,7 +563,7 @@ def split_schedule(text: str) -> tuple[str, str]:
         schedule = re.sub(r'\\(["\\])', r"\1", match[0][1:-1])
     else:
         match = _UNQUOTED.match(text)
-        if text[:1].isalpha() or text[:1] in {*WRONG_QUOTES}:
+        if text[:1].isalpha() or (text and text[0] in WRONG_QUOTES):
             behind = _BACKWARDS.search(text)
             hint = f"; {behind[1]} stands before the command" if behind else ""
             said = "a schedule begins with a cron field or @; one in words needs double quotes"
