@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NoReturn
 
+import msgspec
 from attrs import Factory, frozen
 from croniter import croniter
 
@@ -46,8 +47,7 @@ def _month(year: int, month: int) -> tuple[int, int]:
     return first - EPOCH_ORDINAL, after - first
 
 
-@frozen(eq=False)
-class Days:
+class Days(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Day of month, month and day of week; bit n stands for day, month or weekday n (0 is Sunday)."""
 
     dom: int
@@ -126,8 +126,7 @@ def _day_from(days: Days, day: int) -> int | None:
     return None
 
 
-@frozen(eq=False)
-class Fields:
+class Fields(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What the fields name, as a calendar without zones: next, last and count in local seconds."""
 
     days: Days
@@ -268,8 +267,7 @@ class Fields:
         return total
 
 
-@frozen(eq=False)
-class Times(Fields):
+class Times(Fields, frozen=True):
     """Any times of the day: those of fields are always hours times minutes times seconds."""
 
     times: Sequence[int]  # ascending; a range costs nothing, however long
@@ -289,8 +287,7 @@ class Times(Fields):
         return bisect_left(self.times, second)
 
 
-@frozen(eq=False)
-class Cycle(Times):
+class Cycle(Times, frozen=True):
     """Days that come round every so many, where fields know only months and weeks."""
 
     length: int  # days
