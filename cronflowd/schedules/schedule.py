@@ -214,6 +214,13 @@ class _EveryInWords(Every):
         return anchor - (anchor + self.zone.offset(anchor)) % DAY_S
 
 
+@lru_cache(maxsize=64)  # whoever is due at one moment asks for the same one
+def _is_edge(zone: Zone, at: datetime) -> bool:
+    """Whether a zone's clock may have been changed at this very instant."""
+    second = to_seconds(at)
+    return zone.at(second).start == second
+
+
 MAX_KNOWN = 1000
 # The instant that was asked about last, and what came after it, by schedule; one tuple, as threads ask too.
 _NEXT: list[tuple[datetime, dict[Schedule, datetime | None]]] = [(EPOCH, {})]
@@ -297,10 +304,7 @@ class Cron(Schedule):
         return self.fields.counts([mark + first.offset + 1 for mark in marks])
 
     def times_at(self, at: datetime, anchor_at: datetime) -> int:
-        second = to_seconds(at)
-        if self.zone.at(second).start != second:
-            return 1
-        return max(1, self.count(at - SECOND, at, anchor_at))
+        return max(1, self.count(at - SECOND, at, anchor_at)) if _is_edge(self.zone, at) else 1
 
     def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         now = seen = to_seconds(from_at)
