@@ -11,6 +11,8 @@ import json
 import re
 from datetime import datetime
 
+from msgspec import to_builtins
+
 from .errors import Refusal
 
 # C0, DEL, C1, backslash, U+2028/9 (line separators), the bidi controls of UAX #9, and surrogates: U+DCNN
@@ -63,8 +65,8 @@ def readable(text: str) -> str:
 
 # --- key=value words -----------------------------------------------------------------
 
-_KEY = re.compile(r"[^ \t=\"]+=")
-_PLAIN_OPTION = re.compile(r"([^ \t=\"]+)=([^ \t\"{'`“”„‟«»‘’][^ \t\"]*+)(?:[ \t]++|$)")
+# A key, and its value where that is a plain word, as most are.
+_OPTION = re.compile(r"([^ \t=\"]+)=(?:([^ \t\"{'`“”„‟«»‘’][^ \t\"]*+)(?:[ \t]++|$))?")
 _PLAIN_VALUE = re.compile(r"[^ \t\"]*(?=[ \t]|$)")
 _QUOTED_VALUE = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)')
 # As programs write it: what only a secret can hold, a control character, is escaped as in rows.
@@ -89,20 +91,17 @@ def split_options(text: str, is_typed: bool = False) -> tuple[dict[str, str], st
 
 def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) -> int:
     """The same from `at` on, into `options`; returns where the words end, so that nothing is copied."""
-    while True:
-        if match := _PLAIN_OPTION.match(text, at):  # as most are
-            key, value = match.groups()
-            at = match.end()
-        elif match := _KEY.match(text, at):
-            key = match[0][:-1]
-            value, at = _option_value(key, text, match.end(), is_typed)
+    while match := _OPTION.match(text, at):
+        key, value = match.groups()
+        at = match.end()
+        if value is None:
+            value, at = _option_value(key, text, at, is_typed)
             while at < len(text) and text[at] in " \t":
                 at += 1
-        else:
-            return at
         if key in options:
             raise Refusal("bad-option", f"{escape(key)}= is given twice")
         options[key] = value
+    return at
 
 
 def _option_value(key: str, text: str, at: int, is_typed: bool) -> tuple[str, int]:
@@ -188,4 +187,5 @@ def shorten(text: str, most: int) -> str:
 
 def format_time(at: datetime) -> str:
     """An aware UTC instant as RFC 3339: `2026-11-21T10:05:00Z`, with `.mmm` unless a whole second."""
-    return (at.isoformat(timespec="milliseconds") if at.microsecond else at.isoformat())[:-6] + "Z"
+    text: str = to_builtins(at)  # which takes an eighth of what `isoformat` does
+    return text[:23] + "Z" if at.microsecond else text

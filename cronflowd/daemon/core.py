@@ -369,6 +369,11 @@ class Core:
         await self._parted.wait()
         await self.settled(self.last_seq)
 
+    def is_behind(self, now: datetime) -> bool:
+        """Whether moments have come by now that are still to be decided."""
+        due = self.state.due.first()
+        return due is not None and due[0] <= now
+
     def _decide_due(self) -> bool:
         """Takes the steps that are due; True when there are more than one beat should take."""
         # One time for all: a step that was due must not be taken at another time than it was due at.
@@ -376,7 +381,7 @@ class Core:
         state = self.state
         while self._aside and self._aside[0][0] <= self._mark[1]:
             heappop(self._aside)[2]()
-        if state.to_judge or state.emitted or ((due := state.due.first()) and due[0] <= now):
+        if state.to_judge or state.emitted or self.is_behind(now):
             self.before_fires()
         try:
             # What cannot be taken back goes first, but does not keep what is due from being tried.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Generator, Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -481,6 +482,7 @@ def _find_all(state: State, refs: Iterable[str] | None) -> list[Task] | None:
     )
 
 
+@lru_cache(maxsize=1)  # what comes together comes at one time
 def _anchor(now: datetime) -> datetime:
     return now.replace(microsecond=0)
 

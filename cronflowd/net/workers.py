@@ -62,6 +62,7 @@ FAREWELL_S = 1.0
 MAX_OWED_BYTES = 1 << 20  # a worker that is owed more is given no more runs until it has taken that
 BEATS_MISSED = 3
 SLICE_LINES = 200  # after so many reports the others have their turn
+FEW_LINES = 20  # the same while moments that have come wait: a run that starts late is worse than a late ACK
 MAX_OFFSET_S = 2.0  # a worker's clock that is less wrong is not worth a word
 
 
@@ -93,6 +94,7 @@ class Dispatch(Protocol):
     def wake(self) -> None: ...
     def hold_back(self, worker: str, full: bool = True) -> None: ...
     def look(self) -> datetime: ...
+    def is_behind(self, now: datetime) -> bool: ...
     def steady_s(self) -> float: ...
     def touch(self, link: Link) -> None: ...
 
@@ -446,7 +448,7 @@ async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader
     def take_slice() -> None:
         link.last_seen_at = batch.now = core.look()
         try:
-            for item in reader.take(SLICE_LINES):
+            for item in reader.take(FEW_LINES if core.is_behind(batch.now) else SLICE_LINES):
                 batch.take(_text(item))
         finally:
             batch.close()

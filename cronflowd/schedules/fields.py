@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NoReturn
 
+import msgspec
 from attrs import Factory, frozen
 from croniter import croniter
 
@@ -46,8 +47,7 @@ def _month(year: int, month: int) -> tuple[int, int]:
     return first - EPOCH_ORDINAL, after - first
 
 
-@frozen(eq=False)
-class Days:
+class Days(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Day of month, month and day of week; bit n stands for day, month or weekday n (0 is Sunday)."""
 
     dom: int
@@ -114,8 +114,19 @@ def _window(days: Days, number: int) -> int:
     return mask & 0xFFFF_FFFF
 
 
-@frozen(eq=False)
-class Fields:
+@lru_cache(maxsize=4096)
+def _day_from(days: Days, day: int) -> int | None:
+    """The first matching day from this one on; many ask for the same one, which may be far."""
+    number = day >> 5
+    if mask := _window(days, number) >> (day & 31):
+        return day + low_bit(mask)
+    for later in range(number + 1, min(number + _MANY_WINDOWS, _LAST_WINDOW)):
+        if mask := _window(days, later):
+            return later * 32 + low_bit(mask)
+    return None
+
+
+class Fields(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What the fields name, as a calendar without zones: next, last and count in local seconds."""
 
     days: Days
@@ -195,15 +206,7 @@ class Fields:
         return [late - early for early, late in pairwise(sums)]
 
     def _next_day(self, day: int) -> int | None:
-        if self.every_day:
-            return day
-        number = day >> 5
-        if mask := _window(self.days, number) >> (day & 31):
-            return day + low_bit(mask)
-        for later in range(number + 1, min(number + _MANY_WINDOWS, _LAST_WINDOW)):
-            if mask := _window(self.days, later):
-                return later * 32 + low_bit(mask)
-        return None
+        return day if self.every_day else _day_from(self.days, day)
 
     def _last_day(self, day: int) -> int | None:
         if self.every_day:
@@ -264,8 +267,7 @@ class Fields:
         return total
 
 
-@frozen(eq=False)
-class Times(Fields):
+class Times(Fields, frozen=True):
     """Any times of the day: those of fields are always hours times minutes times seconds."""
 
     times: Sequence[int]  # ascending; a range costs nothing, however long
@@ -285,8 +287,7 @@ class Times(Fields):
         return bisect_left(self.times, second)
 
 
-@frozen(eq=False)
-class Cycle(Times):
+class Cycle(Times, frozen=True):
     """Days that come round every so many, where fields know only months and weeks."""
 
     length: int  # days

@@ -214,6 +214,13 @@ class _EveryInWords(Every):
         return anchor - (anchor + self.zone.offset(anchor)) % DAY_S
 
 
+@lru_cache(maxsize=64)  # whoever is due at one moment asks for the same one
+def _is_edge(zone: Zone, at: datetime) -> bool:
+    """Whether a zone's clock may have been changed at this very instant."""
+    second = to_seconds(at)
+    return zone.at(second).start == second
+
+
 MAX_KNOWN = 1000
 # The instant that was asked about last, and what came after it, by schedule; one tuple, as threads ask too.
 _NEXT: list[tuple[datetime, dict[Schedule, datetime | None]]] = [(EPOCH, {})]
@@ -297,10 +304,7 @@ class Cron(Schedule):
         return self.fields.counts([mark + first.offset + 1 for mark in marks])
 
     def times_at(self, at: datetime, anchor_at: datetime) -> int:
-        second = to_seconds(at)
-        if self.zone.at(second).start != second:
-            return 1
-        return max(1, self.count(at - SECOND, at, anchor_at))
+        return max(1, self.count(at - SECOND, at, anchor_at)) if _is_edge(self.zone, at) else 1
 
     def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         now = seen = to_seconds(from_at)
@@ -407,11 +411,7 @@ MACROS = {
 
 def parse_schedule(text: str, tz: str) -> Schedule:
     """The schedule that a text means in a zone; raises Refusal naming the field and the reason."""
-    key = text.strip(" \t"), tz
-    schedule = _held.get(key)
-    if schedule is None:
-        schedule = _held[key] = _parse(*key)
-    return schedule
+    return _parsed(text.strip(" \t"), tz)
 
 
 # What any task holds is parsed once, however many tasks there are, and forgotten with the last of them.
@@ -419,6 +419,13 @@ _held: WeakValueDictionary[tuple[str, str], Schedule] = WeakValueDictionary()
 
 
 @lru_cache(maxsize=MAX_RECENT_SCHEDULES)
+def _parsed(text: str, tz: str) -> Schedule:
+    schedule = _held.get((text, tz))
+    if schedule is None:
+        schedule = _held[text, tz] = _parse(text, tz)
+    return schedule
+
+
 def _parse(text: str, tz: str) -> Schedule:
     zone = load_zone(tz)
     if len(text) > MAX_SCHEDULE_BYTES // 4 and len(text.encode(errors="replace")) > MAX_SCHEDULE_BYTES:
@@ -534,7 +541,7 @@ def reload_zones() -> None:
     load_zone.cache_clear()
     data_version.cache_clear()
     _held.clear()
-    _parse.cache_clear()
+    _parsed.cache_clear()
 
 
 # --- taking a schedule off a line -----------------------------------------------------------
@@ -560,7 +567,7 @@ def split_schedule(text: str) -> tuple[str, str]:
         schedule = re.sub(r'\\(["\\])', r"\1", match[0][1:-1])
     else:
         match = _UNQUOTED.match(text)
-        if text[:1].isalpha() or text[:1] in {*WRONG_QUOTES}:
+        if text[:1].isalpha() or (text and text[0] in WRONG_QUOTES):
             behind = _BACKWARDS.search(text)
             hint = f"; {behind[1]} stands before the command" if behind else ""
             said = "a schedule begins with a cron field or @; one in words needs double quotes"

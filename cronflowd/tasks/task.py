@@ -97,12 +97,16 @@ class TaskSpec:
     @moments.default
     def _moments(self) -> Moments:
         options = self.options
+        if options is DEFAULTS:
+            return self.schedule
         return make_moments(self.schedule, options.start_at, options.end_at, options.spread_s, self.name)
 
     @work.default
     def _work(self) -> str:
         options = self.options
         work = options.type
+        if options is DEFAULTS:
+            return work
         if options.stdin:
             work += "+stdin"
         elif work == "custom":

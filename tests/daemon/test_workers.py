@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.net import poller, workers
 from cronflowd.net.listeners import Connection
-from cronflowd.net.workers import MAX_OWED_BYTES, SLICE_LINES, serve_worker
+from cronflowd.net.workers import FEW_LINES, MAX_OWED_BYTES, SLICE_LINES, serve_worker
 from cronflowd.tasks.reasons import in_words
 from tests.lib.core_driver import PickyJournal, line, make_core
 from tests.lib.engine_driver import START
@@ -531,6 +532,35 @@ async def test_reports_that_come_all_at_once_are_taken_a_few_in_a_turn(
     assert wire.take_lines()[1:] == ["ACK 7 1"] * 5000
     assert core.state.workers["a"].leaving
     assert 0 < max(turns) <= 4 * SLICE_LINES  # a beat takes a few turns of the loop
+
+
+async def test_moments_that_have_come_go_before_reports(
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousand tasks due at once the last started late by all that the first ones had to tell."""
+    done: list[type] = []
+    submit = core.submit
+
+    def note(order: Any, *args: Any, **more: Any) -> Any:
+        done.append(type(order))
+        return submit(order, *args, **more)
+
+    monkeypatch.setattr("cronflowd.daemon.core.STEPS_PER_BEAT", 2)
+    wire = Wire("192.0.2.9:1")
+    connect(wire)
+    wire.say("HELLO name=a slots=100")
+    for number in range(60):
+        line(core, f"ADD name=t{number} 1 12 * * * true")
+    await until_quiet()
+    wire.take_lines()
+    monkeypatch.setattr(core, "submit", note)
+    core.clock.move(START + timedelta(minutes=1))  # type: ignore[attr-defined]
+    wire.say("DONE 7 1 0\n" * 2000)
+    await until_quiet()
+    fires = [place for place, kind in enumerate(done) if kind is o.FireTask]
+    assert len(fires) == 60
+    assert max(b - a for a, b in pairwise([-1, *fires])) <= 4 * FEW_LINES  # a beat takes a few turns
+    assert done.count(o.ReportEnded) == 2000
 
 
 async def test_a_worker_that_does_not_read_its_answers_is_not_read_either(
