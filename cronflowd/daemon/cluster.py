@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing, suppress
+from datetime import datetime
 from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
@@ -57,7 +58,6 @@ from ..net.outbox import Gate
 from . import roster
 from .core import Core
 from .peers import Copies, Peer, Peers, in_thread
-from .relay import ask_clock, introduce
 
 log = logging.getLogger("cronflowd.cluster")
 
@@ -201,7 +201,7 @@ class Node:
     async def _step_down(self, question: q.StepDown, session: Session, core: Core) -> NoReturn:
         """Lets another lead, and begins anew; the answer leaves when the other does. Raises Refusal.
 
-        The connection that asked outlives all others: it is handed to what we become, if it is not sealed.
+        The connection that asked outlives all others: it is handed to what we become.
         """
         if not self.epoch or self.lease is None:
             raise Refusal("not-leader", "none: this node does not lead")
@@ -216,11 +216,12 @@ class Node:
         await core.settled(core.last_seq)
         core.journal.close()
         self.resign()
-        connection = session.outbox.descriptor
-        if connection < 0:
+        answer = format_status(Reply(heir, {"node": heir}), session.as_json)
+        if (handed := session.outbox.hand_over(answer.encode() + b"\n")) is None:
             self.begin_anew(f"{heir} is to lead")
+        connection, words = handed
         os.set_inheritable(connection, True)
-        owed = f"{connection} {heir} {format_status(Reply(heir, {'node': heir}), session.as_json)}"
+        owed = f"{connection} {heir} {words.hex()}"
         systemd.begin_anew(self.sockets, **{AGAIN: self.name, OWED: owed})
 
     def _roomy(self) -> list[str]:
@@ -244,14 +245,14 @@ class Node:
         """Answers a STEPDOWN as soon as the other leads; else the connection closes without a word."""
         if not self._owed:
             return
-        fd, heir, answer = self._owed.split(" ", 2)
+        fd, heir, answer = self._owed.split(" ")
         with socket.socket(fileno=int(fd)) as owed:
             owed.setblocking(False)
             with trio.move_on_after(HEIR_S):
                 while self.leader is None or self.leader.node != heir:
                     await self._leader_changed.wait()
                 with suppress(OSError):
-                    owed.send(f"{answer}\n".encode())
+                    owed.send(bytes.fromhex(answer))
 
     # --- a standby ---
 
@@ -610,11 +611,18 @@ class Node:
         while True:
             leader = self.leader
             if leader:
-                introduction = introduce(self.secret, "unix", f"unix:pid={os.getpid()},uid={os.geteuid()}")
-                self.clock_s = await ask_clock(leader.control, introduction)
+                with suppress(OSError):
+                    self.clock_s = await in_thread(partial(self._ask_clock, leader.control))
                 if self.is_clock_off:
                     log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
             await trio.sleep(CLOCK_S if leader else LOOK_S)
+
+    def _ask_clock(self, leader: Address) -> float:
+        """By how much our clock is ahead of the leader's. Raises OSError."""
+        with closing(Peer(leader, self.secret, self.name)) as peer:
+            sent_at = wall_now()
+            theirs_at = datetime.fromisoformat(peer.ask("CLOCK").decode())
+            return round((sent_at + (wall_now() - sent_at) / 2 - theirs_at).total_seconds(), 3)
 
     async def copy_output(self) -> NoReturn:
         """Has long output copied from whoever leads."""

@@ -55,7 +55,7 @@ from .cluster import HEIR_S, Node
 from .core import Core
 from .keeper import Keeper
 from .peers import Peers
-from .relay import meet
+from .sealed import meet
 from .standby import Standby
 
 if TYPE_CHECKING:
@@ -364,7 +364,7 @@ class Daemon:
             if self.node:
                 assert isinstance(self.journal, SharedJournal)
                 peers = self.node.peers = Peers(self.core, self.journal)
-                links.greet = partial(meet, secret=self.node.secret, greet=clients.greet, taken={})
+                links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
                 clients.greet = partial(links.greet, serve=peers.serve)
                 nursery.start_soon(peers.run)
                 nursery.start_soon(Keeper(self.node, self.journal).run)
