@@ -22,7 +22,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing, suppress
-from datetime import datetime
 from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
@@ -57,7 +56,7 @@ from ..net.clients import Session
 from ..net.outbox import Gate
 from . import roster
 from .core import Core
-from .peers import Copies, Peer, Peers, in_thread
+from .peers import Copies, Peer, Peers, ask_clock, in_thread
 
 log = logging.getLogger("cronflowd.cluster")
 
@@ -128,6 +127,7 @@ class Node:
         self._lease_s = settings.leader_lease_s
         self._bell = trio.Event()
         self._told: tuple[Any, ...] = ()  # what stands in etcd of us
+        self._heard: str | None = None  # the last question of a leader that would have us lead
         self.clock_s: float | None = None  # how far ours is ahead of the leader's
         self._since = format_time(wall_now())
         self._leaderless_s = 0.0  # on trio's clock: since when
@@ -206,7 +206,10 @@ class Node:
         if not self.epoch or self.lease is None:
             raise Refusal("not-leader", "none: this node does not lead")
         try:
-            heir = await in_thread(partial(roster.heir, self.shared, self.name, question.node, core.last_seq))
+            us = self._about() | {"token": self.token}
+            heir = await in_thread(
+                partial(roster.heir, self.shared, us, self.epoch, self.lease.id, question.node, core.last_seq)
+            )
             await in_thread(partial(self._name_heir, heir))
         except (Unreachable, EtcdError) as error:
             raise Refusal("busy", f"etcd: {error}") from None
@@ -293,6 +296,9 @@ class Node:
         leader = await in_thread(partial(self.shared.get, self.shared.leader_key))
         if leader and (leader.value, leader.lease) != (value, self.lease.id):
             self._set_leader(leader)
+            if (asks := orjson.loads(leader.value).get("asks")) != self._heard:
+                self._heard = asks
+                await in_thread(partial(self.tell, journal.committed, not journal.full))
             return False
         self._set_leader(None)
         if not await self._may_lead(journal):
@@ -588,7 +594,7 @@ class Node:
     def tell(self, seq: int, has_room: bool) -> None:
         """Says in etcd how far this node's own files are, whether they can grow, and what time it is here."""
         assert self.lease
-        told = (self.lease.id, seq, has_room, self.has_seen_leader, self.clock_s)
+        told = (self.lease.id, seq, has_room, self.has_seen_leader, self.clock_s, self._heard)
         if self._told != told:
             about = self._told_of(seq) | {"has_room": has_room}
             body = put(self.shared.node_key(self.name), orjson.dumps(about), self.lease.id)
@@ -604,6 +610,7 @@ class Node:
             "since": self._since,
             "seen": self.has_seen_leader,
             "clock": self.clock_s,
+            "heard": self._heard,
         }
 
     async def compare_clocks(self) -> NoReturn:
@@ -612,17 +619,10 @@ class Node:
             leader = self.leader
             if leader:
                 with suppress(OSError):
-                    self.clock_s = await in_thread(partial(self._ask_clock, leader.control))
+                    self.clock_s = await in_thread(partial(ask_clock, leader.control, self.secret, self.name))
                 if self.is_clock_off:
                     log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
             await trio.sleep(CLOCK_S if leader else LOOK_S)
-
-    def _ask_clock(self, leader: Address) -> float:
-        """By how much our clock is ahead of the leader's. Raises OSError."""
-        with closing(Peer(leader, self.secret, self.name)) as peer:
-            sent_at = wall_now()
-            theirs_at = datetime.fromisoformat(peer.ask("CLOCK").decode())
-            return round((sent_at + (wall_now() - sent_at) / 2 - theirs_at).total_seconds(), 3)
 
     async def copy_output(self) -> NoReturn:
         """Has long output copied from whoever leads."""
@@ -660,7 +660,7 @@ class Node:
             every = self.each_member(stack)
             shared = Shared(stack.enter_context(closing(self._new_etcd())), self.settings.cluster)
             found = list(roster.status_rows(shared, self.name, self.settings.cluster, self.epoch, every))
-        return [*found, ("output-uncopied", self.peers.uncopied())] if self.peers else found
+        return [*found, ("output-uncopied", self.peers.uncopied() if self.peers else self.copies.uncopied)]
 
     def each_member(self, stack: ExitStack) -> list[Etcd]:
         """A client of each of etcd's members, while the stack is open."""

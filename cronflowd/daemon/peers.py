@@ -19,6 +19,8 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -27,6 +29,7 @@ import orjson
 import trio
 from attrs import Factory, define
 
+from ..host.clock import wall_now
 from ..host.setting import Address
 from ..journal import apart, history
 from ..journal.index import Index
@@ -40,6 +43,7 @@ from .sealed import ANSWER_S, DIAL_S, PROOF, READ_BYTES, WELCOME_BYTES, Sealed, 
 
 COPIED_S = 1.0  # that an ACK waits for a standby
 LOOK_S = 1.0  # between two looks whether the leader is still there
+AWAKE_S = 3 * LOOK_S  # a standby that asks nothing for so long is waited for by nobody
 SILENT_S = 60.0  # a node that asks nothing for so long, or reads no answer, is frozen or cut off
 ASKED_TOGETHER = 100  # files, each of which is looked for in the journal before the answer is late
 TOLD_TOGETHER = 10_000
@@ -97,6 +101,14 @@ class Peer:
         return data
 
 
+def ask_clock(leader: Address, secret: bytes, name: str) -> float:
+    """By how much our clock is ahead of the leader's. Raises OSError."""
+    with closing(Peer(leader, secret, name)) as peer:
+        sent_at = wall_now()
+        theirs_at = datetime.fromisoformat(peer.ask("CLOCK").decode())
+        return round((sent_at + (wall_now() - sent_at) / 2 - theirs_at).total_seconds(), 3)
+
+
 class Copies:
     """A standby's: has the rest of long output copied from whoever leads."""
 
@@ -107,6 +119,11 @@ class Copies:
         self._peer: Peer | None = None  # who leads
         self._is_over = False
         self._offsets: dict[int, int] = {}  # in its files, of runs of which more may come
+
+    @property
+    def uncopied(self) -> int | None:
+        """How many bytes only this node has: whoever leads was given them all, when it was dialled."""
+        return 0 if self._peer else None
 
     def want(self, run: int) -> None:
         """A record tells of output that does not stand in it."""
@@ -199,10 +216,11 @@ class Copies:
             peer.ask("BEAT")
 
 
-@define
+@define(eq=False)
 class Asker:
     """Another node, on one connection."""
 
+    heard_s: float = 0.0  # on trio's clock: when it asked last
     follows: bool = False  # a standby, that has long output copied
     state: list[Part] = Factory(list)  # what it is reading
 
@@ -219,7 +237,7 @@ class Peers:
         self._index = Index()
         self._forget_at = self._look_at = TOLD_TOGETHER
         self._waiting: dict[int, trio.Event] = {}  # by run: that one has more of it
-        self._standbys = 0
+        self._followers: list[Asker] = []
         core.holds = self._holds
 
     async def run(self) -> NoReturn:
@@ -240,6 +258,12 @@ class Peers:
         return sum(
             max(0, size - self._have.get(run, self._theirs.get(run, 0))) for run, size in sizes.items()
         )
+
+    @property
+    def _standbys(self) -> int:
+        """How many have output copied now: one that is frozen is waited for by nobody."""
+        since_s = trio.current_time() - AWAKE_S
+        return sum(each.heard_s > since_s for each in self._followers)
 
     def _lacks(self, run: int) -> bool:
         return self._ends.get(run, 0) > self._have.get(run, 0)
@@ -290,13 +314,15 @@ class Peers:
             with trio.move_on_after(SILENT_S) as patience:
                 while data := await connection.receive_some():
                     for question in sealed.feed(data):
-                        patience.deadline = trio.current_time() + SILENT_S
+                        asker.heard_s = trio.current_time()
+                        patience.deadline = asker.heard_s + SILENT_S
                         await send(connection, sealed.seal(await self._answer(question, asker)))
         except OSError as error:
             log.debug("a node left: %s", error)
         finally:
             close(asker.state)
-            self._standbys -= asker.follows
+            if asker.follows:
+                self._followers.remove(asker)
             self._tell(list(self._waiting))
 
     async def _answer(self, question: bytes, asker: Asker) -> bytes:
@@ -304,7 +330,7 @@ class Peers:
         word, *more = head.decode().split(" ")
         if word in ("BEAT", "HAVE", "HERE") and not asker.follows:
             asker.follows = True
-            self._standbys += 1
+            self._followers.append(asker)
         if word == "STATE":
             close(asker.state)
             journal = self._journal

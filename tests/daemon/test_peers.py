@@ -79,6 +79,12 @@ async def a_leader(data: Path) -> AsyncIterator[Leader]:
         nursery.cancel_scope.cancel()
 
 
+@pytest.fixture(autouse=True)
+def _nobody_is_taken_for_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is."""
+    monkeypatch.setattr(peers, "AWAKE_S", 600.0)
+
+
 async def test_an_ack_waits_until_another_node_has_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +169,25 @@ async def test_of_all_acks_that_wait_one_copy_wakes_its_own(
             await trio.to_thread.run_sync(standby.ask, f"HAVE {run}:{leader.apart.ends.get(run)}")
         await until(lambda: len(leader.sent) == 100)
         assert (looks.call_count, leader.peers._waiting) == (100, {})
+        standby.close()
+
+
+async def test_nobody_waits_for_a_standby_that_is_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each ACK came a second late for a minute, and a leader ended so; when it wakes it counts again."""
+    monkeypatch.setattr(peers, "COPIED_S", 600.0)
+    async with a_leader(tmp_path / "a") as leader:
+        standby = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        await trio.to_thread.run_sync(standby.ask, "BEAT")
+        leader.write()
+        assert leader.acknowledge()
+        monkeypatch.setattr(peers, "AWAKE_S", 0.0)
+        assert not leader.acknowledge()
+        await leader.peers.copied()
+        monkeypatch.setattr(peers, "AWAKE_S", 600.0)
+        leader.write()
+        assert leader.acknowledge()
         standby.close()
 
 
