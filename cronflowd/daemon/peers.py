@@ -39,8 +39,9 @@ from ..journal.shared_journal import SharedJournal
 from ..journal.whole import Part, close, lines_of, open_whole
 from ..net.listeners import Connection
 from .core import Core
-from .sealed import ANSWER_S, DIAL_S, PROOF, READ_BYTES, WELCOME_BYTES, Sealed, be_welcomed, introduce, send
+from .sealed import DIAL_S, PROOF, READ_BYTES, WELCOME_BYTES, Sealed, be_welcomed, introduce, send
 
+ANSWER_S = 10.0  # to a question
 COPIED_S = 1.0  # that an ACK waits for a standby
 LOOK_S = 1.0  # between two looks whether the leader is still there
 AWAKE_S = 3 * LOOK_S  # a standby that asks nothing for so long is waited for by nobody

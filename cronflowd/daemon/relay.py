@@ -16,11 +16,11 @@ import trio
 from ..host.setting import Address
 from ..net.listeners import Connection
 from .sealed import (
-    ANSWER_S,
     DIAL_S,
     PROOF,
     READ_BYTES,
     WELCOME_BYTES,
+    WELCOME_S,
     Sealed,
     Who,
     be_welcomed,
@@ -61,7 +61,7 @@ async def _dial(leader: Address, secret: bytes, said: bytes) -> tuple[trio.Socke
     with trio.fail_after(DIAL_S):
         there = await trio.open_tcp_stream(*leader)
     try:
-        with trio.fail_after(ANSWER_S):
+        with trio.fail_after(WELCOME_S):
             await there.send_all(said)
             welcome = b""
             while len(welcome) < WELCOME_BYTES:

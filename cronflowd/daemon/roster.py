@@ -20,7 +20,7 @@ from ..engine.facts import FACTS_VERSION
 from ..host.clock import steady_now
 from ..journal import room
 from ..journal.etcd import Etcd, EtcdError, Unreachable
-from ..journal.shared import Deposed, Shared, created_at, put
+from ..journal.shared import Shared, created_at, put
 
 COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "clock", "since")
 FIRST_FORM = 2  # of records, when there first were clusters
@@ -118,7 +118,7 @@ def awake(shared: Shared, us: About, epoch: int, lease: int, wanted: str = "") -
     asks, until_s = token_hex(8), steady_now() + ANSWER_S
     told = put(shared.leader_key, orjson.dumps(us | {"asks": asks}), lease)
     if not shared.transact([created_at(shared.leader_key, epoch)], [told]).done:
-        raise Deposed("another node leads")
+        raise Unreachable("this node leads no more")
     while True:
         others = {name: about for name, about in present(shared).items() if name != us["node"]}
         found = {name: about for name, about in others.items() if about.get("heard") == asks}

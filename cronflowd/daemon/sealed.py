@@ -38,7 +38,7 @@ MAX_FRAME_BYTES = MAX_PIECE_BYTES + 1024
 MAX_INTRODUCTION_BYTES = 512
 INTRODUCED_WITHIN_S = 0.5  # whoever relays speaks at once
 READ_BYTES = 65_536
-DIAL_S, ANSWER_S = 1.0, 10.0  # one that is frozen is dialled all the same
+DIAL_S, WELCOME_S = 1.0, 5.0  # one that is frozen is dialled all the same
 _INTRODUCTION = re.compile(rb"RELAY (tcp|unix|worker|node) (\S+) [0-9a-f]{32} ([0-9a-f]{64})\n")
 
 log = logging.getLogger("cronflowd.cluster")
@@ -187,7 +187,7 @@ async def _welcome(
         return None
     challenge = token_bytes(CHALLENGE_BYTES)
     sealed = Sealed(secret, said, challenge, is_asking=False)
-    with trio.move_on_after(ANSWER_S), suppress(OSError):
+    with trio.move_on_after(WELCOME_S), suppress(OSError):
         await send(connection, challenge + sealed.seal(PROOF))
         proof = await begin_of(connection, lambda begun: len(begun) >= PROOF_BYTES)
         connection.drop(len(proof[:PROOF_BYTES]))

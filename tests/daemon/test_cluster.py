@@ -307,7 +307,7 @@ def test_a_node_that_is_frozen_is_not_to_lead(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Refusal, match="no other node is up to date"):
         heir()
     etcd.pass_time(100)
-    with pytest.raises(Deposed):
+    with pytest.raises(Unreachable):
         heir()
 
 
