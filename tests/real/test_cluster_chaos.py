@@ -15,12 +15,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
 import pytest
 
+from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable, quote
 from tests.real.clusters import Etcds, Node, ask_until, leader_of
 from tests.real.running import PATIENCE_S, ROOT, wait_until
 
@@ -126,11 +127,20 @@ class Blows:
         leader = leader_of(self.nodes)
         said, number, since_s = leader.said[-1], self.etcds.leader(), time.monotonic()
         self.etcds.kill(number)
+        threading.Thread(target=self._etcd_writes, args=(since_s,), daemon=True).start()
         ask_until(self.nodes, "SET job title=x\nQUIT", lambda text: text.startswith("OK"))
         self.pauses["etcd: an order is taken"].append(time.monotonic() - since_s)
         self.kept += leader.said[-1] == said
         self.etcds.start(number)
         wait_until(lambda: self.etcds.members_up() == len(self.etcds.clients))
+
+    def _etcd_writes(self, since_s: float) -> None:
+        """What of the pause is etcd's own."""
+        is_done = False
+        while not is_done:
+            with suppress(Unreachable, EtcdError), closing(Etcd(self.etcds.members)) as etcd:
+                is_done = bool(etcd.call("kv/put", {"key": quote(b"x")}, 0.2))
+        self.pauses["etcd: it writes itself"].append(time.monotonic() - since_s)
 
     def _quorum(self) -> None:
         lost = random.sample(range(len(self.etcds.clients)), 2)
