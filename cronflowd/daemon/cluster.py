@@ -56,8 +56,7 @@ from ..net.clients import Session
 from ..net.outbox import Gate
 from . import roster
 from .core import Core
-from .peers import Copies, Peer, Peers, in_thread
-from .relay import ask_clock, introduce
+from .peers import Copies, Peer, Peers, ask_clock, in_thread
 
 log = logging.getLogger("cronflowd.cluster")
 
@@ -128,6 +127,7 @@ class Node:
         self._lease_s = settings.leader_lease_s
         self._bell = trio.Event()
         self._told: tuple[Any, ...] = ()  # what stands in etcd of us
+        self._heard: str | None = None  # the last question of a leader that would have us lead
         self.clock_s: float | None = None  # how far ours is ahead of the leader's
         self._since = format_time(wall_now())
         self._leaderless_s = 0.0  # on trio's clock: since when
@@ -201,12 +201,15 @@ class Node:
     async def _step_down(self, question: q.StepDown, session: Session, core: Core) -> NoReturn:
         """Lets another lead, and begins anew; the answer leaves when the other does. Raises Refusal.
 
-        The connection that asked outlives all others: it is handed to what we become, if it is not sealed.
+        The connection that asked outlives all others: it is handed to what we become.
         """
         if not self.epoch or self.lease is None:
             raise Refusal("not-leader", "none: this node does not lead")
         try:
-            heir = await in_thread(partial(roster.heir, self.shared, self.name, question.node, core.last_seq))
+            us = self._about() | {"token": self.token}
+            heir = await in_thread(
+                partial(roster.heir, self.shared, us, self.epoch, self.lease.id, question.node, core.last_seq)
+            )
             await in_thread(partial(self._name_heir, heir))
         except (Unreachable, EtcdError) as error:
             raise Refusal("busy", f"etcd: {error}") from None
@@ -216,11 +219,12 @@ class Node:
         await core.settled(core.last_seq)
         core.journal.close()
         self.resign()
-        connection = session.outbox.descriptor
-        if connection < 0:
+        answer = format_status(Reply(heir, {"node": heir}), session.as_json)
+        if (handed := session.outbox.hand_over(answer.encode() + b"\n")) is None:
             self.begin_anew(f"{heir} is to lead")
+        connection, words = handed
         os.set_inheritable(connection, True)
-        owed = f"{connection} {heir} {format_status(Reply(heir, {'node': heir}), session.as_json)}"
+        owed = f"{connection} {heir} {words.hex()}"
         systemd.begin_anew(self.sockets, **{AGAIN: self.name, OWED: owed})
 
     def _roomy(self) -> list[str]:
@@ -244,14 +248,14 @@ class Node:
         """Answers a STEPDOWN as soon as the other leads; else the connection closes without a word."""
         if not self._owed:
             return
-        fd, heir, answer = self._owed.split(" ", 2)
+        fd, heir, answer = self._owed.split(" ")
         with socket.socket(fileno=int(fd)) as owed:
             owed.setblocking(False)
             with trio.move_on_after(HEIR_S):
                 while self.leader is None or self.leader.node != heir:
                     await self._leader_changed.wait()
                 with suppress(OSError):
-                    owed.send(f"{answer}\n".encode())
+                    owed.send(bytes.fromhex(answer))
 
     # --- a standby ---
 
@@ -292,6 +296,9 @@ class Node:
         leader = await in_thread(partial(self.shared.get, self.shared.leader_key))
         if leader and (leader.value, leader.lease) != (value, self.lease.id):
             self._set_leader(leader)
+            if (asks := orjson.loads(leader.value).get("asks")) != self._heard:
+                self._heard = asks
+                await in_thread(partial(self.tell, journal.committed, not journal.full))
             return False
         self._set_leader(None)
         if not await self._may_lead(journal):
@@ -587,7 +594,7 @@ class Node:
     def tell(self, seq: int, has_room: bool) -> None:
         """Says in etcd how far this node's own files are, whether they can grow, and what time it is here."""
         assert self.lease
-        told = (self.lease.id, seq, has_room, self.has_seen_leader, self.clock_s)
+        told = (self.lease.id, seq, has_room, self.has_seen_leader, self.clock_s, self._heard)
         if self._told != told:
             about = self._told_of(seq) | {"has_room": has_room}
             body = put(self.shared.node_key(self.name), orjson.dumps(about), self.lease.id)
@@ -603,6 +610,7 @@ class Node:
             "since": self._since,
             "seen": self.has_seen_leader,
             "clock": self.clock_s,
+            "heard": self._heard,
         }
 
     async def compare_clocks(self) -> NoReturn:
@@ -610,8 +618,8 @@ class Node:
         while True:
             leader = self.leader
             if leader:
-                introduction = introduce(self.secret, "unix", f"unix:pid={os.getpid()},uid={os.geteuid()}")
-                self.clock_s = await ask_clock(leader.control, introduction)
+                with suppress(OSError):
+                    self.clock_s = await in_thread(partial(ask_clock, leader.control, self.secret, self.name))
                 if self.is_clock_off:
                     log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
             await trio.sleep(CLOCK_S if leader else LOOK_S)
@@ -652,7 +660,7 @@ class Node:
             every = self.each_member(stack)
             shared = Shared(stack.enter_context(closing(self._new_etcd())), self.settings.cluster)
             found = list(roster.status_rows(shared, self.name, self.settings.cluster, self.epoch, every))
-        return [*found, ("output-uncopied", self.peers.uncopied())] if self.peers else found
+        return [*found, ("output-uncopied", self.peers.uncopied() if self.peers else self.copies.uncopied)]
 
     def each_member(self, stack: ExitStack) -> list[Etcd]:
         """A client of each of etcd's members, while the stack is open."""

@@ -55,7 +55,7 @@ from .cluster import HEIR_S, Node
 from .core import Core
 from .keeper import Keeper
 from .peers import Peers
-from .relay import meet
+from .sealed import meet
 from .standby import Standby
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ SWITCH_S = 0.0005
 # 10,000 times 20 that was a step of 70 ms), and all that is left of them as seldom as before.
 GARBAGE = 5_000, 5, 160
 PARTING_S = 1.0  # for workers to close their side when the daemon stops
+HANDOVER_S = 0.2  # to take and to close, where another leads then: for who is frozen it does not wait
 EXPIRES_SOON = timedelta(days=14)  # from then on the end of a certificate is warned of
 MAX_WARNINGS = 20  # of tasks that cannot be read
 LAST_WORDS_S = 5.0  # for replies on their way when the daemon stops
@@ -364,7 +365,7 @@ class Daemon:
             if self.node:
                 assert isinstance(self.journal, SharedJournal)
                 peers = self.node.peers = Peers(self.core, self.journal)
-                links.greet = partial(meet, secret=self.node.secret, greet=clients.greet, taken={})
+                links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
                 clients.greet = partial(links.greet, serve=peers.serve)
                 nursery.start_soon(peers.run)
                 nursery.start_soon(Keeper(self.node, self.journal).run)
@@ -459,12 +460,14 @@ class Daemon:
     async def _part(self) -> None:
         """Begins nothing more, lets what was decided leave, and journals what did not."""
         core = self.core
+        words_s, parting_s = (HANDOVER_S, HANDOVER_S) if self.node else (LAST_WORDS_S, PARTING_S)
         for door in self.answers.doors:
             door.shut()
         core.stop_deciding()
         # Whoever waits for an answer gets it: it leaves with the commit it waits for.
         with trio.move_on_after(LAST_WORDS_S):
             await core.settled(core.last_seq)
+        with trio.move_on_after(words_s):
             async with trio.open_nursery() as nursery:
                 for link in core.links.values():
                     nursery.start_soon(link.outbox.drained)
@@ -472,7 +475,7 @@ class Daemon:
             link.outbox.finish()
         # A worker that reads our end closes; whoever does not is left. Both ways its link tells what
         # never left it.
-        with trio.move_on_after(PARTING_S):
+        with trio.move_on_after(parting_s):
             await core.parted()
         for link in list(core.links.values()):
             link.scope.cancel()

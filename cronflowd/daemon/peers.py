@@ -1,11 +1,10 @@
 """What nodes tell each other beside etcd: the rest of long output, and a state that is too long for etcd.
 
 A node dials the leader's control port and introduces itself, as one that carries a client does
-(relay.py), but as a `node`. The leader answers with some random bytes, and from there on both send
-frames, sealed with a key made of the cluster's secret and of what both have said. Whoever dialled
-asks, and each question has one answer:
+(sealed.py), but as a `node`. Each frame that it sends is a question then, and has one answer:
 
     BEAT                  nothing
+    CLOCK                 what time it is
     HERE run:size …       which of these files, the other's own, hold what the leader lacks
     GIVE run, data        nothing; lines of one of these
     HAVE run:size …       nothing; so long a part of the leader's files is on the other's disk
@@ -17,23 +16,22 @@ asks, and each question has one answer:
 
 from __future__ import annotations
 
-import hmac
 import logging
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing
+from datetime import datetime
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from secrets import token_bytes
 from typing import NoReturn, TypeVar
 
 import orjson
 import trio
 from attrs import Factory, define
 
+from ..host.clock import wall_now
 from ..host.setting import Address
 from ..journal import apart, history
-from ..journal.apart import MAX_PIECE_BYTES
 from ..journal.index import Index
 from ..journal.records import journal_dir
 from ..journal.shared import seq_in
@@ -41,13 +39,12 @@ from ..journal.shared_journal import SharedJournal
 from ..journal.whole import Part, close, lines_of, open_whole
 from ..net.listeners import Connection
 from .core import Core
-from .relay import DIAL_S, introduce
+from .sealed import DIAL_S, PROOF, READ_BYTES, WELCOME_BYTES, Sealed, be_welcomed, introduce, send
 
-CHALLENGE_BYTES, LENGTH_BYTES, TAG_BYTES = 16, 4, 16
-MAX_FRAME_BYTES = MAX_PIECE_BYTES + 1024
 ANSWER_S = 10.0  # to a question
 COPIED_S = 1.0  # that an ACK waits for a standby
 LOOK_S = 1.0  # between two looks whether the leader is still there
+AWAKE_S = 3 * LOOK_S  # a standby that asks nothing for so long is waited for by nobody
 SILENT_S = 60.0  # a node that asks nothing for so long, or reads no answer, is frozen or cut off
 ASKED_TOGETHER = 100  # files, each of which is looked for in the journal before the answer is late
 TOLD_TOGETHER = 10_000
@@ -57,58 +54,28 @@ log = logging.getLogger("cronflowd.cluster")
 T = TypeVar("T")
 
 
-class Sealed:
-    """One side of a connection between nodes: each frame is read once, in order, by the other side alone."""
-
-    def __init__(self, secret: bytes, said: bytes, challenge: bytes, *, is_asking: bool) -> None:
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # some MiB that a single daemon saves
-
-        self._cipher = AESGCM(hmac.new(secret, said + challenge, sha256).digest())
-        self._ours, self._theirs = (b"?", b"!") if is_asking else (b"!", b"?")
-        self._sent = self._read = 0
-
-    def seal(self, data: bytes) -> bytes:
-        self._sent += 1
-        sealed: bytes = self._cipher.encrypt(self._ours + self._sent.to_bytes(11, "big"), data, None)
-        return len(sealed).to_bytes(LENGTH_BYTES, "big") + sealed
-
-    def open(self, sealed: bytes) -> bytes:
-        """Raises OSError for what the other side did not seal."""
-        from cryptography.exceptions import InvalidTag
-
-        self._read += 1
-        try:
-            opened: bytes = self._cipher.decrypt(self._theirs + self._read.to_bytes(11, "big"), sealed, None)
-        except InvalidTag as error:
-            raise OSError("it does not speak as a node of this cluster") from error
-        return opened
-
-
-def length_of(head: bytes | bytearray) -> int:
-    """Of the frame that begins so, where so much has come. Raises OSError."""
-    length = int.from_bytes(head[:LENGTH_BYTES], "big")
-    if len(head) >= LENGTH_BYTES and not TAG_BYTES <= length <= MAX_FRAME_BYTES:
-        raise OSError("it does not speak as a node does")
-    return length
-
-
 class Peer:
     """The leader, as another node sees it. Blocking, for a thread; each question may raise OSError."""
 
     def __init__(self, leader: Address, secret: bytes, name: str) -> None:
         self._sock = socket.create_connection(leader, DIAL_S)
         self._sock.settimeout(ANSWER_S)
-        said = introduce(secret, "node", name)
+        said, welcome = introduce(secret, "node", name), b""
         try:
             self._sock.sendall(said)
-            self._sealed = Sealed(secret, said, self._receive(CHALLENGE_BYTES), is_asking=True)
+            while len(welcome) < WELCOME_BYTES:
+                welcome += self._receive(WELCOME_BYTES - len(welcome))
+            self._sealed = be_welcomed(secret, said, welcome)
+            self._sock.sendall(self._sealed.seal(PROOF))
         except OSError:
             self.close()
             raise
 
     def ask(self, question: str, data: bytes = b"") -> bytes:
         self._sock.sendall(self._sealed.seal(question.encode() + b"\n" + data))
-        return self._sealed.open(self._receive(length_of(self._receive(LENGTH_BYTES))))
+        while not (answers := self._sealed.feed(self._receive(READ_BYTES))):
+            pass
+        return answers[0]
 
     def close(self) -> None:
         self._sock.close()
@@ -130,12 +97,17 @@ class Peer:
             yield piece
 
     def _receive(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            if not (more := self._sock.recv(size - len(data))):
-                raise OSError("it left")
-            data += more
-        return bytes(data)
+        if not (data := self._sock.recv(size)):
+            raise OSError("it left")
+        return data
+
+
+def ask_clock(leader: Address, secret: bytes, name: str) -> float:
+    """By how much our clock is ahead of the leader's. Raises OSError."""
+    with closing(Peer(leader, secret, name)) as peer:
+        sent_at = wall_now()
+        theirs_at = datetime.fromisoformat(peer.ask("CLOCK").decode())
+        return round((sent_at + (wall_now() - sent_at) / 2 - theirs_at).total_seconds(), 3)
 
 
 class Copies:
@@ -148,6 +120,11 @@ class Copies:
         self._peer: Peer | None = None  # who leads
         self._is_over = False
         self._offsets: dict[int, int] = {}  # in its files, of runs of which more may come
+
+    @property
+    def uncopied(self) -> int | None:
+        """How many bytes only this node has: whoever leads was given them all, when it was dialled."""
+        return 0 if self._peer else None
 
     def want(self, run: int) -> None:
         """A record tells of output that does not stand in it."""
@@ -240,10 +217,11 @@ class Copies:
             peer.ask("BEAT")
 
 
-@define
+@define(eq=False)
 class Asker:
     """Another node, on one connection."""
 
+    heard_s: float = 0.0  # on trio's clock: when it asked last
     follows: bool = False  # a standby, that has long output copied
     state: list[Part] = Factory(list)  # what it is reading
 
@@ -260,7 +238,7 @@ class Peers:
         self._index = Index()
         self._forget_at = self._look_at = TOLD_TOGETHER
         self._waiting: dict[int, trio.Event] = {}  # by run: that one has more of it
-        self._standbys = 0
+        self._followers: list[Asker] = []
         core.holds = self._holds
 
     async def run(self) -> NoReturn:
@@ -281,6 +259,12 @@ class Peers:
         return sum(
             max(0, size - self._have.get(run, self._theirs.get(run, 0))) for run, size in sizes.items()
         )
+
+    @property
+    def _standbys(self) -> int:
+        """How many have output copied now: one that is frozen is waited for by nobody."""
+        since_s = trio.current_time() - AWAKE_S
+        return sum(each.heard_s > since_s for each in self._followers)
 
     def _lacks(self, run: int) -> bool:
         return self._ends.get(run, 0) > self._have.get(run, 0)
@@ -324,26 +308,22 @@ class Peers:
             if run in self._waiting:
                 self._waiting.pop(run).set()
 
-    async def serve(self, connection: Connection, secret: bytes, said: bytes) -> None:
+    async def serve(self, connection: Connection, sealed: Sealed) -> None:
         """Answers a node until it leaves."""
-        challenge = token_bytes(CHALLENGE_BYTES)
-        sealed = Sealed(secret, said, challenge, is_asking=False)
-        received, asker = bytearray(), Asker()
+        asker = Asker()
         try:
             with trio.move_on_after(SILENT_S) as patience:
-                await _send(connection, challenge)
                 while data := await connection.receive_some():
-                    received += data
-                    while len(received) >= (end := LENGTH_BYTES + length_of(received)):
-                        question = sealed.open(bytes(received[LENGTH_BYTES:end]))
-                        del received[:end]
-                        patience.deadline = trio.current_time() + SILENT_S
-                        await _send(connection, sealed.seal(await self._answer(question, asker)))
+                    for question in sealed.feed(data):
+                        asker.heard_s = trio.current_time()
+                        patience.deadline = asker.heard_s + SILENT_S
+                        await send(connection, sealed.seal(await self._answer(question, asker)))
         except OSError as error:
             log.debug("a node left: %s", error)
         finally:
             close(asker.state)
-            self._standbys -= asker.follows
+            if asker.follows:
+                self._followers.remove(asker)
             self._tell(list(self._waiting))
 
     async def _answer(self, question: bytes, asker: Asker) -> bytes:
@@ -351,7 +331,7 @@ class Peers:
         word, *more = head.decode().split(" ")
         if word in ("BEAT", "HAVE", "HERE") and not asker.follows:
             asker.follows = True
-            self._standbys += 1
+            self._followers.append(asker)
         if word == "STATE":
             close(asker.state)
             journal = self._journal
@@ -379,7 +359,7 @@ class Peers:
             self._forget_at = 2 * (len(self._have) + len(self._theirs)) + TOLD_TOGETHER
         if word == "OUTPUT":
             return await in_thread(partial(apart.piece, self._directory, *map(int, more)))
-        return b""
+        return self._core.now().isoformat().encode() if word == "CLOCK" else b""
 
 
 def _note(table: dict[int, int], words: Iterable[str]) -> dict[int, int]:
@@ -387,14 +367,6 @@ def _note(table: dict[int, int], words: Iterable[str]) -> dict[int, int]:
     told = {int(run): int(size) for run, _, size in (each.partition(":") for each in words)}
     table.update((run, max(size, table.get(run, 0))) for run, size in told.items())
     return told
-
-
-async def _send(connection: Connection, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        if not (sent := connection.send_now(view)):
-            await connection.wait_writable()
-        view = view[sent:]
 
 
 async def in_thread(function: Callable[[], T]) -> T:

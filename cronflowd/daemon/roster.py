@@ -6,8 +6,10 @@ outlives a node's lease is what it was, for a day.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from secrets import token_hex
 from typing import Any
 
 import orjson
@@ -15,6 +17,7 @@ import orjson
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.text import format_time
 from ..engine.facts import FACTS_VERSION
+from ..host.clock import steady_now
 from ..journal import room
 from ..journal.etcd import Etcd, EtcdError, Unreachable
 from ..journal.shared import Shared, created_at, put
@@ -22,6 +25,7 @@ from ..journal.shared import Shared, created_at, put
 COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "clock", "since")
 FIRST_FORM = 2  # of records, when there first were clusters
 GONE_FOR = timedelta(days=1)
+ANSWER_S, AGAIN_S = 3.0, 0.02  # for nodes to say that they are awake, and how often is looked
 CLOSE_BY = 1000  # records: who lacks no more has them at once
 
 Row = tuple[Any, ...]
@@ -105,15 +109,34 @@ def _row(about: About, role: str, last: int) -> Row:
     )  # fmt: skip
 
 
-def heir(shared: Shared, us: str, wanted: str, last: int) -> str:
+def awake(shared: Shared, us: About, epoch: int, lease: int, wanted: str = "") -> dict[str, About]:
+    """The leader's: what other nodes tell that answer now, or the one that is wanted. Blocking, for a thread.
+
+    Whoever is frozen, or cut off, is there until its lease ends, and would keep all others from leading. So
+    the leader puts a question to what it tells of itself; who reads it says so.
+    """
+    asks, until_s = token_hex(8), steady_now() + ANSWER_S
+    told = put(shared.leader_key, orjson.dumps(us | {"asks": asks}), lease)
+    if not shared.transact([created_at(shared.leader_key, epoch)], [told]).done:
+        raise Unreachable("this node leads no more")
+    while True:
+        others = {name: about for name, about in present(shared).items() if name != us["node"]}
+        found = {name: about for name, about in others.items() if about.get("heard") == asks}
+        is_told = wanted in found or wanted not in others if wanted else found or not others
+        if is_told or steady_now() > until_s:
+            return found
+        time.sleep(AGAIN_S)
+
+
+def heir(shared: Shared, us: About, epoch: int, lease: int, wanted: str, last: int) -> str:
     """Who can lead in our place. Raises Refusal."""
-    others = {name: about["seq"] for name, about in present(shared).items() if name != us}
+    others = awake(shared, us, epoch, lease, wanted)
     if wanted and wanted not in others:
-        raise Refusal("not-found", f'no node "{wanted}" is there to lead; NODES lists them')
-    if wanted:
-        others = {wanted: others[wanted]}
-    best = max(others, key=lambda name: others[name], default="")
-    if not best or others[best] < last - CLOSE_BY:
+        if wanted == us["node"] or wanted not in present(shared):
+            raise Refusal("not-found", f'no node "{wanted}" is there to lead; NODES lists them')
+        raise Refusal("busy", f"node {wanted} does not answer")
+    best = wanted or max(others, key=lambda name: others[name]["seq"], default="")
+    if not best or others[best]["seq"] < last - CLOSE_BY:
         raise Refusal("busy", "no other node is up to date" if others else "no other node is there")
     return best
 

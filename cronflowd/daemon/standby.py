@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -16,13 +16,14 @@ from ..ask import commands
 from ..base.errors import Refusal
 from ..base.replies import Reply, format_refusal
 from ..host.config import Settings
-from ..host.setting import Address, format_address
+from ..host.setting import format_address
 from ..net.clients import Session, serve_client
 from ..net.listeners import Connection, Door, Listener, share_descriptors
 from ..net.outbox import Gate
 from .answers import Answers
 from .cluster import Node
-from .relay import Greet, Unreached, introduce, relay
+from .relay import Unreached, relay
+from .sealed import Greet, begin_of
 
 LOCAL, RELAY = "LOCAL", "RELAY"
 ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI NODES".split())
@@ -103,12 +104,12 @@ class Standby:
 
     def __init__(self, node: Node, answers: Answers, settings: Settings, greet: Greet | None) -> None:
         self._node = node
-        self._greet = greet  # what is said of itself over TLS; what is carried is carried sealed
         self._settings = settings
         self._local = LocalAnswers(answers, node)
         self._scope = trio.CancelScope()
         clients = Door(self._serve_client, settings.max_clients, "client connections")
         links = Door(self._serve_worker, settings.max_workers, "worker connections")
+        clients.greet = links.greet = greet
         clients.max_per_address = links.max_per_address = settings.max_per_address
         self._doors = clients, links
 
@@ -129,27 +130,14 @@ class Standby:
     async def _serve_client(self, connection: Connection) -> None:
         with trio.move_on_after(LOOK_S):
             await self._node.has_looked.wait()
-        is_sealed = self._greet is not None and connection.kind == "tcp"
         if leader := self._node.leader:
             try:
-                words = (RELAY,) if is_sealed else (LOCAL, RELAY)
-                is_ours = partial(_begins_with, connection, [word.encode() for word in words])
-                if await self._relay(connection, leader.control, is_ours):
+                is_ours = partial(_is_ours, connection)
+                if await relay(connection, leader.control, self._node.secret, connection.kind, is_ours):
                     return
             except Unreached as error:
                 log.debug("the leader %s cannot be reached: %s", leader.text, error)
-        if greeted := await self._greeted(connection):
-            await serve_client(greeted, self._local, self._settings)
-
-    async def _greeted(self, connection: Connection) -> Connection | None:
-        """Over TLS, where these doors speak it; None where that came to nothing."""
-        return await self._greet(connection) if self._greet and connection.kind == "tcp" else connection
-
-    async def _relay(
-        self, connection: Connection, leader: Address, is_ours: Callable[[], Awaitable[bool]]
-    ) -> bool:
-        introduction = introduce(self._node.secret, connection.kind, connection.peer)
-        return await relay(connection, leader, introduction, is_ours)
+        await serve_client(connection, self._local, self._settings)
 
     async def _serve_worker(self, connection: Connection) -> None:
         """A worker of this machine is led to the leader; any other is told where that is."""
@@ -158,35 +146,28 @@ class Standby:
         leader = self._node.leader
         if connection.kind == "unix" and leader:
             try:
-                await self._relay(connection, leader.workers, _never)
+                await relay(connection, leader.workers, self._node.secret, "worker", _never)
             except Unreached as error:
                 log.debug("the leader %s cannot be reached: %s", leader.text, error)
             else:
                 return
-        if (greeted := await self._greeted(connection)) is None:
-            return
         with trio.move_on_after(FAREWELL_S), suppress(OSError):
-            await greeted.receive_some()
+            await connection.receive_some()
             where = format_address(leader.workers) if leader else "none"
             refusal = Refusal("not-leader", where)
-            greeted.send_now(format_refusal(refusal, as_json=False).encode() + b"\n")
-            greeted.shutdown()
-            while await greeted.receive_some():
+            connection.send_now(format_refusal(refusal, as_json=False).encode() + b"\n")
+            connection.shutdown()
+            while await connection.receive_some():
                 pass
 
 
-async def _begins_with(connection: Connection, words: list[bytes]) -> bool:
-    """Whether one of them comes first."""
-    begun = b""
-    while True:
-        before, begun = begun, (await connection.peek())[: len(RELAY) + 1].upper()
-        words = [word for word in words if word.startswith(begun[: len(word)])]
-        if not words or not begun:
-            return False
-        if len(begun) > len(words[0]):
-            return begun[-1:] in b"\r\n "
-        if begun == before:
-            await trio.sleep(0.005)  # the rest of the line is under way, or a person types
+async def _is_ours(connection: Connection) -> bool:
+    """Whether LOCAL comes first, or what a node says that takes us for the leader."""
+    words = [word.encode() for word in (LOCAL, RELAY)]
+    begun = await begin_of(
+        connection, lambda begun: not any(word.startswith(begun.upper()) for word in words)
+    )
+    return begun[: len(LOCAL)].upper() in words and begun[len(LOCAL) :][:1] in (b"\n", b"\r", b" ")
 
 
 async def _never() -> bool:

@@ -4,14 +4,18 @@ etcd answers the same calls over HTTP that it answers over gRPC: keys and values
 of 64 bits are texts, and what is zero or false is left out. That needs no library and no event loop,
 so the committer's thread can wait for it as it waits for a disk.
 
-Several members are tried in turn. A request without an answer may have been carried out all the same,
-now or later, and by a second member once more: whoever asks has to ask for what may be done twice.
+Several members are tried in turn, and of two that are slow both. A request without an answer may have been
+carried out all the same, now or later, and by a second member once more: whoever asks has to ask for
+what may be done twice.
 """
 
 from __future__ import annotations
 
 import http.client
+import math
 import re
+import select
+import socket
 import ssl
 import threading
 from base64 import b64decode, b64encode
@@ -20,14 +24,19 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import orjson
+from attrs import Factory, define
 
 from ..base.errors import Exit, Fatal
+from ..host.clock import steady_now
 from ..host.config import Settings
 from ..host.secrets import read_password
 from ..host.setting import Address, format_address
 
-TIMEOUT_S = 1.0  # for one member to answer
+TIMEOUT_S = 1.0  # for an answer
 DIAL_S = 0.5
+PATIENCE_S = 0.25  # before another member is asked as well
+PATIENCE, USUAL_OF = 4, 10  # or so many times what the last answers took: a slow etcd is not asked more often
+HEAD_S = 0.05  # for the first bytes of an answer to be followed by the rest of its head
 UNAUTHENTICATED, NOT_FOUND, NO_SPACE, REFUSED, UNAVAILABLE = 16, 5, 8, 9, 14  # of gRPC's codes
 _QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes ([0-9.e+]+)$", re.MULTILINE)
 LOOPBACK = ("127.", "::1", "localhost")
@@ -82,6 +91,26 @@ def after(prefix: bytes) -> bytes:
     return prefix[:-1] + bytes([prefix[-1] + 1])
 
 
+@define(eq=False)
+class _Asked:
+    """A member that has been asked, and has not answered yet."""
+
+    member: int
+    connection: http.client.HTTPConnection
+    at_s: float
+
+
+@define
+class _Question:
+    """One request."""
+
+    path: str
+    data: bytes
+    until_s: float
+    asked: list[_Asked] = Factory(list)
+    wrong: dict[int, str] = Factory(dict)  # by member: why it is not asked again
+
+
 class Etcd:
     """A client; of several threads one asks at a time."""
 
@@ -98,7 +127,8 @@ class Etcd:
         self._login = {"name": user, "password": password} if user else None
         self._token = ""
         self._at = 0  # which of them is asked first
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: http.client.HTTPConnection | None = None  # to that one
+        self._usual_s = 0.0  # that an answer takes
         self._turn = threading.Lock()
 
     @property
@@ -107,51 +137,106 @@ class Etcd:
         return format_address(self.members[self._at])
 
     def call(self, path: str, body: dict[str, Any], timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-        """Asks one member after the other, each for so long, until one answers."""
+        """Asks one member after the other until one answers, for so long at most."""
+        question = _Question(path, orjson.dumps(body), steady_now() + timeout_s)
         with self._turn:
-            return self._call(path, body, timeout_s)
-
-    def _call(self, path: str, body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        why = ""
-        for _ in self.members:
             try:
-                return self._ask(path, body, timeout_s)
-            except EtcdError as error:
-                if error.code not in _ELSEWHERE:
-                    raise
-                why = f"{self.member}: {error}"
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                why = f"{self.member}: {str(error) or type(error).__name__}"
-            self.close()
-            self._at = (self._at + 1) % len(self.members)
-        raise Unreachable(why)
+                return self._call(question)
+            finally:
+                for each in question.asked:
+                    each.connection.close()
 
-    def _ask(self, path: str, body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    def _call(self, question: _Question) -> dict[str, Any]:
+        """Whoever is slow is waited for while others are asked, and then that one once more.
+
+        What was on its way to a leader of etcd's that has died is lost, and nobody says so: only whoever
+        asks again is answered as soon as there is another.
+        """
+        count, asked, wrong = len(self.members), question.asked, question.wrong
+        turn, ask_at_s, now_s = self._at, 0.0, steady_now()
+        # At least two in any case: a lease that is about to end is asked about in a hurry.
+        patience_s = min(max(PATIENCE_S, PATIENCE * self._usual_s), (question.until_s - now_s) / 2)
+        patience_s = patience_s if count > 1 else math.inf
+        while now_s < question.until_s and (asked or len(wrong) < count):
+            if now_s >= ask_at_s and len(wrong) < count:
+                while (turn := turn % count) in wrong:
+                    turn += 1
+                ask_at_s = now_s + patience_s
+                try:
+                    asked.append(_Asked(turn, self._send(turn, question), now_s))
+                except (OSError, http.client.HTTPException) as error:
+                    wrong[turn], ask_at_s = _reason(error), now_s
+                turn += 1
+            look_at_s = min(question.until_s, ask_at_s if len(wrong) < count else math.inf)
+            for each in _heard(asked, look_at_s - now_s):
+                try:
+                    if (answer := self._take(each, question)) is not None:
+                        return answer
+                except (OSError, http.client.HTTPException, ValueError, EtcdError) as error:
+                    if isinstance(error, EtcdError) and error.code not in _ELSEWHERE:
+                        raise
+                    wrong[each.member], ask_at_s = _reason(error), now_s
+                    asked.remove(each)
+                    each.connection.close()
+            now_s = steady_now()
+        self._at = (self._at + 1) % count
+        last = next(reversed(wrong), turn - 1)
+        raise Unreachable(f"{format_address(self.members[last])}: {wrong.get(last, 'no answer')}")
+
+    def _send(self, member: int, question: _Question) -> http.client.HTTPConnection:
+        """Asks one of them. Raises OSError and HTTPException."""
+        connection = self._connection if member == self._at else None
+        self._connection = None
+        connection = connection or self._dial(member)
         try:
-            return _result(self._post(path, body, timeout_s))
+            self._post(connection, question.path, question.data)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _take(self, asked: _Asked, question: _Question) -> dict[str, Any] | None:
+        """What a member answers; None: nothing yet. Raises OSError, HTTPException, ValueError, EtcdError."""
+        connection, sock = (
+            asked.connection,
+            asked.connection.sock,
+        )  # which it lets go of if it is to be closed
+        sock.settimeout(HEAD_S)
+        try:
+            response = connection.getresponse()
+        except TimeoutError:  # what came was of TLS's own
+            return None
+        sock.settimeout(max(HEAD_S, question.until_s - steady_now()))
+        try:
+            answer = _result(response)
         except EtcdError as error:
             if not self._login or not (error.code == UNAUTHENTICATED or "user name is empty" in str(error)):
                 raise
-        # A token lasts five minutes, and dies with the member that gave it.
-        self._token = ""  # with the old one not even this is answered
-        self._token = _result(self._post("auth/authenticate", self._login, timeout_s))["token"]
-        return _result(self._post(path, body, timeout_s))
+            # A token lasts five minutes, and dies with the member that gave it.
+            self._token = ""  # with the old one not even this is answered
+            self._post(connection, "auth/authenticate", orjson.dumps(self._login))
+            self._token = _result(connection.getresponse())["token"]
+            self._post(connection, question.path, question.data)
+            answer = _result(connection.getresponse())
+        question.asked.remove(asked)
+        self._at, self._connection = asked.member, connection
+        self._usual_s += (steady_now() - asked.at_s - self._usual_s) / USUAL_OF
+        return answer
 
-    def _post(self, path: str, body: dict[str, Any], timeout_s: float) -> http.client.HTTPResponse:
-        connection = self._connection = self._connection or self._dial()
-        connection.timeout = DIAL_S
+    def _post(self, connection: http.client.HTTPConnection, path: str, data: bytes) -> socket.socket:
         if connection.sock is None:
+            connection.timeout = DIAL_S
             connection.connect()
-        connection.sock.settimeout(timeout_s)
+        connection.sock.settimeout(TIMEOUT_S)
         # By Accept etcd knows its gateway, whose certificate it would take for ours: see --client-cert-auth.
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = self._token
-        connection.request("POST", f"/v3/{path}", orjson.dumps(body), headers)
-        return connection.getresponse()
+        connection.request("POST", f"/v3/{path}", data, headers)
+        return connection.sock
 
-    def _dial(self) -> http.client.HTTPConnection:
-        host, port = self.members[self._at]
+    def _dial(self, member: int) -> http.client.HTTPConnection:
+        host, port = self.members[member]
         if self._context is None:
             return http.client.HTTPConnection(host, port)
         return http.client.HTTPSConnection(host, port, context=self._context)
@@ -159,7 +244,7 @@ class Etcd:
     def quota(self) -> int:
         """How large etcd may become, in bytes; 0 where it does not tell. Raises OSError and HTTPException."""
         with self._turn:
-            connection = self._connection = self._connection or self._dial()
+            connection = self._connection = self._connection or self._dial(self._at)
             connection.timeout = TIMEOUT_S
             connection.request("GET", "/metrics")
             match = _QUOTA.search(connection.getresponse().read())
@@ -174,7 +259,10 @@ class Etcd:
         if self._login and not self._token:
             self.call("kv/range", {"key": key})  # which logs in
         try:
-            answer = self._post("watch", {"create_request": {"key": key, "range_end": end}}, patience_s)
+            connection = self._connection = self._connection or self._dial(self._at)
+            told = {"create_request": {"key": key, "range_end": end}}
+            self._post(connection, "watch", orjson.dumps(told)).settimeout(patience_s)
+            answer = connection.getresponse()
             while line := answer.readline():
                 _check(orjson.loads(line), answer.status)
                 yield
@@ -194,6 +282,19 @@ class Etcd:
             with suppress(OSError):
                 self._connection.close()
         self._connection = None
+
+
+def _heard(asked: list[_Asked], patience_s: float) -> list[_Asked]:
+    """Who of them says something, as soon as one does."""
+    poll = select.poll()
+    by_fd = {each.connection.sock.fileno(): each for each in asked}
+    for fd in by_fd:
+        poll.register(fd, select.POLLIN)
+    return [by_fd[fd] for fd, _ in poll.poll(max(0.0, patience_s) * 1000)]
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _result(response: http.client.HTTPResponse) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from ..host.clock import steady_now
 from .etcd import NOT_FOUND, Caller, EtcdError, Unreachable
 
 MARGIN = 0.1  # of its length: by so much we let go before etcd does
-RENEWALS = 6  # in the time of one lease
+RENEWALS = 12  # in the time of one lease: as little as possible of it is over when etcd loses its leader
+ANSWERS = 6  # in the time of one lease: for so long is an answer waited for
 AGAIN_S = 0.05  # after one that nobody answered: etcd elects a leader of its own, say, and a lease is short
 
 
@@ -60,7 +61,7 @@ class Lease:
     def renew(self) -> bool:
         """Whether it goes on; False: etcd knows it no more. Raises Unreachable where nobody answers."""
         sent_s = self._now()
-        left_s = min(self._left_s(), self.length_s / RENEWALS)
+        left_s = min(self._left_s(), self.length_s / ANSWERS)
         try:
             answer = self._etcd.call("lease/keepalive", {"ID": str(self.id)}, max(left_s, 0.01))
         except EtcdError as error:

@@ -122,6 +122,10 @@ class Connection:
     def fileno(self) -> int:
         return self._sock.fileno()
 
+    def last_words(self, data: bytes) -> bytes:
+        """What has the peer read that, and then our end; whoever holds the socket may send it, and close."""
+        return data
+
     async def wait_writable(self) -> None:
         await trio.lowlevel.wait_writable(self._sock)
 

@@ -46,6 +46,9 @@ class Sink(Protocol):
 
     def fileno(self) -> int: ...
 
+    def last_words(self, data: bytes) -> bytes:
+        """What has the peer read that, and then our end; whoever holds the socket may send it, and close."""
+
     def shutdown(self) -> None:
         """Says that nothing more will come."""
 
@@ -204,10 +207,12 @@ class Outbox:
         self._bell.ring()
         self._room.ring()
 
-    @property
-    def descriptor(self) -> int:
-        """Of the connection: it may outlive this process; -1 where it cannot."""
-        return self._sink.fileno()
+    def hand_over(self, data: bytes) -> tuple[int, bytes] | None:
+        """The connection, and what another process has to send on it for the peer to read that, as the last.
+
+        None where something else would have to be read first.
+        """
+        return None if self.is_owing else (self._sink.fileno(), self._sink.last_words(data))
 
     @property
     def is_long(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -36,21 +37,72 @@ async def greet(connection: Connection, context: ssl.SSLContext) -> Connection |
     return sealed
 
 
-class TlsConnection(Connection):
-    """A connection whose bytes are sealed."""
+class SealedConnection(Connection):
+    """A connection whose bytes are sealed: its way out."""
 
-    def __init__(self, plain: Connection, context: ssl.SSLContext) -> None:
+    def __init__(self, plain: Connection) -> None:
         super().__init__(plain._sock)
-        self.peer = plain.peer  # it may have left since
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._sealer = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._has_ended = False  # nothing more will come, or the way is broken; the next look tells of it
-        self._ready: Callable[[], None] = lambda: None  # called where the socket has nothing to tell
+        self.kind, self.peer = plain.kind, plain.peer  # it may have left since
+        self._outgoing = ssl.MemoryBIO()  # sealed, and still to be sent
         self._sealed = 0  # bytes of the record that has not left to its end
         self._left: bytes | memoryview = b""  # of what was sealed, what the socket did not take
 
-    def fileno(self) -> int:
-        return -1  # only this process knows how to speak on it
+    @abstractmethod
+    def _seal(self, data: memoryview) -> int:
+        """Puts a record of what is given to what goes out; how much of it."""
+
+    @abstractmethod
+    def _seal_end(self) -> None:
+        """Puts our end there."""
+
+    def _flush(self) -> bool:
+        """Gives the socket what was sealed; whether all of it has left."""
+        while True:
+            self._left = self._left or self._outgoing.read()
+            if not self._left:
+                return True
+            sent = super().send_now(self._left)
+            if not sent:
+                return False
+            self._left = memoryview(self._left)[sent:]
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        view, sent = memoryview(data), 0
+        try:
+            while self._flush():
+                sent += self._sealed
+                self._sealed = 0
+                if sent == len(view):
+                    break
+                self._sealed = self._seal(view[sent : sent + RECORD_BYTES])
+        except OSError:
+            if not sent:  # else the next call finds it out, too
+                raise
+        return sent
+
+    def last_words(self, data: bytes) -> bytes:
+        self._seal(memoryview(data))
+        self._seal_end()
+        return bytes(self._left) + self._outgoing.read()
+
+    def shutdown(self) -> None:
+        """Says our end sealed, and then the socket's: the peer knows that nothing was cut off."""
+        with suppress(OSError):  # it may have left for good already
+            self._seal_end()
+            self._flush()
+        super().shutdown()
+
+
+class TlsConnection(SealedConnection):
+    """One that speaks TLS."""
+
+    def __init__(self, plain: Connection, context: ssl.SSLContext) -> None:
+        super().__init__(plain)
+        self._incoming = ssl.MemoryBIO()
+        self._sealer = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._peeked = b""  # was opened, and is still to be read
+        self._has_ended = False  # nothing more will come, or the way is broken; the next look tells of it
+        self._ready: Callable[[], None] = lambda: None  # called where the socket has nothing to tell
 
     async def shake_hands(self) -> str | None:
         """None when both sides are sure of each other; else why they are not. Waits no longer than it may."""
@@ -82,16 +134,12 @@ class TlsConnection(Connection):
         while not self._flush():
             await self.wait_writable()
 
-    def _flush(self) -> bool:
-        """Gives the socket what was sealed; whether all of it has left."""
-        while True:
-            self._left = self._left or self._outgoing.read()
-            if not self._left:
-                return True
-            sent = super().send_now(self._left)
-            if not sent:
-                return False
-            self._left = memoryview(self._left)[sent:]
+    def _seal(self, data: memoryview) -> int:
+        return self._sealer.write(data)
+
+    def _seal_end(self) -> None:
+        with suppress(ssl.SSLError):  # the peer's own end is still to come, or never will
+            self._sealer.unwrap()
 
     # --- what a Connection does ---
 
@@ -104,10 +152,19 @@ class TlsConnection(Connection):
     @property
     def _is_readable(self) -> bool:
         """Whether there is what the socket does not tell of: what came with the handshake, or an end."""
-        return self._has_ended or self._incoming.pending > 0
+        return self._has_ended or self._incoming.pending > 0 or bool(self._peeked)
+
+    async def peek(self) -> bytes:
+        before, self._peeked = self._peeked, b""
+        more = self.receive_now() if before else await self.receive_some()
+        self._peeked = before + (more or b"")
+        return self._peeked
 
     def receive_now(self) -> bytes | None:
         """What can be opened of what has arrived; None if nothing can, empty at the end."""
+        if self._peeked:
+            data, self._peeked = self._peeked, b""
+            return data
         pieces: list[bytes] = []
         try:
             self._has_ended = self._open(pieces)
@@ -155,28 +212,6 @@ class TlsConnection(Connection):
             data = self.receive_now()
             if data is not None:
                 return data
-
-    def send_now(self, data: bytes | memoryview) -> int:
-        view, sent = memoryview(data), 0
-        try:
-            while self._flush():
-                sent += self._sealed
-                self._sealed = 0
-                if sent == len(view):
-                    break
-                self._sealed = self._sealer.write(view[sent : sent + RECORD_BYTES])
-        except OSError:
-            if not sent:  # else the next call finds it out, too
-                raise
-        return sent
-
-    def shutdown(self) -> None:
-        """Says our end in TLS, and then the socket's: the peer knows that nothing was cut off."""
-        with suppress(ssl.SSLError):  # the peer's own end is still to come, or never will
-            self._sealer.unwrap()
-        with suppress(OSError):  # it may have left for good already
-            self._flush()
-        super().shutdown()
 
 
 def _reason(error: OSError) -> str:

@@ -6,21 +6,25 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import orjson
 import pytest
 import trio
+import trio.testing
 
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.daemon import cluster, roster
+from cronflowd.daemon.daemon import Daemon
 from cronflowd.daemon.keeper import Keeper
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
 from cronflowd.journal.etcd import Unreachable
 from cronflowd.journal.journal import FileJournal
+from cronflowd.journal.lease import Lease
 from cronflowd.journal.records import checkpoint_path, journal_dir, list_segments
 from cronflowd.journal.shared import Deposed, Shared, put
 from cronflowd.journal.shared_journal import SharedJournal, read_mark
@@ -245,3 +249,86 @@ def test_what_an_older_node_does_not_know_is_refused(
     journal.lead(epoch, 3)
     assert journal.append([titled, f.TaskResumed(1)], NOW) == 4
     journal.close()
+
+
+def test_a_standby_tells_whether_another_node_has_its_output(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """STATUS has the same rows on every node: whoever watches one by LOCAL must not find a row missing."""
+    node, journal = node_on(tmp_path)
+    monkeypatch.setattr(roster, "status_rows", lambda *_: [])
+    assert node._status_rows() == [("output-uncopied", None)]
+    node.copies._peer = Mock()
+    assert node._status_rows() == [("output-uncopied", 0)]
+    node.peers = Mock(uncopied=lambda: 7)
+    assert node._status_rows() == [("output-uncopied", 7)]
+    journal.close()
+
+
+# --- who is to lead next --------------------------------------------------------------------------
+
+
+class Awake(Etcd):
+    """With nodes of which only c reads what the leader asks."""
+
+    def call(self, path: str, body: dict[str, Any], timeout_s: float = 1.0) -> dict[str, Any]:
+        answer = super().call(path, body, timeout_s)
+        shared = Shared(self)
+        leader, c = (self.entries.get(key) for key in (shared.leader_key, shared.node_key("c")))
+        if leader and c and (asks := orjson.loads(leader.value).get("asks")):
+            c.value = orjson.dumps(orjson.loads(c.value) | {"heard": asks})
+        return answer
+
+
+def test_a_node_that_is_frozen_is_not_to_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its lease ended nobody led: it was named, and all others waited for it."""
+    monkeypatch.setattr(roster, "ANSWER_S", 0.0)
+    etcd, us = Awake(), {"node": "a"}
+    shared = Shared(etcd)
+    lease = Lease(etcd, 3, print)
+    lease.grant()
+    epoch = shared.claim(lease.id, b"{}")
+    assert epoch
+
+    def heir(wanted: str = "") -> str:
+        return roster.heir(shared, us, epoch, lease.id, wanted, 2000)
+
+    with pytest.raises(Refusal, match="no other node is there"):
+        heir()
+    for name, seq in ("a", 2000), ("b", 2000), ("c", 1999), ("d", 2000):
+        shared.transact([], [put(shared.node_key(name), orjson.dumps({"node": name, "seq": seq}))])
+    assert (heir(), heir("c")) == ("c", "c")
+    with pytest.raises(Refusal, match="node b does not answer"):
+        heir("b")
+    for nobody in "a", "e":
+        with pytest.raises(Refusal, match=f'no node "{nobody}" is there'):
+            heir(nobody)
+    shared.transact([], [put(shared.node_key("c"), orjson.dumps({"node": "c", "seq": 999}))])
+    with pytest.raises(Refusal, match="no other node is up to date"):
+        heir()
+    etcd.pass_time(100)
+    with pytest.raises(Unreachable):
+        heir()
+
+
+@pytest.mark.parametrize(("leads", "longest_s"), [(True, 0.45), (False, 6.05)])
+async def test_the_end_of_a_leader_does_not_wait_for_workers_that_stand_still(
+    autojump_clock: trio.testing.MockClock, leads: bool, longest_s: float
+) -> None:
+    """The local worker of a frozen standby closes nothing: another led a second later than it could."""
+    daemon, gone, cut = Daemon.__new__(Daemon), trio.Event(), list[str]()
+    outbox = SimpleNamespace(drained=trio.sleep_forever, finish=lambda: cut.append("finish"))
+    link = SimpleNamespace(outbox=outbox, scope=SimpleNamespace(cancel=gone.set))
+
+    async def settled(seq: int) -> None: ...
+
+    made: Any = daemon
+    made.node, made.answers = SimpleNamespace(peers=None) if leads else None, SimpleNamespace(doors=[])
+    made.core = SimpleNamespace(
+        stop_deciding=lambda: None, last_seq=0, settled=settled, parted=gone.wait, links={"w": link}
+    )
+    begun_s = trio.current_time()
+    await daemon._part()
+    assert gone.is_set()
+    assert cut == ["finish"]
+    assert trio.current_time() - begun_s < longest_s

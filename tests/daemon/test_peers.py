@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from cronflowd.daemon import peers
-from cronflowd.daemon.peers import Copies, Peer, Peers, Sealed
-from cronflowd.daemon.relay import introduce, meet
+from cronflowd.daemon.peers import Copies, Peer, Peers
+from cronflowd.daemon.sealed import WELCOME_BYTES, introduce, meet
 from cronflowd.engine import facts as f
 from cronflowd.engine.facts import FACTS_VERSION
 from cronflowd.host.setting import Address
@@ -69,7 +69,7 @@ async def a_leader(data: Path) -> AsyncIterator[Leader]:
         raise AssertionError("a client was served")
 
     door = Door(refuse, 10)
-    door.greet = partial(meet, secret=SECRET, greet=None, taken={}, serve=leader.peers.serve)
+    door.greet = partial(meet, secret=SECRET, greet=None, serve=leader.peers.serve)
     (listener,) = open_listeners([("127.0.0.1", 0)])
     leader.address = listener.sock.getsockname()
     async with trio.open_nursery() as nursery:
@@ -77,6 +77,12 @@ async def a_leader(data: Path) -> AsyncIterator[Leader]:
         nursery.start_soon(leader.peers.run)
         yield leader
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_taken_for_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is."""
+    monkeypatch.setattr(peers, "AWAKE_S", 600.0)
 
 
 async def test_an_ack_waits_until_another_node_has_the_output(
@@ -163,6 +169,25 @@ async def test_of_all_acks_that_wait_one_copy_wakes_its_own(
             await trio.to_thread.run_sync(standby.ask, f"HAVE {run}:{leader.apart.ends.get(run)}")
         await until(lambda: len(leader.sent) == 100)
         assert (looks.call_count, leader.peers._waiting) == (100, {})
+        standby.close()
+
+
+async def test_nobody_waits_for_a_standby_that_is_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each ACK came a second late for a minute, and a leader ended so; when it wakes it counts again."""
+    monkeypatch.setattr(peers, "COPIED_S", 600.0)
+    async with a_leader(tmp_path / "a") as leader:
+        standby = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        await trio.to_thread.run_sync(standby.ask, "BEAT")
+        leader.write()
+        assert leader.acknowledge()
+        monkeypatch.setattr(peers, "AWAKE_S", 0.0)
+        assert not leader.acknowledge()
+        await leader.peers.copied()
+        monkeypatch.setattr(peers, "AWAKE_S", 600.0)
+        leader.write()
+        assert leader.acknowledge()
         standby.close()
 
 
@@ -262,40 +287,15 @@ async def test_a_stranger_learns_nothing(tmp_path: Path, secret: bytes) -> None:
         def ask() -> bytes:
             with socket.create_connection(leader.address[:2], 10) as sock:
                 sock.sendall(introduce(secret, "node", "b/1"))
-                said = sock.makefile("rb").read(peers.CHALLENGE_BYTES)
-                sock.sendall(len(b"x" * 40).to_bytes(4, "big") + b"x" * 40)
-                return said[peers.CHALLENGE_BYTES :] + sock.makefile("rb").read()
+                said = sock.makefile("rb").read(WELCOME_BYTES)
+                sock.sendall(b"\0\0\0\x15" + b"x" * 21)
+                return said[WELCOME_BYTES:] + sock.makefile("rb").read()
 
         try:
             assert await trio.to_thread.run_sync(ask) == b""
         except ConnectionResetError:
             assert secret != SECRET
         await until(lambda: not leader.peers._standbys)
-
-
-def test_a_frame_is_opened_once_in_its_place_by_the_other_side() -> None:
-    """What was recorded, turned round or changed on the way means nothing."""
-
-    def both() -> tuple[Sealed, Sealed]:
-        return (
-            Sealed(SECRET, b"said", b"challenge", is_asking=True),
-            Sealed(SECRET, b"said", b"challenge", is_asking=False),
-        )
-
-    asking, answering = both()
-    frames = [asking.seal(b"one"), asking.seal(b"two")]
-    assert [answering.open(frame[4:]) for frame in frames] == [b"one", b"two"]
-    for wrong in (
-        lambda ours, theirs: ours.open(ours.seal(b"one")[4:]),
-        lambda ours, theirs: theirs.open(frames[1][4:]),
-        lambda ours, theirs: theirs.open(frames[0][4:-1] + b"x"),
-        lambda ours, theirs: Sealed(SECRET, b"said", b"x", is_asking=False).open(frames[0][4:]),
-    ):
-        with pytest.raises(OSError, match="does not speak"):
-            wrong(*both())
-    for head in (b"\xff" * 4, b"\0" * 4):
-        with pytest.raises(OSError, match="as a node"):
-            peers.length_of(head)
 
 
 @pytest.mark.parametrize("how", ["compacted", "never compacted", "compacted meanwhile"])

@@ -563,7 +563,7 @@ def test_a_renewal_that_nobody_answered_is_asked_for_again_at_once() -> None:
     lease._ended = Waits()
     lease.grant()
     lease._keep()
-    assert pauses == [0.5, 0.5, 0.05, 0.05, 0.5, 0.5, 0.5]
+    assert pauses == [0.25, 0.25, 0.05, 0.05, 0.25, 0.25, 0.25]
 
 
 def test_a_renewal_that_is_answered_after_the_end_makes_nothing_certain() -> None:

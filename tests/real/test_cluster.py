@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import ssl
 import subprocess
 import sys
 import urllib.request
@@ -18,7 +17,7 @@ import orjson
 import pytest
 
 from cronflowd.daemon import roster
-from cronflowd.daemon.relay import introduce
+from cronflowd.daemon.sealed import introduce
 from cronflowd.host.tls import client_context, make_certificates
 from cronflowd.journal import room
 from cronflowd.journal.records import journal_dir, list_segments
@@ -327,8 +326,8 @@ def test_a_standby_asks_who_comes_too(start_node: StartNode, etcds: Etcds) -> No
     wire.close()
 
 
-def test_nothing_is_said_in_plain_text_on_a_sealed_connection(start_node: StartNode, tmp_path: Path) -> None:
-    """What TLS knows of a connection ends with the process that hands over: so does the connection."""
+def test_nodes_speak_tls_with_whoever_comes(start_node: StartNode, tmp_path: Path) -> None:
+    """Each with its own certificate, LOCAL too; STEPDOWN is answered, though by another process."""
     make_certificates(tmp_path / "tls", ["localhost"], datetime.now(UTC))
     files = [str(tmp_path / "tls" / name) for name in ("localhost.pem", "localhost.key", "ca.pem")]
     flags = ("--tls-cert", files[0], "--tls-key", files[1])
@@ -337,19 +336,22 @@ def test_nothing_is_said_in_plain_text_on_a_sealed_connection(start_node: StartN
     other = start_node("b", *flags)
     wait_until(lambda: other.said == [("standby", f"127.0.0.1:{one.port}")])
     context = client_context(Path(files[2]), None, None)
-    with (
-        socket.create_connection(("localhost", other.worker_port), 10) as plain,
-        context.wrap_socket(plain, server_hostname="localhost") as sealed,
-    ):
-        sealed.sendall(b"HELLO name=w1 slots=1\n")
-        assert sealed.recv(1000) == b"ERR not-leader 127.0.0.1:%d\n" % one.worker_port
-    with (
-        socket.create_connection(("localhost", one.port), 10) as plain,
-        context.wrap_socket(plain, server_hostname="localhost") as sealed,
-    ):
-        sealed.sendall(b"STEPDOWN b\n")
-        with suppress(ssl.SSLEOFError, ConnectionError):
-            assert sealed.recv(1000) == b""
+
+    def ask(port: int, *lines: str) -> list[str]:
+        """To the end, which TLS must have told of as well."""
+        with (
+            socket.create_connection(("localhost", port), 10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as sealed,
+        ):
+            sealed.sendall("".join(f"{line}\n" for line in lines).encode())
+            return sealed.makefile().read().splitlines()
+
+    assert ask(other.worker_port, "HELLO name=w1 slots=1") == [f"ERR not-leader 127.0.0.1:{one.worker_port}"]
+    assert ask(other.port, "ADD name=n 0 0 1 1 * true", "QUIT")[0].startswith("OK 1 n ")
+    assert ask(other.port, "LOCAL", "QUIT") == ["OK standby", "OK bye"]
+    assert ask(other.port, "STEPDOWN b") == ["OK b"]
+    assert ask(one.port, "STEPDOWN a") == ["OK a"]
+    assert ask(one.port, "STEPDOWN b") == ["OK b"]
     wait_until(lambda: other.leads)
 
 

@@ -15,16 +15,17 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
 import pytest
 
+from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable, quote
 from tests.real.clusters import Etcds, Node, ask_until, leader_of
 from tests.real.running import PATIENCE_S, ROOT, wait_until
 
-LEASE_S = 2.0
+SHORT_LEASE_S, LEASE_S = 2.0, 3.0  # the latter is what a cluster has that was told of none
 SHORT = "kill=1 freeze=1 etcd=1 stop=1"
 FULL = os.environ.get("CRONFLOWD_BLOWS", "kill=200 freeze=50 etcd=50 quorum=20 stop=20")
 BLOW_S = 60.0  # what one may take at the very most
@@ -86,8 +87,8 @@ def working(nodes: list[Node], directory: Path, within: Sequence[str] = ()) -> I
 class Blows:
     """Strikes, and measures for how long nobody led, or no job began."""
 
-    def __init__(self, nodes: list[Node], etcds: Etcds, marks: Path) -> None:
-        self.nodes, self.etcds, self.marks = nodes, etcds, marks
+    def __init__(self, nodes: list[Node], etcds: Etcds, marks: Path, lease_s: float) -> None:
+        self.nodes, self.etcds, self.marks, self.lease_s = nodes, etcds, marks, lease_s
         self.pauses: dict[str, list[float]] = defaultdict(list)
         self.kept = 0  # etcds' leaders that fell, and ours did not
 
@@ -122,15 +123,24 @@ class Blows:
         self.pauses[f"{how}: a job begins"].append(time.monotonic() - since_s)
 
     def _etcd(self) -> None:
-        time.sleep(LEASE_S)  # after the blow before, nothing is left of a lease but what it was then
+        time.sleep(self.lease_s)  # after the blow before, nothing is left of a lease but what it was then
         leader = leader_of(self.nodes)
         said, number, since_s = leader.said[-1], self.etcds.leader(), time.monotonic()
         self.etcds.kill(number)
-        ask_until(self.nodes, "SET job title=x", lambda text: text.startswith("OK"))
+        threading.Thread(target=self._etcd_writes, args=(since_s,), daemon=True).start()
+        ask_until(self.nodes, "SET job title=x\nQUIT", lambda text: text.startswith("OK"))
         self.pauses["etcd: an order is taken"].append(time.monotonic() - since_s)
         self.kept += leader.said[-1] == said
         self.etcds.start(number)
         wait_until(lambda: self.etcds.members_up() == len(self.etcds.clients))
+
+    def _etcd_writes(self, since_s: float) -> None:
+        """What of the pause is etcd's own."""
+        is_done = False
+        while not is_done:
+            with suppress(Unreachable, EtcdError), closing(Etcd(self.etcds.members)) as etcd:
+                is_done = bool(etcd.call("kv/put", {"key": quote(b"x")}, 0.2))
+        self.pauses["etcd: it writes itself"].append(time.monotonic() - since_s)
 
     def _quorum(self) -> None:
         lost = random.sample(range(len(self.etcds.clients)), 2)
@@ -152,23 +162,23 @@ class Blows:
             yield f"{what}: {len(took)} times, median {median(took):.2f} s, longest {max(took):.2f} s"
         if took := self.pauses["etcd: an order is taken"]:
             yield f"etcd: the same node led on {self.kept} of {len(took)} times"
-        yield f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, lease {LEASE_S:g} s"
+        yield f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, lease {self.lease_s:g} s"
 
 
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_and_nothing_starts_twice(tmp_path: Path) -> None:
     """It is what users of such systems complain of most: jobs that are missed or doubled at elections."""
-    suffer(tmp_path, SHORT)
+    suffer(tmp_path, SHORT, SHORT_LEASE_S)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
 def test_nothing_is_lost_however_often(tmp_path: Path) -> None:
     """What goes wrong once in a hundred elections goes wrong at somebody's every month."""
-    suffer(tmp_path, FULL)
+    suffer(tmp_path, FULL, LEASE_S)
 
 
-def suffer(directory: Path, told: str) -> None:
+def suffer(directory: Path, told: str, lease_s: float) -> None:
     """All blows told of, in any order, while clients and workers are at it."""
     seed = random.randrange(1 << 30)
     random.seed(seed)
@@ -177,7 +187,7 @@ def suffer(directory: Path, told: str) -> None:
     ]
     random.shuffle(blows)
     etcds = Etcds(directory, 3)
-    nodes = [Node(directory / name, name, etcds, "--leader-lease", f"{LEASE_S:g}s") for name in "ab"]
+    nodes = [Node(directory / name, name, etcds, "--leader-lease", f"{lease_s:g}s") for name in "ab"]
     clients = Clients(nodes)
     try:
         for node in nodes:
@@ -188,7 +198,7 @@ def suffer(directory: Path, told: str) -> None:
         job = f"f={marks}/$CRONFLOW_RUN_ID; (set -C; : > $f) 2>/dev/null || echo $f >> {doubled}; sleep 0.2"
         leader.ask(f"ADD name=job overlap=allow keep=100000 0 0 1 1 * {job}")
         leader.ask(f'ADD name=tick overlap=allow keep=100000 "every 1 second" {job}')
-        striking = Blows(nodes, etcds, marks)
+        striking = Blows(nodes, etcds, marks, lease_s)
         with working(nodes, directory):
             wait_until(lambda: leader_of(nodes).ask("WORKERS")[-1:] == ["OK 2"])
             clients.start()
