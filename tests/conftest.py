@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
 from hypothesis import HealthCheck, settings
 
@@ -24,6 +26,16 @@ for name in list(os.environ):
         del os.environ[name]
 for name in ("NOTIFY_SOCKET", "STATE_DIRECTORY", "JOURNAL_STREAM", "TZ"):
     os.environ.pop(name, None)
+
+# Where bytecode is not kept, as in many containers, each of the hundreds of programs that are started
+# here would translate the whole package anew: half of what such a start costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# A shell starts what runs in the background with these ignored, and so would be all that is started here.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 # No deadline: the machine is shared, and a slow example is no wrong one. The quick profile tries
 # the same examples every time, so that what was green stays green; the long one looks for new.
