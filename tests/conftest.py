@@ -33,9 +33,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 # A shell starts what runs in the background with these ignored, and so would be all that is started here.
-for number in (signal.SIGINT, signal.SIGQUIT):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # No deadline: the machine is shared, and a slow example is no wrong one. The quick profile tries
 # the same examples every time, so that what was green stays green; the long one looks for new.
