@@ -1,4 +1,4 @@
-"""What every test stands on: an environment that says nothing, and how hard hypothesis tries."""
+"""What every test stands on: an environment that says nothing, how hard hypothesis tries, what is first."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Whoever runs the tests may have settings of their own, or be systemd.
@@ -48,3 +49,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("long" if os.environ.get("CRONFLOWD_LONG") else "quick")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: what starts real programs waits for them a third of its time."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long files first where several go side by side, so that all end at about the same time."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: "real" not in item.path.parts)
