@@ -5,7 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # A file's tests stay together, so that what one module makes for all of its tests is made once.
-SIDE_BY_SIDE := -n auto --dist loadfile
+# Which file comes first says tests/conftest.py.
+SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # Every Python of this machine that we run on.
 PYTHONS ?= $(foreach minor,11 12 13 14,$(firstword $(wildcard $(HOME)/.pyenv/versions/3.$(minor).*/bin/python3.$(minor)) \
 	$(shell command -v python3.$(minor))))

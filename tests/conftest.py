@@ -1,9 +1,12 @@
-"""What every test stands on: an environment that says nothing, and how hard hypothesis tries."""
+"""What every test stands on: an environment that says nothing, how hard hypothesis tries, what is first."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Whoever runs the tests may have settings of their own, or be systemd.
@@ -25,6 +28,15 @@ for name in list(os.environ):
 for name in ("NOTIFY_SOCKET", "STATE_DIRECTORY", "JOURNAL_STREAM", "TZ"):
     os.environ.pop(name, None)
 
+# Where bytecode is not kept, as in many containers, each of the hundreds of programs that are started
+# here would translate the whole package anew: half of what such a start costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# A shell starts what runs in the background with these ignored, and so would be all that is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
 # No deadline: the machine is shared, and a slow example is no wrong one. The quick profile tries
 # the same examples every time, so that what was green stays green; the long one looks for new.
 settings.register_profile(
@@ -37,3 +49,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("long" if os.environ.get("CRONFLOWD_LONG") else "quick")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: what starts real programs waits for them a third of its time."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long files first where several go side by side, so that all end at about the same time."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: "real" not in item.path.parts)

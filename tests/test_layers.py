@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -46,6 +47,7 @@ MODULES = [name for name in FILES if name]  # without the package's own file, wh
 OURS = [name for name in MODULES if "." in name]  # those that stand in a folder
 
 
+@cache
 def _tree(module: str) -> ast.Module:
     return ast.parse(FILES[module].read_text(encoding="utf-8"))
 

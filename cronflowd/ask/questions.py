@@ -9,6 +9,7 @@ import sys
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from attrs import field, frozen
 
 from ..engine.orders import Pattern
@@ -16,28 +17,27 @@ from ..engine.orders import Pattern
 MAX_COUNTED = 10_000  # rows of RUNS behind a page, to tell how many there are
 
 
-@frozen
-class Alone:
+class Question(msgspec.Struct):
+    """Base of all but those with a secret, which keep it out of what a traceback says of them."""
+
+
+class Alone(Question):
     """A question that its verb asks alone."""
 
 
-@frozen
-class ShowNodes:
+class ShowNodes(Question):
     """Who there is, of several daemons that are one."""
 
 
-@frozen
-class AnswerAlone:
+class AnswerAlone(Question):
     """LOCAL: this node answers, and carries nothing to another."""
 
 
-@frozen
-class StepDown:
+class StepDown(Question):
     node: str  # empty = whichever knows most
 
 
-@frozen
-class ListTasks:
+class ListTasks(Question):
     states: frozenset[str]  # empty = any
     which: Pattern
     limit: int | None
@@ -56,44 +56,37 @@ class ListTasks:
         return not (self.states or which.tag or which.name or self.owner or self.type or self.search)
 
 
-@frozen
-class GetTask:
+class GetTask(Question):
     ref: str
     rev: int | None = None  # None = as it is now
 
 
-@frozen
-class FindRevision:
+class FindRevision(Question):
     """ROLLBACK: what stands there becomes the definition again."""
 
     ref: str
     rev: int
 
 
-@frozen
-class ShowHistory:
+class ShowHistory(Question):
     ref: str | None  # None = every change, as UNDO counts them
     limit: int | None
     offset: int
 
 
-@frozen
-class SaveTasks:
+class SaveTasks(Question):
     file: str
 
 
-@frozen
-class LoadFile:
+class LoadFile(Question):
     file: str
 
 
-@frozen
-class BackUp:
+class BackUp(Question):
     file: str
 
 
-@frozen
-class ImportLine:
+class ImportLine(Question):
     """A line of a crontab, in the place where it stands there."""
 
     line: str
@@ -102,13 +95,11 @@ class ImportLine:
     is_replace: bool  # a task that has the name already becomes this one
 
 
-@frozen
-class ExportTasks:
+class ExportTasks(Question):
     refs: tuple[str, ...] | None  # None = all
 
 
-@frozen
-class ListRuns:
+class ListRuns(Question):
     ref: str | None
     states: frozenset[str]  # empty = any
     since_at: datetime | None  # of the due moment
@@ -135,34 +126,29 @@ class ListRuns:
         return max(end, MAX_COUNTED) + 1 if self.counts else 0
 
 
-@frozen
-class ProveLedger:
+class ProveLedger(Question):
     """PROVE: of the fires due in this time, what became of each."""
 
     since_at: datetime | None
     until_at: datetime | None  # not included
 
 
-@frozen
-class ShowStats:
+class ShowStats(Question):
     ref: str | None
     by: str  # `day`, `hour`, or empty: all in one row
     since_at: datetime | None  # of the due moment
     until_at: datetime | None
 
 
-@frozen
-class ShowMetrics:
+class ShowMetrics(Question):
     name: str  # how those begin that are asked for
 
 
-@frozen
-class ListFailed:
+class ListFailed(Question):
     since_at: datetime | None  # of the end
 
 
-@frozen
-class ShowLog:
+class ShowLog(Question):
     run: int  # 0: the newest of `ref`, or the one so many `back` from it
     follow: bool
     ref: str = ""
@@ -171,14 +157,12 @@ class ShowLog:
     tail: int | None = None  # so many rows of the end; None = all
 
 
-@frozen
-class AskWhy:
+class AskWhy(Question):
     ref: str
     time: str  # as written, since the task's zone is not known yet; empty: of the newest moment
 
 
-@frozen
-class ShowNext:
+class ShowNext(Question):
     ref: str  # empty: `schedule` is asked about
     schedule: str
     tz: str
@@ -188,49 +172,41 @@ class ShowNext:
     by_hour: bool = False  # only how many
 
 
-@frozen
-class AskHealth:
+class AskHealth(Question):
     late_s: float  # it is unwell if something has waited longer
     queue: int  # or if more runs wait
 
 
-@frozen
-class ShowDependencies:
+class ShowDependencies(Question):
     ref: str | None
 
 
-@frozen
-class ListFlows:
+class ListFlows(Question):
     """FLOW alone."""
 
 
-@frozen
-class ShowFlow:
+class ShowFlow(Question):
     ref: str  # any task of it; or `#7`, one of its runs
 
 
-@frozen
-class ListFlowRuns:
+class ListFlowRuns(Question):
     ref: str
     limit: int | None
     offset: int
 
 
-@frozen
-class DescribeSchedule:
+class DescribeSchedule(Question):
     ref: str  # as for ShowNext
     schedule: str
     tz: str
 
 
-@frozen
-class ShowClockChanges:
+class ShowClockChanges(Question):
     ref: str | None  # None = all
     until_at: datetime
 
 
-@frozen
-class CompareZones:
+class CompareZones(Question):
     """TZDIFF: the zone data in use, and those of another directory."""
 
     directory: str
@@ -239,8 +215,7 @@ class CompareZones:
     count: int  # rows a task
 
 
-@frozen
-class Since:
+class Since(Question):
     """A place behind which WATCH goes on: the last column of the row that was read last."""
 
     seq: int
@@ -252,15 +227,13 @@ class Since:
         return self.seq - 1 if self.part else self.seq
 
 
-@frozen
-class Watch:
+class Watch(Question):
     kinds: frozenset[str]  # of `tasks`, `runs`, `workers`
     ref: str | None
     since: Since | None = None
 
 
-@frozen
-class Hello:
+class Hello(Question):
     name: str
 
 
@@ -295,8 +268,7 @@ class Once:
     line: str = field(repr=False)
 
 
-@frozen
-class ActAs:
+class ActAs(Question):
     """AS; with neither, the gateway is itself again."""
 
     name: str = ""  # empty = nobody, from an address
@@ -304,8 +276,7 @@ class ActAs:
     login: int | None = None  # only as long as that one has not ended
 
 
-@frozen
-class Forgot:
+class Forgot(Question):
     """USER FORGOT."""
 
     word: str  # its name, or its address for mail
@@ -319,8 +290,7 @@ class Reset:
     password: str = field(default="", repr=False)  # empty = one is made
 
 
-@frozen
-class AddLogin:
+class AddLogin(Question):
     """SESSION ADD."""
 
     name: str
@@ -337,13 +307,11 @@ class EndLogin:
     token: str = field(repr=False)  # or its id
 
 
-@frozen
-class ListLogins:
+class ListLogins(Question):
     user: str  # empty = everybody's
 
 
-@frozen
-class AddToken:
+class AddToken(Question):
     name: str
     role: str
     user: str
@@ -351,18 +319,15 @@ class AddToken:
     expires_at: datetime | None
 
 
-@frozen
-class ListUsers:
+class ListUsers(Question):
     name: str = ""  # that one; empty: all
 
 
-@frozen
-class ListTokens:
+class ListTokens(Question):
     pass
 
 
-@frozen
-class ListSecrets:
+class ListSecrets(Question):
     pass
 
 
@@ -372,8 +337,7 @@ class PutSecret:
     value: str = field(repr=False)
 
 
-@frozen
-class Audit:
+class Audit(Question):
     since_at: datetime | None
     until_at: datetime | None
     who: str
@@ -382,12 +346,10 @@ class Audit:
     offset: int
 
 
-@frozen
-class SetFormat:
+class SetFormat(Question):
     as_json: bool
     width: int | None  # of a table; 0: as wide as it is; None: no table
 
 
-@frozen
-class Help:
+class Help(Question):
     word: str

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     arguments, job = _without_job(_with_command(arguments))
-    found = parser(with_verbs=arguments[0] not in _PROGRAMS)
+    found = parser(with_verbs=arguments[0] not in _WITHOUT_VERBS)
     parsed = found.parse_args(arguments, argparse.Namespace(job=job, parser=found))
     command: Command = parsed.command
     return command(parsed)
@@ -98,7 +98,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
-    """Every command, and every flag there is; without verbs for programs, which do not pay for them."""
+    """Every command, and every flag there is; without verbs for what does not pay for them."""
     top = _Parser(
         prog="cronflowd",
         description="Schedule with netcat, run on workers that dial in. Without a command: serve.",
@@ -185,7 +185,10 @@ def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
     compact.add_argument("keep", nargs="?", default=KEEP.text)
 
 
-_PROGRAMS = ("serve", "worker", "web", "compact", "cluster", "--version")
+# What these are asked for has nothing to do with the verbs, of which very much would be loaded.
+_WITHOUT_VERBS = frozenset(
+    "serve worker web compact cluster import export run check restore init key certs --version".split()
+)
 _RUN_KEYS = ("name", "timeout", "retry", "on")
 _SETTINGS = (
     "Every flag is also a variable (--max-tasks: CRONFLOWD_MAX_TASKS) and a key of the file that"

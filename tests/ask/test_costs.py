@@ -1,13 +1,14 @@
 """What a client writes costs no more than its length: twice the line, about twice the work.
 
-The work is the thread's own processor time, the least of some tries, so that a busy machine
-does not count. Each line is tried long and four times as long: a square shows as sixteen
+The work is the thread's own processor time, where it matters the least of some tries, so that a
+busy machine does not count. Each line is tried long and four times as long: a square shows as sixteen
 times the work, and what is over in a few milliseconds even at its longest harms nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from time import thread_time
 
 import pytest
@@ -37,7 +38,7 @@ def numbered(form: str, before: str = "", after: str = "") -> Maker:
         words = (form.format(n=10_000 + n) for n in range(max(1, (size - len(before)) // length)))
         return before + "".join(words) + after
 
-    return make
+    return cache(make)  # for the next verb, too
 
 
 def nested(begin: str, end: str, before: str = "") -> Maker:
@@ -107,7 +108,6 @@ SPECIAL: dict[str, Maker] = {
     "SET variables": numbered("env.K{n}=v ", "SET x "),
     "SET an option twice": numbered("env.K{n}=v ", "SET x ", "env.K10000=v"),
     "PAUSE a reason of reasons": repeated("why=", "PAUSE x "),
-    "LIST HEAD=yes before open quotes": repeated('\\" ', "LIST HEAD=yes ", "\\"),
     "IMPORT a setting with blanks in it": repeated(" ", "IMPORT A=x", "y"),
 }
 KEYS = {
@@ -139,18 +139,10 @@ class Asked:
         self.driver = Driver()
         self.driver.line("ADD name=x * * * * * echo")
 
-    def work(self, line: str) -> float:
-        """Seconds of this thread for parsing and deciding one line, or answering it from the state."""
-        began = thread_time()
-        try:
-            order = commands.parse(grammar.take_head(line)[1], commands.Context(self.driver.now, "UTC"))
-            self._answer(order)
-        except Refusal as refusal:
-            assert refusal.code != "internal"
-        return thread_time() - began
-
-    def _answer(self, order: object) -> None:
+    def answer(self, line: str) -> None:
+        """Parses and decides one line, or answers it from the state."""
         driver = self.driver
+        order = commands.parse(line, commands.Context(driver.now, "UTC"))
         if type(order).__module__ == o.__name__:
             driver.engine.decide(order, driver.now)
         elif isinstance(order, q.ListTasks):
@@ -164,36 +156,57 @@ class Asked:
         elif isinstance(order, q.DescribeSchedule):
             views.describe_schedule(driver.state, order, driver.now)
 
-    def check(self, make: Maker) -> None:
-        """Refuses what costs more than its length."""
-        line = make(LONG)
-        assert len(line) <= MAX_LINE_BYTES
-        if (cost := self.work(line)) < HARMLESS_S:
-            return
-        quarter = make(LONG // 4)
-        cost = min(cost, self.work(line), self.work(line))
-        least = min(self.work(quarter) for _ in range(5))
-        assert cost < HARMLESS_S or cost < MOST * least, f"{cost / least:.1f} times the work of a quarter"
+
+def cost(work: Callable[[str], object], line: str) -> float:
+    """Seconds of this thread for the work with one line."""
+    began = thread_time()
+    try:
+        work(line)
+    except Refusal as refusal:
+        assert refusal.code != "internal"
+    return thread_time() - began
+
+
+def check(work: Callable[[str], object], make: Maker) -> None:
+    """Refuses what costs more than the line's length."""
+    line, quarter = make(LONG), make(LONG // 4)
+    assert len(line) <= MAX_LINE_BYTES
+    if (long := cost(work, line)) < HARMLESS_S:
+        return
+    least = min(cost(work, quarter), cost(work, quarter))
+    tries = 3
+    while long >= max(HARMLESS_S, MOST * least):
+        assert tries, f"{long / least:.1f} times the work of a quarter"
+        tries -= 1
+        long, least = min(long, cost(work, line)), min(least, cost(work, quarter))
 
 
 @pytest.mark.parametrize("verb", commands.VERBS)
 def test_a_line_costs_no_more_than_its_length(verb: str) -> None:
     """One line of 30 KB once stood the whole daemon still for 19 seconds."""
-    asked = Asked()
+    answer = Asked().answer
     for make in ANYWHERE.values():
-        asked.check(framed(f"{verb} ", make))
+        check(answer, framed(f"{verb} ", make))
     for key in KEYS.get(verb, "").split():
         ref = "x " if verb in ("SET", "PAUSE", "NEXT", "EXPECT", "RUN", "REMOVE") else ""
         rest = " * * * * * x" if verb == "ADD" else ""
         equals = " " if key.startswith("--") else "="
         for make in VALUES.values():
-            asked.check(framed(f"{verb} {ref}{key}{equals}", make, rest))
+            check(answer, framed(f"{verb} {ref}{key}{equals}", make, rest))
 
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_many_words_of_one_kind_cost_no_more_than_their_number(name: str) -> None:
     """Each was compared with all the others."""
-    Asked().check(SPECIAL[name])
+    check(Asked().answer, SPECIAL[name])
+
+
+def test_a_head_is_looked_for_at_a_cost_that_is_the_line_s_length() -> None:
+    """HEAD= may stand anywhere behind any verb, so it is looked for in every line that can have one."""
+    for make in (*ANYWHERE.values(), *VALUES.values()):
+        for before in ("LIST ", "LIST HEAD=yes ", "LIST name="):
+            check(grammar.take_head, framed(before, make))
+    check(grammar.take_head, repeated('\\" ', "LIST HEAD=yes ", "\\"))  # open quotes
 
 
 def test_a_pattern_longer_than_any_name_is_refused_with_the_limit() -> None:

@@ -336,6 +336,18 @@ def test_the_command_line_does_not_load_the_daemon() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_run_does_not_load_the_verbs() -> None:
+    """A script may start a thousand; and what all verbs are read with is half of what such a start costs."""
+    script = (
+        "import sys; from cronflowd.cli.cli import main; "
+        "print(main(['run', 'name=x']), 'cronflowd.ask.commands' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == "2 False\n"
+
+
 @pytest.mark.parametrize("program", ["cronflowd.daemon.daemon", "cronflowd.worker.agent"])
 def test_certificates_cost_only_who_has_some(program: str) -> None:
     """The library takes 10 MiB, and many daemons are alone and most workers near them."""

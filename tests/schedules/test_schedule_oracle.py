@@ -17,7 +17,7 @@ from cronflowd.schedules.schedule import parse_schedule, reload_zones
 from tests.lib import cron_oracle
 from tests.lib.rows import first_rows
 
-PROBES = int(os.environ.get("CRONFLOWD_PROBES", "2000"))
+PROBES = int(os.environ.get("CRONFLOWD_PROBES", "1000"))
 SEED = int(os.environ.get("CRONFLOWD_SEED", "20261121"))
 
 ANCHOR_AT = datetime(2026, 1, 1, tzinfo=UTC)

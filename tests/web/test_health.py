@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from cronflowd.host.config import WebSettings
-from cronflowd.web.app import make_app
 from cronflowd.web.line import Unreachable
 from tests.lib.asgi import Browser, Scripted, a_door
+from tests.lib.web_api import make_app
 
 
 def test_it_is_ready_when_its_daemon_answers(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ import trio
 
 from cronflowd.base.errors import Refusal
 from cronflowd.host.config import WebSettings
-from cronflowd.web.app import make_app
 from cronflowd.web.line import Answer
 from tests.lib.asgi import Browser, InMemory, Scripted
-from tests.lib.web_api import API, an_api, somebody
+from tests.lib.web_api import API, an_api, make_app, somebody
 
 WEEKLY = {
     "name": "Send Weekly Report",

@@ -7,10 +7,9 @@ from pathlib import Path
 import trio
 
 from cronflowd.host.config import WebSettings
-from cronflowd.web.app import make_app
 from cronflowd.web.line import Unreachable
 from tests.lib.asgi import Browser, Scripted
-from tests.lib.web_api import API, an_api, somebody
+from tests.lib.web_api import API, an_api, make_app, somebody
 
 
 def test_anybody_may_know_whether_it_is_well(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 from argon2 import PasswordHasher
 
 from cronflowd.daemon import strangers
-from cronflowd.web.app import make_app
 from tests.lib.asgi import Browser, a_door
 from tests.lib.mail_server import Box, smtp_server
 from tests.lib.waiting import until
+from tests.lib.web_api import make_app
 from tests.web.test_sign_in import link_of
 
 

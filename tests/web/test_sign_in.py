@@ -16,12 +16,12 @@ from cronflowd.base.errors import Refusal
 from cronflowd.daemon import strangers
 from cronflowd.host.config import WebSettings
 from cronflowd.web import line, mails, sign_in
-from cronflowd.web.app import make_app
 from cronflowd.web.identity import COOKIE
 from cronflowd.web.line import Unreachable
 from tests.lib.asgi import Browser, InMemory, Response, Scripted, a_door
 from tests.lib.mail_server import Box, smtp_server
 from tests.lib.waiting import until
+from tests.lib.web_api import make_app
 
 JOHN = {"email": "user@example.com", "password": "SecurePass123", "name": "John Doe"}
 AWAY = "198.51.100.7"

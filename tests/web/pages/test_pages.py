@@ -11,16 +11,22 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
+from argon2 import PasswordHasher
 
 from cronflowd.base.errors import Refusal
 from cronflowd.journal.journal import FileJournal
-from cronflowd.web.app import make_app
 from cronflowd.web.line import Unreachable
 from tests.lib.asgi import Browser, InMemory, Response, a_door
+from tests.lib.web_api import make_app
 
 HTML = {"accept": "text/html"}
 BAD = "<script>alert(1)</script>\u202e\"'&"
 SECOND_WORD = re.compile('name="csrf" value="([0-9a-f]+)"')
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cronflowd.host.passwords._hasher", lambda: PasswordHasher(1, 8, 1))
 
 
 @asynccontextmanager
