@@ -66,7 +66,9 @@ class Driver:
 
     def line(self, text: str) -> Decision:
         """What a client's line does."""
-        decision = self.do(commands.parse(text, commands.Context(self.now, "UTC", self.state.templates)))
+        decision = self.do(
+            commands.parse(text, commands.Context(self.now, self.state.default_tz, self.state.templates))
+        )
         self._sent_at_once += [message for message in decision.messages if message[1].startswith("RUN ")]
         return decision
 

@@ -73,8 +73,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """One for all stories: they tell of different jobs."""
     data = tmp_path_factory.mktemp("month") / "data"
     data.mkdir()
-    write(data)
-    daemon = Daemon(data, "--http", "127.0.0.1:0", "--local-worker", "3")
+    tz = write(data).tz
+    daemon = Daemon(data, "--http", "127.0.0.1:0", "--local-worker", "3", "--tz", tz)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         daemon.start()
