@@ -195,8 +195,10 @@ def _one_off(moment_at: datetime, options: dict[str, str], command: str, context
 
 def _spec(schedule: str, options: dict[str, str], command: str, zone: str, context: Context) -> TaskSpec:
     name = options.pop("name", "")
-    check_given(options)
-    parsed = set_options(DEFAULTS, options, zone, context.now) if options else DEFAULTS
+    parsed = DEFAULTS
+    if options:
+        check_given(options)
+        parsed = set_options(DEFAULTS, options, zone, context.now)
     return make_spec(name, schedule, command, parsed, context.default_tz)
 
 

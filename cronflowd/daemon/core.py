@@ -305,7 +305,8 @@ class Core:
             return False
         now = self.look()
         if (order := self.engine.next_slice(now)) is None:
-            return self._read_some() or self.state.changes.let_go()
+            # Neither is waited for by anybody, as the moments are that have come.
+            return not self.is_behind(now) and (self._read_some() or self.state.changes.let_go())
         try:
             self.submit(order, now=now)
         except Refusal as refusal:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, MutableMapping
 from datetime import datetime
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Generic, TypeVar
 
 FEW = 64  # a heap that is shorter is never worth tidying; and how often that is looked at
@@ -41,8 +41,12 @@ class Alarms(Generic[Key, Row]):
 
     def add(self, entry: tuple[Any, ...]) -> None:
         """The same, and the moment is known; ranks may stand between it and the key."""
-        heappush(self.heap, entry)
-        size = len(self.heap)
+        heap = self.heap
+        if heap and heap[0][-1] == entry[-1]:  # it has just had this moment, as whatever comes again
+            heapreplace(heap, entry)
+        else:
+            heappush(heap, entry)
+        size = len(heap)
         if not size % FEW and not self.old and size > 2 * len(self._rows) + FEW:
             self.heap, self.old = [], self.heap
         if self.old:
@@ -98,7 +102,7 @@ class Alarms(Generic[Key, Row]):
         def come_back() -> None:
             if entry in self.aside:  # and not found anew
                 self.aside.remove(entry)
-                self.add(entry)
+                heappush(self.heap, entry)  # which counts no more, perhaps: it takes no other's place
 
         return come_back
 

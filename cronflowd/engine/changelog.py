@@ -145,8 +145,9 @@ class ChangeLog:
 
     def trim(self) -> None:
         """Forgets the oldest changes beyond the bounds."""
-        for _ in range(FORGET):
-            if len(self.changes) < 2 or (len(self.changes) <= MAX_CHANGES and self._steps <= MAX_STEPS):
+        known = len(self.changes)
+        for left in range(known, max(1, known - FORGET), -1):
+            if left <= MAX_CHANGES and self._steps <= MAX_STEPS:
                 break
             steps = self.changes.popleft().steps
             self._steps -= len(steps)

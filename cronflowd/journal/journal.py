@@ -291,9 +291,9 @@ class FileJournal(_Lines):
             if self._failed:
                 raise self._failed
             bodies = encode_open(self._last, at, facts)
-            size = len(bodies[0]) + _MOST_AROUND
-            if len(bodies) > 1:
-                size += sum(map(len, bodies[1:])) + _SEAL_BYTES * (len(bodies) - 1)
+            size, count = len(bodies[0]) + _MOST_AROUND, len(bodies)
+            if count > 1:
+                size += sum(map(len, bodies[1:])) + _SEAL_BYTES * (count - 1)
             if size > MAX_RECORD_BYTES:
                 _check_length(bodies)
             if size > self._allocated - self._end - self._buffered - self._reserve or self._full:
@@ -301,7 +301,7 @@ class FileJournal(_Lines):
             self._bodies += bodies
             self._unsealed += size
             self._buffered += size
-            self._last += len(bodies)
+            self._last += count
             return self._last
 
     def _make_room(self, size: int, urgent: bool) -> None:

@@ -17,7 +17,6 @@ import logging
 import os
 import resource
 import select
-import selectors
 import socket
 import stat
 import struct
@@ -79,12 +78,12 @@ class Connection:
     def watch(self, ready: Callable[[], None]) -> None:
         """Has `ready` called in every round in which there is something to read; until `unwatch`."""
         if not self._is_watched:
-            poller.here().watch(self._sock, selectors.EVENT_READ, ready)
+            poller.here().watch(self._sock.fileno(), ready)
             self._is_watched = True
 
     def unwatch(self) -> None:
         if self._is_watched:
-            poller.here().unwatch(self._sock)
+            poller.here().unwatch(self._sock.fileno())
             self._is_watched = False
 
     def receive_now(self) -> bytes | None:

@@ -64,7 +64,7 @@ class Waiting(Protocol):
         """Whether others may go first."""
 
     def pass_gate(self) -> None:
-        """The gate has opened; perhaps not far enough. What is sent is taken from its `room`."""
+        """The gate has opened. What is sent is taken from its `room`."""
 
 
 class Gate:
@@ -75,7 +75,7 @@ class Gate:
     def __init__(self, committed: int = 0) -> None:
         self.committed = committed
         self.room = 0  # for how many more sends in this pass of the loop; below zero: there is none
-        self._waiting: list[Waiting] = []
+        self._waiting: list[tuple[int, Waiting]] = []  # what has to be on disk, and for whom
         self._short: deque[Waiting] = deque()  # the gate has opened for them, and their turn comes
         self._long: deque[Waiting] = deque()  # the same, behind those
 
@@ -88,8 +88,11 @@ class Gate:
         """Everything up to `seq` is on disk: what waited for it leaves. Called in trio's thread."""
         self.committed = seq
         waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            self.let(each)
+        for needs, each in waiting:
+            if needs <= seq:
+                self.let(each)
+            else:
+                self._waiting.append((needs, each))
         self.let_some()
 
     def let(self, waiting: Waiting) -> None:
@@ -103,9 +106,9 @@ class Gate:
             self.room -= 1
             waiting.popleft().pass_gate()
 
-    def hold(self, waiting: Waiting) -> None:
-        """Calls its `pass_gate` after the next opening."""
-        self._waiting.append(waiting)
+    def hold(self, waiting: Waiting, needs: int = 0) -> None:
+        """Calls its `pass_gate` after the next opening that goes so far."""
+        self._waiting.append((needs, waiting))
 
 
 class Bell:
@@ -217,7 +220,10 @@ class Outbox:
     @property
     def is_long(self) -> bool:
         """Whether rows are to be made next, or a piece of them has been."""
-        return any(not isinstance(what, bytes) for _, what in islice(self._queue, 2))
+        for _, what in islice(self._queue, 2):  # noqa: SIM110  (it is asked of each reply)
+            if type(what) is not bytes:
+                return True
+        return False
 
     @property
     def is_owing(self) -> bool:
@@ -256,7 +262,7 @@ class Outbox:
         await self.wait_room(0)
 
     def pass_gate(self) -> None:
-        """The gate has opened; perhaps not far enough for us."""
+        """The gate has opened as far as what is first here needs."""
         self._is_held = False
         if self._queue:
             self._leave_or_hold(self.flush)
@@ -319,7 +325,7 @@ class Outbox:
             leave()
         elif not self._is_held:
             self._is_held = True
-            self._gate.hold(self)
+            self._gate.hold(self, self._queue[0][0])
 
     def _take(self) -> bytes:
         """Joins what is on disk, from the head of the queue, up to about one piece."""

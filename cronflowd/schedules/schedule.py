@@ -242,12 +242,13 @@ class Cron(Schedule):
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         # What is due at one moment is asked for one after the other, and mostly has few schedules.
         known_at, known = _NEXT[0]
+        if known_at == at and self in known:
+            return known[self]
         if known_at != at or len(known) > MAX_KNOWN:
             known = {}
             _NEXT[0] = at, known
-        if self not in known:
-            known[self] = self._next_after(at)
-        return known[self]
+        found = known[self] = self._next_after(at)
+        return found
 
     def _next_after(self, at: datetime) -> datetime | None:
         now = to_seconds(at)

@@ -256,6 +256,23 @@ def test_one_beat_takes_a_bounded_number_of_steps() -> None:
     assert len(core.state.runs) == 3 * STEPS_PER_BEAT
 
 
+def test_tasks_of_a_checkpoint_are_not_read_while_moments_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million are, after a start, some between any two beats; what was due meanwhile came late by each."""
+    core = make_core()
+    for number in range(2 * STEPS_PER_BEAT):
+        line(core, f"ADD name=t{number} 0 13 * * * x")
+    read: list[bool] = []
+    monkeypatch.setattr(core.state.tasks, "make_some", lambda: read.append(core.is_behind(core.now())))
+    core.clock.move(START.replace(hour=13))  # type: ignore[attr-defined]
+    beats = 0
+    while not read:
+        core.beat()
+        core.take_slice()
+        beats += 1
+    assert read == [False]
+    assert beats > 1
+
+
 def test_what_is_asked_for_while_the_daemon_stops_waits_for_the_next_one() -> None:
     """Its order would never leave, or begin a run that nobody is here to hear of."""
     core = make_core()

@@ -74,3 +74,21 @@ def test_of_one_moment_the_lowest_rank_is_first() -> None:
         found.append(key)
         del rows[key]
     assert found == [2, 3, 1]
+
+
+def test_what_comes_back_takes_no_newer_moments_place() -> None:
+    """A task that could not be decided was given another moment meanwhile, which would never come."""
+    table = Counting(3)
+    come_back = table.alarms.set_aside()
+    table.set(0, START - timedelta(seconds=1))
+    come_back()
+    assert table.alarms.next_due(START) == 0
+
+
+def test_what_comes_again_leaves_nothing_behind() -> None:
+    """Each fire of a task would leave an entry that has to be found and thrown away at the next one."""
+    table = Counting(3)
+    for second in range(3, 3 * FEW):
+        (_, key) = table.alarms.heap[0]
+        table.set(key, START + timedelta(seconds=second))
+    assert len(table.alarms) == 3

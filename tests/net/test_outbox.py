@@ -91,6 +91,17 @@ def test_one_commit_lets_replies_leave_on_some_connections_and_on_the_others_in_
     assert counts == [0, A_PASS, 2 * A_PASS, len(sinks)]
 
 
+def test_replies_to_a_later_commit_take_no_others_turn() -> None:
+    """Of a hundred that are answered half wait for the next commit; they were looked at with each, first."""
+    gate = Gate()
+    for _ in range(A_PASS):
+        Outbox(SmallSink(), gate, LIMIT).put_now(b"OK\n", 2)
+    sink = SmallSink()
+    Outbox(sink, gate, LIMIT).put_now(b"OK\n", 1)
+    gate.open(1)
+    assert sink.sends == [b"OK\n"]
+
+
 @pytest.mark.parametrize(("size", "a_pass"), [(10, A_PASS), (PIECE_BYTES, A_PASS // 5)])
 def test_fewer_leave_in_a_pass_if_each_sends_much(size: int, a_pass: int) -> None:
     """Fifty pieces of rows, for those who watched a CLEAR, were a step of 60 ms; fifty rows are none."""

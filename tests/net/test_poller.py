@@ -17,6 +17,7 @@ from trio.testing import MockClock
 from cronflowd.net import clients, poller
 from cronflowd.net.listeners import Connection
 from cronflowd.net.poller import Inlet, Knock
+from tests.lib.calls import counting
 from tests.lib.client_peer import FakeCore, Peer, connected
 from tests.lib.steps import counted_steps
 from tests.lib.waiting import until
@@ -62,6 +63,23 @@ async def test_a_request_costs_no_switch_of_tasks(clock: MockClock, monkeypatch:
             assert {peer.sock.recv(1000) for peer in peers} == {b"PONG\nPONG\n"}
         assert (steps["run"], steps["serve"], steps["write"]) == (11, 0, 0)
     assert "PING" not in core.handled, "its answer stood ready"
+
+
+async def test_a_request_costs_few_calls(clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a lone ADD the way in and out is half the work; two commits answer what came in one round."""
+    monkeypatch.setattr(poller, "ROUND_S", 60.0)
+    core, rounds = FakeCore(), 10
+    async with sessions(core) as peers:
+        with counting() as calls:
+            for _ in range(rounds):
+                for peer in peers:
+                    peer.sock.send(b"ADD 1\n")
+                await trio.testing.wait_all_tasks_blocked()
+                core.gate.open(core.last_seq - PEERS // 2)
+                core.gate.open(core.last_seq)
+                for peer in peers:
+                    peer.sock.recv(1000)
+    assert calls[0] / (rounds * PEERS) <= 118
 
 
 async def test_what_a_round_has_decided_is_seen_to_once_at_its_end_and_before_others_have_a_turn(
