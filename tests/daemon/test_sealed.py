@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -176,6 +177,13 @@ async def test_everybody_else_speaks_for_himself(said: bytes) -> None:
         assert found is connection
         assert found.kind == "tcp"
         assert await found.receive_some() == said
+
+
+async def test_who_breaks_it_off_at_once_is_no_bug() -> None:
+    """Each look whether the port is open would leave a traceback in the log."""
+    async with joined() as (connection, _):
+        connection.drop = connection.peek = Mock(side_effect=ConnectionResetError)  # type: ignore[method-assign]
+        assert await met(connection) is connection
 
 
 # --- both ends ------------------------------------------------------------------------------------
