@@ -26,7 +26,7 @@ from ..journal.shared import Shared, created_at, put
 COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "clock", "since")
 FIRST_FORM = 2  # of records, when there first were clusters
 GONE_FOR = timedelta(days=1)
-ANSWER_S, AGAIN_S = 3.0, 0.02  # for nodes to say that they are awake, and how often is looked
+ANSWER_S, AGAIN_S = 5.0, 0.02  # for nodes to say that they are awake, and how often is looked
 HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is waited for
 CLOSE_BY = 1000  # records: who lacks no more has them at once
 
