@@ -197,10 +197,8 @@ class Etcd:
 
     def _take(self, asked: _Asked, question: _Question) -> dict[str, Any] | None:
         """What a member answers; None: nothing yet. Raises OSError, HTTPException, ValueError, EtcdError."""
-        connection, sock = (
-            asked.connection,
-            asked.connection.sock,
-        )  # which it lets go of if it is to be closed
+        connection = asked.connection
+        sock = connection.sock  # which it lets go of where the member closes it behind the answer
         sock.settimeout(HEAD_S)
         try:
             response = connection.getresponse()

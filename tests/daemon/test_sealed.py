@@ -250,6 +250,17 @@ async def test_who_stands_between_two_nodes_reads_nothing(kind: Who) -> None:
     assert [word for word in (b"AUTH", b"very-secret", b"xxxx") if word in tap.heard] == []
 
 
+async def test_what_is_for_the_standby_itself_does_not_wait_for_a_leader_that_is_frozen() -> None:
+    """LOCAL is what an operator asks then."""
+
+    async def ours() -> bool:
+        return True
+
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        async with joined() as (connection, _):
+            assert not await relay(connection, frozen.getsockname(), SECRET, "tcp", ours)
+
+
 async def test_a_leader_that_does_not_show_that_it_is_one_is_not_reached() -> None:
     """A node that leads no more answers something else: the client is told, and nothing of his is read."""
     async with joined() as (connection, client), trio.open_nursery() as nursery:
