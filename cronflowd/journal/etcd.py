@@ -179,7 +179,7 @@ class Etcd:
                     asked.remove(each)
                     each.connection.close()
             now_s = steady_now()
-        self._at = (self._at + 1) % count
+        self._at = turn % count  # not again one of those that were asked
         last = next(reversed(wrong), turn - 1)
         raise Unreachable(f"{format_address(self.members[last])}: {wrong.get(last, 'no answer')}")
 
