@@ -60,9 +60,8 @@ from .peers import Copies, Peer, Peers, ask_clock, in_thread
 
 log = logging.getLogger("cronflowd.cluster")
 
-AGAIN = "CRONFLOWD_BEGUN_ANEW"  # in the environment of a process that was a node before
+AGAIN = "CRONFLOWD_BEGUN_ANEW"  # in the environment of a process that was a node before: its lease
 OWED = "CRONFLOWD_OWED_ANSWER"
-HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is waited for
 CLOCK_S = 10.0  # how often clocks are compared
 MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 AGAIN_S = 0.2  # between two tries to reach etcd
@@ -107,10 +106,13 @@ class Node:
         self.settings = settings
         self.name = settings.node
         self.token = secrets.token_hex(8)  # of this process's life, and nobody else's
-        self.has_seen_leader = bool(os.environ.pop(AGAIN, ""))
+        before = os.environ.pop(AGAIN, "")
+        self.has_seen_leader = bool(before)
         self._owed = os.environ.pop(OWED, "")  # a connection, and who is to lead before it is answered
         self.shared = self._new_shared()
         self.committing = self._new_shared()  # the committer's own
+        if before:  # no connection of then is left, so another may lead at once
+            threading.Thread(target=self._let_go, args=(int(before),), daemon=True).start()
         self.gate = FencedGate()
         self.gate.on_shut = self.begin_anew
         self.is_cold = False  # nobody has led before us, as far as anybody knows who is there
@@ -166,7 +168,13 @@ class Node:
 
     # --- the end of a role ---
 
-    def begin_anew(self, why: str) -> NoReturn:
+    def _let_go(self, lease: int) -> None:
+        try:
+            revoke(self._new_etcd(), lease)
+        except Unreachable as error:
+            log.warning("the lease stays until it ends by itself: %s", error)
+
+    def begin_anew(self, why: str, owed: str = "") -> NoReturn:
         """Forgets everything, and is a standby; from any thread."""
         if self.is_stopping:
             log.warning("%s: this node ends", why)
@@ -174,7 +182,7 @@ class Node:
         log.warning("%s: this node begins anew", why)
         if self.lease:
             self.lease.end()
-        systemd.begin_anew(self.sockets, **{AGAIN: self.name})
+        systemd.begin_anew(self.sockets, **{AGAIN: str(self.lease.id if self.lease else 0), OWED: owed})
 
     def on_fatal(self, error: Fatal) -> None:
         """The committer's last word."""
@@ -193,10 +201,7 @@ class Node:
         self._is_over = True
         if self.lease:
             self.lease.end()
-            try:
-                revoke(self._new_etcd(), self.lease.id)
-            except Unreachable as error:
-                log.warning("the lease stays until it ends by itself: %s", error)
+            self._let_go(self.lease.id)
 
     async def _step_down(self, question: q.StepDown, session: Session, core: Core) -> NoReturn:
         """Lets another lead, and begins anew; the answer leaves when the other does. Raises Refusal.
@@ -210,10 +215,9 @@ class Node:
             heir = await in_thread(
                 partial(roster.heir, self.shared, us, self.epoch, self.lease.id, question.node, core.last_seq)
             )
-            await in_thread(partial(self._name_heir, heir))
+            await in_thread(partial(roster.name_heir, self.shared, heir))
         except (Unreachable, EtcdError) as error:
             raise Refusal("busy", f"etcd: {error}") from None
-        log.info("%s is to lead", heir)
         if self.peers:
             await self.peers.copied()
         await core.settled(core.last_seq)
@@ -224,25 +228,14 @@ class Node:
             self.begin_anew(f"{heir} is to lead")
         connection, words = handed
         os.set_inheritable(connection, True)
-        owed = f"{connection} {heir} {words.hex()}"
-        systemd.begin_anew(self.sockets, **{AGAIN: self.name, OWED: owed})
-
-    def _roomy(self) -> list[str]:
-        """Other nodes whose disks take more."""
-        others = roster.present(self.shared)
-        return [name for name, about in others.items() if name != self.name and about.get("has_room")]
+        self.begin_anew(f"{heir} is to lead", f"{connection} {heir} {words.hex()}")
 
     async def leave_to_one_with_room(self) -> None:
         """Lets another lead while this node's disk is full, if that one's is not."""
-        if roomy := await in_thread(self._roomy):
-            await in_thread(partial(self._name_heir, roomy[0]))
+        if roomy := await in_thread(partial(roster.roomy, self.shared, self.name)):
+            await in_thread(partial(roster.name_heir, self.shared, roomy[0]))
             self.resign()
             self.begin_anew(f"the disk of {self.settings.data} is full, and {roomy[0]} is to lead")
-
-    def _name_heir(self, heir: str) -> None:
-        lease = Lease(self.shared.etcd, HEIR_S, lambda why: None)
-        lease.grant()
-        self.shared.transact([], [put(self.shared.prefix + HEIR, heir.encode(), lease.id)])
 
     async def pay_owed(self) -> None:
         """Answers a STEPDOWN as soon as the other leads; else the connection closes without a word."""
@@ -251,7 +244,7 @@ class Node:
         fd, heir, answer = self._owed.split(" ")
         with socket.socket(fileno=int(fd)) as owed:
             owed.setblocking(False)
-            with trio.move_on_after(HEIR_S):
+            with trio.move_on_after(roster.HEIR_S):
                 while self.leader is None or self.leader.node != heir:
                     await self._leader_changed.wait()
                 with suppress(OSError):
@@ -316,14 +309,14 @@ class Node:
     async def _may_lead(self, journal: SharedJournal) -> bool:
         """Whether nobody else should rather."""
         if journal.full:
-            roomy = await in_thread(self._roomy)
+            roomy = await in_thread(partial(roster.roomy, self.shared, self.name))
             if roomy:
                 return False
         if self.is_clock_off and trio.current_time() < self._leaderless_s + self._lease_s:
             return False
-        heir = await in_thread(partial(self.shared.get, self.shared.prefix + HEIR))
-        self.is_named = heir is not None and heir.value.decode() == self.name
-        return heir is None or self.is_named
+        heir = await in_thread(partial(roster.named, self.shared))
+        self.is_named = heir == self.name
+        return not heir or self.is_named
 
     async def _follow(self, core: Core, journal: SharedJournal) -> None:
         """Copies and applies what this node does not know yet."""

@@ -51,10 +51,11 @@ from ..tasks.options import Common
 from . import upkeep
 from .answers import Answers
 from .bulk import in_turns
-from .cluster import HEIR_S, Node
+from .cluster import Node
 from .core import Core
 from .keeper import Keeper
 from .peers import Peers
+from .roster import HEIR_S
 from .sealed import meet
 from .standby import Standby
 

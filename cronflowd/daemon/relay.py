@@ -40,20 +40,35 @@ async def relay(
 ) -> bool:
     """Carries both ways until both ends are said; False where what comes first is meant for us.
 
-    The leader is dialled at once, since it is the one that looks how fast somebody speaks. Raises
-    Unreached before anything was read.
+    The leader is dialled at once, since it is the one that looks how fast somebody speaks; what is for us
+    does not wait for it. Raises Unreached before anything was read.
     """
+    opened, trouble, is_there = list[tuple[trio.SocketStream, Sealed]](), list[str](), trio.Event()
+
+    async def lead(scope: trio.CancelScope) -> None:
+        try:
+            opened.append(await _dial(leader, secret, introduce(secret, kind, connection.peer)))
+        except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+            trouble.append(str(error))
+            scope.cancel()
+        else:
+            is_there.set()
+            await _carry_out(*opened[0], connection, scope)
+
     try:
-        there, sealed = await _dial(leader, secret, introduce(secret, kind, connection.peer))
-    except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
-        raise Unreached(str(error)) from error
-    async with there, trio.open_nursery() as nursery:
-        nursery.start_soon(_carry_out, there, sealed, connection, nursery.cancel_scope)
-        with suppress(OSError):
-            if await is_ours():
-                nursery.cancel_scope.cancel()
-                return False
-        nursery.start_soon(_carry_in, connection, there, sealed, nursery.cancel_scope)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lead, nursery.cancel_scope)
+            with suppress(OSError):
+                if await is_ours():
+                    nursery.cancel_scope.cancel()
+                    return False
+            await is_there.wait()
+            nursery.start_soon(_carry_in, connection, *opened[0], nursery.cancel_scope)
+    finally:
+        for there, _ in opened:
+            await trio.aclose_forcefully(there)
+    if trouble:
+        raise Unreached(trouble[0])
     return True
 
 

@@ -20,12 +20,14 @@ from ..engine.facts import FACTS_VERSION
 from ..host.clock import steady_now
 from ..journal import room
 from ..journal.etcd import Etcd, EtcdError, Unreachable
+from ..journal.lease import Lease
 from ..journal.shared import Shared, created_at, put
 
 COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "clock", "since")
 FIRST_FORM = 2  # of records, when there first were clusters
 GONE_FOR = timedelta(days=1)
-ANSWER_S, AGAIN_S = 3.0, 0.02  # for nodes to say that they are awake, and how often is looked
+ANSWER_S, AGAIN_S = 5.0, 0.02  # for nodes to say that they are awake, and how often is looked
+HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is waited for
 CLOSE_BY = 1000  # records: who lacks no more has them at once
 
 Row = tuple[Any, ...]
@@ -139,6 +141,23 @@ def heir(shared: Shared, us: About, epoch: int, lease: int, wanted: str, last: i
     if not best or others[best]["seq"] < last - CLOSE_BY:
         raise Refusal("busy", "no other node is up to date" if others else "no other node is there")
     return best
+
+
+def name_heir(shared: Shared, heir: str) -> None:
+    lease = Lease(shared.etcd, HEIR_S, lambda why: None)
+    lease.grant()
+    shared.transact([], [put(shared.prefix + HEIR, heir.encode(), lease.id)])
+
+
+def named(shared: Shared) -> str:
+    """Who is to lead next; nobody in particular: empty."""
+    entry = shared.get(shared.prefix + HEIR)
+    return entry.value.decode() if entry else ""
+
+
+def roomy(shared: Shared, us: str) -> list[str]:
+    """Other nodes whose disks take more."""
+    return [name for name, about in present(shared).items() if name != us and about.get("has_room")]
 
 
 def status_rows(

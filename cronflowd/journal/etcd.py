@@ -179,7 +179,7 @@ class Etcd:
                     asked.remove(each)
                     each.connection.close()
             now_s = steady_now()
-        self._at = (self._at + 1) % count
+        self._at = turn % count  # not again one of those that were asked
         last = next(reversed(wrong), turn - 1)
         raise Unreachable(f"{format_address(self.members[last])}: {wrong.get(last, 'no answer')}")
 
@@ -197,10 +197,8 @@ class Etcd:
 
     def _take(self, asked: _Asked, question: _Question) -> dict[str, Any] | None:
         """What a member answers; None: nothing yet. Raises OSError, HTTPException, ValueError, EtcdError."""
-        connection, sock = (
-            asked.connection,
-            asked.connection.sock,
-        )  # which it lets go of if it is to be closed
+        connection = asked.connection
+        sock = connection.sock  # which it lets go of where the member closes it behind the answer
         sock.settimeout(HEAD_S)
         try:
             response = connection.getresponse()

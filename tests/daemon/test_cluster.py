@@ -31,6 +31,7 @@ from cronflowd.journal.shared_journal import SharedJournal, read_mark
 from cronflowd.journal.whole import lines_of
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.open_journal import NOW
+from tests.lib.waiting import until
 
 
 class Etcd(FakeEtcd):
@@ -262,6 +263,20 @@ def test_a_standby_tells_whether_another_node_has_its_output(
     assert node._status_rows() == [("output-uncopied", 0)]
     node.peers = Mock(uncopied=lambda: 7)
     assert node._status_rows() == [("output-uncopied", 7)]
+    journal.close()
+
+
+async def test_who_has_begun_anew_lets_go_of_its_lease_at_once(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No connection of then is left; and a lease that etcd prolonged as it elected kept all waiting."""
+    lease = Lease(etcd, 3, print)
+    lease.grant()
+    monkeypatch.setenv(cluster.AGAIN, str(lease.id))
+    node, journal = node_on(tmp_path)
+    await until(lambda: lease.id not in etcd.leases)
+    assert node.has_seen_leader
+    assert cluster.AGAIN not in os.environ
     journal.close()
 
 

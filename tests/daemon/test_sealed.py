@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -178,6 +179,13 @@ async def test_everybody_else_speaks_for_himself(said: bytes) -> None:
         assert await found.receive_some() == said
 
 
+async def test_who_breaks_it_off_at_once_is_no_bug() -> None:
+    """Each look whether the port is open would leave a traceback in the log."""
+    async with joined() as (connection, _):
+        connection.drop = connection.peek = Mock(side_effect=ConnectionResetError)  # type: ignore[method-assign]
+        assert await met(connection) is connection
+
+
 # --- both ends ------------------------------------------------------------------------------------
 
 
@@ -240,6 +248,17 @@ async def test_who_stands_between_two_nodes_reads_nothing(kind: Who) -> None:
         assert answer == f"{kind} 192.0.2.7:40000: ".encode() + said
     assert len(tap.heard) > 2 * len(said)
     assert [word for word in (b"AUTH", b"very-secret", b"xxxx") if word in tap.heard] == []
+
+
+async def test_what_is_for_the_standby_itself_does_not_wait_for_a_leader_that_is_frozen() -> None:
+    """LOCAL is what an operator asks then."""
+
+    async def ours() -> bool:
+        return True
+
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        async with joined() as (connection, _):
+            assert not await relay(connection, frozen.getsockname(), SECRET, "tcp", ours)
 
 
 async def test_a_leader_that_does_not_show_that_it_is_one_is_not_reached() -> None:
