@@ -190,8 +190,8 @@ class Sieve:
         # Runs whose end is kept and whose beginning may stand in an older piece than their end.
         self._long = set(product(state.runs, (_ENDED, _OUTPUT)))
 
-    def choose(self, survey: Survey) -> tuple[set[int], set[int]]:
-        """What of an older piece than all before is kept: records, and the runs that some are of."""
+    def choose(self, survey: Survey) -> set[int]:
+        """Which records of an older piece than all before are kept."""
         kept, records = self._long & survey.parts.keys(), set[int]()
         for run, task, at, due_at in reversed(survey.ended):
             new = self._choose_run(run, task, at, survey)
@@ -209,7 +209,7 @@ class Sieve:
             if at >= oldest and fits and self._takes(size):
                 self._deed_bytes += size
                 records.add(seq)
-        return records, {run for run, _ in kept}
+        return records
 
     def _choose_run(self, run: int, task: int, at: str, survey: Survey) -> set[tuple[int, bytes]]:
         ends, output = survey.parts[run, _ENDED], survey.parts[run, _OUTPUT]
@@ -335,10 +335,9 @@ def _survey(piece: Piece) -> Survey:
 def _sift(directory: Path, piece: Piece, sieve: Sieve) -> None:
     """Reads a piece twice: to decide, and to copy."""
     survey = _survey(piece)
-    kept, runs = sieve.choose(survey)
+    kept = sieve.choose(survey)
     _remove_gone(directory, sieve)
-    span = (min(runs), max(runs)) if runs else (0, 0)
-    header = Header("history", piece.first, 0, sifted_at=_format(sieve.now), runs=span)
+    header = Header("history", piece.first, 0, sifted_at=_format(sieve.now))
     path = history_path(directory, piece.first, piece.last)
     lines = (_short(line) for line in piece.lines() if seq_of(line) in kept)
     write_atomically(path, _seal_again(header, lines))

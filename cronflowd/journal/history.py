@@ -222,6 +222,8 @@ def _lines_before(
             except FileNotFoundError:
                 lost = True  # compacted since it was listed
                 break
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(source.path)) from error
             cursor = min(cursor, source.first)
 
 
