@@ -54,7 +54,7 @@ from .bulk import in_turns
 from .cluster import HEIR_S, Node
 from .core import Core
 from .keeper import Keeper
-from .peers import Peers
+from .peers import Peers, in_thread
 from .sealed import meet
 from .standby import Standby
 
@@ -242,7 +242,7 @@ class Daemon:
                 nursery.start_soon(self.compactor.run)
                 nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
                 nursery.start_soon(node.compare_clocks)
-                nursery.start_soon(node.copy_output)
+                nursery.start_soon(node.copy)
                 nursery.start_soon(node.pay_owed)
                 leader = await node.look_first()
                 where = f"{self._where(control, workers)} node={node.name} leader={leader}"
@@ -364,10 +364,11 @@ class Daemon:
                 nursery.start_soon(self._watch_certificate)
             if self.node:
                 assert isinstance(self.journal, SharedJournal)
-                peers = self.node.peers = Peers(self.core, self.journal)
+                peers = self.node.peers = Peers(self.core, self.journal, self.node.lacks)
                 links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
                 clients.greet = partial(links.greet, serve=peers.serve)
                 nursery.start_soon(peers.run)
+                nursery.start_soon(in_thread, self.node.lacks.look_back)
                 nursery.start_soon(Keeper(self.node, self.journal).run)
             share_descriptors(clients, links)
             self.answers.doors = [clients, links]

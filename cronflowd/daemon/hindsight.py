@@ -24,7 +24,7 @@ from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape, format_time
 from ..engine.state import State
-from ..journal import history
+from ..journal import gaps, history
 from ..journal.index import Index
 from ..net.clients import Session
 from ..schedules.english import parse_moment
@@ -187,6 +187,8 @@ class Hindsight:
         elif active is None or active.has_output:
             await self._core.settled(upto)  # files hold what is committed
             found = await trio.to_thread.run_sync(history.output, self._data, run, upto, self.index, lacking)
+        if not (found or lacking or active or run in self._core.state.outcomes):
+            found = await trio.to_thread.run_sync(gaps.remarks, self._data, run, self.index)
         return [*_tail(found, asked), *history.remarks(lacking)]
 
     async def _follow(self, asked: q.ShowLog, run: int, session: Session) -> Reply:

@@ -97,7 +97,7 @@ def examine(data: Path) -> Findings:
         if reader.damage:
             found.history.append(reader)
     damaged = [_examine_lines(found, path) for _, path in list_segments(directory)]
-    lacking, sizes = history.lacking(data), apart.sizes(directory)
+    lacking, sizes = set(history.lacking(data)), apart.sizes(directory)
     if lacking or sizes:
         words = f"long output of {len(sizes)} runs, {sum(sizes.values())} bytes"
         found.lines.append(f"{apart.FOLDER}: {words}; of {len(lacking)} runs a part is not here")
