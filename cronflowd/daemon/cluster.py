@@ -369,6 +369,8 @@ class Node:
             core.last_seq = seq
             if type(fact) is OutputReceived and fact.apart:
                 self.copies.want(fact.run)
+                if self.leader is None or fact.apart[2] != self.leader.node:
+                    self.lacks.runs.add(fact.run)  # whoever leads need not have it
             if number % APPLIED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 

@@ -49,6 +49,7 @@ class Hindsight:
         self._have_place = have_place  # refuses one more that watches
         self.logs = LogHub(core)
         self.index = Index()
+        self.node = ""  # this one's name, of several
 
     def runs(self, question: q.ListRuns) -> Answer:
         state = self._core.state
@@ -189,7 +190,7 @@ class Hindsight:
             found = await trio.to_thread.run_sync(history.output, self._data, run, upto, self.index, lacking)
         if not (found or lacking or active or run in self._core.state.outcomes):
             found = await trio.to_thread.run_sync(gaps.remarks, self._data, run, self.index)
-        return [*_tail(found, asked), *history.remarks(lacking)]
+        return [*_tail(found, asked), *history.remarks(lacking, self.node)]
 
     async def _follow(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""

@@ -208,7 +208,8 @@ class Copies:
                 apart.merge(self._directory, run, data)
                 offset = self._offsets[run] = offset + len(data)
             peer.ask(f"HAVE {run}:{offset}")
-            self._lacks.check(run)
+            if run in self._lacks.runs:
+                self._lacks.check(run)
         if not runs and peer.ask("BEAT"):
             self._offer(peer)
 

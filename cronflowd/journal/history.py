@@ -123,9 +123,10 @@ def output(
     return lines
 
 
-def remarks(lacking: Counter[str]) -> list[Line]:
-    """What the LOG of an output ends with that is not all here."""
-    return [(0, reason("output-apart", number=size, node=node)) for node, size in lacking.items()]
+def remarks(lacking: Counter[str], us: str = "") -> list[Line]:
+    """What the LOG of an output ends with that is not all here; `us`: this node's name."""
+    codes = ((node, "output-gone" if node == us else "output-apart") for node in lacking)
+    return [(0, reason(code, number=lacking[node], node=node)) for node, code in codes]
 
 
 def size_of_output(line: bytes) -> int:

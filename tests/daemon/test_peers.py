@@ -22,7 +22,7 @@ from cronflowd.engine import facts as f
 from cronflowd.engine.facts import FACTS_VERSION
 from cronflowd.engine.orders import TellUnwritten
 from cronflowd.host.setting import Address
-from cronflowd.journal import apart, compaction, history
+from cronflowd.journal import apart, compaction, gaps, history
 from cronflowd.journal.apart import Apart
 from cronflowd.journal.gaps import Lacks
 from cronflowd.journal.journal import FileJournal
@@ -363,8 +363,9 @@ def compact(life: Life) -> None:
     life.journal.forget_closed(int(done["upto"]))
 
 
-async def _log(data: Path, *questions: str) -> list[list[str]]:
+async def _log(data: Path, *questions: str, node: str = "") -> list[list[str]]:
     async with a_world(data, {"recent": "0"}) as world:
+        world.answers.past.node = node
         await world.play("w", None, "HELLO name=w1 slots=100")
         await world.play("C", None, "ADD name=a @reboot job")
         await world.play("C", None, "RUN a")
@@ -391,3 +392,19 @@ def test_log_ends_with_what_is_not_here(tmp_path: Path) -> None:
         ["2 two", told],
         ["1 one", "2 two", told],
     ]
+
+
+def test_a_node_does_not_say_of_itself_that_it_has_what_it_lacks(tmp_path: Path) -> None:
+    """Its disk has lost what it took; who reads LOG there is already where it would send him."""
+    (rows,) = trio.run(partial(_log, tmp_path, "LOG 1", node="b"))
+    assert rows[2:] == ["0 5 bytes are lost: node b, which took them, cannot read them any more"]
+
+
+def test_log_says_where_the_past_is_not_all_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run of before a node joined it knows nothing, and an empty answer would be a wrong one."""
+    monkeypatch.setattr(history, "output", lambda *_: [])
+    monkeypatch.setattr(gaps, "gaps", lambda _: [(1, 500)])
+    assert trio.run(_log, tmp_path, "LOG 1") == [[]], "it is known, and wrote nothing"
+    monkeypatch.setattr(history, "outcomes", lambda *_: iter(()))
+    told = "0 what it wrote may not be here yet: the history up to record 500 is being fetched"
+    assert trio.run(_log, tmp_path / "b", "LOG 1") == [[told]]
