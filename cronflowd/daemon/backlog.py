@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
+from shutil import disk_usage
 from typing import NoReturn
 
 import orjson
@@ -21,6 +22,9 @@ from ..journal import apart
 from ..journal.gaps import Lacks, gaps
 from ..journal.records import journal_dir
 from .peers import LOOK_S, Peer, in_thread
+
+LONGEST_PAUSE_S = 60.0  # between two tries
+MARGIN_BYTES = 64 * 1024 * 1024  # of the disk, for the journal
 
 log = logging.getLogger("cronflowd.cluster")
 
@@ -35,19 +39,19 @@ class Backlog:
 
     async def run(self, leader: Callable[[], Address | None], secret: bytes) -> NoReturn:
         """Until cancelled."""
-        asked, why = None, ""
+        asked, why, pause_s = None, "", LOOK_S
         try:
             while True:
                 there, looks = leader(), self._lacks.looks
                 if there and asked != (there, looks):  # this one may have what others had not
                     try:
                         await in_thread(partial(self._fetch_all, there, secret))
-                        asked, why = (there, looks), ""
+                        asked, why, pause_s = (there, looks), "", LOOK_S
                     except (OSError, Refusal) as error:
                         if str(error) != why:
                             log.info("the past cannot be copied from the leader: %s", error)
-                        why = str(error)
-                await trio.sleep(LOOK_S)
+                        why, pause_s = str(error), min(2 * pause_s, LONGEST_PAUSE_S)
+                await trio.sleep(pause_s)
         finally:
             self._is_over = True
 
@@ -62,9 +66,14 @@ class Backlog:
         while first <= last and (told := self._ask(peer, f"PAST {last}")):
             begins, _, size = orjson.loads(told)
             begins = max(first, begins)
+            self._check_room(2 * size)
             self._lacks.fill(begins, last, self._gently(peer.read(0, size)))
             log.info("the history of records %d to %d was fetched", begins, last)
             last = begins - 1
+
+    def _check_room(self, size: int) -> None:
+        if disk_usage(self._directory).free < size + MARGIN_BYTES:
+            raise OSError(f"{self._directory}: the disk's room is left to what comes")
 
     def _gently(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
@@ -75,6 +84,7 @@ class Backlog:
     def _fetch_output(self, peer: Peer, run: int) -> None:
         offset = 0
         while data := self._ask(peer, f"OUTPUT {run} {offset}"):
+            self._check_room(len(data))
             apart.merge(self._directory, run, data)
             offset += len(data)
             self._lacks.rest(len(data))

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -151,9 +152,10 @@ async def test_each_file_is_fetched_once_whatever_breaks(
 
 
 async def test_what_a_damaged_disk_gives_is_not_taken_for_the_past(
-    life: Life, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would be sealed anew, and vouched for."""
+    monkeypatch.setattr(backlog, "LOOK_S", 0.01)
     compact(life)
     (file,) = list_history(journal_dir(tmp_path / "a"))
     whole = file.path.read_bytes()
@@ -166,6 +168,24 @@ async def test_what_a_damaged_disk_gives_is_not_taken_for_the_past(
             assert (list_history(here), len(gaps.gaps(here))) == ([], 1)
             file.path.write_bytes(whole)
             await fetch_past(lacks, leader, lambda: not gaps.gaps(here))
+    life.close()
+
+
+async def test_a_disk_that_is_nearly_full_is_left_to_what_comes(
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A standby that fills its own disk with the past cannot take new records, and nobody could hand over."""
+    monkeypatch.setattr(backlog, "LOOK_S", 0.01)
+    compact(life)
+    rooms = iter([0, backlog.MARGIN_BYTES])
+    monkeypatch.setattr(backlog, "disk_usage", lambda _: SimpleNamespace(free=next(rooms, 1 << 40)))
+    lacks = Lacks(tmp_path / "b")
+    with caplog.at_level("INFO"):
+        async with a_leader(tmp_path / "a") as leader:
+            await join(life, leader, tmp_path / "b")
+            await fetch_past(lacks, leader, lambda: lacks.words() == "nothing")
+    assert caplog.text.count("the disk's room is left to what comes") == 1
+    assert next(rooms, None) is None
     life.close()
 
 
