@@ -368,9 +368,7 @@ class Node:
             core.state.apply(fact, at, seq)
             core.last_seq = seq
             if type(fact) is OutputReceived and fact.apart:
-                self.copies.want(fact.run)
-                if self.leader is None or fact.apart[2] != self.leader.node:
-                    self.lacks.runs.add(fact.run)  # whoever leads need not have it
+                self.copies.want(fact.run, self.leader is not None and fact.apart[2] == self.leader.node)
             if number % APPLIED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -636,7 +634,6 @@ class Node:
         """Has long output copied from whoever leads, and what this node lacks of the past."""
         await self.has_joined.wait()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(in_thread, self.lacks.look_back)
             for each in self.copies, Backlog(self.lacks, self.name):
                 nursery.start_soon(each.run, self._leads_at, self.secret)
 

@@ -194,6 +194,7 @@ class Daemon:
             await self._lead(control, workers)
             return Exit.OK
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_thread, self.node.lacks.look_back)
             if self.settings.local_worker:  # it goes on when another leads
                 nursery.start_soon(
                     upkeep.keep_local_worker, self.settings, self.settings.data / WORKERS_SOCKET
@@ -369,7 +370,6 @@ class Daemon:
                 links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
                 clients.greet = partial(links.greet, serve=peers.serve)
                 nursery.start_soon(peers.run)
-                nursery.start_soon(in_thread, self.node.lacks.look_back)
                 nursery.start_soon(Keeper(self.node, self.journal).run)
             share_descriptors(clients, links)
             self.answers.doors = [clients, links]

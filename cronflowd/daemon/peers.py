@@ -130,9 +130,11 @@ class Copies:
         """How many bytes only this node has: whoever leads was given them all, when it was dialled."""
         return 0 if self._peer else None
 
-    def want(self, run: int) -> None:
-        """A record tells of output that does not stand in it."""
+    def want(self, run: int, is_there: bool = True) -> None:
+        """A record tells of output that does not stand in it; whoever leads need not have that."""
         self._wants.add(run)
+        if not is_there:
+            self._lacks.runs.add(run)
         self._wanted.set()
 
     async def run(self, leader: Callable[[], Address | None], secret: bytes) -> NoReturn:

@@ -89,7 +89,7 @@ class Lacks:
         self.runs: set[int] = set()  # of whose output records tell more than stands here, as far as is known
         self.looks = 0  # so often all that there was has been looked at
         self.index = Index()
-        self._has_begun = self._is_filling = False
+        self._is_filling = False
         self._owed = 0  # bytes
 
     def rest(self, size: int) -> None:
@@ -100,10 +100,7 @@ class Lacks:
             self._owed = 0
 
     def look_back(self) -> None:
-        """Finds all that is lacking; once in a process's life, and whatever becomes of the node's role."""
-        if self._has_begun:
-            return
-        self._has_begun = True
+        """Finds all that is lacking; once in a process's life, in either role."""
         try:
             self.look()
         except OSError as error:

@@ -237,13 +237,22 @@ def _of_file(path: Path, at: int) -> tuple[int, Sequence[int] | None]:
     beside = _index_of(path)
     if (count := _count(beside, head)) is not None:
         return count, None
-    numbers = array(
-        "Q", sorted(each << _OFFSET_BITS | offset for offset, line in _lines(at, 0) for each in keys_of(line))
-    )
+    numbers = _sorted_numbers(at)
     with contextlib.suppress(OSError, Refusal):  # a disk that takes nothing keeps nobody from reading
         write_atomically(beside, [head, numbers.tobytes()])
         return len(numbers), None
     return len(numbers), numbers
+
+
+def _sorted_numbers(at: int) -> array[int]:
+    """Of a whole file; sorted in pieces, since a million numbers in a list take 50 MB."""
+    runs, found = list[Sequence[int]](), list[int]()
+    for offset, line in _lines(at, 0):
+        found += [each << _OFFSET_BITS | offset for each in keys_of(line)]
+        if len(found) >= MERGED_TOGETHER:
+            runs.append(array("Q", sorted(found)))
+            found = []
+    return array("Q", heapq.merge(*runs, sorted(found)))
 
 
 def _count(beside: Path, head: bytes) -> int | None:
