@@ -43,7 +43,9 @@ class Backlog:
         try:
             while True:
                 there, looks = leader(), self._lacks.looks
-                if there and asked != (there, looks):  # this one may have what others had not
+                if there is None:
+                    asked = None
+                elif asked != (there, looks):  # this one may have what others had not
                     try:
                         await in_thread(partial(self._fetch_all, there, secret))
                         asked, why, pause_s = (there, looks), "", LOOK_S

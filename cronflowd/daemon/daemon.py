@@ -137,7 +137,8 @@ class Daemon:
         self.answers = Answers(self.core, settings.data)
         self.answers.files.memory = settings.data / SAVED_HERE if self.node else None
         self.answers.node = self.node
-        self.answers.past.node = self.node.name if self.node else ""
+        if self.node:
+            self.answers.past.node, self.node.lacks.index = self.node.name, self.answers.past.index
         self.core.admission.requires_proof = settings.require_proof
         self.core.admission.is_open = settings.insecure
         if settings.sign_orders:

@@ -175,7 +175,7 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "output-apart": "{number} bytes are on node {node} only",
     "output-gone": "{number} bytes are lost: node {node}, which took them, cannot read them any more",
     "output-unwritten": "{number} bytes of its output were not kept: the disk of node {node} was full",
-    "history-apart": "what it wrote may not be here yet: the history up to record {last} is being fetched",
+    "history-apart": "what it wrote may be elsewhere: this node lacks the history up to record {last}",
     "output-dropped": "{number} characters of its output were not kept: the disk was full",
     "late-report": "late report from {worker}: attempt {attempt} ended with exit {exit}; it does not count, "
     "and what it wrote meanwhile is not kept",

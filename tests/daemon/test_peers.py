@@ -406,5 +406,5 @@ def test_log_says_where_the_past_is_not_all_here(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(gaps, "gaps", lambda _: [(1, 500)])
     assert trio.run(_log, tmp_path, "LOG 1") == [[]], "it is known, and wrote nothing"
     monkeypatch.setattr(history, "outcomes", lambda *_: iter(()))
-    told = "0 what it wrote may not be here yet: the history up to record 500 is being fetched"
+    told = "0 what it wrote may be elsewhere: this node lacks the history up to record 500"
     assert trio.run(_log, tmp_path / "b", "LOG 1") == [[told]]
