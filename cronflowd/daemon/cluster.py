@@ -46,6 +46,7 @@ from ..host.disk import free_name
 from ..host.setting import Address, format_address, parse_server
 from ..journal.compaction import checkpoint_lines
 from ..journal.etcd import Etcd, EtcdError, Unreachable, make_client, why_old
+from ..journal.gaps import Lacks
 from ..journal.journal import exit_at_once
 from ..journal.lease import Lease, revoke
 from ..journal.records import journal_dir, list_segments
@@ -55,6 +56,7 @@ from ..journal.shared_journal import MARK, SharedJournal, clear_unfinished, inst
 from ..net.clients import Session
 from ..net.outbox import Gate
 from . import roster
+from .backlog import Backlog
 from .core import Core
 from .peers import Copies, Peer, Peers, ask_clock, in_thread
 
@@ -123,7 +125,8 @@ class Node:
         self.epoch = 0
         self.secret = b""
         self.sockets: dict[str, list[int]] = {}
-        self.copies = Copies(settings.data, self.name)
+        self.lacks = Lacks(settings.data)
+        self.copies = Copies(self.lacks, self.name)
         self.peers: Peers | None = None  # while it leads
         self.lease: Lease | None = None
         self._lease_s = settings.leader_lease_s
@@ -358,7 +361,7 @@ class Node:
             core.state.apply(fact, at, seq)
             core.last_seq = seq
             if type(fact) is OutputReceived and fact.apart:
-                self.copies.want(fact.run)
+                self.copies.want(fact.run, self.leader is not None and fact.apart[2] == self.leader.node)
             if number % APPLIED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -375,7 +378,7 @@ class Node:
             raise Fatal(Exit.CORRUPT, f"etcd lacks the records from {last + 1} on")
         log.info("this node begins with the cluster's state of record %d", upto)
         if chunks is not None:
-            install(self.settings.data, upto, chunks)
+            install(self.settings.data, upto, chunks, last=last)
             return
         leader, cluster = (self.shared.get(key) for key in (self.shared.leader_key, self.shared.cluster_key))
         if (there := self._read(leader)) is None or cluster is None:
@@ -385,7 +388,7 @@ class Node:
             with closing(Peer(there.control, secret, self.name)) as peer:
                 upto, chunks, lines = peer.state()
                 if journal is None or upto > journal.last:
-                    install(self.settings.data, upto, chunks, lines)
+                    install(self.settings.data, upto, chunks, lines, last)
                 else:
                     while some := list(islice(lines, MAX_RECORDS)):
                         journal.take(some)
@@ -617,10 +620,15 @@ class Node:
                     log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
             await trio.sleep(CLOCK_S if leader else LOOK_S)
 
-    async def copy_output(self) -> NoReturn:
-        """Has long output copied from whoever leads."""
+    def _leads_at(self) -> Address | None:
+        return self.leader.control if self.leader else None
+
+    async def copy(self) -> None:
+        """Has long output copied from whoever leads, and what this node lacks of the past."""
         await self.has_joined.wait()
-        await self.copies.run(lambda: self.leader.control if self.leader else None, self.secret)
+        async with trio.open_nursery() as nursery:
+            for each in self.copies, Backlog(self.lacks, self.name):
+                nursery.start_soon(each.run, self._leads_at, self.secret)
 
     @property
     def is_clock_off(self) -> bool:
@@ -653,6 +661,7 @@ class Node:
             every = self.each_member(stack)
             shared = Shared(stack.enter_context(closing(self._new_etcd())), self.settings.cluster)
             found = list(roster.status_rows(shared, self.name, self.settings.cluster, self.epoch, every))
+        found.append(("lacking", self.lacks.words()))
         return [*found, ("output-uncopied", self.peers.uncopied() if self.peers else self.copies.uncopied)]
 
     def each_member(self, stack: ExitStack) -> list[Etcd]:

@@ -54,7 +54,7 @@ from .bulk import in_turns
 from .cluster import Node
 from .core import Core
 from .keeper import Keeper
-from .peers import Peers
+from .peers import Peers, in_thread
 from .roster import HEIR_S
 from .sealed import meet
 from .standby import Standby
@@ -138,6 +138,8 @@ class Daemon:
         self.answers = Answers(self.core, settings.data)
         self.answers.files.memory = settings.data / SAVED_HERE if self.node else None
         self.answers.node = self.node
+        if self.node:
+            self.answers.past.node, self.node.lacks.index = self.node.name, self.answers.past.index
         self.core.admission.requires_proof = settings.require_proof
         self.core.admission.is_open = settings.insecure
         if settings.sign_orders:
@@ -194,6 +196,7 @@ class Daemon:
             await self._lead(control, workers)
             return Exit.OK
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_thread, self.node.lacks.look_back)
             if self.settings.local_worker:  # it goes on when another leads
                 nursery.start_soon(
                     upkeep.keep_local_worker, self.settings, self.settings.data / WORKERS_SOCKET
@@ -243,7 +246,7 @@ class Daemon:
                 nursery.start_soon(self.compactor.run)
                 nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
                 nursery.start_soon(node.compare_clocks)
-                nursery.start_soon(node.copy_output)
+                nursery.start_soon(node.copy)
                 nursery.start_soon(node.pay_owed)
                 leader = await node.look_first()
                 where = f"{self._where(control, workers)} node={node.name} leader={leader}"
@@ -365,7 +368,7 @@ class Daemon:
                 nursery.start_soon(self._watch_certificate)
             if self.node:
                 assert isinstance(self.journal, SharedJournal)
-                peers = self.node.peers = Peers(self.core, self.journal)
+                peers = self.node.peers = Peers(self.core, self.journal, self.node.lacks)
                 links.greet = partial(meet, secret=self.node.secret, greet=clients.greet)
                 clients.greet = partial(links.greet, serve=peers.serve)
                 nursery.start_soon(peers.run)

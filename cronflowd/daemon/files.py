@@ -190,8 +190,9 @@ class Files:
             names = {name for name in names if not name.startswith(FILE)}
             calendars.known |= refresh_calendars(self.data, calendars, names)
             return
-        with suppress(Refusal):  # the journal takes nothing: it is read again when it does
-            self._know(refresh_calendars(self.data, calendars, names))
+        calendars.untold = refresh_calendars(self.data, calendars, names)
+        with suppress(Refusal):  # the journal takes nothing: it is told when it does
+            self._know(calendars.untold)
 
     def find_calendars(self) -> Generator[None, None, None]:
         """Those that tasks name now, and no others; at the start, and at HUP."""

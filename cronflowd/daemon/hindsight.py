@@ -24,7 +24,7 @@ from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape, format_time
 from ..engine.state import State
-from ..journal import history
+from ..journal import gaps, history
 from ..journal.index import Index
 from ..net.clients import Session
 from ..schedules.english import parse_moment
@@ -49,6 +49,7 @@ class Hindsight:
         self._have_place = have_place  # refuses one more that watches
         self.logs = LogHub(core)
         self.index = Index()
+        self.node = ""  # this one's name, of several
 
     def runs(self, question: q.ListRuns) -> Answer:
         state = self._core.state
@@ -187,7 +188,9 @@ class Hindsight:
         elif active is None or active.has_output:
             await self._core.settled(upto)  # files hold what is committed
             found = await trio.to_thread.run_sync(history.output, self._data, run, upto, self.index, lacking)
-        return [*_tail(found, asked), *history.remarks(lacking)]
+        if not (found or lacking or active or run in self._core.state.outcomes):
+            found = await trio.to_thread.run_sync(gaps.remarks, self._data, run, self.index)
+        return [*_tail(found, asked), *history.remarks(lacking, self.node)]
 
     async def _follow(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
         """LOG … follow: what there is, then every line as it comes, then the status line."""

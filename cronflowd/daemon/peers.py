@@ -3,7 +3,7 @@
 A node dials the leader's control port and introduces itself, as one that carries a client does
 (sealed.py), but as a `node`. Each frame that it sends is a question then, and has one answer:
 
-    BEAT                  nothing
+    BEAT                  nothing; or HERE, where that is to be asked again: more is known of what is lacking
     CLOCK                 what time it is
     HERE run:size …       which of these files, the other's own, hold what the leader lacks
     GIVE run, data        nothing; lines of one of these
@@ -11,6 +11,8 @@ A node dials the leader's control port and introduces itself, as one that carrie
     OUTPUT run offset     whole lines of a run's file from there on; empty where there are no more
     STATE                 JSON: up to which record the checkpoint goes (0: there is none), and how long the
                           files are that hold the state: it, and the segments since
+    PAST record           JSON: the first and the last record for which the file stands that has this one, and
+                          how long it is; empty where none has
     READ file offset      bytes of one of these, by its place among them
 """
 
@@ -22,17 +24,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import orjson
 import trio
 from attrs import Factory, define
 
+from ..engine.orders import TellUnwritten
 from ..host.clock import wall_now
 from ..host.setting import Address
-from ..journal import apart, history
-from ..journal.index import Index
+from ..journal import apart
+from ..journal.gaps import Lacks, open_past
 from ..journal.records import journal_dir
 from ..journal.shared import seq_in
 from ..journal.shared_journal import SharedJournal
@@ -85,10 +87,11 @@ class Peer:
         told = orjson.loads(self.ask("STATE"))
         upto, sizes = told["upto"], list(enumerate(told["sizes"]))
         later = sizes[1:] if upto else sizes
-        lines = (line for number, size in later for line in lines_of(self._read(number, size)))
-        return upto, self._read(*sizes[0]), (line for line in lines if seq_in(line) > upto)
+        lines = (line for number, size in later for line in lines_of(self.read(number, size)))
+        return upto, self.read(*sizes[0]), (line for line in lines if seq_in(line) > upto)
 
-    def _read(self, number: int, size: int) -> Iterator[bytes]:
+    def read(self, number: int, size: int) -> Iterator[bytes]:
+        """A file that it has been told of."""
         offset = 0
         while offset < size:
             if not (piece := self.ask(f"READ {number} {offset}")):
@@ -111,10 +114,11 @@ def ask_clock(leader: Address, secret: bytes, name: str) -> float:
 
 
 class Copies:
-    """A standby's: has the rest of long output copied from whoever leads."""
+    """A standby's: has the rest of long output copied from whoever leads, as records tell of it."""
 
-    def __init__(self, data: Path, name: str) -> None:
-        self._data, self._name = data, name
+    def __init__(self, lacks: Lacks, name: str) -> None:
+        self._lacks, self._name = lacks, name
+        self._directory = journal_dir(lacks.data)
         self._wants: set[int] = set()  # runs
         self._wanted = trio.Event()
         self._peer: Peer | None = None  # who leads
@@ -126,41 +130,39 @@ class Copies:
         """How many bytes only this node has: whoever leads was given them all, when it was dialled."""
         return 0 if self._peer else None
 
-    def want(self, run: int) -> None:
-        """A record tells of output that does not stand in it."""
+    def want(self, run: int, is_there: bool = True) -> None:
+        """A record tells of output that does not stand in it; whoever leads need not have that."""
         self._wants.add(run)
+        if not is_there:
+            self._lacks.runs.add(run)
         self._wanted.set()
 
     async def run(self, leader: Callable[[], Address | None], secret: bytes) -> NoReturn:
         """Until cancelled."""
+        wants = set[int]()
         try:
-            async with trio.open_nursery() as nursery:
-                await self._go_on(leader, secret, nursery)
+            await self._go_on(leader, secret, wants)
         finally:
             self._is_over = True
+            self._lacks.runs |= wants | self._wants
             self._part()
-        raise AssertionError
 
-    async def _go_on(
-        self, leader: Callable[[], Address | None], secret: bytes, nursery: trio.Nursery
-    ) -> NoReturn:
-        dialled = asked = None
+    async def _go_on(self, leader: Callable[[], Address | None], secret: bytes, wants: set[int]) -> NoReturn:
+        dialled = None
         why = ""
         while True:
             self._wanted, there = trio.Event(), leader()
-            wants, self._wants = self._wants, set()
+            wants |= self._wants
+            self._wants.clear()
             try:
                 if self._peer is None or there != dialled:
                     self._part()
                     dialled = there
                     await in_thread(partial(self._dial, there, secret))
-                if there != asked:  # this one may have what others had not
-                    asked = there
-                    nursery.start_soon(self._look_back)
-                await in_thread(partial(self._fetch, wants))
+                await in_thread(partial(self._fetch, frozenset(wants)))
+                wants.clear()
                 why = ""
             except OSError as error:
-                self._wants |= wants
                 if there and str(error) != why:
                     log.info("output cannot be copied from the leader: %s", error)
                 why = str(error)
@@ -170,14 +172,6 @@ class Copies:
                     await self._wanted.wait()
                 else:
                     await trio.sleep_forever()
-
-    async def _look_back(self) -> None:
-        """Wants what records of before tell of."""
-        try:
-            for run in await in_thread(partial(history.lacking, self._data)):
-                self.want(run)
-        except OSError as error:
-            log.warning("what is lacking of long output is not known: %s", error)
 
     def _part(self) -> None:
         peer, self._peer = self._peer, None
@@ -192,14 +186,17 @@ class Copies:
             self._part()
             return
         self._offsets.clear()
-        directory = journal_dir(self._data)
-        here = [f"{run}:{size}" for run, size in apart.sizes(directory).items()]
+        self._offer(self._peer)
+
+    def _offer(self, peer: Peer) -> None:
+        """Gives what the leader lacks, and this node has."""
+        here = [f"{run}:{size}" for run, size in apart.sizes(self._directory).items()]
         for begin in range(0, len(here), ASKED_TOGETHER):
-            lacks = self._peer.ask(f"HERE {' '.join(here[begin : begin + ASKED_TOGETHER])}")
+            lacks = peer.ask(f"HERE {' '.join(here[begin : begin + ASKED_TOGETHER])}")
             for run in map(int, lacks.split()):
                 offset = 0
-                while data := apart.piece(directory, run, offset):
-                    self._peer.ask(f"GIVE {run}", data)
+                while data := apart.piece(self._directory, run, offset):
+                    peer.ask(f"GIVE {run}", data)
                     offset += len(data)
 
     def _fetch(self, runs: Collection[int]) -> None:
@@ -210,11 +207,13 @@ class Copies:
         for run in runs:
             offset = self._offsets.get(run, 0)
             while data := peer.ask(f"OUTPUT {run} {offset}"):
-                apart.merge(journal_dir(self._data), run, data)
+                apart.merge(self._directory, run, data)
                 offset = self._offsets[run] = offset + len(data)
             peer.ask(f"HAVE {run}:{offset}")
-        if not runs:
-            peer.ask("BEAT")
+            if run in self._lacks.runs:
+                self._lacks.check(run)
+        if not runs and peer.ask("BEAT"):
+            self._offer(peer)
 
 
 @define(eq=False)
@@ -223,23 +222,25 @@ class Asker:
 
     heard_s: float = 0.0  # on trio's clock: when it asked last
     follows: bool = False  # a standby, that has long output copied
+    offered: int = -1  # what it has, when the leader knew so much of what it lacks itself
     state: list[Part] = Factory(list)  # what it is reading
 
 
 class Peers:
     """The leader's: gives what standbys ask for, and lets the ACK of a run wait until one has its output."""
 
-    def __init__(self, core: Core, journal: SharedJournal) -> None:
+    def __init__(self, core: Core, journal: SharedJournal, lacks: Lacks) -> None:
         assert journal.apart
-        self._core, self._journal = core, journal
+        self._core, self._journal, self._lacking = core, journal, lacks
         self._directory, self._ends = journal.directory, journal.apart.ends
         self._have: dict[int, int] = {}  # by run: how much of its file some standby has
         self._theirs: dict[int, int] = {}  # and how long a standby's own is: good enough for STATUS
-        self._index = Index()
         self._forget_at = self._look_at = TOLD_TOGETHER
         self._waiting: dict[int, trio.Event] = {}  # by run: that one has more of it
         self._followers: list[Asker] = []
         core.holds = self._holds
+        token = trio.lowlevel.current_trio_token()
+        journal.apart.on_dropped = lambda *about: token.run_sync_soon(core.insist, TellUnwritten(*about))
 
     async def run(self) -> NoReturn:
         """Until cancelled."""
@@ -269,11 +270,9 @@ class Peers:
     def _lacks(self, run: int) -> bool:
         return self._ends.get(run, 0) > self._have.get(run, 0)
 
-    def _lacks_of(self, theirs: dict[int, int]) -> list[int]:
-        """Of another's files those that hold what records here tell of, and ours do not."""
-        sizes = apart.sizes(self._directory)
-        longer = [run for run, size in theirs.items() if size > sizes.get(run, 0)]
-        return [run for run in longer if history.lacks(self._directory.parent, run, self._index)]
+    def _lacks_of(self, theirs: Collection[int]) -> list[int]:
+        """Of another's files those that may hold what records here tell of, and ours do not."""
+        return [run for run in theirs if run in self._lacking.runs and self._lacking.check(run)]
 
     def _holds(self, worker: str, line: str) -> bool:
         """Whether a line to a worker leaves later."""
@@ -332,16 +331,12 @@ class Peers:
         if word in ("BEAT", "HAVE", "HERE") and not asker.follows:
             asker.follows = True
             self._followers.append(asker)
-        if word == "STATE":
-            close(asker.state)
-            journal = self._journal
-            opening = partial(open_whole, self._directory, journal.open_segment, journal.form)
-            upto, asker.state = await in_thread(opening)
-            return orjson.dumps({"upto": upto, "sizes": [part.size for part in asker.state]})
-        if word == "READ":
-            number, offset = map(int, more)
-            return await in_thread(partial(asker.state[number].piece, offset))
+        if word in ("STATE", "PAST", "READ"):
+            return await in_thread(partial(self._read, asker, word, *map(int, more)))
+        if word == "BEAT" and asker.offered not in (-1, self._lacking.looks):
+            return b"HERE"
         if word == "HERE":
+            asker.offered = self._lacking.looks
             lacks = await in_thread(partial(self._lacks_of, _note(self._theirs, more)))
             return " ".join(map(str, lacks)).encode()
         if word == "GIVE":
@@ -349,6 +344,7 @@ class Peers:
             added = await in_thread(partial(apart.merge, self._directory, run, data))
             if run in self._ends:  # what is taken meanwhile stands behind that
                 self._ends[run] += added
+            await in_thread(partial(self._lacking.check, run))
         if word == "HAVE":
             self._tell(_note(self._have, more))
         if len(self._have) + len(self._theirs) > self._forget_at:
@@ -360,6 +356,20 @@ class Peers:
         if word == "OUTPUT":
             return await in_thread(partial(apart.piece, self._directory, *map(int, more)))
         return self._core.now().isoformat().encode() if word == "CLOCK" else b""
+
+    def _read(self, asker: Asker, word: str, number: int = 0, offset: int = 0) -> bytes:
+        if word == "READ":
+            return asker.state[number].piece(offset)
+        close(asker.state)
+        asker.state, journal = [], self._journal
+        if word == "STATE":
+            upto, asker.state = open_whole(self._directory, journal.open_segment, journal.form)
+            return orjson.dumps({"upto": upto, "sizes": [part.size for part in asker.state]})
+        if (past := open_past(self._directory, journal.open_segment, number, journal.form)) is None:
+            return b""
+        first, last, part = past
+        asker.state = [part]
+        return orjson.dumps([first, last, part.size])
 
 
 def _note(table: dict[int, int], words: Iterable[str]) -> dict[int, int]:

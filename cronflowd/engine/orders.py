@@ -506,6 +506,14 @@ class TellUnread(Order):
     task: int
 
 
+class TellUnwritten(Order):
+    """Output of which a record tells was not written beside it: the disk was full."""
+
+    run: int
+    number: int  # of bytes
+    node: str
+
+
 class FireAfter(Order):
     """All dependencies of an @after task have ended; `broken` says why one of them will not do."""
 

@@ -351,6 +351,13 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
     return Decision([hide_output(state.access, run, received) if run.given else received])
 
 
+def _unwritten(state: State, order: o.TellUnwritten, now: datetime, limits: Limits) -> Decision:
+    run, rows = state.runs.get(order.run), state.outcomes.get(order.run)
+    attempt = run.attempt if run else rows[-1].attempt if rows else None
+    why = reason("output-unwritten", number=order.number, node=order.node)
+    return Decision([f.OutputReceived(order.run, attempt or 1, [[0, why]])])
+
+
 def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> Decision:
     ack = [(order.worker, f"ACK {order.run} {order.attempt}")]
     run = held_run(state, order.worker, order.run, order.attempt)
@@ -449,6 +456,7 @@ RUNS: Rules = {
     o.TimeoutRun: Rule(_time_out),
     o.ReportStarted: Rule(_started),
     o.ReportOutput: Rule(_output),
+    o.TellUnwritten: Rule(_unwritten),
     o.ReportEnded: Rule(_done),
     o.ReportRefused: Rule(_refused),
 }

@@ -47,7 +47,11 @@ def refresh_calendars(data: Path, calendars: Calendars, names: Iterable[str]) ->
         if is_read(data, calendars, name):
             calendars.troubles.pop(name, None)  # it was away, and is the same again
             continue
-        # A file that could not be read is read once more when it is another one.
+        # A file is read once, whatever came of it, until it is another one.
+        untold = calendars.untold.get(name)
+        if untold and untold.stamp == stamp[:2]:
+            found[name] = untold
+            continue
         if name in calendars.troubles and calendars.failed.get(name) == stamp:
             continue
         try:

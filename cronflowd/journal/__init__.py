@@ -6,5 +6,5 @@ Read in this order: `records` (a line and its seal), `replay` (files to facts), 
 and commit), `compaction`, `index` (where what stands), `history` (old runs), `tasks_file`, `audit`,
 `check` and `backup`; then, for several daemons, `etcd` (the client), `shared` (keys and
 transactions), `lease`, `apart` (long output beside the journal), `shared_journal`, `whole` (a state for
-another node), `room` (how full etcd is), `leave` and `compare`.
+another node), `gaps` (what a node lacks of the past), `room` (how full etcd is), `leave` and `compare`.
 """

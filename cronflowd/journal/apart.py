@@ -15,7 +15,7 @@ import logging
 import os
 import zlib
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -28,6 +28,7 @@ from ..base.output import Line, is_whole, size_of, text_of
 from ..base.text import to_bytes
 from ..engine.facts import OutputReceived
 from ..host.disk import NO_SPACE, sync_directory
+from ..tasks.reasons import code_of
 
 FOLDER = "output"
 MAX_PIECE_BYTES = 16 * 1024 * 1024  # that another node is given at once; no line of a file is longer
@@ -62,17 +63,23 @@ def find(known: dict[tuple[bytes, int], bytes], seq: int, fact: OutputReceived) 
     """What a record has apart, where it is there."""
     assert fact.apart
     line = known.get((b"%d" % seq, fact.apart[1]))
-    return [tuple(each) for each in orjson.loads(line.partition(b" ")[2])] if line else None
+    return _lines_in(line) if line else None
+
+
+def _lines_in(line: bytes) -> list[Line]:
+    return [tuple(each) for each in orjson.loads(line.partition(b" ")[2])]
 
 
 def join(
     directory: Path, run: int, records: list[tuple[int, OutputReceived]]
 ) -> tuple[list[Line], Counter[str]]:
-    """All lines of a run, and how many bytes are not here, by the node that took them."""
+    """All lines of a run, and how many bytes are not here, by the node that took and has them."""
     known = read(directory, run) if any(fact.apart for _, fact in records) else {}
     lines, lacking = list[Line](), Counter[str]()
     for seq, fact in records:
         lines += map(tuple, fact.lines)
+        for why in [line[1] for line in fact.lines if not line[0] and code_of(line[1]) == "output-unwritten"]:
+            lacking[why["node"]] -= why["number"]  # they are nowhere, and that is told
         if fact.apart:
             more = find(known, seq, fact)
             lines += more or ()
@@ -142,6 +149,8 @@ class Apart:
         self._waiting: deque[tuple[int, int, bytes]] = deque()  # record, run, line
         self._taken = self._written = 0  # bytes ever; each is one thread's
         self.ends: dict[int, int] = {}  # by run: how long its file is, with what waits; of those that go on
+        # The committer's: of a run so many bytes were not written, of which a record tells.
+        self.on_dropped: Callable[[int, int, str], object] = lambda run, size, node: None
 
     @property
     def waiting_bytes(self) -> int:
@@ -192,6 +201,9 @@ class Apart:
                 if error.errno not in NO_SPACE:
                     raise
                 log.error("output of run %d is dropped: %s", run, error.strerror)  # noqa: TRY400
+                written = set(read(self._directory, run).values())
+                dropped = [_lines_in(line) for line in lines if line not in written]
+                self.on_dropped(run, sum(map(_bytes_of, dropped)), self._node)
 
 
 def _bytes_of(lines: Sequence[Line]) -> int:

@@ -23,6 +23,7 @@ from ..engine.state import State
 from ..host.disk import DISK, free_name, lock_directory, remove_leftovers, sync_directory, write_atomically
 from . import apart, history, tasks_file
 from .audit import Audit
+from .gaps import gaps
 from .journal import set_aside
 from .records import (
     Corrupt,
@@ -97,10 +98,11 @@ def examine(data: Path) -> Findings:
         if reader.damage:
             found.history.append(reader)
     damaged = [_examine_lines(found, path) for _, path in list_segments(directory)]
-    lacking, sizes = history.lacking(data), apart.sizes(directory)
+    lacking, sizes = set(history.lacking(data)), apart.sizes(directory)
     if lacking or sizes:
         words = f"long output of {len(sizes)} runs, {sum(sizes.values())} bytes"
         found.lines.append(f"{apart.FOLDER}: {words}; of {len(lacking)} runs a part is not here")
+    found.lines += [f"history: records {first} to {last} are not here" for first, last in gaps(directory)]
     state = _examine_state(found)
     found.spare += [reader for reader in damaged if reader.damage and reader.path not in _told(found)]
     for path in sorted(directory.glob("*.tail-*")) + sorted(directory.glob("*.damaged*")):

@@ -185,13 +185,15 @@ class Sieve:
         self.bytes = 0  # kept so far
         self._keep = cache(state.keep_of)
         self._deed_bytes = 0
+        self._state = state
+        self._outputs: set[int] = set()  # runs whose output is kept
         self.gone: set[int] = set()  # runs whose end was met and whose output is not kept
         self._tally: Counter[tuple[int, bytes]] = Counter()  # of each task: runs, bytes of output, fires
         # Runs whose end is kept and whose beginning may stand in an older piece than their end.
         self._long = set(product(state.runs, (_ENDED, _OUTPUT)))
 
-    def choose(self, survey: Survey) -> tuple[set[int], set[int]]:
-        """What of an older piece than all before is kept: records, and the runs that some are of."""
+    def choose(self, survey: Survey) -> set[int]:
+        """Which records of an older piece than all before are kept."""
         kept, records = self._long & survey.parts.keys(), set[int]()
         for run, task, at, due_at in reversed(survey.ended):
             new = self._choose_run(run, task, at, survey)
@@ -199,6 +201,7 @@ class Sieve:
             if due_at[:19] <= survey.begins_at[:19]:  # to the second: fractions may be left out
                 self._long |= new
         self.gone.update(run for run, *_ in survey.ended if (run, _OUTPUT) not in kept)
+        self._outputs.update(run for run, kind in kept if kind == _OUTPUT)
         for seq, task, at, size in reversed(survey.passed):
             if self._is_kept(task, _PASSED, at) and self._takes(size):
                 records.add(seq)
@@ -209,7 +212,7 @@ class Sieve:
             if at >= oldest and fits and self._takes(size):
                 self._deed_bytes += size
                 records.add(seq)
-        return records, {run for run, _ in kept}
+        return records
 
     def _choose_run(self, run: int, task: int, at: str, survey: Survey) -> set[tuple[int, bytes]]:
         ends, output = survey.parts[run, _ENDED], survey.parts[run, _OUTPUT]
@@ -225,6 +228,10 @@ class Sieve:
         self._tally[task, kind] += 1
         age = timedelta(seconds=min(keep.age_s, (self.now - EPOCH).total_seconds()))
         return self._tally[task, kind] <= keep.runs and at >= _format(self.now - age)
+
+    def is_orphan(self, run: int) -> bool:
+        """Whether, all records having been met, none tells of its output: it came when they were gone."""
+        return run < self._state.next_run and run not in self._state.runs and run not in self._outputs
 
     def _takes(self, size: int) -> bool:
         fits = self.bytes + size <= self.history_bytes
@@ -269,7 +276,14 @@ def _keep_damaged(reader: Reader) -> None:
 
 def write_history(directory: Path, sieve: Sieve, upto: int) -> None:
     """Brings history up to the record `upto`, newest first; older files are touched only where it pays."""
+    outputs = apart.sizes(directory)  # before the records that tell of them are looked for
     pieces = plan(directory, sieve, upto)
+    _write_pieces(directory, sieve, pieces)
+    if all(changes for _, changes in pieces):  # each record was met
+        apart.remove(directory, filter(sieve.is_orphan, outputs))
+
+
+def _write_pieces(directory: Path, sieve: Sieve, pieces: list[tuple[Piece, bool]]) -> None:
     for number, (piece, changes) in enumerate(pieces):
         if changes:
             _sift(directory, piece, sieve)
@@ -306,7 +320,8 @@ def plan(directory: Path, sieve: Sieve, upto: int) -> list[tuple[Piece, bool]]:
         newest = pieces[-1][0] if pieces else None
         if source.is_history:
             merging = merging and newest is not None and size <= 2 * newest.size
-        if newest and merging and newest.size + size <= limit:
+        is_next = newest is not None and source.last is not None and source.last + 1 == newest.first
+        if newest and merging and is_next and newest.size + size <= limit:
             newest.sources.insert(0, source)
             newest.size += size
         else:
@@ -335,13 +350,12 @@ def _survey(piece: Piece) -> Survey:
 def _sift(directory: Path, piece: Piece, sieve: Sieve) -> None:
     """Reads a piece twice: to decide, and to copy."""
     survey = _survey(piece)
-    kept, runs = sieve.choose(survey)
+    kept = sieve.choose(survey)
     _remove_gone(directory, sieve)
-    span = (min(runs), max(runs)) if runs else (0, 0)
-    header = Header("history", piece.first, 0, sifted_at=_format(sieve.now), runs=span)
+    header = Header("history", piece.first, 0, sifted_at=_format(sieve.now))
     path = history_path(directory, piece.first, piece.last)
     lines = (_short(line) for line in piece.lines() if seq_of(line) in kept)
-    write_atomically(path, _seal_again(header, lines))
+    write_atomically(path, seal_again(header, lines))
 
 
 def cut_to_deed(line: bytes) -> bytes | None:
@@ -356,7 +370,7 @@ def _short(line: bytes) -> bytes:
     return line if _KEPT_KIND.match(line) else cut_to_deed(line) or line
 
 
-def _seal_again(header: Header, lines: Iterator[bytes]) -> Iterator[bytes]:
+def seal_again(header: Header, lines: Iterator[bytes]) -> Iterator[bytes]:
     """The same records in a chain of their own, for what stood between them is gone."""
     yield header.line()
     chain = header.chain

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from attrs import define, frozen
@@ -25,7 +25,7 @@ from ..engine.ledger import outcome_of
 from ..tasks.reasons import reason
 from ..tasks.task import Outcome
 from . import apart
-from .index import DEED, Index, is_deed, key
+from .index import APART, DEED, Index, is_deed, key
 from .records import journal_dir, list_history, list_segments, seq_of, unseal
 
 _BLOCK_BYTES = 256 * 1024
@@ -53,9 +53,13 @@ class Source:
 
 def sources(directory: Path) -> list[Source]:
     """The files that together hold each ended run once, oldest first."""
-    history = list_history(directory)
-    covered = max((file.last for file in history), default=0)
-    return [Source(file.path, file.first, file.last, True) for file in history] + segments(directory, covered)
+    history = [Source(file.path, file.first, file.last, True) for file in list_history(directory)]
+    return history + segments(directory, history_end(directory))
+
+
+def history_end(directory: Path) -> int:
+    """The last record that stands in history, if it is kept."""
+    return max((file.last for file in list_history(directory)), default=0)
 
 
 def segments(directory: Path, covered: int = 0) -> list[Source]:
@@ -119,9 +123,10 @@ def output(
     return lines
 
 
-def remarks(lacking: Counter[str]) -> list[Line]:
-    """What the LOG of an output ends with that is not all here."""
-    return [(0, reason("output-apart", number=size, node=node)) for node, size in lacking.items()]
+def remarks(lacking: Counter[str], us: str = "") -> list[Line]:
+    """What the LOG of an output ends with that is not all here; `us`: this node's name."""
+    codes = ((node, "output-gone" if node == us else "output-apart") for node in lacking)
+    return [(0, reason(code, number=lacking[node], node=node)) for node, code in codes]
 
 
 def size_of_output(line: bytes) -> int:
@@ -137,19 +142,37 @@ def lacks(data: Path, run: int, index: Index) -> bool:
     return bool(missing)
 
 
-def lacking(data: Path) -> set[int]:
-    """The runs of which records tell more than stands here."""
+def lacking(
+    data: Path,
+    first: int = 1,
+    last: int = 2**62,
+    index: Index | None = None,
+    rest: Callable[[int], object] = lambda size: None,
+) -> Iterator[int]:
+    """The runs of which records from one to another tell more than stands here.
+
+    Without an index all is read, and nothing written. `rest` is told how many bytes were.
+    """
     directory, found = journal_dir(data), set[int]()
-    read = lru_cache(maxsize=8)(partial(apart.read, directory))  # several runs go on at one time
-    for line in _lines_before(directory, 2**63):
+
+    @lru_cache(maxsize=8)  # several runs go on at one time
+    def read(run: int) -> frozenset[tuple[bytes, int]]:
+        known = apart.read(directory, run)
+        rest(sum(map(len, known.values())))
+        return frozenset(known)
+
+    for line in _lines_before(directory, last + 1, [APART] if index else [], index):
+        rest(len(line))
         if not _APART.search(line) or (decoded := _decode(line)) is None:
             continue
         seq, _, fact = decoded
+        if seq < first:
+            return
         if not isinstance(fact, OutputReceived) or fact.apart is None or fact.run in found:
             continue
-        if apart.find(read(fact.run), seq, fact) is None:
+        if (b"%d" % seq, fact.apart[1]) not in read(fact.run):
             found.add(fact.run)
-    return found
+            yield fact.run
 
 
 @define
@@ -222,6 +245,8 @@ def _lines_before(
             except FileNotFoundError:
                 lost = True  # compacted since it was listed
                 break
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(source.path)) from error
             cursor = min(cursor, source.first)
 
 

@@ -5,39 +5,43 @@ record's line begins. Sorted, they stand in a file beside each file of the journ
 in memory for the one that does. Two things may have one hash, so whoever asks looks at what he is given.
 
 All of it follows from the files: what is missing, or belongs to a file that was replaced, is made anew.
+The files are read and never mapped: where a disk fails, a read says so, and a map ends the process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import heapq
-import mmap
 import os
 import re
+import sys
 import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
+from contextlib import ExitStack
+from itertools import chain, groupby, islice
 from pathlib import Path
 from threading import Lock
 
-from attrs import frozen
+from attrs import define, frozen
 
 from ..base.errors import Refusal
 from ..host.disk import write_atomically
 from .records import SEAL_BYTES, list_history, list_segments, seq_of
 
 SUFFIX = ".index"
-_MAGIC = 0x32786564_6E69_6663  # of numbers as this machine writes them
+_MAGIC = 0x33786564_6E69_6663  # of numbers as this machine writes them
 _HEAD = 3  # numbers before the sorted ones: that, and of which file they are: its bytes, its last CRC
+_NUMBER_BYTES = 8
 _OFFSET_BITS = 40  # of each number; the rest is the hash
 _OFFSET = 2**_OFFSET_BITS - 1
 _BLOCK_BYTES = 1024 * 1024
 _LINE_BYTES = 4096  # more than most lines are long
 _SEQ_BYTES = 32
 READ_TOGETHER = 16  # lines
-MAX_SEALED = 256  # files; what is in them is read from the disk as it is needed
+MAX_HELD = 256  # files whose numbers are in memory, where the disk does not take them
+MERGED_TOGETHER = 64 * 1024  # numbers of the file that grows: so many are sorted in a millisecond or two
 # These depend on the order in which encoding.encode writes.
 _BEGIN = rb'\{"seq":[0-9]+,"at":"[^"]*","fact":'
 _RUN = re.compile(
@@ -50,6 +54,7 @@ _PASSED = re.compile(
 _WORKER = re.compile(rb'"worker":"([^"]*)"')
 _FLOW = re.compile(rb'"flow":([0-9]+)')
 _DEED = re.compile(rb'"who":"|"fact":"(?:SignedIn|Refused|WorkerJoined)"')
+_APART, _APART_BYTES = b',"apart":[', 200  # it stands last in a record, and is no longer
 
 
 def key(what: str, value: object) -> int:
@@ -62,6 +67,7 @@ def _hash(what: bytes, value: bytes) -> int:
 
 
 DEED = _hash(b"deed", b"")  # of every record that AUDIT tells
+APART = _hash(b"apart", b"")  # of every one that has output beside the journal
 
 
 def keys_of(line: bytes) -> Iterator[int]:
@@ -75,8 +81,10 @@ def keys_of(line: bytes) -> Iterator[int]:
         task, name, state = match.groups()
     else:
         return
-    if not task:
-        return  # what a run wrote
+    if not task:  # what a run wrote
+        if _APART in line[-_APART_BYTES:]:
+            yield APART
+        return
     yield _hash(b"task", task)
     yield _hash(b"name", name)
     yield _hash(b"state", state)
@@ -91,12 +99,34 @@ def is_deed(line: bytes) -> bool:
     return bool(_DEED.search(line))
 
 
+@define
+class _Beside:
+    """The sorted numbers in an index, as they are looked at while it is open."""
+
+    count: int
+    at: int = -1  # its descriptor
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> int:
+        data = os.pread(self.at, _NUMBER_BYTES, (_HEAD + number) * _NUMBER_BYTES)
+        return int.from_bytes(data, sys.byteorder)
+
+
+Numbers = Sequence[int] | _Beside
+
+
 @frozen
 class Sealed:
     """A file that grows no more: which, and what is in it."""
 
     mark: tuple[int, int, int]  # inode, bytes, when it was written
-    numbers: Sequence[int]
+    count: int  # of numbers
+    held: Sequence[int] | None  # they, where they do not stand beside it
+
+    def numbers(self) -> Numbers:
+        return _Beside(self.count) if self.held is None else self.held
 
 
 class Index:
@@ -106,27 +136,31 @@ class Index:
         self._lock = Lock()
         self._path: Path | None = None  # of the file that grows,
         self._upto = 0  # how many of its bytes were looked at,
-        self._numbers: Sequence[int] = []  # and what was found there
+        self._runs: list[Sequence[int]] = []  # and what was found there, in sorted runs, each of later lines
         self._sealed: dict[Path, Sealed] = {}  # those that grow no more, as they were found
+        self._look_at = MAX_HELD  # when so many are known, those that are gone are forgotten
 
     def lines(
         self, path: Path, keys: Sequence[int], first: int, before: int, grows: bool
     ) -> Iterator[tuple[int, bytes]]:
         """Those of a file about any of these things, newest first; records `first` to `before`."""
         known = None if grows else self._of(path)
-        if known and not any(_span(known.numbers, each) for each in keys):
-            return
         inode = known.mark[0] if known else path.stat().st_ino
+        numbers = known.numbers() if known else None
         offsets: Iterator[int] | None = None
         while True:
-            # It is closed before anybody is given a line: a thousand of these may be under way at one time.
-            with path.open("rb", buffering=0) as file:
-                at = file.fileno()
+            # All is closed before anybody is given a line: a thousand of these may be under way at one time.
+            with ExitStack() as opened:
+                if isinstance(numbers, _Beside):
+                    numbers.at = opened.enter_context(_index_of(path).open("rb", buffering=0)).fileno()
+                if offsets is None and numbers and not any(_span(numbers, each) for each in keys):
+                    return
+                at = opened.enter_context(path.open("rb", buffering=0)).fileno()
                 if os.fstat(at).st_ino != inode:
                     raise FileNotFoundError(path)  # it was replaced just now; who is told so looks again
                 if offsets is None:
-                    numbers = known.numbers if known else self._grown(path, at, before)
-                    found = [_offsets(numbers, each, first, before, at) for each in keys]
+                    runs = self._grown(path, at, before) if numbers is None else [numbers]
+                    found = [_offsets(runs, each, first, before, at) for each in keys]
                     offsets = (offset for offset, _ in groupby(heapq.merge(*found, reverse=True)))
                 lines = [_line_at(at, offset) for offset in islice(offsets, READ_TOGETHER)]
             if not lines:
@@ -140,24 +174,27 @@ class Index:
         stat = path.stat()
         mark = stat.st_ino, stat.st_size, stat.st_mtime_ns
         known = self._sealed.get(path)
-        if known is None or known.mark != mark:
+        if known is None or known.mark != mark or not (known.held is not None or _index_of(path).exists()):
             with path.open("rb", buffering=0) as file:
-                known = Sealed(mark, _of_file(path, file.fileno()))
+                known = Sealed(mark, *_of_file(path, file.fileno()))
             with self._lock:
-                # What is held of a file that is gone stays on the disk.
-                self._sealed = {
-                    each: it for each, it in self._sealed.items() if each != path and each.exists()
-                }
                 self._sealed[path] = known
-                if len(self._sealed) > MAX_SEALED:
-                    del self._sealed[next(iter(self._sealed))]
+                self._forget_some()
         return known
 
-    def _grown(self, path: Path, at: int, before: int) -> Sequence[int]:
+    def _forget_some(self) -> None:
+        if len(self._sealed) > self._look_at:
+            self._sealed = {path: it for path, it in self._sealed.items() if path.exists()}
+            self._look_at = 2 * len(self._sealed) + MAX_HELD
+        held = [path for path, it in self._sealed.items() if it.held is not None]
+        for path in held[:-MAX_HELD]:
+            del self._sealed[path]
+
+    def _grown(self, path: Path, at: int, before: int) -> Sequence[Sequence[int]]:
         """Of the file that is being written: only what is surely written, for the rest may be again."""
         with self._lock:
             if path != self._path:
-                self._path, self._upto, self._numbers = path, 0, []
+                self._path, self._upto, self._runs = path, 0, []
             found: list[int] = []
             for offset, line in _lines(at, self._upto):
                 with contextlib.suppress(ValueError):
@@ -166,9 +203,11 @@ class Index:
                     found += [each << _OFFSET_BITS | offset for each in keys_of(line)]
                 self._upto = offset + len(line) + 1
             if found:
-                # A new one: others are reading the old.
-                self._numbers = array("Q", sorted([*self._numbers, *found]))
-            return self._numbers
+                runs = list(self._runs)  # others are reading the old ones
+                while runs and len(runs[-1]) < 2 * len(found) <= MERGED_TOGETHER:
+                    found += runs.pop()
+                self._runs = [*runs, array("Q", sorted(found))]
+            return self._runs
 
 
 def make_all(directory: Path) -> None:
@@ -186,40 +225,56 @@ def remove_orphans(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _of_file(path: Path, at: int) -> Sequence[int]:
-    """The sorted numbers of a file that grows no more."""
+def _index_of(path: Path) -> Path:
+    return path.with_suffix(SUFFIX)
+
+
+def _of_file(path: Path, at: int) -> tuple[int, Sequence[int] | None]:
+    """How many numbers a file has that grows no more; and they, where they do not stand beside it."""
     size = os.fstat(at).st_size
     end = os.pread(at, SEAL_BYTES, max(0, size - SEAL_BYTES - 1))
-    head = (_MAGIC, size, zlib.crc32(end))
-    beside = path.with_suffix(SUFFIX)
-    if (known := _mapped(beside, head)) is not None:
-        return known
-    numbers = array(
-        "Q", sorted(each << _OFFSET_BITS | offset for offset, line in _lines(at, 0) for each in keys_of(line))
-    )
+    head = array("Q", (_MAGIC, size, zlib.crc32(end))).tobytes()
+    beside = _index_of(path)
+    if (count := _count(beside, head)) is not None:
+        return count, None
+    numbers = _sorted_numbers(at)
     with contextlib.suppress(OSError, Refusal):  # a disk that takes nothing keeps nobody from reading
-        write_atomically(beside, [array("Q", head).tobytes(), numbers.tobytes()])
-        return _mapped(beside, head) or numbers
-    return numbers
+        write_atomically(beside, [head, numbers.tobytes()])
+        return len(numbers), None
+    return len(numbers), numbers
 
 
-def _mapped(beside: Path, head: tuple[int, ...]) -> Sequence[int] | None:
-    """What is written there, if it is of that file."""
-    with contextlib.suppress(OSError, ValueError, TypeError), beside.open("rb") as file:
-        known = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)).cast("Q")
-        if tuple(known[:_HEAD]) == head:
-            return known[_HEAD:]
+def _sorted_numbers(at: int) -> array[int]:
+    """Of a whole file; sorted in pieces, since a million numbers in a list take 50 MB."""
+    runs, found = list[Sequence[int]](), list[int]()
+    for offset, line in _lines(at, 0):
+        found += [each << _OFFSET_BITS | offset for each in keys_of(line)]
+        if len(found) >= MERGED_TOGETHER:
+            runs.append(array("Q", sorted(found)))
+            found = []
+    return array("Q", heapq.merge(*runs, sorted(found)))
+
+
+def _count(beside: Path, head: bytes) -> int | None:
+    """How many numbers are written there, if it is of that file."""
+    with contextlib.suppress(OSError), beside.open("rb", buffering=0) as file:
+        if file.read(len(head)) == head:
+            return os.fstat(file.fileno()).st_size // _NUMBER_BYTES - _HEAD
     return None
 
 
-def _span(numbers: Sequence[int], wanted: int) -> range:
+def _span(numbers: Numbers, wanted: int) -> range:
     """Which of the numbers are of one thing."""
     low = bisect_left(numbers, wanted << _OFFSET_BITS)
     return range(low, bisect_left(numbers, (wanted + 1) << _OFFSET_BITS, low))
 
 
-def _offsets(numbers: Sequence[int], wanted: int, first: int, before: int, at: int) -> Iterator[int]:
+def _offsets(runs: Sequence[Numbers], wanted: int, first: int, before: int, at: int) -> Iterator[int]:
     """Where the lines about one thing begin, the last first; a file has its lines in the order of theirs."""
+    return chain.from_iterable(_offsets_in(each, wanted, first, before, at) for each in reversed(runs))
+
+
+def _offsets_in(numbers: Numbers, wanted: int, first: int, before: int, at: int) -> Iterator[int]:
     span = _span(numbers, wanted)
     low, high = span.start, span.stop
     with contextlib.suppress(ValueError):  # one was damaged since: so each is looked at

@@ -7,6 +7,7 @@ directory lacks, closes the cluster, and takes the cluster's mark off the direct
 from __future__ import annotations
 
 import os
+import sys
 import time
 from secrets import token_hex
 from typing import Any
@@ -17,7 +18,9 @@ from ..base.errors import Exit, Fatal
 from ..host.config import Settings
 from ..host.disk import lock_directory
 from .etcd import EtcdError, Unreachable, make_client
+from .gaps import gaps
 from .lease import Lease, revoke
+from .records import journal_dir
 from .shared import Shared, created_at, put, seq_in
 from .shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark
 
@@ -43,6 +46,9 @@ def leave(settings: Settings) -> int:
     finally:
         etcd.close()
         os.close(lock)
+    for begins, ends in gaps(journal_dir(settings.data)):
+        lacking = f"the history of records {begins} to {ends} is on other nodes only"
+        print(f"cronflowd: {lacking}", file=sys.stderr)
     print(f"OK {last}")
     return Exit.OK
 
@@ -97,4 +103,4 @@ def _fetch(settings: Settings, shared: Shared, lease: Lease) -> int:
         if chunks is None:
             why = f"{data} lacks the state of record {upto}, which is too long for etcd"
             raise Fatal(Exit.CONFIG, f"{why}: leave on the machine of a node that has it")
-        install(data, upto, chunks)
+        install(data, upto, chunks, last=journal.last)

@@ -164,14 +164,13 @@ class Header:
     version: int = FACTS_VERSION
     # Of history alone:
     sifted_at: str = ""  # when what need not be kept was last left out, RFC 3339
-    runs: tuple[int, int] = (0, 0)  # the lowest and the highest run in it; the index tells more
 
     def line(self) -> bytes:
         body = b'{"seq":%d,"%b":1,"version":%d,"chain":"%08x"' % (
             self.seq, self.kind.encode(), self.version, self.chain,
         )  # fmt: skip
         if self.kind == "history":
-            body += b',"sifted_at":"%b","runs":[%d,%d]' % (self.sifted_at.encode(), *self.runs)
+            body += b',"sifted_at":"%b"' % self.sifted_at.encode()
         return seal(body, self.chain)[0]
 
 
@@ -180,16 +179,10 @@ def parse_header(line: bytes) -> Header | None:
     try:
         record = orjson.loads(line)
         kind = next(kind for kind in ("segment", "checkpoint", "history") if kind in record)
-        low, high = record.get("runs", (0, 0))
-        header = Header(
-            kind,
-            record["seq"],
-            int(record["chain"], 16),
-            record["version"],
-            record.get("sifted_at", ""),
-            (low, high),
-        )
-        return header if header.line() == line + b"\n" else None
+        sifted_at = record.get("sifted_at", "")
+        header = Header(kind, record["seq"], int(record["chain"], 16), record["version"], sifted_at)
+        # By its seal: older releases wrote more into it.
+        return header if seal(line[:-SEAL_BYTES], header.chain)[0] == line + b"\n" else None
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         return None
 

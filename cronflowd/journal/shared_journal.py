@@ -25,13 +25,26 @@ from ..engine.encoding import decode, encode_open, newest_in
 from ..engine.facts import FACTS_VERSION, Fact, OutputReceived
 from ..host.disk import make_directory, prepare, sync_directory, write_atomically
 from .apart import Apart
+from .history import history_end, segments
 from .journal import MAX_BUFFERED_BYTES, Batch, FileJournal
-from .records import SEAL_BYTES, Header, checkpoint_path, journal_dir, segment_path, unseal
+from .records import (
+    SEAL_BYTES,
+    Header,
+    Reader,
+    checkpoint_path,
+    history_path,
+    journal_dir,
+    list_history,
+    list_segments,
+    segment_path,
+    unseal,
+)
 from .replay import Record, check_checkpoint
 from .shared import Shared, seq_in, split
 
 MARK = "cluster"  # of the data directory: which cluster it belongs to
 JOINING = "joining"  # names the snapshot that is being put in place
+_OLD = ".old.tmp"  # ends the names of what goes with the next start
 
 
 class SharedJournal(FileJournal):
@@ -139,10 +152,12 @@ def _chain_of(line: bytes) -> int:
     return int(line[-11:-3], 16)
 
 
-def install(data: Path, upto: int, chunks: Iterable[bytes], lines: Iterable[bytes] = ()) -> None:
+def install(
+    data: Path, upto: int, chunks: Iterable[bytes], lines: Iterable[bytes] = (), last: int = 0
+) -> None:
     """Makes a directory begin with the whole state up to a record, 0 = none, and the records that follow.
 
-    Its next start goes on from there.
+    Its next start goes on from there. What it had before, up to the record `last`, becomes history.
     """
     directory = journal_dir(data)
     make_directory(directory)
@@ -151,9 +166,17 @@ def install(data: Path, upto: int, chunks: Iterable[bytes], lines: Iterable[byte
         write_atomically(joining, [b"%d\n" % upto])
         chain = _put_checkpoint(directory, upto, chunks, joining) if upto else 0
         header = Header("segment", upto + 1, chain).line()
+        old, covered = list_segments(directory), history_end(directory)
+        kept = {each.path: each for each in segments(directory, covered)}
         write_atomically(segment_path(directory, upto + 1), itertools.chain([header], lines))
     except Refusal as refusal:
         raise Fatal(Exit.IO, refusal.message) from None
+    for _, path in old:  # a segment stands for all records up to the next one, and here some are missing
+        each = kept.get(path)
+        if each and each.first <= last:
+            path.rename(history_path(directory, each.first, last if each.last is None else each.last))
+        else:
+            path.rename(path.with_name(f".{path.name}{_OLD}"))
     joining.unlink()
     sync_directory(data)
 
@@ -177,6 +200,10 @@ def clear_unfinished(data: Path) -> None:
         upto = int(joining.read_bytes() or b"0")
         checkpoint_path(directory, upto).unlink(missing_ok=True)
         segment_path(directory, upto + 1).unlink(missing_ok=True)
+        for path in [*directory.glob(f".*{_OLD}"), *(file.path for file in list_history(directory))]:
+            header = Reader(path).header
+            if header and header.kind == "segment":
+                path.rename(segment_path(directory, header.seq))
         joining.unlink()
 
 

@@ -52,15 +52,18 @@ def open_whole(directory: Path, written: Segment, form: int) -> tuple[int, list[
             checkpoints = list_checkpoints(directory)[-1:]
             upto = checkpoints[0][0] if checkpoints else 0
             later = [each.path for each in segments(directory, upto) if each.first <= written.first]
-            for each in [*(path for _, path in checkpoints), *later]:
-                file = each.open("rb")
-                is_written = each.name == written.path.name
-                end, was = written.size if is_written else each.stat().st_size, file.readline()
-                parts.append(Part(file, end, was, b"".join(in_form(form, [was]))))
+            parts += (open_part(each, written, form) for each in [*(path for _, path in checkpoints), *later])
             return upto, parts
         except FileNotFoundError:
             close(parts)
     raise OSError("its files change all the time")
+
+
+def open_part(path: Path, written: Segment, form: int) -> Part:
+    """One of them."""
+    file = path.open("rb")
+    end, was = written.size if path.name == written.path.name else path.stat().st_size, file.readline()
+    return Part(file, end, was, b"".join(in_form(form, [was])))
 
 
 def close(parts: Iterable[Part]) -> None:

@@ -625,6 +625,9 @@ def _as_refusal(error: Exception) -> Refusal:
         raise error
     if isinstance(error, Refusal):
         return error
+    if isinstance(error, OSError):  # the disk's, most of all
+        log.error("an order was not carried out: %s", error)
+        return Refusal("internal", ": ".join(filter(None, (error.filename, error.strerror))) or str(error))
     log.error("an order ended by a bug", exc_info=error)
     return Refusal("internal", "a bug in the server; its log tells more")
 

@@ -104,6 +104,7 @@ class Calendars:
     def __init__(self) -> None:
         self.known: dict[str, Calendar] = {}
         self.read_at: dict[str, datetime] = {}  # as facts tell, of those that tasks name
+        self.untold: dict[str, Calendar] = {}  # as files say that were read, while the journal took nothing
         self.troubles: dict[str, str] = {}  # why one is not known, or not as its file says now
         self.failed: dict[str, tuple[int, ...]] = {}  # the stamps of the files that could not be read
 

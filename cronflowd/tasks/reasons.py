@@ -173,6 +173,9 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "unsent": "attempt {attempt} never reached worker {worker}; it is queued again",
     "output-limit": "more output is not kept: {limit} bytes are the limit",
     "output-apart": "{number} bytes are on node {node} only",
+    "output-gone": "{number} bytes are lost: node {node}, which took them, cannot read them any more",
+    "output-unwritten": "{number} bytes of its output were not kept: the disk of node {node} was full",
+    "history-apart": "what it wrote may be elsewhere: this node lacks the history up to record {last}",
     "output-dropped": "{number} characters of its output were not kept: the disk was full",
     "late-report": "late report from {worker}: attempt {attempt} ended with exit {exit}; it does not count, "
     "and what it wrote meanwhile is not kept",

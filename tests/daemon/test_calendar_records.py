@@ -6,6 +6,7 @@ import os
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from cronflowd.engine.encoding import decode
 from cronflowd.engine.orders import AddTask, StartDaemon
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
+from cronflowd.host import calendar_files
 from cronflowd.journal.journal import MemoryJournal
 from cronflowd.journal.records import unseal
 from cronflowd.tasks.task import read_record
@@ -96,6 +98,27 @@ def test_an_edit_is_a_record_and_nothing_else_is(leader: Machine) -> None:
     assert leader.look() is None
     assert facts(leader).count("CalendarRead") == 2
     assert again(leader).state.calendars.known.keys() == {NAME}
+
+
+def test_an_edit_is_read_once_while_the_journal_takes_nothing(
+    leader: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each order that is refused has its pass, and 20,000 dates would be read in each of them."""
+    reads = Mock(side_effect=calendar_files.parse_dates)
+    monkeypatch.setattr(calendar_files, "parse_dates", reads)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(
+            leader.journal, "append", Mock(side_effect=Refusal("busy", "the disk takes no more"))
+        )
+        leader.write(date(2030, 12, 31), hours=1)
+        for _ in range(5):
+            assert leader.look() == f"{NAME} (a)", "what is not journaled decides nothing"
+        leader.write(date(2030, 12, 30), date(2030, 12, 31), hours=2)
+        assert leader.look() == f"{NAME} (a)"
+        assert reads.call_count == 2
+    assert leader.look() is None
+    assert (reads.call_count, facts(leader).count("CalendarRead")) == (2, 2)
+    assert again(leader).state.calendars.known[NAME].names.keys() == {date(2030, 12, 30), date(2030, 12, 31)}
 
 
 def test_a_start_reads_files_that_changed_meanwhile(leader: Machine) -> None:

@@ -22,12 +22,13 @@ from cronflowd.daemon.keeper import Keeper
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
+from cronflowd.journal import check, leave
 from cronflowd.journal.etcd import Unreachable
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.lease import Lease
-from cronflowd.journal.records import checkpoint_path, journal_dir, list_segments
+from cronflowd.journal.records import checkpoint_path, journal_dir, list_history, list_segments
 from cronflowd.journal.shared import Deposed, Shared, put
-from cronflowd.journal.shared_journal import SharedJournal, read_mark
+from cronflowd.journal.shared_journal import SharedJournal, read_mark, write_mark
 from cronflowd.journal.whole import lines_of
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.open_journal import NOW
@@ -54,7 +55,8 @@ def node_on(data: Path, lines: int = 1) -> tuple[cluster.Node, SharedJournal]:
     """A node whose directory has a journal of its own."""
     journal = FileJournal(data)
     list(journal.replay())
-    journal.append([f.TaskResumed(None)] * lines, NOW)
+    for _ in range(lines):
+        journal.append([f.TaskResumed(None)], NOW)
     journal.close()
     node = cluster.Node(Settings(data=data, tz="UTC", etcd=(("127.0.0.1", 1),), node="a"))
     copy = SharedJournal(data, shared=node.committing)
@@ -258,11 +260,11 @@ def test_a_standby_tells_whether_another_node_has_its_output(
     """STATUS has the same rows on every node: whoever watches one by LOCAL must not find a row missing."""
     node, journal = node_on(tmp_path)
     monkeypatch.setattr(roster, "status_rows", lambda *_: [])
-    assert node._status_rows() == [("output-uncopied", None)]
+    assert node._status_rows() == [("lacking", "nothing"), ("output-uncopied", None)]
     node.copies._peer = Mock()
-    assert node._status_rows() == [("output-uncopied", 0)]
+    assert node._status_rows()[1:] == [("output-uncopied", 0)]
     node.peers = Mock(uncopied=lambda: 7)
-    assert node._status_rows() == [("output-uncopied", 7)]
+    assert node._status_rows()[1:] == [("output-uncopied", 7)]
     journal.close()
 
 
@@ -347,3 +349,25 @@ async def test_the_end_of_a_leader_does_not_wait_for_workers_that_stand_still(
     assert gone.is_set()
     assert cut == ["finish"]
     assert trio.current_time() - begun_s < longest_s
+
+
+def test_who_leaves_is_told_what_of_the_past_it_does_not_have(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cluster ends, and nobody can be asked for it afterwards; what was here before stays."""
+    monkeypatch.setattr(leave, "make_client", lambda *_: etcd)
+    node, journal = node_on(tmp_path / "a", 30)
+    node._belong(State("UTC"), journal)
+    journal.close()
+    behind = SharedJournal(tmp_path / "b", shared=node.committing)
+    list(behind.replay())
+    behind.take(list(GivesState(tmp_path / "a").state()[2])[:10])
+    behind.close()
+    write_mark(tmp_path / "b", read_mark(tmp_path / "a"))
+    settings = Settings(data=tmp_path / "b", tz="UTC", etcd=(("127.0.0.1", 1),), node="b")
+    assert leave.leave(settings) == Exit.OK
+    said = capsys.readouterr()
+    assert said.out == "OK 30\n"
+    assert said.err == "cronflowd: the history of records 11 to 30 is on other nodes only\n"
+    assert [(file.first, file.last) for file in list_history(journal_dir(tmp_path / "b"))] == [(1, 10)]
+    assert "history: records 11 to 30 are not here" in check.examine(tmp_path / "b").lines

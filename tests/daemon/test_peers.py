@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,9 +20,11 @@ from cronflowd.daemon.peers import Copies, Peer, Peers
 from cronflowd.daemon.sealed import WELCOME_BYTES, introduce, meet
 from cronflowd.engine import facts as f
 from cronflowd.engine.facts import FACTS_VERSION
+from cronflowd.engine.orders import TellUnwritten
 from cronflowd.host.setting import Address
-from cronflowd.journal import apart, compaction, history
+from cronflowd.journal import apart, compaction, gaps, history
 from cronflowd.journal.apart import Apart
+from cronflowd.journal.gaps import Lacks
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import Reader, journal_dir, list_checkpoints
 from cronflowd.journal.shared_journal import install
@@ -44,11 +47,12 @@ class Leader:
         self.core: Any = SimpleNamespace(
             send=lambda *line: self.sent.append(line), wake=lambda: None, holds=None
         )
-        journal_dir(data).mkdir(parents=True)
+        journal_dir(data).mkdir(parents=True, exist_ok=True)
+        self.lacks = Lacks(data)
         self.journal: Any = SimpleNamespace(
             apart=self.apart, directory=journal_dir(data), form=FACTS_VERSION - 1
         )
-        self.peers = Peers(self.core, self.journal)
+        self.peers = Peers(self.core, self.journal, self.lacks)
         self.address: Address = ("", 0)
 
     def write(self, run: int = 7, seq: int = 1) -> None:
@@ -92,7 +96,7 @@ async def test_an_ack_waits_until_another_node_has_the_output(
     monkeypatch.setattr(peers, "COPIED_S", 600.0)
     async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
         leader.write()
-        copies = Copies(tmp_path / "b", "b")
+        copies = Copies(Lacks(tmp_path / "b"), "b")
         nursery.start_soon(copies.run, lambda: leader.address, SECRET)
         await until(lambda: leader.peers._standbys)
         assert leader.peers.uncopied() > 100_000
@@ -139,7 +143,7 @@ async def test_what_a_standby_has_of_another_leaders_is_not_taken_for_what_this_
     here = journal_dir(tmp_path / "b")
     apart.append(here, 7, [b"1 " + b"z" * 500_000])
     async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
-        copies = Copies(tmp_path / "b", "b")
+        copies = Copies(Lacks(tmp_path / "b"), "b")
         nursery.start_soon(copies.run, lambda: leader.address, SECRET)
         await until(lambda: leader.peers._standbys)
         leader.write(seq=2)
@@ -209,8 +213,8 @@ async def test_a_node_that_comes_later_fetches_what_its_records_tell_of(
 ) -> None:
     """And says what it has, so that the leader knows; a leader that restarts is found again."""
     monkeypatch.setattr(peers, "LOOK_S", 0.01)
-    monkeypatch.setattr(history, "lacking", lambda data: {7, 9})
-    copies = Copies(tmp_path / "b", "b")
+    copies = Copies(Lacks(tmp_path / "b"), "b")
+    copies.want(7)
     apart.merge(journal_dir(tmp_path / "b"), 8, b"1 []\n")
     async with trio.open_nursery() as nursery:
         leads: list[Address] = []
@@ -223,29 +227,52 @@ async def test_a_node_that_comes_later_fetches_what_its_records_tell_of(
         async with a_leader(tmp_path / "c") as leader:
             leader.write(9)
             leads.append(leader.address)
+            copies.want(9)
             await until(lambda: not leader.peers.uncopied())
         nursery.cancel_scope.cancel()
     assert set(apart.sizes(journal_dir(tmp_path / "b"))) == {7, 8, 9}
 
 
-async def test_a_leader_is_given_what_only_the_one_before_had(tmp_path: Path) -> None:
-    """It comes back as a standby; but nobody is given what has been let go of."""
-    fact = Apart(journal_dir(tmp_path / "b"), "b", 10)
-    record = fact.take(f.OutputReceived(7, 1, LONG), 1, 0)
-    fact.write(1)
+async def test_a_leader_is_given_what_only_the_one_before_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes back as a standby; what the leader has taken since is longer. Nobody is given what is gone."""
+    monkeypatch.setattr(peers, "LOOK_S", 0.01)
+    before = Apart(journal_dir(tmp_path / "b"), "b", 10)
+    records = [before.take(f.OutputReceived(7, 1, LONG), 1, 0)]
+    before.write(1)
     apart.merge(journal_dir(tmp_path / "b"), 8, b"1 []\n")
     async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
+        more = [[1, "z" * 200_000]]
+        records.append(leader.apart.take(f.OutputReceived(7, 2, more), 2, 0))
+        leader.apart.write(2)
         journal = FileJournal(tmp_path / "a")
         list(journal.replay())
-        journal.append([record], START)
+        journal.append(records, START)
         journal.close()
-        copies = Copies(tmp_path / "b", "b")
+        copies = Copies(Lacks(tmp_path / "b"), "b")
         nursery.start_soon(copies.run, lambda: leader.address, SECRET)
-        await until(lambda: history.output(tmp_path / "a", 7) == [tuple(line) for line in LONG])
+        await until(lambda: 8 in leader.peers._theirs)
+        await trio.to_thread.run_sync(leader.lacks.look_back)  # a start that led at once has not yet
+        await until(lambda: history.output(tmp_path / "a", 7) == [tuple(line) for line in LONG + more])
+        await until(lambda: leader.lacks.words() == "nothing")
         copies.want(99)
         await until(lambda: 99 in leader.peers._have)  # all that was to be given has come before
         assert set(apart.sizes(journal_dir(tmp_path / "a"))) == {7}
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_leader_cannot_write_is_told_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands nowhere; LOG would send people to the disk of this node for it."""
+    monkeypatch.setattr(apart, "append", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    async with a_leader(tmp_path / "a") as leader:
+        leader.core.insist = Mock()
+        leader.write()
+        await until(lambda: leader.core.insist.called)
+    (order,) = leader.core.insist.call_args.args
+    assert (type(order), order.run, order.number, order.node) == (TellUnwritten, 7, 100_005, "a")
 
 
 async def test_what_a_leader_is_given_does_not_stand_for_what_it_took(tmp_path: Path) -> None:
@@ -271,7 +298,7 @@ async def test_a_node_asks_of_a_hundred_files_at_once(
     looks = Mock(return_value=[])
     async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
         monkeypatch.setattr(leader.peers, "_lacks_of", looks)
-        copies = Copies(tmp_path / "b", "b")
+        copies = Copies(Lacks(tmp_path / "b"), "b")
         nursery.start_soon(copies.run, lambda: leader.address, SECRET)
         await until(lambda: looks.call_count == 3)
         nursery.cancel_scope.cancel()
@@ -336,8 +363,9 @@ def compact(life: Life) -> None:
     life.journal.forget_closed(int(done["upto"]))
 
 
-async def _log(data: Path, *questions: str) -> list[list[str]]:
+async def _log(data: Path, *questions: str, node: str = "") -> list[list[str]]:
     async with a_world(data, {"recent": "0"}) as world:
+        world.answers.past.node = node
         await world.play("w", None, "HELLO name=w1 slots=100")
         await world.play("C", None, "ADD name=a @reboot job")
         await world.play("C", None, "RUN a")
@@ -364,3 +392,19 @@ def test_log_ends_with_what_is_not_here(tmp_path: Path) -> None:
         ["2 two", told],
         ["1 one", "2 two", told],
     ]
+
+
+def test_a_node_does_not_say_of_itself_that_it_has_what_it_lacks(tmp_path: Path) -> None:
+    """Its disk has lost what it took; who reads LOG there is already where it would send him."""
+    (rows,) = trio.run(partial(_log, tmp_path, "LOG 1", node="b"))
+    assert rows[2:] == ["0 5 bytes are lost: node b, which took them, cannot read them any more"]
+
+
+def test_log_says_where_the_past_is_not_all_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run of before a node joined it knows nothing, and an empty answer would be a wrong one."""
+    monkeypatch.setattr(history, "output", lambda *_: [])
+    monkeypatch.setattr(gaps, "gaps", lambda _: [(1, 500)])
+    assert trio.run(_log, tmp_path, "LOG 1") == [[]], "it is known, and wrote nothing"
+    monkeypatch.setattr(history, "outcomes", lambda *_: iter(()))
+    told = "0 what it wrote may be elsewhere: this node lacks the history up to record 500"
+    assert trio.run(_log, tmp_path / "b", "LOG 1") == [[told]]

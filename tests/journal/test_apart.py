@@ -8,6 +8,8 @@ import random
 import threading
 import zlib
 from collections import Counter, deque
+from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,12 +22,15 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.base.output import size_of
 from cronflowd.engine import facts as f
+from cronflowd.engine.orders import TellUnwritten
 from cronflowd.journal import apart, compaction, history
 from cronflowd.journal.apart import Apart
 from cronflowd.journal.backup import archive, restore
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared_journal import SharedJournal
+from cronflowd.tasks.reasons import in_words
+from tests.lib.engine_driver import Driver
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.journal_driver import Life, newest_checkpoint
 from tests.lib.open_journal import NOW, Committed
@@ -118,7 +123,7 @@ def test_long_output_stands_beside_the_journal_and_is_read_as_one(tmp_path: Path
     assert b"the first" in path.read_bytes()
     assert b"all the rest" not in path.read_bytes()
     assert history.output(tmp_path / "a", 7) == WHOLE
-    assert history.lacking(tmp_path / "a") == set()
+    assert set(history.lacking(tmp_path / "a")) == set()
 
     follower = SharedJournal(tmp_path / "b", shared=Leading(tmp_path / "c", etcd)._shared)
     list(follower.replay())
@@ -128,9 +133,9 @@ def test_long_output_stands_beside_the_journal_and_is_read_as_one(tmp_path: Path
     lacking = Counter[str]()
     assert history.output(tmp_path / "b", 7, lacking=lacking) == WHOLE[:1]
     assert history.remarks(lacking) == [(0, {"code": "output-apart", "number": 32, "node": "a"})]
-    assert history.lacking(tmp_path / "b") == {7}
+    assert set(history.lacking(tmp_path / "b")) == {7}
     apart.merge(journal_dir(tmp_path / "b"), 7, apart.piece(journal_dir(tmp_path / "a"), 7, 0))
-    assert (history.output(tmp_path / "b", 7), history.lacking(tmp_path / "b")) == (WHOLE, set())
+    assert (history.output(tmp_path / "b", 7), set(history.lacking(tmp_path / "b"))) == (WHOLE, set())
 
 
 def test_what_was_refused_stands_nowhere(tmp_path: Path) -> None:
@@ -201,7 +206,7 @@ def test_a_compaction_that_is_killed_leaves_no_output_that_no_record_tells_of(
         with pytest.raises(EOFError):
             compaction.compact(journal_dir(tmp_path), 1 << 30)
     compaction.compact(journal_dir(tmp_path), 1 << 30)
-    assert len(history.lacking(tmp_path)) == 0
+    assert len(set(history.lacking(tmp_path))) == 0
     assert set(apart.sizes(journal_dir(tmp_path))) == {r for r in range(1, 11) if history.output(tmp_path, r)}
     assert 0 < len(apart.sizes(journal_dir(tmp_path))) < 10
     life.close()
@@ -217,13 +222,60 @@ def write_apart(life: Life, run: int) -> int:
 def test_what_a_full_disk_does_not_take_of_it_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Output is the first to go; what was decided is written all the same."""
-    etcd = FakeEtcd()
-    monkeypatch.setattr(apart, "append", Mock(side_effect=OSError(errno.ENOSPC, "no space")))
-    write_one(tmp_path, etcd)
+    """Output is the first to go; what was decided is written all the same, and what is told is true."""
+    etcd, told = FakeEtcd(), list[tuple[int, int, str]]()
+    journal, committed = leading(tmp_path, etcd)
+    assert journal.apart
+    journal.apart.on_dropped = lambda *about: told.append(about)
+    append = apart.append
+
+    def take_one(directory: Path, run: int, lines: Iterable[bytes]) -> int:
+        append(directory, run, list(lines)[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(apart, "append", take_one)
+    journal.append([f.OutputReceived(7, 1, LONG), f.OutputReceived(7, 1, LONG)], NOW)
+    journal.flush()
+    committed.wait(journal.last)
     lacking = Counter[str]()
-    assert history.output(tmp_path, 7, lacking=lacking) == WHOLE[:1]
-    assert lacking == {"a": 32}
+    assert history.output(tmp_path, 7, lacking=lacking) == [*WHOLE, *WHOLE[:1]]
+    assert (lacking, told) == ({"a": 32}, [(7, 32, "a")])
+
+    driver = Driver()
+    (remark,) = driver.do(TellUnwritten(*told[0])).facts
+    journal.append([remark], NOW)
+    journal.flush()
+    committed.wait(journal.last)
+    journal.close()
+    lacking.clear()
+    *lines, (fd, why) = history.output(tmp_path, 7, lacking=lacking)
+    assert (lines, fd, lacking) == ([*WHOLE, *WHOLE[:1]], 0, {})
+    assert in_words(why) == "32 bytes of its output were not kept: the disk of node a was full"
+
+
+def test_output_that_no_record_tells_of_goes_when_all_records_are_gone_through(tmp_path: Path) -> None:
+    """A standby may fetch it from a leader that lets it go at that moment; nothing would look at it, ever."""
+    life = Life(tmp_path, 2_000)
+    life.join()
+    life.add_task(keep="2")
+    runs = [life.start(1) for _ in range(6)]
+    for run in runs[:-1]:
+        life.end(write_apart(life, run))
+    write_apart(life, runs[-1])
+    life.commit()
+    for _ in range(20):
+        life.skip(1)
+    compaction.compact(journal_dir(tmp_path), 1 << 30)
+    kept = set(apart.sizes(journal_dir(tmp_path)))
+    assert kept == {*runs[3:]}
+    for run in (runs[0], life.runs + 1):  # the last one is newer than what a compaction reads
+        apart.merge(journal_dir(tmp_path), run, b"1 []")
+    life.now += timedelta(days=2)
+    for _ in range(20):
+        life.skip(1)
+    compaction.compact(journal_dir(tmp_path), 1 << 30)
+    assert set(apart.sizes(journal_dir(tmp_path))) == {*kept, life.runs + 1}
+    life.close()
 
 
 def test_a_backup_holds_it_too(tmp_path: Path) -> None:

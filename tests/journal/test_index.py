@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -218,19 +220,87 @@ def test_numbers_are_in_memory_no_longer_than_they_are_written(life: Life) -> No
     """A gigabyte of history from before there was an index: its numbers would take half as much again."""
     known = Index()
     compare(life, known)
-    sealed = known._sealed
-    assert len(sealed) > 2
-    assert {type(each.numbers) for each in sealed.values()} == {memoryview}
-    assert type(known._numbers) is array
+    assert len(known._sealed) > 2
+    assert {each.held for each in known._sealed.values()} == {None}
+    assert {type(each) for each in known._runs} == {array}
 
 
-def test_nothing_is_held_of_files_that_are_gone(life: Life) -> None:
-    """Each segment is gone some day, and what is held of it stays on the disk."""
+def test_nothing_is_held_of_files_that_are_gone(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each segment is gone some day; but not each file that comes has all others looked for."""
+    monkeypatch.setattr(index, "MAX_HELD", 2)
+    looks, known = Mock(side_effect=Path.exists), Index()
+    monkeypatch.setattr(Path, "exists", lambda path: looks(path))
+    met = set[Path]()
+    for _ in range(6):
+        looks.reset_mock()
+        compare(life, known)
+        new = known._sealed.keys() - met
+        met |= new
+        assert looks.call_count < 6 * len(met) + 12 * len(new), "with the files, not with their square"
+        compact(life)
+        live(life, 25)
+    files = len(list(journal_dir(life.data).glob("*.jsonl")))
+    assert len(known._sealed) < 3 * files < len(met)
+
+
+def test_what_grows_is_not_sorted_whole_for_each_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a segment of 16 MB that took 19 ms, each time that a page was looked at."""
+    sizes = list[int]()
+
+    def counting(numbers: Iterable[int]) -> list[int]:
+        found = sorted(numbers)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(index, "sorted", counting, raising=False)
+    monkeypatch.setattr(index, "MERGED_TOGETHER", 128)
+    life, known = Life(tmp_path, segment_bytes=10**6), Index()
+    life.join()
+    life.add_task()
+    life.add_task()
+    for _ in range(100):
+        live(life, 3)
+        list(history.outcomes(life.data, ALL, lambda _: True, [key("run", 1)], known))
+    compare(life, known)
+    life.close()
+    held = [len(each) for each in known._runs]
+    assert sum(held) > 1000
+    assert max(sizes) <= 2 * 128
+    assert sum(sizes) < 8 * sum(held)
+    assert len(held) < 100, "each is looked through for each question"
+
+
+@pytest.mark.parametrize("where", ["index", "file"])
+def test_a_disk_that_cannot_be_read_is_told_by_its_file(
+    life: Life, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A page of a mapped file that cannot be read is a signal, and the end of the daemon."""
+    compact(life)
     known = Index()
     compare(life, known)
-    compact(life)
+    path = max(journal_dir(life.data).glob("history-*.jsonl"), key=lambda each: each.stat().st_size)
+    bad = (path.with_suffix(SUFFIX) if where == "index" else path).stat().st_ino
+    pread = os.pread
+
+    def failing(at: int, size: int, offset: int) -> bytes:
+        if os.fstat(at).st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(at, size, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
+    with pytest.raises(OSError, match=f"Input/output error: '{path}'"):
+        list(history.outcomes(life.data, ALL, lambda _: True, [key("task", 1)], known))
+
+
+def test_an_index_that_somebody_removes_is_made_anew(life: Life) -> None:
+    """It is no part of the journal; who reads must not look for it for ever."""
+    known = Index()
     compare(life, known)
-    assert all(path.exists() for path in known._sealed)
+    for path in journal_dir(life.data).glob(f"*{SUFFIX}"):
+        path.unlink()
+    compare(life, known)
 
 
 @pytest.mark.parametrize("seq", [b"x", b"9"])

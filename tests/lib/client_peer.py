@@ -115,6 +115,9 @@ class FakeCore:
     def do_bug(self, rest: str, session: Session) -> Reply:
         raise ZeroDivisionError("a bug")
 
+    def do_unread(self, rest: str, session: Session) -> Reply:
+        raise OSError(5, "Input/output error", "/data/journal/00000000000000000001.jsonl")
+
     def do_fatal(self, rest: str, session: Session) -> Reply:
         raise Fatal(74, "the disk is gone")  # type: ignore[arg-type]
 

@@ -334,6 +334,13 @@ async def test_half_a_line_does_not_make_good_what_was_refused_before_it(clock: 
         assert core.sessions[0].refused
 
 
+async def test_a_file_that_cannot_be_read_is_told_by_name(clock: MockClock) -> None:
+    """It is the disk, and no bug: whoever asks is to look there."""
+    async with connected(FakeCore()) as peer:
+        await peer.send(b"UNREAD\nPING\n")
+        await peer.read(b"ERR internal /data/journal/00000000000000000001.jsonl: Input/output error\nPONG\n")
+
+
 async def test_a_bug_in_one_order_is_told_to_the_log(
     clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -230,9 +230,13 @@ def test_an_empty_directory_begins_with_the_newest_state(start_node: StartNode, 
     other = start_node("b")
     wait_until(lambda: other.ask("LOCAL", "LIST", "QUIT")[-2].startswith("OK 40 "))
     assert list_segments(journal_dir(other.data))[0][0] > 1
+    wait_until(lambda: "lacking\tnothing" in other.ask("LOCAL", "STATUS"))
+    known = [row for row in one.ask("AUDIT limit=1000") if "\tADD\t" in row]
     one.stop()
     wait_until(lambda: other.leads)
     assert len(other.ask("LIST")) == 41
+    assert [row for row in other.ask("AUDIT limit=1000") if "\tADD\t" in row] == known
+    assert len(known) == 40
 
 
 def test_without_a_quorum_nobody_leads(start_node: StartNode, tmp_path: Path) -> None:
