@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 import trio
 
 from cronflowd.client import AsyncClient, Client, CronflowError
-from tests.real.running import Daemon, StartDaemon, wait_until
+from tests.real.running import Daemon, wait_until
 from tests.real.test_openapi import token_of
 
 REPORT = {
@@ -25,9 +26,23 @@ REPORT = {
 }
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One for all tests, which begin without a job."""
+    daemon = Daemon(
+        tmp_path_factory.mktemp("served") / "data", "--http", "127.0.0.1:0", "--local-worker", "2"
+    )
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        daemon.close()
+
+
 @pytest.fixture
-def daemon(start_daemon: StartDaemon) -> Daemon:
-    return start_daemon("--http", "127.0.0.1:0", "--local-worker", "2")
+def daemon(served: Daemon) -> Daemon:
+    assert served.ask("CLEAR")[-1].startswith("OK")
+    return served
 
 
 @pytest.fixture(params=["http", "port", "socket"])
@@ -42,9 +57,10 @@ def client(daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[Client]:
 
 def test_a_job_is_made_run_and_removed(client: Client) -> None:
     """By the names of the library that people come from."""
-    job = client.create_job(REPORT, key="order-1")
+    key = uuid4().hex
+    job = client.create_job(REPORT, key=key)
     assert {key: job[key] for key in REPORT} == REPORT
-    assert client.createJob(REPORT, key="order-1")["id"] == job["id"]
+    assert client.createJob(REPORT, key=key)["id"] == job["id"]
     assert client.get_job("weekly-report") == job
     assert [each["id"] for each in client.list_jobs(search="weekly", sort="name")] == [job["id"]]
     run = client.executeJobNow(job["id"], {"WHO": "world"})

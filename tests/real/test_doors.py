@@ -6,6 +6,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,18 @@ def guarded(start_daemon: StartDaemon, tmp_path: Path) -> tuple[Daemon, Path]:
     made = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     token_file = Path(made.stdout.strip())
     return start_daemon("--local-worker", "1", "--token-file", str(token_file), data=data), token_file
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon that strangers speak with, one after another: none must leave anything behind."""
+    daemon = Daemon(tmp_path_factory.mktemp("plain") / "data", "--local-worker", "0")
+    daemon.start()
+    try:
+        daemon.ask("ADD @daily true")
+        yield daemon
+    finally:
+        daemon.close()
 
 
 def test_the_secret_is_asked_for_on_both_ports(guarded: tuple[Daemon, Path], tmp_path: Path) -> None:
@@ -93,16 +106,14 @@ FOREIGN = [
 @pytest.mark.parametrize("port", ["control", "workers"])
 @pytest.mark.parametrize("first", FOREIGN)
 def test_http_and_tls_are_closed_and_nothing_they_say_is_executed(
-    start_daemon: StartDaemon, port: str, first: bytes
+    plain: Daemon, port: str, first: bytes
 ) -> None:
     """A web page can make a browser send lines to a local port; none of them may count."""
-    daemon = start_daemon()
-    daemon.ask("ADD @daily true")
-    number = daemon.port if port == "control" else daemon.worker_port
+    number = plain.port if port == "control" else plain.worker_port
     with socket.create_connection(("127.0.0.1", number), timeout=PATIENCE_S) as connection:
         connection.sendall(first)
         assert b"OK" not in connection.makefile("rb").read()  # the worker port may say ERR
-    assert daemon.ask("LIST")[-1] == "OK 1"
+    assert plain.ask("LIST")[-1] == "OK 1"
 
 
 def test_running_out_of_descriptors_ends_neither_the_daemon_nor_its_schedules(
@@ -143,17 +154,13 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize(("said", "answer"), NONSENSE)
-def test_a_worker_that_speaks_nonsense_is_told_so_and_closed(
-    start_daemon: StartDaemon, said: bytes, answer: str
-) -> None:
+def test_a_worker_that_speaks_nonsense_is_told_so_and_closed(plain: Daemon, said: bytes, answer: str) -> None:
     """One line that names what was wrong; the daemon and everybody else go on."""
-    daemon = start_daemon()
-    with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=PATIENCE_S) as connection:
+    with socket.create_connection(("127.0.0.1", plain.worker_port), timeout=PATIENCE_S) as connection:
         connection.sendall(said)
         lines = connection.makefile("r").read().splitlines()
     assert lines[-1].startswith(answer), lines
-    assert daemon.ask("PING") == ["PONG"]
-    daemon.stop()
+    assert plain.ask("PING") == ["PONG"]
 
 
 def test_two_workers_of_one_name_lose_and_double_nothing(start_daemon: StartDaemon, tmp_path: Path) -> None:

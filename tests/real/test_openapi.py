@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 from tests.lib.waiting import PATIENCE_S
 from tests.real.running import Daemon, StartDaemon
 
-schemathesis = pytest.importorskip("schemathesis")
-
 IS_LONG = bool(os.environ.get("CRONFLOWD_LONG"))
 EXAMPLES = 300 if IS_LONG else 5  # of each operation
 ENDLESS = "/api/v1/events"  # an answer that does not end is read by tests/web/test_events.py
@@ -56,6 +54,7 @@ def some_jobs(daemon: Daemon) -> None:
 @pytest.mark.timeout(3600 if IS_LONG else 300)
 def test_whatever_is_sent_the_answer_is_as_the_document_says(start_daemon: StartDaemon) -> None:
     """No fault of ours, and no status or form that is not told; half of what is asked is there."""
+    schemathesis = pytest.importorskip("schemathesis")  # here: no other test waits for it to be loaded
     daemon = start_daemon("--http", "127.0.0.1:0", "--local-worker", "1")
     some_jobs(daemon)
     status, text = get(daemon, "/api/v1/openapi.json")

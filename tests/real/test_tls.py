@@ -28,13 +28,18 @@ def cronflowd(*arguments: str, **options: object) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=ROOT, check=False)
 
 
-@pytest.fixture
-def certs(tmp_path: Path) -> Path:
-    directory = tmp_path / "certs"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("made") / "certs"
     made = cronflowd("certs", str(directory), "localhost", "pi")
     assert made.returncode == 0, made.stderr
     assert made.stdout.splitlines()[-2:] == [f"{directory}/pi.pem", f"{directory}/pi.key"]
     return directory
+
+
+@pytest.fixture
+def certs(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "certs")
 
 
 def flags(certs: Path, name: str = "localhost") -> list[str]:
