@@ -14,7 +14,6 @@ import contextlib
 import heapq
 import os
 import re
-import sys
 import zlib
 from array import array
 from bisect import bisect_left
@@ -34,6 +33,7 @@ SUFFIX = ".index"
 _MAGIC = 0x33786564_6E69_6663  # of numbers as this machine writes them
 _HEAD = 3  # numbers before the sorted ones: that, and of which file they are: its bytes, its last CRC
 _NUMBER_BYTES = 8
+_BLOCK_NUMBERS = 512  # read at once
 _OFFSET_BITS = 40  # of each number; the rest is the hash
 _OFFSET = 2**_OFFSET_BITS - 1
 _BLOCK_BYTES = 1024 * 1024
@@ -105,13 +105,19 @@ class _Beside:
 
     count: int
     at: int = -1  # its descriptor
+    _block: int = -1  # which of its numbers were read last,
+    _numbers: Sequence[int] = ()  # and they
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, number: int) -> int:
-        data = os.pread(self.at, _NUMBER_BYTES, (_HEAD + number) * _NUMBER_BYTES)
-        return int.from_bytes(data, sys.byteorder)
+        block, place = divmod(number, _BLOCK_NUMBERS)
+        if block != self._block:  # its neighbours are looked at next
+            offset = (_HEAD + block * _BLOCK_NUMBERS) * _NUMBER_BYTES
+            self._numbers = array("Q", os.pread(self.at, _BLOCK_NUMBERS * _NUMBER_BYTES, offset))
+            self._block = block
+        return self._numbers[place]
 
 
 Numbers = Sequence[int] | _Beside
@@ -122,6 +128,7 @@ class Sealed:
     """A file that grows no more: which, and what is in it."""
 
     mark: tuple[int, int, int]  # inode, bytes, when it was written
+    beside: Path  # its index
     count: int  # of numbers
     held: Sequence[int] | None  # they, where they do not stand beside it
 
@@ -151,8 +158,8 @@ class Index:
         while True:
             # All is closed before anybody is given a line: a thousand of these may be under way at one time.
             with ExitStack() as opened:
-                if isinstance(numbers, _Beside):
-                    numbers.at = opened.enter_context(_index_of(path).open("rb", buffering=0)).fileno()
+                if known and isinstance(numbers, _Beside):
+                    numbers.at = opened.enter_context(known.beside.open("rb", buffering=0)).fileno()
                 if offsets is None and numbers and not any(_span(numbers, each) for each in keys):
                     return
                 at = opened.enter_context(path.open("rb", buffering=0)).fileno()
@@ -174,9 +181,10 @@ class Index:
         stat = path.stat()
         mark = stat.st_ino, stat.st_size, stat.st_mtime_ns
         known = self._sealed.get(path)
-        if known is None or known.mark != mark or not (known.held is not None or _index_of(path).exists()):
+        if known is None or known.mark != mark or not (known.held is not None or known.beside.exists()):
+            beside = path.with_suffix(SUFFIX)
             with path.open("rb", buffering=0) as file:
-                known = Sealed(mark, *_of_file(path, file.fileno()))
+                known = Sealed(mark, beside, *_of_file(beside, file.fileno()))
             with self._lock:
                 self._sealed[path] = known
                 self._forget_some()
@@ -215,7 +223,7 @@ def make_all(directory: Path) -> None:
     segments, history = list_segments(directory)[-2:-1], list_history(directory)
     for path in [path for _, path in segments] + [file.path for file in history]:
         with path.open("rb", buffering=0) as file:
-            _of_file(path, file.fileno())
+            _of_file(path.with_suffix(SUFFIX), file.fileno())
 
 
 def remove_orphans(directory: Path) -> None:
@@ -225,16 +233,11 @@ def remove_orphans(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _index_of(path: Path) -> Path:
-    return path.with_suffix(SUFFIX)
-
-
-def _of_file(path: Path, at: int) -> tuple[int, Sequence[int] | None]:
+def _of_file(beside: Path, at: int) -> tuple[int, Sequence[int] | None]:
     """How many numbers a file has that grows no more; and they, where they do not stand beside it."""
     size = os.fstat(at).st_size
     end = os.pread(at, SEAL_BYTES, max(0, size - SEAL_BYTES - 1))
     head = array("Q", (_MAGIC, size, zlib.crc32(end))).tobytes()
-    beside = _index_of(path)
     if (count := _count(beside, head)) is not None:
         return count, None
     numbers = _sorted_numbers(at)
@@ -258,15 +261,18 @@ def _sorted_numbers(at: int) -> array[int]:
 def _count(beside: Path, head: bytes) -> int | None:
     """How many numbers are written there, if it is of that file."""
     with contextlib.suppress(OSError), beside.open("rb", buffering=0) as file:
-        if file.read(len(head)) == head:
-            return os.fstat(file.fileno()).st_size // _NUMBER_BYTES - _HEAD
+        count, rest = divmod(os.fstat(file.fileno()).st_size, _NUMBER_BYTES)
+        if file.read(len(head)) == head and not rest:
+            return count - _HEAD
     return None
 
 
 def _span(numbers: Numbers, wanted: int) -> range:
     """Which of the numbers are of one thing."""
-    low = bisect_left(numbers, wanted << _OFFSET_BITS)
-    return range(low, bisect_left(numbers, (wanted + 1) << _OFFSET_BITS, low))
+    low, end, step = bisect_left(numbers, wanted << _OFFSET_BITS), (wanted + 1) << _OFFSET_BITS, 1
+    while low + step < len(numbers) and numbers[low + step] < end:  # they are few, mostly, and close by
+        step *= 2
+    return range(low, bisect_left(numbers, end, low + step // 2, min(low + step, len(numbers))))
 
 
 def _offsets(runs: Sequence[Numbers], wanted: int, first: int, before: int, at: int) -> Iterator[int]:
