@@ -240,13 +240,18 @@ class Peers:
         self._followers: list[Asker] = []
         core.holds = self._holds
         token = trio.lowlevel.current_trio_token()
-        journal.apart.on_dropped = lambda *about: token.run_sync_soon(core.insist, TellUnwritten(*about))
+        journal.apart.on_dropped = lambda *about: token.run_sync_soon(self._note_dropped, *about)
 
     async def run(self) -> NoReturn:
         """Until cancelled."""
         async with trio.open_nursery() as self._nursery:
             await trio.sleep_forever()
         raise AssertionError
+
+    def _note_dropped(self, run: int, size: int, node: str) -> None:
+        """The disk was full: nobody can copy that, and no ACK waits for it."""
+        self._ends.pop(run, None)
+        self._core.insist(TellUnwritten(run, size, node))
 
     async def copied(self) -> None:
         """Returns when some standby has all there is, or none is there; or after a second."""

@@ -269,8 +269,12 @@ async def test_what_a_leader_cannot_write_is_told_in_the_log(
     monkeypatch.setattr(apart, "append", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     async with a_leader(tmp_path / "a") as leader:
         leader.core.insist = Mock()
+        standby = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "b")
+        await trio.to_thread.run_sync(standby.ask, "BEAT")
         leader.write()
         await until(lambda: leader.core.insist.called)
+        assert not leader.acknowledge(), "no standby can copy it: each run would wait in vain"
+        standby.close()
     (order,) = leader.core.insist.call_args.args
     assert (type(order), order.run, order.number, order.node) == (TellUnwritten, 7, 100_005, "a")
 
