@@ -251,6 +251,7 @@ class Peers:
     def _note_dropped(self, run: int, size: int, node: str) -> None:
         """The disk was full: nobody can copy that, and no ACK waits for it."""
         self._ends.pop(run, None)
+        self._tell([run])
         self._core.insist(TellUnwritten(run, size, node))
 
     async def copied(self) -> None:
