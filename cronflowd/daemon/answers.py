@@ -86,6 +86,7 @@ class Answers:
 
     def __init__(self, core: Core, data: Path) -> None:
         self.core = core
+        self.look, self.end_batch = core.look, core.end_batch
         self.data = data
         self.default_tz = core.state.default_tz
         self._context = grammar.Context(core.now(), self.default_tz, core.state.templates)  # of the last line
@@ -105,12 +106,6 @@ class Answers:
     @property
     def last_seq(self) -> int:
         return self.core.last_seq
-
-    def look(self) -> datetime:
-        return self.core.look()
-
-    def end_batch(self) -> None:
-        self.core.end_batch()
 
     def too_fast(self, session: Session) -> Refusal | None:
         """Why a line of somebody unknown is one too many, if it is."""

@@ -273,7 +273,8 @@ class _Client:
     """One connection: what comes in, as far as it can be done at once, and the task that does the rest."""
 
     def __init__(self, connection: Connection, core: Answering, settings: Settings) -> None:
-        now = trio.current_time()
+        self._time = trio.lowlevel.current_clock().current_time  # looked up once: a request asks twice
+        now = self._time()
         max_outbox = max(settings.max_outbox, LEAST_OUTBOX_BYTES)
         outbox = Outbox(connection, core.gate, max_outbox)
         outbox.on_drained = self._drained
@@ -328,7 +329,7 @@ class _Client:
     def _drained(self) -> None:
         """All that was owed has left: the time of silence begins."""
         ending = self._ending
-        ending.quiet_at = trio.current_time()
+        ending.quiet_at = self._time()
         if self._outbox.is_finished and ending.finished_at is None:
             ending.finished_at = ending.quiet_at
         self._hurry()
@@ -349,7 +350,7 @@ class _Client:
         if step is Step.CLOSE:
             return False
         if step is Step.LOOK:
-            self._ending.looked_at = trio.current_time()
+            self._ending.looked_at = self._time()
             return not self._connection.is_gone()
         if step is Step.TYPING:
             self.session.is_session = True
@@ -389,7 +390,7 @@ class _Client:
     def _take(self, data: bytes, at_once: bool = False) -> bool:
         """Executes a slice of what has come (`at_once`: before an answer left); False: the task goes on."""
         ending = self._ending
-        ending.quiet_at = trio.current_time()
+        ending.quiet_at = self._time()
         if not data:
             ending.input_ended = True
             return False

@@ -79,7 +79,7 @@ async def test_a_request_costs_few_calls(clock: MockClock, monkeypatch: pytest.M
                 core.gate.open(core.last_seq)
                 for peer in peers:
                     peer.sock.recv(1000)
-    assert calls[0] / (rounds * PEERS) <= 118
+    assert calls[0] / (rounds * PEERS) <= 114
 
 
 async def test_what_a_round_has_decided_is_seen_to_once_at_its_end_and_before_others_have_a_turn(
