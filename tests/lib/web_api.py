@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cronflowd.host.config import WebSettings
@@ -26,7 +27,8 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Any:
 
 @cache
 def _app() -> Any:
-    return app.make_app(WebSettings(data=Path("/nowhere")), Scripted())
+    with TemporaryDirectory() as data:  # the key that is made there is nobody's
+        return app.make_app(WebSettings(data=Path(data)), Scripted())
 
 
 @asynccontextmanager
