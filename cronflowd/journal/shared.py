@@ -58,6 +58,7 @@ class Entry:
     key: bytes
     value: bytes
     created: int
+    changed: int
     lease: int
 
 
@@ -84,6 +85,11 @@ def look(key: bytes) -> Op:
 def created_at(key: bytes, revision: int) -> Op:
     """Compares when a key was made; 0 = it is not there."""
     return {"target": "CREATE", "result": "EQUAL", "key": quote(key), "create_revision": str(revision)}
+
+
+def changed_at(key: bytes, revision: int) -> Op:
+    """Compares when a key was last put there; 0 = it is not there."""
+    return {"target": "MOD", "result": "EQUAL", "key": quote(key), "mod_revision": str(revision)}
 
 
 class Shared:
@@ -270,7 +276,11 @@ class Shared:
         self, upto: int, prefix: bytes, parts: int, guard: list[Op], also: Sequence[Op]
     ) -> None:
         told_of = orjson.dumps({"upto": upto, "at": prefix.decode(), "parts": parts})
-        if not self.transact(guard, [put(self.snapshot_key, told_of), *also]).done:
+        before = self.get(self.snapshot_key)
+        # One that arrives when there is a newer one would name parts that are gone.
+        guard = [*guard, changed_at(self.snapshot_key, before.changed if before else 0)]
+        told = self.transact(guard, [put(self.snapshot_key, told_of), *also], [look(self.snapshot_key)])
+        if not told.done and all(entry.value != told_of for entry in told.found[0]):
             self.delete(prefix, after(prefix))
             raise Deposed("another node was there first")
         self.delete(self.prefix + b"s/", prefix)
@@ -340,6 +350,7 @@ def _entries(answer: dict[str, Any]) -> list[Entry]:
             unquote(kv["key"]),
             unquote(kv.get("value", "")),
             int(kv["create_revision"]),
+            int(kv["mod_revision"]),
             int(kv.get("lease", 0)),
         )
         for kv in answer.get("kvs", [])

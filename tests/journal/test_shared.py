@@ -31,6 +31,7 @@ from cronflowd.journal.shared import (
     Deposed,
     Shared,
     created_at,
+    put,
     seq_in,
     split,
 )
@@ -239,6 +240,43 @@ def test_a_snapshot_is_one_whole_state() -> None:
     assert (upto, b"".join(found)) == (12, b"".join(chunks))
     assert len([key for key in etcd.entries if b"/s/" in key]) == 4
     assert etcd.largest <= MAX_VALUE_BYTES
+
+
+class Telling(FakeEtcd):
+    """Has this befall the next transaction."""
+
+    fault = ""
+
+    def call(self, path: str, body: dict[str, Any], timeout_s: float = 1.0) -> dict[str, Any]:
+        if path == "kv/txn" and self.fault:
+            self.wrong, self.fault = [self.fault], ""
+        return super().call(path, body, timeout_s)
+
+
+def test_a_snapshot_that_is_told_of_twice_is_there() -> None:
+    """The answer to the second was that another was first, and the parts were removed: nobody could join."""
+    etcd = Telling()
+    shared = Shared(etcd)
+    guard, first = [created_at(shared.cluster_key, 0)], [put(shared.cluster_key, b"{}")]
+    etcd.fault = "twice"
+    assert shared.put_snapshot(9, "one", [b"state"], guard, first)
+    upto, found = shared.get_snapshot()
+    assert (upto, b"".join(found or ())) == (9, b"state")
+
+
+def test_a_snapshot_that_is_told_of_late_takes_no_newer_ones_place() -> None:
+    """A member of etcd that was frozen goes on with what was asked of it then, when the parts are gone."""
+    etcd = Telling()
+    node = Node(etcd, "a")
+    node.claim()
+    shared, guard = node.shared, [created_at(node.shared.leader_key, node.epoch)]
+    etcd.fault = "late"
+    with pytest.raises(Unreachable):
+        shared.put_snapshot(9, "one", [b"old"], guard)
+    assert shared.put_snapshot(12, "one", [b"new"], guard)
+    etcd.arrive()
+    upto, found = shared.get_snapshot()
+    assert (upto, b"".join(found or ())) == (12, b"new")
 
 
 # --- the copy -------------------------------------------------------------------------------------
