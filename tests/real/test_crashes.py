@@ -17,7 +17,7 @@ from tests.lib.job_processes import wait_for
 from tests.lib.waiting import PATIENCE_S
 from tests.real.running import Daemon, StartDaemon, Worker, wait_until
 
-KILLS = int(os.environ.get("CRONFLOWD_KILLS", "30"))
+KILLS = int(os.environ.get("CRONFLOWD_KILLS", "100"))
 SEED = int(os.environ.get("CRONFLOWD_SEED", "20261121"))
 
 
