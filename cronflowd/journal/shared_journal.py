@@ -162,11 +162,11 @@ def install(
     directory = journal_dir(data)
     make_directory(directory)
     joining = data / JOINING
+    old, covered = list_segments(directory), history_end(directory)
     try:
-        write_atomically(joining, [b"%d\n" % upto])
+        write_atomically(joining, [b"%d %d\n" % (upto, covered)])
         chain = _put_checkpoint(directory, upto, chunks, joining) if upto else 0
         header = Header("segment", upto + 1, chain).line()
-        old, covered = list_segments(directory), history_end(directory)
         kept = {each.path: each for each in segments(directory, covered)}
         write_atomically(segment_path(directory, upto + 1), itertools.chain([header], lines))
     except Refusal as refusal:
@@ -177,6 +177,7 @@ def install(
             path.rename(history_path(directory, each.first, last if each.last is None else each.last))
         else:
             path.rename(path.with_name(f".{path.name}{_OLD}"))
+    sync_directory(directory)
     joining.unlink()
     sync_directory(data)
 
@@ -197,10 +198,12 @@ def clear_unfinished(data: Path) -> None:
     """Takes back what `install` did not get to its end with."""
     joining, directory = data / JOINING, journal_dir(data)
     if joining.exists():
-        upto = int(joining.read_bytes() or b"0")
+        upto, covered, *_ = *map(int, joining.read_bytes().split()), 0, 0  # older releases wrote the first
         checkpoint_path(directory, upto).unlink(missing_ok=True)
         segment_path(directory, upto + 1).unlink(missing_ok=True)
-        for path in [*directory.glob(f".*{_OLD}"), *(file.path for file in list_history(directory))]:
+        # What was history before stays that, also where it was made so by another join.
+        made = [file.path for file in list_history(directory) if file.first > covered]
+        for path in [*directory.glob(f".*{_OLD}"), *made]:
             header = Reader(path).header
             if header and header.kind == "segment":
                 path.rename(segment_path(directory, header.seq))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -251,6 +251,34 @@ async def test_who_was_far_behind_keeps_what_it_had_and_fetches_what_is_between(
         assert fetched[-1] == last
         await fetch_past(lacks, leader, lambda: lacks.words() == "nothing")
     compare(life, tmp_path / "b")
+    life.close()
+
+
+async def test_a_gap_is_still_known_where_a_second_join_was_killed(
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was before it became a segment again, which stood for all that is missing: nobody fetched it."""
+    compact(life)
+    live(life, 3)
+    shutil.copytree(tmp_path / "a" / "journal", tmp_path / "b" / "journal")
+    here, known = journal_dir(tmp_path / "b"), list[Any]()
+    async with a_leader(tmp_path / "a") as leader:
+        for _ in range(2):
+            _, journal = restarted(tmp_path / "b")
+            last = journal.last
+            journal.close()
+            live(life, 30)
+            compact(life)
+            with monkeypatch.context() as killed, suppress(EOFError):
+                if known:
+                    killed.setattr(Path, "unlink", Mock(side_effect=EOFError))
+                await join(life, leader, tmp_path / "b", last)
+            if not known:
+                known = gaps.gaps(here)
+    assert known
+    assert (tmp_path / "b" / JOINING).exists()
+    clear_unfinished(tmp_path / "b")
+    assert gaps.gaps(here) == known
     life.close()
 
 
