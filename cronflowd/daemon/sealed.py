@@ -200,8 +200,9 @@ async def begin_of(connection: Connection, is_enough: Callable[[bytes], bool]) -
     """What comes first, as soon as that is enough, or nothing will come; it stays to be read."""
     begun = b""
     while True:
+        is_all = connection.has_ended
         before, begun = begun, await connection.peek()
-        if not begun or is_enough(begun):
+        if not begun or is_all or is_enough(begun):
             return begun
         if begun == before:
             await trio.sleep(0.005)  # the rest is under way, or a person types

@@ -167,7 +167,7 @@ async def _is_ours(connection: Connection) -> bool:
     begun = await begin_of(
         connection, lambda begun: not any(word.startswith(begun.upper()) for word in words)
     )
-    return begun[: len(LOCAL)].upper() in words and begun[len(LOCAL) :][:1] in (b"\n", b"\r", b" ")
+    return begun[: len(LOCAL)].upper() in words and begun[len(LOCAL) :][:1] in (b"", b"\n", b"\r", b" ")
 
 
 async def _never() -> bool:

@@ -108,6 +108,11 @@ class Connection:
             with suppress(BlockingIOError):
                 return self._sock.recv(RECEIVE_BYTES, socket.MSG_PEEK)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether `peek` shows all that will ever come."""
+        return self._is_told(select.POLLRDHUP)
+
     def drop(self, size: int) -> None:
         """Reads so much of what `peek` has shown."""
         self._sock.recv(size)
@@ -160,8 +165,11 @@ class Connection:
 
     def is_gone(self) -> bool:
         """Nobody is there any more: both directions have ended, or the connection was reset."""
+        return self._is_told(0)
+
+    def _is_told(self, events: int) -> bool:
         poll = select.poll()
-        poll.register(self._sock, 0)
+        poll.register(self._sock, events)
         return bool(poll.poll(0))
 
 

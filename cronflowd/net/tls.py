@@ -154,6 +154,10 @@ class TlsConnection(SealedConnection):
         """Whether there is what the socket does not tell of: what came with the handshake, or an end."""
         return self._has_ended or self._incoming.pending > 0 or bool(self._peeked)
 
+    @property
+    def has_ended(self) -> bool:
+        return self._has_ended
+
     async def peek(self) -> bytes:
         before, self._peeked = self._peeked, b""
         more = self.receive_now() if before else await self.receive_some()

@@ -1,13 +1,22 @@
-"""What leaves a node while it is not sure to lead."""
+"""What leaves a node while it is not sure to lead, and what a standby takes for its own."""
 
 from __future__ import annotations
 
+import socket
+
 import pytest
+import trio
 
 from cronflowd.daemon.cluster import FencedGate
+from cronflowd.daemon.standby import _is_ours
 from cronflowd.journal.lease import Lease
+from cronflowd.net.listeners import Connection
 from cronflowd.net.outbox import Outbox
 from tests.lib.fake_etcd import FakeEtcd
+from tests.lib.waiting import PATIENCE_S
+from tests.net.test_tls import Ends, ends
+
+__all__ = ["ends"]
 
 
 class Sink:
@@ -48,3 +57,27 @@ def test_nothing_leaves_when_the_lease_is_not_certain(half: bool) -> None:
     outbox.flush()
     assert sink.sent == (b"bef" if half else b"before\n")
     assert told
+
+
+@pytest.mark.parametrize(("said", "is_ours"), [(b"LOCAL", True), (b"LOC", False)])
+@pytest.mark.parametrize("is_sealed", [False, True])
+async def test_what_ends_amid_its_first_word_is_waited_for_no_longer(
+    ends: Ends, said: bytes, is_ours: bool, is_sealed: bool
+) -> None:
+    """Nobody knew whether LOCAL would follow: without a newline its client hung, and was asked for ever."""
+    with trio.fail_after(PATIENCE_S):
+        if is_sealed:
+            async with ends.joined() as (connection, peer):
+                await peer.send(said)
+                peer.sock.shutdown(socket.SHUT_WR)
+                assert await _is_ours(connection) is is_ours
+                assert await connection.receive_some() == said
+            return
+        here, there = socket.socketpair()
+        connection = Connection(here)
+        with there:
+            there.sendall(said)
+            there.shutdown(socket.SHUT_WR)
+            assert await _is_ours(connection) is is_ours
+            assert await connection.receive_some() == said
+        connection.close()
