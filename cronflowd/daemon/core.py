@@ -123,6 +123,7 @@ class Core:
         self._is_stopping = False
         self._parted = trio.Event()
         self._waits_for_disk = False
+        self._waits_for_moments = False
         self._has_read_some = False
         self._slices = deque([0] * SLICES_AHEAD, SLICES_AHEAD)  # up to which records the newest ones went
         self._passes = 0  # since the newest of them, in which others were owed something
@@ -306,7 +307,8 @@ class Core:
         now = self.look()
         if (order := self.engine.next_slice(now)) is None:
             # Neither is waited for by anybody, as the moments are that have come.
-            return not self.is_behind(now) and (self._read_some() or self.state.changes.let_go())
+            self._waits_for_moments = self.is_behind(now)
+            return not self._waits_for_moments and (self._read_some() or self.state.changes.let_go())
         try:
             self.submit(order, now=now)
         except Refusal as refusal:
@@ -397,6 +399,11 @@ class Core:
         else:
             self._complained = False
             self._arm(None if self._is_stopping else self._next_look(now))
+            if (
+                self._waits_for_moments and not self._is_stopping
+            ):  # which a round of connections may have decided, and no beat
+                self._waits_for_moments = False
+                self.wake()
         return False
 
     def _take_steps(self, now: datetime) -> bool:

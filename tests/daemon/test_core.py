@@ -273,6 +273,19 @@ def test_tasks_of_a_checkpoint_are_not_read_while_moments_wait(monkeypatch: pyte
     assert beats > 1
 
 
+def test_what_moments_go_before_goes_on_where_a_round_decided_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer was left for it then: tasks were read on at the next moment, which may be tomorrow's."""
+    core = make_core()
+    line(core, "ADD name=t 0 13 * * * x")
+    core.beat()
+    monkeypatch.setattr(core, "_more", trio.Event())
+    core.clock.move(START.replace(hour=13))  # type: ignore[attr-defined]
+    assert not core.take_slice()
+    core._decide_and_commit()
+    assert core._more.is_set()
+    assert not core.is_behind(core.now())
+
+
 def test_what_is_asked_for_while_the_daemon_stops_waits_for_the_next_one() -> None:
     """Its order would never leave, or begin a run that nobody is here to hear of."""
     core = make_core()
