@@ -399,10 +399,8 @@ class Core:
         else:
             self._complained = False
             self._arm(None if self._is_stopping else self._next_look(now))
-            if (
-                self._waits_for_moments and not self._is_stopping
-            ):  # which a round of connections may have decided, and no beat
-                self._waits_for_moments = False
+            if self._waits_for_moments and not self._is_stopping:
+                self._waits_for_moments = False  # a round of connections may have decided them, and no beat
                 self.wake()
         return False
 
