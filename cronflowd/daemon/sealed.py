@@ -37,6 +37,7 @@ WELCOME_BYTES = CHALLENGE_BYTES + PROOF_BYTES
 MAX_FRAME_BYTES = MAX_PIECE_BYTES + 1024
 MAX_INTRODUCTION_BYTES = 512
 INTRODUCED_WITHIN_S = 0.5  # whoever relays speaks at once
+LOOK_AGAIN_S = 0.005, 0.25  # whether more has come: at first, and in the end
 READ_BYTES = 65_536
 DIAL_S, WELCOME_S = 1.0, 5.0  # one that is frozen is dialled all the same
 _INTRODUCTION = re.compile(rb"RELAY (tcp|unix|worker|node) (\S+) [0-9a-f]{32} ([0-9a-f]{64})\n")
@@ -198,14 +199,15 @@ async def _welcome(
 
 async def begin_of(connection: Connection, is_enough: Callable[[bytes], bool]) -> bytes:
     """What comes first, as soon as that is enough, or nothing will come; it stays to be read."""
-    begun = b""
+    begun, pause_s = b"", LOOK_AGAIN_S[0]
     while True:
         is_all = connection.has_ended
         before, begun = begun, await connection.peek()
         if not begun or is_all or is_enough(begun):
             return begun
-        if begun == before:
-            await trio.sleep(0.005)  # the rest is under way, or a person types
+        if begun == before:  # the rest is under way, or a person types; or a thousand hold such a beginning
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LOOK_AGAIN_S[1])
 
 
 async def send(connection: Connection, data: bytes) -> None:

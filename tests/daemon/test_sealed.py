@@ -6,13 +6,15 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import cast
 from unittest.mock import Mock
 
 import pytest
 import trio
+import trio.testing
 
 from cronflowd.daemon.relay import Unreached, relay
-from cronflowd.daemon.sealed import PROOF, WELCOME_BYTES, Sealed, Who, be_welcomed, introduce, meet
+from cronflowd.daemon.sealed import PROOF, WELCOME_BYTES, Sealed, Who, be_welcomed, begin_of, introduce, meet
 from cronflowd.net.listeners import Connection, Door, open_listeners
 from tests.lib.waiting import until
 
@@ -275,3 +277,22 @@ async def test_a_leader_that_does_not_show_that_it_is_one_is_not_reached() -> No
             await relay(connection, fake.socket.getsockname(), SECRET, "unix", not_ours)
         assert await connection.receive_some() == b"AUTH very-secret\n"
         nursery.cancel_scope.cancel()
+
+
+async def test_who_holds_the_beginning_of_a_word_is_looked_at_less_and_less(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A thousand strangers who said `LOC` and nothing more were looked at two hundred times a second each."""
+    looks: list[float] = []
+
+    class Held:
+        has_ended = False
+
+        async def peek(self) -> bytes:
+            looks.append(trio.current_time())
+            return b"LOC"
+
+    with trio.move_on_after(60):
+        await begin_of(cast(Connection, Held()), lambda begun: False)
+    assert 60 < len(looks) < 300
+    assert looks[2] - looks[0] < 0.05, "what is under way is not kept waiting"
