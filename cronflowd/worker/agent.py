@@ -48,6 +48,7 @@ from .executors.job import (
 )
 from .executors.output import Output, format_output
 from .executors.processes import become_subreaper, own_descriptors, reap_adopted
+from .reports import Reports
 from .rules import make_rules
 from .silence import Silence
 from .spool import Spool
@@ -66,8 +67,6 @@ LOCK_POLL_S = 0.2
 ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
 READ_BYTES = 256 * 1024
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
-MAX_BATCH_BYTES = 128 * 1024  # of output, in one send
-MIN_SHARE_BYTES = 4 * 1024  # of it, for one run
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
 MAX_HELLO_BYTES = 65_000  # a line of HELLO or HELD; running= takes what the rest of HELLO leaves of it
 KILLED = "its worker was killed while it ran; what it wrote last may be missing"
@@ -109,9 +108,7 @@ class Agent:
         self.parent = parent  # the process that started this one; matters to a local worker
         self.terms = Terms()
         self.jobs: dict[str, Job] = {}  # by `<run> <attempt>`, as everything below
-        self.reports: dict[str, str] = {}  # DONE lines that were not acknowledged yet
-        self.sent: dict[str, Output] = {}  # output of which the daemon may not have all
-        self.waiting: dict[str, Output] = {}  # output that can be sent; its DONE goes after it
+        self.reports = Reports(spool)
         self.outbox: list[str] = []  # all other lines that can be sent
         self.link: Link | None = None
         self.is_leaving = False
@@ -130,19 +127,18 @@ class Agent:
 
     async def run(self) -> None:
         """Works until it may go; `fatal` then says whether it had to."""
-        self.reports, lost = self.spool.load()
-        for key in lost:
+        for key in self.reports.load():
             # Whether it is still running nobody knows; that it began, we do.
             log.warning("run %s attempt %s was running when this worker was killed", *key.split())
-            self.reports[key] = format_done(key, Ended(NOT_RUNNABLE, why=KILLED, lost=True))
-        self.spool.rewrite(self.reports, ())
+            self.reports.end(key, format_done(key, Ended(NOT_RUNNABLE, why=KILLED, lost=True)))
+        self.reports.keep(())
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._keep_connected)
             nursery.start_soon(self.silence.watch)
             await self.gone.wait()
             nursery.cancel_scope.cancel()
-        self._keep_for_later()
+        self.reports.keep(self.jobs)
 
     # --- orders -----------------------------------------------------------------------
 
@@ -160,9 +156,7 @@ class Agent:
             if verb == "RUN":
                 self._take(rest)
             elif verb == "ACK":
-                self.sent.pop(rest, None)
-                if self.reports.pop(rest, None):
-                    self.spool.acknowledge(rest)
+                self.reports.acknowledge(rest)
             elif verb == "KILL":
                 self._kill(rest)
             elif verb == "OK" and self.link and self.link.unanswered:
@@ -170,10 +164,10 @@ class Agent:
                 if self.link.check and rest.startswith("n="):
                     self.link.is_doubtful |= rest != f"n={self.link.check.last}"
                 self.link.rtt_s = max(0.0, self.link.heard_at - said_at)
-                self._confirm(taken)
+                self.reports.confirm(taken)
             elif verb == "ERR":
                 log.warning("the daemon says: %s", escape(item))
-        self.spool.flush(self.reports, self.jobs)
+        self.reports.flush(self.jobs)
         self._wake_writer()
         self._go_if_possible()
 
@@ -196,8 +190,7 @@ class Agent:
         held = " held=yes" * (key in self.jobs or key in self.reports)
         text = f"REFUSED {key} {code}{held} {format_option('why', escape(why))}\n"
         if not held:
-            self.reports[key] = text
-            self.spool.report(text)
+            self.reports.end(key, text)
         self.outbox.append(text)
 
     def _take(self, text: str) -> None:
@@ -227,24 +220,11 @@ class Agent:
         if len(words) == 2 and all(word.isdecimal() for word in words):
             self._report(" ".join(words), cannot_start(NOT_RUNNABLE, refusal.message))
 
-    def _confirm(self, taken: dict[str, int]) -> None:
-        for key, number in taken.items():
-            if (output := self.sent.get(key)) and not output.confirm(number):
-                del self.sent[key]
-
-    def _resume(self) -> None:
-        """What broke off on its way to the daemon is sent again, from where the daemon has it on."""
-        for key, output in self.sent.items():
-            output.resume(self.terms.had.get(key))
-            if output.is_waiting:
-                self.waiting[key] = output
-        self.sent.clear()
-
     def _kill(self, key: str) -> None:
         if job := self.jobs.get(key):
             job.kill()
-        elif key in self.reports and key not in self.waiting:
-            self.outbox.append(self.reports[key])
+        elif text := self.reports.once_more(key):
+            self.outbox.append(text)
 
     # --- jobs -------------------------------------------------------------------------
 
@@ -268,15 +248,14 @@ class Agent:
         del self.jobs[key]
         job.output.end()
         line = format_done(key, ended, job.output.omitted, job.order.mask)
-        self.reports[key] = line
-        self.spool.report(line)
-        self.spool.flush(self.reports, self.jobs)
-        if key not in self.waiting:
+        self.reports.end(key, line)
+        self.reports.flush(self.jobs)
+        if key not in self.reports.waiting:
             self._say(line)
         self._go_if_possible()
 
     def _has_output(self, key: str, output: Output) -> None:
-        self.waiting[key] = output
+        self.reports.waiting[key] = output
         self._wake_writer()
 
     async def _show_unfinished(self, output: Output) -> None:
@@ -291,8 +270,7 @@ class Agent:
         text = format_done(key, ended)
         if ended.said:
             text = format_output(key.partition(" ")[0], 1, ended.said.encode() + b"\n") + text
-        self.reports[key] = text
-        self.spool.report(text)
+        self.reports.end(key, text)
         self.outbox.append(text)
 
     # --- what is said -----------------------------------------------------------------
@@ -310,21 +288,7 @@ class Agent:
     def gather(self) -> str:
         """All lines that can be sent now, as one text; of output no more than a batch."""
         texts, self.outbox = self.outbox, []
-        budget = MAX_BATCH_BYTES
-        share = max(MIN_SHARE_BYTES, budget // max(1, len(self.waiting)))
-        for key, output in list(self.waiting.items()):
-            if budget <= 0:
-                break
-            text = output.take(share)
-            self.sent[key] = output
-            texts.append(text)
-            budget -= len(text)
-            del self.waiting[key]
-            if output.is_waiting:
-                self.waiting[key] = output  # to the end of the line: the others go first next time
-            elif key in self.reports:
-                texts.append(self.reports[key])
-        return "".join(texts)
+        return "".join(texts + self.reports.gather())
 
     def hello(self, *head: str) -> str:
         """All that it is and holds, behind `head`; and at once BYE of one that takes no runs any more."""
@@ -362,7 +326,7 @@ class Agent:
                 self.leave()
             tried_at = trio.current_time()
             why = await self._connect_once()
-            had_link, self.link = self.link is not None, None
+            had_link, self.link, self.reports.is_linked = self.link is not None, None, False
             self._after_loss(had_link)
             told = told if not had_link else set()
             if (what := f"{self.ways.text}: {why}") not in told and not self.gone.is_set():
@@ -473,9 +437,10 @@ class Agent:
         log.info("%s: connected as %s", self.ways.text, self.settings.name)
         self.link = link
         self.silence.end()
-        self._resume()
+        self.reports.is_linked = True
+        self.reports.resume(self.terms.had)
         self.outbox = [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]
-        self.outbox += [text for key, text in self.reports.items() if key not in self.waiting]
+        self.outbox += self.reports.unsaid()
         self._beat(link)
         with link.scope:
             async with trio.open_nursery() as nursery:
@@ -503,7 +468,7 @@ class Agent:
         """The only writer of a connection: sends all there is, then sleeps until there is more."""
         try:
             while True:
-                while not (self.outbox or self.waiting):
+                while not (self.outbox or self.reports.waiting):
                     if link.is_doubtful:
                         link.lose("an order did not come as it was sent")
                     await link.work.park()
@@ -527,7 +492,7 @@ class Agent:
 
     def _beat(self, link: Link) -> None:
         link.beaten_at = trio.current_time()
-        link.unanswered.append((link.beaten_at, {key: output.taken for key, output in self.sent.items()}))
+        link.unanswered.append((link.beaten_at, self.reports.taken()))
         self._say(f"BEAT now={format_time(wall_now())} rtt={link.rtt_s:.4f}\n")
 
     def hurry(self) -> None:
@@ -588,13 +553,6 @@ class Agent:
         brings has to wait for our spool. It gets its turn when no job is running here.
         """
         return self.settings.local > 0 and os.getppid() != self.parent
-
-    def _keep_for_later(self) -> None:
-        """Leaves in the spool whatever was not acknowledged, with the output that was not sent."""
-        for key, output in self.waiting.items():
-            if key in self.reports:
-                self.reports[key] = output.take_all() + self.reports[key]
-        self.spool.rewrite(self.reports, self.jobs)
 
 
 _KEY = re.compile("(?:RUN|KILL) ([0-9]{1,15} [0-9]{1,15})(?= |$)")

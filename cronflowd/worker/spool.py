@@ -5,6 +5,7 @@ this process, not of the machine, because with the machine the jobs are gone as 
 
     WORKER 5f3a01bc   whose memory this is; see `instance`
     RUN 7 1           accepted, before it begins
+    OWED 7 1 30 44    of 44 characters of output no more than 30 had surely come;
     OUT 7 1 text      output that the report below it still owes
     DONE 7 1 0        ended; to be reported until it is acknowledged
     ACK 7 1           acknowledged
@@ -23,7 +24,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,7 +87,7 @@ class Spool:
         """The daemon has the report on its disk."""
         self._lines.append(f"ACK {key}\n")
 
-    def flush(self, reports: dict[str, str], running: Collection[str]) -> None:
+    def flush(self, reports: Mapping[str, str], running: Collection[str]) -> None:
         """Writes what was noted since the last time; `reports` and `running` are what is true now."""
         if not self._lines:
             return
@@ -96,7 +97,7 @@ class Spool:
         self._append("".join(self._lines).encode())
         self._lines.clear()
 
-    def rewrite(self, reports: dict[str, str], running: Collection[str]) -> None:
+    def rewrite(self, reports: Mapping[str, str], running: Collection[str]) -> None:
         """Makes the file hold just this."""
         self._lines.clear()
         lines = [f"WORKER {self.instance}\n", *(f"RUN {key}\n" for key in running), *reports.values()]
@@ -108,7 +109,7 @@ class Spool:
             self._append(content)
         self._tidy_size = self._size
 
-    def _is_untidy(self, reports: dict[str, str], running: Collection[str]) -> bool:
+    def _is_untidy(self, reports: Mapping[str, str], running: Collection[str]) -> bool:
         if not reports:
             return not running or self._size > SMALL_BYTES
         return self._size > max(BIG_BYTES, 2 * self._tidy_size)
@@ -175,7 +176,7 @@ def _replay(text: str) -> tuple[dict[str, str], list[str]]:
         verb, _, rest = line.partition(" ")
         if verb == "WORKER":
             continue
-        if verb == "OUT":
+        if verb in ("OWED", "OUT"):
             owed.append(line + "\n")
             continue
         key = " ".join(rest.split(None, 2)[:2])

@@ -179,11 +179,11 @@ async def test_what_an_ok_has_confirmed_is_not_kept(spool_dir: Path, tmp_path: P
         await visitor.say(f"RUN 7 1 type=shell :echo one; {wait_for(tmp_path / 'gate')}")
         await visitor.expect("OUT 7 1 one")
         await visitor.expect("BEAT")
-        assert agent.sent
+        assert agent.reports.sent
         await visitor.say("OK")
         await visitor.expect("BEAT")
         await visitor.say("OK")
-        await until(lambda: not agent.sent)
+        await until(lambda: not agent.reports.sent)
 
 
 async def test_a_cut_link_ends_no_job_and_loses_no_report(spool_dir: Path, tmp_path: Path) -> None:

@@ -96,6 +96,79 @@ async def test_without_a_daemon_it_leaves_its_reports_to_its_successor(
         await until(lambda: not agent.reports)
 
 
+async def test_output_that_broke_off_is_left_to_the_successor_too(spool_dir: Path, tmp_path: Path) -> None:
+    """It was sent, and nobody says that it came: a daemon that is killed takes it along."""
+    gate = tmp_path / "gate"
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say(f"RUN 7 1 type=shell :echo one; {wait_for(gate)}; printf 'two\\n\\303'")
+        await visitor.expect("OUT 7 1 one")
+        gate.touch()
+        await visitor.expect("DONE 7 1 0")
+        await daemon.close()
+        await until(lambda: agent.link is None)
+        agent.leave()
+        await gone(agent)
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        daemon.answer = "OK w1 heartbeat=10 had=7:1:4"
+        for _ in range(2):  # and that link breaks as well
+            visitor = await daemon.worker()
+            assert await visitor.until_done(7) == ["OUT 7 1 two", "OUT 7 1 \\udcc3\\", "DONE 7 1 0"]
+            await visitor.close()
+            await until(lambda: agent.link is None)
+
+
+async def test_one_that_goes_takes_nothing_along_that_is_just_being_sent(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last job ended while its next daemon answered: the writer had taken it, and never sent it."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        gather = agent.gather
+
+        def gather_and_go() -> str:
+            if agent.reports:
+                gather()
+                agent.gone.set()
+            return ""
+
+        visitor = await daemon.worker()
+        await until(lambda: agent.link is not None)
+        monkeypatch.setattr(agent, "gather", gather_and_go)
+        await visitor.say("RUN 7 1 type=shell :echo two")
+        await gone(agent)
+    assert "OUT 7 1 two\n" in (spool_dir / "reports").read_text()
+
+
+async def test_a_job_that_ends_without_a_link_has_its_output_in_the_spool(
+    spool_dir: Path, tmp_path: Path
+) -> None:
+    """A kill of the worker before there is one again must not cost it."""
+    gate = tmp_path / "gate"
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say(f"RUN 7 1 type=shell :echo one; {wait_for(gate)}; echo two")
+        await visitor.expect("OUT 7 1 one")
+        await daemon.close()
+        await until(lambda: agent.link is None)
+        gate.touch()
+        await until(lambda: "7 1" in agent.reports)
+        written = (spool_dir / "reports").read_text()
+    assert written.endswith("RUN 7 1\nOWED 7 1 0 8\nOUT 7 1 one\nOUT 7 1 two\nDONE 7 1 0\n")
+
+
+async def test_a_killed_worker_s_successor_tells_what_is_missing(spool_dir: Path) -> None:
+    """With a link, output is written nowhere but to it."""
+    spool_dir.mkdir()
+    (spool_dir / "reports").write_text("OWED 7 1 0 8\nDONE 7 1 0\nOWED 8 1 0 8\nDONE 8 1 0\n")
+    async with fake_daemon() as daemon, working(daemon, spool_dir):
+        daemon.answer = "OK w1 heartbeat=10 had=7:1:4,8:1:8"
+        visitor = await daemon.worker()
+        await visitor.until_done(8)
+        await visitor.until_done(7)
+        missing = "OUT 7 0 … 4 characters are missing: the worker was killed before it had sent them …"
+        assert sorted(visitor.lines) == ["DONE 7 1 0", "DONE 8 1 0", missing]
+
+
 # --- the local worker -----------------------------------------------------------------
 
 

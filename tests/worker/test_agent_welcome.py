@@ -62,7 +62,7 @@ async def test_hello_names_the_handlers_and_all_that_is_held(spool_dir: Path, tm
         (handlers / f"{number:04d}{'x' * 60}.py").touch()
     settings = WorkerSettings(name="w" * 64, handlers=handlers)
     agent = Agent(settings, Spool(spool_dir), os.getppid())
-    agent.reports = {f"{number} 1": "" for number in range(10**8, 10**8 + 9000)}
+    agent.reports._ends = {f"{number} 1": "" for number in range(10**8, 10**8 + 9000)}
     hello = agent.hello("HELLO", "name=w")
     assert hello.count("custom:") == custom.MAX_HANDLERS
     assert "custom," not in hello

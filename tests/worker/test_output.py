@@ -174,8 +174,13 @@ def test_what_has_no_end_is_shown_when_it_is_old_and_goes_on_where_it_was_cut() 
     assert (texts_of(output.take_all()), output.unfinished_since) == (["2 \\udce9\\"], None)
 
 
+PIECES = st.lists(
+    st.tuples(st.sampled_from([1, 2]), st.sampled_from([b"a", b"\\", b"\n", b"\xc3", b"\xa9\n", b"\r"]))
+)
+
+
 @given(
-    st.lists(st.tuples(st.sampled_from([1, 2]), st.sampled_from([b"a", b"\n", b"\xc3", b"\xa9\n", b"\r"]))),
+    PIECES,
     st.integers(0, 60),
     st.integers(0, 60),
 )
@@ -197,3 +202,35 @@ def test_output_that_broke_off_goes_on_where_it_arrived(
     # A remark between them says nothing of how far it came, and may come twice.
     assert again in (lines[at:], lines[max(0, at - 1) :])
     assert again == lines[at:] or again[0].startswith("OUT 7 0")
+
+
+@given(PIECES, st.integers(0, 20), st.integers(0, 20), st.integers(0, 60))
+def test_whoever_comes_after_goes_on_with_it_as_the_one_who_took_it(
+    pieces: list[tuple[int, bytes]], taken: int, confirmed: int, arrived: int
+) -> None:
+    """From its lines in the spool, wherever the other one broke off; with a link again and again."""
+    output = Output("7", 60)
+    for fd, piece in pieces:
+        output.feed(fd, piece)
+    output.end()
+    sent = "".join(output.take(1) for _ in range(taken)).splitlines()
+    output.confirm(confirmed)
+    heir = Output.kept("7", *output.extent, output.unheard().splitlines())
+    assert (heir.extent, heir.unheard()) == (output.extent, output.unheard())
+    had = size_of([parse_line(int(line[6]), line[8:]) for line in sent[:arrived] if line[6] != "0"])
+    output.resume(max(output.extent[0], had))
+    heir.resume(max(heir.extent[0], had))
+    remarks = [line for line in texts_of(heir.unheard()) if line.startswith("0 …")]
+    assert len(remarks) == (output.omitted > 0 and any(line[0] == "0" for line in texts_of(output.unheard())))
+    assert bytes_of(heir.unheard()) == bytes_of(output.unheard())
+
+
+@pytest.mark.parametrize(("had", "missing"), [(2, 7), (5, 4), (9, 0)])
+def test_what_a_killed_worker_could_not_send_is_told_by_its_number(had: int, missing: int) -> None:
+    """It had noted only how much there was: a log that just ends would look as if that were all."""
+    output = Output.kept("7", 2, 9, [])
+    output.resume(had)
+    told = f"0 … {missing} characters are missing: the worker was killed before it had sent them …"
+    assert texts_of(output.take_all()) == [told] * (missing > 0)
+    output.resume(had)
+    assert texts_of(output.take_all()) == [told] * (missing > 0)

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from ...base.masks import Mask
-from ...base.output import GOES_ON
-from ...base.text import escape
+from ...base.output import GOES_ON, is_whole, parse_line, text_of
+from ...base.text import escape, to_bytes
 
 # Of one row. A byte can become six in the JSON that a client reads (a NUL is `\\u0000`) and more than
 # one in base64 beside it, and such a line, too, must stay below net.lines.MAX_LINE_BYTES.
@@ -28,6 +29,7 @@ MAX_TEXT_BYTES = 8 * 1024
 CHUNK_BYTES = 32 * 1024  # small writes are gathered up to this, so that they cost no object each
 MAX_CHUNKS = 8192  # a job that alternates between its two outputs makes many small ones
 REMARK = 0  # the fd of remarks that are not the job's own words
+MISSING = "… {} characters are missing: the worker was killed before it had sent them …\n"
 
 Chunk = tuple[int, bytearray]  # fd, bytes
 # A carriage return belongs to the newline behind it.
@@ -64,6 +66,15 @@ class Output:
         self.taken = 0  # chunks, ever
         self._taken: deque[Chunk] = deque()  # the last of them, which may not have arrived
         self._arrived = 0  # characters of all before
+        self._kept_size: int | None = None  # how many there are, where another worker took them
+
+    @classmethod
+    def kept(cls, run: str, begin: int, size: int, lines: Iterable[str]) -> Output:
+        """What another worker left of `size` characters: OUT lines from `begin` on, if it kept any."""
+        output = cls(run, 0)
+        output._arrived, output._kept_size = begin, size
+        output._taken.extend(map(_parse_output, lines))
+        return output
 
     @property
     def is_waiting(self) -> bool:
@@ -144,6 +155,8 @@ class Output:
         again: deque[Chunk] = deque()
         taken, self._taken = self._taken, deque()
         if arrived is None:
+            if self._kept_size is not None:
+                self._waiting.extendleft(reversed(taken))
             return
         # It may know of less than it said had come: it was killed when its disk was full.
         self._arrived = min(self._arrived, arrived)
@@ -153,7 +166,23 @@ class Output:
                 _append(again, fd, row)
             else:
                 self._arrived += size
+        self._arrived = self._arrived if again else arrived
         self._waiting.extendleft(reversed(again))
+        if self._kept_size is not None:
+            missing, self._kept_size = self._kept_size - self.extent[1], None
+            if missing > 0:
+                self._waiting.append((REMARK, bytearray(MISSING.format(missing).encode())))
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Characters: how many have surely come, and how many there are."""
+        end = sum(_size(chunk) for fd, chunk in chain(self._taken, self._waiting) if fd)
+        return self._arrived, self._arrived + end
+
+    def unheard(self) -> str:
+        """OUT lines of all that may not have come, sent or not."""
+        chunks = chain(self._taken, self._waiting)
+        return "".join([format_output(self.run, fd, bytes(chunk)) for fd, chunk in chunks])
 
     def take_all(self) -> str:
         """OUT lines of all that waits."""
@@ -237,6 +266,12 @@ def format_output(run: str, fd: int, data: bytes) -> str:
         if escape(text) is text:
             return prefix + data[:-1].decode().replace("\n", "\n" + prefix) + "\n"
     return "".join([f"{prefix}{_format_row(row)}\n" for row in _cut_rows(data)])
+
+
+def _parse_output(line: str) -> Chunk:
+    _, _, fd, text = line.split(" ", 3)
+    parsed = parse_line(int(fd), text)
+    return int(fd), bytearray(to_bytes(text_of(parsed)) + b"\n" * is_whole(parsed))
 
 
 def _cut_rows(data: bytes) -> Iterator[bytes]:
