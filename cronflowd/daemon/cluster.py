@@ -51,7 +51,7 @@ from ..journal.journal import exit_at_once
 from ..journal.lease import Lease, revoke
 from ..journal.records import journal_dir, list_segments
 from ..journal.replay import Record
-from ..journal.shared import MAX_RECORDS, Deposed, Entry, Shared, created_at, put, seq_in
+from ..journal.shared import MAX_RECORDS, Deposed, Entry, Shared, changed_at, created_at, put, seq_in
 from ..journal.shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark, write_mark
 from ..net.clients import Session
 from ..net.outbox import Gate
@@ -131,7 +131,8 @@ class Node:
         self.lease: Lease | None = None
         self._lease_s = settings.leader_lease_s
         self._bell = trio.Event()
-        self._told: tuple[Any, ...] = ()  # what stands in etcd of us
+        self._told: tuple[Any, ...] = ()  # what stands in etcd of us,
+        self._told_at = 0  # since this revision of it
         self._heard: str | None = None  # the last question of a leader that would have us lead
         self.clock_s: float | None = None  # how far ours is ahead of the leader's
         self._since = format_time(wall_now())
@@ -464,15 +465,15 @@ class Node:
         self._warn_of_old()
         if self.shared.get(self.shared.cluster_key) is None:
             self._found(state, journal)
-        told = self._check_cluster(journal.last)
-        self._check_tz(told)
+        told, changed = self._check_cluster(journal.last)
+        self._check_tz(told, changed)
         self._write_mark(told["id"])
         if self.shared.snapshot_upto() > journal.last and not self._has_next(journal.last):
             trio.from_thread.run(self._begin_with_snapshot, journal)
         self.secret, self._lease_s = told["secret"].encode(), told["lease_s"]
 
-    def _check_cluster(self, last: int) -> dict[str, Any]:
-        """What all nodes have in common. Raises Fatal where it is not ours, or not any more."""
+    def _check_cluster(self, last: int) -> tuple[dict[str, Any], int]:
+        """What all nodes have in common, and since when. Raises Fatal where it is not ours any more."""
         settings = self.settings
         entry = self.shared.get(self.shared.cluster_key)
         told: dict[str, Any] = orjson.loads(entry.value) if entry else {}
@@ -492,10 +493,10 @@ class Node:
                 f"{settings.data} knows record {last}, and etcd only record {known}: it was"
                 " restored to an older state",
             )
-        if not told:
+        if entry is None:
             raise Unreachable("the cluster's key is gone")
         self._form = roster.form_of(told)
-        return told
+        return told, entry.changed
 
     def _has_next(self, last: int) -> bool:
         values = self.shared.fetch(last + 1)
@@ -522,7 +523,7 @@ class Node:
             log.warning("the state is too long for etcd: other nodes are given it by this one")
             self.shared.leave_snapshot(journal.last, guard, first)
 
-    def _check_tz(self, told: dict[str, Any]) -> None:
+    def _check_tz(self, told: dict[str, Any], changed: int) -> None:
         if told["tz"] == self.settings.tz:
             return
         others = [entry for entry in self.nodes() if not self._is_ours(entry)]
@@ -533,7 +534,9 @@ class Node:
                 f" with {told['tz']}: it must be the same on all",
             )
         told |= {"tz": self.settings.tz, "node": self.name}
-        self.shared.transact([], [put(self.shared.cluster_key, orjson.dumps(told))])
+        key = self.shared.cluster_key
+        if not self.shared.transact([changed_at(key, changed)], [put(key, orjson.dumps(told))]).done:
+            raise Unreachable("another node changed the cluster's key this moment")
 
     def _set_aside(self, why: str) -> NoReturn:
         """Another history stands here: the end, unless --rejoin was said."""
@@ -578,6 +581,7 @@ class Node:
         self._told = ()
         about = self._told_of(0)
         told = shared.transact([created_at(key, 0)], [put(key, orjson.dumps(about), lease.id)])
+        self._told_at = told.revision
         if not told.done:
             raise Unreachable(f"the name {self.name} was taken this moment")
         roster.remember(shared, about)
@@ -593,8 +597,8 @@ class Node:
         told = (self.lease.id, seq, has_room, self.has_seen_leader, self.clock_s, self._heard)
         if self._told != told:
             about = self._told_of(seq) | {"has_room": has_room}
-            body = put(self.shared.node_key(self.name), orjson.dumps(about), self.lease.id)
-            self.shared.etcd.call("kv/put", body["request_put"])
+            key, shared = self.shared.node_key(self.name), self.shared
+            self._told_at = shared.replace(key, orjson.dumps(about), self.lease.id, self._told_at)
             self._told = told
 
     def _told_of(self, seq: int) -> dict[str, Any]:

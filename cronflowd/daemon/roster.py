@@ -21,7 +21,7 @@ from ..host.clock import steady_now
 from ..journal import room
 from ..journal.etcd import Etcd, EtcdError, Unreachable
 from ..journal.lease import Lease
-from ..journal.shared import Shared, created_at, put
+from ..journal.shared import Shared, changed_at, created_at, put
 
 COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "clock", "since")
 FIRST_FORM = 2  # of records, when there first were clusters
@@ -85,7 +85,7 @@ def raise_form(shared: Shared, epoch: int, form: int) -> int:
     if entry is None or lowest <= form:
         return form
     told = orjson.dumps(orjson.loads(entry.value) | {"form": lowest})
-    guard = [created_at(shared.leader_key, epoch)]
+    guard = [created_at(shared.leader_key, epoch), changed_at(shared.cluster_key, entry.changed)]
     return lowest if shared.transact(guard, [put(shared.cluster_key, told)]).done else form
 
 

@@ -222,16 +222,21 @@ class Etcd:
         return answer
 
     def _post(self, connection: http.client.HTTPConnection, path: str, data: bytes) -> socket.socket:
-        if connection.sock is None:
-            connection.timeout = DIAL_S
-            connection.connect()
-        connection.sock.settimeout(TIMEOUT_S)
+        sock = self._connect(connection)
         # By Accept etcd knows its gateway, whose certificate it would take for ours: see --client-cert-auth.
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = self._token
         connection.request("POST", f"/v3/{path}", data, headers)
-        return connection.sock
+        return sock
+
+    def _connect(self, connection: http.client.HTTPConnection) -> socket.socket:
+        if connection.sock is None:
+            connection.timeout = DIAL_S
+            connection.connect()
+        connection.sock.settimeout(TIMEOUT_S)  # and not as long as was left to the one before
+        sock: socket.socket = connection.sock
+        return sock
 
     def _dial(self, member: int) -> http.client.HTTPConnection:
         host, port = self.members[member]
@@ -243,7 +248,7 @@ class Etcd:
         """How large etcd may become, in bytes; 0 where it does not tell. Raises OSError and HTTPException."""
         with self._turn:
             connection = self._connection = self._connection or self._dial(self._at)
-            connection.timeout = TIMEOUT_S
+            self._connect(connection)
             connection.request("GET", "/metrics")
             match = _QUOTA.search(connection.getresponse().read())
             return int(float(match[1])) if match else 0

@@ -123,6 +123,20 @@ class Shared:
         parts = [each.get("response_range", {}) for each in answer.get("responses", [])]
         return Told(done=False, revision=revision, found=[_entries(part) for part in parts])
 
+    def replace(self, key: bytes, value: bytes, lease: int, changed: int) -> int:
+        """Puts our own value there, in the place of the one put at `changed`; returns since when it is there.
+
+        A member of etcd that was frozen may do late what it was asked before that.
+        """
+        while not (
+            told := self.transact([changed_at(key, changed)], [put(key, value, lease)], [look(key)])
+        ).done:
+            entry = next(iter(told.found[0]), None)
+            if entry and entry.value == value:  # it was said twice
+                return entry.changed
+            changed = entry.changed if entry else 0
+        return told.revision
+
     def range(self, key: bytes, end: bytes = b"", limit: int = 0, *, keys_only: bool = False) -> list[Entry]:
         """The keys from `key` to before `end`, in order; without an end that key alone."""
         body: Op = {"key": quote(key), "limit": str(limit), "keys_only": keys_only}

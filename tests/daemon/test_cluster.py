@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import orjson
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.daemon import cluster, roster
@@ -280,6 +282,50 @@ async def test_who_has_begun_anew_lets_go_of_its_lease_at_once(
     assert node.has_seen_leader
     assert cluster.AGAIN not in os.environ
     journal.close()
+
+
+# --- what a member of etcd that was frozen brings in late -----------------------------------------
+
+
+def told_by(etcd: FakeEtcd, key: bytes) -> Any:
+    return orjson.loads(etcd.entries[key].value)
+
+
+def test_what_a_node_tells_is_not_undone_by_what_it_told_before(tmp_path: Path, etcd: Etcd) -> None:
+    """Where nothing happens it would stand there as behind, and an end with long output would wait for it."""
+    node, _ = node_on(tmp_path / "a")
+    node._lease_s, node._control, node._workers = 3.0, "127.0.0.1:1", "127.0.0.1:2"
+    node._enter()
+    etcd.wrong = ["late"]
+    with pytest.raises(Unreachable):
+        node.tell(5, True)
+    for fault in "", "twice", "no answer":
+        etcd.wrong = [fault]
+        with suppress(Unreachable):
+            node.tell(6 + len(fault), True)
+    node.tell(20, True)
+    etcd.arrive()
+    assert told_by(etcd, node.shared.node_key("a"))["seq"] == 20
+    node.tell(21, True)
+    assert told_by(etcd, node.shared.node_key("a"))["seq"] == 21
+
+
+def test_a_zone_that_is_told_late_takes_no_newer_ones_place(tmp_path: Path, etcd: Etcd) -> None:
+    """All nodes must have the same, so the next to begin would be refused."""
+    node, _ = node_on(tmp_path / "a")
+    key = node.shared.cluster_key
+    node.shared.transact([], [put(key, orjson.dumps({"id": "x", "tz": "UTC", "node": "a"}))])
+    node._offered = "x"
+    old = node._check_cluster(0)
+    for zone, fault in ("Asia/Tokyo", "late"), ("Europe/Rome", ""):
+        node.settings = evolve(node.settings, tz=zone)
+        etcd.wrong = ["", fault]
+        with suppress(Unreachable):
+            node._check_tz(*node._check_cluster(0))
+    etcd.arrive()
+    assert told_by(etcd, key)["tz"] == "Europe/Rome"
+    with pytest.raises(Unreachable, match="this moment"):
+        node._check_tz(*old)
 
 
 # --- who is to lead next --------------------------------------------------------------------------
