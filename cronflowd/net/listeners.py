@@ -134,7 +134,9 @@ class Connection:
         await trio.lowlevel.wait_writable(self._sock)
 
     def say_too_many(self, why: str) -> None:
-        _say_too_many(self._sock, why)
+        with suppress(OSError):
+            self.send_now(_too_many(why))
+        self.shutdown()
 
     def shutdown(self) -> None:
         """Ends our side; the peer reads an end of input and may still send."""
@@ -416,10 +418,17 @@ class Door:
         """An error in one connection is logged and ends that connection only, unless it is fatal."""
         try:
             if self.greet and connection.kind == "tcp":
+                carrier = connection.peer
                 greeted = await self.greet(connection)
                 if greeted is None:
                     return
                 connection = greeted
+                is_carried = connection.kind == "tcp" and connection.peer != carrier
+                is_far = is_carried and not is_near(origin(connection.peer))
+                if is_far and (why := self._move(connection, kinds, connection.peer)):
+                    self._farewells += 1
+                    await self._refuse(connection, why)
+                    return
             connection.count_as = partial(self._count_as, connection, kinds)
             await self.handle(connection)
         except Exception as error:
@@ -439,15 +448,21 @@ class Door:
 
     def _count_as(self, connection: Connection, kinds: list[str], peer: str) -> None:
         """From now on it is somebody's at `peer`, who came through another program. Raises Refusal."""
+        if why := self._move(connection, kinds, peer):
+            raise Refusal("too-many", f"{why}; try again later")
+
+    def _move(self, connection: Connection, kinds: list[str], peer: str) -> str:
+        """Has it take up a place of those it belongs to; why not, where they have none."""
         carried = _counted_as("tcp", peer)
         if why := self._why_full(carried):
             self.turned_away += 1
             self._tell_full(why)
-            raise Refusal("too-many", f"{why}; try again later")
+            return why
         self._leave(kinds)
         self.open.update(carried)
         kinds[:] = carried
         connection.kind, connection.peer = "tcp", peer
+        return ""
 
     async def _refuse(self, connection: Connection, why: str) -> None:
         """Says why, and reads a little: closing on unread input would destroy what we said."""
@@ -471,7 +486,9 @@ class Door:
             sock, _ = listener.sock.accept()
             with sock:
                 sock.setblocking(False)
-                _say_too_many(sock, "the server is out of file descriptors")
+                sock.send(_too_many("the server is out of file descriptors"))
+                sock.shutdown(socket.SHUT_WR)
+                sock.recv(RECEIVE_BYTES)
         self._spare = _open_spare()
         await trio.sleep(PAUSE_S)
 
@@ -521,12 +538,8 @@ def is_near(where: str) -> bool:
     return where.startswith("127.") or where in ("::/64", "uid=0", f"uid={os.geteuid()}")
 
 
-def _say_too_many(sock: socket.socket, why: str) -> None:
-    with suppress(OSError):
-        sock.setblocking(False)
-        sock.send(f"ERR too-many {why}; try again later\n".encode())
-        sock.shutdown(socket.SHUT_WR)
-        sock.recv(RECEIVE_BYTES)
+def _too_many(why: str) -> bytes:
+    return f"ERR too-many {why}; try again later\n".encode()
 
 
 def _open_spare() -> int:

@@ -534,6 +534,34 @@ async def test_who_is_carried_takes_a_place_of_those_it_belongs_to(tmp_path: Pat
         nursery.cancel_scope.cancel()
 
 
+async def test_who_is_carried_by_a_node_counts_as_who_he_is(listener: Listener) -> None:
+    """All that came by a standby had the places of one address, which was the standby's."""
+    peers = iter(["192.0.2.7:1", "192.0.2.7:2", "192.0.2.7:3", "127.0.0.1:9", "127.0.0.1:10"])
+
+    async def greet(connection: Connection) -> Connection:
+        connection.peer = next(peers)
+        return connection
+
+    door = Door(echo, 16, "control connections", greet, max_per_address=2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve, [listener])
+        inside = []
+        for _ in range(2):
+            inside.append(await connect(listener))
+            assert await works(inside[-1])
+        assert +door.open == {"tcp": 2, "192.0.2.7": 2}
+        async with await connect(listener) as third:
+            told = "ERR too-many your address has 2 control connections already; try again later\n"
+            assert await read_all(third) == told.encode()
+        for _ in range(2):  # of that node's own machine, where its users are
+            inside.append(await connect(listener))
+            assert await works(inside[-1])
+        for stream in inside:
+            await stream.aclose()
+        await until(lambda: not +door.open)
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     ("peer", "expected"),
     [
