@@ -11,13 +11,12 @@ from typing import ClassVar
 
 import msgspec
 
-from .facts import Fact
+from .facts import Fact, Signed
 
 
-class AccountSet(Fact):
+class AccountSet(Signed):
     """An account as it is from now on; new, or otherwise than before."""
 
-    urgent: ClassVar[bool] = False
     name: str
     role: str
     created_at: datetime
@@ -26,22 +25,18 @@ class AccountSet(Fact):
     password: str = ""  # its hash; empty = none lets in
     disabled: bool = False
     seen_at: datetime | None = None  # in a checkpoint: when it came in last
-    who: str | None = None
     desc: str = ""  # its name for people
 
 
-class AccountRemoved(Fact):
+class AccountRemoved(Signed):
     """An account is gone, and its tokens with it. Its tasks stay."""
 
-    urgent: ClassVar[bool] = False
     name: str
-    who: str | None = None
 
 
-class TokenAdded(Fact):
+class TokenAdded(Signed):
     """A word that lets in from now on."""
 
-    urgent: ClassVar[bool] = False
     id: int
     digest: str  # SHA-256 of the token, as hexadecimal digits
     role: str
@@ -51,24 +46,20 @@ class TokenAdded(Fact):
     worker: str = ""  # of a worker's: which names it may bear, a glob
     expires_at: datetime | None = None
     used_at: datetime | None = None  # in a checkpoint: when it let in last
-    who: str | None = None
 
 
-class TokenRevoked(Fact):
+class TokenRevoked(Signed):
     """It lets nobody in any more."""
 
-    urgent: ClassVar[bool] = False
     id: int
-    who: str | None = None
 
 
-class LoginSet(Fact):
+class LoginSet(Signed):
     """Somebody stays signed in, until it expires or ends; the same again with each token that follows.
 
     A token is of two halves. By the first, which stays, one that was used up is told from a guess.
     """
 
-    urgent: ClassVar[bool] = False
     id: int
     user: str
     family: str  # SHA-256 of the half that stays, as hexadecimal digits
@@ -78,43 +69,34 @@ class LoginSet(Fact):
     address: str = ""  # from where
     renewed_at: datetime | None = None
     over: list[int] = msgspec.field(default_factory=list)  # these have expired, or are too many
-    who: str | None = None
 
 
-class LoginEnded(Fact):
+class LoginEnded(Signed):
     """None of its tokens counts any more."""
 
-    urgent: ClassVar[bool] = False
     id: int
-    who: str | None = None
 
 
-class ResetOffered(Fact):
+class ResetOffered(Signed):
     """Who shows a word may give an account another password, once; it takes the place of the one before."""
 
-    urgent: ClassVar[bool] = False
     name: str
     digest: str
     expires_at: datetime
-    who: str | None = None
 
 
-class SecretPut(Fact):
+class SecretPut(Signed):
     """A secret has a value from now on."""
 
-    urgent: ClassVar[bool] = False
     name: str
     sealed: str  # base64 of the nonce and what AES-256-GCM made of the value
     set_at: datetime
-    who: str | None = None
 
 
-class SecretRemoved(Fact):
+class SecretRemoved(Signed):
     """It has none any more: what needs it fails."""
 
-    urgent: ClassVar[bool] = False
     name: str
-    who: str | None = None
 
 
 class SignedIn(Fact):

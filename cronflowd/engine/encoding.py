@@ -17,7 +17,8 @@ from ..tasks.task import TaskSpec
 from . import access_facts, calendars, once  # noqa: F401  (the decoder knows what was defined by now)
 from . import facts as f
 
-KINDS = [kind for base in (f.Fact, f.Asked) for kind in base.__subclasses__() if kind is not f.Asked]
+_BASES = (f.Fact, f.Signed, f.Asked)
+KINDS = [kind for base in _BASES for kind in base.__subclasses__() if kind not in _BASES]
 # These keys of a record are the record's own; a field of that name would be lost in replay.
 assert not any({"seq", "at", "fact", "more", "batch", "crc"} & set(kind.__struct_fields__) for kind in KINDS)
 _DEFINING = frozenset({f.TaskAdded, f.TaskChanged, f.TaskRestored})

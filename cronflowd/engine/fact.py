@@ -28,13 +28,19 @@ class Fact(
         return self.urgent
 
 
-class Asked(Fact, kw_only=True):
+class Signed(Fact, kw_only=True):
+    """Base of the facts that somebody may have asked for: they say who, and most of them can be refused."""
+
+    urgent: ClassVar[bool] = False
+    who: str | None = None  # the connection's name or address; None = the daemon itself
+
+
+class Asked(Signed, kw_only=True):
     """Base of the facts about tasks, which are mostly what somebody asked for.
 
     All facts of one order bear the number of the same change; what UNDO does not take back has none.
     """
 
-    who: str | None = None  # the connection's name or address; None = the daemon itself
     change: int | None = None
     what: str | None = None  # with the first fact of a change: the order, as HISTORY tells it
     verb: str | None = None  # with that: which order it was, `SET` or `UNDO`

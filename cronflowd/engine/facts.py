@@ -26,6 +26,7 @@ from ..tasks.task import Failure
 from .fact import Asked as Asked  # noqa: PLC0414  (others say f.Asked)
 from .fact import Definition as Definition  # noqa: PLC0414  (others say f.Definition)
 from .fact import Fact as Fact  # noqa: PLC0414  (others say f.Fact)
+from .fact import Signed as Signed  # noqa: PLC0414  (others say f.Signed)
 
 FACTS_VERSION = 2
 SINCE: dict[
@@ -51,7 +52,6 @@ class TaskAdded(Asked):
 class TaskChanged(Asked):
     """A task has a new definition."""
 
-    urgent: ClassVar[bool] = False
     id: int
     rev: int
     record: Definition
@@ -83,6 +83,7 @@ class RescheduleStepped(Fact):
 class TaskRemoved(Asked):
     """A task is gone; its history stays."""
 
+    urgent: ClassVar[bool] = True
     id: int
     why: str  # `removed`, `cleared`, `loaded`, `undone`, `done`
 
@@ -90,7 +91,6 @@ class TaskRemoved(Asked):
 class TaskRestored(Asked):
     """A task that was removed is back, as it was then; due from now on."""
 
-    urgent: ClassVar[bool] = False
     id: int
     rev: int
     record: Definition
@@ -110,7 +110,6 @@ class TaskRestored(Asked):
 class TemplateSet(Asked):
     """Options that tasks to come may be made from have a name; or, without words, it is free again."""
 
-    urgent: ClassVar[bool] = False
     name: str
     words: dict[str, str] | None = None
 
@@ -118,7 +117,6 @@ class TemplateSet(Asked):
 class TaskPaused(Asked):
     """No new fires start. `id` None = all tasks there are, and those still to come."""
 
-    urgent: ClassVar[bool] = False
     id: int | None
     until_at: datetime | None
     why: str
@@ -127,7 +125,6 @@ class TaskPaused(Asked):
 class TaskResumed(Asked):
     """The opposite; `id` None lifts every pause."""
 
-    urgent: ClassVar[bool] = False
     id: int | None
     own_stay: bool = False  # True, with `id` None: not those of single tasks
 
@@ -147,7 +144,6 @@ class BulkStaged(Fact):
 class BulkDecided(Asked):
     """From now on it is to be so, whatever happens; what follows makes it so."""
 
-    urgent: ClassVar[bool] = False
     kind: str  # as `Bulk` has it
     undoes: list[int] | None = None  # the changes that are taken back, newest first
     args: dict[str, str] | None = None  # of PAUSE: why; of RUN: those of the runs
@@ -209,7 +205,7 @@ class RecordUnread(Fact):
     why: str
 
 
-class RunQueued(Fact):
+class RunQueued(Signed):
     """A fire became a run."""
 
     run: int
@@ -223,7 +219,6 @@ class RunQueued(Fact):
     nth: int = 1  # among the moments that fell on due_at
     awaits: bool = False  # True = its task's dependencies have not all ended yet
     target: str = ""  # on=all: the worker it is for
-    who: str | None = None  # asked for it, by RUN, NOW or EMIT
     emitted: bool = False  # as in FiresPassed; of several runs of one fire, with the first
     worker: str | None = None  # it was sent to at once; on disk before the order leaves, as RunSent
     flow: int = 0  # the run of its flow that it belongs to
@@ -232,15 +227,13 @@ class RunQueued(Fact):
         return self.by != "manual"
 
 
-class EventEmitted(Fact):
+class EventEmitted(Signed):
     """Somebody said that something happened; these tasks waited for it, and are to fire in turn."""
 
-    urgent: ClassVar[bool] = False
     event: str
     due_at: datetime  # of their fires
     tasks: list[int]
     args: dict[str, str] | None = None
-    who: str | None = None
 
 
 class RunAdmitted(Fact):
@@ -289,13 +282,13 @@ class OutputReceived(Fact):
         return self.apart is None and all(line[0] == 0 for line in self.lines)
 
 
-class RunStopping(Fact):
+class RunStopping(Signed):
     """The worker is told to kill it."""
 
+    urgent: ClassVar[bool] = True
     run: int
     attempt: int
     why: str  # `cancelled` or `timeout`
-    who: str | None = None  # said CANCEL
 
 
 class RunEnded(Fact):
@@ -331,32 +324,31 @@ class RunReleased(Fact):
     run: int
 
 
-class FlowStarted(Fact):
-    """All tasks that hang together by after= are to run once, each behind those it waits for."""
+class FlowStarted(Signed):
+    """All tasks that hang together by after= are to run once, each behind those it waits for.
 
-    urgent: ClassVar[bool] = False
+    `who` is empty where nobody asked for it: a moment of its first task came.
+    """
+
     flow: int
     root: int  # of its tasks, the first that waits for none
     name: str  # of that one
     tasks: list[int]
     args: dict[str, str] | None = None
-    who: str | None = None  # empty: nobody; a moment of its first task came
 
 
-class FlowRetried(Fact):
+class FlowRetried(Signed):
     """What did not end well of it has another turn; of what is gone meanwhile nothing is known there."""
 
-    urgent: ClassVar[bool] = False
     flow: int
     tasks: list[int]
-    who: str | None = None
 
 
-class FlowStopping(Fact):
+class FlowStopping(Signed):
     """Somebody cancelled it: nothing of it begins any more, and what runs is to be killed."""
 
+    urgent: ClassVar[bool] = True
     flow: int
-    who: str | None = None
 
 
 class FlowEnded(Fact):

@@ -232,7 +232,7 @@ class Flows:
         """It comes before the runs."""
         for flow in (*self.ended.values(), *self.active.values()):
             rows = [(key, each.state, each.run, each.bad, each.heard) for key, each in flow.members.items()]
-            started = f.FlowStarted(flow.number, flow.root, flow.name, [], flow.args, flow.who)
+            started = f.FlowStarted(flow.number, flow.root, flow.name, [], flow.args, who=flow.who)
             state = flow.state or ("stopping" if flow.stopping else "")
             yield f.FlowCarried(started, flow.begun_at, rows, flow.stopped_by, state, flow.ended_at)
 

@@ -74,11 +74,10 @@ class Rule:
         number = None if what is None else state.changes.next_number
         fact: Any
         for fact in facts:
-            if type(fact) in _ASKED_FOR:
+            if type(fact) in _SIGNED:
                 has_said, fact.who = True, who
             elif isinstance(fact, f.Asked):
-                has_said = True
-                fact.who, fact.change = who, number
+                has_said, fact.who, fact.change = True, who, number
                 if what is not None:
                     fact.what, fact.verb = what, self.verb
                 what = None  # with the first one only
@@ -97,10 +96,6 @@ def ref_of(order: Any) -> str:
     return order.spec.name if isinstance(order, o.AddTask) else ""
 
 
-_ASKED_FOR = frozenset({
-    f.RunQueued, f.RunStopping, f.EventEmitted, f.FlowStarted, f.FlowRetried, f.FlowStopping, af.AccountSet,
-    af.AccountRemoved, af.TokenAdded, af.TokenRevoked, af.SecretPut, af.SecretRemoved, af.LoginSet,
-    af.LoginEnded, af.ResetOffered, af.Deed,
-})  # fmt: skip
+_SIGNED = frozenset(f.Signed.__subclasses__())
 
 Rules = dict[type, Rule]

@@ -184,7 +184,7 @@ def _let_in(life: Life) -> None:
             af.AccountSet(name, "admin", at, f"{name}@example.org", password=f"of {name}", desc="a name")
         )
     life.say(af.AccountSet("bob", "user", at, "bob@example.org", 1001, "of bob", who="ann@192.0.2.7:9"))
-    life.say(af.AccountRemoved("eve", "ann@192.0.2.7:9"))
+    life.say(af.AccountRemoved("eve", who="ann@192.0.2.7:9"))
     for number, word in (1, "aa" * 32), (2, "bb" * 32):
         life.say(af.TokenAdded(number, word, "user", at, f"t{number}", "bob", expires_at=later))
     life.say(af.TokenRevoked(1))
