@@ -38,7 +38,7 @@ from ..engine.runs import held_run
 from ..engine.state import State
 from ..host import memory
 from ..host.clock import STEP_S, Clock
-from ..journal.journal import Journal
+from ..journal.journal import FileJournal
 from ..net.outbox import Gate
 from ..net.poller import Poller, here
 from ..net.rivals import Rivals
@@ -71,7 +71,7 @@ class Core:
     def __init__(
         self,
         state: State,
-        journal: Journal,
+        journal: FileJournal,
         clock: Clock,
         limits: Limits,
         *,

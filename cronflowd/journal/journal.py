@@ -1,4 +1,4 @@
-"""Where facts are kept: append, commit, replay; in files, and in memory for tests.
+"""Where facts are kept: append, commit, replay.
 
 `append` numbers and buffers; it waits for nothing and never half succeeds, because space
 was set aside before. `flush` seals what was appended since the last one, all in one go, and
@@ -19,11 +19,10 @@ import os
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from attrs import define
 
@@ -39,7 +38,6 @@ from .records import (
     SEAL_BYTES,
     Header,
     journal_dir,
-    read_line,
     seal,
     segment_path,
 )
@@ -62,113 +60,13 @@ _SEAL_BYTES = SEAL_BYTES + 1  # and the line's end
 _MOST_AROUND = _SEAL_BYTES + len(BATCH_MARK)
 
 
-class Journal(Protocol):
-    """What the daemon needs of it."""
-
-    notify: Callable[[int], None]  # told, from any thread, the number up to which all is on disk
-    closed: list[Segment]  # segments that take no more records, oldest first
-    set_aside: str  # what start-up had to cut off, in words; empty as a rule
-    commit_s: Histogram  # how long it took to have batches on the disk
-
-    @property
-    def last(self) -> int:
-        """The number of the last record appended; 0 at first."""
-
-    @property
-    def committed(self) -> int:
-        """The number of the last record that is on disk."""
-
-    @property
-    def full(self) -> bool:
-        """Whether orders are refused for want of space."""
-
-    @property
-    def open_segment(self) -> Segment:
-        """The file that is being written, as far as it is on disk."""
-
-    def replay(self) -> Iterator[Record]:
-        """Everything from the newest checkpoint on; to be read to its end before anything is appended."""
-
-    def append(self, facts: Sequence[Fact], at: datetime) -> int:
-        """Takes the facts of one decision; the last one's number, or Refusal (`disk-full`, `read-only`)."""
-
-    def flush(self) -> None:
-        """Asks that what was appended be committed soon; returns at once."""
-
-    def forget_closed(self, upto: int) -> None:
-        """Closed segments that end at `upto` or before are no longer there."""
-
-    def abandon(self, error: Fatal) -> None:
-        """Forgets what was appended since the last commit, and takes nothing any more: `error` says why."""
-
-    def close(self) -> None:
-        """Commits all there is, and ends."""
-
-
-def _tell_nobody(seq: int) -> None:
-    pass
-
-
 def exit_at_once(error: Fatal) -> NoReturn:
     # Not sys.exit: this is a thread, and nothing may be written or answered any more.
     print(f"cronflowd: {error.message}", file=sys.stderr, flush=True)
     os._exit(error.status)
 
 
-class _Lines:
-    """Numbers and seals: the part of a journal that files and memory share."""
-
-    def __init__(self) -> None:
-        self._last = self._committed = 0
-        # Records since the last flush. Their facts are still to be made true, and what cannot be
-        # applied must not be committed.
-        self._bodies: list[bytes] = []
-        self._lines: list[bytes] = []  # sealed
-        self._chain = 0  # of the last of them
-        self.closed: list[Segment] = []
-        self.set_aside = ""
-        self.commit_s = Histogram(*COMMITS_S)
-
-    @property
-    def last(self) -> int:
-        return self._last
-
-    @property
-    def committed(self) -> int:
-        return self._committed
-
-    def forget_closed(self, upto: int) -> None:
-        # In place: the committer adds to the same list meanwhile.
-        while self.closed and self.closed[0].last <= upto:
-            del self.closed[0]
-
-    def _seal(self, first_of_batch: bool) -> int:
-        """Seals what was appended; how many bytes that gives."""
-        bodies, self._bodies = self._bodies, []
-        if first_of_batch:
-            bodies[0] += BATCH_MARK
-        chain, lines = self._chain, []
-        for body in bodies:
-            line, chain = seal(body, chain)
-            lines.append(line)
-        self._chain = chain
-        self._lines += lines
-        return sum(map(len, lines))
-
-    def _drop_bodies(self) -> None:
-        self._last -= len(self._bodies)
-        self._bodies.clear()
-
-
-def _check_length(bodies: list[bytes]) -> None:
-    if max(map(len, bodies)) > MAX_RECORD_BYTES - _MOST_AROUND:
-        raise Refusal("too-long", f"a record of more than {MAX_RECORD_BYTES} bytes")
-
-
-# --- in files ------------------------------------------------------------------------------
-
-
-class FileJournal(_Lines):
+class FileJournal:
     """The journal in `data`/journal. The caller has locked the directory."""
 
     def __init__(
@@ -177,16 +75,24 @@ class FileJournal(_Lines):
         segment_bytes: int = SEGMENT_BYTES,
         *,
         reserve_bytes: int = RESERVE_BYTES,
-        notify: Callable[[int], None] = _tell_nobody,
+        notify: Callable[[int], None] = lambda seq: None,
         on_fatal: Callable[[Fatal], object] = exit_at_once,
         disk: d.Disk = d.DISK,
     ) -> None:
-        super().__init__()
         self.directory = journal_dir(data)
         self.segment_bytes = segment_bytes
-        self.notify = notify
+        self.notify = notify  # told, from any thread, the number up to which all is on disk
         self.on_fatal = on_fatal
         self._disk = disk
+        self.closed: list[Segment] = []  # segments that take no more records, oldest first
+        self.set_aside = ""  # what start-up had to cut off, in words; empty as a rule
+        self.commit_s = Histogram(*COMMITS_S)  # how long it took to have batches on the disk
+        self._last = self._committed = 0
+        # Records since the last flush. Their facts are still to be made true, and what cannot be
+        # applied must not be committed.
+        self._bodies: list[bytes] = []
+        self._lines: list[bytes] = []  # sealed
+        self._chain = 0  # of the last of them
         # The buffer and what describes it; the lock is held for microseconds, never over a write.
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
@@ -212,6 +118,7 @@ class FileJournal(_Lines):
     # --- start ---
 
     def replay(self) -> Iterator[Record]:
+        """Everything from the newest checkpoint on; to be read to its end before anything is appended."""
         for directory in (self.directory, self.directory.parent):  # the latter's are of SAVE
             d.remove_leftovers(directory)
         found = Replay(self.directory)
@@ -273,6 +180,16 @@ class FileJournal(_Lines):
     # --- append: the event loop's side ---
 
     @property
+    def last(self) -> int:
+        """The number of the last record appended; 0 at first."""
+        return self._last
+
+    @property
+    def committed(self) -> int:
+        """The number of the last record that is on disk."""
+        return self._committed
+
+    @property
     def full(self) -> bool:
         """Whether orders are refused for want of space; asking also looks whether there is some again."""
         if self._full:
@@ -282,11 +199,13 @@ class FileJournal(_Lines):
 
     @property
     def open_segment(self) -> Segment:
+        """The file that is being written, as far as it is on disk."""
         with self._lock:
             path = segment_path(self.directory, self._first)
             return Segment(path, self._first, self._committed, self._synced_end)
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
+        """Takes the facts of one decision; the last one's number, or Refusal (`disk-full`, `read-only`)."""
         with self._lock:
             if self._failed:
                 raise self._failed
@@ -294,8 +213,8 @@ class FileJournal(_Lines):
             size, count = len(bodies[0]) + _MOST_AROUND, len(bodies)
             if count > 1:
                 size += sum(map(len, bodies[1:])) + _SEAL_BYTES * (count - 1)
-            if size > MAX_RECORD_BYTES:
-                _check_length(bodies)
+            if size > MAX_RECORD_BYTES and max(map(len, bodies)) > MAX_RECORD_BYTES - _MOST_AROUND:
+                raise Refusal("too-long", f"a record of more than {MAX_RECORD_BYTES} bytes")
             if size > self._allocated - self._end - self._buffered - self._reserve or self._full:
                 self._make_room(size, all(fact.is_urgent() for fact in facts))
             self._bodies += bodies
@@ -355,6 +274,7 @@ class FileJournal(_Lines):
             self._asked_at = time.monotonic()
 
     def flush(self) -> None:
+        """Asks that what was appended be committed soon; returns at once."""
         if self._bodies:
             with self._lock:
                 self._hand_over()
@@ -365,12 +285,34 @@ class FileJournal(_Lines):
             self._unsealed = 0
             self._wake.notify()
 
+    def _seal(self, first_of_batch: bool) -> int:
+        """Seals what was appended; how many bytes that gives."""
+        bodies, self._bodies = self._bodies, []
+        if first_of_batch:
+            bodies[0] += BATCH_MARK
+        chain, lines = self._chain, []
+        for body in bodies:
+            line, chain = seal(body, chain)
+            lines.append(line)
+        self._chain = chain
+        self._lines += lines
+        return sum(map(len, lines))
+
+    def forget_closed(self, upto: int) -> None:
+        """Closed segments that end at `upto` or before are no longer there."""
+        # In place: the committer adds to the same list meanwhile.
+        while self.closed and self.closed[0].last <= upto:
+            del self.closed[0]
+
     def abandon(self, error: Fatal) -> None:
+        """Forgets what was appended since the last commit, and takes nothing any more: `error` says why."""
         with self._lock:
             self._failed = error
-            self._drop_bodies()
+            self._last -= len(self._bodies)
+            self._bodies.clear()
 
     def close(self) -> None:
+        """Commits all there is, and ends."""
         with self._lock:
             self._hand_over()
             self._closing = True
@@ -541,52 +483,3 @@ def _move_aside(path: Path, disk: d.Disk) -> str:
 
 def _tail_name(path: Path, offset: int) -> Path:
     return d.free_name(path.with_name(f"{path.stem}.tail-{offset}"))
-
-
-# --- in memory -----------------------------------------------------------------------------
-
-
-class MemoryJournal(_Lines):
-    """The same on no disk: `flush` commits at once. `lines` are those a journal before it committed."""
-
-    def __init__(self, lines: Sequence[bytes] = (), *, notify: Callable[[int], None] = _tell_nobody) -> None:
-        super().__init__()
-        self.notify = notify
-        self.full = False  # a test's word for a disk without space, reserve aside
-        self.open_segment = Segment(Path("memory"), 1, 0, 0)  # that nothing can be read from
-        self._failed: Fatal | None = None
-        self._lines = list(lines)
-
-    @property
-    def lines(self) -> list[bytes]:
-        """What a crash now would leave."""
-        return list(self._lines)
-
-    def replay(self) -> Iterator[Record]:
-        for line in self._lines:
-            seq, at, fact, _ = read_line(line[:-1], Path("memory"), 0)
-            self._last, self._chain = seq, zlib.crc32(line[: -SEAL_BYTES - 1], self._chain)
-            yield seq, at, fact
-        self._committed = self._last
-
-    def abandon(self, error: Fatal) -> None:
-        self._failed = error
-        self._drop_bodies()
-
-    def append(self, facts: Sequence[Fact], at: datetime) -> int:
-        if self._failed:
-            raise self._failed
-        if self.full and not all(fact.is_urgent() for fact in facts):
-            raise Refusal("disk-full", "no space left in memory; nothing was changed")
-        self._bodies += encode_open(self._last, at, facts)
-        self._last += len(facts)
-        return self._last
-
-    def flush(self) -> None:
-        if self._bodies:
-            self._seal(first_of_batch=True)
-            self._committed = self._last
-            self.notify(self._last)
-
-    def close(self) -> None:
-        self.flush()

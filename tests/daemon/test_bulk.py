@@ -18,13 +18,13 @@ from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import AT_ONCE
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
-from cronflowd.journal.journal import MemoryJournal
 from cronflowd.journal.tasks_file import read_tasks
 from cronflowd.net.outbox import A_PASS, Gate, Outbox
 from cronflowd.tasks.task import parse_record
 from tests.lib.access_driver import House
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
+from tests.lib.memory_journal import MemoryJournal
 from tests.lib.sinks import SmallSink
 
 MANY = 1000

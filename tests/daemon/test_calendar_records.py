@@ -20,10 +20,10 @@ from cronflowd.engine.orders import AddTask, StartDaemon
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.host import calendar_files
-from cronflowd.journal.journal import MemoryJournal
 from cronflowd.journal.records import unseal
 from cronflowd.tasks.task import read_record
 from tests.lib.harness import START, HandClock
+from tests.lib.memory_journal import MemoryJournal
 
 NAME = "file:closed.txt"
 DAY = date(2030, 12, 25)

@@ -19,11 +19,11 @@ from cronflowd.daemon.core import Core
 from cronflowd.engine.orders import JoinWorker, StartDaemon
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
-from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net.clients import Session
 from cronflowd.net.workers import Batch
 from tests.lib.calls import calls_of
 from tests.lib.harness import START, HandClock
+from tests.lib.memory_journal import MemoryJournal
 
 ROUNDS = 50
 

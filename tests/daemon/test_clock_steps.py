@@ -30,7 +30,7 @@ from cronflowd.engine import orders as o
 from cronflowd.engine import slices
 from cronflowd.engine.engine import BIG_STEP_S, Limits
 from cronflowd.engine.state import State
-from cronflowd.journal.journal import Journal
+from cronflowd.journal.journal import FileJournal
 from cronflowd.net.outbox import Gate, Outbox
 from cronflowd.net.workers import Link
 from cronflowd.schedules.schedule import Schedule, parse_schedule
@@ -127,7 +127,7 @@ class Life:
         state = State("UTC")
         for seq, entry in enumerate(self.journal.entries, 1):
             state.apply(entry.fact, entry.at, seq)
-        self.core = Core(state, cast(Journal, self.journal), self.clock, Limits())
+        self.core = Core(state, cast(FileJournal, self.journal), self.clock, Limits())
         self.core.submit(o.StartDaemon("1", "UTC"))
         self.core.links["w1"] = cast(Link, Listener())
         self.core.submit(o.JoinWorker("w1", 10_000, {}, ("shell",), "here", ()))

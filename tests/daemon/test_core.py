@@ -16,11 +16,11 @@ from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Decision
 from cronflowd.engine.state import State
-from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net import poller
 from cronflowd.net.workers import Link
 from tests.lib.core_driver import PickyJournal, line, make_core
 from tests.lib.engine_driver import START
+from tests.lib.memory_journal import MemoryJournal
 
 
 class Reader:

@@ -14,9 +14,9 @@ from cronflowd.daemon.crontab_orders import Import
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
-from cronflowd.journal.journal import MemoryJournal
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
+from tests.lib.memory_journal import MemoryJournal
 
 LINES = 300
 A_LINE = 8  # looks at names that a line may take, those of its order among them

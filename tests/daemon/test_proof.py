@@ -17,12 +17,12 @@ from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
-from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net.clients import Session
 from cronflowd.net.workers import serve_worker
 from cronflowd.tasks.reasons import in_words
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock, Wire
+from tests.lib.memory_journal import MemoryJournal
 from tests.lib.waiting import PATIENCE_S
 
 NONCE = "ab" * 16

@@ -21,9 +21,10 @@ from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.engine import facts as f
 from cronflowd.host.disk import lock_directory
 from cronflowd.journal import journal as journal_module
-from cronflowd.journal.journal import FileJournal, MemoryJournal
+from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import Corrupt, Header, Reader, journal_dir, list_segments, parse_header
 from tests.lib.fake_etcd import FakeEtcd
+from tests.lib.memory_journal import MemoryJournal
 from tests.lib.open_journal import NOW, PATIENCE_S, Committed, Open, only_segment, replay
 from tests.lib.shared_driver import Leading
 from tests.lib.simulated_disk import IO_ERROR, NO_SPACE, FaultyDisk, PowerDisk, error

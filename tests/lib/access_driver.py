@@ -21,10 +21,10 @@ from cronflowd.engine.orders import JoinWorker, StartDaemon
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.host.vault import Vault
-from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net.clients import Session
 from cronflowd.tasks.options import Common
 from tests.lib.harness import OWNER, START, HandClock
+from tests.lib.memory_journal import MemoryJournal
 
 
 @define

@@ -13,9 +13,9 @@ from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
-from cronflowd.journal.journal import MemoryJournal
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
+from tests.lib.memory_journal import MemoryJournal
 
 
 class PickyJournal(MemoryJournal):

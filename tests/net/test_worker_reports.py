@@ -12,11 +12,11 @@ from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
-from cronflowd.journal.journal import MemoryJournal
 from cronflowd.net.workers import Batch
 from cronflowd.tasks.reasons import in_words
 from cronflowd.worker.executors.output import Output
 from tests.lib.harness import HandClock
+from tests.lib.memory_journal import MemoryJournal
 
 
 class FullDisk(MemoryJournal):
