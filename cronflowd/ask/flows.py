@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 
 from ..base.replies import Reply
-from ..base.walks import SLICE, in_slices, page
+from ..base.walks import in_slices, page
 from ..engine.dependencies import hang_together
 from ..engine.flow_runs import FlowRun
 from ..engine.flows import check_in_flow, find_flow_run
@@ -39,7 +39,7 @@ def list_flows(state: State) -> Reply:
             if task is None:
                 yield None
             elif task.id not in seen and (task.spec.options.after or task.name in state.dependents):
-                found = yield from _in_turns(hang_together(state, task))
+                found = yield from hang_together(state, task)
                 seen.update(found)
                 if members := [each for each in sorted(found) if each in state.tasks]:
                     yield _flow_row(state, members, newest)
@@ -54,18 +54,6 @@ def _flow_row(state: State, members: list[int], newest: dict[int, FlowRun]) -> R
     flow = state.flows.active[number] if number else newest.get(root.id)
     about = (flow.number, shown_state(state, flow), flow.begun_at, flow.ended_at) if flow else (None,) * 4
     return root.id, root.name, len(members), *about
-
-
-def _in_turns(steps: Generator[None, None, dict[int, None]]) -> Generator[None, None, dict[int, None]]:
-    """The same in fewer steps."""
-    while True:
-        for _ in range(SLICE):
-            try:
-                next(steps)
-            except StopIteration as end:
-                found: dict[int, None] = end.value
-                return found
-        yield
 
 
 def shown_state(state: State, flow: FlowRun) -> str:
@@ -87,7 +75,7 @@ def show_flow(state: State, query: q.ShowFlow, now: datetime) -> Reply:
     reply = Reply("", {}, TASK_COLUMNS)
 
     def rows() -> Iterator[Row | None]:
-        members = (yield from _in_turns(hang_together(state, task))) if task else flow.members if flow else ()
+        members = (yield from hang_together(state, task)) if task else flow.members if flow else ()
         yield from map_rows(row, _each_behind(state, list(members)))
         reply.text = f"{len(members)} flow={values['flow'] or '-'} state={values['state'] or '-'}"
         reply.values = {"rows": len(members)} | values

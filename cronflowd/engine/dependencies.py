@@ -72,20 +72,20 @@ def _judge(state: State, task: Task) -> Any | None:
 
 def hang_together(state: State, task: Task) -> Generator[None, None, dict[int, None]]:
     """All tasks that hang together with this one, itself among them, in small steps."""
-    found, todo = {task.id: None}, [task.id]
+    found, todo, looked_at = {task.id: None}, [task.id], 0
     while todo:
         here = state.tasks.get(todo.pop())
-        near: list[int | None] = []
+        near: list[int | None] = [None]  # it was looked at itself
         if here:
             near += [state.names.get(name) for name in here.spec.options.after]
             near += state.dependents.get(here.name, ())
-        yield
-        for number, other in enumerate(near, 1):
+        for other in near:
+            looked_at += 1
+            if looked_at % SLICE == 0:
+                yield
             if other is not None and other not in found:
                 found[other] = None
                 todo.append(other)
-            if number % SLICE == 0:
-                yield
     return found
 
 
