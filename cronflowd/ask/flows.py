@@ -9,12 +9,13 @@ from heapq import heapify, heappop, heappush
 
 from ..base.replies import Reply
 from ..base.walks import in_slices, page
+from ..engine.definitions import find_task
 from ..engine.dependencies import hang_together
 from ..engine.flow_runs import FlowRun
 from ..engine.flows import check_in_flow, find_flow_run
 from ..engine.state import State
 from . import questions as q
-from .views import Row, find, map_rows, task_state
+from .views import Row, map_rows, task_state
 
 FLOW_COLUMNS = ("id", "jobName", "tasks", "flow", "state", "begun", "ended")
 TASK_COLUMNS = ("id", "jobName", "state", "after", "last", "ended", "turn", "run")
@@ -120,7 +121,7 @@ def _each_behind(state: State, members: list[int]) -> Iterator[int | None]:
 
 def list_flow_runs(state: State, query: q.ListFlowRuns) -> Reply:
     """FLOW REF RUNS: the runs of this flow, newest first."""
-    task = find(state, query.ref)
+    task = find_task(state, query.ref)
 
     def row(flow: FlowRun) -> Row:
         counts = Counter(flow.counts)

@@ -16,8 +16,9 @@ from attrs import evolve, frozen
 
 from ..base.errors import Refusal
 from ..base.replies import JsonOnly, Reply
-from ..base.text import escape, format_option, format_time
+from ..base.text import format_option, format_time
 from ..base.walks import in_order, in_slices, page
+from ..engine.definitions import find_task
 from ..engine.facts import NoticeFailed
 from ..engine.fires import day_off
 from ..engine.lanes import accepts
@@ -67,13 +68,6 @@ Row = tuple[Any, ...]
 T = TypeVar("T")
 
 
-def find(state: State, ref: str) -> Task:
-    """The task; Refusal (`not-found`) otherwise."""
-    if (task := state.find(ref)) is None:
-        raise Refusal("not-found", f'no task "{escape(ref[:80])}"')
-    return task
-
-
 def task_state(state: State, task: Task, now: datetime) -> str:
     """One word for LIST: the most telling thing about a task."""
     if task.held:
@@ -102,7 +96,7 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
     """GET: every field, defaults included."""
     if query.rev is not None:
         return _get_revision(state, query.ref, query.rev)
-    task = find(state, query.ref)
+    task = find_task(state, query.ref)
     spec = task.spec
     rows: list[Row] = [
         ("id", task.id),
@@ -400,7 +394,7 @@ def show_next(state: State, query: q.ShowNext, now: datetime) -> Reply:
     if query.schedule:
         rows = _asked_schedule(query, state).rows(from_at, now)
     else:
-        task = find(state, query.ref)
+        task = find_task(state, query.ref)
         rows = moments_to_come(state, task, from_at)
         if query.tz:
             zone = load_zone(query.tz).info
@@ -432,7 +426,7 @@ def describe_schedule(state: State, query: q.DescribeSchedule, now: datetime) ->
         schedule = _asked_schedule(query, state)
         next_at, start_at = schedule.next_after(now, now), None
     else:
-        task = find(state, query.ref)
+        task = find_task(state, query.ref)
         schedule, start_at, next_at = task.spec.schedule, task.spec.options.start_at, task.due_at
     rows = [
         *_in_words(schedule, start_at),
@@ -459,7 +453,7 @@ def moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[Mom
 
 def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) -> Reply:
     """DEPS: the trees of who waits for whom, and what each has heard of the one above it."""
-    drawn = draw_tree(state, find(state, query.ref) if query.ref else None)
+    drawn = draw_tree(state, find_task(state, query.ref) if query.ref else None)
 
     def row(line: Line) -> Row:
         task, above, drawing = line
@@ -575,7 +569,7 @@ def zone_differences(
 def _asked_tasks(state: State, ref: str | None) -> Iterator[Task]:
     """One task, or all in order of ids; those that go while others have their turn are passed over."""
     if ref is not None:
-        yield find(state, ref)
+        yield find_task(state, ref)
         return
     yield from filter(None, state.tasks.walk())
 

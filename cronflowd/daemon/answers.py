@@ -40,6 +40,7 @@ from ..base.replies import Reply, format_status
 from ..engine import expectations
 from ..engine import orders as o
 from ..engine.access import ADMIN, USER
+from ..engine.definitions import find_task
 from ..engine.many import MAY_BE_LARGE
 from ..engine.once import Asked
 from ..host.disk import plain_file
@@ -442,7 +443,7 @@ class Answers:
         return show_history(self.core.state, question)
 
     async def _roll_back(self, question: q.FindRevision, session: Session) -> Reply:
-        views.find(self.core.state, question.ref)
+        find_task(self.core.state, question.ref)
         task_id, found = await in_turns(find_revision(self.core.state, question.ref, question.rev))
         record = found.record or {}
         await self.files.learn(parse_calendar_names(str(record.get("skip", ""))))
@@ -468,7 +469,7 @@ class Answers:
         return self.past.log(question, session)
 
     def _watch(self, question: q.Watch, session: Session) -> Answer:
-        task_id = None if question.ref is None else views.find(self.core.state, question.ref).id
+        task_id = None if question.ref is None else find_task(self.core.state, question.ref).id
         self._have_place()
         watcher = self.hub.watch(session, question.kinds, task_id, waits=question.since is not None)
         session.data.append(watcher)

@@ -18,11 +18,11 @@ from attrs import evolve
 from msgspec.structs import replace
 
 from ..ask import questions as q
-from ..ask import views
 from ..base.errors import Refusal
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.walks import in_order
 from ..engine import orders as o
+from ..engine.definitions import find_task
 from ..engine.state import State
 from ..tasks import crontab
 from ..tasks.crontab import Entry, Nothing, Setting
@@ -211,7 +211,7 @@ def export(state: State, question: q.ExportTasks, now: datetime, shows: Callable
     refs = question.refs
     if refs is None and (count := state.count_own()) > MAX_EXPORTED:
         raise Refusal("limit", f"there are {count} tasks, more than the {MAX_EXPORTED} of one crontab")
-    named = [views.find(state, ref) for ref in refs or ()]
+    named = [find_task(state, ref) for ref in refs or ()]
     named.sort(key=lambda task: task.id)
 
     def tasks() -> Iterator[crontab.Task | None]:

@@ -23,6 +23,7 @@ from ..base import output
 from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape, format_time
+from ..engine.definitions import find_task
 from ..engine.state import State
 from ..journal import gaps, history
 from ..journal.index import Index
@@ -102,7 +103,7 @@ class Hindsight:
         outcomes = await past.newest(why.concerns(at, wanted())) if at else []
         found = why.Found(runs, outcomes[::-1])
         if at is None or not (found.runs or found.outcomes):
-            task = views.find(state, question.ref)
+            task = find_task(state, question.ref)
             if at is None:
                 return _why_reply(why.explain_never(state, task), "not-due")
             return _why_reply(*why.explain_unknown(state, task, at, now))
@@ -161,7 +162,7 @@ class Hindsight:
             await self._past(views.all_runs(ref)).newest(is_next, more)
         if asked.back >= len(found):
             if not found:
-                views.find(state, ref)
+                find_task(state, ref)
             known = f"no run so far back is known, but {len(found)}" if found else "it has not run yet"
             raise Refusal("not-found", f"{escape(ref[:80])}: {known}")
         run = list(found)[asked.back]
