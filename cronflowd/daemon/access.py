@@ -566,8 +566,7 @@ class Admission:
         """Whatever concerns who may come in; `who`: by somebody else's right than the session's."""
         if who is None:
             self.check_still(session)
-        reply = self.core.submit(order, who or session.who, once=session.once).reply
-        assert reply
+        reply = self.core.submit(order, who or session.who, once=session.once).told
         for each in self._sessions:
             each.is_doubted, each.told_as = True, None
         self._end(session, ends)

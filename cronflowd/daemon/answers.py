@@ -271,9 +271,7 @@ class Answers:
             sealed = await self._sealed(question)
             question = o.PutSecret(question.name, sealed)
             self.admission.check_still(session)
-        reply = self.core.submit(question, session.who, once=session.once).reply
-        assert reply
-        return reply
+        return self.core.submit(question, session.who, once=session.once).told
 
     async def _sealed(self, question: q.PutSecret) -> str:
         access, vault = self.core.state.access, self.core.state.access.vault

@@ -44,9 +44,7 @@ class LargeChanges:
     def is_large(self, order: Any) -> bool:
         """Whether an order is for `change`."""
         state, kind = self.core.state, type(order)
-        if pattern_of(order):
-            return len(state.tasks) > AT_ONCE
-        if kind is o.StartFlow:
+        if pattern_of(order) or kind is o.StartFlow:
             return len(state.tasks) > AT_ONCE
         if kind is o.UndoChanges:
             return sum(len(change.steps) for change in state.changes.newest(order.count)) > AT_ONCE
@@ -70,25 +68,25 @@ class LargeChanges:
         if isinstance(order, o.StartFlow):
             with self._planning("FLOW"):
                 order = replace(order, plan=await in_turns(plan_flow(engine.state, order.ref)))
-        reply = self.core.submit(order, who, once=once).reply
+        reply = self.core.submit(order, who, once=once).told
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan
         return await self._done(reply, who)
 
     async def _change_chosen(
         self, order: Any, pattern: o.Pattern, who: str | None, once: Asked | None
-    ) -> Reply | None:
+    ) -> Reply:
         core = self.core
         with self._planning(kind_of(order).upper()):
             plan = await in_turns(plan_many(core.state, order, core.now()))
             if (count := len(plan)) <= AT_ONCE:
-                return core.submit(with_pattern(order, replace(pattern, plan=plan)), who, once=once).reply
+                return core.submit(with_pattern(order, replace(pattern, plan=plan)), who, once=once).told
             if once and isinstance(order, o.RunTask):  # how many could start is known at the end alone
                 raise Refusal("limit", f"ONCE runs at most {AT_ONCE} tasks, and these are {count}")
             with self._dropped_unless_decided():
                 core.submit(o.StageTasks([], core.state.next_task))
                 await self._stage(plan)
-                return core.submit(with_pattern(order, replace(pattern, staged=count)), who, once=once).reply
+                return core.submit(with_pattern(order, replace(pattern, staged=count)), who, once=once).told
 
     async def load(self, order: o.LoadTasks, who: str | None) -> Reply:
         """LOAD; the records are taken out of the order one by one, since to free them at once takes long."""
@@ -106,7 +104,7 @@ class LargeChanges:
                 core.submit(o.StageTasks([], above))  # before anybody else has a turn, and takes these ids
                 await let_go(order.records)
                 await self._stage(numbered)
-                reply = core.submit(o.DecideLoad(count, order.saved, order.file), who).reply
+                reply = core.submit(o.DecideLoad(count, order.saved, order.file), who).told
         return await self._done(reply, who)
 
     async def _stage(self, numbered: Any) -> None:
@@ -136,11 +134,10 @@ class LargeChanges:
             self.core.insist(o.DropStaged())
             raise
 
-    async def _done(self, reply: Reply | None, who: str | None) -> Reply:
+    async def _done(self, reply: Reply, who: str | None) -> Reply:
         bulk = self.core.state.unfinished.bulk
         # The daemon's own LOAD comes before anybody is served.
         await (self.finish() if who else self.finish_alone())
-        assert reply is not None
         if not (bulk and bulk.refused):
             return reply
         if bulk.kind in ENDS:

@@ -79,10 +79,7 @@ class Import:
             return self._set(line)
         spec = self._spec(core, line, question.is_replace)
         order = own(o.AddTask(spec, replace=question.is_replace))
-        if question.is_dry:
-            reply = self._would_add(core, order)
-        else:
-            reply = core.submit(order, who).reply or Reply("")
+        reply = self._would_add(core, order) if question.is_dry else core.submit(order, who).told
         if question.is_replace:
             self._replaced.add(spec.name)
         notes = [("differs", text) for text in line.differences]
@@ -167,8 +164,7 @@ class Import:
         return crontab.is_written(line, spec, self._settings, state.default_tz)
 
     def _would_add(self, core: Core, order: o.AddTask) -> Reply:
-        reply, spec = core.engine.decide(order, core.now()).reply, order.spec
-        assert reply is not None
+        reply, spec = core.engine.decide(order, core.now()).told, order.spec
         if len(self._dry_names) < MAX_DRY_NAMES:
             self._dry_names[spec.name] = _likeness(spec), _digest(spec)
         values = {key: value for key, value in reply.values.items() if key != "id"}

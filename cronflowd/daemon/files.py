@@ -65,7 +65,7 @@ class Files:
         # Journaled first: whenever the power goes, the file is one of the last two that the journal knows.
         order = o.RecordSave(path.name, upto, prepared.size, prepared.crc, count)
         try:
-            reply = core.submit(order).reply
+            reply = core.submit(order).told
         except Refusal:
             prepared.discard()
             raise
@@ -76,7 +76,6 @@ class Files:
             await trio.to_thread.run_sync(write_atomically, self.memory, [said])
         await trio.to_thread.run_sync(prepared.publish)
         self.edited = self.edited and path.name != tasks_file.TASKS_NAME
-        assert reply is not None
         return reply
 
     async def _prepare(self, path: Path, before: Numbered[TaskSpec | None]) -> tuple[Prepared, int]:
@@ -159,11 +158,10 @@ class Files:
         # What the daemon loads by itself is nobody's order, and no change that UNDO would take back.
         order = o.LoadTasks(records, saved, path.name if who else "")
         if max(count, core.state.count_own()) > AT_ONCE:
-            reply: Reply | None = await self.large.load(order, who)
+            reply = await self.large.load(order, who)
         else:
-            reply = core.submit(order, who).reply
+            reply = core.submit(order, who).told
         self.edited = self.edited and saved is None
-        assert reply is not None
         return reply
 
     async def learn(self, calendars: Iterable[str]) -> None:

@@ -47,9 +47,7 @@ class Logins:
             question.name, digest_of(family), digest_of(secret), family + secret, question.expires_at,
             session.address,
         )  # fmt: skip
-        reply = self._core.submit(order, f"{question.name}@{session.where}").reply
-        assert reply
-        return reply
+        return self._core.submit(order, f"{question.name}@{session.where}").told
 
     def _find(self, token: str) -> tuple[af.LoginSet | None, bool]:
         """Whose token this is, and whether it counts, or did."""
@@ -71,9 +69,7 @@ class Logins:
             raise Refusal("denied", why)
         secret = new_token()
         shown = token[: len(token) // 2] + secret
-        reply = self._core.submit(o.RenewLogin(found.id, digest_of(secret), shown, session.address)).reply
-        assert reply
-        return reply
+        return self._core.submit(o.RenewLogin(found.id, digest_of(secret), shown, session.address)).told
 
     def _end(self, word: str, session: Session) -> Reply:
         """By the token, or its id: of one's own; an admin's of anybody."""
@@ -108,9 +104,7 @@ class Logins:
             raise Refusal("not-found", "no such account that may come in")
         word = new_token()
         order = o.OfferReset(account.name, digest_of(word), word, self._core.now() + RESET_FOR)
-        reply = self._core.submit(order, session.who).reply
-        assert reply
-        return reply
+        return self._core.submit(order, session.who).told
 
     def reset(self, question: q.Reset, session: Session) -> Coroutine[Any, Any, Reply]:
         """USER RESET."""

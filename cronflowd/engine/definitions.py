@@ -93,9 +93,8 @@ def _replace(state: State, order: o.AddTask, now: datetime, limits: Limits) -> D
         decision, rev, change = _changed(state, task, spec, now), task.rev + 1, "replaced"
         due_at = next(fact.due_at for fact in decision.facts if isinstance(fact, f.TaskChanged))
         decision.reply = _added(task.id, task.name, due_at, notes(state, spec))
-    assert decision.reply
-    decision.reply.text += f" rev={rev} {change}"
-    decision.reply.values |= {"rev": rev, "change": change}
+    decision.told.text += f" rev={rev} {change}"
+    decision.told.values |= {"rev": rev, "change": change}
     return decision
 
 
@@ -181,11 +180,10 @@ def _defined(state: State, task: Task, spec: TaskSpec, asks_notify: bool, now: d
     old, decision = task.spec, _changed(state, task, spec, now)
     if old.unread is not None:
         return decision
-    assert decision.reply
-    decision.reply.columns = NOTE_COLUMNS
+    decision.told.columns = NOTE_COLUMNS
     is_work = spec.work != old.work
     is_where = is_work or spec.options.on != old.options.on
-    decision.reply.rows = notes(state, spec, is_work, asks_notify, is_where)
+    decision.told.rows = notes(state, spec, is_work, asks_notify, is_where)
     if spec.name != old.name:
         waiting = state.dependents.get(old.name, ())
         if len(waiting) > AT_ONCE:

@@ -65,8 +65,7 @@ def _expect(state: State, order: o.SetExpectation, now: datetime, limits: Limits
     # `none` is on purpose.
     is_heard = fact.notify or any(target.events & OF_A_BEAT for target in limits.notify)
     rows = notify_notes(state, parse_notify(fact.notify)) if order.words.get("notify") else []
-    assert decision.reply
-    decision.reply.columns, decision.reply.rows = NOTE_COLUMNS, rows if is_heard else [NOBODY]
+    decision.told.columns, decision.told.rows = NOTE_COLUMNS, rows if is_heard else [NOBODY]
     return decision
 
 

@@ -48,6 +48,12 @@ class Decision(msgspec.Struct, gc=False):
     messages: list[Message] = msgspec.field(default_factory=list)
     warning: str = ""  # what the log should tell
 
+    @property
+    def told(self) -> Reply:
+        """The reply, of an order that always has one."""
+        assert self.reply is not None
+        return self.reply
+
 
 @frozen
 class Rule:
