@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from functools import partial
 from shutil import disk_usage
 from typing import NoReturn
 
@@ -47,7 +46,7 @@ class Backlog:
                     asked = None
                 elif asked != (there, looks):  # this one may have what others had not
                     try:
-                        await in_thread(partial(self._fetch_all, there, secret))
+                        await in_thread(self._fetch_all, there, secret)
                         asked, why, pause_s = (there, looks), "", LOOK_S
                     except (OSError, Refusal) as error:
                         if str(error) != why:

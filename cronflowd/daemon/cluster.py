@@ -22,7 +22,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing, suppress
-from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
 from typing import Any, NoReturn
@@ -216,10 +215,9 @@ class Node:
             raise Refusal("not-leader", "none: this node does not lead")
         try:
             us = self._about() | {"token": self.token}
-            heir = await in_thread(
-                partial(roster.heir, self.shared, us, self.epoch, self.lease.id, question.node, core.last_seq)
-            )
-            await in_thread(partial(roster.name_heir, self.shared, heir))
+            lead = self.epoch, self.lease.id
+            heir = await in_thread(roster.heir, self.shared, us, *lead, question.node, core.last_seq)
+            await in_thread(roster.name_heir, self.shared, heir)
         except (Unreachable, EtcdError) as error:
             raise Refusal("busy", f"etcd: {error}") from None
         if self.peers:
@@ -236,8 +234,8 @@ class Node:
 
     async def leave_to_one_with_room(self) -> None:
         """Lets another lead while this node's disk is full, if that one's is not."""
-        if roomy := await in_thread(partial(roster.roomy, self.shared, self.name)):
-            await in_thread(partial(roster.name_heir, self.shared, roomy[0]))
+        if roomy := await in_thread(roster.roomy, self.shared, self.name):
+            await in_thread(roster.name_heir, self.shared, roomy[0])
             self.resign()
             self.begin_anew(f"the disk of {self.settings.data} is full, and {roomy[0]} is to lead")
 
@@ -283,25 +281,25 @@ class Node:
         """Takes what is new; True: this node leads."""
         await self._follow(core, journal)
         if self.epoch:  # nobody else writes any more, and while we were cut off all may have changed
-            await in_thread(partial(self._check_cluster, journal.last))
+            await in_thread(self._check_cluster, journal.last)
             return True
         if self.lease is None or not self.lease.is_certain:
             await in_thread(self._enter)
         assert self.lease
-        await in_thread(partial(self.tell, journal.committed, not journal.full))
+        await in_thread(self.tell, journal.committed, not journal.full)
         value = orjson.dumps(self._about() | {"token": self.token})
-        leader = await in_thread(partial(self.shared.get, self.shared.leader_key))
+        leader = await in_thread(self.shared.get, self.shared.leader_key)
         if leader and (leader.value, leader.lease) != (value, self.lease.id):
             self._set_leader(leader)
             if (asks := orjson.loads(leader.value).get("asks")) != self._heard:
                 self._heard = asks
-                await in_thread(partial(self.tell, journal.committed, not journal.full))
+                await in_thread(self.tell, journal.committed, not journal.full)
             return False
         self._set_leader(None)
         if not await self._may_lead(journal):
             return False
         self.is_cold = await self._is_first()
-        epoch = await in_thread(partial(self.shared.claim, self.lease.id, value))
+        epoch = await in_thread(self.shared.claim, self.lease.id, value)
         if epoch is None:
             return False
         # Set before the lease is asked: from now on its loss is the end of all we remember.
@@ -313,18 +311,18 @@ class Node:
     async def _may_lead(self, journal: SharedJournal) -> bool:
         """Whether nobody else should rather."""
         if journal.full:
-            roomy = await in_thread(partial(roster.roomy, self.shared, self.name))
+            roomy = await in_thread(roster.roomy, self.shared, self.name)
             if roomy:
                 return False
         if self.is_clock_off and trio.current_time() < self._leaderless_s + self._lease_s:
             return False
-        heir = await in_thread(partial(roster.named, self.shared))
+        heir = await in_thread(roster.named, self.shared)
         self.is_named = heir == self.name
         return not heir or self.is_named
 
     async def _follow(self, core: Core, journal: SharedJournal) -> None:
         """Copies and applies what this node does not know yet."""
-        while values := await in_thread(partial(self.shared.fetch, journal.last + 1)):
+        while values := await in_thread(self.shared.fetch, journal.last + 1):
             systemd.notify("WATCHDOG=1")
             self.known_last = seq_in(values[-1][-1])
             for lines in values:
@@ -338,7 +336,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_meanwhile, journal)
             try:
-                taken = await in_thread(partial(journal.take, lines))
+                taken = await in_thread(journal.take, lines)
             except Fatal as error:  # a nursery would wrap it
                 taken = error
             nursery.cancel_scope.cancel()
@@ -354,8 +352,8 @@ class Node:
             await trio.sleep(LOOK_S)
             systemd.notify("WATCHDOG=1")
             with suppress(Unreachable, EtcdError):
-                await in_thread(partial(self.tell, journal.committed, not journal.full))
-                self._set_leader(await in_thread(partial(self.shared.get, self.shared.leader_key)))
+                await in_thread(self.tell, journal.committed, not journal.full)
+                self._set_leader(await in_thread(self.shared.get, self.shared.leader_key))
 
     async def _apply(self, core: Core, records: list[Record]) -> None:
         for number, (seq, at, fact) in enumerate(records, 1):
@@ -368,7 +366,7 @@ class Node:
 
     async def _begin_with_snapshot(self, journal: SharedJournal) -> NoReturn:
         """etcd does not have what follows the last record here any more, but a state that is newer."""
-        await in_thread(partial(self._fetch_state, journal))
+        await in_thread(self._fetch_state, journal)
         self.begin_anew("the state was fetched")
 
     def _fetch_state(self, journal: SharedJournal | None = None) -> None:
@@ -411,7 +409,7 @@ class Node:
     async def look_first(self) -> str:
         """Who leads, for the first line, if etcd says it at once. Nobody is carried there before we join."""
         with trio.move_on_after(FIRST_LOOK_S), suppress(Unreachable, EtcdError):
-            if leader := self._read(await in_thread(partial(self.shared.get, self.shared.leader_key))):
+            if leader := self._read(await in_thread(self.shared.get, self.shared.leader_key)):
                 return leader.text
         return "none"
 
@@ -451,7 +449,7 @@ class Node:
         why = ""
         while True:
             try:
-                await in_thread(partial(self._belong, state, journal))
+                await in_thread(self._belong, state, journal)
                 await in_thread(self._enter)
                 return
             except (Unreachable, EtcdError, Deposed) as error:
@@ -619,7 +617,7 @@ class Node:
             leader = self.leader
             if leader:
                 with suppress(OSError):
-                    self.clock_s = await in_thread(partial(ask_clock, leader.control, self.secret, self.name))
+                    self.clock_s = await in_thread(ask_clock, leader.control, self.secret, self.name)
                 if self.is_clock_off:
                     log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
             await trio.sleep(CLOCK_S if leader else LOOK_S)
@@ -674,7 +672,7 @@ class Node:
 
     async def _is_first(self) -> bool:
         """Whether no node that is there has seen a leader: then the cluster starts, as one daemon does."""
-        others = await in_thread(partial(roster.present, self.shared))
+        others = await in_thread(roster.present, self.shared)
         return not (self.has_seen_leader or any(about.get("seen") for about in others.values()))
 
     def nodes(self) -> list[Entry]:

@@ -39,17 +39,16 @@ class Keeper:
         while True:
             await trio.sleep(LOOK_S)
             try:
-                await in_thread(partial(node.tell, journal.committed, not journal.full))
+                await in_thread(node.tell, journal.committed, not journal.full)
                 if journal.full:
                     await node.leave_to_one_with_room()
                 if trio.current_time() - looked_s > ROOM_S:
                     looked_s = trio.current_time()
                     await in_thread(self._look_for_room)
-                    await in_thread(partial(roster.note_gone, self._shared, node.epoch, wall_now()))
+                    await in_thread(roster.note_gone, self._shared, node.epoch, wall_now())
                 await in_thread(self.shorten)
                 if journal.form < FACTS_VERSION:
-                    raised = partial(roster.raise_form, self._shared, node.epoch, journal.form)
-                    journal.form = await in_thread(raised)
+                    journal.form = await in_thread(roster.raise_form, self._shared, node.epoch, journal.form)
             except Deposed as error:
                 node.on_fatal(error)
             except (Unreachable, EtcdError, FileNotFoundError) as error:  # a newer checkpoint, meanwhile

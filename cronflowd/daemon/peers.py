@@ -23,8 +23,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from datetime import datetime
-from functools import partial
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import orjson
 import trio
@@ -158,8 +157,8 @@ class Copies:
                 if self._peer is None or there != dialled:
                     self._part()
                     dialled = there
-                    await in_thread(partial(self._dial, there, secret))
-                await in_thread(partial(self._fetch, frozenset(wants)))
+                    await in_thread(self._dial, there, secret)
+                await in_thread(self._fetch, frozenset(wants))
                 wants.clear()
                 why = ""
             except OSError as error:
@@ -338,29 +337,29 @@ class Peers:
             asker.follows = True
             self._followers.append(asker)
         if word in ("STATE", "PAST", "READ"):
-            return await in_thread(partial(self._read, asker, word, *map(int, more)))
+            return await in_thread(self._read, asker, word, *map(int, more))
         if word == "BEAT" and asker.offered not in (-1, self._lacking.looks):
             return b"HERE"
         if word == "HERE":
             asker.offered = self._lacking.looks
-            lacks = await in_thread(partial(self._lacks_of, _note(self._theirs, more)))
+            lacks = await in_thread(self._lacks_of, _note(self._theirs, more))
             return " ".join(map(str, lacks)).encode()
         if word == "GIVE":
             run = int(more[0])
-            added = await in_thread(partial(apart.merge, self._directory, run, data))
+            added = await in_thread(apart.merge, self._directory, run, data)
             if run in self._ends:  # what is taken meanwhile stands behind that
                 self._ends[run] += added
-            await in_thread(partial(self._lacking.check, run))
+            await in_thread(self._lacking.check, run)
         if word == "HAVE":
             self._tell(_note(self._have, more))
         if len(self._have) + len(self._theirs) > self._forget_at:
-            sizes = await in_thread(partial(apart.sizes, self._directory))
+            sizes = await in_thread(apart.sizes, self._directory)
             for table in self._have, self._theirs:
                 for run in table.keys() - sizes.keys():
                     del table[run]
             self._forget_at = 2 * (len(self._have) + len(self._theirs)) + TOLD_TOGETHER
         if word == "OUTPUT":
-            return await in_thread(partial(apart.piece, self._directory, *map(int, more)))
+            return await in_thread(apart.piece, self._directory, *map(int, more))
         return self._core.now().isoformat().encode() if word == "CLOCK" else b""
 
     def _read(self, asker: Asker, word: str, number: int = 0, offset: int = 0) -> bytes:
@@ -385,6 +384,6 @@ def _note(table: dict[int, int], words: Iterable[str]) -> dict[int, int]:
     return told
 
 
-async def in_thread(function: Callable[[], T]) -> T:
+async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """What blocks; whoever is cancelled waits for it no longer."""
-    return await trio.to_thread.run_sync(function, abandon_on_cancel=True)
+    return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
