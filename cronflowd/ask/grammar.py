@@ -6,14 +6,13 @@ Every refusal names the word it is about. What a verb makes of them is told in p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import Factory, frozen
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.names import check_tag
 from ..base.nearest import meant, one_of
 from ..base.text import WRONG_QUOTES, escape, format_time, take_options
@@ -290,20 +289,11 @@ def ref_or_schedule(text: str, words: list[str]) -> tuple[str, str]:
 # --- options --------------------------------------------------------------------------------
 
 
-@contextmanager
-def _naming(key: str) -> Iterator[None]:
-    """What is refused of an option's value is said behind the option's name."""
-    try:
-        yield
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
-
-
 def choice(options: dict[str, str], key: str, known: tuple[str, ...], **also: str) -> str:
     """One of some words; empty where the option is not given. `also`: what else they may be called."""
     if key not in options:
         return ""
-    with _naming(key):
+    with naming(f"{key}="):
         return one_of(options[key], known, also)
 
 
@@ -326,14 +316,14 @@ def page(options: dict[str, str]) -> tuple[int | None, int]:
 def count(options: dict[str, str], key: str, low: int, high: int) -> int | None:
     if key not in options:
         return None
-    with _naming(key):
+    with naming(f"{key}="):
         return parse_count(options[key], low, high)
 
 
 def duration(options: dict[str, str], key: str) -> timedelta | None:
     if not (text := options.get(key)):
         return None
-    with _naming(key):
+    with naming(f"{key}="):
         if not (found := timedelta(seconds=parse_duration(text))) and key == "last":
             raise Refusal("bad-option", "of no time at all there is nothing to tell")
         return found
@@ -350,7 +340,7 @@ def moment(
         return context.now
     if text.isdecimal():
         raise Refusal("bad-schedule", f'{key}=: "{text[:20]}" of what? as in {text[:20]}h or {text[:20]}d')
-    with _naming(key):
+    with naming(f"{key}="):
         # Of a day, its beginning is meant.
         text += " at 0:00" if text.lower() in DAYS else ""
         return parse_moment(text, tz or context.default_tz, context.now, past)

@@ -9,6 +9,8 @@ a bad configuration from a broken disk).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 CODES = frozenset(
@@ -40,6 +42,15 @@ class Refusal(Exception):
         super().__init__(f"{code} {message}")
         self.code = code
         self.message = message
+
+
+@contextmanager
+def naming(what: str, code: str = "") -> Iterator[None]:
+    """A refusal that comes of one thing among several says which, and may have another code then."""
+    try:
+        yield
+    except Refusal as refusal:
+        raise Refusal(code or refusal.code, f"{what}: {refusal.message}") from None
 
 
 class Fatal(Exception):

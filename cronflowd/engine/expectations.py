@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.names import check_name, id_of_name
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.text import escape, format_time
@@ -112,7 +112,7 @@ def _form(state: State, old: Expectation | None, words: dict[str, str], now: dat
     for key, text in words.items():
         if match := CONTROL.search(text):
             raise Refusal("bad-option", f"{key}= holds the control character {escape(match[0])}")
-        try:
+        with naming(f"{key}="):
             if key == "every":
                 every = text
             elif key == "grace":
@@ -123,8 +123,6 @@ def _form(state: State, old: Expectation | None, words: dict[str, str], now: dat
                 desc = _bounded(text)
             else:
                 start_at = parse_moment(text, state.default_tz, now) if text else None
-        except Refusal as refusal:
-            raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
     _check_every(every, state.default_tz)
     return every, grace_s, notify, desc, start_at
 
@@ -146,12 +144,8 @@ def _check_every(every: str, tz: str) -> None:
 
 
 def _schedule(every: str, tz: str) -> Schedule:
-    try:
+    with naming("every=: neither a time such as 1d nor a schedule", "bad-option"):
         return parse_schedule(every, tz)
-    except Refusal as refusal:
-        raise Refusal(
-            "bad-option", f"every=: neither a time such as 1d nor a schedule: {refusal.message}"
-        ) from None
 
 
 def due_after(

@@ -6,15 +6,14 @@ changed in one decision; very many are staged and changed in slices.
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Generator, Iterable
 from datetime import datetime
 from typing import Any
 
 from attrs import evolve
 from msgspec import structs
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.text import format_time
 from ..base.walks import Numbered
@@ -81,7 +80,7 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
     plan: Plan = []
     for task in found.values():
         yield
-        with _named(task):
+        with naming(task.name):
             if pattern.owners:
                 check_reach(state, order, task, str(pattern.owners[0]), found)
             spec = set_spec(state, task, order.words, now) if kind == "set" else None
@@ -104,15 +103,6 @@ def _chosen(state: State, pattern: o.Pattern) -> Generator[None, None, Numbered[
         if task and not task.is_notice and chooses(task):
             found[task.id] = task
     return found
-
-
-@contextmanager
-def _named(task: Task) -> Iterator[None]:
-    """A refusal that comes of one of several tasks says which."""
-    try:
-        yield
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"{task.name}: {refusal.message}") from None
 
 
 def take(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.names import id_of_name
 from ..base.text import escape
 from ..base.walks import Numbered, Parted
@@ -114,10 +114,8 @@ class _Seen:
         """Whoever is waited for must stand in the file too, by name or id; calendars must be there."""
         file = path.name
         for name, number in self._calendars.items():
-            try:
+            with naming(f"{file} line {number}", "bad-line"):
                 look_up(name)
-            except Refusal as refusal:
-                raise Refusal("bad-line", f"{file} line {number}: {refusal.message}") from None
         for number, after in self._after:
             if missing := next((ref for ref in after if not self._knows(ref)), None):
                 raise Refusal("bad-line", f'{file} line {number}: after=: no task "{escape(missing)}" in it')
