@@ -59,12 +59,8 @@ RUN_STATES = ("queued", "sent", "running", *sorted(ENDED))
 def add(text: str, context: Context) -> o.AddTask:
     text = text.lstrip(" \t")
     if text[:1] == "{":
-        record = parse_json(text, "the task")
-        words = record if isinstance(record, dict) else {}
-        check_given(words)
-        if "from" in words:
-            record = words = _from_template(words, context)
-        flags = _flags(words)
+        record = _record(text, context)
+        flags = _flags(record)
         task_id, spec = parse_record(record, context.default_tz)
         return o.AddTask(spec, task_id, **flags)
     options, rest = split_options(text, True)
@@ -90,6 +86,13 @@ def add(text: str, context: Context) -> o.AddTask:
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
     zone = named_zone(schedule) or context.default_tz
     return o.AddTask(_spec(schedule, options, command, zone, context), **flags)
+
+
+def _record(text: str, context: Context) -> dict[str, Any]:
+    """A task as JSON, with what a template says of it."""
+    record: Any = parse_json(text, "the task")  # an object, since it begins with a brace
+    check_given(record)
+    return _from_template(record, context)
 
 
 def _from_template(words: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -176,10 +179,7 @@ def now(text: str, context: Context) -> o.AddTask:
 
 def _now_json(text: str, context: Context) -> o.AddTask:
     """The record of a task that has no schedule."""
-    record = parse_json(text, "the task")
-    words = record if isinstance(record, dict) else {}
-    check_given(words)
-    words = _from_template(words, context)
+    words = _record(text, context)
     for key in ("schedule", "id", "paused", "replace"):
         if key in words:
             raise Refusal("bad-option", f'"{key}" means nothing for what runs now')
