@@ -30,6 +30,7 @@ from ..base.errors import Refusal
 from ..base.proofs import Sign, key_name, key_of, make_nonce
 from ..base.replies import Reply
 from ..base.text import escape
+from ..engine import access_facts as af
 from ..engine import orders as o
 from ..engine.access import ADMIN, FILE_ADMIN, OPERATOR, RANK, ROLES, USER, WORKER, may_bear, name_of
 from ..engine.accounts import keep_to_own, owner_of
@@ -154,7 +155,7 @@ class Admission:
             untold = [(address, each) for address, each in self._strangers.addresses.items() if each.untold]
             for address, each in untold:
                 if self._strangers.may_be_noted(each):
-                    self._note(o.NoteRefusal("", address, "", "", "", each.take_untold()))
+                    self._note(af.Refused("", address, "", "", "", each.take_untold()))
             with trio.move_on_after(min(wait_s, LOOK_S if ends or untold else float("inf"))):
                 await self._changed.wait()
             if untold:  # not once for each line of a flood
@@ -178,7 +179,7 @@ class Admission:
             counted_as(session), known.digest
         ):
             self._note(
-                o.SignIn(known.name, ROLES[known.rank], session.address, known.token, known.is_account)
+                af.SignedIn(known.name, ROLES[known.rank], session.address, known.token, known.is_account)
             )
         return self.whoami(session)
 
@@ -310,7 +311,7 @@ class Admission:
         raise Refusal("denied", why)
 
     def worker_came(self, bearer: Bearer, name: str, address: str) -> None:
-        self._note(o.SignIn(name, WORKER, address, bearer.token.id if bearer.token else 0, False))
+        self._note(af.SignedIn(name, WORKER, address, bearer.token.id if bearer.token else 0, False))
 
     def order_refused(self, name: str, address: str, run: str, why: str) -> None:
         """A worker did not take an order for ours, or for one that it carries out."""
@@ -425,15 +426,15 @@ class Admission:
         stranger = self._strangers.at(counted_as)
         if self._strangers.may_be_noted(stranger):
             untold = stranger.take_untold()
-            self._note(o.NoteRefusal(who, address, verb, ref[:200], why[:200], untold))
+            self._note(af.Refused(who, address, verb, ref[:200], why[:200], untold))
         else:
             stranger.untold += 1
             self._changed.set()
 
-    def _note(self, order: Any, who: str | None = None) -> None:
+    def _note(self, fact: af.SignedIn | af.Refused) -> None:
         """Journals what AUDIT tells; who may come in does not hang on room on the disk."""
         try:
-            self.core.submit(order, who)
+            self.core.submit(o.Note(fact))
         except Refusal as refusal:
             log.warning("the audit misses a line: %s", refusal)
 

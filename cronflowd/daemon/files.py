@@ -19,7 +19,7 @@ from ..base.text import format_time
 from ..base.walks import Numbered
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE
-from ..engine.facts import Definition
+from ..engine.facts import Definition, TasksSaved
 from ..host.calendar_files import is_read, pass_over_old, read_calendars, refresh_calendars
 from ..host.disk import Prepared, write_atomically
 from ..journal import tasks_file
@@ -63,9 +63,9 @@ class Files:
         finally:
             core.state.unfinished.before = None
         # Journaled first: whenever the power goes, the file is one of the last two that the journal knows.
-        order = o.RecordSave(path.name, upto, prepared.size, prepared.crc, count)
+        saved = TasksSaved(path.name, upto, prepared.size, prepared.crc, count)
         try:
-            reply = core.submit(order).told
+            reply = core.submit(o.Note(saved, Reply(f"{count} saved", {"saved": count}))).told
         except Refusal:
             prepared.discard()
             raise
@@ -154,7 +154,7 @@ class Files:
         count = len(records)
         saved = None
         if path.name == tasks_file.TASKS_NAME and found is not None:
-            saved = o.RecordSave(path.name, core.last_seq, found[0], found[1], count)
+            saved = TasksSaved(path.name, core.last_seq, *found, count)
         # What the daemon loads by itself is nobody's order, and no change that UNDO would take back.
         order = o.LoadTasks(records, saved, path.name if who else "")
         if max(count, core.state.count_own()) > AT_ONCE:

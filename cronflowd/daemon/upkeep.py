@@ -22,7 +22,8 @@ import attrs
 import trio
 
 from ..base.errors import Refusal
-from ..engine.orders import RecordCheckpoint
+from ..engine.facts import CheckpointWritten
+from ..engine.orders import Note
 from ..host import config
 from ..host.config import HttpDoor, Settings
 from ..journal import compaction
@@ -168,19 +169,19 @@ class Compactor:
         """Journals that the checkpoint stands, then lets what it replaces go."""
         try:
             told = json.loads(stdout)
-            order = RecordCheckpoint(told["file"], told["upto"], told["size"], told["crc"])
+            fact = CheckpointWritten(told["file"], told["upto"], told["size"], told["crc"])
             if not self.is_copy:
-                self._core.submit(order)
+                self._core.submit(Note(fact))
         except (Refusal, ValueError, KeyError) as error:
             log.warning("the checkpoint cannot be journaled: %s", error)
             return False
         await self._core.settled(self._core.last_seq)
         try:
             async with self._turn:
-                removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, order.upto)
+                removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, fact.upto)
         except OSError as error:
             log.warning("what the checkpoint replaces cannot be removed: %s", error)
             return False
-        self._core.journal.forget_closed(order.upto)
-        log.info("compacted the journal up to record %d; %d files removed", order.upto, removed)
+        self._core.journal.forget_closed(fact.upto)
+        log.info("compacted the journal up to record %d; %d files removed", fact.upto, removed)
         return True

@@ -201,14 +201,6 @@ def _remove_secret(state: State, order: o.RemoveSecret, now: datetime, limits: L
     return Decision([af.SecretRemoved(order.name)], reply)
 
 
-def _sign_in(state: State, order: o.SignIn, now: datetime, limits: Limits) -> Decision:
-    return Decision([af.SignedIn(order.name, order.role, order.address, order.token, order.is_account)])
-
-
-def _refuse(state: State, order: o.NoteRefusal, now: datetime, limits: Limits) -> Decision:
-    return Decision([af.Refused(order.who, order.address, order.verb, order.ref, order.why, order.untold)])
-
-
 ACCESS: Rules = {
     o.SetAccount: Rule(_set_account, "USER"),
     o.RemoveAccount: Rule(_remove_account, "USER"),
@@ -220,8 +212,6 @@ ACCESS: Rules = {
     o.OfferReset: Rule(_offer_reset, "USER"),
     o.PutSecret: Rule(_put_secret, "SECRET"),
     o.RemoveSecret: Rule(_remove_secret, "SECRET"),
-    o.SignIn: Rule(_sign_in),
-    o.NoteRefusal: Rule(_refuse),
 }
 
 

@@ -354,7 +354,7 @@ def _load(state: State, order: o.LoadTasks, now: datetime, limits: Limits) -> De
     for task_id, spec in numbered:
         facts += define_task(state, task_id, spec, now)
     if order.saved is not None:
-        facts.append(saved_fact(order.saved))
+        facts.append(order.saved)
     return Decision(facts, loaded(len(order.records)))
 
 
@@ -566,10 +566,6 @@ def finish(steps: Generator[None, None, T]) -> T:
 
 def loaded(count: int) -> Reply:
     return Reply(f"{count} loaded", {"loaded": count})
-
-
-def saved_fact(order: o.RecordSave) -> f.TasksSaved:
-    return f.TasksSaved(order.file, order.upto, order.size, order.crc, order.tasks)
 
 
 def _set_reply(task_id: int, rev: int) -> Reply:

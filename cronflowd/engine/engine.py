@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any
 
 from ..base.errors import Refusal
-from ..base.replies import Reply
 from ..tasks.reasons import reason
 from ..tasks.task import Run
 from . import calendars, expectations, notices
@@ -26,7 +25,7 @@ from . import facts as f
 from . import orders as o
 from .accounts import ACCESS
 from .alarms import Alarms
-from .definitions import DEFINE, saved_fact, undecided_from
+from .definitions import DEFINE, undecided_from
 from .dependencies import next_judgement
 from .fires import FIRES, fire_now, next_orphan, next_unread, out_of_bounds
 from .flows import FLOWS, next_in_flows
@@ -98,14 +97,6 @@ def _learn(state: State, order: o.LearnCalendars, now: datetime, limits: Limits)
     return Decision([*facts, *calendars.learned(state.calendars, order.found, now)])
 
 
-def _record_save(state: State, order: o.RecordSave, now: datetime, limits: Limits) -> Decision:
-    return Decision([saved_fact(order)], Reply(f"{order.tasks} saved", {"saved": order.tasks}))
-
-
-def _record_checkpoint(state: State, order: o.RecordCheckpoint, now: datetime, limits: Limits) -> Decision:
-    return Decision([f.CheckpointWritten(order.file, order.upto, order.size, order.crc)])
-
-
 def _tell_unread(state: State, order: o.TellUnread, now: datetime, limits: Limits) -> Decision:
     task = state.tasks[order.task]
     assert task.spec.unread
@@ -127,8 +118,7 @@ _RULES: Rules = {
     o.NoticeStep: Rule(_step),
     o.RescheduleTasks: Rule(_reschedule_all),
     o.LearnCalendars: Rule(_learn),
-    o.RecordSave: Rule(_record_save),
-    o.RecordCheckpoint: Rule(_record_checkpoint),
+    o.Note: Rule(lambda state, order, now, limits: Decision([order.fact], order.reply)),
     o.TellUnread: Rule(_tell_unread),
 }
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 
+from ..base.replies import Reply
 from ..base.text import format_option
 from ..schedules.calendars import Calendar
 from ..tasks.reasons import Reason
 from ..tasks.task import Task, TaskSpec
+from .facts import Fact, TasksSaved
 
 
 class Order(msgspec.Struct):
@@ -99,21 +101,11 @@ class ClearTasks(Order):
     pass
 
 
-class RecordSave(Order):
-    """A file of tasks as it is on the disk, or will be in a moment."""
-
-    file: str
-    upto: int
-    size: int
-    crc: int
-    tasks: int
-
-
 class LoadTasks(Order):
     """LOAD: these tasks, and no others, from now on."""
 
     records: list[tuple[int | None, TaskSpec]]
-    saved: RecordSave | None = None  # what the file was, if it was tasks.db
+    saved: TasksSaved | None = None  # what the file was, if it was tasks.db
     file: str = ""  # its name, for HISTORY; empty = by the daemon itself, which is no change
 
 
@@ -265,27 +257,6 @@ class RemoveSecret(Order):
     force: bool = False
 
 
-class SignIn(Order):
-    """Somebody has shown who it is."""
-
-    name: str
-    role: str
-    address: str
-    token: int
-    is_account: bool
-
-
-class NoteRefusal(Order):
-    """Somebody was refused for want of rights."""
-
-    who: str
-    address: str
-    verb: str
-    ref: str
-    why: str
-    untold: int = 0
-
-
 # --- from workers ---
 
 
@@ -359,6 +330,13 @@ class ReportRefused(Order):
 # --- from the daemon ---
 
 
+class Note(Order):
+    """This has happened, and only has to be written down."""
+
+    fact: Fact
+    reply: Reply | None = None
+
+
 class StartDaemon(Order):
     version: str
     tz: str
@@ -387,13 +365,6 @@ class RescheduleBeats(Order):
     names: Sequence[str]
 
 
-class RecordCheckpoint(Order):
-    file: str
-    upto: int
-    size: int
-    crc: int
-
-
 # --- one slice of what concerns very many tasks; `Engine.next_slice` gives these ---
 
 
@@ -408,7 +379,7 @@ class DecideLoad(Order):
     """All are staged, and are the tasks from now on."""
 
     tasks: int
-    saved: RecordSave | None
+    saved: TasksSaved | None
     file: str
 
 

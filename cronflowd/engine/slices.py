@@ -28,7 +28,6 @@ from .definitions import (
     loaded,
     loaded_words,
     replaced,
-    saved_fact,
 )
 from .many import ENDS, take
 from .rules import Decision, Limits, Message, Rule, Rules
@@ -197,8 +196,8 @@ def _stage(state: State, order: o.StageTasks, now: datetime, limits: Limits) -> 
 
 
 def _decide_load(state: State, order: o.DecideLoad, now: datetime, limits: Limits) -> Decision:
-    saved = [saved_fact(order.saved)] if order.saved else []
-    return Decision([f.BulkDecided("load"), *saved], loaded(order.tasks))
+    facts: list[f.Fact] = [f.BulkDecided("load")]
+    return Decision([*facts, order.saved] if order.saved else facts, loaded(order.tasks))
 
 
 def _drop_staged(state: State, order: o.DropStaged, now: datetime, limits: Limits) -> Decision:

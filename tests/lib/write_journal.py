@@ -84,7 +84,7 @@ def live() -> Life:
     life.pump()
     life.line("FORGET backup")
     life.do(o.DropWorker("w2", "the connection ended", 2))
-    life.do(o.RecordSave("tasks.db", 9, 100, 7, 5))
+    life.do(o.Note(f.TasksSaved("tasks.db", 9, 100, 7, 5)))
     return life
 
 
@@ -132,7 +132,7 @@ def _change_some(life: Life) -> None:
         "DRAIN w2",
     ):
         life.line(line)
-    life.do(o.RecordCheckpoint("checkpoint-5", 5, 10, 7))
+    life.do(o.Note(f.CheckpointWritten("checkpoint-5", 5, 10, 7)))
 
 
 def _change_many(life: Life) -> None:
