@@ -169,7 +169,6 @@ def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) 
         state.leave(task_id, why)
     state.flows.next_number = fact.next_flow
     state.history_from_seq = seq
-    state.ledger.take_totals(fact.totals, at)
 
 
 def _failure_carried(state: Tables, fact: f.FailureCarried, at: datetime, seq: int) -> None:
@@ -246,7 +245,6 @@ def _run_carried(state: Tables, fact: f.RunCarried, at: datetime, seq: int) -> N
     )  # fmt: skip
     state.put_run(run)
     state.flows.run_carried(run)
-    state.ledger.take_run(run, at)
     run.fire = run.fire or run.id
     if task:
         task.runs = task.runs or []

@@ -42,7 +42,6 @@ class Ledger:
 
     def __init__(self) -> None:
         self._rows: dict[Span, Counts] = {}
-        self._is_carried = False  # it came with a checkpoint that knows ledgers
         self._folded_day = -1  # the day on which rows were folded last
         self._begin_at = self._end_at = NEVER
         self._row: Counts = []  # that of the moments between these two; most are in the hour of the last
@@ -91,20 +90,8 @@ class Ledger:
 
     def take(self, rows: Iterable[list[int]]) -> None:
         """The opposite."""
-        self._is_carried = True
         self._begin_at = self._end_at = NEVER
         self._rows = {(begin, end): [*counts] for begin, end, *counts in rows}
-
-    def take_totals(self, totals: dict[str, int], at: datetime) -> None:
-        """From a checkpoint before there were ledgers: one row for all that had ended by then."""
-        if totals:
-            ends = [totals.get(state, 0) for state in DISPOSITIONS]
-            self._rows[0, int(at.timestamp()) + 1] = [sum(ends), *ends]
-
-    def take_run(self, run: Run, at: datetime) -> None:
-        """A run that had not ended then; it was not among the totals."""
-        if not self._is_carried:
-            self.count_due(run.due_at, at)
 
     # --- reading ---
 

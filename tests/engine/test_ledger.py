@@ -203,28 +203,6 @@ def test_an_imbalance_is_told_with_its_size(number: int, words: str) -> None:
 # --- carrying -----------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_before_ledgers_makes_one_row_of_its_totals() -> None:
-    """What it knew is not lost; a run that had not ended is counted when it is read, and ends once."""
-    state = State()
-    totals = {"ok": 5, "missed": 2}
-    state.apply(f.StateCarried(2, 2, False, None, "", "UTC", [], totals), NOON, 1)
-    state.apply(f.TaskCarried(1, 1, RECORD, NOON, None), NOON, 1)
-    run = f.RunCarried(
-        1, 1, RECORD, NOON, NOON, "manual", None, 1, "queued", False, None, None, None, None, None, "", 0
-    )
-    state.apply(run, NOON, 1)
-    account = state.ledger.account(state.runs.values())
-    assert (account.due, account.ends["missed"], account.pending, account.trouble) == (8, 2, 1, "")
-    state.apply(f.RunEnded(1, 1, 1, "a", "cancelled", NOON, None, None, None, None, True), NOON + DAY, 2)
-    account = state.ledger.account([], since_at=NOON)
-    assert (account.due, account.ends["cancelled"], account.trouble) == (8, 1, "")
-    assert account.since_at == datetime(1970, 1, 1, tzinfo=UTC)
-    again = State()
-    for fact in snapshot(state):
-        again.apply(fact, NOON + DAY, 3)
-    assert again.ledger.carry() == state.ledger.carry()
-
-
 def test_a_checkpoint_does_not_count_again_what_its_ledger_holds() -> None:
     """Runs that go on come with it, and were counted as due long ago."""
     driver = Driver()
