@@ -316,14 +316,10 @@ def _listening(state: State, order: o.EmitEvent) -> About:
 
 def _flow(state: State, order: Any) -> About:
     """A run of a flow is a run of every task of it."""
-    return _members(state, order.ref)
-
-
-def _members(state: State, ref: str) -> About:
     with suppress(Refusal):  # it is not there, and whoever looks for it says so
-        if ref.startswith("#"):
-            return map(str, find_flow_run(state, ref).members)
-        return map(str, finish(members_of(state, ref)))
+        if order.ref.startswith("#"):
+            return map(str, find_flow_run(state, order.ref).members)
+        return map(str, finish(members_of(state, order.ref)))
     return ()
 
 

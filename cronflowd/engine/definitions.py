@@ -246,7 +246,8 @@ def _changed(state: State, task: Task, spec: TaskSpec, now: datetime) -> Decisio
             _check_some_moment(spec, due_at)
     rev = task.rev + 1
     changed = f.TaskChanged(task.id, rev, spec, due_at)
-    return Decision([*_staying(first.facts), changed], _set_reply(task.id, rev), first.messages)
+    reply = Reply(f"{task.id} rev={rev}", {"id": task.id, "rev": rev})
+    return Decision([*_staying(first.facts), changed], reply, first.messages)
 
 
 def _decided_first(state: State, task: Task, now: datetime) -> Decision:
@@ -568,10 +569,6 @@ def loaded(count: int) -> Reply:
     return Reply(f"{count} loaded", {"loaded": count})
 
 
-def _set_reply(task_id: int, rev: int) -> Reply:
-    return Reply(f"{task_id} rev={rev}", {"id": task_id, "rev": rev})
-
-
 def _check_some_moment(spec: TaskSpec, due_at: datetime | None) -> None:
     """Refuses a schedule that will never start anything."""
     if due_at is None and spec.schedule.kind == "at":
@@ -614,6 +611,10 @@ def _words_of_set(state: State, order: o.SetTask) -> str:
     return f"{_name(state, order.ref)} {words}"
 
 
+def _words_of_roll_back(state: State, order: o.RollBack) -> str:
+    return f"{_name(state, order.ref)} {order.rev}"
+
+
 def _words_of_template(state: State, order: o.SetTemplate) -> str:
     if order.words is None:
         return f"REMOVE {order.name}"
@@ -643,23 +644,18 @@ def _names_of(state: State, refs: tuple[str, ...] | o.Pattern | None) -> str:
     return " ".join(_name(state, ref) for ref in refs)
 
 
+# None of them while very many tasks are being changed.
 DEFINE: Rules = {
-    o.AddTask: Rule(_add, "ADD", _words_of_add, is_exclusive=True),
-    o.SetTask: Rule(_set, "SET", _words_of_set, is_exclusive=True),
-    o.RollBack: Rule(
-        _roll_back,
-        "ROLLBACK",
-        lambda state, order: f"{_name(state, order.ref)} {order.rev}",
-        is_exclusive=True,
-    ),
-    o.SetTemplate: Rule(_template, "TEMPLATE", _words_of_template, is_exclusive=True),
-    o.RemoveTask: Rule(_remove, "REMOVE", _words_of_remove, is_exclusive=True),
-    o.ClearTasks: Rule(_clear, "CLEAR", lambda state, order: f"{state.count_own()} tasks", is_exclusive=True),
-    o.LoadTasks: Rule(
-        _load, "LOAD", lambda state, order: loaded_words(order.file, len(order.records)), is_exclusive=True
-    ),
-    o.PauseTasks: Rule(_pause, "PAUSE", _words_of_pause, is_exclusive=True),
-    o.ResumeTasks: Rule(
-        _resume, "RESUME", lambda state, order: _names_of(state, order.refs), is_exclusive=True
-    ),
+    kind: evolve(rule, is_exclusive=True)
+    for kind, rule in {
+        o.AddTask: Rule(_add, "ADD", _words_of_add),
+        o.SetTask: Rule(_set, "SET", _words_of_set),
+        o.RollBack: Rule(_roll_back, "ROLLBACK", _words_of_roll_back),
+        o.SetTemplate: Rule(_template, "TEMPLATE", _words_of_template),
+        o.RemoveTask: Rule(_remove, "REMOVE", _words_of_remove),
+        o.ClearTasks: Rule(_clear, "CLEAR", lambda state, order: f"{state.count_own()} tasks"),
+        o.LoadTasks: Rule(_load, "LOAD", lambda state, order: loaded_words(order.file, len(order.records))),
+        o.PauseTasks: Rule(_pause, "PAUSE", _words_of_pause),
+        o.ResumeTasks: Rule(_resume, "RESUME", lambda state, order: _names_of(state, order.refs)),
+    }.items()
 }

@@ -269,6 +269,10 @@ def _fire_on(state: State, order: o.FireOn, now: datetime, limits: Limits) -> De
     return decision
 
 
+def _fire_after(state: State, order: o.FireAfter, now: datetime, limits: Limits) -> Decision:
+    return fire_now(state, state.tasks[order.task], "after", now, order.broken)
+
+
 def start_now(state: State, task: Task, now: datetime) -> Decision:
     """NOW: a fire that somebody asked for, paused or not; `task` need not be in the tables yet."""
     if why := day_off(state, task.spec, now):
@@ -525,16 +529,14 @@ def cause(code: str, event: str, who: str | None, args: dict[str, str] | None) -
     return shortened(reason(code, event=event or None, who=who, args=words or None))
 
 
+def _end_run(state: State, order: o.EndRun, now: datetime, limits: Limits) -> Decision:
+    return Decision(ended_waiting(state.runs[order.run], "cancelled", order.why))
+
+
 FIRES: Rules = {
     o.EmitEvent: Rule(emit, "EMIT"),
     o.FireOn: Rule(_fire_on),
     o.FireTask: Rule(_fire_task),
-    o.EndRun: Rule(
-        lambda state, order, now, limits: Decision(
-            ended_waiting(state.runs[order.run], "cancelled", order.why)
-        )
-    ),
-    o.FireAfter: Rule(
-        lambda state, order, now, limits: fire_now(state, state.tasks[order.task], "after", now, order.broken)
-    ),
+    o.FireAfter: Rule(_fire_after),
+    o.EndRun: Rule(_end_run),
 }

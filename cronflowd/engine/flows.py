@@ -217,6 +217,10 @@ def _start_member(state: State, order: o.StartMember, now: datetime, limits: Lim
     return Decision(facts, None, messages)
 
 
+def _skip_member(state: State, order: o.SkipMember, now: datetime, limits: Limits) -> Decision:
+    return _skip(state.tasks[order.task], state.flows.active[order.flow], order.why, now)
+
+
 def _skip(task: Task, flow: FlowRun, why: Reason, now: datetime) -> Decision:
     skipped = passed(task, "skipped", now, now, 1, why, None)
     skipped.flow = flow.number
@@ -235,20 +239,16 @@ def _stop_member(state: State, order: o.StopMember, now: datetime, limits: Limit
     return decision
 
 
+def _end_flow(state: State, order: o.EndFlow, now: datetime, limits: Limits) -> Decision:
+    return Decision([f.FlowEnded(order.flow, state.flows.active[order.flow].outcome)])
+
+
 FLOWS: Rules = {
     o.StartFlow: Rule(_start_flow, "FLOW"),
     o.RetryFlow: Rule(_retry_flow, "FLOW"),
     o.StopFlow: Rule(_stop_flow, "FLOW"),
     o.StartMember: Rule(_start_member),
-    o.SkipMember: Rule(
-        lambda state, order, now, limits: _skip(
-            state.tasks[order.task], state.flows.active[order.flow], order.why, now
-        )
-    ),
+    o.SkipMember: Rule(_skip_member),
     o.StopMember: Rule(_stop_member),
-    o.EndFlow: Rule(
-        lambda state, order, now, limits: Decision(
-            [f.FlowEnded(order.flow, state.flows.active[order.flow].outcome)]
-        )
-    ),
+    o.EndFlow: Rule(_end_flow),
 }
