@@ -24,6 +24,10 @@ MAX_MOMENTS = 65_536  # that are held to be those of other tasks, too
 TOGETHER_BITS = 7  # of ids: so many tasks are read in one go
 MAX_ROW_BYTES = 64 * 1024  # so that they fit into a line of the journal
 
+_STATE = (
+    "next_task", "next_run", "paused_all", "paused_until_at", "paused_why", "tz", "last_step_s",
+    "last_step_at", "jumped_upto_at",
+)  # fmt: skip
 _RUN = (
     "due_at", "by", "args", "attempt", "worker", "output_bytes", "nth", "target", "blame", "unsent",
     "instance", "who", "fire", "flow", "held",
@@ -114,11 +118,10 @@ def _run(state: Tables, run: Run) -> f.RunCarried:
 def carry(state: Tables) -> Iterator[f.Fact]:
     """The whole state as facts; applied to an empty State they give this one again."""
     yield f.StateCarried(
-        state.next_task, state.next_run, state.paused_all, state.paused_until_at, state.paused_why, state.tz,
-        list(state.saved), dict(state.totals),
-        state.last_step_s, state.last_step_at, state.beats.from_at, state.decided_upto_at,
-        state.jumped_upto_at, state.jumped_by_s if state.jumped_upto_at else None, dict(state.leaving),
-        state.flows.next_number, state.access.next_token, state.access.next_login,
+        saved=list(state.saved), totals=dict(state.totals), leaving=dict(state.leaving),
+        beats_from_at=state.beats.from_at, decided_upto_at=state.decided_upto_at,
+        jumped_by_s=state.jumped_by_s if state.jumped_upto_at else None, next_flow=state.flows.next_number,
+        next_token=state.access.next_token, next_login=state.access.next_login, **f.named(state, _STATE),
     )  # fmt: skip
     yield from state.access.carry()
     yield from state.once.carry()
@@ -156,14 +159,13 @@ def whole_task(state: Tables, fact: f.TaskCarried | f.TaskRestored) -> Task:
 
 
 def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) -> None:
-    state.next_task, state.next_run, state.tz = fact.next_task, fact.next_run, fact.tz
-    state.paused_all, state.paused_until_at = fact.paused_all, fact.paused_until_at
-    state.paused_why, state.totals = fact.paused_why, dict(fact.totals)
+    for name, value in f.named(fact, _STATE).items():
+        setattr(state, name, value)
+    state.totals = dict(fact.totals)
     state.saved.extend(fact.saved)
-    state.last_step_s, state.last_step_at = fact.last_step_s, fact.last_step_at
     state.beats.give_grace(fact.beats_from_at or state.beats.from_at)
     state.decided_upto_at = fact.decided_upto_at or at
-    state.jumped_upto_at, state.jumped_by_s = fact.jumped_upto_at, fact.jumped_by_s or 0.0
+    state.jumped_by_s = fact.jumped_by_s or 0.0
     state.access.next_token, state.access.next_login = fact.next_token, fact.next_login
     for task_id, why in fact.leaving.items():
         state.leave(task_id, why)

@@ -325,8 +325,8 @@ def _lost_worker(fact: f.RunEnded) -> Notice:
         "task": fact.task,
         "jobName": fact.name,
         "run": fact.run,
+        "why": _clean(in_words(fact.why))[:MAX_WHY_CHARS] or None,
     }
-    told |= {"why": _clean(in_words(fact.why))[:MAX_WHY_CHARS] or None}
     return Notice(f"worker:{fact.worker}", "worker", UNSAID, f"worker {fact.worker} is lost", told)
 
 
@@ -359,22 +359,18 @@ def _record_unread(state: State, fact: f.RecordUnread, now: datetime, general: T
         "due": task.due_at and format_time(task.due_at),
         "why": _clean(fact.why)[:MAX_WHY_CHARS],
     }
-    yield Notice(
-        f"task:{fact.task}", "missed", task.spec.options.notify, f"{fact.name} {CANNOT_BE_READ}", told
-    )
+    headline = f"{fact.name} {CANNOT_BE_READ}"
+    yield Notice(f"task:{fact.task}", "missed", task.spec.options.notify, headline, told)
 
 
 def _beat_missed(state: State, fact: f.BeatMissed, now: datetime, general: Targets) -> Iterator[Notice]:
-    yield _of_beat(
-        state, fact.name, "absent", "is silent", {"state": "late", "due": format_time(fact.due_at)}
-    )
+    told = {"state": "late", "due": format_time(fact.due_at)}
+    yield _of_beat(state, fact.name, "absent", "is silent", told)
 
 
 def _beat_received(state: State, fact: f.BeatReceived, now: datetime, general: Targets) -> Iterator[Notice]:
-    before, told = (
-        state.beats.expected[fact.name].state,
-        {"state": fact.state, "text": _clean(fact.text) or None},
-    )
+    before = state.beats.expected[fact.name].state
+    told = {"state": fact.state, "text": _clean(fact.text) or None}
     if fact.state != WELL:
         yield _of_beat(state, fact.name, "failure", "says that it failed", told)
     elif before in ("late", "failed"):
