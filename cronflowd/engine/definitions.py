@@ -37,7 +37,7 @@ from ..tasks.task import (
 from . import facts as f
 from . import orders as o
 from .dependencies import check_circles, settle_after
-from .fires import NO_WORKER, come, ended_waiting, pass_range, passed, start_now, targets_of
+from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
 from .notices import Row, notes
 from .placement import send_at_once
 from .rules import Decision, Limits, Rule, Rules
@@ -339,9 +339,8 @@ def cancel_queued(state: State, task: Task, why: Reason) -> list[f.Fact]:
     queued = [run for run in runs if run.state in WAITING]
     facts = [fact for run in queued for fact in ended_waiting(run, "cancelled", why)]
     for due_at in (emitted.due_at for emitted in state.unanswered.get(task.id, ())):
-        unanswered = passed(task, "missed", due_at, due_at, 1, reason("changed"), None)
-        unanswered.emitted = True
-        facts.append(unanswered)
+        about = task.id, task.name, "missed", due_at, due_at, 1, reason("changed"), None
+        facts.append(f.FiresPassed(*about, emitted=True))
     return facts
 
 

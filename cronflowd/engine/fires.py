@@ -95,10 +95,13 @@ def fire(state: State, task: Task, now: datetime) -> Decision:
         last = moments.latest(first, chosen - SECOND, anchor) or first
         facts += pass_range(state, task, first, last, "missed", JUMPED_OVER)
     if chosen == newest:
-        return _start_newest(state, task, newest, now, facts, following if newest == first else None)
-    begin = moments.next_after(chosen, anchor) or newest
-    facts += pass_range(state, task, begin, newest, "missed", JUMPED_OVER)  # days off, all of them
-    return _start(state, task, chosen, "schedule", now, facts, moments.next_after(newest, anchor))
+        decision = _start_newest(state, task, newest, now, following if newest == first else None)
+    else:
+        begin = moments.next_after(chosen, anchor) or newest
+        facts += pass_range(state, task, begin, newest, "missed", JUMPED_OVER)  # days off, all of them
+        decision = _start(state, task, chosen, "schedule", now, moments.next_after(newest, anchor))
+    decision.facts[:0] = facts
+    return decision
 
 
 def _newest_working(state: State, task: Task, newest: datetime, now: datetime) -> datetime:
@@ -143,22 +146,17 @@ def _why_paused(state: State, task: Task, at: datetime) -> Reason:
 
 
 def _start_newest(
-    state: State,
-    task: Task,
-    due_at: datetime,
-    now: datetime,
-    facts: list[f.Fact],
-    following: datetime | None,
+    state: State, task: Task, due_at: datetime, now: datetime, following: datetime | None
 ) -> Decision:
     decided = _decided(task, due_at)
     after = _after(task, due_at, decided, following)
     late_s = (now - due_at).total_seconds()
     if task.spec.options.skip and (why := day_off(state, task.spec, due_at)):
-        return Decision([*facts, *_passed_one(task, "skipped", due_at, why, after)])
+        return Decision(_passed_one(task, "skipped", due_at, why, after))
     if late_s > MIN_GRACE_S and late_s > _patience_s(task):
         why = reason("late", late_s=round(late_s), catchup=task.spec.options.catchup)
-        return Decision([*facts, *_passed_one(task, "missed", due_at, why, after)])
-    return _start(state, task, due_at, "schedule", now, facts, after, decided)
+        return Decision(_passed_one(task, "missed", due_at, why, after))
+    return _start(state, task, due_at, "schedule", now, after, decided)
 
 
 def _start(
@@ -167,7 +165,6 @@ def _start(
     due_at: datetime,
     by: str,
     now: datetime,
-    facts: list[f.Fact],
     following: datetime | None = None,
     decided: int = 0,
     first_run: int = 0,
@@ -177,13 +174,13 @@ def _start(
     first_run = first_run or state.next_run
     why, parked, before, messages = overlap(state, task, first_run)
     if why:
-        return Decision([*facts, *_passed_one(task, "skipped", due_at, why, following, settles)])
+        return Decision(_passed_one(task, "skipped", due_at, why, following, settles))
     options = task.spec.options
     waits, broken = standing(state, task) if options.after and not parked else ([], "")
     if broken:
-        return Decision([*facts, *_passed_one(task, "skipped", due_at, broken, following, True)])
+        return Decision(_passed_one(task, "skipped", due_at, broken, following, True))
     if not (targets := targets_of(state, task.spec, now)):
-        return Decision([*facts, *_passed_one(task, "missed", due_at, NO_WORKER, following, settles)])
+        return Decision(_passed_one(task, "missed", due_at, NO_WORKER, following, settles))
     if 0 < options.count <= task.fired + 1:
         following = None
     for run, target in enumerate(targets, first_run):
@@ -191,7 +188,7 @@ def _start(
         queued = f.RunQueued(run, task.id, due_at, by, following, None, parked, not_before_at)
         queued.nth, queued.awaits, queued.target = decided + 1, bool(waits), target
         before.append(queued)
-    return Decision([*facts, *before], None, messages)
+    return Decision(before, None, messages)
 
 
 def next_unread(state: State) -> Any | None:
@@ -235,7 +232,7 @@ def fire_now(
     """What no clock starts (@after, @on, @reboot) fires now; `broken` is a dependency's failure."""
     if why := why_unfit(state, task, now, broken):
         return Decision(_passed_one(task, "skipped", now, why, None, by == "after"))
-    return _start(state, task, now, by, now, [], first_run=first_run)
+    return _start(state, task, now, by, now, first_run=first_run)
 
 
 def emit(state: State, order: o.EmitEvent, now: datetime, limits: Limits) -> Decision:
@@ -277,7 +274,7 @@ def start_now(state: State, task: Task, now: datetime) -> Decision:
     """NOW: a fire that somebody asked for, paused or not; `task` need not be in the tables yet."""
     if why := day_off(state, task.spec, now):
         return Decision(_passed_one(task, "skipped", now, why, None))
-    return _start(state, task, now, "schedule", now, [])
+    return _start(state, task, now, "schedule", now)
 
 
 def admit(state: State, first: Run) -> list[f.Fact]:
@@ -317,7 +314,7 @@ def _after(task: Task, due_at: datetime, decided: int, following: datetime | Non
 def _passed_one(
     task: Task, state: str, due_at: datetime, why: Reason, following: datetime | None, settles: bool = False
 ) -> list[f.Fact]:
-    fact = passed(task, state, due_at, due_at, 1, why, following)
+    fact = f.FiresPassed(task.id, task.name, state, due_at, due_at, 1, why, following)
     fact.settles = settles
     return _tidy(task, [fact], following)
 
@@ -338,7 +335,8 @@ def pass_range(
     off = _moments_off(state, task, first, last) if disposition == "missed" else []
     if count_off := sum(number for *_, number in off):
         days = reason("calendar", name=",".join(task.spec.options.skip))
-        facts.append(passed(task, "skipped", off[0][0], off[-1][1], count_off, days, following))
+        span = off[0][0], off[-1][1]
+        facts.append(f.FiresPassed(task.id, task.name, "skipped", *span, count_off, days, following))
         rest.count -= count_off
     if rest.count:
         facts.insert(0, rest)
@@ -351,7 +349,7 @@ def _passed_all(
     moments, anchor = task.spec.moments, task.anchor_at
     count = moments.times_at(first, anchor) - _decided(task, first) + moments.count(first, last, anchor)
     # One at least came due, though what cannot be read any more does not know of it.
-    return passed(task, state, first, last, max(1, count), why, following)
+    return f.FiresPassed(task.id, task.name, state, first, last, max(1, count), why, following)
 
 
 def _decided(task: Task, at: datetime) -> int:
@@ -411,18 +409,6 @@ def reopened(state: State, run: Run, now: datetime) -> list[f.Fact]:
         return []
     begin = max(now, state.decided_upto_at)  # a clock set back shows what was decided once again
     return [f.TaskRescheduled(task.id, task.spec.moments.next_after(begin, task.anchor_at))]
-
-
-def passed(
-    task: Task,
-    state: str,
-    first: datetime,
-    last: datetime,
-    count: int,
-    why: Reason,
-    following: datetime | None,
-) -> f.FiresPassed:
-    return f.FiresPassed(task.id, task.name, state, first, last, count, why, following)
 
 
 def _tidy(task: Task, facts: list[f.Fact], following: datetime | None) -> list[f.Fact]:

@@ -27,7 +27,7 @@ from . import facts as f
 from . import orders as o
 from .definitions import find_task, finish
 from .dependencies import hang_together
-from .fires import NO_WORKER, after_end, delay, flow_remark, overlap, passed, stop, targets_of, why_unfit
+from .fires import NO_WORKER, after_end, delay, flow_remark, overlap, stop, targets_of, why_unfit
 from .flow_runs import FlowRun
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
@@ -222,7 +222,7 @@ def _skip_member(state: State, order: o.SkipMember, now: datetime, limits: Limit
 
 
 def _skip(task: Task, flow: FlowRun, why: Reason, now: datetime) -> Decision:
-    skipped = passed(task, "skipped", now, now, 1, why, None)
+    skipped = f.FiresPassed(task.id, task.name, "skipped", now, now, 1, why, None)
     skipped.flow = flow.number
     return Decision([skipped])
 
