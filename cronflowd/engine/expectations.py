@@ -24,7 +24,7 @@ from ..tasks.kinds import CONTROL
 from ..tasks.targets import OF_A_BEAT, parse_notify
 from . import facts as f
 from . import orders as o
-from .beats import Expectation, interval_s
+from .beats import FORM, Expectation, interval_s
 from .notices import notify_notes
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
@@ -74,18 +74,18 @@ def _set(state: State, order: o.SetExpectation, now: datetime) -> Decision:
     if old is None:
         _check_new(state, order.name)
     form = _form(state, old, words, now)
-    if old and form == (old.every, old.grace_s, old.notify, old.desc, old.start_at):
+    if old and form == f.named(old, form):
         return Decision([], _reply(order.name, old.due_at))
-    every, grace_s, notify, desc, start_at = form
+    fact = f.ExpectationSet(order.name, **form, state=old.state if old else "new", due_at=None)
     beaten_at, set_at = (old.beaten_at, old.set_at) if old else (None, now)
-    due_at = due_after(every, grace_s, start_at, beaten_at, set_at, state.default_tz)
-    word = old.state if old else "new"
-    if old and word == "late":
+    fact.due_at = due_after(fact, beaten_at, set_at, state.default_tz)
+    if old and fact.state == "late":
         # What was late stays so, unless it would not have been with the new form.
-        is_late = due_at is None or due_at <= now
-        word, due_at = ("late", None) if is_late else ("ok" if old.beaten_at else "new", due_at)
-    fact = f.ExpectationSet(order.name, every, grace_s, notify, desc, start_at, word, due_at)
-    return Decision([fact], _reply(order.name, due_at))
+        if fact.due_at is None or fact.due_at <= now:
+            fact.due_at = None
+        else:
+            fact.state = "ok" if old.beaten_at else "new"
+    return Decision([fact], _reply(order.name, fact.due_at))
 
 
 def _check_new(state: State, name: str) -> None:
@@ -101,30 +101,26 @@ def _check_new(state: State, name: str) -> None:
         raise Refusal("limit", f"there are {MAX_EXPECTATIONS} expectations already, which is the limit")
 
 
-Form = tuple[str, float, str, str, datetime | None]
-
-
-def _form(state: State, old: Expectation | None, words: dict[str, str], now: datetime) -> Form:
-    """every, grace, notify, desc, start: the words given over what it was; an empty one means the default."""
-    every, grace_s, notify, desc, start_at = (
-        (old.every, old.grace_s, old.notify, old.desc, old.start_at) if old else ("", 3600.0, "", "", None)
-    )
+def _form(state: State, old: Expectation | None, words: dict[str, str], now: datetime) -> dict[str, Any]:
+    """The words given over what it was; an empty one means the default."""
+    form: dict[str, Any] = f.named(old, _DEFAULTS) if old else dict(_DEFAULTS)
     for key, text in words.items():
         if match := CONTROL.search(text):
             raise Refusal("bad-option", f"{key}= holds the control character {escape(match[0])}")
         with naming(f"{key}="):
-            if key == "every":
-                every = text
-            elif key == "grace":
-                grace_s = parse_duration(text) if text else 3600.0
+            if key == "grace":
+                form["grace_s"] = parse_duration(text) if text else _DEFAULTS["grace_s"]
+            elif key == "start":
+                form["start_at"] = parse_moment(text, state.default_tz, now) if text else None
             elif key == "notify":
-                notify = parse_notify(text).text if text else ""
-            elif key == "desc":
-                desc = _bounded(text)
+                form["notify"] = parse_notify(text).text if text else ""
             else:
-                start_at = parse_moment(text, state.default_tz, now) if text else None
-    _check_every(every, state.default_tz)
-    return every, grace_s, notify, desc, start_at
+                form[key] = _bounded(text) if key == "desc" else text
+    _check_every(form["every"], state.default_tz)
+    return form
+
+
+_DEFAULTS: dict[str, Any] = {"every": "", "grace_s": 3600.0, "notify": "", "desc": "", "start_at": None}
 
 
 def _bounded(text: str) -> str:
@@ -149,22 +145,15 @@ def _schedule(every: str, tz: str) -> Schedule:
 
 
 def due_after(
-    every: str,
-    grace_s: float,
-    start_at: datetime | None,
-    beaten_at: datetime | None,
-    set_at: datetime,
-    tz: str,
+    each: f.ExpectationSet | Expectation, beaten_at: datetime | None, set_at: datetime, tz: str
 ) -> datetime | None:
     """Until when a beat must have come, counted from the last one; None if none will be due again.
 
     Clocks differ, and a job may be done early: a beat at most the grace before a moment of the schedule
     is the one for it, if it is no nearer to the moment before.
     """
-    since_at, grace = (
-        max(each for each in (beaten_at or set_at, start_at) if each),
-        timedelta(seconds=grace_s),
-    )
+    since_at = max(at for at in (beaten_at or set_at, each.start_at) if at)
+    every, grace = each.every, timedelta(seconds=each.grace_s)
     try:
         if (seconds := interval_s(every)) is not None:
             return since_at + timedelta(seconds=seconds) + grace
@@ -178,10 +167,6 @@ def due_after(
         return None
 
 
-def _due_after(state: State, each: Expectation, beaten_at: datetime | None) -> datetime | None:
-    return due_after(each.every, each.grace_s, each.start_at, beaten_at, each.set_at, state.default_tz)
-
-
 def _reply(name: str, due_at: datetime | None) -> Reply:
     return Reply(f"{name} due={format_time(due_at) if due_at else '-'}", {"name": name, "due": due_at})
 
@@ -189,7 +174,7 @@ def _reply(name: str, due_at: datetime | None) -> Reply:
 def _beat(state: State, order: o.ReceiveBeat, now: datetime, limits: Limits) -> Decision:
     """BEAT: from here on the next one is waited for."""
     expected = _find(state, order.name)
-    due_at = _due_after(state, expected, now)
+    due_at = due_after(expected, now, expected.set_at, state.default_tz)
     word = "ok" if order.is_ok else "failed"
     return Decision([f.BeatReceived(expected.name, word, order.text, due_at)], _reply(expected.name, due_at))
 
@@ -219,11 +204,9 @@ def rescheduled(state: State, now: datetime, names: Iterable[str] | None = None)
     for each in expected.values() if names is None else filter(None, map(expected.get, names)):
         if each.due_at is None or each.due_at <= now or each.every_s is not None:
             continue
-        due_at = _due_after(state, each, each.beaten_at)
+        due_at = due_after(each, each.beaten_at, each.set_at, state.default_tz)
         if due_at != each.due_at:
-            yield f.ExpectationSet(
-                each.name, each.every, each.grace_s, each.notify, each.desc, each.start_at, each.state, due_at
-            )
+            yield f.ExpectationSet(**f.named(each, FORM) | {"due_at": due_at})
 
 
 # --- looking ------------------------------------------------------------------------------------
