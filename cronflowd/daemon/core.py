@@ -68,21 +68,15 @@ class Feed(Protocol):
 class Core:
     """One engine, one journal, and everybody who is connected to them."""
 
-    def __init__(
-        self,
-        state: State,
-        journal: FileJournal,
-        clock: Clock,
-        limits: Limits,
-        *,
-        tokens: tuple[bytes, ...] = (),
-        asks_tcp: bool = False,
-        asks_local: bool = False,
-        own_uids: frozenset[int] = frozenset({0}),
-        heartbeat_s: float = 10.0,
-        kill_grace_s: float = 10.0,
-        max_outbox: int = 4 * 1024 * 1024,
-    ) -> None:
+    tokens: tuple[bytes, ...] = ()  # any of them lets in over TCP; none are asked for if there are none
+    asks_tcp = False  # whoever comes over TCP has to say who it is, also where there is no token
+    asks_local = False  # whoever comes over the unix socket has to, too
+    own_uids = frozenset({0})  # this machine's users who need no account there
+    heartbeat_s = 10.0
+    kill_grace_s = 10.0
+    max_outbox = 4 * 1024 * 1024
+
+    def __init__(self, state: State, journal: FileJournal, clock: Clock, limits: Limits) -> None:
         self.state = state
         state.tasks.home = _in_this_thread()
         self.engine = Engine(state, limits)
@@ -91,15 +85,8 @@ class Core:
         self.gate = Gate(journal.last)
         self.last_seq = journal.last
         self._beaten = 0  # up to which records were decided when the heart last beat
-        self.tokens = tokens  # any of them lets in over TCP; none are asked for if there are none
-        self.asks_tcp = asks_tcp  # whoever comes over TCP has to say who it is, also where there is no token
-        self.asks_local = asks_local  # whoever comes over the unix socket has to, too
-        self.own_uids = own_uids  # this machine's users who need no account there
         self.admission = Admission(self)
-        self.heartbeat_s = heartbeat_s
         self.epoch = 0  # in which this node of a cluster leads
-        self.kill_grace_s = kill_grace_s
-        self.max_outbox = max_outbox
         self.certificate_until_at: datetime | None = None  # where TLS is spoken
         self.links: dict[str, Link] = {}
         self.rivals = Rivals()

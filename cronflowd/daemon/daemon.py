@@ -117,22 +117,15 @@ class Daemon:
         # A node learns of accounts when it joins, and asks whoever comes in any case.
         has_admin = self.node is not None or self.state.access.has_admin(self.clock.now())
         secrets.check_doors(settings, exposed or secrets.first_exposed(settings.http), has_admin)
-        self.core = Core(
-            self.state,
-            self.journal,
-            self.clock,
-            _limits(settings),
-            tokens=tokens,
-            asks_tcp=settings.require_auth or (exposed is not None and not settings.insecure),
-            asks_local=settings.require_auth,
-            own_uids=frozenset({0, os.geteuid()}),
-            heartbeat_s=settings.heartbeat_s,
-            kill_grace_s=settings.kill_grace_s,
-            max_outbox=settings.max_outbox,
-        )
+        core = self.core = Core(self.state, self.journal, self.clock, _limits(settings))
+        core.tokens, core.own_uids = tokens, frozenset({0, os.geteuid()})
+        core.asks_tcp = settings.require_auth or (exposed is not None and not settings.insecure)
+        core.asks_local = settings.require_auth
+        core.heartbeat_s, core.kill_grace_s = settings.heartbeat_s, settings.kill_grace_s
+        core.max_outbox = settings.max_outbox
         if self.node:
-            self.core.gate = self.node.gate
-            self.core.gate.committed = self.journal.last
+            core.gate = self.node.gate
+            core.gate.committed = self.journal.last
             assert isinstance(self.journal, SharedJournal)
             self.journal.had = self._had
         self.answers = Answers(self.core, settings.data)

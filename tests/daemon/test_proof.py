@@ -35,7 +35,8 @@ class World:
     def __init__(self, nursery: trio.Nursery) -> None:
         self.nursery = nursery
         self.clock = HandClock(START)
-        self.core = Core(State("UTC"), MemoryJournal(), self.clock, Limits(), tokens=(FILE.encode(),))
+        self.core = Core(State("UTC"), MemoryJournal(), self.clock, Limits())
+        self.core.tokens = (FILE.encode(),)
         self.core.journal.notify = self.core.committed
         self.told: list[f.Fact] = []
         self.core.feeds.append(self)

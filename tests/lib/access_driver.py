@@ -54,9 +54,8 @@ class House:
         state = State("UTC", common=Common(owner=OWNER))
         state.access.vault = Vault(self.data)
         clock = cast(Any, self.clock)
-        self.core = Core(
-            state, self.journal, clock, Limits(), asks_tcp=self.asks, asks_local=self.asks, tokens=self.tokens
-        )
+        self.core = Core(state, self.journal, clock, Limits())
+        self.core.asks_tcp, self.core.asks_local, self.core.tokens = self.asks, self.asks, self.tokens
         self.journal.notify = self.core.committed
         if not self.is_bare:
             self.core.submit(StartDaemon("1", "UTC"))

@@ -212,14 +212,9 @@ class World:
             state.apply(fact, at, seq)
             records += 1
         self.journal = journal
-        self.core = Core(
-            state,
-            journal,
-            self.clock,
-            self._limits(),
-            tokens=tuple(filter(None, self._settings.get("token", "").encode().split(b","))),
-            asks_tcp=self._settings.get("ask") == "yes",
-        )
+        self.core = Core(state, journal, self.clock, self._limits())
+        self.core.tokens = tuple(filter(None, self._settings.get("token", "").encode().split(b",")))
+        self.core.asks_tcp = self._settings.get("ask") == "yes"
         self.answers = Answers(self.core, self.data)
         finish(self.answers.files.find_calendars())
         self.core.submit(StartDaemon(__version__, ZONE))
