@@ -10,7 +10,7 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import frozen
 
@@ -32,21 +32,9 @@ class Event:
     row: tuple[Any, ...]
 
 
-class Known(Protocol):
-    """Names for what a fact tells by its number alone."""
-
-    def task(self, task_id: int) -> str: ...
-
-    def run(self, run: int, attempt: int) -> tuple[int | None, str, str | None]:
-        """Whose it is (id and name), and which worker has this attempt."""
-
-    def flow(self, number: int) -> tuple[int | None, str]:
-        """Its first task."""
-
-
 @frozen
 class Present:
-    """What is so, before the fact is applied."""
+    """What is so, before the fact is applied: names for what a fact tells by its number alone."""
 
     state: State
 
@@ -54,10 +42,12 @@ class Present:
         return self.state.tasks[task_id].name
 
     def run(self, run: int, attempt: int) -> tuple[int | None, str, str | None]:
+        """Whose it is (id and name), and which worker has this attempt."""
         found = self.state.runs[run]
         return found.task_id, found.spec.name, found.worker
 
     def flow(self, number: int) -> tuple[int | None, str]:
+        """Its first task."""
         flow = self.state.flows.find(number)
         assert flow
         return flow.root, flow.name
@@ -68,7 +58,7 @@ Record = tuple[int, datetime, f.Fact]
 
 
 class Past:
-    """What was so while these records were written; `state` is later than all of them.
+    """The same while these records were written; `state` is later than all of them.
 
     A run has ended in one of them, or later, or has not: its name is there. A task says its name when it
     is defined, and `replaced` what it was before. A thread may ask.
@@ -130,6 +120,9 @@ class Past:
             return found
         flow = self._state.flows.find(number)
         return (flow.root, flow.name) if flow else (None, "")
+
+
+Known = Present | Past
 
 
 def names_replaced(state: State) -> Generator[None, None, Replaced]:

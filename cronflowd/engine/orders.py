@@ -397,10 +397,6 @@ class BulkSlice(Order):
     left_out: int = 0  # tasks that the journal does not take as they would be
 
 
-class EndBulk(Order):
-    pass
-
-
 class RescheduleSlice(Order):
     """These tasks are looked at again; then all up to the id `upto` are done (None = all)."""
 

@@ -89,7 +89,7 @@ class Slices:
                 self.undoing.then,
             ]
         self.undoing, self._pieces = None, (None, iter(()))
-        return o.RescheduleSlice([], None) if isinstance(what, Again) else o.EndBulk()
+        return o.RescheduleSlice([], None) if isinstance(what, Again) else o.Note(f.BulkEnded("done"))
 
     def _cut(self, state: State, what: Again | Bulk, now: datetime) -> Iterator[Any]:
         if isinstance(what, Again):
@@ -249,10 +249,6 @@ def _named_anew(state: State, bulk: Bulk, task_id: int) -> list[f.Fact]:
     return [replaced(task, new)] if task and new else []
 
 
-def _end_bulk(state: State, order: o.EndBulk, now: datetime, limits: Limits) -> Decision:
-    return Decision([f.BulkEnded("done")])
-
-
 # --- moments that may be others now ---
 
 
@@ -295,5 +291,4 @@ SLICES: Rules = {
     o.DecideLoad: Rule(_decide_load, "LOAD", lambda state, order: loaded_words(order.file, order.tasks)),
     o.DropStaged: Rule(_drop_staged),
     o.BulkSlice: Rule(_bulk_slice),
-    o.EndBulk: Rule(_end_bulk),
 }

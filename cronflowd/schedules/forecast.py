@@ -96,14 +96,9 @@ def _changes(fields: Fields, fixed: bool, before: Segment, after: Segment) -> It
     at = to_instant(after.start)
     for local in _told(fields, fixed, low, high):
         first, second = (Moment(local - side.offset, side.offset) for side in (before, after))
-        if what == "moved":
-            yield Change(at, what, first, Moment(after.start, after.offset))
-        elif what == "skipped":
-            yield Change(at, what, first, None)
-        elif what == "once":
-            yield Change(at, what, second, first)
-        else:
-            yield Change(at, what, first, second)
+        moved = {"moved": Moment(after.start, after.offset), "skipped": None, "doubled": second}
+        old, new = (second, first) if what == "once" else (first, moved[what])
+        yield Change(at, what, old, new)
 
 
 def _concerned(fixed: bool, before: Segment, after: Segment) -> tuple[What, int, int]:
