@@ -108,9 +108,7 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         ("rev", task.rev),
         ("added", task.anchor_at),
         ("updated", task.anchor_at if task.rev == 1 else task.changed_at),
-        *_options(spec, state.common),
-        ("zone", spec.schedule.tz),
-        *_in_words(spec.schedule, spec.options.start_at),
+        *_definition(spec, state.common),
         *_pause(state, task, now),
         *(
             (f"after-{name}", in_words((task.heard or {}).get(name)) or "not since the last fire")
@@ -143,9 +141,7 @@ def _get_revision(state: State, ref: str, rev: int) -> Reply:
             ("rev", found.rev),
             ("changed", found.at),
             ("who", found.who),
-            *_options(spec, state.common),
-            ("zone", spec.schedule.tz),
-            *_in_words(spec.schedule, spec.options.start_at),
+            *_definition(spec, state.common),
             *([("unreadable", spec.unread.why)] if spec.unread else []),
         )
 
@@ -153,12 +149,14 @@ def _get_revision(state: State, ref: str, rev: int) -> Reply:
     return reply
 
 
-def _options(spec: TaskSpec, common: Common) -> Iterator[Row]:
-    """Every option, without secrets; of a record that cannot be read, what stands in it."""
+def _definition(spec: TaskSpec, common: Common) -> Iterator[Row]:
+    """Every option, without secrets, or what stands in a record that cannot be read; then its schedule."""
     texts = format_options(spec.options, common)
     if spec.unread:
         texts |= {key: str(text) for key, text in spec.unread.record.items() if key not in RECORD_TEXTS}
-    return ((key, masked(key, text)) for key, text in texts.items())
+    yield from ((key, masked(key, text)) for key, text in texts.items())
+    yield "zone", spec.schedule.tz
+    yield from _in_words(spec.schedule, spec.options.start_at)
 
 
 def _in_words(schedule: Schedule, start_at: datetime | None = None) -> list[Row]:

@@ -87,7 +87,8 @@ class Answers:
 
     def __init__(self, core: Core, data: Path) -> None:
         self.core = core
-        self.look, self.end_batch = core.look, core.end_batch
+        self.look, self.end_batch, self.too_fast = core.look, core.end_batch, core.admission.too_fast
+        self.allows_unfinished = commands.only_reads
         self.data = data
         self.default_tz = core.state.default_tz
         self._context = grammar.Context(core.now(), self.default_tz, core.state.templates)  # of the last line
@@ -107,14 +108,6 @@ class Answers:
     @property
     def last_seq(self) -> int:
         return self.core.last_seq
-
-    def too_fast(self, session: Session) -> Refusal | None:
-        """Why a line of somebody unknown is one too many, if it is."""
-        return self.admission.too_fast(session)
-
-    def allows_unfinished(self, line: str) -> bool:
-        """Whether a line whose newline never came may be taken for whole."""
-        return commands.only_reads(line)
 
     def enter(self, session: Session) -> None:
         """A connection begins."""

@@ -524,8 +524,7 @@ class Node:
     def _check_tz(self, told: dict[str, Any], changed: int) -> None:
         if told["tz"] == self.settings.tz:
             return
-        others = [entry for entry in self.nodes() if not self._is_ours(entry)]
-        if others:
+        if any(about.get("directory") != self._directory for about in roster.present(self.shared).values()):
             raise Fatal(
                 Exit.CONFIG,
                 f"node {self.name} has --tz {self.settings.tz}, and node {told['node']} began the cluster"
@@ -559,19 +558,14 @@ class Node:
 
     # --- being there ---
 
-    def _is_ours(self, entry: Entry) -> bool:
-        return bool(orjson.loads(entry.value).get("directory") == self._directory)
-
     def _enter(self) -> None:
         """Takes a lease, and puts this node's name on it. Raises Fatal where another one has the name."""
         shared, key = self.shared, self.shared.node_key(self.name)
         if (before := shared.get(key)) is not None:
-            if not self._is_ours(before):
-                other = orjson.loads(before.value)["control"]
-                raise Fatal(
-                    Exit.CONFIG,
-                    f"node {self.name} at {self._control} and one at {other} have the same --node",
-                )
+            other = orjson.loads(before.value)
+            if other.get("directory") != self._directory:
+                both = f"{self.name} at {self._control} and one at {other['control']}"
+                raise Fatal(Exit.CONFIG, f"node {both} have the same --node")
             # This directory is locked: whoever put it there is no more, and leads no more.
             revoke(shared.etcd, before.lease)
         lease = Lease(self._new_etcd(), self._lease_s, self._on_lost)
@@ -674,10 +668,6 @@ class Node:
         """Whether no node that is there has seen a leader: then the cluster starts, as one daemon does."""
         others = await in_thread(roster.present, self.shared)
         return not (self.has_seen_leader or any(about.get("seen") for about in others.values()))
-
-    def nodes(self) -> list[Entry]:
-        """What the nodes that are there say of themselves."""
-        return self.shared.below(self.shared.nodes_prefix)
 
     def set_addresses(self, control: str, workers: str) -> None:
         """What others are told to dial."""

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import NoReturn
 
-import orjson
 import trio
 
 from ..engine.facts import FACTS_VERSION
@@ -76,7 +75,7 @@ class Keeper:
         upto, path = checkpoints[-1]
         if upto <= shared.snapshot_upto():
             return
-        synced = sorted(orjson.loads(each.value).get("seq", 0) for each in node.nodes())
+        synced = sorted(about.get("seq", 0) for about in roster.present(shared).values())
         if (synced[-2] if len(synced) > 1 else synced[-1]) < upto:
             return
         guard = [created_at(shared.leader_key, node.epoch)]

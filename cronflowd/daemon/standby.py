@@ -42,25 +42,17 @@ class LocalAnswers:
     def __init__(self, answers: Answers, node: Node) -> None:
         self._answers = answers
         self._node = node
+        self.enter, self.too_fast, self.look = answers.enter, answers.too_fast, answers.core.now
         self.gate = Gate()  # nothing here waits for a commit, nor for a lease
         self.last_seq = 0
         self._local: set[int] = set()  # sessions that said LOCAL, by id
-
-    def enter(self, session: Session) -> None:
-        self._answers.enter(session)
 
     def leave(self, session: Session) -> None:
         self._local.discard(id(session))
         self._answers.leave(session)
 
-    def look(self) -> datetime:
-        return self._answers.core.now()
-
     def end_batch(self) -> None:
         pass
-
-    def too_fast(self, session: Session) -> Refusal | None:
-        return self._answers.too_fast(session)
 
     def allows_unfinished(self, line: str) -> bool:
         return line.strip().upper() == LOCAL or self._answers.allows_unfinished(line)

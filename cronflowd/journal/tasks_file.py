@@ -58,7 +58,7 @@ def read_tasks(
             if not line.strip():
                 continue
             try:
-                entries.append(seen.check(*_parse_line(line, default_tz), number))
+                entries.append(seen.check(*parse_record(parse_json(line, "the line"), default_tz), number))
             except Refusal as refusal:
                 raise Refusal("bad-line", f"{path.name} line {number}: {refusal.message}") from None
             if number % LINES_A_TURN == 0:
@@ -77,10 +77,6 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
         if len(line.rstrip(b"\r\n")) > MAX_LINE_BYTES:
             raise Refusal("bad-line", f"{path.name} line {number}: longer than {MAX_LINE_BYTES} bytes")
         yield line.removeprefix(_BOM) if number == 1 else line
-
-
-def _parse_line(line: bytes, default_tz: str) -> Entry:
-    return parse_record(parse_json(line, "the line"), default_tz)
 
 
 class _Seen:

@@ -88,7 +88,7 @@ def test_a_state_that_is_too_long_for_etcd_stands_on_nodes(
     node, journal = node_on(tmp_path)
     node._belong(State("UTC"), journal)
     node.epoch = node.shared.claim(int(etcd.call("lease/grant", {"TTL": "3"})["ID"]), b"{}") or 0
-    etcd.call("kv/put", put(node.shared.node_key("a"), b'{"seq":9}')["request_put"])
+    etcd.call("kv/put", put(node.shared.node_key("a"), b'{"node":"a","seq":9}')["request_put"])
     checkpoint_path(journal_dir(tmp_path), 7).write_bytes(os.urandom(5000))
     monkeypatch.setattr("cronflowd.journal.shared.MAX_SNAPSHOT_BYTES", 1000)
     node.shared._put_record(node.epoch, 2, zlib.compress(b'{"seq":2,'))
@@ -97,7 +97,7 @@ def test_a_state_that_is_too_long_for_etcd_stands_on_nodes(
     keeper.shorten()
     keeper.shorten()
     assert (sorted(etcd.entries), "kv/put" in etcd.asked) == (kept, False)
-    etcd.call("kv/put", put(node.shared.node_key("b"), b'{"seq":8}')["request_put"])
+    etcd.call("kv/put", put(node.shared.node_key("b"), b'{"node":"b","seq":8}')["request_put"])
     keeper.shorten()
     assert (node.shared.get_snapshot(), node.shared.fetch(1)) == ((7, None), [])
     monkeypatch.setattr("cronflowd.journal.shared.MAX_SNAPSHOT_BYTES", 100_000)
