@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from attrs import define
-from msgspec.structs import replace
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
@@ -86,20 +85,11 @@ def revisions(state: State, task_id: int) -> Iterator[Revision | None]:
         if step.kind in ("added", "changed", "restored") and here is not None:
             record = here.record
         yield Revision(step.rev, change.at, change.who, words, record)
-        here = _before(step, here)
+        here = step.before(here)
     if here is not None:
         is_first = here.rev == 1
         words = "added" if is_first else "as far back as is known"
         yield Revision(here.rev, here.anchor_at if is_first else None, None, words, here.record)
-
-
-def _before(step: Step, here: Was | None) -> Was | None:
-    was = step.was
-    if was is None or step.kind == "removed" or here is None:
-        return was
-    if step.kind == "changed":
-        return replace(here, rev=was.rev, definition=was.definition)
-    return replace(here, paused=was.paused, paused_until_at=was.paused_until_at, paused_why=was.paused_why)
 
 
 def _step_words(change: Change, step: Step, here: Was | None, older: list[tuple[Change, Step]]) -> str:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ..base.walks import Parted, in_slices
 from ..tasks.options import Keep
@@ -90,6 +91,17 @@ class Step(msgspec.Struct, gc=False):
     id: int
     rev: int  # of the task after it
     was: Was | None  # before it; None = there was no such task
+
+    def before(self, here: Was | None) -> Was | None:
+        """The task before it, of what it was after it."""
+        was = self.was
+        if was is None or self.kind == "removed" or here is None:
+            return was
+        if self.kind == "changed":
+            same = here.record.get("count") == was.record.get("count")
+            fired = here.fired if same else 0
+            return replace(here, rev=was.rev, definition=was.definition, fired=fired)
+        return replace(here, **f.named(was, PAUSE))
 
 
 class Change(msgspec.Struct):

@@ -91,7 +91,7 @@ class Flows:
         self.ended: dict[int, FlowRun] = {}  # those first that ended longest ago
         self.of: dict[int, int] = {}  # by task, the one under way that it is a member of
         self.todo: OrderedDict[tuple[int, int], None] = OrderedDict()  # (run of a flow, task; 0 = its end)
-        # Members whose turn has come, and which are paused: until when, if that is known.
+        # Members whose turn has come, and which are paused: until when.
         self.fresh: dict[int, Iterator[int]] = {}  # of runs of flows, members that have yet to come to `todo`
         self.held: dict[int, datetime | None] = {}
         self.pauses = Alarms(self.held, lambda until_at: until_at)

@@ -29,6 +29,7 @@ from .definitions import find_task, finish
 from .dependencies import hang_together
 from .fires import NO_WORKER, after_end, delay, flow_remark, overlap, stop, targets_of, why_unfit
 from .flow_runs import FlowRun
+from .ledger import NEVER
 from .rules import Decision, Limits, Rule, Rules
 from .state import State
 from .tables import of_one_fire
@@ -174,13 +175,9 @@ def _follows(state: State, flow: FlowRun, task_id: int, now: datetime) -> Any | 
 
 def _hold(state: State, task: Task) -> None:
     """Derived, as `todo` is: a restart finds it again."""
-    pauses = [task.paused_until_at] if task.paused else []
-    pauses += [state.paused_until_at] if state.paused_all else []
-    known = [until_at for until_at in pauses if until_at]
-    until_at = max(known) if len(known) == len(pauses) else None
-    state.flows.held[task.id] = until_at
-    if until_at:
-        state.flows.pauses.add((until_at, task.id))
+    end_at = state.flows.held[task.id] = state.pause_ends(task)
+    if end_at and end_at != NEVER:
+        state.flows.pauses.add((end_at, task.id))
 
 
 def _running(state: State, flow: FlowRun, task_id: int) -> list[Run]:

@@ -137,15 +137,15 @@ class Tables:
         """Whether PAUSE all is in force."""
         return self.paused_all and (self.paused_until_at is None or at < self.paused_until_at)
 
-    def paused_upto(self, task: Task, at: datetime) -> datetime:
-        """`at`, or the end of what pauses `task` then; NEVER where only RESUME ends it."""
+    def pause_ends(self, task: Task) -> datetime | None:
+        """When nothing pauses `task` any more: NEVER where only RESUME ends that; None where nothing does."""
         pauses = (task.paused, task.paused_until_at), (self.paused_all, self.paused_until_at)
-        ends = [
-            until_at - timedelta.resolution if until_at else NEVER
-            for is_paused, until_at in pauses
-            if is_paused
-        ]
-        return max(at, *ends) if ends else at
+        return max((until_at or NEVER for is_paused, until_at in pauses if is_paused), default=None)
+
+    def paused_upto(self, task: Task, at: datetime) -> datetime:
+        """`at`, or the last moment that what pauses `task` then takes out."""
+        end_at = self.pause_ends(task)
+        return max(at, end_at - timedelta.resolution) if end_at else at
 
     # --- tasks ---
 

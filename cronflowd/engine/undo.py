@@ -14,7 +14,6 @@ from itertools import chain
 from typing import Any
 
 from attrs import Factory, define
-from msgspec.structs import replace
 
 from ..base.errors import Refusal
 from ..base.replies import Reply
@@ -24,7 +23,7 @@ from ..tasks.reasons import reason
 from ..tasks.task import Task, TaskSpec, read_today
 from . import facts as f
 from . import orders as o
-from .changelog import ALL, PAUSE, Change, Step, Was, standing, whole
+from .changelog import ALL, Change, Step, Was, standing, whole
 from .definitions import AT_ONCE, cancel_queued, finish, reload
 from .rules import MAX_WHAT, Decision, Limits, Rule, Rules
 from .state import State
@@ -75,18 +74,10 @@ class Past:
         return self.tasks[step.id]
 
     def _take_back(self, step: Step, here: Was | None) -> None:
-        was = step.was
-        if was is None:
-            self.tasks[step.id] = None
-        elif step.kind == "removed":
-            self.tasks[step.id] = was
-        elif here is None:
+        if here is None and step.was and step.kind != "removed":
             self.gone.add(step.id)
-        elif step.kind == "changed":
-            same = here.record.get("count") == was.record.get("count")
-            self.tasks[step.id] = replace(here, definition=was.definition, fired=here.fired if same else 0)
         else:
-            self.tasks[step.id] = replace(here, **f.named(was, PAUSE))
+            self.tasks[step.id] = step.before(here)
 
 
 # --- taking it back -------------------------------------------------------------------------

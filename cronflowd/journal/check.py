@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from .audit import Audit
 from .gaps import gaps
 from .journal import set_aside
 from .records import (
+    HEAD,
     Corrupt,
     Header,
     NotUnderstood,
@@ -37,8 +37,6 @@ from .records import (
     segment_path,
 )
 from .replay import Replay, Tail, check_checkpoint
-
-_SEQ_AND_TIME = re.compile(rb'\{"seq":([0-9]+),"at":"([^"]*)"')
 
 
 def check(data: Path, fix: bool = False) -> int:
@@ -135,7 +133,7 @@ def _examine_lines(found: Findings, path: Path) -> Reader:
 
 def _seq_and_time(line: bytes) -> str:
     # Without reading the fact: a newer release's has its place and time, too.
-    match = _SEQ_AND_TIME.match(line)
+    match = HEAD.match(line)
     return f"{match[1].decode()} ({match[2].decode()})" if match else "one without number and time"
 
 

@@ -37,6 +37,7 @@ from . import apart
 from .history import Source, deed_in, size_of_output, sources
 from .index import make_all, remove_orphans
 from .records import (
+    HEAD,
     SEAL_BYTES,
     Header,
     Reader,
@@ -65,7 +66,6 @@ _KEPT_KIND = re.compile(
     rb'(?:"more":true,)?"(?:run|task)":([0-9]+),'
 )
 _ENDED, _OUTPUT, _PASSED = b"RunEnded", b"OutputReceived", b"FiresPassed"
-_WHEN = re.compile(rb'\{"seq":([0-9]+),"at":"([^"]*)"')
 _DUE = re.compile(rb'"due_at":"([^"]*)"')
 _TASK = re.compile(rb'"task":([0-9]+),')
 
@@ -160,7 +160,7 @@ class Survey:
         match = _KEPT_KIND.match(line)
         if not match:
             if deed := cut_to_deed(line):
-                seq, at = _WHEN.match(deed).groups()  # type: ignore[union-attr]
+                seq, at = HEAD.match(deed).groups()  # type: ignore[union-attr]
                 self.deeds.append((int(seq), at.decode(), len(deed)))
             return
         seq, at, kind, number = int(match[1]), match[2].decode(), match[3], int(match[4])

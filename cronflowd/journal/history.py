@@ -26,7 +26,7 @@ from ..tasks.reasons import reason
 from ..tasks.task import Outcome
 from . import apart
 from .index import APART, DEED, Index, is_deed, key
-from .records import journal_dir, list_history, list_segments, seq_of, unseal
+from .records import HEAD, journal_dir, list_history, list_segments, seq_of, unseal
 
 _BLOCK_BYTES = 256 * 1024
 MAX_LOOKED_UP = 1000  # runs; each takes a millisecond, and a hundred megabytes take a second
@@ -34,7 +34,6 @@ _OUTPUT, _ENDED, _PASSED = b'"fact":"OutputReceived"', b'"fact":"RunEnded"', b'"
 _WRITTEN = re.compile(
     rb'\{"seq":[0-9]+,"at":"[^"]*","fact":"OutputReceived",(?:"more":true,)?"run":([0-9]+),'
 )
-_AT = re.compile(rb'\{"seq":[0-9]+,"at":"([^"]*)"')
 _APART = re.compile(rb'"apart":\[([0-9]+),')  # nowhere else: in a text its quotes would be escaped
 
 
@@ -207,8 +206,8 @@ def deeds(
     """Who did what before the record `before_seq`, newest first, no further back than `since_at`."""
     since = b"" if since_at is None else since_at.astimezone(UTC).isoformat()[:19].encode()
     for line in _lines_before(journal_dir(data), before_seq, [DEED], index):
-        if match := _AT.match(line):
-            if match[1][:19] < since:
+        if match := HEAD.match(line):
+            if match[2][:19] < since:
                 return
             if found := deed_in(line):
                 yield found

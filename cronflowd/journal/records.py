@@ -41,6 +41,7 @@ BATCH_MARK = b',"batch":true'
 _BATCH = BATCH_MARK + b',"crc":"'
 _ZEROS = re.compile(rb"\x00+")
 _EIGHT_HEX = re.compile(rb"[0-9a-f]{8}")
+HEAD = re.compile(rb'\{"seq":([0-9]+),"at":"([^"]*)"')  # of every record
 _SEQ = re.compile(rb'\{"seq":([0-9]{1,19}),')
 
 
