@@ -21,7 +21,7 @@ from ..base.replies import NOTE_COLUMNS, Reply
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE, plan_load
 from ..engine.flows import plan_flow
-from ..engine.many import ENDS, kind_of, pattern_of, plan_many, reply_of, with_pattern
+from ..engine.many import ENDS, kind_of, pattern_of, plan_many, reply_of
 from ..engine.once import Asked
 from ..engine.undo import plan_undo
 from .core import Core
@@ -52,7 +52,7 @@ class LargeChanges:
             task = state.find(order.ref)
             return task is not None and len(state.dependents.get(task.name, ())) > AT_ONCE
         if kind is o.ResumeTasks:
-            return order.refs is None and len(state.paused) > AT_ONCE
+            return order.ref is None and len(state.paused) > AT_ONCE
         return kind is o.ClearTasks and state.count_own() > AT_ONCE
 
     async def change(self, order: Any, who: str | None, once: Asked | None = None) -> Reply:
@@ -80,13 +80,13 @@ class LargeChanges:
         with self._planning(kind_of(order).upper()):
             plan = await in_turns(plan_many(core.state, order, core.now()))
             if (count := len(plan)) <= AT_ONCE:
-                return core.submit(with_pattern(order, replace(pattern, plan=plan)), who, once=once).told
+                return core.submit(replace(order, ref=replace(pattern, plan=plan)), who, once=once).told
             if once and isinstance(order, o.RunTask):  # how many could start is known at the end alone
                 raise Refusal("limit", f"ONCE runs at most {AT_ONCE} tasks, and these are {count}")
             with self._dropped_unless_decided():
                 core.submit(o.StageTasks([], core.state.next_task))
                 await self._stage(plan)
-                return core.submit(with_pattern(order, replace(pattern, staged=count)), who, once=once).told
+                return core.submit(replace(order, ref=replace(pattern, staged=count)), who, once=once).told
 
     async def load(self, order: o.LoadTasks, who: str | None) -> Reply:
         """LOAD; the records are taken out of the order one by one, since to free them at once takes long."""

@@ -241,8 +241,7 @@ def keep_to_own(state: State, order: Any, owner: str) -> Any:
             keep_to_own(state, o.StopFlow(ref.flow, None), owner)
         elif isinstance(ref, o.Pattern):
             owners = (owner, None) if owner == state.common.owner else (owner,)
-            field = "refs" if hasattr(order, "refs") else "ref"
-            return msgspec.structs.replace(order, **{field: msgspec.structs.replace(ref, owners=owners)})
+            return msgspec.structs.replace(order, ref=msgspec.structs.replace(ref, owners=owners))
         elif ref is None:
             raise Refusal("denied", "all tasks are not yours; tag= and name= choose among those that are")
         task = state.find(ref) if isinstance(ref, str) else None
@@ -302,12 +301,8 @@ def _added(state: State, order: o.AddTask) -> About:
     return (order.spec.name,) if order.replace and order.spec.name else ()
 
 
-def _refs(state: State, order: Any) -> About:
-    return order.refs if isinstance(order.refs, tuple) else (order.refs,)
-
-
 def _ref(state: State, order: Any) -> About:
-    return (order.ref,)
+    return order.ref if isinstance(order.ref, tuple) else (order.ref,)
 
 
 def _listening(state: State, order: o.EmitEvent) -> About:
@@ -331,8 +326,8 @@ _NAMED: dict[type, Callable[[State, Any], About]] = {
     o.RemoveTask: _ref,
     o.RunTask: _ref,
     o.RollBack: _ref,
-    o.PauseTasks: _refs,
-    o.ResumeTasks: _refs,
+    o.PauseTasks: _ref,
+    o.ResumeTasks: _ref,
     o.CancelRun: _of_run,
     o.EmitEvent: _listening,
     o.StartFlow: _flow,

@@ -431,8 +431,8 @@ def _loaded(state: State, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact
 def _pause(state: State, order: o.PauseTasks, now: datetime, limits: Limits) -> Decision:
     if order.until_at is not None and order.until_at <= now:
         raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
-    assert not isinstance(order.refs, o.Pattern)
-    tasks = _find_all(state, order.refs)
+    assert not isinstance(order.ref, o.Pattern)
+    tasks = _find_all(state, order.ref)
     ids = [None] if tasks is None else [task.id for task in tasks]
     count = len(state.tasks) if tasks is None else len(tasks)
     facts: list[f.Fact] = [f.TaskPaused(task_id, order.until_at, order.why) for task_id in ids]
@@ -440,8 +440,8 @@ def _pause(state: State, order: o.PauseTasks, now: datetime, limits: Limits) -> 
 
 
 def _resume(state: State, order: o.ResumeTasks, now: datetime, limits: Limits) -> Decision:
-    assert not isinstance(order.refs, o.Pattern)
-    tasks = _find_all(state, order.refs)
+    assert not isinstance(order.ref, o.Pattern)
+    tasks = _find_all(state, order.ref)
     if tasks is None:
         count, facts = len(state.paused), list[f.Fact]()
         if count > AT_ONCE:
@@ -631,7 +631,7 @@ def loaded_words(file: str, count: int) -> str | None:
 
 
 def _words_of_pause(state: State, order: o.PauseTasks) -> str:
-    words = [_names_of(state, order.refs)]
+    words = [_names_of(state, order.ref)]
     words += [f"until={format_time(order.until_at)}"] if order.until_at else []
     words += [format_option("why", order.why)] if order.why else []
     return " ".join(words)
@@ -655,6 +655,6 @@ DEFINE: Rules = {
         o.ClearTasks: Rule(_clear, "CLEAR", lambda state, order: f"{state.count_own()} tasks"),
         o.LoadTasks: Rule(_load, "LOAD", lambda state, order: loaded_words(order.file, len(order.records))),
         o.PauseTasks: Rule(_pause, "PAUSE", _words_of_pause),
-        o.ResumeTasks: Rule(_resume, "RESUME", lambda state, order: _names_of(state, order.refs)),
+        o.ResumeTasks: Rule(_resume, "RESUME", lambda state, order: _names_of(state, order.ref)),
     }.items()
 }

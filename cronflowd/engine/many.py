@@ -37,7 +37,6 @@ _KINDS: dict[type, str] = {
     o.RunTask: "run",
 }
 MAY_BE_LARGE = frozenset({*_KINDS, o.RollBack, o.UndoChanges, o.ClearTasks, o.StartFlow})
-_OF_SEVERAL = (o.PauseTasks, o.ResumeTasks)
 ENDS = {"set": "changed", "remove": "removed", "pause": "paused", "resume": "resumed", "run": "started"}
 
 
@@ -49,15 +48,7 @@ def kind_of(order: Any) -> str:
 def pattern_of(order: Any) -> o.Pattern | None:
     """What an order names its tasks by, unless it names them one by one."""
     kind = order.__class__
-    if kind not in _KINDS:
-        return None
-    found = order.refs if kind in _OF_SEVERAL else order.ref
-    return found if found.__class__ is o.Pattern else None
-
-
-def with_pattern(order: Any, pattern: o.Pattern) -> Any:
-    """The same order with what was worked out."""
-    return structs.replace(order, **{"refs" if type(order) in _OF_SEVERAL else "ref": pattern})
+    return order.ref if kind in _KINDS and order.ref.__class__ is o.Pattern else None
 
 
 def is_planned(order: Any) -> bool:
@@ -159,13 +150,12 @@ def reply_of(kind: str, count: int) -> Reply:
     return Reply(f"{count} {ENDS[kind]}", {ENDS[kind]: count})
 
 
-def _or_many(rule: Rule, names_several: bool) -> Rule:
+def _or_many(rule: Rule) -> Rule:
     def decide(state: State, order: Any, now: datetime, limits: Limits) -> Decision:
-        named = order.refs if names_several else order.ref
-        is_many = named.__class__ is o.Pattern
+        is_many = order.ref.__class__ is o.Pattern
         return _change(state, order, now) if is_many else rule.decide(state, order, now, limits)
 
     return evolve(rule, decide=decide)
 
 
-MANY: Rules = {kind: _or_many({**DEFINE, **RUNS}[kind], kind in _OF_SEVERAL) for kind in _KINDS}
+MANY: Rules = {kind: _or_many({**DEFINE, **RUNS}[kind]) for kind in _KINDS}

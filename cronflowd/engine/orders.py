@@ -110,13 +110,13 @@ class LoadTasks(Order):
 
 
 class PauseTasks(Order):
-    refs: tuple[str, ...] | Pattern | None  # None = all
+    ref: tuple[str, ...] | Pattern | None  # None = all
     until_at: datetime | None
     why: str
 
 
 class ResumeTasks(Order):
-    refs: tuple[str, ...] | Pattern | None
+    ref: tuple[str, ...] | Pattern | None
 
 
 class UndoChanges(Order):

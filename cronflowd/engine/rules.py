@@ -93,7 +93,7 @@ class Rule:
 
 def ref_of(order: Any) -> str:
     """What an order is about, in a word or a few, as AUDIT tells it."""
-    for name in ("ref", "refs", "run", "event", "name", "token", "count"):
+    for name in ("ref", "run", "event", "name", "token", "count"):
         value = getattr(order, name, None)
         if isinstance(value, o.Pattern):
             return " ".join(f"{key}={text}" for key in ("tag", "name") if (text := getattr(value, key)))

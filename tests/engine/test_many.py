@@ -11,7 +11,7 @@ from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import AT_ONCE, finish
-from cronflowd.engine.many import pattern_of, plan_many, with_pattern
+from cronflowd.engine.many import pattern_of, plan_many
 from cronflowd.engine.rules import Decision
 from cronflowd.tasks.reasons import reason
 from tests.lib.engine_driver import Driver, snapshot
@@ -35,7 +35,7 @@ def order_many(driver: Driver, line: str) -> Decision:
     plan = finish(plan_many(driver.state, order, driver.now))
     driver.do(o.StageTasks([], driver.state.next_task))
     driver.do(o.StageTasks(plan))
-    return driver.do(with_pattern(order, structs.replace(pattern, staged=len(plan))))
+    return driver.do(structs.replace(order, ref=structs.replace(pattern, staged=len(plan))))
 
 
 def words(decision: Decision) -> str:
