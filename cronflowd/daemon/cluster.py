@@ -460,7 +460,8 @@ class Node:
             await trio.sleep(AGAIN_S)
 
     def _belong(self, state: State, journal: SharedJournal) -> None:
-        self._warn_of_old()
+        if why := why_old(self.shared.etcd.call("maintenance/status", {}).get("version", "")):
+            log.warning("%s", why)
         if self.shared.get(self.shared.cluster_key) is None:
             self._found(state, journal)
         told, changed = self._check_cluster(journal.last)
@@ -550,11 +551,6 @@ class Node:
         if mark != self._mark:
             write_mark(self.settings.data, mark)
             self._mark = mark
-
-    def _warn_of_old(self) -> None:
-        version = self.shared.etcd.call("maintenance/status", {}).get("version", "")
-        if why := why_old(version):
-            log.warning("%s", why)
 
     # --- being there ---
 

@@ -7,7 +7,7 @@ waits for them, and nobody else does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from copy import copy
 from datetime import datetime
 from functools import partial
@@ -24,7 +24,6 @@ from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import escape, format_time
 from ..engine.definitions import find_task
-from ..engine.state import State
 from ..journal import gaps, history
 from ..journal.index import Index
 from ..net.clients import Session
@@ -69,8 +68,10 @@ class Hindsight:
         reply = views.list_runs(state, question, older, now, lambda: past.was_cut)
         if (run := question.run) is None:
             older += await past.older(wanted, question)
-        elif run < state.next_run and 1 not in _attempts_known(state, run):
-            older += await past.of_run(run, wanted)
+        elif run < state.next_run:
+            known = [row.attempt for row in state.outcomes.get(run, ())]
+            known += [state.runs[run].attempt] if run in state.runs else []
+            older += await past.of_run(run, wanted) if 1 not in known else ()
         return reply
 
     def _past(self, about: q.ListRuns | None = None) -> Past:
@@ -211,13 +212,6 @@ class Hindsight:
             session.data.remove(feed)
             feed.leave()
         return Reply(str(feed.count), {"rows": feed.count})
-
-
-def _attempts_known(state: State, run: int) -> Iterator[int | None]:
-    """Those of a run that memory holds."""
-    yield from (row.attempt for row in state.outcomes.get(run, ()))
-    if run in state.runs:
-        yield state.runs[run].attempt
 
 
 def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:

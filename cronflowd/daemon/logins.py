@@ -7,7 +7,6 @@ none of them counts any more.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
@@ -106,7 +105,7 @@ class Logins:
         order = o.OfferReset(account.name, digest_of(word), word, self._core.now() + RESET_FOR)
         return self._core.submit(order, session.who).told
 
-    def reset(self, question: q.Reset, session: Session) -> Coroutine[Any, Any, Reply]:
+    async def reset(self, question: q.Reset, session: Session) -> Reply:
         """USER RESET."""
         self._admission.check_gateway(session)
         access, digest = self._core.state.access, digest_of(question.token)
@@ -119,13 +118,8 @@ class Logins:
             )
             raise
         shown = "" if question.password else make_password()
-        check_password(question.password or shown)
-        return self._set_password(name, digest, question.password or shown, shown, session)
-
-    async def _set_password(
-        self, name: str, digest: str, password: str, shown: str, session: Session
-    ) -> Reply:
-        changes = {"password": await self._admission.hashed(password)}
+        password = question.password or shown
+        check_password(password)
+        changes, who = {"password": await self._admission.hashed(password)}, f"{name}@{session.where}"
         order = o.SetAccount(name, changes, reset=digest, shown=shown)
-        who = f"{name}@{session.where}"
         return self._admission.change(order, session, lambda each: each.account == name, who)

@@ -40,14 +40,9 @@ class Stranger:
     shown: str = ""  # of the token that was shown there last through a gateway
     shown_at: float = -inf
 
-    def forgive(self, now: float) -> None:
-        if now - self.failed_at > FORGIVEN_S:
-            self.failures = 0
-
     def fail(self, now: float) -> float:
         """One more wrong word; how long it has to wait for it."""
-        self.forgive(now)
-        self.failures += 1
+        self.failures = 1 if now - self.failed_at > FORGIVEN_S else self.failures + 1
         self.failed_at = now
         return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(self.failures - 1, 10)))
 

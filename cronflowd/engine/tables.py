@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from operator import attrgetter
 
+from attrs import Factory, define
+
 from ..base.output import Line
 from ..base.walks import Numbered, Parted
 from ..schedules.calendars import Calendars
@@ -37,16 +39,14 @@ ENDED_AT_ONCE = 20  # runs of a task that leaves, beyond which those that wait e
 WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
 
 
+@define
 class Output:
     """What a run wrote. Not `whole` = memory lost the beginning; the journal has all of it."""
 
-    __slots__ = ("attempt_from", "lines", "size", "whole")
-
-    def __init__(self, whole: bool) -> None:
-        self.lines: list[Line] = []
-        self.attempt_from = 0  # of the lines, the first of the newest attempt
-        self.size = 0
-        self.whole = whole
+    whole: bool
+    lines: list[Line] = Factory(list)
+    attempt_from: int = 0  # of the lines, the first of the newest attempt
+    size: int = 0
 
 
 class Tables:

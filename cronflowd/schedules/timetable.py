@@ -30,7 +30,8 @@ class Timetable:
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         """The first moment strictly later than `at`; None if there is none."""
         found = self.schedule.next_after(self._not_before(at) - self.shift, self.anchor(anchor_at))
-        return self._within(found)
+        due_at = found and found + self.shift
+        return None if due_at and self.end_at is not None and due_at > self.end_at else due_at
 
     def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
         """The newest moment in (after, upto]; None if there is none."""
@@ -79,12 +80,6 @@ class Timetable:
 
     def _not_after(self, at: datetime) -> datetime:
         return at if self.end_at is None else min(at, self.end_at)
-
-    def _within(self, found: datetime | None) -> datetime | None:
-        if found is None:
-            return None
-        due_at = found + self.shift
-        return None if self.end_at is not None and due_at > self.end_at else due_at
 
     def anchor(self, anchor_at: datetime) -> datetime:
         """What counts from the task's birth counts from start= where that is given."""
