@@ -183,9 +183,8 @@ def nothing(make: Callable[[], Any]) -> Parser:
 
     def parse_nothing(text: str, context: Context) -> Any:
         if text.strip():
-            raise Refusal(
-                "syntax", f'nothing is expected after the command, not "{escape(text.strip()[:40])}"'
-            )
+            why = f'nothing is expected after the command, not "{escape(text.strip()[:40])}"'
+            raise Refusal("syntax", why)
         return make()
 
     return parse_nothing
@@ -233,9 +232,8 @@ def pattern(options: dict[str, str]) -> Pattern:
     if len(glob) > MAX_PATTERN:  # before it is worked on: making it a matcher costs its square
         raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters")
     if odd := _NEVER_IN_A_NAME.search(glob):
-        raise Refusal(
-            "bad-option", f'name=: no name has a "{escape(odd[0])}"; they are letters, digits, . _ -'
-        )
+        why = f'name=: no name has a "{escape(odd[0])}"; they are letters, digits, . _ -'
+        raise Refusal("bad-option", why)
     if not _GLOB.fullmatch(glob):
         raise Refusal("bad-option", f'name=: "{escape(glob)}" has a [ without its ], as in web[12]')
     return Pattern(asked_tag(tag), glob)
@@ -268,9 +266,8 @@ def run_number(word: str) -> int:
     if re.fullmatch(r"[0-9]{19,}", word):
         raise Refusal("not-found", f"no run {word[:40]}")
     if not re.fullmatch(r"[0-9]+", word):
-        raise Refusal(
-            "syntax", f'"{escape(word[:40])}" is not a run number; RUNS {escape(word[:40])} lists them'
-        )
+        why = f'"{escape(word[:40])}" is not a run number; RUNS {escape(word[:40])} lists them'
+        raise Refusal("syntax", why)
     return int(word)
 
 

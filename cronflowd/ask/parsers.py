@@ -101,9 +101,8 @@ def _from_template(words: dict[str, Any], context: Context) -> dict[str, Any]:
         return words
     name = str(words["from"])
     if (found := context.templates.get(name)) is None:
-        raise Refusal(
-            "not-found", f'from=: no template "{escape(name[:80])}"{meant(name, [*context.templates])}'
-        )
+        why = f'from=: no template "{escape(name[:80])}"{meant(name, [*context.templates])}'
+        raise Refusal("not-found", why)
     return found | {key: value for key, value in words.items() if key != "from"}
 
 
@@ -382,9 +381,8 @@ def cancel(text: str, context: Context) -> o.CancelRun:
 def undo(text: str, context: Context) -> o.UndoChanges:
     word = g.one_or_none(g.split_words(text)[0], "number")
     if word is not None and not word.lstrip("-").isdecimal():
-        raise Refusal(
-            "bad-option", f'"{escape(word[:40])}" is no number of changes; a task has ROLLBACK REF REV'
-        )
+        why = f'"{escape(word[:40])}" is no number of changes; a task has ROLLBACK REF REV'
+        raise Refusal("bad-option", why)
     return o.UndoChanges(parse_count(word, 1, MAX_UNDONE) if word is not None else 1)
 
 
@@ -573,9 +571,8 @@ def import_line(text: str, context: Context) -> q.ImportLine:
     while match := re.match(r"--([^ \t]*)(?:[ \t]|$)", text):
         if match[1] not in ("system", "dry-run", "replace"):
             hint = meant(match[1], ("system", "dry-run", "replace"), {"dry-run": "n test check"})
-            raise Refusal(
-                "bad-option", f'"--{escape(match[1][:40])}" is none of --system, --dry-run, --replace{hint}'
-            )
+            why = f'"--{escape(match[1][:40])}" is none of --system, --dry-run, --replace{hint}'
+            raise Refusal("bad-option", why)
         flags.add(match[1])
         text = text[match.end() :]
     return q.ImportLine(text, "system" in flags, "dry-run" in flags, "replace" in flags)

@@ -88,9 +88,8 @@ def _keep_an_admin(access: Access, leaving: af.AccountSet) -> None:
         return account.role == "admin" and not account.disabled
 
     if is_admin(leaving) and sum(map(is_admin, access.accounts.values())) == 1:
-        raise Refusal(
-            "denied", f'"{leaving.name}" is the last admin that can come in; make another one first'
-        )
+        why = f'"{leaving.name}" is the last admin that can come in; make another one first'
+        raise Refusal("denied", why)
 
 
 def _no_account(name: str) -> Refusal:
@@ -111,9 +110,8 @@ def _add_token(state: State, order: o.AddToken, now: datetime, limits: Limits) -
             raise Refusal("bad-option", "a worker's token speaks for no account; leave user= out")
         role = order.role or account.role
         if RANK[role] > RANK[account.role]:
-            raise Refusal(
-                "bad-option", f'role=: "{order.user}" is {account.role}, and a token cannot be more'
-            )
+            why = f'role=: "{order.user}" is {account.role}, and a token cannot be more'
+            raise Refusal("bad-option", why)
     if order.worker and role != WORKER:
         raise Refusal("bad-option", "worker= is for role=worker: which names a worker may bear")
     fact = af.TokenAdded(
@@ -258,9 +256,8 @@ def check_reach(state: State, order: Any, task: Task, owner: str, leaving: Conta
     if isinstance(order, o.SetTask) and "user" not in order.words:  # who says another user is refused anyway
         user = task.spec.record.get("user", owner)
         if user != owner:
-            raise Refusal(
-                "denied", f'"{task.name}" runs as {user}, so it stays as it is; or say user= as well'
-            )
+            why = f'"{task.name}" runs as {user}, so it stays as it is; or say user= as well'
+            raise Refusal("denied", why)
     if isinstance(order, o.RemoveTask) and order.force:
         for waiting in sorted(state.dependents.get(task.name, ())):
             spec = state.tasks[waiting].spec

@@ -73,9 +73,8 @@ def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) 
     needed = sum(member.path.stat().st_size for member in members if not member.may_go)
     needed, free = needed + sum(apart.sizes(journal_dir(data)).values()), shutil.disk_usage(data).free
     if needed > free:
-        raise Refusal(
-            "disk-full", f"{path.name} takes {needed} bytes, and {free} are free; nothing was written"
-        )
+        why = f"{path.name} takes {needed} bytes, and {free} are free; nothing was written"
+        raise Refusal("disk-full", why)
     return prepare(path, _pack(members, about)), len(members)
 
 
@@ -151,10 +150,8 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
     try:
         in_the_way = sorted(path for path in data.iterdir() if _is_taken(path) and path.name != UNPACKED)
         if in_the_way and not force:
-            raise Fatal(
-                Exit.CANNOT_CREATE,
-                f"{data}: there is something in it ({in_the_way[0].name}); with --force it is moved aside",
-            )
+            why = f"{data}: there is something in it ({in_the_way[0].name}); with --force it is moved aside"
+            raise Fatal(Exit.CANNOT_CREATE, why)
         unpacked = data / UNPACKED
         shutil.rmtree(unpacked, ignore_errors=True)  # of a restore that was killed
         try:
@@ -188,9 +185,8 @@ def _unpack(file: Path, into: Path) -> tuple[dict[str, str | int], int]:
         wanted = {line["file"]: (line["size"], line["crc"]) for line in told}
     except FileNotFoundError as error:
         if error.filename == str(into / MANIFEST):
-            raise Fatal(
-                Exit.CORRUPT, f"{file}: cut short, or no backup: it ends without {MANIFEST}"
-            ) from error
+            why = f"{file}: cut short, or no backup: it ends without {MANIFEST}"
+            raise Fatal(Exit.CORRUPT, why) from error
         raise
     except (tarfile.TarError, ValueError, LookupError, TypeError) as error:
         raise Fatal(Exit.CORRUPT, f"{file}: not a whole backup: {error}") from error

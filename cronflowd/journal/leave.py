@@ -37,9 +37,8 @@ def leave(settings: Settings) -> int:
         mark = read_mark(settings.data)
         entry = shared.get(shared.cluster_key)
         if entry is None or orjson.loads(entry.value)["id"] != mark.get("cluster"):
-            raise Fatal(
-                Exit.CONFIG, f"{settings.data} is no directory of the cluster {settings.cluster} there"
-            )
+            why = f"{settings.data} is no directory of the cluster {settings.cluster} there"
+            raise Fatal(Exit.CONFIG, why)
         last = _end(settings, shared, orjson.loads(entry.value))
     except (Unreachable, EtcdError) as error:
         raise Fatal(Exit.UNREACHABLE, f"etcd: {error}") from error
@@ -60,9 +59,8 @@ def _end(settings: Settings, shared: Shared, told: dict[str, Any]) -> int:
         who = {"node": "leave", "control": "none:0", "workers": "none:0", "token": token_hex(8)}
         epoch = shared.claim(lease.id, orjson.dumps(who))
         if epoch is None:
-            raise Fatal(
-                Exit.TRY_AGAIN, f"a node of the cluster {settings.cluster} leads: stop all of them first"
-            )
+            why = f"a node of the cluster {settings.cluster} leads: stop all of them first"
+            raise Fatal(Exit.TRY_AGAIN, why)
         last = _fetch(settings, shared, lease)
         # Only while this lease holds: nobody else can have led in between.
         closed = orjson.dumps(told | {"closed": True})

@@ -222,9 +222,8 @@ class Reader:
             self.damage = "no whole header" if line else "empty"
             return
         if self.header.version > FACTS_VERSION:
-            raise Fatal(
-                Exit.CORRUPT, f"{self.path}: written by a newer cronflowd (form {self.header.version})"
-            )
+            why = f"{self.path}: written by a newer cronflowd (form {self.header.version})"
+            raise Fatal(Exit.CORRUPT, why)
         self.offset, self.chain = len(line), self.header.chain
 
     def __iter__(self) -> Iterator[bytes]:

@@ -159,16 +159,12 @@ class Replay:
                 file.read(), reader.offset, reader.chain if reader.header else self.chain
             )
         if found is not None:
-            raise Corrupt(
-                reader.path,
-                reader.offset,
-                f"{damage}, but valid records follow at byte {reader.offset + found}",
-            )
+            why = f"{damage}, but valid records follow at byte {reader.offset + found}"
+            raise Corrupt(reader.path, reader.offset, why)
         for path in later:
             if Reader(path).header or find_valid_after(path.read_bytes(), 0, 0) is not None:
-                raise Corrupt(
-                    reader.path, reader.offset, f"{damage}, but valid records follow in {path.name}"
-                )
+                why = f"{damage}, but valid records follow in {path.name}"
+                raise Corrupt(reader.path, reader.offset, why)
         self.tail = Tail(reader.path, whole, damage, tuple(later))
 
 

@@ -92,9 +92,8 @@ class _Seen:
         """The entry as it will be loaded; `task_<n>` has the id n without saying so."""
         if (owner := id_of_name(spec.name)) is not None:
             if task_id not in (None, owner):
-                raise Refusal(
-                    "bad-line", f'the name "{spec.name}" belongs to id {owner} alone, not {task_id}'
-                )
+                why = f'the name "{spec.name}" belongs to id {owner} alone, not {task_id}'
+                raise Refusal("bad-line", why)
             task_id = owner
         if spec.name and (first := self._names.setdefault(spec.name, number)) != number:
             raise Refusal("bad-line", f'the jobName "{spec.name}" stands in line {first} already')
