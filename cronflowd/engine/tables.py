@@ -120,7 +120,7 @@ class Tables:
         self.lanes = Lanes(self.runs)
         self.missed = Alarms(self.runs, _missed_at)  # that no worker took in time
         self.delayed = Alarms(self.runs, _released_at)
-        self.leases = Alarms(self.runs, _lease_ends)
+        self.leases = Alarms(self.runs, attrgetter("lease_until_at"))
         self.timeouts = Alarms(self.runs, self._times_out)
 
     def find(self, ref: str) -> Task | None:
@@ -367,10 +367,6 @@ def _missed_at(run: Run) -> datetime | None:
 
 def _released_at(run: Run) -> datetime | None:
     return run.delayed_until_at if run.state == "delayed" else None
-
-
-def _lease_ends(run: Run) -> datetime | None:
-    return run.lease_until_at
 
 
 def receiver(spec: TaskSpec) -> str:
