@@ -29,24 +29,20 @@ class Timetable:
 
     def next_after(self, at: datetime, anchor_at: datetime) -> datetime | None:
         """The first moment strictly later than `at`; None if there is none."""
-        found = self.schedule.next_after(self._not_before(at) - self.shift, self.anchor(anchor_at))
+        found = self.schedule.next_after(self.clip(at, at)[0], self.anchor(anchor_at))
         due_at = found and found + self.shift
         return None if due_at and self.end_at is not None and due_at > self.end_at else due_at
 
     def latest(self, after: datetime, upto: datetime, anchor_at: datetime) -> datetime | None:
         """The newest moment in (after, upto]; None if there is none."""
-        low, high = self._not_before(after), self._not_after(upto)
-        if high <= low:
-            return None
-        found = self.schedule.latest(low - self.shift, high - self.shift, self.anchor(anchor_at))
+        low, high = self.clip(after, upto)
+        found = self.schedule.latest(low, high, self.anchor(anchor_at)) if low < high else None
         return found and found + self.shift
 
     def count(self, after: datetime, upto: datetime, anchor_at: datetime) -> int:
         """How many moments are in (after, upto]."""
-        low, high = self._not_before(after), self._not_after(upto)
-        if high <= low:
-            return 0
-        return self.schedule.count(low - self.shift, high - self.shift, self.anchor(anchor_at))
+        low, high = self.clip(after, upto)
+        return self.schedule.count(low, high, self.anchor(anchor_at)) if low < high else 0
 
     def counts(self, marks: Sequence[int], anchor_at: datetime) -> list[int]:
         """As a Schedule's."""
@@ -63,8 +59,8 @@ class Timetable:
     def rows(self, from_at: datetime, anchor_at: datetime) -> Iterator[Row]:
         """As a Schedule's."""
         zone = self.schedule.zone.info
-        begin = self._not_before(from_at) - self.shift
-        for local, at, remark in self.schedule.rows(begin, self.anchor(anchor_at)):
+        begin_at, _ = self.clip(from_at, from_at)
+        for local, at, remark in self.schedule.rows(begin_at, self.anchor(anchor_at)):
             due_at = at + self.shift
             if self.end_at is not None and due_at > self.end_at:
                 return
@@ -73,13 +69,9 @@ class Timetable:
 
     def clip(self, begin: datetime, end: datetime) -> tuple[datetime, datetime]:
         """The part of (begin, end] in which the schedule's own moments, not shifted, are the task's."""
-        return self._not_before(begin) - self.shift, self._not_after(end) - self.shift
-
-    def _not_before(self, at: datetime) -> datetime:
-        return at if self.start_at is None else max(at, self.start_at - TICK)
-
-    def _not_after(self, at: datetime) -> datetime:
-        return at if self.end_at is None else min(at, self.end_at)
+        low = begin if self.start_at is None else max(begin, self.start_at - TICK)
+        high = end if self.end_at is None else min(end, self.end_at)
+        return low - self.shift, high - self.shift
 
     def anchor(self, anchor_at: datetime) -> datetime:
         """What counts from the task's birth counts from start= where that is given."""
