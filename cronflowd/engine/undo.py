@@ -64,16 +64,14 @@ class Past:
             elif step.id == ALL:
                 self.all = step.was
             else:
-                self._take_back(step, self._at(step))
+                self._take_back(step)
 
-    def _at(self, step: Step) -> Was | None:
+    def _take_back(self, step: Step) -> None:
         if step.id not in self.tasks:
             task = self._state.tasks.get(step.id)
             self.tasks[step.id] = whole(task) if task else None
         self.revs[step.id] = max(self.revs.get(step.id) or 0, step.rev)
-        return self.tasks[step.id]
-
-    def _take_back(self, step: Step, here: Was | None) -> None:
+        here = self.tasks[step.id]
         if here is None and step.was and step.kind != "removed":
             self.gone.add(step.id)
         else:
