@@ -34,10 +34,6 @@ Row = tuple[Any, ...]
 About = dict[str, Any]
 
 
-def known_prefix(shared: Shared) -> bytes:
-    return shared.prefix + b"known/"
-
-
 def present(shared: Shared) -> dict[str, About]:
     """What the nodes that are there tell of themselves, by name."""
     return _read(shared, shared.nodes_prefix)
@@ -50,15 +46,15 @@ def _read(shared: Shared, prefix: bytes) -> dict[str, About]:
 
 def remember(shared: Shared, about: About) -> None:
     """A node has come: what is to be told of it when it has gone."""
-    key = known_prefix(shared) + about["node"].encode()
+    key = shared.known_prefix + about["node"].encode()
     shared.transact([], [put(key, orjson.dumps(about))])
 
 
 def note_gone(shared: Shared, epoch: int, now: datetime) -> None:
     """The leader's: since when those have gone that are not there, and who is forgotten."""
     here, guard = present(shared), [created_at(shared.leader_key, epoch)]
-    for name, about in _read(shared, known_prefix(shared)).items():
-        key = known_prefix(shared) + name.encode()
+    for name, about in _read(shared, shared.known_prefix).items():
+        key = shared.known_prefix + name.encode()
         gone_at = about.get("gone_at")
         if name in here:
             continue
@@ -79,7 +75,7 @@ def form_of(cluster: About) -> int:
 
 def raise_form(shared: Shared, epoch: int, form: int) -> int:
     """The leader's: the form of records that all nodes know, those too that have gone and may come back."""
-    every = [*_read(shared, known_prefix(shared)).values(), *present(shared).values()]
+    every = [*_read(shared, shared.known_prefix).values(), *present(shared).values()]
     lowest = min(FACTS_VERSION, *(about.get("form", FIRST_FORM) for about in every))
     entry = shared.get(shared.cluster_key)
     if entry is None or lowest <= form:
@@ -97,7 +93,7 @@ def rows(shared: Shared) -> list[Row]:
     last = max((about["seq"] for about in here.values()), default=0)
     order = sorted(here, key=lambda name: (name != leads, name))
     found = [_row(here[name], "leader" if name == leads else "standby", last) for name in order]
-    gone = [about for name, about in _read(shared, known_prefix(shared)).items() if name not in here]
+    gone = [about for name, about in _read(shared, shared.known_prefix).items() if name not in here]
     return found + [_row(about | {"since": about.get("gone_at")}, "gone", last) for about in gone]
 
 

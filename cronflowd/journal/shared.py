@@ -5,6 +5,7 @@ Below /cronflowd/NAME/ stand
     cluster          who the cluster is, and what all its nodes must have in common
     leader           who decides, on its lease. Its create_revision is the epoch
     nodes/<name>     who is there, on a lease of its own
+    known/<name>     the same of those too that were there lately
     r/<first>        the records from number `first` on: the journal's own lines, zlib; see below
     p/<first>/…      their parts, where one value would be too long
     snapshot, s/…    the whole state up to a record; older records need not stand there any more. A state
@@ -102,6 +103,7 @@ class Shared:
         self.cluster_key = self.prefix + b"cluster"
         self.snapshot_key = self.prefix + b"snapshot"
         self.nodes_prefix = self.prefix + b"nodes/"
+        self.known_prefix = self.prefix + b"known/"
         self._sleep = sleep
         self._value_at = 0  # the record after those fetched: a value begins there, or will
 
