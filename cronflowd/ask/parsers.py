@@ -147,9 +147,8 @@ def _meant_option(options: dict[str, str], rest: str) -> str:
         and word.lower() not in ("every", "each", "hourly", "midnight", *ADVERBS)
     ):
         key, value = options.popitem()
-        return (
-            f'; if it belongs to {key}=, its value stands in quotes: {key}="{escape(value)} {escape(word)}"'
-        )
+        whole = f'{key}="{escape(value)} {escape(word)}"'
+        return f"; if it belongs to {key}=, its value stands in quotes: {whole}"
     return ""
 
 
@@ -591,9 +590,8 @@ def set_format(text: str, context: Context) -> q.SetFormat:
     words, options = g.split_words(text, "width")
     word = g.one_word(words, "format").lower()
     if word not in ("json", "text", "table"):
-        hint = meant(
-            word, ("json", "text", "table"), {"text": "plain lines tsv csv", "table": "columns human"}
-        )
+        also = {"text": "plain lines tsv csv", "table": "columns human"}
+        hint = meant(word, ("json", "text", "table"), also)
         raise Refusal("syntax", f'"{escape(word[:40])}" is neither json nor text nor table{hint}')
     width = g.count(options, "width", 0, g.MAX_WIDTH)
     return q.SetFormat(word == "json", width or 0 if word == "table" else None)

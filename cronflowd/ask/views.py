@@ -176,9 +176,8 @@ def _pause(state: State, task: Task, now: datetime) -> Iterator[Row]:
         yield "paused", "no"
         return
     own = task.is_paused(now)
-    until_at, why = (
-        (task.paused_until_at, task.paused_why) if own else (state.paused_until_at, state.paused_why)
-    )
+    row: Any = task if own else state  # both say it alike
+    until_at, why = row.paused_until_at, row.paused_why
     yield "paused", _pause_words("yes" if own else "yes, like all", until_at, why)
     yield from (row for row in (("paused-until", until_at), ("paused-why", why)) if row[1])
 
@@ -601,9 +600,7 @@ def _told_can(worker: Worker) -> Iterator[str]:
 
 def list_types(state: State) -> Reply:
     """TYPES: those there are, and handlers that workers name, each with the workers here that can do it."""
-    here = sorted(
-        (worker for worker in state.workers.values() if worker.connected), key=lambda each: each.name
-    )
+    here = [worker for _, worker in sorted(state.workers.items()) if worker.connected]
     named = sorted({work for worker in here for work in worker.can if "@" not in work} - set(TYPES))
 
     def rows() -> Iterator[Row | None]:

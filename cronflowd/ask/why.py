@@ -95,9 +95,8 @@ def blamed_runs(outcomes: Iterable[Outcome]) -> list[int]:
 def _how_it_came(task: Task | None, at: datetime, found: Found) -> str:
     causes = [cause_of(run) for run in found.runs] + [outcome.cause for outcome in found.outcomes]
     told = dict.fromkeys(in_words(cause) for cause in causes if cause)
-    return "; ".join(
-        (_what_it_is(task, at, found, all(code_of(cause) == "asked" for cause in causes)), *told)
-    )
+    is_asked = all(code_of(cause) == "asked" for cause in causes)
+    return "; ".join((_what_it_is(task, at, found, is_asked), *told))
 
 
 def _what_it_is(task: Task | None, at: datetime, found: Found, is_asked: bool) -> str:

@@ -143,9 +143,8 @@ class LargeChanges:
         if bulk.kind in ENDS:
             reply = reply_of(bulk.kind, reply.values[ENDS[bulk.kind]] - bulk.refused)
         if bulk.kind != "run":  # of which that is told task by task
-            what = (
-                "1 task stays as it was" if bulk.refused == 1 else f"{bulk.refused} tasks stay as they were"
-            )
+            are_more = bulk.refused > 1
+            what = f"{bulk.refused} tasks stay as they were" if are_more else "1 task stays as it was"
             reply.columns = reply.columns or NOTE_COLUMNS
             reply.rows = [*reply.rows, ("note", f"{what}; the log says which, and why")]
         return reply

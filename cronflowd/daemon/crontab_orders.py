@@ -92,9 +92,7 @@ class Import:
         texts = [text for text in differences if text not in self._told]
         before = dict.fromkeys(self._told[text] for text in differences if text in self._told)
         self._told |= dict.fromkeys(texts, name)
-        return [("differs", text) for text in texts] + [
-            ("differs", f"as told with {each}") for each in before
-        ]
+        return [("differs", text) for text in (*texts, *(f"as told with {each}" for each in before))]
 
     def _set(self, line: Setting) -> Reply:
         settings = self._settings | {line.name: line.value}

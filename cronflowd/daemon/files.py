@@ -41,9 +41,8 @@ class Files:
         self.data = data
         self.large = LargeChanges(core)
         self.edited = False  # tasks.db was changed by hand since we wrote it
-        self.memory: Path | None = (
-            None  # a node's own: which tasks.db it wrote last, as others may have led since
-        )
+        # A node's own: which tasks.db it wrote last, as others may have led since.
+        self.memory: Path | None = None
         self.are_ours = False  # the calendars: we have begun to decide, and know which files are new
         self.turn = trio.Lock()
         core.before_fires = self.look_at_calendars

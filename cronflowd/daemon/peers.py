@@ -261,10 +261,8 @@ class Peers:
 
     def uncopied(self) -> int:
         """How many bytes no other node is known to have. Blocking, for a thread."""
-        sizes = apart.sizes(self._directory)
-        return sum(
-            max(0, size - self._have.get(run, self._theirs.get(run, 0))) for run, size in sizes.items()
-        )
+        known = self._theirs | self._have
+        return sum(max(0, size - known.get(run, 0)) for run, size in apart.sizes(self._directory).items())
 
     @property
     def _standbys(self) -> int:

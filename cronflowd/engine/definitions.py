@@ -325,9 +325,8 @@ def _clear(state: State, order: o.ClearTasks, now: datetime, limits: Limits) -> 
     reply = Reply(f"{count} removed", {"removed": count})
     if count > AT_ONCE:
         return Decision([f.BulkDecided("clear")], reply)
-    return Decision(
-        [fact for task in state.own_tasks() for fact in leave_task(state, task, "cleared", now)], reply
-    )
+    facts = [fact for task in state.own_tasks() for fact in leave_task(state, task, "cleared", now)]
+    return Decision(facts, reply)
 
 
 def cancel_queued(state: State, task: Task, why: Reason) -> list[f.Fact]:
@@ -475,9 +474,9 @@ def _find_seen(state: State, ref: str, rev: int | None) -> Task:
 
 
 def _find_all(state: State, refs: Iterable[str] | None) -> list[Task] | None:
-    return (
-        None if refs is None else list({id(t): t for t in (find_task(state, ref) for ref in refs)}.values())
-    )
+    if refs is None:
+        return None
+    return list({task.id: task for task in (find_task(state, ref) for ref in refs)}.values())
 
 
 @lru_cache(maxsize=1)  # what comes together comes at one time

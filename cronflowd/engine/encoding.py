@@ -38,9 +38,8 @@ def encode(seq: int, at: datetime, fact: f.Fact, more: bool) -> bytes:
     return encode_open(seq - 1, at, (fact,), int(more))[0] + b"}"
 
 
-_TOLD: list[tuple[datetime | None, bytes]] = [
-    (None, b"")
-]  # the time of the last decision, and how it is written
+# The time of the last decision, and how it is written.
+_TOLD: list[tuple[datetime | None, bytes]] = [(None, b"")]
 
 
 def encode_open(last: int, at: datetime, facts: Sequence[f.Fact], more: int = 0) -> list[bytes]:
@@ -59,9 +58,8 @@ def encode_open(last: int, at: datetime, facts: Sequence[f.Fact], more: int = 0)
         last, more = last + 1, more - 1
         if more:
             named = body.index(b'"', len(_NAME)) + 1
-            records.append(
-                b'{"seq":%d,"at":%b,%b,"more":true%b' % (last, text, body[1:named], body[named:-1])
-            )
+            parts = last, text, body[1:named], body[named:-1]
+            records.append(b'{"seq":%d,"at":%b,%b,"more":true%b' % parts)
         else:
             records.append(b'{"seq":%d,"at":%b,%b' % (last, text, body[1:-1]))
     return records

@@ -29,9 +29,8 @@ from .fact import Fact as Fact  # noqa: PLC0414  (others say f.Fact)
 from .fact import Signed as Signed  # noqa: PLC0414  (others say f.Signed)
 
 FACTS_VERSION = 2
-SINCE: dict[
-    str, int
-] = {}  # what came after form 2: `Fact`, `Fact.field`, or `option=` of a task; and the form
+# What came after form 2: `Fact`, `Fact.field`, or `option=` of a task; and the form.
+SINCE: dict[str, int] = {}
 
 # --- tasks ---
 
@@ -274,9 +273,8 @@ class OutputReceived(Fact):
     omitted: int = 0  # bytes beyond the limit, not kept
     taken: int | None = None  # characters that the worker sent, where they are not those of `lines`
     held: str | None = None  # sealed: what was sent and waits for more; None = as before
-    apart: tuple[int, int, str] | None = (
-        None  # more lines, beside the journal: bytes, CRC, which node took them
-    )
+    # More lines, beside the journal: bytes, CRC, which node took them.
+    apart: tuple[int, int, str] | None = None
 
     def is_urgent(self) -> bool:
         return self.apart is None and all(line[0] == 0 for line in self.lines)

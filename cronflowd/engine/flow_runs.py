@@ -77,9 +77,9 @@ class FlowRun:
     @property
     def outcome(self) -> str:
         """How it ends, when it does."""
-        return (
-            "cancelled" if self.stopping else "ok" if self.counts.total() == self.counts["ok"] else "failed"
-        )
+        if self.stopping:
+            return "cancelled"
+        return "ok" if self.counts.total() == self.counts["ok"] else "failed"
 
 
 class Flows:

@@ -38,9 +38,8 @@ class Lanes:
         # connection itself: no fact tells it, and after a restart nobody is connected.
         self.full: set[str] = set()
         self.heaps: dict[str, dict[str, list[tuple[datetime, int, int]]]] = {}  # by on=, by work
-        self._made: OrderedDict[Lane, None] = (
-            OrderedDict()
-        )  # lanes, those first that were looked at longest ago
+        # Lanes, those first that were looked at longest ago.
+        self._made: OrderedDict[Lane, None] = OrderedDict()
         self.ready: list[tuple[datetime, int, Lane]] = []
         self.tired: dict[Lane, None] = {}  # whose first is still looked for, behind many that do not count
         self._ready_as: dict[Lane, Place] = {}  # the one entry of each lane in `ready` that counts

@@ -135,9 +135,8 @@ class Account:
 
     def holds(self, due_at: datetime) -> bool:
         """Whether a fire due then is one of them."""
-        return not (self.since_at and due_at < self.since_at) and not (
-            self.until_at and due_at >= self.until_at
-        )
+        is_before = self.since_at is not None and due_at < self.since_at
+        return not is_before and (self.until_at is None or due_at < self.until_at)
 
     @property
     def trouble(self) -> str:

@@ -89,9 +89,8 @@ def notify_notes(state: State, notify: Notify) -> list[Row]:
     """The same for a notify= alone."""
     kinds = dict.fromkeys(_KINDS[target.form] for target in notify.targets)
     lacking = [kind for kind in kinds if not _can(state, kind)]
-    return [
-        ("note", f"no connected worker can do {kind}: what notify= tells waits for one") for kind in lacking
-    ]
+    text = "no connected worker can do {}: what notify= tells waits for one"
+    return [("note", text.format(kind)) for kind in lacking]
 
 
 def _can(state: State, work: str) -> bool:
@@ -139,11 +138,9 @@ def tell(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -
 def _failed(state: State, fact: f.RunEnded, now: datetime, others: int) -> f.NoticeFailed:
     to = receiver(state.runs[fact.run].spec)
     before, last = state.unheard.get(to), state.notice_failed
-    why = (
-        f"to {_shown(to)}: {in_words(fact.why) or (fact.state if fact.exit is None else f'exit {fact.exit}')}"
-    )
-    since_at = before.failure.since_at if before else now
-    failure = Failure(since_at, fact.run, fact.state, fact.due_at, now, fact.exit, shortened(why))
+    how = in_words(fact.why) or (fact.state if fact.exit is None else f"exit {fact.exit}")
+    since_at, why = before.failure.since_at if before else now, shortened(f"to {_shown(to)}: {how}")
+    failure = Failure(since_at, fact.run, fact.state, fact.due_at, now, fact.exit, why)
     return f.NoticeFailed(to, fact.task, fact.name, failure, (last.count if last else 0) + others + 1)
 
 
@@ -191,9 +188,8 @@ class _Writer:
         for other in OPPOSITE.get(event, ()):
             if not is_withheld and (against := self._find(about, other)):
                 self._told[about, other] = evolve(against, given=0)
-        self.facts.append(
-            f.NoticeGiven(about, event, told.since_at, told.given, told.withheld, not is_withheld)
-        )
+        counted = told.since_at, told.given, told.withheld
+        self.facts.append(f.NoticeGiven(about, event, *counted, not is_withheld))
 
     def _find(self, about: str, event: str) -> Told | None:
         return self._told.get((about, event)) or self._state.told.get((about, event))
@@ -212,10 +208,8 @@ class _Writer:
 
     def _counted(self, told: Told) -> Told:
         """What counts against the limit now."""
-        time = timedelta(seconds=self._limits.notify_limit[1])
-        return (
-            told if told.since_at <= self._now < told.since_at + time else Told(self._now, 0, told.withheld)
-        )
+        until_at = told.since_at + timedelta(seconds=self._limits.notify_limit[1])
+        return told if told.since_at <= self._now < until_at else Told(self._now, 0, told.withheld)
 
     def _send(self, notice: Notice, target: Target) -> None:
         kind, command, payload = _FORMS[target.form](notice, target.address)

@@ -217,10 +217,8 @@ class Tables:
 
     def said(self, name: str, task: Task) -> str:
         """The name by which a task still waits for the one that has this name now."""
-        after, named = task.spec.options.after, self.names.get(name)
-        return next(
-            (old for old, each in self.unfinished.former.items() if each == named and old in after), name
-        )
+        after, named, former = task.spec.options.after, self.names.get(name), self.unfinished.former
+        return next((old for old, each in former.items() if each == named and old in after), name)
 
     def go_by_one(self, old: str) -> None:
         """The opposite: all say the new name, or the old one becomes another's."""

@@ -227,9 +227,9 @@ def _pause(task: Task, was: Was) -> list[f.Fact]:
     then = (was.paused, was.paused_until_at, was.paused_why)
     if then == (task.paused, task.paused_until_at, task.paused_why):
         return []
-    return [
-        f.TaskPaused(task.id, was.paused_until_at, was.paused_why) if was.paused else f.TaskResumed(task.id)
-    ]
+    if was.paused:
+        return [f.TaskPaused(task.id, was.paused_until_at, was.paused_why)]
+    return [f.TaskResumed(task.id)]
 
 
 def _pause_all(state: State, was: Was) -> list[f.Fact]:

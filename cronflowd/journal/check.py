@@ -148,9 +148,7 @@ def _examine_state(found: Findings) -> State | None:
     except Corrupt as error:
         found.broken, found.can_mend = error, not isinstance(error, NotUnderstood)
         found.damages.append(error.what)
-        found.lines.append(
-            f"{error.path.name}: at byte {error.offset}: {error.what}; the daemon refuses to start"
-        )
+        found.tell(error.path, f"at byte {error.offset}: {error.what}; the daemon refuses to start")
         return None
     except (AssertionError, LookupError, AttributeError, TypeError, ValueError) as error:
         # The bytes are what was written, so this is a bug; to cut here would lose what was acknowledged.
@@ -160,9 +158,7 @@ def _examine_state(found: Findings) -> State | None:
         found.lines.append(f"record {seq} cannot be applied ({error!r}); please report this")
         return None
     if tail := found.replay.tail:
-        found.lines.append(
-            f"{tail.path.name}: the end from byte {tail.offset} on is not whole ({tail.damage})"
-        )
+        found.tell(tail.path, f"the end from byte {tail.offset} on is not whole ({tail.damage})")
         found.damages.append(tail.damage)
     found.lines.append(
         f"state: {len(state.tasks)} tasks, {len(state.runs)} runs not ended, up to record {found.replay.last}"

@@ -40,13 +40,8 @@ HEAD_S = 0.05  # for the first bytes of an answer to be followed by the rest of 
 UNAUTHENTICATED, NOT_FOUND, NO_SPACE, REFUSED, UNAVAILABLE = 16, 5, 8, 9, 14  # of gRPC's codes
 _QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes ([0-9.e+]+)$", re.MULTILINE)
 LOOPBACK = ("127.", "::1", "localhost")
-_ELSEWHERE = {
-    1,
-    2,
-    4,
-    13,
-    UNAVAILABLE,
-}  # this member ends, is on its own, or cannot say: another one may know more
+# This member ends, is on its own, or cannot say: another one may know more.
+_ELSEWHERE = {1, 2, 4, 13, UNAVAILABLE}
 
 
 class Unreachable(Exception):

@@ -380,10 +380,8 @@ class FileJournal:
             time.sleep(pause_s)
             pause_s, waited_s = min(2 * pause_s, LONGEST_PAUSE_S), waited_s + pause_s
         if self._stuck:
-            self._stuck, self._asked_at = (
-                False,
-                float("-inf"),
-            )  # there is space again: `append` may ask at once
+            # There is space again: `append` may ask at once.
+            self._stuck, self._asked_at = False, float("-inf")
 
     def _give_back(self, offset: int) -> None:
         """After a write that found no space in spite of everything: nothing half-written stays."""

@@ -131,9 +131,8 @@ def list_checkpoints(directory: Path) -> list[tuple[int, Path]]:
 
 def list_history(directory: Path) -> list[HistoryFile]:
     """Those not swallowed by a larger one, oldest first."""
-    files = [
-        HistoryFile(int(match[1]), int(match[2]), path) for match, path in _matching(directory, _HISTORY_NAME)
-    ]
+    found = _matching(directory, _HISTORY_NAME)
+    files = [HistoryFile(int(match[1]), int(match[2]), path) for match, path in found]
     return [file for file in files if not _swallowed(file, files)]
 
 

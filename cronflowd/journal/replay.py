@@ -155,9 +155,8 @@ class Replay:
         damage = reader.damage or "a decision without its end"
         with reader.path.open("rb") as file:
             file.seek(reader.offset)
-            found = find_valid_after(
-                file.read(), reader.offset, reader.chain if reader.header else self.chain
-            )
+            chain = reader.chain if reader.header else self.chain
+            found = find_valid_after(file.read(), reader.offset, chain)
         if found is not None:
             why = f"{damage}, but valid records follow at byte {reader.offset + found}"
             raise Corrupt(reader.path, reader.offset, why)

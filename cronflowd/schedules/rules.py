@@ -128,9 +128,8 @@ def explain(rule: Rule) -> str:
     if isinstance(rule, Interval):
         return explain_period(rule.period_s)
     if isinstance(rule.times, range):
-        return " ".join(
-            filter(None, (explain_period(rule.times.step), _between(rule, rule.times), _on(rule)))
-        )
+        words = explain_period(rule.times.step), _between(rule, rule.times), _on(rule)
+        return " ".join(filter(None, words))
     return f"{_days(rule)} at {join_words(format_clock(time) for time in rule.times)}"
 
 
