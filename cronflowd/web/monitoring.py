@@ -17,7 +17,7 @@ from .executions import find
 from .identity import AnyRequest, address_of, caller_of
 from .line import GATEWAY, Answer, Daemon, Row, Unreachable
 from .outcomes import Execution
-from .rest import ERRORS, Success, ToDaemon, Who, line, routes
+from .rest import Success, Who, line, routes
 
 UPCOMING = 10
 RECENT = 10
@@ -63,9 +63,9 @@ _HEALTH = {
 
 
 @get("/monitoring/health", summary="Whether all is well", responses=_HEALTH)
-async def health(daemon: ToDaemon) -> Response[Success[Health]]:
+async def health(state: State) -> Response[Success[Health]]:
     """For everybody. 503 where something is wrong."""
-    found = await read_health(daemon)
+    found = await read_health(state.daemon)
     return Response(Success(found), status_code=200 if found.status == "healthy" else 503)
 
 
@@ -113,19 +113,19 @@ class Dashboard(Struct, rename="camel"):
     daily: list[Day]
 
 
-@get("/monitoring/dashboard", summary="Figures for a page", responses=ERRORS)
-async def dashboard(caller: Who, daemon: ToDaemon) -> Success[Dashboard]:
+@get("/monitoring/dashboard", summary="Figures for a page")
+async def dashboard(asker: Who) -> Success[Dashboard]:
     """Jobs by state, the last 24 hours, what comes, what fails, and each of the last 14 days."""
     asked = ["SUMMARY", line("NEXT", "all", n=UPCOMING), "FAILED", "STATUS"]
-    summary, moments, failed, status = await daemon.ask_all(asked, caller)
-    recent, _ = await find(daemon, caller, limit=RECENT)
+    summary, moments, failed, status = await asker.ask_all(*asked)
+    recent, _ = await find(asker, limit=RECENT)
     today = datetime.fromisoformat(status.check().pairs["now"]).date()
     days = [today - timedelta(days=ago) for ago in range(DAYS - 1, -2, -1)]
     # Counts that are kept for ever; STATS would read the runs themselves.
     proofs = [
         line("PROVE", since=f"{day}T00:00:00Z", until=f"{end}T00:00:00Z") for day, end in pairwise(days)
     ]
-    counts = [answer.pairs for answer in await daemon.ask_all(proofs, caller)]
+    counts = [answer.pairs for answer in await asker.ask_all(*proofs)]
     pairs = summary.check().pairs
     by_state = {key[6:]: value for key, value in pairs.items() if key.startswith("tasks-")}
     return Success(
@@ -156,10 +156,10 @@ def _day(day: date, counts: Row) -> Day:
     return Day(day.isoformat(), fires, ok, bad, round(ok / (ok + bad), 4) if ok + bad else None)
 
 
-@get("/monitoring/metrics", summary="Figures of the whole system", responses=ERRORS)
-async def metrics_json(caller: Who, daemon: ToDaemon) -> Success[dict[str, Any]]:
+@get("/monitoring/metrics", summary="Figures of the whole system")
+async def metrics_json(asker: Who) -> Success[dict[str, Any]]:
     """For admins: what STATUS tells, and the same figures as `/metrics`, by name and labels."""
-    who, metrics, status = await daemon.ask_all(["WHOAMI", "METRICS", "STATUS"], caller)
+    who, metrics, status = await asker.ask_all("WHOAMI", "METRICS", "STATUS")
     role = who.check().status["role"]
     if role != "admin":
         raise Refused(403, "denied", f"this takes the role admin; you are {role}")

@@ -10,7 +10,8 @@ import re
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Response, Router, delete, get, patch, post, put
+from litestar import Response, Router, delete, get, post, route
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath, JSONBody, QueryParameter
@@ -19,14 +20,14 @@ from ..base.errors import Refusal
 from .envelope import Refused, on_fault, on_http, on_refusal, on_refused, on_unreachable
 from .executions import find
 from .fields import Job, JobBody, to_body
-from .identity import AnyRequest, caller_of
+from .identity import AnyRequest
 from .inspector import Preview, PreviewBody, look_ahead
 from .jobs import Number, change_job, list_rows, make_job, read_job, read_jobs, to_occurrences
-from .line import Caller, Daemon, Unreachable
+from .line import Unreachable
 from .monitoring import Health, read_health
 from .older_auth import SIGN_IN
 from .outcomes import Execution, Worker
-from .rest import ToDaemon, Who, daemon_of, line, ref_of
+from .rest import Who, asker_of, line, ref_of
 from .workers import read_workers
 
 MAX_ROWS = 1000
@@ -107,110 +108,89 @@ def _bare(handler: Any) -> Any:
 
 @get("/jobs")
 async def list_jobs(
-    caller: Who,
-    daemon: ToDaemon,
+    asker: Who,
     status: Annotated[str | None, QueryParameter()] = None,
     tag: Annotated[str | None, QueryParameter()] = None,
 ) -> list[dict[str, Any]]:
     """All of them, so far as a page can hold them."""
-    rows, _ = await list_rows(daemon, caller, 1, MAX_ROWS, status=status, tag=tag)
+    rows, _ = await list_rows(asker, 1, MAX_ROWS, status=status, tag=tag)
     found = []
     for at in range(0, len(rows), CHUNK):
-        found += await read_jobs(daemon, caller, rows[at : at + CHUNK])
+        found += await read_jobs(asker, rows[at : at + CHUNK])
     return [as_job(job) for job in found]
 
 
 @post("/jobs")
-async def create_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, data: JSONBody[dict[str, Any]]
-) -> dict[str, Any]:
-    return as_job(await make_job(request, daemon, caller, from_body(data)))
+async def create_job(asker: Who, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
+    return as_job(await make_job(asker, from_body(data)))
 
 
 @get("/jobs/{job_id:str}")
-async def get_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> dict[str, Any]:
-    return as_job(await read_job(daemon, caller, ref_of(job_id)))
+async def get_job(asker: Who, job_id: FromPath[str]) -> dict[str, Any]:
+    return as_job(await read_job(asker, ref_of(job_id)))
 
 
-async def _change(
-    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: dict[str, Any]
-) -> dict[str, Any]:
-    return as_job(await change_job(request, daemon, caller, ref_of(job_id), from_body(data)))
-
-
-@patch("/jobs/{job_id:str}")
-async def patch_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[dict[str, Any]]
-) -> dict[str, Any]:
+@route("/jobs/{job_id:str}", http_method=["PATCH", "PUT"])
+async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
     """`status` pauses and resumes."""
-    return await _change(request, caller, daemon, job_id, data)
-
-
-@put("/jobs/{job_id:str}")
-async def put_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[dict[str, Any]]
-) -> dict[str, Any]:
-    return await _change(request, caller, daemon, job_id, data)
+    return as_job(await change_job(asker, ref_of(job_id), from_body(data)))
 
 
 @delete("/jobs/{job_id:str}", status_code=200)
-async def delete_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> dict[str, Any]:
-    status = (await daemon.ask(line("REMOVE", ref_of(job_id)), caller)).status
+async def delete_job(asker: Who, job_id: FromPath[str]) -> dict[str, Any]:
+    status = (await asker.ask(line("REMOVE", ref_of(job_id)))).status
     return {"id": status["id"], "message": "removed"}
 
 
 @get("/runs")
 async def list_runs(
-    caller: Who,
-    daemon: ToDaemon,
+    asker: Who,
     job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_ROWS)] = 100,
 ) -> list[dict[str, Any]]:
     """Newest first."""
-    rows, _ = await find(daemon, caller, ref=job_id or None, limit=limit)
+    rows, _ = await find(asker, ref=job_id or None, limit=limit)
     return [as_run(row) for row in rows]
 
 
 @post("/inspector/preview", status_code=200)
-async def preview(caller: Who, daemon: ToDaemon, data: JSONBody[PreviewBody]) -> Preview:
-    return await look_ahead(daemon, caller, data)
+async def preview(asker: Who, data: JSONBody[PreviewBody]) -> Preview:
+    return await look_ahead(asker, data)
 
 
 @get("/inspector/job/{job_id:str}")
-async def inspect_job(
-    caller: Who, daemon: ToDaemon, job_id: FromPath[str], count: Number = 10
-) -> dict[str, Any]:
-    rows = (await daemon.ask(line("NEXT", ref_of(job_id), n=count), caller)).rows
+async def inspect_job(asker: Who, job_id: FromPath[str], count: Number = 10) -> dict[str, Any]:
+    rows = (await asker.ask(line("NEXT", ref_of(job_id), n=count))).rows
     return {"jobId": job_id, "occurrences": to_occurrences(rows)}
 
 
 @get("/health")
-async def health(daemon: ToDaemon) -> Response[Health]:
-    found = await read_health(daemon)
+async def health(state: State) -> Response[Health]:
+    found = await read_health(state.daemon)
     return Response(found, status_code=200 if found.status == "healthy" else 503)
 
 
 @get("/agents")
-async def list_agents(caller: Who, daemon: ToDaemon) -> list[dict[str, Any]]:
-    return [as_agent(worker) for worker in await read_workers(daemon, caller)]
+async def list_agents(asker: Who) -> list[dict[str, Any]]:
+    return [as_agent(worker) for worker in await read_workers(asker)]
 
 
 @post("/agents")
-async def register_agent(caller: Who, daemon: ToDaemon, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
+async def register_agent(asker: Who, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
     """A token by which a worker of that name comes in, shown this once."""
     name = _agent_name(data)
-    found = await daemon.ask(line("TOKEN ADD", name=f"worker-{name}", role="worker", worker=name), caller)
+    found = await asker.ask(line("TOKEN ADD", name=f"worker-{name}", role="worker", worker=name))
     return {"id": name, "name": name, "token": found.pairs["token"], "status": "offline"}
 
 
 @post("/agents/heartbeat", status_code=200)
-async def heartbeat(caller: Who, daemon: ToDaemon, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
+async def heartbeat(asker: Who, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
     """Of what is expected, a beat; a worker that is connected shows life by itself."""
     name = _agent_name(data)
     try:
-        await daemon.ask(line("BEAT", name), caller)
+        await asker.ask(line("BEAT", name))
     except Refusal as refusal:
-        known = {worker.name for worker in await read_workers(daemon, caller)}
+        known = {worker.name for worker in await read_workers(asker)}
         if refusal.code != "not-found" or name not in known:
             raise
     return {"id": name, "status": "ok"}
@@ -227,7 +207,7 @@ def _routes(path: str, handlers: list[Any]) -> Router:
     return Router(
         path,
         route_handlers=handlers,
-        dependencies={"caller": Provide(caller_of), "daemon": Provide(daemon_of)},
+        dependencies={"asker": Provide(asker_of)},
         exception_handlers={
             Refusal: _bare(on_refusal),
             Refused: _bare(on_refused),
@@ -239,7 +219,7 @@ def _routes(path: str, handlers: list[Any]) -> Router:
     )
 
 
-_BOTH = [*SIGN_IN, list_jobs, create_job, get_job, patch_job, put_job, delete_job]
+_BOTH = [*SIGN_IN, list_jobs, create_job, get_job, put_job, delete_job]
 OLDER = [
     _routes("/api", [*_BOTH, list_runs, preview, inspect_job, health]),
     _routes(PREFIX, [*_BOTH, list_agents, register_agent, heartbeat]),

@@ -94,9 +94,7 @@ def schema_of(app: Litestar) -> dict[str, Any]:
 
 def _failures() -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}
-    return {
-        str(status): {"description": spec.description, "content": content} for status, spec in ERRORS.items()
-    }
+    return {str(status): {"description": why, "content": content} for status, why in ERRORS.items()}
 
 
 PUBLIC = (f"{PATH}/monitoring/health",)

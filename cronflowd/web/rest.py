@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Annotated, Any, Generic, TypeVar
 
+from attrs import define
 from litestar import Router
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
@@ -19,14 +20,50 @@ from ..base.names import REF
 from ..base.text import format_option
 from .envelope import Refused
 from .identity import AnyRequest, caller_of
-from .line import Caller, Daemon
+from .line import Answer, Caller, Connection, Daemon
 
 T = TypeVar("T")
-Who = NamedDependency[Caller]
-ToDaemon = NamedDependency[Daemon]
 MAX_PAGE, MAX_LIMIT = 1_000_000, 100
 KEY_HEADER = "Idempotency-Key"
 ADDED = "lastEventId"  # by some libraries for server-sent events, to whatever they are told to read
+
+
+@define
+class Asker:
+    """Whoever sent a request, and the daemon, to which its lines are said for him."""
+
+    request: AnyRequest
+    daemon: Daemon
+    caller: Caller
+
+    async def ask(self, said: str) -> Answer:
+        """One line's answer; raises Refusal, and Unreachable."""
+        return await self.daemon.ask(said, self.caller)
+
+    async def ask_all(self, *lines: str) -> list[Answer]:
+        """Every line's answer, be it a refusal."""
+        return await self.daemon.ask_all(lines, self.caller) if lines else []
+
+    def follow(self, said: str) -> AbstractAsyncContextManager[Connection]:
+        """A connection whose rows are the caller's to read."""
+        return self.daemon.follow(said, self.caller)
+
+    async def order(self, said: str) -> Answer:
+        """A change, which with an Idempotency-Key is done once, however often it is sent."""
+        key = self.request.headers.get(KEY_HEADER)
+        if key is None:
+            return await self.ask(said)
+        if not re.fullmatch("[!#-~]{1,128}", key):
+            raise Refused(400, "bad-option", "1 to 128 printable characters, no blanks or quotes", KEY_HEADER)
+        return await self.ask(f"ONCE {key} {said}")
+
+
+Who = NamedDependency[Asker]
+
+
+async def asker_of(request: AnyRequest) -> Asker:
+    """Raises Refused where nobody is shown."""
+    return Asker(request, request.app.state.daemon, await caller_of(request))
 
 
 class Pages(Struct):
@@ -73,7 +110,8 @@ class Failure(Struct):
     success: bool = False
 
 
-_WHY = {
+# By status, what any answer of the API may be that is no success.
+ERRORS = {
     400: "The request is not understood, or asks for what cannot be",
     401: "Sign in first",
     403: "Not yours to see or do",
@@ -86,16 +124,8 @@ _WHY = {
     500: "A fault of ours",
     503: "The daemon cannot be reached, or its disk is full",
 }
-ERRORS = {
-    status: ResponseSpec(Failure, description=why, generate_examples=False) for status, why in _WHY.items()
-}
 Page = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="From 1 on")]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many on a page")]
-
-
-async def daemon_of(request: AnyRequest) -> Daemon:
-    daemon: Daemon = request.app.state.daemon
-    return daemon
 
 
 async def known_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -119,8 +149,8 @@ def _query_of(handler: BaseRouteHandler) -> frozenset[str]:
 
 
 def routes(path: str, handlers: Sequence[Any]) -> Router:
-    """Handlers below a path, which are given `caller` and `daemon`."""
-    found = {"caller": Provide(caller_of), "daemon": Provide(daemon_of)}
+    """Handlers below a path, which are given the `asker`."""
+    found = {"asker": Provide(asker_of)}
     return Router(path, route_handlers=handlers, dependencies=found, guards=[known_query])
 
 
@@ -150,16 +180,6 @@ def line(verb: str, *words: str | int, **options: Any) -> str:
 def with_options(start: str, options: Mapping[str, str]) -> str:
     """The same where keys are no identifiers."""
     return " ".join([start, *(format_option(key, value) for key, value in options.items())])
-
-
-def once(request: AnyRequest, said: str) -> str:
-    """With an Idempotency-Key, a line that is done once, however often it is sent."""
-    key = request.headers.get(KEY_HEADER)
-    if key is None:
-        return said
-    if not re.fullmatch("[!#-~]{1,128}", key):
-        raise Refused(400, "bad-option", "1 to 128 printable characters, no blanks or quotes", KEY_HEADER)
-    return f"ONCE {key} {said}"
 
 
 def pages(status: Mapping[str, Any], page: int, limit: int) -> Pages:

@@ -17,7 +17,7 @@ from .visit import AnyRequest, Page, Visit, inner, make_guest
 MAX_FIELD = 256  # characters, as the API takes them
 
 
-@get("/login", include_in_schema=False)
+@get("/login")
 async def login(request: AnyRequest) -> Any:
     """Name and password; where nobody has an account, the first one is made."""
     visit = make_guest(request)
@@ -38,7 +38,7 @@ def _login(visit: Visit, to: str, who: str = "", error: Refused | None = None) -
     )
 
 
-@post("/login", include_in_schema=False)
+@post("/login")
 async def enter(request: AnyRequest) -> Any:
     """The cookie, and on to where he wanted to go."""
     visit, form = make_guest(request), await _form(request)
@@ -55,7 +55,7 @@ def _let_in(visit: Visit, entered: sign_in.Entered, to: str) -> Redirect:
     return answer
 
 
-@post("/logout", include_in_schema=False)
+@post("/logout")
 async def leave(request: AnyRequest) -> Redirect:
     """The session ends at the daemon, and the cookie goes."""
     await sign_in.leave(request)
@@ -64,7 +64,7 @@ async def leave(request: AnyRequest) -> Redirect:
     return answer
 
 
-@get("/welcome", include_in_schema=False)
+@get("/welcome")
 async def welcome(request: AnyRequest) -> Any:
     """The first visit of a new daemon, or somebody who may register."""
     visit = make_guest(request)
@@ -85,7 +85,7 @@ def _welcome(visit: Visit, is_first: bool, form: dict[str, str], error: Refused 
     )
 
 
-@post("/welcome", include_in_schema=False)
+@post("/welcome")
 async def register(request: AnyRequest) -> Any:
     """Makes the account, and signs it in."""
     visit, form = make_guest(request), await _form(request)
@@ -96,19 +96,19 @@ async def register(request: AnyRequest) -> Any:
         return _welcome(visit, await sign_in.may_be_first(request), form, _as_refused(error))
 
 
-@get("/forgot", include_in_schema=False)
+@get("/forgot")
 async def forgot(request: AnyRequest) -> Page:
     return make_guest(request).page("forgot.html", "USER FORGOT NAME|EMAIL")
 
 
-@post("/forgot", include_in_schema=False)
+@post("/forgot")
 async def forget(request: AnyRequest) -> Redirect:
     """Says the same whether there is such an account or not."""
     sign_in.forget(request, (await _form(request))["user"])
     return make_guest(request).go("/login", "mailed")
 
 
-@get("/reset", include_in_schema=False)
+@get("/reset")
 async def reset(request: AnyRequest) -> Page:
     """Where the mail's link leads."""
     visit = make_guest(request)
@@ -121,7 +121,7 @@ def _reset(visit: Visit, token: str, error: Refused | None = None) -> Page:
     return visit.page("reset.html", "USER RESET TOKEN NEW", status=status, token=token, error=message)
 
 
-@post("/reset", include_in_schema=False)
+@post("/reset")
 async def set_anew(request: AnyRequest) -> Any:
     """The new password; all sessions of the account end."""
     visit, form = make_guest(request), await _form(request)

@@ -13,7 +13,7 @@ from .visit import Page, Visitor, ref_of
 MAX_ROWS = 100
 
 
-@get("/workers", include_in_schema=False)
+@get("/workers")
 async def workers(visit: Visitor) -> Page:
     """Each worker with its slots, labels, clock, and what it can do."""
     found, clocks, types, running = await visit.look(
@@ -32,16 +32,16 @@ async def workers(visit: Visitor) -> Page:
     )  # fmt: skip
 
 
-@post("/workers/{worker:str}/{deed:str}", include_in_schema=False)
+@post("/workers/{worker:str}/{deed:str}")
 async def act(visit: Visitor, worker: FromPath[str], deed: FromPath[str]) -> Redirect:
     """DRAIN or UNDRAIN."""
     done = {"drain": "draining", "undrain": "ready"}
     if deed in done:
-        await visit.order(f"{deed.upper()} {ref_of(worker)}")
+        await visit.ask(f"{deed.upper()} {ref_of(worker)}")
     return visit.go("/workers", done.get(deed, ""))
 
 
-@get("/heartbeats", include_in_schema=False)
+@get("/heartbeats")
 async def heartbeats(visit: Visitor) -> Page:
     """What has to show life from elsewhere, the silent ones first."""
     (answer,) = await visit.look("EXPECTS")
@@ -52,20 +52,20 @@ async def heartbeats(visit: Visitor) -> Page:
     )
 
 
-@post("/heartbeats", include_in_schema=False)
+@post("/heartbeats")
 async def expect(visit: Visitor) -> Redirect:
     """EXPECT of a name, or FORGET."""
     form = await visit.form()
     name = ref_of(form.get("name", ""))
     if "forget" in form:
-        await visit.order(f"FORGET {name}")
+        await visit.ask(f"FORGET {name}")
         return visit.go("/heartbeats", "forgotten")
     words = visit.options(**{key: form.get(key, "") for key in ("every", "grace", "notify", "desc")})
-    await visit.order(f"EXPECT {name} {words}")
+    await visit.ask(f"EXPECT {name} {words}")
     return visit.go("/heartbeats", "saved")
 
 
-@get("/clock-changes", include_in_schema=False)
+@get("/clock-changes")
 async def clock_changes(visit: Visitor) -> Page:
     """What the next changes of the clock do to which job."""
     (answer,) = await visit.look("DST all")

@@ -25,13 +25,13 @@ WRONG = ",".join(wording.BAD)
 Row = dict[str, Any]
 
 
-@get("/", include_in_schema=False)
+@get("/")
 async def home(visit: Visitor) -> Stream:
     """Last night in one sentence, then in the order in which somebody has to act."""
     failed, expects = await visit.look("FAILED", "EXPECTS")
     now, zone = visit.frame["now"], visit.frame["zone"]
     since = wording.evening_before(now, zone).astimezone(UTC)
-    (proof,) = await visit.ask(f"PROVE since={format_time(since)}")
+    (proof,) = await visit.ask_all(f"PROVE since={format_time(since)}")
     rows = sorted(failed.rows, key=lambda row: row["ended"] or "", reverse=True)
     is_new = [(wording.parse_time(row["ended"]) or since) >= since for row in rows]
     problems = [row for row, new in zip(rows, is_new, strict=True) if new]
@@ -64,7 +64,7 @@ async def home(visit: Visitor) -> Stream:
 async def details(visit: Visit, problems: list[Row], still: set[int], since: datetime) -> dict[str, Any]:
     """The last lines of what failed, what went well again, and what is going on."""
     now = visit.frame["now"]
-    running, upcoming, wrong, *answers = await visit.ask(
+    running, upcoming, wrong, *answers = await visit.ask_all(
         "RUNS state=running,sent,queued limit=8 count=yes",
         "NEXT all n=8",
         f"RUNS state={WRONG} since={format_time(since)} limit={MOST}",

@@ -53,7 +53,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
-@get("/jobs/new", include_in_schema=False)
+@get("/jobs/new")
 async def new(visit: Visitor) -> Page:
     """An empty form, or one that an address has filled in: `?schedule=…&command=…`, or `?like=JOB`."""
     like = visit.query("like")
@@ -67,7 +67,7 @@ async def new(visit: Visitor) -> Page:
     return await _form(visit, filled, types=answers[0].rows)
 
 
-@get("/jobs/{ref:str}/edit", include_in_schema=False)
+@get("/jobs/{ref:str}/edit")
 async def edit(visit: Visitor, ref: FromPath[str]) -> Page:
     """The form with what the job is now."""
     got, types = await visit.look(f"GET {ref_of(ref)}", "TYPES")
@@ -142,13 +142,13 @@ async def preview_of(visit: Visit, schedule: str, tz: str, ref: str = "") -> dic
         return {}
     zone = f" {format_option('tz', tz)}" if tz else ""
     quoted = quote(schedule)
-    described, moments = await visit.ask(f"DESCRIBE {quoted}{zone}", f"NEXT {quoted} n=5{zone}")
+    described, moments = await visit.ask_all(f"DESCRIBE {quoted}{zone}", f"NEXT {quoted} n=5{zone}")
     if not described.status["ok"]:
         return {"refused": described.status["message"]}
     return described.pairs | {"moments": moments.rows}
 
 
-@get("/jobs/preview", include_in_schema=False)
+@get("/jobs/preview")
 async def preview(visit: Visitor) -> Page:
     """The part of the form that changes while a schedule is typed."""
     await visit.look()
@@ -160,14 +160,14 @@ async def preview(visit: Visitor) -> Page:
 # --- saving ---------------------------------------------------------------------------------------
 
 
-@post("/jobs/new", include_in_schema=False)
+@post("/jobs/new")
 async def add(visit: Visitor) -> Any:
     """Adds it, or tries it once; a refusal comes back with the form as it was filled in."""
     form = await _filled_in(visit)
     try:
         if "try" in form:
             return await _try(visit, form)
-        answer = await visit.order("ADD " + record(form))
+        answer = await visit.ask("ADD " + record(form))
     except Refusal as error:
         if error.code in ("auth-required", "denied"):
             raise
@@ -175,19 +175,19 @@ async def add(visit: Visitor) -> Any:
     return visit.go(f"/jobs/{answer.status['id']}", "added")
 
 
-@post("/jobs/{ref:str}/edit", include_in_schema=False)
+@post("/jobs/{ref:str}/edit")
 async def change(visit: Visitor, ref: FromPath[str]) -> Any:
     """Says to the daemon what differs from what the job is, and nothing else."""
     form = await _filled_in(visit)
     try:
         if "try" in form:
             return await _try(visit, form, ref_of(ref))
-        before = fields_of((await visit.order(f"GET {ref_of(ref)}")).pairs)
+        before = fields_of((await visit.ask(f"GET {ref_of(ref)}")).pairs)
         words = changes(before, form)
         if not words:
             return visit.go(f"/jobs/{ref}", "unchanged")
         seen = form.get("rev", "")
-        await visit.order(f"SET {ref} {f'rev={seen} ' if seen.isdecimal() else ''}{' '.join(words)}")
+        await visit.ask(f"SET {ref} {f'rev={seen} ' if seen.isdecimal() else ''}{' '.join(words)}")
     except Refusal as error:
         if error.code in ("auth-required", "denied"):
             raise
@@ -213,7 +213,7 @@ async def _again(visit: Visit, form: dict[str, str], error: Refusal, ref: str = 
 async def _try(visit: Visit, form: dict[str, str], ref: str = "") -> Page:
     """Runs what is in the form once, as a job of its own, and shows the form with it."""
     once = {key: value for key, value in form.items() if key not in NOT_ONCE}
-    answer = await visit.order("NOW " + record(once))
+    answer = await visit.ask("NOW " + record(once))
     types, runs = await visit.look("TYPES", f"RUNS {answer.status['id']} limit=1")
     tried = {"id": answer.status["id"], "run": runs.rows[0]["run"] if runs.rows else None}
     return await _form(visit, form, types.rows, ref, tried=tried)

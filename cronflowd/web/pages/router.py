@@ -30,7 +30,7 @@ from .visit import (
 A_YEAR_S = 365 * 86_400
 
 
-@post("/theme", include_in_schema=False)
+@post("/theme")
 async def theme(request: AnyRequest) -> Redirect:
     """Light, dark, or as the system has it: kept by the browser, and by nobody else."""
     form = await request.form()
@@ -60,6 +60,12 @@ PAGES = [
         route_handlers=[each for module in MODULES for each in module.HANDLERS],
         dependencies={"visit": Provide(make_visit)},
         exception_handlers=REFUSALS,
+        include_in_schema=False,
     ),
-    Router(path="/", route_handlers=[static, theme, *entrance.HANDLERS], exception_handlers=REFUSALS),
+    Router(
+        path="/",
+        route_handlers=[static, theme, *entrance.HANDLERS],
+        exception_handlers=REFUSALS,
+        include_in_schema=False,
+    ),
 ]

@@ -26,7 +26,8 @@ from ...base.text import format_option
 from .. import envelope
 from ..envelope import Refused, status_of
 from ..identity import address_of, by_cookie, caller_of, identity_of
-from ..line import Answer, Caller, Daemon, Unreachable, nobody
+from ..line import Answer, Unreachable, nobody
+from ..rest import Asker
 from . import paper, wording
 
 log = logging.getLogger("cronflowd.web")
@@ -66,12 +67,9 @@ DONE = {
 
 
 @define
-class Visit:
+class Visit(Asker):
     """What handlers are given."""
 
-    request: AnyRequest
-    daemon: Daemon
-    caller: Caller
     csrf: str
     frame: dict[str, Any] = field(factory=dict)
 
@@ -79,18 +77,10 @@ class Visit:
 
     async def look(self, *lines: str) -> list[Answer]:
         """The answers to these lines; those for the frame are asked with them."""
-        answers = await self.daemon.ask_all([*FRAME, *lines], self.caller)
+        answers = await self.ask_all(*FRAME, *lines)
         who, status, health = answers[: len(FRAME)]
         self.frame = frame_of(who, status, health)
         return answers[len(FRAME) :]
-
-    async def ask(self, *lines: str) -> list[Answer]:
-        """More answers, of what could not be asked before."""
-        return await self.daemon.ask_all(list(lines), self.caller) if lines else []
-
-    async def order(self, line: str) -> Answer:
-        """Something is to be done; raises Refusal where it is not."""
-        return await self.daemon.ask(line, self.caller)
 
     def only(self, is_allowed: bool) -> None:
         """Raises Refusal: nobody fills in a form that would be refused."""
