@@ -9,7 +9,6 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import LifeSpanScope, Scope
 
-from ..base.errors import Refusal
 from ..host.config import WebSettings
 from . import (
     auth,
@@ -28,10 +27,10 @@ from . import (
 )
 from .identity import FORM, make_identity
 from .limits import Limits
-from .line import Daemon, Unreachable
+from .line import Daemon
 from .mails import Postman
 from .pages.router import PAGES
-from .pages.visit import on_http
+from .pages.visit import on_error
 
 HANDLERS: list[Any] = [
     health.healthz, health.readyz, auth.ROUTES, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR,
@@ -61,11 +60,8 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
         state=_state(settings, daemon),
         before_request=check_body,
         exception_handlers={
-            Refusal: envelope.on_refusal,
-            envelope.Refused: envelope.on_refused,
-            Unreachable: envelope.on_unreachable,
-            HTTPException: on_http,
-            Exception: envelope.on_fault,
+            HTTPException: on_error,  # in the form that is read: a page for browsers
+            Exception: envelope.on_error,
         },
         openapi_config=openapi.config(),
         logging_config=None,

@@ -17,13 +17,12 @@ from litestar.exceptions import HTTPException
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from ..base.errors import Refusal
-from .envelope import Refused, on_fault, on_http, on_refusal, on_refused, on_unreachable
+from .envelope import Refused, on_error
 from .executions import find
 from .fields import Job, JobBody, to_body
 from .identity import AnyRequest
 from .inspector import Preview, PreviewBody, look_ahead
 from .jobs import Number, change_job, list_rows, make_job, read_job, read_jobs, to_occurrences
-from .line import Unreachable
 from .monitoring import Health, read_health
 from .older_auth import SIGN_IN
 from .outcomes import Execution, Worker
@@ -91,16 +90,12 @@ def from_body(said: dict[str, Any]) -> JobBody:
     return to_body(found)
 
 
-def _bare(handler: Any) -> Any:
-    """The same refusal without an envelope."""
-
-    def answer(request: AnyRequest, error: Any) -> Response[dict[str, Any]]:
-        found: Response[dict[str, Any]] = handler(request, error)
-        told = found.content["error"]
-        found.content = told | {"error": told["message"]}
-        return found
-
-    return answer
+def _bare(request: AnyRequest, error: Exception) -> Response[dict[str, Any]]:
+    """What is refused, without an envelope."""
+    found = on_error(request, error)
+    told = found.content["error"]
+    found.content = told | {"error": told["message"]}
+    return found
 
 
 # --- handlers ---------------------------------------------------------------------------------------
@@ -208,13 +203,7 @@ def _routes(path: str, handlers: list[Any]) -> Router:
         path,
         route_handlers=handlers,
         dependencies={"asker": Provide(asker_of)},
-        exception_handlers={
-            Refusal: _bare(on_refusal),
-            Refused: _bare(on_refused),
-            Unreachable: _bare(on_unreachable),
-            HTTPException: _bare(on_http),
-            Exception: _bare(on_fault),
-        },
+        exception_handlers={HTTPException: _bare, Exception: _bare},
         include_in_schema=False,
     )
 

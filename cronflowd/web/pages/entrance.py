@@ -10,7 +10,7 @@ from litestar.response import Redirect
 from ...base.errors import Refusal
 from ...host.clock import wall_now
 from .. import sign_in
-from ..envelope import Refused, status_of
+from ..envelope import Refused, as_refused
 from ..identity import identity_of
 from .visit import AnyRequest, Page, Visit, inner, make_guest
 
@@ -93,7 +93,7 @@ async def register(request: AnyRequest) -> Any:
         new = sign_in.Registration(email=form["email"], password=form["password"], name=form["name"])
         return _let_in(visit, await sign_in.register(request, new), "/")
     except (Refused, Refusal) as error:
-        return _welcome(visit, await sign_in.may_be_first(request), form, _as_refused(error))
+        return _welcome(visit, await sign_in.may_be_first(request), form, as_refused(request, error))
 
 
 @get("/forgot")
@@ -128,14 +128,8 @@ async def set_anew(request: AnyRequest) -> Any:
     try:
         await sign_in.set_anew(request, form["token"], form["password"])
     except (Refused, Refusal) as error:
-        return _reset(visit, form["token"], _as_refused(error))
+        return _reset(visit, form["token"], as_refused(request, error))
     return visit.go("/login", "reset")
-
-
-def _as_refused(error: Refused | Refusal) -> Refused:
-    if isinstance(error, Refused):
-        return error
-    return Refused(status_of(error.code), error.code, error.message)
 
 
 async def _form(request: AnyRequest) -> dict[str, str]:

@@ -7,25 +7,11 @@ from typing import Any
 from litestar import Router, post
 from litestar.datastructures import Cookie
 from litestar.di import Provide
-from litestar.exceptions import HTTPException
 from litestar.response import Redirect
 
-from ...base.errors import Refusal
-from ..envelope import Refused
-from ..line import Unreachable
 from . import changes, entrance, fleet, flows, home, job_form, jobs, people, runs, week
 from .paper import static
-from .visit import (
-    THEMES,
-    AnyRequest,
-    inner,
-    make_visit,
-    on_bug,
-    on_http,
-    on_refusal,
-    on_refused,
-    on_unreachable,
-)
+from .visit import THEMES, AnyRequest, inner, make_visit, on_error
 
 A_YEAR_S = 365 * 86_400
 
@@ -43,14 +29,6 @@ async def theme(request: AnyRequest) -> Redirect:
     return answer
 
 
-REFUSALS: dict[Any, Any] = {
-    Refusal: on_refusal,
-    Refused: on_refused,
-    Unreachable: on_unreachable,
-    HTTPException: on_http,
-    Exception: on_bug,
-}
-
 # The form before the page of one job: `new` is no job.
 MODULES: tuple[Any, ...] = (home, job_form, jobs, runs, week, flows, changes, fleet, people)
 
@@ -59,13 +37,13 @@ PAGES = [
         path="/",
         route_handlers=[each for module in MODULES for each in module.HANDLERS],
         dependencies={"visit": Provide(make_visit)},
-        exception_handlers=REFUSALS,
+        exception_handlers={Exception: on_error},
         include_in_schema=False,
     ),
     Router(
         path="/",
         route_handlers=[static, theme, *entrance.HANDLERS],
-        exception_handlers=REFUSALS,
+        exception_handlers={Exception: on_error},
         include_in_schema=False,
     ),
 ]

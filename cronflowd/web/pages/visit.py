@@ -24,7 +24,7 @@ from ...base.errors import Refusal
 from ...base.names import REF
 from ...base.text import format_option
 from .. import envelope
-from ..envelope import Refused, status_of
+from ..envelope import as_refused
 from ..identity import address_of, by_cookie, caller_of, identity_of
 from ..line import Answer, Unreachable, nobody
 from ..rest import Asker
@@ -240,32 +240,30 @@ def make_guest(request: AnyRequest) -> Visit:
 # --- what went wrong ------------------------------------------------------------------------------
 
 
-def _sorry(request: AnyRequest, status: int, title: str, message: str) -> Page:
-    visit = make_guest(request)
-    return visit.page("sorry.html", status=status, title=title, message=message, code=status)
-
-
 TITLES = {
     400: "That cannot be done as it was said", 403: "You may not do this", 404: "There is no such thing",
-    405: "There is no such thing", 409: "Something is in the way", 503: "The daemon takes no changes now",
+    405: "There is no such thing", 409: "Something is in the way", 500: "That is a fault of ours",
+    503: "The daemon takes no changes now",
 }  # fmt: skip
 
 
-def on_refusal(request: AnyRequest, error: Refusal) -> Response[Any]:
-    status = status_of(error.code)
+def on_error(request: AnyRequest, error: Exception) -> Response[Any]:
+    """As a page for whoever reads those; what the framework refuses, for all others as the API says it."""
+    is_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    if isinstance(error, HTTPException) and not is_page:
+        return envelope.on_error(request, error)
+    refused = as_refused(request, error)
+    status, message = refused.status, refused.message
     if status == 401:
         return to_sign_in(request)
-    return _sorry(request, status, TITLES.get(status, "That did not work"), error.message)
-
-
-def on_refused(request: AnyRequest, error: Refused) -> Response[Any]:
-    if error.status == 401:
-        return to_sign_in(request)
-    return _sorry(request, error.status, TITLES.get(error.status, "That did not work"), error.message)
-
-
-def on_unreachable(request: AnyRequest, error: Unreachable) -> Response[Any]:
-    return _sorry(request, 503, "The daemon does not answer", f"{error}. This page looks again by itself.")
+    title = TITLES.get(status, "That did not work")
+    if isinstance(error, Unreachable):
+        title, message = "The daemon does not answer", f"{error}. This page looks again by itself."
+    elif isinstance(error, HTTPException):
+        message = error.detail
+    answer = make_guest(request).page("sorry.html", status=status, title=title, message=message, code=status)
+    answer.headers |= getattr(error, "headers", None) or {}  # of 405, which methods there are
+    return answer
 
 
 def to_sign_in(request: AnyRequest) -> Redirect:
@@ -273,19 +271,3 @@ def to_sign_in(request: AnyRequest) -> Redirect:
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     to = "/login" if request.method != "GET" or path == "/" else f"/login?next={quote(path, safe='')}"
     return Redirect(to, status_code=303)
-
-
-def on_http(request: AnyRequest, error: HTTPException) -> Response[Any]:
-    """What the framework refuses, in the form that is read: a page for browsers, the API's for all else."""
-    is_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
-    if not is_page:
-        return envelope.on_http(request, error)
-    status = error.status_code
-    answer = _sorry(request, status, TITLES.get(status, "That did not work"), error.detail)
-    answer.headers |= error.headers or {}  # of 405, which methods there are
-    return answer
-
-
-def on_bug(request: AnyRequest, error: Exception) -> Response[Any]:
-    log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return _sorry(request, 500, "That is a fault of ours", "The log of the web process tells more.")
