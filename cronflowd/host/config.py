@@ -42,7 +42,6 @@ from .setting import (
     Setting,
     WebAddress,
     bounded,
-    checked,
     host_name,
     machine_zone,
     one_of,
@@ -113,9 +112,9 @@ class Clustered(Common):
         " repeatable",
         many=True,
     )
-    cluster: str = setting(checked("NAME", check_worker_name), "main", "which of the clusters on that etcd")
+    cluster: str = setting(Kind("NAME", check_worker_name), "main", "which of the clusters on that etcd")
     node: str = setting(
-        checked("NAME", check_worker_name),
+        Kind("NAME", check_worker_name),
         "the host's name",
         "this daemon's name in the cluster",
         make=lambda _: host_name(),
@@ -293,7 +292,7 @@ class Mailing(Common):
     smtp_user: str | None = setting(Kind("NAME", str), None, "the login at the mail server")
     smtp_password_file: Path | None = setting(FILE, None, "what holds its password")
     smtp_from: str = setting(
-        checked("ADDRESS", check_mail_address),
+        Kind("ADDRESS", check_mail_address),
         "cronflowd@ and the host's name",
         "the sender of emails",
         make=lambda _: f"cronflowd@{host_name().replace('_', '-')}",
@@ -314,7 +313,7 @@ class WorkerSettings(Dialling, Mailing):
         many=True,
     )
     name: str = setting(
-        checked("NAME", check_worker_name),
+        Kind("NAME", check_worker_name),
         "the host's name",
         "how on= and WORKERS call it",
         make=lambda _: host_name(),
@@ -354,7 +353,7 @@ class WorkerSettings(Dialling, Mailing):
         one_of("TYPE", *TYPES), "none", "types that it runs, and no others; repeatable", many=True
     )
     users: tuple[str, ...] = setting(
-        checked("USER", check_user_name),
+        Kind("USER", check_user_name),
         "none",
         "whom tasks may run as with user=, where the worker is root; else its own user alone",
         many=True,

@@ -148,14 +148,6 @@ def parse_worker_port(text: str) -> Address | Path | WebAddress:
     return WebAddress(*address, f"/{path}" if path else WORKERS_PATH, scheme == "wss")
 
 
-def checked(metavar: str, check: Callable[[str], None]) -> Kind:
-    def parse(text: str) -> str:
-        check(text)
-        return text
-
-    return Kind(metavar, parse)
-
-
 def parse_variable(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\*?", text):
         raise ValueError("is no variable's name, or the beginning of one and *")

@@ -77,11 +77,9 @@ def _options(text: str) -> dict[str, str]:
 
 def name_in(options: dict[str, str]) -> str:
     """What the worker is called. Raises Refusal."""
-    name = options.get("name", "")
-    if not name:
+    if not (name := options.get("name", "")):
         raise Refusal("syntax", "HELLO needs name=")
-    check_worker_name(name)
-    return name
+    return check_worker_name(name)
 
 
 def version_in(options: dict[str, str]) -> str:
@@ -118,7 +116,7 @@ def shows_proof(handshake: Handshake, first: bytes) -> bool:
 def parse_hello(options: dict[str, str], address: str) -> tuple[o.JoinWorker, int]:
     """Who comes, and how many HELD lines follow. Raises Refusal naming what is wrong."""
     name = name_in(options)
-    slots = _parse_slots(options.get("slots", "1"))
+    slots = _count(options, "slots", 1, MAX_SLOTS)
     can = _parse_can(options.get("can", "shell"), options.get("users", ""))
     labels = _parse_labels(options.get("labels", ""))
     if (held := options.get("held", "all")) != "all":
@@ -128,7 +126,7 @@ def parse_hello(options: dict[str, str], address: str) -> tuple[o.JoinWorker, in
         raise Refusal("too-long", f"instance= is longer than {MAX_INSTANCE} characters")
     running = parse_running(options.get("running", ""))
     order = o.JoinWorker(name, slots, labels, can, address, running, "held" in options, instance)
-    return order, _parse_more(options.get("more", "0"))
+    return order, _count(options, "more", 0, MAX_HELD_LINES)
 
 
 def _parse_can(text: str, users: str) -> tuple[str, ...]:
@@ -137,24 +135,16 @@ def _parse_can(text: str, users: str) -> tuple[str, ...]:
     names = [user for user in users.split(",") if user]
     if len(names) > MAX_USERS:
         raise Refusal("limit", f"users= names more than {MAX_USERS} users")
-    for user in names:
-        check_user_name(user)
     takes_user = [kind for kind in can if re.split("[+:]", kind)[0] in WHOSE["user"]]
-    return (*can, *(f"{user}@{kind}" for user in names for kind in takes_user))
+    return (*can, *(f"{user}@{kind}" for user in map(check_user_name, names) for kind in takes_user))
 
 
-def _parse_more(text: str) -> int:
+def _count(options: dict[str, str], key: str, least: int, most: int) -> int:
+    """A number that HELLO may say; the least without."""
     try:
-        return parse_count(text, 0, MAX_HELD_LINES)
+        return parse_count(options.get(key, str(least)), least, most)
     except Refusal as refusal:
-        raise Refusal(refusal.code, f"more=: {refusal.message}") from None
-
-
-def _parse_slots(text: str) -> int:
-    try:
-        return parse_count(text, 1, MAX_SLOTS)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"slots=: {refusal.message}") from None
+        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
 def _parse_labels(text: str) -> dict[str, str]:
