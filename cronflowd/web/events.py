@@ -25,10 +25,10 @@ from msgspec.json import encode
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .executions import newest_attempt
 from .line import GATEWAY, Caller, Daemon, Row, Unreachable
 from .outcomes import LEVEL_OF, LogLine, to_lines
-from .rest import Asker, Success, Who, line, ref_of, routes, run_of
+from .rest import Asker, Success, Who, ref_of, routes, run_of
+from .talks import line, newest_attempt
 
 log = logging.getLogger("cronflowd.web.events")
 
@@ -267,7 +267,7 @@ async def execution_log(
     """As JSON, as text if that is asked for (`Accept: text/plain`), or with `follow=1` as it is written."""
     number = run_of(run)
     if follow:
-        await newest_attempt(asker, number)
+        await asker.hold(newest_attempt(number))
         seen = int(last) if last and re.fullmatch("[0-9]{1,18}", last) else 0
         return Stream(_follow_log(asker, number, seen), media_type=KIND, headers=HEADERS)
     rows = (await asker.ask(line("LOG", number))).rows
@@ -294,7 +294,7 @@ async def _follow_log(asker: Asker, run: int, seen: int) -> AsyncGenerator[bytes
                 elif (at := at + 1) > seen:
                     row["level"] = LEVEL_OF[row["fd"]]
                     yield b"id: %d\ndata: %b\n\n" % (at, orjson.dumps(row))
-        ended = await newest_attempt(asker, run)
+        ended = await asker.hold(newest_attempt(run))
         yield b"event: end\ndata: %b\n\n" % encode(ended)
     except (Refusal, Unreachable, Refused):
         return

@@ -11,7 +11,8 @@ from msgspec import Meta, Struct
 from ..base.errors import Refusal
 from .fields import Words, about
 from .jobs import Number, Occurrence, to_occurrences
-from .rest import Asker, Success, Who, line, ref_of, routes
+from .rest import Asker, Success, Who, ref_of, routes
+from .talks import line
 
 
 class PreviewBody(Struct, forbid_unknown_fields=True):

@@ -1,14 +1,9 @@
-"""Jobs: what there is to run, and what is done with it.
-
-A job is changed as it was seen: what is said of it is made words against one revision, and SET is told
-which. If somebody was quicker, whoever said `If-Match` is refused, and for anybody else it is done
-again with the job as it is now.
-"""
+"""Jobs: what there is to run, and what is done with it."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from litestar import Response, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
@@ -16,63 +11,29 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .executions import State, find, newest_attempt
-from .fields import (
-    Job,
-    JobBody,
-    Words,
-    about,
-    to_arg,
-    to_ended_job,
-    to_job,
-    to_list_options,
-    to_options,
-    to_orders,
-    to_words,
-)
+from .executions import State
+from .fields import Job, JobBody
 from .identity import AnyRequest
 from .line import Row
 from .outcomes import LEVELS, Execution, Level, LogLine, to_lines
-from .rest import (
-    KEY_HEADER,
-    Asker,
-    Limit,
-    Listing,
-    Page,
-    Pages,
-    Success,
-    Who,
+from .rest import Limit, Listing, Page, Success, Who, listing, pages, ref_of, routes, run_of
+from .talks import (
+    change_job,
+    find,
+    is_key_taken,
     line,
-    listing,
-    pages,
-    ref_of,
-    routes,
-    run_of,
+    list_rows,
+    make_job,
+    read_job,
+    read_jobs,
+    run_now,
     slice_of,
-    with_options,
 )
 
-MAX_TRIES = 8  # to change what others change, too
 CANCELLED_AT_ONCE = 1000  # runs, in one turn
 
 
 # --- reading ----------------------------------------------------------------------------------------
-
-
-async def read_job(asker: Asker, ref: str, words: Words | None = None) -> Job:
-    """A job as it is now; of one that ran once and is gone, what is known. Raises Refusal."""
-    (got,) = await asker.ask_all(line("GET", ref))
-    if not got.status["ok"] and got.status["code"] == "not-found":
-        changes, runs = await asker.ask_all(line("HISTORY", ref, limit=1), line("RUNS", ref, limit=1))
-        if runs.rows and not changes.rows:  # nobody removed it
-            return to_ended_job(runs.rows[0], words or {})
-    return to_job(got.check().rows)
-
-
-async def read_jobs(asker: Asker, rows: list[Row]) -> list[Job]:
-    """Those of the rows of LIST that are still there."""
-    answers = await asker.ask_all(*(line("GET", row["id"]) for row in rows))
-    return [to_job(got.rows) for got in answers if got.status["ok"]]
 
 
 def answer(job: Job, status: int = 200) -> Response[Success[Job]]:
@@ -99,30 +60,15 @@ async def list_jobs(
     ] = None,
 ) -> Listing[Job]:
     """Those that match, a page of them."""
-    rows, meta = await list_rows(
-        asker, page, limit, status=status, type=type_, tag=tag, owner=owner, search=search, sort=sort
-    )
-    return Listing(await read_jobs(asker, rows), meta)
-
-
-async def list_rows(asker: Asker, page: int, limit: int, **asked: str | None) -> tuple[list[Row], Pages]:
-    """Rows of LIST, and how many there are; raises Refused naming the parameter."""
-    if asked.get("status") == "completed":  # they are gone, and found by their executions
-        return [], Pages(page, limit, 0)
-    options = to_list_options(asked)
-    try:
-        found = await asker.ask(line("LIST", **options, **slice_of(page, limit)))
-    except Refusal as refusal:
-        words = Words()
-        words.fields = {key: {"state": "status"}.get(key, key) for key in options}
-        raise about(refusal, words) from None
-    return found.rows, pages(found.status, page, limit)
+    asked = {"status": status, "type": type_, "tag": tag, "owner": owner, "search": search, "sort": sort}
+    rows, told = await asker.hold(list_rows(page, limit, asked))
+    return Listing(await asker.hold(read_jobs(rows)), pages(told, page, limit))
 
 
 @get("/jobs/{job_id:str}", summary="One job, by id or name")
 async def get_job(asker: Who, job_id: FromPath[str]) -> Response[Success[Job]]:
     """Every field; `ETag` is its revision."""
-    return answer(await read_job(asker, ref_of(job_id)))
+    return answer(await asker.hold(read_job(ref_of(job_id))))
 
 
 # --- making and changing ----------------------------------------------------------------------------
@@ -131,66 +77,19 @@ async def get_job(asker: Who, job_id: FromPath[str]) -> Response[Success[Job]]:
 @post("/jobs", summary="Make a job")
 async def create_job(asker: Who, data: JSONBody[JobBody]) -> Response[Success[Job]]:
     """With `Idempotency-Key`, the same request makes one job, however often it comes."""
-    return answer(await make_job(asker, data), 201)
-
-
-async def make_job(asker: Asker, body: JobBody) -> Job:
-    words = to_words(body)
-    orders = to_orders(words, body, asker.request.headers.get(KEY_HEADER))
-    made: Row = {}
-    for order in orders:
-        try:
-            made = (await asker.order(order)).status
-            break
-        except Refusal as refusal:
-            if _is_key_taken(refusal):
-                words.fields["jobName"] = KEY_HEADER
-            if refusal.code != "exists" or order == orders[-1]:
-                raise about(refusal, words) from None
-    return await read_job(asker, str(made["id"]), words)
-
-
-def _is_key_taken(refusal: Refusal) -> bool:
-    """Whether it was the Idempotency-Key, which was for another line: nothing was done then."""
-    return refusal.code == "exists" and refusal.message.startswith("the key")
+    return answer(await asker.hold(make_job(data, asker.key)), 201)
 
 
 @put("/jobs/{job_id:str}", summary="Change a job")
 async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) -> Response[Success[Job]]:
     """What is not named stays as it is. `If-Match`: only if the job is still as it was seen."""
-    return answer(await change_job(asker, ref_of(job_id), data))
+    return answer(await asker.hold(change_job(ref_of(job_id), data, seen_rev(asker.request))))
 
 
 @patch("/jobs/{job_id:str}", summary="Change some of a job")
 async def patch_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) -> Response[Success[Job]]:
     """The same as PUT."""
-    return answer(await change_job(asker, ref_of(job_id), data))
-
-
-async def change_job(asker: Asker, ref: str, body: JobBody) -> Job:
-    wanted = seen_rev(asker.request)
-    for tried in range(MAX_TRIES):
-        old = await read_job(asker, ref)
-        if wanted not in (None, old.rev):
-            raise Refused(409, "busy", f"its revision is {old.rev} by now, not {wanted}", "If-Match")
-        words = to_words(body, old)
-        try:
-            await _set(asker, old, words)
-            break
-        except Refusal as refusal:
-            now = await read_job(asker, str(old.id))
-            if refusal.code != "busy" or now.rev == old.rev or wanted or tried == MAX_TRIES - 1:
-                raise about(refusal, words) from None
-    if body.enabled is not UNSET and body.enabled != old.enabled:
-        await asker.ask(line("RESUME" if body.enabled else "PAUSE", old.id))
-    return await read_job(asker, str(old.id))
-
-
-async def _set(asker: Asker, old: Job, words: Words) -> None:
-    if old.status == "completed":
-        raise Refusal("not-found", f"job {old.id} has run once and is over")
-    if words:
-        await asker.ask(with_options(line("SET", old.id, rev=old.rev), to_options(words)))
+    return answer(await asker.hold(change_job(ref_of(job_id), data, seen_rev(asker.request))))
 
 
 def seen_rev(request: AnyRequest) -> int | None:
@@ -264,14 +163,14 @@ async def pause_job(
     ref, body = ref_of(job_id), data or PauseBody()
     said = line("PAUSE", ref, until=body.until or None, why=body.why or None)
     await asker.order(said)
-    return answer(await read_job(asker, ref))
+    return answer(await asker.hold(read_job(ref)))
 
 
 @post("/jobs/{job_id:str}/resume", summary="The opposite of pause", status_code=200)
 async def resume_job(asker: Who, job_id: FromPath[str]) -> Response[Success[Job]]:
     """Its next moment is the next to come."""
     await asker.order(line("RESUME", ref_of(job_id)))
-    return answer(await read_job(asker, job_id))
+    return answer(await asker.hold(read_job(job_id)))
 
 
 @post("/jobs/{job_id:str}/cancel", summary="End its runs", status_code=200)
@@ -299,17 +198,7 @@ async def trigger_job(
     data: JSONBody[TriggerBody | None] = None,
 ) -> Success[Execution]:
     """Whatever its schedule says, paused or not."""
-    return Success(await run_now(asker, ref_of(job_id), data.args if data else {}))
-
-
-async def run_now(asker: Asker, ref: str, args: dict[str, Any]) -> Execution:
-    words = {}
-    for name, value in args.items():
-        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-            raise Refused(400, "bad-option", f'"{name[:80]}" is not a variable\'s name', f"args.{name[:80]}")
-        words[f"arg.{name}"] = to_arg(value)
-    started = await asker.order(with_options(line("RUN", ref), words))
-    return await newest_attempt(asker, started.status["run"])
+    return Success(await asker.hold(run_now(ref_of(job_id), data.args if data else {}, asker.key)))
 
 
 @post("/jobs/{job_id:str}/reschedule", summary="Run it at other times", status_code=200)
@@ -323,7 +212,7 @@ async def reschedule_job(
     )  # fmt: skip
     if all(each is UNSET for each in (data.cron_expression, data.schedule, data.scheduled_at, data.timezone)):
         raise Refused(400, "bad-schedule", "no cronExpression: when is it to run?", "cronExpression")
-    return answer(await change_job(asker, ref_of(job_id), body))
+    return answer(await asker.hold(change_job(ref_of(job_id), body, seen_rev(asker.request))))
 
 
 @post("/jobs/{job_id:str}/undo", summary="As it was before", status_code=200)
@@ -333,7 +222,7 @@ async def undo_job(
     data: JSONBody[UndoBody | None] = None,
 ) -> Response[Success[Job]]:
     """A new revision, which is as that one was; once more takes that back."""
-    old = await read_job(asker, ref_of(job_id))
+    old = await asker.hold(read_job(ref_of(job_id)))
     wanted = data.rev if data else None
     rev = wanted or old.rev - 1
     if not rev:
@@ -341,11 +230,11 @@ async def undo_job(
     try:
         await asker.order(line("ROLLBACK", old.id, rev))
     except Refusal as refusal:
-        if wanted or not _is_key_taken(refusal):
+        if wanted or not is_key_taken(refusal):
             raise
         # Where this request was done before, that was a revision, too: the one that it meant is before it.
         await asker.order(line("ROLLBACK", old.id, rev - 1))
-    return answer(await read_job(asker, str(old.id)))
+    return answer(await asker.hold(read_job(str(old.id))))
 
 
 # --- looking ----------------------------------------------------------------------------------------
@@ -394,7 +283,7 @@ async def job_executions(
     limit: Limit = 20,
 ) -> Listing[Execution]:
     """Newest first, also of a job that is gone."""
-    rows, status = await find(asker, ref=job_id, state=job_state or None, **slice_of(page, limit))
+    rows, status = await asker.hold(find(ref_of(job_id), state=job_state or None, **slice_of(page, limit)))
     return Listing(rows, pages(status, page, limit))
 
 
@@ -407,7 +296,7 @@ async def job_logs(
 ) -> Success[list[LogLine]]:
     """Of its newest run, or of one of its runs."""
     ref, number = ref_of(job_id), run_of(run) if run else None
-    rows, _ = await find(asker, ref=ref, run=number, limit=100)
+    rows, _ = await asker.hold(find(ref, run=number, limit=100))
     if number is None:
         number = next((row.id for row in rows if row.id), None)
     if number is None or not rows:

@@ -13,11 +13,11 @@ from msgspec import Struct
 
 from ..host.secrets import is_loopback
 from .envelope import Refused
-from .executions import find
 from .identity import AnyRequest, address_of, caller_of
 from .line import GATEWAY, Answer, Daemon, Row, Unreachable
 from .outcomes import Execution
-from .rest import Success, Who, line, routes
+from .rest import Success, Who, routes
+from .talks import find, line
 
 UPCOMING = 10
 RECENT = 10
@@ -118,7 +118,7 @@ async def dashboard(asker: Who) -> Success[Dashboard]:
     """Jobs by state, the last 24 hours, what comes, what fails, and each of the last 14 days."""
     asked = ["SUMMARY", line("NEXT", "all", n=UPCOMING), "FAILED", "STATUS"]
     summary, moments, failed, status = await asker.ask_all(*asked)
-    recent, _ = await find(asker, limit=RECENT)
+    recent, _ = await asker.hold(find(limit=RECENT))
     today = datetime.fromisoformat(status.check().pairs["now"]).date()
     days = [today - timedelta(days=ago) for ago in range(DAYS - 1, -2, -1)]
     # Counts that are kept for ever; STATS would read the runs themselves.

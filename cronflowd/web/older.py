@@ -18,15 +18,15 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from ..base.errors import Refusal
 from .envelope import Refused, on_error
-from .executions import find
 from .fields import Job, JobBody, to_body
 from .identity import AnyRequest
 from .inspector import Preview, PreviewBody, look_ahead
-from .jobs import Number, change_job, list_rows, make_job, read_job, read_jobs, to_occurrences
+from .jobs import Number, seen_rev, to_occurrences
 from .monitoring import Health, read_health
 from .older_auth import SIGN_IN
 from .outcomes import Execution, Worker
-from .rest import Who, asker_of, line, ref_of
+from .rest import Who, asker_of, ref_of
+from .talks import change_job, find, line, list_rows, make_job, read_job, read_jobs
 from .workers import read_workers
 
 MAX_ROWS = 1000
@@ -108,27 +108,27 @@ async def list_jobs(
     tag: Annotated[str | None, QueryParameter()] = None,
 ) -> list[dict[str, Any]]:
     """All of them, so far as a page can hold them."""
-    rows, _ = await list_rows(asker, 1, MAX_ROWS, status=status, tag=tag)
+    rows, _ = await asker.hold(list_rows(1, MAX_ROWS, {"status": status, "tag": tag}))
     found = []
     for at in range(0, len(rows), CHUNK):
-        found += await read_jobs(asker, rows[at : at + CHUNK])
+        found += await asker.hold(read_jobs(rows[at : at + CHUNK]))
     return [as_job(job) for job in found]
 
 
 @post("/jobs")
 async def create_job(asker: Who, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
-    return as_job(await make_job(asker, from_body(data)))
+    return as_job(await asker.hold(make_job(from_body(data), asker.key)))
 
 
 @get("/jobs/{job_id:str}")
 async def get_job(asker: Who, job_id: FromPath[str]) -> dict[str, Any]:
-    return as_job(await read_job(asker, ref_of(job_id)))
+    return as_job(await asker.hold(read_job(ref_of(job_id))))
 
 
 @route("/jobs/{job_id:str}", http_method=["PATCH", "PUT"])
 async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
     """`status` pauses and resumes."""
-    return as_job(await change_job(asker, ref_of(job_id), from_body(data)))
+    return as_job(await asker.hold(change_job(ref_of(job_id), from_body(data), seen_rev(asker.request))))
 
 
 @delete("/jobs/{job_id:str}", status_code=200)
@@ -144,7 +144,7 @@ async def list_runs(
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_ROWS)] = 100,
 ) -> list[dict[str, Any]]:
     """Newest first."""
-    rows, _ = await find(asker, ref=job_id or None, limit=limit)
+    rows, _ = await asker.hold(find(*([ref_of(job_id)] if job_id else []), limit=limit))
     return [as_run(row) for row in rows]
 
 

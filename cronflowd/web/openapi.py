@@ -22,7 +22,8 @@ from msgspec import Struct
 
 from .. import __version__
 from .identity import COOKIE, CSRF_HEADER, AnyRequest
-from .rest import ERRORS, KEY_HEADER
+from .rest import ERRORS
+from .talks import KEY_HEADER
 
 PATH = "/api/v1"
 WHAT = (

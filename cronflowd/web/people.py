@@ -20,12 +20,12 @@ from .rest import (
     Pages,
     Success,
     Who,
-    line,
     listing,
     ref_of,
     routes,
 )
 from .sign_in import Person, Text, account_name, check_word, person
+from .talks import line
 
 
 class NewUser(Struct, forbid_unknown_fields=True):

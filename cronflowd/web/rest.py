@@ -17,14 +17,13 @@ from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
 from ..base.names import REF
-from ..base.text import format_option
 from .envelope import Refused
 from .identity import AnyRequest, caller_of
 from .line import Answer, Caller, Connection, Daemon
+from .talks import KEY_HEADER, Talk, once
 
 T = TypeVar("T")
 MAX_PAGE, MAX_LIMIT = 1_000_000, 100
-KEY_HEADER = "Idempotency-Key"
 ADDED = "lastEventId"  # by some libraries for server-sent events, to whatever they are told to read
 
 
@@ -35,6 +34,11 @@ class Asker:
     request: AnyRequest
     daemon: Daemon
     caller: Caller
+
+    @property
+    def key(self) -> str | None:
+        """By which what is asked for is done once."""
+        return self.request.headers.get(KEY_HEADER)
 
     async def ask(self, said: str) -> Answer:
         """One line's answer; raises Refusal, and Unreachable."""
@@ -50,12 +54,17 @@ class Asker:
 
     async def order(self, said: str) -> Answer:
         """A change, which with an Idempotency-Key is done once, however often it is sent."""
-        key = self.request.headers.get(KEY_HEADER)
-        if key is None:
-            return await self.ask(said)
-        if not re.fullmatch("[!#-~]{1,128}", key):
-            raise Refused(400, "bad-option", "1 to 128 printable characters, no blanks or quotes", KEY_HEADER)
-        return await self.ask(f"ONCE {key} {said}")
+        return await self.ask(once(self.key, said))
+
+    async def hold(self, talk: Talk[T]) -> T:
+        """What comes of a talk with the daemon."""
+        try:
+            lines = next(talk)
+            while True:
+                lines = talk.send(await self.ask_all(*lines))
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 Who = NamedDependency[Asker]
@@ -171,22 +180,6 @@ def run_of(text: str) -> int:
     return int(text)
 
 
-def line(verb: str, *words: str | int, **options: Any) -> str:
-    """A line of the protocol: options that are None are not said; `tz_` is `tz`."""
-    said = [format_option(key.rstrip("_"), str(value)) for key, value in options.items() if value is not None]
-    return " ".join([verb, *map(str, words), *said])
-
-
-def with_options(start: str, options: Mapping[str, str]) -> str:
-    """The same where keys are no identifiers."""
-    return " ".join([start, *(format_option(key, value) for key, value in options.items())])
-
-
 def pages(status: Mapping[str, Any], page: int, limit: int) -> Pages:
     """Of a status line that was asked for with count=yes."""
     return Pages(page, limit, status["total"], True if status.get("more") else UNSET)
-
-
-def slice_of(page: int, limit: int) -> dict[str, Any]:
-    """limit= and offset=, with the number of all."""
-    return {"limit": limit, "offset": (page - 1) * limit, "count": "yes"}

@@ -15,11 +15,11 @@ from .rest import (
     Page,
     Success,
     Who,
-    line,
     listing,
     ref_of,
     routes,
 )
+from .talks import line
 
 
 class Drained(Struct):
