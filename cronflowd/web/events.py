@@ -41,7 +41,7 @@ BEAT_S = 15.0  # a comment, so that nobody on the way takes it for dead; and is 
 BEGIN_S = 5.0
 AGAIN_S = 1.0  # when the daemon does not answer
 BEAT = b": beat\n\n"
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+HEADERS = {"X-Accel-Buffering": "no"}
 KIND = "text/event-stream"
 
 

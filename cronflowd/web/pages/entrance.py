@@ -30,9 +30,8 @@ def _login(visit: Visit, to: str, who: str = "", error: Refused | None = None) -
     return visit.page(
         "login.html",
         "AUTH NAME PASSWORD",
-        status=error.status if error else 200,
+        error=error,
         to=inner(to or "/"),
-        error=error.message if error else "",
         who=who,
         registers=visit.request.app.state.settings.allow_registration,
     )
@@ -75,14 +74,8 @@ async def welcome(request: AnyRequest) -> Any:
 
 
 def _welcome(visit: Visit, is_first: bool, form: dict[str, str], error: Refused | None = None) -> Page:
-    return visit.page(
-        "welcome.html",
-        "USER ADD NAME role=admin" if is_first else "USER ADD NAME",
-        status=error.status if error else 200,
-        is_first=is_first,
-        form=form,
-        error=error,
-    )
+    line = "USER ADD NAME role=admin" if is_first else "USER ADD NAME"
+    return visit.page("welcome.html", line, is_first=is_first, form=form, error=error)
 
 
 @post("/welcome")
@@ -116,9 +109,7 @@ async def reset(request: AnyRequest) -> Page:
 
 
 def _reset(visit: Visit, token: str, error: Refused | None = None) -> Page:
-    status = error.status if error else 200
-    message = error.message if error else ""
-    return visit.page("reset.html", "USER RESET TOKEN NEW", status=status, token=token, error=message)
+    return visit.page("reset.html", "USER RESET TOKEN NEW", token=token, error=error)
 
 
 @post("/reset")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -69,7 +70,7 @@ async def details(visit: Visit, problems: list[Row], still: set[int], since: dat
         "NEXT all n=8",
         f"RUNS state={WRONG} since={format_time(since)} limit={MOST}",
         *(log_line(row) for row in problems[:LOGS]),
-        *hour_lines(now),
+        *proofs(last_hours(now)),
     )
     await tell_own(visit, problems[:MOST])
     hours = answers[-HOURS:]
@@ -88,35 +89,25 @@ def log_line(row: Row) -> str:
     return f"LOG {row['run']} tail={TAIL}" if row["run"] else "LOG 0"
 
 
-def hour_lines(now: datetime) -> list[str]:
-    """PROVE of each of the last hours: the daemon keeps these counts, however much has run."""
-    starts = _hours(now)
-    ends = [*starts[1:], starts[-1] + timedelta(hours=1)]
-    return [
-        f"PROVE since={format_time(start)} until={format_time(end)}"
-        for start, end in zip(starts, ends, strict=True)
-    ]
+def proofs(edges: list[datetime]) -> list[str]:
+    """PROVE of the time between each two: the daemon keeps these counts, however much has run."""
+    return [f"PROVE since={format_time(one)} until={format_time(two)}" for one, two in pairwise(edges)]
 
 
-def _hours(now: datetime) -> list[datetime]:
-    last = now.replace(minute=0, second=0, microsecond=0)
-    return [last - timedelta(hours=ago) for ago in range(HOURS - 1, -1, -1)]
+def last_hours(now: datetime) -> list[datetime]:
+    """Where each begins, and where the last one ends."""
+    end = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    return [end - timedelta(hours=ago) for ago in range(HOURS, -1, -1)]
 
 
 def bars(now: datetime, zone: ZoneInfo, hours: list[Row]) -> list[Row]:
     """For each hour how many fires ended how, and how high each part stands."""
     rows: list[Row] = []
-    for at, pairs in zip(_hours(now), hours, strict=True):
+    for at, pairs in zip(last_hours(now), hours, strict=False):
         counts = {key: int(pairs.get(key) or 0) for key in DISPOSITIONS}
         bad = counts["failed"] + counts["timeout"] + counts["lost"]
-        rows.append(
-            {
-                "label": f"{at.astimezone(zone):%H:%M}",
-                "good": counts["ok"],
-                "bad": bad,
-                "missed": counts["missed"],
-            }
-        )
+        label = f"{at.astimezone(zone):%H:%M}"
+        rows.append({"label": label, "good": counts["ok"], "bad": bad, "missed": counts["missed"]})
     most = max((row["good"] + row["bad"] + row["missed"] for row in rows), default=0) or 1
     for row in rows:
         for key in ("good", "bad", "missed"):

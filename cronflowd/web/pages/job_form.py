@@ -107,7 +107,6 @@ async def _form(
         "job_form.html",
         f"SET {ref} key=value …" if ref else "ADD [key=value …] SCHEDULE COMMAND",
         "HELP ADD",
-        status=422 if error else 200,
         ref=ref,
         fields=fields,
         error=error,

@@ -24,7 +24,6 @@ async def _page(visit: Visit, topic: str, shown: str = "", error: Refusal | None
     return visit.page(
         f"{topic}.html",
         line,
-        status=422 if error else 200,
         rows=rows[:MAX_ROWS],
         more=len(rows) - MAX_ROWS,
         shown=shown,

@@ -111,7 +111,7 @@ async def download(visit: Visitor, run: FromPath[int], fd: FromQuery[int | None]
     only = f" fd={fd}" if fd in (1, 2) else ""
     answer = await visit.ask(f"LOG {run}{only}")
     data = b"".join(_bytes_of(row) for row in answer.rows if row["fd"] or not only)
-    headers = {"Content-Disposition": f'attachment; filename="run-{run}.log"', "Cache-Control": "no-store"}
+    headers = {"Content-Disposition": f'attachment; filename="run-{run}.log"'}
     return Response(data, headers=headers, media_type="text/plain; charset=utf-8")
 
 

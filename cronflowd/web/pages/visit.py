@@ -24,10 +24,10 @@ from ...base.errors import Refusal
 from ...base.names import REF
 from ...base.text import format_option
 from .. import envelope
-from ..envelope import as_refused
+from ..envelope import Refused, as_refused
 from ..identity import address_of, by_cookie, caller_of, identity_of
 from ..line import Answer, Unreachable, nobody
-from ..rest import Asker
+from ..rest import MAX_PAGE, Asker
 from . import paper, wording
 
 log = logging.getLogger("cronflowd.web")
@@ -40,7 +40,6 @@ THEMES = ("auto", "light", "dark")
 LATER = "<!-- the rest -->"
 FRAME = ("WHOAMI", "STATUS", "HEALTH")
 ROWS = 50  # of a list, on one page
-MAX_PAGE = 1_000_000
 
 _INNER = re.compile(r"/(?![/\\])[^\x00-\x20\\]{0,500}")
 
@@ -116,13 +115,19 @@ class Visit(Asker):
 
     # --- answers ---
 
-    def page(self, template: str, *nc: str, status: int = 200, **context: Any) -> Page:
-        """The page; `nc`: the lines that tell the same to netcat."""
-        whole = self._context(nc) | self.frame | context
-        headers = {"Cache-Control": "no-store"}
-        return Response(
-            paper.render(template, whole), status_code=status, media_type=MediaType.HTML, headers=headers
-        )
+    def page(
+        self,
+        template: str,
+        *nc: str,
+        status: int = 200,
+        error: Refusal | Refused | None = None,
+        **context: Any,
+    ) -> Page:
+        """The page; `nc`: the lines that tell the same to netcat; `error`: what was refused, as it tells."""
+        whole = self._context(nc) | self.frame | context | {"error": error}
+        if error:
+            status = getattr(error, "status", 422)
+        return Response(paper.render(template, whole), status_code=status, media_type=MediaType.HTML)
 
     def stream(
         self, template: str, *nc: str, later: Callable[[], Awaitable[dict[str, Any]]], **context: Any
@@ -146,7 +151,7 @@ class Visit(Asker):
                 rest = paper.render("refused.html", whole | {"message": "a fault of ours"})
             yield (rest + end).encode()
 
-        return Stream(pieces(), media_type=MediaType.HTML, headers={"Cache-Control": "no-store"})
+        return Stream(pieces(), media_type=MediaType.HTML)
 
     def go(self, path: str, done: str = "") -> Redirect:
         """On to another page, which says what was done."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 from litestar import get
 from litestar.response import Stream
 
-from ...base.text import format_time
-from .home import DISPOSITIONS
+from .home import DISPOSITIONS, proofs
 from .visit import Page, Visit, Visitor
 from .wording import parse_time
 
@@ -72,8 +70,7 @@ async def statistics(visit: Visitor) -> Page:
         datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
         for day in [*days, today + timedelta(days=1)]
     ]
-    lines = [f"PROVE since={format_time(one)} until={format_time(two)}" for one, two in pairwise(edges)]
-    answers = await visit.ask_all(*lines)
+    answers = await visit.ask_all(*proofs(edges))
     rows = [
         {"day": day} | {key: int(answer.pairs.get(key) or 0) for key in DISPOSITIONS}
         for day, answer in zip(days, answers, strict=True)
