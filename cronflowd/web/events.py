@@ -25,7 +25,7 @@ from msgspec.json import encode
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .line import GATEWAY, Caller, Daemon, Row, Unreachable
+from .line import GATEWAY, Caller, Daemon, Row, Unreachable, is_status
 from .outcomes import LEVEL_OF, LogLine, to_lines
 from .rest import Asker, Success, Who, ref_of, routes, run_of
 from .talks import line, newest_attempt
@@ -204,12 +204,10 @@ async def _catch_up(feed: Feed, asker: Asker, reader: Reader, since: str) -> Asy
     async with asker.follow(line("WATCH", since=since, id=reader.job)) as connection:
         await connection.begin()
         while not reader.is_cut:
-            event = None
-            with trio.move_on_after(BEAT_S):
-                event = to_event(await connection.read_row())
-            if event is None:
+            if (row := await connection.row_within(BEAT_S)) is None:
                 yield BEAT
                 continue
+            event = to_event(row)
             if _drop_told(reader, told) or (reader.events and reader.events[0].seq == event.seq):
                 return  # from here on the queue has it, or will
             yield event.data
@@ -284,12 +282,9 @@ async def _follow_log(asker: Asker, run: int, seen: int) -> AsyncGenerator[bytes
         yield b"retry: 1000\n\n"
         async with asker.follow(line("LOG", run, "follow")) as connection:
             while True:
-                row: Row | None = None
-                with trio.move_on_after(BEAT_S):
-                    row = await connection.read_row()
-                if row is None:
+                if (row := await connection.row_within(BEAT_S)) is None:
                     yield BEAT
-                elif "ok" in row:
+                elif is_status(row):
                     break
                 elif (at := at + 1) > seen:
                     row["level"] = LEVEL_OF[row["fd"]]

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import orjson
-import trio
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect, Stream
@@ -133,10 +132,7 @@ async def _follow(visit: Visit, run: int) -> AsyncGenerator[bytes, None]:
     try:
         async with visit.follow(f"LOG {run} follow tail={SHOWN}") as connection:
             while True:
-                row = None
-                with trio.move_on_after(BEAT_S):
-                    row = await connection.read_row()
-                if row is None:
+                if (row := await connection.row_within(BEAT_S)) is None:
                     yield BEAT
                 elif is_status(row):
                     break
