@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import msgspec
-
 from ..base.errors import Refusal
 from ..base.names import REF
 from ..web.fields import to_body
 from ..web.line import Answer
-from ..web.outcomes import to_lines, to_worker
+from ..web.outcomes import plain, to_lines, to_worker
 from ..web.talks import (
     Talk,
     change_job,
@@ -41,19 +39,19 @@ class OverLines:
     def create_job(self, job: Json, key: str | None) -> Json:
         with _refusing():
             body = to_body(job)
-        return _plain(self._hold(make_job(body, key)))
+        return plain(self._hold(make_job(body, key)))
 
     def get_job(self, ref: str) -> Json:
-        return _plain(self._hold(read_job(_word(ref))))
+        return plain(self._hold(read_job(_word(ref))))
 
     def list_jobs(self, page: int, limit: int, asked: dict[str, str]) -> list[Json]:
         rows, _ = self._hold(list_rows(page, limit, asked))
-        return [_plain(job) for job in self._hold(read_jobs(rows))]
+        return [plain(job) for job in self._hold(read_jobs(rows))]
 
     def update_job(self, ref: str, changes: Json) -> Json:
         with _refusing():
             body = to_body(changes)
-        return _plain(self._hold(change_job(_word(ref), body)))
+        return plain(self._hold(change_job(_word(ref), body)))
 
     def delete_job(self, ref: str) -> Json:
         return {"id": self._tell(f"REMOVE {_word(ref)}")["id"], "removed": True}
@@ -69,7 +67,7 @@ class OverLines:
     # --- runs ---
 
     def execute_job_now(self, ref: str, args: dict[str, Any]) -> Json:
-        return _plain(self._hold(run_now(_word(ref), args)))
+        return plain(self._hold(run_now(_word(ref), args)))
 
     def cancel_execution(self, run: int) -> Json:
         self._tell(f"CANCEL {run}")
@@ -77,13 +75,13 @@ class OverLines:
 
     def get_executions(self, ref: str | None, state: str | None, limit: int) -> list[Json]:
         found, _ = self._hold(find(*([_word(ref)] if ref else []), state=state or None, limit=limit))
-        return [_plain(each) for each in found]
+        return [plain(each) for each in found]
 
     def get_execution(self, run: int) -> Json:
-        return _plain(self._hold(newest_attempt(run)))
+        return plain(self._hold(newest_attempt(run)))
 
     def get_log(self, run: int) -> list[Json]:
-        return [_plain(each) for each in to_lines(self._rows(f"LOG {run}"))]
+        return [plain(each) for each in to_lines(self._rows(f"LOG {run}"))]
 
     # --- the rest ---
 
@@ -99,7 +97,7 @@ class OverLines:
             "jobs": {"total": pairs["tasks"]}
             | {key[6:]: value for key, value in pairs.items() if key.startswith("tasks-")},
             "last24h": {key[6:]: value for key, value in pairs.items() if key.startswith("fires-")},
-            "workers": [_plain(to_worker(row)) for row in self._rows("WORKERS")],
+            "workers": [plain(to_worker(row)) for row in self._rows("WORKERS")],
             "upcoming": [
                 {"jobId": row["id"], "jobName": row["jobName"], "at": row["UTC"]}
                 for row in self._rows("NEXT all n=10")
@@ -143,8 +141,3 @@ def _refusing() -> Iterator[None]:
         yield
     except Refusal as refusal:
         raise CronflowError(refusal.code, refusal.message, getattr(refusal, "field", None)) from None
-
-
-def _plain(value: Any) -> Json:
-    found: Json = msgspec.to_builtins(value)
-    return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-import msgspec
 from litestar import Response, Router, delete, get, post, route
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -24,7 +23,7 @@ from .inspector import Preview, PreviewBody, look_ahead
 from .jobs import Number, seen_rev, to_occurrences
 from .monitoring import Health, read_health
 from .older_auth import SIGN_IN
-from .outcomes import Execution, Worker
+from .outcomes import Execution, Worker, plain
 from .rest import Who, asker_of, ref_of
 from .talks import change_job, find, line, list_rows, make_job, read_job, read_jobs
 from .workers import read_workers
@@ -59,20 +58,17 @@ def rename(scope: Any) -> None:
 
 
 def as_job(job: Job) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(job)
-    found |= {"_id": job.id, "agentId": None if job.on_worker == "any" else job.on_worker}
+    found = plain(job) | {"_id": job.id, "agentId": None if job.on_worker == "any" else job.on_worker}
     return found | ({job.type: job.payload} if job.type in ("script", "http") else {})
 
 
 def as_run(run: Execution) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(run)
-    return found | {"_id": run.id, "status": run.state, "finishedAt": run.ended_at}
+    return plain(run) | {"_id": run.id, "status": run.state, "finishedAt": run.ended_at}
 
 
 def as_agent(worker: Worker) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(worker)
     status = "offline" if worker.state == "away" else "online"
-    return found | {"id": worker.name, "status": status, "lastHeartbeat": worker.last_seen_at}
+    return plain(worker) | {"id": worker.name, "status": status, "lastHeartbeat": worker.last_seen_at}
 
 
 def from_body(said: dict[str, Any]) -> JobBody:

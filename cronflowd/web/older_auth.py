@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from litestar import post
 from litestar.params import JSONBody
 
@@ -17,13 +16,13 @@ from . import identity as i
 from . import sign_in as s
 from .auth import FORGOTTEN, Forgot, Reset
 from .identity import AnyRequest
+from .outcomes import plain
 
 
 def _told(request: AnyRequest, entered: s.Entered) -> dict[str, Any]:
     identity = i.identity_of(request)
-    user: dict[str, Any] = msgspec.to_builtins(entered.user)
     token = identity.sign(entered.who, i.COOKIE_S, wall_now())
-    return {"token": token, "user": user, "message": "signed in"}
+    return {"token": token, "user": plain(entered.user), "message": "signed in"}
 
 
 @post(["/auth/login", "/login"], status_code=200)

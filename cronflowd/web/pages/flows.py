@@ -39,10 +39,8 @@ async def flow(visit: Visitor, ref: FromPath[str]) -> Page:
     return visit.page(
         "flow.html",
         f"FLOW {ref}", f"FLOW {ref} RUN", f"FLOW {ref} RUNS",
-        ref=ref,
         first=rows[0],
         rows=rows,
-        flow=shown.status.get("flow"),
         state=shown.status.get("state"),
         graph=graph_of(rows) if len(rows) <= MAX_BOXES else None,
         runs=runs.rows,

@@ -100,7 +100,7 @@ async def _form(
     error: Refusal | None = None,
     tried: dict[str, Any] | None = None,
 ) -> Page:
-    preview = await preview_of(visit, fields.get("schedule", ""), fields.get("tz", ""), ref)
+    preview = await preview_of(visit, fields.get("schedule", ""), fields.get("tz", ""))
     kind = fields.get("type") or "shell"
     here = {row["type"]: row["count"] for row in types}
     return visit.page(
@@ -135,7 +135,7 @@ def field_of(error: Refusal) -> str:
 # --- the preview ----------------------------------------------------------------------------------
 
 
-async def preview_of(visit: Visit, schedule: str, tz: str, ref: str = "") -> dict[str, Any]:
+async def preview_of(visit: Visit, schedule: str, tz: str) -> dict[str, Any]:
     """What a schedule means, its next moments, and what clock changes do to it; or why it is none."""
     if not schedule or "\n" in schedule:
         return {}
@@ -161,37 +161,37 @@ async def preview(visit: Visitor) -> Page:
 
 @post("/jobs/new")
 async def add(visit: Visitor) -> Any:
-    """Adds it, or tries it once; a refusal comes back with the form as it was filled in."""
-    form = await _filled_in(visit)
-    try:
-        if "try" in form:
-            return await _try(visit, form)
-        answer = await visit.ask("ADD " + record(form))
-    except Refusal as error:
-        if error.code in ("auth-required", "denied"):
-            raise
-        return await _again(visit, form, error)
-    return visit.go(f"/jobs/{answer.status['id']}", "added")
+    """Adds it, or tries it once."""
+    return await _save(visit)
 
 
 @post("/jobs/{ref:str}/edit")
 async def change(visit: Visitor, ref: FromPath[str]) -> Any:
     """Says to the daemon what differs from what the job is, and nothing else."""
+    return await _save(visit, ref)
+
+
+async def _save(visit: Visit, ref: str = "") -> Any:
+    """A refusal comes back with the form as it was filled in."""
     form = await _filled_in(visit)
     try:
         if "try" in form:
-            return await _try(visit, form, ref_of(ref))
+            return await _try(visit, form, ref and ref_of(ref))
+        if not ref:
+            answer = await visit.ask("ADD " + record(form))
+            return visit.go(f"/jobs/{answer.status['id']}", "added")
         before = fields_of((await visit.ask(f"GET {ref_of(ref)}")).pairs)
         words = changes(before, form)
         if not words:
             return visit.go(f"/jobs/{ref}", "unchanged")
         seen = form.get("rev", "")
         await visit.ask(f"SET {ref} {f'rev={seen} ' if seen.isdecimal() else ''}{' '.join(words)}")
+        return visit.go(f"/jobs/{ref}", "changed")
     except Refusal as error:
         if error.code in ("auth-required", "denied"):
             raise
-        return await _again(visit, form, error, ref)
-    return visit.go(f"/jobs/{ref}", "changed")
+        (types,) = await visit.look("TYPES")
+        return await _form(visit, form, types.rows, ref, error)
 
 
 async def _filled_in(visit: Visit) -> dict[str, str]:
@@ -202,11 +202,6 @@ async def _filled_in(visit: Visit) -> dict[str, str]:
             orjson.loads(form.get(key, ""))  # no newline stands within its texts
             form[key] = form[key].replace("\n", " ")
     return form
-
-
-async def _again(visit: Visit, form: dict[str, str], error: Refusal, ref: str = "") -> Page:
-    (types,) = await visit.look("TYPES")
-    return await _form(visit, form, types.rows, ref, error)
 
 
 async def _try(visit: Visit, form: dict[str, str], ref: str = "") -> Page:
@@ -243,9 +238,7 @@ def record(form: Mapping[str, str]) -> str:
             fields["jobName" if key == "name" else key] = form[key]
     for kind in REPEATED:
         fields |= repeated(kind, form.get(kind, ""))
-    if form.get("paused"):
-        return orjson.dumps(fields | {"paused": True}).decode()
-    return orjson.dumps(fields).decode()
+    return orjson.dumps(fields | ({"paused": True} if form.get("paused") else {})).decode()
 
 
 def changes(before: Mapping[str, str], form: Mapping[str, str]) -> list[str]:

@@ -218,7 +218,6 @@ async def history(visit: Visitor, ref: FromPath[str]) -> Page:
         ref=ref,
         rows=rows,
         job=job,
-        revs=sorted({row["rev"] for row in rows}, reverse=True),
         old=old,
         new=new,
         one=one,
