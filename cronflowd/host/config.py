@@ -88,15 +88,10 @@ class HttpDoor(Common):
         many=True,
     )
     http_url: str | None = setting(
-        Kind("URL", parse_web_url),
-        None,
-        "where people reach it, for links in mails",
+        Kind("URL", parse_web_url), None, "where people reach it, for links in mails"
     )
     cors_origin: tuple[str, ...] = setting(
-        Kind("ORIGIN", parse_web_url),
-        "none",
-        "pages of this origin may use the API; repeatable",
-        many=True,
+        Kind("ORIGIN", parse_web_url), "none", "pages of this origin may use the API; repeatable", many=True
     )
     allow_registration: bool = setting(SWITCH, "false", "whoever comes by HTTP may make himself an account")
 

@@ -232,9 +232,7 @@ _STREAM = {
 
 @get("/events", summary="What happens", responses=_STREAM)
 async def events(
-    asker: Who,
-    job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
-    last: Since = None,
+    asker: Who, job_id: Annotated[str | None, QueryParameter(name="jobId")] = None, last: Since = None
 ) -> Stream:
     """Server-sent events, each a row of WATCH as JSON. `Last-Event-ID` goes on behind that event."""
     feed: Feed = asker.request.app.state.feed
@@ -257,10 +255,7 @@ _LOG = {200: ResponseSpec(Success[list[LogLine]], description="Its lines", gener
 
 @get("/executions/{run:str}/log", summary="What a run wrote", responses=_LOG)
 async def execution_log(
-    asker: Who,
-    run: FromPath[str],
-    follow: FromQuery[bool] = False,
-    last: Since = None,
+    asker: Who, run: FromPath[str], follow: FromQuery[bool] = False, last: Since = None
 ) -> Response[Any]:
     """As JSON, as text if that is asked for (`Accept: text/plain`), or with `follow=1` as it is written."""
     number = run_of(run)

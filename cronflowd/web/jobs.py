@@ -155,9 +155,7 @@ class Cancelled(Struct):
 
 @post("/jobs/{job_id:str}/pause", summary="Start nothing any more", status_code=200)
 async def pause_job(
-    asker: Who,
-    job_id: FromPath[str],
-    data: JSONBody[PauseBody | None] = None,
+    asker: Who, job_id: FromPath[str], data: JSONBody[PauseBody | None] = None
 ) -> Response[Success[Job]]:
     """What runs already goes on."""
     ref, body = ref_of(job_id), data or PauseBody()
@@ -193,9 +191,7 @@ async def cancel_job(asker: Who, job_id: FromPath[str]) -> Success[Cancelled]:
 
 @post("/jobs/{job_id:str}/trigger", summary="Run it now", status_code=200)
 async def trigger_job(
-    asker: Who,
-    job_id: FromPath[str],
-    data: JSONBody[TriggerBody | None] = None,
+    asker: Who, job_id: FromPath[str], data: JSONBody[TriggerBody | None] = None
 ) -> Success[Execution]:
     """Whatever its schedule says, paused or not."""
     return Success(await asker.hold(run_now(ref_of(job_id), data.args if data else {}, asker.key)))
@@ -217,9 +213,7 @@ async def reschedule_job(
 
 @post("/jobs/{job_id:str}/undo", summary="As it was before", status_code=200)
 async def undo_job(
-    asker: Who,
-    job_id: FromPath[str],
-    data: JSONBody[UndoBody | None] = None,
+    asker: Who, job_id: FromPath[str], data: JSONBody[UndoBody | None] = None
 ) -> Response[Success[Job]]:
     """A new revision, which is as that one was; once more takes that back."""
     old = await asker.hold(read_job(ref_of(job_id)))
@@ -276,11 +270,7 @@ Number = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 @get("/jobs/{job_id:str}/executions", summary="What ran of it")
 async def job_executions(
-    asker: Who,
-    job_id: FromPath[str],
-    job_state: State = None,
-    page: Page = 1,
-    limit: Limit = 20,
+    asker: Who, job_id: FromPath[str], job_state: State = None, page: Page = 1, limit: Limit = 20
 ) -> Listing[Execution]:
     """Newest first, also of a job that is gone."""
     rows, status = await asker.hold(find(ref_of(job_id), state=job_state or None, **slice_of(page, limit)))
@@ -323,10 +313,7 @@ def to_occurrences(rows: list[Row]) -> list[Occurrence]:
 
 @get("/jobs/{job_id:str}/next", summary="When it runs next")
 async def job_next(
-    asker: Who,
-    job_id: FromPath[str],
-    count: Number = 5,
-    timezone: FromQuery[str | None] = None,
+    asker: Who, job_id: FromPath[str], count: Number = 5, timezone: FromQuery[str | None] = None
 ) -> Success[list[Occurrence]]:
     """Moments to come; `timezone` says in which zone they are shown."""
     asked = line("NEXT", ref_of(job_id), n=count, tz=timezone or None)

@@ -12,18 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ..base.text import quote
 from .envelope import Refused
 from .line import GATEWAY, Row
-from .rest import (
-    Asker,
-    Limit,
-    Listing,
-    Page,
-    Pages,
-    Success,
-    Who,
-    listing,
-    ref_of,
-    routes,
-)
+from .rest import Asker, Limit, Listing, Page, Pages, Success, Who, listing, ref_of, routes
 from .sign_in import Person, Text, account_name, check_word, person
 from .talks import line
 

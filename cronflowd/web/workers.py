@@ -7,18 +7,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from .outcomes import Worker, to_worker
-from .rest import (
-    MAX_LIMIT,
-    Asker,
-    Limit,
-    Listing,
-    Page,
-    Success,
-    Who,
-    listing,
-    ref_of,
-    routes,
-)
+from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, listing, ref_of, routes
 from .talks import line
 
 
@@ -93,11 +82,7 @@ async def list_expectations(asker: Who, page: Page = 1, limit: Limit = MAX_LIMIT
 
 
 @post("/beats/{name:str}", summary="Show life", status_code=200)
-async def beat(
-    asker: Who,
-    name: FromPath[str],
-    data: JSONBody[BeatBody | None] = None,
-) -> Success[Beat]:
+async def beat(asker: Who, name: FromPath[str], data: JSONBody[BeatBody | None] = None) -> Success[Beat]:
     """With nothing said, that it is well."""
     body = data or BeatBody()
     words = [ref_of(name, "expectation"), ref_of(body.status, "status"), *([body.text] if body.text else [])]
