@@ -74,7 +74,7 @@ class OverLines:
         return self.get_execution(run)
 
     def get_executions(self, ref: str | None, state: str | None, limit: int) -> list[Json]:
-        found, _ = self._hold(find(*([_word(ref)] if ref else []), state=state or None, limit=limit))
+        found, _ = self._hold(find(_word(ref) if ref else None, state=state or None, limit=limit))
         return [plain(each) for each in found]
 
     def get_execution(self, run: int) -> Json:

@@ -32,6 +32,7 @@ from .setting import (
     DIR,
     FILE,
     MAX_CONFIG_BYTES,
+    MILLION,
     NUMBER,
     SIZE,
     SWITCH,
@@ -230,18 +231,14 @@ class Settings(HttpDoor, Clustered):
     )
     keep: Keep = setting(Kind("KEEP", parse_keep), "50,30d,10M", "their keep=")
 
-    max_clients: int = setting(NUMBER("1", "1000000"), "1000", "control connections at a time")
-    max_workers: int = setting(NUMBER("1", "1000000"), "1000", "worker connections at a time")
-    max_per_address: int = setting(
-        NUMBER("1", "1000000"), "250", "of them from one other machine, on each of the two ports"
-    )
+    max_clients: int = setting(MILLION, "1000", "control connections at a time")
+    max_workers: int = setting(MILLION, "1000", "worker connections at a time")
+    max_per_address: int = setting(MILLION, "250", "of them from one other machine, on each of the two ports")
     max_failures: int = setting(
-        NUMBER("1", "1000000"),
-        "10",
-        "wrong tokens or passwords of one address, before each ends its connection",
+        MILLION, "10", "wrong tokens or passwords of one address, before each ends its connection"
     )
     max_locked_lines: int = setting(
-        NUMBER("1", "1000000"), "100", "lines a second of one address, before AUTH where that is asked for"
+        MILLION, "100", "lines a second of one address, before AUTH where that is asked for"
     )
     max_tasks: int = setting(NUMBER("1", "100000000"), "2000000", "tasks")
     max_outbox: int = setting(
@@ -416,13 +413,11 @@ class WebSettings(HttpDoor, Mailing):
     tls_ca: Path | None = setting(FILE, None, "the authority to believe then; implies --tls")
     tls_cert: Path | None = setting(FILE, None, "speak HTTPS, and show this certificate (PEM)")
     tls_key: Path | None = setting(FILE, None, "its key, where the same file does not hold it")
-    max_http: int = setting(NUMBER("1", "1000000"), "2000", "HTTP connections at a time")
-    max_http_per_address: int = setting(NUMBER("1", "1000000"), "250", "of them from one other machine")
-    max_requests: int = setting(
-        NUMBER("1", "1000000"), "500", "requests a second of one address, and of one account"
-    )
+    max_http: int = setting(MILLION, "2000", "HTTP connections at a time")
+    max_http_per_address: int = setting(MILLION, "250", "of them from one other machine")
+    max_requests: int = setting(MILLION, "500", "requests a second of one address, and of one account")
     max_sign_ins: int = setting(
-        NUMBER("1", "1000000"), "30", "passwords and new accounts a minute that come from one address"
+        MILLION, "30", "passwords and new accounts a minute that come from one address"
     )
     # Of the daemon that started it: a pipe that ends when it ends, and the sockets it has opened.
     leash: int = setting(NUMBER("0", "999999999"), "0", "", sources="flag")

@@ -155,12 +155,8 @@ def parse_variable(text: str) -> str:
 
 
 NUMBER, TIME, SIZE = bounded("N", parse_whole), bounded("TIME", parse_duration), bounded("SIZE", parse_size)
-FILE, DIR, ADDRESS, SWITCH = (
-    Kind("FILE", parse_path),
-    Kind("DIR", parse_path),
-    Kind("HOST:PORT", _address),
-    Kind("", _switch),
-)
+FILE, DIR = Kind("FILE", parse_path), Kind("DIR", parse_path)
+ADDRESS, SWITCH, MILLION = Kind("HOST:PORT", _address), Kind("", _switch), NUMBER("1", "1000000")
 
 # --- defaults that depend on the machine --------------------------------------------------------
 

@@ -118,7 +118,7 @@ def parse_hello(options: dict[str, str], address: str) -> tuple[o.JoinWorker, in
     name = name_in(options)
     slots = _count(options, "slots", 1, MAX_SLOTS)
     can = _parse_can(options.get("can", "shell"), options.get("users", ""))
-    labels = _parse_labels(options.get("labels", ""))
+    labels = dict(map(parse_label, _words(options.get("labels", ""), MAX_LABELS, "more than {} labels")))
     if (held := options.get("held", "all")) != "all":
         raise Refusal("bad-option", f'held="{escape(held[:40])}" is not all')
     instance = options.get("instance", "")
@@ -132,9 +132,7 @@ def parse_hello(options: dict[str, str], address: str) -> tuple[o.JoinWorker, in
 def _parse_can(text: str, users: str) -> tuple[str, ...]:
     """The types; and of those that take user=, each with each user, as placement asks for it."""
     can = [kind for kind in text.split(",") if kind]
-    names = [user for user in users.split(",") if user]
-    if len(names) > MAX_USERS:
-        raise Refusal("limit", f"users= names more than {MAX_USERS} users")
+    names = _words(users, MAX_USERS, "users= names more than {} users")
     takes_user = [kind for kind in can if re.split("[+:]", kind)[0] in WHOSE["user"]]
     return (*can, *(f"{user}@{kind}" for user in map(check_user_name, names) for kind in takes_user))
 
@@ -147,18 +145,15 @@ def _count(options: dict[str, str], key: str, least: int, most: int) -> int:
         raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
-def _parse_labels(text: str) -> dict[str, str]:
+def _words(text: str, most: int, why: str) -> list[str]:
     words = [word for word in text.split(",") if word]
-    if len(words) > MAX_LABELS:
-        raise Refusal("limit", f"more than {MAX_LABELS} labels")
-    return dict(map(parse_label, words))
+    if len(words) > most:
+        raise Refusal("limit", why.format(most))
+    return words
 
 
 def parse_running(text: str) -> tuple[tuple[int, int], ...]:
-    words = [word for word in text.split(",") if word]
-    if len(words) > MAX_RUNNING:
-        raise Refusal("limit", f"running= names more than {MAX_RUNNING} runs")
-    return tuple(_parse_pair(word) for word in words)
+    return tuple(map(_parse_pair, _words(text, MAX_RUNNING, "running= names more than {} runs")))
 
 
 def _parse_pair(word: str) -> tuple[int, int]:

@@ -216,9 +216,7 @@ def _parse_after(text: str) -> tuple[str, ...]:
 def _parse_spread(text: str) -> int:
     if (seconds := parse_duration(text)) != int(seconds):
         raise Refusal("bad-option", f'"{escape(text)}" is not a number of whole seconds')
-    if seconds > MAX_SPREAD_S:
-        raise Refusal("bad-option", f"longer than {format_duration(MAX_SPREAD_S)}")
-    return int(seconds)
+    return int(_parse_jitter(text))
 
 
 def _parse_jitter(text: str) -> float:

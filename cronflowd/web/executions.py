@@ -28,7 +28,7 @@ async def list_executions(
     """Every attempt; moments that were skipped or missed among them."""
     asked = {"state": job_state, "worker": worker, "since": since, "until": until}
     said = {key: text or None for key, text in asked.items()} | slice_of(page, limit)
-    rows, status = await asker.hold(find(*([ref_of(job_id)] if job_id else []), **said))
+    rows, status = await asker.hold(find(ref_of(job_id) if job_id else None, **said))
     return Listing(rows, pages(status, page, limit))
 
 

@@ -140,7 +140,7 @@ async def list_runs(
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_ROWS)] = 100,
 ) -> list[dict[str, Any]]:
     """Newest first."""
-    rows, _ = await asker.hold(find(*([ref_of(job_id)] if job_id else []), limit=limit))
+    rows, _ = await asker.hold(find(ref_of(job_id) if job_id else None, limit=limit))
     return [as_run(row) for row in rows]
 
 

@@ -73,9 +73,9 @@ def slice_of(page: int, limit: int) -> dict[str, Any]:
 # --- runs -------------------------------------------------------------------------------------------
 
 
-def find(*ref: str, **options: Any) -> Talk[tuple[list[Execution], Row]]:
-    """Rows of RUNS, and its status line."""
-    (answer,) = yield [line("RUNS", *ref, **options)]
+def find(ref: str | None = None, **options: Any) -> Talk[tuple[list[Execution], Row]]:
+    """Rows of RUNS, of one job or of all, and its status line."""
+    (answer,) = yield [line("RUNS", *([ref] if ref else []), **options)]
     return [to_execution(row) for row in answer.check().rows], answer.status
 
 
