@@ -7,7 +7,6 @@ from typing import Any
 from litestar import Litestar, Request
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
-from litestar.types import LifeSpanScope, Scope
 
 from ..host.config import WebSettings
 from . import (
@@ -42,15 +41,11 @@ HANDLERS: list[Any] = [
 class App(Litestar):
     """Older clients' paths lead elsewhere, before anything is looked up."""
 
-    async def __call__(self, scope: Scope | LifeSpanScope, receive: Any, send: Any) -> None:
-        scope = _head_as_get(scope)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("method") == "HEAD":  # the server, whose own scope stays as it is, leaves the body out
+            scope = {**scope, "method": "GET"}
         older.rename(scope)
         await super().__call__(scope, receive, send)
-
-
-def _head_as_get(scope: Any) -> Any:
-    """HEAD is GET; the server, whose own scope stays as it is, leaves the body out."""
-    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
 
 
 def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:

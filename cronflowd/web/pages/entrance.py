@@ -11,8 +11,8 @@ from ...base.errors import Refusal
 from ...host.clock import wall_now
 from .. import sign_in
 from ..envelope import Refused, as_refused
-from ..identity import identity_of
-from .visit import AnyRequest, Page, Visit, inner, make_guest
+from ..identity import AnyRequest, identity_of
+from .visit import Page, Visit, inner, make_guest
 
 MAX_FIELD = 256  # characters, as the API takes them
 

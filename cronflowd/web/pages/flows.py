@@ -8,13 +8,12 @@ from litestar import get, post
 from litestar.params import FromPath
 from litestar.response import Redirect
 
+from ..line import Row
 from . import drawing
 from .visit import Page, Visitor, ref_of
 
 DRAWN = 4  # flows on the list's page
 MAX_BOXES = 150  # more are a list
-
-Row = dict[str, Any]
 
 
 @get("/flows")

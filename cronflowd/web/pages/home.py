@@ -11,6 +11,7 @@ from litestar import get
 from litestar.response import Stream
 
 from ...base.text import format_time
+from ..line import Row
 from . import wording
 from .runs import tell_own
 from .visit import Visit, Visitor
@@ -22,8 +23,6 @@ HOURS = 24
 BAR = 68  # of 78, so that parts of 4 have place
 DISPOSITIONS = ("ok", "failed", "timeout", "lost", "missed", "skipped", "cancelled")
 WRONG = ",".join(wording.BAD)
-
-Row = dict[str, Any]
 
 
 @get("/")

@@ -9,9 +9,10 @@ from litestar.datastructures import Cookie
 from litestar.di import Provide
 from litestar.response import Redirect
 
+from ..identity import AnyRequest
 from . import changes, entrance, fleet, flows, home, job_form, jobs, people, runs, week
 from .paper import static
-from .visit import THEMES, AnyRequest, inner, make_visit, on_error
+from .visit import THEMES, inner, make_visit, on_error
 
 A_YEAR_S = 365 * 86_400
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from attrs import define, field
-from litestar import MediaType, Request, Response
+from litestar import MediaType, Response
 from litestar.datastructures import FormMultiDict
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
@@ -25,14 +25,13 @@ from ...base.names import REF
 from ...base.text import format_option
 from .. import envelope
 from ..envelope import Refused, as_refused
-from ..identity import address_of, by_cookie, caller_of, identity_of
+from ..identity import AnyRequest, address_of, by_cookie, caller_of, identity_of
 from ..line import Answer, Unreachable, nobody
 from ..rest import MAX_PAGE, Asker
 from . import paper, wording
 
 log = logging.getLogger("cronflowd.web")
 
-AnyRequest = Request[Any, Any, Any]
 Page = Response[str]
 
 ROLES = ("viewer", "user", "operator", "admin")
