@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Litestar, Request
+from litestar import Litestar, Request, Router
 from litestar.datastructures import State
+from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
 from ..host.config import WebSettings
@@ -30,12 +31,21 @@ from .line import Daemon
 from .mails import Postman
 from .pages.router import PAGES
 from .pages.visit import on_error
+from .rest import asker_of, handlers_in, known_query
 
 HANDLERS: list[Any] = [
-    health.healthz, health.readyz, auth.ROUTES, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR,
-    workers.WORKERS, people.PEOPLE, *monitoring.MONITORING, events.EVENTS, worker_door.agents, *openapi.DOCS,
-    *older.OLDER, *PAGES,
-]  # fmt: skip
+    *handlers_in(health, openapi),
+    Router("/api/v1/auth", route_handlers=handlers_in(auth)),
+    Router(
+        "/api/v1",
+        route_handlers=handlers_in(jobs, executions, inspector, workers, people, monitoring, events),
+        dependencies={"asker": Provide(asker_of)},
+        guards=[known_query],
+    ),
+    worker_door.agents,
+    *older.OLDER,
+    *PAGES,
+]
 
 
 class App(Litestar):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from litestar import Response, Router, get, post
+from litestar import Response, get, post
 from litestar.params import JSONBody
 
 from ..host.clock import wall_now
@@ -92,6 +92,3 @@ async def reset(request: AnyRequest, data: JSONBody[Reset]) -> Success[Said]:
 async def me(request: AnyRequest) -> Success[s.Person]:
     """The account, and what it may here."""
     return Success(await s.whoami(request))
-
-
-ROUTES = Router("/api/v1/auth", route_handlers=[login, sign_up, refresh, logout, forgot, reset, me])

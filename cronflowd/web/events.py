@@ -27,7 +27,7 @@ from ..base.errors import Refusal
 from .envelope import Refused
 from .line import GATEWAY, Caller, Daemon, Row, Unreachable, is_status
 from .outcomes import LEVEL_OF, LogLine, to_lines
-from .rest import Asker, Success, Who, ref_of, routes, run_of
+from .rest import Asker, Success, Who, ref_of, run_of
 from .talks import line, newest_attempt
 
 log = logging.getLogger("cronflowd.web.events")
@@ -288,6 +288,3 @@ async def _follow_log(asker: Asker, run: int, seen: int) -> AsyncGenerator[bytes
         yield b"event: end\ndata: %b\n\n" % encode(ended)
     except (Refusal, Unreachable, Refused):
         return
-
-
-EVENTS = routes("/api/v1", [events, execution_log])

@@ -8,7 +8,7 @@ from litestar import get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from .outcomes import Execution
-from .rest import Limit, Listing, Page, Success, Who, pages, ref_of, routes, run_of
+from .rest import Limit, Listing, Page, Success, Who, pages, ref_of, run_of
 from .talks import find, line, newest_attempt, slice_of
 
 State = Annotated[str | None, QueryParameter(name="state", description="One or several, comma between")]
@@ -45,6 +45,3 @@ async def cancel_execution(asker: Who, run: FromPath[str]) -> Success[Execution]
     await asker.hold(newest_attempt(number))
     await asker.ask(line("CANCEL", number))
     return Success(await asker.hold(newest_attempt(number)))
-
-
-EXECUTIONS = routes("/api/v1", [list_executions, get_execution, cancel_execution])

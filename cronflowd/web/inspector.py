@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from ..base.errors import Refusal
 from .fields import Words, about
 from .jobs import Number, Occurrence, to_occurrences
-from .rest import Asker, Success, Who, ref_of, routes
+from .rest import Asker, Success, Who, ref_of
 from .talks import line
 
 
@@ -60,6 +60,3 @@ async def inspect_job(asker: Who, job_id: FromPath[str], count: Number = 10) -> 
     """The same of a job that is there."""
     asked = line("NEXT", ref_of(job_id), n=count)
     return Success(to_occurrences((await asker.ask(asked)).rows))
-
-
-INSPECTOR = routes("/api/v1", [preview, inspect_job])

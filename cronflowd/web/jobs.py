@@ -16,7 +16,7 @@ from .fields import Job, JobBody
 from .identity import AnyRequest
 from .line import Row
 from .outcomes import LEVELS, Execution, Level, LogLine, to_lines
-from .rest import Limit, Listing, Page, Success, Who, listing, pages, ref_of, routes, run_of
+from .rest import Limit, Listing, Page, Success, Who, listing, pages, ref_of, run_of
 from .talks import (
     change_job,
     find,
@@ -329,12 +329,3 @@ async def job_why(asker: Who, job_id: FromPath[str], at: FromQuery[str | None] =
     found = await asker.ask(line("WHY", *words))
     chain = [Cause(row["time"], row["what"]) for row in found.rows]
     return Success(Why(found.status["disposition"], chain))
-
-
-JOBS = routes(
-    "/api/v1",
-    [
-        list_jobs, create_job, get_job, put_job, patch_job, delete_job, pause_job, resume_job, cancel_job,
-        trigger_job, reschedule_job, undo_job, job_executions, job_logs, job_history, job_next, job_why,
-    ],
-)  # fmt: skip

@@ -6,17 +6,15 @@ from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
-from litestar import MediaType, Response, get
+from litestar import Response, get
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
-from ..host.secrets import is_loopback
 from .envelope import Refused
-from .identity import AnyRequest, address_of, caller_of
-from .line import GATEWAY, Answer, Daemon, Row, Unreachable
+from .line import GATEWAY, Daemon, Row, Unreachable
 from .outcomes import Execution
-from .rest import Success, Who, routes
+from .rest import Success, Who
 from .talks import find, line
 
 UPCOMING = 10
@@ -163,34 +161,10 @@ async def metrics_json(asker: Who) -> Success[dict[str, Any]]:
     role = who.check().status["role"]
     if role != "admin":
         raise Refused(403, "denied", f"this takes the role admin; you are {role}")
-    return Success({"status": status.check().pairs, "metrics": _as_json(_lines(metrics))})
+    return Success({"status": status.check().pairs, "metrics": _as_json(metrics.check().rows)})
 
 
-def _lines(metrics: Answer) -> list[str]:
-    """Of Prometheus' text format."""
-    return [row["line"] for row in metrics.check().rows]
-
-
-def _as_json(lines: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for each in lines:
-        if each and not each.startswith("#"):
-            name, _, value = each.rpartition(" ")
-            found[name] = float(value)
-    return found
-
-
-# Somebody who is let in by it, or a proxy of this machine that speaks for somebody elsewhere.
-_SHOWS = frozenset({"authorization", "forwarded", "x-forwarded-for", "x-real-ip"})
-
-
-@get("/metrics", media_type=MediaType.TEXT, include_in_schema=False)
-async def metrics_text(request: AnyRequest, state: State) -> Response[str]:
-    """For a Prometheus of this machine, or one that shows a token: names of jobs stand in it."""
-    is_near = is_loopback(address_of(request)) and _SHOWS.isdisjoint(request.headers.keys())
-    caller = GATEWAY if is_near else await caller_of(request)
-    text = "\n".join([*_lines(await state.daemon.ask("METRICS", caller)), ""])
-    return Response(text, media_type="text/plain; version=0.0.4")
-
-
-MONITORING = [routes("/api/v1", [health, dashboard, metrics_json]), metrics_text]
+def _as_json(rows: list[Row]) -> dict[str, Any]:
+    """Lines of Prometheus' text format."""
+    told = [row["line"].rpartition(" ") for row in rows if row["line"] and not row["line"].startswith("#")]
+    return {name: float(value) for name, _, value in told}

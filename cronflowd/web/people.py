@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ..base.text import quote
 from .envelope import Refused
 from .line import GATEWAY, Row
-from .rest import Asker, Limit, Listing, Page, Pages, Success, Who, listing, ref_of, routes
+from .rest import Asker, Limit, Listing, Page, Pages, Success, Who, listing, ref_of
 from .sign_in import Person, Text, account_name, check_word, person
 from .talks import line
 
@@ -264,12 +264,3 @@ async def audit(
     rows = (await asker.ask(said)).rows
     found = [Deed(*(row[key] for key in Deed.__struct_fields__)) for row in rows[:limit]]
     return Listing(found, Pages(page, limit, start + len(rows), True if len(rows) > limit else UNSET))
-
-
-PEOPLE = routes(
-    "/api/v1",
-    [
-        list_users, get_user, add_user, change_user, remove_user, list_tokens, add_token, revoke_token,
-        list_secrets, add_secret, put_secret, remove_secret, audit,
-    ],
-)  # fmt: skip

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import cache
+from types import ModuleType
 from typing import Annotated, Any, Generic, TypeVar
 
 from attrs import define
-from litestar import Router
 from litestar.connection import ASGIConnection
-from litestar.di import NamedDependency, Provide
-from litestar.handlers import BaseRouteHandler
+from litestar.di import NamedDependency
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
@@ -157,10 +157,11 @@ def _query_of(handler: BaseRouteHandler) -> frozenset[str]:
     return frozenset(each.field_alias for each in model.expected_query_params)
 
 
-def routes(path: str, handlers: Sequence[Any]) -> Router:
-    """Handlers below a path, which are given the `asker`."""
-    found = {"asker": Provide(asker_of)}
-    return Router(path, route_handlers=handlers, dependencies=found, guards=[known_query])
+def handlers_in(*modules: ModuleType) -> list[HTTPRouteHandler]:
+    """All that stand in these modules, in the order in which they do."""
+    return [
+        each for module in modules for each in vars(module).values() if isinstance(each, HTTPRouteHandler)
+    ]
 
 
 # --- lines ------------------------------------------------------------------------------------------

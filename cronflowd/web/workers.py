@@ -7,7 +7,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from .outcomes import Worker, to_worker
-from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, listing, ref_of, routes
+from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, listing, ref_of
 from .talks import line
 
 
@@ -88,6 +88,3 @@ async def beat(asker: Who, name: FromPath[str], data: JSONBody[BeatBody | None] 
     words = [ref_of(name, "expectation"), ref_of(body.status, "status"), *([body.text] if body.text else [])]
     status = (await asker.order(line("BEAT", *words))).status
     return Success(Beat(status["name"], status["due"]))
-
-
-WORKERS = routes("/api/v1", [list_workers, drain_worker, undrain_worker, list_expectations, beat])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from litestar import get, post
 from litestar.response import Redirect
 
@@ -62,6 +60,3 @@ async def resume(visit: Visitor) -> Redirect:
     form = await visit.form()
     await visit.ask("RESUME all")
     return visit.go(inner(form.get("next") or "/pauses"), "resumed")
-
-
-HANDLERS: list[Any] = [changes, ask_undo, undo, pauses, resume]

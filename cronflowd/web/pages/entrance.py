@@ -130,6 +130,3 @@ async def _form(request: AnyRequest) -> dict[str, str]:
         key: str(found.get(key, ""))[:MAX_FIELD] for key in "user email name password next token".split()
     }
     return fields | {key: fields[key].strip() for key in ("user", "email", "name")}
-
-
-HANDLERS: list[Any] = [login, enter, leave, welcome, register, forgot, forget, reset, set_anew]

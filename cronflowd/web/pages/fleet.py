@@ -77,6 +77,3 @@ async def clock_changes(visit: Visitor) -> Page:
         more=len(rows) - MAX_ROWS,
         refused=answer.status.get("message"),
     )
-
-
-HANDLERS: list[Any] = [workers, act, heartbeats, expect, clock_changes]

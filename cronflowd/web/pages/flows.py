@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from litestar import get, post
 from litestar.params import FromPath
 from litestar.response import Redirect
@@ -62,6 +60,3 @@ async def act(visit: Visitor, ref: FromPath[str], deed: FromPath[str]) -> Redire
     if deed in done:
         await visit.ask(f"FLOW {ref_of(ref)} {deed.upper()}")
     return visit.go(f"/flows/{ref}", done.get(deed, ""))
-
-
-HANDLERS: list[Any] = [flows, flow, act]

@@ -122,6 +122,3 @@ def recovered(rows: list[Row], still: set[int]) -> list[Row]:
         if row["id"] not in still and not row["jobName"].startswith("notify_"):
             found.setdefault(row["id"], row | {"times": 0})["times"] += 1
     return list(found.values())
-
-
-HANDLERS: list[Any] = [home]

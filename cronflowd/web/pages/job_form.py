@@ -265,6 +265,3 @@ def changes(before: Mapping[str, str], form: Mapping[str, str]) -> list[str]:
         ]
         words += [f"{key}=" for key in old if key not in new]
     return words
-
-
-HANDLERS: list[Any] = [new, edit, preview, add, change]

@@ -254,8 +254,3 @@ async def pause(visit: Visitor) -> Redirect:
     chosen = format_option("tag", form["tag"]) if form.get("tag") else what if what == "all" else ref_of(what)
     await visit.ask(f"PAUSE {chosen} {words}".strip())
     return visit.go(inner(form.get("next") or "/changes"), "paused")
-
-
-HANDLERS: list[Any] = [
-    jobs, job_page, run, ask_pause, resume, ask_remove, remove, history, rollback, pause,
-]  # fmt: skip

@@ -151,8 +151,3 @@ async def more(visit: Visitor) -> Page:
     """What a telephone's five buttons have no place for."""
     await visit.look()
     return visit.page("more.html", "HELP")
-
-
-HANDLERS: list[Any] = [
-    users, tokens, secrets, change_user, change_token, change_secret, sessions, end_sessions, audit, more,
-]  # fmt: skip

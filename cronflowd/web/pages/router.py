@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from litestar import Router, post
 from litestar.datastructures import Cookie
 from litestar.di import Provide
 from litestar.response import Redirect
 
 from ..identity import AnyRequest
+from ..rest import handlers_in
 from . import changes, entrance, fleet, flows, home, job_form, jobs, people, runs, week
 from .paper import static
 from .visit import THEMES, inner, make_visit, on_error
@@ -30,20 +29,18 @@ async def theme(request: AnyRequest) -> Redirect:
     return answer
 
 
-# The form before the page of one job: `new` is no job.
-MODULES: tuple[Any, ...] = (home, job_form, jobs, runs, week, flows, changes, fleet, people)
-
 PAGES = [
     Router(
         path="/",
-        route_handlers=[each for module in MODULES for each in module.HANDLERS],
+        # The form before the page of one job: `new` is no job.
+        route_handlers=handlers_in(home, job_form, jobs, runs, week, flows, changes, fleet, people),
         dependencies={"visit": Provide(make_visit)},
         exception_handlers={Exception: on_error},
         include_in_schema=False,
     ),
     Router(
         path="/",
-        route_handlers=[static, theme, *entrance.HANDLERS],
+        route_handlers=[static, theme, *handlers_in(entrance)],
         exception_handlers={Exception: on_error},
         include_in_schema=False,
     ),

@@ -167,6 +167,3 @@ async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page:
 async def cancel(visit: Visitor, run: FromPath[int]) -> Redirect:
     await visit.ask(f"CANCEL {run}")
     return visit.go(f"/runs/{run}", "cancelled")
-
-
-HANDLERS: list[Any] = [runs, run_page, download, stream, ask_cancel, cancel]

@@ -80,6 +80,3 @@ async def statistics(visit: Visitor) -> Page:
     return visit.page(
         "statistics.html", "PROVE last=1d", "STATS by=day last=30d", rows=rows, dispositions=DISPOSITIONS
     )
-
-
-HANDLERS: list[Any] = [week, statistics]
