@@ -13,8 +13,7 @@ from .visit import ROWS, Page, Visitor, inner
 async def changes(visit: Visitor) -> Page:
     """All changes, newest first; a page of them at a time."""
     offset = (visit.number - 1) * ROWS
-    (answer,) = await visit.look(f"HISTORY limit={ROWS + 1} offset={offset}")
-    rows = answer.check().rows
+    rows = (await visit.read(f"HISTORY limit={ROWS + 1} offset={offset}")).rows
     return visit.page("changes.html", "HISTORY", "UNDO", rows=rows[:ROWS], is_more=len(rows) > ROWS)
 
 
@@ -43,8 +42,8 @@ async def undo(visit: Visitor) -> Redirect:
 @get("/pauses")
 async def pauses(visit: Visitor) -> Page:
     """What is paused, why and until when; and pausing more."""
-    (answer,) = await visit.look(f"LIST state=paused {visit.span}")
-    rows = answer.check().rows
+    answer = await visit.read(f"LIST state=paused {visit.span}")
+    rows = answer.rows
     await tell_pauses(visit, rows)
     return visit.page(
         "pauses.html",

@@ -44,9 +44,9 @@ async def act(visit: Visitor, worker: FromPath[str], deed: FromPath[str]) -> Red
 @get("/heartbeats")
 async def heartbeats(visit: Visitor) -> Page:
     """What has to show life from elsewhere, the silent ones first."""
-    (answer,) = await visit.look("EXPECTS")
+    answer = await visit.read("EXPECTS")
     order = {"late": 0, "failed": 1, "new": 3, "ok": 4, "paused": 2}
-    rows = sorted(answer.check().rows, key=lambda row: order.get(row["state"], 5))
+    rows = sorted(answer.rows, key=lambda row: order.get(row["state"], 5))
     return visit.page(
         "heartbeats.html", "EXPECTS", "BEAT NAME", rows=rows[:MAX_ROWS], more=len(rows) - MAX_ROWS
     )

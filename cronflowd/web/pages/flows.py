@@ -17,8 +17,8 @@ MAX_BOXES = 150  # more are a list
 @get("/flows")
 async def flows(visit: Visitor) -> Page:
     """Every flow with its newest run; the first few drawn."""
-    (answer,) = await visit.look("FLOW")
-    rows = answer.check().rows
+    answer = await visit.read("FLOW")
+    rows = answer.rows
     small = [row for row in rows if row["tasks"] <= MAX_BOXES][:DRAWN]
     drawn = await visit.ask_all(*(f"FLOW {row['id']}" for row in small))
     graphs = {

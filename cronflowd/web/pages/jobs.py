@@ -54,8 +54,8 @@ async def jobs(visit: Visitor) -> Page:
         tag=tag,
     )
     line = f"LIST {words}".strip()
-    (answer,) = await visit.look(f"{line} {visit.span}")
-    rows = answer.check().rows
+    answer = await visit.read(f"{line} {visit.span}")
+    rows = answer.rows
     await tell_pauses(visit, rows)
     return visit.page(
         "jobs.html",
@@ -85,8 +85,7 @@ async def tell_pauses(visit: Visit, rows: list[dict[str, Any]]) -> None:
 async def job_page(visit: Visitor, ref: FromPath[str]) -> Stream:
     """One job: what it does, whether it went well, when it comes next, and why it did what it did."""
     ref = ref_of(ref)
-    (got,) = await visit.look(f"GET {ref}")
-    job = got.check().pairs
+    job = (await visit.read(f"GET {ref}")).pairs
     at = visit.query("at")
     why = f"WHY {ref}" + (f' "{at}"' if re.fullmatch("[0-9 :TZ.+-]{5,40}", at) else "")
     return visit.stream(
@@ -193,8 +192,7 @@ async def remove(visit: Visitor, ref: FromPath[str]) -> Redirect:
 
 async def _own(visit: Visit, ref: str) -> dict[str, Any]:
     """The job, for whoever may change it; raises Refusal."""
-    (got,) = await visit.look(f"GET {ref_of(ref)}")
-    job = got.check().pairs
+    job = (await visit.read(f"GET {ref_of(ref)}")).pairs
     visit.only(may_change(visit, job))
     return job
 

@@ -19,8 +19,7 @@ VERDICTS = {"": "All", "denied": "Refused", "ok": "Done"}
 async def _page(visit: Visit, topic: str, shown: str = "", error: Refusal | None = None) -> Page:
     """One of the three lists, with what was just made, which is shown this once."""
     line = {"users": "USER LIST", "tokens": "TOKEN LIST", "secrets": "SECRET LIST"}[topic]
-    (answer,) = await visit.look(line)
-    rows = answer.check().rows
+    rows = (await visit.read(line)).rows
     return visit.page(
         f"{topic}.html",
         line,

@@ -67,8 +67,7 @@ async def runs(visit: Visitor) -> Stream:
 @get("/runs/{run:int}")
 async def run_page(visit: Visitor, run: FromPath[int]) -> Stream:
     """One run: how it went, why, and what it wrote."""
-    (attempts,) = await visit.look(f"RUNS run={run} limit=100")
-    rows = attempts.check().rows
+    rows = (await visit.read(f"RUNS run={run} limit=100")).rows
     if not rows:
         raise Refusal("not-found", f"no run {run} is known any more")
     lines = f"LOG {run}", f"LOG {run} follow", f"RUNS run={run}"
@@ -147,8 +146,7 @@ async def _follow(visit: Visit, run: int) -> AsyncGenerator[bytes, None]:
 async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page:
     """Asks before anything is ended."""
     # Of what has ended there is nothing to cancel: it is not looked for.
-    (attempts,) = await visit.look(f"RUNS run={run} state={','.join(UNDER_WAY)} limit=1")
-    rows = attempts.check().rows
+    rows = (await visit.read(f"RUNS run={run} state={','.join(UNDER_WAY)} limit=1")).rows
     if not rows:
         raise Refusal("not-found", f"no run {run} is under way")
     await tell_own(visit, rows)

@@ -80,6 +80,11 @@ class Visit(Asker):
         self.frame = frame_of(who, status, health)
         return answers[len(FRAME) :]
 
+    async def read(self, line: str) -> Answer:
+        """The answer to the one line that a page is about; raises Refusal."""
+        (answer,) = await self.look(line)
+        return answer.check()
+
     def only(self, is_allowed: bool) -> None:
         """Raises Refusal: nobody fills in a form that would be refused."""
         if not is_allowed:
