@@ -30,10 +30,7 @@ Rows = list[dict[str, Any]]
 T = TypeVar("T")
 
 
-class OverLines:
-    def __init__(self, door: LineDoor) -> None:
-        self.door = door
-
+class OverLines(LineDoor):
     # --- jobs ---
 
     def create_job(self, job: Json, key: str | None) -> Json:
@@ -116,7 +113,7 @@ class OverLines:
             try:
                 lines = next(talk)
                 while True:
-                    lines = talk.send([Answer(*each) for each in self.door.ask(*lines)])
+                    lines = talk.send([Answer(*each) for each in self.ask(*lines)])
             except StopIteration as end:
                 found: T = end.value
                 return found

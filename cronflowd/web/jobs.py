@@ -16,7 +16,7 @@ from .fields import Job, JobBody
 from .identity import AnyRequest
 from .line import Row
 from .outcomes import LEVELS, Execution, Level, LogLine, to_lines
-from .rest import Limit, Listing, Page, Success, Who, listing, pages, ref_of, run_of
+from .rest import Limit, Listing, Page, Success, Who, pages, ref_of, run_of
 from .talks import (
     change_job,
     find,
@@ -302,9 +302,11 @@ async def job_history(
     asker: Who, job_id: FromPath[str], page: Page = 1, limit: Limit = 20
 ) -> Listing[Change]:
     """Newest first."""
-    rows = (await asker.ask(line("HISTORY", ref_of(job_id)))).rows
-    found = [Change(row["rev"], row["time"], row["who"], row["change"]) for row in rows]
-    return listing(found, page, limit)
+    return await asker.listing(line("HISTORY", ref_of(job_id)), _change, page, limit)
+
+
+def _change(row: Row) -> Change:
+    return Change(row["rev"], row["time"], row["who"], row["change"])
 
 
 def to_occurrences(rows: list[Row]) -> list[Occurrence]:

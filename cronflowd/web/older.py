@@ -16,13 +16,16 @@ from litestar.exceptions import HTTPException
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from ..base.errors import Refusal
+from ..host.clock import wall_now
+from . import identity as i
+from . import sign_in as s
+from .auth import FORGOTTEN, Forgot, Reset
 from .envelope import Refused, on_error
 from .fields import Job, JobBody, to_body
 from .identity import AnyRequest
 from .inspector import Preview, PreviewBody, look_ahead
 from .jobs import Number, seen_rev, to_occurrences
 from .monitoring import Health, read_health
-from .older_auth import SIGN_IN
 from .outcomes import Execution, Worker, plain
 from .rest import Who, asker_of, ref_of
 from .talks import change_job, find, line, list_rows, make_job, read_job, read_jobs
@@ -194,6 +197,44 @@ def _agent_name(said: dict[str, Any]) -> str:
     raise Refused(400, "bad-option", "which agent?", "name")
 
 
+# --- signing in -------------------------------------------------------------------------------------
+
+# They know of no refresh token, so theirs is good as long as the session is; signing out, another password or
+# a disabled account end it like any other.
+
+
+def _told(request: AnyRequest, entered: s.Entered) -> dict[str, Any]:
+    identity = i.identity_of(request)
+    token = identity.sign(entered.who, i.COOKIE_S, wall_now())
+    return {"token": token, "user": plain(entered.user), "message": "signed in"}
+
+
+@post(["/auth/login", "/login"], status_code=200)
+async def login(request: AnyRequest, data: JSONBody[s.Credentials]) -> dict[str, Any]:
+    return _told(request, await s.enter(request, data.who, data.password))
+
+
+@post(["/auth/register", "/users"], status_code=201)
+async def register(request: AnyRequest, data: JSONBody[s.Registration]) -> dict[str, Any]:
+    told = _told(request, await s.register(request, data))
+    return {**told["user"], **told}
+
+
+@post("/auth/forgot", status_code=202)
+async def forgot(request: AnyRequest, data: JSONBody[Forgot]) -> dict[str, Any]:
+    s.forget(request, data.email)
+    return {"message": FORGOTTEN}
+
+
+@post("/auth/reset", status_code=200)
+async def reset(request: AnyRequest, data: JSONBody[Reset]) -> dict[str, Any]:
+    await s.set_anew(request, data.token, data.password)
+    return {"message": "the password is another now; sign in"}
+
+
+# --- where it stands ---------------------------------------------------------------------------------
+
+
 def _routes(path: str, handlers: list[Any]) -> Router:
     return Router(
         path,
@@ -204,7 +245,7 @@ def _routes(path: str, handlers: list[Any]) -> Router:
     )
 
 
-_BOTH = [*SIGN_IN, list_jobs, create_job, get_job, put_job, delete_job]
+_BOTH = [login, register, forgot, reset, list_jobs, create_job, get_job, put_job, delete_job]
 OLDER = [
     _routes("/api", [*_BOTH, list_runs, preview, inspect_job, health]),
     _routes(PREFIX, [*_BOTH, list_agents, register_agent, heartbeat]),

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ..base.text import quote
 from .envelope import Refused
 from .line import GATEWAY, Row
-from .rest import Asker, Limit, Listing, Page, Pages, Success, Who, listing, ref_of
+from .rest import Asker, Limit, Listing, Page, Pages, Success, Who, ref_of
 from .sign_in import Person, Text, account_name, check_word, person
 from .talks import line
 
@@ -55,7 +55,7 @@ class Gone(Struct):
 @get("/users", summary="The accounts")
 async def list_users(asker: Who, page: Page = 1, limit: Limit = 20) -> Listing[Person]:
     """By name."""
-    return listing([person(row) for row in (await asker.ask("USER LIST")).rows], page, limit)
+    return await asker.listing("USER LIST", person, page, limit)
 
 
 @get("/users/{name:str}", summary="An account")
@@ -154,7 +154,7 @@ class MadeToken(Struct):
 @get("/tokens", summary="The API tokens")
 async def list_tokens(asker: Who, page: Page = 1, limit: Limit = 20) -> Listing[Token]:
     """Oldest first."""
-    return listing([_token(row) for row in (await asker.ask("TOKEN LIST")).rows], page, limit)
+    return await asker.listing("TOKEN LIST", _token, page, limit)
 
 
 def _token(row: Row) -> Token:
@@ -200,7 +200,7 @@ class SecretValue(Struct, forbid_unknown_fields=True):
 @get("/secrets", summary="The secrets' names")
 async def list_secrets(asker: Who, page: Page = 1, limit: Limit = 20) -> Listing[Secret]:
     """By name, with the tasks that are given them."""
-    return listing([_secret(row) for row in (await asker.ask("SECRET LIST")).rows], page, limit)
+    return await asker.listing("SECRET LIST", _secret, page, limit)
 
 
 def _secret(row: Row) -> Secret:

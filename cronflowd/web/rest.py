@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import cache
 from types import ModuleType
@@ -19,7 +19,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ..base.names import REF
 from .envelope import Refused
 from .identity import AnyRequest, caller_of
-from .line import Answer, Caller, Connection, Daemon
+from .line import Answer, Caller, Connection, Daemon, Row
 from .talks import KEY_HEADER, Talk, once
 
 T = TypeVar("T")
@@ -55,6 +55,12 @@ class Asker:
     async def order(self, said: str) -> Answer:
         """A change, which with an Idempotency-Key is done once, however often it is sent."""
         return await self.ask(once(self.key, said))
+
+    async def listing(self, said: str, make: Callable[[Row], T], page: int, limit: int) -> Listing[T]:
+        """A page of what is made of an answer's rows, all of which the daemon tells."""
+        rows = (await self.ask(said)).rows
+        found = [make(row) for row in rows[(page - 1) * limit :][:limit]]
+        return Listing(found, Pages(page, limit, len(rows)))
 
     async def hold(self, talk: Talk[T]) -> T:
         """What comes of a talk with the daemon."""
@@ -97,11 +103,6 @@ class Listing(Struct, Generic[T]):
     data: list[T]
     meta: Pages
     success: bool = True
-
-
-def listing(found: list[T], page: int, limit: int) -> Listing[T]:
-    """A page of what is all there."""
-    return Listing(found[(page - 1) * limit :][:limit], Pages(page, limit, len(found)))
 
 
 class ErrorBody(Struct):

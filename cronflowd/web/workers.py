@@ -7,7 +7,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from .outcomes import Worker, to_worker
-from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, listing, ref_of
+from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, ref_of
 from .talks import line
 
 
@@ -53,7 +53,7 @@ async def read_workers(asker: Asker) -> list[Worker]:
 @get("/workers", summary="Who runs the jobs")
 async def list_workers(asker: Who, page: Page = 1, limit: Limit = MAX_LIMIT) -> Listing[Worker]:
     """Connected or away."""
-    return listing(await read_workers(asker), page, limit)
+    return await asker.listing("WORKERS", to_worker, page, limit)
 
 
 async def _drain(verb: str, asker: Asker, name: str) -> Drained:
@@ -77,8 +77,7 @@ async def undrain_worker(asker: Who, name: FromPath[str]) -> Success[Drained]:
 async def list_expectations(asker: Who, page: Page = 1, limit: Limit = MAX_LIMIT) -> Listing[Expectation]:
     """By name."""
     keys = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc")
-    rows = (await asker.ask("EXPECTS")).rows
-    return listing([Expectation(*(row[key] for key in keys)) for row in rows], page, limit)
+    return await asker.listing("EXPECTS", lambda row: Expectation(*(row[key] for key in keys)), page, limit)
 
 
 @post("/beats/{name:str}", summary="Show life", status_code=200)
