@@ -5,12 +5,11 @@ python -m contrib.bench.beanstalkd PORT COUNT    the worker: takes so many, and 
 
 from __future__ import annotations
 
-import socket
 import sys
 import tempfile
 import time
 
-from contrib.bench.load import pour
+from contrib.bench.load import connect, pour
 from contrib.bench.measure import Figures
 from contrib.bench.processes import ROOT, cpu_s, free_port, next_line, program, running, wait_for_port
 
@@ -38,8 +37,7 @@ def life(count: int, *, durable: bool) -> Figures:
 
 
 def work(port: int, count: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as link:
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with connect(port) as link:
         asked = min(WINDOW, count)
         link.sendall(b"reserve\r\n" * asked)
         print("ready", flush=True)

@@ -17,14 +17,22 @@ HELLO = b"HELLO name=bench\n"
 _CHUNK = 262_144
 
 
+def connect(port: int, hello: bytes = b"") -> socket.socket:
+    """To a server of this machine; `hello` is said, and answered, before anything else."""
+    made = socket.create_connection(("127.0.0.1", port))
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hello:
+        made.sendall(hello)
+        made.recv(_CHUNK)
+    return made
+
+
 class Client:
     """One connection of ours, for orders whose reply matters."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connect(port, HELLO)
         self._lines = self._socket.makefile("rb", _CHUNK)
-        self.ask(HELLO.decode().strip())
 
     def ask(self, order: str) -> list[str]:
         """All lines of its reply, the status line last."""
@@ -59,11 +67,7 @@ def exchange(
         waiting: dict[int, int] = {}  # replies, by connection
         batches: dict[int, Iterator[tuple[bytes, int]]] = {}
         for group in groups:
-            each = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hello:
-                each.sendall(hello)
-                each.recv(_CHUNK)
+            each = stack.enter_context(connect(port, hello))
             batches[each.fileno()] = group
         began = time.perf_counter()
         for fd, group in batches.items():
@@ -102,10 +106,7 @@ def _send(fd: int, batch: tuple[bytes, int]) -> int:
 
 def pour(port: int, requests: bytes, count: int, *, hello: bytes = b"") -> None:
     """Sends all that the server takes, and reads its replies meanwhile, until so many have come."""
-    with socket.create_connection(("127.0.0.1", port)) as each:
-        if hello:
-            each.sendall(hello)
-            each.recv(_CHUNK)
+    with connect(port, hello) as each:
         each.setblocking(False)
         view, seen = memoryview(requests), 0
         while seen < count:

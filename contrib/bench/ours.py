@@ -164,26 +164,22 @@ class Filled:
                 yield server
 
 
-def due(tree: Path, tasks: int, count: int) -> Callable[[ExitStack], Measure]:
+def due(tree: Path, tasks: int, count: int, stack: ExitStack) -> Measure:
     """Many are due at one moment, among very many that are not: how late each comes to the worker."""
+    filled = Filled(tree, tasks, stack)
 
-    def open_it(stack: ExitStack) -> Measure:
-        filled = Filled(tree, tasks, stack)
+    def measure() -> Figures:
+        with filled.daemon() as server, idle_worker(server.worker_port, min(count, 10_000)) as expect:
+            at = (datetime.now(UTC) + timedelta(seconds=WAIT_S + count // 2000)).replace(microsecond=0)
+            when = f'"{at.minute} {at.hour} {at.day} {at.month} * {at.second}"'
+            requests = [f"ADD name=due{i} type=echo {when} x\n".encode() for i in range(count)]
+            exchange(server.port, requests, 16, 100, hello=HELLO)
+            if datetime.now(UTC) >= at:
+                raise RuntimeError("the moment came before all were added")
+            came = expect(count)()
+            return percentiles([each / 1e6 - at.timestamp() * 1e3 for each in came])
 
-        def measure() -> Figures:
-            with filled.daemon() as server, idle_worker(server.worker_port, min(count, 10_000)) as expect:
-                at = (datetime.now(UTC) + timedelta(seconds=WAIT_S + count // 2000)).replace(microsecond=0)
-                when = f'"{at.minute} {at.hour} {at.day} {at.month} * {at.second}"'
-                requests = [f"ADD name=due{i} type=echo {when} x\n".encode() for i in range(count)]
-                exchange(server.port, requests, 16, 100, hello=HELLO)
-                if datetime.now(UTC) >= at:
-                    raise RuntimeError("the moment came before all were added")
-                came = expect(count)()
-                return percentiles([each / 1e6 - at.timestamp() * 1e3 for each in came])
-
-        return measure
-
-    return open_it
+    return measure
 
 
 def compacted(tree: Path, tasks: int, stack: ExitStack, make: Callable[[int], list[bytes]] = adds) -> Filled:
@@ -196,63 +192,51 @@ def compacted(tree: Path, tasks: int, stack: ExitStack, make: Callable[[int], li
     return filled
 
 
-def restart(tree: Path, tasks: int) -> Callable[[ExitStack], Measure]:
+def restart(tree: Path, tasks: int, stack: ExitStack) -> Measure:
     """From the process's start until it serves, its journal short; what a task holds once read."""
+    filled = compacted(tree, tasks, stack)
+    with daemon(tree) as server:
+        empty = resident_bytes(server.pid)
 
-    def open_it(stack: ExitStack) -> Measure:
-        filled = compacted(tree, tasks, stack)
-        with daemon(tree) as server:
-            empty = resident_bytes(server.pid)
+    def measure() -> Figures:
+        began = time.perf_counter()
+        with daemon(tree, filled.data) as server:
+            took = time.perf_counter() - began
+            wait_until_still(server.pid)
+            return {"seconds": took, "bytes/task": (resident_bytes(server.pid) - empty) / tasks}
 
-        def measure() -> Figures:
-            began = time.perf_counter()
-            with daemon(tree, filled.data) as server:
-                took = time.perf_counter() - began
-                wait_until_still(server.pid)
-                return {"seconds": took, "bytes/task": (resident_bytes(server.pid) - empty) / tasks}
-
-        return measure
-
-    return open_it
+    return measure
 
 
-def loads_pass(tree: Path, tasks: int) -> Callable[[ExitStack], Measure]:
+def loads_pass(tree: Path, tasks: int, stack: ExitStack) -> Measure:
     """The least that reading so many tasks can take: orjson over the lines of tasks.db, and nothing else."""
     program = "import orjson, sys\nfor line in open(sys.argv[1], 'rb'): orjson.loads(line)"
+    file = Filled(tree, tasks, stack).data / "tasks.db"
 
-    def open_it(stack: ExitStack) -> Measure:
-        file = Filled(tree, tasks, stack).data / "tasks.db"
+    def measure() -> Figures:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program, file], check=True)
+        return {"seconds": time.perf_counter() - began}
 
-        def measure() -> Figures:
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", program, file], check=True)
-            return {"seconds": time.perf_counter() - began}
-
-        return measure
-
-    return open_it
+    return measure
 
 
-def idle(tree: Path, tasks: int, seconds: float) -> Callable[[ExitStack], Measure]:
+def idle(tree: Path, tasks: int, seconds: float, stack: ExitStack) -> Measure:
     """How often a daemon with nothing to do is woken in a minute."""
+    filled = Filled(tree, tasks, stack)
 
-    def open_it(stack: ExitStack) -> Measure:
-        filled = Filled(tree, tasks, stack)
+    def measure() -> Figures:
+        with daemon(tree, filled.data) as server:
+            # What a start leaves to do: tasks are read, the journal is made short, and threads that have
+            # done their part go after ten seconds.
+            wait_until_still(server.pid)
+            wait_until(lambda: not children(server.pid))
+            time.sleep(min(15, seconds))
+            before = switches(server.pid)
+            time.sleep(seconds)
+            return {"wake-ups/min": (switches(server.pid) - before) * 60 / seconds}
 
-        def measure() -> Figures:
-            with daemon(tree, filled.data) as server:
-                # What a start leaves to do: tasks are read, the journal is made short, and threads that have
-                # done their part go after ten seconds.
-                wait_until_still(server.pid)
-                wait_until(lambda: not children(server.pid))
-                time.sleep(min(15, seconds))
-                before = switches(server.pid)
-                time.sleep(seconds)
-                return {"wake-ups/min": (switches(server.pid) - before) * 60 / seconds}
-
-        return measure
-
-    return open_it
+    return measure
 
 
 def wait_until_still(pid: int) -> None:
@@ -315,30 +299,26 @@ class Pinger:
         return self.longest_ms
 
 
-def bulk(tree: Path, tasks: int, queues: int, watchers: int) -> Callable[[ExitStack], Measure]:
+def bulk(tree: Path, tasks: int, queues: int, watchers: int, stack: ExitStack) -> Measure:
     """The longest PING of another client while all tasks are listed, saved, loaded, removed, brought back.
 
     Beside them wait the runs of as many queues, each for a worker that is not there, and clients watch.
     """
+    filled = Filled(tree, tasks, stack)
 
-    def open_it(stack: ExitStack) -> Measure:
-        filled = Filled(tree, tasks, stack)
+    def measure() -> Figures:
+        with filled.daemon() as server, watching(server, queues, watchers):
+            client, figures = Client(server.port), Figures()
+            for verb in ("LIST", "SAVE", "LOAD", "CLEAR", "UNDO"):
+                pinger, began = Pinger(server.port), time.perf_counter()
+                with contextlib.suppress(RuntimeError):  # refused: then it has no figure
+                    client.do(verb)
+                    figures[f"{verb} s"] = time.perf_counter() - began
+                    figures[f"PING ms at {verb}"] = pinger.stop()
+                pinger.stop()
+            return figures
 
-        def measure() -> Figures:
-            with filled.daemon() as server, watching(server, queues, watchers):
-                client, figures = Client(server.port), Figures()
-                for verb in ("LIST", "SAVE", "LOAD", "CLEAR", "UNDO"):
-                    pinger, began = Pinger(server.port), time.perf_counter()
-                    with contextlib.suppress(RuntimeError):  # refused: then it has no figure
-                        client.do(verb)
-                        figures[f"{verb} s"] = time.perf_counter() - began
-                        figures[f"PING ms at {verb}"] = pinger.stop()
-                    pinger.stop()
-                return figures
-
-        return measure
-
-    return open_it
+    return measure
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def rows(sizes: Sizes, tree: Path) -> Iterator[Row]:
         "due",
         "10,000 due at one moment, among all tasks: how late",
         {
-            OURS: ours.due(tree, sizes.tasks, of(10_000)),
+            OURS: partial(ours.due, tree, sizes.tasks, of(10_000)),
             "APScheduler": fresh(partial(apscheduler_peer.due, sizes.tasks, of(10_000))),
         },
         [Line("p50 ms", {}), Line("p99 ms", {"APScheduler": "<= 0.1x"})],
@@ -49,10 +49,13 @@ def rows(sizes: Sizes, tree: Path) -> Iterator[Row]:
     yield Row(
         "restart",
         "with all tasks, its journal short, against one pass of orjson over tasks.db",
-        {OURS: ours.restart(tree, sizes.tasks), "orjson.loads": ours.loads_pass(tree, sizes.tasks)},
+        {
+            OURS: partial(ours.restart, tree, sizes.tasks),
+            "orjson.loads": partial(ours.loads_pass, tree, sizes.tasks),
+        },
         [Line("seconds", {"orjson.loads": "<= 6x"}), Line("bytes/task", {"": "<= 600"})],
     )
-    idle = ours.idle(tree, sizes.tasks, sizes.idle_s)
+    idle = partial(ours.idle, tree, sizes.tasks, sizes.idle_s)
     yield Row("idle", "all tasks, no worker", {OURS: idle}, [Line("wake-ups/min", {"": "0"})], rounds=1)
     yield Row(
         "shell",
@@ -67,7 +70,7 @@ def rows(sizes: Sizes, tree: Path) -> Iterator[Row]:
     yield Row(
         "bulk",
         "the longest PING of another client meanwhile, next to queues and watchers",
-        {OURS: ours.bulk(tree, sizes.tasks, sizes.queues, sizes.watchers)},
+        {OURS: partial(ours.bulk, tree, sizes.tasks, sizes.queues, sizes.watchers)},
         [
             *(Line(f"PING ms at {verb}", {"": "<= 20"}) for verb in verbs),
             *(Line(f"{verb} s", {}) for verb in verbs),

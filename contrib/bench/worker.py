@@ -13,12 +13,11 @@ import socket
 import sys
 import time
 
+from contrib.bench.load import connect
+
 
 def serve(port: int, slots: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as link:
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        link.sendall(b"HELLO name=bench slots=%d can=echo\n" % slots)
-        link.recv(65_536)
+    with connect(port, b"HELLO name=bench slots=%d can=echo\n" % slots) as link:
         print("ready", flush=True)
         for line in sys.stdin:
             print(json.dumps(work(link, int(line))), flush=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -40,7 +39,8 @@ def why_refused(text: str, private: bool) -> str:
     `private`: whether this machine, private networks and whatever else is no part of the
     internet may be reached.
     """
-    for address in _meanings(ipaddress.ip_address(text)):
+    given = ipaddress.ip_address(text)
+    for address in [given, *(_inner(given) if isinstance(given, ipaddress.IPv6Address) else ())]:
         if any(address in network for network in _NEVER):
             return "link-local and metadata addresses are never reached"
         if address.is_multicast:
@@ -50,14 +50,8 @@ def why_refused(text: str, private: bool) -> str:
     return ""
 
 
-def _meanings(address: Address) -> Iterator[Address]:
-    """The address, and those that it is only another form of."""
-    yield address
-    if isinstance(address, ipaddress.IPv6Address):
-        yield from _inner(address)
-
-
 def _inner(address: ipaddress.IPv6Address) -> list[Address]:
+    """Those that it is only another form of."""
     last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     if any(address in network for network in (_TRANSLATED, _LOCALLY_TRANSLATED)):
         return [last]

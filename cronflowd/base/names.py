@@ -29,49 +29,53 @@ def check_name(name: str) -> None:
         )
 
 
-def check_worker_name(name: str) -> None:
-    """Raises Refusal (`bad-option`) unless a worker may be called so."""
+def check_worker_name(name: str) -> str:
+    """The name; raises Refusal (`bad-option`) unless a worker may be called so."""
     _check_form(name, "worker name")
     if name.lower() in ("any", "all"):
         raise Refusal("bad-option", f'the worker name "{name}" has a meaning of its own in on=')
     if name.upper() in ("OK", "ERR", "PONG"):
         # WORKERS begins its rows with the name, and no row may look like a status line.
         raise Refusal("bad-option", f'the worker name "{name}" would be taken for a status line')
+    return name
 
 
-def _check_form(name: str, what: str) -> None:
+def _check_form(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise Refusal(
             "bad-option", f'the {what} "{escape(name[:80])}" is not 1 to 64 letters, digits, `.`, `_` or `-`'
         )
+    return name
 
 
-def check_tag(tag: str) -> None:
-    """Raises Refusal (`bad-option`) unless it may be one of tags=."""
-    _check_form(tag, "tag")
+def check_tag(tag: str) -> str:
+    """The tag; raises Refusal (`bad-option`) unless it may be one of tags=."""
+    return _check_form(tag, "tag")
 
 
-def check_account_name(name: str) -> None:
-    """Raises Refusal (`bad-option`) unless an account or a token may be called so."""
-    _check_form(name, "account name")
+def check_account_name(name: str) -> str:
+    """The name; raises Refusal (`bad-option`) unless an account or a token may be called so."""
+    return _check_form(name, "account name")
 
 
-def check_user_name(name: str) -> None:
-    """Raises Refusal (`bad-option`) unless a user of a machine may be called so."""
+def check_user_name(name: str) -> str:
+    """The name; raises Refusal (`bad-option`) unless a user of a machine may be called so."""
     if not _USER_NAME.fullmatch(name):
         what = "a user's name: a letter or `_`, then letters, digits, `.`, `_` or `-`"
         raise Refusal("bad-option", f'"{escape(name[:80])}" is not {what}')
+    return name
 
 
-def check_secret_name(name: str) -> None:
-    """Raises Refusal (`bad-option`) unless a secret may be called so."""
-    _check_form(name, "secret's name")
+def check_secret_name(name: str) -> str:
+    """The name; raises Refusal (`bad-option`) unless a secret may be called so."""
+    return _check_form(name, "secret's name")
 
 
-def check_mail_address(address: str) -> None:
-    """Raises Refusal (`bad-option`) unless mail can be sent there; no names, quotes or comments around it."""
+def check_mail_address(address: str) -> str:
+    """The address, bare; raises Refusal (`bad-option`) unless mail can be sent there."""
     if len(address) > MAX_MAIL_ADDRESS or not _MAIL_ADDRESS.fullmatch(address):
         raise Refusal("bad-option", f'"{escape(address[:80])}" is not an address such as ops@example.org')
+    return address
 
 
 def id_of_name(name: str) -> int | None:

@@ -17,8 +17,9 @@ import re
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from functools import cached_property
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 DAEMON, WORKER = "daemon", "worker"
 _ORDERS = "orders"  # what the session's key is derived for
@@ -70,9 +71,13 @@ class Handshake:
         """Whether the other side has it too."""
         return hmac.compare_digest(self.proof(role).encode(), offered.encode())
 
-    @property
-    def session_key(self) -> bytes:
+    @cached_property
+    def _session_key(self) -> bytes:
         return hmac.digest(self.key, self._text(_ORDERS), "sha256")
+
+    def mac(self, order: str) -> str:
+        """What an order bears that nobody has made without the key."""
+        return hmac.digest(self._session_key, f"{self.worker} {order}".encode(), "sha256").hex()
 
     def signed(self, order: str) -> bytes:
         """What a signature is of."""
@@ -87,11 +92,6 @@ class Seal:
     begun_s: float  # when it said its nonce, on its steady clock
     sign: Sign | None = None
     count: int = 0
-    _key: bytes = field(init=False)
-
-    @_key.default
-    def _session_key(self) -> bytes:
-        return self.handshake.session_key
 
     def seal(self, line: str, now_s: float) -> str:
         """A RUN or KILL as it leaves."""
@@ -100,11 +100,10 @@ class Seal:
         head = f"{verb} {run} {attempt} n={self.count} at={now_s - self.begun_s:.3f}"
         tail = f" {rest[0]}" if rest else ""
         text = head + tail
-        mac = hmac.digest(self._key, f"{self.handshake.worker} {text}".encode(), "sha256").hex()
         sig = ""
         if self.sign:
             sig = f" sig={b64encode(self.sign(self.handshake.signed(text))).decode()}"
-        return f"{head} mac={mac}{sig}{tail}"
+        return f"{head} mac={self.handshake.mac(text)}{sig}{tail}"
 
 
 class Forged(Exception):
@@ -137,11 +136,6 @@ class Check:
     begun_s: float  # when it said HELLO, on its steady clock
     is_signed: IsSigned | None = None  # set: what bears no signature is refused
     last: int = 0
-    _key: bytes = field(init=False)
-
-    @_key.default
-    def _session_key(self) -> bytes:
-        return self.handshake.session_key
 
     def open(self, line: str, now_s: float) -> str:
         """The order without its seal and its verb. Raises Forged.
@@ -154,8 +148,7 @@ class Check:
         head, key, number, at, mac, signature = match.groups()
         tail = line[match.end() :]
         text = head + tail
-        expected = hmac.digest(self._key, f"{self.handshake.worker} {text}".encode(), "sha256").hex()
-        if not hmac.compare_digest(expected, mac):
+        if not hmac.compare_digest(self.handshake.mac(text), mac):
             raise Forged("altered")
         before, count = self.last, int(number)
         if count <= before:

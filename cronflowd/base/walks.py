@@ -9,14 +9,7 @@ that matches nothing is as harmless as one that matches all.
 from __future__ import annotations
 
 import sys
-from collections.abc import (
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    MutableMapping,
-    Sequence,
-)
+from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping, Sequence
 from functools import partial
 from heapq import merge
 from itertools import chain

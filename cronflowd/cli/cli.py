@@ -318,9 +318,9 @@ def _init(parsed: argparse.Namespace) -> int:
     from ..host import vault
 
     data = _load(Settings, parsed).data
-    secrets.make_token(data / TOKEN_NAME)
+    secrets.make_key(data / TOKEN_NAME, secrets.CHANGE)
     if not (data / vault.KEY_NAME).exists():  # the first SECRET PUT may have made it
-        vault.make_key(data / vault.KEY_NAME)
+        secrets.make_key(data / vault.KEY_NAME, vault.FOR_EVER)
     print(data / TOKEN_NAME)
     return Exit.OK
 

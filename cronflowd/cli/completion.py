@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 SHELLS = ("bash", "zsh", "fish")
 _TASKS = "cronflowd ls 2>/dev/null | cut -f2"
@@ -14,7 +14,7 @@ _OPTION = re.compile(r"([a-z]+=)")
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
     """What `source <(cronflowd completion bash)` reads."""
-    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](_commands(parser))
+    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]([*_commands(parser)])
 
 
 class _Command:
@@ -32,6 +32,11 @@ class _Command:
         self.words = [*sorted(flags), *dict.fromkeys(_OPTION.findall(usage)), *choices]
         self.wants_task = "REF" in usage
 
+    @property
+    def words_of_shell(self) -> str:
+        """The words, and the tasks that there are when they are asked for."""
+        return " ".join([*self.words, *([f"$({_TASKS})"] if self.wants_task else [])])
+
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[_Command]:
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
@@ -39,12 +44,9 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[_Command]:
         yield _Command(shown.dest, shown.help or "", commands.choices[shown.dest])
 
 
-def _bash(commands: Iterator[_Command]) -> str:
-    names, cases = [], []
-    for each in commands:
-        names.append(each.name)
-        tasks = f" $({_TASKS})" if each.wants_task else ""
-        cases.append(f'        {each.name}) words="{" ".join(each.words)}{tasks}" ;;\n')
+def _bash(commands: Sequence[_Command]) -> str:
+    names = [each.name for each in commands]
+    cases = [f'        {each.name}) words="{each.words_of_shell}" ;;\n' for each in commands]
     return f"""\
 _cronflowd() {{
     local words
@@ -58,12 +60,9 @@ complete -o default -F _cronflowd cronflowd
 """
 
 
-def _zsh(commands: Iterator[_Command]) -> str:
-    names, cases = [], []
-    for each in commands:
-        names.append(f"        '{each.name}:{each.told}'\n")
-        tasks = f" $({_TASKS})" if each.wants_task else ""
-        cases.append(f"        {each.name}) compadd -- {' '.join(each.words)}{tasks} ;;\n")
+def _zsh(commands: Sequence[_Command]) -> str:
+    names = [f"        '{each.name}:{each.told}'\n" for each in commands]
+    cases = [f"        {each.name}) compadd -- {each.words_of_shell} ;;\n" for each in commands]
     return f"""\
 #compdef cronflowd
 _cronflowd() {{
@@ -81,7 +80,7 @@ compdef _cronflowd cronflowd
 """
 
 
-def _fish(commands: Iterator[_Command]) -> str:
+def _fish(commands: Sequence[_Command]) -> str:
     lines = []
     for each in commands:
         lines.append(f"complete -c cronflowd -n __fish_use_subcommand -a {each.name} -d '{each.told}'")

@@ -61,11 +61,10 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
                 errors.say(rest)
             if not out.is_open:
                 return BROKEN_PIPE
-        if name == "WATCH":
-            for line in connection.rest():
-                out.say(line)
-                if not out.is_open:
-                    return BROKEN_PIPE
+        for line in connection.rest() if name == "WATCH" else ():
+            out.say(line)
+            if not out.is_open:
+                return BROKEN_PIPE
     return Exit.OK
 
 

@@ -14,7 +14,6 @@ import trio
 
 from ..host.setting import parse_server
 from ..host.tls import client_context
-from .doors import HttpDoor, LineDoor
 from .over_http import OverHttp
 from .over_lines import OverLines
 
@@ -33,13 +32,13 @@ class Client:
         """`token`: one of TOKEN ADD. `tls`: True, or a context, for a control port that speaks it."""
         context = client_context(None, None, None) if tls is True else tls or None
         if where.startswith(("http://", "https://")):
-            self._calls: OverHttp | OverLines = OverHttp(HttpDoor(where, token, context))
+            self._calls: OverHttp | OverLines = OverHttp(where, token, context)
         else:
             try:
                 server = parse_server(where)
             except ValueError as error:
                 raise ValueError(f'"{where}" {error}') from None
-            self._calls = OverLines(LineDoor(server, token, context))
+            self._calls = OverLines(server, token, context)
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +48,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection; the next call begins another."""
-        self._calls.door.close()
+        self._calls.close()
 
     # --- jobs ---
 

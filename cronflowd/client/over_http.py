@@ -10,10 +10,7 @@ from .doors import HttpDoor
 Json = dict[str, Any]
 
 
-class OverHttp:
-    def __init__(self, door: HttpDoor) -> None:
-        self.door = door
-
+class OverHttp(HttpDoor):
     def create_job(self, job: Json, key: str | None) -> Json:
         return self._ask("POST", "/jobs", job, **({"Idempotency_Key": key} if key else {}))
 
@@ -21,7 +18,7 @@ class OverHttp:
         return self._ask("GET", f"/jobs/{_word(ref)}")
 
     def list_jobs(self, page: int, limit: int, asked: dict[str, str]) -> list[Json]:
-        found: list[Json] = self.door.ask("GET", f"/jobs?{urlencode({'page': page, 'limit': limit} | asked)}")
+        found: list[Json] = self.ask("GET", f"/jobs?{urlencode({'page': page, 'limit': limit} | asked)}")
         return found
 
     def update_job(self, ref: str, changes: Json) -> Json:
@@ -45,14 +42,14 @@ class OverHttp:
     def get_executions(self, ref: str | None, state: str | None, limit: int) -> list[Json]:
         asked = {"jobId": ref, "state": state, "limit": limit}
         query = urlencode({key: value for key, value in asked.items() if value is not None})
-        found: list[Json] = self.door.ask("GET", f"/executions?{query}")
+        found: list[Json] = self.ask("GET", f"/executions?{query}")
         return found
 
     def get_execution(self, run: int) -> Json:
         return self._ask("GET", f"/executions/{run}")
 
     def get_log(self, run: int) -> list[Json]:
-        found: list[Json] = self.door.ask("GET", f"/executions/{run}/log")
+        found: list[Json] = self.ask("GET", f"/executions/{run}/log")
         return found
 
     def preview_schedule(self, cron: str, timezone: str | None, count: int) -> list[Json]:
@@ -65,12 +62,12 @@ class OverHttp:
         return {
             "jobs": {"total": board["totalJobs"]} | board["jobsByStatus"],
             "last24h": board["last24h"],
-            "workers": self.door.ask("GET", "/workers"),
+            "workers": self.ask("GET", "/workers"),
             "upcoming": board["upcoming"],
         }
 
     def _ask(self, method: str, path: str, body: Any = None, **headers: str) -> Json:
-        found: Json = self.door.ask(method, path, body, **headers)
+        found: Json = self.ask(method, path, body, **headers)
         return found
 
 

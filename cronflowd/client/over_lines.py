@@ -4,100 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import msgspec
+from typing import Any, TypeVar
 
 from ..base.errors import Refusal
 from ..base.names import REF
-from ..base.text import format_option
-from ..web.fields import (
-    Words,
-    Wrong,
-    about,
-    to_arg,
-    to_body,
-    to_ended_job,
-    to_job,
-    to_list_options,
-    to_options,
-    to_orders,
-    to_words,
+from ..web.fields import to_body
+from ..web.line import Answer
+from ..web.outcomes import plain, to_lines, to_worker
+from ..web.talks import (
+    Talk,
+    change_job,
+    find,
+    line,
+    list_rows,
+    make_job,
+    newest_attempt,
+    read_job,
+    read_jobs,
+    run_now,
 )
-from ..web.outcomes import to_execution, to_lines, to_worker
 from .doors import CronflowError, LineDoor
 
 Json = dict[str, Any]
 Rows = list[dict[str, Any]]
-MAX_TRIES = 8
+T = TypeVar("T")
 
 
-class OverLines:
-    def __init__(self, door: LineDoor) -> None:
-        self.door = door
-
+class OverLines(LineDoor):
     # --- jobs ---
 
     def create_job(self, job: Json, key: str | None) -> Json:
         with _refusing():
             body = to_body(job)
-            words = to_words(body)
-            orders = to_orders(words, body, key)
-        for order in orders:
-            try:
-                status = self._tell(f"ONCE {key} {order}" if key else order, words)
-                break
-            except CronflowError as error:
-                if error.code != "exists" or order == orders[-1]:
-                    raise
-        return self._read(str(status["id"]), words)
+        return plain(self._hold(make_job(body, key)))
 
     def get_job(self, ref: str) -> Json:
-        return self._read(ref, {})
-
-    def _read(self, ref: str, words: Json) -> Json:
-        ((rows, status),) = self.door.ask(f"GET {_word(ref)}")
-        if not status["ok"] and status["code"] == "not-found":
-            (changes, _), (runs, _) = self.door.ask(f"HISTORY {ref} limit=1", f"RUNS {ref} limit=1")
-            if runs and not changes:  # nobody removed it
-                return _plain(to_ended_job(runs[0], words))
-        _check(status)
-        return _plain(to_job(rows))
+        return plain(self._hold(read_job(_word(ref))))
 
     def list_jobs(self, page: int, limit: int, asked: dict[str, str]) -> list[Json]:
-        if asked.get("status") == "completed":  # they are gone, and found by their executions
-            return []
-        options = [format_option(key, value) for key, value in to_list_options(asked).items()]
-        rows = self._rows(" ".join(["LIST", *options, f"limit={limit}", f"offset={(page - 1) * limit}"]))
-        answers = self.door.ask(*(f"GET {row['id']}" for row in rows)) if rows else []
-        return [_plain(to_job(got)) for got, status in answers if status["ok"]]
+        rows, _ = self._hold(list_rows(page, limit, asked))
+        return [plain(job) for job in self._hold(read_jobs(rows))]
 
     def update_job(self, ref: str, changes: Json) -> Json:
         with _refusing():
             body = to_body(changes)
-        for tried in range(MAX_TRIES):
-            old = to_job(self._rows(f"GET {_word(ref)}"))
-            with _refusing():
-                words = to_words(body, old)
-            if not words:
-                break
-            options = [format_option(key, value) for key, value in to_options(words).items()]
-            try:
-                self._tell(" ".join([f"SET {old.id} rev={old.rev}", *options]), words)
-                break
-            except CronflowError as error:
-                if error.code != "busy" or tried == MAX_TRIES - 1:
-                    raise
-        if isinstance(body.enabled, bool) and body.enabled != old.enabled:
-            self._tell(f"{'RESUME' if body.enabled else 'PAUSE'} {old.id}")
-        return self.get_job(str(old.id))
+        return plain(self._hold(change_job(_word(ref), body)))
 
     def delete_job(self, ref: str) -> Json:
         return {"id": self._tell(f"REMOVE {_word(ref)}")["id"], "removed": True}
 
     def pause_job(self, ref: str, until: str | None, why: str | None) -> Json:
-        options = [format_option(key, text) for key, text in (("until", until), ("why", why)) if text]
-        self._tell(" ".join(["PAUSE", _word(ref), *options]))
+        self._tell(line("PAUSE", _word(ref), until=until or None, why=why or None))
         return self.get_job(ref)
 
     def resume_job(self, ref: str) -> Json:
@@ -107,58 +64,64 @@ class OverLines:
     # --- runs ---
 
     def execute_job_now(self, ref: str, args: dict[str, Any]) -> Json:
-        options = [format_option(f"arg.{key}", to_arg(value)) for key, value in args.items()]
-        return self.get_execution(self._tell(" ".join(["RUN", _word(ref), *options]))["run"])
+        return plain(self._hold(run_now(_word(ref), args)))
 
     def cancel_execution(self, run: int) -> Json:
         self._tell(f"CANCEL {run}")
         return self.get_execution(run)
 
     def get_executions(self, ref: str | None, state: str | None, limit: int) -> list[Json]:
-        words = ["RUNS", *([_word(ref)] if ref else []), *([format_option("state", state)] if state else [])]
-        return [_plain(to_execution(row)) for row in self._rows(" ".join([*words, f"limit={limit}"]))]
+        found, _ = self._hold(find(_word(ref) if ref else None, state=state or None, limit=limit))
+        return [plain(each) for each in found]
 
     def get_execution(self, run: int) -> Json:
-        rows = self._rows(f"RUNS run={run} limit=1")
-        if not rows:
-            raise CronflowError("not-found", f"there is no execution {run}")
-        return _plain(to_execution(rows[0]))
+        return plain(self._hold(newest_attempt(run)))
 
     def get_log(self, run: int) -> list[Json]:
-        return [_plain(each) for each in to_lines(self._rows(f"LOG {run}"))]
+        return [plain(each) for each in to_lines(self._rows(f"LOG {run}"))]
 
     # --- the rest ---
 
     def preview_schedule(self, cron: str, timezone: str | None, count: int) -> list[Json]:
         quoted = '"' + cron.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        zone = [format_option("tz", timezone)] if timezone else []
-        rows = self._rows(" ".join(["NEXT", quoted, f"n={count}", *zone]))
+        rows = self._rows(line("NEXT", quoted, n=count, tz=timezone or None))
         keys = {"local": "local_time_with_offset", "utc": "UTC", "remark": "remark"}
         return [{key: row[column] for key, column in keys.items()} for row in rows]
 
     def get_system_status(self) -> Json:
-        summary, workers, moments = self.door.ask("SUMMARY", "WORKERS", "NEXT all n=10")
-        for _, status in (summary, workers, moments):
-            _check(status)
-        pairs = {row["key"]: row["value"] for row in summary[0]}
+        pairs = self._hold(_one("SUMMARY")).pairs
         return {
             "jobs": {"total": pairs["tasks"]}
             | {key[6:]: value for key, value in pairs.items() if key.startswith("tasks-")},
             "last24h": {key[6:]: value for key, value in pairs.items() if key.startswith("fires-")},
-            "workers": [_plain(to_worker(row)) for row in workers[0]],
+            "workers": [plain(to_worker(row)) for row in self._rows("WORKERS")],
             "upcoming": [
-                {"jobId": row["id"], "jobName": row["jobName"], "at": row["UTC"]} for row in moments[0]
+                {"jobId": row["id"], "jobName": row["jobName"], "at": row["UTC"]}
+                for row in self._rows("NEXT all n=10")
             ],
         }
 
-    def _rows(self, line: str) -> Rows:
-        ((rows, status),) = self.door.ask(line)
-        _check(status)
-        return rows
+    def _rows(self, said: str) -> Rows:
+        return self._hold(_one(said)).rows
 
-    def _tell(self, line: str, words: Words | None = None) -> Json:
-        ((_, status),) = self.door.ask(line)
-        return _check(status, words)
+    def _tell(self, said: str) -> Json:
+        return self._hold(_one(said)).status
+
+    def _hold(self, talk: Talk[T]) -> T:
+        """What comes of a talk with the daemon."""
+        with _refusing():
+            try:
+                lines = next(talk)
+                while True:
+                    lines = talk.send([Answer(*each) for each in self.ask(*lines)])
+            except StopIteration as end:
+                found: T = end.value
+                return found
+
+
+def _one(said: str) -> Talk[Answer]:
+    (answer,) = yield [said]
+    return answer.check()
 
 
 def _word(ref: str) -> str:
@@ -173,17 +136,5 @@ def _refusing() -> Iterator[None]:
     """What is refused, as callers are told of it."""
     try:
         yield
-    except Wrong as wrong:
-        raise CronflowError(wrong.code, wrong.message, wrong.field) from None
-
-
-def _check(status: Json, words: Words | None = None) -> Json:
-    if not status["ok"]:
-        with _refusing():
-            raise about(Refusal(status["code"], status["message"]), words or Words())
-    return status
-
-
-def _plain(value: Any) -> Json:
-    found: Json = msgspec.to_builtins(value)
-    return found
+    except Refusal as refusal:
+        raise CronflowError(refusal.code, refusal.message, getattr(refusal, "field", None)) from None

@@ -32,6 +32,7 @@ from .setting import (
     DIR,
     FILE,
     MAX_CONFIG_BYTES,
+    MILLION,
     NUMBER,
     SIZE,
     SWITCH,
@@ -42,7 +43,6 @@ from .setting import (
     Setting,
     WebAddress,
     bounded,
-    checked,
     host_name,
     machine_zone,
     one_of,
@@ -89,15 +89,10 @@ class HttpDoor(Common):
         many=True,
     )
     http_url: str | None = setting(
-        Kind("URL", parse_web_url),
-        None,
-        "where people reach it, for links in mails",
+        Kind("URL", parse_web_url), None, "where people reach it, for links in mails"
     )
     cors_origin: tuple[str, ...] = setting(
-        Kind("ORIGIN", parse_web_url),
-        "none",
-        "pages of this origin may use the API; repeatable",
-        many=True,
+        Kind("ORIGIN", parse_web_url), "none", "pages of this origin may use the API; repeatable", many=True
     )
     allow_registration: bool = setting(SWITCH, "false", "whoever comes by HTTP may make himself an account")
 
@@ -113,9 +108,9 @@ class Clustered(Common):
         " repeatable",
         many=True,
     )
-    cluster: str = setting(checked("NAME", check_worker_name), "main", "which of the clusters on that etcd")
+    cluster: str = setting(Kind("NAME", check_worker_name), "main", "which of the clusters on that etcd")
     node: str = setting(
-        checked("NAME", check_worker_name),
+        Kind("NAME", check_worker_name),
         "the host's name",
         "this daemon's name in the cluster",
         make=lambda _: host_name(),
@@ -236,18 +231,14 @@ class Settings(HttpDoor, Clustered):
     )
     keep: Keep = setting(Kind("KEEP", parse_keep), "50,30d,10M", "their keep=")
 
-    max_clients: int = setting(NUMBER("1", "1000000"), "1000", "control connections at a time")
-    max_workers: int = setting(NUMBER("1", "1000000"), "1000", "worker connections at a time")
-    max_per_address: int = setting(
-        NUMBER("1", "1000000"), "250", "of them from one other machine, on each of the two ports"
-    )
+    max_clients: int = setting(MILLION, "1000", "control connections at a time")
+    max_workers: int = setting(MILLION, "1000", "worker connections at a time")
+    max_per_address: int = setting(MILLION, "250", "of them from one other machine, on each of the two ports")
     max_failures: int = setting(
-        NUMBER("1", "1000000"),
-        "10",
-        "wrong tokens or passwords of one address, before each ends its connection",
+        MILLION, "10", "wrong tokens or passwords of one address, before each ends its connection"
     )
     max_locked_lines: int = setting(
-        NUMBER("1", "1000000"), "100", "lines a second of one address, before AUTH where that is asked for"
+        MILLION, "100", "lines a second of one address, before AUTH where that is asked for"
     )
     max_tasks: int = setting(NUMBER("1", "100000000"), "2000000", "tasks")
     max_outbox: int = setting(
@@ -293,7 +284,7 @@ class Mailing(Common):
     smtp_user: str | None = setting(Kind("NAME", str), None, "the login at the mail server")
     smtp_password_file: Path | None = setting(FILE, None, "what holds its password")
     smtp_from: str = setting(
-        checked("ADDRESS", check_mail_address),
+        Kind("ADDRESS", check_mail_address),
         "cronflowd@ and the host's name",
         "the sender of emails",
         make=lambda _: f"cronflowd@{host_name().replace('_', '-')}",
@@ -314,7 +305,7 @@ class WorkerSettings(Dialling, Mailing):
         many=True,
     )
     name: str = setting(
-        checked("NAME", check_worker_name),
+        Kind("NAME", check_worker_name),
         "the host's name",
         "how on= and WORKERS call it",
         make=lambda _: host_name(),
@@ -354,7 +345,7 @@ class WorkerSettings(Dialling, Mailing):
         one_of("TYPE", *TYPES), "none", "types that it runs, and no others; repeatable", many=True
     )
     users: tuple[str, ...] = setting(
-        checked("USER", check_user_name),
+        Kind("USER", check_user_name),
         "none",
         "whom tasks may run as with user=, where the worker is root; else its own user alone",
         many=True,
@@ -422,13 +413,11 @@ class WebSettings(HttpDoor, Mailing):
     tls_ca: Path | None = setting(FILE, None, "the authority to believe then; implies --tls")
     tls_cert: Path | None = setting(FILE, None, "speak HTTPS, and show this certificate (PEM)")
     tls_key: Path | None = setting(FILE, None, "its key, where the same file does not hold it")
-    max_http: int = setting(NUMBER("1", "1000000"), "2000", "HTTP connections at a time")
-    max_http_per_address: int = setting(NUMBER("1", "1000000"), "250", "of them from one other machine")
-    max_requests: int = setting(
-        NUMBER("1", "1000000"), "500", "requests a second of one address, and of one account"
-    )
+    max_http: int = setting(MILLION, "2000", "HTTP connections at a time")
+    max_http_per_address: int = setting(MILLION, "250", "of them from one other machine")
+    max_requests: int = setting(MILLION, "500", "requests a second of one address, and of one account")
     max_sign_ins: int = setting(
-        NUMBER("1", "1000000"), "30", "passwords and new accounts a minute that come from one address"
+        MILLION, "30", "passwords and new accounts a minute that come from one address"
     )
     # Of the daemon that started it: a pipe that ends when it ends, and the sockets it has opened.
     leash: int = setting(NUMBER("0", "999999999"), "0", "", sources="flag")

@@ -6,13 +6,12 @@ shown by `cronflowd key`, and a worker gets it as a file (--order-key).
 
 from __future__ import annotations
 
-import secrets
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.errors import Exit, Fatal
-from .secrets import make_secret, read_secret
+from .secrets import make_key, read_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from ..base.proofs import IsSigned, Sign
 
 ORDER_KEY_NAME = "order.key"  # in the data directory
-_KEY_BYTES = 32
 
 
 def _private_key(data: Path) -> Ed25519PrivateKey:
@@ -29,13 +27,8 @@ def _private_key(data: Path) -> Ed25519PrivateKey:
 
     path = data / ORDER_KEY_NAME
     if not path.exists():
-        make_secret(path, secrets.token_hex(_KEY_BYTES), "workers know the daemon by it")
-    try:
-        seed = bytes.fromhex(read_secret(path, "order key").decode().strip())
-        return Ed25519PrivateKey.from_private_bytes(seed)
-    except ValueError:
-        why = f"{path}: the order key is not {2 * _KEY_BYTES} hexadecimal digits"
-        raise Fatal(Exit.CONFIG, why) from None
+        make_key(path, "workers know the daemon by it")
+    return Ed25519PrivateKey.from_private_bytes(read_key(path, "order key"))
 
 
 def read_signer(data: Path) -> Sign:

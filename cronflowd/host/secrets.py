@@ -27,7 +27,7 @@ from .setting import Address, format_address
 
 log = logging.getLogger(__name__)
 
-TOKEN_BITS = 256
+KEY_BYTES = 32
 STANDARD_INPUT = Path("/dev/stdin")
 PR_SET_DUMPABLE = 4
 MAX_TOKENS = 16
@@ -89,6 +89,17 @@ def read_secret(path: Path, what: str) -> bytes:
     return secret
 
 
+def read_key(path: Path, what: str) -> bytes:
+    """Of such a file that `make_key` has made. Raises Fatal."""
+    try:
+        key = bytes.fromhex(read_secret(path, what).decode().strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise Fatal(Exit.CONFIG, f"{path}: the {what} is not {2 * KEY_BYTES} hexadecimal digits")
+    return key
+
+
 def hide_memory() -> None:
     """From now on nobody of the same user reads this process's memory, and it leaves no core file.
 
@@ -119,16 +130,11 @@ def _checked(path: Path, token: bytes) -> bytes:
 
 def new_token() -> str:
     """A word that nobody guesses."""
-    return secrets.token_hex(TOKEN_BITS // 8)
+    return secrets.token_hex(KEY_BYTES)
 
 
-def make_token(path: Path) -> None:
-    """A new token in a new file; one that is there already is never replaced."""
-    make_secret(path, new_token(), CHANGE)
-
-
-def make_secret(path: Path, secret: str, change: str) -> None:
-    """A new file with one line that nobody else may read; `change` is told of one that is there already."""
+def make_key(path: Path, change: str) -> None:
+    """A new file with a new word that nobody else may read; `change` is told of one that is there already."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -139,7 +145,7 @@ def make_secret(path: Path, secret: str, change: str) -> None:
     except OSError as error:
         raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
     with os.fdopen(descriptor, "wb") as file:
-        file.write(secret.encode() + b"\n")
+        file.write(new_token().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
     sync_directory(path.parent)

@@ -148,14 +148,6 @@ def parse_worker_port(text: str) -> Address | Path | WebAddress:
     return WebAddress(*address, f"/{path}" if path else WORKERS_PATH, scheme == "wss")
 
 
-def checked(metavar: str, check: Callable[[str], None]) -> Kind:
-    def parse(text: str) -> str:
-        check(text)
-        return text
-
-    return Kind(metavar, parse)
-
-
 def parse_variable(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\*?", text):
         raise ValueError("is no variable's name, or the beginning of one and *")
@@ -163,12 +155,8 @@ def parse_variable(text: str) -> str:
 
 
 NUMBER, TIME, SIZE = bounded("N", parse_whole), bounded("TIME", parse_duration), bounded("SIZE", parse_size)
-FILE, DIR, ADDRESS, SWITCH = (
-    Kind("FILE", parse_path),
-    Kind("DIR", parse_path),
-    Kind("HOST:PORT", _address),
-    Kind("", _switch),
-)
+FILE, DIR = Kind("FILE", parse_path), Kind("DIR", parse_path)
+ADDRESS, SWITCH, MILLION = Kind("HOST:PORT", _address), Kind("", _switch), NUMBER("1", "1000000")
 
 # --- defaults that depend on the machine --------------------------------------------------------
 

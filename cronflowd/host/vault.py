@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import Fatal, Refusal
-from .secrets import make_secret, read_secret
+from .secrets import make_key, read_key
 
 KEY_NAME = "key"  # of the file, in the data directory; and of the systemd credential
-KEY_BYTES = 32
+FOR_EVER = "without it no secret could be opened any more"
 _NONCE_BYTES = 12
 
 
@@ -35,13 +35,9 @@ class Vault:
 
     def _read(self) -> None:
         try:
-            key = bytes.fromhex(read_secret(self._path, "key").decode().strip())
-            if len(key) != KEY_BYTES:
-                raise ValueError
+            key = read_key(self._path, "key")
         except Fatal as fatal:
             self.why = fatal.message
-        except ValueError:
-            self.why = f"{self._path}: the key is not {2 * KEY_BYTES} hexadecimal digits"
         else:
             # Only where there is a key: it takes 30 ms and some MiB.
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -51,7 +47,7 @@ class Vault:
     def make_key(self) -> None:
         """A new key, where there is none. Blocking, for a thread. Raises Refusal."""
         try:
-            make_key(self._path)
+            make_key(self._path, FOR_EVER)
         except Fatal as fatal:
             raise Refusal("internal", f"no key could be made: {fatal.message}") from None
         self._read()
@@ -76,8 +72,3 @@ class Vault:
             return opened
         except (InvalidTag, ValueError):
             raise ValueError("it was sealed under another key than this one") from None
-
-
-def make_key(path: Path) -> None:
-    """A new key in a new file; one that is there already stays. Raises Fatal."""
-    make_secret(path, secrets.token_hex(KEY_BYTES), "without it no secret could be opened any more")

@@ -77,11 +77,9 @@ def _options(text: str) -> dict[str, str]:
 
 def name_in(options: dict[str, str]) -> str:
     """What the worker is called. Raises Refusal."""
-    name = options.get("name", "")
-    if not name:
+    if not (name := options.get("name", "")):
         raise Refusal("syntax", "HELLO needs name=")
-    check_worker_name(name)
-    return name
+    return check_worker_name(name)
 
 
 def version_in(options: dict[str, str]) -> str:
@@ -118,9 +116,9 @@ def shows_proof(handshake: Handshake, first: bytes) -> bool:
 def parse_hello(options: dict[str, str], address: str) -> tuple[o.JoinWorker, int]:
     """Who comes, and how many HELD lines follow. Raises Refusal naming what is wrong."""
     name = name_in(options)
-    slots = _parse_slots(options.get("slots", "1"))
+    slots = _count(options, "slots", 1, MAX_SLOTS)
     can = _parse_can(options.get("can", "shell"), options.get("users", ""))
-    labels = _parse_labels(options.get("labels", ""))
+    labels = dict(map(parse_label, _words(options.get("labels", ""), MAX_LABELS, "more than {} labels")))
     if (held := options.get("held", "all")) != "all":
         raise Refusal("bad-option", f'held="{escape(held[:40])}" is not all')
     instance = options.get("instance", "")
@@ -128,47 +126,34 @@ def parse_hello(options: dict[str, str], address: str) -> tuple[o.JoinWorker, in
         raise Refusal("too-long", f"instance= is longer than {MAX_INSTANCE} characters")
     running = parse_running(options.get("running", ""))
     order = o.JoinWorker(name, slots, labels, can, address, running, "held" in options, instance)
-    return order, _parse_more(options.get("more", "0"))
+    return order, _count(options, "more", 0, MAX_HELD_LINES)
 
 
 def _parse_can(text: str, users: str) -> tuple[str, ...]:
     """The types; and of those that take user=, each with each user, as placement asks for it."""
     can = [kind for kind in text.split(",") if kind]
-    names = [user for user in users.split(",") if user]
-    if len(names) > MAX_USERS:
-        raise Refusal("limit", f"users= names more than {MAX_USERS} users")
-    for user in names:
-        check_user_name(user)
+    names = _words(users, MAX_USERS, "users= names more than {} users")
     takes_user = [kind for kind in can if re.split("[+:]", kind)[0] in WHOSE["user"]]
-    return (*can, *(f"{user}@{kind}" for user in names for kind in takes_user))
+    return (*can, *(f"{user}@{kind}" for user in map(check_user_name, names) for kind in takes_user))
 
 
-def _parse_more(text: str) -> int:
+def _count(options: dict[str, str], key: str, least: int, most: int) -> int:
+    """A number that HELLO may say; the least without."""
     try:
-        return parse_count(text, 0, MAX_HELD_LINES)
+        return parse_count(options.get(key, str(least)), least, most)
     except Refusal as refusal:
-        raise Refusal(refusal.code, f"more=: {refusal.message}") from None
+        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
-def _parse_slots(text: str) -> int:
-    try:
-        return parse_count(text, 1, MAX_SLOTS)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"slots=: {refusal.message}") from None
-
-
-def _parse_labels(text: str) -> dict[str, str]:
+def _words(text: str, most: int, why: str) -> list[str]:
     words = [word for word in text.split(",") if word]
-    if len(words) > MAX_LABELS:
-        raise Refusal("limit", f"more than {MAX_LABELS} labels")
-    return dict(map(parse_label, words))
+    if len(words) > most:
+        raise Refusal("limit", why.format(most))
+    return words
 
 
 def parse_running(text: str) -> tuple[tuple[int, int], ...]:
-    words = [word for word in text.split(",") if word]
-    if len(words) > MAX_RUNNING:
-        raise Refusal("limit", f"running= names more than {MAX_RUNNING} runs")
-    return tuple(_parse_pair(word) for word in words)
+    return tuple(map(_parse_pair, _words(text, MAX_RUNNING, "running= names more than {} runs")))
 
 
 def _parse_pair(word: str) -> tuple[int, int]:

@@ -224,20 +224,11 @@ def _rough_power(base: Number, exponent: Number) -> Number:
     if base < 0:
         raise _Hopeless("a negative number to a power that is not whole is no real number")
     if not base:
-        return _zero_to(exponent)
+        return Fraction(0) if exponent > 0 else 1 / base  # a division by zero
     try:
-        return _limited(ROUGH.power(_decimal(base), _decimal(exponent)))
+        value = ROUGH.power(_decimal(base), _decimal(exponent))
     except Overflow:
         raise _Hopeless(_TOO_LARGE) from None
-
-
-def _zero_to(exponent: Number) -> Number:
-    if exponent < 0:
-        raise ZeroDivisionError
-    return Fraction(0)
-
-
-def _limited(value: Decimal) -> Number:
     # Far below what any number here may be the fraction would have to be built to be seen.
     return Fraction(value) if value.adjusted() > -MAX_BITS // 3 else Fraction(0)
 

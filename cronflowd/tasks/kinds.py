@@ -101,10 +101,6 @@ def _check_http(command: str) -> None:
     check_url(url)
 
 
-def _check_webhook(command: str) -> None:
-    check_url(command.strip())
-
-
 def check_url(url: str) -> None:
     """Raises Refusal (`syntax`) for what no request can be sent to."""
     why = _url_fault(url)
@@ -152,18 +148,14 @@ def _check_custom(command: str) -> None:
         raise Refusal("syntax", f'type=custom wants a handler\'s name, {form}, not "{escape(command[:40])}"')
 
 
-def _check_calculate(command: str) -> None:
-    arithmetic.parse(command)
-
-
-_COMMANDS: dict[str, Callable[[str], None]] = {
+_COMMANDS: dict[str, Callable[[str], object]] = {
     "script": _check_script,
     "sleep": _check_sleep,
     "http": _check_http,
-    "webhook": _check_webhook,
+    "webhook": lambda command: check_url(command.strip()),
     "email": _check_email,
     "custom": _check_custom,
-    "calculate": _check_calculate,
+    "calculate": arithmetic.parse,
 }
 
 

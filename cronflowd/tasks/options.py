@@ -97,7 +97,7 @@ def parse_retry(text: str) -> Retry:
         raise Refusal("bad-option", f'"{escape(text)}": a delay is at most {format_duration(_MAX_DELAY_S)}')
     if first_s > cap_s:
         raise Refusal("bad-option", f'"{escape(text)}": the cap is shorter than the first delay')
-    return Retry(text, _retries(words[0]), first_s, factor, cap_s, jitter)
+    return Retry(text, parse_count(words[0], 1, _MAX_RETRIES), first_s, factor, cap_s, jitter)
 
 
 def _retry_word(word: str) -> tuple[str, float]:
@@ -116,10 +116,6 @@ def _refuse_retry(text: str) -> Refusal:
     elif match := re.fullmatch("(?:(fixed|exp):)?([1-9][0-9]?)(?::([0-9]{1,6}(?:ms|s|m|h)?))?", text):
         hint = f"; did you mean {match[1] or 'fixed'}:{match[2]}:{match[3] or '10s'}?"
     return Refusal("bad-option", f'"{escape(text[:80])}" is not {form}{hint}')
-
-
-def _retries(text: str) -> int:
-    return parse_count(text, 1, _MAX_RETRIES)
 
 
 def _factor(text: str) -> float:
@@ -174,12 +170,10 @@ def _one_of(*words: str, **also: str) -> Callable[[str], str]:
 
 
 def _parse_tags(text: str) -> tuple[str, ...]:
-    tags = tuple(text.split(","))
+    tags = text.split(",")
     if len(tags) > MAX_TAGS:
         raise Refusal("bad-option", f"more than {MAX_TAGS} tags")
-    for tag in tags:
-        check_tag(tag)
-    return tags
+    return tuple(map(check_tag, tags))
 
 
 def parse_timeout(text: str) -> float:
@@ -219,22 +213,10 @@ def _parse_after(text: str) -> tuple[str, ...]:
     return refs
 
 
-def _parse_user(text: str) -> str:
-    check_user_name(text)
-    return text
-
-
-def _parse_owner(text: str) -> str:
-    check_account_name(text)
-    return text
-
-
 def _parse_spread(text: str) -> int:
     if (seconds := parse_duration(text)) != int(seconds):
         raise Refusal("bad-option", f'"{escape(text)}" is not a number of whole seconds')
-    if seconds > MAX_SPREAD_S:
-        raise Refusal("bad-option", f"longer than {format_duration(MAX_SPREAD_S)}")
-    return int(seconds)
+    return int(_parse_jitter(text))
 
 
 def _parse_jitter(text: str) -> float:
@@ -245,10 +227,6 @@ def _parse_jitter(text: str) -> float:
 
 def _format_moment(at: datetime | None) -> str:
     return "" if at is None else format_time(at)
-
-
-def _format_timeout(seconds: float) -> str:
-    return format_duration(seconds) if seconds else "none"
 
 
 @frozen
@@ -357,7 +335,7 @@ RULES: dict[str, Rule] = {
         also="dir directory workdir working_dir working_directory chdir home path",
     ),
     "user": Rule(
-        "user", _parse_user, form="NAME", what="whom it runs as, with that user's groups and home",
+        "user", check_user_name, form="NAME", what="whom it runs as, with that user's groups and home",
         also="run_as runas as uid become sudo username login",
     ),
     "payload": Rule("payload", parse_payload, form="{JSON}", what="its data", also="data json args params"),
@@ -383,7 +361,8 @@ RULES: dict[str, Rule] = {
         "retries max_retries attempts max_attempts backoff retry_delay restart",
     ),
     "timeout": Rule(
-        "timeout_s", parse_timeout, _format_timeout, "none|30s", "then the attempt is killed",
+        "timeout_s", parse_timeout, lambda seconds: format_duration(seconds) if seconds else "none",
+        "none|30s", "then the attempt is killed",
         "max_runtime deadline ttl time_limit limit kill_after max_duration",
     ),
     "overlap": Rule(
@@ -460,7 +439,8 @@ RULES: dict[str, Rule] = {
         also="metadata annotations extra custom_data",
     ),
     "owner": Rule(
-        "owner", _parse_owner, lambda owner: owner or "", "ACCOUNT", "whose it is; who added it", "account"
+        "owner", check_account_name, lambda owner: owner or "", "ACCOUNT", "whose it is; who added it",
+        "account",
     ),
 }  # fmt: skip
 # What is no option of the table, although it is often taken for one, and where it is said.
@@ -509,10 +489,12 @@ def set_options(
     env, headers = dict(options.env), {name.lower(): (name, value) for name, value in options.headers}
     is_about_secrets = bool(options.secrets)
     for key, text in words.items():
-        _check_text(key, text)
+        if match := CONTROL.search(text):
+            raise Refusal("bad-option", f"{escape(key)}= holds the control character {escape(match[0])}")
         is_about_secrets |= "secret:" in text
         if key.startswith("env."):
-            _set_env(env, key[4:], text)
+            check_variable(key[4:], escape(key))
+            env[key[4:]] = text
         elif key.startswith("header."):
             _set_header(headers, key[7:], text)
         elif key in RULES:
@@ -571,11 +553,6 @@ def _whole_second(at: datetime) -> datetime:
     return EPOCH - (EPOCH - at) // SECOND * SECOND
 
 
-def _set_env(env: dict[str, str], name: str, text: str) -> None:
-    check_variable(name, f"env.{escape(name)}")
-    env[name] = text
-
-
 def check_variable(name: str, where: str) -> None:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise Refusal("bad-option", f'{where}: "{escape(name)}" is not a variable name')
@@ -587,11 +564,6 @@ def _set_header(headers: dict[str, tuple[str, str]], name: str, text: str) -> No
     headers.pop(name.lower(), None)
     if text.strip():
         headers[name.lower()] = name, text
-
-
-def _check_text(key: str, text: str) -> None:
-    if match := CONTROL.search(text):
-        raise Refusal("bad-option", f"{escape(key)}= holds the control character {escape(match[0])}")
 
 
 def format_options(options: Options, common: Common | None = None) -> dict[str, str]:

@@ -375,11 +375,7 @@ def _text(words: dict[str, Any], key: str, default: str | None) -> str:
 
 def _option_text(key: str, value: object) -> str:
     if key not in RULES and not key.startswith(("env.", "header.")):
-        also = {
-            "jobName": "name job task",
-            "schedule": "cron crontab when",
-            "command": "cmd run exec shell",
-        }
+        also = {"jobName": "name job task", "schedule": "cron crontab when", "command": "cmd run exec shell"}
         also |= {word: rule.also for word, rule in RULES.items()}
         raise Refusal("bad-line", f'there is no key "{escape(key[:80])}"{meant(key, list(also), also)}')
     if isinstance(value, str):

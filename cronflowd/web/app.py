@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Litestar, Request
+from litestar import Litestar, Request, Router
 from litestar.datastructures import State
+from litestar.di import Provide
 from litestar.exceptions import HTTPException
-from litestar.types import LifeSpanScope, Scope
 
-from ..base.errors import Refusal
 from ..host.config import WebSettings
 from . import (
     auth,
@@ -28,30 +27,35 @@ from . import (
 )
 from .identity import FORM, make_identity
 from .limits import Limits
-from .line import Daemon, Unreachable
+from .line import Daemon
 from .mails import Postman
 from .pages.router import PAGES
-from .pages.visit import on_http
+from .pages.visit import on_error
+from .rest import asker_of, handlers_in, known_query
 
 HANDLERS: list[Any] = [
-    health.healthz, health.readyz, auth.ROUTES, jobs.JOBS, executions.EXECUTIONS, inspector.INSPECTOR,
-    workers.WORKERS, people.PEOPLE, *monitoring.MONITORING, events.EVENTS, worker_door.agents, *openapi.DOCS,
-    *older.OLDER, *PAGES,
-]  # fmt: skip
+    *handlers_in(health, openapi),
+    Router("/api/v1/auth", route_handlers=handlers_in(auth)),
+    Router(
+        "/api/v1",
+        route_handlers=handlers_in(jobs, executions, inspector, workers, people, monitoring, events),
+        dependencies={"asker": Provide(asker_of)},
+        guards=[known_query],
+    ),
+    worker_door.agents,
+    *older.OLDER,
+    *PAGES,
+]
 
 
 class App(Litestar):
     """Older clients' paths lead elsewhere, before anything is looked up."""
 
-    async def __call__(self, scope: Scope | LifeSpanScope, receive: Any, send: Any) -> None:
-        scope = _head_as_get(scope)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("method") == "HEAD":  # the server, whose own scope stays as it is, leaves the body out
+            scope = {**scope, "method": "GET"}
         older.rename(scope)
         await super().__call__(scope, receive, send)
-
-
-def _head_as_get(scope: Any) -> Any:
-    """HEAD is GET; the server, whose own scope stays as it is, leaves the body out."""
-    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
 
 
 def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
@@ -61,11 +65,8 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
         state=_state(settings, daemon),
         before_request=check_body,
         exception_handlers={
-            Refusal: envelope.on_refusal,
-            envelope.Refused: envelope.on_refused,
-            Unreachable: envelope.on_unreachable,
-            HTTPException: on_http,
-            Exception: envelope.on_fault,
+            HTTPException: on_error,  # in the form that is read: a page for browsers
+            Exception: envelope.on_error,
         },
         openapi_config=openapi.config(),
         logging_config=None,

@@ -50,53 +50,40 @@ def status_of(code: str) -> int:
     return STATUS.get(code, 400)
 
 
-def failure(
-    status: int, code: str, message: str, field: str | None = None, retry_after_s: float = RETRY_AFTER_S
-) -> Response[dict[str, Any]]:
-    """The body of everything else, with the headers that belong to it."""
-    error = {"code": code, "message": message} | ({"field": field} if field else {})
-    headers = {"Retry-After": str(math.ceil(retry_after_s))} if status in (429, 503) else {}
+def as_refused(request: Request[Any, Any, Any], error: Exception) -> Refused:
+    """Whatever went wrong with a request, as what is said of it; the log tells of a fault of ours."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, Refusal):
+        field = getattr(error, "field", None)
+        # What was asked for by its address is there; what the body speaks of is not.
+        status = 422 if field and error.code == "not-found" else status_of(error.code)
+        return Refused(status, error.code, error.message, field)
+    if isinstance(error, Unreachable):
+        return Refused(503, "unwell", f"the daemon cannot be reached: {error}")
+    if isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra:
+        return Refused(error.status_code, *_invalid(error.extra[0]))
+    if isinstance(error, HTTPException):  # of the framework: no such path, no such method, no JSON
+        return Refused(error.status_code, CODES.get(error.status_code, "syntax"), error.detail)
+    if isinstance(error, RecursionError):  # both are of the framework's parser, which does not catch its own
+        return Refused(400, "syntax", "the JSON is nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        return Refused(400, "syntax", "a body is UTF-8")
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return Refused(500, "internal", "a fault of this server's; its log tells more")
+
+
+def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """The body of everything that is no success, with the headers that belong to it."""
+    refused = as_refused(request, error)
+    status, field = refused.status, refused.field
+    told = {"code": refused.code, "message": refused.message} | ({"field": field} if field else {})
+    headers = {"Retry-After": str(math.ceil(refused.retry_after_s))} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    body = {"success": False, "error": error}
+    headers |= getattr(error, "headers", None) or {}  # of 405, which methods there are
+    body = {"success": False, "error": told}
     return Response(body, status_code=status, headers=headers, media_type=MediaType.JSON)
-
-
-def on_refusal(_: Request[Any, Any, Any], error: Refusal) -> Response[dict[str, Any]]:
-    field = getattr(error, "field", None)
-    # What was asked for by its address is there; what the body speaks of is not.
-    status = 422 if field and error.code == "not-found" else status_of(error.code)
-    return failure(status, error.code, error.message, field)
-
-
-def on_refused(_: Request[Any, Any, Any], error: Refused) -> Response[dict[str, Any]]:
-    return failure(error.status, error.code, error.message, error.field, error.retry_after_s)
-
-
-def on_unreachable(_: Request[Any, Any, Any], error: Unreachable) -> Response[dict[str, Any]]:
-    return failure(503, "unwell", f"the daemon cannot be reached: {error}")
-
-
-def on_fault(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    """A fault of ours: the log tells what, whoever asked only that."""
-    if isinstance(error, RecursionError):  # both are of the framework's parser, which does not catch its own
-        return failure(400, "syntax", "the JSON is nested too deeply")
-    if isinstance(error, UnicodeDecodeError):
-        return failure(400, "syntax", "a body is UTF-8")
-    log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return failure(500, "internal", "a fault of this server's; its log tells more")
-
-
-def on_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
-    """What the framework refuses: no such path, no such method, no JSON, a field that is none."""
-    status, field = error.status_code, None
-    message = error.detail
-    code = CODES.get(status, "syntax")
-    if isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra:
-        code, message, field = _invalid(error.extra[0])
-    answer = failure(status, code, message, field)
-    answer.headers |= error.headers or {}  # of 405, which methods there are
-    return answer
 
 
 def _invalid(found: dict[str, Any]) -> tuple[str, str, str | None]:

@@ -25,11 +25,10 @@ from msgspec.json import encode
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .executions import newest_attempt
-from .identity import AnyRequest
-from .line import GATEWAY, Caller, Daemon, Row, Unreachable
+from .line import GATEWAY, Caller, Daemon, Row, Unreachable, is_status
 from .outcomes import LEVEL_OF, LogLine, to_lines
-from .rest import ERRORS, Success, ToDaemon, Who, line, ref_of, routes, run_of
+from .rest import Asker, Success, Who, ref_of, run_of
+from .talks import line, newest_attempt
 
 log = logging.getLogger("cronflowd.web.events")
 
@@ -42,7 +41,7 @@ BEAT_S = 15.0  # a comment, so that nobody on the way takes it for dead; and is 
 BEGIN_S = 5.0
 AGAIN_S = 1.0  # when the daemon does not answer
 BEAT = b": beat\n\n"
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+HEADERS = {"X-Accel-Buffering": "no"}
 KIND = "text/event-stream"
 
 
@@ -112,16 +111,16 @@ class Feed:
             self.readers.discard(reader)
             raise Unreachable("it does not say what happens")
 
-    async def check(self, caller: Caller, is_new: bool = False) -> None:
+    async def check(self, asker: Asker, is_new: bool = False) -> None:
         """Raises Refusal where he may look no longer; later on it is asked once for all that he has open."""
-        now = trio.current_time()
+        now, caller = trio.current_time(), asker.caller
         if not is_new and now - self._checked.get(caller, now - BEAT_S) < BEAT_S / 2:
             return
         if len(self._checked) >= MAX_READERS:
             self._checked.clear()
         self._checked[caller] = now
         try:
-            await self._daemon.ask("WHOAMI", caller)
+            await asker.ask("WHOAMI")
         except BaseException:
             self._checked.pop(caller, None)
             raise
@@ -164,15 +163,13 @@ class Feed:
 # --- one reader -------------------------------------------------------------------------------------
 
 
-async def read(
-    feed: Feed, daemon: Daemon, caller: Caller, reader: Reader, since: str | None
-) -> AsyncGenerator[bytes, None]:
+async def read(feed: Feed, asker: Asker, reader: Reader, since: str | None) -> AsyncGenerator[bytes, None]:
     """The text of the answer, as long as the reader keeps up and may look."""
     check_at = trio.current_time() + BEAT_S
     try:
         yield b"retry: 1000\n\n"
         if since:
-            async for piece in _catch_up(feed, daemon, caller, reader, since):
+            async for piece in _catch_up(feed, asker, reader, since):
                 yield piece
         while not reader.is_cut:
             if not reader.events:
@@ -181,7 +178,7 @@ async def read(
                 yield _take(reader)
                 await trio.sleep(len(feed.readers) / PIECES_PER_S)
             if trio.current_time() >= check_at:
-                await feed.check(caller)
+                await feed.check(asker)
                 check_at = trio.current_time() + BEAT_S
                 yield BEAT
     except (Refusal, Unreachable) as error:
@@ -195,9 +192,7 @@ def _take(reader: Reader) -> bytes:
     return b"".join([events.popleft().data for _ in range(min(len(events), MOST_AT_ONCE))])
 
 
-async def _catch_up(
-    feed: Feed, daemon: Daemon, caller: Caller, reader: Reader, since: str
-) -> AsyncIterator[bytes]:
+async def _catch_up(feed: Feed, asker: Asker, reader: Reader, since: str) -> AsyncIterator[bytes]:
     """What came after an event, until the reader's own queue goes on without a gap."""
     if (found := feed.since(since)) is not None:
         reader.events.clear()  # they are among those
@@ -206,15 +201,13 @@ async def _catch_up(
             yield b"".join([event.data for event in found[at : at + MOST_AT_ONCE]])
         return
     told: dict[str, None] = {}  # the last ones, in order
-    async with daemon.follow(line("WATCH", since=since, id=reader.job), caller) as connection:
+    async with asker.follow(line("WATCH", since=since, id=reader.job)) as connection:
         await connection.begin()
         while not reader.is_cut:
-            event = None
-            with trio.move_on_after(BEAT_S):
-                event = to_event(await connection.read_row())
-            if event is None:
+            if (row := await connection.row_within(BEAT_S)) is None:
                 yield BEAT
                 continue
+            event = to_event(row)
             if _drop_told(reader, told) or (reader.events and reader.events[0].seq == event.seq):
                 return  # from here on the queue has it, or will
             yield event.data
@@ -237,25 +230,21 @@ _STREAM = {
 }
 
 
-@get("/events", summary="What happens", responses=_STREAM | ERRORS)
+@get("/events", summary="What happens", responses=_STREAM)
 async def events(
-    request: AnyRequest,
-    caller: Who,
-    daemon: ToDaemon,
-    job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
-    last: Since = None,
+    asker: Who, job_id: Annotated[str | None, QueryParameter(name="jobId")] = None, last: Since = None
 ) -> Stream:
     """Server-sent events, each a row of WATCH as JSON. `Last-Event-ID` goes on behind that event."""
-    feed: Feed = request.app.state.feed
-    await feed.check(caller, is_new=True)
+    feed: Feed = asker.request.app.state.feed
+    await feed.check(asker, is_new=True)
     job = None
     if job_id:
-        job = (await daemon.ask(line("GET", ref_of(job_id)), caller)).pairs["id"]
+        job = (await asker.ask(line("GET", ref_of(job_id)))).pairs["id"]
     if last is not None and not re.fullmatch("[0-9]{1,18}([.][0-9]{1,9})?", last):
         raise Refused(400, "bad-option", "it is the id of no event", "Last-Event-ID")
     reader = Reader(job)
     await feed.join(reader, last)
-    return Stream(read(feed, daemon, caller, reader, last), media_type=KIND, headers=HEADERS)
+    return Stream(read(feed, asker, reader, last), media_type=KIND, headers=HEADERS)
 
 
 # --- what a run writes ------------------------------------------------------------------------------
@@ -264,49 +253,38 @@ async def events(
 _LOG = {200: ResponseSpec(Success[list[LogLine]], description="Its lines", generate_examples=False)}
 
 
-@get("/executions/{run:str}/log", summary="What a run wrote", responses=_LOG | ERRORS)
+@get("/executions/{run:str}/log", summary="What a run wrote", responses=_LOG)
 async def execution_log(
-    request: AnyRequest,
-    caller: Who,
-    daemon: ToDaemon,
-    run: FromPath[str],
-    follow: FromQuery[bool] = False,
-    last: Since = None,
+    asker: Who, run: FromPath[str], follow: FromQuery[bool] = False, last: Since = None
 ) -> Response[Any]:
     """As JSON, as text if that is asked for (`Accept: text/plain`), or with `follow=1` as it is written."""
     number = run_of(run)
     if follow:
-        await newest_attempt(daemon, caller, number)
+        await asker.hold(newest_attempt(number))
         seen = int(last) if last and re.fullmatch("[0-9]{1,18}", last) else 0
-        return Stream(_follow_log(daemon, caller, number, seen), media_type=KIND, headers=HEADERS)
-    rows = (await daemon.ask(line("LOG", number), caller)).rows
-    if "text/plain" in request.headers.get("accept", ""):
+        return Stream(_follow_log(asker, number, seen), media_type=KIND, headers=HEADERS)
+    rows = (await asker.ask(line("LOG", number))).rows
+    if "text/plain" in asker.request.headers.get("accept", ""):
         text = "".join(each.text + "\n" for each in to_lines(rows))
         return Response(text, media_type=MediaType.TEXT)
     return Response(Success(to_lines(rows)), media_type=MediaType.JSON)
 
 
-async def _follow_log(daemon: Daemon, caller: Caller, run: int, seen: int) -> AsyncGenerator[bytes, None]:
+async def _follow_log(asker: Asker, run: int, seen: int) -> AsyncGenerator[bytes, None]:
     """Rows of LOG, each an event whose id is how many there were; at the end `event: end`, with the run."""
     at = 0
     try:
         yield b"retry: 1000\n\n"
-        async with daemon.follow(line("LOG", run, "follow"), caller) as connection:
+        async with asker.follow(line("LOG", run, "follow")) as connection:
             while True:
-                row: Row | None = None
-                with trio.move_on_after(BEAT_S):
-                    row = await connection.read_row()
-                if row is None:
+                if (row := await connection.row_within(BEAT_S)) is None:
                     yield BEAT
-                elif "ok" in row:
+                elif is_status(row):
                     break
                 elif (at := at + 1) > seen:
                     row["level"] = LEVEL_OF[row["fd"]]
                     yield b"id: %d\ndata: %b\n\n" % (at, orjson.dumps(row))
-        ended = await newest_attempt(daemon, caller, run)
+        ended = await asker.hold(newest_attempt(run))
         yield b"event: end\ndata: %b\n\n" % encode(ended)
     except (Refusal, Unreachable, Refused):
         return
-
-
-EVENTS = routes("/api/v1", [events, execution_log])

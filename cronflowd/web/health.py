@@ -1,4 +1,4 @@
-"""Whether this process, and the daemon behind it, are there: for load balancers and service managers."""
+"""Whether this process, and the daemon behind it, are there, and how: for service managers and Prometheus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 from litestar import MediaType, Response, get
 from litestar.datastructures import State
 
-from .line import Daemon, Unreachable
+from ..host.secrets import is_loopback
+from .identity import AnyRequest, address_of, caller_of
+from .line import GATEWAY, Daemon, Unreachable
 
 
 @get("/healthz", media_type=MediaType.TEXT, sync_to_thread=False, include_in_schema=False)
@@ -27,3 +29,16 @@ async def readyz(state: State) -> Response[str]:
     if status.get("disk") != "ok":
         return Response(f"disk: {status.get('disk')}\n", status_code=503, media_type=MediaType.TEXT)
     return Response("ok\n", media_type=MediaType.TEXT)
+
+
+# Somebody who is let in by it, or a proxy of this machine that speaks for somebody elsewhere.
+_SHOWS = frozenset({"authorization", "forwarded", "x-forwarded-for", "x-real-ip"})
+
+
+@get("/metrics", media_type=MediaType.TEXT, include_in_schema=False)
+async def metrics_text(request: AnyRequest, state: State) -> Response[str]:
+    """For a Prometheus of this machine, or one that shows a token: names of jobs stand in it."""
+    is_near = is_loopback(address_of(request)) and _SHOWS.isdisjoint(request.headers.keys())
+    caller = GATEWAY if is_near else await caller_of(request)
+    text = "".join(f"{row['line']}\n" for row in (await state.daemon.ask("METRICS", caller)).rows)
+    return Response(text, media_type="text/plain; version=0.0.4")

@@ -29,7 +29,7 @@ from litestar.datastructures import Cookie
 from ..base.errors import Exit, Fatal
 from ..host.clock import wall_now
 from ..host.config import WebSettings
-from ..host.secrets import make_secret, new_token, read_secret
+from ..host.secrets import make_key, read_secret
 from .envelope import Refused
 from .guard import NOBODY, SAFE
 from .line import Caller, account, bearer
@@ -138,7 +138,7 @@ def _make_key(path: Path) -> None:
     """Another process may make one at the same moment: the first that is whole stays."""
     made = path.with_name(f"{path.name}.{os.getpid()}.new")
     made.unlink(missing_ok=True)
-    make_secret(made, new_token(), "")
+    make_key(made, "")
     with suppress(FileExistsError):
         os.link(made, path)
     made.unlink()

@@ -11,8 +11,8 @@ from msgspec import Meta, Struct
 from ..base.errors import Refusal
 from .fields import Words, about
 from .jobs import Number, Occurrence, to_occurrences
-from .line import Caller, Daemon
-from .rest import ERRORS, Success, ToDaemon, Who, line, ref_of, routes
+from .rest import Asker, Success, Who, ref_of
+from .talks import line
 
 
 class PreviewBody(Struct, forbid_unknown_fields=True):
@@ -33,7 +33,7 @@ class Preview(Struct, rename="camel"):
     occurrences: list[Occurrence]
 
 
-async def look_ahead(daemon: Daemon, caller: Caller, body: PreviewBody) -> Preview:
+async def look_ahead(asker: Asker, body: PreviewBody) -> Preview:
     """Raises Refused naming the field."""
     words = Words()
     words.fields = {"schedule": "cron", "tz": "timezone", "command": "cron"}
@@ -41,7 +41,7 @@ async def look_ahead(daemon: Daemon, caller: Caller, body: PreviewBody) -> Previ
     zone = body.timezone or None
     try:
         asked = [line("NEXT", quoted, n=body.count, tz=zone), line("DESCRIBE", quoted, tz=zone)]
-        moments, meaning = await daemon.ask_all(asked, caller)
+        moments, meaning = await asker.ask_all(*asked)
         told = meaning.check().pairs
         found = to_occurrences(moments.check().rows)
     except Refusal as refusal:
@@ -49,19 +49,14 @@ async def look_ahead(daemon: Daemon, caller: Caller, body: PreviewBody) -> Previ
     return Preview(body.cron, told["zone"], told["means"], told.get("clock-changes"), found)
 
 
-@post("/inspector/preview", summary="When a schedule would come", status_code=200, responses=ERRORS)
-async def preview(caller: Who, daemon: ToDaemon, data: JSONBody[PreviewBody]) -> Success[Preview]:
+@post("/inspector/preview", summary="When a schedule would come", status_code=200)
+async def preview(asker: Who, data: JSONBody[PreviewBody]) -> Success[Preview]:
     """In its zone and in UTC; `remark` tells what a clock change does to a moment."""
-    return Success(await look_ahead(daemon, caller, data))
+    return Success(await look_ahead(asker, data))
 
 
-@get("/inspector/job/{job_id:str}", summary="When a job comes", responses=ERRORS)
-async def inspect_job(
-    caller: Who, daemon: ToDaemon, job_id: FromPath[str], count: Number = 10
-) -> Success[list[Occurrence]]:
+@get("/inspector/job/{job_id:str}", summary="When a job comes")
+async def inspect_job(asker: Who, job_id: FromPath[str], count: Number = 10) -> Success[list[Occurrence]]:
     """The same of a job that is there."""
     asked = line("NEXT", ref_of(job_id), n=count)
-    return Success(to_occurrences((await daemon.ask(asked, caller)).rows))
-
-
-INSPECTOR = routes("/api/v1", [preview, inspect_job])
+    return Success(to_occurrences((await asker.ask(asked)).rows))

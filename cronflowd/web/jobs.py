@@ -1,14 +1,9 @@
-"""Jobs: what there is to run, and what is done with it.
-
-A job is changed as it was seen: what is said of it is made words against one revision, and SET is told
-which. If somebody was quicker, whoever said `If-Match` is refused, and for anybody else it is done
-again with the job as it is now.
-"""
+"""Jobs: what there is to run, and what is done with it."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from litestar import Response, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
@@ -16,66 +11,29 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .executions import State, find, newest_attempt
-from .fields import (
-    Job,
-    JobBody,
-    Words,
-    about,
-    to_arg,
-    to_ended_job,
-    to_job,
-    to_list_options,
-    to_options,
-    to_orders,
-    to_words,
-)
+from .executions import State
+from .fields import Job, JobBody
 from .identity import AnyRequest
-from .line import Caller, Daemon, Row
+from .line import Row
 from .outcomes import LEVELS, Execution, Level, LogLine, to_lines
-from .rest import (
-    ERRORS,
-    KEY_HEADER,
-    Limit,
-    Listing,
-    Page,
-    Pages,
-    Success,
-    ToDaemon,
-    Who,
+from .rest import Limit, Listing, Page, Success, Who, pages, ref_of, run_of
+from .talks import (
+    change_job,
+    find,
+    is_key_taken,
     line,
-    listing,
-    once,
-    pages,
-    ref_of,
-    routes,
-    run_of,
+    list_rows,
+    make_job,
+    read_job,
+    read_jobs,
+    run_now,
     slice_of,
-    with_options,
 )
 
-MAX_TRIES = 8  # to change what others change, too
 CANCELLED_AT_ONCE = 1000  # runs, in one turn
 
 
 # --- reading ----------------------------------------------------------------------------------------
-
-
-async def read_job(daemon: Daemon, caller: Caller, ref: str, words: Words | None = None) -> Job:
-    """A job as it is now; of one that ran once and is gone, what is known. Raises Refusal."""
-    (got,) = await daemon.ask_all([line("GET", ref)], caller)
-    if not got.status["ok"] and got.status["code"] == "not-found":
-        asked = [line("HISTORY", ref, limit=1), line("RUNS", ref, limit=1)]
-        changes, runs = await daemon.ask_all(asked, caller)
-        if runs.rows and not changes.rows:  # nobody removed it
-            return to_ended_job(runs.rows[0], words or {})
-    return to_job(got.check().rows)
-
-
-async def read_jobs(daemon: Daemon, caller: Caller, rows: list[Row]) -> list[Job]:
-    """Those of the rows of LIST that are still there."""
-    answers = await daemon.ask_all([line("GET", row["id"]) for row in rows], caller) if rows else []
-    return [to_job(got.rows) for got in answers if got.status["ok"]]
 
 
 def answer(job: Job, status: int = 200) -> Response[Success[Job]]:
@@ -83,10 +41,9 @@ def answer(job: Job, status: int = 200) -> Response[Success[Job]]:
     return Response(Success(job), status_code=status, headers=headers)
 
 
-@get("/jobs", summary="The jobs", responses=ERRORS)
+@get("/jobs", summary="The jobs")
 async def list_jobs(
-    caller: Who,
-    daemon: ToDaemon,
+    asker: Who,
     page: Page = 1,
     limit: Limit = 20,
     status: Annotated[
@@ -103,106 +60,36 @@ async def list_jobs(
     ] = None,
 ) -> Listing[Job]:
     """Those that match, a page of them."""
-    rows, meta = await list_rows(
-        daemon, caller, page, limit, status=status, type=type_, tag=tag, owner=owner, search=search, sort=sort
-    )
-    return Listing(await read_jobs(daemon, caller, rows), meta)
+    asked = {"status": status, "type": type_, "tag": tag, "owner": owner, "search": search, "sort": sort}
+    rows, told = await asker.hold(list_rows(page, limit, asked))
+    return Listing(await asker.hold(read_jobs(rows)), pages(told, page, limit))
 
 
-async def list_rows(
-    daemon: Daemon, caller: Caller, page: int, limit: int, **asked: str | None
-) -> tuple[list[Row], Pages]:
-    """Rows of LIST, and how many there are; raises Refused naming the parameter."""
-    if asked.get("status") == "completed":  # they are gone, and found by their executions
-        return [], Pages(page, limit, 0)
-    options = to_list_options(asked)
-    try:
-        found = await daemon.ask(line("LIST", **options, **slice_of(page, limit)), caller)
-    except Refusal as refusal:
-        words = Words()
-        words.fields = {key: {"state": "status"}.get(key, key) for key in options}
-        raise about(refusal, words) from None
-    return found.rows, pages(found.status, page, limit)
-
-
-@get("/jobs/{job_id:str}", summary="One job, by id or name", responses=ERRORS)
-async def get_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> Response[Success[Job]]:
+@get("/jobs/{job_id:str}", summary="One job, by id or name")
+async def get_job(asker: Who, job_id: FromPath[str]) -> Response[Success[Job]]:
     """Every field; `ETag` is its revision."""
-    return answer(await read_job(daemon, caller, ref_of(job_id)))
+    return answer(await asker.hold(read_job(ref_of(job_id))))
 
 
 # --- making and changing ----------------------------------------------------------------------------
 
 
-@post("/jobs", summary="Make a job", responses=ERRORS)
-async def create_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, data: JSONBody[JobBody]
-) -> Response[Success[Job]]:
+@post("/jobs", summary="Make a job")
+async def create_job(asker: Who, data: JSONBody[JobBody]) -> Response[Success[Job]]:
     """With `Idempotency-Key`, the same request makes one job, however often it comes."""
-    return answer(await make_job(request, daemon, caller, data), 201)
+    return answer(await asker.hold(make_job(data, asker.key)), 201)
 
 
-async def make_job(request: AnyRequest, daemon: Daemon, caller: Caller, body: JobBody) -> Job:
-    words = to_words(body)
-    orders = to_orders(words, body, request.headers.get(KEY_HEADER))
-    made: Row = {}
-    for order in orders:
-        try:
-            made = (await daemon.ask(once(request, order), caller)).status
-            break
-        except Refusal as refusal:
-            if _is_key_taken(refusal):
-                words.fields["jobName"] = KEY_HEADER
-            if refusal.code != "exists" or order == orders[-1]:
-                raise about(refusal, words) from None
-    return await read_job(daemon, caller, str(made["id"]), words)
-
-
-def _is_key_taken(refusal: Refusal) -> bool:
-    """Whether it was the Idempotency-Key, which was for another line: nothing was done then."""
-    return refusal.code == "exists" and refusal.message.startswith("the key")
-
-
-@put("/jobs/{job_id:str}", summary="Change a job", responses=ERRORS)
-async def put_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[JobBody]
-) -> Response[Success[Job]]:
+@put("/jobs/{job_id:str}", summary="Change a job")
+async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) -> Response[Success[Job]]:
     """What is not named stays as it is. `If-Match`: only if the job is still as it was seen."""
-    return answer(await change_job(request, daemon, caller, ref_of(job_id), data))
+    return answer(await asker.hold(change_job(ref_of(job_id), data, seen_rev(asker.request))))
 
 
-@patch("/jobs/{job_id:str}", summary="Change some of a job", responses=ERRORS)
-async def patch_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[JobBody]
-) -> Response[Success[Job]]:
+@patch("/jobs/{job_id:str}", summary="Change some of a job")
+async def patch_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) -> Response[Success[Job]]:
     """The same as PUT."""
-    return answer(await change_job(request, daemon, caller, ref_of(job_id), data))
-
-
-async def change_job(request: AnyRequest, daemon: Daemon, caller: Caller, ref: str, body: JobBody) -> Job:
-    wanted = seen_rev(request)
-    for tried in range(MAX_TRIES):
-        old = await read_job(daemon, caller, ref)
-        if wanted not in (None, old.rev):
-            raise Refused(409, "busy", f"its revision is {old.rev} by now, not {wanted}", "If-Match")
-        words = to_words(body, old)
-        try:
-            await _set(daemon, caller, old, words)
-            break
-        except Refusal as refusal:
-            now = await read_job(daemon, caller, str(old.id))
-            if refusal.code != "busy" or now.rev == old.rev or wanted or tried == MAX_TRIES - 1:
-                raise about(refusal, words) from None
-    if body.enabled is not UNSET and body.enabled != old.enabled:
-        await daemon.ask(line("RESUME" if body.enabled else "PAUSE", old.id), caller)
-    return await read_job(daemon, caller, str(old.id))
-
-
-async def _set(daemon: Daemon, caller: Caller, old: Job, words: Words) -> None:
-    if old.status == "completed":
-        raise Refusal("not-found", f"job {old.id} has run once and is over")
-    if words:
-        await daemon.ask(with_options(line("SET", old.id, rev=old.rev), to_options(words)), caller)
+    return answer(await asker.hold(change_job(ref_of(job_id), data, seen_rev(asker.request))))
 
 
 def seen_rev(request: AnyRequest) -> int | None:
@@ -222,13 +109,11 @@ class Removed(Struct):
     removed: bool = True
 
 
-@delete("/jobs/{job_id:str}", summary="Remove a job", status_code=200, responses=ERRORS)
-async def delete_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], force: FromQuery[bool] = False
-) -> Success[Removed]:
+@delete("/jobs/{job_id:str}", summary="Remove a job", status_code=200)
+async def delete_job(asker: Who, job_id: FromPath[str], force: FromQuery[bool] = False) -> Success[Removed]:
     """Its history stays. `force`: also if others wait for it."""
-    said = line("REMOVE", ref_of(job_id), force="yes" if force else None, rev=seen_rev(request))
-    return Success(Removed((await daemon.ask(said, caller)).status["id"]))
+    said = line("REMOVE", ref_of(job_id), force="yes" if force else None, rev=seen_rev(asker.request))
+    return Success(Removed((await asker.ask(said)).status["id"]))
 
 
 # --- doing something with one -----------------------------------------------------------------------
@@ -268,40 +153,34 @@ class Cancelled(Struct):
     cancelled: list[int]
 
 
-@post("/jobs/{job_id:str}/pause", summary="Start nothing any more", status_code=200, responses=ERRORS)
+@post("/jobs/{job_id:str}/pause", summary="Start nothing any more", status_code=200)
 async def pause_job(
-    request: AnyRequest,
-    caller: Who,
-    daemon: ToDaemon,
-    job_id: FromPath[str],
-    data: JSONBody[PauseBody | None] = None,
+    asker: Who, job_id: FromPath[str], data: JSONBody[PauseBody | None] = None
 ) -> Response[Success[Job]]:
     """What runs already goes on."""
     ref, body = ref_of(job_id), data or PauseBody()
     said = line("PAUSE", ref, until=body.until or None, why=body.why or None)
-    await daemon.ask(once(request, said), caller)
-    return answer(await read_job(daemon, caller, ref))
+    await asker.order(said)
+    return answer(await asker.hold(read_job(ref)))
 
 
-@post("/jobs/{job_id:str}/resume", summary="The opposite of pause", status_code=200, responses=ERRORS)
-async def resume_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str]
-) -> Response[Success[Job]]:
+@post("/jobs/{job_id:str}/resume", summary="The opposite of pause", status_code=200)
+async def resume_job(asker: Who, job_id: FromPath[str]) -> Response[Success[Job]]:
     """Its next moment is the next to come."""
-    await daemon.ask(once(request, line("RESUME", ref_of(job_id))), caller)
-    return answer(await read_job(daemon, caller, job_id))
+    await asker.order(line("RESUME", ref_of(job_id)))
+    return answer(await asker.hold(read_job(job_id)))
 
 
-@post("/jobs/{job_id:str}/cancel", summary="End its runs", status_code=200, responses=ERRORS)
-async def cancel_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> Success[Cancelled]:
+@post("/jobs/{job_id:str}/cancel", summary="End its runs", status_code=200)
+async def cancel_job(asker: Who, job_id: FromPath[str]) -> Success[Cancelled]:
     """All that have not ended yet."""
-    await daemon.ask(line("GET", ref_of(job_id)), caller)
+    await asker.ask(line("GET", ref_of(job_id)))
     asked = line("RUNS", job_id, state="queued,sent,running")
-    runs = list(dict.fromkeys(row["run"] for row in (await daemon.ask(asked, caller)).rows))
+    runs = list(dict.fromkeys(row["run"] for row in (await asker.ask(asked)).rows))
     ended: list[int] = []
     for start in range(0, len(runs), CANCELLED_AT_ONCE):
         some = runs[start : start + CANCELLED_AT_ONCE]
-        answers = await daemon.ask_all([line("CANCEL", run) for run in some], caller)
+        answers = await asker.ask_all(*(line("CANCEL", run) for run in some))
         for run, each in zip(some, answers, strict=True):
             if each.status["ok"]:
                 ended.append(run)
@@ -310,33 +189,17 @@ async def cancel_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> Su
     return Success(Cancelled(ended))
 
 
-@post("/jobs/{job_id:str}/trigger", summary="Run it now", status_code=200, responses=ERRORS)
+@post("/jobs/{job_id:str}/trigger", summary="Run it now", status_code=200)
 async def trigger_job(
-    request: AnyRequest,
-    caller: Who,
-    daemon: ToDaemon,
-    job_id: FromPath[str],
-    data: JSONBody[TriggerBody | None] = None,
+    asker: Who, job_id: FromPath[str], data: JSONBody[TriggerBody | None] = None
 ) -> Success[Execution]:
     """Whatever its schedule says, paused or not."""
-    return Success(await run_now(request, daemon, caller, ref_of(job_id), data.args if data else {}))
+    return Success(await asker.hold(run_now(ref_of(job_id), data.args if data else {}, asker.key)))
 
 
-async def run_now(
-    request: AnyRequest, daemon: Daemon, caller: Caller, ref: str, args: dict[str, Any]
-) -> Execution:
-    words = {}
-    for name, value in args.items():
-        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-            raise Refused(400, "bad-option", f'"{name[:80]}" is not a variable\'s name', f"args.{name[:80]}")
-        words[f"arg.{name}"] = to_arg(value)
-    started = await daemon.ask(once(request, with_options(line("RUN", ref), words)), caller)
-    return await newest_attempt(daemon, caller, started.status["run"])
-
-
-@post("/jobs/{job_id:str}/reschedule", summary="Run it at other times", status_code=200, responses=ERRORS)
+@post("/jobs/{job_id:str}/reschedule", summary="Run it at other times", status_code=200)
 async def reschedule_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[RescheduleBody]
+    asker: Who, job_id: FromPath[str], data: JSONBody[RescheduleBody]
 ) -> Response[Success[Job]]:
     """From now on."""
     body = JobBody(
@@ -345,31 +208,27 @@ async def reschedule_job(
     )  # fmt: skip
     if all(each is UNSET for each in (data.cron_expression, data.schedule, data.scheduled_at, data.timezone)):
         raise Refused(400, "bad-schedule", "no cronExpression: when is it to run?", "cronExpression")
-    return answer(await change_job(request, daemon, caller, ref_of(job_id), body))
+    return answer(await asker.hold(change_job(ref_of(job_id), body, seen_rev(asker.request))))
 
 
-@post("/jobs/{job_id:str}/undo", summary="As it was before", status_code=200, responses=ERRORS)
+@post("/jobs/{job_id:str}/undo", summary="As it was before", status_code=200)
 async def undo_job(
-    request: AnyRequest,
-    caller: Who,
-    daemon: ToDaemon,
-    job_id: FromPath[str],
-    data: JSONBody[UndoBody | None] = None,
+    asker: Who, job_id: FromPath[str], data: JSONBody[UndoBody | None] = None
 ) -> Response[Success[Job]]:
     """A new revision, which is as that one was; once more takes that back."""
-    old = await read_job(daemon, caller, ref_of(job_id))
+    old = await asker.hold(read_job(ref_of(job_id)))
     wanted = data.rev if data else None
     rev = wanted or old.rev - 1
     if not rev:
         raise Refused(409, "not-found", "it is as it was made: there is nothing to take back")
     try:
-        await daemon.ask(once(request, line("ROLLBACK", old.id, rev)), caller)
+        await asker.order(line("ROLLBACK", old.id, rev))
     except Refusal as refusal:
-        if wanted or not _is_key_taken(refusal):
+        if wanted or not is_key_taken(refusal):
             raise
         # Where this request was done before, that was a revision, too: the one that it meant is before it.
-        await daemon.ask(once(request, line("ROLLBACK", old.id, rev - 1)), caller)
-    return answer(await read_job(daemon, caller, str(old.id)))
+        await asker.order(line("ROLLBACK", old.id, rev - 1))
+    return answer(await asker.hold(read_job(str(old.id))))
 
 
 # --- looking ----------------------------------------------------------------------------------------
@@ -409,85 +268,66 @@ class Why(Struct):
 Number = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
-@get("/jobs/{job_id:str}/executions", summary="What ran of it", responses=ERRORS)
+@get("/jobs/{job_id:str}/executions", summary="What ran of it")
 async def job_executions(
-    caller: Who,
-    daemon: ToDaemon,
-    job_id: FromPath[str],
-    job_state: State = None,
-    page: Page = 1,
-    limit: Limit = 20,
+    asker: Who, job_id: FromPath[str], job_state: State = None, page: Page = 1, limit: Limit = 20
 ) -> Listing[Execution]:
     """Newest first, also of a job that is gone."""
-    rows, status = await find(daemon, caller, ref=job_id, state=job_state or None, **slice_of(page, limit))
+    rows, status = await asker.hold(find(ref_of(job_id), state=job_state or None, **slice_of(page, limit)))
     return Listing(rows, pages(status, page, limit))
 
 
-@get("/jobs/{job_id:str}/logs", summary="What it wrote", responses=ERRORS)
+@get("/jobs/{job_id:str}/logs", summary="What it wrote")
 async def job_logs(
-    caller: Who,
-    daemon: ToDaemon,
+    asker: Who,
     job_id: FromPath[str],
     level: FromQuery[Level | None] = None,
     run: FromQuery[str | None] = None,
 ) -> Success[list[LogLine]]:
     """Of its newest run, or of one of its runs."""
     ref, number = ref_of(job_id), run_of(run) if run else None
-    rows, _ = await find(daemon, caller, ref=ref, run=number, limit=100)
+    rows, _ = await asker.hold(find(ref, run=number, limit=100))
     if number is None:
         number = next((row.id for row in rows if row.id), None)
     if number is None or not rows:
         if run:
             raise Refused(404, "not-found", f"job {ref} has no execution {run}", "run")
         return Success([])
-    found = await daemon.ask(line("LOG", number, fd=LEVELS[level] if level else None), caller)
+    found = await asker.ask(line("LOG", number, fd=LEVELS[level] if level else None))
     return Success(to_lines(found.rows))
 
 
-@get("/jobs/{job_id:str}/history", summary="Who changed it", responses=ERRORS)
+@get("/jobs/{job_id:str}/history", summary="Who changed it")
 async def job_history(
-    caller: Who, daemon: ToDaemon, job_id: FromPath[str], page: Page = 1, limit: Limit = 20
+    asker: Who, job_id: FromPath[str], page: Page = 1, limit: Limit = 20
 ) -> Listing[Change]:
     """Newest first."""
-    rows = (await daemon.ask(line("HISTORY", ref_of(job_id)), caller)).rows
-    found = [Change(row["rev"], row["time"], row["who"], row["change"]) for row in rows]
-    return listing(found, page, limit)
+    return await asker.listing(line("HISTORY", ref_of(job_id)), _change, page, limit)
+
+
+def _change(row: Row) -> Change:
+    return Change(row["rev"], row["time"], row["who"], row["change"])
 
 
 def to_occurrences(rows: list[Row]) -> list[Occurrence]:
     return [Occurrence(row["local_time_with_offset"], row["UTC"], row["remark"]) for row in rows]
 
 
-@get("/jobs/{job_id:str}/next", summary="When it runs next", responses=ERRORS)
+@get("/jobs/{job_id:str}/next", summary="When it runs next")
 async def job_next(
-    caller: Who,
-    daemon: ToDaemon,
-    job_id: FromPath[str],
-    count: Number = 5,
-    timezone: FromQuery[str | None] = None,
+    asker: Who, job_id: FromPath[str], count: Number = 5, timezone: FromQuery[str | None] = None
 ) -> Success[list[Occurrence]]:
     """Moments to come; `timezone` says in which zone they are shown."""
     asked = line("NEXT", ref_of(job_id), n=count, tz=timezone or None)
-    return Success(to_occurrences((await daemon.ask(asked, caller)).rows))
+    return Success(to_occurrences((await asker.ask(asked)).rows))
 
 
-@get("/jobs/{job_id:str}/why", summary="Why it ran, or did not", responses=ERRORS)
-async def job_why(
-    caller: Who, daemon: ToDaemon, job_id: FromPath[str], at: FromQuery[str | None] = None
-) -> Success[Why]:
+@get("/jobs/{job_id:str}/why", summary="Why it ran, or did not")
+async def job_why(asker: Who, job_id: FromPath[str], at: FromQuery[str | None] = None) -> Success[Why]:
     """At a moment, or lately."""
     if at and re.search(r'["\\]', at):
         raise Refused(400, "bad-schedule", "no time has quotes", "at")
     words = [ref_of(job_id), *([f'"{at}"'] if at else [])]
-    found = await daemon.ask(line("WHY", *words), caller)
+    found = await asker.ask(line("WHY", *words))
     chain = [Cause(row["time"], row["what"]) for row in found.rows]
     return Success(Why(found.status["disposition"], chain))
-
-
-JOBS = routes(
-    "/api/v1",
-    [
-        list_jobs, create_job, get_job, put_job, patch_job, delete_job, pause_job, resume_job, cancel_job,
-        trigger_job, reschedule_job, undo_job, job_executions, job_logs, job_history, job_next, job_why,
-    ],
-)  # fmt: skip

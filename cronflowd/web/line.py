@@ -134,6 +134,12 @@ class Connection:
         row: Row = _parse(await self._read_line())
         return row
 
+    async def row_within(self, seconds: float) -> Row | None:
+        """The same; None where it has not come by then."""
+        with trio.move_on_after(seconds):
+            return await self.read_row()
+        return None
+
     async def _read_line(self) -> bytes:
         while not self.lines:
             data = await self.stream.receive_some(RECEIVE_BYTES)

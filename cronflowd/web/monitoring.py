@@ -6,18 +6,16 @@ from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
-from litestar import MediaType, Response, get
+from litestar import Response, get
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
-from ..host.secrets import is_loopback
 from .envelope import Refused
-from .executions import find
-from .identity import AnyRequest, address_of, caller_of
-from .line import GATEWAY, Answer, Daemon, Row, Unreachable
+from .line import GATEWAY, Daemon, Row, Unreachable
 from .outcomes import Execution
-from .rest import ERRORS, Success, ToDaemon, Who, line, routes
+from .rest import Success, Who
+from .talks import find, line
 
 UPCOMING = 10
 RECENT = 10
@@ -63,9 +61,9 @@ _HEALTH = {
 
 
 @get("/monitoring/health", summary="Whether all is well", responses=_HEALTH)
-async def health(daemon: ToDaemon) -> Response[Success[Health]]:
+async def health(state: State) -> Response[Success[Health]]:
     """For everybody. 503 where something is wrong."""
-    found = await read_health(daemon)
+    found = await read_health(state.daemon)
     return Response(Success(found), status_code=200 if found.status == "healthy" else 503)
 
 
@@ -113,19 +111,19 @@ class Dashboard(Struct, rename="camel"):
     daily: list[Day]
 
 
-@get("/monitoring/dashboard", summary="Figures for a page", responses=ERRORS)
-async def dashboard(caller: Who, daemon: ToDaemon) -> Success[Dashboard]:
+@get("/monitoring/dashboard", summary="Figures for a page")
+async def dashboard(asker: Who) -> Success[Dashboard]:
     """Jobs by state, the last 24 hours, what comes, what fails, and each of the last 14 days."""
     asked = ["SUMMARY", line("NEXT", "all", n=UPCOMING), "FAILED", "STATUS"]
-    summary, moments, failed, status = await daemon.ask_all(asked, caller)
-    recent, _ = await find(daemon, caller, limit=RECENT)
+    summary, moments, failed, status = await asker.ask_all(*asked)
+    recent, _ = await asker.hold(find(limit=RECENT))
     today = datetime.fromisoformat(status.check().pairs["now"]).date()
     days = [today - timedelta(days=ago) for ago in range(DAYS - 1, -2, -1)]
     # Counts that are kept for ever; STATS would read the runs themselves.
     proofs = [
         line("PROVE", since=f"{day}T00:00:00Z", until=f"{end}T00:00:00Z") for day, end in pairwise(days)
     ]
-    counts = [answer.pairs for answer in await daemon.ask_all(proofs, caller)]
+    counts = [answer.pairs for answer in await asker.ask_all(*proofs)]
     pairs = summary.check().pairs
     by_state = {key[6:]: value for key, value in pairs.items() if key.startswith("tasks-")}
     return Success(
@@ -156,41 +154,17 @@ def _day(day: date, counts: Row) -> Day:
     return Day(day.isoformat(), fires, ok, bad, round(ok / (ok + bad), 4) if ok + bad else None)
 
 
-@get("/monitoring/metrics", summary="Figures of the whole system", responses=ERRORS)
-async def metrics_json(caller: Who, daemon: ToDaemon) -> Success[dict[str, Any]]:
+@get("/monitoring/metrics", summary="Figures of the whole system")
+async def metrics_json(asker: Who) -> Success[dict[str, Any]]:
     """For admins: what STATUS tells, and the same figures as `/metrics`, by name and labels."""
-    who, metrics, status = await daemon.ask_all(["WHOAMI", "METRICS", "STATUS"], caller)
+    who, metrics, status = await asker.ask_all("WHOAMI", "METRICS", "STATUS")
     role = who.check().status["role"]
     if role != "admin":
         raise Refused(403, "denied", f"this takes the role admin; you are {role}")
-    return Success({"status": status.check().pairs, "metrics": _as_json(_lines(metrics))})
+    return Success({"status": status.check().pairs, "metrics": _as_json(metrics.check().rows)})
 
 
-def _lines(metrics: Answer) -> list[str]:
-    """Of Prometheus' text format."""
-    return [row["line"] for row in metrics.check().rows]
-
-
-def _as_json(lines: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for each in lines:
-        if each and not each.startswith("#"):
-            name, _, value = each.rpartition(" ")
-            found[name] = float(value)
-    return found
-
-
-# Somebody who is let in by it, or a proxy of this machine that speaks for somebody elsewhere.
-_SHOWS = frozenset({"authorization", "forwarded", "x-forwarded-for", "x-real-ip"})
-
-
-@get("/metrics", media_type=MediaType.TEXT, include_in_schema=False)
-async def metrics_text(request: AnyRequest, state: State) -> Response[str]:
-    """For a Prometheus of this machine, or one that shows a token: names of jobs stand in it."""
-    is_near = is_loopback(address_of(request)) and _SHOWS.isdisjoint(request.headers.keys())
-    caller = GATEWAY if is_near else await caller_of(request)
-    text = "\n".join([*_lines(await state.daemon.ask("METRICS", caller)), ""])
-    return Response(text, media_type="text/plain; version=0.0.4")
-
-
-MONITORING = [routes("/api/v1", [health, dashboard, metrics_json]), metrics_text]
+def _as_json(rows: list[Row]) -> dict[str, Any]:
+    """Lines of Prometheus' text format."""
+    told = [row["line"].rpartition(" ") for row in rows if row["line"] and not row["line"].startswith("#")]
+    return {name: float(value) for name, _, value in told}

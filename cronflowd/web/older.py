@@ -9,24 +9,26 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-import msgspec
-from litestar import Response, Router, delete, get, patch, post, put
+from litestar import Response, Router, delete, get, post, route
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from ..base.errors import Refusal
-from .envelope import Refused, on_fault, on_http, on_refusal, on_refused, on_unreachable
-from .executions import find
+from ..host.clock import wall_now
+from . import identity as i
+from . import sign_in as s
+from .auth import FORGOTTEN, Forgot, Reset
+from .envelope import Refused, on_error
 from .fields import Job, JobBody, to_body
-from .identity import AnyRequest, caller_of
+from .identity import AnyRequest
 from .inspector import Preview, PreviewBody, look_ahead
-from .jobs import Number, change_job, list_rows, make_job, read_job, read_jobs, to_occurrences
-from .line import Caller, Daemon, Unreachable
+from .jobs import Number, seen_rev, to_occurrences
 from .monitoring import Health, read_health
-from .older_auth import SIGN_IN
-from .outcomes import Execution, Worker
-from .rest import ToDaemon, Who, daemon_of, line, ref_of
+from .outcomes import Execution, Worker, plain
+from .rest import Who, asker_of, ref_of
+from .talks import change_job, find, line, list_rows, make_job, read_job, read_jobs
 from .workers import read_workers
 
 MAX_ROWS = 1000
@@ -59,20 +61,17 @@ def rename(scope: Any) -> None:
 
 
 def as_job(job: Job) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(job)
-    found |= {"_id": job.id, "agentId": None if job.on_worker == "any" else job.on_worker}
+    found = plain(job) | {"_id": job.id, "agentId": None if job.on_worker == "any" else job.on_worker}
     return found | ({job.type: job.payload} if job.type in ("script", "http") else {})
 
 
 def as_run(run: Execution) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(run)
-    return found | {"_id": run.id, "status": run.state, "finishedAt": run.ended_at}
+    return plain(run) | {"_id": run.id, "status": run.state, "finishedAt": run.ended_at}
 
 
 def as_agent(worker: Worker) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(worker)
     status = "offline" if worker.state == "away" else "online"
-    return found | {"id": worker.name, "status": status, "lastHeartbeat": worker.last_seen_at}
+    return plain(worker) | {"id": worker.name, "status": status, "lastHeartbeat": worker.last_seen_at}
 
 
 def from_body(said: dict[str, Any]) -> JobBody:
@@ -90,16 +89,12 @@ def from_body(said: dict[str, Any]) -> JobBody:
     return to_body(found)
 
 
-def _bare(handler: Any) -> Any:
-    """The same refusal without an envelope."""
-
-    def answer(request: AnyRequest, error: Any) -> Response[dict[str, Any]]:
-        found: Response[dict[str, Any]] = handler(request, error)
-        told = found.content["error"]
-        found.content = told | {"error": told["message"]}
-        return found
-
-    return answer
+def _bare(request: AnyRequest, error: Exception) -> Response[dict[str, Any]]:
+    """What is refused, without an envelope."""
+    found = on_error(request, error)
+    told = found.content["error"]
+    found.content = told | {"error": told["message"]}
+    return found
 
 
 # --- handlers ---------------------------------------------------------------------------------------
@@ -107,110 +102,89 @@ def _bare(handler: Any) -> Any:
 
 @get("/jobs")
 async def list_jobs(
-    caller: Who,
-    daemon: ToDaemon,
+    asker: Who,
     status: Annotated[str | None, QueryParameter()] = None,
     tag: Annotated[str | None, QueryParameter()] = None,
 ) -> list[dict[str, Any]]:
     """All of them, so far as a page can hold them."""
-    rows, _ = await list_rows(daemon, caller, 1, MAX_ROWS, status=status, tag=tag)
+    rows, _ = await asker.hold(list_rows(1, MAX_ROWS, {"status": status, "tag": tag}))
     found = []
     for at in range(0, len(rows), CHUNK):
-        found += await read_jobs(daemon, caller, rows[at : at + CHUNK])
+        found += await asker.hold(read_jobs(rows[at : at + CHUNK]))
     return [as_job(job) for job in found]
 
 
 @post("/jobs")
-async def create_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, data: JSONBody[dict[str, Any]]
-) -> dict[str, Any]:
-    return as_job(await make_job(request, daemon, caller, from_body(data)))
+async def create_job(asker: Who, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
+    return as_job(await asker.hold(make_job(from_body(data), asker.key)))
 
 
 @get("/jobs/{job_id:str}")
-async def get_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> dict[str, Any]:
-    return as_job(await read_job(daemon, caller, ref_of(job_id)))
+async def get_job(asker: Who, job_id: FromPath[str]) -> dict[str, Any]:
+    return as_job(await asker.hold(read_job(ref_of(job_id))))
 
 
-async def _change(
-    request: AnyRequest, caller: Caller, daemon: Daemon, job_id: str, data: dict[str, Any]
-) -> dict[str, Any]:
-    return as_job(await change_job(request, daemon, caller, ref_of(job_id), from_body(data)))
-
-
-@patch("/jobs/{job_id:str}")
-async def patch_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[dict[str, Any]]
-) -> dict[str, Any]:
+@route("/jobs/{job_id:str}", http_method=["PATCH", "PUT"])
+async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
     """`status` pauses and resumes."""
-    return await _change(request, caller, daemon, job_id, data)
-
-
-@put("/jobs/{job_id:str}")
-async def put_job(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, job_id: FromPath[str], data: JSONBody[dict[str, Any]]
-) -> dict[str, Any]:
-    return await _change(request, caller, daemon, job_id, data)
+    return as_job(await asker.hold(change_job(ref_of(job_id), from_body(data), seen_rev(asker.request))))
 
 
 @delete("/jobs/{job_id:str}", status_code=200)
-async def delete_job(caller: Who, daemon: ToDaemon, job_id: FromPath[str]) -> dict[str, Any]:
-    status = (await daemon.ask(line("REMOVE", ref_of(job_id)), caller)).status
+async def delete_job(asker: Who, job_id: FromPath[str]) -> dict[str, Any]:
+    status = (await asker.ask(line("REMOVE", ref_of(job_id)))).status
     return {"id": status["id"], "message": "removed"}
 
 
 @get("/runs")
 async def list_runs(
-    caller: Who,
-    daemon: ToDaemon,
+    asker: Who,
     job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_ROWS)] = 100,
 ) -> list[dict[str, Any]]:
     """Newest first."""
-    rows, _ = await find(daemon, caller, ref=job_id or None, limit=limit)
+    rows, _ = await asker.hold(find(ref_of(job_id) if job_id else None, limit=limit))
     return [as_run(row) for row in rows]
 
 
 @post("/inspector/preview", status_code=200)
-async def preview(caller: Who, daemon: ToDaemon, data: JSONBody[PreviewBody]) -> Preview:
-    return await look_ahead(daemon, caller, data)
+async def preview(asker: Who, data: JSONBody[PreviewBody]) -> Preview:
+    return await look_ahead(asker, data)
 
 
 @get("/inspector/job/{job_id:str}")
-async def inspect_job(
-    caller: Who, daemon: ToDaemon, job_id: FromPath[str], count: Number = 10
-) -> dict[str, Any]:
-    rows = (await daemon.ask(line("NEXT", ref_of(job_id), n=count), caller)).rows
+async def inspect_job(asker: Who, job_id: FromPath[str], count: Number = 10) -> dict[str, Any]:
+    rows = (await asker.ask(line("NEXT", ref_of(job_id), n=count))).rows
     return {"jobId": job_id, "occurrences": to_occurrences(rows)}
 
 
 @get("/health")
-async def health(daemon: ToDaemon) -> Response[Health]:
-    found = await read_health(daemon)
+async def health(state: State) -> Response[Health]:
+    found = await read_health(state.daemon)
     return Response(found, status_code=200 if found.status == "healthy" else 503)
 
 
 @get("/agents")
-async def list_agents(caller: Who, daemon: ToDaemon) -> list[dict[str, Any]]:
-    return [as_agent(worker) for worker in await read_workers(daemon, caller)]
+async def list_agents(asker: Who) -> list[dict[str, Any]]:
+    return [as_agent(worker) for worker in await read_workers(asker)]
 
 
 @post("/agents")
-async def register_agent(caller: Who, daemon: ToDaemon, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
+async def register_agent(asker: Who, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
     """A token by which a worker of that name comes in, shown this once."""
     name = _agent_name(data)
-    found = await daemon.ask(line("TOKEN ADD", name=f"worker-{name}", role="worker", worker=name), caller)
+    found = await asker.ask(line("TOKEN ADD", name=f"worker-{name}", role="worker", worker=name))
     return {"id": name, "name": name, "token": found.pairs["token"], "status": "offline"}
 
 
 @post("/agents/heartbeat", status_code=200)
-async def heartbeat(caller: Who, daemon: ToDaemon, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
+async def heartbeat(asker: Who, data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
     """Of what is expected, a beat; a worker that is connected shows life by itself."""
     name = _agent_name(data)
     try:
-        await daemon.ask(line("BEAT", name), caller)
+        await asker.ask(line("BEAT", name))
     except Refusal as refusal:
-        known = {worker.name for worker in await read_workers(daemon, caller)}
+        known = {worker.name for worker in await read_workers(asker)}
         if refusal.code != "not-found" or name not in known:
             raise
     return {"id": name, "status": "ok"}
@@ -223,23 +197,55 @@ def _agent_name(said: dict[str, Any]) -> str:
     raise Refused(400, "bad-option", "which agent?", "name")
 
 
+# --- signing in -------------------------------------------------------------------------------------
+
+# They know of no refresh token, so theirs is good as long as the session is; signing out, another password or
+# a disabled account end it like any other.
+
+
+def _told(request: AnyRequest, entered: s.Entered) -> dict[str, Any]:
+    identity = i.identity_of(request)
+    token = identity.sign(entered.who, i.COOKIE_S, wall_now())
+    return {"token": token, "user": plain(entered.user), "message": "signed in"}
+
+
+@post(["/auth/login", "/login"], status_code=200)
+async def login(request: AnyRequest, data: JSONBody[s.Credentials]) -> dict[str, Any]:
+    return _told(request, await s.enter(request, data.who, data.password))
+
+
+@post(["/auth/register", "/users"], status_code=201)
+async def register(request: AnyRequest, data: JSONBody[s.Registration]) -> dict[str, Any]:
+    told = _told(request, await s.register(request, data))
+    return {**told["user"], **told}
+
+
+@post("/auth/forgot", status_code=202)
+async def forgot(request: AnyRequest, data: JSONBody[Forgot]) -> dict[str, Any]:
+    s.forget(request, data.email)
+    return {"message": FORGOTTEN}
+
+
+@post("/auth/reset", status_code=200)
+async def reset(request: AnyRequest, data: JSONBody[Reset]) -> dict[str, Any]:
+    await s.set_anew(request, data.token, data.password)
+    return {"message": "the password is another now; sign in"}
+
+
+# --- where it stands ---------------------------------------------------------------------------------
+
+
 def _routes(path: str, handlers: list[Any]) -> Router:
     return Router(
         path,
         route_handlers=handlers,
-        dependencies={"caller": Provide(caller_of), "daemon": Provide(daemon_of)},
-        exception_handlers={
-            Refusal: _bare(on_refusal),
-            Refused: _bare(on_refused),
-            Unreachable: _bare(on_unreachable),
-            HTTPException: _bare(on_http),
-            Exception: _bare(on_fault),
-        },
+        dependencies={"asker": Provide(asker_of)},
+        exception_handlers={HTTPException: _bare, Exception: _bare},
         include_in_schema=False,
     )
 
 
-_BOTH = [*SIGN_IN, list_jobs, create_job, get_job, patch_job, put_job, delete_job]
+_BOTH = [login, register, forgot, reset, list_jobs, create_job, get_job, put_job, delete_job]
 OLDER = [
     _routes("/api", [*_BOTH, list_runs, preview, inspect_job, health]),
     _routes(PREFIX, [*_BOTH, list_agents, register_agent, heartbeat]),

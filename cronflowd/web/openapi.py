@@ -1,14 +1,10 @@
-"""What the API takes and answers, told to programs (OpenAPI 3.1) and to people, of the handlers themselves.
-
-The page for people is made here, without scripts and without anything from another host.
-"""
+"""What the API takes and answers, told by the handlers to programs (OpenAPI 3.1) and to people."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from functools import cache
-from html import escape
 from typing import Any
 
 import msgspec
@@ -18,11 +14,14 @@ from litestar.enums import OpenAPIMediaType
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, Reference, SecurityScheme
+from markupsafe import Markup, escape
 from msgspec import Struct
 
 from .. import __version__
 from .identity import COOKIE, CSRF_HEADER, AnyRequest
-from .rest import ERRORS, KEY_HEADER
+from .pages.paper import render
+from .rest import ERRORS
+from .talks import KEY_HEADER
 
 PATH = "/api/v1"
 WHAT = (
@@ -94,9 +93,7 @@ def schema_of(app: Litestar) -> dict[str, Any]:
 
 def _failures() -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}
-    return {
-        str(status): {"description": spec.description, "content": content} for status, spec in ERRORS.items()
-    }
+    return {str(status): {"description": why, "content": content} for status, why in ERRORS.items()}
 
 
 PUBLIC = (f"{PATH}/monitoring/health",)
@@ -134,103 +131,57 @@ async def docs(request: AnyRequest) -> str:
     return _page(request.app)
 
 
-@get("/docs.css", include_in_schema=False, media_type=MediaType.CSS, sync_to_thread=False)
-def docs_style() -> str:
-    return STYLE
-
-
-STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
-body { max-width: 60rem; margin: 0 auto; padding: 1rem }
-section { border-top: 1px solid #8888; margin-top: 1rem }
-code, pre { font-family: ui-monospace, monospace; overflow-wrap: anywhere }
-h3 code { font-weight: 600 }
-dt { font-family: ui-monospace, monospace; float: left; clear: left; min-width: 14rem; padding-right: 1rem }
-dd { margin-left: 15rem; min-height: 1.5em }
-@media (max-width: 40rem) { dt { float: none } dd { margin-left: 1rem } }
-"""
-
-
 @cache
 def _page(app: Litestar) -> str:
     schema = schema_of(app)
-    by_topic: dict[str, list[str]] = {}
+    topics: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
     for path, method, operation in operations(schema):
-        by_topic.setdefault(operation["tags"][0], []).append(_operation(schema, path, method, operation))
-    topics = "".join(f'<li><a href="#{topic}">{topic}</a></li>' for topic in by_topic)
-    body = "".join(f'<h2 id="{topic}">{topic}</h2>{"".join(parts)}' for topic, parts in by_topic.items())
+        topics.setdefault(operation["tags"][0], []).append((path, method, operation))
     structs = schema["components"]["schemas"]
-    forms = "".join(_form(name, structs[name]) for name in sorted(structs) if not name.startswith(_FRAMES))
-    title = f"cronflowd {__version__}: the API"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/docs.css"></head>'
-        f'<body><h1>{title}</h1><p>{_prose(WHAT)} <a href="{PATH}/openapi.json">openapi.json</a></p>'
-        f'<nav><ul>{topics}<li><a href="#forms">forms</a></li></ul></nav><main>{body}'
-        f'<h2 id="forms">forms</h2>{forms}</main></body></html>'
-    )
+    told = {
+        "title": f"cronflowd {__version__}: the API", "what": WHAT, "root": PATH, "topics": topics,
+        "forms": [(name, structs[name]) for name in sorted(structs) if not name.startswith(_FRAMES)],
+        "kind": _kind, "content": _content, "prose": _prose,
+    }  # fmt: skip
+    return render("docs.html", told)
 
 
 _FRAMES = ("Success_", "Listing_")
 
 
-def _operation(schema: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> str:
-    parts = [f"<section><h3><code>{method.upper()} {escape(path)}</code> {_prose(operation['summary'])}</h3>"]
-    parts.append(f"<p>{_prose(operation.get('description', ''))}</p><dl>")
-    for each in operation["parameters"]:
-        what = " ".join([_kind(each["schema"]), each.get("description", "")])
-        parts.append(f"<dt>{escape(each['name'])}</dt><dd>{_prose(what)}</dd>")
-    if body := operation.get("requestBody"):
-        parts.append(f"<dt>body</dt><dd>{_kind(_content(body), True)}</dd>")
-    for status, answer in operation["responses"].items():
-        if status < "300":
-            parts.append(f"<dt>{status}</dt><dd>{_kind(_content(answer), True)}</dd>")
-    return "".join([*parts, "</dl></section>"])
-
-
-def _content(where: dict[str, Any]) -> dict[str, Any]:
+def _content(where: dict[str, Any]) -> Markup:
     kinds: dict[str, Any] = where.get("content", {})
-    found: dict[str, Any] = next((each.get("schema", {}) for each in kinds.values()), {})
-    return found
+    return _kind(next((each.get("schema", {}) for each in kinds.values()), {}))
 
 
-def _form(name: str, schema: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<dt>{escape(field)}</dt><dd>{_kind(each, True)}</dd>"
-        for field, each in schema.get("properties", {}).items()
-    )
-    what = _prose(schema.get("description", ""))
-    return f'<section><h3 id="form-{name}"><code>{name}</code></h3><p>{what}</p><dl>{rows}</dl></section>'
-
-
-def _kind(schema: dict[str, Any], is_html: bool = False) -> str:
+def _kind(schema: dict[str, Any]) -> Markup:
     """What a value is, in a few words."""
     if ref := schema.get("$ref"):
-        name = ref.rpartition("/")[2]
-        return _link(name) if is_html else name
+        return _link(ref.rpartition("/")[2])
     if either := schema.get("oneOf") or schema.get("anyOf"):
-        return " or ".join(_kind(each, is_html) for each in either)
+        return Markup(" or ").join(_kind(each) for each in either)
     if words := schema.get("enum"):
-        return " | ".join(escape(str(word)) for word in words)
+        return Markup(" | ").join(map(str, words))
     kind = schema.get("type", "anything")
     if kind == "array":
-        return f"list of {_kind(schema.get('items', {}), is_html)}"
+        return Markup("list of ") + _kind(schema.get("items", {}))
     bounds = [f"{schema[key]:g}" for key in ("minimum", "maximum") if key in schema]
-    return f"{kind} ({' to '.join(bounds)})" if bounds else str(kind)
+    return escape(f"{kind} ({' to '.join(bounds)})" if bounds else str(kind))
 
 
-def _link(name: str) -> str:
+def _link(name: str) -> Markup:
     for frame in _FRAMES:
         if name.startswith(frame):
             inner = name.removeprefix(frame)
             is_list = inner.startswith("list_") or frame == "Listing_"
             inner = inner.removeprefix("list_")
-            return f"data: {'list of ' if is_list else ''}" + (_link(inner) if inner.isalpha() else "object")
-    return f'<a href="#form-{name}">{name}</a>'
+            what = _link(inner) if inner.isalpha() else "object"
+            return Markup("data: {}{}").format("list of " if is_list else "", what)
+    return Markup('<a href="#form-{0}">{0}</a>').format(name)
 
 
-def _prose(text: str) -> str:
-    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
-
-
-DOCS = [docs, docs_style]
+def _prose(text: str) -> Markup:
+    parts = re.split("`([^`]+)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts)
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from .line import Row
@@ -51,6 +52,12 @@ class Worker(Struct, rename="camel"):
     since: str | None
     last_seen_at: str | None
     address: str | None
+
+
+def plain(value: Struct) -> dict[str, Any]:
+    """It as JSON has it."""
+    found: dict[str, Any] = msgspec.to_builtins(value)
+    return found
 
 
 def to_execution(row: Row) -> Execution:

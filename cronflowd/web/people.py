@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from litestar import delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Struct, UnsetType
 
 from ..base.text import quote
 from .envelope import Refused
-from .identity import AnyRequest
-from .line import GATEWAY, Caller, Daemon, Row
-from .rest import (
-    ERRORS,
-    Limit,
-    Listing,
-    Page,
-    Pages,
-    Success,
-    ToDaemon,
-    Who,
-    line,
-    listing,
-    once,
-    ref_of,
-    routes,
-)
+from .line import GATEWAY, Row
+from .rest import Asker, Limit, Listing, Page, Pages, Success, Who, ref_of
 from .sign_in import Person, Text, account_name, check_word, person
+from .talks import line
 
 
 class NewUser(Struct, forbid_unknown_fields=True):
@@ -65,22 +52,20 @@ class Gone(Struct):
 # --- accounts -----------------------------------------------------------------------------------
 
 
-@get("/users", summary="The accounts", responses=ERRORS)
-async def list_users(caller: Who, daemon: ToDaemon, page: Page = 1, limit: Limit = 20) -> Listing[Person]:
+@get("/users", summary="The accounts")
+async def list_users(asker: Who, page: Page = 1, limit: Limit = 20) -> Listing[Person]:
     """By name."""
-    return listing([person(row) for row in (await daemon.ask("USER LIST", caller)).rows], page, limit)
+    return await asker.listing("USER LIST", person, page, limit)
 
 
-@get("/users/{name:str}", summary="An account", responses=ERRORS)
-async def get_user(caller: Who, daemon: ToDaemon, name: FromPath[str]) -> Success[Person]:
+@get("/users/{name:str}", summary="An account")
+async def get_user(asker: Who, name: FromPath[str]) -> Success[Person]:
     """By the account's name."""
-    return Success(await _find(daemon, caller, name))
+    return Success(await _find(asker, name))
 
 
-@post("/users", summary="Make an account", status_code=201, responses=ERRORS)
-async def add_user(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, data: JSONBody[NewUser]
-) -> Success[MadeUser]:
+@post("/users", summary="Make an account", status_code=201)
+async def add_user(asker: Who, data: JSONBody[NewUser]) -> Success[MadeUser]:
     """Without a password one is made, and shown once, also where it is asked for again with the same key."""
     if data.password is not None:
         check_word(data.password)
@@ -89,16 +74,14 @@ async def add_user(
         "USER ADD", ref_of(name, "account name"), role=data.role, email=data.email, uid=data.uid,
         desc=_one_line(data.name), password=data.password,
     )  # fmt: skip
-    answer = await daemon.ask(once(request, said), caller)
-    found = await _find(daemon, caller, answer.status["account"])
+    answer = await asker.order(said)
+    found = await _find(asker, answer.status["account"])
     made = answer.pairs.get("password", UNSET)
     return Success(MadeUser(**{key: getattr(found, key) for key in found.__struct_fields__}, password=made))
 
 
-@patch("/users/{name:str}", summary="Change an account", responses=ERRORS)
-async def change_user(
-    caller: Who, daemon: ToDaemon, name: FromPath[str], data: JSONBody[UserChange]
-) -> Success[Person]:
+@patch("/users/{name:str}", summary="Change an account")
+async def change_user(asker: Who, name: FromPath[str], data: JSONBody[UserChange]) -> Success[Person]:
     """A change of role or password ends its sessions; everybody may change the own password."""
     ref = ref_of(name, "account")
     told: dict[str, Any] = {
@@ -109,25 +92,25 @@ async def change_user(
         key: _one_line("" if value is None else value) for key, value in told.items() if value is not UNSET
     }
     if changes:
-        await daemon.ask(line("USER SET", ref, **changes), caller)
+        await asker.ask(line("USER SET", ref, **changes))
     if data.password is not UNSET:
         check_word(data.password)
-        await daemon.ask(f"USER PASSWORD {ref} {data.password}", caller)
+        await asker.ask(f"USER PASSWORD {ref} {data.password}")
     elif not changes:
-        return Success(await _find(daemon, caller, ref))
+        return Success(await _find(asker, ref))
     # Who has changed himself has no session any more.
-    return Success(await _find(daemon, GATEWAY, ref))
+    return Success(await _find(evolve(asker, caller=GATEWAY), ref))
 
 
-@delete("/users/{name:str}", summary="Remove an account", status_code=200, responses=ERRORS)
-async def remove_user(caller: Who, daemon: ToDaemon, name: FromPath[str]) -> Success[Gone]:
+@delete("/users/{name:str}", summary="Remove an account", status_code=200)
+async def remove_user(asker: Who, name: FromPath[str]) -> Success[Gone]:
     """Its tasks stay."""
-    await daemon.ask(line("USER REMOVE", ref_of(name, "account")), caller)
+    await asker.ask(line("USER REMOVE", ref_of(name, "account")))
     return Success(Gone(name))
 
 
-async def _find(daemon: Daemon, caller: Caller, name: str) -> Person:
-    rows = (await daemon.ask(line("USER LIST", ref_of(name, "account")), caller)).rows
+async def _find(asker: Asker, name: str) -> Person:
+    rows = (await asker.ask(line("USER LIST", ref_of(name, "account")))).rows
     if not rows:
         raise Refused(404, "not-found", f'there is no account "{name}"')
     return person(rows[0])
@@ -168,10 +151,10 @@ class MadeToken(Struct):
     token: str | None  # shown once
 
 
-@get("/tokens", summary="The API tokens", responses=ERRORS)
-async def list_tokens(caller: Who, daemon: ToDaemon, page: Page = 1, limit: Limit = 20) -> Listing[Token]:
+@get("/tokens", summary="The API tokens")
+async def list_tokens(asker: Who, page: Page = 1, limit: Limit = 20) -> Listing[Token]:
     """Oldest first."""
-    return listing([_token(row) for row in (await daemon.ask("TOKEN LIST", caller)).rows], page, limit)
+    return await asker.listing("TOKEN LIST", _token, page, limit)
 
 
 def _token(row: Row) -> Token:
@@ -179,20 +162,18 @@ def _token(row: Row) -> Token:
     return Token(*(row[key] for key in keys))
 
 
-@post("/tokens", summary="Make an API token", status_code=201, responses=ERRORS)
-async def add_token(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, data: JSONBody[NewToken]
-) -> Success[MadeToken]:
+@post("/tokens", summary="Make an API token", status_code=201)
+async def add_token(asker: Who, data: JSONBody[NewToken]) -> Success[MadeToken]:
     """Its word is shown once; who asks again with the same Idempotency-Key is told its id alone."""
     told = {key: _one_line(getattr(data, key)) for key in data.__struct_fields__}
-    answer = await daemon.ask(once(request, line("TOKEN ADD", **told)), caller)
+    answer = await asker.order(line("TOKEN ADD", **told))
     return Success(MadeToken(answer.status["id"], answer.pairs.get("token")))
 
 
-@delete("/tokens/{number:int}", summary="Revoke an API token", status_code=200, responses=ERRORS)
-async def revoke_token(caller: Who, daemon: ToDaemon, number: FromPath[int]) -> Success[Gone]:
+@delete("/tokens/{number:int}", summary="Revoke an API token", status_code=200)
+async def revoke_token(asker: Who, number: FromPath[int]) -> Success[Gone]:
     """Ends what it let in, at once."""
-    await daemon.ask(line("TOKEN REVOKE", number), caller)
+    await asker.ask(line("TOKEN REVOKE", number))
     return Success(Gone(str(number)))
 
 
@@ -216,31 +197,27 @@ class SecretValue(Struct, forbid_unknown_fields=True):
     value: str
 
 
-@get("/secrets", summary="The secrets' names", responses=ERRORS)
-async def list_secrets(caller: Who, daemon: ToDaemon, page: Page = 1, limit: Limit = 20) -> Listing[Secret]:
+@get("/secrets", summary="The secrets' names")
+async def list_secrets(asker: Who, page: Page = 1, limit: Limit = 20) -> Listing[Secret]:
     """By name, with the tasks that are given them."""
-    return listing([_secret(row) for row in (await daemon.ask("SECRET LIST", caller)).rows], page, limit)
+    return await asker.listing("SECRET LIST", _secret, page, limit)
 
 
 def _secret(row: Row) -> Secret:
     return Secret(row["name"], row["updated"], (row["used_by"] or "").split(", ") if row["used_by"] else [])
 
 
-@post("/secrets", summary="Put a secret", status_code=201, responses=ERRORS)
-async def add_secret(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, data: JSONBody[NewSecret]
-) -> Success[Gone]:
+@post("/secrets", summary="Put a secret", status_code=201)
+async def add_secret(asker: Who, data: JSONBody[NewSecret]) -> Success[Gone]:
     """In the place of the one before, if there is one."""
-    await daemon.ask(once(request, _put(data.name, data.value)), caller)
+    await asker.order(_put(data.name, data.value))
     return Success(Gone(data.name))
 
 
-@put("/secrets/{name:str}", summary="Put a secret", responses=ERRORS)
-async def put_secret(
-    caller: Who, daemon: ToDaemon, name: FromPath[str], data: JSONBody[SecretValue]
-) -> Success[Gone]:
+@put("/secrets/{name:str}", summary="Put a secret")
+async def put_secret(asker: Who, name: FromPath[str], data: JSONBody[SecretValue]) -> Success[Gone]:
     """In the place of the one before, if there is one."""
-    await daemon.ask(_put(name, data.value), caller)
+    await asker.ask(_put(name, data.value))
     return Success(Gone(name))
 
 
@@ -248,13 +225,11 @@ def _put(name: str, value: str) -> str:
     return f"SECRET PUT {ref_of(name, 'secret')} {quote(value)}"
 
 
-@delete("/secrets/{name:str}", summary="Remove a secret", status_code=200, responses=ERRORS)
-async def remove_secret(
-    caller: Who, daemon: ToDaemon, name: FromPath[str], force: FromQuery[bool] = False
-) -> Success[Gone]:
+@delete("/secrets/{name:str}", summary="Remove a secret", status_code=200)
+async def remove_secret(asker: Who, name: FromPath[str], force: FromQuery[bool] = False) -> Success[Gone]:
     """One that tasks are given only with `force`."""
     said = line("SECRET REMOVE", ref_of(name, "secret"), force="yes" if force else None)
-    await daemon.ask(said, caller)
+    await asker.ask(said)
     return Success(Gone(name))
 
 
@@ -272,10 +247,9 @@ class Deed(Struct):
     verdict: str
 
 
-@get("/audit", summary="Who did what", responses=ERRORS)
+@get("/audit", summary="Who did what")
 async def audit(
-    caller: Who,
-    daemon: ToDaemon,
+    asker: Who,
     page: Page = 1,
     limit: Limit = 20,
     since: FromQuery[str | None] = None,
@@ -287,15 +261,6 @@ async def audit(
     told = {key: _one_line(value) for key, value in (("since", since), ("until", until), ("who", who))}
     start = (page - 1) * limit
     said = line("AUDIT", limit=limit + 1, offset=start, verdict=_one_line(verdict), **told)
-    rows = (await daemon.ask(said, caller)).rows
+    rows = (await asker.ask(said)).rows
     found = [Deed(*(row[key] for key in Deed.__struct_fields__)) for row in rows[:limit]]
     return Listing(found, Pages(page, limit, start + len(rows), True if len(rows) > limit else UNSET))
-
-
-PEOPLE = routes(
-    "/api/v1",
-    [
-        list_users, get_user, add_user, change_user, remove_user, list_tokens, add_token, revoke_token,
-        list_secrets, add_secret, put_secret, remove_secret, audit,
-    ],
-)  # fmt: skip

@@ -3,30 +3,82 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import cache
+from types import ModuleType
 from typing import Annotated, Any, Generic, TypeVar
 
-from litestar import Router
+from attrs import define
 from litestar.connection import ASGIConnection
-from litestar.di import NamedDependency, Provide
-from litestar.handlers import BaseRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
+from litestar.di import NamedDependency
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
 from ..base.names import REF
-from ..base.text import format_option
 from .envelope import Refused
 from .identity import AnyRequest, caller_of
-from .line import Caller, Daemon
+from .line import Answer, Caller, Connection, Daemon, Row
+from .talks import KEY_HEADER, Talk, once
 
 T = TypeVar("T")
-Who = NamedDependency[Caller]
-ToDaemon = NamedDependency[Daemon]
 MAX_PAGE, MAX_LIMIT = 1_000_000, 100
-KEY_HEADER = "Idempotency-Key"
 ADDED = "lastEventId"  # by some libraries for server-sent events, to whatever they are told to read
+
+
+@define
+class Asker:
+    """Whoever sent a request, and the daemon, to which its lines are said for him."""
+
+    request: AnyRequest
+    daemon: Daemon
+    caller: Caller
+
+    @property
+    def key(self) -> str | None:
+        """By which what is asked for is done once."""
+        return self.request.headers.get(KEY_HEADER)
+
+    async def ask(self, said: str) -> Answer:
+        """One line's answer; raises Refusal, and Unreachable."""
+        return await self.daemon.ask(said, self.caller)
+
+    async def ask_all(self, *lines: str) -> list[Answer]:
+        """Every line's answer, be it a refusal."""
+        return await self.daemon.ask_all(lines, self.caller) if lines else []
+
+    def follow(self, said: str) -> AbstractAsyncContextManager[Connection]:
+        """A connection whose rows are the caller's to read."""
+        return self.daemon.follow(said, self.caller)
+
+    async def order(self, said: str) -> Answer:
+        """A change, which with an Idempotency-Key is done once, however often it is sent."""
+        return await self.ask(once(self.key, said))
+
+    async def listing(self, said: str, make: Callable[[Row], T], page: int, limit: int) -> Listing[T]:
+        """A page of what is made of an answer's rows, all of which the daemon tells."""
+        rows = (await self.ask(said)).rows
+        found = [make(row) for row in rows[(page - 1) * limit :][:limit]]
+        return Listing(found, Pages(page, limit, len(rows)))
+
+    async def hold(self, talk: Talk[T]) -> T:
+        """What comes of a talk with the daemon."""
+        try:
+            lines = next(talk)
+            while True:
+                lines = talk.send(await self.ask_all(*lines))
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
+Who = NamedDependency[Asker]
+
+
+async def asker_of(request: AnyRequest) -> Asker:
+    """Raises Refused where nobody is shown."""
+    return Asker(request, request.app.state.daemon, await caller_of(request))
 
 
 class Pages(Struct):
@@ -53,11 +105,6 @@ class Listing(Struct, Generic[T]):
     success: bool = True
 
 
-def listing(found: list[T], page: int, limit: int) -> Listing[T]:
-    """A page of what is all there."""
-    return Listing(found[(page - 1) * limit :][:limit], Pages(page, limit, len(found)))
-
-
 class ErrorBody(Struct):
     """Why it was refused: a word for programs, a sentence for people, and which field it is about."""
 
@@ -73,7 +120,8 @@ class Failure(Struct):
     success: bool = False
 
 
-_WHY = {
+# By status, what any answer of the API may be that is no success.
+ERRORS = {
     400: "The request is not understood, or asks for what cannot be",
     401: "Sign in first",
     403: "Not yours to see or do",
@@ -86,16 +134,8 @@ _WHY = {
     500: "A fault of ours",
     503: "The daemon cannot be reached, or its disk is full",
 }
-ERRORS = {
-    status: ResponseSpec(Failure, description=why, generate_examples=False) for status, why in _WHY.items()
-}
 Page = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="From 1 on")]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many on a page")]
-
-
-async def daemon_of(request: AnyRequest) -> Daemon:
-    daemon: Daemon = request.app.state.daemon
-    return daemon
 
 
 async def known_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -118,10 +158,11 @@ def _query_of(handler: BaseRouteHandler) -> frozenset[str]:
     return frozenset(each.field_alias for each in model.expected_query_params)
 
 
-def routes(path: str, handlers: Sequence[Any]) -> Router:
-    """Handlers below a path, which are given `caller` and `daemon`."""
-    found = {"caller": Provide(caller_of), "daemon": Provide(daemon_of)}
-    return Router(path, route_handlers=handlers, dependencies=found, guards=[known_query])
+def handlers_in(*modules: ModuleType) -> list[HTTPRouteHandler]:
+    """All that stand in these modules, in the order in which they do."""
+    return [
+        each for module in modules for each in vars(module).values() if isinstance(each, HTTPRouteHandler)
+    ]
 
 
 # --- lines ------------------------------------------------------------------------------------------
@@ -141,32 +182,6 @@ def run_of(text: str) -> int:
     return int(text)
 
 
-def line(verb: str, *words: str | int, **options: Any) -> str:
-    """A line of the protocol: options that are None are not said; `tz_` is `tz`."""
-    said = [format_option(key.rstrip("_"), str(value)) for key, value in options.items() if value is not None]
-    return " ".join([verb, *map(str, words), *said])
-
-
-def with_options(start: str, options: Mapping[str, str]) -> str:
-    """The same where keys are no identifiers."""
-    return " ".join([start, *(format_option(key, value) for key, value in options.items())])
-
-
-def once(request: AnyRequest, said: str) -> str:
-    """With an Idempotency-Key, a line that is done once, however often it is sent."""
-    key = request.headers.get(KEY_HEADER)
-    if key is None:
-        return said
-    if not re.fullmatch("[!#-~]{1,128}", key):
-        raise Refused(400, "bad-option", "1 to 128 printable characters, no blanks or quotes", KEY_HEADER)
-    return f"ONCE {key} {said}"
-
-
 def pages(status: Mapping[str, Any], page: int, limit: int) -> Pages:
     """Of a status line that was asked for with count=yes."""
     return Pages(page, limit, status["total"], True if status.get("more") else UNSET)
-
-
-def slice_of(page: int, limit: int) -> dict[str, Any]:
-    """limit= and offset=, with the number of all."""
-    return {"limit": limit, "offset": (page - 1) * limit, "count": "yes"}

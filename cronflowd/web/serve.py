@@ -67,7 +67,7 @@ async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens
     if not settings.handed:
         await _check_daemon(settings, sockets, daemon)
     app = make_app(settings, daemon)
-    house = House(Guard(app, settings, _addresses(sockets)), settings)
+    house = House(Guard(app, settings, [each.getsockname()[0] for each in sockets]), settings)
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             nursery.start_soon(_tidy, daemon, house)
@@ -128,8 +128,7 @@ async def _check_daemon(settings: WebSettings, sockets: Sequence[socket.socket],
     except (Unreachable, Refusal) as error:
         log.warning("the daemon, and whether anybody has an account, cannot be asked yet: %s", error)
         return
-    addresses = [each.getsockname()[:2] for each in sockets]
-    exposed = next((each for each in addresses if not secrets.is_loopback(each[0])), None)
+    exposed = secrets.first_exposed(each.getsockname()[:2] for each in sockets)
     if exposed and not settings.insecure:
         secrets.check_doors(settings, exposed, any(row["role"] == "admin" for row in accounts))
 
@@ -143,10 +142,6 @@ def _open(settings: WebSettings) -> list[socket.socket]:
     if handed:
         return [socket.socket(fileno=each) for each in handed]
     return [each.sock for each in open_listeners(settings.http)]
-
-
-def _addresses(sockets: Sequence[socket.socket]) -> list[str]:
-    return [each.getsockname()[0] for each in sockets]
 
 
 # --- connections --------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from .envelope import Refused, status_of
 from .guard import split_host
 from .identity import AnyRequest
 from .limits import Limits
-from .line import Daemon, Row, account, nobody, origin_of, stranger
+from .line import Answer, Caller, Daemon, Row, account, nobody, origin_of, stranger
 from .mails import Forgotten, Postman
 
 SESSION_TTL = "7d"
@@ -100,11 +100,7 @@ async def enter(request: AnyRequest, who: str, password: str) -> Entered:
     if who.split() != [who] or password.split() != [password]:
         # No name and no password has a blank in it, and a line with one would mean something else.
         raise Refused(401, "denied", "the name or the password is not the right one")
-    daemon: Daemon = request.app.state.daemon
-    try:
-        answer = await daemon.ask(f"AUTH {who} {password}", stranger(i.address_of(request)))
-    except Refusal as refusal:
-        raise _as_sign_in(refusal) from None
+    answer = await _show(request, f"AUTH {who} {password}", stranger(i.address_of(request)))
     return await begin(request, answer.status["name"])
 
 
@@ -216,37 +212,36 @@ def person(row: Row) -> Person:
 async def renew(request: AnyRequest, shown: str) -> Entered:
     """A session goes on by its refresh token, which is good once: shown again, it ends the session."""
     word = i.identity_of(request).read_refresh(shown, wall_now())
-    daemon: Daemon = request.app.state.daemon
-    try:
-        answer = await daemon.ask(f"SESSION RENEW {word}", nobody(i.address_of(request)))
-    except Refusal as refusal:
-        raise _as_sign_in(refusal) from None
+    answer = await _show(request, f"SESSION RENEW {word}", nobody(i.address_of(request)))
     name = answer.status["name"]
-    users = await daemon.ask(f"USER LIST {name}")
+    users = await request.app.state.daemon.ask(f"USER LIST {name}")
     return Entered(person(users.rows[0]), i.SignedIn(name, answer.status["id"]), answer.pairs["token"])
 
 
 async def leave(request: AnyRequest, shown: str = "") -> None:
     """Ends the session whose refresh token this is; or that which the request shows."""
-    daemon: Daemon = request.app.state.daemon
     if shown:
         word = i.identity_of(request).read_refresh(shown, wall_now())
-        try:
-            await daemon.ask(f"SESSION END {word}", nobody(i.address_of(request)))
-        except Refusal as refusal:
-            raise _as_sign_in(refusal) from None
+        await _show(request, f"SESSION END {word}", nobody(i.address_of(request)))
         return
     who = await i.shown_by(request)
     if not isinstance(who, i.SignedIn):
         raise Refused(400, "bad-option", "an API token is no session; TOKEN REVOKE ends it")
-    await daemon.ask(f"SESSION END {who.session}", account(who.name, i.address_of(request), who.session))
+    caller = account(who.name, i.address_of(request), who.session)
+    await request.app.state.daemon.ask(f"SESSION END {who.session}", caller)
 
 
-def _as_sign_in(refusal: Refusal) -> Refused:
-    """Who is not let in by what he shows may sign in again, which is something else than to have no right."""
-    return Refused(
-        401 if refusal.code == "denied" else status_of(refusal.code), refusal.code, refusal.message
-    )
+async def _show(request: AnyRequest, said: str, caller: Caller) -> Answer:
+    """The answer to a line by which somebody shows who he is. Raises Refused.
+
+    Who is not let in by it may sign in again, which is something else than to have no right.
+    """
+    daemon: Daemon = request.app.state.daemon
+    try:
+        return await daemon.ask(said, caller)
+    except Refusal as refusal:
+        status = 401 if refusal.code == "denied" else status_of(refusal.code)
+        raise Refused(status, refusal.code, refusal.message) from None
 
 
 async def whoami(request: AnyRequest) -> Person:

@@ -6,24 +6,9 @@ from litestar import get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
-from .identity import AnyRequest
-from .line import Caller, Daemon
 from .outcomes import Worker, to_worker
-from .rest import (
-    ERRORS,
-    MAX_LIMIT,
-    Limit,
-    Listing,
-    Page,
-    Success,
-    ToDaemon,
-    Who,
-    line,
-    listing,
-    once,
-    ref_of,
-    routes,
-)
+from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, ref_of
+from .talks import line
 
 
 class Drained(Struct):
@@ -61,63 +46,44 @@ class Beat(Struct, rename="camel"):
     due_at: str | None
 
 
-async def read_workers(daemon: Daemon, caller: Caller) -> list[Worker]:
-    return [to_worker(row) for row in (await daemon.ask("WORKERS", caller)).rows]
+async def read_workers(asker: Asker) -> list[Worker]:
+    return [to_worker(row) for row in (await asker.ask("WORKERS")).rows]
 
 
-@get("/workers", summary="Who runs the jobs", responses=ERRORS)
-async def list_workers(
-    caller: Who, daemon: ToDaemon, page: Page = 1, limit: Limit = MAX_LIMIT
-) -> Listing[Worker]:
+@get("/workers", summary="Who runs the jobs")
+async def list_workers(asker: Who, page: Page = 1, limit: Limit = MAX_LIMIT) -> Listing[Worker]:
     """Connected or away."""
-    return listing(await read_workers(daemon, caller), page, limit)
+    return await asker.listing("WORKERS", to_worker, page, limit)
 
 
-async def _drain(verb: str, request: AnyRequest, caller: Caller, daemon: Daemon, name: str) -> Drained:
-    said = once(request, line(verb, ref_of(name, "worker")))
-    status = (await daemon.ask(said, caller)).status
+async def _drain(verb: str, asker: Asker, name: str) -> Drained:
+    status = (await asker.order(line(verb, ref_of(name, "worker")))).status
     return Drained(status["worker"], status["state"])
 
 
-@post("/workers/{name:str}/drain", summary="Send it no more runs", status_code=200, responses=ERRORS)
-async def drain_worker(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, name: FromPath[str]
-) -> Success[Drained]:
+@post("/workers/{name:str}/drain", summary="Send it no more runs", status_code=200)
+async def drain_worker(asker: Who, name: FromPath[str]) -> Success[Drained]:
     """What it has, it finishes."""
-    return Success(await _drain("DRAIN", request, caller, daemon, name))
+    return Success(await _drain("DRAIN", asker, name))
 
 
-@post("/workers/{name:str}/undrain", summary="Send it runs again", status_code=200, responses=ERRORS)
-async def undrain_worker(
-    request: AnyRequest, caller: Who, daemon: ToDaemon, name: FromPath[str]
-) -> Success[Drained]:
+@post("/workers/{name:str}/undrain", summary="Send it runs again", status_code=200)
+async def undrain_worker(asker: Who, name: FromPath[str]) -> Success[Drained]:
     """The opposite of drain."""
-    return Success(await _drain("UNDRAIN", request, caller, daemon, name))
+    return Success(await _drain("UNDRAIN", asker, name))
 
 
-@get("/expectations", summary="Who has to show life", responses=ERRORS)
-async def list_expectations(
-    caller: Who, daemon: ToDaemon, page: Page = 1, limit: Limit = MAX_LIMIT
-) -> Listing[Expectation]:
+@get("/expectations", summary="Who has to show life")
+async def list_expectations(asker: Who, page: Page = 1, limit: Limit = MAX_LIMIT) -> Listing[Expectation]:
     """By name."""
     keys = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc")
-    rows = (await daemon.ask("EXPECTS", caller)).rows
-    return listing([Expectation(*(row[key] for key in keys)) for row in rows], page, limit)
+    return await asker.listing("EXPECTS", lambda row: Expectation(*(row[key] for key in keys)), page, limit)
 
 
-@post("/beats/{name:str}", summary="Show life", status_code=200, responses=ERRORS)
-async def beat(
-    request: AnyRequest,
-    caller: Who,
-    daemon: ToDaemon,
-    name: FromPath[str],
-    data: JSONBody[BeatBody | None] = None,
-) -> Success[Beat]:
+@post("/beats/{name:str}", summary="Show life", status_code=200)
+async def beat(asker: Who, name: FromPath[str], data: JSONBody[BeatBody | None] = None) -> Success[Beat]:
     """With nothing said, that it is well."""
     body = data or BeatBody()
     words = [ref_of(name, "expectation"), ref_of(body.status, "status"), *([body.text] if body.text else [])]
-    status = (await daemon.ask(once(request, line("BEAT", *words)), caller)).status
+    status = (await asker.order(line("BEAT", *words))).status
     return Success(Beat(status["name"], status["due"]))
-
-
-WORKERS = routes("/api/v1", [list_workers, drain_worker, undrain_worker, list_expectations, beat])

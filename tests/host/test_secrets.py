@@ -26,7 +26,7 @@ def test_a_made_token_is_256_bits_that_only_its_owner_reads(tmp_path: Path) -> N
     path = tmp_path / "new" / "token"
     before = os.umask(0)
     try:
-        secrets.make_token(path)
+        secrets.make_key(path, secrets.CHANGE)
     finally:
         os.umask(before)
     assert re.fullmatch(b"[0-9a-f]{64}\n", path.read_bytes())
@@ -37,8 +37,8 @@ def test_a_made_token_is_256_bits_that_only_its_owner_reads(tmp_path: Path) -> N
 
 def test_no_two_tokens_are_alike(tmp_path: Path) -> None:
     """A constant would be a default secret, which there must not be."""
-    secrets.make_token(tmp_path / "a")
-    secrets.make_token(tmp_path / "b")
+    secrets.make_key(tmp_path / "a", secrets.CHANGE)
+    secrets.make_key(tmp_path / "b", secrets.CHANGE)
     assert secrets.read_tokens(tmp_path / "a") != secrets.read_tokens(tmp_path / "b")
 
 
@@ -46,7 +46,7 @@ def test_a_token_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     """All workers would be locked out at once, by a command typed twice."""
     path = secret(tmp_path, b"old\n")
     with pytest.raises(Fatal, match=r"there already.*HUP") as caught:
-        secrets.make_token(path)
+        secrets.make_key(path, secrets.CHANGE)
     assert (caught.value.status, path.read_bytes()) == (Exit.CANNOT_CREATE, b"old\n")
 
 
@@ -54,7 +54,7 @@ def test_a_token_is_not_made_through_a_dangling_link(tmp_path: Path) -> None:
     """Somebody else's link would decide where the secret lies."""
     (tmp_path / "token").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Fatal):
-        secrets.make_token(tmp_path / "token")
+        secrets.make_key(tmp_path / "token", secrets.CHANGE)
     assert not (tmp_path / "elsewhere").exists()
 
 

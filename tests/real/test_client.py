@@ -113,6 +113,10 @@ def test_a_refusal_has_a_code_and_a_field(client: Client) -> None:
             client.pause_job(ref)
         assert caught.value.code == "not-found"
     assert client.list_jobs() == []
+    job = client.create_job({"name": "a", "command": "true", "schedule": "@daily"})
+    with pytest.raises(CronflowError) as caught:
+        client.execute_job_now(job["id"], {"no name": 1})
+    assert (caught.value.code, caught.value.field) == ("bad-option", "args.no name")
 
 
 def test_the_wrong_door_is_named(daemon: Daemon) -> None:

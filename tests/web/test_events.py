@@ -145,7 +145,8 @@ def test_one_who_does_not_read_is_cut_off_and_nobody_else(
                     await daemon.say(f"ADD name=t{n} @daily x")
                     assert await quick.names(1) == [f"t{n}"]
                 assert slow.is_cut and len(slow.events) <= 8
-                pieces = [piece async for piece in events.read(feed, daemon, events.GATEWAY, slow, None)]
+                asker = events.Asker(None, daemon, events.GATEWAY)
+                pieces = [piece async for piece in events.read(feed, asker, slow, None)]
                 assert len(pieces) == 1 and slow not in feed.readers
 
     trio.run(look)

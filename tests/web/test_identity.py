@@ -41,7 +41,7 @@ def a_browser(key: bytes = KEY, **cookies: str) -> Browser:
         state=State({"identity": Identity(key, False), "account_limits": Limits(99, 99)}),
         openapi_config=None,
     )
-    app.exception_handlers[envelope.Refused] = envelope.on_refused  # type: ignore[assignment]
+    app.exception_handlers[envelope.Refused] = envelope.on_error  # type: ignore[assignment]
     return Browser(app, "192.0.2.7", cookies=cookies)
 
 

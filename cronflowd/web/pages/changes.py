@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from litestar import get, post
 from litestar.response import Redirect
 
@@ -11,16 +9,15 @@ from .jobs import tell_pauses
 from .visit import ROWS, Page, Visitor, inner
 
 
-@get("/changes", include_in_schema=False)
+@get("/changes")
 async def changes(visit: Visitor) -> Page:
     """All changes, newest first; a page of them at a time."""
     offset = (visit.number - 1) * ROWS
-    (answer,) = await visit.look(f"HISTORY limit={ROWS + 1} offset={offset}")
-    rows = answer.check().rows
+    rows = (await visit.read(f"HISTORY limit={ROWS + 1} offset={offset}")).rows
     return visit.page("changes.html", "HISTORY", "UNDO", rows=rows[:ROWS], is_more=len(rows) > ROWS)
 
 
-@get("/undo", include_in_schema=False)
+@get("/undo")
 async def ask_undo(visit: Visitor) -> Page:
     """Shows what would be taken back, and asks."""
     text = visit.query("n", "1")
@@ -30,23 +27,23 @@ async def ask_undo(visit: Visitor) -> Page:
     return visit.page("undo.html", f"UNDO {many}", rows=answer.rows, many=many)
 
 
-@post("/undo", include_in_schema=False)
+@post("/undo")
 async def undo(visit: Visitor) -> Redirect:
     """Takes back what was shown; another change that came meanwhile is not what was meant."""
     form = await visit.form()
     many, newest = form.get("n", "1"), form.get("newest", "")
-    rows = (await visit.order("HISTORY limit=1")).rows
+    rows = (await visit.ask("HISTORY limit=1")).rows
     if many.isdecimal() and rows and str(rows[0]["change"]) == newest:
-        await visit.order(f"UNDO {int(many)}")
+        await visit.ask(f"UNDO {int(many)}")
         return visit.go("/changes", "undone")
     return visit.go(f"/undo?n={many if many.isdecimal() else 1}")
 
 
-@get("/pauses", include_in_schema=False)
+@get("/pauses")
 async def pauses(visit: Visitor) -> Page:
     """What is paused, why and until when; and pausing more."""
-    (answer,) = await visit.look(f"LIST state=paused {visit.span}")
-    rows = answer.check().rows
+    answer = await visit.read(f"LIST state=paused {visit.span}")
+    rows = answer.rows
     await tell_pauses(visit, rows)
     return visit.page(
         "pauses.html",
@@ -56,12 +53,9 @@ async def pauses(visit: Visitor) -> Page:
     )  # fmt: skip
 
 
-@post("/resume", include_in_schema=False)
+@post("/resume")
 async def resume(visit: Visitor) -> Redirect:
     """Everything."""
     form = await visit.form()
-    await visit.order("RESUME all")
+    await visit.ask("RESUME all")
     return visit.go(inner(form.get("next") or "/pauses"), "resumed")
-
-
-HANDLERS: list[Any] = [changes, ask_undo, undo, pauses, resume]

@@ -10,14 +10,14 @@ from litestar.response import Redirect
 from ...base.errors import Refusal
 from ...host.clock import wall_now
 from .. import sign_in
-from ..envelope import Refused, status_of
-from ..identity import identity_of
-from .visit import AnyRequest, Page, Visit, inner, make_guest
+from ..envelope import Refused, as_refused
+from ..identity import AnyRequest, identity_of
+from .visit import Page, Visit, inner, make_guest
 
 MAX_FIELD = 256  # characters, as the API takes them
 
 
-@get("/login", include_in_schema=False)
+@get("/login")
 async def login(request: AnyRequest) -> Any:
     """Name and password; where nobody has an account, the first one is made."""
     visit = make_guest(request)
@@ -30,15 +30,14 @@ def _login(visit: Visit, to: str, who: str = "", error: Refused | None = None) -
     return visit.page(
         "login.html",
         "AUTH NAME PASSWORD",
-        status=error.status if error else 200,
+        error=error,
         to=inner(to or "/"),
-        error=error.message if error else "",
         who=who,
         registers=visit.request.app.state.settings.allow_registration,
     )
 
 
-@post("/login", include_in_schema=False)
+@post("/login")
 async def enter(request: AnyRequest) -> Any:
     """The cookie, and on to where he wanted to go."""
     visit, form = make_guest(request), await _form(request)
@@ -55,7 +54,7 @@ def _let_in(visit: Visit, entered: sign_in.Entered, to: str) -> Redirect:
     return answer
 
 
-@post("/logout", include_in_schema=False)
+@post("/logout")
 async def leave(request: AnyRequest) -> Redirect:
     """The session ends at the daemon, and the cookie goes."""
     await sign_in.leave(request)
@@ -64,7 +63,7 @@ async def leave(request: AnyRequest) -> Redirect:
     return answer
 
 
-@get("/welcome", include_in_schema=False)
+@get("/welcome")
 async def welcome(request: AnyRequest) -> Any:
     """The first visit of a new daemon, or somebody who may register."""
     visit = make_guest(request)
@@ -75,17 +74,11 @@ async def welcome(request: AnyRequest) -> Any:
 
 
 def _welcome(visit: Visit, is_first: bool, form: dict[str, str], error: Refused | None = None) -> Page:
-    return visit.page(
-        "welcome.html",
-        "USER ADD NAME role=admin" if is_first else "USER ADD NAME",
-        status=error.status if error else 200,
-        is_first=is_first,
-        form=form,
-        error=error,
-    )
+    line = "USER ADD NAME role=admin" if is_first else "USER ADD NAME"
+    return visit.page("welcome.html", line, is_first=is_first, form=form, error=error)
 
 
-@post("/welcome", include_in_schema=False)
+@post("/welcome")
 async def register(request: AnyRequest) -> Any:
     """Makes the account, and signs it in."""
     visit, form = make_guest(request), await _form(request)
@@ -93,22 +86,22 @@ async def register(request: AnyRequest) -> Any:
         new = sign_in.Registration(email=form["email"], password=form["password"], name=form["name"])
         return _let_in(visit, await sign_in.register(request, new), "/")
     except (Refused, Refusal) as error:
-        return _welcome(visit, await sign_in.may_be_first(request), form, _as_refused(error))
+        return _welcome(visit, await sign_in.may_be_first(request), form, as_refused(request, error))
 
 
-@get("/forgot", include_in_schema=False)
+@get("/forgot")
 async def forgot(request: AnyRequest) -> Page:
     return make_guest(request).page("forgot.html", "USER FORGOT NAME|EMAIL")
 
 
-@post("/forgot", include_in_schema=False)
+@post("/forgot")
 async def forget(request: AnyRequest) -> Redirect:
     """Says the same whether there is such an account or not."""
     sign_in.forget(request, (await _form(request))["user"])
     return make_guest(request).go("/login", "mailed")
 
 
-@get("/reset", include_in_schema=False)
+@get("/reset")
 async def reset(request: AnyRequest) -> Page:
     """Where the mail's link leads."""
     visit = make_guest(request)
@@ -116,26 +109,18 @@ async def reset(request: AnyRequest) -> Page:
 
 
 def _reset(visit: Visit, token: str, error: Refused | None = None) -> Page:
-    status = error.status if error else 200
-    message = error.message if error else ""
-    return visit.page("reset.html", "USER RESET TOKEN NEW", status=status, token=token, error=message)
+    return visit.page("reset.html", "USER RESET TOKEN NEW", token=token, error=error)
 
 
-@post("/reset", include_in_schema=False)
+@post("/reset")
 async def set_anew(request: AnyRequest) -> Any:
     """The new password; all sessions of the account end."""
     visit, form = make_guest(request), await _form(request)
     try:
         await sign_in.set_anew(request, form["token"], form["password"])
     except (Refused, Refusal) as error:
-        return _reset(visit, form["token"], _as_refused(error))
+        return _reset(visit, form["token"], as_refused(request, error))
     return visit.go("/login", "reset")
-
-
-def _as_refused(error: Refused | Refusal) -> Refused:
-    if isinstance(error, Refused):
-        return error
-    return Refused(status_of(error.code), error.code, error.message)
 
 
 async def _form(request: AnyRequest) -> dict[str, str]:
@@ -145,6 +130,3 @@ async def _form(request: AnyRequest) -> dict[str, str]:
         key: str(found.get(key, ""))[:MAX_FIELD] for key in "user email name password next token".split()
     }
     return fields | {key: fields[key].strip() for key in ("user", "email", "name")}
-
-
-HANDLERS: list[Any] = [login, enter, leave, welcome, register, forgot, forget, reset, set_anew]

@@ -13,7 +13,7 @@ from .visit import Page, Visitor, ref_of
 MAX_ROWS = 100
 
 
-@get("/workers", include_in_schema=False)
+@get("/workers")
 async def workers(visit: Visitor) -> Page:
     """Each worker with its slots, labels, clock, and what it can do."""
     found, clocks, types, running = await visit.look(
@@ -32,40 +32,40 @@ async def workers(visit: Visitor) -> Page:
     )  # fmt: skip
 
 
-@post("/workers/{worker:str}/{deed:str}", include_in_schema=False)
+@post("/workers/{worker:str}/{deed:str}")
 async def act(visit: Visitor, worker: FromPath[str], deed: FromPath[str]) -> Redirect:
     """DRAIN or UNDRAIN."""
     done = {"drain": "draining", "undrain": "ready"}
     if deed in done:
-        await visit.order(f"{deed.upper()} {ref_of(worker)}")
+        await visit.ask(f"{deed.upper()} {ref_of(worker)}")
     return visit.go("/workers", done.get(deed, ""))
 
 
-@get("/heartbeats", include_in_schema=False)
+@get("/heartbeats")
 async def heartbeats(visit: Visitor) -> Page:
     """What has to show life from elsewhere, the silent ones first."""
-    (answer,) = await visit.look("EXPECTS")
+    answer = await visit.read("EXPECTS")
     order = {"late": 0, "failed": 1, "new": 3, "ok": 4, "paused": 2}
-    rows = sorted(answer.check().rows, key=lambda row: order.get(row["state"], 5))
+    rows = sorted(answer.rows, key=lambda row: order.get(row["state"], 5))
     return visit.page(
         "heartbeats.html", "EXPECTS", "BEAT NAME", rows=rows[:MAX_ROWS], more=len(rows) - MAX_ROWS
     )
 
 
-@post("/heartbeats", include_in_schema=False)
+@post("/heartbeats")
 async def expect(visit: Visitor) -> Redirect:
     """EXPECT of a name, or FORGET."""
     form = await visit.form()
     name = ref_of(form.get("name", ""))
     if "forget" in form:
-        await visit.order(f"FORGET {name}")
+        await visit.ask(f"FORGET {name}")
         return visit.go("/heartbeats", "forgotten")
     words = visit.options(**{key: form.get(key, "") for key in ("every", "grace", "notify", "desc")})
-    await visit.order(f"EXPECT {name} {words}")
+    await visit.ask(f"EXPECT {name} {words}")
     return visit.go("/heartbeats", "saved")
 
 
-@get("/clock-changes", include_in_schema=False)
+@get("/clock-changes")
 async def clock_changes(visit: Visitor) -> Page:
     """What the next changes of the clock do to which job."""
     (answer,) = await visit.look("DST all")
@@ -77,6 +77,3 @@ async def clock_changes(visit: Visitor) -> Page:
         more=len(rows) - MAX_ROWS,
         refused=answer.status.get("message"),
     )
-
-
-HANDLERS: list[Any] = [workers, act, heartbeats, expect, clock_changes]

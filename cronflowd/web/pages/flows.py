@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from litestar import get, post
 from litestar.params import FromPath
 from litestar.response import Redirect
 
+from ..line import Row
 from . import drawing
 from .visit import Page, Visitor, ref_of
 
 DRAWN = 4  # flows on the list's page
 MAX_BOXES = 150  # more are a list
 
-Row = dict[str, Any]
 
-
-@get("/flows", include_in_schema=False)
+@get("/flows")
 async def flows(visit: Visitor) -> Page:
     """Every flow with its newest run; the first few drawn."""
-    (answer,) = await visit.look("FLOW")
-    rows = answer.check().rows
+    answer = await visit.read("FLOW")
+    rows = answer.rows
     small = [row for row in rows if row["tasks"] <= MAX_BOXES][:DRAWN]
-    drawn = await visit.ask(*(f"FLOW {row['id']}" for row in small))
+    drawn = await visit.ask_all(*(f"FLOW {row['id']}" for row in small))
     graphs = {
         row["id"]: graph_of(answer.rows) for row, answer in zip(small, drawn, strict=True) if answer.rows
     }
     return visit.page("flows.html", "FLOW", "DEPS", rows=rows[:100], more=len(rows) - 100, graphs=graphs)
 
 
-@get("/flows/{ref:str}", include_in_schema=False)
+@get("/flows/{ref:str}")
 async def flow(visit: Visitor, ref: FromPath[str]) -> Page:
     """One flow: the drawing, each job's turn in the newest run, and the runs before."""
     ref = ref_of(ref)
@@ -39,10 +36,8 @@ async def flow(visit: Visitor, ref: FromPath[str]) -> Page:
     return visit.page(
         "flow.html",
         f"FLOW {ref}", f"FLOW {ref} RUN", f"FLOW {ref} RUNS",
-        ref=ref,
         first=rows[0],
         rows=rows,
-        flow=shown.status.get("flow"),
         state=shown.status.get("state"),
         graph=graph_of(rows) if len(rows) <= MAX_BOXES else None,
         runs=runs.rows,
@@ -58,13 +53,10 @@ def graph_of(rows: list[Row]) -> drawing.Graph:
     return drawing.draw_graph(rows, after)
 
 
-@post("/flows/{ref:str}/{deed:str}", include_in_schema=False)
+@post("/flows/{ref:str}/{deed:str}")
 async def act(visit: Visitor, ref: FromPath[str], deed: FromPath[str]) -> Redirect:
     """RUN, RETRY or CANCEL of a flow."""
     done = {"run": "started", "retry": "started", "cancel": "cancelled"}
     if deed in done:
-        await visit.order(f"FLOW {ref_of(ref)} {deed.upper()}")
+        await visit.ask(f"FLOW {ref_of(ref)} {deed.upper()}")
     return visit.go(f"/flows/{ref}", done.get(deed, ""))
-
-
-HANDLERS: list[Any] = [flows, flow, act]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,7 @@ from litestar import get
 from litestar.response import Stream
 
 from ...base.text import format_time
+from ..line import Row
 from . import wording
 from .runs import tell_own
 from .visit import Visit, Visitor
@@ -22,16 +24,14 @@ BAR = 68  # of 78, so that parts of 4 have place
 DISPOSITIONS = ("ok", "failed", "timeout", "lost", "missed", "skipped", "cancelled")
 WRONG = ",".join(wording.BAD)
 
-Row = dict[str, Any]
 
-
-@get("/", include_in_schema=False)
+@get("/")
 async def home(visit: Visitor) -> Stream:
     """Last night in one sentence, then in the order in which somebody has to act."""
     failed, expects = await visit.look("FAILED", "EXPECTS")
     now, zone = visit.frame["now"], visit.frame["zone"]
     since = wording.evening_before(now, zone).astimezone(UTC)
-    (proof,) = await visit.ask(f"PROVE since={format_time(since)}")
+    (proof,) = await visit.ask_all(f"PROVE since={format_time(since)}")
     rows = sorted(failed.rows, key=lambda row: row["ended"] or "", reverse=True)
     is_new = [(wording.parse_time(row["ended"]) or since) >= since for row in rows]
     problems = [row for row, new in zip(rows, is_new, strict=True) if new]
@@ -64,12 +64,12 @@ async def home(visit: Visitor) -> Stream:
 async def details(visit: Visit, problems: list[Row], still: set[int], since: datetime) -> dict[str, Any]:
     """The last lines of what failed, what went well again, and what is going on."""
     now = visit.frame["now"]
-    running, upcoming, wrong, *answers = await visit.ask(
+    running, upcoming, wrong, *answers = await visit.ask_all(
         "RUNS state=running,sent,queued limit=8 count=yes",
         "NEXT all n=8",
         f"RUNS state={WRONG} since={format_time(since)} limit={MOST}",
         *(log_line(row) for row in problems[:LOGS]),
-        *hour_lines(now),
+        *proofs(last_hours(now)),
     )
     await tell_own(visit, problems[:MOST])
     hours = answers[-HOURS:]
@@ -88,35 +88,25 @@ def log_line(row: Row) -> str:
     return f"LOG {row['run']} tail={TAIL}" if row["run"] else "LOG 0"
 
 
-def hour_lines(now: datetime) -> list[str]:
-    """PROVE of each of the last hours: the daemon keeps these counts, however much has run."""
-    starts = _hours(now)
-    ends = [*starts[1:], starts[-1] + timedelta(hours=1)]
-    return [
-        f"PROVE since={format_time(start)} until={format_time(end)}"
-        for start, end in zip(starts, ends, strict=True)
-    ]
+def proofs(edges: list[datetime]) -> list[str]:
+    """PROVE of the time between each two: the daemon keeps these counts, however much has run."""
+    return [f"PROVE since={format_time(one)} until={format_time(two)}" for one, two in pairwise(edges)]
 
 
-def _hours(now: datetime) -> list[datetime]:
-    last = now.replace(minute=0, second=0, microsecond=0)
-    return [last - timedelta(hours=ago) for ago in range(HOURS - 1, -1, -1)]
+def last_hours(now: datetime) -> list[datetime]:
+    """Where each begins, and where the last one ends."""
+    end = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    return [end - timedelta(hours=ago) for ago in range(HOURS, -1, -1)]
 
 
 def bars(now: datetime, zone: ZoneInfo, hours: list[Row]) -> list[Row]:
     """For each hour how many fires ended how, and how high each part stands."""
     rows: list[Row] = []
-    for at, pairs in zip(_hours(now), hours, strict=True):
+    for at, pairs in zip(last_hours(now), hours, strict=False):
         counts = {key: int(pairs.get(key) or 0) for key in DISPOSITIONS}
         bad = counts["failed"] + counts["timeout"] + counts["lost"]
-        rows.append(
-            {
-                "label": f"{at.astimezone(zone):%H:%M}",
-                "good": counts["ok"],
-                "bad": bad,
-                "missed": counts["missed"],
-            }
-        )
+        label = f"{at.astimezone(zone):%H:%M}"
+        rows.append({"label": label, "good": counts["ok"], "bad": bad, "missed": counts["missed"]})
     most = max((row["good"] + row["bad"] + row["missed"] for row in rows), default=0) or 1
     for row in rows:
         for key in ("good", "bad", "missed"):
@@ -132,6 +122,3 @@ def recovered(rows: list[Row], still: set[int]) -> list[Row]:
         if row["id"] not in still and not row["jobName"].startswith("notify_"):
             found.setdefault(row["id"], row | {"times": 0})["times"] += 1
     return list(found.values())
-
-
-HANDLERS: list[Any] = [home]

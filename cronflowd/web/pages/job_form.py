@@ -53,7 +53,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
-@get("/jobs/new", include_in_schema=False)
+@get("/jobs/new")
 async def new(visit: Visitor) -> Page:
     """An empty form, or one that an address has filled in: `?schedule=…&command=…`, or `?like=JOB`."""
     like = visit.query("like")
@@ -67,7 +67,7 @@ async def new(visit: Visitor) -> Page:
     return await _form(visit, filled, types=answers[0].rows)
 
 
-@get("/jobs/{ref:str}/edit", include_in_schema=False)
+@get("/jobs/{ref:str}/edit")
 async def edit(visit: Visitor, ref: FromPath[str]) -> Page:
     """The form with what the job is now."""
     got, types = await visit.look(f"GET {ref_of(ref)}", "TYPES")
@@ -100,14 +100,13 @@ async def _form(
     error: Refusal | None = None,
     tried: dict[str, Any] | None = None,
 ) -> Page:
-    preview = await preview_of(visit, fields.get("schedule", ""), fields.get("tz", ""), ref)
+    preview = await preview_of(visit, fields.get("schedule", ""), fields.get("tz", ""))
     kind = fields.get("type") or "shell"
     here = {row["type"]: row["count"] for row in types}
     return visit.page(
         "job_form.html",
         f"SET {ref} key=value …" if ref else "ADD [key=value …] SCHEDULE COMMAND",
         "HELP ADD",
-        status=422 if error else 200,
         ref=ref,
         fields=fields,
         error=error,
@@ -136,19 +135,19 @@ def field_of(error: Refusal) -> str:
 # --- the preview ----------------------------------------------------------------------------------
 
 
-async def preview_of(visit: Visit, schedule: str, tz: str, ref: str = "") -> dict[str, Any]:
+async def preview_of(visit: Visit, schedule: str, tz: str) -> dict[str, Any]:
     """What a schedule means, its next moments, and what clock changes do to it; or why it is none."""
     if not schedule or "\n" in schedule:
         return {}
     zone = f" {format_option('tz', tz)}" if tz else ""
     quoted = quote(schedule)
-    described, moments = await visit.ask(f"DESCRIBE {quoted}{zone}", f"NEXT {quoted} n=5{zone}")
+    described, moments = await visit.ask_all(f"DESCRIBE {quoted}{zone}", f"NEXT {quoted} n=5{zone}")
     if not described.status["ok"]:
         return {"refused": described.status["message"]}
     return described.pairs | {"moments": moments.rows}
 
 
-@get("/jobs/preview", include_in_schema=False)
+@get("/jobs/preview")
 async def preview(visit: Visitor) -> Page:
     """The part of the form that changes while a schedule is typed."""
     await visit.look()
@@ -160,39 +159,39 @@ async def preview(visit: Visitor) -> Page:
 # --- saving ---------------------------------------------------------------------------------------
 
 
-@post("/jobs/new", include_in_schema=False)
+@post("/jobs/new")
 async def add(visit: Visitor) -> Any:
-    """Adds it, or tries it once; a refusal comes back with the form as it was filled in."""
-    form = await _filled_in(visit)
-    try:
-        if "try" in form:
-            return await _try(visit, form)
-        answer = await visit.order("ADD " + record(form))
-    except Refusal as error:
-        if error.code in ("auth-required", "denied"):
-            raise
-        return await _again(visit, form, error)
-    return visit.go(f"/jobs/{answer.status['id']}", "added")
+    """Adds it, or tries it once."""
+    return await _save(visit)
 
 
-@post("/jobs/{ref:str}/edit", include_in_schema=False)
+@post("/jobs/{ref:str}/edit")
 async def change(visit: Visitor, ref: FromPath[str]) -> Any:
     """Says to the daemon what differs from what the job is, and nothing else."""
+    return await _save(visit, ref)
+
+
+async def _save(visit: Visit, ref: str = "") -> Any:
+    """A refusal comes back with the form as it was filled in."""
     form = await _filled_in(visit)
     try:
         if "try" in form:
-            return await _try(visit, form, ref_of(ref))
-        before = fields_of((await visit.order(f"GET {ref_of(ref)}")).pairs)
+            return await _try(visit, form, ref and ref_of(ref))
+        if not ref:
+            answer = await visit.ask("ADD " + record(form))
+            return visit.go(f"/jobs/{answer.status['id']}", "added")
+        before = fields_of((await visit.ask(f"GET {ref_of(ref)}")).pairs)
         words = changes(before, form)
         if not words:
             return visit.go(f"/jobs/{ref}", "unchanged")
         seen = form.get("rev", "")
-        await visit.order(f"SET {ref} {f'rev={seen} ' if seen.isdecimal() else ''}{' '.join(words)}")
+        await visit.ask(f"SET {ref} {f'rev={seen} ' if seen.isdecimal() else ''}{' '.join(words)}")
+        return visit.go(f"/jobs/{ref}", "changed")
     except Refusal as error:
         if error.code in ("auth-required", "denied"):
             raise
-        return await _again(visit, form, error, ref)
-    return visit.go(f"/jobs/{ref}", "changed")
+        (types,) = await visit.look("TYPES")
+        return await _form(visit, form, types.rows, ref, error)
 
 
 async def _filled_in(visit: Visit) -> dict[str, str]:
@@ -205,15 +204,10 @@ async def _filled_in(visit: Visit) -> dict[str, str]:
     return form
 
 
-async def _again(visit: Visit, form: dict[str, str], error: Refusal, ref: str = "") -> Page:
-    (types,) = await visit.look("TYPES")
-    return await _form(visit, form, types.rows, ref, error)
-
-
 async def _try(visit: Visit, form: dict[str, str], ref: str = "") -> Page:
     """Runs what is in the form once, as a job of its own, and shows the form with it."""
     once = {key: value for key, value in form.items() if key not in NOT_ONCE}
-    answer = await visit.order("NOW " + record(once))
+    answer = await visit.ask("NOW " + record(once))
     types, runs = await visit.look("TYPES", f"RUNS {answer.status['id']} limit=1")
     tried = {"id": answer.status["id"], "run": runs.rows[0]["run"] if runs.rows else None}
     return await _form(visit, form, types.rows, ref, tried=tried)
@@ -244,9 +238,7 @@ def record(form: Mapping[str, str]) -> str:
             fields["jobName" if key == "name" else key] = form[key]
     for kind in REPEATED:
         fields |= repeated(kind, form.get(kind, ""))
-    if form.get("paused"):
-        return orjson.dumps(fields | {"paused": True}).decode()
-    return orjson.dumps(fields).decode()
+    return orjson.dumps(fields | ({"paused": True} if form.get("paused") else {})).decode()
 
 
 def changes(before: Mapping[str, str], form: Mapping[str, str]) -> list[str]:
@@ -273,6 +265,3 @@ def changes(before: Mapping[str, str], form: Mapping[str, str]) -> list[str]:
         ]
         words += [f"{key}=" for key in old if key not in new]
     return words
-
-
-HANDLERS: list[Any] = [new, edit, preview, add, change]

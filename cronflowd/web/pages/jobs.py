@@ -41,7 +41,7 @@ DEFAULTS = {
 }  # fmt: skip
 
 
-@get("/jobs", include_in_schema=False)
+@get("/jobs")
 async def jobs(visit: Visitor) -> Page:
     """All jobs, or those that are looked for."""
     state, sort, kind = visit.query("state"), visit.query("sort"), visit.query("type")
@@ -54,8 +54,8 @@ async def jobs(visit: Visitor) -> Page:
         tag=tag,
     )
     line = f"LIST {words}".strip()
-    (answer,) = await visit.look(f"{line} {visit.span}")
-    rows = answer.check().rows
+    answer = await visit.read(f"{line} {visit.span}")
+    rows = answer.rows
     await tell_pauses(visit, rows)
     return visit.page(
         "jobs.html",
@@ -76,17 +76,16 @@ async def jobs(visit: Visitor) -> Page:
 async def tell_pauses(visit: Visit, rows: list[dict[str, Any]]) -> None:
     """Adds to each row of a paused task why it is, until when, and whether this person may resume it."""
     paused = [row for row in rows if row["paused"]][:MAX_PAUSED]
-    for row, answer in zip(paused, await visit.ask(*(f"GET {row['id']}" for row in paused)), strict=True):
+    for row, answer in zip(paused, await visit.ask_all(*(f"GET {row['id']}" for row in paused)), strict=True):
         job = answer.pairs if answer.status["ok"] else {}
         row |= {"pause": wording.pause_of(job.get("paused")), "is_own": may_change(visit, job)}
 
 
-@get("/jobs/{ref:str}", include_in_schema=False)
+@get("/jobs/{ref:str}")
 async def job_page(visit: Visitor, ref: FromPath[str]) -> Stream:
     """One job: what it does, whether it went well, when it comes next, and why it did what it did."""
     ref = ref_of(ref)
-    (got,) = await visit.look(f"GET {ref}")
-    job = got.check().pairs
+    job = (await visit.read(f"GET {ref}")).pairs
     at = visit.query("at")
     why = f"WHY {ref}" + (f' "{at}"' if re.fullmatch("[0-9 :TZ.+-]{5,40}", at) else "")
     return visit.stream(
@@ -106,7 +105,7 @@ async def job_page(visit: Visitor, ref: FromPath[str]) -> Stream:
 
 async def details(visit: Visit, ref: str, why: str) -> dict[str, Any]:
     """What is to come, and what was: as far back as files hold it."""
-    moments, runs, stats, days, causes, history, waiting, describe = await visit.ask(
+    moments, runs, stats, days, causes, history, waiting, describe = await visit.ask_all(
         f"NEXT {ref} n=5",
         f"RUNS {ref} limit={LAST_RUNS}",
         f"STATS {ref}",
@@ -145,14 +144,14 @@ def options_of(job: Mapping[str, Any]) -> dict[str, Any]:
 # --- buttons --------------------------------------------------------------------------------------
 
 
-@post("/jobs/{ref:str}/run", include_in_schema=False)
+@post("/jobs/{ref:str}/run")
 async def run(visit: Visitor, ref: FromPath[str]) -> Redirect:
     """Now; then to the run's page, where its output comes."""
-    answer = await visit.order(f"RUN {ref_of(ref)}")
+    answer = await visit.ask(f"RUN {ref_of(ref)}")
     return visit.go(f"/runs/{answer.status['run']}", "started")
 
 
-@get("/jobs/{ref:str}/pause", include_in_schema=False)
+@get("/jobs/{ref:str}/pause")
 async def ask_pause(visit: Visitor, ref: FromPath[str]) -> Page:
     """Until when, and why."""
     job = await _own(visit, ref)
@@ -165,13 +164,13 @@ async def ask_pause(visit: Visitor, ref: FromPath[str]) -> Page:
     )
 
 
-@post("/jobs/{ref:str}/resume", include_in_schema=False)
+@post("/jobs/{ref:str}/resume")
 async def resume(visit: Visitor, ref: FromPath[str]) -> Redirect:
-    await visit.order(f"RESUME {ref_of(ref)}")
+    await visit.ask(f"RESUME {ref_of(ref)}")
     return visit.go(inner((await visit.form()).get("next") or f"/jobs/{ref}"), "resumed")
 
 
-@get("/jobs/{ref:str}/remove", include_in_schema=False)
+@get("/jobs/{ref:str}/remove")
 async def ask_remove(visit: Visitor, ref: FromPath[str]) -> Page:
     """Asks before anything is gone."""
     job = await _own(visit, ref)
@@ -185,16 +184,15 @@ async def ask_remove(visit: Visitor, ref: FromPath[str]) -> Page:
     )
 
 
-@post("/jobs/{ref:str}/remove", include_in_schema=False)
+@post("/jobs/{ref:str}/remove")
 async def remove(visit: Visitor, ref: FromPath[str]) -> Redirect:
-    await visit.order(f"REMOVE {ref_of(ref)}")
+    await visit.ask(f"REMOVE {ref_of(ref)}")
     return visit.go("/jobs", "removed")
 
 
 async def _own(visit: Visit, ref: str) -> dict[str, Any]:
     """The job, for whoever may change it; raises Refusal."""
-    (got,) = await visit.look(f"GET {ref_of(ref)}")
-    job = got.check().pairs
+    job = (await visit.read(f"GET {ref_of(ref)}")).pairs
     visit.only(may_change(visit, job))
     return job
 
@@ -202,7 +200,7 @@ async def _own(visit: Visit, ref: str) -> dict[str, Any]:
 # --- who changed what -----------------------------------------------------------------------------
 
 
-@get("/jobs/{ref:str}/history", include_in_schema=False)
+@get("/jobs/{ref:str}/history")
 async def history(visit: Visitor, ref: FromPath[str]) -> Page:
     """Each revision, and any two of them beside each other."""
     ref = ref_of(ref)
@@ -218,7 +216,6 @@ async def history(visit: Visitor, ref: FromPath[str]) -> Page:
         ref=ref,
         rows=rows,
         job=job,
-        revs=sorted({row["rev"] for row in rows}, reverse=True),
         old=old,
         new=new,
         one=one,
@@ -238,14 +235,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
     ]
 
 
-@post("/jobs/{ref:str}/rollback", include_in_schema=False)
+@post("/jobs/{ref:str}/rollback")
 async def rollback(visit: Visitor, ref: FromPath[str]) -> Redirect:
     rev = (await visit.form()).get("rev", "")
-    await visit.order(f"ROLLBACK {ref_of(ref)} {ref_of(rev)}")
+    await visit.ask(f"ROLLBACK {ref_of(ref)} {ref_of(rev)}")
     return visit.go(f"/jobs/{ref}", "rolled-back")
 
 
-@post("/pause", include_in_schema=False)
+@post("/pause")
 async def pause(visit: Visitor) -> Redirect:
     """One, a tag, or all: until a time, with a reason."""
     form = await visit.form()
@@ -253,10 +250,5 @@ async def pause(visit: Visitor) -> Redirect:
     until = form.get("until") or form.get("for", "")
     words = visit.options(until=until, why=form.get("why", ""))
     chosen = format_option("tag", form["tag"]) if form.get("tag") else what if what == "all" else ref_of(what)
-    await visit.order(f"PAUSE {chosen} {words}".strip())
+    await visit.ask(f"PAUSE {chosen} {words}".strip())
     return visit.go(inner(form.get("next") or "/changes"), "paused")
-
-
-HANDLERS: list[Any] = [
-    jobs, job_page, run, ask_pause, resume, ask_remove, remove, history, rollback, pause,
-]  # fmt: skip

@@ -114,7 +114,7 @@ def static_url(name: str) -> str:
     return f"/static/{name}?v={static_files()[name][2]}"
 
 
-@get("/static/{name:str}", sync_to_thread=False, include_in_schema=False)
+@get("/static/{name:str}", sync_to_thread=False)
 def static(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
     """A file; kept for a year where its address has its tag."""
     if name not in static_files():

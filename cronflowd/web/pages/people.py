@@ -19,12 +19,10 @@ VERDICTS = {"": "All", "denied": "Refused", "ok": "Done"}
 async def _page(visit: Visit, topic: str, shown: str = "", error: Refusal | None = None) -> Page:
     """One of the three lists, with what was just made, which is shown this once."""
     line = {"users": "USER LIST", "tokens": "TOKEN LIST", "secrets": "SECRET LIST"}[topic]
-    (answer,) = await visit.look(line)
-    rows = answer.check().rows
+    rows = (await visit.read(line)).rows
     return visit.page(
         f"{topic}.html",
         line,
-        status=422 if error else 200,
         rows=rows[:MAX_ROWS],
         more=len(rows) - MAX_ROWS,
         shown=shown,
@@ -33,22 +31,22 @@ async def _page(visit: Visit, topic: str, shown: str = "", error: Refusal | None
     )
 
 
-@get("/users", include_in_schema=False)
+@get("/users")
 async def users(visit: Visitor) -> Page:
     return await _page(visit, "users")
 
 
-@get("/tokens", include_in_schema=False)
+@get("/tokens")
 async def tokens(visit: Visitor) -> Page:
     return await _page(visit, "tokens")
 
 
-@get("/secrets", include_in_schema=False)
+@get("/secrets")
 async def secrets(visit: Visitor) -> Page:
     return await _page(visit, "secrets")
 
 
-@post("/users", include_in_schema=False)
+@post("/users")
 async def change_user(visit: Visitor) -> Any:
     """USER ADD, SET, PASSWORD or REMOVE."""
     form = await visit.form()
@@ -63,7 +61,7 @@ async def change_user(visit: Visitor) -> Any:
     })  # fmt: skip
 
 
-@post("/tokens", include_in_schema=False)
+@post("/tokens")
 async def change_token(visit: Visitor) -> Any:
     """TOKEN ADD or REVOKE."""
     form = await visit.form()
@@ -71,7 +69,7 @@ async def change_token(visit: Visitor) -> Any:
     return await _order(visit, "tokens", form, {"add": ("TOKEN ADD", words), "revoke": ("TOKEN REVOKE", "")})
 
 
-@post("/secrets", include_in_schema=False)
+@post("/secrets")
 async def change_secret(visit: Visitor) -> Any:
     """SECRET PUT or REMOVE; the value is never shown again."""
     form = await visit.form()
@@ -88,7 +86,7 @@ async def _order(visit: Visit, topic: str, form: dict[str, str], deeds: dict[str
         if not verb:
             raise Refusal("bad-option", f"one of these is to be done: {', '.join(deeds)}")
         whom = "" if verb == "TOKEN ADD" else ref_of(form.get("name", ""))
-        answer = await visit.order(" ".join(filter(None, (verb, whom, words))))
+        answer = await visit.ask(" ".join(filter(None, (verb, whom, words))))
     except Refusal as error:
         if error.code == "auth-required":
             raise
@@ -99,7 +97,7 @@ async def _order(visit: Visit, topic: str, form: dict[str, str], deeds: dict[str
     return visit.go(f"/{topic}", "saved")
 
 
-@get("/sessions", include_in_schema=False)
+@get("/sessions")
 async def sessions(visit: Visitor) -> Page:
     """Where one is signed in oneself; of others, SESSION LIST tells."""
     rows = await _own_sessions(visit)
@@ -107,7 +105,7 @@ async def sessions(visit: Visitor) -> Page:
     return visit.page("sessions.html", line, "SESSION END ID", rows=rows, mine=_session_of(visit))
 
 
-@post("/sessions", include_in_schema=False)
+@post("/sessions")
 async def end_sessions(visit: Visitor) -> Redirect:
     """One of them, or all but the one that asks."""
     wanted = (await visit.form()).get("session", "")
@@ -115,7 +113,7 @@ async def end_sessions(visit: Visitor) -> Redirect:
     if wanted != "others" and wanted not in known:
         raise Refusal("not-found", "no session of yours")
     ends = [each for each in known if each != str(_session_of(visit))] if wanted == "others" else [wanted]
-    for answer in await visit.ask(*(f"SESSION END {each}" for each in ends)):
+    for answer in await visit.ask_all(*(f"SESSION END {each}" for each in ends)):
         if answer.status.get("code") not in ("not-found", "denied"):  # it has ended meanwhile
             answer.check()
     return visit.go("/sessions", "ended")
@@ -123,7 +121,7 @@ async def end_sessions(visit: Visitor) -> Redirect:
 
 async def _own_sessions(visit: Visit) -> list[dict[str, Any]]:
     await visit.look()
-    (answer,) = await visit.ask(f"SESSION LIST user={ref_of(visit.frame['name'])}")
+    (answer,) = await visit.ask_all(f"SESSION LIST user={ref_of(visit.frame['name'])}")
     return answer.check().rows
 
 
@@ -133,7 +131,7 @@ def _session_of(visit: Visit) -> int:
     return who.session if who else 0
 
 
-@get("/audit", include_in_schema=False)
+@get("/audit")
 async def audit(visit: Visitor) -> Stream:
     """Who came in, what was changed, and what was refused."""
     who, verdict = visit.query("who"), visit.query("verdict")
@@ -142,18 +140,13 @@ async def audit(visit: Visitor) -> Stream:
     await visit.look()
 
     async def later() -> dict[str, Any]:
-        return {"rows": (await visit.ask(line))[0].check().rows}
+        return {"rows": (await visit.ask_all(line))[0].check().rows}
 
     return visit.stream("audit.html", line, later=later, who=who, verdict=verdict, verdicts=VERDICTS)
 
 
-@get("/more", include_in_schema=False)
+@get("/more")
 async def more(visit: Visitor) -> Page:
     """What a telephone's five buttons have no place for."""
     await visit.look()
     return visit.page("more.html", "HELP")
-
-
-HANDLERS: list[Any] = [
-    users, tokens, secrets, change_user, change_token, change_secret, sessions, end_sessions, audit, more,
-]  # fmt: skip

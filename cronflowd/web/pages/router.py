@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from litestar import Router, post
 from litestar.datastructures import Cookie
 from litestar.di import Provide
-from litestar.exceptions import HTTPException
 from litestar.response import Redirect
 
-from ...base.errors import Refusal
-from ..envelope import Refused
-from ..line import Unreachable
+from ..identity import AnyRequest
+from ..rest import handlers_in
 from . import changes, entrance, fleet, flows, home, job_form, jobs, people, runs, week
 from .paper import static
-from .visit import (
-    THEMES,
-    AnyRequest,
-    inner,
-    make_visit,
-    on_bug,
-    on_http,
-    on_refusal,
-    on_refused,
-    on_unreachable,
-)
+from .visit import THEMES, inner, make_visit, on_error
 
 A_YEAR_S = 365 * 86_400
 
 
-@post("/theme", include_in_schema=False)
+@post("/theme")
 async def theme(request: AnyRequest) -> Redirect:
     """Light, dark, or as the system has it: kept by the browser, and by nobody else."""
     form = await request.form()
@@ -43,23 +29,19 @@ async def theme(request: AnyRequest) -> Redirect:
     return answer
 
 
-REFUSALS: dict[Any, Any] = {
-    Refusal: on_refusal,
-    Refused: on_refused,
-    Unreachable: on_unreachable,
-    HTTPException: on_http,
-    Exception: on_bug,
-}
-
-# The form before the page of one job: `new` is no job.
-MODULES: tuple[Any, ...] = (home, job_form, jobs, runs, week, flows, changes, fleet, people)
-
 PAGES = [
     Router(
         path="/",
-        route_handlers=[each for module in MODULES for each in module.HANDLERS],
+        # The form before the page of one job: `new` is no job.
+        route_handlers=handlers_in(home, job_form, jobs, runs, week, flows, changes, fleet, people),
         dependencies={"visit": Provide(make_visit)},
-        exception_handlers=REFUSALS,
+        exception_handlers={Exception: on_error},
+        include_in_schema=False,
     ),
-    Router(path="/", route_handlers=[static, theme, *entrance.HANDLERS], exception_handlers=REFUSALS),
+    Router(
+        path="/",
+        route_handlers=[static, theme, *handlers_in(entrance)],
+        exception_handlers={Exception: on_error},
+        include_in_schema=False,
+    ),
 ]

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import orjson
-import trio
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect, Stream
@@ -34,7 +33,7 @@ FILTERS = {
 _SINCE = re.compile(r"[0-9TZ:.+-]{1,35}|[0-9]{1,5}[smhd]")
 
 
-@get("/runs", include_in_schema=False)
+@get("/runs")
 async def runs(visit: Visitor) -> Stream:
     """Attempts, newest first, of whichever state, job, worker or day."""
     state, job, worker = visit.query("state"), visit.query("job"), visit.query("worker")
@@ -49,7 +48,7 @@ async def runs(visit: Visitor) -> Stream:
     await visit.look()
 
     async def later() -> dict[str, Any]:
-        (answer,) = await visit.ask(f"{line} {visit.span}")
+        (answer,) = await visit.ask_all(f"{line} {visit.span}")
         status = answer.check().status
         return {"rows": answer.rows, "total": status.get("total"), "more": status.get("more")}
 
@@ -65,11 +64,10 @@ async def runs(visit: Visitor) -> Stream:
     )
 
 
-@get("/runs/{run:int}", include_in_schema=False)
+@get("/runs/{run:int}")
 async def run_page(visit: Visitor, run: FromPath[int]) -> Stream:
     """One run: how it went, why, and what it wrote."""
-    (attempts,) = await visit.look(f"RUNS run={run} limit=100")
-    rows = attempts.check().rows
+    rows = (await visit.read(f"RUNS run={run} limit=100")).rows
     if not rows:
         raise Refusal("not-found", f"no run {run} is known any more")
     lines = f"LOG {run}", f"LOG {run} follow", f"RUNS run={run}"
@@ -78,7 +76,7 @@ async def run_page(visit: Visitor, run: FromPath[int]) -> Stream:
 
 async def details(visit: Visit, run: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Its job and its output, wherever that stands."""
-    job, log = await visit.ask(f"GET {rows[0]['id']}", f"LOG {run} tail={SHOWN}")
+    job, log = await visit.ask_all(f"GET {rows[0]['id']}", f"LOG {run} tail={SHOWN}")
     return {
         "row": rows[0],
         "attempts": rows,
@@ -100,18 +98,18 @@ async def tell_own(visit: Visit, rows: list[dict[str, Any]]) -> None:
     """Adds to each row of a task whether buttons that change it are for this person."""
     may = visit.frame["may"]
     asked = rows if may("user") and not may("operator") else []
-    answers = await visit.ask(*(f"GET {row['id']}" for row in asked))
+    answers = await visit.ask_all(*(f"GET {row['id']}" for row in asked))
     for at, row in enumerate(rows):
         row["is_own"] = may_change(visit, answers[at].pairs if asked and answers[at].status["ok"] else {})
 
 
-@get("/runs/{run:int}/log", include_in_schema=False)
+@get("/runs/{run:int}/log")
 async def download(visit: Visitor, run: FromPath[int], fd: FromQuery[int | None] = None) -> Response[bytes]:
     """All that is kept of its output, byte for byte, as a file."""
     only = f" fd={fd}" if fd in (1, 2) else ""
-    answer = await visit.order(f"LOG {run}{only}")
+    answer = await visit.ask(f"LOG {run}{only}")
     data = b"".join(_bytes_of(row) for row in answer.rows if row["fd"] or not only)
-    headers = {"Content-Disposition": f'attachment; filename="run-{run}.log"', "Cache-Control": "no-store"}
+    headers = {"Content-Disposition": f'attachment; filename="run-{run}.log"'}
     return Response(data, headers=headers, media_type="text/plain; charset=utf-8")
 
 
@@ -120,10 +118,10 @@ def _bytes_of(row: dict[str, Any]) -> bytes:
     return whole if row.get("end") == "no-newline" else whole + b"\n"
 
 
-@get("/runs/{run:int}/stream", include_in_schema=False)
+@get("/runs/{run:int}/stream")
 async def stream(visit: Visitor, run: FromPath[int]) -> Stream:
     """Its output as it comes; then `end`, and the page fetches itself anew."""
-    await visit.order(f"LOG {run} tail=0")  # a refusal is an answer, and no stream
+    await visit.ask(f"LOG {run} tail=0")  # a refusal is an answer, and no stream
     return Stream(_follow(visit, run), media_type=KIND, headers=HEADERS)
 
 
@@ -131,12 +129,9 @@ async def _follow(visit: Visit, run: int) -> AsyncGenerator[bytes, None]:
     """Rows as a page shows them. Who comes again is given what there is from the beginning."""
     terminal = Terminal()
     try:
-        async with visit.daemon.follow(f"LOG {run} follow tail={SHOWN}", visit.caller) as connection:
+        async with visit.follow(f"LOG {run} follow tail={SHOWN}") as connection:
             while True:
-                row = None
-                with trio.move_on_after(BEAT_S):
-                    row = await connection.read_row()
-                if row is None:
+                if (row := await connection.row_within(BEAT_S)) is None:
                     yield BEAT
                 elif is_status(row):
                     break
@@ -147,12 +142,11 @@ async def _follow(visit: Visit, run: int) -> AsyncGenerator[bytes, None]:
         return  # it comes again, and is told then
 
 
-@get("/runs/{run:int}/cancel", include_in_schema=False)
+@get("/runs/{run:int}/cancel")
 async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page:
     """Asks before anything is ended."""
     # Of what has ended there is nothing to cancel: it is not looked for.
-    (attempts,) = await visit.look(f"RUNS run={run} state={','.join(UNDER_WAY)} limit=1")
-    rows = attempts.check().rows
+    rows = (await visit.read(f"RUNS run={run} state={','.join(UNDER_WAY)} limit=1")).rows
     if not rows:
         raise Refusal("not-found", f"no run {run} is under way")
     await tell_own(visit, rows)
@@ -167,10 +161,7 @@ async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page:
     )
 
 
-@post("/runs/{run:int}/cancel", include_in_schema=False)
+@post("/runs/{run:int}/cancel")
 async def cancel(visit: Visitor, run: FromPath[int]) -> Redirect:
-    await visit.order(f"CANCEL {run}")
+    await visit.ask(f"CANCEL {run}")
     return visit.go(f"/runs/{run}", "cancelled")
-
-
-HANDLERS: list[Any] = [runs, run_page, download, stream, ask_cancel, cancel]

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from attrs import define, field
-from litestar import MediaType, Request, Response
+from litestar import MediaType, Response
 from litestar.datastructures import FormMultiDict
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
@@ -24,14 +24,14 @@ from ...base.errors import Refusal
 from ...base.names import REF
 from ...base.text import format_option
 from .. import envelope
-from ..envelope import Refused, status_of
-from ..identity import address_of, by_cookie, caller_of, identity_of
-from ..line import Answer, Caller, Daemon, Unreachable, nobody
+from ..envelope import Refused, as_refused
+from ..identity import AnyRequest, address_of, by_cookie, caller_of, identity_of
+from ..line import Answer, Unreachable, nobody
+from ..rest import MAX_PAGE, Asker
 from . import paper, wording
 
 log = logging.getLogger("cronflowd.web")
 
-AnyRequest = Request[Any, Any, Any]
 Page = Response[str]
 
 ROLES = ("viewer", "user", "operator", "admin")
@@ -39,7 +39,6 @@ THEMES = ("auto", "light", "dark")
 LATER = "<!-- the rest -->"
 FRAME = ("WHOAMI", "STATUS", "HEALTH")
 ROWS = 50  # of a list, on one page
-MAX_PAGE = 1_000_000
 
 _INNER = re.compile(r"/(?![/\\])[^\x00-\x20\\]{0,500}")
 
@@ -66,12 +65,9 @@ DONE = {
 
 
 @define
-class Visit:
+class Visit(Asker):
     """What handlers are given."""
 
-    request: AnyRequest
-    daemon: Daemon
-    caller: Caller
     csrf: str
     frame: dict[str, Any] = field(factory=dict)
 
@@ -79,18 +75,15 @@ class Visit:
 
     async def look(self, *lines: str) -> list[Answer]:
         """The answers to these lines; those for the frame are asked with them."""
-        answers = await self.daemon.ask_all([*FRAME, *lines], self.caller)
+        answers = await self.ask_all(*FRAME, *lines)
         who, status, health = answers[: len(FRAME)]
         self.frame = frame_of(who, status, health)
         return answers[len(FRAME) :]
 
-    async def ask(self, *lines: str) -> list[Answer]:
-        """More answers, of what could not be asked before."""
-        return await self.daemon.ask_all(list(lines), self.caller) if lines else []
-
-    async def order(self, line: str) -> Answer:
-        """Something is to be done; raises Refusal where it is not."""
-        return await self.daemon.ask(line, self.caller)
+    async def read(self, line: str) -> Answer:
+        """The answer to the one line that a page is about; raises Refusal."""
+        (answer,) = await self.look(line)
+        return answer.check()
 
     def only(self, is_allowed: bool) -> None:
         """Raises Refusal: nobody fills in a form that would be refused."""
@@ -126,13 +119,19 @@ class Visit:
 
     # --- answers ---
 
-    def page(self, template: str, *nc: str, status: int = 200, **context: Any) -> Page:
-        """The page; `nc`: the lines that tell the same to netcat."""
-        whole = self._context(nc) | self.frame | context
-        headers = {"Cache-Control": "no-store"}
-        return Response(
-            paper.render(template, whole), status_code=status, media_type=MediaType.HTML, headers=headers
-        )
+    def page(
+        self,
+        template: str,
+        *nc: str,
+        status: int = 200,
+        error: Refusal | Refused | None = None,
+        **context: Any,
+    ) -> Page:
+        """The page; `nc`: the lines that tell the same to netcat; `error`: what was refused, as it tells."""
+        whole = self._context(nc) | self.frame | context | {"error": error}
+        if error:
+            status = getattr(error, "status", 422)
+        return Response(paper.render(template, whole), status_code=status, media_type=MediaType.HTML)
 
     def stream(
         self, template: str, *nc: str, later: Callable[[], Awaitable[dict[str, Any]]], **context: Any
@@ -156,7 +155,7 @@ class Visit:
                 rest = paper.render("refused.html", whole | {"message": "a fault of ours"})
             yield (rest + end).encode()
 
-        return Stream(pieces(), media_type=MediaType.HTML, headers={"Cache-Control": "no-store"})
+        return Stream(pieces(), media_type=MediaType.HTML)
 
     def go(self, path: str, done: str = "") -> Redirect:
         """On to another page, which says what was done."""
@@ -250,32 +249,30 @@ def make_guest(request: AnyRequest) -> Visit:
 # --- what went wrong ------------------------------------------------------------------------------
 
 
-def _sorry(request: AnyRequest, status: int, title: str, message: str) -> Page:
-    visit = make_guest(request)
-    return visit.page("sorry.html", status=status, title=title, message=message, code=status)
-
-
 TITLES = {
     400: "That cannot be done as it was said", 403: "You may not do this", 404: "There is no such thing",
-    405: "There is no such thing", 409: "Something is in the way", 503: "The daemon takes no changes now",
+    405: "There is no such thing", 409: "Something is in the way", 500: "That is a fault of ours",
+    503: "The daemon takes no changes now",
 }  # fmt: skip
 
 
-def on_refusal(request: AnyRequest, error: Refusal) -> Response[Any]:
-    status = status_of(error.code)
+def on_error(request: AnyRequest, error: Exception) -> Response[Any]:
+    """As a page for whoever reads those; what the framework refuses, for all others as the API says it."""
+    is_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    if isinstance(error, HTTPException) and not is_page:
+        return envelope.on_error(request, error)
+    refused = as_refused(request, error)
+    status, message = refused.status, refused.message
     if status == 401:
         return to_sign_in(request)
-    return _sorry(request, status, TITLES.get(status, "That did not work"), error.message)
-
-
-def on_refused(request: AnyRequest, error: Refused) -> Response[Any]:
-    if error.status == 401:
-        return to_sign_in(request)
-    return _sorry(request, error.status, TITLES.get(error.status, "That did not work"), error.message)
-
-
-def on_unreachable(request: AnyRequest, error: Unreachable) -> Response[Any]:
-    return _sorry(request, 503, "The daemon does not answer", f"{error}. This page looks again by itself.")
+    title = TITLES.get(status, "That did not work")
+    if isinstance(error, Unreachable):
+        title, message = "The daemon does not answer", f"{error}. This page looks again by itself."
+    elif isinstance(error, HTTPException):
+        message = error.detail
+    answer = make_guest(request).page("sorry.html", status=status, title=title, message=message, code=status)
+    answer.headers |= getattr(error, "headers", None) or {}  # of 405, which methods there are
+    return answer
 
 
 def to_sign_in(request: AnyRequest) -> Redirect:
@@ -283,19 +280,3 @@ def to_sign_in(request: AnyRequest) -> Redirect:
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     to = "/login" if request.method != "GET" or path == "/" else f"/login?next={quote(path, safe='')}"
     return Redirect(to, status_code=303)
-
-
-def on_http(request: AnyRequest, error: HTTPException) -> Response[Any]:
-    """What the framework refuses, in the form that is read: a page for browsers, the API's for all else."""
-    is_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
-    if not is_page:
-        return envelope.on_http(request, error)
-    status = error.status_code
-    answer = _sorry(request, status, TITLES.get(status, "That did not work"), error.detail)
-    answer.headers |= error.headers or {}  # of 405, which methods there are
-    return answer
-
-
-def on_bug(request: AnyRequest, error: Exception) -> Response[Any]:
-    log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return _sorry(request, 500, "That is a fault of ours", "The log of the web process tells more.")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 from litestar import get
 from litestar.response import Stream
 
-from ...base.text import format_time
-from .home import DISPOSITIONS
+from .home import DISPOSITIONS, proofs
 from .visit import Page, Visit, Visitor
 from .wording import parse_time
 
@@ -20,7 +18,7 @@ PAST_DAYS = 60
 LOAD = f"NEXT all by=hour last={DAYS}d"
 
 
-@get("/week", include_in_schema=False)
+@get("/week")
 async def week(visit: Visitor) -> Stream:
     """Hours of the coming seven days, each as dark as workers will be busy in it."""
     await visit.look()
@@ -30,7 +28,7 @@ async def week(visit: Visitor) -> Stream:
 
 async def details(visit: Visit) -> dict[str, Any]:
     """What the clock will start, and how much that is."""
-    load, upcoming, changes, workers = await visit.ask(LOAD, "NEXT all n=20", "DST all", "WORKERS")
+    load, upcoming, changes, workers = await visit.ask_all(LOAD, "NEXT all n=20", "DST all", "WORKERS")
     now, zone = visit.frame["now"], visit.frame["zone"]
     cells: dict[tuple[date, int], dict[str, Any]] = {}
     for row in load.rows:
@@ -60,7 +58,7 @@ def _is_soon(text: str, now: datetime) -> bool:
     return at is not None and at - now < timedelta(days=45)
 
 
-@get("/statistics", include_in_schema=False)
+@get("/statistics")
 async def statistics(visit: Visitor) -> Page:
     """Each day's fires and how they ended, from counts that are kept for ever."""
     await visit.look()
@@ -72,8 +70,7 @@ async def statistics(visit: Visitor) -> Page:
         datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
         for day in [*days, today + timedelta(days=1)]
     ]
-    lines = [f"PROVE since={format_time(one)} until={format_time(two)}" for one, two in pairwise(edges)]
-    answers = await visit.ask(*lines)
+    answers = await visit.ask_all(*proofs(edges))
     rows = [
         {"day": day} | {key: int(answer.pairs.get(key) or 0) for key in DISPOSITIONS}
         for day, answer in zip(days, answers, strict=True)
@@ -83,6 +80,3 @@ async def statistics(visit: Visitor) -> Page:
     return visit.page(
         "statistics.html", "PROVE last=1d", "STATS by=day last=30d", rows=rows, dispositions=DISPOSITIONS
     )
-
-
-HANDLERS: list[Any] = [week, statistics]

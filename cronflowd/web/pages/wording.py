@@ -26,7 +26,7 @@ def visible(text: str) -> str:
 
 def parse_time(text: str | None) -> datetime | None:
     """An instant as the daemon writes it."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+    return datetime.fromisoformat(text) if text else None
 
 
 def duration(seconds: float | None) -> str:

@@ -1,0 +1,177 @@
+"""What is said to the daemon about jobs and runs, whoever says it and however he waits for the answers.
+
+A talk yields lines, which are said together, is sent their answers, and returns what comes of it. The HTTP
+door holds it without a thread's waiting, the Python client over a plain socket.
+
+A job is changed as it was seen: what is said of it is made words against one revision, and SET is told
+which. If somebody was quicker, whoever wanted that revision is refused, and for anybody else it is done
+again with the job as it is now.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from msgspec import UNSET
+
+from ..base.errors import Refusal
+from ..base.text import format_option
+from .fields import (
+    Job,
+    JobBody,
+    Words,
+    Wrong,
+    about,
+    to_arg,
+    to_ended_job,
+    to_job,
+    to_list_options,
+    to_options,
+    to_orders,
+    to_words,
+)
+from .line import Answer, Row
+from .outcomes import Execution, to_execution
+
+KEY_HEADER = "Idempotency-Key"
+MAX_TRIES = 8  # to change what others change, too
+
+T = TypeVar("T")
+Talk = Generator[Sequence[str], list[Answer], T]
+
+
+# --- lines ------------------------------------------------------------------------------------------
+
+
+def line(verb: str, *words: str | int, **options: Any) -> str:
+    """A line of the protocol: options that are None are not said; `tz_` is `tz`."""
+    said = {key.rstrip("_"): str(value) for key, value in options.items() if value is not None}
+    return with_options(" ".join([verb, *map(str, words)]), said)
+
+
+def with_options(start: str, options: Mapping[str, str]) -> str:
+    """The same where keys are no identifiers."""
+    return " ".join([start, *(format_option(key, value) for key, value in options.items())])
+
+
+def once(key: str | None, said: str) -> str:
+    """With a key, a line that is done once, however often it is sent. Raises Wrong."""
+    if key is None:
+        return said
+    if not re.fullmatch("[!#-~]{1,128}", key):
+        raise Wrong("bad-option", "1 to 128 printable characters, no blanks or quotes", KEY_HEADER)
+    return f"ONCE {key} {said}"
+
+
+def slice_of(page: int, limit: int) -> dict[str, Any]:
+    """limit= and offset=, with the number of all."""
+    return {"limit": limit, "offset": (page - 1) * limit, "count": "yes"}
+
+
+# --- runs -------------------------------------------------------------------------------------------
+
+
+def find(ref: str | None = None, **options: Any) -> Talk[tuple[list[Execution], Row]]:
+    """Rows of RUNS, of one job or of all, and its status line."""
+    (answer,) = yield [line("RUNS", *([ref] if ref else []), **options)]
+    return [to_execution(row) for row in answer.check().rows], answer.status
+
+
+def newest_attempt(run: int) -> Talk[Execution]:
+    """A run as it is now; raises Refusal where there was none."""
+    found, _ = yield from find(run=run, limit=1)
+    if not found:
+        raise Refusal("not-found", f"there is no execution {run}")
+    return found[0]
+
+
+def run_now(ref: str, args: Mapping[str, Any], key: str | None = None) -> Talk[Execution]:
+    """Runs a job now. Raises Refusal."""
+    words = {}
+    for name, value in args.items():
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            raise Wrong("bad-option", f'"{name[:80]}" is not a variable\'s name', f"args.{name[:80]}")
+        words[f"arg.{name}"] = to_arg(value)
+    (started,) = yield [once(key, with_options(line("RUN", ref), words))]
+    return (yield from newest_attempt(started.check().status["run"]))
+
+
+# --- jobs -------------------------------------------------------------------------------------------
+
+
+def read_job(ref: str, words: Words | None = None) -> Talk[Job]:
+    """A job as it is now; of one that ran once and is gone, what is known. Raises Refusal."""
+    (got,) = yield [line("GET", ref)]
+    if not got.status["ok"] and got.status["code"] == "not-found":
+        changes, runs = yield [line("HISTORY", ref, limit=1), line("RUNS", ref, limit=1)]
+        if runs.rows and not changes.rows:  # nobody removed it
+            return to_ended_job(runs.rows[0], words or {})
+    return to_job(got.check().rows)
+
+
+def read_jobs(rows: Sequence[Row]) -> Talk[list[Job]]:
+    """Those of the rows of LIST that are still there."""
+    answers = (yield [line("GET", row["id"]) for row in rows]) if rows else []
+    return [to_job(got.rows) for got in answers if got.status["ok"]]
+
+
+def list_rows(page: int, limit: int, asked: Mapping[str, str | None]) -> Talk[tuple[list[Row], Row]]:
+    """Rows of LIST, and its status line; raises Wrong naming the parameter."""
+    if asked.get("status") == "completed":  # they are gone, and found by their executions
+        return [], {"total": 0}
+    options = to_list_options(asked)
+    (found,) = yield [line("LIST", **options, **slice_of(page, limit))]
+    words = Words()
+    words.fields = {key: {"state": "status"}.get(key, key) for key in options}
+    return _check(found, words).rows, found.status
+
+
+def _check(answer: Answer, words: Words) -> Answer:
+    """Itself; raises Wrong, naming the field, where the daemon has refused these words."""
+    try:
+        return answer.check()
+    except Refusal as refusal:
+        if is_key_taken(refusal):
+            words.fields["jobName"] = KEY_HEADER
+        raise about(refusal, words) from None
+
+
+def make_job(body: JobBody, key: str | None = None) -> Talk[Job]:
+    """The job, made under the first of its names that is free. Raises Wrong."""
+    words = to_words(body)
+    orders = to_orders(words, body, key)
+    for order in orders:
+        (made,) = yield [once(key, order)]
+        if made.status.get("code") != "exists":
+            break
+    return (yield from read_job(str(_check(made, words).status["id"]), words))
+
+
+def is_key_taken(refusal: Refusal) -> bool:
+    """Whether it was the Idempotency-Key, which was for another line: nothing was done then."""
+    return refusal.code == "exists" and refusal.message.startswith("the key")
+
+
+def change_job(ref: str, body: JobBody, seen_rev: int | None = None) -> Talk[Job]:
+    """The job, changed; with `seen_rev`, only if that is its revision. Raises Wrong."""
+    for tried in range(MAX_TRIES):
+        old = yield from read_job(ref)
+        if seen_rev not in (None, old.rev):
+            raise Wrong("busy", f"its revision is {old.rev} by now, not {seen_rev}", "If-Match")
+        words = to_words(body, old)
+        if old.status == "completed":
+            raise about(Refusal("not-found", f"job {old.id} has run once and is over"), words)
+        if not words:
+            break
+        (answer,) = yield [with_options(line("SET", old.id, rev=old.rev), to_options(words))]
+        if answer.status["ok"]:
+            break
+        now = yield from read_job(str(old.id))
+        if answer.status["code"] != "busy" or now.rev == old.rev or seen_rev or tried == MAX_TRIES - 1:
+            _check(answer, words)
+    if body.enabled is not UNSET and body.enabled != old.enabled:
+        (answer,) = yield [line("RESUME" if body.enabled else "PAUSE", old.id)]
+        answer.check()
+    return (yield from read_job(str(old.id)))
