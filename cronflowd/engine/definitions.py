@@ -121,12 +121,14 @@ def _check_waiting(state: State, spec: TaskSpec, name: str) -> None:
 
 def _new_id(state: State, wanted: int | None, name: str) -> int:
     """The id a new task gets; checks that its name and id are free to take."""
-    task_id = wanted if wanted is not None else state.next_task
-    if wanted is not None and wanted in state.tasks:
-        raise Refusal("exists", f"task {wanted} exists already")
-    if wanted is not None and wanted < state.next_task:
-        raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
-    _check_chosen(state, wanted)
+    task_id = state.next_task
+    if wanted is not None:
+        if wanted in state.tasks:
+            raise Refusal("exists", f"task {wanted} exists already")
+        if wanted < task_id:
+            raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
+        _check_chosen(state, wanted)
+        task_id = wanted
     _check_free(state, name, task_id)
     return task_id
 
