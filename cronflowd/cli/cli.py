@@ -33,6 +33,10 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The whole program; returns its exit code, except for --help and --version, which exit."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # it was started with one of them closed: no file of ours may get that number
+    os.close(fd)
+    sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")  # noqa: SIM115
     if os.getpid() == 1:  # in a container the kernel would do nothing, where it ends any other process
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     try:
@@ -68,7 +72,7 @@ def _without_job(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _report(error: Exception) -> int:
     """Say what went wrong: a line for what we know, a traceback for what is a bug."""
-    causes = leaves(error)
+    causes = [_of_the_machine(each) for each in leaves(error)]
     fatal = next((each for each in causes if isinstance(each, Fatal)), None)
     if fatal is None or not all(isinstance(each, Fatal) for each in causes):
         traceback.print_exception(error)
@@ -76,6 +80,13 @@ def _report(error: Exception) -> int:
         return Exit.BUG
     print(f"cronflowd: error: {fatal.message}", file=sys.stderr)
     return fatal.status
+
+
+def _of_the_machine(error: BaseException) -> BaseException:
+    """A file that the machine does not give, as one that a restore left to another user, is no bug."""
+    if isinstance(error, OSError) and error.filename:
+        return Fatal(Exit.IO, f"{error.filename}: {error.strerror}")
+    return error
 
 
 # --- what may be said ---------------------------------------------------------------------------

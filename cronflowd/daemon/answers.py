@@ -65,6 +65,7 @@ from .logins import Logins
 log = logging.getLogger("cronflowd.answers")
 
 MAX_FEEDS = 1000
+MAX_WATCHES = 16  # of one connection: each has a call for every reply, and a place that others may want
 
 T = TypeVar("T")
 Answer = Reply | Coroutine[Any, Any, Reply]
@@ -462,6 +463,8 @@ class Answers:
     def _watch(self, question: q.Watch, session: Session) -> Answer:
         task_id = None if question.ref is None else find_task(self.core.state, question.ref).id
         self._have_place()
+        if len(session.data) >= MAX_WATCHES:
+            raise Refusal("too-many", f"this connection watches {MAX_WATCHES} times already")
         watcher = self.hub.watch(session, question.kinds, task_id, waits=question.since is not None)
         session.data.append(watcher)
         session.is_session = session.is_live = True

@@ -83,7 +83,8 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES, keep: Keep = KEEP) -> i
         raise Fatal(Exit.IO, f"{directory}: {error}") from error
     finally:
         os.close(lock)
-    print(json.dumps(told), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # the daemon was killed: the next one finds the files
+        os.write(1, json.dumps(told).encode())
     return Exit.OK
 
 

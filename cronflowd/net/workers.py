@@ -33,7 +33,7 @@ from ..base.proofs import DAEMON, WORKER, Seal
 from ..base.replies import format_refusal
 from ..base.text import escape, readable, split_options, unescape
 from ..engine import orders as o
-from ..tasks.reasons import Reason, in_words, reason
+from ..tasks.reasons import Reason, code_of, in_words, reason
 from .hello import (
     MAX_RUNNING,
     MAX_SLOTS,
@@ -214,6 +214,8 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
             if found := await _greet(connection, core, outbox):
                 link, reader = found
                 why = await _serve(connection, core, link, reader)
+                if code_of(why) == "link-ended":
+                    await _answer_rest(core, link)
         except Refusal as refusal:
             # What two workers of one name do is told already, and again and again it would be noise.
             level = logging.INFO if refusal.code == "busy" else logging.WARNING
@@ -276,6 +278,14 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
     outbox.on_drained = link.drained
     _take_over(core, link, order)
     return link, reader
+
+
+async def _answer_rest(core: Dispatch, link: Link) -> None:
+    """Whoever ends its input, as a netcat does, may read on; but what it can no longer report is not sent."""
+    link.flush(core.last_seq)
+    if not link.unsent():
+        with trio.move_on_after(HELLO_WITHIN_S):
+            await link.outbox.drained()
 
 
 def _carries(connection: Connection, admits: Admits, address: str) -> bool:

@@ -295,6 +295,16 @@ def test_a_bug_is_a_traceback_and_70(serve: Program, capsys: pytest.CaptureFixtu
     assert err.endswith("ZeroDivisionError: oops\n")
 
 
+def test_a_file_that_cannot_be_read_is_one_line_and_74(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever restores a backup as root leaves files that the daemon may not read: that is no bug."""
+    journal = tmp_path / "journal" / f"{1:020}.jsonl"
+    journal.mkdir(parents=True)
+    assert cli.main(["check", str(tmp_path)]) == Exit.IO
+    assert capsys.readouterr().err == f"cronflowd: error: {journal}: Is a directory\n"
+
+
 def test_a_bug_beside_a_fatal_error_is_not_swallowed(
     serve: Program, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,8 +17,9 @@ import trio.testing
 
 from cronflowd.ask import commands, events
 from cronflowd.ask.questions import Since
+from cronflowd.base.errors import Refusal
 from cronflowd.daemon import feeds
-from cronflowd.daemon.answers import Answers
+from cronflowd.daemon.answers import MAX_WATCHES, Answers
 from cronflowd.daemon.core import Core
 from cronflowd.daemon.feeds import LogHub, WatchHub
 from cronflowd.engine import facts as f
@@ -368,6 +369,19 @@ def test_what_happened_before_another_form_was_asked_for_is_told_in_that_of_befo
     watching.read(session, 20)
     before, answer, after = sink.sent.decode().splitlines()
     assert (before.split("\t")[3], answer, json.loads(after)["jobName"]) == ("tea", "OK", "cup")
+
+
+def test_a_connection_does_not_watch_without_end(watching: Watching) -> None:
+    """Each is asked before every reply: a thousand took all places, and ended as a bug of ours."""
+    answers = Answers(watching.core, Path("/nowhere"))
+    session, _ = watching.session()
+    answers.enter(session)
+    for _ in range(MAX_WATCHES):
+        answers.handle("WATCH", session, watching.core.now())
+    with pytest.raises(Refusal, match="too-many this connection watches 16 times already"):
+        answers.handle("WATCH", session, watching.core.now())
+    answers.leave(session)
+    assert not watching.hub.watchers
 
 
 def test_a_watcher_too_far_behind_is_cut_with_the_reason(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -119,13 +121,24 @@ def test_life_goes_on_after_it(life: Life) -> None:
     assert rows(life.data) == life.expected()
 
 
-def test_the_daemon_is_told_what_to_journal(life: Life, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_daemon_is_told_what_to_journal(life: Life, capfd: pytest.CaptureFixture[str]) -> None:
     """One line of JSON: name, last record, size and CRC."""
     assert compaction.main(life.data) == Exit.OK
-    told_line = json.loads(capsys.readouterr().out)
+    told_line = json.loads(capfd.readouterr().out)
     path = journal_dir(life.data) / told_line["file"]
     assert told_line["upto"] == newest_checkpoint(life.data) == life.journal.closed[-1].last
     assert fingerprint(path) == (told_line["size"], told_line["crc"])
+
+
+def test_a_daemon_that_is_gone_needs_not_be_told(life: Life) -> None:
+    """Each daemon that was killed while its journal was made short left a traceback in the log."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "cronflowd", "compact", str(life.data), "1000000", "9"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert newest_checkpoint(life.data)
 
 
 def test_without_a_closed_segment_there_is_nothing_to_do(tmp_path: Path) -> None:

@@ -163,6 +163,15 @@ def test_a_worker_that_speaks_nonsense_is_told_so_and_closed(plain: Daemon, said
     assert plain.ask("PING") == ["PONG"]
 
 
+def test_a_worker_that_ends_its_input_is_answered_before_it_is_closed(plain: Daemon) -> None:
+    """A report that a script pipes through a netcat: the answer was cut off while the disk still wrote."""
+    with socket.create_connection(("127.0.0.1", plain.worker_port), timeout=PATIENCE_S) as connection:
+        connection.sendall(b"HELLO name=half\nDONE 7 1 0\nBEAT\n")
+        connection.shutdown(socket.SHUT_WR)
+        lines = connection.makefile("r").read().splitlines()
+    assert [line.split(" ")[:2] for line in lines] == [["OK", "half"], ["ACK", "7"], ["OK"]]
+
+
 def test_two_workers_of_one_name_lose_and_double_nothing(start_daemon: StartDaemon, tmp_path: Path) -> None:
     """A machine was copied. They threw each other off every second, and nobody was told."""
     daemon = start_daemon("--lease", "3s", "--heartbeat", "1s")
