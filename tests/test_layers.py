@@ -52,9 +52,14 @@ def _tree(module: str) -> ast.Module:
     return ast.parse(FILES[module].read_text(encoding="utf-8"))
 
 
+@cache
+def _nodes(module: str) -> list[ast.AST]:
+    return list(ast.walk(_tree(module)))
+
+
 def _imports(module: str) -> Iterator[str]:
     """Every import of a module, also those inside functions; ours begin with a dot."""
-    for node in ast.walk(_tree(module)):
+    for node in _nodes(module):
         if isinstance(node, ast.Import):
             yield from (_ours(alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -148,7 +153,7 @@ def test_only_the_clock_reads_the_wall_clock(folder: str) -> None:
         f"{module}: {node.value.id}.{node.attr}"
         for module in OURS
         if _folder(module) == folder and module != "host.clock"
-        for node in ast.walk(_tree(module))
+        for node in _nodes(module)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if (node.value.id, node.attr) in READS_CLOCK
     }
@@ -173,7 +178,7 @@ def test_no_function_is_too_long(folder: str) -> None:
         f"{module}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
         for module in OURS
         if _folder(module) == folder
-        for node in ast.walk(_tree(module))
+        for node in _nodes(module)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert {name: lines for name, lines in long.items() if lines > MAX_FUNCTION_LINES} == {}

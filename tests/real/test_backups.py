@@ -34,7 +34,7 @@ def test_all_that_was_acknowledged_before_a_backup_is_in_it(
 ) -> None:
     """While clients add as fast as they can, files are begun, and older ones made into one and removed."""
     daemon = start_daemon("--segment", "16K")
-    streams = [Stream(daemon.port, number) for number in range(2)]
+    streams = [Stream(daemon, number) for number in range(2)]
     for stream in streams:
         stream.start()
     known: list[dict[str, int]] = []

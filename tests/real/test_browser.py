@@ -1,8 +1,8 @@
 """The dashboard in a real browser: six stories of people who have never seen it, and every page as it looks.
 
 No page asks another host for anything, reports an error, or breaks its policy: each test ends with that.
-Screenshots lie in build/screenshots afterwards: each page light and wide, and dark and narrow; with
-CRONFLOWD_PICTURES=1 all four ways, and the README's picture is taken, too.
+With CRONFLOWD_PICTURES=1 each page's pictures lie in build/screenshots afterwards, light and dark, wide and
+narrow, and the README's picture is taken, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync"
 ).split()
-ALL_PICTURES = bool(os.environ.get("CRONFLOWD_PICTURES"))
+PICTURES = bool(os.environ.get("CRONFLOWD_PICTURES"))
 SHOTS = ROOT / "build" / "screenshots"
 AXE = ROOT / "tests" / "data" / "axe" / "axe.min.js"
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 360, "height": 740}
@@ -93,7 +93,7 @@ def _first_visit(house: House) -> Any:
     page = context.new_page()
     page.goto("/")
     assert "/welcome" in page.url
-    page.screenshot(path=_shot("welcome-light-1440"))
+    _take(page, "welcome-light-1440")
     page.get_by_label("Your name").fill("ann")
     page.get_by_label("Mail address").fill(EMAIL)
     page.get_by_label("Password").fill(PASSWORD)
@@ -104,9 +104,10 @@ def _first_visit(house: House) -> Any:
     return state
 
 
-def _shot(name: str) -> Path:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    return SHOTS / f"{name}.png"
+def _take(page: Page, name: str) -> None:
+    """A picture of the whole page, if pictures are wanted."""
+    if PICTURES:
+        page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
 
 
 @pytest.fixture
@@ -423,8 +424,8 @@ def test_who_only_looks_is_shown_no_button_that_changes_anything(house: House) -
 
 @pytest.fixture(scope="module")
 def gallery(house: House) -> Iterator[Page]:
-    """A page for pictures."""
-    context, wrong = house.context(viewport=WIDE), list[str]()
+    """One page for all that are only looked at."""
+    context, wrong = house.context(viewport=WIDE, reduced_motion="reduce"), list[str]()
     page = context.new_page()
     _listen(page, house, wrong)
     yield page
@@ -434,7 +435,7 @@ def gallery(house: House) -> Iterator[Page]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_readable_by_everybody_in_both_colours_and_widths(gallery: Page, name: str) -> None:
-    """axe finds nothing serious; nothing sticks out sideways; pictures are kept for who wants to look."""
+    """axe finds nothing serious; nothing sticks out sideways."""
     gallery.emulate_media(color_scheme="light")
     gallery.set_viewport_size(WIDE)
     path = PAGES[name]
@@ -456,16 +457,13 @@ def test_a_page_is_readable_by_everybody_in_both_colours_and_widths(gallery: Pag
             for node in each["nodes"]
         ]
         assert grave == [], f"in {colours}"
-        for size in (WIDE, NARROW) if colours == "light" or ALL_PICTURES else ():
+        for size in (WIDE, NARROW) if colours == "light" or PICTURES else ():
             gallery.set_viewport_size(size)
             assert gallery.evaluate("document.documentElement.scrollWidth") <= size["width"]
-            if (colours, size) != ("light", NARROW) or ALL_PICTURES:
-                gallery.screenshot(path=_shot(f"{name}-{colours}-{size['width']}"), full_page=True)
-    if not ALL_PICTURES:
-        gallery.screenshot(path=_shot(f"{name}-dark-360"), full_page=True)
+            _take(gallery, f"{name}-{colours}-{size['width']}")
 
 
-@pytest.mark.skipif(not ALL_PICTURES, reason="the README's picture is taken on demand")
+@pytest.mark.skipif(not PICTURES, reason="the README's picture is taken on demand")
 def test_the_picture_for_the_readme(house: House) -> None:
     """docs/dashboard.png, small enough to be looked at everywhere."""
     context = house.context(viewport={"width": 1100, "height": 690}, color_scheme="light")

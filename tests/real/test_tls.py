@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,33 +52,42 @@ def daemon(start_daemon: StartDaemon, certs: Path) -> Daemon:
     return start_daemon("--local-worker", "0", *flags(certs))
 
 
+@pytest.fixture(scope="module")
+def shared(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon for all that change neither it nor each other's tasks."""
+    daemon = Daemon(tmp_path_factory.mktemp("shared") / "data", "--local-worker", "0", *flags(made))
+    daemon.start()
+    yield daemon
+    daemon.close()
+
+
 @pytest.mark.parametrize("name", NETCATS)
-def test_an_answer_comes_back_whole_and_the_prompt_with_it(daemon: Daemon, certs: Path, name: str) -> None:
+def test_an_answer_comes_back_whole_and_the_prompt_with_it(shared: Daemon, made: Path, name: str) -> None:
     """The rules for a conversation's end hold: nobody presses a key, and nothing is cut off."""
-    command = NETCATS[name].format(ca=certs / "ca.pem", port=daemon.port).split()
+    command = NETCATS[name].format(ca=made / "ca.pem", port=shared.port).split()
     assert shutil.which(command[0]), f"{command[0]} is used here"
-    orders = "".join(f"ADD name=t{n} 0 9 * * * echo {'x' * 200}\n" for n in range(500))
+    orders = "".join(f"ADD name={name}{n} 0 9 * * * echo {'x' * 200}\n" for n in range(500))
     added = subprocess.run(
         command, input=orders, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert added.stdout.count("OK ") == 500, added.stderr
     listed = subprocess.run(
-        command, input="LIST\n", capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        command, input=f"LIST name={name}*\n", capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert listed.stdout.splitlines()[-1] == "OK 500"
     assert len(listed.stdout) > 100_000
 
 
 def test_our_client_and_our_worker_believe_the_authority_alone(
-    daemon: Daemon, certs: Path, tmp_path: Path
+    shared: Daemon, made: Path, tmp_path: Path
 ) -> None:
     """A job goes over TLS from the terminal to a worker and back."""
-    server = ["--server", f"localhost:{daemon.port}"]
-    worker = [sys.executable, "-m", "cronflowd", "worker", "--connect", f"localhost:{daemon.worker_port}"]
-    worker += ["--name", "far", "--tls-ca", str(certs / "ca.pem"), "--spool", str(tmp_path / "spool")]
+    server = ["--server", f"localhost:{shared.port}"]
+    worker = [sys.executable, "-m", "cronflowd", "worker", "--connect", f"localhost:{shared.worker_port}"]
+    worker += ["--name", "far", "--tls-ca", str(made / "ca.pem"), "--spool", str(tmp_path / "spool")]
     with subprocess.Popen(worker, cwd=ROOT, stderr=subprocess.DEVNULL) as running:
         try:
-            done = cronflowd("run", *server, "--tls-ca", str(certs / "ca.pem"), "--", "seq", "20000")
+            done = cronflowd("run", *server, "--tls-ca", str(made / "ca.pem"), "--", "seq", "20000")
             assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "20000"), done.stderr
         finally:
             running.terminate()
@@ -85,7 +95,7 @@ def test_our_client_and_our_worker_believe_the_authority_alone(
     assert unknown.returncode != 0
     assert "TLS: unable to get local issuer certificate" in unknown.stderr
     other = cronflowd(
-        "ls", "--server", f"localhost.localdomain:{daemon.port}", "--tls-ca", str(certs / "ca.pem")
+        "ls", "--server", f"localhost.localdomain:{shared.port}", "--tls-ca", str(made / "ca.pem")
     )
     assert other.returncode != 0
 
@@ -111,10 +121,10 @@ def test_plain_text_on_a_tls_port_and_tls_on_a_plain_one_are_told_in_the_log(
     wait_until(lambda: other.log.read_text().count("speaks TLS") == 2)
 
 
-def test_a_handshake_that_never_ends_is_in_nobody_s_way(daemon: Daemon, certs: Path) -> None:
+def test_a_handshake_that_never_ends_is_in_nobody_s_way(shared: Daemon, made: Path) -> None:
     """A stranger may hold a place for ten seconds, and no more than that."""
-    silent = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(50)]
-    command = NETCATS["socat"].format(ca=certs / "ca.pem", port=daemon.port).split()
+    silent = [socket.create_connection(("127.0.0.1", shared.port)) for _ in range(50)]
+    command = NETCATS["socat"].format(ca=made / "ca.pem", port=shared.port).split()
     answer = subprocess.run(command, input="PING\n", capture_output=True, text=True, timeout=9, check=False)
     assert answer.stdout == "PONG\n"
     for each in silent:
