@@ -72,12 +72,12 @@ class Handshake:
         return hmac.compare_digest(self.proof(role).encode(), offered.encode())
 
     @cached_property
-    def _session_key(self) -> bytes:
+    def session_key(self) -> bytes:
         return hmac.digest(self.key, self._text(_ORDERS), "sha256")
 
     def mac(self, order: str) -> str:
         """What an order bears that nobody has made without the key."""
-        return hmac.digest(self._session_key, f"{self.worker} {order}".encode(), "sha256").hex()
+        return hmac.digest(self.session_key, f"{self.worker} {order}".encode(), "sha256").hex()
 
     def signed(self, order: str) -> bytes:
         """What a signature is of."""
