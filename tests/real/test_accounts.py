@@ -6,7 +6,8 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,16 +55,24 @@ def _as_nobody(socket: Path, *lines: str) -> list[str]:
     ).stdout.splitlines()
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that others reach; pytest shuts those above its own whenever another one begins."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        path.chmod(0o755)
+        yield path
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
-def test_accounts_over_real_sockets(start_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+def test_accounts_over_real_sockets(
+    start_daemon: Callable[..., Daemon], tmp_path: Path, open_path: Path
+) -> None:
     """From `init` to another user, over a kill -9; and no secret stands anywhere but in its file."""
     data = tmp_path / "data"
     token_file = Path(_cronflowd("init", "--data", str(data)).stdout.strip())
     token = token_file.read_text().strip()
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(0o755)
-    socket = tmp_path / "control.sock"
+    socket = open_path / "control.sock"
     flags = ["--listen", "0.0.0.0:0", "--token-file", str(token_file), "--socket", str(socket)]
     daemon = start_daemon(*flags, "--log-level", "debug", data=data)
     auth = f"AUTH {token}"
