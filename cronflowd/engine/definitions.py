@@ -46,6 +46,7 @@ from .tables import ENDED_AT_ONCE
 
 AT_ONCE = 200  # tasks that are dealt with in one decision; more in slices
 MAX_TEMPLATES = 1000
+MAX_CHOSEN_ID = 10**15  # so that the numbers behind it, one by one, stay below 2**53 for ever
 MAX_WAY = 20_000  # steps of looking for a circle, two a task; about as many milliseconds as thousands
 
 T = TypeVar("T")
@@ -120,13 +121,24 @@ def _check_waiting(state: State, spec: TaskSpec, name: str) -> None:
 
 def _new_id(state: State, wanted: int | None, name: str) -> int:
     """The id a new task gets; checks that its name and id are free to take."""
-    task_id = wanted if wanted is not None else state.next_task
-    if wanted is not None and wanted in state.tasks:
-        raise Refusal("exists", f"task {wanted} exists already")
-    if wanted is not None and wanted < state.next_task:
-        raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
+    task_id = state.next_task
+    if wanted is not None:
+        if wanted in state.tasks:
+            raise Refusal("exists", f"task {wanted} exists already")
+        if wanted < task_id:
+            raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
+        _check_chosen(state, wanted)
+        task_id = wanted
     _check_free(state, name, task_id)
     return task_id
+
+
+def _check_chosen(state: State, wanted: int | None) -> None:
+    """Refuses an id so large that those after it could not be told in JSON, nor loaded again."""
+    if wanted and wanted >= MAX_CHOSEN_ID and wanted > state.next_task:
+        raise Refusal(
+            "bad-line", f"the id {wanted} is too large: an id that you choose has at most 15 digits"
+        )
 
 
 def _check_free(state: State, name: str, task_id: int) -> None:
@@ -396,7 +408,7 @@ def _numbered(
     for task_id, _ in records:
         next_id = max(next_id, (task_id or 0) + 1)
         yield
-    for task_id, spec in records:
+    for number, (task_id, spec) in enumerate(records, 1):
         yield
         new_id = state.names.get(spec.name) if spec.name else None
         if new_id is None:
@@ -406,7 +418,11 @@ def _numbered(
             next_id = max(next_id, new_id + 1)
         staying[new_id] = None
         named = _named(spec, new_id)
-        _check_free(state, named.name, new_id)
+        try:
+            _check_chosen(state, task_id)
+            _check_free(state, named.name, new_id)
+        except Refusal as refusal:
+            raise Refusal(refusal.code, f"record {number} of the file: {refusal.message}") from None
         numbered.append((new_id, named))
     yield from staying.let_all_go()
     return numbered, next_id
