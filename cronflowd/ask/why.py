@@ -121,7 +121,7 @@ def _what_it_is(task: Task | None, at: datetime, found: Found, is_asked: bool) -
 
 
 def _is_moment(task: Task, at: datetime) -> bool:
-    return task.spec.moments.next_after(at - TICK, task.anchor_at) == at
+    return at.year > 1 and task.spec.moments.next_after(at - TICK, task.anchor_at) == at
 
 
 def tell_waiting(state: State, task: Task) -> Iterator[Row]:

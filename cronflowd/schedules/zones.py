@@ -319,9 +319,9 @@ def parse_time(text: str, tz: str, now: datetime) -> datetime:
         at = datetime.fromisoformat(text.upper())
         if at.tzinfo:
             return at.astimezone(UTC)
+        seconds = load_zone(tz).resolve((at.replace(tzinfo=UTC) - EPOCH) // SECOND)
     except (ValueError, OverflowError) as error:
         refuse(f'time "{text}": {error}')
-    seconds = load_zone(tz).resolve((at.replace(tzinfo=UTC) - EPOCH) // SECOND)
     if seconds is None:
         refuse(f'time "{text}": there is no such time in {tz}')
     return to_instant(seconds) + timedelta(microseconds=at.microsecond)
