@@ -11,23 +11,61 @@ import json
 import logging
 import os
 import re
+import select
 import sys
 from datetime import UTC, datetime
+from typing import TextIO
 
 # The syslog numbers by which journald files a line that begins with <N>.
 PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+PIECE = 1000  # characters; where a pipe takes anything at all, it takes so many
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def set_up(form: str, level: str) -> None:
     """Send every record of this process to stderr, in one of the forms of --log-format."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Journal() if _is_journal() else _Logfmt())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
     # A full or vanished stderr must not become a traceback a record.
     logging.raiseExceptions = False
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Waits for nobody: a terminal that is stopped (Ctrl-S), or a reader that hangs, would stop every job."""
+
+    _lost = 0  # lines that were not taken whole
+    _is_cut = False  # the last one amid
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._lost:
+                told = {"levelname": "WARNING", "levelno": logging.WARNING, "args": (self._lost,)}
+                lost = logging.makeLogRecord(told | {"msg": "stderr took nothing: %d lines are lost"})
+                self._lost = 0 if self._write(lost) else self._lost + 1
+            if not self._lost:
+                self._lost += not self._write(record)
+        except Exception:  # noqa: BLE001  # as the handlers of the standard library do
+            self.handleError(record)
+
+    def _write(self, record: logging.LogRecord) -> bool:
+        text = "\n" * self._is_cut + self.format(record) + "\n"
+        for start in range(0, len(text), PIECE):
+            if not self._has_room():
+                self._is_cut |= start > 0
+                return False
+            self.stream.write(text[start : start + PIECE])
+            self.flush()
+        self._is_cut = False
+        return True
+
+    def _has_room(self) -> bool:
+        try:
+            return bool(select.select([], [self.stream], [], 0)[1])
+        except (OSError, ValueError):
+            return True  # there is no descriptor, or none any more
 
 
 def _is_journal() -> bool:

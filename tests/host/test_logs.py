@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from cronflowd.host import logs
+from tests.lib.waiting import PATIENCE_S
 
 log = logging.getLogger("cronflowd.test")
 
@@ -106,6 +108,25 @@ def test_the_journal_gets_its_priority_and_no_time(
         log.log(level, "two\nlines\u202e", extra={"run": 41})
         stream.seek(0)
         assert stream.read() == f"<{number}>two\\u000alines\\u202e run=41\n"
+
+
+def test_a_reader_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal stopped by Ctrl-S stopped the daemon, its schedules and even its end by TERM."""
+    reader, writer = os.pipe()
+    with open(writer, "w", encoding="utf-8") as stream, open(reader, "rb", buffering=0) as hanging:
+        monkeypatch.setattr(sys, "stderr", stream)
+        logs.set_up("text", "info")
+        writing = threading.Thread(target=lambda: [log.info("x" * 3000) for _ in range(200)], daemon=True)
+        writing.start()
+        writing.join(PATIENCE_S)
+        is_stuck, taken = writing.is_alive(), hanging.read(1 << 20)
+        if not is_stuck:
+            log.info("again")
+            lost, again = hanging.read(1 << 20).decode().splitlines()[-2:]
+    assert not is_stuck
+    whole = sum(line.endswith(b"xxx") and len(line) > 3000 for line in taken.splitlines())
+    assert lost.endswith(f'level=warning msg="stderr took nothing: {200 - whole} lines are lost"')
+    assert again.endswith("level=info msg=again")
 
 
 def test_a_stderr_that_was_redirected_is_not_the_journal(
