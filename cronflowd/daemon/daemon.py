@@ -250,7 +250,7 @@ class Daemon:
                 nursery.start_soon(node.pay_owed)
                 leader = await node.look_first()
                 where = f"{self._where(control, workers)} node={node.name} leader={leader}"
-                print(f"cronflowd standby {where}", flush=True)
+                logs.say(f"cronflowd standby {where}")
                 systemd.notify("READY=1\nSTATUS=standby")
                 await node.stand_by(self.core, self.journal)
                 has_won = True
@@ -343,7 +343,7 @@ class Daemon:
         where = self._where(control, workers)
         where += f" http={_first_tcp(self._http)}" if self._http else ""
         where += f" node={self.node.name} epoch={self.node.epoch}" if self.node else ""
-        print(f"cronflowd ready {where}", flush=True)
+        logs.say(f"cronflowd ready {where}")
         systemd.notify(f"READY=1\nSTATUS={self.state.count_own()} tasks")
         log.info("serving %d tasks from %s", len(self.state.tasks), self.settings.data)
         log.info("zone data: %s", data_version())

@@ -13,6 +13,7 @@ import os
 import re
 import select
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -31,6 +32,12 @@ def set_up(form: str, level: str) -> None:
     root.setLevel(level.upper())
     # A full or vanished stderr must not become a traceback a record.
     logging.raiseExceptions = False
+
+
+def say(line: str) -> None:
+    """Says on stdout what whoever started us waits for; that nobody reads it any more ends no daemon."""
+    with suppress(OSError):
+        os.write(1, line.encode() + b"\n")
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

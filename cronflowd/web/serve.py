@@ -25,7 +25,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..host import secrets, systemd
+from ..host import logs, secrets, systemd
 from ..host.config import WebSettings
 from ..host.setting import format_address
 from ..host.tls import server_tls
@@ -74,7 +74,7 @@ async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens
             nursery.start_soon(app.state.postman.run)
             nursery.start_soon(house.serve, sockets)
             where = ",".join(format_address(each.getsockname()[:2]) for each in sockets)
-            print(f"cronflowd web ready http={where} pid={os.getpid()}", flush=True)
+            logs.say(f"cronflowd web ready http={where} pid={os.getpid()}")
             systemd.notify("READY=1")
             if settings.leash:
                 nursery.start_soon(_wait_for_end_of, settings.leash, house)

@@ -151,6 +151,24 @@ def test_a_second_daemon_on_the_same_directory_is_turned_away(start_daemon: Star
     assert str(first.pid) in message
 
 
+@pytest.mark.parametrize("how", ["0<&- 1>&- 2>&-", ">/dev/full 2>/dev/full"])
+def test_a_daemon_serves_though_nobody_hears_it(tmp_path: Path, how: str) -> None:
+    """Started with its streams closed, or their readers gone, it ended at its first word."""
+    daemon = Daemon(tmp_path / "deaf", "--local-worker", "0")
+    daemon.within = ("sh", "-c", f'exec "$@" {how}', "sh")
+    process = daemon.launch()
+    path = str(daemon.unix_socket)
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            wait_until(lambda: client.connect_ex(path) == 0 or process.poll() is not None)
+            assert process.poll() is None
+            client.sendall(b"HELLO\nPING\nQUIT\n")
+            assert client.makefile().read().split("\n")[1:3] == ["PONG", "OK bye"]
+        assert daemon.stop() == 0
+    finally:
+        daemon.close()
+
+
 def test_a_signal_during_start_up_is_no_accident(start_daemon: StartDaemon) -> None:
     """systemd may stop us at any moment; a half-started daemon leaves a directory that starts."""
     daemon = start_daemon()
