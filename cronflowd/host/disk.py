@@ -47,6 +47,8 @@ class Disk:
 
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)
+        if os.fstat(fd).st_nlink == 0:  # no start will ever find what it holds
+            raise OSError(errno.ENOENT, "the file that is written has been removed")
 
     def fsync(self, fd: int) -> None:
         os.fsync(fd)

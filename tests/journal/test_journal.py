@@ -524,6 +524,19 @@ def test_every_failing_call_during_a_life_leaves_what_was_told(tmp_path: Path, c
     raise AssertionError("no life without that call")
 
 
+def test_what_is_written_to_a_removed_file_is_not_called_safe(tmp_path: Path) -> None:
+    """Whoever empties the data directory of a running daemon was answered OK for all that followed."""
+    opened = Open(tmp_path)
+    shutil.rmtree(tmp_path / "journal")
+    opened.journal.append(decision(1), NOW)
+    opened.journal.flush()
+    assert opened.failed.wait(PATIENCE_S)
+    assert [error.status for error in opened.fatal] == [Exit.IO]
+    assert "has been removed" in opened.fatal[0].message
+    assert opened.journal.committed == 0
+    opened.journal.close()
+
+
 def test_an_error_in_notify_ends_the_process(tmp_path: Path) -> None:
     """A daemon whose committer has died would take orders and answer none of them."""
     opened = Open(tmp_path)
