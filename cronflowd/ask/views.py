@@ -437,6 +437,8 @@ def describe_schedule(state: State, query: q.DescribeSchedule, now: datetime) ->
 def moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[MomentRow]:
     """A task's moments until count= is used up, told which of them skip= or a pause takes out."""
     spec = task.spec
+    if spec.schedule.kind == "unreadable" and task.due_at and task.due_at > from_at:
+        yield task.due_at.isoformat(), task.due_at, "skipped-unreadable"  # the last one that is known
     left = spec.options.count - task.fired if spec.options.count else math.inf
     for local, at, remark in spec.moments.rows(from_at, task.anchor_at):
         if left <= 0:

@@ -556,3 +556,14 @@ def test_the_state_that_a_replay_gives_is_one_that_a_new_daemon_goes_on_from(zon
     assert (state.untold, list(state.unread)) == ({}, [1])
     state.apply(f.DaemonStarted("1", "UTC", driver.now), driver.now)
     assert list(state.untold) == [1]
+
+
+def test_the_one_moment_that_is_known_of_a_zone_that_is_gone_is_named(zone: Path) -> None:
+    """LIST showed it, and NEXT said nothing at all."""
+    driver = Driver()
+    driver.line(f"ADD {ECHO} * * * * * x")
+    by_restart(driver, zone)
+    asked = commands.parse("NEXT a", commands.Context(driver.now, "UTC"))
+    due_at = START + timedelta(minutes=1)
+    moments = [(due_at.isoformat(), due_at, "skipped-unreadable")]
+    assert list(views.show_next(driver.state, asked, driver.now).rows) == moments
