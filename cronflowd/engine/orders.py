@@ -289,9 +289,10 @@ class UnsendRuns(Order):
 
 
 class DismissWorker(Order):
-    """It said BYE."""
+    """It said BYE. Over a connection that is not its last one, nothing comes of it."""
 
     name: str
+    connection: int = 0
 
 
 class ReportStarted(Order):

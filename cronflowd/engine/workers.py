@@ -64,7 +64,8 @@ def _drop(state: State, order: o.DropWorker, now: datetime, limits: Limits) -> D
 
 
 def _dismiss(state: State, order: o.DismissWorker, now: datetime, limits: Limits) -> Decision:
-    return Decision([f.WorkerLeaving(order.name)])
+    worker = state.workers[order.name]
+    return Decision([f.WorkerLeaving(order.name)] if worker.connection == order.connection else [])
 
 
 def _drain(state: State, order: o.DrainWorker, now: datetime, limits: Limits) -> Decision:

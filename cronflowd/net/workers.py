@@ -589,7 +589,7 @@ class Batch:
         self.link.send(f"OK n={seal.count}" if seal else "OK")
 
     def _bye(self, rest: str) -> None:
-        self._submit(o.DismissWorker(self.link.name))
+        self._submit(o.DismissWorker(self.link.name, self.link.number))
 
 
 _REPORTS: dict[str, Callable[[Batch, str], None]] = {

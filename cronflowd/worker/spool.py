@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 SMALL_BYTES = 64 * 1024  # below this a file is not worth tidying
 BIG_BYTES = 1024 * 1024  # above this it is rewritten when half of it is history
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_VERBS = ("WORKER ", "RUN ", "OWED ", "OUT ", "DONE ", "REFUSED ", "ACK ")
 _WHOLE, _TORN = 0o600, 0o400  # of the file: a mode can be set on a disk that takes no more bytes
 
 
@@ -60,6 +61,8 @@ class Spool:
         """What an earlier worker left: (its unacknowledged reports, the runs it was still running)."""
         content = (self.directory / "reports").read_bytes().decode(errors="replace")
         reports, running = _replay(content)
+        if content and not content.startswith(_VERBS):
+            log.error("%s/reports: it holds no reports; what it may have known is forgotten", self.directory)
         self._is_broken = os.fstat(self._file).st_mode & 0o777 != _WHOLE  # until it is written again
         self.instance = self._known_instance(content) or secrets.token_hex(8) + _boot()
         # Also rids the file of a last line that was cut short. What was running stays in it until its

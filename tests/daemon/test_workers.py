@@ -649,3 +649,14 @@ async def test_a_worker_tells_which_release_it_is(core: Core, connect: Connect) 
     await until_quiet()
     assert {name: link.version for name, link in core.links.items()} == {"new": "0.1.0", "old": ""}
     assert long.take_lines() == ["ERR too-long version= is longer than 64 characters"]
+
+
+def test_the_goodbye_of_an_older_connection_is_not_the_workers() -> None:
+    """Its successor was connected, idle, and given nothing: for ever, as it had not said so."""
+    core = make_core()
+    for number in (1, 2):
+        core.submit(o.JoinWorker("w", 1, {}, ("shell",), "here", (), connection=number))
+    core.submit(o.DismissWorker("w", 1))
+    assert not core.state.workers["w"].leaving
+    core.submit(o.DismissWorker("w", 2))
+    assert core.state.workers["w"].leaving

@@ -36,6 +36,13 @@ def test_a_successor_reads_what_nobody_acknowledged(spool: Spool) -> None:
     assert content(spool) == "RUN 3 2\nOUT 2 1 a\nDONE 2 1 0\n"
 
 
+def test_a_file_of_something_else_is_told_of(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+    """Runs that it should have known end as lost, and nobody could say why."""
+    (spool.directory / "reports").write_bytes(b"\0\0\0 rubbish")
+    assert spool.load() == ({}, [])
+    assert f"{spool.directory}/reports: it holds no reports" in caplog.text
+
+
 def test_a_kill_right_after_the_start_does_not_forget_what_was_running(spool: Spool) -> None:
     """Its successor has the same memory, so what it did not name would be run a second time."""
     (spool.directory / "reports").write_text("WORKER i\nRUN 3 2\nDONE 1 1 0\n")
