@@ -14,25 +14,29 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import select
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import trio
 from attrs import define, evolve, field, frozen
 
+from ...host.clock import steady_now
 from ...tasks.reasons import in_words, reason
-from .job import NOT_FOUND, NOT_RUNNABLE, SIGNAL_BASE, Ended, Job, Order, cannot_start
-from .output import Output
+from .job import NOT_FOUND, NOT_RUNNABLE, SIGNAL_BASE, Ended, Job, Order, cannot_start, end_of_fault
 
 READ_BYTES = 64 * 1024  # all that a pipe holds
-READS_A_TURN = 16  # of one pipe, before the others get theirs
+EVENTS_A_TURN = 64  # of all processes, before something else gets its turn
+READS_A_TURN = 16  # of all pipes together, and at least one of each
 PIPE_GRACE_S = 0.5  # how long is read on after a process has ended
 LOOK_AGAIN_S = 0.05  # between two looks at what is left of a job being ended
 MAX_NAMED = 5  # processes that a job left behind
+OOM_AGE_S = 0.05  # to look at the kernel's count takes as long as to begin a process
 KILL_ROUNDS = 100  # a job that forks faster than it is killed is given up after so many looks
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -40,106 +44,216 @@ PR_SET_CHILD_SUBREAPER = 36
 _own: set[int] = set()
 
 
+class Watch:
+    """All that comes of all jobs' processes, awaited as one: a short job costs no wait of its own."""
+
+    def __init__(self) -> None:
+        self._events = select.epoll()
+        self._children: dict[int, Child] = {}  # by descriptor
+
+    def open(self, fd: int, child: Child) -> None:
+        self._events.register(fd, select.EPOLLIN)
+        self._children[fd] = child
+
+    def close(self, fd: int) -> None:
+        # First unwatched: a job that just begins has a copy of it for a moment, which would count.
+        self._events.unregister(fd)
+        del self._children[fd]
+        os.close(fd)
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._events)
+                events = self._events.poll(0, EVENTS_A_TURN)
+                for fd, _ in events:
+                    if child := self._children.get(fd):
+                        child.take(fd, READS_A_TURN // len(events) or 1)
+        finally:
+            for child in set(self._children.values()):
+                child.abandon()
+            self._events.close()
+
+
+_watch_var = trio.lowlevel.RunVar[Watch]("watch")
+
+
+def _watch() -> Watch:
+    try:
+        return _watch_var.get()
+    except LookupError:
+        _watch_var.set(watch := Watch())
+        trio.lowlevel.spawn_system_task(watch.run)
+        return watch
+
+
 @define(eq=False)
 class Child:
-    """A job's process: the leader of a session and of a group.
-
-    Its end and its two outputs are watched as one, so that a job which does little costs one wait.
-    """
+    """A job's process: the leader of a session and of a group."""
 
     pid: int
-    pidfd: int  # readable once the process has ended
-    pipes: dict[int, int]  # the outputs that somebody still holds: by descriptor, which of the job's it is
-    output: Output
-    marks: tuple[bytes, bytes]  # the lines of its environment that name this run and attempt
+    job: Job
+    oom_kills: int  # as they were before it
+    watch: Watch
     has_ended: bool = False
-    watched: select.epoll = field(factory=select.epoll)
+    # Of its two outputs those that somebody still holds: by descriptor, which it is. And 0 for its end.
+    awaited: dict[int, int] = field(factory=dict)
+    fault: Exception | None = None  # of ours, with what it wrote
+    _wake: Callable[[], object] = lambda: None  # when it has ended, and when its outputs have after that
 
-    def __attrs_post_init__(self) -> None:
-        for fd in (self.pidfd, *self.pipes):
-            self.watched.register(fd, select.EPOLLIN)
+    def attend(self, pidfd: int, pipes: list[int]) -> None:
+        """From now on takes what it writes."""
+        for number, fd in enumerate((pidfd, *pipes)):
+            self.watch.open(fd, self)
+            self.awaited[fd] = number
 
-    async def wait(self) -> None:
-        """Takes what it writes until it has ended, and leaves it unreaped."""
-        while not self.has_ended:
-            await self.take()
+    def take(self, fd: int, reads: int) -> None:
+        """Takes what has come of it."""
+        if self.awaited[fd]:
+            self._read(fd, reads)
+        else:
+            self.has_ended = True
+            self._close(fd)
+            for pipe in list(self.awaited):
+                self._read(pipe, reads)
+        if self.has_ended:
+            self._wake()
 
-    async def take(self) -> None:
-        """Waits for something of it, and takes that; for ever when nothing can come any more."""
-        await trio.lowlevel.wait_readable(self.watched)
-        for fd, _ in self.watched.poll(0):
-            if fd == self.pidfd:
-                self.has_ended = True
-                self.watched.unregister(fd)
-            else:
-                self._read(fd)
-
-    async def take_for(self, seconds: float) -> None:
-        """Takes what comes meanwhile."""
-        with trio.move_on_after(seconds):
-            while True:
-                await self.take()
-
-    def _read(self, pipe: int) -> None:
-        for _ in range(READS_A_TURN):
+    def _read(self, pipe: int, reads: int) -> None:
+        for _ in range(reads):
             try:
                 data = os.read(pipe, READ_BYTES)
             except BlockingIOError:
                 return
             if not data:
-                # First unwatched: a job that just begins has a copy of it for a moment, which would count.
-                self.watched.unregister(pipe)
-                del self.pipes[pipe]
-                os.close(pipe)
+                self._close(pipe)
                 return
-            self.output.feed(self.pipes[pipe], data)
+            if not self.fault:
+                try:
+                    self.job.output.feed(self.awaited[pipe], data)
+                except Exception as error:  # noqa: BLE001  # one job's fault is none of the others
+                    self.fault = error
+                    _signal(self, [], signal.SIGKILL)
+
+    def abandon(self) -> None:
+        """Ends it, as this worker itself is breaking down: what nobody can report on must not go on."""
+        _signal(self, [], signal.SIGKILL)
+        self.reap()
+
+    def _close(self, fd: int) -> None:
+        self.watch.close(fd)
+        del self.awaited[fd]
 
     def reap(self) -> int:
         """Its exit code, minus N if signal N ended it; it must have ended, or be about to."""
         _, status = os.waitpid(self.pid, 0)
         _own.discard(self.pid)
-        self.watched.close()
-        for fd in (self.pidfd, *self.pipes):
-            os.close(fd)
+        for fd in list(self.awaited):
+            self._close(fd)
         return os.waitstatus_to_exitcode(status)
+
+    def leave_alone(self) -> None:
+        """Without a task as long as it needs none: most jobs end before they are to, and leave nothing."""
+        self._wake = self.job.on_kill = self._care
+        if self.job.order.timeout_s < math.inf:
+            self._care()
+
+    def _care(self) -> None:
+        job, self._wake = self.job, lambda: None
+        job.on_kill = self._wake
+        if self.has_ended and not self.awaited:
+            job.on_ended(_ended(self))
+        else:
+            job.on_long(lambda _: _see_to(self))
+
+    async def wait(self) -> None:
+        """Until it has ended; leaves it unreaped."""
+        while not self.has_ended:
+            await self._wait_woken()
+
+    async def wait_closed(self) -> None:
+        """Until nobody holds its outputs any more, after its end."""
+        while self.awaited:
+            await self._wait_woken()
+
+    async def _wait_woken(self) -> None:
+        def forget(_: object) -> trio.lowlevel.Abort:
+            self._wake = lambda: None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        def wake() -> None:
+            forget(None)
+            trio.lowlevel.reschedule(task)
+
+        task, self._wake = trio.lowlevel.current_task(), wake
+        await trio.lowlevel.wait_task_rescheduled(forget)
+
+    @property
+    def marks(self) -> tuple[bytes, bytes]:
+        """The lines of its environment that name this run and attempt."""
+        order = self.job.order
+        return f"CRONFLOW_RUN_ID={order.run}".encode(), f"CRONFLOW_ATTEMPT={order.attempt}".encode()
+
+
+def begin_process(job: Job, argv: list[str], environ: dict[str, str], data: bytes = b"") -> Ended | None:
+    """Starts a process, and sees to it until the job's `on_ended`; the ending of what cannot be started.
+
+    `data` is what it reads.
+    """
+    child = _begin(job, argv, environ, data, ())
+    if isinstance(child, Ended):
+        return child
+    child.leave_alone()
+    return None
 
 
 async def run_process(
-    job: Job,
-    argv: list[str],
-    environ: dict[str, str],
-    data: bytes = b"",
-    pass_fds: tuple[int, ...] = (),
+    job: Job, argv: list[str], environ: dict[str, str], data: bytes, pass_fds: tuple[int, ...]
 ) -> Ended:
-    """Starts a process and sees to it until it has ended, by itself or not; `data` is what it reads."""
-    cwd = job.order.cwd
-    oom_kills = _oom_kills()
+    """The same, for who waits for it."""
+    child = _begin(job, argv, environ, data, pass_fds)
+    return child if isinstance(child, Ended) else await _see_to(child)
+
+
+def _begin(
+    job: Job, argv: list[str], environ: dict[str, str], data: bytes, pass_fds: tuple[int, ...]
+) -> Child | Ended:
     try:
         child = _spawn(job, argv, environ, data, pass_fds)
     except (OSError, ValueError) as error:
-        return _explain(error, argv[0], cwd)
+        return _explain(error, argv[0], job.order.cwd)
+    job.start()
+    return child
+
+
+async def _see_to(child: Child) -> Ended:
+    """Waits until it has ended, by itself or not."""
+    job = child.job
     try:
-        job.start()
         with job.life:
             await child.wait()
         if job.life.cancelled_caught:
             await _end(job, child)
-        if child.pipes:
+        if child.awaited:
             # A process left behind may hold the pipe for as long as it lives.
             with trio.move_on_after(PIPE_GRACE_S):
-                while child.pipes:
-                    await child.take()
-        if child.pipes:
+                await child.wait_closed()
+        if child.awaited:
             job.output.remark(_tell_left_behind(child))
     except BaseException:
-        # This worker itself is breaking down. What nobody can report on must not go on.
-        _signal(child, [], signal.SIGKILL)
+        child.abandon()
         raise
-    finally:
-        code = child.reap()
+    return _ended(child)
+
+
+def _ended(child: Child) -> Ended:
+    job, code = child.job, child.reap()
+    if child.fault:
+        return end_of_fault(job, child.fault)
     number = max(0, -code)
     ended = Ended(SIGNAL_BASE + number if number else code, signal=number, timed_out=job.timed_out)
-    if ended.exit == SIGNAL_BASE + signal.SIGKILL and not job.life.cancel_called and _oom_kills() > oom_kills:
+    is_killed = ended.exit == SIGNAL_BASE + signal.SIGKILL and not job.life.cancel_called
+    if is_killed and _oom_kills() > child.oom_kills:
         how = in_words(reason("signal", number=signal.SIGKILL)) if number else f"exit {code}"
         return evolve(ended, why=f"{how}: out of memory, says the kernel of a process here")
     return ended
@@ -154,18 +268,27 @@ def _memory_events() -> int:
     return os.open("/proc/vmstat", os.O_RDONLY)
 
 
-def _oom_kills() -> int:
-    with contextlib.suppress(OSError, ValueError):
-        text = os.pread(_memory_events(), READ_BYTES, 0)
-        return int(text.partition(b"\noom_kill ")[2].partition(b"\n")[0])
-    return 0
+@define
+class _OomKills:
+    """How many there were when they were looked at last."""
+
+    count: int = 0
+    looked_at: float = -math.inf
+
+
+def _oom_kills(age_s: float = 0.0, seen: _OomKills = _OomKills()) -> int:  # noqa: B008  # kept from call to call
+    """As they were no longer than so long ago."""
+    if (now := steady_now()) - seen.looked_at > age_s:
+        with contextlib.suppress(OSError, ValueError):
+            text = os.pread(_memory_events(), READ_BYTES, 0)
+            seen.count = int(text.partition(b"\noom_kill ")[2].partition(b"\n")[0])
+            seen.looked_at = now
+    return seen.count
 
 
 def _spawn(
     job: Job, argv: list[str], environ: dict[str, str], data: bytes, pass_fds: tuple[int, ...]
 ) -> Child:
-    order = job.order
-    marks = (f"CRONFLOW_RUN_ID={order.run}".encode(), f"CRONFLOW_ATTEMPT={order.attempt}".encode())
     ours, its = list[int](), list[int]()
     try:
         for _ in range(2):
@@ -179,9 +302,12 @@ def _spawn(
             stdin = os.memfd_create("input")
             its.append(stdin)
             os.pwrite(stdin, data, 0)
-        pid = _start(order, argv, environ, (stdin, its[0], its[1]), pass_fds)
+        kills, watch = _oom_kills(OOM_AGE_S), _watch()
+        pid = _start(job.order, argv, environ, (stdin, its[0], its[1]), pass_fds)
         _own.add(pid)
-        return Child(pid, _watch(pid), {ours[0]: 1, ours[1]: 2}, job.output, marks)
+        child = Child(pid, job, kills, watch)
+        child.attend(_open(pid), ours)
+        return child
     except BaseException:
         for fd in ours:
             os.close(fd)
@@ -225,7 +351,7 @@ def _start(
     return popen.pid
 
 
-def _watch(pid: int) -> int:
+def _open(pid: int) -> int:
     try:
         return os.pidfd_open(pid)
     except OSError:  # no descriptor left: a process that cannot be watched must not run
@@ -265,15 +391,15 @@ async def _end(job: Job, child: Child) -> None:
     job.grace.deadline = trio.current_time() + job.grace_s
     with job.grace:
         await child.wait()
-        while _members(child):  # the kernel sends no event for a whole group's end
-            await child.take_for(LOOK_AGAIN_S)
+        while _members(child):  # noqa: ASYNC110  # the kernel sends no event for a whole group's end
+            await trio.sleep(LOOK_AGAIN_S)
     with trio.CancelScope(shield=True):
         for _ in range(KILL_ROUNDS):
             members = _members(child)
             _signal(child, members, signal.SIGKILL)
             if not members:
                 break
-            await child.take_for(LOOK_AGAIN_S / 10)
+            await trio.sleep(LOOK_AGAIN_S / 10)
         await child.wait()
 
 
