@@ -175,7 +175,8 @@ class Agent:
             elif verb == "ERR":
                 log.warning("the daemon says: %s", escape(item))
         self.reports.flush(self.jobs)
-        self._taken.unpark_all()
+        if self._new:
+            self._taken.unpark_all()
         self._wake_writer()
         self._go_if_possible()
 
@@ -315,7 +316,7 @@ class Agent:
             self._wake_writer()
 
     def _wake_writer(self) -> None:
-        if self.link:
+        if self.link and self.link.work:
             self.link.work.unpark_all()
 
     def gather(self) -> str:

@@ -8,7 +8,6 @@ sockets or processes, so an executor can be tried by handing it a job and lookin
 from __future__ import annotations
 
 import logging
-import math
 import signal
 from collections.abc import Awaitable, Callable
 from functools import cached_property
@@ -175,8 +174,8 @@ class Job:
     def start(self) -> None:
         """Says that it has started, and lets its time run."""
         self.is_started = True
-        if (timeout_s := self.order.timeout_s) < math.inf:
-            self.life.deadline = trio.current_time() + timeout_s
+        if "timeout" in self.order.options:
+            self.life.deadline = trio.current_time() + self.order.timeout_s
         self.on_started()
 
     def kill(self) -> None:

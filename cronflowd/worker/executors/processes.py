@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
 
 from ...host.clock import steady_now
 from ...tasks.reasons import in_words, reason
@@ -51,14 +51,15 @@ class Watch:
         self._events = select.epoll()
         self._children: dict[int, Child] = {}  # by descriptor
 
-    def open(self, fd: int, child: Child) -> None:
-        self._events.register(fd, select.EPOLLIN)
-        self._children[fd] = child
+    def open(self, child: Child) -> None:
+        for fd in child.awaited:
+            self._events.register(fd, select.EPOLLIN)
+            self._children[fd] = child
 
-    def close(self, fd: int) -> None:
+    def close(self, child: Child, fd: int) -> None:
         # First unwatched: a job that just begins has a copy of it for a moment, which would count.
         self._events.unregister(fd)
-        del self._children[fd]
+        del self._children[fd], child.awaited[fd]
         os.close(fd)
 
     async def run(self) -> None:
@@ -94,18 +95,12 @@ class Child:
     pid: int
     job: Job
     oom_kills: int  # as they were before it
+    # Of its two outputs those that somebody still holds: by descriptor, which it is. And 0 for its end.
+    awaited: dict[int, int]
     watch: Watch
     has_ended: bool = False
-    # Of its two outputs those that somebody still holds: by descriptor, which it is. And 0 for its end.
-    awaited: dict[int, int] = field(factory=dict)
     fault: Exception | None = None  # of ours, with what it wrote
     _wake: Callable[[], object] = lambda: None  # when it has ended, and when its outputs have after that
-
-    def attend(self, pidfd: int, pipes: list[int]) -> None:
-        """From now on takes what it writes."""
-        for number, fd in enumerate((pidfd, *pipes)):
-            self.watch.open(fd, self)
-            self.awaited[fd] = number
 
     def take(self, fd: int, reads: int) -> None:
         """Takes what has come of it."""
@@ -113,9 +108,9 @@ class Child:
             self._read(fd, reads)
         else:
             self.has_ended = True
-            self._close(fd)
+            self.watch.close(self, fd)
             for pipe in list(self.awaited):
-                self._read(pipe, reads)
+                self._read(pipe, READS_A_TURN)
         if self.has_ended:
             self._wake()
 
@@ -126,7 +121,7 @@ class Child:
             except BlockingIOError:
                 return
             if not data:
-                self._close(pipe)
+                self.watch.close(self, pipe)
                 return
             if not self.fault:
                 try:
@@ -134,28 +129,26 @@ class Child:
                 except Exception as error:  # noqa: BLE001  # one job's fault is none of the others
                     self.fault = error
                     _signal(self, [], signal.SIGKILL)
+            if len(data) < READ_BYTES and not self.has_ended:
+                return
 
     def abandon(self) -> None:
         """Ends it, as this worker itself is breaking down: what nobody can report on must not go on."""
         _signal(self, [], signal.SIGKILL)
         self.reap()
 
-    def _close(self, fd: int) -> None:
-        self.watch.close(fd)
-        del self.awaited[fd]
-
     def reap(self) -> int:
         """Its exit code, minus N if signal N ended it; it must have ended, or be about to."""
         _, status = os.waitpid(self.pid, 0)
         _own.discard(self.pid)
         for fd in list(self.awaited):
-            self._close(fd)
+            self.watch.close(self, fd)
         return os.waitstatus_to_exitcode(status)
 
     def leave_alone(self) -> None:
         """Without a task as long as it needs none: most jobs end before they are to, and leave nothing."""
         self._wake = self.job.on_kill = self._care
-        if self.job.order.timeout_s < math.inf:
+        if "timeout" in self.job.order.options:
             self._care()
 
     def _care(self) -> None:
@@ -305,8 +298,8 @@ def _spawn(
         kills, watch = _oom_kills(OOM_AGE_S), _watch()
         pid = _start(job.order, argv, environ, (stdin, its[0], its[1]), pass_fds)
         _own.add(pid)
-        child = Child(pid, job, kills, watch)
-        child.attend(_open(pid), ours)
+        child = Child(pid, job, kills, {_open(pid): 0, ours[0]: 1, ours[1]: 2}, watch)
+        watch.open(child)
         return child
     except BaseException:
         for fd in ours:

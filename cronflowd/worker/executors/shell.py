@@ -43,7 +43,8 @@ def begin_script(job: Job, environ: Mapping[str, str]) -> Ended | None:
 
 
 def _begin(job: Job, argv: list[str], environ: Mapping[str, str]) -> Ended | None:
-    data = b64decode(job.order.options.get("stdin", ""))
+    text = job.order.options.get("stdin")
+    data = b64decode(text) if text else b""
     return begin_process(job, argv, job_environ(job.order, environ), data)
 
 
@@ -53,6 +54,8 @@ def job_environ(order: Order, inherited: Mapping[str, str]) -> dict[str, str]:
     if order.account:
         environ |= order.account.environ
     for key, value in options.items():
+        if "." not in key:  # as of most
+            continue
         if key.startswith("env."):
             environ[key[4:]] = value
         elif key.startswith("arg."):
