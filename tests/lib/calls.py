@@ -16,15 +16,12 @@ ALL = ("call", "c_call")
 
 
 @contextmanager
-def counting(events: tuple[str, ...] = ALL, where: str = "") -> Iterator[list[int]]:
-    """Its one number grows with each call of this thread: of Python's functions, and of built-in ones.
-
-    With `where`, only with those of functions in files whose path has it, and of what is built in by them.
-    """
+def counting(events: tuple[str, ...] = ALL) -> Iterator[list[int]]:
+    """Its one number grows with each call of this thread: of Python's functions, and of built-in ones."""
     calls = [0]
 
     def count(frame: FrameType, event: str, arg: object) -> None:
-        calls[0] += event in events and where in frame.f_code.co_filename
+        calls[0] += event in events
 
     was_collecting = gc.isenabled()
     gc.disable()
