@@ -5,6 +5,7 @@ Nine tenths of all jobs end within a second, and write little. Nearly all of a w
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from itertools import pairwise
@@ -150,3 +151,40 @@ def test_a_worker_that_breaks_down_leaves_no_job_behind() -> None:
     assert len(pids) == 1
     assert not any(map(is_alive, pids))
     assert not processes._own
+
+
+async def test_what_is_ended_at_once_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All processes of the machine are looked at for it: a thousand looks would keep a heartbeat waiting."""
+    looks, environs = list[int](), list[int]()
+    processes_of, marks_of = processes._processes, processes._marks
+    monkeypatch.setattr(processes, "_processes", lambda: looks.append(1) or processes_of())
+    monkeypatch.setattr(processes, "_marks", lambda pid: environs.append(pid) or marks_of(pid))
+    jobs = [make_job("trap '' TERM; echo ready; while :; do sleep 60; done") for _ in range(10)]
+    async with trio.open_nursery() as nursery:
+        for job in jobs:
+            nursery.start_soon(ending_of, SHELL, job)
+        await until(lambda: all(job.output.is_waiting for job in jobs))
+        ours = list(processes._own)
+        for job in jobs:
+            job.kill()
+        await until(lambda: all(job.grace.deadline < float("inf") for job in jobs))
+        assert len(looks) == 1
+        for job in jobs:
+            job.kill_now()
+    assert not set(environs).intersection(ours)
+    assert not any(map(is_alive, ours))
+
+
+async def test_a_process_that_cannot_be_watched_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would read what it writes, or see its end; and the descriptors would be gone for good."""
+    await ending_of(SHELL, make_job("true"))
+    before = sorted(os.listdir("/proc/self/fd"))
+
+    def refuse(watch: processes.Watch, child: processes.Child) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(processes.Watch, "open", refuse)
+    ended = await ending_of(SHELL, make_job("sleep 1000"))
+    assert ended == Ended(126, why="cannot start: /bin/sh: No space left on device")
+    assert not processes._own
+    assert sorted(os.listdir("/proc/self/fd")) == before

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from ...host.clock import steady_now
 from ...tasks.reasons import in_words, reason
@@ -39,9 +39,10 @@ MAX_NAMED = 5  # processes that a job left behind
 OOM_AGE_S = 0.05  # to look at the kernel's count takes as long as to begin a process
 KILL_ROUNDS = 100  # a job that forks faster than it is killed is given up after so many looks
 PR_SET_CHILD_SUBREAPER = 36
+MARKS = (b"CRONFLOW_RUN_ID=", b"CRONFLOW_ATTEMPT=")
 
-# Processes of jobs that are not reaped yet: everything else that ends here was adopted.
-_own: set[int] = set()
+# Processes of jobs that are not reaped yet, by their number: everything else that ends here was adopted.
+_own: dict[int, Child] = {}
 
 
 class Watch:
@@ -50,17 +51,32 @@ class Watch:
     def __init__(self) -> None:
         self._events = select.epoll()
         self._children: dict[int, Child] = {}  # by descriptor
+        self._look: Look | None = None  # that will be taken
 
     def open(self, child: Child) -> None:
         for fd in child.awaited:
             self._events.register(fd, select.EPOLLIN)
-            self._children[fd] = child
+        self._children.update(dict.fromkeys(child.awaited, child))
 
     def close(self, child: Child, fd: int) -> None:
         # First unwatched: a job that just begins has a copy of it for a moment, which would count.
         self._events.unregister(fd)
         del self._children[fd], child.awaited[fd]
         os.close(fd)
+
+    async def members(self, child: Child) -> list[int]:
+        """All living processes of a job, as they are from now on.
+
+        To look takes as long as there are processes, so all who ask in one turn share a look.
+        """
+        if (look := self._look) is None:
+            look = self._look = Look()
+            with trio.CancelScope(shield=True):  # for the others' sake
+                await trio.lowlevel.checkpoint()
+            self._look, look.members = None, _members()
+            look.is_taken.set()
+        await look.is_taken.wait()
+        return look.members.get(child.pid, [])
 
     async def run(self) -> None:
         try:
@@ -74,6 +90,14 @@ class Watch:
             for child in set(self._children.values()):
                 child.abandon()
             self._events.close()
+
+
+@define
+class Look:
+    """At all processes of this machine."""
+
+    is_taken: trio.Event = field(factory=trio.Event)
+    members: dict[int, list[int]] = field(factory=dict)  # of jobs' processes: all living ones of the job
 
 
 _watch_var = trio.lowlevel.RunVar[Watch]("watch")
@@ -140,7 +164,7 @@ class Child:
     def reap(self) -> int:
         """Its exit code, minus N if signal N ended it; it must have ended, or be about to."""
         _, status = os.waitpid(self.pid, 0)
-        _own.discard(self.pid)
+        _own.pop(self.pid, None)
         for fd in list(self.awaited):
             self.watch.close(self, fd)
         return os.waitstatus_to_exitcode(status)
@@ -182,10 +206,10 @@ class Child:
         await trio.lowlevel.wait_task_rescheduled(forget)
 
     @property
-    def marks(self) -> tuple[bytes, bytes]:
+    def marks(self) -> tuple[bytes, ...]:
         """The lines of its environment that name this run and attempt."""
         order = self.job.order
-        return f"CRONFLOW_RUN_ID={order.run}".encode(), f"CRONFLOW_ATTEMPT={order.attempt}".encode()
+        return MARKS[0] + order.run.encode(), MARKS[1] + order.attempt.encode()
 
 
 def begin_process(job: Job, argv: list[str], environ: dict[str, str], data: bytes = b"") -> Ended | None:
@@ -232,7 +256,7 @@ async def _see_to(child: Child) -> Ended:
             with trio.move_on_after(PIPE_GRACE_S):
                 await child.wait_closed()
         if child.awaited:
-            job.output.remark(_tell_left_behind(child))
+            job.output.remark(_tell_left_behind(await child.watch.members(child)))
     except BaseException:
         child.abandon()
         raise
@@ -297,9 +321,15 @@ def _spawn(
             os.pwrite(stdin, data, 0)
         kills, watch = _oom_kills(OOM_AGE_S), _watch()
         pid = _start(job.order, argv, environ, (stdin, its[0], its[1]), pass_fds)
-        _own.add(pid)
-        child = Child(pid, job, kills, {_open(pid): 0, ours[0]: 1, ours[1]: 2}, watch)
-        watch.open(child)
+        try:
+            ours.insert(0, os.pidfd_open(pid))
+            child = _own[pid] = Child(pid, job, kills, {fd: number for number, fd in enumerate(ours)}, watch)
+            watch.open(child)
+        except OSError:  # no descriptor left, or no room: a process that cannot be watched must not run
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            _own.pop(pid, None)
+            raise
         return child
     except BaseException:
         for fd in ours:
@@ -344,16 +374,6 @@ def _start(
     return popen.pid
 
 
-def _open(pid: int) -> int:
-    try:
-        return os.pidfd_open(pid)
-    except OSError:  # no descriptor left: a process that cannot be watched must not run
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        _own.discard(pid)
-        raise
-
-
 def _explain(error: OSError | ValueError, program: str, cwd: str) -> Ended:
     """Why there is no process, for people, with the shell's exit code for it."""
     if not isinstance(error, OSError):
@@ -366,9 +386,9 @@ def _explain(error: OSError | ValueError, program: str, cwd: str) -> Ended:
     return cannot_start(NOT_FOUND if missing else NOT_RUNNABLE, f"{what}: {error.strerror}")
 
 
-def _tell_left_behind(child: Child) -> str:
+def _tell_left_behind(pids: list[int]) -> str:
     names = []
-    for pid in _members(child)[:MAX_NAMED]:
+    for pid in pids[:MAX_NAMED]:
         with contextlib.suppress(OSError):
             names.append(f"{Path(f'/proc/{pid}/comm').read_text().strip()} (pid {pid})")
     what = f"it left {', '.join(names) or 'a process'} behind, and its output open"
@@ -380,15 +400,15 @@ def _tell_left_behind(child: Child) -> str:
 
 async def _end(job: Job, child: Child) -> None:
     """TERM, and after the grace KILL, to the group and to whoever left it."""
-    _signal(child, _members(child), signal.SIGTERM)
+    _signal(child, await child.watch.members(child), signal.SIGTERM)
     job.grace.deadline = trio.current_time() + job.grace_s
     with job.grace:
         await child.wait()
-        while _members(child):  # noqa: ASYNC110  # the kernel sends no event for a whole group's end
+        while await child.watch.members(child):  # noqa: ASYNC110  # no event tells the end of a whole group
             await trio.sleep(LOOK_AGAIN_S)
     with trio.CancelScope(shield=True):
         for _ in range(KILL_ROUNDS):
-            members = _members(child)
+            members = await child.watch.members(child)
             _signal(child, members, signal.SIGKILL)
             if not members:
                 break
@@ -414,14 +434,20 @@ class Process:
     session: int
 
 
-def _members(child: Child) -> list[int]:
-    """All living processes of a job: of its group, its session, its tree, or marked with its run."""
-    everyone = _processes()
-    found = {each.pid for each in everyone if child.pid in (each.pid, each.group, each.session)}
+def _members() -> dict[int, list[int]]:
+    """All living processes of jobs, by a job's own: of its group, session, tree, or marked with its run."""
+    everyone, owners = _processes(), dict[int, int]()
+    for each in everyone:
+        if own := next((pid for pid in (each.pid, each.group, each.session) if pid in _own), None):
+            owners[each.pid] = own
+    marked = {child.marks: pid for pid, child in _own.items()}
     for each in _descendants(everyone):
-        if each.parent in found or _is_marked(each.pid, child.marks):
-            found.add(each.pid)
-    return sorted(found)
+        if each.pid not in owners and (own := owners.get(each.parent) or marked.get(_marks(each.pid))):
+            owners[each.pid] = own
+    found: dict[int, list[int]] = {}
+    for pid in sorted(owners):
+        found.setdefault(owners[pid], []).append(pid)
+    return found
 
 
 def _descendants(everyone: list[Process]) -> list[Process]:
@@ -450,12 +476,12 @@ def _processes() -> list[Process]:
     return found
 
 
-def _is_marked(pid: int, marks: tuple[bytes, bytes]) -> bool:
-    try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return all(mark in environ for mark in marks)
+def _marks(pid: int) -> tuple[bytes, ...]:
+    """The lines of its environment that name a run and an attempt."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return tuple([next((line for line in lines if line.startswith(name)), b"") for name in MARKS])
+    return ()
 
 
 # --- adopted processes ----------------------------------------------------------------
