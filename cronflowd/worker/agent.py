@@ -360,7 +360,9 @@ class Agent:
                 self.leave()
             tried_at = trio.current_time()
             why = await self._connect_once()
-            had_link, self.link, self.reports.is_linked = self.link is not None, None, False
+            had_link, self.link = self.link is not None, None
+            if had_link:
+                self.reports.keep(self.jobs)  # with what could be sent until now
             self._after_loss(had_link)
             told = told if not had_link else set()
             if (what := f"{self.ways.text}: {why}") not in told and not self.gone.is_set():
