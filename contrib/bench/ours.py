@@ -283,7 +283,10 @@ def shell(tree: Path, count: int) -> Figures:
 
 
 def bare_spawn(count: int) -> Figures:
-    """The least that so many shells can take."""
+    """The least that so many shells can take: one after another, and nobody reads what they write.
+
+    A worker has eight at a time, beside a daemon, and for each two pipes to read to their ends.
+    """
     null = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     before = os.times()
     for _ in range(count):
