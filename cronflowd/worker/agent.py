@@ -67,6 +67,7 @@ ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
 BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
+GARBAGE = 5_000, 5  # what jobs leave is hardly ever a circle, so it is not looked for every thirty jobs
 BEGUN_A_TURN = 16  # jobs
 ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
 READ_BYTES = 256 * 1024
@@ -639,7 +640,8 @@ def run(settings: WorkerSettings) -> int:
         raise Fatal(Exit.CONFIG, why)
     become_subreaper()
     own_descriptors()
-    gc.freeze()  # the programs' own code is no garbage
+    gc.freeze()  # the program itself is no garbage
+    gc.set_threshold(*GARBAGE)
     return trio.run(_main, settings)
 
 

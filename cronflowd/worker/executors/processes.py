@@ -36,7 +36,7 @@ READS_A_TURN = 16  # of all pipes together, and at least one of each
 PIPE_GRACE_S = 0.5  # how long is read on after a process has ended
 LOOK_AGAIN_S = 0.05  # between two looks at what is left of a job being ended
 MAX_NAMED = 5  # processes that a job left behind
-OOM_AGE_S = 0.05  # to look at the kernel's count takes as long as to begin a process
+OOM_AGE_S = 0.2  # to look at the kernel's count takes as long as to begin a process
 KILL_ROUNDS = 100  # a job that forks faster than it is killed is given up after so many looks
 PR_SET_CHILD_SUBREAPER = 36
 MARKS = (b"CRONFLOW_RUN_ID=", b"CRONFLOW_ATTEMPT=")
