@@ -29,7 +29,7 @@ SHELL = make_table(WorkerSettings())["shell"]
 
 
 def make_job(command: str, **options: str) -> Job:
-    return Job(Order("7 1", {"type": "shell", **options}, command), Output("7", 1000), grace_s=5.0)
+    return Job(Order("7 1", {"type": "shell", **options}, command), Output("7", 1000), grace_s=1000.0)
 
 
 class Spawned(trio.abc.Instrument):
