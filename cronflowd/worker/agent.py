@@ -11,6 +11,7 @@ or hear, unless the link is gone; then the spool remembers.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -42,7 +43,9 @@ from .executors.job import (
     Executor,
     Job,
     Order,
+    Work,
     cannot_start,
+    end_of_fault,
     format_done,
     parse_order,
 )
@@ -64,6 +67,8 @@ ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
 BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
+GARBAGE = 5_000, 5  # what jobs leave is hardly ever a circle, so it is not looked for every thirty jobs
+BEGUN_A_TURN = 16  # jobs
 ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
 READ_BYTES = 256 * 1024
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
@@ -123,6 +128,8 @@ class Agent:
         self._pause = trio.CancelScope()  # between two attempts to connect
         self.silence = Silence(settings.silent_after_s, settings.silent_hook, self.ways.text)
         self._is_impatient = False
+        self._new: deque[Job] = deque()  # taken on, and not begun yet
+        self._taken = trio.lowlevel.ParkingLot()  # who begins them sleeps here
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
@@ -134,6 +141,7 @@ class Agent:
         self.reports.keep(())
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._begin_jobs)
             nursery.start_soon(self._keep_connected)
             nursery.start_soon(self.silence.watch)
             await self.gone.wait()
@@ -168,6 +176,8 @@ class Agent:
             elif verb == "ERR":
                 log.warning("the daemon says: %s", escape(item))
         self.reports.flush(self.jobs)
+        if self._new:
+            self._taken.unpark_all()
         self._wake_writer()
         self._go_if_possible()
 
@@ -237,14 +247,39 @@ class Agent:
             lambda: self._nursery.start_soon(self._show_unfinished, output),
             trio.current_time,
         )
-        job = Job(order, output, self.terms.grace_s, lambda: self._say(f"STARTED {key}\n"))
+        job = Job(
+            order,
+            output,
+            self.terms.grace_s,
+            lambda: self._say(f"STARTED {key}\n"),
+            lambda ended: self._end(job, ended),
+            lambda work: self._nursery.start_soon(self._run_job, job, work),
+        )
         self.jobs[key] = job
         self.spool.accept(key)
-        self._nursery.start_soon(self._run_job, job)
+        self._new.append(job)
 
-    async def _run_job(self, job: Job) -> None:
+    async def _begin_jobs(self) -> None:
+        """Begins what was taken on, once that is written, and not so much at once that all others wait."""
+        while True:
+            if self._new:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._taken.park()
+            for _ in range(min(len(self._new), BEGUN_A_TURN)):
+                job = self._new.popleft()
+                if ended := _begun(job, self.table[job.order.type]):
+                    self._end(job, ended)
+
+    async def _run_job(self, job: Job, work: Work) -> None:
+        try:
+            ended = await work(job)
+        except Exception as error:  # noqa: BLE001  # it is this job's end
+            ended = end_of_fault(job, error)
+        self._end(job, ended)
+
+    def _end(self, job: Job, ended: Ended) -> None:
         key = job.order.key
-        ended = await _carry_out(job, self.table[job.order.type])
         del self.jobs[key]
         job.output.end()
         line = format_done(key, ended, job.output.omitted, job.order.mask)
@@ -282,7 +317,7 @@ class Agent:
             self._wake_writer()
 
     def _wake_writer(self) -> None:
-        if self.link:
+        if self.link and self.link.work:
             self.link.work.unpark_all()
 
     def gather(self) -> str:
@@ -326,7 +361,9 @@ class Agent:
                 self.leave()
             tried_at = trio.current_time()
             why = await self._connect_once()
-            had_link, self.link, self.reports.is_linked = self.link is not None, None, False
+            had_link, self.link = self.link is not None, None
+            if had_link:
+                self.reports.keep(self.jobs)  # with what could be sent until now
             self._after_loss(had_link)
             told = told if not had_link else set()
             if (what := f"{self.ways.text}: {why}") not in told and not self.gone.is_set():
@@ -582,15 +619,14 @@ def _packed(words: list[str], room: int) -> list[str]:
     return texts + [",".join(line)] * bool(line)
 
 
-async def _carry_out(job: Job, executor: Executor) -> Ended:
-    """Has the executor do it; whatever goes wrong in there ends this job only."""
+def _begun(job: Job, executor: Executor) -> Ended | None:
+    """Has the executor begin it; returns its ending where it has one already."""
     if job.killed:
         return Ended(SIGNAL_BASE + signal.SIGTERM, why="killed before it started", signal=signal.SIGTERM)
     try:
-        return await executor.run(job)
-    except Exception as error:
-        log.exception("run %s failed inside the worker", job.order.run)
-        return Ended(NOT_RUNNABLE, why=f"a fault of the worker: {error!r}")
+        return executor.begin(job)
+    except Exception as error:  # noqa: BLE001  # it is this job's end
+        return end_of_fault(job, error)
 
 
 # --- the program ----------------------------------------------------------------------
@@ -604,6 +640,8 @@ def run(settings: WorkerSettings) -> int:
         raise Fatal(Exit.CONFIG, why)
     become_subreaper()
     own_descriptors()
+    gc.freeze()  # the program itself is no garbage
+    gc.set_threshold(*GARBAGE)
     return trio.run(_main, settings)
 
 

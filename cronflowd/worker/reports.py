@@ -5,7 +5,7 @@ answer shows that it has come; what broke off on its way goes on from where the 
 
 Both survive this process, in the spool. As long as there is a link, output is not written there, as
 that would cost every job a second way to the disk; how much of it has not surely come is (`OWED`), so
-that after a kill the daemon is told how much of it is missing. Whoever leaves, and whoever has no link,
+that after a kill the daemon is told how much of it is missing. Whoever leaves, and whoever has lost its link,
 writes the output as well.
 """
 
@@ -75,7 +75,7 @@ class Reports(Mapping[str, str]):
         self._spool.flush(self, running)
 
     def keep(self, running: Collection[str]) -> None:
-        """Leaves all of it to whoever comes after."""
+        """Leaves all of it to whoever comes after, should this worker be killed now."""
         self.is_linked = False
         self._spool.rewrite(self, running)
 

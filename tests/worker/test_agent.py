@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from cronflowd.host.clock import wall_now
-from cronflowd.worker.executors.job import Ended, Executor, Job
+from cronflowd.worker.executors.job import Ended, Executor, Job, as_task
 from tests.lib.fake_daemon import fake_daemon
 from tests.lib.job_processes import wait_for
 from tests.lib.waiting import PATIENCE_S, until
@@ -137,7 +137,7 @@ async def test_an_executor_with_a_fault_costs_its_job_only(spool_dir: Path) -> N
         raise KeyError("oops")
 
     async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
-        agent.table["shell"] = Executor(broken)
+        agent.table["shell"] = Executor(as_task(broken))
         visitor = await daemon.worker()
         await visitor.say("RUN 7 1 type=shell :true", "RUN 8 1 type=sleep :0")
         await visitor.expect("DONE 8 1 0")

@@ -156,6 +156,21 @@ async def test_a_job_that_ends_without_a_link_has_its_output_in_the_spool(
     assert written.endswith("RUN 7 1\nOWED 7 1 0 8\nOUT 7 1 one\nOUT 7 1 two\nDONE 7 1 0\n")
 
 
+async def test_what_had_no_way_to_the_daemon_yet_is_in_the_spool_when_the_link_is_lost(
+    spool_dir: Path,
+) -> None:
+    """The job had ended before, so that nothing of it was written; and the daemon may stay away for long."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=shell :echo one")
+        await visitor.expect("DONE 7 1 0")
+        await daemon.close()
+        await until(lambda: agent.link is None)
+        await until(lambda: not agent.reports.is_linked)
+        written = (spool_dir / "reports").read_text()
+    assert written.endswith("\nOWED 7 1 0 4\nOUT 7 1 one\nDONE 7 1 0\n")
+
+
 async def test_a_killed_worker_s_successor_tells_what_is_missing(spool_dir: Path) -> None:
     """With a link, output is written nowhere but to it."""
     spool_dir.mkdir()

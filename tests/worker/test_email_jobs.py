@@ -24,6 +24,7 @@ from cronflowd.worker.executors import make_table
 from cronflowd.worker.executors.email import make_message
 from cronflowd.worker.executors.job import Ended, Job, Order
 from cronflowd.worker.executors.output import Output
+from tests.lib.job_processes import ending_of
 from tests.lib.mail_server import Box, smtp_server
 from tests.lib.waiting import PATIENCE_S, until
 
@@ -51,7 +52,7 @@ def make_job(recipients: str, payload: str = TEXT, **options: str) -> Job:
 async def carry_out(job: Job, port: int, **settings: Any) -> Ended:
     values = {"smtp": ("127.0.0.1", port), "smtp_from": "cron@example.org", **settings}
     with trio.fail_after(PATIENCE_S):
-        return await make_table(WorkerSettings(**values))["email"].run(job)
+        return await ending_of(make_table(WorkerSettings(**values))["email"], job)
 
 
 # --- what arrives -----------------------------------------------------------------------

@@ -25,6 +25,7 @@ from cronflowd.worker.executors import client, http, make_table
 from cronflowd.worker.executors.job import Ended, Job, Order, format_done
 from cronflowd.worker.executors.output import Output
 from tests.lib.http_server import HttpServer, http_server
+from tests.lib.job_processes import ending_of
 from tests.lib.waiting import PATIENCE_S, until
 
 LIMIT = 64 * 1024
@@ -43,7 +44,7 @@ def make_job(command: str, kind: str = "http", **options: str) -> Job:
 
 async def carry_out(job: Job, **settings: str) -> Ended:
     with trio.fail_after(PATIENCE_S):
-        ended = await make_table(WorkerSettings(**settings))[job.order.type].run(job)
+        ended = await ending_of(make_table(WorkerSettings(**settings))[job.order.type], job)
     job.output.end()
     return ended
 

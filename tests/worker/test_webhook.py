@@ -18,6 +18,7 @@ from cronflowd.worker.executors.job import Ended, Job, Order
 from cronflowd.worker.executors.output import Output
 from cronflowd.worker.executors.webhook import format_body, run_webhook, sign
 from tests.lib.http_server import HttpServer, http_server
+from tests.lib.job_processes import ending_of
 from tests.lib.waiting import PATIENCE_S
 
 PROTOCOL = Path(__file__).parents[2] / "protocol.md"
@@ -44,7 +45,7 @@ def make_job(url: str, **options: str) -> Job:
 
 async def carry_out(job: Job) -> Ended:
     with trio.fail_after(PATIENCE_S):
-        return await make_table(WorkerSettings())["webhook"].run(job)
+        return await ending_of(make_table(WorkerSettings())["webhook"], job)
 
 
 def documented_check() -> Callable[..., bool]:
@@ -135,5 +136,7 @@ async def test_a_receiver_that_refuses_makes_the_run_fail(server: HttpServer) ->
 
 async def test_a_webhook_goes_nowhere_where_a_request_may_not(server: HttpServer) -> None:
     """One door for both."""
-    ended = await make_table(WorkerSettings(http_private="refuse"))["webhook"].run(make_job(server.url))
+    ended = await ending_of(
+        make_table(WorkerSettings(http_private="refuse"))["webhook"], make_job(server.url)
+    )
     assert (ended.exit, server.asked) == (126, [])

@@ -23,8 +23,8 @@ from ...host.config import WorkerSettings
 from .builtin import CALCULATE, ECHO, SLEEP
 from .custom import run_handler
 from .http import is_possible, run_http
-from .job import Executor
-from .shell import run_script, run_shell, worker_environ
+from .job import Executor, as_task
+from .shell import begin_script, begin_shell, worker_environ
 from .webhook import run_webhook
 
 
@@ -32,19 +32,19 @@ def make_table(settings: WorkerSettings) -> dict[str, Executor]:
     """What a worker with these settings can do on this machine; its `can=` names nothing else."""
     environ = worker_environ(settings.pass_env)
     table = {
-        "shell": Executor(partial(run_shell, environ=environ)),
-        "script": Executor(partial(run_script, environ=environ)),
+        "shell": Executor(partial(begin_shell, environ=environ)),
+        "script": Executor(partial(begin_script, environ=environ)),
         "echo": ECHO,
         "sleep": SLEEP,
         "calculate": CALCULATE,
-        "custom": Executor(partial(run_handler, directory=settings.handlers, environ=environ)),
+        "custom": Executor(as_task(partial(run_handler, directory=settings.handlers, environ=environ))),
     }
     if is_possible():
         private = settings.http_private == "allow"
-        table["http"] = Executor(partial(run_http, private=private))
-        table["webhook"] = Executor(partial(run_webhook, private=private))
+        table["http"] = Executor(as_task(partial(run_http, private=private)))
+        table["webhook"] = Executor(as_task(partial(run_webhook, private=private)))
     if settings.smtp is not None:
         from .email import Mailer  # what reads and writes mail is large, and most workers send none
 
-        table["email"] = Executor(Mailer(settings).run)
+        table["email"] = Executor(as_task(Mailer(settings).run))
     return {kind: table[kind] for kind in table if kind in (settings.allow_type or table)}

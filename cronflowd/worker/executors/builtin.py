@@ -10,7 +10,7 @@ import trio
 
 from ...base.errors import Refusal
 from ...tasks.arithmetic import calculate
-from .job import NOT_RUNNABLE, Ended, Executor, Job, Order, cannot_start, ended_by_signal
+from .job import NOT_RUNNABLE, Ended, Executor, Job, Order, as_task, cannot_start, ended_by_signal
 
 MAX_SLEEP_S = 366 * 86_400.0
 
@@ -71,6 +71,6 @@ def parse_seconds(text: str) -> float | None:
     return seconds if 0 <= seconds <= MAX_SLEEP_S else None
 
 
-ECHO = Executor(echo, at_once=echo_at_once)
-SLEEP = Executor(sleep, at_once=sleep_at_once)
-CALCULATE = Executor(work_out, at_once=calculate_at_once)
+ECHO = Executor(as_task(echo), at_once=echo_at_once)
+SLEEP = Executor(as_task(sleep), at_once=sleep_at_once)
+CALCULATE = Executor(as_task(work_out), at_once=calculate_at_once)

@@ -7,6 +7,7 @@ sockets or processes, so an executor can be tried by handing it a job and lookin
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Awaitable, Callable
 from functools import cached_property
@@ -19,6 +20,8 @@ from ...base.masks import Mask
 from ...base.text import escape, format_option, split_command, split_options
 from .output import Output
 from .users import Account, find_account
+
+log = logging.getLogger(__name__)
 
 NOT_RUNNABLE = 126  # the shell's code for: found, but it cannot be run
 NOT_FOUND = 127  # the shell's code for: there is no such command
@@ -120,6 +123,12 @@ def cannot_start(code: int, why: str) -> Ended:
     return Ended(code, why=f"cannot start: {why}")
 
 
+def end_of_fault(job: Job, error: Exception) -> Ended:
+    """Whatever goes wrong in here ends one job only."""
+    log.error("run %s failed inside the worker", job.order.run, exc_info=error)
+    return Ended(NOT_RUNNABLE, why=f"a fault of the worker: {error!r}")
+
+
 def format_done(key: str, ended: Ended, omitted: int = 0, mask: Mask | None = None) -> str:
     """The DONE line, with its line end, and without what the mask hides."""
     words = [f"DONE {key} {ended.exit}"]
@@ -138,6 +147,9 @@ def format_done(key: str, ended: Ended, omitted: int = 0, mask: Mask | None = No
     return " ".join(words) + "\n"
 
 
+Work = Callable[["Job"], Awaitable[Ended]]
+
+
 @define(eq=False)
 class Job:
     """An order being carried out."""
@@ -146,6 +158,9 @@ class Job:
     output: Output
     grace_s: float  # from TERM to KILL
     on_started: Callable[[], None] = lambda: None
+    on_ended: Callable[[Ended], None] = lambda _: None  # for what has been begun, and has no task
+    on_long: Callable[[Work], None] = lambda _: None  # makes a task of it, which ends it
+    on_kill: Callable[[], None] = lambda: None  # for what has no task yet
     is_started: bool = False
     killed: bool = False  # KILL came, or this worker was told twice to end
     # Ends when the job must: by its deadline (the timeout) or because somebody cancels it.
@@ -159,7 +174,8 @@ class Job:
     def start(self) -> None:
         """Says that it has started, and lets its time run."""
         self.is_started = True
-        self.life.deadline = trio.current_time() + self.order.timeout_s
+        if "timeout" in self.order.options:
+            self.life.deadline = trio.current_time() + self.order.timeout_s
         self.on_started()
 
     def kill(self) -> None:
@@ -168,6 +184,7 @@ class Job:
         if not self.life.cancel_called:
             self.killed = True
             self.life.cancel()
+            self.on_kill()
 
     def kill_now(self) -> None:
         """Ends it without any grace."""
@@ -183,7 +200,13 @@ class Job:
 class Executor:
     """One row of the table: how jobs of one type are carried out."""
 
-    run: Callable[[Job], Awaitable[Ended]]
+    # Begins it. What has no end yet then says it by `on_ended`, or has a task made of it by `on_long`.
+    begin: Callable[[Job], Ended | None]
     # For what needs no waiting: the ending itself, or None for an order that does take
     # time after all. Thousands of such orders a second cost no task and no STARTED.
     at_once: Callable[[Order], Ended | None] | None = None
+
+
+def as_task(work: Work) -> Callable[[Job], None]:
+    """To begin what waits for something all the time."""
+    return lambda job: job.on_long(work)

@@ -121,7 +121,8 @@ class Output:
                 self._feed(fd, self.mask.hide(rest, True)[0])
             self._held.clear()
         for fd, rest in self._unfinished.items():
-            self._cut(fd, rest, len(rest))
+            if rest:
+                self._cut(fd, rest, len(rest))
         self._head_left = 0
         self._forget_excess()
         if self.omitted:

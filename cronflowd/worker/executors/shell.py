@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...tasks.environment import SHELL, make_environment
 from .job import NOT_FOUND, NOT_RUNNABLE, Ended, Job, Order, cannot_start
-from .processes import run_process
+from .processes import begin_process
 
 
 def worker_environ(passed: Iterable[str] = ()) -> dict[str, str]:
@@ -26,12 +26,12 @@ def worker_environ(passed: Iterable[str] = ()) -> dict[str, str]:
     return make_environment(os.environ, passed, name, home)
 
 
-async def run_shell(job: Job, environ: Mapping[str, str]) -> Ended:
+def begin_shell(job: Job, environ: Mapping[str, str]) -> Ended | None:
     """The command is one line for /bin/sh."""
-    return await _run(job, [SHELL, "-c", job.order.command], environ)
+    return _begin(job, [SHELL, "-c", job.order.command], environ)
 
 
-async def run_script(job: Job, environ: Mapping[str, str]) -> Ended:
+def begin_script(job: Job, environ: Mapping[str, str]) -> Ended | None:
     """The command is a program and its arguments, quoted as POSIX says."""
     try:
         argv = shlex.split(job.order.command)
@@ -39,12 +39,13 @@ async def run_script(job: Job, environ: Mapping[str, str]) -> Ended:
         return cannot_start(NOT_RUNNABLE, f"the command cannot be split into words: {error}")
     if not argv:
         return cannot_start(NOT_FOUND, "the command has no words")
-    return await _run(job, argv, environ)
+    return _begin(job, argv, environ)
 
 
-async def _run(job: Job, argv: list[str], environ: Mapping[str, str]) -> Ended:
-    data = b64decode(job.order.options.get("stdin", ""))
-    return await run_process(job, argv, job_environ(job.order, environ), data)
+def _begin(job: Job, argv: list[str], environ: Mapping[str, str]) -> Ended | None:
+    text = job.order.options.get("stdin")
+    data = b64decode(text) if text else b""
+    return begin_process(job, argv, job_environ(job.order, environ), data)
 
 
 def job_environ(order: Order, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -53,6 +54,8 @@ def job_environ(order: Order, inherited: Mapping[str, str]) -> dict[str, str]:
     if order.account:
         environ |= order.account.environ
     for key, value in options.items():
+        if "." not in key:  # as of most
+            continue
         if key.startswith("env."):
             environ[key[4:]] = value
         elif key.startswith("arg."):
