@@ -33,10 +33,13 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The whole program; returns its exit code, except for --help and --version, which exit."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # it was started with one of them closed: no file of ours may get that number
+    # It may have been started with one of its streams closed. No file of ours may get that number; what
+    # it is to say on stdout cannot be said, and what it would log is not missed.
+    while (fd := os.open(os.devnull, os.O_RDONLY)) <= 2:
+        pass
     os.close(fd)
-    sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # as long as the program
     if os.getpid() == 1:  # in a container the kernel would do nothing, where it ends any other process
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     try:
