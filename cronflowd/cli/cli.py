@@ -78,10 +78,10 @@ def _report(error: Exception) -> int:
     causes = [_of_the_machine(each) for each in leaves(error)]
     fatal = next((each for each in causes if isinstance(each, Fatal)), None)
     if fatal is None or not all(isinstance(each, Fatal) for each in causes):
-        traceback.print_exception(error)
+        logs.last_words("".join(traceback.format_exception(error)).rstrip("\n"))
     if fatal is None:
         return Exit.BUG
-    print(f"cronflowd: error: {fatal.message}", file=sys.stderr)
+    logs.last_words(f"cronflowd: error: {fatal.message}")
     return fatal.status
 
 

@@ -40,6 +40,12 @@ def say(line: str) -> None:
         os.write(1, line.encode() + b"\n")
 
 
+def last_words(text: str) -> None:
+    """Says on stderr why a process ends, which it does whether that is read or not."""
+    with suppress(OSError):
+        _put(sys.stderr, text + "\n")
+
+
 class _Stderr(logging.StreamHandler[TextIO]):
     """Waits for nobody: a terminal that is stopped (Ctrl-S), or a reader that hangs, would stop every job."""
 
@@ -59,20 +65,26 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
     def _write(self, record: logging.LogRecord) -> bool:
         text = "\n" * self._is_cut + self.format(record) + "\n"
-        for start in range(0, len(text), PIECE):
-            if not self._has_room():
-                self._is_cut |= start > 0
-                return False
-            self.stream.write(text[start : start + PIECE])
-            self.flush()
-        self._is_cut = False
-        return True
+        taken = _put(self.stream, text)
+        self._is_cut = taken < len(text) and (taken > 0 or self._is_cut)
+        return taken == len(text)
 
-    def _has_room(self) -> bool:
-        try:
-            return bool(select.select([], [self.stream], [], 0)[1])
-        except (OSError, ValueError):
-            return True  # there is no descriptor, or none any more
+
+def _put(stream: TextIO, text: str) -> int:
+    """Writes what is taken without waiting; how many characters that was."""
+    for start in range(0, len(text), PIECE):
+        if not _has_room(stream):
+            return start
+        stream.write(text[start : start + PIECE])
+        stream.flush()
+    return len(text)
+
+
+def _has_room(stream: TextIO) -> bool:
+    try:
+        return bool(select.select([], [stream], [], 0)[1])
+    except (OSError, ValueError):
+        return True  # there is no descriptor, or none any more
 
 
 def _is_journal() -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from ..base.errors import Exit, Fatal
+from .logs import last_words
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 SOCKET_NAMES = ("control", "workers", "http")  # FileDescriptorName= in the socket units
@@ -75,7 +76,7 @@ def begin_anew(sockets: Mapping[str, Sequence[int]], **variables: str) -> NoRetu
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # it is what we are
     except OSError as error:  # to go on as we are would be to lead on
         why = f"{sys.executable}: {error.strerror}"
-        print(f"cronflowd: it cannot begin anew: {why}", file=sys.stderr, flush=True)
+        last_words(f"cronflowd: it cannot begin anew: {why}")
         os._exit(Exit.TRY_AGAIN)
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from ..engine.encoding import encode_open
 from ..engine.facts import Fact
 from ..host import disk as d
 from ..host.disk import write_atomically
+from ..host.logs import last_words
 from .records import (
     BATCH_MARK,
     MAX_RECORD_BYTES,
@@ -62,7 +62,7 @@ _MOST_AROUND = _SEAL_BYTES + len(BATCH_MARK)
 
 def exit_at_once(error: Fatal) -> NoReturn:
     # Not sys.exit: this is a thread, and nothing may be written or answered any more.
-    print(f"cronflowd: {error.message}", file=sys.stderr, flush=True)
+    last_words(f"cronflowd: {error.message}")
     os._exit(error.status)
 
 

@@ -8,12 +8,15 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cronflowd.base.errors import Exit, Fatal
 from cronflowd.host import logs
+from cronflowd.journal.journal import exit_at_once
 from tests.lib.waiting import PATIENCE_S
 
 log = logging.getLogger("cronflowd.test")
@@ -127,6 +130,33 @@ def test_a_reader_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) 
     whole = sum(line.endswith(b"xxx") and len(line) > 3000 for line in taken.splitlines())
     assert lost.endswith(f'level=warning msg="stderr took nothing: {200 - whole} lines are lost"')
     assert again.endswith("level=info msg=again")
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_what_cannot_go_on_ends_though_nobody_hears_why(
+    is_read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The committer's last words were waited for: a daemon that could write nothing any more stayed."""
+    statuses: list[int] = []
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while is_read:
+            os.write(writer, bytes(1 << 16))
+    os.set_blocking(writer, True)
+    with open(writer, "w", encoding="utf-8") as stream, open(reader, "rb") as hanging:
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(os, "_exit", statuses.append)
+        if not is_read:
+            hanging.close()
+        error = Fatal(Exit.IO, "the journal cannot be written")
+        ending = threading.Thread(target=exit_at_once, args=[error], daemon=True)
+        ending.start()
+        ending.join(PATIENCE_S)
+        with suppress(OSError):  # of what was not taken
+            hanging.close()
+            stream.close()
+    assert statuses == [Exit.IO]
 
 
 def test_a_stderr_that_was_redirected_is_not_the_journal(
