@@ -204,9 +204,9 @@ class Daemon:
     async def _lead(self, control: list[Listener], workers: list[Listener]) -> None:
         """From ready to the end of one that decides."""
         await self._begin()
-        self._say_ready(control, workers)
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+                self._say_ready(control, workers)  # who has read it may send one of them
                 nursery.start_soon(self._work, control, workers)
                 await self._wait_for_end(signals)
                 systemd.notify("STOPPING=1")

@@ -190,3 +190,16 @@ def test_a_signal_during_start_up_is_no_accident(start_daemon: StartDaemon) -> N
     daemon.start()
     assert daemon.ask("LIST")[-1] == "OK 1"
     daemon.stop()
+
+
+def test_signals_right_behind_the_ready_line_are_heard(tmp_path: Path) -> None:
+    """Nobody listened for them yet: HUP killed a daemon that had just begun, and TERM was no 0."""
+    daemon = Daemon(tmp_path / "quick", "--local-worker", "0")
+    process = daemon.launch()
+    try:
+        assert process.stdout
+        process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        assert daemon.stop() == 0
+    finally:
+        daemon.close()
