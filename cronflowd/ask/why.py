@@ -22,7 +22,7 @@ from ..schedules.describe import describe
 from ..schedules.rules import DAY_NAMES, MONTH_NAMES, format_ordinal
 from ..schedules.schedule import MACROS, At, Cron, Every
 from ..schedules.timetable import TICK, Timetable
-from ..schedules.zones import to_seconds
+from ..schedules.zones import FIRST_S, to_instant, to_seconds, why_unscheduled
 from ..tasks.reasons import code_of, in_words, runs_in
 from ..tasks.task import Outcome, Run, Task
 from .kept import about
@@ -120,7 +120,7 @@ def _what_it_is(task: Task | None, at: datetime, found: Found, is_asked: bool) -
 
 
 def _is_moment(task: Task, at: datetime) -> bool:
-    return at.year > 1 and task.spec.moments.next_after(at - TICK, task.anchor_at) == at
+    return at > to_instant(FIRST_S) and task.spec.moments.next_after(at - TICK, task.anchor_at) == at
 
 
 def tell_waiting(state: State, task: Task) -> Iterator[Row]:
@@ -167,7 +167,7 @@ def explain_unknown(state: State, task: Task, at: datetime, now: datetime) -> tu
     """(rows, `pending` or `not-due`) for a moment that nothing was written down about."""
     rows = list(_why_not_due(task, at))
     if rows:
-        rows += _nearest(task, at)
+        rows += _nearest(task, to_instant(to_seconds(at)))
         return [(None, text) for text in rows], "not-due"
     due: Row = (at, f"a moment of {task.name}: {describe(task.spec.schedule)}")
     if at > now:
@@ -210,6 +210,9 @@ def _why_not_due(task: Task, at: datetime) -> Iterator[str]:
         yield f"it is {in_words(bound)}"
     if schedule.kind in ("reboot", "after", "on", "unreadable"):
         yield f"no clock starts it: {describe(schedule)}"
+        return
+    if why := why_unscheduled(at):
+        yield f"it {why}"
         return
     if isinstance(moments, Timetable) and moments.shift:
         yield f"spread= moves every moment by {moments.shift}; without it:"

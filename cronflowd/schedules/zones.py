@@ -50,6 +50,12 @@ def to_seconds(at: datetime) -> int:
     return seconds if FIRST_S <= seconds <= LAST_S else min(max(seconds, FIRST_S), LAST_S)
 
 
+def why_unscheduled(at: datetime) -> str:
+    """Why nothing that comes again comes then; empty within those years."""
+    is_within = FIRST_S < (at - EPOCH) // SECOND < LAST_S
+    return "" if is_within else "is not in the years that are scheduled, 1900 to 9989"
+
+
 def to_instant(seconds: int) -> datetime:
     return _from_timestamp(seconds, UTC)
 

@@ -22,13 +22,12 @@ from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
 from ..schedules.zones import (
     EPOCH,
-    FIRST_S,
-    LAST_S,
     SECOND,
     format_duration,
     parse_duration,
     parse_time,
     parse_zone,
+    why_unscheduled,
 )
 from .kinds import (
     CONTROL,
@@ -548,8 +547,8 @@ def _parse_option(key: str, rule: Rule, text: str, zone: str, now: datetime | No
 
 def _whole_second(at: datetime) -> datetime:
     """A bound counts in whole seconds, as moments do; what lies between two of them is the later one."""
-    if not FIRST_S < (at - EPOCH) // SECOND < LAST_S:
-        raise Refusal("bad-option", f"{format_time(at)} is not in the years that are scheduled, 1900 to 9989")
+    if why := why_unscheduled(at):
+        raise Refusal("bad-option", f"{format_time(at)} {why}")
     return EPOCH - (EPOCH - at) // SECOND * SECOND
 
 
