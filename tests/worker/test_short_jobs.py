@@ -188,3 +188,27 @@ async def test_a_process_that_cannot_be_watched_does_not_run(monkeypatch: pytest
     assert ended == Ended(126, why="cannot start: /bin/sh: No space left on device")
     assert not processes._own
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_job_is_ended_though_no_process_can_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no descriptor left the look failed, and all who wanted one later waited for it for ever."""
+    jobs = [make_job("echo ready; sleep 1000") for _ in range(2)]
+    endings = list[Ended]()
+
+    async def carry_out(job: Job) -> None:
+        endings.append(await ending_of(SHELL, job))
+
+    def refuse() -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            for job in jobs:
+                nursery.start_soon(carry_out, job)
+            await until(lambda: all(job.output.is_waiting for job in jobs))
+            with monkeypatch.context() as patch:
+                patch.setattr(processes, "_processes", refuse)
+                jobs[0].kill()
+                await until(lambda: endings)
+            jobs[1].kill()
+    assert endings == [Ended(143, signal=15)] * 2

@@ -73,7 +73,9 @@ class Watch:
             look = self._look = Look()
             with trio.CancelScope(shield=True):  # for the others' sake
                 await trio.lowlevel.checkpoint()
-            self._look, look.members = None, _members()
+            self._look = None
+            with contextlib.suppress(OSError):  # no descriptor is left: a job's group is known all the same
+                look.members = _members()
             look.is_taken.set()
         await look.is_taken.wait()
         return look.members.get(child.pid, [])
