@@ -124,4 +124,4 @@ def static(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[byt
     headers = {"Cache-Control": kept, "ETag": f'"{tag}"'}
     if request.headers.get("if-none-match") == f'"{tag}"':
         return Response(b"", status_code=304, headers=headers, media_type=kind)
-    return Response(data, headers=headers, media_type=f"{kind}; charset=utf-8")
+    return Response(data, headers=headers, media_type=kind)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import orjson
-from litestar import Response, get, post
+from litestar import MediaType, Response, get, post
 from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect, Stream
 
@@ -110,7 +110,7 @@ async def download(visit: Visitor, run: FromPath[int], fd: FromQuery[int | None]
     answer = await visit.ask(f"LOG {run}{only}")
     data = b"".join(_bytes_of(row) for row in answer.rows if row["fd"] or not only)
     headers = {"Content-Disposition": f'attachment; filename="run-{run}.log"'}
-    return Response(data, headers=headers, media_type="text/plain; charset=utf-8")
+    return Response(data, headers=headers, media_type=MediaType.TEXT)
 
 
 def _bytes_of(row: dict[str, Any]) -> bytes:

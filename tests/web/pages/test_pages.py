@@ -381,3 +381,20 @@ async def test_all_are_paused_by_the_form_and_a_word_that_is_no_name_is_refused(
             assert (await daemon.ask("GET a")).pairs["paused"] == paused
             await daemon.ask_all(["RESUME a", "RESUME all"])
         assert (await _send(browser, "/jobs/all/run")).status == 404
+
+
+async def test_a_file_says_once_how_it_is_written(tmp_path: Path) -> None:
+    """`charset` stood twice in the type of scripts, styles and outputs: a strict reader takes none of it."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily true")
+        await daemon.say("RUN a")
+        types = {path: (await browser.get(path)).headers["content-type"] for path in FILES}
+    assert types == FILES
+
+
+FILES = {
+    "/static/app.css": "text/css; charset=utf-8",
+    "/static/app.js": "text/javascript; charset=utf-8",
+    "/static/icon.svg": "image/svg+xml",
+    "/runs/1/log": "text/plain; charset=utf-8",
+}
