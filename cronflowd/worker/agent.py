@@ -243,8 +243,8 @@ class Agent:
         output = Output(
             order.run,
             self.terms.output,
-            lambda: self._has_output(key, output),
-            lambda: self._nursery.start_soon(self._show_unfinished, output),
+            lambda output: self._has_output(key, output),
+            lambda output: self._nursery.start_soon(self._show_unfinished, output),
             trio.current_time,
         )
         job = Job(
@@ -252,8 +252,8 @@ class Agent:
             output,
             self.terms.grace_s,
             lambda: self._say(f"STARTED {key}\n"),
-            lambda ended: self._end(job, ended),
-            lambda work: self._nursery.start_soon(self._run_job, job, work),
+            self._end,
+            lambda job, work: self._nursery.start_soon(self._run_job, job, work),
         )
         self.jobs[key] = job
         self.spool.accept(key)

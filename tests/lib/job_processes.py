@@ -13,11 +13,11 @@ async def ending_of(executor: Executor, job: Job) -> Ended:
     """Has it carry out a job, as a worker does."""
     endings, works, is_over = list[Ended](), list[Work](), trio.Event()
 
-    def end(ended: Ended) -> None:
+    def end(_: Job, ended: Ended) -> None:
         endings.append(ended)
         is_over.set()
 
-    def take_long(work: Work) -> None:
+    def take_long(_: Job, work: Work) -> None:
         works.append(work)
         is_over.set()
 

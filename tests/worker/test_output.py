@@ -149,7 +149,7 @@ def test_what_has_no_end_is_shown_when_it_is_old_and_goes_on_where_it_was_cut() 
     """The question that a job hangs at; dots, one by one; and half a character of a slow writer."""
     now, watched = 0.0, 0
 
-    def watch() -> None:
+    def watch(_: Output) -> None:
         nonlocal watched
         watched += 1
 

@@ -6,8 +6,10 @@ Nine tenths of all jobs end within a second, and write little. Nearly all of a w
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import subprocess
+import weakref
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +23,7 @@ from cronflowd.worker.executors.job import Ended, Executor, Job, Order
 from cronflowd.worker.executors.output import Output
 from tests.lib.calls import counting
 from tests.lib.fake_daemon import fake_daemon
-from tests.lib.job_processes import ending_of, is_alive
+from tests.lib.job_processes import ending_of, is_alive, wait_for
 from tests.lib.waiting import PATIENCE_S, until
 from tests.lib.working_agent import working
 
@@ -70,7 +72,7 @@ async def test_a_short_job_costs_so_many_calls() -> None:
     """From its order to its end, those of trio too; they were 350."""
 
     async def carry_out() -> None:
-        (job := make_job("true")).on_ended = endings.append
+        (job := make_job("true")).on_ended = lambda _, ended: endings.append(ended)
         assert SHELL.begin(job) is None
         os.waitid(os.P_PID, *processes._own, os.WEXITED | os.WNOWAIT)  # so that all there is to see is there
         while processes._own:
@@ -212,3 +214,23 @@ async def test_a_job_is_ended_though_no_process_can_be_looked_at(monkeypatch: py
                 await until(lambda: endings)
             jobs[1].kill()
     assert endings == [Ended(143, signal=15)] * 2
+
+
+@pytest.mark.parametrize("options", ["", "timeout=3600 "])
+async def test_what_a_job_wrote_is_gone_with_its_acknowledgement(spool_dir: Path, options: str) -> None:
+    """Held in a circle it stayed until garbage was looked for: a megabyte of each of some hundred jobs."""
+    gc.disable()
+    try:
+        async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+            visitor = await daemon.worker()
+            gate = spool_dir / "gate"
+            await visitor.say(f"RUN 1 1 type=shell {options}:echo much; {wait_for(gate)}")
+            await visitor.expect("OUT 1 1 much")
+            job = weakref.ref(agent.jobs["1 1"])
+            output = weakref.ref(agent.jobs["1 1"].output)
+            gate.touch()
+            await visitor.expect("DONE 1 1 0")
+            await visitor.say("ACK 1 1", "RUN 2 1 type=shell :true")
+            await until(lambda: not job() and not output())
+    finally:
+        gc.enable()

@@ -158,8 +158,9 @@ class Job:
     output: Output
     grace_s: float  # from TERM to KILL
     on_started: Callable[[], None] = lambda: None
-    on_ended: Callable[[Ended], None] = lambda _: None  # for what has been begun, and has no task
-    on_long: Callable[[Work], None] = lambda _: None  # makes a task of it, which ends it
+    # They are told the job: who held it for them would keep what it wrote until garbage is looked for.
+    on_ended: Callable[[Job, Ended], None] = lambda *_: None  # for what has been begun, and has no task
+    on_long: Callable[[Job, Work], None] = lambda *_: None  # makes a task of it, which ends it
     on_kill: Callable[[], None] = lambda: None  # for what has no task yet
     is_started: bool = False
     killed: bool = False  # KILL came, or this worker was told twice to end
@@ -209,4 +210,4 @@ class Executor:
 
 def as_task(work: Work) -> Callable[[Job], None]:
     """To begin what waits for something all the time."""
-    return lambda job: job.on_long(work)
+    return lambda job: job.on_long(job, work)

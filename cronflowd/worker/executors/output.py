@@ -43,8 +43,8 @@ class Output:
         self,
         run: str,
         limit: int,
-        on_waiting: Callable[[], None] = lambda: None,
-        on_unfinished: Callable[[], None] = lambda: None,
+        on_waiting: Callable[[Output], object] = lambda _: None,
+        on_unfinished: Callable[[Output], object] = lambda _: None,
         now: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.run = run
@@ -96,7 +96,7 @@ class Output:
         self._cut(fd, data, end)
         if self._unfinished[fd] and not self.is_watched:
             self.is_watched = True
-            self._on_unfinished()
+            self._on_unfinished(self)
 
     def show(self, upto: float) -> None:
         """Lets go out what has had no end since then; of a character that has only begun, the next time."""
@@ -131,7 +131,7 @@ class Output:
         self._tail.clear()
         self._waiting += self._remarks
         if self._waiting:
-            self._on_waiting()
+            self._on_waiting(self)
 
     def take(self, max_bytes: int) -> str:
         """OUT lines of about `max_bytes` of output, at least one chunk of it."""
@@ -215,7 +215,7 @@ class Output:
             self._head_left = 0
         if end:
             _append(self._waiting, fd, data[:end])
-            self._on_waiting()
+            self._on_waiting(self)
         return data[end:]
 
     def _forget_oldest(self) -> None:

@@ -181,9 +181,9 @@ class Child:
         job, self._wake = self.job, lambda: None
         job.on_kill = self._wake
         if self.has_ended and not self.awaited:
-            job.on_ended(_ended(self))
+            job.on_ended(job, _ended(self))
         else:
-            job.on_long(lambda _: _see_to(self))
+            job.on_long(job, lambda _: _see_to(self))
 
     async def wait(self) -> None:
         """Until it has ended; leaves it unreaped."""
