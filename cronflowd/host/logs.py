@@ -25,9 +25,10 @@ STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asct
 
 def set_up(form: str, level: str) -> None:
     """Send every record of this process to stderr, in one of the forms of --log-format."""
-    handler = _Stderr(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Journal() if _is_journal() else _Logfmt())
     root = logging.getLogger()
+    ours = [each for each in root.handlers if isinstance(each, _Stderr) and each.stream is sys.stderr]
+    handler = ours[0] if ours else _Stderr(sys.stderr)  # the same one after HUP: it knows what is lost
+    handler.setFormatter(_Json() if form == "json" else _Journal() if _is_journal() else _Logfmt())
     root.handlers = [handler]
     root.setLevel(level.upper())
     # A full or vanished stderr must not become a traceback a record.

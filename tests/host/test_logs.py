@@ -124,6 +124,7 @@ def test_a_reader_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) 
         writing.join(PATIENCE_S)
         is_stuck, taken = writing.is_alive(), hanging.read(1 << 20)
         if not is_stuck:
+            logs.set_up("text", "info")  # as HUP does
             log.info("again")
             lost, again = hanging.read(1 << 20).decode().splitlines()[-2:]
     assert not is_stuck
