@@ -19,6 +19,7 @@ from typing import TextIO
 
 # The syslog numbers by which journald files a line that begins with <N>.
 PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+PATIENCE_S = 0.02  # with a reader that has taken all so far: it may just be slow
 PIECE = 1000  # characters; where a pipe takes anything at all, it takes so many
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -48,7 +49,7 @@ def last_words(text: str) -> None:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Waits for nobody: a terminal that is stopped (Ctrl-S), or a reader that hangs, would stop every job."""
+    """Waits for nobody long: a stopped terminal (Ctrl-S), or a reader that hangs, would stop every job."""
 
     _lost = 0  # lines that were not taken whole
     _is_cut = False  # the last one amid
@@ -66,24 +67,24 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
     def _write(self, record: logging.LogRecord) -> bool:
         text = "\n" * self._is_cut + self.format(record) + "\n"
-        taken = _put(self.stream, text)
+        taken = _put(self.stream, text, 0 if self._lost else PATIENCE_S)
         self._is_cut = taken < len(text) and (taken > 0 or self._is_cut)
         return taken == len(text)
 
 
-def _put(stream: TextIO, text: str) -> int:
-    """Writes what is taken without waiting; how many characters that was."""
+def _put(stream: TextIO, text: str, patience_s: float = 0.0) -> int:
+    """Writes what is taken; how many characters that was."""
     for start in range(0, len(text), PIECE):
-        if not _has_room(stream):
+        if not _has_room(stream, patience_s):
             return start
         stream.write(text[start : start + PIECE])
         stream.flush()
     return len(text)
 
 
-def _has_room(stream: TextIO) -> bool:
+def _has_room(stream: TextIO, patience_s: float) -> bool:
     try:
-        return bool(select.select([], [stream], [], 0)[1])
+        return bool(select.select([], [stream], [], patience_s)[1])
     except (OSError, ValueError):
         return True  # there is no descriptor, or none any more
 

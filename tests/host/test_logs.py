@@ -133,6 +133,20 @@ def test_a_reader_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) 
     assert again.endswith("level=info msg=again")
 
 
+def test_a_reader_that_is_slow_is_waited_for_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst of lines into `| logger` is more than a pipe holds; one that hangs is waited for once."""
+    monkeypatch.setattr(logs, "PATIENCE_S", PATIENCE_S)
+    reader, writer = os.pipe()
+    with open(writer, "w", encoding="utf-8") as stream, open(reader, "rb") as slow:
+        monkeypatch.setattr(sys, "stderr", stream)
+        logs.set_up("text", "info")
+        writing = threading.Thread(target=lambda: [log.info("x" * 3000) for _ in range(200)], daemon=True)
+        writing.start()
+        whole = [slow.readline().endswith(b"xxx\n") for _ in range(200)]
+        writing.join()
+    assert all(whole)
+
+
 @pytest.mark.parametrize("is_read", [True, False])
 def test_what_cannot_go_on_ends_though_nobody_hears_why(
     is_read: bool, monkeypatch: pytest.MonkeyPatch
