@@ -106,6 +106,16 @@ class Guarded:
     def ask(self, *lines: str) -> str:
         return self.daemon.nc(f"AUTH {TOKEN}", *lines)
 
+    def session(self) -> str:
+        """Since when the worker is there; empty while it is not."""
+        rows = (row.split("\t") for row in self.ask("WORKERS").split("\n"))
+        return next((row[5] for row in rows if row[:2] == ["far", "ready"]), "")
+
+    def wait_for_another(self, session: str) -> str:
+        """A worker that has refused an order begins anew: until then the next is said to nobody."""
+        wait_until(lambda: self.session() not in ("", session))
+        return self.session()
+
     def end_of(self, command: str) -> list[str]:
         """The last row of RUNS about a NOW, when it has ended."""
         run = self.ask(f"NOW on=far {command}").split("OK ")[2].split(" ")[0]
@@ -162,19 +172,20 @@ def test_whoever_is_between_gets_nothing_carried_out(guarded: Guarded, tmp_path:
     def through(change: Change) -> Change:
         return lambda line: change(line) if line.startswith(b"RUN") else [line]
 
+    session = guarded.session()
     guarded.between.change = through(alter)
     row = guarded.end_of(f"echo good >> {marks}; echo evil >> {marks}")
     assert row[4] == "failed"
     assert "far refused the order (altered): " in guarded.ask(f"LOG {row[0]}")
     assert "\tORDER\t" in guarded.ask("AUDIT verdict=denied")
-    wait_until(guarded.worker.is_ready)
+    session = guarded.wait_for_another(session)
     guarded.between.change = through(swap)
     for _ in range(2):
         guarded.ask(f"NOW on=far echo good >> {marks}")
     wait_until(lambda: guarded.ask("RUNS state=failed").count("\tfailed\t") == 3)
     assert "(out-of-order)" in guarded.ask("LOG 3") + guarded.ask("LOG 2")
     assert not marks.exists()
-    wait_until(guarded.worker.is_ready)
+    guarded.wait_for_another(session)
     guarded.between.change = through(replay)
     assert guarded.end_of(f"echo good >> {marks}")[4] == "ok"
     wait_until(lambda: guarded.ask("AUDIT verdict=denied who=far").count("\tORDER\t4\t") == 2)
