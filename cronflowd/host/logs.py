@@ -72,7 +72,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
         return taken == len(text)
 
 
-def _put(stream: TextIO, text: str, patience_s: float = 0.0) -> int:
+def _put(stream: TextIO, text: str, patience_s: float = PATIENCE_S) -> int:
     """Writes what is taken; how many characters that was."""
     for start in range(0, len(text), PIECE):
         if not _has_room(stream, patience_s):

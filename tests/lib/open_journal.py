@@ -78,3 +78,8 @@ def replay(data: Path) -> list[f.Fact]:
 def only_segment(data: Path) -> Path:
     [(_, path)] = list_segments(journal_dir(data))
     return path
+
+
+def decision(number: int, size: int = 1) -> list[f.Fact]:
+    """Facts that no other number has."""
+    return [f.OutputReceived(number, part, [[0, f"line {number}.{part} é"]]) for part in range(size)]
