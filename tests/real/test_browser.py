@@ -238,7 +238,19 @@ def test_a_run_is_read_while_it_goes_on_searched_saved_and_ended(
     saved = tmp_path / "run.log"
     download.value.save_as(saved)
     assert saved.read_bytes().startswith(b"\x1b[32mstep\x1b[0m 1 <b>\n"), "byte for byte"
+    other = watched(urlsplit(page.url).path)
     page.get_by_role("link", name="Cancel").click()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.method))
+
+    def hold(route: Any) -> None:
+        """The answer is on its way for as long as another page needs to see the run's end."""
+        answer = route.fetch(max_redirects=0)
+        sync_api.expect(other.locator("#run-head .s-cancelled")).to_be_visible()
+        assert asked[-1] == "POST", "a page that is being left asks for nothing any more"
+        route.fulfill(response=answer)
+
+    page.route("**/cancel", hold)
     page.get_by_role("button", name="Cancel the run").click()
     sync_api.expect(page.locator("#run-head .s-cancelled")).to_be_visible()
     sync_api.expect(page.get_by_role("button", name="Run again")).to_be_visible()

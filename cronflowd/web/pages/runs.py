@@ -143,12 +143,11 @@ async def _follow(visit: Visit, run: int) -> AsyncGenerator[bytes, None]:
 
 
 @get("/runs/{run:int}/cancel")
-async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page:
-    """Asks before anything is ended."""
-    # Of what has ended there is nothing to cancel: it is not looked for.
+async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page | Redirect:
+    """Asks before anything is ended. Of what has ended meanwhile the run's own page tells."""
     rows = (await visit.read(f"RUNS run={run} state={','.join(UNDER_WAY)} limit=1")).rows
     if not rows:
-        raise Refusal("not-found", f"no run {run} is under way")
+        return visit.go(f"/runs/{run}")
     await tell_own(visit, rows)
     visit.only(rows[0]["is_own"])
     return visit.page(

@@ -7,14 +7,14 @@
   const one = (selector, within = document) => within.querySelector(selector);
 
   // --- parts that fetch themselves anew when something has happened ---
-  let fetching = false, again = false, last = 0, pause = 1500;
+  let fetching = false, again = false, last = 0, pause = 1500, leaving = new AbortController();
   async function refresh() {
     if (fetching) { again = true; return; }
     fetching = true;
     try {
       await new Promise((done) => setTimeout(done, Math.max(0, last + pause - Date.now())));
       last = Date.now();
-      const answer = await fetch(location.href, { headers: { "X-Live": "1" } });
+      const answer = await fetch(location.href, { headers: { "X-Live": "1" }, signal: leaving.signal });
       if (!answer.ok || answer.redirected) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       // What takes long is asked for seldom: a page on a wall is no load.
@@ -54,6 +54,9 @@
   }
   document.addEventListener("visibilitychange", () => { listen(); if (!document.hidden && last) refresh(); });
   addEventListener("pagehide", () => { source?.close(); source = null; });
+  // What a form does may end what this page is about: it is not asked for again, unless somebody goes back to it.
+  addEventListener("submit", () => leaving.abort());
+  addEventListener("pageshow", (event) => { if (event.persisted) { leaving = new AbortController(); listen(); refresh(); } });
 
   // --- a run's output as it comes ---
   function stream(out) {
