@@ -64,7 +64,6 @@ log = logging.getLogger("cronflowd.cluster")
 AGAIN = "CRONFLOWD_BEGUN_ANEW"  # in the environment of a process that was a node before: its lease
 OWED = "CRONFLOWD_OWED_ANSWER"
 CLOCK_S = 10.0  # how often clocks are compared
-MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 AGAIN_S = 0.2  # between two tries to reach etcd
 BELL_S = 5.0  # a watch that tells nothing for so long is begun anew
 LOOK_S = 1.0  # how often a node looks without being told to, and tells how far it is
@@ -310,15 +309,17 @@ class Node:
 
     async def _may_lead(self, journal: SharedJournal) -> bool:
         """Whether nobody else should rather."""
-        if journal.full:
-            roomy = await in_thread(roster.roomy, self.shared, self.name)
-            if roomy:
-                return False
-        if self.is_clock_off and trio.current_time() < self._leaderless_s + self._lease_s:
+        if journal.full and any(await in_thread(roster.roomy, self.shared, self.name)):
             return False
         heir = await in_thread(roster.named, self.shared)
         self.is_named = heir == self.name
-        return not heir or self.is_named
+        if heir or trio.current_time() >= self._leaderless_s + self._lease_s:
+            return self.is_named or not heir
+        return not (self.is_clock_off or await in_thread(self._is_another_whole))
+
+    def _is_another_whole(self) -> bool:
+        """Whether another node has all of the past, and this one would have nobody to fetch the rest from."""
+        return not self.lacks.is_none and any(map(roster.is_whole, roster.present(self.shared).values()))
 
     async def _follow(self, core: Core, journal: SharedJournal) -> None:
         """Copies and applies what this node does not know yet."""
@@ -582,9 +583,10 @@ class Node:
     def tell(self, seq: int, has_room: bool) -> None:
         """Says in etcd how far this node's own files are, whether they can grow, and what time it is here."""
         assert self.lease
-        told = (self.lease.id, seq, has_room, self.has_seen_leader, self.clock_s, self._heard)
+        more = {"has_room": has_room, "whole": self.lacks.is_none}
+        told = (self.lease.id, seq, self.has_seen_leader, self.clock_s, self._heard, more)
         if self._told != told:
-            about = self._told_of(seq) | {"has_room": has_room}
+            about = self._told_of(seq) | more
             key, shared = self.shared.node_key(self.name), self.shared
             self._told_at = shared.replace(key, orjson.dumps(about), self.lease.id, self._told_at)
             self._told = told
@@ -624,7 +626,7 @@ class Node:
 
     @property
     def is_clock_off(self) -> bool:
-        return self.clock_s is not None and abs(self.clock_s) > MAX_CLOCK_S
+        return roster.is_off(self.clock_s)
 
     def answer(self, question: Any, session: Session, core: Core) -> Reply | Coroutine[Any, Any, Reply]:
         """NODES, LOCAL and STEPDOWN, as the one that leads has them. Raises Refusal."""

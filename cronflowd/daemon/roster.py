@@ -29,6 +29,7 @@ GONE_FOR = timedelta(days=1)
 ANSWER_S, AGAIN_S = 5.0, 0.02  # for nodes to say that they are awake, and how often is looked
 HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is waited for
 CLOSE_BY = 1000  # records: who lacks no more has them at once
+MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 
 Row = tuple[Any, ...]
 About = dict[str, Any]
@@ -133,10 +134,25 @@ def heir(shared: Shared, us: About, epoch: int, lease: int, wanted: str, last: i
         if wanted == us["node"] or wanted not in present(shared):
             raise Refusal("not-found", f'no node "{wanted}" is there to lead; NODES lists them')
         raise Refusal("busy", f"node {wanted} does not answer")
-    best = wanted or max(others, key=lambda name: others[name]["seq"], default="")
-    if not best or others[best]["seq"] < last - CLOSE_BY:
+    fit = {
+        name: (not is_off(about.get("clock")), is_whole(about), about["seq"])
+        for name, about in others.items()
+        if about["seq"] >= last - CLOSE_BY
+    }
+    best = wanted or max(fit, key=lambda name: fit[name], default="")
+    if best not in fit:
         raise Refusal("busy", "no other node is up to date" if others else "no other node is there")
     return best
+
+
+def is_off(clock_s: float | None) -> bool:
+    """Whether a clock is too far from the leader's; one that was not compared yet is not."""
+    return clock_s is not None and abs(clock_s) > MAX_CLOCK_S
+
+
+def is_whole(about: About) -> bool:
+    """Whether a node has all of the past; an older one does not say."""
+    return bool(about.get("whole"))
 
 
 def name_heir(shared: Shared, heir: str) -> None:

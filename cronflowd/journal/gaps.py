@@ -127,6 +127,10 @@ class Lacks:
         (self.runs.add if lacks else self.runs.discard)(run)
         return lacks
 
+    @property
+    def is_none(self) -> bool:
+        return not (self.runs or self._is_filling or gaps(journal_dir(self.data)))
+
     def words(self) -> str:
         filling = self._is_filling  # before the gap is gone
         found = [f"history of records {first} to {last}" for first, last in gaps(journal_dir(self.data))]

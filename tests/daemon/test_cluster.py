@@ -343,6 +343,51 @@ class Awake(Etcd):
         return answer
 
 
+@pytest.mark.parametrize(
+    ("others", "best"),
+    [
+        ({"b": {"seq": 1990, "whole": True}, "c": {"seq": 2000, "whole": False}}, "b"),
+        ({"b": {"seq": 990, "whole": True}, "c": {"seq": 2000}}, "c"),
+        ({"b": {"seq": 2000, "whole": True, "clock": -3.0}, "c": {"seq": 1000, "clock": 0.1}}, "c"),
+        ({"b": {"seq": 2000, "clock": 9.0}}, "b"),
+    ],
+    ids=["what one has", "unless it is far behind", "one whose clock is right", "the one that there is"],
+)
+def test_whoever_is_fit_to_lead_is_handed_to(
+    others: dict[str, Any], best: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lacks a part of the past has nobody to fetch it from, once it leads."""
+    monkeypatch.setattr(roster, "awake", lambda *_: others)
+    assert roster.heir(Shared(FakeEtcd()), {"node": "a"}, 1, 1, "", 2000) == best
+
+
+async def test_who_lacks_a_part_of_the_past_lets_one_lead_that_has_it(
+    etcd: Etcd, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The rest of it came from the leader: it would have been lacking from then on, though a node has it."""
+    node, journal = node_on(tmp_path)
+
+    def tell(*, whole: bool) -> None:
+        told = orjson.dumps({"node": "b", "whole": whole})
+        node.shared.transact([], [put(node.shared.node_key("b"), told)])
+
+    node._leaderless_s = trio.current_time()
+    tell(whole=True)
+    assert await node._may_lead(journal)
+    node.lacks.runs.add(1)
+    assert not await node._may_lead(journal)
+    tell(whole=False)
+    assert await node._may_lead(journal), "nobody has it"
+    tell(whole=True)
+    heir = node.shared.prefix + roster.HEIR
+    node.shared.transact([], [put(heir, b"a")])
+    assert await node._may_lead(journal), "it was named"
+    node.shared.delete(heir)
+    await trio.sleep(node._lease_s)
+    assert await node._may_lead(journal), "the other one does not lead"
+    journal.close()
+
+
 def test_a_node_that_is_frozen_is_not_to_lead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until its lease ended nobody led: it was named, and all others waited for it."""
     monkeypatch.setattr(roster, "ANSWER_S", 0.0)
