@@ -40,6 +40,7 @@ TAKEN_TOGETHER = 10_000  # lines of the past of a LOG, before the others have th
 MAX_BEHIND = 200_000  # events, about 150 MB; a watcher further behind is cut: they are kept for it alone
 MAX_PAST = 2 * MAX_BEHIND  # of all watchers, each with a list of its own; a record is two events at most
 LOOK_EVERY = 1000  # events, between two looks at who is behind
+LET_GO = 1000  # events freed in one go
 EVENTS_A_PIECE = 500  # looked at in one go, by a watcher that may want none of them
 
 log = logging.getLogger(__name__)
@@ -55,15 +56,38 @@ class Entry:
     next: Entry | None = None
     part: int = 0  # of several of one record, the how manieth; 0: the last one
     is_past: bool = False  # read from the journal, for one watcher alone
-    rows: list[bytes | None] = field(factory=lambda: [None, None])  # as text and as JSON, once worded
+    text: bytes | None = None  # its row, once worded
+    json: bytes | None = None
 
     def row(self, as_json: bool) -> bytes:
-        if (row := self.rows[as_json]) is None:
+        if (row := self.json if as_json else self.text) is None:
             assert self.event
             at = float(f"{self.seq}.{self.part}") if self.part else self.seq
             text = format_row(events.COLUMNS, (*self.event.row, at), as_json)
-            row = self.rows[as_json] = text.encode(errors="backslashreplace") + b"\n"
+            row = text.encode(errors="backslashreplace") + b"\n"
+            if as_json:
+                self.json = row
+            else:
+                self.text = row
         return row
+
+
+NOWHERE = Entry(None, 0, 0)
+
+
+@define
+class Passed:
+    """What stands behind a place that nobody holds any more: to free a long burst at once takes long."""
+
+    at: Entry | None = None
+
+    def __len__(self) -> int:
+        return self.at is not None
+
+    def let_go(self) -> None:
+        for _ in range(LET_GO):
+            if self.at:
+                self.at = self.at.next
 
 
 class WatchHub:
@@ -80,6 +104,7 @@ class WatchHub:
         # What was made for one watcher, for those that want the same and are as far: where it ends (it must
         # not keep in memory what nobody has to read any more), the rows, their record.
         self._pieces: OrderedDict[Any, tuple[ref[Entry], bytes, int]] = OrderedDict()
+        self._passed = Passed()
         self.past = 0  # events that were read from the journal, and not by those for whom
 
     def watch(
@@ -133,9 +158,21 @@ class WatchHub:
         """Ends a watch."""
         if watcher.group:
             watcher.group.members.pop(watcher, None)
+        if watcher in self.watchers and watcher.first:
+            self._pass_over(watcher.first)
         self.watchers.discard(watcher)
         if not self.watchers and self in self._core.feeds:
             self._core.feeds.remove(self)
+
+    def _pass_over(self, at: Entry) -> None:
+        """Nobody may hold what stands behind this place any more."""
+        passed = Passed() if at.is_past else self._passed
+        if passed.at is None:
+            self._core.state.changes.leftovers.append(passed)
+            self._core.wake()
+        elif passed.at.number <= at.number:
+            return
+        passed.at = at
 
     def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
         """Adds the event that a fact is, and calls who has waited for such a one."""
@@ -299,14 +336,19 @@ class Watcher:
         if self in self._hub.watchers:
             self.begin(before, seq)
 
+    @property
+    def first(self) -> Entry | None:
+        """The last event that it has taken; None when it has caught up."""
+        return self._places[0].at if self._places else None
+
     def is_behind(self, number: int) -> bool:
         """Whether it has not taken this event yet."""
-        return bool(self._places) and self._places[0].at.number < number
+        return self.first is not None and self.first.number < number
 
     def leave(self) -> None:
         """The connection has ended."""
-        self._places.clear()
         self._hub.leave(self)
+        self._places.clear()
 
     def cut(self, why: str) -> None:
         """Ends the connection: a watch with a hole in it must not look whole."""
@@ -342,6 +384,7 @@ class Watcher:
         if self._places:
             self._places.popleft()
         self._end(place)
+        place.at = place.end = NOWHERE  # whoever put it last still knows it
 
     def _wanted(self, place: _Place) -> Iterator[Entry]:
         """Goes on to events that concern it, but not past many that do not."""

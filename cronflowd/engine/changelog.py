@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from ..base.walks import Parted, in_slices
+from ..base.walks import in_slices
 from ..tasks.options import Keep
 from ..tasks.reasons import Reason
 from ..tasks.task import Failure, Task, TaskSpec, read_record
@@ -121,6 +121,15 @@ class Change(msgspec.Struct):
         return f"{self.what}: {self.undone}" if self.undone else self.what
 
 
+class Leftover(Protocol):
+    """What is large, and no longer needed by anybody."""
+
+    def __len__(self) -> int: ...
+
+    def let_go(self) -> None:
+        """Forgets some of it."""
+
+
 class ChangeLog:
     """The changes that are still known, oldest first. Filled by `State.apply` alone."""
 
@@ -128,7 +137,7 @@ class ChangeLog:
         self.changes: deque[Change] = deque()
         self.is_held = False  # nothing is forgotten
         # What is no longer needed: freeing much of it at once would take long.
-        self.leftovers: list[list[Step] | Parted[Any, Any]] = []
+        self.leftovers: list[list[Step] | Leftover] = []
         # Tasks that were removed and had a keep= of their own: their history is kept by it still.
         self._keepers: dict[int, Was] = {}
         self._steps = 0
@@ -177,11 +186,11 @@ class ChangeLog:
         """Frees a little of what is no longer needed; whether there is more."""
         if self.leftovers:
             last = self.leftovers[-1]
-            if isinstance(last, Parted):
-                last.let_go()
-            else:
+            if isinstance(last, list):
                 self._forget_keepers(last[-LET_GO:])
                 del last[-LET_GO:]
+            else:
+                last.let_go()
             if not last:
                 self.leftovers.pop()
         return bool(self.leftovers)

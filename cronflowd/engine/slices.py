@@ -144,8 +144,11 @@ def _named_else(state: State, bulk: Bulk) -> Iterator[int | None]:
 
     ids = chain(list(state.unfinished.former.values()), bulk.entries.walk_numbers())
     for task_id in filter_in_turns(ids, is_waited_for):
-        waiting = list(state.dependents[state.tasks[task_id].name]) if task_id else [None]
-        yield from filter_in_turns(waiting, lambda each: each not in bulk.entries)
+        if task_id is None:
+            yield None
+        else:
+            waiting = list(state.dependents[state.tasks[task_id].name])
+            yield from filter_in_turns(waiting, lambda each: each not in bulk.entries)
 
 
 def _from_the_last_due(state: State) -> Iterator[int]:

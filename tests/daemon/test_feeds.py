@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from weakref import ref
+from weakref import finalize, ref
 
 import pytest
 import trio
@@ -294,6 +294,48 @@ def test_who_has_caught_up_costs_nothing_and_holds_nothing(watching: Watching) -
     watching.do(*(f"ADD name=t{number} @daily x" for number in range(100)))
     assert (quiet.outbox.is_owing, watcher.is_behind(watching.hub.last.number)) == (False, False)
     assert first.number + 100 == watching.hub.last.number
+
+
+def test_who_waits_for_a_run_holds_none_of_the_events_that_come_before_it(watching: Watching) -> None:
+    """A million tasks were removed while a thousand waited: the next run freed all of it in one go."""
+    watching.do("ADD name=tea @daily x")
+    session, sink = watching.session()
+    watching.hub.watch(session, frozenset({"runs"}), None)
+    watching.do("RUN tea")
+    watching.read(session, 3)
+    watching.do("ADD name=t1 @daily x")
+    passed = ref(watching.hub.last)
+    watching.do("ADD name=t2 @daily x")
+    assert (names(sink), passed()) == (["tea"], None)
+
+
+def test_what_a_watcher_far_behind_leaves_is_freed_a_little_at_a_time(watching: Watching) -> None:
+    """The last that held two hundred thousand events took them along in one step of a quarter of a second."""
+    many, alive = 4 * feeds.LET_GO, 0
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    stuck = [watching.session() for _ in range(3)]
+    watchers = [watching.hub.watch(session, ALL, None) for session, _ in stuck]
+    for _, sink in stuck:
+        sink.room = 0
+    for number in range(many):
+        watching.do(f"ADD name=t{number} @daily x")
+        finalize(watching.hub.last, gone)
+        alive += 1
+        for session, _ in stuck if number == 0 else ():
+            watching.read(session, 1)
+    before, freed = alive, []
+    for watcher in watchers:
+        watcher.cut("it is too slow")
+    assert before - alive < feeds.LET_GO
+    while watching.core.take_slice():
+        freed.append(before - alive)
+        before = alive
+    assert (alive, len(freed)) == (1, many // feeds.LET_GO - 1)
+    assert max(freed) <= feeds.LET_GO
 
 
 def test_an_event_calls_some_of_those_who_watch_and_the_others_in_the_next_passes(watching: Watching) -> None:

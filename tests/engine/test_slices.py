@@ -12,7 +12,7 @@ import pytest
 
 from cronflowd.base.errors import Refusal
 from cronflowd.base.walks import Numbered
-from cronflowd.engine import encoding
+from cronflowd.engine import encoding, slices
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.alarms import MAX_STALE
@@ -400,6 +400,25 @@ def test_undo_takes_no_more_slices_than_the_change_took(driver: Driver) -> None:
     taken = slices()
     driver.do(o.UndoChanges(1))
     assert slices() <= taken + 1  # and one for what PAUSE all had set
+
+
+def test_looking_for_those_that_wait_for_what_leaves_gives_way(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waited for any of a hundred thousand tasks: all of them were looked at in one go."""
+    monkeypatch.setattr(slices, "LOOKED_AT", 50)
+    driver.do(o.StageTasks([], driver.state.next_task))
+    for task_id in range(1, MANY + 1):
+        driver.do(o.StageTasks([(task_id, None)], None))
+    driver.do(o.RemoveTask(o.Pattern("", "n*", staged=MANY)))
+    passed = 0
+    while isinstance(step := driver.engine.next_slice(driver.now), o.PassOver):
+        passed += 1
+        driver.do(step)
+    assert passed == MANY // 50
+    driver.do(step)
+    driver.pump()
+    assert len(driver.state.tasks) == 0
 
 
 @pytest.mark.parametrize(
