@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 
 from ..base.errors import Refusal
 from ..engine.state import State
@@ -41,8 +41,8 @@ class Kept:
     """Whether a row still counts as kept. Must be asked newest first, of every row of a task."""
 
     def __init__(self, state: State, now: datetime, sizes: Callable[[int], int] | None = None) -> None:
-        self._state, self._now = state, now
-        self._limit = cache(self._find_limit)
+        self._state = state
+        self._limit = cache(partial(_find_limit, state, now))
         self._going_on = frozenset(state.runs)
         self._rows: Counter[tuple[int, bool]] = Counter()  # seen, by task and whether it ran
         self._runs: dict[int, bool] = {}
@@ -74,10 +74,11 @@ class Kept:
         """Whether anything of this task may be hidden."""
         return self._limit(task_id) is not None
 
-    def _find_limit(self, task_id: int) -> tuple[Keep, datetime | None] | None:
-        """Its keep= and how far back that reaches; None where it has none."""
-        keep = self._state.keep_of(task_id)
-        if keep == KEEP:
-            return None
-        is_finite = keep.age_s < (self._now - EPOCH).total_seconds()
-        return keep, self._now - timedelta(seconds=keep.age_s) if is_finite else None
+
+def _find_limit(state: State, now: datetime, task_id: int) -> tuple[Keep, datetime | None] | None:
+    """A task's keep= and how far back that reaches; None where it has none."""
+    keep = state.keep_of(task_id)
+    if keep == KEEP:
+        return None
+    is_finite = keep.age_s < (now - EPOCH).total_seconds()
+    return keep, now - timedelta(seconds=keep.age_s) if is_finite else None

@@ -120,6 +120,7 @@ class Answers:
         self.admission.leave(session)
         for feed in session.data:
             feed.leave()
+        session.data, session.outbox.before_put = [], None
 
     def handle(self, line: str, session: Session, now: datetime) -> Answer:
         """What one line leads to; raises Refusal."""

@@ -309,6 +309,9 @@ class _Client:
         if why := self._outbox.why_cut:
             log.info("the connection of %s was ended: %s", self.session.address, why)
         self._connection.close()
+        # They know us, and a circle would stay until it is looked for.
+        self._outbox.on_drained = lambda: None
+        del self._inlet, self._ending
 
     async def read(self) -> None:
         """Does what is due when nothing comes, and what waits for something, until it is time to close."""

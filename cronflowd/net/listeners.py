@@ -146,6 +146,7 @@ class Connection:
     def close(self) -> None:
         if self._sock.fileno() >= 0:
             self.unwatch()
+            self.count_as = lambda _: None
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 

@@ -202,7 +202,7 @@ class Outbox:
         self.why_cut = why
         self.is_finished = True
         self._queue.clear()
-        self._seal = _nothing
+        self._seal = self.on_drained = _nothing
         self._unsent = b""
         self.pending_bytes = 0
         self._sink.abort()
@@ -305,6 +305,8 @@ class Outbox:
             self.is_finished = True
             self._bell.ring()
         self.on_drained()
+        if self.is_finished:
+            self.on_drained = _nothing
 
     def _add(self, what: bytes | Chunks, size: int, seq: int) -> bool:
         if self._is_finishing or self.is_finished:

@@ -135,8 +135,11 @@ class Inlet:
                 await self._bell.wait()
             # A deadline that passes while input is waiting to be read does not count: the input goes first.
             if not self.sleep.cancelled_caught or not self._read():
-                if self._error is not None:
-                    raise self._error
+                if (error := self._error) is not None:
+                    try:
+                        raise error
+                    finally:
+                        del self._error, error  # which know this frame
                 return True
             if due_at() <= trio.current_time():
                 return False

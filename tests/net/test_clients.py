@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
+from weakref import ref
 
 import pytest
 import trio
@@ -25,6 +27,30 @@ def clock() -> MockClock:
 
 
 # --- the end of the connection ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [b"QUIT\n", b"PING\n", b"end", b"silence"])
+async def test_a_connection_that_has_ended_leaves_nothing(clock: MockClock, last: bytes) -> None:
+    """What was there for long is never looked through for circles: one would stay as long as we do."""
+    core, left = FakeCore(), []
+    gc.disable()
+    try:
+        for _ in range(4):
+            async with connected(core) as peer:
+                await peer.send(b"HELLO\nPING\n")
+                await peer.read(b"OK cronflowd\nPONG\n")
+                left.append(ref(core.sessions.pop().outbox))
+                if last == b"end":
+                    await peer.stream.send_eof()
+                elif last == b"silence":
+                    await peer.read_all()
+                else:
+                    await peer.send(last)  # whoever leaves with the answer unread has broken it off
+                    await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
+        assert [each() for each in left[:-1]] == [None] * 3  # the test itself may still know the last one
+    finally:
+        gc.enable()
 
 
 async def test_silence_after_the_answer_ends_a_scripts_connection(clock: MockClock) -> None:
