@@ -84,6 +84,7 @@ class Core:
         self.clock = clock
         self.gate = Gate(journal.last)
         self.last_seq = journal.last
+        self._is_amid = False  # there was more to decide than one beat should
         self._beaten = 0  # up to which records were decided when the heart last beat
         self.admission = Admission(self)
         self.epoch = 0  # in which this node of a cluster leads
@@ -230,8 +231,12 @@ class Core:
         self._decide_and_commit()
 
     def _decide_and_commit(self) -> None:
-        if self._decide_due() or self.gate.owes_some:
+        self._is_amid = self._decide_due()
+        if self._is_amid or self.gate.owes_some:
             self.wake()
+        self._commit()
+
+    def _commit(self) -> None:
         for link in self._touched:
             link.flush(self.last_seq)
         self._touched.clear()
@@ -328,7 +333,8 @@ class Core:
         """The same for all that one round of connections has decided, without a turn of another task."""
         if self._touched or self.last_seq > self._beaten:
             try:
-                self._decide_and_commit()
+                # Amid what is due one beat a pass is enough, and the next one has been called.
+                self._commit() if self._is_amid else self._decide_and_commit()
             except Exception as error:  # noqa: BLE001 - it ends `run`, which ends the process as it should
                 self._broken = error
                 self.wake()

@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Generic, TypeVar
 
 FEW = 64  # a heap that is shorter is never worth tidying; and how often that is looked at
-MAX_STALE = 200  # entries that are passed over in one go
+MAX_STALE = 50  # entries that are passed over in one go; it comes to several in a pass, of 10 us each
 MOVED = 4  # entries that move over together
 
 Key = TypeVar("Key", int, str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
@@ -12,6 +13,7 @@ import trio.testing
 
 from cronflowd.base.errors import Exit, Fatal, Refusal, leaves
 from cronflowd.daemon.core import ASIDE_S, RETRY_S, STEPS_PER_BEAT, Core
+from cronflowd.daemon.daemon import GARBAGE, keep
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Decision
@@ -254,6 +256,39 @@ def test_one_beat_takes_a_bounded_number_of_steps() -> None:
     while core._decide_due():
         pass
     assert len(core.state.runs) == 3 * STEPS_PER_BEAT
+
+
+def test_amid_what_is_due_a_round_of_connections_is_committed_and_decides_no_more() -> None:
+    """The heart beats in the next pass in any case: two beats in one kept everybody waiting twice as long."""
+    core = make_core()
+    for number in range(3 * STEPS_PER_BEAT):
+        line(core, f"ADD name=t{number} 0 13 * * * x")
+    core.clock.move(START.replace(hour=13))  # type: ignore[attr-defined]
+    core.beat()
+    begun = len(core.state.runs)
+    line(core, "ADD name=other 0 14 * * * x")
+    assert core.journal.committed < core.last_seq
+    core._end_round()
+    assert (len(core.state.runs), core.journal.committed) == (begun, core.last_seq)
+    while core.is_behind(core.now()):
+        core.beat()
+    line(core, "RUN other")
+    core._end_round()
+    assert core.journal.committed == core.last_seq
+
+
+def test_what_was_looked_at_twice_for_garbage_is_not_looked_at_again() -> None:
+    """What a thousand clients and their events are made of was gone through in one step of 70 ms."""
+    there = [[number] for number in range(10)]
+    gc.callbacks.append(keep)
+    try:
+        for _ in range(2):
+            gc.collect(1)
+        assert not any(each is there[0] for each in gc.get_objects())
+    finally:
+        gc.callbacks.remove(keep)
+    young, older = GARBAGE
+    assert young * (older + 2) < 15_000
 
 
 def test_tasks_of_a_checkpoint_are_not_read_while_moments_wait(monkeypatch: pytest.MonkeyPatch) -> None:
