@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -45,7 +46,15 @@ class Daemon:
         ready = dict(word.split("=") for word in next_line(process).split()[2:])
         self.pid = process.pid
         self.data = data
+        self._longest = data.parent / "longest-step"
         self.port, self.worker_port = (int(ready[key].rpartition(":")[2]) for key in ("control", "workers"))
+
+    def longest_step_ms(self) -> float:
+        """Since it was asked last, of a daemon that is `watched`."""
+        self._longest.unlink(missing_ok=True)
+        os.kill(self.pid, signal.SIGUSR1)
+        wait_until(self._longest.exists)
+        return float(self._longest.read_text()) * 1000
 
     def nobody_waits(self) -> bool:
         client = Client(self.port)
@@ -55,14 +64,16 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(tree: Path, data: Path | None = None, *flags: str) -> Iterator[Daemon]:
+def daemon(tree: Path, data: Path | None = None, *flags: str, watched: bool = False) -> Iterator[Daemon]:
     """Without a worker of its own, on ports of its own; in a new directory if none is given."""
     with tempfile.TemporaryDirectory() as empty:
-        command = [sys.executable, "-m", "cronflowd", "--data", str(data or empty), "--tz", "UTC"]
+        data = data or Path(empty) / "data"
+        program = ["contrib.bench.steps", str(data.parent / "longest-step")] if watched else ["cronflowd"]
+        command = [sys.executable, "-m", *program, "--data", str(data), "--tz", "UTC"]
         command += ["--local-worker", "0", "--listen", "127.0.0.1:0", "--listen-workers", "127.0.0.1:0"]
         command += ["--log-level", "error", "--max-clients", "2000", *flags]
         with running(command, cwd=tree) as process:
-            yield Daemon(process, data or Path(empty))
+            yield Daemon(process, data)
 
 
 @contextlib.contextmanager
@@ -155,12 +166,12 @@ class Filled:
             Client(server.port).do("SAVE")  # a stop has not the time to write very many
 
     @contextlib.contextmanager
-    def daemon(self) -> Iterator[Daemon]:
+    def daemon(self, watched: bool = False) -> Iterator[Daemon]:
         with tempfile.TemporaryDirectory() as directory:
             shutil.copytree(
                 self.data, Path(directory) / "data", ignore=shutil.ignore_patterns("*.sock", "lock")
             )
-            with daemon(self.tree, Path(directory) / "data") as server:
+            with daemon(self.tree, Path(directory) / "data", watched=watched) as server:
                 yield server
 
 
@@ -324,21 +335,23 @@ class Pinger:
 
 
 def bulk(tree: Path, tasks: int, queues: int, watchers: int, stack: ExitStack) -> Measure:
-    """The longest PING of another client while all tasks are listed, saved, loaded, removed, brought back.
+    """The longest PING of another client, and step, while all tasks are listed, saved, loaded, removed, back.
 
     Beside them wait the runs of as many queues, each for a worker that is not there, and clients watch.
     """
     filled = Filled(tree, tasks, stack)
 
     def measure() -> Figures:
-        with filled.daemon() as server, watching(server, queues, watchers):
+        with filled.daemon(watched=True) as server, watching(server, queues, watchers):
             client, figures = Client(server.port), Figures()
             for verb in ("LIST", "SAVE", "LOAD", "CLEAR", "UNDO"):
+                server.longest_step_ms()
                 pinger, began = Pinger(server.port), time.perf_counter()
                 with contextlib.suppress(RuntimeError):  # refused: then it has no figure
                     client.do(verb)
                     figures[f"{verb} s"] = time.perf_counter() - began
                     figures[f"PING ms at {verb}"] = pinger.stop()
+                    figures[f"CPU ms of a step at {verb}"] = server.longest_step_ms()
                 pinger.stop()
             return figures
 

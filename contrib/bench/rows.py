@@ -74,6 +74,7 @@ def rows(sizes: Sizes, tree: Path) -> Iterator[Row]:
         {OURS: partial(ours.bulk, tree, sizes.tasks, sizes.queues, sizes.watchers)},
         [
             *(Line(f"PING ms at {verb}", {"": "<= 20"}) for verb in verbs),
+            *(Line(f"CPU ms of a step at {verb}", {"": "<= 20"}) for verb in verbs),
             *(Line(f"{verb} s", {}) for verb in verbs),
         ],
         rounds=1,
