@@ -48,6 +48,7 @@ from .access import Admission
 log = logging.getLogger("cronflowd.core")
 
 STEPS_PER_BEAT = 500  # decisions about what is due, before connections get their turn again
+LOOK_EVERY = 16  # beats, between two looks for garbage
 BEAT_S = 0.005  # the same in time; what is asserted is the number
 PASSES_FOR_OTHERS = 20  # between two slices: in each a hundred of those who watch are told what there is
 SLICES_AHEAD = 2  # of large changes that are on their way to the disk: replies wait behind them
@@ -85,6 +86,7 @@ class Core:
         self.gate = Gate(journal.last)
         self.last_seq = journal.last
         self._is_amid = False  # there was more to decide than one beat should
+        self._beats = 0
         self._beaten = 0  # up to which records were decided when the heart last beat
         self.admission = Admission(self)
         self.epoch = 0  # in which this node of a cluster leads
@@ -229,6 +231,10 @@ class Core:
         """Decides what is due by now, then starts one commit for all that was decided."""
         self.gate.let_some()
         self._decide_and_commit()
+        self._beats += 1
+        if self._beats % LOOK_EVERY == 0:
+            # By itself it waits for so many more than are freed meanwhile, and then looks at all of them.
+            gc.collect(1)
 
     def _decide_and_commit(self) -> None:
         self._is_amid = self._decide_due()

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from cronflowd.base.errors import Exit, Fatal, Refusal, leaves
-from cronflowd.daemon.core import ASIDE_S, RETRY_S, STEPS_PER_BEAT, Core
+from cronflowd.daemon.core import ASIDE_S, LOOK_EVERY, RETRY_S, STEPS_PER_BEAT, Core
 from cronflowd.daemon.daemon import GARBAGE, keep
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
@@ -289,6 +289,26 @@ def test_what_was_looked_at_twice_for_garbage_is_not_looked_at_again() -> None:
         gc.callbacks.remove(keep)
     young, older = GARBAGE
     assert young * (older + 2) < 15_000
+
+
+def test_what_takes_the_place_of_something_old_is_looked_at_in_time() -> None:
+    """Python counts what is made less what is freed: runs that come and go were looked at all at once."""
+
+    class Made:
+        pass
+
+    core, each_beat, most = make_core(), 200, 0
+    there = [Made() for _ in range(5 * LOOK_EVERY * each_beat)]
+    gc.freeze()
+    gc.callbacks.append(keep)
+    try:
+        for at in range(0, len(there), each_beat):
+            there[at : at + each_beat] = [Made() for _ in range(each_beat)]
+            core.beat()
+            most = max(most, sum(type(each) is Made for each in gc.get_objects()))
+    finally:
+        gc.callbacks.remove(keep)
+    assert most <= LOOK_EVERY * each_beat
 
 
 def test_tasks_of_a_checkpoint_are_not_read_while_moments_wait(monkeypatch: pytest.MonkeyPatch) -> None:
