@@ -298,7 +298,7 @@ def test_what_takes_the_place_of_something_old_is_looked_at_in_time() -> None:
         pass
 
     core, each_beat, most = make_core(), 200, 0
-    there = [Made() for _ in range(5 * LOOK_EVERY * each_beat)]
+    there = [Made() for _ in range(20 * LOOK_EVERY * each_beat)]
     gc.freeze()
     gc.callbacks.append(keep)
     try:
