@@ -15,12 +15,16 @@ import secrets
 import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
+from ..schedules.zones import parse_duration
+from ..tasks.kinds import WHOSE
+from ..tasks.options import parse_retry
 from .line import Row
 
 MASK = "***"  # what GET shows of a secret; sent back, it leaves the secret as it is
@@ -405,10 +409,7 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
 
 
 def _is_option_of(kind: str, key: str) -> bool:
-    fields = _PAYLOADS[kind]
-    if key == "payload":
-        return kind in ("http", "webhook", "email", "custom")
-    return key in fields and key != "secret"  # a secret that is not said again stays
+    return kind in WHOSE[key] and key != "secret"  # a secret that is not said again stays
 
 
 def _say_text(words: Words, field: str, given: Mapping[str, Any], old: Job | None) -> None:
@@ -577,7 +578,7 @@ def to_job(rows: Iterable[Row]) -> Job:
         grace=_ms(texts.get("grace", "1h")),
         on_worker=texts.get("on", "any"),
         notify=texts.get("notify") or None,
-        metadata=msgspec.json.decode(texts["meta"]) if texts.get("meta") else {},
+        metadata=_decoded(texts.get("meta") or "{}", {}),
         owner=texts.get("owner") or None,
         rev=pairs["rev"],
         next_run_at=texts.get("next") or None,
@@ -612,32 +613,30 @@ def _split(text: str) -> list[str]:
     return text.split(",") if text else []
 
 
-_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
 def _ms(text: str) -> int:
-    """`1h30m`, `250ms`: as milliseconds."""
-    return sum(int(n) * _UNIT_MS[unit] for n, unit in re.findall("([0-9]+)(ms|[smhd])", text))
+    """A duration as milliseconds; 0 for what is none, as it may stand in a record that cannot be read."""
+    with suppress(Refusal):
+        return round(parse_duration(text) * 1000)
+    return 0
 
 
 def _retry_of(text: str) -> RetryPolicy:
-    kind, *parts = text.split(":")
-    if kind not in ("fixed", "exp") or len(parts) < 2:
+    try:
+        times = parse_retry(text).times
+    except Refusal:  # of a record that cannot be read
+        times = 0
+    if not times:
         return RetryPolicy("NONE", 0)
-    policy = RetryPolicy("FIXED" if kind == "fixed" else "EXPONENTIAL", int(parts[0]), _any_ms(parts[1]))
-    for part in parts[2:]:
+    kind, _, *parts = text.split(":")
+    policy = RetryPolicy("FIXED" if kind == "fixed" else "EXPONENTIAL", times, _ms(parts[0]))
+    for part in parts[1:]:
         if part.startswith("x"):
             policy.factor = float(part[1:])
         elif part.startswith("~"):
             policy.jitter_percent = int(part[1:-1])
         else:
-            policy.max_delay_ms = _any_ms(part)
+            policy.max_delay_ms = _ms(part)
     return policy
-
-
-def _any_ms(text: str) -> int:
-    """As it was written: also a bare number of seconds."""
-    return round(float(text) * 1000) if re.fullmatch("[0-9.]+", text) else _ms(text)
 
 
 def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
@@ -669,14 +668,18 @@ def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def _decoded(text: str, otherwise: Any) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return otherwise
+
+
 def _data_of(kind: str, texts: Mapping[str, str]) -> dict[str, Any]:
     data = texts.get("payload", "")
     if not data:
         return {"body": texts["body"]} if kind == "http" and texts.get("body") else {}
-    try:
-        value = msgspec.json.decode(data)
-    except msgspec.DecodeError:  # a secret takes its place
-        value = data
+    value = _decoded(data, data)  # a secret may take its place
     if kind == "email":
         return value if isinstance(value, dict) else {"text": value}
     return {"body" if kind == "http" else "data": value}
