@@ -14,8 +14,7 @@ from litestar.response import Redirect, Stream
 
 from ...base.text import format_option
 from ...tasks.kinds import TYPES
-from ...tasks.options import DEFAULTS as NO_OPTIONS
-from ...tasks.options import RULES, format_option_of
+from ..fields import DEFAULTS
 from . import drawing, wording
 from .runs import may_change
 from .visit import ROWS, Page, Visit, Visitor, inner, ref_of
@@ -37,7 +36,6 @@ PLACED = frozenset(
     "id jobName schedule command state next rev desc tags type owner zone means counts-from cron paused after"
     " tz title meta updated".split()
 )
-DEFAULTS = {key: format_option_of(NO_OPTIONS, key) for key in RULES}
 
 
 @get("/jobs")
