@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "ask": "base schedules tasks engine",
     "net": "base tasks engine host",
     "worker": "base tasks host net",
-    "web": "base host net",
+    "web": "base schedules tasks host net",
     "client": "base host web",
     "daemon": "base schedules tasks engine host journal ask net",
     "cli": "base schedules tasks engine host journal ask net worker web daemon",

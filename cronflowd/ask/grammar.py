@@ -209,6 +209,11 @@ def one(make: Callable[[str], Any], what: str) -> Parser:
     return lambda text, context: make(one_word(split_words(text)[0], what))
 
 
+def one_at_most(make: Callable[[str | None], Any], what: str) -> Parser:
+    """The same for a verb that may also stand alone."""
+    return lambda text, context: make(one_or_none(split_words(text)[0], what))
+
+
 def refs(words: list[str]) -> tuple[str, ...] | None:
     """Tasks; None for `all`."""
     if not words:

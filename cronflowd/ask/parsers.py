@@ -373,8 +373,7 @@ def _arguments(options: dict[str, str], prefix: str) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in options.items()}
 
 
-def cancel(text: str, context: Context) -> o.CancelRun:
-    return o.CancelRun(g.run_number(g.one_word(g.split_words(text)[0], "run number")))
+cancel = g.one(lambda word: o.CancelRun(g.run_number(word)), "run number")
 
 
 def undo(text: str, context: Context) -> o.UndoChanges:
@@ -480,9 +479,7 @@ def health(text: str, context: Context) -> q.AskHealth:
     return q.AskHealth(late.total_seconds() if late else LATE_S, MAX_WAITING if queue is None else queue)
 
 
-def metrics(text: str, context: Context) -> q.ShowMetrics:
-    name = g.one_or_none(g.split_words(text)[0], "name") or ""
-    return q.ShowMetrics(name.removeprefix("cronflowd_"))
+metrics = g.one_at_most(lambda name: q.ShowMetrics((name or "").removeprefix("cronflowd_")), "name")
 
 
 def describe(text: str, context: Context) -> q.DescribeSchedule:
@@ -497,8 +494,7 @@ def _asked_zone(options: dict[str, str], context: Context) -> str:
     return g.zone(options, context) if "tz" in options else ""
 
 
-def dependencies(text: str, context: Context) -> q.ShowDependencies:
-    return q.ShowDependencies(g.one_or_none(g.split_words(text)[0], "task"))
+dependencies = g.one_at_most(q.ShowDependencies, "task")
 
 
 def watch(text: str, context: Context) -> q.Watch:
@@ -558,10 +554,7 @@ def beat(text: str, context: Context) -> o.ReceiveBeat:
 
 
 def file(make: Callable[[str], Any], default: str = "tasks.db") -> Parser:
-    def parse_file(text: str, context: Context) -> Any:
-        return make(g.one_or_none(g.split_words(text)[0], "file name") or default)
-
-    return parse_file
+    return g.one_at_most(lambda name: make(name or default), "file name")
 
 
 def import_line(text: str, context: Context) -> q.ImportLine:

@@ -10,11 +10,12 @@ from ..base.errors import Refusal
 from ..base.names import REF
 from ..web.fields import to_body
 from ..web.line import Answer
-from ..web.outcomes import plain, to_lines, to_worker
+from ..web.outcomes import counts, plain, to_lines, to_occurrences, to_upcoming, to_worker
 from ..web.talks import (
     Talk,
     change_job,
     find,
+    in_quotes,
     line,
     list_rows,
     make_job,
@@ -83,22 +84,16 @@ class OverLines(LineDoor):
     # --- the rest ---
 
     def preview_schedule(self, cron: str, timezone: str | None, count: int) -> list[Json]:
-        quoted = '"' + cron.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        rows = self._rows(line("NEXT", quoted, n=count, tz=timezone or None))
-        keys = {"local": "local_time_with_offset", "utc": "UTC", "remark": "remark"}
-        return [{key: row[column] for key, column in keys.items()} for row in rows]
+        rows = self._rows(line("NEXT", in_quotes(cron), n=count, tz=timezone or None))
+        return [plain(each) for each in to_occurrences(rows)]
 
     def get_system_status(self) -> Json:
         pairs = self._hold(_one("SUMMARY")).pairs
         return {
-            "jobs": {"total": pairs["tasks"]}
-            | {key[6:]: value for key, value in pairs.items() if key.startswith("tasks-")},
-            "last24h": {key[6:]: value for key, value in pairs.items() if key.startswith("fires-")},
+            "jobs": {"total": pairs["tasks"]} | counts(pairs, "tasks-"),
+            "last24h": counts(pairs, "fires-"),
             "workers": [plain(to_worker(row)) for row in self._rows("WORKERS")],
-            "upcoming": [
-                {"jobId": row["id"], "jobName": row["jobName"], "at": row["UTC"]}
-                for row in self._rows("NEXT all n=10")
-            ],
+            "upcoming": [plain(each) for each in to_upcoming(self._rows("NEXT all n=10"))],
         }
 
     def _rows(self, said: str) -> Rows:

@@ -15,12 +15,17 @@ import secrets
 import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
+from ..schedules.zones import parse_duration
+from ..tasks.kinds import WHOSE
+from ..tasks.options import COMMON, format_options, parse_retry
+from ..tasks.options import DEFAULTS as NO_OPTIONS
 from .line import Row
 
 MASK = "***"  # what GET shows of a secret; sent back, it leaves the secret as it is
@@ -172,7 +177,7 @@ def to_words(body: JobBody, old: Job | None = None) -> Words:
     `old` is the job as it was, of which only some is changed. Raises Wrong.
     """
     words = Words()
-    for field, key, make in _PLAIN:
+    for field, key, make, _ in _PLAIN:
         value = getattr(body, field)
         if value is UNSET or (old and value == getattr(old, field)):
             continue
@@ -190,21 +195,43 @@ def _duration(ms: int) -> str:
     return f"{ms}ms" if ms % 1000 else f"{ms // 1000}s"
 
 
-_PLAIN: tuple[tuple[str, str, Any], ...] = (
-    ("description", "desc", str),
-    ("tags", "tags", ",".join),
-    ("timezone", "tz", str),
-    ("priority", "prio", str.lower),
-    ("dependencies", "after", lambda refs: ",".join(map(str, refs))),
-    ("timeout", "timeout", lambda ms: _duration(ms) if ms else "none"),
-    ("overlap", "overlap", str),
-    ("catchup", "catchup", str),
-    ("grace", "grace", _duration),
-    ("on_worker", "on", str),
-    ("notify", "notify", str),
-    ("metadata", "meta", lambda value: _json(value) if value else ""),
-    ("owner", "owner", str),
+def _ms(text: str) -> int:
+    """A duration as milliseconds; 0 for what is none, as it may stand in a record that cannot be read."""
+    with suppress(Refusal):
+        return round(parse_duration(text) * 1000)
+    return 0
+
+
+def _split(text: str) -> list[str]:
+    return text.split(",") if text else []
+
+
+def _or_none(text: str) -> str | None:
+    return text or None
+
+
+# Fields that are one option each: its name, what makes the option's text, and what reads that again.
+_PLAIN: tuple[tuple[str, str, Any, Any], ...] = (
+    ("description", "desc", str, _or_none),
+    ("tags", "tags", ",".join, _split),
+    ("timezone", "tz", str, str),
+    ("priority", "prio", str.lower, str.upper),
+    ("dependencies", "after", lambda refs: ",".join(map(str, refs)), _split),
+    ("timeout", "timeout", lambda ms: _duration(ms) if ms else "none", lambda text: _ms(text) or None),
+    ("overlap", "overlap", str, str),
+    ("catchup", "catchup", str, str),
+    ("grace", "grace", _duration, _ms),
+    ("on_worker", "on", str, str),
+    ("notify", "notify", str, _or_none),
+    (
+        "metadata",
+        "meta",
+        lambda value: _json(value) if value else "",
+        lambda text: _decoded(text or "{}", {}),
+    ),
+    ("owner", "owner", str, _or_none),
 )
+DEFAULTS = format_options(NO_OPTIONS, COMMON)  # as GET tells them
 
 
 def _json(value: Any) -> str:
@@ -405,10 +432,7 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
 
 
 def _is_option_of(kind: str, key: str) -> bool:
-    fields = _PAYLOADS[kind]
-    if key == "payload":
-        return kind in ("http", "webhook", "email", "custom")
-    return key in fields and key != "secret"  # a secret that is not said again stays
+    return kind in WHOSE[key] and key != "secret"  # a secret that is not said again stays
 
 
 def _say_text(words: Words, field: str, given: Mapping[str, Any], old: Job | None) -> None:
@@ -544,46 +568,35 @@ def about(refusal: Refusal, words: Words) -> Wrong:
 def to_job(rows: Iterable[Row]) -> Job:
     """A job, of the rows of GET."""
     pairs: dict[str, Any] = {row["key"]: row["value"] for row in rows}
-    texts = {key: "" if value is None else str(value) for key, value in pairs.items()}
+    texts = DEFAULTS | {key: "" if value is None else str(value) for key, value in pairs.items()}
+    plain: dict[str, Any] = {field: read(texts[key]) for field, key, _, read in _PLAIN}
     schedule, is_paused = texts["schedule"], texts.get("paused", "no") != "no"
     is_once = schedule.startswith("@at ")
-    retry = _retry_of(texts.get("retry", ""))
+    retry = _retry_of(texts["retry"])
     last = texts.get("last-state")
     return Job(
         id=pairs["id"],
         job_name=texts["jobName"],
-        name=texts.get("title") or texts["jobName"],
-        description=texts.get("desc") or None,
-        tags=_split(texts.get("tags", "")),
+        name=texts["title"] or texts["jobName"],
         enabled=not is_paused,
         status=_status(texts, is_paused),
         state=texts.get("state") or "ended",
-        type=texts.get("type") or "shell",
+        type=texts["type"],
         schedule_type=_schedule_type(schedule, texts.get("added", "")),
         schedule=schedule,
         cron_expression=None if is_once else schedule,
         scheduled_at=schedule.removeprefix("@at ") if is_once else None,
-        timezone=texts.get("zone") or texts.get("tz", ""),
         means=texts.get("means") or None,
         payload=_payload_of(texts),
         command=texts["command"],
-        priority=texts.get("prio", "medium").upper(),  # type: ignore[arg-type]
-        dependencies=_split(texts.get("after", "")),
         retry_policy=retry,
         max_retries=retry.max_retries if isinstance(retry.max_retries, int) else 0,
-        timeout=None if texts.get("timeout") in ("none", "", None) else _ms(texts["timeout"]),
-        overlap=texts.get("overlap", "skip"),
-        catchup=texts.get("catchup", "once"),
-        grace=_ms(texts.get("grace", "1h")),
-        on_worker=texts.get("on", "any"),
-        notify=texts.get("notify") or None,
-        metadata=msgspec.json.decode(texts["meta"]) if texts.get("meta") else {},
-        owner=texts.get("owner") or None,
         rev=pairs["rev"],
         next_run_at=texts.get("next") or None,
         last_run=LastRun(last, pairs.get("last-ended")) if last else None,
         created_at=texts.get("added") or texts.get("changed") or None,
         updated_at=texts.get("updated") or texts.get("changed") or None,
+        **plain | {"timezone": texts.get("zone") or texts["tz"]},
     )
 
 
@@ -608,41 +621,28 @@ def _status(texts: Mapping[str, str], is_paused: bool) -> Any:
     return "paused" if is_paused or state == "paused" else "idle" if state == "idle" else "active"
 
 
-def _split(text: str) -> list[str]:
-    return text.split(",") if text else []
-
-
-_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-def _ms(text: str) -> int:
-    """`1h30m`, `250ms`: as milliseconds."""
-    return sum(int(n) * _UNIT_MS[unit] for n, unit in re.findall("([0-9]+)(ms|[smhd])", text))
-
-
 def _retry_of(text: str) -> RetryPolicy:
-    kind, *parts = text.split(":")
-    if kind not in ("fixed", "exp") or len(parts) < 2:
+    try:
+        times = parse_retry(text).times
+    except Refusal:  # of a record that cannot be read
+        times = 0
+    if not times:
         return RetryPolicy("NONE", 0)
-    policy = RetryPolicy("FIXED" if kind == "fixed" else "EXPONENTIAL", int(parts[0]), _any_ms(parts[1]))
-    for part in parts[2:]:
+    kind, _, *parts = text.split(":")
+    policy = RetryPolicy("FIXED" if kind == "fixed" else "EXPONENTIAL", times, _ms(parts[0]))
+    for part in parts[1:]:
         if part.startswith("x"):
             policy.factor = float(part[1:])
         elif part.startswith("~"):
             policy.jitter_percent = int(part[1:-1])
         else:
-            policy.max_delay_ms = _any_ms(part)
+            policy.max_delay_ms = _ms(part)
     return policy
-
-
-def _any_ms(text: str) -> int:
-    """As it was written: also a bare number of seconds."""
-    return round(float(text) * 1000) if re.fullmatch("[0-9.]+", text) else _ms(text)
 
 
 def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
     """What a job does, by the fields of its type."""
-    kind, command = texts.get("type") or "shell", texts["command"]
+    kind, command = texts["type"], texts["command"]
     fields = _PAYLOADS.get(kind, ("command",))
     found: dict[str, Any] = {fields[0]: command}
     if kind == "http":
@@ -662,21 +662,22 @@ def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
         if pairs:
             found[field] = pairs
     found |= _data_of(kind, texts)
-    defaults = {"expect": "200-299"}
-    for key in ("expect", "secret", "stdin", "user", "cwd"):
-        if key in fields and texts.get(key) and texts[key] != defaults.get(key):
-            found[key] = texts[key]
-    return found
+    own = (key for key in ("expect", "secret", "stdin", "user", "cwd") if key in fields)
+    return found | {key: texts[key] for key in own if texts[key] != DEFAULTS[key]}
+
+
+def _decoded(text: str, otherwise: Any) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return otherwise
 
 
 def _data_of(kind: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    data = texts.get("payload", "")
+    data = texts["payload"]
     if not data:
-        return {"body": texts["body"]} if kind == "http" and texts.get("body") else {}
-    try:
-        value = msgspec.json.decode(data)
-    except msgspec.DecodeError:  # a secret takes its place
-        value = data
+        return {"body": texts["body"]} if kind == "http" and texts["body"] else {}
+    value = _decoded(data, data)  # a secret may take its place
     if kind == "email":
         return value if isinstance(value, dict) else {"text": value}
     return {"body" if kind == "http" else "data": value}

@@ -10,9 +10,10 @@ from msgspec import Meta, Struct
 
 from ..base.errors import Refusal
 from .fields import Words, about
-from .jobs import Number, Occurrence, to_occurrences
+from .jobs import Number
+from .outcomes import Occurrence, to_occurrences
 from .rest import Asker, Success, Who, ref_of
-from .talks import line
+from .talks import in_quotes, line
 
 
 class PreviewBody(Struct, forbid_unknown_fields=True):
@@ -37,8 +38,7 @@ async def look_ahead(asker: Asker, body: PreviewBody) -> Preview:
     """Raises Refused naming the field."""
     words = Words()
     words.fields = {"schedule": "cron", "tz": "timezone", "command": "cron"}
-    quoted = '"' + body.cron.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    zone = body.timezone or None
+    quoted, zone = in_quotes(body.cron), body.timezone or None
     try:
         asked = [line("NEXT", quoted, n=body.count, tz=zone), line("DESCRIBE", quoted, tz=zone)]
         moments, meaning = await asker.ask_all(*asked)

@@ -15,7 +15,7 @@ from .executions import State
 from .fields import Job, JobBody
 from .identity import AnyRequest
 from .line import Row
-from .outcomes import LEVELS, Execution, Level, LogLine, to_lines
+from .outcomes import LEVELS, Execution, Level, LogLine, Occurrence, to_lines, to_occurrences
 from .rest import Limit, Listing, Page, Success, Who, pages, ref_of, run_of
 from .talks import (
     change_job,
@@ -243,14 +243,6 @@ class Change(Struct):
     change: str
 
 
-class Occurrence(Struct):
-    """A moment; `remark` tells what is special: moved, repeated-hour, skipped …"""
-
-    local: str
-    utc: str
-    remark: str | None
-
-
 class Cause(Struct):
     """What happened, and when, if it has a time of its own."""
 
@@ -307,10 +299,6 @@ async def job_history(
 
 def _change(row: Row) -> Change:
     return Change(row["rev"], row["time"], row["who"], row["change"])
-
-
-def to_occurrences(rows: list[Row]) -> list[Occurrence]:
-    return [Occurrence(row["local_time_with_offset"], row["UTC"], row["remark"]) for row in rows]
 
 
 @get("/jobs/{job_id:str}/next", summary="When it runs next")

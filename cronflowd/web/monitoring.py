@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from .envelope import Refused
 from .line import GATEWAY, Daemon, Row, Unreachable
-from .outcomes import Execution
+from .outcomes import Execution, Upcoming, counts, to_upcoming
 from .rest import Success, Who
 from .talks import find, line
 
@@ -77,14 +77,6 @@ class Day(Struct, rename="camel"):
     success_rate: float | None
 
 
-class Upcoming(Struct, rename="camel"):
-    """A job that comes soon."""
-
-    job_id: int
-    job_name: str
-    at: str
-
-
 class Failing(Struct, rename="camel"):
     """A job whose last run did not end well."""
 
@@ -123,18 +115,16 @@ async def dashboard(asker: Who) -> Success[Dashboard]:
     proofs = [
         line("PROVE", since=f"{day}T00:00:00Z", until=f"{end}T00:00:00Z") for day, end in pairwise(days)
     ]
-    counts = [answer.pairs for answer in await asker.ask_all(*proofs)]
+    proved = [answer.pairs for answer in await asker.ask_all(*proofs)]
     pairs = summary.check().pairs
-    by_state = {key[6:]: value for key, value in pairs.items() if key.startswith("tasks-")}
     return Success(
         Dashboard(
-            pairs["tasks"], by_state,
-            {key[6:]: value for key, value in pairs.items() if key.startswith("fires-")},
+            pairs["tasks"], counts(pairs, "tasks-"), counts(pairs, "fires-"),
             _rate(pairs["success"]),
-            [Upcoming(row["id"], row["jobName"], row["UTC"]) for row in moments.check().rows],
+            to_upcoming(moments.check().rows),
             [_failing(row) for row in failed.check().rows],
             recent,
-            [found for day, each in zip(days, counts, strict=False) if (found := _day(day, each)).fires],
+            [found for day, each in zip(days, proved, strict=False) if (found := _day(day, each)).fires],
         )
     )  # fmt: skip
 

@@ -40,6 +40,22 @@ class LogLine(Struct):
     text: str
 
 
+class Occurrence(Struct):
+    """A moment; `remark` tells what is special: moved, repeated-hour, skipped …"""
+
+    local: str
+    utc: str
+    remark: str | None
+
+
+class Upcoming(Struct, rename="camel"):
+    """A job that comes soon."""
+
+    job_id: int
+    job_name: str
+    at: str
+
+
 class Worker(Struct, rename="camel"):
     """A machine that runs jobs."""
 
@@ -87,6 +103,19 @@ def to_lines(rows: Iterable[Row]) -> list[LogLine]:
         else:
             open_at.pop(fd, None)
     return lines
+
+
+def to_occurrences(rows: Iterable[Row]) -> list[Occurrence]:
+    return [Occurrence(row["local_time_with_offset"], row["UTC"], row["remark"]) for row in rows]
+
+
+def to_upcoming(rows: Iterable[Row]) -> list[Upcoming]:
+    return [Upcoming(row["id"], row["jobName"], row["UTC"]) for row in rows]
+
+
+def counts(pairs: Row, prefix: str) -> dict[str, int]:
+    """Of rows such as `tasks-paused, 3` the numbers, by their last word."""
+    return {key.removeprefix(prefix): value for key, value in pairs.items() if key.startswith(prefix)}
 
 
 def to_worker(row: Row) -> Worker:

@@ -56,6 +56,11 @@ def with_options(start: str, options: Mapping[str, str]) -> str:
     return " ".join([start, *(format_option(key, value) for key, value in options.items())])
 
 
+def in_quotes(text: str) -> str:
+    """A word that may hold blanks; what cannot stand in a line is left for that to refuse."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def once(key: str | None, said: str) -> str:
     """With a key, a line that is done once, however often it is sent. Raises Wrong."""
     if key is None:

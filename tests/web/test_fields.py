@@ -148,6 +148,14 @@ def test_retries_alone_are_those_that_people_expect() -> None:
     assert to_words(JobBody(max_retries=0), fixed) == {"retry": "none"}
 
 
+@pytest.mark.parametrize("said", [{"retry": "exp:x:1s"}, {"meta": "none"}, {"timeout": "soon", "grace": "-"}])
+def test_of_a_job_that_cannot_be_read_the_rest_is_told(said: dict[str, str]) -> None:
+    """GET shows its record as it stands; one option that is none must not take the whole list away."""
+    pairs = {"id": 1, "jobName": "old", "schedule": "0 9 * * *", "command": "x", "rev": 1} | said
+    job = to_job([{"key": key, "value": value} for key, value in pairs.items()])
+    assert ("old", {}, 0) == (job.job_name, job.metadata, job.max_retries)
+
+
 def test_a_name_for_people_makes_one_for_the_daemon() -> None:
     """And one that the daemon can take is taken as it is."""
     for name, expected in {

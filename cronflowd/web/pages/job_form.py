@@ -13,23 +13,16 @@ from litestar.params import FromPath
 
 from ...base.errors import Refusal
 from ...base.text import format_option, quote
-from .jobs import DEFAULTS, TYPES
+from ...tasks.kinds import TYPES
+from ...tasks.options import RULES
+from ..fields import DEFAULTS
 from .runs import may_change
 from .visit import Page, Visit, Visitor, ref_of
 
 # The fields that are options of the same name; `command`, `schedule` and what repeats stand apart.
-OPTIONS = tuple(
-    "name title desc tags tz type payload body expect secret cwd user prio after retry timeout overlap"
-    " catchup grace lost on skip start end count spread jitter keep notify stdin owner".split()
-)
+OPTIONS = ("name", *(key for key in RULES if key != "meta"))
 REPEATED = ("env", "header")  # a line each, NAME=VALUE
-CHOICES = {
-    "prio": ("high", "medium", "low"),
-    "overlap": ("skip", "queue1", "queue", "allow", "replace"),
-    "catchup": ("once", "all", "skip"),
-    "lost": ("fail", "rerun"),
-    "type": TYPES,
-}
+CHOICES = {key: RULES[key].form.split("|") for key in ("prio", "overlap", "catchup", "lost", "type")}
 FIELD_OF_CODE = {"bad-schedule": "schedule", "exists": "name", "cycle": "after", "not-found": "after"}
 IDEAS = (
     ("every 5 minutes", "every 5 minutes"),
@@ -234,7 +227,7 @@ def record(form: Mapping[str, str]) -> str:
     fields = {"schedule": form["schedule"]} if "schedule" in form else {}
     fields["command"] = form.get("command", "")
     for key in OPTIONS:
-        if form.get(key) and DEFAULTS.get(key) != form[key] and (key, form[key]) != ("type", "shell"):
+        if form.get(key) and DEFAULTS.get(key) != form[key]:
             fields["jobName" if key == "name" else key] = form[key]
     for kind in REPEATED:
         fields |= repeated(kind, form.get(kind, ""))

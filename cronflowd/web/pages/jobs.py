@@ -13,6 +13,8 @@ from litestar.params import FromPath
 from litestar.response import Redirect, Stream
 
 from ...base.text import format_option
+from ...tasks.kinds import TYPES
+from ..fields import DEFAULTS
 from . import drawing, wording
 from .runs import may_change
 from .visit import ROWS, Page, Visit, Visitor, inner, ref_of
@@ -26,7 +28,6 @@ STATES = {
     "unreadable": "Unreadable",
 }
 SORTS = {"": "Oldest first", "name": "Name", "next": "Next run", "-last": "Last run", "-id": "Newest first"}
-TYPES = ("shell", "script", "http", "webhook", "email", "custom", "echo", "sleep", "calculate")
 WEEKS = 26
 LAST_RUNS = 15
 MAX_PAUSED = 100  # whose reasons are asked for
@@ -35,42 +36,18 @@ PLACED = frozenset(
     "id jobName schedule command state next rev desc tags type owner zone means counts-from cron paused after"
     " tz title meta updated".split()
 )
-DEFAULTS = {
-    "prio": "medium", "retry": "none", "timeout": "none", "overlap": "skip", "catchup": "once", "grace": "1h",
-    "lost": "fail", "on": "any", "keep": "50,30d,10M", "spread": "0s", "jitter": "0s", "expect": "200-299",
-}  # fmt: skip
 
 
 @get("/jobs")
 async def jobs(visit: Visitor) -> Page:
     """All jobs, or those that are looked for."""
-    state, sort, kind = visit.query("state"), visit.query("sort"), visit.query("type")
-    search, tag = visit.query("search"), visit.query("tag")
-    words = visit.options(
-        state=state if state in STATES else "",
-        sort=sort if sort in SORTS else "",
-        type=kind if kind in TYPES else "",
-        search=search,
-        tag=tag,
-    )
-    line = f"LIST {words}".strip()
+    known = {"state": STATES.__contains__, "sort": SORTS.__contains__, "type": TYPES.__contains__}
+    asked = visit.asked(**known, search=str, tag=str)
+    line = f"LIST {visit.options(**asked)}".strip()
     answer = await visit.read(f"{line} {visit.span}")
-    rows = answer.rows
-    await tell_pauses(visit, rows)
-    return visit.page(
-        "jobs.html",
-        line,
-        rows=rows,
-        total=answer.status.get("total"),
-        state=state,
-        sort=sort,
-        kind=kind,
-        search=search,
-        tag=tag,
-        states=STATES,
-        sorts=SORTS,
-        types=TYPES,
-    )
+    await tell_pauses(visit, answer.rows)
+    told: dict[str, Any] = {"rows": answer.rows, "total": answer.status.get("total")} | asked
+    return visit.page("jobs.html", line, **told, states=STATES, sorts=SORTS, types=TYPES)
 
 
 async def tell_pauses(visit: Visit, rows: list[dict[str, Any]]) -> None:

@@ -134,15 +134,14 @@ def _session_of(visit: Visit) -> int:
 @get("/audit")
 async def audit(visit: Visitor) -> Stream:
     """Who came in, what was changed, and what was refused."""
-    who, verdict = visit.query("who"), visit.query("verdict")
-    words = visit.options(who=who, verdict=verdict if verdict in ("ok", "denied") else "")
-    line = f"AUDIT {words} limit={ROWS * 2}".replace("  ", " ")
+    asked = visit.asked(who=str, verdict=VERDICTS.__contains__)
+    line = f"AUDIT {visit.options(**asked)} limit={ROWS * 2}".replace("  ", " ")
     await visit.look()
 
     async def later() -> dict[str, Any]:
         return {"rows": (await visit.ask_all(line))[0].check().rows}
 
-    return visit.stream("audit.html", line, later=later, who=who, verdict=verdict, verdicts=VERDICTS)
+    return visit.stream("audit.html", line, later=later, **asked, verdicts=VERDICTS)
 
 
 @get("/more")

@@ -36,14 +36,10 @@ _SINCE = re.compile(r"[0-9TZ:.+-]{1,35}|[0-9]{1,5}[smhd]")
 @get("/runs")
 async def runs(visit: Visitor) -> Stream:
     """Attempts, newest first, of whichever state, job, worker or day."""
-    state, job, worker = visit.query("state"), visit.query("job"), visit.query("worker")
-    since, until = visit.query("since"), visit.query("until")
-    words = visit.options(
-        state=",".join(word for word in state.split(",") if word in STATES),
-        worker=worker,
-        since=since if _SINCE.fullmatch(since) else "",
-        until=until if _SINCE.fullmatch(until) else "",
-    )
+    state, job = visit.query("state"), visit.query("job")
+    known = ",".join(word for word in state.split(",") if word in STATES)
+    asked = visit.asked(worker=str, since=_SINCE.fullmatch, until=_SINCE.fullmatch)
+    words = visit.options(state=known, **asked)
     line = " ".join(filter(None, ("RUNS", ref_of(job) if job else "", words)))
     await visit.look()
 
@@ -52,16 +48,8 @@ async def runs(visit: Visitor) -> Stream:
         status = answer.check().status
         return {"rows": answer.rows, "total": status.get("total"), "more": status.get("more")}
 
-    return visit.stream(
-        "runs.html",
-        f"{line} limit={ROWS}",
-        later=later,
-        state=state,
-        job=job,
-        worker=worker,
-        since=since,
-        filters=FILTERS,
-    )
+    told = {"state": state, "job": job, "filters": FILTERS} | asked
+    return visit.stream("runs.html", f"{line} limit={ROWS}", later=later, **told)
 
 
 @get("/runs/{run:int}")

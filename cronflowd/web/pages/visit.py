@@ -106,6 +106,11 @@ class Visit(Asker):
         """limit= and offset= of this page, and the wish to know how many there are."""
         return f"limit={ROWS} offset={(self.number - 1) * ROWS} count=yes"
 
+    def asked(self, **fits: Callable[[str], object]) -> dict[str, str]:
+        """What an address asks for, as options of a line; one whose value does not fit is as not said."""
+        found = {key: self.query(key) for key in fits}
+        return {key: value if fits[key](value) else "" for key, value in found.items()}
+
     def options(self, **values: str) -> str:
         """Words of a line: those that say something."""
         return " ".join(format_option(key, value) for key, value in values.items() if value)
