@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,15 +114,25 @@ def test_every_failing_call_during_a_life_leaves_what_was_told(tmp_path: Path, c
     raise AssertionError("no life without that call")
 
 
-def test_what_is_written_to_a_removed_file_is_not_called_safe(tmp_path: Path) -> None:
-    """Whoever empties the data directory of a running daemon was answered OK for all that followed."""
+def _exchanged(journal: Path) -> None:
+    journal.rename(journal.with_name("old"))
+    Open(journal.parent).journal.close()
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [shutil.rmtree, lambda path: path.rename(path.with_name("old")), _exchanged],
+    ids=["removed", "renamed", "another in its place"],
+)
+def test_what_no_start_will_find_is_not_called_safe(tmp_path: Path, lose: Callable[[Path], object]) -> None:
+    """Whoever empties or moves the directory of a running daemon was answered OK for all that followed."""
     opened = Open(tmp_path)
-    shutil.rmtree(tmp_path / "journal")
+    lose(tmp_path / "journal")
     opened.journal.append(decision(1), NOW)
     opened.journal.flush()
     assert opened.failed.wait(PATIENCE_S)
     assert [error.status for error in opened.fatal] == [Exit.IO]
-    assert "has been removed" in opened.fatal[0].message
+    assert "has been removed or moved away" in opened.fatal[0].message
     assert opened.journal.committed == 0
     opened.journal.close()
 
