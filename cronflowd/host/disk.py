@@ -13,6 +13,7 @@ import fcntl
 import itertools
 import os
 import re
+import resource
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
@@ -102,6 +103,9 @@ class Disk:
 
         Raises OSError, ENOSPC most of all.
         """
+        most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)  # to which a write is held, and this call is not
+        if most != resource.RLIM_INFINITY and offset + size > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         while _fallocate(fd, _KEEP_SIZE, offset, size) != 0:
             code = ctypes.get_errno()
             if code in _UNSUPPORTED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import threading
 from collections.abc import Callable
@@ -36,6 +37,17 @@ def test_a_write_that_falls_short_is_completed(tmp_path: Path, taken: int) -> No
         opened.commit(decision(1, 3))
         opened.commit(decision(2))
     assert decision(1, 3) + decision(2) == replay(tmp_path)
+
+
+def test_a_limit_of_the_length_of_files_is_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ulimit -f` lets space be set aside and then no byte be written: ADD was never answered."""
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (4_000, 4_000))
+    opened = Open(tmp_path, reserve_bytes=4096)
+    with pytest.raises(Refusal, match="disk-full"):
+        opened.journal.append(ORDER, NOW)
+    opened.journal.close()
 
 
 @pytest.mark.usefixtures("short_pauses")
