@@ -44,6 +44,7 @@ READ_BYTES = 64 * 1024
 LOOK_S = 1.5  # after so much silence of a run it is looked at whether it waits for something
 STDIN_S = 1.0  # how long something is waited for on standard input, where nobody types
 MAX_STDIN_BYTES = 32 * 1024  # of standard input: it travels with the order, which is one line
+MAX_CRONTAB_BYTES = 64 * 1024 * 1024
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0  # between two tries
 TIMED_OUT, SIGNALLED = 124, 128  # as timeout(1) and the shell have them
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -304,9 +305,13 @@ def _send_lines(
 
 def _read_crontab(path: str) -> list[bytes]:
     try:
-        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        # A named pipe may be meant, and whoever has typed its name can end the waiting.
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            content = file.read(MAX_CRONTAB_BYTES + 1)
     except OSError as error:
         raise Fatal(Exit.USAGE, f"{path}: {error.strerror}") from error
+    if len(content) > MAX_CRONTAB_BYTES:
+        raise Fatal(Exit.USAGE, f"{path}: longer than {MAX_CRONTAB_BYTES} bytes")
     return content.removesuffix(b"\n").split(b"\n")
 
 

@@ -21,7 +21,7 @@ from ..engine import orders as o
 from ..engine.definitions import AT_ONCE
 from ..engine.facts import Definition, TasksSaved
 from ..host.calendar_files import is_read, pass_over_old, read_calendars, refresh_calendars
-from ..host.disk import Prepared, write_atomically
+from ..host.disk import Prepared, read_small, write_atomically
 from ..journal import tasks_file
 from ..journal.backup import archive
 from ..schedules.calendars import FILE, Calendar
@@ -119,16 +119,17 @@ class Files:
 
     async def is_edited(self) -> bool:
         """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
-        try:
-            found = await trio.to_thread.run_sync(tasks_file.fingerprint, self.data / tasks_file.TASKS_NAME)
-        except (OSError, Refusal) as error:
-            log.warning("%s: %s", tasks_file.TASKS_NAME, error)
-            return True  # whatever somebody put there, it is not ours
         saves = self.core.state.saved
         known = [(saved.size, saved.file_crc) for saved in saves if saved.file == tasks_file.TASKS_NAME]
-        if self.memory and self.memory.exists():
-            size, crc = map(int, self.memory.read_bytes().split())
-            known.append((size, crc))
+        try:
+            if self.memory and self.memory.exists():
+                size, crc = map(int, read_small(self.memory).split())
+                known.append((size, crc))
+            path = self.data / tasks_file.TASKS_NAME
+            found = await trio.to_thread.run_sync(tasks_file.fingerprint, path, known)
+        except (OSError, ValueError, Refusal) as error:
+            log.warning("%s: %s", tasks_file.TASKS_NAME, error)
+            return True  # whatever somebody put there, it is not ours
         return found is not None and found not in known
 
     async def load(self, path: Path, who: str | None = None) -> Reply:

@@ -27,6 +27,7 @@ from ..schedules.zones import parse_zone
 from ..tasks.kinds import TYPES
 from ..tasks.options import Keep, Retry, parse_keep, parse_retry, parse_timeout
 from ..tasks.targets import Target, parse_limit, parse_target
+from .disk import read_small
 from .setting import (
     ADDRESS,
     DIR,
@@ -502,11 +503,7 @@ def _from_file(kind: type[Common], path: Path) -> dict[str, Given]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_CONFIG_BYTES + 1)
-        if len(content) > MAX_CONFIG_BYTES:
-            raise ValueError(f"is longer than {MAX_CONFIG_BYTES} bytes")
-        return tomllib.loads(content.decode())
+        return tomllib.loads(read_small(path, MAX_CONFIG_BYTES).decode())
     except OSError as error:
         raise Fatal(Exit.CONFIG, f"{path}: {error.strerror}") from error
     except ValueError as error:

@@ -13,9 +13,11 @@ import fcntl
 import itertools
 import os
 import re
+import resource
 import stat
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +31,7 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # the last: uli
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: the file's length stays, so nobody ever reads the space as zeros
 _WRITE_BYTES = 1024 * 1024
+SMALL_BYTES = 16 * _WRITE_BYTES  # of a file that is read whole
 SYNC_BYTES = 8 * _WRITE_BYTES  # of a long file at a time: else the journal's next sync waits for all of it
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,20 +39,58 @@ _fallocate = _libc.fallocate
 _fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+_HANDED = re.compile("/dev/fd/[0-9]+|/dev/stdin|/dev/null|/proc/self/fd/[0-9]+")
+
+
+def plain(path: str | Path, flags: int) -> int:
+    """Opens a plain file, also as `opener=`; OSError, at once, says what else stands there.
+
+    Whoever puts a named pipe in its place would have us wait for its other end, and some devices have
+    no end. What was opened for us, as a shell does for `<(…)`, may be anything; /dev/null is nobody's mistake.
+    """
+    if not flags & os.O_DIRECTORY and not _HANDED.fullmatch(str(path)):
+        try:
+            # Before it is opened, which with some devices does something.
+            if kind := _KINDS.get(stat.S_IFMT(Path(path).stat().st_mode)):
+                raise OSError(errno.EINVAL, f"{kind}, not a file", str(path))
+        except FileNotFoundError:
+            if Path(path).is_symlink() and not flags & os.O_CREAT:
+                raise OSError(errno.ENOENT, "a link that leads nowhere", str(path)) from None
+        flags |= os.O_NONBLOCK  # should it have become another one meanwhile
+    return os.open(path, flags, 0o600)
+
+
+def read_small(path: str | Path, limit: int = SMALL_BYTES) -> bytes:
+    """All of a file; OSError where it is none, or longer than that."""
+    with open(path, "rb", opener=plain) as file:
+        if os.fstat(file.fileno()).st_size <= limit and len(content := file.read(limit + 1)) <= limit:
+            return content
+    raise OSError(errno.EFBIG, f"longer than {limit} bytes", str(path))
+
+
+def chunks_of(file: BinaryIO) -> Iterator[bytes]:
+    """A file from where it is read, little by little."""
+    return iter(partial(file.read, _WRITE_BYTES), b"")
+
+
 class Disk:
     """The real calls."""
 
     def open(self, path: Path, flags: int) -> int:
-        return os.open(path, flags, 0o600)
+        return plain(path, flags)
 
     def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
         return os.pwrite(fd, data, offset)
 
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)
-        # No start will ever find what it holds. Some file systems count no links.
-        if os.fstat(fd).st_nlink == 0 and str(Path(f"/proc/self/fd/{fd}").readlink()).endswith(" (deleted)"):
-            raise OSError(errno.ENOENT, "the file that is written has been removed")
 
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
@@ -62,6 +103,9 @@ class Disk:
 
         Raises OSError, ENOSPC most of all.
         """
+        most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)  # to which a write is held, and this call is not
+        if most != resource.RLIM_INFINITY and offset + size > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         while _fallocate(fd, _KEEP_SIZE, offset, size) != 0:
             code = ctypes.get_errno()
             if code in _UNSUPPORTED:
@@ -83,6 +127,17 @@ class Disk:
 
 
 DISK = Disk()
+
+
+def is_at(fd: int, path: Path) -> bool:
+    """Whether a start that opens the name will find what is open here."""
+    with contextlib.suppress(OSError):
+        # Some file systems make up another inode at each look: the kernel knows the name, too.
+        found = path.stat()
+        return (
+            os.path.samestat(found, os.fstat(fd)) or Path(f"/proc/self/fd/{fd}").readlink() == path.resolve()
+        )
+    return False
 
 
 def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
@@ -126,7 +181,7 @@ def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
     make_directory(data)
     path = data / name
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fd = plain(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
     try:
@@ -257,13 +312,9 @@ def plain_file(data: Path, name: str, suffix: str) -> Path:
 def open_regular(path: Path) -> BinaryIO:
     """A plain file to read, or Refusal naming what it is instead."""
     try:
-        # Without O_NONBLOCK, opening a named pipe would wait for somebody to write to it.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        return open(path, "rb", _WRITE_BYTES, opener=plain)
     except FileNotFoundError:
         raise Refusal("not-found", f"there is no {path.name} in {path.parent}") from None
     except OSError as error:
-        raise Refusal("denied", f"{path}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise Refusal("bad-option", f"{path} is not a file")
-    return os.fdopen(fd, "rb", _WRITE_BYTES)
+        code = "bad-option" if error.errno == errno.EINVAL else "denied"
+        raise Refusal(code, f"{path}: {error.strerror}") from error

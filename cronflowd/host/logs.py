@@ -37,9 +37,13 @@ def set_up(form: str, level: str) -> None:
 
 
 def say(line: str) -> None:
-    """Says on stdout what whoever started us waits for; that nobody reads it any more ends no daemon."""
+    """Says on stdout what whoever started us waits for; that nobody reads it ends, and stops, no daemon."""
+    data = line.encode() + b"\n"
     with suppress(OSError):
-        os.write(1, line.encode() + b"\n")
+        while data and _has_room(1, PATIENCE_S):
+            data = data[os.write(1, data[:PIECE]) :]
+    if data:
+        logging.getLogger(__name__).warning("nobody was told on stdout: %s", line)
 
 
 def last_words(text: str) -> None:
@@ -82,7 +86,7 @@ def _put(stream: TextIO, text: str, patience_s: float = PATIENCE_S) -> int:
     return len(text)
 
 
-def _has_room(stream: TextIO, patience_s: float) -> bool:
+def _has_room(stream: TextIO | int, patience_s: float) -> bool:
     try:
         return bool(select.select([], [stream], [], patience_s)[1])
     except (OSError, ValueError):

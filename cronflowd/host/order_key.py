@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.errors import Exit, Fatal
+from .disk import read_small
 from .secrets import make_key, read_key
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def read_verifier(path: Path) -> IsSigned:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        key = Ed25519PublicKey.from_public_bytes(b64decode(path.read_text(), validate=False))
+        key = Ed25519PublicKey.from_public_bytes(b64decode(read_small(path), validate=False))
     except OSError as error:
         raise Fatal(Exit.CONFIG, f"{path}: cannot read the order key: {error.strerror}") from error
     except ValueError:

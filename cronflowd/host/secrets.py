@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ..base.errors import Exit, Fatal
 from .config import Settings, WebSettings
-from .disk import sync_directory
+from .disk import plain, sync_directory
 from .setting import Address, format_address
 
 log = logging.getLogger(__name__)
@@ -73,10 +73,9 @@ def read_password(path: Path) -> str:
 def read_secret(path: Path, what: str) -> bytes:
     """What a file holds that nobody but its owner may read. Raises Fatal."""
     try:
-        # Not to wait for the other end, should it be a pipe; and what systemd opened for us as standard
-        # input, of a file that neither we nor our jobs may open, is read where it is.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-        file = os.dup(0) if path == STANDARD_INPUT else os.open(path, flags)
+        # What systemd opened for us as standard input, of a file that neither we nor our jobs may open,
+        # is read where it is.
+        file = os.dup(0) if path == STANDARD_INPUT else plain(path, os.O_RDONLY)
         try:
             _check_mode(path, os.fstat(file), what)
             secret = os.pread(file, MAX_FILE_BYTES + 1, 0)
@@ -110,7 +109,7 @@ def hide_memory() -> None:
 
 def _check_mode(path: Path, found: os.stat_result, what: str) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: it is not a file")
+        raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: a pipe, not a file")
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o022:
         raise Fatal(Exit.CONFIG, f"{path}: others can change the {what} (mode {mode:04o}); chmod 600 it")

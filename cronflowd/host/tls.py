@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..base.errors import Exit, Fatal
 from .config import Settings
-from .disk import write_atomically
+from .disk import read_small, write_atomically
 
 CA_NAME = "ca"
 CA_DAYS, DAYS = 3650, 825  # the latter is the most that some clients take
@@ -96,7 +96,7 @@ def _load_authority(context: ssl.SSLContext, path: Path) -> None:
 
 def _check_readable(path: Path) -> None:
     try:
-        path.read_bytes()
+        read_small(path)
     except OSError as error:
         raise Fatal(Exit.CONFIG, f"{path}: {error.strerror or error}") from error
 
@@ -107,7 +107,7 @@ def _why(error: Exception) -> str:
 
 
 def _expires_at(path: Path) -> datetime:
-    return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    return x509.load_pem_x509_certificate(read_small(path)).not_valid_after_utc
 
 
 # --- an authority of one's own ------------------------------------------------------------------
@@ -126,8 +126,8 @@ def make_certificates(directory: Path, names: Iterable[str], now: datetime) -> l
         ca_cert, ca_key = directory / f"{CA_NAME}.pem", directory / f"{CA_NAME}.key"
         if not ca_key.exists():
             made += _write_pair(ca_cert, ca_key, *_make_authority(now))
-        authority = x509.load_pem_x509_certificate(ca_cert.read_bytes())
-        signer = serialization.load_pem_private_key(ca_key.read_bytes(), None)
+        authority = x509.load_pem_x509_certificate(read_small(ca_cert))
+        signer = serialization.load_pem_private_key(read_small(ca_key), None)
         assert isinstance(signer, ec.EllipticCurvePrivateKey)
         for known in wanted:
             cert, key = directory / f"{known[0]}.pem", directory / f"{known[0]}.key"

@@ -27,10 +27,11 @@ from ..base.errors import Exit, Fatal
 from ..base.output import Line, is_whole, size_of, text_of
 from ..base.text import to_bytes
 from ..engine.facts import OutputReceived
-from ..host.disk import NO_SPACE, sync_directory
+from ..host.disk import NO_SPACE, plain, read_small, sync_directory
 from ..tasks.reasons import code_of
 
 FOLDER = "output"
+MAX_RUN_BYTES = 1024 * 1024 * 1024  # of a run's file
 MAX_PIECE_BYTES = 16 * 1024 * 1024  # that another node is given at once; no line of a file is longer
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def sizes(directory: Path) -> dict[int, int]:
 def read(directory: Path, run: int) -> dict[tuple[bytes, int], bytes]:
     """The lines of a run's file, by the number that they begin with and their CRC."""
     with suppress(FileNotFoundError):
-        lines = path_of(directory, run).read_bytes().split(b"\n")
+        lines = read_small(path_of(directory, run), MAX_RUN_BYTES).split(b"\n")
         return {(line.partition(b" ")[0], zlib.crc32(line)): line for line in lines}
     return {}
 
@@ -89,7 +90,7 @@ def join(
 
 def piece(directory: Path, run: int, offset: int) -> bytes:
     """Whole lines of a run's file from a byte on; none where there are no more."""
-    with suppress(FileNotFoundError), path_of(directory, run).open("rb") as file:
+    with suppress(FileNotFoundError), open(path_of(directory, run), "rb", opener=plain) as file:
         file.seek(offset)
         data = file.read(MAX_PIECE_BYTES)
         return data[: data.rfind(b"\n") + 1]
@@ -106,7 +107,7 @@ def append(directory: Path, run: int, lines: Iterable[bytes]) -> int:
     # A newline goes first, too: what stands there may have been cut short.
     data = memoryview(b"".join([b"\n%b\n" % line for line in lines]))
     size = len(data)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    fd = plain(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         while data:
             data = data[os.write(fd, data) :]

@@ -32,6 +32,7 @@ from ..host.disk import (
     lock_directory,
     make_directory,
     open_regular,
+    plain,
     prepare,
     sync_directory,
     write_atomically,
@@ -178,7 +179,7 @@ def _unpack(file: Path, into: Path) -> tuple[dict[str, str | int], int]:
     try:
         make_directory(into)
         make_directory(journal_dir(into))
-        with tarfile.open(file, "r:") as tar:
+        with open(file, "rb", opener=plain) as content, tarfile.open(fileobj=content, mode="r:") as tar:
             found = dict(_unpack_one(tar, member, into) for member in tar)
         lines = [orjson.loads(line) for line in (into / MANIFEST).read_bytes().splitlines()]
         about, *told = lines

@@ -19,7 +19,15 @@ from attrs import Factory, define
 
 from ..base.errors import Exit, Fatal
 from ..engine.state import State
-from ..host.disk import DISK, free_name, lock_directory, remove_leftovers, sync_directory, write_atomically
+from ..host.disk import (
+    DISK,
+    free_name,
+    lock_directory,
+    plain,
+    remove_leftovers,
+    sync_directory,
+    write_atomically,
+)
 from . import apart, history, tasks_file
 from .audit import Audit
 from .gaps import gaps
@@ -181,7 +189,7 @@ def _examine_account(found: Findings, state: State, audit: Audit) -> None:
 
 def _examine_tasks(data: Path, found: Findings, state: State) -> None:
     known = [(saved.size, saved.file_crc) for saved in state.saved if saved.file == tasks_file.TASKS_NAME]
-    content = tasks_file.fingerprint(data / tasks_file.TASKS_NAME)
+    content = tasks_file.fingerprint(data / tasks_file.TASKS_NAME, known)
     if content is None:
         words = "not there; SAVE writes it"
     elif content in known:
@@ -230,7 +238,8 @@ def _make_open_segment(replay: Replay) -> None:
 
 
 def _mend_history(reader: Reader) -> None:
-    valid = reader.path.read_bytes()[: reader.offset]
+    with open(reader.path, "rb", opener=plain) as file:
+        valid = file.read(reader.offset)
     kept = _damaged_name(reader.path)
     with contextlib.suppress(FileNotFoundError):
         kept.hardlink_to(reader.path)

@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import re
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -31,6 +30,7 @@ from ..base.errors import Exit, Fatal, Refusal
 from ..engine.encoding import encode
 from ..engine.state import State
 from ..host.disk import lock_directory, write_atomically
+from ..host.logs import last_words
 from ..schedules.zones import EPOCH
 from ..tasks.options import KEEP, Common, Keep
 from . import apart
@@ -270,7 +270,7 @@ class Piece:
 def _keep_damaged(reader: Reader) -> None:
     """What could not be read of a file that is about to be replaced stays under another name."""
     aside = reader.path.with_suffix(".damaged")
-    print(f"{reader.path}: at byte {reader.offset}: {reader.damage}; kept as {aside.name}", file=sys.stderr)
+    last_words(f"{reader.path}: at byte {reader.offset}: {reader.damage}; kept as {aside.name}")
     with contextlib.suppress(OSError):
         aside.hardlink_to(reader.path)
 

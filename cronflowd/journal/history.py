@@ -22,6 +22,7 @@ from ..engine.deeds import Deed, deed_of
 from ..engine.encoding import decode
 from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded
 from ..engine.ledger import outcome_of
+from ..host.disk import plain
 from ..tasks.reasons import reason
 from ..tasks.task import Outcome
 from . import apart
@@ -266,7 +267,7 @@ def _numbered(source: Source) -> Iterator[tuple[int, bytes]]:
 
 def lines_backwards(path: Path) -> Iterator[bytes]:
     """The whole lines of a file without their ends, last first; what follows the last newline is left out."""
-    with path.open("rb", buffering=0) as file:
+    with open(path, "rb", 0, opener=plain) as file:
         at = file.seek(0, os.SEEK_END)
         rest, whole = b"", False
         while at > 0:

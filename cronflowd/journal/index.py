@@ -26,7 +26,7 @@ from threading import Lock
 from attrs import define, frozen
 
 from ..base.errors import Refusal
-from ..host.disk import write_atomically
+from ..host.disk import plain, write_atomically
 from .records import SEAL_BYTES, list_history, list_segments, seq_of
 
 SUFFIX = ".index"
@@ -159,10 +159,10 @@ class Index:
             # All is closed before anybody is given a line: a thousand of these may be under way at one time.
             with ExitStack() as opened:
                 if known and isinstance(numbers, _Beside):
-                    numbers.at = opened.enter_context(known.beside.open("rb", buffering=0)).fileno()
+                    numbers.at = opened.enter_context(open(known.beside, "rb", 0, opener=plain)).fileno()
                 if offsets is None and numbers and not any(_span(numbers, each) for each in keys):
                     return
-                at = opened.enter_context(path.open("rb", buffering=0)).fileno()
+                at = opened.enter_context(open(path, "rb", 0, opener=plain)).fileno()
                 if os.fstat(at).st_ino != inode:
                     raise FileNotFoundError(path)  # it was replaced just now; who is told so looks again
                 if offsets is None:
@@ -183,7 +183,7 @@ class Index:
         known = self._sealed.get(path)
         if known is None or known.mark != mark or not (known.held is not None or known.beside.exists()):
             beside = path.with_suffix(SUFFIX)
-            with path.open("rb", buffering=0) as file:
+            with open(path, "rb", 0, opener=plain) as file:
                 known = Sealed(mark, beside, *_of_file(beside, file.fileno()))
             with self._lock:
                 self._sealed[path] = known
@@ -222,7 +222,7 @@ def make_all(directory: Path) -> None:
     """Those that are missing, of the files that a compaction leaves: what their readers need not do then."""
     segments, history = list_segments(directory)[-2:-1], list_history(directory)
     for path in [path for _, path in segments] + [file.path for file in history]:
-        with path.open("rb", buffering=0) as file:
+        with open(path, "rb", 0, opener=plain) as file:
             _of_file(path.with_suffix(SUFFIX), file.fileno())
 
 
@@ -260,7 +260,7 @@ def _sorted_numbers(at: int) -> array[int]:
 
 def _count(beside: Path, head: bytes) -> int | None:
     """How many numbers are written there, if it is of that file."""
-    with contextlib.suppress(OSError), beside.open("rb", buffering=0) as file:
+    with contextlib.suppress(OSError), open(beside, "rb", 0, opener=plain) as file:
         count, rest = divmod(os.fstat(file.fileno()).st_size, _NUMBER_BYTES)
         if file.read(len(head)) == head and not rest:
             return count - _HEAD

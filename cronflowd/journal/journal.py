@@ -14,6 +14,7 @@ read back in replay.py, what the kernel must do in disk.py.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -360,6 +361,9 @@ class FileJournal:
         data, began_s = b"".join(batch.lines), time.monotonic() - agreed_s
         self._write(data, batch.offset)
         self._disk.fdatasync(self._fd)
+        path = segment_path(self.directory, self._first)
+        if not d.is_at(self._fd, path):
+            raise OSError(errno.ENOENT, f"{path.name} has been removed or moved away")
         self.commit_s.add(time.monotonic() - began_s)
         with self._lock:
             self._committed, self._synced_end = batch.last, batch.offset + len(data)
@@ -456,13 +460,14 @@ def set_aside(tail: Tail, disk: d.Disk = d.DISK) -> str:
 
 
 def _cut(tail: Tail, disk: d.Disk) -> str:
-    rest = tail.path.read_bytes()[tail.offset :]
     fd = disk.open(tail.path, os.O_RDWR)
     try:
         # First what was set aside beyond the end: on a full disk the copy needs that space.
-        disk.ftruncate(fd, tail.offset + len(rest))
+        disk.ftruncate(fd, os.fstat(fd).st_size)
         aside = _tail_name(tail.path, tail.offset)
-        write_atomically(aside, [rest], disk)
+        with open(fd, "rb", closefd=False) as file:
+            file.seek(tail.offset)
+            write_atomically(aside, d.chunks_of(file), disk)
         disk.ftruncate(fd, tail.offset)
         disk.fsync(fd)
     finally:

@@ -28,6 +28,7 @@ from attrs import define, evolve, frozen
 from ..base.errors import Exit, Fatal
 from ..engine.encoding import decode
 from ..engine.facts import FACTS_VERSION, Fact
+from ..host.disk import plain
 
 JOURNAL_NAME = "journal"
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -214,7 +215,7 @@ class Reader:
     damage: str = ""
 
     def __attrs_post_init__(self) -> None:
-        with self.path.open("rb") as file:
+        with open(self.path, "rb", 4096, opener=plain) as file:
             line = file.readline(4096)
         self.header = parse_header(line[:-1]) if line.endswith(b"\n") else None
         if self.header is None:
@@ -230,7 +231,7 @@ class Reader:
         if self.header is None:
             return
         rest = b""
-        with self.path.open("rb", buffering=0) as file:
+        with open(self.path, "rb", 0, opener=plain) as file:
             file.seek(self.offset)
             while chunk := file.read(_READ_BYTES):
                 lines = (rest + chunk).split(b"\n")

@@ -8,6 +8,7 @@ invalid is no tail: that is Fatal (65), because to go on would drop what was ack
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -16,6 +17,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ..engine.facts import Fact
+from ..host.disk import plain
 from .records import (
     Corrupt,
     Reader,
@@ -28,6 +30,7 @@ from .records import (
 )
 
 Record = tuple[int, datetime, Fact]
+MAX_REST_BYTES = 1024 * 1024 * 1024  # that are looked through behind what is no record
 log = logging.getLogger(__name__)
 
 
@@ -153,18 +156,26 @@ class Replay:
     def _end(self, reader: Reader, whole: int, later: list[Path]) -> None:
         """The journal ends in this file: makes sure of it, and says what is left over."""
         damage = reader.damage or "a decision without its end"
-        with reader.path.open("rb") as file:
-            file.seek(reader.offset)
-            chain = reader.chain if reader.header else self.chain
-            found = find_valid_after(file.read(), reader.offset, chain)
+        chain = reader.chain if reader.header else self.chain
+        found = find_valid_after(_rest(reader, damage), reader.offset, chain)
         if found is not None:
             why = f"{damage}, but valid records follow at byte {reader.offset + found}"
             raise Corrupt(reader.path, reader.offset, why)
         for path in later:
-            if Reader(path).header or find_valid_after(path.read_bytes(), 0, 0) is not None:
+            other = Reader(path)
+            if other.header or find_valid_after(_rest(other, other.damage), 0, 0) is not None:
                 why = f"{damage}, but valid records follow in {path.name}"
                 raise Corrupt(reader.path, reader.offset, why)
         self.tail = Tail(reader.path, whole, damage, tuple(later))
+
+
+def _rest(reader: Reader, damage: str) -> bytes:
+    """What follows the damage."""
+    with open(reader.path, "rb", opener=plain) as file:
+        if file.seek(0, os.SEEK_END) > reader.offset + MAX_REST_BYTES:
+            raise Corrupt(reader.path, reader.offset, f"{damage}, and more follows than a crash leaves")
+        file.seek(reader.offset)
+        return file.read()
 
 
 def _decode(line: bytes, reader: Reader, expected: int) -> tuple[datetime, Fact, bool]:

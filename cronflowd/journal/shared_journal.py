@@ -23,7 +23,7 @@ import orjson
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine.encoding import decode, encode_open, newest_in
 from ..engine.facts import FACTS_VERSION, Fact, OutputReceived
-from ..host.disk import make_directory, prepare, sync_directory, write_atomically
+from ..host.disk import make_directory, prepare, read_small, sync_directory, write_atomically
 from .apart import Apart
 from .history import history_end, segments
 from .journal import MAX_BUFFERED_BYTES, Batch, FileJournal
@@ -198,7 +198,7 @@ def clear_unfinished(data: Path) -> None:
     """Takes back what `install` did not get to its end with."""
     joining, directory = data / JOINING, journal_dir(data)
     if joining.exists():
-        upto, covered, *_ = *map(int, joining.read_bytes().split()), 0, 0  # older releases wrote the first
+        upto, covered, *_ = *map(int, read_small(joining).split()), 0, 0  # older releases wrote the first
         checkpoint_path(directory, upto).unlink(missing_ok=True)
         segment_path(directory, upto + 1).unlink(missing_ok=True)
         # What was history before stays that, also where it was made so by another join.
@@ -216,7 +216,7 @@ def clear_unfinished(data: Path) -> None:
 def read_mark(data: Path) -> dict[str, str]:
     """Which cluster a data directory belongs to; empty where it belongs to none."""
     try:
-        return dict(orjson.loads((data / MARK).read_bytes()))
+        return dict(orjson.loads(read_small(data / MARK)))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError) as error:

@@ -7,10 +7,12 @@ copy that the daemon wrote last.
 
 from __future__ import annotations
 
+import filecmp
 import json
+import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -19,14 +21,13 @@ from ..base.names import id_of_name
 from ..base.text import escape
 from ..base.walks import Numbered, Parted
 from ..engine.facts import Definition
-from ..host.disk import Prepared, free_name, open_regular, prepare, write_atomically
+from ..host.disk import DISK, Prepared, chunks_of, free_name, open_regular, prepare, write_atomically
 from ..tasks.task import TaskSpec, parse_json, parse_record, task_record
 
 TASKS_NAME = "tasks.db"
 MAX_TASKS = 2_000_000
 MAX_LINE_BYTES = 262_144  # whatever a task may hold (model.MAX_TEXT_BYTES), escaped as JSON, is shorter
 _BOM = b"\xef\xbb\xbf"
-_CHUNK_BYTES = 1024 * 1024
 # Characters that JSON leaves as they are and that a line of a text file must not hold.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 
@@ -150,7 +151,7 @@ def prepare_tasks(
 ) -> Prepared:
     """The first half of SAVE: size and CRC are journaled before `publish` makes the file count."""
     if path.is_dir():
-        raise Refusal("bad-option", f"{path} is not a file")
+        raise Refusal("bad-option", f"{path}: a directory, not a file")
     return prepare(path, with_pauses(format_tasks(tasks), pause))
 
 
@@ -165,12 +166,18 @@ def with_pauses(items: Iterable[T], pause: Callable[[], object]) -> Iterator[T]:
 # --- hand edits -------------------------------------------------------------------------
 
 
-def fingerprint(path: Path) -> tuple[int, int] | None:
-    """(size, CRC-32) as TasksSaved tells them; None where there is no such file, Refusal if it is none."""
+def fingerprint(path: Path, known: Collection[tuple[int, int]] | None = None) -> tuple[int, int] | None:
+    """(size, CRC-32) as TasksSaved tells them; None where there is no such file, Refusal if it is none.
+
+    Where only `known` ones matter, what has no size of theirs, however long, is not read.
+    """
     size = crc = 0
     try:
         with open_regular(path) as file:
-            while chunk := file.read(_CHUNK_BYTES):
+            found = os.fstat(file.fileno()).st_size
+            if known is not None and found not in [each for each, _ in known]:
+                return found, -1
+            for chunk in chunks_of(file):
                 size, crc = size + len(chunk), zlib.crc32(chunk, crc)
     except Refusal as refusal:
         if refusal.code == "not-found":
@@ -182,10 +189,11 @@ def fingerprint(path: Path) -> tuple[int, int] | None:
 def keep_edited(path: Path) -> Path:
     """Copies a hand-edited file to `tasks.db.edited`, or `.edited.2` and so on: none is ever overwritten."""
     with open_regular(path) as file:
-        content = file.read()
-    for known in path.parent.glob(f"{path.name}.edited*"):
-        if known.read_bytes() == content:
-            return known
-    aside = free_name(path.with_name(f"{path.name}.edited"))
-    write_atomically(aside, [content])
+        for known in path.parent.glob(f"{path.name}.edited*"):
+            if filecmp.cmp(known, path, shallow=False):
+                return known
+        aside = free_name(path.with_name(f"{path.name}.edited"))
+        if (size := os.fstat(file.fileno()).st_size) > DISK.free_bytes(file.fileno()):
+            raise Refusal("disk-full", f"{path}: edited by hand, and no room to keep its {size} bytes")
+        write_atomically(aside, chunks_of(file))
     return aside

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from attrs import frozen
 
+from ..host.disk import plain
 from .history import segments
 from .records import in_form, list_checkpoints
 from .replay import Segment
@@ -61,7 +62,7 @@ def open_whole(directory: Path, written: Segment, form: int) -> tuple[int, list[
 
 def open_part(path: Path, written: Segment, form: int) -> Part:
     """One of them."""
-    file = path.open("rb")
+    file = open(path, "rb", opener=plain)  # noqa: SIM115  # `close` does
     end, was = written.size if path.name == written.path.name else path.stat().st_size, file.readline()
     return Part(file, end, was, b"".join(in_form(form, [was])))
 

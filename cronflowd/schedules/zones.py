@@ -7,6 +7,7 @@ segments' *running clock* is, and why there is one, is told in schedule.py.
 
 from __future__ import annotations
 
+import errno
 import re
 import struct
 import zoneinfo
@@ -182,13 +183,21 @@ class Zone:
         return None
 
 
+_known: dict[str, Zone] = {}  # as it was read last
+
+
 @lru_cache(maxsize=1024)
 def load_zone(name: str) -> Zone:
     try:
         if len(name) > MAX_ZONE:  # before it is looked for: each of its slashes goes one call deeper
             raise ValueError(name)
-        return Zone(zoneinfo.ZoneInfo(name))
-    except (OSError, ValueError, LookupError):  # no such file, a directory, not a zone, not a name
+        _known[name] = Zone(zoneinfo.ZoneInfo(name))
+        return _known[name]
+    except (OSError, ValueError, LookupError) as error:  # no such file, a directory, not a zone, not a name
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            if name in _known:  # HUP must not make a task unreadable because there is no descriptor left
+                return _known[name]
+            raise Refusal("bad-option", f'tz "{name[:64]}": {error.strerror}') from None
         raise Refusal("bad-option", f'tz "{name[:64]}" is not a zone of the tz database') from None
 
 

@@ -21,6 +21,7 @@ they travel. A directory belongs to one worker at a time; the lock ends with the
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -28,11 +29,12 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..host.disk import lock_directory
+from ..host.disk import LOCK_NAME, is_at, lock_directory, plain, read_small
 
 log = logging.getLogger(__name__)
 
 SMALL_BYTES = 64 * 1024  # below this a file is not worth tidying
+MAX_BYTES = 1024 * 1024 * 1024  # more than any worker owes
 BIG_BYTES = 1024 * 1024  # above this it is rewritten when half of it is history
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _VERBS = ("WORKER ", "RUN ", "OWED ", "OUT ", "DONE ", "REFUSED ", "ACK ")
@@ -50,7 +52,7 @@ class Spool:
         self._tidy_size = 0  # after it was last rewritten
         self._is_broken = False  # a write failed; what the file holds is unknown
         self._lock = lock_directory(directory)
-        self._file = os.open(directory / "reports", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = plain(directory / "reports", os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
     def close(self) -> None:
         """Gives the directory back."""
@@ -59,7 +61,7 @@ class Spool:
 
     def load(self) -> tuple[dict[str, str], list[str]]:
         """What an earlier worker left: (its unacknowledged reports, the runs it was still running)."""
-        content = (self.directory / "reports").read_bytes().decode(errors="replace")
+        content = read_small(self.directory / "reports", MAX_BYTES).decode(errors="replace")
         reports, running = _replay(content)
         if content and not content.startswith(_VERBS):
             log.error("%s/reports: it holds no reports; what it may have known is forgotten", self.directory)
@@ -94,7 +96,8 @@ class Spool:
         """Writes what was noted since the last time; `reports` and `running` are what is true now."""
         if not self._lines:
             return
-        if self._is_broken or self._is_untidy(reports, running):
+        is_here = is_at(self._file, self.directory / "reports")
+        if self._is_broken or not is_here or self._is_untidy(reports, running):
             self.rewrite(reports, running)
             return
         self._append("".join(self._lines).encode())
@@ -123,6 +126,8 @@ class Spool:
             os.ftruncate(self._file, 0)
         except OSError:
             return False
+        if not is_at(self._file, self.directory / "reports"):
+            return False
         self._size = 0
         return True
 
@@ -140,6 +145,8 @@ class Spool:
         """By a new file under the old name, so that a kill in between loses nothing."""
         new = self.directory / "reports.new"
         try:
+            if not is_at(self._lock, self.directory / LOCK_NAME):  # what is there now may be another worker's
+                raise OSError(errno.ENOENT, "it was removed or moved away")
             new.write_bytes(content)
             new.chmod(_WHOLE)
             file = os.open(new, os.O_RDWR | os.O_APPEND)

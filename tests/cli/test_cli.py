@@ -302,7 +302,7 @@ def test_a_file_that_cannot_be_read_is_one_line_and_74(
     journal = tmp_path / "journal" / f"{1:020}.jsonl"
     journal.mkdir(parents=True)
     assert cli.main(["check", str(tmp_path)]) == Exit.IO
-    assert capsys.readouterr().err == f"cronflowd: error: {journal}: Is a directory\n"
+    assert capsys.readouterr().err == f"cronflowd: error: {journal}: a directory, not a file\n"
 
 
 def test_a_bug_beside_a_fatal_error_is_not_swallowed(

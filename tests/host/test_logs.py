@@ -147,6 +147,27 @@ def test_a_reader_that_is_slow_is_waited_for_a_little(monkeypatch: pytest.Monkey
     assert all(whole)
 
 
+def test_a_full_stdout_does_not_stop_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever started it may read nothing there; what is not taken is told in the log."""
+    reads, writes = os.pipe()
+    before = os.dup(1)
+    os.set_blocking(writes, False)
+    with suppress(BlockingIOError):
+        while os.write(writes, bytes(4096)):
+            pass
+    os.set_blocking(writes, True)
+    os.dup2(writes, 1)
+    saying = threading.Thread(target=logs.say, args=["cronflowd ready"], daemon=True)
+    saying.start()
+    saying.join(PATIENCE_S)
+    os.dup2(before, 1)
+    is_stuck = saying.is_alive()
+    for fd in (reads, writes, before):
+        os.close(fd)
+    assert not is_stuck
+    assert caplog.messages == ["nobody was told on stdout: cronflowd ready"]
+
+
 @pytest.mark.parametrize("is_read", [True, False])
 def test_what_cannot_go_on_ends_though_nobody_hears_why(
     is_read: bool, monkeypatch: pytest.MonkeyPatch

@@ -131,7 +131,7 @@ def test_a_token_that_others_can_read_is_told_of(
 
 def test_a_token_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
     """Also where the name is that of a directory."""
-    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "it is not a file")):
+    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "a directory, not a file")):
         with pytest.raises(Fatal, match=f"{path}: cannot read the token: {why}"):
             secrets.read_tokens(path)
 

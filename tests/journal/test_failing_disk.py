@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,17 @@ def test_a_write_that_falls_short_is_completed(tmp_path: Path, taken: int) -> No
         opened.commit(decision(1, 3))
         opened.commit(decision(2))
     assert decision(1, 3) + decision(2) == replay(tmp_path)
+
+
+def test_a_limit_of_the_length_of_files_is_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ulimit -f` lets space be set aside and then no byte be written: ADD was never answered."""
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (4_000, 4_000))
+    opened = Open(tmp_path, reserve_bytes=4096)
+    with pytest.raises(Refusal, match="disk-full"):
+        opened.journal.append(ORDER, NOW)
+    opened.journal.close()
 
 
 @pytest.mark.usefixtures("short_pauses")
@@ -113,15 +126,25 @@ def test_every_failing_call_during_a_life_leaves_what_was_told(tmp_path: Path, c
     raise AssertionError("no life without that call")
 
 
-def test_what_is_written_to_a_removed_file_is_not_called_safe(tmp_path: Path) -> None:
-    """Whoever empties the data directory of a running daemon was answered OK for all that followed."""
+def _exchanged(journal: Path) -> None:
+    journal.rename(journal.with_name("old"))
+    Open(journal.parent).journal.close()
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [shutil.rmtree, lambda path: path.rename(path.with_name("old")), _exchanged],
+    ids=["removed", "renamed", "another in its place"],
+)
+def test_what_no_start_will_find_is_not_called_safe(tmp_path: Path, lose: Callable[[Path], object]) -> None:
+    """Whoever empties or moves the directory of a running daemon was answered OK for all that followed."""
     opened = Open(tmp_path)
-    shutil.rmtree(tmp_path / "journal")
+    lose(tmp_path / "journal")
     opened.journal.append(decision(1), NOW)
     opened.journal.flush()
     assert opened.failed.wait(PATIENCE_S)
     assert [error.status for error in opened.fatal] == [Exit.IO]
-    assert "has been removed" in opened.fatal[0].message
+    assert "has been removed or moved away" in opened.fatal[0].message
     assert opened.journal.committed == 0
     opened.journal.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import zoneinfo
 from collections.abc import Iterator
@@ -153,3 +154,19 @@ def test_a_long_name_is_no_zone(name: str) -> None:
 def test_every_zone_has_a_name_that_is_short_enough() -> None:
     """None that there is may be refused for its length."""
     assert max(map(len, zoneinfo.available_timezones())) < zones.MAX_ZONE
+
+
+def test_a_zone_that_is_known_is_not_lost_for_want_of_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HUP reads all zones again; without a descriptor it ended the daemon, or took tasks for unreadable."""
+
+    def none_left(name: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    known = zones.load_zone("Europe/Paris")
+    zones.load_zone.cache_clear()
+    with monkeypatch.context() as without:
+        without.setattr(zones.zoneinfo, "ZoneInfo", none_left)
+        assert zones.load_zone("Europe/Paris") is known
+        with pytest.raises(Refusal, match='tz "Asia/Nowhere": Too many open files'):
+            zones.load_zone("Asia/Nowhere")
+    zones.load_zone.cache_clear()

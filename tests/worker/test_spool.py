@@ -175,3 +175,31 @@ def test_a_memory_is_another_one_after_a_start_of_the_machine_or_a_failed_write(
     assert instance() == third
     boot.unlink()  # nobody can tell whether the machine was started anew
     assert len({third, instance(), instance()}) == 3
+
+
+def test_a_memory_that_was_moved_away_is_told_of_once(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+    """The next worker would begin with none; and in its place another worker's may be."""
+    spool.load()
+    moved = spool.directory.rename(spool.directory.with_name("moved"))
+    (spool.directory / "reports").parent.mkdir()
+    for number in range(3):
+        spool.accept(f"{number} 1")
+        spool.flush({}, [f"{number} 1"])
+        spool.flush({}, [])
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{spool.directory}: [Errno 2] it was removed or moved away; ")
+    assert not list(spool.directory.iterdir())
+    spool.directory.rmdir()
+    moved.rename(spool.directory)
+    spool.accept("7 1")
+    spool.flush({}, ["7 1"])
+    assert content(spool) == "RUN 7 1\n"
+
+
+def test_a_removed_file_of_reports_is_written_again(spool: Spool) -> None:
+    """All that it held is known as long as this worker lives."""
+    spool.load()
+    (spool.directory / "reports").unlink()
+    spool.accept("7 1")
+    spool.flush({"6 1": "DONE 6 1 0\n"}, ["7 1"])
+    assert content(spool) == "RUN 7 1\nDONE 6 1 0\n"

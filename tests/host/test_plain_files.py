@@ -1,0 +1,141 @@
+"""Files that are opened by a name in whose place somebody may have put anything."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cronflowd.base.errors import Exit, Fatal, Refusal
+from cronflowd.host import disk as d
+from cronflowd.host import order_key, tls
+from cronflowd.host.config import Settings, load
+from cronflowd.journal import apart, history, tasks_file
+from cronflowd.journal.backup import restore
+from cronflowd.journal.index import Index
+from cronflowd.journal.journal import FileJournal
+from cronflowd.journal.shared_journal import read_mark
+from cronflowd.worker.spool import Spool
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(path))  # such names are short
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a named pipe, not a file": os.mkfifo,
+    "a directory, not a file": Path.mkdir,
+    "a device, not a file": lambda path: path.symlink_to("/dev/zero"),
+    "a socket, not a file": _socket,
+    "a link that leads nowhere": lambda path: path.symlink_to("nowhere"),
+    "Too many levels of symbolic links": lambda path: path.symlink_to(path.name),
+}
+
+
+def _replay(path: Path) -> None:
+    list(FileJournal(path.parent.parent).replay())
+
+
+def _of_index(path: Path) -> None:
+    list(Index().lines(path, [1], 1, 9, grows=False))
+
+
+def _of_spool(path: Path) -> None:
+    Spool(path.parent).load()
+
+
+def _context(path: Path) -> None:
+    tls.client_context(path, None, None)
+
+
+# What is opened, and by whom. Tokens, passwords and keys have a table of their own.
+OPENED: dict[str, Callable[[Path], object]] = {
+    "journal/00000000000000000001.jsonl": _replay,
+    "journal/checkpoint-00000000000000000001.jsonl": _replay,
+    "journal/history-00000000000000000001-00000000000000000002.jsonl": _of_index,
+    "journal/00000000000000000002.jsonl": lambda path: list(history.lines_backwards(path)),
+    "journal/output/7": lambda path: apart.piece(path.parents[1], 7, 0),
+    "lock": lambda path: d.lock_directory(path.parent),
+    "tasks.db": tasks_file.fingerprint,
+    "cluster": lambda path: read_mark(path.parent),
+    "cronflowd.toml": lambda path: load(Settings, {"config": (str(path),)}),
+    "order.pub": order_key.read_verifier,
+    "cert.pem": _context,
+    "saved.tar": lambda path: restore(path, path.parent / "data"),
+    "reports": _of_spool,
+}
+MAY_BE_MISSING = {
+    "journal/history-00000000000000000001-00000000000000000002.jsonl",
+    "journal/output/7",
+    "lock",
+    "tasks.db",
+    "cluster",
+    "reports",
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", OPENED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_one_error_that_says_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    """A named pipe would be waited for without end, and a device read without one."""
+    if kind == "a link that leads nowhere" and name in MAY_BE_MISSING:
+        return
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(path.parent)
+    KINDS[kind](path)
+    with pytest.raises((OSError, Fatal, Refusal)) as caught:
+        OPENED[name](path)
+    assert str(path) in str(caught.value)
+    assert kind in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "opened"),
+    [("order.pub", order_key.read_verifier), ("reports", _of_spool), ("saved.tar", OPENED["saved.tar"])],
+)
+def test_what_is_enormous_is_not_read(tmp_path: Path, name: str, opened: Callable[[Path], object]) -> None:
+    """A file with a hole takes no room on the disk, and would take all there is of memory."""
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises((OSError, Fatal), match=f"{tmp_path}/{name}"):
+        opened(tmp_path / name)
+
+
+def test_an_enormous_segment_is_damage_that_is_told_and_can_be_set_aside(tmp_path: Path) -> None:
+    """To look through it for records would take hours, and as much memory as it is long."""
+    _replay(tmp_path / "journal" / "x")
+    (path,) = (tmp_path / "journal").glob("*.jsonl")
+    os.truncate(path, 1 << 40)
+    with pytest.raises(Fatal, match="more follows than a crash leaves") as caught:
+        _replay(path)
+    assert caught.value.status == Exit.CORRUPT
+
+
+def test_an_enormous_hand_edit_is_neither_read_nor_copied(tmp_path: Path) -> None:
+    """A start reads tasks.db to know whether it was edited, and SAVE keeps what somebody edited."""
+    path = tmp_path / "tasks.db"
+    path.touch()
+    os.truncate(path, 1 << 42)
+    assert tasks_file.fingerprint(path, [(7, 7)]) == (1 << 42, -1)
+    with pytest.raises(Refusal, match="edited by hand, and no room to keep its 4398046511104 bytes"):
+        tasks_file.keep_edited(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_the_shell_has_opened_may_be_a_pipe() -> None:
+    """`--config <(…)` is a name like /dev/fd/63, and what it leads to is waited for."""
+    reads, writes = os.pipe()
+    try:
+        with os.fdopen(writes, "wb") as file:
+            file.write(b"tz = 'UTC'\n")
+        assert load(Settings, {"config": (f"/dev/fd/{reads}",)}).tz == "UTC"
+    finally:
+        os.close(reads)
