@@ -53,7 +53,7 @@ def plain(path: str | Path, flags: int) -> int:
     """Opens a plain file, also as `opener=`; OSError, at once, says what else stands there.
 
     Whoever puts a named pipe in its place would have us wait for its other end, and some devices have
-    no end. What was opened for us, as a shell does for `<(…)`, may be anything; /dev/null is nobody's mistake.
+    no end. What was opened for us, as a shell does for `<(…)`, may be anything, and /dev/null is meant.
     """
     if not flags & os.O_DIRECTORY and not _HANDED.fullmatch(str(path)):
         try:
