@@ -50,7 +50,7 @@ from .executors.job import (
     parse_order,
 )
 from .executors.output import Output, format_output
-from .executors.processes import become_subreaper, own_descriptors, reap_adopted
+from .executors.processes import become_subreaper, keep_reaping, own_descriptors
 from .reports import Reports
 from .rules import make_rules
 from .silence import Silence
@@ -69,7 +69,6 @@ BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
 GARBAGE = 5_000, 5  # what jobs leave is hardly ever a circle, so it is not looked for every thirty jobs
 BEGUN_A_TURN = 16  # jobs
-ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
 READ_BYTES = 256 * 1024
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
@@ -92,7 +91,7 @@ class Link:
     work: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)  # the writer sleeps here
     room: trio.lowlevel.ParkingLot = field(
         factory=trio.lowlevel.ParkingLot
-    )  # the reader, when too much waits
+    )  # and the reader, where it is full
     why: str = ""  # why it was lost
     # Of each BEAT whose OK has not come yet: when it was said, and how much of each output was before it.
     unanswered: deque[tuple[float, dict[str, int]]] = field(factory=deque)
@@ -295,9 +294,11 @@ class Agent:
 
     async def _show_unfinished(self, output: Output) -> None:
         """Lets lines go out whose end does not come; there while there are any, and then gone."""
-        while (since := output.unfinished_since) is not None:
-            await trio.sleep_until(since + UNFINISHED_S)
-            output.show(trio.current_time() - UNFINISHED_S)
+        with trio.CancelScope() as scope:
+            output.on_end = scope.cancel
+            while (since := output.unfinished_since) is not None:
+                await trio.sleep_until(since + UNFINISHED_S)
+                output.show(trio.current_time() - UNFINISHED_S)
         output.is_watched = False
 
     def _report(self, key: str, ended: Ended) -> None:
@@ -655,7 +656,7 @@ async def _main(settings: WorkerSettings) -> int:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_listen_to_signals, agent)
-            nursery.start_soon(_reap_adopted)
+            nursery.start_soon(keep_reaping)
             await agent.run()
             nursery.cancel_scope.cancel()
     finally:
@@ -682,14 +683,3 @@ async def _listen_to_signals(agent: Agent) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             agent.hurry() if number == signal.SIGHUP else agent.leave()
-
-
-async def _reap_adopted() -> None:
-    while True:
-        # Every job's end sends the signal too, and to hear it costs as much as to read what a job writes.
-        # So nobody listens for a second after one: nobody minds a zombie for so long.
-        if reap_adopted():
-            with trio.open_signal_receiver(signal.SIGCHLD) as signals:
-                if reap_adopted():  # again: what ended before somebody listened
-                    await anext(aiter(signals))
-        await trio.sleep(ADOPTED_PAUSE_S)

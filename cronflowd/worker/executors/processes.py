@@ -21,7 +21,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -35,6 +35,7 @@ EVENTS_A_TURN = 64  # of all processes, before something else gets its turn
 READS_A_TURN = 16  # of all pipes together, and at least one of each
 PIPE_GRACE_S = 0.5  # how long is read on after a process has ended
 LOOK_AGAIN_S = 0.05  # between two looks at what is left of a job being ended
+ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
 MAX_NAMED = 5  # processes that a job left behind
 OOM_AGE_S = 0.2  # to look at the kernel's count takes as long as to begin a process
 KILL_ROUNDS = 100  # a job that forks faster than it is killed is given up after so many looks
@@ -503,6 +504,18 @@ def own_descriptors() -> None:
     for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         with contextlib.suppress(OSError):  # that of the listing is closed by now
             os.set_inheritable(number, number <= 2)
+
+
+async def keep_reaping() -> NoReturn:
+    """Takes leave of adopted processes as they end."""
+    while True:
+        # Every job's end sends the signal too, and to hear it costs as much as to read what a job writes.
+        # So nobody listens for a second after one: nobody minds a zombie for so long.
+        if reap_adopted():
+            with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+                if reap_adopted():  # again: what ended before somebody listened
+                    await anext(aiter(signals))
+        await trio.sleep(ADOPTED_PAUSE_S)
 
 
 def reap_adopted() -> bool:
