@@ -56,7 +56,7 @@ from .rules import make_rules
 from .silence import Silence
 from .spool import Spool
 from .ways import Ways
-from .welcome import NotWelcomeError, Terms, believe, dial, parse_terms
+from .welcome import NotWelcomeError, Terms, believe, dial, hello_lines, parse_terms
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +68,11 @@ GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is 
 BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
 GARBAGE = 5_000, 5  # what jobs leave is hardly ever a circle, so it is not looked for every thirty jobs
-BEGUN_A_TURN = 16  # jobs
+BEGUN_A_TURN = 16  # jobs; and so many are ended
+LINES_A_TURN = 500  # of the daemon's
 READ_BYTES = 256 * 1024
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
-MAX_HELLO_BYTES = 65_000  # a line of HELLO or HELD; running= takes what the rest of HELLO leaves of it
 KILLED = "its worker was killed while it ran; what it wrote last may be missing"
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
@@ -336,13 +336,7 @@ class Agent:
             words.append("labels=" + ",".join(f"{key}={value}" for key, value in settings.label))
         words += ["held=all", f"instance={self.spool.instance}", f"version={__version__}"]
         held = [key.replace(" ", ":") for key in [*self.jobs, *self.reports]]
-        room = MAX_HELLO_BYTES - len(" ".join(words)) - len(" more=1000 running=")
-        first, *more = _packed(held, room) or [""]
-        if more:
-            words.append(f"more={len(more)}")
-        if first:
-            words.append("running=" + first)
-        lines = [" ".join(words), *(f"HELD {each}" for each in more)]
+        lines = hello_lines(words, held)
         return "\n".join(lines + ["BYE"] * self.is_leaving) + "\n"
 
     def _abilities(self) -> list[str]:
@@ -493,12 +487,16 @@ class Agent:
                 self.act(items)
                 while len(self.outbox) > MAX_OUTBOX_LINES:
                     await link.room.park()
-                data = await link.stream.receive_some(READ_BYTES)
-                if not data:
-                    link.lose("the daemon closed the connection")
-                link.heard_at = trio.current_time()
-                self.silence.end()
-                items = reader.receive(bytes(data))
+                if reader.has_lines:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    data = await link.stream.receive_some(READ_BYTES)
+                    if not data:
+                        link.lose("the daemon closed the connection")
+                    link.heard_at = trio.current_time()
+                    self.silence.end()
+                    reader.feed(bytes(data))
+                items = reader.take(LINES_A_TURN)
         except trio.BrokenResourceError:
             link.lose("the connection broke")
 
@@ -542,8 +540,7 @@ class Agent:
     def leave(self) -> None:
         """Takes no more runs and goes when the last one has ended; asked again, ends them."""
         if self.is_leaving:
-            for job in self.jobs.values():
-                job.kill_now()
+            self._nursery.start_soon(self._end_jobs)
             return
         self.is_leaving = True
         log.info("leaving; %d jobs are still running", len(self.jobs))
@@ -551,6 +548,12 @@ class Agent:
             self._say("BYE\n")
             self._beat(self.link)
         self._go_if_possible()
+
+    async def _end_jobs(self) -> None:
+        for number, job in enumerate(list(self.jobs.values())):
+            job.kill_now()
+            if number % BEGUN_A_TURN == 0:
+                await trio.lowlevel.checkpoint()
 
     def _may_go(self) -> bool:
         if self.jobs:
@@ -604,20 +607,6 @@ async def _answer(stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
             raise NotWelcomeError("the daemon closed the connection without an answer")
         if items := reader.receive(bytes(data)):
             return items
-
-
-def _packed(words: list[str], room: int) -> list[str]:
-    """The words with commas between, in texts of which the first is no longer than `room`."""
-    texts: list[str] = []
-    rest, size = deque(words), 0
-    line: list[str] = []
-    while rest:
-        if line and size + len(rest[0]) >= room:
-            texts.append(",".join(line))
-            line, size, room = [], 0, MAX_HELLO_BYTES - len("HELD ")
-        line.append(rest.popleft())
-        size += len(line[-1]) + 1
-    return texts + [",".join(line)] * bool(line)
 
 
 def _begun(job: Job, executor: Executor) -> Ended | None:
