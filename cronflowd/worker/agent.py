@@ -389,9 +389,9 @@ class Agent:
                 reader = LineReader(MAX_ORDER_BYTES)
                 self._check, said_at = None, trio.current_time()
                 with trio.fail_after(wait_s):
-                    items = await self._greet(stream, reader)
+                    await self._greet(stream, reader)
                 now = trio.current_time()
-                return await self._talk(Link(stream, now, now - said_at, self._check), reader, items)
+                return await self._talk(Link(stream, now, now - said_at, self._check), reader)
         except trio.TooSlowError:
             return f"no answer within {wait_s:g} s"
         except OSError as error:
@@ -407,8 +407,8 @@ class Agent:
                 self.fatal = fatal
             return fatal.message
 
-    async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
-        """HELLO and its answer; returns the lines that came after. Raises NotWelcomeError and Fatal."""
+    async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> None:
+        """HELLO and its answer. Raises NotWelcomeError and Fatal."""
         name = format_option("name", self.settings.name)
         if self.settings.token_file:
             handshake = await self._prove(stream, reader, name)
@@ -416,8 +416,7 @@ class Agent:
         else:
             hello = self.hello("HELLO", name)
         await stream.send_all(hello.encode())
-        items = await _answer(stream, reader)
-        first = str(items[0])
+        first = await _answer(stream, reader)
         word, _, rest = first.partition(" ")
         self._check_refusal(word, rest)
         if word != "OK":
@@ -428,7 +427,6 @@ class Agent:
         self.terms, self.fatal, self.was_welcome, self._denied = terms, None, True, 0
         terms.heartbeat_s = self.ways.heartbeat_s(terms.heartbeat_s)
         self._is_busy = False
-        return items[1:]
 
     async def _prove(self, stream: trio.abc.Stream, reader: LineReader, name: str) -> Handshake:
         """Has the daemon show that it knows the token; what it orders from then on has to show it too."""
@@ -438,7 +436,7 @@ class Agent:
         key = key_of(self._tokens[self._denied % len(self._tokens)])
         nonce, begun_s = make_nonce(), steady_now()
         await stream.send_all(f"HELLO {name} key={key_name(key)} nonce={nonce}\n".encode())
-        answer = str((await _answer(stream, reader))[0])
+        answer = await _answer(stream, reader)
         word, _, rest = answer.partition(" ")
         self._check_refusal(word, rest)
         if (handshake := believe(settings.name, key, nonce, answer)) is None:
@@ -464,7 +462,7 @@ class Agent:
             raise Fatal(Exit.REFUSED, f"{self.ways.text}: {why}")
         raise NotWelcomeError(why)
 
-    async def _talk(self, link: Link, reader: LineReader, items: list[Item]) -> str:
+    async def _talk(self, link: Link, reader: LineReader) -> str:
         """Orders in and reports out, until the connection is lost; returns why it was."""
         log.info("%s: connected as %s", self.ways.text, self.settings.name)
         self.link = link
@@ -478,13 +476,13 @@ class Agent:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, link)
                 nursery.start_soon(self._watch_silence, link)
-                nursery.start_soon(self._read, link, reader, items)
+                nursery.start_soon(self._read, link, reader)
         return link.why
 
-    async def _read(self, link: Link, reader: LineReader, items: list[Item]) -> None:
+    async def _read(self, link: Link, reader: LineReader) -> None:
         try:
             while True:
-                self.act(items)
+                self.act(reader.take(LINES_A_TURN))
                 while len(self.outbox) > MAX_OUTBOX_LINES:
                     await link.room.park()
                 if reader.has_lines:
@@ -496,7 +494,6 @@ class Agent:
                     link.heard_at = trio.current_time()
                     self.silence.end()
                     reader.feed(bytes(data))
-                items = reader.take(LINES_A_TURN)
         except trio.BrokenResourceError:
             link.lose("the connection broke")
 
@@ -599,14 +596,15 @@ class Agent:
 _KEY = re.compile("(?:RUN|KILL) ([0-9]{1,15} [0-9]{1,15})(?= |$)")
 
 
-async def _answer(stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
-    """The lines that come next. Raises NotWelcomeError where none does."""
+async def _answer(stream: trio.abc.Stream, reader: LineReader) -> str:
+    """The line that comes next. Raises NotWelcomeError where none does."""
     while True:
         data = await stream.receive_some(READ_BYTES)
         if not data:
             raise NotWelcomeError("the daemon closed the connection without an answer")
-        if items := reader.receive(bytes(data)):
-            return items
+        reader.feed(bytes(data))
+        if items := reader.take(1):
+            return str(items[0])
 
 
 def _begun(job: Job, executor: Executor) -> Ended | None:
