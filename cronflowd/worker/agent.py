@@ -69,6 +69,7 @@ BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
 GARBAGE = 5_000, 5  # what jobs leave is hardly ever a circle, so it is not looked for every thirty jobs
 BEGUN_A_TURN = 16  # jobs; and so many are ended
+BEGUN_S = 0.02  # or as many as this takes
 LINES_A_TURN = 500  # of the daemon's
 READ_BYTES = 256 * 1024
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
@@ -265,10 +266,13 @@ class Agent:
                 await trio.lowlevel.checkpoint()
             else:
                 await self._taken.park()
+            until = trio.current_time() + BEGUN_S
             for _ in range(min(len(self._new), BEGUN_A_TURN)):
                 job = self._new.popleft()
                 if ended := _begun(job, self.table[job.order.type]):
                     self._end(job, ended)
+                if trio.current_time() > until:  # where the machine is so busy that one takes long
+                    break
 
     async def _run_job(self, job: Job, work: Work) -> None:
         try:

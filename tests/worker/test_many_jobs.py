@@ -16,7 +16,7 @@ import trio
 
 from cronflowd.worker import agent as agents
 from cronflowd.worker.executors import processes
-from cronflowd.worker.executors.job import Job
+from cronflowd.worker.executors.job import Ended, Executor, Job
 from cronflowd.worker.executors.processes import EVENTS_A_TURN, Process
 from tests.lib.fake_daemon import fake_daemon
 from tests.lib.waiting import until
@@ -80,6 +80,19 @@ async def test_a_worker_that_is_told_twice_to_end_ends_its_jobs_in_turns(
         agent.leave()
         assert await most_in_a_turn(lambda: len(killed), 200) <= 2 * agents.BEGUN_A_TURN
         await until(lambda: not agent.jobs)
+
+
+async def test_few_jobs_are_begun_in_a_turn_where_each_takes_long(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine to begin a process takes a hundred times as long as on a quiet one."""
+    begun = list[Job]()
+    monkeypatch.setattr(agents, "BEGUN_S", -1.0)
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        agent.table["shell"] = Executor(lambda job: begun.append(job) or Ended(0))
+        visitor = await daemon.worker()
+        await visitor.say(*[f"RUN {run} 1 type=shell :true" for run in range(50)])
+        assert await most_in_a_turn(lambda: len(begun), 50) <= 2
 
 
 async def test_what_the_daemon_says_at_once_is_not_carried_out_at_once(
