@@ -8,7 +8,7 @@ replies stay in order.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from ..base.errors import Refusal
 
@@ -17,6 +17,7 @@ MAX_ORDER_BYTES = 1024 * 1024  # to a worker: more than any daemon sends, for an
 MAX_START = 256  # bytes of a line that tell what it is
 
 Item = str | Refusal
+AnyBytes = TypeVar("AnyBytes", bytes, bytearray)
 
 
 class Unread(Refusal):
@@ -40,7 +41,7 @@ class LineReader:
         self._skipping = False  # inside a line already refused as too long
 
     def receive(self, data: bytes) -> list[Item]:
-        """The lines that `data` completes, in order, without their LF or CRLF."""
+        """The lines that `data` completes, in order, without what ends them."""
         self.feed(data)
         return self.take()
 
@@ -57,13 +58,13 @@ class LineReader:
     def take(self, most: int = -1) -> list[Item]:
         """The next lines, `most` of them or fewer; all without `most`."""
         items = self._take_good(most) or self._take_one_by_one(most)
-        if not self._whole and (self._skipping or len(self._rest) > self.max_line_bytes + 1):
+        if not self._whole and (self._skipping or len(self._rest) > self.max_line_bytes):
             items += self._refuse_overlong_rest()
         return items
 
     def _take_good(self, most: int) -> list[Item]:
         """All at once, which is much quicker, where nothing is wrong with any line; else none."""
-        if self._skipping or len(self._whole) > self.max_line_bytes:
+        if self._skipping or len(self._whole) > self.max_line_bytes or b"\0" in self._whole:
             return []
         try:
             items: list[Any] = self._whole.decode().replace("\r\n", "\n").split("\n", most)
@@ -80,12 +81,12 @@ class LineReader:
             self._skipping = False
         items: list[Item] = []
         limit = self.max_line_bytes
-        for piece in pieces:
-            if len(piece) > limit and len(piece.removesuffix(b"\r")) > limit:
+        for piece in map(_without_end, pieces):
+            if len(piece) > limit:
                 items.append(self._too_long(piece))
             else:
                 try:
-                    items.append(piece.removesuffix(b"\r").decode())
+                    items.append(piece.decode())
                 except UnicodeDecodeError as error:
                     items.append(not_utf8(piece, error))
         return items
@@ -102,7 +103,7 @@ class LineReader:
 
     def end(self) -> Item | None:
         """The last line when input ended without its newline, or None if there is none."""
-        rest, self._rest = bytes(self._rest).removesuffix(b"\r"), bytearray()
+        rest, self._rest = _without_end(bytes(self._rest)), bytearray()
         if not rest or self._skipping:
             return None
         try:
@@ -121,8 +122,7 @@ class LineReader:
     def _refuse_overlong_rest(self) -> list[Item]:
         if self._skipping:
             self._rest.clear()
-        # One byte more than the limit may still be the CR of a CRLF.
-        if len(self._rest) <= self.max_line_bytes + 1:
+        if len(_without_end(self._rest)) <= self.max_line_bytes:
             return []
         start = self.start(MAX_START)
         self._rest.clear()
@@ -132,6 +132,11 @@ class LineReader:
     def _too_long(self, start: bytes) -> Unread:
         why = f"the line is longer than {self.max_line_bytes} bytes; it was not read"
         return Unread("too-long", why, start)
+
+
+def _without_end(line: AnyBytes) -> AnyBytes:
+    """Without the CR before its LF; of a CRLF that it is given, telnet makes CR, NUL and CRLF (RFC 854)."""
+    return line.removesuffix(b"\r").removesuffix(b"\r\0")
 
 
 def not_utf8(piece: bytes, error: UnicodeDecodeError) -> Unread:

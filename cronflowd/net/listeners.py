@@ -391,11 +391,7 @@ class Door:
         if why := self._why_full(kinds):
             self.turned_away += 1
             self._tell_full(why)
-            if self._farewells < MAX_FAREWELLS:
-                self._farewells += 1
-                nursery.start_soon(self._refuse, connection, why)
-            else:
-                connection.close()
+            nursery.start_soon(self._refuse, connection, why)
             return
         self.open.update(kinds)
         nursery.start_soon(self._serve_one, connection, kinds)
@@ -427,7 +423,6 @@ class Door:
                 is_carried = connection.kind == "tcp" and connection.peer != carrier
                 is_far = is_carried and not is_near(origin(connection.peer))
                 if is_far and (why := self._move(connection, kinds, connection.peer)):
-                    self._farewells += 1
                     await self._refuse(connection, why)
                     return
             connection.count_as = partial(self._count_as, connection, kinds)
@@ -466,12 +461,14 @@ class Door:
         return ""
 
     async def _refuse(self, connection: Connection, why: str) -> None:
-        """Says why, and reads a little: closing on unread input would destroy what we said."""
+        """Says why, to so many at a time, and reads a little: to close before would destroy what we said."""
+        self._farewells += 1
         try:
-            connection.say_too_many(why)
-            with trio.move_on_after(FAREWELL_S), suppress(OSError):
-                while await connection.receive_some():
-                    pass
+            if self._farewells <= MAX_FAREWELLS:
+                connection.say_too_many(why)
+                with trio.move_on_after(FAREWELL_S), suppress(OSError):
+                    while await connection.receive_some():
+                        pass
         finally:
             self._farewells -= 1
             connection.close()

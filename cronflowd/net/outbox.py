@@ -210,6 +210,14 @@ class Outbox:
         self._bell.ring()
         self._room.ring()
 
+    def take_back(self) -> tuple[int, bytes]:
+        """What was put and has not begun to leave, which holds no rows; and what has to be on disk before."""
+        taken = [(seq, what) for seq, what in self._queue if isinstance(what, bytes)]
+        data = b"".join([what for _, what in taken])
+        self._queue.clear()
+        self.pending_bytes -= len(data)
+        return max((seq for seq, _ in taken), default=0), data
+
     def hand_over(self, data: bytes) -> tuple[int, bytes] | None:
         """The connection, and what another process has to send on it for the peer to read that, as the last.
 

@@ -170,6 +170,21 @@ class Link:
             self.is_held_back = False
             self.core.hold_back(self.name, full=False)
 
+    def let_rest(self) -> None:
+        """It has ended its input, and could report on nothing that it was given from now on."""
+        if self.core.links.get(self.name) is self:
+            self.outbox.on_drained = lambda: None
+            self.core.hold_back(self.name)
+
+    def take_back(self) -> None:
+        """Has no order leave; where one has begun to, nothing does. After the last send."""
+        seq, data = self.outbox.take_back()
+        self.given_bytes -= len(data)
+        if any(self.outbox.sent_bytes < ends_at <= self.given_bytes for ends_at, _ in self.orders):
+            self.outbox.cut("")
+        if rest := b"\n".join(line for line in data.split(b"\n") if not line.startswith(b"RUN ")):
+            self.outbox.put(rest, seq)
+
     def unsent(self) -> tuple[tuple[int, int], ...]:
         """(run, attempt) of the orders that have not left to their last byte; after the last send."""
         lines = (line for ends_at, line in self.orders if ends_at > self.outbox.sent_bytes)
@@ -206,7 +221,7 @@ def order_in(line: str) -> tuple[int, int] | None:
 async def serve_worker(connection: Connection, core: Dispatch) -> None:
     """One connection, from HELLO to its end. On the unix socket no token is asked for, but after FROM."""
     outbox = Outbox(connection, core.gate, core.max_outbox)
-    link: Link | None = None
+    link: Link | None = None  # until it was let go
     why = reason("link-ended")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run)
@@ -214,15 +229,19 @@ async def serve_worker(connection: Connection, core: Dispatch) -> None:
             if found := await _greet(connection, core, outbox):
                 link, reader = found
                 why = await _serve(connection, core, link, reader)
-                if code_of(why) == "link-ended":
-                    await _answer_rest(core, link)
+                if code_of(why) == "link-ended" and outbox.why_cut is None:
+                    # As a netcat does: whoever has ended its input may read on what it is owed.
+                    _let_go(core, link, why)
+                    link = None
+                    with trio.move_on_after(HELLO_WITHIN_S):
+                        await outbox.drained()
         except Refusal as refusal:
             # What two workers of one name do is told already, and again and again it would be noise.
             level = logging.INFO if refusal.code == "busy" else logging.WARNING
             log.log(level, "worker at %s refused: %s", connection.peer, refusal)
-            why = reason("link-refused", text=refusal.message)
             if link:
-                link.flush(core.last_seq)  # the answers to the lines before
+                _let_go(core, link, reason("link-refused", text=refusal.message))
+                link = None
             if refusal.code == "denied":
                 core.wake()  # what AUDIT tells of it is journaled before it is told
                 await trio.sleep(core.admission.penalty_s(connection.peer))
@@ -278,14 +297,6 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
     outbox.on_drained = link.drained
     _take_over(core, link, order)
     return link, reader
-
-
-async def _answer_rest(core: Dispatch, link: Link) -> None:
-    """Whoever ends its input, as a netcat does, may read on; but what it can no longer report is not sent."""
-    link.flush(core.last_seq)
-    if not link.unsent():
-        with trio.move_on_after(HELLO_WITHIN_S):
-            await link.outbox.drained()
 
 
 def _carries(connection: Connection, admits: Admits, address: str) -> bool:
@@ -445,7 +456,10 @@ def _outputs(core: Dispatch, order: o.JoinWorker) -> Iterator[str]:
 
 
 def _let_go(core: Dispatch, link: Link, why: Reason) -> None:
+    """It is no worker any more, and what has not left is no order; answers still leave."""
     log.info("worker %s left: %s", link.name, in_words(why))
+    link.flush(core.last_seq)
+    link.take_back()
     core.insist(o.DropWorker(link.name, why, link.number, link.unsent()))
 
 
@@ -462,15 +476,21 @@ async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader
                 batch.take(_text(item))
         finally:
             batch.close()
+        if reader.has_lines and connection.has_ended:
+            link.let_rest()
 
     def take(data: bytes) -> bool:
         nonlocal heard_at
         heard_at = trio.current_time()
         reader.feed(data)
         take_slice()
+        if not data:
+            link.let_rest()
         return bool(data) and not (reader.has_lines or link.owes_much)
 
     inlet = Inlet(connection, take)
+    if connection.has_ended:
+        link.let_rest()
     while True:
         take_slice()
         is_more = reader.has_lines

@@ -50,13 +50,13 @@ from .executors.job import (
     parse_order,
 )
 from .executors.output import Output, format_output
-from .executors.processes import become_subreaper, own_descriptors, reap_adopted
+from .executors.processes import become_subreaper, keep_reaping, own_descriptors
 from .reports import Reports
 from .rules import make_rules
 from .silence import Silence
 from .spool import Spool
 from .ways import Ways
-from .welcome import NotWelcomeError, Terms, believe, dial, parse_terms
+from .welcome import NotWelcomeError, Terms, believe, dial, hello_lines, parse_terms
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +68,12 @@ GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is 
 BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
 GARBAGE = 5_000, 5  # what jobs leave is hardly ever a circle, so it is not looked for every thirty jobs
-BEGUN_A_TURN = 16  # jobs
-ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
+BEGUN_A_TURN = 16  # jobs; and so many are ended
+BEGUN_S = 0.02  # or as many as this takes
+LINES_A_TURN = 500  # of the daemon's
 READ_BYTES = 256 * 1024
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
-MAX_HELLO_BYTES = 65_000  # a line of HELLO or HELD; running= takes what the rest of HELLO leaves of it
 KILLED = "its worker was killed while it ran; what it wrote last may be missing"
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
@@ -92,7 +92,7 @@ class Link:
     work: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)  # the writer sleeps here
     room: trio.lowlevel.ParkingLot = field(
         factory=trio.lowlevel.ParkingLot
-    )  # the reader, when too much waits
+    )  # and the reader, where it is full
     why: str = ""  # why it was lost
     # Of each BEAT whose OK has not come yet: when it was said, and how much of each output was before it.
     unanswered: deque[tuple[float, dict[str, int]]] = field(factory=deque)
@@ -266,10 +266,13 @@ class Agent:
                 await trio.lowlevel.checkpoint()
             else:
                 await self._taken.park()
+            until = trio.current_time() + BEGUN_S
             for _ in range(min(len(self._new), BEGUN_A_TURN)):
                 job = self._new.popleft()
                 if ended := _begun(job, self.table[job.order.type]):
                     self._end(job, ended)
+                if trio.current_time() > until:  # where the machine is so busy that one takes long
+                    break
 
     async def _run_job(self, job: Job, work: Work) -> None:
         try:
@@ -295,9 +298,11 @@ class Agent:
 
     async def _show_unfinished(self, output: Output) -> None:
         """Lets lines go out whose end does not come; there while there are any, and then gone."""
-        while (since := output.unfinished_since) is not None:
-            await trio.sleep_until(since + UNFINISHED_S)
-            output.show(trio.current_time() - UNFINISHED_S)
+        with trio.CancelScope() as scope:
+            output.on_end = scope.cancel
+            while (since := output.unfinished_since) is not None:
+                await trio.sleep_until(since + UNFINISHED_S)
+                output.show(trio.current_time() - UNFINISHED_S)
         output.is_watched = False
 
     def _report(self, key: str, ended: Ended) -> None:
@@ -335,13 +340,7 @@ class Agent:
             words.append("labels=" + ",".join(f"{key}={value}" for key, value in settings.label))
         words += ["held=all", f"instance={self.spool.instance}", f"version={__version__}"]
         held = [key.replace(" ", ":") for key in [*self.jobs, *self.reports]]
-        room = MAX_HELLO_BYTES - len(" ".join(words)) - len(" more=1000 running=")
-        first, *more = _packed(held, room) or [""]
-        if more:
-            words.append(f"more={len(more)}")
-        if first:
-            words.append("running=" + first)
-        lines = [" ".join(words), *(f"HELD {each}" for each in more)]
+        lines = hello_lines(words, held)
         return "\n".join(lines + ["BYE"] * self.is_leaving) + "\n"
 
     def _abilities(self) -> list[str]:
@@ -394,9 +393,9 @@ class Agent:
                 reader = LineReader(MAX_ORDER_BYTES)
                 self._check, said_at = None, trio.current_time()
                 with trio.fail_after(wait_s):
-                    items = await self._greet(stream, reader)
+                    await self._greet(stream, reader)
                 now = trio.current_time()
-                return await self._talk(Link(stream, now, now - said_at, self._check), reader, items)
+                return await self._talk(Link(stream, now, now - said_at, self._check), reader)
         except trio.TooSlowError:
             return f"no answer within {wait_s:g} s"
         except OSError as error:
@@ -412,8 +411,8 @@ class Agent:
                 self.fatal = fatal
             return fatal.message
 
-    async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
-        """HELLO and its answer; returns the lines that came after. Raises NotWelcomeError and Fatal."""
+    async def _greet(self, stream: trio.abc.Stream, reader: LineReader) -> None:
+        """HELLO and its answer. Raises NotWelcomeError and Fatal."""
         name = format_option("name", self.settings.name)
         if self.settings.token_file:
             handshake = await self._prove(stream, reader, name)
@@ -421,8 +420,7 @@ class Agent:
         else:
             hello = self.hello("HELLO", name)
         await stream.send_all(hello.encode())
-        items = await _answer(stream, reader)
-        first = str(items[0])
+        first = await _answer(stream, reader)
         word, _, rest = first.partition(" ")
         self._check_refusal(word, rest)
         if word != "OK":
@@ -433,7 +431,6 @@ class Agent:
         self.terms, self.fatal, self.was_welcome, self._denied = terms, None, True, 0
         terms.heartbeat_s = self.ways.heartbeat_s(terms.heartbeat_s)
         self._is_busy = False
-        return items[1:]
 
     async def _prove(self, stream: trio.abc.Stream, reader: LineReader, name: str) -> Handshake:
         """Has the daemon show that it knows the token; what it orders from then on has to show it too."""
@@ -443,7 +440,7 @@ class Agent:
         key = key_of(self._tokens[self._denied % len(self._tokens)])
         nonce, begun_s = make_nonce(), steady_now()
         await stream.send_all(f"HELLO {name} key={key_name(key)} nonce={nonce}\n".encode())
-        answer = str((await _answer(stream, reader))[0])
+        answer = await _answer(stream, reader)
         word, _, rest = answer.partition(" ")
         self._check_refusal(word, rest)
         if (handshake := believe(settings.name, key, nonce, answer)) is None:
@@ -469,7 +466,7 @@ class Agent:
             raise Fatal(Exit.REFUSED, f"{self.ways.text}: {why}")
         raise NotWelcomeError(why)
 
-    async def _talk(self, link: Link, reader: LineReader, items: list[Item]) -> str:
+    async def _talk(self, link: Link, reader: LineReader) -> str:
         """Orders in and reports out, until the connection is lost; returns why it was."""
         log.info("%s: connected as %s", self.ways.text, self.settings.name)
         self.link = link
@@ -483,21 +480,24 @@ class Agent:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, link)
                 nursery.start_soon(self._watch_silence, link)
-                nursery.start_soon(self._read, link, reader, items)
+                nursery.start_soon(self._read, link, reader)
         return link.why
 
-    async def _read(self, link: Link, reader: LineReader, items: list[Item]) -> None:
+    async def _read(self, link: Link, reader: LineReader) -> None:
         try:
             while True:
-                self.act(items)
+                self.act(reader.take(LINES_A_TURN))
                 while len(self.outbox) > MAX_OUTBOX_LINES:
                     await link.room.park()
-                data = await link.stream.receive_some(READ_BYTES)
-                if not data:
-                    link.lose("the daemon closed the connection")
-                link.heard_at = trio.current_time()
-                self.silence.end()
-                items = reader.receive(bytes(data))
+                if reader.has_lines:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    data = await link.stream.receive_some(READ_BYTES)
+                    if not data:
+                        link.lose("the daemon closed the connection")
+                    link.heard_at = trio.current_time()
+                    self.silence.end()
+                    reader.feed(bytes(data))
         except trio.BrokenResourceError:
             link.lose("the connection broke")
 
@@ -541,8 +541,7 @@ class Agent:
     def leave(self) -> None:
         """Takes no more runs and goes when the last one has ended; asked again, ends them."""
         if self.is_leaving:
-            for job in self.jobs.values():
-                job.kill_now()
+            self._nursery.start_soon(self._end_jobs)
             return
         self.is_leaving = True
         log.info("leaving; %d jobs are still running", len(self.jobs))
@@ -550,6 +549,12 @@ class Agent:
             self._say("BYE\n")
             self._beat(self.link)
         self._go_if_possible()
+
+    async def _end_jobs(self) -> None:
+        for number, job in enumerate(list(self.jobs.values())):
+            job.kill_now()
+            if number % BEGUN_A_TURN == 0:
+                await trio.lowlevel.checkpoint()
 
     def _may_go(self) -> bool:
         if self.jobs:
@@ -595,28 +600,15 @@ class Agent:
 _KEY = re.compile("(?:RUN|KILL) ([0-9]{1,15} [0-9]{1,15})(?= |$)")
 
 
-async def _answer(stream: trio.abc.Stream, reader: LineReader) -> list[Item]:
-    """The lines that come next. Raises NotWelcomeError where none does."""
+async def _answer(stream: trio.abc.Stream, reader: LineReader) -> str:
+    """The line that comes next. Raises NotWelcomeError where none does."""
     while True:
         data = await stream.receive_some(READ_BYTES)
         if not data:
             raise NotWelcomeError("the daemon closed the connection without an answer")
-        if items := reader.receive(bytes(data)):
-            return items
-
-
-def _packed(words: list[str], room: int) -> list[str]:
-    """The words with commas between, in texts of which the first is no longer than `room`."""
-    texts: list[str] = []
-    rest, size = deque(words), 0
-    line: list[str] = []
-    while rest:
-        if line and size + len(rest[0]) >= room:
-            texts.append(",".join(line))
-            line, size, room = [], 0, MAX_HELLO_BYTES - len("HELD ")
-        line.append(rest.popleft())
-        size += len(line[-1]) + 1
-    return texts + [",".join(line)] * bool(line)
+        reader.feed(bytes(data))
+        if items := reader.take(1):
+            return str(items[0])
 
 
 def _begun(job: Job, executor: Executor) -> Ended | None:
@@ -655,7 +647,7 @@ async def _main(settings: WorkerSettings) -> int:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_listen_to_signals, agent)
-            nursery.start_soon(_reap_adopted)
+            nursery.start_soon(keep_reaping)
             await agent.run()
             nursery.cancel_scope.cancel()
     finally:
@@ -682,14 +674,3 @@ async def _listen_to_signals(agent: Agent) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             agent.hurry() if number == signal.SIGHUP else agent.leave()
-
-
-async def _reap_adopted() -> None:
-    while True:
-        # Every job's end sends the signal too, and to hear it costs as much as to read what a job writes.
-        # So nobody listens for a second after one: nobody minds a zombie for so long.
-        if reap_adopted():
-            with trio.open_signal_receiver(signal.SIGCHLD) as signals:
-                if reap_adopted():  # again: what ended before somebody listened
-                    await anext(aiter(signals))
-        await trio.sleep(ADOPTED_PAUSE_S)

@@ -116,9 +116,8 @@ class Spool:
         self._tidy_size = self._size
 
     def _is_untidy(self, reports: Mapping[str, str], running: Collection[str]) -> bool:
-        if not reports:
-            return not running or self._size > SMALL_BYTES
-        return self._size > max(BIG_BYTES, 2 * self._tidy_size)
+        least = BIG_BYTES if reports else SMALL_BYTES
+        return not (reports or running) or self._size > max(least, 2 * self._tidy_size)
 
     def _truncate(self) -> bool:
         """Empties the file in place, which is cheap, and safe only when nothing is owed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import ssl
+from collections import deque
 from pathlib import Path
 
 import trio
@@ -19,6 +20,7 @@ from ..host.config import WorkerSettings
 from ..host.setting import WebAddress
 from .ways import Where
 
+MAX_HELLO_BYTES = 65_000  # a line of HELLO or HELD; running= takes what the rest of HELLO leaves of it
 KILL_GRACE_S = 10.0  # unless the daemon says grace=
 
 
@@ -130,3 +132,25 @@ def _parse_number(text: str) -> float | None:
     except ValueError:
         return None
     return number if 0 <= number < math.inf else None
+
+
+def hello_lines(words: list[str], held: list[str]) -> list[str]:
+    """HELLO, and the HELD lines behind it where what is held does not fit into that."""
+    room = MAX_HELLO_BYTES - len(" ".join(words)) - len(" more=1000 running=")
+    first, *more = _packed(held, room) or [""]
+    words = words + [f"more={len(more)}"] * bool(more) + [f"running={first}"] * bool(first)
+    return [" ".join(words), *(f"HELD {each}" for each in more)]
+
+
+def _packed(words: list[str], room: int) -> list[str]:
+    """The words with commas between, in texts of which the first is no longer than `room`."""
+    texts: list[str] = []
+    rest, size = deque(words), 0
+    line: list[str] = []
+    while rest:
+        if line and size + len(rest[0]) >= room:
+            texts.append(",".join(line))
+            line, size, room = [], 0, MAX_HELLO_BYTES - len("HELD ")
+        line.append(rest.popleft())
+        size += len(line[-1]) + 1
+    return texts + [",".join(line)] * bool(line)

@@ -188,6 +188,10 @@ class Wire:
     def is_gone(self) -> bool:
         return self._ended
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended
+
 
 class World:
     """One data directory, the daemon that serves it, and everybody who is connected."""

@@ -8,7 +8,7 @@ import resource
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from cronflowd.base.addresses import origin
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.net.listeners import (
     KEPT_NEAR,
+    MAX_FAREWELLS,
     MAX_LOCAL,
     MAX_UNIX_PATH_BYTES,
     Connection,
@@ -559,6 +560,31 @@ async def test_who_is_carried_by_a_node_counts_as_who_he_is(listener: Listener) 
         for stream in inside:
             await stream.aclose()
         await until(lambda: not +door.open)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("is_carried", [True, False])
+async def test_only_so_many_are_told_at_a_time_why_they_may_not_come_in(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, is_carried: bool
+) -> None:
+    """Each takes a descriptor for a second; those that came by a node were not counted."""
+    monkeypatch.setattr("cronflowd.net.listeners.FAREWELL_S", 60.0)
+
+    async def greet(connection: Connection) -> Connection:
+        connection.peer = "192.0.2.7:1"
+        return connection
+
+    door = Door(echo, 200, "control connections", greet if is_carried else None, max_per_address=0)
+    door.max_connections = 200 if is_carried else 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve, [listener])
+        async with AsyncExitStack() as stack:
+            for number in range(MAX_FAREWELLS + 8):
+                told = await read_all(await stack.enter_async_context(await connect(listener)))
+                assert bool(told) == (number < MAX_FAREWELLS)
+        await until(lambda: not door._farewells)
+        async with await connect(listener) as later:
+            assert await read_all(later)
         nursery.cancel_scope.cancel()
 
 

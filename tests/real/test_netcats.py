@@ -142,16 +142,19 @@ def test_many_lines_at_once_are_all_answered(client: str, served: Daemon) -> Non
 
 
 def test_telnet_with_a_script_behind_it_gets_its_answer(served: Daemon) -> None:
-    """Telnet leaves when its input ends, so the script has to keep it open; no server can mend that."""
+    """Also to lines that end as telnet's own do: it sends a NUL behind their CR.
+
+    It leaves when its input ends, so the script has to keep it open; no server can mend that.
+    """
     words = command("telnet {host} {port}", served)
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as telnet:
         assert telnet.stdin
         assert telnet.stdout
-        telnet.stdin.write(b"PING\n")
+        telnet.stdin.write(b"PING\r\nPING\n")
         telnet.stdin.flush()
-        assert b"PONG" in telnet.stdout.read(), "it ends when the server has ended"
+        assert telnet.stdout.read().count(b"PONG") == 2, "it ends when the server has ended"
 
 
 def test_a_web_page_cannot_give_orders(served: Daemon) -> None:

@@ -17,6 +17,7 @@ import trio
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.host.config import WorkerSettings
 from cronflowd.worker import agent as agents
+from cronflowd.worker.executors import processes
 from cronflowd.worker.spool import Spool
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
 from tests.lib.job_processes import is_alive, wait_for
@@ -364,13 +365,13 @@ async def test_nobody_hears_of_a_child_that_ends_for_a_while_after_one(
 ) -> None:
     """Each job's end woke the worker for a look that it takes once a second, whoever ends meanwhile."""
     looked = []
-    monkeypatch.setattr(agents, "reap_adopted", lambda: looked.append(is_heard()) is None)
+    monkeypatch.setattr(processes, "reap_adopted", lambda: looked.append(is_heard()) is None)
 
     def is_heard() -> bool:
         return signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(agents._reap_adopted)
+        nursery.start_soon(processes.keep_reaping)
         await until(is_heard)
         signal.raise_signal(signal.SIGCHLD)
         await until(lambda: not is_heard())

@@ -217,15 +217,22 @@ async def test_a_job_is_ended_though_no_process_can_be_looked_at(monkeypatch: py
 
 
 @pytest.mark.parametrize("options", ["", "timeout=3600 "])
-async def test_what_a_job_wrote_is_gone_with_its_acknowledgement(spool_dir: Path, options: str) -> None:
-    """Held in a circle it stayed until garbage was looked for: a megabyte of each of some hundred jobs."""
+@pytest.mark.parametrize("rest", ["", "printf ever; "])
+async def test_what_a_job_wrote_is_gone_with_its_acknowledgement(
+    spool_dir: Path, options: str, rest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held in a circle it stayed until garbage was looked for: a megabyte of each of some hundred jobs.
+
+    And where a line had no end yet, as at the end of most of what is read of a flood, for a second.
+    """
+    monkeypatch.setattr("cronflowd.worker.agent.UNFINISHED_S", 3600.0)
     gc.disable()
     try:
         async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
             visitor = await daemon.worker()
             gate = spool_dir / "gate"
-            await visitor.say(f"RUN 1 1 type=shell {options}:echo much; {wait_for(gate)}")
-            await visitor.expect("OUT 1 1 much")
+            await visitor.say(f"RUN 1 1 type=shell {options}:{rest}echo much; {rest}{wait_for(gate)}")
+            await visitor.expect("OUT 1 1")
             job = weakref.ref(agent.jobs["1 1"])
             output = weakref.ref(agent.jobs["1 1"].output)
             gate.touch()

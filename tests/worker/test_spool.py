@@ -88,6 +88,24 @@ def test_it_is_rewritten_when_most_of_it_is_history(spool: Spool, monkeypatch: p
     assert spool.load() == (old, ["9999 1"])
 
 
+def test_it_is_not_rewritten_again_and_again_while_very_many_jobs_run(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand that sleep fill more of it than is tidied: each short job had all of it written anew."""
+    rewritten, replace = list[int](), Spool._replace
+    monkeypatch.setattr(
+        Spool, "_replace", lambda self, content: rewritten.append(len(content)) or replace(self, content)
+    )
+    running = [f"{run} 1" for run in range(10_000)]
+    for key in running:
+        spool.accept(key)
+    spool.flush({}, running)
+    for run in range(10_000, 10_100):
+        spool.accept(f"{run} 1")
+        spool.flush({}, running)
+    assert len(rewritten) <= 1
+
+
 def test_a_full_disk_is_told_of_once_and_made_good_later(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -51,7 +51,8 @@ class Output:
         self.omitted = 0  # bytes forgotten
         self._on_waiting = on_waiting
         self._on_unfinished = on_unfinished  # called when there is something to `show` later,
-        self.is_watched = False  # if nobody sees to that yet
+        self.is_watched = False  # if nobody sees to that yet,
+        self.on_end: Callable[[], object] = lambda: None  # for whoever does
         self._now = now
         self.mask: Mask | None = None  # hides what must not be shown
         self._held: dict[int, bytes] = {}  # by fd: what may be the beginning of a secret
@@ -116,6 +117,7 @@ class Output:
 
     def end(self) -> None:
         """No more will come: what was held back may go out."""
+        self.on_end()
         if self.mask:
             for fd, rest in self._held.items():
                 self._feed(fd, self.mask.hide(rest, True)[0])

@@ -19,9 +19,10 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -35,6 +36,7 @@ EVENTS_A_TURN = 64  # of all processes, before something else gets its turn
 READS_A_TURN = 16  # of all pipes together, and at least one of each
 PIPE_GRACE_S = 0.5  # how long is read on after a process has ended
 LOOK_AGAIN_S = 0.05  # between two looks at what is left of a job being ended
+ADOPTED_PAUSE_S = 1.0  # how often, at most, adopted processes are reaped
 MAX_NAMED = 5  # processes that a job left behind
 OOM_AGE_S = 0.2  # to look at the kernel's count takes as long as to begin a process
 KILL_ROUNDS = 100  # a job that forks faster than it is killed is given up after so many looks
@@ -52,6 +54,7 @@ class Watch:
         self._events = select.epoll()
         self._children: dict[int, Child] = {}  # by descriptor
         self._look: Look | None = None  # that will be taken
+        self._turn = trio.Lock()  # one after the other
 
     def open(self, child: Child) -> None:
         for fd in child.awaited:
@@ -67,17 +70,22 @@ class Watch:
     async def members(self, child: Child) -> list[int]:
         """All living processes of a job, as they are from now on.
 
-        To look takes as long as there are processes, so all who ask in one turn share a look.
+        To look takes as long as there are processes, so all share a look who ask before it begins.
         """
-        if (look := self._look) is None:
-            look = self._look = Look()
-            with trio.CancelScope(shield=True):  # for the others' sake
+        if look := self._look:
+            await look.asked.park()
+            return look.members.get(child.pid, [])
+        look = self._look = Look()
+        with trio.CancelScope(shield=True):  # for the others' sake
+            async with self._turn:
+                self._look = None
+                with contextlib.suppress(
+                    OSError
+                ):  # no descriptor is left: a job's group is known all the same
+                    look.members = await _members()
+            while look.asked:
+                look.asked.unpark(count=EVENTS_A_TURN)
                 await trio.lowlevel.checkpoint()
-            self._look = None
-            with contextlib.suppress(OSError):  # no descriptor is left: a job's group is known all the same
-                look.members = _members()
-            look.is_taken.set()
-        await look.is_taken.wait()
         return look.members.get(child.pid, [])
 
     async def run(self) -> None:
@@ -98,7 +106,7 @@ class Watch:
 class Look:
     """At all processes of this machine."""
 
-    is_taken: trio.Event = field(factory=trio.Event)
+    asked: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)  # who else waits for it
     members: dict[int, list[int]] = field(factory=dict)  # of jobs' processes: all living ones of the job
 
 
@@ -436,9 +444,12 @@ class Process:
     session: int
 
 
-def _members() -> dict[int, list[int]]:
+async def _members() -> dict[int, list[int]]:
     """All living processes of jobs, by a job's own: of its group, session, tree, or marked with its run."""
-    everyone, owners = _processes(), dict[int, int]()
+    seen, everyone, owners = _processes(), list[Process](), dict[int, int]()
+    while some := list(islice(seen, EVENTS_A_TURN)):
+        everyone += some
+        await trio.lowlevel.checkpoint()
     for each in everyone:
         if own := next((pid for pid in (each.pid, each.group, each.session) if pid in _own), None):
             owners[each.pid] = own
@@ -463,9 +474,8 @@ def _descendants(everyone: list[Process]) -> list[Process]:
     return found
 
 
-def _processes() -> list[Process]:
+def _processes() -> Iterator[Process]:
     """All living processes of this machine that can be seen; one that has ended is none."""
-    found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             stat = (entry / "stat").read_bytes()
@@ -474,8 +484,7 @@ def _processes() -> list[Process]:
         # The name in brackets may itself hold brackets and blanks.
         state, parent, group, session = stat.rpartition(b") ")[2].split()[:4]
         if state not in b"ZX":
-            found.append(Process(int(entry.name), int(parent), int(group), int(session)))
-    return found
+            yield Process(int(entry.name), int(parent), int(group), int(session))
 
 
 def _marks(pid: int) -> tuple[bytes, ...]:
@@ -503,6 +512,18 @@ def own_descriptors() -> None:
     for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         with contextlib.suppress(OSError):  # that of the listing is closed by now
             os.set_inheritable(number, number <= 2)
+
+
+async def keep_reaping() -> NoReturn:
+    """Takes leave of adopted processes as they end."""
+    while True:
+        # Every job's end sends the signal too, and to hear it costs as much as to read what a job writes.
+        # So nobody listens for a second after one: nobody minds a zombie for so long.
+        if reap_adopted():
+            with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+                if reap_adopted():  # again: what ended before somebody listened
+                    await anext(aiter(signals))
+        await trio.sleep(ADOPTED_PAUSE_S)
 
 
 def reap_adopted() -> bool:

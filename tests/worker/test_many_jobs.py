@@ -1,0 +1,109 @@
+"""Ten thousand jobs on one worker: what concerns all of them is done in turns, with others between.
+
+Done in one go it took as long as there are jobs: no heartbeat left, and the daemon gave the worker up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import trio
+
+from cronflowd.worker import agent as agents
+from cronflowd.worker.executors import processes
+from cronflowd.worker.executors.job import Ended, Executor, Job
+from cronflowd.worker.executors.processes import EVENTS_A_TURN, Process
+from tests.lib.fake_daemon import fake_daemon
+from tests.lib.waiting import until
+from tests.lib.working_agent import SLEEPER, working
+
+MANY = 1000
+
+
+async def most_in_a_turn(done: Callable[[], int], upto: int) -> int:
+    """By how many that number grew between two turns of another task."""
+    seen = [0]
+    while seen[-1] < upto:
+        seen.append(done())
+        await trio.lowlevel.checkpoint()
+    return max(now - before for before, now in pairwise(seen))
+
+
+async def test_a_look_at_all_processes_is_taken_in_turns_and_its_askers_go_on_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many ask, it is one look; and each that goes on has a process to signal."""
+    looked, told = list[int](), list[int]()
+
+    def everyone() -> Iterator[Process]:
+        for pid in range(10**6, 10**6 + MANY):
+            looked.append(pid)
+            yield Process(pid, 1, pid, pid)
+
+    monkeypatch.setattr(processes, "_processes", everyone)
+    watch, child = processes.Watch(), cast("processes.Child", SimpleNamespace(pid=10**6))
+
+    async def ask() -> None:
+        told.append(len(await watch.members(child)))
+
+    most = dict[str, int]()
+
+    async def count(name: str, done: list[int]) -> None:
+        most[name] = await most_in_a_turn(lambda: len(done), MANY)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count, "looked", looked)
+        nursery.start_soon(count, "told", told)
+        for _ in range(MANY):
+            nursery.start_soon(ask)
+    watch._events.close()
+    assert (len(looked), told) == (MANY, [0] * MANY)
+    assert max(most.values()) <= 2 * EVENTS_A_TURN
+
+
+async def test_a_worker_that_is_told_twice_to_end_ends_its_jobs_in_turns(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second TERM ended all of them in one go."""
+    killed, kill = list[Job](), Job.kill_now
+    monkeypatch.setattr(Job, "kill_now", lambda job: killed.append(job) or kill(job))
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say(*[f"RUN {run} 1 {SLEEPER}" for run in range(200)])
+        await until(lambda: sum(job.is_started for job in agent.jobs.values()) == 200)
+        agent.leave()
+        agent.leave()
+        assert await most_in_a_turn(lambda: len(killed), 200) <= 2 * agents.BEGUN_A_TURN
+        await until(lambda: not agent.jobs)
+
+
+async def test_few_jobs_are_begun_in_a_turn_where_each_takes_long(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine to begin a process takes a hundred times as long as on a quiet one."""
+    begun = list[Job]()
+    monkeypatch.setattr(agents, "BEGUN_S", -1.0)
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        agent.table["shell"] = Executor(lambda job: begun.append(job) or Ended(0))
+        visitor = await daemon.worker()
+        await visitor.say(*[f"RUN {run} 1 type=shell :true" for run in range(50)])
+        assert await most_in_a_turn(lambda: len(begun), 50) <= 2
+
+
+async def test_what_the_daemon_says_at_once_is_not_carried_out_at_once(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe holds the cancelling of all of them."""
+    sizes = list[int]()
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        act = agent.act
+        monkeypatch.setattr(agent, "act", lambda items: sizes.append(len(items)) or act(items))
+        visitor = await daemon.worker()
+        await visitor.say(*[f"KILL {run} 1" for run in range(3 * agents.LINES_A_TURN)])
+        await until(lambda: sum(sizes) >= 3 * agents.LINES_A_TURN)
+    assert max(sizes) <= agents.LINES_A_TURN
