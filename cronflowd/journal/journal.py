@@ -105,6 +105,7 @@ class FileJournal:
         # The open segment. _end counts what is being written, but not what is buffered.
         self._fd = -1
         self._first = 1
+        self._path = self.directory  # of that segment
         self._end = self._synced_end = 0
         self._committed_chain = 0
         # Space set aside: the file may grow to _allocated without asking the file system.
@@ -141,10 +142,11 @@ class FileJournal:
     def _go_on(self, found: Replay) -> None:
         if found.open:
             self._fd = self._disk.open(found.open, os.O_RDWR)
-            self._end, self._first = found.size, found.open_first
+            self._end, self._first, self._path = found.size, found.open_first, found.open
         else:
             self._first = self._last + 1
             self._fd, self._end = self._create_segment(self._first, self._chain, 0)
+            self._path = segment_path(self.directory, self._first)
         free = self._disk.free_bytes(self._fd)
         self._reserve = max(min(self._reserve, free // 16), min(self._reserve, MIN_RESERVE_BYTES))
         self._chunk = max(min(CHUNK_BYTES, free // 64), MIN_CHUNK_BYTES)
@@ -202,8 +204,7 @@ class FileJournal:
     def open_segment(self) -> Segment:
         """The file that is being written, as far as it is on disk."""
         with self._lock:
-            path = segment_path(self.directory, self._first)
-            return Segment(path, self._first, self._committed, self._synced_end)
+            return Segment(self._path, self._first, self._committed, self._synced_end)
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
         """Takes the facts of one decision; the last one's number, or Refusal (`disk-full`, `read-only`)."""
@@ -361,9 +362,8 @@ class FileJournal:
         data, began_s = b"".join(batch.lines), time.monotonic() - agreed_s
         self._write(data, batch.offset)
         self._disk.fdatasync(self._fd)
-        path = segment_path(self.directory, self._first)
-        if not d.is_at(self._fd, path):
-            raise OSError(errno.ENOENT, f"{path.name} has been removed or moved away")
+        if not d.is_at(self._fd, self._path):
+            raise OSError(errno.ENOENT, f"{self._path.name} has been removed or moved away")
         self.commit_s.add(time.monotonic() - began_s)
         with self._lock:
             self._committed, self._synced_end = batch.last, batch.offset + len(data)
@@ -424,13 +424,13 @@ class FileJournal:
             # The open file has space set aside for what was promised; a new one would not have it.
             self._note_full(True)
             return
-        old = Segment(segment_path(self.directory, self._first), self._first, first - 1, self._end)
+        old = Segment(self._path, self._first, first - 1, self._end)
         old_fd = self._fd
         with self._lock:
             fits = self._buffered + self._reserve <= space
             if fits:
                 self._fd, self._first, self._end, self._allocated = fd, first, size, size + space
-                self._synced_end = size
+                self._synced_end, self._path = size, segment_path(self.directory, first)
         if not fits:  # so much came meanwhile; the next batch tries again
             self._remove_segment(fd, first)
             return
