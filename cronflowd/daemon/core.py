@@ -48,7 +48,7 @@ from .access import Admission
 log = logging.getLogger("cronflowd.core")
 
 STEPS_PER_BEAT = 500  # decisions about what is due, before connections get their turn again
-LOOK_EVERY = 4  # beats, between two looks for garbage
+LOOK_EVERY = 16  # beats, between two looks for garbage
 BEAT_S = 0.005  # the same in time; what is asserted is the number
 PASSES_FOR_OTHERS = 20  # between two slices: in each a hundred of those who watch are told what there is
 SLICES_AHEAD = 2  # of large changes that are on their way to the disk: replies wait behind them
