@@ -306,7 +306,8 @@ class Core:
         if (order := self.engine.next_slice(now)) is None:
             # Neither is waited for by anybody, as the moments are that have come.
             self._waits_for_moments = self.is_behind(now)
-            return not self._waits_for_moments and (self._read_some() or self.state.changes.let_go())
+            is_more = self.state.changes.let_go()  # also where it never comes to an end of what is due
+            return not self._waits_for_moments and (self._read_some() or is_more)
         try:
             self.submit(order, now=now)
         except Refusal as refusal:

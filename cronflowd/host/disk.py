@@ -46,7 +46,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-_HANDED = re.compile("/dev/fd/[0-9]+|/dev/stdin|/dev/null|/proc/self/fd/[0-9]+")
+_HANDED = re.compile("/dev/fd/[0-9]+|/dev/stdin|/proc/self/fd/[0-9]+")
+_NULL = os.makedev(1, 3)
 
 
 def plain(path: str | Path, flags: int) -> int:
@@ -58,20 +59,29 @@ def plain(path: str | Path, flags: int) -> int:
     if not flags & os.O_DIRECTORY and not _HANDED.fullmatch(str(path)):
         try:
             # Before it is opened, which with some devices does something.
-            if kind := _KINDS.get(stat.S_IFMT(Path(path).stat().st_mode)):
+            found = Path(path).stat()
+            if (kind := _KINDS.get(stat.S_IFMT(found.st_mode))) and found.st_rdev != _NULL:
                 raise OSError(errno.EINVAL, f"{kind}, not a file", str(path))
         except FileNotFoundError:
             if Path(path).is_symlink() and not flags & os.O_CREAT:
                 raise OSError(errno.ENOENT, "a link that leads nowhere", str(path)) from None
-        flags |= os.O_NONBLOCK  # should it have become another one meanwhile
+        with contextlib.suppress(BlockingIOError):  # a lease on it ends when it is asked for
+            # Should it have become another one meanwhile.
+            return os.open(path, flags | os.O_NONBLOCK, 0o600)
     return os.open(path, flags, 0o600)
 
 
 def read_small(path: str | Path, limit: int = SMALL_BYTES) -> bytes:
     """All of a file; OSError where it is none, or longer than that."""
     with open(path, "rb", opener=plain) as file:
-        if os.fstat(file.fileno()).st_size <= limit and len(content := file.read(limit + 1)) <= limit:
-            return content
+        if os.fstat(file.fileno()).st_size <= limit:
+            pieces, left = list[bytes](), limit  # to ask for all of it at once would take as much memory
+            for piece in chunks_of(file):
+                pieces.append(piece)
+                if (left := left - len(piece)) < 0:
+                    break
+            else:
+                return b"".join(pieces)
     raise OSError(errno.EFBIG, f"longer than {limit} bytes", str(path))
 
 
@@ -130,14 +140,16 @@ DISK = Disk()
 
 
 def is_at(fd: int, path: Path) -> bool:
-    """Whether a start that opens the name will find what is open here."""
-    with contextlib.suppress(OSError):
+    """Whether a start that opens the name will find what is open here, as far as can be said."""
+    try:
+        if os.path.samestat(path.stat(), os.fstat(fd)):
+            return True
         # Some file systems make up another inode at each look: the kernel knows the name, too.
-        found = path.stat()
-        return (
-            os.path.samestat(found, os.fstat(fd)) or Path(f"/proc/self/fd/{fd}").readlink() == path.resolve()
-        )
-    return False
+        return Path(f"/proc/self/fd/{fd}").readlink() == path.resolve()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # it is there, but not for us to look at
+        return True
 
 
 def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:

@@ -188,6 +188,7 @@ def fingerprint(path: Path, known: Collection[tuple[int, int]] | None = None) ->
 
 def keep_edited(path: Path) -> Path:
     """Copies a hand-edited file to `tasks.db.edited`, or `.edited.2` and so on: none is ever overwritten."""
+    filecmp.clear_cache()  # it goes by size and time
     with open_regular(path) as file:
         for known in path.parent.glob(f"{path.name}.edited*"):
             if filecmp.cmp(known, path, shallow=False):

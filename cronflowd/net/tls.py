@@ -149,6 +149,10 @@ class TlsConnection(SealedConnection):
         if self._is_readable:
             trio.lowlevel.current_trio_token().run_sync_soon(ready)
 
+    def close(self) -> None:
+        super().close()
+        self._ready = lambda: None  # which knows us: a circle would stay
+
     @property
     def _is_readable(self) -> bool:
         """Whether there is what the socket does not tell of: what came with the handshake, or an end."""

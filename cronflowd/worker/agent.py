@@ -541,7 +541,8 @@ class Agent:
     def leave(self) -> None:
         """Takes no more runs and goes when the last one has ended; asked again, ends them."""
         if self.is_leaving:
-            self._nursery.start_soon(self._end_jobs)
+            if self.jobs:
+                self._nursery.start_soon(self._end_jobs)
             return
         self.is_leaving = True
         log.info("leaving; %d jobs are still running", len(self.jobs))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -95,6 +97,38 @@ def test_what_is_no_file_is_one_error_that_says_what_it_is(
         OPENED[name](path)
     assert str(path) in str(caught.value)
     assert kind in str(caught.value)
+
+
+def test_what_is_meant_to_be_empty_is_read_under_any_name(tmp_path: Path) -> None:
+    """A container, or systemd, puts /dev/null in the place of a file that shall say nothing."""
+    path = tmp_path / "cronflowd.toml"
+    path.symlink_to("/dev/null")
+    assert d.read_small(path) == b""
+
+
+def test_no_more_memory_is_taken_than_the_file_is_long(tmp_path: Path) -> None:
+    """A worker's spool may be a gigabyte long: a small machine could not start one with an empty one."""
+    path = tmp_path / "reports"
+    path.write_bytes(b"x" * 100_000)
+    tracemalloc.start()
+    try:
+        assert len(d.read_small(path, 1 << 30)) == 100_000
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_may_not_be_looked_at_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not to be told where a file is does not mean that it has been moved."""
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        assert d.is_at(file.fileno(), path)
+        path.rename(tmp_path / "b")
+        assert not d.is_at(file.fileno(), path)
+        monkeypatch.setattr(Path, "stat", Mock(side_effect=PermissionError))
+        assert d.is_at(file.fileno(), path)
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,8 @@
   }
   document.addEventListener("visibilitychange", () => { listen(); if (!document.hidden && last) refresh(); });
   addEventListener("pagehide", () => { source?.close(); source = null; });
-  // What a form does may end what this page is about: it is not asked for again, unless somebody goes back to it.
-  addEventListener("submit", () => leaving.abort());
+  // What a form does may end what this page is about: it is not asked for again, unless somebody stays on it or goes back.
+  addEventListener("submit", () => { leaving.abort(); setTimeout(() => { leaving = new AbortController(); }, 5000); });
   addEventListener("pageshow", (event) => { if (event.persisted) { leaving = new AbortController(); listen(); refresh(); } });
 
   // --- a run's output as it comes ---
