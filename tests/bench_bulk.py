@@ -162,7 +162,7 @@ def write_file(path: Path, count: int, queues: int = 0) -> None:
 
 
 def main(count: int) -> None:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:  # a compaction may go on
         data = Path(directory) / "data"
         data.mkdir(mode=0o700)
         write_file(data / "big.db", count)
@@ -222,7 +222,7 @@ def beside(*command: str) -> Iterator[None]:
 
 
 def crowd(count: int) -> None:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:  # a compaction may go on
         data = Path(directory) / "data"
         data.mkdir(mode=0o700)
         write_file(data / "tasks.db", count, QUEUES)
