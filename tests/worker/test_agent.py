@@ -268,7 +268,7 @@ async def test_a_beat_says_how_long_the_answer_before_took(spool_dir: Path) -> N
 async def test_output_alone_does_not_make_the_daemon_look_silent(spool_dir: Path) -> None:
     """Output is not answered, so a job that talks all the time needs beats as well."""
     async with fake_daemon() as daemon, working(daemon, spool_dir):
-        daemon.answer = "OK w1 heartbeat=0.4"
+        daemon.answer = "OK w1 heartbeat=0.8"
         visitor = await daemon.worker()
         await visitor.say("RUN 7 1 type=shell :while echo x; do sleep 0.01; done")
         for _ in range(4):
