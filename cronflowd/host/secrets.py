@@ -109,7 +109,7 @@ def hide_memory() -> None:
 
 def _check_mode(path: Path, found: os.stat_result, what: str) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: a pipe, not a file")
+        raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: it is not a file")
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o022:
         raise Fatal(Exit.CONFIG, f"{path}: others can change the {what} (mode {mode:04o}); chmod 600 it")

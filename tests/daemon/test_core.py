@@ -245,13 +245,19 @@ def test_what_is_due_and_refused_stops_nobody_and_is_tried_again(
     assert through(core.state) == every
 
 
-def test_one_beat_takes_a_bounded_number_of_steps() -> None:
-    """Whoever is connected gets a turn, however much is due."""
+def amid_what_is_due() -> Core:
+    """After one beat, where three are needed."""
     core = make_core()
     for number in range(3 * STEPS_PER_BEAT):
         line(core, f"ADD name=t{number} 0 13 * * * x")
     core.clock.move(START.replace(hour=13))  # type: ignore[attr-defined]
     core.beat()
+    return core
+
+
+def test_one_beat_takes_a_bounded_number_of_steps() -> None:
+    """Whoever is connected gets a turn, however much is due."""
+    core = amid_what_is_due()
     assert 0 < len(core.state.runs) <= STEPS_PER_BEAT
     while core._decide_due():
         pass
@@ -260,11 +266,7 @@ def test_one_beat_takes_a_bounded_number_of_steps() -> None:
 
 def test_amid_what_is_due_a_round_of_connections_is_committed_and_decides_no_more() -> None:
     """The heart beats in the next pass in any case: two beats in one kept everybody waiting twice as long."""
-    core = make_core()
-    for number in range(3 * STEPS_PER_BEAT):
-        line(core, f"ADD name=t{number} 0 13 * * * x")
-    core.clock.move(START.replace(hour=13))  # type: ignore[attr-defined]
-    core.beat()
+    core = amid_what_is_due()
     begun = len(core.state.runs)
     line(core, "ADD name=other 0 14 * * * x")
     assert core.journal.committed < core.last_seq
@@ -275,6 +277,16 @@ def test_amid_what_is_due_a_round_of_connections_is_committed_and_decides_no_mor
     line(core, "RUN other")
     core._end_round()
     assert core.journal.committed == core.last_seq
+
+
+def test_what_nobody_needs_is_freed_also_where_there_is_always_something_due() -> None:
+    """A daemon that is behind for long kept all that a watcher far behind had left."""
+    core = amid_what_is_due()
+    left = core.state.changes.leftovers
+    left.append([])
+    assert core.is_behind(core.now())
+    assert not core.take_slice()
+    assert left == []
 
 
 def test_what_was_looked_at_twice_for_garbage_is_not_looked_at_again() -> None:

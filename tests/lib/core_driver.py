@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
+
+import trio.testing
 
 from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
@@ -14,8 +16,10 @@ from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import START
-from tests.lib.harness import HandClock
+from tests.lib.harness import HandClock, Wire
 from tests.lib.memory_journal import MemoryJournal
+
+Connect = Callable[[Wire], None]
 
 
 class PickyJournal(MemoryJournal):
@@ -38,3 +42,7 @@ def make_core(journal: MemoryJournal | None = None) -> Core:
 
 def line(core: Core, text: str) -> Any:
     return core.submit(commands.parse(text, commands.Context(core.now(), "UTC")))
+
+
+async def until_quiet() -> None:
+    await trio.testing.wait_all_tasks_blocked()

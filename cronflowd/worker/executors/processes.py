@@ -79,9 +79,8 @@ class Watch:
         with trio.CancelScope(shield=True):  # for the others' sake
             async with self._turn:
                 self._look = None
-                with contextlib.suppress(
-                    OSError
-                ):  # no descriptor is left: a job's group is known all the same
+                # Where no descriptor is left, a job's group is known all the same.
+                with contextlib.suppress(OSError):
                     look.members = await _members()
             while look.asked:
                 look.asked.unpark(count=EVENTS_A_TURN)
