@@ -363,7 +363,7 @@ class Agent:
             had_link, self.link = self.link is not None, None
             if had_link:
                 self.reports.keep(self.jobs)  # with what could be sent until now
-            self._after_loss(had_link)
+            self._go_if_possible()
             told = told if not had_link else set()
             if (what := f"{self.ways.text}: {why}") not in told and not self.gone.is_set():
                 log.warning("%s; trying again until it works", what)
@@ -379,6 +379,8 @@ class Agent:
             delay_s = min(2 * delay_s, self._longest_delay_s())
 
     def _longest_delay_s(self) -> float:
+        if self.settings.local:  # its daemon's successor may need what we hold, and the way is short
+            return FIRST_DELAY_S
         if self.jobs or self.reports:
             return min(MAX_DELAY_S, self.terms.lease_s / 3)
         return MAX_BUSY_DELAY_S if self._is_busy else MAX_DELAY_S
@@ -581,19 +583,13 @@ class Agent:
         if not self.jobs:
             self.gone.set()
 
-    def _after_loss(self, had_link: bool) -> None:
-        # A local worker belongs to one daemon. When that is gone its successor brings a
-        # worker of its own, which waits for our spool.
-        if self.settings.local and had_link and not self.jobs:
-            self.gone.set()
-        self._go_if_possible()
-
     @property
     def _is_orphan(self) -> bool:
-        """Whether the daemon that started this local worker has gone.
+        """Whether the daemon that started this local worker has gone; a lost link alone does not tell.
 
         Its successor takes us back, with our jobs and with new ones, since the worker it
         brings has to wait for our spool. It gets its turn when no job is running here.
+        A node of a cluster that begins anew is the same process, and keeps us.
         """
         return self.settings.local > 0 and os.getppid() != self.parent
 

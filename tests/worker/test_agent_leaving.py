@@ -187,6 +187,8 @@ async def test_a_killed_worker_s_successor_tells_what_is_missing(spool_dir: Path
 
 # --- the local worker -----------------------------------------------------------------
 
+NOBODY = 0  # no process has this number, so the worker sees that its parent has gone
+
 
 async def test_a_local_worker_with_nothing_to_do_ends_with_its_daemon(tmp_path: Path) -> None:
     """Its daemon is dead, and the next one brings its own."""
@@ -195,20 +197,35 @@ async def test_a_local_worker_with_nothing_to_do_ends_with_its_daemon(tmp_path: 
         visitor = await daemon.worker()
         await visitor.say("RUN 7 1 type=echo :x")
         await visitor.expect("DONE 7 1 0")
-        await visitor.close()
+        agent.parent = NOBODY
+        await daemon.close()
         await gone(agent)
     assert "DONE 7 1 0" in (tmp_path / "spool" / "reports").read_text()
+
+
+async def test_a_local_worker_whose_daemon_only_lost_it_goes_on(tmp_path: Path) -> None:
+    """At each change of leader that of every node began anew, and its jobs waited for that."""
+    sock, spool_dir = tmp_path / "sock", tmp_path / "spool"
+    async with fake_daemon(sock) as daemon, working(daemon, spool_dir, connect=(sock,), local=True) as agent:
+        for run in (7, 8):
+            visitor = await daemon.worker()
+            await visitor.say(f"RUN {run} 1 type=echo :x")
+            await visitor.expect(f"DONE {run} 1")
+            await visitor.say(f"ACK {run} 1")
+            await until(lambda: not agent.reports)
+            await visitor.close()
+        await daemon.worker()
+        assert not agent.is_leaving
 
 
 async def test_an_orphaned_local_worker_works_for_the_next_daemon_until_it_is_idle(tmp_path: Path) -> None:
     """A job of eight hours must not keep all others off this machine after the daemon was restarted."""
     sock, spool_dir = tmp_path / "sock", tmp_path / "spool"
-    nobody = 0  # no process has this number, so the worker sees that its parent has gone
     async with fake_daemon(sock) as daemon, working(daemon, spool_dir, connect=(sock,), local=True) as agent:
         visitor = await daemon.worker()
         await visitor.say(f"RUN 7 1 {SLEEPER}")
         await visitor.expect("STARTED 7 1")
-        agent.parent = nobody
+        agent.parent = NOBODY
         await visitor.close()
         visitor = await daemon.worker()
         assert visitor.hello.endswith("running=7:1")
