@@ -67,7 +67,12 @@ ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
 BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
 LOCK_POLL_S = 0.2
-GARBAGE = 5_000, 5  # what jobs leave is hardly ever a circle, so it is not looked for every thirty jobs
+NEVER = 1 << 30
+# What jobs leave is hardly ever a circle, so it is not looked for every thirty jobs; and among what is there
+# for long only while jobs are few, after so many looks at what is young. After very many it is in any case.
+GARBAGE = 5_000, 5, NEVER
+FEW_JOBS = 500
+GARBAGE_LOOKS, MANY_LOOKS = 10, 1_000
 BEGUN_A_TURN = 16  # jobs; and so many are ended
 BEGUN_S = 0.02  # or as many as this takes
 LINES_A_TURN = 500  # of the daemon's
@@ -179,7 +184,13 @@ class Agent:
         if self._new:
             self._taken.unpark_all()
         self._wake_writer()
+        self._look_for_garbage()
         self._go_if_possible()
+
+    def _look_for_garbage(self) -> None:
+        """Among all there is, which takes as long as there are jobs."""
+        if gc.get_count()[2] >= (GARBAGE_LOOKS if len(self.jobs) < FEW_JOBS else MANY_LOOKS):
+            gc.collect()
 
     def _opened(self, line: str, link: Link, check: Check) -> str:
         """An order without its seal; empty where it is refused."""
@@ -554,8 +565,9 @@ class Agent:
         self._go_if_possible()
 
     async def _end_jobs(self) -> None:
-        for number, job in enumerate(list(self.jobs.values())):
-            job.kill_now()
+        for number, key in enumerate(list(self.jobs)):
+            if job := self.jobs.get(key):
+                job.kill_now()
             if number % BEGUN_A_TURN == 0:
                 await trio.lowlevel.checkpoint()
 
