@@ -486,9 +486,10 @@ class Agent:
         self.silence.end()
         self.reports.is_linked = True
         self.reports.resume(self.terms.had)
-        self.outbox = [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]
-        self.outbox += self.reports.unsaid()
+        self.outbox.clear()
         self._beat(link)
+        self.outbox += [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]
+        self.outbox += self.reports.unsaid()
         with link.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, link)
@@ -541,9 +542,11 @@ class Agent:
             await trio.sleep_until(min(link.beaten_at + heartbeat_s, gone_at))
 
     def _beat(self, link: Link) -> None:
+        # How long the answer took tells how old the time was that the last BEAT told.
+        rtt = "" if link.unanswered else f" rtt={link.rtt_s:.4f}"
         link.beaten_at = trio.current_time()
         link.unanswered.append((link.beaten_at, self.reports.taken()))
-        self._say(f"BEAT now={format_time(wall_now())} rtt={link.rtt_s:.4f}\n")
+        self._say(f"BEAT now={format_time(wall_now())}{rtt}\n")
 
     def hurry(self) -> None:
         """Tries to connect now, with the token that its file holds now."""

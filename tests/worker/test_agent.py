@@ -265,6 +265,19 @@ async def test_a_beat_says_how_long_the_answer_before_took(spool_dir: Path) -> N
             await visitor.say("OK")
 
 
+async def test_a_beat_says_nothing_of_an_answer_that_has_not_come(spool_dir: Path) -> None:
+    """What it said would be of the BEAT before the last, and tell nothing of how long that one waited."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir):
+        daemon.answer = "OK w1 heartbeat=0.4"
+        visitor = await daemon.worker()
+        unanswered = 1
+        while " rtt=" in await visitor.line():
+            unanswered += 1
+        await visitor.say(*["OK"] * unanswered)
+        while " rtt=" not in await visitor.line():
+            await visitor.say("OK")
+
+
 async def test_output_alone_does_not_make_the_daemon_look_silent(spool_dir: Path) -> None:
     """Output is not answered, so a job that talks all the time needs beats as well."""
     async with fake_daemon() as daemon, working(daemon, spool_dir):
