@@ -283,7 +283,7 @@ def _ended(child: Child) -> Ended:
     is_killed = ended.exit == SIGNAL_BASE + signal.SIGKILL and not job.life.cancel_called
     if is_killed and _oom_kills() > child.oom_kills:
         how = in_words(reason("signal", number=signal.SIGKILL)) if number else f"exit {code}"
-        return evolve(ended, why=f"{how}: out of memory, says the kernel of a process here")
+        return evolve(ended, why=f"{how}; while it ran, the kernel killed a process here for want of memory")
     return ended
 
 
