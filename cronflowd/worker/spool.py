@@ -24,6 +24,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import secrets
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -182,19 +183,27 @@ def _replay(text: str) -> tuple[dict[str, str], list[str]]:
     running: dict[str, None] = {}
     owed: list[str] = []  # output, until the report it belongs to
     for line in text.split("\n")[:-1]:  # what follows the last line end was cut short by the kill
-        verb, _, rest = line.partition(" ")
-        if verb == "WORKER":
+        # A machine that broke down may leave anything, zeros most of all: no daemon would take that.
+        if not (match := _LINE.fullmatch(line)):
             continue
+        verb, run, key = match["verb"], match["run"], f"{match['run']} {match['attempt']}"
         if verb in ("OWED", "OUT"):
             owed.append(line + "\n")
             continue
-        key = " ".join(rest.split(None, 2)[:2])
         if verb == "RUN":
             running[key] = None
-        elif verb in ("DONE", "REFUSED"):
-            running.pop(key, None)
-            reports[key] = "".join(owed) + line + "\n"
         elif verb == "ACK":
             reports.pop(key, None)
+        else:
+            running.pop(key, None)
+            reports[key] = "".join(each for each in owed if each.split(" ", 2)[1] == run) + line + "\n"
         owed.clear()
     return reports, list(running)
+
+
+_NUMBER = "[0-9]{1,15}"
+_LINE = re.compile(
+    rf"(?P<verb>RUN|ACK|OWED(?= \S+ \S+ {_NUMBER} {_NUMBER}$)|OUT(?= \S+ [0-2] )"
+    rf"|DONE(?= \S+ \S+ -?{_NUMBER}( |$))|REFUSED(?= \S+ \S+ [a-z-]+( |$)))"
+    rf" (?P<run>{_NUMBER}) (?P<attempt>{_NUMBER})(?: [^\0]*)?"
+)
