@@ -50,7 +50,6 @@ from .executors.job import (
     parse_order,
 )
 from .executors.output import Output, format_output
-from .executors.processes import become_subreaper, keep_reaping, own_descriptors
 from .reports import Reports
 from .rules import make_rules
 from .silence import Silence
@@ -66,13 +65,8 @@ MAX_BUSY_DELAY_S = 20.0  # where another one of this name is connected
 ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
 BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
-LOCK_POLL_S = 0.2
-NEVER = 1 << 30
-# What jobs leave is hardly ever a circle, so it is not looked for every thirty jobs; and among what is there
-# for long only while jobs are few, after so many looks at what is young. After very many it is in any case.
-GARBAGE = 5_000, 5, NEVER
-FEW_JOBS = 500
-GARBAGE_LOOKS, MANY_LOOKS = 10, 1_000
+FEW_JOBS = 500  # while there are more, garbage is hardly ever looked for among all of them
+GARBAGE_LOOKS, MANY_LOOKS = 10, 1_000  # among what is young, before one among all: with few jobs, with more
 BEGUN_A_TURN = 16  # jobs; and so many are ended
 BEGUN_S = 0.02  # or as many as this takes
 LINES_A_TURN = 500  # of the daemon's
@@ -631,58 +625,3 @@ def _begun(job: Job, executor: Executor) -> Ended | None:
         return executor.begin(job)
     except Exception as error:  # noqa: BLE001  # it is this job's end
         return end_of_fault(job, error)
-
-
-# --- the program ----------------------------------------------------------------------
-
-
-def run(settings: WorkerSettings) -> int:
-    """Works until told to leave; returns the exit code. Raises Fatal."""
-    custom.check(settings.handlers)
-    if settings.order_key and not settings.token_file:
-        why = "order_key: it takes token_file, whose proof begins the session that is signed"
-        raise Fatal(Exit.CONFIG, why)
-    become_subreaper()
-    own_descriptors()
-    gc.freeze()  # the program itself is no garbage
-    gc.set_threshold(*GARBAGE)
-    return trio.run(_main, settings)
-
-
-async def _main(settings: WorkerSettings) -> int:
-    # Not the parent that it has now: the daemon may have gone while this process began.
-    parent = settings.local or os.getppid()
-    spool = await wait_spool(settings, parent)
-    if spool is None:
-        return Exit.OK
-    agent = Agent(settings, spool, parent)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_listen_to_signals, agent)
-            nursery.start_soon(keep_reaping)
-            await agent.run()
-            nursery.cancel_scope.cancel()
-    finally:
-        spool.close()
-    if agent.fatal:
-        raise agent.fatal
-    return Exit.OK
-
-
-async def wait_spool(settings: WorkerSettings, parent: int) -> Spool | None:
-    """The spool. A local worker waits for its predecessor; None when nobody needs it any more."""
-    while True:
-        try:
-            return Spool(settings.spool)
-        except Fatal as fatal:
-            if not settings.local or fatal.status != Exit.TRY_AGAIN:
-                raise
-        if os.getppid() != parent:
-            return None
-        await trio.sleep(LOCK_POLL_S)
-
-
-async def _listen_to_signals(agent: Agent) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            agent.hurry() if number == signal.SIGHUP else agent.leave()

@@ -16,7 +16,7 @@ import trio
 
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.host.config import WorkerSettings
-from cronflowd.worker import agent as agents
+from cronflowd.worker import program
 from cronflowd.worker.executors import processes
 from cronflowd.worker.spool import Spool
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
@@ -243,14 +243,14 @@ async def test_a_local_worker_waits_for_its_predecessor_and_leaves_when_it_is_no
     spool_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two workers on one spool would report the same runs; one whose parent is gone waits for nothing."""
-    monkeypatch.setattr(agents, "LOCK_POLL_S", 0.01)
+    monkeypatch.setattr(program, "LOCK_POLL_S", 0.01)
     settings = WorkerSettings(local=True, spool=spool_dir)
     older = Spool(spool_dir)
-    assert await agents.wait_spool(settings, parent=0) is None
+    assert await program.wait_spool(settings, parent=0) is None
     got: list[Spool | None] = []
 
     async def wait() -> None:
-        got.append(await agents.wait_spool(settings, parent=os.getppid()))
+        got.append(await program.wait_spool(settings, parent=os.getppid()))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
@@ -266,7 +266,7 @@ async def test_any_other_worker_finds_a_used_spool_an_error(spool_dir: Path) -> 
     """75 and the directory's name: two workers were given one place by mistake."""
     older = Spool(spool_dir)
     with pytest.raises(Fatal) as raised:
-        await agents.wait_spool(WorkerSettings(spool=spool_dir), parent=os.getppid())
+        await program.wait_spool(WorkerSettings(spool=spool_dir), parent=os.getppid())
     assert raised.value.status == Exit.TRY_AGAIN
     assert str(spool_dir) in raised.value.message
     assert str(os.getpid()) in raised.value.message
@@ -278,7 +278,7 @@ async def test_any_other_worker_finds_a_used_spool_an_error(spool_dir: Path) -> 
 PROGRAM = """
 import sys
 from pathlib import Path
-from cronflowd.worker.agent import run
+from cronflowd.worker.program import run
 from cronflowd.host.config import WorkerSettings
 sys.exit(run(WorkerSettings(connect=(("127.0.0.1", int(sys.argv[1])),), name="w1", spool=Path(sys.argv[2]))))
 """

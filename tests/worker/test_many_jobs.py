@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import trio
 
 from cronflowd.worker import agent as agents
+from cronflowd.worker import program
 from cronflowd.worker.executors import processes
 from cronflowd.worker.executors.job import Ended, Executor, Job
 from cronflowd.worker.executors.processes import EVENTS_A_TURN, Process
@@ -150,7 +152,7 @@ async def test_garbage_is_not_looked_for_among_very_many_jobs(spool_dir: Path) -
     thresholds = gc.get_threshold()
     gc.freeze()  # as the program does: what it knows then is its jobs
     gc.collect()
-    gc.set_threshold(50, 2, *agents.GARBAGE[2:])
+    gc.set_threshold(50, 2, *program.GARBAGE[2:])
     gc.callbacks.append(look)
     try:
         async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
@@ -168,3 +170,19 @@ async def test_garbage_is_not_looked_for_among_very_many_jobs(spool_dir: Path) -
         gc.callbacks.remove(look)
         gc.set_threshold(*thresholds)
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(("soft", "hard", "given"), [(1024, 1 << 19, 5064), (1 << 16, 1 << 19, 1 << 16)])
+def test_there_are_descriptors_for_all_jobs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, soft: int, hard: int, given: int
+) -> None:
+    """1024 is what a shell gives, and of a thousand jobs two in five ended with 126: too many open files."""
+    limits = [soft, hard]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.__setitem__(slice(None), both))
+    program._make_room(1000)
+    assert (limits, caplog.text) == ([given, hard], "")
+    limits[:] = 256, 2000
+    program._make_room(1000)
+    assert limits == [2000, 2000]
+    assert "1000 jobs at a time may need 5064 open files, and there are 2000 at most" in caplog.text
