@@ -226,14 +226,17 @@ class Agent:
             else:
                 self._begin(order)
         except Refusal as refusal:
-            self._take_unreadable(text, refusal)
+            log.error("the daemon sent an order that cannot be read: %s", refusal)  # noqa: TRY400  # no bug
+            self._take_unreadable(text, refusal.message)
+        except Exception as error:
+            log.exception("a run could not be begun")
+            self._take_unreadable(text, f"a fault of the worker: {error!r}")
 
-    def _take_unreadable(self, text: str, refusal: Refusal) -> None:
+    def _take_unreadable(self, text: str, why: str) -> None:
         # The daemon waits for an end of this run; only without its number is there none to give.
-        log.error("the daemon sent an order that cannot be read: %s", refusal)
         words = text.split(None, 2)[:2]
         if len(words) == 2 and all(word.isdecimal() for word in words):
-            self._report(" ".join(words), cannot_start(NOT_RUNNABLE, refusal.message))
+            self._report(" ".join(words), cannot_start(NOT_RUNNABLE, why))
 
     def _kill(self, key: str) -> None:
         if job := self.jobs.get(key):
@@ -580,17 +583,24 @@ class Agent:
     def _go_if_possible(self) -> None:
         if not self.jobs and not self.is_leaving and self._is_orphan:
             self.leave()
-        elif self._may_go():
+        elif self._may_go() and self._leaves_all():
             self.gone.set()
-        elif self.is_leaving and not self.jobs and not self._is_impatient:
+        elif self.is_leaving and not (self.jobs or self._is_impatient or self.gone.is_set()):
             self._is_impatient = True
             self._nursery.start_soon(self._lose_patience)
 
     async def _lose_patience(self) -> None:
         await trio.sleep(GOODBYE_WAIT_S)
         self._is_impatient = False
-        if not self.jobs:
+        if not self.jobs and self._leaves_all():
             self.gone.set()
+        self._go_if_possible()
+
+    def _leaves_all(self) -> bool:
+        """Whether whoever comes after finds what is still to be told; a full disk may have room later."""
+        if self.reports:
+            self.reports.keep(self.jobs)
+        return not (self.reports and self.spool.is_refused)
 
     @property
     def _is_orphan(self) -> bool:

@@ -60,6 +60,11 @@ class Spool:
         os.close(self._file)
         os.close(self._lock)
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether its disk takes nothing, for now; where it is no more, nobody comes after."""
+        return self._is_broken and is_at(self._lock, self.directory / LOCK_NAME)
+
     def load(self) -> tuple[dict[str, str], list[str]]:
         """What an earlier worker left: (its unacknowledged reports, the runs it was still running)."""
         content = read_small(self.directory / "reports", MAX_BYTES).decode(errors="replace")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
+from attrs import evolve
 
 from cronflowd.host.clock import wall_now
-from cronflowd.worker.executors.job import Ended, Executor, Job, as_task
+from cronflowd.worker.executors.job import Ended, Executor, Job, Order, as_task
 from tests.lib.fake_daemon import fake_daemon
 from tests.lib.job_processes import wait_for
 from tests.lib.waiting import PATIENCE_S, until
@@ -235,6 +237,21 @@ async def test_a_daemon_that_reads_nothing_costs_no_memory(spool_dir: Path) -> N
         await until(lambda: "7 1" in agent.reports)
         lines = await visitor.until_done(7)
         assert sum(len(line) - len("OUT 7 1 ") + 1 for line in lines) < 2 * 1024 * 1024
+
+
+async def test_a_fault_with_an_order_ends_its_run_only(spool_dir: Path) -> None:
+    """It ended the worker, and with it all its jobs."""
+
+    def fail(order: Order) -> NoReturn:
+        raise KeyError("oops")
+
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        agent.table["echo"] = evolve(agent.table["echo"], at_once=fail)
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=echo :x", "RUN 8 1 type=shell :true")
+        why = "cannot start: a fault of the worker: KeyError('oops')"
+        assert await visitor.expect("DONE 7 1") == f'DONE 7 1 126 why="{why}"'
+        await visitor.expect("DONE 8 1 0")
 
 
 async def test_a_worker_beats_and_a_silent_daemon_is_given_up(spool_dir: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import trio
 
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.host.config import WorkerSettings
+from cronflowd.worker import agent as agents
 from cronflowd.worker import program
 from cronflowd.worker.executors import processes
 from cronflowd.worker.spool import Spool
@@ -170,6 +173,47 @@ async def test_what_had_no_way_to_the_daemon_yet_is_in_the_spool_when_the_link_i
         await until(lambda: not agent.reports.is_linked)
         written = (spool_dir / "reports").read_text()
     assert written.endswith("\nOWED 7 1 0 4\nOUT 7 1 one\nDONE 7 1 0\n")
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+async def test_what_no_disk_takes_keeps_a_worker_from_leaving(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch, is_linked: bool
+) -> None:
+    """What it still has to tell would be nowhere; and there may be room later, or a daemon."""
+    monkeypatch.setattr(agents, "GOODBYE_WAIT_S", 0.01)
+    tries = list[Path]()
+
+    def refuse(path: Path, data: bytes) -> int:
+        tries.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with fake_daemon() as daemon, working(daemon, spool_dir, local=True) as agent:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=shell :echo one")
+        await visitor.expect("DONE 7 1 0")
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", refuse)
+            agent.parent = NOBODY
+            if is_linked:
+                agent.leave()
+            else:
+                await daemon.close()
+            await until(lambda: agent.is_leaving and len(tries) > 3)
+            assert not agent.gone.is_set()
+        await gone(agent)
+    assert "OUT 7 1 one\nDONE 7 1 0\n" in (spool_dir / "reports").read_text()
+
+
+async def test_a_worker_whose_spool_was_removed_leaves_all_the_same(spool_dir: Path) -> None:
+    """Nobody comes after, and it would be there for ever."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir, local=True) as agent:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=shell :echo one")
+        await visitor.expect("DONE 7 1 0")
+        shutil.rmtree(spool_dir)
+        agent.parent = NOBODY
+        await daemon.close()
+        await gone(agent)
 
 
 async def test_a_killed_worker_s_successor_tells_what_is_missing(spool_dir: Path) -> None:
