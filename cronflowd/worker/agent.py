@@ -50,6 +50,7 @@ from .executors.job import (
     parse_order,
 )
 from .executors.output import Output, format_output
+from .executors.processes import WORKER_MARK, kill_left
 from .reports import Reports
 from .rules import make_rules
 from .silence import Silence
@@ -74,6 +75,7 @@ READ_BYTES = 256 * 1024
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
 KILLED = "its worker was killed while it ran; what it wrote last may be missing"
+LEFT = "; its processes that went on without are killed now"
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
 
@@ -133,10 +135,12 @@ class Agent:
 
     async def run(self) -> None:
         """Works until it may go; `fatal` then says whether it had to."""
-        for key in self.reports.load():
-            # Whether it is still running nobody knows; that it began, we do.
+        running = self.reports.load()
+        left = await kill_left(self.spool.instance, running) if running else ()
+        for key in running:
             log.warning("run %s attempt %s was running when this worker was killed", *key.split())
-            self.reports.end(key, format_done(key, Ended(NOT_RUNNABLE, why=KILLED, lost=True)))
+            why = KILLED + LEFT * (key in left)
+            self.reports.end(key, format_done(key, Ended(NOT_RUNNABLE, why=why, lost=True)))
         self.reports.keep(())
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -247,6 +251,7 @@ class Agent:
     # --- jobs -------------------------------------------------------------------------
 
     def _begin(self, order: Order) -> None:
+        order.options[f"env.{WORKER_MARK}"] = self.spool.instance
         key, _ = order.key, order.timeout_s  # refuses a bad timeout= before there is a job
         output = Output(
             order.run,

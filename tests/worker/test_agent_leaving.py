@@ -365,6 +365,31 @@ async def test_after_kill_9_it_reports_what_had_ended_and_what_it_knows_no_end_o
 
 
 @pytest.mark.real
+async def test_what_a_killed_worker_left_is_killed_before_it_can_be_begun_again(spool_dir: Path) -> None:
+    """With retry= or lost=rerun there would be two of it, and nobody could end or report on the first."""
+    async with fake_daemon() as daemon:
+        async with worker_process(daemon, spool_dir) as process:
+            visitor = await daemon.worker()
+            stay = "sleep 1000 & env -i sleep 1000 & setsid sleep 1000 & echo $$ $!; wait"
+            await visitor.say(f"RUN 7 1 type=shell :{stay}", "RUN 8 1 type=shell :sleep 1000 & echo $!")
+            pids = list(map(int, (await visitor.expect("OUT 7 1")).split()[3:]))
+            await visitor.expect("DONE 8 1")
+            ended = next(int(line.split()[3]) for line in visitor.lines if line.startswith("OUT 8 1 "))
+            await visitor.say("ACK 8 1", "RUN 9 1 type=echo :x")
+            await visitor.expect("DONE 9 1")
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        assert all(map(is_alive, (*pids, ended)))
+        async with worker_process(daemon, spool_dir):
+            visitor = await daemon.worker()
+            done = await visitor.expect("DONE 7 1 126 lost=yes")
+            assert "its processes that went on without are killed now" in done
+            assert not any(map(is_alive, pids))
+            assert is_alive(ended)  # of a run that had ended, as was told then
+    os.kill(ended, signal.SIGKILL)
+
+
+@pytest.mark.real
 async def test_a_process_that_fled_its_session_twice_is_found_and_killed(spool_dir: Path) -> None:
     """setsid leaves the group, a second fork leaves the tree; the name in its environment stays."""
     stubborn = 'sh -c "trap : TERM; echo \\$\\$; while :; do sleep 0.01; done"'

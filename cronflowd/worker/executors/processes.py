@@ -44,6 +44,7 @@ KILL_ROUNDS = 100  # a job that forks faster than it is killed is given up after
 PR_SET_CHILD_SUBREAPER = 36
 T = TypeVar("T")
 MARKS = (b"CRONFLOW_RUN_ID=", b"CRONFLOW_ATTEMPT=")
+WORKER_MARK = "CRONFLOW_WORKER"  # whose it is: there may be several workers here, of daemons that count alike
 
 # Processes of jobs that are not reaped yet, by their number: everything else that ends here was adopted.
 _own: dict[int, Child] = {}
@@ -494,12 +495,39 @@ def _processes() -> Iterator[Process | None]:
         yield None
 
 
-def _marks(pid: int) -> tuple[bytes, ...]:
+def _marks(pid: int, names: Iterable[bytes] = MARKS) -> tuple[bytes, ...]:
     """The lines of its environment that name a run and an attempt."""
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        return tuple([next((line for line in lines if line.startswith(name)), b"") for name in MARKS])
+        return tuple([next((line for line in lines if line.startswith(name)), b"") for name in names])
     return ()
+
+
+async def kill_left(worker: str, runs: Iterable[str]) -> set[str]:
+    """Kills what a killed worker left of these runs; those of which there was something.
+
+    One that breaks down does the same (`Child.abandon`): nobody can report on it, and there may be
+    another attempt soon.
+    """
+    names = (*MARKS, b"%b=" % WORKER_MARK.encode())
+    marks = {tuple(map(bytes.__add__, names, map(str.encode, (*key.split(), worker)))): key for key in runs}
+    found, our_session = set[str](), os.getsid(0)
+    for _ in range(KILL_ROUNDS):
+        everyone, sessions = list[Process](), dict[int, str]()
+        async for each in _in_turns(_processes()):
+            if each and each.session != our_session:
+                everyone.append(each)
+                if key := marks.get(_marks(each.pid, names)):
+                    sessions[each.session] = key
+        if not sessions:
+            break
+        found.update(sessions.values())
+        for each in everyone:
+            if each.session in sessions:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(each.pid, signal.SIGKILL)
+        await trio.sleep(LOOK_AGAIN_S / 10)
+    return found
 
 
 # --- adopted processes ----------------------------------------------------------------
