@@ -30,6 +30,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ..host.clock import steady_now
 from ..host.disk import LOCK_NAME, is_at, lock_directory, plain, read_small
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 SMALL_BYTES = 64 * 1024  # below this a file is not worth tidying
 MAX_BYTES = 1024 * 1024 * 1024  # more than any worker owes
 BIG_BYTES = 1024 * 1024  # above this it is rewritten when half of it is history
+QUICK_S = 0.01  # what is written while its disk takes nothing, if it takes longer, takes a tenth of the time
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _VERBS = ("WORKER ", "RUN ", "OWED ", "OUT ", "DONE ", "REFUSED ", "ACK ")
 _WHOLE, _TORN = 0o600, 0o400  # of the file: a mode can be set on a disk that takes no more bytes
@@ -52,6 +54,7 @@ class Spool:
         self._size = 0
         self._tidy_size = 0  # after it was last rewritten
         self._is_broken = False  # a write failed; what the file holds is unknown
+        self._again_at = 0.0  # steady; before that it is not tried again
         self._lock = lock_directory(directory)
         self._file = plain(directory / "reports", os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
@@ -102,6 +105,9 @@ class Spool:
         """Writes what was noted since the last time; `reports` and `running` are what is true now."""
         if not self._lines:
             return
+        if self._is_broken and steady_now() < self._again_at:
+            self._lines.clear()  # all that is true is written then
+            return
         is_here = is_at(self._file, self.directory / "reports")
         if self._is_broken or not is_here or self._is_untidy(reports, running):
             self.rewrite(reports, running)
@@ -112,6 +118,7 @@ class Spool:
     def rewrite(self, reports: Mapping[str, str], running: Collection[str]) -> None:
         """Makes the file hold just this."""
         self._lines.clear()
+        began = steady_now()
         lines = [f"WORKER {self.instance}\n", *(f"RUN {key}\n" for key in running), *reports.values()]
         content = "".join(lines).encode()
         # What is cut short must not say whose memory it is and lack a run: that would be begun again.
@@ -120,6 +127,8 @@ class Spool:
         else:
             self._append(content)
         self._tidy_size = self._size
+        took_s = (now := steady_now()) - began
+        self._again_at = now + 9 * took_s if took_s > QUICK_S else now
 
     def _is_untidy(self, reports: Mapping[str, str], running: Collection[str]) -> bool:
         least = BIG_BYTES if reports else SMALL_BYTES

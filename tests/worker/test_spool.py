@@ -154,6 +154,33 @@ def test_a_full_disk_is_told_of_once_and_made_good_later(
     assert len([record for record in caplog.records if "No space left" in record.getMessage()]) == 1
 
 
+def test_a_full_disk_does_not_have_much_written_again_and_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job that ended had all output of all jobs made ready once more, for nothing."""
+    clock, tries = [100.0], list[int]()
+
+    def refuse(path: Path, data: bytes) -> int:
+        clock[0] += 1.0  # so much is it
+        tries.append(len(data))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spool.load()
+    monkeypatch.setattr(spools, "steady_now", lambda: clock[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", refuse)
+        spool.rewrite({"1 1": "DONE 1 1 0\n"}, [])
+        for _ in range(1000):
+            clock[0] += 0.02
+            spool.accept("2 1")
+            spool.flush({"1 1": "DONE 1 1 0\n"}, ["2 1"])
+    assert len(tries) == 3
+    clock[0] += 10.0
+    spool.accept("3 1")
+    spool.flush({"1 1": "DONE 1 1 0\n"}, ["2 1", "3 1"])
+    assert content(spool) == "RUN 2 1\nRUN 3 1\nDONE 1 1 0\n"
+
+
 def test_what_is_cut_short_while_it_is_rewritten_is_no_whole_memory(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
