@@ -280,10 +280,10 @@ def _check_local_worker(settings: Settings) -> None:
 def _work(parsed: argparse.Namespace) -> int:
     settings = _load(WorkerSettings, parsed)
     logs.set_up(settings.log_format, settings.log_level)
-    from ..worker import agent
+    from ..worker import program
 
     secrets.hide_memory()
-    return agent.run(settings)
+    return program.run(settings)
 
 
 def _serve_web(parsed: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import attrs
@@ -34,6 +34,7 @@ log = logging.getLogger("cronflowd.upkeep")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0  # between starts of a local worker that keeps ending
 STEADY_S = 30.0  # one that lived so long is started again at once
+FORMER = "CRONFLOWD_LOCAL_WORKER"  # in our environment: the child that outlives our beginning anew
 CANNOT_START = (OSError, subprocess.SubprocessError)  # no process, no memory, no program; and its pipes
 SEGMENTS_BEFORE_COMPACTION = 4
 COMPACTION_LIMIT_S = 3600.0
@@ -53,11 +54,28 @@ async def keep_local_worker(settings: Settings, door: Path) -> None:
 
     async def start() -> trio.Process:
         # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
-        return await trio.lowlevel.open_process(
+        process = await trio.lowlevel.open_process(
             command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
         )
+        os.environ[FORMER] = str(process.pid)
+        return process
 
+    await _wait_former(os.environ.pop(FORMER, ""))
     await _keep("local worker", start)
+
+
+async def _wait_former(number: str) -> None:
+    """Until the local worker has ended that this process had before it began anew: it works on for us."""
+    with suppress(OSError, ValueError):
+        child = int(number)
+        # Only a child is meant, whose number nobody else can have until it is waited for.
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # noqa: ASYNC222  # it only looks
+        descriptor = os.pidfd_open(child)
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
+        os.waitpid(child, 0)  # noqa: ASYNC222  # it has ended
 
 
 async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], token: bytes) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import select
 import socket
 import stat
@@ -34,6 +33,7 @@ from attrs import Factory, define
 
 from ..base.addresses import origin
 from ..base.errors import Exit, Fatal, Refusal, leaves
+from ..host.descriptors import max_descriptors, raise_descriptors
 from ..host.setting import Address, format_address
 from . import poller
 
@@ -502,27 +502,12 @@ def share_descriptors(*doors: Door) -> None:
     """Asks the system for as many as all doors together may need, or cuts each down to its share."""
     wanted = sum(door.max_connections for door in doors)
     beside = SPARE_DESCRIPTORS + MAX_LOCAL * len(doors)
-    _raise_descriptors(wanted + beside)
+    raise_descriptors(wanted + beside)
     room = max(max_descriptors() - beside, max_descriptors() // 2)
     if wanted > room:
         log.warning("%d connections do not fit into %d open files", wanted, max_descriptors())
         for door in doors:
             door.max_connections = max(1, door.max_connections * room // wanted)
-
-
-def _raise_descriptors(needed: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        needed = min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        with suppress(OSError, ValueError):  # the kernel's own limit may be lower still
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def max_descriptors() -> int:
-    """How many descriptors this process may have open."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
 def _counted_as(kind: Kind, peer: str) -> list[str]:

@@ -119,6 +119,9 @@ class Link:
     is_held_back: bool = False  # it is given no more runs until it has taken what it is owed
     offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
     rtt_s: float | None = None  # what it measured from one BEAT to the answer
+    last_age_s: float | None = (
+        None  # its last BEAT's time less ours then: its clock, less how long that waited
+    )
     bearer: Bearer | None = None  # whose token it showed, if it did
     seal: Seal | None = None  # puts on its orders what shows that they are ours, where it proved itself
     most_owed: int = field(init=False)  # bytes that may wait for it while it is given runs, and listened to
@@ -191,10 +194,25 @@ class Link:
         return tuple(order for line in lines if (order := order_in(line)))
 
     def compare_clocks(self, worker_at: datetime, rtt_s: float | None) -> None:
-        """Takes the worker's time, as it was half a round trip before its line arrived."""
+        """Takes the worker's time.
+
+        Its line may have waited behind thousands of others, and then looks that much older. For how
+        long at most it did is how long the answer took, and that comes with the next BEAT.
+        """
         was_far = self._is_far_off()
+        age_s = least_s = most_s = (worker_at - self.last_seen_at).total_seconds()
+        last_s, self.last_age_s = self.last_age_s, age_s
+        if rtt_s is None and self.rtt_s is not None:
+            return  # the last one has no answer yet
+        if rtt_s is not None:
+            if last_s is not None and age_s <= last_s + rtt_s:  # else it was set forward since
+                least_s, most_s = max(last_s, age_s), last_s + rtt_s
+            else:
+                most_s += rtt_s
         self.rtt_s = rtt_s
-        self.offset_s = (worker_at - self.last_seen_at).total_seconds() + (rtt_s or 0.0) / 2
+        is_known = most_s - least_s <= MAX_OFFSET_S
+        guess_s = (least_s + most_s) / 2 if is_known else self.offset_s or 0.0
+        self.offset_s = min(max(guess_s, least_s), most_s)
         if self._is_far_off() and not was_far:
             log.warning("the clock of worker %s is off by %+.3f s", self.name, self.offset_s)
 

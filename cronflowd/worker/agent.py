@@ -50,7 +50,7 @@ from .executors.job import (
     parse_order,
 )
 from .executors.output import Output, format_output
-from .executors.processes import become_subreaper, keep_reaping, own_descriptors
+from .executors.processes import WORKER_MARK, kill_left
 from .reports import Reports
 from .rules import make_rules
 from .silence import Silence
@@ -66,8 +66,8 @@ MAX_BUSY_DELAY_S = 20.0  # where another one of this name is connected
 ANSWER_WAIT_S = 10.0  # to connect, and then for the answer to HELLO
 GOODBYE_WAIT_S = 10.0  # for the last acknowledgements, when everything else is done
 BEATS_MISSED = 3  # a daemon silent for so many heartbeats is gone
-LOCK_POLL_S = 0.2
-GARBAGE = 5_000, 5  # what jobs leave is hardly ever a circle, so it is not looked for every thirty jobs
+FEW_JOBS = 500  # while there are more, garbage is hardly ever looked for among all of them
+GARBAGE_LOOKS, MANY_LOOKS = 10, 1_000  # among what is young, before one among all: with few jobs, with more
 BEGUN_A_TURN = 16  # jobs; and so many are ended
 BEGUN_S = 0.02  # or as many as this takes
 LINES_A_TURN = 500  # of the daemon's
@@ -75,6 +75,7 @@ READ_BYTES = 256 * 1024
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
 KILLED = "its worker was killed while it ran; what it wrote last may be missing"
+LEFT = "; its processes that went on without are killed now"
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
 
@@ -134,10 +135,12 @@ class Agent:
 
     async def run(self) -> None:
         """Works until it may go; `fatal` then says whether it had to."""
-        for key in self.reports.load():
-            # Whether it is still running nobody knows; that it began, we do.
+        running = self.reports.load()
+        left = await kill_left(self.spool.instance, running) if running else ()
+        for key in running:
             log.warning("run %s attempt %s was running when this worker was killed", *key.split())
-            self.reports.end(key, format_done(key, Ended(NOT_RUNNABLE, why=KILLED, lost=True)))
+            why = KILLED + LEFT * (key in left)
+            self.reports.end(key, format_done(key, Ended(NOT_RUNNABLE, why=why, lost=True)))
         self.reports.keep(())
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -179,7 +182,13 @@ class Agent:
         if self._new:
             self._taken.unpark_all()
         self._wake_writer()
+        self._look_for_garbage()
         self._go_if_possible()
+
+    def _look_for_garbage(self) -> None:
+        """Among all there is, which takes as long as there are jobs."""
+        if gc.get_count()[2] >= (GARBAGE_LOOKS if len(self.jobs) < FEW_JOBS else MANY_LOOKS):
+            gc.collect()
 
     def _opened(self, line: str, link: Link, check: Check) -> str:
         """An order without its seal; empty where it is refused."""
@@ -221,14 +230,17 @@ class Agent:
             else:
                 self._begin(order)
         except Refusal as refusal:
-            self._take_unreadable(text, refusal)
+            log.error("the daemon sent an order that cannot be read: %s", refusal)  # noqa: TRY400  # no bug
+            self._take_unreadable(text, refusal.message)
+        except Exception as error:
+            log.exception("a run could not be begun")
+            self._take_unreadable(text, f"a fault of the worker: {error!r}")
 
-    def _take_unreadable(self, text: str, refusal: Refusal) -> None:
+    def _take_unreadable(self, text: str, why: str) -> None:
         # The daemon waits for an end of this run; only without its number is there none to give.
-        log.error("the daemon sent an order that cannot be read: %s", refusal)
         words = text.split(None, 2)[:2]
         if len(words) == 2 and all(word.isdecimal() for word in words):
-            self._report(" ".join(words), cannot_start(NOT_RUNNABLE, refusal.message))
+            self._report(" ".join(words), cannot_start(NOT_RUNNABLE, why))
 
     def _kill(self, key: str) -> None:
         if job := self.jobs.get(key):
@@ -239,6 +251,7 @@ class Agent:
     # --- jobs -------------------------------------------------------------------------
 
     def _begin(self, order: Order) -> None:
+        order.options[f"env.{WORKER_MARK}"] = self.spool.instance
         key, _ = order.key, order.timeout_s  # refuses a bad timeout= before there is a job
         output = Output(
             order.run,
@@ -363,7 +376,7 @@ class Agent:
             had_link, self.link = self.link is not None, None
             if had_link:
                 self.reports.keep(self.jobs)  # with what could be sent until now
-            self._after_loss(had_link)
+            self._go_if_possible()
             told = told if not had_link else set()
             if (what := f"{self.ways.text}: {why}") not in told and not self.gone.is_set():
                 log.warning("%s; trying again until it works", what)
@@ -379,6 +392,10 @@ class Agent:
             delay_s = min(2 * delay_s, self._longest_delay_s())
 
     def _longest_delay_s(self) -> float:
+        if (
+            self.settings.local and not self._is_busy
+        ):  # its daemon's successor may need what we hold, and the way is short
+            return FIRST_DELAY_S
         if self.jobs or self.reports:
             return min(MAX_DELAY_S, self.terms.lease_s / 3)
         return MAX_BUSY_DELAY_S if self._is_busy else MAX_DELAY_S
@@ -473,9 +490,10 @@ class Agent:
         self.silence.end()
         self.reports.is_linked = True
         self.reports.resume(self.terms.had)
-        self.outbox = [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]
-        self.outbox += self.reports.unsaid()
+        self.outbox.clear()
         self._beat(link)
+        self.outbox += [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]
+        self.outbox += self.reports.unsaid()
         with link.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, link)
@@ -528,9 +546,11 @@ class Agent:
             await trio.sleep_until(min(link.beaten_at + heartbeat_s, gone_at))
 
     def _beat(self, link: Link) -> None:
+        # How long the answer took tells how old the time was that the last BEAT told.
+        rtt = "" if link.unanswered else f" rtt={link.rtt_s:.4f}"
         link.beaten_at = trio.current_time()
         link.unanswered.append((link.beaten_at, self.reports.taken()))
-        self._say(f"BEAT now={format_time(wall_now())} rtt={link.rtt_s:.4f}\n")
+        self._say(f"BEAT now={format_time(wall_now())}{rtt}\n")
 
     def hurry(self) -> None:
         """Tries to connect now, with the token that its file holds now."""
@@ -552,8 +572,9 @@ class Agent:
         self._go_if_possible()
 
     async def _end_jobs(self) -> None:
-        for number, job in enumerate(list(self.jobs.values())):
-            job.kill_now()
+        for number, key in enumerate(list(self.jobs)):
+            if job := self.jobs.get(key):
+                job.kill_now()
             if number % BEGUN_A_TURN == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -569,31 +590,32 @@ class Agent:
     def _go_if_possible(self) -> None:
         if not self.jobs and not self.is_leaving and self._is_orphan:
             self.leave()
-        elif self._may_go():
+        elif self._may_go() and self._leaves_all():
             self.gone.set()
-        elif self.is_leaving and not self.jobs and not self._is_impatient:
+        elif self.is_leaving and not (self.jobs or self._is_impatient or self.gone.is_set()):
             self._is_impatient = True
             self._nursery.start_soon(self._lose_patience)
 
     async def _lose_patience(self) -> None:
         await trio.sleep(GOODBYE_WAIT_S)
         self._is_impatient = False
-        if not self.jobs:
-            self.gone.set()
-
-    def _after_loss(self, had_link: bool) -> None:
-        # A local worker belongs to one daemon. When that is gone its successor brings a
-        # worker of its own, which waits for our spool.
-        if self.settings.local and had_link and not self.jobs:
+        if not self.jobs and self._leaves_all():
             self.gone.set()
         self._go_if_possible()
 
+    def _leaves_all(self) -> bool:
+        """Whether whoever comes after finds what is still to be told; a full disk may have room later."""
+        if self.reports:
+            self.reports.keep(self.jobs)
+        return not (self.reports and self.spool.is_refused)
+
     @property
     def _is_orphan(self) -> bool:
-        """Whether the daemon that started this local worker has gone.
+        """Whether the daemon that started this local worker has gone; a lost link alone does not tell.
 
         Its successor takes us back, with our jobs and with new ones, since the worker it
         brings has to wait for our spool. It gets its turn when no job is running here.
+        A node of a cluster that begins anew is the same process, and keeps us.
         """
         return self.settings.local > 0 and os.getppid() != self.parent
 
@@ -620,58 +642,3 @@ def _begun(job: Job, executor: Executor) -> Ended | None:
         return executor.begin(job)
     except Exception as error:  # noqa: BLE001  # it is this job's end
         return end_of_fault(job, error)
-
-
-# --- the program ----------------------------------------------------------------------
-
-
-def run(settings: WorkerSettings) -> int:
-    """Works until told to leave; returns the exit code. Raises Fatal."""
-    custom.check(settings.handlers)
-    if settings.order_key and not settings.token_file:
-        why = "order_key: it takes token_file, whose proof begins the session that is signed"
-        raise Fatal(Exit.CONFIG, why)
-    become_subreaper()
-    own_descriptors()
-    gc.freeze()  # the program itself is no garbage
-    gc.set_threshold(*GARBAGE)
-    return trio.run(_main, settings)
-
-
-async def _main(settings: WorkerSettings) -> int:
-    # Not the parent that it has now: the daemon may have gone while this process began.
-    parent = settings.local or os.getppid()
-    spool = await wait_spool(settings, parent)
-    if spool is None:
-        return Exit.OK
-    agent = Agent(settings, spool, parent)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_listen_to_signals, agent)
-            nursery.start_soon(keep_reaping)
-            await agent.run()
-            nursery.cancel_scope.cancel()
-    finally:
-        spool.close()
-    if agent.fatal:
-        raise agent.fatal
-    return Exit.OK
-
-
-async def wait_spool(settings: WorkerSettings, parent: int) -> Spool | None:
-    """The spool. A local worker waits for its predecessor; None when nobody needs it any more."""
-    while True:
-        try:
-            return Spool(settings.spool)
-        except Fatal as fatal:
-            if not settings.local or fatal.status != Exit.TRY_AGAIN:
-                raise
-        if os.getppid() != parent:
-            return None
-        await trio.sleep(LOCK_POLL_S)
-
-
-async def _listen_to_signals(agent: Agent) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            agent.hurry() if number == signal.SIGHUP else agent.leave()

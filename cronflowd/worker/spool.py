@@ -24,11 +24,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import secrets
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ..host.clock import steady_now
 from ..host.disk import LOCK_NAME, is_at, lock_directory, plain, read_small
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 SMALL_BYTES = 64 * 1024  # below this a file is not worth tidying
 MAX_BYTES = 1024 * 1024 * 1024  # more than any worker owes
 BIG_BYTES = 1024 * 1024  # above this it is rewritten when half of it is history
+QUICK_S = 0.01  # what is written while its disk takes nothing, if it takes longer, takes a tenth of the time
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _VERBS = ("WORKER ", "RUN ", "OWED ", "OUT ", "DONE ", "REFUSED ", "ACK ")
 _WHOLE, _TORN = 0o600, 0o400  # of the file: a mode can be set on a disk that takes no more bytes
@@ -51,6 +54,7 @@ class Spool:
         self._size = 0
         self._tidy_size = 0  # after it was last rewritten
         self._is_broken = False  # a write failed; what the file holds is unknown
+        self._again_at = 0.0  # steady; before that it is not tried again
         self._lock = lock_directory(directory)
         self._file = plain(directory / "reports", os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
@@ -58,6 +62,11 @@ class Spool:
         """Gives the directory back."""
         os.close(self._file)
         os.close(self._lock)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether its disk takes nothing, for now; where it is no more, nobody comes after."""
+        return self._is_broken and is_at(self._lock, self.directory / LOCK_NAME)
 
     def load(self) -> tuple[dict[str, str], list[str]]:
         """What an earlier worker left: (its unacknowledged reports, the runs it was still running)."""
@@ -96,6 +105,9 @@ class Spool:
         """Writes what was noted since the last time; `reports` and `running` are what is true now."""
         if not self._lines:
             return
+        if self._is_broken and steady_now() < self._again_at:
+            self._lines.clear()  # all that is true is written then
+            return
         is_here = is_at(self._file, self.directory / "reports")
         if self._is_broken or not is_here or self._is_untidy(reports, running):
             self.rewrite(reports, running)
@@ -106,6 +118,7 @@ class Spool:
     def rewrite(self, reports: Mapping[str, str], running: Collection[str]) -> None:
         """Makes the file hold just this."""
         self._lines.clear()
+        began = steady_now()
         lines = [f"WORKER {self.instance}\n", *(f"RUN {key}\n" for key in running), *reports.values()]
         content = "".join(lines).encode()
         # What is cut short must not say whose memory it is and lack a run: that would be begun again.
@@ -114,6 +127,8 @@ class Spool:
         else:
             self._append(content)
         self._tidy_size = self._size
+        took_s = (now := steady_now()) - began
+        self._again_at = now + 9 * took_s if took_s > QUICK_S else now
 
     def _is_untidy(self, reports: Mapping[str, str], running: Collection[str]) -> bool:
         least = BIG_BYTES if reports else SMALL_BYTES
@@ -182,19 +197,27 @@ def _replay(text: str) -> tuple[dict[str, str], list[str]]:
     running: dict[str, None] = {}
     owed: list[str] = []  # output, until the report it belongs to
     for line in text.split("\n")[:-1]:  # what follows the last line end was cut short by the kill
-        verb, _, rest = line.partition(" ")
-        if verb == "WORKER":
+        # A machine that broke down may leave anything, zeros most of all: no daemon would take that.
+        if not (match := _LINE.fullmatch(line)):
             continue
+        verb, run, key = match["verb"], match["run"], f"{match['run']} {match['attempt']}"
         if verb in ("OWED", "OUT"):
             owed.append(line + "\n")
             continue
-        key = " ".join(rest.split(None, 2)[:2])
         if verb == "RUN":
             running[key] = None
-        elif verb in ("DONE", "REFUSED"):
-            running.pop(key, None)
-            reports[key] = "".join(owed) + line + "\n"
         elif verb == "ACK":
             reports.pop(key, None)
+        else:
+            running.pop(key, None)
+            reports[key] = "".join(each for each in owed if each.split(" ", 2)[1] == run) + line + "\n"
         owed.clear()
     return reports, list(running)
+
+
+_NUMBER = "[0-9]{1,15}"
+_LINE = re.compile(
+    rf"(?P<verb>RUN|ACK|OWED(?= \S+ \S+ {_NUMBER} {_NUMBER}$)|OUT(?= \S+ [0-2] )"
+    rf"|DONE(?= \S+ \S+ -?{_NUMBER}( |$))|REFUSED(?= \S+ \S+ [a-z-]+( |$)))"
+    rf" (?P<run>{_NUMBER}) (?P<attempt>{_NUMBER})(?: [^\0]*)?"
+)

@@ -28,7 +28,8 @@ from ..host.setting import WebAddress
 
 log = logging.getLogger(__name__)
 
-READ_BYTES = 65_536
+READ_BYTES = 16_384  # to take messages apart, and to make them, takes thousands at once too long
+LINES_A_TURN = 200
 PARTING_S = 1.0  # for the word that we leave
 MAX_REASON = 200  # of what a refusal says
 
@@ -83,18 +84,20 @@ class WebSocketStream(trio.abc.Stream):
                 self._is_cut = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        for line in bytes(data).removesuffix(b"\n").split(b"\n"):
-            self._put(TextMessage(line.decode()))
-        await self._send()
+        lines = bytes(data).removesuffix(b"\n").split(b"\n")
+        for first in range(0, len(lines), LINES_A_TURN):
+            for line in lines[first : first + LINES_A_TURN]:
+                self._put(TextMessage(line.decode()))
+            await self._send()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What has come, perhaps more than `max_bytes`; nothing where the other side has closed."""
+        """Some of what has come; nothing where the other side has closed."""
         text = ""
         await trio.lowlevel.checkpoint()  # also at the end, where whoever reads on would never be cancelled
-        while not (text or self._is_closed) and (data := bytes(await self._stream.receive_some(max_bytes))):
+        while not (text or self._is_closed) and (data := bytes(await self._stream.receive_some(READ_BYTES))):
             for event in self._events(data):
                 if isinstance(event, TextMessage):
                     text += event.data + "\n" * event.message_finished

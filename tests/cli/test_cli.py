@@ -18,7 +18,7 @@ from cronflowd.host import config
 from cronflowd.host.config import Settings, WorkerSettings
 from cronflowd.journal import check, compaction, tasks_file
 from cronflowd.tasks.options import parse_keep
-from cronflowd.worker import agent
+from cronflowd.worker import program as worker_program
 from tests.lib.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +98,7 @@ def test_the_daemon_s_exit_code_is_the_program_s(serve: Program) -> None:
 def test_the_worker_gets_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the daemon starts it, hidden flag included."""
     program = Program()
-    monkeypatch.setattr(agent, "run", program)
+    monkeypatch.setattr(worker_program, "run", program)
     words = "worker --local 7 --name local --connect unix:/run/w.sock --slots 2 --spool /spool --label a=b"
     assert cli.main(words.split()) == 0
     expected = WorkerSettings(
@@ -358,7 +358,7 @@ def test_run_does_not_load_the_verbs() -> None:
     assert done.stdout == "2 False\n"
 
 
-@pytest.mark.parametrize("program", ["cronflowd.daemon.daemon", "cronflowd.worker.agent"])
+@pytest.mark.parametrize("program", ["cronflowd.daemon.daemon", "cronflowd.worker.program"])
 def test_certificates_cost_only_who_has_some(program: str) -> None:
     """The library takes 10 MiB, and many daemons are alone and most workers near them."""
     script = f"import sys, {program}; print('cryptography' in sys.modules)"

@@ -573,7 +573,8 @@ def test_a_worker_s_clock_that_is_far_off_is_told_once_until_it_is_right(
     told = []
     for offset_s in (0.5, 3.0, 4.0, -1.0, -2.5):
         caplog.clear()
-        link.compare_clocks(START + timedelta(seconds=offset_s), 0.004)
+        for _ in range(2):  # what looks slow may have waited on its way: the answer to it tells
+            link.compare_clocks(START + timedelta(seconds=offset_s), 0.004)
         told.append(len(caplog.records))
     assert told == [0, 1, 0, 0, 1]
     assert link.clock_text() == "-2.498 s (round trip 0.004 s)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from cronflowd.daemon import upkeep
 from cronflowd.daemon.core import Core
 from cronflowd.host import config
 from cronflowd.host.config import Settings
+from tests.lib.waiting import PATIENCE_S
 
 REFUSALS = [
     OSError(errno.EAGAIN, "Resource temporarily unavailable"),
@@ -84,6 +86,37 @@ async def test_a_local_worker_that_cannot_be_started_is_tried_again(
         await upkeep.keep_local_worker(Settings(data=tmp_path, tz="UTC"), tmp_path / "socket")
     assert _pauses(refused) == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10]
     assert "the local worker cannot be started" in caplog.text
+
+
+async def test_who_begins_anew_keeps_the_local_worker_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one would only wait for the first one's spool, and the end of that would be nobody's to see."""
+    started = trio.Event()
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        started.set()
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    former = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    monkeypatch.setenv(upkeep.FORMER, str(former.pid))
+    monkeypatch.setattr(trio.lowlevel, "open_process", refuse)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.keep_local_worker, Settings(data=tmp_path, tz="UTC"), tmp_path / "socket")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not started.is_set()
+        former.communicate()
+        with trio.fail_after(PATIENCE_S):
+            await started.wait()
+        nursery.cancel_scope.cancel()
+    assert upkeep.FORMER not in os.environ
+
+
+@pytest.mark.parametrize("number", ["", "1", "x", str(os.getppid()), "999999999"])
+async def test_a_process_that_is_no_child_is_not_waited_for(number: str) -> None:
+    """The variable may have come from anywhere."""
+    with trio.fail_after(PATIENCE_S):
+        await upkeep._wait_former(number)
 
 
 async def test_an_http_door_without_a_pipe_is_tried_again_and_nothing_is_closed_twice(

@@ -17,6 +17,7 @@ import trio.testing
 
 from cronflowd.base.addresses import origin
 from cronflowd.base.errors import Exit, Fatal, Refusal
+from cronflowd.host.descriptors import max_descriptors
 from cronflowd.net.listeners import (
     KEPT_NEAR,
     MAX_FAREWELLS,
@@ -26,7 +27,6 @@ from cronflowd.net.listeners import (
     Door,
     Listener,
     adopt_listener,
-    max_descriptors,
     open_listeners,
     open_unix,
     share_descriptors,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from signal import SIGKILL
 
 import orjson
 import pytest
@@ -317,6 +318,22 @@ def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
     wait_until(lambda: "b\tgone\t" in nodes[0].nc("NODES"))
     nodes[0].stop()
     assert nodes[2].ask("STEPDOWN") == ["ERR busy no other node is there"]
+
+
+def test_a_local_worker_goes_on_when_another_node_leads(start_node: StartNode) -> None:
+    """Those of all nodes ended for it, and each new one took seconds to begin, and all its memory with it."""
+    nodes = [start_node(name, "--local-worker", "2") for name in "ab"]
+    ready = [f"{node.name}\tready\t" for node in nodes]
+    wait_until(lambda: all(map(nodes[0].nc("WORKERS").__contains__, ready)))
+    before = [node.children() for node in nodes]
+    leader = next(node for node in nodes if node.leads)
+    assert leader.ask("STEPDOWN")[0].startswith("OK ")
+    wait_until(lambda: all(map(nodes[0].nc("WORKERS").__contains__, ready)))
+    assert [node.children() for node in nodes] == before
+    assert list(map(len, before)) == [1, 1]
+    (kept,) = before[nodes.index(leader)]
+    os.kill(kept, SIGKILL)
+    wait_until(lambda: leader.children() not in ([], [kept]))  # who was kept is seen to end
 
 
 def test_a_standby_asks_who_comes_too(start_node: StartNode, etcds: Etcds) -> None:

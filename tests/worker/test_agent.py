@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
+from attrs import evolve
 
 from cronflowd.host.clock import wall_now
-from cronflowd.worker.executors.job import Ended, Executor, Job, as_task
+from cronflowd.worker.executors.job import Ended, Executor, Job, Order, as_task
 from tests.lib.fake_daemon import fake_daemon
 from tests.lib.job_processes import wait_for
 from tests.lib.waiting import PATIENCE_S, until
@@ -237,6 +239,21 @@ async def test_a_daemon_that_reads_nothing_costs_no_memory(spool_dir: Path) -> N
         assert sum(len(line) - len("OUT 7 1 ") + 1 for line in lines) < 2 * 1024 * 1024
 
 
+async def test_a_fault_with_an_order_ends_its_run_only(spool_dir: Path) -> None:
+    """It ended the worker, and with it all its jobs."""
+
+    def fail(order: Order) -> NoReturn:
+        raise KeyError("oops")
+
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        agent.table["echo"] = evolve(agent.table["echo"], at_once=fail)
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=echo :x", "RUN 8 1 type=shell :true")
+        why = "cannot start: a fault of the worker: KeyError('oops')"
+        assert await visitor.expect("DONE 7 1") == f'DONE 7 1 126 why="{why}"'
+        await visitor.expect("DONE 8 1 0")
+
+
 async def test_a_worker_beats_and_a_silent_daemon_is_given_up(spool_dir: Path) -> None:
     """A cable that was pulled sends no FIN. And the daemon learns how far off this machine's clock is."""
     async with fake_daemon() as daemon, working(daemon, spool_dir):
@@ -262,6 +279,19 @@ async def test_a_beat_says_how_long_the_answer_before_took(spool_dir: Path) -> N
         visitor = await daemon.worker()
         while float((await visitor.expect("BEAT")).rpartition("rtt=")[2]) < 0.1:
             await trio.sleep(0.1)
+            await visitor.say("OK")
+
+
+async def test_a_beat_says_nothing_of_an_answer_that_has_not_come(spool_dir: Path) -> None:
+    """What it said would be of the BEAT before the last, and tell nothing of how long that one waited."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir):
+        daemon.answer = "OK w1 heartbeat=0.4"
+        visitor = await daemon.worker()
+        unanswered = 1
+        while " rtt=" in await visitor.line():
+            unanswered += 1
+        await visitor.say(*["OK"] * unanswered)
+        while " rtt=" not in await visitor.line():
             await visitor.say("OK")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import trio
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.host.config import WorkerSettings
 from cronflowd.worker import agent as agents
+from cronflowd.worker import program
 from cronflowd.worker.executors import processes
 from cronflowd.worker.spool import Spool
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
@@ -172,6 +175,47 @@ async def test_what_had_no_way_to_the_daemon_yet_is_in_the_spool_when_the_link_i
     assert written.endswith("\nOWED 7 1 0 4\nOUT 7 1 one\nDONE 7 1 0\n")
 
 
+@pytest.mark.parametrize("is_linked", [True, False])
+async def test_what_no_disk_takes_keeps_a_worker_from_leaving(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch, is_linked: bool
+) -> None:
+    """What it still has to tell would be nowhere; and there may be room later, or a daemon."""
+    monkeypatch.setattr(agents, "GOODBYE_WAIT_S", 0.01)
+    tries = list[Path]()
+
+    def refuse(path: Path, data: bytes) -> int:
+        tries.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with fake_daemon() as daemon, working(daemon, spool_dir, local=True) as agent:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=shell :echo one")
+        await visitor.expect("DONE 7 1 0")
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", refuse)
+            agent.parent = NOBODY
+            if is_linked:
+                agent.leave()
+            else:
+                await daemon.close()
+            await until(lambda: agent.is_leaving and len(tries) > 3)
+            assert not agent.gone.is_set()
+        await gone(agent)
+    assert "OUT 7 1 one\nDONE 7 1 0\n" in (spool_dir / "reports").read_text()
+
+
+async def test_a_worker_whose_spool_was_removed_leaves_all_the_same(spool_dir: Path) -> None:
+    """Nobody comes after, and it would be there for ever."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir, local=True) as agent:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=shell :echo one")
+        await visitor.expect("DONE 7 1 0")
+        shutil.rmtree(spool_dir)
+        agent.parent = NOBODY
+        await daemon.close()
+        await gone(agent)
+
+
 async def test_a_killed_worker_s_successor_tells_what_is_missing(spool_dir: Path) -> None:
     """With a link, output is written nowhere but to it."""
     spool_dir.mkdir()
@@ -187,6 +231,8 @@ async def test_a_killed_worker_s_successor_tells_what_is_missing(spool_dir: Path
 
 # --- the local worker -----------------------------------------------------------------
 
+NOBODY = 0  # no process has this number, so the worker sees that its parent has gone
+
 
 async def test_a_local_worker_with_nothing_to_do_ends_with_its_daemon(tmp_path: Path) -> None:
     """Its daemon is dead, and the next one brings its own."""
@@ -195,20 +241,35 @@ async def test_a_local_worker_with_nothing_to_do_ends_with_its_daemon(tmp_path: 
         visitor = await daemon.worker()
         await visitor.say("RUN 7 1 type=echo :x")
         await visitor.expect("DONE 7 1 0")
-        await visitor.close()
+        agent.parent = NOBODY
+        await daemon.close()
         await gone(agent)
     assert "DONE 7 1 0" in (tmp_path / "spool" / "reports").read_text()
+
+
+async def test_a_local_worker_whose_daemon_only_lost_it_goes_on(tmp_path: Path) -> None:
+    """At each change of leader that of every node began anew, and its jobs waited for that."""
+    sock, spool_dir = tmp_path / "sock", tmp_path / "spool"
+    async with fake_daemon(sock) as daemon, working(daemon, spool_dir, connect=(sock,), local=True) as agent:
+        for run in (7, 8):
+            visitor = await daemon.worker()
+            await visitor.say(f"RUN {run} 1 type=echo :x")
+            await visitor.expect(f"DONE {run} 1")
+            await visitor.say(f"ACK {run} 1")
+            await until(lambda: not agent.reports)
+            await visitor.close()
+        await daemon.worker()
+        assert not agent.is_leaving
 
 
 async def test_an_orphaned_local_worker_works_for_the_next_daemon_until_it_is_idle(tmp_path: Path) -> None:
     """A job of eight hours must not keep all others off this machine after the daemon was restarted."""
     sock, spool_dir = tmp_path / "sock", tmp_path / "spool"
-    nobody = 0  # no process has this number, so the worker sees that its parent has gone
     async with fake_daemon(sock) as daemon, working(daemon, spool_dir, connect=(sock,), local=True) as agent:
         visitor = await daemon.worker()
         await visitor.say(f"RUN 7 1 {SLEEPER}")
         await visitor.expect("STARTED 7 1")
-        agent.parent = nobody
+        agent.parent = NOBODY
         await visitor.close()
         visitor = await daemon.worker()
         assert visitor.hello.endswith("running=7:1")
@@ -226,14 +287,14 @@ async def test_a_local_worker_waits_for_its_predecessor_and_leaves_when_it_is_no
     spool_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two workers on one spool would report the same runs; one whose parent is gone waits for nothing."""
-    monkeypatch.setattr(agents, "LOCK_POLL_S", 0.01)
+    monkeypatch.setattr(program, "LOCK_POLL_S", 0.01)
     settings = WorkerSettings(local=True, spool=spool_dir)
     older = Spool(spool_dir)
-    assert await agents.wait_spool(settings, parent=0) is None
+    assert await program.wait_spool(settings, parent=0) is None
     got: list[Spool | None] = []
 
     async def wait() -> None:
-        got.append(await agents.wait_spool(settings, parent=os.getppid()))
+        got.append(await program.wait_spool(settings, parent=os.getppid()))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
@@ -249,7 +310,7 @@ async def test_any_other_worker_finds_a_used_spool_an_error(spool_dir: Path) -> 
     """75 and the directory's name: two workers were given one place by mistake."""
     older = Spool(spool_dir)
     with pytest.raises(Fatal) as raised:
-        await agents.wait_spool(WorkerSettings(spool=spool_dir), parent=os.getppid())
+        await program.wait_spool(WorkerSettings(spool=spool_dir), parent=os.getppid())
     assert raised.value.status == Exit.TRY_AGAIN
     assert str(spool_dir) in raised.value.message
     assert str(os.getpid()) in raised.value.message
@@ -261,7 +322,7 @@ async def test_any_other_worker_finds_a_used_spool_an_error(spool_dir: Path) -> 
 PROGRAM = """
 import sys
 from pathlib import Path
-from cronflowd.worker.agent import run
+from cronflowd.worker.program import run
 from cronflowd.host.config import WorkerSettings
 sys.exit(run(WorkerSettings(connect=(("127.0.0.1", int(sys.argv[1])),), name="w1", spool=Path(sys.argv[2]))))
 """
@@ -301,6 +362,31 @@ async def test_after_kill_9_it_reports_what_had_ended_and_what_it_knows_no_end_o
             assert [await visitor.line(), await visitor.line()] == ["DONE 7 1 3", "DONE 10 1 0"]
             told = "its worker was killed while it ran; what it wrote last may be missing"
     assert await visitor.line() == f'DONE 8 1 126 lost=yes why="{told}"'
+
+
+@pytest.mark.real
+async def test_what_a_killed_worker_left_is_killed_before_it_can_be_begun_again(spool_dir: Path) -> None:
+    """With retry= or lost=rerun there would be two of it, and nobody could end or report on the first."""
+    async with fake_daemon() as daemon:
+        async with worker_process(daemon, spool_dir) as process:
+            visitor = await daemon.worker()
+            stay = "sleep 1000 & env -i sleep 1000 & setsid sleep 1000 & echo $$ $!; wait"
+            await visitor.say(f"RUN 7 1 type=shell :{stay}", "RUN 8 1 type=shell :sleep 1000 & echo $!")
+            pids = list(map(int, (await visitor.expect("OUT 7 1")).split()[3:]))
+            await visitor.expect("DONE 8 1")
+            ended = next(int(line.split()[3]) for line in visitor.lines if line.startswith("OUT 8 1 "))
+            await visitor.say("ACK 8 1", "RUN 9 1 type=echo :x")
+            await visitor.expect("DONE 9 1")
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        assert all(map(is_alive, (*pids, ended)))
+        async with worker_process(daemon, spool_dir):
+            visitor = await daemon.worker()
+            done = await visitor.expect("DONE 7 1 126 lost=yes")
+            assert "its processes that went on without are killed now" in done
+            assert not any(map(is_alive, pids))
+            assert is_alive(ended)  # of a run that had ended, as was told then
+    os.kill(ended, signal.SIGKILL)
 
 
 @pytest.mark.real

@@ -216,6 +216,19 @@ async def test_where_its_name_is_taken_a_worker_without_runs_comes_back_later_ea
         assert waited[-2:] == [1.0, 1.0]
 
 
+async def test_a_local_worker_is_back_soon_where_nobody_has_its_name(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its daemon begins anew, or another node does, and jobs wait for it; the way there is short."""
+    waited: list[float] = []
+    monkeypatch.setattr(agents.random, "uniform", lambda low, high: waited.append(high) or 0.0)
+    async with fake_daemon() as daemon, working(daemon, spool_dir, local=os.getppid()):
+        for answer in ["WELCOME"] * 4 + ["ERR busy another worker has that name"] * 3:
+            await (await daemon.knock()).say(answer)
+        await daemon.worker()
+        assert waited == [0.2, 0.2, 0.2, 0.2, 0.2, 0.4, 0.8]
+
+
 @pytest.mark.parametrize("answer", ["ERR busy later", "WELCOME", "", None])
 async def test_any_other_answer_is_a_reason_to_try_again(spool_dir: Path, answer: str | None) -> None:
     """The daemon may be starting, or something else may listen there for a moment."""

@@ -283,8 +283,11 @@ async def test_death_by_a_signal_is_told_as_the_shell_tells_it() -> None:
 @pytest.mark.parametrize(
     ("end", "why"),
     [
-        ("kill -KILL $$", "killed by signal 9 (KILL): out of memory, says the kernel of a process here"),
-        ("exit 137", "exit 137: out of memory, says the kernel of a process here"),
+        (
+            "kill -KILL $$",
+            "killed by signal 9 (KILL); while it ran, the kernel killed a process here for want of memory",
+        ),
+        ("exit 137", "exit 137; while it ran, the kernel killed a process here for want of memory"),
         ("kill -TERM $$", ""),
         ("exit 1", ""),
     ],

@@ -5,16 +5,20 @@ Done in one go it took as long as there are jobs: no heartbeat left, and the dae
 
 from __future__ import annotations
 
+import gc
+import os
+import resource
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Self, cast
 
 import pytest
 import trio
 
 from cronflowd.worker import agent as agents
+from cronflowd.worker import program
 from cronflowd.worker.executors import processes
 from cronflowd.worker.executors.job import Ended, Executor, Job
 from cronflowd.worker.executors.processes import EVENTS_A_TURN, Process
@@ -38,14 +42,15 @@ async def test_a_look_at_all_processes_is_taken_in_turns_and_its_askers_go_on_in
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However many ask, it is one look; and each that goes on has a process to signal."""
-    looked, told = list[int](), list[int]()
+    looked, asked, told = list[int](), list[int](), list[int]()
 
     def everyone() -> Iterator[Process]:
         for pid in range(10**6, 10**6 + MANY):
             looked.append(pid)
-            yield Process(pid, 1, pid, pid)
+            yield Process(pid, os.getpid(), pid, pid)
 
     monkeypatch.setattr(processes, "_processes", everyone)
+    monkeypatch.setattr(processes, "_marks", lambda pid: asked.append(pid) or ())
     watch, child = processes.Watch(), cast("processes.Child", SimpleNamespace(pid=10**6))
 
     async def ask() -> None:
@@ -58,12 +63,39 @@ async def test_a_look_at_all_processes_is_taken_in_turns_and_its_askers_go_on_in
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(count, "looked", looked)
+        nursery.start_soon(count, "asked", asked)
         nursery.start_soon(count, "told", told)
         for _ in range(MANY):
             nursery.start_soon(ask)
     watch._events.close()
-    assert (len(looked), told) == (MANY, [0] * MANY)
+    assert (len(looked), len(asked), told) == (MANY, MANY, [0] * MANY)
     assert max(most.values()) <= 2 * EVENTS_A_TURN
+
+
+async def test_those_that_have_ended_are_passed_over_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands that were just killed were all looked at in one go: nobody has taken leave of them yet."""
+    looked = list[str]()
+
+    class Entry:
+        name = "1"
+
+        def __truediv__(self, name: str) -> Self:
+            return self
+
+        def read_bytes(self) -> bytes:
+            looked.append(self.name)
+            return b"1 (gone) Z 1 1 1"
+
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([Entry()] * MANY))
+    most = list[int]()
+
+    async def count() -> None:
+        most.append(await most_in_a_turn(lambda: len(looked), MANY))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        nursery.start_soon(processes._members)
+    assert most[0] <= 2 * EVENTS_A_TURN
 
 
 async def test_a_worker_that_is_told_twice_to_end_ends_its_jobs_in_turns(
@@ -107,3 +139,50 @@ async def test_what_the_daemon_says_at_once_is_not_carried_out_at_once(
         await visitor.say(*[f"KILL {run} 1" for run in range(3 * agents.LINES_A_TURN)])
         await until(lambda: sum(sizes) >= 3 * agents.LINES_A_TURN)
     assert max(sizes) <= agents.LINES_A_TURN
+
+
+async def test_garbage_is_not_looked_for_among_very_many_jobs(spool_dir: Path) -> None:
+    """It took an eighth of a second, again with each thousand more, and they hardly leave any."""
+    looks = list[int]()
+    whole = 2  # the oldest generation, and with it all
+
+    def look(phase: str, found: dict[str, int]) -> None:
+        looks.append(found["generation"])
+
+    thresholds = gc.get_threshold()
+    gc.freeze()  # as the program does: what it knows then is its jobs
+    gc.collect()
+    gc.set_threshold(50, 2, *program.GARBAGE[2:])
+    gc.callbacks.append(look)
+    try:
+        async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+            visitor = await daemon.worker()
+            await visitor.say(*[f"RUN {run} 1 {SLEEPER}" for run in range(MANY)])
+            await until(lambda: sum(job.is_started for job in agent.jobs.values()) == MANY)
+            await visitor.say("OK")
+            assert len(looks) > 2 * agents.GARBAGE_LOOKS
+            assert whole not in looks
+            await visitor.say(*[f"KILL {run} 1" for run in range(MANY)])
+            await until(lambda: not agent.jobs)
+            await visitor.say("OK")
+            await until(lambda: whole in looks)
+    finally:
+        gc.callbacks.remove(look)
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+@pytest.mark.parametrize(("soft", "hard", "given"), [(1024, 1 << 19, 5064), (1 << 16, 1 << 19, 1 << 16)])
+def test_there_are_descriptors_for_all_jobs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, soft: int, hard: int, given: int
+) -> None:
+    """1024 is what a shell gives, and of a thousand jobs two in five ended with 126: too many open files."""
+    limits = [soft, hard]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.__setitem__(slice(None), both))
+    program._make_room(1000)
+    assert (limits, caplog.text) == ([given, hard], "")
+    limits[:] = 256, 2000
+    program._make_room(1000)
+    assert limits == [2000, 2000]
+    assert "1000 jobs at a time may need 5064 open files, and there are 2000 at most" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.worker import spool as spools
+from cronflowd.worker.reports import Reports
 from cronflowd.worker.spool import Spool
 
 
@@ -60,6 +62,29 @@ def test_it_is_cut_at_every_byte_and_never_invents_a_report(spool: Spool) -> Non
         assert (
             reports.items() <= {"1 1": "DONE 1 1 0\n", "2 1": "OUT 2 1 a\nDONE 2 1 143 signal=15\n"}.items()
         )
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("rest", [b"\0", b"\n"])
+def test_whatever_a_machine_that_broke_down_left_of_it_is_read(spool: Spool, size: int, rest: bytes) -> None:
+    """A worker that does not start is started for ever, and a report that no daemon takes told for ever."""
+    whole = (
+        b"WORKER i\nRUN 1 1\nRUN 2 1\nOWED 1 1 3 9\nOUT 1 1 one two\nDONE 1 1 0\nACK 3 1\n"
+        b'REFUSED 4 1 user why="no such user"\nOUT 2 1 x\\\nDONE 2 1 143 signal=15\n'
+    )
+    for at in range(len(whole)):
+        torn = whole[:at] + rest * min(size, len(whole) - at) + whole[at + size :]
+        (spool.directory / "reports").write_bytes(torn)
+        reports = Reports(spool)
+        running = reports.load()
+        reports.resume({})
+        for key in running:
+            assert re.fullmatch("[0-9]{1,15} [0-9]{1,15}", key)
+        for key, text in reports.items():
+            *outputs, end = text.splitlines()
+            assert re.fullmatch(rf"(DONE {key} -?[0-9]+|REFUSED {key} [a-z]+)( [^\0]*)?", end)
+            assert all(re.fullmatch(r"(OUT|OWED) [0-9]+ [0-9]+ [^\0]*", line) for line in outputs)
+            assert all(line.split()[1] == key.split()[0] for line in outputs)
 
 
 def test_nothing_is_left_in_it_when_all_is_acknowledged(spool: Spool) -> None:
@@ -127,6 +152,33 @@ def test_a_full_disk_is_told_of_once_and_made_good_later(
     spool.flush(reports, [])
     assert content(spool) == "".join(reports.values())
     assert len([record for record in caplog.records if "No space left" in record.getMessage()]) == 1
+
+
+def test_a_full_disk_does_not_have_much_written_again_and_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job that ended had all output of all jobs made ready once more, for nothing."""
+    clock, tries = [100.0], list[int]()
+
+    def refuse(path: Path, data: bytes) -> int:
+        clock[0] += 1.0  # so much is it
+        tries.append(len(data))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spool.load()
+    monkeypatch.setattr(spools, "steady_now", lambda: clock[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", refuse)
+        spool.rewrite({"1 1": "DONE 1 1 0\n"}, [])
+        for _ in range(1000):
+            clock[0] += 0.02
+            spool.accept("2 1")
+            spool.flush({"1 1": "DONE 1 1 0\n"}, ["2 1"])
+    assert len(tries) == 3
+    clock[0] += 10.0
+    spool.accept("3 1")
+    spool.flush({"1 1": "DONE 1 1 0\n"}, ["2 1", "3 1"])
+    assert content(spool) == "RUN 2 1\nRUN 3 1\nDONE 1 1 0\n"
 
 
 def test_what_is_cut_short_while_it_is_rewritten_is_no_whole_memory(

@@ -28,7 +28,7 @@ from cronflowd.base.errors import Exit, Fatal
 from cronflowd.host.config import WorkerSettings
 from cronflowd.host.setting import WebAddress
 from cronflowd.net.lines import LineReader
-from cronflowd.worker import welcome
+from cronflowd.worker import websocket, welcome
 from cronflowd.worker.websocket import WebSocketStream
 from tests.lib.waiting import PATIENCE_S, until
 
@@ -92,6 +92,27 @@ async def test_each_line_is_one_text_message() -> None:
         await peer.say(TextMessage(data="OK w1"), TextMessage(data="RUN 1 1 :echo é"))
         assert await worker.receive_some() == "OK w1\nRUN 1 1 :echo é\n".encode()
     assert (peer.request.host, peer.request.target) == ("cron.example:3000", "/agents/ws")
+
+
+async def test_thousands_of_lines_are_made_messages_in_turns() -> None:
+    """All at once took a tenth of a second, and four times as long for twice as many."""
+    async with connected() as (worker, peer):
+        sizes = list[int]()
+        put = worker._put
+
+        def count(event: Event) -> None:
+            put(event)
+            sizes.append(len(worker._owed))
+
+        worker._put = count  # type: ignore[method-assign]
+        await worker.send_all(b"OUT 1 1 x\n" * 5000)
+        came = 0
+        while came < 5000:
+            await peer.hear(TextMessage)
+            assert set(peer.texts()) == {"OUT 1 1 x"}
+            came += len(peer.heard)
+            peer.heard.clear()
+    assert max(sizes) <= websocket.LINES_A_TURN * 20
 
 
 async def test_a_message_of_many_pieces_is_one_line_and_is_held_nowhere() -> None:

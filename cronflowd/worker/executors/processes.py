@@ -19,10 +19,11 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -41,7 +42,9 @@ MAX_NAMED = 5  # processes that a job left behind
 OOM_AGE_S = 0.2  # to look at the kernel's count takes as long as to begin a process
 KILL_ROUNDS = 100  # a job that forks faster than it is killed is given up after so many looks
 PR_SET_CHILD_SUBREAPER = 36
+T = TypeVar("T")
 MARKS = (b"CRONFLOW_RUN_ID=", b"CRONFLOW_ATTEMPT=")
+WORKER_MARK = "CRONFLOW_WORKER"  # whose it is: there may be several workers here, of daemons that count alike
 
 # Processes of jobs that are not reaped yet, by their number: everything else that ends here was adopted.
 _own: dict[int, Child] = {}
@@ -281,7 +284,7 @@ def _ended(child: Child) -> Ended:
     is_killed = ended.exit == SIGNAL_BASE + signal.SIGKILL and not job.life.cancel_called
     if is_killed and _oom_kills() > child.oom_kills:
         how = in_words(reason("signal", number=signal.SIGKILL)) if number else f"exit {code}"
-        return evolve(ended, why=f"{how}: out of memory, says the kernel of a process here")
+        return evolve(ended, why=f"{how}; while it ran, the kernel killed a process here for want of memory")
     return ended
 
 
@@ -445,53 +448,86 @@ class Process:
 
 async def _members() -> dict[int, list[int]]:
     """All living processes of jobs, by a job's own: of its group, session, tree, or marked with its run."""
-    seen, everyone, owners = _processes(), list[Process](), dict[int, int]()
-    while some := list(islice(seen, EVENTS_A_TURN)):
-        everyone += some
-        await trio.lowlevel.checkpoint()
-    for each in everyone:
+    below, owners = dict[int, list[Process]](), dict[int, int]()
+    async for each in _in_turns(_processes()):
+        if each is None:
+            continue
+        below.setdefault(each.parent, []).append(each)
         if own := next((pid for pid in (each.pid, each.group, each.session) if pid in _own), None):
             owners[each.pid] = own
     marked = {child.marks: pid for pid, child in _own.items()}
-    for each in _descendants(everyone):
+    async for each in _in_turns(_descendants(below)):
         if each.pid not in owners and (own := owners.get(each.parent) or marked.get(_marks(each.pid))):
             owners[each.pid] = own
     found: dict[int, list[int]] = {}
-    for pid in sorted(owners):
+    async for pid in _in_turns(sorted(owners)):
         found.setdefault(owners[pid], []).append(pid)
     return found
 
 
-def _descendants(everyone: list[Process]) -> list[Process]:
+async def _in_turns(items: Iterable[T]) -> AsyncIterator[T]:
+    """All of them; now and then it is somebody else's turn."""
+    rest = iter(items)
+    while some := list(islice(rest, EVENTS_A_TURN)):
+        for each in some:
+            yield each
+        await trio.lowlevel.checkpoint()
+
+
+def _descendants(below: dict[int, list[Process]]) -> Iterator[Process]:
     """Those below this process, parents before children."""
-    below: dict[int, list[Process]] = {}
-    for process in everyone:
-        below.setdefault(process.parent, []).append(process)
-    found = list(below.get(os.getpid(), ()))
-    for process in found:  # grows while it is walked
+    found = deque(below.get(os.getpid(), ()))
+    while found:
+        yield (process := found.popleft())
         found += below.get(process.pid, ())
-    return found
 
 
-def _processes() -> Iterator[Process]:
-    """All living processes of this machine that can be seen; one that has ended is none."""
+def _processes() -> Iterator[Process | None]:
+    """All processes of this machine that can be seen; None for each that has ended, which takes as long."""
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (entry / "stat").read_bytes()
-        except OSError:  # it ended meanwhile
-            continue
-        # The name in brackets may itself hold brackets and blanks.
-        state, parent, group, session = stat.rpartition(b") ")[2].split()[:4]
-        if state not in b"ZX":
-            yield Process(int(entry.name), int(parent), int(group), int(session))
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            # The name in brackets may itself hold brackets and blanks.
+            stat = (entry / "stat").read_bytes().rpartition(b") ")[2]
+            state, parent, group, session = stat.split()[:4]
+            if state not in b"ZX":
+                yield Process(int(entry.name), int(parent), int(group), int(session))
+                continue
+        yield None
 
 
-def _marks(pid: int) -> tuple[bytes, ...]:
+def _marks(pid: int, names: Iterable[bytes] = MARKS) -> tuple[bytes, ...]:
     """The lines of its environment that name a run and an attempt."""
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        return tuple([next((line for line in lines if line.startswith(name)), b"") for name in MARKS])
+        return tuple([next((line for line in lines if line.startswith(name)), b"") for name in names])
     return ()
+
+
+async def kill_left(worker: str, runs: Iterable[str]) -> set[str]:
+    """Kills what a killed worker left of these runs; those of which there was something.
+
+    One that breaks down does the same (`Child.abandon`): nobody can report on it, and there may be
+    another attempt soon.
+    """
+    names = (*MARKS, b"%b=" % WORKER_MARK.encode())
+    marks = {tuple(map(bytes.__add__, names, map(str.encode, (*key.split(), worker)))): key for key in runs}
+    found, our_session = set[str](), os.getsid(0)
+    for _ in range(KILL_ROUNDS):
+        everyone, sessions = list[Process](), dict[int, str]()
+        async for each in _in_turns(_processes()):
+            if each and each.session != our_session:
+                everyone.append(each)
+                if key := marks.get(_marks(each.pid, names)):
+                    sessions[each.session] = key
+        if not sessions:
+            break
+        found.update(sessions.values())
+        for each in everyone:
+            if each.session in sessions:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(each.pid, signal.SIGKILL)
+        await trio.sleep(LOOK_AGAIN_S / 10)
+    return found
 
 
 # --- adopted processes ----------------------------------------------------------------

@@ -1,0 +1,22 @@
+"""How many files and connections this process may have open at a time."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import suppress
+
+
+def raise_descriptors(needed: int) -> None:
+    """Asks the system for as many, which gives no more than its hard limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        with suppress(OSError, ValueError):  # the kernel's own limit may be lower still
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def max_descriptors() -> int:
+    """How many there may be."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
