@@ -84,3 +84,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if item.path not in places:
                 places[item.path] = next(turns["real" in item.path.parts])
         items.sort(key=lambda item: places[item.path])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Who comes after on the same worker, and all that they start, would stand behind whatever else runs."""
+    before = os.nice(0)
+    result = yield
+    assert os.nice(0) == before, "the test has made its process a nicer one, for good"
+    return result
