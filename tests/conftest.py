@@ -57,8 +57,8 @@ settings.load_profile("long" if os.environ.get("CRONFLOWD_LONG") else "quick")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors: what starts real programs waits for them a third of its time."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two more than there are processors: what starts real programs waits for them half of its time."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.hookimpl(wrapper=True)
