@@ -57,8 +57,8 @@ settings.load_profile("long" if os.environ.get("CRONFLOWD_LONG") else "quick")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors: what starts real programs waits for them a third of its time."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two more than there are processors: what starts real programs waits for them half of its time."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.hookimpl(wrapper=True)
@@ -84,3 +84,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if item.path not in places:
                 places[item.path] = next(turns["real" in item.path.parts])
         items.sort(key=lambda item: places[item.path])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Who comes after on the same worker, and all that they start, would stand behind whatever else runs."""
+    before = os.nice(0)
+    result = yield
+    assert os.nice(0) == before, "the test has made its process a nicer one, for good"
+    return result

@@ -8,6 +8,7 @@ not pay for the daemon.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import os
 import re
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # as long as the program
     if os.getpid() == 1:  # in a container the kernel would do nothing, where it ends any other process
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+    # What is loaded is no garbage. Those who stay set their own bound when they begin.
+    gc.set_threshold(100_000)
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:

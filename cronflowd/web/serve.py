@@ -8,6 +8,7 @@ the pipe it was given ends then.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -51,6 +52,8 @@ MAX_TOKEN_BYTES = 256
 
 def run(settings: WebSettings) -> int:
     """Until TERM, INT, or the end of the daemon that started it; returns the exit code."""
+    gc.freeze()  # the program itself is no garbage
+    gc.set_threshold(700)
     sockets = _open(settings)
     token = _read_leash(settings.leash) if settings.leash else b""
     if settings.leash:

@@ -18,7 +18,8 @@ from cronflowd.daemon import strangers
 from cronflowd.daemon.access import COMPARING
 from cronflowd.engine.access_facts import Deed, Refused, SignedIn
 from cronflowd.net.clients import Session
-from tests.lib.access_driver import House
+from tests.lib.access_driver import House, a_house, hash_quickly
+from tests.lib.harness import run_here
 
 FAR = "198.51.100.9:5"
 RIGHT, WRONG = "AUTH ann correct-horse", "AUTH ann incorrect-horse"
@@ -27,29 +28,8 @@ RIGHT, WRONG = "AUTH ann correct-horse", "AUTH ann incorrect-horse"
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Hashes that take no time; which passwords were compared."""
-    found: list[str] = []
-
-    def compare(hashed: str, offered: str) -> bool:
-        found.append(offered)
-        return hashed == f"hash of {offered}"
-
-    async def here(function: Callable[..., Any], *args: Any, **_: Any) -> Any:
-        await trio.lowlevel.checkpoint()
-        return function(*args)
-
-    monkeypatch.setattr("cronflowd.daemon.access.hash_password", lambda password: f"hash of {password}")
-    monkeypatch.setattr("cronflowd.daemon.access.is_password", compare)
-    monkeypatch.setattr(trio.to_thread, "run_sync", here)
-    return found
-
-
-async def a_house(data: Path, **settings: Any) -> House:
-    house = House(data, **settings)
-    root = house.session("root", "admin")
-    for line in "USER ADD root role=admin password=battery-staple", "USER ADD ann password=correct-horse":
-        await house.ask(root, line)
-    house.facts.clear()
-    return house
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
+    return hash_quickly(monkeypatch)
 
 
 def leap(test: Callable[..., Awaitable[None]], *args: Any) -> None:

@@ -29,7 +29,7 @@ from cronflowd.engine.state import State
 from cronflowd.net.clients import Session
 from cronflowd.net.outbox import A_PASS, PIECE_BYTES, Outbox
 from tests.lib.engine_driver import START
-from tests.lib.harness import HandClock
+from tests.lib.harness import HandClock, run_here
 from tests.lib.memory_journal import MemoryJournal
 from tests.lib.sinks import SmallSink
 
@@ -99,12 +99,9 @@ async def test_what_is_told_of_the_past_is_bounded_for_all_together(
         def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
             records.append((seq, at, fact))
 
-    async def here(function: Callable[[], Any], **_: Any) -> Any:
-        return function()
-
     watching.core.feeds.append(Spy())
     watching.do(*["PAUSE all", "RESUME all"] * 10)
-    monkeypatch.setattr(trio.to_thread, "run_sync", here)
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
     monkeypatch.setattr(feeds.history, "facts", lambda data, after, upto: records)
     monkeypatch.setattr(feeds, "MAX_PAST", 30)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -18,7 +17,8 @@ from cronflowd.engine.access_facts import Refused, SignedIn
 from cronflowd.engine.deeds import deed_of, rows_of
 from cronflowd.engine.encoding import encode
 from cronflowd.net.clients import Session
-from tests.lib.access_driver import House
+from tests.lib.access_driver import House, a_house, hash_quickly
+from tests.lib.harness import run_here
 
 ROOT = "unix:pid=9,uid=0"
 RIGHT, WRONG = "AUTH ann correct-horse", "AUTH ann incorrect-horse"
@@ -27,25 +27,8 @@ RIGHT, WRONG = "AUTH ann correct-horse", "AUTH ann incorrect-horse"
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashes that take no time, and no thread."""
-
-    async def here(function: Any, *args: Any, **_: Any) -> Any:
-        await trio.lowlevel.checkpoint()
-        return function(*args)
-
-    monkeypatch.setattr("cronflowd.daemon.access.hash_password", lambda password: f"hash of {password}")
-    monkeypatch.setattr(
-        "cronflowd.daemon.access.is_password", lambda hashed, offered: hashed == f"hash of {offered}"
-    )
-    monkeypatch.setattr(trio.to_thread, "run_sync", here)
-
-
-async def a_house(data: Path, **settings: Any) -> House:
-    house = House(data, **settings)
-    root = house.session("root", "admin")
-    for line in "USER ADD root role=admin password=battery-staple", "USER ADD ann password=correct-horse":
-        await house.ask(root, line)
-    house.facts.clear()
-    return house
+    hash_quickly(monkeypatch)
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
 
 
 def tokens_of(reply: Reply) -> str:

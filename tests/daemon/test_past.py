@@ -25,7 +25,7 @@ from cronflowd.journal.index import Index
 from cronflowd.journal.journal import FileJournal
 from cronflowd.net.clients import Session
 from tests.engine.test_waiting_tasks import from_checkpoint
-from tests.lib.harness import World, _run_here, a_world, play
+from tests.lib.harness import World, a_world, play, run_here
 from tests.lib.waiting import PATIENCE_S
 
 RUNS = 12
@@ -358,7 +358,7 @@ def test_what_is_found_by_the_index_is_what_is_found_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, hashes: int
 ) -> None:
     """It may cost less, and say nothing else; also where all that can be looked for has one of two hashes."""
-    monkeypatch.setattr(trio.to_thread, "run_sync", _run_here)
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
     monkeypatch.setattr("tests.lib.harness.FileJournal", partial(FileJournal, segment_bytes=4000))
     real = index._hash
     monkeypatch.setattr(index, "_hash", lambda what, value: real(what, value) & hashes)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cronflowd.engine.access import ROLES
 from cronflowd.engine.encoding import decode, encode
-from tests.lib.access_driver import House
+from tests.lib.access_driver import House, hash_quickly
 
 NAMES, TASKS = ("ann", "bob", "eve"), ("a", "b")
 name, task = st.sampled_from(NAMES), st.sampled_from(TASKS)
@@ -57,7 +57,7 @@ ASKED = ("USER LIST", "TOKEN LIST", "SESSION LIST", "LIST", "LIST owner=ann", "G
 def _quickly() -> None:
     """Not as slow as passwords are."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("cronflowd.daemon.access.hash_password", lambda password: f"hash of {password}")
+    hash_quickly(patch)
     yield
     patch.undo()
 

@@ -22,7 +22,7 @@ from cronflowd.engine.definitions import AT_ONCE
 from cronflowd.engine.facts import RunSent
 from cronflowd.engine.orders import ClearTasks
 from cronflowd.engine.state import State
-from tests.lib.access_driver import House
+from tests.lib.access_driver import House, hash_quickly
 
 NOBODY, GATEWAY = "", "gateway"  # whoever comes; root by the unix socket
 OWNED = "takes the role (user|operator|admin)"
@@ -122,12 +122,9 @@ async def a_house(data: Path) -> AsyncIterator[House]:
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hash takes its time, and so does the wait for a wrong word; that is another test's subject."""
-    monkeypatch.setattr("cronflowd.daemon.access.hash_password", lambda password: f"hash of {password}")
+    hash_quickly(monkeypatch)
     words = map("word{}".format, count(1))
     monkeypatch.setattr("cronflowd.daemon.logins.new_token", lambda: next(words))
-    monkeypatch.setattr(
-        "cronflowd.daemon.access.is_password", lambda hashed, offered: hashed == f"hash of {offered}"
-    )
 
 
 @pytest.mark.parametrize(("line", "least"), LINES)

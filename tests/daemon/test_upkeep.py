@@ -19,6 +19,7 @@ from cronflowd.daemon import upkeep
 from cronflowd.daemon.core import Core
 from cronflowd.host import config
 from cronflowd.host.config import Settings
+from tests.lib.harness import run_here
 from tests.lib.waiting import PATIENCE_S
 
 REFUSALS = [
@@ -47,12 +48,8 @@ def refused(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         tries.append(trio.current_time())
         raise request.param
 
-    async def here(function: Any, *args: Any, **_: Any) -> Any:
-        await trio.lowlevel.checkpoint()
-        return function(*args)
-
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    monkeypatch.setattr(trio.to_thread, "run_sync", here)
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
     return tries
 
 

@@ -33,7 +33,7 @@ from cronflowd.net import workers
 from cronflowd.net.clients import Session
 from tests.fuzz.scripts import ROLES, WORKERS, Step, format_step
 from tests.lib.calls import counting
-from tests.lib.harness import Wire, World, _run_here
+from tests.lib.harness import Wire, World, run_here
 
 FILE_TOKEN = "file-token"
 SETTINGS = {"token": FILE_TOKEN, "ask": "yes", "tasks": "200", "output": "20000"}
@@ -254,7 +254,7 @@ def play(script: list[Step], data: Path) -> int:
     """Raises whatever is wrong; the calls of its most expensive line."""
     with pytest.MonkeyPatch.context() as patch:
         # A thread's work would go on unseen while everybody waits; a slow machine would do less in a beat.
-        patch.setattr(trio.to_thread, "run_sync", _run_here)
+        patch.setattr(trio.to_thread, "run_sync", run_here)
         patch.setattr(core_module, "BEAT_S", 60.0)
         patch.setattr(passwords, "_hasher", lambda: CHEAP)
         try:

@@ -31,6 +31,12 @@ from tests.lib.simulated_disk import NO_SPACE
 MUCH = 10**9
 
 
+@pytest.fixture(autouse=True)
+def as_important_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes room to others here is the process of all tests."""
+    monkeypatch.setattr(compaction, "_NICE", 0)
+
+
 @pytest.fixture
 def life(tmp_path: Path) -> Iterator[Life]:
     """Three tasks, runs that ended and runs that have not, in many segments."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import trio
 from attrs import define, field
 
@@ -36,6 +37,19 @@ class NoOutbox:
 
     def cut(self, why: str) -> None:
         self.why_cut = why
+
+
+def hash_quickly(patch: pytest.MonkeyPatch) -> list[str]:
+    """Hashes that take no time; which passwords are compared from now on."""
+    compared: list[str] = []
+
+    def compare(hashed: str, offered: str) -> bool:
+        compared.append(offered)
+        return hashed == f"hash of {offered}"
+
+    patch.setattr("cronflowd.daemon.access.hash_password", lambda password: f"hash of {password}")
+    patch.setattr("cronflowd.daemon.access.is_password", compare)
+    return compared
 
 
 @define(slots=False)
@@ -113,3 +127,13 @@ class House:
 
     def carried(self) -> list[f.Fact]:
         return list(self.state.carry())
+
+
+async def a_house(data: Path, **settings: Any) -> House:
+    """One with an admin, root, and ann, who is an operator."""
+    house = House(data, **settings)
+    root = house.session("root", "admin")
+    for line in "USER ADD root role=admin password=battery-staple", "USER ADD ann password=correct-horse":
+        await house.ask(root, line)
+    house.facts.clear()
+    return house

@@ -42,6 +42,7 @@ class Tick(NamedTuple):
 
     utc: datetime
     wall: datetime  # naive
+    local: str  # with its offset
     wild: bool  # whether entries that begin with * are looked up for this wall time
     fixed: list[datetime]  # for which wall times the others are looked up
     lost: list[datetime]  # wall times that a long leap passed over
@@ -72,7 +73,7 @@ def ticks(zone_name: str, begin: datetime, end: datetime, tick_s: int = 60) -> l
         else:
             lost = list(_between(virtual + step, wall, step))
             virtual = wall
-        result.append(Tick(utc, wall, wild, fixed, lost, False, old_offset))
+        result.append(Tick(utc, wall, local.isoformat(), wild, fixed, lost, False, old_offset))
         utc, old_offset = utc + step, offset
     seen = Counter(tick.wall for tick in result)
     return [tick._replace(twice=seen[tick.wall] > 1) for tick in result]
@@ -88,7 +89,6 @@ def fires(expression: str, zone_name: str, begin: datetime, end: datetime, tick_
     """All moments of an expression in [begin, end), in order, those that are lost too."""
     words = expression.lower().split()
     wildcard = words[0][0] == "*" or words[1][0] == "*"
-    zone = ZoneInfo(zone_name)
     match = Matcher(words)
     result = []
     for tick in ticks(zone_name, begin, end, tick_s):
@@ -102,7 +102,7 @@ def fires(expression: str, zone_name: str, begin: datetime, end: datetime, tick_
                     result.append(Fire(local, tick.utc, "skipped"))
         for wall in due:
             remark = "moved" if wall != tick.wall else "repeated-hour" if tick.twice else ""
-            result.append(Fire(tick.utc.astimezone(zone).isoformat(), tick.utc, remark))
+            result.append(Fire(tick.local, tick.utc, remark))
     return result
 
 

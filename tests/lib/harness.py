@@ -420,7 +420,7 @@ async def play_lines(lines: list[str], data: Path) -> list[str]:
 def play(lines: list[str], data: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """`play_lines` in a trio of its own; the tests call this."""
     # A thread's work would go on unseen while everybody waits, so files are read and written here.
-    monkeypatch.setattr(trio.to_thread, "run_sync", _run_here)
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
     # What is different each time, and takes time for its own sake.
     made = count(1)
     for module in "access", "logins":
@@ -431,6 +431,7 @@ def play(lines: list[str], data: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     return trio.run(play_lines, lines, data)
 
 
-async def _run_here(function: Callable[..., Any], *args: Any, **_: Any) -> Any:
+async def run_here(function: Callable[..., Any], *args: Any, **_: Any) -> Any:
+    """What a thread would do, at once; put in the place of `trio.to_thread.run_sync`."""
     await trio.lowlevel.checkpoint()
     return function(*args)

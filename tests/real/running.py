@@ -222,3 +222,12 @@ class Worker:
             return
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
+
+
+def fill(disk: Path) -> Path:
+    """The file that takes all the room which was left there."""
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)) == 4096:
+            pass
+    return ballast

@@ -25,7 +25,7 @@ from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared import put
 from tests.lib.ports import free_ports
 from tests.real.clusters import Etcds, Node, Wire, ask_until, leader_of
-from tests.real.running import PATIENCE_S, ROOT, Daemon, wait_until
+from tests.real.running import PATIENCE_S, ROOT, Daemon, fill, wait_until
 
 StartNode = Callable[..., Node]
 LEASE_S = 2.0
@@ -545,10 +545,7 @@ def test_a_leader_whose_disk_is_full_lets_another_lead(start_node: StartNode, sm
     wait_until(lambda: one.leads)
     other = start_node("b")
     wait_until(lambda: len(one.ask("NODES")) == 3)
-    ballast = small / "ballast"
-    with suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while file.write(bytes(4096)) == 4096:
-            pass
+    ballast = fill(small)
     number = 0
     while one.leads:  # until what was set aside is used up
         number += 1
@@ -667,10 +664,7 @@ def test_a_standby_whose_disk_is_full_holds_nobody_up(
     wait_until(lambda: one.leads)
     other = start_node("b", data=str(small / "data"))
     wait_until(lambda: len(one.ask("NODES")) == 3)
-    ballast = small / "ballast"
-    with suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while file.write(bytes(4096)) == 4096:
-            pass
+    ballast = fill(small)
     number = 0
     while "disk\tfull" not in other.nc("LOCAL", "STATUS"):
         number += 1

@@ -25,6 +25,7 @@ from cronflowd.host.disk import write_atomically
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import journal_dir
 from tests.lib.waiting import PATIENCE_S
+from tests.real.running import fill
 
 pytestmark = pytest.mark.real
 
@@ -176,15 +177,6 @@ def test_killed_at_any_call_nothing_told_is_lost(tmp_path: Path, point: str) -> 
 
 
 # --- a disk that is really full ----------------------------------------------------------------
-
-
-def fill(place: Path) -> Path:
-    """Takes all that is left."""
-    path = place / "filler"
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    return path
 
 
 def test_a_full_disk_refuses_goes_on_and_recovers(small: Path) -> None:
