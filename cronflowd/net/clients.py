@@ -587,14 +587,13 @@ class _Client:
         width = session.width if session.head_width is None else session.head_width
         pieces = _pieces(reply, session.as_json, width)
         first = next(pieces)
-        second = next(pieces, None) if first else ""
-        if first and second is None:
+        if 0 < len(first) < PIECE_BYTES:  # it is all
             self._replies.append(first)
             return
         self._put_replies()
         core = self._core
         # Rows that are made later may tell of later facts, and wait for those.
-        chunks = ((_encode(piece), core.last_seq) for piece in chain((first, second or ""), pieces))
+        chunks = ((_encode(piece), core.last_seq) for piece in chain((first,), pieces))
         self._outbox.put_rows(chunks, core.last_seq)
 
     def _put_replies(self) -> None:

@@ -19,7 +19,7 @@ from cronflowd.engine.definitions import AT_ONCE
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.tasks_file import read_tasks
-from cronflowd.net.outbox import A_PASS, Gate, Outbox
+from cronflowd.net.outbox import A_PASS, Outbox
 from cronflowd.tasks.task import parse_record
 from tests.lib.access_driver import House
 from tests.lib.engine_driver import START
@@ -77,8 +77,8 @@ def test_slices_go_on_while_jobs_end_all_the_time_and_a_thousand_watch(
     core, journal = make_core()
     core.submit(o.ClearTasks())
     journal.arrive()
-    monkeypatch.setattr(Gate, "owes_some", True)
     for _ in range(3):
+        core.gate.is_crowded = True
         assert [core.take_slice() for _ in range(PASSES_FOR_OTHERS + 1)] == [False] * PASSES_FOR_OTHERS + [
             True
         ]
