@@ -6,7 +6,6 @@ their turn.
 
 from __future__ import annotations
 
-import gc
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,7 +18,7 @@ from cronflowd.ask.metrics import Tally, show_metrics
 from cronflowd.ask.revisions import show_history
 from cronflowd.ask.tree import draw_tree
 from cronflowd.ask.why import runs_of
-from cronflowd.base.walks import SEEN_TOGETHER, SLICE, Numbered, in_order, in_slices, page
+from cronflowd.base.walks import SLICE, Numbered, in_order, in_slices, page
 from cronflowd.daemon.crontab_orders import export
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
@@ -266,15 +265,6 @@ def test_sorting_in_slices_is_sorting() -> None:
             while True:
                 next(steps)
         assert end.value.value == sorted(item for item in items if item is not None)
-
-
-def test_what_is_sorted_is_not_all_looked_at_for_garbage() -> None:
-    """Python's collector went through a million tasks that LIST sort= held in one step of 40 ms."""
-    steps, most = in_order(in_slices(range(20 * SLICE))), 0
-    for _ in steps:
-        seen = (each for each in gc.get_objects() if type(each) is list and len(each) == SLICE)
-        most = max(most, sum(each[0] in range(20 * SLICE) for each in seen))
-    assert 0 < most <= SEEN_TOGETHER
 
 
 def test_the_types_give_way_where_workers_name_many_handlers() -> None:
