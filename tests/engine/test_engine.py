@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
@@ -19,6 +20,7 @@ from cronflowd.engine.dependencies import MAX_JUDGED
 from cronflowd.engine.rules import Limits
 from cronflowd.schedules.schedule import reload_zones
 from cronflowd.tasks.reasons import in_words, reason
+from cronflowd.tasks.task import parse_record
 from tests.lib.engine_driver import LIMITS, START, Driver, snapshot
 
 ZONES = Path(str(files("tzdata").joinpath("zoneinfo")))
@@ -281,6 +283,48 @@ def test_load_replaces_the_set_and_keeps_ids_by_name() -> None:
     assert {task.name: (task.id, task.spec.command) for task in driver.state.tasks.values()} == {
         "keep": (1, "new"),
         "fresh": (3, "y"),
+    }
+
+
+@pytest.mark.parametrize("knows", ["changes", "runs", "nothing"])
+def test_load_gives_no_id_that_was_anothers(knows: str) -> None:
+    """A script that remembers the id of what was removed would hit another task, and read its history."""
+    driver = Driver()
+    if knows == "runs":
+        driver.line("NOW name=once echo x")
+        join(driver)
+        driver.pump()
+        done(driver, "w1", 1)
+    else:
+        driver.line("ADD name=once @daily x")
+        driver.line("SET once name=later")
+        driver.line("REMOVE later")
+    assert not driver.state.tasks
+    if knows == "nothing":
+        driver.state.changes.changes.clear()
+    spec = parse_record({"schedule": "@daily", "command": "x", "jobName": "new"}, "UTC")[1]
+    driver.do(o.LoadTasks([(1, spec), (7, evolve(spec, name="unused"))]))
+    ids = {task.name: task.id for task in driver.state.tasks.values()}
+    assert ids == {"new": 1 if knows == "nothing" else 8, "unused": 7}
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_load_of_what_was_saved_gives_all_their_own_ids_back(restarts: bool) -> None:
+    """Also what had another name in between, and what is called by its id."""
+    driver = Driver()
+    for line in ("ADD name=a @daily x", "ADD name=b @daily x", "ADD @daily x", "ADD name=d @daily x"):
+        driver.line(line)
+    saved = [(task.id, task.spec) for task in driver.state.tasks.values()]
+    for line in ("SET b name=c", "SET task_3 name=three", "CLEAR"):
+        driver.line(line)
+    if restarts:
+        driver.restart()
+    driver.do(o.LoadTasks(saved))
+    assert {task.id: task.name for task in driver.state.tasks.values()} == {
+        1: "a",
+        2: "b",
+        3: "task_3",
+        4: "d",
     }
 
 
