@@ -338,6 +338,8 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
     room, is_told = limit - run.output_bytes, run.output_bytes > limit
     for line in order.lines:
         size = size_of((line,))
+        if not (size and (line[0] or _may_remark(state, run, limits))):
+            continue  # nothing comes, not even the end of a line, and that could come for ever; or too much
         if size <= (room if line[0] else MAX_REMARK):
             lines.append(line)
             room -= size if line[0] else 0
@@ -347,8 +349,16 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
         is_told = True
         omitted += size
         room = 0
+    if not (lines or omitted):
+        return Decision()
     received = f.OutputReceived(run.id, run.attempt, lines, omitted)
     return Decision([hide_output(state.access, run, received) if run.given else received])
+
+
+def _may_remark(state: State, run: Run, limits: Limits) -> bool:
+    """Whether a worker may say more of a run: as much as the run may write, as far as that is in memory."""
+    told = state.outputs.get(run.id)
+    return told is None or told.size - run.output_bytes <= limits.output_bytes
 
 
 def _unwritten(state: State, order: o.TellUnwritten, now: datetime, limits: Limits) -> Decision:
@@ -380,7 +390,7 @@ def _refused(state: State, order: o.ReportRefused, now: datetime, limits: Limits
     text = hidden(state.access, run, order.why) if run.given else order.why
     why = shortened(reason("refused", worker=order.worker, how=order.code, text=text))
     if order.holds:
-        return Decision([remark(run, why)])
+        return Decision([remark(run, why)] if _may_remark(state, run, limits) else [])
     return Decision(_end(state, run, run.ends_as or "failed", None, why, now), None, ack)
 
 

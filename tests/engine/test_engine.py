@@ -365,6 +365,32 @@ def test_output_beyond_the_limit_is_counted_not_kept() -> None:
     assert fact == f.OutputReceived(1, 1, [], 2)
 
 
+def test_pieces_of_a_line_that_hold_nothing_are_not_kept() -> None:
+    """They count for nothing, so any number of them came below every limit, and stayed in memory."""
+    driver = running("0 0 1 1 * x")
+    nothing = [1, "", False]
+    assert driver.do(o.ReportOutput("w1", 1, [nothing] * 3)).facts == []
+    (fact,) = driver.do(o.ReportOutput("w1", 1, [nothing, [1, "a", False], nothing, [1, ""]])).facts
+    assert fact == f.OutputReceived(1, 1, [[1, "a", False], [1, ""]], 0)
+
+
+@pytest.mark.parametrize("how", ["OUT", "REFUSED"])
+def test_a_worker_remarks_no_more_of_a_run_than_that_may_write(how: str) -> None:
+    """A worker that has gone wrong says the same again and again, and each is a record."""
+    driver = running("0 0 1 1 * x", Limits(output_bytes=1000))
+    driver.do(o.ReportOutput("w1", 1, [[1, "x" * 900]]))
+    order = (
+        o.ReportOutput("w1", 1, [[0, "again"]])
+        if how == "OUT"
+        else o.ReportRefused("w1", 1, 1, "type", "again", True)
+    )
+    for _ in range(500):
+        driver.do(order)
+    assert driver.state.outputs[1].size < 2200
+    (fact,) = driver.do(o.ReportOutput("w1", 1, [[1, "x"], [0, "again"]])).facts
+    assert fact == f.OutputReceived(1, 1, [[1, "x"]], 0)
+
+
 def test_set_with_an_empty_name_gives_the_first_name_back() -> None:
     """An empty value means the default, and a name's default is task_<id>."""
     driver = Driver()
