@@ -250,7 +250,7 @@ class Engine:
             case o.EndRun():
                 task_id, looked_at = state.to_end.popitem(last=False)
                 return partial(state.to_end.setdefault, task_id, looked_at)
-            case o.AdmitRun() | o.BreakRun() | o.FireAfter():
+            case o.AdmitRun() | o.BreakRun() | o.FireAfter() | o.ReplaceRuns():
                 judged, _ = state.to_judge.popitem(last=False)
                 return partial(state.to_judge.setdefault, judged)
             case o.StartMember() | o.SkipMember() | o.StopMember() | o.EndFlow():

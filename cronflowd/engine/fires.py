@@ -25,11 +25,11 @@ from ..tasks.task import MAX_PARKED_RUNS, WAITING, Run, Task, TaskSpec
 from . import facts as f
 from . import orders as o
 from .alarms import MAX_STALE
-from .dependencies import flow_behind, standing
+from .dependencies import flow_behind, standing, to_replace
 from .placement import all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
-from .tables import MIN_GRACE_S, counts, of_one_fire
+from .tables import ENDED_AT_ONCE, MIN_GRACE_S, counts, of_one_fire
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 DAY = timedelta(days=1)
@@ -429,8 +429,9 @@ def overlap(state: State, task: Task, run: int) -> Overlap:
     active = [state.runs[run] for run in task.runs]
     waiting = sum(run.state == "parked" for run in active)
     if mode == "replace":
-        facts, messages = _stop_all(active, reason("replaced", run=run))
-        must_wait = any(run.state not in WAITING for run in active)
+        # Of very many the others end in steps of their own, for which the new one waits, too.
+        facts, messages = _stop_all(active[:ENDED_AT_ONCE], reason("replaced", run=run))
+        must_wait = len(active) > ENDED_AT_ONCE or any(run.state not in WAITING for run in active)
         return "", must_wait, facts, messages
     if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
         return reason("overlap-full", waiting=waiting, run=active[0].id), False, [], []
@@ -445,6 +446,12 @@ def _stop_all(runs: list[Run], why: Reason) -> tuple[list[f.Fact], list[Message]
         facts += more
         messages += lines
     return facts, messages
+
+
+def _replace_runs(state: State, order: o.ReplaceRuns, now: datetime, limits: Limits) -> Decision:
+    task = state.tasks[order.task]
+    facts, messages = _stop_all(to_replace(state, task), reason("replaced", run=max(task.runs)))
+    return Decision(facts, None, messages)
 
 
 def stop(run: Run, state: str, why: Reason) -> tuple[list[f.Fact], list[Message]]:
@@ -525,4 +532,5 @@ FIRES: Rules = {
     o.FireTask: Rule(_fire_task),
     o.FireAfter: Rule(_fire_after),
     o.EndRun: Rule(_end_run),
+    o.ReplaceRuns: Rule(_replace_runs),
 }

@@ -240,6 +240,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         _send(state, run, task, fact.worker, at)
     elif fact.parked:
         run.move("parked")
+        state.to_judge[task.id] = None
     else:
         state.enqueue(run)
 
