@@ -34,6 +34,7 @@ from .tables import ENDED_AT_ONCE, MIN_GRACE_S, counts, of_one_fire
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 DAY = timedelta(days=1)
 MAX_LISTENERS = 10_000  # of one event, so that an EMIT stays a short record
+MAX_NAMING = 50_000  # tasks that name it, used up ones too: all are looked at
 DRAWS = 2**32
 NO_WORKER = reason("no-worker")
 JUMPED_OVER = reason("jumped-over")
@@ -239,8 +240,8 @@ def emit(state: State, order: o.EmitEvent, now: datetime, limits: Limits) -> Dec
     """EMIT: who waits for it fires, in steps of their own; nothing was missed by those who come later."""
     every = state.listeners.get(order.event, ())
     waiting = (task_id for task_id in every if not state.tasks[task_id].is_used_up)
-    tasks = sorted(islice(waiting, MAX_LISTENERS + 1))
-    if len(tasks) > MAX_LISTENERS:
+    tasks = sorted(islice(waiting, MAX_LISTENERS + 1)) if len(every) <= MAX_NAMING else []
+    if len(tasks) > MAX_LISTENERS or len(every) > MAX_NAMING:
         raise Refusal("limit", f"more than {MAX_LISTENERS} tasks wait for {order.event}; no more can")
     reply = Reply(f"{len(tasks)}", {"tasks": len(tasks)})
     return Decision([f.EventEmitted(order.event, now, tasks, order.args or None)] if tasks else [], reply)

@@ -11,7 +11,7 @@ import pytest
 from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.base.replies import Reply
-from cronflowd.daemon import bulk, files
+from cronflowd.daemon import answers, bulk, files
 from cronflowd.daemon.core import PASSES_FOR_OTHERS, SLICES_AHEAD, Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
@@ -264,3 +264,33 @@ async def test_a_slice_that_is_refused_for_good_leaves_that_task_out_and_says_so
     assert (reply.text, len(core.state.paused)) == (f"{MANY - 1} paused", MANY - 1)
     assert (core.state.tasks[777].paused, core.state.unfinished.bulk) == (False, None)
     assert "task 777 stays as it was: too-long a record of more than 1 bytes" in caplog.text
+
+
+# --- EMIT, faster than tasks fire -----------------------------------------------------------------
+
+
+async def test_an_event_waits_while_tasks_have_yet_to_fire_for_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each was kept, with all that its line says, until its tasks had fired: that filled the memory."""
+    monkeypatch.setattr(answers, "MAX_EMITTED", 3)
+    house, most = House(tmp_path), 0
+    session = house.session()
+    await house.ask(session, "ADD name=a overlap=allow @on e x")
+    for number in range(20):
+        assert await house.says(session, f"EMIT e n={number}") == "OK 1"
+        most = max(most, len(house.state.emitted))
+    while (step := house.core.engine.next_step(house.clock.now())) is not None:
+        house.core.submit(step)
+    assert most == 4
+    assert [run.args for run in house.state.runs.values()] == [{"n": str(number)} for number in range(20)]
+
+
+async def test_an_event_does_not_wait_for_ever_where_nothing_can_fire(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk lets no task fire; whoever emits must read that it is full."""
+    monkeypatch.setattr(answers, "MAX_EMITTED", -1)
+    monkeypatch.setattr(answers, "LONGEST_WAIT_S", 0.0)
+    house = House(tmp_path)
+    assert await house.says(house.session(), "EMIT e") == "OK 0"
