@@ -169,11 +169,19 @@ MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it i
 
 
 def _run(state: State, order: o.RunTask, now: datetime, limits: Limits) -> Decision:
+    if len(state.runs) >= limits.tasks:
+        check_room(state, limits)
     ref: Any = order.ref  # one task's: the others are many.py's
     task = find_task(state, ref)
     decision = ask(state, task, order.args, now, state.next_run)
     send_at_once(state, task, decision, now)
     return decision
+
+
+def check_room(state: State, limits: Limits, more: int = 1) -> None:
+    """Refuses runs that somebody asks for where there are as many already as there may be tasks."""
+    if len(state.runs) + more > limits.tasks:
+        raise Refusal("limit", f"{len(state.runs)} runs have not ended; {limits.tasks} is the limit")
 
 
 def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: int) -> Decision:

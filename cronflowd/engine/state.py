@@ -50,7 +50,8 @@ def _task_added(state: Tables, fact: f.TaskAdded, at: datetime, seq: int) -> Non
     state.put(task)
     if fact.id >= state.next_task:
         state.next_task = fact.id + 1
-    state.end_jump(fact.due_at)
+    if state.jumped_upto_at is not None:
+        state.end_jump(fact.due_at)
     state.set_due(task, fact.due_at)
 
 
