@@ -33,6 +33,7 @@ from attrs import define
 from ..base.errors import Fatal, Refusal
 from ..base.replies import Reply, format_refusal, format_rows, format_status
 from ..base.text import escape
+from ..base.walks import SLICE
 from ..engine.access import ADMIN, ROLES
 from ..host.config import Settings
 from .lines import MAX_LINE_BYTES, MAX_START, Item, LineReader, Unread, looks_foreign
@@ -650,6 +651,8 @@ def _pieces(reply: Reply, as_json: bool, width: int | None) -> Iterator[str]:
             lines.append(row)
             rows += 1
             size += len(row)
+            if rows % SLICE == 0:
+                yield ""  # a short row may take long to make
             if size >= PIECE_BYTES:
                 yield "\n".join(lines)
                 lines, size = [], 0
