@@ -25,6 +25,7 @@ import trio
 PIECE_BYTES = 65_536  # one send takes about this much, and rows are made this much ahead
 MAX_MADE = 8  # pieces of rows made in one turn, however little each gives
 A_PASS = 50  # sends that a commit, or a beat, allows; one takes 0.1 ms under load, and more if it is long
+A_LONG_ONE = 10  # of so many turns one is for what is long
 A_SEND_BYTES = 16_384  # what is sent beyond this counts as another one
 STALL_S = 10.0
 CHANCE_S = 1.0  # the time in which a peer that is owed more than the limit must take something
@@ -109,11 +110,13 @@ class Gate:
     def let_some(self) -> None:
         """Some leave in each pass of the loop: a thousand may watch."""
         self.room = A_PASS
-        for _ in range(len(self._short) + len(self._long)):
+        for turn in range(1, 1 + len(self._short) + len(self._long)):
             if self.room <= 0:
                 break
             self.room -= 1
-            (self._short or self._long).popleft().pass_gate()
+            # Where short ones come without end, long ones have a turn now and then even so.
+            next_ones = self._long if turn % A_LONG_ONE == 0 and self._long else self._short or self._long
+            next_ones.popleft().pass_gate()
         self.is_crowded = self.room <= 0 and self.owes_some
 
     def _let_soon(self) -> None:

@@ -119,6 +119,21 @@ async def test_rows_that_go_on_are_made_for_some_in_each_pass_and_for_all_in_tur
     assert made == [*range(len(sinks))] * 4
 
 
+async def test_a_long_reply_goes_on_where_short_ones_come_without_end() -> None:
+    """Hundreds who write all the time fill each pass: a list, or a watcher, would never come to its end."""
+    gate, sink = Gate(), SmallSink()
+    gate.wake = lambda: None
+    Outbox(sink, gate, LIMIT).put_rows(iter([(b"row\n", 0)] * 20), 1)
+    gate.open(1)
+    passes = 0
+    while sink.sent != b"row\n" * 20:
+        for _ in range(2 * A_PASS):
+            Outbox(SmallSink(), gate, LIMIT).put_now(b"OK\n", gate.committed + 1)
+        gate.open(gate.committed + 1)
+        passes += 1
+        assert passes < 20
+
+
 async def test_a_reader_that_can_take_more_waits_for_its_turn_too() -> None:
     """Hundreds of sockets that drain at once are as many sends, of what was made long before."""
     gate = Gate()
