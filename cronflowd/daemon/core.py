@@ -293,7 +293,7 @@ class Core:
                 if self._broken:
                     raise self._broken
                 self.beat()
-                if self.take_slice():
+                if not self.engine.is_jumping(self._mark[0]) and self.take_slice():
                     self.wake()
                 self.on_pass()
                 await self._more.wait()  # the others' turn, also where it was woken meanwhile

@@ -167,10 +167,12 @@ class Engine:
 
     def next_slice(self, now: datetime) -> Any | None:
         """The next small part of what concerns very many tasks; the same again until it was taken."""
-        jumped_upto_at, due = self.state.jumped_upto_at, self.state.due.first()
-        if jumped_upto_at and due and due[0] <= min(now, jumped_upto_at):
-            return None  # first what the clock was set forward over: it may go over nothing new
         return self.slices.next(self.state, now)
+
+    def is_jumping(self, now: datetime) -> bool:
+        """Whether moments that the clock was set forward over have yet to be decided: new ones come later."""
+        upto_at, due = self.state.jumped_upto_at, self.state.due
+        return upto_at is not None and bool((first := due.first()) and first[0] <= min(now, upto_at))
 
     # --- what comes due inside ---
 

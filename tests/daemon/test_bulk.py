@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trio
 
 from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.base.replies import Reply
 from cronflowd.daemon import answers, bulk, files
+from cronflowd.daemon.bulk import LargeChanges
 from cronflowd.daemon.core import PASSES_FOR_OTHERS, SLICES_AHEAD, Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
@@ -26,6 +28,7 @@ from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
 from tests.lib.memory_journal import MemoryJournal
 from tests.lib.sinks import SmallSink
+from tests.lib.waiting import PATIENCE_S
 
 MANY = 1000
 
@@ -264,6 +267,19 @@ async def test_a_slice_that_is_refused_for_good_leaves_that_task_out_and_says_so
     assert (reply.text, len(core.state.paused)) == (f"{MANY - 1} paused", MANY - 1)
     assert (core.state.tasks[777].paused, core.state.unfinished.bulk) == (False, None)
     assert "task 777 stays as it was: too-long a record of more than 1 bytes" in caplog.text
+
+
+async def test_what_is_under_way_at_a_start_waits_for_no_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is decided before it is done; where the clock had been set forward it was waited for."""
+    core, journal = make_core(AT_ONCE + 1)
+    monkeypatch.setattr(journal, "flush", journal.arrive)
+    core.clock.move(START + timedelta(hours=30))
+    core.submit(o.NoticeStep(30 * 3600.0))
+    core.submit(o.ClearTasks())
+    assert core.engine.is_jumping(core.now())
+    with trio.fail_after(PATIENCE_S):
+        await LargeChanges(core).finish_alone()
+    assert not core.state.tasks
 
 
 # --- EMIT, faster than tasks fire -----------------------------------------------------------------
