@@ -80,6 +80,8 @@ def _table(reply: Reply, width: int) -> Iterator[str | None]:
         size += sum(map(len, block[-1]))
         if len(block) > BLOCK_ROWS or size > BLOCK_CHARS:
             yield from _lines(block, widths, width)
+            if size > BLOCK_CHARS:
+                yield None  # cut to a width, it may be short
             block, size = [], 0
     if widths or len(block) > 1:  # there are rows
         yield from _lines(block, widths, width)
