@@ -243,7 +243,7 @@ def replaced(task: Task, new: Mapping[str, str]) -> f.Fact:
 
 
 def _names(state: State, tasks: Collection[int]) -> str:
-    first, more = min(state.tasks[task].name for task in tasks), len(tasks) - 1
+    first, more = state.tasks[min(tasks)].name, len(tasks) - 1  # the oldest: to compare names takes longer
     return f'"{first}" and {more} more wait' if more else f'"{first}" waits'
 
 
