@@ -255,7 +255,10 @@ _ROWS = (
         "tasks that hang together by after=, as one", "flow", changes=True,
         looks=r"[ \t]*+\S*+([ \t]++(runs|[^\s=]++=\S*+))*+[ \t]*+$",  # in one pass, however long it is
     ),
-    Verb(p.emit, "EMIT EVENT [NAME=VALUE …]", "starts the tasks that wait for an event (@on)"),
+    Verb(
+        p.emit, "EMIT EVENT [NAME=VALUE …]", "starts the tasks that wait for an event (@on)", "emit",
+        changes=True,
+    ),
     Verb(p.now, "NOW [key=value …] COMMAND", "runs a command once, now; also NOW {JSON}"),
     Verb(p.at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time"),
     Verb(p.cancel, "CANCEL RUN", "ends a run"),

@@ -15,6 +15,7 @@ from ..tasks.task import Task
 from . import questions as q
 from .views import Row, map_rows, task_state, tell_total
 
+SEARCHED = 65_536  # characters of commands, before others have their turn
 LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command", "last", "ended", "paused")
 
 
@@ -48,7 +49,8 @@ def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
     reply = Reply("", {}, LIST_COLUMNS, (), "rows")
 
     def rows() -> Iterator[Row | None]:
-        tasks: Iterable[Task | None] = (task for task in state.tasks.walk() if task is None or wanted(task))
+        every = _by_size(state.tasks.walk()) if query.search else state.tasks.walk()
+        tasks: Iterable[Task | None] = (task for task in every if task is None or wanted(task))
         if query.sort != "id" or query.reverse:
             tasks = in_slices((yield from in_order(tasks, _order(state, query, now), query.reverse)))
         count_to = sys.maxsize if query.counts and not query.is_all else 0
@@ -60,6 +62,17 @@ def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
 
     reply.rows = rows()
     return reply
+
+
+def _by_size(tasks: Iterable[Task | None]) -> Iterator[Task | None]:
+    """The same tasks, and a None where there is much to search in some of them."""
+    size = 0
+    for task in tasks:
+        yield task
+        size += len(task.spec.command) if task else 0
+        if size > SEARCHED:
+            yield None
+            size = 0
 
 
 def _order(state: State, query: q.ListTasks, now: datetime) -> Callable[[Task], Any]:

@@ -21,6 +21,7 @@ from .errors import Refusal
 from .text import escape, format_time, readable
 
 BLOCK_ROWS = 100  # of a table: so many are aligned together, and the columns of the next are no narrower
+BLOCK_CHARS = 16_384  # the same: each of them is looked at, thrice
 GAP = "  "
 NOTE_COLUMNS = ("note", "text")  # of rows that a change says something with
 
@@ -70,15 +71,18 @@ def _keys_of(columns: tuple[str, ...]) -> list[str]:
 
 
 def _table(reply: Reply, width: int) -> Iterator[str | None]:
-    block, widths = [[name.upper() for name in reply.columns]], list[int]()
+    block, widths, size = [[name.upper() for name in reply.columns]], list[int](), 0
     for row in reply.rows:
         if row is None:
             yield None
             continue
         block.append([_column(value) for value in row])
-        if len(block) > BLOCK_ROWS:
+        size += sum(map(len, block[-1]))
+        if len(block) > BLOCK_ROWS or size > BLOCK_CHARS:
             yield from _lines(block, widths, width)
-            block = []
+            if size > BLOCK_CHARS:
+                yield None  # cut to a width, it may be short
+            block, size = [], 0
     if widths or len(block) > 1:  # there are rows
         yield from _lines(block, widths, width)
 
@@ -103,6 +107,7 @@ def display_width(text: str) -> int:
     return len(text) if text.isascii() else sum(map(_char_width, text))
 
 
+@lru_cache(maxsize=4096)
 def _char_width(char: str) -> int:
     if unicodedata.category(char) in ("Mn", "Me", "Cf"):  # goes onto, or joins, what stands before it
         return 0

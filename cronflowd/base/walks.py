@@ -8,7 +8,6 @@ that matches nothing is as harmless as one that matches all.
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping, Sequence
 from functools import partial
@@ -19,7 +18,6 @@ from typing import Any, Protocol, TypeVar
 SLICE_BITS = 9
 SLICE = 1 << SLICE_BITS
 PARTS = 64
-SEEN_TOGETHER = 8  # sorted slices that Python's collector may look at in one go
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -264,8 +262,6 @@ def in_order(
         parts[-1].append(item)
         if len(parts[-1]) == SLICE:
             parts[-1].sort(key=key, reverse=reverse)
-            if len(parts) % SEEN_TOGETHER == 0:
-                gc.freeze()  # to look at a million items for garbage takes long, and here is none
             parts.append([])
             yield None
     parts[-1].sort(key=key, reverse=reverse)

@@ -65,6 +65,8 @@ from .logins import Logins
 log = logging.getLogger("cronflowd.answers")
 
 MAX_FEEDS = 1000
+MAX_EMITTED = 500  # events for which tasks have yet to fire, before the next one waits
+LOOK_S, LONGEST_WAIT_S = 0.01, 10.0  # whether they have
 MAX_WATCHES = 16  # of one connection: each has a call for every reply, and a place that others may want
 
 T = TypeVar("T")
@@ -169,6 +171,18 @@ class Answers:
             notes = [("note", text) for text in slips.remarks(question.spec.command) if is_shell]
             return replace(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply
         return reply
+
+    def _emit(self, question: o.EmitEvent, session: Session) -> Answer:
+        is_late = len(self.core.state.emitted) > MAX_EMITTED
+        return self._emit_later(question, session) if is_late else self._submit(question, session)
+
+    async def _emit_later(self, order: o.EmitEvent, session: Session) -> Reply:
+        """Its turn comes when tasks have fired for most of the events before: each is kept until then."""
+        with trio.move_on_after(LONGEST_WAIT_S):  # a full disk lets none fire
+            while len(self.core.state.emitted) > MAX_EMITTED:  # noqa: ASYNC110 - a fire tells nobody of itself
+                await trio.sleep(LOOK_S)
+        answer = self._submit(order, session)
+        return answer if isinstance(answer, Reply) else await answer
 
     async def _change_many(self, order: Any, session: Session) -> Reply:
         """What very many tasks become; whose they are is looked at when others have no turn between."""
@@ -482,7 +496,7 @@ class Answers:
             raise Refusal("too-many", f"{MAX_FEEDS} connections are watching already")
 
 
-_IN_ONE_DECISION = {"", "flow", "template", "roll_back", "token"}  # what answers them; "" are orders
+_IN_ONE_DECISION = {"", "emit", "flow", "template", "roll_back", "token"}  # what answers them; "" are orders
 _SLOW = {o.AddTask, o.SetTask, o.ClearTasks, o.UndoChanges}  # they may be, by what they say
 
 

@@ -83,7 +83,7 @@ class Core:
         self.engine = Engine(state, limits)
         self.journal = journal
         self.clock = clock
-        self.gate = Gate(journal.last)
+        self.use_gate(Gate(journal.last))
         self.last_seq = journal.last
         self._is_amid = False  # there was more to decide than one beat should
         self._beats = 0
@@ -120,6 +120,10 @@ class Core:
         self._poller: Poller | None = None
         self._broken: Exception | None = None  # what a beat of the poller's met
         self._mark = (clock.now(), clock.steady_s())  # both clocks at the last look
+
+    def use_gate(self, gate: Gate) -> None:
+        """What is sent waits for this one, and the heart sees to it."""
+        self.gate, gate.wake = gate, self.wake
 
     @property
     def lease_s(self) -> float:
@@ -289,14 +293,14 @@ class Core:
                 if self._broken:
                     raise self._broken
                 self.beat()
-                if self.take_slice():
+                if not self.engine.is_jumping(self._mark[0]) and self.take_slice():
                     self.wake()
                 self.on_pass()
                 await self._more.wait()  # the others' turn, also where it was woken meanwhile
 
     def take_slice(self) -> bool:
         """One small part of what concerns very many tasks; False when nothing is left, or it has to wait."""
-        if self.gate.owes_some and self._passes < PASSES_FOR_OTHERS:
+        if self.gate.is_crowded and self._passes < PASSES_FOR_OTHERS:
             self._passes += 1
             return False  # the next pass asks again: whoever watches has to see what there is
         if self._slices[0] > self.gate.committed:

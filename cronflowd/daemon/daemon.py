@@ -131,7 +131,7 @@ class Daemon:
         core.heartbeat_s, core.kill_grace_s = settings.heartbeat_s, settings.kill_grace_s
         core.max_outbox = settings.max_outbox
         if self.node:
-            core.gate = self.node.gate
+            core.use_gate(self.node.gate)
             core.gate.committed = self.journal.last
             assert isinstance(self.journal, SharedJournal)
             self.journal.had = self._had

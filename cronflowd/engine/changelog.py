@@ -9,17 +9,18 @@ go first, and the newest stays whatever its size.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from ..base.walks import in_slices
+from ..base.walks import Numbered, in_slices
 from ..tasks.options import Keep
 from ..tasks.reasons import Reason
-from ..tasks.task import Failure, Task, TaskSpec, read_record
+from ..tasks.task import Failure, Outcome, Task, TaskSpec, read_record
 from . import facts as f
 
 MAX_CHANGES = 1000
@@ -227,6 +228,28 @@ class ChangeLog:
             )
             for step in change.steps:
                 yield _carried(change.number, step)
+
+
+def anothers(
+    wanted: Numbered[str], changes: ChangeLog, ended: Iterable[Outcome]
+) -> Generator[None, None, Numbered[None]]:
+    """Ids that names of a file want, and that only others are known to have had.
+
+    What is known are the changes that may be taken back, and the newest runs.
+    """
+    others = Numbered[None]()
+    for known in chain(ended, changes.walk()) if wanted else ():
+        yield
+        row = known[1].was if isinstance(known, tuple) else known
+        task_id = row.task_id if isinstance(row, Outcome) else row.id if row else ALL
+        if row and row.name and task_id in wanted:
+            if row.name == wanted[task_id]:
+                del wanted[task_id]
+                others.pop(task_id, None)
+            else:
+                others[task_id] = None
+    yield from wanted.let_all_go()
+    return others
 
 
 def record_of(definition: f.Definition) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container, Generator, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from attrs import evolve
@@ -36,6 +36,7 @@ from ..tasks.task import (
 )
 from . import facts as f
 from . import orders as o
+from .changelog import anothers
 from .dependencies import check_circles, settle_after
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
 from .notices import Row, notes
@@ -242,7 +243,7 @@ def replaced(task: Task, new: Mapping[str, str]) -> f.Fact:
 
 
 def _names(state: State, tasks: Collection[int]) -> str:
-    first, more = min(state.tasks[task].name for task in tasks), len(tasks) - 1
+    first, more = state.tasks[min(tasks)].name, len(tasks) - 1  # the oldest: to compare names takes longer
     return f'"{first}" and {more} more wait' if more else f'"{first}" waits'
 
 
@@ -402,16 +403,21 @@ def _numbered(
     numbered: list[tuple[int, TaskSpec]] = []
     staying = Numbered[None]()
     next_id = state.next_task
-    for task_id, _ in records:
+    wanted = Numbered[str]()
+    for task_id, spec in records:
         next_id = max(next_id, (task_id or 0) + 1)
+        is_used = task_id is not None and task_id < state.next_task and spec.name not in state.names
+        if task_id is not None and is_used and spec.name not in ("", f"task_{task_id}"):
+            wanted[task_id] = spec.name
         yield
+    others = yield from anothers(wanted, state.changes, list(state.recent))
     for number, (task_id, spec) in enumerate(records, 1):
         yield
         new_id = state.names.get(spec.name) if spec.name else None
         if new_id is None:
             new_id = task_id if task_id is not None else id_of_name(spec.name) or next_id
-            if new_id in state.tasks or new_id in staying:
-                new_id = next_id  # that id belongs to a task of another name
+            if new_id in state.tasks or new_id in staying or new_id in others:
+                new_id = next_id  # that id belongs to a task of another name, or did
             next_id = max(next_id, new_id + 1)
         staying[new_id] = None
         named = _named(spec, new_id)
@@ -421,7 +427,7 @@ def _numbered(
         except Refusal as refusal:
             raise Refusal(refusal.code, f"record {number} of the file: {refusal.message}") from None
         numbered.append((new_id, named))
-    yield from staying.let_all_go()
+    yield from chain(staying.let_all_go(), others.let_all_go())
     return numbered, next_id
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from attrs import evolve
@@ -19,10 +20,10 @@ from ..base.errors import Refusal
 from ..base.text import escape
 from ..base.walks import SLICE, Parted
 from ..tasks.reasons import Reason, reason
-from ..tasks.task import Task, TaskSpec
+from ..tasks.task import Run, Task, TaskSpec
 from . import orders as o
 from .state import State
-from .tables import WELL
+from .tables import ENDED_AT_ONCE, WELL
 
 MAX_BEHIND = 200  # tasks of a flow that begins with a moment of its first one
 MAX_JUDGED = 1000  # tasks from which nothing follows, before the others have their turn
@@ -57,6 +58,8 @@ def next_judgement(state: State) -> Any | None:
 
 
 def _judge(state: State, task: Task) -> Any | None:
+    if to_replace(state, task):
+        return o.ReplaceRuns(task.id)
     waits, broken = standing(state, task)
     for run_id in task.runs:
         if state.runs[run_id].state == "awaiting":
@@ -65,6 +68,20 @@ def _judge(state: State, task: Task) -> Any | None:
     if task.spec.schedule.kind == "after" and task.spec.options.after and not waits and not task.is_used_up:
         return o.FireAfter(task.id, broken)
     return None
+
+
+def to_replace(state: State, task: Task) -> list[Run]:
+    """Some of those that the newest run of a task is to replace, and that were not told to end yet."""
+    newest = state.runs[task.runs[-1]] if task.runs else None
+    if (
+        not newest
+        or newest.state != "parked"
+        or (newest.spec.options.overlap or state.common.overlap) != "replace"
+    ):
+        return []
+    older = (state.runs[run] for run in task.runs)
+    ends = (run for run in older if run.fire != newest.fire and run.state != "stopping")
+    return list(islice(ends, ENDED_AT_ONCE))
 
 
 # --- flows ---------------------------------------------------------------------------------------

@@ -169,6 +169,11 @@ class Engine:
         """The next small part of what concerns very many tasks; the same again until it was taken."""
         return self.slices.next(self.state, now)
 
+    def is_jumping(self, now: datetime) -> bool:
+        """Whether moments that the clock was set forward over have yet to be decided: new ones come later."""
+        upto_at, due = self.state.jumped_upto_at, self.state.due
+        return upto_at is not None and bool((first := due.first()) and first[0] <= min(now, upto_at))
+
     # --- what comes due inside ---
 
     def next_step(self, now: datetime) -> Any | None:
@@ -247,7 +252,7 @@ class Engine:
             case o.EndRun():
                 task_id, looked_at = state.to_end.popitem(last=False)
                 return partial(state.to_end.setdefault, task_id, looked_at)
-            case o.AdmitRun() | o.BreakRun() | o.FireAfter():
+            case o.AdmitRun() | o.BreakRun() | o.FireAfter() | o.ReplaceRuns():
                 judged, _ = state.to_judge.popitem(last=False)
                 return partial(state.to_judge.setdefault, judged)
             case o.StartMember() | o.SkipMember() | o.StopMember() | o.EndFlow():

@@ -25,15 +25,16 @@ from ..tasks.task import MAX_PARKED_RUNS, WAITING, Run, Task, TaskSpec
 from . import facts as f
 from . import orders as o
 from .alarms import MAX_STALE
-from .dependencies import flow_behind, standing
+from .dependencies import flow_behind, standing, to_replace
 from .placement import all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
-from .tables import MIN_GRACE_S, counts, of_one_fire
+from .tables import ENDED_AT_ONCE, MIN_GRACE_S, counts, of_one_fire
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 DAY = timedelta(days=1)
 MAX_LISTENERS = 10_000  # of one event, so that an EMIT stays a short record
+MAX_NAMING = 50_000  # tasks that name it, used up ones too: all are looked at
 DRAWS = 2**32
 NO_WORKER = reason("no-worker")
 JUMPED_OVER = reason("jumped-over")
@@ -239,8 +240,8 @@ def emit(state: State, order: o.EmitEvent, now: datetime, limits: Limits) -> Dec
     """EMIT: who waits for it fires, in steps of their own; nothing was missed by those who come later."""
     every = state.listeners.get(order.event, ())
     waiting = (task_id for task_id in every if not state.tasks[task_id].is_used_up)
-    tasks = sorted(islice(waiting, MAX_LISTENERS + 1))
-    if len(tasks) > MAX_LISTENERS:
+    tasks = sorted(islice(waiting, MAX_LISTENERS + 1)) if len(every) <= MAX_NAMING else []
+    if len(tasks) > MAX_LISTENERS or len(every) > MAX_NAMING:
         raise Refusal("limit", f"more than {MAX_LISTENERS} tasks wait for {order.event}; no more can")
     reply = Reply(f"{len(tasks)}", {"tasks": len(tasks)})
     return Decision([f.EventEmitted(order.event, now, tasks, order.args or None)] if tasks else [], reply)
@@ -429,8 +430,9 @@ def overlap(state: State, task: Task, run: int) -> Overlap:
     active = [state.runs[run] for run in task.runs]
     waiting = sum(run.state == "parked" for run in active)
     if mode == "replace":
-        facts, messages = _stop_all(active, reason("replaced", run=run))
-        must_wait = any(run.state not in WAITING for run in active)
+        # Of very many the others end in steps of their own, for which the new one waits, too.
+        facts, messages = _stop_all(active[:ENDED_AT_ONCE], reason("replaced", run=run))
+        must_wait = len(active) > ENDED_AT_ONCE or any(run.state not in WAITING for run in active)
         return "", must_wait, facts, messages
     if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
         return reason("overlap-full", waiting=waiting, run=active[0].id), False, [], []
@@ -445,6 +447,12 @@ def _stop_all(runs: list[Run], why: Reason) -> tuple[list[f.Fact], list[Message]
         facts += more
         messages += lines
     return facts, messages
+
+
+def _replace_runs(state: State, order: o.ReplaceRuns, now: datetime, limits: Limits) -> Decision:
+    task = state.tasks[order.task]
+    facts, messages = _stop_all(to_replace(state, task), reason("replaced", run=max(task.runs)))
+    return Decision(facts, None, messages)
 
 
 def stop(run: Run, state: str, why: Reason) -> tuple[list[f.Fact], list[Message]]:
@@ -525,4 +533,5 @@ FIRES: Rules = {
     o.FireTask: Rule(_fire_task),
     o.FireAfter: Rule(_fire_after),
     o.EndRun: Rule(_end_run),
+    o.ReplaceRuns: Rule(_replace_runs),
 }

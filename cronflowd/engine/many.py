@@ -25,7 +25,7 @@ from .definitions import DEFINE, check_leaving, finish, reload, removed, set_spe
 from .flows import members_of
 from .notices import Row
 from .rules import Decision, Limits, Rule, Rules
-from .runs import RUNS, ask
+from .runs import RUNS, ask, check_room
 from .state import State
 
 Plan = list[tuple[int, TaskSpec | None]]  # ids, with the new definition where there is one
@@ -131,11 +131,13 @@ def take(
     return decision
 
 
-def _change(state: State, order: Any, now: datetime) -> Decision:
+def _change(state: State, order: Any, now: datetime, limits: Limits) -> Decision:
     pattern, kind = pattern_of(order), kind_of(order)
     assert pattern
     args = order.args if kind == "run" else {"why": order.why} if kind == "pause" else {}
     until_at = order.until_at if kind == "pause" else None
+    if kind == "run":
+        check_room(state, limits, pattern.staged or 1)
     if pattern.staged:
         decided = f.BulkDecided(kind, args=args or None, until_at=until_at)
         return Decision([decided], reply_of(kind, pattern.staged))
@@ -153,7 +155,7 @@ def reply_of(kind: str, count: int) -> Reply:
 def _or_many(rule: Rule) -> Rule:
     def decide(state: State, order: Any, now: datetime, limits: Limits) -> Decision:
         is_many = order.ref.__class__ is o.Pattern
-        return _change(state, order, now) if is_many else rule.decide(state, order, now, limits)
+        return _change(state, order, now, limits) if is_many else rule.decide(state, order, now, limits)
 
     return evolve(rule, decide=decide)
 

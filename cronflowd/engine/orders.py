@@ -461,6 +461,12 @@ class EndRun(Order):
     why: Reason
 
 
+class ReplaceRuns(Order):
+    """The newest run of a task replaces more than were told to end with it."""
+
+    task: int
+
+
 class BreakRun(Order):
     """One of them has not."""
 

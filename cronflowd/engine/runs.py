@@ -41,7 +41,8 @@ Overlap
 overlap= looks at the task's own runs (`task.runs`): all that have not ended, whatever they wait for. A
 run between two attempts is one of them. So a long series of retries keeps the next fire parked, or
 skips it; that is meant, for it is still the same fire being tried. `replace` ends those that wait at
-once and has the workers kill the others; the new one is parked behind those.
+once and has the workers kill the others; the new one is parked behind those, and where there are very
+many it has the rest of them end in steps (`to_replace`).
 When a run ends for good and all that are left are parked, the oldest goes on, with all of its fire
 (on=all makes several). A parked run of the clock looks at its dependencies only then.
 
@@ -168,11 +169,19 @@ MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it i
 
 
 def _run(state: State, order: o.RunTask, now: datetime, limits: Limits) -> Decision:
+    if len(state.runs) >= limits.tasks:
+        check_room(state, limits)
     ref: Any = order.ref  # one task's: the others are many.py's
     task = find_task(state, ref)
     decision = ask(state, task, order.args, now, state.next_run)
     send_at_once(state, task, decision, now)
     return decision
+
+
+def check_room(state: State, limits: Limits, more: int = 1) -> None:
+    """Refuses runs that somebody asks for where there are as many already as there may be tasks."""
+    if len(state.runs) + more > limits.tasks:
+        raise Refusal("limit", f"{len(state.runs)} runs have not ended; {limits.tasks} is the limit")
 
 
 def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: int) -> Decision:
@@ -338,6 +347,8 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
     room, is_told = limit - run.output_bytes, run.output_bytes > limit
     for line in order.lines:
         size = size_of((line,))
+        if not (size and (line[0] or _may_remark(state, run, limits))):
+            continue  # nothing comes, not even the end of a line, and that could come for ever; or too much
         if size <= (room if line[0] else MAX_REMARK):
             lines.append(line)
             room -= size if line[0] else 0
@@ -347,8 +358,16 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
         is_told = True
         omitted += size
         room = 0
+    if not (lines or omitted):
+        return Decision()
     received = f.OutputReceived(run.id, run.attempt, lines, omitted)
     return Decision([hide_output(state.access, run, received) if run.given else received])
+
+
+def _may_remark(state: State, run: Run, limits: Limits) -> bool:
+    """Whether a worker may say more of a run: as much as the run may write, as far as that is in memory."""
+    told = state.outputs.get(run.id)
+    return told is None or told.size - run.output_bytes <= limits.output_bytes
 
 
 def _unwritten(state: State, order: o.TellUnwritten, now: datetime, limits: Limits) -> Decision:
@@ -380,7 +399,7 @@ def _refused(state: State, order: o.ReportRefused, now: datetime, limits: Limits
     text = hidden(state.access, run, order.why) if run.given else order.why
     why = shortened(reason("refused", worker=order.worker, how=order.code, text=text))
     if order.holds:
-        return Decision([remark(run, why)])
+        return Decision([remark(run, why)] if _may_remark(state, run, limits) else [])
     return Decision(_end(state, run, run.ends_as or "failed", None, why, now), None, ack)
 
 

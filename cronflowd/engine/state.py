@@ -51,7 +51,7 @@ def _task_added(state: Tables, fact: f.TaskAdded, at: datetime, seq: int) -> Non
     if fact.id >= state.next_task:
         state.next_task = fact.id + 1
     if state.jumped_upto_at is not None:
-        state.end_jump()
+        state.end_jump(fact.due_at)
     state.set_due(task, fact.due_at)
 
 
@@ -68,7 +68,7 @@ def _task_restored(state: Tables, fact: f.TaskRestored, at: datetime, seq: int) 
     _take_back_runs(state, task)
     state.unfinished.note_before(fact.id, None)
     state.put(task)
-    state.end_jump()
+    state.end_jump(fact.due_at)
     state.set_due(task, fact.due_at)
 
 
@@ -96,7 +96,7 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
             for dependent in state.dependents[old.name]:
                 _rename_heard(state.tasks[dependent], old.name, task.name)
     state.put(task)
-    state.end_jump()
+    state.end_jump(fact.due_at)
     state.set_due(task, fact.due_at, decided)
     if waits and state.unfinished.again:
         state.unfinished.again.done.pop(task.id, None)
@@ -241,6 +241,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
         _send(state, run, task, fact.worker, at)
     elif fact.parked:
         run.move("parked")
+        state.to_judge[task.id] = None
     else:
         state.enqueue(run)
 

@@ -239,9 +239,12 @@ class Tables:
         if due_at is not None:
             self.due.add((due_at, RANK[task.spec.options.prio], task.id))
 
-    def end_jump(self) -> None:
-        """A moment is new, however old its time: no jump of the clock went over it, unless one still does."""
-        if self.jumped_upto_at is not None:
+    def end_jump(self, due_at: datetime | None) -> None:
+        """A moment is new, however old its time: no jump of the clock went over it, unless one still does.
+
+        What goes over none of the new ones may be left for later: it can take long to find that out.
+        """
+        if self.jumped_upto_at is not None and due_at is not None and due_at <= self.jumped_upto_at:
             # A replay must find the same, whatever counts no more in its heap.
             while (first := self.due.earliest()) and self.is_stale(first[0], first[-1]):
                 pass

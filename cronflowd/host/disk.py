@@ -230,12 +230,15 @@ class Prepared:
     def publish(self) -> None:
         """Puts it in its place, for good; raises Refusal or OSError, leaving nothing, where it cannot."""
         try:
-            self.disk.rename(self.made, self.path)
-        except OSError as error:
+            with _writing(self.path):
+                self.disk.rename(self.made, self.path)
+        except BaseException:
             self.discard()
-            raise_refusal(error, str(self.path))
             raise
-        sync_directory(self.path.parent, self.disk)
+        try:
+            sync_directory(self.path.parent, self.disk)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def discard(self) -> None:
         """It is not wanted after all."""
@@ -247,38 +250,50 @@ def prepare(path: Path, chunks: Iterable[bytes], disk: Disk = DISK) -> Prepared:
     """Writes what will be `path`; raises Refusal (`disk-full`, `read-only`) or OSError, leaving nothing."""
     prepared = Prepared(path, path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp"), 0, 0, disk)
     try:
-        fd = disk.open(prepared.made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        with _writing(path):
+            fd = disk.open(prepared.made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            size, crc = _write_chunks(disk, fd, chunks)
-            disk.fsync(fd)
+            size, crc = _write_chunks(prepared, fd, chunks)
+            with _writing(path):
+                disk.fsync(fd)
         finally:
             os.close(fd)
-    except BaseException as error:
+    except BaseException:
         prepared.discard()
-        if isinstance(error, OSError):
-            raise_refusal(error, str(path))
         raise
     return evolve(prepared, size=size, crc=crc)
 
 
-def _write_chunks(disk: Disk, fd: int, chunks: Iterable[bytes]) -> tuple[int, int]:
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """An error, or a Refusal, names the file that was asked for, not the one that is to become it."""
+    try:
+        yield
+    except OSError as error:
+        raise_refusal(error, str(path))
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_chunks(prepared: Prepared, fd: int, chunks: Iterable[bytes]) -> tuple[int, int]:
     size = crc = waiting = synced = 0
     batch: list[bytes] = []
     for chunk in chunks:
         batch.append(chunk)
         waiting += len(chunk)
         if waiting >= _WRITE_BYTES:
-            size, crc = _write_batch(disk, fd, batch, size, crc)
+            size, crc = _write_batch(prepared, fd, batch, size, crc)
             batch, waiting = [], 0
         if size - synced >= SYNC_BYTES:
-            disk.fdatasync(fd)
+            with _writing(prepared.path):
+                prepared.disk.fdatasync(fd)
             synced = size
-    return _write_batch(disk, fd, batch, size, crc)
+    return _write_batch(prepared, fd, batch, size, crc)
 
 
-def _write_batch(disk: Disk, fd: int, batch: list[bytes], size: int, crc: int) -> tuple[int, int]:
+def _write_batch(prepared: Prepared, fd: int, batch: list[bytes], size: int, crc: int) -> tuple[int, int]:
     data = b"".join(batch)
-    write_all(disk, fd, data, size)
+    with _writing(prepared.path):
+        write_all(prepared.disk, fd, data, size)
     return size + len(data), zlib.crc32(data, crc)
 
 

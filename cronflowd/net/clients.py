@@ -33,6 +33,7 @@ from attrs import define
 from ..base.errors import Fatal, Refusal
 from ..base.replies import Reply, format_refusal, format_rows, format_status
 from ..base.text import escape
+from ..base.walks import SLICE
 from ..engine.access import ADMIN, ROLES
 from ..host.config import Settings
 from .lines import MAX_LINE_BYTES, MAX_START, Item, LineReader, Unread, looks_foreign
@@ -587,14 +588,13 @@ class _Client:
         width = session.width if session.head_width is None else session.head_width
         pieces = _pieces(reply, session.as_json, width)
         first = next(pieces)
-        second = next(pieces, None) if first else ""
-        if first and second is None:
+        if 0 < len(first) < PIECE_BYTES:  # it is all
             self._replies.append(first)
             return
         self._put_replies()
         core = self._core
         # Rows that are made later may tell of later facts, and wait for those.
-        chunks = ((_encode(piece), core.last_seq) for piece in chain((first, second or ""), pieces))
+        chunks = ((_encode(piece), core.last_seq) for piece in chain((first,), pieces))
         self._outbox.put_rows(chunks, core.last_seq)
 
     def _put_replies(self) -> None:
@@ -651,6 +651,8 @@ def _pieces(reply: Reply, as_json: bool, width: int | None) -> Iterator[str]:
             lines.append(row)
             rows += 1
             size += len(row)
+            if rows % SLICE == 0:
+                yield ""  # a short row may take long to make
             if size >= PIECE_BYTES:
                 yield "\n".join(lines)
                 lines, size = [], 0

@@ -25,6 +25,7 @@ import trio
 PIECE_BYTES = 65_536  # one send takes about this much, and rows are made this much ahead
 MAX_MADE = 8  # pieces of rows made in one turn, however little each gives
 A_PASS = 50  # sends that a commit, or a beat, allows; one takes 0.1 ms under load, and more if it is long
+A_LONG_ONE = 10  # of so many turns one is for what is long
 A_SEND_BYTES = 16_384  # what is sent beyond this counts as another one
 STALL_S = 10.0
 CHANCE_S = 1.0  # the time in which a peer that is owed more than the limit must take something
@@ -75,6 +76,8 @@ class Gate:
     def __init__(self, committed: int = 0) -> None:
         self.committed = committed
         self.room = 0  # for how many more sends in this pass of the loop; below zero: there is none
+        self.is_crowded = False  # not all that might have left had their turn in this pass
+        self.wake: Callable[[], object] = self._let_soon  # has `let_some` called in the next pass
         self._waiting: list[tuple[int, Waiting]] = []  # what has to be on disk, and for whom
         self._short: deque[Waiting] = deque()  # the gate has opened for them, and their turn comes
         self._long: deque[Waiting] = deque()  # the same, behind those
@@ -99,12 +102,30 @@ class Gate:
         """It may leave when its turn comes."""
         (self._long if waiting.is_long else self._short).append(waiting)
 
+    def let_next(self, waiting: Waiting) -> None:
+        """It goes on when its turn comes again, in another pass."""
+        self.let(waiting)
+        self.wake()
+
     def let_some(self) -> None:
         """Some leave in each pass of the loop: a thousand may watch."""
         self.room = A_PASS
-        while self.room > 0 and (waiting := self._short or self._long):
+        for turn in range(1, 1 + len(self._short) + len(self._long)):
+            if self.room <= 0:
+                break
             self.room -= 1
-            waiting.popleft().pass_gate()
+            # Where short ones come without end, long ones have a turn now and then even so.
+            next_ones = self._long if turn % A_LONG_ONE == 0 and self._long else self._short or self._long
+            next_ones.popleft().pass_gate()
+        self.is_crowded = self.room <= 0 and self.owes_some
+
+    def _let_soon(self) -> None:
+        trio.lowlevel.current_trio_token().run_sync_soon(self._let_on, idempotent=True)
+
+    def _let_on(self) -> None:
+        self.let_some()
+        if self.owes_some:
+            self._let_soon()
 
     def hold(self, waiting: Waiting, needs: int = 0) -> None:
         """Calls its `pass_gate` after the next opening that goes so far."""
@@ -241,7 +262,9 @@ class Outbox:
         """Sends what the socket did not take at once; returns when our end was said or we are cut."""
         while not self.is_finished:
             await self._bell.wait()
-            while self._unsent:
+            if self._is_held:
+                continue
+            if self._unsent:
                 self._waits_since = trio.current_time()
                 is_over = self.pending_bytes > self.limit_bytes
                 patience_s = min(CHANCE_S, STALL_S) if is_over else STALL_S
@@ -249,8 +272,10 @@ class Outbox:
                     await self._sink.wait_writable()
                 if self._stall.cancelled_caught:
                     self._cut_for_not_reading()
+                else:
+                    self._go_on()
+            else:
                 self.flush()
-            self.flush()
 
     def _cut_for_not_reading(self) -> None:
         if self.pending_bytes > self.limit_bytes:
@@ -274,6 +299,8 @@ class Outbox:
         self._is_held = False
         if self._queue:
             self._leave_or_hold(self.flush)
+        else:
+            self.flush()
 
     def flush(self) -> None:
         """Hands one piece of what may leave to the socket; the writer goes on from there."""
@@ -303,7 +330,7 @@ class Outbox:
         if self._unsent:
             self._bell.ring()
         elif self._queue:
-            self._leave_or_hold(self._bell.ring)
+            self._leave_or_hold(self._go_on)
         elif was_owing or self._is_finishing:  # a row source may have run dry without another byte
             self._tell_drained()
 
@@ -337,6 +364,12 @@ class Outbox:
             self._is_held = True
             self._gate.hold(self, self._queue[0][0])
 
+    def _go_on(self) -> None:
+        """Has the next piece leave when others have had their turn."""
+        if not self._is_held:
+            self._is_held = True
+            self._gate.let_next(self)
+
     def _take(self) -> bytes:
         """Joins what is on disk, from the head of the queue, up to about one piece."""
         queue, committed = self._queue, self._gate.committed
@@ -363,6 +396,8 @@ class Outbox:
             if data:
                 self._queue.appendleft((needs, data))
             self.pending_bytes += PIECE_BYTES + len(data)
+            if not data:
+                self._gate.room -= PIECE_BYTES // A_SEND_BYTES  # looking for a row takes as long as a piece
             return bool(data)
         return True
 

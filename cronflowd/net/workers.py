@@ -130,13 +130,19 @@ class Link:
         """Queues a line; it leaves when all that was decided up to now is on disk."""
         if not self.pending:
             self.core.touch(self)
-        if self.seal and line.startswith(("RUN ", "KILL ")):
-            line = self.seal.seal(line, self.core.steady_s())
-        data = line.encode() + b"\n"
+        data = self._sealed(line).encode() + b"\n"
         self.pending.append(data)
         self.pending_bytes += len(data)
         if line.startswith("RUN "):
             self.orders.append((self.given_bytes + self.pending_bytes, line))
+
+    def _sealed(self, line: str) -> str:
+        """As it leaves, where orders have to show whose they are."""
+        if self.seal is None:
+            return line
+        if line.startswith(_ORDERS):
+            return self.seal.seal(line, self.core.steady_s())
+        return f"OK n={self.seal.count}" if line == "OK" else line
 
     def flush(self, seq: int) -> None:
         """Gives the batch's lines to the writer."""
@@ -185,8 +191,20 @@ class Link:
         self.given_bytes -= len(data)
         if any(self.outbox.sent_bytes < ends_at <= self.given_bytes for ends_at, _ in self.orders):
             self.outbox.cut("")
-        if rest := b"\n".join(line for line in data.split(b"\n") if not line.startswith(b"RUN ")):
-            self.outbox.put(rest, seq)
+        if rest := "".join(f"{line}\n" for line in self._others(data.decode().split("\n")[:-1])):
+            self.outbox.put(rest.encode(), seq)
+
+    def _others(self, lines: list[str]) -> Iterator[str]:
+        """All but RUN; what stands behind one is sealed again, or one before it would be missing."""
+        first = next((at for at, line in enumerate(lines) if line.startswith("RUN ")), len(lines))
+        yield from lines[:first]
+        if self.seal:
+            self.seal.count -= sum(line.startswith(_ORDERS) for line in lines[first:])
+        for line in lines[first:]:
+            if line.startswith("KILL "):
+                yield self._sealed(" ".join(line.split(" ", 3)[:3]))
+            elif not line.startswith("RUN "):
+                yield self._sealed("OK" if line.startswith("OK n=") else line)
 
     def unsent(self) -> tuple[tuple[int, int], ...]:
         """(run, attempt) of the orders that have not left to their last byte; after the last send."""
@@ -226,6 +244,9 @@ class Link:
         return f"{self.offset_s:+.3f} s" + (
             f" (round trip {self.rtt_s:.3f} s)" if self.rtt_s is not None else ""
         )
+
+
+_ORDERS = ("RUN ", "KILL ")
 
 
 def order_in(line: str) -> tuple[int, int] | None:
@@ -623,8 +644,7 @@ class Batch:
         rtt_s = _parse_rtt(values["rtt"]) if "rtt" in values else None
         if "now" in values:
             self.link.compare_clocks(_parse_now(values["now"]), rtt_s)
-        seal = self.link.seal
-        self.link.send(f"OK n={seal.count}" if seal else "OK")
+        self.link.send("OK")
 
     def _bye(self, rest: str) -> None:
         self._submit(o.DismissWorker(self.link.name, self.link.number))

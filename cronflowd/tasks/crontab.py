@@ -35,7 +35,7 @@ from ..schedules.words import is_phrase
 from ..schedules.zones import parse_zone
 from . import slips
 from .environment import CRON_PATH, differences
-from .kinds import CONTROL
+from .kinds import CONTROL, split_words
 from .options import DEFAULTS, format_options, masked, set_options
 from .programs import is_program, name_of
 from .reasons import in_words
@@ -485,7 +485,7 @@ def _addresses(targets: Iterable[str]) -> str:
 
 
 def _as_shell(spec: TaskSpec) -> str:
-    return shlex.join(shlex.split(spec.command)) if spec.options.type == "script" else spec.command
+    return shlex.join(split_words(spec.command)) if spec.options.type == "script" else spec.command
 
 
 def _can_be_set(name: str, value: str) -> bool:

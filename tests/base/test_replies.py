@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cronflowd.base import replies
 from cronflowd.base.errors import CODES, Refusal
 from cronflowd.base.replies import (
+    BLOCK_CHARS,
     BLOCK_ROWS,
     Reply,
     display_width,
@@ -115,6 +117,23 @@ def test_a_table_has_a_header_and_columns_one_below_the_other() -> None:
         "ID  LAST SEEN  X\n1   -          a",  # one row, as rows are counted
         "22  b c        -",
     ]
+
+
+def test_long_values_are_aligned_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred commands of 60 KB in another script were one step of 600 ms for everybody."""
+    measured = [0]
+
+    def measure(text: str) -> int:
+        measured[-1] += len(text)
+        return display_width(text)
+
+    monkeypatch.setattr(replies, "display_width", measure)
+    long = "\u6f22" * 10_000
+    made = format_rows(Reply("", columns=("n", "text"), rows=((n, long) for n in range(30))), False, 80)
+    for _ in made:
+        measured.append(0)
+    assert len(measured) == 46  # with every other row others have their turn
+    assert max(measured) <= 4 * (BLOCK_CHARS + len(long))
 
 
 def test_a_table_without_rows_has_no_header() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trio
 
 from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.base.replies import Reply
-from cronflowd.daemon import bulk, files
+from cronflowd.daemon import answers, bulk, files
+from cronflowd.daemon.bulk import LargeChanges
 from cronflowd.daemon.core import PASSES_FOR_OTHERS, SLICES_AHEAD, Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
@@ -19,13 +21,14 @@ from cronflowd.engine.definitions import AT_ONCE
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.tasks_file import read_tasks
-from cronflowd.net.outbox import A_PASS, Gate, Outbox
+from cronflowd.net.outbox import A_PASS, Outbox
 from cronflowd.tasks.task import parse_record
 from tests.lib.access_driver import House
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
 from tests.lib.memory_journal import MemoryJournal
 from tests.lib.sinks import SmallSink
+from tests.lib.waiting import PATIENCE_S
 
 MANY = 1000
 
@@ -77,8 +80,8 @@ def test_slices_go_on_while_jobs_end_all_the_time_and_a_thousand_watch(
     core, journal = make_core()
     core.submit(o.ClearTasks())
     journal.arrive()
-    monkeypatch.setattr(Gate, "owes_some", True)
     for _ in range(3):
+        core.gate.is_crowded = True
         assert [core.take_slice() for _ in range(PASSES_FOR_OTHERS + 1)] == [False] * PASSES_FOR_OTHERS + [
             True
         ]
@@ -264,3 +267,46 @@ async def test_a_slice_that_is_refused_for_good_leaves_that_task_out_and_says_so
     assert (reply.text, len(core.state.paused)) == (f"{MANY - 1} paused", MANY - 1)
     assert (core.state.tasks[777].paused, core.state.unfinished.bulk) == (False, None)
     assert "task 777 stays as it was: too-long a record of more than 1 bytes" in caplog.text
+
+
+async def test_what_is_under_way_at_a_start_waits_for_no_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is decided before it is done; where the clock had been set forward it was waited for."""
+    core, journal = make_core(AT_ONCE + 1)
+    monkeypatch.setattr(journal, "flush", journal.arrive)
+    core.clock.move(START + timedelta(hours=30))
+    core.submit(o.NoticeStep(30 * 3600.0))
+    core.submit(o.ClearTasks())
+    assert core.engine.is_jumping(core.now())
+    with trio.fail_after(PATIENCE_S):
+        await LargeChanges(core).finish_alone()
+    assert not core.state.tasks
+
+
+# --- EMIT, faster than tasks fire -----------------------------------------------------------------
+
+
+async def test_an_event_waits_while_tasks_have_yet_to_fire_for_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each was kept, with all that its line says, until its tasks had fired: that filled the memory."""
+    monkeypatch.setattr(answers, "MAX_EMITTED", 3)
+    house, most = House(tmp_path), 0
+    session = house.session()
+    await house.ask(session, "ADD name=a overlap=allow @on e x")
+    for number in range(20):
+        assert await house.says(session, f"EMIT e n={number}") == "OK 1"
+        most = max(most, len(house.state.emitted))
+    while (step := house.core.engine.next_step(house.clock.now())) is not None:
+        house.core.submit(step)
+    assert most == 4
+    assert [run.args for run in house.state.runs.values()] == [{"n": str(number)} for number in range(20)]
+
+
+async def test_an_event_does_not_wait_for_ever_where_nothing_can_fire(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk lets no task fire; whoever emits must read that it is full."""
+    monkeypatch.setattr(answers, "MAX_EMITTED", -1)
+    monkeypatch.setattr(answers, "LONGEST_WAIT_S", 0.0)
+    house = House(tmp_path)
+    assert await house.says(house.session(), "EMIT e") == "OK 0"

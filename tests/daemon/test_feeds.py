@@ -267,10 +267,11 @@ def test_both_forms_are_worded_once_each(watching: Watching, monkeypatch: pytest
 def test_a_burst_is_made_while_the_socket_takes_it(watching: Watching) -> None:
     """Ninety thousand tasks removed were 8 MB in every watcher's outbox at once, and cut them all."""
     session, sink = watching.session()
+    sink.room = 0
     watching.hub.watch(session, ALL, None)
     watching.do(*(f"ADD name=t{number} @daily x" for number in range(5000)))
     watching.do(*(f"REMOVE t{number}" for number in range(5000)))
-    assert session.outbox.pending_bytes == PIECE_BYTES
+    assert session.outbox.pending_bytes < 3 * PIECE_BYTES
     most = 0
     for _ in range(1000):
         sink.room = 1000

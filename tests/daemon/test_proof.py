@@ -214,6 +214,33 @@ async def test_orders_of_a_session_that_was_proved_are_sealed_and_others_are_not
     assert plain.take_lines()[1].startswith("RUN 2 1 due=")
 
 
+async def test_orders_that_are_taken_back_leave_no_hole_in_the_numbers(world: World) -> None:
+    """Whoever has ended its input is sent no RUN that waited for the disk; a KILL behind one was refused."""
+    wire, handshake, _ = await world.prove(WEB, "web1")
+    world.line("NOW on=web1 first")
+    await settle()
+    world.core.journal.notify = lambda seq: None  # the disk is slow
+    world.line("NOW on=web1 second")
+    await settle()
+    wire.say("BEAT")
+    await settle()
+    world.line("CANCEL 1")
+    wire.say("BEAT")
+    await settle()
+    wire.leave()
+    await settle()
+    world.core.journal.notify = world.core.committed
+    world.core.committed(world.core.last_seq)
+    await settle()
+    check = Check(handshake, world.clock.steady_s())
+    run, first, kill, second = wire.take_lines()
+    assert check.open(run, 0.0).startswith("1 1 due=")
+    assert first == "OK n=1"
+    assert check.open(kill, 0.0) == "1 1"
+    assert second == "OK n=2"
+    assert world.core.state.runs[2].state == "queued"
+
+
 @pytest.mark.parametrize("how", ["revoked", "expired", "file"])
 async def test_a_token_that_counts_no_more_ends_its_connections_at_once(world: World, how: str) -> None:
     """What it let in must not be given one more order; what that has already keeps its lease."""

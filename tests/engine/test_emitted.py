@@ -67,6 +67,15 @@ def test_an_event_that_nobody_waits_for_leaves_no_trace() -> None:
     assert len(driver.journal) == before
 
 
+def test_tasks_that_are_used_up_are_not_looked_at_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million that had fired for an event once and for all were looked at with each EMIT."""
+    driver = driver_with(*(f"ADD name=t{number} count=1 @on e a" for number in range(3)), "EMIT e")
+    driver.pump()
+    monkeypatch.setattr(fires, "MAX_NAMING", 2)
+    with pytest.raises(Refusal, match="limit"):
+        driver.line("EMIT e")
+
+
 @pytest.mark.parametrize("steps", range(4))
 def test_a_daemon_that_is_killed_in_the_middle_fires_for_the_rest(steps: int) -> None:
     """EMIT was acknowledged by one fact; each of the tasks fires once for it, before the kill or after it."""

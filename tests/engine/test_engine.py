@@ -8,17 +8,22 @@ from collections.abc import Iterator
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attrs import evolve
 
+from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import finish
 from cronflowd.engine.dependencies import MAX_JUDGED
 from cronflowd.engine.rules import Limits
+from cronflowd.engine.tables import ENDED_AT_ONCE
 from cronflowd.schedules.schedule import reload_zones
 from cronflowd.tasks.reasons import in_words, reason
+from cronflowd.tasks.task import parse_record
 from tests.lib.engine_driver import LIMITS, START, Driver, snapshot
 
 ZONES = Path(str(files("tzdata").joinpath("zoneinfo")))
@@ -108,6 +113,36 @@ def test_overlap_replace_kills_the_old_run_before_the_new_one_starts() -> None:
     done(driver, "w1", 1, exit_code=143)
     assert [line.split()[:2] for _, line in driver.pump()] == [["RUN", "2"]]
     assert states(driver) == [(1, "cancelled")]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_very_many_runs_are_replaced_in_small_steps(restarts: bool) -> None:
+    """A task that had let any number of runs in was set to replace them: one step of half a second."""
+    driver = Driver()
+    join(driver, slots=30)
+    driver.line("ADD name=a overlap=allow 0 0 1 1 * x")
+    for _ in range(101):
+        driver.line("RUN a")
+    driver.pump()
+    driver.line("SET a overlap=replace")
+    sizes, killed = [], []
+    step: Any = commands.parse("RUN a", commands.Context(driver.now, "UTC"))
+    while step:
+        decision = driver.do(step)
+        sizes.append(len(decision.facts))
+        killed += [line for _, line in decision.messages]
+        if restarts and len(sizes) == 2:
+            driver.restart()
+        step = driver.engine.next_step(driver.now)
+    assert max(sizes) <= 2 * ENDED_AT_ONCE + 1
+    assert sorted(killed) == sorted(f"KILL {run} 1" for run in range(1, 31))
+    assert {run.state for run in driver.state.runs.values() if run.id < 102} == {"stopping"}
+    for run in range(1, 31):
+        assert driver.state.runs[102].state == "parked"
+        done(driver, "w1", run, exit_code=143)
+    join(driver)
+    assert [line.split()[:2] for _, line in driver.pump()] == [["RUN", "102"]]
+    assert list(driver.state.runs) == [102]
 
 
 def test_a_parked_run_starts_when_the_one_before_it_ends() -> None:
@@ -284,6 +319,48 @@ def test_load_replaces_the_set_and_keeps_ids_by_name() -> None:
     }
 
 
+@pytest.mark.parametrize("knows", ["changes", "runs", "nothing"])
+def test_load_gives_no_id_that_was_anothers(knows: str) -> None:
+    """A script that remembers the id of what was removed would hit another task, and read its history."""
+    driver = Driver()
+    if knows == "runs":
+        driver.line("NOW name=once echo x")
+        join(driver)
+        driver.pump()
+        done(driver, "w1", 1)
+    else:
+        driver.line("ADD name=once @daily x")
+        driver.line("SET once name=later")
+        driver.line("REMOVE later")
+    assert not driver.state.tasks
+    if knows == "nothing":
+        driver.state.changes.changes.clear()
+    spec = parse_record({"schedule": "@daily", "command": "x", "jobName": "new"}, "UTC")[1]
+    driver.do(o.LoadTasks([(1, spec), (7, evolve(spec, name="unused"))]))
+    ids = {task.name: task.id for task in driver.state.tasks.values()}
+    assert ids == {"new": 1 if knows == "nothing" else 8, "unused": 7}
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_load_of_what_was_saved_gives_all_their_own_ids_back(restarts: bool) -> None:
+    """Also what had another name in between, and what is called by its id."""
+    driver = Driver()
+    for line in ("ADD name=a @daily x", "ADD name=b @daily x", "ADD @daily x", "ADD name=d @daily x"):
+        driver.line(line)
+    saved = [(task.id, task.spec) for task in driver.state.tasks.values()]
+    for line in ("SET b name=c", "SET task_3 name=three", "CLEAR"):
+        driver.line(line)
+    if restarts:
+        driver.restart()
+    driver.do(o.LoadTasks(saved))
+    assert {task.id: task.name for task in driver.state.tasks.values()} == {
+        1: "a",
+        2: "b",
+        3: "task_3",
+        4: "d",
+    }
+
+
 def test_low_priority_waits_but_is_not_starved() -> None:
     """A low run is passed only by runs queued less than its handicap (5 minutes) later."""
     driver = Driver()
@@ -319,6 +396,32 @@ def test_output_beyond_the_limit_is_counted_not_kept() -> None:
     assert fact == f.OutputReceived(1, 1, [[1, "12345"], remark], 9)
     (fact,) = driver.do(o.ReportOutput("w1", 1, [[1, "x"]])).facts
     assert fact == f.OutputReceived(1, 1, [], 2)
+
+
+def test_pieces_of_a_line_that_hold_nothing_are_not_kept() -> None:
+    """They count for nothing, so any number of them came below every limit, and stayed in memory."""
+    driver = running("0 0 1 1 * x")
+    nothing = [1, "", False]
+    assert driver.do(o.ReportOutput("w1", 1, [nothing] * 3)).facts == []
+    (fact,) = driver.do(o.ReportOutput("w1", 1, [nothing, [1, "a", False], nothing, [1, ""]])).facts
+    assert fact == f.OutputReceived(1, 1, [[1, "a", False], [1, ""]], 0)
+
+
+@pytest.mark.parametrize("how", ["OUT", "REFUSED"])
+def test_a_worker_remarks_no_more_of_a_run_than_that_may_write(how: str) -> None:
+    """A worker that has gone wrong says the same again and again, and each is a record."""
+    driver = running("0 0 1 1 * x", Limits(output_bytes=1000))
+    driver.do(o.ReportOutput("w1", 1, [[1, "x" * 900]]))
+    order = (
+        o.ReportOutput("w1", 1, [[0, "again"]])
+        if how == "OUT"
+        else o.ReportRefused("w1", 1, 1, "type", "again", True)
+    )
+    for _ in range(500):
+        driver.do(order)
+    assert driver.state.outputs[1].size < 2200
+    (fact,) = driver.do(o.ReportOutput("w1", 1, [[1, "x"], [0, "again"]])).facts
+    assert fact == f.OutputReceived(1, 1, [[1, "x"]], 0)
 
 
 def test_set_with_an_empty_name_gives_the_first_name_back() -> None:

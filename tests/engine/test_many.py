@@ -12,7 +12,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import AT_ONCE, finish
 from cronflowd.engine.many import pattern_of, plan_many
-from cronflowd.engine.rules import Decision
+from cronflowd.engine.rules import Decision, Limits
 from cronflowd.tasks.reasons import reason
 from tests.lib.engine_driver import Driver, snapshot
 
@@ -122,6 +122,17 @@ def test_each_run_that_is_replaced_is_told_by_which() -> None:
         reason("replaced", run=3),
         reason("replaced", run=4),
     ]
+
+
+@pytest.mark.parametrize("line", ["RUN a", "RUN name=*"])
+def test_no_more_runs_wait_than_there_may_be_tasks(line: str) -> None:
+    """With overlap=allow and no worker each was kept for as long as grace= says."""
+    driver = Driver(Limits(tasks=3))
+    driver.line("ADD name=a overlap=allow 0 0 1 1 * x")
+    for _ in range(3):
+        driver.line(line)
+    with pytest.raises(Refusal, match="3 runs have not ended; 3 is the limit"):
+        driver.line(line)
 
 
 def test_only_what_becomes_another_is_counted() -> None:

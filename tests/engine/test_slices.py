@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from heapq import heappop
 from typing import Any
 
 import orjson
 import pytest
 
 from cronflowd.base.errors import Refusal
+from cronflowd.base.text import format_time
 from cronflowd.base.walks import Numbered
-from cronflowd.engine import encoding, slices
+from cronflowd.engine import alarms, encoding, slices
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.alarms import MAX_STALE
@@ -27,6 +29,7 @@ from cronflowd.tasks.task import Run, TaskSpec, parse_record
 from tests.lib.engine_driver import Driver, snapshot
 
 MANY = 450
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -129,10 +132,57 @@ def test_a_moment_that_was_set_forward_over_stays_so_only_for_those_it_went_over
     assert isinstance(driver.engine.next_step(driver.now), o.FireTask)
     driver.pump()
     assert driver.state.jumped_upto_at == driver.now
-    driver.line("ADD name=later @every 1h true")
-    assert driver.state.jumped_upto_at is None
     whys = {in_words(fact.why) for fact in driver.state.recent if fact.state == "missed"}
     assert whys == {"the clock was set forward by 1d6h"}
+    stage(
+        driver,
+        [f'{{"schedule": "@at {format_time(driver.now - 2 * HOUR)}", "command": "x", "jobName": "late"}}'],
+    )
+    driver.do(o.DecideLoad(1, None, "tasks.db"))
+    driver.pump()
+    assert driver.state.jumped_upto_at is None
+    [late] = [fact for fact in driver.state.recent if fact.name == "late"]
+    assert in_words(late.why) == "2h late, more than catchup=once and its grace allow"
+
+
+def next_as_the_daemon(driver: Driver) -> Any:
+    """A slice in each pass, before or after what is due."""
+    is_first = not driver.engine.is_jumping(driver.now)
+    return (is_first and driver.engine.next_slice(driver.now)) or driver.engine.next_step(driver.now)
+
+
+@pytest.mark.parametrize("what", ["ADD", "SET", "LOAD"])
+def test_a_change_after_the_clock_was_set_passes_over_no_moments_that_count_no_more(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Thousands of tasks had got other moments: the next change passed over all of the old ones in one go."""
+    driver = Driver()
+    driver.do(o.StartDaemon("1", "UTC"))
+    for number in range(2000):
+        driver.line(f"ADD name=n{number} 0 1 * * * true")
+    for number in reversed(range(2000)):
+        driver.line(f'SET n{number} schedule="0 2 * * *"')
+    if what == "LOAD":
+        past = f"@at {format_time(driver.now + HOUR)}"
+        stage(driver, [f'{{"schedule": "{past}", "command": "x", "jobName": "n1"}}', *FILE])
+        driver.do(o.DecideLoad(len(FILE) + 1, None, "tasks.db"))
+    driver.now += timedelta(hours=30)
+    driver.do(o.NoticeStep(30 * 3600.0))
+    passed = Counter[int]()
+    steps = 0
+
+    def counting(heap: list[Any]) -> Any:
+        passed[steps] += 1
+        return heappop(heap)
+
+    monkeypatch.setattr(alarms, "heappop", counting)
+    if what == "LOAD":
+        while step := next_as_the_daemon(driver):
+            steps += 1
+            driver.do(step)
+    else:
+        driver.line("ADD name=later @every 1h true" if what == "ADD" else "SET n7 schedule=@daily")
+    assert max(passed.values(), default=0) <= 4 * MAX_STALE
 
 
 # --- CLEAR, LOAD and UNDO -----------------------------------------------------------------------

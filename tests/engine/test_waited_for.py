@@ -195,3 +195,12 @@ def _steps(driver: Driver) -> None:
 
 def _held(driver: Driver) -> tuple[tuple[int, int], ...]:
     return tuple((run.id, run.attempt) for run in driver.state.runs.values() if run.worker)
+
+
+def test_of_those_that_wait_the_oldest_is_named() -> None:
+    """To find the first of 50,000 names took 12 ms, each time that somebody was refused."""
+    driver = Driver()
+    for line in ("ADD name=a @daily x", "ADD name=z after=a @daily x", "ADD name=b after=a @daily x"):
+        driver.line(line)
+    with pytest.raises(Refusal, match='"z" and 1 more wait for it'):
+        driver.line("REMOVE a")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -252,6 +254,41 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, call: str)
     with pytest.raises(OSError, match="Input/output"):
         disk.write_atomically(path, [b"new"], faulty)
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("tasks.db", b"old")]
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "rename", "directory"])
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path, call: str) -> None:
+    """Of the one that it is written to first nobody has heard, and it is gone by then."""
+
+    class Failing(FaultyDisk):
+        def open(self, path: Path, flags: int) -> int:
+            if call == "open":
+                raise OSError(errno.EIO, "Input/output error", str(path))
+            return super().open(path, flags)
+
+        def rename(self, old: Path, new: Path) -> None:
+            if call == "rename":
+                raise OSError(errno.EIO, "Input/output error", str(old), None, str(new))
+            super().rename(old, new)
+
+    path, faulty = tmp_path / "tasks.db", Failing()
+    faulty.faults[{"directory": "fsync"}.get(call, call), 2 if call == "directory" else 1] = IO_ERROR
+    with pytest.raises(OSError, match="Input/output error") as failed:
+        disk.write_atomically(path, [b"new"], faulty)
+    assert (failed.value.filename, failed.value.filename2) == (str(path), None)
+    assert failed.value.strerror == "Input/output error"
+
+
+def test_what_cannot_be_read_is_not_called_unwritable(tmp_path: Path) -> None:
+    """A copy fails as its source is another user's: whoever looks at the copy's directory finds no fault."""
+
+    def chunks() -> Iterator[bytes]:
+        yield b"begun"
+        raise PermissionError(errno.EACCES, "Permission denied", "/the/source")
+
+    with pytest.raises(PermissionError, match="/the/source"):
+        disk.write_atomically(tmp_path / "copy", chunks())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_leftovers_of_a_killed_process_are_cleared_away(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from cronflowd.base.errors import Fatal
+from cronflowd.base.walks import SLICE
 from cronflowd.net import clients
 from cronflowd.net.clients import SLICE_LINES, Ending, Session, Step
 from cronflowd.net.outbox import Gate, Outbox
@@ -445,6 +446,34 @@ async def test_a_long_list_is_made_while_it_is_read(clock: MockClock) -> None:
         await peer.stream.send_eof()
         got, _ = await peer.read_all()
     assert (got.count(b"\n"), got[-15:]) == (60_002, b"\nOK 60000\nPONG\n")
+
+
+async def test_few_rows_of_a_long_list_are_made_in_a_turn(clock: MockClock) -> None:
+    """The slice that asks made two pieces; and of rows that are short, and costly, one took 20 ms."""
+    made = list[int]()
+
+    class Counting(FakeCore):
+        def end_batch(self) -> None:
+            made.append(self.made_rows)
+
+    core = Counting()
+    async with connected(core) as peer:
+        await peer.send(b"ROWS 60000\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.stream.send_eof()
+        await peer.read_all()
+    assert made[0] == SLICE  # fewer than fill a piece
+
+
+@pytest.mark.parametrize("count", [1, 600, 610, 630, 640, 650])
+async def test_a_list_of_about_a_piece_is_whole(clock: MockClock, count: int) -> None:
+    """Whether it is all is seen from its length alone."""
+    core = FakeCore()
+    async with connected(core) as peer:
+        await peer.send(b"ROWS %d\nPING\n" % count)
+        await peer.stream.send_eof()
+        got, _ = await peer.read_all()
+    assert (got.count(b"\tx"), got.split(b"\n")[-3:]) == (count, [b"OK %d" % count, b"PONG", b""])
 
 
 async def test_a_list_that_breaks_off_still_has_a_status_line(

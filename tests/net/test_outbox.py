@@ -91,6 +91,92 @@ def test_one_commit_lets_replies_leave_on_some_connections_and_on_the_others_in_
     assert counts == [0, A_PASS, 2 * A_PASS, len(sinks)]
 
 
+async def test_rows_that_go_on_are_made_for_some_in_each_pass_and_for_all_in_turn() -> None:
+    """Hundreds that read long lists were each sent a piece in one pass; nothing was begun meanwhile."""
+    gate, made = Gate(), list[int]()
+    gate.wake = lambda: None
+    sinks = [SmallSink() for _ in range(3 * A_PASS)]
+
+    def rows(number: int) -> Iterator[tuple[bytes, int]]:
+        for _ in range(4):
+            made.append(number)
+            yield bytes(PIECE_BYTES), 0
+
+    async with trio.open_nursery() as nursery:
+        for number, sink in enumerate(sinks):
+            outbox = Outbox(sink, gate, LIMIT)
+            nursery.start_soon(outbox.run)
+            outbox.put_rows(rows(number), 0, now=True)
+        counts = [len(made)]
+        await settle()
+        while gate.owes_some:
+            gate.let_some()
+            await settle()
+            counts.append(len(made))
+        nursery.cancel_scope.cancel()
+    assert [len(sink.sent) for sink in sinks] == [4 * PIECE_BYTES] * len(sinks)
+    assert max(later - earlier for earlier, later in pairwise(counts)) == A_PASS // 5
+    assert made == [*range(len(sinks))] * 4
+
+
+async def test_a_long_reply_goes_on_where_short_ones_come_without_end() -> None:
+    """Hundreds who write all the time fill each pass: a list, or a watcher, would never come to its end."""
+    gate, sink = Gate(), SmallSink()
+    gate.wake = lambda: None
+    Outbox(sink, gate, LIMIT).put_rows(iter([(b"row\n", 0)] * 20), 1)
+    gate.open(1)
+    passes = 0
+    while sink.sent != b"row\n" * 20:
+        for _ in range(2 * A_PASS):
+            Outbox(SmallSink(), gate, LIMIT).put_now(b"OK\n", gate.committed + 1)
+        gate.open(gate.committed + 1)
+        passes += 1
+        assert passes < 20
+
+
+async def test_a_reader_that_can_take_more_waits_for_its_turn_too() -> None:
+    """Hundreds of sockets that drain at once are as many sends, of what was made long before."""
+    gate = Gate()
+    sinks = [SmallSink(room=1) for _ in range(3 * A_PASS)]
+    async with trio.open_nursery() as nursery:
+        gate.wake = lambda: None
+        for sink in sinks:
+            outbox = Outbox(sink, gate, LIMIT)
+            nursery.start_soon(outbox.run)
+            outbox.put_now(b"OK\n", 0)
+        await settle()
+        for sink in sinks:
+            sink.take(100)
+        await settle()
+        counts = []
+        while gate.owes_some:
+            gate.let_some()
+            counts.append(sum(sink.sent == b"OK\n" for sink in sinks))
+        nursery.cancel_scope.cancel()
+    assert counts == [A_PASS, 2 * A_PASS, 3 * A_PASS]
+
+
+async def test_rows_that_are_looked_for_in_vain_take_as_much_of_a_pass_as_those_that_are_found() -> None:
+    """A filter that matches nothing sends nothing, and looks at as many tasks as one that matches all."""
+    gate, looked = Gate(), list[int]()
+
+    def rows() -> Iterator[tuple[bytes, int]]:
+        for number in range(3):
+            looked.append(number)
+            yield b"", 0
+
+    gate.wake = lambda: None
+    for _ in range(A_PASS):
+        Outbox(SmallSink(), gate, LIMIT).put_rows(rows(), 1)
+    gate.open(1)
+    counts = [len(looked)]
+    while gate.owes_some:
+        gate.let_some()
+        counts.append(len(looked))
+    assert max(later - earlier for earlier, later in pairwise([0, *counts])) == A_PASS // 5
+    assert len(looked) == 3 * A_PASS
+
+
 def test_replies_to_a_later_commit_take_no_others_turn() -> None:
     """Of a hundred that are answered half wait for the next commit; they were looked at with each, first."""
     gate = Gate()
@@ -279,7 +365,7 @@ async def test_an_empty_piece_lets_the_others_have_their_turn() -> None:
     assert "rows rows rows" not in " ".join(turns)  # two: the order within one turn is left to chance
 
 
-def test_rows_that_cannot_be_made_end_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+async def test_rows_that_cannot_be_made_end_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     """Half a reply without a status line must not be followed by the next reply."""
     sink, gate, outbox = make()
 
@@ -331,7 +417,7 @@ def test_drained_is_told_once_for_what_has_left() -> None:
 
 @pytest.mark.parametrize("room", [7000, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 1 << 30])
 @pytest.mark.parametrize("sizes", [(), (1,), (PIECE_BYTES - 1,), (PIECE_BYTES,), (PIECE_BYTES,) * 3, (0, 5)])
-def test_the_end_of_a_long_reply_is_told_whatever_its_size(sizes: tuple[int, ...], room: int) -> None:
+async def test_the_end_of_a_long_reply_is_told_whatever_its_size(sizes: tuple[int, ...], room: int) -> None:
     """A source that runs dry in a turn of its own sends no byte any more; netcat waited for ever then."""
     sink, _, outbox = make()
     told: list[int] = []
@@ -392,7 +478,9 @@ def test_a_gate_calls_an_outbox_once_and_not_after_its_end() -> None:
 
 @settings(deadline=None)
 @given(st.data())
-def test_any_order_of_events_gives_the_same_bytes_and_none_before_its_commit(data: st.DataObject) -> None:
+async def test_any_order_of_events_gives_the_same_bytes_and_none_before_its_commit(
+    data: st.DataObject,
+) -> None:
     """Short writes, commits, rows and messages in any order: what arrives is what was put, in order."""
     sink, gate, outbox = make(room=0)
     expected: list[tuple[bytes, int]] = []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
@@ -16,10 +18,19 @@ from cronflowd.engine.engine import Engine
 from cronflowd.engine.orders import PlaceRuns
 from cronflowd.engine.placement import accepts
 from cronflowd.engine.state import State
-from cronflowd.tasks.kinds import MAX_RECIPIENTS, TYPES, WHOSE, check_command, parse_payload, split_recipients
+from cronflowd.tasks.kinds import (
+    MAX_RECIPIENTS,
+    TYPES,
+    WHOSE,
+    check_command,
+    parse_payload,
+    split_recipients,
+    split_words,
+)
 from cronflowd.tasks.options import DEFAULTS, RULES, set_options
 from cronflowd.tasks.task import TaskSpec, make_spec, parse_record, task_record
 from cronflowd.worker.executors.job import parse_order
+from tests.lib.calls import calls_of
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LINE = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), max_size=40)
@@ -146,3 +157,23 @@ def _run_line(spec: TaskSpec) -> str:
         engine.state.apply(fact, NOW, seq)
     ((_, line),) = engine.decide(PlaceRuns([(1, "w")]), NOW).messages
     return line
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(st.sampled_from("ab' \"\\\t\n\xa0é;$#"), max_size=12))
+def test_words_are_those_of_a_posix_shell(command: str) -> None:
+    """The same as the worker's, which runs them; also what is wrong with those that are none."""
+    try:
+        expected: Any = shlex.split(command)
+    except ValueError as error:
+        expected = str(error)
+    try:
+        found: Any = split_words(command)
+    except ValueError as error:
+        found = str(error)
+    assert found == expected
+
+
+def test_a_long_word_is_not_read_character_by_character() -> None:
+    """One of 60,000 took 60 ms, at each start again: what stood before it was copied for each."""
+    assert calls_of(lambda: check_command("x" * 60_000, "script")) < 30
