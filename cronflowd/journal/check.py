@@ -34,6 +34,7 @@ from .gaps import gaps
 from .journal import set_aside
 from .records import (
     HEAD,
+    NEWEST_NAME,
     Corrupt,
     Header,
     NotUnderstood,
@@ -42,6 +43,7 @@ from .records import (
     list_checkpoints,
     list_history,
     list_segments,
+    read_newest,
     segment_path,
 )
 from .replay import Replay, Tail, check_checkpoint
@@ -227,6 +229,8 @@ def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
             _rename(reader.path)
     if fix:
         _make_open_segment(found.replay)
+        if read_newest(directory) > max([0, *(first for first, _ in list_segments(directory))]):
+            (directory / NEWEST_NAME).unlink()  # what it names is given up; the next start names another
         sync_directory(directory)
 
 

@@ -39,8 +39,10 @@ from .records import (
     SEAL_BYTES,
     Header,
     journal_dir,
+    read_newest,
     seal,
     segment_path,
+    write_newest,
 )
 from .replay import Record, Replay, Segment, Tail
 
@@ -152,6 +154,8 @@ class FileJournal:
         self._chunk = max(min(CHUNK_BYTES, free // 64), MIN_CHUNK_BYTES)
         self._allocated = self._synced_end = self._end
         self._find_space(0)
+        if read_newest(self.directory) != self._first:
+            self._note_newest()
 
     def _create_segment(self, first: int, chain: int, space: int) -> tuple[int, int]:
         """A new file, its header and its name on the disk: (descriptor, size). Leaves nothing if it fails."""
@@ -173,6 +177,14 @@ class FileJournal:
             os.close(fd)
             raise
         return fd, len(header)
+
+    def _note_newest(self) -> None:
+        """Has a start know that this file has been there; where the disk is full, an older one must do."""
+        try:
+            write_newest(self.directory, self._first, self._disk)
+        except OSError as error:
+            if error.errno not in d.NO_SPACE:
+                raise
 
     def _remove_segment(self, fd: int, first: int) -> None:
         # For good, before the older file grows: a start must not find both.
@@ -434,6 +446,7 @@ class FileJournal:
         if not fits:  # so much came meanwhile; the next batch tries again
             self._remove_segment(fd, first)
             return
+        self._note_newest()
         self.closed.append(old)
         self._disk.ftruncate(old_fd, old.size)
         os.close(old_fd)

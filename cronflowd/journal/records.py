@@ -16,6 +16,7 @@ valid lines follow, is an unfinished write; a hole before it is a broken disk.
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -28,9 +29,10 @@ from attrs import define, evolve, frozen
 from ..base.errors import Exit, Fatal
 from ..engine.encoding import decode
 from ..engine.facts import FACTS_VERSION, Fact
-from ..host.disk import plain
+from ..host.disk import Disk, plain, read_small, sync_directory, write_all
 
 JOURNAL_NAME = "journal"
+NEWEST_NAME = "newest"
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 SEAL_BYTES = 18  # of `,"crc":"5f3a01bc"}`
 _READ_BYTES = 1024 * 1024
@@ -155,11 +157,14 @@ def _swallowed(file: HistoryFile, files: list[HistoryFile]) -> bool:
 # --- headers ------------------------------------------------------------------------------
 
 
+KINDS = "segment", "checkpoint", "history", "newest"
+
+
 @frozen
 class Header:
     """A file's first line."""
 
-    kind: str  # `segment`, `checkpoint` or `history`
+    kind: str  # one of KINDS
     seq: int  # of the first record that may follow; of a checkpoint, the last that it holds
     chain: int  # the CRC the first record goes on from; of a checkpoint, the journal's at that place
     version: int = FACTS_VERSION
@@ -179,13 +184,40 @@ def parse_header(line: bytes) -> Header | None:
     """None for anything that is not one, or not whole."""
     try:
         record = orjson.loads(line)
-        kind = next(kind for kind in ("segment", "checkpoint", "history") if kind in record)
+        kind = next(kind for kind in KINDS if kind in record)
         sifted_at = record.get("sifted_at", "")
         header = Header(kind, record["seq"], int(record["chain"], 16), record["version"], sifted_at)
         # By its seal: older releases wrote more into it.
         return header if seal(line[:-SEAL_BYTES], header.chain)[0] == line + b"\n" else None
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         return None
+
+
+def read_newest(directory: Path) -> int:
+    """The first number of a segment that has been there for certain, 0 = of none that is known.
+
+    A journal whose newest file is gone ends like any other. So the file `newest` names it, before
+    anybody is told of a record in it; it may be behind, or missing, and says then so much less.
+    """
+    try:
+        header = parse_header(read_small(directory / NEWEST_NAME).partition(b"\n")[0])
+    except FileNotFoundError:
+        return 0
+    return header.seq if header and header.kind == "newest" else 0
+
+
+def write_newest(directory: Path, first: int, disk: Disk) -> None:
+    """In place: what loses a name, as of a new segment, does not lose this."""
+    path = directory / NEWEST_NAME
+    is_new = not path.exists()
+    fd = disk.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        write_all(disk, fd, Header("newest", first, 0).line(), 0)
+        disk.fsync(fd)
+    finally:
+        os.close(fd)
+    if is_new:
+        sync_directory(directory, disk)
 
 
 def in_form(form: int, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ from .apart import Apart
 from .history import history_end, segments
 from .journal import MAX_BUFFERED_BYTES, Batch, FileJournal
 from .records import (
+    NEWEST_NAME,
     SEAL_BYTES,
     Header,
     Reader,
@@ -165,6 +166,7 @@ def install(
     old, covered = list_segments(directory), history_end(directory)
     try:
         write_atomically(joining, [b"%d %d\n" % (upto, covered)])
+        (directory / NEWEST_NAME).unlink(missing_ok=True)  # the new ones may begin earlier
         chain = _put_checkpoint(directory, upto, chunks, joining) if upto else 0
         header = Header("segment", upto + 1, chain).line()
         kept = {each.path: each for each in segments(directory, covered)}
