@@ -34,6 +34,12 @@ _WRITE_BYTES = 1024 * 1024
 SMALL_BYTES = 16 * _WRITE_BYTES  # of a file that is read whole
 SYNC_BYTES = 8 * _WRITE_BYTES  # of a long file at a time: else the journal's next sync waits for all of it
 
+# No setting and no permission: the disk, what leads to it, or the machine has nothing left.
+_BROKEN = frozenset(
+    {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EREMOTEIO, errno.EUCLEAN, errno.ETIMEDOUT}
+    | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate
 _fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -71,9 +77,25 @@ def plain(path: str | Path, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+@contextlib.contextmanager
+def about(path: str | Path) -> Iterator[None]:
+    """An OSError says which file it is about: of one that is open, the kernel does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def exit_of(error: OSError, otherwise: Exit = Exit.CANNOT_CREATE) -> Exit:
+    """With what a program ends that cannot go on without a file: 74 where something is broken."""
+    return Exit.IO if error.errno in _BROKEN else otherwise
+
+
 def read_small(path: str | Path, limit: int = SMALL_BYTES) -> bytes:
     """All of a file; OSError where it is none, or longer than that."""
-    with open(path, "rb", opener=plain) as file:
+    with about(path), open(path, "rb", opener=plain) as file:
         if os.fstat(file.fileno()).st_size <= limit:
             pieces, left = list[bytes](), limit  # to ask for all of it at once would take as much memory
             for piece in chunks_of(file):
@@ -87,7 +109,8 @@ def read_small(path: str | Path, limit: int = SMALL_BYTES) -> bytes:
 
 def chunks_of(file: BinaryIO) -> Iterator[bytes]:
     """A file from where it is read, little by little."""
-    return iter(partial(file.read, _WRITE_BYTES), b"")
+    with about(file.name):
+        yield from iter(partial(file.read, _WRITE_BYTES), b"")
 
 
 class Disk:
@@ -164,38 +187,39 @@ def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
 
 def sync_directory(path: Path, disk: Disk = DISK) -> None:
     """Makes the names in it last: without this a rename is lost with the power (seen on ext4 and xfs)."""
-    fd = disk.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        disk.fsync(fd)
-    finally:
-        os.close(fd)
+    with about(path):
+        fd = disk.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            disk.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 # --- one owner -----------------------------------------------------------------------
 
 
 def make_directory(path: Path) -> None:
-    """A directory for its owner only; raises Fatal (73)."""
+    """A directory for its owner only; raises Fatal (73, or 74)."""
     try:
         made = not path.exists()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if made:
             sync_directory(path.parent)
     except OSError as error:
-        raise Fatal(Exit.CANNOT_CREATE, f"{path}: cannot make the directory: {error.strerror}") from error
+        raise Fatal(exit_of(error), f"{path}: cannot make the directory: {error.strerror}") from error
 
 
 def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
     """Takes the directory for this process, for as long as the returned descriptor is open.
 
-    Raises Fatal: 75 naming the process that has it, 73 where a lock cannot be made.
+    Raises Fatal: 75 naming the process that has it, 73 or 74 where a lock cannot be made.
     """
     make_directory(data)
     path = data / name
     try:
         fd = plain(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
+        raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(fd, 0)
@@ -207,7 +231,7 @@ def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
     except OSError as error:
         if error.errno not in NO_SPACE:
             os.close(fd)
-            raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
+            raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
         # The lock holds; that a full disk has no room for the number in it only spoils a message.
     return fd
 
@@ -257,6 +281,7 @@ def prepare(path: Path, chunks: Iterable[bytes], disk: Disk = DISK) -> Prepared:
         prepared.discard()
         if isinstance(error, OSError):
             raise_refusal(error, str(path))
+            error.filename = error.filename or str(path)
         raise
     return evolve(prepared, size=size, crc=crc)
 

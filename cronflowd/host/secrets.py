@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ..base.errors import Exit, Fatal
 from .config import Settings, WebSettings
-from .disk import plain, sync_directory
+from .disk import exit_of, plain, sync_directory
 from .setting import Address, format_address
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,8 @@ def read_secret(path: Path, what: str) -> bytes:
         finally:
             os.close(file)
     except OSError as error:
-        raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: {error.strerror}") from error
+        status = exit_of(error, Exit.CONFIG)
+        raise Fatal(status, f"{path}: cannot read the {what}: {error.strerror}") from error
     if len(secret) > MAX_FILE_BYTES:
         raise Fatal(Exit.CONFIG, f"{path}: the {what}'s file is longer than {MAX_FILE_BYTES} bytes")
     return secret

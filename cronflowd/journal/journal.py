@@ -136,8 +136,11 @@ class FileJournal:
                 if self.set_aside:
                     log.warning("%s", self.set_aside)
             self._go_on(found)
-        except (OSError, Refusal) as error:
-            raise Fatal(Exit.CANNOT_CREATE, f"{self.directory}: cannot write: {error}") from error
+        except Refusal as refusal:
+            raise Fatal(Exit.CANNOT_CREATE, refusal.message) from refusal
+        except OSError as error:
+            what = error.filename or self.directory
+            raise Fatal(d.exit_of(error), f"{what}: cannot write: {error.strerror}") from error
         self._thread = threading.Thread(target=self._commit_for_ever, name="committer", daemon=True)
         self._thread.start()
 
@@ -149,7 +152,8 @@ class FileJournal:
             self._first = self._last + 1
             self._fd, self._end = self._create_segment(self._first, self._chain, 0)
             self._path = segment_path(self.directory, self._first)
-        free = self._disk.free_bytes(self._fd)
+        with d.about(self._path):
+            free = self._disk.free_bytes(self._fd)
         self._reserve = max(min(self._reserve, free // 16), min(self._reserve, MIN_RESERVE_BYTES))
         self._chunk = max(min(CHUNK_BYTES, free // 64), MIN_CHUNK_BYTES)
         self._allocated = self._synced_end = self._end
@@ -164,11 +168,12 @@ class FileJournal:
         header = Header("segment", first, chain).line()
         fd = self._disk.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
-            if space:
-                self._disk.allocate(fd, 0, len(header) + space)
-            d.write_all(self._disk, fd, header, 0)
-            self._disk.fsync(fd)
-            self._disk.rename(made, path)
+            with d.about(path):
+                if space:
+                    self._disk.allocate(fd, 0, len(header) + space)
+                d.write_all(self._disk, fd, header, 0)
+                self._disk.fsync(fd)
+                self._disk.rename(made, path)
             d.sync_directory(self.directory, self._disk)
         except OSError:
             for left in (made, path):
@@ -473,18 +478,17 @@ def set_aside(tail: Tail, disk: d.Disk = d.DISK) -> str:
 
 
 def _cut(tail: Tail, disk: d.Disk) -> str:
-    fd = disk.open(tail.path, os.O_RDWR)
-    try:
+    with (
+        d.about(tail.path),
+        open(tail.path, "r+b", 0, opener=lambda _, flags: disk.open(tail.path, flags)) as file,
+    ):
         # First what was set aside beyond the end: on a full disk the copy needs that space.
-        disk.ftruncate(fd, os.fstat(fd).st_size)
+        disk.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size)
         aside = _tail_name(tail.path, tail.offset)
-        with open(fd, "rb", closefd=False) as file:
-            file.seek(tail.offset)
-            write_atomically(aside, d.chunks_of(file), disk)
-        disk.ftruncate(fd, tail.offset)
-        disk.fsync(fd)
-    finally:
-        os.close(fd)
+        file.seek(tail.offset)
+        write_atomically(aside, d.chunks_of(file), disk)
+        disk.ftruncate(file.fileno(), tail.offset)
+        disk.fsync(file.fileno())
     return aside.name
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ..engine.facts import Fact
-from ..host.disk import plain
+from ..host.disk import about, plain
 from .records import (
     Corrupt,
     Reader,
@@ -186,7 +186,7 @@ class Replay:
 
 def _rest(reader: Reader, damage: str) -> bytes:
     """What follows the damage."""
-    with open(reader.path, "rb", opener=plain) as file:
+    with about(reader.path), open(reader.path, "rb", opener=plain) as file:
         if file.seek(0, os.SEEK_END) > reader.offset + MAX_REST_BYTES:
             raise Corrupt(reader.path, reader.offset, f"{damage}, and more follows than a crash leaves")
         file.seek(reader.offset)

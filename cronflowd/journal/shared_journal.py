@@ -221,8 +221,10 @@ def read_mark(data: Path) -> dict[str, str]:
         return dict(orjson.loads(read_small(data / MARK)))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError) as error:
-        raise Fatal(Exit.CORRUPT, f"{data / MARK}: {getattr(error, 'strerror', None) or error}") from error
+    except (ValueError, TypeError) as error:
+        raise Fatal(Exit.CORRUPT, f"{data / MARK}: {error}") from error
+    except OSError as error:
+        raise Fatal(Exit.IO, f"{data / MARK}: {error.strerror}") from error
 
 
 def write_mark(data: Path, mark: dict[str, str]) -> None:
