@@ -157,31 +157,29 @@ class Compactor:
                 done = await trio.run_process(
                     command, capture_stdout=True, check=False, start_new_session=True
                 )
-                if done.returncode == 0 and await self._adopt(done.stdout):
+                why = f"exit {done.returncode}" if done.returncode else await self._adopt(done.stdout)
+                if not why:
                     return True
-                why = f"exit {done.returncode}"
             except CANNOT_START as error:
                 why = f"it cannot be started: {error}"
         log.error("the journal could not be compacted, and grows until that works: %s", why)
         return False
 
-    async def _adopt(self, stdout: bytes) -> bool:
-        """Journals that the checkpoint stands, then lets what it replaces go."""
+    async def _adopt(self, stdout: bytes) -> str:
+        """Journals that the checkpoint stands, then lets what it replaces go; else why not."""
         try:
             told = json.loads(stdout)
             fact = CheckpointWritten(told["file"], told["upto"], told["size"], told["crc"])
             if not self.is_copy:
                 self._core.submit(Note(fact))
         except (Refusal, ValueError, KeyError) as error:
-            log.warning("the checkpoint cannot be journaled: %s", error)
-            return False
+            return f"the checkpoint cannot be journaled: {error}"
         await self._core.settled(self._core.last_seq)
         try:
             async with self._turn:
                 removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, fact.upto)
         except OSError as error:
-            log.warning("what the checkpoint replaces cannot be removed: %s", error)
-            return False
+            return f"what the checkpoint replaces cannot be removed: {error}"
         self._core.journal.forget_closed(fact.upto)
         log.info("compacted the journal up to record %d; %d files removed", fact.upto, removed)
-        return True
+        return ""

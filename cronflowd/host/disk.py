@@ -78,7 +78,7 @@ def plain(path: str | Path, flags: int) -> int:
 
 
 @contextlib.contextmanager
-def about(path: str | Path) -> Iterator[None]:
+def of_file(path: str | Path) -> Iterator[None]:
     """An OSError says which file it is about: of one that is open, the kernel does not."""
     try:
         yield
@@ -95,7 +95,7 @@ def exit_of(error: OSError, otherwise: Exit = Exit.CANNOT_CREATE) -> Exit:
 
 def read_small(path: str | Path, limit: int = SMALL_BYTES) -> bytes:
     """All of a file; OSError where it is none, or longer than that."""
-    with about(path), open(path, "rb", opener=plain) as file:
+    with of_file(path), open(path, "rb", opener=plain) as file:
         if os.fstat(file.fileno()).st_size <= limit:
             pieces, left = list[bytes](), limit  # to ask for all of it at once would take as much memory
             for piece in chunks_of(file):
@@ -109,7 +109,7 @@ def read_small(path: str | Path, limit: int = SMALL_BYTES) -> bytes:
 
 def chunks_of(file: BinaryIO) -> Iterator[bytes]:
     """A file from where it is read, little by little."""
-    with about(file.name):
+    with of_file(file.name):
         yield from iter(partial(file.read, _WRITE_BYTES), b"")
 
 
@@ -187,7 +187,7 @@ def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
 
 def sync_directory(path: Path, disk: Disk = DISK) -> None:
     """Makes the names in it last: without this a rename is lost with the power (seen on ext4 and xfs)."""
-    with about(path):
+    with of_file(path):
         fd = disk.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             disk.fsync(fd)
@@ -258,7 +258,7 @@ class Prepared:
         except OSError as error:
             self.discard()
             raise_refusal(error, str(self.path))
-            raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         sync_directory(self.path.parent, self.disk)
 
     def discard(self) -> None:
@@ -353,5 +353,7 @@ def open_regular(path: Path) -> BinaryIO:
     except FileNotFoundError:
         raise Refusal("not-found", f"there is no {path.name} in {path.parent}") from None
     except OSError as error:
-        code = "bad-option" if error.errno == errno.EINVAL else "denied"
-        raise Refusal(code, f"{path}: {error.strerror}") from error
+        code = "internal" if error.errno in _BROKEN else "denied"
+        raise Refusal(
+            "bad-option" if error.errno == errno.EINVAL else code, f"{path}: {error.strerror}"
+        ) from error

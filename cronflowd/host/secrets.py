@@ -20,9 +20,9 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..base.errors import Exit, Fatal
+from ..base.errors import Exit, Fatal, Refusal
 from .config import Settings, WebSettings
-from .disk import exit_of, plain, sync_directory
+from .disk import exit_of, plain, prepare, sync_directory
 from .setting import Address, format_address
 
 log = logging.getLogger(__name__)
@@ -135,20 +135,23 @@ def new_token() -> str:
 
 def make_key(path: Path, change: str) -> None:
     """A new file with a new word that nobody else may read; `change` is told of one that is there already."""
+    made = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        made = prepare(path, [new_token().encode() + b"\n"])
+        path.hardlink_to(made.made)  # whole or not at all, and never in the place of another one
+        sync_directory(path.parent)
     except FileExistsError as error:
         raise Fatal(
             Exit.CANNOT_CREATE, f"{path}: it is there already, and stays as it is; {change}"
         ) from error
+    except Refusal as refusal:
+        raise Fatal(Exit.CANNOT_CREATE, refusal.message) from refusal
     except OSError as error:
-        raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(new_token().encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    sync_directory(path.parent)
+        raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
+    finally:
+        if made is not None:
+            made.discard()
 
 
 def is_loopback(host: str) -> bool:

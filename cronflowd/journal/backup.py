@@ -31,6 +31,7 @@ from ..host.disk import (
     free_name,
     lock_directory,
     make_directory,
+    of_file,
     open_regular,
     plain,
     prepare,
@@ -109,7 +110,7 @@ def _pack(members: list[_Member], about: dict[str, str | int]) -> Iterator[bytes
             if member.may_go and refusal.code == "not-found":
                 continue
             raise
-        with opened as file:
+        with of_file(member.path), opened as file:
             # Looked at now that it is open: whatever takes its name meanwhile is another file.
             found, crc = os.fstat(file.fileno()), 0
             size = found.st_size if member.most is None else member.most

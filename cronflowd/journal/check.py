@@ -21,9 +21,9 @@ from ..base.errors import Exit, Fatal
 from ..engine.state import State
 from ..host.disk import (
     DISK,
-    about,
     free_name,
     lock_directory,
+    of_file,
     plain,
     remove_leftovers,
     sync_directory,
@@ -243,7 +243,7 @@ def _make_open_segment(replay: Replay) -> None:
 
 
 def _mend_history(reader: Reader) -> None:
-    with about(reader.path), open(reader.path, "rb", opener=plain) as file:
+    with of_file(reader.path), open(reader.path, "rb", opener=plain) as file:
         valid = file.read(reader.offset)
     kept = _damaged_name(reader.path)
     with contextlib.suppress(FileNotFoundError):

@@ -80,7 +80,12 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES, keep: Keep = KEEP) -> i
     try:
         told = compact(directory, history_bytes, keep)
     except (OSError, Refusal) as error:
-        raise Fatal(Exit.IO, f"{directory}: {error}") from error
+        why = (
+            error.message
+            if isinstance(error, Refusal)
+            else f"{error.filename or directory}: {error.strerror}"
+        )
+        raise Fatal(Exit.IO, why) from error
     finally:
         os.close(lock)
     with contextlib.suppress(BrokenPipeError):  # the daemon was killed: the next one finds the files

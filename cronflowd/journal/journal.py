@@ -152,7 +152,7 @@ class FileJournal:
             self._first = self._last + 1
             self._fd, self._end = self._create_segment(self._first, self._chain, 0)
             self._path = segment_path(self.directory, self._first)
-        with d.about(self._path):
+        with d.of_file(self._path):
             free = self._disk.free_bytes(self._fd)
         self._reserve = max(min(self._reserve, free // 16), min(self._reserve, MIN_RESERVE_BYTES))
         self._chunk = max(min(CHUNK_BYTES, free // 64), MIN_CHUNK_BYTES)
@@ -168,7 +168,7 @@ class FileJournal:
         header = Header("segment", first, chain).line()
         fd = self._disk.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
-            with d.about(path):
+            with d.of_file(path):
                 if space:
                     self._disk.allocate(fd, 0, len(header) + space)
                 d.write_all(self._disk, fd, header, 0)
@@ -479,7 +479,7 @@ def set_aside(tail: Tail, disk: d.Disk = d.DISK) -> str:
 
 def _cut(tail: Tail, disk: d.Disk) -> str:
     with (
-        d.about(tail.path),
+        d.of_file(tail.path),
         open(tail.path, "r+b", 0, opener=lambda _, flags: disk.open(tail.path, flags)) as file,
     ):
         # First what was set aside beyond the end: on a full disk the copy needs that space.

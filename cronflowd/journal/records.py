@@ -29,7 +29,7 @@ from attrs import define, evolve, frozen
 from ..base.errors import Exit, Fatal
 from ..engine.encoding import decode
 from ..engine.facts import FACTS_VERSION, Fact
-from ..host.disk import Disk, about, plain, read_small, sync_directory, write_all
+from ..host.disk import Disk, of_file, plain, read_small, sync_directory, write_all
 
 JOURNAL_NAME = "journal"
 NEWEST_NAME = "newest"
@@ -210,7 +210,7 @@ def write_newest(directory: Path, first: int, disk: Disk) -> None:
     """In place: what loses a name, as of a new segment, does not lose this."""
     path = directory / NEWEST_NAME
     is_new = not path.exists()
-    with about(path):
+    with of_file(path):
         fd = disk.open(path, os.O_WRONLY | os.O_CREAT)
         try:
             write_all(disk, fd, Header("newest", first, 0).line(), 0)
@@ -248,7 +248,7 @@ class Reader:
     damage: str = ""
 
     def __attrs_post_init__(self) -> None:
-        with about(self.path), open(self.path, "rb", 4096, opener=plain) as file:
+        with of_file(self.path), open(self.path, "rb", 4096, opener=plain) as file:
             line = file.readline(4096)
         self.header = parse_header(line[:-1]) if line.endswith(b"\n") else None
         if self.header is None:
@@ -264,7 +264,7 @@ class Reader:
         if self.header is None:
             return
         rest = b""
-        with about(self.path), open(self.path, "rb", 0, opener=plain) as file:
+        with of_file(self.path), open(self.path, "rb", 0, opener=plain) as file:
             file.seek(self.offset)
             while chunk := file.read(_READ_BYTES):
                 lines = (rest + chunk).split(b"\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ..engine.facts import Fact
-from ..host.disk import about, plain
+from ..host.disk import of_file, plain
 from .records import (
     Corrupt,
     Reader,
@@ -80,7 +80,7 @@ class Replay:
 
     def __iter__(self) -> Iterator[Record]:
         yield from self._read_checkpoint()
-        self._known = read_newest(self.directory)
+        self._known = 0 if self.leave_out_newest else read_newest(self.directory)
         segments = list_segments(self.directory)
         if not segments and (self.last or list_history(self.directory)):
             path = segment_path(self.directory, self.last + 1)
@@ -186,7 +186,7 @@ class Replay:
 
 def _rest(reader: Reader, damage: str) -> bytes:
     """What follows the damage."""
-    with about(reader.path), open(reader.path, "rb", opener=plain) as file:
+    with of_file(reader.path), open(reader.path, "rb", opener=plain) as file:
         if file.seek(0, os.SEEK_END) > reader.offset + MAX_REST_BYTES:
             raise Corrupt(reader.path, reader.offset, f"{damage}, and more follows than a crash leaves")
         file.seek(reader.offset)
