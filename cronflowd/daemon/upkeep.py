@@ -26,6 +26,7 @@ from ..engine.facts import CheckpointWritten
 from ..engine.orders import Note
 from ..host import config
 from ..host.config import HttpDoor, Settings
+from ..host.disk import handed
 from ..journal import compaction
 from ..tasks.options import KEEP, Keep
 from .core import Core
@@ -54,7 +55,11 @@ async def keep_local_worker(settings: Settings, door: Path) -> None:
     async def start() -> trio.Process:
         # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
         return await trio.lowlevel.open_process(
-            command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),
+            start_new_session=True,
+            pass_fds=handed(settings.config),
         )
 
     await _keep("local worker", start)

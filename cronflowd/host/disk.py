@@ -52,17 +52,56 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-_HANDED = re.compile("/dev/fd/[0-9]+|/dev/stdin|/proc/self/fd/[0-9]+")
+_HANDED = re.compile("/dev/fd/([0-9]+)|/dev/stdin|/proc/self/fd/([0-9]+)")
 _NULL = os.makedev(1, 3)
+
+
+@contextlib.contextmanager
+def of_file(path: str | Path) -> Iterator[None]:
+    """An OSError says which file it is about: of one that is open, the kernel does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def handed(path: str | Path | None) -> list[int]:
+    """The descriptor that a name stands for, where that was opened for us, as a shell does for `<(…)`."""
+    found = _HANDED.fullmatch(str(path))
+    return [int(found[1] or found[2] or 0)] if found else []
+
+
+def keep_content(descriptor: int) -> None:
+    """What comes through a pipe comes once: from now on a file with all of it stands in the pipe's place."""
+    if descriptor > 2:
+        os.set_inheritable(descriptor, False)  # it is no job's
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return
+    kept = os.memfd_create("handed")
+    try:
+        os.fchmod(kept, 0o600)
+        size = 0
+        while piece := os.read(descriptor, _WRITE_BYTES):
+            if (size := size + len(piece)) > SMALL_BYTES:
+                raise OSError(errno.EFBIG, f"longer than {SMALL_BYTES} bytes")
+            os.write(kept, piece)
+        os.dup2(kept, descriptor, inheritable=False)
+    finally:
+        os.close(kept)
 
 
 def plain(path: str | Path, flags: int) -> int:
     """Opens a plain file, also as `opener=`; OSError, at once, says what else stands there.
 
     Whoever puts a named pipe in its place would have us wait for its other end, and some devices have
-    no end. What was opened for us, as a shell does for `<(…)`, may be anything, and /dev/null is meant.
+    no end. What was opened for us may be anything, and of a pipe its end is waited for; /dev/null is meant.
     """
-    if not flags & os.O_DIRECTORY and not _HANDED.fullmatch(str(path)):
+    if descriptors := handed(path):
+        with of_file(path):
+            keep_content(*descriptors)
+    elif not flags & os.O_DIRECTORY:
         try:
             # Before it is opened, which with some devices does something.
             found = Path(path).stat()
@@ -75,17 +114,6 @@ def plain(path: str | Path, flags: int) -> int:
             # Should it have become another one meanwhile.
             return os.open(path, flags | os.O_NONBLOCK, 0o600)
     return os.open(path, flags, 0o600)
-
-
-@contextlib.contextmanager
-def of_file(path: str | Path) -> Iterator[None]:
-    """An OSError says which file it is about: of one that is open, the kernel does not."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
 
 
 def exit_of(error: OSError, otherwise: Exit = Exit.CANNOT_CREATE) -> Exit:

@@ -22,13 +22,12 @@ from pathlib import Path
 
 from ..base.errors import Exit, Fatal, Refusal
 from .config import Settings, WebSettings
-from .disk import exit_of, plain, prepare, sync_directory
+from .disk import exit_of, handed, keep_content, plain, prepare, sync_directory
 from .setting import Address, format_address
 
 log = logging.getLogger(__name__)
 
 KEY_BYTES = 32
-STANDARD_INPUT = Path("/dev/stdin")
 PR_SET_DUMPABLE = 4
 MAX_TOKENS = 16
 MAX_FILE_BYTES = 16 * 1024
@@ -73,9 +72,11 @@ def read_password(path: Path) -> str:
 def read_secret(path: Path, what: str) -> bytes:
     """What a file holds that nobody but its owner may read. Raises Fatal."""
     try:
-        # What systemd opened for us as standard input, of a file that neither we nor our jobs may open,
-        # is read where it is.
-        file = os.dup(0) if path == STANDARD_INPUT else plain(path, os.O_RDONLY)
+        # What was opened for us is read where it is: neither we nor our jobs need be able to open it, as
+        # where systemd has done so.
+        if descriptors := handed(path):
+            keep_content(*descriptors)
+        file = os.dup(*descriptors) if descriptors else plain(path, os.O_RDONLY)
         try:
             _check_mode(path, os.fstat(file), what)
             secret = os.pread(file, MAX_FILE_BYTES + 1, 0)
