@@ -16,7 +16,7 @@ import re
 import resource
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -229,10 +229,10 @@ def sync_directory(path: Path, disk: Disk = DISK) -> None:
 def make_directory(path: Path) -> None:
     """A directory for its owner only; raises Fatal (73, or 74)."""
     try:
-        made = not path.exists()
+        made = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if made:
-            sync_directory(path.parent)
+        for each in made:
+            sync_directory(each.parent)
     except OSError as error:
         raise Fatal(exit_of(error), f"{path}: cannot make the directory: {error.strerror}") from error
 
@@ -264,9 +264,25 @@ def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
     return fd
 
 
+def holder_of(path: Path) -> int:
+    """The process that has a lock; 0 where nobody has."""
+    try:
+        fd = plain(path, os.O_RDWR)
+    except OSError:
+        return 0
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return 0
+    except BlockingIOError:
+        return int(os.pread(fd, 20, 0).strip() or 0)
+    finally:
+        os.close(fd)
+
+
 # --- atomic replacement ----------------------------------------------------------------
 
 _numbers = itertools.count()
+_PREPARED = re.compile(r"\.([0-9]+)-[0-9]+\.tmp")
 
 
 @frozen
@@ -342,11 +358,16 @@ def write_atomically(path: Path, chunks: Iterable[bytes], disk: Disk = DISK) -> 
     return prepared.size, prepared.crc
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Files that `prepare` was writing when the process was killed."""
+def remove_leftovers(directory: Path, spared: Collection[int | None] = ()) -> None:
+    """Files that were being written when the process was killed; those of the processes `spared` stay.
+
+    Of `prepare` a file's name tells whose it is, and any other's is None.
+    """
     for path in directory.glob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+        found = _PREPARED.search(path.name)
+        if (int(found[1]) if found else None) not in spared:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def free_name(path: Path) -> Path:

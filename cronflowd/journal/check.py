@@ -25,7 +25,6 @@ from ..host.disk import (
     lock_directory,
     of_file,
     plain,
-    remove_leftovers,
     sync_directory,
     write_atomically,
 )
@@ -40,6 +39,7 @@ from .records import (
     Header,
     NotUnderstood,
     Reader,
+    clear_leftovers,
     journal_dir,
     list_checkpoints,
     list_history,
@@ -212,7 +212,7 @@ def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
         return
     directory = journal_dir(data)
     if fix:
-        remove_leftovers(directory)
+        clear_leftovers(directory)
     for reader in found.history:
         yield f"{reader.path.name}: the {reader.offset} valid bytes stay, the whole file is kept as .damaged"
         if fix:

@@ -38,6 +38,7 @@ from .records import (
     MAX_RECORD_BYTES,
     SEAL_BYTES,
     Header,
+    clear_leftovers,
     journal_dir,
     read_newest,
     seal,
@@ -123,8 +124,8 @@ class FileJournal:
 
     def replay(self) -> Iterator[Record]:
         """Everything from the newest checkpoint on; to be read to its end before anything is appended."""
-        for directory in (self.directory, self.directory.parent):  # the latter's are of SAVE
-            d.remove_leftovers(directory)
+        clear_leftovers(self.directory)
+        d.remove_leftovers(self.directory.parent)  # of SAVE
         found = Replay(self.directory)
         yield from found
         self._last = self._committed = found.last

@@ -29,10 +29,20 @@ from attrs import define, evolve, frozen
 from ..base.errors import Exit, Fatal
 from ..engine.encoding import decode
 from ..engine.facts import FACTS_VERSION, Fact
-from ..host.disk import Disk, of_file, plain, read_small, sync_directory, write_all
+from ..host.disk import (
+    Disk,
+    holder_of,
+    of_file,
+    plain,
+    read_small,
+    remove_leftovers,
+    sync_directory,
+    write_all,
+)
 
 JOURNAL_NAME = "journal"
 NEWEST_NAME = "newest"
+COMPACTING_NAME = "compaction.lock"  # held while it is made short
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 SEAL_BYTES = 18  # of `,"crc":"5f3a01bc"}`
 _READ_BYTES = 1024 * 1024
@@ -78,6 +88,11 @@ def seq_of(line: bytes) -> int:
     if not match:
         raise ValueError("the line does not begin with a sequence number")
     return int(match[1])
+
+
+def clear_leftovers(directory: Path) -> None:
+    """Removes what was being written when a daemon was killed; its compaction may be at work still."""
+    remove_leftovers(directory, [holder_of(directory / COMPACTING_NAME)])
 
 
 # --- names ------------------------------------------------------------------------------

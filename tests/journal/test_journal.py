@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.engine import facts as f
+from cronflowd.host import disk
 from cronflowd.host.disk import lock_directory
 from cronflowd.journal import journal as journal_module
 from cronflowd.journal.journal import FileJournal
@@ -195,6 +196,16 @@ def test_a_directory_that_cannot_be_made_is_73(tmp_path: Path) -> None:
     with pytest.raises(Fatal) as refused:
         lock_directory(tmp_path / "file" / "data")
     assert refused.value.status == Exit.CANNOT_CREATE
+
+
+def test_the_name_of_each_directory_that_is_made_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that was told is gone with the power where one above the journal was not synced into its own."""
+    synced: list[Path] = []
+    monkeypatch.setattr(disk, "sync_directory", synced.append)
+    disk.make_directory(tmp_path / "a" / "b" / "c")
+    assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
 
 
 def test_a_journal_of_a_newer_release_is_refused(tmp_path: Path) -> None:
