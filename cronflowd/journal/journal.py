@@ -177,10 +177,11 @@ class FileJournal:
                 self._disk.rename(made, path)
             d.sync_directory(self.directory, self._disk)
         except OSError:
-            for left in (made, path):
-                with contextlib.suppress(FileNotFoundError):
-                    self._disk.unlink(left)
             os.close(fd)
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.unlink(made)
+            if path.exists():
+                self._remove_segment(path)
             raise
         return fd, len(header)
 
@@ -192,11 +193,13 @@ class FileJournal:
             if error.errno not in d.NO_SPACE:
                 raise
 
-    def _remove_segment(self, fd: int, first: int) -> None:
+    def _remove_segment(self, path: Path) -> None:
         # For good, before the older file grows: a start must not find both.
-        os.close(fd)
-        self._disk.unlink(segment_path(self.directory, first))
-        d.sync_directory(self.directory, self._disk)
+        self._disk.unlink(path)
+        try:
+            d.sync_directory(self.directory, self._disk)
+        except OSError as error:
+            raise Fatal(Exit.IO, f"{path}: cannot be removed: {error.strerror}") from error
 
     # --- append: the event loop's side ---
 
@@ -450,7 +453,8 @@ class FileJournal:
                 self._fd, self._first, self._end, self._allocated = fd, first, size, size + space
                 self._synced_end, self._path = size, segment_path(self.directory, first)
         if not fits:  # so much came meanwhile; the next batch tries again
-            self._remove_segment(fd, first)
+            os.close(fd)
+            self._remove_segment(segment_path(self.directory, first))
             return
         self._note_newest()
         self.closed.append(old)

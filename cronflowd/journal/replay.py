@@ -159,6 +159,8 @@ class Replay:
             why = f" ({self.problem})" if self.problem else ""
             missing = f"the records {self.last + 1} to {first - 1} before it are missing"
             raise Corrupt(reader.path, 0, missing + why)
+        if self.open and first <= self.last:
+            raise Corrupt(reader.path, 0, f"the file before it goes up to record {self.last}")
         if first == self.last + 1 and reader.header.chain != self.chain:
             raise Corrupt(reader.path, 0, "it does not go on from where the file before it ends")
 

@@ -274,6 +274,19 @@ def test_a_crash_during_rotation_is_no_damage(tmp_path: Path, content: bytes) ->
     assert decision(1) + decision(2) == replay(tmp_path)
 
 
+def test_a_segment_within_another_one_is_refused(tmp_path: Path) -> None:
+    """A start went on in it, with numbers and a CRC that the next one did not take."""
+    with Open(tmp_path) as opened:
+        for number in range(4):
+            opened.commit(decision(number))
+    chain = int(only_segment(tmp_path).read_bytes().splitlines()[2][-10:-2], 16)
+    within = journal_dir(tmp_path) / f"{3:020d}.jsonl"
+    within.write_bytes(Header("segment", 3, chain).line())
+    with pytest.raises(Corrupt, match="the file before it goes up to record 4") as refused:
+        replay(tmp_path)
+    assert refused.value.path == within
+
+
 def test_damage_before_a_later_segment_is_refused(tmp_path: Path) -> None:
     """The later file proves that the earlier one was whole once."""
     with Open(tmp_path, segment_bytes=500) as opened:
