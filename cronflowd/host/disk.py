@@ -244,14 +244,21 @@ def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
     """
     make_directory(data)
     path = data / name
+    is_ours = True
     try:
-        fd = plain(path, os.O_RDWR | os.O_CREAT)
+        try:
+            fd = plain(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            fd, is_ours = plain(path, os.O_RDONLY), False  # it locks as well; `check` wants no more
     except OSError as error:
         raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        if is_ours:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     except BlockingIOError:
         holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
         os.close(fd)
