@@ -21,7 +21,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from ..base.errors import Refusal
+from ..base.errors import Exit, Refusal
 from ..engine.facts import CheckpointWritten
 from ..engine.orders import Note
 from ..host import config
@@ -163,6 +163,8 @@ class Compactor:
                     command, capture_stdout=True, check=False, start_new_session=True
                 )
                 why = f"exit {done.returncode}" if done.returncode else await self._adopt(done.stdout)
+                if done.returncode == Exit.TRY_AGAIN:
+                    why = "what a daemon before this one had begun is at work still"
                 if not why:
                     return True
             except CANNOT_START as error:

@@ -13,9 +13,11 @@ import pytest
 import trio
 import trio.testing
 
+from cronflowd.base.errors import Exit
 from cronflowd.cli import cli
 from cronflowd.daemon import upkeep
 from cronflowd.daemon.core import Core
+from cronflowd.daemon.upkeep import FIRST_REST_S
 from cronflowd.host import config
 from cronflowd.host.config import Settings
 
@@ -71,6 +73,26 @@ async def test_a_compaction_that_cannot_be_started_is_tried_again(
         await compactor.run()
     assert _pauses(refused) == [5, 10, 20, 40]
     assert "the journal could not be compacted" in caplog.text
+
+
+async def test_a_compaction_of_a_killed_daemon_is_waited_for_and_told_of(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It may take minutes: `exit 75` told nobody what was the matter."""
+
+    async def in_use(command: Any, **_: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return subprocess.CompletedProcess(command, Exit.TRY_AGAIN, b"")
+
+    monkeypatch.setattr(trio, "run_process", in_use)
+    compactor = upkeep.Compactor(cast(Core, _Core()), tmp_path, 1, trio.Lock())
+    compactor.look()
+    with trio.move_on_after(FIRST_REST_S + 1), caplog.at_level(logging.WARNING):
+        await compactor.run()
+    assert caplog.text.count("what a daemon before this one had begun is at work still") == 2
 
 
 async def test_a_local_worker_that_cannot_be_started_is_tried_again(
