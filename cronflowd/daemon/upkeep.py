@@ -24,9 +24,8 @@ import trio
 from ..base.errors import Exit, Refusal
 from ..engine.facts import CheckpointWritten
 from ..engine.orders import Note
-from ..host import config
+from ..host import config, disk
 from ..host.config import HttpDoor, Settings
-from ..host.disk import handed
 from ..journal import compaction
 from ..tasks.options import KEEP, Keep
 from .core import Core
@@ -59,7 +58,7 @@ async def keep_local_worker(settings: Settings, door: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             start_new_session=True,
-            pass_fds=handed(settings.config),
+            pass_fds=disk.handed(settings.config),
         )
 
     await _keep("local worker", start)
@@ -73,6 +72,7 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
     """
     handed = [each.fileno() for each in sockets]
     command = gateway_command(settings, handed)
+    handed += disk.handed(settings.tls_cert) + disk.handed(settings.tls_key)
 
     async def start() -> trio.Process:
         leash.close()
