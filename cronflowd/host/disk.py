@@ -54,6 +54,8 @@ _KINDS = {
 }
 _HANDED = re.compile("/dev/fd/([0-9]+)|/dev/stdin|/proc/self/fd/([0-9]+)")
 _NULL = os.makedev(1, 3)
+# Descriptors by whose names files were read: the program needs them until its end.
+OPENED_FOR_US: set[int] = set()
 
 
 @contextlib.contextmanager
@@ -75,6 +77,7 @@ def handed(path: str | Path | None) -> list[int]:
 
 def keep_content(descriptor: int) -> None:
     """What comes through a pipe comes once: from now on a file with all of it stands in the pipe's place."""
+    OPENED_FOR_US.add(descriptor)
     if descriptor > 2:
         os.set_inheritable(descriptor, False)  # it is no job's
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
