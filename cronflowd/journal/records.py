@@ -43,6 +43,8 @@ from ..host.disk import (
 JOURNAL_NAME = "journal"
 NEWEST_NAME = "newest"
 COMPACTING_NAME = "compaction.lock"  # held while it is made short
+RESTORED = ".restored"  # in a directory that was made of a backup, until a daemon has started there
+UNPACKED = ".restoring"  # in the data directory: of a backup, what is not in its place yet
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 SEAL_BYTES = 18  # of `,"crc":"5f3a01bc"}`
 _READ_BYTES = 1024 * 1024
@@ -95,6 +97,13 @@ def clear_leftovers(directory: Path) -> None:
     remove_leftovers(directory, [holder_of(directory / COMPACTING_NAME)])
 
 
+def check_restored(data: Path) -> None:
+    """Raises Fatal (65) where a restore was broken off: some files stand in their place, and some do not."""
+    unpacked = data / UNPACKED
+    if ((unpacked / RESTORED).exists() or (data / RESTORED).exists()) and any(_names(unpacked)):
+        raise Fatal(Exit.CORRUPT, f"{data}: a restore was broken off; do it again, with --force")
+
+
 # --- names ------------------------------------------------------------------------------
 
 
@@ -130,11 +139,15 @@ class HistoryFile:
 
 
 def _matching(directory: Path, pattern: re.Pattern[str]) -> list[tuple[re.Match[str], Path]]:
+    names = sorted(_names(directory))
+    return [(match, directory / name) for name in names if (match := pattern.fullmatch(name))]
+
+
+def _names(directory: Path) -> list[str]:
     try:
-        names = sorted(entry.name for entry in directory.iterdir())
+        return [entry.name for entry in directory.iterdir()]
     except FileNotFoundError:
         return []
-    return [(match, directory / name) for name in names if (match := pattern.fullmatch(name))]
 
 
 def list_segments(directory: Path) -> list[tuple[int, Path]]:

@@ -21,6 +21,7 @@ from ..host.disk import of_file, plain
 from .records import (
     Corrupt,
     Reader,
+    check_restored,
     find_valid_after,
     list_checkpoints,
     list_history,
@@ -79,6 +80,7 @@ class Replay:
         self._known = 0  # the first record of a segment that has been there
 
     def __iter__(self) -> Iterator[Record]:
+        check_restored(self.directory.parent)
         yield from self._read_checkpoint()
         self._known = 0 if self.leave_out_newest else read_newest(self.directory)
         segments = list_segments(self.directory)
