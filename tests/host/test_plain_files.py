@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -114,6 +114,14 @@ def test_what_is_no_file_is_one_error_that_says_what_it_is(
     assert kind in str(caught.value)
     if kind == BROKEN and isinstance(caught.value, Fatal):
         assert caught.value.status == Exit.IO
+
+
+def test_a_broken_disk_is_not_told_as_what_is_not_allowed(tmp_path: Path) -> None:
+    """`ERR denied` of a LOAD sent people to look for permissions."""
+    (tmp_path / "tasks.db").touch()
+    with patch("os.open", side_effect=OSError(5, BROKEN)), pytest.raises(Refusal, match=BROKEN) as caught:
+        d.open_regular(tmp_path / "tasks.db")
+    assert caught.value.code == "internal"
 
 
 def test_what_is_meant_to_be_empty_is_read_under_any_name(tmp_path: Path) -> None:
