@@ -284,7 +284,8 @@ def holder_of(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return 0
     except BlockingIOError:
-        return int(os.pread(fd, 20, 0).strip() or 0)
+        told = os.pread(fd, 20, 0).strip()
+        return int(told) if told.isdigit() else 0
     finally:
         os.close(fd)
 
