@@ -1,4 +1,4 @@
-"""One call of a daemon's life fails, whichever: it goes on or ends with 74, and what it told of is there.
+"""One call of a daemon's life fails, or is its last, whichever that is: what it has told of is there afterwards.
 
 A first life is watched by strace, and each call about a file of its directory made to fail in one of its own.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(1800)]
 BY_FILE = "newfstatat openat read pread64 getdents64".split()
 BY_NUMBER = "pwrite64 write fsync fdatasync ftruncate fallocate rename link unlink mkdir".split()
 MOST = 12  # of one call
+KILL = "signal=KILL"
+ENDS = {"error=ENOSPC": Exit.CANNOT_CREATE, KILL: -signal.SIGKILL}  # beside 0 and 74
 BIG = "x" * 20_000
 ORDERS = [
     "ADD name=a 0 0 1 1 * true",
@@ -60,8 +63,8 @@ def lead(daemon: Daemon, *within: str) -> tuple[int, set[str]]:
     return daemon.stop(), told
 
 
-def faults(trace: Path, data: Path, code: str) -> Iterator[list[str]]:
-    """For strace: each call that had to do with a file there."""
+def faults(trace: Path, data: Path, fault: str) -> Iterator[list[str]]:
+    """For strace: each call that had to do with a file there; to be killed, those that change one."""
     met = Counter[tuple[str, str]]()
     for line in trace.read_text().splitlines():
         call, _, rest = line.partition(" ")[2].lstrip().partition("(")
@@ -69,15 +72,17 @@ def faults(trace: Path, data: Path, code: str) -> Iterator[list[str]]:
         if not paths or paths[-1].endswith((".tmp", ".sock")):
             continue
         where = paths[-1] if call in BY_FILE else ""
+        if where and fault == KILL:
+            continue
         met[call, where] += 1
         if met[call, where] <= (MOST if not where else 2):
             within = ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={call}"]
-            within += ["-e", f"inject={call}:error={code}:when={met[call, where]}"]
+            within += ["-e", f"inject={call}:{fault}:when={met[call, where]}"]
             yield within + (["-P", where] if where else [])
 
 
-@pytest.mark.parametrize("code", ["EIO", "ENOSPC"])
-def test_whichever_call_fails_nothing_told_is_lost(tmp_path: Path, code: str) -> None:
+@pytest.mark.parametrize("fault", ["error=EIO", "error=ENOSPC", KILL])
+def test_whichever_call_fails_nothing_told_is_lost(tmp_path: Path, fault: str) -> None:
     """Of reads, some ended the daemon as a bug; of writes, a key was half written and stayed so."""
     if not shutil.which("strace"):
         pytest.skip("no strace here")
@@ -97,12 +102,12 @@ def test_whichever_call_fails_nothing_told_is_lost(tmp_path: Path, code: str) ->
         daemon.start()
         names = {row.split("\t")[1] for row in daemon.ask("LIST")[:-1]}
         daemon.stop()
-        is_good = status in (0, Exit.IO) or (code == "ENOSPC" and status == Exit.CANNOT_CREATE)
-        is_good &= told <= names and "Traceback" not in said and (not status or str(daemon.data) in said)
+        is_good = status in (0, Exit.IO, ENDS.get(fault))
+        is_good &= told <= names and "Traceback" not in said and (status <= 0 or str(daemon.data) in said)
         is_good &= check(daemon.data) == Exit.OK and not list(daemon.data.rglob("*.tmp"))
         shutil.rmtree(daemon.data)
         return "" if is_good else f"{within[8:]}: {status}, {sorted(told - names)} is gone; {said}"
 
     with ThreadPoolExecutor(2) as pool:
-        wrong = list(filter(None, pool.map(fail, enumerate(faults(trace, first.data, code)))))
+        wrong = list(filter(None, pool.map(fail, enumerate(faults(trace, first.data, fault)))))
     assert not wrong, "\n".join(wrong)
