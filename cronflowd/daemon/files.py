@@ -128,7 +128,7 @@ class Files:
             path = self.data / tasks_file.TASKS_NAME
             found = await trio.to_thread.run_sync(tasks_file.fingerprint, path, known)
         except (OSError, ValueError, Refusal) as error:
-            log.warning("%s: %s", tasks_file.TASKS_NAME, error)
+            log.warning("%s: %s", tasks_file.TASKS_NAME, getattr(error, "message", error))
             return True  # whatever somebody put there, it is not ours
         return found is not None and found not in known
 

@@ -21,10 +21,10 @@ from pathlib import Path
 import attrs
 import trio
 
-from ..base.errors import Refusal
+from ..base.errors import Exit, Refusal
 from ..engine.facts import CheckpointWritten
 from ..engine.orders import Note
-from ..host import config
+from ..host import config, disk
 from ..host.config import HttpDoor, Settings
 from ..journal import compaction
 from ..tasks.options import KEEP, Keep
@@ -55,7 +55,11 @@ async def keep_local_worker(settings: Settings, door: Path) -> None:
     async def start() -> trio.Process:
         # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
         process = await trio.lowlevel.open_process(
-            command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),
+            start_new_session=True,
+            pass_fds=disk.handed(settings.config),
         )
         os.environ[FORMER] = str(process.pid)
         return process
@@ -86,6 +90,7 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
     """
     handed = [each.fileno() for each in sockets]
     command = gateway_command(settings, handed)
+    handed += disk.handed(settings.tls_cert) + disk.handed(settings.tls_key)
 
     async def start() -> trio.Process:
         leash.close()
@@ -175,31 +180,31 @@ class Compactor:
                 done = await trio.run_process(
                     command, capture_stdout=True, check=False, start_new_session=True
                 )
-                if done.returncode == 0 and await self._adopt(done.stdout):
+                why = f"exit {done.returncode}" if done.returncode else await self._adopt(done.stdout)
+                if done.returncode == Exit.TRY_AGAIN:
+                    why = "what a daemon before this one had begun is at work still"
+                if not why:
                     return True
-                why = f"exit {done.returncode}"
             except CANNOT_START as error:
                 why = f"it cannot be started: {error}"
         log.error("the journal could not be compacted, and grows until that works: %s", why)
         return False
 
-    async def _adopt(self, stdout: bytes) -> bool:
-        """Journals that the checkpoint stands, then lets what it replaces go."""
+    async def _adopt(self, stdout: bytes) -> str:
+        """Journals that the checkpoint stands, then lets what it replaces go; else why not."""
         try:
             told = json.loads(stdout)
             fact = CheckpointWritten(told["file"], told["upto"], told["size"], told["crc"])
             if not self.is_copy:
                 self._core.submit(Note(fact))
         except (Refusal, ValueError, KeyError) as error:
-            log.warning("the checkpoint cannot be journaled: %s", error)
-            return False
+            return f"the checkpoint cannot be journaled: {error}"
         await self._core.settled(self._core.last_seq)
         try:
             async with self._turn:
                 removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, fact.upto)
         except OSError as error:
-            log.warning("what the checkpoint replaces cannot be removed: %s", error)
-            return False
+            return f"what the checkpoint replaces cannot be removed: {error}"
         self._core.journal.forget_closed(fact.upto)
         log.info("compacted the journal up to record %d; %d files removed", fact.upto, removed)
-        return True
+        return ""

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from ..base.errors import Refusal
 from ..schedules.calendars import FILE, Calendar, Calendars, find_holidays, parse_dates
-from .disk import open_regular
+from .disk import of_file, open_regular
 
 MAX_CALENDAR_BYTES = 1024 * 1024
 
@@ -32,7 +32,7 @@ def _read_calendar(data: Path, name: str) -> Calendar:
 
 def _read_dates(data: Path, name: str) -> Calendar:
     path = data / name.removeprefix(FILE)
-    with open_regular(path) as file:
+    with of_file(path), open_regular(path) as file:
         stamp = os.fstat(file.fileno())
         if stamp.st_size > MAX_CALENDAR_BYTES:
             raise Refusal("too-long", f"{path.name} is longer than {MAX_CALENDAR_BYTES} bytes")

@@ -27,7 +27,7 @@ from ..schedules.zones import parse_zone
 from ..tasks.kinds import TYPES
 from ..tasks.options import Keep, Retry, parse_keep, parse_retry, parse_timeout
 from ..tasks.targets import Target, parse_limit, parse_target
-from .disk import read_small
+from .disk import exit_of, read_small
 from .setting import (
     ADDRESS,
     DIR,
@@ -505,7 +505,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_small(path, MAX_CONFIG_BYTES).decode())
     except OSError as error:
-        raise Fatal(Exit.CONFIG, f"{path}: {error.strerror}") from error
+        raise Fatal(exit_of(error, Exit.CONFIG), f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise Fatal(Exit.CONFIG, f"{path}: {error}") from error
 

@@ -16,7 +16,7 @@ import re
 import resource
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -34,6 +34,12 @@ _WRITE_BYTES = 1024 * 1024
 SMALL_BYTES = 16 * _WRITE_BYTES  # of a file that is read whole
 SYNC_BYTES = 8 * _WRITE_BYTES  # of a long file at a time: else the journal's next sync waits for all of it
 
+# No setting and no permission: the disk, what leads to it, or the machine has nothing left.
+_BROKEN = frozenset(
+    {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EREMOTEIO, errno.EUCLEAN, errno.ETIMEDOUT}
+    | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate
 _fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -46,17 +52,59 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-_HANDED = re.compile("/dev/fd/[0-9]+|/dev/stdin|/proc/self/fd/[0-9]+")
+_HANDED = re.compile("/dev/fd/([0-9]+)|/dev/stdin|/proc/self/fd/([0-9]+)")
 _NULL = os.makedev(1, 3)
+# Descriptors by whose names files were read: the program needs them until its end.
+OPENED_FOR_US: set[int] = set()
+
+
+@contextlib.contextmanager
+def of_file(path: str | Path) -> Iterator[None]:
+    """An OSError says which file it is about: of one that is open, the kernel does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def handed(path: str | Path | None) -> list[int]:
+    """The descriptor that a name stands for, where that was opened for us, as a shell does for `<(…)`."""
+    found = _HANDED.fullmatch(str(path))
+    return [int(found[1] or found[2] or 0)] if found else []
+
+
+def keep_content(descriptor: int) -> None:
+    """What comes through a pipe comes once: from now on a file with all of it stands in the pipe's place."""
+    OPENED_FOR_US.add(descriptor)
+    if descriptor > 2:
+        os.set_inheritable(descriptor, False)  # it is no job's
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return
+    kept = os.memfd_create("handed")
+    try:
+        os.fchmod(kept, 0o600)
+        size = 0
+        while piece := os.read(descriptor, _WRITE_BYTES):
+            if (size := size + len(piece)) > SMALL_BYTES:
+                raise OSError(errno.EFBIG, f"longer than {SMALL_BYTES} bytes")
+            os.write(kept, piece)
+        os.dup2(kept, descriptor, inheritable=False)
+    finally:
+        os.close(kept)
 
 
 def plain(path: str | Path, flags: int) -> int:
     """Opens a plain file, also as `opener=`; OSError, at once, says what else stands there.
 
     Whoever puts a named pipe in its place would have us wait for its other end, and some devices have
-    no end. What was opened for us, as a shell does for `<(…)`, may be anything, and /dev/null is meant.
+    no end. What was opened for us may be anything, and of a pipe its end is waited for; /dev/null is meant.
     """
-    if not flags & os.O_DIRECTORY and not _HANDED.fullmatch(str(path)):
+    if descriptors := handed(path):
+        with of_file(path):
+            keep_content(*descriptors)
+    elif not flags & os.O_DIRECTORY:
         try:
             # Before it is opened, which with some devices does something.
             found = Path(path).stat()
@@ -71,9 +119,14 @@ def plain(path: str | Path, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def exit_of(error: OSError, otherwise: Exit = Exit.CANNOT_CREATE) -> Exit:
+    """With what a program ends that cannot go on without a file: 74 where something is broken."""
+    return Exit.IO if error.errno in _BROKEN else otherwise
+
+
 def read_small(path: str | Path, limit: int = SMALL_BYTES) -> bytes:
     """All of a file; OSError where it is none, or longer than that."""
-    with open(path, "rb", opener=plain) as file:
+    with of_file(path), open(path, "rb", opener=plain) as file:
         if os.fstat(file.fileno()).st_size <= limit:
             pieces, left = list[bytes](), limit  # to ask for all of it at once would take as much memory
             for piece in chunks_of(file):
@@ -87,7 +140,8 @@ def read_small(path: str | Path, limit: int = SMALL_BYTES) -> bytes:
 
 def chunks_of(file: BinaryIO) -> Iterator[bytes]:
     """A file from where it is read, little by little."""
-    return iter(partial(file.read, _WRITE_BYTES), b"")
+    with of_file(file.name):
+        yield from iter(partial(file.read, _WRITE_BYTES), b"")
 
 
 class Disk:
@@ -164,42 +218,50 @@ def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
 
 def sync_directory(path: Path, disk: Disk = DISK) -> None:
     """Makes the names in it last: without this a rename is lost with the power (seen on ext4 and xfs)."""
-    fd = disk.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        disk.fsync(fd)
-    finally:
-        os.close(fd)
+    with of_file(path):
+        fd = disk.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            disk.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 # --- one owner -----------------------------------------------------------------------
 
 
 def make_directory(path: Path) -> None:
-    """A directory for its owner only; raises Fatal (73)."""
+    """A directory for its owner only; raises Fatal (73, or 74)."""
     try:
-        made = not path.exists()
+        made = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if made:
-            sync_directory(path.parent)
+        for each in made:
+            sync_directory(each.parent)
     except OSError as error:
-        raise Fatal(Exit.CANNOT_CREATE, f"{path}: cannot make the directory: {error.strerror}") from error
+        raise Fatal(exit_of(error), f"{path}: cannot make the directory: {error.strerror}") from error
 
 
 def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
     """Takes the directory for this process, for as long as the returned descriptor is open.
 
-    Raises Fatal: 75 naming the process that has it, 73 where a lock cannot be made.
+    Raises Fatal: 75 naming the process that has it, 73 or 74 where a lock cannot be made.
     """
     make_directory(data)
     path = data / name
+    is_ours = True
     try:
-        fd = plain(path, os.O_RDWR | os.O_CREAT)
+        try:
+            fd = plain(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            fd, is_ours = plain(path, os.O_RDONLY), False  # it locks as well; `check` wants no more
     except OSError as error:
-        raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
+        raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        if is_ours:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     except BlockingIOError:
         holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
         os.close(fd)
@@ -207,14 +269,31 @@ def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
     except OSError as error:
         if error.errno not in NO_SPACE:
             os.close(fd)
-            raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
+            raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
         # The lock holds; that a full disk has no room for the number in it only spoils a message.
     return fd
+
+
+def holder_of(path: Path) -> int:
+    """The process that has a lock; 0 where nobody has."""
+    try:
+        fd = plain(path, os.O_RDWR)
+    except OSError:
+        return 0
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return 0
+    except BlockingIOError:
+        told = os.pread(fd, 20, 0).strip()
+        return int(told) if told.isdigit() else 0
+    finally:
+        os.close(fd)
 
 
 # --- atomic replacement ----------------------------------------------------------------
 
 _numbers = itertools.count()
+_PREPARED = re.compile(r"\.([0-9]+)-[0-9]+\.tmp")
 
 
 @frozen
@@ -304,11 +383,16 @@ def write_atomically(path: Path, chunks: Iterable[bytes], disk: Disk = DISK) -> 
     return prepared.size, prepared.crc
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Files that `prepare` was writing when the process was killed."""
+def remove_leftovers(directory: Path, spared: Collection[int | None] = ()) -> None:
+    """Files that were being written when the process was killed; those of the processes `spared` stay.
+
+    Of `prepare` a file's name tells whose it is, and any other's is None.
+    """
     for path in directory.glob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+        found = _PREPARED.search(path.name)
+        if (int(found[1]) if found else None) not in spared:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def free_name(path: Path) -> Path:
@@ -343,5 +427,7 @@ def open_regular(path: Path) -> BinaryIO:
     except FileNotFoundError:
         raise Refusal("not-found", f"there is no {path.name} in {path.parent}") from None
     except OSError as error:
-        code = "bad-option" if error.errno == errno.EINVAL else "denied"
-        raise Refusal(code, f"{path}: {error.strerror}") from error
+        code = "internal" if error.errno in _BROKEN else "denied"
+        raise Refusal(
+            "bad-option" if error.errno == errno.EINVAL else code, f"{path}: {error.strerror}"
+        ) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.errors import Exit, Fatal
-from .disk import read_small
+from .disk import exit_of, read_small
 from .secrets import make_key, read_key
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def read_verifier(path: Path) -> IsSigned:
     try:
         key = Ed25519PublicKey.from_public_bytes(b64decode(read_small(path), validate=False))
     except OSError as error:
-        raise Fatal(Exit.CONFIG, f"{path}: cannot read the order key: {error.strerror}") from error
+        raise Fatal(
+            exit_of(error, Exit.CONFIG), f"{path}: cannot read the order key: {error.strerror}"
+        ) from error
     except ValueError:
         raise Fatal(Exit.CONFIG, f"{path}: this is not what `cronflowd key` shows") from None
 

@@ -20,15 +20,14 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..base.errors import Exit, Fatal
+from ..base.errors import Exit, Fatal, Refusal
 from .config import Settings, WebSettings
-from .disk import plain, sync_directory
+from .disk import exit_of, handed, keep_content, plain, prepare, sync_directory
 from .setting import Address, format_address
 
 log = logging.getLogger(__name__)
 
 KEY_BYTES = 32
-STANDARD_INPUT = Path("/dev/stdin")
 PR_SET_DUMPABLE = 4
 MAX_TOKENS = 16
 MAX_FILE_BYTES = 16 * 1024
@@ -73,16 +72,19 @@ def read_password(path: Path) -> str:
 def read_secret(path: Path, what: str) -> bytes:
     """What a file holds that nobody but its owner may read. Raises Fatal."""
     try:
-        # What systemd opened for us as standard input, of a file that neither we nor our jobs may open,
-        # is read where it is.
-        file = os.dup(0) if path == STANDARD_INPUT else plain(path, os.O_RDONLY)
+        # What was opened for us is read where it is: neither we nor our jobs need be able to open it, as
+        # where systemd has done so.
+        if descriptors := handed(path):
+            keep_content(*descriptors)
+        file = os.dup(*descriptors) if descriptors else plain(path, os.O_RDONLY)
         try:
             _check_mode(path, os.fstat(file), what)
             secret = os.pread(file, MAX_FILE_BYTES + 1, 0)
         finally:
             os.close(file)
     except OSError as error:
-        raise Fatal(Exit.CONFIG, f"{path}: cannot read the {what}: {error.strerror}") from error
+        status = exit_of(error, Exit.CONFIG)
+        raise Fatal(status, f"{path}: cannot read the {what}: {error.strerror}") from error
     if len(secret) > MAX_FILE_BYTES:
         raise Fatal(Exit.CONFIG, f"{path}: the {what}'s file is longer than {MAX_FILE_BYTES} bytes")
     return secret
@@ -134,20 +136,23 @@ def new_token() -> str:
 
 def make_key(path: Path, change: str) -> None:
     """A new file with a new word that nobody else may read; `change` is told of one that is there already."""
+    made = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        made = prepare(path, [new_token().encode() + b"\n"])
+        path.hardlink_to(made.made)  # whole or not at all, and never in the place of another one
+        sync_directory(path.parent)
     except FileExistsError as error:
         raise Fatal(
             Exit.CANNOT_CREATE, f"{path}: it is there already, and stays as it is; {change}"
         ) from error
+    except Refusal as refusal:
+        raise Fatal(Exit.CANNOT_CREATE, refusal.message) from refusal
     except OSError as error:
-        raise Fatal(Exit.CANNOT_CREATE, f"{path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(new_token().encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    sync_directory(path.parent)
+        raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
+    finally:
+        if made is not None:
+            made.discard()
 
 
 def is_loopback(host: str) -> bool:

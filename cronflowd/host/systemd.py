@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from ..base.errors import Exit, Fatal
+from .disk import OPENED_FOR_US
 from .logs import last_words
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
@@ -69,7 +70,7 @@ def begin_anew(sockets: Mapping[str, Sequence[int]], **variables: str) -> NoRetu
     All that it remembers is gone, and every connection: nothing else forgets as surely.
     """
     handed = [(name, fd) for name, fds in sockets.items() for fd in fds]
-    for _, fd in handed:
+    for fd in {fd for _, fd in handed} | OPENED_FOR_US:
         os.set_inheritable(fd, True)
     os.environ.update(variables, **{HANDED: ",".join(f"{name}:{fd}" for name, fd in handed)})
     try:

@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..base.errors import Exit, Fatal
 from .config import Settings
-from .disk import read_small, write_atomically
+from .disk import exit_of, read_small, write_atomically
 
 CA_NAME = "ca"
 CA_DAYS, DAYS = 3650, 825  # the latter is the most that some clients take
@@ -98,7 +98,7 @@ def _check_readable(path: Path) -> None:
     try:
         read_small(path)
     except OSError as error:
-        raise Fatal(Exit.CONFIG, f"{path}: {error.strerror or error}") from error
+        raise Fatal(exit_of(error, Exit.CONFIG), f"{path}: {error.strerror or error}") from error
 
 
 def _why(error: Exception) -> str:

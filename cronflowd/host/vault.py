@@ -26,12 +26,17 @@ class Vault:
 
     def __init__(self, data: Path) -> None:
         given = os.environ.get("CREDENTIALS_DIRECTORY")
-        credential = Path(given, KEY_NAME) if given else None
-        self._path = credential if credential and credential.exists() else data / KEY_NAME
         self._cipher: Any = None
-        self.why = f"there is no key: {self._path}"  # why nothing can be opened
-        if self._path.exists():
-            self._read()
+        self.why = f"there is no key: {data / KEY_NAME}"  # why nothing can be opened
+        for self._path in [*([Path(given, KEY_NAME)] if given else []), data / KEY_NAME]:
+            try:
+                is_there = self._path.exists()
+            except OSError as error:
+                self.why = f"{self._path}: cannot read the key: {error.strerror}"
+                break
+            if is_there:
+                self._read()
+                break
 
     def _read(self) -> None:
         try:

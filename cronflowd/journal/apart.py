@@ -27,7 +27,7 @@ from ..base.errors import Exit, Fatal
 from ..base.output import Line, is_whole, size_of, text_of
 from ..base.text import to_bytes
 from ..engine.facts import OutputReceived
-from ..host.disk import NO_SPACE, plain, read_small, sync_directory
+from ..host.disk import NO_SPACE, of_file, plain, read_small, sync_directory
 from ..tasks.reasons import code_of
 
 FOLDER = "output"
@@ -90,7 +90,8 @@ def join(
 
 def piece(directory: Path, run: int, offset: int) -> bytes:
     """Whole lines of a run's file from a byte on; none where there are no more."""
-    with suppress(FileNotFoundError), open(path_of(directory, run), "rb", opener=plain) as file:
+    path = path_of(directory, run)
+    with suppress(FileNotFoundError), of_file(path), open(path, "rb", opener=plain) as file:
         file.seek(offset)
         data = file.read(MAX_PIECE_BYTES)
         return data[: data.rfind(b"\n") + 1]

@@ -31,6 +31,7 @@ from ..host.disk import (
     free_name,
     lock_directory,
     make_directory,
+    of_file,
     open_regular,
     plain,
     prepare,
@@ -39,17 +40,16 @@ from ..host.disk import (
 )
 from ..host.order_key import ORDER_KEY_NAME
 from ..host.vault import KEY_NAME
-from . import apart
+from . import apart, records
 from .check import examine
-from .records import JOURNAL_NAME, journal_dir, list_all
+from .records import JOURNAL_NAME, UNPACKED, journal_dir, list_all
 from .replay import Segment
 
 MANIFEST = "MANIFEST"
 SUFFIX = ".tar"
 CHUNK_BYTES = 1024 * 1024
-RESTORED = ".restored"  # in a directory that was made of a backup, until a daemon has started there
+RESTORED = records.RESTORED
 OUTPUT_NAME = f"{JOURNAL_NAME}/{apart.FOLDER}"
-UNPACKED = ".restoring"  # in the data directory: what is not known to be good yet
 
 
 # --- making one ----------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def _pack(members: list[_Member], about: dict[str, str | int]) -> Iterator[bytes
             if member.may_go and refusal.code == "not-found":
                 continue
             raise
-        with opened as file:
+        with of_file(member.path), opened as file:
             # Looked at now that it is open: whatever takes its name meanwhile is another file.
             found, crc = os.fstat(file.fileno()), 0
             size = found.st_size if member.most is None else member.most
@@ -220,15 +220,23 @@ def _verify(file: Path, unpacked: Path) -> None:
 
 
 def _exchange(data: Path, unpacked: Path, in_the_way: list[Path]) -> Path | None:
-    """The old out, the new in; where the old is now."""
-    aside = None
-    if in_the_way:
-        aside = free_name(data / "replaced")
+    """The old out, the new in; where the old is now. All or nothing, but for the end of the process."""
+    aside = free_name(data / "replaced") if in_the_way else None
+    if aside:
         make_directory(aside)
-        for path in in_the_way:
-            path.rename(aside / path.name)
-    # tasks.db last: a start that found it, and no journal, would begin anew with it.
-    for path in sorted(unpacked.iterdir(), key=lambda path: path.suffix == ".db"):
-        path.rename(data / path.name)
+    steps = [(path, aside / path.name) for path in in_the_way] if aside else []
+    # Of a restore that was broken off no start is to make anything: see `check_restored`.
+    steps += [(path, data / path.name) for path in sorted(unpacked.iterdir())]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for old, new in steps:
+            old.rename(new)
+            done.append((old, new))
+    except OSError:
+        for old, new in reversed(done):
+            new.rename(old)
+        if aside:
+            aside.rmdir()
+        raise
     sync_directory(data)
     return aside

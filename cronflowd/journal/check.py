@@ -23,8 +23,8 @@ from ..host.disk import (
     DISK,
     free_name,
     lock_directory,
+    of_file,
     plain,
-    remove_leftovers,
     sync_directory,
     write_atomically,
 )
@@ -34,14 +34,17 @@ from .gaps import gaps
 from .journal import set_aside
 from .records import (
     HEAD,
+    NEWEST_NAME,
     Corrupt,
     Header,
     NotUnderstood,
     Reader,
+    clear_leftovers,
     journal_dir,
     list_checkpoints,
     list_history,
     list_segments,
+    read_newest,
     segment_path,
 )
 from .replay import Replay, Tail, check_checkpoint
@@ -209,7 +212,7 @@ def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
         return
     directory = journal_dir(data)
     if fix:
-        remove_leftovers(directory)
+        clear_leftovers(directory)
     for reader in found.history:
         yield f"{reader.path.name}: the {reader.offset} valid bytes stay, the whole file is kept as .damaged"
         if fix:
@@ -227,6 +230,8 @@ def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
             _rename(reader.path)
     if fix:
         _make_open_segment(found.replay)
+        if read_newest(directory) > max([0, *(first for first, _ in list_segments(directory))]):
+            (directory / NEWEST_NAME).unlink()  # what it names is given up; the next start names another
         sync_directory(directory)
 
 
@@ -238,7 +243,7 @@ def _make_open_segment(replay: Replay) -> None:
 
 
 def _mend_history(reader: Reader) -> None:
-    with open(reader.path, "rb", opener=plain) as file:
+    with of_file(reader.path), open(reader.path, "rb", opener=plain) as file:
         valid = file.read(reader.offset)
     kept = _damaged_name(reader.path)
     with contextlib.suppress(FileNotFoundError):

@@ -29,7 +29,7 @@ from attrs import Factory, define
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine.encoding import encode
 from ..engine.state import State
-from ..host.disk import lock_directory, write_atomically
+from ..host.disk import lock_directory, remove_leftovers, write_atomically
 from ..host.logs import last_words
 from ..schedules.zones import EPOCH
 from ..tasks.options import KEEP, Common, Keep
@@ -37,8 +37,10 @@ from . import apart
 from .history import Source, deed_in, size_of_output, sources
 from .index import make_all, remove_orphans
 from .records import (
+    COMPACTING_NAME,
     HEAD,
     SEAL_BYTES,
+    Corrupt,
     Header,
     Reader,
     checkpoint_path,
@@ -58,7 +60,6 @@ MAX_PIECE_BYTES = 64 * 1024 * 1024  # bounds this process's memory, too
 DEEDS_FOR = timedelta(days=90)  # who did what is kept so long,
 DEEDS_SHARE = 8  # in at most such a part of all history
 SIFT_AGAIN_AFTER = timedelta(days=1)
-LOCK_NAME = "compaction.lock"
 _NICE = 10
 # Depends on the order in which encoding.encode writes: the line's beginning tells all we need.
 _KEPT_KIND = re.compile(
@@ -74,13 +75,21 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES, keep: Keep = KEEP) -> i
     """Compacts all closed segments; prints what the daemon must journal as one line of JSON."""
     with contextlib.suppress(OSError):
         os.nice(_NICE)
-    directory = journal_dir(data)
+    directory = journal_dir(data).absolute()
     # One at a time: that of a daemon which was killed may still be running.
-    lock = lock_directory(directory, LOCK_NAME)
+    lock = lock_directory(directory, COMPACTING_NAME)
     try:
-        told = compact(directory, history_bytes, keep)
-    except (OSError, Refusal) as error:
-        raise Fatal(Exit.IO, f"{directory}: {error}") from error
+        # By no name: another journal may take its place, as by a restore when the daemon is no more.
+        with contextlib.chdir(directory):
+            # Of one that was killed, as where memory is short: each try would leave another.
+            remove_leftovers(Path(), [None, os.getpid(), os.getppid()])
+            told = compact(Path(), history_bytes, keep)
+    except Corrupt as error:
+        raise type(error)(directory / error.path, error.offset, error.what) from error
+    except Refusal as refusal:
+        raise Fatal(Exit.IO, refusal.message) from refusal
+    except OSError as error:
+        raise Fatal(Exit.IO, f"{directory / (error.filename or '')}: {error.strerror}") from error
     finally:
         os.close(lock)
     with contextlib.suppress(BrokenPipeError):  # the daemon was killed: the next one finds the files

@@ -222,7 +222,8 @@ def make_all(directory: Path) -> None:
     """Those that are missing, of the files that a compaction leaves: what their readers need not do then."""
     segments, history = list_segments(directory)[-2:-1], list_history(directory)
     for path in [path for _, path in segments] + [file.path for file in history]:
-        with open(path, "rb", 0, opener=plain) as file:
+        # Else one bad sector of the past would have the journal grow for ever.
+        with contextlib.suppress(OSError), open(path, "rb", 0, opener=plain) as file:
             _of_file(path.with_suffix(SUFFIX), file.fileno())
 
 

@@ -38,9 +38,12 @@ from .records import (
     MAX_RECORD_BYTES,
     SEAL_BYTES,
     Header,
+    clear_leftovers,
     journal_dir,
+    read_newest,
     seal,
     segment_path,
+    write_newest,
 )
 from .replay import Record, Replay, Segment, Tail
 
@@ -121,8 +124,8 @@ class FileJournal:
 
     def replay(self) -> Iterator[Record]:
         """Everything from the newest checkpoint on; to be read to its end before anything is appended."""
-        for directory in (self.directory, self.directory.parent):  # the latter's are of SAVE
-            d.remove_leftovers(directory)
+        clear_leftovers(self.directory)
+        d.remove_leftovers(self.directory.parent)  # of SAVE
         found = Replay(self.directory)
         yield from found
         self._last = self._committed = found.last
@@ -134,8 +137,11 @@ class FileJournal:
                 if self.set_aside:
                     log.warning("%s", self.set_aside)
             self._go_on(found)
-        except (OSError, Refusal) as error:
-            raise Fatal(Exit.CANNOT_CREATE, f"{self.directory}: cannot write: {error}") from error
+        except Refusal as refusal:
+            raise Fatal(Exit.CANNOT_CREATE, refusal.message) from refusal
+        except OSError as error:
+            what = error.filename or self.directory
+            raise Fatal(d.exit_of(error), f"{what}: cannot write: {error.strerror}") from error
         self._thread = threading.Thread(target=self._commit_for_ever, name="committer", daemon=True)
         self._thread.start()
 
@@ -147,11 +153,14 @@ class FileJournal:
             self._first = self._last + 1
             self._fd, self._end = self._create_segment(self._first, self._chain, 0)
             self._path = segment_path(self.directory, self._first)
-        free = self._disk.free_bytes(self._fd)
+        with d.of_file(self._path):
+            free = self._disk.free_bytes(self._fd)
         self._reserve = max(min(self._reserve, free // 16), min(self._reserve, MIN_RESERVE_BYTES))
         self._chunk = max(min(CHUNK_BYTES, free // 64), MIN_CHUNK_BYTES)
         self._allocated = self._synced_end = self._end
         self._find_space(0)
+        if read_newest(self.directory) != self._first:
+            self._note_newest()
 
     def _create_segment(self, first: int, chain: int, space: int) -> tuple[int, int]:
         """A new file, its header and its name on the disk: (descriptor, size). Leaves nothing if it fails."""
@@ -160,25 +169,37 @@ class FileJournal:
         header = Header("segment", first, chain).line()
         fd = self._disk.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
-            if space:
-                self._disk.allocate(fd, 0, len(header) + space)
-            d.write_all(self._disk, fd, header, 0)
-            self._disk.fsync(fd)
-            self._disk.rename(made, path)
+            with d.of_file(path):
+                if space:
+                    self._disk.allocate(fd, 0, len(header) + space)
+                d.write_all(self._disk, fd, header, 0)
+                self._disk.fsync(fd)
+                self._disk.rename(made, path)
             d.sync_directory(self.directory, self._disk)
         except OSError:
-            for left in (made, path):
-                with contextlib.suppress(FileNotFoundError):
-                    self._disk.unlink(left)
             os.close(fd)
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.unlink(made)
+            if path.exists():
+                self._remove_segment(path)
             raise
         return fd, len(header)
 
-    def _remove_segment(self, fd: int, first: int) -> None:
+    def _note_newest(self) -> None:
+        """Has a start know that this file has been there; where the disk is full, an older one must do."""
+        try:
+            write_newest(self.directory, self._first, self._disk)
+        except OSError as error:
+            if error.errno not in d.NO_SPACE:
+                raise
+
+    def _remove_segment(self, path: Path) -> None:
         # For good, before the older file grows: a start must not find both.
-        os.close(fd)
-        self._disk.unlink(segment_path(self.directory, first))
-        d.sync_directory(self.directory, self._disk)
+        self._disk.unlink(path)
+        try:
+            d.sync_directory(self.directory, self._disk)
+        except OSError as error:
+            raise Fatal(Exit.IO, f"{path}: cannot be removed: {error.strerror}") from error
 
     # --- append: the event loop's side ---
 
@@ -432,8 +453,10 @@ class FileJournal:
                 self._fd, self._first, self._end, self._allocated = fd, first, size, size + space
                 self._synced_end, self._path = size, segment_path(self.directory, first)
         if not fits:  # so much came meanwhile; the next batch tries again
-            self._remove_segment(fd, first)
+            os.close(fd)
+            self._remove_segment(segment_path(self.directory, first))
             return
+        self._note_newest()
         self.closed.append(old)
         self._disk.ftruncate(old_fd, old.size)
         os.close(old_fd)
@@ -460,18 +483,17 @@ def set_aside(tail: Tail, disk: d.Disk = d.DISK) -> str:
 
 
 def _cut(tail: Tail, disk: d.Disk) -> str:
-    fd = disk.open(tail.path, os.O_RDWR)
-    try:
+    with (
+        d.of_file(tail.path),
+        open(tail.path, "r+b", 0, opener=lambda _, flags: disk.open(tail.path, flags)) as file,
+    ):
         # First what was set aside beyond the end: on a full disk the copy needs that space.
-        disk.ftruncate(fd, os.fstat(fd).st_size)
+        disk.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size)
         aside = _tail_name(tail.path, tail.offset)
-        with open(fd, "rb", closefd=False) as file:
-            file.seek(tail.offset)
-            write_atomically(aside, d.chunks_of(file), disk)
-        disk.ftruncate(fd, tail.offset)
-        disk.fsync(fd)
-    finally:
-        os.close(fd)
+        file.seek(tail.offset)
+        write_atomically(aside, d.chunks_of(file), disk)
+        disk.ftruncate(file.fileno(), tail.offset)
+        disk.fsync(file.fileno())
     return aside.name
 
 

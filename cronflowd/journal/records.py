@@ -16,6 +16,7 @@ valid lines follow, is an unfinished write; a hole before it is a broken disk.
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -28,9 +29,22 @@ from attrs import define, evolve, frozen
 from ..base.errors import Exit, Fatal
 from ..engine.encoding import decode
 from ..engine.facts import FACTS_VERSION, Fact
-from ..host.disk import plain
+from ..host.disk import (
+    Disk,
+    holder_of,
+    of_file,
+    plain,
+    read_small,
+    remove_leftovers,
+    sync_directory,
+    write_all,
+)
 
 JOURNAL_NAME = "journal"
+NEWEST_NAME = "newest"
+COMPACTING_NAME = "compaction.lock"  # held while it is made short
+RESTORED = ".restored"  # in a directory that was made of a backup, until a daemon has started there
+UNPACKED = ".restoring"  # in the data directory: of a backup, what is not in its place yet
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 SEAL_BYTES = 18  # of `,"crc":"5f3a01bc"}`
 _READ_BYTES = 1024 * 1024
@@ -78,6 +92,18 @@ def seq_of(line: bytes) -> int:
     return int(match[1])
 
 
+def clear_leftovers(directory: Path) -> None:
+    """Removes what was being written when a daemon was killed; its compaction may be at work still."""
+    remove_leftovers(directory, [holder_of(directory / COMPACTING_NAME)])
+
+
+def check_restored(data: Path) -> None:
+    """Raises Fatal (65) where a restore was broken off: some files stand in their place, and some do not."""
+    unpacked = data / UNPACKED
+    if ((unpacked / RESTORED).exists() or (data / RESTORED).exists()) and any(_names(unpacked)):
+        raise Fatal(Exit.CORRUPT, f"{data}: a restore was broken off; do it again, with --force")
+
+
 # --- names ------------------------------------------------------------------------------
 
 
@@ -113,11 +139,15 @@ class HistoryFile:
 
 
 def _matching(directory: Path, pattern: re.Pattern[str]) -> list[tuple[re.Match[str], Path]]:
+    names = sorted(_names(directory))
+    return [(match, directory / name) for name in names if (match := pattern.fullmatch(name))]
+
+
+def _names(directory: Path) -> list[str]:
     try:
-        names = sorted(entry.name for entry in directory.iterdir())
+        return [entry.name for entry in directory.iterdir()]
     except FileNotFoundError:
         return []
-    return [(match, directory / name) for name in names if (match := pattern.fullmatch(name))]
 
 
 def list_segments(directory: Path) -> list[tuple[int, Path]]:
@@ -155,11 +185,14 @@ def _swallowed(file: HistoryFile, files: list[HistoryFile]) -> bool:
 # --- headers ------------------------------------------------------------------------------
 
 
+KINDS = "segment", "checkpoint", "history", "newest"
+
+
 @frozen
 class Header:
     """A file's first line."""
 
-    kind: str  # `segment`, `checkpoint` or `history`
+    kind: str  # one of KINDS
     seq: int  # of the first record that may follow; of a checkpoint, the last that it holds
     chain: int  # the CRC the first record goes on from; of a checkpoint, the journal's at that place
     version: int = FACTS_VERSION
@@ -179,13 +212,41 @@ def parse_header(line: bytes) -> Header | None:
     """None for anything that is not one, or not whole."""
     try:
         record = orjson.loads(line)
-        kind = next(kind for kind in ("segment", "checkpoint", "history") if kind in record)
+        kind = next(kind for kind in KINDS if kind in record)
         sifted_at = record.get("sifted_at", "")
         header = Header(kind, record["seq"], int(record["chain"], 16), record["version"], sifted_at)
         # By its seal: older releases wrote more into it.
         return header if seal(line[:-SEAL_BYTES], header.chain)[0] == line + b"\n" else None
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         return None
+
+
+def read_newest(directory: Path) -> int:
+    """The first number of a segment that has been there for certain, 0 = of none that is known.
+
+    A journal whose newest file is gone ends like any other. So the file `newest` names it, before
+    anybody is told of a record in it; it may be behind, or missing, and says then so much less.
+    """
+    try:
+        header = parse_header(read_small(directory / NEWEST_NAME).partition(b"\n")[0])
+    except FileNotFoundError:
+        return 0
+    return header.seq if header and header.kind == "newest" else 0
+
+
+def write_newest(directory: Path, first: int, disk: Disk) -> None:
+    """In place: what loses a name, as of a new segment, does not lose this."""
+    path = directory / NEWEST_NAME
+    is_new = not path.exists()
+    with of_file(path):
+        fd = disk.open(path, os.O_WRONLY | os.O_CREAT)
+        try:
+            write_all(disk, fd, Header("newest", first, 0).line(), 0)
+            disk.fsync(fd)
+        finally:
+            os.close(fd)
+    if is_new:
+        sync_directory(directory, disk)
 
 
 def in_form(form: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -215,7 +276,7 @@ class Reader:
     damage: str = ""
 
     def __attrs_post_init__(self) -> None:
-        with open(self.path, "rb", 4096, opener=plain) as file:
+        with of_file(self.path), open(self.path, "rb", 4096, opener=plain) as file:
             line = file.readline(4096)
         self.header = parse_header(line[:-1]) if line.endswith(b"\n") else None
         if self.header is None:
@@ -231,7 +292,7 @@ class Reader:
         if self.header is None:
             return
         rest = b""
-        with open(self.path, "rb", 0, opener=plain) as file:
+        with of_file(self.path), open(self.path, "rb", 0, opener=plain) as file:
             file.seek(self.offset)
             while chunk := file.read(_READ_BYTES):
                 lines = (rest + chunk).split(b"\n")

@@ -17,20 +17,25 @@ from pathlib import Path
 from attrs import frozen
 
 from ..engine.facts import Fact
-from ..host.disk import plain
+from ..host.disk import of_file, plain
 from .records import (
     Corrupt,
     Reader,
+    check_restored,
     find_valid_after,
     list_checkpoints,
+    list_history,
     list_segments,
     read_line,
+    read_newest,
     seal,
+    segment_path,
     seq_of,
 )
 
 Record = tuple[int, datetime, Fact]
 MAX_REST_BYTES = 1024 * 1024 * 1024  # that are looked through behind what is no record
+_GONE = "it has been written, and is gone, with all records after %d: put it back"
 log = logging.getLogger(__name__)
 
 
@@ -72,12 +77,16 @@ class Replay:
         self.open_first = 1  # its first record
         self.size = 0  # its valid bytes
         self.tail: Tail | None = None
+        self._known = 0  # the first record of a segment that has been there
 
     def __iter__(self) -> Iterator[Record]:
+        check_restored(self.directory.parent)
         yield from self._read_checkpoint()
+        self._known = 0 if self.leave_out_newest else read_newest(self.directory)
         segments = list_segments(self.directory)
-        if self.last and not segments:
-            raise Corrupt(self.directory / "journal", 0, f"the records after {self.last} are missing")
+        if not segments and (self.last or list_history(self.directory)):
+            path = segment_path(self.directory, self.last + 1)
+            raise Corrupt(path, 0, f"the records after {self.last} are missing")
         newest = segments.pop() if self.leave_out_newest and segments else None
         limit = newest[0] if newest else sys.maxsize
         for index, (first, path) in enumerate(segments):
@@ -96,6 +105,8 @@ class Replay:
                 return
         if newest:
             self._check_newest(*newest)
+        elif (first := self._known) > (segments[-1][0] if segments else 0):
+            raise Corrupt(segment_path(self.directory, first), 0, _GONE % self.last)
 
     def _check_newest(self, first: int, path: Path) -> None:
         header = Reader(path).header
@@ -120,7 +131,7 @@ class Replay:
     def _read_segment(self, first: int, path: Path, later: list[Path]) -> Iterator[Record]:
         reader = Reader(path)
         if reader.header is None:
-            self._end(reader, 0, later)
+            self._end(reader, 0, first, later)
             return
         self._check_joint(reader, first)
         if self.open:
@@ -139,7 +150,7 @@ class Replay:
             decision.clear()
         self.chain = chain
         if reader.damage or decision:
-            self._end(reader, self.size, later)
+            self._end(reader, self.size, first + 1, later)
 
     def _check_joint(self, reader: Reader, first: int) -> None:
         """A file goes on exactly where the one before it ended."""
@@ -150,11 +161,16 @@ class Replay:
             why = f" ({self.problem})" if self.problem else ""
             missing = f"the records {self.last + 1} to {first - 1} before it are missing"
             raise Corrupt(reader.path, 0, missing + why)
+        if self.open and first <= self.last:
+            raise Corrupt(reader.path, 0, f"the file before it goes up to record {self.last}")
         if first == self.last + 1 and reader.header.chain != self.chain:
             raise Corrupt(reader.path, 0, "it does not go on from where the file before it ends")
 
-    def _end(self, reader: Reader, whole: int, later: list[Path]) -> None:
-        """The journal ends in this file: makes sure of it, and says what is left over."""
+    def _end(self, reader: Reader, whole: int, lost: int, later: list[Path]) -> None:
+        """The journal ends in this file: makes sure of it, and says what is left over.
+
+        Of a file that begins with the record `lost`, or a later one, nothing is there any more.
+        """
         damage = reader.damage or "a decision without its end"
         chain = reader.chain if reader.header else self.chain
         found = find_valid_after(_rest(reader, damage), reader.offset, chain)
@@ -166,12 +182,15 @@ class Replay:
             if other.header or find_valid_after(_rest(other, other.damage), 0, 0) is not None:
                 why = f"{damage}, but valid records follow in {path.name}"
                 raise Corrupt(reader.path, reader.offset, why)
+        if self._known >= lost:
+            path = segment_path(self.directory, self._known)
+            raise Corrupt(reader.path, reader.offset, f"{damage}; {path.name}: {_GONE % self.last}")
         self.tail = Tail(reader.path, whole, damage, tuple(later))
 
 
 def _rest(reader: Reader, damage: str) -> bytes:
     """What follows the damage."""
-    with open(reader.path, "rb", opener=plain) as file:
+    with of_file(reader.path), open(reader.path, "rb", opener=plain) as file:
         if file.seek(0, os.SEEK_END) > reader.offset + MAX_REST_BYTES:
             raise Corrupt(reader.path, reader.offset, f"{damage}, and more follows than a crash leaves")
         file.seek(reader.offset)

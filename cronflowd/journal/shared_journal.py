@@ -28,6 +28,7 @@ from .apart import Apart
 from .history import history_end, segments
 from .journal import MAX_BUFFERED_BYTES, Batch, FileJournal
 from .records import (
+    NEWEST_NAME,
     SEAL_BYTES,
     Header,
     Reader,
@@ -165,6 +166,7 @@ def install(
     old, covered = list_segments(directory), history_end(directory)
     try:
         write_atomically(joining, [b"%d %d\n" % (upto, covered)])
+        (directory / NEWEST_NAME).unlink(missing_ok=True)  # the new ones may begin earlier
         chain = _put_checkpoint(directory, upto, chunks, joining) if upto else 0
         header = Header("segment", upto + 1, chain).line()
         kept = {each.path: each for each in segments(directory, covered)}
@@ -219,8 +221,10 @@ def read_mark(data: Path) -> dict[str, str]:
         return dict(orjson.loads(read_small(data / MARK)))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError) as error:
-        raise Fatal(Exit.CORRUPT, f"{data / MARK}: {getattr(error, 'strerror', None) or error}") from error
+    except (ValueError, TypeError) as error:
+        raise Fatal(Exit.CORRUPT, f"{data / MARK}: {error}") from error
+    except OSError as error:
+        raise Fatal(Exit.IO, f"{data / MARK}: {error.strerror}") from error
 
 
 def write_mark(data: Path, mark: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ from ..base.names import id_of_name
 from ..base.text import escape
 from ..base.walks import Numbered, Parted
 from ..engine.facts import Definition
-from ..host.disk import DISK, Prepared, chunks_of, free_name, open_regular, prepare, write_atomically
+from ..host.disk import DISK, Prepared, chunks_of, free_name, of_file, open_regular, prepare, write_atomically
 from ..tasks.task import TaskSpec, parse_json, parse_record, task_record
 
 TASKS_NAME = "tasks.db"
@@ -54,7 +54,7 @@ def read_tasks(
     """
     seen = _Seen()
     entries: list[Entry] = []
-    with open_regular(path) as file:
+    with of_file(path), open_regular(path) as file:
         for number, line in enumerate(_lines(file, path), 1):
             if not line.strip():
                 continue

@@ -14,9 +14,11 @@ import pytest
 import trio
 import trio.testing
 
+from cronflowd.base.errors import Exit
 from cronflowd.cli import cli
 from cronflowd.daemon import upkeep
 from cronflowd.daemon.core import Core
+from cronflowd.daemon.upkeep import FIRST_REST_S
 from cronflowd.host import config
 from cronflowd.host.config import Settings
 from tests.lib.harness import run_here
@@ -70,6 +72,48 @@ async def test_a_compaction_that_cannot_be_started_is_tried_again(
         await compactor.run()
     assert _pauses(refused) == [5, 10, 20, 40]
     assert "the journal could not be compacted" in caplog.text
+
+
+async def test_what_a_shell_has_opened_is_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A process that is told `--tls-cert /dev/fd/63` finds it there, or nothing."""
+    given: list[list[int]] = []
+
+    async def start(command: Any, pass_fds: list[int], **_: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        given.append(pass_fds)
+        raise OSError
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", start)
+    cert, key, file = (Path(f"/dev/fd/{each}") for each in (61, 62, 63))
+    settings = Settings(data=tmp_path, tls_cert=cert, tls_key=key, config=file)
+    with trio.move_on_after(0.1):
+        await upkeep.keep_local_worker(settings, tmp_path / "door")
+    with trio.move_on_after(0.1):
+        await upkeep.keep_gateway(settings, [], b"token")
+    assert given[0] == [63]
+    assert given[1][:2] == [61, 62]
+
+
+async def test_a_compaction_of_a_killed_daemon_is_waited_for_and_told_of(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It may take minutes: `exit 75` told nobody what was the matter."""
+
+    async def in_use(command: Any, **_: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return subprocess.CompletedProcess(command, Exit.TRY_AGAIN, b"")
+
+    monkeypatch.setattr(trio, "run_process", in_use)
+    compactor = upkeep.Compactor(cast(Core, _Core()), tmp_path, 1, trio.Lock())
+    compactor.look()
+    with trio.move_on_after(FIRST_REST_S + 1), caplog.at_level(logging.WARNING):
+        await compactor.run()
+    assert caplog.text.count("what a daemon before this one had begun is at work still") == 2
 
 
 async def test_a_local_worker_that_cannot_be_started_is_tried_again(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from unittest.mock import Mock
+from threading import Thread
+from unittest.mock import Mock, patch
 
 import pytest
 
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.host import disk as d
-from cronflowd.host import order_key, tls
-from cronflowd.host.config import Settings, load
+from cronflowd.host import order_key, secrets, tls
+from cronflowd.host.clock import Clock
+from cronflowd.host.config import Settings, load, reload
 from cronflowd.journal import apart, history, tasks_file
 from cronflowd.journal.backup import restore
 from cronflowd.journal.index import Index
@@ -28,6 +31,7 @@ def _socket(path: Path) -> None:
         made.bind(os.path.relpath(path))  # such names are short
 
 
+BROKEN = "Input/output error"
 KINDS: dict[str, Callable[[Path], object]] = {
     "a named pipe, not a file": os.mkfifo,
     "a directory, not a file": Path.mkdir,
@@ -35,6 +39,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "a socket, not a file": _socket,
     "a link that leads nowhere": lambda path: path.symlink_to("nowhere"),
     "Too many levels of symbolic links": lambda path: path.symlink_to(path.name),
+    BROKEN: lambda path: path.symlink_to("/proc/self/mem"),  # can be opened, and at its beginning not be read
 }
 
 
@@ -80,6 +85,14 @@ MAY_BE_MISSING = {
 }
 
 
+NOT_READ = {
+    "lock",
+    # Who looks for records in one names it; and that is read from its end, which this file has not.
+    "journal/history-00000000000000000001-00000000000000000002.jsonl",
+    "journal/00000000000000000002.jsonl",
+}
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", OPENED)
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,6 +102,8 @@ def test_what_is_no_file_is_one_error_that_says_what_it_is(
     """A named pipe would be waited for without end, and a device read without one."""
     if kind == "a link that leads nowhere" and name in MAY_BE_MISSING:
         return
+    if kind == BROKEN and name in NOT_READ:
+        return
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(path.parent)
@@ -97,6 +112,16 @@ def test_what_is_no_file_is_one_error_that_says_what_it_is(
         OPENED[name](path)
     assert str(path) in str(caught.value)
     assert kind in str(caught.value)
+    if kind == BROKEN and isinstance(caught.value, Fatal):
+        assert caught.value.status == Exit.IO
+
+
+def test_a_broken_disk_is_not_told_as_what_is_not_allowed(tmp_path: Path) -> None:
+    """`ERR denied` of a LOAD sent people to look for permissions."""
+    (tmp_path / "tasks.db").touch()
+    with patch("os.open", side_effect=OSError(5, BROKEN)), pytest.raises(Refusal, match=BROKEN) as caught:
+        d.open_regular(tmp_path / "tasks.db")
+    assert caught.value.code == "internal"
 
 
 def test_what_is_meant_to_be_empty_is_read_under_any_name(tmp_path: Path) -> None:
@@ -164,12 +189,61 @@ def test_an_enormous_hand_edit_is_neither_read_nor_copied(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_the_shell_has_opened_may_be_a_pipe() -> None:
-    """`--config <(…)` is a name like /dev/fd/63, and what it leads to is waited for."""
-    reads, writes = os.pipe()
-    try:
-        with os.fdopen(writes, "wb") as file:
-            file.write(b"tz = 'UTC'\n")
-        assert load(Settings, {"config": (f"/dev/fd/{reads}",)}).tz == "UTC"
-    finally:
-        os.close(reads)
+@pytest.fixture
+def piped() -> Iterator[Callable[[bytes], Path]]:
+    """What a shell makes of `<(…)`: a name like /dev/fd/63."""
+    opened: list[int] = []
+
+    def make(content: bytes) -> Path:
+        reads, writes = os.pipe()
+        opened.append(reads)
+        os.set_inheritable(reads, True)
+        Thread(target=lambda: write_and_close(writes, content)).start()
+        return Path(f"/dev/fd/{reads}")
+
+    def write_and_close(writes: int, content: bytes) -> None:
+        with suppress(BrokenPipeError), os.fdopen(writes, "wb") as file:
+            file.write(content)
+
+    yield make
+    for each in opened:
+        os.close(each)
+
+
+Piped = Callable[[bytes], Path]
+
+
+def test_what_comes_through_a_pipe_is_there_again(piped: Piped) -> None:
+    """HUP reads the settings once more: all of them were then as if nobody had given any."""
+    path = piped(b"tz = 'Europe/Paris'\n")
+    settings = load(Settings, {"config": (str(path),)})
+    assert (settings.tz, reload(settings).tz) == ("Europe/Paris", "Europe/Paris")
+
+
+def test_a_secret_may_come_through_a_pipe(piped: Piped) -> None:
+    """`--token-file <(pass show cronflowd)` was refused as no file; no job of a worker can read it there."""
+    path = piped(b"old\nnew\n")
+    for _ in range(2):
+        assert secrets.read_tokens(path) == (b"old", b"new")
+    assert not os.get_inheritable(int(path.name))
+    assert secrets.read_password(piped(b"open sesame\n")) == "open sesame"
+
+
+def test_certificates_may_come_through_a_pipe(piped: Piped, tmp_path: Path) -> None:
+    """OpenSSL opens them by their name, when we have looked already whether that can be read."""
+    authority, *_ = tls.make_certificates(tmp_path, ["localhost"], Clock().now())
+    assert tls.client_context(piped(authority.read_bytes()), None, None).get_ca_certs()
+
+
+def test_a_pipe_without_an_end_is_no_file(piped: Piped) -> None:
+    """What it gives is kept in memory."""
+    with pytest.raises(Fatal, match=r"/dev/fd/\d+: cannot read the token: longer than 16777216 bytes"):
+        secrets.read_tokens(piped(bytes(d.SMALL_BYTES + 1)))
+
+
+def test_what_nobody_has_opened_is_named() -> None:
+    """As in a process that the shell did not start."""
+    with pytest.raises(Fatal, match="/dev/fd/999: cannot read the token: Bad file descriptor"):
+        secrets.read_tokens(Path("/dev/fd/999"))
+    with pytest.raises(Fatal, match="/dev/fd/999: Bad file descriptor"):
+        load(Settings, {"config": ("/dev/fd/999",)})

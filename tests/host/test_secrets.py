@@ -12,6 +12,7 @@ import pytest
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.host import secrets
 from cronflowd.host.config import Settings
+from tests.lib.simulated_disk import IO_ERROR, NO_SPACE
 
 
 def secret(tmp_path: Path, content: bytes, mode: int = 0o600) -> Path:
@@ -33,6 +34,19 @@ def test_a_made_token_is_256_bits_that_only_its_owner_reads(tmp_path: Path) -> N
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert secrets.read_tokens(path) == (path.read_bytes().strip(),)
+
+
+def test_a_disk_that_fails_leaves_no_half_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stood there for ever: it could not be read, and no other one was made in its place."""
+    path = tmp_path / "key"
+    for fault, status in ((IO_ERROR, Exit.IO), (NO_SPACE, Exit.CANNOT_CREATE)):
+        monkeypatch.setattr(os, "fsync", lambda fd, fault=fault: fault())
+        with pytest.raises(Fatal, match=str(path)) as caught:
+            secrets.make_key(path, secrets.CHANGE)
+        assert (caught.value.status, list(tmp_path.iterdir())) == (status, [])
+    monkeypatch.undo()
+    secrets.make_key(path, secrets.CHANGE)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_no_two_tokens_are_alike(tmp_path: Path) -> None:

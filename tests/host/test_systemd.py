@@ -49,6 +49,25 @@ def test_a_program_that_cannot_begin_anew_ends() -> None:
     assert done.stderr == "cronflowd: it cannot begin anew: /nowhere: No such file or directory\n"
 
 
+def test_a_program_that_begins_anew_has_what_a_shell_gave_it(tmp_path: Path) -> None:
+    """A node that lost its lease found neither its settings nor its token any more, and ended."""
+    script = tmp_path / "twice.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from cronflowd.host import disk, secrets, systemd\n"
+        "print(disk.read_small(sys.argv[1]), secrets.read_tokens(Path(sys.argv[2])), flush=True)\n"
+        "if 'TWICE' not in systemd.os.environ: systemd.begin_anew({}, TWICE='1')\n"
+    )
+    command = f"exec {sys.executable} {script} <(echo a) <(echo b)"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        check=True,
+        timeout=30,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout == b"b'a\\n' (b'b',)\n" * 2
+
+
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     """systemd's end of NOTIFY_SOCKET."""

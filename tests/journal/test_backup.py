@@ -13,7 +13,7 @@ import pytest
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.host import disk
 from cronflowd.journal import backup, compaction
-from cronflowd.journal.records import journal_dir
+from cronflowd.journal.records import UNPACKED, journal_dir
 from tests.lib.journal_driver import Life, restarted, settle, told
 
 ABOUT: dict[str, str | int] = {"version": "1", "at": "2026-11-21T10:00:00Z", "seq": 7}
@@ -185,6 +185,52 @@ def test_a_directory_with_something_in_it_is_left_alone_unless_told(life: Life, 
     assert not (new / "tasks.db").exists()
     assert told(restarted(new)[0]) == told(life.state)
     assert backup.restore(file, new, force=True) == Exit.OK  # what was moved aside once is kept
+
+
+class Killed(BaseException):
+    """At once: nothing is tidied up."""
+
+
+@pytest.mark.parametrize("how", [Killed(), OSError(5, "Input/output error")], ids=["killed", "a broken disk"])
+def test_a_restore_that_is_broken_off_is_all_or_nothing(
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: BaseException
+) -> None:
+    """Between the old journal's going and the new one's coming there is none: a start began anew."""
+    file = make(life).rename(tmp_path / "b.tar")
+    life.close()
+    rename, rmtree = Path.rename, backup.shutil.rmtree
+    left = 0
+
+    def rename_or_fail(path: Path, new: Path) -> Path:
+        nonlocal left
+        is_a_step = UNPACKED not in new.parts
+        if is_a_step and (left := left - 1) == 0:
+            if isinstance(how, Killed):
+                monkeypatch.setattr(backup.shutil, "rmtree", lambda *_, **__: None)
+            raise how
+        return rename(path, new)
+
+    monkeypatch.setattr(Path, "rename", rename_or_fail)
+    for number in range(1, 30):
+        data, left = tmp_path / str(number), number
+        backup.shutil.copytree(life.data, data)
+        try:
+            assert backup.restore(file, data, force=True) == Exit.OK
+        except (Killed, Fatal):
+            pass
+        else:
+            break
+        left = 0
+        monkeypatch.setattr(backup.shutil, "rmtree", rmtree)
+        if isinstance(how, Killed):
+            with pytest.raises(Fatal, match="a restore was broken off") as refused:
+                restarted(data)
+            assert refused.value.status == Exit.CORRUPT
+            assert backup.restore(file, data, force=True) == Exit.OK
+        else:
+            assert not list(data.glob("replaced*"))
+        assert told(restarted(data)[0]) == told(life.state)
+    assert number > 6
 
 
 def test_a_backup_may_lie_in_the_directory_that_it_restores(life: Life) -> None:

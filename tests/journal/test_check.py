@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from cronflowd.journal import compaction, tasks_file
 from cronflowd.journal.check import check
 from cronflowd.journal.records import (
     BATCH_MARK,
+    JOURNAL_NAME,
+    NEWEST_NAME,
     Reader,
     journal_dir,
     list_checkpoints,
@@ -129,6 +132,7 @@ def mended(life: Life, capsys: pytest.CaptureFixture[str]) -> str:
     after = content(life.data)
     after.pop("lock", None)
     assert after == before
+    before.pop(f"{JOURNAL_NAME}/{NEWEST_NAME}", None)  # may name what is given up
     assert check(life.data, fix=True) == Exit.OK
     kept = b"".join(content(life.data).values())
     assert all(whole in kept for whole in pieces(before)), "nothing is deleted"
@@ -177,6 +181,30 @@ def test_a_missing_segment_keeps_what_stands_before_it(
     report = mended(life, capsys)
     assert "missing" in report
     assert restarted(life.data)[1].last == int(gone.stem) - 1
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: os.truncate(path, 0)], ids=["removed", "emptied"])
+def test_a_newest_segment_that_is_gone_is_told_and_given_up_by_a_fix(
+    life: Life, lose: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until then it can be put back."""
+    gone = segments(life)[-1]
+    lose(gone)
+    report = mended(life, capsys)
+    assert f"{gone.name}: at byte 0: " in report
+    assert "all later ones are lost" in report
+    assert restarted(life.data)[1].last == int(gone.stem) - 1
+
+
+def test_history_alone_is_no_journal(life: Life, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers began at 1 again, and old history was taken for that of the new ones."""
+    compacted(life)
+    for _, path in [*list_segments(journal_dir(life.data)), *list_checkpoints(journal_dir(life.data))]:
+        path.unlink()
+    (journal_dir(life.data) / NEWEST_NAME).unlink()
+    report = mended(life, capsys)
+    assert "everything is set aside" in report
+    assert list_history(journal_dir(life.data)) == []
 
 
 def test_a_damaged_header_ends_the_prefix(life: Life, capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,6 +330,7 @@ def test_mending_twice_never_overwrites_what_was_set_aside(
 ) -> None:
     """The second damage is another one."""
     for _ in range(2):
+        (journal_dir(life.data) / NEWEST_NAME).unlink(missing_ok=True)
         path = segments(life)[-1]
         shutil.copy(path, path.with_suffix(".copy"))
         path.write_bytes(b"nonsense")

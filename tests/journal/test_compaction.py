@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,13 +21,19 @@ from cronflowd.engine import facts as f
 from cronflowd.host import disk
 from cronflowd.host.disk import lock_directory
 from cronflowd.journal import compaction, history
-from cronflowd.journal.records import journal_dir, list_checkpoints, list_history, list_segments
+from cronflowd.journal.records import (
+    COMPACTING_NAME,
+    journal_dir,
+    list_checkpoints,
+    list_history,
+    list_segments,
+)
 from cronflowd.journal.replay import check_checkpoint
 from cronflowd.journal.tasks_file import fingerprint
 from cronflowd.tasks.options import parse_keep
 from cronflowd.tasks.task import Outcome
 from tests.lib.journal_driver import Life, names, newest_checkpoint, restarted, told
-from tests.lib.simulated_disk import NO_SPACE
+from tests.lib.simulated_disk import IO_ERROR, NO_SPACE
 
 MUCH = 10**9
 
@@ -160,11 +167,76 @@ def test_without_a_closed_segment_there_is_nothing_to_do(tmp_path: Path) -> None
 
 def test_only_one_runs_at_a_time(life: Life) -> None:
     """That of a daemon which was killed may still be at work."""
-    lock = lock_directory(journal_dir(life.data), compaction.LOCK_NAME)
+    lock = lock_directory(journal_dir(life.data), COMPACTING_NAME)
     with pytest.raises(Fatal, match="in use by process") as refused:
         compaction.main(life.data)
     os.close(lock)
     assert refused.value.status == Exit.TRY_AGAIN
+
+
+def test_a_bad_sector_of_the_past_is_no_reason_to_let_the_journal_grow(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state was short already, and only an index lacked, which its readers make."""
+    monkeypatch.setattr(os, "pread", lambda *_: IO_ERROR())
+    assert compaction.main(life.data) == Exit.OK
+    assert newest_checkpoint(life.data)
+
+
+def leftovers(directory: Path, *pids: int) -> list[Path]:
+    """As killed processes leave them, and one of a segment that a daemon is making."""
+    made = [directory / f".checkpoint-{7:020d}.jsonl.{pid}-0.tmp" for pid in pids]
+    for path in [*made, directory / f".{7:020d}.jsonl.tmp"]:
+        path.touch()
+    return made
+
+
+def test_what_a_killed_one_left_is_cleared_by_the_next(life: Life) -> None:
+    """Where memory is short each try is killed, and each left a file, until the disk was full."""
+    directory = journal_dir(life.data)
+    gone, ours, daemons = leftovers(directory, 1_000_000_007, os.getpid(), os.getppid())
+    assert compaction.main(life.data) == Exit.OK
+    assert not gone.exists()
+    assert ours.exists()
+    assert daemons.exists()
+    assert (directory / f".{7:020d}.jsonl.tmp").exists()
+
+
+@pytest.mark.parametrize("is_at_work", [True, False])
+def test_what_goes_on_from_a_killed_daemon_is_not_disturbed_by_the_next(life: Life, is_at_work: bool) -> None:
+    """Its start took the file away that was nearly written."""
+    life.close()
+    directory = journal_dir(life.data)
+    lock = lock_directory(directory, COMPACTING_NAME)
+    if not is_at_work:
+        os.close(lock)
+    (theirs, gone) = leftovers(directory, os.getpid(), 1_000_000_007)
+    restarted(life.data)
+    assert [each.exists() for each in (theirs, gone)] == [is_at_work, False]
+    assert not (directory / f".{7:020d}.jsonl.tmp").exists()
+    if is_at_work:
+        os.close(lock)
+
+
+def test_what_goes_on_writes_nothing_into_another_journal(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore after the daemon was killed: a start took the old checkpoint for the restored journal's."""
+    directory, real = journal_dir(life.data), compaction.write_history
+    replaced = directory.with_name("replaced")
+
+    def while_it_is_restored(*arguments: Any) -> None:
+        directory.rename(replaced)
+        directory.mkdir()
+        real(*arguments)
+
+    monkeypatch.setattr(compaction, "write_history", while_it_is_restored)
+    assert compaction.main(life.data) == Exit.OK
+    assert list(directory.iterdir()) == []
+    assert list_checkpoints(replaced)
+    directory.rmdir()
+    replaced.rename(directory)
+    assert told(restarted(life.data)[0]) == told(life.state)
 
 
 def test_what_is_appended_meanwhile_is_left_alone(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

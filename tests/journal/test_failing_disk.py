@@ -261,6 +261,30 @@ def test_rotation_waits_while_the_disk_is_full(tmp_path: Path) -> None:
     assert [fact for number in range(5) for fact in decision(number)] == replay(tmp_path)
 
 
+def test_a_new_file_whose_name_finds_no_room_is_removed_for_good(tmp_path: Path) -> None:
+    """The older file grows then, and after a power cut a start would find both."""
+    disk = FaultyDisk()
+    with Open(tmp_path, disk=disk, segment_bytes=300) as opened:
+        opened.commit(decision(1))
+        # Of the next new file: its header, then its name, which is taken back.
+        syncs = disk.calls["fsync"]
+        disk.faults["fsync", syncs + 2] = NO_SPACE
+        while disk.calls["fsync"] < syncs + 2:
+            opened.commit(decision(2))
+        assert disk.calls["fsync"] == syncs + 3
+        assert len(list_segments(journal_dir(tmp_path))) == 1
+    assert opened.fatal == []
+    disk = FaultyDisk()
+    with Open(tmp_path / "b", disk=disk, segment_bytes=300) as opened:
+        opened.commit(decision(1))
+        syncs = disk.calls["fsync"]
+        disk.faults |= {("fsync", syncs + each): NO_SPACE for each in (2, 3)}
+        opened.journal.append(decision(2, 5), NOW)
+        opened.journal.flush()
+        assert opened.failed.wait(PATIENCE_S)
+        assert [error.status for error in opened.fatal] == [Exit.IO]
+
+
 def test_a_decision_of_any_size_is_taken_by_an_idle_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,15 +18,25 @@ from hypothesis import strategies as st
 
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.engine import facts as f
+from cronflowd.host import disk
 from cronflowd.host.disk import lock_directory
 from cronflowd.journal import journal as journal_module
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import Corrupt, Header, Reader, journal_dir, list_segments, parse_header
+from cronflowd.journal.records import (
+    NEWEST_NAME,
+    Corrupt,
+    Header,
+    Reader,
+    journal_dir,
+    list_segments,
+    parse_header,
+    read_newest,
+)
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.memory_journal import MemoryJournal
 from tests.lib.open_journal import NOW, PATIENCE_S, Committed, Open, decision, only_segment, replay
 from tests.lib.shared_driver import Leading
-from tests.lib.simulated_disk import FaultyDisk, PowerDisk
+from tests.lib.simulated_disk import NO_SPACE, FaultyDisk, PowerDisk
 
 # --- one suite for files, for memory, and for a node that leads ------------------------------
 
@@ -188,6 +198,16 @@ def test_a_directory_that_cannot_be_made_is_73(tmp_path: Path) -> None:
     assert refused.value.status == Exit.CANNOT_CREATE
 
 
+def test_the_name_of_each_directory_that_is_made_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that was told is gone with the power where one above the journal was not synced into its own."""
+    synced: list[Path] = []
+    monkeypatch.setattr(disk, "sync_directory", synced.append)
+    disk.make_directory(tmp_path / "a" / "b" / "c")
+    assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+
+
 def test_a_journal_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     """To cut what cannot be understood would be to lose it."""
     journal_dir(tmp_path).mkdir(parents=True)
@@ -254,6 +274,19 @@ def test_a_crash_during_rotation_is_no_damage(tmp_path: Path, content: bytes) ->
     assert decision(1) + decision(2) == replay(tmp_path)
 
 
+def test_a_segment_within_another_one_is_refused(tmp_path: Path) -> None:
+    """A start went on in it, with numbers and a CRC that the next one did not take."""
+    with Open(tmp_path) as opened:
+        for number in range(4):
+            opened.commit(decision(number))
+    chain = int(only_segment(tmp_path).read_bytes().splitlines()[2][-10:-2], 16)
+    within = journal_dir(tmp_path) / f"{3:020d}.jsonl"
+    within.write_bytes(Header("segment", 3, chain).line())
+    with pytest.raises(Corrupt, match="the file before it goes up to record 4") as refused:
+        replay(tmp_path)
+    assert refused.value.path == within
+
+
 def test_damage_before_a_later_segment_is_refused(tmp_path: Path) -> None:
     """The later file proves that the earlier one was whole once."""
     with Open(tmp_path, segment_bytes=500) as opened:
@@ -264,6 +297,79 @@ def test_damage_before_a_later_segment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Fatal, match=rf"{path.name}: at byte \d+: .*--fix") as refused:
         replay(tmp_path)
     assert refused.value.status == Exit.CORRUPT
+
+
+def rotated(data: Path) -> Path:
+    """A journal of several segments; its newest, in which a record stands."""
+    with Open(data, segment_bytes=500) as opened:
+        for number in range(20):
+            opened.commit(decision(number))
+        if opened.journal.open_segment.last < opened.journal.open_segment.first:
+            opened.commit(decision(20))
+    return list_segments(journal_dir(data))[-1][1]
+
+
+def _header_lost(path: Path) -> None:
+    path.write_bytes(b"\0" * 4096)
+
+
+def _and_the_end_before_it_torn(path: Path) -> None:
+    path.unlink()
+    before = list_segments(path.parent)[-1][1]
+    os.truncate(before, before.stat().st_size - 3)
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        Path.unlink,
+        lambda path: os.truncate(path, 0),
+        _header_lost,
+        _and_the_end_before_it_torn,
+        lambda path: [each.unlink() for _, each in list_segments(path.parent)],
+    ],
+    ids=["removed", "emptied", "its header lost", "the one before it torn", "all removed"],
+)
+def test_a_newest_segment_that_is_gone_is_refused(tmp_path: Path, lose: Callable[[Path], object]) -> None:
+    """The one before it ends as a journal does, and a start went on there: what was told was gone."""
+    path = rotated(tmp_path)
+    lose(path)
+    before = {each: each.read_bytes() for each in journal_dir(tmp_path).iterdir()}
+    with pytest.raises(Corrupt, match=r"--fix") as refused:
+        replay(tmp_path)
+    assert path.name in refused.value.message
+    assert refused.value.status == Exit.CORRUPT
+    assert before == {each: each.read_bytes() for each in journal_dir(tmp_path).iterdir()}
+
+
+def test_what_names_the_newest_segment_may_be_old_or_lost(tmp_path: Path) -> None:
+    """On a full disk it stays behind, older releases wrote none, and it is not in a backup."""
+    path = rotated(tmp_path)
+    newest = journal_dir(tmp_path) / NEWEST_NAME
+    first = int(path.stem)
+    assert read_newest(journal_dir(tmp_path)) == first
+    expected = replay(tmp_path)
+    for content in (None, b"", b"nonsense\n", b"\0" * 512, Header("newest", 1, 0).line()):
+        newest.unlink()
+        if content is not None:
+            newest.write_bytes(content)
+        assert expected == replay(tmp_path)
+        assert read_newest(journal_dir(tmp_path)) == first
+
+
+def test_a_full_disk_keeps_no_journal_from_going_on_in_a_new_file(tmp_path: Path) -> None:
+    """The name of the newest file is worth less than the daemon."""
+    disk = FaultyDisk()
+    with Open(tmp_path, segment_bytes=500, disk=disk) as opened:
+        opened.commit(decision(1))
+        # Its header is the first write of a new file, its name in `newest` the second.
+        while not opened.journal.closed:
+            number = disk.calls["pwrite"]
+            disk.faults = {("pwrite", number + 3): NO_SPACE}
+            opened.commit(decision(2))
+        assert read_newest(journal_dir(tmp_path)) == 1
+    assert len(list_segments(journal_dir(tmp_path))) == 2
+    replay(tmp_path)
 
 
 # --- cuts and flips ------------------------------------------------------------------------

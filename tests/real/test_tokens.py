@@ -134,3 +134,20 @@ def test_clients_offer_each_token_of_their_file(guarded: Guarded, tmp_path: Path
         guarded.write(tmp_path / "wrong", NEW, "else")
         ran = subprocess.run([*command, str(tmp_path / file), "--", "true"], cwd=ROOT, timeout=PATIENCE_S)
         assert ran.returncode == status
+
+
+def test_settings_and_token_may_come_through_pipes(tmp_path: Path) -> None:
+    """`<(…)` gives them but once; HUP asks again, and the local worker, which has a table of its own."""
+    daemon = Daemon(tmp_path / "data", "--local-worker", "3")
+    settings = "max_tasks = 1\\n[worker]\\nlabel = ['a=b']\\n"
+    script = f'exec "$@" --token-file <(echo {OLD}) --config <(printf "{settings}")'
+    daemon.within = ("bash", "-c", script, "bash")
+    daemon.start()
+    try:
+        wait_until(lambda: daemon.ask(f"AUTH {OLD}", "WORKERS")[1].startswith("local\tready\t3\t0\ta=b"))
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_until(lambda: "settings read again" in daemon.log.read_text())
+        answers = daemon.ask(f"AUTH {OLD}", *["ADD 0 0 1 1 * true"] * 2)
+        assert [each.split()[:2] for each in answers] == [["OK", "admin"], ["OK", "1"], ["ERR", "limit"]]
+    finally:
+        daemon.close()
