@@ -1,4 +1,4 @@
-"""One call of a daemon's life fails, or is its last, whichever it is: what it has told of is there afterwards.
+"""One call of a daemon's life fails, or is its last, whichever it is: what it has told of is there later.
 
 A first life is watched by strace, and each call about a file of its directory made to fail in one of its own.
 """
