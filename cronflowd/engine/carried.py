@@ -259,6 +259,8 @@ def _run_carried(state: Tables, fact: f.RunCarried, at: datetime, seq: int) -> N
         _index_held(state, run)
     elif fact.parked or fact.awaits:
         run.move("parked" if fact.parked else "awaiting")
+        if task:
+            state.to_judge[task.id] = None
     else:
         state.enqueue(run)
 

@@ -137,7 +137,7 @@ def _change(state: State, order: Any, now: datetime, limits: Limits) -> Decision
     args = order.args if kind == "run" else {"why": order.why} if kind == "pause" else {}
     until_at = order.until_at if kind == "pause" else None
     if kind == "run":
-        check_room(state, limits, pattern.staged or 1)
+        check_room(state, limits)
     if pattern.staged:
         decided = f.BulkDecided(kind, args=args or None, until_at=until_at)
         return Decision([decided], reply_of(kind, pattern.staged))

@@ -162,6 +162,7 @@ LONGEST_RERUN_S = 300.0  # between two of them; the first comes at once, then 1 
 MAX_LAST_WORDS = 5  # lines of standard error, of which the last that is not blank tells why it failed
 MAX_REMARK = 4096  # characters that a worker has to say of a run, beside the limit of its output
 MAX_PLACED_CHARS = 65_536  # of orders that leave together: then it is looked whether their workers read them
+ALWAYS_ROOM = 10_000  # runs that somebody may ask for however few tasks there may be: one task can have many
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 
 
@@ -169,8 +170,7 @@ MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it i
 
 
 def _run(state: State, order: o.RunTask, now: datetime, limits: Limits) -> Decision:
-    if len(state.runs) >= limits.tasks:
-        check_room(state, limits)
+    check_room(state, limits)
     ref: Any = order.ref  # one task's: the others are many.py's
     task = find_task(state, ref)
     decision = ask(state, task, order.args, now, state.next_run)
@@ -178,10 +178,10 @@ def _run(state: State, order: o.RunTask, now: datetime, limits: Limits) -> Decis
     return decision
 
 
-def check_room(state: State, limits: Limits, more: int = 1) -> None:
+def check_room(state: State, limits: Limits) -> None:
     """Refuses runs that somebody asks for where there are as many already as there may be tasks."""
-    if len(state.runs) + more > limits.tasks:
-        raise Refusal("limit", f"{len(state.runs)} runs have not ended; {limits.tasks} is the limit")
+    if len(state.runs) >= (most := max(limits.tasks, ALWAYS_ROOM)):
+        raise Refusal("limit", f"{len(state.runs)} runs have not ended; {most} is the limit")
 
 
 def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: int) -> Decision:
@@ -347,7 +347,7 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
     room, is_told = limit - run.output_bytes, run.output_bytes > limit
     for line in order.lines:
         size = size_of((line,))
-        if not (size and (line[0] or _may_remark(state, run, limits))):
+        if not (size and (line[0] or _may_remark(state, run.id, limits))):
             continue  # nothing comes, not even the end of a line, and that could come for ever; or too much
         if size <= (room if line[0] else MAX_REMARK):
             lines.append(line)
@@ -364,10 +364,10 @@ def _output(state: State, order: o.ReportOutput, now: datetime, limits: Limits) 
     return Decision([hide_output(state.access, run, received) if run.given else received])
 
 
-def _may_remark(state: State, run: Run, limits: Limits) -> bool:
-    """Whether a worker may say more of a run: as much as the run may write, as far as that is in memory."""
-    told = state.outputs.get(run.id)
-    return told is None or told.size - run.output_bytes <= limits.output_bytes
+def _may_remark(state: State, run: int, limits: Limits) -> bool:
+    """Whether a worker may say more of a run: as much as an attempt may write, of what is in memory."""
+    told = state.outputs.get(run)
+    return told is None or told.said <= max(limits.output_bytes, MAX_REMARK)
 
 
 def _unwritten(state: State, order: o.TellUnwritten, now: datetime, limits: Limits) -> Decision:
@@ -381,7 +381,8 @@ def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> 
     ack = [(order.worker, f"ACK {order.run} {order.attempt}")]
     run = held_run(state, order.worker, order.run, order.attempt)
     if run is None:
-        return Decision(_late(state, order), None, ack)
+        may_tell = _may_remark(state, order.run, limits)
+        return Decision(_late(state, order) if may_tell else [], None, ack)
     how: str = "ok"
     why: Reason = ""
     if order.exit or order.details or run.ends_as:
@@ -399,7 +400,7 @@ def _refused(state: State, order: o.ReportRefused, now: datetime, limits: Limits
     text = hidden(state.access, run, order.why) if run.given else order.why
     why = shortened(reason("refused", worker=order.worker, how=order.code, text=text))
     if order.holds:
-        return Decision([remark(run, why)] if _may_remark(state, run, limits) else [])
+        return Decision([remark(run, why)] if _may_remark(state, run.id, limits) else [])
     return Decision(_end(state, run, run.ends_as or "failed", None, why, now), None, ack)
 
 

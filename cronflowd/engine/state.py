@@ -339,6 +339,7 @@ def _output_received(state: Tables, fact: f.OutputReceived, at: datetime, seq: i
         size += fact.apart[0]
     output.lines += map(tuple, fact.lines)
     output.size += size
+    output.said += sum([len(str(line[1])) for line in fact.lines if not line[0]])
     state.output_size += size
     if run:
         run.has_output = True
@@ -416,7 +417,7 @@ def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> N
     run.lease_renewed = False
     run.output_bytes, run.delayed_until_at = 0, run.queued_at
     if output := state.outputs.get(fact.run):
-        output.attempt_from = len(output.lines)
+        output.attempt_from, output.said = len(output.lines), 0
     run.ends_as = ""  # that was the attempt before; this one may be stopped again
     state.enqueue(run)
 

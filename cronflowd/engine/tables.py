@@ -47,6 +47,7 @@ class Output:
     lines: list[Line] = Factory(list)
     attempt_from: int = 0  # of the lines, the first of the newest attempt
     size: int = 0
+    said: int = 0  # characters of remarks, as they are kept, since the newest attempt began
 
 
 class Tables:

@@ -115,8 +115,8 @@ def test_overlap_replace_kills_the_old_run_before_the_new_one_starts() -> None:
     assert states(driver) == [(1, "cancelled")]
 
 
-@pytest.mark.parametrize("restarts", [False, True])
-def test_very_many_runs_are_replaced_in_small_steps(restarts: bool) -> None:
+@pytest.mark.parametrize("restarts", ["", "journal", "checkpoint"])
+def test_very_many_runs_are_replaced_in_small_steps(restarts: str) -> None:
     """A task that had let any number of runs in was set to replace them: one step of half a second."""
     driver = Driver()
     join(driver, slots=30)
@@ -132,7 +132,7 @@ def test_very_many_runs_are_replaced_in_small_steps(restarts: bool) -> None:
         sizes.append(len(decision.facts))
         killed += [line for _, line in decision.messages]
         if restarts and len(sizes) == 2:
-            driver.restart()
+            driver.restart(driver.carried() if restarts == "checkpoint" else None)
         step = driver.engine.next_step(driver.now)
     assert max(sizes) <= 2 * ENDED_AT_ONCE + 1
     assert sorted(killed) == sorted(f"KILL {run} 1" for run in range(1, 31))
@@ -407,19 +407,39 @@ def test_pieces_of_a_line_that_hold_nothing_are_not_kept() -> None:
     assert fact == f.OutputReceived(1, 1, [[1, "a", False], [1, ""]], 0)
 
 
+def test_what_an_attempt_wrote_leaves_the_next_one_its_remarks() -> None:
+    """Else the worker could not say how much of the output of the second attempt is missing."""
+    driver = running("retry=fixed:1:5s 0 0 1 1 * x", Limits(output_bytes=5000))
+    driver.do(o.ReportOutput("w1", 1, [[1, "x" * 4999], [0, "y" * 4000], [0, "y" * 4000]]))
+    done(driver, "w1", 1, exit_code=1)
+    driver.wait(5)
+    (fact,) = driver.do(o.ReportOutput("w1", 1, [[0, "of it 7 bytes are missing"]])).facts
+    assert fact == f.OutputReceived(1, 2, [[0, "of it 7 bytes are missing"]], 0)
+
+
+def test_late_reports_are_told_only_so_often() -> None:
+    """Each with another exit code, a worker that has gone wrong could fill the journal with them."""
+    driver = running("0 0 1 1 * x", Limits(output_bytes=0))
+    driver.do(o.DropWorker("w1", "cut"))
+    driver.wait(31)
+    for number in range(500):
+        assert done(driver, "w1", 1, exit_code=number % 256, attempt=1 + number // 256)
+    assert 20 < len(driver.state.outputs[1].lines) < 100
+
+
 @pytest.mark.parametrize("how", ["OUT", "REFUSED"])
 def test_a_worker_remarks_no_more_of_a_run_than_that_may_write(how: str) -> None:
     """A worker that has gone wrong says the same again and again, and each is a record."""
-    driver = running("0 0 1 1 * x", Limits(output_bytes=1000))
+    driver = running("0 0 1 1 * x", Limits(output_bytes=5000))
     driver.do(o.ReportOutput("w1", 1, [[1, "x" * 900]]))
     order = (
         o.ReportOutput("w1", 1, [[0, "again"]])
         if how == "OUT"
         else o.ReportRefused("w1", 1, 1, "type", "again", True)
     )
-    for _ in range(500):
+    for _ in range(1500):
         driver.do(order)
-    assert driver.state.outputs[1].size < 2200
+    assert driver.state.outputs[1].size < 7000
     (fact,) = driver.do(o.ReportOutput("w1", 1, [[1, "x"], [0, "again"]])).facts
     assert fact == f.OutputReceived(1, 1, [[1, "x"]], 0)
 

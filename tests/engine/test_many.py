@@ -125,14 +125,33 @@ def test_each_run_that_is_replaced_is_told_by_which() -> None:
 
 
 @pytest.mark.parametrize("line", ["RUN a", "RUN name=*"])
-def test_no_more_runs_wait_than_there_may_be_tasks(line: str) -> None:
+def test_no_more_runs_wait_than_there_may_be_tasks(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With overlap=allow and no worker each was kept for as long as grace= says."""
+    monkeypatch.setattr("cronflowd.engine.runs.ALWAYS_ROOM", 2)
     driver = Driver(Limits(tasks=3))
     driver.line("ADD name=a overlap=allow 0 0 1 1 * x")
     for _ in range(3):
         driver.line(line)
     with pytest.raises(Refusal, match="3 runs have not ended; 3 is the limit"):
         driver.line(line)
+
+
+def test_where_there_may_be_few_tasks_there_may_be_more_runs_of_them() -> None:
+    """--max-tasks 3 is no word about how many runs of one task stand in its queue."""
+    driver = Driver(Limits(tasks=3))
+    driver.line("ADD name=a overlap=queue 0 0 1 1 * x")
+    for _ in range(5):
+        driver.line("RUN a")
+
+
+def test_all_tasks_can_be_run_where_there_may_be_no_more_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RUN name=* of very many was refused as one of them had a run, for which the others have room."""
+    monkeypatch.setattr("cronflowd.engine.runs.ALWAYS_ROOM", 3)
+    driver = Driver(Limits(tasks=3))
+    for name in ("a", "b", "c"):
+        driver.line(f"ADD name={name} 0 0 1 1 * x")
+    driver.line("RUN a")
+    assert words(driver.do(o.RunTask(o.Pattern("", "*", staged=3), {}))) == "3 started"
 
 
 def test_only_what_becomes_another_is_counted() -> None:

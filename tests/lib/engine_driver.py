@@ -102,7 +102,14 @@ class Driver:
             state.apply(fact, at, seq)
         return state
 
-    def restart(self) -> None:
-        """Kills the daemon and starts another one on the same journal."""
-        self.take_over(self.replay())
+    def carried(self) -> State:
+        """The state that a checkpoint of this moment gives."""
+        state = State("UTC")
+        for fact in self.state.carry():
+            state.apply(encoding.decode(encoding.encode(1, self.now, fact, False))[2], self.now, 1)
+        return state
+
+    def restart(self, state: State | None = None) -> None:
+        """Kills the daemon and starts another one on the same journal, or on this."""
+        self.take_over(state or self.replay())
         self.do(StartDaemon("1", "UTC"))
