@@ -19,15 +19,17 @@ from msgspec.structs import replace
 from ..base.errors import Refusal
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..engine import orders as o
-from ..engine.definitions import AT_ONCE, plan_load
+from ..engine.definitions import AT_ONCE, AT_ONCE_CHARS, are_long, plan_load
 from ..engine.flows import plan_flow
 from ..engine.many import ENDS, kind_of, pattern_of, plan_many, reply_of
 from ..engine.once import Asked
 from ..engine.undo import plan_undo
+from ..tasks.task import MAX_TEXT_BYTES
 from .core import Core
 
 SLICE_S = 0.003  # of working out, before the others have their turn
-STAGED_TOGETHER = 50
+STAGED_TOGETHER, STAGED_CHARS = 50, 1 << 18
+MANY_STEPS = AT_ONCE_CHARS // MAX_TEXT_BYTES  # fewer are not too long for one decision
 FREED_TOGETHER = 1000
 MAX_AHEAD = 10  # records of staged tasks that the disk may be behind by
 TRIES = 5
@@ -45,9 +47,10 @@ class LargeChanges:
         """Whether an order is for `change`."""
         state, kind = self.core.state, type(order)
         if pattern_of(order) or kind is o.StartFlow:
-            return len(state.tasks) > AT_ONCE
+            many = AT_ONCE if kind is not o.SetTask else MANY_STEPS
+            return len(state.tasks) > many
         if kind is o.UndoChanges:
-            return sum(len(change.steps) for change in state.changes.newest(order.count)) > AT_ONCE
+            return sum(len(change.steps) for change in state.changes.newest(order.count)) > MANY_STEPS
         if kind in (o.SetTask, o.RollBack, o.RemoveTask):
             task = state.find(order.ref)
             return task is not None and len(state.dependents.get(task.name, ())) > AT_ONCE
@@ -79,7 +82,7 @@ class LargeChanges:
         core = self.core
         with self._planning(kind_of(order).upper()):
             plan = await in_turns(plan_many(core.state, order, core.now()))
-            if (count := len(plan)) <= AT_ONCE:
+            if (count := len(plan)) <= AT_ONCE and not are_long(spec for _, spec in plan if spec):
                 return core.submit(replace(order, ref=replace(pattern, plan=plan)), who, once=once).told
             if once and isinstance(order, o.RunTask):  # how many could start is known at the end alone
                 raise Refusal("limit", f"ONCE runs at most {AT_ONCE} tasks, and these are {count}")
@@ -111,8 +114,10 @@ class LargeChanges:
         core = self.core
         numbered.reverse()
         while numbered:
-            entries = numbered[: -STAGED_TOGETHER - 1 : -1]
-            del numbered[-STAGED_TOGETHER:]
+            entries, size = [], 0
+            while numbered and len(entries) < STAGED_TOGETHER and size < STAGED_CHARS:
+                entries.append(numbered.pop())
+                size += entries[-1][1].size if entries[-1][1] else 0
             core.submit(o.StageTasks(entries, None))
             await core.settled(core.last_seq - MAX_AHEAD)
             await _turn()

@@ -18,7 +18,7 @@ from ..base.replies import Reply
 from ..base.text import format_time
 from ..base.walks import Numbered
 from ..engine import orders as o
-from ..engine.definitions import AT_ONCE
+from ..engine.definitions import AT_ONCE, are_long
 from ..engine.facts import Definition, TasksSaved
 from ..host.calendar_files import is_read, pass_over_old, read_calendars, refresh_calendars
 from ..host.disk import Prepared, read_small, write_atomically
@@ -157,7 +157,7 @@ class Files:
             saved = TasksSaved(path.name, core.last_seq, *found, count)
         # What the daemon loads by itself is nobody's order, and no change that UNDO would take back.
         order = o.LoadTasks(records, saved, path.name if who else "")
-        if max(count, core.state.count_own()) > AT_ONCE:
+        if max(count, core.state.count_own()) > AT_ONCE or are_long(spec for _, spec in records):
             reply = await self.large.load(order, who)
         else:
             reply = core.submit(order, who).told

@@ -46,6 +46,7 @@ from .state import State
 from .tables import ENDED_AT_ONCE
 
 AT_ONCE = 200  # tasks that are dealt with in one decision; more in slices
+AT_ONCE_CHARS = 1 << 20  # of what their records say; the same
 MAX_TEMPLATES = 1000
 MAX_CHOSEN_ID = 10**15  # so that the numbers behind it, one by one, stay below 2**53 for ever
 MAX_WAY = 20_000  # steps of looking for a circle, two a task; about as many milliseconds as thousands
@@ -229,6 +230,11 @@ def set_spec(state: State, task: Task, given: dict[str, str], now: datetime) -> 
     spec = _settled(state, spec, old.name)
     _check_waiting(state, spec, old.name)
     return spec
+
+
+def are_long(specs: Iterable[TaskSpec]) -> bool:
+    """Whether the records of so few tasks are too long for one decision even so."""
+    return sum([spec.size for spec in specs]) > AT_ONCE_CHARS
 
 
 def replaced(task: Task, new: Mapping[str, str]) -> f.Fact:

@@ -36,6 +36,7 @@ from .undo import PARTS, Undoing, has_part, plan_back, take_part
 from .unfinished import Again, Bulk
 
 SLICE = 50  # tasks; beside a thousand who watch, twice as many were a step of 15 ms
+SLICE_CHARS = 1 << 18  # of what their records say
 LOOKED_AT = 1000  # tasks of which nothing is to be done, before the others have their turn
 
 
@@ -103,7 +104,7 @@ class Slices:
         plan = self.undoing
         for part in PARTS:
             wanted = filter_in_turns(chain([ALL], plan.then), partial(has_part, state, plan, part))
-            yield from (o.BulkSlice(part, some, plan=plan) for some in _in_slices(wanted))
+            yield from (o.BulkSlice(part, some, plan=plan) for some in _in_slices(wanted, plan.size_of))
 
 
 def _moments(state: State, again: Again) -> Iterator[o.RescheduleSlice]:
@@ -125,13 +126,15 @@ def _changes(state: State, bulk: Bulk) -> Iterator[o.BulkSlice]:
         paused = filter(None, state.paused.walk_numbers())
         yield from (o.BulkSlice("resume", some) for some in _in_slices(paused))
     elif bulk.kind in ("rename", "remove") and not bulk.done:
-        yield from (o.BulkSlice("named", some) for some in _in_slices(_named_else(state, bulk)))
+        named = _in_slices(_named_else(state, bulk), lambda task_id: state.tasks[task_id].spec.size)
+        yield from (o.BulkSlice("named", some) for some in named)
     elif bulk.kind in ("load", "clear") and not bulk.done:
         leave = "loaded" if bulk.kind == "load" else "cleared"
         for ids in (_from_the_last_due(state), state.tasks.walk_numbers()):
             yield from (o.BulkSlice(leave, some) for some in _in_slices(filter_in_turns(ids, leaves)))
     done = bulk.done
-    for some in _in_slices(islice(filter(None, bulk.entries.walk_numbers()), done, None)):
+    ids = islice(filter(None, bulk.entries.walk_numbers()), done, None)
+    for some in _in_slices(ids, lambda task_id: len(bulk.entries[task_id])):
         done += len(some)
         yield o.BulkSlice({"load": "define", "remove": "removed"}.get(bulk.kind, bulk.kind), some, done)
 
@@ -172,15 +175,18 @@ def filter_in_turns(ids: Iterable[int | None], wanted: Callable[[int], bool]) ->
             yield None
 
 
-def _in_slices(ids: Iterable[int | None]) -> Iterator[list[int]]:
+def _in_slices(
+    ids: Iterable[int | None], size_of: Callable[[int], int] = lambda task_id: 0
+) -> Iterator[list[int]]:
     """Each id once in a slice: what is done to a task in one decision must not be done to it twice."""
-    some: dict[int, None] = {}
+    some, size = dict[int, None](), 0
     for task_id in ids:
         if task_id is not None:
             some[task_id] = None
-        if len(some) == SLICE:
+            size += size_of(task_id)
+        if len(some) == SLICE or size > SLICE_CHARS:
             yield list(some)
-            some = {}
+            some, size = {}, 0
         elif task_id is None:
             yield []
     if some:

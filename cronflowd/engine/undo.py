@@ -24,7 +24,7 @@ from ..tasks.task import Task, TaskSpec, read_today
 from . import facts as f
 from . import orders as o
 from .changelog import ALL, Change, Step, Was, standing, whole
-from .definitions import AT_ONCE, cancel_queued, finish, reload
+from .definitions import AT_ONCE, are_long, cancel_queued, finish, reload
 from .rules import MAX_WHAT, Decision, Limits, Rule, Rules
 from .state import State
 
@@ -93,6 +93,11 @@ class Undoing:
     then: Numbered[Then | None] = Factory(Numbered)
     over: list[Row] = Factory(list)  # what stays as it is, in words
 
+    def size_of(self, task_id: int) -> int:
+        """How much is to be said of a task."""
+        each = self.then.get(task_id)
+        return each.spec.size if each else 0
+
 
 def _undo(state: State, order: o.UndoChanges, now: datetime, limits: Limits) -> Decision:
     plan: Undoing = order.plan or finish(plan_undo(state, order.count, now, limits))
@@ -101,7 +106,7 @@ def _undo(state: State, order: o.UndoChanges, now: datetime, limits: Limits) -> 
     rows += plan.over
     count = len(plan.changes)
     reply = Reply(f"{count} undone", {"undone": count}, ("change", "what"), rows)
-    if len(plan.then) > AT_ONCE:
+    if len(plan.then) > AT_ONCE or are_long(each.spec for each in plan.then.values() if each):
         facts: list[f.Fact] = [f.BulkDecided("undo", [change.number for change in plan.changes])]
     else:
         facts = _facts(state, plan, now)

@@ -118,6 +118,15 @@ class TaskSpec:
         return tuple(INSIDE.findall(self.command)) if by == "notice" else self.options.wants
 
     @property
+    def size(self) -> int:
+        """Characters of its texts: of what can make its record long."""
+        if (options := self.options) is DEFAULTS:
+            return len(self.command)
+        texts = (self.command, options.payload, options.body, options.stdin, options.desc, options.meta)
+        pairs = options.env + options.headers
+        return sum(map(len, texts)) + sum([len(name) + len(value) for name, value in pairs])
+
+    @property
     def bare(self) -> TaskSpec:
         """The definition alone."""
         return evolve(self, pause=None) if self.pause else self

@@ -15,9 +15,10 @@ from cronflowd.base.replies import Reply
 from cronflowd.daemon import answers, bulk, files
 from cronflowd.daemon.bulk import LargeChanges
 from cronflowd.daemon.core import PASSES_FOR_OTHERS, SLICES_AHEAD, Core
+from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import AT_ONCE
+from cronflowd.engine.definitions import AT_ONCE, are_long
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.journal.tasks_file import read_tasks
@@ -119,6 +120,31 @@ async def test_a_file_holds_the_tasks_as_they_were_when_it_was_begun(
     paused = {number: spec.pause.why for number, spec in found if spec.pause}
     assert paused == {1: "tea", 3: "tea", 904: "tea", 905: ""}
     assert core.state.unfinished.before is None
+
+
+async def test_no_decision_is_long_where_few_tasks_say_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SET of 200 tasks with 60 KB each was one step of 45 ms, and so were its UNDO and a LOAD of them."""
+    core, journal = make_core(0)
+    sizes, append = [], journal.append
+
+    def measured(facts: Sequence[f.Fact], at: datetime) -> int:
+        sizes.append(sum(len(encoding.encode(1, at, fact, False)) for fact in facts))
+        return append(facts, at)
+
+    monkeypatch.setattr(journal, "append", measured)
+    monkeypatch.setattr(journal, "flush", journal.arrive)
+    changes = LargeChanges(core)
+    large = {"schedule": "@daily", "command": "x" * 60_000}
+    records = [parse_record(large, "UTC") for _ in range(AT_ONCE)]
+    assert are_long(spec for _, spec in records)
+    await changes.load(o.LoadTasks(records, None, "x.db"), None)
+    setting = commands.parse("SET name=* timeout=5m", commands.Context(START, "UTC"))
+    for order in (setting, o.UndoChanges(1)):
+        assert changes.is_large(order)
+        await changes.change(order, None)
+    assert {task.spec.options.timeout_s for task in core.state.tasks.values()} == {None}
+    assert sum(sizes) > 5 * AT_ONCE * 60_000
+    assert max(sizes) < 400_000
 
 
 async def test_very_many_tasks_of_a_file_are_paused_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
