@@ -21,6 +21,7 @@ from ..base.walks import in_order, in_slices, page
 from ..engine.definitions import find_task
 from ..engine.facts import NoticeFailed
 from ..engine.fires import day_off
+from ..engine.hearing import heard_by
 from ..engine.lanes import accepts
 from ..engine.ledger import RAN
 from ..engine.placement import why_waiting
@@ -111,7 +112,7 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
         *_definition(spec, state.common),
         *_pause(state, task, now),
         *(
-            (f"after-{name}", in_words((task.heard or {}).get(name)) or "not since the last fire")
+            (f"after-{name}", in_words(heard_by(state, task).get(name)) or "not since the last fire")
             for name in spec.options.after
         ),
         *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
@@ -456,7 +457,7 @@ def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) ->
 
     def row(line: Line) -> Row:
         task, above, drawing = line
-        heard = above and (in_words((task.heard or {}).get(above.name)) or None)
+        heard = above and (in_words(heard_by(state, task).get(above.name)) or None)
         return task.id, drawing, task_state(state, task, now), heard
 
     return Reply("", {}, ("id", "tree", "state", "heard"), map_rows(row, drawn), "rows")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..base.text import format_time
 from ..base.walks import in_slices
 from ..engine.fires import cause_of, day_off, out_of_bounds
+from ..engine.hearing import heard_by
 from ..engine.placement import why_waiting
 from ..engine.state import State
 from ..engine.tables import WELL
@@ -129,7 +130,7 @@ def tell_waiting(state: State, task: Task) -> Iterator[Row]:
         yield None, f"count={task.spec.options.count} is used up: nothing starts any more"
     for name in task.spec.options.after:
         dependency = state.find(name)
-        heard = (task.heard or {}).get(name)
+        heard = heard_by(state, task).get(name)
         text = "has ended well" if heard == WELL else in_words(heard) or "has not ended since the last fire"
         runs = [state.runs[run] for run in dependency.runs] if dependency else []
         yield None, f"it waits for {name}: {text}"

@@ -114,7 +114,8 @@ class LargeChanges:
         core = self.core
         numbered.reverse()
         while numbered:
-            entries, size = [], 0
+            entries: list[tuple[int, Any]] = []
+            size = 0
             while numbered and len(entries) < STAGED_TOGETHER and size < STAGED_CHARS:
                 entries.append(numbered.pop())
                 size += entries[-1][1].size if entries[-1][1] else 0

@@ -388,7 +388,7 @@ class Core:
         state = self.state
         while self._aside and self._aside[0][0] <= self._mark[1]:
             heappop(self._aside)[2]()
-        if state.to_judge or state.emitted or self.is_behind(now):
+        if state.to_judge or state.news or state.emitted or self.is_behind(now):
             self.before_fires()
         try:
             # What cannot be taken back goes first, but does not keep what is due from being tried.

@@ -5,7 +5,7 @@ clock, no file, no socket, so that a replayed day is the day that was.
 
 Read in this order: `orders`, `fact`, `facts` and `access_facts` (as JSON: `encoding`); then what is true:
 `tables` with its members `lanes`, `alarms`, `beats`, `ledger`, `changelog`, `unfinished`, `flow_runs` and
-`access`, `once` (not to be done again), `calendars` (days off), and `state` (with `carried` and
+`access`, `once` (not to be done again), `calendars` (days off), and `state` (with `carried`, `hearing` and
 `steps`), where facts change it; then what decides: `rules` (what a rule is), `fires` (what becomes of a
 due moment), `dependencies`, `secrets` (into orders, and out of what comes back), `placement`,
 `definitions`, `undo`, `runs`, `workers`, `accounts` (who may come in, and what is its own),

@@ -18,6 +18,7 @@ from . import beats, calendars
 from . import facts as f
 from .changelog import read_step, standing
 from .encoding import decode_rows, encode_row, encode_rows
+from .hearing import heard_by
 from .tables import RANK, Tables
 
 MAX_MOMENTS = 65_536  # that are held to be those of other tasks, too
@@ -39,10 +40,11 @@ _WORKER = (
 )  # fmt: skip
 
 
-def _task(task: Task) -> f.TaskCarried:
+def _task(state: Tables, task: Task) -> f.TaskCarried:
+    heard = {"heard": heard_by(state, task)} if state.news else {}
     return f.TaskCarried(
         task.id, task.rev, task.spec.record, task.anchor_at, task.due_at, decided=task.decided,
-        notice=task.is_notice, changed_at=task.changed_at, **standing(task),
+        notice=task.is_notice, changed_at=task.changed_at, **(standing(task) | heard),
     )  # fmt: skip
 
 
@@ -56,19 +58,19 @@ def _tasks(state: Tables) -> Iterator[f.Fact]:
             source = sources.get(number)
             if source and not any(map(_can_wait, group)):
                 yield source.fact
-                yield from map(_task, group)
+                yield from (_task(state, task) for task in group)
             else:
                 # Where more can wait than did: of the same tasks the same is told, always.
                 ids = sorted({task.id for task in group}.union(source.fact.ids if source else ()))
-                yield from _together([state.tasks[task_id] for task_id in ids])
+                yield from _together(state, [state.tasks[task_id] for task_id in ids])
 
 
-def _together(tasks: list[Task]) -> Iterator[f.Fact]:
+def _together(state: Tables, tasks: list[Task]) -> Iterator[f.Fact]:
     """Of tasks that stand together, those that can wait for their moment as one fact, then all others."""
     rows = {
         task.id: row
         for task in tasks
-        if _can_wait(task) and len(row := encode_row(_task(task))) <= MAX_ROW_BYTES
+        if _can_wait(task) and len(row := encode_row(_task(state, task))) <= MAX_ROW_BYTES
     }
     if waiting := [task for task in tasks if task.id in rows]:
         yield f.TasksCarried(
@@ -79,7 +81,7 @@ def _together(tasks: list[Task]) -> Iterator[f.Fact]:
             min(map(_entry, waiting)),
             encode_rows(rows.values()),
         )
-    yield from (_task(task) for task in tasks if task.id not in rows)
+    yield from (_task(state, task) for task in tasks if task.id not in rows)
 
 
 def _can_wait(task: Task) -> bool:

@@ -22,6 +22,7 @@ from ..base.walks import SLICE, Parted
 from ..tasks.reasons import Reason, reason
 from ..tasks.task import Run, Task, TaskSpec
 from . import orders as o
+from .hearing import heard_by, tell_some
 from .state import State
 from .tables import ENDED_AT_ONCE, WELL
 
@@ -33,8 +34,9 @@ def standing(state: State, task: Task) -> tuple[list[str], Reason]:
     """(the dependencies that are still waited for, why one of the others will not do)."""
     waits: list[str] = []
     broken: Reason = ""
+    every = heard_by(state, task) if state.news else task.heard or {}
     for name in task.spec.options.after:
-        heard = (task.heard or {}).get(name)
+        heard = every.get(name)
         if heard == WELL:
             continue
         dependency = state.find(name)
@@ -47,6 +49,8 @@ def standing(state: State, task: Task) -> tuple[list[str], Reason]:
 
 def next_judgement(state: State) -> Any | None:
     """What follows from dependencies that have ended, as the next order; None when all is judged."""
+    if state.news and tell_some(state):
+        return o.PassOver()
     for _ in range(MAX_JUDGED):
         if not state.to_judge:
             return None

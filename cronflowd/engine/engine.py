@@ -207,7 +207,7 @@ class Engine:
             if (flows.todo or flows.fresh or flows.held) and (follows := next_in_flows(state, now)):
                 self._fired += 1
                 return follows
-            if state.to_judge and (judged := next_judgement(state)):
+            if (state.to_judge or state.news) and (judged := next_judgement(state)):
                 return judged
         lanes = state.lanes
         if (lanes.ready or lanes.leaving or lanes.tired) and (placing := self._next_places()):

@@ -16,13 +16,14 @@ import attrs
 import msgspec
 
 from ..base.output import size_of
-from ..tasks.reasons import Reason, passed_on, reason, shortened
+from ..tasks.reasons import passed_on, reason, shortened
 from ..tasks.targets import OPPOSITE
 from ..tasks.task import BY_HAND, ENDED, Failure, Outcome, Run, Task, Told, Worker
 from . import access, carried, once
 from . import facts as f
 from .beats import FAR_S
 from .carried import whole_task
+from .hearing import catch_up, how_ended, rename_heard, tell_dependents, tell_of_end
 from .ledger import judge, outcome_of
 from .steps import Applier, noted
 from .tables import ENDED_AT_ONCE, WELL, Output, Tables, counts, of_one_fire, receiver
@@ -86,7 +87,7 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
     state.flows.judge(fact.id)
     if task.heard:
         for name, task_id in state.unfinished.former.items():
-            _rename_heard(task, name, state.tasks[task_id].name)
+            rename_heard(state, task, name, state.tasks[task_id].name)
         task.heard = {name: heard for name, heard in task.heard.items() if name in task.spec.options.after}
     if task.name != old.name and old.name in state.dependents:
         # They still say the old name; their own facts follow.
@@ -94,7 +95,7 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
             state.go_by_both(old.name, task)
         else:
             for dependent in state.dependents[old.name]:
-                _rename_heard(state.tasks[dependent], old.name, task.name)
+                rename_heard(state, state.tasks[dependent], old.name, task.name)
     state.put(task)
     state.end_jump(fact.due_at)
     state.set_due(task, fact.due_at, decided)
@@ -106,14 +107,6 @@ def _bulk_ended(state: Tables, fact: f.BulkEnded, at: datetime, seq: int) -> Non
     for name in list(state.unfinished.former):
         state.go_by_one(name)
     state.unfinished.bulk_ended(fact)
-
-
-def _rename_heard(dependent: Task, old: str, new: str) -> None:
-    if dependent.heard and old in dependent.heard:
-        how = dependent.heard.pop(old)
-        # Two names that change places: rather nothing than what the other one did.
-        if dependent.heard.pop(new, None) is None:
-            dependent.heard[new] = how
 
 
 def _task_rescheduled(state: Tables, fact: f.TaskRescheduled, at: datetime, seq: int) -> None:
@@ -203,7 +196,7 @@ def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) ->
     how = passed_on(fact.state, fact.why)
     if fact.flow:
         state.flows.passed(fact, how)
-    _tell_dependents(state, fact.name, how, fact.flow)
+    tell_dependents(state, fact.name, how, fact.flow)
 
 
 def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> None:
@@ -274,22 +267,6 @@ def _go_on(state: Tables, run: Run, at: datetime) -> None:
     if run.queued_at == at:
         run.delayed_until_at = None
     state.enqueue(run)
-
-
-def _tell_dependents(state: Tables, name: str, how: Reason, flow: int) -> None:
-    """A run of a task has ended for good, or a moment of it has passed."""
-    former = state.unfinished.former
-    for task_id in state.dependents.get(name, ()):
-        task = state.tasks[task_id]
-        if flow and state.flows.of.get(task_id) == flow:
-            state.flows.todo[flow, task_id] = None
-            if task.spec.schedule.kind == "after":
-                if task.heard:  # what it has heard otherwise may have waited for this end
-                    state.to_judge[task_id] = None
-                continue  # it has its turn there, and would fire twice
-        task.heard = task.heard or {}
-        task.heard[state.said(name, task) if former else name] = how
-        state.to_judge[task_id] = None
 
 
 def _run_sent(state: Tables, fact: f.RunSent, at: datetime, seq: int) -> None:
@@ -377,7 +354,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
         _total(state, fact.state, 1)
     state.ledger.count_end(fact.state, fact.due_at, at)
     if run.flow:
-        state.flows.run_ended(run, fact.state, _how_ended(fact))
+        state.flows.run_ended(run, fact.state, how_ended(fact))
     if task and task.runs:
         task.runs.remove(fact.run)
         if fact.state in ("skipped", "missed") and counts(task, run):
@@ -390,24 +367,12 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
         if task.runs:
             _unpark(state, task, at)
         if state.dependents or run.target:
-            _tell_of_end(state, task, run, _how_ended(fact))
+            tell_of_end(state, task, run, fact)
     elif runs := state.orphans.get(fact.task):
         runs.remove(fact.run)
         if not runs:
             del state.orphans[fact.task]
             state.leaving.pop(fact.task, None)
-
-
-def _tell_of_end(state: Tables, task: Task, run: Run, how: Reason) -> None:
-    """With on=all, dependents hear of a fire when its last run has ended, and of its first failure."""
-    how = run.blame or how
-    runs = [state.runs[other] for other in task.runs] if run.target else []
-    others = [other for other in runs if other.fire == run.fire]
-    if not others:
-        _tell_dependents(state, task.name, how, run.flow)
-    elif how != WELL:
-        for other in others:
-            other.blame = how
 
 
 def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> None:
@@ -589,13 +554,6 @@ def _clock_stepped(state: Tables, fact: f.ClockStepped, at: datetime, seq: int) 
         state.beats.give_grace(_beats_from(state, state.beats.from_at + by))
 
 
-def _how_ended(fact: f.RunEnded) -> Reason:
-    """What dependents hear of a run that has ended for good."""
-    if fact.state == "skipped":
-        return passed_on(fact.state, fact.why or "", fact.run)
-    return WELL if fact.state == "ok" else reason("ended", run=fact.run, state=fact.state)
-
-
 def _count(task: Task, outcome: Outcome) -> None:
     """One more fire of a task has ended, or several have passed."""
     if (counts := task.counts) is None:
@@ -671,6 +629,8 @@ class State(Tables):
     def apply(self, fact: f.Fact, at: datetime, seq: int = 0) -> None:
         """Makes `fact`, which happened at `at`, true."""
         self.told_at = at
+        if self.news:
+            catch_up(self, fact)
         _APPLY[type(fact)](self, fact, at, seq)
 
     def carry(self) -> Iterator[f.Fact]:

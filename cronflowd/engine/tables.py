@@ -18,6 +18,7 @@ from ..base.walks import Numbered, Parted
 from ..schedules.calendars import Calendars
 from ..schedules.zones import EPOCH
 from ..tasks.options import COMMON, Common, Keep
+from ..tasks.reasons import Reason
 from ..tasks.targets import EVENTS
 from ..tasks.task import BY_HAND, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
 from . import facts as f
@@ -48,6 +49,14 @@ class Output:
     attempt_from: int = 0  # of the lines, the first of the newest attempt
     size: int = 0
     said: int = 0  # characters of remarks, as they are kept, since the newest attempt began
+
+
+@define
+class News:
+    """How a dependency ended, and which tasks have yet to be told."""
+
+    how: Reason
+    waiting: set[int]
 
 
 class Tables:
@@ -96,8 +105,7 @@ class Tables:
         self.outputs: OrderedDict[int, Output] = OrderedDict()
         self.output_size = 0
         self.history_from_seq = 0  # outcomes of records before this one are not in memory
-        # Told of each row of history as it comes; None: nobody counts.
-        self.tally: Callable[[Outcome, bool], object] | None = None
+        self.tally: Callable[[Outcome, bool], object] | None = None  # told of each row of history
         # Indexes of tasks.
         self.names: Parted[str, int] = Parted()
         self.dependents: dict[str, set[int]] = {}  # by the name that stands in their after=
@@ -105,6 +113,7 @@ class Tables:
         self.wanted: dict[str, set[int]] = {}  # by the name of a secret that they name
         self.emitted: list[f.EventEmitted] = []  # those that some tasks have yet to fire for, oldest first
         self.unanswered: dict[int, list[f.EventEmitted]] = {}  # the same, by task
+        self.news: dict[tuple[str, int], News] = {}  # by name, and run of a flow; see `hearing`
         # Tasks whose dependencies, or runs, may let them go on. Taken from the front, as two more below:
         # of a dict the first one is found the more slowly the more stood before it.
         self.to_judge: OrderedDict[int, None] = OrderedDict()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cronflowd.base.errors import Refusal
+from cronflowd.engine import hearing
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import finish
 from cronflowd.engine.dependencies import standing
@@ -61,9 +62,12 @@ class EngineMachine(RuleBasedStateMachine):
         self.can_read_moon = True
         self.check_type = records._check_type
         records._check_type = self.check_again
+        self.told_at_once = hearing.TOLD_AT_ONCE
+        hearing.TOLD_AT_ONCE = 1
 
     def teardown(self) -> None:
         records._check_type = self.check_type
+        hearing.TOLD_AT_ONCE = self.told_at_once
 
     def check_again(self, options: records.Options) -> None:
         """What is tagged so is accepted today, and cannot be read tomorrow."""
@@ -304,6 +308,7 @@ class EngineMachine(RuleBasedStateMachine):
         """A run waits for its dependencies only while one of them is still to end."""
         state = self.driver.state
         assert not state.to_judge
+        assert not state.news
         for task in state.tasks.values():
             assert all(state.find(name) for name in task.spec.options.after)
             waits, broken = standing(state, task)

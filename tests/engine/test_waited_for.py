@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from cronflowd.base.errors import Refusal
 from cronflowd.engine import encoding
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import AT_ONCE
+from cronflowd.engine.hearing import TOLD_AT_ONCE, heard_by
 from cronflowd.engine.slices import SLICE
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import Driver, snapshot
@@ -125,7 +128,22 @@ def test_one_that_is_removed_is_not_waited_for_by_those_that_stay_only() -> None
 
 
 ACTS = st.lists(
-    st.sampled_from(["slice", "slice", "crash", "checkpoint", "run a", "run c", "ok", "failed", "day"]),
+    st.sampled_from(
+        [
+            "slice",
+            "slice",
+            "crash",
+            "checkpoint",
+            "run a",
+            "run c",
+            "ok",
+            "ok",
+            "failed",
+            "failed",
+            "day",
+            "see",
+        ]
+    ),
     max_size=14,
 )
 
@@ -138,12 +156,13 @@ def test_whoever_waits_is_told_the_same_as_if_all_had_been_renamed_at_once(
     """A run that ended between two slices would have been heard of by those alone that said the new name."""
     ends = []
     with pytest.MonkeyPatch.context() as patch:
-        for at_once, slice_ in ((1000, SLICE), (FEW - 1, 2)):
+        for at_once, slice_, told in ((1000, SLICE, 1000), (FEW - 1, 2, 2), (1000, SLICE, 2)):
+            patch.setattr("cronflowd.engine.hearing.TOLD_AT_ONCE", told)
             for module in ("definitions", "undo", "slices"):
                 patch.setattr(f"cronflowd.engine.{module}.AT_ONCE", at_once)
             patch.setattr("cronflowd.engine.slices.SLICE", slice_)
             ends.append(_live(acts, undo, flow))
-    assert ends[0] == ends[1]
+    assert ends[0] == ends[1] == ends[2]
 
 
 def _live(acts: list[str], undo: bool, flow: bool) -> object:
@@ -177,7 +196,8 @@ def _live(acts: list[str], undo: bool, flow: bool) -> object:
                     driver.do(o.ReportEnded("w", run, attempt, int(how == "failed"), {}))
             case ["day"] if not flow:
                 driver.now = min(task.due_at for task in driver.state.tasks.values() if task.due_at)
-        _steps(driver)
+        if act != "ok" and act != "failed":
+            _steps(driver)
     driver.pump()
     waits(driver)
     tasks = driver.state.tasks.values()
@@ -195,6 +215,51 @@ def _steps(driver: Driver) -> None:
 
 def _held(driver: Driver) -> tuple[tuple[int, int], ...]:
     return tuple((run.id, run.attempt) for run in driver.state.runs.values() if run.worker)
+
+
+@pytest.mark.parametrize("how", ["ok", "skipped"])
+def test_very_many_are_told_some_at_a_time_how_a_task_ended(how: str) -> None:
+    """The end of a run for which 50,000 tasks waited was a step of 70 ms, before one of them was judged."""
+    driver = made(0)
+    for number in range(3 * TOLD_AT_ONCE):
+        driver.line(f"ADD name=n{number} after=c,a 0 0 1 6 * true")
+    driver.pump()
+    if how == "skipped":
+        driver.line("PAUSE a")
+        driver.now += timedelta(days=1)
+    else:
+        driver.line("RUN a")
+        driver.do(o.ReportEnded("w", 1, 1, 0, {}))
+    seen = []
+    tasks = [task for task in driver.state.tasks.values() if task.spec.options.after]
+    while (step := driver.engine.next_step(driver.now)) is not None:
+        driver.do(step)
+        heard = sum(bool(task.heard) for task in tasks)
+        assert sum(bool(heard_by(driver.state, task)) for task in tasks) in (0, len(tasks))
+        seen.append(heard)
+    assert seen[-1] == len(tasks)
+    assert max(more - before for before, more in pairwise([0, *seen])) == TOLD_AT_ONCE
+
+
+def test_of_many_ends_that_are_still_to_be_told_not_more_are_kept_than_are_told_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A replay tells nothing in between: it would keep a list of all who wait for each end that there was."""
+    monkeypatch.setattr("cronflowd.engine.hearing.TOLD_AT_ONCE", 2)
+    monkeypatch.setattr("cronflowd.engine.hearing.MAX_UNTOLD", 2 * FEW)
+    driver = made(FEW)
+    for _ in range(5):
+        for name in ("a", "c"):
+            run = driver.line(f"RUN {name}").told.values["run"]
+            driver.do(o.ReportEnded("w", run, 1, 0, {}))
+    assert [len(news.waiting) for news in driver.state.news.values()] == [FEW, FEW]
+    driver.line("ADD name=d @daily x")
+    for number in range(FEW):
+        driver.line(f"ADD after=d,a @daily x{number}")
+    run = driver.line("RUN d").told.values["run"]
+    driver.do(o.ReportEnded("w", run, 1, 0, {}))
+    assert sum(len(news.waiting) for news in driver.state.news.values()) <= 2 * FEW
+    assert snapshot(driver.replay()) == snapshot(driver.state)
 
 
 def test_of_those_that_wait_the_oldest_is_named() -> None:
