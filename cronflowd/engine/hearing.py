@@ -7,6 +7,7 @@ can see how far the telling has got, and a restart may begin it anew.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import islice
 from typing import Any
 
@@ -16,7 +17,8 @@ from . import facts as f
 from .tables import WELL, News, Tables
 
 TOLD_AT_ONCE = 500  # of those who wait for one task; 50,000 of them were a step of 70 ms
-MAX_UNTOLD = 1_000_000  # of all tasks, beyond which the oldest news are told in one go
+MAX_UNTOLD = 1_000_000  # of all tasks, beyond which the oldest news are told in one go;
+MAX_NEWS = 50  # and beyond so many, since each fact looks through them
 
 
 def heard_by(state: Tables, task: Task) -> dict[str, Reason]:
@@ -40,8 +42,12 @@ def tell_dependents(state: Tables, name: str, how: Reason, flow: int) -> None:
     # What is newer says what is older, too; but it comes after all that was said meanwhile.
     state.news.pop((name, flow), None)
     state.news[name, flow] = News(how, set(waiting))
-    while sum([len(news.waiting) for news in state.news.values()]) > MAX_UNTOLD and len(state.news) > 1:
+    while len(state.news) > 1 and _are_many(state.news.values()):
         tell_some(state)
+
+
+def _are_many(news: Collection[News]) -> bool:
+    return len(news) > MAX_NEWS or sum([len(each.waiting) for each in news]) > MAX_UNTOLD
 
 
 def tell_of_end(state: Tables, task: Task, run: Run, fact: f.RunEnded) -> None:

@@ -241,12 +241,13 @@ def test_very_many_are_told_some_at_a_time_how_a_task_ended(how: str) -> None:
     assert max(more - before for before, more in pairwise([0, *seen])) == TOLD_AT_ONCE
 
 
+@pytest.mark.parametrize("bound", ["MAX_UNTOLD", "MAX_NEWS"])
 def test_of_many_ends_that_are_still_to_be_told_not_more_are_kept_than_are_told_soon(
-    monkeypatch: pytest.MonkeyPatch,
+    bound: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A replay tells nothing in between: it would keep a list of all who wait for each end that there was."""
     monkeypatch.setattr("cronflowd.engine.hearing.TOLD_AT_ONCE", 2)
-    monkeypatch.setattr("cronflowd.engine.hearing.MAX_UNTOLD", 2 * FEW)
+    monkeypatch.setattr(f"cronflowd.engine.hearing.{bound}", {"MAX_UNTOLD": 2 * FEW, "MAX_NEWS": 2}[bound])
     driver = made(FEW)
     for _ in range(5):
         for name in ("a", "c"):
