@@ -103,6 +103,7 @@ class Answers:
         self.admission = core.admission
         self.node: Node | None = None  # where it is one of several
         self.logins = Logins(core.admission)
+        self._emits_next = trio.Lock()  # of those whose event waits
 
     @property
     def gate(self) -> Gate:
@@ -173,14 +174,15 @@ class Answers:
         return reply
 
     def _emit(self, question: o.EmitEvent, session: Session) -> Answer:
-        is_late = len(self.core.state.emitted) > MAX_EMITTED
+        is_late = len(self.core.state.emitted) > MAX_EMITTED or self._emits_next.locked()
         return self._emit_later(question, session) if is_late else self._submit(question, session)
 
     async def _emit_later(self, order: o.EmitEvent, session: Session) -> Reply:
         """Its turn comes when tasks have fired for most of the events before: each is kept until then."""
         with trio.move_on_after(LONGEST_WAIT_S):  # a full disk lets none fire
-            while len(self.core.state.emitted) > MAX_EMITTED:  # noqa: ASYNC110 - a fire tells nobody of itself
-                await trio.sleep(LOOK_S)
+            async with self._emits_next:  # very many may wait: one of them looks
+                while len(self.core.state.emitted) > MAX_EMITTED:  # noqa: ASYNC110 - a fire tells nobody of itself
+                    await trio.sleep(LOOK_S)
         answer = self._submit(order, session)
         return answer if isinstance(answer, Reply) else await answer
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
@@ -326,6 +327,41 @@ async def test_an_event_waits_while_tasks_have_yet_to_fire_for_many(
         house.core.submit(step)
     assert most == 4
     assert [run.args for run in house.state.runs.values()] == [{"n": str(number)} for number in range(20)]
+
+
+async def test_of_very_many_whose_events_wait_one_looks_whether_they_still_have_to(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Each looked a hundred times a second: eight hundred of them left no time for anything else."""
+
+    class Emitted(list[f.EventEmitted]):
+        looks, count = 0, answers.MAX_EMITTED + 1
+
+        def __len__(self) -> int:
+            self.looks += 1
+            return self.count
+
+        def __bool__(self) -> bool:
+            return False
+
+    house = House(tmp_path)
+    await house.ask(house.session(), "ADD name=a overlap=allow @on e x")
+    house.state.emitted = waiting = Emitted()
+    told: list[str] = []
+
+    async def emit(number: int) -> None:
+        answer = house.answers.handle(f"EMIT e n={number}", house.session(), house.clock.now())
+        assert not isinstance(answer, Reply)
+        told.append((await answer).text)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(300):
+            nursery.start_soon(emit, number)
+        await trio.sleep(1.0)
+        assert (told, waiting.looks < 1000) == ([], True)
+        waiting.count = 0
+    assert told == ["1"] * 300
+    assert len([*house.state.emitted]) == 300
 
 
 async def test_an_event_does_not_wait_for_ever_where_nothing_can_fire(
