@@ -8,12 +8,12 @@ from collections import Counter
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cronflowd.base.errors import Refusal
-from cronflowd.engine import hearing
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import finish
 from cronflowd.engine.dependencies import standing
@@ -62,12 +62,14 @@ class EngineMachine(RuleBasedStateMachine):
         self.can_read_moon = True
         self.check_type = records._check_type
         records._check_type = self.check_again
-        self.told_at_once = hearing.TOLD_AT_ONCE
-        hearing.TOLD_AT_ONCE = 1
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr("cronflowd.engine.hearing.TOLD_AT_ONCE", 1)
+        for module in ("dependencies", "fires"):
+            self.patch.setattr(f"cronflowd.engine.{module}.ENDED_AT_ONCE", 1)
 
     def teardown(self) -> None:
         records._check_type = self.check_type
-        hearing.TOLD_AT_ONCE = self.told_at_once
+        self.patch.undo()
 
     def check_again(self, options: records.Options) -> None:
         """What is tagged so is accepted today, and cannot be read tomorrow."""
@@ -141,6 +143,15 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 9), bounds=st.sampled_from(BOUNDS))
     def bound(self, pick: int, bounds: str) -> None:
         self.order(f"SET {self.some_task(pick)} {bounds or 'count='}")
+
+    @rule(pick=st.integers(0, 9), mode=st.sampled_from([*MODES, "replace"]))
+    def let_in(self, pick: int, mode: str) -> None:
+        self.order(f"SET {self.some_task(pick)} overlap={mode}")
+
+    @rule(pick=st.integers(0, 9), count=st.integers(2, 5))
+    def run_often(self, pick: int, count: int) -> None:
+        for _ in range(count):
+            self.order(f"RUN {self.some_task(pick)}")
 
     @rule(pick=st.integers(0, 9), schedule=st.sampled_from(SCHEDULES))
     def change(self, pick: int, schedule: str) -> None:
@@ -345,6 +356,13 @@ class EngineMachine(RuleBasedStateMachine):
                 same = [run for run in runs if run.spec.options.overlap == task.spec.options.overlap]
                 # With on=all, one fire is several runs.
                 assert len({run.due_at for run in same if run.state != "parked"}) <= 1
+
+    @invariant()
+    def what_is_replaced_is_told_to_end(self) -> None:
+        for task in self.driver.state.tasks.values():
+            runs = [self.driver.state.runs[run] for run in task.runs]
+            if runs and runs[-1].state == "parked" and runs[-1].spec.options.overlap == "replace":
+                assert {run.state for run in runs if run.fire != runs[-1].fire} == {"stopping"}
 
 
 EngineMachine.TestCase.settings = settings(
