@@ -84,9 +84,10 @@ def tell_some(state: Tables) -> bool:
 
 def catch_up(state: Tables, fact: Any) -> None:
     """A fact is about to be made true: the task that it is about hears before it what there is to hear."""
-    if isinstance(fact, f.FlowEnded | f.FlowRetried):
-        while tell_some(state):  # who was a member is known until then
-            pass
+    if isinstance(fact, f.FlowEnded | f.FlowRetried):  # who was a member is known until then
+        of_flow = [news for (_, flow), news in state.news.items() if flow == fact.flow]
+        for waiting in [each for news in of_flow for each in news.waiting]:
+            _catch_up(state, waiting)
     task_id = getattr(fact, "task", None) or getattr(fact, "id", None)
     if task_id is None and (run := state.runs.get(getattr(fact, "run", None) or 0)):
         task_id = run.task_id

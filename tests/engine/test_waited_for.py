@@ -241,6 +241,21 @@ def test_very_many_are_told_some_at_a_time_how_a_task_ended(how: str) -> None:
     assert max(more - before for before, more in pairwise([0, *seen])) == TOLD_AT_ONCE
 
 
+def test_the_end_of_a_small_flow_does_not_have_all_news_told_at_once() -> None:
+    """Only whoever waits in that flow has to have heard what happened there."""
+    driver = made(TOLD_AT_ONCE + 1)
+    for line in ("ADD name=x @daily true", "ADD name=y after=x @after true", "FLOW x RUN"):
+        driver.line(line)
+    driver.pump()
+    (run,) = driver.state.runs.values()
+    driver.do(o.ReportEnded("w", run.id, 1, 1, {}))
+    run_id = driver.line("RUN a").told.values["run"]
+    driver.do(o.ReportEnded("w", run_id, 1, 0, {}))
+    while driver.state.flows.active:
+        driver.do(driver.engine.next_step(driver.now))
+    assert [len(news.waiting) for news in driver.state.news.values()] == [TOLD_AT_ONCE + 1]
+
+
 @pytest.mark.parametrize("bound", ["MAX_UNTOLD", "MAX_NEWS"])
 def test_of_many_ends_that_are_still_to_be_told_not_more_are_kept_than_are_told_soon(
     bound: str, monkeypatch: pytest.MonkeyPatch
