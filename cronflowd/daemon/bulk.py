@@ -24,12 +24,10 @@ from ..engine.flows import plan_flow
 from ..engine.many import ENDS, kind_of, pattern_of, plan_many, reply_of
 from ..engine.once import Asked
 from ..engine.undo import plan_undo
-from ..tasks.task import MAX_TEXT_BYTES
 from .core import Core
 
 SLICE_S = 0.003  # of working out, before the others have their turn
 STAGED_TOGETHER, STAGED_CHARS = 50, 1 << 18
-MANY_STEPS = AT_ONCE_CHARS // MAX_TEXT_BYTES  # fewer are not too long for one decision
 FREED_TOGETHER = 1000
 MAX_AHEAD = 10  # records of staged tasks that the disk may be behind by
 TRIES = 5
@@ -47,16 +45,25 @@ class LargeChanges:
         """Whether an order is for `change`."""
         state, kind = self.core.state, type(order)
         if pattern_of(order) or kind is o.StartFlow:
-            many = AT_ONCE if kind is not o.SetTask else MANY_STEPS
-            return len(state.tasks) > many
+            is_long = kind is o.SetTask and len(state.tasks) <= AT_ONCE and self._may_be_long(order)
+            return len(state.tasks) > AT_ONCE or is_long
         if kind is o.UndoChanges:
-            return sum(len(change.steps) for change in state.changes.newest(order.count)) > MANY_STEPS
+            changes = state.changes.newest(order.count)
+            if sum(len(change.steps) for change in changes) > AT_ONCE:
+                return True
+            each = (step.was for change in changes for step in change.steps)
+            return sum(was.size for was in each if was) > AT_ONCE_CHARS
         if kind in (o.SetTask, o.RollBack, o.RemoveTask):
             task = state.find(order.ref)
             return task is not None and len(state.dependents.get(task.name, ())) > AT_ONCE
         if kind is o.ResumeTasks:
             return order.ref is None and len(state.paused) > AT_ONCE
         return kind is o.ClearTasks and state.count_own() > AT_ONCE
+
+    def _may_be_long(self, order: o.SetTask) -> bool:
+        """Whether all tasks, with what they are to say, would be too long for one decision."""
+        specs = [task.spec for task in self.core.state.tasks.values()]
+        return are_long(specs) or sum(map(len, order.words.values())) * len(specs) > AT_ONCE_CHARS
 
     async def change(self, order: Any, who: str | None, once: Asked | None = None) -> Reply:
         """All of them but LOAD."""

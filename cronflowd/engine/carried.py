@@ -41,7 +41,7 @@ _WORKER = (
 
 
 def _task(state: Tables, task: Task) -> f.TaskCarried:
-    heard = {"heard": heard_by(state, task)} if state.news else {}
+    heard = {"heard": heard_by(state, task)} if state.news and task.spec.options.after else {}
     return f.TaskCarried(
         task.id, task.rev, task.spec.record, task.anchor_at, task.due_at, decided=task.decided,
         notice=task.is_notice, changed_at=task.changed_at, **(standing(task) | heard),

@@ -84,6 +84,12 @@ class Was(msgspec.Struct, gc=False):
             else str(self.record.get("jobName", ""))
         )
 
+    @property
+    def size(self) -> int:
+        """How much its definition says, at most."""
+        definition = self.definition
+        return definition.size if isinstance(definition, TaskSpec) else len(str(definition or ""))
+
 
 class Step(msgspec.Struct, gc=False):
     """One fact of a change."""

@@ -8,7 +8,7 @@ a change, so that it can be undone.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -106,7 +106,7 @@ def _undo(state: State, order: o.UndoChanges, now: datetime, limits: Limits) -> 
     rows += plan.over
     count = len(plan.changes)
     reply = Reply(f"{count} undone", {"undone": count}, ("change", "what"), rows)
-    if len(plan.then) > AT_ONCE or are_long(each.spec for each in plan.then.values() if each):
+    if len(plan.then) > AT_ONCE or are_long(_others(state, plan)):
         facts: list[f.Fact] = [f.BulkDecided("undo", [change.number for change in plan.changes])]
     else:
         facts = _facts(state, plan, now)
@@ -115,6 +115,14 @@ def _undo(state: State, order: o.UndoChanges, now: datetime, limits: Limits) -> 
     if count == 1 and (first := next((fact for fact in facts if isinstance(fact, f.Asked)), None)):
         first.undone = shorten(plan.changes[0].told, MAX_WHAT)
     return Decision(facts, reply)
+
+
+def _others(state: State, plan: Undoing) -> Iterator[TaskSpec]:
+    """The definitions that tasks do not have now."""
+    for task_id, each in plan.then.items():
+        task = state.tasks.get(task_id)
+        if each and not (task and task.spec is each.spec):
+            yield each.spec
 
 
 def plan_undo(state: State, count: int, now: datetime, limits: Limits) -> Generator[None, None, Undoing]:
