@@ -62,7 +62,8 @@ is let in, or a fire is skipped on account of it. One good end is good for one f
 judgement puts the task into `to_judge`, and every judgement is an order of its own, so a circle of
 consequences is many small steps. A dependency that failed but has a run under way is still waited
 for: it may yet end well. With on=all, dependents hear of a fire once, when the last of its runs has
-ended; one failure among them is the failure of all (`blame`).
+ended; one failure among them is the failure of all (`blame`). Where very many wait, they hear of it some at
+a time (`hearing`), and nothing is judged before all have.
 
 
 Retry, and how often
