@@ -34,7 +34,8 @@ log = logging.getLogger("cronflowd.upkeep")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0  # between starts of a local worker that keeps ending
 STEADY_S = 30.0  # one that lived so long is started again at once
-FORMER = "CRONFLOWD_LOCAL_WORKER"  # in our environment: the child that outlives our beginning anew
+# In our environment, and no settings: the children that we had before we began anew.
+FORMER_WORKER, FORMER_DOOR = "CRONFLOWD_FORMER_WORKER", "CRONFLOWD_FORMER_DOOR"
 CANNOT_START = (OSError, subprocess.SubprocessError)  # no process, no memory, no program; and its pipes
 SEGMENTS_BEFORE_COMPACTION = 4
 COMPACTION_LIMIT_S = 3600.0
@@ -54,22 +55,20 @@ async def keep_local_worker(settings: Settings, door: Path) -> None:
 
     async def start() -> trio.Process:
         # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
-        process = await trio.lowlevel.open_process(
+        return await trio.lowlevel.open_process(
             command,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             start_new_session=True,
             pass_fds=disk.handed(settings.config),
         )
-        os.environ[FORMER] = str(process.pid)
-        return process
 
-    await _wait_former(os.environ.pop(FORMER, ""))
-    await _keep("local worker", start)
+    await _wait_former(os.environ.pop(FORMER_WORKER, ""))  # it works on for us
+    await _keep("local worker", start, FORMER_WORKER)
 
 
 async def _wait_former(number: str) -> None:
-    """Until the local worker has ended that this process had before it began anew: it works on for us."""
+    """Until a child has ended that this process had before it began anew; nobody else waits for it."""
     with suppress(OSError, ValueError):
         child = int(number)
         # Only a child is meant, whose number nobody else can have until it is waited for.
@@ -108,8 +107,10 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
         finally:
             os.close(theirs)
 
-    with ExitStack() as leash:
-        await _keep("HTTP door", start)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_wait_former, os.environ.pop(FORMER_DOOR, ""))  # it ends by itself
+        with ExitStack() as leash:
+            await _keep("HTTP door", start, FORMER_DOOR)
 
 
 def gateway_command(settings: Settings, handed: Sequence[int]) -> list[str]:
@@ -125,13 +126,14 @@ def gateway_command(settings: Settings, handed: Sequence[int]) -> list[str]:
     return command
 
 
-async def _keep(what: str, start: Callable[[], Awaitable[trio.Process]]) -> None:
+async def _keep(what: str, start: Callable[[], Awaitable[trio.Process]], former: str) -> None:
     """Starts a program again whenever it has ended, until cancelled."""
     pause_s = FIRST_PAUSE_S
     while True:
         began = trio.current_time()
         try:
             process = await start()
+            os.environ[former] = str(process.pid)
             how = f"ended with status {await process.wait()}"
         except CANNOT_START as error:
             how = f"cannot be started: {error}"
