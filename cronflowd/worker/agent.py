@@ -75,7 +75,7 @@ READ_BYTES = 256 * 1024
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
 KILLED = "its worker was killed while it ran; what it wrote last may be missing"
-LEFT = "; its processes that went on without are killed now"
+LEFT = "; its processes that were still running have been killed"
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
 

@@ -21,6 +21,7 @@ from cronflowd.host.config import WorkerSettings
 from cronflowd.worker import agent as agents
 from cronflowd.worker import program
 from cronflowd.worker.executors import processes
+from cronflowd.worker.executors.processes import kill_left
 from cronflowd.worker.spool import Spool
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
 from tests.lib.job_processes import is_alive, wait_for
@@ -383,10 +384,60 @@ async def test_what_a_killed_worker_left_is_killed_before_it_can_be_begun_again(
         async with worker_process(daemon, spool_dir):
             visitor = await daemon.worker()
             done = await visitor.expect("DONE 7 1 126 lost=yes")
-            assert "its processes that went on without are killed now" in done
+            assert "its processes that were still running have been killed" in done
             assert not any(map(is_alive, pids))
             assert is_alive(ended)  # of a run that had ended, as was told then
     os.kill(ended, signal.SIGKILL)
+
+
+@pytest.mark.real
+async def test_a_service_that_began_something_for_a_killed_worker_s_job_goes_on(spool_dir: Path) -> None:
+    """As `at` and build servers do, with the environment of whoever asks: they serve others, too."""
+    async with fake_daemon() as daemon:
+        async with worker_process(daemon, spool_dir) as process:
+            visitor = await daemon.worker()
+            await visitor.say("RUN 7 1 type=shell :echo $CRONFLOW_WORKER; sleep 1000")
+            worker = (await visitor.expect("OUT 7 1")).split()[3]
+            names = f"CRONFLOW_RUN_ID=7 CRONFLOW_ATTEMPT=1 CRONFLOW_WORKER={worker}"
+            begin = f"env {names} sleep 1000 & echo $!; sleep 1000 & echo $!"
+            # One was started by nobody's job, and of one by another job the session's leader has ended.
+            theirs = [
+                _begun_in_session(f"{begin}; exec >&-; wait", {}),
+                _begun_in_session(begin, {"CRONFLOW_RUN_ID": "6", "CRONFLOW_ATTEMPT": "1"}),
+            ]
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        async with worker_process(daemon, spool_dir):
+            visitor = await daemon.worker()
+            await visitor.expect("DONE 7 1 126 lost=yes")
+    alive = [list(map(is_alive, pids)) for pids in theirs]
+    for pid in (pid for pids in theirs for pid in pids):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert alive == 2 * [[False, True]]
+
+
+async def test_a_worker_does_not_kill_who_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job may have started the daemon anew, which has the job's environment then."""
+    marks = {"CRONFLOW_RUN_ID": "7", "CRONFLOW_ATTEMPT": "1", "CRONFLOW_WORKER": "of-this-test"}
+    with subprocess.Popen(["sleep", "1000"], env=marks, start_new_session=True) as process:
+        monkeypatch.setattr(os, "getppid", lambda: process.pid)
+        assert await kill_left("of-this-test", ["7 1"]) == set()
+        monkeypatch.undo()
+        assert await kill_left("of-this-test", ["7 1"]) == {"7 1"}
+        assert process.wait() == -signal.SIGKILL
+
+
+def _begun_in_session(script: str, environ: dict[str, str]) -> list[int]:
+    """The two numbers of processes that a script in a session of its own says."""
+    process = subprocess.Popen(
+        ["sh", "-c", script], env={"PATH": os.environ["PATH"]} | environ, stdout=-1, start_new_session=True
+    )
+    assert process.stdout
+    with process.stdout as told:
+        pids = [int(told.readline()) for _ in range(2)]
+    process.returncode = 0  # nobody waits for it
+    return pids
 
 
 @pytest.mark.real
