@@ -129,6 +129,7 @@ class Agent:
         self._pause = trio.CancelScope()  # between two attempts to connect
         self.silence = Silence(settings.silent_after_s, settings.silent_hook, self.ways.text)
         self._is_impatient = False
+        self._has_told_why = False  # it does not leave
         self._new: deque[Job] = deque()  # taken on, and not begun yet
         self._taken = trio.lowlevel.ParkingLot()  # who begins them sleeps here
         self._nursery: trio.Nursery
@@ -607,7 +608,13 @@ class Agent:
         """Whether whoever comes after finds what is still to be told; a full disk may have room later."""
         if self.reports:
             self.reports.keep(self.jobs)
-        return not (self.reports and self.spool.is_refused)
+        if not (self.reports and self.spool.is_refused):
+            return True
+        if not self._has_told_why:
+            where = self.spool.directory
+            log.warning("staying until the daemon has the ends of all jobs, or %s can keep them", where)
+        self._has_told_why = True
+        return False
 
     @property
     def _is_orphan(self) -> bool:

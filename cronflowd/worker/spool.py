@@ -31,7 +31,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..host.clock import steady_now
-from ..host.disk import LOCK_NAME, is_at, lock_directory, plain, read_small
+from ..host.disk import LOCK_NAME, NO_SPACE, is_at, lock_directory, plain, read_small
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +167,9 @@ class Spool:
             new.rename(self.directory / "reports")
         except OSError as error:
             self._break(error)
+            if error.errno in NO_SPACE:
+                with suppress(OSError):
+                    new.unlink()  # others need that room
         else:
             os.close(self._file)
             self._file, self._size, self._is_broken = file, len(content), False

@@ -178,7 +178,7 @@ async def test_what_had_no_way_to_the_daemon_yet_is_in_the_spool_when_the_link_i
 
 @pytest.mark.parametrize("is_linked", [True, False])
 async def test_what_no_disk_takes_keeps_a_worker_from_leaving(
-    spool_dir: Path, monkeypatch: pytest.MonkeyPatch, is_linked: bool
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_linked: bool
 ) -> None:
     """What it still has to tell would be nowhere; and there may be room later, or a daemon."""
     monkeypatch.setattr(agents, "GOODBYE_WAIT_S", 0.01)
@@ -202,6 +202,7 @@ async def test_what_no_disk_takes_keeps_a_worker_from_leaving(
             await until(lambda: agent.is_leaving and len(tries) > 3)
             assert not agent.gone.is_set()
         await gone(agent)
+    assert caplog.text.count("staying until") == 1  # else it would look as if it hung
     assert "OUT 7 1 one\nDONE 7 1 0\n" in (spool_dir / "reports").read_text()
 
 
