@@ -184,7 +184,7 @@ class Compactor:
                 )
                 why = f"exit {done.returncode}" if done.returncode else await self._adopt(done.stdout)
                 if done.returncode == Exit.TRY_AGAIN:
-                    why = "what a daemon before this one had begun is at work still"
+                    why = "the compaction of a daemon before this one is still running"
                 if not why:
                     return True
             except CANNOT_START as error:

@@ -100,7 +100,9 @@ def check_restored(data: Path) -> None:
     """Raises Fatal (65) where a restore was broken off: some files stand in their place, and some do not."""
     unpacked = data / UNPACKED
     if ((unpacked / RESTORED).exists() or (data / RESTORED).exists()) and any(_names(unpacked)):
-        raise Fatal(Exit.CORRUPT, f"{data}: a restore was broken off; do it again, with --force")
+        raise Fatal(
+            Exit.CORRUPT, f"{data}: a restore was broken off; do it again: cronflowd restore FILE --force"
+        )
 
 
 # --- names ------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from .records import (
 
 Record = tuple[int, datetime, Fact]
 MAX_REST_BYTES = 1024 * 1024 * 1024  # that are looked through behind what is no record
-_GONE = "it has been written, and is gone, with all records after %d: put it back"
+_GONE = "it was there, and is gone, with all records after %d: put it back"
 log = logging.getLogger(__name__)
 
 

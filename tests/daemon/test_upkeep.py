@@ -113,7 +113,7 @@ async def test_a_compaction_of_a_killed_daemon_is_waited_for_and_told_of(
     compactor.look()
     with trio.move_on_after(FIRST_REST_S + 1), caplog.at_level(logging.WARNING):
         await compactor.run()
-    assert caplog.text.count("what a daemon before this one had begun is at work still") == 2
+    assert caplog.text.count("the compaction of a daemon before this one is still running") == 2
 
 
 async def test_a_local_worker_that_cannot_be_started_is_tried_again(
