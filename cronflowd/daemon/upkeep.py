@@ -52,15 +52,16 @@ async def keep_local_worker(settings: Settings, door: Path) -> None:
     command += ["--connect", f"unix:{door}", "--slots", str(settings.local_worker)]
     command += ["--spool", str(settings.data / "local-worker")]
     command += ["--config", str(settings.config)] if settings.config else []
+    handed = disk.handed(settings.config)
 
     async def start() -> trio.Process:
         # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
         return await trio.lowlevel.open_process(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=_stdin(handed),
             stdout=sys.stderr.fileno(),
             start_new_session=True,
-            pass_fds=disk.handed(settings.config),
+            pass_fds=handed,
         )
 
     await _wait_former(os.environ.pop(FORMER_WORKER, ""))  # it works on for us
@@ -99,7 +100,7 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
             os.write(ours, token + b"\n")
             return await trio.lowlevel.open_process(
                 [*command, "--leash", str(theirs)],
-                stdin=subprocess.DEVNULL,
+                stdin=_stdin(handed),
                 stdout=sys.stderr.fileno(),
                 start_new_session=True,
                 pass_fds=[*handed, theirs],
@@ -111,6 +112,11 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
         nursery.start_soon(_wait_former, os.environ.pop(FORMER_DOOR, ""))  # it ends by itself
         with ExitStack() as leash:
             await _keep("HTTP door", start, FORMER_DOOR)
+
+
+def _stdin(handed: Sequence[int]) -> int:
+    """Ours, where it is a file that the child is to read as well."""
+    return 0 if 0 in handed else subprocess.DEVNULL
 
 
 def gateway_command(settings: Settings, handed: Sequence[int]) -> list[str]:

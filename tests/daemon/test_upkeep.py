@@ -168,6 +168,27 @@ async def test_the_former_door_of_who_begins_anew_is_waited_for(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(("name", "stdin"), [("/dev/stdin", 0), ("/dev/fd/63", subprocess.DEVNULL)])
+async def test_settings_on_standard_input_are_the_local_worker_s_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stdin: int
+) -> None:
+    """It read an empty file there, and none of its own rules was in force."""
+    given = list[Any]()
+
+    async def take(*_: Any, **options: Any) -> None:
+        given.append(options)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", take)
+    settings = Settings(data=tmp_path, tz="UTC", config=Path(name), tls_cert=Path(name))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.keep_local_worker, settings, tmp_path / "socket")
+        nursery.start_soon(upkeep.keep_gateway, settings, [], b"token")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [each["stdin"] for each in given] == [stdin, stdin]
+
+
 async def _hang(*_: Any, **__: Any) -> None:
     await trio.sleep_forever()
 
