@@ -162,7 +162,8 @@ class Replay:
             missing = f"the records {self.last + 1} to {first - 1} before it are missing"
             raise Corrupt(reader.path, 0, missing + why)
         if self.open and first <= self.last:
-            raise Corrupt(reader.path, 0, f"the file before it goes up to record {self.last}")
+            why = f"it begins with record {first}, and the file before it goes up to record {self.last}"
+            raise Corrupt(reader.path, 0, why)
         if first == self.last + 1 and reader.header.chain != self.chain:
             raise Corrupt(reader.path, 0, "it does not go on from where the file before it ends")
 

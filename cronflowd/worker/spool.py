@@ -64,6 +64,12 @@ class Spool:
         os.close(self._lock)
 
     @property
+    def mark(self) -> str:
+        """What the processes of its jobs bear: another one in a copy, as of a backup that is tried out."""
+        place = os.fstat(self._lock)
+        return f"{self.instance}-{place.st_dev:x}-{place.st_ino:x}"
+
+    @property
     def is_refused(self) -> bool:
         """Whether its disk takes nothing, for now; where it is no more, nobody comes after."""
         return self._is_broken and is_at(self._lock, self.directory / LOCK_NAME)

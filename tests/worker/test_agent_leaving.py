@@ -418,6 +418,23 @@ async def test_a_service_that_began_something_for_a_killed_worker_s_job_goes_on(
     assert alive == 2 * [[False, True]]
 
 
+@pytest.mark.real
+async def test_a_worker_on_a_copy_of_a_spool_kills_nothing_of_the_first_one_s(spool_dir: Path) -> None:
+    """Whoever tries out a copy of a data directory where it was made would end all jobs there."""
+    async with fake_daemon() as daemon, worker_process(daemon, spool_dir):
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=shell :echo $$; exec sleep 1000")
+        pid = int((await visitor.expect("OUT 7 1")).split()[3])
+        copy = spool_dir.with_name("copy")
+        shutil.copytree(spool_dir, copy)
+        async with worker_process(daemon, copy):
+            other = await daemon.worker()
+            await other.expect("DONE 7 1 126 lost=yes")
+        assert is_alive(pid)
+        await visitor.say("KILL 7 1")
+        await visitor.expect("DONE 7 1 143")
+
+
 async def test_a_worker_does_not_kill_who_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job may have started the daemon anew, which has the job's environment then."""
     marks = {"CRONFLOW_RUN_ID": "7", "CRONFLOW_ATTEMPT": "1", "CRONFLOW_WORKER": "of-this-test"}
