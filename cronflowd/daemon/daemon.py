@@ -491,16 +491,20 @@ class Daemon:
 
     async def _end(self) -> None:
         """Commits what was decided, and leaves a fresh tasks.db, unless somebody edited it."""
-        with trio.move_on_after(LAST_WORDS_S) as patience:
-            await self.core.settled(self.core.last_seq)
-            # Not half of a LOAD: what is under way goes on after the next start.
-            if not (self.state.unfinished.bulk or await self.answers.files.is_edited()):
-                await self._save()
-        if patience.cancelled_caught:
-            log.warning("tasks.db was not written in time; the journal has everything, and SAVE writes it")
-        self.journal.close()
-        if self.node:
-            self.node.resign()
+        try:
+            with trio.move_on_after(LAST_WORDS_S) as patience:
+                await self.core.settled(self.core.last_seq)
+                # Not half of a LOAD: what is under way goes on after the next start.
+                if not (self.state.unfinished.bulk or await self.answers.files.is_edited()):
+                    await self._save()
+            if patience.cancelled_caught:
+                log.warning(
+                    "tasks.db was not written in time; the journal has everything, and SAVE writes it"
+                )
+        finally:
+            self.journal.close()
+            if self.node:
+                self.node.resign()
 
     async def _save(self) -> None:
         try:

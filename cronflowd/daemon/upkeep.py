@@ -34,7 +34,8 @@ log = logging.getLogger("cronflowd.upkeep")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0  # between starts of a local worker that keeps ending
 STEADY_S = 30.0  # one that lived so long is started again at once
-FORMER = "CRONFLOWD_LOCAL_WORKER"  # in our environment: the child that outlives our beginning anew
+# In our environment, and no settings: the children that we had before we began anew.
+FORMER_WORKER, FORMER_DOOR = "CRONFLOWD_FORMER_WORKER", "CRONFLOWD_FORMER_DOOR"
 CANNOT_START = (OSError, subprocess.SubprocessError)  # no process, no memory, no program; and its pipes
 SEGMENTS_BEFORE_COMPACTION = 4
 COMPACTION_LIMIT_S = 3600.0
@@ -51,25 +52,24 @@ async def keep_local_worker(settings: Settings, door: Path) -> None:
     command += ["--connect", f"unix:{door}", "--slots", str(settings.local_worker)]
     command += ["--spool", str(settings.data / "local-worker")]
     command += ["--config", str(settings.config)] if settings.config else []
+    handed = disk.handed(settings.config)
 
     async def start() -> trio.Process:
         # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
-        process = await trio.lowlevel.open_process(
+        return await trio.lowlevel.open_process(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=_stdin(handed),
             stdout=sys.stderr.fileno(),
             start_new_session=True,
-            pass_fds=disk.handed(settings.config),
+            pass_fds=handed,
         )
-        os.environ[FORMER] = str(process.pid)
-        return process
 
-    await _wait_former(os.environ.pop(FORMER, ""))
-    await _keep("local worker", start)
+    await _wait_former(os.environ.pop(FORMER_WORKER, ""))  # it works on for us
+    await _keep("local worker", start, FORMER_WORKER)
 
 
 async def _wait_former(number: str) -> None:
-    """Until the local worker has ended that this process had before it began anew: it works on for us."""
+    """Until a child has ended that this process had before it began anew; nobody else waits for it."""
     with suppress(OSError, ValueError):
         child = int(number)
         # Only a child is meant, whose number nobody else can have until it is waited for.
@@ -100,7 +100,7 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
             os.write(ours, token + b"\n")
             return await trio.lowlevel.open_process(
                 [*command, "--leash", str(theirs)],
-                stdin=subprocess.DEVNULL,
+                stdin=_stdin(handed),
                 stdout=sys.stderr.fileno(),
                 start_new_session=True,
                 pass_fds=[*handed, theirs],
@@ -108,8 +108,15 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
         finally:
             os.close(theirs)
 
-    with ExitStack() as leash:
-        await _keep("HTTP door", start)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_wait_former, os.environ.pop(FORMER_DOOR, ""))  # it ends by itself
+        with ExitStack() as leash:
+            await _keep("HTTP door", start, FORMER_DOOR)
+
+
+def _stdin(handed: Sequence[int]) -> int:
+    """Ours, where it is a file that the child is to read as well."""
+    return 0 if 0 in handed else subprocess.DEVNULL
 
 
 def gateway_command(settings: Settings, handed: Sequence[int]) -> list[str]:
@@ -125,13 +132,14 @@ def gateway_command(settings: Settings, handed: Sequence[int]) -> list[str]:
     return command
 
 
-async def _keep(what: str, start: Callable[[], Awaitable[trio.Process]]) -> None:
+async def _keep(what: str, start: Callable[[], Awaitable[trio.Process]], former: str) -> None:
     """Starts a program again whenever it has ended, until cancelled."""
     pause_s = FIRST_PAUSE_S
     while True:
         began = trio.current_time()
         try:
             process = await start()
+            os.environ[former] = str(process.pid)
             how = f"ended with status {await process.wait()}"
         except CANNOT_START as error:
             how = f"cannot be started: {error}"
@@ -182,7 +190,7 @@ class Compactor:
                 )
                 why = f"exit {done.returncode}" if done.returncode else await self._adopt(done.stdout)
                 if done.returncode == Exit.TRY_AGAIN:
-                    why = "what a daemon before this one had begun is at work still"
+                    why = "the compaction of a daemon before this one is still running"
                 if not why:
                     return True
             except CANNOT_START as error:

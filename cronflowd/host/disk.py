@@ -77,10 +77,11 @@ def handed(path: str | Path | None) -> list[int]:
 
 def keep_content(descriptor: int) -> None:
     """What comes through a pipe comes once: from now on a file with all of it stands in the pipe's place."""
+    is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
     OPENED_FOR_US.add(descriptor)
     if descriptor > 2:
         os.set_inheritable(descriptor, False)  # it is no job's
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+    if not is_pipe:
         return
     kept = os.memfd_create("handed")
     try:

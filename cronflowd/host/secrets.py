@@ -10,6 +10,7 @@ now: they too answer who it is that offers a word, and nobody outside this file 
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import hmac
 import ipaddress
@@ -140,7 +141,7 @@ def make_key(path: Path, change: str) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         made = prepare(path, [new_token().encode() + b"\n"])
-        path.hardlink_to(made.made)  # whole or not at all, and never in the place of another one
+        _name(made.made, path)
         sync_directory(path.parent)
     except FileExistsError as error:
         raise Fatal(
@@ -153,6 +154,18 @@ def make_key(path: Path, change: str) -> None:
     finally:
         if made is not None:
             made.discard()
+
+
+def _name(made: Path, path: Path) -> None:
+    """Whole or not at all, and never in the place of another one."""
+    try:
+        path.hardlink_to(made)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # Some file systems have no second names.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        made.rename(path)
 
 
 def is_loopback(host: str) -> bool:

@@ -159,9 +159,10 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
             about, count = _unpack(file, unpacked)
             _verify(file, unpacked)
             write_atomically(unpacked / RESTORED, [])
-            aside = _exchange(data, unpacked, in_the_way)
-        finally:
+        except BaseException:
             shutil.rmtree(unpacked, ignore_errors=True)
+            raise
+        aside = _exchange(data, unpacked, in_the_way)
         if aside:
             print(f"{aside}: what was there before")
         print(f"{data}: {count} files as they were at {about['at']}, up to record {about['seq']}")
@@ -220,12 +221,14 @@ def _verify(file: Path, unpacked: Path) -> None:
 
 
 def _exchange(data: Path, unpacked: Path, in_the_way: list[Path]) -> Path | None:
-    """The old out, the new in; where the old is now. All or nothing, but for the end of the process."""
+    """The old out, the new in; where the old is now. All or nothing, but for the end of the process.
+
+    Where it cannot be put back either, what is left of the new stays: see `check_restored`.
+    """
     aside = free_name(data / "replaced") if in_the_way else None
     if aside:
         make_directory(aside)
     steps = [(path, aside / path.name) for path in in_the_way] if aside else []
-    # Of a restore that was broken off no start is to make anything: see `check_restored`.
     steps += [(path, data / path.name) for path in sorted(unpacked.iterdir())]
     done: list[tuple[Path, Path]] = []
     try:
@@ -237,6 +240,8 @@ def _exchange(data: Path, unpacked: Path, in_the_way: list[Path]) -> Path | None
             new.rename(old)
         if aside:
             aside.rmdir()
+        shutil.rmtree(unpacked, ignore_errors=True)
         raise
     sync_directory(data)
+    shutil.rmtree(unpacked, ignore_errors=True)
     return aside

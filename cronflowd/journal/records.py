@@ -34,7 +34,6 @@ from ..host.disk import (
     holder_of,
     of_file,
     plain,
-    read_small,
     remove_leftovers,
     sync_directory,
     write_all,
@@ -101,7 +100,9 @@ def check_restored(data: Path) -> None:
     """Raises Fatal (65) where a restore was broken off: some files stand in their place, and some do not."""
     unpacked = data / UNPACKED
     if ((unpacked / RESTORED).exists() or (data / RESTORED).exists()) and any(_names(unpacked)):
-        raise Fatal(Exit.CORRUPT, f"{data}: a restore was broken off; do it again, with --force")
+        raise Fatal(
+            Exit.CORRUPT, f"{data}: a restore was broken off; do it again: cronflowd restore FILE --force"
+        )
 
 
 # --- names ------------------------------------------------------------------------------
@@ -194,7 +195,9 @@ class Header:
 
     kind: str  # one of KINDS
     seq: int  # of the first record that may follow; of a checkpoint, the last that it holds
-    chain: int  # the CRC the first record goes on from; of a checkpoint, the journal's at that place
+    # The CRC the first record goes on from; of a checkpoint, the journal's at that place; of `newest`,
+    # which file on the disk it is.
+    chain: int
     version: int = FACTS_VERSION
     # Of history alone:
     sifted_at: str = ""  # when what need not be kept was last left out, RFC 3339
@@ -225,13 +228,19 @@ def read_newest(directory: Path) -> int:
     """The first number of a segment that has been there for certain, 0 = of none that is known.
 
     A journal whose newest file is gone ends like any other. So the file `newest` names it, before
-    anybody is told of a record in it; it may be behind, or missing, and says then so much less.
+    anybody is told of a record in it; it may be behind, or missing, and says then so much less. In a
+    copy it says nothing: while a daemon runs, its segments may have been copied before it was.
     """
     try:
-        header = parse_header(read_small(directory / NEWEST_NAME).partition(b"\n")[0])
+        with open(path := directory / NEWEST_NAME, "rb", opener=plain) as file, of_file(path):
+            header, which = parse_header(file.readline(4096)[:-1]), _which(file.fileno())
     except FileNotFoundError:
         return 0
-    return header.seq if header and header.kind == "newest" else 0
+    return header.seq if header and (header.kind, header.chain) == ("newest", which) else 0
+
+
+def _which(fd: int) -> int:
+    return os.fstat(fd).st_ino & 0xFFFF_FFFF
 
 
 def write_newest(directory: Path, first: int, disk: Disk) -> None:
@@ -241,7 +250,7 @@ def write_newest(directory: Path, first: int, disk: Disk) -> None:
     with of_file(path):
         fd = disk.open(path, os.O_WRONLY | os.O_CREAT)
         try:
-            write_all(disk, fd, Header("newest", first, 0).line(), 0)
+            write_all(disk, fd, Header("newest", first, _which(fd)).line(), 0)
             disk.fsync(fd)
         finally:
             os.close(fd)

@@ -35,7 +35,7 @@ from .records import (
 
 Record = tuple[int, datetime, Fact]
 MAX_REST_BYTES = 1024 * 1024 * 1024  # that are looked through behind what is no record
-_GONE = "it has been written, and is gone, with all records after %d: put it back"
+_GONE = "it was there, and is gone, with all records after %d: put it back"
 log = logging.getLogger(__name__)
 
 
@@ -162,7 +162,8 @@ class Replay:
             missing = f"the records {self.last + 1} to {first - 1} before it are missing"
             raise Corrupt(reader.path, 0, missing + why)
         if self.open and first <= self.last:
-            raise Corrupt(reader.path, 0, f"the file before it goes up to record {self.last}")
+            why = f"it begins with record {first}, and the file before it goes up to record {self.last}"
+            raise Corrupt(reader.path, 0, why)
         if first == self.last + 1 and reader.header.chain != self.chain:
             raise Corrupt(reader.path, 0, "it does not go on from where the file before it ends")
 

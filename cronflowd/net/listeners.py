@@ -34,6 +34,7 @@ from attrs import Factory, define
 from ..base.addresses import origin
 from ..base.errors import Exit, Fatal, Refusal, leaves
 from ..host.descriptors import max_descriptors, raise_descriptors
+from ..host.disk import exit_of
 from ..host.setting import Address, format_address
 from . import poller
 
@@ -284,7 +285,7 @@ def open_unix(path: Path, mode: int = 0o600) -> Listener:
         return Listener(sock, path)
     except OSError as error:
         sock.close()
-        raise Fatal(Exit.CANNOT_CREATE, f"cannot listen on unix:{path}: {error.strerror or error}") from error
+        raise Fatal(exit_of(error), f"cannot listen on unix:{path}: {error.strerror or error}") from error
 
 
 def _remove_stale(path: Path, name: str) -> None:

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -127,21 +125,15 @@ def make_identity(settings: WebSettings) -> Identity:
 
 def _read_key(path: Path) -> bytes:
     if not path.exists():
-        _make_key(path)
+        try:
+            make_key(path, "")
+        except Fatal:
+            if not path.exists():  # else another process made one at the same moment
+                raise
     key = read_secret(path, "key").strip()
     if len(key) < MIN_KEY_BYTES:
         raise Fatal(Exit.CONFIG, f"{path}: the key is shorter than {MIN_KEY_BYTES} bytes")
     return key
-
-
-def _make_key(path: Path) -> None:
-    """Another process may make one at the same moment: the first that is whole stays."""
-    made = path.with_name(f"{path.name}.{os.getpid()}.new")
-    made.unlink(missing_ok=True)
-    make_key(made, "")
-    with suppress(FileExistsError):
-        os.link(made, path)
-    made.unlink()
 
 
 # --- requests -----------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ READ_BYTES = 256 * 1024
 UNFINISHED_S = 1.0  # after this a line that has no end yet is shown all the same
 MAX_OUTBOX_LINES = 10_000  # a daemon that does not read is not read either
 KILLED = "its worker was killed while it ran; what it wrote last may be missing"
-LEFT = "; its processes that went on without are killed now"
+LEFT = "; its processes that were still running have been killed"
 REFUSED_FOR_GOOD = ("denied", "auth-required")
 
 
@@ -129,6 +129,7 @@ class Agent:
         self._pause = trio.CancelScope()  # between two attempts to connect
         self.silence = Silence(settings.silent_after_s, settings.silent_hook, self.ways.text)
         self._is_impatient = False
+        self._has_told_why = False  # it does not leave
         self._new: deque[Job] = deque()  # taken on, and not begun yet
         self._taken = trio.lowlevel.ParkingLot()  # who begins them sleeps here
         self._nursery: trio.Nursery
@@ -136,7 +137,7 @@ class Agent:
     async def run(self) -> None:
         """Works until it may go; `fatal` then says whether it had to."""
         running = self.reports.load()
-        left = await kill_left(self.spool.instance, running) if running else ()
+        left = await kill_left(self.spool.mark, running) if running else ()
         for key in running:
             log.warning("run %s attempt %s was running when this worker was killed", *key.split())
             why = KILLED + LEFT * (key in left)
@@ -251,7 +252,7 @@ class Agent:
     # --- jobs -------------------------------------------------------------------------
 
     def _begin(self, order: Order) -> None:
-        order.options[f"env.{WORKER_MARK}"] = self.spool.instance
+        order.options[f"env.{WORKER_MARK}"] = self.spool.mark
         key, _ = order.key, order.timeout_s  # refuses a bad timeout= before there is a job
         output = Output(
             order.run,
@@ -607,7 +608,13 @@ class Agent:
         """Whether whoever comes after finds what is still to be told; a full disk may have room later."""
         if self.reports:
             self.reports.keep(self.jobs)
-        return not (self.reports and self.spool.is_refused)
+        if not (self.reports and self.spool.is_refused):
+            return True
+        if not self._has_told_why:
+            where = self.spool.directory
+            log.warning("staying until the daemon has the ends of all jobs, or %s can keep them", where)
+        self._has_told_why = True
+        return False
 
     @property
     def _is_orphan(self) -> bool:

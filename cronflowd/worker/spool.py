@@ -31,7 +31,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..host.clock import steady_now
-from ..host.disk import LOCK_NAME, is_at, lock_directory, plain, read_small
+from ..host.disk import LOCK_NAME, NO_SPACE, is_at, lock_directory, plain, read_small
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,12 @@ class Spool:
         """Gives the directory back."""
         os.close(self._file)
         os.close(self._lock)
+
+    @property
+    def mark(self) -> str:
+        """What the processes of its jobs bear: another one in a copy, as of a backup that is tried out."""
+        place = os.fstat(self._lock)
+        return f"{self.instance}-{place.st_dev:x}-{place.st_ino:x}"
 
     @property
     def is_refused(self) -> bool:
@@ -167,6 +173,9 @@ class Spool:
             new.rename(self.directory / "reports")
         except OSError as error:
             self._break(error)
+            if error.errno in NO_SPACE:
+                with suppress(OSError):
+                    new.unlink()  # others need that room
         else:
             os.close(self._file)
             self._file, self._size, self._is_broken = file, len(content), False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import orjson
@@ -462,3 +463,26 @@ def test_who_leaves_is_told_what_of_the_past_it_does_not_have(
     assert said.err == "cronflowd: the history of records 11 to 30 is on other nodes only\n"
     assert [(file.first, file.last) for file in list_history(journal_dir(tmp_path / "b"))] == [(1, 10)]
     assert "history: records 11 to 30 are not here" in check.examine(tmp_path / "b").lines
+
+
+async def test_a_node_whose_last_tasks_file_meets_a_broken_disk_lets_another_lead() -> None:
+    """Else the others wait until its lease ends, though all is committed."""
+    told: list[str] = []
+
+    async def done(*_: object) -> bool:
+        return False
+
+    async def fail() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    ending = SimpleNamespace(
+        core=SimpleNamespace(settled=done, last_seq=1),
+        state=SimpleNamespace(unfinished=SimpleNamespace(bulk=None)),
+        answers=SimpleNamespace(files=SimpleNamespace(is_edited=done)),
+        _save=fail,
+        journal=SimpleNamespace(close=lambda: told.append("closed")),
+        node=SimpleNamespace(resign=lambda: told.append("resigned")),
+    )
+    with pytest.raises(OSError, match="Input/output"):
+        await Daemon._end(cast(Daemon, ending))
+    assert told == ["closed", "resigned"]

@@ -16,10 +16,10 @@ import trio.testing
 
 from cronflowd.base.errors import Exit
 from cronflowd.cli import cli
-from cronflowd.daemon import upkeep
+from cronflowd.daemon import cluster, upkeep
 from cronflowd.daemon.core import Core
 from cronflowd.daemon.upkeep import FIRST_REST_S
-from cronflowd.host import config
+from cronflowd.host import config, systemd
 from cronflowd.host.config import Settings
 from tests.lib.harness import run_here
 from tests.lib.waiting import PATIENCE_S
@@ -113,7 +113,7 @@ async def test_a_compaction_of_a_killed_daemon_is_waited_for_and_told_of(
     compactor.look()
     with trio.move_on_after(FIRST_REST_S + 1), caplog.at_level(logging.WARNING):
         await compactor.run()
-    assert caplog.text.count("what a daemon before this one had begun is at work still") == 2
+    assert caplog.text.count("the compaction of a daemon before this one is still running") == 2
 
 
 async def test_a_local_worker_that_cannot_be_started_is_tried_again(
@@ -140,7 +140,7 @@ async def test_who_begins_anew_keeps_the_local_worker_that_it_had(
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
     former = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
-    monkeypatch.setenv(upkeep.FORMER, str(former.pid))
+    monkeypatch.setenv(upkeep.FORMER_WORKER, str(former.pid))
     monkeypatch.setattr(trio.lowlevel, "open_process", refuse)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(upkeep.keep_local_worker, Settings(data=tmp_path, tz="UTC"), tmp_path / "socket")
@@ -150,7 +150,53 @@ async def test_who_begins_anew_keeps_the_local_worker_that_it_had(
         with trio.fail_after(PATIENCE_S):
             await started.wait()
         nursery.cancel_scope.cancel()
-    assert upkeep.FORMER not in os.environ
+    assert upkeep.FORMER_WORKER not in os.environ
+
+
+async def test_the_former_door_of_who_begins_anew_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends with its leash, and nobody else would ever take note of that."""
+    former = os.posix_spawn("/bin/true", ["true"], {})
+    monkeypatch.setenv(upkeep.FORMER_DOOR, str(former))
+    monkeypatch.setattr(trio.lowlevel, "open_process", _hang)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.keep_gateway, Settings(data=tmp_path, tz="UTC"), [], b"token")
+        with trio.fail_after(PATIENCE_S):
+            while Path(f"/proc/{former}").exists():
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("name", "stdin"), [("/dev/stdin", 0), ("/dev/fd/63", subprocess.DEVNULL)])
+async def test_settings_on_standard_input_are_the_local_worker_s_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stdin: int
+) -> None:
+    """It read an empty file there, and none of its own rules was in force."""
+    given = list[Any]()
+
+    async def take(*_: Any, **options: Any) -> None:
+        given.append(options)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", take)
+    settings = Settings(data=tmp_path, tz="UTC", config=Path(name), tls_cert=Path(name))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.keep_local_worker, settings, tmp_path / "socket")
+        nursery.start_soon(upkeep.keep_gateway, settings, [], b"token")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [each["stdin"] for each in given] == [stdin, stdin]
+
+
+async def _hang(*_: Any, **__: Any) -> None:
+    await trio.sleep_forever()
+
+
+def test_what_a_process_tells_itself_is_no_setting() -> None:
+    """It would be read as one at the next HUP: a process's number for the slots of the local worker."""
+    told = {upkeep.FORMER_WORKER, upkeep.FORMER_DOOR, cluster.AGAIN, cluster.OWED, systemd.HANDED}
+    assert not told & {row.variable for kind in config.PROGRAMS for row in config.table(kind)}
 
 
 @pytest.mark.parametrize("number", ["", "1", "x", str(os.getppid()), "999999999"])

@@ -247,3 +247,4 @@ def test_what_nobody_has_opened_is_named() -> None:
         secrets.read_tokens(Path("/dev/fd/999"))
     with pytest.raises(Fatal, match="/dev/fd/999: Bad file descriptor"):
         load(Settings, {"config": ("/dev/fd/999",)})
+    assert 999 not in d.OPENED_FOR_US  # who begins anew hands those on, and would have failed at it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -221,3 +222,20 @@ def test_a_token_on_standard_input_is_read_where_it_is_each_time(
         assert secrets.read_tokens(Path("/dev/stdin")) == (b"old",)
         path.write_text("new\n")
         assert secrets.read_tokens(Path("/dev/stdin")) == (b"new",)
+
+
+def test_a_token_is_made_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on exFAT, and on some directories that a container shares with its host."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    path = tmp_path / "token"
+    secrets.make_key(path, secrets.CHANGE)
+    (token,) = secrets.read_tokens(path)
+    with pytest.raises(Fatal, match="it is there already"):
+        secrets.make_key(path, secrets.CHANGE)
+    assert (secrets.read_tokens(path), list(tmp_path.iterdir())) == ((token,), [path])

@@ -191,7 +191,11 @@ class Killed(BaseException):
     """At once: nothing is tidied up."""
 
 
-@pytest.mark.parametrize("how", [Killed(), OSError(5, "Input/output error")], ids=["killed", "a broken disk"])
+@pytest.mark.parametrize(
+    "how",
+    [Killed(), OSError(5, "Input/output error"), OSError(30, "Read-only file system")],
+    ids=["killed", "a broken disk", "a disk that takes nothing any more"],
+)
 def test_a_restore_that_is_broken_off_is_all_or_nothing(
     life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: BaseException
 ) -> None:
@@ -199,12 +203,14 @@ def test_a_restore_that_is_broken_off_is_all_or_nothing(
     file = make(life).rename(tmp_path / "b.tar")
     life.close()
     rename, rmtree = Path.rename, backup.shutil.rmtree
+    is_for_ever = "Read-only" in str(how)
     left = 0
 
     def rename_or_fail(path: Path, new: Path) -> Path:
         nonlocal left
         is_a_step = UNPACKED not in new.parts
-        if is_a_step and (left := left - 1) == 0:
+        if (is_a_step and (left := left - 1) == 0) or (is_for_ever and left < 0):
+            left = -1 if is_for_ever else left
             if isinstance(how, Killed):
                 monkeypatch.setattr(backup.shutil, "rmtree", lambda *_, **__: None)
             raise how
@@ -220,9 +226,9 @@ def test_a_restore_that_is_broken_off_is_all_or_nothing(
             pass
         else:
             break
-        left = 0
+        left = 1000  # nothing fails any more
         monkeypatch.setattr(backup.shutil, "rmtree", rmtree)
-        if isinstance(how, Killed):
+        if isinstance(how, Killed) or (is_for_ever and number > 1):
             with pytest.raises(Fatal, match="a restore was broken off") as refused:
                 restarted(data)
             assert refused.value.status == Exit.CORRUPT

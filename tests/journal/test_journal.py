@@ -357,6 +357,16 @@ def test_what_names_the_newest_segment_may_be_old_or_lost(tmp_path: Path) -> Non
         assert read_newest(journal_dir(tmp_path)) == first
 
 
+def test_a_copy_of_a_journal_that_grows_is_a_journal(tmp_path: Path) -> None:
+    """Whoever copies in the order of names copies `newest` last, and it may name what came meanwhile."""
+    path = rotated(tmp_path / "whole")
+    copy = journal_dir(tmp_path / "copy")
+    shutil.copytree(path.parent, copy, ignore=lambda *_: [path.name])
+    last = replay(tmp_path / "copy")
+    assert last == replay(tmp_path / "whole")[: len(last)]
+    assert read_newest(copy) == list_segments(copy)[-1][0]
+
+
 def test_a_full_disk_keeps_no_journal_from_going_on_in_a_new_file(tmp_path: Path) -> None:
     """The name of the newest file is worth less than the daemon."""
     disk = FaultyDisk()

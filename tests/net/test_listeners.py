@@ -157,6 +157,21 @@ def test_a_socket_in_a_directory_that_is_not_there_is_named(tmp_path: Path) -> N
         open_unix(tmp_path / "nowhere" / "x.sock")
 
 
+@pytest.mark.parametrize(("number", "status"), [(errno.EIO, Exit.IO), (errno.EROFS, Exit.CANNOT_CREATE)])
+def test_a_disk_that_fails_is_no_missing_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: Exit
+) -> None:
+    """Who reads the exit code looks after the disk for the one, after the mode for the other."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(Fatal, match=os.strerror(number)) as refused:
+        open_unix(tmp_path / "x.sock")
+    assert refused.value.status == status
+
+
 def test_a_path_too_long_for_the_kernel_works_all_the_same(tmp_path: Path) -> None:
     """Data directories are deep sometimes, and 107 bytes are few."""
     directory = tmp_path / ("d" * MAX_UNIX_PATH_BYTES)

@@ -21,6 +21,7 @@ from cronflowd.host.config import WorkerSettings
 from cronflowd.worker import agent as agents
 from cronflowd.worker import program
 from cronflowd.worker.executors import processes
+from cronflowd.worker.executors.processes import kill_left
 from cronflowd.worker.spool import Spool
 from tests.lib.fake_daemon import FakeDaemon, fake_daemon
 from tests.lib.job_processes import is_alive, wait_for
@@ -177,7 +178,7 @@ async def test_what_had_no_way_to_the_daemon_yet_is_in_the_spool_when_the_link_i
 
 @pytest.mark.parametrize("is_linked", [True, False])
 async def test_what_no_disk_takes_keeps_a_worker_from_leaving(
-    spool_dir: Path, monkeypatch: pytest.MonkeyPatch, is_linked: bool
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_linked: bool
 ) -> None:
     """What it still has to tell would be nowhere; and there may be room later, or a daemon."""
     monkeypatch.setattr(agents, "GOODBYE_WAIT_S", 0.01)
@@ -201,6 +202,7 @@ async def test_what_no_disk_takes_keeps_a_worker_from_leaving(
             await until(lambda: agent.is_leaving and len(tries) > 3)
             assert not agent.gone.is_set()
         await gone(agent)
+    assert caplog.text.count("staying until") == 1  # else it would look as if it hung
     assert "OUT 7 1 one\nDONE 7 1 0\n" in (spool_dir / "reports").read_text()
 
 
@@ -383,10 +385,77 @@ async def test_what_a_killed_worker_left_is_killed_before_it_can_be_begun_again(
         async with worker_process(daemon, spool_dir):
             visitor = await daemon.worker()
             done = await visitor.expect("DONE 7 1 126 lost=yes")
-            assert "its processes that went on without are killed now" in done
+            assert "its processes that were still running have been killed" in done
             assert not any(map(is_alive, pids))
             assert is_alive(ended)  # of a run that had ended, as was told then
     os.kill(ended, signal.SIGKILL)
+
+
+@pytest.mark.real
+async def test_a_service_that_began_something_for_a_killed_worker_s_job_goes_on(spool_dir: Path) -> None:
+    """As `at` and build servers do, with the environment of whoever asks: they serve others, too."""
+    async with fake_daemon() as daemon:
+        async with worker_process(daemon, spool_dir) as process:
+            visitor = await daemon.worker()
+            await visitor.say("RUN 7 1 type=shell :echo $CRONFLOW_WORKER; sleep 1000")
+            worker = (await visitor.expect("OUT 7 1")).split()[3]
+            names = f"CRONFLOW_RUN_ID=7 CRONFLOW_ATTEMPT=1 CRONFLOW_WORKER={worker}"
+            begin = f"env {names} sleep 1000 & echo $!; sleep 1000 & echo $!"
+            # One was started by nobody's job, and of one by another job the session's leader has ended.
+            theirs = [
+                _begun_in_session(f"{begin}; exec >&-; wait", {}),
+                _begun_in_session(begin, {"CRONFLOW_RUN_ID": "6", "CRONFLOW_ATTEMPT": "1"}),
+            ]
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        async with worker_process(daemon, spool_dir):
+            visitor = await daemon.worker()
+            await visitor.expect("DONE 7 1 126 lost=yes")
+    alive = [list(map(is_alive, pids)) for pids in theirs]
+    for pid in (pid for pids in theirs for pid in pids):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert alive == 2 * [[False, True]]
+
+
+@pytest.mark.real
+async def test_a_worker_on_a_copy_of_a_spool_kills_nothing_of_the_first_one_s(spool_dir: Path) -> None:
+    """Whoever tries out a copy of a data directory where it was made would end all jobs there."""
+    async with fake_daemon() as daemon, worker_process(daemon, spool_dir):
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=shell :echo $$; exec sleep 1000")
+        pid = int((await visitor.expect("OUT 7 1")).split()[3])
+        copy = spool_dir.with_name("copy")
+        shutil.copytree(spool_dir, copy)
+        async with worker_process(daemon, copy):
+            other = await daemon.worker()
+            await other.expect("DONE 7 1 126 lost=yes")
+        assert is_alive(pid)
+        await visitor.say("KILL 7 1")
+        await visitor.expect("DONE 7 1 143")
+
+
+async def test_a_worker_does_not_kill_who_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job may have started the daemon anew, which has the job's environment then."""
+    marks = {"CRONFLOW_RUN_ID": "7", "CRONFLOW_ATTEMPT": "1", "CRONFLOW_WORKER": "of-this-test"}
+    with subprocess.Popen(["sleep", "1000"], env=marks, start_new_session=True) as process:
+        monkeypatch.setattr(os, "getppid", lambda: process.pid)
+        assert await kill_left("of-this-test", ["7 1"]) == set()
+        monkeypatch.undo()
+        assert await kill_left("of-this-test", ["7 1"]) == {"7 1"}
+        assert process.wait() == -signal.SIGKILL
+
+
+def _begun_in_session(script: str, environ: dict[str, str]) -> list[int]:
+    """The two numbers of processes that a script in a session of its own says."""
+    process = subprocess.Popen(
+        ["sh", "-c", script], env={"PATH": os.environ["PATH"]} | environ, stdout=-1, start_new_session=True
+    )
+    assert process.stdout
+    with process.stdout as told:
+        pids = [int(told.readline()) for _ in range(2)]
+    process.returncode = 0  # nobody waits for it
+    return pids
 
 
 @pytest.mark.real

@@ -181,6 +181,20 @@ def test_a_full_disk_does_not_have_much_written_again_and_again(
     assert content(spool) == "RUN 2 1\nRUN 3 1\nDONE 1 1 0\n"
 
 
+def test_what_a_full_disk_took_of_a_new_file_is_given_back(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local worker's disk is the journal's, too."""
+
+    def take_some(path: Path, data: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", take_some)
+    spool.rewrite({"1 1": "DONE 1 1 0\n"}, [])
+    assert not (spool.directory / "reports.new").exists()
+
+
 def test_what_is_cut_short_while_it_is_rewritten_is_no_whole_memory(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -507,25 +507,29 @@ async def kill_left(worker: str, runs: Iterable[str]) -> set[str]:
     """Kills what a killed worker left of these runs; those of which there was something.
 
     One that breaks down does the same (`Child.abandon`): nobody can report on it, and there may be
-    another attempt soon.
+    another attempt soon. Of a session that is not the run's, as where a service began what the job asked
+    it for, only that goes; and never what started this worker.
     """
     names = (*MARKS, b"%b=" % WORKER_MARK.encode())
     marks = {tuple(map(bytes.__add__, names, map(str.encode, (*key.split(), worker)))): key for key in runs}
-    found, our_session = set[str](), os.getsid(0)
+    found, spared = set[str](), {os.getsid(0), os.getsid(os.getppid())}
     for _ in range(KILL_ROUNDS):
-        everyone, sessions = list[Process](), dict[int, str]()
+        everyone, sessions = dict[int, tuple[int, tuple[bytes, ...]]](), dict[int, str]()
         async for each in _in_turns(_processes()):
-            if each and each.session != our_session:
-                everyone.append(each)
-                if key := marks.get(_marks(each.pid, names)):
+            if each and each.session not in spared:
+                everyone[each.pid] = each.session, (told := _marks(each.pid, names))
+                if key := marks.get(told):
                     sessions[each.session] = key
         if not sessions:
             break
         found.update(sessions.values())
-        for each in everyone:
-            if each.session in sessions:
+        for pid, (session, told) in everyone.items():
+            leader = everyone.get(session)
+            # With an environment of its own choice it is known by its session, whose leader may have ended.
+            is_within = session in sessions and not any(told) and (not leader or leader[1] in marks)
+            if told in marks or is_within:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(each.pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
         await trio.sleep(LOOK_AGAIN_S / 10)
     return found
 
