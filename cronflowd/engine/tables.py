@@ -184,6 +184,8 @@ class Tables:
             self.paused[task.id] = None
         for name in task.spec.options.after:
             self.dependents.setdefault(name, set()).add(task.id)
+            if name in self.unfinished.still:
+                self.unfinished.still[name].add(task.id)
         if event := task.spec.schedule.event:
             self.listeners.setdefault(event, set()).add(task.id)
         for name in task.spec.options.secrets:
@@ -206,7 +208,9 @@ class Tables:
             del self.names[task.name]
         for name in task.spec.options.after:
             self.dependents[name].discard(task.id)
-            if not self.dependents[name]:
+            if name in self.unfinished.still:
+                self.unfinished.still[name].discard(task.id)
+            elif not self.dependents[name]:
                 del self.dependents[name]
         if event := task.spec.schedule.event:
             self.listeners[event].discard(task.id)
@@ -222,6 +226,7 @@ class Tables:
         self.unfinished.former[old] = self.names[old] = task.id
         # One table, so that by either name all are found.
         waiting = self.dependents.setdefault(old, set())
+        self.unfinished.still[old] = set(waiting)
         waiting |= self.dependents.get(task.name, set())
         self.dependents[task.name] = waiting
 
@@ -234,8 +239,9 @@ class Tables:
         """The opposite: all say the new name, or the old one becomes another's."""
         task = self.tasks[self.unfinished.former.pop(old)]
         del self.names[old]
-        waiting = self.dependents.pop(old, set())
-        if still := {each for each in waiting if old in self.tasks[each].spec.options.after}:
+        del self.dependents[old]
+        waiting = self.dependents.get(task.name, set())
+        if still := self.unfinished.still.pop(old):
             self.dependents[old] = still
             waiting -= still
         if not waiting:
