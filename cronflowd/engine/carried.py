@@ -121,6 +121,7 @@ def carry(state: Tables) -> Iterator[f.Fact]:
     """The whole state as facts; applied to an empty State they give this one again."""
     yield f.StateCarried(
         saved=list(state.saved), totals=dict(state.totals), leaving=dict(state.leaving),
+        replaced=dict(state.replaced),
         beats_from_at=state.beats.from_at, decided_upto_at=state.decided_upto_at,
         jumped_by_s=state.jumped_by_s if state.jumped_upto_at else None, next_flow=state.flows.next_number,
         next_token=state.access.next_token, next_login=state.access.next_login, **f.named(state, _STATE),
@@ -169,6 +170,8 @@ def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) 
     state.decided_upto_at = fact.decided_upto_at or at
     state.jumped_by_s = fact.jumped_by_s or 0.0
     state.access.next_token, state.access.next_login = fact.next_token, fact.next_login
+    state.replaced.update(fact.replaced)
+    state.to_judge.update(dict.fromkeys(fact.replaced))
     for task_id, why in fact.leaving.items():
         state.leave(task_id, why)
     state.flows.next_number = fact.next_flow

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 from attrs import evolve
@@ -75,17 +75,11 @@ def _judge(state: State, task: Task) -> Any | None:
 
 
 def to_replace(state: State, task: Task) -> list[Run]:
-    """Some of those that the newest run of a task is to replace, and that were not told to end yet."""
-    newest = state.runs[task.runs[-1]] if task.runs else None
-    if (
-        not newest
-        or newest.state != "parked"
-        or (newest.spec.options.overlap or state.common.overlap) != "replace"
-    ):
+    """Some of those that a newer run of a task replaces, and that were not told to end yet."""
+    if (newer := state.replaced.get(task.id)) is None:
         return []
-    older = (state.runs[run] for run in task.runs)
-    ends = (run for run in older if run.fire != newest.fire and run.state != "stopping")
-    return list(islice(ends, ENDED_AT_ONCE))
+    older = takewhile(lambda run: run.id < newer, map(state.runs.__getitem__, task.runs))
+    return list(islice((run for run in older if run.state != "stopping"), ENDED_AT_ONCE))
 
 
 # --- flows ---------------------------------------------------------------------------------------

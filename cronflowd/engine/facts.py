@@ -527,6 +527,7 @@ class StateCarried(Fact):
     jumped_upto_at: datetime | None = None
     jumped_by_s: float | None = None
     leaving: dict[int, str] = msgspec.field(default_factory=dict)  # see `Tables`
+    replaced: dict[int, int] = msgspec.field(default_factory=dict)  # the same
     next_flow: int = 1
     next_token: int = 1
     next_login: int = 1

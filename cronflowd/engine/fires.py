@@ -451,7 +451,7 @@ def _stop_all(runs: list[Run], why: Reason) -> tuple[list[f.Fact], list[Message]
 
 def _replace_runs(state: State, order: o.ReplaceRuns, now: datetime, limits: Limits) -> Decision:
     task = state.tasks[order.task]
-    facts, messages = _stop_all(to_replace(state, task), reason("replaced", run=max(task.runs)))
+    facts, messages = _stop_all(to_replace(state, task), reason("replaced", run=state.replaced[task.id]))
     return Decision(facts, None, messages)
 
 

@@ -7,7 +7,7 @@ before: a task whose moment comes is looked at first, however far the slices hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain, islice
@@ -23,7 +23,6 @@ from .changelog import ALL
 from .definitions import (
     AT_ONCE,
     define_task,
-    finish,
     leave_task,
     loaded,
     loaded_words,
@@ -38,6 +37,7 @@ from .unfinished import Again, Bulk
 SLICE = 50  # tasks; beside a thousand who watch, twice as many were a step of 15 ms
 SLICE_CHARS = 1 << 18  # of what their records say
 LOOKED_AT = 1000  # tasks of which nothing is to be done, before the others have their turn
+WORKED_OUT = 200  # small steps of finding out again what UNDO comes to, the same
 
 
 class Slices:
@@ -97,14 +97,28 @@ class Slices:
             return _moments(state, what)
         return self._undo_pieces(state, what, now) if what.kind == "undo" else _changes(state, what)
 
-    def _undo_pieces(self, state: State, bulk: Bulk, now: datetime) -> Iterator[o.BulkSlice]:
+    def _undo_pieces(self, state: State, bulk: Bulk, now: datetime) -> Generator[o.BulkSlice, None, None]:
         if self.undoing is None:  # a restart came between
-            changes = [change for change in reversed(state.changes.changes) if change.number in bulk.undoes]
-            self.undoing = finish(plan_back(state, changes, now))
+            undoes = set(bulk.undoes)
+            changes = [change for change in reversed(state.changes.changes) if change.number in undoes]
+            self.undoing = yield from _in_turns(plan_back(state, changes, now))
         plan = self.undoing
         for part in PARTS:
             wanted = filter_in_turns(chain([ALL], plan.then), partial(has_part, state, plan, part))
             yield from (o.BulkSlice(part, some, plan=plan) for some in _in_slices(wanted, plan.size_of))
+
+
+def _in_turns(steps: Generator[None, None, Undoing]) -> Generator[o.BulkSlice, None, Undoing]:
+    """What is worked out in small steps; an empty slice, that is, the others' turn, now and then."""
+    taken = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            plan: Undoing = end.value
+            return plan
+        if (taken := taken + 1) % WORKED_OUT == 0:
+            yield o.BulkSlice("", ())
 
 
 def _moments(state: State, again: Again) -> Iterator[o.RescheduleSlice]:

@@ -233,8 +233,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
     if fact.worker:
         _send(state, run, task, fact.worker, at)
     elif fact.parked:
-        run.move("parked")
-        state.to_judge[task.id] = None
+        state.park(run, task)
     else:
         state.enqueue(run)
 
@@ -364,7 +363,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
             state.unheard.pop(receiver(run.spec), None)
         if fact.state == "skipped":
             task.heard = None
-        if task.runs:
+        if task.runs or state.replaced:
             _unpark(state, task, at)
         if state.dependents or run.target:
             tell_of_end(state, task, run, fact)
@@ -373,6 +372,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
         if not runs:
             del state.orphans[fact.task]
             state.leaving.pop(fact.task, None)
+            state.replaced.pop(fact.task, None)
 
 
 def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> None:
@@ -395,6 +395,8 @@ def _run_released(state: Tables, fact: f.RunReleased, at: datetime, seq: int) ->
 
 def _unpark(state: Tables, task: Task, at: datetime) -> None:
     """Lets what waited for this run to end go on: the next run of its task, or several of one moment."""
+    if task.id in state.replaced and not (task.runs and task.runs[0] < state.replaced[task.id]):
+        del state.replaced[task.id]
     for number in task.runs:
         if state.runs[number].state != "parked":
             return

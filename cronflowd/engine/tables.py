@@ -99,11 +99,10 @@ class Tables:
         # What the clock was set forward over, by how much: moments up to then start nothing.
         self.jumped_upto_at, self.jumped_by_s = _NO_TIME, 0.0
         # History in memory: the newest outcomes, and the output of runs.
-        self.recent_runs = recent_runs
+        self.recent_runs, self.output_size = recent_runs, 0
         self.recent: deque[Outcome] = deque()
         self.outcomes: dict[int, list[Outcome]] = {}
         self.outputs: OrderedDict[int, Output] = OrderedDict()
-        self.output_size = 0
         self.history_from_seq = 0  # outcomes of records before this one are not in memory
         self.tally: Callable[[Outcome, bool], object] | None = None  # told of each row of history
         # Indexes of tasks.
@@ -123,6 +122,7 @@ class Tables:
         self.orphans: dict[int, list[int]] = {}  # runs of tasks that were removed, which may come back
         self.leaving: dict[int, str] = {}  # of these, whose runs that wait have yet to end; and why
         self.to_end: OrderedDict[int, int] = OrderedDict()  # the same; and up to which run that was looked at
+        self.replaced: dict[int, int] = {}  # by task, the fire for which all runs before it end
         self.unread: dict[int, None] = {}  # tasks whose records cannot be read
         self.untold: OrderedDict[int, None] = OrderedDict()  # those of which that has not been said
         # Indexes of runs.
@@ -184,6 +184,8 @@ class Tables:
             self.paused[task.id] = None
         for name in task.spec.options.after:
             self.dependents.setdefault(name, set()).add(task.id)
+            if name in self.unfinished.still:
+                self.unfinished.still[name].add(task.id)
         if event := task.spec.schedule.event:
             self.listeners.setdefault(event, set()).add(task.id)
         for name in task.spec.options.secrets:
@@ -206,7 +208,9 @@ class Tables:
             del self.names[task.name]
         for name in task.spec.options.after:
             self.dependents[name].discard(task.id)
-            if not self.dependents[name]:
+            if name in self.unfinished.still:
+                self.unfinished.still[name].discard(task.id)
+            elif not self.dependents[name]:
                 del self.dependents[name]
         if event := task.spec.schedule.event:
             self.listeners[event].discard(task.id)
@@ -222,6 +226,7 @@ class Tables:
         self.unfinished.former[old] = self.names[old] = task.id
         # One table, so that by either name all are found.
         waiting = self.dependents.setdefault(old, set())
+        self.unfinished.still[old] = set(waiting)
         waiting |= self.dependents.get(task.name, set())
         self.dependents[task.name] = waiting
 
@@ -234,8 +239,9 @@ class Tables:
         """The opposite: all say the new name, or the old one becomes another's."""
         task = self.tasks[self.unfinished.former.pop(old)]
         del self.names[old]
-        waiting = self.dependents.pop(old, set())
-        if still := {each for each in waiting if old in self.tasks[each].spec.options.after}:
+        del self.dependents[old]
+        waiting = self.dependents.get(task.name, set())
+        if still := self.unfinished.still.pop(old):
             self.dependents[old] = still
             waiting -= still
         if not waiting:
@@ -297,6 +303,15 @@ class Tables:
         return True
 
     # --- runs ---
+
+    def park(self, run: Run, task: Task) -> None:
+        """A run waits for the end of those of its task before it, which it may be to replace."""
+        assert task.runs
+        run.move("parked")
+        mode = run.spec.options.overlap or self.common.overlap
+        if mode == "replace" and task.runs[0] < run.fire:
+            self.replaced[task.id] = max(run.fire, self.replaced.get(task.id, 0))
+        self.to_judge[task.id] = None
 
     def put_run(self, run: Run) -> None:
         """A run that has not ended, into the table."""

@@ -84,6 +84,7 @@ class Unfinished:
         self.before: Numbered[TaskSpec | None] | None = None
         # Names that tasks had before this change, by which they are still waited for.
         self.former: dict[str, int] = {}
+        self.still: dict[str, set[int]] = {}  # the tasks that say them
         self.slices = 0  # taken by this process: a slice that was refused is known by it, and made again
 
     def note_before(self, task_id: int, spec: TaskSpec | None) -> None:

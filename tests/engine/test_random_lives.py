@@ -363,6 +363,8 @@ class EngineMachine(RuleBasedStateMachine):
             runs = [self.driver.state.runs[run] for run in task.runs]
             if runs and runs[-1].state == "parked" and runs[-1].spec.options.overlap == "replace":
                 assert {run.state for run in runs if run.fire != runs[-1].fire} == {"stopping"}
+            older = [run for run in runs if run.id < self.driver.state.replaced.get(task.id, 0)]
+            assert {run.state for run in older} <= {"stopping"}
 
 
 EngineMachine.TestCase.settings = settings(
