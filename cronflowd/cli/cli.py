@@ -8,6 +8,7 @@ not pay for the daemon.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib.util
 import os
@@ -15,7 +16,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -233,6 +234,16 @@ def _load(kind: type[AnySettings], parsed: argparse.Namespace) -> AnySettings:
     return config.load(kind, {name: tuple(texts) for name, texts in flags.items() if texts})
 
 
+@contextlib.contextmanager
+def hup_kills_nobody() -> Iterator[None]:
+    """Where nobody listens for HUP yet, or any more, there is nothing to read again."""
+    signal.signal(signal.SIGHUP, lambda *_: None)  # what is only ignored, jobs would ignore as well
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the interpreter, when it ends, takes handlers away
+
+
 def _serve(parsed: argparse.Namespace) -> int:
     settings = _load(Settings, parsed)
     logs.set_up(settings.log_format, settings.log_level)
@@ -255,7 +266,8 @@ def _serve(parsed: argparse.Namespace) -> int:
     from ..daemon import daemon
 
     secrets.hide_memory()
-    return daemon.run(settings)
+    with hup_kills_nobody():
+        return daemon.run(settings)
 
 
 def _has_admin(settings: Settings) -> bool:
@@ -286,7 +298,8 @@ def _work(parsed: argparse.Namespace) -> int:
     from ..worker import program
 
     secrets.hide_memory()
-    return program.run(settings)
+    with hup_kills_nobody():
+        return program.run(settings)
 
 
 def _serve_web(parsed: argparse.Namespace) -> int:
@@ -296,7 +309,8 @@ def _serve_web(parsed: argparse.Namespace) -> int:
     from ..web import serve
 
     secrets.hide_memory()
-    return serve.run(settings)
+    with hup_kills_nobody():
+        return serve.run(settings)
 
 
 def _check_web() -> None:

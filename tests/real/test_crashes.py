@@ -178,6 +178,21 @@ def test_a_daemon_serves_though_nobody_hears_it(tmp_path: Path, how: str) -> Non
         daemon.close()
 
 
+def test_hup_kills_no_daemon_that_ends(tmp_path: Path) -> None:
+    """There is nothing to read again for it; and what was sent before TERM may come behind it."""
+    daemon = Daemon(tmp_path / "quick", "--local-worker", "0")
+    process = daemon.launch()
+    try:
+        assert process.stdout
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        while process.poll() is None:
+            process.send_signal(signal.SIGHUP)
+        assert process.returncode == 0
+    finally:
+        daemon.close()
+
+
 def test_a_signal_during_start_up_is_no_accident(start_daemon: StartDaemon) -> None:
     """systemd may stop us at any moment; a half-started daemon leaves a directory that starts."""
     daemon = start_daemon()
