@@ -235,7 +235,7 @@ def _load(kind: type[AnySettings], parsed: argparse.Namespace) -> AnySettings:
 
 
 @contextlib.contextmanager
-def hup_kills_nobody() -> Iterator[None]:
+def _hup_kills_nobody() -> Iterator[None]:
     """Where nobody listens for HUP yet, or any more, there is nothing to read again."""
     signal.signal(signal.SIGHUP, lambda *_: None)  # what is only ignored, jobs would ignore as well
     try:
@@ -266,7 +266,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     from ..daemon import daemon
 
     secrets.hide_memory()
-    with hup_kills_nobody():
+    with _hup_kills_nobody():
         return daemon.run(settings)
 
 
@@ -298,7 +298,7 @@ def _work(parsed: argparse.Namespace) -> int:
     from ..worker import program
 
     secrets.hide_memory()
-    with hup_kills_nobody():
+    with _hup_kills_nobody():
         return program.run(settings)
 
 
@@ -309,7 +309,7 @@ def _serve_web(parsed: argparse.Namespace) -> int:
     from ..web import serve
 
     secrets.hide_memory()
-    with hup_kills_nobody():
+    with _hup_kills_nobody():
         return serve.run(settings)
 
 

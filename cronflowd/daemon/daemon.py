@@ -36,9 +36,8 @@ from ..host.setting import OPTIONAL_LISTENERS
 from ..host.vault import Vault
 from ..journal import tasks_file
 from ..journal.apart import Apart
-from ..journal.backup import RESTORED
 from ..journal.journal import FileJournal
-from ..journal.records import journal_dir
+from ..journal.records import RESTORED, journal_dir
 from ..journal.shared_journal import SharedJournal, check_alone
 from ..net import listeners, tls
 from ..net.clients import serve_client

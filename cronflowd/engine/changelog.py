@@ -236,7 +236,7 @@ class ChangeLog:
                 yield _carried(change.number, step)
 
 
-def anothers(
+def ids_of_others(
     wanted: Numbered[str], changes: ChangeLog, ended: Iterable[Outcome]
 ) -> Generator[None, None, Numbered[None]]:
     """Ids that names of a file want, and that only others are known to have had.

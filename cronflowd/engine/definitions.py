@@ -36,7 +36,7 @@ from ..tasks.task import (
 )
 from . import facts as f
 from . import orders as o
-from .changelog import anothers
+from .changelog import ids_of_others
 from .dependencies import check_circles, settle_after
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
 from .notices import Row, notes
@@ -416,7 +416,7 @@ def _numbered(
         if task_id is not None and is_used and spec.name not in ("", f"task_{task_id}"):
             wanted[task_id] = spec.name
         yield
-    others = yield from anothers(wanted, state.changes, list(state.recent))
+    others = yield from ids_of_others(wanted, state.changes, list(state.recent))
     for number, (task_id, spec) in enumerate(records, 1):
         yield
         new_id = state.names.get(spec.name) if spec.name else None

@@ -240,8 +240,12 @@ def emit(state: State, order: o.EmitEvent, now: datetime, limits: Limits) -> Dec
     """EMIT: who waits for it fires, in steps of their own; nothing was missed by those who come later."""
     every = state.listeners.get(order.event, ())
     waiting = (task_id for task_id in every if not state.tasks[task_id].is_used_up)
-    tasks = sorted(islice(waiting, MAX_LISTENERS + 1)) if len(every) <= MAX_NAMING else []
-    if len(tasks) > MAX_LISTENERS or len(every) > MAX_NAMING:
+    if len(every) > MAX_NAMING:
+        raise Refusal(
+            "limit", f"more than {MAX_NAMING} tasks name {order.event}, used up ones too; no more can"
+        )
+    tasks = sorted(islice(waiting, MAX_LISTENERS + 1))
+    if len(tasks) > MAX_LISTENERS:
         raise Refusal("limit", f"more than {MAX_LISTENERS} tasks wait for {order.event}; no more can")
     reply = Reply(f"{len(tasks)}", {"tasks": len(tasks)})
     return Decision([f.EventEmitted(order.event, now, tasks, order.args or None)] if tasks else [], reply)

@@ -429,6 +429,5 @@ def open_regular(path: Path) -> BinaryIO:
         raise Refusal("not-found", f"there is no {path.name} in {path.parent}") from None
     except OSError as error:
         code = "internal" if error.errno in _BROKEN else "denied"
-        raise Refusal(
-            "bad-option" if error.errno == errno.EINVAL else code, f"{path}: {error.strerror}"
-        ) from error
+        code = "bad-option" if error.errno == errno.EINVAL else code
+        raise Refusal(code, f"{path}: {error.strerror}") from error

@@ -40,15 +40,14 @@ from ..host.disk import (
 )
 from ..host.order_key import ORDER_KEY_NAME
 from ..host.vault import KEY_NAME
-from . import apart, records
+from . import apart
 from .check import examine
-from .records import JOURNAL_NAME, UNPACKED, journal_dir, list_all
+from .records import JOURNAL_NAME, RESTORED, UNPACKED, journal_dir, list_all
 from .replay import Segment
 
 MANIFEST = "MANIFEST"
 SUFFIX = ".tar"
 CHUNK_BYTES = 1024 * 1024
-RESTORED = records.RESTORED
 OUTPUT_NAME = f"{JOURNAL_NAME}/{apart.FOLDER}"
 
 

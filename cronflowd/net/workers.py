@@ -119,9 +119,7 @@ class Link:
     is_held_back: bool = False  # it is given no more runs until it has taken what it is owed
     offset_s: float | None = None  # its clock less ours, as of its last BEAT that told the time
     rtt_s: float | None = None  # what it measured from one BEAT to the answer
-    last_age_s: float | None = (
-        None  # its last BEAT's time less ours then: its clock, less how long that waited
-    )
+    last_age_s: float | None = None  # its last BEAT's time less ours: its clock less how long that waited
     bearer: Bearer | None = None  # whose token it showed, if it did
     seal: Seal | None = None  # puts on its orders what shows that they are ours, where it proved itself
     most_owed: int = field(init=False)  # bytes that may wait for it while it is given runs, and listened to

@@ -393,10 +393,8 @@ class Agent:
             delay_s = min(2 * delay_s, self._longest_delay_s())
 
     def _longest_delay_s(self) -> float:
-        if (
-            self.settings.local and not self._is_busy
-        ):  # its daemon's successor may need what we hold, and the way is short
-            return FIRST_DELAY_S
+        if self.settings.local and not self._is_busy:
+            return FIRST_DELAY_S  # the daemon's successor may need what we hold, and the way is short
         if self.jobs or self.reports:
             return min(MAX_DELAY_S, self.terms.lease_s / 3)
         return MAX_BUSY_DELAY_S if self._is_busy else MAX_DELAY_S

@@ -115,9 +115,8 @@ def test_overlap_replace_kills_the_old_run_before_the_new_one_starts() -> None:
     assert states(driver) == [(1, "cancelled")]
 
 
-@pytest.mark.parametrize("restarts", ["", "journal", "checkpoint"])
-def test_very_many_runs_are_replaced_in_small_steps(restarts: str) -> None:
-    """A task that had let any number of runs in was set to replace them: one step of half a second."""
+def much_to_replace() -> Driver:
+    """101 runs of the task `a`, of which 30 are running, and which the next one is to replace."""
     driver = Driver()
     join(driver, slots=30)
     driver.line("ADD name=a overlap=allow 0 0 1 1 * x")
@@ -125,6 +124,13 @@ def test_very_many_runs_are_replaced_in_small_steps(restarts: str) -> None:
         driver.line("RUN a")
     driver.pump()
     driver.line("SET a overlap=replace")
+    return driver
+
+
+@pytest.mark.parametrize("restarts", ["", "journal", "checkpoint"])
+def test_very_many_runs_are_replaced_in_small_steps(restarts: str) -> None:
+    """A task that had let any number of runs in was set to replace them: one step of half a second."""
+    driver = much_to_replace()
     sizes, killed = [], []
     step: Any = commands.parse("RUN a", commands.Context(driver.now, "UTC"))
     while step:

@@ -14,7 +14,7 @@ from cronflowd.engine import orders as o
 from cronflowd.schedules.calendars import Calendar
 from cronflowd.schedules.zones import load_zone
 from cronflowd.tasks.task import parse_record
-from tests.engine.test_engine import done, join
+from tests.engine.test_engine import done, much_to_replace
 from tests.lib.engine_driver import Driver
 
 
@@ -211,13 +211,7 @@ def test_what_was_to_be_replaced_ends_whatever_becomes_of_the_newest_run(
     restarts: str, lines: list[str], left: list[int]
 ) -> None:
     """Where it was cancelled those that had not been told to end yet went on, and nobody was told so."""
-    driver = Driver()
-    join(driver, slots=30)
-    driver.line("ADD name=a overlap=allow 0 0 1 1 * x")
-    for _ in range(101):
-        driver.line("RUN a")
-    driver.pump()
-    driver.line("SET a overlap=replace")
+    driver = much_to_replace()
     driver.line("RUN a")
     for line in lines:
         driver.line(line)

@@ -9,7 +9,9 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
@@ -178,21 +180,6 @@ def test_a_daemon_serves_though_nobody_hears_it(tmp_path: Path, how: str) -> Non
         daemon.close()
 
 
-def test_hup_kills_no_daemon_that_ends(tmp_path: Path) -> None:
-    """There is nothing to read again for it; and what was sent before TERM may come behind it."""
-    daemon = Daemon(tmp_path / "quick", "--local-worker", "0")
-    process = daemon.launch()
-    try:
-        assert process.stdout
-        process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        while process.poll() is None:
-            process.send_signal(signal.SIGHUP)
-        assert process.returncode == 0
-    finally:
-        daemon.close()
-
-
 def test_a_signal_during_start_up_is_no_accident(start_daemon: StartDaemon) -> None:
     """systemd may stop us at any moment; a half-started daemon leaves a directory that starts."""
     daemon = start_daemon()
@@ -207,14 +194,27 @@ def test_a_signal_during_start_up_is_no_accident(start_daemon: StartDaemon) -> N
     daemon.stop()
 
 
-def test_signals_right_behind_the_ready_line_are_heard(tmp_path: Path) -> None:
-    """Nobody listened for them yet: HUP killed a daemon that had just begun, and TERM was no 0."""
+@pytest.fixture
+def just_ready(tmp_path: Path) -> Iterator[Popen[str]]:
+    """A daemon that has said so, and that nobody has asked anything."""
     daemon = Daemon(tmp_path / "quick", "--local-worker", "0")
     process = daemon.launch()
-    try:
-        assert process.stdout
-        process.stdout.readline()
-        process.send_signal(signal.SIGHUP)
-        assert daemon.stop() == 0
-    finally:
-        daemon.close()
+    assert process.stdout
+    process.stdout.readline()
+    yield process
+    daemon.close()
+
+
+def test_signals_right_behind_the_ready_line_are_heard(just_ready: Popen[str]) -> None:
+    """Nobody listened for them yet: HUP killed a daemon that had just begun, and TERM was no 0."""
+    just_ready.send_signal(signal.SIGHUP)
+    just_ready.send_signal(signal.SIGTERM)
+    assert just_ready.wait(PATIENCE_S) == 0
+
+
+def test_hup_kills_no_daemon_that_ends(just_ready: Popen[str]) -> None:
+    """There is nothing to read again for it; and what was sent before TERM may come behind it."""
+    just_ready.send_signal(signal.SIGTERM)
+    while just_ready.poll() is None:
+        just_ready.send_signal(signal.SIGHUP)
+    assert just_ready.returncode == 0

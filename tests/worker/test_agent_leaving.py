@@ -437,13 +437,20 @@ async def test_a_worker_on_a_copy_of_a_spool_kills_nothing_of_the_first_one_s(sp
 
 async def test_a_worker_does_not_kill_who_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job may have started the daemon anew, which has the job's environment then."""
-    marks = {"CRONFLOW_RUN_ID": "7", "CRONFLOW_ATTEMPT": "1", "CRONFLOW_WORKER": "of-this-test"}
-    with subprocess.Popen(["sleep", "1000"], env=marks, start_new_session=True) as process:
-        monkeypatch.setattr(os, "getppid", lambda: process.pid)
-        assert await kill_left("of-this-test", ["7 1"]) == set()
-        monkeypatch.undo()
-        assert await kill_left("of-this-test", ["7 1"]) == {"7 1"}
-        assert process.wait() == -signal.SIGKILL
+    mark = f"of-this-test-{os.getpid()}"
+    marks = {"CRONFLOW_RUN_ID": "7", "CRONFLOW_ATTEMPT": "1", "CRONFLOW_WORKER": mark}
+    command = ["sh", "-c", "echo; sleep 1000; :"]
+    with subprocess.Popen(command, env=marks, stdout=-1, start_new_session=True) as process:
+        try:
+            assert process.stdout
+            process.stdout.readline()  # before its first word its environment cannot be read for certain
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "getppid", lambda: process.pid)
+                assert await kill_left(mark, ["7 1"]) == set()
+            assert await kill_left(mark, ["7 1"]) == {"7 1"}
+            assert process.wait() == -signal.SIGKILL
+        finally:
+            process.kill()
 
 
 def _begun_in_session(script: str, environ: dict[str, str]) -> list[int]:
