@@ -8,7 +8,7 @@ not pay for the daemon.
 from __future__ import annotations
 
 import argparse
-import contextlib
+import atexit
 import gc
 import importlib.util
 import os
@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -234,14 +234,10 @@ def _load(kind: type[AnySettings], parsed: argparse.Namespace) -> AnySettings:
     return config.load(kind, {name: tuple(texts) for name, texts in flags.items() if texts})
 
 
-@contextlib.contextmanager
-def _hup_kills_nobody() -> Iterator[None]:
+def _let_hup_kill_nobody() -> None:
     """Where nobody listens for HUP yet, or any more, there is nothing to read again."""
     signal.signal(signal.SIGHUP, lambda *_: None)  # what is only ignored, jobs would ignore as well
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the interpreter, when it ends, takes handlers away
+    atexit.register(signal.signal, signal.SIGHUP, signal.SIG_IGN)  # then the interpreter takes handlers away
 
 
 def _serve(parsed: argparse.Namespace) -> int:
@@ -266,8 +262,8 @@ def _serve(parsed: argparse.Namespace) -> int:
     from ..daemon import daemon
 
     secrets.hide_memory()
-    with _hup_kills_nobody():
-        return daemon.run(settings)
+    _let_hup_kill_nobody()
+    return daemon.run(settings)
 
 
 def _has_admin(settings: Settings) -> bool:
@@ -298,8 +294,8 @@ def _work(parsed: argparse.Namespace) -> int:
     from ..worker import program
 
     secrets.hide_memory()
-    with _hup_kills_nobody():
-        return program.run(settings)
+    _let_hup_kill_nobody()
+    return program.run(settings)
 
 
 def _serve_web(parsed: argparse.Namespace) -> int:
@@ -309,8 +305,8 @@ def _serve_web(parsed: argparse.Namespace) -> int:
     from ..web import serve
 
     secrets.hide_memory()
-    with _hup_kills_nobody():
-        return serve.run(settings)
+    _let_hup_kill_nobody()
+    return serve.run(settings)
 
 
 def _check_web() -> None:
