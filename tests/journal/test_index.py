@@ -21,6 +21,7 @@ from cronflowd.journal import compaction, history, index
 from cronflowd.journal.index import SUFFIX, Index, key
 from cronflowd.journal.records import journal_dir
 from cronflowd.tasks.task import Outcome
+from tests.lib.descriptors import open_descriptors
 from tests.lib.journal_driver import BEGIN, Life, newest_checkpoint
 from tests.lib.simulated_disk import FaultyDisk, error
 
@@ -326,10 +327,10 @@ def test_no_file_stays_open_between_two_lines(life: Life) -> None:
     """What keep= asks of a thousand tasks is under way at one time, and so are their clients' connections."""
     known = Index()
     compare(life, known)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = len(open_descriptors())
     some = [history.outcomes(life.data, ALL, lambda _: True, [key("task", 1)], known) for _ in range(20)]
     assert all(map(next, some))
-    assert len(list(Path("/proc/self/fd").iterdir())) < before + 10
+    assert len(open_descriptors()) < before + 10
 
 
 def test_what_is_not_surely_written_is_not_remembered(life: Life) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import socket
 import ssl
@@ -24,6 +22,7 @@ from cronflowd.tasks.task import make_spec
 from cronflowd.worker.executors import client, http, make_table
 from cronflowd.worker.executors.job import Ended, Job, Order, format_done
 from cronflowd.worker.executors.output import Output
+from tests.lib.descriptors import open_descriptors
 from tests.lib.http_server import HttpServer, http_server
 from tests.lib.job_processes import ending_of
 from tests.lib.waiting import PATIENCE_S, until
@@ -218,13 +217,11 @@ async def test_an_order_that_no_model_has_checked_ends_too(command: str, code: i
 async def test_no_descriptor_is_left_over(server: HttpServer) -> None:
     """A worker lives for months."""
     await carry_out(make_job(f"GET {server.url}/"))
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for path in ("/", "/cut", "/nothing", "/redirect"):
         await carry_out(make_job(f"GET {server.url}{path}"))
         await carry_out(make_job(f"GET {server.url}/silent", timeout="0.01"))
-    with contextlib.suppress(trio.TooSlowError):
-        await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
-    assert len(os.listdir("/proc/self/fd")) <= before
+    await until(lambda: open_descriptors() <= before)
 
 
 def test_without_the_client_the_worker_offers_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
