@@ -19,7 +19,7 @@ from . import facts as f
 from .changelog import read_step, standing
 from .encoding import decode_rows, encode_row, encode_rows
 from .hearing import heard_by
-from .tables import RANK, Tables
+from .tables import RANK, Tables, with_run
 
 MAX_MOMENTS = 65_536  # that are held to be those of other tasks, too
 TOGETHER_BITS = 7  # of ids: so many tasks are read in one go
@@ -254,11 +254,10 @@ def _run_carried(state: Tables, fact: f.RunCarried, at: datetime, seq: int) -> N
     state.flows.run_carried(run)
     run.fire = run.fire or run.id
     if task:
-        task.runs = task.runs or []
-        task.runs.append(run.id)  # in order, as they are carried
+        task.runs = with_run(task.runs, run.id)  # in order, as they are carried
         task.held += fact.worker is not None
     else:
-        state.orphans.setdefault(fact.task, []).append(run.id)
+        state.orphans[fact.task] = with_run(state.orphans.get(fact.task, ()), run.id)
     if fact.state != "queued":
         run.state = "stopping" if fact.stopping else fact.state
         _index_held(state, run)

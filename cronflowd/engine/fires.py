@@ -209,7 +209,7 @@ def next_orphan(state: State) -> Any | None:
     if why := state.leaving.get(task_id):
         runs = state.orphans[task_id]
         begin = bisect_right(runs, looked_at)  # they stand in the order of their numbers
-        for run in runs[begin : begin + MAX_STALE]:
+        for run in [runs[at] for at in range(begin, min(begin + MAX_STALE, len(runs)))]:
             if state.runs[run].state in WAITING:
                 return o.EndRun(run, reason(why))
             state.to_end[task_id] = run
@@ -478,7 +478,7 @@ def after_end(state: State, run: Run, facts: list[f.Fact]) -> list[f.Fact]:
         return []
     if not any(isinstance(fact, f.RunEnded) and fact.final for fact in facts):
         return []
-    return [f.TaskRemoved(task.id, "done")] if task.runs == [run.id] else []
+    return [f.TaskRemoved(task.id, "done")] if len(task.runs) == 1 else []
 
 
 def remark(run: Run, why: Reason) -> f.OutputReceived:

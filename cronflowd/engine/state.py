@@ -26,7 +26,7 @@ from .carried import whole_task
 from .hearing import catch_up, how_ended, rename_heard, tell_dependents, tell_of_end
 from .ledger import judge, outcome_of
 from .steps import Applier, noted
-from .tables import ENDED_AT_ONCE, WELL, Output, Tables, counts, of_one_fire, receiver
+from .tables import ENDED_AT_ONCE, WELL, Output, Tables, counts, of_one_fire, receiver, with_run
 
 # A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
 # just started. Nothing is scheduled by it anew, and what it is set forward over was downtime.
@@ -210,8 +210,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
     state.put_run(run)
     if fact.run >= state.next_run:
         state.next_run = fact.run + 1
-    task.runs = task.runs or []
-    task.runs.append(fact.run)
+    task.runs = with_run(task.runs, fact.run)
     if fact.by not in BY_HAND and task.spec.options.count and run.fire == run.id:
         task.fired += 1  # with on=all, once a fire
     if fact.by == "schedule":

@@ -7,7 +7,7 @@ pruned at any time. Read freely; only the functions that `State.apply` calls cha
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from datetime import datetime, timedelta
 from operator import attrgetter
 
@@ -37,6 +37,7 @@ RANK = {"high": 0, "medium": 1, "low": 2}
 MIN_GRACE_S = 1.0  # even grace=0 allows for the daemon's own latency
 SAVES_KEPT = 2  # the file on disk is one of the last two saves, whenever the power went
 ENDED_AT_ONCE = 20  # runs of a task that leaves, beyond which those that wait end one by one behind it
+MANY_RUNS = 64  # of one task: from there on it takes no longer to take out the first than the last
 WELL = "ok"  # heard of a dependency that ended well; of any other, the reason
 
 
@@ -119,7 +120,9 @@ class Tables:
         self.due = Alarms(self.tasks, attrgetter("due_at"))
         self.moments: dict[datetime, datetime] = {}  # of tasks read since a start; empty once all are
         self.paused: Numbered[None] = Numbered()  # those that are paused themselves, perhaps until a time
-        self.orphans: dict[int, list[int]] = {}  # runs of tasks that were removed, which may come back
+        self.orphans: dict[
+            int, MutableSequence[int]
+        ] = {}  # runs of tasks that were removed, which may come back
         self.leaving: dict[int, str] = {}  # of these, whose runs that wait have yet to end; and why
         self.to_end: OrderedDict[int, int] = OrderedDict()  # the same; and up to which run that was looked at
         self.replaced: dict[int, int] = {}  # by task, the fire for which all runs before it end
@@ -373,6 +376,15 @@ class Tables:
         if self.told:
             for event in EVENTS:
                 self.told.pop((about, event), None)
+
+
+def with_run(runs: MutableSequence[int] | tuple[()], run: int) -> MutableSequence[int]:
+    """The runs of a task, and one more."""
+    runs = runs or []
+    if len(runs) == MANY_RUNS:
+        runs = deque(runs)
+    runs.append(run)
+    return runs
 
 
 def of_one_fire(runs: Iterable[Run]) -> list[Run]:

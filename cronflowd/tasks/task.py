@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import MutableSequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -243,7 +244,7 @@ class Task(msgspec.Struct, gc=False):
     paused: bool = False
     paused_until_at: datetime | None = None  # None while paused = until RESUME
     paused_why: str = ""
-    runs: list[int] | tuple[()] = ()  # active runs, oldest first; most tasks have none
+    runs: MutableSequence[int] | tuple[()] = ()  # active runs, oldest first; most tasks have none
     held: int = 0  # of them, those that a worker has got
     counts: dict[str, int] | None = None  # fires by disposition, since it was added
     failure: Failure | None = None  # how its last fire ended, if that was not well
