@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NoReturn
 
 from attrs import define
@@ -99,7 +100,7 @@ class FileJournal:
         self._chain = 0  # of the last of them
         # The buffer and what describes it; the lock is held for microseconds, never over a write.
         self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
+        self._wake = SimpleQueue[None]()  # the committer's: there are lines, or no more will come
         self._buffered = 0  # bytes of _bodies, once they are sealed, and of _lines
         self._unsealed = 0  # of _bodies alone, or a few more
         self._closing = False
@@ -304,9 +305,10 @@ class FileJournal:
 
     def _hand_over(self) -> None:
         if self._bodies:
+            if not self._lines:
+                self._wake.put(None)
             self._buffered += self._seal(not self._lines) - self._unsealed
             self._unsealed = 0
-            self._wake.notify()
 
     def _seal(self, first_of_batch: bool) -> int:
         """Seals what was appended; how many bytes that gives."""
@@ -339,7 +341,7 @@ class FileJournal:
         with self._lock:
             self._hand_over()
             self._closing = True
-            self._wake.notify()
+            self._wake.put(None)
         if self._thread:
             self._thread.join()
         if self._fd >= 0:
@@ -368,16 +370,16 @@ class FileJournal:
 
     def _next_batch(self) -> Batch | None:
         """All that is sealed; None when closed and done."""
-        with self._lock:
-            while not self._lines:
+        while True:
+            with self._lock:
+                if lines := self._lines:
+                    self._lines = []
+                    size = self._buffered - self._unsealed
+                    self._end, self._buffered = self._end + size, self._unsealed
+                    return Batch(lines, self._end - size, self._last - len(self._bodies), self._chain)
                 if self._closing:
                     return None
-                self._wake.wait()
-            lines, self._lines = self._lines, []
-            batch = Batch(lines, self._end, self._last - len(self._bodies), self._chain)
-            size = self._buffered - self._unsealed
-            self._end, self._buffered = self._end + size, self._unsealed
-        return batch
+            self._wake.get()
 
     def _commit(self, batch: Batch, agreed_s: float = 0.0) -> None:
         data, began_s = b"".join(batch.lines), time.monotonic() - agreed_s

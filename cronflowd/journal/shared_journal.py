@@ -133,7 +133,7 @@ class SharedJournal(FileJournal):
                 self._lines += lines
                 self._buffered += sum(map(len, lines))
                 self._last, self._chain = expected - 1, chain
-                self._wake.notify()
+                self._wake.put(None)
                 # One sync for each value, as its leader had: see records.py on what a batch is.
                 while self._committed < self._last and not self._failed:
                     self._synced.wait()
