@@ -177,13 +177,14 @@ class Core:
             decision.facts.append(self.state.once.keep(once, decision.reply, now))
         if facts := decision.facts:
             last = self.journal.append(facts, now)
-            seq = last - len(facts)
+            seq = self.last_seq
             try:
                 for fact in facts:
                     seq += 1
                     if self.feeds:
                         self._show(fact, now, seq)
                     self.state.apply(fact, now, seq)
+                assert seq == last
             except Exception as error:
                 # Half of it is true now, and nobody may be told of any of it.
                 fatal = Fatal(Exit.BUG, f"{type(order).__name__} could not be applied: {error!r}")

@@ -210,7 +210,7 @@ def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> Non
     state.put_run(run)
     if fact.run >= state.next_run:
         state.next_run = fact.run + 1
-    task.runs = with_run(task.runs, fact.run)
+    task.runs = with_run(task.runs, fact.run) if task.runs else [fact.run]
     if fact.by not in BY_HAND and task.spec.options.count and run.fire == run.id:
         task.fired += 1  # with on=all, once a fire
     if fact.by == "schedule":

@@ -120,9 +120,7 @@ class Tables:
         self.due = Alarms(self.tasks, attrgetter("due_at"))
         self.moments: dict[datetime, datetime] = {}  # of tasks read since a start; empty once all are
         self.paused: Numbered[None] = Numbered()  # those that are paused themselves, perhaps until a time
-        self.orphans: dict[
-            int, MutableSequence[int]
-        ] = {}  # runs of tasks that were removed, which may come back
+        self.orphans: dict[int, MutableSequence[int]] = {}  # runs of removed tasks, which may come back
         self.leaving: dict[int, str] = {}  # of these, whose runs that wait have yet to end; and why
         self.to_end: OrderedDict[int, int] = OrderedDict()  # the same; and up to which run that was looked at
         self.replaced: dict[int, int] = {}  # by task, the fire for which all runs before it end
