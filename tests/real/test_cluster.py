@@ -361,7 +361,7 @@ def test_nodes_speak_tls_with_whoever_comes(start_node: StartNode, tmp_path: Pat
     def ask(port: int, *lines: str) -> list[str]:
         """To the end, which TLS must have told of as well."""
         with (
-            socket.create_connection(("localhost", port), 10) as plain,
+            socket.create_connection(("localhost", port), PATIENCE_S) as plain,
             context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as sealed,
         ):
             sealed.sendall("".join(f"{line}\n" for line in lines).encode())
