@@ -267,9 +267,9 @@ async def test_a_worker_beats_and_a_silent_daemon_is_given_up(spool_dir: Path) -
             told_at = datetime.fromisoformat(now.removeprefix("now="))
             assert (word, abs(told_at - wall_now()) < timedelta(seconds=PATIENCE_S)) == ("BEAT", True)
             assert all(0 <= float(each.removeprefix("rtt=")) < PATIENCE_S for each in rtt)
+            answered_at = trio.current_time()
             await visitor.say("OK")
         assert trio.current_time() - started_at >= 0.9
-        answered_at = trio.current_time()
         await visitor.closed()
         assert trio.current_time() - answered_at >= 0.9
         assert len(visitor.lines[4:]) <= 3

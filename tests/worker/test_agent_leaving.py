@@ -502,15 +502,19 @@ async def test_adopted_processes_are_reaped_and_jobs_keep_their_exit_codes(
 
 @pytest.mark.real
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_makes_it_leave_with_exit_code_0(spool_dir: Path, number: signal.Signals) -> None:
+async def test_a_signal_makes_it_leave_with_exit_code_0(
+    spool_dir: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     """As systemd and a person at the keyboard do it."""
+    gate = tmp_path / "gate"
     async with fake_daemon() as daemon, worker_process(daemon, spool_dir) as process:
         visitor = await daemon.worker()
-        await visitor.say("RUN 7 1 type=shell :sleep 0.1; exit 3")
+        await visitor.say(f"RUN 7 1 type=shell :{wait_for(gate)}; exit 3")
         await visitor.expect("STARTED 7 1")
         process.send_signal(number)
         await visitor.expect("BYE")
         await visitor.say("OK")
+        gate.touch()
         await visitor.expect("DONE 7 1 3")
         await visitor.say("ACK 7 1")
         with trio.fail_after(PATIENCE_S):
