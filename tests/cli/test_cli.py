@@ -341,7 +341,12 @@ def test_the_command_line_does_not_load_the_daemon() -> None:
         "print([m for m in ('trio', 'cronflowd.daemon.daemon') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     assert done.stdout == "[]\n"
 
@@ -353,7 +358,12 @@ def test_run_does_not_load_the_verbs() -> None:
         "print(main(['run', 'name=x']), 'cronflowd.ask.commands' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     assert done.stdout == "2 False\n"
 
@@ -363,7 +373,12 @@ def test_certificates_cost_only_who_has_some(program: str) -> None:
     """The library takes 10 MiB, and many daemons are alone and most workers near them."""
     script = f"import sys, {program}; print('cryptography' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     assert done.stdout == "False\n"
 

@@ -20,6 +20,7 @@ from cronflowd.engine.access_facts import Deed, Refused, SignedIn
 from cronflowd.net.clients import Session
 from tests.lib.access_driver import House, a_house, hash_quickly
 from tests.lib.harness import run_here
+from tests.lib.waiting import PATIENCE_S
 
 FAR = "198.51.100.9:5"
 RIGHT, WRONG = "AUTH ann correct-horse", "AUTH ann incorrect-horse"
@@ -143,14 +144,15 @@ def test_a_token_that_was_made_is_taken_at_once(compared: list[str], tmp_path: P
 
 def test_two_passwords_at_most_are_compared_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes a core and 64 MiB; a hundred strangers must not take the machine."""
-    now, most, lock = 0, 0, threading.Lock()
+    now, most, lock, both = 0, 0, threading.Lock(), threading.Barrier(COMPARING)
 
     def compare(hashed: str, offered: str) -> bool:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
-        threading.Event().wait(0.01)
+        both.wait(PATIENCE_S)
+        threading.Event().wait(0.01)  # time for one more, if it may
         with lock:
             now -= 1
         return True

@@ -35,7 +35,7 @@ from cronflowd.journal.shared_journal import SharedJournal, read_mark, write_mar
 from cronflowd.journal.whole import lines_of
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.open_journal import NOW
-from tests.lib.waiting import until
+from tests.lib.waiting import PATIENCE_S, until
 
 
 class Etcd(FakeEtcd):
@@ -201,7 +201,7 @@ async def test_whoever_asks_a_node_without_etcd_does_not_wait(
     """Each PING, and each worker that looks for the leader, took a second for as long as etcd was away."""
     node, journal = node_on(tmp_path)
     etcd.wrong = ["no answer"] * 1000
-    with trio.move_on_after(20):
+    with trio.move_on_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node._join, State("UTC"), journal)
             await node.has_looked.wait()

@@ -32,7 +32,7 @@ from cronflowd.net.clients import Session
 from cronflowd.net.listeners import Connection, Door, open_listeners
 from tests.lib.harness import START, a_world
 from tests.lib.journal_driver import Life, restarted, told
-from tests.lib.waiting import until
+from tests.lib.waiting import PATIENCE_S, until
 
 SECRET = b"the cluster's"
 LONG = [[1, "beginning"], [1, "y" * 100_000], [2, "end"]]
@@ -316,7 +316,7 @@ async def test_a_stranger_learns_nothing(tmp_path: Path, secret: bytes) -> None:
         leader.write()
 
         def ask() -> bytes:
-            with socket.create_connection(leader.address[:2], 10) as sock:
+            with socket.create_connection(leader.address[:2], PATIENCE_S) as sock:
                 sock.sendall(introduce(secret, "node", "b/1"))
                 said = sock.makefile("rb").read(WELCOME_BYTES)
                 sock.sendall(b"\0\0\0\x15" + b"x" * 21)

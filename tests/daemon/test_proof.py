@@ -242,7 +242,9 @@ async def test_orders_that_are_taken_back_leave_no_hole_in_the_numbers(world: Wo
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "file"])
-async def test_a_token_that_counts_no_more_ends_its_connections_at_once(world: World, how: str) -> None:
+async def test_a_token_that_counts_no_more_ends_its_connections_at_once(
+    world: World, autojump_clock: trio.testing.MockClock, how: str
+) -> None:
     """What it let in must not be given one more order; what that has already keeps its lease."""
     world.clock.move(START + timedelta(seconds=599.95))  # the token has so much left
     wire, _, _ = await world.prove(FILE if how == "file" else WEB, "web1")

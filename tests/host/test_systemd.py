@@ -43,7 +43,12 @@ def test_a_program_that_cannot_begin_anew_ends() -> None:
         "print('it goes on')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stdout) == (Exit.TRY_AGAIN, "")
     assert done.stderr == "cronflowd: it cannot begin anew: /nowhere: No such file or directory\n"
@@ -62,7 +67,7 @@ def test_a_program_that_begins_anew_has_what_a_shell_gave_it(tmp_path: Path) -> 
         ["bash", "-c", command],
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.stdout == b"b'a\\n' (b'b',)\n" * 2
@@ -216,7 +221,7 @@ def test_systemd_s_own_tool_hands_over_named_sockets(tmp_path: Path) -> None:
 
 def knock(port: int) -> None:
     """The tool starts its program when somebody connects."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()

@@ -560,10 +560,22 @@ TestLives.settings = settings(
 # --- the lease's thread ---------------------------------------------------------------------------
 
 
-def kept(etcd: Any, length_s: float = 2.0) -> tuple[Lease, list[str], threading.Event]:
-    """A lease that is renewed by its thread, on the real clock."""
+KEPT_S = 0.3
+
+
+class Passing(FakeEtcd):
+    """Its time is all there is, and passes while a renewal is asked for: the machine may stand still."""
+
+    def call(self, path: str, body: dict[str, Any], timeout_s: float = 1.0) -> dict[str, Any]:
+        if path == "lease/keepalive":
+            self.pass_time(KEPT_S / 6)
+        return super().call(path, body, timeout_s)
+
+
+def kept(etcd: Passing) -> tuple[Lease, list[str], threading.Event]:
+    """A lease that is renewed by its thread."""
     told, lost = list[str](), threading.Event()
-    lease = Lease(etcd, length_s, lambda why: (told.append(why), lost.set()))
+    lease = Lease(etcd, KEPT_S, lambda why: (told.append(why), lost.set()), lambda: etcd.now)
     lease.grant()
     lease.keep()
     return lease, told, lost
@@ -571,11 +583,10 @@ def kept(etcd: Any, length_s: float = 2.0) -> tuple[Lease, list[str], threading.
 
 def test_a_lease_is_renewed_while_etcd_answers() -> None:
     """For longer than its length."""
-    etcd = FakeEtcd()
-    lease, told, _ = kept(etcd, 0.3)
-    renewed = threading.Event()
-    while etcd.asked.count("lease/keepalive") < 12:  # two lengths
-        renewed.wait(0.01)
+    etcd = Passing()
+    lease, told, lost = kept(etcd)
+    while etcd.asked.count("lease/keepalive") < 12 and not lost.wait(0.01):  # two lengths
+        pass
     assert (lease.is_certain, told) == (True, [])
     lease.end()
     assert not lease.is_certain
@@ -627,15 +638,16 @@ def test_a_renewal_that_is_answered_after_the_end_makes_nothing_certain() -> Non
 def test_a_lost_lease_is_told_of_once(renewal: Any, why: str) -> None:
     """Before it has ended at etcd; and whatever the answer is made of."""
 
-    class Odd(FakeEtcd):
+    class Odd(Passing):
         def call(self, path: str, body: dict[str, Any], timeout_s: float = 1.0) -> dict[str, Any]:
+            answer = super().call(path, body, timeout_s)
             if path != "lease/keepalive":
-                return super().call(path, body, timeout_s)
+                return answer
             if isinstance(renewal, Exception):
                 raise renewal
             return dict(renewal)
 
-    lease, told, lost = kept(Odd(), 0.3)
+    lease, told, lost = kept(Odd())
     assert lost.wait(PATIENCE_S)
     assert not lease.is_certain
     (said,) = told

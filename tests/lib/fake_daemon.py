@@ -50,6 +50,15 @@ class Visitor:
             pass
         return line
 
+    async def expect_all(self, *starts: str) -> list[str]:
+        """For each the next line that begins so: of two jobs it is open which is heard first."""
+        found: dict[str, str] = {}
+        while len(found) < len(starts):
+            line = await self.line()
+            if start := next((each for each in starts if each not in found and line.startswith(each)), None):
+                found[start] = line
+        return [found[start] for start in starts]
+
     def forget(self) -> None:
         """Drops the lines that were looked at."""
         del self.lines[: self._next]

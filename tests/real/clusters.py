@@ -16,6 +16,7 @@ import pytest
 
 from cronflowd.host.tls import client_context
 from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable
+from cronflowd.journal.lease import revoke
 from cronflowd.journal.shared import Shared
 from tests.lib.ports import free_ports
 from tests.real.machines import Machine
@@ -116,6 +117,13 @@ class Etcds:
                 found += bool(etcd.call("kv/range", {"key": "eA=="}))
         return found
 
+    def end_lease(self, node: Node) -> None:
+        """Of one that was killed: etcd ends it some time after that, which nobody has to wait for here."""
+        shared = self.shared(node.cluster)
+        entry = shared.get(shared.node_key(node.name))
+        assert entry
+        revoke(self.client, entry.lease)
+
     def close(self) -> None:
         self.client.close()
         for number in range(len(self.processes)):
@@ -128,6 +136,7 @@ class Node(Daemon):
     def __init__(self, data: Path, name: str, etcds: Etcds | Wire, *flags: str) -> None:
         super().__init__(data, "--node", name, "--local-worker", "0", *etcds.flags, *flags)
         self.name = name
+        self.cluster = flags[flags.index("--cluster") + 1] if "--cluster" in flags else "main"
         self.said: list[tuple[str, str]] = []  # standby and leader's address, or ready and epoch
 
     def start(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -86,20 +87,30 @@ def test_the_first_start_after_a_restore_is_told_from_all_others(
 
 def test_others_are_served_while_a_backup_is_written(daemon: Daemon) -> None:
     """A gigabyte of history takes its time."""
-    (daemon.data / "large.db").write_bytes(bytes(48 << 20))
+    size = 48 << 20
+    (daemon.data / "large.db").write_bytes(bytes(size))
+
+    def is_under_way() -> bool:
+        with suppress(FileNotFoundError):
+            return any(file.stat().st_size < size for file in daemon.data.glob(".*.tmp"))
+        return False
+
+    is_served = False
     with daemon.connect() as one, daemon.connect() as other:
-        one.sendall(b"BACKUP\n")
-        for _ in range(3):
-            other.sendall(b"PING\n")
-            assert other.recv(100) == b"PONG\n"
-        one.setblocking(False)
-        try:
-            early = one.recv(100)
-        except BlockingIOError:
-            early = b""
-        assert early == b""
-        one.settimeout(PATIENCE_S)
-        assert one.recv(100).startswith(b"OK 2 files seq=")
+        for client in (one, other):
+            client.sendall(b"HELLO\n")
+            assert client.recv(100).startswith(b"OK ")
+        for number in range(20):  # now and then all of it is written while we stand still
+            one.sendall(b"BACKUP %d.tar\n" % number)
+            while not select.select([one], [], [], 0)[0]:
+                before = is_under_way()
+                other.sendall(b"PING\n")
+                assert other.recv(100) == b"PONG\n"
+                is_served |= before and is_under_way()
+            assert one.recv(100).startswith(b"OK 2 files seq=")
+            if is_served:
+                break
+        assert is_served
 
 
 def test_a_restore_that_is_refused_says_why_in_one_line(daemon: Daemon, cronflowd: Program) -> None:

@@ -125,9 +125,9 @@ def test_nothing_starts_twice_and_nothing_is_lost_whoever_is_killed(
     killed = _kill_at_random(daemon, workers)
     client.is_over.set()
     client.join(PATIENCE_S)
-    wait_until(lambda: all(worker.is_ready() for worker in workers), 30)
+    wait_until(lambda: all(worker.is_ready() for worker in workers))
     daemon.ask("PAUSE all")
-    wait_until(lambda: _is_idle(daemon), 60)
+    wait_until(lambda: _is_idle(daemon))
     runs = _runs(daemon)
     assert killed["Daemon"]
     assert killed["Worker"]

@@ -312,13 +312,16 @@ def test_a_reader_of_lists_that_leaves_is_not_answered_with_a_traceback(
     assert until_first("export") == (141, b"")
 
 
-def test_a_reader_that_leaves_ends_only_the_writing(busy: Daemon) -> None:
+def test_a_reader_that_leaves_ends_only_the_writing(busy: Daemon, tmp_path: Path) -> None:
     """`cronflowd run … | head` must not lose the exit status to a broken pipe."""
-    words = command(busy, "run", "--", "sh", "-c", "echo a; sleep 0.5; echo b; sleep 0.2; exit 6")
+    has_left = tmp_path / "has_left"
+    job = f"echo a; {wait_for(has_left)}; echo b; sleep 0.2; exit 6"
+    words = command(busy, "run", "--", "sh", "-c", job)
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout
     assert process.stdout.readline() == "a\n"
     process.stdout.close()
+    has_left.touch()
     wait_until(lambda: process.poll() is not None)
     assert process.stderr
     told = r"cronflowd: standard output: Broken pipe; run (\d+) goes on, and LOG \1 has what it writes\n"

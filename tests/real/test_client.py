@@ -17,7 +17,7 @@ from tests.real.test_openapi import token_of
 REPORT = {
     "name": "Weekly Report",
     "description": "Job description",
-    "schedule": "every 5 minutes",
+    "schedule": "weekly on monday",  # not while this is tried
     "command": "echo $CRONFLOW_ARG_WHO; echo oh >&2",
     "priority": "HIGH",
     "retryPolicy": {"type": "FIXED", "maxRetries": 3, "delayMs": 1000},

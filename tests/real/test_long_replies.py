@@ -136,4 +136,5 @@ def test_a_strangers_newlines_hold_up_nobody_else(start_daemon: StartDaemon, tmp
         client.connect(str(daemon.unix_socket))
         quiet_s = typical_wait_s(client)
         with flood(daemon.port):
-            assert typical_wait_s(client) < 100 * quiet_s
+            # Where there is one processor for all of them, each waits for a turn of the others.
+            assert typical_wait_s(client) < max(1.0, 100 * quiet_s)

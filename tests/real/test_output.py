@@ -336,9 +336,11 @@ def test_the_output_of_all_workers_is_shown_and_the_worst_of_their_ends(
     assert (done.returncode, done.stdout, done.stderr) == (2, b"1\n2\n", b"")
 
 
-def test_a_process_that_is_left_behind_with_the_output_is_told_of(busy: Daemon) -> None:
+def test_a_process_that_is_left_behind_with_the_output_is_told_of(busy: Daemon, tmp_path: Path) -> None:
     """What it writes later would be missing without a word."""
-    done = run(busy, "--", "sh", "-c", "(sleep 1; echo late) & echo first")
+    gate = tmp_path / "gate"
+    done = run(busy, "--", "sh", "-c", f"({wait_for(gate)}; echo late) & echo first")
+    gate.touch()
     assert (done.returncode, done.stdout) == (0, b"first\n")
     assert re.fullmatch(
         rb"cronflowd: it left (\w+ \(pid \d+\)(, )?)+ behind, and its output .*\n", done.stderr
@@ -364,11 +366,16 @@ def test_output_that_cannot_be_written_is_told(busy: Daemon, how: str, status: i
 def test_what_a_job_writes_while_it_is_being_killed_is_kept(busy: Daemon) -> None:
     """Its last words say what it left undone."""
     command = "trap 'echo cleaning >&2; exit 3' TERM; echo up; while :; do sleep 0.05; done"
-    for options in (("timeout=300ms",), ()):
-        number = now(busy, command, *options)
-        busy.until(f"LOG {number}", lambda said: "up" in said)
-        busy.ask(f"CANCEL {number}")
-        busy.until(f"LOG {number}", lambda said: "2\tcleaning\n" in said)
+    number = now(busy, command)
+    busy.until(f"LOG {number}", lambda said: "up" in said)
+    busy.ask(f"CANCEL {number}")
+    busy.until(f"LOG {number}", lambda said: "2\tcleaning\n" in said)
+    for timeout in ("300ms", "3s", "30s"):
+        number = now(busy, command, f"timeout={timeout}")
+        busy.until(f"RUNS run={number}", lambda said: "\ttimeout\t" in said)
+        if "1\tup" in log(busy, number):  # else it was over before it had begun
+            break
+    assert {"1\tup", "2\tcleaning"} <= set(log(busy, number))
 
 
 def test_no_line_is_lost_or_doubled_when_the_daemon_is_killed(

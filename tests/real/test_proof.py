@@ -227,7 +227,7 @@ def test_a_kill_of_both_loses_no_job_and_orders_go_on(guarded: Guarded, tmp_path
     guarded.between.port_behind = guarded.daemon.worker_port
     wait_until(guarded.worker.is_ready)
     gate.touch()
-    wait_until(lambda: "1\t1\t" in guarded.ask("RUNS state=ok"), 30)
+    wait_until(lambda: "1\t1\t" in guarded.ask("RUNS state=ok"))
     guarded.worker.kill9()
     wait_until(lambda: "far\taway" in guarded.ask("WORKERS"))
     guarded.start()

@@ -105,7 +105,7 @@ def test_plain_text_on_a_tls_port_and_tls_on_a_plain_one_are_told_in_the_log(
 ) -> None:
     """Each is closed, with a line that says what it was."""
     for port in (daemon.port, daemon.worker_port):
-        with socket.create_connection(("127.0.0.1", port), 10) as plain:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as plain:
             plain.sendall(b"HELLO name=x slots=1\n")
             plain.settimeout(PATIENCE_S)
             while plain.recv(1000):  # the alert, in TLS
@@ -114,7 +114,7 @@ def test_plain_text_on_a_tls_port_and_tls_on_a_plain_one_are_told_in_the_log(
     other = start_daemon("--local-worker", "0", data=tmp_path / "plain")
     for port in (other.port, other.worker_port):
         with (
-            socket.create_connection(("127.0.0.1", port), 10) as plain,
+            socket.create_connection(("127.0.0.1", port), PATIENCE_S) as plain,
             pytest.raises((ssl.SSLError, OSError)),
         ):
             ssl.create_default_context().wrap_socket(plain, server_hostname="localhost")
@@ -138,7 +138,7 @@ def test_certificates_are_read_again_at_hup_and_what_is_wrong_changes_nothing(
 
     def shown() -> str:
         context = ssl.create_default_context(cafile=str(certs / "ca.pem"))
-        plain = socket.create_connection(("127.0.0.1", daemon.port), 10)
+        plain = socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S)
         with context.wrap_socket(plain, server_hostname="localhost") as sealed:
             certificate = sealed.getpeercert()
             assert certificate

@@ -25,12 +25,13 @@ def test_a_zone_that_is_gone_starts_nothing_and_is_told(
     shutil.copy(ZONES / "Europe" / "Paris", zones / "Test" / "Zone")
     monkeypatch.setenv("PYTHONTZPATH", str(zones))
     daemon = start_daemon("--local-worker", "2", "--notify", "https://127.0.0.1:9/hook")
-    assert daemon.ask(
+    said = daemon.ask(
         f"ADD name=a type=echo on=elsewhere tz=Test/Zone * * * * * ; touch {proof}",
         f"ADD name=b type=echo on=elsewhere tz=Test/Zone @reboot ; touch {proof}",
         "RUN a",
         "RUN b",
-    )[2:] == ["OK 1", "OK 2"]
+    )
+    assert said[-2:] == ["OK 1", "OK 2"]  # more before them, once there is a worker that is not meant
     (zones / "Test" / "Zone").unlink()
     if how == "hup":
         assert daemon.process
@@ -50,6 +51,6 @@ def test_a_zone_that_is_gone_starts_nothing_and_is_told(
     assert len(daemon.ask("LIST name=notify*")) == 3
     assert "task 1 (a) cannot be read, and starts nothing until SET mends it" in daemon.log.read_text()
     assert not proof.exists()
-    assert daemon.ask("SET a tz=UTC on=any", "SET b tz=UTC on=any", "RUN a")[2].startswith("OK ")
+    assert daemon.ask("SET a tz=UTC on=any", "SET b tz=UTC on=any", "RUN a")[-1].startswith("OK ")
     assert not any(line.startswith("unreadable") for line in daemon.ask("STATUS"))
     assert daemon.ask("PROVE")[-1] == "OK balanced"

@@ -206,9 +206,9 @@ def test_rare_days_are_found_and_impossible_ones_end_the_search() -> None:
 
 
 def _timed(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     call()
-    return time.perf_counter() - begin
+    return time.thread_time() - begin
 
 
 def test_counting_costs_days_not_minutes() -> None:

@@ -209,9 +209,9 @@ def test_refusing_takes_well_under_a_millisecond() -> None:
 
 
 def _timed(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     call()
-    return time.perf_counter() - begin
+    return time.thread_time() - begin
 
 
 @given(st.text(alphabet="0123456789*/-,#LWlw?RmonTUEjan @\t\"'.", max_size=40))

@@ -157,10 +157,9 @@ async def test_a_daemon_that_lets_us_speak_for_nobody_is_no_fault_of_whoever_ask
 
 
 async def test_a_daemon_that_does_not_answer_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """And its connection, on which an answer may still come, is used no more."""
-    monkeypatch.setattr(line, "REPLY_S", 0.05)
     async with scripted(tmp_path) as (server, daemon):
         server.answers["WHY 1"] = []
         with pytest.raises(Unreachable, match="no answer"):
@@ -291,10 +290,9 @@ async def _be_refused(daemon: Daemon, caller: line.Caller, said: str) -> None:
 
 
 async def test_who_waits_too_long_to_be_compared_is_told_to_come_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The daemon is well: it is his own guesses that he waits for."""
-    monkeypatch.setattr(line, "REPLY_S", 0.05)
     async with scripted(tmp_path) as (server, daemon):
         server.answers["AUTH ann wrong"] = []
         await _be_refused(daemon, stranger("192.0.2.7"), "AUTH ann wrong")

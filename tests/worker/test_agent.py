@@ -179,7 +179,9 @@ async def test_what_an_ok_has_confirmed_is_not_kept(spool_dir: Path, tmp_path: P
         daemon.answer = "OK w1 heartbeat=0.3"
         visitor = await daemon.worker()
         await visitor.say(f"RUN 7 1 type=shell :echo one; {wait_for(tmp_path / 'gate')}")
-        await visitor.expect("OUT 7 1 one")
+        while "OUT 7 1 one" not in visitor.lines:  # to begin a process may take many heartbeats
+            if (await visitor.line()).startswith("BEAT"):
+                await visitor.say("OK")
         await visitor.expect("BEAT")
         assert agent.reports.sent
         await visitor.say("OK")
@@ -261,14 +263,16 @@ async def test_a_worker_beats_and_a_silent_daemon_is_given_up(spool_dir: Path) -
         visitor = await daemon.worker()
         started_at = trio.current_time()
         for _ in range(4):
-            word, now, rtt = (await visitor.line()).split()
+            word, now, *rtt = (await visitor.line()).split()
             told_at = datetime.fromisoformat(now.removeprefix("now="))
             assert (word, abs(told_at - wall_now()) < timedelta(seconds=PATIENCE_S)) == ("BEAT", True)
-            assert 0 <= float(rtt.removeprefix("rtt=")) < PATIENCE_S
+            assert all(0 <= float(each.removeprefix("rtt=")) < PATIENCE_S for each in rtt)
+            answered_at = trio.current_time()
             await visitor.say("OK")
         assert trio.current_time() - started_at >= 0.9
         await visitor.closed()
-        assert 2 <= len(visitor.lines[4:]) <= 3
+        assert trio.current_time() - answered_at >= 0.9
+        assert len(visitor.lines[4:]) <= 3
         assert "HELLO" in (await daemon.worker()).hello
 
 

@@ -351,9 +351,7 @@ async def test_after_kill_9_it_reports_what_had_ended_and_what_it_knows_no_end_o
         async with worker_process(daemon, spool_dir) as process:
             visitor = await daemon.worker()
             await visitor.say("RUN 7 1 type=shell :exit 3", f"RUN 8 1 {SLEEPER}", "RUN 9 1 type=echo :x")
-            await visitor.expect("DONE 7 1 3")
-            assert "STARTED 8 1" in visitor.lines
-            assert "DONE 9 1 0" in visitor.lines
+            await visitor.expect_all("DONE 7 1 3", "STARTED 8 1", "DONE 9 1 0")
             await visitor.say("ACK 9 1", "RUN 10 1 type=sleep :0")
             await visitor.expect("DONE 10 1 0")
             process.send_signal(signal.SIGKILL)
@@ -374,9 +372,8 @@ async def test_what_a_killed_worker_left_is_killed_before_it_can_be_begun_again(
             visitor = await daemon.worker()
             stay = "sleep 1000 & env -i sleep 1000 & setsid sleep 1000 & echo $$ $!; wait"
             await visitor.say(f"RUN 7 1 type=shell :{stay}", "RUN 8 1 type=shell :sleep 1000 & echo $!")
-            pids = list(map(int, (await visitor.expect("OUT 7 1")).split()[3:]))
-            await visitor.expect("DONE 8 1")
-            ended = next(int(line.split()[3]) for line in visitor.lines if line.startswith("OUT 8 1 "))
+            begun, told, _ = await visitor.expect_all("OUT 7 1", "OUT 8 1 ", "DONE 8 1")
+            pids, ended = list(map(int, begun.split()[3:])), int(told.split()[3])
             await visitor.say("ACK 8 1", "RUN 9 1 type=echo :x")
             await visitor.expect("DONE 9 1")
             process.send_signal(signal.SIGKILL)
@@ -475,10 +472,8 @@ async def test_a_process_that_fled_its_session_twice_is_found_and_killed(spool_d
         async with worker_process(daemon, spool_dir):
             visitor = await daemon.worker()
             await visitor.say(f"RUN 7 1 type=shell :{flee}", "RUN 8 1 type=shell :setsid sleep 60 & echo $!")
-            fled = int((await visitor.expect("OUT 7 1 ")).split()[3])
-            other = await visitor.expect("DONE 8 1 0")
-            bystander = next(int(line.split()[3]) for line in visitor.lines if line.startswith("OUT 8 1 "))
-            assert other
+            told = await visitor.expect_all("OUT 7 1 ", "OUT 8 1 ", "DONE 8 1 0")
+            fled, bystander = (int(line.split()[3]) for line in told[:2])
             assert is_alive(fled)
             await visitor.say("KILL 7 1")
             await visitor.expect("DONE 7 1 143")
@@ -496,26 +491,30 @@ async def test_adopted_processes_are_reaped_and_jobs_keep_their_exit_codes(
         visitor = await daemon.worker()
         orphan = "sh -c 'sleep 0.2 & echo $!'"
         await visitor.say(*[f"RUN {run} 1 type=shell :{orphan}; exit {run}" for run in range(1, 9)])
-        for run in range(1, 9):
-            visitor._next = 0
-            await visitor.expect(f"DONE {run} 1 {run}")
-        orphans = [int(line.split()[3]) for line in visitor.lines if line.startswith("OUT ")]
-        assert len(orphans) == 8
+        told = await visitor.expect_all(
+            *[f"{word} {run} 1 " for run in range(1, 9) for word in ("OUT", "DONE")]
+        )
+        orphans = [int(line.split()[3]) for line in told[::2]]
+        assert [line.split()[3] for line in told[1::2]] == [str(run) for run in range(1, 9)]
         await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
         assert process.returncode is None
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_makes_it_leave_with_exit_code_0(spool_dir: Path, number: signal.Signals) -> None:
+async def test_a_signal_makes_it_leave_with_exit_code_0(
+    spool_dir: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     """As systemd and a person at the keyboard do it."""
+    gate = tmp_path / "gate"
     async with fake_daemon() as daemon, worker_process(daemon, spool_dir) as process:
         visitor = await daemon.worker()
-        await visitor.say("RUN 7 1 type=shell :sleep 0.1; exit 3")
+        await visitor.say(f"RUN 7 1 type=shell :{wait_for(gate)}; exit 3")
         await visitor.expect("STARTED 7 1")
         process.send_signal(number)
         await visitor.expect("BYE")
         await visitor.say("OK")
+        gate.touch()
         await visitor.expect("DONE 7 1 3")
         await visitor.say("ACK 7 1")
         with trio.fail_after(PATIENCE_S):
