@@ -10,7 +10,6 @@ from typing import Any
 from ..base.addresses import parse_peer
 from ..base.errors import Refusal
 from ..base.names import check_account_name, check_mail_address
-from ..base.nearest import one_of
 from ..base.replies import Reply
 from ..base.text import escape
 from ..engine.access import ROLES, WORKER, Access
@@ -195,7 +194,7 @@ def audit(text: str, context: Context) -> q.Audit:
     options = g.no_words(text, "since", "until", "last", "who", "verdict", "limit", "offset")
     since_at, until_at = g.bounds(options, context)
     limit, offset = g.page(options)
-    verdict = one_of(options["verdict"], VERDICTS, {}) if "verdict" in options else ""
+    verdict = g.choice(options, "verdict", VERDICTS)
     limit = 100 if limit is None else limit
     return q.Audit(since_at, until_at, options.get("who", ""), verdict, limit, offset)
 

@@ -37,6 +37,8 @@ class Exit(IntEnum):
 class Refusal(Exception):
     """An order that was not carried out; `code` is one of CODES, `message` names what and where."""
 
+    record = 0  # which one of a file's records it is about, counted from 1; 0: of none alone
+
     def __init__(self, code: str, message: str) -> None:
         assert code in CODES, code
         super().__init__(f"{code} {message}")
@@ -51,6 +53,16 @@ def naming(what: str, code: str = "") -> Iterator[None]:
         yield
     except Refusal as refusal:
         raise Refusal(code or refusal.code, f"{what}: {refusal.message}") from None
+
+
+@contextmanager
+def about_record(number: int) -> Iterator[None]:
+    """A refusal of a file's record tells which; whoever has the file knows the line."""
+    try:
+        yield
+    except Refusal as refusal:
+        refusal.record = number
+        raise
 
 
 class Fatal(Exception):

@@ -112,6 +112,13 @@ class _Parser(argparse.ArgumentParser):
             also = {name.lower(): others for name, others in ALSO_CALLED.items()}
             hint = meant(match[1], re.findall(r"[\w-]+", match[2]), also)
             message = f'there is no command "{match[1]}"{hint}'
+        elif message.startswith("unrecognized arguments:"):
+            from ..ask.commands import VERBS
+            from .verbs import ALIASES
+
+            known = (word for word in message.split() if word in ALIASES or word in map(str.lower, VERBS))
+            if command := next(known, None):
+                message += f"; a command comes first: cronflowd {command} …"
         raise Fatal(Exit.USAGE, f"{message} (try `{self.prog} --help`)")
 
 
@@ -130,10 +137,10 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
         return found
 
     serve = add("serve", _serve, help="the daemon", description=_SETTINGS)
-    for each in (top, serve):
-        each.add_argument("--version", action="version", version=f"cronflowd {__version__}")
     worker = add("worker", _work, help="an agent that runs jobs", description=_SETTINGS)
     web = add("web", _serve_web, help="REST and a dashboard for a daemon", description=_SETTINGS)
+    for each in (top, serve, worker, web):
+        each.add_argument("--version", action="version", version=f"cronflowd {__version__}")
     _add_upkeep(add)
     take = add("import", _import, help="take over a crontab")
     take.add_argument("file", metavar="FILE", help="a crontab; - is standard input")

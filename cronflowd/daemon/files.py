@@ -157,10 +157,17 @@ class Files:
             saved = TasksSaved(path.name, core.last_seq, *found, count)
         # What the daemon loads by itself is nobody's order, and no change that UNDO would take back.
         order = o.LoadTasks(records, saved, path.name if who else "")
-        if max(count, core.state.count_own()) > AT_ONCE or are_long(spec for _, spec in records):
-            reply = await self.large.load(order, who)
-        else:
-            reply = core.submit(order, who).told
+        try:
+            if max(count, core.state.count_own()) > AT_ONCE or are_long(spec for _, spec in records):
+                reply = await self.large.load(order, who)
+            else:
+                reply = core.submit(order, who).told
+        except Refusal as refusal:
+            if not refusal.record:
+                raise
+            line = await trio.to_thread.run_sync(tasks_file.line_of, path, refusal.record)
+            code = "bad-line" if refusal.code == "bad-option" else refusal.code
+            raise Refusal(code, f"{path.name} line {line}: {refusal.message}") from None
         self.edited = self.edited and saved is None
         return reply
 

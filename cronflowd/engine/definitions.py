@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from attrs import evolve
 from msgspec import structs
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, about_record
 from ..base.names import check_name, id_of_name
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.text import escape, format_option, format_time
@@ -37,7 +37,7 @@ from ..tasks.task import (
 from . import facts as f
 from . import orders as o
 from .changelog import ids_of_others
-from .dependencies import check_circles, settle_after
+from .dependencies import check_circles, find_circle, refuse_circle, settle_after
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
 from .notices import Row, notes
 from .placement import send_at_once
@@ -427,11 +427,9 @@ def _numbered(
             next_id = max(next_id, new_id + 1)
         staying[new_id] = None
         named = _named(spec, new_id)
-        try:
+        with about_record(number):
             _check_chosen(state, task_id)
             _check_free(state, named.name, new_id)
-        except Refusal as refusal:
-            raise Refusal(refusal.code, f"record {number} of the file: {refusal.message}") from None
         numbered.append((new_id, named))
     yield from chain(staying.let_all_go(), others.let_all_go())
     return numbered, next_id
@@ -571,11 +569,14 @@ def _all_settled(
     after = Parted[str, tuple[str, ...]]()
     for place in waiting:
         task_id, spec = numbered[place]
-        spec = settle_after(spec, specs.get)
+        with about_record(place + 1):
+            spec = settle_after(spec, specs.get)
         numbered[place] = task_id, spec
         after[spec.name] = spec.options.after
         yield
-    yield from check_circles(after, lambda name: after.get(name) or ())
+    if circle := (yield from find_circle(after, lambda name: after.get(name) or ())):
+        with about_record(1 + next(place for place in waiting if numbered[place][1].name == circle[0])):
+            refuse_circle(circle)
     for table in (specs, after):
         yield from table.let_all_go()
     return numbered

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
 from itertools import islice, takewhile
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import evolve
 
@@ -146,6 +146,18 @@ def settle_after(spec: TaskSpec, find: Callable[[str], TaskSpec | None]) -> Task
 
 def check_circles(names: Iterable[str], after: Callable[[str], Iterable[str]]) -> Generator[None, None, None]:
     """Refusal (`cycle`), in small steps, naming the first tasks found that would wait for each other."""
+    if circle := (yield from find_circle(names, after)):
+        refuse_circle(circle)
+
+
+def refuse_circle(circle: list[str]) -> NoReturn:
+    raise Refusal("cycle", f"after=: these would wait for each other: {' -> '.join(circle)}")
+
+
+def find_circle(
+    names: Iterable[str], after: Callable[[str], Iterable[str]]
+) -> Generator[None, None, list[str]]:
+    """The first one found, beginning and ending with the same name, in small steps; or an empty list."""
     done = Parted[str, None]()
     for name in names:
         way = {} if name in done else {name: iter(after(name))}  # in order: from `name` to where we are
@@ -157,7 +169,7 @@ def check_circles(names: Iterable[str], after: Callable[[str], Iterable[str]]) -
                 done[here] = None
                 way.popitem()
             elif there in way:
-                circle = [*list(way)[list(way).index(there) :], there]
-                raise Refusal("cycle", f"after=: these would wait for each other: {' -> '.join(circle)}")
+                return [*list(way)[list(way).index(there) :], there]
             elif there not in done:
                 way[there] = iter(after(there))
+    return []

@@ -13,6 +13,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -78,6 +79,13 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
         if len(line.rstrip(b"\r\n")) > MAX_LINE_BYTES:
             raise Refusal("bad-line", f"{path.name} line {number}: longer than {MAX_LINE_BYTES} bytes")
         yield line.removeprefix(_BOM) if number == 1 else line
+
+
+def line_of(path: Path, record: int) -> int:
+    """In which line a record stands; both are counted from 1, and blank lines are no records."""
+    with of_file(path), open_regular(path) as file:
+        lines = (number for number, line in enumerate(_lines(file, path), 1) if line.strip())
+        return next(islice(lines, record - 1, None), 0)
 
 
 class _Seen:

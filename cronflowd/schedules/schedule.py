@@ -38,7 +38,7 @@ from attrs import evolve, field, frozen
 
 from ..base.errors import Refusal
 from ..base.nearest import meant
-from ..base.text import ODD_BLANK, WRONG_QUOTES
+from ..base.text import ODD_BLANK, WRONG_QUOTES, format_time
 from .english import parse_moment_phrase, parse_phrase
 from .fields import (
     HOUR,
@@ -479,7 +479,10 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
     if word == "@every":
         return Every(text, tz, zone, _parse_period(argument))
     if word == "@at":
-        return At(text, tz, zone, _parse_moment(argument, tz))
+        moment_at = _parse_moment(argument, tz)
+        # An instant from now on: whatever zone it is read in later, as after --tz or on another machine.
+        kept = text if _HAS_OFFSET.search(argument) else f"@at {format_time(moment_at)}"
+        return At(kept, tz, zone, moment_at)
     if word == "@on":
         return Schedule(text, tz, zone, kind="on", event=parse_event(argument))
     if argument:
@@ -509,6 +512,9 @@ def _parse_period(text: str) -> int:
     if period_s < 1 or period_s != int(period_s):
         refuse(f'@every "{text}": the period is whole seconds, at least 1s')
     return int(period_s)
+
+
+_HAS_OFFSET = re.compile(r'(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})"?$')
 
 
 def _parse_moment(text: str, tz: str) -> datetime:

@@ -398,8 +398,9 @@ def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
             words.say(key, "", "type")
     if isinstance(body.payload, dict) and (is_new_type or old is None or body.payload != old.payload):
         _say_payload(words, kind, body.payload, old)
-    if "command" not in words and (is_new_type or not old):
+    if not words.get("command") and (is_new_type or not old):
         field = "command" if kind in ("shell", "echo", "sleep", "calculate") else "payload"
+        field = words.fields.get("command", field)
         raise Wrong("syntax", f"what is a job of type {kind} to do?", field)
 
 

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ..base.errors import Refusal
 from .envelope import Refused
 from .executions import State
-from .fields import Job, JobBody
+from .fields import Job, JobBody, Wrong
 from .identity import AnyRequest
 from .line import Row
 from .outcomes import LEVELS, Execution, Level, LogLine, Occurrence, to_lines, to_occurrences
@@ -316,6 +316,9 @@ async def job_why(asker: Who, job_id: FromPath[str], at: FromQuery[str | None] =
     if at and re.search(r'["\\]', at):
         raise Refused(400, "bad-schedule", "no time has quotes", "at")
     words = [ref_of(job_id), *([f'"{at}"'] if at else [])]
-    found = await asker.ask(line("WHY", *words))
+    try:
+        found = await asker.ask(line("WHY", *words))
+    except Refusal as refusal:
+        raise Wrong(refusal.code, refusal.message, "at" if refusal.code == "bad-schedule" else None) from None
     chain = [Cause(row["time"], row["what"]) for row in found.rows]
     return Success(Why(found.status["disposition"], chain))

@@ -160,10 +160,11 @@ def test_init_where_nothing_can_be_made_is_73(tmp_path: Path, capsys: pytest.Cap
 # --- looking only -------------------------------------------------------------------------------
 
 
-def test_the_version_is_told_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("program", [[], ["serve"], ["worker"], ["web"]])
+def test_the_version_is_told_on_stdout(program: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Package builders parse this line."""
     with pytest.raises(SystemExit) as caught:
-        cli.main(["--version"])
+        cli.main([*program, "--version"])
     assert (caught.value.code, capsys.readouterr().out) == (0, f"cronflowd {__version__}\n")
 
 
@@ -252,6 +253,7 @@ def test_what_would_end_the_local_worker_is_found_before_it_is_started(
     [
         (["--nonsense"], "--nonsense"),
         (["nonsense"], "nonsense"),
+        (["--server", "localhost:5050", "runs"], "a command comes first: cronflowd runs …"),
         (["--max-task", "5"], "--max-task"),  # no abbreviations: they break when a setting is added
         (["--data"], "--data"),
         (["--data", ""], "--data: it is empty"),

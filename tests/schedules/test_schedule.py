@@ -162,6 +162,8 @@ def test_at_is_due_once() -> None:
         moment = at("2026-12-24T17:00")
         assert schedule.kind == "at"
         assert moment == schedule.next_after(ANCHOR_AT, ANCHOR_AT)
+        elsewhere = parse_schedule(schedule.text, "Asia/Tokyo")  # as it is kept, with another --tz
+        assert moment == elsewhere.next_after(ANCHOR_AT, ANCHOR_AT)
         assert schedule.next_after(moment, ANCHOR_AT) is None
         assert moment == schedule.latest(ANCHOR_AT, moment, ANCHOR_AT)
         assert schedule.count(ANCHOR_AT, moment, ANCHOR_AT) == 1

@@ -194,6 +194,8 @@ def test_another_payload_takes_the_place_of_all_of_the_old_one() -> None:
         ({"command": "x", "scheduleType": "immediate", **EVERY_DAY}, "scheduleType"),
         ({"command": "x", "schedule": "@daily", "cronExpression": "@hourly"}, "schedule"),
         (EVERY_DAY, "command"),
+        ({"command": "", **EVERY_DAY}, "command"),
+        ({"payload": {"command": ""}, **EVERY_DAY}, "payload.command"),
         ({"type": "http", **EVERY_DAY}, "payload"),
         ({"type": "http", "payload": {"uri": "http://a/"}, **EVERY_DAY}, "payload.uri"),
         ({"type": "http", "payload": {"url": 1.5}, **EVERY_DAY}, "payload.url"),

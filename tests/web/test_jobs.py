@@ -216,6 +216,7 @@ def test_what_is_refused_names_its_field_and_changes_nothing(tmp_path: Path) -> 
                 (base | {"name": "b", "cronExpression": "61 * * * *"}, 400, "bad-schedule", "cronExpression"),
                 (base, 409, "exists", "name"),
                 (base | {"color": "red"}, 400, "bad-option", "color"),
+                (base | {"name": "b", "command": ""}, 400, "syntax", "command"),
                 (base | {"name": "b", "id": "9" * 5000}, 400, "bad-option", "id"),
                 (base | {"name": "b", "id": "a b"}, 400, "bad-option", "id"),
                 (base | {"retryPolicy": {"type": "SOME"}}, 400, "bad-option", "retryPolicy.type"),
@@ -233,7 +234,15 @@ def test_what_is_refused_names_its_field_and_changes_nothing(tmp_path: Path) -> 
                 assert broken.error == (400, "syntax")
             form = await browser.ask("POST", f"{API}/jobs", form={"command": "x"})
             assert form.error == (415, "media-type")
-            assert (await browser.get(f"{API}/jobs?status=nonsense")).json["error"]["field"] == "status"
+            for asked, field in (
+                ("jobs?status=x", "status"), ("executions?state=x", "state"), ("executions?since=x", "since"),
+                ("audit?until=x", "until"), ("audit?verdict=x", "verdict"),
+                ("jobs/a/next?timezone=x", "timezone"), ("jobs/a/why?at=x", "at"),
+            ):  # fmt: skip
+                answer = await browser.get(f"{API}/{asked}")
+                assert (answer.status, answer.json["error"].get("field")) == (400, field), asked
+            unclear = await browser.post(f"{API}/jobs/a/pause", {"until": "x"})
+            assert (unclear.status, unclear.json["error"].get("field")) == (400, "until")
             assert (await browser.get(f"{API}/jobs?limit=0")).error == (400, "bad-option")
             for misspelt in ("/jobs?stauts=active", "/executions?limit=1&job=5", "/jobs/1?full=1"):
                 answer = await browser.get(f"{API}{misspelt}")
