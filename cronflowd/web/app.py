@@ -14,9 +14,7 @@ from . import (
     auth,
     envelope,
     events,
-    executions,
     health,
-    inspector,
     jobs,
     monitoring,
     older,
@@ -25,8 +23,8 @@ from . import (
     worker_door,
     workers,
 )
+from .guard import Limits
 from .identity import FORM, make_identity
-from .limits import Limits
 from .line import Daemon
 from .mails import Postman
 from .pages.router import PAGES
@@ -38,7 +36,7 @@ HANDLERS: list[Any] = [
     Router("/api/v1/auth", route_handlers=handlers_in(auth)),
     Router(
         "/api/v1",
-        route_handlers=handlers_in(jobs, executions, inspector, workers, people, monitoring, events),
+        route_handlers=handlers_in(jobs, workers, people, monitoring, events),
         dependencies={"asker": Provide(asker_of)},
         guards=[known_query],
     ),

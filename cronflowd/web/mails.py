@@ -17,7 +17,7 @@ from ..host.clock import wall_now
 from ..host.config import WebSettings
 from ..host.mail import Delivery, make_message
 from ..host.secrets import read_password
-from .limits import Limits
+from .guard import Limits
 from .line import Daemon, Unreachable, nobody
 
 log = logging.getLogger("cronflowd.web.mails")

@@ -45,14 +45,11 @@ async def read_health(daemon: Daemon) -> Health:
     reasons = [] if is_well else [each.strip() for each in health.status["message"].split(";")]
     # Names of jobs and workers are for those who may see them.
     words = [reason.partition(":")[0] for reason in reasons]
+    uptime = datetime.fromisoformat(pairs["now"]) - datetime.fromisoformat(pairs["started"])
     return Health(
         "healthy" if is_well and pairs["disk"] == "ok" else "unwell", "up", "ok", pairs["disk"],
-        pairs["workers"], _seconds_between(pairs["started"], pairs["now"]), pairs["version"], words,
+        pairs["workers"], int(uptime.total_seconds()), pairs["version"], words,
     )  # fmt: skip
-
-
-def _seconds_between(one: str, other: str) -> int:
-    return int((datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds())
 
 
 _HEALTH = {
@@ -120,17 +117,13 @@ async def dashboard(asker: Who) -> Success[Dashboard]:
     return Success(
         Dashboard(
             pairs["tasks"], counts(pairs, "tasks-"), counts(pairs, "fires-"),
-            _rate(pairs["success"]),
+            None if (rate := pairs["success"]) is None else float(rate),
             to_upcoming(moments.check().rows),
             [_failing(row) for row in failed.check().rows],
             recent,
             [found for day, each in zip(days, proved, strict=False) if (found := _day(day, each)).fires],
         )
     )  # fmt: skip
-
-
-def _rate(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _failing(row: Row) -> Failing:

@@ -23,8 +23,7 @@ from .auth import FORGOTTEN, Forgot, Reset
 from .envelope import Refused, on_error
 from .fields import Job, JobBody, to_body
 from .identity import AnyRequest
-from .inspector import Preview, PreviewBody, look_ahead
-from .jobs import Number, seen_rev
+from .jobs import Number, Preview, PreviewBody, look_ahead, seen_rev
 from .monitoring import Health, read_health
 from .outcomes import Execution, Worker, plain, to_occurrences
 from .rest import Who, asker_of, ref_of

@@ -58,13 +58,11 @@ def run(settings: WebSettings) -> int:
     gc.freeze()  # the program itself is no garbage
     gc.set_threshold(700)
     listeners = _open(settings)
-    token = _read_leash(settings.leash) if settings.leash else b""
+    tokens = secrets.read_tokens(settings.token_file) if settings.token_file else ()
     if settings.leash:
+        tokens = (_read_leash(settings.leash),)
         with suppress(OSError):
             os.nice(NICE)  # where both want a core, it is the daemon's, which has jobs that are due
-    tokens = (
-        [token] if token else list(secrets.read_tokens(settings.token_file) if settings.token_file else ())
-    )
     return trio.run(partial(_serve, settings, listeners, tokens))
 
 
@@ -117,13 +115,8 @@ async def _wait_for_end_of(leash: int, house: House) -> None:
 
 def _read_leash(leash: int) -> bytes:
     """What the daemon tells its own gateway alone: the word by which it knows it."""
-    word = b""
-    while not word.endswith(b"\n") and len(word) < MAX_TOKEN_BYTES:
-        if not (data := os.read(leash, 1)):
-            break
-        word += data
     os.set_inheritable(leash, False)
-    return word.strip()
+    return os.read(leash, MAX_TOKEN_BYTES).strip()  # it was written before we began
 
 
 async def _check_daemon(settings: WebSettings, listeners: Sequence[Listener], daemon: Daemon) -> None:

@@ -22,9 +22,8 @@ from ..host.secrets import is_loopback
 from ..host.setting import format_address
 from . import identity as i
 from .envelope import Refused, status_of
-from .guard import split_host
+from .guard import Limits, split_host
 from .identity import AnyRequest
-from .limits import Limits
 from .line import Answer, Caller, Daemon, Row, account, nobody, origin_of, stranger
 from .mails import Forgotten, Postman
 
