@@ -34,7 +34,7 @@ from ..base.output import NO_NEWLINE
 from ..base.text import format_option
 from ..host.config import ClientSettings
 from ..host.secrets import read_tokens
-from ..host.setting import CONTROL_PORT, Address, format_address
+from ..host.setting import CONTROL_PORT, Address, format_server
 from ..tasks.kinds import WHOSE
 
 CONNECT_S = 10.0
@@ -159,15 +159,15 @@ def _connect(settings: ClientSettings) -> tuple[socket.socket, str]:
     """The server that was named; else the data directory's, else the one on this machine."""
     if settings.server is not None:
         found = _open(settings.server)
-        return _sealed(found, settings) if settings.speaks_tls else found, _name(settings.server)
+        return _sealed(found, settings) if settings.speaks_tls else found, format_server(settings.server)
     here = settings.data / "control.sock"
     with suppress(Lost):
-        return _open(here), _name(here)
+        return _open(here), format_server(here)
     address = ("127.0.0.1", CONTROL_PORT)
     try:
-        return _open(address), _name(address)
+        return _open(address), format_server(address)
     except Lost as error:
-        raise Lost(f"no server at {_name(here)}, and {error.message}") from error
+        raise Lost(f"no server at {format_server(here)}, and {error.message}") from error
 
 
 def _open(server: Address | Path) -> socket.socket:
@@ -182,7 +182,7 @@ def _open(server: Address | Path) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
     except OSError as error:
-        raise Lost(f"{_name(server)}: {error.strerror or error}") from error
+        raise Lost(f"{format_server(server)}: {error.strerror or error}") from error
     return found
 
 
@@ -198,11 +198,7 @@ def _sealed(found: socket.socket, settings: ClientSettings) -> socket.socket:
     except OSError as error:
         found.close()
         why = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
-        raise Lost(f"{_name(settings.server)}: TLS: {why}") from error
-
-
-def _name(server: Address | Path) -> str:
-    return f"unix:{server}" if isinstance(server, Path) else format_address(server)
+        raise Lost(f"{format_server(settings.server)}: TLS: {why}") from error
 
 
 def refuse(status: Row) -> NoReturn:

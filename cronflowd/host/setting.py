@@ -112,6 +112,12 @@ def parse_server(text: str) -> Address | Path:
     return _address(text)
 
 
+def format_server(server: Address | Path | WebAddress) -> str:
+    if isinstance(server, tuple):
+        return format_address(server)
+    return f"unix:{server}" if isinstance(server, Path) else str(server)
+
+
 def parse_web_url(text: str) -> str:
     """`https://cron.example.net`, without a path or with one, and no slash at its end."""
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):

@@ -27,7 +27,7 @@ from attrs import define, field, frozen
 from ..base.addresses import origin
 from ..base.errors import Refusal, reasons
 from ..host.config import WebSettings
-from ..host.setting import Address, format_address
+from ..host.setting import Address, format_address, format_server
 from ..host.tls import client_context
 
 CONNECT_S = 5.0
@@ -188,8 +188,7 @@ class Daemon:
     @property
     def where(self) -> str:
         """How to call it."""
-        at = self._settings.control
-        return f"unix:{at}" if isinstance(at, Path) else format_address(at)
+        return format_server(self._settings.control)
 
     # --- questions ---
 
