@@ -53,14 +53,13 @@ from ..schedules.calendars import parse_calendar_names
 from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
 from . import crontab_orders, figures
-from .ahead import gather
-from .bulk import in_turns
 from .cluster import Node
 from .core import Core
 from .feeds import Watcher, WatchHub
 from .files import Files
 from .hindsight import Hindsight
 from .logins import Logins
+from .turns import gather, in_turns
 
 log = logging.getLogger("cronflowd.answers")
 

@@ -1,7 +1,7 @@
 """One of several daemons on one etcd: it follows whoever leads, and leads when nobody does.
 
 A node begins as a standby. It copies the records that a leader wrote, applies them, and so knows at any
-moment what the leader knew; its doors carry everything to the leader (relay.py). When nobody leads it
+moment what the leader knew; its doors carry everything to the leader (standby.py). When nobody leads it
 claims to, in one transaction, and then reads what the last leader may still have written: nobody can
 write any more but itself. From there on it is the daemon that it would be without a cluster, with two
 differences: the journal asks etcd before it tells anybody, and nothing leaves unless the lease is
@@ -55,9 +55,8 @@ from ..journal.shared_journal import MARK, SharedJournal, clear_unfinished, inst
 from ..net.clients import Session
 from ..net.outbox import Gate
 from . import roster
-from .backlog import Backlog
 from .core import Core
-from .peers import Copies, Peer, Peers, ask_clock, in_thread
+from .peers import Backlog, Copies, Peer, Peers, ask_clock, in_thread
 
 log = logging.getLogger("cronflowd.cluster")
 

@@ -49,7 +49,6 @@ from ..schedules.zones import data_version
 from ..tasks.options import Common
 from . import upkeep
 from .answers import Answers
-from .bulk import in_turns
 from .cluster import Node
 from .core import Core
 from .keeper import Keeper
@@ -57,6 +56,7 @@ from .peers import Peers, in_thread
 from .roster import HEIR_S
 from .sealed import meet
 from .standby import Standby
+from .turns import in_turns
 
 if TYPE_CHECKING:
     from ..host.tls import ServerTls

@@ -31,9 +31,9 @@ from ..journal import history
 from ..net.clients import Session
 from ..net.outbox import PIECE_BYTES, Chunks, Gate
 from ..tasks.reasons import worded
-from .bulk import in_turns
 from .core import Core
 from .past import READERS
+from .turns import in_turns
 
 PIECES = 64  # of rows, that the next watcher may take as they are
 TAKEN_TOGETHER = 10_000  # lines of the past of a LOG, before the others have their turn

@@ -31,10 +31,10 @@ from ..schedules.english import parse_moment
 from ..tasks.options import KEEP
 from ..tasks.reasons import in_words, worded
 from ..tasks.task import ENDED, Outcome
-from .ahead import gather
 from .core import Core
 from .feeds import LogHub
 from .past import Past
+from .turns import gather
 
 Answer = Reply | Coroutine[Any, Any, Reply]
 
