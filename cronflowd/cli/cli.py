@@ -353,9 +353,9 @@ def _init(parsed: argparse.Namespace) -> int:
 
 
 def _show_key(parsed: argparse.Namespace) -> int:
-    from ..host import order_key
+    from ..host import vault
 
-    print(order_key.public_key(_load(Settings, parsed).data))
+    print(vault.public_key(_load(Settings, parsed).data))
     return Exit.OK
 
 

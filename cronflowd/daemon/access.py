@@ -37,8 +37,7 @@ from ..engine.accounts import keep_to_own, owner_of
 from ..engine.once import Asked
 from ..engine.rules import Decision, ref_of
 from ..engine.state import State
-from ..host.passwords import hash_password, is_password, make_password
-from ..host.secrets import matches, new_token
+from ..host.secrets import hash_password, is_password, make_password, matches, new_token
 from ..net.clients import Session
 from ..net.hello import Bearer
 from ..net.workers import Link

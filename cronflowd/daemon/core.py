@@ -36,7 +36,7 @@ from ..engine.orders import BulkSlice, NoticeStep, UnsendRuns
 from ..engine.rules import Decision, Limits
 from ..engine.runs import held_run
 from ..engine.state import State
-from ..host import memory
+from ..host import resources
 from ..host.clock import STEP_S, Clock
 from ..journal.journal import FileJournal
 from ..net.outbox import Gate
@@ -356,7 +356,7 @@ class Core:
             gc.freeze()
         elif self._has_read_some:
             self.state.moments.clear()
-            memory.give_back()  # what they were read from
+            resources.give_back()  # what they were read from
         self._has_read_some = some
         return some
 

@@ -33,7 +33,7 @@ from ..host.clock import Clock
 from ..host.config import Settings
 from ..host.disk import lock_directory
 from ..host.setting import OPTIONAL_LISTENERS
-from ..host.vault import Vault
+from ..host.vault import Vault, read_signer
 from ..journal import tasks_file
 from ..journal.apart import Apart
 from ..journal.journal import FileJournal
@@ -142,8 +142,6 @@ class Daemon:
         self.core.admission.requires_proof = settings.require_proof
         self.core.admission.is_open = settings.insecure
         if settings.sign_orders:
-            from ..host.order_key import read_signer  # its library takes 30 ms and some MiB
-
             self.core.admission.sign = read_signer(settings.data)
         self._tls = _read_tls(settings)
         self._http: list[Listener] = []

@@ -33,8 +33,8 @@ from attrs import Factory, define
 
 from ..base.addresses import origin
 from ..base.errors import Exit, Fatal, Refusal, leaves
-from ..host.descriptors import max_descriptors, raise_descriptors
 from ..host.disk import exit_of
+from ..host.resources import max_descriptors, raise_descriptors
 from ..host.setting import Address, format_address
 from . import poller
 

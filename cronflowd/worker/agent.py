@@ -31,8 +31,8 @@ from ..base.proofs import WORKER, Check, Forged, Handshake, key_name, key_of, ma
 from ..base.text import escape, format_option, format_time
 from ..host.clock import steady_now, wall_now
 from ..host.config import WorkerSettings
-from ..host.order_key import read_verifier
 from ..host.secrets import read_tokens
+from ..host.vault import read_verifier
 from ..net.lines import MAX_ORDER_BYTES, Item, LineReader
 from ..tasks.kinds import WHOSE
 from .executors import custom, make_table

@@ -17,7 +17,7 @@ import trio.testing
 
 from cronflowd.base.addresses import origin
 from cronflowd.base.errors import Exit, Fatal, Refusal
-from cronflowd.host.descriptors import max_descriptors
+from cronflowd.host.resources import max_descriptors
 from cronflowd.net.listeners import (
     KEPT_NEAR,
     MAX_FAREWELLS,

@@ -29,7 +29,7 @@ AWAY = "198.51.100.7"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cronflowd.host.passwords._hasher", lambda: PasswordHasher(1, 8, 1))
+    monkeypatch.setattr("cronflowd.host.secrets._hasher", lambda: PasswordHasher(1, 8, 1))
     monkeypatch.setattr(strangers, "FIRST_WAIT_S", 0.0)
 
 
