@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import trio
 from attrs import define, field
@@ -555,14 +555,13 @@ class Batch:
 
     def take(self, line: str) -> None:
         word, _, rest = line.partition(" ")
-        report = _REPORTS.get(word)
-        if report is None:
+        if word not in _REPORTS:
             if not line.strip():
                 return
             raise Refusal("unknown-command", f'"{escape(word[:40])}" is not a worker\'s line')
         if self.output and word != "OUT":
             self._flush_output()
-        report(self, rest)
+        _REPORTS[word](self, rest)
 
     def close(self) -> None:
         """The batch is whole: let it be decided, committed and answered."""
@@ -572,8 +571,8 @@ class Batch:
     def _flush(self) -> None:
         begun, self.begun = self.begun, {}
         for rest in begun:
-            run, attempt = _split(rest, 2, "STARTED RUN ATTEMPT")
-            self._submit(o.ReportStarted(self.link.name, _integer(run), _integer(attempt)))
+            run, attempt = map(int, _read("STARTED", rest))
+            self._submit(o.ReportStarted(self.link.name, run, attempt))
         self._flush_output()
 
     def _submit(self, order: Any) -> None:
@@ -597,23 +596,18 @@ class Batch:
             self.core.drop_output(worker, run, dropped + size_of(line for line in lines if line[0]))
 
     def _out(self, rest: str) -> None:
-        run, fd, text = _split(rest, 3, "OUT RUN FD TEXT")
-        number = _integer(run)
-        if number != self.output_run or self.begun:
+        run, fd, text = _read("OUT", rest)
+        if (number := int(run)) != self.output_run or self.begun:
             self._flush()
             self.output_run = number
-        if fd not in ("0", "1", "2"):
-            raise Refusal("syntax", f'OUT: "{escape(fd[:20])}" is not a file descriptor from 0 to 2')
-        self.output.append(parse_line(int(fd), text))
+        self.output.append(parse_line(int(fd), text or ""))  # an empty line may have lost its last blank
 
     def _started(self, rest: str) -> None:
         self.begun[rest] = None
 
     def _done(self, rest: str) -> None:
-        match = _DONE.fullmatch(rest)
-        if match is None:
-            what = f'DONE: "{escape(rest[:40])}" is not RUN ATTEMPT EXIT [key=value …], with whole numbers'
-            raise Refusal("syntax", what)
+        # Not by `_read`: of each job there is one.
+        match = _FORMS["DONE"][0].fullmatch(rest) or _malformed("DONE", rest)
         which, run, attempt, exit_code, more = match.groups()
         details = split_options(more)[0] if more else {}
         if "why" in details:
@@ -625,10 +619,7 @@ class Batch:
         self.core.submit(order, None, self.now)
 
     def _refused(self, rest: str) -> None:
-        match = _REFUSED.fullmatch(rest)
-        if match is None:
-            raise Refusal("syntax", f'REFUSED: "{escape(rest[:40])}" is not RUN ATTEMPT CODE [key=value …]')
-        run, attempt, code, more = match.groups()
+        run, attempt, code, more = _read("REFUSED", rest)
         details, link = split_options(more)[0] if more else {}, self.link
         why = readable(unescape(details.get("why", "")))
         self._flush()
@@ -658,13 +649,28 @@ _REPORTS: dict[str, Callable[[Batch, str], None]] = {
 }
 
 
-def _split(rest: str, count: int, usage: str) -> list[str]:
-    words = rest.split(" ", count - 1)
-    if len(words) == count - 1 and count == 3:
-        words.append("")  # OUT of an empty line may have lost its last blank
-    if len(words) != count:
-        raise Refusal("syntax", f"usage: {usage}")
-    return words
+_NUMBER = "([0-9]{1,15})"
+_FORMS = {
+    "DONE": (
+        re.compile(f"({_NUMBER} {_NUMBER}) (-[0-9]{{1,3}}|[0-9]{{1,15}})(?: (.*))?", re.DOTALL),
+        "RUN ATTEMPT EXIT [key=value …], with whole numbers",
+    ),
+    "OUT": (re.compile(f"{_NUMBER} ([0-2])(?: (.*))?", re.DOTALL), "RUN FD TEXT, with an FD from 0 to 2"),
+    "REFUSED": (
+        re.compile(f"{_NUMBER} {_NUMBER} ([a-z][a-z-]{{0,31}})(?: (.*))?", re.DOTALL),
+        "RUN ATTEMPT CODE [key=value …]",
+    ),
+    "STARTED": (re.compile(f"{_NUMBER} {_NUMBER}"), "RUN ATTEMPT"),
+}
+
+
+def _read(word: str, rest: str) -> tuple[str, ...]:
+    """The parts of a report. Raises Refusal."""
+    return (_FORMS[word][0].fullmatch(rest) or _malformed(word, rest)).groups()
+
+
+def _malformed(word: str, rest: str) -> NoReturn:
+    raise Refusal("syntax", f'{word}: "{escape(rest[:40])}" is not {_FORMS[word][1]}')
 
 
 def _parse_now(text: str) -> datetime:
@@ -679,14 +685,3 @@ def _parse_rtt(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         raise Refusal("syntax", f'BEAT: rtt="{escape(text[:40])}" is not seconds')
     return float(text)
-
-
-_DONE = re.compile(r"(([0-9]{1,15}) ([0-9]{1,15})) (-[0-9]{1,3}|[0-9]{1,15})(?: (.*))?", re.DOTALL)
-_REFUSED = re.compile(r"([0-9]{1,15}) ([0-9]{1,15}) ([a-z][a-z-]{0,31})(?: (.*))?", re.DOTALL)
-_WHOLE = re.compile(r"[0-9]{1,15}")
-
-
-def _integer(word: str) -> int:
-    if not _WHOLE.fullmatch(word):
-        raise Refusal("syntax", f'"{escape(word[:40])}" is not a whole number')
-    return int(word)
