@@ -1,4 +1,4 @@
-"""What each call is over HTTP."""
+"""What each call is over HTTP: what comes back is JSON as it is."""
 
 from __future__ import annotations
 
@@ -11,64 +11,56 @@ Json = dict[str, Any]
 
 
 class OverHttp(HttpDoor):
-    def create_job(self, job: Json, key: str | None) -> Json:
-        return self._ask("POST", "/jobs", job, **({"Idempotency_Key": key} if key else {}))
+    def create_job(self, job: Json, key: str | None) -> Any:
+        return self.ask("POST", "/jobs", job, **({"Idempotency_Key": key} if key else {}))
 
-    def get_job(self, ref: str) -> Json:
-        return self._ask("GET", f"/jobs/{_word(ref)}")
+    def get_job(self, ref: str) -> Any:
+        return self.ask("GET", f"/jobs/{_word(ref)}")
 
-    def list_jobs(self, page: int, limit: int, asked: dict[str, str]) -> list[Json]:
-        found: list[Json] = self.ask("GET", f"/jobs?{urlencode({'page': page, 'limit': limit} | asked)}")
-        return found
+    def list_jobs(self, page: int, limit: int, asked: dict[str, str]) -> Any:
+        return self.ask("GET", f"/jobs?{urlencode({'page': page, 'limit': limit} | asked)}")
 
-    def update_job(self, ref: str, changes: Json) -> Json:
-        return self._ask("PATCH", f"/jobs/{_word(ref)}", changes)
+    def update_job(self, ref: str, changes: Json) -> Any:
+        return self.ask("PATCH", f"/jobs/{_word(ref)}", changes)
 
-    def delete_job(self, ref: str) -> Json:
-        return self._ask("DELETE", f"/jobs/{_word(ref)}")
+    def delete_job(self, ref: str) -> Any:
+        return self.ask("DELETE", f"/jobs/{_word(ref)}")
 
-    def pause_job(self, ref: str, until: str | None, why: str | None) -> Json:
-        return self._ask("POST", f"/jobs/{_word(ref)}/pause", {"until": until, "why": why})
+    def pause_job(self, ref: str, until: str | None, why: str | None) -> Any:
+        return self.ask("POST", f"/jobs/{_word(ref)}/pause", {"until": until, "why": why})
 
-    def resume_job(self, ref: str) -> Json:
-        return self._ask("POST", f"/jobs/{_word(ref)}/resume")
+    def resume_job(self, ref: str) -> Any:
+        return self.ask("POST", f"/jobs/{_word(ref)}/resume")
 
-    def execute_job_now(self, ref: str, args: dict[str, Any]) -> Json:
-        return self._ask("POST", f"/jobs/{_word(ref)}/trigger", {"args": args})
+    def execute_job_now(self, ref: str, args: dict[str, Any]) -> Any:
+        return self.ask("POST", f"/jobs/{_word(ref)}/trigger", {"args": args})
 
-    def cancel_execution(self, run: int) -> Json:
-        return self._ask("POST", f"/executions/{run}/cancel")
+    def cancel_execution(self, run: int) -> Any:
+        return self.ask("POST", f"/executions/{run}/cancel")
 
-    def get_executions(self, ref: str | None, state: str | None, limit: int) -> list[Json]:
+    def get_executions(self, ref: str | None, state: str | None, limit: int) -> Any:
         asked = {"jobId": ref, "state": state, "limit": limit}
         query = urlencode({key: value for key, value in asked.items() if value is not None})
-        found: list[Json] = self.ask("GET", f"/executions?{query}")
-        return found
+        return self.ask("GET", f"/executions?{query}")
 
-    def get_execution(self, run: int) -> Json:
-        return self._ask("GET", f"/executions/{run}")
+    def get_execution(self, run: int) -> Any:
+        return self.ask("GET", f"/executions/{run}")
 
-    def get_log(self, run: int) -> list[Json]:
-        found: list[Json] = self.ask("GET", f"/executions/{run}/log")
-        return found
+    def get_log(self, run: int) -> Any:
+        return self.ask("GET", f"/executions/{run}/log")
 
-    def preview_schedule(self, cron: str, timezone: str | None, count: int) -> list[Json]:
+    def preview_schedule(self, cron: str, timezone: str | None, count: int) -> Any:
         body = {"cron": cron, "timezone": timezone, "count": count}
-        found: list[Json] = self._ask("POST", "/inspector/preview", body)["occurrences"]
-        return found
+        return self.ask("POST", "/inspector/preview", body)["occurrences"]
 
-    def get_system_status(self) -> Json:
-        board = self._ask("GET", "/monitoring/dashboard")
+    def get_system_status(self) -> Any:
+        board = self.ask("GET", "/monitoring/dashboard")
         return {
             "jobs": {"total": board["totalJobs"]} | board["jobsByStatus"],
             "last24h": board["last24h"],
             "workers": self.ask("GET", "/workers"),
             "upcoming": board["upcoming"],
         }
-
-    def _ask(self, method: str, path: str, body: Any = None, **headers: str) -> Json:
-        found: Json = self.ask(method, path, body, **headers)
-        return found
 
 
 def _word(ref: str) -> str:

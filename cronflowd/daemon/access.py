@@ -228,16 +228,13 @@ class Admission:
         account = self.core.state.access.accounts.get(name)
         hashed = account.password if account and not account.disabled else ""
         is_right = await trio.to_thread.run_sync(is_password, hashed, password, limiter=self._comparing)
-        # It may have been changed while the hash was made.
-        if not is_right or account is None or not self._is_still(account):
+        now = self.core.state.access.accounts.get(name)
+        # It may have been changed while the hash was made; when it was seen is no such change.
+        is_same = account and now and msgspec.structs.replace(now, seen_at=account.seen_at) == account
+        if not (is_right and account and is_same):
             return None
-        self._strangers.forget_name(name)
+        self._strangers.names.pop(name[:64], None)
         return Known(account.name, RANK[account.role])
-
-    def _is_still(self, account: Any) -> bool:
-        """Whether nothing of it has changed but when it was seen."""
-        now = self.core.state.access.accounts.get(account.name)
-        return now is not None and msgspec.structs.replace(now, seen_at=account.seen_at) == account
 
     def _wrong(self, session: Session, stranger: Stranger, name: str | None) -> Refusal:
         self.wrong_words += 1

@@ -402,12 +402,10 @@ class Answers:
     # --- files ---
 
     async def _save(self, question: q.SaveTasks, session: Session) -> Reply:
-        path = plain_file(self.data, question.file, ".db")
-        return await self.files.save(path)
+        return await self.files.save(plain_file(self.data, question.file, ".db"))
 
     async def _load(self, question: q.LoadFile, session: Session) -> Reply:
-        path = plain_file(self.data, question.file, ".db")
-        return await self.files.load(path, session.who)
+        return await self.files.load(plain_file(self.data, question.file, ".db"), session.who)
 
     async def _backup(self, question: q.BackUp, session: Session) -> Reply:
         return await self.files.backup(plain_file(self.data, question.file, SUFFIX))

@@ -257,23 +257,21 @@ class Node:
         await self._join(core.state, journal)
         self.has_joined.set()
         self._ring_when_changed()
-        while not await self._try_round(core, journal):
+        while True:
+            systemd.notify("WATCHDOG=1")  # no heart beats here that could
+            try:
+                if await self._round(core, journal):
+                    break
+            except (Unreachable, EtcdError) as error:
+                self._set_leader(None)
+                log.debug("etcd: %s", error)
+                await trio.sleep(AGAIN_S)
             with trio.move_on_after(LOOK_S):
                 await self._bell.wait()
             self._bell = trio.Event()
         journal.lead(self.epoch, self._form)
         core.epoch = self.epoch
         self.gate.lease = self.lease
-
-    async def _try_round(self, core: Core, journal: SharedJournal) -> bool:
-        systemd.notify("WATCHDOG=1")  # no heart beats here that could
-        try:
-            return await self._round(core, journal)
-        except (Unreachable, EtcdError) as error:
-            self._set_leader(None)
-            log.debug("etcd: %s", error)
-            await trio.sleep(AGAIN_S)
-            return False
 
     async def _round(self, core: Core, journal: SharedJournal) -> bool:
         """Takes what is new; True: this node leads."""
@@ -613,15 +611,14 @@ class Node:
                     log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
             await trio.sleep(CLOCK_S if leader else LOOK_S)
 
-    def _leads_at(self) -> Address | None:
-        return self.leader.control if self.leader else None
-
     async def copy(self) -> None:
         """Has long output copied from whoever leads, and what this node lacks of the past."""
         await self.has_joined.wait()
         async with trio.open_nursery() as nursery:
             for each in self.copies, Backlog(self.lacks, self.name):
-                nursery.start_soon(each.run, self._leads_at, self.secret)
+                nursery.start_soon(
+                    each.run, lambda: self.leader.control if self.leader else None, self.secret
+                )
 
     @property
     def is_clock_off(self) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from threading import get_ident
@@ -316,7 +316,8 @@ class Core:
             self.submit(order, now=now)
         except Refusal as refusal:
             if refusal.code == "too-long" and isinstance(order, BulkSlice):
-                self._leave_out(self.engine.slices.try_singly(order), refusal)
+                for task_id in self.engine.slices.try_singly(order):
+                    log.error("task %d stays as it was: %s", task_id, refusal)  # noqa: TRY400  # no bug
                 return True
             self._complain(refusal)
             again_at = now + timedelta(seconds=RETRY_S)
@@ -328,10 +329,6 @@ class Core:
         self.sliced.set()
         self.sliced = trio.Event()
         return True
-
-    def _leave_out(self, tasks: Sequence[int], refusal: Refusal) -> None:
-        for task_id in tasks:
-            log.error("task %d stays as it was: %s", task_id, refusal)
 
     def end_batch(self) -> None:
         """Has the heart beat if anything was decided since it last did: a question changes nothing."""

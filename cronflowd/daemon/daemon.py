@@ -133,7 +133,8 @@ class Daemon:
             core.use_gate(self.node.gate)
             core.gate.committed = self.journal.last
             assert isinstance(self.journal, SharedJournal)
-            self.journal.had = self._had
+            runs = self.state.runs
+            self.journal.had = lambda run: runs[run].output_bytes if run in runs else 0
         self.answers = Answers(self.core, settings.data)
         self.answers.files.memory = settings.data / SAVED_HERE if self.node else None
         self.answers.node = self.node
@@ -159,9 +160,6 @@ class Daemon:
         shared, on_fatal = self.node.committing, self.node.on_fatal
         apart = Apart(journal_dir(settings.data), settings.node, settings.output_copied)
         return SharedJournal(settings.data, settings.segment, shared=shared, apart=apart, on_fatal=on_fatal)
-
-    def _had(self, run: int) -> int:
-        return self.state.runs[run].output_bytes if run in self.state.runs else 0
 
     def _set_limits(self, settings: Settings) -> None:
         """Of strangers; they may change with HUP."""
@@ -493,21 +491,17 @@ class Daemon:
                 await self.core.settled(self.core.last_seq)
                 # Not half of a LOAD: what is under way goes on after the next start.
                 if not (self.state.unfinished.bulk or await self.answers.files.is_edited()):
-                    await self._save()
+                    await self.answers.files.save(self.settings.data / tasks_file.TASKS_NAME)
             if patience.cancelled_caught:
                 log.warning(
                     "tasks.db was not written in time; the journal has everything, and SAVE writes it"
                 )
+        except Refusal as refusal:
+            log.warning("tasks.db was not written: %s (the journal has everything)", refusal)
         finally:
             self.journal.close()
             if self.node:
                 self.node.resign()
-
-    async def _save(self) -> None:
-        try:
-            await self.answers.files.save(self.settings.data / tasks_file.TASKS_NAME)
-        except Refusal as refusal:
-            log.warning("tasks.db was not written: %s (the journal has everything)", refusal)
 
 
 def _read_tls(settings: Settings) -> ServerTls | None:
