@@ -219,38 +219,31 @@ class Out:
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
-        self.is_open = True
-        self._fault = ""
+        self.why_closed: OSError | None = None  # all that follows goes nowhere
+
+    @property
+    def is_open(self) -> bool:
+        return self.why_closed is None
 
     def say(self, line: str) -> None:
         self.write(f"{line}\n".encode())
 
     def write(self, said: bytes) -> None:
+        if self.stream is None:
+            self.why_closed = OSError(errno.EBADF, "it is closed")
+        if self.stream is None or self.why_closed:
+            return
         try:
-            if self.is_open:
-                _write(self.stream, said)
-        except BrokenPipeError:
-            self.is_open = False
+            self.stream.buffer.write(said)
+            self.stream.buffer.flush()
         except OSError as error:
-            self.is_open, self._fault = False, str(error.strerror)
+            self.why_closed = error
+            # What is still in the buffer is written when Python ends, and must not fail there again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def close(self) -> None:
-        if self._fault:
-            raise Fatal(Exit.IO, f"standard output: {self._fault}")
-
-
-def _write(stream: TextIO | None, said: bytes) -> None:
-    """Where that is an OSError, all that follows goes nowhere."""
-    try:
-        if stream is None:
-            raise OSError(errno.EBADF, "it is closed")
-        stream.buffer.write(said)
-        stream.buffer.flush()
-    except OSError:
-        if stream is not None:
-            # What is still in the buffer is written when Python ends, and must not fail there again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise
+        if self.why_closed and not isinstance(self.why_closed, BrokenPipeError):
+            raise Fatal(Exit.IO, f"standard output: {self.why_closed.strerror}")
 
 
 def written(row: Row) -> bytes:
@@ -434,7 +427,7 @@ class _Watch:
         self._exits: list[int] = []  # of those that have ended
         self._shown = 0  # rows of the LOG of the next one
         self._signal = 0
-        self._is_open = {1: True, 2: True}
+        self._outs = {1: Out(sys.stdout), 2: Out(sys.stderr)}
         self._status = 0  # if what it wrote could not be written here
         self._may_wait = True  # for a worker, or for something else; it may have been told
         self._told = ""
@@ -515,16 +508,13 @@ class _Watch:
 
     def _write(self, run: int, fd: int, said: bytes) -> None:
         """Nobody may be there any more to read it (`| head`), which ends nothing but the writing."""
-        if not self._is_open[fd]:
-            return
-        try:
-            _write(sys.stdout if fd == 1 else sys.stderr, said)
-        except OSError as error:
-            self._is_open[fd] = False
-            if fd == 1:
-                why = f"standard output: {error.strerror}"
-                _say(f"{why}; run {run} goes on, and LOG {run} has what it writes")
-                self._status = 0 if isinstance(error, BrokenPipeError) else Exit.IO
+        out = self._outs[fd]
+        was_open = out.is_open
+        out.write(said)
+        if was_open and out.why_closed and fd == 1:
+            why = f"standard output: {out.why_closed.strerror}"
+            _say(f"{why}; run {run} goes on, and LOG {run} has what it writes")
+            self._status = 0 if isinstance(out.why_closed, BrokenPipeError) else Exit.IO
 
     def _exit(self, row: Row) -> int:
         state, run = row["state"], row["run"]

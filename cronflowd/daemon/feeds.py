@@ -140,11 +140,7 @@ class WatchHub:
             return watcher.past(since, records, replaced, end, core.now())
 
         await core.settled(upto)
-        try:
-            found: list[Entry] = await trio.to_thread.run_sync(read, limiter=READERS)
-        except OSError as error:
-            watcher.cut(f"the journal cannot be read: {error}")
-            raise
+        found: list[Entry] = await trio.to_thread.run_sync(read, limiter=READERS)
         if self.past + len(found) > MAX_PAST + 1:  # the first one is a place
             found = watcher.past(since, None, replaced, end, core.now())
         self.past += len(found)

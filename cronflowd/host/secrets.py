@@ -70,10 +70,8 @@ def read_tokens(path: Path) -> tuple[bytes, ...]:
 
 def read_password(path: Path) -> str:
     """A password for somewhere else: the file's one line."""
-    try:
-        password = read_secret(path, "password").decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise Fatal(Exit.CONFIG, f"{path}: the password is not UTF-8") from error
+    password = read_secret(path, "password").decode(errors="surrogateescape").removesuffix("\n")
+    password = password.removesuffix("\r")
     if not password or not password.isprintable():
         raise Fatal(Exit.CONFIG, f"{path}: the password is not one line of text")
     return password
