@@ -1,16 +1,91 @@
-"""What each call is over HTTP: what comes back is JSON as it is."""
+"""The calls over HTTP, one request and one answer each; what comes back is JSON as it is."""
 
 from __future__ import annotations
 
+import http.client
+import ssl
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
-from .doors import HttpDoor
+import orjson
+
+from ..host.setting import format_address
+
+TIMEOUT_S = 60.0
 
 Json = dict[str, Any]
 
 
-class OverHttp(HttpDoor):
+class CronflowError(Exception):
+    """It was refused: `code` is for programs, the message for people, `field` is what it is about."""
+
+    def __init__(self, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.message, self.field = code, message, field
+
+
+class OverHttp:
+    """`http://host:3000` or `https://…`; with a token of TOKEN ADD, or an access token."""
+
+    def __init__(self, url: str, token: str | None, tls: ssl.SSLContext | None) -> None:
+        parts = urlsplit(url)
+        self._host, self._base = parts.hostname or "localhost", parts.path.rstrip("/")
+        self._is_tls = parts.scheme == "https"
+        self._port = parts.port or (443 if self._is_tls else 80)
+        self._tls = tls or (ssl.create_default_context() if self._is_tls else None)
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._connection: http.client.HTTPConnection | None = None
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """What stands in `data`; raises CronflowError, and OSError where nobody answers."""
+        said = self._headers | {name.replace("_", "-"): value for name, value in headers.items()}
+        data = None if body is None else orjson.dumps(body)
+        try:
+            answer = self._send(method, f"{self._base}/api/v1{path}", data, said)
+            found = orjson.loads(answer.read())
+            is_done = found["success"]
+        except (http.client.HTTPException, orjson.JSONDecodeError, LookupError, TypeError) as error:
+            self.close()
+            where = format_address((self._host, self._port))
+            raise ConnectionError(f"{where} does not answer as the HTTP door does: {error!r}") from error
+        except OSError:
+            self.close()
+            raise
+        if not is_done:
+            why = found["error"]
+            raise CronflowError(why["code"], why["message"], why.get("field"))
+        return found["data"]
+
+    def _send(
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        is_kept = self._connection is not None
+        if self._connection is None:
+            self._connection = self._open()
+        try:
+            self._connection.request(method, path, data, headers)
+            return self._connection.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            # One that was kept may have ended since; what changes something is not sent again.
+            self.close()
+            if not is_kept or method != "GET":
+                raise
+            return self._send(method, path, data, headers)
+
+    def _open(self) -> http.client.HTTPConnection:
+        if self._is_tls:
+            return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._tls)
+        return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
+
+    def close(self) -> None:
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    # --- the calls ---
+
     def create_job(self, job: Json, key: str | None) -> Any:
         return self.ask("POST", "/jobs", job, **({"Idempotency_Key": key} if key else {}))
 

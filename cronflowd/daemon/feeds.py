@@ -32,9 +32,10 @@ from ..net.clients import Session
 from ..net.outbox import PIECE_BYTES, Chunks, Gate
 from ..tasks.reasons import worded
 from .core import Core
-from .past import READERS
 from .turns import in_turns
 
+# More at once would not be quicker, and each holds its rows in memory.
+READERS = trio.CapacityLimiter(2)  # of the journal
 PIECES = 64  # of rows, that the next watcher may take as they are
 TAKEN_TOGETHER = 10_000  # lines of the past of a LOG, before the others have their turn
 MAX_BEHIND = 200_000  # events, about 150 MB; a watcher further behind is cut: they are kept for it alone

@@ -21,22 +21,21 @@ from . import (
     openapi,
     people,
     worker_door,
-    workers,
 )
 from .guard import Limits
 from .identity import FORM, make_identity
 from .line import Daemon
-from .mails import Postman
 from .pages.router import PAGES
 from .pages.visit import on_error
 from .rest import asker_of, handlers_in, known_query
+from .sign_in import Postman
 
 HANDLERS: list[Any] = [
     *handlers_in(health, openapi),
     Router("/api/v1/auth", route_handlers=handlers_in(auth)),
     Router(
         "/api/v1",
-        route_handlers=handlers_in(jobs, workers, people, monitoring, events),
+        route_handlers=handlers_in(jobs, people, monitoring, events),
         dependencies={"asker": Provide(asker_of)},
         guards=[known_query],
     ),
