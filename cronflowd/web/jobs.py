@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from litestar import Response, delete, get, patch, post, put
+from litestar import Response, delete, get, post, route
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .fields import Job, JobBody, Words, about
+from .fields import Job, JobBody, Words, about, to_body
 from .identity import AnyRequest
 from .line import Row
-from .outcomes import LEVELS, Execution, Level, LogLine, Occurrence, to_lines, to_occurrences
+from .outcomes import LEVELS, Execution, Level, LogLine, Occurrence, plain, to_lines, to_occurrences
 from .rest import Asker, Limit, Listing, Page, Success, Who, pages, ref_of, run_of
 from .talks import (
     change_job,
@@ -82,15 +82,9 @@ async def create_job(asker: Who, data: JSONBody[JobBody]) -> Response[Success[Jo
     return answer(await asker.hold(make_job(data, asker.key)), 201)
 
 
-@put("/jobs/{job_id:str}", summary="Change a job")
+@route("/jobs/{job_id:str}", http_method=["PUT", "PATCH"], summary="Change a job")
 async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) -> Response[Success[Job]]:
     """What is not named stays as it is. `If-Match`: only if the job is still as it was seen."""
-    return answer(await asker.hold(change_job(ref_of(job_id), data, seen_rev(asker.request))))
-
-
-@patch("/jobs/{job_id:str}", summary="Change some of a job")
-async def patch_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) -> Response[Success[Job]]:
-    """The same as PUT."""
     return answer(await asker.hold(change_job(ref_of(job_id), data, seen_rev(asker.request))))
 
 
@@ -204,13 +198,9 @@ async def reschedule_job(
     asker: Who, job_id: FromPath[str], data: JSONBody[RescheduleBody]
 ) -> Response[Success[Job]]:
     """From now on."""
-    body = JobBody(
-        cron_expression=data.cron_expression, schedule=data.schedule, scheduled_at=data.scheduled_at,
-        timezone=data.timezone,
-    )  # fmt: skip
-    if all(each is UNSET for each in (data.cron_expression, data.schedule, data.scheduled_at, data.timezone)):
+    if not (said := plain(data)):
         raise Refused(400, "bad-schedule", "no cronExpression: when is it to run?", "cronExpression")
-    return answer(await asker.hold(change_job(ref_of(job_id), body, seen_rev(asker.request))))
+    return answer(await asker.hold(change_job(ref_of(job_id), to_body(said), seen_rev(asker.request))))
 
 
 @post("/jobs/{job_id:str}/undo", summary="As it was before", status_code=200)
