@@ -38,6 +38,7 @@ from ..engine.runs import held_run
 from ..engine.state import State
 from ..host import resources
 from ..host.clock import STEP_S, Clock
+from ..host.config import Settings
 from ..journal.journal import FileJournal
 from ..net.outbox import Gate
 from ..net.poller import Poller, here
@@ -73,11 +74,16 @@ class Core:
     asks_tcp = False  # whoever comes over TCP has to say who it is, also where there is no token
     asks_local = False  # whoever comes over the unix socket has to, too
     own_uids = frozenset({0})  # this machine's users who need no account there
-    heartbeat_s = 10.0
-    kill_grace_s = 10.0
-    max_outbox = 4 * 1024 * 1024
 
-    def __init__(self, state: State, journal: FileJournal, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        state: State,
+        journal: FileJournal,
+        clock: Clock,
+        limits: Limits,
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
         self.state = state
         state.tasks.home = _in_this_thread()
         self.engine = Engine(state, limits)

@@ -20,6 +20,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import trio
+from attrs import evolve
 
 from .. import __version__
 from ..base.errors import Exit, Fatal, Refusal
@@ -123,12 +124,10 @@ class Daemon:
         # A node learns of accounts when it joins, and asks whoever comes in any case.
         has_admin = self.node is not None or self.state.access.has_admin(self.clock.now())
         secrets.check_doors(settings, exposed or secrets.first_exposed(settings.http), has_admin)
-        core = self.core = Core(self.state, self.journal, self.clock, _limits(settings))
+        core = self.core = Core(self.state, self.journal, self.clock, _limits(settings), settings)
         core.tokens, core.own_uids = tokens, frozenset({0, os.geteuid()})
         core.asks_tcp = settings.require_auth or (exposed is not None and not settings.insecure)
         core.asks_local = settings.require_auth
-        core.heartbeat_s, core.kill_grace_s = settings.heartbeat_s, settings.kill_grace_s
-        core.max_outbox = settings.max_outbox
         if self.node:
             core.use_gate(self.node.gate)
             core.gate.committed = self.journal.last
@@ -140,8 +139,6 @@ class Daemon:
         self.answers.node = self.node
         if self.node:
             self.answers.past.node, self.node.lacks.index = self.node.name, self.answers.past.index
-        self.core.admission.requires_proof = settings.require_proof
-        self.core.admission.is_open = settings.insecure
         if settings.sign_orders:
             self.core.admission.sign = read_signer(settings.data)
         self._tls = _read_tls(settings)
@@ -163,9 +160,9 @@ class Daemon:
 
     def _set_limits(self, settings: Settings) -> None:
         """Of strangers; they may change with HUP."""
-        admission = self.core.admission
-        admission.max_failures = settings.max_failures
-        admission.max_locked_lines = settings.max_locked_lines
+        self.core.settings = evolve(
+            self.core.settings, max_failures=settings.max_failures, max_locked_lines=settings.max_locked_lines
+        )
         for door in self.answers.doors:
             door.max_per_address = settings.max_per_address
 

@@ -33,6 +33,7 @@ from ..base.proofs import DAEMON, WORKER, Seal
 from ..base.replies import format_refusal
 from ..base.text import escape, readable, split_options, unescape
 from ..engine import orders as o
+from ..host.config import Settings
 from ..tasks.reasons import Reason, code_of, in_words, reason
 from .hello import (
     MAX_RUNNING,
@@ -73,10 +74,8 @@ class Dispatch(Protocol):
     links: dict[str, Link]
     rivals: Rivals
     last_seq: int
-    heartbeat_s: float
+    settings: Settings
     epoch: int
-    kill_grace_s: float
-    max_outbox: int
     dropped: dict[tuple[int, int], int]
 
     @property
@@ -257,7 +256,7 @@ def order_in(line: str) -> tuple[int, int] | None:
 
 async def serve_worker(connection: Connection, core: Dispatch) -> None:
     """One connection, from HELLO to its end. On the unix socket no token is asked for, but after FROM."""
-    outbox = Outbox(connection, core.gate, core.max_outbox)
+    outbox = Outbox(connection, core.gate, core.settings.max_outbox)
     link: Link | None = None  # until it was let go
     why = reason("link-ended")
     async with trio.open_nursery() as nursery:
@@ -305,7 +304,7 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
     with trio.move_on_after(HELLO_WITHIN_S) as patience:
         line = await _guarded_line(connection, reader, partial(_shows_token, admits))
         if line is not None and line.startswith("FROM "):
-            asks = _carries(connection, admits, line.removeprefix("FROM "))
+            asks = _carries(connection, core, line.removeprefix("FROM "))
             reader.max_line_bytes = MAX_HELLO_BYTES if asks else MAX_LINE_BYTES
             line = await _guarded_line(connection, reader, partial(_shows_token, admits))
         if line is None:
@@ -336,7 +335,7 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
     return link, reader
 
 
-def _carries(connection: Connection, admits: Admits, address: str) -> bool:
+def _carries(connection: Connection, core: Dispatch, address: str) -> bool:
     """Takes a connection for one that was made for a worker at `address`; whether that is asked for a token.
 
     Nobody gains by saying so: over TCP, where anybody could name anybody, it goes on counting as that
@@ -346,7 +345,7 @@ def _carries(connection: Connection, admits: Admits, address: str) -> bool:
         raise Refusal("syntax", f'FROM takes an address and port, not "{escape(address[:60])}"')
     if connection.kind == "unix":
         connection.count_as(address)
-    return admits.asks_workers or not (is_near(where) or admits.is_open)
+    return core.admission.asks_workers or not (is_near(where) or core.settings.insecure)
 
 
 _WITH_PORT = re.compile(r"[^\s,]+:[0-9]{1,5}")
@@ -375,8 +374,8 @@ async def _show_token(
         options |= more | options
         if not handshake.is_proof(WORKER, proof):
             bearer = None
-    elif asks and (word is None or admits.requires_proof):
-        what = "nonce= here, and PROVE" if admits.requires_proof else "token= here"
+    elif asks and (word is None or core.settings.require_proof):
+        what = "nonce= here, and PROVE" if core.settings.require_proof else "token= here"
         raise Refusal("auth-required", f"HELLO needs {what}")
     else:
         bearer = admits.worker_token(word) if word is not None else None
@@ -460,8 +459,8 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
         longest_s = core.lease_s / 3 if order.running else math.inf
         core.rivals.change_hands(link.name, older.address, link.address, longest_s)
     core.links[link.name] = link
-    terms = f"heartbeat={core.heartbeat_s:g} lease={core.lease_s:g}"
-    terms += f" output={core.output_limit} grace={core.kill_grace_s:g}"
+    terms = f"heartbeat={core.settings.heartbeat_s:g} lease={core.lease_s:g}"
+    terms += f" output={core.output_limit} grace={core.settings.kill_grace_s:g}"
     terms += f" epoch={core.epoch}" * bool(core.epoch)
     if order.holds_all and (had := ",".join(_outputs(core, order))):
         terms += f" had={had}"
@@ -502,7 +501,7 @@ def _let_go(core: Dispatch, link: Link, why: Reason) -> None:
 
 async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:
     """Takes reports until the connection ends; returns why it did."""
-    patience_s = BEATS_MISSED * core.heartbeat_s
+    patience_s = BEATS_MISSED * core.settings.heartbeat_s
     heard_at = trio.current_time()
     batch = Batch(core, link)
 
