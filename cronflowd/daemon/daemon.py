@@ -142,7 +142,7 @@ class Daemon:
         if settings.sign_orders:
             self.core.admission.sign = read_signer(settings.data)
         self._tls = _read_tls(settings)
-        self._http: list[Listener] = []
+        self._control, self._workers, self._http = list[Listener](), list[Listener](), list[Listener]()
         self._zones_read = trio.Event()
         self.compactor = upkeep.Compactor(
             self.core, settings.data, settings.history, self.answers.files.turn, settings.keep
@@ -184,9 +184,9 @@ class Daemon:
     async def serve(self) -> int:
         """From ready to the end."""
         self._listen_for_commits()
-        control, workers = self._open_doors()
+        self._open_doors()
         if self.node is None:
-            await self._lead(control, workers)
+            await self._lead()
             return Exit.OK
         async with trio.open_nursery() as nursery:
             nursery.start_soon(in_thread, self.node.lacks.look_back)
@@ -196,18 +196,18 @@ class Daemon:
                 )
             if self._http:
                 nursery.start_soon(self._keep_gateway_of, self.node)
-            if await self._stand_by(self.node, control, workers, nursery):
-                await self._lead(control, workers)
+            if await self._stand_by(self.node, nursery):
+                await self._lead()
             nursery.cancel_scope.cancel()
         return Exit.OK
 
-    async def _lead(self, control: list[Listener], workers: list[Listener]) -> None:
+    async def _lead(self) -> None:
         """From ready to the end of one that decides."""
         await self._begin()
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-                self._say_ready(control, workers)  # who has read it may send one of them
-                nursery.start_soon(self._work, control, workers)
+                self._say_ready()  # who has read it may send one of them
+                nursery.start_soon(self._work)
                 await self._wait_for_end(signals)
                 systemd.notify("STOPPING=1")
                 await self._part()
@@ -219,14 +219,12 @@ class Daemon:
         await node.has_joined.wait()
         await upkeep.keep_gateway(self.settings, [each.sock for each in self._http], node.gateway_token)
 
-    async def _stand_by(
-        self, node: Node, control: list[Listener], workers: list[Listener], parting: trio.Nursery
-    ) -> bool:
+    async def _stand_by(self, node: Node, parting: trio.Nursery) -> bool:
         """Follows until this node leads; False: it was told to end. Its connections end in `parting`."""
         assert isinstance(self.journal, SharedJournal)
-        doors = control, workers
+        doors = self._control, self._workers
         node.set_addresses(*map(_first_tcp, doors))
-        found = {"control": control, "workers": workers, "http": self._http}
+        found = {"control": self._control, "workers": self._workers, "http": self._http}
         node.sockets = {
             name: [each.sock.fileno() for each in some if each.kind == "tcp"] for name, some in found.items()
         }
@@ -242,8 +240,7 @@ class Daemon:
                 nursery.start_soon(node.copy)
                 nursery.start_soon(node.pay_owed)
                 leader = await node.look_first()
-                where = f"{self._where(control, workers)} node={node.name} leader={leader}"
-                logs.say(f"cronflowd standby {where}")
+                logs.say(f"cronflowd standby {self._where()} node={node.name} leader={leader}")
                 systemd.notify("READY=1\nSTATUS=standby")
                 await node.stand_by(self.core, self.journal)
                 has_won = True
@@ -273,7 +270,7 @@ class Daemon:
 
     # --- beginning ---
 
-    def _open_doors(self) -> tuple[list[Listener], list[Listener]]:
+    def _open_doors(self) -> None:
         settings = self.settings
         control, workers = self.inherited.get("control", []), self.inherited.get("workers", [])
         control = control or listeners.open_listeners(settings.listen, OPTIONAL_LISTENERS)
@@ -281,9 +278,8 @@ class Daemon:
         self._http = self.inherited.get("http", []) or listeners.open_listeners(settings.http)
         # Beyond the data directory others reach it, too: the kernel says who they are.
         mode = 0o600 if settings.socket.is_relative_to(settings.data) else 0o666
-        control = [*control, listeners.open_unix(settings.socket, mode)]
-        workers = [*workers, listeners.open_unix(settings.data / WORKERS_SOCKET)]
-        return control, workers
+        self._control = [*control, listeners.open_unix(settings.socket, mode)]
+        self._workers = [*workers, listeners.open_unix(settings.data / WORKERS_SOCKET)]
 
     async def _begin(self) -> None:
         """Journals the start; takes a tasks.db over where there is no journal yet."""
@@ -332,8 +328,8 @@ class Daemon:
         if why := self.state.access.key_trouble:
             log.error("no secret can be opened, and the runs that need one fail: %s", why)
 
-    def _say_ready(self, control: list[Listener], workers: list[Listener]) -> None:
-        where = self._where(control, workers)
+    def _say_ready(self) -> None:
+        where = self._where()
         where += f" http={_first_tcp(self._http)}" if self._http else ""
         where += f" node={self.node.name} epoch={self.node.epoch}" if self.node else ""
         logs.say(f"cronflowd ready {where}")
@@ -341,12 +337,13 @@ class Daemon:
         log.info("serving %d tasks from %s", len(self.state.tasks), self.settings.data)
         log.info("zone data: %s", data_version())
 
-    def _where(self, control: list[Listener], workers: list[Listener]) -> str:
-        return f"control={_first_tcp(control)} workers={_first_tcp(workers)} pid={os.getpid()}"
+    def _where(self) -> str:
+        control, workers = map(_first_tcp, (self._control, self._workers))
+        return f"control={control} workers={workers} pid={os.getpid()}"
 
     # --- the long middle ---
 
-    async def _work(self, control: list[Listener], workers: list[Listener]) -> None:
+    async def _work(self) -> None:
         settings = self.settings
         serve_one = partial(serve_client, core=self.answers, settings=settings)
         async with trio.open_nursery() as nursery:
@@ -369,8 +366,8 @@ class Daemon:
             share_descriptors(clients, links)
             self.answers.doors = [clients, links]
             self._set_limits(settings)
-            nursery.start_soon(clients.serve, control)
-            nursery.start_soon(links.serve, workers)
+            nursery.start_soon(clients.serve, self._control)
+            nursery.start_soon(links.serve, self._workers)
             if settings.local_worker and self.node is None:
                 nursery.start_soon(upkeep.keep_local_worker, settings, settings.data / WORKERS_SOCKET)
             if self._http and self.node is None:
