@@ -166,12 +166,8 @@ class Standby:
                 return
         with trio.move_on_after(FAREWELL_S), suppress(OSError):
             await connection.receive_some()
-            where = format_address(leader.workers) if leader else "none"
-            refusal = Refusal("not-leader", where)
-            connection.send_now(format_refusal(refusal, as_json=False).encode() + b"\n")
-            connection.shutdown()
-            while await connection.receive_some():
-                pass
+        refusal = Refusal("not-leader", format_address(leader.workers) if leader else "none")
+        await connection.part(format_refusal(refusal, as_json=False).encode() + b"\n")
 
 
 async def _is_ours(connection: Connection) -> bool:

@@ -143,6 +143,14 @@ class Connection:
         with suppress(OSError):  # it may have left for good already
             self._sock.shutdown(socket.SHUT_WR)
 
+    async def part(self, words: bytes) -> None:
+        """Says that and our end, and reads a little: to close before would destroy what we said."""
+        with trio.move_on_after(FAREWELL_S), suppress(OSError):
+            self.send_now(words)
+            self.shutdown()
+            while await self.receive_some():
+                pass
+
     def close(self) -> None:
         self.count_as = lambda _: None
         if self._sock.fileno() >= 0:
@@ -459,15 +467,11 @@ class Door:
         return ""
 
     async def _refuse(self, connection: Connection, why: str) -> None:
-        """Says why, to so many at a time, and reads a little: to close before would destroy what we said."""
+        """Says why, to so many at a time."""
         self._farewells += 1
         try:
             if self._farewells <= MAX_FAREWELLS:
-                with trio.move_on_after(FAREWELL_S), suppress(OSError):
-                    connection.send_now(self.farewell(why))
-                    connection.shutdown()
-                    while await connection.receive_some():
-                        pass
+                await connection.part(self.farewell(why))
         finally:
             self._farewells -= 1
             connection.close()

@@ -318,7 +318,8 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
         order, more = parse_hello(options, connection.peer)
         running = list(order.running)
         for number in range(more):
-            if (line := await _next_line(connection, reader)) is None:
+            await trio.lowlevel.checkpoint()
+            if (line := await _guarded_line(connection, reader, bool)) is None:
                 raise Refusal("syntax", f"HELLO said that {more} HELD lines follow; {number} came")
             running += parse_held(line)
             if len(running) > MAX_RUNNING:
@@ -383,18 +384,6 @@ async def _show_token(
             return None, None
     admits.admit_worker(bearer, name, connection.peer)
     return bearer, seal
-
-
-async def _next_line(connection: Connection, reader: LineReader) -> str | None:
-    """The line after those that were taken; None if the peer leaves. A checkpoint in any case."""
-    await trio.lowlevel.checkpoint()
-    with suppress(OSError):
-        while not (items := reader.take(1)):
-            if not (data := await connection.receive_some()):
-                return None
-            reader.feed(data)
-        return _text(items[0])
-    return None
 
 
 async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:
