@@ -100,6 +100,9 @@ class Answers:
         self.doors: list[Door] = []
         self._tally: metrics.Tally | None = None  # from the first METRICS on
         self.admission = core.admission
+        # Who answers by itself, as the methods below do.
+        self._authenticate, self._act_as = core.admission.authenticate, core.admission.act_as
+        self._log = self.past.log
         self.node: Node | None = None  # where it is one of several
         self.logins = Logins(core.admission)
         self._emits_next = trio.Lock()  # of those whose event waits
@@ -241,12 +244,6 @@ class Answers:
         self.admission.hello(session, question.name)
         values = {"server": "cronflowd", "version": __version__, "protocol": 1}
         return Reply(f"cronflowd {__version__} protocol=1", values)
-
-    def _authenticate(self, question: q.Authenticate, session: Session) -> Answer:
-        return self.admission.authenticate(question, session)
-
-    def _act_as(self, question: q.ActAs, session: Session) -> Reply:
-        return self.admission.act_as(question, session)
 
     def _whoami(self, question: q.Alone, session: Session) -> Reply:
         return self.admission.whoami(session)
@@ -470,9 +467,6 @@ class Answers:
 
     async def _why(self, question: q.AskWhy, session: Session) -> Reply:
         return await self.past.explain(question)
-
-    def _log(self, question: q.ShowLog, session: Session) -> Answer:
-        return self.past.log(question, session)
 
     def _watch(self, question: q.Watch, session: Session) -> Answer:
         task_id = None if question.ref is None else find_task(self.core.state, question.ref).id
