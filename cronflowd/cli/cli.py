@@ -276,14 +276,14 @@ def _serve(parsed: argparse.Namespace) -> int:
 def _has_admin(settings: Settings) -> bool:
     """As the journal tells it; a daemon may be writing it."""
     from ..engine.state import State
-    from ..host.clock import Clock
+    from ..host.clock import wall_now
     from ..journal.records import journal_dir
     from ..journal.replay import Replay
 
     state = State(settings.tz, 0)
     for seq, at, fact in Replay(journal_dir(settings.data)):
         state.apply(fact, at, seq)
-    return state.access.has_admin(Clock().now())
+    return state.access.has_admin(wall_now())
 
 
 def _check_local_worker(settings: Settings) -> None:
@@ -360,16 +360,16 @@ def _init(parsed: argparse.Namespace) -> int:
 
 
 def _show_key(parsed: argparse.Namespace) -> int:
-    from ..host import order_key
+    from ..host import vault
 
-    print(order_key.public_key(_load(Settings, parsed).data))
+    print(vault.public_key(_load(Settings, parsed).data))
     return Exit.OK
 
 
 def _make_certs(parsed: argparse.Namespace) -> int:
     from ..host import clock, tls
 
-    for path in tls.make_certificates(parsed.directory, parsed.names, clock.Clock().now()):
+    for path in tls.make_certificates(parsed.directory, parsed.names, clock.wall_now()):
         print(path)
     return Exit.OK
 

@@ -34,7 +34,7 @@ from ..base.output import NO_NEWLINE
 from ..base.text import format_option
 from ..host.config import ClientSettings
 from ..host.secrets import read_tokens
-from ..host.setting import CONTROL_PORT, Address, format_address
+from ..host.setting import CONTROL_PORT, Address, format_server
 from ..tasks.kinds import WHOSE
 
 CONNECT_S = 10.0
@@ -159,15 +159,15 @@ def _connect(settings: ClientSettings) -> tuple[socket.socket, str]:
     """The server that was named; else the data directory's, else the one on this machine."""
     if settings.server is not None:
         found = _open(settings.server)
-        return _sealed(found, settings) if settings.speaks_tls else found, _name(settings.server)
+        return _sealed(found, settings) if settings.speaks_tls else found, format_server(settings.server)
     here = settings.data / "control.sock"
     with suppress(Lost):
-        return _open(here), _name(here)
+        return _open(here), format_server(here)
     address = ("127.0.0.1", CONTROL_PORT)
     try:
-        return _open(address), _name(address)
+        return _open(address), format_server(address)
     except Lost as error:
-        raise Lost(f"no server at {_name(here)}, and {error.message}") from error
+        raise Lost(f"no server at {format_server(here)}, and {error.message}") from error
 
 
 def _open(server: Address | Path) -> socket.socket:
@@ -182,7 +182,7 @@ def _open(server: Address | Path) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
     except OSError as error:
-        raise Lost(f"{_name(server)}: {error.strerror or error}") from error
+        raise Lost(f"{format_server(server)}: {error.strerror or error}") from error
     return found
 
 
@@ -198,11 +198,7 @@ def _sealed(found: socket.socket, settings: ClientSettings) -> socket.socket:
     except OSError as error:
         found.close()
         why = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
-        raise Lost(f"{_name(settings.server)}: TLS: {why}") from error
-
-
-def _name(server: Address | Path) -> str:
-    return f"unix:{server}" if isinstance(server, Path) else format_address(server)
+        raise Lost(f"{format_server(settings.server)}: TLS: {why}") from error
 
 
 def refuse(status: Row) -> NoReturn:
@@ -223,38 +219,31 @@ class Out:
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
-        self.is_open = True
-        self._fault = ""
+        self.why_closed: OSError | None = None  # all that follows goes nowhere
+
+    @property
+    def is_open(self) -> bool:
+        return self.why_closed is None
 
     def say(self, line: str) -> None:
         self.write(f"{line}\n".encode())
 
     def write(self, said: bytes) -> None:
+        if self.stream is None:
+            self.why_closed = OSError(errno.EBADF, "it is closed")
+        if self.stream is None or self.why_closed:
+            return
         try:
-            if self.is_open:
-                _write(self.stream, said)
-        except BrokenPipeError:
-            self.is_open = False
+            self.stream.buffer.write(said)
+            self.stream.buffer.flush()
         except OSError as error:
-            self.is_open, self._fault = False, str(error.strerror)
+            self.why_closed = error
+            # What is still in the buffer is written when Python ends, and must not fail there again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def close(self) -> None:
-        if self._fault:
-            raise Fatal(Exit.IO, f"standard output: {self._fault}")
-
-
-def _write(stream: TextIO | None, said: bytes) -> None:
-    """Where that is an OSError, all that follows goes nowhere."""
-    try:
-        if stream is None:
-            raise OSError(errno.EBADF, "it is closed")
-        stream.buffer.write(said)
-        stream.buffer.flush()
-    except OSError:
-        if stream is not None:
-            # What is still in the buffer is written when Python ends, and must not fail there again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise
+        if self.why_closed and not isinstance(self.why_closed, BrokenPipeError):
+            raise Fatal(Exit.IO, f"standard output: {self.why_closed.strerror}")
 
 
 def written(row: Row) -> bytes:
@@ -438,7 +427,7 @@ class _Watch:
         self._exits: list[int] = []  # of those that have ended
         self._shown = 0  # rows of the LOG of the next one
         self._signal = 0
-        self._is_open = {1: True, 2: True}
+        self._outs = {1: Out(sys.stdout), 2: Out(sys.stderr)}
         self._status = 0  # if what it wrote could not be written here
         self._may_wait = True  # for a worker, or for something else; it may have been told
         self._told = ""
@@ -519,16 +508,13 @@ class _Watch:
 
     def _write(self, run: int, fd: int, said: bytes) -> None:
         """Nobody may be there any more to read it (`| head`), which ends nothing but the writing."""
-        if not self._is_open[fd]:
-            return
-        try:
-            _write(sys.stdout if fd == 1 else sys.stderr, said)
-        except OSError as error:
-            self._is_open[fd] = False
-            if fd == 1:
-                why = f"standard output: {error.strerror}"
-                _say(f"{why}; run {run} goes on, and LOG {run} has what it writes")
-                self._status = 0 if isinstance(error, BrokenPipeError) else Exit.IO
+        out = self._outs[fd]
+        was_open = out.is_open
+        out.write(said)
+        if was_open and out.why_closed and fd == 1:
+            why = f"standard output: {out.why_closed.strerror}"
+            _say(f"{why}; run {run} goes on, and LOG {run} has what it writes")
+            self._status = 0 if isinstance(out.why_closed, BrokenPipeError) else Exit.IO
 
     def _exit(self, row: Row) -> int:
         state, run = row["state"], row["run"]

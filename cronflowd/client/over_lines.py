@@ -1,13 +1,19 @@
-"""What each call is in the line protocol: the words that the HTTP door would say."""
+"""The calls in the line protocol, with the words that the HTTP door would say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
+
+import orjson
 
 from ..base.errors import Refusal
 from ..base.names import REF
+from ..host.setting import format_address
 from ..web.fields import to_body
 from ..web.line import Answer
 from ..web.outcomes import counts, plain, to_lines, to_occurrences, to_upcoming, to_worker
@@ -24,14 +30,84 @@ from ..web.talks import (
     read_jobs,
     run_now,
 )
-from .doors import CronflowError, LineDoor
+from .over_http import TIMEOUT_S, CronflowError
+
+RECEIVE_BYTES = 65_536
 
 Json = dict[str, Any]
 Rows = list[dict[str, Any]]
 T = TypeVar("T")
 
 
-class OverLines(LineDoor):
+class OverLines:
+    """The control port or socket; with a token, or `name password`."""
+
+    def __init__(self, where: tuple[str, int] | Path, token: str | None, tls: ssl.SSLContext | None) -> None:
+        self._where, self._token, self._tls = where, token, tls
+        self._name = str(where) if isinstance(where, Path) else format_address(where)
+        self._socket: socket.socket | None = None
+        self._rest = b""
+
+    def ask(self, *lines: str) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
+        """Rows and status of each line, which are sent together. Raises CronflowError for none of them."""
+        for said in lines:
+            if "\n" in said or "\r" in said:
+                raise CronflowError("syntax", "a newline cannot stand in an order")
+        try:
+            if self._socket is None:
+                self._begin()
+            return self._converse(lines)
+        except OSError:
+            self.close()
+            raise
+        except orjson.JSONDecodeError as error:
+            self.close()
+            raise ConnectionError(f"{self._name} does not answer as the control port does") from error
+
+    def _begin(self) -> None:
+        if isinstance(self._where, Path):
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(TIMEOUT_S)
+            self._socket.connect(str(self._where))
+        else:
+            self._socket = socket.create_connection(self._where, TIMEOUT_S)
+            if self._tls:
+                self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._where[0])
+        # A session, which stays open between one call and the next.
+        lines = ["FORMAT json", *([f"AUTH {self._token}", "FORMAT json"] if self._token else [])]
+        for _, status in self._converse(lines):
+            if not status["ok"]:
+                self.close()
+                raise CronflowError(status["code"], status["message"])
+
+    def _converse(self, lines: Sequence[str]) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
+        assert self._socket
+        self._socket.sendall("".join(f"{said}\n" for said in lines).encode())
+        answers = []
+        for _ in lines:
+            rows = []
+            # A row of STATS has a column `ok`, too, which is a number.
+            while type((row := self._read()).get("ok")) is not bool:
+                rows.append(row)
+            answers.append((rows, row))
+        return answers
+
+    def _read(self) -> dict[str, Any]:
+        assert self._socket
+        while b"\n" not in self._rest:
+            data = self._socket.recv(RECEIVE_BYTES)
+            if not data:
+                raise ConnectionError(f"{self._name} has ended the connection")
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        row: dict[str, Any] = orjson.loads(line)
+        return row
+
+    def close(self) -> None:
+        if self._socket:
+            self._socket.close()
+            self._socket, self._rest = None, b""
+
     # --- jobs ---
 
     def create_job(self, job: Json, key: str | None) -> Json:

@@ -37,8 +37,8 @@ from ..engine.accounts import keep_to_own, owner_of
 from ..engine.once import Asked
 from ..engine.rules import Decision, ref_of
 from ..engine.state import State
-from ..host.passwords import hash_password, is_password, make_password
-from ..host.secrets import matches, new_token
+from ..host.config import Settings
+from ..host.secrets import hash_password, is_password, make_password, matches, new_token
 from ..net.clients import Session
 from ..net.hello import Bearer
 from ..net.workers import Link
@@ -57,6 +57,7 @@ class House(Protocol):
     """The core, as far as it concerns who comes in."""
 
     state: State
+    settings: Settings
     tokens: tuple[bytes, ...]
     asks_tcp: bool
     asks_local: bool
@@ -96,10 +97,6 @@ class Admission:
 
     def __init__(self, core: House) -> None:
         self.core = core
-        self.max_failures = 10  # wrong words of one address, after which each ends its connection
-        self.max_locked_lines = 100  # a second of one address, before anybody there is known
-        self.requires_proof = False  # workers prove that they have a token; token= is not taken
-        self.is_open = False  # to workers of other machines without any, as --insecure has it
         self.sign: Sign | None = None  # what signs orders, where they are
         self.gateway_token = make_nonce().encode()  # of the HTTP door that the daemon starts
         self.wrong_words = self.lines_refused = 0  # ever
@@ -229,16 +226,13 @@ class Admission:
         account = self.core.state.access.accounts.get(name)
         hashed = account.password if account and not account.disabled else ""
         is_right = await trio.to_thread.run_sync(is_password, hashed, password, limiter=self._comparing)
-        # It may have been changed while the hash was made.
-        if not is_right or account is None or not self._is_still(account):
+        now = self.core.state.access.accounts.get(name)
+        # It may have been changed while the hash was made; when it was seen is no such change.
+        is_same = account and now and msgspec.structs.replace(now, seen_at=account.seen_at) == account
+        if not (is_right and account and is_same):
             return None
-        self._strangers.forget_name(name)
+        self._strangers.names.pop(name[:64], None)
         return Known(account.name, RANK[account.role])
-
-    def _is_still(self, account: Any) -> bool:
-        """Whether nothing of it has changed but when it was seen."""
-        now = self.core.state.access.accounts.get(account.name)
-        return now is not None and msgspec.structs.replace(now, seen_at=account.seen_at) == account
 
     def _wrong(self, session: Session, stranger: Stranger, name: str | None) -> Refusal:
         self.wrong_words += 1
@@ -246,7 +240,7 @@ class Admission:
         who = name if name in self.core.state.access.accounts else ""
         log.warning("a wrong %s from %s", f"password of {who}" if who else "token or name", session.address)
         self.refused(session.address, counted_as(session), "AUTH", who or "", "wrong", who or "")
-        if stranger.failures >= self.max_failures:
+        if stranger.failures >= self.core.settings.max_failures:
             session.closing = session.gateway is None  # whose other lines are not of whoever guessed
             return Refusal("too-many", f"{stranger.failures} wrong words came from your address")
         what = "token" if name is None else "name or the password"
@@ -258,11 +252,11 @@ class Admission:
         if now - stranger.lines_from > 1:
             stranger.lines, stranger.lines_from = 0, now
         stranger.lines += 1
-        if stranger.lines <= self.max_locked_lines:
+        if stranger.lines <= (most := self.core.settings.max_locked_lines):
             return None
         self.lines_refused += 1
         session.closing = True
-        return Refusal("too-many", f"more than {self.max_locked_lines} lines a second before AUTH")
+        return Refusal("too-many", f"more than {most} lines a second before AUTH")
 
     # --- workers ---
 
@@ -274,7 +268,7 @@ class Admission:
     @property
     def asks_workers(self) -> bool:
         """Whether a worker that comes over TCP has to show a token."""
-        return self.core.asks_tcp or bool(self.core.tokens) or self.requires_proof
+        return self.core.asks_tcp or bool(self.core.tokens) or self.core.settings.require_proof
 
     def worker_token(self, word: str) -> Bearer | None:
         """Whose token this word is, if it counts; one of the token file lets in under any name."""

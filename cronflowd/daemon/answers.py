@@ -53,14 +53,13 @@ from ..schedules.calendars import parse_calendar_names
 from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
 from . import crontab_orders, figures
-from .ahead import gather
-from .bulk import in_turns
 from .cluster import Node
 from .core import Core
 from .feeds import Watcher, WatchHub
 from .files import Files
 from .hindsight import Hindsight
 from .logins import Logins
+from .turns import gather, in_turns
 
 log = logging.getLogger("cronflowd.answers")
 
@@ -101,6 +100,9 @@ class Answers:
         self.doors: list[Door] = []
         self._tally: metrics.Tally | None = None  # from the first METRICS on
         self.admission = core.admission
+        # Who answers by itself, as the methods below do.
+        self._authenticate, self._act_as = core.admission.authenticate, core.admission.act_as
+        self._log = self.past.log
         self.node: Node | None = None  # where it is one of several
         self.logins = Logins(core.admission)
         self._emits_next = trio.Lock()  # of those whose event waits
@@ -242,12 +244,6 @@ class Answers:
         self.admission.hello(session, question.name)
         values = {"server": "cronflowd", "version": __version__, "protocol": 1}
         return Reply(f"cronflowd {__version__} protocol=1", values)
-
-    def _authenticate(self, question: q.Authenticate, session: Session) -> Answer:
-        return self.admission.authenticate(question, session)
-
-    def _act_as(self, question: q.ActAs, session: Session) -> Reply:
-        return self.admission.act_as(question, session)
 
     def _whoami(self, question: q.Alone, session: Session) -> Reply:
         return self.admission.whoami(session)
@@ -403,12 +399,10 @@ class Answers:
     # --- files ---
 
     async def _save(self, question: q.SaveTasks, session: Session) -> Reply:
-        path = plain_file(self.data, question.file, ".db")
-        return await self.files.save(path)
+        return await self.files.save(plain_file(self.data, question.file, ".db"))
 
     async def _load(self, question: q.LoadFile, session: Session) -> Reply:
-        path = plain_file(self.data, question.file, ".db")
-        return await self.files.load(path, session.who)
+        return await self.files.load(plain_file(self.data, question.file, ".db"), session.who)
 
     async def _backup(self, question: q.BackUp, session: Session) -> Reply:
         return await self.files.backup(plain_file(self.data, question.file, SUFFIX))
@@ -473,9 +467,6 @@ class Answers:
 
     async def _why(self, question: q.AskWhy, session: Session) -> Reply:
         return await self.past.explain(question)
-
-    def _log(self, question: q.ShowLog, session: Session) -> Answer:
-        return self.past.log(question, session)
 
     def _watch(self, question: q.Watch, session: Session) -> Answer:
         task_id = None if question.ref is None else find_task(self.core.state, question.ref).id

@@ -7,13 +7,10 @@ restart; the client hears of it when all of it is so.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
-import trio
 from msgspec.structs import replace
 
 from ..base.errors import Refusal
@@ -25,14 +22,11 @@ from ..engine.many import ENDS, kind_of, pattern_of, plan_many, reply_of
 from ..engine.once import Asked
 from ..engine.undo import plan_undo
 from .core import Core
+from .turns import in_turns, let_go, turn
 
-SLICE_S = 0.003  # of working out, before the others have their turn
 STAGED_TOGETHER, STAGED_CHARS = 50, 1 << 18
-FREED_TOGETHER = 1000
 MAX_AHEAD = 10  # records of staged tasks that the disk may be behind by
 TRIES = 5
-
-T = TypeVar("T")
 
 
 class LargeChanges:
@@ -128,7 +122,7 @@ class LargeChanges:
                 size += entries[-1][1].size if entries[-1][1] else 0
             core.submit(o.StageTasks(entries, None))
             await core.settled(core.last_seq - MAX_AHEAD)
-            await _turn()
+            await turn()
 
     @contextmanager
     def _planning(self, what: str) -> Iterator[None]:
@@ -175,30 +169,4 @@ class LargeChanges:
         while core.state.unfinished.bulk is not None:
             if not core.take_slice():
                 await core.settled(core.last_seq)
-            await _turn()
-
-
-async def in_turns(steps: Generator[None, None, T]) -> T:
-    """What is worked out in small steps, with everybody else's turns in between."""
-    while True:
-        until = perf_counter() + SLICE_S
-        while perf_counter() < until:
-            try:
-                next(steps)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-        await _turn()
-
-
-async def let_go(items: list[Any]) -> None:
-    """Empties a long list."""
-    while items:
-        del items[-FREED_TOGETHER:]
-        await _turn()
-
-
-async def _turn() -> None:
-    # What a million tasks are made of is no garbage, and to look at all of it again and again takes long.
-    gc.freeze()
-    await trio.lowlevel.checkpoint()
+            await turn()

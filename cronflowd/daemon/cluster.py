@@ -1,7 +1,7 @@
 """One of several daemons on one etcd: it follows whoever leads, and leads when nobody does.
 
 A node begins as a standby. It copies the records that a leader wrote, applies them, and so knows at any
-moment what the leader knew; its doors carry everything to the leader (relay.py). When nobody leads it
+moment what the leader knew; its doors carry everything to the leader (standby.py). When nobody leads it
 claims to, in one transaction, and then reads what the last leader may still have written: nobody can
 write any more but itself. From there on it is the daemon that it would be without a cluster, with two
 differences: the journal asks etcd before it tells anybody, and nothing leaves unless the lease is
@@ -55,9 +55,8 @@ from ..journal.shared_journal import MARK, SharedJournal, clear_unfinished, inst
 from ..net.clients import Session
 from ..net.outbox import Gate
 from . import roster
-from .backlog import Backlog
 from .core import Core
-from .peers import Copies, Peer, Peers, ask_clock, in_thread
+from .peers import Backlog, Copies, Peer, Peers, ask_clock, in_thread
 
 log = logging.getLogger("cronflowd.cluster")
 
@@ -258,23 +257,21 @@ class Node:
         await self._join(core.state, journal)
         self.has_joined.set()
         self._ring_when_changed()
-        while not await self._try_round(core, journal):
+        while True:
+            systemd.notify("WATCHDOG=1")  # no heart beats here that could
+            try:
+                if await self._round(core, journal):
+                    break
+            except (Unreachable, EtcdError) as error:
+                self._set_leader(None)
+                log.debug("etcd: %s", error)
+                await trio.sleep(AGAIN_S)
             with trio.move_on_after(LOOK_S):
                 await self._bell.wait()
             self._bell = trio.Event()
         journal.lead(self.epoch, self._form)
         core.epoch = self.epoch
         self.gate.lease = self.lease
-
-    async def _try_round(self, core: Core, journal: SharedJournal) -> bool:
-        systemd.notify("WATCHDOG=1")  # no heart beats here that could
-        try:
-            return await self._round(core, journal)
-        except (Unreachable, EtcdError) as error:
-            self._set_leader(None)
-            log.debug("etcd: %s", error)
-            await trio.sleep(AGAIN_S)
-            return False
 
     async def _round(self, core: Core, journal: SharedJournal) -> bool:
         """Takes what is new; True: this node leads."""
@@ -614,15 +611,14 @@ class Node:
                     log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
             await trio.sleep(CLOCK_S if leader else LOOK_S)
 
-    def _leads_at(self) -> Address | None:
-        return self.leader.control if self.leader else None
-
     async def copy(self) -> None:
         """Has long output copied from whoever leads, and what this node lacks of the past."""
         await self.has_joined.wait()
         async with trio.open_nursery() as nursery:
             for each in self.copies, Backlog(self.lacks, self.name):
-                nursery.start_soon(each.run, self._leads_at, self.secret)
+                nursery.start_soon(
+                    each.run, lambda: self.leader.control if self.leader else None, self.secret
+                )
 
     @property
     def is_clock_off(self) -> bool:

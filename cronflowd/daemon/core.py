@@ -19,7 +19,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from threading import get_ident
@@ -36,8 +36,9 @@ from ..engine.orders import BulkSlice, NoticeStep, UnsendRuns
 from ..engine.rules import Decision, Limits
 from ..engine.runs import held_run
 from ..engine.state import State
-from ..host import memory
+from ..host import resources
 from ..host.clock import STEP_S, Clock
+from ..host.config import Settings
 from ..journal.journal import FileJournal
 from ..net.outbox import Gate
 from ..net.poller import Poller, here
@@ -61,7 +62,7 @@ IN_A_ROW = 3  # refusals of the journal, after which it is not asked again befor
 
 
 class Feed(Protocol):
-    """Somebody who wants to know what happens, as it happens."""
+    """Somebody who wants to know what happens, as it happens; `see` does not fail."""
 
     def see(self, fact: f.Fact, at: datetime, seq: int) -> None: ...
 
@@ -73,11 +74,16 @@ class Core:
     asks_tcp = False  # whoever comes over TCP has to say who it is, also where there is no token
     asks_local = False  # whoever comes over the unix socket has to, too
     own_uids = frozenset({0})  # this machine's users who need no account there
-    heartbeat_s = 10.0
-    kill_grace_s = 10.0
-    max_outbox = 4 * 1024 * 1024
 
-    def __init__(self, state: State, journal: FileJournal, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        state: State,
+        journal: FileJournal,
+        clock: Clock,
+        limits: Limits,
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
         self.state = state
         state.tasks.home = _in_this_thread()
         self.engine = Engine(state, limits)
@@ -181,8 +187,9 @@ class Core:
             try:
                 for fact in facts:
                     seq += 1
-                    if self.feeds:
-                        self._show(fact, now, seq)
+                    if self.feeds:  # of which one may leave now
+                        for feed in [*self.feeds]:
+                            feed.see(fact, now, seq)
                     self.state.apply(fact, now, seq)
                 assert seq == last
             except Exception as error:
@@ -217,15 +224,6 @@ class Core:
         full, found = full or self._is_stopping, self.state.workers.get(worker)
         if found and self.state.lanes.hold_back(found, full) and not full:
             self.wake()
-
-    def _show(self, fact: f.Fact, at: datetime, seq: int) -> None:
-        """Tells the feeds; one that fails loses its place, because the fact stands in the journal already."""
-        for feed in list(self.feeds):
-            try:
-                feed.see(fact, at, seq)
-            except Exception:
-                log.exception("a watcher could not be told")
-                self.feeds.remove(feed)
 
     def insist(self, order: Any) -> None:
         """Submits what cannot be taken back, now or as soon as the journal has room again."""
@@ -317,7 +315,8 @@ class Core:
             self.submit(order, now=now)
         except Refusal as refusal:
             if refusal.code == "too-long" and isinstance(order, BulkSlice):
-                self._leave_out(self.engine.slices.try_singly(order), refusal)
+                for task_id in self.engine.slices.try_singly(order):
+                    log.error("task %d stays as it was: %s", task_id, refusal)  # noqa: TRY400  # no bug
                 return True
             self._complain(refusal)
             again_at = now + timedelta(seconds=RETRY_S)
@@ -329,10 +328,6 @@ class Core:
         self.sliced.set()
         self.sliced = trio.Event()
         return True
-
-    def _leave_out(self, tasks: Sequence[int], refusal: Refusal) -> None:
-        for task_id in tasks:
-            log.error("task %d stays as it was: %s", task_id, refusal)
 
     def end_batch(self) -> None:
         """Has the heart beat if anything was decided since it last did: a question changes nothing."""
@@ -357,7 +352,7 @@ class Core:
             gc.freeze()
         elif self._has_read_some:
             self.state.moments.clear()
-            memory.give_back()  # what they were read from
+            resources.give_back()  # what they were read from
         self._has_read_some = some
         return some
 

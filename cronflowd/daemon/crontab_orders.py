@@ -147,9 +147,7 @@ class Import:
         for other in passed.alike.get(_likeness(spec), ()):
             if other in state.names:
                 task = state.tasks[state.names[other]]
-                if _is_same(spec, task.spec) or (
-                    _is_like(spec, task.spec) and self._is_written(state, line, task.spec)
-                ):
+                if _is_same(spec, task.spec) or self._is_written(state, line, task.spec):
                     _refuse(task)
             elif self._dry_names.get(other, (0, b""))[1] == _digest(spec):
                 raise Refusal("exists", f'it would be here already, as "{other}"')
@@ -185,13 +183,8 @@ def _is_same(one: TaskSpec, other: TaskSpec) -> bool:
     return evolve(one, name="", options=evolve(one.options, owner=owner)) == evolve(other, name="")
 
 
-def _is_like(one: TaskSpec, other: TaskSpec) -> bool:
-    """A quick look before a thorough one: of one program there may be thousands."""
-    return one.command == other.command and one.schedule.text == other.schedule.text
-
-
 def _likeness(spec: TaskSpec) -> int:
-    """Equal for those that `_is_like` finds alike, and for few others."""
+    """Equal for those that are worth a thorough look: of one program there may be thousands."""
     return hash((spec.command, spec.schedule.text))
 
 

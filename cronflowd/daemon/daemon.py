@@ -20,6 +20,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import trio
+from attrs import evolve
 
 from .. import __version__
 from ..base.errors import Exit, Fatal, Refusal
@@ -33,7 +34,7 @@ from ..host.clock import Clock
 from ..host.config import Settings
 from ..host.disk import lock_directory
 from ..host.setting import OPTIONAL_LISTENERS
-from ..host.vault import Vault
+from ..host.vault import Vault, read_signer
 from ..journal import tasks_file
 from ..journal.apart import Apart
 from ..journal.journal import FileJournal
@@ -49,7 +50,6 @@ from ..schedules.zones import data_version
 from ..tasks.options import Common
 from . import upkeep
 from .answers import Answers
-from .bulk import in_turns
 from .cluster import Node
 from .core import Core
 from .keeper import Keeper
@@ -57,6 +57,7 @@ from .peers import Peers, in_thread
 from .roster import HEIR_S
 from .sealed import meet
 from .standby import Standby
+from .turns import in_turns
 
 if TYPE_CHECKING:
     from ..host.tls import ServerTls
@@ -123,30 +124,25 @@ class Daemon:
         # A node learns of accounts when it joins, and asks whoever comes in any case.
         has_admin = self.node is not None or self.state.access.has_admin(self.clock.now())
         secrets.check_doors(settings, exposed or secrets.first_exposed(settings.http), has_admin)
-        core = self.core = Core(self.state, self.journal, self.clock, _limits(settings))
+        core = self.core = Core(self.state, self.journal, self.clock, _limits(settings), settings)
         core.tokens, core.own_uids = tokens, frozenset({0, os.geteuid()})
         core.asks_tcp = settings.require_auth or (exposed is not None and not settings.insecure)
         core.asks_local = settings.require_auth
-        core.heartbeat_s, core.kill_grace_s = settings.heartbeat_s, settings.kill_grace_s
-        core.max_outbox = settings.max_outbox
         if self.node:
             core.use_gate(self.node.gate)
             core.gate.committed = self.journal.last
             assert isinstance(self.journal, SharedJournal)
-            self.journal.had = self._had
+            runs = self.state.runs
+            self.journal.had = lambda run: runs[run].output_bytes if run in runs else 0
         self.answers = Answers(self.core, settings.data)
         self.answers.files.memory = settings.data / SAVED_HERE if self.node else None
         self.answers.node = self.node
         if self.node:
             self.answers.past.node, self.node.lacks.index = self.node.name, self.answers.past.index
-        self.core.admission.requires_proof = settings.require_proof
-        self.core.admission.is_open = settings.insecure
         if settings.sign_orders:
-            from ..host.order_key import read_signer  # its library takes 30 ms and some MiB
-
             self.core.admission.sign = read_signer(settings.data)
         self._tls = _read_tls(settings)
-        self._http: list[Listener] = []
+        self._control, self._workers, self._http = list[Listener](), list[Listener](), list[Listener]()
         self._zones_read = trio.Event()
         self.compactor = upkeep.Compactor(
             self.core, settings.data, settings.history, self.answers.files.turn, settings.keep
@@ -162,14 +158,11 @@ class Daemon:
         apart = Apart(journal_dir(settings.data), settings.node, settings.output_copied)
         return SharedJournal(settings.data, settings.segment, shared=shared, apart=apart, on_fatal=on_fatal)
 
-    def _had(self, run: int) -> int:
-        return self.state.runs[run].output_bytes if run in self.state.runs else 0
-
     def _set_limits(self, settings: Settings) -> None:
         """Of strangers; they may change with HUP."""
-        admission = self.core.admission
-        admission.max_failures = settings.max_failures
-        admission.max_locked_lines = settings.max_locked_lines
+        self.core.settings = evolve(
+            self.core.settings, max_failures=settings.max_failures, max_locked_lines=settings.max_locked_lines
+        )
         for door in self.answers.doors:
             door.max_per_address = settings.max_per_address
 
@@ -191,9 +184,9 @@ class Daemon:
     async def serve(self) -> int:
         """From ready to the end."""
         self._listen_for_commits()
-        control, workers = self._open_doors()
+        self._open_doors()
         if self.node is None:
-            await self._lead(control, workers)
+            await self._lead()
             return Exit.OK
         async with trio.open_nursery() as nursery:
             nursery.start_soon(in_thread, self.node.lacks.look_back)
@@ -203,18 +196,18 @@ class Daemon:
                 )
             if self._http:
                 nursery.start_soon(self._keep_gateway_of, self.node)
-            if await self._stand_by(self.node, control, workers, nursery):
-                await self._lead(control, workers)
+            if await self._stand_by(self.node, nursery):
+                await self._lead()
             nursery.cancel_scope.cancel()
         return Exit.OK
 
-    async def _lead(self, control: list[Listener], workers: list[Listener]) -> None:
+    async def _lead(self) -> None:
         """From ready to the end of one that decides."""
         await self._begin()
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-                self._say_ready(control, workers)  # who has read it may send one of them
-                nursery.start_soon(self._work, control, workers)
+                self._say_ready()  # who has read it may send one of them
+                nursery.start_soon(self._work)
                 await self._wait_for_end(signals)
                 systemd.notify("STOPPING=1")
                 await self._part()
@@ -226,14 +219,12 @@ class Daemon:
         await node.has_joined.wait()
         await upkeep.keep_gateway(self.settings, [each.sock for each in self._http], node.gateway_token)
 
-    async def _stand_by(
-        self, node: Node, control: list[Listener], workers: list[Listener], parting: trio.Nursery
-    ) -> bool:
+    async def _stand_by(self, node: Node, parting: trio.Nursery) -> bool:
         """Follows until this node leads; False: it was told to end. Its connections end in `parting`."""
         assert isinstance(self.journal, SharedJournal)
-        doors = control, workers
+        doors = self._control, self._workers
         node.set_addresses(*map(_first_tcp, doors))
-        found = {"control": control, "workers": workers, "http": self._http}
+        found = {"control": self._control, "workers": self._workers, "http": self._http}
         node.sockets = {
             name: [each.sock.fileno() for each in some if each.kind == "tcp"] for name, some in found.items()
         }
@@ -249,8 +240,7 @@ class Daemon:
                 nursery.start_soon(node.copy)
                 nursery.start_soon(node.pay_owed)
                 leader = await node.look_first()
-                where = f"{self._where(control, workers)} node={node.name} leader={leader}"
-                logs.say(f"cronflowd standby {where}")
+                logs.say(f"cronflowd standby {self._where()} node={node.name} leader={leader}")
                 systemd.notify("READY=1\nSTATUS=standby")
                 await node.stand_by(self.core, self.journal)
                 has_won = True
@@ -280,7 +270,7 @@ class Daemon:
 
     # --- beginning ---
 
-    def _open_doors(self) -> tuple[list[Listener], list[Listener]]:
+    def _open_doors(self) -> None:
         settings = self.settings
         control, workers = self.inherited.get("control", []), self.inherited.get("workers", [])
         control = control or listeners.open_listeners(settings.listen, OPTIONAL_LISTENERS)
@@ -288,9 +278,8 @@ class Daemon:
         self._http = self.inherited.get("http", []) or listeners.open_listeners(settings.http)
         # Beyond the data directory others reach it, too: the kernel says who they are.
         mode = 0o600 if settings.socket.is_relative_to(settings.data) else 0o666
-        control = [*control, listeners.open_unix(settings.socket, mode)]
-        workers = [*workers, listeners.open_unix(settings.data / WORKERS_SOCKET)]
-        return control, workers
+        self._control = [*control, listeners.open_unix(settings.socket, mode)]
+        self._workers = [*workers, listeners.open_unix(settings.data / WORKERS_SOCKET)]
 
     async def _begin(self) -> None:
         """Journals the start; takes a tasks.db over where there is no journal yet."""
@@ -339,8 +328,8 @@ class Daemon:
         if why := self.state.access.key_trouble:
             log.error("no secret can be opened, and the runs that need one fail: %s", why)
 
-    def _say_ready(self, control: list[Listener], workers: list[Listener]) -> None:
-        where = self._where(control, workers)
+    def _say_ready(self) -> None:
+        where = self._where()
         where += f" http={_first_tcp(self._http)}" if self._http else ""
         where += f" node={self.node.name} epoch={self.node.epoch}" if self.node else ""
         logs.say(f"cronflowd ready {where}")
@@ -348,12 +337,13 @@ class Daemon:
         log.info("serving %d tasks from %s", len(self.state.tasks), self.settings.data)
         log.info("zone data: %s", data_version())
 
-    def _where(self, control: list[Listener], workers: list[Listener]) -> str:
-        return f"control={_first_tcp(control)} workers={_first_tcp(workers)} pid={os.getpid()}"
+    def _where(self) -> str:
+        control, workers = map(_first_tcp, (self._control, self._workers))
+        return f"control={control} workers={workers} pid={os.getpid()}"
 
     # --- the long middle ---
 
-    async def _work(self, control: list[Listener], workers: list[Listener]) -> None:
+    async def _work(self) -> None:
         settings = self.settings
         serve_one = partial(serve_client, core=self.answers, settings=settings)
         async with trio.open_nursery() as nursery:
@@ -376,8 +366,8 @@ class Daemon:
             share_descriptors(clients, links)
             self.answers.doors = [clients, links]
             self._set_limits(settings)
-            nursery.start_soon(clients.serve, control)
-            nursery.start_soon(links.serve, workers)
+            nursery.start_soon(clients.serve, self._control)
+            nursery.start_soon(links.serve, self._workers)
             if settings.local_worker and self.node is None:
                 nursery.start_soon(upkeep.keep_local_worker, settings, settings.data / WORKERS_SOCKET)
             if self._http and self.node is None:
@@ -495,21 +485,17 @@ class Daemon:
                 await self.core.settled(self.core.last_seq)
                 # Not half of a LOAD: what is under way goes on after the next start.
                 if not (self.state.unfinished.bulk or await self.answers.files.is_edited()):
-                    await self._save()
+                    await self.answers.files.save(self.settings.data / tasks_file.TASKS_NAME)
             if patience.cancelled_caught:
                 log.warning(
                     "tasks.db was not written in time; the journal has everything, and SAVE writes it"
                 )
+        except Refusal as refusal:
+            log.warning("tasks.db was not written: %s (the journal has everything)", refusal)
         finally:
             self.journal.close()
             if self.node:
                 self.node.resign()
-
-    async def _save(self) -> None:
-        try:
-            await self.answers.files.save(self.settings.data / tasks_file.TASKS_NAME)
-        except Refusal as refusal:
-            log.warning("tasks.db was not written: %s (the journal has everything)", refusal)
 
 
 def _read_tls(settings: Settings) -> ServerTls | None:

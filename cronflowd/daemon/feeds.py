@@ -31,10 +31,11 @@ from ..journal import history
 from ..net.clients import Session
 from ..net.outbox import PIECE_BYTES, Chunks, Gate
 from ..tasks.reasons import worded
-from .bulk import in_turns
 from .core import Core
-from .past import READERS
+from .turns import in_turns
 
+# More at once would not be quicker, and each holds its rows in memory.
+READERS = trio.CapacityLimiter(2)  # of the journal
 PIECES = 64  # of rows, that the next watcher may take as they are
 TAKEN_TOGETHER = 10_000  # lines of the past of a LOG, before the others have their turn
 MAX_BEHIND = 200_000  # events, about 150 MB; a watcher further behind is cut: they are kept for it alone
@@ -98,7 +99,7 @@ class WatchHub:
         self._core = core
         self.state = core.state
         self._present = events.Present(core.state)
-        self._last = Entry(None, 0, 0)
+        self.last = Entry(None, 0, 0)  # the newest event
         # Those that have caught up, by task (None: any) and by what they want to see.
         self._idle: dict[int | None, dict[frozenset[str], _Group]] = {}
         # What was made for one watcher, for those that want the same and are as far: where it ends (it must
@@ -121,9 +122,9 @@ class WatchHub:
 
     def mark(self) -> Entry:
         """A place behind all that has happened, where what is told of the past joins it."""
-        before = self._last
-        self._last = before.next = Entry(None, self._core.last_seq, before.number + 1)
-        return self._last
+        before = self.last
+        self.last = before.next = Entry(None, self._core.last_seq, before.number + 1)
+        return self.last
 
     async def go_on(self, watcher: Watcher, since: q.Since, data: Path) -> None:
         """WATCH since=: the journal tells what happened up to now, and the list what happens meanwhile.
@@ -140,11 +141,7 @@ class WatchHub:
             return watcher.past(since, records, replaced, end, core.now())
 
         await core.settled(upto)
-        try:
-            found: list[Entry] = await trio.to_thread.run_sync(read, limiter=READERS)
-        except OSError as error:
-            watcher.cut(f"the journal cannot be read: {error}")
-            raise
+        found: list[Entry] = await trio.to_thread.run_sync(read, limiter=READERS)
         if self.past + len(found) > MAX_PAST + 1:  # the first one is a place
             found = watcher.past(since, None, replaced, end, core.now())
         self.past += len(found)
@@ -188,21 +185,16 @@ class WatchHub:
             self._add(event, seq, part % len(found))
 
     def _add(self, event: events.Event, seq: int, part: int) -> None:
-        before = self._last
-        self._last = before.next = Entry(event, seq, before.number + 1, part=part)
+        before = self.last
+        self.last = before.next = Entry(event, seq, before.number + 1, part=part)
         for task_id in {None, event.task_id}:
             groups = self._idle.get(task_id, {})
             for kinds in [kinds for kinds in groups if event.kind in kinds]:
                 groups.pop(kinds).call(seq, before)
             if not groups:
                 self._idle.pop(task_id, None)
-        if self._last.number % LOOK_EVERY == 0:
+        if self.last.number % LOOK_EVERY == 0:
             self._cut_who_is_behind()
-
-    @property
-    def last(self) -> Entry:
-        """The newest event."""
-        return self._last
 
     def piece(self, key: Any, upto: Entry) -> tuple[Entry, bytes, int] | None:
         """Rows that another watcher has made, if they go no further than this one wants."""
@@ -229,7 +221,7 @@ class WatchHub:
 
     def _cut_who_is_behind(self) -> None:
         for watcher in list(self.watchers):
-            if watcher.is_behind(self._last.number - MAX_BEHIND):
+            if watcher.is_behind(self.last.number - MAX_BEHIND):
                 watcher.cut(f"it fell more than {MAX_BEHIND} events behind")
 
 

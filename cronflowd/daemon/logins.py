@@ -18,8 +18,7 @@ from ..engine import access_facts as af
 from ..engine import orders as o
 from ..engine.access import ADMIN
 from ..engine.accounts import check_offered
-from ..host.passwords import make_password
-from ..host.secrets import new_token
+from ..host.secrets import make_password, new_token
 from ..net.clients import Session
 from .access import Admission, counted_as, digest_of
 

@@ -1,9 +1,17 @@
-"""What a standby answers by itself: LOCAL, and what needs nobody who leads."""
+"""A standby's doors: what comes in there is carried to whoever leads, byte for byte, and back.
+
+The standby reads nothing of it but the first bytes, to know whether they are meant for itself
+(LOCAL). Each end of input is carried on as such, so that a netcat comes back to its prompt as it does
+at the leader's own door. On the way all is sealed, after a line that says for whom it is (sealed.py): a
+unix socket here counts as one there, and TLS is spoken with whoever comes by the node that he dialled.
+
+By itself it answers what follows LOCAL, and what needs nobody who leads.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -16,19 +24,32 @@ from ..ask import commands
 from ..base.errors import Refusal
 from ..base.replies import Reply, format_refusal
 from ..host.config import Settings
-from ..host.setting import format_address
+from ..host.setting import Address, format_address
 from ..net.clients import Session, serve_client
 from ..net.listeners import Connection, Door, Listener, share_descriptors
 from ..net.outbox import Gate
 from .answers import Answers
 from .cluster import Node
-from .relay import Unreached, relay
-from .sealed import Greet, begin_of
+from .sealed import (
+    DIAL_S,
+    PROOF,
+    READ_BYTES,
+    WELCOME_BYTES,
+    WELCOME_S,
+    Greet,
+    Sealed,
+    Who,
+    be_welcomed,
+    begin_of,
+    introduce,
+    send,
+)
 
 LOCAL, RELAY = "LOCAL", "RELAY"
 ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI NODES".split())
 FROM_MEMORY = frozenset("STATUS LIST GET RUNS LOG NEXT WHY PROVE WORKERS HISTORY".split())
 FAREWELL_S = 1.0
+LINGER_S = 12.0  # after the leader's end; it reads on for 10 s itself
 LOOK_S = 1.0  # for a node that has just begun to see who leads
 
 log = logging.getLogger("cronflowd.cluster")
@@ -145,12 +166,8 @@ class Standby:
                 return
         with trio.move_on_after(FAREWELL_S), suppress(OSError):
             await connection.receive_some()
-            where = format_address(leader.workers) if leader else "none"
-            refusal = Refusal("not-leader", where)
-            connection.send_now(format_refusal(refusal, as_json=False).encode() + b"\n")
-            connection.shutdown()
-            while await connection.receive_some():
-                pass
+        refusal = Refusal("not-leader", format_address(leader.workers) if leader else "none")
+        await connection.part(format_refusal(refusal, as_json=False).encode() + b"\n")
 
 
 async def _is_ours(connection: Connection) -> bool:
@@ -164,3 +181,98 @@ async def _is_ours(connection: Connection) -> bool:
 
 async def _never() -> bool:
     return False
+
+
+# --- the way to the leader ------------------------------------------------------------------------
+
+
+class Unreached(Exception):
+    """The leader cannot be dialled, or does not answer as one."""
+
+
+async def relay(
+    connection: Connection, leader: Address, secret: bytes, kind: Who, is_ours: Callable[[], Awaitable[bool]]
+) -> bool:
+    """Carries both ways until both ends are said; False where what comes first is meant for us.
+
+    The leader is dialled at once, since it is the one that looks how fast somebody speaks; what is for us
+    does not wait for it. Raises Unreached before anything was read.
+    """
+    opened, trouble, is_there = list[tuple[trio.SocketStream, Sealed]](), list[str](), trio.Event()
+
+    async def lead(scope: trio.CancelScope) -> None:
+        try:
+            opened.append(await _dial(leader, secret, introduce(secret, kind, connection.peer)))
+        except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+            trouble.append(str(error))
+            scope.cancel()
+        else:
+            is_there.set()
+            await _carry_out(*opened[0], connection, scope)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lead, nursery.cancel_scope)
+            with suppress(OSError):
+                if await is_ours():
+                    nursery.cancel_scope.cancel()
+                    return False
+            await is_there.wait()
+            nursery.start_soon(_carry_in, connection, *opened[0], nursery.cancel_scope)
+    finally:
+        for there, _ in opened:
+            await trio.aclose_forcefully(there)
+    if trouble:
+        raise Unreached(trouble[0])
+    return True
+
+
+async def _dial(leader: Address, secret: bytes, said: bytes) -> tuple[trio.SocketStream, Sealed]:
+    with trio.fail_after(DIAL_S):
+        there = await trio.open_tcp_stream(*leader)
+    try:
+        with trio.fail_after(WELCOME_S):
+            await there.send_all(said)
+            welcome = b""
+            while len(welcome) < WELCOME_BYTES:
+                if not (more := await there.receive_some(WELCOME_BYTES - len(welcome))):
+                    raise OSError("it left")
+                welcome += more
+            sealed = be_welcomed(secret, said, welcome)
+            await there.send_all(sealed.seal(PROOF))
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await there.aclose()
+        raise
+    return there, sealed
+
+
+async def _carry_in(
+    connection: Connection, there: trio.SocketStream, sealed: Sealed, scope: trio.CancelScope
+) -> None:
+    try:
+        while data := await connection.receive_some():
+            await there.send_all(sealed.seal(data))
+        await there.send_all(sealed.seal(b""))
+        await there.send_eof()
+    except (OSError, trio.BrokenResourceError):
+        scope.cancel()
+
+
+async def _carry_out(
+    there: trio.SocketStream, sealed: Sealed, connection: Connection, scope: trio.CancelScope
+) -> None:
+    try:
+        while more := await there.receive_some(READ_BYTES):
+            for data in sealed.feed(more):
+                if not data:
+                    connection.shutdown()
+                    scope.deadline = trio.current_time() + LINGER_S
+                    return
+                await send(connection, data)
+        raise OSError("it was cut off")
+    except (OSError, trio.BrokenResourceError):
+        # The leader was cut off in the middle: what was read must not look complete.
+        with suppress(OSError):
+            connection.abort()
+        scope.cancel()

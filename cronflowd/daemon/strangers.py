@@ -85,9 +85,6 @@ class Strangers:
             wait_s = max(wait_s, _find(self.names, name[:64]).fail(now))
         stranger.free_at = max(now, stranger.free_at) + wait_s
 
-    def forget_name(self, name: str) -> None:
-        self.names.pop(name[:64], None)
-
     def is_news(self, address: str, digest: str) -> bool:
         """Whether AUDIT tells of a token that a gateway shows with each request: once a minute."""
         found, now = self.at(address), trio.current_time()

@@ -54,18 +54,8 @@ async def keep_local_worker(settings: Settings, door: Path) -> None:
     command += ["--config", str(settings.config)] if settings.config else []
     handed = disk.handed(settings.config)
 
-    async def start() -> trio.Process:
-        # Not run_process: it would kill the worker, and so its jobs, when the daemon stops.
-        return await trio.lowlevel.open_process(
-            command,
-            stdin=_stdin(handed),
-            stdout=sys.stderr.fileno(),
-            start_new_session=True,
-            pass_fds=handed,
-        )
-
     await _wait_former(os.environ.pop(FORMER_WORKER, ""))  # it works on for us
-    await _keep("local worker", start, FORMER_WORKER)
+    await _keep("local worker", lambda: _open(command, handed), FORMER_WORKER)
 
 
 async def _wait_former(number: str) -> None:
@@ -98,13 +88,7 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
         leash.callback(os.close, ours)
         try:
             os.write(ours, token + b"\n")
-            return await trio.lowlevel.open_process(
-                [*command, "--leash", str(theirs)],
-                stdin=_stdin(handed),
-                stdout=sys.stderr.fileno(),
-                start_new_session=True,
-                pass_fds=[*handed, theirs],
-            )
+            return await _open([*command, "--leash", str(theirs)], [*handed, theirs])
         finally:
             os.close(theirs)
 
@@ -114,9 +98,12 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
             await _keep("HTTP door", start, FORMER_DOOR)
 
 
-def _stdin(handed: Sequence[int]) -> int:
-    """Ours, where it is a file that the child is to read as well."""
-    return 0 if 0 in handed else subprocess.DEVNULL
+async def _open(command: Sequence[str], handed: Sequence[int]) -> trio.Process:
+    """Not by run_process: it would kill the worker, and so its jobs, when the daemon stops."""
+    stdin = 0 if 0 in handed else subprocess.DEVNULL  # a file that the child is to read as well
+    return await trio.lowlevel.open_process(
+        command, stdin=stdin, stdout=sys.stderr.fileno(), start_new_session=True, pass_fds=handed
+    )
 
 
 def gateway_command(settings: Settings, handed: Sequence[int]) -> list[str]:

@@ -3,6 +3,6 @@
 The one rule: only `clock` reads the clock; nothing here knows what a run is.
 
 Read in this order: `disk` (what the kernel must do), `clock`, `setting` and `config` (settings
-from four sources), `secrets` (the token), `passwords`, `vault` (the key), `order_key`, `tls` (certificates),
-`mail`, `calendar_files`, `logs`, `memory`, `descriptors`, `systemd`.
+from four sources), `secrets` (the token, passwords), `vault` (the keys), `tls` (certificates), `mail`,
+`calendar_files`, `logs`, `resources`, `systemd`.
 """

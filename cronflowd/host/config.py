@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,7 +23,7 @@ import attrs
 from attrs import evolve, field, frozen
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..base.names import check_mail_address, check_user_name, check_worker_name, parse_label
+from ..base.names import check_mail_address, check_user_name, parse_label
 from ..schedules.zones import parse_zone
 from ..tasks.kinds import TYPES
 from ..tasks.options import Keep, Retry, parse_keep, parse_retry, parse_timeout
@@ -34,10 +35,12 @@ from .setting import (
     FILE,
     MAX_CONFIG_BYTES,
     MILLION,
+    NAME,
     NUMBER,
     SIZE,
     SWITCH,
     TIME,
+    WORD,
     WORKERS_PORT,
     Address,
     Kind,
@@ -54,10 +57,14 @@ from .setting import (
     parse_whole,
     parse_worker_port,
     setting,
+    several,
     state_dir,
 )
 
 # --- the table ----------------------------------------------------------------------------------
+
+OWN_NAME = partial(setting, NAME, "the host's name", make=lambda _: host_name())
+DATA = partial(setting, DIR, make=lambda _: state_dir("cronflowd"))
 
 
 @frozen(kw_only=True)
@@ -80,20 +87,15 @@ class Common:
 class HttpDoor(Common):
     """What the HTTP door was told, by the daemon that starts it or on its own command line."""
 
-    http: tuple[Address, ...] = setting(
-        ADDRESS, "none", "browsers and REST come in here, by a process of its own; repeatable", many=True
-    )
-    http_name: tuple[str, ...] = setting(
-        Kind("NAME", str),
-        "none",
-        "a name by which browsers may call the door, besides its addresses; repeatable",
-        many=True,
+    http: tuple[Address, ...] = several(ADDRESS, "browsers and REST come in here, by a process of its own")
+    http_name: tuple[str, ...] = several(
+        WORD, "a name by which browsers may call the door, besides its addresses"
     )
     http_url: str | None = setting(
         Kind("URL", parse_web_url), None, "where people reach it, for links in mails"
     )
-    cors_origin: tuple[str, ...] = setting(
-        Kind("ORIGIN", parse_web_url), "none", "pages of this origin may use the API; repeatable", many=True
+    cors_origin: tuple[str, ...] = several(
+        Kind("ORIGIN", parse_web_url), "pages of this origin may use the API"
     )
     allow_registration: bool = setting(SWITCH, "false", "whoever comes by HTTP may make himself an account")
 
@@ -102,20 +104,11 @@ class HttpDoor(Common):
 class Clustered(Common):
     """What a node of a cluster was told."""
 
-    etcd: tuple[Address, ...] = setting(
-        ADDRESS,
-        "none",
-        "an etcd member: several daemons with the same --cluster there are one, of which one decides;"
-        " repeatable",
-        many=True,
+    etcd: tuple[Address, ...] = several(
+        ADDRESS, "an etcd member: several daemons with the same --cluster there are one, of which one decides"
     )
-    cluster: str = setting(Kind("NAME", check_worker_name), "main", "which of the clusters on that etcd")
-    node: str = setting(
-        Kind("NAME", check_worker_name),
-        "the host's name",
-        "this daemon's name in the cluster",
-        make=lambda _: host_name(),
-    )
+    cluster: str = setting(NAME, "main", "which of the clusters on that etcd")
+    node: str = OWN_NAME("this daemon's name in the cluster")
     output_copied: int = setting(
         SIZE("0", "1G"),
         "4K",
@@ -135,7 +128,7 @@ class Clustered(Common):
     etcd_ca: Path | None = setting(FILE, None, "speak TLS with etcd, and believe this authority")
     etcd_cert: Path | None = setting(FILE, None, "the certificate to show to etcd")
     etcd_key: Path | None = setting(FILE, None, "its key, where the same file does not hold it")
-    etcd_user: str | None = setting(Kind("NAME", str), None, "the login at etcd")
+    etcd_user: str | None = setting(WORD, None, "the login at etcd")
     etcd_password_file: Path | None = setting(FILE, None, "what holds its password")
     rejoin: bool = setting(
         SWITCH, "false", "a journal with another history is set aside as journal.aside, once"
@@ -146,11 +139,9 @@ class Clustered(Common):
 class Settings(HttpDoor, Clustered):
     """What the daemon was told. Seconds end in `_s`; sizes are bytes."""
 
-    data: Path = setting(
-        DIR,
+    data: Path = DATA(
         "$STATE_DIRECTORY, else $XDG_STATE_HOME/cronflowd, else ~/.local/state/cronflowd",
         "where tasks.db and the journal live",
-        make=lambda _: state_dir("cronflowd"),
     )
     listen: tuple[Address, ...] = setting(
         ADDRESS,
@@ -215,11 +206,9 @@ class Settings(HttpDoor, Clustered):
     silent_close_s: float = setting(TIME("50ms", "1d"), "60s", "a connection that sends nothing is closed")
     session_idle_s: float = setting(TIME("50ms", "1d"), "300s", "a session that falls silent is closed")
 
-    notify: tuple[Target, ...] = setting(
+    notify: tuple[Target, ...] = several(
         Kind("TARGET", parse_target),
-        "none",
-        "who is told of failures: mailto:ADDRESS, URL or slack+URL, with EVENTS: before it; repeatable",
-        many=True,
+        "who is told of failures: mailto:ADDRESS, URL or slack+URL, with EVENTS: before it",
     )
     notify_limit: tuple[int, float] = setting(
         Kind("N/TIME", parse_limit), "1/1h", "how often an event of one task is told; the others are counted"
@@ -282,7 +271,7 @@ class Mailing(Common):
         "required (STARTTLS), auto (where the server offers it; required for a login), off, or"
         " implicit (TLS from the first byte)",
     )
-    smtp_user: str | None = setting(Kind("NAME", str), None, "the login at the mail server")
+    smtp_user: str | None = setting(WORD, None, "the login at the mail server")
     smtp_password_file: Path | None = setting(FILE, None, "what holds its password")
     smtp_from: str = setting(
         Kind("ADDRESS", check_mail_address),
@@ -305,16 +294,9 @@ class WorkerSettings(Dialling, Mailing):
         " of several nodes, each: repeatable",
         many=True,
     )
-    name: str = setting(
-        Kind("NAME", check_worker_name),
-        "the host's name",
-        "how on= and WORKERS call it",
-        make=lambda _: host_name(),
-    )
+    name: str = OWN_NAME("how on= and WORKERS call it")
     slots: int = setting(NUMBER("1", "10000"), "4", "jobs at a time")
-    label: tuple[tuple[str, str], ...] = setting(
-        Kind("K=V", parse_label), "none", "what on=label:K=V looks for; repeatable", many=True
-    )
+    label: tuple[tuple[str, str], ...] = several(Kind("K=V", parse_label), "what on=label:K=V looks for")
     handlers: Path | None = setting(
         DIR, None, "the Python handlers of type=custom: NAME.py with handle(data, context)"
     )
@@ -325,11 +307,8 @@ class WorkerSettings(Dialling, Mailing):
         # Each name has its own place, since two workers cannot share one.
         make=lambda self: state_dir("") / "cronflowd-worker" / self.name,
     )
-    pass_env: tuple[str, ...] = setting(
-        Kind("NAME", parse_variable),
-        "none",
-        "a variable of the worker's own that jobs find too, NAME or PREFIX*; repeatable",
-        many=True,
+    pass_env: tuple[str, ...] = several(
+        Kind("NAME", parse_variable), "a variable of the worker's own that jobs find too, NAME or PREFIX*"
     )
     http_private: str = setting(
         one_of("WORD", "allow", "refuse"),
@@ -339,12 +318,8 @@ class WorkerSettings(Dialling, Mailing):
     order_key: Path | None = setting(
         FILE, None, "what `cronflowd key` shows: no order runs that is not signed by that key"
     )
-    allow_command: tuple[str, ...] = setting(
-        Kind("GLOB", str), "none", "commands that it runs, and no others; repeatable", many=True
-    )
-    allow_type: tuple[str, ...] = setting(
-        one_of("TYPE", *TYPES), "none", "types that it runs, and no others; repeatable", many=True
-    )
+    allow_command: tuple[str, ...] = several(Kind("GLOB", str), "commands that it runs, and no others")
+    allow_type: tuple[str, ...] = several(one_of("TYPE", *TYPES), "types that it runs, and no others")
     users: tuple[str, ...] = setting(
         Kind("USER", check_user_name),
         "none",
@@ -372,12 +347,7 @@ class ClientSettings(Dialling):
         None,
         "the daemon's control port (default: unix:DATA/control.sock, else 127.0.0.1:5050)",
     )
-    data: Path = setting(
-        DIR,
-        "as the daemon's",
-        "the data directory of a daemon on this machine",
-        make=lambda _: state_dir("cronflowd"),
-    )
+    data: Path = DATA("as the daemon's", "the data directory of a daemon on this machine")
 
 
 @frozen(kw_only=True)
@@ -386,14 +356,10 @@ class WebSettings(HttpDoor, Mailing):
 
     section: ClassVar[str] = "web"
 
-    http: tuple[Address, ...] = setting(
-        ADDRESS, "127.0.0.1:3000", "browsers and REST come in here; repeatable", many=True
-    )
-    data: Path = setting(
-        DIR,
+    http: tuple[Address, ...] = several(ADDRESS, "browsers and REST come in here", "127.0.0.1:3000")
+    data: Path = DATA(
         "as the daemon's",
         "the data directory of a daemon on this machine, and of the key that signs sessions",
-        make=lambda _: state_dir("cronflowd"),
     )
     control: Address | Path = setting(
         Kind("HOST:PORT|unix:PATH", parse_server),

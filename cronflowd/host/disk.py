@@ -128,14 +128,8 @@ def exit_of(error: OSError, otherwise: Exit = Exit.CANNOT_CREATE) -> Exit:
 def read_small(path: str | Path, limit: int = SMALL_BYTES) -> bytes:
     """All of a file; OSError where it is none, or longer than that."""
     with of_file(path), open(path, "rb", opener=plain) as file:
-        if os.fstat(file.fileno()).st_size <= limit:
-            pieces, left = list[bytes](), limit  # to ask for all of it at once would take as much memory
-            for piece in chunks_of(file):
-                pieces.append(piece)
-                if (left := left - len(piece)) < 0:
-                    break
-            else:
-                return b"".join(pieces)
+        if os.fstat(file.fileno()).st_size <= limit and len(content := file.read()) <= limit:
+            return content
     raise OSError(errno.EFBIG, f"longer than {limit} bytes", str(path))
 
 

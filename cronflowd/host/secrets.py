@@ -1,10 +1,13 @@
-"""Who may come in: the shared secret of a small installation, and the doors it guards.
+"""Who may come in: the shared secret of a small installation, passwords, and the doors they guard.
 
 The secret travels as one word of a line (`AUTH TOKEN`, `token=`), so it is printable ASCII
 without blanks. There is none by default and an empty one is an error; without a secret the
 program listens on this machine only. The file may hold several, which all count: that is how one
-is changed while everything runs. Accounts and roles will stand where `matches` stands
-now: they too answer who it is that offers a word, and nobody outside this file compares.
+is changed while everything runs.
+
+Passwords have argon2id hashes, which are made and compared slowly on purpose, so it is done in a thread: by
+argon2-cffi, with the parameters it recommends (RFC 9106, low memory). The hash names them, so old ones are
+still compared when they change.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ..base.errors import Exit, Fatal, Refusal
 from .config import Settings, WebSettings
@@ -33,6 +38,10 @@ PR_SET_DUMPABLE = 4
 MAX_TOKENS = 16
 MAX_FILE_BYTES = 16 * 1024
 MAX_TOKEN_BYTES = 512  # well under the 1 KiB that a stranger may send before the secret
+
+# Of passwords.
+ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without those that are taken for others
+MADE_CHARACTERS = 20  # about 99 bits
 
 # Said by `init`, whose file is there already; the reference tells the same.
 CHANGE = (
@@ -61,10 +70,8 @@ def read_tokens(path: Path) -> tuple[bytes, ...]:
 
 def read_password(path: Path) -> str:
     """A password for somewhere else: the file's one line."""
-    try:
-        password = read_secret(path, "password").decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise Fatal(Exit.CONFIG, f"{path}: the password is not UTF-8") from error
+    password = read_secret(path, "password").decode(errors="surrogateescape").removesuffix("\n")
+    password = password.removesuffix("\r")
     if not password or not password.isprintable():
         raise Fatal(Exit.CONFIG, f"{path}: the password is not one line of text")
     return password
@@ -200,3 +207,41 @@ def check_doors(settings: Settings | WebSettings, found: Address | None, has_adm
         " run any command; give a secret with --token-file (`cronflowd init` makes one), or have an admin"
         " (`cronflowd user add NAME role=admin`), or say --insecure",
     )
+
+
+# --- passwords ----------------------------------------------------------------------------------
+
+
+@cache
+def _hasher() -> Any:
+    from argon2 import PasswordHasher  # a daemon where nobody has a password is without it
+
+    return PasswordHasher()
+
+
+def make_password() -> str:
+    """A new one, to be told once."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(MADE_CHARACTERS))
+
+
+@cache
+def hash_of_nobody() -> str:
+    """What is compared where there is no such account, so that it takes as long."""
+    return hash_password(secrets.token_hex(16))
+
+
+def hash_password(password: str) -> str:
+    """Blocks for about 50 ms, and takes 64 MiB meanwhile."""
+    hashed: str = _hasher().hash(password)
+    return hashed
+
+
+def is_password(hashed: str, offered: str) -> bool:
+    """Whether it is the one whose hash this is; an empty hash is nobody's, and takes as long."""
+    from argon2.exceptions import InvalidHashError, VerificationError
+
+    try:
+        _hasher().verify(hashed or hash_of_nobody(), offered)
+    except (VerificationError, InvalidHashError):
+        return False
+    return bool(hashed)

@@ -18,6 +18,7 @@ import attrs
 from attrs import field, frozen
 
 from ..base.errors import Exit, Fatal, Refusal
+from ..base.names import check_worker_name
 from ..schedules.zones import parse_duration, parse_zone
 
 Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
@@ -112,6 +113,12 @@ def parse_server(text: str) -> Address | Path:
     return _address(text)
 
 
+def format_server(server: Address | Path | WebAddress) -> str:
+    if isinstance(server, tuple):
+        return format_address(server)
+    return f"unix:{server}" if isinstance(server, Path) else str(server)
+
+
 def parse_web_url(text: str) -> str:
     """`https://cron.example.net`, without a path or with one, and no slash at its end."""
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
@@ -157,6 +164,7 @@ def parse_variable(text: str) -> str:
 NUMBER, TIME, SIZE = bounded("N", parse_whole), bounded("TIME", parse_duration), bounded("SIZE", parse_size)
 FILE, DIR = Kind("FILE", parse_path), Kind("DIR", parse_path)
 ADDRESS, SWITCH, MILLION = Kind("HOST:PORT", _address), Kind("", _switch), NUMBER("1", "1000000")
+NAME, WORD = Kind("NAME", check_worker_name), Kind("NAME", str)
 
 # --- defaults that depend on the machine --------------------------------------------------------
 
@@ -233,6 +241,11 @@ class Setting:
         if not self.many:
             return parse(texts[-1])
         return () if texts == ("none",) else tuple(parse(part) for text in texts for part in text.split(","))
+
+
+def several(kind: Kind, told: str, default: str = "none", **more: Any) -> Any:
+    """A setting whose flag may be repeated."""
+    return setting(kind, default, f"{told}; repeatable", many=True, **more)
 
 
 def setting(

@@ -57,7 +57,7 @@ def server_tls(cert: Path, key: Path | None, client_ca: Path | None) -> ServerTl
     if client_ca is not None:
         _load_authority(context, client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
-    return ServerTls(context, _expires_at(cert))
+    return ServerTls(context, x509.load_pem_x509_certificate(read_small(cert)).not_valid_after_utc)
 
 
 def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
@@ -104,10 +104,6 @@ def _check_readable(path: Path) -> None:
 def _why(error: Exception) -> str:
     reason = getattr(error, "reason", None)
     return reason.lower().replace("_", " ") if isinstance(reason, str) else str(error)
-
-
-def _expires_at(path: Path) -> datetime:
-    return x509.load_pem_x509_certificate(read_small(path)).not_valid_after_utc
 
 
 # --- an authority of one's own ------------------------------------------------------------------

@@ -38,8 +38,7 @@ from ..host.disk import (
     sync_directory,
     write_atomically,
 )
-from ..host.order_key import ORDER_KEY_NAME
-from ..host.vault import KEY_NAME
+from ..host.vault import KEY_NAME, ORDER_KEY_NAME
 from . import apart
 from .check import examine
 from .records import JOURNAL_NAME, RESTORED, UNPACKED, journal_dir, list_all

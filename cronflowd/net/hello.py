@@ -46,8 +46,6 @@ class Bearer:
 class Admits(Protocol):
     """Who may be a worker."""
 
-    requires_proof: bool  # token= is not taken
-    is_open: bool  # other machines come in without a token, as --insecure has it
     sign: Sign | None  # what signs orders, where they are
 
     @property

@@ -26,15 +26,15 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import trio
 from attrs import Factory, define
 
 from ..base.addresses import origin
 from ..base.errors import Exit, Fatal, Refusal, leaves
-from ..host.descriptors import max_descriptors, raise_descriptors
 from ..host.disk import exit_of
+from ..host.resources import max_descriptors, raise_descriptors
 from ..host.setting import Address, format_address
 from . import poller
 
@@ -134,20 +134,27 @@ class Connection:
     async def wait_writable(self) -> None:
         await trio.lowlevel.wait_writable(self._sock)
 
-    def say_too_many(self, why: str) -> None:
-        with suppress(OSError):
-            self.send_now(_too_many(why))
-        self.shutdown()
+    def stream(self) -> trio.SocketStream:
+        """The same as a stream of trio's, for whoever wants no more than that."""
+        return trio.SocketStream(trio.socket.from_stdlib_socket(self._sock))
 
     def shutdown(self) -> None:
         """Ends our side; the peer reads an end of input and may still send."""
         with suppress(OSError):  # it may have left for good already
             self._sock.shutdown(socket.SHUT_WR)
 
+    async def part(self, words: bytes) -> None:
+        """Says that and our end, and reads a little: to close before would destroy what we said."""
+        with trio.move_on_after(FAREWELL_S), suppress(OSError):
+            self.send_now(words)
+            self.shutdown()
+            while await self.receive_some():
+                pass
+
     def close(self) -> None:
+        self.count_as = lambda _: None
         if self._sock.fileno() >= 0:
             self.unwatch()
-            self.count_as = lambda _: None
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 
@@ -187,8 +194,7 @@ def _tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (KEEPALIVE | {"TCP_NOTSENT_LOWAT": UNSENT_LOW_BYTES}).items():
-            if option := getattr(socket, name, None):
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _peer_name(sock: socket.socket) -> str:
@@ -345,6 +351,7 @@ class Door:
     # What is said before the first line, as TLS does; None: it was not what we speak.
     greet: Callable[[Connection], Awaitable[Connection | None]] | None = None
     max_per_address: int = 1_000_000  # from one other machine
+    farewell: Callable[[str], bytes] = lambda why: f"ERR too-many {why}; try again later\n".encode()
     open: Counter[str] = Factory(Counter)  # by kind; and of other machines, by address
     turned_away: int = 0  # ever
     _farewells: int = 0
@@ -356,8 +363,8 @@ class Door:
         """Nobody comes in any more; whoever is in stays."""
         self._accepting.cancel()
 
-    async def serve(self, listeners: Iterable[Listener]) -> NoReturn:
-        """Accepts until it is shut; serves until cancelled, then closes listeners and connections."""
+    async def serve(self, listeners: Iterable[Listener]) -> None:
+        """Accepts until it is shut, and serves until all have left; cancelled, it closes everything."""
         self.max_connections = min(self.max_connections, max(1, max_descriptors() - SPARE_DESCRIPTORS))
         listeners = list(listeners)
         self._spare = _open_spare()
@@ -369,12 +376,10 @@ class Door:
                             accepting.start_soon(self._accept_all, listener, nursery)
                 for listener in listeners:
                     listener.close()
-                await trio.sleep_forever()
         finally:
             for listener in listeners:
                 listener.close()
             _close_descriptor(self._spare)
-        raise AssertionError("serving ends only when it is cancelled")
 
     async def _accept_all(self, listener: Listener, nursery: trio.Nursery) -> None:
         while True:
@@ -462,14 +467,11 @@ class Door:
         return ""
 
     async def _refuse(self, connection: Connection, why: str) -> None:
-        """Says why, to so many at a time, and reads a little: to close before would destroy what we said."""
+        """Says why, to so many at a time."""
         self._farewells += 1
         try:
             if self._farewells <= MAX_FAREWELLS:
-                connection.say_too_many(why)
-                with trio.move_on_after(FAREWELL_S), suppress(OSError):
-                    while await connection.receive_some():
-                        pass
+                await connection.part(self.farewell(why))
         finally:
             self._farewells -= 1
             connection.close()
@@ -485,7 +487,7 @@ class Door:
             sock, _ = listener.sock.accept()
             with sock:
                 sock.setblocking(False)
-                sock.send(_too_many("the server is out of file descriptors"))
+                sock.send(self.farewell("the server is out of file descriptors"))
                 sock.shutdown(socket.SHUT_WR)
                 sock.recv(RECEIVE_BYTES)
         self._spare = _open_spare()
@@ -520,10 +522,6 @@ def _counted_as(kind: Kind, peer: str) -> list[str]:
 def is_near(where: str) -> bool:
     """Whether somebody is of this machine, or at the unix socket its owner."""
     return where.startswith("127.") or where in ("::/64", "uid=0", f"uid={os.geteuid()}")
-
-
-def _too_many(why: str) -> bytes:
-    return f"ERR too-many {why}; try again later\n".encode()
 
 
 def _open_spare() -> int:

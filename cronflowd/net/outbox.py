@@ -102,11 +102,6 @@ class Gate:
         """It may leave when its turn comes."""
         (self._long if waiting.is_long else self._short).append(waiting)
 
-    def let_next(self, waiting: Waiting) -> None:
-        """It goes on when its turn comes again, in another pass."""
-        self.let(waiting)
-        self.wake()
-
     def let_some(self) -> None:
         """Some leave in each pass of the loop: a thousand may watch."""
         self.room = A_PASS
@@ -368,7 +363,8 @@ class Outbox:
         """Has the next piece leave when others have had their turn."""
         if not self._is_held:
             self._is_held = True
-            self._gate.let_next(self)
+            self._gate.let(self)
+            self._gate.wake()
 
     def _take(self) -> bytes:
         """Joins what is on disk, from the head of the queue, up to about one piece."""

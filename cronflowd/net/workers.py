@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import trio
 from attrs import define, field
@@ -33,6 +33,7 @@ from ..base.proofs import DAEMON, WORKER, Seal
 from ..base.replies import format_refusal
 from ..base.text import escape, readable, split_options, unescape
 from ..engine import orders as o
+from ..host.config import Settings
 from ..tasks.reasons import Reason, code_of, in_words, reason
 from .hello import (
     MAX_RUNNING,
@@ -73,10 +74,8 @@ class Dispatch(Protocol):
     links: dict[str, Link]
     rivals: Rivals
     last_seq: int
-    heartbeat_s: float
+    settings: Settings
     epoch: int
-    kill_grace_s: float
-    max_outbox: int
     dropped: dict[tuple[int, int], int]
 
     @property
@@ -257,7 +256,7 @@ def order_in(line: str) -> tuple[int, int] | None:
 
 async def serve_worker(connection: Connection, core: Dispatch) -> None:
     """One connection, from HELLO to its end. On the unix socket no token is asked for, but after FROM."""
-    outbox = Outbox(connection, core.gate, core.max_outbox)
+    outbox = Outbox(connection, core.gate, core.settings.max_outbox)
     link: Link | None = None  # until it was let go
     why = reason("link-ended")
     async with trio.open_nursery() as nursery:
@@ -305,7 +304,7 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
     with trio.move_on_after(HELLO_WITHIN_S) as patience:
         line = await _guarded_line(connection, reader, partial(_shows_token, admits))
         if line is not None and line.startswith("FROM "):
-            asks = _carries(connection, admits, line.removeprefix("FROM "))
+            asks = _carries(connection, core, line.removeprefix("FROM "))
             reader.max_line_bytes = MAX_HELLO_BYTES if asks else MAX_LINE_BYTES
             line = await _guarded_line(connection, reader, partial(_shows_token, admits))
         if line is None:
@@ -319,7 +318,8 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
         order, more = parse_hello(options, connection.peer)
         running = list(order.running)
         for number in range(more):
-            if (line := await _next_line(connection, reader)) is None:
+            await trio.lowlevel.checkpoint()
+            if (line := await _guarded_line(connection, reader, bool)) is None:
                 raise Refusal("syntax", f"HELLO said that {more} HELD lines follow; {number} came")
             running += parse_held(line)
             if len(running) > MAX_RUNNING:
@@ -336,7 +336,7 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
     return link, reader
 
 
-def _carries(connection: Connection, admits: Admits, address: str) -> bool:
+def _carries(connection: Connection, core: Dispatch, address: str) -> bool:
     """Takes a connection for one that was made for a worker at `address`; whether that is asked for a token.
 
     Nobody gains by saying so: over TCP, where anybody could name anybody, it goes on counting as that
@@ -346,7 +346,7 @@ def _carries(connection: Connection, admits: Admits, address: str) -> bool:
         raise Refusal("syntax", f'FROM takes an address and port, not "{escape(address[:60])}"')
     if connection.kind == "unix":
         connection.count_as(address)
-    return admits.asks_workers or not (is_near(where) or admits.is_open)
+    return core.admission.asks_workers or not (is_near(where) or core.settings.insecure)
 
 
 _WITH_PORT = re.compile(r"[^\s,]+:[0-9]{1,5}")
@@ -375,8 +375,8 @@ async def _show_token(
         options |= more | options
         if not handshake.is_proof(WORKER, proof):
             bearer = None
-    elif asks and (word is None or admits.requires_proof):
-        what = "nonce= here, and PROVE" if admits.requires_proof else "token= here"
+    elif asks and (word is None or core.settings.require_proof):
+        what = "nonce= here, and PROVE" if core.settings.require_proof else "token= here"
         raise Refusal("auth-required", f"HELLO needs {what}")
     else:
         bearer = admits.worker_token(word) if word is not None else None
@@ -384,18 +384,6 @@ async def _show_token(
             return None, None
     admits.admit_worker(bearer, name, connection.peer)
     return bearer, seal
-
-
-async def _next_line(connection: Connection, reader: LineReader) -> str | None:
-    """The line after those that were taken; None if the peer leaves. A checkpoint in any case."""
-    await trio.lowlevel.checkpoint()
-    with suppress(OSError):
-        while not (items := reader.take(1)):
-            if not (data := await connection.receive_some()):
-                return None
-            reader.feed(data)
-        return _text(items[0])
-    return None
 
 
 async def _serve(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:
@@ -460,8 +448,8 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
         longest_s = core.lease_s / 3 if order.running else math.inf
         core.rivals.change_hands(link.name, older.address, link.address, longest_s)
     core.links[link.name] = link
-    terms = f"heartbeat={core.heartbeat_s:g} lease={core.lease_s:g}"
-    terms += f" output={core.output_limit} grace={core.kill_grace_s:g}"
+    terms = f"heartbeat={core.settings.heartbeat_s:g} lease={core.lease_s:g}"
+    terms += f" output={core.output_limit} grace={core.settings.kill_grace_s:g}"
     terms += f" epoch={core.epoch}" * bool(core.epoch)
     if order.holds_all and (had := ",".join(_outputs(core, order))):
         terms += f" had={had}"
@@ -502,7 +490,7 @@ def _let_go(core: Dispatch, link: Link, why: Reason) -> None:
 
 async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:
     """Takes reports until the connection ends; returns why it did."""
-    patience_s = BEATS_MISSED * core.heartbeat_s
+    patience_s = BEATS_MISSED * core.settings.heartbeat_s
     heard_at = trio.current_time()
     batch = Batch(core, link)
 
@@ -555,14 +543,13 @@ class Batch:
 
     def take(self, line: str) -> None:
         word, _, rest = line.partition(" ")
-        report = _REPORTS.get(word)
-        if report is None:
+        if word not in _REPORTS:
             if not line.strip():
                 return
             raise Refusal("unknown-command", f'"{escape(word[:40])}" is not a worker\'s line')
         if self.output and word != "OUT":
             self._flush_output()
-        report(self, rest)
+        _REPORTS[word](self, rest)
 
     def close(self) -> None:
         """The batch is whole: let it be decided, committed and answered."""
@@ -572,8 +559,8 @@ class Batch:
     def _flush(self) -> None:
         begun, self.begun = self.begun, {}
         for rest in begun:
-            run, attempt = _split(rest, 2, "STARTED RUN ATTEMPT")
-            self._submit(o.ReportStarted(self.link.name, _integer(run), _integer(attempt)))
+            run, attempt = map(int, _read("STARTED", rest))
+            self._submit(o.ReportStarted(self.link.name, run, attempt))
         self._flush_output()
 
     def _submit(self, order: Any) -> None:
@@ -597,23 +584,18 @@ class Batch:
             self.core.drop_output(worker, run, dropped + size_of(line for line in lines if line[0]))
 
     def _out(self, rest: str) -> None:
-        run, fd, text = _split(rest, 3, "OUT RUN FD TEXT")
-        number = _integer(run)
-        if number != self.output_run or self.begun:
+        run, fd, text = _read("OUT", rest)
+        if (number := int(run)) != self.output_run or self.begun:
             self._flush()
             self.output_run = number
-        if fd not in ("0", "1", "2"):
-            raise Refusal("syntax", f'OUT: "{escape(fd[:20])}" is not a file descriptor from 0 to 2')
-        self.output.append(parse_line(int(fd), text))
+        self.output.append(parse_line(int(fd), text or ""))  # an empty line may have lost its last blank
 
     def _started(self, rest: str) -> None:
         self.begun[rest] = None
 
     def _done(self, rest: str) -> None:
-        match = _DONE.fullmatch(rest)
-        if match is None:
-            what = f'DONE: "{escape(rest[:40])}" is not RUN ATTEMPT EXIT [key=value …], with whole numbers'
-            raise Refusal("syntax", what)
+        # Not by `_read`: of each job there is one.
+        match = _FORMS["DONE"][0].fullmatch(rest) or _malformed("DONE", rest)
         which, run, attempt, exit_code, more = match.groups()
         details = split_options(more)[0] if more else {}
         if "why" in details:
@@ -625,10 +607,7 @@ class Batch:
         self.core.submit(order, None, self.now)
 
     def _refused(self, rest: str) -> None:
-        match = _REFUSED.fullmatch(rest)
-        if match is None:
-            raise Refusal("syntax", f'REFUSED: "{escape(rest[:40])}" is not RUN ATTEMPT CODE [key=value …]')
-        run, attempt, code, more = match.groups()
+        run, attempt, code, more = _read("REFUSED", rest)
         details, link = split_options(more)[0] if more else {}, self.link
         why = readable(unescape(details.get("why", "")))
         self._flush()
@@ -658,13 +637,28 @@ _REPORTS: dict[str, Callable[[Batch, str], None]] = {
 }
 
 
-def _split(rest: str, count: int, usage: str) -> list[str]:
-    words = rest.split(" ", count - 1)
-    if len(words) == count - 1 and count == 3:
-        words.append("")  # OUT of an empty line may have lost its last blank
-    if len(words) != count:
-        raise Refusal("syntax", f"usage: {usage}")
-    return words
+_NUMBER = "([0-9]{1,15})"
+_FORMS = {
+    "DONE": (
+        re.compile(f"({_NUMBER} {_NUMBER}) (-[0-9]{{1,3}}|[0-9]{{1,15}})(?: (.*))?", re.DOTALL),
+        "RUN ATTEMPT EXIT [key=value …], with whole numbers",
+    ),
+    "OUT": (re.compile(f"{_NUMBER} ([0-2])(?: (.*))?", re.DOTALL), "RUN FD TEXT, with an FD from 0 to 2"),
+    "REFUSED": (
+        re.compile(f"{_NUMBER} {_NUMBER} ([a-z][a-z-]{{0,31}})(?: (.*))?", re.DOTALL),
+        "RUN ATTEMPT CODE [key=value …]",
+    ),
+    "STARTED": (re.compile(f"{_NUMBER} {_NUMBER}"), "RUN ATTEMPT"),
+}
+
+
+def _read(word: str, rest: str) -> tuple[str, ...]:
+    """The parts of a report. Raises Refusal."""
+    return (_FORMS[word][0].fullmatch(rest) or _malformed(word, rest)).groups()
+
+
+def _malformed(word: str, rest: str) -> NoReturn:
+    raise Refusal("syntax", f'{word}: "{escape(rest[:40])}" is not {_FORMS[word][1]}')
 
 
 def _parse_now(text: str) -> datetime:
@@ -679,14 +673,3 @@ def _parse_rtt(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         raise Refusal("syntax", f'BEAT: rtt="{escape(text[:40])}" is not seconds')
     return float(text)
-
-
-_DONE = re.compile(r"(([0-9]{1,15}) ([0-9]{1,15})) (-[0-9]{1,3}|[0-9]{1,15})(?: (.*))?", re.DOTALL)
-_REFUSED = re.compile(r"([0-9]{1,15}) ([0-9]{1,15}) ([a-z][a-z-]{0,31})(?: (.*))?", re.DOTALL)
-_WHOLE = re.compile(r"[0-9]{1,15}")
-
-
-def _integer(word: str) -> int:
-    if not _WHOLE.fullmatch(word):
-        raise Refusal("syntax", f'"{escape(word[:40])}" is not a whole number')
-    return int(word)

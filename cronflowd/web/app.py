@@ -14,31 +14,28 @@ from . import (
     auth,
     envelope,
     events,
-    executions,
     health,
-    inspector,
     jobs,
     monitoring,
     older,
     openapi,
     people,
     worker_door,
-    workers,
 )
+from .guard import Limits
 from .identity import FORM, make_identity
-from .limits import Limits
 from .line import Daemon
-from .mails import Postman
 from .pages.router import PAGES
 from .pages.visit import on_error
 from .rest import asker_of, handlers_in, known_query
+from .sign_in import Postman
 
 HANDLERS: list[Any] = [
     *handlers_in(health, openapi),
     Router("/api/v1/auth", route_handlers=handlers_in(auth)),
     Router(
         "/api/v1",
-        route_handlers=handlers_in(jobs, executions, inspector, workers, people, monitoring, events),
+        route_handlers=handlers_in(jobs, people, monitoring, events),
         dependencies={"asker": Provide(asker_of)},
         guards=[known_query],
     ),

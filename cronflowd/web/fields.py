@@ -415,7 +415,7 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
     if command is not None:
         words.say("command", command, f"payload.{_PAYLOADS[kind][0]}")
     for key in _OF_PAYLOAD:
-        if old and kind == old.type and _is_option_of(kind, key):
+        if old and kind == old.type and kind in WHOSE[key] and key != "secret":  # one not said again stays
             words.say(key, "", "payload")
     for field in ("expect", "secret", "stdin", "user", "cwd"):
         if field in given:
@@ -430,10 +430,6 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
         if type(timeout) is not int or not 0 <= timeout <= 30 * 86_400_000:
             raise Wrong("bad-option", "not a number of milliseconds", "payload.timeout")
         words.say("timeout", _duration(timeout) if timeout else "none", "payload.timeout")
-
-
-def _is_option_of(kind: str, key: str) -> bool:
-    return kind in WHOSE[key] and key != "secret"  # a secret that is not said again stays
 
 
 def _say_text(words: Words, field: str, given: Mapping[str, Any], old: Job | None) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -23,7 +24,6 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from ..host.config import WebSettings
 from ..host.secrets import is_loopback
 from .envelope import CODES
-from .limits import Limits
 from .line import origin_of
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -53,6 +53,26 @@ PREFLIGHT = {
 }
 EXPOSED = "ETag, Location, Retry-After"  # headers that a page of another origin may read
 TOO_LONG = 413
+MAX_KNOWN = 10_000  # who was heard of longest ago is forgotten first
+
+
+class Limits:
+    """A bucket for each address, account or mailbox; all of one size."""
+
+    def __init__(self, per_s: float, at_once: float) -> None:
+        self._per_s, self._at_once = per_s, at_once
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # by whose: how much, and when
+
+    def take(self, whose: str) -> float:
+        """0 where he may, which counts; else the seconds until he may again."""
+        now = trio.current_time()
+        left, at = self._left.pop(whose, (self._at_once, now))
+        left = min(self._at_once, left + max(0.0, now - at) * self._per_s)
+        wait_s = 0.0 if left >= 1 else (1 - left) / self._per_s
+        self._left[whose] = (left if wait_s else left - 1, now)
+        if len(self._left) > MAX_KNOWN:
+            self._left.popitem(last=False)
+        return wait_s
 
 
 class TooLong(HTTPException):  # so that the framework answers, amid whose reading it is raised

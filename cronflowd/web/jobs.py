@@ -1,29 +1,30 @@
-"""Jobs: what there is to run, and what is done with it."""
+"""Jobs: what there is to run, what is done with it, when it comes, and what ran."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated
 
-from litestar import Response, delete, get, patch, post, put
+from litestar import Response, delete, get, post, route
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
 from .envelope import Refused
-from .executions import State
-from .fields import Job, JobBody, Wrong
+from .fields import Job, JobBody, Words, Wrong, about, to_body
 from .identity import AnyRequest
 from .line import Row
-from .outcomes import LEVELS, Execution, Level, LogLine, Occurrence, to_lines, to_occurrences
-from .rest import Limit, Listing, Page, Success, Who, pages, ref_of, run_of
+from .outcomes import LEVELS, Execution, Level, LogLine, Occurrence, plain, to_lines, to_occurrences
+from .rest import Asker, Limit, Listing, Page, Success, Who, pages, ref_of, run_of
 from .talks import (
     change_job,
     find,
+    in_quotes,
     is_key_taken,
     line,
     list_rows,
     make_job,
+    newest_attempt,
     read_job,
     read_jobs,
     run_now,
@@ -31,6 +32,7 @@ from .talks import (
 )
 
 CANCELLED_AT_ONCE = 1000  # runs, in one turn
+State = Annotated[str | None, QueryParameter(name="state", description="One or several, comma between")]
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -80,15 +82,9 @@ async def create_job(asker: Who, data: JSONBody[JobBody]) -> Response[Success[Jo
     return answer(await asker.hold(make_job(data, asker.key)), 201)
 
 
-@put("/jobs/{job_id:str}", summary="Change a job")
+@route("/jobs/{job_id:str}", http_method=["PUT", "PATCH"], summary="Change a job")
 async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) -> Response[Success[Job]]:
     """What is not named stays as it is. `If-Match`: only if the job is still as it was seen."""
-    return answer(await asker.hold(change_job(ref_of(job_id), data, seen_rev(asker.request))))
-
-
-@patch("/jobs/{job_id:str}", summary="Change some of a job")
-async def patch_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) -> Response[Success[Job]]:
-    """The same as PUT."""
     return answer(await asker.hold(change_job(ref_of(job_id), data, seen_rev(asker.request))))
 
 
@@ -202,13 +198,9 @@ async def reschedule_job(
     asker: Who, job_id: FromPath[str], data: JSONBody[RescheduleBody]
 ) -> Response[Success[Job]]:
     """From now on."""
-    body = JobBody(
-        cron_expression=data.cron_expression, schedule=data.schedule, scheduled_at=data.scheduled_at,
-        timezone=data.timezone,
-    )  # fmt: skip
-    if all(each is UNSET for each in (data.cron_expression, data.schedule, data.scheduled_at, data.timezone)):
+    if not (said := plain(data)):
         raise Refused(400, "bad-schedule", "no cronExpression: when is it to run?", "cronExpression")
-    return answer(await asker.hold(change_job(ref_of(job_id), body, seen_rev(asker.request))))
+    return answer(await asker.hold(change_job(ref_of(job_id), to_body(said), seen_rev(asker.request))))
 
 
 @post("/jobs/{job_id:str}/undo", summary="As it was before", status_code=200)
@@ -322,3 +314,88 @@ async def job_why(asker: Who, job_id: FromPath[str], at: FromQuery[str | None] =
         raise Wrong(refusal.code, refusal.message, "at" if refusal.code == "bad-schedule" else None) from None
     chain = [Cause(row["time"], row["what"]) for row in found.rows]
     return Success(Why(found.status["disposition"], chain))
+
+
+# --- before there is a job --------------------------------------------------------------------------
+
+
+class PreviewBody(Struct, forbid_unknown_fields=True):
+    """A schedule: cron fields, `@every 90s`, or a phrase."""
+
+    cron: str
+    timezone: str | None = None
+    count: Annotated[int, Meta(ge=1, le=1000)] = 10
+
+
+class Preview(Struct, rename="camel"):
+    """What it means, and its next moments."""
+
+    cron: str
+    timezone: str
+    means: str
+    clock_changes: str | None
+    occurrences: list[Occurrence]
+
+
+async def look_ahead(asker: Asker, body: PreviewBody) -> Preview:
+    """Raises Refused naming the field."""
+    words = Words()
+    words.fields = {"schedule": "cron", "tz": "timezone", "command": "cron"}
+    quoted, zone = in_quotes(body.cron), body.timezone or None
+    try:
+        asked = [line("NEXT", quoted, n=body.count, tz=zone), line("DESCRIBE", quoted, tz=zone)]
+        moments, meaning = await asker.ask_all(*asked)
+        told = meaning.check().pairs
+        found = to_occurrences(moments.check().rows)
+    except Refusal as refusal:
+        raise about(refusal, words) from None
+    return Preview(body.cron, told["zone"], told["means"], told.get("clock-changes"), found)
+
+
+@post("/inspector/preview", summary="When a schedule would come", status_code=200)
+async def preview(asker: Who, data: JSONBody[PreviewBody]) -> Success[Preview]:
+    """In its zone and in UTC; `remark` tells what a clock change does to a moment."""
+    return Success(await look_ahead(asker, data))
+
+
+@get("/inspector/job/{job_id:str}", summary="When a job comes")
+async def inspect_job(asker: Who, job_id: FromPath[str], count: Number = 10) -> Success[list[Occurrence]]:
+    """The same of a job that is there."""
+    asked = line("NEXT", ref_of(job_id), n=count)
+    return Success(to_occurrences((await asker.ask(asked)).rows))
+
+
+# --- what ran ---------------------------------------------------------------------------------------
+
+
+@get("/executions", summary="What ran, newest first")
+async def list_executions(
+    asker: Who,
+    job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
+    job_state: State = None,
+    worker: FromQuery[str | None] = None,
+    since: FromQuery[str | None] = None,
+    until: FromQuery[str | None] = None,
+    page: Page = 1,
+    limit: Limit = 20,
+) -> Listing[Execution]:
+    """Every attempt; moments that were skipped or missed among them."""
+    asked = {"state": job_state, "worker": worker, "since": since, "until": until}
+    said = {key: text or None for key, text in asked.items()} | slice_of(page, limit)
+    rows, status = await asker.hold(find(ref_of(job_id) if job_id else None, **said))
+    return Listing(rows, pages(status, page, limit))
+
+
+@get("/executions/{run:str}", summary="One run, its newest attempt")
+async def get_execution(asker: Who, run: FromPath[str]) -> Success[Execution]:
+    """As it is now."""
+    return Success(await asker.hold(newest_attempt(run_of(run))))
+
+
+@post("/executions/{run:str}/cancel", summary="End a run", status_code=200)
+async def cancel_execution(asker: Who, run: FromPath[str]) -> Success[Execution]:
+    """One that waits ends at once; one that runs has ended when its worker says so."""
+    number = run_of(run)
+    await asker.hold(newest_attempt(number))
+    await asker.ask(line("CANCEL", number))
+    return Success(await asker.hold(newest_attempt(number)))

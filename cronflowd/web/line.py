@@ -27,7 +27,7 @@ from attrs import define, field, frozen
 from ..base.addresses import origin
 from ..base.errors import Refusal, reasons
 from ..host.config import WebSettings
-from ..host.setting import Address, format_address
+from ..host.setting import Address, format_address, format_server
 from ..host.tls import client_context
 
 CONNECT_S = 5.0
@@ -188,8 +188,7 @@ class Daemon:
     @property
     def where(self) -> str:
         """How to call it."""
-        at = self._settings.control
-        return f"unix:{at}" if isinstance(at, Path) else format_address(at)
+        return format_server(self._settings.control)
 
     # --- questions ---
 
@@ -365,21 +364,16 @@ def _is_quiet(stream: trio.abc.Stream) -> bool:
     return not poll.poll(0)
 
 
-class _as_unreachable:  # noqa: N801  # a context, said like a function
+@contextmanager
+def _as_unreachable(where: str) -> Iterator[None]:
     """Whatever goes wrong with a connection means that the daemon cannot be reached."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Unreachable):
-            raise type(error)(f"{self._where}: {error}") from error
-        if isinstance(error, OSError | trio.BrokenResourceError | trio.ClosedResourceError):
-            why = reasons(error) if isinstance(error, OSError) else error.__cause__ or error
-            raise Unreachable(f"{self._where}: {why}") from error
+    try:
+        yield
+    except Unreachable as error:
+        raise type(error)(f"{where}: {error}") from error
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        why = reasons(error) if isinstance(error, OSError) else error.__cause__ or error
+        raise Unreachable(f"{where}: {why}") from error
 
 
 def _encode(line: str) -> bytes:

@@ -1,4 +1,4 @@
-"""How the whole is: for a load balancer, for a page, for a graph."""
+"""Who runs the jobs and who has to show life; and how the whole is: for a load balancer, a page, a graph."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
-from litestar import Response, get
+from litestar import Response, get, post
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from .envelope import Refused
 from .line import GATEWAY, Daemon, Row, Unreachable
-from .outcomes import Execution, Upcoming, counts, to_upcoming
-from .rest import Success, Who
+from .outcomes import Execution, Upcoming, Worker, counts, to_upcoming, to_worker
+from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, ref_of
 from .talks import find, line
 
 UPCOMING = 10
@@ -45,14 +46,11 @@ async def read_health(daemon: Daemon) -> Health:
     reasons = [] if is_well else [each.strip() for each in health.status["message"].split(";")]
     # Names of jobs and workers are for those who may see them.
     words = [reason.partition(":")[0] for reason in reasons]
+    uptime = datetime.fromisoformat(pairs["now"]) - datetime.fromisoformat(pairs["started"])
     return Health(
         "healthy" if is_well and pairs["disk"] == "ok" else "unwell", "up", "ok", pairs["disk"],
-        pairs["workers"], _seconds_between(pairs["started"], pairs["now"]), pairs["version"], words,
+        pairs["workers"], int(uptime.total_seconds()), pairs["version"], words,
     )  # fmt: skip
-
-
-def _seconds_between(one: str, other: str) -> int:
-    return int((datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds())
 
 
 _HEALTH = {
@@ -120,17 +118,13 @@ async def dashboard(asker: Who) -> Success[Dashboard]:
     return Success(
         Dashboard(
             pairs["tasks"], counts(pairs, "tasks-"), counts(pairs, "fires-"),
-            _rate(pairs["success"]),
+            None if (rate := pairs["success"]) is None else float(rate),
             to_upcoming(moments.check().rows),
             [_failing(row) for row in failed.check().rows],
             recent,
             [found for day, each in zip(days, proved, strict=False) if (found := _day(day, each)).fires],
         )
     )  # fmt: skip
-
-
-def _rate(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _failing(row: Row) -> Failing:
@@ -158,3 +152,84 @@ def _as_json(rows: list[Row]) -> dict[str, Any]:
     """Lines of Prometheus' text format."""
     told = [row["line"].rpartition(" ") for row in rows if row["line"] and not row["line"].startswith("#")]
     return {name: float(value) for name, _, value in told}
+
+
+# --- workers, and others who show life --------------------------------------------------------------
+
+
+class Drained(Struct):
+    """Whether a worker is sent runs."""
+
+    name: str
+    state: str
+
+
+class Expectation(Struct, rename="camel"):
+    """What has to show life, and when it is late."""
+
+    name: str
+    state: str
+    last_at: str | None
+    due_at: str | None
+    every: str
+    grace: str
+    text: str | None
+    notify: str | None
+    description: str | None
+
+
+class BeatBody(Struct, forbid_unknown_fields=True):
+    """How it went: ok, fail, or a command's exit status; and a text that is shown."""
+
+    status: str = "ok"
+    text: str = ""
+
+
+class Beat(Struct, rename="camel"):
+    """When the next one is due."""
+
+    name: str
+    due_at: str | None
+
+
+async def read_workers(asker: Asker) -> list[Worker]:
+    return [to_worker(row) for row in (await asker.ask("WORKERS")).rows]
+
+
+@get("/workers", summary="Who runs the jobs")
+async def list_workers(asker: Who, page: Page = 1, limit: Limit = MAX_LIMIT) -> Listing[Worker]:
+    """Connected or away."""
+    return await asker.listing("WORKERS", to_worker, page, limit)
+
+
+async def _drain(verb: str, asker: Asker, name: str) -> Drained:
+    status = (await asker.order(line(verb, ref_of(name, "worker")))).status
+    return Drained(status["worker"], status["state"])
+
+
+@post("/workers/{name:str}/drain", summary="Send it no more runs", status_code=200)
+async def drain_worker(asker: Who, name: FromPath[str]) -> Success[Drained]:
+    """What it has, it finishes."""
+    return Success(await _drain("DRAIN", asker, name))
+
+
+@post("/workers/{name:str}/undrain", summary="Send it runs again", status_code=200)
+async def undrain_worker(asker: Who, name: FromPath[str]) -> Success[Drained]:
+    """The opposite of drain."""
+    return Success(await _drain("UNDRAIN", asker, name))
+
+
+@get("/expectations", summary="Who has to show life")
+async def list_expectations(asker: Who, page: Page = 1, limit: Limit = MAX_LIMIT) -> Listing[Expectation]:
+    """By name."""
+    keys = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc")
+    return await asker.listing("EXPECTS", lambda row: Expectation(*(row[key] for key in keys)), page, limit)
+
+
+@post("/beats/{name:str}", summary="Show life", status_code=200)
+async def beat(asker: Who, name: FromPath[str], data: JSONBody[BeatBody | None] = None) -> Success[Beat]:
+    """With nothing said, that it is well."""
+    body = data or BeatBody()
+    words = [ref_of(name, "expectation"), ref_of(body.status, "status"), *([body.text] if body.text else [])]
+    status = (await asker.order(line("BEAT", *words))).status
+    return Success(Beat(status["name"], status["due"]))

@@ -23,13 +23,11 @@ from .auth import FORGOTTEN, Forgot, Reset
 from .envelope import Refused, on_error
 from .fields import Job, JobBody, to_body
 from .identity import AnyRequest
-from .inspector import Preview, PreviewBody, look_ahead
-from .jobs import Number, seen_rev
-from .monitoring import Health, read_health
+from .jobs import Number, Preview, PreviewBody, look_ahead, seen_rev
+from .monitoring import Health, read_health, read_workers
 from .outcomes import Execution, Worker, plain, to_occurrences
 from .rest import Who, asker_of, ref_of
 from .talks import change_job, find, line, list_rows, make_job, read_job, read_jobs
-from .workers import read_workers
 
 MAX_ROWS = 1000
 CHUNK = 100

@@ -12,9 +12,7 @@ import gc
 import logging
 import os
 import signal
-import socket
 import ssl
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -31,22 +29,27 @@ from ..host.config import WebSettings
 from ..host.setting import format_address
 from ..host.tls import server_tls
 from ..net.lines import MAX_LINE_BYTES
-from ..net.listeners import is_near, open_listeners
+from ..net.listeners import (
+    Connection,
+    Door,
+    Listener,
+    adopt_listener,
+    open_listeners,
+    share_descriptors,
+)
 from .app import make_app
 from .bounds import Server, bound_websockets
 from .guard import MAX_BODY_BYTES, Guard
-from .line import GATEWAY, IDLE_S, Daemon, NoGateway, Unreachable, origin_of
+from .line import GATEWAY, IDLE_S, Daemon, NoGateway, Unreachable
 
 log = logging.getLogger("cronflowd.web")
 
-BACKLOG = 1024
 NICE = 5
 GRACEFUL_S = 3.0  # for requests that are under way when it ends
 HANDSHAKE_S = 10.0
 KEEP_ALIVE_S = 60.0
 READ_S = 120  # a connection that sends nothing for so long is closed, unless something is sent to it
 MAX_HEADER_BYTES = 32 * 1024
-KEPT_NEAR = 8  # such a part of the places is kept for this machine
 MAX_TOKEN_BYTES = 256
 
 
@@ -54,29 +57,28 @@ def run(settings: WebSettings) -> int:
     """Until TERM, INT, or the end of the daemon that started it; returns the exit code."""
     gc.freeze()  # the program itself is no garbage
     gc.set_threshold(700)
-    sockets = _open(settings)
-    token = _read_leash(settings.leash) if settings.leash else b""
+    listeners = _open(settings)
+    tokens = secrets.read_tokens(settings.token_file) if settings.token_file else ()
     if settings.leash:
+        tokens = (_read_leash(settings.leash),)
         with suppress(OSError):
             os.nice(NICE)  # where both want a core, it is the daemon's, which has jobs that are due
-    tokens = (
-        [token] if token else list(secrets.read_tokens(settings.token_file) if settings.token_file else ())
-    )
-    return trio.run(partial(_serve, settings, sockets, tokens))
+    return trio.run(partial(_serve, settings, listeners, tokens))
 
 
-async def _serve(settings: WebSettings, sockets: Sequence[socket.socket], tokens: Sequence[bytes]) -> int:
+async def _serve(settings: WebSettings, listeners: Sequence[Listener], tokens: Sequence[bytes]) -> int:
     daemon = Daemon(settings, tokens)
     if not settings.handed:
-        await _check_daemon(settings, sockets, daemon)
+        await _check_daemon(settings, listeners, daemon)
     app = make_app(settings, daemon)
-    house = House(Guard(app, settings, [each.getsockname()[0] for each in sockets]), settings)
+    addresses = [each.sock.getsockname()[:2] for each in listeners]
+    house = House(Guard(app, settings, [host for host, _ in addresses]), settings)
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             nursery.start_soon(_tidy, daemon, house)
             nursery.start_soon(app.state.postman.run)
-            nursery.start_soon(house.serve, sockets)
-            where = ",".join(format_address(each.getsockname()[:2]) for each in sockets)
+            nursery.start_soon(house.serve, listeners)
+            where = ",".join(map(format_address, addresses))
             logs.say(f"cronflowd web ready http={where} pid={os.getpid()}")
             systemd.notify("READY=1")
             if settings.leash:
@@ -113,16 +115,11 @@ async def _wait_for_end_of(leash: int, house: House) -> None:
 
 def _read_leash(leash: int) -> bytes:
     """What the daemon tells its own gateway alone: the word by which it knows it."""
-    word = b""
-    while not word.endswith(b"\n") and len(word) < MAX_TOKEN_BYTES:
-        if not (data := os.read(leash, 1)):
-            break
-        word += data
     os.set_inheritable(leash, False)
-    return word.strip()
+    return os.read(leash, MAX_TOKEN_BYTES).strip()  # it was written before we began
 
 
-async def _check_daemon(settings: WebSettings, sockets: Sequence[socket.socket], daemon: Daemon) -> None:
+async def _check_daemon(settings: WebSettings, listeners: Sequence[Listener], daemon: Daemon) -> None:
     """Refuses a daemon that refuses us, and to listen beyond this machine where nobody has an account."""
     try:
         accounts = (await daemon.ask("USER LIST", GATEWAY)).rows
@@ -131,23 +128,19 @@ async def _check_daemon(settings: WebSettings, sockets: Sequence[socket.socket],
     except (Unreachable, Refusal) as error:
         log.warning("the daemon, and whether anybody has an account, cannot be asked yet: %s", error)
         return
-    exposed = secrets.first_exposed(each.getsockname()[:2] for each in sockets)
+    exposed = secrets.first_exposed(each.sock.getsockname()[:2] for each in listeners)
     if exposed and not settings.insecure:
         secrets.check_doors(settings, exposed, any(row["role"] == "admin" for row in accounts))
 
 
-# --- sockets ------------------------------------------------------------------------------------
-
-
-def _open(settings: WebSettings) -> list[socket.socket]:
-    """What listens: handed over by the daemon, or by systemd, or opened here."""
-    handed = settings.handed or systemd.inherited().get("http", ())
-    if handed:
-        return [socket.socket(fileno=each) for each in handed]
-    return [each.sock for each in open_listeners(settings.http)]
-
-
 # --- connections --------------------------------------------------------------------------------
+
+
+def _open(settings: WebSettings) -> list[Listener]:
+    """What listens: handed over by the daemon, or by systemd, or opened here."""
+    if handed := settings.handed or systemd.inherited().get("http", ()):
+        return list(map(adopt_listener, handed))
+    return open_listeners(settings.http)
 
 
 class House:
@@ -155,15 +148,16 @@ class House:
 
     def __init__(self, app: Any, settings: WebSettings) -> None:
         self.ended = trio.Event()
-        self.turned_away = 0
         self._app = wrap_app(app, MAX_BODY_BYTES, "asgi")
         self._settings = settings
         self._tls = _read_tls(settings)
         self._config = _config()
         self._context = WorkerContext(None)
         self._scope = trio.CancelScope()
-        self._accepting = trio.CancelScope()
-        self._by_host: Counter[str] = Counter()
+        self._door = Door(
+            self._serve_one, settings.max_http, "HTTP connections", farewell=_farewell,
+            max_per_address=settings.max_http_per_address,
+        )  # fmt: skip
 
     def read_certificate(self) -> None:
         """That of the files as they are now; what is wrong with them leaves it as it was."""
@@ -172,64 +166,35 @@ class House:
         except Fatal as error:
             log.warning("the certificate stays as it is: %s", error)
 
-    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+    async def serve(self, listeners: Sequence[Listener]) -> None:
         """Serves until `end`."""
-        for each in sockets:
-            each.setblocking(False)
-            each.listen(BACKLOG)
-        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
+        share_descriptors(self._door)
         with self._scope:
-            async with trio.open_nursery() as nursery:
-                with self._accepting:
-                    await trio.serve_listeners(self._serve_one, listeners, handler_nursery=nursery)
+            await self._door.serve(listeners)
         self.ended.set()
 
     async def end(self) -> None:
         """Accepts nobody more, lets what is under way finish for a moment, and cuts the rest."""
-        self._accepting.cancel()
+        self._door.shut()
         await self._context.terminated.set()
         self._scope.deadline = trio.current_time() + GRACEFUL_S
 
-    async def _serve_one(self, stream: trio.SocketStream) -> None:
-        host = _host_of(stream)
-        if not self._has_place(host):
-            self.turned_away += 1
-            await trio.aclose_forcefully(stream)
-            return
-        self._by_host[host] += 1
-        try:
-            found: Any = stream
-            if self._tls:
-                found = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
-            state: Any = {"cut": partial(trio.aclose_forcefully, stream)}
-            await Server(self._app, self._config, self._context, state, found)
-        except Exception:  # an error in one connection must not end the others
-            log.exception("a connection from %s", host)
-        finally:
-            self._by_host[host] -= 1
-            if not self._by_host[host]:
-                del self._by_host[host]
-            with suppress(Exception):
-                await trio.aclose_forcefully(stream)
+    async def _serve_one(self, connection: Connection) -> None:
+        found: Any = (stream := connection.stream())
+        if self._tls:
+            found = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
+        state: Any = {"cut": partial(trio.aclose_forcefully, stream)}
+        await Server(self._app, self._config, self._context, state, found)
 
-    def _has_place(self, host: str) -> bool:
-        """No address takes what others need, and this machine always has some left."""
-        most, taken = self._settings.max_http, self._by_host.total()
-        if is_near(host):
-            return taken < most
-        return taken < most - most // KEPT_NEAR and self._by_host[host] < self._settings.max_http_per_address
+
+def _farewell(why: str) -> bytes:
+    body = f"{why}; try again later\n".encode()
+    return b"HTTP/1.1 503 full\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 def _read_tls(settings: WebSettings) -> ssl.SSLContext | None:
     """Raises Fatal."""
     return server_tls(settings.tls_cert, settings.tls_key, None).context if settings.tls_cert else None
-
-
-def _host_of(stream: trio.SocketStream) -> str:
-    try:
-        return origin_of(stream.socket.getpeername()[0])
-    except OSError:
-        return "gone"
 
 
 def _config() -> Config:

@@ -2,33 +2,44 @@
 
 The daemon compares passwords and keeps sessions. What programs get is an access token for a quarter
 of an hour, and a refresh token that is good once and gives both anew; what browsers get is a cookie.
+
+Who has forgotten his password is sent a link that is good once, behind the answer, which is the same, and as
+quick, whether there is such an account.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import secrets
+import smtplib
 import unicodedata
 from typing import Annotated
 
 import msgspec
+import trio
 from attrs import frozen
 
-from ..base.errors import Refusal
+from ..base.errors import Fatal, Refusal
 from ..base.names import check_account_name, check_mail_address
 from ..base.text import format_option
 from ..host.clock import wall_now
 from ..host.config import WebSettings
-from ..host.secrets import is_loopback
+from ..host.mail import Delivery, make_message
+from ..host.secrets import is_loopback, read_password
 from ..host.setting import format_address
 from . import identity as i
 from .envelope import Refused, status_of
-from .guard import split_host
+from .guard import Limits, split_host
 from .identity import AnyRequest
-from .limits import Limits
-from .line import Answer, Caller, Daemon, Row, account, nobody, origin_of, stranger
-from .mails import Forgotten, Postman
+from .line import Answer, Caller, Daemon, Row, Unreachable, account, nobody, origin_of, stranger
+
+log = logging.getLogger("cronflowd.web.mails")
 
 SESSION_TTL = "7d"
+MAX_WAITING = 100
+AT_A_TIME = 4
+AN_HOUR = 3  # mails to one account: nobody's mailbox is filled by others
 MAX_NAME = 200  # characters, of what people are shown
 MAX_TRIES = 20  # names for an account, where others have the first ones
 PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
@@ -293,3 +304,86 @@ def _limit(request: AnyRequest) -> None:
     sign_ins: Limits = request.app.state.sign_ins
     if wait_s := sign_ins.take(origin_of(i.address_of(request))):
         raise Refused(429, "too-many", "too many passwords from your address", retry_after_s=wait_s)
+
+
+# --- mails ----------------------------------------------------------------------------------------
+
+
+TEXT = """\
+Somebody, probably you, has forgotten the password of the account {name} at
+{where}
+
+This link lets you choose another one. It is good once, and for 30 minutes:
+
+{where}/reset?token={token}
+
+If it was not you, you need not do anything: your password stays as it is.
+"""
+
+
+@frozen
+class Forgotten:
+    """What somebody said in a form."""
+
+    who: str  # an account's name or mail address; perhaps
+    address: str  # from where
+    where: str  # how browsers reach us
+
+
+class Postman:
+    """Takes what was forgotten, and brings the mails out."""
+
+    def __init__(self, settings: WebSettings, daemon: Daemon) -> None:
+        self._settings, self._daemon = settings, daemon
+        self._in, self._out = trio.open_memory_channel[Forgotten](MAX_WAITING)
+        self._limits = Limits(AN_HOUR / 3600, AN_HOUR)
+
+    def take(self, forgotten: Forgotten) -> None:
+        try:
+            self._in.send_nowait(forgotten)
+        except trio.WouldBlock:
+            log.warning("%d forgotten passwords wait already; one more is not looked at", MAX_WAITING)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(AT_A_TIME):
+                nursery.start_soon(self._bring)
+
+    async def _bring(self) -> None:
+        async for each in self._out:
+            try:
+                await self._answer(each)
+            except (Unreachable, Refusal, Fatal, smtplib.SMTPException, OSError, ValueError) as error:
+                log.warning("no mail about a forgotten password: %s", error)
+
+    async def _answer(self, forgotten: Forgotten) -> None:
+        if self._limits.take(forgotten.who.lower()):
+            log.warning("%d mails an hour are enough for one account", AN_HOUR)
+            return
+        try:
+            offered = await self._daemon.ask(f"USER FORGOT {forgotten.who}", nobody(forgotten.address))
+        except Refusal as refusal:
+            if refusal.code == "not-found":
+                return
+            raise
+        name, token, email = offered.status["account"], offered.pairs["token"], offered.pairs["email"]
+        if self._settings.smtp is None or not email:
+            what = "has no mail address" if self._settings.smtp else "cannot be sent a mail without --smtp"
+            log.warning("the account %s %s, so its password cannot be reset by mail", name, what)
+            return
+        await self._send(name, email, TEXT.format(name=name, where=forgotten.where, token=token))
+
+    async def _send(self, name: str, email: str, text: str) -> None:
+        settings = self._settings
+        subject = "Another password for cronflowd"
+        message = make_message(settings.smtp_from, [email], subject, secrets.token_hex(16), wall_now())
+        message.set_content(text, cte="7bit" if text.isascii() else "quoted-printable")  # a link in one piece
+        file = settings.smtp_password_file
+        password = read_password(file) if settings.smtp_user and file else ""
+        delivery = Delivery(settings, password, [email], message)
+        try:
+            await trio.to_thread.run_sync(delivery.run, abandon_on_cancel=True)
+        finally:
+            delivery.abort()
+        log.info("a link for another password was sent to the account %s", name)

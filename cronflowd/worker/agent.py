@@ -31,8 +31,8 @@ from ..base.proofs import WORKER, Check, Forged, Handshake, key_name, key_of, ma
 from ..base.text import escape, format_option, format_time
 from ..host.clock import steady_now, wall_now
 from ..host.config import WorkerSettings
-from ..host.order_key import read_verifier
 from ..host.secrets import read_tokens
+from ..host.vault import read_verifier
 from ..net.lines import MAX_ORDER_BYTES, Item, LineReader
 from ..tasks.kinds import WHOSE
 from .executors import custom, make_table
@@ -90,10 +90,9 @@ class Link:
     is_doubtful: bool = False  # an order of the daemon's may not have come as it was sent
     beaten_at: float = -math.inf
     scope: trio.CancelScope = field(factory=trio.CancelScope)
-    work: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)  # the writer sleeps here
-    room: trio.lowlevel.ParkingLot = field(
-        factory=trio.lowlevel.ParkingLot
-    )  # and the reader, where it is full
+    # Here the writer sleeps, and the reader, where it is full.
+    work: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+    room: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
     why: str = ""  # why it was lost
     # Of each BEAT whose OK has not come yet: when it was said, and how much of each output was before it.
     unanswered: deque[tuple[float, dict[str, int]]] = field(factory=deque)

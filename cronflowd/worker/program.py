@@ -11,7 +11,7 @@ import trio
 
 from ..base.errors import Exit, Fatal
 from ..host.config import WorkerSettings
-from ..host.descriptors import max_descriptors, raise_descriptors
+from ..host.resources import max_descriptors, raise_descriptors
 from .agent import Agent
 from .executors import custom
 from .executors.processes import become_subreaper, keep_reaping, own_descriptors

@@ -159,7 +159,9 @@ class Spool:
             self._break(error)
         else:
             self._size += len(data)
-            self._mend()
+            if self._is_broken:
+                os.fchmod(self._file, _WHOLE)
+            self._is_broken = False
 
     def _replace(self, content: bytes) -> None:
         """By a new file under the old name, so that a kill in between loses nothing."""
@@ -187,11 +189,6 @@ class Spool:
         self._is_broken = True
         with suppress(OSError):
             os.fchmod(self._file, _TORN)
-
-    def _mend(self) -> None:
-        if self._is_broken:
-            os.fchmod(self._file, _WHOLE)
-        self._is_broken = False
 
 
 def _boot() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..host.setting import Address, WebAddress, format_address, parse_server
+from ..host.setting import Address, WebAddress, format_server, parse_server
 
 OTHERS_WAIT_S = 2.0
 LOST_WAIT_S = 0.5  # for whoever has just gone; twice as long each time
@@ -46,9 +46,7 @@ class Ways:
 
     @property
     def text(self) -> str:
-        if isinstance(self.at, tuple):
-            return format_address(self.at)
-        return f"unix:{self.at}" if isinstance(self.at, Path) else str(self.at)
+        return format_server(self.at)
 
     def hear(self, leader: str) -> None:
         """A node has said who leads; `none` and what is no address tell nothing."""

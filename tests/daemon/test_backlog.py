@@ -14,9 +14,8 @@ from unittest.mock import Mock
 import pytest
 import trio
 
-from cronflowd.daemon import backlog, peers
-from cronflowd.daemon.backlog import Backlog
-from cronflowd.daemon.peers import Copies, Peer
+from cronflowd.daemon import peers
+from cronflowd.daemon.peers import Backlog, Copies, Peer
 from cronflowd.engine import facts as f
 from cronflowd.journal import apart, compaction, gaps, history, index
 from cronflowd.journal.gaps import Lacks
@@ -129,7 +128,7 @@ async def test_each_file_is_fetched_once_whatever_breaks(
 ) -> None:
     """A gigabyte would never come over a link that breaks each minute."""
     monkeypatch.setattr(compaction, "MAX_PIECE_BYTES", 3000)
-    monkeypatch.setattr(backlog, "LOOK_S", 0.01)
+    monkeypatch.setattr(peers, "LOOK_S", 0.01)
     compact(life)
     asked, ask, breaks = list[str](), Peer.ask, {3, 4, 8}
 
@@ -155,7 +154,7 @@ async def test_what_a_damaged_disk_gives_is_not_taken_for_the_past(
     life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would be sealed anew, and vouched for."""
-    monkeypatch.setattr(backlog, "LOOK_S", 0.01)
+    monkeypatch.setattr(peers, "LOOK_S", 0.01)
     compact(life)
     (file,) = list_history(journal_dir(tmp_path / "a"))
     whole = file.path.read_bytes()
@@ -176,7 +175,6 @@ async def test_a_change_of_the_leader_reads_nothing_of_the_past(
 ) -> None:
     """All history was read for each, a gigabyte maybe, while somebody is to take over."""
     monkeypatch.setattr(peers, "LOOK_S", 0.01)
-    monkeypatch.setattr(backlog, "LOOK_S", 0.01)
     lacks = Lacks(tmp_path / "a")
     lacks.look_back()
     looks = Mock(side_effect=history._lines_before)
@@ -202,10 +200,10 @@ async def test_a_disk_that_is_nearly_full_is_left_to_what_comes(
     life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A standby that fills its own disk with the past cannot take new records, and nobody could hand over."""
-    monkeypatch.setattr(backlog, "LOOK_S", 0.01)
+    monkeypatch.setattr(peers, "LOOK_S", 0.01)
     compact(life)
-    rooms = iter([0, backlog.MARGIN_BYTES])
-    monkeypatch.setattr(backlog, "disk_usage", lambda _: SimpleNamespace(free=next(rooms, 1 << 40)))
+    rooms = iter([0, peers.MARGIN_BYTES])
+    monkeypatch.setattr(peers, "disk_usage", lambda _: SimpleNamespace(free=next(rooms, 1 << 40)))
     lacks = Lacks(tmp_path / "b")
     with caplog.at_level("INFO"):
         async with a_leader(tmp_path / "a") as leader:

@@ -472,14 +472,14 @@ async def test_a_node_whose_last_tasks_file_meets_a_broken_disk_lets_another_lea
     async def done(*_: object) -> bool:
         return False
 
-    async def fail() -> None:
+    async def fail(path: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     ending = SimpleNamespace(
         core=SimpleNamespace(settled=done, last_seq=1),
         state=SimpleNamespace(unfinished=SimpleNamespace(bulk=None)),
-        answers=SimpleNamespace(files=SimpleNamespace(is_edited=done)),
-        _save=fail,
+        answers=SimpleNamespace(files=SimpleNamespace(is_edited=done, save=fail)),
+        settings=SimpleNamespace(data=Path()),
         journal=SimpleNamespace(close=lambda: told.append("closed")),
         node=SimpleNamespace(resign=lambda: told.append("resigned")),
     )

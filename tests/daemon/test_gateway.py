@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from cronflowd.base.addresses import origin, parse_peer
 from cronflowd.base.replies import Reply
@@ -189,7 +190,7 @@ def test_a_wrong_word_costs_the_browser_that_it_came_from(tmp_path: Path) -> Non
 
     async def guess() -> None:
         house = await a_house(tmp_path)
-        house.core.admission.max_failures = 3
+        house.core.settings = evolve(house.core.settings, max_failures=3)
         gateway = house.session(address=ROOT)
         await house.ask(gateway, "AS from=198.51.100.7")
         waits = []

@@ -15,7 +15,7 @@ import trio.testing
 
 from cronflowd.ask import questions, views
 from cronflowd.base.replies import Reply
-from cronflowd.daemon import past
+from cronflowd.daemon import hindsight as past
 from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
 from cronflowd.engine import carried

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from cronflowd.ask import commands
 from cronflowd.base.proofs import DAEMON, WORKER, Check, Handshake, key_name, key_of
@@ -163,7 +164,7 @@ async def test_a_hello_that_begins_no_proof_is_told_why(world: World, hello: str
 
 async def test_where_proof_is_required_a_token_that_is_said_is_not_taken(world: World) -> None:
     """It would travel where others may listen."""
-    world.core.admission.requires_proof = True
+    world.core.settings = evolve(world.core.settings, require_proof=True)
     wire = world.connect()
     wire.say(f"HELLO name=web1 token={WEB}")
     await settle()

@@ -13,8 +13,8 @@ import pytest
 import trio
 import trio.testing
 
-from cronflowd.daemon.relay import Unreached, relay
 from cronflowd.daemon.sealed import PROOF, WELCOME_BYTES, Sealed, Who, be_welcomed, begin_of, introduce, meet
+from cronflowd.daemon.standby import Unreached, relay
 from cronflowd.net.listeners import Connection, Door, open_listeners
 from tests.lib.waiting import until
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from cronflowd.daemon.core import Core
 from cronflowd.engine import facts as f
@@ -411,7 +412,7 @@ async def test_whoever_is_carried_needs_the_token_that_tcp_needs(core: Core, con
 
 async def test_a_daemon_that_lets_anybody_in_lets_in_whoever_is_carried(core: Core, connect: Connect) -> None:
     """--insecure is said by its owner, and means the same by every way."""
-    core.admission.is_open = True
+    core.settings = evolve(core.settings, insecure=True)
     wire = Carried("unix")
     connect(wire)
     wire.say("FROM 192.0.2.7:1")

@@ -28,7 +28,7 @@ from cronflowd.daemon import core as core_module
 from cronflowd.engine import access_facts as a
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.host import passwords
+from cronflowd.host import secrets as passwords
 from cronflowd.net import workers
 from cronflowd.net.clients import Session
 from tests.fuzz.scripts import ROLES, WORKERS, Step, format_step

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from cronflowd.host import passwords
+from cronflowd.host import secrets as passwords
 
 
 def test_what_is_kept_is_a_salted_argon2id_hash() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.host import disk as d
-from cronflowd.host import order_key, secrets, tls
+from cronflowd.host import secrets, tls, vault
 from cronflowd.host.clock import Clock
 from cronflowd.host.config import Settings, load, reload
 from cronflowd.journal import apart, history, tasks_file
@@ -70,7 +70,7 @@ OPENED: dict[str, Callable[[Path], object]] = {
     "tasks.db": tasks_file.fingerprint,
     "cluster": lambda path: read_mark(path.parent),
     "cronflowd.toml": lambda path: load(Settings, {"config": (str(path),)}),
-    "order.pub": order_key.read_verifier,
+    "order.pub": vault.read_verifier,
     "cert.pem": _context,
     "saved.tar": lambda path: restore(path, path.parent / "data"),
     "reports": _of_spool,
@@ -158,7 +158,7 @@ def test_a_file_that_may_not_be_looked_at_is_still_there(
 
 @pytest.mark.parametrize(
     ("name", "opened"),
-    [("order.pub", order_key.read_verifier), ("reports", _of_spool), ("saved.tar", OPENED["saved.tar"])],
+    [("order.pub", vault.read_verifier), ("reports", _of_spool), ("saved.tar", OPENED["saved.tar"])],
 )
 def test_what_is_enormous_is_not_read(tmp_path: Path, name: str, opened: Callable[[Path], object]) -> None:
     """A file with a hole takes no room on the disk, and would take all there is of memory."""

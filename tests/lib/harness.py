@@ -427,7 +427,7 @@ def play(lines: list[str], data: Path, monkeypatch: pytest.MonkeyPatch) -> list[
         monkeypatch.setattr(f"cronflowd.daemon.{module}.new_token", lambda: f"{next(made):064x}")
         monkeypatch.setattr(f"cronflowd.daemon.{module}.make_password", lambda: f"made-{next(made):04d}")
     monkeypatch.setattr("cronflowd.daemon.strangers.FIRST_WAIT_S", 0.0)
-    monkeypatch.setattr("cronflowd.host.passwords._hasher", lambda: PasswordHasher(1, 8, 1))
+    monkeypatch.setattr("cronflowd.host.secrets._hasher", lambda: PasswordHasher(1, 8, 1))
     return trio.run(play_lines, lines, data)
 
 

@@ -17,7 +17,7 @@ import trio.testing
 
 from cronflowd.base.addresses import origin
 from cronflowd.base.errors import Exit, Fatal, Refusal
-from cronflowd.host.descriptors import max_descriptors
+from cronflowd.host.resources import max_descriptors
 from cronflowd.net.listeners import (
     KEPT_NEAR,
     MAX_FAREWELLS,
@@ -311,6 +311,21 @@ async def test_who_comes_beyond_the_limit_is_told_and_closed(
         async with await connect(listener) as later:
             assert await works(later)
     assert caplog.text.count("turned away") == 1
+
+
+async def test_a_door_says_in_its_own_words_that_it_is_full_and_has_ended_with_its_last_guest(
+    listener: Listener,
+) -> None:
+    """Browsers read HTTP, and whoever stops need not wait longer than somebody is in."""
+    door = Door(echo, 1, "HTTP connections", farewell=lambda why: f"503 {why}".encode())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve, [listener])
+        async with await connect(listener) as first:
+            assert await works(first)
+            async with await connect(listener) as second:
+                assert await read_all(second) == b"503 all 1 HTTP connections are taken"
+            door.shut()
+            assert await works(first)
 
 
 async def test_the_owner_gets_in_when_the_network_holds_all_places(

@@ -18,7 +18,8 @@ import pytest
 import trio
 
 from cronflowd.base.errors import Refusal
-from cronflowd.daemon import ahead
+from cronflowd.daemon import turns as by_turns
+from cronflowd.daemon.turns import SLICE_S, gather
 from cronflowd.schedules import forecast, zones
 from cronflowd.schedules.forecast import Change, ClockChanges, Comparison, Difference, Moment
 from cronflowd.schedules.schedule import Schedule, parse_schedule
@@ -410,7 +411,7 @@ def test_more_rows_than_one_answer_should_have_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows are all in memory before the first one leaves."""
-    monkeypatch.setattr(ahead, "MAX_ROWS", 3)
+    monkeypatch.setattr(by_turns, "MAX_ROWS", 3)
     lines = ["C: ADD tz=Europe/Paris 10,20,30 2 * * * x", "C: DST", "C: DST until=2030-09-01T00:00:00Z"]
     said = play(lines, tmp_path, monkeypatch)
     assert said[3] == "S: ERR limit more than 3 rows; name a task, or an earlier until="
@@ -419,9 +420,9 @@ def test_more_rows_than_one_answer_should_have_are_refused(
 
 async def test_a_question_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client may be long gone, which nobody sees while it is being answered."""
-    monkeypatch.setattr(ahead, "MAX_S", 0.01)
+    monkeypatch.setattr(by_turns, "MAX_S", 0.01)
     with pytest.raises(Refusal) as caught:
-        await ahead.gather(repeat(None))
+        await gather(repeat(None))
     assert caught.value.code == "limit"
 
 
@@ -437,13 +438,13 @@ async def test_others_have_their_turns_meanwhile() -> None:
 
     def slow_rows() -> Iterator[int | None]:
         for number in range(5):
-            until = perf_counter() + ahead.SLICE_S
+            until = perf_counter() + SLICE_S
             while perf_counter() < until:
                 pass
             yield number if number % 2 else None
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(someone_else)
-        assert await ahead.gather(slow_rows()) == [1, 3]
+        assert await gather(slow_rows()) == [1, 3]
         nursery.cancel_scope.cancel()
     assert turns >= 4

@@ -9,8 +9,7 @@ import pytest
 import trio
 
 from cronflowd.host.config import WebSettings
-from cronflowd.web import limits
-from cronflowd.web.guard import MAX_BODY_BYTES, NOBODY, Guard, client_of
+from cronflowd.web.guard import MAX_BODY_BYTES, MAX_KNOWN, NOBODY, Guard, Limits, client_of
 
 
 async def answered(
@@ -201,10 +200,10 @@ async def test_an_address_asks_so_often_and_no_other_waits_for_it(autojump_clock
 
 async def test_what_is_remembered_of_those_who_ask_is_bounded(autojump_clock: object) -> None:
     """There are more addresses than memory."""
-    buckets = limits.Limits(1, 1)
-    for number in range(limits.MAX_KNOWN + 100):
+    buckets = Limits(1, 1)
+    for number in range(MAX_KNOWN + 100):
         assert buckets.take(str(number)) == 0
-    assert len(buckets._left) == limits.MAX_KNOWN
+    assert len(buckets._left) == MAX_KNOWN
     assert buckets.take(str(number)) == 1
 
 

@@ -22,8 +22,8 @@ from cronflowd.base.errors import Fatal
 from cronflowd.host.clock import wall_now
 from cronflowd.host.config import WebSettings
 from cronflowd.web import envelope
+from cronflowd.web.guard import Limits
 from cronflowd.web.identity import COOKIE, Identity, SignedIn, caller_of, make_identity
-from cronflowd.web.limits import Limits
 from tests.lib.asgi import Browser, Response
 
 KEY = b"k" * 64

@@ -23,7 +23,7 @@ ANN = {
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cronflowd.host.passwords._hasher", lambda: PasswordHasher(1, 8, 1))
+    monkeypatch.setattr("cronflowd.host.secrets._hasher", lambda: PasswordHasher(1, 8, 1))
 
 
 async def test_an_account_is_made_changed_and_removed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from argon2 import PasswordHasher
 from cronflowd.base.errors import Refusal
 from cronflowd.daemon import strangers
 from cronflowd.host.config import WebSettings
-from cronflowd.web import line, mails, sign_in
+from cronflowd.web import line, sign_in
 from cronflowd.web.identity import COOKIE
 from cronflowd.web.line import Unreachable
 from tests.lib.asgi import Browser, InMemory, Response, Scripted, a_door
@@ -29,7 +29,7 @@ AWAY = "198.51.100.7"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cronflowd.host.passwords._hasher", lambda: PasswordHasher(1, 8, 1))
+    monkeypatch.setattr("cronflowd.host.secrets._hasher", lambda: PasswordHasher(1, 8, 1))
     monkeypatch.setattr(strangers, "FIRST_WAIT_S", 0.0)
 
 
@@ -504,11 +504,11 @@ async def test_a_mailbox_is_not_filled_by_strangers(tmp_path: Path, box: Box) ->
     """And the link that somebody has got is not taken back by others who ask."""
     with smtp_server(box) as port:
         async with a_house(tmp_path, smtp=("127.0.0.1", port), max_sign_ins=100) as (app, _):
-            for number in range(mails.AN_HOUR + 5):
+            for number in range(sign_in.AN_HOUR + 5):
                 await Browser(app, f"192.0.2.{number}").post("/api/v1/auth/forgot", {"email": "ann"})
-            await until(lambda: len(box.mails) == mails.AN_HOUR)
+            await until(lambda: len(box.mails) == sign_in.AN_HOUR)
             await trio.testing.wait_all_tasks_blocked()
-            assert len(box.mails) == mails.AN_HOUR
+            assert len(box.mails) == sign_in.AN_HOUR
 
 
 @pytest.mark.parametrize(
@@ -526,11 +526,11 @@ async def test_a_mail_that_cannot_be_sent_is_told_in_the_log_and_the_next_one_is
     well = [{"key": "token", "value": "4567"}, {"key": "email", "value": "ann@example.com"}]
     script = {"USER FORGOT bad": _answer(answer), "USER FORGOT ann": _answer(well)}
     with smtp_server(box) as port:
-        postman = mails.Postman(WebSettings(data=tmp_path, smtp=("127.0.0.1", port)), Scripted(script))
+        postman = sign_in.Postman(WebSettings(data=tmp_path, smtp=("127.0.0.1", port)), Scripted(script))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(postman.run)
             for who in "bad", "ann":
-                postman.take(mails.Forgotten(who, "192.0.2.7", "http://x"))
+                postman.take(sign_in.Forgotten(who, "192.0.2.7", "http://x"))
             await until(lambda: box.mails and told in caplog.text)
             nursery.cancel_scope.cancel()
     assert "0123" not in caplog.text
@@ -544,9 +544,9 @@ async def test_more_than_can_be_sent_is_dropped_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A flood takes no memory."""
-    postman = mails.Postman(WebSettings(data=tmp_path), Scripted({}))
-    for _ in range(mails.MAX_WAITING + 1):
-        postman.take(mails.Forgotten("ann", "192.0.2.7", "http://x"))
+    postman = sign_in.Postman(WebSettings(data=tmp_path), Scripted({}))
+    for _ in range(sign_in.MAX_WAITING + 1):
+        postman.take(sign_in.Forgotten("ann", "192.0.2.7", "http://x"))
     assert "one more is not looked at" in caplog.text
 
 

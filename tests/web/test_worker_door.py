@@ -28,6 +28,7 @@ from wsproto.extensions import PerMessageDeflate
 from cronflowd.host.config import WebSettings
 from cronflowd.host.setting import WebAddress
 from cronflowd.net.lines import MAX_LINE_BYTES
+from cronflowd.net.listeners import open_listeners
 from cronflowd.web import bounds, worker_door
 from cronflowd.web.guard import Guard
 from cronflowd.web.serve import House
@@ -50,7 +51,7 @@ class Place:
     @property
     def guests(self) -> int:
         """How many connections of HTTP there are."""
-        return self.house._by_host.total()
+        return self.house._door.open["tcp"]
 
     async def tcp(self) -> trio.abc.Stream:
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
@@ -111,10 +112,9 @@ async def placed(tmp_path: Path, is_sealed: bool = False) -> AsyncIterator[Place
         handlers = Litestar([worker_door.agents], state=State({"settings": settings}), openapi_config=None)
         app = Guard(handlers, settings, ())
         house = House(app, settings)
-        sock = trio.socket.socket()
-        await sock.bind(("127.0.0.1", 0))
-        nursery.start_soon(house.serve, [sock._sock])  # type: ignore[attr-defined]
-        place = Place(daemon, house, sock.getsockname()[1])
+        (listener,) = open_listeners([("127.0.0.1", 0)])
+        nursery.start_soon(house.serve, [listener])
+        place = Place(daemon, house, listener.sock.getsockname()[1])
         place.authority = trusting
         try:
             yield place

@@ -14,9 +14,9 @@ import trio
 
 from cronflowd.host.config import WorkerSettings
 from cronflowd.worker.executors import make_table
+from cronflowd.worker.executors.http import format_body, run_webhook, sign
 from cronflowd.worker.executors.job import Ended, Job, Order
 from cronflowd.worker.executors.output import Output
-from cronflowd.worker.executors.webhook import format_body, run_webhook, sign
 from tests.lib.http_server import HttpServer, http_server
 from tests.lib.job_processes import ending_of
 from tests.lib.waiting import PATIENCE_S

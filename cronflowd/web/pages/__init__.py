@@ -6,7 +6,7 @@ it live. Nobody is shown a button for what he may not do, and every page tells i
 Pure functions of what the daemon answered: `wording` (times, sentences), `terminal` (a job's output),
 `drawing` (dependencies as SVG, load and days as grids).
 What every page shares: `paper` (templates, static files), `visit` (one request: who asks, the frame, forms).
-One module a topic: `entrance` (signing in), `home`, `jobs`, `job_form`, `runs`, `week`, `flows`, `changes`
-(pauses, history, undo), `fleet` (workers, expectations, clock changes), `people` (users, tokens, secrets,
-audit). `router` puts them together.
+One module a topic: `entrance` (signing in), `home`, `jobs` (and pauses, history, undo), `job_form`, `runs`,
+`week`, `flows`, `fleet` (workers, expectations, clock changes), `people` (users, tokens, secrets, audit).
+`router` puts them together.
 """

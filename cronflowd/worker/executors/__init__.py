@@ -10,8 +10,7 @@ custom      handlers, seen from the worker
 handler     the process of one handler
 remote      what talks to a server
 client      one HTTP request
-http        http
-webhook     webhook
+http        http and webhook
 email       email
 """
 
@@ -22,10 +21,9 @@ from functools import partial
 from ...host.config import WorkerSettings
 from .builtin import CALCULATE, ECHO, SLEEP
 from .custom import run_handler
-from .http import is_possible, run_http
+from .http import is_possible, run_http, run_webhook
 from .job import Executor, as_task
 from .shell import begin_script, begin_shell, worker_environ
-from .webhook import run_webhook
 
 
 def make_table(settings: WorkerSettings) -> dict[str, Executor]:

@@ -15,13 +15,9 @@ from .job import NOT_RUNNABLE, Ended, Executor, Job, Order, as_task, cannot_star
 MAX_SLEEP_S = 366 * 86_400.0
 
 
-def echo_at_once(order: Order) -> Ended:
+def echo(order: Order) -> Ended:
     """The command is the output."""
     return Ended(0, said=order.command)
-
-
-async def echo(job: Job) -> Ended:
-    return echo_at_once(job.order)
 
 
 def sleep_at_once(order: Order) -> Ended | None:
@@ -37,16 +33,14 @@ _RESTED = Ended(0)
 
 async def sleep(job: Job) -> Ended:
     """Waits as many seconds as the command says."""
-    if (over := sleep_at_once(job.order)) is not None:
-        return over
     job.start()
     with job.life:
-        await trio.sleep(parse_seconds(job.order.command) or 0)
+        await trio.sleep(float(job.order.command))
         return _RESTED
     return ended_by_signal(job)
 
 
-def calculate_at_once(order: Order) -> Ended:
+def work_out(order: Order) -> Ended:
     """The result is the output."""
     try:
         return Ended(0, said=calculate(order.command))
@@ -55,10 +49,6 @@ def calculate_at_once(order: Order) -> Ended:
         if refusal.code == "syntax":
             return cannot_start(NOT_RUNNABLE, refusal.message)
         return Ended(1, why=refusal.message)
-
-
-async def work_out(job: Job) -> Ended:
-    return calculate_at_once(job.order)
 
 
 def parse_seconds(text: str) -> float | None:
@@ -71,6 +61,6 @@ def parse_seconds(text: str) -> float | None:
     return seconds if 0 <= seconds <= MAX_SLEEP_S else None
 
 
-ECHO = Executor(as_task(echo), at_once=echo_at_once)
+ECHO = Executor(lambda job: echo(job.order), at_once=echo)
 SLEEP = Executor(as_task(sleep), at_once=sleep_at_once)
-CALCULATE = Executor(as_task(work_out), at_once=calculate_at_once)
+CALCULATE = Executor(lambda job: work_out(job.order), at_once=work_out)

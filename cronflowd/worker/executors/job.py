@@ -82,20 +82,16 @@ class Order:
 
 def parse_order(text: str) -> Order:
     """The rest of a RUN line, after `RUN `. Raises Refusal (`syntax`, `bad-option`)."""
+    head, found, command = text.partition(" :")
     try:
-        return _parse_order(text)
+        if found and '"' not in head and "{" not in head and head.isascii():
+            # By far the most orders: no quote, so every blank stands between two words.
+            run, attempt, *words = head.split()
+            return Order(f"{run} {attempt}", dict([word.split("=", 1) for word in words]), command)
+        head, command = split_command(text)
+        run, attempt, *rest = head.split(None, 2)
     except ValueError:
         raise Refusal("syntax", "not of the form <run> <attempt> key=value … :<command>") from None
-
-
-def _parse_order(text: str) -> Order:
-    head, found, command = text.partition(" :")
-    if found and '"' not in head and "{" not in head and head.isascii():
-        # By far the most orders: no quote, so every blank stands between two words.
-        run, attempt, *words = head.split()
-        return Order(f"{run} {attempt}", dict([word.split("=", 1) for word in words]), command)
-    head, command = split_command(text)
-    run, attempt, *rest = head.split(None, 2)
     options, unread = split_options(rest[0] if rest else "")
     if unread:
         raise Refusal("syntax", f'"{escape(unread[:40])}" is no key=value word')

@@ -29,6 +29,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from ...host.clock import steady_now
+from ...net.outbox import Bell
 from ...tasks.reasons import in_words, reason
 from .job import NOT_FOUND, NOT_RUNNABLE, SIGNAL_BASE, Ended, Job, Order, cannot_start, end_of_fault
 
@@ -195,27 +196,12 @@ class Child:
         else:
             job.on_long(job, lambda _: _see_to(self))
 
-    async def wait(self) -> None:
-        """Until it has ended; leaves it unreaped."""
-        while not self.has_ended:
-            await self._wait_woken()
-
-    async def wait_closed(self) -> None:
-        """Until nobody holds its outputs any more, after its end."""
-        while self.awaited:
-            await self._wait_woken()
-
-    async def _wait_woken(self) -> None:
-        def forget(_: object) -> trio.lowlevel.Abort:
-            self._wake = lambda: None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        def wake() -> None:
-            forget(None)
-            trio.lowlevel.reschedule(task)
-
-        task, self._wake = trio.lowlevel.current_task(), wake
-        await trio.lowlevel.wait_task_rescheduled(forget)
+    async def wait(self, closed: bool = False) -> None:
+        """Until it has ended, and is left unreaped; `closed`: until nobody holds its outputs any more."""
+        bell = Bell()
+        self._wake = bell.ring
+        while self.awaited if closed else not self.has_ended:
+            await bell.wait()
 
     @property
     def marks(self) -> tuple[bytes, ...]:
@@ -266,7 +252,7 @@ async def _see_to(child: Child) -> Ended:
         if child.awaited:
             # A process left behind may hold the pipe for as long as it lives.
             with trio.move_on_after(PIPE_GRACE_S):
-                await child.wait_closed()
+                await child.wait(closed=True)
         if child.awaited:
             job.output.remark(_tell_left_behind(await child.watch.members(child)))
     except BaseException:

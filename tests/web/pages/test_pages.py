@@ -26,7 +26,7 @@ SECOND_WORD = re.compile('name="csrf" value="([0-9a-f]+)"')
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cronflowd.host.passwords._hasher", lambda: PasswordHasher(1, 8, 1))
+    monkeypatch.setattr("cronflowd.host.secrets._hasher", lambda: PasswordHasher(1, 8, 1))
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
-"""How many files and connections this process may have open at a time."""
+"""What the system lends this process: open files and connections, and memory."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from contextlib import suppress
 
@@ -20,3 +21,9 @@ def max_descriptors() -> int:
     """How many there may be."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def give_back() -> None:
+    """Memory, after very much was freed at once: the C library keeps it otherwise, for whoever asks next."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # not every C library has it
+        trim(0)
