@@ -19,8 +19,7 @@ from msgspec.structs import replace
 
 from ..base.walks import Numbered, in_slices
 from ..tasks.options import Keep
-from ..tasks.reasons import Reason
-from ..tasks.task import Failure, Outcome, Task, TaskSpec, read_record
+from ..tasks.task import Outcome, Standing, Task, TaskSpec, read_record
 from . import facts as f
 
 MAX_CHANGES = 1000
@@ -29,7 +28,6 @@ LET_GO = 1000  # entries that are freed together
 FORGET = 10  # changes that are forgotten together, each of at most so many steps
 ALL = 0  # the id that stands for PAUSE all and RESUME all
 PAUSE = ("paused", "paused_until_at", "paused_why")
-STANDING = (*PAUSE, "counts", "fired", "heard", "failure", "last_state", "last_ended_at")
 STEPS = {
     f.TaskAdded: "added",
     f.TaskChanged: "changed",
@@ -41,22 +39,13 @@ STEPS = {
 }
 
 
-class Was(msgspec.Struct, gc=False):
+class Was(Standing, gc=False):
     """A task at one time in the past; or, with the id ALL, what PAUSE all had set, or a template."""
 
     id: int
     rev: int = 0
     definition: TaskSpec | dict[str, Any] | None = None  # a record after a restart: read when needed
     anchor_at: datetime | None = None
-    paused: bool = False
-    paused_until_at: datetime | None = None
-    paused_why: str = ""
-    counts: dict[str, int] | None = None
-    fired: int = 0
-    heard: dict[str, Reason] = msgspec.field(default_factory=dict)
-    failure: Failure | None = None
-    last_state: str = ""
-    last_ended_at: datetime | None = None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -156,9 +145,8 @@ class ChangeLog:
     def open(self, number: int, at: datetime, fact: f.Asked | f.ChangeCarried) -> None:
         """A change begins, unless this one has begun."""
         if not self.changes or self.changes[-1].number != number:
-            what = fact.what or ""
-            verb = fact.verb or what.partition(" ")[0]  # which it is, in journals of before
-            self.changes.append(Change(number, at, fact.who, what, verb, fact.undone or ""))
+            change = Change(number, at, fact.who, fact.what or "", fact.verb or "", fact.undone or "")
+            self.changes.append(change)
 
     def add(self, step: Step, is_carried: bool = False) -> None:
         """One more step of the newest change; a checkpoint holds what is known, and no start forgets more."""
@@ -265,7 +253,7 @@ def record_of(definition: f.Definition) -> dict[str, Any]:
 
 def standing(row: Any) -> dict[str, Any]:
     """How a task is besides its definition, by name, where that is not as at first; tables are copied."""
-    values = [(name, value) for name in STANDING if (value := getattr(row, name))]
+    values = [(name, value) for name in Standing.__struct_fields__ if (value := getattr(row, name))]
     return {name: dict(value) if isinstance(value, dict) else value for name, value in values}
 
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from ..tasks.reasons import Reason
-from ..tasks.task import Failure
+from ..tasks.task import Failure, RunRow, Standing, WorkerRow
 from .fact import Asked as Asked  # noqa: PLC0414  (others say f.Asked)
 from .fact import Definition as Definition  # noqa: PLC0414  (others say f.Definition)
 from .fact import Fact as Fact  # noqa: PLC0414  (others say f.Fact)
@@ -414,13 +414,13 @@ class ExpectationSet(Fact):
 
     urgent: ClassVar[bool] = False
     name: str
-    every: str  # a duration, or a schedule
+    every: str  # a duration, counted from the last beat; or a schedule
     grace_s: float
-    notify: str
+    notify: str  # as notify= says it
     desc: str
-    start_at: datetime | None
+    start_at: datetime | None  # nothing is expected before
     state: str  # `new`, `ok`, `late`, `failed`
-    due_at: datetime | None  # a beat must have come by then
+    due_at: datetime | None  # grace included; None while late, and when no more are to come
 
 
 class BeatReceived(Fact):
@@ -533,7 +533,7 @@ class StateCarried(Fact):
     next_login: int = 1
 
 
-class TaskCarried(Fact):
+class TaskCarried(Fact, Standing):
     """One task as it was."""
 
     id: int
@@ -541,17 +541,8 @@ class TaskCarried(Fact):
     record: dict[str, Any]
     anchor_at: datetime
     due_at: datetime | None
-    paused: bool = False
-    paused_until_at: datetime | None = None
-    paused_why: str = ""
-    counts: dict[str, int] | None = None
     decided: int = 0
-    fired: int = 0
-    heard: dict[str, Reason] = msgspec.field(default_factory=dict)
     notice: bool = False
-    failure: Failure | None = None
-    last_state: str = ""
-    last_ended_at: datetime | None = None
     changed_at: datetime | None = None
 
 
@@ -575,83 +566,32 @@ class LedgerCarried(Fact):
     rows: list[list[int]]
 
 
-class FailureCarried(Fact):
-    """That a task's last fire did not end well: of before TaskCarried told it. It comes after the task."""
-
-    task: int
-    since_at: datetime
-    run: int | None
-    state: str
-    due_at: datetime
-    ended_at: datetime
-    exit: int | None
-    why: Reason
-
-
-class RunCarried(Fact):
+class RunCarried(Fact, RunRow):
     """One run that had not ended."""
 
     run: int
     task: int
     record: dict[str, Any]  # the definition it runs
-    due_at: datetime
-    queued_at: datetime
-    by: str
-    args: dict[str, str] | None
-    attempt: int
     state: str
     parked: bool
-    delayed_until_at: datetime | None
-    worker: str | None
-    sent_at: datetime | None
-    started_at: datetime | None
-    lease_until_at: datetime | None
     stopping: str
-    output_bytes: int
-    nth: int = 1
     awaits: bool = False
-    target: str = ""
-    blame: Reason = ""
-    unsent: int = 0
     renewed: bool = False
-    instance: str = ""
-    who: str | None = None
-    fire: int = 0
-    flow: int = 0
     given: list[list[str]] | None = None
-    held: str = ""
 
 
-class ExpectationCarried(Fact):
-    """One expectation as it was."""
+class ExpectationCarried(ExpectationSet):
+    """One expectation as it was, and as it stands in the table."""
 
-    name: str
-    every: str
-    grace_s: float
-    notify: str
-    desc: str
-    start_at: datetime | None
-    state: str
-    due_at: datetime | None
     set_at: datetime
-    beaten_at: datetime | None
-    text: str
+    beaten_at: datetime | None = None
+    text: str = ""  # what the last beat said
 
 
-class WorkerCarried(Fact):
+class WorkerCarried(Fact, WorkerRow):
     """One worker that was known."""
 
-    name: str
-    slots: int
-    labels: dict[str, str]
     can: list[str]
-    address: str
-    since_at: datetime
-    draining: bool
-    connected: bool
-    leaving: bool
-    instance: str = ""
-    connection: int = 0
 
 
 class ChangeCarried(Fact):
@@ -665,7 +605,7 @@ class ChangeCarried(Fact):
     undone: str | None = None
 
 
-class StepCarried(Fact):
+class StepCarried(Fact, Standing):
     """One step of a change, and the task as it was before, as far as UNDO needs to know."""
 
     change: int
@@ -675,15 +615,6 @@ class StepCarried(Fact):
     was_rev: int | None = None
     record: dict[str, Any] | None = None
     anchor_at: datetime | None = None
-    paused: bool = False
-    paused_until_at: datetime | None = None
-    paused_why: str = ""
-    counts: dict[str, int] | None = None
-    fired: int = 0
-    heard: dict[str, Reason] = msgspec.field(default_factory=dict)
-    failure: Failure | None = None
-    last_state: str = ""
-    last_ended_at: datetime | None = None
 
 
 def named(row: Any, names: Iterable[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import orjson
 from attrs import evolve, frozen
+from msgspec.structs import replace
 
 from ..base.output import last_lines
 from ..base.text import escape, format_time
@@ -28,7 +29,7 @@ from ..tasks.kinds import CONTROL
 from ..tasks.options import DEFAULTS, set_options
 from ..tasks.reasons import code_of, in_words, shortened
 from ..tasks.targets import AT_EACH_END, BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
-from ..tasks.task import Failure, Task, TaskSpec, Told, make_spec, tell_work
+from ..tasks.task import Failure, Task, TaskSpec, make_spec, tell_work
 from . import facts as f
 from .lanes import accepts
 from .ledger import RAN
@@ -165,7 +166,7 @@ class _Writer:
         self._state, self._limits, self._now = state, limits, now
         self._task = max([state.next_task, *(each.id + 1 for each in facts if isinstance(each, f.TaskAdded))])
         self._run = state.next_run + sum(isinstance(each, f.RunQueued) for each in facts)
-        self._told: dict[tuple[str, str], Told] = {}
+        self._told: dict[tuple[str, str], f.NoticeGiven] = {}
         self._under_way = len(state.notices)
         ended = {each.task for each in facts if isinstance(each, f.RunEnded)} - state.tasks.keys()
         ended |= {each.id for each in facts if isinstance(each, f.TaskRemoved)}
@@ -173,25 +174,24 @@ class _Writer:
 
     def add(self, notice: Notice, targets: list[Target]) -> None:
         about, event = notice.about, notice.event
-        told = self._find(about, event) or Told(self._now, 0, 0)
+        told = self._find(about, event) or f.NoticeGiven(about, event, self._now, 0, 0)
         if is_withheld := self._is_withheld(notice):
-            told = evolve(told, withheld=told.withheld + 1)
+            told = replace(told, withheld=told.withheld + 1)
         else:
             more = notice.told | {"host": self._limits.host, "withheld": told.withheld or None}
             for target in targets:
                 self._send(evolve(notice, told=more), target)
             told = self._counted(told)
-            told = Told(told.since_at, told.given + 1, 0)
+            told = replace(told, given=told.given + 1, withheld=0, turns=True)
         if about in self._gone:
             return  # and nothing is remembered of it
         self._told[about, event] = told
         for other in OPPOSITE.get(event, ()):
             if not is_withheld and (against := self._find(about, other)):
-                self._told[about, other] = evolve(against, given=0)
-        counted = told.since_at, told.given, told.withheld
-        self.facts.append(f.NoticeGiven(about, event, *counted, not is_withheld))
+                self._told[about, other] = replace(against, given=0)
+        self.facts.append(told)
 
-    def _find(self, about: str, event: str) -> Told | None:
+    def _find(self, about: str, event: str) -> f.NoticeGiven | None:
         return self._told.get((about, event)) or self._state.told.get((about, event))
 
     def _is_withheld(self, notice: Notice) -> bool:
@@ -206,10 +206,11 @@ class _Writer:
         told = self._find(notice.about, notice.event)
         return told is not None and self._counted(told).given >= self._limits.notify_limit[0]
 
-    def _counted(self, told: Told) -> Told:
+    def _counted(self, told: f.NoticeGiven) -> f.NoticeGiven:
         """What counts against the limit now."""
         until_at = told.since_at + timedelta(seconds=self._limits.notify_limit[1])
-        return told if told.since_at <= self._now < until_at else Told(self._now, 0, told.withheld)
+        is_lately = told.since_at <= self._now < until_at
+        return told if is_lately else replace(told, since_at=self._now, given=0)
 
     def _send(self, notice: Notice, target: Target) -> None:
         kind, command, payload = _FORMS[target.form](notice, target.address)

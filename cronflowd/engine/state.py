@@ -12,13 +12,12 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
 
-import attrs
 import msgspec
 
 from ..base.output import size_of
 from ..tasks.reasons import passed_on, reason, shortened
 from ..tasks.targets import OPPOSITE
-from ..tasks.task import BY_HAND, ENDED, Failure, Outcome, Run, Task, Told, Worker
+from ..tasks.task import BY_HAND, ENDED, Failure, Outcome, Run, Task, Worker
 from . import access, carried, once
 from . import facts as f
 from .beats import FAR_S
@@ -202,7 +201,10 @@ def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) ->
 def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> None:
     state.ledger.count_due(fact.due_at, at)
     task = state.tasks[fact.task]
-    run = Run(fact.run, fact.task, task.spec, fact.due_at, at - state.set_by, fact.by, fact.args)
+    run = Run(
+        fact.run, fact.task, task.spec, due_at=fact.due_at, queued_at=at - state.set_by, by=fact.by,
+        args=fact.args,
+    )  # fmt: skip
     run.nth, run.target, run.who = fact.nth, fact.target, fact.who
     run.fire = _fire_of(state, task, run) if fact.target and task.runs else run.id
     if fact.not_before_at is not None:
@@ -440,10 +442,8 @@ def _record_unread(state: Tables, fact: f.RecordUnread, at: datetime, seq: int) 
 
 def _worker_joined(state: Tables, fact: f.WorkerJoined, at: datetime, seq: int) -> None:
     old = state.workers.pop(fact.name, None)
-    worker = Worker(
-        fact.name, fact.slots, fact.labels, frozenset(fact.can), fact.address, at, instance=fact.instance,
-        connection=fact.connection,
-    )  # fmt: skip
+    told = f.named(fact, ("name", "slots", "labels", "address", "instance", "connection"))
+    worker = Worker(can=frozenset(fact.can), since_at=at, **told)
     if old:
         worker.draining, worker.runs = old.draining, old.runs
     state.workers[fact.name] = worker  # to the end: the table's order is "who was heard of last"
@@ -509,10 +509,10 @@ def _notice_failed(state: Tables, fact: f.NoticeFailed, at: datetime, seq: int) 
 
 
 def _notice_given(state: Tables, fact: f.NoticeGiven, at: datetime, seq: int) -> None:
-    state.told[fact.about, fact.event] = Told(fact.since_at, fact.given, fact.withheld)
+    state.told[fact.about, fact.event] = msgspec.structs.replace(fact, turns=False)
     for event in OPPOSITE.get(fact.event, ()) if fact.turns else ():
         if told := state.told.get((fact.about, event)):
-            state.told[fact.about, event] = attrs.evolve(told, given=0)
+            state.told[fact.about, event] = msgspec.structs.replace(told, given=0)
 
 
 # --- the daemon ---

@@ -41,7 +41,8 @@ def _steps(state: Tables, fact: Any) -> Iterator[Step]:
     if isinstance(fact, f.TaskRestored):
         yield Step(kind, fact.id, fact.rev, None)
     elif isinstance(fact, f.TaskPaused | f.TaskResumed) and task is None:
-        was = Was(ALL, 0, None, None, state.paused_all, state.paused_until_at, state.paused_why)
+        until_at, why = state.paused_until_at, state.paused_why
+        was = Was(ALL, paused=state.paused_all, paused_until_at=until_at, paused_why=why)
         yield Step(kind, ALL, 0, was)
         if isinstance(fact, f.TaskResumed) and not fact.own_stay:
             lifted = [state.tasks[task_id] for task_id in sorted(state.paused)]  # as a checkpoint tells them

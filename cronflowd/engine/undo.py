@@ -230,7 +230,7 @@ def _restored(then: Then, spec: TaskSpec, now: datetime) -> f.Fact:
     assert was.anchor_at is not None
     is_used_up = 0 < spec.options.count <= was.fired
     due_at = None if is_used_up else spec.moments.next_after(now, was.anchor_at)
-    heard = {name: how for name, how in was.heard.items() if name in spec.options.after}
+    heard = {name: how for name, how in (was.heard or {}).items() if name in spec.options.after}
     return f.TaskRestored(
         was.id, then.rev, spec, was.anchor_at, due_at, **(standing(was) | {"heard": heard})
     )  # fmt: skip
