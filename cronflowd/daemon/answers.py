@@ -25,11 +25,9 @@ from ..ask import (
     flows,
     grammar,
     listing,
-    load,
     manual,
     metrics,
     overview,
-    secrets,
     views,
 )
 from ..ask import questions as q
@@ -277,7 +275,7 @@ class Answers:
 
     async def _secret(self, question: Any, session: Session) -> Reply:
         if isinstance(question, q.ListSecrets):
-            return secrets.list_secrets(self.core.state)
+            return accounts.list_secrets(self.core.state)
         if isinstance(question, q.PutSecret):
             sealed = await self._sealed(question)
             question = o.PutSecret(question.name, sealed)
@@ -326,7 +324,7 @@ class Answers:
 
     def _next(self, question: q.ShowNext, session: Session) -> Reply:
         if question.by_hour:
-            show = load.show_load
+            show = overview.show_load
         else:
             show = overview.next_of_all if question.ref == "all" else views.show_next
         return show(self.core.state, question, self.core.now())
@@ -340,7 +338,7 @@ class Answers:
         return overview.summarize(self.core.state, self.core.now())
 
     def _dependencies(self, question: q.ShowDependencies, session: Session) -> Reply:
-        return views.show_dependencies(self.core.state, question, self.core.now())
+        return flows.show_dependencies(self.core.state, question, self.core.now())
 
     def _describe(self, question: q.DescribeSchedule, session: Session) -> Reply:
         return views.describe_schedule(self.core.state, question, self.core.now())

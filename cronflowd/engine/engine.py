@@ -32,12 +32,11 @@ from .flows import FLOWS, next_in_flows
 from .many import MANY, is_planned
 from .placement import PLACED_TOGETHER, choose
 from .rules import Decision, Limits, Rule, Rules
-from .runs import RUNS
+from .runs import RUNS, WORKERS
 from .slices import SLICES, Slices, look_again, reschedule
 from .state import BIG_STEP_S, OLDEST_TIME, State
 from .undo import UNDO
 from .unfinished import Again
-from .workers import WORKERS
 
 MAX_SLEW_S = 1.0  # a clock that is behind the journal by more was set back
 FIRES_AHEAD = 200  # moments that are decided before the first of them is placed

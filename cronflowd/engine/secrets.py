@@ -22,10 +22,9 @@ from ..base.errors import Refusal
 from ..base.masks import Mask
 from ..base.output import cut_lines, is_whole, size_of, text_of
 from ..base.text import to_bytes
-from ..tasks.kinds import CONTROL, check_request, parse_payload
+from ..tasks.kinds import CONTROL, INSIDE, WHOLE, check_request, parse_payload
 from ..tasks.options import Options
 from ..tasks.reasons import Reason, reason
-from ..tasks.references import INSIDE, WHOLE
 from ..tasks.task import Run, TaskSpec
 from . import facts as f
 from .access import Access

@@ -22,9 +22,9 @@ from . import access, carried, once
 from . import facts as f
 from .beats import FAR_S
 from .carried import whole_task
+from .changelog import Applier, noted
 from .hearing import catch_up, how_ended, rename_heard, tell_dependents, tell_of_end
 from .ledger import judge, outcome_of
-from .steps import Applier, noted
 from .tables import ENDED_AT_ONCE, WELL, Output, Tables, counts, of_one_fire, receiver
 
 # A clock that shows an earlier time has not been set yet, as on a machine without a battery that has

@@ -71,9 +71,7 @@ class Tables:
         self.workers: dict[str, Worker] = {}
         self.next_task, self.next_run = 1, 1
         self.paused_all, self.paused_until_at, self.paused_why = False, _NO_TIME, ""
-        self.told: dict[
-            tuple[str, str], f.NoticeGiven
-        ] = {}  # by whom it is about (as in NoticeGiven) and event
+        self.told: dict[tuple[str, str], f.NoticeGiven] = {}  # by whom it is about, and event
         self.notices: set[int] = set()  # tasks that the daemon made to tell somebody something
         self.unheard: dict[str, f.NoticeFailed] = {}  # the last that did not arrive, by whom it was to, if
         self.notice_failed: f.NoticeFailed | None = None  # none has arrived there since; and the last of all

@@ -18,10 +18,10 @@ from pathlib import Path
 from attrs import define, frozen
 
 from ..base.output import Line
-from ..engine.deeds import Deed, deed_of
 from ..engine.encoding import decode
 from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded
 from ..engine.ledger import outcome_of
+from ..engine.rules import Deed, deed_of
 from ..host.disk import plain
 from ..tasks.reasons import reason
 from ..tasks.task import Outcome

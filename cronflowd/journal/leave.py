@@ -17,9 +17,8 @@ import orjson
 from ..base.errors import Exit, Fatal
 from ..host.config import Settings
 from ..host.disk import lock_directory
-from .etcd import EtcdError, Unreachable, make_client
+from .etcd import EtcdError, Lease, Unreachable, make_client, revoke
 from .gaps import gaps
-from .lease import Lease, revoke
 from .records import journal_dir
 from .shared import Shared, created_at, put, seq_in
 from .shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark

@@ -31,15 +31,17 @@ from ..schedules.zones import (
 )
 from .kinds import (
     CONTROL,
+    TAKES,
     TYPES,
     check_header_name,
+    check_reference,
+    names_in,
     parse_expect,
     parse_meta,
     parse_payload,
     parse_secret,
     parse_stdin,
 )
-from .references import TAKES, check_reference, names_in
 from .targets import UNSAID, Notify, parse_notify
 
 MAX_TAGS = 32

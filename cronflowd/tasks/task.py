@@ -34,10 +34,9 @@ from ..schedules.schedule import Schedule, make_unreadable, parse_schedule
 from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone
 from ..schedules.zones import EPOCH, load_zone, parse_time
-from .kinds import WHOSE, check_command, check_options, check_request, refuse_duplicates
+from .kinds import INSIDE, WHOSE, check_command, check_options, check_request, refuse_duplicates
 from .options import DEFAULTS, RULES, Options, format_options, set_options
 from .reasons import Reason, reason
-from .references import INSIDE
 
 # Command and all options of any length together; bounds tasks.db's lines and RUN lines.
 MAX_TEXT_BYTES = 65_536

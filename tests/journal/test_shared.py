@@ -21,8 +21,7 @@ from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
 from cronflowd.journal import leave, shared_journal
 from cronflowd.journal.compaction import checkpoint_lines
-from cronflowd.journal.etcd import Unreachable
-from cronflowd.journal.lease import Lease, revoke
+from cronflowd.journal.etcd import Lease, Unreachable, revoke
 from cronflowd.journal.records import seal
 from cronflowd.journal.replay import Replay
 from cronflowd.journal.shared import (
