@@ -9,12 +9,12 @@ from typing import Any
 
 from ..base.addresses import parse_peer
 from ..base.errors import Refusal
-from ..base.names import check_account_name, check_mail_address, check_secret_name
+from ..base.names import check_form, check_mail_address
 from ..base.nearest import one_of
 from ..base.replies import Reply
 from ..base.text import QUOTED_VALUE, escape, unquote
 from ..engine.access import ROLES, WORKER, Access
-from ..engine.orders import RemoveAccount, RemoveSecret, RevokeToken
+from ..engine.orders import AddToken, BeginLogin, RemoveAccount, RemoveSecret, RevokeToken
 from ..engine.rules import DENIED, OK, Deed, rows_of
 from ..engine.state import State
 from ..schedules.zones import parse_duration
@@ -62,7 +62,7 @@ def act_as(text: str, context: Context) -> q.ActAs:
 def _add_user(text: str, context: Context) -> q.SetUser:
     words, options = g.split_words(text, "role", "email", "uid", "password", "desc", "first")
     name = g.one_word(words, "account")
-    check_account_name(name)
+    check_form(name, "account name")
     is_first = g.choice(options, "first", ("yes", "no")) == "yes"
     return q.SetUser(name, _account_changes(options), options.get("password"), True, is_first)
 
@@ -145,17 +145,18 @@ user = g.by_word(
 )
 
 
-def _add_token(text: str, context: Context) -> q.AddToken:
+def _add_token(text: str, context: Context) -> AddToken:
     words, options = g.split_words(text, "name", "role", "user", "worker", "ttl")
     if words:
         raise WrongWords(f'options only are taken, not "{escape(words[0][:40])}"')
     if name := options.get("name", ""):
-        check_account_name(name)
+        check_form(name, "account name")
     if len(worker := options.get("worker", "")) > g.MAX_PATTERN:
         raise Refusal("bad-option", f"worker=: longer than {g.MAX_PATTERN} characters")
     expires_at = _end_of_ttl(options["ttl"], context) if "ttl" in options else None
     role = _role(options, (*ROLES, WORKER))
-    return q.AddToken(name, role, options.get("user", ""), worker, expires_at)
+    whose = options.get("user", "")
+    return AddToken(name=name, role=role, user=whose, worker=worker, expires_at=expires_at)
 
 
 def _end_of_ttl(text: str, context: Context) -> datetime:
@@ -172,12 +173,12 @@ def _revoke(text: str, context: Context) -> RevokeToken:
     return RevokeToken(int(word))
 
 
-token = g.by_word("TOKEN", {"ADD": _add_token, "LIST": g.nothing(q.ListTokens), "REVOKE": _revoke})
+token = g.by_word("TOKEN", {"ADD": _add_token, "LIST": g.nothing(q.Alone), "REVOKE": _revoke})
 
 
-def _add_login(text: str, context: Context) -> q.AddLogin:
+def _add_login(text: str, context: Context) -> BeginLogin:
     words, options = g.split_words(text, "ttl")
-    return q.AddLogin(g.one_word(words, "account"), _end_of_ttl(options.get("ttl", "7d"), context))
+    return BeginLogin(g.one_word(words, "account"), _end_of_ttl(options.get("ttl", "7d"), context))
 
 
 session = g.by_word(
@@ -268,7 +269,7 @@ def _put_secret(text: str, context: Context) -> q.PutSecret:
     name, value = g.cut_word(text.lstrip(" \t"))
     if not value:
         raise WrongWords("a name and a value are wanted")
-    check_secret_name(name)
+    check_form(name, "secret's name")
     if value.startswith('"'):
         if not (match := QUOTED_VALUE.fullmatch(value.rstrip(" \t"))):
             form = 'inside quotes write \\" and \\\\, and \\n for a line end'
@@ -288,7 +289,7 @@ def _remove_secret(text: str, context: Context) -> RemoveSecret:
     return RemoveSecret(g.one_word(words, "secret"), g.is_yes(options, "force"))
 
 
-secret = g.by_word("SECRET", {"PUT": _put_secret, "LIST": g.nothing(q.ListSecrets), "REMOVE": _remove_secret})
+secret = g.by_word("SECRET", {"PUT": _put_secret, "LIST": g.nothing(q.Alone), "REMOVE": _remove_secret})
 
 
 def list_secrets(state: State) -> Reply:

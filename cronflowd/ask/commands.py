@@ -307,7 +307,7 @@ _ROWS = (
     Verb(one(o.ForgetExpectation, "name"), "FORGET NAME", "expects nothing of NAME any more",
          role="operator"),
     Verb(nothing(q.Alone), "WORKERS", "who runs the jobs", "workers"),
-    Verb(nothing(q.ShowNodes), "NODES", "the daemons that are one, and which of them leads", "cluster"),
+    Verb(nothing(q.Alone), "NODES", "the daemons that are one, and which of them leads", "cluster"),
     Verb(
         p.step_down, "STEPDOWN [NODE]", "has another node lead", "cluster", changes=True, role="admin"
     ),

@@ -263,9 +263,9 @@ class Answers:
         return change(question, session)
 
     def _token(self, question: Any, session: Session) -> Answer:
-        if isinstance(question, q.ListTokens):
+        if isinstance(question, q.Alone):
             return accounts.list_tokens(self.core.state.access)
-        change = self.admission.add_token if isinstance(question, q.AddToken) else self.admission.revoke_token
+        change = self.admission.add_token if isinstance(question, o.AddToken) else self.admission.revoke_token
         return change(question, session)
 
     def _login(self, question: Any, session: Session) -> Reply:
@@ -274,7 +274,7 @@ class Answers:
         return self.logins.change(question, session)
 
     async def _secret(self, question: Any, session: Session) -> Reply:
-        if isinstance(question, q.ListSecrets):
+        if isinstance(question, q.Alone):
             return accounts.list_secrets(self.core.state)
         if isinstance(question, q.PutSecret):
             sealed = await self._sealed(question)
@@ -416,7 +416,7 @@ class Answers:
     def _flow(self, question: Any, session: Session) -> Answer:
         state, now = self.core.state, self.core.now()
         match question:
-            case q.ListFlows():
+            case q.Alone():
                 return flows.list_flows(state)
             case q.ShowFlow():
                 return flows.show_flow(state, question, now)

@@ -632,7 +632,7 @@ class Node:
         if isinstance(question, q.AnswerAlone):
             session.is_session = True
             return Reply("leader", {"role": "leader"})
-        return self.show() if isinstance(question, q.ShowNodes) else self._step_down(question, session, core)
+        return self.show() if isinstance(question, q.Alone) else self._step_down(question, session, core)
 
     async def show(self) -> Reply:
         """NODES. Raises Refusal where etcd does not answer."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -118,15 +118,6 @@ class Change(msgspec.Struct):
         return f"{self.what}: {self.undone}" if self.undone else self.what
 
 
-class Leftover(Protocol):
-    """What is large, and no longer needed by anybody."""
-
-    def __len__(self) -> int: ...
-
-    def let_go(self) -> None:
-        """Forgets some of it."""
-
-
 class ChangeLog:
     """The changes that are still known, oldest first. Filled by `State.apply` alone."""
 
@@ -134,7 +125,7 @@ class ChangeLog:
         self.changes: deque[Change] = deque()
         self.is_held = False  # nothing is forgotten
         # What is no longer needed: freeing much of it at once would take long.
-        self.leftovers: list[list[Step] | Leftover] = []
+        self.leftovers: list[Any] = []  # lists of steps, and tables that `let_go` of some of it
         # Tasks that were removed and had a keep= of their own: their history is kept by it still.
         self._keepers: dict[int, Was] = {}
         self._steps = 0

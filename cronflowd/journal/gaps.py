@@ -38,7 +38,7 @@ def gaps(directory: Path) -> list[tuple[int, int]]:
     """From which record to which one no file stands for any, the newest first."""
     found, begun = list[tuple[int, int]](), 0
     for source in reversed(sources(directory)):
-        if begun and source.last is not None and source.last + 1 < begun:
+        if begun and source.last + 1 < begun:
             found.append((source.last + 1, begun - 1))
         begun = min(source.first, begun or source.first)
     return [*found, (1, begun - 1)] if begun > 1 else found
@@ -56,7 +56,7 @@ def open_past(directory: Path, written: Segment, seq: int, form: int) -> tuple[i
     for _ in range(TRIES):
         try:
             for source in sources(directory):
-                last = written.last if source.last is None else source.last
+                last = min(source.last, written.last)
                 if source.first <= seq <= last:
                     return source.first, last, open_part(source.path, written, form)
         except FileNotFoundError:  # compacted since it was listed

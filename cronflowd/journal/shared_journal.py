@@ -176,7 +176,7 @@ def install(
     for _, path in old:  # a segment stands for all records up to the next one, and here some are missing
         each = kept.get(path)
         if each and each.first <= last:
-            path.rename(history_path(directory, each.first, last if each.last is None else each.last))
+            path.rename(history_path(directory, each.first, min(each.last, last)))
         else:
             path.rename(path.with_name(f".{path.name}{_OLD}"))
     sync_directory(directory)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from ..base.errors import Refusal
-from ..base.names import check_mail_address, check_secret_name
+from ..base.names import check_form, check_mail_address
 from ..base.text import escape
 from . import arithmetic
 
@@ -52,7 +52,7 @@ def check_reference(key: str, text: str) -> None:
     meant = [text.removeprefix("secret:")] if text.startswith("secret:") else _MEANT.findall(text)
     try:
         for name in meant:
-            check_secret_name(name)
+            check_form(name, "secret's name")
     except Refusal as refusal:
         raise Refusal(refusal.code, f"{escape(key)}=: {refusal.message}") from None
 
