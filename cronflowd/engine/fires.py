@@ -127,8 +127,7 @@ def _patience_s(task: Task) -> float:
 
 def jump(state: State, task: Task, now: datetime, by_s: float) -> list[f.Fact]:
     """What the clock was set forward over when that is too far to catch up: none of it starts anything."""
-    if task.due_at is None or task.due_at > now:
-        return []
+    assert task.due_at is not None
     newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
     if why := _why_held(state, task, newest):
         return pass_range(state, task, task.due_at, newest, "skipped", why)

@@ -330,32 +330,25 @@ def _fires_passed(state: State, fact: f.FiresPassed, now: datetime, general: Tar
     if not (fact.state == "missed" or is_unread) or (task := state.tasks.get(fact.task)) is None:
         return
     told = {
-        "event": "missed",
-        "task": fact.task,
-        "jobName": fact.name,
         "state": fact.state,
         "due": format_time(fact.first_due_at),
         "until": format_time(fact.last_due_at) if fact.count > 1 else None,
         "count": fact.count,
-        "why": _clean(in_words(fact.why))[:MAX_WHY_CHARS],
     }
     words = f"was missed{'' if fact.count == 1 else f' {fact.count} times'}"
-    headline = f"{fact.name} {CANNOT_BE_READ if is_unread else words}"
-    yield Notice(f"task:{fact.task}", "missed", task.spec.options.notify, headline, told)
+    yield _missed(task, CANNOT_BE_READ if is_unread else words, told, in_words(fact.why))
 
 
 def _record_unread(state: State, fact: f.RecordUnread, now: datetime, general: Targets) -> Iterator[Notice]:
     task = state.tasks[fact.task]
-    told = {
-        "event": "missed",
-        "task": fact.task,
-        "jobName": fact.name,
-        "state": "unreadable",
-        "due": task.due_at and format_time(task.due_at),
-        "why": _clean(fact.why)[:MAX_WHY_CHARS],
-    }
-    headline = f"{fact.name} {CANNOT_BE_READ}"
-    yield Notice(f"task:{fact.task}", "missed", task.spec.options.notify, headline, told)
+    told = {"state": "unreadable", "due": task.due_at and format_time(task.due_at)}
+    yield _missed(task, CANNOT_BE_READ, told, fact.why)
+
+
+def _missed(task: Task, words: str, told: dict[str, Any], why: str) -> Notice:
+    told = {"event": "missed", "task": task.id, "jobName": task.name} | told
+    told["why"] = _clean(why)[:MAX_WHY_CHARS]
+    return Notice(f"task:{task.id}", "missed", task.spec.options.notify, f"{task.name} {words}", told)
 
 
 def _beat_missed(state: State, fact: f.BeatMissed, now: datetime, general: Targets) -> Iterator[Notice]:

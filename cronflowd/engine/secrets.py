@@ -140,8 +140,6 @@ def hide_output(access: Access, run: Run, received: f.OutputReceived) -> f.Outpu
 
 def let_go(access: Access, run: Run) -> list[f.OutputReceived]:
     """What was held back of an attempt that is over: no more will come."""
-    if not run.held:
-        return []
     try:
         mask = _mask_of(access, run)
         lines = [

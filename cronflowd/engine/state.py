@@ -108,10 +108,6 @@ def _bulk_ended(state: Tables, fact: f.BulkEnded, at: datetime, seq: int) -> Non
     state.unfinished.bulk_ended(fact)
 
 
-def _task_rescheduled(state: Tables, fact: f.TaskRescheduled, at: datetime, seq: int) -> None:
-    state.set_due(state.tasks[fact.id], fact.due_at)
-
-
 def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) -> None:
     task = state.tasks[fact.id]
     state.unfinished.note_before(fact.id, None if task.is_notice else task.as_saved)
@@ -246,10 +242,6 @@ def _fire_of(state: Tables, task: Task, run: Run) -> int:
     before = state.runs[task.runs[-1]]
     is_more = (before.due_at, before.by, before.id + 1) == (run.due_at, run.by, run.id)
     return before.fire if is_more and before.target < run.target else run.id
-
-
-def _event_emitted(state: Tables, fact: f.EventEmitted, at: datetime, seq: int) -> None:
-    state.emit(msgspec.structs.replace(fact, tasks=list(fact.tasks)))
 
 
 def _run_admitted(state: Tables, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
@@ -462,10 +454,6 @@ def _worker_joined(state: Tables, fact: f.WorkerJoined, at: datetime, seq: int) 
     _forget_workers(state)
 
 
-def _worker_left(state: Tables, fact: f.WorkerLeft, at: datetime, seq: int) -> None:
-    _away(state, state.workers[fact.name], at, fact.lease_until_at)
-
-
 def _away(state: Tables, worker: Worker, at: datetime, lease_until_at: datetime) -> None:
     worker.connected, worker.since_at = False, at
     for run in state.held(worker):
@@ -578,7 +566,7 @@ _APPLY: dict[type[f.Fact], Applier] = {
     **once.APPLY,
     f.TaskAdded: noted(_task_added),
     f.TaskChanged: noted(_task_changed),
-    f.TaskRescheduled: _task_rescheduled,
+    f.TaskRescheduled: lambda state, fact, at, seq: state.set_due(state.tasks[fact.id], fact.due_at),
     f.TaskRemoved: noted(_task_removed),
     f.TaskRestored: noted(_task_restored),
     f.TemplateSet: noted(_template_set),
@@ -593,7 +581,7 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.FiresPassed: _fires_passed,
     f.RecordUnread: _record_unread,
     f.RunQueued: _run_queued,
-    f.EventEmitted: _event_emitted,
+    f.EventEmitted: lambda state, fact, at, seq: state.emit(fact),
     f.RunAdmitted: _run_admitted,
     f.RunSent: _run_sent,
     f.RunUnsent: _run_unsent,
@@ -609,7 +597,9 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.FlowEnded: lambda state, fact, at, seq: state.flows.has_ended(fact, at),
     f.FlowCarried: lambda state, fact, at, seq: state.flows.carried(fact),
     f.WorkerJoined: _worker_joined,
-    f.WorkerLeft: _worker_left,
+    f.WorkerLeft: lambda state, fact, at, seq: _away(
+        state, state.workers[fact.name], at, fact.lease_until_at
+    ),
     f.WorkerLeaving: _worker_leaving,
     f.WorkerDrained: _worker_drained,
     f.ExpectationSet: lambda state, fact, at, seq: state.beats.set(fact, at),

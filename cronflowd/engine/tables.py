@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 
 from attrs import Factory, define
+from msgspec.structs import replace
 
 from ..base.output import Line
 from ..base.walks import Numbered, Parted
@@ -279,7 +280,8 @@ class Tables:
         return read_record(record_of(definition), self.default_tz)
 
     def emit(self, emitted: f.EventEmitted) -> None:
-        """These tasks have to fire for one event more; the list of them is shortened as they do."""
+        """These tasks have to fire for one event more; a list of our own is shortened as they do."""
+        emitted = replace(emitted, tasks=list(emitted.tasks))
         self.emitted.append(emitted)
         for task_id in emitted.tasks:
             self.unanswered.setdefault(task_id, []).append(emitted)

@@ -6,5 +6,5 @@ Read in this order: `records` (a line and its seal), `replay` (files to facts), 
 commit), `compaction`, `index` (where what stands), `history` (old runs), `tasks_file`, `check` and
 `backup`; then, for several daemons, `etcd` (the client, and the lease), `shared` (keys, transactions, and
 how full it is), `apart` (long output beside the journal), `shared_journal`, `whole` (a state for another
-node), `gaps` (what a node lacks of the past), `leave` and `compare`.
+node), `gaps` (what a node lacks of the past), and `leave` (and compare).
 """

@@ -146,9 +146,9 @@ class Shared:
             changed = entry.changed if entry else 0
         return told.revision
 
-    def range(self, key: bytes, end: bytes = b"", limit: int = 0, *, keys_only: bool = False) -> list[Entry]:
+    def range(self, key: bytes, end: bytes = b"", limit: int = 0) -> list[Entry]:
         """The keys from `key` to before `end`, in order; without an end that key alone."""
-        body: Op = {"key": quote(key), "limit": str(limit), "keys_only": keys_only}
+        body: Op = {"key": quote(key), "limit": str(limit)}
         if end:
             body["range_end"] = quote(end)
         return _entries(self.etcd.call("kv/range", body))
