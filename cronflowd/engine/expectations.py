@@ -26,7 +26,7 @@ from . import facts as f
 from . import orders as o
 from .beats import FORM, interval_s
 from .notices import notify_notes
-from .rules import Decision, Limits, Rule, Rules
+from .rules import Decision, Limits, Rule, Rules, check_limit
 from .state import State
 
 MAX_EXPECTATIONS = 10_000
@@ -97,8 +97,7 @@ def _check_new(state: State, name: str) -> None:
         raise Refusal("exists", f'a task is named "{name}" (id {state.names[name]})')
     if id_of_name(name):
         raise Refusal("exists", f'the name "{name}" belongs to the task with id {id_of_name(name)} alone')
-    if len(state.beats.expected) >= MAX_EXPECTATIONS:
-        raise Refusal("limit", f"there are {MAX_EXPECTATIONS} expectations already, which is the limit")
+    check_limit(state.beats.expected, MAX_EXPECTATIONS, "expectations")
 
 
 def _form(

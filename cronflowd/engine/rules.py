@@ -10,13 +10,14 @@ of the whole, so a deed of last month is told in the same words as one of this m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from attrs import define, frozen
 
+from ..base.errors import Refusal
 from ..base.replies import Reply
 from ..base.text import shorten
 from ..tasks.targets import Target
@@ -105,6 +106,12 @@ def ref_of(order: Any) -> str:
         if value is not None:
             return shorten(" ".join(value) if isinstance(value, tuple) else str(value), MAX_WHAT)
     return order.spec.name if isinstance(order, o.AddTask) else ""
+
+
+def check_limit(table: Sized, most: int, what: str) -> None:
+    """Refuses one more where there are as many as there may be."""
+    if len(table) >= most:
+        raise Refusal("limit", f"there are {len(table)} {what} already, which is the limit")
 
 
 _SIGNED = frozenset(f.Signed.__subclasses__())

@@ -245,14 +245,6 @@ def _place(state: State, order: o.PlaceRuns, now: datetime, limits: Limits) -> D
     return Decision(facts, None, messages)
 
 
-def _release(state: State, order: o.ReleaseRun, now: datetime, limits: Limits) -> Decision:
-    return Decision([f.RunReleased(order.run)])
-
-
-def _admit(state: State, order: o.AdmitRun, now: datetime, limits: Limits) -> Decision:
-    return Decision(admit(state, state.runs[order.run]))
-
-
 def _break(state: State, order: o.BreakRun, now: datetime, limits: Limits) -> Decision:
     return Decision(_unused(state, state.runs[order.run], "skipped", order.why, now))
 
@@ -471,8 +463,8 @@ RUNS: Rules = {
     o.RunTask: Rule(_run, "RUN"),
     o.CancelRun: Rule(_cancel, "CANCEL"),
     o.PlaceRuns: Rule(_place),
-    o.ReleaseRun: Rule(_release),
-    o.AdmitRun: Rule(_admit),
+    o.ReleaseRun: Rule(lambda state, order, now, limits: Decision([f.RunReleased(order.run)])),
+    o.AdmitRun: Rule(lambda state, order, now, limits: Decision(admit(state, state.runs[order.run]))),
     o.BreakRun: Rule(_break),
     o.ExpireRun: Rule(_expire),
     o.LoseRun: Rule(_lose),

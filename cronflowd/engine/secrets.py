@@ -90,12 +90,8 @@ def _put_into(key: str, text: str, values: dict[str, str]) -> str:
     if "{{secret:" not in text:
         return text
     if key == "payload":  # where it stands within a JSON text's quotes
-        return INSIDE.sub(lambda match: _in_json(values[match[1]]), text)
+        return INSIDE.sub(lambda match: json.dumps(values[match[1]], ensure_ascii=False)[1:-1], text)
     return INSIDE.sub(lambda match: values[match[1]], text)
-
-
-def _in_json(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)[1:-1]
 
 
 # --- out of what comes back ---------------------------------------------------------------------

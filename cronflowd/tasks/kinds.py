@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.names import check_form, check_mail_address
 from ..base.text import escape
 from . import arithmetic
@@ -50,11 +50,9 @@ def check_reference(key: str, text: str) -> None:
     if not (key in TAKES or key.startswith(("env.", "header."))):
         return
     meant = [text.removeprefix("secret:")] if text.startswith("secret:") else _MEANT.findall(text)
-    try:
-        for name in meant:
+    for name in meant:
+        with naming(f"{escape(key)}="):
             check_form(name, "secret's name")
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"{escape(key)}=: {refusal.message}") from None
 
 
 # --- how a definition names a secret --------------------------------------------------------------
@@ -196,10 +194,8 @@ def _check_email(command: str) -> None:
     if len(recipients) > MAX_RECIPIENTS:
         raise Refusal("syntax", f"more than {MAX_RECIPIENTS} recipients")
     for address in recipients:
-        try:
+        with naming("type=email wants addresses, comma between", "syntax"):
             check_mail_address(address)
-        except Refusal as refusal:
-            raise Refusal("syntax", f"type=email wants addresses, comma between: {refusal.message}") from None
 
 
 def _check_custom(command: str) -> None:

@@ -26,7 +26,7 @@ import msgspec
 import orjson
 from attrs import evolve, field, frozen
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.names import check_name, id_of_name
 from ..base.nearest import meant
 from ..base.text import escape, format_time
@@ -119,11 +119,11 @@ class TaskSpec:
     @property
     def size(self) -> int:
         """Characters of its texts: of what can make its record long."""
-        if (options := self.options) is DEFAULTS:
-            return len(self.command)
-        texts = (self.command, options.payload, options.body, options.stdin, options.desc, options.meta)
-        pairs = options.env + options.headers
-        return sum(map(len, texts)) + sum([len(name) + len(value) for name, value in pairs])
+        return (
+            len(self.command)
+            if self.options is DEFAULTS
+            else sum(map(len, _texts(self.command, self.options)))
+        )
 
     @property
     def bare(self) -> TaskSpec:
@@ -208,11 +208,15 @@ def _check_size(command: str, options: Options) -> None:
     if options is DEFAULTS and len(command) <= MAX_TEXT_BYTES // 4:
         return
     # SET adds variables one line after the other; the whole must still go into one line of a file.
+    if sum(len(text.encode()) for text in _texts(command, options)) > MAX_TEXT_BYTES:
+        raise Refusal("too-long", f"the command and its options are longer than {MAX_TEXT_BYTES} bytes")
+
+
+def _texts(command: str, options: Options) -> list[str]:
+    """Those of any length."""
     texts = [command, options.title, options.desc, options.cwd, options.payload, options.body]
     texts += [options.secret, options.stdin, options.meta]
-    texts += [text for pair in options.env + options.headers for text in pair]
-    if sum(len(text.encode()) for text in texts) > MAX_TEXT_BYTES:
-        raise Refusal("too-long", f"the command and its options are longer than {MAX_TEXT_BYTES} bytes")
+    return texts + [text for pair in options.env + options.headers for text in pair]
 
 
 @frozen
@@ -370,10 +374,8 @@ def _take_pause(words: dict[str, Any]) -> Pause | None:
         raise Refusal("bad-line", f'"paused" is neither yes nor no: {escape(str(word)[:40])}')
     if word in ("no", False) or (word is None and not (until or why)):
         return None
-    try:
+    with naming('"paused-until"', "bad-line"):
         until_at = parse_time(str(until), "UTC", EPOCH) if until else None
-    except Refusal as refusal:
-        raise Refusal("bad-line", f'"paused-until": {refusal.message}') from None
     return Pause(until_at, str(why or ""))
 
 
